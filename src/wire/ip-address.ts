@@ -1,0 +1,93 @@
+import { isIPv4, isIPv6 } from 'node:net'
+import ipaddr from 'ipaddr.js'
+
+declare const canonical: unique symbol
+/** The one canonical text of an address: dotted quad, or RFC 5952. An IPv4-mapped IPv6 address is its IPv4 address. */
+export type IpAddress = string & { readonly [canonical]: 'IpAddress' }
+
+/** Canonical text of a numeric address, or undefined: no zone, no short or octal IPv4 (spec/syslog.md §5 rule 5). */
+export function parseIpAddress(text: string): IpAddress | undefined {
+  if (isIPv4(text)) return brand(text)
+  if (!isIPv6(text) || text.includes('%')) return undefined
+  const address = ipaddr.IPv6.parse(text)
+  return brand(address.isIPv4MappedAddress() ? address.toIPv4Address().toString() : address.toRFC5952String())
+}
+
+/** Address family as node:net and PostgreSQL's family() number it. */
+export const familyOf = (ip: IpAddress): 4 | 6 => (ip.includes(':') ? 6 : 4)
+
+/** An address block in CIDR notation; `base` has its host bits cleared. */
+export type Network = { readonly base: IpAddress; readonly prefixLength: number }
+
+/** `192.0.2.0/24`, `2001:db8::/32`, or a single address. Undefined if it is neither, or if host bits are set. */
+export function parseNetwork(text: string): Network | undefined {
+  const slash = text.indexOf('/')
+  const address = parseIpAddress(slash < 0 ? text : text.slice(0, slash))
+  if (address === undefined) return undefined
+  const bits = familyOf(address) === 4 ? 32 : 128
+  if (slash < 0) return { base: address, prefixLength: bits }
+  const digits = text.slice(slash + 1)
+  if (!/^\d{1,3}$/.test(digits) || Number(digits) > bits) return undefined
+  const network = networkOf(address, Number(digits))
+  return network.base === address ? network : undefined
+}
+
+/** The block of the given length that holds the address; lengths above the family's width mean the address alone. */
+export function networkOf(ip: IpAddress, prefixLength: number): Network {
+  const parsed = ipaddr.parse(ip)
+  const bytes = parsed.toByteArray()
+  const length = Math.min(prefixLength, bytes.length * 8)
+  const base = bytes.map((byte, i) => byte & ~(0xff >> Math.max(0, Math.min(8, length - i * 8))))
+  const address = ipaddr.fromByteArray(base)
+  const text = address instanceof ipaddr.IPv6 ? address.toRFC5952String() : address.toString()
+  return { base: brand(text), prefixLength: length }
+}
+
+/** CIDR text of a network. */
+export const formatNetwork = ({ base, prefixLength }: Network): string => `${base}/${prefixLength}`
+
+/** True if the address lies in the network; families never match each other. */
+export function networkContains({ base, prefixLength }: Network, ip: IpAddress): boolean {
+  return familyOf(base) === familyOf(ip) && networkOf(ip, prefixLength).base === base
+}
+
+/** A fixed set of networks, asked often. An empty set holds nothing: an empty list of trusted peers trusts nobody. */
+export class NetworkSet {
+  readonly networks: readonly Network[]
+
+  constructor(networks: Iterable<Network>) {
+    this.networks = [...networks]
+  }
+
+  /** True if any network of the set holds the address. */
+  has(ip: IpAddress): boolean {
+    return this.networks.some(network => networkContains(network, ip))
+  }
+}
+
+const listed = (...texts: string[]): Network[] =>
+  texts.map(text => {
+    const network = parseNetwork(text)
+    if (network === undefined) throw new TypeError(`not a network: ${text}`)
+    return network
+  })
+
+/** Loopback, both families. Never granted unless `grant_loopback` (demo and tests). */
+export const LOOPBACK = new NetworkSet(listed('127.0.0.0/8', '::1/128'))
+
+/** Never stored and never honoured, loopback apart (spec/wrap-and-db.md §4). */
+export const NEVER_GRANTED = new NetworkSet(
+  listed('0.0.0.0/8', '169.254.0.0/16', '224.0.0.0/4', '240.0.0.0/4', '::/128', 'fe80::/10', 'ff00::/8'),
+)
+
+/** Private and carrier-grade NAT ranges, refused when `deny_private` is set (spec/wrap-and-db.md §4). */
+export const PRIVATE_NETWORKS = new NetworkSet(
+  listed('10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', '100.64.0.0/10', 'fc00::/7'),
+)
+
+/** The only place where a text becomes an IpAddress: each caller above has just made the text canonical. */
+const brand = (text: string): IpAddress => {
+  if (!isCanonical(text)) throw new TypeError(`not a canonical address: ${text}`)
+  return text
+}
+const isCanonical = (text: string): text is IpAddress => isIPv4(text) || isIPv6(text)
