@@ -1,0 +1,90 @@
+import { type IpAddress, parseIpAddress } from './ip-address.ts'
+import { parseKeyValues } from './key-values.ts'
+import { percentDecode, percentEncode } from './percent.ts'
+
+/** How the client proved himself: USER/PASS, APOP, or SASL. */
+export type LoginMethod = 'pass' | 'apop' | 'sasl'
+
+/** Somebody proved himself by POP3 from an address. Says nothing of whether the address is granted: authd decides. */
+export type LoginEvent = {
+  /** Session id: the same in every log line of the session. */
+  readonly id: string
+  readonly ip: IpAddress
+  /** The program that saw the login, e.g. `popup`, `ipop3d`; at most 32 characters. */
+  readonly daemon: string
+  readonly tls: boolean
+  readonly method: LoginMethod
+  /** Login name as typed, as text; at most 255 characters. */
+  readonly user: string
+}
+
+/** What authd says to an event. `until`: Unix seconds. */
+export type LoginAnswer =
+  | { readonly verdict: 'committed'; readonly id: string; readonly until: number }
+  | { readonly verdict: 'queued'; readonly id: string }
+  | { readonly verdict: 'refused'; readonly id: string; readonly reason: string }
+
+/** A line that is no login event of version 1; `id` where one could be read, so that the sender gets his answer. */
+export type BadLoginEvent = { readonly reason: 'syntax' | 'version' | 'key' | 'value'; readonly id: string }
+
+/** Longest event or answer line, in octets without LF; longer lines are refused unread. */
+export const MAX_LOGIN_EVENT_LINE = 2048
+
+const ID = /^[A-Za-z0-9._-]{1,64}$/
+const DAEMON = /^[A-Za-z0-9._/-]{1,32}$/
+const KEYS = ['v', 'id', 'ip', 'daemon', 'tls', 'method', 'user']
+
+/** The line of architecture §6, without LF. */
+export function formatLoginEvent({ id, ip, daemon, tls, method, user }: LoginEvent): string {
+  const name = percentEncode([...user].slice(0, 255).join(''))
+  return `login v=1 id=${id} ip=${ip} daemon=${daemon} tls=${tls ? 1 : 0} method=${method} user=${name}`
+}
+
+/** Inverse of formatLoginEvent; never throws. Unknown versions, unknown keys and missing keys are refused. */
+export function parseLoginEvent(line: string): LoginEvent | BadLoginEvent {
+  const pairs = line.startsWith('login ') ? parseKeyValues(line.slice('login '.length)) : undefined
+  if (pairs === undefined) return { reason: 'syntax', id: '-' }
+  const get = (key: string): string => pairs.get(key) ?? ''
+  const id = ID.test(get('id')) ? get('id') : '-'
+  if (get('v') !== '1') return { reason: 'version', id }
+  if (pairs.size !== KEYS.length || KEYS.some(key => !pairs.has(key))) return { reason: 'key', id }
+  const ip = parseIpAddress(get('ip'))
+  const user = percentDecode(get('user'))
+  const method = get('method')
+  const tls = get('tls')
+  const daemon = get('daemon')
+  const valuesAreSound = id !== '-' && (tls === '0' || tls === '1') && DAEMON.test(daemon)
+  if (!valuesAreSound || ip === undefined || !isMethod(method) || !isUserName(user)) return { reason: 'value', id }
+  return { id, ip, daemon, tls: tls === '1', method, user }
+}
+
+/** One answer line, without LF. */
+export function formatLoginAnswer(answer: LoginAnswer): string {
+  switch (answer.verdict) {
+    case 'committed':
+      return `ok id=${answer.id} committed until=${answer.until}`
+    case 'queued':
+      return `ok id=${answer.id} queued`
+    case 'refused':
+      return `refused id=${answer.id} reason=${answer.reason}`
+  }
+}
+
+const ANSWER =
+  /^(?:ok id=(?<id>[A-Za-z0-9._-]{1,64}) (?:committed until=(?<until>\d{1,15})|(?<queued>queued))|refused id=(?<refusedId>[A-Za-z0-9._-]{1,64}) reason=(?<reason>[a-z_-]{1,64}))$/
+
+/** Inverse of formatLoginAnswer; undefined for anything else. */
+export function parseLoginAnswer(line: string): LoginAnswer | undefined {
+  const groups = ANSWER.exec(line)?.groups
+  if (groups === undefined) return undefined
+  const { id = '', until, refusedId = '', reason } = groups
+  if (reason !== undefined) return { verdict: 'refused', id: refusedId, reason }
+  if (until !== undefined) return { verdict: 'committed', id, until: Number(until) }
+  return { verdict: 'queued', id }
+}
+
+const isMethod = (text: string): text is LoginMethod => text === 'pass' || text === 'apop' || text === 'sasl'
+
+/** A database text column holds no NUL; the length is what the table takes. */
+const isUserName = (user: string | undefined): user is string =>
+  user !== undefined && !user.includes('\0') && [...user].length <= 255

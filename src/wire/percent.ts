@@ -1,0 +1,16 @@
+/** Percent-encodes the UTF-8 octets of everything outside `[A-Za-z0-9._+-]`: the result holds no space, `=` or control. */
+export function percentEncode(text: string): string {
+  return encodeURIComponent(text.toWellFormed()).replace(
+    /[!'()*~]/g,
+    mark => `%${mark.charCodeAt(0).toString(16).toUpperCase()}`,
+  )
+}
+
+/** Inverse of percentEncode; undefined for a stray `%` or octets that are not UTF-8. */
+export function percentDecode(text: string): string | undefined {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return undefined // the one thing decodeURIComponent throws for is malformed input
+  }
+}

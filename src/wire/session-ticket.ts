@@ -1,0 +1,59 @@
+import { type IpAddress, parseIpAddress } from './ip-address.ts'
+import { parseKeyValues } from './key-values.ts'
+import type { LoginMethod } from './login-event.ts'
+import { percentDecode, percentEncode } from './percent.ts'
+import { isSessionId, type SessionId } from './session-id.ts'
+
+/**
+ * The keeper's word to a pop3d worker that one session may open one maildrop. The login process carries it, but
+ * cannot make it: the text is authenticated with a key that only keeper and worker know.
+ */
+export type SessionTicket = {
+  readonly id: SessionId
+  readonly user: string
+  /** Absolute path of the Maildir. */
+  readonly maildir: string
+  readonly ip: IpAddress
+  readonly tls: boolean
+  readonly method: LoginMethod
+  /** Unix seconds; after that the ticket is void. */
+  readonly expires: number
+}
+
+/** A ticket as received: believe `ticket` only after HMAC-SHA256 of `signedText` was found equal to `mac`. */
+export type PresentedTicket = { readonly ticket: SessionTicket; readonly signedText: string; readonly mac: string }
+
+/** Longest ticket line, in octets without LF. */
+export const MAX_SESSION_TICKET_LINE = 8192
+
+/** What the MAC covers. */
+export function signedTextOf(ticket: SessionTicket): string {
+  const { id, user, maildir, ip, tls, method, expires } = ticket
+  return `session v=1 id=${id} ip=${ip} tls=${tls ? 1 : 0} method=${method} expires=${expires} user=${percentEncode(user)} maildir=${percentEncode(maildir)}`
+}
+
+/** The ticket line, without LF. `mac` gives the lower-case hexadecimal HMAC-SHA256 of a text. */
+export function formatSessionTicket(ticket: SessionTicket, mac: (text: string) => string): string {
+  const text = signedTextOf(ticket)
+  return `${text} mac=${mac(text)}`
+}
+
+/** Reads a ticket line; undefined if it has not exactly the form of formatSessionTicket. Checks no MAC. */
+export function parseSessionTicket(line: string): PresentedTicket | undefined {
+  const match = /^(?<signedText>session (?<pairs>.*)) mac=(?<mac>[0-9a-f]{64})$/.exec(line)?.groups
+  const pairs = match?.['pairs'] === undefined ? undefined : parseKeyValues(match['pairs'])
+  if (match === undefined || pairs === undefined || pairs.get('v') !== '1') return undefined
+  const get = (key: string): string => pairs.get(key) ?? ''
+  const id = get('id')
+  const ip = parseIpAddress(get('ip'))
+  const method = get('method')
+  const user = percentDecode(get('user'))
+  const maildir = percentDecode(get('maildir'))
+  if (!isSessionId(id) || ip === undefined || user === undefined || maildir === undefined) return undefined
+  if (method !== 'pass' && method !== 'apop' && method !== 'sasl') return undefined
+  if (!/^\d{1,12}$/.test(get('expires')) || !maildir.startsWith('/') || maildir.includes('\0')) return undefined
+  const ticket = { id, user, maildir, ip, tls: get('tls') === '1', method, expires: Number(get('expires')) } as const
+  const { signedText = '', mac = '' } = match
+  // Whatever the reader would have understood otherwise is no ticket: one text, one meaning.
+  return signedTextOf(ticket) === signedText ? { ticket, signedText, mac } : undefined
+}
