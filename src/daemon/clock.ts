@@ -1,0 +1,5 @@
+/** Milliseconds since 1970, as Date.now gives them. Passed in wherever time decides something, so that tests own it. */
+export type Clock = () => number
+
+/** The machine's clock. */
+export const systemClock: Clock = () => Date.now()

@@ -1,0 +1,85 @@
+import { chmodSync, chownSync, lstatSync, unlinkSync } from 'node:fs'
+import { createConnection, type ListenOptions, type Server } from 'node:net'
+import { TemporaryFault, UsageFault } from './exit-status.ts'
+import { formatSocketAddress, type SocketAddress } from './socket-address.ts'
+
+/** Mode and owner of a Unix socket: who may connect. */
+export type UnixSocketAccess = { readonly mode: number; readonly uid?: number; readonly gid?: number }
+
+/**
+ * Makes the server listen and says where it does (with the port that the kernel chose for port 0).
+ * `setting` is the name an administrator knows, for the message.
+ * @throws TemporaryFault if the address is in use, UsageFault if it cannot be had at all.
+ */
+export async function openListener(
+  server: Server,
+  address: SocketAddress,
+  setting: string,
+  access: UnixSocketAccess = { mode: 0o600 },
+  options: Pick<ListenOptions, 'backlog' | 'reusePort'> = {},
+): Promise<SocketAddress> {
+  if (address.type === 'unix') await removeStaleSocket(address.path, setting)
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject)
+    server.listen({ backlog: 4096, ...options, ...listenOptionsOf(address) }, () => {
+      server.removeListener('error', reject)
+      resolve()
+    })
+  }).catch((error: unknown) => {
+    throw explain(error, address, setting)
+  })
+  if (address.type === 'unix') {
+    chmodSync(address.path, access.mode)
+    if (access.uid !== undefined || access.gid !== undefined) {
+      chownSync(address.path, access.uid ?? -1, access.gid ?? -1)
+    }
+    return address
+  }
+  const bound = server.address()
+  return bound === null || typeof bound === 'string' ? address : { type: 'tcp', host: bound.address, port: bound.port }
+}
+
+const listenOptionsOf = (address: SocketAddress): ListenOptions => {
+  switch (address.type) {
+    case 'tcp':
+      return { host: address.host, port: address.port }
+    case 'unix':
+      return { path: address.path }
+    case 'descriptor':
+      return { fd: address.fd }
+  }
+}
+
+/** A crash leaves its Unix socket behind. It is removed if nobody answers there; a living server keeps it. */
+async function removeStaleSocket(path: string, setting: string): Promise<void> {
+  const status = lstatSync(path, { throwIfNoEntry: false })
+  if (status === undefined) return
+  if (!status.isSocket()) throw new UsageFault(`${path} is in the way and no socket: move it or change ${setting}`)
+  const alive = await new Promise<boolean>(resolve => {
+    const probe = createConnection({ path })
+    probe.once('connect', () => resolve(true))
+    probe.once('error', () => resolve(false))
+    probe.once('close', () => probe.destroy())
+  })
+  if (alive) throw new TemporaryFault(`${path} is in use: stop the other server or change ${setting}`)
+  unlinkSync(path)
+}
+
+function explain(error: unknown, address: SocketAddress, setting: string): Error {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined
+  const where = formatSocketAddress(address)
+  switch (code) {
+    case 'EADDRINUSE':
+      return new TemporaryFault(`${where} is in use: stop the other server or change ${setting}`, error)
+    case 'EACCES':
+      return new UsageFault(`no right to listen on ${where}: start as root, or change ${setting}`, error)
+    case 'EADDRNOTAVAIL':
+    case 'ENOTFOUND':
+      return new UsageFault(`this host has no address ${where}: change ${setting}`, error)
+    default:
+      return new TemporaryFault(
+        `cannot listen on ${where} (${setting}): ${error instanceof Error ? error.message : String(error)}`,
+        error,
+      )
+  }
+}

@@ -1,0 +1,83 @@
+import { writeSync } from 'node:fs'
+
+/** What may stand in a log line. Errors give their message; undefined fields are left out. */
+export type Fields = Readonly<Record<string, string | number | bigint | boolean | Date | Error | undefined>>
+
+/** One event, one line, `key=value`. Nothing a peer sent can make a second line or a second field. */
+export interface Log {
+  debug(event: string, fields?: Fields): void
+  info(event: string, fields?: Fields): void
+  warn(event: string, fields?: Fields): void
+  error(event: string, fields?: Fields): void
+  /** The same log with fields that every line carries, e.g. the session id. */
+  with(fields: Fields): Log
+}
+
+/** Least important first. */
+export const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const
+export type LogLevel = (typeof LOG_LEVELS)[number]
+
+/** `authd: level=info event=grant ip=192.0.2.7 user="a b"`, without line end. */
+export function formatLogLine(program: string, level: LogLevel, event: string, fields: Fields): string {
+  let line = `${program}: level=${level} event=${event}`
+  for (const [key, value] of Object.entries(fields)) {
+    if (value !== undefined) line += ` ${key}=${formatValue(value)}`
+  }
+  return line
+}
+
+/** Longest value kept, in characters: a log line stays within what syslog carries. */
+const MAX_VALUE = 512
+
+function formatValue(value: string | number | bigint | boolean | Date | Error): string {
+  if (value instanceof Date) return value.toISOString()
+  const text = value instanceof Error ? describe(value) : String(value)
+  if (/^[\x21-\x7e]{1,512}$/.test(text) && !/["=\\]/.test(text)) return text
+  const cut = text.length > MAX_VALUE ? `${text.slice(0, MAX_VALUE)}…` : text
+  const escaped = cut.replace(/[\\"\p{C}\u2028\u2029]/gu, character =>
+    character === '\\' || character === '"' ? `\\${character}` : `\\u{${(character.codePointAt(0) ?? 0).toString(16)}}`,
+  )
+  return `"${escaped}"`
+}
+
+/** An error and what caused it, in one text. */
+function describe(error: Error): string {
+  const own = error.message === '' ? error.name : error.message
+  return error.cause instanceof Error ? `${own}: ${describe(error.cause)}` : own
+}
+
+/**
+ * A log that writes to standard error; the supervisor owns time stamps, files and rotation.
+ * A full or closed standard error loses lines rather than sessions.
+ */
+export function createLog(
+  program: string,
+  { level = 'info', write = writeToStandardError }: { level?: LogLevel; write?: (line: string) => void } = {},
+): Log {
+  const least = LOG_LEVELS.indexOf(level)
+  const make = (common: Fields): Log => {
+    const at =
+      (severity: LogLevel) =>
+      (event: string, fields: Fields = {}): void => {
+        if (LOG_LEVELS.indexOf(severity) >= least) {
+          write(`${formatLogLine(program, severity, event, { ...common, ...fields })}\n`)
+        }
+      }
+    return {
+      debug: at('debug'),
+      info: at('info'),
+      warn: at('warn'),
+      error: at('error'),
+      with: fields => make({ ...common, ...fields }),
+    }
+  }
+  return make({})
+}
+
+function writeToStandardError(line: string): void {
+  try {
+    writeSync(2, line)
+  } catch {
+    // EAGAIN or EPIPE: the reader of the log is slow or gone, and a login must not fail for that.
+  }
+}

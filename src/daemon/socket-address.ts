@@ -1,0 +1,38 @@
+import { isIPv4, isIPv6 } from 'node:net'
+
+/** Where a server listens or a client connects. */
+export type SocketAddress =
+  | { readonly type: 'tcp'; readonly host: string; readonly port: number }
+  | { readonly type: 'unix'; readonly path: string }
+  /** An inherited listening socket: systemd's and our own parents hand them over so. */
+  | { readonly type: 'descriptor'; readonly fd: number }
+
+/**
+ * `192.0.2.1:110`, `[2001:db8::1]:110`, `*:110` (every address, both families), `localhost:110`, `110`,
+ * `unix:/run/x.sock`, `fd:3`. Port 0 means a free one. Undefined for anything else.
+ */
+export function parseSocketAddress(text: string): SocketAddress | undefined {
+  if (text.startsWith('unix:/')) return { type: 'unix', path: text.slice('unix:'.length) }
+  const fd = /^fd:(\d{1,4})$/.exec(text)?.[1]
+  if (fd !== undefined) return { type: 'descriptor', fd: Number(fd) }
+  const { bracketed, plain, port } =
+    /^(?:(?:\[(?<bracketed>[^\]]+)\]|(?<plain>[^:[\]]*)):)?(?<port>\d{1,5})$/.exec(text)?.groups ?? {}
+  if (port === undefined || Number(port) > 65535) return undefined
+  if (bracketed !== undefined)
+    return isIPv6(bracketed) ? { type: 'tcp', host: bracketed, port: Number(port) } : undefined
+  const host = plain === undefined || plain === '' || plain === '*' ? '::' : plain
+  const isName = /^[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?$/.test(host) && !/^[\d.]+$/.test(host)
+  return host === '::' || isIPv4(host) || isName ? { type: 'tcp', host, port: Number(port) } : undefined
+}
+
+/** Inverse of parseSocketAddress. */
+export function formatSocketAddress(address: SocketAddress): string {
+  switch (address.type) {
+    case 'tcp':
+      return isIPv6(address.host) ? `[${address.host}]:${address.port}` : `${address.host}:${address.port}`
+    case 'unix':
+      return `unix:${address.path}`
+    case 'descriptor':
+      return `fd:${address.fd}`
+  }
+}
