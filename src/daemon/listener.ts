@@ -21,10 +21,22 @@ export async function openListener(
   if (address.type === 'unix') await removeStaleSocket(address.path, setting)
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
-    server.listen({ backlog: 4096, ...options, ...listenOptionsOf(address) }, () => {
+    const listening = () => {
       server.removeListener('error', reject)
       resolve()
-    })
+    }
+    const common = { backlog: 4096, ...options }
+    switch (address.type) {
+      case 'tcp':
+        server.listen({ ...common, host: address.host, port: address.port }, listening)
+        break
+      case 'unix':
+        server.listen({ ...common, path: address.path }, listening)
+        break
+      case 'descriptor':
+        server.listen({ fd: address.fd }, common.backlog, listening)
+        break
+    }
   }).catch((error: unknown) => {
     throw explain(error, address, setting)
   })
@@ -37,17 +49,6 @@ export async function openListener(
   }
   const bound = server.address()
   return bound === null || typeof bound === 'string' ? address : { type: 'tcp', host: bound.address, port: bound.port }
-}
-
-const listenOptionsOf = (address: SocketAddress): ListenOptions => {
-  switch (address.type) {
-    case 'tcp':
-      return { host: address.host, port: address.port }
-    case 'unix':
-      return { path: address.path }
-    case 'descriptor':
-      return { fd: address.fd }
-  }
 }
 
 /** A crash leaves its Unix socket behind. It is removed if nobody answers there; a living server keeps it. */

@@ -1,0 +1,15 @@
+import { BARE, choice, flag, integer } from './rows.ts'
+import { defineSection } from './section.ts'
+
+export const POP3D = defineSection('pop3d', 'Serves maildrops.', {
+  sizes: choice(['wire', 'file'], 'wire', 'wire: octets as sent (RFC 1939); file: bytes of the file, as qmail.', BARE),
+  extra_blank: flag(true, 'End every message with one more empty line, as qmail-pop3d does.', BARE),
+  lock: choice(
+    ['none', 'exclusive'],
+    'none',
+    'exclusive: a second session on the same maildrop is told [IN-USE].',
+    BARE,
+  ),
+  idle_time: integer(1200, 600, 86_400, 'Seconds without a command after which the session ends.'),
+  worker_idle: integer(60, 1, 86_400, 'Seconds after its last session that the process of an owner goes away.'),
+})

@@ -1,0 +1,168 @@
+import * as v from 'valibot'
+import { type Network, NetworkSet, parseNetwork } from '../../wire/ip-address.ts'
+import { parseSocketAddress, type SocketAddress } from '../socket-address.ts'
+
+/** One setting: what it may be, what it is when nobody says, and what it means, in a sentence for the administrator. */
+export type Row<Output> = {
+  readonly schema: v.GenericSchema<unknown, Output>
+  /** As it would stand in the file. */
+  readonly default: unknown
+  readonly doc: string
+  /** How the text of an environment variable becomes what would stand in the file. */
+  readonly fromText: (text: string) => unknown
+  /** True for settings that the original's config.h or the specification names: their environment variable has no section in its name. */
+  readonly bareName: boolean
+}
+
+type Options = { readonly bareName?: boolean }
+
+/** Marks a setting whose environment variable is its bare name: EXP_TIME, not GRANTS_EXP_TIME. */
+export const BARE: Options = { bareName: true }
+
+const row = <Output>(
+  schema: v.GenericSchema<unknown, Output>,
+  fallback: unknown,
+  doc: string,
+  fromText: (text: string) => unknown,
+  { bareName = false }: Options = {},
+): Row<Output> => ({ schema, default: fallback, doc, fromText, bareName })
+
+const asIs = (text: string): unknown => text
+const words = (text: string): unknown => text.split(/[\s,]+/).filter(word => word !== '')
+
+/** true or false; in the environment also 1, 0, yes, no. */
+export const flag = (fallback: boolean, doc: string, options?: Options): Row<boolean> =>
+  row(
+    v.boolean('must be true or false'),
+    fallback,
+    doc,
+    text => (/^(1|true|yes|on)$/i.test(text) ? true : /^(0|false|no|off|)$/i.test(text) ? false : text),
+    options,
+  )
+
+/** A whole number between two bounds, both allowed. */
+export const integer = (fallback: number, min: number, max: number, doc: string, options?: Options): Row<number> => {
+  const message = `must be a whole number from ${min} to ${max}`
+  const schema = v.pipe(v.number(message), v.integer(message), v.minValue(min, message), v.maxValue(max, message))
+  return row(schema, fallback, doc, text => (/^-?\d+$/.test(text) ? Number(text) : text), options)
+}
+
+/** Any text of one line; empty stands for "not set". */
+export const text = (fallback: string, doc: string, options?: Options): Row<string> =>
+  row(
+    v.pipe(v.string('must be a text in quotes'), v.regex(/^[^\0\r\n]*$/, 'must be one line')),
+    fallback,
+    doc,
+    asIs,
+    options,
+  )
+
+/** An absolute path; empty stands for "not set". */
+export const path = (fallback: string, doc: string, options?: Options): Row<string> =>
+  row(
+    v.pipe(v.string('must be a path in quotes'), v.regex(/^(\/[^\0\r\n]*)?$/, 'must be an absolute path')),
+    fallback,
+    doc,
+    asIs,
+    options,
+  )
+
+/** One of a few words. */
+export const choice = <const Word extends string>(
+  choices: readonly [Word, ...Word[]],
+  fallback: Word,
+  doc: string,
+  options?: Options,
+): Row<Word> =>
+  row(v.picklist(choices, `must be one of ${choices.map(c => `"${c}"`).join(', ')}`), fallback, doc, asIs, options)
+
+/** A list of texts; in the environment separated by spaces or commas. */
+export const list = (fallback: readonly string[], doc: string, options?: Options): Row<readonly string[]> =>
+  row(
+    v.pipe(v.array(v.string('must be a text in quotes'), 'must be a list: ["a", "b"]'), v.readonly()),
+    fallback,
+    doc,
+    words,
+    options,
+  )
+
+/** A program and its arguments; in the environment separated by spaces. */
+export const command = (fallback: readonly string[], doc: string, options?: Options): Row<readonly string[]> =>
+  row(
+    v.pipe(
+      v.array(v.string('must be a text in quotes'), 'must be a list: ["/path/to/program", "argument"]'),
+      v.everyItem(word => !word.includes('\0'), 'must not hold NUL'),
+      v.readonly(),
+    ),
+    fallback,
+    doc,
+    line => line.split(/\s+/).filter(word => word !== ''),
+    options,
+  )
+
+const socketAddressSchema = v.pipe(
+  v.string('must be an address in quotes'),
+  v.rawTransform<string, SocketAddress>(({ dataset, addIssue, NEVER }) => {
+    const address = parseSocketAddress(dataset.value)
+    if (address !== undefined) return address
+    addIssue({ message: 'must be "ADDRESS:PORT", "[IPV6]:PORT", "*:PORT" or "unix:/PATH"' })
+    return NEVER
+  }),
+)
+
+/** Addresses to listen on. */
+export const socketAddresses = (
+  fallback: readonly string[],
+  doc: string,
+  options?: Options,
+): Row<readonly SocketAddress[]> =>
+  row(v.pipe(v.array(socketAddressSchema, 'must be a list of addresses'), v.readonly()), fallback, doc, words, options)
+
+/** One address to connect to or to listen on; empty stands for "not set". */
+export const socketAddress = (fallback: string, doc: string, options?: Options): Row<SocketAddress | undefined> =>
+  row(
+    v.union(
+      [
+        v.pipe(
+          v.literal(''),
+          v.transform((): undefined => undefined),
+        ),
+        socketAddressSchema,
+      ],
+      issue => (issue.received === '""' ? '' : 'must be "ADDRESS:PORT", "[IPV6]:PORT", "*:PORT" or "unix:/PATH"'),
+    ),
+    fallback,
+    doc,
+    asIs,
+    options,
+  )
+
+const networkSchema = v.pipe(
+  v.string('must be a network in quotes'),
+  v.rawTransform<string, Network>(({ dataset, addIssue, NEVER }) => {
+    const network = parseNetwork(dataset.value)
+    if (network !== undefined) return network
+    addIssue({ message: `"${dataset.value}" is no network: write "192.0.2.0/24", "2001:db8::/32" or one address` })
+    return NEVER
+  }),
+)
+
+/** A set of networks. Empty means nobody, never everybody. */
+export const networks = (fallback: readonly string[], doc: string, options?: Options): Row<NetworkSet> =>
+  row(
+    v.pipe(
+      v.array(networkSchema, 'must be a list of networks'),
+      v.transform(found => new NetworkSet(found)),
+    ),
+    fallback,
+    doc,
+    words,
+    options,
+  )
+
+/** A list of tables, `[[section.name]]` in the file. Cannot be set by the environment. */
+export const tables = <Output>(schema: v.GenericSchema<unknown, Output>, doc: string): Row<readonly Output[]> =>
+  row(v.pipe(v.array(schema, 'must be [[tables]]'), v.readonly()), [], doc, asIs)
+
+/** Schemas for the fields of `tables`. */
+export const field = { socketAddress: socketAddressSchema, network: networkSchema }

@@ -1,0 +1,228 @@
+import { readFileSync } from 'node:fs'
+import { parse as parseToml, TomlError } from 'smol-toml'
+import * as v from 'valibot'
+import { UsageFault } from '../exit-status.ts'
+import { AUTHD } from './authd.ts'
+import { DATABASE } from './database.ts'
+import { GRANTS } from './grants.ts'
+import { nearest } from './nearest.ts'
+import { POP3D } from './pop3d.ts'
+import { POPUP } from './popup.ts'
+import { environmentNameOf, type Section, type ValuesOf } from './section.ts'
+import { SSLWRAP } from './sslwrap.ts'
+import { TOP } from './top.ts'
+import { WRAP } from './wrap.ts'
+
+/** Every section of the settings file, in the order in which `auth-relay init` writes them. */
+export const SECTIONS = {
+  top: TOP,
+  database: DATABASE,
+  grants: GRANTS,
+  popup: POPUP,
+  pop3d: POP3D,
+  sslwrap: SSLWRAP,
+  authd: AUTHD,
+  wrap: WRAP,
+} as const
+
+/** All settings, typed and frozen. */
+export type Settings = { readonly [Name in keyof typeof SECTIONS]: ValuesOf<(typeof SECTIONS)[Name]> }
+
+/** Where the value of a setting comes from, for `auth-relay check`. */
+export type Origin =
+  | { readonly type: 'default' }
+  | { readonly type: 'file'; readonly line: number }
+  | { readonly type: 'environment'; readonly variable: string }
+
+/** A setting as an administrator would write it, and where it comes from. */
+export type ShownSetting = {
+  readonly section: string
+  readonly name: string
+  readonly written: unknown
+  readonly origin: Origin
+}
+
+export type LoadedSettings = { readonly settings: Settings; readonly shown: readonly ShownSetting[] }
+
+type Environment = Readonly<Record<string, string | undefined>>
+
+/** Default place of the settings file. */
+export const SETTINGS_FILE = '/etc/auth-relay.toml'
+
+/**
+ * Reads the settings file; environment variables override it.
+ * @throws UsageFault naming every fault at once, each with file, line and remedy.
+ */
+export function loadSettingsFile(path: string, environment: Environment = process.env): LoadedSettings {
+  let text: string
+  try {
+    text = readFileSync(path, 'utf8')
+  } catch (error) {
+    const why = error instanceof Error && 'code' in error && error.code === 'ENOENT' ? 'there is none' : describe(error)
+    throw new UsageFault(
+      `cannot read the settings file ${path}: ${why}: make one with: auth-relay init --config ${path}`,
+      error,
+    )
+  }
+  return parseSettings(text, path, environment)
+}
+
+/** As loadSettingsFile, for a text already read; `path` is for the messages. */
+export function parseSettings(text: string, path: string, environment: Environment = {}): LoadedSettings {
+  let file: Readonly<Record<string, unknown>>
+  try {
+    file = parseToml(text)
+  } catch (error) {
+    if (!(error instanceof TomlError)) throw error
+    const first = error.message.split('\n', 1)[0] ?? ''
+    throw new UsageFault(`${path}:${error.line}: ${first.replace(/^Invalid TOML document: /, '')}`, error)
+  }
+  const faults: string[] = []
+  const shown: ShownSetting[] = []
+  const lines = text.split('\n')
+  reportUnknown(file, lines, path, faults)
+  const read = <S extends Section>(section: S): ValuesOf<S> => {
+    const table = section.name === '' ? file : tableOf(file[section.name])
+    const values: Record<string, unknown> = {}
+    for (const [name, row] of Object.entries(section.rows)) {
+      const variable = environmentNameOf(section, name)
+      const override = environment[variable]
+      const origin: Origin =
+        override !== undefined
+          ? { type: 'environment', variable }
+          : Object.hasOwn(table, name)
+            ? { type: 'file', line: lineOf(lines, section.name, name) }
+            : { type: 'default' }
+      const written =
+        override !== undefined ? row.fromText(override) : Object.hasOwn(table, name) ? table[name] : row.default
+      shown.push({ section: section.name, name, written, origin })
+      const result = v.safeParse(row.schema, written)
+      if (result.success) values[name] = deepFreeze(result.output)
+      else
+        faults.push(...result.issues.map(issue => `${placeOf(origin, path)}: ${describeIssue(section, name, issue)}`))
+    }
+    return typed<ValuesOf<S>>(section, values)
+  }
+  const settings: Settings = {
+    top: read(TOP),
+    database: read(DATABASE),
+    grants: read(GRANTS),
+    popup: read(POPUP),
+    pop3d: read(POP3D),
+    sslwrap: read(SSLWRAP),
+    authd: read(AUTHD),
+    wrap: read(WRAP),
+  }
+  if (faults.length > 0) throw new UsageFault(faults)
+  return { settings: Object.freeze(settings), shown }
+}
+
+/**
+ * Daemons call this first: nothing starts until the administrator has read the file.
+ * @throws UsageFault while `configured` is false.
+ */
+export function requireConfigured(settings: Settings, path: string): void {
+  if (!settings.top.configured) {
+    throw new UsageFault(
+      `${path}: read the file, then set configured = true; judge it with: auth-relay check --config ${path}`,
+    )
+  }
+}
+
+function reportUnknown(
+  file: Readonly<Record<string, unknown>>,
+  lines: readonly string[],
+  path: string,
+  faults: string[],
+): void {
+  const sections = Object.values(SECTIONS)
+  for (const [key, value] of Object.entries(file)) {
+    const section = sections.find(({ name }) => name === key && name !== '')
+    if (section === undefined) {
+      if (!Object.hasOwn(TOP.rows, key)) {
+        const isTable = typeof value === 'object' && value !== null && !Array.isArray(value)
+        const known = isTable ? sections.map(({ name }) => name) : Object.keys(TOP.rows)
+        const line = isTable ? lineOfTable(lines, key) : lineOf(lines, '', key)
+        faults.push(`${path}:${line}: ${key}: unknown ${isTable ? 'section' : 'setting'}${hint(key, known)}`)
+      }
+      continue
+    }
+    if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+      faults.push(`${path}:${lineOf(lines, '', key)}: ${key}: is a section: write [${key}] on a line of its own`)
+      continue
+    }
+    for (const name of Object.keys(value)) {
+      if (!Object.hasOwn(section.rows, name)) {
+        const elsewhere = sections.find(({ rows }) => Object.hasOwn(rows, name))
+        const where =
+          elsewhere === undefined
+            ? hint(name, Object.keys(section.rows))
+            : `; it belongs ${elsewhere.name === '' ? 'to the top of the file' : `under [${elsewhere.name}]`}`
+        faults.push(`${path}:${lineOf(lines, key, name)}: ${key}.${name}: unknown setting${where}`)
+      }
+    }
+  }
+}
+
+const hint = (word: string, known: readonly string[]): string => {
+  const near = nearest(word, known)
+  return near === undefined ? '' : `; did you mean ${near}?`
+}
+
+const tableOf = (value: unknown): Readonly<Record<string, unknown>> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value) ? Object.fromEntries(Object.entries(value)) : {}
+
+const placeOf = (origin: Origin, path: string): string =>
+  origin.type === 'environment'
+    ? `environment ${origin.variable}`
+    : origin.type === 'file'
+      ? `${path}:${origin.line}`
+      : path
+
+const describeIssue = (section: Section, name: string, issue: v.BaseIssue<unknown>): string => {
+  const inner = (issue.path ?? [])
+    .map(item => (typeof item.key === 'number' ? `[${item.key}]` : `.${String(item.key)}`))
+    .join('')
+  return `${section.name === '' ? '' : `${section.name}.`}${name}${inner}: ${issue.message}`
+}
+
+/** 1-based line of `name = …` below `[section]`; the table's own line if it is written in another way; else 1. */
+function lineOf(lines: readonly string[], section: string, name: string): number {
+  let current = ''
+  let tableLine = 1
+  for (const [index, line] of lines.entries()) {
+    const header = /^\s*\[{1,2}\s*([^\]]+?)\s*\]{1,2}/.exec(line)?.[1]
+    if (header !== undefined) {
+      current = header
+      if (header === section) tableLine = index + 1
+      if (header === `${section}.${name}`) return index + 1
+    } else if (current === section && new RegExp(`^\\s*["']?${name.replace(/[^\w-]/g, '\\$&')}["']?\\s*=`).test(line)) {
+      return index + 1
+    }
+  }
+  return tableLine
+}
+
+const lineOfTable = (lines: readonly string[], section: string): number =>
+  Math.max(
+    0,
+    lines.findIndex(line => line.trimStart().startsWith(`[${section}`)),
+  ) + 1
+
+function deepFreeze<T>(value: T): T {
+  if (Array.isArray(value)) {
+    for (const item of value) deepFreeze(item)
+    Object.freeze(value)
+  }
+  return value
+}
+
+const describe = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+
+/** The rows' own schemas have just made the values; this says so to the compiler, and checks that none is missing. */
+function typed<Values>(section: Section, values: Record<string, unknown>): Values {
+  const isComplete = (found: unknown): found is Values =>
+    typeof found === 'object' && found !== null && Object.keys(section.rows).length >= Object.keys(found).length
+  if (!isComplete(values)) throw new TypeError(`section ${section.name} has values that it does not declare`)
+  return Object.freeze(values)
+}
