@@ -16,6 +16,21 @@ export function parseIpAddress(text: string): IpAddress | undefined {
 /** Address family as node:net and PostgreSQL's family() number it. */
 export const familyOf = (ip: IpAddress): 4 | 6 => (ip.includes(':') ? 6 : 4)
 
+/** The address in network byte order, 4 or 16 octets; an IPv4 address asked for as family 6 is IPv4-mapped. */
+export function addressBytes(ip: IpAddress, family = familyOf(ip)): Uint8Array {
+  const parsed = ipaddr.parse(ip)
+  const mapped = family === 6 && parsed instanceof ipaddr.IPv4
+  return Uint8Array.from(mapped ? parsed.toIPv4MappedAddress().toByteArray() : parsed.toByteArray())
+}
+
+/** The address of 4 or 16 octets in network byte order; the inverse of addressBytes. Other lengths throw a TypeError. */
+export function readAddress(bytes: Uint8Array): IpAddress {
+  if (bytes.length !== 4 && bytes.length !== 16) throw new TypeError(`an address of ${bytes.length} octets`)
+  const address = ipaddr.fromByteArray([...bytes])
+  if (address instanceof ipaddr.IPv4) return brand(address.toString())
+  return brand(address.isIPv4MappedAddress() ? address.toIPv4Address().toString() : address.toRFC5952String())
+}
+
 /** An address block in CIDR notation; `base` has its host bits cleared. */
 export type Network = { readonly base: IpAddress; readonly prefixLength: number }
 
@@ -85,9 +100,12 @@ export const PRIVATE_NETWORKS = new NetworkSet(
   listed('10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', '100.64.0.0/10', 'fc00::/7'),
 )
 
-/** The only place where a text becomes an IpAddress: each caller above has just made the text canonical. */
-const brand = (text: string): IpAddress => {
+/** The only place where a text becomes an IpAddress: each caller has just made the text canonical. */
+function brand(text: string): IpAddress {
   if (!isCanonical(text)) throw new TypeError(`not a canonical address: ${text}`)
   return text
 }
-const isCanonical = (text: string): text is IpAddress => isIPv4(text) || isIPv6(text)
+
+function isCanonical(text: string): text is IpAddress {
+  return isIPv4(text) || isIPv6(text)
+}

@@ -1,0 +1,278 @@
+import { addressBytes, familyOf, type IpAddress, parseIpAddress, readAddress } from './ip-address.ts'
+
+/** One end of a TCP connection. */
+export type Endpoint = { readonly ip: IpAddress; readonly port: number }
+
+/** What a proxy tells of the TLS it took off (TLV 0x20). `verified`: the client showed a certificate and it was found good. */
+export type ProxyTls = {
+  readonly version?: string | undefined
+  readonly cipher?: string | undefined
+  readonly commonName?: string | undefined
+  readonly verified: boolean
+}
+
+/** The fields of version 2 that we read and write; all others are skipped. */
+export type ProxyFields = {
+  readonly alpn?: string | undefined
+  /** The server name that the client asked for (SNI). */
+  readonly authority?: string | undefined
+  readonly uniqueId?: string | undefined
+  readonly tls?: ProxyTls | undefined
+}
+
+/**
+ * Who is there. `proxied`: the client's own ends. `unknown` (version 1 `UNKNOWN`, version 2 without an IP address) and `local`
+ * (a health check of the proxy itself): the real ends of the connection count, if the caller's settings allow it.
+ */
+export type ProxyHeader =
+  | {
+      readonly kind: 'proxied'
+      readonly version: 1 | 2
+      readonly source: Endpoint
+      readonly destination: Endpoint
+      readonly fields: ProxyFields
+    }
+  | { readonly kind: 'unknown'; readonly version: 1 | 2 }
+  | { readonly kind: 'local'; readonly version: 2 }
+
+/**
+ * `more`: the bytes so far are a good beginning; `atLeast` more must come, and reading exactly so many never reads past the header.
+ * `done`: the header is the first `length` bytes; what follows is the client's.
+ */
+export type ProxyParse =
+  | { readonly state: 'more'; readonly atLeast: number }
+  | { readonly state: 'done'; readonly header: ProxyHeader; readonly length: number }
+  | { readonly state: 'malformed'; readonly reason: string }
+
+const V1_MAX_OCTETS = 107
+const V2_HEAD_OCTETS = 16
+/** The standard allows 65,551 octets; real senders stay under 600. */
+export const PROXY_HEADER_MAX_OCTETS = 4096
+const V2_SIGNATURE = Uint8Array.of(0x0d, 0x0a, 0x0d, 0x0a, 0x00, 0x0d, 0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a)
+const V1_SIGNATURE = Uint8Array.of(0x50, 0x52, 0x4f, 0x58, 0x59, 0x20)
+const V1_SHORTEST = 'PROXY UNKNOWN\r\n'.length
+
+const TLV = { alpn: 0x01, authority: 0x02, crc32c: 0x03, uniqueId: 0x05, ssl: 0x20 } as const
+const SSL_TLV = { version: 0x21, commonName: 0x22, cipher: 0x23 } as const
+const SSL_CLIENT = { tls: 0x01, certificateOnConnection: 0x02, certificateInSession: 0x04 } as const
+
+/**
+ * Parses the header that begins with the first byte of `bytes`; give it all bytes so far, again and again, until it is no longer `more`.
+ * Never throws, whatever the bytes. Accepts the versions listed only (haproxy's doc/proxy-protocol.txt; spec/sslwrap.md §4).
+ */
+export function parseProxyHeader(bytes: Uint8Array, versions: readonly (1 | 2)[] = [1, 2]): ProxyParse {
+  const first = bytes[0]
+  if (first === undefined) return more(Math.min(...versions.map(v => (v === 1 ? V1_SHORTEST : V2_HEAD_OCTETS))))
+  if (first === V1_SIGNATURE[0] && versions.includes(1)) return parseV1(bytes)
+  if (first === V2_SIGNATURE[0] && versions.includes(2)) return parseV2(bytes)
+  return malformed('no PROXY header')
+}
+
+/** Version 1 text of a header. Ends of different families are both written as IPv6. */
+export function formatProxyV1(source: Endpoint, destination: Endpoint): string {
+  const family = sharedFamily(source, destination)
+  const text = ({ ip }: Endpoint): string => (family === 6 && familyOf(ip) === 4 ? `::ffff:${ip}` : ip)
+  return `PROXY TCP${family} ${text(source)} ${text(destination)} ${source.port} ${destination.port}\r\n`
+}
+
+/** Version 2 bytes of a header, with its CRC32C. Throws a RangeError if the fields do not fit into the bound that we accept ourselves. */
+export function formatProxyV2(source: Endpoint, destination: Endpoint, fields: ProxyFields = {}): Buffer {
+  const family = sharedFamily(source, destination)
+  const ports = Buffer.alloc(4)
+  ports.writeUInt16BE(source.port, 0)
+  ports.writeUInt16BE(destination.port, 2)
+  const addresses = [...[source, destination].map(({ ip }) => addressBytes(ip, family)), ports]
+  const checksum = tlv(TLV.crc32c, Buffer.alloc(4))
+  const header = Buffer.concat([
+    v2Head(0x21, family === 4 ? 0x11 : 0x21),
+    ...addresses,
+    ...formatFields(fields),
+    checksum,
+  ])
+  if (header.length > PROXY_HEADER_MAX_OCTETS) throw new RangeError(`PROXY header of ${header.length} octets`)
+  header.writeUInt16BE(header.length - V2_HEAD_OCTETS, 14)
+  header.writeUInt32BE(crc32c(header), header.length - 4)
+  return header
+}
+
+/** Version 2 header of a connection that the proxy makes for itself, such as a health check. */
+export const formatProxyLocal = (): Buffer => v2Head(0x20, 0x00)
+
+function parseV1(bytes: Uint8Array): ProxyParse {
+  if (!beginsAlike(bytes, V1_SIGNATURE)) return malformed('no PROXY header')
+  const lineFeed = bytes.subarray(0, V1_MAX_OCTETS).indexOf(0x0a)
+  if (lineFeed < 0) {
+    if (bytes.length >= V1_MAX_OCTETS) return malformed('PROXY line longer than 107 octets')
+    return more(Math.max(1, V1_SHORTEST - bytes.length))
+  }
+  const line = latin1(bytes.subarray(0, lineFeed + 1))
+  if (!line.endsWith('\r\n')) return malformed('PROXY line ends without CR')
+  const length = line.length
+  if (/^PROXY UNKNOWN(?: [^\r\n]*)?\r\n$/.test(line))
+    return { state: 'done', header: { kind: 'unknown', version: 1 }, length }
+  const words = /^PROXY TCP([46]) (\S+) (\S+) (0|[1-9]\d{0,4}) (0|[1-9]\d{0,4})\r\n$/.exec(line)
+  if (words === null) return malformed('PROXY line malformed')
+  const [, family, from = '', to = '', fromPort, toPort] = words
+  const source = { ip: v1Address(family, from), port: Number(fromPort) }
+  const destination = { ip: v1Address(family, to), port: Number(toPort) }
+  if (!isEndpoint(source) || !isEndpoint(destination)) return malformed('PROXY line holds a bad address or port')
+  return { state: 'done', header: { kind: 'proxied', version: 1, source, destination, fields: {} }, length }
+}
+
+const v1Address = (family: string | undefined, text: string): IpAddress | undefined =>
+  text.includes(':') === (family === '6') ? parseIpAddress(text) : undefined
+
+const isEndpoint = (end: { ip: IpAddress | undefined; port: number }): end is Endpoint =>
+  end.ip !== undefined && end.port <= 65_535
+
+function parseV2(bytes: Uint8Array): ProxyParse {
+  if (!beginsAlike(bytes, V2_SIGNATURE)) return malformed('no PROXY header')
+  if (bytes.length < V2_HEAD_OCTETS) return more(V2_HEAD_OCTETS - bytes.length)
+  const [command = 0, family = 0, high = 0, low = 0] = bytes.subarray(12, V2_HEAD_OCTETS)
+  const length = V2_HEAD_OCTETS + high * 256 + low
+  if (command !== 0x20 && command !== 0x21) return malformed('PROXY header of unknown version or command')
+  if (length > PROXY_HEADER_MAX_OCTETS) return malformed(`PROXY header longer than ${PROXY_HEADER_MAX_OCTETS} octets`)
+  if (bytes.length < length) return more(length - bytes.length)
+  if (command === 0x20) return { state: 'done', header: { kind: 'local', version: 2 }, length }
+
+  const addressLength = ADDRESS_OCTETS.get(family)
+  if (addressLength === undefined) return malformed('PROXY header of unknown address family')
+  const body = bytes.subarray(V2_HEAD_OCTETS, length)
+  if (body.length < addressLength) return malformed('PROXY header cut short')
+  // An unspecified family has no defined layout: nothing after it can be told apart (doc/proxy-protocol.txt §2.2).
+  if (family === 0x00) return { state: 'done', header: { kind: 'unknown', version: 2 }, length }
+  const fields = readFields(bytes.subarray(0, length), V2_HEAD_OCTETS + addressLength)
+  if (typeof fields === 'string') return malformed(fields)
+  if (addressLength === UNIX_OCTETS) return { state: 'done', header: { kind: 'unknown', version: 2 }, length }
+
+  const width = (addressLength - 4) / 2
+  const source = { ip: readAddress(body.subarray(0, width)), port: uint16(body, 2 * width) }
+  const destination = { ip: readAddress(body.subarray(width, 2 * width)), port: uint16(body, 2 * width + 2) }
+  return { state: 'done', header: { kind: 'proxied', version: 2, source, destination, fields }, length }
+}
+
+const UNIX_OCTETS = 216
+/** Octets of addresses and ports, by family and protocol. Datagrams have no business on a stream. */
+const ADDRESS_OCTETS = new Map([
+  [0x00, 0],
+  [0x11, 12],
+  [0x21, 36],
+  [0x31, UNIX_OCTETS],
+])
+
+function readFields(header: Uint8Array, from: number): ProxyFields | string {
+  const list = readTlvs(header, from)
+  if (list === undefined) return 'PROXY fields cut short'
+  const crc = list.find(({ type }) => type === TLV.crc32c)
+  if (crc !== undefined && !checksumHolds(header, crc)) return 'PROXY checksum wrong'
+  const text = (type: number): string | undefined => textOf(list, type)
+  const ssl = list.find(({ type }) => type === TLV.ssl)
+  const tls = ssl === undefined ? undefined : readTls(ssl.value)
+  if (tls === 'malformed') return 'PROXY TLS field malformed'
+  return { alpn: text(TLV.alpn), authority: text(TLV.authority), uniqueId: text(TLV.uniqueId), tls }
+}
+
+function readTls(value: Uint8Array): ProxyTls | 'malformed' | undefined {
+  const list = readTlvs(value, 5)
+  const flags = value[0]
+  if (list === undefined || flags === undefined) return 'malformed'
+  if ((flags & SSL_CLIENT.tls) === 0) return undefined
+  const showed = (flags & (SSL_CLIENT.certificateOnConnection | SSL_CLIENT.certificateInSession)) !== 0
+  const verified = showed && value.subarray(1, 5).every(byte => byte === 0)
+  const text = (type: number): string | undefined => textOf(list, type)
+  return {
+    verified,
+    version: text(SSL_TLV.version),
+    cipher: text(SSL_TLV.cipher),
+    commonName: text(SSL_TLV.commonName),
+  }
+}
+
+type Tlv = { readonly type: number; readonly value: Uint8Array; readonly at: number }
+
+function readTlvs(bytes: Uint8Array, from: number): readonly Tlv[] | undefined {
+  if (bytes.length < from) return undefined
+  const list: Tlv[] = []
+  for (let at = from; at < bytes.length; ) {
+    if (at + 3 > bytes.length) return undefined
+    const end = at + 3 + uint16(bytes, at + 1)
+    if (end > bytes.length) return undefined
+    list.push({ type: bytes[at] ?? 0, value: bytes.subarray(at + 3, end), at: at + 3 })
+    at = end
+  }
+  return list
+}
+
+/** The checksum is that of the whole header with its own four octets taken as zero (doc/proxy-protocol.txt §2.2.3). */
+function checksumHolds(header: Uint8Array, { value, at }: Tlv): boolean {
+  if (value.length !== 4) return false
+  const blank = Uint8Array.from(header)
+  blank.fill(0, at, at + 4)
+  return crc32c(blank) === uint16(value, 0) * 0x10000 + uint16(value, 2)
+}
+
+function formatFields({ alpn, authority, uniqueId, tls }: ProxyFields): Buffer[] {
+  const out: Buffer[] = []
+  const put = (list: Buffer[], type: number, text: string | undefined): void => {
+    if (text !== undefined) list.push(tlv(type, Buffer.from(text)))
+  }
+  put(out, TLV.alpn, alpn)
+  put(out, TLV.authority, authority)
+  put(out, TLV.uniqueId, uniqueId)
+  if (tls !== undefined) {
+    const certificate = SSL_CLIENT.certificateOnConnection | SSL_CLIENT.certificateInSession
+    const flags = SSL_CLIENT.tls | (tls.verified ? certificate : 0)
+    const inner = [Buffer.of(flags, 0, 0, 0, tls.verified ? 0 : 1)]
+    put(inner, SSL_TLV.version, tls.version)
+    put(inner, SSL_TLV.commonName, tls.commonName)
+    put(inner, SSL_TLV.cipher, tls.cipher)
+    out.push(tlv(TLV.ssl, Buffer.concat(inner)))
+  }
+  return out
+}
+
+function tlv(type: number, value: Uint8Array): Buffer {
+  const out = Buffer.alloc(3 + value.length)
+  out[0] = type
+  out.writeUInt16BE(Math.min(value.length, 0xffff), 1)
+  out.set(value, 3)
+  return out
+}
+
+function v2Head(command: number, family: number): Buffer {
+  const head = Buffer.alloc(V2_HEAD_OCTETS)
+  head.set(V2_SIGNATURE)
+  head[12] = command
+  head[13] = family
+  return head
+}
+
+const sharedFamily = (a: Endpoint, b: Endpoint): 4 | 6 => (familyOf(a.ip) === 4 && familyOf(b.ip) === 4 ? 4 : 6)
+const more = (atLeast: number): ProxyParse => ({ state: 'more', atLeast })
+const malformed = (reason: string): ProxyParse => ({ state: 'malformed', reason })
+const uint16 = (bytes: Uint8Array, at: number): number => (bytes[at] ?? 0) * 256 + (bytes[at + 1] ?? 0)
+const latin1 = (bytes: Uint8Array): string =>
+  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1')
+const beginsAlike = (bytes: Uint8Array, signature: Uint8Array): boolean =>
+  signature.every((byte, i) => i >= bytes.length || bytes[i] === byte)
+
+/** Text of a field. What is not UTF-8 is as good as absent: it decides nothing, and may not reach a log as garbage. */
+function textOf(list: readonly Tlv[], type: number): string | undefined {
+  const found = list.find(entry => entry.type === type)
+  if (found === undefined) return undefined
+  const text = Buffer.from(found.value).toString()
+  return text.includes('\ufffd') ? undefined : text
+}
+
+const CRC32C_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
+  let value = byte
+  for (let bit = 0; bit < 8; bit++) value = value & 1 ? (value >>> 1) ^ 0x82f63b78 : value >>> 1
+  return value
+})
+
+/** CRC-32C (Castagnoli, RFC 3720 appendix B.4), as an unsigned number. */
+export function crc32c(bytes: Uint8Array): number {
+  let crc = 0xffffffff
+  for (const byte of bytes) crc = (CRC32C_TABLE[(crc ^ byte) & 0xff] ?? 0) ^ (crc >>> 8)
+  return (crc ^ 0xffffffff) >>> 0
+}

@@ -1,0 +1,259 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { parseIpAddress } from '../../../src/wire/ip-address.ts'
+import {
+  crc32c,
+  type Endpoint,
+  formatProxyLocal,
+  formatProxyV1,
+  formatProxyV2,
+  PROXY_HEADER_MAX_OCTETS,
+  type ProxyFields,
+  type ProxyParse,
+  parseProxyHeader,
+} from '../../../src/wire/proxy-protocol.ts'
+import { anyIpAddress } from './arbitraries.ts'
+
+const anyEndpoint: fc.Arbitrary<Endpoint> = fc.record({ ip: anyIpAddress, port: fc.integer({ min: 0, max: 65_535 }) })
+const anyText = fc.string({ unit: 'grapheme-ascii', maxLength: 128 })
+const anyFields: fc.Arbitrary<ProxyFields> = fc.record(
+  {
+    alpn: anyText,
+    authority: anyText,
+    uniqueId: anyText,
+    tls: fc.record(
+      { version: anyText, cipher: anyText, commonName: anyText, verified: fc.boolean() },
+      { requiredKeys: ['verified'] },
+    ),
+  },
+  { requiredKeys: [] },
+)
+
+const end = (text: string, port: number): Endpoint => {
+  const ip = parseIpAddress(text)
+  if (ip === undefined) throw new Error(text)
+  return { ip, port }
+}
+const parsed = (bytes: Uint8Array | string, versions?: readonly (1 | 2)[]): ProxyParse =>
+  parseProxyHeader(typeof bytes === 'string' ? Buffer.from(bytes, 'latin1') : bytes, versions)
+
+/** Reads like a program that must not read past the header: exactly `atLeast` bytes each time. */
+function readExactly(stream: Uint8Array): ProxyParse {
+  let have = 0
+  for (;;) {
+    const answer = parseProxyHeader(stream.subarray(0, have))
+    if (answer.state !== 'more') return answer
+    expect(answer.atLeast).toBeGreaterThan(0)
+    if (have + answer.atLeast > stream.length) return answer
+    have += answer.atLeast
+    const next = parseProxyHeader(stream.subarray(0, have))
+    if (next.state === 'done') expect(next.length).toBe(have)
+  }
+}
+
+describe('version 1', () => {
+  test('as in the standard', () => {
+    const line = 'PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n'
+    expect(parsed(`${line}GET /`)).toEqual({
+      state: 'done',
+      length: line.length,
+      header: {
+        kind: 'proxied',
+        version: 1,
+        source: end('192.168.0.1', 56324),
+        destination: end('192.168.0.11', 443),
+        fields: {},
+      },
+    })
+    expect(formatProxyV1(end('192.168.0.1', 56324), end('192.168.0.11', 443))).toBe(line)
+  })
+
+  test('the longest line of the standard fits', () => {
+    const longest = `PROXY TCP6 ${'ffff:'.repeat(7)}ffff ${'ffff:'.repeat(7)}ffff 65535 65535\r\n`
+    expect(longest.length).toBeLessThanOrEqual(107)
+    expect(parsed(longest).state).toBe('done')
+  })
+
+  test.each(['PROXY UNKNOWN\r\n', 'PROXY UNKNOWN ffff:f...f:ffff any thing 65535 65535\r\n'])('unknown: %j', line => {
+    expect(parsed(line)).toEqual({ state: 'done', header: { kind: 'unknown', version: 1 }, length: line.length })
+  })
+
+  test.each([
+    'PROXY TCP4 192.0.2.1 192.0.2.2 1 2\n',
+    'PROXY TCP4  192.0.2.1 192.0.2.2 1 2\r\n',
+    'PROXY TCP4 192.0.2.1 192.0.2.2 01 2\r\n',
+    'PROXY TCP4 192.0.2.1 192.0.2.2 65536 2\r\n',
+    'PROXY TCP4 192.0.2.01 192.0.2.2 1 2\r\n',
+    'PROXY TCP4 ::1 192.0.2.2 1 2\r\n',
+    'PROXY TCP6 192.0.2.1 192.0.2.2 1 2\r\n',
+    'PROXY TCP4 192.0.2.1 192.0.2.2 1 2 \r\n',
+    'PROXY TCP4 192.0.2.1 192.0.2.2 1\r\n',
+    'PROXY UDP4 192.0.2.1 192.0.2.2 1 2\r\n',
+    'proxy TCP4 192.0.2.1 192.0.2.2 1 2\r\n',
+    'PROXY UNKNOWNX\r\n',
+    'PROXYX',
+    `PROXY UNKNOWN ${'x'.repeat(100)}`,
+    'USER ann\r\n',
+  ])('malformed: %j', line => {
+    expect(parsed(line).state).toBe('malformed')
+  })
+})
+
+describe('version 2', () => {
+  const source = end('2001:db8::7', 40_000)
+  const destination = end('2001:db8::1', 995)
+
+  test('byte for byte', () => {
+    const hex = formatProxyV2(end('192.0.2.7', 0x1234), end('192.0.2.1', 995), { authority: 'ab' }).toString('hex')
+    expect(hex.slice(0, -8)).toBe(
+      '0d0a0d0a000d0a515549540a' +
+        '2111' +
+        '0018' +
+        'c0000207' +
+        'c0000201' +
+        '1234' +
+        '03e3' +
+        '0200026162' +
+        '030004',
+    )
+  })
+
+  test('a flipped bit anywhere behind the head is found by the checksum, or the header is cut', () => {
+    const header = formatProxyV2(source, destination, {
+      uniqueId: '7f3a.12',
+      tls: { version: 'TLSv1.3', verified: false },
+    })
+    for (let i = 16; i < header.length; i++) {
+      const bent = Buffer.from(header)
+      bent[i] = (bent[i] ?? 0) ^ 0x40
+      const answer = parsed(bent)
+      // A bent type of the checksum field itself makes an unknown field of it: then nothing vouches, as in any header without one.
+      if (i !== header.length - 7) expect(answer.state).toBe('malformed')
+    }
+  })
+
+  test('unknown fields, NOOP and a header without checksum are read', () => {
+    const plain = Buffer.from(
+      '0d0a0d0a000d0a515549540a21110014c0000207c000020112340001' + '04000100' + 'ea000100',
+      'hex',
+    )
+    expect(parsed(plain)).toMatchObject({
+      state: 'done',
+      length: plain.length,
+      header: { kind: 'proxied', fields: {} },
+    })
+  })
+
+  test('LOCAL, unspecified and Unix addresses leave the real ends standing', () => {
+    expect(parsed(formatProxyLocal())).toEqual({ state: 'done', header: { kind: 'local', version: 2 }, length: 16 })
+    const head = '0d0a0d0a000d0a515549540a'
+    const unspecified = Buffer.from(`${head}210000020102`, 'hex')
+    expect(parsed(unspecified)).toEqual({ state: 'done', header: { kind: 'unknown', version: 2 }, length: 18 })
+    const local = Buffer.from(`${head}20110003010203`, 'hex')
+    expect(parsed(local)).toEqual({ state: 'done', header: { kind: 'local', version: 2 }, length: 19 })
+    const unix = Buffer.concat([Buffer.from(`${head}213100d8`, 'hex'), Buffer.alloc(216)])
+    expect(parsed(unix)).toMatchObject({ state: 'done', header: { kind: 'unknown' } })
+  })
+
+  test.each([
+    ['version 1 in the binary form', '0d0a0d0a000d0a515549540a1111000c'],
+    ['unknown command', '0d0a0d0a000d0a515549540a2211000c'],
+    ['longer than the bound', '0d0a0d0a000d0a515549540a2111ffff'],
+    ['datagram', '0d0a0d0a000d0a515549540a2112000c000000000000000000000000'],
+    ['addresses cut', '0d0a0d0a000d0a515549540a2111000b0000000000000000000000'],
+    ['field cut', '0d0a0d0a000d0a515549540a2111000f000000000000000000000000020001'],
+    ['TLS field cut', '0d0a0d0a000d0a515549540a211100100000000000000000000000002000' + '0101'],
+    ['checksum of wrong length', '0d0a0d0a000d0a515549540a211100100000000000000000000000000300' + '0101'],
+    ['almost the signature', '0d0a0d0a000d0a515549540b'],
+  ])('malformed: %s', (_, hex) => {
+    expect(parsed(Buffer.from(hex, 'hex')).state).toBe('malformed')
+  })
+
+  test('fields that do not fit throw', () => {
+    expect(() => formatProxyV2(source, destination, { authority: 'x'.repeat(PROXY_HEADER_MAX_OCTETS) })).toThrow(
+      RangeError,
+    )
+    expect(() => formatProxyV2(source, destination, { authority: 'x'.repeat(70_000) })).toThrow(RangeError)
+  })
+})
+
+test('only the versions listed are taken', () => {
+  const [source, destination] = [end('192.0.2.7', 1), end('192.0.2.1', 2)]
+  expect(parsed(formatProxyV1(source, destination), [2]).state).toBe('malformed')
+  expect(parsed(formatProxyV2(source, destination), [1]).state).toBe('malformed')
+  expect(parsed('', [2])).toEqual({ state: 'more', atLeast: 16 })
+})
+
+test('CRC-32C check value', () => {
+  expect(crc32c(Buffer.from('123456789'))).toBe(0xe3069283)
+})
+
+describe('properties', () => {
+  test('version 1: parse is the inverse of format, and exact reading never reads past the header', () => {
+    fc.assert(
+      fc.property(anyEndpoint, anyEndpoint, fc.uint8Array(), (source, destination, rest) => {
+        const header = Buffer.from(formatProxyV1(source, destination))
+        const expected = {
+          state: 'done',
+          length: header.length,
+          header: { kind: 'proxied', version: 1, source, destination, fields: {} },
+        }
+        expect(header.length).toBeLessThanOrEqual(107)
+        expect(parsed(Buffer.concat([header, rest]))).toEqual(expected)
+        expect(readExactly(Buffer.concat([header, rest]))).toEqual(expected)
+      }),
+    )
+  })
+
+  test('version 2: parse is the inverse of format, and exact reading never reads past the header', () => {
+    fc.assert(
+      fc.property(anyEndpoint, anyEndpoint, anyFields, fc.uint8Array(), (source, destination, fields, rest) => {
+        const header = formatProxyV2(source, destination, fields)
+        const expected = {
+          state: 'done',
+          length: header.length,
+          header: { kind: 'proxied', version: 2, source, destination, fields },
+        }
+        expect(parsed(Buffer.concat([header, rest]))).toEqual(expected)
+        expect(readExactly(Buffer.concat([header, rest]))).toEqual(expected)
+      }),
+    )
+  })
+
+  test('any split: every true beginning of a header asks for more', () => {
+    const anyHeader = fc.oneof(
+      fc.tuple(anyEndpoint, anyEndpoint).map(([a, b]) => Buffer.from(formatProxyV1(a, b))),
+      fc.tuple(anyEndpoint, anyEndpoint, anyFields).map(([a, b, f]) => formatProxyV2(a, b, f)),
+    )
+    fc.assert(
+      fc.property(anyHeader, header => {
+        for (let cut = 0; cut < header.length; cut++) {
+          const answer = parsed(header.subarray(0, cut))
+          expect(answer.state).toBe('more')
+          if (answer.state === 'more') expect(cut + answer.atLeast).toBeLessThanOrEqual(header.length)
+        }
+      }),
+    )
+  })
+
+  test('no bytes at all make it throw or wait for ever', () => {
+    const noise = fc.uint8Array({ maxLength: 400 })
+    const nearMiss = fc
+      .tuple(fc.constantFrom('PROXY ', 'PROXY TCP4 ', 'PROXY TCP6 ::1 '), noise)
+      .map(([start, rest]) => Buffer.concat([Buffer.from(start), rest]))
+    const nearMissV2 = fc
+      .tuple(fc.constantFrom('2111', '2121', '2131', '2100', '20ff'), fc.nat(400), noise)
+      .map(([kind, length, rest]) => {
+        const size = length.toString(16).padStart(4, '0')
+        return Buffer.concat([Buffer.from(`0d0a0d0a000d0a515549540a${kind}${size}`, 'hex'), rest])
+      })
+    fc.assert(
+      fc.property(fc.oneof(noise, nearMiss, nearMissV2), bytes => {
+        const answer = parsed(bytes)
+        if (answer.state === 'more') expect(bytes.length + answer.atLeast).toBeLessThanOrEqual(PROXY_HEADER_MAX_OCTETS)
+        if (answer.state === 'done') expect(answer.length).toBeLessThanOrEqual(bytes.length)
+      }),
+      { numRuns: 2000 },
+    )
+  })
+})
