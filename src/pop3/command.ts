@@ -1,0 +1,20 @@
+/** One command line: the verb in upper case, and the argument as it came. One character per octet. */
+export interface Command {
+  readonly verb: string
+  readonly argument: string
+}
+
+/**
+ * Verb = everything up to the first SPACE, ASCII case-insensitive; the spaces after it are skipped; the argument is the
+ * rest, inner and trailing spaces kept. A line that begins with a space has the empty verb. spec/popup.md §2.
+ */
+export function parseCommand(line: string): Command {
+  const space = line.indexOf(' ')
+  if (space < 0) return { verb: upperCaseAscii(line), argument: '' }
+  let start = space + 1
+  while (line[start] === ' ') start += 1
+  return { verb: upperCaseAscii(line.slice(0, space)), argument: line.slice(start) }
+}
+
+/** Only a to z: `toUpperCase` would also turn other letters into ASCII ones, so that two verbs became one. */
+export const upperCaseAscii = (text: string): string => text.replace(/[a-z]+/g, letters => letters.toUpperCase())

@@ -1,0 +1,237 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import {
+  AUTHORIZATION_START,
+  type AuthorizationEffect,
+  type AuthorizationOptions,
+  afterFailure,
+  lineLimit,
+  runAuthorization,
+  sanitizedLine,
+} from '../../../src/pop3/authorization.ts'
+
+const MODERN: AuthorizationOptions = {
+  compat: 'none',
+  capabilities: {
+    user: true,
+    sasl: ['PLAIN', 'LOGIN'],
+    stls: true,
+    loginDelay: 0,
+    expire: 'NEVER',
+    implementation: 'auth-relay',
+  },
+  cleartext: 'all',
+  preamble: false,
+  tries: 3,
+}
+const QMAIL: AuthorizationOptions = { ...MODERN, compat: 'qmail' }
+
+/** Says the lines one after the other; the effects of the last one. */
+function say(options: AuthorizationOptions, ...lines: readonly string[]): readonly AuthorizationEffect[] {
+  let state = AUTHORIZATION_START
+  let effects: readonly AuthorizationEffect[] = []
+  for (const text of lines) ({ state, effects } = runAuthorization(state, { type: 'line', text }, options))
+  return effects
+}
+
+const reply = (text: string): AuthorizationEffect => ({ type: 'reply', text: `${text}\r\n` })
+const login = (method: string, name: string, secret: string) => [{ type: 'authenticate', method, login: name, secret }]
+const close: AuthorizationEffect = { type: 'close' }
+const base64 = (text: string) => Buffer.from(text, 'latin1').toString('base64')
+
+describe('USER and PASS', () => {
+  test('ask the checker with the octets as sent', () => {
+    expect(say(MODERN, 'USER ann')).toEqual([reply('+OK ')])
+    expect(say(MODERN, 'user ann', 'pass two  words ')).toEqual(login('pass', 'ann', 'two  words '))
+    expect(say(MODERN, 'USER ann', 'USER bob', 'PASS x')).toEqual(login('pass', 'bob', 'x'))
+    expect(say(MODERN, 'USER ann', 'USER', 'PASS x')).toEqual(login('pass', 'ann', 'x'))
+    expect(say(MODERN, 'USER ann', 'NOOP', 'PASS x')).toEqual(login('pass', 'ann', 'x'))
+  })
+
+  test.each([
+    [['USER'], '-ERR syntax error'],
+    [['PASS'], '-ERR USER first'],
+    [['PASS x'], '-ERR USER first'],
+    [['USER ann', 'PASS'], '-ERR syntax error'],
+    [['APOP'], '-ERR syntax error'],
+    [['APOP ann'], '-ERR syntax error'],
+    [['NOOP'], '+OK '],
+    [['STAT'], '-ERR authorization first'],
+    [[''], '-ERR authorization first'],
+    [[' USER ann'], '-ERR authorization first'],
+    [['USER\tann'], '-ERR authorization first'],
+    [['SSL 192.0.2.7:x'], '-ERR authorization first'],
+  ])('%j is answered %j in both modes', (lines, answer) => {
+    expect(say(MODERN, ...lines)).toEqual([reply(answer)])
+    expect(say(QMAIL, ...lines)).toEqual([reply(answer)])
+  })
+
+  test('QUIT closes', () => {
+    expect(say(QMAIL, 'QUIT')).toEqual([reply('+OK '), close])
+  })
+
+  test('APOP splits at the first space', () => {
+    expect(say(QMAIL, 'APOP ann c4c9 x')).toEqual(login('apop', 'ann', 'c4c9 x'))
+    expect(say(QMAIL, 'APOP ann ')).toEqual(login('apop', 'ann', ''))
+  })
+
+  test('without TLS where TLS is required they are refused, for all or for some', () => {
+    const tls: AuthorizationOptions = { ...MODERN, cleartext: 'none' }
+    for (const line of ['USER ann', 'AUTH PLAIN', `AUTH PLAIN ${base64('\0ann\0x')}`]) {
+      expect(say(tls, line)).toEqual([reply('-ERR [AUTH] TLS required')])
+    }
+    expect(say(tls, 'APOP ann digest')).toEqual(login('apop', 'ann', 'digest'))
+    const some: AuthorizationOptions = { ...MODERN, cleartext: name => name === 'printer' }
+    expect(say(some, 'USER printer', 'PASS x')).toEqual(login('pass', 'printer', 'x'))
+    expect(say(some, 'USER ann')).toEqual([reply('-ERR [AUTH] TLS required')])
+    expect(say(some, `AUTH PLAIN ${base64('\0ann\0x')}`)).toEqual([reply('-ERR [AUTH] TLS required')])
+  })
+})
+
+describe('AUTH', () => {
+  test('PLAIN with and without initial response (vectors of RFC 4616 and RFC 5034)', () => {
+    expect(say(MODERN, 'AUTH PLAIN')).toEqual([reply('+ ')])
+    expect(say(MODERN, 'AUTH PLAIN', 'dGVzdAB0ZXN0AHRlc3Q=')).toEqual(login('sasl', 'test', 'test'))
+    expect(say(MODERN, 'auth plain AHRlc3QAdGVzdA==')).toEqual(login('sasl', 'test', 'test'))
+  })
+
+  test('LOGIN with and without initial response', () => {
+    expect(say(MODERN, 'AUTH LOGIN')).toEqual([reply('+ VXNlcm5hbWU6')])
+    expect(say(MODERN, 'AUTH LOGIN', base64('ann'))).toEqual([reply('+ UGFzc3dvcmQ6')])
+    expect(say(MODERN, 'AUTH LOGIN', base64('ann'), base64('se cret'))).toEqual(login('sasl', 'ann', 'se cret'))
+    expect(say(MODERN, `AUTH LOGIN ${base64('ann')}`, base64('x'))).toEqual(login('sasl', 'ann', 'x'))
+  })
+
+  test('a star cancels, and the next line is a command again', () => {
+    expect(say(MODERN, 'AUTH PLAIN', '*')).toEqual([reply('-ERR authentication cancelled')])
+    expect(say(MODERN, 'AUTH LOGIN', base64('ann'), '*', 'NOOP')).toEqual([reply('+OK ')])
+  })
+
+  test.each(['dGVzdAB0ZXN0AHRlc3Q', 'dGVz=AB0ZXN0', 'dGVz dAB0', 'dGVzdAB0ZXN0AHRlc3Q==', '-_--', '='])(
+    'bad base64 %j is a syntax error',
+    text => {
+      expect(say(MODERN, 'AUTH PLAIN', text)).toEqual([reply('-ERR syntax error')])
+    },
+  )
+
+  test.each(['', 'a\0b', 'a\0b\0c\0d', '\0\0x', '\0ann\0', 'root\0ann\0x', '\0an\nn\0x', '\0ann\0\xff'])(
+    'the PLAIN message %j is a failed login',
+    message => {
+      expect(say(MODERN, 'AUTH PLAIN', base64(message))).toEqual([reply('-ERR [AUTH] authorization failed')])
+    },
+  )
+
+  test('an authorization identity equal to the name is allowed', () => {
+    expect(say(MODERN, 'AUTH PLAIN', base64('ann\0ann\0x'))).toEqual(login('sasl', 'ann', 'x'))
+  })
+
+  test('refuses unknown mechanisms, lists known ones, and takes long responses', () => {
+    expect(say(MODERN, 'AUTH CRAM-MD5')).toEqual([reply('-ERR unknown mechanism')])
+    expect(say(MODERN, 'AUTH PLAIN = =')).toEqual([reply('-ERR syntax error')])
+    expect(say(MODERN, 'AUTH')).toEqual([reply('+OK \r\nPLAIN\r\nLOGIN\r\n.')])
+    const { state } = runAuthorization(AUTHORIZATION_START, { type: 'line', text: 'AUTH PLAIN' }, MODERN)
+    expect([lineLimit(AUTHORIZATION_START), lineLimit(state)]).toEqual([512, 12_288])
+  })
+
+  test('is unknown to qmail, as are the other modern commands', () => {
+    for (const line of ['AUTH', 'AUTH PLAIN', 'CAPA', 'STLS', 'UTF8']) {
+      expect(say(QMAIL, line)).toEqual([reply('-ERR authorization first')])
+    }
+  })
+})
+
+describe('CAPA, STLS, SSL', () => {
+  test('CAPA announces what is in reach', () => {
+    expect(say(MODERN, 'CAPA')).toEqual([
+      reply(
+        '+OK \r\nTOP\r\nUIDL\r\nUSER\r\nSASL PLAIN LOGIN\r\nSTLS\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nEXPIRE NEVER\r\nIMPLEMENTATION auth-relay\r\n.',
+      ),
+    ])
+  })
+
+  test('STLS replies, then upgrades; the name given before is forgotten', () => {
+    expect(say(MODERN, 'STLS')).toEqual([reply('+OK '), { type: 'startTls' }])
+    expect(say(MODERN, 'STLS now')).toEqual([reply('-ERR syntax error')])
+    expect(say(MODERN, 'USER ann', 'STLS', 'PASS x')).toEqual([reply('-ERR USER first')])
+    const without = { ...MODERN, capabilities: { ...MODERN.capabilities, stls: false } }
+    expect(say(without, 'STLS')).toEqual([reply('-ERR authorization first')])
+  })
+
+  test('SSL is taken as the first line only', () => {
+    for (const options of [
+      { ...MODERN, preamble: true },
+      { ...QMAIL, preamble: true },
+    ]) {
+      expect(say(options, 'ssl 192.0.2.7:x y')).toEqual([{ type: 'preamble', argument: '192.0.2.7:x y' }])
+      expect(say(options, 'NOOP', 'SSL 192.0.2.7:x')).toEqual([reply('-ERR authorization first')])
+      expect(say(options, 'SSL 192.0.2.7:x', 'SSL 192.0.2.7:x')).toEqual([reply('-ERR authorization first')])
+      expect(say(options, '', 'SSL 192.0.2.7:x')).toEqual([reply('-ERR authorization first')])
+    }
+  })
+})
+
+describe('afterFailure', () => {
+  test('gives the modern texts and closes when the tries are used up', () => {
+    let state = AUTHORIZATION_START
+    for (const last of [false, false, true]) {
+      const step = afterFailure(state, 'credentials', MODERN)
+      expect(step.effects).toEqual([reply('-ERR [AUTH] authorization failed'), ...(last ? [close] : [])])
+      state = step.state
+    }
+    expect(afterFailure(AUTHORIZATION_START, 'temporary', MODERN).effects).toEqual([
+      reply('-ERR [SYS/TEMP] temporary authentication failure'),
+    ])
+  })
+
+  test('gives the texts of qmail and one try', () => {
+    for (const failure of ['credentials', 'temporary', 'permanent', 'inUse', 'loginDelay'] as const) {
+      expect(afterFailure(AUTHORIZATION_START, failure, QMAIL).effects).toEqual([
+        reply('-ERR authorization failed'),
+        close,
+      ])
+    }
+    expect(afterFailure(AUTHORIZATION_START, 'crashed', QMAIL).effects).toEqual([
+      reply('-ERR aack, child crashed'),
+      close,
+    ])
+  })
+})
+
+describe('what may be logged', () => {
+  test('holds no secret, whatever line it was', () => {
+    const secret = 'hunter2'
+    const lines = [`PASS ${secret}`, `APOP ann ${secret}`, `AUTH PLAIN ${secret}`, `SSL 192.0.2.7:${secret}`, secret]
+    for (const text of lines) {
+      expect(sanitizedLine(AUTHORIZATION_START, { type: 'line', text })).not.toContain(secret)
+    }
+    const { state } = runAuthorization(AUTHORIZATION_START, { type: 'line', text: 'AUTH PLAIN' }, MODERN)
+    expect(sanitizedLine(state, { type: 'line', text: secret })).toBe('SASL response ***')
+    expect(sanitizedLine(AUTHORIZATION_START, { type: 'line', text: 'user ann' })).toBe('USER ann')
+  })
+})
+
+test('every line of any client has an answer', () => {
+  const verb = fc.constantFrom('USER', 'PASS', 'APOP', 'AUTH PLAIN', 'AUTH LOGIN', 'SSL', 'CAPA', 'STLS', 'NOOP', '*')
+  const text = fc.oneof(
+    fc.tuple(verb, fc.string()).map(parts => parts.join(' ')),
+    fc.base64String(),
+    verb,
+  )
+  const line = fc.oneof(
+    text.map(content => ({ type: 'line' as const, text: content })),
+    fc.constantFrom({ type: 'tooLong' as const }, { type: 'holdsNul' as const }),
+  )
+  fc.assert(
+    fc.property(fc.array(line), fc.constantFrom(MODERN, QMAIL), (lines, options) => {
+      let state = AUTHORIZATION_START
+      for (const next of lines) {
+        const step = runAuthorization(state, next, options)
+        expect(step.effects.length).toBeGreaterThan(0)
+        for (const effect of step.effects)
+          if (effect.type === 'reply') expect(effect.text).toMatch(/^(\+OK |-ERR |\+ )/)
+        expect(() => sanitizedLine(state, next)).not.toThrow()
+        state = step.state
+      }
+    }),
+  )
+})

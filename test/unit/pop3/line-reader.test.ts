@@ -1,0 +1,80 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { COMMAND_LINE_LIMIT, type Line, LineReader } from '../../../src/pop3/line-reader.ts'
+
+/** Feeds the chunks as a shell does: push, take every line, push again. */
+function linesOf(chunks: readonly Uint8Array[], limit = COMMAND_LINE_LIMIT): Line[] {
+  const reader = new LineReader()
+  const lines: Line[] = []
+  for (const chunk of chunks) {
+    reader.push(chunk)
+    for (let line = reader.next(limit); line !== undefined; line = reader.next(limit)) lines.push(line)
+  }
+  return lines
+}
+
+const bytes = (text: string) => Buffer.from(text, 'latin1')
+const line = (text: string): Line => ({ type: 'line', text })
+
+describe('LineReader', () => {
+  test('ends a line at CRLF and at a bare LF, and drops one CR only', () => {
+    expect(linesOf([bytes('STAT\r\nLIST\nA\rB\r\r\n\n')])).toEqual([
+      line('STAT'),
+      line('LIST'),
+      line('A\rB\r'),
+      line(''),
+    ])
+  })
+
+  test('keeps every octet', () => {
+    const all = Buffer.from(Array.from({ length: 255 }, (_, index) => index + 1).filter(octet => octet !== 10))
+    expect(linesOf([Buffer.concat([all, bytes('\n')])])).toEqual([line(all.toString('latin1'))])
+  })
+
+  test('takes a line of exactly the limit and refuses one octet more, up to its LF', () => {
+    const longest = 'x'.repeat(COMMAND_LINE_LIMIT - 2)
+    expect(linesOf([bytes(`${longest}\r\nx${longest}\r\nNOOP\r\n`)])).toEqual([
+      line(longest),
+      { type: 'tooLong' },
+      line('NOOP'),
+    ])
+  })
+
+  test('holds no more than the limit of an endless line', () => {
+    const reader = new LineReader()
+    for (let megabyte = 0; megabyte < 8; megabyte += 1) {
+      reader.push(new Uint8Array(1 << 20).fill(0x78))
+      expect(reader.next()).toBeUndefined()
+    }
+    expect(reader.rest().length).toBeLessThanOrEqual(COMMAND_LINE_LIMIT)
+  })
+
+  test('reports a NUL', () => {
+    expect(linesOf([bytes('USER a\0b\r\nNOOP\r\n')])).toEqual([{ type: 'holdsNul' }, line('NOOP')])
+  })
+
+  test('gives back what follows the last line taken', () => {
+    const reader = new LineReader()
+    reader.push(bytes('PASS x\r\nSTAT\r\nRE'))
+    expect(reader.next()).toEqual(line('PASS x'))
+    expect(Buffer.from(reader.rest()).toString()).toBe('STAT\r\nRE')
+    expect(reader.next()).toBeUndefined()
+  })
+
+  test('finds the same lines however the input is cut', () => {
+    const octet = fc.constantFrom(0, 10, 10, 13, 13, 65, 66, 32, 255)
+    fc.assert(
+      fc.property(
+        fc.array(octet, { maxLength: 200 }),
+        fc.array(fc.nat(200)),
+        fc.integer({ min: 1, max: 40 }),
+        (octets, cuts, limit) => {
+          const input = Uint8Array.from(octets)
+          const ends = [...cuts.filter(cut => cut < input.length).sort((a, b) => a - b), input.length]
+          const chunks = ends.map((end, index) => input.subarray(ends[index - 1] ?? 0, end))
+          expect(linesOf(chunks, limit)).toEqual(linesOf([input], limit))
+        },
+      ),
+    )
+  })
+})

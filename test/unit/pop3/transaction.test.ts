@@ -1,0 +1,112 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { formatListing, needsSizes, runTransaction, startTransaction } from '../../../src/pop3/transaction.ts'
+
+const view = (sizes: readonly number[]) => ({
+  count: sizes.length,
+  octets: (number: number) => sizes[number - 1] ?? Number.NaN,
+  uniqueId: (number: number) => `id${number}`,
+  totalOctets: () => sizes.reduce((sum, size) => sum + size, 0),
+})
+
+const start = (compat: 'none' | 'qmail' = 'none', sizes: readonly number[] = [2, 5]) =>
+  startTransaction(view(sizes), { compat, capabilities: ['TOP', 'UIDL'] })
+
+const say = (state: ReturnType<typeof start>, text: string) => runTransaction(state, { type: 'line', text })
+const reply = (text: string) => [{ type: 'reply', text }]
+
+describe('TRANSACTION', () => {
+  test('STAT leaves out deleted messages; qmail counts them', () => {
+    for (const [compat, answer] of [
+      ['none', '+OK 1 5\r\n'],
+      ['qmail', '+OK 2 5\r\n'],
+    ] as const) {
+      const state = start(compat)
+      expect(say(state, 'STAT')).toEqual(reply('+OK 2 7\r\n'))
+      expect(say(state, 'dele 1')).toEqual(reply('+OK \r\n'))
+      expect(say(state, 'STAT')).toEqual(reply(answer))
+    }
+  })
+
+  test('errors of a message number come in the order of qmail', () => {
+    const state = start()
+    say(state, 'DELE 2')
+    for (const verb of ['LIST', 'UIDL', 'RETR', 'TOP', 'DELE']) {
+      expect(say(state, `${verb} x`)).toEqual(reply('-ERR syntax error\r\n'))
+      expect(say(state, `${verb} -1`)).toEqual(reply('-ERR syntax error\r\n'))
+      expect(say(state, `${verb} 0`)).toEqual(reply('-ERR messages are counted from 1\r\n'))
+      expect(say(state, `${verb} 3`)).toEqual(reply('-ERR not that many messages\r\n'))
+      expect(say(state, `${verb} 4294967297`)).toEqual(reply('-ERR not that many messages\r\n'))
+      expect(say(state, `${verb} ${'9'.repeat(400)}`)).toEqual(reply('-ERR not that many messages\r\n'))
+      expect(say(state, `${verb} 2x`)).toEqual(reply('-ERR already deleted\r\n'))
+    }
+    for (const verb of ['RETR', 'TOP', 'DELE']) expect(say(state, verb)).toEqual(reply('-ERR syntax error\r\n'))
+  })
+
+  test('RETR and TOP are one: the second number limits the body', () => {
+    const message = (bodyLines: number | undefined) => [{ type: 'message', number: 1, bodyLines }]
+    expect(say(start(), 'RETR 1')).toEqual(message(undefined))
+    expect(say(start(), 'RETR 1 4')).toEqual(message(4))
+    expect(say(start(), 'TOP 1')).toEqual(message(undefined))
+    expect(say(start(), 'TOP 1x4')).toEqual(message(undefined))
+    expect(say(start(), 'TOP 1   0 ')).toEqual(message(0))
+  })
+
+  test('LAST is raised by DELE only and forgotten by RSET', () => {
+    const state = start()
+    say(state, 'RETR 2')
+    expect(say(state, 'LAST')).toEqual(reply('+OK 0\r\n'))
+    say(state, 'DELE 2')
+    say(state, 'DELE 1')
+    expect(say(state, 'LAST')).toEqual(reply('+OK 2\r\n'))
+    say(state, 'RSET')
+    expect(say(state, 'LAST')).toEqual(reply('+OK 0\r\n'))
+    expect(say(state, 'STAT')).toEqual(reply('+OK 2 7\r\n'))
+  })
+
+  test('a listing leaves out what is deleted', () => {
+    const state = start('none', [1, 2, 3])
+    say(state, 'DELE 2')
+    expect(say(state, 'UIDL')).toEqual([{ type: 'listing', of: 'UIDL' }])
+    expect(formatListing(state.maildrop, 'LIST', state.deleted)).toBe('+OK \r\n1 1\r\n3 3\r\n.\r\n')
+    expect(formatListing(state.maildrop, 'UIDL', state.deleted)).toBe('+OK \r\n1 id1\r\n3 id3\r\n.\r\n')
+    expect(say(state, 'UIDL 3')).toEqual(reply('+OK 3 id3\r\n'))
+  })
+
+  test('CAPA is unknown to qmail; commands of AUTHORIZATION are unknown to both', () => {
+    expect(say(start(), 'CAPA')).toEqual(reply('+OK \r\nTOP\r\nUIDL\r\n.\r\n'))
+    expect(say(start('qmail'), 'CAPA')).toEqual(reply('-ERR unimplemented\r\n'))
+    for (const text of ['USER a', 'PASS b', 'AUTH', 'STLS', '', ' STAT', 'STAT\t', 'ſtat']) {
+      expect(say(start(), text)).toEqual(reply('-ERR unimplemented\r\n'))
+    }
+  })
+
+  test('sizes are asked for only where they are said', () => {
+    const needing = ['STAT', 'LIST', 'list 1', 'UIDL', 'RETR 1', 'DELE 1', 'QUIT', 'x']
+    expect(needing.filter(text => needsSizes({ type: 'line', text }))).toEqual(['STAT', 'LIST', 'list 1'])
+  })
+
+  test('the third overlong line ends the session without UPDATE', () => {
+    const state = start()
+    const tooLong = { type: 'tooLong' } as const
+    expect(runTransaction(state, tooLong)).toEqual(reply('-ERR line too long\r\n'))
+    expect(runTransaction(state, tooLong)).toEqual(reply('-ERR line too long\r\n'))
+    expect(runTransaction(state, tooLong)).toEqual([...reply('-ERR line too long\r\n'), { type: 'close' }])
+  })
+
+  test('every line has one answer, and the numbers stay consistent', () => {
+    const word = fc.constantFrom('STAT', 'LIST', 'UIDL', 'RETR', 'TOP', 'DELE', 'RSET', 'LAST', 'NOOP', 'CAPA', 'FOO')
+    const command = fc
+      .tuple(word, fc.option(fc.oneof(fc.nat(5).map(String), fc.string())))
+      .map(parts => parts.join(' '))
+    fc.assert(
+      fc.property(fc.array(command), fc.array(fc.nat(1000), { maxLength: 4 }), (commands, sizes) => {
+        const state = start('none', sizes)
+        for (const text of commands) expect(say(state, text)).toHaveLength(1)
+        const kept = sizes.filter((_, index) => !state.deleted.has(index + 1))
+        const total = kept.reduce((sum, size) => sum + size, 0)
+        expect(say(state, 'STAT')).toEqual(reply(`+OK ${kept.length} ${total}\r\n`))
+      }),
+    )
+  })
+})
