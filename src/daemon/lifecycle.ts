@@ -1,0 +1,95 @@
+import { notifySocket } from '../libc/notify-socket.ts'
+import { EXIT, TemporaryFault, UsageFault } from './exit-status.ts'
+
+/** A program that has started. */
+export type RunningDaemon = {
+  /** What the ready line says, e.g. `listen=127.0.0.1:1110`. */
+  readonly ready: string
+  /** Reads settings, certificates and secrets again (SIGHUP). What is broken stays as it was, and is logged. */
+  reload?(): void | Promise<void>
+  /** Stops accepting, lets what runs finish within its own deadline, gives everything back (SIGTERM, SIGINT). */
+  stop(): void | Promise<void>
+}
+
+/**
+ * Starts a daemon and stays until it is told to stop. A second SIGTERM or SIGINT ends it at once.
+ * Under a supervisor of ours (AUTHRELAY_SUPERVISED=1) the end of standard input means that the supervisor is gone.
+ */
+export async function runDaemon(program: string, start: () => Promise<RunningDaemon>): Promise<void> {
+  const daemon = await orExit(program, start)
+  process.stderr.write(`${program} ready ${daemon.ready}\n`)
+  const stopWatchdog = announceReady()
+  process.on('SIGHUP', () => {
+    void orComplain(program, 'reload', async () => daemon.reload?.())
+  })
+  let stopping = false
+  const stop = (): void => {
+    if (stopping) process.exit(EXIT.temporary)
+    stopping = true
+    notify('STOPPING=1')
+    stopWatchdog()
+    void orComplain(program, 'stop', async () => daemon.stop()).then(done =>
+      process.exit(done ? EXIT.done : EXIT.temporary),
+    )
+  }
+  process.on('SIGTERM', stop)
+  process.on('SIGINT', stop)
+  if (process.env['AUTHRELAY_SUPERVISED'] === '1') {
+    process.stdin.on('end', stop).on('error', stop).resume()
+  }
+}
+
+/** Runs a command to its end; its faults become one clear line each and the exit status of their kind. */
+export async function runCommand(program: string, command: () => Promise<number>): Promise<void> {
+  process.exitCode = await orExit(program, command)
+}
+
+async function orExit<T>(program: string, action: () => Promise<T>): Promise<T> {
+  try {
+    return await action()
+  } catch (error) {
+    process.stderr.write(faultLines(program, error))
+    process.exit(error instanceof UsageFault ? error.exitStatus : EXIT.temporary)
+  }
+}
+
+async function orComplain(program: string, what: string, action: () => Promise<void>): Promise<boolean> {
+  try {
+    await action()
+    return true
+  } catch (error) {
+    process.stderr.write(faultLines(program, error, `${what}: `))
+    return false
+  }
+}
+
+/** One line for each fault of the administrator's or the world's; a stack only for faults of our own. */
+function faultLines(program: string, error: unknown, prefix = ''): string {
+  const lines =
+    error instanceof UsageFault
+      ? error.faults
+      : error instanceof TemporaryFault
+        ? [error.message]
+        : [`internal error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`]
+  return lines.map(line => `${program}: ${prefix}${line}\n`).join('')
+}
+
+/** Tells systemd, if it listens, that we are ready, and keeps its watchdog fed from the event loop. */
+function announceReady(): () => void {
+  notify('READY=1')
+  const microseconds = Number(process.env['WATCHDOG_USEC'] ?? '0')
+  const isOurs = (process.env['WATCHDOG_PID'] ?? String(process.pid)) === String(process.pid)
+  if (!(microseconds > 0) || !isOurs) return () => {}
+  const timer = setInterval(() => notify('WATCHDOG=1'), microseconds / 2000)
+  return () => clearInterval(timer)
+}
+
+function notify(state: string): void {
+  const path = process.env['NOTIFY_SOCKET']
+  if (path === undefined || path === '') return
+  try {
+    notifySocket(path, state)
+  } catch {
+    // The service manager is gone: nobody is left to tell, and serving mail does not depend on it.
+  }
+}

@@ -1,0 +1,46 @@
+import { accountNamed } from '../libc/account.ts'
+import { UsageFault } from './exit-status.ts'
+
+/** Under which ids a process runs. */
+export type Ids = { readonly uid: number; readonly gid: number }
+
+/**
+ * Ids of an account: a name, or a number, or `uid:gid` for hosts that keep no account.
+ * @throws UsageFault if the host knows no such account; `setting` is the name for the message.
+ */
+export function idsOf(account: string, setting: string): Ids {
+  const numbers = /^(?<uid>\d{1,10})(?::(?<gid>\d{1,10}))?$/.exec(account)?.groups
+  if (numbers !== undefined) {
+    const uid = Number(numbers['uid'])
+    return { uid, gid: Number(numbers['gid'] ?? uid) }
+  }
+  const found = accountNamed(account)
+  if (found === undefined) {
+    throw new UsageFault(`there is no account ${account}: create it (useradd --system ${account}) or change ${setting}`)
+  }
+  return { uid: found.uid, gid: found.gid }
+}
+
+/** True if this process may take other ids. */
+export const isRoot = (): boolean => process.geteuid?.() === 0
+
+/**
+ * Gives up root for good: no supplementary groups, then gid, then uid, then checks that there is no way back.
+ * Does nothing but check when the process already has these ids.
+ */
+export function dropPrivileges({ uid, gid }: Ids): void {
+  if (process.getuid?.() === uid && process.getgid?.() === gid && !isRoot()) return
+  process.setgroups?.([])
+  process.setgid?.(gid)
+  process.setuid?.(uid)
+  if (uid !== 0 && canBecomeRoot()) throw new Error('privileges were not dropped')
+}
+
+function canBecomeRoot(): boolean {
+  try {
+    process.setuid?.(0)
+    return true
+  } catch {
+    return false // EPERM is what we want to see
+  }
+}

@@ -1,0 +1,108 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { type Server, Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { descriptorOf } from '../libc/descriptor.ts'
+
+/** Longest message on a control channel, in octets: PEM chains and settings fit, floods do not. */
+const MAX_MESSAGE = 1_048_576
+
+/** Descriptor of the control channel in the worker, and of the first listening socket handed to it. */
+export const CONTROL_DESCRIPTOR = 3
+export const FIRST_LISTENING_DESCRIPTOR = 4
+
+/** One end of the channel between a privileged parent and its worker: JSON, one message a line. */
+export type ControlChannel = {
+  send(message: unknown): void
+  /** Messages come unchecked: a parent parses its worker's as hostile. */
+  onMessage(listener: (message: unknown) => void): void
+  /** The other end is gone, or sent what is no message. */
+  onClose(listener: () => void): void
+  close(): void
+}
+
+export type WorkerProcess = {
+  readonly child: ChildProcess
+  readonly channel: ControlChannel
+  /** Resolves when the process has ended, with its exit code or signal. */
+  readonly ended: Promise<{ readonly code: number | null; readonly signal: NodeJS.Signals | null }>
+}
+
+/**
+ * Starts a program of ours as a worker: listening sockets of the parent become its descriptors 4, 5, …, the control
+ * channel its descriptor 3. The worker drops its privileges itself, after its code is loaded and before it reads a
+ * byte from the network: so the program's files need not be readable to its account.
+ */
+export function startWorker(script: string, args: readonly string[], listeners: readonly Server[]): WorkerProcess {
+  const child = spawn(process.execPath, [...process.execArgv, script, ...args], {
+    stdio: ['ignore', 'inherit', 'inherit', 'pipe', ...listeners.map(descriptorOf)],
+    env: workerEnvironment(),
+  })
+  const control = child.stdio[CONTROL_DESCRIPTOR]
+  if (!isDuplex(control)) throw new Error('the worker has no control channel')
+  const ended = new Promise<{ code: number | null; signal: NodeJS.Signals | null }>(resolve => {
+    child.once('exit', (code, signal) => resolve({ code, signal }))
+    child.once('error', () => resolve({ code: null, signal: null }))
+  })
+  return { child, channel: controlChannel(control), ended }
+}
+
+/** The worker's end of the channel. The worker ends when its parent does. */
+export function channelToParent(): ControlChannel {
+  return controlChannel(new Socket({ fd: CONTROL_DESCRIPTOR, readable: true, writable: true }))
+}
+
+/** Path of another program of ours beside the running one: built (`dist/pop3d.js`) or as source (`src/pop3d/main.ts`). */
+export function programBeside(name: string, running = process.argv[1] ?? ''): string {
+  const source = /^(.*)\/[^/]+\/main\.ts$/.exec(running)?.[1]
+  return source !== undefined ? `${source}/${name}/main.ts` : running.replace(/[^/]+$/, `${name}.js`)
+}
+
+function controlChannel(stream: Duplex): ControlChannel {
+  let buffered = ''
+  let closed = false
+  const messageListeners: ((message: unknown) => void)[] = []
+  const closeListeners: (() => void)[] = []
+  const close = (): void => {
+    if (closed) return
+    closed = true
+    stream.destroy()
+    for (const listener of closeListeners) listener()
+  }
+  stream.setEncoding('utf8')
+  stream.on('data', (text: string) => {
+    buffered += text
+    for (let end = buffered.indexOf('\n'); end >= 0 && !closed; end = buffered.indexOf('\n')) {
+      const line = buffered.slice(0, end)
+      buffered = buffered.slice(end + 1)
+      const message = parseJson(line)
+      if (message === undefined) return close()
+      for (const listener of messageListeners) listener(message)
+    }
+    if (buffered.length > MAX_MESSAGE) close()
+  })
+  stream.on('end', close).on('error', close).on('close', close)
+  return {
+    send: message => {
+      if (!closed) stream.write(`${JSON.stringify(message)}\n`)
+    },
+    onMessage: listener => messageListeners.push(listener),
+    onClose: listener => closeListeners.push(listener),
+    close,
+  }
+}
+
+/** Secrets and what only the parent may know of its supervisor do not reach the worker. */
+function workerEnvironment(): NodeJS.ProcessEnv {
+  const { DBPASS, WRAP_DBPASS, NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID, AUTHRELAY_SUPERVISED, ...rest } = process.env
+  return rest
+}
+
+const isDuplex = (stream: unknown): stream is Duplex => stream instanceof Socket
+
+function parseJson(line: string): unknown {
+  try {
+    return JSON.parse(line)
+  } catch {
+    return undefined // what is no JSON is no message: the channel is closed
+  }
+}
