@@ -1,0 +1,116 @@
+import { createRequire } from 'node:module'
+import { constants } from 'node:os'
+
+type Koffi = typeof import('koffi')
+
+const require = createRequire(import.meta.url)
+let loaded: Koffi | undefined
+
+/**
+ * koffi, loaded at the first call. The prebuilt module is taken directly where it fits: koffi's own search for it costs 15 ms,
+ * which a program started once per connection cannot afford.
+ */
+function koffi(): Koffi {
+  if (loaded !== undefined) return loaded
+  const { arch } = process
+  try {
+    loaded = ready(require(`@koromix/koffi-linux-${arch}/linux_${arch}/koffi.node`))
+  } catch {
+    // Not there, or not for this C library (musl): koffi knows more places, and its error is the one worth showing.
+    loaded = ready(require('koffi'))
+  }
+  return loaded
+}
+
+function ready(module: Koffi): Koffi {
+  if (typeof module.load !== 'function') throw new TypeError('koffi: the native module has no load()')
+  return module
+}
+
+/** What may be handed to C: a number, an address, a NUL-terminated text, NULL, or memory. */
+export type NativeArgument = number | bigint | string | null | Uint8Array
+
+/** A C function that answers an int, long or pointer-sized number. */
+export type NativeFunction = (...args: NativeArgument[]) => number
+
+const libraries = new Map<string | null, ReturnType<Koffi['load']>>()
+
+function library(name: string | null): ReturnType<Koffi['load']> {
+  const known = libraries.get(name)
+  if (known !== undefined) return known
+  const handle = koffi().load(name)
+  libraries.set(name, handle)
+  return handle
+}
+
+/**
+ * A function of the C library by its prototype, looked up at its first call. The memory an argument points to must outlive the call;
+ * a Buffer that is an argument does.
+ */
+export function nativeFunction(prototype: string): NativeFunction {
+  let call: ((...args: NativeArgument[]) => unknown) | undefined
+  return (...args) => {
+    call ??= library(null).func(prototype)
+    const result = call(...args)
+    if (typeof result === 'number') return result
+    if (typeof result === 'bigint') return Number(result)
+    throw new TypeError(`${prototype} did not answer a number`)
+  }
+}
+
+/** A function of a shared library that answers a text or NULL, run on a thread of its own so that the event loop goes on. */
+export function asyncTextFunction(
+  soname: string,
+  prototype: string,
+): (...args: NativeArgument[]) => Promise<string | undefined> {
+  let func: ReturnType<ReturnType<Koffi['load']>['func']> | undefined
+  return (...args) =>
+    new Promise((resolve, reject) => {
+      func ??= library(soname).func(prototype)
+      func.async(...args, (error: unknown, result: unknown) => {
+        if (error !== null && error !== undefined) reject(error)
+        else resolve(typeof result === 'string' ? result : undefined)
+      })
+    })
+}
+
+/** errno of the native call just made. */
+export const lastErrno = (): number => koffi().errno()
+
+/** A system call said no. `code` is the name of the errno (`ENOENT`). */
+export class SystemCallError extends Error {
+  override readonly name = 'SystemCallError'
+  readonly syscall: string
+  readonly errno: number
+  readonly code: string
+
+  constructor(syscall: string, errno: number) {
+    const code = Object.entries(constants.errno).find(([, number]) => number === errno)?.[0] ?? `errno ${errno}`
+    super(`${syscall}: ${code}`)
+    this.syscall = syscall
+    this.errno = errno
+    this.code = code
+  }
+}
+
+/** The result of a call that answers -1 on failure; throws SystemCallError then. */
+export function checked(syscall: string, result: number): number {
+  if (result === -1) throw new SystemCallError(syscall, lastErrno())
+  return result
+}
+
+/** A NULL-terminated `char *[]` with its strings behind it, in one piece of memory. Throws TypeError on a NUL inside a string. */
+export function stringArray(strings: readonly (string | Uint8Array)[]): Uint8Array {
+  const pieces = strings.map(text => (typeof text === 'string' ? Buffer.from(text) : text))
+  const table = (pieces.length + 1) * 8
+  const memory = Buffer.alloc(pieces.reduce((size, piece) => size + piece.length + 1, table))
+  const base = koffi().address(memory)
+  let at = table
+  for (const [i, piece] of pieces.entries()) {
+    if (piece.includes(0)) throw new TypeError('a NUL cannot stand in an argument or an environment variable')
+    memory.writeBigUInt64LE(base + BigInt(at), i * 8)
+    memory.set(piece, at)
+    at += piece.length + 1
+  }
+  return memory
+}

@@ -1,0 +1,115 @@
+import { nativeFunction, SystemCallError, stringArray } from './native-function.ts'
+import { openFilesLimit, setOpenFilesLimit } from './open-files-limit.ts'
+
+const fileActionsInit = nativeFunction('int posix_spawn_file_actions_init(void *actions)')
+const fileActionsDestroy = nativeFunction('int posix_spawn_file_actions_destroy(void *actions)')
+const addDup2 = nativeFunction('int posix_spawn_file_actions_adddup2(void *actions, int from, int to)')
+const addClose = nativeFunction('int posix_spawn_file_actions_addclose(void *actions, int fd)')
+const attrInit = nativeFunction('int posix_spawnattr_init(void *attr)')
+const attrSetFlags = nativeFunction('int posix_spawnattr_setflags(void *attr, short flags)')
+const attrSetSigDefault = nativeFunction('int posix_spawnattr_setsigdefault(void *attr, const void *set)')
+const attrSetSigMask = nativeFunction('int posix_spawnattr_setsigmask(void *attr, const void *set)')
+const spawnCall = nativeFunction(
+  'int posix_spawn(void *pid, const char *file, void *actions, void *attr, void *argv, void *envp)',
+)
+const spawnPathCall = nativeFunction(
+  'int posix_spawnp(void *pid, const char *file, void *actions, void *attr, void *argv, void *envp)',
+)
+
+const [SETSIGDEF, SETSIGMASK, SETSID] = [0x04, 0x08, 0x80]
+/** Roomier than posix_spawnattr_t (336), posix_spawn_file_actions_t (80) and sigset_t (128) of glibc and musl. */
+const ROOM = 1024
+
+export type SpawnRequest = {
+  /** Path of the program; searched for in this process's PATH if `searchPath` and it holds no `/`. */
+  readonly file: string
+  /** argv, the name first. */
+  readonly argv: readonly (string | Uint8Array)[]
+  /** `NAME=value`, each. */
+  readonly environment: readonly (string | Uint8Array)[]
+  /** The child's descriptors: `to` becomes what `from` is here. 0, 1 and 2 are inherited where not named; all else of ours is close-on-exec. */
+  readonly descriptors: readonly { readonly from: number; readonly to: number }[]
+  readonly searchPath?: boolean
+  /** Leads a session of its own, so that a terminal's signals do not reach it. */
+  readonly newSession?: boolean
+  /** Soft RLIMIT_NOFILE of the child; the runtime's raised one otherwise. */
+  readonly openFiles?: bigint
+}
+
+const attributes = new Map<number, Uint8Array>()
+
+/** Every signal default, none blocked: the runtime ignores SIGPIPE, and children must not. Made once; the kernel only reads it. */
+function attributesFor(flags: number): Uint8Array {
+  const known = attributes.get(flags)
+  if (known !== undefined) return known
+  const attr = Buffer.alloc(ROOM)
+  ok('posix_spawnattr_init', attrInit(attr))
+  ok('posix_spawnattr_setflags', attrSetFlags(attr, flags))
+  // All bits, not sigfillset: that leaves out glibc's own two signals, and posix_spawn would have them ignored.
+  ok('posix_spawnattr_setsigdefault', attrSetSigDefault(attr, Buffer.alloc(ROOM, 0xff)))
+  ok('posix_spawnattr_setsigmask', attrSetSigMask(attr, Buffer.alloc(ROOM)))
+  attributes.set(flags, attr)
+  return attr
+}
+
+/**
+ * Starts a program and answers its pid, ten times as cheaply as node:child_process. The descriptors should be blocking (`setBlocking`).
+ * The caller must wait for the pid (`waitFor`), or it stays a zombie. Throws SystemCallError (ENOENT, EACCES, ENOEXEC, EAGAIN…).
+ */
+export function posixSpawn(request: SpawnRequest): number {
+  const attr = attributesFor(SETSIGDEF | SETSIGMASK | (request.newSession === true ? SETSID : 0))
+  const argv = stringArray(request.argv)
+  const environment = stringArray(request.environment)
+  const actions = Buffer.alloc(ROOM)
+  const pid = Buffer.alloc(4)
+  ok('posix_spawn_file_actions_init', fileActionsInit(actions))
+  try {
+    addDescriptors(actions, request.descriptors)
+    const spawn = request.searchPath === true ? spawnPathCall : spawnCall
+    withOpenFiles(request.openFiles, () =>
+      ok('posix_spawn', spawn(pid, request.file, actions, attr, argv, environment)),
+    )
+  } finally {
+    fileActionsDestroy(actions)
+  }
+  return pid.readInt32LE(0)
+}
+
+/** A source that an earlier step overwrites is put out of the way first, above every number in use here. */
+function addDescriptors(actions: Uint8Array, descriptors: SpawnRequest['descriptors']): void {
+  let spare = descriptors.reduce((top, { from, to }) => Math.max(top, from, to), 2) + 1
+  const written = new Set<number>()
+  const moved = new Map<number, number>()
+  for (const { from, to } of descriptors) {
+    if (from !== to && descriptors.some(other => other.to === from) && !moved.has(from)) {
+      ok('adddup2', addDup2(actions, from, spare))
+      moved.set(from, spare++)
+    }
+    if (written.has(to)) throw new TypeError(`descriptor ${to} is given twice`)
+    written.add(to)
+  }
+  for (const { from, to } of descriptors) ok('adddup2', addDup2(actions, moved.get(from) ?? from, to))
+  // The runtime has made its standard descriptors close-on-exec; dup2 onto itself takes that back.
+  for (const standard of [0, 1, 2]) if (!written.has(standard)) ok('adddup2', addDup2(actions, standard, standard))
+  for (const copy of moved.values()) ok('addclose', addClose(actions, copy))
+}
+
+/** posix_spawn has no attribute for limits, so ours are the child's for the time of the call. */
+function withOpenFiles(soft: bigint | undefined, run: () => void): void {
+  const before = soft === undefined ? 0n : openFilesLimit().soft
+  if (soft === undefined || before <= soft) {
+    run()
+    return
+  }
+  setOpenFilesLimit(soft)
+  try {
+    run()
+  } finally {
+    setOpenFilesLimit(before)
+  }
+}
+
+/** The posix_spawn family answers the errno itself. */
+function ok(call: string, errno: number): void {
+  if (errno !== 0) throw new SystemCallError(call, errno)
+}

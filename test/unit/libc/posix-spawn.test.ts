@@ -1,0 +1,155 @@
+import { once } from 'node:events'
+import { closeSync, existsSync, mkdtempSync, openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { connect, createServer, Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { setBlocking } from '../../../src/libc/blocking.ts'
+import { descriptorOf } from '../../../src/libc/descriptor.ts'
+import { openFilesLimit } from '../../../src/libc/open-files-limit.ts'
+import { posixSpawn, type SpawnRequest } from '../../../src/libc/posix-spawn.ts'
+import { waitedFor, waitFor } from '../../../src/libc/wait.ts'
+
+const directory = mkdtempSync(join(tmpdir(), 'posix-spawn-'))
+let files = 0
+
+/** Runs a shell script and answers its ending and what it wrote on standard output. */
+async function sh(script: string, request: Partial<SpawnRequest> = {}) {
+  const path = join(directory, `out${files++}`)
+  const out = openSync(path, 'w')
+  const pid = posixSpawn({
+    file: '/bin/sh',
+    argv: ['sh', '-c', script],
+    environment: [],
+    ...request,
+    descriptors: [{ from: out, to: 1 }, ...(request.descriptors ?? [])],
+  })
+  const ending = await waitFor(pid)
+  closeSync(out)
+  return { ending, out: readFileSync(path) }
+}
+
+test('exit status and killing signal are told apart', async () => {
+  expect((await sh('exit 0')).ending).toEqual({ code: 0 })
+  expect((await sh('exit 111')).ending).toEqual({ code: 111 })
+  expect((await sh('kill -9 $$')).ending).toEqual({ signal: 'SIGKILL' })
+  expect(waitedFor()).toBe(0)
+})
+
+test('arguments and environment arrive byte by byte, bytes outside UTF-8 included', async () => {
+  const { out } = await sh('printf "%s|%s|%s" "$A" "$B" "$0"', {
+    argv: ['name', '-c', 'printf "%s|%s|%s" "$A" "$B" "$1"', 'name', Buffer.from([0xff, 0x41])],
+    environment: ['A=ä=1', Buffer.from([0x42, 0x3d, 0xfe, 0x80])],
+  })
+  expect(out).toEqual(
+    Buffer.concat([Buffer.from('ä=1|'), Buffer.from([0xfe, 0x80]), Buffer.from('|'), Buffer.from([0xff, 0x41])]),
+  )
+})
+
+test('a NUL in an argument is refused, not cut', () => {
+  expect(() => posixSpawn({ file: '/bin/true', argv: ['a\0b'], environment: [], descriptors: [] })).toThrow(TypeError)
+})
+
+test('the program is not found: an error with the name of the errno', () => {
+  const request = { file: '/nonexistent/program', argv: ['x'], environment: [], descriptors: [] }
+  expect(() => posixSpawn(request)).toThrow(expect.objectContaining({ code: 'ENOENT', syscall: 'posix_spawn' }))
+})
+
+test('PATH is searched on demand only', async () => {
+  const request = { file: 'true', argv: ['true'], environment: [], descriptors: [] }
+  expect(() => posixSpawn(request)).toThrow(expect.objectContaining({ code: 'ENOENT' }))
+  expect(await waitFor(posixSpawn({ ...request, searchPath: true }))).toEqual({ code: 0 })
+})
+
+test('descriptors that overwrite one another are put in place all the same', async () => {
+  const [a, b] = ['a', 'b'].map(name => openSync(join(directory, name), 'w+'))
+  if (a === undefined || b === undefined) throw new Error('not opened')
+  const { ending } = await sh(`echo to-b >/proc/self/fd/${a}; echo to-a >/proc/self/fd/${b}`, {
+    descriptors: [
+      { from: b, to: a },
+      { from: a, to: b },
+    ],
+  })
+  expect(ending).toEqual({ code: 0 })
+  expect(readFileSync(join(directory, 'a'), 'latin1')).toBe('to-a\n')
+  expect(readFileSync(join(directory, 'b'), 'latin1')).toBe('to-b\n')
+  closeSync(a)
+  closeSync(b)
+})
+
+test('the child has its standard descriptors and none of ours', async () => {
+  const O_CLOEXEC = 0o2000000
+  // What the test runner itself was given without close-on-exec is not ours to close.
+  const given = readdirSync('/proc/self/fd').filter(fd => {
+    const info = existsSync(`/proc/self/fdinfo/${fd}`) ? readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1') : ''
+    return info !== '' && (Number.parseInt(/flags:\s*(\d+)/.exec(info)?.[1] ?? '', 8) & O_CLOEXEC) === 0
+  })
+  // ls itself opens the directory as descriptor 3.
+  const { out } = await sh('', { file: '/bin/ls', argv: ['ls', '/proc/self/fd'] })
+  const seen = out.toString().trim().split(/\s+/)
+  expect(seen).toEqual(expect.arrayContaining(['0', '1', '2']))
+  expect(seen.filter(fd => !given.includes(fd) && Number(fd) > 3)).toEqual([])
+})
+
+test('signals that the runtime ignores are default again in the child, and none is blocked', async () => {
+  const own = readFileSync('/proc/self/status', 'latin1')
+  expect(BigInt(`0x${/SigIgn:\s*(\w+)/.exec(own)?.[1]}`) & (1n << 12n)).not.toBe(0n)
+  const { out } = await sh('', { file: '/bin/cat', argv: ['cat', '/proc/self/status'] })
+  expect(/SigIgn:\s*(\w+)/.exec(out.toString())?.[1]).toMatch(/^0+$/)
+  expect(/SigBlk:\s*(\w+)/.exec(out.toString())?.[1]).toMatch(/^0+$/)
+})
+
+test('a session of its own on demand', async () => {
+  const { out } = await sh('ps -o pid=,sid= -p $$ 2>/dev/null || cut -d" " -f1,6 /proc/$$/stat', { newSession: true })
+  const [pid, session] = out.toString().trim().split(/\s+/)
+  expect(session).toBe(pid)
+})
+
+test('the soft limit of open files is the child’s alone', async () => {
+  const before = openFilesLimit()
+  const { out } = await sh('ulimit -Sn', { openFiles: 256n })
+  expect(out.toString()).toBe('256\n')
+  expect(openFilesLimit()).toEqual(before)
+})
+
+test('a connection that nobody read from goes to the child whole, blocking, and is closed here', async () => {
+  const server = createServer({ pauseOnConnect: true })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const address = server.address()
+  if (address === null || typeof address === 'string') throw new Error('no port')
+  const accepted = once(server, 'connection')
+  const client = connect(address.port, '127.0.0.1')
+  client.end('first\nsecond\n')
+  const [socket] = await accepted
+  if (!(socket instanceof Socket)) throw new Error('no socket')
+  const fd = descriptorOf(socket)
+  setBlocking(fd, true)
+  const pid = posixSpawn({
+    file: '/bin/sh',
+    argv: ['sh', '-c', 'read a; read b; echo "$b $a"'],
+    environment: [],
+    descriptors: [
+      { from: fd, to: 0 },
+      { from: fd, to: 1 },
+    ],
+  })
+  socket.destroy()
+  let heard = ''
+  for await (const piece of client) heard += piece
+  expect(heard).toBe('second first\n')
+  expect(await waitFor(pid)).toEqual({ code: 0 })
+  server.close()
+  await once(server, 'close')
+})
+
+test('two hundred children at once: each reaped with its own status, no zombie, no descriptor left', async () => {
+  const openBefore = readdirSync('/proc/self/fd').length
+  const pids = Array.from({ length: 200 }, (_, i) =>
+    posixSpawn({ file: '/bin/sh', argv: ['sh', '-c', `exit ${i % 100}`], environment: [], descriptors: [] }),
+  )
+  const endings = await Promise.all(pids.map(waitFor))
+  expect(endings).toEqual(pids.map((_, i) => ({ code: i % 100 })))
+  for (const pid of pids) expect(() => readlinkSync(`/proc/${pid}/exe`)).toThrow()
+  expect(readdirSync('/proc/self/fd').length).toBe(openBefore)
+})

@@ -1,0 +1,104 @@
+import { execFileSync, spawnSync } from 'node:child_process'
+import { closeSync, mkdtempSync, openSync, readFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { setBlocking } from '../../../src/libc/blocking.ts'
+import { setCloseOnExec } from '../../../src/libc/close-on-exec.ts'
+import { openFilesLimit, setOpenFilesLimit } from '../../../src/libc/open-files-limit.ts'
+import { setPipeSize } from '../../../src/libc/pipe-size.ts'
+
+const directory = mkdtempSync(join(tmpdir(), 'libc-'))
+const fifo = join(directory, 'fifo')
+execFileSync('mkfifo', [fifo])
+
+/** Runs TypeScript in a process of its own: for calls that change the process for good. */
+function apart(source: string): string {
+  const child = spawnSync(process.execPath, ['--input-type=module-typescript', '-e', source], {
+    cwd: join(import.meta.dirname, '../../../src/libc'),
+    encoding: 'utf8',
+  })
+  if (child.status !== 0) throw new Error(`status ${child.status}: ${child.stderr}`)
+  return child.stdout
+}
+const from = (name: string) => JSON.stringify(join(import.meta.dirname, '../../../src/libc', `${name}.ts`))
+
+/** Octal flags of an open file as the kernel shows them. */
+const flags = (fd: number) =>
+  Number.parseInt(/flags:\s*(\d+)/.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1] ?? '', 8)
+
+test('a FIFO grows, and what is no pipe is an error', () => {
+  const fd = openSync(fifo, 'r+')
+  expect(setPipeSize(fd, 256 * 1024)).toBe(256 * 1024)
+  closeSync(fd)
+  expect(() => setPipeSize(fd, 4096)).toThrow(expect.objectContaining({ code: 'EBADF' }))
+})
+
+test('O_NONBLOCK is set and cleared, other flags are kept', () => {
+  const fd = openSync(fifo, 'r+')
+  const before = flags(fd)
+  setBlocking(fd, false)
+  expect(flags(fd)).toBe(before | 0o4000)
+  setBlocking(fd, true)
+  expect(flags(fd)).toBe(before)
+  closeSync(fd)
+})
+
+test('close-on-exec is cleared and set', () => {
+  const fd = openSync(fifo, 'r+')
+  setCloseOnExec(fd, false)
+  expect(flags(fd) & 0o2000000).toBe(0)
+  setCloseOnExec(fd, true)
+  expect(flags(fd) & 0o2000000).not.toBe(0)
+  closeSync(fd)
+})
+
+test('the soft limit of open files is lowered and raised again, never above the hard one', () => {
+  const { soft, hard } = openFilesLimit()
+  setOpenFilesLimit(100n)
+  expect(openFilesLimit()).toEqual({ soft: 100n, hard })
+  setOpenFilesLimit(hard + 1n)
+  expect(openFilesLimit().soft).toBe(hard)
+  setOpenFilesLimit(soft)
+})
+
+test('a process that forbids dumps, new privileges, and life after its parent', () => {
+  const out = apart(`
+    import { forbidDumps, forbidNewPrivileges, signalOnParentDeath } from ${from('prctl')}
+    import { nativeFunction } from ${from('native-function')}
+    const get = nativeFunction('int prctl(int option, void *out, long b, long c, long d)')
+    const signal = Buffer.alloc(4)
+    const [GET_PDEATHSIG, GET_DUMPABLE, GET_NO_NEW_PRIVS] = [2, 3, 39]
+    forbidDumps()
+    forbidNewPrivileges()
+    signalOnParentDeath(15)
+    get(GET_PDEATHSIG, signal, 0, 0, 0)
+    console.log(get(GET_DUMPABLE, null, 0, 0, 0), get(GET_NO_NEW_PRIVS, null, 0, 0, 0), signal.readInt32LE(0))
+  `)
+  expect(out).toBe('0 1 15\n')
+})
+
+test('execve replaces the process: same pid, exact bytes, signals and limit given back', () => {
+  const script = 'echo $$ $0 "$A"; ulimit -Sn; grep SigIgn /proc/self/status'
+  const out = apart(`
+    import { execve } from ${from('execve')}
+    import { resetSignals } from ${from('signal-disposition')}
+    import { setOpenFilesLimit } from ${from('open-files-limit')}
+    import { setCloseOnExec } from ${from('close-on-exec')}
+    import { writeSync } from 'node:fs'
+    writeSync(1, process.pid + '\\n')
+    resetSignals(['SIGPIPE', 'SIGXFSZ'])
+    setOpenFilesLimit(128n)
+    for (const fd of [0, 1, 2]) setCloseOnExec(fd, false)
+    throw execve('/bin/sh', ['name', '-c', ${JSON.stringify(script)}], ['PATH=/usr/bin:/bin', Buffer.from([65, 61, 0xc3, 0xa4])])
+  `)
+  expect(out).toMatch(/^(\d+)\n\1 name ä\n128\nSigIgn:\s*0+\n$/)
+})
+
+test('execve that the kernel refuses comes back with the reason', () => {
+  const out = apart(`
+    import { execve } from ${from('execve')}
+    process.stdout.write(execve('/etc/passwd', ['x'], []).code + ' ' + execve('/nonexistent', ['x'], []).code)
+  `)
+  expect(out).toBe('EACCES ENOENT')
+})
