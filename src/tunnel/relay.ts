@@ -1,0 +1,171 @@
+import type { Duplex } from 'node:stream'
+
+export type RelayOptions = {
+  /** Milliseconds without a byte in either direction after which both streams are closed; undefined: no limit. */
+  readonly idleLimit?: number | undefined
+  /** Milliseconds that a stream is given to take its last bytes after the other one broke. Default 5 s. */
+  readonly lingerLimit?: number | undefined
+  /** Closes both streams at once. */
+  readonly signal?: AbortSignal | undefined
+}
+
+/** Why a relay ended, and what it carried. */
+export type RelayEnd = {
+  /** `ended`: both sides ended in order. `broken`: one failed or closed without ending. `idle`, `aborted`: see RelayOptions. */
+  readonly reason: 'ended' | 'broken' | 'idle' | 'aborted'
+  /** Who ended or broke first; undefined if neither did. */
+  readonly first: 'client' | 'server' | undefined
+  readonly error: Error | undefined
+  readonly bytesFromClient: number
+  readonly bytesFromServer: number
+}
+
+/**
+ * Joins two streams until both have ended: bytes in order, back-pressure and half-close passed on in both directions.
+ * Both streams must allow half-open connections, or the first end closes everything. Bytes read earlier are unshifted by the caller.
+ * Never rejects. When the promise is fulfilled both streams are destroyed and only a listener that swallows late errors is left on them.
+ */
+export function relay(client: Duplex, server: Duplex, options: RelayOptions = {}): Promise<RelayEnd> {
+  return new Promise(resolve => {
+    new Relay(client, server, options, resolve).start()
+  })
+}
+
+type Side = 'client' | 'server'
+
+class Relay {
+  readonly #client: Duplex
+  readonly #server: Duplex
+  readonly #options: RelayOptions
+  readonly #resolve: (end: RelayEnd) => void
+  readonly #undo: (() => void)[] = []
+  #idle: NodeJS.Timeout | undefined
+  #bytesFromClient = 0
+  #bytesFromServer = 0
+  #finished = 0
+  #first: Side | undefined
+  #broken: { readonly error: Error | undefined } | undefined
+  #settled = false
+
+  constructor(client: Duplex, server: Duplex, options: RelayOptions, resolve: (end: RelayEnd) => void) {
+    this.#client = client
+    this.#server = server
+    this.#options = options
+    this.#resolve = resolve
+  }
+
+  start(): void {
+    const { idleLimit, signal } = this.#options
+    this.#client.on('error', swallow)
+    this.#server.on('error', swallow)
+    if (signal?.aborted === true) {
+      this.#settle('aborted')
+      return
+    }
+    if (signal !== undefined) {
+      const abort = () => this.#settle('aborted')
+      signal.addEventListener('abort', abort)
+      this.#undo.push(() => signal.removeEventListener('abort', abort))
+    }
+    if (idleLimit !== undefined) this.#idle = setTimeout(() => this.#settle('idle'), idleLimit)
+    this.#join(this.#client, this.#server, 'client')
+    if (this.#broken === undefined) this.#join(this.#server, this.#client, 'server')
+  }
+
+  /** One direction, and the fate of its source. */
+  #join(source: Duplex, target: Duplex, side: Side): void {
+    const data =
+      side === 'client'
+        ? (chunk: Buffer) => {
+            this.#bytesFromClient += chunk.length
+            this.#idle?.refresh()
+            if (!target.write(chunk)) source.pause()
+          }
+        : (chunk: Buffer) => {
+            this.#bytesFromServer += chunk.length
+            this.#idle?.refresh()
+            if (!target.write(chunk)) source.pause()
+          }
+    const drain = () => {
+      this.#idle?.refresh()
+      source.resume()
+    }
+    const end = () => {
+      this.#first ??= side
+      target.end()
+    }
+    const finish = () => {
+      this.#finished += 1
+      if (this.#finished === 2 && source.readableEnded && target.readableEnded) this.#settle('ended')
+    }
+    const fail = (error: Error) => this.#break(side, error)
+    const close = () => {
+      // An orderly stream closes after both its halves are done; the other half of the relay may still have bytes to deliver.
+      if (!(source.readableEnded && source.writableFinished)) this.#break(side, undefined)
+    }
+    if (source.destroyed) {
+      this.#break(side, source.errored ?? undefined)
+      return
+    }
+    source.on('data', data)
+    source.on('end', end)
+    source.on('error', fail)
+    source.on('close', close)
+    target.on('drain', drain)
+    target.on('finish', finish)
+    this.#undo.push(() => {
+      source.off('data', data)
+      source.off('end', end)
+      source.off('error', fail)
+      source.off('close', close)
+      target.off('drain', drain)
+      target.off('finish', finish)
+    })
+    // A stream read to its end before the relay began will not say so again.
+    if (source.readableEnded) end()
+    else if (target.writableNeedDrain) source.pause()
+    else source.resume()
+  }
+
+  /** One side is gone: what is already on its way to the other is still delivered, then that is closed too. */
+  #break(side: Side, error: Error | undefined): void {
+    if (this.#settled || this.#broken !== undefined) return
+    this.#broken = { error }
+    this.#first ??= side
+    const [gone, other] = side === 'client' ? [this.#client, this.#server] : [this.#server, this.#client]
+    gone.destroy()
+    if (other.destroyed || other.writableFinished) {
+      this.#settle('broken')
+      return
+    }
+    const done = () => this.#settle('broken')
+    const linger = setTimeout(done, this.#options.lingerLimit ?? 5000)
+    other.on('finish', done)
+    other.on('close', done)
+    this.#undo.push(() => {
+      clearTimeout(linger)
+      other.off('finish', done)
+      other.off('close', done)
+    })
+    other.end()
+  }
+
+  #settle(reason: RelayEnd['reason']): void {
+    if (this.#settled) return
+    this.#settled = true
+    clearTimeout(this.#idle)
+    for (const undo of this.#undo) undo()
+    this.#client.destroy()
+    this.#server.destroy()
+    this.#resolve({
+      reason,
+      first: this.#first,
+      error: this.#broken?.error,
+      bytesFromClient: this.#bytesFromClient,
+      bytesFromServer: this.#bytesFromServer,
+    })
+  }
+}
+
+/** Whatever matters has been heard before; a stream without a listener would end the process. */
+const swallow = (): void => {}

@@ -1,0 +1,119 @@
+import { type Duplex, duplexPair } from 'node:stream'
+import { setImmediate as turn } from 'node:timers/promises'
+import fc from 'fast-check'
+import { describe, expect, test, vi } from 'vitest'
+import { type DialogueEnd, holdDialogue } from '../../../src/tunnel/preamble-dialogue.ts'
+
+const PREAMBLE = 'SSL 192.0.2.7:secret\r\n'
+const GREETING = '+OK <7f3a.12.1764000000@host>\r\n'
+
+function setUp(reply: 'ok' | 'none' = 'ok', limit = 10_000) {
+  const [far, server] = duplexPair({ allowHalfOpen: true })
+  server.on('error', () => {})
+  const heard: string[] = []
+  far.on('data', (chunk: Buffer) => heard.push(chunk.toString()))
+  return { far, server, heard, done: holdDialogue(server, { preamble: PREAMBLE, reply, limit }) }
+}
+
+const say = async (stream: Duplex, text: string | Buffer): Promise<void> => {
+  stream.write(text)
+  await turn()
+}
+
+const shown = (end: DialogueEnd) =>
+  Object.fromEntries(
+    Object.entries(end).map(([key, value]) => [key, Buffer.isBuffer(value) ? value.toString() : value]),
+  )
+
+test('the greeting is held until the command was accepted; the reply is swallowed', async () => {
+  const { far, server, heard, done } = setUp()
+  await say(far, GREETING)
+  await vi.waitFor(() => expect(heard.join('')).toBe(PREAMBLE))
+  await say(far, '+OK \r\n')
+  expect(shown(await done)).toEqual({ outcome: 'greeted', greeting: GREETING, rest: '' })
+  expect(server.isPaused()).toBe(true)
+  expect(server.listenerCount('data') + server.listenerCount('close')).toBe(0)
+})
+
+test('without a reply the greeting goes at once', async () => {
+  const { far, heard, done } = setUp('none')
+  await say(far, `${GREETING}more`)
+  expect(shown(await done)).toEqual({ outcome: 'greeted', greeting: GREETING, rest: 'more' })
+  await vi.waitFor(() => expect(heard.join('')).toBe(PREAMBLE))
+})
+
+test('cut anywhere, the outcome is the same, and what follows the reply is kept', async () => {
+  const stream = `${GREETING}+OK \r\n+OK more\r\n`
+  await fc.assert(
+    fc.asyncProperty(fc.array(fc.nat(stream.length), { maxLength: 6 }), async cuts => {
+      const { far, server, done } = setUp()
+      const edges = [0, ...cuts.toSorted((a, b) => a - b), stream.length]
+      for (const [i, edge] of edges.slice(0, -1).entries()) await say(far, stream.slice(edge, edges[i + 1]))
+      const end = await done
+      if (end.outcome !== 'greeted') throw new Error(end.outcome)
+      expect(end.greeting.toString()).toBe(GREETING)
+      const later = server.readableLength === 0 ? '' : `${server.read()}`
+      expect(`${end.rest}${later}`).toBe('+OK more\r\n')
+    }),
+    { numRuns: 60 },
+  )
+})
+
+describe('what goes wrong', () => {
+  test('a server that does not greet with +OK is quoted, and never told the password', async () => {
+    const { far, heard, done } = setUp()
+    await say(far, '-ERR [SYS/TEMP] busy\r\n')
+    expect(shown(await done)).toEqual({ outcome: 'refused', greeting: '-ERR [SYS/TEMP] busy\r\n' })
+    await turn()
+    expect(heard).toEqual([])
+  })
+
+  test('a refused command is reported without quoting the reply', async () => {
+    const { far, done } = setUp()
+    await say(far, GREETING)
+    await say(far, '-ERR unknown command SSL 192.0.2.7:secret\r\n')
+    const end = await done
+    expect(end).toMatchObject({ outcome: 'failed' })
+    expect(JSON.stringify(end)).not.toContain('secret')
+  })
+
+  test.each([
+    ['greeting', ''],
+    ['reply', GREETING],
+  ])('the server closes before its %s', async (what, said) => {
+    const { far, done } = setUp()
+    await say(far, said)
+    far.end()
+    expect(await done).toMatchObject({ outcome: 'failed', reason: `server closed before its ${what}` })
+  })
+
+  test('the server resets', async () => {
+    const { server, done } = setUp()
+    const error = new Error('reset')
+    server.destroy(error)
+    expect(await done).toMatchObject({ outcome: 'failed', error })
+  })
+
+  test.each(['x'.repeat(512), `+OK ${'x'.repeat(600)}\r\n`])('an endless greeting', async said => {
+    const { far, done } = setUp()
+    await say(far, said)
+    expect(await done).toMatchObject({ outcome: 'failed', reason: 'greeting longer than 512 octets' })
+  })
+
+  test('silence', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    const { done } = setUp()
+    vi.advanceTimersByTime(10_000)
+    vi.useRealTimers()
+    expect(await done).toMatchObject({ outcome: 'failed', reason: 'no greeting within 10000 ms' })
+  })
+
+  test('a server already gone', async () => {
+    const { far, server } = setUp()
+    far.destroy()
+    server.destroy()
+    expect(await holdDialogue(server, { preamble: PREAMBLE, reply: 'ok', limit: 1000 })).toMatchObject({
+      outcome: 'failed',
+    })
+  })
+})
