@@ -1,0 +1,45 @@
+import { spawnSync } from 'node:child_process'
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+
+/** Packages that the system tests use, one a line. */
+const LIST = new URL('../test/harness/debian-packages.txt', import.meta.url)
+
+/** Tells Debian's package scripts to start no daemon: the tests start what they need, where they need it. */
+const POLICY = '/usr/sbin/policy-rc.d'
+
+/** Those of the packages that this host has not. On a host without dpkg: all of them. */
+export function missingPackages(): readonly string[] {
+  const wanted = readFileSync(LIST, 'utf8')
+    .split('\n')
+    .filter(line => /^[a-z0-9]/.test(line))
+  // biome-ignore lint/suspicious/noTemplateCurlyInString: the placeholders are dpkg-query's, not ours
+  const query = spawnSync('dpkg-query', ['-W', '-f', '${Package} ${db:Status-Status}\n', ...wanted], {
+    encoding: 'utf8',
+  })
+  const installed = new Set(
+    (query.stdout ?? '')
+      .split('\n')
+      .filter(line => line.endsWith(' installed'))
+      .map(line => line.split(' ')[0]),
+  )
+  return wanted.filter(name => !installed.has(name))
+}
+
+/** Installs Debian packages where that is ours to do: as root, with apt-get. True if they are there afterwards. */
+export function installPackages(names: readonly string[]): boolean {
+  if (process.geteuid?.() !== 0 || !existsSync('/usr/bin/apt-get')) return false
+  const environment = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
+  const apt = (...args: string[]): boolean =>
+    spawnSync('apt-get', ['-q', '-o', 'Dpkg::Use-Pty=0', ...args], {
+      env: environment,
+      stdio: ['ignore', 'ignore', 'inherit'],
+    }).status === 0
+  const ownPolicy = !existsSync(POLICY)
+  if (ownPolicy) writeFileSync(POLICY, '#!/bin/sh\nexit 101\n', { mode: 0o755 })
+  try {
+    const install = (): boolean => apt('install', '-y', '--no-install-recommends', ...names)
+    return install() || (apt('update') && install())
+  } finally {
+    if (ownPolicy) rmSync(POLICY)
+  }
+}

@@ -1,0 +1,36 @@
+import { spawnSync } from 'node:child_process'
+import { mkdirSync } from 'node:fs'
+import { closingLine, REPORT, readReport } from './closing-line.ts'
+import { installPackages, missingPackages } from './debian-packages.ts'
+
+const strict = process.env['CI'] === 'true'
+const failed: string[] = []
+
+/** Runs one check to its end; all are run, so that one look shows everything that is wrong. */
+function check(name: string, command: string, ...args: string[]): void {
+  const start = Date.now()
+  const { status } = spawnSync(command, args, { stdio: 'inherit' })
+  console.log(`${status === 0 ? 'ok' : 'FAILED'}: ${name} (${((Date.now() - start) / 1000).toFixed(1)} s)`)
+  if (status !== 0) failed.push(name)
+}
+
+const missing = missingPackages()
+if (missing.length > 0) {
+  console.log(`Debian packages that the system tests use and this host has not: ${missing.join(' ')}`)
+  if (installPackages(missing)) console.log('installed them')
+  else console.log('not installed (root on Debian could): the tests that use them are skipped, each with its reason')
+}
+
+check('build', 'node', 'scripts/build.ts')
+check('types', 'tsc', '--noEmit', '-p', '.')
+check('lint', 'biome', 'ci', '--error-on-warnings', '.')
+check('rooms', 'node', 'scripts/check-rooms.ts')
+check('unused', 'knip')
+mkdirSync(new URL('.', REPORT), { recursive: true })
+check('tests', 'vitest', 'run', '--reporter=default', '--reporter=json', `--outputFile.json=${REPORT.pathname}`)
+
+const report = readReport()
+if (strict && report.skipped > 0) failed.push(`${report.skipped} tests were skipped, and in CI none may be`)
+for (const name of failed) console.log(`FAILED: ${name}`)
+console.log(closingLine(report))
+process.exitCode = failed.length === 0 ? 0 : 1
