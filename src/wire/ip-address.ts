@@ -9,8 +9,16 @@ export type IpAddress = string & { readonly [canonical]: 'IpAddress' }
 export function parseIpAddress(text: string): IpAddress | undefined {
   if (isIPv4(text)) return brand(text)
   if (!isIPv6(text) || text.includes('%')) return undefined
-  const address = ipaddr.IPv6.parse(text)
+  const address = ipaddr.IPv6.parse(withoutDottedTail(text))
   return brand(address.isIPv4MappedAddress() ? address.toIPv4Address().toString() : address.toRFC5952String())
+}
+
+/** `::192.0.2.7` as `::c000:0207`: the parser takes the dotted form of an IPv4-compatible address for an IPv4-mapped one. */
+function withoutDottedTail(text: string): string {
+  const tail = text.slice(text.lastIndexOf(':') + 1)
+  if (!tail.includes('.')) return text
+  const hex = tail.split('.').map(octet => Number(octet).toString(16).padStart(2, '0'))
+  return `${text.slice(0, -tail.length)}${hex.slice(0, 2).join('')}:${hex.slice(2).join('')}`
 }
 
 /** Address family as node:net and PostgreSQL's family() number it. */

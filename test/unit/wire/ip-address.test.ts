@@ -1,0 +1,199 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import {
+  addressBytes,
+  familyOf,
+  formatNetwork,
+  type IpAddress,
+  LOOPBACK,
+  NEVER_GRANTED,
+  NetworkSet,
+  networkContains,
+  networkOf,
+  PRIVATE_NETWORKS,
+  parseIpAddress,
+  parseNetwork,
+  readAddress,
+} from '../../../src/wire/ip-address.ts'
+import { anyIpAddress } from './arbitraries.ts'
+
+const ip = (text: string): IpAddress => {
+  const address = parseIpAddress(text)
+  if (address === undefined) throw new Error(text)
+  return address
+}
+
+/** Every spelling of an IPv6 address that differs from the canonical one only in zeros and case. */
+const spellings = (groups: readonly number[]): string[] => {
+  const hex = groups.map(group => group.toString(16))
+  const padded = hex.map(group => group.padStart(4, '0'))
+  return [hex.join(':'), padded.join(':'), padded.join(':').toUpperCase(), dotted(groups)]
+}
+
+const dotted = (groups: readonly number[]): string => {
+  const [high = 0, low = 0] = groups.slice(6)
+  const head = groups.slice(0, 6).map(group => group.toString(16))
+  return `${head.join(':')}:${high >> 8}.${high & 255}.${low >> 8}.${low & 255}`
+}
+
+describe('one address, one text', () => {
+  test.each([
+    ['192.0.2.7', '192.0.2.7'],
+    ['0.0.0.0', '0.0.0.0'],
+    ['2001:DB8:0:0:0:0:0:1', '2001:db8::1'],
+    ['2001:db8:0:0:1:0:0:1', '2001:db8::1:0:0:1'],
+    ['2001:0:0:1:0:0:0:1', '2001:0:0:1::1'],
+    ['2001:db8:0:1:1:1:1:1', '2001:db8:0:1:1:1:1:1'],
+    ['::', '::'],
+    ['::1', '::1'],
+    ['::ffff:192.0.2.7', '192.0.2.7'],
+    ['::FFFF:C000:0207', '192.0.2.7'],
+    ['0:0:0:0:0:ffff:127.0.0.1', '127.0.0.1'],
+    ['::192.0.2.7', '::c000:207'],
+    ['::0.0.0.1', '::1'],
+    ['64:ff9b::192.0.2.33', '64:ff9b::c000:221'],
+  ])('%s is %s', (text, canonical) => {
+    expect(parseIpAddress(text)).toBe(canonical)
+  })
+
+  test.each([
+    '',
+    ' 192.0.2.7',
+    '192.0.2.7 ',
+    '192.0.2.7\n',
+    '192.0.2.07',
+    '192.0.2',
+    '192.0.2.256',
+    '0xc0.0.2.7',
+    '3221225991',
+    'fe80::1%eth0',
+    '::1%0',
+    '[::1]',
+    '1::2::3',
+    '12345::',
+    ':1',
+    'localhost',
+    '192.0.2.7\0',
+  ])('%j is no address', text => {
+    expect(parseIpAddress(text)).toBeUndefined()
+  })
+
+  test('every spelling of an IPv6 address has the same canonical text', () => {
+    const group = fc.oneof(fc.constant(0), fc.integer({ min: 0, max: 0xffff }))
+    fc.assert(
+      fc.property(fc.array(group, { minLength: 8, maxLength: 8 }), groups => {
+        const texts = new Set(spellings(groups).map(text => parseIpAddress(text)))
+        expect([...texts]).toHaveLength(1)
+        expect(texts.has(undefined)).toBe(false)
+      }),
+    )
+  })
+
+  test('canonical text is a fixed point, and octets are its inverse', () => {
+    fc.assert(
+      fc.property(anyIpAddress, address => {
+        expect(parseIpAddress(address)).toBe(address)
+        expect(readAddress(addressBytes(address))).toBe(address)
+        expect(readAddress(addressBytes(address, 6))).toBe(address)
+        expect(addressBytes(address)).toHaveLength(familyOf(address) === 4 ? 4 : 16)
+      }),
+    )
+  })
+
+  test('no text makes it throw', () => {
+    fc.assert(
+      fc.property(fc.string({ unit: fc.constantFrom(...'0123456789abcfF:.%/[] \0é') }), text => {
+        const address = parseIpAddress(text)
+        expect(address === undefined || parseIpAddress(address) === address).toBe(true)
+        expect(() => parseNetwork(text)).not.toThrow()
+      }),
+    )
+  })
+
+  test('octets of another length are a mistake of ours', () => {
+    expect(() => readAddress(new Uint8Array(5))).toThrow(TypeError)
+  })
+})
+
+describe('networks', () => {
+  test.each([
+    ['192.0.2.0/24', '192.0.2.0/24'],
+    ['192.0.2.7', '192.0.2.7/32'],
+    ['0.0.0.0/0', '0.0.0.0/0'],
+    ['2001:DB8::/32', '2001:db8::/32'],
+    ['::1', '::1/128'],
+    ['::ffff:192.0.2.0/24', '192.0.2.0/24'],
+  ])('%s is %s', (text, canonical) => {
+    const network = parseNetwork(text)
+    expect(network && formatNetwork(network)).toBe(canonical)
+  })
+
+  test.each([
+    '192.0.2.1/24',
+    '192.0.2.0/33',
+    '192.0.2.0/',
+    '192.0.2.0/-1',
+    '192.0.2.0/24/8',
+    '192.0.2.0/ 24',
+    '2001:db8::1/64',
+    '2001:db8::/129',
+    '/24',
+    'any',
+  ])('%j is no network', text => {
+    expect(parseNetwork(text)).toBeUndefined()
+  })
+
+  test('an address lies in each of its networks, and the network is its own text', () => {
+    fc.assert(
+      fc.property(anyIpAddress, fc.nat(128), (address, prefixLength) => {
+        const network = networkOf(address, prefixLength)
+        expect(networkContains(network, address)).toBe(true)
+        expect(networkContains(network, network.base)).toBe(true)
+        expect(parseNetwork(formatNetwork(network))).toEqual(network)
+      }),
+    )
+  })
+
+  test('one flipped bit inside the prefix leaves the network, outside it stays', () => {
+    const bitOf = (address: IpAddress) => fc.nat(familyOf(address) === 4 ? 31 : 127)
+    const cases = anyIpAddress.chain(address => fc.tuple(fc.constant(address), bitOf(address), bitOf(address)))
+    fc.assert(
+      fc.property(cases, ([address, bit, prefixLength]) => {
+        const bytes = addressBytes(address)
+        bytes[bit >> 3] = (bytes[bit >> 3] ?? 0) ^ (0x80 >> (bit & 7))
+        const other = readAddress(bytes)
+        if (familyOf(other) !== familyOf(address)) return
+        expect(networkContains(networkOf(address, prefixLength), other)).toBe(bit >= prefixLength)
+      }),
+    )
+  })
+
+  test('families never match each other', () => {
+    const everyV6 = parseNetwork('::/0')
+    const everyV4 = parseNetwork('0.0.0.0/0')
+    if (everyV4 === undefined || everyV6 === undefined) throw new Error('not parsed')
+    expect(networkContains(everyV6, ip('192.0.2.7'))).toBe(false)
+    expect(networkContains(everyV4, ip('2001:db8::7'))).toBe(false)
+  })
+
+  test('an empty set holds nobody', () => {
+    fc.assert(fc.property(anyIpAddress, address => !new NetworkSet([]).has(address)))
+  })
+
+  test.each([
+    [LOOPBACK, ['127.0.0.1', '127.255.255.255', '::1', '::ffff:127.0.0.1'], ['126.255.255.255', '128.0.0.0', '::2']],
+    [
+      NEVER_GRANTED,
+      ['0.0.0.0', '0.1.2.3', '169.254.1.1', '224.0.0.1', '255.255.255.255', '::', 'fe80::1', 'febf::1', 'ff02::1'],
+      ['1.0.0.0', '192.0.2.7', '2001:db8::1', 'fec0::1', '223.255.255.255'],
+    ],
+    [
+      PRIVATE_NETWORKS,
+      ['10.0.0.1', '172.16.0.1', '172.31.255.255', '192.168.9.9', '100.64.0.1', '100.127.255.255', 'fd00::1'],
+      ['11.0.0.0', '172.32.0.0', '172.15.0.0', '192.169.0.0', '100.128.0.0', '2001:db8::1'],
+    ],
+  ])('the listed networks hold what they say, case %#', (set, inside, outside) => {
+    for (const text of inside) expect([text, set.has(ip(text))]).toEqual([text, true])
+    for (const text of outside) expect([text, set.has(ip(text))]).toEqual([text, false])
+  })
+})

@@ -1,0 +1,23 @@
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import { percentDecode, percentEncode } from '../../../src/wire/percent.ts'
+
+const anyText = fc.string({ unit: 'binary' })
+
+test('what is encoded is decoded again, and holds nothing that could end a value', () => {
+  fc.assert(
+    fc.property(anyText, text => {
+      const encoded = percentEncode(text)
+      expect(encoded).toMatch(/^(?:[A-Za-z0-9._-]|%[0-9A-F]{2})*$/)
+      expect(percentDecode(encoded)).toBe(text.toWellFormed())
+    }),
+  )
+})
+
+test('half of a character becomes the replacement character', () => {
+  expect(percentEncode('a\ud800b')).toBe('a%EF%BF%BDb')
+})
+
+test.each(['%', '%4', '%zz', 'a%', '%ff', '%c3', '%c3%28', '%ed%a0%80'])('%j is not decoded', text => {
+  expect(percentDecode(text)).toBeUndefined()
+})
