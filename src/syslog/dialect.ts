@@ -1,0 +1,35 @@
+import type { LoginMethod } from '../wire/login-event.ts'
+
+/** What a dialect reads out of one message. Anything it is not sure of is `undefined`: not a login. */
+export type Heard =
+  | {
+      readonly kind: 'login'
+      /** Text of the address field: the recognizer parses it strictly. */
+      readonly address: string
+      readonly login: string
+      readonly imap?: boolean
+      readonly tls?: boolean
+      readonly method?: LoginMethod
+    }
+  /** First line of a two-line daemon: a session of this process began from this address, numeric or not. */
+  | { readonly kind: 'session'; readonly address: string }
+  /** Second line of a two-line daemon: the session of this process logged in. */
+  | { readonly kind: 'success'; readonly login: string; readonly imap?: boolean; readonly method?: LoginMethod }
+  /** The session of this process failed: what is known of it must be forgotten. */
+  | { readonly kind: 'failure' }
+
+/**
+ * The login lines of one kind of daemon. `read` gets the text after `TAG[PID]: ` of a line whose tag stands in the list,
+ * free of control characters. Every pattern is anchored at both ends, the success word stands at its fixed place, and
+ * the address comes from its fixed field: never a search (spec/syslog.md §5).
+ */
+export type Dialect = {
+  readonly name: string
+  /** The setting that switches it on. */
+  readonly setting: `check_daemon_${string}`
+  /** Exact tags. */
+  readonly tags: readonly string[]
+  /** One sentence for the settings file: what it recognises. */
+  readonly doc: string
+  readonly read: (message: string, tag: string) => Heard | undefined
+}

@@ -1,0 +1,77 @@
+import type { IpAddress } from '../wire/ip-address.ts'
+import type { LoginMethod } from '../wire/login-event.ts'
+
+/** Tag of a login line; the only one that the dialect accepts. */
+export const LOGIN_TAG = 'qmail-pop3d'
+/** Tag of every other line of ours, so that no failure line can ever pass for a login. */
+export const FAIL_TAG = 'qmail-popup'
+
+/** Who logged in, or tried. `ip` undefined: not known. */
+export type LoginLineFacts = {
+  readonly ip: IpAddress | undefined
+  readonly tls: boolean
+  readonly method: LoginMethod
+  readonly user: string
+}
+
+/** Why a login failed: wrong name or password, the checker crashed, it could not say now, too long for it, TLS required. */
+export type FailReason = 'badauth' | 'crash' | 'temp' | 'toolong' | 'notls'
+
+/** Message of a login (spec/syslog.md §6), to be sent under LOGIN_TAG. The user stands last: nothing parsed follows text of a peer. */
+export const formatLoginLine = ({ ip, tls, method, user }: LoginLineFacts): string =>
+  `authrelay v=1 ev=login ip=${ip ?? 'unknown'} tls=${tls ? 1 : 0} method=${method} user=${encodeUser(user)}`
+
+/** Message of a failed login, to be sent under FAIL_TAG. */
+export const formatFailLine = ({ ip, tls, method, user }: LoginLineFacts, reason: FailReason): string =>
+  `authrelay v=1 ev=fail ip=${ip ?? 'unknown'} tls=${tls ? 1 : 0} method=${method} reason=${reason} user=${encodeUser(user)}`
+
+/** Message of a preamble that was refused: wrong password, or no numeric address. Under FAIL_TAG. */
+export const formatPreambleFailLine = (ip: IpAddress | undefined, reason: 'badpass' | 'badhost'): string =>
+  `authrelay v=1 ev=sslfail ip=${ip ?? 'unknown'} reason=${reason}`
+
+/** Message of a session that ended before login. Under FAIL_TAG. */
+export const formatAbortLine = (ip: IpAddress | undefined, tls: boolean, user: string): string =>
+  `authrelay v=1 ev=abort ip=${ip ?? 'unknown'} tls=${tls ? 1 : 0} user=${encodeUser(user)}`
+
+const LOGIN =
+  /^authrelay v=1 ev=login ip=([0-9a-f:.]{2,45}) tls=([01]) method=(pass|apop|sasl) user=((?:[A-Za-z0-9._@+-]|%[0-9A-F]{2}){1,128}~?)(?: ts=\d{1,12} mac=[0-9a-f]{32})?$/
+
+/** Inverse of formatLoginLine; undefined for every other message. The address is not yet parsed. */
+export function parseLoginLine(
+  message: string,
+): { address: string; tls: boolean; method: LoginMethod; user: string } | undefined {
+  const [match, address = '', tls, method, user = ''] = LOGIN.exec(message) ?? []
+  if (match === undefined || !isMethod(method)) return undefined
+  return { address, tls: tls === '1', method, user: decodeUser(user) }
+}
+
+const isMethod = (text: string | undefined): text is LoginMethod =>
+  text === 'pass' || text === 'apop' || text === 'sasl'
+
+const MAX_USER = 128
+
+/**
+ * ENC of spec/syslog.md §6: every octet outside `[A-Za-z0-9._@+-]` as `%XX`, at most 128 characters and never cut inside a
+ * `%XX`; a cut name ends in `~`, an empty one is `-`.
+ */
+export function encodeUser(user: string): string {
+  let text = ''
+  for (const octet of Buffer.from(user)) {
+    const character = String.fromCharCode(octet)
+    const encoded = /[A-Za-z0-9._@+-]/.test(character)
+      ? character
+      : `%${octet.toString(16).toUpperCase().padStart(2, '0')}`
+    if (text.length + encoded.length > MAX_USER) return `${text}~`
+    text += encoded
+  }
+  return text === '' ? '-' : text
+}
+
+/** The name again; octets that are not UTF-8 (a character cut in two) become U+FFFD. The `~` of a cut name stays. */
+const decodeUser = (text: string): string =>
+  text.includes('%')
+    ? Buffer.from(
+        text.replace(/%([0-9A-F]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16))),
+        'latin1',
+      ).toString('utf8')
+    : text

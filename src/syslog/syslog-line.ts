@@ -1,0 +1,92 @@
+/** Longest line that is looked at, in octets; a longer one is no line of a POP3 daemon (spec/syslog.md §1). */
+export const MAX_SYSLOG_LINE = 8192
+
+/** A line of syslog, or of a daemon's own log file, taken apart. */
+export type SyslogLine = {
+  /** `bsd`: RFC 3164 stamp; `rfc3339`: the same with an RFC 3339 stamp; `rfc5424`; `file`: a log file that Dovecot writes itself. */
+  readonly form: 'bsd' | 'rfc3339' | 'rfc5424' | 'file'
+  /** The stamp as written. Whoever can write to the log socket can choose it. */
+  readonly stamp: string
+  /** The sending host; empty in a log file of a daemon's own. */
+  readonly host: string
+  readonly tag: string
+  /** Process id, or empty where the daemon logs none. */
+  readonly pid: string
+  /** Everything after `TAG[PID]: `. The only text that a dialect gets to see. */
+  readonly message: string
+}
+
+/** Why a text is no line with a message. */
+export type UnreadableLine = { readonly unreadable: string }
+
+const BSD_STAMP = String.raw`[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d`
+const RFC3339_STAMP = String.raw`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)`
+// A host name does not end in a colon: in a line without host the first word is `TAG:`, and what follows it is text that
+// a peer may have chosen, not a tag.
+const HOST = '[A-Za-z0-9._:%@/-]{0,254}[A-Za-z0-9._%@/-]'
+const PREFIX = String.raw`^(?:<(\d{1,3})>)?(?:(${BSD_STAMP})|(${RFC3339_STAMP})) (?:<[\w.]{1,20}> )?(${HOST}) `
+
+const BSD = new RegExp(String.raw`${PREFIX}([A-Za-z0-9_./-]{1,48})(?:\[(\d{1,10})\])?: (.*)$`, 's')
+const REPEATED = new RegExp(String.raw`${PREFIX}last message repeated \d{1,9} times?$`)
+const RFC5424 = new RegExp(
+  String.raw`^<(\d{1,3})>1 (-|${RFC3339_STAMP}) (-|[!-~]{1,255}) (-|[!-~]{1,48}) (-|[!-~]{1,128}) (?:-|[!-~]{1,32}) ` +
+    String.raw`(?:-|(?:\[(?:[^\]"\\]|\\.|"(?:[^"\\]|\\.)*")*\])+)(?: \uFEFF?(.*))?$`,
+  's',
+)
+const RFC5424_WITHOUT_PRI = /^1 (?:-|\d{4}-\d\d-\d\dT)/
+const SOLARIS_ID = /^\[ID \d{1,10} [a-z0-9]{1,16}\.[a-z]{1,16}\] /
+
+/** Dovecot writing its own file: 2.x, 1.2 and 1.0 order, stamps with and without year. */
+const DOVECOT_FILE =
+  /^(?:dovecot: )?((?:[A-Z][a-z]{2} [ \d]\d|\d{4}-\d\d-\d\d) \d\d:\d\d:\d\d) (?:((?:pop3|imap)-login): Info|Info: ((?:pop3|imap)-login)): (.*)$/s
+
+/**
+ * Takes apart one line of syslog as it reaches a file, a pipe or a TCP listener: the forms A to F of spec/syslog.md §1.
+ * The line is given without its LF. Never throws; whatever is not exactly one of the forms is unreadable, with the reason.
+ */
+export function parseSyslogLine(line: string): SyslogLine | UnreadableLine {
+  if (line === '') return { unreadable: 'empty line' }
+  if (line.length * 3 > MAX_SYSLOG_LINE && Buffer.byteLength(line) > MAX_SYSLOG_LINE) {
+    return { unreadable: `longer than ${MAX_SYSLOG_LINE} octets` }
+  }
+  const bsd = BSD.exec(line)
+  if (bsd !== null) {
+    const [, pri, stamp, isoStamp, host = '', tag = '', pid = '', message = ''] = bsd
+    if (!isPriority(pri)) return { unreadable: 'priority above 191' }
+    return {
+      form: stamp === undefined ? 'rfc3339' : 'bsd',
+      stamp: stamp ?? isoStamp ?? '',
+      host,
+      tag: baseName(tag),
+      pid,
+      message: message.startsWith('[ID ') ? message.replace(SOLARIS_ID, '') : message,
+    }
+  }
+  return parseRfc5424(line) ?? { unreadable: REPEATED.test(line) ? 'repeat line' : 'not a syslog line' }
+}
+
+/**
+ * Takes apart one line of a file that a daemon writes by itself, without syslogd: Dovecot's `log_path`. Such a line names
+ * no host and has the tag `dovecot`. Undefined if it is none. Only for files that nobody but the daemon writes.
+ */
+export function parseOwnFileLine(line: string): SyslogLine | undefined {
+  const [match, stamp = '', service, oldService, text = ''] = DOVECOT_FILE.exec(line) ?? []
+  if (match === undefined || line.length > MAX_SYSLOG_LINE) return undefined
+  return { form: 'file', stamp, host: '', tag: 'dovecot', pid: '', message: `${service ?? oldService ?? ''}: ${text}` }
+}
+
+function parseRfc5424(line: string): SyslogLine | UnreadableLine | undefined {
+  const match = RFC5424.exec(RFC5424_WITHOUT_PRI.test(line) ? `<22>${line}` : line)
+  if (match === null) return undefined
+  const [, pri, stamp = '', host = '', app = '', pid = '', text = ''] = match
+  if (!isPriority(pri)) return { unreadable: 'priority above 191' }
+  if (app === '-') return { unreadable: 'no program name' }
+  // rsyslog keeps the space between `TAG:` and the text as the first character of MSG when it forwards in this form.
+  const message = text.startsWith(' ') ? text.slice(1) : text
+  return { form: 'rfc5424', stamp, host, tag: baseName(app), pid: pid === '-' ? '' : pid, message }
+}
+
+const isPriority = (pri: string | undefined): boolean => pri === undefined || Number(pri) <= 191
+
+/** `/usr/sbin/ipop3d` is `ipop3d`; `cyrus/pop3` is a tag by itself (spec/syslog.md §1). */
+const baseName = (tag: string): string => (tag.startsWith('/') ? tag.slice(tag.lastIndexOf('/') + 1) : tag)

@@ -1,0 +1,71 @@
+import { fc, test } from '@fast-check/vitest'
+import { describe, expect, it } from 'vitest'
+import { qmailPop3d } from '../../../src/syslog/dialects/qmail-pop3d.ts'
+import {
+  encodeUser,
+  FAIL_TAG,
+  formatAbortLine,
+  formatFailLine,
+  formatLoginLine,
+  formatPreambleFailLine,
+  LOGIN_TAG,
+} from '../../../src/syslog/login-line.ts'
+import { LoginRecognizer } from '../../../src/syslog/login-recognizer.ts'
+import { parseIpAddress } from '../../../src/wire/ip-address.ts'
+
+const recognizer = new LoginRecognizer({ dialects: [qmailPop3d] })
+const hear = (tag: string, message: string) => recognizer.recognize(`Mar  5 10:11:12 mx ${tag}[1]: ${message}`, 0)
+
+const ip = fc.oneof(fc.ipV4(), fc.ipV6()).map(parseIpAddress)
+const facts = fc.record({
+  ip,
+  tls: fc.boolean(),
+  method: fc.constantFrom('pass' as const, 'apop' as const, 'sasl' as const),
+  user: fc.string({ unit: 'binary' }),
+})
+
+describe('our own login line', () => {
+  it('is the line of the specification', () => {
+    expect(formatLoginLine({ ip: parseIpAddress('198.51.100.4'), tls: true, method: 'sasl', user: 'a b' })).toBe(
+      'authrelay v=1 ev=login ip=198.51.100.4 tls=1 method=sasl user=a%20b',
+    )
+    expect(formatFailLine({ ip: undefined, tls: false, method: 'pass', user: '' }, 'badauth')).toBe(
+      'authrelay v=1 ev=fail ip=unknown tls=0 method=pass reason=badauth user=-',
+    )
+  })
+
+  it('encodes every octet outside the safe set and never cuts inside one', () => {
+    expect(encodeUser('ann@example.org')).toBe('ann@example.org')
+    expect(encodeUser('a\nb=ü~')).toBe('a%0Ab%3D%C3%BC%7E')
+    expect(encodeUser('x'.repeat(128))).toBe('x'.repeat(128))
+    expect(encodeUser('x'.repeat(129))).toBe(`${'x'.repeat(128)}~`)
+    expect(encodeUser(`${'x'.repeat(127)}\n`)).toBe(`${'x'.repeat(127)}~`)
+  })
+
+  test.prop([facts])('is read back as it was written', line => {
+    const message = formatLoginLine(line)
+    expect(message).toMatch(/^[ -~]{1,480}$/)
+    const verdict = hear(LOGIN_TAG, message)
+    if (line.ip === undefined) {
+      expect(verdict.verdict).toBe('ignore')
+      return
+    }
+    expect(verdict).toMatchObject({ verdict: 'grant', ip: line.ip, tls: line.tls, method: line.method })
+    const whole = !encodeUser(line.user).endsWith('~')
+    if (whole && line.user !== '' && verdict.verdict === 'grant') expect(verdict.login).toBe(line.user.toWellFormed())
+  })
+
+  test.prop([facts])('no other line of ours is a login, under either tag', line => {
+    const others = [
+      formatFailLine(line, 'badauth'),
+      formatAbortLine(line.ip, line.tls, line.user),
+      formatPreambleFailLine(line.ip, 'badpass'),
+    ]
+    for (const message of others) {
+      expect(message).toMatch(/^[ -~]{1,480}$/)
+      expect(hear(LOGIN_TAG, message).verdict).toBe('ignore')
+      expect(hear(FAIL_TAG, message).verdict).toBe('ignore')
+    }
+    expect(hear(FAIL_TAG, formatLoginLine(line)).verdict).toBe('ignore')
+  })
+})
