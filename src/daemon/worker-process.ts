@@ -29,12 +29,12 @@ export type WorkerProcess = {
 
 /**
  * Starts a program of ours as a worker: listening sockets of the parent become its descriptors 4, 5, …, the control
- * channel its descriptor 3. The worker drops its privileges itself, after its code is loaded and before it reads a
+ * channel its descriptor 3. A number is the descriptor of a HeldListener. The worker drops its privileges itself, after its code is loaded and before it reads a
  * byte from the network: so the program's files need not be readable to its account.
  */
-export function startWorker(script: string, args: readonly string[], listeners: readonly Server[]): WorkerProcess {
+export function startWorker(script: string, args: readonly string[], listeners: readonly (Server | number)[]): WorkerProcess {
   const child = spawn(process.execPath, [...process.execArgv, script, ...args], {
-    stdio: ['ignore', 'inherit', 'inherit', 'pipe', ...listeners.map(descriptorOf)],
+    stdio: ['ignore', 'inherit', 'inherit', 'pipe', ...listeners.map(listener => (typeof listener === 'number' ? listener : descriptorOf(listener)))],
     env: workerEnvironment(),
   })
   const control = child.stdio[CONTROL_DESCRIPTOR]

@@ -1,0 +1,46 @@
+import { closeSync, renameSync, rmSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { descriptorOf } from '../libc/descriptor.ts'
+import { duplicateDescriptor } from '../libc/duplicate.ts'
+import { openListener, type UnixSocketAccess } from './listener.ts'
+import type { SocketAddress } from './socket-address.ts'
+
+/**
+ * A socket that listens and from which this process never accepts: it is held for workers, which inherit the descriptor.
+ * Connections that come while no worker runs wait in the kernel's queue, so a crash or an idle end of a worker loses none.
+ */
+export type HeldListener = {
+  readonly descriptor: number
+  /** Where it listens, with the port that the kernel chose for port 0. */
+  readonly address: SocketAddress
+  /** Stops holding it, and removes a Unix socket's path. Workers that have it go on listening. */
+  release(): void
+}
+
+/**
+ * Binds and listens. A Unix socket appears under its name only when it is ready and its owner and mode are set.
+ * @throws TemporaryFault, UsageFault as openListener.
+ */
+export async function holdListener(
+  address: SocketAddress,
+  setting: string,
+  access?: UnixSocketAccess,
+): Promise<HeldListener> {
+  const path = address.type === 'unix' ? address.path : undefined
+  const server = createServer()
+  // The runtime's server would accept, and unlinks its path when it is closed: it binds under another name.
+  const temporary: SocketAddress = path === undefined ? address : { type: 'unix', path: `${path}.new` }
+  const bound = await openListener(server, temporary, setting, access)
+  const descriptor = duplicateDescriptor(descriptorOf(server), 10)
+  if (path !== undefined) renameSync(`${path}.new`, path)
+  // Nothing was accepted: the event loop has not polled since the socket began to listen.
+  server.close()
+  return {
+    descriptor,
+    address: path === undefined ? bound : address,
+    release: () => {
+      closeSync(descriptor)
+      if (path !== undefined) rmSync(path, { force: true })
+    },
+  }
+}
