@@ -51,16 +51,18 @@ export async function openListener(
   return bound === null || typeof bound === 'string' ? address : { type: 'tcp', host: bound.address, port: bound.port }
 }
 
-/** A crash leaves its Unix socket behind. It is removed if nobody answers there; a living server keeps it. */
+/** A crash leaves its Unix socket behind. It is removed only if the kernel says that nobody listens there; a busy server keeps it. */
 async function removeStaleSocket(path: string, setting: string): Promise<void> {
   const status = lstatSync(path, { throwIfNoEntry: false })
   if (status === undefined) return
   if (!status.isSocket()) throw new UsageFault(`${path} is in the way and no socket: move it or change ${setting}`)
   const alive = await new Promise<boolean>(resolve => {
     const probe = createConnection({ path })
-    probe.once('connect', () => resolve(true))
-    probe.once('error', () => resolve(false))
-    probe.once('close', () => probe.destroy())
+    probe.once('connect', () => {
+      probe.destroy()
+      resolve(true)
+    })
+    probe.once('error', error => resolve(!('code' in error && error.code === 'ECONNREFUSED')))
   })
   if (alive) throw new TemporaryFault(`${path} is in use: stop the other server or change ${setting}`)
   unlinkSync(path)

@@ -30,8 +30,7 @@ export function formatLogLine(program: string, level: LogLevel, event: string, f
 const MAX_VALUE = 512
 
 function formatValue(value: string | number | bigint | boolean | Date | Error): string {
-  if (value instanceof Date) return value.toISOString()
-  const text = value instanceof Error ? describe(value) : String(value)
+  const text = value instanceof Date ? String(value.toJSON()) : value instanceof Error ? describe(value) : String(value)
   if (/^[\x21-\x7e]{1,512}$/.test(text) && !/["=\\]/.test(text)) return text
   const cut = text.length > MAX_VALUE ? `${text.slice(0, MAX_VALUE)}…` : text
   const escaped = cut.replace(/[\\"\p{C}\u2028\u2029]/gu, character =>
@@ -40,10 +39,13 @@ function formatValue(value: string | number | bigint | boolean | Date | Error): 
   return `"${escaped}"`
 }
 
-/** An error and what caused it, in one text. */
-function describe(error: Error): string {
-  const own = error.message === '' ? error.name : error.message
-  return error.cause instanceof Error ? `${own}: ${describe(error.cause)}` : own
+/** An error and what caused it, in one text; the causes may form a ring. */
+function describe(error: Error, depth = 0): string {
+  // Connecting to a name with several addresses fails with an error that says nothing but holds one for each address.
+  const parts: unknown[] = error instanceof AggregateError && error.message === '' ? error.errors : []
+  const own = error.message || parts.map(part => (part instanceof Error ? part.message : String(part))).join('; ')
+  const text = own === '' ? error.name : own
+  return error.cause instanceof Error && depth < 8 ? `${text}: ${describe(error.cause, depth + 1)}` : text
 }
 
 /**

@@ -51,8 +51,9 @@ export function readSecretFile(path: string): Secret {
     throw new UsageFault(`cannot read the secret file ${path}: ${reason(error)}: create it with mode 0600`, error)
   }
   try {
-    const { mode } = fstatSync(fd)
-    if ((mode & 0o007) !== 0) {
+    const status = fstatSync(fd)
+    if (!status.isFile()) throw new UsageFault(`secret file ${path} is no regular file: put the secret into a file`)
+    if ((status.mode & 0o007) !== 0) {
       throw new UsageFault(`secret file ${path} is open to every user of this host: chmod o-rwx ${path}`)
     }
     const buffer = Buffer.alloc(1024)

@@ -183,7 +183,10 @@ const describeIssue = (section: Section, name: string, issue: v.BaseIssue<unknow
   const inner = (issue.path ?? [])
     .map(item => (typeof item.key === 'number' ? `[${item.key}]` : `.${String(item.key)}`))
     .join('')
-  return `${section.name === '' ? '' : `${section.name}.`}${name}${inner}: ${issue.message}`
+  // A table of a list that lacks a name, or has one too many: the schema's own words for that are not an administrator's.
+  const wrongName = issue.type === 'strict_object' && inner !== ''
+  const message = wrongName ? (issue.expected === 'never' ? 'unknown setting' : 'is missing') : issue.message
+  return `${section.name === '' ? '' : `${section.name}.`}${name}${inner}: ${message}`
 }
 
 /** 1-based line of `name = …` below `[section]`; the table's own line if it is written in another way; else 1. */
@@ -206,7 +209,7 @@ function lineOf(lines: readonly string[], section: string, name: string): number
 const lineOfTable = (lines: readonly string[], section: string): number =>
   Math.max(
     0,
-    lines.findIndex(line => line.trimStart().startsWith(`[${section}`)),
+    lines.findIndex(line => /^\s*\[{1,2}\s*([^\].]+?)\s*[\].]/.exec(line)?.[1] === section),
   ) + 1
 
 function deepFreeze<T>(value: T): T {

@@ -12,7 +12,8 @@ import {
 import { anyIpAddress } from './arbitraries.ts'
 
 const letters = 'abcXYZ019._-'
-const anyId = fc.string({ unit: fc.constantFrom(...letters), minLength: 1, maxLength: 64 })
+/** A lone `-` stands for "no id could be read". */
+const anyId = fc.string({ unit: fc.constantFrom(...letters), minLength: 1, maxLength: 64 }).filter(id => id !== '-')
 const anyUser = fc.string({ unit: 'binary', maxLength: 255 }).map(text => text.toWellFormed().replaceAll('\0', ''))
 
 const anyEvent: fc.Arbitrary<LoginEvent> = fc.record({

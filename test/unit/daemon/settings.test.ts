@@ -1,0 +1,191 @@
+import { describe, expect, test } from 'vitest'
+import { UsageFault } from '../../../src/daemon/exit-status.ts'
+import { nearest } from '../../../src/daemon/settings/nearest.ts'
+import { environmentNameOf } from '../../../src/daemon/settings/section.ts'
+import { parseSettings, requireConfigured, SECTIONS } from '../../../src/daemon/settings/settings.ts'
+import { parseIpAddress } from '../../../src/wire/ip-address.ts'
+
+const PATH = '/etc/auth-relay.toml'
+
+const faultsOf = (text: string, environment = {}): readonly string[] => {
+  try {
+    parseSettings(text, PATH, environment)
+  } catch (error) {
+    if (error instanceof UsageFault) return error.faults
+    throw error
+  }
+  return []
+}
+
+describe('a good file', () => {
+  test('an empty one gives every default, and the defaults are good', () => {
+    const { settings, shown } = parseSettings('', PATH)
+    expect(settings.grants.exp_time).toBe(1800)
+    expect(settings.popup.listen).toEqual([{ type: 'tcp', host: '::', port: 110 }])
+    expect(settings.top.configured).toBe(false)
+    expect(new Set(shown.map(({ origin }) => origin.type))).toEqual(new Set(['default']))
+    expect(shown).toHaveLength(Object.values(SECTIONS).reduce((sum, { rows }) => sum + Object.keys(rows).length, 0))
+  })
+
+  test('the file is over the default, the environment over the file, and each says where it comes from', () => {
+    const { settings, shown } = parseSettings('[grants]\n# comment\nexp_time = 600\nalrm_time = 30\n', PATH, {
+      EXP_TIME: '900',
+    })
+    expect(settings.grants.exp_time).toBe(900)
+    expect(settings.grants.alrm_time).toBe(30)
+    const originOf = (wanted: string) => shown.find(({ name }) => name === wanted)?.origin
+    expect(originOf('exp_time')).toEqual({ type: 'environment', variable: 'EXP_TIME' })
+    expect(originOf('alrm_time')).toEqual({ type: 'file', line: 4 })
+    expect(originOf('max_lifetime')).toEqual({ type: 'default' })
+  })
+
+  test('nothing of it can be changed afterwards', () => {
+    const { settings } = parseSettings('', PATH)
+    expect(Object.isFrozen(settings)).toBe(true)
+    expect(Object.values(settings).every(Object.isFrozen)).toBe(true)
+    expect(Object.isFrozen(settings.popup.listen)).toBe(true)
+  })
+
+  test('texts of the environment become what would stand in the file', () => {
+    const { settings } = parseSettings('', PATH, {
+      CHECK_DAEMON_IPOP3D: '1',
+      CHECK_DAEMON_VCHKPW: 'no',
+      NEVER_NETS: '192.0.2.0/24, 2001:db8::/32',
+      SSL_REPLY: 'none',
+      POPUP_LISTEN: '127.0.0.1:0 [::1]:0',
+      WRAP_SMTPD: '/usr/sbin/smtpd -x  y',
+      CONFIGURED: 'true',
+    })
+    expect(settings.authd.check_daemon_ipop3d).toBe(true)
+    expect(settings.authd.check_daemon_vchkpw).toBe(false)
+    const inside = parseIpAddress('2001:db8::7') ?? expect.unreachable()
+    expect(settings.grants.never_nets.has(inside)).toBe(true)
+    expect(settings.popup.ssl_reply).toBe('none')
+    expect(settings.popup.listen).toHaveLength(2)
+    expect(settings.wrap.smtpd).toEqual(['/usr/sbin/smtpd', '-x', 'y'])
+    expect(settings.top.configured).toBe(true)
+  })
+
+  test('listeners of sslwrap are tables', () => {
+    const { settings } = parseSettings(
+      '[[sslwrap.listener]]\nlisten = "*:995"\nbackend = "127.0.0.1:110"\n\n[[sslwrap.listener]]\nlisten = "*:465"\nbackend = "127.0.0.1:25"\npreamble = "none"\nprotocol = "smtp"\n',
+      PATH,
+    )
+    expect(settings.sslwrap.listener.map(({ preamble, protocol }) => [preamble, protocol])).toEqual([
+      ['ssl', 'pop3'],
+      ['none', 'smtp'],
+    ])
+  })
+})
+
+describe('every name of the original config.h is a setting, and its own environment variable', () => {
+  const variables = new Set(
+    Object.values(SECTIONS).flatMap(section => Object.keys(section.rows).map(name => environmentNameOf(section, name))),
+  )
+  test.each([
+    'QMAILDIR',
+    'QMAIL_SMTPD_NOAUTH',
+    'SSL_HACK_PASS',
+    'DBHOST',
+    'DBPORT',
+    'DBNAME',
+    'DBUSER',
+    'DBPASS',
+    'EXP_TIME',
+    'ALRM_TIME',
+    'SYSLOG_FIFO',
+    'CHECK_DAEMON_IPOP3D',
+    'CHECK_DAEMON_VCHKPW',
+    'CHECK_DAEMON_HACKED_QMAILPOP3D',
+    'CONFIGURED',
+  ])('%s', name => {
+    expect(variables).toContain(name)
+  })
+
+  test('no two settings share a variable', () => {
+    const all = Object.values(SECTIONS).flatMap(section =>
+      Object.keys(section.rows).map(name => environmentNameOf(section, name)),
+    )
+    expect(new Set(all).size).toBe(all.length)
+  })
+})
+
+describe('a bad file', () => {
+  test('all faults at once, each with its line and its remedy', () => {
+    const faults = faultsOf(
+      [
+        'configurd = true',
+        'log_level = "loud"',
+        '[grants]',
+        'exp_time = 0',
+        'never_nets = ["192.0.2.1/24"]',
+        '[popup]',
+        'exp_time = 60',
+        'listen = ["::1:110"]',
+        '[grant]',
+        'x = 1',
+      ].join('\n'),
+    )
+    expect(faults).toEqual([
+      `${PATH}:1: configurd: unknown setting; did you mean configured?`,
+      `${PATH}:7: popup.exp_time: unknown setting; it belongs under [grants]`,
+      `${PATH}:9: grant: unknown section; did you mean grants?`,
+      `${PATH}:2: log_level: must be one of "debug", "info", "warn", "error"`,
+      `${PATH}:4: grants.exp_time: must be a whole number from 1 to 86400`,
+      expect.stringMatching(/:5: grants\.never_nets\[0\]: "192\.0\.2\.1\/24" is no network: write /),
+      expect.stringMatching(/:8: popup\.listen\[0\]: must be "ADDRESS:PORT", /),
+    ])
+  })
+
+  test.each([
+    ['[grants]\nexp_time = "600"', /:2: grants\.exp_time: must be a whole number/],
+    ['[grants]\nexp_time = 600.5', /:2: grants\.exp_time: must be a whole number/],
+    ['[popup]\nstls = 1', /:2: popup\.stls: must be true or false/],
+    ['[popup]\npasswd_file = "relative"', /:2: popup\.passwd_file: must be an absolute path/],
+    ['[popup]\nchecker = "magic"', /:2: popup\.checker: must be one of "passwd-file"/],
+    ['[wrap]\nsmtpd = "/bin/true"', /:2: wrap\.smtpd: must be a list/],
+    ['popup = 1', /:1: popup: is a section: write \[popup\]/],
+    ['[wrap]\nrelayclient_value = "a\\nb"', /:2: wrap\.relayclient_value: must be one line/],
+    ['[[sslwrap.listener]]\nlisten = "*:995"', /:1: sslwrap\.listener\[0\]\.backend: is missing/],
+    [
+      '[[sslwrap.listener]]\nlisten = "*:995"\nbackend = "*:1"\nbackends = 1',
+      /:1: sslwrap\.listener\[0\]\.backends: unknown setting/,
+    ],
+  ])('%j', (text, message) => {
+    expect(faultsOf(text)).toEqual([expect.stringMatching(message)])
+  })
+
+  test.each(['[grants', 'exp_time = ', 'a = 1\na = 2', '\0', 'x = "\u0001"', '[grants]\n[grants]'])(
+    'no TOML: %j: one line that says where',
+    text => {
+      expect(faultsOf(text)).toEqual([expect.stringMatching(/^\/etc\/auth-relay\.toml:\d+: [^\n]+$/)])
+    },
+  )
+
+  test('a bad override names its variable', () => {
+    expect(faultsOf('', { EXP_TIME: 'soon', SSL_REPLY: '' })).toEqual([
+      'environment EXP_TIME: grants.exp_time: must be a whole number from 1 to 86400',
+      expect.stringMatching(/^environment SSL_REPLY: popup\.ssl_reply: must be one of/),
+    ])
+  })
+
+  test('names that every object has are unknown settings', () => {
+    expect(faultsOf('constructor = 1\n[popup]\ntoString = 1')).toHaveLength(2)
+  })
+})
+
+test('nothing starts until the administrator has read the file', () => {
+  const { settings } = parseSettings('', PATH)
+  expect(() => requireConfigured(settings, PATH)).toThrow(/\/etc\/auth-relay\.toml: .*set configured = true/)
+  expect(() => requireConfigured(parseSettings('configured = true', PATH).settings, PATH)).not.toThrow()
+})
+
+test.each([
+  ['exp_tim', 'exp_time'],
+  ['EXP_TIME', 'exp_time'],
+  ['dbhosts', 'dbhost'],
+  ['zzzzzz', undefined],
+  ['', undefined],
+])('the nearest word to %j', (word, known) => {
+  expect(nearest(word, ['exp_time', 'alrm_time', 'dbhost'])).toBe(known)
+})
