@@ -1,0 +1,20 @@
+/** A password that gives itself away only when asked: the Secret of src/daemon fits. */
+export interface SecretLike {
+  reveal(): string
+}
+
+/** A server: host name, address, or the directory of its Unix socket (begins with `/`). */
+export type DatabaseHost = { readonly host: string; readonly port: number }
+
+/** TLS toward the server: the certificate is always verified, name included. `ca`: PEM text; left out, the system's. */
+export type DatabaseTls = { readonly ca?: string; readonly serverName?: string }
+
+/** Where a database is and who asks. */
+export type ConnectionOptions = {
+  /** At least one; the primary among them is found and followed. */
+  readonly hosts: readonly DatabaseHost[]
+  readonly database: string
+  readonly user: string
+  readonly password?: SecretLike | undefined
+  readonly tls?: DatabaseTls | undefined
+}

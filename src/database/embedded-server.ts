@@ -1,0 +1,404 @@
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { createHash, randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { chmod, mkdir, mkdtemp, readFile, rename, rm, symlink, unlink, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { createInterface } from 'node:readline'
+import { setTimeout as pause } from 'node:timers/promises'
+import { promisify } from 'node:util'
+import type { ConnectionOptions } from './connection-options.ts'
+import { EmbeddedServerFault } from './errors.ts'
+import type { EventLog } from './event-log.ts'
+import { formatIdentity, identityOf, isAlive } from './process-identity.ts'
+import { canReach, giveTo, type ServerAccount, serverAccount } from './server-account.ts'
+import { installServerProgram } from './server-program.ts'
+
+export type EmbeddedServerOptions = {
+  /** Where everything of the server lives (`postgresql/` below it); made if missing. */
+  readonly stateDir: string
+  readonly log: EventLog
+  /** Ids for the server; left out: ourselves, or an unprivileged account when we are root. */
+  readonly account?: ServerAccount | undefined
+  /** A TCP port on 127.0.0.1 besides the Unix socket. Left out: none. */
+  readonly tcpPort?: number
+  /** Settings of postgresql.conf that override ours. */
+  readonly settings?: Readonly<Record<string, string>>
+}
+
+export interface EmbeddedServer {
+  /** The superuser `postgres` on the database `postgres`, by Unix socket. */
+  readonly connection: ConnectionOptions
+  /** Process number of the server now running; changes when it crashed and was started again. */
+  readonly pid: number
+  /** Fast shutdown; resolves when no process of the server is left. */
+  stop(): Promise<void>
+}
+
+const START_TIMEOUT_MS = 60_000
+const FAST_STOP_MS = 15_000
+const SUPERUSER = 'postgres'
+/** Part of the socket's file name only. */
+const SOCKET_PORT = 5432
+/** sun_path of unix(7) holds 108 octets with its NUL. */
+const MAX_SOCKET_PATH = 107
+
+/** Small machine, one application, short transactions; durable, because `committed` must mean committed. */
+const SETTINGS: Readonly<Record<string, string>> = {
+  listen_addresses: '',
+  unix_socket_permissions: '0777', // everybody may knock; the password decides
+  password_encryption: 'scram-sha-256',
+  shared_buffers: '32MB',
+  max_connections: '60',
+  wal_level: 'minimal',
+  max_wal_senders: '0',
+  max_wal_size: '256MB',
+  max_logical_replication_workers: '0',
+  io_method: 'sync',
+  jit: 'off',
+  timezone: 'UTC',
+  log_timezone: 'UTC',
+  log_checkpoints: 'off',
+}
+
+type Place = { readonly base: string; readonly account: ServerAccount | undefined }
+
+/**
+ * Starts the PostgreSQL that npm brought, as our child, and keeps it running until `stop`. The first start makes the
+ * database cluster (some seconds); later ones take well under a second. When we die, however we die, it stops too.
+ * @throws EmbeddedServerFault with what to do.
+ */
+export async function startEmbeddedServer(options: EmbeddedServerOptions): Promise<EmbeddedServer> {
+  const place = await findPlace(options)
+  const owner = await takeOwnership(place.base)
+  try {
+    const program = await installServerProgram(place.base)
+    const password = await superuserPassword(place.base)
+    const data = join(place.base, 'data')
+    await initialise(program, data, password, place, options.log)
+    await stopOrphan(data, options.log)
+    const socketDir = await makeSocketDir(place)
+    const server = new Supervisor(program, data, socketDir, place, options)
+    try {
+      await server.start()
+    } catch (error) {
+      await server.stop()
+      throw error
+    }
+    return {
+      connection: {
+        hosts: [{ host: socketDir, port: SOCKET_PORT }],
+        database: 'postgres',
+        user: SUPERUSER,
+        password: { reveal: () => password },
+      },
+      get pid() {
+        return server.pid
+      },
+      async stop() {
+        await server.stop()
+        await rm(socketDir, { recursive: true, force: true })
+        await rm(owner, { force: true })
+      },
+    }
+  } catch (error) {
+    await rm(owner, { force: true })
+    throw error
+  }
+}
+
+/**
+ * `postgresql/` below the state directory; or, when the server's account cannot pass through the directories above
+ * it (a checkout below root's home), a directory of its own below /var/lib, with a symbolic link to it.
+ */
+async function findPlace({ stateDir, account: wanted, log }: EmbeddedServerOptions): Promise<Place> {
+  const account = wanted ?? (await serverAccount())
+  const directory = resolve(stateDir)
+  await mkdir(directory, { recursive: true })
+  const preferred = join(directory, 'postgresql')
+  if (account === undefined || (await canReach(directory, account))) return { base: await makeBase(preferred), account }
+  const hash = createHash('sha256').update(directory).digest('hex').slice(0, 12)
+  const base = await makeBase(`/var/lib/auth-relay/postgresql-${hash}`)
+  await symlink(base, preferred).catch(() => undefined) // a pointer for the administrator; it may be there already
+  log.info('database-elsewhere', {
+    wanted: preferred,
+    used: base,
+    reason: 'not reachable for the account of the server',
+  })
+  return { base, account }
+}
+
+async function makeBase(base: string): Promise<string> {
+  await mkdir(base, { recursive: true })
+  await chmod(base, 0o755)
+  return base
+}
+
+/** One owner at a time: writes who we are, or says who else it is. */
+async function takeOwnership(base: string): Promise<string> {
+  const file = join(base, 'owner.pid')
+  const self = await identityOf(process.pid)
+  const text = self === undefined ? `${process.pid} 0\n` : formatIdentity(self)
+  for (let attempt = 0; attempt < 5; attempt++) {
+    try {
+      await writeFile(file, text, { flag: 'wx' })
+      return file
+    } catch (error) {
+      if (!isFileExists(error))
+        throw new EmbeddedServerFault(`cannot write to ${base}: ${textOf(error)}`, { cause: error })
+    }
+    const other = await readFile(file, 'utf8').catch(() => '')
+    if (await isAlive(other)) {
+      throw new EmbeddedServerFault(
+        `process ${other.trim().split(' ')[0]} already runs the database in ${base}: stop it, or use another directory`,
+      )
+    }
+    await unlink(file).catch(() => undefined) // somebody else found it stale too: the next round decides
+  }
+  throw new EmbeddedServerFault(`cannot take ${file}: several programs are starting at once; try again`)
+}
+
+/** Random, made once, readable by ourselves alone. */
+async function superuserPassword(base: string): Promise<string> {
+  const file = join(base, 'superuser.secret')
+  const kept = await readFile(file, 'utf8').catch(() => '')
+  if (kept.trim() !== '') return kept.trim()
+  const made = randomBytes(24).toString('base64url')
+  await writeFile(file, `${made}\n`, { mode: 0o600 })
+  return made
+}
+
+/** Makes the cluster unless it is there. An interrupted first start leaves `data.new`, which is begun again. */
+async function initialise(program: string, data: string, password: string, place: Place, log: EventLog): Promise<void> {
+  const version = await readFile(join(data, 'PG_VERSION'), 'utf8').catch(() => undefined)
+  const ours = /program-(\d+)\./.exec(program)?.[1]
+  if (version !== undefined) {
+    if (version.trim() === ours) return
+    throw new EmbeddedServerFault(
+      `${data} was written by PostgreSQL ${version.trim()}, this auth-relay brings ${ours}: dump it with the older release, or move it away to begin anew`,
+    )
+  }
+  const fresh = `${data}.new`
+  const passwordFile = `${data}.password`
+  await rm(fresh, { recursive: true, force: true })
+  await mkdir(fresh, { mode: 0o700 })
+  await giveTo(fresh, place.account)
+  await writeFile(passwordFile, `${password}\n`, { mode: 0o600 })
+  await giveTo(passwordFile, place.account)
+  try {
+    const initdb = join(program, 'bin/initdb')
+    const flags = [
+      '-D',
+      fresh,
+      '-U',
+      SUPERUSER,
+      '-E',
+      'UTF8',
+      '--locale=C',
+      '--auth=scram-sha-256',
+      '--no-instructions',
+    ]
+    const { command, args, environment } = asAccount(initdb, [...flags, `--pwfile=${passwordFile}`], place.account)
+    await promisify(execFile)(command, args, { env: environment, cwd: place.base, maxBuffer: 1 << 20 })
+    await rename(fresh, data)
+    log.info('database-made', { directory: data })
+  } catch (error) {
+    throw new EmbeddedServerFault(`cannot make the database in ${data}: ${textOf(error)}`, { cause: error })
+  } finally {
+    await rm(passwordFile, { force: true })
+  }
+}
+
+/**
+ * Nobody owns this cluster any more, yet its server may still run (it is just stopping), or its pid file may name a
+ * process that has nothing to do with it and would keep PostgreSQL from starting.
+ */
+async function stopOrphan(data: string, log: EventLog): Promise<void> {
+  const file = join(data, 'postmaster.pid')
+  const text = await readFile(file, 'utf8').catch(() => undefined)
+  const pid = Number(text?.split('\n', 1)[0])
+  if (text === undefined || !Number.isInteger(pid) || pid <= 0) return
+  if (!(await isServerOf(pid, data))) {
+    if ((await identityOf(pid)) !== undefined) await rm(file, { force: true })
+    return // a dead process: PostgreSQL clears its own file
+  }
+  log.warn('database-orphan', { pid, action: 'stop' })
+  for (const signal of ['SIGINT', 'SIGQUIT', 'SIGKILL'] as const) {
+    signalProcess(pid, signal)
+    const end = performance.now() + FAST_STOP_MS
+    while (performance.now() < end) {
+      if ((await identityOf(pid)) === undefined) return
+      await pause(20)
+    }
+  }
+}
+
+async function isServerOf(pid: number, data: string): Promise<boolean> {
+  const commandLine = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
+  const words = commandLine.split('\0')
+  return words[0]?.endsWith('/postgres') === true && words.includes(data)
+}
+
+/** Beside the data when the path fits into a socket address, else in the directory for temporary files. */
+async function makeSocketDir({ base, account }: Place): Promise<string> {
+  const beside = join(base, 'run')
+  const fits = Buffer.byteLength(join(beside, `.s.PGSQL.${SOCKET_PORT}`)) <= MAX_SOCKET_PATH
+  const directory = fits ? beside : await mkdtemp(join(tmpdir(), 'auth-relay-db-'))
+  await mkdir(directory, { recursive: true })
+  await chmod(directory, 0o755)
+  await giveTo(directory, account)
+  return directory
+}
+
+class Supervisor {
+  readonly #program: string
+  readonly #data: string
+  readonly #socketDir: string
+  readonly #place: Place
+  readonly #options: EmbeddedServerOptions
+  #child: ChildProcess | undefined
+  #stopping = new AbortController()
+  #restarting: Promise<void> | undefined
+  /** Last lines of the server, for the message when it does not start. */
+  #lastLines: string[] = []
+
+  constructor(program: string, data: string, socketDir: string, place: Place, options: EmbeddedServerOptions) {
+    this.#program = program
+    this.#data = data
+    this.#socketDir = socketDir
+    this.#place = place
+    this.#options = options
+  }
+
+  get pid(): number {
+    return this.#child?.pid ?? 0
+  }
+
+  /** Starts the server and waits until it takes connections. */
+  async start(): Promise<void> {
+    const child = this.#spawn()
+    this.#child = child
+    const gone = new Promise<never>((_, reject) => {
+      child.once('error', error => reject(this.#fault(error.message, error)))
+      child.once('close', (status, signal) => reject(this.#fault(`it ended with ${signal ?? `status ${status}`}`)))
+    })
+    gone.catch(() => undefined) // after the start, the listener below is the one that acts
+    await Promise.race([gone, this.#ready(child)])
+    child.once('close', () => this.#onCrash())
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping.abort()
+    await this.#restarting
+    const child = this.#child
+    if (child === undefined || hasEnded(child)) return
+    const closed = once(child, 'close')
+    for (const signal of ['SIGINT', 'SIGQUIT', 'SIGKILL'] as const) {
+      child.kill(signal)
+      const timeout = new AbortController()
+      const inTime = await Promise.race([
+        closed.then(() => true),
+        pause(FAST_STOP_MS, false, { signal: timeout.signal }).catch(() => false),
+      ])
+      timeout.abort()
+      if (inTime) return
+      this.#options.log.warn('database-stop-slow', { pid: child.pid, signal })
+    }
+  }
+
+  #spawn(): ChildProcess {
+    const { tcpPort, settings = {} } = this.#options
+    const tcp = tcpPort === undefined ? {} : { listen_addresses: '127.0.0.1' }
+    const all = { ...SETTINGS, ...tcp, ...settings, unix_socket_directories: this.#socketDir }
+    const args = ['-D', this.#data, '-p', String(tcpPort ?? SOCKET_PORT)]
+    for (const [name, value] of Object.entries(all)) args.push('-c', `${name}=${value}`)
+    const {
+      command,
+      args: words,
+      environment,
+    } = asAccount(join(this.#program, 'bin/postgres'), args, this.#place.account)
+    // Detached: Ctrl-C on the terminal is for us; we stop the server after those who write to it.
+    const child = spawn(command, words, {
+      cwd: this.#place.base,
+      env: environment,
+      detached: true,
+      stdio: ['ignore', 'ignore', 'pipe'],
+    })
+    if (child.stderr !== null) {
+      createInterface({ input: child.stderr }).on('line', line => this.#onLine(line))
+    }
+    return child
+  }
+
+  #onLine(line: string): void {
+    const text = line.slice(0, 500)
+    this.#lastLines = [...this.#lastLines.slice(-9), text]
+    const severity = / (FATAL|PANIC|WARNING): /.test(text) ? 'warn' : 'debug'
+    this.#options.log[severity]('postgres', { line: text.replace(/^\S+ \S+ UTC /, '') })
+  }
+
+  /** As pg_ctl does: line 8 of postmaster.pid says `ready`, line 1 that it is this server's file. */
+  async #ready(child: ChildProcess): Promise<void> {
+    const end = performance.now() + START_TIMEOUT_MS
+    while (performance.now() < end) {
+      if (hasEnded(child)) return await new Promise(() => undefined) // the other side of the race has the reason
+      const lines = (await readFile(join(this.#data, 'postmaster.pid'), 'utf8').catch(() => '')).split('\n')
+      if (lines[0] === String(child.pid) && lines[7]?.trim() === 'ready') return
+      await pause(5)
+    }
+    throw this.#fault(`it is not ready after ${START_TIMEOUT_MS / 1000} s`)
+  }
+
+  #onCrash(): void {
+    if (this.#stopping.signal.aborted) return
+    this.#options.log.error('database-died', { pid: this.pid, action: 'restart', last: this.#lastLines.at(-1) })
+    this.#restarting = this.#restart()
+  }
+
+  async #restart(): Promise<void> {
+    for (let wait = 100; !this.#stopping.signal.aborted; wait = Math.min(wait * 2, 5000)) {
+      try {
+        await this.start()
+        this.#options.log.info('database-restarted', { pid: this.pid })
+        return
+      } catch (error) {
+        this.#options.log.error('database-restart-failed', { reason: textOf(error) })
+      }
+      await pause(wait, undefined, { signal: this.#stopping.signal }).catch(() => undefined) // stop ends the wait
+    }
+  }
+
+  #fault(what: string, cause?: unknown): EmbeddedServerFault {
+    const said = this.#lastLines.length === 0 ? '' : `; it said: ${this.#lastLines.join(' | ')}`
+    return new EmbeddedServerFault(`PostgreSQL in ${this.#data} does not start: ${what}${said}`, { cause })
+  }
+}
+
+/**
+ * The command line that runs a program under the server's account and ends it (SIGINT is PostgreSQL's fast shutdown)
+ * when our process is gone: setpriv of util-linux does both, and is part of every Debian.
+ */
+function asAccount(program: string, args: readonly string[], account: ServerAccount | undefined) {
+  const drop =
+    account === undefined ? [] : ['--reuid', String(account.uid), '--regid', String(account.gid), '--clear-groups']
+  return {
+    command: 'setpriv',
+    args: ['--pdeathsig', 'INT', '--nnp', ...drop, '--', program, ...args],
+    environment: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C', TZ: 'UTC' },
+  }
+}
+
+const hasEnded = (child: ChildProcess): boolean =>
+  child.pid === undefined || child.exitCode !== null || child.signalCode !== null
+
+function signalProcess(pid: number, signal: 'SIGINT' | 'SIGQUIT' | 'SIGKILL'): void {
+  try {
+    process.kill(pid, signal)
+  } catch {
+    // ESRCH: it is gone, which is what we want
+  }
+}
+
+const isFileExists = (error: unknown): boolean => error instanceof Error && 'code' in error && error.code === 'EEXIST'
+
+const textOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))

@@ -1,0 +1,135 @@
+import type { IpAddress, Network } from '../wire/ip-address.ts'
+import type { LoginEvent } from '../wire/login-event.ts'
+
+/** Why a login does not open the relay. Stands in the answer `refused … reason=`. */
+export type Refusal = 'loopback' | 'never' | 'own' | 'private' | 'blocked'
+
+/** What became of a login: the address is granted until then (Unix seconds, committed), or it is not. */
+export type Outcome =
+  | { readonly verdict: 'granted'; readonly until: number }
+  | { readonly verdict: 'refused'; readonly reason: Refusal }
+
+/** A login and when it happened; null means now, by the database's clock. A time in the future counts as now. */
+export type Login = { readonly event: LoginEvent; readonly at: Date | null }
+
+/** Somebody was let through: RELAYCLIENT was set, or a policy question was answered with yes. `at` as in Login. */
+export type RelayUse = {
+  readonly ip: IpAddress
+  /** Which door: `wrap`, `policy`, `socketmap`, … At most 32 characters. */
+  readonly door: string
+  readonly at: Date | null
+}
+
+/** A sure yes. */
+export type Grant = {
+  readonly ip: IpAddress
+  /** By a login, or by the administrator's allowance. */
+  readonly source: 'login' | 'allowance'
+  /** When it ends (exactly then it has ended); null: without end. */
+  readonly until: Date | null
+  /** Seconds since the last login, or since the allowance was made. */
+  readonly age: number
+}
+
+/** One row of `auth-relay show`. */
+export type GrantRow = {
+  readonly network: Network
+  readonly until: Date
+  readonly user: string | null
+  readonly daemon: string
+  readonly tls: boolean | null
+  readonly first: Date
+  readonly last: Date
+  readonly logins: number
+}
+
+/** Removed by a sweep. */
+export type Swept = { readonly grants: number; readonly blocks: number; readonly allowances: number }
+
+/** authd's side: role `pop3authd`. World errors are those of src/database/errors.ts. */
+export interface GrantWriter {
+  /**
+   * One transaction for the whole batch, one outcome per login in the same order. When it resolves, every grant in it
+   * is committed. Rejects as a whole: then nothing was done, or (OutcomeUnknown) perhaps everything; recording again
+   * does no harm.
+   */
+  record(logins: readonly Login[], options?: QueryOptions): Promise<readonly Outcome[]>
+  /** Notes who needed a grant; never decides anything. */
+  recordUses(uses: readonly RelayUse[], options?: QueryOptions): Promise<void>
+  /** Removes what has ended. Housekeeping only: expiry is decided at lookup. */
+  sweep(options?: QueryOptions & { readonly now?: Date }): Promise<Swept>
+  /** Makes the coming days' partitions of the two histories and drops those older than `keepDays`. Call it at start and daily. */
+  keepHistory(keepDays: number, options?: QueryOptions & { readonly now?: Date }): Promise<void>
+}
+
+/** The gate's side: role `authwrap`. */
+export interface GrantReader {
+  /** The grant that covers the address now, or undefined. Anything but a sure yes is undefined or an error. */
+  lookup(ip: IpAddress, options?: QueryOptions): Promise<Grant | undefined>
+}
+
+/** One finding about an address at a time; the first that says yes or no decided. */
+export type Rule = {
+  readonly rule: 'never-granted' | 'block' | 'allowance' | 'grant' | 'login' | 'refused-login' | 'no-grant'
+  readonly relay: boolean
+  /** What in particular: the network, the login, the reason. */
+  readonly detail: string
+  readonly since: Date | null
+  readonly until: Date | null
+}
+
+export type Explanation = {
+  readonly ip: IpAddress
+  readonly at: Date
+  readonly relay: boolean
+  /** The rule that decided. */
+  readonly decided: Rule
+  /** Everything that is known, the deciding rule first. */
+  readonly rules: readonly Rule[]
+}
+
+/** An allowance or a block as the administrator gave it. `until` null: without end. */
+export type Decree = { readonly until: Date | null; readonly reason: string; readonly owner: string }
+
+export type BlockTarget =
+  | { readonly kind: 'network'; readonly network: Network }
+  | { readonly kind: 'login'; readonly login: string }
+
+export type BlockRow = Decree & { readonly target: BlockTarget; readonly since: Date }
+export type AllowanceRow = Decree & { readonly network: Network; readonly since: Date }
+
+/** How long: seconds from now by the database's clock, or null: without end. */
+export type DecreeRequest = {
+  readonly forSeconds: number | null
+  readonly reason: string
+  readonly owner: string
+}
+
+/** The administrator's side; works with the writer's role. */
+export interface GrantAdmin {
+  /** Live grants, newest login first. */
+  list(options?: QueryOptions & { readonly limit?: number }): Promise<readonly GrantRow[]>
+  /** May relay, then or now, and why. The past is answered from the history as far as it is kept. */
+  explain(ip: IpAddress, at: Date | null, options?: QueryOptions): Promise<Explanation>
+  /** Lets a network relay without a login. Refused for networks that touch never-granted ones. */
+  allow(
+    network: Network,
+    request: DecreeRequest,
+    options?: QueryOptions,
+  ): Promise<{ readonly refused: Refusal } | { readonly until: Date | null }>
+  /** Ends an allowance; how many there were. */
+  disallow(network: Network, options?: QueryOptions): Promise<number>
+  /** Removes the grants of a network or login and keeps new ones away until the block ends; says how many grants were removed. */
+  block(
+    target: BlockTarget,
+    request: DecreeRequest,
+    options?: QueryOptions,
+  ): Promise<{ readonly removed: number; readonly until: Date | null }>
+  /** Ends a block; how many there were. */
+  unblock(target: BlockTarget, options?: QueryOptions): Promise<number>
+  blocks(options?: QueryOptions): Promise<readonly BlockRow[]>
+  allowances(options?: QueryOptions): Promise<readonly AllowanceRow[]>
+}
+
+/** `signal`: the deadline; passing it rejects with OutcomeUnknown at once. */
+export type QueryOptions = { readonly signal?: AbortSignal }
