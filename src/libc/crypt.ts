@@ -7,15 +7,18 @@ const cryptR = asyncTextFunction('libcrypt.so.1', 'str crypt_r(const char *phras
 
 /**
  * crypt(3): the hash of a password under a setting (a whole stored hash is a setting), by every method that the system knows.
- * Runs on a thread, so that a slow hash stops nobody. Undefined if the system refuses the setting.
+ * A password given as text is hashed as UTF-8. Runs on a thread, so that a slow hash stops nobody. Undefined if the system refuses the setting.
  * The caller compares the result with the stored hash in constant time.
  */
-export async function crypt(password: string, setting: string): Promise<string | undefined> {
+export async function crypt(password: string | Uint8Array, setting: string): Promise<string | undefined> {
   // crypt(3) reads up to the first NUL: `secret\0anything` would pass for `secret`.
-  if (password.includes('\0') || setting.includes('\0')) return undefined
+  const octets = typeof password === 'string' ? Buffer.from(password, 'utf8') : password
+  if (octets.includes(0) || setting.includes('\0')) return undefined
   const data = Buffer.alloc(CRYPT_DATA_SIZE)
-  const hash = await cryptR(password, setting, data)
+  const phrase = Buffer.concat([octets, Buffer.alloc(1)])
+  const hash = await cryptR(phrase, setting, data)
   data.fill(0)
+  phrase.fill(0)
   // `*0` and `*1` are crypt(3)'s words for failure; they must never equal a stored `*`.
   return hash === undefined || hash.startsWith('*') ? undefined : hash
 }

@@ -1,0 +1,37 @@
+import type { LoginMethod } from '../../wire/login-event.ts'
+import type { IpAddress } from '../../wire/ip-address.ts'
+
+/** A login that somebody must judge. Name and secret hold one character per octet, as sent. */
+export type CheckRequest = {
+  readonly login: string
+  /** The password; for APOP the digest. */
+  readonly secret: string
+  readonly method: LoginMethod
+  /** The greeting's msg-id with its brackets, which APOP digests. */
+  readonly timestamp: string
+  readonly ip: IpAddress
+  readonly tls: boolean
+  readonly remotePort?: number | undefined
+  readonly localIp?: IpAddress | undefined
+  readonly localPort?: number | undefined
+  readonly proxyIp?: IpAddress | undefined
+}
+
+/** Whose mail, and where. `maildir` is an absolute path. */
+export type Maildrop = { readonly uid: number; readonly gid: number; readonly maildir: string }
+
+/** `no` alone blames the client. `detail` is for the log and holds no secret. */
+export type Verdict =
+  | { readonly verdict: 'yes'; readonly maildrop: Maildrop }
+  | { readonly verdict: 'no' | 'temporary' | 'crash' | 'toolong'; readonly detail: string }
+
+/** Decides whether a secret is right. Slow work goes on beside the event loop. */
+export type Checker = {
+  /** Never rejects for what a client sent; what does reject counts as temporary. */
+  check(request: CheckRequest): Promise<Verdict>
+  close(): Promise<void> | void
+}
+
+/** The wrong name and the wrong password look alike from outside; the log may tell them apart. */
+export const no = (detail: string): Verdict => ({ verdict: 'no', detail })
+export const temporary = (detail: string): Verdict => ({ verdict: 'temporary', detail })

@@ -1,0 +1,103 @@
+import { argon2, createHash, timingSafeEqual } from 'node:crypto'
+import { promisify } from 'node:util'
+import { crypt } from '../../libc/crypt.ts'
+
+/**
+ * True if the password (one character per octet) is the one that was stored: as crypt(3) or argon2id writes it, or with
+ * a `{SCHEME}` in front as Dovecot and LDAP do. Undefined if the form is not known, or names no password at all
+ * (locked, empty). Slow forms run beside the event loop; the comparison takes constant time.
+ */
+export async function verifyPassword(password: string, stored: string): Promise<boolean | undefined> {
+  if (password === '' || stored === '') return undefined
+  const octets = Buffer.from(password, 'latin1')
+  const [, scheme, value = ''] = /^\{([A-Za-z0-9.-]{1,32})\}(.*)$/s.exec(stored) ?? []
+  const verify = scheme === undefined ? verifyCrypt : SCHEMES.get(scheme.toUpperCase())
+  const given = scheme === undefined ? stored : value
+  return given === '' ? undefined : verify?.(octets, given)
+}
+
+type Verify = (password: Buffer, stored: string) => Promise<boolean | undefined> | boolean | undefined
+
+/** `{SSHA}`: digest of password and salt, the salt after it; `{SHA}`: the same without salt. Base64, or hex where Dovecot writes hex. */
+const DIGESTS: readonly (readonly [string, string])[] = [
+  ['SMD5', 'md5'],
+  ['SSHA', 'sha1'],
+  ['SSHA256', 'sha256'],
+  ['SSHA512', 'sha512'],
+  ['LDAP-MD5', 'md5'],
+  ['PLAIN-MD5', 'md5'],
+  ['MD5', 'md5'],
+  ['SHA', 'sha1'],
+  ['SHA1', 'sha1'],
+  ['SHA256', 'sha256'],
+  ['SHA512', 'sha512'],
+]
+
+const SCHEMES: ReadonlyMap<string, Verify> = new Map<string, Verify>([
+  ...['CRYPT', 'MD5-CRYPT', 'SHA256-CRYPT', 'SHA512-CRYPT', 'BLF-CRYPT', 'DES-CRYPT', 'ARGON2ID', 'ARGON2I'].map(
+    (name): [string, Verify] => [name, verifyCrypt],
+  ),
+  ...['PLAIN', 'CLEAR', 'CLEARTEXT'].map((name): [string, Verify] => [
+    name,
+    (password, stored) => same(sha256(password), sha256(Buffer.from(stored, 'utf8'))),
+  ]),
+  ...DIGESTS.map(([name, algorithm]): [string, Verify] => [name, salted(algorithm)]),
+])
+
+
+function salted(algorithm: string): Verify {
+  const length = createHash(algorithm).digest().length
+  return (password, stored) => {
+    // Dovecot's {MD5} may be crypt's $1$ form.
+    if (stored.startsWith('$')) return verifyCrypt(password, stored)
+    const isHex = stored.length === length * 2 && /^[0-9a-fA-F]+$/.test(stored)
+    const bytes = Buffer.from(stored, isHex ? 'hex' : 'base64')
+    if (bytes.length < length) return undefined
+    const [digest, salt] = [bytes.subarray(0, length), bytes.subarray(length)]
+    return same(createHash(algorithm).update(password).update(salt).digest(), digest)
+  }
+}
+
+async function verifyCrypt(password: Buffer, stored: string): Promise<boolean | undefined> {
+  if (stored.startsWith('$argon2')) return verifyArgon2(password, stored)
+  // `!` and `*` lock an account; crypt(3) would refuse them too.
+  if (/^[!*]/.test(stored)) return undefined
+  const hash = await crypt(password, stored)
+  return hash === undefined ? undefined : same(sha256(Buffer.from(hash)), sha256(Buffer.from(stored)))
+}
+
+const argon2Hash = promisify(argon2)
+const ARGON2 =
+  /^\$(?<algorithm>argon2id|argon2i|argon2d)\$v=19\$m=(?<memory>\d{1,7}),t=(?<passes>\d{1,4}),p=(?<parallelism>\d{1,3})\$(?<salt>[A-Za-z0-9+/]{11,86})\$(?<tag>[A-Za-z0-9+/]{16,172})$/
+
+/** The PHC string form: `$argon2id$v=19$m=65536,t=3,p=4$SALT$HASH`. */
+async function verifyArgon2(password: Buffer, stored: string): Promise<boolean | undefined> {
+  const groups = ARGON2.exec(stored)?.groups
+  const algorithm = groups?.['algorithm']
+  if (groups === undefined || !isArgon2(algorithm)) return undefined
+  const number = (name: string): number => Number(groups[name])
+  const tag = Buffer.from(groups['tag'] ?? '', 'base64')
+  const [memory, passes, parallelism] = [number('memory'), number('passes'), number('parallelism')]
+  if (passes < 1 || parallelism < 1 || memory < 8 * parallelism) return undefined
+  const nonce = Buffer.from(groups['salt'] ?? '', 'base64')
+  const hash = await argon2Hash(algorithm, {
+    message: password,
+    nonce,
+    memory,
+    passes,
+    parallelism,
+    tagLength: tag.length,
+  })
+  return same(hash, tag)
+}
+
+const isArgon2 = (name: string | undefined): name is 'argon2id' | 'argon2i' | 'argon2d' => name !== undefined
+
+const sha256 = (bytes: Buffer): Buffer => createHash('sha256').update(bytes).digest()
+const same = (a: Buffer, b: Buffer): boolean => a.length === b.length && timingSafeEqual(a, b)
+
+/** APOP (RFC 1939 §7): 32 lower-case hex digits of MD5 over the timestamp with its brackets and the secret. */
+export function verifyApop(digest: string, timestamp: string, secret: string): boolean {
+  const expected = createHash('md5').update(timestamp, 'latin1').update(secret, 'utf8').digest('hex')
+  return same(sha256(Buffer.from(expected)), sha256(Buffer.from(digest, 'latin1')))
+}

@@ -1,0 +1,157 @@
+import * as v from 'valibot'
+import { LOG_LEVELS } from '../daemon/log.ts'
+import { type IpAddress, NetworkSet, parseIpAddress, parseNetwork } from '../wire/ip-address.ts'
+import { isSessionId, type SessionId } from '../wire/session-id.ts'
+
+/** What the keeper and a login process say to each other: one JSON object a line. The keeper takes login's for hostile. */
+
+/** One character per octet, as the client sent it. */
+const octets = (max: number) =>
+  v.pipe(
+    v.string(),
+    v.maxLength(max),
+    v.check(text => /^[\x01-\xff]*$/.test(text)),
+  )
+
+const ipAddress = v.pipe(
+  v.string(),
+  v.maxLength(45),
+  v.rawTransform<string, IpAddress>(({ dataset, addIssue, NEVER }) => {
+    const ip = parseIpAddress(dataset.value)
+    if (ip !== undefined) return ip
+    addIssue()
+    return NEVER
+  }),
+)
+
+const sessionIdText = v.pipe(
+  v.string(),
+  v.maxLength(32),
+  v.check(isSessionId),
+  v.transform((text): SessionId => {
+    if (!isSessionId(text)) throw new TypeError('checked before')
+    return text
+  }),
+)
+
+const port = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(65_535))
+const requestNumber = v.pipe(v.number(), v.safeInteger(), v.minValue(1))
+
+/** Who wants to log in from where. */
+const attempt = {
+  /** Names the request between this login process and the keeper. */
+  n: requestNumber,
+  id: sessionIdText,
+  login: octets(12_288),
+  method: v.picklist(['pass', 'apop', 'sasl']),
+  ip: ipAddress,
+  tls: v.boolean(),
+}
+
+/** The ends of the connection, for the checker's environment. */
+const connection = {
+  remotePort: v.optional(port),
+  localIp: v.optional(ipAddress),
+  localPort: v.optional(port),
+  proxyIp: v.optional(ipAddress),
+}
+
+const fromLogin = v.variant('type', [
+  /** It has its settings, has given up its privileges and takes connections. */
+  v.strictObject({ type: v.literal('ready') }),
+  /** Is this secret right, and whose maildrop is it? Also the beginning of a chain. */
+  v.strictObject({
+    type: v.literal('verify'),
+    ...attempt,
+    ...connection,
+    secret: octets(12_288),
+    timestamp: octets(320),
+  }),
+  /** Another server decides: may the attempt be made now? The secret stays with login. */
+  v.strictObject({ type: v.literal('attempt'), ...attempt }),
+  /** What that server, or the chained program, said. */
+  v.strictObject({ type: v.literal('outcome'), n: requestNumber, outcome: v.picklist(['yes', 'no', 'temporary']) }),
+  /** The client is gone: forget the request. */
+  v.strictObject({ type: v.literal('cancel'), n: requestNumber }),
+  /** For the record: an attempt that login itself refused, or a preamble that was wrong. */
+  v.strictObject({ type: v.literal('preambleRefused'), ip: ipAddress, reason: v.picklist(['badpass', 'badhost']) }),
+])
+
+export type FromLogin = v.InferOutput<typeof fromLogin>
+export type LoginAttempt = Omit<Extract<FromLogin, { type: 'attempt' }>, 'type'>
+export type VerifyRequest = Omit<Extract<FromLogin, { type: 'verify' }>, 'type'>
+
+/** Reads a message of a login process; undefined if it is none. */
+export function parseFromLogin(message: unknown): FromLogin | undefined {
+  const { success, output } = v.safeParse(fromLogin, message, { abortEarly: true })
+  return success ? output : undefined
+}
+
+const networkSet = v.pipe(
+  v.array(v.string()),
+  v.transform(texts => new NetworkSet(texts.flatMap(text => parseNetwork(text) ?? []))),
+)
+
+const upstreamServer = v.strictObject({
+  address: v.union([
+    v.strictObject({ type: v.literal('tcp'), host: v.string(), port }),
+    v.strictObject({ type: v.literal('unix'), path: v.string() }),
+  ]),
+  tls: v.boolean(),
+  proxyHeader: v.boolean(),
+})
+
+const loginSettings = v.strictObject({
+  /** Ids to take, where the keeper is root. */
+  ids: v.nullable(v.strictObject({ uid: v.number(), gid: v.number() })),
+  logLevel: v.picklist(LOG_LEVELS),
+  /** For each inherited listening socket, from descriptor 4 on: does a PROXY header come first? */
+  listeners: v.array(v.strictObject({ proxy: v.boolean() })),
+  /** Who decides: the keeper's checker, a chained program, or the server behind. */
+  mode: v.picklist(['verify', 'chain', 'upstream']),
+  hostname: v.string(),
+  preamble: v.nullable(v.strictObject({ password: v.string(), trust: networkSet, reply: v.picklist(['ok', 'none']) })),
+  proxyTrust: networkSet,
+  proxyTls: v.boolean(),
+  compat: v.picklist(['none', 'qmail']),
+  requireTls: v.boolean(),
+  cleartextNets: networkSet,
+  cleartextLogins: v.array(v.string()),
+  stls: v.nullable(v.strictObject({ cert: v.string(), key: v.string() })),
+  loginDelay: v.number(),
+  tries: v.number(),
+  maxConnections: v.number(),
+  maxPerAddress: v.number(),
+  /** Milliseconds. */
+  loginTime: v.number(),
+  idleTime: v.number(),
+  upstream: v.nullable(upstreamServer),
+})
+
+/** What a login process must know. No secret is in it but the preamble's password and the key for STLS. */
+export type LoginSettings = v.InferOutput<typeof loginSettings>
+export type LoginSettingsMessage = v.InferInput<typeof loginSettings>
+
+const toLogin = v.variant('type', [
+  /** First message, and again after a reload; then `ids` and `listeners` no longer count. */
+  v.strictObject({ type: v.literal('settings'), settings: loginSettings }),
+  /** The maildrop is open: connect there and begin with this line. */
+  v.strictObject({ type: v.literal('open'), n: requestNumber, socket: v.string(), ticket: v.string() }),
+  /** Ask the server behind now, or: the chained program is being started. */
+  v.strictObject({ type: v.literal('proceed'), n: requestNumber }),
+  /** The login is announced: +OK may go out. */
+  v.strictObject({ type: v.literal('announced'), n: requestNumber }),
+  v.strictObject({
+    type: v.literal('failed'),
+    n: requestNumber,
+    failure: v.picklist(['credentials', 'temporary', 'permanent', 'inUse', 'loginDelay', 'crashed']),
+  }),
+  /** Take no new connections; end when the last session has. */
+  v.strictObject({ type: v.literal('drain') }),
+])
+
+export type ToLogin = v.InferOutput<typeof toLogin>
+export type ToLoginMessage = v.InferInput<typeof toLogin>
+
+/** Reads a message of the keeper; throws if it is none, because then one of the two is not of this version. */
+export const parseToLogin = (message: unknown): ToLogin => v.parse(toLogin, message)

@@ -1,0 +1,36 @@
+import * as v from 'valibot'
+
+const seconds = v.pipe(v.number(), v.minValue(0))
+
+const start = v.strictObject({
+  type: v.literal('start'),
+  /** The owner whose mail is served: the ids to take. Null where the keeper is not root and the worker has them already. */
+  ids: v.nullable(v.strictObject({ uid: v.pipe(v.number(), v.integer(), v.minValue(1)), gid: v.pipe(v.number(), v.integer()) })),
+  /** Key of the session tickets: 32 octets, hexadecimal. */
+  key: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
+  logLevel: v.picklist(['debug', 'info', 'warn', 'error']),
+  compat: v.picklist(['none', 'qmail']),
+  sizes: v.picklist(['wire', 'file']),
+  extraBlank: v.boolean(),
+  lock: v.picklist(['none', 'exclusive']),
+  /** Seconds without a command. */
+  idleTime: seconds,
+  /** Seconds without a session after which the process ends with status 0. Connections that wait by then are the next one's. */
+  workerIdle: seconds,
+  /** What CAPA answers after login. */
+  capabilities: v.strictObject({
+    user: v.boolean(),
+    sasl: v.array(v.string()),
+    loginDelay: v.number(),
+    implementation: v.string(),
+  }),
+})
+
+/**
+ * What popup's keeper says to a pop3d worker on its control channel, first of all and only once. The listening Unix
+ * socket is descriptor 4. The worker answers `{"type":"ready"}`; the end of the channel is the end of the worker.
+ */
+export type MaildropWorkerStart = v.InferOutput<typeof start>
+
+/** Throws if the message is not one: keeper and worker are then of different versions. */
+export const parseMaildropWorkerStart = (message: unknown): MaildropWorkerStart => v.parse(start, message)
