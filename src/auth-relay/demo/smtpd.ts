@@ -1,0 +1,19 @@
+import { Socket } from 'node:net'
+import { EXIT } from '../../daemon/exit-status.ts'
+import { createLog } from '../../daemon/log.ts'
+import { serveSmtp } from './smtp-session.ts'
+
+/**
+ * `demo-smtpd DOMAIN USER MAILDIR`: the SMTP server of `auth-relay up --demo`, on descriptors 0 and 1. The gate starts it for each
+ * connection, as it would start qmail-smtpd; it runs without the settings file and without anything beside this one bundle.
+ */
+const [domain, user, maildir] = process.argv.slice(2)
+if (domain === undefined || user === undefined || maildir === undefined) {
+  process.stderr.write('demo-smtpd: usage: demo-smtpd DOMAIN USER MAILDIR, with a client on descriptor 0\n')
+  process.exitCode = EXIT.usage
+} else {
+  // biome-ignore lint/style/noProcessEnv: a program of its own, told by its environment who the client is (UCSPI)
+  const { RELAYCLIENT: relayClient, TCPREMOTEIP = '0.0.0.0', TCPREMOTEPORT = '0' } = process.env
+  const options = { domain, user, maildir, relayClient, remoteIp: TCPREMOTEIP, remotePort: Number(TCPREMOTEPORT) }
+  serveSmtp(new Socket({ fd: 0, readable: true, writable: true }), options, createLog('demo-smtpd'))
+}
