@@ -17,6 +17,8 @@ export type Verdict =
       readonly method: LoginMethod
       /** Present where the line says it. */
       readonly tls?: boolean
+      /** The stamp of the line as written: never believed for a grant, but it can show that a line is old. */
+      readonly stamp: string
     }
   | { readonly verdict: 'ignore'; readonly reason: string; readonly tag?: string }
 
@@ -72,7 +74,11 @@ export class LoginRecognizer {
   /** The verdict on one line, given without its LF. `now`: milliseconds, for the join of two lines and for `max_lag`. */
   recognize(text: string, now: number): Verdict {
     const line = (this.#ownFiles ? parseOwnFileLine(text) : undefined) ?? parseSyslogLine(text)
-    if ('unreadable' in line) return ignore(line.unreadable)
+    return 'unreadable' in line ? ignore(line.unreadable) : this.recognizeParsed(line, now)
+  }
+
+  /** As `recognize`, for a line that came apart already: an entry of the journal. */
+  recognizeParsed(line: SyslogLine, now: number): Verdict {
     const dialects = this.#byTag.get(line.tag)
     if (dialects === undefined) return ignore(this.#unknownTag(line.tag), line.tag)
     const doubt = this.#doubt(line, now)
@@ -97,13 +103,13 @@ export class LoginRecognizer {
     if (CONTROL.test(message)) return 'control character in the message'
     if (form === 'file') return undefined
     if (this.#hosts.size > 0 && !this.#hosts.has(host.toLowerCase())) return 'host is not in syslog_hosts'
-    if (this.#maxLag > 0 && form !== 'bsd' && now - Date.parse(stamp) > this.#maxLag)
+    if (this.#maxLag > 0 && form.startsWith('rfc') && now - Date.parse(stamp) > this.#maxLag)
       return 'stamp is older than max_lag'
     return undefined
   }
 
   #judge(heard: Heard, dialect: Dialect, line: SyslogLine, now: number): Verdict {
-    const { host, tag, pid } = line
+    const { host, tag, pid, stamp } = line
     const process = `${host} ${tag} ${pid}`
     switch (heard.kind) {
       case 'session': {
@@ -122,14 +128,14 @@ export class LoginRecognizer {
         if (ip === undefined) return ignore('login line without its session line', tag)
         if (heard.imap === true && !this.#imap) return ignore('IMAP login: check_imap is off', tag)
         const { login, method = 'pass' } = heard
-        return { verdict: 'grant', dialect: dialect.name, daemon: tag, ip, login, method }
+        return { verdict: 'grant', dialect: dialect.name, daemon: tag, ip, login, method, stamp }
       }
       case 'login': {
         const ip = parseIpAddress(heard.address)
         if (ip === undefined) return ignore('address is not a numeric address', tag)
         if (heard.imap === true && !this.#imap) return ignore('IMAP login: check_imap is off', tag)
         const { login, method = 'pass', tls } = heard
-        const grant: Verdict = { verdict: 'grant', dialect: dialect.name, daemon: tag, ip, login, method }
+        const grant: Verdict = { verdict: 'grant', dialect: dialect.name, daemon: tag, ip, login, method, stamp }
         return tls === undefined ? grant : { ...grant, tls }
       }
     }

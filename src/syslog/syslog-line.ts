@@ -3,8 +3,11 @@ export const MAX_SYSLOG_LINE = 8192
 
 /** A line of syslog, or of a daemon's own log file, taken apart. */
 export type SyslogLine = {
-  /** `bsd`: RFC 3164 stamp; `rfc3339`: the same with an RFC 3339 stamp; `rfc5424`; `file`: a log file that Dovecot writes itself. */
-  readonly form: 'bsd' | 'rfc3339' | 'rfc5424' | 'file'
+  /**
+   * `bsd`: RFC 3164 stamp; `rfc3339`: the same with an RFC 3339 stamp; `rfc5424`; `file`: a log file that Dovecot writes
+   * itself; `journal`: an entry of the systemd journal.
+   */
+  readonly form: 'bsd' | 'rfc3339' | 'rfc5424' | 'file' | 'journal'
   /** The stamp as written. Whoever can write to the log socket can choose it. */
   readonly stamp: string
   /** The sending host; empty in a log file of a daemon's own. */

@@ -1,15 +1,68 @@
-import { BARE, flag, list, path, socketAddresses, text } from './rows.ts'
+import { BARE, command, flag, integer, list, path, socketAddress, socketAddresses, text } from './rows.ts'
 import { defineSection } from './section.ts'
 
 export const AUTHD = defineSection('authd', 'Hears of logins and keeps the grants.', {
   socket: path('/run/auth-relay/authd.sock', 'Unix socket where popup announces logins.'),
   socket_users: list([], 'Accounts besides our own that may announce logins there.'),
-  syslog_fifo: path('', 'FIFO that syslogd writes to, e.g. /var/pop3-auth/fifo.', BARE),
-  syslog_listen: socketAddresses([], 'Loopback addresses where rsyslog delivers by TCP.'),
+  commit_wait: integer(
+    800,
+    10,
+    60_000,
+    'Milliseconds after which an announced login is answered "queued" if its grant is not stored yet.',
+  ),
+  syslog_fifo: path(
+    '',
+    'FIFO that syslogd writes to, e.g. /var/pop3-auth/fifo. rsyslog drops lines of a burst: syslog_listen is better.',
+    BARE,
+  ),
+  syslog_listen: socketAddresses(
+    [],
+    'Loopback addresses where rsyslog delivers by TCP (omfwd), e.g. ["127.0.0.1:1514"].',
+  ),
+  follow_files: list([], 'Log files to follow, through rotation and truncation, e.g. ["/var/log/mail.log"].'),
+  journal: flag(false, 'Follow the systemd journal.'),
+  journal_command: command(
+    ['journalctl'],
+    'Program that prints the journal; options for output, following and place are added.',
+  ),
   syslog_hosts: list([], 'Host names whose lines count; empty: all.', BARE),
-  check_daemon_ipop3d: flag(false, 'Lines of uw-imap ipop3d.', BARE),
-  check_daemon_vchkpw: flag(false, 'Lines of vpopmail vchkpw.', BARE),
-  check_daemon_hacked_qmailpop3d: flag(false, 'Lines of our pop3d and of the patched qmail-pop3d.', BARE),
+  max_lag: integer(
+    0,
+    0,
+    86_400,
+    'Seconds; lines with a dated stamp that is older are ignored (a FIFO that was blocked). 0: never.',
+    BARE,
+  ),
   check_imap: flag(false, 'IMAP logins of these daemons count as well.', BARE),
+  check_daemon_ipop3d: flag(false, 'Lines of uw-imap ipop3d and imapd.', BARE),
+  check_daemon_vchkpw: flag(false, 'Lines of vpopmail vchkpw, built with --enable-logging=y or v.', BARE),
+  check_daemon_hacked_qmailpop3d: flag(false, 'Lines of our pop3d and of the patched qmail-pop3d.', BARE),
+  check_daemon_dovecot: flag(false, 'Lines of Dovecot up to 2.4.', BARE),
+  check_daemon_courier: flag(false, 'Lines of Courier pop3d and imapd.', BARE),
+  check_daemon_cyrus: flag(false, 'Lines of Cyrus pop3d and imapd.', BARE),
+  check_daemon_qpopper: flag(false, 'Lines of qpopper.', BARE),
+  check_daemon_solid: flag(false, 'Lines of solid-pop3d built with log-extend.', BARE),
+  check_daemon_solid_two_lines: flag(
+    false,
+    'Lines of solid-pop3d without log-extend: two lines joined by PID, the weakest form.',
+    BARE,
+  ),
+  check_daemon_teapop: flag(false, 'Lines of teapop (facility local0).', BARE),
+  check_daemon_tpop3d: flag(false, 'Lines of tpop3d.', BARE),
+  check_daemon_gnu_pop3d: flag(false, 'Lines of gnu-pop3d.', BARE),
+  check_daemon_vm_pop3d: flag(false, 'Lines of vm-pop3d, one line a login.', BARE),
+  check_daemon_vm_pop3d_two_lines: flag(
+    false,
+    'Lines of older vm-pop3d: two lines joined by PID, the weakest form.',
+    BARE,
+  ),
+  check_daemon_perdition: flag(false, 'Lines of the perdition proxy.', BARE),
+  check_daemon_popa3d: flag(
+    false,
+    'Lines of popa3d (facility daemon): two lines joined by PID, the weakest form.',
+    BARE,
+  ),
   vchkpw_tag: text('vpopmail', 'Tag of vchkpw lines.', BARE),
+  daemon_tags: list([], 'Other tags, each as DIALECT=TAG, e.g. "dovecot=dovecot-pop"; they replace the usual ones.'),
+  metrics_listen: socketAddress('', 'Loopback address for Prometheus, e.g. "127.0.0.1:9633". Empty: none.'),
 })

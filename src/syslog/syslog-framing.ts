@@ -1,0 +1,87 @@
+import { LineSplitter, type SplitLines } from '../wire/line-splitter.ts'
+import { MAX_SYSLOG_LINE } from './syslog-line.ts'
+
+const SPACE = 0x20
+const MAX_COUNT_DIGITS = 7
+
+/** What one chunk completed. `broken`: the peer keeps to neither framing; nothing after this can be trusted. */
+export type Frames = SplitLines & { readonly broken: boolean }
+
+/**
+ * Syslog over TCP (RFC 6587): octet counting (`LENGTH SP MESSAGE`) or lines ended by LF, told apart once for a connection
+ * by its first octets. Holds at most one message; longer ones are dropped whole and counted.
+ */
+export class SyslogFraming {
+  #mode: 'unknown' | 'counted' | 'lines' | 'broken' = 'unknown'
+  #held: Buffer = Buffer.alloc(0)
+  #skip = 0
+  readonly #splitter = new LineSplitter(MAX_SYSLOG_LINE)
+
+  /** Takes the next octets; the chunk may be reused afterwards. */
+  push(chunk: Buffer): Frames {
+    switch (this.#mode) {
+      case 'unknown': {
+        const first = Buffer.concat([this.#held, chunk])
+        this.#mode = framingOf(first)
+        this.#held = this.#mode === 'unknown' ? first : Buffer.alloc(0)
+        return this.#mode === 'unknown' ? NOTHING : this.push(first)
+      }
+      case 'lines':
+        return { ...this.#splitter.push(chunk), broken: false }
+      case 'counted':
+        return this.#counted(chunk)
+      case 'broken':
+        return { ...NOTHING, broken: true }
+    }
+  }
+
+  #counted(chunk: Buffer): Frames {
+    const lines: string[] = []
+    let overlong = 0
+    let rest = this.#held.length === 0 ? chunk : Buffer.concat([this.#held, chunk])
+    for (;;) {
+      if (this.#skip > 0) {
+        const skipped = Math.min(this.#skip, rest.length)
+        this.#skip -= skipped
+        rest = rest.subarray(skipped)
+      }
+      const count = countOf(rest)
+      if (count === 'incomplete') break
+      if (count === 'broken') {
+        this.#mode = 'broken'
+        this.#held = Buffer.alloc(0)
+        return { lines, overlong, broken: true }
+      }
+      if (count.length > MAX_SYSLOG_LINE) {
+        overlong++
+        this.#skip = count.length
+        rest = rest.subarray(count.start)
+        continue
+      }
+      const end = count.start + count.length
+      if (rest.length < end) break
+      // Some senders count the LF at the end of their template.
+      const hasLineEnd = count.length > 0 && rest[end - 1] === 0x0a
+      lines.push(rest.toString('utf8', count.start, hasLineEnd ? end - 1 : end))
+      rest = rest.subarray(end)
+    }
+    this.#held = Buffer.from(rest)
+    return { lines, overlong, broken: false }
+  }
+}
+
+const NOTHING: Frames = { lines: [], overlong: 0, broken: false }
+
+/** A message begins with `<` or a stamp; only a count is digits and a space. */
+function framingOf(octets: Buffer): 'unknown' | 'counted' | 'lines' {
+  const start = octets.toString('latin1', 0, MAX_COUNT_DIGITS + 1)
+  if (/^[1-9]\d{0,6} /.test(start)) return 'counted'
+  return /^(?:[1-9]\d{0,6})?$/.test(start) ? 'unknown' : 'lines'
+}
+
+function countOf(octets: Buffer): { start: number; length: number } | 'incomplete' | 'broken' {
+  const space = octets.subarray(0, MAX_COUNT_DIGITS + 1).indexOf(SPACE)
+  const digits = octets.toString('latin1', 0, space < 0 ? Math.min(octets.length, MAX_COUNT_DIGITS + 1) : space)
+  if (space < 0) return /^(?:[1-9]\d{0,6})?$/.test(digits) ? 'incomplete' : 'broken'
+  return /^[1-9]\d{0,6}$/.test(digits) ? { start: space + 1, length: Number(digits) } : 'broken'
+}

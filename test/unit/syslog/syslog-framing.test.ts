@@ -1,0 +1,73 @@
+import { fc, test } from '@fast-check/vitest'
+import { describe, expect, it } from 'vitest'
+import { SyslogFraming } from '../../../src/syslog/syslog-framing.ts'
+
+function frames(chunks: readonly Buffer[]): { lines: string[]; overlong: number; broken: boolean } {
+  const framing = new SyslogFraming()
+  const all = { lines: [] as string[], overlong: 0, broken: false }
+  for (const chunk of chunks) {
+    const { lines, overlong, broken } = framing.push(chunk)
+    all.lines.push(...lines)
+    all.overlong += overlong
+    all.broken ||= broken
+    chunk.fill(0x31)
+  }
+  return all
+}
+const of = (...texts: string[]): Buffer[] => texts.map(text => Buffer.from(text))
+const octetByOctet = (octets: Buffer): Buffer[] => [...octets].map(octet => Buffer.from([octet]))
+
+describe('SyslogFraming (RFC 6587)', () => {
+  it('reads lines ended by LF, with and without priority', () => {
+    expect(frames(of('<22>a\n<22>b\nc'))).toEqual({ lines: ['<22>a', '<22>b'], overlong: 0, broken: false })
+    expect(frames(of('Mar  5 x\n')).lines).toEqual(['Mar  5 x'])
+    expect(frames(octetByOctet(Buffer.from('2026-03-05T10:11:12Z x\n'))).lines).toEqual(['2026-03-05T10:11:12Z x'])
+  })
+
+  it('reads counted messages; an LF inside is part of the message', () => {
+    expect(frames(of('5 <22>a7 <22>\nbc'))).toEqual({ lines: ['<22>a', '<22>\nbc'], overlong: 0, broken: false })
+    expect(frames(of('6 <22>a\n5 <22>b')).lines).toEqual(['<22>a', '<22>b'])
+  })
+
+  it('drops messages that are too long, whole', () => {
+    const long = 'x'.repeat(9000)
+    expect(frames(of(`9000 ${long}5 <22>a`))).toEqual({ lines: ['<22>a'], overlong: 1, broken: false })
+    expect(frames(octetByOctet(Buffer.from(`9000 ${long}5 <22>a`)))).toEqual({
+      lines: ['<22>a'],
+      overlong: 1,
+      broken: false,
+    })
+    expect(frames(of(`<22>${long}\n<22>a\n`))).toEqual({ lines: ['<22>a'], overlong: 1, broken: false })
+  })
+
+  it('gives up where a count is none', () => {
+    expect(frames(of('5 <22>aoops 5 <22>b'))).toEqual({ lines: ['<22>a'], overlong: 0, broken: true })
+    expect(frames(of('5 <22>a0 5 <22>b')).broken).toBe(true)
+    expect(frames(of('5 <22>a123456789 ')).broken).toBe(true)
+  })
+
+  const message = fc
+    .string({ unit: 'binary', minLength: 1 })
+    .filter(text => !text.endsWith('\n') && text.isWellFormed())
+  test.prop([fc.array(message), fc.array(fc.nat({ max: 40 }))])(
+    'a counted stream is the same in any pieces',
+    (messages, cuts) => {
+      const stream = Buffer.concat(
+        messages.map(text => Buffer.concat([Buffer.from(`${Buffer.byteLength(text)} `), Buffer.from(text)])),
+      )
+      const pieces: Buffer[] = []
+      let start = 0
+      for (const cut of cuts) {
+        pieces.push(Buffer.from(stream.subarray(start, start + cut)))
+        start += cut
+      }
+      pieces.push(Buffer.from(stream.subarray(start)))
+      expect(frames(octetByOctet(stream)).lines).toEqual(messages)
+      expect(frames(pieces).lines).toEqual(messages)
+    },
+  )
+
+  test.prop([fc.uint8Array({ maxLength: 300 })])('no octets make it throw', octets => {
+    expect(Array.isArray(frames(octetByOctet(Buffer.from(octets))).lines)).toBe(true)
+  })
+})
