@@ -1,0 +1,132 @@
+import { accessSync, constants, statSync } from 'node:fs'
+import type { Clock } from '../daemon/clock.ts'
+import { cleanTmp } from './clean-tmp.ts'
+import type { LineEncoder } from './line-endings.ts'
+import { Maildrop, type SizeRules } from './maildrop.ts'
+import { MaildropMissing, MaildropUnreadable } from './maildrop-errors.ts'
+import { scanMaildir } from './scan-maildir.ts'
+
+/** Messages remembered over all maildrops of the process; a few hundred octets each. */
+const MAX_MESSAGES = 200_000
+
+/** Nanoseconds for which a directory must have been quiet: its time stamp is too coarse to tell two quick changes. */
+const QUIET_TIME = 2_000_000_000n
+
+/** Milliseconds between two cleanings of tmp/: what is swept away is 36 hours old. */
+const CLEAN_TMP_EVERY = 3_600_000
+
+interface Entry {
+  readonly maildrop: Maildrop
+  /** State of the two directories that the scan saw; undefined if it may not be used again. */
+  readonly key: string | undefined
+  /** The scan before, for the sizes it knew, until this one knows its own. */
+  former: Maildrop | undefined
+}
+
+/**
+ * Opens maildrops, and remembers what it found for as long as the inodes and the times of new/ and cur/ stay the same:
+ * whatever is delivered, moved or removed changes them.
+ */
+export class MaildropCache {
+  readonly #entries = new Map<string, Entry>()
+  readonly #scans = new Map<string, Promise<Maildrop>>()
+  readonly #tmpCleanedAt = new Map<string, number>()
+  readonly #rules: SizeRules
+  readonly #encoder: LineEncoder
+  readonly #clock: Clock
+  #messages = 0
+
+  constructor(rules: SizeRules, encoder: LineEncoder, clock: Clock) {
+    this.#rules = rules
+    this.#encoder = encoder
+    this.#clock = clock
+  }
+
+  /**
+   * The maildrop as it is now. `path` names a Maildir, absolute or from the current directory.
+   * @throws MaildropMissing, MaildropUnreadable
+   */
+  async open(path: string): Promise<Maildrop> {
+    try {
+      accessSync(path, constants.X_OK)
+      if (!statSync(path).isDirectory()) throw new Error(`${path} is not a directory`)
+    } catch (error) {
+      throw new MaildropMissing(path, error)
+    }
+    this.#cleanTmp(path)
+    const { key, changes } = directoriesOf(path)
+    const entry = this.#entries.get(path)
+    if (entry?.key === key) {
+      this.#remember(path, entry)
+      return entry.maildrop
+    }
+    // Sessions that begin during a scan share it, if the directories are as they were when it began.
+    const scanId = `${key} ${path}`
+    const running = this.#scans.get(scanId)
+    if (running !== undefined) return running
+    const scan = this.#scan(path, key, changes).finally(() => this.#scans.delete(scanId))
+    this.#scans.set(scanId, scan)
+    return scan
+  }
+
+  /** Fulfilled when the sizes of the maildrop are known. */
+  async learnSizes(maildrop: Maildrop): Promise<void> {
+    const entry = this.#entries.get(maildrop.path)
+    await maildrop.learnSizes(this.#encoder, entry?.maildrop === maildrop ? entry.former : entry?.maildrop)
+    if (entry?.maildrop === maildrop) entry.former = undefined
+  }
+
+  async #scan(path: string, key: string, changes: readonly bigint[]): Promise<Maildrop> {
+    const now = this.#clock()
+    try {
+      const { messages, incomplete } = await scanMaildir(path, Math.floor(now / 1000))
+      const maildrop = new Maildrop(path, messages, this.#rules)
+      const isQuiet = changes.every(change => BigInt(now) * 1_000_000n - change > QUIET_TIME)
+      const before = this.#entries.get(path)
+      const former = before?.maildrop.sizesKnown ? before.maildrop : before?.former
+      this.#remember(path, { maildrop, key: isQuiet && !incomplete ? key : undefined, former })
+      return maildrop
+    } catch (error) {
+      throw new MaildropUnreadable(path, error)
+    }
+  }
+
+  /** Puts the entry last in the row of those that are forgotten first. */
+  #remember(path: string, entry: Entry): void {
+    this.#forget(path)
+    this.#entries.set(path, entry)
+    this.#messages += entry.maildrop.count
+    for (const oldest of this.#entries.keys()) {
+      if (this.#messages <= MAX_MESSAGES || oldest === path) break
+      this.#forget(oldest)
+    }
+  }
+
+  #forget(path: string): void {
+    this.#messages -= this.#entries.get(path)?.maildrop.count ?? 0
+    this.#entries.delete(path)
+  }
+
+  #cleanTmp(path: string): void {
+    const now = this.#clock()
+    if (now - (this.#tmpCleanedAt.get(path) ?? Number.NEGATIVE_INFINITY) < CLEAN_TMP_EVERY) return
+    // What is forgotten here is only cleaned once more than needed.
+    if (this.#tmpCleanedAt.size >= 10_000) this.#tmpCleanedAt.clear()
+    this.#tmpCleanedAt.set(path, now)
+    cleanTmp(path, Math.floor(now / 1000))
+  }
+}
+
+/**
+ * Inode and times of new/ and cur/: the same as long as no file came, went or changed its name. `changes` are the times
+ * of the last ones, in nanoseconds.
+ */
+function directoriesOf(path: string): { readonly key: string; readonly changes: readonly bigint[] } {
+  try {
+    const folders = ['new', 'cur'].map(folder => statSync(`${path}/${folder}`, { bigint: true }))
+    const key = folders.map(({ dev, ino, mtimeNs, ctimeNs }) => `${dev}.${ino}.${mtimeNs}.${ctimeNs}`).join(' ')
+    return { key, changes: folders.map(({ mtimeNs }) => mtimeNs) }
+  } catch (error) {
+    throw new MaildropUnreadable(path, error)
+  }
+}

@@ -1,0 +1,133 @@
+import { read, readSync } from 'node:fs'
+import type { Writable } from 'node:stream'
+import { CRLF, ok, TERMINATION } from '../pop3/reply.ts'
+import { BufferPool } from './buffer-pool.ts'
+import { LF, type LineEncoder, lineEndAfter, MAX_EXPANSION } from './line-endings.ts'
+import { TopLimit } from './top-limit.ts'
+
+/** Octets of a file that are read, encoded and written at a time. */
+export const CHUNK = 131_072
+
+/** A file up to this length is read at once; a longer one is streamed, so that a slow client costs two buffers. */
+export const SMALL_MESSAGE = 65_536
+
+export interface TransferRules {
+  /** qmail's CR before CRLF. */
+  readonly keepCr: boolean
+  /** One more empty line before the termination, as qmail-pop3d.8 documents. */
+  readonly extraBlank: boolean
+}
+
+const inputs = new BufferPool(CHUNK, 16)
+const outputs = new BufferPool(CHUNK * MAX_EXPANSION, 32)
+const scratch = Buffer.allocUnsafeSlow(CHUNK)
+
+/** A message file on its way: what remembers, between two chunks, where in a line and in the message we are. */
+class Transfer {
+  readonly #rules: TransferRules
+  readonly #encoder: LineEncoder
+  readonly #limit: TopLimit | undefined
+  #previous = LF
+  #cutShort = false
+
+  constructor(encoder: LineEncoder, rules: TransferRules, bodyLines: number | undefined) {
+    this.#encoder = encoder
+    this.#rules = rules
+    this.#limit = bodyLines === undefined ? undefined : new TopLimit(bodyLines, !rules.keepCr)
+  }
+
+  /** TOP has all it asked for: the rest of the file is not needed. */
+  get cutShort(): boolean {
+    return this.#cutShort
+  }
+
+  /** The octets to send for this chunk; valid until the next call on any transfer. */
+  encode(chunk: Uint8Array): Uint8Array {
+    const wanted = this.#limit === undefined ? chunk.length : this.#limit.take(chunk)
+    this.#cutShort = wanted < chunk.length
+    const part = this.#cutShort ? chunk.subarray(0, wanted) : chunk
+    const encoded = this.#encoder.encode(part, this.#previous, this.#rules.keepCr)
+    this.#previous = part[wanted - 1] ?? this.#previous
+    return encoded
+  }
+
+  /** What follows the last chunk: the end of an unfinished line, the extra line, the termination (RFC 1939 §3). */
+  end(): string {
+    return lineEndAfter(this.#previous, this.#rules.keepCr) + (this.#rules.extraBlank ? CRLF : '') + TERMINATION
+  }
+}
+
+/** The whole reply to RETR or TOP for a small file. @throws the system's error if the file cannot be read. */
+export function readMessage(
+  fd: number,
+  encoder: LineEncoder,
+  rules: TransferRules,
+  bodyLines: number | undefined,
+): Buffer {
+  const transfer = new Transfer(encoder, rules, bodyLines)
+  const parts: Buffer[] = [Buffer.from(ok(), 'latin1')]
+  for (;;) {
+    const got = readSync(fd, scratch, 0, scratch.length, null)
+    if (got > 0) parts.push(Buffer.from(transfer.encode(scratch.subarray(0, got))))
+    // A regular file gives less than asked for only at its end.
+    if (got < scratch.length || transfer.cutShort) break
+  }
+  parts.push(Buffer.from(transfer.end(), 'latin1'))
+  return Buffer.concat(parts)
+}
+
+/**
+ * Streams the reply to RETR or TOP: while one chunk is written the next is read, and no more than that is held, however
+ * long the message and however slow the client. The result says how many octets went out; undefined if the client is gone.
+ * @throws the system's error if the file cannot be read: the reply is then unfinished, and the connection must be dropped.
+ */
+export async function streamMessage(
+  fd: number,
+  output: Writable,
+  encoder: LineEncoder,
+  rules: TransferRules,
+  bodyLines: number | undefined,
+): Promise<number | undefined> {
+  const transfer = new Transfer(encoder, rules, bodyLines)
+  const input = inputs.take()
+  let filling = outputs.take()
+  let emptying = outputs.take()
+  let octets = 0
+  let written: Promise<boolean> = Promise.resolve(true)
+  try {
+    output.write(ok(), 'latin1')
+    for (;;) {
+      const got = await readChunk(fd, input)
+      if (got === 0) break
+      const encoded = transfer.encode(input.subarray(0, got))
+      filling.set(encoded)
+      if (!(await written)) return undefined
+      written = writeChunk(output, filling.subarray(0, encoded.length))
+      octets += encoded.length
+      const next = emptying
+      emptying = filling
+      filling = next
+      if (transfer.cutShort) break
+    }
+    if (!(await written)) return undefined
+    output.write(transfer.end(), 'latin1')
+    return octets
+  } finally {
+    // Only what no write still reads from may serve another transfer.
+    await written
+    inputs.give(input)
+    outputs.give(filling)
+    outputs.give(emptying)
+  }
+}
+
+const readChunk = (fd: number, buffer: Buffer): Promise<number> =>
+  new Promise((resolve, reject) => {
+    read(fd, buffer, 0, buffer.length, null, (error, got) => (error === null ? resolve(got) : reject(error)))
+  })
+
+/** Fulfilled when the chunk may be overwritten: true if it went out, false if the connection is closed. */
+const writeChunk = (output: Writable, chunk: Buffer): Promise<boolean> =>
+  new Promise(resolve => {
+    output.write(chunk, error => resolve(error === null || error === undefined))
+  })

@@ -1,0 +1,86 @@
+import { type Clock, systemClock } from '../daemon/clock.ts'
+import type { Log } from '../daemon/log.ts'
+import { CRLF, err } from '../pop3/reply.ts'
+import { createEncoder } from './create-encoder.ts'
+import type { LineEncoder } from './line-endings.ts'
+import type { Maildrop } from './maildrop.ts'
+import { MaildropCache } from './maildrop-cache.ts'
+import { MaildropInUse, MaildropMissing, MaildropUnreadable } from './maildrop-errors.ts'
+import { lockMaildrop } from './maildrop-lock.ts'
+import { CHUNK } from './send-message.ts'
+import { type Connection, Session, type SessionEnd } from './session.ts'
+
+/** The settings of pop3d as its sessions need them. */
+export interface ServiceOptions {
+  readonly compat: 'none' | 'qmail'
+  readonly sizes: 'wire' | 'file'
+  readonly extraBlank: boolean
+  readonly lock: 'none' | 'exclusive'
+  /** Milliseconds. */
+  readonly idleTime: number
+  readonly capabilities: readonly string[]
+}
+
+/** Serves maildrops of one owner: what all sessions of a process share. */
+export class MaildropService {
+  readonly #options: ServiceOptions
+  readonly #encoder: LineEncoder
+  readonly #cache: MaildropCache
+
+  constructor(options: ServiceOptions, clock: Clock = systemClock) {
+    this.#options = options
+    this.#encoder = createEncoder(CHUNK)
+    this.#cache = new MaildropCache({ sizes: options.sizes, keepCr: options.compat === 'qmail' }, this.#encoder, clock)
+  }
+
+  /**
+   * Serves one session: the reply to the login, TRANSACTION, UPDATE. `readAhead` is what the client has sent already.
+   * Fulfilled when it is over; a maildrop that cannot be opened is told to the client and logged.
+   */
+  async serve(connection: Connection, maildir: string, readAhead: Uint8Array, log: Log): Promise<void> {
+    const opened = await this.#open(maildir, log)
+    if ('refusal' in opened) {
+      connection.output.end(opened.refusal, 'latin1', () => connection.destroy())
+      connection.output.on('error', () => connection.destroy())
+      return
+    }
+    const { maildrop, unlock } = opened
+    const { compat, extraBlank, idleTime, capabilities } = this.#options
+    const rules = { compat, capabilities, idleTime, extraBlank, keepCr: compat === 'qmail' }
+    const session = new Session(connection, maildrop, { cache: this.#cache, encoder: this.#encoder, rules, log })
+    log.debug('session', { maildrop: maildir, messages: maildrop.count })
+    session.start(readAhead)
+    const end: SessionEnd = await session.ended
+    unlock()
+    log.info('session-end', { reason: end.reason, retrieved: end.retrieved, deleted: end.deleted })
+  }
+
+  async #open(maildir: string, log: Log): Promise<{ maildrop: Maildrop; unlock: () => void } | { refusal: string }> {
+    let unlock = () => {}
+    try {
+      const maildrop = await this.#cache.open(maildir)
+      if (this.#options.lock === 'none') return { maildrop, unlock }
+      unlock = lockMaildrop(maildir)
+      // What the session before us did at its QUIT is seen only by a look taken under the lock.
+      return { maildrop: await this.#cache.open(maildir), unlock }
+    } catch (error) {
+      unlock()
+      const refusal = refusalOf(error)
+      const fields = { maildrop: maildir, error: error instanceof Error ? error : new Error(String(error)) }
+      if (error instanceof MaildropInUse) log.info('maildrop-in-use', { maildrop: maildir })
+      else log.error('maildrop-refused', fields)
+      return { refusal }
+    }
+  }
+}
+
+/** What the client is told, in the words of qmail-pop3d where it has them (spec/pop3d.md §1). */
+function refusalOf(error: unknown): string {
+  if (error instanceof MaildropMissing) return NO_MAILDROP
+  if (error instanceof MaildropUnreadable) return err('unable to scan $HOME/Maildir')
+  if (error instanceof MaildropInUse) return err('[IN-USE] maildrop is in use')
+  return err('[SYS/TEMP] maildrop cannot be opened')
+}
+
+/** The reply where there is no maildrop, or none was named. */
+export const NO_MAILDROP = `-ERR this user has no $HOME/Maildir${CRLF}`

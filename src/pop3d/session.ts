@@ -1,0 +1,277 @@
+import { closeSync } from 'node:fs'
+import type { Readable, Writable } from 'node:stream'
+import type { Log } from '../daemon/log.ts'
+import { type Line, LineReader } from '../pop3/line-reader.ts'
+import { err, ok } from '../pop3/reply.ts'
+import {
+  formatListing,
+  needsSizes,
+  runTransaction,
+  startTransaction,
+  type TransactionEffect,
+  type TransactionState,
+} from '../pop3/transaction.ts'
+import { filePath } from './file-path.ts'
+import type { LineEncoder } from './line-endings.ts'
+import type { Maildrop } from './maildrop.ts'
+import type { MaildropCache } from './maildrop-cache.ts'
+import { openMessage } from './open-message.ts'
+import { readMessage, SMALL_MESSAGE, streamMessage, type TransferRules } from './send-message.ts'
+import { updateMaildrop } from './update-maildrop.ts'
+
+/** The client's connection: one socket, or the two descriptors of the UCSPI form. */
+export interface Connection {
+  readonly input: Readable
+  readonly output: Writable
+  /** Calls back once nothing has been read or written for so long. */
+  onIdle(milliseconds: number, idle: () => void): void
+  /** Closes at once; nothing more is sent. */
+  destroy(): void
+}
+
+/** How sessions are held; one for all sessions of a process. */
+export interface SessionRules extends TransferRules {
+  readonly compat: 'none' | 'qmail'
+  /** Lines of the CAPA response. */
+  readonly capabilities: readonly string[]
+  /** Milliseconds without a command, or without the client reading, after which the connection is closed. */
+  readonly idleTime: number
+}
+
+/** How a session ended, for the log. */
+export interface SessionEnd {
+  readonly reason: 'quit' | 'eof' | 'idle' | 'dropped' | 'failed' | 'lines'
+  readonly retrieved: number
+  readonly deleted: number
+}
+
+/** Octets not yet read by the client beyond which no further command is run. */
+const HIGH_WATER = 65_536
+
+/**
+ * One session in TRANSACTION and UPDATE state over an open maildrop. Replies to pipelined commands go out together.
+ * Whatever ends the session but QUIT leaves the maildrop as it was (RFC 1939 §6).
+ */
+export class Session {
+  readonly #connection: Connection
+  readonly #maildrop: Maildrop
+  readonly #cache: MaildropCache
+  readonly #encoder: LineEncoder
+  readonly #rules: SessionRules
+  readonly #log: Log
+  readonly #reader = new LineReader()
+  readonly #state: TransactionState
+  readonly #ended = Promise.withResolvers<SessionEnd>()
+  #replies = ''
+  #running = false
+  #inputEnded = false
+  #over = false
+  #retrieved = 0
+
+  constructor(
+    connection: Connection,
+    maildrop: Maildrop,
+    { cache, encoder, rules, log }: { cache: MaildropCache; encoder: LineEncoder; rules: SessionRules; log: Log },
+  ) {
+    this.#connection = connection
+    this.#maildrop = maildrop
+    this.#cache = cache
+    this.#encoder = encoder
+    this.#rules = rules
+    this.#log = log
+    this.#state = startTransaction(maildrop, rules)
+  }
+
+  /** Fulfilled when the session is over. Its connection is then closing by itself. */
+  get ended(): Promise<SessionEnd> {
+    return this.#ended.promise
+  }
+
+  /** Sends the `+OK ` that answers the login, and serves. `readAhead` is what the client has sent already. */
+  start(readAhead: Uint8Array): void {
+    const { input, output } = this.#connection
+    this.#connection.onIdle(this.#rules.idleTime, () => this.#finish('idle'))
+    input.on('data', (chunk: Buffer) => this.#receive(chunk))
+    input.on('end', () => {
+      this.#inputEnded = true
+      this.#run()
+    })
+    // A reset connection ends like any other without QUIT. An input of its own closes after its end, which is none yet.
+    input.on('error', () => this.#finish('dropped'))
+    output.on('error', () => this.#finish('dropped'))
+    output.on('close', () => this.#finish('dropped'))
+    this.#replies = ok()
+    if (readAhead.length > 0) this.#reader.push(readAhead)
+    this.#run()
+  }
+
+  #receive(chunk: Buffer): void {
+    if (this.#over) return
+    this.#reader.push(chunk)
+    // While a command runs, one chunk waits in the reader and the rest in the kernel.
+    if (this.#running) this.#connection.input.pause()
+    else this.#run()
+  }
+
+  /** Runs the lines that are there. A command that takes its time comes back here when it is done. */
+  #run(): void {
+    while (!this.#running && !this.#over) {
+      const line = this.#reader.next()
+      if (line === undefined) break
+      const working = this.#execute(line)
+      if (working === undefined) continue
+      this.#running = true
+      working.then(
+        () => this.#resume(),
+        (error: unknown) => {
+          this.#log.error('session-failed', { error: error instanceof Error ? error : new Error(String(error)) })
+          this.#finish('failed')
+        },
+      )
+    }
+    if (this.#over) return
+    this.#flush()
+    if (this.#inputEnded && !this.#running) this.#finish('eof')
+  }
+
+  #resume(): void {
+    this.#running = false
+    if (this.#connection.input.isPaused()) this.#connection.input.resume()
+    this.#run()
+  }
+
+  #execute(line: Line): Promise<void> | undefined {
+    if (needsSizes(line) && !this.#maildrop.sizesKnown) {
+      this.#flush()
+      return this.#cache.learnSizes(this.#maildrop).then(() => this.#perform(runTransaction(this.#state, line)))
+    }
+    return this.#perform(runTransaction(this.#state, line))
+  }
+
+  #perform(effects: readonly TransactionEffect[]): Promise<void> | undefined {
+    let working: Promise<void> | undefined
+    for (const effect of effects) working = this.#performOne(effect)
+    return working ?? this.#drained()
+  }
+
+  #performOne(effect: TransactionEffect): Promise<void> | undefined {
+    switch (effect.type) {
+      case 'reply':
+        this.#replies += effect.text
+        return undefined
+      case 'listing':
+        this.#send(
+          this.#state.deleted.size === 0
+            ? this.#maildrop.readyListing(effect.of)
+            : Buffer.from(formatListing(this.#maildrop, effect.of, this.#state.deleted), 'latin1'),
+        )
+        return undefined
+      case 'message':
+        return this.#sendMessage(effect.number, effect.bodyLines)
+      case 'enterUpdate':
+        return this.#update()
+      case 'close':
+        this.#finish('lines')
+        return undefined
+    }
+  }
+
+  #sendMessage(number: number, bodyLines: number | undefined): Promise<void> | undefined {
+    const { folder, name } = this.#maildrop.message(number)
+    const message = openMessage(filePath(this.#maildrop.path, folder, name))
+    if (message === undefined) {
+      this.#replies += err('unable to open that message')
+      return undefined
+    }
+    this.#retrieved += 1
+    if (message.octets > SMALL_MESSAGE) return this.#streamMessage(message.fd, bodyLines)
+    try {
+      this.#send(readMessage(message.fd, this.#encoder, this.#rules, bodyLines))
+    } catch (error) {
+      // The client must not take a part for the whole: no termination, no further reply (spec/pop3d.md §4).
+      this.#unreadable(number, error)
+    } finally {
+      closeSync(message.fd)
+    }
+    return undefined
+  }
+
+  async #streamMessage(fd: number, bodyLines: number | undefined): Promise<void> {
+    this.#flush()
+    try {
+      await streamMessage(fd, this.#connection.output, this.#encoder, this.#rules, bodyLines)
+    } finally {
+      closeSync(fd)
+    }
+  }
+
+  #unreadable(number: number, error: unknown): void {
+    this.#log.error('message-unreadable', {
+      maildrop: this.#maildrop.path,
+      number,
+      error: error instanceof Error ? error : new Error(String(error)),
+    })
+    this.#finish('failed')
+  }
+
+  async #update(): Promise<void> {
+    this.#flush()
+    const { compat } = this.#rules
+    const failures = await updateMaildrop(this.#maildrop, this.#state.deleted, compat)
+    for (const { number, cause } of failures) {
+      this.#log.error('unlink-failed', {
+        maildrop: this.#maildrop.path,
+        number,
+        error: cause instanceof Error ? cause : new Error(String(cause)),
+      })
+    }
+    const failed = err('unable to unlink all deleted messages')
+    // RFC 1939 §6: one reply. qmail gives one for each failure, and then `+OK ` all the same.
+    if (compat === 'qmail') this.#replies += failed.repeat(failures.length) + ok()
+    else this.#replies += failures.length > 0 ? failed : ok()
+    this.#finish('quit', failures.length)
+  }
+
+  #send(octets: Buffer): void {
+    if (this.#replies === '') {
+      this.#connection.output.write(octets)
+      return
+    }
+    this.#connection.output.cork()
+    this.#flush()
+    this.#connection.output.write(octets)
+    this.#connection.output.uncork()
+  }
+
+  #flush(): void {
+    if (this.#replies === '') return
+    this.#connection.output.write(this.#replies, 'latin1')
+    this.#replies = ''
+  }
+
+  /** A client that asks and does not read is asked for patience, not served from memory. */
+  #drained(): Promise<void> | undefined {
+    const { output } = this.#connection
+    if (this.#replies.length > HIGH_WATER) this.#flush()
+    if (output.writableLength <= HIGH_WATER) return undefined
+    return new Promise(resolve => output.once('drain', resolve))
+  }
+
+  #finish(reason: SessionEnd['reason'], failed = 0): void {
+    if (this.#over) return
+    this.#over = true
+    if (reason === 'idle' || reason === 'failed' || reason === 'dropped') {
+      this.#connection.destroy()
+    } else {
+      this.#flush()
+      // Closing with input unread would reset the connection and could take the last reply with it.
+      this.#connection.input.resume()
+      this.#connection.output.end(() => this.#connection.destroy())
+    }
+    this.#ended.resolve({
+      reason,
+      retrieved: this.#retrieved,
+      deleted: reason === 'quit' ? this.#state.deleted.size - failed : 0,
+    })
+  }
+}

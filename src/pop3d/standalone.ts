@@ -1,0 +1,89 @@
+import * as v from 'valibot'
+import { EXIT, UsageFault } from '../daemon/exit-status.ts'
+import { createLog } from '../daemon/log.ts'
+import { POP3D } from '../daemon/settings/pop3d.ts'
+import { POPUP } from '../daemon/settings/popup.ts'
+import type { Row } from '../daemon/settings/rows.ts'
+import { environmentNameOf, type Section } from '../daemon/settings/section.ts'
+import { capabilityLines } from '../pop3/capabilities.ts'
+import type { Environment } from '../ucspi/environment.ts'
+import { announceLogin } from './announce-login.ts'
+import { descriptorConnection, standardInput, standardOutput } from './descriptor-connection.ts'
+import { MaildropService, NO_MAILDROP, type ServiceOptions } from './serve-maildrop.ts'
+
+/**
+ * `pop3d MAILDIR` as the program that a checker starts: one session on descriptors 0 and 1, as the user the checker made us
+ * (spec/pop3d.md §1). The exit status is 0 but for uid 0, as with qmail-pop3d.
+ * @throws UsageFault for a setting in the environment that has no meaning.
+ */
+export async function serveStandalone(maildir: string | undefined, environment: Environment): Promise<number> {
+  if (process.getuid?.() === 0) {
+    // popup takes status 1 for a failed login, so that nobody is served by a checker that forgot to become the user.
+    process.stderr.write('qmail-pop3d invoked as uid 0, terminating\n')
+    return EXIT.no
+  }
+  const options = optionsFrom(environment)
+  const connection = descriptorConnection(standardInput(), standardOutput())
+  // The password was right: that is what the relay gate asks, mail or no mail.
+  announceLogin(environment)
+  if (maildir === undefined || !entered(maildir)) {
+    connection.output.end(NO_MAILDROP, () => connection.destroy())
+    return EXIT.done
+  }
+  const log = createLog('pop3d', { level: 'warn' }).with({ pid: process.pid })
+  await new MaildropService(options).serve(connection, '.', new Uint8Array(0), log)
+  return EXIT.done
+}
+
+function entered(maildir: string): boolean {
+  try {
+    process.chdir(maildir)
+    return true
+  } catch {
+    return false // the client is told; the name comes from the site's own run script
+  }
+}
+
+/** COMPAT, SIZES, EXTRA_BLANK, LOCK and POP3D_IDLE_TIME, with the defaults of the settings file. */
+export function optionsFrom(environment: Environment): ServiceOptions {
+  const faults: string[] = []
+  const read = <Output>(
+    section: Section,
+    name: string,
+    row: Row<Output>,
+    fallback = row.default,
+  ): Output | undefined => {
+    const variable = environmentNameOf(section, name)
+    const text = environment[variable]
+    const result = v.safeParse(row.schema, typeof text === 'string' ? row.fromText(text) : fallback)
+    if (result.success) return result.output
+    faults.push(`environment ${variable}: ${result.issues[0].message}`)
+    return undefined
+  }
+  const { rows } = POP3D
+  const compat = read(POPUP, 'compat', POPUP.rows.compat)
+  // All of qmail's ways come together, its file sizes too, unless SIZES says otherwise.
+  const sizes = read(POP3D, 'sizes', rows.sizes, compat === 'qmail' ? 'file' : rows.sizes.default)
+  const extraBlank = read(POP3D, 'extra_blank', rows.extra_blank)
+  const lock = read(POP3D, 'lock', rows.lock)
+  const idleSeconds = read(POP3D, 'idle_time', rows.idle_time)
+  if (
+    compat === undefined ||
+    sizes === undefined ||
+    extraBlank === undefined ||
+    lock === undefined ||
+    idleSeconds === undefined
+  ) {
+    throw new UsageFault(faults)
+  }
+  const capabilities = capabilityLines('TRANSACTION', {
+    user: true,
+    // What a foreign popup offered before login is not known here.
+    sasl: [],
+    stls: false,
+    loginDelay: 0,
+    expire: 'NEVER',
+    implementation: 'auth-relay',
+  })
+  return { compat, sizes, extraBlank, lock, idleTime: idleSeconds * 1000, capabilities }
+}

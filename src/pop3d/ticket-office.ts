@@ -1,0 +1,37 @@
+import { createHmac, timingSafeEqual } from 'node:crypto'
+import { parseSessionTicket, type SessionTicket } from '../wire/session-ticket.ts'
+
+/** Tickets remembered before those that are void anyway are forgotten. */
+const SWEEP_AT = 1024
+
+/** Why a ticket was not taken. */
+export type TicketRefusal = 'malformed' | 'forged' | 'expired' | 'repeated'
+
+/** Checks the tickets that the login process brings: each is the keeper's word that one session may open one maildrop, once. */
+export class TicketOffice {
+  readonly #key: Buffer
+  readonly #used = new Map<string, number>()
+
+  constructor(hexKey: string) {
+    this.#key = Buffer.from(hexKey, 'hex')
+  }
+
+  /** The ticket, if the keeper made it, it has not expired at `now` (Unix seconds) and was not shown before. */
+  check(line: string, now: number): SessionTicket | TicketRefusal {
+    const presented = parseSessionTicket(line)
+    if (presented === undefined) return 'malformed'
+    const { ticket, signedText, mac } = presented
+    const expected = createHmac('sha256', this.#key).update(signedText).digest()
+    const given = Buffer.from(mac, 'hex')
+    if (given.length !== expected.length || !timingSafeEqual(given, expected)) return 'forged'
+    if (ticket.expires <= now) return 'expired'
+    if (this.#used.has(ticket.id)) return 'repeated'
+    if (this.#used.size >= SWEEP_AT) this.#sweep(now)
+    this.#used.set(ticket.id, ticket.expires)
+    return ticket
+  }
+
+  #sweep(now: number): void {
+    for (const [id, expires] of this.#used) if (expires <= now) this.#used.delete(id)
+  }
+}

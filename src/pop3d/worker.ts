@@ -1,0 +1,158 @@
+import { createServer, type Socket } from 'node:net'
+import { systemClock } from '../daemon/clock.ts'
+import { TemporaryFault, UsageFault } from '../daemon/exit-status.ts'
+import type { RunningDaemon } from '../daemon/lifecycle.ts'
+import { openListener } from '../daemon/listener.ts'
+import { createLog, type Log } from '../daemon/log.ts'
+import { dropPrivileges } from '../daemon/privileges.ts'
+import { type ControlChannel, channelToParent, FIRST_LISTENING_DESCRIPTOR } from '../daemon/worker-process.ts'
+import { LineReader } from '../pop3/line-reader.ts'
+import { err } from '../pop3/reply.ts'
+import { type Pop3dWorkerStart, parseToPop3dWorker } from '../wire/pop3d-worker.ts'
+import { MAX_SESSION_TICKET_LINE, type SessionTicket } from '../wire/session-ticket.ts'
+import { MaildropService } from './serve-maildrop.ts'
+import { connectionOver } from './socket-connection.ts'
+import { TicketOffice } from './ticket-office.ts'
+
+/** Milliseconds that the login process has to show its ticket after it connected. */
+const TICKET_TIME = 10_000
+
+/** Milliseconds that the keeper has to send its first message. */
+const START_TIME = 10_000
+
+/**
+ * Runs as a worker of popup's keeper: many sessions of one owner in one process (src/wire/pop3d-worker.ts). It ends by
+ * itself when the keeper lets it retire, and after its last session when the keeper is gone or told it to stop.
+ */
+export async function startWorker(): Promise<RunningDaemon> {
+  const channel = channelToParent()
+  const start = await firstMessage(channel)
+  if (process.getuid?.() === 0) dropPrivileges({ uid: start.uid, gid: start.gid })
+  if (process.getuid?.() === 0 || process.geteuid?.() === 0) throw new UsageFault('pop3d serves no mail as uid 0')
+  const log = createLog('pop3d', { level: start.logLevel })
+  const worker = new Worker(start, channel, log)
+  return worker.open()
+}
+
+class Worker {
+  readonly #channel: ControlChannel
+  readonly #log: Log
+  readonly #office: TicketOffice
+  readonly #service: MaildropService
+  readonly #compat: 'none' | 'qmail'
+  readonly #workerIdle: number
+  readonly #server = createServer({ allowHalfOpen: true }, socket => this.#accept(socket))
+  readonly #stopped = Promise.withResolvers<void>()
+  #connections = 0
+  #stopping = false
+  #idleTimer: NodeJS.Timeout | undefined
+
+  constructor(start: Pop3dWorkerStart, channel: ControlChannel, log: Log) {
+    this.#channel = channel
+    this.#log = log
+    this.#office = new TicketOffice(start.key)
+    this.#compat = start.compat
+    this.#workerIdle = start.workerIdle * 1000
+    const { compat, sizes, extraBlank, lock, idleTime, capabilities } = start
+    this.#service = new MaildropService({
+      compat,
+      sizes,
+      extraBlank,
+      lock,
+      idleTime: idleTime * 1000,
+      capabilities,
+    })
+  }
+
+  async open(): Promise<RunningDaemon> {
+    await openListener(this.#server, { type: 'descriptor', fd: FIRST_LISTENING_DESCRIPTOR }, 'the worker’s socket')
+    this.#channel.onMessage(message => {
+      if (parseToPop3dWorker(message)?.type === 'retire') this.#stop('retired')
+    })
+    this.#channel.onClose(() => this.#stop('keeper gone'))
+    this.#channel.send({ type: 'ready' })
+    this.#armIdleTimer()
+    void this.#stopped.promise.then(() => process.kill(process.pid, 'SIGTERM'))
+    return {
+      ready: `uid=${process.getuid?.()} pid=${process.pid}`,
+      stop: () => {
+        this.#stop('told to')
+        return this.#stopped.promise
+      },
+    }
+  }
+
+  #stop(why: string): void {
+    if (this.#stopping) return
+    this.#stopping = true
+    clearTimeout(this.#idleTimer)
+    this.#log.debug('worker-stops', { why, sessions: this.#connections })
+    this.#server.close()
+    if (this.#connections === 0) this.#stopped.resolve()
+  }
+
+  #armIdleTimer(): void {
+    clearTimeout(this.#idleTimer)
+    if (this.#stopping) return
+    this.#idleTimer = setTimeout(() => {
+      this.#channel.send({ type: 'idle' })
+      this.#armIdleTimer()
+    }, this.#workerIdle)
+  }
+
+  #accept(socket: Socket): void {
+    this.#connections += 1
+    clearTimeout(this.#idleTimer)
+    socket.once('close', () => {
+      this.#connections -= 1
+      if (this.#connections > 0) return
+      if (this.#stopping) this.#stopped.resolve()
+      else this.#armIdleTimer()
+    })
+    // The ticket is not there in time, or the login process is gone: there is nobody to serve.
+    const giveUp = () => socket.destroy()
+    socket.on('error', giveUp)
+    socket.setTimeout(TICKET_TIME, giveUp)
+    const reader = new LineReader()
+    socket.on('end', giveUp)
+    const receive = (chunk: Buffer) => {
+      reader.push(chunk)
+      const line = reader.next(MAX_SESSION_TICKET_LINE + 1)
+      if (line === undefined) return
+      socket.off('data', receive).off('end', giveUp).off('timeout', giveUp).setTimeout(0)
+      // Paused until the session listens: the maildrop may take a moment to open.
+      socket.pause()
+      const ticket =
+        line.type === 'line' ? this.#office.check(line.text, Math.floor(systemClock() / 1000)) : 'malformed'
+      if (typeof ticket === 'string') this.#refuse(socket, ticket)
+      else this.#serve(socket, ticket, reader.rest())
+    }
+    socket.on('data', receive)
+  }
+
+  #refuse(socket: Socket, reason: string): void {
+    this.#log.error('ticket-refused', { reason })
+    socket.end(
+      err(this.#compat === 'qmail' ? 'authorization failed' : '[SYS/TEMP] temporary authentication failure'),
+      () => socket.destroy(),
+    )
+  }
+
+  #serve(socket: Socket, { id, user, ip, maildir }: SessionTicket, readAhead: Uint8Array): void {
+    const log = this.#log.with({ id, user, ip })
+    this.#service.serve(connectionOver(socket), maildir, readAhead, log).catch((error: unknown) => {
+      log.error('session-failed', { error: error instanceof Error ? error : new Error(String(error)) })
+      socket.destroy()
+    })
+  }
+}
+
+async function firstMessage(channel: ControlChannel): Promise<Pop3dWorkerStart> {
+  const { promise, resolve, reject } = Promise.withResolvers<unknown>()
+  channel.onMessage(resolve)
+  channel.onClose(() => reject(new TemporaryFault('pop3d --worker: the keeper is gone; only popup starts it so')))
+  const timer = setTimeout(() => reject(new TemporaryFault('pop3d --worker: no word from the keeper')), START_TIME)
+  const message = parseToPop3dWorker(await promise.finally(() => clearTimeout(timer)))
+  if (message?.type !== 'start') throw new UsageFault('pop3d --worker: the keeper is of another version: restart popup')
+  return message
+}
