@@ -1,0 +1,147 @@
+import type { Socket } from 'node:net'
+import { TLSSocket } from 'node:tls'
+import { type ClientHello, parseClientHello } from '../wire/client-hello.ts'
+import type { TlsContexts } from './tls-contexts.ts'
+
+export type AcceptTlsOptions = {
+  readonly contexts: TlsContexts
+  /** Application protocol that we speak, e.g. `pop3`: chosen if the client offers it. */
+  readonly alpn?: string | undefined
+  /** Refuse clients that offer other protocols only (alert no_application_protocol); otherwise they are served without one. */
+  readonly alpnStrict?: boolean | undefined
+  /** `required`: without a certificate that the authorities vouch for there is no connection. */
+  readonly clientCertificate?: 'none' | 'optional' | 'required' | undefined
+  /** Milliseconds from now to the end of the handshake. */
+  readonly limit: number
+}
+
+/** `closed`: the peer left before it said anything, as a health check or port scan does. `failed`: `reason` is for the log. */
+export type AcceptedTls =
+  | {
+      readonly outcome: 'secure'
+      readonly socket: TLSSocket
+      readonly servername: string | undefined
+      readonly alpn: string | undefined
+    }
+  | { readonly outcome: 'closed' }
+  | { readonly outcome: 'failed'; readonly reason: string }
+
+/**
+ * The server's side of a TLS handshake on a connected socket that allows half-open connections. For STLS the caller first discards what
+ * the client sent in clear text behind the command. Never rejects. Unless the outcome is `secure` the socket is destroyed.
+ * The TLS socket destroys itself on any later error; the caller listens for `error` and `close` on it.
+ */
+export async function acceptTls(raw: Socket, options: AcceptTlsOptions): Promise<AcceptedTls> {
+  const started = performance.now()
+  raw.on('error', ignore)
+  const hello = await peekHello(raw, options.limit)
+  if ('outcome' in hello) {
+    raw.destroy()
+    return hello
+  }
+  return handshake(raw, hello, options, options.limit - (performance.now() - started))
+}
+
+/** Looks at the client's first message and puts it back. It decides the certificate and the protocol; OpenSSL then reads it for itself. */
+function peekHello(raw: Socket, limit: number): Promise<ClientHello | AcceptedTls> {
+  return new Promise(resolve => {
+    let seen = Buffer.alloc(0)
+    const settle = (answer: ClientHello | AcceptedTls): void => {
+      clearTimeout(timer)
+      raw.off('readable', look)
+      raw.off('end', gone)
+      raw.off('close', gone)
+      if (seen.length > 0 && !raw.destroyed) raw.unshift(seen)
+      resolve(answer)
+    }
+    const look = (): void => {
+      for (let chunk: unknown = raw.read(); Buffer.isBuffer(chunk); chunk = raw.read()) {
+        seen = seen.length === 0 ? Buffer.from(chunk) : Buffer.concat([seen, chunk])
+      }
+      const answer = parseClientHello(seen)
+      if (answer.state === 'plain') settle({ outcome: 'failed', reason: 'the client does not speak TLS' })
+      if (answer.state === 'hello') settle(answer.hello)
+    }
+    const gone = (): void =>
+      settle(
+        seen.length === 0
+          ? { outcome: 'closed' }
+          : { outcome: 'failed', reason: 'the client closed during the handshake' },
+      )
+    const timer = setTimeout(() => settle(tooSlow(limit)), limit)
+    raw.on('readable', look)
+    raw.on('end', gone)
+    raw.on('close', gone)
+    if (raw.destroyed) gone()
+  })
+}
+
+function handshake(raw: Socket, hello: ClientHello, options: AcceptTlsOptions, limit: number): Promise<AcceptedTls> {
+  const { contexts, alpn, alpnStrict = false, clientCertificate = 'none' } = options
+  const chooses = alpn !== undefined && hello.alpn.length > 0 && (alpnStrict || hello.alpn.includes(alpn))
+  return new Promise(resolve => {
+    const socket = new TLSSocket(raw, {
+      isServer: true,
+      secureContext: contexts.select(hello.servername),
+      ...(chooses ? { ALPNProtocols: [alpn] } : {}),
+      ...(clientCertificate === 'none'
+        ? {}
+        : { requestCert: true, rejectUnauthorized: clientCertificate === 'required' }),
+    })
+    const settle = (answer: AcceptedTls): void => {
+      clearTimeout(timer)
+      socket.off('secure', secure)
+      socket.off('error', failed)
+      socket.off('close', closed)
+      if (answer.outcome !== 'secure') {
+        socket.on('error', ignore)
+        socket.destroy()
+        raw.destroy()
+      }
+      resolve(answer)
+    }
+    const failed = (error: Error): void => settle({ outcome: 'failed', reason: reasonOf(error) })
+    const closed = (): void => settle({ outcome: 'failed', reason: 'the client closed during the handshake' })
+    const secure = (): void => {
+      const refusal = clientCertificate === 'none' ? undefined : verifyError(socket)
+      if (
+        refusal !== undefined &&
+        (clientCertificate === 'required' || socket.getPeerX509Certificate() !== undefined)
+      ) {
+        settle({ outcome: 'failed', reason: `client certificate: ${refusal}` })
+        return
+      }
+      settle({ outcome: 'secure', socket, servername: hello.servername, alpn: socket.alpnProtocol || undefined })
+    }
+    const timer = setTimeout(() => settle(tooSlow(options.limit)), Math.max(0, limit))
+    socket.on('secure', secure)
+    socket.on('error', failed)
+    socket.on('close', closed)
+    // After the handshake the runtime reports errors of the TLS layer so, and does not destroy the socket by itself.
+    socket.on('_tlsError', (error: Error) => socket.destroy(error))
+  })
+}
+
+/**
+ * Why the client's certificate is not trusted; undefined if it is. The runtime tells this to its own tls.Server alone, so its handle is
+ * asked directly; if it has no answer, nobody is trusted.
+ */
+function verifyError(socket: TLSSocket): string | undefined {
+  const handle: unknown = Reflect.get(socket, '_handle')
+  const ask: unknown = typeof handle === 'object' && handle !== null ? Reflect.get(handle, 'verifyError') : undefined
+  if (typeof ask !== 'function') return 'cannot be verified'
+  const error: unknown = Reflect.apply(ask, handle, [])
+  if (error === null || error === undefined) return undefined
+  return error instanceof Error ? error.message : 'not trusted'
+}
+
+const tooSlow = (limit: number): AcceptedTls => ({ outcome: 'failed', reason: `no handshake within ${limit} ms` })
+
+/** OpenSSL's own words without its place in the source: `unsupported protocol`, `no shared cipher`, `no application protocol`. */
+function reasonOf(error: Error): string {
+  const reason: unknown = Reflect.get(error, 'reason')
+  return typeof reason === 'string' ? reason : error.message
+}
+
+/** The outcome tells all; a socket without a listener would end the process. */
+const ignore = (): void => {}

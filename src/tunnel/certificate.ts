@@ -1,0 +1,115 @@
+import { createPrivateKey, X509Certificate } from 'node:crypto'
+import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs'
+
+/** A certificate chain and its key, read and judged. Plain data: it can travel over a control channel. */
+export type Certificate = {
+  /** PEM, the server's own certificate first. */
+  readonly cert: string
+  readonly key: string
+  readonly keyType: 'rsa' | 'ec' | 'ed25519'
+  /** DNS names that it is good for, lower case, a wildcard as `*.example.org`. */
+  readonly names: readonly string[]
+  /** Milliseconds since 1970. */
+  readonly notBefore: number
+  readonly expires: number
+  /** Where it was read, for messages. */
+  readonly path: string
+}
+
+/** Where the PEM files are. Without `key` the key stands in the certificate's file. */
+export type CertificateFiles = { readonly cert: string; readonly key?: string | undefined }
+
+/** The files cannot be used; the message names the file and says what to do. */
+export class CertificateUnusable extends Error {
+  override readonly name = 'CertificateUnusable'
+  readonly path: string
+
+  constructor(path: string, why: string, cause?: unknown) {
+    super(`${path}: ${why}`, { cause })
+    this.path = path
+  }
+}
+
+/**
+ * Reads a chain and its key, and checks that they belong together and that others cannot read the key. An expired certificate is taken:
+ * clients decide about that, and no service at all would not help them.
+ * @throws CertificateUnusable
+ */
+export function readCertificate(files: CertificateFiles): Certificate {
+  const keyPath = files.key ?? files.cert
+  const cert = readText(files.cert, false)
+  return judgeCertificate(cert, readText(keyPath, true), files.cert, keyPath)
+}
+
+/** As readCertificate, for texts that are already read. */
+export function judgeCertificate(cert: string, keyText: string, path: string, keyPath: string = path): Certificate {
+  const leaf = parse(path, 'holds no certificate in PEM form', () => new X509Certificate(cert))
+  const key = parse(keyPath, 'holds no private key in PEM form without a passphrase', () => createPrivateKey(keyText))
+  if (!leaf.checkPrivateKey(key)) {
+    throw new CertificateUnusable(
+      keyPath,
+      `the key does not belong to the first certificate in ${path}: put the server's own certificate first, or name the right key`,
+    )
+  }
+  const keyType = key.asymmetricKeyType
+  if (keyType !== 'rsa' && keyType !== 'ec' && keyType !== 'ed25519') {
+    throw new CertificateUnusable(keyPath, `keys of type ${keyType} are not supported: use RSA or ECDSA`)
+  }
+  return {
+    cert,
+    key: key.export({ type: 'pkcs8', format: 'pem' }).toString(),
+    keyType,
+    names: namesOf(leaf),
+    notBefore: Date.parse(leaf.validFrom),
+    expires: Date.parse(leaf.validTo),
+    path,
+  }
+}
+
+/** Whole days until the certificate expires; negative once it has. */
+export const daysLeft = ({ expires }: Certificate, now: number): number => Math.floor((expires - now) / 86_400_000)
+
+/** True if the certificate covers the name: exactly, or by one leading wildcard label (RFC 6125 §6.4.3). */
+export function coversName(names: readonly string[], servername: string): boolean {
+  const wildcard = servername.replace(/^[^.]+/, '*')
+  return names.some(name => name === servername || name === wildcard)
+}
+
+/** DNS names of the subject alternative names; the common name only if there are none. */
+function namesOf(certificate: X509Certificate): readonly string[] {
+  const alternative = certificate.subjectAltName
+  if (alternative === undefined) {
+    const commonName = /^CN=(.+)$/m.exec(certificate.subject)?.[1]
+    return commonName === undefined ? [] : [commonName.toLowerCase()]
+  }
+  return [...alternative.matchAll(/(?:^|, )DNS:([^,"]+)/g)].map(([, name = '']) => name.toLowerCase())
+}
+
+/** The descriptor's own mode is judged, so that a swapped symbolic link (certbot's `live/`) cannot come between. */
+function readText(path: string, isSecret: boolean): string {
+  let fd: number | undefined
+  try {
+    fd = openSync(path, 'r')
+    if (isSecret && (fstatSync(fd).mode & 0o007) !== 0) {
+      throw new CertificateUnusable(path, `the private key is open to every user of this host: chmod o-rwx ${path}`)
+    }
+    return readFileSync(fd, 'utf8')
+  } catch (error) {
+    if (error instanceof CertificateUnusable) throw error
+    throw new CertificateUnusable(
+      path,
+      `cannot be read: ${error instanceof Error ? error.message : String(error)}`,
+      error,
+    )
+  } finally {
+    if (fd !== undefined) closeSync(fd)
+  }
+}
+
+function parse<T>(path: string, why: string, read: () => T): T {
+  try {
+    return read()
+  } catch (error) {
+    throw new CertificateUnusable(path, why, error)
+  }
+}

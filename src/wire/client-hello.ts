@@ -1,0 +1,143 @@
+/** What a client asks for in the first message of a TLS handshake, as far as it decides how we answer. */
+export type ClientHello = {
+  /** Server name (RFC 6066 §3), lower case, without a final dot; undefined if the client names none, or no DNS name. */
+  readonly servername: string | undefined
+  /** Application protocols offered (RFC 7301), in the client's order. */
+  readonly alpn: readonly string[]
+}
+
+/**
+ * `more`: a good beginning. `plain`: no TLS at all. `hello`: enough was read. A message that is TLS and yet not understood here is a
+ * `hello` that asks for nothing: the TLS library judges it and answers with the alert it deserves.
+ */
+export type ClientHelloParse =
+  | { readonly state: 'more' }
+  | { readonly state: 'plain' }
+  | { readonly state: 'hello'; readonly hello: ClientHello }
+
+/** Longest beginning that we look at; a hello with post-quantum key shares has about 1,800 octets. */
+export const CLIENT_HELLO_MAX_OCTETS = 16_384
+
+const HANDSHAKE_RECORD = 0x16
+const CLIENT_HELLO = 0x01
+const SERVER_NAME = 0
+const HOST_NAME = 0
+const ALPN = 16
+const NOTHING: ClientHelloParse = { state: 'hello', hello: { servername: undefined, alpn: [] } }
+
+/** Looks at the first bytes of a connection without consuming them (RFC 8446 §4.1.2 and §5.1). Never throws, whatever the bytes. */
+export function parseClientHello(bytes: Uint8Array): ClientHelloParse {
+  const [first, major] = bytes
+  if (first === undefined) return { state: 'more' }
+  if (first !== HANDSHAKE_RECORD || (major !== undefined && major !== 3)) return { state: 'plain' }
+  const message = handshakeBytes(bytes)
+  if (message === undefined) return NOTHING
+  const [type, high = 0, middle = 0, low = 0] = message
+  if (type !== undefined && type !== CLIENT_HELLO) return NOTHING
+  const length = high * 65_536 + middle * 256 + low
+  if (length > CLIENT_HELLO_MAX_OCTETS) return NOTHING
+  if (message.length < 4 || message.length < 4 + length)
+    return bytes.length > CLIENT_HELLO_MAX_OCTETS ? NOTHING : { state: 'more' }
+  const hello = readHello(new Reader(message.subarray(4, 4 + length)))
+  return hello === undefined ? NOTHING : { state: 'hello', hello }
+}
+
+/** The handshake bytes of all records so far, the last one perhaps incomplete; undefined if a record of another kind lies among them. */
+function handshakeBytes(bytes: Uint8Array): Uint8Array | undefined {
+  const first = recordAt(bytes, 0)
+  if (first === undefined) return bytes.subarray(0, 0)
+  if (first.next >= bytes.length) return first.body
+  const parts: Uint8Array[] = []
+  for (let at = 0; at < bytes.length; ) {
+    if (bytes[at] !== HANDSHAKE_RECORD) return undefined
+    const record = recordAt(bytes, at)
+    if (record === undefined) break
+    // An empty record would let a client make us loop for nothing.
+    if (record.next === at + 5) return undefined
+    parts.push(record.body)
+    at = record.next
+  }
+  return Buffer.concat(parts)
+}
+
+function recordAt(bytes: Uint8Array, at: number): { readonly body: Uint8Array; readonly next: number } | undefined {
+  if (bytes.length < at + 5) return undefined
+  const next = at + 5 + (bytes[at + 3] ?? 0) * 256 + (bytes[at + 4] ?? 0)
+  return { body: bytes.subarray(at + 5, next), next }
+}
+
+function readHello(reader: Reader): ClientHello | undefined {
+  reader.skip(2 + 32)
+  reader.vector(1)
+  reader.vector(2)
+  reader.vector(1)
+  const extensions = new Reader(reader.vector(2))
+  let servername: string | undefined
+  let alpn: readonly string[] = []
+  while (!extensions.done) {
+    const type = extensions.number(2)
+    const body = extensions.vector(2)
+    if (type === SERVER_NAME) servername = readServerName(new Reader(body))
+    if (type === ALPN) alpn = readAlpn(new Reader(body))
+  }
+  return reader.failed || extensions.failed ? undefined : { servername, alpn }
+}
+
+function readServerName(reader: Reader): string | undefined {
+  const list = new Reader(reader.vector(2))
+  while (!list.done) {
+    const type = list.number(1)
+    const name = ascii(list.vector(2))
+    if (type === HOST_NAME)
+      return /^[a-z0-9_.-]{1,254}$/i.test(name) ? name.toLowerCase().replace(/\.$/, '') : undefined
+  }
+  return undefined
+}
+
+function readAlpn(reader: Reader): readonly string[] {
+  const list = new Reader(reader.vector(2))
+  const names: string[] = []
+  while (!list.done) names.push(ascii(list.vector(1)))
+  return names
+}
+
+const ascii = (bytes: Uint8Array): string => Buffer.from(bytes).toString('latin1')
+
+/** Reads numbers and vectors in network byte order; past the end it answers with nothing and remembers that it failed. */
+class Reader {
+  readonly #bytes: Uint8Array
+  #at = 0
+  failed = false
+
+  constructor(bytes: Uint8Array) {
+    this.#bytes = bytes
+  }
+
+  get done(): boolean {
+    return this.failed || this.#at >= this.#bytes.length
+  }
+
+  skip(octets: number): void {
+    this.#take(octets)
+  }
+
+  number(octets: number): number {
+    return this.#take(octets).reduce((sum, byte) => sum * 256 + byte, 0)
+  }
+
+  /** A vector preceded by its length in `lengthOctets` octets. */
+  vector(lengthOctets: number): Uint8Array {
+    return this.#take(this.number(lengthOctets))
+  }
+
+  #take(octets: number): Uint8Array {
+    const end = this.#at + octets
+    if (this.failed || end > this.#bytes.length) {
+      this.failed = true
+      return this.#bytes.subarray(0, 0)
+    }
+    const taken = this.#bytes.subarray(this.#at, end)
+    this.#at = end
+    return taken
+  }
+}
