@@ -1,0 +1,160 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { type IpAddress, parseIpAddress } from '../../../src/wire/ip-address.ts'
+import { formatNetstring, NetstringFault, NetstringReader } from '../../../src/wire/netstring.ts'
+import {
+  clientOf,
+  formatPolicyAnswer,
+  formatPolicyRequest,
+  MAX_POLICY_REQUEST,
+  PolicyFault,
+  PolicyReader,
+} from '../../../src/wire/policy-request.ts'
+import {
+  formatRelayAnswer,
+  formatRelayQuestion,
+  parseRelayAnswer,
+  parseRelayQuestion,
+} from '../../../src/wire/relay-question.ts'
+import { formatRelayUse, parseRelayUse } from '../../../src/wire/relay-use.ts'
+import { formatSocketmapAnswer, formatSocketmapQuestion, parseSocketmapQuestion } from '../../../src/wire/socketmap.ts'
+
+const addresses: fc.Arbitrary<IpAddress> = fc.oneof(fc.ipV4(), fc.ipV6()).map(text => {
+  const ip = parseIpAddress(text)
+  if (ip === undefined) throw new Error(text)
+  return ip
+})
+/** Cuts octets at every place that a peer or a network may cut them. */
+const cut = (bytes: Buffer, sizes: readonly number[]): Buffer[] => {
+  const pieces: Buffer[] = []
+  for (let at = 0, i = 0; at < bytes.length; i++) {
+    const size = sizes[i % sizes.length] ?? 1
+    pieces.push(bytes.subarray(at, at + size))
+    at += size
+  }
+  return pieces
+}
+const sizes = fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 1, maxLength: 6 })
+const text = fc.string({ unit: 'grapheme', maxLength: 20 })
+
+describe('netstring', () => {
+  test('any contents, cut anywhere', () => {
+    fc.assert(
+      fc.property(fc.array(text), sizes, (contents, places) => {
+        const reader = new NetstringReader(400)
+        const stream = Buffer.from(contents.map(formatNetstring).join(''))
+        expect(cut(stream, places).flatMap(piece => reader.push(piece))).toEqual(contents)
+      }),
+    )
+  })
+  test.each(['x', ':,', '01:a,', '1:ab', '99999999999:', '101:', '-1:,'])('%j is refused', stream => {
+    expect(() => new NetstringReader(100).push(Buffer.from(stream))).toThrow(NetstringFault)
+  })
+  test('any octets end in contents or a fault', () => {
+    fc.assert(
+      fc.property(fc.uint8Array(), octets => {
+        try {
+          new NetstringReader(50).push(Buffer.from(octets))
+        } catch (error) {
+          expect(error).toBeInstanceOf(NetstringFault)
+        }
+      }),
+    )
+  })
+})
+
+test('socketmap questions and answers', () => {
+  expect(parseSocketmapQuestion(formatSocketmapQuestion({ map: 'relay', key: '192.0.2.7' }))).toEqual({
+    map: 'relay',
+    key: '192.0.2.7',
+  })
+  expect(parseSocketmapQuestion('relay')).toBeUndefined()
+  expect(formatSocketmapAnswer({ type: 'ok', data: 'RELAY' })).toBe('OK RELAY')
+  expect(formatSocketmapAnswer({ type: 'notfound' })).toBe('NOTFOUND ')
+  expect(formatSocketmapAnswer({ type: 'temporary', reason: 'later' })).toBe('TEMP later')
+  expect(formatSocketmapAnswer({ type: 'permanent', reason: 'no' })).toBe('PERM no')
+})
+
+describe('policy request', () => {
+  const value = fc.stringMatching(/^[\x20-\x7e]{0,20}$/)
+  const request = fc
+    .dictionary(fc.stringMatching(/^[a-z_]{1,10}$/), value)
+    .map(
+      attributes =>
+        new Map([
+          ['request', 'smtpd_access_policy'],
+          ...Object.entries(attributes).filter(([name]) => name !== 'request'),
+        ]),
+    )
+
+  test('any requests, cut anywhere', () => {
+    fc.assert(
+      fc.property(fc.array(request), sizes, (requests, places) => {
+        const reader = new PolicyReader()
+        const stream = Buffer.from(requests.map(formatPolicyRequest).join(''), 'latin1')
+        const read = cut(stream, places).flatMap(piece => reader.push(piece.toString('latin1')))
+        expect(read.map(r => [...r])).toEqual(requests.map(r => [...r]))
+      }),
+    )
+  })
+  test('the client is an address or nothing', () => {
+    expect(clientOf(new Map([['client_address', '::ffff:192.0.2.7']]))).toBe('192.0.2.7')
+    expect(clientOf(new Map([['client_address', 'unknown']]))).toBeUndefined()
+    expect(clientOf(new Map())).toBeUndefined()
+  })
+  test.each(['GET / HTTP/1.1\n\n', 'request=other\n\n', '\n\n', '=x\n\n'])('%j is refused', stream => {
+    expect(() => new PolicyReader().push(stream)).toThrow(PolicyFault)
+  })
+  test('a request without end is refused, not kept', () => {
+    expect(() => new PolicyReader().push('x'.repeat(MAX_POLICY_REQUEST + 1))).toThrow(PolicyFault)
+  })
+  test('an action cannot begin a second line', () => {
+    expect(formatPolicyAnswer('REJECT a\nb\r\n\nc')).toBe('action=REJECT a b c\n\n')
+  })
+})
+
+describe('relay question', () => {
+  test('question and answer are parsed back', () => {
+    fc.assert(
+      fc.property(addresses, fc.option(text, { nil: undefined }), fc.nat(), (ip, login, until) => {
+        expect(parseRelayQuestion(formatRelayQuestion({ ip }))).toEqual({ ip })
+        const named = login === '' ? undefined : login
+        const yes = { verdict: 'yes', until, login: named } as const
+        expect(parseRelayAnswer(formatRelayAnswer(yes))).toEqual(yes)
+      }),
+    )
+    for (const verdict of ['no', 'unknown'] as const)
+      expect(parseRelayAnswer(formatRelayAnswer({ verdict }))).toEqual({ verdict })
+  })
+  test.each(['', 'relay', 'relay v=2 ip=192.0.2.7', 'relay v=1 ip=host', 'relay v=1 ip=192.0.2.7 x=1', 'yes'])(
+    '%j is no question',
+    line => {
+      expect(parseRelayQuestion(line)).toBeUndefined()
+    },
+  )
+  test.each(['', 'yes', 'yes until=', 'yes until=1 user=%', 'yes until=1x', 'YES until=1', 'no '])(
+    '%j is no answer',
+    line => {
+      expect(parseRelayAnswer(line)).toBeUndefined()
+    },
+  )
+})
+
+describe('relay use', () => {
+  test('is parsed back', () => {
+    fc.assert(
+      fc.property(addresses, fc.nat(), fc.constantFrom('gate', 'wrap', 'policy'), (ip, at, door) => {
+        expect(parseRelayUse(formatRelayUse({ ip, at, door }))).toEqual({ ip, at, door })
+      }),
+    )
+  })
+  test.each([
+    '',
+    'use v=1',
+    'use v=2 ip=192.0.2.7 at=1 door=gate',
+    'use v=1 ip=x at=1 door=gate',
+    'use v=1 ip=192.0.2.7 at=-1 door=gate',
+  ])('%j is none', line => {
+    expect(parseRelayUse(line)).toBeUndefined()
+  })
+})
