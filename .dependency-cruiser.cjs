@@ -10,7 +10,7 @@ const rooms = {
   tunnel: ['wire'],
   daemon: ['wire', 'libc'],
   popup: ['pop3', 'wire', 'syslog', 'libc', 'ucspi', 'database', 'tunnel', 'daemon'],
-  pop3d: ['pop3', 'wire', 'ucspi', 'daemon'],
+  pop3d: ['pop3', 'wire', 'syslog', 'ucspi', 'daemon'],
   sslwrap: ['wire', 'tunnel', 'daemon', 'ucspi'],
   authd: ['wire', 'syslog', 'grants', 'daemon'],
   wrap: ['wire', 'ucspi', 'grants', 'daemon'],

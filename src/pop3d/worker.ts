@@ -6,11 +6,12 @@ import { openListener } from '../daemon/listener.ts'
 import { createLog, type Log } from '../daemon/log.ts'
 import { dropPrivileges } from '../daemon/privileges.ts'
 import { type ControlChannel, channelToParent, FIRST_LISTENING_DESCRIPTOR } from '../daemon/worker-process.ts'
+import { capabilityLines } from '../pop3/capabilities.ts'
 import { LineReader } from '../pop3/line-reader.ts'
 import { err } from '../pop3/reply.ts'
-import { type Pop3dWorkerStart, parseToPop3dWorker } from '../wire/pop3d-worker.ts'
+import { type MaildropWorkerStart, parseMaildropWorkerStart } from '../wire/maildrop-worker.ts'
 import { MAX_SESSION_TICKET_LINE, type SessionTicket } from '../wire/session-ticket.ts'
-import { MaildropService } from './serve-maildrop.ts'
+import { MaildropService, type ServiceOptions } from './serve-maildrop.ts'
 import { connectionOver } from './socket-connection.ts'
 import { TicketOffice } from './ticket-office.ts'
 
@@ -21,17 +22,16 @@ const TICKET_TIME = 10_000
 const START_TIME = 10_000
 
 /**
- * Runs as a worker of popup's keeper: many sessions of one owner in one process (src/wire/pop3d-worker.ts). It ends by
- * itself when the keeper lets it retire, and after its last session when the keeper is gone or told it to stop.
+ * Runs as a worker of popup's keeper: many sessions of one owner in one process (src/wire/maildrop-worker.ts). It ends by
+ * itself when it has had no session for a while, and after its last session when the keeper is gone or told it to stop. The
+ * keeper holds the listening socket: who connects meanwhile waits there for the next worker.
  */
 export async function startWorker(): Promise<RunningDaemon> {
   const channel = channelToParent()
   const start = await firstMessage(channel)
-  if (process.getuid?.() === 0) dropPrivileges({ uid: start.uid, gid: start.gid })
+  if (start.ids !== null) dropPrivileges(start.ids)
   if (process.getuid?.() === 0 || process.geteuid?.() === 0) throw new UsageFault('pop3d serves no mail as uid 0')
-  const log = createLog('pop3d', { level: start.logLevel })
-  const worker = new Worker(start, channel, log)
-  return worker.open()
+  return new Worker(start, channel, createLog('pop3d', { level: start.logLevel })).open()
 }
 
 class Worker {
@@ -47,28 +47,17 @@ class Worker {
   #stopping = false
   #idleTimer: NodeJS.Timeout | undefined
 
-  constructor(start: Pop3dWorkerStart, channel: ControlChannel, log: Log) {
+  constructor(start: MaildropWorkerStart, channel: ControlChannel, log: Log) {
     this.#channel = channel
     this.#log = log
     this.#office = new TicketOffice(start.key)
     this.#compat = start.compat
     this.#workerIdle = start.workerIdle * 1000
-    const { compat, sizes, extraBlank, lock, idleTime, capabilities } = start
-    this.#service = new MaildropService({
-      compat,
-      sizes,
-      extraBlank,
-      lock,
-      idleTime: idleTime * 1000,
-      capabilities,
-    })
+    this.#service = new MaildropService(optionsOf(start))
   }
 
   async open(): Promise<RunningDaemon> {
     await openListener(this.#server, { type: 'descriptor', fd: FIRST_LISTENING_DESCRIPTOR }, 'the worker’s socket')
-    this.#channel.onMessage(message => {
-      if (parseToPop3dWorker(message)?.type === 'retire') this.#stop('retired')
-    })
     this.#channel.onClose(() => this.#stop('keeper gone'))
     this.#channel.send({ type: 'ready' })
     this.#armIdleTimer()
@@ -92,12 +81,7 @@ class Worker {
   }
 
   #armIdleTimer(): void {
-    clearTimeout(this.#idleTimer)
-    if (this.#stopping) return
-    this.#idleTimer = setTimeout(() => {
-      this.#channel.send({ type: 'idle' })
-      this.#armIdleTimer()
-    }, this.#workerIdle)
+    this.#idleTimer = setTimeout(() => this.#stop('idle'), this.#workerIdle)
   }
 
   #accept(socket: Socket): void {
@@ -147,12 +131,25 @@ class Worker {
   }
 }
 
-async function firstMessage(channel: ControlChannel): Promise<Pop3dWorkerStart> {
+/** All of qmail's ways come together: its sizes and its extra line too. */
+function optionsOf(start: MaildropWorkerStart): ServiceOptions {
+  const { compat, lock, idleTime } = start
+  const capabilities = capabilityLines('TRANSACTION', { ...start.capabilities, stls: false, expire: 'NEVER' })
+  const common = { compat, lock, idleTime: idleTime * 1000, capabilities }
+  return compat === 'qmail'
+    ? { ...common, sizes: 'file', extraBlank: true }
+    : { ...common, sizes: start.sizes, extraBlank: start.extraBlank }
+}
+
+async function firstMessage(channel: ControlChannel): Promise<MaildropWorkerStart> {
   const { promise, resolve, reject } = Promise.withResolvers<unknown>()
   channel.onMessage(resolve)
   channel.onClose(() => reject(new TemporaryFault('pop3d --worker: the keeper is gone; only popup starts it so')))
   const timer = setTimeout(() => reject(new TemporaryFault('pop3d --worker: no word from the keeper')), START_TIME)
-  const message = parseToPop3dWorker(await promise.finally(() => clearTimeout(timer)))
-  if (message?.type !== 'start') throw new UsageFault('pop3d --worker: the keeper is of another version: restart popup')
-  return message
+  const message = await promise.finally(() => clearTimeout(timer))
+  try {
+    return parseMaildropWorkerStart(message)
+  } catch (error) {
+    throw new UsageFault('pop3d --worker: popup is of another version: restart popup', error)
+  }
 }

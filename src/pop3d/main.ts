@@ -1,0 +1,27 @@
+import { UsageFault } from '../daemon/exit-status.ts'
+import { runCommand, runDaemon } from '../daemon/lifecycle.ts'
+import { ownEnvironment } from '../ucspi/environment.ts'
+import { serveStandalone } from './standalone.ts'
+import { startWorker } from './worker.ts'
+
+const USAGE = `Usage: pop3d MAILDIR        serve one session on descriptors 0 and 1, started by a checker
+       pop3d --worker       serve the sessions of one owner, started by popup
+       pop3d --help | --version
+
+Environment of pop3d MAILDIR: COMPAT SIZES EXTRA_BLANK LOCK POP3D_IDLE_TIME, and from the checker
+TCPREMOTEIP AUTHRELAY_LOGIN AUTHRELAY_METHOD AUTHRELAY_TLS AUTHRELAY_ANNOUNCED; see pop3d(8).
+`
+
+const [word, ...more] = process.argv.slice(2)
+
+if (word === '--worker' && more.length === 0) {
+  await runDaemon('pop3d', startWorker)
+} else {
+  await runCommand('pop3d', async () => {
+    if (word === '--help') process.stdout.write(USAGE)
+    else if (word === '--version') process.stdout.write('pop3d (auth-relay)\n')
+    else if (word?.startsWith('--')) throw new UsageFault(`unknown option ${word}: see pop3d --help`)
+    else return serveStandalone(word, ownEnvironment())
+    return 0
+  })
+}
