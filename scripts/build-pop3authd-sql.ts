@@ -1,0 +1,24 @@
+import { readFileSync, writeFileSync } from 'node:fs'
+import { type Migration, readMigrations } from '../src/database/migrate.ts'
+
+const DIRECTORY = new URL('../sql/', import.meta.url)
+const TARGET = new URL('pop3authd.sql', DIRECTORY)
+
+const HEAD = `-- Everything auth-relay needs in an empty database, for those who set it up by hand:
+--   createdb pop3authd && psql -d pop3authd -f pop3authd.sql
+-- Made from the numbered files of this directory by scripts/build-pop3authd-sql.ts; a database loaded from here is up to date.
+\\set ON_ERROR_STOP on
+`
+
+/** All migrations in one file for psql, each in its own transaction. */
+export const pop3authdSql = (migrations: readonly Migration[]): string =>
+  HEAD + migrations.map(({ file, text }) => `\n-- ${file}\nBEGIN;\n${text.trimEnd()}\nCOMMIT;\n`).join('')
+
+if (import.meta.main) {
+  const made = pop3authdSql(await readMigrations(DIRECTORY.pathname))
+  if (!process.argv.includes('--check')) writeFileSync(TARGET, made)
+  else if (readFileSync(TARGET, 'utf8') !== made) {
+    console.error('sql/pop3authd.sql is not what the migrations say: run node scripts/build-pop3authd-sql.ts')
+    process.exitCode = 1
+  }
+}

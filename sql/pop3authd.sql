@@ -1,0 +1,222 @@
+-- Everything auth-relay needs in an empty database, for those who set it up by hand:
+--   createdb pop3authd && psql -d pop3authd -f pop3authd.sql
+-- Made from the numbered files of this directory by scripts/build-pop3authd-sql.ts; a database loaded from here is up to date.
+\set ON_ERROR_STOP on
+
+-- 000001-grants.sql
+BEGIN;
+-- Who may relay: grants by login, allowances and blocks by the administrator.
+-- Times are the database's own (timestamptz). "until" is exclusive: at exactly that moment it has ended.
+
+CREATE TABLE schema_version (
+  v       integer PRIMARY KEY,
+  applied timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE schema_version IS 'One row per migration; a program that knows fewer refuses to run.';
+INSERT INTO schema_version (v) VALUES (1);
+
+-- One row per address, or per /64 network of IPv6 where the site chose that.
+CREATE TABLE grants (
+  ip            inet PRIMARY KEY
+                CHECK ((family(ip) = 4 AND masklen(ip) = 32) OR (family(ip) = 6 AND masklen(ip) IN (64, 128))),
+  until         timestamptz NOT NULL,
+  last_auth     timestamptz NOT NULL DEFAULT now(),
+  first_auth    timestamptz NOT NULL DEFAULT now(),
+  granted_first timestamptz NOT NULL DEFAULT now(),
+  hits          bigint NOT NULL DEFAULT 1,
+  daemon        text NOT NULL CHECK (length(daemon) <= 32),
+  username      text CHECK (length(username) <= 255),
+  tls           boolean
+);
+COMMENT ON COLUMN grants.until IS 'The address may relay before this moment.';
+COMMENT ON COLUMN grants.last_auth IS 'Last POP3 login. More than 60 s in the future (the clock was set back): the row is not valid.';
+COMMENT ON COLUMN grants.granted_first IS 'First login of the unbroken series of grants that max_lifetime limits.';
+COMMENT ON COLUMN grants.username IS 'Login name of the last login; null where names are not kept.';
+CREATE INDEX grants_until ON grants (until);
+-- For relay_clients: Postfix asks with the text of an address.
+CREATE INDEX grants_address ON grants (host(ip));
+
+-- What must not relay, whatever logs in there. A row is never removed while its history is kept; ending it sets "until".
+CREATE TABLE blocks (
+  id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  net    cidr,
+  login  text CHECK (length(login) <= 255 AND login = lower(login)),
+  since  timestamptz NOT NULL DEFAULT now(),
+  until  timestamptz NOT NULL DEFAULT 'infinity',
+  reason text NOT NULL CHECK (length(reason) <= 500),
+  owner  text NOT NULL CHECK (length(owner) <= 255),
+  CHECK (num_nonnulls(net, login) = 1)
+);
+CREATE INDEX blocks_net ON blocks USING gist (net inet_ops) WHERE net IS NOT NULL;
+CREATE INDEX blocks_login ON blocks (login) WHERE login IS NOT NULL;
+
+-- What may relay without a login. Blocks are stronger.
+CREATE TABLE allowances (
+  id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  net    cidr NOT NULL,
+  since  timestamptz NOT NULL DEFAULT now(),
+  until  timestamptz NOT NULL DEFAULT 'infinity',
+  reason text NOT NULL CHECK (length(reason) <= 500),
+  owner  text NOT NULL CHECK (length(owner) <= 255)
+);
+CREATE INDEX allowances_net ON allowances USING gist (net inet_ops);
+COMMIT;
+
+-- 000002-history.sql
+BEGIN;
+-- Two histories, only ever added to, one partition a day (UTC):
+-- who opened the relay for this address at that time, and who still needs this.
+
+INSERT INTO schema_version (v) VALUES (2);
+
+CREATE TABLE login_event (
+  at       timestamptz NOT NULL,
+  ip       inet NOT NULL,
+  network  inet NOT NULL,
+  daemon   text NOT NULL,
+  method   text NOT NULL,
+  tls      boolean NOT NULL,
+  username text,
+  session  text NOT NULL,
+  until    timestamptz,
+  refused  text,
+  CHECK (num_nonnulls(until, refused) = 1)
+) PARTITION BY RANGE (at);
+COMMENT ON COLUMN login_event.network IS 'What was granted: the address, or its /64.';
+COMMENT ON COLUMN login_event.refused IS 'Why nothing was granted.';
+CREATE INDEX login_event_network_at ON login_event (network, at);
+
+CREATE TABLE relay_use (
+  at   timestamptz NOT NULL,
+  ip   inet NOT NULL,
+  door text NOT NULL CHECK (length(door) <= 32)
+) PARTITION BY RANGE (at);
+CREATE INDEX relay_use_ip_at ON relay_use (ip, at);
+
+-- Days without a partition of their own land here, so that no login fails for want of one.
+CREATE TABLE login_event_default PARTITION OF login_event DEFAULT;
+CREATE TABLE relay_use_default PARTITION OF relay_use DEFAULT;
+
+-- Makes the partitions from yesterday to three days ahead and drops what is older than keep_days.
+-- Runs with its owner's rights: the role that adds to the histories can neither change nor remove them otherwise.
+CREATE FUNCTION keep_history(keep_days integer, at_time timestamptz DEFAULT NULL) RETURNS void
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+  today  date := (coalesce(at_time, now()) AT TIME ZONE 'UTC')::date;
+  oldest date := today - greatest(keep_days, 1);
+  parent text;
+  child  text;
+  day    date;
+  since  timestamptz;
+  till   timestamptz;
+BEGIN
+  PERFORM pg_advisory_xact_lock(418565088363); -- two programs must not make the same partition
+  FOREACH parent IN ARRAY ARRAY['login_event', 'relay_use'] LOOP
+    FOR ahead IN -1 .. 3 LOOP
+      day := today + ahead;
+      child := parent || to_char(day, '"_"YYYYMMDD');
+      since := day::timestamp AT TIME ZONE 'UTC';
+      till := (day + 1)::timestamp AT TIME ZONE 'UTC';
+      IF day >= oldest AND to_regclass(child) IS NULL THEN
+        EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', child, parent);
+        EXECUTE format(
+          'WITH moved AS (DELETE FROM %I WHERE at >= %L AND at < %L RETURNING *) INSERT INTO %I SELECT * FROM moved',
+          parent || '_default', since, till, child);
+        EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', parent, child, since, till);
+      END IF;
+    END LOOP;
+    FOR child IN
+      SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+      WHERE i.inhparent = parent::regclass AND c.relname ~ '_[0-9]{8}$' AND right(c.relname, 8) < to_char(oldest, 'YYYYMMDD')
+    LOOP
+      EXECUTE format('DROP TABLE %I', child);
+    END LOOP;
+    EXECUTE format('DELETE FROM %I WHERE at < %L', parent || '_default', oldest::timestamp AT TIME ZONE 'UTC');
+  END LOOP;
+  DELETE FROM blocks WHERE until < oldest::timestamp AT TIME ZONE 'UTC';
+  DELETE FROM allowances WHERE until < oldest::timestamp AT TIME ZONE 'UTC';
+END
+$$;
+SELECT keep_history(30);
+COMMIT;
+
+-- 000003-views.sql
+BEGIN;
+-- What the gate and mail servers read.
+
+INSERT INTO schema_version (v) VALUES (3);
+
+-- The gate's view of the grants: everything it needs and no login name. The gate asks with its own time.
+CREATE VIEW relay_gate AS
+  SELECT g.ip, g.until, g.last_auth,
+         (SELECT max(b.until) FROM blocks b WHERE b.login = lower(g.username)) AS login_blocked_until
+  FROM grants g;
+CREATE VIEW relay_blocks AS SELECT net, since, until FROM blocks WHERE net IS NOT NULL;
+CREATE VIEW relay_allowances AS SELECT net, since, until FROM allowances;
+
+-- Who may relay at this moment, for Postfix (pgsql:), Exim and anything else that asks in SQL:
+--   SELECT 'OK' FROM relay_clients WHERE address = '192.0.2.7'
+--   SELECT 1 FROM relay_clients WHERE network >>= inet '192.0.2.7'
+-- "address" is the text of a single address and null for networks.
+CREATE VIEW relay_clients AS
+  SELECT host(g.ip) AS address, g.ip AS network, g.until
+  FROM grants g
+  WHERE g.until > now() AND g.last_auth <= now() + interval '60 seconds'
+    AND NOT EXISTS (
+      SELECT FROM blocks b
+      WHERE (b.net >>= g.ip OR b.login = lower(g.username)) AND b.since <= now() AND b.until > now())
+  UNION ALL
+  SELECT CASE WHEN masklen(a.net) = CASE family(a.net) WHEN 4 THEN 32 ELSE 128 END THEN host(a.net) END, a.net, a.until
+  FROM allowances a
+  WHERE a.since <= now() AND a.until > now()
+    AND NOT EXISTS (SELECT FROM blocks b WHERE b.net >>= a.net AND b.since <= now() AND b.until > now());
+
+-- The table as pop3-authd of old had it.
+CREATE VIEW relay AS
+  SELECT ip, last_auth, first_auth, hits, daemon, username, tls
+  FROM grants WHERE until > now() AND last_auth <= now() + interval '60 seconds';
+COMMIT;
+
+-- 000004-roles.sql
+BEGIN;
+-- Two roles besides the owner of the tables: pop3authd writes grants, authwrap can only ask. Both are made without a
+-- password: nobody can use them over a password login until the administrator sets one.
+
+INSERT INTO schema_version (v) VALUES (4);
+
+DO $$
+DECLARE
+  wanted text;
+BEGIN
+  FOREACH wanted IN ARRAY ARRAY['pop3authd', 'authwrap'] LOOP
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted) THEN
+      BEGIN
+        EXECUTE format('CREATE ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOINHERIT', wanted);
+      EXCEPTION
+        WHEN duplicate_object OR unique_violation THEN NULL; -- made for another database at this moment
+        WHEN insufficient_privilege THEN
+          RAISE EXCEPTION 'this role may not create the role %', wanted
+            USING HINT = format('As a superuser: CREATE ROLE %I LOGIN', wanted), ERRCODE = 'insufficient_privilege';
+      END;
+    END IF;
+  END LOOP;
+  EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
+  EXECUTE format('GRANT CONNECT ON DATABASE %I TO pop3authd, authwrap', current_database());
+END
+$$;
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+GRANT USAGE ON SCHEMA public TO pop3authd, authwrap;
+
+REVOKE ALL ON schema_version, grants, blocks, allowances, login_event, relay_use,
+  relay_gate, relay_blocks, relay_allowances, relay_clients, relay FROM PUBLIC;
+REVOKE ALL ON FUNCTION keep_history(integer, timestamptz) FROM PUBLIC;
+
+GRANT SELECT ON schema_version, relay_gate, relay_blocks, relay_allowances, relay_clients TO pop3authd, authwrap;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON grants TO pop3authd;
+GRANT SELECT, INSERT ON blocks, allowances, login_event, relay_use TO pop3authd;
+-- Ending a block or an allowance is all that may be changed of it.
+GRANT UPDATE (until) ON blocks, allowances TO pop3authd;
+GRANT SELECT ON relay TO pop3authd;
+GRANT EXECUTE ON FUNCTION keep_history(integer, timestamptz) TO pop3authd;
+COMMIT;

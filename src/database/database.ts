@@ -1,0 +1,402 @@
+import { checkServerIdentity } from 'node:tls'
+import { Pool, type PoolClient, type PoolConfig } from 'pg'
+import * as v from 'valibot'
+import type { ConnectionOptions, DatabaseHost } from './connection-options.ts'
+import { DatabaseUnavailable, OutcomeUnknown } from './errors.ts'
+import { failureOf } from './failure.ts'
+import type { Result, Statement, Value } from './statement.ts'
+
+export type DatabaseOptions = ConnectionOptions & {
+  /** Shown in pg_stat_activity. */
+  readonly applicationName: string
+  /** Most connections at once. */
+  readonly max?: number
+  /** The server gives up a statement after this; we do a second later, and earlier if a signal says so. */
+  readonly statementTimeoutMs?: number
+  /** For one host to take a connection. */
+  readonly connectTimeoutMs?: number
+}
+
+/** `connecting`: not yet found. `up`: the primary is known. `down`: looked for again and again, see backOff. */
+export type DatabaseState =
+  | { readonly state: 'connecting' }
+  | { readonly state: 'up'; readonly host: string }
+  | { readonly state: 'down'; readonly reason: string }
+
+/** `signal`: the deadline. Passing it rejects at once, with OutcomeUnknown if the statement was under way. */
+export type RunOptions = { readonly signal?: AbortSignal | undefined }
+
+export interface Session {
+  /** @throws StatementRefused, OutcomeUnknown, DatabaseUnavailable; v.ValiError if the rows are not what they should be. */
+  query<Row>(statement: Statement<Row>, values?: readonly Value[], options?: RunOptions): Promise<Result<Row>>
+  /** Several statements in one text, without parameters: migrations. */
+  script(text: string, options?: RunOptions): Promise<void>
+}
+
+export interface Database extends Session {
+  /** Commits if `work` resolves, else rolls back. The signal covers everything, the commit included. */
+  transaction<T>(work: (session: Session) => Promise<T>, options?: RunOptions): Promise<T>
+  state(): DatabaseState
+  /** Calls at each change from now on; gives the function that ends that. */
+  onStateChange(listener: (state: DatabaseState) => void): () => void
+  /** Waits for statements under way, then closes every connection. */
+  close(): Promise<void>
+}
+
+/**
+ * Connects to the primary among the hosts (the one that takes writes), in the background and at once; follows it when
+ * another host becomes the primary; looks for it with back-off while there is none. Statements asked for meanwhile wait for the round
+ * of attempts under way and fail with DatabaseUnavailable if it finds nobody.
+ */
+export function openDatabase(options: DatabaseOptions): Database {
+  if (options.hosts.length === 0) throw new TypeError('openDatabase needs at least one host')
+  return new PrimaryDatabase(options)
+}
+
+const FIRST_PAUSE_MS = 100
+const LONGEST_PAUSE_MS = 5000
+/** A statement may cut the pause between two rounds short, but not below this. */
+const LEAST_PAUSE_MS = 200
+
+/** Whether the server takes writes; asked once per server. */
+const READ_ONLY: Statement<{ read_only: boolean }> = {
+  text: "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean AS read_only",
+  row: v.object({ read_only: v.boolean() }),
+}
+
+/** A server that took writes when we found it. */
+type Primary = { readonly pool: Pool; readonly host: string; index: number; lastAnswer: number }
+
+class PrimaryDatabase implements Database {
+  readonly #options: DatabaseOptions
+  readonly #listeners = new Set<(state: DatabaseState) => void>()
+  readonly #closing = new AbortController()
+  #state: DatabaseState = { state: 'connecting' }
+  #primary: Primary | undefined
+  #round: Promise<Primary> | undefined
+  #roundEnded = Number.NEGATIVE_INFINITY
+  #lastFailure = new DatabaseUnavailable('not tried yet')
+  /** The host to begin the next round with. */
+  #next = 0
+  #retry: NodeJS.Timeout | undefined
+  #pause = FIRST_PAUSE_MS
+  /** Pools that are being emptied. */
+  readonly #ending = new Set<Promise<void>>()
+
+  constructor(options: DatabaseOptions) {
+    this.#options = options
+    this.#search().catch(() => undefined) // the state says it, and every statement that waits gets it
+  }
+
+  state(): DatabaseState {
+    return this.#state
+  }
+
+  onStateChange(listener: (state: DatabaseState) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  query<Row>(
+    statement: Statement<Row>,
+    values: readonly Value[] = [],
+    { signal }: RunOptions = {},
+  ): Promise<Result<Row>> {
+    return this.#withClient(signal, run => typedQuery(run, statement, values))
+  }
+
+  script(text: string, { signal }: RunOptions = {}): Promise<void> {
+    return this.#withClient(signal, async run => {
+      await run({ text })
+    })
+  }
+
+  transaction<T>(work: (session: Session) => Promise<T>, { signal }: RunOptions = {}): Promise<T> {
+    return this.#withClient(signal, async run => {
+      await run({ text: 'BEGIN' })
+      try {
+        const result = await work({
+          query: (statement, values = []) => typedQuery(run, statement, values),
+          script: async text => {
+            await run({ text })
+          },
+        })
+        await run({ text: 'COMMIT' })
+        return result
+      } catch (error) {
+        // A connection that cannot roll back is broken; #withClient has seen that already and closes it.
+        await run({ text: 'ROLLBACK' }).catch(() => undefined)
+        throw error
+      }
+    })
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort()
+    clearTimeout(this.#retry)
+    await this.#round?.catch(() => undefined) // nobody waits for the round any more
+    const primary = this.#primary
+    this.#primary = undefined
+    if (primary !== undefined) this.#end(primary.pool)
+    await Promise.all(this.#ending)
+  }
+
+  /**
+   * Lends a connection of the primary. After the deadline, or any error that is not the server's own answer, the
+   * connection is closed and not lent again.
+   */
+  async #withClient<T>(outer: AbortSignal | undefined, work: (run: Run) => Promise<T>): Promise<T> {
+    const deadline = deadlineOf(outer, (this.#options.statementTimeoutMs ?? DEFAULT_STATEMENT_TIMEOUT_MS) + 1000)
+    const started = performance.now()
+    let primary: Primary
+    let client: PoolClient
+    try {
+      if (deadline.signal.aborted) throw deadline.signal.reason
+      primary = await raced(deadline.signal, this.#primary ?? this.#search())
+      client = await raced(deadline.signal, this.#connect(primary), late => late.release())
+    } catch (error) {
+      deadline.clear()
+      if (deadline.signal.aborted) throw new DatabaseUnavailable('no connection within the deadline', { cause: error })
+      throw error
+    }
+    let broken = false
+    const run: Run = async config => {
+      if (broken) throw new OutcomeUnknown(`connection to ${primary.host} is closed`)
+      try {
+        const result = await raced<RawResult>(deadline.signal, client.query(config))
+        primary.lastAnswer = performance.now()
+        return result
+      } catch (error) {
+        if (deadline.signal.aborted) {
+          broken = true
+          // Not one answer since we began: the server itself is gone or stuck, and another may be the primary now.
+          if (primary.lastAnswer < started) this.#lost(primary, 'no answer within the deadline')
+          throw new OutcomeUnknown('the deadline passed under a statement', { cause: error })
+        }
+        const failure = failureOf(error, primary.host)
+        broken ||= failure.serverLost
+        if (failure.serverLost) this.#lost(primary, failure.error.message)
+        throw failure.error
+      }
+    }
+    try {
+      return await work(run)
+    } finally {
+      deadline.clear()
+      client.release(broken)
+    }
+  }
+
+  /** A connection of the known primary. A server that takes none is lost. */
+  async #connect(primary: Primary): Promise<PoolClient> {
+    try {
+      return await primary.pool.connect()
+    } catch (error) {
+      const reason = messageOf(error)
+      // pg-pool's words when every connection is lent and none came back in time: busy, not lost.
+      if (reason === 'timeout exceeded when trying to connect') {
+        throw new DatabaseUnavailable('every connection is busy', { cause: error })
+      }
+      this.#lost(primary, reason)
+      throw new DatabaseUnavailable(`cannot connect to ${primary.host}: ${reason}`, { cause: error })
+    }
+  }
+
+  /** Joins the round of attempts under way, or starts one, unless the last one failed a moment ago. */
+  #search(): Promise<Primary> {
+    if (this.#closing.signal.aborted) return Promise.reject(new DatabaseUnavailable('the database is closed'))
+    if (this.#round !== undefined) return this.#round
+    if (performance.now() - this.#roundEnded < LEAST_PAUSE_MS) return Promise.reject(this.#lastFailure)
+    clearTimeout(this.#retry)
+    this.#round = this.#tryEveryHost()
+      .then(
+        primary => this.#found(primary),
+        (error: unknown) => this.#foundNobody(error),
+      )
+      .finally(() => {
+        this.#round = undefined
+      })
+    return this.#round
+  }
+
+  async #tryEveryHost(): Promise<Primary> {
+    const { hosts } = this.#options
+    const reasons: string[] = []
+    for (let step = 0; step < hosts.length && !this.#closing.signal.aborted; step++) {
+      const index = (this.#next + step) % hosts.length
+      const host = hosts[index]
+      if (host === undefined) continue
+      const found = await this.#tryHost(host, index)
+      if (typeof found !== 'string') return found
+      reasons.push(`${nameOf(host)}: ${found}`)
+    }
+    throw new DatabaseUnavailable(`no primary among the database hosts (${reasons.join('; ')})`)
+  }
+
+  /** A primary, or why this host is none. */
+  async #tryHost(host: DatabaseHost, index: number): Promise<Primary | string> {
+    const pool = new Pool(poolConfig(this.#options, host))
+    // An idle connection that breaks; statements under way get their own error.
+    pool.on('error', error => {
+      if (this.#primary?.pool === pool) this.#lost(this.#primary, error.message)
+    })
+    try {
+      const client = await pool.connect()
+      try {
+        const { rows } = await typedQuery(config => client.query(config), READ_ONLY, [])
+        if (rows[0]?.read_only === false) return { pool, host: nameOf(host), index, lastAnswer: performance.now() }
+      } finally {
+        client.release()
+      }
+      this.#end(pool)
+      return 'a standby'
+    } catch (error) {
+      this.#end(pool)
+      return messageOf(error)
+    }
+  }
+
+  #found(primary: Primary): Primary {
+    if (this.#closing.signal.aborted) {
+      this.#end(primary.pool)
+      throw new DatabaseUnavailable('the database is closed')
+    }
+    this.#primary = primary
+    this.#next = primary.index
+    this.#pause = FIRST_PAUSE_MS
+    this.#setState({ state: 'up', host: primary.host })
+    return primary
+  }
+
+  #foundNobody(error: unknown): never {
+    const failure =
+      error instanceof DatabaseUnavailable ? error : new DatabaseUnavailable(messageOf(error), { cause: error })
+    this.#lastFailure = failure
+    this.#roundEnded = performance.now()
+    this.#setState({ state: 'down', reason: failure.message })
+    if (!this.#closing.signal.aborted) {
+      this.#retry = setTimeout(
+        () => {
+          this.#search().catch(() => undefined) // the state says it
+        },
+        Math.max(this.#pause, LEAST_PAUSE_MS + 1),
+      )
+      this.#pause = Math.min(this.#pause * 2, LONGEST_PAUSE_MS)
+    }
+    throw failure
+  }
+
+  /** Gives the server up and looks for the primary at once, beginning with the next host. */
+  #lost(primary: Primary, reason: string): void {
+    if (this.#primary !== primary) return
+    this.#primary = undefined
+    this.#next = (primary.index + 1) % this.#options.hosts.length
+    this.#end(primary.pool)
+    if (this.#closing.signal.aborted) return
+    this.#setState({ state: 'down', reason: `${primary.host}: ${reason}` })
+    this.#search().catch(() => undefined) // the state says it
+  }
+
+  #end(pool: Pool): void {
+    const ended: Promise<void> = pool
+      .end()
+      .catch(() => undefined) // its connections are gone, which is what we want
+      .finally(() => this.#ending.delete(ended))
+    this.#ending.add(ended)
+  }
+
+  #setState(state: DatabaseState): void {
+    const same = this.#state.state === state.state
+    this.#state = state
+    if (same) return
+    for (const listener of this.#listeners) listener(state)
+  }
+}
+
+const DEFAULT_STATEMENT_TIMEOUT_MS = 10_000
+
+type RawResult = { readonly rows: readonly unknown[]; readonly rowCount: number | null }
+type Run = (config: { text: string; values?: unknown[]; name?: string }) => Promise<RawResult>
+
+async function typedQuery<Row>(
+  run: Run,
+  { text, name, row }: Statement<Row>,
+  values: readonly Value[],
+): Promise<Result<Row>> {
+  const { rows, rowCount } = await run({ text, values: [...values], ...(name === undefined ? {} : { name }) })
+  return { rows: rows.map(each => v.parse(row, each)), count: rowCount ?? 0 }
+}
+
+function poolConfig(options: DatabaseOptions, { host, port }: DatabaseHost): PoolConfig {
+  const { tls, password } = options
+  const ssl =
+    tls === undefined || host.startsWith('/')
+      ? false
+      : {
+          rejectUnauthorized: true,
+          minVersion: 'TLSv1.2' as const,
+          ...(tls.ca === undefined ? {} : { ca: tls.ca }),
+          // Given the connection's own socket, node:tls would compare the certificate with `localhost`.
+          checkServerIdentity: (_: string, certificate: Parameters<typeof checkServerIdentity>[1]) =>
+            checkServerIdentity(tls.serverName ?? host, certificate),
+        }
+  return {
+    host,
+    port,
+    database: options.database,
+    user: options.user,
+    ...(password === undefined ? {} : { password: password.reveal() }),
+    ssl,
+    max: options.max ?? 4,
+    connectionTimeoutMillis: options.connectTimeoutMs ?? 3000,
+    idleTimeoutMillis: 60_000,
+    statement_timeout: options.statementTimeoutMs ?? DEFAULT_STATEMENT_TIMEOUT_MS,
+    application_name: options.applicationName,
+    keepAlive: true,
+    keepAliveInitialDelayMillis: 10_000,
+  }
+}
+
+/** The caller's signal or the time limit, whichever comes first. */
+function deadlineOf(outer: AbortSignal | undefined, limitMs: number) {
+  const inner = new AbortController()
+  const abort = (): void => inner.abort(outer?.reason)
+  const timer = setTimeout(() => inner.abort(new Error(`no answer within ${limitMs} ms`)), limitMs)
+  if (outer?.aborted === true) abort()
+  outer?.addEventListener('abort', abort, { once: true })
+  return {
+    signal: inner.signal,
+    clear(): void {
+      clearTimeout(timer)
+      outer?.removeEventListener('abort', abort)
+    },
+  }
+}
+
+/** The promise, or the signal's reason if it is first; `discard` gets what comes too late. */
+function raced<T>(signal: AbortSignal, promise: T | Promise<T>, discard?: (late: T) => void): Promise<T> {
+  return new Promise<T>((resolve, reject) => {
+    const onAbort = (): void => reject(signal.reason)
+    if (signal.aborted) onAbort()
+    else signal.addEventListener('abort', onAbort, { once: true })
+    Promise.resolve(promise).then(
+      value => {
+        signal.removeEventListener('abort', onAbort)
+        if (signal.aborted) discard?.(value)
+        else resolve(value)
+      },
+      (error: unknown) => {
+        signal.removeEventListener('abort', onAbort)
+        reject(error)
+      },
+    )
+  })
+}
+
+const nameOf = ({ host, port }: DatabaseHost): string => (host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`)
+
+/** Connection attempts to several addresses of one name come as an AggregateError without a message of its own. */
+function messageOf(error: unknown): string {
+  if (error instanceof AggregateError && error.errors.length > 0) return error.errors.map(messageOf).join(', ')
+  return error instanceof Error ? error.message : String(error)
+}

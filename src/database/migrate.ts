@@ -1,0 +1,75 @@
+import { readdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import * as v from 'valibot'
+import type { Database, Session } from './database.ts'
+import { DatabaseUnavailable, MigrationFailed, OutcomeUnknown, SchemaTooNew } from './errors.ts'
+import { ignored, type Statement } from './statement.ts'
+
+export type Migration = { readonly version: number; readonly file: string; readonly text: string }
+
+/** What `migrate` found and did. */
+export type Migrated = { readonly from: number; readonly to: number }
+
+/** Any number that all releases agree on: only one program migrates a database at a time. */
+const LOCK = 0x617574686c
+
+const TAKE_LOCK: Statement<unknown> = { text: 'SELECT pg_advisory_xact_lock($1)', row: ignored }
+const HAS_LEDGER: Statement<{ there: boolean }> = {
+  text: "SELECT to_regclass('schema_version') IS NOT NULL AS there",
+  row: v.object({ there: v.boolean() }),
+}
+const LEDGER: Statement<{ v: number }> = { text: 'TABLE schema_version', row: v.object({ v: v.number() }) }
+
+/**
+ * Brings the schema up to date: every numbered file of the directory that the database has not seen, each in one
+ * transaction. A file's first statement enters its own number into `schema_version`, so that no two programs can both
+ * apply it, whatever becomes of the lock. Safe when many programs start at once.
+ * @throws SchemaTooNew if a newer program was here; MigrationFailed if a file is refused, and then nothing of it stays.
+ */
+export async function migrate(database: Database, directory: string): Promise<Migrated> {
+  const migrations = await readMigrations(directory)
+  const known = migrations.at(-1)?.version ?? 0
+  const from = await database.transaction(versionOf)
+  if (from > known) throw new SchemaTooNew(from, known)
+  for (const migration of migrations.slice(from)) await apply(database, migration)
+  return { from, to: known }
+}
+
+/** The numbered files, in order. Numbers begin at 1 and have no gap. */
+export async function readMigrations(directory: string): Promise<readonly Migration[]> {
+  const files = (await readdir(directory)).filter(file => /^\d{6}[\w-]*\.sql$/.test(file)).sort()
+  const migrations = await Promise.all(
+    files.map(async file => ({
+      version: Number(file.slice(0, 6)),
+      file,
+      text: await readFile(join(directory, file), 'utf8'),
+    })),
+  )
+  for (const [index, { version, file }] of migrations.entries()) {
+    if (version !== index + 1) throw new TypeError(`${join(directory, file)}: expected number ${index + 1}`)
+  }
+  if (migrations.length === 0) throw new TypeError(`no migrations in ${directory}`)
+  return migrations
+}
+
+async function apply(database: Database, migration: Migration): Promise<void> {
+  try {
+    await database.transaction(async session => {
+      await session.query(TAKE_LOCK, [LOCK])
+      // Somebody else may have been faster while we waited for the lock.
+      if ((await versionOf(session)) >= migration.version) return
+      await session.script(migration.text)
+    })
+  } catch (error) {
+    if (error instanceof DatabaseUnavailable || error instanceof OutcomeUnknown) throw error
+    throw new MigrationFailed(migration.file, error)
+  }
+}
+
+/** The highest migration this database has seen; 0 for an empty one. */
+async function versionOf(session: Session): Promise<number> {
+  const { rows } = await session.query(HAS_LEDGER)
+  if (rows[0]?.there !== true) return 0
+  const ledger = await session.query(LEDGER)
+  return Math.max(0, ...ledger.rows.map(row => row.v))
+}
