@@ -2,7 +2,7 @@ import { closeSync, renameSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { descriptorOf } from '../libc/descriptor.ts'
 import { duplicateDescriptor } from '../libc/duplicate.ts'
-import { openListener, type UnixSocketAccess } from './listener.ts'
+import { openListener, removeStaleSocket, type UnixSocketAccess } from './listener.ts'
 import type { SocketAddress } from './socket-address.ts'
 
 /**
@@ -27,6 +27,8 @@ export async function holdListener(
   access?: UnixSocketAccess,
 ): Promise<HeldListener> {
   const path = address.type === 'unix' ? address.path : undefined
+  // Taking a new name over an old one asks nobody: a living server there is found before.
+  if (path !== undefined) await removeStaleSocket(path, setting)
   const server = createServer()
   // The runtime's server would accept, and unlinks its path when it is closed: it binds under another name.
   const temporary: SocketAddress = path === undefined ? address : { type: 'unix', path: `${path}.new` }

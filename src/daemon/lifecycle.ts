@@ -17,12 +17,11 @@ export type RunningDaemon = {
  */
 export async function runDaemon(program: string, start: () => Promise<RunningDaemon>): Promise<void> {
   const daemon = await orExit(program, start)
-  process.stderr.write(`${program} ready ${daemon.ready}\n`)
-  const stopWatchdog = announceReady()
+  let stopWatchdog = (): void => {}
+  let stopping = false
   process.on('SIGHUP', () => {
     void orComplain(program, 'reload', async () => daemon.reload?.())
   })
-  let stopping = false
   const stop = (): void => {
     if (stopping) process.exit(EXIT.temporary)
     stopping = true
@@ -34,6 +33,9 @@ export async function runDaemon(program: string, start: () => Promise<RunningDae
   }
   process.on('SIGTERM', stop)
   process.on('SIGINT', stop)
+  // Only now: whoever reads this may send a signal at once.
+  process.stderr.write(`${program} ready ${daemon.ready}\n`)
+  stopWatchdog = announceReady()
   if (process.env['AUTHRELAY_SUPERVISED'] === '1') {
     process.stdin.on('end', stop).on('error', stop).resume()
   }

@@ -51,8 +51,11 @@ export async function openListener(
   return bound === null || typeof bound === 'string' ? address : { type: 'tcp', host: bound.address, port: bound.port }
 }
 
-/** A crash leaves its Unix socket behind. It is removed only if the kernel says that nobody listens there; a busy server keeps it. */
-async function removeStaleSocket(path: string, setting: string): Promise<void> {
+/**
+ * A crash leaves its Unix socket behind. It is removed only if the kernel says that nobody listens there; a busy server keeps it.
+ * @throws TemporaryFault if somebody does, UsageFault if what is there is no socket.
+ */
+export async function removeStaleSocket(path: string, setting: string): Promise<void> {
   const status = lstatSync(path, { throwIfNoEntry: false })
   if (status === undefined) return
   if (!status.isSocket()) throw new UsageFault(`${path} is in the way and no socket: move it or change ${setting}`)

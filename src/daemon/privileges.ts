@@ -4,6 +4,9 @@ import { UsageFault } from './exit-status.ts'
 /** Under which ids a process runs. */
 export type Ids = { readonly uid: number; readonly gid: number }
 
+/** The number above means "leave it as it is" to the kernel. */
+const MAX_ID = 0xffff_fffe
+
 /**
  * Ids of an account: a name, or a number, or `uid:gid` for hosts that keep no account.
  * @throws UsageFault if the host knows no such account; `setting` is the name for the message.
@@ -12,7 +15,9 @@ export function idsOf(account: string, setting: string): Ids {
   const numbers = /^(?<uid>\d{1,10})(?::(?<gid>\d{1,10}))?$/.exec(account)?.groups
   if (numbers !== undefined) {
     const uid = Number(numbers['uid'])
-    return { uid, gid: Number(numbers['gid'] ?? uid) }
+    const gid = Number(numbers['gid'] ?? uid)
+    if (Math.max(uid, gid) > MAX_ID) throw new UsageFault(`${account} is no account number: change ${setting}`)
+    return { uid, gid }
   }
   const found = accountNamed(account)
   if (found === undefined) {

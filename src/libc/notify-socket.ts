@@ -8,7 +8,7 @@ const load = () => {
   return {
     socket: libc.func('int socket(int domain, int type, int protocol)'),
     sendto: libc.func(
-      'ssize_t sendto(int fd, const void *text, size_t length, int flags, const void *address, uint32_t size)',
+      'long sendto(int fd, const void *text, size_t length, int flags, const void *address, uint32_t size)',
     ),
     close: libc.func('int close(int fd)'),
   }

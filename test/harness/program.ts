@@ -1,0 +1,123 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createInterface } from 'node:readline'
+import { eventually } from './eventually.ts'
+import { type LogLine, parseLogLine } from './log-line.ts'
+
+/** How a program ended. */
+export type Ending = { readonly code: number | null; readonly signal: NodeJS.Signals | null }
+
+export type ProgramOptions = {
+  readonly env?: Readonly<Record<string, string | undefined>>
+  readonly cwd?: string
+  /** Words before the command, e.g. those that enter a network namespace. */
+  readonly prefix?: readonly string[]
+  /** Further descriptors of the child, from 3 on. */
+  readonly descriptors?: readonly number[]
+}
+
+/** Every program that this test file started and that has not ended: the ones to end when the test process ends. */
+const running = new Set<Program>()
+process.once('exit', () => {
+  for (const program of running) program.signal('SIGKILL')
+})
+
+/** A process of a test: what it writes is kept line by line, and it is stopped by its pid. */
+export class Program {
+  readonly name: string
+  readonly child: ChildProcess
+  /** What it wrote on standard output and standard error, in order of arrival. */
+  readonly lines: string[] = []
+  readonly ended: Promise<Ending>
+  #ending: Ending | undefined
+
+  constructor(name: string, command: readonly string[], options: ProgramOptions = {}) {
+    const [file = '', ...args] = [...(options.prefix ?? []), ...command]
+    this.name = name
+    this.child = spawn(file, args, {
+      cwd: options.cwd ?? '/',
+      env: { PATH: process.env['PATH'], ...options.env },
+      stdio: ['pipe', 'pipe', 'pipe', ...(options.descriptors ?? [])],
+    })
+    running.add(this)
+    const streams = [this.child.stdout, this.child.stderr].filter(stream => stream !== null)
+    for (const input of streams) createInterface({ input }).on('line', line => this.lines.push(line))
+    this.child.stdin?.on('error', () => {}) // a program need not read what a test sends it
+    this.child.once('error', error => this.lines.push(`${file}: ${error.message}`))
+    this.ended = Promise.race([once(this.child, 'close'), once(this.child, 'error')]).then(([code, signal]) => {
+      running.delete(this)
+      this.#ending = { code: typeof code === 'number' ? code : null, signal: isSignal(signal) ? signal : null }
+      return this.#ending
+    })
+  }
+
+  get pid(): number {
+    if (this.child.pid === undefined) throw new Error(`${this.name} was not started: ${this.lines.join('\n')}`)
+    return this.child.pid
+  }
+
+  /** Undefined while it runs. */
+  get ending(): Ending | undefined {
+    return this.#ending
+  }
+
+  /** The lines of the log, read back. */
+  get log(): readonly LogLine[] {
+    return this.lines.map(parseLogLine).filter(line => line !== undefined)
+  }
+
+  /** Polls; fails with everything the program said, and at once if the program has ended. */
+  async waitFor<T>(what: string, probe: () => T | undefined | false, deadlineMs?: number): Promise<T> {
+    const answerOrEnd = (): { answer: T } | 'ended' | undefined => {
+      const hasEnded = this.#ending !== undefined
+      const answer = probe()
+      if (answer !== undefined && answer !== false) return { answer }
+      return hasEnded ? 'ended' : undefined
+    }
+    const found = await eventually(what, answerOrEnd, deadlineMs).catch((error: unknown) => {
+      throw new Error(`${error instanceof Error ? error.message : String(error)}\n${this.transcript()}`, {
+        cause: error,
+      })
+    })
+    if (found !== 'ended') return found.answer
+    throw new Error(`${this.name} ended (${JSON.stringify(this.#ending)}) before: ${what}\n${this.transcript()}`)
+  }
+
+  /** The first line that matches. */
+  waitForLine(pattern: RegExp, deadlineMs?: number): Promise<string> {
+    return this.waitFor(`${this.name} says ${pattern}`, () => this.lines.find(line => pattern.test(line)), deadlineMs)
+  }
+
+  /** What it wrote so far, for a failure. */
+  transcript(): string {
+    return this.lines.map(line => `  ${this.name}| ${line}`).join('\n')
+  }
+
+  /** Sends a signal to this process alone. */
+  signal(signal: NodeJS.Signals): void {
+    this.child.kill(signal)
+  }
+
+  /** SIGTERM, and SIGKILL if it has not ended after the deadline; says how it ended. */
+  async stop(deadlineMs = 10_000): Promise<Ending> {
+    if (this.#ending !== undefined) return this.#ending
+    this.signal('SIGTERM')
+    const timer = setTimeout(() => this.signal('SIGKILL'), deadlineMs)
+    const ending = await this.ended
+    clearTimeout(timer)
+    return ending
+  }
+}
+
+const isSignal = (value: unknown): value is NodeJS.Signals => typeof value === 'string' && value.startsWith('SIG')
+
+/** Runs a command to its end; the lines it wrote and how it ended. */
+export async function run(
+  command: readonly string[],
+  options: ProgramOptions & { input?: string } = {},
+): Promise<Program> {
+  const program = new Program(command[0] ?? '', command, options)
+  program.child.stdin?.end(options.input ?? '')
+  await program.ended
+  return program
+}
