@@ -1,0 +1,47 @@
+import { SOURCES, type Source } from './heard-login.ts'
+
+/** What became of a login event. */
+export const EVENT_VERDICTS = ['committed', 'coalesced', 'queued', 'refused', 'replaced', 'dropped'] as const
+export type EventVerdict = (typeof EVENT_VERDICTS)[number]
+
+/** Distinct tags that are counted by name; further ones together, so that no sender of lines can fill the memory. */
+const MAX_TAGS = 50
+
+/** Everything authd counts since its start. Plain numbers: they are touched for every line. */
+export class Counters {
+  /** Lines read, by source; login events on the socket are not lines. */
+  readonly lines = perSource()
+  /** Lines longer than any POP3 daemon's, dropped unread. */
+  readonly overlong = perSource()
+  /** Login events, by source and by what became of them. */
+  readonly events = new Map<Source, Map<EventVerdict, number>>(
+    SOURCES.map(source => [source, new Map(EVENT_VERDICTS.map(verdict => [verdict, 0]))]),
+  )
+  /** Lines that prove no login, by tag. */
+  readonly ignored = new Map<string, number>()
+  /** Times the FIFO was found full: syslogd may have dropped lines then. */
+  fifoFull = 0
+  /** Announcements on the socket that could not be read. */
+  badAnnouncements = 0
+  /** Connections on the socket from accounts that may not speak there. */
+  foreignPeers = 0
+  commits = 0
+  commitFailures = 0
+  sweeps = 0
+  swept = 0
+  sweepFailures = 0
+
+  countEvent(source: Source, verdict: EventVerdict): void {
+    const verdicts = this.events.get(source)
+    verdicts?.set(verdict, (verdicts.get(verdict) ?? 0) + 1)
+  }
+
+  countIgnored(tag: string | undefined): void {
+    const known = tag ?? '-'
+    const key = this.ignored.has(known) || this.ignored.size < MAX_TAGS ? known : 'other'
+    this.ignored.set(key, (this.ignored.get(key) ?? 0) + 1)
+  }
+}
+
+type PerSource = Record<Source, number>
+const perSource = (): PerSource => ({ socket: 0, fifo: 0, tcp: 0, file: 0, journal: 0 })

@@ -1,0 +1,72 @@
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { dirname } from 'node:path'
+
+/** How far a file has been read: everything before `offset` needs no second look. */
+export type Place = { readonly inode: number; readonly offset: number }
+
+/**
+ * The places in followed files and the journal, kept over restarts in one small JSON file. It is replaced in one step, so
+ * that a crash leaves the old one or the new one. What cannot be read counts as never seen.
+ */
+export class FilePlaces {
+  readonly #path: string
+  readonly #places = new Map<string, Place>()
+  #cursor: string | undefined
+  #saved = ''
+
+  constructor(path: string) {
+    this.#path = path
+    this.#load()
+  }
+
+  /** The place in a followed file, if it was ever followed. */
+  get(file: string): Place | undefined {
+    return this.#places.get(file)
+  }
+
+  set(file: string, place: Place): void {
+    this.#places.set(file, place)
+  }
+
+  /** The journal's own name for the last entry that was dealt with. */
+  get cursor(): string | undefined {
+    return this.#cursor
+  }
+
+  set cursor(cursor: string) {
+    this.#cursor = cursor
+  }
+
+  /** Writes the places if they changed. Throws what the file system says. */
+  save(): void {
+    const text = JSON.stringify({ files: Object.fromEntries(this.#places), cursor: this.#cursor })
+    if (text === this.#saved) return
+    mkdirSync(dirname(this.#path), { recursive: true, mode: 0o700 })
+    const temporary = `${this.#path}.${process.pid}.new`
+    writeFileSync(temporary, text, { mode: 0o600 })
+    renameSync(temporary, this.#path)
+    this.#saved = text
+  }
+
+  #load(): void {
+    let stored: unknown
+    try {
+      stored = JSON.parse(readFileSync(this.#path, 'utf8'))
+    } catch {
+      return // the first start, or a file that somebody spoiled: begin at the end of each log, as at the first start
+    }
+    if (!isRecord(stored)) return
+    if (typeof stored['cursor'] === 'string') this.#cursor = stored['cursor']
+    if (!isRecord(stored['files'])) return
+    for (const [file, place] of Object.entries(stored['files'])) {
+      if (!isRecord(place)) continue
+      const { inode, offset } = place
+      if (typeof inode === 'number' && typeof offset === 'number' && offset >= 0) {
+        this.#places.set(file, { inode, offset })
+      }
+    }
+  }
+}
+
+const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === 'object' && value !== null

@@ -1,0 +1,179 @@
+import { type FSWatcher, watch } from 'node:fs'
+import { type FileHandle, open, stat } from 'node:fs/promises'
+import { basename, dirname } from 'node:path'
+import type { Log } from '../daemon/log.ts'
+import { MAX_SYSLOG_LINE } from '../syslog/syslog-line.ts'
+import { LineSplitter } from '../wire/line-splitter.ts'
+import type { Counters } from './counters.ts'
+import type { FilePlaces } from './file-places.ts'
+import type { Intake } from './intake.ts'
+
+export type FollowedFileOptions = {
+  readonly path: string
+  readonly places: FilePlaces
+  readonly intake: Pick<Intake, 'hearFileLine'>
+  readonly counters: Counters
+  readonly log: Log
+}
+
+const READ_SIZE = 262_144
+/** How often the file is looked at when the kernel says nothing (network file systems), in milliseconds. */
+const LOOK_AGAIN = 1000
+/** What logrotate calls the file that was current until now. */
+const ROTATED = '.1'
+
+/**
+ * Follows a log file through rotation and truncation, and over our own restarts. The file itself is the queue: the next
+ * piece is read only when every login in this one is stored, and the place kept on disk never runs ahead of the store.
+ * A file that was never followed begins at its end.
+ */
+export class FollowedFile {
+  readonly #options: FollowedFileOptions
+  #watcher: FSWatcher | undefined
+  #file: { readonly handle: FileHandle; readonly inode: number } | undefined
+  #offset = 0
+  #splitter = new LineSplitter(MAX_SYSLOG_LINE)
+  #wake: (() => void) | undefined
+  #stopped = false
+  #complained = false
+  readonly #running: Promise<void>
+
+  constructor(options: FollowedFileOptions) {
+    this.#options = options
+    this.#running = this.#run()
+  }
+
+  /** Ends after the piece that is being read; its place is kept. */
+  async close(): Promise<void> {
+    this.#stopped = true
+    this.#watcher?.close()
+    this.#wake?.()
+    await Promise.race([this.#running, new Promise(resolve => setTimeout(resolve, 200).unref())])
+  }
+
+  async #run(): Promise<void> {
+    const buffer = Buffer.allocUnsafe(READ_SIZE)
+    let first = true
+    while (!this.#stopped) {
+      try {
+        if (this.#file === undefined) await this.#open(first)
+        first = false
+        const octets = await this.#readPiece(buffer)
+        if (octets > 0 || (await this.#wasReplaced())) continue
+      } catch (error) {
+        this.#complain(error)
+      }
+      await this.#change()
+    }
+    await this.#file?.handle.close()
+  }
+
+  async #open(first: boolean): Promise<void> {
+    const { path, places, log } = this.#options
+    const place = places.get(path)
+    const current = await stat(path).catch(notThere)
+    if (place !== undefined && place.inode !== current?.ino) {
+      // Rotated while nobody looked: what was written to it before comes first.
+      const rotated = await stat(`${path}${ROTATED}`).catch(notThere)
+      if (rotated?.ino === place.inode) {
+        await this.#begin(`${path}${ROTATED}`, place.offset)
+        return
+      }
+    }
+    if (current === undefined) throw new Error(`there is no ${path}: it is waited for`)
+    const offset = place === undefined ? (first ? current.size : 0) : place.inode === current.ino ? place.offset : 0
+    await this.#begin(path, offset)
+    this.#complained = false
+    log.info('following', { path, offset: this.#offset })
+  }
+
+  async #begin(path: string, offset: number): Promise<void> {
+    const handle = await open(path, 'r')
+    const { ino, size } = await handle.stat()
+    this.#file = { handle, inode: ino }
+    this.#offset = offset > size ? 0 : offset
+    this.#splitter = new LineSplitter(MAX_SYSLOG_LINE)
+    this.#options.places.set(this.#options.path, { inode: ino, offset: this.#offset })
+    this.#watcher?.close()
+    this.#watcher = watch(dirname(this.#options.path), (_, name) => {
+      if (name === null || name === basename(this.#options.path)) this.#wake?.()
+    })
+    this.#watcher.on('error', () => this.#watcher?.close()) // it is looked at every second all the same
+  }
+
+  /** Reads the next piece and waits until every login in it is dealt with. */
+  async #readPiece(buffer: Buffer): Promise<number> {
+    const file = this.#file
+    if (file === undefined) return 0
+    const { size } = await file.handle.stat()
+    if (size < this.#offset) {
+      this.#options.log.info('truncated', { path: this.#options.path })
+      this.#offset = 0
+      this.#splitter = new LineSplitter(MAX_SYSLOG_LINE)
+    }
+    const { bytesRead } = await file.handle.read(buffer, 0, buffer.length, this.#offset)
+    if (bytesRead === 0) return 0
+    this.#offset += bytesRead
+    const { lines, overlong } = this.#splitter.push(buffer.subarray(0, bytesRead))
+    this.#options.counters.overlong.file += overlong
+    await this.#dealWith(lines)
+    this.#options.places.set(this.#options.path, {
+      inode: file.inode,
+      offset: this.#offset - this.#splitter.pending,
+    })
+    return bytesRead
+  }
+
+  #dealWith(lines: readonly string[]): Promise<void> {
+    return new Promise(resolve => {
+      let open = 1
+      const settled = (): void => {
+        open -= 1
+        if (open === 0) resolve()
+      }
+      for (const line of lines) {
+        open += 1
+        if (!this.#options.intake.hearFileLine(line, settled)) open -= 1
+      }
+      settled()
+    })
+  }
+
+  /** True if another file has taken the name; then that one is next. Only asked at the end of this one. */
+  async #wasReplaced(): Promise<boolean> {
+    const file = this.#file
+    const current = await stat(this.#options.path).catch(notThere)
+    if (file === undefined || current === undefined || current.ino === file.inode) return false
+    // Its writer may still hold the old one: one more look at its end, then it is left.
+    if ((await file.handle.stat()).size > this.#offset) return true
+    await file.handle.close()
+    this.#file = undefined
+    this.#options.places.set(this.#options.path, { inode: current.ino, offset: 0 })
+    return true
+  }
+
+  /** The kernel said that something changed, or a second passed. */
+  #change(): Promise<void> {
+    return new Promise(resolve => {
+      const timer = setTimeout(resolve, LOOK_AGAIN)
+      this.#wake = () => {
+        clearTimeout(timer)
+        resolve()
+      }
+    })
+  }
+
+  #complain(error: unknown): void {
+    if (this.#complained || this.#stopped) return
+    this.#complained = true
+    this.#options.log.warn('cannot-follow', {
+      path: this.#options.path,
+      error: error instanceof Error ? error : new Error(String(error)),
+    })
+  }
+}
+
+const notThere = (error: unknown): undefined => {
+  if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
+  throw error
+}

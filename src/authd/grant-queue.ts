@@ -1,0 +1,366 @@
+import type { Clock } from '../daemon/clock.ts'
+import type { Log } from '../daemon/log.ts'
+import type { GrantWriter, Login, Outcome } from '../grants/grant-store.ts'
+import type { IpAddress } from '../wire/ip-address.ts'
+import type { LoginAnswer, LoginEvent } from '../wire/login-event.ts'
+import type { Counters } from './counters.ts'
+import type { HeardLogin } from './heard-login.ts'
+
+export type GrantQueueOptions = {
+  readonly store: Pick<GrantWriter, 'record'>
+  readonly log: Log
+  readonly counters: Counters
+  /** The machine's clock: may step. */
+  readonly clock: Clock
+  /** A clock that never steps, in milliseconds: measures how long a login has waited. */
+  readonly monotonic: Clock
+  /** Milliseconds after which an announcer is told `queued`. */
+  readonly commitWait: number
+  /** Milliseconds within which the same login from the same address is not written again. */
+  readonly coalesce: number
+  /** Milliseconds a commit may take before the store counts as down. */
+  readonly commitDeadline?: number
+  /** First and longest pause between two tries while the store is down, in milliseconds. */
+  readonly backOff?: { readonly first: number; readonly longest: number }
+  /** Told how long each commit took, in milliseconds, and how many logins it held. */
+  readonly onCommit?: (milliseconds: number, logins: number) => void
+}
+
+/** Logins in one transaction. */
+const MAX_BATCH = 1000
+/** Logins waiting for a commit while the store is up; beyond, only the newest of each address is kept. */
+const MAX_PENDING = 20_000
+/** Above this, sources that can wait are asked to. */
+const HIGH_WATER = 5000
+/** Addresses kept while the store is down (spec/wrap-and-db.md §6). */
+const MAX_KEPT = 10_000
+const MAX_RECENT = 10_000
+/** A login that waited longer than this is stored with its own time, not the database's. */
+const OWN_TIME_AFTER = 1000
+
+type Entry = {
+  readonly heard: HeardLogin
+  /** By the monotonic clock. */
+  readonly heardAt: number
+  /** The announcer has been told something. */
+  answered: boolean
+  /** Stored or refused. */
+  concluded: boolean
+  /** Kept over an outage. */
+  queued: boolean
+}
+type Recent = { readonly event: LoginEvent; readonly until: number; readonly at: number }
+
+/**
+ * Carries logins to the store: everything that arrived during one commit goes into the next. While the store is down it
+ * keeps the newest login of each address and tries again with growing pauses; nobody who announces waits longer than
+ * `commitWait`, and `committed` is said only of what is committed.
+ */
+export class GrantQueue {
+  readonly #options: GrantQueueOptions
+  readonly #deadline: number
+  readonly #backOff: { readonly first: number; readonly longest: number }
+  #pending: Entry[] = []
+  /** Newest login of each address, oldest first: what is left to do from an outage. */
+  readonly #kept = new Map<IpAddress, Entry>()
+  /** Logins in the commit that is under way. */
+  #committing: readonly Entry[] = []
+  #busy = false
+  #down = false
+  #pause: number
+  #retryTimer: NodeJS.Timeout | undefined
+  #waitTimer: NodeJS.Timeout | undefined
+  readonly #recent = new Map<IpAddress, Recent>()
+  #dropped = 0
+  #waiters: (() => void)[] = []
+  #draining = false
+  #closed = false
+
+  constructor(options: GrantQueueOptions) {
+    this.#options = options
+    this.#deadline = options.commitDeadline ?? 10_000
+    this.#backOff = options.backOff ?? { first: 1000, longest: 30_000 }
+    this.#pause = this.#backOff.first
+  }
+
+  /** Logins not yet stored. */
+  get length(): number {
+    return this.#pending.length + this.#kept.size + this.#committing.length
+  }
+
+  /** Whether the last commit failed. */
+  get storeIsDown(): boolean {
+    return this.#down
+  }
+
+  /** False while sources that can wait should. During an outage there is room: the newest of each address is kept. */
+  get hasRoom(): boolean {
+    return this.#pending.length < HIGH_WATER
+  }
+
+  /** Resolves when there is room again. */
+  async room(): Promise<void> {
+    while (!this.hasRoom) await this.#nextCommit()
+  }
+
+  /** Takes a login. Its `answer` and `settled` are called later, or at once. */
+  submit(heard: HeardLogin): void {
+    const entry: Entry = { heard, heardAt: this.#options.monotonic(), answered: false, concluded: false, queued: false }
+    if (this.#coalesced(entry)) return
+    if (this.#down) {
+      this.#keep(entry)
+      return
+    }
+    this.#pending.push(entry)
+    if (this.#pending.length > MAX_PENDING) this.#keepAllPending()
+    this.#watchWaits()
+    this.#pump()
+  }
+
+  /** Somebody else found the store well: no need to wait for the end of the pause. */
+  storeIsBack(): void {
+    if (this.#down && !this.#busy) this.#retry()
+  }
+
+  /** Waits until everything is stored, at most so long; says how many logins are left. While it waits, pauses are short. */
+  async drain(milliseconds: number): Promise<number> {
+    this.#draining = true
+    const deadline = this.#options.monotonic() + milliseconds
+    this.storeIsBack()
+    while (this.length > 0) {
+      const left = deadline - this.#options.monotonic()
+      if (left <= 0) break
+      await Promise.race([this.#nextCommit(), new Promise(resolve => setTimeout(resolve, left).unref())])
+    }
+    return this.length
+  }
+
+  /** Stops every timer; what is left is lost. */
+  close(): void {
+    this.#closed = true
+    clearTimeout(this.#retryTimer)
+    clearInterval(this.#waitTimer)
+  }
+
+  #pump(): void {
+    if (this.#busy || this.#down || this.#closed) return
+    const batch = this.#nextBatch()
+    if (batch.length > 0) void this.#commit(batch)
+  }
+
+  #nextBatch(): Entry[] {
+    const batch: Entry[] = []
+    for (const [ip, entry] of this.#kept) {
+      if (batch.length === MAX_BATCH) return batch
+      this.#kept.delete(ip)
+      batch.push(entry)
+    }
+    batch.push(...this.#pending.splice(0, MAX_BATCH - batch.length))
+    return batch
+  }
+
+  /** One batch to its end; then the next. Never rejects. */
+  async #commit(batch: readonly Entry[]): Promise<void> {
+    this.#busy = true
+    this.#committing = batch
+    try {
+      await this.#store(batch)
+      this.#up()
+    } catch (error) {
+      this.#failed(error)
+    } finally {
+      this.#committing = []
+      this.#busy = false
+    }
+    for (const waiter of this.#waiters.splice(0)) waiter()
+    this.#pump()
+  }
+
+  /** Rejects if the store is away. A login that the database will never take is refused, alone. */
+  async #store(batch: readonly Entry[]): Promise<void> {
+    const started = this.#options.monotonic()
+    let outcomes: readonly Outcome[]
+    try {
+      const signal = AbortSignal.timeout(this.#deadline)
+      outcomes = await this.#options.store.record(
+        batch.map(entry => this.#login(entry)),
+        { signal },
+      )
+    } catch (error) {
+      if (!neverHelps(error)) throw error
+      const [first] = batch
+      if (batch.length === 1 && first !== undefined) {
+        this.#options.log.error('unstorable', { ...describe(first.heard), error: asError(error) })
+        this.#settle(first, { verdict: 'refused', id: first.heard.event.id, reason: 'unstorable' })
+        return
+      }
+      const half = Math.ceil(batch.length / 2)
+      await this.#store(batch.slice(0, half))
+      await this.#store(batch.slice(half))
+      return
+    }
+    if (outcomes.length !== batch.length) throw new Error('the store gave another number of outcomes than logins')
+    this.#options.counters.commits += 1
+    this.#options.onCommit?.(this.#options.monotonic() - started, batch.length)
+    for (const [index, entry] of batch.entries()) {
+      const outcome = outcomes[index]
+      if (outcome !== undefined) this.#conclude(entry, outcome)
+    }
+  }
+
+  #conclude(entry: Entry, outcome: Outcome): void {
+    const { event } = entry.heard
+    if (outcome.verdict === 'refused') {
+      this.#recent.delete(event.ip)
+      this.#options.log.info('refused', { ...describe(entry.heard), reason: outcome.reason })
+      this.#settle(entry, { verdict: 'refused', id: event.id, reason: outcome.reason })
+      return
+    }
+    this.#remember(event, outcome.until)
+    this.#options.log.info('grant', { ...describe(entry.heard), until: outcome.until })
+    this.#settle(entry, { verdict: 'committed', id: event.id, until: outcome.until })
+  }
+
+  /** The end of a login's way: stored or refused. */
+  #settle(entry: Entry, answer: LoginAnswer): void {
+    entry.concluded = true
+    this.#options.counters.countEvent(entry.heard.source, answer.verdict)
+    this.#answer(entry, answer)
+    entry.heard.settled?.()
+  }
+
+  #answer(entry: Entry, answer: LoginAnswer): void {
+    if (entry.answered) return
+    entry.answered = true
+    entry.heard.answer?.(answer)
+  }
+
+  #up(): void {
+    this.#pause = this.#backOff.first
+    if (!this.#down) return
+    this.#down = false
+    this.#options.log.info('store-up', { waiting: this.length - this.#committing.length, dropped: this.#dropped })
+    this.#dropped = 0
+  }
+
+  #failed(error: unknown): void {
+    this.#options.counters.commitFailures += 1
+    if (!this.#down) {
+      this.#options.log.error('store-down', { error: asError(error), waiting: this.length })
+    }
+    this.#down = true
+    // A server that comes back may be another one, without our last commits: write every login again.
+    this.#recent.clear()
+    const committing = this.#committing.filter(entry => !entry.concluded)
+    const newer = [...this.#kept.values()]
+    this.#kept.clear()
+    for (const entry of [...committing, ...newer]) this.#keep(entry)
+    this.#keepAllPending()
+    if (this.#closed) return
+    const pause = this.#draining ? Math.min(this.#pause, 250) : this.#pause
+    this.#pause = Math.min(this.#pause * 2, this.#backOff.longest)
+    clearTimeout(this.#retryTimer)
+    this.#retryTimer = setTimeout(() => this.#retry(), pause)
+  }
+
+  #retry(): void {
+    clearTimeout(this.#retryTimer)
+    if (this.#busy || this.#closed) return
+    const batch = this.#nextBatch()
+    // Nothing to write: the next login finds out.
+    if (batch.length === 0) this.#down = false
+    else void this.#commit(batch)
+  }
+
+  #keepAllPending(): void {
+    const pending = this.#pending
+    this.#pending = []
+    for (const entry of pending) this.#keep(entry)
+  }
+
+  /** Keeps the newest login of each address; the announcer need not wait for it. */
+  #keep(entry: Entry): void {
+    const { event, source } = entry.heard
+    this.#answer(entry, { verdict: 'queued', id: event.id })
+    const older = this.#kept.get(event.ip)
+    this.#kept.delete(event.ip)
+    if (older !== undefined) this.#forget(older, 'replaced')
+    const [oldest] = this.#kept.values()
+    if (this.#kept.size >= MAX_KEPT && oldest !== undefined) {
+      this.#kept.delete(oldest.heard.event.ip)
+      this.#forget(oldest, 'dropped')
+      if (this.#dropped === 0) this.#options.log.warn('dropping', { kept: MAX_KEPT, reason: 'too many addresses wait' })
+      this.#dropped += 1
+    }
+    this.#kept.set(event.ip, entry)
+    if (entry.queued) return
+    entry.queued = true
+    this.#options.counters.countEvent(source, 'queued')
+    this.#options.log.info('queued', describe(entry.heard))
+  }
+
+  #forget(entry: Entry, why: 'replaced' | 'dropped'): void {
+    this.#options.counters.countEvent(entry.heard.source, why)
+    entry.heard.settled?.()
+  }
+
+  #login({ heard: { event, at }, heardAt }: Entry): Login {
+    const age = this.#options.monotonic() - heardAt
+    if (at === undefined && age < OWN_TIME_AFTER) return { event, at: null }
+    // Counted back from now by a clock that does not step, so that a step of the machine's clock moves no login.
+    const own = this.#options.clock() - age
+    return { event, at: new Date(at === undefined ? own : Math.min(at, own)) }
+  }
+
+  #coalesced(entry: Entry): boolean {
+    const { event, source, at } = entry.heard
+    const recent = this.#recent.get(event.ip)
+    if (recent === undefined || at !== undefined || !sameLogin(recent.event, event)) return false
+    if (entry.heardAt - recent.at >= this.#options.coalesce) return false
+    this.#options.counters.countEvent(source, 'coalesced')
+    this.#options.log.info('grant', { ...describe(entry.heard), until: recent.until, coalesced: true })
+    this.#answer(entry, { verdict: 'committed', id: event.id, until: recent.until })
+    entry.heard.settled?.()
+    return true
+  }
+
+  #remember(event: LoginEvent, until: number): void {
+    this.#recent.delete(event.ip)
+    const [oldest] = this.#recent.keys()
+    if (this.#recent.size >= MAX_RECENT && oldest !== undefined) this.#recent.delete(oldest)
+    this.#recent.set(event.ip, { event, until, at: this.#options.monotonic() })
+  }
+
+  /** Tells announcers `queued` when their time is up; runs only while somebody waits. */
+  #watchWaits(): void {
+    this.#waitTimer ??= setInterval(
+      () => {
+        const now = this.#options.monotonic()
+        for (const entry of [...this.#committing, ...this.#pending]) {
+          if (now - entry.heardAt >= this.#options.commitWait) {
+            this.#answer(entry, { verdict: 'queued', id: entry.heard.event.id })
+          }
+        }
+        if (this.#pending.length > 0 || this.#busy) return
+        clearInterval(this.#waitTimer)
+        this.#waitTimer = undefined
+      },
+      Math.max(1, this.#options.commitWait / 8),
+    )
+  }
+
+  #nextCommit(): Promise<void> {
+    return new Promise(resolve => this.#waiters.push(resolve))
+  }
+}
+
+const sameLogin = (a: LoginEvent, b: LoginEvent): boolean =>
+  a.user === b.user && a.daemon === b.daemon && a.tls === b.tls && a.method === b.method
+
+const describe = ({ event: { id, ip, user, daemon }, source }: HeardLogin) => ({ id, ip, user, daemon, source })
+
+/** The server itself said that trying the same again is of no use. */
+const neverHelps = (error: unknown): boolean =>
+  error instanceof Error && 'temporary' in error && error.temporary === false
+
+const asError = (error: unknown): Error => (error instanceof Error ? error : new Error(String(error)))

@@ -1,0 +1,76 @@
+import type { Log } from '../daemon/log.ts'
+import type { GrantWriter } from '../grants/grant-store.ts'
+import type { Counters } from './counters.ts'
+import type { FilePlaces } from './file-places.ts'
+
+export type HousekeeperOptions = {
+  readonly store: Pick<GrantWriter, 'sweep' | 'keepHistory'>
+  readonly places: FilePlaces
+  readonly counters: Counters
+  readonly log: Log
+  /** Milliseconds between two sweeps. */
+  readonly sweepEvery: number
+  /** Days of history that are kept. */
+  readonly keepDays: number
+}
+
+const DAY = 86_400_000
+const SAVE_PLACES = 1000
+/** A sweep or a new partition that takes longer is given up, in milliseconds; the next one comes. */
+const DEADLINE = 30_000
+
+/** What must be done now and then. None of it decides who may relay. */
+export class Housekeeper {
+  readonly #options: HousekeeperOptions
+  readonly #timers: readonly NodeJS.Timeout[]
+  #sweeping = false
+  #historyDue = true
+
+  constructor(options: HousekeeperOptions) {
+    this.#options = options
+    this.#timers = [
+      setInterval(() => void this.sweep(), options.sweepEvery),
+      setInterval(() => this.savePlaces(), SAVE_PLACES),
+      setInterval(() => {
+        this.#historyDue = true
+      }, DAY),
+    ]
+    void this.sweep()
+  }
+
+  close(): void {
+    for (const timer of this.#timers) clearInterval(timer)
+    this.savePlaces()
+  }
+
+  /** Removes what has ended and, once a day, makes room for the coming days. Never rejects: the next one tries again. */
+  async sweep(): Promise<void> {
+    if (this.#sweeping) return
+    this.#sweeping = true
+    const { store, counters, log, keepDays } = this.#options
+    try {
+      if (this.#historyDue) {
+        await store.keepHistory(keepDays, { signal: AbortSignal.timeout(DEADLINE) })
+        this.#historyDue = false
+      }
+      const { grants } = await store.sweep({ signal: AbortSignal.timeout(DEADLINE) })
+      counters.sweeps += 1
+      counters.swept += grants
+      if (grants > 0) log.info('swept', { grants })
+    } catch (error) {
+      counters.sweepFailures += 1
+      log.warn('sweep-failed', { error: error instanceof Error ? error : new Error(String(error)) })
+    } finally {
+      this.#sweeping = false
+    }
+  }
+
+  savePlaces(): void {
+    const { places, log } = this.#options
+    try {
+      places.save()
+    } catch (error) {
+      log.error('places-not-saved', { error: error instanceof Error ? error : new Error(String(error)) })
+    }
+  }
+}

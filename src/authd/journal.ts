@@ -1,0 +1,127 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import type { Log } from '../daemon/log.ts'
+import type { SyslogLine } from '../syslog/syslog-line.ts'
+import { LineSplitter } from '../wire/line-splitter.ts'
+import type { Counters } from './counters.ts'
+import type { FilePlaces } from './file-places.ts'
+import type { Intake } from './intake.ts'
+
+export type JournalOptions = {
+  /** `journalctl`, and options of the site. */
+  readonly command: readonly string[]
+  readonly places: FilePlaces
+  readonly intake: Pick<Intake, 'hearJournalEntry'>
+  readonly counters: Counters
+  readonly log: Log
+}
+
+/** An entry has many fields; one of a POP3 daemon stays far below this. */
+const MAX_ENTRY = 65_536
+/** Pause before journalctl is started again, in milliseconds. */
+const RESTART = 2000
+/** Entries with logins that are not stored yet; beyond, journalctl is not read from. */
+const MAX_OPEN = 2000
+
+/** Follows the systemd journal through a child `journalctl -f -o json`, from the last entry that was dealt with. */
+export class Journal {
+  readonly #options: JournalOptions
+  #child: ChildProcess | undefined
+  #stopped = false
+  #timer: NodeJS.Timeout | undefined
+  /** Cursors in the order of the journal; undefined ones are dealt with only once those before them are. */
+  readonly #open: { readonly cursor: string; settled: boolean }[] = []
+
+  constructor(options: JournalOptions) {
+    this.#options = options
+    this.#start()
+  }
+
+  close(): void {
+    this.#stopped = true
+    clearTimeout(this.#timer)
+    this.#child?.kill()
+  }
+
+  #start(): void {
+    const [program = 'journalctl', ...own] = this.#options.command
+    const { cursor } = this.#options.places
+    const place = cursor === undefined ? ['--lines=0'] : [`--after-cursor=${cursor}`]
+    const child = spawn(program, [...own, '--follow', '--output=json', '--quiet', ...place], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    this.#child = child
+    const splitter = new LineSplitter(MAX_ENTRY)
+    child.stdout.on('data', (chunk: Buffer) => {
+      const { lines, overlong } = splitter.push(chunk)
+      this.#options.counters.overlong.journal += overlong
+      for (const line of lines) this.#entry(line)
+      if (this.#open.length > MAX_OPEN) child.stdout.pause()
+    })
+    let complaint = ''
+    child.stderr.on('data', (chunk: Buffer) => {
+      complaint = `${complaint}${chunk.toString('utf8')}`.slice(-500)
+    })
+    child.on('error', error => this.#ended(child, error.message))
+    child.on('exit', (code, signal) => this.#ended(child, `${complaint.trim() || 'no message'} (${signal ?? code})`))
+  }
+
+  #ended(child: ChildProcess, why: string): void {
+    if (this.#stopped || this.#child !== child) return
+    this.#child = undefined
+    this.#options.log.warn('journal-ended', { reason: why, again: RESTART })
+    this.#timer = setTimeout(() => this.#start(), RESTART)
+  }
+
+  #entry(text: string): void {
+    const entry = parseJournalEntry(text)
+    if (entry === undefined) return
+    const place = { cursor: entry.cursor, settled: false }
+    this.#open.push(place)
+    const settled = (): void => {
+      place.settled = true
+      this.#advance()
+    }
+    if (!this.#options.intake.hearJournalEntry(entry.line, entry.at, settled)) settled()
+  }
+
+  #advance(): void {
+    let done = 0
+    while (this.#open[done]?.settled === true) done += 1
+    const last = this.#open.splice(0, done).at(-1)
+    if (last !== undefined) this.#options.places.cursor = last.cursor
+    if (this.#open.length <= MAX_OPEN / 2) this.#child?.stdout?.resume()
+  }
+}
+
+/**
+ * One line of `journalctl -o json`. The program name is the one that the daemon gave to syslog(3): like a tag in a log
+ * line, any local process can choose it. Undefined if it is no entry with a text message.
+ */
+export function parseJournalEntry(
+  text: string,
+): { readonly line: SyslogLine; readonly at: number; readonly cursor: string } | undefined {
+  let entry: unknown
+  try {
+    entry = JSON.parse(text)
+  } catch {
+    return undefined // journalctl prints whole entries; half of one proves nothing
+  }
+  if (typeof entry !== 'object' || entry === null) return undefined
+  const field = (name: string): string => {
+    const value: unknown = Reflect.get(entry, name)
+    return typeof value === 'string' ? value : ''
+  }
+  const microseconds = Number(field('__REALTIME_TIMESTAMP'))
+  const cursor = field('__CURSOR')
+  if (!(microseconds > 0) || cursor === '') return undefined
+  const at = Math.floor(microseconds / 1000)
+  const line: SyslogLine = {
+    form: 'journal',
+    stamp: new Date(at).toISOString(),
+    host: field('_HOSTNAME'),
+    tag: field('SYSLOG_IDENTIFIER'),
+    pid: field('SYSLOG_PID') || field('_PID'),
+    message: field('MESSAGE'),
+  }
+  return { line, at, cursor }
+}

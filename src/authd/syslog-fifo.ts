@@ -1,0 +1,121 @@
+import { statSync } from 'node:fs'
+import { Socket } from 'node:net'
+import { type OpenFifo, openFifo } from '../daemon/fifo.ts'
+import type { Log } from '../daemon/log.ts'
+import { MAX_SYSLOG_LINE } from '../syslog/syslog-line.ts'
+import { LineSplitter } from '../wire/line-splitter.ts'
+import type { Counters } from './counters.ts'
+import type { Intake } from './intake.ts'
+
+export type SyslogFifoOptions = {
+  readonly path: string
+  readonly intake: Pick<Intake, 'hearLine'>
+  readonly counters: Counters
+  readonly log: Log
+}
+
+/** Octets taken in one read: a full pipe at its usual largest size. */
+const READ_SIZE = 1_048_576
+/** How often it is looked whether the FIFO was removed and made anew, in milliseconds. */
+const LOOK_AGAIN = 5000
+
+/**
+ * The FIFO that a syslogd writes to. It is read as fast as lines come and never waits for the store, since a syslogd
+ * blocks or drops when it is full; a FIFO found full is counted and logged, because lines may then be lost.
+ */
+export class SyslogFifo {
+  readonly #options: SyslogFifoOptions
+  #splitter = new LineSplitter(MAX_SYSLOG_LINE)
+  #fifo: OpenFifo
+  #socket: Socket
+  readonly #timer: NodeJS.Timeout
+  #readInTurn = 0
+
+  /** @throws UsageFault if there is no such FIFO. */
+  constructor(options: SyslogFifoOptions) {
+    this.#options = options
+    this.#fifo = openFifo(options.path, 'syslog_fifo')
+    this.#socket = this.#read(this.#fifo.fd)
+    this.#timer = setInterval(() => this.#reopenIfReplaced(), LOOK_AGAIN).unref()
+  }
+
+  get capacity(): number {
+    return this.#fifo.capacity
+  }
+
+  close(): void {
+    clearInterval(this.#timer)
+    this.#socket.destroy()
+  }
+
+  #read(fd: number): Socket {
+    const buffer = Buffer.allocUnsafe(READ_SIZE)
+    const socket = new Socket({
+      fd,
+      readable: true,
+      writable: false,
+      onread: {
+        buffer,
+        callback: octets => {
+          this.#hear(buffer.subarray(0, octets))
+          return true
+        },
+      },
+    })
+    socket.on('error', error => {
+      this.#options.log.error('fifo-broken', { error })
+      setTimeout(() => this.#reopen(), 1000).unref()
+    })
+    socket.resume()
+    return socket
+  }
+
+  #hear(chunk: Buffer): void {
+    const { intake, counters } = this.#options
+    this.#watchFilling(chunk.length)
+    const { lines, overlong } = this.#splitter.push(chunk)
+    counters.overlong.fifo += overlong
+    for (const line of lines) intake.hearLine('fifo', line)
+  }
+
+  /** What one turn of the event loop finds is what stood in the pipe when we came back to it. */
+  #watchFilling(octets: number): void {
+    if (this.#readInTurn === 0) setImmediate(() => this.#endOfTurn())
+    this.#readInTurn += octets
+  }
+
+  #endOfTurn(): void {
+    const wasFull = this.#readInTurn >= this.#fifo.capacity * 0.9
+    this.#readInTurn = 0
+    if (!wasFull) return
+    const { counters, log, path } = this.#options
+    counters.fifoFull += 1
+    // Once for 1, 10, 100, … times: a flood must not flood the log as well.
+    if (/^10*$/.test(String(counters.fifoFull))) {
+      log.warn('fifo-full', {
+        path,
+        times: counters.fifoFull,
+        reason: 'syslogd may have dropped lines: deliver by TCP instead (syslog_listen)',
+      })
+    }
+  }
+
+  #reopenIfReplaced(): void {
+    const inode = statSync(this.#options.path, { throwIfNoEntry: false })?.ino
+    if (inode !== undefined && inode !== this.#fifo.inode) this.#reopen()
+  }
+
+  /** A FIFO that is gone for a moment is tried again; the daemon goes on with its other sources. */
+  #reopen(): void {
+    try {
+      const fifo = openFifo(this.#options.path, 'syslog_fifo')
+      this.#socket.destroy()
+      this.#splitter = new LineSplitter(MAX_SYSLOG_LINE)
+      this.#fifo = fifo
+      this.#socket = this.#read(fifo.fd)
+      this.#options.log.info('fifo-reopened', { path: this.#options.path })
+    } catch (error) {
+      this.#options.log.error('fifo-missing', { error: error instanceof Error ? error : new Error(String(error)) })
+    }
+  }
+}

@@ -1,0 +1,82 @@
+import { createServer, type Server, type Socket } from 'node:net'
+import { UsageFault } from '../daemon/exit-status.ts'
+import { openListener } from '../daemon/listener.ts'
+import type { Log } from '../daemon/log.ts'
+import { formatSocketAddress, type SocketAddress } from '../daemon/socket-address.ts'
+import { SyslogFraming } from '../syslog/syslog-framing.ts'
+import { LOOPBACK, parseIpAddress } from '../wire/ip-address.ts'
+import type { Counters } from './counters.ts'
+import type { GrantQueue } from './grant-queue.ts'
+import type { Intake } from './intake.ts'
+
+export type SyslogListenerOptions = {
+  readonly intake: Pick<Intake, 'hearLine'>
+  /** TCP can wait: while the queue is full, lines stay with the sender. */
+  readonly queue: Pick<GrantQueue, 'hasRoom' | 'room'>
+  readonly counters: Counters
+  readonly log: Log
+}
+
+const MAX_CONNECTIONS = 64
+
+/**
+ * Takes lines from a local rsyslog (omfwd) or syslog-ng by TCP. Nobody proves who he is there: it listens on loopback
+ * alone, and whoever may write to the log socket of this host may speak here too.
+ */
+export class SyslogListener {
+  readonly #options: SyslogListenerOptions
+  readonly #servers: Server[] = []
+  readonly #open = new Set<Socket>()
+
+  constructor(options: SyslogListenerOptions) {
+    this.#options = options
+  }
+
+  /** Listens on one more address; says where. @throws UsageFault for an address that is not loopback. */
+  async listen(address: SocketAddress): Promise<SocketAddress> {
+    requireLoopback(address, 'authd.syslog_listen')
+    const server = createServer(socket => this.#accept(socket))
+    server.maxConnections = MAX_CONNECTIONS
+    this.#servers.push(server)
+    return openListener(server, address, 'authd.syslog_listen')
+  }
+
+  close(): void {
+    for (const server of this.#servers) server.close()
+    for (const socket of this.#open) socket.destroy()
+  }
+
+  #accept(socket: Socket): void {
+    const framing = new SyslogFraming()
+    this.#open.add(socket)
+    socket.on('data', chunk => this.#hear(socket, framing, chunk))
+    socket.on('error', () => socket.destroy())
+    socket.on('close', () => this.#open.delete(socket))
+  }
+
+  #hear(socket: Socket, framing: SyslogFraming, chunk: Buffer): void {
+    const { intake, queue, counters, log } = this.#options
+    const { lines, overlong, broken } = framing.push(chunk)
+    counters.overlong.tcp += overlong
+    for (const line of lines) intake.hearLine('tcp', line)
+    if (broken) {
+      log.warn('bad-framing', { reason: 'neither octet counting nor lines (RFC 6587): connection closed' })
+      socket.destroy()
+    } else if (!queue.hasRoom) {
+      socket.pause()
+      void queue.room().then(() => socket.resume())
+    }
+  }
+}
+
+/** @throws UsageFault unless nobody but this host can reach the address. */
+export function requireLoopback(address: SocketAddress, setting: string): void {
+  if (address.type !== 'tcp') return
+  const ip = address.host === 'localhost' ? '127.0.0.1' : address.host
+  const parsed = parseIpAddress(ip)
+  if (parsed === undefined || !LOOPBACK.has(parsed)) {
+    throw new UsageFault(
+      `${setting}: ${formatSocketAddress(address)} can be reached from elsewhere: use 127.0.0.1:PORT or [::1]:PORT`,
+    )
+  }
+}
