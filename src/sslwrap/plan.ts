@@ -1,0 +1,208 @@
+import { readFileSync } from 'node:fs'
+import { hostname } from 'node:os'
+import { UsageFault } from '../daemon/exit-status.ts'
+import type { LogLevel } from '../daemon/log.ts'
+import { readSecretFile } from '../daemon/secret.ts'
+import type { Settings } from '../daemon/settings/settings.ts'
+import { formatSocketAddress, type SocketAddress } from '../daemon/socket-address.ts'
+import { type Certificate, type CertificateFiles, CertificateUnusable, readCertificate } from '../tunnel/certificate.ts'
+import { formatNetwork, type NetworkSet } from '../wire/ip-address.ts'
+import type { ListenerPlan, Serve } from './control-messages.ts'
+
+/** What sslwrap is to do, from the settings file or the original's command line; files are named, not yet read. */
+export type Plan = {
+  readonly listeners: readonly PlannedListener[]
+  readonly user: string
+  readonly workers: number
+  /** Where a self-signed certificate is made if both files are missing; undefined: none is made. */
+  readonly selfSigned: { readonly cert: string; readonly key: string; readonly names: readonly string[] } | undefined
+  readonly passwordFile: string
+  readonly preambleReply: 'ok' | 'none'
+  readonly logLevel: LogLevel
+  readonly ciphers: string | undefined
+  readonly alpnStrict: boolean
+  readonly clientCertificate: 'none' | 'optional' | 'required'
+  readonly clientCa: string | undefined
+  /** Milliseconds. */
+  readonly handshakeLimit: number
+  readonly connectLimit: number
+  readonly idleLimit: number
+  readonly drainLimit: number
+  readonly maxConnections: number
+  readonly maxPerAddress: number
+}
+
+export type PlannedListener = {
+  readonly listen: SocketAddress
+  readonly backend: SocketAddress
+  readonly preamble: ListenerPlan['preamble']
+  readonly protocol: ListenerPlan['protocol']
+  readonly versions: 'modern' | 'old'
+  readonly allow: NetworkSet | undefined
+  /** The first one answers clients that name no server. */
+  readonly certificates: readonly CertificateFiles[]
+}
+
+/** @throws UsageFault naming every contradiction. */
+export function planOf({ top, popup, sslwrap }: Settings): Plan {
+  const faults: string[] = []
+  const common = { cert: sslwrap.cert, key: sslwrap.key }
+  const listeners = sslwrap.listener.length === 0 ? [DEFAULT_LISTENER] : sslwrap.listener
+  if (sslwrap.client_certificate !== 'none' && sslwrap.client_ca === '') {
+    faults.push('sslwrap.client_certificate: set client_ca to the authorities that vouch for clients')
+  }
+  const planned = listeners.map((listener, index): PlannedListener => {
+    const at = `sslwrap.listener[${index}]`
+    if (listener.tls === 'old' && sslwrap.old_tls_nets.networks.length === 0) {
+      faults.push(`${at}.tls: "old" answers nobody until sslwrap.old_tls_nets lists the networks of the old devices`)
+    }
+    if (listener.backend.type === 'descriptor') faults.push(`${at}.backend: must be "ADDRESS:PORT" or "unix:/PATH"`)
+    if (listener.preamble === 'ssl' && listener.protocol !== 'pop3') {
+      faults.push(
+        `${at}.preamble: "ssl" is a POP3 dialogue: use "proxy-v2" for ${listener.protocol}, if the server behind reads it`,
+      )
+    }
+    return {
+      listen: listener.listen,
+      backend: listener.backend,
+      preamble: listener.preamble,
+      protocol: listener.protocol,
+      versions: listener.tls,
+      allow: listener.tls === 'old' ? sslwrap.old_tls_nets : undefined,
+      certificates: [
+        listener.cert === undefined ? common : { cert: listener.cert, key: listener.key },
+        ...sslwrap.certificate,
+      ],
+    }
+  })
+  if (faults.length > 0) throw new UsageFault(faults)
+  return {
+    listeners: planned,
+    user: sslwrap.user,
+    workers: sslwrap.workers,
+    selfSigned: { ...common, names: [sslwrap.hostname === '' ? hostname() : sslwrap.hostname] },
+    passwordFile: popup.ssl_hack_pass,
+    preambleReply: popup.ssl_reply,
+    logLevel: top.log_level,
+    ciphers: sslwrap.ciphers === '' ? undefined : sslwrap.ciphers,
+    alpnStrict: sslwrap.alpn_strict,
+    clientCertificate: sslwrap.client_certificate,
+    clientCa: sslwrap.client_ca === '' ? undefined : sslwrap.client_ca,
+    handshakeLimit: sslwrap.handshake_time * 1000,
+    connectLimit: sslwrap.connect_time * 1000,
+    idleLimit: sslwrap.idle_time * 1000,
+    drainLimit: sslwrap.drain_time * 1000,
+    maxConnections: sslwrap.max_connections,
+    maxPerAddress: sslwrap.max_per_address,
+  }
+}
+
+const DEFAULT_LISTENER = {
+  listen: { type: 'tcp', host: '::', port: 995 },
+  backend: { type: 'tcp', host: '127.0.0.1', port: 110 },
+  preamble: 'ssl',
+  protocol: 'pop3',
+  cert: undefined,
+  key: undefined,
+  tls: 'modern',
+} as const
+
+/** Every file whose change calls for a reload. */
+export function filesOf(plan: Plan): readonly string[] {
+  const certificates = plan.listeners.flatMap(({ certificates }) => certificates)
+  const files = certificates.flatMap(({ cert, key }) => (key === undefined ? [cert] : [cert, key]))
+  const others = [needsPassword(plan) ? plan.passwordFile : undefined, plan.clientCa].filter(file => file !== undefined)
+  return [...new Set([...files, ...others])]
+}
+
+/** The files of a plan, read and judged. */
+export type Materials = {
+  readonly listeners: readonly ListenerPlan[]
+  readonly preamblePassword: string | undefined
+  readonly clientCa: string | undefined
+}
+
+/** Reads keys, certificates and the password. @throws UsageFault naming every file that cannot be used. */
+export function readMaterials(plan: Plan): Materials {
+  const faults: string[] = []
+  const known = new Map<string, Certificate>()
+  const certificate = (files: CertificateFiles): Certificate[] => {
+    const key = `${files.cert}\0${files.key ?? ''}`
+    const found = known.get(key) ?? attempt(faults, () => readCertificate(files))
+    if (found === undefined) return []
+    known.set(key, found)
+    return [found]
+  }
+  const listeners = plan.listeners.map(listener => ({
+    name: formatSocketAddress(listener.listen),
+    backend: listener.backend,
+    preamble: listener.preamble,
+    protocol: listener.protocol,
+    versions: listener.versions,
+    allow: listener.allow?.networks.map(formatNetwork),
+    certificates: listener.certificates.flatMap(certificate).map(copy),
+  }))
+  const password = needsPassword(plan) ? attempt(faults, () => readSecretFile(plan.passwordFile)) : undefined
+  const clientCa = plan.clientCa
+  const authorities = clientCa === undefined ? undefined : attempt(faults, () => readAuthorities(clientCa))
+  if (faults.length > 0) throw new UsageFault([...new Set(faults)])
+  return { listeners, preamblePassword: password?.reveal(), clientCa: authorities }
+}
+
+const copy = (certificate: Certificate) => ({ ...certificate, names: [...certificate.names] })
+const needsPassword = ({ listeners }: Plan): boolean => listeners.some(({ preamble }) => preamble === 'ssl')
+
+/** The first message to a worker, and each later one. Limits for all workers together are divided among them. */
+export function serveOrder(
+  plan: Plan,
+  materials: Materials,
+  parts: { readonly ids: Serve['ids']; readonly ticketKeys: readonly string[]; readonly workers: number },
+): Serve {
+  return {
+    type: 'serve',
+    ids: parts.ids,
+    logLevel: plan.logLevel,
+    listeners: [...materials.listeners],
+    preamblePassword: materials.preamblePassword,
+    preambleReply: plan.preambleReply,
+    ciphers: plan.ciphers,
+    alpnStrict: plan.alpnStrict,
+    clientCertificate: plan.clientCertificate,
+    clientCa: materials.clientCa,
+    ticketKeys: [...parts.ticketKeys],
+    handshakeLimit: plan.handshakeLimit,
+    connectLimit: plan.connectLimit,
+    idleLimit: plan.idleLimit,
+    drainLimit: plan.drainLimit,
+    maxConnections: Math.ceil(plan.maxConnections / parts.workers),
+    maxPerAddress: Math.ceil(plan.maxPerAddress / parts.workers),
+  }
+}
+
+function readAuthorities(path: string): string {
+  try {
+    const text = readFileSync(path, 'utf8')
+    if (!text.includes('-----BEGIN CERTIFICATE-----'))
+      throw new CertificateUnusable(path, 'holds no certificate in PEM form')
+    return text
+  } catch (error) {
+    if (error instanceof CertificateUnusable) throw error
+    throw new CertificateUnusable(
+      path,
+      `cannot be read: ${error instanceof Error ? error.message : String(error)}`,
+      error,
+    )
+  }
+}
+
+/** Collects what the administrator has to mend; anything else is a fault of ours. */
+function attempt<T>(faults: string[], read: () => T): T | undefined {
+  try {
+    return read()
+  } catch (error) {
+    if (error instanceof UsageFault) faults.push(...error.faults)
+    else if (error instanceof CertificateUnusable) faults.push(error.message)
+    else throw error
+    return undefined
+  }
+}

@@ -1,0 +1,226 @@
+import type { Socket } from 'node:net'
+import type { TLSSocket } from 'node:tls'
+import type { ConnectionLimits } from '../daemon/connection-limits.ts'
+import type { Log } from '../daemon/log.ts'
+import type { SocketAddress } from '../daemon/socket-address.ts'
+import { type AcceptedTls, acceptTls } from '../tunnel/accept-tls.ts'
+import { holdDialogue } from '../tunnel/preamble-dialogue.ts'
+import { relay } from '../tunnel/relay.ts'
+import type { TlsContexts } from '../tunnel/tls-contexts.ts'
+import { type IpAddress, type NetworkSet, parseIpAddress } from '../wire/ip-address.ts'
+import { type Endpoint, formatProxyV1, formatProxyV2, type ProxyTls } from '../wire/proxy-protocol.ts'
+import { type SessionId, sessionIdOfGreeting } from '../wire/session-id.ts'
+import { formatSslPreamble } from '../wire/ssl-preamble.ts'
+import { BackEndUnavailable, connectBackEnd } from './back-end.ts'
+
+/** What a listener does with its clients. Replaced as a whole when the settings are read again; running sessions keep theirs. */
+export type Service = {
+  readonly name: string
+  readonly backend: SocketAddress
+  readonly preamble: 'ssl' | 'proxy-v1' | 'proxy-v2' | 'none'
+  readonly protocol: 'pop3' | 'smtp' | 'other'
+  readonly contexts: TlsContexts
+  /** Networks that may connect; undefined: everybody. */
+  readonly allow: NetworkSet | undefined
+  readonly preamblePassword: string
+  readonly preambleReply: 'ok' | 'none'
+  readonly alpnStrict: boolean
+  readonly clientCertificate: 'none' | 'optional' | 'required'
+  /** Milliseconds. */
+  readonly handshakeLimit: number
+  readonly connectLimit: number
+  readonly idleLimit: number
+}
+
+export type SessionParts = {
+  readonly service: Service
+  readonly limits: ConnectionLimits
+  readonly log: Log
+  readonly nextId: () => SessionId
+  /** Ends the session at once. */
+  readonly signal: AbortSignal
+}
+
+type Secured = Extract<AcceptedTls, { outcome: 'secure' }>
+type Ends = { readonly source: Endpoint; readonly destination: Endpoint }
+
+/** Serves one client from its first byte to its last. Never rejects; whatever happens, the socket is closed and its place given back. */
+export async function serveClient(raw: Socket, parts: SessionParts): Promise<void> {
+  const ends = endsOf(raw)
+  const ip = ends?.source.ip
+  const admitted = ip === undefined || ends === undefined ? 'unknown' : admit(ip, parts)
+  if (admitted !== 'ok' || ip === undefined || ends === undefined) {
+    // No word to the client: before the handshake there is nothing to say it in.
+    raw.on('error', ignore)
+    raw.destroy()
+    if (admitted !== 'unknown') parts.log.warn('refused', { ip, reason: admitted, listener: parts.service.name })
+    return
+  }
+  try {
+    await secureAndServe(raw, ends, parts)
+  } finally {
+    raw.destroy()
+    parts.limits.release(ip)
+  }
+}
+
+function admit(
+  ip: IpAddress,
+  { service, limits }: SessionParts,
+): 'ok' | 'network' | 'max_connections' | 'max_per_address' {
+  if (service.allow?.has(ip) === false) return 'network'
+  const place = limits.acquire(ip)
+  return place === 'ok' ? 'ok' : place === 'total' ? 'max_connections' : 'max_per_address'
+}
+
+async function secureAndServe(raw: Socket, ends: Ends, parts: SessionParts): Promise<void> {
+  const { service, log, signal } = parts
+  const ip = ends.source.ip
+  const close = (): void => void raw.destroy()
+  signal.addEventListener('abort', close)
+  const accepted = await acceptTls(raw, {
+    contexts: service.contexts,
+    alpn: service.protocol === 'other' ? undefined : service.protocol,
+    alpnStrict: service.alpnStrict,
+    clientCertificate: service.clientCertificate,
+    limit: service.handshakeLimit,
+  })
+  signal.removeEventListener('abort', close)
+  if (accepted.outcome === 'closed') {
+    log.debug('closed', { ip, listener: service.name })
+    return
+  }
+  if (accepted.outcome === 'failed') {
+    log.info('tlsfail', { ip, err: accepted.reason, listener: service.name })
+    return
+  }
+  accepted.socket.on('error', ignore)
+  await joinBackEnd(accepted, ends, parts)
+}
+
+async function joinBackEnd(accepted: Secured, ends: Ends, parts: SessionParts): Promise<void> {
+  const { service, log, signal } = parts
+  const client = accepted.socket
+  const ip = ends.source.ip
+  let id = parts.nextId()
+  let server: Socket | undefined
+  try {
+    server = await connectBackEnd(service.backend, service.connectLimit)
+    if (client.destroyed) return
+    const greeted = await introduce(server, accepted, ends, id, service)
+    id = greeted.id ?? id
+    if (greeted.final) {
+      log.warn('upfail', { id, ip, err: 'the server greeted with a refusal', listener: service.name })
+      await say(client, greeted.bytes)
+      return
+    }
+    log.info('connect', { id, ip, port: ends.source.port, ...tlsFields(accepted), listener: service.name })
+    const started = performance.now()
+    if (greeted.bytes.length > 0) client.write(greeted.bytes)
+    const end = await relay(client, server, { idleLimit: service.idleLimit, signal })
+    log.info('close', {
+      id,
+      ip,
+      reason: end.reason,
+      first: end.first,
+      err: end.error,
+      in: end.bytesFromClient,
+      out: end.bytesFromServer + greeted.bytes.length,
+      ms: Math.round(performance.now() - started),
+    })
+  } catch (error) {
+    if (!(error instanceof BackEndUnavailable)) throw error
+    log.error('upfail', { ip, err: error, listener: service.name })
+    if (service.protocol === 'pop3') await say(client, Buffer.from('-ERR [SYS/TEMP] service unavailable\r\n'))
+  } finally {
+    client.destroy()
+    server?.destroy()
+  }
+}
+
+/** What the client is told first. `final`: that is all. */
+type Greeted = { readonly bytes: Buffer; readonly final: boolean; readonly id?: SessionId | undefined }
+const NOTHING_YET: Greeted = { bytes: Buffer.alloc(0), final: false }
+
+/** Tells the server who the client is. @throws BackEndUnavailable */
+async function introduce(
+  server: Socket,
+  accepted: Secured,
+  ends: Ends,
+  id: SessionId,
+  service: Service,
+): Promise<Greeted> {
+  switch (service.preamble) {
+    case 'none':
+      return NOTHING_YET
+    case 'proxy-v1':
+      server.write(formatProxyV1(ends.source, ends.destination))
+      return NOTHING_YET
+    case 'proxy-v2':
+      server.write(
+        formatProxyV2(ends.source, ends.destination, {
+          alpn: accepted.alpn,
+          authority: accepted.servername,
+          uniqueId: id,
+          tls: proxyTls(accepted.socket, service.clientCertificate !== 'none'),
+        }),
+      )
+      return NOTHING_YET
+    case 'ssl': {
+      const end = await holdDialogue(server, {
+        preamble: formatSslPreamble({ host: ends.source.ip, pass: service.preamblePassword }),
+        reply: service.preambleReply,
+        limit: service.connectLimit,
+      })
+      if (end.outcome === 'failed') throw new BackEndUnavailable(end.reason, { cause: end.error })
+      if (end.outcome === 'refused') return { bytes: end.greeting, final: true }
+      const bytes = end.rest.length === 0 ? end.greeting : Buffer.concat([end.greeting, end.rest])
+      return { bytes, final: false, id: sessionIdOfGreeting(end.greeting.toString('latin1')) }
+    }
+  }
+}
+
+function proxyTls(socket: TLSSocket, asked: boolean): ProxyTls {
+  // acceptTls lets no client through whose certificate is not trusted.
+  const certificate = asked ? socket.getPeerX509Certificate() : undefined
+  const commonName = certificate === undefined ? undefined : /^CN=(.+)$/m.exec(certificate.subject)?.[1]
+  return {
+    version: socket.getProtocol() ?? undefined,
+    cipher: socket.getCipher().name,
+    commonName,
+    verified: certificate !== undefined,
+  }
+}
+
+function tlsFields({ socket, servername, alpn }: Secured) {
+  return { tls: socket.getProtocol() ?? undefined, cipher: socket.getCipher().name, sni: servername, alpn }
+}
+
+/**
+ * Last words, with close_notify. What the client still sends is read and dropped, because closing over unread bytes would reset the
+ * connection and take the words back; a client that does not close in turn is not waited for.
+ */
+function say(client: TLSSocket, bytes: Buffer): Promise<void> {
+  return new Promise(resolve => {
+    const timer = setTimeout(resolve, LAST_WORDS_LIMIT)
+    client.once('close', () => {
+      clearTimeout(timer)
+      resolve()
+    })
+    client.resume()
+    client.end(bytes)
+  })
+}
+const LAST_WORDS_LIMIT = 5000
+
+function endsOf({ remoteAddress, remotePort, localAddress, localPort }: Socket): Ends | undefined {
+  const source = parseIpAddress(remoteAddress?.replace(/%.*/, '') ?? '')
+  const destination = parseIpAddress(localAddress?.replace(/%.*/, '') ?? '')
+  // A client that is gone already has no address any more.
+  if (source === undefined || destination === undefined || remotePort === undefined || localPort === undefined)
+    return undefined
+  return { source: { ip: source, port: remotePort }, destination: { ip: destination, port: localPort } }
+}
+
+/** Each stage reports errors by its outcome; a socket without a listener would end the process. */
+const ignore = (): void => {}

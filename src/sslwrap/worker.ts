@@ -1,0 +1,122 @@
+import { createServer, type Server } from 'node:net'
+import { ConnectionLimits } from '../daemon/connection-limits.ts'
+import { createLog, type Log } from '../daemon/log.ts'
+import { dropPrivileges } from '../daemon/privileges.ts'
+import { channelToParent, FIRST_LISTENING_DESCRIPTOR } from '../daemon/worker-process.ts'
+import { TicketKeyRing } from '../tunnel/ticket-keys.ts'
+import { TlsContexts } from '../tunnel/tls-contexts.ts'
+import { NetworkSet, parseNetwork } from '../wire/ip-address.ts'
+import { sessionId } from '../wire/session-id.ts'
+import { type FromWorker, type ListenerPlan, parseFromParent, type Serve } from './control-messages.ts'
+import { type Service, serveClient } from './session.ts'
+
+/** The unprivileged process that speaks TLS. It ends with its parent, or when it has drained. */
+export function runWorker(exit: (status: number) => void): void {
+  const channel = channelToParent()
+  const send = (message: FromWorker): void => channel.send(message)
+  let worker: Worker | undefined
+  channel.onClose(() => exit(0))
+  channel.onMessage(message => {
+    const order = parseFromParent(message)
+    if (order === undefined) throw new TypeError('the parent sent what is no message')
+    switch (order.type) {
+      case 'serve':
+        try {
+          if (worker === undefined) worker = new Worker(order)
+          else worker.replace(order)
+          send({ type: 'serving' })
+        } catch (error) {
+          send({ type: 'refused', reason: error instanceof Error ? error.message.slice(0, 2000) : String(error) })
+        }
+        break
+      case 'drain':
+        void (worker?.drain() ?? Promise.resolve()).then(() => exit(0))
+        break
+    }
+  })
+}
+
+class Worker {
+  readonly #servers: readonly Server[]
+  readonly #limits: ConnectionLimits
+  readonly #log: Log
+  readonly #stop = new AbortController()
+  readonly #sessions = new Set<Promise<void>>()
+  #services: readonly Service[]
+  #drainLimit: number
+  #count = 0
+
+  constructor(order: Serve) {
+    if (order.ids !== undefined) dropPrivileges(order.ids)
+    this.#log = createLog('sslwrap', { level: order.logLevel })
+    this.#limits = new ConnectionLimits(order.maxConnections, order.maxPerAddress)
+    this.#services = services(order)
+    this.#drainLimit = order.drainLimit
+    this.#servers = order.listeners.map((_, index) => this.#listen(index))
+  }
+
+  /** Takes new certificates, secrets and limits in time for the next connection. Throws if they cannot be used; then all stays as it was. */
+  replace(order: Serve): void {
+    if (order.listeners.length !== this.#servers.length) throw new TypeError('listeners cannot change while serving')
+    this.#services = services(order)
+    this.#drainLimit = order.drainLimit
+  }
+
+  /** Stops accepting; resolves when the last session has ended, or when the limit ended it. */
+  async drain(): Promise<void> {
+    for (const server of this.#servers) server.close()
+    const timer = setTimeout(() => this.#stop.abort(), this.#drainLimit)
+    await Promise.all(this.#sessions)
+    clearTimeout(timer)
+  }
+
+  #listen(index: number): Server {
+    const server = createServer({ allowHalfOpen: true, noDelay: true }, raw => {
+      const service = this.#services[index]
+      if (service === undefined) throw new Error('a listener without a service')
+      const session = serveClient(raw, {
+        service,
+        limits: this.#limits,
+        log: this.#log,
+        nextId: () => sessionId(process.pid, ++this.#count),
+        signal: this.#stop.signal,
+      })
+      this.#sessions.add(session)
+      void session.finally(() => this.#sessions.delete(session))
+    })
+    // EMFILE and the like: the connection waits in the kernel's queue, and the next one is tried.
+    server.on('error', error => this.#log.error('accept', { err: error }))
+    server.listen({ fd: FIRST_LISTENING_DESCRIPTOR + index })
+    return server
+  }
+}
+
+const services = (order: Serve): readonly Service[] => {
+  const tickets = new TicketKeyRing(order.ticketKeys)
+  return order.listeners.map(listener => serviceOf(listener, order, tickets))
+}
+
+function serviceOf(listener: ListenerPlan, order: Serve, tickets: TicketKeyRing): Service {
+  return {
+    name: listener.name,
+    backend: listener.backend,
+    preamble: listener.preamble,
+    protocol: listener.protocol,
+    contexts: new TlsContexts(
+      listener.certificates,
+      { versions: listener.versions, ciphers: order.ciphers, clientCa: order.clientCa },
+      tickets,
+    ),
+    allow:
+      listener.allow === undefined
+        ? undefined
+        : new NetworkSet(listener.allow.map(parseNetwork).filter(network => network !== undefined)),
+    preamblePassword: order.preamblePassword ?? '',
+    preambleReply: order.preambleReply,
+    alpnStrict: order.alpnStrict,
+    clientCertificate: order.clientCertificate,
+    handshakeLimit: order.handshakeLimit,
+    connectLimit: order.connectLimit,
+    idleLimit: order.idleLimit,
+  }
+}
