@@ -29,7 +29,7 @@ const LEDGER: Statement<{ v: number }> = { text: 'TABLE schema_version', row: v.
 export async function migrate(database: Database, directory: string): Promise<Migrated> {
   const migrations = await readMigrations(directory)
   const known = migrations.at(-1)?.version ?? 0
-  const from = await database.transaction(versionOf)
+  const from = await database.transaction(schemaVersion)
   if (from > known) throw new SchemaTooNew(from, known)
   for (const migration of migrations.slice(from)) await apply(database, migration)
   return { from, to: known }
@@ -57,7 +57,7 @@ async function apply(database: Database, migration: Migration): Promise<void> {
     await database.transaction(async session => {
       await session.query(TAKE_LOCK, [LOCK])
       // Somebody else may have been faster while we waited for the lock.
-      if ((await versionOf(session)) >= migration.version) return
+      if ((await schemaVersion(session)) >= migration.version) return
       await session.script(migration.text)
     })
   } catch (error) {
@@ -67,7 +67,7 @@ async function apply(database: Database, migration: Migration): Promise<void> {
 }
 
 /** The highest migration this database has seen; 0 for an empty one. */
-async function versionOf(session: Session): Promise<number> {
+export async function schemaVersion(session: Session): Promise<number> {
   const { rows } = await session.query(HAS_LEDGER)
   if (rows[0]?.there !== true) return 0
   const ledger = await session.query(LEDGER)

@@ -1,16 +1,8 @@
-import {
-  chmodSync,
-  lstatSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  realpathSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs'
-import { dirname, join } from 'node:path'
+import { chmodSync, lstatSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { UsageFault } from '../../daemon/exit-status.ts'
 import { isRoot } from '../../daemon/privileges.ts'
+import { isOpenToOthers } from './open-to-others.ts'
 
 /** Where the demo keeps its files. Both are absolute and free of symbolic links. */
 export type DemoDirectory = {
@@ -66,10 +58,4 @@ function isOurDirectory(path: string): boolean {
   if (!/^\/var\/tmp\/auth-relay-demo-\w{6}$/.test(path)) return false
   const status = lstatSync(path, { throwIfNoEntry: false })
   return status?.isDirectory() === true && status.uid === 0
-}
-
-/** True if every account can pass through the directory and all above it. */
-function isOpenToOthers(dir: string): boolean {
-  if ((statSync(dir).mode & 0o001) === 0) return false
-  return dir === '/' || isOpenToOthers(dirname(dir))
 }

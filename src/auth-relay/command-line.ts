@@ -1,0 +1,69 @@
+import { Command, CommanderError } from 'commander'
+import { UsageFault } from '../daemon/exit-status.ts'
+import { nearest } from '../daemon/settings/nearest.ts'
+import type { Action, Surroundings, Verb } from './verb.ts'
+import { up } from './verbs/up.ts'
+
+const VERBS: readonly Verb[] = [up]
+
+const EXAMPLES = `
+Examples:
+  auth-relay up --demo                     try everything, in ./var, without touching the host
+  auth-relay init && auth-relay check      write a settings file, then judge it and the host
+  auth-relay show                          who may relay now
+  auth-relay explain 192.0.2.7             may this address relay, and why
+
+Exit status: 0 done, 1 no, 100 wrong usage or settings, 111 temporary failure.
+Manual: auth-relay(8), auth-relay.toml(5)`
+
+/**
+ * Understands the words of the command line.
+ * @throws UsageFault for words that make no sense, with the nearest that would.
+ */
+export function readCommandLine(words: readonly string[], environment: Surroundings['environment']): Action {
+  const surroundings: Surroundings = {
+    environment,
+    print: text => process.stdout.write(text),
+    isTerminal: process.stdout.isTTY === true,
+    columns: process.stdout.isTTY === true ? process.stdout.columns : 100,
+  }
+  let action: Action | undefined
+  const program = new Command('auth-relay')
+    .description('POP before SMTP: an address may send mail for a while because a mailbox was opened from it.')
+    .addHelpText('after', EXAMPLES)
+    .helpCommand('help [verb]', 'what a verb does')
+    .exitOverride()
+    .configureOutput({ writeOut: surroundings.print, writeErr: () => {} })
+  for (const verb of VERBS) {
+    verb(program, surroundings, chosen => {
+      action = chosen
+    })
+  }
+  for (const command of program.commands) command.exitOverride().configureOutput({ writeErr: () => {} })
+  try {
+    program.parse([...words], { from: 'user' })
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error
+    if (error.exitCode === 0) return done
+    throw new UsageFault(explain(error, words, program), error)
+  }
+  if (action === undefined) throw new UsageFault('say what to do: auth-relay --help lists the verbs')
+  return action
+}
+
+/** Help was asked for, and printed. */
+const done: Action = { type: 'command', run: async () => 0 }
+
+function explain(error: CommanderError, words: readonly string[], program: Command): string {
+  const verbs = program.commands.map(command => command.name())
+  const verb = words.find(word => verbs.includes(word))
+  const help = `auth-relay ${verb === undefined ? '' : `${verb} `}--help`
+  if (error.code === 'commander.help' || error.code === 'commander.helpDisplayed') return `say what to do: ${help}`
+  if (error.code === 'commander.unknownCommand') {
+    const word = words.find(candidate => !candidate.startsWith('-')) ?? ''
+    const near = nearest(word, verbs)
+    return `there is no verb ${word}${near === undefined ? '' : `; did you mean ${near}?`}: see ${help}`
+  }
+  const message = error.message.replace(/^error: /, '').replaceAll(/\s*\n\(?([^)]*)\)?/g, '; $1')
+  return `${message}: see ${help}`
+}

@@ -1,0 +1,157 @@
+import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { TemporaryFault, UsageFault } from '../../daemon/exit-status.ts'
+import { type Ids, isRoot } from '../../daemon/privileges.ts'
+import { programBeside } from '../../daemon/worker-process.ts'
+import { type HeldPort, holdPort } from '../held-port.ts'
+import { hashPassword } from '../password-hash.ts'
+import { ensureSecretFile, writePrivateFile } from '../secret-file.ts'
+import { formatSettings } from '../settings-text.ts'
+import { openDemoDirectory } from './demo-directory.ts'
+import { ensureSampleMaildrop } from './sample-maildrop.ts'
+import { smtpdCommand } from './smtpd-command.ts'
+
+/** What the demo tells its visitor. */
+export type Demo = {
+  readonly config: string
+  readonly ports: DemoPorts
+  readonly user: string
+  readonly password: string
+  readonly domain: string
+  /** False: everything runs as the visitor himself, because he is not root. */
+  readonly separated: boolean
+  /** Where sockets, database and mail are; differs from the settings' directory when that is closed to other accounts. */
+  readonly runtime: string
+  readonly dir: string
+}
+
+export type DemoPorts = { readonly pop3: number; readonly pop3s: number; readonly smtp: number }
+
+type Environment = Readonly<Record<string, string | undefined>>
+
+const HOST = '127.0.0.1'
+const DOMAIN = 'demo.example'
+const USER = 'demo'
+const PASSWORD = 'demo'
+const PORTS = { pop3: 1110, pop3s: 1995, smtp: 1025 } as const
+const PORT_VARIABLES = { pop3: 'POP3_PORT', pop3s: 'POP3S_PORT', smtp: 'SMTP_PORT' } as const
+
+/** Ids without accounts: a bare machine has none of ours, and the demo leaves none behind. */
+const IDS = {
+  authd: 61190,
+  login: 61191,
+  tls: 61192,
+  gate: 61193,
+  mail: 61195,
+} as const
+
+/**
+ * Writes the demo's settings, secrets, account and sample maildrop into a directory, each only if it is not there yet; the settings
+ * are written anew at every start.
+ * @throws UsageFault if a port is no port, or the directory cannot be had.
+ */
+export async function prepareDemo(wantedDir: string, environment: Environment): Promise<Demo> {
+  const ports = await choosePorts(environment)
+  const { dir, runtime } = openDemoDirectory(wantedDir)
+  const separated = isRoot()
+  const own: Ids = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 }
+  const ids = (uid: number): Ids => (separated ? { uid, gid: uid } : own)
+  const account = (uid: number): string => `${ids(uid).uid}:${ids(uid).gid}`
+  const maildir = join(runtime, 'mail', USER, 'Maildir')
+  const mail = ids(IDS.mail)
+  makeDirectories(runtime, separated ? mail : undefined)
+  ensureSampleMaildrop(maildir, separated ? mail : undefined)
+  ensureSecretFile(join(dir, 'sslhack.pass'))
+  await ensurePasswd(join(dir, 'passwd'), mail, join(runtime, 'mail', USER))
+  const config = join(dir, 'auth-relay.toml')
+  const text = formatSettings(
+    {
+      '': {
+        configured: true,
+        run_dir: join(runtime, 'run'),
+        state_dir: join(runtime, 'state'),
+        syslog: false,
+      },
+      database: { embedded: true },
+      grants: { grant_loopback: true },
+      popup: {
+        listen: [`${HOST}:${ports.pop3}`],
+        hostname: DOMAIN,
+        login_user: account(IDS.login),
+        checker: 'passwd-file',
+        passwd_file: join(dir, 'passwd'),
+        ssl_hack_pass: join(dir, 'sslhack.pass'),
+      },
+      sslwrap: {
+        listener: [{ listen: `${HOST}:${ports.pop3s}`, backend: `${HOST}:${ports.pop3}` }],
+        user: account(IDS.tls),
+        workers: 1,
+        cert: join(dir, 'tls.crt'),
+        key: join(dir, 'tls.key'),
+      },
+      authd: { socket: join(runtime, 'run', 'authd.sock') },
+      wrap: {
+        listen: [`${HOST}:${ports.smtp}`],
+        smtpd: [...smtpdCommand(demoSmtpd(), runtime), DOMAIN, USER, maildir],
+        smtpd_user: account(IDS.mail),
+      },
+    },
+    {
+      head: ['Written by auth-relay up --demo, and written anew at every start: change nothing here.'],
+      withDefaults: false,
+    },
+  )
+  writePrivateFile(config, text)
+  return { config, ports, user: USER, password: PASSWORD, domain: DOMAIN, separated, runtime, dir }
+}
+
+function makeDirectories(runtime: string, mail: Ids | undefined): void {
+  for (const name of ['run', 'state', 'mail', join('mail', USER)]) {
+    const path = join(runtime, name)
+    if (mkdirSync(path, { recursive: true }) !== undefined) chmodSync(path, 0o755)
+  }
+  if (mail !== undefined) chownSync(join(runtime, 'mail', USER), mail.uid, mail.gid)
+}
+
+/** A passwd file with the one account. The maildrop's place may have changed: the line is kept only if it still names it. */
+async function ensurePasswd(path: string, { uid, gid }: Ids, home: string): Promise<void> {
+  const tail = `:${uid}:${gid}:${home}:Maildir\n`
+  if (existsSync(path) && readFileSync(path, 'utf8').endsWith(tail)) return
+  writePrivateFile(path, `${USER}:${await hashPassword(PASSWORD)}${tail}`)
+}
+
+/** The SMTP server's file beside ours: built, or as source. */
+const demoSmtpd = (): string =>
+  programBeside('demo-smtpd').replace(/\/demo-smtpd\/main\.ts$/, '/auth-relay/demo/smtpd.ts')
+
+async function choosePorts(environment: Environment): Promise<DemoPorts> {
+  const held: HeldPort[] = []
+  const choose = async (service: keyof DemoPorts): Promise<number> => {
+    const port = await choosePort(service, environment)
+    held.push(port)
+    return port.port
+  }
+  try {
+    return { pop3: await choose('pop3'), pop3s: await choose('pop3s'), smtp: await choose('smtp') }
+  } finally {
+    for (const port of held) await port.release()
+  }
+}
+
+/** 0 in the environment means a free port. One that is taken is said at once, with the variable that changes it. */
+async function choosePort(service: keyof DemoPorts, environment: Environment): Promise<HeldPort> {
+  const variable = PORT_VARIABLES[service]
+  const text = environment[variable] ?? String(PORTS[service])
+  if (!/^\d{1,5}$/.test(text) || Number(text) > 65_535) {
+    throw new UsageFault(`${variable}=${text} is no port: write a number from 0 (any free port) to 65535`)
+  }
+  try {
+    return await holdPort(HOST, Number(text))
+  } catch (error) {
+    const why = error instanceof Error && 'code' in error && error.code === 'EACCES' ? 'needs root' : 'is in use'
+    throw new TemporaryFault(
+      `port ${text} on ${HOST} ${why}: stop the other server, or choose another port: ${variable}=0 takes a free one`,
+      error,
+    )
+  }
+}

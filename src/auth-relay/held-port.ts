@@ -1,0 +1,17 @@
+import { createServer } from 'node:net'
+
+/** A TCP port that nobody else can take until it is released. */
+export type HeldPort = { readonly port: number; release(): Promise<void> }
+
+/** Takes a port, or with 0 any that is free, so that several can be chosen without choosing one twice. Rejects with the system's error. */
+export const holdPort = (host: string, port: number): Promise<HeldPort> =>
+  new Promise((resolve, reject) => {
+    const server = createServer()
+    server.once('error', reject)
+    server.listen({ host, port }, () => {
+      const address = server.address()
+      const release = (): Promise<void> => new Promise(released => server.close(() => released()))
+      if (address === null || typeof address === 'string') reject(new Error('no port was given'))
+      else resolve({ port: address.port, release })
+    })
+  })

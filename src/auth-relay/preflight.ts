@@ -1,0 +1,70 @@
+import { accessSync, constants, existsSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { UsageFault } from '../daemon/exit-status.ts'
+import { openListener } from '../daemon/listener.ts'
+import { readSecretFile } from '../daemon/secret.ts'
+import type { Settings } from '../daemon/settings/settings.ts'
+import type { SocketAddress } from '../daemon/socket-address.ts'
+
+/** An address that a program will listen on, and the setting that says so. */
+export type PlannedListener = { readonly address: SocketAddress; readonly setting: string }
+
+/** Every TCP address that the settings make our programs listen on. */
+export function plannedListeners(settings: Settings): readonly PlannedListener[] {
+  const { popup, sslwrap, authd, wrap } = settings
+  const listed = Object.entries({ popup, authd, wrap }).flatMap(([section, values]) =>
+    Object.entries(values).flatMap(([name, value]) =>
+      name === 'listen' || name.endsWith('_listen') ? addressesIn(value, `${section}.${name}`) : [],
+    ),
+  )
+  return [
+    ...listed,
+    ...sslwrap.listener.map(({ listen }) => ({ address: listen, setting: 'sslwrap.listener.listen' })),
+  ].filter(({ address }) => address.type === 'tcp')
+}
+
+const addressesIn = (value: unknown, setting: string): PlannedListener[] =>
+  Array.isArray(value) ? value.filter(isSocketAddress).map(address => ({ address, setting })) : []
+
+const isSocketAddress = (value: unknown): value is SocketAddress =>
+  typeof value === 'object' && value !== null && 'type' in value
+
+/**
+ * Finds out what would stop a program from starting before any is started: ports in use, keys and secrets that cannot be read.
+ * @throws the first fault, with what to do.
+ */
+export async function checkBeforeStart(settings: Settings): Promise<void> {
+  const { popup, sslwrap } = settings
+  if (sslwrap.listener.length > 0) {
+    checkReadable(sslwrap.cert, 'sslwrap.cert')
+    checkReadable(sslwrap.key, 'sslwrap.key')
+    if (sslwrap.listener.some(({ preamble }) => preamble === 'ssl')) readSecretFile(popup.ssl_hack_pass)
+  }
+  if (popup.stls) {
+    checkReadable(popup.stls_cert, 'popup.stls_cert')
+    checkReadable(popup.stls_key, 'popup.stls_key')
+  }
+  if (popup.listen.length > 0 && popup.checker === 'passwd-file') {
+    if (!existsSync(popup.passwd_file)) {
+      throw new UsageFault(
+        `popup.passwd_file: there is no ${popup.passwd_file}: make one with: auth-relay passwd LOGIN, or choose another popup.checker`,
+      )
+    }
+    checkReadable(popup.passwd_file, 'popup.passwd_file')
+  }
+  for (const { address, setting } of plannedListeners(settings)) {
+    const server = createServer()
+    await openListener(server, address, setting)
+    await new Promise(resolve => server.close(resolve))
+  }
+}
+
+/** A missing file is for the program itself to judge: sslwrap makes what is missing. */
+function checkReadable(path: string, setting: string): void {
+  if (!existsSync(path)) return
+  try {
+    accessSync(path, constants.R_OK)
+  } catch (error) {
+    throw new UsageFault(`${setting}: ${path} cannot be read: give it to the account that starts us, mode 0600`, error)
+  }
+}

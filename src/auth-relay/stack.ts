@@ -1,0 +1,109 @@
+import { chmodSync, mkdirSync } from 'node:fs'
+import { UsageFault } from '../daemon/exit-status.ts'
+import type { RunningDaemon } from '../daemon/lifecycle.ts'
+import type { Log } from '../daemon/log.ts'
+import { loadSettingsFile, requireConfigured, type Settings } from '../daemon/settings/settings.ts'
+import { programBeside } from '../daemon/worker-process.ts'
+import { lockDirectory } from './directory-lock.ts'
+import { Interruption } from './interruption.ts'
+import { checkBeforeStart } from './preflight.ts'
+import { programEnvironment } from './program-environment.ts'
+import { SupervisedProgram } from './supervised-program.ts'
+import { startDatabase } from './up-database.ts'
+
+type Environment = Readonly<Record<string, string | undefined>>
+
+export type UpOptions = {
+  readonly config: string
+  readonly environment: Environment
+  readonly log: Log
+  /** Gets every line of the programs. */
+  readonly passOn: (line: string) => void
+}
+
+/** The stack as it runs: what each program said when it was ready, e.g. `listen=127.0.0.1:1110`. */
+export type Stack = RunningDaemon & { readonly programs: ReadonlyMap<string, string> }
+
+/** Milliseconds that a program may take to its ready line. */
+const READY_WITHIN = 30_000
+
+/**
+ * Starts the whole stack in order: database, authd, popup, sslwrap, wrap; each when the one before is ready. What fails is said once
+ * and everything is stopped again.
+ * @throws UsageFault or TemporaryFault, with what to do; nothing runs then.
+ */
+export async function startStack(options: UpOptions): Promise<Stack> {
+  const { config, environment, log } = options
+  const { settings } = loadSettingsFile(config, environment)
+  requireConfigured(settings, config)
+  await checkBeforeStart(settings)
+  const parts: { stop(): Promise<void> }[] = []
+  const stopAll = async (): Promise<void> => {
+    for (const part of parts.splice(0).reverse()) await part.stop()
+  }
+  const interruption = new Interruption()
+  try {
+    const running = await Promise.race([interruption.happened, startParts(options, settings, parts)])
+    log.info('up', { config, programs: [...running.ready.keys()].join(',') })
+    return {
+      programs: running.ready,
+      ready: [...running.ready].map(([name, text]) => `${name}.${text.replaceAll(' ', ` ${name}.`)}`).join(' '),
+      reload: () => {
+        for (const program of running.programs) program.signal('SIGHUP')
+      },
+      stop: stopAll,
+    }
+  } catch (error) {
+    await stopAll()
+    throw error
+  } finally {
+    interruption.end()
+  }
+}
+
+async function startParts(
+  { config, environment, log, passOn }: UpOptions,
+  settings: Settings,
+  parts: { stop(): Promise<void> }[],
+) {
+  makeDirectory(settings.top.state_dir, 'state_dir')
+  makeDirectory(settings.top.run_dir, 'run_dir')
+  parts.push(lockDirectory(settings.top.state_dir))
+  const database = await startDatabase(settings, log)
+  parts.push(database)
+  const ready = new Map<string, string>()
+  const programs: SupervisedProgram[] = []
+  for (const name of programsOf(settings)) {
+    const spec = {
+      name,
+      script: programBeside(name),
+      args: ['--config', config],
+      env: programEnvironment(name, environment, database.environment),
+      readyWithin: READY_WITHIN,
+    }
+    const program = new SupervisedProgram(spec, log, passOn)
+    parts.push(program)
+    programs.push(program)
+    ready.set(name, await program.start())
+  }
+  return { ready, programs }
+}
+
+/** The programs that the settings give something to do, in the order of their start. */
+function programsOf({ popup, sslwrap, wrap }: Settings): readonly string[] {
+  const names = ['authd']
+  if (popup.listen.length > 0 || popup.proxy_listen.length > 0) names.push('popup')
+  if (sslwrap.listener.length > 0) names.push('sslwrap')
+  if (wrap.listen.length > 0) names.push('wrap')
+  return names
+}
+
+/** Other accounts pass through it to their sockets. One that exists keeps its mode. */
+function makeDirectory(path: string, setting: string): void {
+  try {
+    if (mkdirSync(path, { recursive: true }) !== undefined) chmodSync(path, 0o755)
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error)
+    throw new UsageFault(`cannot make ${path}: ${why}: start as root, or change ${setting}`, error)
+  }
+}

@@ -1,0 +1,20 @@
+import type { Command } from 'commander'
+import type { RunningDaemon } from '../daemon/lifecycle.ts'
+
+/** What a verb does once its words are understood: something with an end and an exit status, or something that stays. */
+export type Action =
+  | { readonly type: 'command'; run(): Promise<number> }
+  | { readonly type: 'daemon'; start(): Promise<RunningDaemon> }
+
+/** What a verb is given: where its output goes, and what it may know of its surroundings. */
+export type Surroundings = {
+  readonly environment: Readonly<Record<string, string | undefined>>
+  /** Writes to standard output. */
+  readonly print: (text: string) => void
+  /** Standard output is a terminal: colour and the terminal's width apply. */
+  readonly isTerminal: boolean
+  readonly columns: number
+}
+
+/** Adds a verb to the command line; `choose` is called with what to do when the verb was given. */
+export type Verb = (program: Command, surroundings: Surroundings, choose: (action: Action) => void) => void

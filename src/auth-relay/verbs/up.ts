@@ -1,0 +1,63 @@
+import { writeSync } from 'node:fs'
+import { resolve } from 'node:path'
+import type { RunningDaemon } from '../../daemon/lifecycle.ts'
+import { createLog } from '../../daemon/log.ts'
+import { SETTINGS_FILE } from '../../daemon/settings/settings.ts'
+import { formatBanner } from '../demo/banner.ts'
+import { prepareDemo } from '../demo/prepare-demo.ts'
+import { startStack } from '../stack.ts'
+import type { Surroundings, Verb } from '../verb.ts'
+
+/** `auth-relay up`: the whole stack, as children of this process. */
+export const up: Verb = (program, surroundings, choose) => {
+  program
+    .command('up')
+    .description('run the whole stack: database, authd, popup, sslwrap and wrap')
+    .option('--config <file>', 'settings file', SETTINGS_FILE)
+    .option('--demo', 'on free ports, with an account, a maildrop and an SMTP server to play with')
+    .option('--dir <directory>', 'with --demo: where everything is kept', 'var')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  auth-relay up --demo
+  POP3_PORT=0 POP3S_PORT=0 SMTP_PORT=0 auth-relay up --demo --dir /tmp/demo
+  auth-relay up --config /etc/auth-relay.toml
+
+SIGHUP makes every program read its settings, certificates and secrets again. SIGTERM and Ctrl-C stop everything.`,
+    )
+    .action((options: { config: string; demo?: true; dir: string }) => {
+      choose({
+        type: 'daemon',
+        start: () =>
+          options.demo === true ? startDemo(options.dir, surroundings) : start(options.config, surroundings),
+      })
+    })
+}
+
+const log = createLog('auth-relay')
+
+const start = (config: string, { environment }: Surroundings): Promise<RunningDaemon> =>
+  startStack({ config: resolve(config), environment, log, passOn })
+
+async function startDemo(dir: string, { environment, print }: Surroundings): Promise<RunningDaemon> {
+  const demo = await prepareDemo(resolve(dir), environment)
+  log.warn('unsafe', { setting: 'grant_loopback', why: 'demo: your own address 127.0.0.1 is granted' })
+  if (!demo.separated) log.warn('not-separated', { why: 'started without root: every program runs as the same user' })
+  if (demo.runtime !== demo.dir) {
+    log.info('runtime-directory', { directory: demo.runtime, why: `${demo.dir} is closed to other accounts` })
+  }
+  const stack = await startStack({ config: demo.config, environment, log, passOn })
+  // After the ready line, so that it is the last thing on the screen before the first event.
+  setImmediate(() => print(formatBanner(demo, process.cwd(), process.argv[1] ?? '')))
+  return stack
+}
+
+/** Lines of the programs go where ours go. A full or closed standard error loses lines rather than programs. */
+function passOn(line: string): void {
+  try {
+    writeSync(2, `${line}\n`)
+  } catch {
+    // EAGAIN or EPIPE: whoever reads the log is slow or gone.
+  }
+}

@@ -1,0 +1,38 @@
+import * as v from 'valibot'
+import type { Database } from '../database/database.ts'
+import type { Statement } from '../database/statement.ts'
+
+/** The database and the roles that the migrations make. */
+export const DATABASE_NAME = 'pop3authd'
+export const ROLES = { writer: 'pop3authd', reader: 'authwrap' } as const
+export type RoleName = (typeof ROLES)[keyof typeof ROLES]
+
+const HAS_DATABASE: Statement<{ there: boolean }> = {
+  text: 'SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1) AS there',
+  row: v.object({ there: v.boolean() }),
+}
+/** These statements take no parameters; the server itself quotes what goes into their text. */
+const CREATE_DATABASE: Statement<{ text: string }> = {
+  text: "SELECT format('CREATE DATABASE %I', $1::text) AS text",
+  row: v.object({ text: v.string() }),
+}
+const SET_PASSWORD: Statement<{ text: string }> = {
+  text: "SELECT format('ALTER ROLE %I PASSWORD %L', $1::text, $2::text) AS text",
+  row: v.object({ text: v.string() }),
+}
+
+/** Makes the database unless it is there. Needs a role that may create databases. */
+export async function ensureDatabase(server: Database, name: string): Promise<void> {
+  const { rows } = await server.query(HAS_DATABASE, [name])
+  if (rows[0]?.there !== true) await runMade(server, CREATE_DATABASE, [name])
+}
+
+/** Sets the password of a role of ours, kept by the server as a SCRAM verifier. Needs a superuser, or a role that may alter this one. */
+export function setRolePassword(database: Database, role: RoleName, password: string): Promise<void> {
+  return runMade(database, SET_PASSWORD, [role, password])
+}
+
+async function runMade(database: Database, statement: Statement<{ text: string }>, values: readonly string[]) {
+  const { rows } = await database.query(statement, values)
+  for (const { text } of rows) await database.script(text)
+}
