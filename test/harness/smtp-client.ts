@@ -1,0 +1,30 @@
+import type { Socket } from 'node:net'
+import { Conversation } from './conversation.ts'
+
+/** What an SMTP server said to a recipient, and when it was asked (milliseconds of performance.now). */
+export type RecipientAnswer = { readonly code: number; readonly text: string; readonly askedAt: number }
+
+/** An SMTP client that says exactly what it is told to. */
+export class SmtpClient extends Conversation {
+  static over(socket: Socket, name = 'smtp'): SmtpClient {
+    return new SmtpClient(name, socket)
+  }
+
+  /** Banner, HELO, MAIL, RCPT: the answer to the recipient, whatever it is. */
+  async askFor(recipient: string, sender = 'ann@example.org'): Promise<RecipientAnswer> {
+    await this.expectSmtp(/^220/)
+    this.say('HELO client.example.net')
+    await this.expectSmtp(/^250/)
+    this.say(`MAIL FROM:<${sender}>`)
+    await this.expectSmtp(/^250/)
+    const askedAt = this.say(`RCPT TO:<${recipient}>`)
+    const [text = ''] = await this.expectSmtp(/^\d{3}/)
+    return { code: Number(text.slice(0, 3)), text, askedAt }
+  }
+
+  async quit(): Promise<void> {
+    this.say('QUIT')
+    await this.expectSmtp(/^221/)
+    this.close()
+  }
+}
