@@ -22,7 +22,7 @@ export type Plan = {
   readonly ciphers: string | undefined
   readonly alpnStrict: boolean
   readonly clientCertificate: 'none' | 'optional' | 'required'
-  readonly clientCa: string | undefined
+  readonly clientCaFiles: readonly string[]
   /** Milliseconds. */
   readonly handshakeLimit: number
   readonly connectLimit: number
@@ -87,7 +87,7 @@ export function planOf({ top, popup, sslwrap }: Settings): Plan {
     ciphers: sslwrap.ciphers === '' ? undefined : sslwrap.ciphers,
     alpnStrict: sslwrap.alpn_strict,
     clientCertificate: sslwrap.client_certificate,
-    clientCa: sslwrap.client_ca === '' ? undefined : sslwrap.client_ca,
+    clientCaFiles: sslwrap.client_ca === '' ? [] : [sslwrap.client_ca],
     handshakeLimit: sslwrap.handshake_time * 1000,
     connectLimit: sslwrap.connect_time * 1000,
     idleLimit: sslwrap.idle_time * 1000,
@@ -111,8 +111,8 @@ const DEFAULT_LISTENER = {
 export function filesOf(plan: Plan): readonly string[] {
   const certificates = plan.listeners.flatMap(({ certificates }) => certificates)
   const files = certificates.flatMap(({ cert, key }) => (key === undefined ? [cert] : [cert, key]))
-  const others = [needsPassword(plan) ? plan.passwordFile : undefined, plan.clientCa].filter(file => file !== undefined)
-  return [...new Set([...files, ...others])]
+  const password = needsPassword(plan) ? [plan.passwordFile] : []
+  return [...new Set([...files, ...password, ...plan.clientCaFiles])]
 }
 
 /** The files of a plan, read and judged. */
@@ -143,10 +143,13 @@ export function readMaterials(plan: Plan): Materials {
     certificates: listener.certificates.flatMap(certificate).map(copy),
   }))
   const password = needsPassword(plan) ? attempt(faults, () => readSecretFile(plan.passwordFile)) : undefined
-  const clientCa = plan.clientCa
-  const authorities = clientCa === undefined ? undefined : attempt(faults, () => readAuthorities(clientCa))
+  const authorities = plan.clientCaFiles.map(file => attempt(faults, () => readAuthorities(file)))
   if (faults.length > 0) throw new UsageFault([...new Set(faults)])
-  return { listeners, preamblePassword: password?.reveal(), clientCa: authorities }
+  return {
+    listeners,
+    preamblePassword: password?.reveal(),
+    clientCa: authorities.length === 0 ? undefined : authorities.join('\n'),
+  }
 }
 
 const copy = (certificate: Certificate) => ({ ...certificate, names: [...certificate.names] })

@@ -1,8 +1,8 @@
 import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
 import type { TLSSocket } from 'node:tls'
 import type { ConnectionLimits } from '../daemon/connection-limits.ts'
 import type { Log } from '../daemon/log.ts'
-import type { SocketAddress } from '../daemon/socket-address.ts'
 import { type AcceptedTls, acceptTls } from '../tunnel/accept-tls.ts'
 import { holdDialogue } from '../tunnel/preamble-dialogue.ts'
 import { relay } from '../tunnel/relay.ts'
@@ -11,12 +11,13 @@ import { type IpAddress, type NetworkSet, parseIpAddress } from '../wire/ip-addr
 import { type Endpoint, formatProxyV1, formatProxyV2, type ProxyTls } from '../wire/proxy-protocol.ts'
 import { type SessionId, sessionIdOfGreeting } from '../wire/session-id.ts'
 import { formatSslPreamble } from '../wire/ssl-preamble.ts'
-import { BackEndUnavailable, connectBackEnd } from './back-end.ts'
+import { BackEndUnavailable } from './back-end.ts'
 
 /** What a listener does with its clients. Replaced as a whole when the settings are read again; running sessions keep theirs. */
 export type Service = {
   readonly name: string
-  readonly backend: SocketAddress
+  /** Makes the connection to the server behind, or starts it, once the client is secured. Rejects with BackEndUnavailable. */
+  readonly open: (client: Secured, ends: Ends) => Promise<Duplex>
   readonly preamble: 'ssl' | 'proxy-v1' | 'proxy-v2' | 'none'
   readonly protocol: 'pop3' | 'smtp' | 'other'
   readonly contexts: TlsContexts
@@ -41,12 +42,15 @@ export type SessionParts = {
   readonly signal: AbortSignal
 }
 
-type Secured = Extract<AcceptedTls, { outcome: 'secure' }>
-type Ends = { readonly source: Endpoint; readonly destination: Endpoint }
+export type Secured = Extract<AcceptedTls, { outcome: 'secure' }>
+/** Both ends of the client's connection. */
+export type Ends = { readonly source: Endpoint; readonly destination: Endpoint }
 
-/** Serves one client from its first byte to its last. Never rejects; whatever happens, the socket is closed and its place given back. */
-export async function serveClient(raw: Socket, parts: SessionParts): Promise<void> {
-  const ends = endsOf(raw)
+/**
+ * Serves one client from its first byte to its last. Never rejects for what client or server did; whatever happens, the socket is closed
+ * and its place given back. `ends`: who the client is, where the socket itself does not tell.
+ */
+export async function serveClient(raw: Socket, parts: SessionParts, ends = endsOf(raw)): Promise<void> {
   const ip = ends?.source.ip
   const admitted = ip === undefined || ends === undefined ? 'unknown' : admit(ip, parts)
   if (admitted !== 'ok' || ip === undefined || ends === undefined) {
@@ -103,9 +107,9 @@ async function joinBackEnd(accepted: Secured, ends: Ends, parts: SessionParts): 
   const client = accepted.socket
   const ip = ends.source.ip
   let id = parts.nextId()
-  let server: Socket | undefined
+  let server: Duplex | undefined
   try {
-    server = await connectBackEnd(service.backend, service.connectLimit)
+    server = await service.open(accepted, ends)
     if (client.destroyed) return
     const greeted = await introduce(server, accepted, ends, id, service)
     id = greeted.id ?? id
@@ -144,7 +148,7 @@ const NOTHING_YET: Greeted = { bytes: Buffer.alloc(0), final: false }
 
 /** Tells the server who the client is. @throws BackEndUnavailable */
 async function introduce(
-  server: Socket,
+  server: Duplex,
   accepted: Secured,
   ends: Ends,
   id: SessionId,

@@ -20,6 +20,7 @@ const DAY = 86_400_000
 const EXPIRY_WARNING_DAYS = 14
 /** A worker that dies is started again after this many milliseconds, each time twice as long, up to the last one. */
 const [RESTART_FIRST, RESTART_LAST] = [100, 10_000]
+const HEALTHY_AFTER = 60_000
 const STOP_GRACE = 2000
 
 /**
@@ -124,6 +125,7 @@ class Supervisor {
       this.#listeners.map(({ descriptor }) => descriptor),
     )
     this.#workers.add(worker)
+    const begun = performance.now()
     let serving = false
     const started = new Promise<void>((resolve, reject) => {
       worker.channel.onMessage(message => {
@@ -143,7 +145,7 @@ class Supervisor {
     })
     void worker.ended.then(ending => {
       this.#workers.delete(worker)
-      if (serving) void this.#restart(worker, ending, delay)
+      if (serving) void this.#restart(worker, ending, performance.now() - begun > HEALTHY_AFTER ? RESTART_FIRST : delay)
     })
     worker.channel.send(this.#order)
     return started
@@ -208,8 +210,9 @@ class Supervisor {
     try {
       writeSelfSigned(selfSigned, { names: selfSigned.names, now: Date.now() })
     } catch (error) {
+      const why = error instanceof Error ? error.message : String(error)
       throw new UsageFault(
-        `cannot make a first certificate ${selfSigned.cert}: name your own as sslwrap.cert and sslwrap.key`,
+        `cannot make a first certificate: ${why}: name your own as sslwrap.cert and sslwrap.key`,
         error,
       )
     }

@@ -3,11 +3,9 @@ import { ConnectionLimits } from '../daemon/connection-limits.ts'
 import { createLog, type Log } from '../daemon/log.ts'
 import { dropPrivileges } from '../daemon/privileges.ts'
 import { channelToParent, FIRST_LISTENING_DESCRIPTOR } from '../daemon/worker-process.ts'
-import { TicketKeyRing } from '../tunnel/ticket-keys.ts'
-import { TlsContexts } from '../tunnel/tls-contexts.ts'
-import { NetworkSet, parseNetwork } from '../wire/ip-address.ts'
 import { sessionId } from '../wire/session-id.ts'
-import { type FromWorker, type ListenerPlan, parseFromParent, type Serve } from './control-messages.ts'
+import { type FromWorker, parseFromParent, type Serve } from './control-messages.ts'
+import { servicesOf } from './services.ts'
 import { type Service, serveClient } from './session.ts'
 
 /** The unprivileged process that speaks TLS. It ends with its parent, or when it has drained. */
@@ -50,7 +48,7 @@ class Worker {
     if (order.ids !== undefined) dropPrivileges(order.ids)
     this.#log = createLog('sslwrap', { level: order.logLevel })
     this.#limits = new ConnectionLimits(order.maxConnections, order.maxPerAddress)
-    this.#services = services(order)
+    this.#services = servicesOf(order)
     this.#drainLimit = order.drainLimit
     this.#servers = order.listeners.map((_, index) => this.#listen(index))
   }
@@ -58,7 +56,7 @@ class Worker {
   /** Takes new certificates, secrets and limits in time for the next connection. Throws if they cannot be used; then all stays as it was. */
   replace(order: Serve): void {
     if (order.listeners.length !== this.#servers.length) throw new TypeError('listeners cannot change while serving')
-    this.#services = services(order)
+    this.#services = servicesOf(order)
     this.#drainLimit = order.drainLimit
   }
 
@@ -88,35 +86,5 @@ class Worker {
     server.on('error', error => this.#log.error('accept', { err: error }))
     server.listen({ fd: FIRST_LISTENING_DESCRIPTOR + index })
     return server
-  }
-}
-
-const services = (order: Serve): readonly Service[] => {
-  const tickets = new TicketKeyRing(order.ticketKeys)
-  return order.listeners.map(listener => serviceOf(listener, order, tickets))
-}
-
-function serviceOf(listener: ListenerPlan, order: Serve, tickets: TicketKeyRing): Service {
-  return {
-    name: listener.name,
-    backend: listener.backend,
-    preamble: listener.preamble,
-    protocol: listener.protocol,
-    contexts: new TlsContexts(
-      listener.certificates,
-      { versions: listener.versions, ciphers: order.ciphers, clientCa: order.clientCa },
-      tickets,
-    ),
-    allow:
-      listener.allow === undefined
-        ? undefined
-        : new NetworkSet(listener.allow.map(parseNetwork).filter(network => network !== undefined)),
-    preamblePassword: order.preamblePassword ?? '',
-    preambleReply: order.preambleReply,
-    alpnStrict: order.alpnStrict,
-    clientCertificate: order.clientCertificate,
-    handshakeLimit: order.handshakeLimit,
-    connectLimit: order.connectLimit,
-    idleLimit: order.idleLimit,
   }
 }

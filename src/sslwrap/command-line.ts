@@ -1,0 +1,203 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { isIPv4 } from 'node:net'
+import { resolve } from 'node:path'
+import { UsageFault } from '../daemon/exit-status.ts'
+import { readSecretFile } from '../daemon/secret.ts'
+import { SETTINGS_FILE } from '../daemon/settings/settings.ts'
+import type { SocketAddress } from '../daemon/socket-address.ts'
+import type { Plan, PlannedListener } from './plan.ts'
+
+/** What the words after the program's name ask for. */
+export type Invocation =
+  | { readonly type: 'help' }
+  | { readonly type: 'version' }
+  | { readonly type: 'worker' }
+  | { readonly type: 'daemon'; readonly config: string }
+  /** The original's options with -accept. */
+  | { readonly type: 'stand-alone'; readonly plan: Plan }
+  /** The original's options without -accept: one client on descriptors 0 and 1. */
+  | {
+      readonly type: 'inetd'
+      readonly plan: Plan
+      readonly program: readonly string[] | undefined
+      readonly user: string | undefined
+    }
+
+export const USAGE = `usage: sslwrap [--config FILE]
+       sslwrap -cert FILE [-key FILE] [-addr IPV4] -port PORT [-accept PORT] [options]
+       sslwrap -cert FILE [-key FILE] [options] -exec PROGRAM [ARGUMENT...]
+
+Without -accept it serves one client on its standard input, under tcpserver or inetd.
+
+  -cert FILE, -key FILE     certificate chain and private key (PEM); default server.pem
+  -addr IPV4, -port PORT    server behind; default address 127.0.0.1
+  -accept PORT              listen on this port
+  -exec PROGRAM ARGS...     run a program in place of a connection; takes the rest of the line
+  -preamble KIND            ssl, proxy-v1, proxy-v2 or none; default ssl with -port
+  -user NAME                account to become before a byte is read from the network
+  -verify N, -Verify N      ask for, or demand, a client certificate (N is not used)
+  -CAfile FILE, -CApath DIR authorities for client certificates
+  -cipher LIST              OpenSSL cipher list for TLS 1.2
+  -quiet, -debug            log less, log more
+
+Environment: SSL_HACK_PASS (password file, default /etc/sslhack.pass), SSL_REPLY (ok, none).
+`
+
+/** Options of the original that changed nothing a client can see, or switched off what is off. */
+const HARMLESS = [
+  '-no_ssl2',
+  '-no_ssl3',
+  '-no_tls1_0',
+  '-no_tmp_rsa',
+  '-bugs',
+  '-hack',
+  '-nbio',
+  '-nbio_test',
+  '-state',
+]
+const REFUSED: Readonly<Record<string, string>> = {
+  '-nocert': 'anonymous encryption protects from nobody who can answer in place of this host: give -cert',
+  '-ssl2': 'SSL 2.0 is broken (RFC 6176): leave the option out',
+  '-ssl3': 'SSL 3.0 is broken (RFC 7568): leave the option out',
+}
+const VALUED = [
+  '-addr',
+  '-port',
+  '-accept',
+  '-cert',
+  '-key',
+  '-verify',
+  '-Verify',
+  '-CApath',
+  '-CAfile',
+  '-cipher',
+  '-preamble',
+  '-user',
+]
+const BARE = ['-quiet', '-debug', ...HARMLESS]
+const PREAMBLES = ['ssl', 'proxy-v1', 'proxy-v2', 'none'] as const
+
+type Environment = Readonly<Record<string, string | undefined>>
+
+/** Reads the command line. @throws UsageFault naming every fault at once. */
+export function parseCommandLine(args: readonly string[], environment: Environment): Invocation {
+  const [first, second] = args
+  if (args.includes('--help') || first === '-h') return { type: 'help' }
+  if (first === '--version') return { type: 'version' }
+  if (first === '--worker') return { type: 'worker' }
+  if (first === undefined) return { type: 'daemon', config: SETTINGS_FILE }
+  if (first === '--config' && second !== undefined && args.length === 2)
+    return { type: 'daemon', config: resolve(second) }
+  if (first.startsWith('--config=') && args.length === 1) return { type: 'daemon', config: resolve(first.slice(9)) }
+  if (first.startsWith('--')) throw new UsageFault(`${first}: not understood here; see sslwrap --help`)
+  return parseOriginal(args, environment)
+}
+
+function parseOriginal(args: readonly string[], environment: Environment): Invocation {
+  const faults: string[] = []
+  const { values, flags, program } = readOptions(args, faults)
+  const one = <T>(option: string, read: (value: string) => T | undefined, remedy: string): T | undefined => {
+    const value = values.get(option)
+    if (value === undefined) return undefined
+    const result = read(value)
+    if (result === undefined) faults.push(`${option} ${value}: ${remedy}`)
+    return result
+  }
+  const port = one('-port', portNumber, 'must be a port number or a name in /etc/services')
+  const accept = one('-accept', portNumber, 'must be a port number or a name in /etc/services')
+  const host = one('-addr', text => (isIPv4(text) ? text : undefined), 'must be an IPv4 address') ?? '127.0.0.1'
+  const preamble = one(
+    '-preamble',
+    text => PREAMBLES.find(kind => kind === text),
+    `must be one of ${PREAMBLES.join(', ')}`,
+  )
+  const reply = environment['SSL_REPLY'] ?? 'ok'
+  if (reply !== 'ok' && reply !== 'none') faults.push('environment SSL_REPLY: must be ok or none')
+  if ((values.has('-port') ? 1 : 0) + (program === undefined ? 0 : 1) !== 1) faults.push('give either -port or -exec')
+  if (program !== undefined && program.length === 0) faults.push('-exec: name the program')
+  if (program !== undefined && accept !== undefined) {
+    faults.push('-exec does not go with -accept: run it as tcpserver 0 995 sslwrap -cert FILE -exec PROGRAM')
+  }
+  const clientCertificate = values.has('-Verify') ? 'required' : values.has('-verify') ? 'optional' : 'none'
+  const clientCaFiles = authorities(values, faults)
+  if (clientCertificate !== 'none' && clientCaFiles.length === 0)
+    faults.push('-verify and -Verify need -CAfile or -CApath')
+  const kind = preamble ?? (program === undefined ? 'ssl' : 'none')
+  const passwordFile = environment['SSL_HACK_PASS'] ?? '/etc/sslhack.pass'
+  if (kind === 'ssl' && faults.length === 0) readSecretFile(passwordFile)
+  if (faults.length > 0) throw new UsageFault(faults)
+
+  const cert = resolve(values.get('-cert') ?? 'server.pem')
+  const key = values.get('-key')
+  const backend: SocketAddress = { type: 'tcp', host, port: port ?? 0 }
+  const listener: PlannedListener = {
+    listen: { type: 'tcp', host: '::', port: accept ?? 0 },
+    backend,
+    preamble: kind,
+    protocol: kind === 'ssl' || port === 110 || program !== undefined ? 'pop3' : 'other',
+    versions: 'modern',
+    allow: undefined,
+    certificates: [{ cert, key: key === undefined ? undefined : resolve(key) }],
+  }
+  const user = values.get('-user')
+  const plan: Plan = {
+    listeners: [listener],
+    user: user ?? 'auth-relay-tls',
+    workers: 0,
+    selfSigned: undefined,
+    passwordFile,
+    preambleReply: reply === 'none' ? 'none' : 'ok',
+    logLevel: flags.has('-debug') ? 'debug' : flags.has('-quiet') ? 'warn' : 'info',
+    ciphers: values.get('-cipher'),
+    alpnStrict: false,
+    clientCertificate,
+    clientCaFiles,
+    handshakeLimit: 30_000,
+    connectLimit: 10_000,
+    idleLimit: 1_260_000,
+    drainLimit: 10_000,
+    maxConnections: 10_000,
+    maxPerAddress: 200,
+  }
+  return accept === undefined ? { type: 'inetd', plan, program, user } : { type: 'stand-alone', plan }
+}
+
+function readOptions(args: readonly string[], faults: string[]) {
+  const values = new Map<string, string>()
+  const flags = new Set<string>()
+  for (let at = 0; at < args.length; at++) {
+    const option = args[at] ?? ''
+    const refused = Object.hasOwn(REFUSED, option) ? REFUSED[option] : undefined
+    if (option === '-exec') return { values, flags, program: args.slice(at + 1) }
+    if (refused !== undefined) faults.push(`${option}: ${refused}`)
+    else if (BARE.includes(option)) flags.add(option)
+    else if (!VALUED.includes(option)) faults.push(`${option}: unknown option; see sslwrap --help`)
+    else {
+      const value = args[++at]
+      if (value === undefined) faults.push(`${option}: its value is missing`)
+      else values.set(option, value)
+    }
+  }
+  return { values, flags, program: undefined }
+}
+
+/** The files of -CAfile and -CApath. */
+function authorities(values: ReadonlyMap<string, string>, faults: string[]): readonly string[] {
+  const file = values.get('-CAfile')
+  const directory = values.get('-CApath')
+  try {
+    const listed = directory === undefined ? [] : readdirSync(directory).map(name => resolve(directory, name))
+    return [...(file === undefined ? [] : [resolve(file)]), ...listed]
+  } catch (error) {
+    faults.push(`-CApath ${directory}: ${error instanceof Error ? error.message : String(error)}`)
+    return []
+  }
+}
+
+/** A port by number, or by its name in services(5). */
+function portNumber(text: string): number | undefined {
+  if (/^\d{1,5}$/.test(text)) return Number(text) >= 1 && Number(text) <= 65_535 ? Number(text) : undefined
+  if (!/^[a-z][a-z0-9-]*$/i.test(text)) return undefined
+  const port = new RegExp(`^${text}\\s+(\\d+)/tcp`, 'm').exec(readFileSync('/etc/services', 'utf8'))?.[1]
+  return port === undefined ? undefined : Number(port)
+}

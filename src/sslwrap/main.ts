@@ -1,0 +1,37 @@
+import manifest from '../../package.json' with { type: 'json' }
+import { EXIT } from '../daemon/exit-status.ts'
+import { runCommand, runDaemon } from '../daemon/lifecycle.ts'
+import { loadSettingsFile, requireConfigured } from '../daemon/settings/settings.ts'
+import { parseCommandLine, USAGE } from './command-line.ts'
+import { serveStandardInput } from './inetd.ts'
+import { planOf } from './plan.ts'
+import { startSupervisor } from './supervisor.ts'
+import { runWorker } from './worker.ts'
+
+const script = process.argv[1] ?? ''
+
+await runCommand('sslwrap', async () => {
+  const invocation = parseCommandLine(process.argv.slice(2), process.env)
+  switch (invocation.type) {
+    case 'help':
+      process.stdout.write(USAGE)
+      return EXIT.done
+    case 'version':
+      process.stdout.write(`sslwrap (auth-relay) ${manifest.version}\n`)
+      return EXIT.done
+    case 'worker':
+      runWorker(status => process.exit(status))
+      return EXIT.done
+    case 'inetd':
+      return serveStandardInput(invocation.plan, invocation.program, invocation.user)
+    case 'stand-alone':
+      await runDaemon('sslwrap', () => startSupervisor(invocation.plan, script))
+      return EXIT.done
+    case 'daemon': {
+      const { settings } = loadSettingsFile(invocation.config, process.env)
+      requireConfigured(settings, invocation.config)
+      await runDaemon('sslwrap', () => startSupervisor(planOf(settings), script))
+      return EXIT.done
+    }
+  }
+})
