@@ -13,19 +13,20 @@ CREATE VIEW relay_allowances AS SELECT net, since, until FROM allowances;
 -- Who may relay at this moment, for Postfix (pgsql:), Exim and anything else that asks in SQL:
 --   SELECT 'OK' FROM relay_clients WHERE address = '192.0.2.7'
 --   SELECT 1 FROM relay_clients WHERE network >>= inet '192.0.2.7'
--- "address" is the text of a single address and null for networks.
+-- "address" is the text of a single address and null for networks. A network of which any part is blocked is left out
+-- whole: this view cannot subtract. (The gate itself does: it knows the address that is asked for.)
 CREATE VIEW relay_clients AS
   SELECT host(g.ip) AS address, g.ip AS network, g.until
   FROM grants g
   WHERE g.until > now() AND g.last_auth <= now() + interval '60 seconds'
     AND NOT EXISTS (
       SELECT FROM blocks b
-      WHERE (b.net >>= g.ip OR b.login = lower(g.username)) AND b.since <= now() AND b.until > now())
+      WHERE (b.net && g.ip OR b.login = lower(g.username)) AND b.since <= now() AND b.until > now())
   UNION ALL
   SELECT CASE WHEN masklen(a.net) = CASE family(a.net) WHEN 4 THEN 32 ELSE 128 END THEN host(a.net) END, a.net, a.until
   FROM allowances a
   WHERE a.since <= now() AND a.until > now()
-    AND NOT EXISTS (SELECT FROM blocks b WHERE b.net >>= a.net AND b.since <= now() AND b.until > now());
+    AND NOT EXISTS (SELECT FROM blocks b WHERE b.net && a.net AND b.since <= now() AND b.until > now());
 
 -- The table as pop3-authd of old had it.
 CREATE VIEW relay AS

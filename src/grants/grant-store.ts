@@ -44,7 +44,7 @@ export type GrantRow = {
 }
 
 /** Removed by a sweep. */
-export type Swept = { readonly grants: number; readonly blocks: number; readonly allowances: number }
+export type Swept = { readonly grants: number }
 
 /** authd's side: role `pop3authd`. World errors are those of src/database/errors.ts. */
 export interface GrantWriter {

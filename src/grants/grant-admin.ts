@@ -1,0 +1,287 @@
+import * as v from 'valibot'
+import type { Database } from '../database/database.ts'
+import { endTime, ignored, int8, type Statement, timestamptz } from '../database/statement.ts'
+import { formatNetwork, type IpAddress, type Network, parseNetwork } from '../wire/ip-address.ts'
+import type { GrantPolicy } from './grant-policy.ts'
+import type {
+  AllowanceRow,
+  BlockRow,
+  BlockTarget,
+  DecreeRequest,
+  Explanation,
+  GrantAdmin,
+  GrantRow,
+  QueryOptions,
+  Refusal,
+  Rule,
+} from './grant-store.ts'
+
+/** inet and cidr as PostgreSQL prints them. */
+const network = v.pipe(
+  v.string(),
+  v.rawTransform<string, Network>(({ dataset, addIssue, NEVER }) => {
+    const parsed = parseNetwork(dataset.value)
+    if (parsed !== undefined) return parsed
+    addIssue({ message: `not a network: ${dataset.value}` })
+    return NEVER
+  }),
+)
+
+const LIST: Statement<GrantRow> = {
+  row: v.object({
+    network,
+    until: timestamptz,
+    user: v.nullable(v.string()),
+    daemon: v.string(),
+    tls: v.nullable(v.boolean()),
+    first: timestamptz,
+    last: timestamptz,
+    logins: int8,
+  }),
+  text: `
+SELECT ip AS network, until, username AS user, daemon, tls, first_auth AS first, last_auth AS last, hits AS logins
+FROM grants
+WHERE until > coalesce($1::timestamptz, now()) AND last_auth <= coalesce($1::timestamptz, now()) + interval '60 seconds'
+ORDER BY last_auth DESC, ip
+LIMIT $2::bigint`,
+}
+
+type Finding = { readonly rule: string; readonly detail: string; readonly since: Date; readonly until: Date | null }
+
+/**
+ * What the tables know of an address at a time. $1 address, $2 its row of grants, $3 the time, $4 whether that is past:
+ * then the history speaks of grants that were refreshed or swept since; for the present the grants alone do. Of logins: the
+ * last that still counted then (a block takes the grant away for good), and the last that was refused within the day before.
+ */
+const EXPLAIN: Statement<Finding> = {
+  row: v.object({
+    rule: v.picklist(['block', 'login-block', 'allowance', 'grant', 'login', 'refused-login']),
+    detail: v.string(),
+    since: timestamptz,
+    until: endTime,
+  }),
+  text: `
+WITH last_login AS (
+  SELECT * FROM login_event
+  WHERE $4::boolean AND network = $2::inet AND at <= $3 AND until > $3
+    AND NOT EXISTS (
+      SELECT FROM blocks b
+      WHERE (b.net >>= $1::inet OR b.login = lower(username)) AND b.since > login_event.at AND b.since <= $3)
+  ORDER BY at DESC LIMIT 1
+), named AS (
+  SELECT username, last_auth AS at FROM grants WHERE ip = $2::inet AND last_auth <= $3 AND until > $3
+  UNION ALL
+  SELECT username, at FROM last_login
+  ORDER BY at DESC LIMIT 1
+)
+SELECT 'block' AS rule, net || ' blocked by ' || owner || ': ' || reason AS detail, since, until
+FROM blocks WHERE net >>= $1::inet AND since <= $3 AND until > $3
+UNION ALL
+SELECT 'login-block', 'login ' || b.login || ' blocked by ' || b.owner || ': ' || b.reason, b.since, b.until
+FROM blocks b JOIN named ON b.login = lower(named.username) WHERE b.since <= $3 AND b.until > $3
+UNION ALL
+SELECT 'allowance', net || ' allowed by ' || owner || ': ' || reason, since, until
+FROM allowances WHERE net >>= $1::inet AND since <= $3 AND until > $3
+UNION ALL
+SELECT 'grant', concat_ws(' ', daemon, 'login', username), last_auth, until
+FROM grants WHERE ip = $2::inet AND last_auth <= $3 AND until > $3
+UNION ALL
+SELECT 'login', concat_ws(' ', daemon, method, 'login', username, 'session', session), at, until FROM last_login
+UNION ALL
+(SELECT 'refused-login', concat_ws(' ', daemon, method, 'login', username, 'refused:', refused), at, NULL
+ FROM login_event
+ WHERE network = $2::inet AND at <= $3 AND at > $3 - interval '1 day' AND refused IS NOT NULL
+ ORDER BY at DESC LIMIT 1)`,
+}
+
+const CLOCK: Statement<{ now: Date }> = { row: v.object({ now: timestamptz }), text: 'SELECT now() AS now' }
+
+/** $1 network, $2 seconds or null, $3 reason, $4 owner, $5 now or null. The new decree takes the place of the old one. */
+const ALLOW: Statement<{ until: Date | null }> = {
+  row: v.object({ until: endTime }),
+  text: `
+WITH ended AS (
+  UPDATE allowances SET until = coalesce($5::timestamptz, now())
+  WHERE net = $1::cidr AND until > coalesce($5::timestamptz, now())
+)
+INSERT INTO allowances (net, since, until, reason, owner)
+VALUES ($1::cidr, coalesce($5::timestamptz, now()),
+        coalesce(coalesce($5::timestamptz, now()) + make_interval(secs => $2::float8), 'infinity'), $3, $4)
+RETURNING until`,
+}
+
+const DISALLOW: Statement<unknown> = {
+  row: ignored,
+  text: `
+UPDATE allowances SET until = coalesce($2::timestamptz, now())
+WHERE net = $1::cidr AND until > coalesce($2::timestamptz, now())`,
+}
+
+/** $1 network or null, $2 login or null, then as ALLOW. */
+const BLOCK: Statement<{ until: Date | null }> = {
+  row: v.object({ until: endTime }),
+  text: `
+WITH ended AS (
+  UPDATE blocks SET until = coalesce($6::timestamptz, now())
+  WHERE (net = $1::cidr OR login = lower($2)) AND until > coalesce($6::timestamptz, now())
+)
+INSERT INTO blocks (net, login, since, until, reason, owner)
+VALUES ($1::cidr, lower($2), coalesce($6::timestamptz, now()),
+        coalesce(coalesce($6::timestamptz, now()) + make_interval(secs => $3::float8), 'infinity'), $4, $5)
+RETURNING until`,
+}
+
+/** After BLOCK, in the same transaction: logins committed meanwhile are seen, later ones see the block. */
+const REMOVE_BLOCKED: Statement<unknown> = {
+  row: ignored,
+  text: 'DELETE FROM grants WHERE ip <<= $1::cidr OR lower(username) = lower($2)',
+}
+
+const UNBLOCK: Statement<unknown> = {
+  row: ignored,
+  text: `
+UPDATE blocks SET until = coalesce($3::timestamptz, now())
+WHERE (net = $1::cidr OR login = lower($2)) AND until > coalesce($3::timestamptz, now())`,
+}
+
+const BLOCKS: Statement<{
+  net: Network | null
+  login: string | null
+  since: Date
+  until: Date | null
+  reason: string
+  owner: string
+}> = {
+  row: v.object({
+    net: v.nullable(network),
+    login: v.nullable(v.string()),
+    since: timestamptz,
+    until: endTime,
+    reason: v.string(),
+    owner: v.string(),
+  }),
+  text: `
+SELECT net, login, since, until, reason, owner FROM blocks
+WHERE since <= coalesce($1::timestamptz, now()) AND until > coalesce($1::timestamptz, now()) ORDER BY since, id`,
+}
+
+const ALLOWANCES: Statement<AllowanceRow> = {
+  row: v.object({ network, since: timestamptz, until: endTime, reason: v.string(), owner: v.string() }),
+  text: `
+SELECT net AS network, since, until, reason, owner FROM allowances
+WHERE since <= coalesce($1::timestamptz, now()) AND until > coalesce($1::timestamptz, now()) ORDER BY since, id`,
+}
+
+const MAX_LISTED = 1_000_000
+
+export type GrantAdminOptions = {
+  /** For tests: the time that stands for the database's. */
+  readonly now?: () => Date | null
+}
+
+/** The administrator's side of the grants, on a database opened with the role `pop3authd` or the owner. */
+export function createGrantAdmin(database: Database, policy: GrantPolicy, options: GrantAdminOptions = {}): GrantAdmin {
+  const { now = () => null } = options
+
+  return {
+    async list({ signal, limit = MAX_LISTED }: QueryOptions & { readonly limit?: number } = {}) {
+      return (await database.query(LIST, [now(), limit], { signal })).rows
+    },
+
+    async explain(ip: IpAddress, at: Date | null, { signal }: QueryOptions = {}): Promise<Explanation> {
+      const time = at ?? now() ?? (await databaseTime(database, signal))
+      const { rows } = await database.query(EXPLAIN, [ip, policy.rowOf(ip), time, at !== null], { signal })
+      return explanation(policy, ip, time, rows)
+    },
+
+    async allow(target: Network, request: DecreeRequest, { signal }: QueryOptions = {}) {
+      const refused = policy.neverList.networkRefusal(target)
+      if (refused !== undefined) return { refused }
+      const values = [formatNetwork(target), request.forSeconds, request.reason, request.owner, now()]
+      const { rows } = await database.query(ALLOW, values, { signal })
+      return { until: rows[0]?.until ?? null }
+    },
+
+    async disallow(target: Network, { signal }: QueryOptions = {}) {
+      return (await database.query(DISALLOW, [formatNetwork(target), now()], { signal })).count
+    },
+
+    block(target: BlockTarget, request: DecreeRequest, { signal }: QueryOptions = {}) {
+      const work = async (session: Pick<Database, 'query'>) => {
+        const decree = [request.forSeconds, request.reason, request.owner, now()]
+        const { rows } = await session.query(BLOCK, [...columnsOf(target), ...decree])
+        const removed = await session.query(REMOVE_BLOCKED, columnsOf(target))
+        return { removed: removed.count, until: rows[0]?.until ?? null }
+      }
+      return database.transaction(work, { signal })
+    },
+
+    async unblock(target: BlockTarget, { signal }: QueryOptions = {}) {
+      return (await database.query(UNBLOCK, [...columnsOf(target), now()], { signal })).count
+    },
+
+    async blocks({ signal }: QueryOptions = {}): Promise<readonly BlockRow[]> {
+      const { rows } = await database.query(BLOCKS, [now()], { signal })
+      return rows.map(({ net, login, ...decree }) => ({ ...decree, target: targetOf(net, login) }))
+    },
+
+    async allowances({ signal }: QueryOptions = {}) {
+      return (await database.query(ALLOWANCES, [now()], { signal })).rows
+    },
+  }
+}
+
+async function databaseTime(database: Database, signal: AbortSignal | undefined): Promise<Date> {
+  const { rows } = await database.query(CLOCK, [], { signal })
+  const [row] = rows
+  if (row === undefined) throw new Error('the database gave no time')
+  return row.now
+}
+
+/** The same order as the gate's: never-granted, blocks, logins that count, allowances. */
+function explanation(policy: GrantPolicy, ip: IpAddress, at: Date, findings: readonly Finding[]): Explanation {
+  const never = policy.neverList.refusal(ip)
+  const noLogin = policy.neverList.loginRefusal(ip)
+  const rules: Rule[] = []
+  const add = (rule: Rule['rule'], relay: boolean, wanted: string): void => {
+    for (const { rule: found, detail, since, until } of findings) {
+      if (found === wanted) rules.push({ rule, relay, detail, since, until })
+    }
+  }
+  const addNever = (reason: Refusal): void => {
+    rules.push({
+      rule: 'never-granted',
+      relay: false,
+      detail: `${ip} is never granted: ${reason}`,
+      since: null,
+      until: null,
+    })
+  }
+  if (never !== undefined) addNever(never)
+  add('block', false, 'block')
+  // A private address under deny_private, and the login's own block, stop logins but no allowance.
+  const loginsCount = noLogin === undefined && !findings.some(({ rule }) => rule === 'login-block')
+  if (loginsCount) {
+    add('grant', true, 'grant')
+    add('login', true, 'login')
+  }
+  add('allowance', true, 'allowance')
+  if (never === undefined && noLogin !== undefined) addNever(noLogin)
+  add('block', false, 'login-block')
+  add('refused-login', false, 'refused-login')
+  if (rules.length === 0) {
+    rules.push({ rule: 'no-grant', relay: false, detail: `no login from ${ip} counted then`, since: null, until: null })
+  }
+  const [decided = rules[0]] = rules
+  if (decided === undefined) throw new Error('an explanation without a rule')
+  return { ip, at, relay: decided.relay, decided, rules }
+}
+
+const columnsOf = (target: BlockTarget): [string | null, string | null] =>
+  target.kind === 'network' ? [formatNetwork(target.network), null] : [null, target.login]
+
+function targetOf(net: Network | null, login: string | null): BlockTarget {
+  if (net !== null) return { kind: 'network', network: net }
+  if (login !== null) return { kind: 'login', login }
+  throw new Error('a block without network and login')
+}

@@ -1,0 +1,48 @@
+import { formatNetwork, type IpAddress, networkOf } from '../wire/ip-address.ts'
+import { NeverList, type NeverListOptions } from './never-list.ts'
+
+export type GrantPolicyOptions = NeverListOptions & {
+  /** Seconds that an address may relay after its last login. */
+  readonly expTime: number
+  /** Seconds after which even a grant that is refreshed ends, and the next login begins a new one; 0: never. */
+  readonly maxLifetime: number
+  /** 64: a login grants its whole /64; the same at store and lookup. */
+  readonly ipv6Prefix: number
+  /** Keep login names. */
+  readonly storeUser: boolean
+}
+
+/** What the site decided about grants; one for store and lookup, so that they cannot differ. */
+export class GrantPolicy {
+  readonly expTime: number
+  readonly maxLifetime: number
+  readonly storeUser: boolean
+  readonly neverList: NeverList
+  readonly #ipv6Prefix: number
+
+  constructor(options: GrantPolicyOptions) {
+    const { expTime, maxLifetime, ipv6Prefix } = options
+    if (!(expTime >= 1) || !(maxLifetime >= 0)) throw new RangeError(`exp_time ${expTime}, max_lifetime ${maxLifetime}`)
+    if (ipv6Prefix !== 64 && ipv6Prefix !== 128)
+      throw new RangeError(`ipv6_prefix must be 64 or 128, not ${ipv6Prefix}`)
+    this.expTime = expTime
+    this.maxLifetime = maxLifetime
+    this.storeUser = options.storeUser
+    this.neverList = new NeverList(options)
+    this.#ipv6Prefix = ipv6Prefix
+  }
+
+  /** The text of the row that a login from this address makes: the address, or its /64. */
+  rowOf(ip: IpAddress): string {
+    const network = networkOf(ip, this.#ipv6Prefix)
+    return network.base === ip && this.#ipv6Prefix === 128 ? ip : formatNetwork(network)
+  }
+
+  /**
+   * A login this short a time after the last one changes nothing worth a write: five seconds, less where grants are
+   * short, so that a grant never ends more than a hundredth of its life early.
+   */
+  get refreshSeconds(): number {
+    return Math.min(5, this.expTime / 100)
+  }
+}

@@ -1,0 +1,54 @@
+import * as v from 'valibot'
+import type { Database } from '../database/database.ts'
+import { endTime, type Statement } from '../database/statement.ts'
+import type { IpAddress } from '../wire/ip-address.ts'
+import type { GrantPolicy } from './grant-policy.ts'
+import type { Grant, GrantReader, QueryOptions } from './grant-store.ts'
+
+/** $1 address, $2 its row of grants, or null where logins do not count, $3 now or null. At most one row: a sure yes. */
+const LOOKUP: Statement<{ source: 'login' | 'allowance'; until: Date | null; age: number }> = {
+  name: 'lookup-grant',
+  row: v.object({ source: v.picklist(['login', 'allowance']), until: endTime, age: v.number() }),
+  text: `
+SELECT source, until, extract(epoch FROM coalesce($3::timestamptz, now()) - since)::float8 AS age
+FROM (
+  SELECT 'login' AS source, until, last_auth AS since
+  FROM relay_gate
+  WHERE ip = $2::inet
+    AND until > coalesce($3::timestamptz, now())
+    AND last_auth <= coalesce($3::timestamptz, now()) + interval '60 seconds'
+    AND (login_blocked_until IS NULL OR login_blocked_until <= coalesce($3::timestamptz, now()))
+  UNION ALL
+  SELECT 'allowance', until, since
+  FROM relay_allowances
+  WHERE net >>= $1::inet AND since <= coalesce($3::timestamptz, now()) AND until > coalesce($3::timestamptz, now())
+) AS yes
+WHERE NOT EXISTS (
+  SELECT FROM relay_blocks
+  WHERE net >>= $1::inet AND since <= coalesce($3::timestamptz, now()) AND until > coalesce($3::timestamptz, now()))
+ORDER BY until DESC
+LIMIT 1`,
+}
+
+export type GrantReaderOptions = {
+  /** For tests: the time that stands for the database's. */
+  readonly now?: () => Date | null
+}
+
+/** The asking side of the grants, on a database opened with the role `authwrap` (or any other of ours). */
+export function createGrantReader(
+  database: Database,
+  policy: GrantPolicy,
+  options: GrantReaderOptions = {},
+): GrantReader {
+  const { now = () => null } = options
+  return {
+    async lookup(ip: IpAddress, { signal }: QueryOptions = {}): Promise<Grant | undefined> {
+      if (policy.neverList.refusal(ip) !== undefined) return undefined
+      const row = policy.neverList.loginRefusal(ip) === undefined ? policy.rowOf(ip) : null
+      const { rows } = await database.query(LOOKUP, [ip, row, now()], { signal })
+      const found = rows[0]
+      return found === undefined ? undefined : { ip, ...found }
+    },
+  }
+}

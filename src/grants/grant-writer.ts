@@ -1,0 +1,180 @@
+import * as v from 'valibot'
+import type { Database } from '../database/database.ts'
+import { ignored, int8, type Statement, timestamptz } from '../database/statement.ts'
+import type { GrantPolicy } from './grant-policy.ts'
+import type { GrantWriter, Login, Outcome, QueryOptions, Refusal, RelayUse, Swept } from './grant-store.ts'
+
+/**
+ * A batch of logins: judged against the blocks, folded to one row per address, upserted in the order of addresses (two
+ * writers then never wait for each other in a ring), and entered into the history; all in one statement.
+ *
+ * $1 n, $2 address, $3 row of grants, $4 time or null, $5 daemon, $6 method, $7 tls, $8 login, $9 session, $10 refusal
+ * or null; $11 exp_time, $12 max_lifetime or 0, $13 refresh seconds, $14 keep names, $15 now or null.
+ *
+ * A row whose last login lies more than 60 s in the future was written before the clock was set back: it counts as none.
+ */
+const RECORD: Statement<{ n: number; refused: Refusal | null; until: Date | null }> = {
+  name: 'record-logins',
+  row: v.object({
+    n: v.number(),
+    refused: v.nullable(v.picklist(['loopback', 'never', 'own', 'private', 'blocked'])),
+    until: v.nullable(timestamptz),
+  }),
+  text: `
+WITH login AS (
+  SELECT t.n, t.ip, t.network, t.daemon, t.method, t.tls, t.session, t.login,
+         CASE WHEN $14::boolean THEN t.login END AS username,
+         least(coalesce(t.at, coalesce($15::timestamptz, now())), coalesce($15::timestamptz, now())) AS at,
+         coalesce(t.refused, (
+           SELECT 'blocked' FROM blocks b
+           WHERE (b.net >>= t.ip OR b.login = lower(t.login))
+             AND b.since <= coalesce($15::timestamptz, now()) AND b.until > coalesce($15::timestamptz, now())
+           LIMIT 1)) AS refused
+  FROM unnest($1::int[], $2::inet[], $3::inet[], $4::timestamptz[], $5::text[], $6::text[], $7::boolean[], $8::text[],
+              $9::text[], $10::text[]) AS t(n, ip, network, at, daemon, method, tls, login, session, refused)
+), newest AS (
+  SELECT DISTINCT ON (network) network, at, daemon, username, tls,
+         min(at) OVER (PARTITION BY network) AS first, count(*) OVER (PARTITION BY network) AS hits
+  FROM login WHERE refused IS NULL
+  ORDER BY network, at DESC, n DESC
+), written AS (
+  INSERT INTO grants AS g (ip, until, last_auth, first_auth, granted_first, hits, daemon, username, tls)
+  SELECT network,
+         least(at + make_interval(secs => $11::float8),
+               CASE WHEN $12::float8 > 0 THEN first + make_interval(secs => $12::float8) ELSE 'infinity' END),
+         at, first, first, hits, daemon, username, tls
+  FROM newest ORDER BY network
+  ON CONFLICT (ip) DO UPDATE SET (until, last_auth, first_auth, granted_first, hits, daemon, username, tls) = (
+    SELECT CASE
+             WHEN NOT renewed.valid THEN excluded.until
+             WHEN excluded.last_auth < g.last_auth THEN g.until
+             ELSE least(excluded.last_auth + make_interval(secs => $11::float8),
+                        CASE WHEN $12::float8 > 0 THEN renewed.granted_first + make_interval(secs => $12::float8)
+                             ELSE 'infinity' END)
+           END,
+           CASE WHEN renewed.valid THEN greatest(g.last_auth, excluded.last_auth) ELSE excluded.last_auth END,
+           CASE WHEN renewed.valid THEN least(g.first_auth, excluded.first_auth) ELSE excluded.first_auth END,
+           renewed.granted_first,
+           g.hits + excluded.hits,
+           CASE WHEN renewed.newer THEN excluded.daemon ELSE g.daemon END,
+           CASE WHEN renewed.newer THEN excluded.username ELSE g.username END,
+           CASE WHEN renewed.newer THEN excluded.tls ELSE g.tls END
+    FROM (
+      SELECT judged.valid, judged.newer,
+             CASE WHEN NOT judged.valid OR g.until <= excluded.last_auth THEN excluded.granted_first
+                  WHEN excluded.last_auth + make_interval(secs => $11::float8) <= g.granted_first THEN g.granted_first
+                  ELSE least(g.granted_first, excluded.granted_first)
+             END AS granted_first
+      FROM (
+        SELECT g.last_auth <= coalesce($15::timestamptz, now()) + interval '60 seconds' AS valid,
+               excluded.last_auth >= g.last_auth
+                 OR g.last_auth > coalesce($15::timestamptz, now()) + interval '60 seconds' AS newer
+      ) AS judged
+    ) AS renewed
+  )
+  WHERE NOT (excluded.last_auth >= g.last_auth
+    AND excluded.last_auth < g.last_auth + make_interval(secs => $13::float8)
+    AND excluded.last_auth < g.until
+    AND (g.daemon, g.username, g.tls) IS NOT DISTINCT FROM (excluded.daemon, excluded.username, excluded.tls))
+  RETURNING g.ip, g.until
+), answered AS (
+  SELECT l.*,
+         CASE WHEN l.refused IS NULL
+              THEN coalesce(w.until, g.until, l.at + make_interval(secs => $11::float8)) END AS until
+  FROM login l
+  LEFT JOIN written w ON w.ip = l.network
+  LEFT JOIN grants g ON g.ip = l.network
+), history AS (
+  INSERT INTO login_event (at, ip, network, daemon, method, tls, username, session, until, refused)
+  SELECT at, ip, network, daemon, method, tls, username, session, until, refused FROM answered
+)
+SELECT n, refused, until FROM answered`,
+}
+
+const RECORD_USES: Statement<unknown> = {
+  name: 'record-uses',
+  row: ignored,
+  text: `
+INSERT INTO relay_use (at, ip, door)
+SELECT least(coalesce(t.at, now()), now()), t.ip, t.door FROM unnest($1::timestamptz[], $2::inet[], $3::text[]) AS t(at, ip, door)`,
+}
+
+/**
+ * Grants that have ended, and grants from the future (the clock was set back). The latter are not valid in any case; those that
+ * end later than any grant made now, which the index on "until" finds, need not wait for their end.
+ */
+const SWEEP: Statement<{ removed: number }> = {
+  name: 'sweep-grants',
+  row: v.object({ removed: int8 }),
+  text: `
+WITH removed AS (
+  DELETE FROM grants
+  WHERE until <= coalesce($1::timestamptz, now())
+     OR (until > coalesce($1::timestamptz, now()) + make_interval(secs => $2::float8)
+         AND last_auth > coalesce($1::timestamptz, now()) + interval '60 seconds')
+  RETURNING 1
+) SELECT count(*) AS removed FROM removed`,
+}
+
+const KEEP_HISTORY: Statement<unknown> = { row: ignored, text: 'SELECT keep_history($1::int, $2::timestamptz)' }
+
+export type GrantWriterOptions = {
+  /** For tests: the time that stands for the database's. */
+  readonly now?: () => Date | null
+}
+
+/** The writing side of the grants, on a database opened with the role `pop3authd` (or the owner). */
+export function createGrantWriter(
+  database: Database,
+  policy: GrantPolicy,
+  options: GrantWriterOptions = {},
+): GrantWriter {
+  const { now = () => null } = options
+
+  return {
+    async record(logins: readonly Login[], { signal }: QueryOptions = {}): Promise<readonly Outcome[]> {
+      if (logins.length === 0) return []
+      const values = [
+        logins.map((_, n) => n),
+        logins.map(({ event }) => event.ip),
+        logins.map(({ event }) => policy.rowOf(event.ip)),
+        logins.map(({ at }) => at),
+        logins.map(({ event }) => event.daemon),
+        logins.map(({ event }) => event.method),
+        logins.map(({ event }) => event.tls),
+        logins.map(({ event }) => event.user),
+        logins.map(({ event }) => event.id),
+        logins.map(({ event }) => policy.neverList.loginRefusal(event.ip) ?? null),
+      ]
+      const settings = [policy.expTime, policy.maxLifetime, policy.refreshSeconds, policy.storeUser, now()]
+      const { rows } = await database.query(RECORD, [...values, ...settings], { signal })
+      const outcomes = new Map(rows.map(row => [row.n, outcomeOf(row)]))
+      return logins.map((_, n) => {
+        const outcome = outcomes.get(n)
+        if (outcome === undefined) throw new Error(`no outcome for login ${n} of ${logins.length}`)
+        return outcome
+      })
+    },
+
+    async recordUses(uses: readonly RelayUse[], { signal }: QueryOptions = {}): Promise<void> {
+      if (uses.length === 0) return
+      const values = [uses.map(({ at }) => at), uses.map(({ ip }) => ip), uses.map(({ door }) => door)]
+      await database.query(RECORD_USES, values, { signal })
+    },
+
+    async sweep({ signal, now: at = now() ?? undefined } = {}): Promise<Swept> {
+      const { rows } = await database.query(SWEEP, [at ?? null, policy.expTime], { signal })
+      return { grants: rows[0]?.removed ?? 0 }
+    },
+
+    async keepHistory(keepDays, { signal, now: at = now() ?? undefined } = {}): Promise<void> {
+      await database.query(KEEP_HISTORY, [keepDays, at ?? null], { signal })
+    },
+  }
+}
+
+function outcomeOf({ refused, until }: { refused: Refusal | null; until: Date | null }): Outcome {
+  if (refused !== null) return { verdict: 'refused', reason: refused }
+  if (until === null) throw new Error('a login was neither granted nor refused')
+  return { verdict: 'granted', until: Math.floor(until.getTime() / 1000) }
+}
