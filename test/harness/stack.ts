@@ -1,0 +1,200 @@
+import { chmodSync, chownSync, mkdirSync, writeFileSync } from 'node:fs'
+import { onTestFailed } from 'vitest'
+import { formatSettings, type Overrides } from '../../src/auth-relay/settings-text.ts'
+import type { LogLine } from './log-line.ts'
+import { Program, type ProgramOptions, run } from './program.ts'
+import { temporaryDirectory } from './temporary-directory.ts'
+
+const root = new URL('../..', import.meta.url).pathname
+
+/** The programs of this package, as they are installed. */
+export type ProgramName = 'auth-relay' | 'authd' | 'pop3d' | 'popup' | 'sslwrap' | 'wrap'
+
+/** Words that start a program of ours on the Node.js of this package. */
+export const commandOf = (name: ProgramName, ...args: readonly string[]): readonly string[] => [
+  process.execPath,
+  `${root}dist/${name}.js`,
+  ...args,
+]
+
+const isRoot = process.geteuid?.() === 0
+
+/** Ids that no account of the host has, so that nothing else runs or owns anything under them. Without root: our own. */
+const id = (number: number): number => (isRoot ? number : (process.getuid?.() ?? number))
+export const TEST_IDS = {
+  authd: id(61210),
+  login: id(61211),
+  tls: id(61212),
+  gate: id(61213),
+  smtpd: id(61214),
+} as const
+
+/** A mailbox of a test. */
+export type TestAccount = { readonly login: string; readonly uid: number; readonly maildir: string }
+
+/** The password of every account that a Stack makes, and its hash (SHA-512 crypt with few rounds). */
+export const TEST_PASSWORD = 'sesame'
+const TEST_HASH =
+  '$6$rounds=1000$authrelaytest$eJl.qIixYirZUa1xFchBpbsRQZKvoUU2sa0mzXf/95OdL39FHDQAv6I/M6cccSxOUXTfzc/FfgvbpgZp45x9I/'
+
+/** Settings by section and name; objects of two levels, like the file itself. */
+export type TestSettings = Overrides
+
+/**
+ * Any set of our programs in a directory of its own, with a settings file made from an object. Ports are 0 and are read
+ * from the ready lines. When a test fails, everything that its programs logged is shown.
+ */
+export class Stack {
+  readonly directory: string
+  readonly config: string
+  readonly #removeDirectory: () => void
+  readonly #programs = new Map<string, Program>()
+  readonly #accounts: TestAccount[] = []
+
+  constructor(settings: TestSettings = {}) {
+    const { path, remove } = temporaryDirectory()
+    this.directory = path
+    this.config = `${path}/auth-relay.toml`
+    this.#removeDirectory = remove
+    for (const name of ['run', 'state', 'mail']) {
+      mkdirSync(`${path}/${name}`)
+      chmodSync(`${path}/${name}`, 0o755)
+    }
+    this.secret('sslhack.pass', 'preamble of this test')
+    this.secret('passwd', '')
+    this.configure(settings)
+  }
+
+  /** Writes the settings file anew: what every test stack has, and over it what this one wants. */
+  configure(settings: TestSettings): void {
+    const base: TestSettings = {
+      '': { configured: true, run_dir: `${this.directory}/run`, state_dir: `${this.directory}/state`, syslog: false },
+      popup: {
+        listen: ['127.0.0.1:0'],
+        hostname: 'mx.example.org',
+        login_user: `${TEST_IDS.login}`,
+        passwd_file: `${this.directory}/passwd`,
+        ssl_hack_pass: `${this.directory}/sslhack.pass`,
+        fail_delays: ['0'],
+      },
+      sslwrap: {
+        user: `${TEST_IDS.tls}`,
+        workers: 1,
+        cert: `${this.directory}/tls.crt`,
+        key: `${this.directory}/tls.key`,
+        hostname: 'mx.example.org',
+      },
+      authd: { socket: `${this.directory}/run/authd.sock` },
+      wrap: { smtpd: [`${root}test/harness/smtpd.sh`, 'example.org'] },
+    }
+    const sections = new Set([...Object.keys(base), ...Object.keys(settings)])
+    const merged = Object.fromEntries([...sections].map(name => [name, { ...base[name], ...settings[name] }]))
+    const text = formatSettings(merged, { head: ['Settings of a test.'], withDefaults: false })
+    writeFileSync(this.config, text, { mode: 0o644 })
+  }
+
+  /** A file that only its owner can read; its path. */
+  secret(name: string, text: string): string {
+    const path = `${this.directory}/${name}`
+    writeFileSync(path, `${text}\n`, { mode: 0o600 })
+    return path
+  }
+
+  /** A mailbox in the passwd file, with these messages (text with LF line ends) waiting. */
+  account(login: string, messages: readonly string[] = []): TestAccount {
+    const uid = id(61221 + this.#accounts.length)
+    const home = `${this.directory}/mail/${login}`
+    const maildir = `${home}/Maildir`
+    for (const path of [home, maildir, ...['new', 'cur', 'tmp'].map(folder => `${maildir}/${folder}`)]) {
+      mkdirSync(path)
+      chownSync(path, uid, uid)
+      chmodSync(path, 0o700)
+    }
+    for (const [index, message] of messages.entries()) {
+      const path = `${maildir}/new/${1_700_000_000 + index}.M${index}.mx`
+      writeFileSync(path, message, { mode: 0o600 })
+      chownSync(path, uid, uid)
+    }
+    const account = { login, uid, maildir }
+    this.#accounts.push(account)
+    const lines = this.#accounts.map(
+      known =>
+        `${known.login}:${TEST_HASH}:${known.uid}:${known.uid}:${known.maildir.replace(/\/Maildir$/, '')}:Maildir`,
+    )
+    this.secret('passwd', lines.join('\n'))
+    return account
+  }
+
+  /** Starts a program and waits for its ready line. */
+  async start(
+    name: ProgramName,
+    options: ProgramOptions & { readonly args?: readonly string[] } = {},
+  ): Promise<Program> {
+    const program = this.launch(name, options)
+    await program.waitForLine(new RegExp(`^${name} ready`), 30_000)
+    return program
+  }
+
+  /** Starts a program that may never be ready. */
+  launch(name: ProgramName, options: ProgramOptions & { readonly args?: readonly string[] } = {}): Program {
+    const { args = ['--config', this.config], ...rest } = options
+    const program = new Program(name, commandOf(name, ...args), { cwd: this.directory, ...rest })
+    this.#programs.set(name, program)
+    return program
+  }
+
+  /** Runs a program of ours to its end, e.g. a command of auth-relay. */
+  run(name: ProgramName, args: readonly string[], options: ProgramOptions & { input?: string } = {}): Promise<Program> {
+    return run(commandOf(name, ...args), { cwd: this.directory, ...options })
+  }
+
+  /** The program of that name started last. */
+  program(name: ProgramName): Program {
+    const program = this.#programs.get(name)
+    if (program === undefined) throw new Error(`${name} was not started`)
+    return program
+  }
+
+  /** Port of the n-th address that the program's ready line names under `key`. */
+  port(name: ProgramName, index = 0, key = 'listen'): number {
+    const ready = this.program(name).lines.find(line => line.startsWith(`${name} ready`)) ?? ''
+    const ports = [...ready.matchAll(new RegExp(` ${key}=\\S*:(\\d+)(?= |$)`, 'g'))].map(match => Number(match[1]))
+    const port = ports[index]
+    if (port === undefined) throw new Error(`no ${key} port ${index} in: ${ready}`)
+    return port
+  }
+
+  /** The first line of a program's log that has these fields. */
+  waitForLog(
+    name: ProgramName,
+    fields: Readonly<Record<string, string | RegExp>>,
+    deadlineMs?: number,
+  ): Promise<LogLine> {
+    const matches = (line: LogLine): boolean =>
+      Object.entries(fields).every(([key, wanted]) => {
+        const value = line.fields[key]
+        return value !== undefined && (typeof wanted === 'string' ? value === wanted : wanted.test(value))
+      })
+    const program = this.program(name)
+    const what = `${name} logs ${Object.entries(fields)
+      .map(pair => pair.join('='))
+      .join(' ')}`
+    return program.waitFor(what, () => program.log.find(matches), deadlineMs)
+  }
+
+  /** Everything that the programs wrote. */
+  transcript(): string {
+    return [...this.#programs.values()].map(program => program.transcript()).join('\n')
+  }
+
+  /** Called inside a test: if it fails, shows what the programs wrote. */
+  showLogsOnFailure(): void {
+    onTestFailed(() => console.error(this.transcript()))
+  }
+
+  /** Stops the programs, last started first, and removes the directory. */
+  async stop(): Promise<void> {
+    for (const program of [...this.#programs.values()].reverse()) await program.stop()
+    this.#removeDirectory()
+  }
+}
