@@ -2,9 +2,12 @@ import { Command, CommanderError } from 'commander'
 import { UsageFault } from '../daemon/exit-status.ts'
 import { nearest } from '../daemon/settings/nearest.ts'
 import type { Action, Surroundings, Verb } from './verb.ts'
+import { init } from './verbs/init.ts'
+import { migrate } from './verbs/migrate.ts'
+import { testLine } from './verbs/test-line.ts'
 import { up } from './verbs/up.ts'
 
-const VERBS: readonly Verb[] = [up]
+const VERBS: readonly Verb[] = [up, init, migrate, testLine]
 
 const EXAMPLES = `
 Examples:

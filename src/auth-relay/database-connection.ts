@@ -41,11 +41,11 @@ export function connectionFor(settings: Settings, role: DatabaseRole): Connectio
     .map(host => ({ host, port: dbport }))
   if (hosts.length === 0) throw new UsageFault('database.dbhost is empty: name the server, or set embedded = true')
   const tls = dbtls === 'off' ? undefined : dbtls_ca === '' ? {} : { ca: readFileSync(dbtls_ca, 'utf8') }
-  return { hosts, database: dbname, user, password: passwordOf(settings, role), tls }
+  return { hosts, database: dbname, user, password: passwordFor(settings, role), tls }
 }
 
-/** Undefined: the server asks for none (peer or trust authentication). */
-function passwordOf({ database }: Settings, role: DatabaseRole): Secret | undefined {
+/** The password of a role as the settings have it. Undefined: the server asks for none (peer or trust authentication). */
+export function passwordFor({ database }: Settings, role: DatabaseRole): Secret | undefined {
   const [text, file] =
     role === 'writer' ? [database.dbpass, database.dbpass_file] : [database.wrap_dbpass, database.wrap_dbpass_file]
   if (file !== '') return readSecretFile(file)

@@ -92,8 +92,10 @@ async function startParts(
 /** The programs that the settings give something to do, in the order of their start. */
 function programsOf({ popup, sslwrap, wrap }: Settings): readonly string[] {
   const names = ['authd']
-  if (popup.listen.length > 0 || popup.proxy_listen.length > 0) names.push('popup')
-  if (sslwrap.listener.length > 0) names.push('sslwrap')
+  const servesPop3 = popup.listen.length > 0 || popup.proxy_listen.length > 0
+  if (servesPop3) names.push('popup')
+  // Without listeners of its own it stands on *:995 before popup.
+  if (servesPop3 || sslwrap.listener.length > 0) names.push('sslwrap')
   if (wrap.listen.length > 0) names.push('wrap')
   return names
 }

@@ -3,21 +3,23 @@ import { join } from 'node:path'
 import { TemporaryFault } from '../daemon/exit-status.ts'
 import type { Log } from '../daemon/log.ts'
 import type { Settings } from '../daemon/settings/settings.ts'
-import type { ConnectionOptions } from '../database/connection-options.ts'
-import { type Database, openDatabase } from '../database/database.ts'
+import type { Database } from '../database/database.ts'
 import { startEmbeddedServer } from '../database/embedded-server.ts'
 import { EmbeddedServerFault } from '../database/errors.ts'
-import { migrate } from '../database/migrate.ts'
+import { type Migrated, migrate } from '../database/migrate.ts'
 import { DATABASE_NAME, ensureDatabase, ROLES, type RoleName, setRolePassword } from '../grants/database-setup.ts'
 import { connectionFor, EMBEDDED } from './database-connection.ts'
 import { migrationsDirectory } from './migrations-directory.ts'
 import { checkSchema } from './schema-check.ts'
 import { ensureSecretFile } from './secret-file.ts'
+import { withDatabase } from './with-database.ts'
 
 /** The database of the stack, ours or the site's. */
 export type UpDatabase = {
   /** What tells the programs where it is, when the settings do not. */
   readonly environment: Readonly<Record<string, string>>
+  /** Schema before and after. */
+  readonly migrated: Migrated
   /** Stops it, if it is ours. */
   stop(): Promise<void>
 }
@@ -28,8 +30,8 @@ export type UpDatabase = {
  */
 export async function startDatabase(settings: Settings, log: Log): Promise<UpDatabase> {
   if (settings.database.embedded) return startOurs(settings.top.state_dir, log)
-  await checkSchema(connectionFor(settings, 'reader'))
-  return { environment: {}, stop: async () => {} }
+  const schema = await checkSchema(connectionFor(settings, 'reader'))
+  return { environment: {}, migrated: { from: schema, to: schema }, stop: async () => {} }
 }
 
 async function startOurs(stateDir: string, log: Log): Promise<UpDatabase> {
@@ -47,12 +49,13 @@ async function startOurs(stateDir: string, log: Log): Promise<UpDatabase> {
     ensureSecretFile(writer)
     ensureSecretFile(reader)
     const { connection } = server
-    await using(connection, database => ensureDatabase(database, DATABASE_NAME))
-    await using({ ...connection, database: DATABASE_NAME }, async database => {
+    await withDatabase(connection, database => ensureDatabase(database, DATABASE_NAME))
+    const migrated = await withDatabase({ ...connection, database: DATABASE_NAME }, async database => {
       const { from, to } = await migrate(database, migrationsDirectory())
       if (from !== to) log.info('migrated', { from, to })
       await setPassword(database, ROLES.writer, writer)
       await setPassword(database, ROLES.reader, reader)
+      return { from, to }
     })
     const directory = connection.hosts[0]?.host ?? ''
     writeFileSync(socket, `${directory}\n`)
@@ -68,6 +71,7 @@ async function startOurs(stateDir: string, log: Log): Promise<UpDatabase> {
         WRAP_DBPASS_FILE: reader,
         DBTLS: 'off',
       },
+      migrated,
       stop,
     }
   } catch (error) {
@@ -78,13 +82,4 @@ async function startOurs(stateDir: string, log: Log): Promise<UpDatabase> {
 
 async function setPassword(database: Database, role: RoleName, file: string): Promise<void> {
   await setRolePassword(database, role, readFileSync(file, 'utf8').trim())
-}
-
-async function using<T>(connection: ConnectionOptions, work: (database: Database) => Promise<T>): Promise<T> {
-  const database = openDatabase({ ...connection, applicationName: 'auth-relay', max: 1 })
-  try {
-    return await work(database)
-  } finally {
-    await database.close()
-  }
 }

@@ -1,0 +1,72 @@
+import { existsSync } from 'node:fs'
+import { dirname, join, resolve } from 'node:path'
+import { UsageFault } from '../../daemon/exit-status.ts'
+import { SETTINGS_FILE } from '../../daemon/settings/settings.ts'
+import { randomSecret } from '../random-secret.ts'
+import { ensureSecretFile, writePrivateFile } from '../secret-file.ts'
+import { formatSettings, type Overrides } from '../settings-text.ts'
+import type { Verb } from '../verb.ts'
+
+type Options = { config: string; dbhost?: string }
+
+/** `auth-relay init`: a settings file to read, with secrets that nobody chose. */
+export const init: Verb = (program, { print }, choose) => {
+  program
+    .command('init')
+    .description('write a commented settings file with random secrets; nothing starts until you have read it')
+    .option('--config <file>', 'where to write it', SETTINGS_FILE)
+    .option('--dbhost <hosts>', 'use this PostgreSQL server in place of the embedded one')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  auth-relay init
+  auth-relay init --dbhost db1.example.org,db2.example.org`,
+    )
+    .action((options: Options) => {
+      choose({ type: 'command', run: async () => write(resolve(options.config), options.dbhost, print) })
+    })
+}
+
+function write(config: string, dbhost: string | undefined, print: (text: string) => void): number {
+  if (existsSync(config)) {
+    throw new UsageFault(`${config} exists and is kept: judge it with auth-relay check, or move it away first`)
+  }
+  const secret = join(dirname(config), 'sslhack.pass')
+  const text = settingsTemplate(config, secret, dbhost)
+  try {
+    writePrivateFile(config, text)
+    ensureSecretFile(secret)
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error)
+    throw new UsageFault(`cannot write ${config}: ${why}: start as root, or choose another place with --config`, error)
+  }
+  const option = config === SETTINGS_FILE ? '' : ` --config ${config}`
+  print(`Wrote ${config} (mode 0600) and the password of the SSL command, ${secret}.
+Next:
+  1. Read ${config}; set configured = true.
+${dbhost === undefined ? '' : `  2. auth-relay migrate${option} --user postgres     tables and roles\n`}  ${dbhost === undefined ? 2 : 3}. auth-relay check${option}
+  ${dbhost === undefined ? 3 : 4}. auth-relay up${option}
+`)
+  return 0
+}
+
+/** The text of the file. `configured` is false: the administrator says when he has read it. */
+export function settingsTemplate(config: string, secret: string, dbhost: string | undefined): string {
+  const overrides: Overrides = {
+    '': { configured: false },
+    database:
+      dbhost === undefined ? { embedded: true } : { dbhost, dbpass: randomSecret(), wrap_dbpass: randomSecret() },
+    popup: { ssl_hack_pass: secret },
+  }
+  const option = config === SETTINGS_FILE ? '' : ` --config ${config}`
+  return formatSettings(overrides, {
+    head: [
+      'Settings of auth-relay: POP before SMTP. auth-relay.toml(5) explains every one.',
+      'A line that begins with # followed by a name shows a default; remove the # to change it.',
+      'An environment variable of the same name in upper case (EXP_TIME, POPUP_LISTEN) overrides a line.',
+      `Judge the file and the host with: auth-relay check${option}`,
+    ],
+    withDefaults: true,
+  })
+}

@@ -1,0 +1,85 @@
+import { resolve } from 'node:path'
+import { UsageFault } from '../../daemon/exit-status.ts'
+import { createLog } from '../../daemon/log.ts'
+import { readSecretFile } from '../../daemon/secret.ts'
+import { loadSettingsFile, SETTINGS_FILE, type Settings } from '../../daemon/settings/settings.ts'
+import { migrate as applyMigrations } from '../../database/migrate.ts'
+import { ROLES, setRolePassword } from '../../grants/database-setup.ts'
+import { connectionFor, type DatabaseRole, passwordFor } from '../database-connection.ts'
+import { lockDirectory } from '../directory-lock.ts'
+import { migrationsDirectory } from '../migrations-directory.ts'
+import { startDatabase } from '../up-database.ts'
+import type { Verb } from '../verb.ts'
+import { withDatabase } from '../with-database.ts'
+
+type Options = { config: string; user?: string; passwordFile?: string }
+
+/** `auth-relay migrate`: brings the tables of the database up to date. */
+export const migrate: Verb = (program, { environment, print }, choose) => {
+  program
+    .command('migrate')
+    .description('bring the tables of the database up to date and set the passwords of its two roles')
+    .option('--config <file>', 'settings file', SETTINGS_FILE)
+    .option('--user <role>', 'role that owns the database; without it dbuser')
+    .option('--password-file <file>', 'file with the password of that role, mode 0600')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  createdb pop3authd && auth-relay migrate --user postgres
+  psql -d pop3authd -f sql/pop3authd.sql       the same without us; passwords are set apart
+
+The embedded database is brought up to date by auth-relay up at every start.`,
+    )
+    .action((options: Options) => {
+      choose({
+        type: 'command',
+        run: async () => {
+          const { settings } = loadSettingsFile(resolve(options.config), environment)
+          const { from, to } = settings.database.embedded
+            ? await migrateEmbedded(settings)
+            : await migrateServer(settings, options)
+          print(
+            from === to ? `The database is up to date (schema ${to}).\n` : `Migrated from schema ${from} to ${to}.\n`,
+          )
+          return 0
+        },
+      })
+    })
+}
+
+async function migrateEmbedded(settings: Settings): Promise<{ from: number; to: number }> {
+  const lock = lockDirectory(settings.top.state_dir)
+  try {
+    const database = await startDatabase(settings, createLog('auth-relay', { level: 'warn' }))
+    await database.stop()
+    return database.migrated
+  } finally {
+    await lock.stop()
+  }
+}
+
+async function migrateServer(settings: Settings, { user, passwordFile }: Options) {
+  const connection = connectionFor(settings, 'writer')
+  const owner =
+    user === undefined
+      ? connection
+      : { ...connection, user, password: passwordFile === undefined ? undefined : readSecretFile(passwordFile) }
+  return withDatabase(owner, async database => {
+    const migrated = await applyMigrations(database, migrationsDirectory())
+    for (const role of ['writer', 'reader'] as const) await setPassword(role)
+    return migrated
+
+    async function setPassword(role: DatabaseRole): Promise<void> {
+      const name = role === 'writer' ? settings.database.dbuser : settings.database.wrap_dbuser
+      const password = passwordFor(settings, role)
+      if (user === undefined || password === undefined) return
+      if (name !== ROLES[role]) {
+        throw new UsageFault(
+          `the tables belong to the roles ${ROLES.writer} and ${ROLES.reader}: set the password of ${name} yourself`,
+        )
+      }
+      await setRolePassword(database, ROLES[role], password.reveal())
+    }
+  })
+}
