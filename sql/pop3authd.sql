@@ -146,9 +146,10 @@ BEGIN;
 
 INSERT INTO schema_version (v) VALUES (3);
 
--- The gate's view of the grants: everything it needs and no login name. The gate asks with its own time.
+-- The gate's view of the grants. The login is what mail is attributed to; where store_user is off there is none. The gate
+-- asks with its own time.
 CREATE VIEW relay_gate AS
-  SELECT g.ip, g.until, g.last_auth,
+  SELECT g.ip, g.until, g.last_auth, g.username,
          (SELECT max(b.until) FROM blocks b WHERE b.login = lower(g.username)) AS login_blocked_until
   FROM grants g;
 CREATE VIEW relay_blocks AS SELECT net, since, until FROM blocks WHERE net IS NOT NULL;

@@ -1,25 +1,40 @@
 import * as v from 'valibot'
 import type { Database } from '../database/database.ts'
 import { endTime, type Statement } from '../database/statement.ts'
-import type { IpAddress } from '../wire/ip-address.ts'
+import { type IpAddress, type Network, parseNetwork } from '../wire/ip-address.ts'
 import type { GrantPolicy } from './grant-policy.ts'
-import type { Grant, GrantReader, QueryOptions } from './grant-store.ts'
+import type { CurrentGrant, Grant, GrantReader, QueryOptions } from './grant-store.ts'
+
+const networkColumn = v.pipe(
+  v.string(),
+  v.rawTransform<string, Network>(({ dataset, addIssue, NEVER }) => {
+    const network = parseNetwork(dataset.value)
+    if (network !== undefined) return network
+    addIssue({ message: `not a network: ${dataset.value}` })
+    return NEVER
+  }),
+)
 
 /** $1 address, $2 its row of grants, or null where logins do not count, $3 now or null. At most one row: a sure yes. */
-const LOOKUP: Statement<{ source: 'login' | 'allowance'; until: Date | null; age: number }> = {
+const LOOKUP: Statement<Omit<Grant, 'ip'>> = {
   name: 'lookup-grant',
-  row: v.object({ source: v.picklist(['login', 'allowance']), until: endTime, age: v.number() }),
+  row: v.object({
+    source: v.picklist(['login', 'allowance']),
+    login: v.nullable(v.string()),
+    until: endTime,
+    age: v.number(),
+  }),
   text: `
-SELECT source, until, extract(epoch FROM coalesce($3::timestamptz, now()) - since)::float8 AS age
+SELECT source, login, until, extract(epoch FROM coalesce($3::timestamptz, now()) - since)::float8 AS age
 FROM (
-  SELECT 'login' AS source, until, last_auth AS since
+  SELECT 'login' AS source, username AS login, until, last_auth AS since
   FROM relay_gate
   WHERE ip = $2::inet
     AND until > coalesce($3::timestamptz, now())
     AND last_auth <= coalesce($3::timestamptz, now()) + interval '60 seconds'
     AND (login_blocked_until IS NULL OR login_blocked_until <= coalesce($3::timestamptz, now()))
   UNION ALL
-  SELECT 'allowance', until, since
+  SELECT 'allowance', NULL, until, since
   FROM relay_allowances
   WHERE net >>= $1::inet AND since <= coalesce($3::timestamptz, now()) AND until > coalesce($3::timestamptz, now())
 ) AS yes
@@ -28,6 +43,29 @@ WHERE NOT EXISTS (
   WHERE net >>= $1::inet AND since <= coalesce($3::timestamptz, now()) AND until > coalesce($3::timestamptz, now()))
 ORDER BY until DESC
 LIMIT 1`,
+}
+
+/** $1 now or null. Everything that a lookup would say yes to, except that of a network with a blocked part nothing is listed. */
+const CURRENT: Statement<CurrentGrant> = {
+  name: 'current-grants',
+  row: v.object({ network: networkColumn, login: v.nullable(v.string()), until: endTime }),
+  text: `
+SELECT network, login, until
+FROM (
+  SELECT ip AS network, username AS login, until
+  FROM relay_gate
+  WHERE until > coalesce($1::timestamptz, now())
+    AND last_auth <= coalesce($1::timestamptz, now()) + interval '60 seconds'
+    AND (login_blocked_until IS NULL OR login_blocked_until <= coalesce($1::timestamptz, now()))
+  UNION ALL
+  SELECT net, NULL, until
+  FROM relay_allowances
+  WHERE since <= coalesce($1::timestamptz, now()) AND until > coalesce($1::timestamptz, now())
+) AS yes
+WHERE NOT EXISTS (
+  SELECT FROM relay_blocks b
+  WHERE b.net && yes.network AND b.since <= coalesce($1::timestamptz, now()) AND b.until > coalesce($1::timestamptz, now()))
+ORDER BY network, until DESC`,
 }
 
 export type GrantReaderOptions = {
@@ -49,6 +87,14 @@ export function createGrantReader(
       const { rows } = await database.query(LOOKUP, [ip, row, now()], { signal })
       const found = rows[0]
       return found === undefined ? undefined : { ip, ...found }
+    },
+    async current({ signal }: QueryOptions = {}): Promise<readonly CurrentGrant[]> {
+      const { rows } = await database.query(CURRENT, [now()], { signal })
+      return rows.filter(({ network, login }) =>
+        login === null
+          ? policy.neverList.refusal(network.base) === undefined
+          : policy.neverList.loginRefusal(network.base) === undefined,
+      )
     },
   }
 }

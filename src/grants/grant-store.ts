@@ -25,11 +25,16 @@ export type Grant = {
   readonly ip: IpAddress
   /** By a login, or by the administrator's allowance. */
   readonly source: 'login' | 'allowance'
+  /** Who logged in; null for an allowance, and where names are not kept. */
+  readonly login: string | null
   /** When it ends (exactly then it has ended); null: without end. */
   readonly until: Date | null
   /** Seconds since the last login, or since the allowance was made. */
   readonly age: number
 }
+
+/** One row of what may relay now. `until` null: without end. */
+export type CurrentGrant = { readonly network: Network; readonly login: string | null; readonly until: Date | null }
 
 /** One row of `auth-relay show`. */
 export type GrantRow = {
@@ -66,6 +71,8 @@ export interface GrantWriter {
 export interface GrantReader {
   /** The grant that covers the address now, or undefined. Anything but a sure yes is undefined or an error. */
   lookup(ip: IpAddress, options?: QueryOptions): Promise<Grant | undefined>
+  /** Everything that may relay now, for tables of mail servers that cannot ask. */
+  current(options?: QueryOptions): Promise<readonly CurrentGrant[]>
 }
 
 /** One finding about an address at a time; the first that says yes or no decided. */

@@ -1,0 +1,158 @@
+import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import type { Clock } from '../daemon/clock.ts'
+import type { Log } from '../daemon/log.ts'
+import { type CdbRecord, formatCdb } from '../wire/cdb.ts'
+import { familyOf, formatNetwork, type IpAddress, type Network } from '../wire/ip-address.ts'
+import { formatTcpRule, parseTcpRules } from '../wire/tcprules.ts'
+
+/** A grant as the cdb knows it. `until`: Unix seconds; undefined: without end. */
+export type ListedGrant = {
+  readonly network: Network
+  readonly until: number | undefined
+  readonly login: string | undefined
+}
+
+export type CdbDoorOptions = {
+  /** The cdb of `tcpserver -x`; replaced in one step. */
+  readonly path: string
+  /** The site's own rules text, or empty. Its rules stand first, so they win for the same address. */
+  readonly rulesPath: string
+  readonly relayclientValue: string
+  readonly list: (signal: AbortSignal) => Promise<readonly ListedGrant[]>
+  readonly refusal: (ip: IpAddress) => string | undefined
+  readonly timeoutMs: number
+  /** How often the store is asked. A grant that ends is taken out to the second even if the store is away. */
+  readonly intervalMs: number
+  readonly clock: Clock
+  readonly log: Log
+}
+
+/** Keeps a tcprules cdb up to date for sites that stay with tcpserver. */
+export class CdbDoor {
+  readonly #options: CdbDoorOptions
+  #grants: readonly ListedGrant[] = []
+  #written: Buffer | undefined
+  #timer: NodeJS.Timeout | undefined
+  #closed = false
+  #round: Promise<void> | undefined
+
+  constructor(options: CdbDoorOptions) {
+    this.#options = options
+  }
+
+  /** Writes the file for the first time and keeps it. Throws if it cannot be written; a store that is away only leaves the static rules. */
+  async start(): Promise<void> {
+    await this.#fetch()
+    this.#write()
+    this.#schedule()
+  }
+
+  /** Asks and writes at once (SIGHUP, tests). */
+  async refresh(): Promise<void> {
+    await this.#fetch()
+    this.#write()
+  }
+
+  /** Stops. The file is left without grants: nobody would take them out any more. */
+  async stop(): Promise<void> {
+    this.#closed = true
+    clearTimeout(this.#timer)
+    await this.#round
+    this.#grants = []
+    this.#write()
+  }
+
+  #schedule(): void {
+    if (this.#closed) return
+    const now = this.#options.clock()
+    const ends = this.#live().map(({ until }) => (until === undefined ? Number.POSITIVE_INFINITY : until * 1000 - now))
+    const wait = Math.max(10, Math.min(this.#options.intervalMs, ...ends))
+    this.#timer = setTimeout(() => {
+      this.#round = this.refresh()
+        .catch((error: unknown) => {
+          this.#options.log.error('cdb_error', {
+            path: this.#options.path,
+            error: error instanceof Error ? error : String(error),
+          })
+        })
+        .finally(() => this.#schedule())
+    }, wait)
+  }
+
+  async #fetch(): Promise<void> {
+    const { list, timeoutMs, log } = this.#options
+    try {
+      this.#grants = await list(AbortSignal.timeout(timeoutMs))
+    } catch (error) {
+      // What we know goes on to expire; nobody new gets in.
+      log.error('error', { door: 'cdb', relay: false, error: error instanceof Error ? error : String(error) })
+    }
+  }
+
+  #live(): readonly ListedGrant[] {
+    const now = this.#options.clock() / 1000
+    return this.#grants.filter(
+      ({ network, until }) => (until ?? Infinity) > now && this.#options.refusal(network.base) === undefined,
+    )
+  }
+
+  #write(): void {
+    const { path, log } = this.#options
+    const live = this.#live()
+    const file = formatCdb(this.#records(live))
+    if (this.#written?.equals(file)) return
+    const temporary = `${path}.tmp.${process.pid}`
+    try {
+      writeFileSync(temporary, file, { mode: 0o644 })
+      renameSync(temporary, path)
+    } catch (error) {
+      rmSync(temporary, { force: true })
+      throw error
+    }
+    this.#written = file
+    log.info('cdb', { path, grants: live.length })
+  }
+
+  /** tcpserver takes the first record of a key, so the site's own rules stand first. */
+  #records(live: readonly ListedGrant[]): CdbRecord[] {
+    const { relayclientValue } = this.#options
+    const site = this.#siteRules()
+    const taken = new Set(site.map(({ key }) => key.toString()))
+    const granted = live.flatMap(({ network, until, login }) => {
+      const key = keyOf(network)
+      if (key === undefined || taken.has(key)) return []
+      const environment = {
+        RELAYCLIENT: relayclientValue,
+        ...(login === undefined ? {} : { AUTHRELAY_LOGIN: login.replaceAll('\0', '') }),
+        ...(until === undefined ? {} : { AUTHRELAY_UNTIL: String(until) }),
+      }
+      return [{ key: Buffer.from(key), value: formatTcpRule({ allow: true, environment }) }]
+    })
+    return [...site, ...granted]
+  }
+
+  #siteRules(): { readonly key: Buffer; readonly value: Buffer }[] {
+    const { rulesPath } = this.#options
+    if (rulesPath === '') return []
+    const { lines, faults } = parseTcpRules(readFileSync(rulesPath, 'utf8'))
+    const [fault] = faults
+    // As tcprules does: with one faulty line the old file stays as it is.
+    if (fault !== undefined) throw new Error(`${rulesPath}:${fault.line}: ${fault.reason}`)
+    return lines.flatMap(({ addresses, rule }) =>
+      addresses.map(address => ({ key: Buffer.from(address), value: formatTcpRule(rule) })),
+    )
+  }
+}
+
+/** The address of a rule: tcpserver asks for IPv4 prefixes at the dots only, and ucspi-tcp6 for networks in CIDR notation. */
+function keyOf(network: Network): string | undefined {
+  const { base, prefixLength } = network
+  if (familyOf(base) === 6) return prefixLength === 128 ? base : formatNetwork(network)
+  if (prefixLength === 32) return base
+  return prefixLength % 8 === 0 && prefixLength > 0
+    ? `${base
+        .split('.')
+        .slice(0, prefixLength / 8)
+        .join('.')}.`
+    : undefined
+}

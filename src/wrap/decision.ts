@@ -1,0 +1,74 @@
+import type { Log } from '../daemon/log.ts'
+import type { IpAddress } from '../wire/ip-address.ts'
+
+/** A sure yes of the store. `until`: Unix seconds, undefined for an allowance without end. */
+export type RelayGrant = { readonly until: number | undefined; readonly login: string | undefined }
+
+/** Asks the store. Rejects when there is no sure answer. */
+export type AskGrant = (ip: IpAddress, signal: AbortSignal) => Promise<RelayGrant | undefined>
+
+/** May the address relay? Only `relay: true` opens anything. */
+export type Decision =
+  | ({ readonly relay: true } & RelayGrant)
+  | { readonly relay: false; readonly reason: string; readonly error?: Error }
+
+export type DecideOptions = {
+  readonly ask: AskGrant
+  /** Why an address can never be granted; undefined if it can. */
+  readonly refusal: (ip: IpAddress) => string | undefined
+  /** For the whole question. */
+  readonly timeoutMs: number
+}
+
+/**
+ * Decides about a client. Never rejects and never takes longer than the limit: whatever goes wrong, the relay stays closed and mail for
+ * local domains flows (spec/wrap-and-db.md §1).
+ */
+export async function decide(ip: IpAddress | undefined, { ask, refusal, timeoutMs }: DecideOptions): Promise<Decision> {
+  if (ip === undefined) return { relay: false, reason: 'no_address' }
+  try {
+    const never = refusal(ip)
+    if (never !== undefined) return { relay: false, reason: never }
+    const grant = await within(timeoutMs, signal => ask(ip, signal))
+    return grant === undefined ? { relay: false, reason: 'no_grant' } : { relay: true, ...grant }
+  } catch (error) {
+    return { relay: false, reason: 'error', error: error instanceof Error ? error : new Error(String(error)) }
+  }
+}
+
+/** The deadline counts even if whoever is asked does not listen to its signal. */
+async function within<T>(timeoutMs: number, action: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const controller = new AbortController()
+  const { promise: deadline, reject } = Promise.withResolvers<never>()
+  const timer = setTimeout(() => {
+    const error = new Error(`no answer within ${timeoutMs} ms`)
+    reject(error)
+    controller.abort(error)
+  }, timeoutMs)
+  try {
+    return await Promise.race([action(controller.signal), deadline])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+/** The decision as variables of the smtpd. An existing RELAYCLIENT never gets here: it is left alone. */
+export function relayVariables(decision: Decision, relayclientValue: string): Readonly<Record<string, string>> {
+  if (!decision.relay) return {}
+  return {
+    RELAYCLIENT: relayclientValue,
+    ...(decision.login === undefined ? {} : { AUTHRELAY_LOGIN: decision.login.replaceAll('\0', '') }),
+    ...(decision.until === undefined ? {} : { AUTHRELAY_UNTIL: String(decision.until) }),
+  }
+}
+
+/** One line per decision: event=relay, norelay or error. */
+export function logDecision(
+  log: Log,
+  decision: Decision,
+  fields: Readonly<Record<string, string | number | undefined>>,
+): void {
+  if (decision.relay) log.info('relay', { ...fields, user: decision.login, until: decision.until })
+  else if (decision.error === undefined) log.info('norelay', { ...fields, reason: decision.reason })
+  else log.error('error', { ...fields, relay: false, error: decision.error })
+}

@@ -1,0 +1,181 @@
+import { createServer, type Server, type Socket } from 'node:net'
+import { ConnectionLimits } from '../daemon/connection-limits.ts'
+import type { Log } from '../daemon/log.ts'
+import { type Connection, connectionEnvironment } from '../ucspi/connection.ts'
+import { changeEnvironment, type Environment } from '../ucspi/environment.ts'
+import { runOnConnection } from '../ucspi/inetd-child.ts'
+import { readProxyHeader } from '../ucspi/proxied-connection.ts'
+import { type IpAddress, type NetworkSet, parseIpAddress } from '../wire/ip-address.ts'
+import { type Decision, logDecision, relayVariables } from './decision.ts'
+import type { ReverseDns } from './reverse-dns.ts'
+import type { TcpRulesFile } from './tcp-rules-file.ts'
+
+export type ResidentGateOptions = {
+  /** Path of the smtpd, and its argv. */
+  readonly file: string
+  readonly argv: readonly string[]
+  /** What every smtpd gets; secrets of ours are not in it. */
+  readonly environment: Environment
+  readonly openFiles: bigint | undefined
+  readonly relayclientValue: string
+  readonly decide: (ip: IpAddress) => Promise<Decision>
+  /** Somebody was let through. */
+  readonly onRelay: (ip: IpAddress) => void
+  readonly log: Log
+  readonly rules?: TcpRulesFile | undefined
+  readonly reverseDns?: ReverseDns | undefined
+  /** Peers that must begin with a PROXY header; nobody else may. */
+  readonly proxyTrust: NetworkSet
+  readonly maxConnections: number
+  readonly maxPerAddress: number
+}
+
+const BUSY = '421 too many connections, try again later (#4.3.2)\r\n'
+const BUSY_ADDRESS = '421 too many connections from your address (#4.7.0)\r\n'
+const CANNOT_RUN = '421 unable to run smtpd (#4.3.0)\r\n'
+/** For a proxy to send its header, and for a refused client to take its banner. */
+const PROXY_DEADLINE_MS = 3_000
+const BANNER_DEADLINE_MS = 2_000
+
+/**
+ * Accepts SMTP connections without reading from them, asks whether the client may relay, and runs the smtpd on the connection: tcpserver and
+ * auth-wrap in one process. Whatever fails, the smtpd runs, without RELAYCLIENT.
+ */
+export class ResidentGate {
+  readonly #options: ResidentGateOptions
+  readonly #limits: ConnectionLimits
+  readonly #servers: Server[] = []
+  #idle: (() => void) | undefined
+
+  constructor(options: ResidentGateOptions) {
+    this.#options = options
+    this.#limits = new ConnectionLimits(options.maxConnections, options.maxPerAddress)
+  }
+
+  /** A server for one address, not yet listening. */
+  server(): Server {
+    const server = createServer({ pauseOnConnect: true }, socket => {
+      void this.#serve(socket)
+    })
+    this.#servers.push(server)
+    return server
+  }
+
+  /** Connections now: with an smtpd, or on their way to one. */
+  get connections(): number {
+    return this.#limits.total
+  }
+
+  /** Accepts no more and waits for every smtpd to end, at most so long. They go on by themselves after that, as under tcpserver. */
+  async drain(deadlineMs: number): Promise<void> {
+    for (const server of this.#servers) server.close()
+    if (this.connections === 0) return
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#idle = resolve
+    const timer = setTimeout(resolve, deadlineMs)
+    await promise
+    clearTimeout(timer)
+  }
+
+  async #serve(socket: Socket): Promise<void> {
+    const { log, maxConnections } = this.#options
+    socket.on('error', () => {}) // the client is gone: the smtpd, or the banner, finds out
+    const connection = connectionOf(socket)
+    if (connection === undefined) {
+      socket.destroy()
+      return
+    }
+    const peer = connection.remoteIp
+    const isProxy = this.#options.proxyTrust.has(peer)
+    // A proxy's own address says nothing of how many connections one client has.
+    const first = this.#acquire(socket, peer, isProxy)
+    if (!first) return
+    let client = peer
+    let taken = !isProxy
+    try {
+      const proxied = isProxy ? await readProxiedConnection(socket, connection) : connection
+      client = proxied.remoteIp
+      if (isProxy) {
+        taken = this.#acquire(socket, client, false)
+        if (!taken) return
+      }
+      await this.#run(socket, proxied, `${this.connections}/${maxConnections}`)
+    } catch (error) {
+      log.error('error', { ip: client, error: error instanceof Error ? error : String(error) })
+      refuse(socket, CANNOT_RUN)
+    } finally {
+      if (taken) this.#limits.release(client)
+      if (this.connections === 0) this.#idle?.()
+    }
+  }
+
+  /** Takes a place for the client, or says no with a banner. A proxy that still owes its header takes none. */
+  #acquire(socket: Socket, ip: IpAddress, isProxy: boolean): boolean {
+    if (isProxy) return true
+    const answer = this.#limits.acquire(ip)
+    if (answer === 'ok') return true
+    this.#options.log.warn('busy', { ip, limit: answer, connections: this.connections })
+    refuse(socket, answer === 'total' ? BUSY : BUSY_ADDRESS)
+    return false
+  }
+
+  async #run(socket: Socket, connection: Connection, status: string): Promise<void> {
+    const { rules, reverseDns, environment, relayclientValue, log, onRelay, file, argv, openFiles } = this.#options
+    const ip = connection.remoteIp
+    const remoteHost = await reverseDns?.(ip)
+    const rule = rules?.find({ ip, host: remoteHost })
+    if (rule?.allow === false) {
+      log.info('deny', { ip, host: remoteHost })
+      socket.destroy()
+      return
+    }
+    const given = changeEnvironment(environment, {
+      ...connectionEnvironment({ ...connection, remoteHost }),
+      ...rule?.environment,
+    })
+    const decision: Decision =
+      given['RELAYCLIENT'] === undefined ? await this.#options.decide(ip) : { relay: false, reason: 'preset' }
+    // Closed while we asked, by our own drain's end or an error.
+    if (socket.destroyed) return
+    const child = runOnConnection(
+      socket,
+      file,
+      argv,
+      changeEnvironment(given, relayVariables(decision, relayclientValue)),
+      openFiles,
+    )
+    logDecision(log, decision, { ip, port: connection.remotePort, host: remoteHost, pid: child.pid, status })
+    if (decision.relay) onRelay(ip)
+    const ending = await child.ended
+    log.info('end', { pid: child.pid, ...('code' in ending ? { status: ending.code } : { signal: ending.signal }) })
+  }
+}
+
+function connectionOf(socket: Socket): Connection | undefined {
+  const remoteIp = parseIpAddress(socket.remoteAddress ?? '')
+  const localIp = parseIpAddress(socket.localAddress ?? '')
+  const { remotePort, localPort } = socket
+  if (remoteIp === undefined || localIp === undefined || remotePort === undefined || localPort === undefined)
+    return undefined
+  return { remoteIp, remotePort, localIp, localPort }
+}
+
+/** The ends that the proxy announces; its own for a health check or an unknown client. */
+async function readProxiedConnection(socket: Socket, own: Connection): Promise<Connection> {
+  const header = await readProxyHeader(socket, PROXY_DEADLINE_MS)
+  if (header.kind !== 'proxied') return own
+  const { source, destination } = header
+  return {
+    remoteIp: source.ip,
+    remotePort: source.port,
+    localIp: destination.ip,
+    localPort: destination.port,
+  }
+}
+
+/** Says why and closes. What the client may have sent is not read. */
+function refuse(socket: Socket, banner: string): void {
+  if (socket.destroyed) return
+  socket.setTimeout(BANNER_DEADLINE_MS, () => socket.destroy())
+  socket.end(banner, () => socket.destroy())
+}
