@@ -1,7 +1,7 @@
 import { SOURCES, type Source } from './heard-login.ts'
 
 /** What became of a login event. */
-export const EVENT_VERDICTS = ['committed', 'coalesced', 'queued', 'refused', 'replaced', 'dropped'] as const
+export const EVENT_VERDICTS = ['committed', 'queued', 'refused', 'replaced', 'dropped'] as const
 export type EventVerdict = (typeof EVENT_VERDICTS)[number]
 
 /** Distinct tags that are counted by name; further ones together, so that no sender of lines can fill the memory. */
@@ -23,7 +23,9 @@ export class Counters {
   fifoFull = 0
   /** Announcements on the socket that could not be read. */
   badAnnouncements = 0
-  /** Connections on the socket from accounts that may not speak there. */
+  /** Reports of used grants, from the gate. */
+  uses = 0
+  /** Connections on a socket of ours from accounts that may not speak there. */
   foreignPeers = 0
   commits = 0
   commitFailures = 0

@@ -144,7 +144,8 @@ export class FollowedFile {
     const file = this.#file
     const current = await stat(this.#options.path).catch(notThere)
     if (file === undefined || current === undefined || current.ino === file.inode) return false
-    // Its writer may still hold the old one: one more look at its end, then it is left.
+    // logrotate makes the new file before the writer lets go of the old one: it is left when the new one has lines.
+    if (current.size === 0) return false
     if ((await file.handle.stat()).size > this.#offset) return true
     await file.handle.close()
     this.#file = undefined

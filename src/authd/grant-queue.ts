@@ -2,7 +2,7 @@ import type { Clock } from '../daemon/clock.ts'
 import type { Log } from '../daemon/log.ts'
 import type { GrantWriter, Login, Outcome } from '../grants/grant-store.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
-import type { LoginAnswer, LoginEvent } from '../wire/login-event.ts'
+import type { LoginAnswer } from '../wire/login-event.ts'
 import type { Counters } from './counters.ts'
 import type { HeardLogin } from './heard-login.ts'
 
@@ -16,8 +16,6 @@ export type GrantQueueOptions = {
   readonly monotonic: Clock
   /** Milliseconds after which an announcer is told `queued`. */
   readonly commitWait: number
-  /** Milliseconds within which the same login from the same address is not written again. */
-  readonly coalesce: number
   /** Milliseconds a commit may take before the store counts as down. */
   readonly commitDeadline?: number
   /** First and longest pause between two tries while the store is down, in milliseconds. */
@@ -34,7 +32,6 @@ const MAX_PENDING = 20_000
 const HIGH_WATER = 5000
 /** Addresses kept while the store is down (spec/wrap-and-db.md §6). */
 const MAX_KEPT = 10_000
-const MAX_RECENT = 10_000
 /** A login that waited longer than this is stored with its own time, not the database's. */
 const OWN_TIME_AFTER = 1000
 
@@ -49,7 +46,6 @@ type Entry = {
   /** Kept over an outage. */
   queued: boolean
 }
-type Recent = { readonly event: LoginEvent; readonly until: number; readonly at: number }
 
 /**
  * Carries logins to the store: everything that arrived during one commit goes into the next. While the store is down it
@@ -70,7 +66,6 @@ export class GrantQueue {
   #pause: number
   #retryTimer: NodeJS.Timeout | undefined
   #waitTimer: NodeJS.Timeout | undefined
-  readonly #recent = new Map<IpAddress, Recent>()
   #dropped = 0
   #waiters: (() => void)[] = []
   #draining = false
@@ -106,7 +101,6 @@ export class GrantQueue {
   /** Takes a login. Its `answer` and `settled` are called later, or at once. */
   submit(heard: HeardLogin): void {
     const entry: Entry = { heard, heardAt: this.#options.monotonic(), answered: false, concluded: false, queued: false }
-    if (this.#coalesced(entry)) return
     if (this.#down) {
       this.#keep(entry)
       return
@@ -211,12 +205,10 @@ export class GrantQueue {
   #conclude(entry: Entry, outcome: Outcome): void {
     const { event } = entry.heard
     if (outcome.verdict === 'refused') {
-      this.#recent.delete(event.ip)
       this.#options.log.info('refused', { ...describe(entry.heard), reason: outcome.reason })
       this.#settle(entry, { verdict: 'refused', id: event.id, reason: outcome.reason })
       return
     }
-    this.#remember(event, outcome.until)
     this.#options.log.info('grant', { ...describe(entry.heard), until: outcome.until })
     this.#settle(entry, { verdict: 'committed', id: event.id, until: outcome.until })
   }
@@ -249,8 +241,6 @@ export class GrantQueue {
       this.#options.log.error('store-down', { error: asError(error), waiting: this.length })
     }
     this.#down = true
-    // A server that comes back may be another one, without our last commits: write every login again.
-    this.#recent.clear()
     const committing = this.#committing.filter(entry => !entry.concluded)
     const newer = [...this.#kept.values()]
     this.#kept.clear()
@@ -312,25 +302,6 @@ export class GrantQueue {
     return { event, at: new Date(at === undefined ? own : Math.min(at, own)) }
   }
 
-  #coalesced(entry: Entry): boolean {
-    const { event, source, at } = entry.heard
-    const recent = this.#recent.get(event.ip)
-    if (recent === undefined || at !== undefined || !sameLogin(recent.event, event)) return false
-    if (entry.heardAt - recent.at >= this.#options.coalesce) return false
-    this.#options.counters.countEvent(source, 'coalesced')
-    this.#options.log.info('grant', { ...describe(entry.heard), until: recent.until, coalesced: true })
-    this.#answer(entry, { verdict: 'committed', id: event.id, until: recent.until })
-    entry.heard.settled?.()
-    return true
-  }
-
-  #remember(event: LoginEvent, until: number): void {
-    this.#recent.delete(event.ip)
-    const [oldest] = this.#recent.keys()
-    if (this.#recent.size >= MAX_RECENT && oldest !== undefined) this.#recent.delete(oldest)
-    this.#recent.set(event.ip, { event, until, at: this.#options.monotonic() })
-  }
-
   /** Tells announcers `queued` when their time is up; runs only while somebody waits. */
   #watchWaits(): void {
     this.#waitTimer ??= setInterval(
@@ -353,9 +324,6 @@ export class GrantQueue {
     return new Promise(resolve => this.#waiters.push(resolve))
   }
 }
-
-const sameLogin = (a: LoginEvent, b: LoginEvent): boolean =>
-  a.user === b.user && a.daemon === b.daemon && a.tls === b.tls && a.method === b.method
 
 const describe = ({ event: { id, ip, user, daemon }, source }: HeardLogin) => ({ id, ip, user, daemon, source })
 

@@ -1,10 +1,9 @@
 import { createServer, type Server, type Socket } from 'node:net'
-import { UsageFault } from '../daemon/exit-status.ts'
 import { openListener } from '../daemon/listener.ts'
 import type { Log } from '../daemon/log.ts'
-import { formatSocketAddress, type SocketAddress } from '../daemon/socket-address.ts'
+import { requireLoopback } from '../daemon/loopback.ts'
+import type { SocketAddress } from '../daemon/socket-address.ts'
 import { SyslogFraming } from '../syslog/syslog-framing.ts'
-import { LOOPBACK, parseIpAddress } from '../wire/ip-address.ts'
 import type { Counters } from './counters.ts'
 import type { GrantQueue } from './grant-queue.ts'
 import type { Intake } from './intake.ts'
@@ -66,17 +65,5 @@ export class SyslogListener {
       socket.pause()
       void queue.room().then(() => socket.resume())
     }
-  }
-}
-
-/** @throws UsageFault unless nobody but this host can reach the address. */
-export function requireLoopback(address: SocketAddress, setting: string): void {
-  if (address.type !== 'tcp') return
-  const ip = address.host === 'localhost' ? '127.0.0.1' : address.host
-  const parsed = parseIpAddress(ip)
-  if (parsed === undefined || !LOOPBACK.has(parsed)) {
-    throw new UsageFault(
-      `${setting}: ${formatSocketAddress(address)} can be reached from elsewhere: use 127.0.0.1:PORT or [::1]:PORT`,
-    )
   }
 }

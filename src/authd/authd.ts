@@ -1,0 +1,193 @@
+import { networkInterfaces } from 'node:os'
+import { join } from 'node:path'
+import { systemClock } from '../daemon/clock.ts'
+import { databaseConnection } from '../daemon/database-connection.ts'
+import type { RunningDaemon } from '../daemon/lifecycle.ts'
+import { createLog, type Log } from '../daemon/log.ts'
+import { openMetricsListener } from '../daemon/metrics-listener.ts'
+import { idsOf } from '../daemon/privileges.ts'
+import type { Settings } from '../daemon/settings/settings.ts'
+import { formatSocketAddress } from '../daemon/socket-address.ts'
+import { GrantPolicy } from '../grants/grant-policy.ts'
+import { openGrantWriter } from '../grants/open-grant-writer.ts'
+import { ownAddresses } from '../grants/own-addresses.ts'
+import { Counters } from './counters.ts'
+import { FilePlaces } from './file-places.ts'
+import { FollowedFile } from './followed-file.ts'
+import { GrantQueue } from './grant-queue.ts'
+import { Housekeeper } from './housekeeper.ts'
+import { Intake } from './intake.ts'
+import { Journal } from './journal.ts'
+import { LoginSocket } from './login-socket.ts'
+import { Metrics } from './metrics.ts'
+import { recognizersFor } from './recognizers.ts'
+import { SyslogFifo } from './syslog-fifo.ts'
+import { SyslogListener } from './syslog-listener.ts'
+import { UsesSocket } from './uses-socket.ts'
+
+/** Logins that are not stored yet get so long at the end, in milliseconds. */
+const FLUSH = 5000
+
+/** Builds authd out of its parts and joins them. `load` reads the settings, at the start and at each SIGHUP. */
+export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
+  const settings = load()
+  const { authd, grants, top } = settings
+  const log = createLog('authd', { level: top.log_level })
+  const counters = new Counters()
+  const store = openGrantWriter(
+    { ...databaseConnection(settings, 'writer'), applicationName: 'authd', max: 4 },
+    policyFor(settings),
+  )
+  const queue = new GrantQueue({
+    store,
+    log,
+    counters,
+    clock: systemClock,
+    monotonic: () => performance.now(),
+    commitWait: authd.commit_wait,
+    onCommit: milliseconds => metrics.observeCommit(milliseconds),
+  })
+  const metrics = new Metrics({
+    counters,
+    queue,
+    databaseIsUp: () => store.state().state === 'up',
+    countLive: () => store.countLive(),
+  })
+  store.onStateChange(state => {
+    log.info('database', state)
+    if (state.state === 'up') queue.storeIsBack()
+  })
+  const intake = new Intake({
+    recognizers: recognizersFor(settings),
+    queue,
+    counters,
+    clock: systemClock,
+    expTime: grants.exp_time * 1000,
+  })
+  const common = { intake, queue, counters, log }
+  const sources: { close(): void | Promise<void> }[] = []
+  const ready: string[] = []
+
+  const places = new FilePlaces(join(top.state_dir, 'authd-places.json'))
+  if (authd.syslog_fifo !== '') {
+    const fifo = new SyslogFifo({ ...common, path: authd.syslog_fifo })
+    sources.push(fifo)
+    ready.push(`fifo=${authd.syslog_fifo}`)
+    log.info('fifo', { path: authd.syslog_fifo, capacity: fifo.capacity })
+  }
+  const syslog = new SyslogListener(common)
+  sources.push(syslog)
+  for (const address of authd.syslog_listen) {
+    ready.push(`syslog=${formatSocketAddress(await syslog.listen(address))}`)
+  }
+  for (const path of authd.follow_files) {
+    sources.push(new FollowedFile({ ...common, path, places }))
+    ready.push(`file=${path}`)
+  }
+  if (authd.journal) {
+    sources.push(new Journal({ ...common, command: authd.journal_command, places }))
+    ready.push('journal')
+  }
+  const socket = new LoginSocket({
+    ...common,
+    path: authd.socket,
+    uids: uidsOf(authd.socket_users, 'authd.socket_users'),
+  })
+  if (authd.socket !== '') ready.unshift(`listen=${formatSocketAddress(await socket.listen())}`)
+  const uses = new UsesSocket({
+    path: authd.uses_socket,
+    uids: uidsOf(authd.uses_users, 'authd.uses_users'),
+    store,
+    counters,
+    log,
+  })
+  if (authd.uses_socket !== '') {
+    await uses.listen()
+    ready.push(`uses=unix:${authd.uses_socket}`)
+  }
+  if (authd.metrics_listen !== undefined) {
+    const listener = await openMetricsListener(metrics.registry, authd.metrics_listen, 'authd.metrics_listen')
+    sources.push(listener)
+    ready.push(`metrics=${formatSocketAddress(listener.address)}`)
+  }
+  const housekeeper = new Housekeeper({
+    store,
+    places,
+    counters,
+    log,
+    sweepEvery: grants.alrm_time * 1000,
+    keepDays: grants.history_days,
+  })
+  warnOfUnsafe(settings, log)
+  process.on('SIGUSR1', () => reportCounters(counters, queue, log))
+
+  return {
+    ready: ready.join(' '),
+    reload() {
+      const changed = load()
+      intake.reconfigure(recognizersFor(changed))
+      store.usePolicy(policyFor(changed))
+      warnOfUnsafe(changed, log)
+      log.info('reloaded', { note: 'listeners, files and the database keep their settings until a restart' })
+    },
+    async stop() {
+      socket.stopListening()
+      await Promise.all(sources.map(async source => source.close()))
+      const lost = await queue.drain(FLUSH)
+      if (lost > 0) log.error('lost', { logins: lost, reason: 'the database did not come back in time' })
+      await uses.write()
+      socket.close()
+      uses.close()
+      queue.close()
+      housekeeper.close()
+      reportCounters(counters, queue, log)
+      await Promise.race([store.close(), new Promise(resolve => setTimeout(resolve, 1000).unref())])
+    },
+  }
+}
+
+function policyFor({ grants }: Settings): GrantPolicy {
+  return new GrantPolicy({
+    expTime: grants.exp_time,
+    maxLifetime: grants.max_lifetime,
+    ipv6Prefix: grants.ipv6_prefix,
+    storeUser: grants.store_user,
+    grantLoopback: grants.grant_loopback,
+    denyPrivate: grants.deny_private,
+    neverNets: grants.never_nets,
+    ownAddresses: ownAddresses(networkInterfaces, systemClock),
+  })
+}
+
+const uidsOf = (accounts: readonly string[], setting: string): ReadonlySet<number> =>
+  new Set(accounts.map(account => idsOf(account, setting).uid))
+
+function warnOfUnsafe({ grants }: Settings, log: Log): void {
+  if (!grants.grant_loopback) return
+  log.warn('unsafe', { setting: 'grant_loopback', reason: 'every program on this host can relay: for tests only' })
+}
+
+/** All counters in a few lines (SIGUSR1 and the end). */
+function reportCounters(counters: Counters, queue: GrantQueue, log: Log): void {
+  for (const [source, verdicts] of counters.events) {
+    const [lines, overlong] = [counters.lines[source], counters.overlong[source]]
+    const events = Object.fromEntries(verdicts)
+    if (lines + overlong + [...verdicts.values()].reduce((sum, n) => sum + n, 0) > 0) {
+      log.info('counters', { source, lines, overlong, ...events })
+    }
+  }
+  const ignored = [...counters.ignored].map(([tag, n]) => `${tag}:${n}`).join(',')
+  const { commits, commitFailures, sweeps, swept, fifoFull, badAnnouncements, foreignPeers, uses } = counters
+  log.info('counters', {
+    queue: queue.length,
+    commits,
+    commit_failures: commitFailures,
+    sweeps,
+    swept,
+    fifo_full: fifoFull,
+    bad_announcements: badAnnouncements,
+    foreign_peers: foreignPeers,
+    uses,
+    ignored,
+  })
+}

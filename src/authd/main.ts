@@ -1,0 +1,29 @@
+import { UsageFault } from '../daemon/exit-status.ts'
+import { runCommand, runDaemon } from '../daemon/lifecycle.ts'
+import { loadSettingsFile, requireConfigured, SETTINGS_FILE } from '../daemon/settings/settings.ts'
+import { startAuthd } from './authd.ts'
+
+const USAGE = `Usage: authd [--config FILE]    hear of logins, keep the grants
+       authd --help | --version
+
+Signals: HUP reads the settings again, USR1 logs the counters, TERM stores what is left and ends. See authd(8).
+`
+
+const [option, file = SETTINGS_FILE, ...more] = process.argv.slice(2)
+
+if (option === undefined || (option === '--config' && more.length === 0)) {
+  await runDaemon('authd', () =>
+    startAuthd(() => {
+      const { settings } = loadSettingsFile(file)
+      requireConfigured(settings, file)
+      return settings
+    }),
+  )
+} else {
+  await runCommand('authd', async () => {
+    if (option === '--help') process.stdout.write(USAGE)
+    else if (option === '--version') process.stdout.write('authd (auth-relay)\n')
+    else throw new UsageFault(`unknown option ${option}: see authd --help`)
+    return 0
+  })
+}

@@ -1,0 +1,90 @@
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import type { Counters } from './counters.ts'
+import type { GrantQueue } from './grant-queue.ts'
+
+export type MetricsOptions = {
+  readonly counters: Counters
+  readonly queue: Pick<GrantQueue, 'length' | 'storeIsDown'>
+  /** Whether the primary is known. */
+  readonly databaseIsUp: () => boolean
+  readonly countLive: () => Promise<number>
+}
+
+/** The numbers of authd for Prometheus. What is counted per line is read when somebody asks, not kept twice. */
+export class Metrics {
+  readonly registry = new Registry()
+  readonly #commits: Histogram
+
+  constructor({ counters, queue, databaseIsUp, countLive }: MetricsOptions) {
+    const registers = [this.registry]
+    collectDefaultMetrics({ register: this.registry, prefix: 'authd_' })
+    this.#commits = new Histogram({
+      name: 'authd_commit_seconds',
+      help: 'Time one commit of logins took.',
+      buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5],
+      registers,
+    })
+    const counter = <Label extends string>(
+      name: string,
+      help: string,
+      labelNames: readonly Label[],
+      read: () => Iterable<readonly [Partial<Record<Label, string>>, number]>,
+    ): Counter =>
+      new Counter({
+        name,
+        help,
+        labelNames,
+        registers,
+        collect() {
+          this.reset()
+          for (const [labels, value] of read()) this.inc(labels, value)
+        },
+      })
+    counter('authd_events_total', 'Login events by source and by what became of them.', ['source', 'verdict'], () =>
+      [...counters.events].flatMap(([source, verdicts]) =>
+        [...verdicts].map(([verdict, n]) => [{ source, verdict }, n] as const),
+      ),
+    )
+    counter('authd_lines_total', 'Log lines read.', ['source'], () => bySource(counters.lines))
+    counter('authd_overlong_lines_total', 'Log lines dropped for their length.', ['source'], () =>
+      bySource(counters.overlong),
+    )
+    counter('authd_ignored_lines_total', 'Log lines that prove no login, by tag.', ['tag'], () =>
+      [...counters.ignored].map(([tag, n]) => [{ tag }, n] as const),
+    )
+    counter('authd_fifo_full_total', 'Times the FIFO was found full: lines may be lost.', [], () => [
+      [{}, counters.fifoFull],
+    ])
+    counter('authd_bad_announcements_total', 'Announcements that could not be read.', [], () => [
+      [{}, counters.badAnnouncements],
+    ])
+    counter('authd_foreign_peers_total', 'Connections from accounts that may not speak.', [], () => [
+      [{}, counters.foreignPeers],
+    ])
+    counter('authd_commit_failures_total', 'Commits that failed.', [], () => [[{}, counters.commitFailures]])
+    counter('authd_sweeps_total', 'Sweeps of ended grants.', [], () => [[{}, counters.sweeps]])
+    counter('authd_swept_grants_total', 'Ended grants that were removed.', [], () => [[{}, counters.swept]])
+    counter('authd_relay_uses_total', 'Uses of grants that the gate reported.', [], () => [[{}, counters.uses]])
+    const gauge = (name: string, help: string, read: () => number | Promise<number>): Gauge =>
+      new Gauge({
+        name,
+        help,
+        registers,
+        async collect() {
+          this.set(await read())
+        },
+      })
+    gauge('authd_queue_length', 'Logins not yet stored.', () => queue.length)
+    gauge('authd_database_up', '1 if the database takes writes.', () => (databaseIsUp() && !queue.storeIsDown ? 1 : 0))
+    gauge('authd_grants_live', 'Grants that have not ended; NaN while the database is away.', () =>
+      countLive().catch(() => Number.NaN),
+    )
+  }
+
+  observeCommit(milliseconds: number): void {
+    this.#commits.observe(milliseconds / 1000)
+  }
+}
+
+const bySource = (numbers: Readonly<Record<string, number>>) =>
+  Object.entries(numbers).map(([source, n]) => [{ source }, n] as const)

@@ -1,0 +1,67 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { UsageFault } from './exit-status.ts'
+import { readSecretFile, Secret } from './secret.ts'
+import type { Settings } from './settings/settings.ts'
+
+/** Files of the embedded database below state_dir. */
+export const EMBEDDED_FILES = {
+  /** The directory of its Unix socket, one line. */
+  socket: 'database-socket',
+  /** Passwords of the two roles. */
+  writer: 'dbpass',
+  reader: 'wrap-dbpass',
+} as const
+
+/** The role that writes (authd's), or the one that only reads (the gate's). */
+export type DatabaseRole = 'writer' | 'reader'
+
+/** What src/database needs to know to connect. */
+export type DatabaseConnection = {
+  readonly hosts: readonly { readonly host: string; readonly port: number }[]
+  readonly database: string
+  readonly user: string
+  readonly password?: Secret | undefined
+  readonly tls?: { readonly ca?: string } | undefined
+}
+
+/**
+ * How to reach the database that the settings name, the embedded one included.
+ * @throws UsageFault if a password is missing, or the embedded database does not run.
+ */
+export function databaseConnection({ database, top }: Settings, role: DatabaseRole): DatabaseConnection {
+  const user = role === 'writer' ? database.dbuser : database.wrap_dbuser
+  if (database.embedded) {
+    const password = readSecretFile(join(top.state_dir, EMBEDDED_FILES[role]))
+    return { hosts: [{ host: socketOf(top.state_dir), port: 5432 }], database: database.dbname, user, password }
+  }
+  const hosts = database.dbhost
+    .split(',')
+    .map(host => host.trim())
+    .filter(host => host !== '')
+    .map(host => ({ host, port: database.dbport }))
+  if (hosts.length === 0) throw new UsageFault('database.dbhost is empty: name the server, or set embedded = true')
+  const [text, file] =
+    role === 'writer' ? [database.dbpass, database.dbpass_file] : [database.wrap_dbpass, database.wrap_dbpass_file]
+  // Without a password the server must ask for none: peer or trust authentication.
+  const password = file !== '' ? readSecretFile(file) : text === '' ? undefined : new Secret(text)
+  const { dbtls, dbtls_ca } = database
+  const tls = dbtls === 'off' ? undefined : dbtls_ca === '' ? {} : { ca: readCertificates(dbtls_ca) }
+  return { hosts, database: database.dbname, user, password, tls }
+}
+
+function socketOf(stateDir: string): string {
+  try {
+    return readFileSync(join(stateDir, EMBEDDED_FILES.socket), 'utf8').trim()
+  } catch (error) {
+    throw new UsageFault(`the embedded database of ${stateDir} does not run: start it with auth-relay up`, error)
+  }
+}
+
+function readCertificates(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (error) {
+    throw new UsageFault(`cannot read database.dbtls_ca ${path}: ${error instanceof Error ? error.message : ''}`, error)
+  }
+}
