@@ -56,6 +56,10 @@ const connection = {
   proxyIp: v.optional(ipAddress),
 }
 
+const OUTCOMES = ['yes', 'no', 'temporary', 'inUse', 'loginDelay'] as const
+/** What another server than ours said to a login. */
+export type Outcome = (typeof OUTCOMES)[number]
+
 const fromLogin = v.variant('type', [
   /** It has its settings, has given up its privileges and takes connections. */
   v.strictObject({ type: v.literal('ready') }),
@@ -70,7 +74,7 @@ const fromLogin = v.variant('type', [
   /** Another server decides: may the attempt be made now? The secret stays with login. */
   v.strictObject({ type: v.literal('attempt'), ...attempt }),
   /** What that server, or the chained program, said. */
-  v.strictObject({ type: v.literal('outcome'), n: requestNumber, outcome: v.picklist(['yes', 'no', 'temporary']) }),
+  v.strictObject({ type: v.literal('outcome'), n: requestNumber, outcome: v.picklist(OUTCOMES) }),
   /** The client is gone: forget the request. */
   v.strictObject({ type: v.literal('cancel'), n: requestNumber }),
   /** For the record: an attempt that login itself refused, or a preamble that was wrong. */
@@ -97,14 +101,19 @@ const upstreamServer = v.strictObject({
     v.strictObject({ type: v.literal('tcp'), host: v.string(), port }),
     v.strictObject({ type: v.literal('unix'), path: v.string() }),
   ]),
-  tls: v.boolean(),
+  /** Null: clear text. */
+  tls: v.nullable(v.strictObject({ ca: v.nullable(v.string()), verify: v.boolean() })),
   proxyHeader: v.boolean(),
 })
+
+export type UpstreamServer = v.InferOutput<typeof upstreamServer>
 
 const loginSettings = v.strictObject({
   /** Ids to take, where the keeper is root. */
   ids: v.nullable(v.strictObject({ uid: v.number(), gid: v.number() })),
   logLevel: v.picklist(LOG_LEVELS),
+  /** Where the sockets of pop3d workers are; entered before the ids are taken, so that the way to it may be closed. */
+  directory: v.string(),
   /** For each inherited listening socket, from descriptor 4 on: does a PROXY header come first? */
   listeners: v.array(v.strictObject({ proxy: v.boolean() })),
   /** Who decides: the keeper's checker, a chained program, or the server behind. */
@@ -117,7 +126,9 @@ const loginSettings = v.strictObject({
   requireTls: v.boolean(),
   cleartextNets: networkSet,
   cleartextLogins: v.array(v.string()),
-  stls: v.nullable(v.strictObject({ cert: v.string(), key: v.string() })),
+  stls: v.nullable(
+    v.strictObject({ cert: v.string(), key: v.string(), path: v.string(), ticketKeys: v.array(v.string()) }),
+  ),
   loginDelay: v.number(),
   tries: v.number(),
   maxConnections: v.number(),

@@ -5,7 +5,9 @@ const seconds = v.pipe(v.number(), v.minValue(0))
 const start = v.strictObject({
   type: v.literal('start'),
   /** The owner whose mail is served: the ids to take. Null where the keeper is not root and the worker has them already. */
-  ids: v.nullable(v.strictObject({ uid: v.pipe(v.number(), v.integer(), v.minValue(1)), gid: v.pipe(v.number(), v.integer()) })),
+  ids: v.nullable(
+    v.strictObject({ uid: v.pipe(v.number(), v.integer(), v.minValue(1)), gid: v.pipe(v.number(), v.integer()) }),
+  ),
   /** Key of the session tickets: 32 octets, hexadecimal. */
   key: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
   logLevel: v.picklist(['debug', 'info', 'warn', 'error']),

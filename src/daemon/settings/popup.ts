@@ -36,6 +36,11 @@ export const POPUP = defineSection('popup', 'POP3 login front end.', {
   sql_dbpass_file: path('', 'checker = "sql": file with the password of the role.'),
   upstream: socketAddress('', 'checker = "upstream": the POP3 server behind.'),
   upstream_tls: flag(false, 'checker = "upstream": speak TLS to it.'),
+  upstream_ca: path('', 'upstream_tls: certificate authorities (PEM) of that server; empty: the well-known ones.'),
+  upstream_verify: flag(
+    true,
+    'upstream_tls: false takes any certificate, which no one on the way should be able to offer.',
+  ),
   upstream_proxy: flag(false, 'checker = "upstream": begin with a PROXY v2 header.'),
   maildir: text('Maildir', 'Maildir below the home directory, where the checker names none.'),
   ssl_hack_pass: path(
@@ -46,6 +51,7 @@ export const POPUP = defineSection('popup', 'POP3 login front end.', {
   ssl_hack_trust: networks(['127.0.0.0/8', '::1'], 'Peers from which the SSL command is taken.', BARE),
   ssl_reply: choice(['ok', 'none'], 'ok', 'Answer to the SSL command.', BARE),
   proxy_trust: networks([], 'Peers from which a PROXY header is taken.', BARE),
+  proxy_tls: flag(false, 'Connections whose PROXY header says nothing of TLS count as TLS connections.'),
   compat: choice(['none', 'qmail'], 'none', 'qmail: byte for byte as qmail-popup answered.', BARE),
   require_tls: flag(false, 'Refuse passwords on connections without TLS.', BARE),
   cleartext_nets: networks([], 'require_tls: networks that may log in without TLS all the same.'),
@@ -59,5 +65,7 @@ export const POPUP = defineSection('popup', 'POP3 login front end.', {
   max_connections: integer(2000, 1, 100_000, 'Connections in all.'),
   max_per_address: integer(100, 0, 100_000, 'Connections per address (IPv6: per /64); 0: no limit.'),
   login_time: integer(300, 10, 1200, 'Seconds from connection to login.'),
+  max_failures: integer(3, 1, 100, 'Failed logins after which a connection is closed.'),
+  drain_time: integer(10, 0, 3600, 'Seconds that sessions get to end when popup is stopped.'),
   fail_delays: list(['2', '4', '8', '15'], 'Seconds of growing delay after failures of an address or a login.'),
 })

@@ -1,5 +1,5 @@
-import type { LoginMethod } from '../../wire/login-event.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
+import type { LoginMethod } from '../../wire/login-event.ts'
 
 /** A login that somebody must judge. Name and secret hold one character per octet, as sent. */
 export type CheckRequest = {

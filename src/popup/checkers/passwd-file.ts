@@ -28,8 +28,7 @@ export function passwdFileChecker(
     return { entries, decoy: decoyOf(entries) }
   }
   const accounts = new WatchedFile(options.passwdFile, 0o007, parse, log)
-  const secrets =
-    options.apopFile === '' ? undefined : new WatchedFile(options.apopFile, 0o077, parseApopSecrets, log)
+  const secrets = options.apopFile === '' ? undefined : new WatchedFile(options.apopFile, 0o077, parseApopSecrets, log)
   return {
     check: async ({ login, secret, method, timestamp }) => {
       const name = textOfOctets(login)

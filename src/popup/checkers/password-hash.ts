@@ -44,7 +44,6 @@ const SCHEMES: ReadonlyMap<string, Verify> = new Map<string, Verify>([
   ...DIGESTS.map(([name, algorithm]): [string, Verify] => [name, salted(algorithm)]),
 ])
 
-
 function salted(algorithm: string): Verify {
   const length = createHash(algorithm).digest().length
   return (password, stored) => {

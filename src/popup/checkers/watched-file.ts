@@ -51,7 +51,9 @@ export class WatchedFile<Content> {
       const status = fstatSync(fd, { bigint: true })
       const mode = Number(status.mode)
       if ((mode & this.#forbiddenMode) !== 0) {
-        throw new UsageFault(`${this.#path} holds secrets and is open to others: chmod ${modeAdvice(this.#forbiddenMode)}`)
+        throw new UsageFault(
+          `${this.#path} holds secrets and is open to others: chmod ${modeAdvice(this.#forbiddenMode)}`,
+        )
       }
       this.#content = this.#parse(readFileSync(fd, 'utf8'))
       this.#version = versionOf(status)

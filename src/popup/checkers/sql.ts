@@ -1,0 +1,93 @@
+import * as v from 'valibot'
+import { UsageFault } from '../../daemon/exit-status.ts'
+import type { Log } from '../../daemon/log.ts'
+import { readSecretFile } from '../../daemon/secret.ts'
+import type { Settings } from '../../daemon/settings/settings.ts'
+import { type Database, openDatabase } from '../../database/database.ts'
+import type { Statement } from '../../database/statement.ts'
+import { textOfOctets } from '../text-of-octets.ts'
+import { type Checker, no, temporary } from './checker.ts'
+import { maildirPath } from './maildir-path.ts'
+import { verifyApop, verifyPassword } from './password-hash.ts'
+
+/** Ids come as numbers, as bigint (text on the wire), or as text columns. */
+const id = v.pipe(
+  v.union([v.number(), v.pipe(v.string(), v.regex(/^\d{1,10}$/), v.transform(Number))]),
+  v.integer(),
+  v.minValue(0),
+)
+const optionalText = v.optional(v.nullable(v.string()))
+
+/**
+ * What the site's query may answer. Text columns may be null. `clear` is the password itself, for APOP; `maildir` may be
+ * relative to `home`, left out, or in Dovecot's form `maildir:~/Maildir:…`.
+ */
+const account = v.object({
+  password: v.nullable(v.string()),
+  uid: id,
+  gid: id,
+  home: optionalText,
+  maildir: optionalText,
+  clear: optionalText,
+})
+
+const QUERY_LIMIT_MS = 10_000
+/** As many as there are logins at a time on a busy morning; what comes above that waits. */
+const CONNECTIONS = 10
+/** Work for logins that do not exist, until one that does shows how the site hashes. */
+const DECOY =
+  '$6$h9mZxkWbYdGfQwLs$0000000000000000000000000000000000000000000000000000000000000000000000000000000000000/'
+
+/**
+ * Accounts in PostgreSQL, by the site's own query: $1 is the login name as typed. For vpopmail's table:
+ *
+ *     select pw_passwd as password, 89 as uid, 89 as gid, pw_dir as home, pw_clear_passwd as clear from vpopmail
+ *     where pw_name = lower(split_part($1, '@', 1)) and pw_domain = lower(split_part($1, '@', 2))
+ *
+ * For Dovecot's: `select password, uid, gid, home, mail as maildir from users where userid = $1`.
+ * @throws UsageFault if the settings are not complete.
+ */
+export function sqlChecker(popup: Settings['popup'], log: Log): Checker {
+  if (popup.sql_query === '' || popup.sql_dbname === '' || popup.sql_dbuser === '') {
+    throw new UsageFault('popup.checker = "sql" needs sql_query, sql_dbname and sql_dbuser')
+  }
+  const database: Database = openDatabase({
+    hosts: popup.sql_dbhost.split(/[\s,]+/).map(host => ({ host, port: popup.sql_dbport })),
+    database: popup.sql_dbname,
+    user: popup.sql_dbuser,
+    password: popup.sql_dbpass_file === '' ? undefined : readSecretFile(popup.sql_dbpass_file),
+    applicationName: 'auth-relay popup',
+    max: CONNECTIONS,
+    statementTimeoutMs: QUERY_LIMIT_MS,
+  })
+  const statement: Statement<v.InferOutput<typeof account>> = { text: popup.sql_query, name: 'check', row: account }
+  let decoy = DECOY
+  return {
+    check: async ({ login, secret, method, timestamp }) => {
+      const name = textOfOctets(login)
+      const { rows } = await database.query(statement, [name], { signal: AbortSignal.timeout(QUERY_LIMIT_MS) })
+      if (rows.length > 1) {
+        log.error('sql_query_ambiguous', { user: name, rows: rows.length })
+        return temporary('sql_query found more than one account')
+      }
+      const [row] = rows
+      const stored = row?.password ?? ''
+      if (method === 'apop') {
+        const clear = row?.clear ?? ''
+        const right = verifyApop(secret, timestamp, clear === '' ? ' ' : clear)
+        if (!right || clear === '') return no('wrong login or digest, or no clear password')
+      } else {
+        const right = await verifyPassword(secret, stored === '' ? decoy : stored)
+        if (row === undefined) return no('unknown login')
+        if (stored === '') return no('the account has no password')
+        decoy = stored
+        if (right !== true) return no(right === false ? 'wrong password' : 'a hash that this system does not know')
+      }
+      if (row === undefined) return no('unknown login')
+      const maildir = maildirPath(row.maildir ?? '', row.home ?? '', popup.maildir)
+      if (maildir === undefined) return temporary('sql_query gave neither home nor maildir')
+      return { verdict: 'yes', maildrop: { uid: row.uid, gid: row.gid, maildir } }
+    },
+    close: () => database.close(),
+  }
+}

@@ -1,0 +1,46 @@
+import { readFile } from 'node:fs/promises'
+import { type Clock, systemClock } from '../../daemon/clock.ts'
+import { accountNamed } from '../../libc/account.ts'
+import { textOfOctets } from '../text-of-octets.ts'
+import { type Checker, no, temporary } from './checker.ts'
+import { maildirPath } from './maildir-path.ts'
+import { verifyPassword } from './password-hash.ts'
+import { isValidOn, shadowEntryOf } from './shadow-line.ts'
+
+const DAY_MS = 86_400_000
+/** For accounts that do not exist: a hash of the kind Debian makes, of a password nobody knows. */
+const DECOY = '$y$j9T$5CeQfsY5NtBIVCXSkcKtz1$vIg7S3zeAZhsTB6XXoeSUUFlZ9R4v3zXv1T4dCZEPJ5'
+
+/**
+ * The host's own accounts by /etc/shadow, with the privileges of the account as checkpassword gives them. Needs a keeper
+ * that is root. Sessions of root are refused like all of uid 0.
+ */
+export function systemChecker(
+  options: { readonly maildir: string; readonly shadow?: string },
+  clock: Clock = systemClock,
+): Checker {
+  const shadow = options.shadow ?? '/etc/shadow'
+  return {
+    check: async ({ login, secret, method }) => {
+      if (method === 'apop') return no('system accounts have no APOP secrets')
+      const name = textOfOctets(login)
+      const account = accountNamed(name)
+      let text: string
+      try {
+        text = await readFile(shadow, 'utf8')
+      } catch (error) {
+        return temporary(`${shadow}: ${error instanceof Error ? error.message : String(error)}`)
+      }
+      const entry = shadowEntryOf(text, name)
+      const right = await verifyPassword(secret, entry?.hash === undefined || entry.hash === '' ? DECOY : entry.hash)
+      if (account === undefined || entry === undefined || entry.hash === '') return no('unknown login')
+      if (right !== true)
+        return no(right === false ? 'wrong password' : 'locked, or a hash that this system does not know')
+      if (!isValidOn(entry, Math.floor(clock() / DAY_MS))) return no('account or password has expired')
+      const maildir = maildirPath('', account.home, options.maildir)
+      if (maildir === undefined) return temporary('the account has no home directory')
+      return { verdict: 'yes', maildrop: { uid: account.uid, gid: account.gid, maildir } }
+    },
+    close: () => {},
+  }
+}

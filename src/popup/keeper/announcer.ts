@@ -1,0 +1,73 @@
+import type { Log } from '../../daemon/log.ts'
+import {
+  FAIL_TAG,
+  type FailReason,
+  formatFailLine,
+  formatLoginLine,
+  formatPreambleFailLine,
+  LOGIN_TAG,
+} from '../../syslog/login-line.ts'
+import type { IpAddress } from '../../wire/ip-address.ts'
+import type { LoginAnswer, LoginEvent } from '../../wire/login-event.ts'
+import type { SessionId } from '../../wire/session-id.ts'
+import type { AuthdLink } from './authd-link.ts'
+import { SyslogWriter } from './syslog-writer.ts'
+
+/** Who tried to log in; what every line about an attempt says. */
+export type Attempt = Omit<LoginEvent, 'daemon' | 'id'> & { readonly id: SessionId }
+
+/** Tells of logins: authd, which grants; the log; and syslog, for whatever else reads the mail log. */
+export class Announcer {
+  readonly #authd: AuthdLink | undefined
+  readonly #log: Log
+  readonly #logins: SyslogWriter | undefined
+  readonly #failures: SyslogWriter | undefined
+
+  /** Without authd the syslog lines are all that is said. */
+  constructor(authd: AuthdLink | undefined, syslog: boolean, log: Log) {
+    this.#authd = authd
+    this.#log = log
+    this.#logins = syslog ? new SyslogWriter(LOGIN_TAG, 'info', log) : undefined
+    this.#failures = syslog ? new SyslogWriter(FAIL_TAG, 'notice', log) : undefined
+  }
+
+  /** Announces a login; fulfilled when +OK may go out. */
+  async login(attempt: Attempt): Promise<void> {
+    const answer = await this.#authd?.announce({ ...attempt, daemon: 'popup' })
+    const { id, ip, user, method, tls } = attempt
+    this.#log.info('login', { id, ip, user, method, tls: tls ? 1 : 0, ...grantFields(answer) })
+    this.#logins?.write(formatLoginLine(attempt))
+  }
+
+  /** `detail` is for our own log alone. */
+  failure({ id, ip, user, method, tls }: Attempt, reason: FailReason | 'logindelay' | 'uid', detail?: string): void {
+    this.#log.info('fail', { id, ip, user, method, tls: tls ? 1 : 0, reason, detail })
+    // The syslog line has a closed list of reasons: what the site's own rules refuse is a failed login there.
+    const known = reason === 'logindelay' || reason === 'uid' ? 'badauth' : reason
+    this.#failures?.write(formatFailLine({ ip, tls, method, user }, known))
+  }
+
+  preambleFailure(ip: IpAddress, reason: 'badpass' | 'badhost'): void {
+    this.#log.warn('sslfail', { ip, reason })
+    this.#failures?.write(formatPreambleFailLine(ip, reason))
+  }
+
+  async close(): Promise<void> {
+    await this.#authd?.close(1000)
+    this.#logins?.close()
+    this.#failures?.close()
+  }
+}
+
+function grantFields(answer: LoginAnswer | undefined): Record<string, string | number> {
+  switch (answer?.verdict) {
+    case undefined:
+      return {}
+    case 'committed':
+      return { grant: 'committed', until: answer.until }
+    case 'queued':
+      return { grant: 'queued' }
+    case 'refused':
+      return { grant: 'refused', reason: answer.reason }
+  }
+}

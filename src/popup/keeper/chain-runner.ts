@@ -1,0 +1,89 @@
+import { connect } from 'node:net'
+import type { HeldListener } from '../../daemon/held-listener.ts'
+import { formatSocketAddress } from '../../daemon/socket-address.ts'
+import { setBlocking } from '../../libc/blocking.ts'
+import { descriptorOf } from '../../libc/descriptor.ts'
+import { refusalOf, startChain } from '../../ucspi/checkpassword.ts'
+import type { Environment } from '../../ucspi/environment.ts'
+import { checkerEnvironment } from '../checkers/checker-environment.ts'
+import type { VerifyRequest } from '../messages.ts'
+
+export type ChainRunnerOptions = {
+  readonly checker: readonly string[]
+  readonly program: readonly string[]
+  readonly environment: Environment
+  /** Milliseconds until the program must have said +OK. */
+  readonly checkTimeout: number
+  /** For each login process the socket where it waits for connections of chained programs. */
+  readonly listeners: readonly HeldListener[]
+}
+
+/** How a chained program ended, in the words of a refusal: what it means if no session came of it. */
+export type ChainEnd = { readonly verdict: 'badauth' | 'temporary' | 'crash' | 'toolong'; readonly detail: string }
+
+export type RunningChain = {
+  /** The first +OK was seen: the time limit no longer counts. */
+  accepted(): void
+  /** Ends it, because the login is refused for another reason. */
+  stop(): void
+  readonly ended: Promise<ChainEnd>
+}
+
+/**
+ * Runs `checkpassword PROG…` for a login. The session's descriptor is a Unix connection that the keeper makes to the login
+ * process and from which it never reads: its first line says which request it belongs to, all else is the program's.
+ */
+export class ChainRunner {
+  readonly #options: ChainRunnerOptions
+
+  constructor(options: ChainRunnerOptions) {
+    this.#options = options
+  }
+
+  async start(loginProcess: number, request: VerifyRequest): Promise<RunningChain | ChainEnd> {
+    const { checker, program, environment, checkTimeout, listeners } = this.#options
+    const address = listeners[loginProcess]?.address
+    if (address?.type !== 'unix') throw new Error(`no chain socket: ${address && formatSocketAddress(address)}`)
+    const session = connect({ path: address.path })
+    // Paused before it is connected, so that the runtime never begins to read what is the program's.
+    session.pause()
+    await new Promise<void>((resolve, reject) => {
+      session.on('error', reject)
+      session.write(`chain ${request.n}\n`, () => resolve())
+    })
+    try {
+      const descriptor = descriptorOf(session)
+      setBlocking(descriptor, true)
+      const chain = startChain({
+        checker,
+        program,
+        credentials: { login: request.login, password: request.secret, timestamp: request.timestamp },
+        environment: checkerEnvironment(environment, request),
+        session: descriptor,
+        limitMs: checkTimeout,
+      })
+      if ('verdict' in chain) return { ...chain, verdict: 'toolong' }
+      return {
+        accepted: chain.accepted,
+        stop: () => killGroup(chain.pid),
+        ended: chain.ended.then(({ ending, timedOut }) =>
+          timedOut
+            ? { verdict: 'temporary', detail: 'the program did not answer in time' }
+            : refusalOf(checker, ending),
+        ),
+      }
+    } catch (error) {
+      return { verdict: 'temporary', detail: error instanceof Error ? error.message : String(error) }
+    } finally {
+      session.destroy()
+    }
+  }
+}
+
+function killGroup(pid: number): void {
+  try {
+    process.kill(-pid, 'SIGTERM')
+  } catch {
+    // It has just ended by itself.
+  }
+}

@@ -1,0 +1,259 @@
+import { createHmac, randomBytes } from 'node:crypto'
+import type { Log } from '../../daemon/log.ts'
+import type { LoginFailure } from '../../pop3/authorization.ts'
+import type { FailReason } from '../../syslog/login-line.ts'
+import type { Checker, Verdict } from '../checkers/checker.ts'
+import type { FromLogin, LoginAttempt, Outcome, VerifyRequest } from '../messages.ts'
+import { textOfOctets } from '../text-of-octets.ts'
+import type { Announcer, Attempt } from './announcer.ts'
+import type { ChainRunner } from './chain-runner.ts'
+import type { FailureDelays } from './failure-delays.ts'
+import type { LoginIntervals } from './login-intervals.ts'
+import type { LoginProcess } from './login-processes.ts'
+import type { MaildropWorkers } from './maildrop-workers.ts'
+
+/** Requests that one login process may have under way: more than it can have connections, but an end. */
+const MAX_PENDING = 100_000
+
+export type LoginsParts = {
+  /** Who decides: our checker, a chained program, or a server that login itself asks. */
+  readonly judge:
+    | { readonly type: 'checker'; readonly checker: Checker; readonly workers: MaildropWorkers }
+    | { readonly type: 'chain'; readonly chains: ChainRunner }
+    | { readonly type: 'upstream' }
+  readonly delays: FailureDelays
+  readonly intervals: LoginIntervals
+  readonly announcer: Announcer
+  /** Milliseconds. */
+  readonly checkTimeout: number
+  readonly log: Log
+}
+
+type Pending = {
+  readonly attempt: Attempt
+  readonly proof: string
+  readonly abort: AbortController
+  outcome?: (outcome: Outcome) => void
+}
+
+/** Handles what login processes ask. Each attempt goes its own way; none waits for another. */
+export class Logins {
+  readonly #parts: LoginsParts
+  readonly #pending = new Map<LoginProcess, Map<number, Pending>>()
+  /** Fingerprints of wrong passwords are of use in this process alone. */
+  readonly #proofKey = randomBytes(32)
+
+  constructor(parts: LoginsParts) {
+    this.#parts = parts
+  }
+
+  /** A message of a login process, already well-formed. */
+  handle(process: LoginProcess, message: FromLogin): void {
+    switch (message.type) {
+      case 'verify':
+        this.#begin(process, message, message.secret, pending => this.#verify(process, message, pending))
+        return
+      case 'attempt':
+        this.#begin(process, message, '', pending => this.#throughUpstream(process, message, pending))
+        return
+      case 'outcome':
+        this.#pending.get(process)?.get(message.n)?.outcome?.(message.outcome)
+        return
+      case 'cancel':
+        this.#pending.get(process)?.get(message.n)?.abort.abort()
+        return
+      case 'preambleRefused':
+        this.#parts.announcer.preambleFailure(message.ip, message.reason)
+        return
+      case 'ready':
+        return
+    }
+  }
+
+  /** The process is gone, and with it whoever waited for answers. */
+  gone(process: LoginProcess): void {
+    for (const { abort } of this.#pending.get(process)?.values() ?? []) abort.abort()
+    this.#pending.delete(process)
+  }
+
+  #begin(
+    process: LoginProcess,
+    { n, id, login, method, ip, tls }: LoginAttempt,
+    secret: string,
+    run: (pending: Pending) => Promise<void>,
+  ): void {
+    const table = this.#pending.get(process) ?? new Map<number, Pending>()
+    this.#pending.set(process, table)
+    if (table.has(n) || table.size >= MAX_PENDING) {
+      process.send({ type: 'failed', n, failure: 'temporary' })
+      return
+    }
+    const attempt: Attempt = { id, ip, user: textOfOctets(login), method, tls }
+    const proof = createHmac('sha256', this.#proofKey).update(`${login}\0${secret}`, 'latin1').digest('base64')
+    const pending: Pending = { attempt, proof, abort: new AbortController() }
+    table.set(n, pending)
+    run(pending)
+      .catch((error: unknown) => {
+        this.#parts.log.error('login_failed', {
+          id,
+          reason: error instanceof Error ? (error.stack ?? error) : String(error),
+        })
+        process.send({ type: 'failed', n, failure: 'temporary' })
+      })
+      .finally(() => table.delete(n))
+  }
+
+  async #verify(process: LoginProcess, request: VerifyRequest, pending: Pending): Promise<void> {
+    const { judge } = this.#parts
+    if (judge.type === 'upstream') throw new Error('a login process asked for a check that is not the keeper’s')
+    if (!(await this.#waitTurn(request.login, pending))) return
+    if (judge.type === 'chain') await this.#throughChain(judge.chains, process, request, pending)
+    else await this.#check(judge, process, request, pending)
+  }
+
+  async #check(
+    { checker, workers }: Extract<LoginsParts['judge'], { type: 'checker' }>,
+    process: LoginProcess,
+    request: VerifyRequest,
+    pending: Pending,
+  ): Promise<void> {
+    const { n } = request
+    const verdict = await this.#inTime(checker.check(request))
+    if (verdict.verdict !== 'yes') {
+      this.#refuse(process, n, pending, FAILURES[verdict.verdict], verdict.detail)
+      return
+    }
+    const { maildrop } = verdict
+    const refusal = workers.refusalOf(maildrop)
+    if (refusal !== undefined) {
+      // Looks like a wrong password, or it would be a way to try passwords of accounts that have no session here.
+      this.#refuse(process, n, pending, { failure: 'credentials', reason: 'uid' }, refusal)
+      return
+    }
+    if (!this.#accept(process, n, pending)) return
+    const { attempt } = pending
+    const [open] = await Promise.all([workers.open(maildrop, attempt), this.#parts.announcer.login(attempt)])
+    process.send({ type: 'open', n, ...open })
+  }
+
+  /** The chained program's first +OK, which login reports, is the proof. */
+  async #throughChain(
+    chains: ChainRunner,
+    process: LoginProcess,
+    request: VerifyRequest,
+    pending: Pending,
+  ): Promise<void> {
+    const { n } = request
+    const chain = await chains.start(process.index, request)
+    if ('verdict' in chain) {
+      this.#refuse(process, n, pending, FAILURES[chain.verdict], chain.detail)
+      return
+    }
+    const outcome = new Promise<'accepted'>(resolve => {
+      pending.outcome = said => {
+        if (said === 'yes') resolve('accepted')
+      }
+    })
+    const first = await Promise.race([outcome, chain.ended])
+    if (first !== 'accepted') {
+      this.#refuse(process, n, pending, FAILURES[first.verdict], first.detail)
+      return
+    }
+    chain.accepted()
+    if (!this.#accept(process, n, pending)) {
+      chain.stop()
+      return
+    }
+    await this.#parts.announcer.login(pending.attempt)
+    process.send({ type: 'announced', n })
+    void chain.ended.then(end => {
+      if (end.verdict !== 'crash') return
+      const { id, ip, user } = pending.attempt
+      this.#parts.log.warn('abort', { id, ip, user, detail: end.detail })
+    })
+  }
+
+  async #throughUpstream(process: LoginProcess, attempt: LoginAttempt, pending: Pending): Promise<void> {
+    const { n, login } = attempt
+    if (this.#parts.judge.type !== 'upstream') throw new Error('a login process announced a login of its own')
+    if (!(await this.#waitTurn(login, pending))) return
+    const outcome = new Promise<Outcome | 'gone'>(resolve => {
+      pending.outcome = resolve
+      pending.abort.signal.addEventListener('abort', () => resolve('gone'))
+    })
+    process.send({ type: 'proceed', n })
+    const said = await outcome
+    if (said === 'gone') return
+    if (said !== 'yes') {
+      this.#refuse(process, n, pending, FAILURES[said], 'the server behind said so')
+      return
+    }
+    if (!this.#accept(process, n, pending)) return
+    await this.#parts.announcer.login(pending.attempt)
+    process.send({ type: 'announced', n })
+  }
+
+  /** Waits as long as the failures before this attempt demand; false if the client went away meanwhile. */
+  async #waitTurn(login: string, { attempt, abort }: Pending): Promise<boolean> {
+    const delay = this.#parts.delays.delayFor(attempt.ip, login)
+    if (delay === 0) return !abort.signal.aborted
+    return new Promise(resolve => {
+      const timer = setTimeout(() => resolve(true), delay)
+      abort.signal.addEventListener('abort', () => {
+        clearTimeout(timer)
+        resolve(false)
+      })
+    })
+  }
+
+  async #inTime(check: Promise<Verdict>): Promise<Verdict> {
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<Verdict>(resolve => {
+      const { checkTimeout } = this.#parts
+      timer = setTimeout(
+        () => resolve({ verdict: 'temporary', detail: 'the checker did not answer in time' }),
+        checkTimeout,
+      )
+    })
+    const asked = check.catch((error: unknown): Verdict => {
+      return { verdict: 'temporary', detail: error instanceof Error ? error.message : String(error) }
+    })
+    const verdict = await Promise.race([asked, late])
+    clearTimeout(timer)
+    return verdict
+  }
+
+  #accept(process: LoginProcess, n: number, pending: Pending): boolean {
+    const { ip, user } = pending.attempt
+    this.#parts.delays.succeeded(ip, user)
+    if (this.#parts.intervals.take(user)) return true
+    this.#refuse(process, n, pending, { failure: 'loginDelay', reason: 'logindelay' }, undefined)
+    return false
+  }
+
+  #refuse(
+    process: LoginProcess,
+    n: number,
+    { attempt, proof }: Pending,
+    { failure, reason }: Refusal,
+    detail: string | undefined,
+  ): void {
+    if (failure === 'credentials') this.#parts.delays.failed(attempt.ip, attempt.user, proof)
+    this.#parts.announcer.failure(attempt, reason, detail)
+    process.send({ type: 'failed', n, failure })
+  }
+}
+
+type Refusal = { readonly failure: LoginFailure; readonly reason: FailReason | 'logindelay' | 'uid' }
+
+const FAILURES: Readonly<
+  Record<'no' | 'temporary' | 'crash' | 'toolong' | 'badauth' | 'inUse' | 'loginDelay', Refusal>
+> = {
+  inUse: { failure: 'inUse', reason: 'temp' },
+  loginDelay: { failure: 'loginDelay', reason: 'logindelay' },
+  no: { failure: 'credentials', reason: 'badauth' },
+  badauth: { failure: 'credentials', reason: 'badauth' },
+  toolong: { failure: 'credentials', reason: 'toolong' },
+  temporary: { failure: 'temporary', reason: 'temp' },
+  crash: { failure: 'crashed', reason: 'crash' },
+}

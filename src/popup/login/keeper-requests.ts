@@ -1,0 +1,84 @@
+import type { ControlChannel } from '../../daemon/worker-process.ts'
+import type { IpAddress } from '../../wire/ip-address.ts'
+import type { FromLogin, LoginAttempt, Outcome, ToLogin, VerifyRequest } from '../messages.ts'
+
+/** An answer of the keeper to one request. */
+export type Answer = Exclude<ToLogin, { type: 'settings' | 'drain' }>
+
+/** One question to the keeper and what follows from it. */
+export type KeeperRequest = {
+  readonly n: number
+  /** The next answer. */
+  answer(): Promise<Answer>
+  /** Says what another server answered. */
+  report(outcome: Outcome): void
+  /** Ends the request: with `cancel` if its answer no longer matters to anybody. */
+  end(cancel: boolean): void
+}
+
+type Waiting = { readonly answers: Answer[]; wake: (() => void) | undefined }
+
+/** Matches the keeper's answers to the questions of this login process. */
+export class KeeperRequests {
+  readonly #channel: ControlChannel
+  readonly #waiting = new Map<number, Waiting>()
+  #last = 0
+
+  constructor(channel: ControlChannel) {
+    this.#channel = channel
+  }
+
+  /** Asks whether a secret is right. */
+  verify(request: Omit<VerifyRequest, 'n'>): KeeperRequest {
+    return this.#begin(n => ({ type: 'verify', n, ...request }))
+  }
+
+  /** Asks to be let through to a server that judges by itself. */
+  attempt(attempt: Omit<LoginAttempt, 'n'>): KeeperRequest {
+    return this.#begin(n => ({ type: 'attempt', n, ...attempt }))
+  }
+
+  preambleRefused(ip: IpAddress, reason: 'badpass' | 'badhost'): void {
+    this.#send({ type: 'preambleRefused', ip, reason })
+  }
+
+  ready(): void {
+    this.#send({ type: 'ready' })
+  }
+
+  /** An answer has come. Those to requests that have ended are of no use to anybody. */
+  receive(answer: Answer): void {
+    const waiting = this.#waiting.get(answer.n)
+    waiting?.answers.push(answer)
+    waiting?.wake?.()
+  }
+
+  #begin(make: (n: number) => FromLogin): KeeperRequest {
+    this.#last += 1
+    const n = this.#last
+    const waiting: Waiting = { answers: [], wake: undefined }
+    this.#waiting.set(n, waiting)
+    this.#send(make(n))
+    return {
+      n,
+      answer: async () => {
+        for (;;) {
+          const answer = waiting.answers.shift()
+          if (answer !== undefined) return answer
+          await new Promise<void>(resolve => {
+            waiting.wake = resolve
+          })
+        }
+      },
+      report: outcome => this.#send({ type: 'outcome', n, outcome }),
+      end: cancel => {
+        this.#waiting.delete(n)
+        if (cancel) this.#send({ type: 'cancel', n })
+      },
+    }
+  }
+
+  #send(message: FromLogin): void {
+    this.#channel.send(message)
+  }
+}

@@ -1,0 +1,209 @@
+import { createServer, type Server, type Socket } from 'node:net'
+import { ConnectionLimits } from '../../daemon/connection-limits.ts'
+import type { Log } from '../../daemon/log.ts'
+import { Secret } from '../../daemon/secret.ts'
+import type { AuthorizationOptions } from '../../pop3/authorization.ts'
+import { err } from '../../pop3/reply.ts'
+import { judgeCertificate } from '../../tunnel/certificate.ts'
+import { TicketKeyRing } from '../../tunnel/ticket-keys.ts'
+import { TlsContexts } from '../../tunnel/tls-contexts.ts'
+import { type IpAddress, parseIpAddress } from '../../wire/ip-address.ts'
+import type { ProxyHeader } from '../../wire/proxy-protocol.ts'
+import { isSessionId, type SessionId, sessionId } from '../../wire/session-id.ts'
+import type { LoginSettings } from '../messages.ts'
+import { ChainConnections } from './chain-connections.ts'
+import type { Client } from './client.ts'
+import type { KeeperRequests } from './keeper-requests.ts'
+import { readProxyHeader } from './read-proxy-header.ts'
+import { LoginSession, TOO_MANY } from './session.ts'
+
+/** Everything that the sessions of one login process share. */
+export class LoginServer {
+  readonly keeper: KeeperRequests
+  readonly log: Log
+  readonly chains = new ChainConnections()
+  settings: LoginSettings
+  preamblePassword: Secret | undefined
+  /** The certificate for STLS; undefined if that is not offered. */
+  stls: TlsContexts | undefined
+  readonly #limits: ConnectionLimits
+  /** Sessions and the address whose place each has taken; those of trusted proxies take none until the client is known. */
+  readonly #places = new Map<LoginSession, IpAddress | undefined>()
+  readonly #beforeLogin = new Set<LoginSession>()
+  #connections = 0
+  #counter = 0
+  #drained: (() => void) | undefined
+
+  constructor(settings: LoginSettings, keeper: KeeperRequests, log: Log) {
+    this.settings = settings
+    this.keeper = keeper
+    this.log = log
+    this.#limits = new ConnectionLimits(0, settings.maxPerAddress)
+    this.use(settings)
+  }
+
+  /** Takes other settings: for connections from now on, and for what running ones ask from now on. */
+  use(settings: LoginSettings): void {
+    this.settings = settings
+    this.preamblePassword = settings.preamble === null ? undefined : new Secret(settings.preamble.password)
+    this.stls = settings.stls === null ? undefined : contextsOf(settings.stls)
+  }
+
+  /** A server for one listening socket. */
+  listener({ proxy }: { readonly proxy: boolean }): Server {
+    return createServer({ allowHalfOpen: true, noDelay: true }, socket => {
+      if (proxy) void this.#acceptProxied(socket)
+      else this.#accept(socket)
+    })
+  }
+
+  /** What a client may do, by the settings of this moment. */
+  optionsFor({ ip, tls }: Client): AuthorizationOptions {
+    const { settings } = this
+    const logins = settings.cleartextLogins
+    const isFree = tls || !settings.requireTls || settings.cleartextNets.has(ip)
+    const cleartext = isFree ? 'all' : logins.length === 0 ? 'none' : (login: string) => logins.includes(login)
+    const mayLogIn = cleartext !== 'none'
+    return {
+      compat: settings.compat,
+      capabilities: {
+        user: mayLogIn,
+        sasl: mayLogIn ? ['PLAIN', 'LOGIN'] : [],
+        stls: this.stls !== undefined && !tls,
+        loginDelay: settings.loginDelay,
+        expire: 'NEVER',
+        implementation: 'auth-relay',
+      },
+      cleartext,
+      preamble: settings.preamble?.trust.has(ip) === true && !tls,
+      tries: settings.tries,
+    }
+  }
+
+  /** Gives the session's place back and takes one for another address; false if that has enough. */
+  moveTo(session: LoginSession, ip: IpAddress): boolean {
+    const before = this.#places.get(session)
+    if (before !== undefined) this.#limits.release(before)
+    const taken = this.#limits.acquire(ip) === 'ok'
+    this.#places.set(session, taken ? ip : undefined)
+    return taken
+  }
+
+  /** The session is past its login. */
+  loggedIn(session: LoginSession): void {
+    this.#beforeLogin.delete(session)
+  }
+
+  /** The session is over. */
+  left(session: LoginSession): void {
+    const ip = this.#places.get(session)
+    if (ip !== undefined) this.#limits.release(ip)
+    this.#places.delete(session)
+    this.#beforeLogin.delete(session)
+    if (this.#places.size === 0) this.#drained?.()
+  }
+
+  /** Dismisses who has not logged in, and waits for the others. */
+  async drain(): Promise<void> {
+    for (const session of this.#beforeLogin) session.dismiss()
+    if (this.#places.size === 0) return
+    await new Promise<void>(resolve => {
+      this.#drained = resolve
+    })
+  }
+
+  #accept(socket: Socket): void {
+    const client = this.#peer(socket)
+    if (client === undefined) {
+      socket.destroy()
+      return
+    }
+    const isProxy = this.settings.preamble?.trust.has(client.ip) === true
+    this.#serve(socket, client, isProxy ? undefined : client.ip)
+  }
+
+  async #acceptProxied(socket: Socket): Promise<void> {
+    socket.on('error', () => {}) // `close` follows
+    const proxy = this.#peer(socket)
+    if (proxy === undefined || !this.settings.proxyTrust.has(proxy.ip)) {
+      this.log.warn('proxyfail', { ip: proxy?.ip, reason: 'not listed in proxy_trust' })
+      socket.destroy()
+      return
+    }
+    const header = await readProxyHeader(socket)
+    if ('reason' in header) {
+      // A load balancer that only looks whether somebody listens says nothing: that is not worth a line.
+      if (socket.bytesRead > 0) this.log.warn('proxyfail', { ip: proxy.ip, reason: header.reason })
+      socket.destroy()
+      return
+    }
+    const client = this.#clientOf(header, proxy)
+    if (client === undefined) {
+      this.log.warn('proxyfail', { ip: proxy.ip, reason: 'the header does not say who the client is' })
+      socket.destroy()
+      return
+    }
+    this.#serve(socket, client, header.kind === 'local' ? undefined : client.ip)
+  }
+
+  #clientOf(header: ProxyHeader, proxy: Client): Client | undefined {
+    // A health check speaks for itself. UNKNOWN would let the proxy's own address be granted.
+    if (header.kind === 'local') return proxy
+    if (header.kind === 'unknown') return undefined
+    const { source, destination, fields } = header
+    const { uniqueId } = fields
+    return {
+      id: uniqueId !== undefined && isSessionId(uniqueId) ? uniqueId : proxy.id,
+      ip: source.ip,
+      port: source.port,
+      localIp: destination.ip,
+      localPort: destination.port,
+      tls: fields.tls !== undefined || this.settings.proxyTls,
+      proxyIp: proxy.ip,
+    }
+  }
+
+  #peer(socket: Socket): Client | undefined {
+    // A link-local address comes with its zone, which is no part of the address.
+    const ip = parseIpAddress(socket.remoteAddress?.replace(/%.*$/, '') ?? '')
+    if (ip === undefined) return undefined
+    return {
+      id: this.#nextId(),
+      ip,
+      port: socket.remotePort,
+      localIp: parseIpAddress(socket.localAddress?.replace(/%.*$/, '') ?? ''),
+      localPort: socket.localPort,
+      tls: false,
+      proxyIp: undefined,
+    }
+  }
+
+  #nextId(): SessionId {
+    this.#counter += 1
+    return sessionId(process.pid, this.#counter)
+  }
+
+  /** `place`: the address whose place is taken; undefined for a proxy that has not yet said whom it brings. */
+  #serve(socket: Socket, client: Client, place: IpAddress | undefined): void {
+    const isFull = this.#connections >= this.settings.maxConnections
+    if (isFull || (place !== undefined && this.#limits.acquire(place) !== 'ok')) {
+      this.log.warn('refused', { id: client.id, ip: client.ip, reason: isFull ? 'max_connections' : 'max_per_address' })
+      socket.on('error', () => {}) // who is turned away may leave as he likes
+      socket.end(err(TOO_MANY), () => socket.destroy())
+      return
+    }
+    this.#connections += 1
+    socket.once('close', () => {
+      this.#connections -= 1
+    })
+    this.log.debug('connect', { id: client.id, ip: client.ip, proxy: client.proxyIp })
+    const session = new LoginSession(this, socket, client)
+    this.#places.set(session, place)
+    this.#beforeLogin.add(session)
+    session.start()
+  }
+}
+
+function contextsOf({ cert, key, path, ticketKeys }: NonNullable<LoginSettings['stls']>): TlsContexts {
+  return new TlsContexts([judgeCertificate(cert, key, path)], { versions: 'modern' }, new TicketKeyRing(ticketKeys))
+}

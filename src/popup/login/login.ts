@@ -1,0 +1,56 @@
+import type { createServer } from 'node:net'
+import { openListener } from '../../daemon/listener.ts'
+import { createLog } from '../../daemon/log.ts'
+import { dropPrivileges } from '../../daemon/privileges.ts'
+import { channelToParent, FIRST_LISTENING_DESCRIPTOR } from '../../daemon/worker-process.ts'
+import { forbidDumps, forbidNewPrivileges } from '../../libc/prctl.ts'
+import { type LoginSettings, parseToLogin } from '../messages.ts'
+import { KeeperRequests } from './keeper-requests.ts'
+import { LoginServer } from './login-server.ts'
+
+/**
+ * The process that talks to the network before login: no rights, no secrets but the preamble's password. It is started by
+ * the keeper. Fulfilled when it should end: the keeper is gone, or said so and the last session is over.
+ */
+export async function runLogin(): Promise<void> {
+  const ended = Promise.withResolvers<void>()
+  // A terminal's Ctrl-C reaches us too; the keeper says when to stop.
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {})
+  const channel = channelToParent()
+  const keeper = new KeeperRequests(channel)
+  channel.onClose(ended.resolve)
+  const started = Promise.withResolvers<LoginSettings>()
+  let server: LoginServer | undefined
+  const listeners: ReturnType<typeof createServer>[] = []
+  channel.onMessage(raw => {
+    const message = parseToLogin(raw)
+    if (message.type === 'settings') {
+      if (server === undefined) started.resolve(message.settings)
+      else server.use(message.settings)
+    } else if (message.type === 'drain') {
+      for (const listener of listeners) listener.close()
+      void server?.drain().then(ended.resolve)
+    } else keeper.receive(message)
+  })
+  const settings = await started.promise
+  const log = createLog('popup', { level: settings.logLevel })
+  server = new LoginServer(settings, keeper, log)
+  process.chdir(settings.directory)
+  if (settings.ids !== null) {
+    dropPrivileges(settings.ids)
+    forbidDumps()
+  }
+  forbidNewPrivileges()
+  for (const [index, options] of settings.listeners.entries()) {
+    const listener = server.listener(options)
+    listeners.push(listener)
+    await listen(listener, FIRST_LISTENING_DESCRIPTOR + index)
+  }
+  if (settings.mode === 'chain')
+    await listen(server.chains.server, FIRST_LISTENING_DESCRIPTOR + settings.listeners.length)
+  keeper.ready()
+  await ended.promise
+}
+
+const listen = (server: ReturnType<typeof createServer>, fd: number) =>
+  openListener(server, { type: 'descriptor', fd }, 'popup.listen')
