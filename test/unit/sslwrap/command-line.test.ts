@@ -1,0 +1,112 @@
+import { chmodSync, writeFileSync } from 'node:fs'
+import { afterAll, describe, expect, test } from 'vitest'
+import { UsageFault } from '../../../src/daemon/exit-status.ts'
+import { parseCommandLine } from '../../../src/sslwrap/command-line.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
+
+const directory = temporaryDirectory()
+afterAll(() => directory.remove())
+const passwordFile = `${directory.path}/sslhack.pass`
+writeFileSync(passwordFile, 'a secret\n', { mode: 0o600 })
+const environment = { SSL_HACK_PASS: passwordFile }
+
+const parse = (line: string, env: Record<string, string> = environment) =>
+  parseCommandLine(line === '' ? [] : line.split(' '), env)
+const faultsOf = (line: string, env?: Record<string, string>): readonly string[] => {
+  try {
+    parse(line, env)
+  } catch (error) {
+    if (error instanceof UsageFault) return error.faults
+  }
+  throw new Error('no fault')
+}
+
+test('our own forms', () => {
+  expect(parse('')).toEqual({ type: 'daemon', config: '/etc/auth-relay.toml' })
+  expect(parse('--config /x.toml')).toEqual({ type: 'daemon', config: '/x.toml' })
+  expect(parse('--help')).toEqual({ type: 'help' })
+  expect(parse('--version')).toEqual({ type: 'version' })
+  expect(faultsOf('--confg x')).toEqual(['--confg: not understood here; see sslwrap --help'])
+})
+
+describe("the original's command line", () => {
+  test('stand-alone in front of a port', () => {
+    const invocation = parse(
+      '-cert /etc/a.pem -key /etc/a.key -addr 192.0.2.1 -port pop3 -accept 995 -quiet -no_ssl2 -bugs',
+    )
+    expect(invocation).toMatchObject({
+      type: 'stand-alone',
+      plan: {
+        logLevel: 'warn',
+        listeners: [
+          {
+            listen: { type: 'tcp', host: '::', port: 995 },
+            backend: { type: 'tcp', host: '192.0.2.1', port: 110 },
+            preamble: 'ssl',
+            protocol: 'pop3',
+            certificates: [{ cert: '/etc/a.pem', key: '/etc/a.key' }],
+          },
+        ],
+      },
+    })
+  })
+
+  test('under inetd, with a program that takes the rest of the line', () => {
+    expect(parse('-cert /etc/a.pem -exec qmail-popup host -debug', {})).toMatchObject({
+      type: 'inetd',
+      program: ['qmail-popup', 'host', '-debug'],
+      user: undefined,
+      plan: {
+        logLevel: 'info',
+        listeners: [{ preamble: 'none', certificates: [{ cert: '/etc/a.pem', key: undefined }] }],
+      },
+    })
+    expect(parse('-port 110 -preamble proxy-v1 -user nobody', {})).toMatchObject({
+      type: 'inetd',
+      program: undefined,
+      user: 'nobody',
+      plan: { listeners: [{ preamble: 'proxy-v1' }] },
+    })
+  })
+
+  test.each([
+    ['-nocert -port 110', /anonymous encryption/],
+    ['-ssl2 -port 110', /SSL 2.0 is broken/],
+    ['-ssl3 -port 110', /SSL 3.0 is broken/],
+    ['-cert x', /either -port or -exec/],
+    ['-port 110 -exec x', /either -port or -exec/],
+    ['-exec', /name the program/],
+    ['-accept 995 -exec x', /tcpserver/],
+    ['-port 0', /-port 0: must be a port/],
+    ['-port nosuchservice', /must be a port/],
+    ['-port .*', /must be a port/],
+    ['-port 110 -addr host', /IPv4/],
+    ['-port 110 -preamble x', /must be one of/],
+    ['-port 110 -Verify 1', /need -CAfile/],
+    ['-port', /value is missing/],
+    ['-port 110 -what', /unknown option/],
+    ['mail.example.org', /unknown option/],
+  ])('refused: %s', (line, message) => {
+    expect(faultsOf(line).join('\n')).toMatch(message)
+  })
+
+  test('all faults together', () => {
+    expect(faultsOf('-nocert -ssl3 -port x%')).toHaveLength(3)
+  })
+})
+
+describe('the shared password', () => {
+  test.each([
+    ['missing', undefined, 0o600, /cannot read the secret file/],
+    ['empty', '', 0o600, /holds no secret/],
+    ['the default', 'password\n', 0o600, /default secret/],
+    ['open to all', 'a secret\n', 0o604, /open to every user/],
+  ])('%s: refused', (name, content, mode, message) => {
+    const path = `${directory.path}/${name.replaceAll(' ', '-')}`
+    if (content !== undefined) {
+      writeFileSync(path, content)
+      chmodSync(path, mode)
+    }
+    expect(faultsOf('-port 110', { SSL_HACK_PASS: path }).join()).toMatch(message)
+  })
+})
