@@ -294,9 +294,9 @@ export class GrantQueue {
     entry.heard.settled?.()
   }
 
-  #login({ heard: { event, at }, heardAt }: Entry): Login {
+  #login({ heard: { event, at }, heardAt, queued }: Entry): Login {
     const age = this.#options.monotonic() - heardAt
-    if (at === undefined && age < OWN_TIME_AFTER) return { event, at: null }
+    if (at === undefined && !queued && age < OWN_TIME_AFTER) return { event, at: null }
     // Counted back from now by a clock that does not step, so that a step of the machine's clock moves no login.
     const own = this.#options.clock() - age
     return { event, at: new Date(at === undefined ? own : Math.min(at, own)) }

@@ -1,0 +1,32 @@
+import type { GrantWriter, Login, Outcome } from '../../../src/grants/grant-store.ts'
+
+/** Says what the next commit does; logins it took are in `stored`. */
+export class FakeStore implements Pick<GrantWriter, 'record'> {
+  readonly stored: Login[] = []
+  readonly batches: number[] = []
+  /** What every commit waits for. */
+  gate: Promise<void> = Promise.resolve()
+  failure: Error | undefined
+  /** Logins of this user are never taken: the server says so for the whole batch. */
+  poison: string | undefined
+  until = 1_764_000_000
+
+  async record(logins: readonly Login[]): Promise<readonly Outcome[]> {
+    await this.gate
+    if (this.failure !== undefined) throw this.failure
+    if (logins.some(({ event }) => event.user === this.poison)) {
+      throw Object.assign(new Error('invalid byte sequence'), { temporary: false })
+    }
+    this.stored.push(...logins)
+    this.batches.push(logins.length)
+    return logins.map(({ event }) =>
+      event.user === 'refused' ? { verdict: 'refused', reason: 'blocked' } : { verdict: 'granted', until: this.until },
+    )
+  }
+}
+
+/** A promise and the function that resolves it. */
+export function held(): { readonly promise: Promise<void>; release(): void } {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  return { promise, release: resolve }
+}

@@ -1,0 +1,236 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { Counters } from '../../../src/authd/counters.ts'
+import { GrantQueue } from '../../../src/authd/grant-queue.ts'
+import type { HeardLogin } from '../../../src/authd/heard-login.ts'
+import { createLog } from '../../../src/daemon/log.ts'
+import { parseIpAddress } from '../../../src/wire/ip-address.ts'
+import type { LoginAnswer } from '../../../src/wire/login-event.ts'
+import { FakeStore, held } from './fake-store.ts'
+
+const START = Date.parse('2026-03-05T10:00:00Z')
+
+let store: FakeStore
+let counters: Counters
+let log: string[]
+let queue: GrantQueue
+let monotonic = 0
+let clockStep = 0
+let answers: LoginAnswer[]
+let settled: string[]
+
+beforeEach(() => {
+  vi.useFakeTimers()
+  store = new FakeStore()
+  counters = new Counters()
+  log = []
+  answers = []
+  settled = []
+  monotonic = 0
+  clockStep = 0
+  queue = new GrantQueue({
+    store,
+    counters,
+    log: createLog('authd', { write: line => log.push(line) }),
+    clock: () => START + monotonic + clockStep,
+    monotonic: () => monotonic,
+    commitWait: 800,
+  })
+})
+afterEach(() => {
+  queue.close()
+  vi.useRealTimers()
+})
+
+/** Time goes on, timers fire. */
+async function pass(milliseconds: number): Promise<void> {
+  for (let left = milliseconds; left > 0; left -= 50) {
+    const step = Math.min(50, left)
+    monotonic += step
+    await vi.advanceTimersByTimeAsync(step)
+  }
+  await vi.advanceTimersByTimeAsync(0)
+}
+
+function login(id: string, ip = '192.0.2.7', rest: { user?: string; at?: number } = {}): HeardLogin {
+  const address = parseIpAddress(ip)
+  if (address === undefined) throw new Error(ip)
+  return {
+    event: { id, ip: address, daemon: 'popup', tls: true, method: 'pass', user: rest.user ?? 'ann' },
+    source: 'socket',
+    answer: answer => answers.push(answer),
+    settled: () => settled.push(id),
+    ...(rest.at === undefined ? {} : { at: rest.at }),
+  }
+}
+const numbered = (n: number): string => `10.${n >> 16}.${(n >> 8) & 255}.${n & 255}`
+
+describe('GrantQueue', () => {
+  it('says committed after the commit, with the end of the grant', async () => {
+    const commit = held()
+    store.gate = commit.promise
+    queue.submit(login('1.1'))
+    await pass(10)
+    expect(answers).toEqual([])
+    commit.release()
+    await pass(1)
+    expect(answers).toEqual([{ verdict: 'committed', id: '1.1', until: store.until }])
+    expect(store.stored).toEqual([{ event: login('1.1').event, at: null }])
+    expect(settled).toEqual(['1.1'])
+    expect(log).toEqual([
+      `authd: level=info event=grant id=1.1 ip=192.0.2.7 user=ann daemon=popup source=socket until=${store.until}\n`,
+    ])
+  })
+
+  it('sends everything that arrived during one commit with the next', async () => {
+    const commit = held()
+    store.gate = commit.promise
+    queue.submit(login('1.1'))
+    for (let n = 2; n <= 65; n++) queue.submit(login(`1.${n}`, numbered(n)))
+    commit.release()
+    await pass(1)
+    expect(store.batches).toEqual([1, 64])
+    expect(answers.map(({ id }) => id)).toEqual(Array.from({ length: 65 }, (_, n) => `1.${n + 1}`))
+  })
+
+  it('passes on a refusal with its reason', async () => {
+    queue.submit(login('1.1', '192.0.2.7', { user: 'refused' }))
+    await pass(1)
+    expect(answers).toEqual([{ verdict: 'refused', id: '1.1', reason: 'blocked' }])
+    expect(log[0]).toContain('event=refused id=1.1 ip=192.0.2.7')
+    expect(log[0]).toContain('reason=blocked')
+  })
+
+  it('says queued when the commit takes longer than commit_wait, once, and stores it all the same', async () => {
+    const commit = held()
+    store.gate = commit.promise
+    queue.submit(login('1.1'))
+    queue.submit(login('1.2', '192.0.2.8'))
+    await pass(700)
+    expect(answers).toEqual([])
+    await pass(300)
+    expect(answers.map(({ verdict }) => verdict)).toEqual(['queued', 'queued'])
+    commit.release()
+    await pass(1)
+    expect(answers).toHaveLength(2)
+    expect(store.stored).toHaveLength(2)
+    expect(store.stored[0]?.at, 'it waited: its own time').toBeNull()
+    expect(store.stored[1]?.at).toEqual(new Date(START))
+  })
+
+  it('keeps the newest login of each address while the store is away, and stores them with their own times', async () => {
+    store.failure = new Error('no server')
+    queue.submit(login('1.1'))
+    await pass(1)
+    expect(answers).toEqual([{ verdict: 'queued', id: '1.1' }])
+    queue.submit(login('1.2', '192.0.2.8'))
+    await pass(200)
+    queue.submit(login('1.3', '192.0.2.7', { user: 'bob' }))
+    expect(answers.map(({ id, verdict }) => `${id} ${verdict}`)).toEqual(['1.1 queued', '1.2 queued', '1.3 queued'])
+    expect(settled).toEqual(['1.1'])
+    expect(queue.length).toBe(2)
+    // The machine's clock is set forward by an hour meanwhile: nobody's login moves.
+    clockStep = 3_600_000
+    await pass(500)
+    store.failure = undefined
+    await pass(2500)
+    expect(store.stored.map(({ event, at }) => [event.id, at?.getTime()])).toEqual([
+      ['1.2', START + 1 + clockStep],
+      ['1.3', START + 201 + clockStep],
+    ])
+    expect(queue.length).toBe(0)
+    expect(queue.storeIsDown).toBe(false)
+    expect(answers).toHaveLength(3)
+    expect(log.filter(line => line.includes('event=store-'))).toHaveLength(2)
+  })
+
+  it('tries again after 1, 2, 4 … at most 30 seconds, and at once when told that the store is back', async () => {
+    let tries = 0
+    store.record = async () => {
+      tries += 1
+      throw new Error('no server')
+    }
+    queue.submit(login('1.1'))
+    await pass(1)
+    const at = async (seconds: number): Promise<number> => {
+      await pass(seconds * 1000)
+      return tries
+    }
+    expect(await at(0.9)).toBe(1)
+    expect(await at(0.2)).toBe(2)
+    expect(await at(1.8)).toBe(2)
+    expect(await at(0.3)).toBe(3)
+    await pass(120_000)
+    const before = tries
+    expect(await at(29)).toBeLessThanOrEqual(before + 1)
+    queue.storeIsBack()
+    await pass(1)
+    expect(tries).toBe(before + (tries - before))
+    expect(tries).toBeGreaterThan(before)
+  })
+
+  it('keeps 10,000 addresses; the oldest goes first, and it is said', async () => {
+    store.failure = new Error('no server')
+    for (let n = 0; n < 10_500; n++) queue.submit(login(`1.${n}`, numbered(n)))
+    await pass(10)
+    expect(queue.length).toBe(10_000)
+    expect(answers).toHaveLength(10_500)
+    expect(log.filter(line => line.includes('event=dropping'))).toHaveLength(1)
+    expect(counters.events.get('socket')?.get('dropped')).toBe(500)
+    expect(settled.slice(0, 2)).toEqual(['1.0', '1.1'])
+    store.failure = undefined
+    await pass(2000)
+    expect(store.stored).toHaveLength(10_000)
+    expect(store.stored[0]?.event.id).toBe('1.500')
+  })
+
+  it('bounds what waits for a slow commit, and asks sources that can wait to do so', async () => {
+    const commit = held()
+    store.gate = commit.promise
+    for (let n = 0; n < 6000; n++) queue.submit(login(`1.${n}`, numbered(n)))
+    expect(queue.hasRoom).toBe(false)
+    const room = queue.room()
+    for (let n = 6000; n < 60_000; n++) queue.submit(login(`1.${n}`, numbered(n)))
+    expect(queue.length).toBeLessThanOrEqual(31_001)
+    commit.release()
+    await pass(1)
+    await room
+    expect(queue.hasRoom).toBe(true)
+    expect(queue.length).toBe(0)
+  })
+
+  it('refuses a login that the database will never take, alone', async () => {
+    store.poison = 'poison'
+    const commit = held()
+    store.gate = commit.promise
+    queue.submit(login('1.1'))
+    for (let n = 2; n < 12; n++) queue.submit(login(`1.${n}`, numbered(n), { user: n === 7 ? 'poison' : 'ann' }))
+    commit.release()
+    await pass(5)
+    expect(store.stored).toHaveLength(10)
+    expect(answers.find(({ id }) => id === '1.7')).toEqual({ verdict: 'refused', id: '1.7', reason: 'unstorable' })
+    expect(queue.storeIsDown).toBe(false)
+  })
+
+  it('takes a time in the past from its source, never one in the future', async () => {
+    queue.submit(login('1.1', '192.0.2.7', { at: START - 60_000 }))
+    await pass(1)
+    queue.submit(login('1.2', '192.0.2.8', { at: START + 60_000 }))
+    await pass(1)
+    expect(store.stored.map(({ at }) => at?.getTime())).toEqual([START - 60_000, START + 1])
+  })
+
+  it('drains: stores what is left, for so long and no longer', async () => {
+    store.failure = new Error('no server')
+    queue.submit(login('1.1'))
+    await pass(20_000)
+    const inVain = queue.drain(5000)
+    await pass(5100)
+    expect(await inVain).toBe(1)
+    const drained = queue.drain(5000)
+    await pass(100)
+    store.failure = undefined
+    await pass(400)
+    expect(await drained).toBe(0)
+    expect(store.stored).toHaveLength(1)
+  })
+})
