@@ -1,4 +1,4 @@
-import { chmodSync, chownSync, mkdirSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, copyFileSync, mkdirSync, writeFileSync } from 'node:fs'
 import { onTestFailed } from 'vitest'
 import { formatSettings, type Overrides } from '../../src/auth-relay/settings-text.ts'
 import type { LogLine } from './log-line.ts'
@@ -60,6 +60,9 @@ export class Stack {
       mkdirSync(`${path}/${name}`)
       chmodSync(`${path}/${name}`, 0o755)
     }
+    // Where every account can run it, wherever the checkout lies.
+    copyFileSync(`${root}test/harness/smtpd.sh`, `${path}/smtpd.sh`)
+    chmodSync(`${path}/smtpd.sh`, 0o755)
     this.secret('sslhack.pass', 'preamble of this test')
     this.secret('passwd', '')
     this.configure(settings)
@@ -85,7 +88,7 @@ export class Stack {
         hostname: 'mx.example.org',
       },
       authd: { socket: `${this.directory}/run/authd.sock` },
-      wrap: { smtpd: [`${root}test/harness/smtpd.sh`, 'example.org'] },
+      wrap: { smtpd: [`${this.directory}/smtpd.sh`, 'example.org'] },
     }
     const sections = new Set([...Object.keys(base), ...Object.keys(settings)])
     const merged = Object.fromEntries([...sections].map(name => [name, { ...base[name], ...settings[name] }]))
@@ -155,13 +158,20 @@ export class Stack {
     return program
   }
 
-  /** Port of the n-th address that the program's ready line names under `key`. */
+  /** Port of the n-th address that the program's ready line names under `key` (`listen=A,B` or `listen=A listen=B`). */
   port(name: ProgramName, index = 0, key = 'listen'): number {
     const ready = this.program(name).lines.find(line => line.startsWith(`${name} ready`)) ?? ''
-    const ports = [...ready.matchAll(new RegExp(` ${key}=\\S*:(\\d+)(?= |$)`, 'g'))].map(match => Number(match[1]))
-    const port = ports[index]
+    const words = ready.split(' ').filter(word => word.startsWith(`${key}=`))
+    const address = words.flatMap(word => word.slice(key.length + 1).split(','))[index]
+    const port = /:(\d+)$/.exec(address ?? '')?.[1]
     if (port === undefined) throw new Error(`no ${key} port ${index} in: ${ready}`)
-    return port
+    return Number(port)
+  }
+
+  /** The lines of a program's log; those of programs under `auth-relay up` stand in its output. */
+  log(name: ProgramName): readonly LogLine[] {
+    const writers = new Set([this.#programs.get(name), this.#programs.get('auth-relay')])
+    return [...writers].flatMap(writer => writer?.log.filter(({ program }) => program === name) ?? [])
   }
 
   /** The first line of a program's log that has these fields. */
@@ -175,11 +185,9 @@ export class Stack {
         const value = line.fields[key]
         return value !== undefined && (typeof wanted === 'string' ? value === wanted : wanted.test(value))
       })
-    const program = this.program(name)
-    const what = `${name} logs ${Object.entries(fields)
-      .map(pair => pair.join('='))
-      .join(' ')}`
-    return program.waitFor(what, () => program.log.find(matches), deadlineMs)
+    const writer = this.#programs.get(name) ?? this.program('auth-relay')
+    const pairs = Object.entries(fields).map(([key, wanted]) => `${key}=${wanted}`)
+    return writer.waitFor(`${name} logs ${pairs.join(' ')}`, () => this.log(name).find(matches), deadlineMs)
   }
 
   /** Everything that the programs wrote. */
@@ -192,9 +200,15 @@ export class Stack {
     onTestFailed(() => console.error(this.transcript()))
   }
 
-  /** Stops the programs, last started first, and removes the directory. */
+  /** Stops the programs, last started first. */
+  async stopPrograms(): Promise<void> {
+    for (const program of [...this.#programs.values()].reverse()) await program.stop(30_000)
+    this.#programs.clear()
+  }
+
+  /** Stops the programs and removes the directory. */
   async stop(): Promise<void> {
-    for (const program of [...this.#programs.values()].reverse()) await program.stop()
+    await this.stopPrograms()
     this.#removeDirectory()
   }
 }

@@ -1,0 +1,77 @@
+import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { pathOf } from './describe-with.ts'
+import { eventually } from './eventually.ts'
+import { Program, run } from './program.ts'
+
+/**
+ * A real rsyslogd of a test: its own input socket, a FIFO as output as in the original's instructions, and a file with the
+ * same lines. Nothing of the host's own syslog is touched.
+ */
+export class PrivateSyslog {
+  readonly fifo: string
+  readonly file: string
+  /** A directory for the front of PATH: its logger(1) writes to this syslog. */
+  readonly binaries: string
+  readonly #program: Program
+
+  private constructor(directory: string, program: Program) {
+    this.fifo = `${directory}/fifo`
+    this.file = `${directory}/mail.log`
+    this.binaries = `${directory}/bin`
+    this.#program = program
+  }
+
+  /** Starts rsyslogd with its files in `directory`, which must exist. */
+  static async start(directory: string): Promise<PrivateSyslog> {
+    await run(['mkfifo', '-m', '600', `${directory}/fifo`])
+    writeFileSync(
+      `${directory}/rsyslog.conf`,
+      [
+        `global(workDirectory="${directory}")`,
+        'module(load="imuxsock" SysSock.Use="off")',
+        `input(type="imuxsock" Socket="${directory}/log" RateLimit.Interval="0")`,
+        'module(load="builtin:omfile" Template="RSYSLOG_TraditionalFileFormat")',
+        `mail.* action(type="ompipe" Pipe="${directory}/fifo" Template="RSYSLOG_TraditionalFileFormat")`,
+        `mail.* action(type="omfile" File="${directory}/mail.log")`,
+        '',
+      ].join('\n'),
+    )
+    mkdirSync(`${directory}/bin`)
+    const logger = pathOf('logger') ?? 'logger'
+    writeFileSync(`${directory}/bin/logger`, `#!/bin/sh\nexec ${logger} -u ${directory}/log "$@"\n`)
+    chmodSync(`${directory}/bin/logger`, 0o755)
+    const command = [
+      pathOf('rsyslogd') ?? 'rsyslogd',
+      '-n',
+      '-f',
+      `${directory}/rsyslog.conf`,
+      '-i',
+      `${directory}/pid`,
+    ]
+    const syslog = new PrivateSyslog(directory, new Program('rsyslogd', command))
+    await syslog.#program.waitFor('rsyslogd listens', () => existsSync(`${directory}/log`))
+    return syslog
+  }
+
+  /** One line as a daemon of that name would write it, by logger(1). */
+  async log(tag: string, message: string, priority = 'mail.info'): Promise<void> {
+    const command = [`${this.binaries}/logger`, '-t', tag, '-p', priority, '--id=4242', '--', message]
+    const { ending, lines } = await run(command)
+    if (ending?.code !== 0) throw new Error(`logger: ${lines.join('\n')}`)
+  }
+
+  /** The first line of the mail log that matches. */
+  waitForLine(pattern: RegExp): Promise<string> {
+    return eventually(`a line ${pattern} in ${this.file}`, () =>
+      existsSync(this.file)
+        ? readFileSync(this.file, 'utf8')
+            .split('\n')
+            .find(line => pattern.test(line))
+        : undefined,
+    )
+  }
+
+  async stop(): Promise<void> {
+    await this.#program.stop()
+  }
+}
