@@ -1,5 +1,6 @@
-import { chmodSync, chownSync, lstatSync, unlinkSync } from 'node:fs'
+import { chmodSync, chownSync, existsSync, lstatSync, unlinkSync } from 'node:fs'
 import { createConnection, type ListenOptions, type Server } from 'node:net'
+import { dirname } from 'node:path'
 import { TemporaryFault, UsageFault } from './exit-status.ts'
 import { formatSocketAddress, type SocketAddress } from './socket-address.ts'
 
@@ -78,6 +79,12 @@ function explain(error: unknown, address: SocketAddress, setting: string): Error
     case 'EADDRINUSE':
       return new TemporaryFault(`${where} is in use: stop the other server or change ${setting}`, error)
     case 'EACCES':
+      // The runtime says EACCES for a Unix socket in a directory that is missing.
+      if (address.type === 'unix' && !existsSync(dirname(address.path))) {
+        return new UsageFault(
+          `there is no directory ${dirname(address.path)} for ${setting}: create it, or change ${setting}`,
+        )
+      }
       return new UsageFault(`no right to listen on ${where}: start as root, or change ${setting}`, error)
     case 'EADDRNOTAVAIL':
     case 'ENOTFOUND':

@@ -87,7 +87,7 @@ export class Stack {
         key: `${this.directory}/tls.key`,
         hostname: 'mx.example.org',
       },
-      authd: { socket: `${this.directory}/run/authd.sock` },
+      authd: { socket: `${this.directory}/run/authd.sock`, uses_socket: `${this.directory}/run/uses.sock` },
       wrap: { smtpd: [`${this.directory}/smtpd.sh`, 'example.org'] },
     }
     const sections = new Set([...Object.keys(base), ...Object.keys(settings)])
