@@ -1,7 +1,7 @@
 import * as v from 'valibot'
 import type { Database } from '../database/database.ts'
 import { endTime, ignored, int8, type Statement, timestamptz } from '../database/statement.ts'
-import { formatNetwork, type IpAddress, type Network, parseNetwork } from '../wire/ip-address.ts'
+import { formatNetwork, type IpAddress, type Network } from '../wire/ip-address.ts'
 import type { GrantPolicy } from './grant-policy.ts'
 import type {
   AllowanceRow,
@@ -15,21 +15,11 @@ import type {
   Refusal,
   Rule,
 } from './grant-store.ts'
-
-/** inet and cidr as PostgreSQL prints them. */
-const network = v.pipe(
-  v.string(),
-  v.rawTransform<string, Network>(({ dataset, addIssue, NEVER }) => {
-    const parsed = parseNetwork(dataset.value)
-    if (parsed !== undefined) return parsed
-    addIssue({ message: `not a network: ${dataset.value}` })
-    return NEVER
-  }),
-)
+import { networkColumn } from './network-column.ts'
 
 const LIST: Statement<GrantRow> = {
   row: v.object({
-    network,
+    network: networkColumn,
     until: timestamptz,
     user: v.nullable(v.string()),
     daemon: v.string(),
@@ -153,7 +143,7 @@ const BLOCKS: Statement<{
   owner: string
 }> = {
   row: v.object({
-    net: v.nullable(network),
+    net: v.nullable(networkColumn),
     login: v.nullable(v.string()),
     since: timestamptz,
     until: endTime,
@@ -166,7 +156,7 @@ WHERE since <= coalesce($1::timestamptz, now()) AND until > coalesce($1::timesta
 }
 
 const ALLOWANCES: Statement<AllowanceRow> = {
-  row: v.object({ network, since: timestamptz, until: endTime, reason: v.string(), owner: v.string() }),
+  row: v.object({ network: networkColumn, since: timestamptz, until: endTime, reason: v.string(), owner: v.string() }),
   text: `
 SELECT net AS network, since, until, reason, owner FROM allowances
 WHERE since <= coalesce($1::timestamptz, now()) AND until > coalesce($1::timestamptz, now()) ORDER BY since, id`,

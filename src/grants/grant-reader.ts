@@ -1,25 +1,18 @@
 import * as v from 'valibot'
 import type { Database } from '../database/database.ts'
 import { endTime, type Statement } from '../database/statement.ts'
-import { type IpAddress, type Network, parseNetwork } from '../wire/ip-address.ts'
+import type { IpAddress } from '../wire/ip-address.ts'
 import type { GrantPolicy } from './grant-policy.ts'
 import type { CurrentGrant, Grant, GrantReader, QueryOptions } from './grant-store.ts'
+import { networkColumn } from './network-column.ts'
 
-const networkColumn = v.pipe(
-  v.string(),
-  v.rawTransform<string, Network>(({ dataset, addIssue, NEVER }) => {
-    const network = parseNetwork(dataset.value)
-    if (network !== undefined) return network
-    addIssue({ message: `not a network: ${dataset.value}` })
-    return NEVER
-  }),
-)
+const source = v.picklist(['login', 'allowance'])
 
 /** $1 address, $2 its row of grants, or null where logins do not count, $3 now or null. At most one row: a sure yes. */
 const LOOKUP: Statement<Omit<Grant, 'ip'>> = {
   name: 'lookup-grant',
   row: v.object({
-    source: v.picklist(['login', 'allowance']),
+    source,
     login: v.nullable(v.string()),
     until: endTime,
     age: v.number(),
@@ -48,17 +41,17 @@ LIMIT 1`,
 /** $1 now or null. Everything that a lookup would say yes to, except that of a network with a blocked part nothing is listed. */
 const CURRENT: Statement<CurrentGrant> = {
   name: 'current-grants',
-  row: v.object({ network: networkColumn, login: v.nullable(v.string()), until: endTime }),
+  row: v.object({ network: networkColumn, source, login: v.nullable(v.string()), until: endTime }),
   text: `
-SELECT network, login, until
+SELECT network, source, login, until
 FROM (
-  SELECT ip AS network, username AS login, until
+  SELECT ip AS network, 'login' AS source, username AS login, until
   FROM relay_gate
   WHERE until > coalesce($1::timestamptz, now())
     AND last_auth <= coalesce($1::timestamptz, now()) + interval '60 seconds'
     AND (login_blocked_until IS NULL OR login_blocked_until <= coalesce($1::timestamptz, now()))
   UNION ALL
-  SELECT net, NULL, until
+  SELECT net, 'allowance', NULL, until
   FROM relay_allowances
   WHERE since <= coalesce($1::timestamptz, now()) AND until > coalesce($1::timestamptz, now())
 ) AS yes
@@ -90,8 +83,8 @@ export function createGrantReader(
     },
     async current({ signal }: QueryOptions = {}): Promise<readonly CurrentGrant[]> {
       const { rows } = await database.query(CURRENT, [now()], { signal })
-      return rows.filter(({ network, login }) =>
-        login === null
+      return rows.filter(({ network, source }) =>
+        source === 'allowance'
           ? policy.neverList.refusal(network.base) === undefined
           : policy.neverList.loginRefusal(network.base) === undefined,
       )

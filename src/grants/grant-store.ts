@@ -34,7 +34,7 @@ export type Grant = {
 }
 
 /** One row of what may relay now. `until` null: without end. */
-export type CurrentGrant = { readonly network: Network; readonly login: string | null; readonly until: Date | null }
+export type CurrentGrant = Pick<Grant, 'source' | 'login' | 'until'> & { readonly network: Network }
 
 /** One row of `auth-relay show`. */
 export type GrantRow = {
