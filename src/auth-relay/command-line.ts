@@ -2,12 +2,16 @@ import { Command, CommanderError } from 'commander'
 import { UsageFault } from '../daemon/exit-status.ts'
 import { nearest } from '../daemon/settings/nearest.ts'
 import type { Action, Surroundings, Verb } from './verb.ts'
+import { allow } from './verbs/allow.ts'
+import { explain } from './verbs/explain.ts'
 import { init } from './verbs/init.ts'
 import { migrate } from './verbs/migrate.ts'
+import { revoke } from './verbs/revoke.ts'
+import { show } from './verbs/show.ts'
 import { testLine } from './verbs/test-line.ts'
 import { up } from './verbs/up.ts'
 
-const VERBS: readonly Verb[] = [up, init, migrate, testLine]
+const VERBS: readonly Verb[] = [up, init, migrate, show, allow, revoke, explain, testLine]
 
 const EXAMPLES = `
 Examples:
@@ -48,7 +52,7 @@ export function readCommandLine(words: readonly string[], environment: Surroundi
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error
     if (error.exitCode === 0) return done
-    throw new UsageFault(explain(error, words, program), error)
+    throw new UsageFault(describe(error, words, program), error)
   }
   if (action === undefined) throw new UsageFault('say what to do: auth-relay --help lists the verbs')
   return action
@@ -57,7 +61,7 @@ export function readCommandLine(words: readonly string[], environment: Surroundi
 /** Help was asked for, and printed. */
 const done: Action = { type: 'command', run: async () => 0 }
 
-function explain(error: CommanderError, words: readonly string[], program: Command): string {
+function describe(error: CommanderError, words: readonly string[], program: Command): string {
   const verbs = program.commands.map(command => command.name())
   const verb = words.find(word => verbs.includes(word))
   const help = `auth-relay ${verb === undefined ? '' : `${verb} `}--help`

@@ -6,12 +6,10 @@ const OURS = ['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID', 'AUTHRELAY_SUPER
 /** Secrets by the one program that may see them. */
 const SECRETS: Readonly<Record<string, string>> = { DBPASS: 'authd', WRAP_DBPASS: 'wrap' }
 
-/** The environment of a program of the stack: ours, without what is not for it, with `additions` over it. */
-export function programEnvironment(program: string, environment: Environment, additions: Environment): Environment {
+/** The environment of a program of the stack: ours, without what is not for it. */
+export function programEnvironment(program: string, environment: Environment): Environment {
   const hidden = new Set([...OURS, ...Object.keys(SECRETS).filter(name => SECRETS[name] !== program)])
   return Object.fromEntries(
-    Object.entries({ ...environment, ...additions }).filter(
-      ([name, value]) => value !== undefined && !hidden.has(name),
-    ),
+    Object.entries(environment).filter(([name, value]) => value !== undefined && !hidden.has(name)),
   )
 }

@@ -69,8 +69,7 @@ async function startParts(
   makeDirectory(settings.top.state_dir, 'state_dir')
   makeDirectory(settings.top.run_dir, 'run_dir')
   parts.push(lockDirectory(settings.top.state_dir))
-  const database = await startDatabase(settings, log)
-  parts.push(database)
+  parts.push(await startDatabase(settings, log))
   const ready = new Map<string, string>()
   const programs: SupervisedProgram[] = []
   for (const name of programsOf(settings)) {
@@ -78,7 +77,7 @@ async function startParts(
       name,
       script: programBeside(name),
       args: ['--config', config],
-      env: programEnvironment(name, environment, database.environment),
+      env: programEnvironment(name, environment),
       readyWithin: READY_WITHIN,
     }
     const program = new SupervisedProgram(spec, log, passOn)
@@ -96,7 +95,8 @@ function programsOf({ popup, sslwrap, wrap }: Settings): readonly string[] {
   if (servesPop3) names.push('popup')
   // Without listeners of its own it stands on *:995 before popup.
   if (servesPop3 || sslwrap.listener.length > 0) names.push('sslwrap')
-  if (wrap.listen.length > 0) names.push('wrap')
+  const doors = [wrap.listen, wrap.policy_listen, wrap.socketmap_listen, wrap.question_listen]
+  if (doors.some(addresses => addresses.length > 0) || wrap.tcprules_cdb !== '') names.push('wrap')
   return names
 }
 

@@ -1,14 +1,14 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { TemporaryFault } from '../daemon/exit-status.ts'
+import { databaseConnection, EMBEDDED_FILES } from '../daemon/database-connection.ts'
+import { TemporaryFault, UsageFault } from '../daemon/exit-status.ts'
 import type { Log } from '../daemon/log.ts'
 import type { Settings } from '../daemon/settings/settings.ts'
 import type { Database } from '../database/database.ts'
 import { startEmbeddedServer } from '../database/embedded-server.ts'
 import { EmbeddedServerFault } from '../database/errors.ts'
 import { type Migrated, migrate } from '../database/migrate.ts'
-import { DATABASE_NAME, ensureDatabase, ROLES, type RoleName, setRolePassword } from '../grants/database-setup.ts'
-import { connectionFor, EMBEDDED } from './database-connection.ts'
+import { ensureDatabase, ROLES, type RoleName, setRolePassword } from '../grants/database-setup.ts'
 import { migrationsDirectory } from './migrations-directory.ts'
 import { checkSchema } from './schema-check.ts'
 import { ensureSecretFile } from './secret-file.ts'
@@ -16,8 +16,6 @@ import { withDatabase } from './with-database.ts'
 
 /** The database of the stack, ours or the site's. */
 export type UpDatabase = {
-  /** What tells the programs where it is, when the settings do not. */
-  readonly environment: Readonly<Record<string, string>>
   /** Schema before and after. */
   readonly migrated: Migrated
   /** Stops it, if it is ours. */
@@ -29,28 +27,34 @@ export type UpDatabase = {
  * @throws TemporaryFault or UsageFault, with what to do; nothing of ours runs then.
  */
 export async function startDatabase(settings: Settings, log: Log): Promise<UpDatabase> {
-  if (settings.database.embedded) return startOurs(settings.top.state_dir, log)
-  const schema = await checkSchema(connectionFor(settings, 'reader'))
-  return { environment: {}, migrated: { from: schema, to: schema }, stop: async () => {} }
+  if (settings.database.embedded) return startOurs(settings, log)
+  const schema = await checkSchema(databaseConnection(settings, 'reader'))
+  return { migrated: { from: schema, to: schema }, stop: async () => {} }
 }
 
-async function startOurs(stateDir: string, log: Log): Promise<UpDatabase> {
+async function startOurs({ top, database: { dbname, dbuser, wrap_dbuser } }: Settings, log: Log): Promise<UpDatabase> {
+  if (dbuser !== ROLES.writer || wrap_dbuser !== ROLES.reader) {
+    throw new UsageFault(
+      `database.embedded: its roles are ${ROLES.writer} and ${ROLES.reader}: leave dbuser and wrap_dbuser at their defaults`,
+    )
+  }
+  const stateDir = top.state_dir
   const server = await startEmbeddedServer({ stateDir, log }).catch((error: unknown) => {
     throw error instanceof EmbeddedServerFault ? new TemporaryFault(error.message, error) : error
   })
-  const socket = join(stateDir, EMBEDDED.socket)
+  const socket = join(stateDir, EMBEDDED_FILES.socket)
   const stop = async (): Promise<void> => {
     rmSync(socket, { force: true })
     await server.stop()
   }
   try {
-    const writer = join(stateDir, EMBEDDED.writer)
-    const reader = join(stateDir, EMBEDDED.reader)
+    const writer = join(stateDir, EMBEDDED_FILES.writer)
+    const reader = join(stateDir, EMBEDDED_FILES.reader)
     ensureSecretFile(writer)
     ensureSecretFile(reader)
     const { connection } = server
-    await withDatabase(connection, database => ensureDatabase(database, DATABASE_NAME))
-    const migrated = await withDatabase({ ...connection, database: DATABASE_NAME }, async database => {
+    await withDatabase(connection, database => ensureDatabase(database, dbname))
+    const migrated = await withDatabase({ ...connection, database: dbname }, async database => {
       const { from, to } = await migrate(database, migrationsDirectory())
       if (from !== to) log.info('migrated', { from, to })
       await setPassword(database, ROLES.writer, writer)
@@ -60,20 +64,7 @@ async function startOurs(stateDir: string, log: Log): Promise<UpDatabase> {
     const directory = connection.hosts[0]?.host ?? ''
     writeFileSync(socket, `${directory}\n`)
     log.info('database', { directory, pid: server.pid })
-    return {
-      environment: {
-        DBHOST: directory,
-        DBPORT: String(connection.hosts[0]?.port ?? 5432),
-        DBNAME: DATABASE_NAME,
-        DBUSER: ROLES.writer,
-        DBPASS_FILE: writer,
-        WRAP_DBUSER: ROLES.reader,
-        WRAP_DBPASS_FILE: reader,
-        DBTLS: 'off',
-      },
-      migrated,
-      stop,
-    }
+    return { migrated, stop }
   } catch (error) {
     await stop()
     throw error

@@ -2,8 +2,7 @@ import * as v from 'valibot'
 import type { Database } from '../database/database.ts'
 import type { Statement } from '../database/statement.ts'
 
-/** The database and the roles that the migrations make. */
-export const DATABASE_NAME = 'pop3authd'
+/** The roles that the migrations make. */
 export const ROLES = { writer: 'pop3authd', reader: 'authwrap' } as const
 export type RoleName = (typeof ROLES)[keyof typeof ROLES]
 

@@ -1,11 +1,11 @@
 import { resolve } from 'node:path'
+import { type DatabaseRole, databaseConnection } from '../../daemon/database-connection.ts'
 import { UsageFault } from '../../daemon/exit-status.ts'
 import { createLog } from '../../daemon/log.ts'
 import { readSecretFile } from '../../daemon/secret.ts'
 import { loadSettingsFile, SETTINGS_FILE, type Settings } from '../../daemon/settings/settings.ts'
 import { migrate as applyMigrations } from '../../database/migrate.ts'
 import { ROLES, setRolePassword } from '../../grants/database-setup.ts'
-import { connectionFor, type DatabaseRole, passwordFor } from '../database-connection.ts'
 import { lockDirectory } from '../directory-lock.ts'
 import { migrationsDirectory } from '../migrations-directory.ts'
 import { startDatabase } from '../up-database.ts'
@@ -60,7 +60,7 @@ async function migrateEmbedded(settings: Settings): Promise<{ from: number; to: 
 }
 
 async function migrateServer(settings: Settings, { user, passwordFile }: Options) {
-  const connection = connectionFor(settings, 'writer')
+  const connection = databaseConnection(settings, 'writer')
   const owner =
     user === undefined
       ? connection
@@ -72,7 +72,7 @@ async function migrateServer(settings: Settings, { user, passwordFile }: Options
 
     async function setPassword(role: DatabaseRole): Promise<void> {
       const name = role === 'writer' ? settings.database.dbuser : settings.database.wrap_dbuser
-      const password = passwordFor(settings, role)
+      const { password } = databaseConnection(settings, role)
       if (user === undefined || password === undefined) return
       if (name !== ROLES[role]) {
         throw new UsageFault(

@@ -1,0 +1,53 @@
+import { UsageFault } from '../daemon/exit-status.ts'
+import type { BlockTarget } from '../grants/grant-store.ts'
+import {
+  formatNetwork,
+  type IpAddress,
+  type Network,
+  networkOf,
+  parseIpAddress,
+  parseNetwork,
+} from '../wire/ip-address.ts'
+import { parseDuration } from './duration.ts'
+
+/**
+ * An address or a network in CIDR notation.
+ * @throws UsageFault that says how to write it, with the network that was probably meant.
+ */
+export function readNetwork(text: string): Network {
+  const network = parseNetwork(text)
+  if (network !== undefined) return network
+  const [, address = '', length = ''] = /^(.*)\/(\d{1,3})$/.exec(text) ?? []
+  const ip = parseIpAddress(address)
+  const meant = ip === undefined ? undefined : formatNetwork(networkOf(ip, Number(length)))
+  throw new UsageFault(
+    meant === undefined
+      ? `${text} is no address and no network: write 192.0.2.7, 192.0.2.0/24 or 2001:db8::/64`
+      : `${text} has bits behind the slash's length: did you mean ${meant}?`,
+  )
+}
+
+/** @throws UsageFault if the text is no numeric address. */
+export function readAddress(text: string): IpAddress {
+  const ip = parseIpAddress(text)
+  if (ip === undefined) throw new UsageFault(`${text} is no address: write it in numbers, 192.0.2.7 or 2001:db8::7`)
+  return ip
+}
+
+/** What `revoke` is about: an address, a network, or else a login name. */
+export function readBlockTarget(text: string): BlockTarget {
+  const looksLikeAddress = /^[\d.]+(\/\d+)?$|:|^[\d.:a-fA-F]+\/\d+$/.test(text)
+  return looksLikeAddress ? { kind: 'network', network: readNetwork(text) } : { kind: 'login', login: text }
+}
+
+/** An address alone without its `/32`. */
+export const formatTarget = ({ base, prefixLength }: Network): string =>
+  prefixLength === (base.includes(':') ? 128 : 32) ? base : formatNetwork({ base, prefixLength })
+
+/** Seconds of `--for`, null without it. @throws UsageFault that says how to write it. */
+export function readPeriod(text: string | undefined): number | null {
+  if (text === undefined) return null
+  const seconds = parseDuration(text)
+  if (seconds === undefined) throw new UsageFault(`--for ${text} is no time: write 90s, 30m, 8h, 2d or 1w`)
+  return seconds
+}
