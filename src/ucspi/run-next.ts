@@ -27,7 +27,15 @@ export const inheritance = (): Inheritance => ({
 })
 
 /** Variables that hold secrets of ours, or tell programs about us: no child gets them (spec/wrap-and-db.md §7). */
-const OWN_VARIABLES = ['DBPASS', 'DBPASS_FILE', 'NODE_OPTIONS', 'NODE_COMPILE_CACHE', 'AUTHRELAY_SUPERVISED'] as const
+export const OWN_VARIABLES = [
+  'DBPASS',
+  'DBPASS_FILE',
+  'WRAP_DBPASS',
+  'WRAP_DBPASS_FILE',
+  'NODE_OPTIONS',
+  'NODE_COMPILE_CACHE',
+  'AUTHRELAY_SUPERVISED',
+] as const
 
 /**
  * Replaces this process by the next program of the chain: same pid, standard streams, signals, limits, and environment except for the

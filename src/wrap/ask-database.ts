@@ -1,0 +1,53 @@
+import { databaseAccess } from '../daemon/settings/database-access.ts'
+import type { Settings } from '../daemon/settings/settings.ts'
+import { openGrantReader } from '../grants/open-grant-reader.ts'
+import type { IpAddress } from '../wire/ip-address.ts'
+import type { ListedGrant } from './cdb-door.ts'
+import type { AskGrant } from './decision.ts'
+
+/** The store of grants as the doors see it. */
+export type GrantSource = {
+  readonly ask: AskGrant
+  /** Everything that may relay now. */
+  readonly list: (signal: AbortSignal) => Promise<readonly ListedGrant[]>
+  /** Why an address can never be granted; undefined if it can. */
+  readonly refusal: (ip: IpAddress) => string | undefined
+  close(): Promise<void>
+}
+
+/** Opens the store that the settings name, with the role that can only read. Reads secrets at once, connects in the background. Throws UsageFault. */
+export function askDatabase(settings: Settings, connections: number): GrantSource {
+  const { grants, wrap } = settings
+  const { reader, policy, close } = openGrantReader(
+    { ...databaseAccess(settings, 'reader'), statementTimeoutMs: wrap.wrap_timeout * 1000, max: connections },
+    {
+      expTime: grants.exp_time,
+      maxLifetime: grants.max_lifetime,
+      ipv6Prefix: grants.ipv6_prefix,
+      storeUser: grants.store_user,
+      grantLoopback: grants.grant_loopback,
+      denyPrivate: grants.deny_private,
+      neverNets: grants.never_nets,
+    },
+  )
+  return {
+    ask: async (ip, signal) => {
+      const grant = await reader.lookup(ip, { signal })
+      return grant === undefined ? undefined : { until: unixSeconds(grant.until), login: grant.login ?? undefined }
+    },
+    list: async signal => {
+      const grants = await reader.current({ signal })
+      return grants.map(({ network, until, login }) => ({
+        network,
+        until: unixSeconds(until),
+        login: login ?? undefined,
+      }))
+    },
+    refusal: ip => policy.neverList.refusal(ip),
+    close,
+  }
+}
+
+/** Rounded down: nothing of ours says that a grant lives longer than it does. */
+const unixSeconds = (date: Date | null): number | undefined =>
+  date === null ? undefined : Math.floor(date.getTime() / 1000)

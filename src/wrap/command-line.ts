@@ -1,0 +1,107 @@
+import { basename } from 'node:path'
+import { parseArgs } from 'node:util'
+import { UsageFault } from '../daemon/exit-status.ts'
+import { parseSocketAddress, type SocketAddress } from '../daemon/socket-address.ts'
+
+export const USAGE = `usage: wrap SMTPD [ARGUMENT...]           in front of an smtpd, under tcpserver or inetd
+       wrap [--config FILE]                  the resident gate and its doors, as the settings say
+       wrap --listen ADDRESS [options] -- SMTPD [ARGUMENT...]
+                                             the resident gate without a section in the settings file
+       wrap --help | --version
+
+  --config FILE     settings file; default /etc/auth-relay.toml
+  --listen ADDRESS  192.0.2.1:25, [2001:db8::1]:25, *:25; may be repeated
+  --user ACCOUNT    account of the smtpd
+  -x, --rules CDB   rules made by tcprules
+  -c, --connections N   most smtpds at once
+  --per-address N   most smtpds for one address
+
+Called qmail-smtpd or auth-wrap, it runs QMAILDIR/bin/QMAIL_SMTPD_NOAUTH. Every setting may be overridden by its
+environment variable (DBHOST, EXP_TIME, WRAP_TIMEOUT, RELAYCLIENT_VALUE, ...).
+`
+
+/** What the words after the program's name ask for. */
+export type Invocation =
+  | { readonly type: 'help' | 'version' }
+  | {
+      readonly type: 'exec'
+      readonly words: readonly string[]
+      readonly asQmailSmtpd: boolean
+      readonly config?: string
+    }
+  | { readonly type: 'daemon'; readonly config: string | undefined; readonly overrides: Overrides }
+
+/** What a command line says instead of the settings file. */
+export type Overrides = {
+  readonly listen?: readonly SocketAddress[]
+  readonly smtpd?: readonly string[]
+  readonly smtpd_user?: string
+  readonly rules?: string
+  readonly connections?: number
+  readonly connections_per_address?: number
+}
+
+/** `script` is the name we were called by. Throws UsageFault. */
+export function parseCommandLine(args: readonly string[], script: string): Invocation {
+  const [first, ...rest] = args
+  // The launcher says so for the names under which the original was installed.
+  if (first === '--as-qmail-smtpd') return { type: 'exec', words: rest, asQmailSmtpd: true }
+  if (['qmail-smtpd', 'auth-wrap'].includes(basename(script))) return { type: 'exec', words: args, asQmailSmtpd: true }
+  if (first !== undefined && !first.startsWith('-')) return { type: 'exec', words: args, asQmailSmtpd: false }
+  // `wrap --config FILE SMTPD…`: the exec door with settings of its own.
+  const [config, smtpd] = [args[1], args.slice(2)]
+  if (first === '--config' && config !== undefined && smtpd[0] !== undefined && !smtpd[0].startsWith('-'))
+    return { type: 'exec', words: smtpd, asQmailSmtpd: false, config }
+  return parseDaemonLine(args)
+}
+
+function parseDaemonLine(args: readonly string[]): Invocation {
+  const { values, positionals } = (() => {
+    try {
+      return parseArgs({
+        args: [...args],
+        allowPositionals: true,
+        options: {
+          help: { type: 'boolean' },
+          version: { type: 'boolean' },
+          config: { type: 'string' },
+          listen: { type: 'string', multiple: true },
+          user: { type: 'string' },
+          rules: { type: 'string', short: 'x' },
+          connections: { type: 'string', short: 'c' },
+          'per-address': { type: 'string' },
+        },
+      })
+    } catch (error) {
+      throw new UsageFault(`${error instanceof Error ? error.message : String(error)}: see wrap --help`, error)
+    }
+  })()
+  if (values.help === true) return { type: 'help' }
+  if (values.version === true) return { type: 'version' }
+  const { config, listen, user, rules, connections, 'per-address': perAddress } = values
+  if (positionals.length > 0 && listen === undefined)
+    throw new UsageFault('an smtpd after options needs --listen ADDRESS: see wrap --help')
+  return {
+    type: 'daemon',
+    config,
+    overrides: {
+      ...(listen === undefined ? {} : { listen: listen.map(addressOf) }),
+      ...(positionals.length === 0 ? {} : { smtpd: positionals }),
+      ...(user === undefined ? {} : { smtpd_user: user }),
+      ...(rules === undefined ? {} : { rules }),
+      ...(connections === undefined ? {} : { connections: countOf(connections, '--connections') }),
+      ...(perAddress === undefined ? {} : { connections_per_address: countOf(perAddress, '--per-address') }),
+    },
+  }
+}
+
+function addressOf(text: string): SocketAddress {
+  const address = parseSocketAddress(text)
+  if (address === undefined) throw new UsageFault(`--listen ${text}: write ADDRESS:PORT, [IPV6]:PORT or *:PORT`)
+  return address
+}
+
+function countOf(text: string, option: string): number {
+  if (!/^\d{1,6}$/.test(text)) throw new UsageFault(`${option} ${text}: write a whole number`)
+  return Number(text)
+}
