@@ -14,9 +14,13 @@ export type Migrated = { readonly from: number; readonly to: number }
 const LOCK = 0x617574686c
 
 const TAKE_LOCK: Statement<unknown> = { text: 'SELECT pg_advisory_xact_lock($1)', row: ignored }
+/** Reads the catalogue itself: to_regclass answers from a cache that does not hear of others while it waits for the lock. */
 const HAS_LEDGER: Statement<{ there: boolean }> = {
-  text: "SELECT to_regclass('schema_version') IS NOT NULL AS there",
   row: v.object({ there: v.boolean() }),
+  text: `
+SELECT count(*) > 0 AS there
+FROM pg_class
+WHERE relname = 'schema_version' AND relkind = 'r' AND pg_table_is_visible(oid)`,
 }
 const LEDGER: Statement<{ v: number }> = { text: 'TABLE schema_version', row: v.object({ v: v.number() }) }
 

@@ -1,0 +1,217 @@
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { appendFileSync, chmodSync, chownSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { serverAccount } from '../../src/database/server-account.ts'
+import type { Need } from './describe-with.ts'
+import { eventually } from './eventually.ts'
+import { temporaryDirectory } from './temporary-directory.ts'
+
+/** Debian's own PostgreSQL, whatever version it has. */
+const DEBIAN_ROOT = '/usr/lib/postgresql'
+
+/** The directory of the host's newest PostgreSQL server programs; undefined if it has none. */
+export function debianPostgres(): string | undefined {
+  try {
+    const versions = readdirSync(DEBIAN_ROOT).filter(name => /^\d+$/.test(name))
+    const newest = versions.sort((a, b) => Number(a) - Number(b)).at(-1)
+    return newest === undefined ? undefined : `${DEBIAN_ROOT}/${newest}/bin`
+  } catch {
+    return undefined // not installed
+  }
+}
+
+export const DEBIAN_POSTGRES: Need = {
+  name: 'a PostgreSQL server of the host',
+  remedy: 'apt-get install postgresql',
+  isThere: () => debianPostgres() !== undefined,
+}
+
+export type PostgresClusterOptions = {
+  /** Directory of the programs; left out: Debian's. */
+  readonly bin?: string
+  /** Further settings. */
+  readonly settings?: Readonly<Record<string, string>>
+  /** Certificate and key (PEM): then TLS is on, and asked for on TCP. */
+  readonly tls?: { readonly certificate: string; readonly key: string }
+  /** Become a streaming replica of this cluster. */
+  readonly replicaOf?: PostgresCluster
+}
+
+/** Dropped with the process, stopped when ours ends: as the embedded server is started. */
+async function prefix(): Promise<readonly string[]> {
+  const account = await serverAccount()
+  const drop =
+    account === undefined ? [] : ['--reuid', String(account.uid), '--regid', String(account.gid), '--clear-groups']
+  return ['setpriv', '--pdeathsig', 'QUIT', ...drop, '--']
+}
+
+/**
+ * A PostgreSQL of a test's own on a free port of 127.0.0.1, superuser `postgres` with the password `secret of tests`.
+ * It can be stopped, started, killed, frozen and promoted.
+ */
+export class PostgresCluster {
+  static readonly password = 'secret of tests'
+  readonly directory = temporaryDirectory()
+  readonly port: number
+  readonly #bin: string
+  readonly #prefix: readonly string[]
+  readonly #settings: Readonly<Record<string, string>>
+  #child: ChildProcess | undefined
+  readonly #output: string[] = []
+
+  private constructor(
+    bin: string,
+    port: number,
+    before: readonly string[],
+    settings: Readonly<Record<string, string>>,
+  ) {
+    this.#bin = bin
+    this.port = port
+    this.#prefix = before
+    this.#settings = settings
+  }
+
+  /** Makes the cluster (or copies its primary) and starts it. */
+  static async start(options: PostgresClusterOptions = {}): Promise<PostgresCluster> {
+    const bin = options.bin ?? debianPostgres()
+    if (bin === undefined) throw new Error(`${DEBIAN_POSTGRES.name} is missing: ${DEBIAN_POSTGRES.remedy}`)
+    const settings = { ...options.settings, ...(options.tls === undefined ? {} : { ssl: 'on' }) }
+    const cluster = new PostgresCluster(bin, await freePort(), await prefix(), settings)
+    try {
+      await cluster.#make(options)
+      await cluster.start()
+      return cluster
+    } catch (error) {
+      await cluster.remove()
+      throw error
+    }
+  }
+
+  get #data(): string {
+    return `${this.directory.path}/data`
+  }
+
+  async #make({ tls, replicaOf }: PostgresClusterOptions): Promise<void> {
+    const account = await serverAccount()
+    const give = (path: string, mode: number): void => {
+      if (account !== undefined) chownSync(path, account.uid, account.gid)
+      chmodSync(path, mode)
+    }
+    mkdirSync(this.#data)
+    give(this.#data, 0o700)
+    if (replicaOf === undefined) {
+      const file = `${this.directory.path}/password`
+      writeFileSync(file, PostgresCluster.password)
+      give(file, 0o600)
+      this.#run(
+        'initdb',
+        '-D',
+        this.#data,
+        '-U',
+        'postgres',
+        '-E',
+        'UTF8',
+        '--locale=C',
+        '-N',
+        '-A',
+        'scram-sha-256',
+        `--pwfile=${file}`,
+      )
+      appendFileSync(`${this.#data}/pg_hba.conf`, 'host replication all 127.0.0.1/32 scram-sha-256\n')
+    } else {
+      const primary = `host=127.0.0.1 port=${replicaOf.port} user=postgres password='${PostgresCluster.password}'`
+      this.#run(
+        'pg_basebackup',
+        '-D',
+        this.#data,
+        '-R',
+        '-X',
+        'stream',
+        '--checkpoint=fast',
+        '--no-sync',
+        '-d',
+        primary,
+      )
+    }
+    if (tls === undefined) return
+    for (const [name, text] of Object.entries({ 'server.crt': tls.certificate, 'server.key': tls.key })) {
+      writeFileSync(`${this.#data}/${name}`, text)
+      give(`${this.#data}/${name}`, 0o600)
+    }
+  }
+
+  #run(program: string, ...args: readonly string[]): void {
+    const [file = '', ...words] = [...this.#prefix, `${this.#bin}/${program}`, ...args]
+    execFileSync(file, words, {
+      cwd: this.directory.path,
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { LC_ALL: 'C', PATH: '/usr/bin:/bin' },
+    })
+  }
+
+  /** Starts it again after stop or kill; resolves when it takes connections. */
+  async start(): Promise<void> {
+    const settings = {
+      listen_addresses: '127.0.0.1',
+      unix_socket_directories: '',
+      fsync: 'off',
+      shared_buffers: '16MB',
+      ...this.#settings,
+    }
+    const flags = Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])
+    const [file = '', ...words] = [
+      ...this.#prefix,
+      `${this.#bin}/postgres`,
+      '-D',
+      this.#data,
+      '-p',
+      String(this.port),
+      ...flags,
+    ]
+    const child = spawn(file, words, {
+      cwd: this.directory.path,
+      stdio: ['ignore', 'ignore', 'pipe'],
+      env: { LC_ALL: 'C' },
+    })
+    child.stderr.on('data', chunk => this.#output.push(String(chunk)))
+    this.#child = child
+    await eventually(`PostgreSQL on port ${this.port} is ready`, () => {
+      if (child.exitCode !== null || child.signalCode !== null) throw new Error(this.#output.join(''))
+      const lines = readFileSync(`${this.#data}/postmaster.pid`, 'utf8').split('\n')
+      return lines[0] === String(child.pid) && lines[7]?.trim() === 'ready'
+    })
+  }
+
+  /** `fast` ends it in order, `kill` is kill -9 of the server process. */
+  async stop(how: 'fast' | 'kill' = 'fast'): Promise<void> {
+    const child = this.#child
+    this.#child = undefined
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return
+    const closed = once(child, 'close')
+    child.kill('SIGCONT')
+    child.kill(how === 'fast' ? 'SIGINT' : 'SIGKILL')
+    await closed
+  }
+
+  /** A standby becomes a primary. */
+  promote(): void {
+    this.#run('pg_ctl', 'promote', '-D', this.#data, '-w')
+  }
+
+  /** Stops it and removes everything. */
+  async remove(): Promise<void> {
+    await this.stop()
+    this.directory.remove()
+  }
+}
+
+/** A port that was free a moment ago. */
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const address = server.address()
+  server.close()
+  if (address === null || typeof address === 'string') throw new Error('no port')
+  return address.port
+}

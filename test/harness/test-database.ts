@@ -1,0 +1,62 @@
+import { randomBytes } from 'node:crypto'
+import { inject } from 'vitest'
+import type { ConnectionOptions } from '../../src/database/connection-options.ts'
+import { type Database, type DatabaseOptions, openDatabase } from '../../src/database/database.ts'
+
+/** A database of a test file's own. */
+export type TestDatabase = {
+  readonly name: string
+  /** Superuser on it. */
+  readonly owner: Database
+  /** How to reach it; the password of another role is its name. */
+  connection(role?: 'postgres' | 'pop3authd' | 'authwrap'): ConnectionOptions
+  /** Opened as that role; closed by `remove`. */
+  open(role: 'postgres' | 'pop3authd' | 'authwrap', options?: Partial<DatabaseOptions>): Database
+  remove(): Promise<void>
+}
+
+/** A copy of the migrated template, or an empty database. Remove it when done: it fails if a test leaked a connection. */
+export async function createTestDatabase({ empty = false }: { empty?: boolean } = {}): Promise<TestDatabase> {
+  const postgres = inject('postgres')
+  const name = `test_${randomBytes(6).toString('hex')}`
+  const base: ConnectionOptions = {
+    hosts: [{ host: postgres.host, port: postgres.port }],
+    database: name,
+    user: postgres.user,
+    password: { reveal: () => postgres.password },
+  }
+  const server = openDatabase({ ...base, database: 'postgres', applicationName: 'tests', max: 1 })
+  // Copies of one template wait for each other inside PostgreSQL only for a moment; it refuses rather than waits.
+  await retried(() => server.script(`CREATE DATABASE ${name} TEMPLATE ${empty ? 'template0' : postgres.template}`))
+  const opened: Database[] = []
+  const connection = (role: 'postgres' | 'pop3authd' | 'authwrap' = 'postgres'): ConnectionOptions =>
+    role === 'postgres' ? base : { ...base, user: role, password: { reveal: () => role } }
+  const open = (role: 'postgres' | 'pop3authd' | 'authwrap', options: Partial<DatabaseOptions> = {}): Database => {
+    const database = openDatabase({ applicationName: 'tests', ...connection(role), ...options })
+    opened.push(database)
+    return database
+  }
+  return {
+    name,
+    owner: open('postgres'),
+    connection,
+    open,
+    async remove() {
+      await Promise.all(opened.map(database => database.close()))
+      await retried(() => server.script(`DROP DATABASE ${name}`))
+      await server.close()
+    },
+  }
+}
+
+/** A template in use, or a connection that is just closing: PostgreSQL says no at once; a moment later it says yes. */
+async function retried(work: () => Promise<void>): Promise<void> {
+  for (let left = 50; ; left--) {
+    try {
+      return await work()
+    } catch (error) {
+      if (left === 0) throw error
+      await new Promise(resolve => setTimeout(resolve, 20))
+    }
+  }
+}
