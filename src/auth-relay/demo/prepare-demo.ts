@@ -89,7 +89,11 @@ export async function prepareDemo(wantedDir: string, environment: Environment): 
         cert: join(dir, 'tls.crt'),
         key: join(dir, 'tls.key'),
       },
-      authd: { socket: join(runtime, 'run', 'authd.sock') },
+      authd: {
+        socket: join(runtime, 'run', 'authd.sock'),
+        uses_socket: join(runtime, 'run', 'uses.sock'),
+        uses_users: [account(IDS.mail)],
+      },
       wrap: {
         listen: [`${HOST}:${ports.smtp}`],
         smtpd: [...smtpdCommand(demoSmtpd(), runtime), DOMAIN, USER, maildir],
