@@ -52,7 +52,7 @@ export class MaildropService {
     session.start(readAhead)
     const end: SessionEnd = await session.ended
     unlock()
-    log.info('session-end', { reason: end.reason, retrieved: end.retrieved, deleted: end.deleted })
+    log.info('session_end', { reason: end.reason, retrieved: end.retrieved, deleted: end.deleted })
   }
 
   async #open(maildir: string, log: Log): Promise<{ maildrop: Maildrop; unlock: () => void } | { refusal: string }> {
@@ -67,8 +67,8 @@ export class MaildropService {
       unlock()
       const refusal = refusalOf(error)
       const fields = { maildrop: maildir, error: error instanceof Error ? error : new Error(String(error)) }
-      if (error instanceof MaildropInUse) log.info('maildrop-in-use', { maildrop: maildir })
-      else log.error('maildrop-refused', fields)
+      if (error instanceof MaildropInUse) log.info('maildrop_in_use', { maildrop: maildir })
+      else log.error('maildrop_refused', fields)
       return { refusal }
     }
   }

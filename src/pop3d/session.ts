@@ -103,6 +103,8 @@ export class Session {
     this.#replies = ok()
     if (readAhead.length > 0) this.#reader.push(readAhead)
     this.#run()
+    // It was paused while the maildrop was opened.
+    if (!this.#running) input.resume()
     // The worker hands the socket over paused, and a listener alone does not take that back.
     if (!this.#running && input.isPaused()) input.resume()
   }
@@ -126,7 +128,7 @@ export class Session {
       working.then(
         () => this.#resume(),
         (error: unknown) => {
-          this.#log.error('session-failed', { error: error instanceof Error ? error : new Error(String(error)) })
+          this.#log.error('session_failed', { error: error instanceof Error ? error : new Error(String(error)) })
           this.#finish('failed')
         },
       )
@@ -208,7 +210,7 @@ export class Session {
   }
 
   #unreadable(number: number, error: unknown): void {
-    this.#log.error('message-unreadable', {
+    this.#log.error('message_unreadable', {
       maildrop: this.#maildrop.path,
       number,
       error: error instanceof Error ? error : new Error(String(error)),
@@ -221,7 +223,7 @@ export class Session {
     const { compat } = this.#rules
     const failures = await updateMaildrop(this.#maildrop, this.#state.deleted, compat)
     for (const { number, cause } of failures) {
-      this.#log.error('unlink-failed', {
+      this.#log.error('unlink_failed', {
         maildrop: this.#maildrop.path,
         number,
         error: cause instanceof Error ? cause : new Error(String(cause)),

@@ -75,7 +75,7 @@ class Worker {
     if (this.#stopping) return
     this.#stopping = true
     clearTimeout(this.#idleTimer)
-    this.#log.debug('worker-stops', { why, sessions: this.#connections })
+    this.#log.debug('worker_stops', { why, sessions: this.#connections })
     this.#server.close()
     if (this.#connections === 0) this.#stopped.resolve()
   }
@@ -115,7 +115,7 @@ class Worker {
   }
 
   #refuse(socket: Socket, reason: string): void {
-    this.#log.error('ticket-refused', { reason })
+    this.#log.error('ticket_refused', { reason })
     socket.end(
       err(this.#compat === 'qmail' ? 'authorization failed' : '[SYS/TEMP] temporary authentication failure'),
       () => socket.destroy(),
@@ -125,7 +125,7 @@ class Worker {
   #serve(socket: Socket, { id, user, ip, maildir }: SessionTicket, readAhead: Uint8Array): void {
     const log = this.#log.with({ id, user, ip })
     this.#service.serve(connectionOver(socket), maildir, readAhead, log).catch((error: unknown) => {
-      log.error('session-failed', { error: error instanceof Error ? error : new Error(String(error)) })
+      log.error('session_failed', { error: error instanceof Error ? error : new Error(String(error)) })
       socket.destroy()
     })
   }

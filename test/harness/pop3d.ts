@@ -1,0 +1,122 @@
+import { createHmac, randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { chownSync } from 'node:fs'
+import { connect, createServer, type Socket } from 'node:net'
+import { type HeldListener, holdListener } from '../../src/daemon/held-listener.ts'
+import { startWorker, type WorkerProcess } from '../../src/daemon/worker-process.ts'
+import { parseIpAddress } from '../../src/wire/ip-address.ts'
+import type { MaildropWorkerStart } from '../../src/wire/maildrop-worker.ts'
+import { sessionId } from '../../src/wire/session-id.ts'
+import { formatSessionTicket, type SessionTicket } from '../../src/wire/session-ticket.ts'
+import { isRoot, OWNER } from './maildir.ts'
+import type { TranscriptSettings } from './transcript.ts'
+
+/** The runtime that the package brings, and pop3d as it is installed. */
+export const NODE = process.execPath
+export const PROGRAM = new URL('../../dist/pop3d.js', import.meta.url).pathname
+
+/** Two ends of a TCP connection on loopback; nothing has been read from either. */
+export async function socketPair(): Promise<{ client: Socket; server: Socket }> {
+  const listener = createServer({ pauseOnConnect: true, allowHalfOpen: true }).listen(0, '127.0.0.1')
+  await once(listener, 'listening')
+  const address = listener.address()
+  if (address === null || typeof address === 'string') throw new Error('no port')
+  const client = connect({ port: address.port, host: '127.0.0.1', allowHalfOpen: true })
+  const [server] = await once(listener, 'connection')
+  listener.close()
+  return { client, server }
+}
+
+/** A pop3d worker with its keeper's side: the socket it is given, and tickets for it. */
+export class WorkerForTests {
+  readonly worker: WorkerProcess
+  readonly socket: string
+  readonly #listener: HeldListener
+  readonly #key: Buffer
+  #sessions = 0
+
+  private constructor(worker: WorkerProcess, listener: HeldListener, socket: string, key: Buffer) {
+    this.worker = worker
+    this.#listener = listener
+    this.socket = socket
+    this.#key = key
+  }
+
+  static async start(directory: string, settings: Partial<MaildropWorkerStart> = {}): Promise<WorkerForTests> {
+    const socket = `${directory}/${randomBytes(4).toString('hex')}.sock`
+    const listener = await holdListener({ type: 'unix', path: socket }, 'run_dir')
+    if (isRoot) chownSync(socket, OWNER.uid, OWNER.gid)
+    const key = randomBytes(32)
+    const worker = startWorker(PROGRAM, ['--worker'], [listener.descriptor])
+    worker.channel.send({
+      type: 'start',
+      ids: isRoot ? OWNER : null,
+      key: key.toString('hex'),
+      logLevel: 'error',
+      compat: 'none',
+      sizes: 'wire',
+      extraBlank: true,
+      lock: 'none',
+      idleTime: 1200,
+      workerIdle: 60,
+      capabilities: { user: true, sasl: [], loginDelay: 0, implementation: 'auth-relay' },
+      ...settings,
+    } satisfies MaildropWorkerStart)
+    return new WorkerForTests(worker, listener, socket, key)
+  }
+
+  ticket(changes: Partial<SessionTicket> & Pick<SessionTicket, 'maildir'>, key: Buffer = this.#key): string {
+    const ip = parseIpAddress('192.0.2.7')
+    if (ip === undefined) throw new Error('192.0.2.7 is an address')
+    this.#sessions += 1
+    const expires = Math.floor(Date.now() / 1000) + 30
+    const ticket: SessionTicket = {
+      id: sessionId(1, this.#sessions),
+      user: 'ann',
+      ip,
+      tls: false,
+      method: 'pass',
+      expires,
+      ...changes,
+    }
+    return formatSessionTicket(ticket, text => createHmac('sha256', key).update(text).digest('hex'))
+  }
+
+  /** Connects and shows a ticket, with what follows it in the same write. */
+  open(ticket: string, then = ''): Socket {
+    const socket = connect({ path: this.socket, allowHalfOpen: true })
+    socket.write(`${ticket}\n${then}`)
+    return socket
+  }
+
+  /** Ends the worker as its keeper's end would. */
+  async stop(): Promise<void> {
+    this.#listener.release()
+    this.worker.channel.close()
+    await this.worker.ended
+  }
+}
+
+/** One worker for each kind of settings that the transcripts ask for. */
+export class WorkersForTests {
+  readonly #directory: string
+  readonly #workers = new Map<string, Promise<WorkerForTests>>()
+
+  constructor(directory: string) {
+    this.#directory = directory
+  }
+
+  readonly connect = async (maildir: string, { compat, sizes, extraBlank }: TranscriptSettings) => {
+    const key = `${compat} ${sizes} ${extraBlank}`
+    const started =
+      this.#workers.get(key) ??
+      WorkerForTests.start(this.#directory, { compat, extraBlank, ...(sizes === undefined ? {} : { sizes }) })
+    this.#workers.set(key, started)
+    const worker = await started
+    return { socket: worker.open(worker.ticket({ maildir })), closed: Promise.resolve() }
+  }
+
+  async stop(): Promise<void> {
+    for (const started of this.#workers.values()) await (await started).stop()
+  }
+}

@@ -1,0 +1,213 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import type { Duplex } from 'node:stream'
+import { expect } from 'vitest'
+import { type MaildirAction, makeMaildir, type PlannedFile, parseFile, performAction, stateOf } from './maildir.ts'
+
+/**
+ * Conversations written as RFC 1939 writes its examples, in Markdown: what lies in the maildrop, what client and server
+ * say, what lies there afterwards. test/transcripts/README.md describes the form.
+ */
+export interface Transcript {
+  /** `file.md:line: heading`. */
+  readonly name: string
+  readonly settings: TranscriptSettings
+  readonly before: readonly PlannedFile[]
+  readonly steps: readonly Step[]
+  readonly afterwards: readonly string[]
+}
+
+export interface TranscriptSettings {
+  readonly compat: 'none' | 'qmail'
+  readonly sizes: 'wire' | 'file' | undefined
+  readonly extraBlank: boolean
+}
+
+export type Step =
+  | { readonly type: 'client' | 'server'; readonly octets: string }
+  | { readonly type: 'clientCloses' | 'serverCloses' }
+  | { readonly type: 'meanwhile'; readonly action: MaildirAction }
+
+/** Every transcript of a folder, once for each of its settings. */
+export function readTranscripts(folder: string): readonly Transcript[] {
+  return readdirSync(folder)
+    .filter(file => file.endsWith('.md') && file !== 'README.md')
+    .sort()
+    .flatMap(file => parseTranscripts(file, readFileSync(`${folder}/${file}`, 'utf8')))
+}
+
+/** The transcripts in the text of a Markdown file: one below each `##` heading. */
+export function parseTranscripts(file: string, markdown: string): readonly Transcript[] {
+  const transcripts: Transcript[] = []
+  const lines = markdown.split('\n')
+  const starts = lines.flatMap((line, index) => (line.startsWith('## ') ? [index] : []))
+  for (const [index, start] of starts.entries()) {
+    const section = lines.slice(start + 1, starts[index + 1])
+    const heading = (lines[start] ?? '').slice(3)
+    const at = `${file}:${start + 1}`
+    const blocks = blocksOf(section)
+    const variants = /^Settings: (.*)$/m.exec(section.join('\n'))?.[1]?.split(' | ') ?? ['']
+    for (const variant of variants) {
+      transcripts.push({
+        name: `${at}: ${heading}${variant === '' ? '' : ` [${variant}]`}`,
+        settings: parseSettings(at, variant),
+        before: (blocks.get('maildrop') ?? []).map(parseFile),
+        steps: (blocks.get('pop3') ?? []).map(line => parseStep(at, line)),
+        afterwards: (blocks.get('afterwards') ?? []).map(line => parseFile(line)).map(planned => describe(planned)),
+      })
+    }
+  }
+  return transcripts
+}
+
+function blocksOf(lines: readonly string[]): ReadonlyMap<string, readonly string[]> {
+  const blocks = new Map<string, string[]>()
+  let open: string[] | undefined
+  for (const line of lines) {
+    const fence = /^```(\w*)$/.exec(line)
+    if (fence !== null && open !== undefined) open = undefined
+    else if (fence !== null) {
+      open = []
+      blocks.set(fence[1] ?? '', open)
+    } else if (line !== '') open?.push(line)
+  }
+  return blocks
+}
+
+function parseSettings(at: string, text: string): TranscriptSettings {
+  const given = new Map(text.split(' ').map(pair => [pair.split('=')[0] ?? '', pair.split('=')[1] ?? '']))
+  for (const key of given.keys()) {
+    if (!['', 'compat', 'sizes', 'extra_blank'].includes(key)) throw new Error(`${at}: unknown setting ${key}`)
+  }
+  const sizes = given.get('sizes')
+  return {
+    compat: given.get('compat') === 'qmail' ? 'qmail' : 'none',
+    sizes: sizes === 'wire' || sizes === 'file' ? sizes : undefined,
+    extraBlank: given.get('extra_blank') !== '0',
+  }
+}
+
+function parseStep(at: string, line: string): Step {
+  const [, who = '', text = ''] = /^(C|S|!):(?: (.*))?$/.exec(line) ?? []
+  if (text === '(closes)') return { type: who === 'C' ? 'clientCloses' : 'serverCloses' }
+  if (who === '!') return { type: 'meanwhile', action: parseAction(at, text) }
+  if (who === '') throw new Error(`${at}: neither C: nor S: nor !: ${line}`)
+  return { type: who === 'C' ? 'client' : 'server', octets: unescapeLine(text) }
+}
+
+function parseAction(at: string, text: string): MaildirAction {
+  const [verb, path = '', to = ''] = text.split(' ')
+  if (verb === 'rename') return { type: 'rename', path, to }
+  if (verb === 'unlink' || verb === 'obstruct') return { type: verb, path }
+  throw new Error(`${at}: unknown action ${text}`)
+}
+
+/** `·` is a space at the end of a line, `\x..` an octet, `\n` a bare line end, `\` at the end no line end at all, `{N}x` N times x. */
+function unescapeLine(text: string): string {
+  const open = text.endsWith('\\')
+  const line = (open ? text.slice(0, -1) : text)
+    .replace(/\{(\d+)\}(.)/g, (_, times: string, character: string) => character.repeat(Number(times)))
+    .replace(/·$/, ' ')
+    .replace(/\\(?:x([0-9a-f]{2})|n|r)/g, (sequence, hex: string | undefined) =>
+      hex !== undefined ? String.fromCharCode(Number.parseInt(hex, 16)) : sequence === '\\n' ? '\n' : '\r',
+    )
+  return open || line.endsWith('\n') ? line : `${line}\r\n`
+}
+
+const describe = ({ path, content }: PlannedFile): string => `${path} ${JSON.stringify(content)}`
+
+/** Opens a session on a maildir. `closed` is fulfilled when nothing of the session runs any longer. */
+export type Connect = (
+  maildir: string,
+  settings: TranscriptSettings,
+) => Promise<{ socket: Duplex; closed: Promise<void> }>
+
+/**
+ * Runs a transcript. The client's octets go out in one piece between two of its pauses, or cut in two at `cut`, or one by one
+ * with `cut` 'everywhere'.
+ */
+export async function runTranscript(
+  transcript: Transcript,
+  root: string,
+  connect: Connect,
+  cut: number | 'whole' | 'everywhere',
+): Promise<void> {
+  const maildir = makeMaildir(root, transcript.before)
+  const { socket, closed } = await connect(maildir, transcript.settings)
+  const output = new Output(socket)
+  let expected = ''
+  let sent = 0
+  let input = ''
+  const send = () => {
+    for (const piece of piecesOf(input, cut, sent)) socket.write(Buffer.from(piece, 'latin1'))
+    sent += input.length
+    input = ''
+  }
+  for (const step of transcript.steps) {
+    if (step.type === 'client') input += step.octets
+    else if (step.type === 'server') expected += step.octets
+    else {
+      send()
+      await output.reaches(expected)
+      if (step.type === 'meanwhile') performAction(maildir, step.action)
+      if (step.type === 'clientCloses') socket.end()
+      if (step.type === 'serverCloses') await output.ended
+    }
+  }
+  send()
+  await output.ended
+  socket.end()
+  await closed
+  expect(output.text).toBe(expected)
+  expect(stateOf(maildir)).toEqual([...transcript.afterwards].sort())
+}
+
+/** Octets that the client of a transcript says in all: the places where it can be cut. */
+export const inputLength = ({ steps }: Transcript): number =>
+  steps.reduce((length, step) => length + (step.type === 'client' ? step.octets.length : 0), 0)
+
+function piecesOf(input: string, cut: number | 'whole' | 'everywhere', offset: number): readonly string[] {
+  if (cut === 'everywhere') return [...input]
+  const at = cut === 'whole' ? 0 : Math.max(0, Math.min(input.length, cut - offset))
+  return [input.slice(0, at), input.slice(at)].filter(piece => piece !== '')
+}
+
+/** Milliseconds that a server may take. */
+const PATIENCE = 10_000
+
+class Output {
+  text = ''
+  readonly ended: Promise<void>
+  #waiting: (() => void) | undefined
+
+  constructor(socket: Duplex) {
+    const { promise, resolve, reject } = Promise.withResolvers<void>()
+    const timer = setTimeout(() => reject(new Error(`the server did not close; it said:\n${this.text}`)), PATIENCE)
+    socket.on('data', (chunk: Buffer) => {
+      this.text += chunk.toString('latin1')
+      this.#waiting?.()
+    })
+    const end = () => {
+      clearTimeout(timer)
+      resolve()
+      this.#waiting?.()
+    }
+    // A server that drops the connection resets it: for the transcript that is its end.
+    socket.on('end', end).on('error', end).on('close', end)
+    this.ended = promise
+    promise.catch(() => {}) // whoever awaits it hears of it
+  }
+
+  /** Waits until the server has said all this; what else it said is found out at the end. */
+  async reaches(expected: string): Promise<void> {
+    const over = this.ended.then(() => 'over', () => 'over')
+    while (this.text.length < expected.length) {
+      const { promise, resolve } = Promise.withResolvers<string>()
+      this.#waiting = () => resolve('more')
+      if ((await Promise.race([promise, over])) === 'over' && this.text.length < expected.length) {
+        expect(this.text).toBe(expected)
+        return
+      }
+    }
+    expect(this.text).toBe(expected)
+  }
+}

@@ -1,0 +1,84 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { duplexPair } from 'node:stream'
+import { afterAll, describe, expect, test } from 'vitest'
+import { createLog } from '../../src/daemon/log.ts'
+import { capabilityLines } from '../../src/pop3/capabilities.ts'
+import { MaildropService } from '../../src/pop3d/serve-maildrop.ts'
+import { isRoot, OWNER } from '../harness/maildir.ts'
+import { NODE, PROGRAM, socketPair, WorkersForTests } from '../harness/pop3d.ts'
+import { temporaryDirectory } from '../harness/temporary-directory.ts'
+import { type Connect, inputLength, readTranscripts, runTranscript } from '../harness/transcript.ts'
+
+const root = temporaryDirectory()
+afterAll(() => root.remove())
+
+const transcripts = readTranscripts(`${import.meta.dirname}/../transcripts/pop3d`)
+const log = createLog('pop3d', { write: () => {} })
+
+/** `pop3d MAILDIR` as inetd, tcpserver and a checker start it: descriptors 0 and 1 are the client's connection. */
+const standalone: Connect = async (maildir, { compat, sizes, extraBlank }) => {
+  const { client, server } = await socketPair()
+  const environment = { COMPAT: compat, SIZES: sizes, EXTRA_BLANK: extraBlank ? '1' : '0', AUTHRELAY_ANNOUNCED: '1' }
+  const child = spawn(NODE, [PROGRAM, maildir], {
+    stdio: [server, server, 'inherit'],
+    env: Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== undefined)),
+    ...(isRoot ? OWNER : {}),
+  })
+  const ended = once(child, 'exit')
+  server.destroy()
+  return {
+    socket: client,
+    closed: ended.then(([code]) => {
+      expect(code).toBe(0)
+    }),
+  }
+}
+
+/** Sessions of one worker for each kind of settings, as popup's keeper starts it. */
+const workers = new WorkersForTests(root.path)
+afterAll(() => workers.stop())
+
+/** A session inside the test's process, over a pair of streams. */
+const inProcess: Connect = async (maildir, { compat, sizes, extraBlank }) => {
+  const capabilities = capabilityLines('TRANSACTION', {
+    user: true,
+    sasl: [],
+    stls: false,
+    loginDelay: 0,
+    expire: 'NEVER',
+    implementation: 'auth-relay',
+  })
+  const service = new MaildropService({
+    compat,
+    sizes: sizes ?? (compat === 'qmail' ? 'file' : 'wire'),
+    extraBlank,
+    lock: 'none',
+    idleTime: 1_200_000,
+    capabilities,
+  })
+  const [socket, server] = duplexPair()
+  const connection = { input: server, output: server, onIdle: () => {}, destroy: () => server.destroy() }
+  return { socket, closed: service.serve(connection, maildir, new Uint8Array(0), log) }
+}
+
+test('there are transcripts', () => {
+  expect(transcripts.length).toBeGreaterThan(50)
+})
+
+describe.each(transcripts)('$name', transcript => {
+  test('in one piece', () => runTranscript(transcript, root.path, inProcess, 'whole'))
+
+  test('octet by octet', () => runTranscript(transcript, root.path, inProcess, 'everywhere'))
+
+  test('cut at every octet', async () => {
+    const cuts = Array.from({ length: inputLength(transcript) }, (_, index) => index + 1)
+    while (cuts.length > 0) {
+      await Promise.all(cuts.splice(0, 32).map(cut => runTranscript(transcript, root.path, inProcess, cut)))
+    }
+  })
+
+  test('by pop3d started for one session', () => runTranscript(transcript, root.path, standalone, 'whole'))
+
+  test('by a worker', () => runTranscript(transcript, root.path, workers.connect, 'whole'))
+})
