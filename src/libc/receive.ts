@@ -1,7 +1,7 @@
 import { constants } from 'node:os'
 import { lastErrno, nativeFunction, SystemCallError } from './native-function.ts'
 
-const recv = nativeFunction('ssize_t recv(int fd, void *buffer, size_t size, int flags)')
+const recv = nativeFunction('long recv(int fd, void *buffer, size_t size, int flags)')
 const MSG_DONTWAIT = 0x40
 
 /**

@@ -3,7 +3,8 @@ import type { Clock } from '../daemon/clock.ts'
 import type { Log } from '../daemon/log.ts'
 import { type CdbRecord, formatCdb } from '../wire/cdb.ts'
 import { familyOf, formatNetwork, type IpAddress, type Network } from '../wire/ip-address.ts'
-import { formatTcpRule, parseTcpRules } from '../wire/tcprules.ts'
+import { formatTcpRule, parseTcpRules, type TcpRule, tcpRuleKeys } from '../wire/tcprules.ts'
+import { grantVariables } from './decision.ts'
 
 /** A grant as the cdb knows it. `until`: Unix seconds; undefined: without end. */
 export type ListedGrant = {
@@ -15,7 +16,7 @@ export type ListedGrant = {
 export type CdbDoorOptions = {
   /** The cdb of `tcpserver -x`; replaced in one step. */
   readonly path: string
-  /** The site's own rules text, or empty. Its rules stand first, so they win for the same address. */
+  /** The site's own rules text, or empty. */
   readonly rulesPath: string
   readonly relayclientValue: string
   readonly list: (signal: AbortSignal) => Promise<readonly ListedGrant[]>
@@ -113,46 +114,44 @@ export class CdbDoor {
     log.info('cdb', { path, grants: live.length })
   }
 
-  /** tcpserver takes the first record of a key, so the site's own rules stand first. */
+  /** A granted address gets a record of its own, which hides the site's rule for its network: so it takes over what that says, and a deny wins. */
   #records(live: readonly ListedGrant[]): CdbRecord[] {
     const { relayclientValue } = this.#options
     const site = this.#siteRules()
-    const taken = new Set(site.map(({ key }) => key.toString()))
-    const granted = live.flatMap(({ network, until, login }) => {
-      const key = keyOf(network)
-      if (key === undefined || taken.has(key)) return []
-      const environment = {
-        RELAYCLIENT: relayclientValue,
-        ...(login === undefined ? {} : { AUTHRELAY_LOGIN: login.replaceAll('\0', '') }),
-        ...(until === undefined ? {} : { AUTHRELAY_UNTIL: String(until) }),
-      }
-      return [{ key: Buffer.from(key), value: formatTcpRule({ allow: true, environment }) }]
-    })
-    return [...site, ...granted]
+    // tcpserver takes the first record of a key.
+    const rules = new Map<string, TcpRule>()
+    for (const { address, rule } of site) if (!rules.has(address)) rules.set(address, rule)
+    const records = new Map([...rules].map(([address, rule]) => [address, formatTcpRule(rule)]))
+    for (const { network, until, login } of live) {
+      const keys = keysOf(network)
+      const [key] = keys
+      const applying = keys.map(candidate => rules.get(candidate)).find(rule => rule !== undefined)
+      if (key === undefined || applying?.allow === false) continue
+      const granted = { RELAYCLIENT: relayclientValue, ...grantVariables({ until, login }) }
+      records.set(key, formatTcpRule({ allow: true, environment: { ...granted, ...applying?.environment } }))
+    }
+    return [...records].map(([key, value]) => ({ key: Buffer.from(key), value }))
   }
 
-  #siteRules(): { readonly key: Buffer; readonly value: Buffer }[] {
+  #siteRules(): { readonly address: string; readonly rule: TcpRule }[] {
     const { rulesPath } = this.#options
     if (rulesPath === '') return []
     const { lines, faults } = parseTcpRules(readFileSync(rulesPath, 'utf8'))
     const [fault] = faults
     // As tcprules does: with one faulty line the old file stays as it is.
     if (fault !== undefined) throw new Error(`${rulesPath}:${fault.line}: ${fault.reason}`)
-    return lines.flatMap(({ addresses, rule }) =>
-      addresses.map(address => ({ key: Buffer.from(address), value: formatTcpRule(rule) })),
-    )
+    return lines.flatMap(({ addresses, rule }) => addresses.map(address => ({ address, rule })))
   }
 }
 
-/** The address of a rule: tcpserver asks for IPv4 prefixes at the dots only, and ucspi-tcp6 for networks in CIDR notation. */
-function keyOf(network: Network): string | undefined {
+/**
+ * The addresses under which a rule for this network may stand, its own first, as far as they depend on the address alone. Empty for an IPv4 network that has
+ * no such address: tcpserver asks for prefixes at the dots only.
+ */
+function keysOf(network: Network): readonly string[] {
   const { base, prefixLength } = network
-  if (familyOf(base) === 6) return prefixLength === 128 ? base : formatNetwork(network)
-  if (prefixLength === 32) return base
-  return prefixLength % 8 === 0 && prefixLength > 0
-    ? `${base
-        .split('.')
-        .slice(0, prefixLength / 8)
-        .join('.')}.`
-    : undefined
+  const keys = [...tcpRuleKeys({ ip: base })]
+  if (familyOf(base) === 6) return keys.slice(prefixLength === 128 ? 0 : keys.indexOf(formatNetwork(network)))
+  if (prefixLength % 8 !== 0 || prefixLength === 0) return []
+  return keys.slice((32 - prefixLength) / 8)
 }

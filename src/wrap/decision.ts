@@ -54,13 +54,14 @@ async function within<T>(timeoutMs: number, action: (signal: AbortSignal) => Pro
 
 /** The decision as variables of the smtpd. An existing RELAYCLIENT never gets here: it is left alone. */
 export function relayVariables(decision: Decision, relayclientValue: string): Readonly<Record<string, string>> {
-  if (!decision.relay) return {}
-  return {
-    RELAYCLIENT: relayclientValue,
-    ...(decision.login === undefined ? {} : { AUTHRELAY_LOGIN: decision.login.replaceAll('\0', '') }),
-    ...(decision.until === undefined ? {} : { AUTHRELAY_UNTIL: String(decision.until) }),
-  }
+  return decision.relay ? { RELAYCLIENT: relayclientValue, ...grantVariables(decision) } : {}
 }
+
+/** What the smtpd learns of the grant beside RELAYCLIENT: whose mail this is, and how long the address may relay. */
+export const grantVariables = ({ until, login }: RelayGrant): Readonly<Record<string, string>> => ({
+  ...(login === undefined ? {} : { AUTHRELAY_LOGIN: login.replaceAll('\0', '') }),
+  ...(until === undefined ? {} : { AUTHRELAY_UNTIL: String(until) }),
+})
 
 /** One line per decision: event=relay, norelay or error. */
 export function logDecision(
