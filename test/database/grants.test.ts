@@ -1,0 +1,555 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { type Database, openDatabase } from '../../src/database/database.ts'
+import { migrate } from '../../src/database/migrate.ts'
+import { ignored } from '../../src/database/statement.ts'
+import { createGrantAdmin } from '../../src/grants/grant-admin.ts'
+import { GrantPolicy, type GrantPolicyOptions } from '../../src/grants/grant-policy.ts'
+import { createGrantReader } from '../../src/grants/grant-reader.ts'
+import type { Outcome } from '../../src/grants/grant-store.ts'
+import { createGrantWriter } from '../../src/grants/grant-writer.ts'
+import { type IpAddress, NetworkSet, parseIpAddress, parseNetwork } from '../../src/wire/ip-address.ts'
+import type { LoginEvent } from '../../src/wire/login-event.ts'
+import { describeWith } from '../harness/describe-with.ts'
+import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres-cluster.ts'
+import { createTestDatabase } from '../harness/test-database.ts'
+
+const ip = (text: string): IpAddress => {
+  const parsed = parseIpAddress(text)
+  if (parsed === undefined) throw new Error(`not an address: ${text}`)
+  return parsed
+}
+const net = (text: string) => {
+  const parsed = parseNetwork(text)
+  if (parsed === undefined) throw new Error(`not a network: ${text}`)
+  return parsed
+}
+const EPOCH = Date.UTC(2026, 0, 1, 12)
+/** Seconds after noon of the test's day. */
+const at = (seconds: number): Date => new Date(EPOCH + seconds * 1000)
+const A = ip('192.0.2.7')
+const B = ip('192.0.2.8')
+
+const login = (address: IpAddress, more: Partial<LoginEvent> = {}): LoginEvent => ({
+  id: '7f3a.12',
+  ip: address,
+  daemon: 'popup',
+  tls: true,
+  method: 'pass',
+  user: 'ann@example.org',
+  ...more,
+})
+
+/** The store as three programs see it, each in its own role, with a clock that the test sets. */
+function storeOn(databases: { writer: Database; reader: Database }) {
+  return (options: Partial<GrantPolicyOptions> = {}) => {
+    const policy = new GrantPolicy({
+      expTime: 1800,
+      maxLifetime: 0,
+      ipv6Prefix: 128,
+      storeUser: true,
+      grantLoopback: false,
+      denyPrivate: false,
+      neverNets: new NetworkSet([]),
+      ownAddresses: () => new Set(),
+      ...options,
+    })
+    const clock = { now: at(0) }
+    const now = () => clock.now
+    return {
+      clock,
+      writer: createGrantWriter(databases.writer, policy, { now }),
+      reader: createGrantReader(databases.reader, policy, { now }),
+      admin: createGrantAdmin(databases.writer, policy, { now }),
+    }
+  }
+}
+type Store = ReturnType<ReturnType<typeof storeOn>>
+
+const granted = (seconds: number): Outcome => ({ verdict: 'granted', until: at(seconds).getTime() / 1000 })
+const forEver = { forSeconds: null, reason: 'tests', owner: 'root' }
+
+function suite(open: () => { owner: Database; writer: Database; reader: Database }): void {
+  let make: ReturnType<typeof storeOn>
+  let store: Store
+  let owner: Database
+  beforeAll(() => {
+    const databases = open()
+    owner = databases.owner
+    make = storeOn(databases)
+  })
+  beforeEach(async () => {
+    await owner.script('TRUNCATE grants, blocks, allowances, login_event, relay_use')
+    store = make()
+  })
+  const record = async (on: Store, ...events: LoginEvent[]) =>
+    on.writer.record(events.map(event => ({ event, at: null })))
+  const mayRelay = async (on: Store, seconds: number, address = A): Promise<boolean> => {
+    on.clock.now = at(seconds)
+    return (await on.reader.lookup(address)) !== undefined
+  }
+
+  describe('a grant', () => {
+    test('begins with the login, for that address and no other', async () => {
+      expect(await mayRelay(store, 0)).toBe(false)
+      expect(await record(store, login(A))).toEqual([granted(1800)])
+      store.clock.now = at(10)
+      expect(await store.reader.lookup(A)).toMatchObject({ ip: A, source: 'login', until: at(1800), age: 10 })
+      expect(await mayRelay(store, 10, B)).toBe(false)
+    })
+
+    test('ends strictly: a thousandth before the end yes, at the end no', async () => {
+      await record(store, login(A))
+      expect(await mayRelay(store, 1799.999)).toBe(true)
+      expect(await mayRelay(store, 1800)).toBe(false)
+    })
+
+    test('is extended by a fresh login', async () => {
+      await record(store, login(A))
+      store.clock.now = at(1000)
+      expect(await record(store, login(A))).toEqual([granted(2800)])
+      expect(await mayRelay(store, 2799)).toBe(true)
+      expect(await mayRelay(store, 2800)).toBe(false)
+    })
+
+    test('is not shortened by an event that was kept back and comes late', async () => {
+      store.clock.now = at(1000)
+      await record(store, login(A))
+      expect(await store.writer.record([{ event: login(A, { user: 'old' }), at: at(400) }])).toEqual([granted(2800)])
+      expect(await store.admin.list()).toMatchObject([
+        { user: 'ann@example.org', last: at(1000), first: at(400), logins: 2 },
+      ])
+    })
+
+    test('of an event that was kept back counts from its own time', async () => {
+      store.clock.now = at(1000)
+      expect(await store.writer.record([{ event: login(A), at: at(400) }])).toEqual([granted(2200)])
+      expect(await mayRelay(store, 2199)).toBe(true)
+      expect(await mayRelay(store, 2200)).toBe(false)
+    })
+
+    test('of an event from the future counts from now', async () => {
+      expect(await store.writer.record([{ event: login(A), at: at(5000) }])).toEqual([granted(1800)])
+    })
+
+    test('is the same for 192.0.2.7 and ::ffff:192.0.2.7', async () => {
+      await record(store, login(ip('::ffff:192.0.2.7')))
+      expect(await mayRelay(store, 1)).toBe(true)
+      expect(await mayRelay(store, 1, ip('::ffff:c000:207'))).toBe(true)
+    })
+
+    test('of a hostile login name is a grant like any other', async () => {
+      const user = `'; DROP TABLE grants; --"\\{}, NULL 𝕏`
+      await record(store, login(A, { user }), login(B, { user: 'NULL' }))
+      expect((await store.admin.list()).map(row => row.user).sort()).toEqual([user, 'NULL'].sort())
+    })
+
+    test('keeps no name where names are not kept, and still minds blocks of logins', async () => {
+      const nameless = make({ storeUser: false })
+      await nameless.admin.block({ kind: 'login', login: 'Bad' }, forEver)
+      expect(await record(nameless, login(A), login(B, { user: 'bad' }))).toEqual([
+        granted(1800),
+        { verdict: 'refused', reason: 'blocked' },
+      ])
+      expect(await nameless.admin.list()).toMatchObject([{ user: null }])
+    })
+  })
+
+  describe('max_lifetime', () => {
+    test('ends a grant that is refreshed all the time; the next login begins a new one', async () => {
+      const limited = make({ maxLifetime: 3000 })
+      expect(await record(limited, login(A))).toEqual([granted(1800)])
+      limited.clock.now = at(1500)
+      expect(await record(limited, login(A))).toEqual([granted(3000)])
+      limited.clock.now = at(2900)
+      expect(await record(limited, login(A))).toEqual([granted(3000)])
+      expect(await mayRelay(limited, 3000)).toBe(false)
+      limited.clock.now = at(3001)
+      expect(await record(limited, login(A))).toEqual([granted(4801)])
+    })
+  })
+
+  describe('a batch', () => {
+    test('answers every login in order, folding those of one address', async () => {
+      const outcomes = await record(store, login(A), login(ip('127.0.0.1')), login(B), login(A, { user: 'bob' }))
+      expect(outcomes).toEqual([
+        granted(1800),
+        { verdict: 'refused', reason: 'loopback' },
+        granted(1800),
+        granted(1800),
+      ])
+      const rows = await store.admin.list()
+      expect(rows.map(row => [row.network.base, row.user, row.logins])).toEqual([
+        [A, 'bob', 2],
+        [B, 'ann@example.org', 1],
+      ])
+    })
+
+    test('of nothing is nothing', async () => {
+      expect(await store.writer.record([])).toEqual([])
+    })
+
+    test('of two writers at once, in opposite orders, does not deadlock', async () => {
+      const many = Array.from({ length: 200 }, (_, n) => login(ip(`198.51.100.${n}`), { user: `u${n}` }))
+      const rounds = Array.from({ length: 20 }, (_, n) => record(store, ...(n % 2 === 0 ? many : many.toReversed())))
+      for (const outcomes of await Promise.all(rounds))
+        expect(outcomes.every(({ verdict }) => verdict === 'granted')).toBe(true)
+    })
+  })
+
+  describe('coalescing', () => {
+    test('a login within five seconds of the last writes no row, and is answered with the end that stands', async () => {
+      await record(store, login(A))
+      store.clock.now = at(4.9)
+      expect(await record(store, login(A))).toEqual([granted(1800)])
+      expect(await store.admin.list()).toMatchObject([{ logins: 1 }])
+      store.clock.now = at(5)
+      expect(await record(store, login(A))).toEqual([granted(1805)])
+    })
+
+    test('somebody else from the same address is written', async () => {
+      await record(store, login(A))
+      store.clock.now = at(1)
+      expect(await record(store, login(A, { user: 'bob' }))).toEqual([granted(1801)])
+      expect(await store.admin.list()).toMatchObject([{ user: 'bob', logins: 2 }])
+    })
+
+    test('short grants are hardly coalesced', async () => {
+      const short = make({ expTime: 10 })
+      await record(short, login(A))
+      short.clock.now = at(1)
+      expect(await record(short, login(A))).toEqual([granted(11)])
+    })
+  })
+
+  describe('never granted', () => {
+    test.each([
+      ['127.0.0.1', 'loopback'],
+      ['::1', 'loopback'],
+      ['::ffff:127.0.0.1', 'loopback'],
+      ['0.1.2.3', 'never'],
+      ['169.254.9.9', 'never'],
+      ['224.0.0.1', 'never'],
+      ['255.255.255.255', 'never'],
+      ['::', 'never'],
+      ['fe80::1', 'never'],
+      ['ff02::1', 'never'],
+      ['203.0.113.9', 'never'],
+      ['203.0.113.200', 'own'],
+      ['10.1.2.3', 'private'],
+      ['100.64.0.1', 'private'],
+      ['fd00::1', 'private'],
+    ])('%s: %s', async (text, reason) => {
+      const strict = make({
+        denyPrivate: true,
+        neverNets: new NetworkSet([net('203.0.113.0/25')]),
+        ownAddresses: () => new Set([ip('203.0.113.200')]),
+      })
+      expect(await record(strict, login(ip(text)))).toEqual([{ verdict: 'refused', reason }])
+      // Not honoured either, should a row be there all the same: another program may know fewer rules.
+      await owner.query(
+        {
+          row: ignored,
+          text: "INSERT INTO grants (ip, until, last_auth, daemon) VALUES ($1, 'infinity', $2, 'x')",
+        },
+        [ip(text), at(0)],
+      )
+      expect(await mayRelay(strict, 1, ip(text))).toBe(false)
+    })
+
+    test('private addresses are granted unless denied, and the administrator may still allow one', async () => {
+      expect(await record(store, login(ip('10.1.2.3')))).toEqual([granted(1800)])
+      const strict = make({ denyPrivate: true })
+      expect(await mayRelay(strict, 1, ip('10.1.2.3'))).toBe(false)
+      await strict.admin.allow(net('10.1.2.0/24'), forEver)
+      expect(await mayRelay(strict, 1, ip('10.1.2.3'))).toBe(true)
+    })
+
+    test('loopback with grant_loopback, for the demo', async () => {
+      const demo = make({ grantLoopback: true })
+      expect(await record(demo, login(ip('127.0.0.1')))).toEqual([granted(1800)])
+      expect(await mayRelay(demo, 1, ip('127.0.0.1'))).toBe(true)
+    })
+
+    test('a new address of the host counts at once', async () => {
+      const own = new Set<IpAddress>()
+      const host = make({ ownAddresses: () => own })
+      await record(host, login(A))
+      expect(await mayRelay(host, 1)).toBe(true)
+      own.add(A)
+      expect(await mayRelay(host, 1)).toBe(false)
+      expect(await record(host, login(A))).toEqual([{ verdict: 'refused', reason: 'own' }])
+    })
+  })
+
+  describe('ipv6_prefix', () => {
+    const home = ip('2001:db8:1:2::10')
+    const privacy = ip('2001:db8:1:2:aaaa:bbbb:cccc:dddd')
+    const neighbour = ip('2001:db8:1:3::10')
+
+    test('128: the address alone', async () => {
+      await record(store, login(home))
+      expect(await mayRelay(store, 1, home)).toBe(true)
+      expect(await mayRelay(store, 1, privacy)).toBe(false)
+    })
+
+    test('64: its network and no other; IPv4 is what it was', async () => {
+      const wide = make({ ipv6Prefix: 64 })
+      await record(wide, login(home), login(A))
+      expect(await mayRelay(wide, 1, privacy)).toBe(true)
+      expect(await mayRelay(wide, 1, neighbour)).toBe(false)
+      expect(await mayRelay(wide, 1, A)).toBe(true)
+      expect(await mayRelay(wide, 1, B)).toBe(false)
+      expect((await wide.admin.list()).map(row => row.network)).toContainEqual(net('2001:db8:1:2::/64'))
+    })
+
+    test('64 and ::/64: the base address too', async () => {
+      const wide = make({ ipv6Prefix: 64 })
+      await record(wide, login(ip('2001:db8::')))
+      expect(await mayRelay(wide, 1, ip('2001:db8::'))).toBe(true)
+      expect(await mayRelay(wide, 1, ip('2001:db8::1'))).toBe(true)
+    })
+  })
+
+  describe('blocks', () => {
+    test('take the grant away at once, keep new ones away, and end', async () => {
+      await record(store, login(A), login(B))
+      const blocked = await store.admin.block(
+        { kind: 'network', network: net('192.0.2.7') },
+        { ...forEver, forSeconds: 3600 },
+      )
+      expect(blocked).toEqual({ removed: 1, until: at(3600) })
+      expect(await mayRelay(store, 1)).toBe(false)
+      expect(await mayRelay(store, 1, B)).toBe(true)
+      expect(await record(store, login(A))).toEqual([{ verdict: 'refused', reason: 'blocked' }])
+      store.clock.now = at(3599.9)
+      expect(await record(store, login(A))).toEqual([{ verdict: 'refused', reason: 'blocked' }])
+      store.clock.now = at(3600)
+      expect(await record(store, login(A))).toEqual([granted(5400)])
+    })
+
+    test('of a network hold for every address in it, for allowances too', async () => {
+      await store.admin.allow(net('198.51.100.0/24'), forEver)
+      await store.admin.block({ kind: 'network', network: net('198.51.100.128/25') }, forEver)
+      expect(await mayRelay(store, 1, ip('198.51.100.127'))).toBe(true)
+      expect(await mayRelay(store, 1, ip('198.51.100.128'))).toBe(false)
+    })
+
+    test('of a login, whatever its case, from any address', async () => {
+      await record(store, login(A, { user: 'Ann@Example.org' }))
+      expect(await store.admin.block({ kind: 'login', login: 'ann@example.ORG' }, forEver)).toEqual({
+        removed: 1,
+        until: null,
+      })
+      expect(await record(store, login(B, { user: 'ANN@example.org' }))).toEqual([
+        { verdict: 'refused', reason: 'blocked' },
+      ])
+      expect(await record(store, login(B, { user: 'bob' }))).toEqual([granted(1800)])
+    })
+
+    test('of a login are honoured at lookup, should its grant be written at the same moment', async () => {
+      await store.admin.block({ kind: 'login', login: 'ann@example.org' }, forEver)
+      await owner.script(
+        `INSERT INTO grants (ip, until, last_auth, daemon, username) VALUES ('192.0.2.7', 'infinity', '${at(0).toISOString()}', 'x', 'Ann@example.org')`,
+      )
+      expect(await mayRelay(store, 1)).toBe(false)
+    })
+
+    test('are ended by hand; the grants they removed do not come back', async () => {
+      const target = { kind: 'network', network: net('192.0.2.0/24') } as const
+      await record(store, login(A))
+      await store.admin.block(target, forEver)
+      expect(await store.admin.blocks()).toEqual([
+        { target, since: at(0), until: null, reason: 'tests', owner: 'root' },
+      ])
+      store.clock.now = at(10)
+      expect(await store.admin.unblock(target)).toBe(1)
+      expect(await store.admin.unblock(target)).toBe(0)
+      expect(await store.admin.blocks()).toEqual([])
+      expect(await mayRelay(store, 10)).toBe(false)
+      expect(await record(store, login(A))).toEqual([granted(1810)])
+    })
+
+    test('given again, the later one counts alone', async () => {
+      const target = { kind: 'login', login: 'bob' } as const
+      await store.admin.block(target, forEver)
+      store.clock.now = at(5)
+      await store.admin.block(target, { ...forEver, forSeconds: 10 })
+      expect(await store.admin.blocks()).toMatchObject([{ since: at(5), until: at(15) }])
+    })
+  })
+
+  describe('allowances', () => {
+    test('let a network relay without a login, until they end', async () => {
+      expect(await store.admin.allow(net('198.51.100.0/24'), { ...forEver, forSeconds: 60 })).toEqual({ until: at(60) })
+      store.clock.now = at(30)
+      expect(await store.reader.lookup(ip('198.51.100.9'))).toMatchObject({
+        source: 'allowance',
+        until: at(60),
+        age: 30,
+      })
+      expect(await mayRelay(store, 60, ip('198.51.100.9'))).toBe(false)
+    })
+
+    test('without end, ended by hand', async () => {
+      expect(await store.admin.allow(net('198.51.100.9'), forEver)).toEqual({ until: null })
+      expect(await store.admin.allowances()).toMatchObject([
+        { network: net('198.51.100.9'), until: null, owner: 'root' },
+      ])
+      expect(await mayRelay(store, 1e9, ip('198.51.100.9'))).toBe(true)
+      expect(await store.admin.disallow(net('198.51.100.9'))).toBe(1)
+      expect(await mayRelay(store, 1e9, ip('198.51.100.9'))).toBe(false)
+    })
+
+    test.each(['127.0.0.1', '127.0.0.0/8', '0.0.0.0/0', '::/0', '::1', '224.1.0.0/16', 'fe80::/64'])(
+      '%s is refused',
+      async text => {
+        expect(await store.admin.allow(net(text), forEver)).toHaveProperty('refused')
+        expect(await store.admin.allowances()).toEqual([])
+      },
+    )
+
+    test('a network around the host and its proxy may be allowed, they themselves are not', async () => {
+      const office = make({
+        neverNets: new NetworkSet([net('198.51.100.1')]),
+        ownAddresses: () => new Set([ip('198.51.100.2')]),
+      })
+      await office.admin.allow(net('198.51.100.0/24'), forEver)
+      expect(await mayRelay(office, 1, ip('198.51.100.1'))).toBe(false)
+      expect(await mayRelay(office, 1, ip('198.51.100.2'))).toBe(false)
+      expect(await mayRelay(office, 1, ip('198.51.100.3'))).toBe(true)
+    })
+  })
+
+  describe('clock steps', () => {
+    test('a login more than 60 s ahead is not valid; the next login mends it; the sweep removes it', async () => {
+      store.clock.now = at(3600)
+      await record(store, login(A), login(B))
+      expect(await mayRelay(store, 3600 - 60)).toBe(true)
+      expect(await mayRelay(store, 3600 - 60.001)).toBe(false)
+      store.clock.now = at(0)
+      expect(await record(store, login(A))).toEqual([granted(1800)])
+      expect(await store.admin.list()).toMatchObject([{ network: net('192.0.2.7'), first: at(0), last: at(0) }])
+      expect(await store.writer.sweep()).toEqual({ grants: 1 })
+      expect(await mayRelay(store, 1)).toBe(true)
+    })
+  })
+
+  describe('the sweep', () => {
+    test('removes what has ended and nothing else', async () => {
+      await record(store, login(A))
+      store.clock.now = at(1)
+      await record(store, login(B))
+      expect(await store.writer.sweep({ now: at(1799.9) })).toEqual({ grants: 0 })
+      expect(await store.writer.sweep({ now: at(1800) })).toEqual({ grants: 1 })
+      expect(await mayRelay(store, 1800, B)).toBe(true)
+    })
+  })
+
+  describe('explain', () => {
+    test('nothing known', async () => {
+      expect(await store.admin.explain(A, null)).toMatchObject({ relay: false, decided: { rule: 'no-grant' } })
+    })
+
+    test('now: the grant, as lookup sees it', async () => {
+      await record(store, login(A))
+      store.clock.now = at(20)
+      const explanation = await store.admin.explain(A, null)
+      expect(explanation).toMatchObject({
+        at: at(20),
+        relay: true,
+        decided: { rule: 'grant', since: at(0), until: at(1800) },
+      })
+      expect(explanation.decided.detail).toContain('ann@example.org')
+    })
+
+    test('then: who opened it, after grant and sweep have gone', async () => {
+      await record(store, login(A, { id: '7f3a.99', user: 'bob' }))
+      await store.writer.sweep({ now: at(9000) })
+      store.clock.now = at(9000)
+      expect(await store.admin.explain(A, null)).toMatchObject({ relay: false })
+      const then = await store.admin.explain(A, at(1000))
+      expect(then).toMatchObject({ relay: true, decided: { rule: 'login', since: at(0), until: at(1800) } })
+      expect(then.decided.detail).toContain('bob')
+      expect(then.decided.detail).toContain('7f3a.99')
+      expect(await store.admin.explain(A, at(1800))).toMatchObject({ relay: false })
+    })
+
+    test('a block, then and afterwards', async () => {
+      await record(store, login(A))
+      store.clock.now = at(100)
+      await store.admin.block(
+        { kind: 'network', network: net('192.0.2.0/24') },
+        { ...forEver, forSeconds: 100, reason: 'spam' },
+      )
+      store.clock.now = at(250)
+      expect(await store.admin.explain(A, at(50))).toMatchObject({ relay: true })
+      const then = await store.admin.explain(A, at(150))
+      expect(then).toMatchObject({ relay: false, decided: { rule: 'block', until: at(200) } })
+      expect(then.decided.detail).toContain('spam')
+      // The block has ended, the grant that it removed is gone for good.
+      expect(await store.admin.explain(A, at(240))).toMatchObject({ relay: false })
+      expect(await store.admin.explain(A, null)).toMatchObject({ relay: false })
+    })
+
+    test('a refused login', async () => {
+      await store.admin.block({ kind: 'login', login: 'ann@example.org' }, forEver)
+      await record(store, login(A))
+      const explanation = await store.admin.explain(A, null)
+      expect(explanation).toMatchObject({ relay: false, decided: { rule: 'refused-login' } })
+      expect(explanation.decided.detail).toContain('blocked')
+    })
+
+    test('never granted, and allowed', async () => {
+      await store.admin.allow(net('198.51.100.0/24'), forEver)
+      expect(await store.admin.explain(ip('198.51.100.1'), null)).toMatchObject({
+        relay: true,
+        decided: { rule: 'allowance' },
+      })
+      expect(await store.admin.explain(ip('127.0.0.1'), null)).toMatchObject({
+        relay: false,
+        decided: { rule: 'never-granted' },
+      })
+    })
+  })
+}
+
+describe('on the embedded PostgreSQL', () => {
+  const database = createTestDatabase()
+  const opened: { owner?: Database; writer?: Database; reader?: Database } = {}
+  beforeAll(async () => {
+    const made = await database
+    Object.assign(opened, { owner: made.owner, writer: made.open('pop3authd'), reader: made.open('authwrap') })
+  })
+  afterAll(async () => (await database).remove())
+  suite(() => sure(opened))
+})
+
+describeWith([DEBIAN_POSTGRES], "on the host's own PostgreSQL", () => {
+  let cluster: PostgresCluster
+  const opened: { owner?: Database; writer?: Database; reader?: Database } = {}
+  beforeAll(async () => {
+    cluster = await PostgresCluster.start()
+    const open = (user: string, password: string): Database =>
+      openDatabase({
+        hosts: [{ host: '127.0.0.1', port: cluster.port }],
+        database: 'postgres',
+        user,
+        password: { reveal: () => password },
+        applicationName: 'tests',
+      })
+    const owner = open('postgres', PostgresCluster.password)
+    await migrate(owner, new URL('../../sql/', import.meta.url).pathname)
+    await owner.script("ALTER ROLE pop3authd PASSWORD 'w'; ALTER ROLE authwrap PASSWORD 'r'")
+    Object.assign(opened, { owner, writer: open('pop3authd', 'w'), reader: open('authwrap', 'r') })
+  })
+  afterAll(async () => {
+    await Promise.all(Object.values(opened).map(database => database.close()))
+    await cluster.remove()
+  })
+  suite(() => sure(opened))
+})
+
+function sure({ owner, writer, reader }: { owner?: Database; writer?: Database; reader?: Database }) {
+  if (owner === undefined || writer === undefined || reader === undefined) throw new Error('not opened')
+  return { owner, writer, reader }
+}
