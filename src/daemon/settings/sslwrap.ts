@@ -49,7 +49,7 @@ export const SSLWRAP = defineSection('sslwrap', 'TLS outside, plain inside.', {
   old_tls_nets: networks([], 'Peers for which a listener with tls = "old" answers. Empty: nobody.'),
   handshake_time: integer(30, 1, 600, 'Seconds for the TLS handshake.'),
   connect_time: integer(10, 1, 600, 'Seconds for the connection to the server behind, and again for its greeting.'),
-  idle_time: integer(1260, 10, 86_400, 'Seconds without a byte in either direction.'),
+  idle_time: integer(1260, 1, 86_400, 'Seconds without a byte in either direction.'),
   drain_time: integer(10, 0, 3600, 'Seconds that open connections may go on after SIGTERM.'),
   max_connections: integer(10_000, 1, 1_000_000, 'Connections in all.'),
   max_per_address: integer(200, 0, 100_000, 'Connections per address (IPv6: per /64); 0: no limit.'),

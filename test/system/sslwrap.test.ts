@@ -1,0 +1,488 @@
+import { readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { connect as connectTcp, type Socket } from 'node:net'
+import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { Conversation } from '../harness/conversation.ts'
+import { eventually } from '../harness/eventually.ts'
+import { run } from '../harness/program.ts'
+import {
+  BackEnd,
+  GREETING,
+  makeCertificate,
+  popupLike,
+  SHARED_PASSWORD,
+  Sslwrap,
+  sslwrapCommand,
+} from '../harness/sslwrap.ts'
+import { temporaryDirectory } from '../harness/temporary-directory.ts'
+
+const stops: (() => unknown)[] = []
+afterEach(async () => {
+  for (const stop of stops.splice(0).toReversed()) await stop()
+})
+
+/** A TLS client that takes any certificate, and is closed after the test. */
+function client(port: number, options: ConnectionOptions & { localAddress?: string } = {}): TLSSocket {
+  const socket = connect({ host: '127.0.0.1', port, rejectUnauthorized: false, ...options })
+  socket.on('error', () => {})
+  stops.push(() => socket.destroy())
+  return socket
+}
+const talk = (socket: Socket): Conversation => new Conversation('client', socket)
+
+async function start(...options: Parameters<typeof Sslwrap.start>): Promise<Sslwrap> {
+  const sslwrap = await Sslwrap.start(...options)
+  stops.push(() => sslwrap.stop())
+  return sslwrap
+}
+async function backEnd(made: BackEnd): Promise<BackEnd> {
+  await made.listen()
+  stops.push(() => made.close())
+  return made
+}
+const inFrontOf = (server: BackEnd, more: Record<string, string> = {}) => ({
+  backend: `127.0.0.1:${server.port}`,
+  ...more,
+})
+
+describe('the SSL dialogue', () => {
+  let server: BackEnd
+  let sslwrap: Sslwrap
+  beforeAll(async () => {
+    server = await popupLike().listen()
+    sslwrap = await Sslwrap.start({ listeners: [inFrontOf(server)], settings: 'workers = 2' })
+  })
+  afterAll(async () => {
+    await sslwrap.stop()
+    server.close()
+  })
+
+  test('the client hears one greeting, unchanged; the server hears first who is there; both logs share an id', async () => {
+    const pop = talk(client(sslwrap.port, { ALPNProtocols: ['pop3'] }))
+    expect((await pop.expect(/^\+OK/)).text).toBe(GREETING)
+    await pop.ask('SSL 192.0.2.66:x', /^-ERR authorization first$/)
+    await pop.ask('USER ann', /^\+OK heard USER ann$/)
+    await pop.ask('QUIT', /^\+OK bye$/)
+    await pop.expectEnd()
+    const heard = server.heard.at(-1)?.text
+    expect(heard).toBe(`SSL 127.0.0.1:${SHARED_PASSWORD}\r\nSSL 192.0.2.66:x\r\nUSER ann\r\nQUIT\r\n`)
+    const { tls, alpn } = await sslwrap.event('connect', { id: '7f3a.12' })
+    expect([tls, alpn]).toEqual(['TLSv1.3', 'pop3'])
+    await sslwrap.event('close', { id: '7f3a.12', ip: '127.0.0.1', reason: 'ended' })
+    expect(sslwrap.program.lines.join()).not.toContain(SHARED_PASSWORD)
+  })
+
+  test('what the client says before the greeting comes after the SSL command', async () => {
+    const socket = client(sslwrap.port)
+    socket.write('SSL 192.0.2.66:guess\r\nQUIT\r\n')
+    const pop = talk(socket)
+    await pop.expect(/^\+OK </)
+    await pop.expect(/^-ERR authorization first$/)
+    await pop.expect(/^\+OK bye$/)
+    expect(server.heard.at(-1)?.text.startsWith(`SSL 127.0.0.1:${SHARED_PASSWORD}\r\n`)).toBe(true)
+  })
+
+  test('sessions are resumed by whatever worker, and each resumption brings a new ticket', async () => {
+    let session: Buffer | undefined
+    for (let round = 0; round < 8; round++) {
+      const socket = client(sslwrap.port, session === undefined ? {} : { session })
+      const previous = session
+      socket.on('session', ticket => {
+        session = ticket
+      })
+      await talk(socket).expect(/^\+OK/)
+      expect(socket.isSessionReused()).toBe(round > 0)
+      await eventually(
+        'a new ticket',
+        () => session !== undefined && (previous === undefined || !session.equals(previous)),
+      )
+      socket.destroy()
+    }
+  })
+
+  test('half-close is passed on, and the answer still comes', async () => {
+    const socket = client(sslwrap.port)
+    const pop = talk(socket)
+    await pop.expect(/^\+OK/)
+    const heard = server.heard.at(-1)
+    if (heard !== undefined) heard.staysOpen = true
+    socket.end('LIST\r\n')
+    await pop.expect(/^\+OK$/)
+    expect(await pop.expectLinesToDot()).toEqual(['1 120'])
+    await eventually('the end reaches the server', () => server.heard.at(-1)?.ended)
+    server.heard.at(-1)?.socket.end('late\r\n')
+    await pop.expect(/^late$/)
+    await pop.expectEnd()
+  })
+
+  test('not TLS: closed and logged; nothing said: not logged as a failure', async () => {
+    const plain = connectTcp(sslwrap.port, '127.0.0.1')
+    plain.end('USER ann\r\n')
+    await talk(plain).expectEnd()
+    await sslwrap.event('tlsfail', { ip: '127.0.0.1', err: 'the client does not speak TLS' })
+    const probe = connectTcp(sslwrap.port, '127.0.0.1')
+    probe.end()
+    await talk(probe).expectEnd()
+    await sslwrap.event('closed')
+  })
+
+  test('TLS 1.1 and older, and renegotiation: refused', async () => {
+    const old = client(sslwrap.port, { minVersion: 'TLSv1', maxVersion: 'TLSv1.1', ciphers: 'DEFAULT:@SECLEVEL=0' })
+    await eventually('closed', () => old.destroyed)
+    await sslwrap.event('tlsfail', { err: 'unsupported protocol' })
+    const socket = client(sslwrap.port, { maxVersion: 'TLSv1.2' })
+    await talk(socket).expect(/^\+OK/)
+    const error = await new Promise(resolve => {
+      socket.once('error', resolve)
+      socket.renegotiate({}, resolve)
+    })
+    expect(String(error)).toMatch(/no renegotiation/i)
+  })
+
+  test('other application protocols only: served without one', async () => {
+    const socket = client(sslwrap.port, { ALPNProtocols: ['h2', 'http/1.1'] })
+    await talk(socket).expect(/^\+OK/)
+    expect(socket.alpnProtocol).toBe(false)
+  })
+
+  test.runIf(process.geteuid?.() === 0)('the worker has another account, and cannot read the keys', async () => {
+    const pids = readFileSync(`/proc/${sslwrap.program.pid}/task/${sslwrap.program.pid}/children`, 'utf8')
+      .trim()
+      .split(' ')
+    for (const pid of pids) {
+      const status = readFileSync(`/proc/${pid}/status`, 'utf8')
+      expect(status).toMatch(/^Uid:\s+64321\s+64321\s+64321\s+64321$/m)
+      expect(status).toMatch(/^Gid:\s+64321\s+64321\s+64321\s+64321$/m)
+      expect(status).toMatch(/^Groups:\s*$/m)
+    }
+    const key = `${sslwrap.directory.path}/tls.key`
+    const read = await run(['setpriv', '--reuid=64321', '--regid=64321', '--clear-groups', 'cat', key])
+    expect(read.ending?.code).toBe(1)
+  })
+
+  test('a worker that dies is replaced', async () => {
+    const pids = readFileSync(`/proc/${sslwrap.program.pid}/task/${sslwrap.program.pid}/children`, 'utf8')
+      .trim()
+      .split(' ')
+    for (const pid of pids) process.kill(Number(pid), 'SIGKILL')
+    await sslwrap.event('worker-ended', { signal: 'SIGKILL' })
+    await talk(client(sslwrap.port)).expect(/^\+OK/)
+  })
+})
+
+describe('when the server behind fails', () => {
+  test('down: one -ERR line for POP3, nothing for others', async () => {
+    const gone = await new BackEnd(() => {}).listen()
+    gone.close()
+    const sslwrap = await start({
+      listeners: [inFrontOf(gone), inFrontOf(gone, { protocol: 'smtp', preamble: 'none' })],
+    })
+    const pop = talk(client(sslwrap.port))
+    await pop.expect(/^-ERR \[SYS\/TEMP\] service unavailable$/)
+    await pop.expectEnd()
+    await talk(client(sslwrap.ports[1] ?? 0)).expectEnd()
+    expect((await sslwrap.event('upfail'))['err']).toMatch(/ECONNREFUSED/)
+  })
+
+  test('it refuses the password: the client hears a generic sentence, the log says where to look', async () => {
+    const strict = await backEnd(
+      new BackEnd(
+        s => s.write('+OK ready\r\n'),
+        (text, { socket }) => socket.end(`-ERR ${text}`),
+      ),
+    )
+    const sslwrap = await start({ listeners: [inFrontOf(strict)] })
+    const pop = talk(client(sslwrap.port))
+    await pop.expect(/^-ERR \[SYS\/TEMP\] service unavailable$/)
+    await pop.expectEnd()
+    expect((await sslwrap.event('upfail'))['err']).toMatch(/shared password/)
+    expect(sslwrap.program.lines.join()).not.toContain(SHARED_PASSWORD)
+  })
+
+  test('it greets with -ERR: passed on, and the password is not told', async () => {
+    const busy = await backEnd(new BackEnd(socket => socket.write('-ERR [SYS/TEMP] busy\r\n')))
+    const sslwrap = await start({ listeners: [inFrontOf(busy)] })
+    const pop = talk(client(sslwrap.port))
+    await pop.expect(/^-ERR \[SYS\/TEMP\] busy$/)
+    await pop.expectEnd()
+    expect(busy.heard.map(({ text }) => text)).toEqual([''])
+  })
+
+  test('it says nothing: the greeting has its limit', async () => {
+    const silent = await backEnd(new BackEnd(() => {}))
+    const sslwrap = await start({ listeners: [inFrontOf(silent)], settings: 'connect_time = 1' })
+    await talk(client(sslwrap.port)).expect(/^-ERR \[SYS\/TEMP\]/)
+    expect((await sslwrap.event('upfail'))['err']).toMatch(/no greeting within 1000 ms/)
+  })
+
+  test('it resets in the middle: the client is closed', async () => {
+    const server = await backEnd(popupLike())
+    const sslwrap = await start({ listeners: [inFrontOf(server)] })
+    const pop = talk(client(sslwrap.port))
+    await pop.expect(/^\+OK/)
+    server.heard.at(-1)?.socket.resetAndDestroy()
+    await pop.expectEnd()
+    await sslwrap.event('close', { reason: 'broken', first: 'server' })
+  })
+})
+
+describe('limits', () => {
+  test('the handshake has its time, whole or begun', async () => {
+    const server = await backEnd(popupLike())
+    const sslwrap = await start({ listeners: [inFrontOf(server)], settings: 'handshake_time = 1' })
+    const silent = connectTcp(sslwrap.port, '127.0.0.1')
+    const begun = connectTcp(sslwrap.port, '127.0.0.1')
+    begun.write(Buffer.from('1603010200010001fc0303', 'hex'))
+    await Promise.all([silent, begun].map(socket => talk(socket).expectEnd()))
+    await sslwrap.event('tlsfail', { err: 'no handshake within 1000 ms' })
+    expect(server.heard).toEqual([])
+  })
+
+  test('per address, in all, and given back', async () => {
+    const server = await backEnd(popupLike())
+    const sslwrap = await start({
+      listeners: [inFrontOf(server)],
+      settings: 'max_per_address = 2\nmax_connections = 3',
+    })
+    const [first, second] = [client(sslwrap.port), client(sslwrap.port)]
+    await Promise.all([first, second].map(socket => talk(socket).expect(/^\+OK/)))
+    await talk(client(sslwrap.port)).expectEnd()
+    await sslwrap.event('refused', { ip: '127.0.0.1', reason: 'max_per_address' })
+    await talk(client(sslwrap.port, { localAddress: '127.0.0.2' })).expect(/^\+OK/)
+    await talk(client(sslwrap.port, { localAddress: '127.0.0.3' })).expectEnd()
+    await sslwrap.event('refused', { ip: '127.0.0.3', reason: 'max_connections' })
+    first.destroy()
+    await sslwrap.event('close')
+    await talk(client(sslwrap.port)).expect(/^\+OK/)
+  })
+
+  test('a client that does not read stops the server, and the memory stays', async () => {
+    const chunk = Buffer.alloc(65_536, 0x61)
+    let sent = 0
+    const flood = await backEnd(
+      new BackEnd(socket => {
+        const more = (): void => {
+          do sent += chunk.length
+          while (socket.write(chunk) && sent < 500_000_000)
+        }
+        socket.on('drain', more)
+        more()
+      }),
+    )
+    const sslwrap = await start({ listeners: [inFrontOf(flood, { preamble: 'none' })] })
+    const slow = connectTcp(sslwrap.port, '127.0.0.1')
+    stops.push(() => slow.destroy())
+    const tls = client(sslwrap.port)
+    tls.pause()
+    let last = -1
+    await eventually('the server is held back', () => {
+      const isStill = sent > 0 && sent === last
+      last = sent
+      return isStill
+    })
+    expect(sent).toBeLessThan(60_000_000)
+  })
+
+  test('idle connections are closed', async () => {
+    const server = await backEnd(popupLike())
+    const sslwrap = await start({ listeners: [inFrontOf(server)], settings: 'idle_time = 1' })
+    const pop = talk(client(sslwrap.port))
+    await pop.expect(/^\+OK/)
+    await pop.expectEnd()
+    await sslwrap.event('close', { reason: 'idle' })
+  })
+
+  test('SIGTERM: what runs may finish within its time', async () => {
+    const server = await backEnd(popupLike())
+    const sslwrap = await start({ listeners: [inFrontOf(server)], settings: 'drain_time = 60' })
+    const pop = talk(client(sslwrap.port))
+    await pop.expect(/^\+OK/)
+    sslwrap.program.signal('SIGTERM')
+    await eventually('no new connection', async () => {
+      const probe = connectTcp(sslwrap.port, '127.0.0.1')
+      return new Promise<boolean>(resolve => {
+        probe.once('error', () => resolve(true))
+        probe.once('connect', () => {
+          probe.destroy()
+          resolve(false)
+        })
+      })
+    })
+    await pop.ask('QUIT', /^\+OK bye$/)
+    expect(await sslwrap.program.ended).toEqual({ code: 0, signal: null })
+  })
+})
+
+describe('certificates', () => {
+  test('by server name, wildcards, key types side by side', async () => {
+    const directory = temporaryDirectory()
+    stops.push(directory.remove)
+    makeCertificate(`${directory.path}/wild`, { names: ['*.example.net', 'example.net'] })
+    makeCertificate(`${directory.path}/rsa`, { names: ['mx.example.org'], type: 'rsa' })
+    const server = await backEnd(popupLike())
+    const more = ['wild', 'rsa'].map(
+      name => `[[sslwrap.certificate]]\ncert = "${directory.path}/${name}.crt"\nkey = "${directory.path}/${name}.key"`,
+    )
+    const sslwrap = await start({ listeners: [inFrontOf(server)], settings: more.join('\n') })
+    const nameFor = async (options: ConnectionOptions): Promise<string> => {
+      const socket = client(sslwrap.port, options)
+      await talk(socket).expect(/^\+OK/)
+      const certificate = socket.getPeerX509Certificate()
+      return `${certificate?.subject} ${certificate?.publicKey.asymmetricKeyType}`
+    }
+    expect(await nameFor({})).toBe('CN=mx.example.org ec')
+    expect(await nameFor({ servername: 'unknown.example' })).toBe('CN=mx.example.org ec')
+    expect(await nameFor({ servername: 'A.Example.NET' })).toBe('CN=*.example.net ec')
+    expect(await nameFor({ servername: 'a.b.example.net' })).toBe('CN=mx.example.org ec')
+    expect(await nameFor({ servername: 'mx.example.org', sigalgs: 'rsa_pss_rsae_sha256' })).toBe(
+      'CN=mx.example.org rsa',
+    )
+  })
+
+  test('a new one is taken at SIGHUP and by itself; a broken one is not, and running sessions stay', async () => {
+    const server = await backEnd(popupLike())
+    const sslwrap = await start({ listeners: [inFrontOf(server)] })
+    const { path } = sslwrap.directory
+    const fingerprint = async (): Promise<string | undefined> => {
+      const socket = client(sslwrap.port)
+      await talk(socket).expect(/^\+OK/)
+      return socket.getPeerX509Certificate()?.fingerprint256
+    }
+    const running = talk(client(sslwrap.port))
+    await running.expect(/^\+OK/)
+    const first = await fingerprint()
+    makeCertificate(`${path}/tls`, { names: ['mx.example.org'], days: 7 })
+    sslwrap.program.signal('SIGHUP')
+    await sslwrap.event('reloaded')
+    expect((await sslwrap.event('certificate-expires'))['days']).toBe('6')
+    const second = await eventually('the new certificate', async () => {
+      const now = await fingerprint()
+      return now === first ? undefined : now
+    })
+    writeFileSync(`${path}/tls.crt`, 'nonsense')
+    sslwrap.program.signal('SIGHUP')
+    expect((await sslwrap.event('reload-failed'))['reason']).toMatch(/no certificate in PEM form; the old files stay/)
+    expect(await fingerprint()).toBe(second)
+    makeCertificate(`${path}/next`, { names: ['mx.example.org'] })
+    renameSync(`${path}/next.crt`, `${path}/tls.crt`)
+    renameSync(`${path}/next.key`, `${path}/tls.key`)
+    await sslwrap.program.waitFor(
+      'reload by itself',
+      () => sslwrap.program.log.some(({ fields }) => fields['event'] === 'reloaded' && fields['cause'] === 'file'),
+      30_000,
+    )
+    await eventually('the third certificate', async () => ![first, second].includes(await fingerprint()))
+    await running.ask('QUIT', /^\+OK bye$/)
+  })
+
+  test('of clients: demanded, judged', async () => {
+    const directory = temporaryDirectory()
+    stops.push(directory.remove)
+    const { path } = directory
+    makeCertificate(`${path}/ca`, { names: ['ca.example'] })
+    makeCertificate(`${path}/ann`, { names: ['ann'], ca: `${path}/ca` })
+    makeCertificate(`${path}/eve`, { names: ['ann'] })
+    const server = await backEnd(popupLike())
+    const settings = `client_certificate = "required"\nclient_ca = "${path}/ca.crt"`
+    const sslwrap = await start({ listeners: [inFrontOf(server)], settings })
+    const present = (name: string): ConnectionOptions => ({
+      cert: readFileSync(`${path}/${name}.crt`),
+      key: readFileSync(`${path}/${name}.key`),
+    })
+    await talk(client(sslwrap.port, present('ann'))).expect(/^\+OK/)
+    await talk(client(sslwrap.port)).expectEnd()
+    await talk(client(sslwrap.port, present('eve'))).expectEnd()
+    await talk(client(sslwrap.port, { ...present('eve'), maxVersion: 'TLSv1.2' })).expectEnd()
+    expect(server.heard).toHaveLength(1)
+  })
+
+  test('strict ALPN refuses who offers only others', async () => {
+    const server = await backEnd(popupLike())
+    const sslwrap = await start({ listeners: [inFrontOf(server)], settings: 'alpn_strict = true' })
+    await talk(client(sslwrap.port, { ALPNProtocols: ['h2'] })).expectEnd()
+    await sslwrap.event('tlsfail', { err: 'no application protocol' })
+    await talk(client(sslwrap.port)).expect(/^\+OK/)
+  })
+
+  test('old TLS on a listener of its own, for listed networks', async () => {
+    const server = await backEnd(popupLike())
+    const sslwrap = await start({
+      listeners: [inFrontOf(server), inFrontOf(server, { tls: 'old' })],
+      settings: 'old_tls_nets = ["127.0.0.1"]',
+    })
+    await sslwrap.event('old-tls', { networks: '127.0.0.1/32' })
+    const old: ConnectionOptions = { minVersion: 'TLSv1', maxVersion: 'TLSv1', ciphers: 'DEFAULT:@SECLEVEL=0' }
+    const socket = client(sslwrap.ports[1] ?? 0, old)
+    await talk(socket).expect(/^\+OK/)
+    expect(socket.getProtocol()).toBe('TLSv1')
+    await talk(client(sslwrap.port, old)).expectEnd()
+    await talk(client(sslwrap.ports[1] ?? 0, { localAddress: '127.0.0.2' })).expectEnd()
+    await sslwrap.event('refused', { reason: 'network' })
+  })
+})
+
+describe('it does not start', () => {
+  const attempt = async (spoil: (path: string) => void, settings = '', listener: Record<string, string> = {}) => {
+    const sslwrap = new Sslwrap({ listeners: [{ backend: '127.0.0.1:1', ...listener }], settings })
+    await sslwrap.program.stop()
+    const { path } = sslwrap.directory
+    stops.push(sslwrap.directory.remove)
+    spoil(path)
+    const program = await run(sslwrapCommand('--config', `${path}/auth-relay.toml`))
+    return { code: program.ending?.code, lines: program.lines.filter(line => !line.includes('not-separated')) }
+  }
+
+  test.each([
+    ['with an empty password', (p: string) => writeFileSync(`${p}/pass`, ''), /holds no secret/],
+    ['with the seed password', (p: string) => writeFileSync(`${p}/pass`, 'password\n'), /default secret/],
+    ['without a password file', (p: string) => renameSync(`${p}/pass`, `${p}/gone`), /cannot read the secret file/],
+    [
+      'with another key',
+      (p: string) => makeCertificate(`${p}/x`, { names: ['x'] }) ?? renameSync(`${p}/x.key`, `${p}/tls.key`),
+      /does not belong/,
+    ],
+    ['without a key', (p: string) => renameSync(`${p}/tls.key`, `${p}/gone`), /tls\.key: cannot be read/],
+  ])('%s: one line that says what to do', async (_, spoil, message) => {
+    const { code, lines } = await attempt(spoil)
+    expect(code).toBe(100)
+    expect(lines).toHaveLength(1)
+    expect(lines[0]).toMatch(message)
+  })
+
+  test('on a port in use, with a bad cipher list, with contradictions', async () => {
+    const other = await backEnd(new BackEnd(() => {}))
+    const inUse = await attempt(() => {}, '', { listen: `127.0.0.1:${other.port}` })
+    expect(inUse.code).toBe(111)
+    expect(inUse.lines.join()).toMatch(/is in use: stop the other server or change sslwrap\.listener\[0\]\.listen/)
+    const cipher = await attempt(() => {}, 'ciphers = "NONSENSE"')
+    expect(cipher.code).toBe(100)
+    expect(cipher.lines.join()).toMatch(/cipher list cannot be used/)
+    const contradictions = await attempt(() => {}, 'client_certificate = "required"', { tls: 'old', protocol: 'smtp' })
+    expect(contradictions.code).toBe(100)
+    expect(contradictions.lines).toHaveLength(3)
+  })
+
+  test('but with a certificate of its own when there is none', async () => {
+    const server = await backEnd(popupLike())
+    const directory = temporaryDirectory()
+    stops.push(directory.remove)
+    const { path } = directory
+    writeFileSync(`${path}/pass`, SHARED_PASSWORD, { mode: 0o600 })
+    writeFileSync(
+      `${path}/a.toml`,
+      [
+        'configured = true',
+        `[popup]\nssl_hack_pass = "${path}/pass"`,
+        `[sslwrap]\nuser = "64321"\nworkers = 1\nhostname = "new.example.org"\ncert = "${path}/k/tls.crt"\nkey = "${path}/k/tls.key"`,
+        `[[sslwrap.listener]]\nlisten = "127.0.0.1:0"\nbackend = "127.0.0.1:${server.port}"`,
+      ].join('\n'),
+    )
+    const { Program } = await import('../harness/program.ts')
+    const program = new Program('sslwrap', sslwrapCommand('--config', `${path}/a.toml`))
+    stops.push(() => program.stop())
+    const port = /:(\d+)$/.exec(await program.waitForLine(/ready/))?.[1]
+    const socket = client(Number(port))
+    await talk(socket).expect(/^\+OK/)
+    expect(socket.getPeerX509Certificate()?.subjectAltName).toBe('DNS:new.example.org')
+  })
+})
