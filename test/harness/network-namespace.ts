@@ -1,7 +1,8 @@
 import { spawnSync } from 'node:child_process'
 import { closeSync, openSync } from 'node:fs'
 import { Socket } from 'node:net'
-import { checked, nativeFunction } from '../../src/libc/native-function.ts'
+import { constants } from 'node:os'
+import { checked, lastErrno, nativeFunction, SystemCallError } from '../../src/libc/native-function.ts'
 import { addressBytes, familyOf, type IpAddress, parseIpAddress } from '../../src/wire/ip-address.ts'
 
 /** Runs ip(8); a command that fails is a failure of the test, with what it said. */
@@ -49,7 +50,8 @@ export class TestNetwork {
     removeOrphans()
     process.once('exit', this.#removeAtExit)
     this.server = this.#add()
-    ip('-n', this.server.name, 'link', 'add', 'eth0', 'type', 'bridge')
+    // With snooping the bridge would hold back neighbour solicitations for addresses that are seconds old.
+    ip('-n', this.server.name, 'link', 'add', 'eth0', 'type', 'bridge', 'mcast_snooping', '0')
     ip('-n', this.server.name, 'link', 'set', 'eth0', 'up')
     for (const text of addresses) this.server.addAddress(text)
   }
@@ -141,7 +143,12 @@ function connected(to: { readonly host: string; readonly port: number; readonly 
       checked(`bind ${to.from}`, bind(fd, own, own.length))
     }
     const peer = socketAddress(host, to.port)
-    checked(`connect ${to.host}:${to.port}`, connect(fd, peer, peer.length))
+    while (connect(fd, peer, peer.length) === -1) {
+      const { EINTR, EISCONN } = constants.errno
+      const errno = lastErrno()
+      if (errno === EISCONN) break
+      if (errno !== EINTR) throw new SystemCallError(`connect ${to.host}:${to.port}`, errno)
+    }
     return fd
   } catch (error) {
     closeSync(fd)

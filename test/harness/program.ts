@@ -88,9 +88,12 @@ export class Program {
     return this.waitFor(`${this.name} says ${pattern}`, () => this.lines.find(line => pattern.test(line)), deadlineMs)
   }
 
-  /** What it wrote so far, for a failure. */
-  transcript(): string {
-    return this.lines.map(line => `  ${this.name}| ${line}`).join('\n')
+  /** What it wrote, from the n-th line on, for a failure. */
+  transcript(from = 0): string {
+    return this.lines
+      .slice(from)
+      .map(line => `  ${this.name}| ${line}`)
+      .join('\n')
   }
 
   /** Sends a signal to this process alone. */

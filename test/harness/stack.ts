@@ -195,9 +195,13 @@ export class Stack {
     return [...this.#programs.values()].map(program => program.transcript()).join('\n')
   }
 
-  /** Called inside a test: if it fails, shows what the programs wrote. */
+  /** Called inside a test: if it fails, shows what the programs wrote since then. */
   showLogsOnFailure(): void {
-    onTestFailed(() => console.error(this.transcript()))
+    const before = new Map([...this.#programs.values()].map(program => [program, program.lines.length]))
+    onTestFailed(() => {
+      const programs = [...this.#programs.values()]
+      console.error(programs.map(program => program.transcript(before.get(program))).join('\n'))
+    })
   }
 
   /** Stops the programs, last started first. */
