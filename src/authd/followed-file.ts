@@ -56,8 +56,9 @@ export class FollowedFile {
     let first = true
     while (!this.#stopped) {
       try {
-        if (this.#file === undefined) await this.#open(first)
+        const atEnd = first
         first = false
+        if (this.#file === undefined) await this.#open(atEnd)
         const octets = await this.#readPiece(buffer)
         if (octets > 0 || (await this.#wasReplaced())) continue
       } catch (error) {
@@ -68,7 +69,7 @@ export class FollowedFile {
     await this.#file?.handle.close()
   }
 
-  async #open(first: boolean): Promise<void> {
+  async #open(atEnd: boolean): Promise<void> {
     const { path, places, log } = this.#options
     const place = places.get(path)
     const current = await stat(path).catch(notThere)
@@ -81,7 +82,7 @@ export class FollowedFile {
       }
     }
     if (current === undefined) throw new Error(`there is no ${path}: it is waited for`)
-    const offset = place === undefined ? (first ? current.size : 0) : place.inode === current.ino ? place.offset : 0
+    const offset = place === undefined ? (atEnd ? current.size : 0) : place.inode === current.ino ? place.offset : 0
     await this.#begin(path, offset)
     this.#complained = false
     log.info('following', { path, offset: this.#offset })

@@ -1,0 +1,262 @@
+import { appendFileSync, chmodSync, copyFileSync, existsSync, renameSync, truncateSync, writeFileSync } from 'node:fs'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { databaseSettings } from '../harness/authd-settings.ts'
+import { command, describeWith, pathOf } from '../harness/describe-with.ts'
+import { eventually } from '../harness/eventually.ts'
+import { Program, run } from '../harness/program.ts'
+import { Stack, type TestSettings } from '../harness/stack.ts'
+import { type StoredGrant, storedGrants } from '../harness/stored-grants.ts'
+import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
+
+let database: TestDatabase
+let stack: Stack
+let rsyslog: Program | undefined
+
+beforeEach(async () => {
+  database = await createTestDatabase()
+  stack = new Stack()
+  stack.showLogsOnFailure()
+})
+afterEach(async () => {
+  await rsyslog?.stop()
+  rsyslog = undefined
+  await stack.stop()
+  await database.remove()
+})
+
+async function start(authd: TestSettings[string] = {}): Promise<Program> {
+  stack.configure({
+    ...databaseSettings(database.connection('pop3authd')),
+    authd: {
+      socket: `${stack.directory}/run/authd.sock`,
+      uses_socket: '',
+      check_daemon_ipop3d: true,
+      ...authd,
+    },
+  })
+  return stack.start('authd')
+}
+
+const granted = (ip: string): Promise<StoredGrant> =>
+  eventually(`a grant for ${ip}`, async () => (await storedGrants(database.owner)).get(ip))
+
+const login = (ip: string): string => `Login user=ann host=[${ip}] nmsgs=1/1`
+
+/** rsyslogd in the foreground with its own input socket and one action. */
+async function startRsyslog(action: string): Promise<void> {
+  const { directory } = stack
+  writeFileSync(
+    `${directory}/rsyslog.conf`,
+    [
+      `global(workDirectory="${directory}")`,
+      'module(load="imuxsock" SysSock.Use="off")',
+      `input(type="imuxsock" Socket="${directory}/log" RateLimit.Interval="0")`,
+      `mail.* ${action}`,
+      '',
+    ].join('\n'),
+  )
+  const arguments_ = ['-n', '-f', `${directory}/rsyslog.conf`, '-i', `${directory}/rsyslog.pid`]
+  rsyslog = new Program('rsyslogd', [pathOf('rsyslogd') ?? 'rsyslogd', ...arguments_])
+  await rsyslog.waitFor('rsyslogd listens', () => existsSync(`${directory}/log`))
+}
+
+/** By logger(1), as a daemon would through syslog(3). */
+async function log(tag: string, message: string): Promise<void> {
+  const words = [pathOf('logger') ?? 'logger', '-u', `${stack.directory}/log`, '-t', tag, '-p', 'mail.info', '--id=77']
+  const { ending, lines } = await run([...words, '--', message])
+  expect(ending?.code, lines.join('\n')).toBe(0)
+}
+
+const RSYSLOG = [command('rsyslogd', 'rsyslog'), command('logger', 'bsdutils')]
+
+describeWith(RSYSLOG, 'a real rsyslogd writes to the FIFO', () => {
+  const fifoAction = (template: string): string =>
+    `action(type="ompipe" Pipe="${stack.directory}/fifo" Template="${template}")`
+
+  beforeEach(async () => {
+    await run(['mkfifo', '-m', '600', `${stack.directory}/fifo`])
+  })
+
+  it('grants, and survives the restart of rsyslogd and our own', async () => {
+    await start({ syslog_fifo: `${stack.directory}/fifo` })
+    await startRsyslog(fifoAction('RSYSLOG_TraditionalFileFormat'))
+    await log('ipop3d', login('203.0.113.7'))
+    expect(await granted('203.0.113.7')).toMatchObject({ daemon: 'ipop3d', username: 'ann' })
+    await stack.waitForLog('authd', { event: 'grant', ip: '203.0.113.7', source: 'fifo' })
+
+    await rsyslog?.stop()
+    await startRsyslog(fifoAction('RSYSLOG_FileFormat'))
+    await log('ipop3d', login('203.0.113.8'))
+    await granted('203.0.113.8')
+
+    // What rsyslogd writes while we are away waits in the FIFO, which it holds open.
+    await stack.stopPrograms()
+    await log('ipop3d', login('203.0.113.9'))
+    await start({ syslog_fifo: `${stack.directory}/fifo` })
+    await log('ipop3d', login('203.0.113.10'))
+    await granted('203.0.113.10')
+    await granted('203.0.113.9')
+  })
+
+  it('opens nothing for a line that a client forged with a line break in it', async () => {
+    await start({ syslog_fifo: `${stack.directory}/fifo` })
+    await startRsyslog(fifoAction('RSYSLOG_TraditionalFileFormat'))
+    await log('ipop3d', `Login failed user=x\nMar  5 10:11:12 mx ipop3d[1]: ${login('198.51.100.66')}`)
+    await log('postfix/smtpd', login('198.51.100.67'))
+    await log('ipop3d', `x ${login('198.51.100.68')}`)
+    await log('ipop3d', login('203.0.113.7'))
+    await granted('203.0.113.7')
+    expect([...(await storedGrants(database.owner)).keys()]).toEqual(['203.0.113.7'])
+  })
+
+  it('finds the FIFO again when it is made anew', async () => {
+    const fifo = `${stack.directory}/fifo`
+    await start({ syslog_fifo: fifo })
+    renameSync(fifo, `${fifo}.old`)
+    await run(['mkfifo', '-m', '600', fifo])
+    await stack.waitForLog('authd', { event: 'fifo-reopened' })
+    const line = `Mar  5 10:11:12 mx ipop3d[77]: ${login('203.0.113.7')}`
+    await run(['sh', '-c', `echo '${line}' > ${fifo}`])
+    await granted('203.0.113.7')
+  })
+})
+
+describeWith(RSYSLOG, 'a real rsyslogd delivers by TCP', () => {
+  const forward = (framing: string, template: string): string =>
+    `action(type="omfwd" Target="127.0.0.1" Port="${stack.port('authd', 0, 'syslog')}" Protocol="tcp" ` +
+    `TCP_Framing="${framing}" Template="${template}" action.resumeInterval="1" action.resumeRetryCount="-1")`
+
+  it.each([
+    ['traditional', 'RSYSLOG_TraditionalForwardFormat'],
+    ['octet-counted', 'RSYSLOG_TraditionalForwardFormat'],
+    ['traditional', 'RSYSLOG_ForwardFormat'],
+    ['octet-counted', 'RSYSLOG_SyslogProtocol23Format'],
+  ])('%s framing, %s', async (framing, template) => {
+    await start({ syslog_listen: ['127.0.0.1:0'] })
+    await startRsyslog(forward(framing, template))
+    await log('ipop3d', login('203.0.113.7'))
+    await granted('203.0.113.7')
+    await stack.waitForLog('authd', { event: 'grant', ip: '203.0.113.7', source: 'tcp' })
+  })
+
+  it('loses nothing while we restart', async () => {
+    await start({ syslog_listen: ['127.0.0.1:0'] })
+    const port = stack.port('authd', 0, 'syslog')
+    await startRsyslog(forward('octet-counted', 'RSYSLOG_SyslogProtocol23Format'))
+    await log('ipop3d', login('203.0.113.1'))
+    await granted('203.0.113.1')
+    await stack.stopPrograms()
+    await start({ syslog_listen: [`127.0.0.1:${port}`] })
+    // TCP itself may lose what was written into the dead connection; what follows comes.
+    for (let n = 2; n < 8; n++) await log('ipop3d', login(`203.0.113.${n}`))
+    await granted('203.0.113.7')
+  })
+})
+
+describe('a followed file', () => {
+  const stamp = (secondsAgo = 0): string => new Date(Date.now() - secondsAgo * 1000).toISOString()
+  const line = (ip: string, secondsAgo = 0): string => `${stamp(secondsAgo)} mx ipop3d[77]: ${login(ip)}\n`
+  let file: string
+
+  beforeEach(() => {
+    file = `${stack.directory}/mail.log`
+    writeFileSync(file, line('203.0.113.1'))
+  })
+
+  it('begins at its end, and goes on through rotation and truncation', async () => {
+    await start({ follow_files: [file] })
+    await stack.waitForLog('authd', { event: 'following', path: file })
+    appendFileSync(file, line('203.0.113.2').slice(0, 40))
+    appendFileSync(file, line('203.0.113.2').slice(40))
+    await granted('203.0.113.2')
+
+    renameSync(file, `${file}.1`)
+    writeFileSync(file, '')
+    appendFileSync(`${file}.1`, line('203.0.113.3')) // its writer still holds the old one
+    await granted('203.0.113.3')
+    appendFileSync(file, line('203.0.113.4'))
+    await granted('203.0.113.4')
+
+    copyFileSync(file, `${file}.2`)
+    truncateSync(file, 0)
+    await stack.waitForLog('authd', { event: 'truncated' })
+    appendFileSync(file, line('203.0.113.5'))
+    await granted('203.0.113.5')
+    expect([...(await storedGrants(database.owner)).keys()].sort()).toEqual([2, 3, 4, 5].map(n => `203.0.113.${n}`))
+  })
+
+  it('remembers its place over a restart, rotation in between included, and grants nothing that is long over', async () => {
+    await start({ follow_files: [file] })
+    await stack.waitForLog('authd', { event: 'following', path: file })
+    appendFileSync(file, line('203.0.113.2'))
+    await granted('203.0.113.2')
+    await stack.stopPrograms()
+
+    appendFileSync(file, line('203.0.113.3', 600) + line('203.0.113.4', 7200))
+    renameSync(file, `${file}.1`)
+    writeFileSync(file, line('203.0.113.5'))
+    await start({ follow_files: [file] })
+    await granted('203.0.113.5')
+    const stored = await storedGrants(database.owner)
+    expect([...stored.keys()].sort()).toEqual([2, 3, 5].map(n => `203.0.113.${n}`))
+    const age = Date.now() - (stored.get('203.0.113.3')?.last.getTime() ?? 0)
+    expect(age, 'the stamp of the line counts').toBeGreaterThanOrEqual(599_000)
+    expect(stored.get('203.0.113.2')?.hits).toBe(1)
+  })
+
+  it('is waited for', async () => {
+    await start({ follow_files: [`${file}.later`] })
+    await stack.waitForLog('authd', { event: 'cannot-follow' })
+    writeFileSync(`${file}.later`, line('203.0.113.6'))
+    await granted('203.0.113.6')
+  })
+
+  it("may be Dovecot's own", async () => {
+    await start({ follow_files: [file], check_daemon_dovecot: true })
+    await stack.waitForLog('authd', { event: 'following', path: file })
+    const now = stamp().slice(0, 19).replace('T', ' ')
+    const text = 'user=<ann>, method=PLAIN, rip=203.0.113.7, lip=203.0.113.1, mpid=1, TLS, session=<x>'
+    appendFileSync(file, `${now} pop3-login: Info: Logged in: ${text}\n`)
+    expect(await granted('203.0.113.7')).toMatchObject({ daemon: 'dovecot' })
+  })
+})
+
+describe('the journal', () => {
+  it('is followed from the place where we left it, through the end of journalctl', async () => {
+    const { directory } = stack
+    const entries = `${directory}/entries`
+    const entry = (n: number): string =>
+      `${JSON.stringify({
+        __CURSOR: `s=${n}`,
+        __REALTIME_TIMESTAMP: String(Date.now() * 1000),
+        _HOSTNAME: 'mx',
+        SYSLOG_IDENTIFIER: 'ipop3d',
+        _PID: '77',
+        MESSAGE: login(`203.0.113.${n}`),
+      })}\n`
+    // Stands for journalctl: says what it was asked, prints what it has, and ends after a while.
+    writeFileSync(
+      `${directory}/journalctl`,
+      `#!/bin/sh\necho "$@" >> ${directory}/asked\ncat ${entries}\nexec sleep 2\n`,
+    )
+    chmodSync(`${directory}/journalctl`, 0o755)
+    writeFileSync(entries, entry(1))
+    const settings = { journal: true, journal_command: [`${directory}/journalctl`, '--merge'] }
+    await start(settings)
+    await granted('203.0.113.1')
+    writeFileSync(entries, `${entry(2)}not json\n${entry(3)}`)
+    await stack.waitForLog('authd', { event: 'journal-ended' })
+    await granted('203.0.113.3')
+    await stack.waitForLog('authd', { event: 'grant', ip: '203.0.113.2', source: 'journal' })
+    await stack.stopPrograms()
+    await start(settings)
+    await granted('203.0.113.3')
+    const { lines } = await eventually('asked three times', async () => {
+      const asked = await run(['cat', `${directory}/asked`])
+      return asked.lines.length >= 3 && asked
+    })
+    const common = '--merge --follow --output=json --quiet'
+    expect(lines.slice(0, 2)).toEqual([`${common} --lines=0`, `${common} --after-cursor=s=1`])
+    expect(lines.at(-1)).toBe(`${common} --after-cursor=s=3`)
+  })
+})

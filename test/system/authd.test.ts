@@ -1,0 +1,238 @@
+import { spawnSync } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
+import { createConnection } from 'node:net'
+import * as v from 'valibot'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { formatLoginEvent } from '../../src/wire/login-event.ts'
+import { AuthdClient, loginFrom, publicAddress } from '../harness/authd-client.ts'
+import { databaseSettings } from '../harness/authd-settings.ts'
+import { describeWith, ROOT } from '../harness/describe-with.ts'
+import { eventually } from '../harness/eventually.ts'
+import { run } from '../harness/program.ts'
+import { commandOf, Stack, type TestSettings } from '../harness/stack.ts'
+import { storedGrants } from '../harness/stored-grants.ts'
+import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
+
+let database: TestDatabase
+let stack: Stack
+
+beforeEach(async () => {
+  database = await createTestDatabase()
+  stack = new Stack()
+  stack.showLogsOnFailure()
+})
+afterEach(async () => {
+  await stack.stop()
+  await database.remove()
+})
+
+function configure(settings: TestSettings = {}): void {
+  stack.configure({
+    ...databaseSettings(database.connection('pop3authd')),
+    ...settings,
+    authd: {
+      socket: `${stack.directory}/run/authd.sock`,
+      uses_socket: `${stack.directory}/run/uses.sock`,
+      ...settings['authd'],
+    },
+  })
+}
+const start = (settings: TestSettings = {}) => {
+  configure(settings)
+  return stack.start('authd')
+}
+const announcer = () => AuthdClient.connect(`${stack.directory}/run/authd.sock`)
+
+/** Sends lines to the TCP listener and ends. */
+async function sendSyslog(lines: readonly string[]): Promise<void> {
+  const socket = createConnection({ host: '127.0.0.1', port: stack.port('authd', 0, 'syslog') })
+  await new Promise<void>(resolve => socket.end(lines.map(line => `${line}\n`).join(''), () => resolve()))
+}
+
+describe('the socket where logins are announced', () => {
+  it('answers committed once the grant is in the table, for many in flight', async () => {
+    await start({ grants: { exp_time: 600 } })
+    const client = await announcer()
+    const events = Array.from({ length: 500 }, (_, n) => loginFrom(`1.${n}`, publicAddress(n)))
+    const answers = await Promise.all(events.map(event => client.announce(event)))
+    const stored = await storedGrants(database.owner)
+    for (const [index, answer] of answers.entries()) {
+      const grant = stored.get(publicAddress(index))
+      expect(answer).toMatchObject({ verdict: 'committed', id: `1.${index}` })
+      if (answer.verdict === 'committed') expect(answer.until).toBe(Math.floor((grant?.until.getTime() ?? 0) / 1000))
+    }
+    await stack.waitForLog('authd', {
+      event: 'grant',
+      id: '1.499',
+      ip: publicAddress(499),
+      source: 'socket',
+      user: 'ann',
+    })
+    client.close()
+  })
+
+  it('refuses loopback and says why', async () => {
+    await start()
+    const client = await announcer()
+    expect(await client.announce(loginFrom('1.1', '127.0.0.1'))).toEqual({
+      verdict: 'refused',
+      id: '1.1',
+      reason: 'loopback',
+    })
+    await stack.waitForLog('authd', { event: 'refused', id: '1.1', reason: 'loopback' })
+    expect(await storedGrants(database.owner)).toEqual(new Map())
+    client.close()
+  })
+
+  it('refuses what it cannot read, logs each kind once, and keeps the connection', async () => {
+    await start()
+    const client = await announcer()
+    const sound = formatLoginEvent(loginFrom('1.1', '203.0.113.7'))
+    const bad: readonly (readonly [line: string, answer: string])[] = [
+      ['hello', 'refused id=- reason=syntax'],
+      [sound.replace('v=1', 'v=2'), 'refused id=1.1 reason=version'],
+      [sound.replace('v=1', 'v=3'), 'refused id=1.1 reason=version'],
+      [`${sound} color=red`, 'refused id=1.1 reason=key'],
+      [sound.replace('203.0.113.7', '203.0.113.007'), 'refused id=1.1 reason=value'],
+      ['x'.repeat(100_000), 'refused id=- reason=syntax'],
+    ]
+    for (const [index, [line, answer]] of bad.entries()) {
+      client.write(`${line}\n`)
+      expect(await client.line(index + 1)).toBe(answer)
+    }
+    client.write(`${sound}\n`)
+    expect(await client.line(bad.length + 1)).toMatch(/^ok id=1\.1 committed until=\d+$/)
+    const complaints = stack.log('authd').filter(({ fields }) => fields['event'] === 'bad-announcement')
+    expect(complaints.map(({ fields }) => fields['reason'])).toEqual(['syntax', 'version', 'key', 'value'])
+    client.close()
+  })
+})
+
+describeWith([ROOT], 'who may announce', () => {
+  const connectAs = (uid: number): string =>
+    spawnSync(
+      process.execPath,
+      [
+        '-e',
+        `const s = require('net').connect(${JSON.stringify(`${stack.directory}/run/authd.sock`)});
+         s.on('connect', () => s.write(${JSON.stringify(`${formatLoginEvent(loginFrom('9.9', '203.0.113.9'))}\n`)}));
+         s.on('data', d => { process.stdout.write(d); s.destroy() }).on('error', e => process.stdout.write(e.code)).on('close', () => process.stdout.write('|closed'))`,
+      ],
+      { uid, gid: uid, encoding: 'utf8', cwd: '/', timeout: 20_000 },
+    ).stdout
+
+  it('nobody but our own account, unless named', async () => {
+    await start()
+    expect(connectAs(61_250)).toMatch(/^EACCES/)
+    expect(connectAs(0)).toMatch(/^ok id=9\.9 committed/)
+    await stack.stopPrograms()
+    await start({ authd: { socket_users: ['61250'] } })
+    expect(connectAs(61_250)).toMatch(/^ok id=9\.9 committed/)
+    expect(connectAs(61_251), 'the kernel says who it is').toMatch(/^(EPIPE|ECONNRESET)?\|closed$/)
+    await stack.waitForLog('authd', { event: 'foreign-peer' })
+  })
+})
+
+describe('syslog by TCP', () => {
+  const login = (ip: string): string => `<22>Mar  5 10:11:12 mx ipop3d[7]: Login user=ann host=[${ip}] nmsgs=1/1`
+  const tcp = { syslog_listen: ['127.0.0.1:0'], check_daemon_ipop3d: true }
+
+  it('takes 20,000 lines at full speed and loses none', async () => {
+    await start({ authd: tcp })
+    await sendSyslog(Array.from({ length: 20_000 }, (_, n) => login(publicAddress(n))))
+    await eventually('20,000 grants', async () => (await storedGrants(database.owner)).size === 20_000, 60_000)
+  })
+
+  it('takes counted messages, and closes a connection that keeps to no framing', async () => {
+    await start({ authd: tcp })
+    const socket = createConnection({ host: '127.0.0.1', port: stack.port('authd', 0, 'syslog') })
+    const message = login('203.0.113.7')
+    socket.write(`${message.length} ${message}oops `)
+    await new Promise(resolve => socket.once('close', resolve))
+    await eventually('the grant', async () => (await storedGrants(database.owner)).has('203.0.113.7'))
+    await stack.waitForLog('authd', { event: 'bad-framing' })
+  })
+
+  it('listens on loopback alone', async () => {
+    configure({ authd: { syslog_listen: ['0.0.0.0:0'] } })
+    const authd = await run(commandOf('authd', '--config', stack.config))
+    expect(authd.ending?.code).toBe(100)
+    expect(authd.lines.at(-1)).toContain('authd.syslog_listen: 0.0.0.0:0 can be reached from elsewhere')
+  })
+})
+
+describe('faults at the start', () => {
+  it.each([
+    ['/nonexistent/fifo', 'mkfifo -m 600 /nonexistent/fifo'],
+    ['/etc/passwd', 'is no FIFO'],
+    ['/etc', 'is no FIFO'],
+  ])('syslog_fifo = %s: exit 100, %s', async (fifo, words) => {
+    configure({ authd: { syslog_fifo: fifo } })
+    const authd = await run(commandOf('authd', '--config', stack.config))
+    expect(authd.ending?.code).toBe(100)
+    expect(authd.lines.join('\n')).toContain(words)
+  })
+})
+
+describe('life', () => {
+  it('reads its settings again at SIGHUP, and counts for SIGUSR1', async () => {
+    const authd = await start({ authd: { syslog_listen: ['127.0.0.1:0'] } })
+    const line = 'Mar  5 10:11:12 mx ipop3d[7]: Login user=ann host=[203.0.113.7] nmsgs=1/1'
+    await sendSyslog([line])
+    await eventually('the line is counted', () => {
+      authd.signal('SIGUSR1')
+      return stack.log('authd').some(({ fields }) => fields['ignored'] === 'ipop3d:1')
+    })
+    configure({ authd: { syslog_listen: ['127.0.0.1:0'], check_daemon_ipop3d: true } })
+    authd.signal('SIGHUP')
+    await stack.waitForLog('authd', { event: 'reloaded' })
+    await sendSyslog([line])
+    await eventually('the grant', async () => (await storedGrants(database.owner)).has('203.0.113.7'))
+    // A broken file changes nothing.
+    writeFileSync(stack.config, 'configured = maybe')
+    authd.signal('SIGHUP')
+    await authd.waitForLine(/^authd: reload: .*/)
+    await sendSyslog([line.replace('203.0.113.7', '203.0.113.8')])
+    await eventually('the other grant', async () => (await storedGrants(database.owner)).has('203.0.113.8'))
+    expect((await authd.stop()).code).toBe(0)
+  })
+
+  it('sweeps ended grants', async () => {
+    await start({ grants: { exp_time: 1, alrm_time: 1 } })
+    const client = await announcer()
+    await client.announce(loginFrom('1.1', '203.0.113.7'))
+    await stack.waitForLog('authd', { event: 'swept', grants: '1' })
+    expect(await storedGrants(database.owner)).toEqual(new Map())
+    client.close()
+  })
+
+  it('shows its numbers to Prometheus on loopback', async () => {
+    await start({ authd: { metrics_listen: '127.0.0.1:0' } })
+    const client = await announcer()
+    await client.announce(loginFrom('1.1', '203.0.113.7'))
+    await client.announce(loginFrom('1.2', '127.0.0.1'))
+    const answer = await fetch(`http://127.0.0.1:${stack.port('authd', 0, 'metrics')}/metrics`)
+    const text = await answer.text()
+    expect(text).toContain('authd_events_total{source="socket",verdict="committed"} 1')
+    expect(text).toContain('authd_events_total{source="socket",verdict="refused"} 1')
+    expect(text).toContain('authd_grants_live 1')
+    expect(text).toContain('authd_database_up 1')
+    expect(text).toContain('authd_commit_seconds_count 2')
+    expect((await fetch(`http://127.0.0.1:${stack.port('authd', 0, 'metrics')}/`)).status).toBe(404)
+    client.close()
+  })
+
+  it('writes down the uses that the gate reports', async () => {
+    await start()
+    const socket = createConnection({ path: `${stack.directory}/run/uses.sock` })
+    socket.end('nonsense\nuse v=1 ip=203.0.113.7 at=1764000000 door=gate\n')
+    const text = 'SELECT host(ip) AS ip, door, extract(epoch FROM at)::int AS at FROM relay_use'
+    await eventually('the use', async () => {
+      const { rows } = await database.owner.query({
+        text,
+        row: v.object({ ip: v.string(), door: v.string(), at: v.number() }),
+      })
+      return rows.some(({ ip, door, at }) => ip === '203.0.113.7' && door === 'gate' && at === 1_764_000_000)
+    })
+  })
+})
