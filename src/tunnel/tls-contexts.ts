@@ -21,6 +21,9 @@ const MODERN_CIPHERS = [
   ...['ECDHE-ECDSA-CHACHA20-POLY1305', 'ECDHE-RSA-CHACHA20-POLY1305'],
 ].join(':')
 
+/** One tuple, so that no client that has sent a good key share is asked for another one. */
+const MODERN_GROUPS = 'X25519MLKEM768:X25519:prime256v1:secp384r1'
+
 /** Security level 0 is what OpenSSL 3 demands for the SHA-1 signatures of TLS 1.0 and 1.1. */
 const OLD_CIPHERS = 'DEFAULT:!aNULL:!eNULL:!EXPORT:!RC4:!MD5:@SECLEVEL=0'
 
@@ -64,6 +67,7 @@ function createContext(certificates: readonly Certificate[], policy: TlsPolicy):
     minVersion: policy.versions === 'old' ? 'TLSv1' : 'TLSv1.2',
     maxVersion: 'TLSv1.3',
     ciphers: policy.ciphers ?? (policy.versions === 'old' ? OLD_CIPHERS : MODERN_CIPHERS),
+    ecdhCurve: policy.versions === 'old' ? 'auto' : MODERN_GROUPS,
     secureOptions:
       SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA,
     // Workers resume one another's sessions only if they agree on this.
