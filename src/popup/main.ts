@@ -26,6 +26,13 @@ if (word === '--login' && more.length === 0) {
     if (word === '--help') process.stdout.write(USAGE)
     else if (word === '--version') process.stdout.write('popup (auth-relay)\n')
     else if (word.startsWith('--')) throw new UsageFault(`unknown option ${word}: see popup --help`)
+    else {
+      const [{ serveConnection }, { ownEnvironment }] = await Promise.all([
+        import('./one-connection/serve-connection.ts'),
+        import('../ucspi/environment.ts'),
+      ])
+      return serveConnection([word, ...more], ownEnvironment())
+    }
     return 0
   })
 }

@@ -1,6 +1,6 @@
-import { verifyLogin } from '../../ucspi/checkpassword.ts'
+import { checkpasswordMessage, verifyLogin } from '../../ucspi/checkpassword.ts'
 import type { Environment } from '../../ucspi/environment.ts'
-import { type Checker, temporary } from './checker.ts'
+import { type Checker, no, temporary } from './checker.ts'
 import { checkerEnvironment } from './checker-environment.ts'
 import { maildirPath } from './maildir-path.ts'
 
@@ -18,25 +18,22 @@ export function checkpasswordChecker(options: {
   return {
     check: async request => {
       const { login, secret, timestamp } = request
+      const credentials = { login, password: secret, timestamp }
+      if (checkpasswordMessage(credentials) === undefined) {
+        return { verdict: 'toolong', detail: 'longer than a checker can read' }
+      }
       const answer = await verifyLogin({
         checker: command,
-        credentials: { login, password: secret, timestamp },
+        credentials,
         environment: checkerEnvironment(environment, request),
         args: [maildir],
         limitMs,
       })
-      switch (answer.verdict) {
-        case 'ok': {
-          const path = maildirPath(answer.args[0] ?? '', answer.directory, maildir)
-          if (path === undefined) return temporary('the checker left no directory')
-          return { verdict: 'yes', maildrop: { uid: answer.uid, gid: answer.gid, maildir: path } }
-        }
-        case 'badauth':
-          return { verdict: 'no', detail: answer.detail }
-        case 'temporary':
-        case 'crash':
-          return answer
-      }
+      if (answer.verdict === 'badauth') return no(answer.detail)
+      if (answer.verdict !== 'ok') return { verdict: answer.verdict, detail: answer.detail }
+      const path = maildirPath(answer.args[0] ?? '', answer.directory, maildir)
+      if (path === undefined) return temporary('the checker left no directory')
+      return { verdict: 'yes', maildrop: { uid: answer.uid, gid: answer.gid, maildir: path } }
     },
     close: () => {},
   }

@@ -39,9 +39,13 @@ export class Announcer {
     this.#logins?.write(formatLoginLine(attempt))
   }
 
-  /** `detail` is for our own log alone. */
-  failure({ id, ip, user, method, tls }: Attempt, reason: FailReason | 'logindelay' | 'uid', detail?: string): void {
-    this.#log.info('fail', { id, ip, user, method, tls: tls ? 1 : 0, reason, detail })
+  /** `detail` is for our own log alone. An address that is not known is `unknown`. */
+  failure(
+    { id, ip, user, method, tls }: Omit<Attempt, 'ip'> & { readonly ip: IpAddress | undefined },
+    reason: FailReason | 'logindelay' | 'uid',
+    detail?: string,
+  ): void {
+    this.#log.info('fail', { id, ip: ip ?? 'unknown', user, method, tls: tls ? 1 : 0, reason, detail })
     // The syslog line has a closed list of reasons: what the site's own rules refuse is a failed login there.
     const known = reason === 'logindelay' || reason === 'uid' ? 'badauth' : reason
     this.#failures?.write(formatFailLine({ ip, tls, method, user }, known))

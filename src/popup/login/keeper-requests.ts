@@ -12,8 +12,10 @@ export type KeeperRequest = {
   answer(): Promise<Answer>
   /** Says what another server answered. */
   report(outcome: Outcome): void
-  /** Ends the request: with `cancel` if its answer no longer matters to anybody. */
-  end(cancel: boolean): void
+  /** The client is gone: the keeper forgets it, and whoever waits for an answer here is told `temporary`. */
+  cancel(): void
+  /** Nothing more is expected. */
+  end(): void
 }
 
 type Waiting = { readonly answers: Answer[]; wake: (() => void) | undefined }
@@ -71,9 +73,12 @@ export class KeeperRequests {
         }
       },
       report: outcome => this.#send({ type: 'outcome', n, outcome }),
-      end: cancel => {
+      cancel: () => {
+        this.#send({ type: 'cancel', n })
+        this.receive({ type: 'failed', n, failure: 'temporary' })
+      },
+      end: () => {
         this.#waiting.delete(n)
-        if (cancel) this.#send({ type: 'cancel', n })
       },
     }
   }

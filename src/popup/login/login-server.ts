@@ -1,4 +1,5 @@
 import { createServer, type Server, type Socket } from 'node:net'
+import { systemClock } from '../../daemon/clock.ts'
 import { ConnectionLimits } from '../../daemon/connection-limits.ts'
 import type { Log } from '../../daemon/log.ts'
 import { Secret } from '../../daemon/secret.ts'
@@ -9,22 +10,27 @@ import { TicketKeyRing } from '../../tunnel/ticket-keys.ts'
 import { TlsContexts } from '../../tunnel/tls-contexts.ts'
 import { type IpAddress, parseIpAddress } from '../../wire/ip-address.ts'
 import type { ProxyHeader } from '../../wire/proxy-protocol.ts'
-import { isSessionId, type SessionId, sessionId } from '../../wire/session-id.ts'
+import { formatTimestamp, isSessionId, type SessionId, sessionId } from '../../wire/session-id.ts'
 import type { LoginSettings } from '../messages.ts'
+import { authorizationOptions } from './authorization-options.ts'
 import { ChainConnections } from './chain-connections.ts'
+import { chainJudge } from './chain-judge.ts'
 import type { Client } from './client.ts'
+import type { Judge } from './judge.ts'
+import { keeperJudge } from './keeper-judge.ts'
 import type { KeeperRequests } from './keeper-requests.ts'
 import { readProxyHeader } from './read-proxy-header.ts'
-import { LoginSession, TOO_MANY } from './session.ts'
+import { LoginSession, type SessionHost, TOO_MANY } from './session.ts'
+import { upstreamJudge } from './upstream-judge.ts'
 
 /** Everything that the sessions of one login process share. */
-export class LoginServer {
+export class LoginServer implements SessionHost {
   readonly keeper: KeeperRequests
   readonly log: Log
   readonly chains = new ChainConnections()
   settings: LoginSettings
-  preamblePassword: Secret | undefined
-  /** The certificate for STLS; undefined if that is not offered. */
+  judge: Judge
+  preamble: SessionHost['preamble']
   stls: TlsContexts | undefined
   readonly #limits: ConnectionLimits
   /** Sessions and the address whose place each has taken; those of trusted proxies take none until the client is known. */
@@ -39,13 +45,25 @@ export class LoginServer {
     this.keeper = keeper
     this.log = log
     this.#limits = new ConnectionLimits(0, settings.maxPerAddress)
+    this.judge = this.#judgeFor(settings)
     this.use(settings)
+  }
+
+  get loginTime(): number {
+    return this.settings.loginTime
+  }
+
+  /** Our own worker keeps the time by itself; of other servers nobody knows. */
+  get idleLimit(): number | undefined {
+    return this.settings.mode === 'verify' ? undefined : this.settings.idleTime + 60_000
   }
 
   /** Takes other settings: for connections from now on, and for what running ones ask from now on. */
   use(settings: LoginSettings): void {
     this.settings = settings
-    this.preamblePassword = settings.preamble === null ? undefined : new Secret(settings.preamble.password)
+    this.judge = this.#judgeFor(settings)
+    const { preamble } = settings
+    this.preamble = preamble === null ? undefined : { password: new Secret(preamble.password), reply: preamble.reply }
     this.stls = settings.stls === null ? undefined : contextsOf(settings.stls)
   }
 
@@ -57,31 +75,24 @@ export class LoginServer {
     })
   }
 
-  /** What a client may do, by the settings of this moment. */
-  optionsFor({ ip, tls }: Client): AuthorizationOptions {
+  timestampFor({ id }: Client): string {
+    return formatTimestamp(id, Math.floor(systemClock() / 1000), this.settings.hostname)
+  }
+
+  preambleRefused(peer: IpAddress, reason: 'badpass' | 'badhost'): void {
+    this.keeper.preambleRefused(peer, reason)
+  }
+
+  optionsFor(client: Client): AuthorizationOptions {
     const { settings } = this
-    const logins = settings.cleartextLogins
-    const isFree = tls || !settings.requireTls || settings.cleartextNets.has(ip)
-    const cleartext = isFree ? 'all' : logins.length === 0 ? 'none' : (login: string) => logins.includes(login)
-    const mayLogIn = cleartext !== 'none'
-    return {
-      compat: settings.compat,
-      capabilities: {
-        user: mayLogIn,
-        sasl: mayLogIn ? ['PLAIN', 'LOGIN'] : [],
-        stls: this.stls !== undefined && !tls,
-        loginDelay: settings.loginDelay,
-        expire: 'NEVER',
-        implementation: 'auth-relay',
-      },
-      cleartext,
-      preamble: settings.preamble?.trust.has(ip) === true && !tls,
-      tries: settings.tries,
-    }
+    return authorizationOptions(
+      { ...settings, preambleTrust: settings.preamble?.trust, stls: this.stls !== undefined },
+      client,
+    )
   }
 
   /** Gives the session's place back and takes one for another address; false if that has enough. */
-  moveTo(session: LoginSession, ip: IpAddress): boolean {
+  moveTo(session: LoginSession, { ip }: Client): boolean {
     const before = this.#places.get(session)
     if (before !== undefined) this.#limits.release(before)
     const taken = this.#limits.acquire(ip) === 'ok'
@@ -110,6 +121,12 @@ export class LoginServer {
     await new Promise<void>(resolve => {
       this.#drained = resolve
     })
+  }
+
+  #judgeFor({ mode, upstream }: LoginSettings): Judge {
+    if (mode === 'chain') return chainJudge(this.keeper, this.chains)
+    if (mode === 'upstream' && upstream !== null) return upstreamJudge(this.keeper, upstream)
+    return keeperJudge(this.keeper, this.log)
   }
 
   #accept(socket: Socket): void {

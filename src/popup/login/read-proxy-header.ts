@@ -1,4 +1,4 @@
-import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
 import { PROXY_HEADER_MAX_OCTETS, type ProxyHeader, parseProxyHeader } from '../../wire/proxy-protocol.ts'
 
 /** The whole header must be there within so long (spec/sslwrap.md §4). */
@@ -8,7 +8,7 @@ const LIMIT_MS = 3_000
  * Reads the PROXY header with which a connection begins. What the client sent behind it is put back into the stream.
  * Answers why not, for the log, if there is no good header in time.
  */
-export function readProxyHeader(socket: Socket): Promise<ProxyHeader | { readonly reason: string }> {
+export function readProxyHeader(socket: Duplex): Promise<ProxyHeader | { readonly reason: string }> {
   return new Promise(resolve => {
     let bytes: Buffer = Buffer.alloc(0)
     const settle = (answer: ProxyHeader | { readonly reason: string }): void => {

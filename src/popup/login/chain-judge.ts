@@ -1,0 +1,34 @@
+import type { Socket } from 'node:net'
+import type { ChainConnections } from './chain-connections.ts'
+import { isPositive, readFirstLine } from './first-line.ts'
+import type { Judge } from './judge.ts'
+import { askToVerify, failureIn, withRequest } from './keeper-judge.ts'
+import type { KeeperRequests } from './keeper-requests.ts'
+
+/** Above the longest time that the keeper gives a checker. */
+const LIMIT_MS = 610_000
+
+/**
+ * A checkpassword program with a POP3 server behind it decides, run by the keeper. The server's first +OK is the proof. It
+ * is held back until the login is announced, and so is what the client sent ahead: servers of qmail's time lose that.
+ */
+export function chainJudge(keeper: KeeperRequests, chains: ChainConnections): Judge {
+  return (login, gone) =>
+    withRequest(askToVerify(keeper, login), gone, async request => {
+      const answered = request.answer()
+      const program = new Promise<Socket>(resolve => chains.expect(request.n, resolve))
+      const first = await Promise.race([program, answered])
+      chains.forget(request.n)
+      if ('type' in first) return failureIn(first)
+      const reply = await readFirstLine(first, LIMIT_MS)
+      if (reply !== undefined && isPositive(reply)) request.report('yes')
+      else first.destroy()
+      // Without +OK the keeper says what the program's end means.
+      const answer = await answered
+      if (reply !== undefined && answer.type === 'announced') {
+        return { outcome: 'open', stream: first, reply: [reply.line, reply.rest] }
+      }
+      first.destroy()
+      return failureIn(answer)
+    })
+}

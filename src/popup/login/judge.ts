@@ -1,0 +1,24 @@
+import type { Duplex } from 'node:stream'
+import type { AuthorizationEffect, LoginFailure } from '../../pop3/authorization.ts'
+import type { Client } from './client.ts'
+
+/** A login to be judged. */
+export type LoginRequest = Omit<Extract<AuthorizationEffect, { type: 'authenticate' }>, 'type'> & {
+  readonly client: Client
+  /** The greeting's msg-id with its brackets. */
+  readonly timestamp: string
+}
+
+/**
+ * `open`: the login is right and announced. The rest of the session is for `stream`; `reply` are octets of its answer to
+ * the password that were held back until now, and go to the client first. `closed`: nothing more is said.
+ */
+export type Judgement =
+  | { readonly outcome: 'open'; readonly stream: Duplex; readonly reply: readonly Buffer[] }
+  | { readonly outcome: 'failed'; readonly failure: LoginFailure }
+  | { readonly outcome: 'closed' }
+
+/** Decides about logins and opens what comes after them. `gone` is aborted when the client goes away first. */
+export type Judge = (request: LoginRequest, gone: AbortSignal) => Promise<Judgement>
+
+export const failed = (failure: LoginFailure): Judgement => ({ outcome: 'failed', failure })

@@ -1,0 +1,60 @@
+import { connect } from 'node:net'
+import type { Log } from '../../daemon/log.ts'
+import { failed, type Judge, type Judgement, type LoginRequest } from './judge.ts'
+import type { Answer, KeeperRequest, KeeperRequests } from './keeper-requests.ts'
+
+/** The keeper's checker decides; the mail is in a pop3d worker's hands, whose first reply answers the password. */
+export function keeperJudge(keeper: KeeperRequests, log: Log): Judge {
+  return (request, gone) =>
+    withRequest(askToVerify(keeper, request), gone, async ({ answer }) => {
+      const said = await answer()
+      return said.type === 'open' ? openMaildrop(said.socket, said.ticket, log) : failureIn(said)
+    })
+}
+
+/** Puts a login before the keeper. */
+export function askToVerify(
+  keeper: KeeperRequests,
+  { login, secret, method, client, timestamp }: LoginRequest,
+): KeeperRequest {
+  const { id, ip, port, localIp, localPort, tls, proxyIp } = client
+  return keeper.verify({
+    ...{ id, login, secret, method, ip, tls, timestamp },
+    ...(port === undefined ? {} : { remotePort: port }),
+    ...(localIp === undefined ? {} : { localIp }),
+    ...(localPort === undefined ? {} : { localPort }),
+    ...(proxyIp === undefined ? {} : { proxyIp }),
+  })
+}
+
+/** Runs `work`, and tells the keeper if the client goes away before it is done. */
+export async function withRequest(
+  request: KeeperRequest,
+  gone: AbortSignal,
+  work: (request: KeeperRequest) => Promise<Judgement>,
+): Promise<Judgement> {
+  const cancel = (): void => request.cancel()
+  gone.addEventListener('abort', cancel)
+  try {
+    return await work(request)
+  } finally {
+    gone.removeEventListener('abort', cancel)
+    request.end()
+  }
+}
+
+export const failureIn = (answer: Answer): Judgement => failed(answer.type === 'failed' ? answer.failure : 'temporary')
+
+async function openMaildrop(path: string, ticket: string, log: Log): Promise<Judgement> {
+  const stream = connect({ path, allowHalfOpen: true })
+  const error = await new Promise<Error | undefined>(resolve => {
+    stream.once('connect', () => resolve(undefined))
+    stream.on('error', resolve) // stays: later errors end the relay
+  })
+  if (error !== undefined) {
+    log.error('maildrop_unreachable', { reason: error })
+    return failed('temporary')
+  }
+  stream.write(`${ticket}\n`)
+  return { outcome: 'open', stream, reply: [] }
+}

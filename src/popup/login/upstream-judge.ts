@@ -1,0 +1,38 @@
+import type { UpstreamServer } from '../messages.ts'
+import { failed, type Judge } from './judge.ts'
+import { failureIn, withRequest } from './keeper-judge.ts'
+import type { KeeperRequests } from './keeper-requests.ts'
+import { loginUpstream } from './upstream-login.ts'
+
+/**
+ * Another POP3 server decides. Its secrets go there and nowhere else: the keeper, who delays and announces, sees none, and
+ * reads nothing that the network sent.
+ */
+export function upstreamJudge(keeper: KeeperRequests, server: UpstreamServer): Judge {
+  return async ({ login, secret, method, client }, gone) => {
+    // The digest is over our own timestamp: nobody behind could check it.
+    if (method === 'apop') return failed('credentials')
+    const { id, ip, port, localIp, localPort, tls } = client
+    return withRequest(keeper.attempt({ id, login, method, ip, tls }), gone, async request => {
+      const leave = await request.answer()
+      if (leave.type !== 'proceed') return failureIn(leave)
+      const answer = await loginUpstream(
+        server,
+        { login, secret },
+        {
+          ...{ id, tls },
+          source: { ip, port: port ?? 0 },
+          destination: { ip: localIp ?? ip, port: localPort ?? 110 },
+        },
+      )
+      request.report(answer.outcome)
+      const said = await request.answer()
+      if (answer.outcome !== 'yes') return failureIn(said)
+      if (said.type === 'announced') {
+        return { outcome: 'open', stream: answer.stream, reply: [answer.reply.line, answer.reply.rest] }
+      }
+      answer.stream.destroy()
+      return failureIn(said)
+    })
+  }
+}

@@ -1,0 +1,76 @@
+import { Socket } from 'node:net'
+import { Duplex, type Readable, type Writable } from 'node:stream'
+
+/**
+ * Descriptors 0 and 1 as one stream. Ending or destroying it leaves descriptor 1 open, because popup's own last words may
+ * come after those of the program that it ran; the connection is closed by the end of the process.
+ */
+export class DescriptorStream extends Duplex {
+  readonly #input: Readable
+  readonly #output: Writable
+
+  constructor(input: Readable = standardInput(), output: Writable = standardOutput()) {
+    super({ allowHalfOpen: true })
+    this.#input = input
+    this.#output = output
+    input.pause()
+    input.on('data', (chunk: Buffer) => {
+      if (!this.push(chunk)) input.pause()
+    })
+    input.on('end', () => this.push(null))
+    input.on('error', error => this.destroy(error))
+    output.on('error', error => this.destroy(error))
+  }
+
+  override _read(): void {
+    this.#input.resume()
+  }
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding, done: (error?: Error | null) => void): void {
+    this.#output.write(chunk, done)
+  }
+
+  override _final(done: () => void): void {
+    done()
+  }
+
+  override _destroy(error: Error | null, done: (error: Error | null) => void): void {
+    this.#input.destroy()
+    done(error)
+  }
+
+  /** Writes even after the stream was destroyed; fulfilled when the octets are handed over, or cannot be. */
+  lastWords(text: string, limitMs: number): Promise<void> {
+    return new Promise(resolve => {
+      const timer = setTimeout(() => {
+        this.#output.destroy()
+        resolve()
+      }, limitMs)
+      this.#output.end(text, 'latin1', () => {
+        clearTimeout(timer)
+        resolve()
+      })
+      this.#output.on('close', () => {
+        clearTimeout(timer)
+        resolve()
+      })
+    })
+  }
+}
+
+/** A file or a terminal (a test by hand) is read by the runtime's own stream. */
+function standardInput(): Readable {
+  try {
+    return new Socket({ fd: 0, readable: true, writable: false })
+  } catch {
+    return process.stdin
+  }
+}
+
+function standardOutput(): Writable {
+  try {
+    return new Socket({ fd: 1, readable: false, writable: true })
+  } catch {
+    return process.stdout
+  }
+}
