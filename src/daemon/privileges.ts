@@ -1,4 +1,5 @@
 import { accountNamed } from '../libc/account.ts'
+import { loadNativeModule } from '../libc/native-function.ts'
 import { UsageFault } from './exit-status.ts'
 
 /** Under which ids a process runs. */
@@ -35,6 +36,7 @@ export const isRoot = (): boolean => process.geteuid?.() === 0
  */
 export function dropPrivileges({ uid, gid }: Ids): void {
   if (process.getuid?.() === uid && process.getgid?.() === gid && !isRoot()) return
+  loadNativeModule()
   process.setgroups?.([])
   process.setgid?.(gid)
   process.setuid?.(uid)

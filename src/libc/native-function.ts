@@ -22,6 +22,9 @@ function koffi(): Koffi {
   return loaded
 }
 
+/** Loads the native module now: a process that will give up its rights may not reach the file afterwards. */
+export const loadNativeModule = (): void => void koffi()
+
 function ready(module: Koffi): Koffi {
   if (typeof module.load !== 'function') throw new TypeError('koffi: the native module has no load()')
   return module

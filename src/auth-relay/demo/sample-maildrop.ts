@@ -1,4 +1,4 @@
-import { chownSync, existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { chownSync, existsSync, mkdirSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
 type Owner = { readonly uid: number; readonly gid: number }
@@ -15,7 +15,7 @@ You have just opened this maildrop by POP3. Before the server said +OK
 to your password, your address was written into the table of grants:
 for the next half hour the SMTP server relays for it, and for no other.
 
-Try: bin/auth-relay show
+The third command on the demo's screen shows that table.
 `,
   `From: Ann <ann@demo.example>
 To: demo@demo.example
@@ -40,6 +40,9 @@ Grüße aus dem Postfach. Antworten Sie ruhig: Ihre Adresse ist bekannt.
 `,
 ]
 
+/** When the first of them was delivered, in Unix seconds. Messages are numbered in the order of their files' times. */
+const DELIVERED = 1_767_603_600
+
 /** Makes a Maildir with a few messages for the owner. One that exists is kept as it is, with what arrived in it. */
 export function ensureSampleMaildrop(maildir: string, owner: Owner | undefined): void {
   if (existsSync(maildir)) return
@@ -48,8 +51,10 @@ export function ensureSampleMaildrop(maildir: string, owner: Owner | undefined):
     own(directory, owner)
   }
   for (const [index, message] of MESSAGES.entries()) {
-    const path = join(maildir, 'new', `17676036${String(index).padStart(2, '0')}.M0P0Q${index + 1}.demo.example`)
+    const time = DELIVERED + index * 300
+    const path = join(maildir, 'new', `${time}.M0P0Q${index + 1}.demo.example`)
     writeFileSync(path, message, { mode: 0o600 })
+    utimesSync(path, time, time)
     own(path, owner)
   }
 }

@@ -1,0 +1,71 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { eventually } from './eventually.ts'
+import { Program, type ProgramOptions } from './program.ts'
+import { commandOf } from './stack.ts'
+
+/** `auth-relay up --demo` on free ports in a directory of the test, and what it shows on its screen. */
+export class Demo {
+  readonly directory: string
+  readonly program: Program
+
+  constructor(directory: string, options: ProgramOptions & { readonly command?: readonly string[] } = {}) {
+    const { command = commandOf('auth-relay'), env, ...rest } = options
+    this.directory = directory
+    this.program = new Program('up', [...command, 'up', '--demo', '--dir', directory], {
+      cwd: new URL('../..', import.meta.url).pathname,
+      ...rest,
+      env: { POP3_PORT: '0', POP3S_PORT: '0', SMTP_PORT: '0', ...env },
+    })
+  }
+
+  /** Waits until everything runs and the screen is written. */
+  async ready(): Promise<void> {
+    await this.program.waitForLine(/^auth-relay ready/, 90_000)
+    await this.program.waitForLine(/^Nothing leaves this machine/)
+  }
+
+  /** Port of a program's `listen=` in the ready line. */
+  port(name: 'popup' | 'sslwrap' | 'wrap'): number {
+    const ready = this.program.lines.find(line => line.startsWith('auth-relay ready')) ?? ''
+    const port = new RegExp(` ${name}\\.listen=\\S*:(\\d+)`).exec(ready)?.[1]
+    if (port === undefined) throw new Error(`no port of ${name} in: ${ready}`)
+    return Number(port)
+  }
+
+  /** The command of the screen that begins with this word, as one would copy it. */
+  command(first: string | RegExp): string {
+    const line = this.program.lines.find(
+      text => text.startsWith('   ') && text.trim().split(' ')[0]?.match(first) !== null,
+    )
+    if (line === undefined) throw new Error(`no command ${first} on the screen:\n${this.program.transcript()}`)
+    return line.trim()
+  }
+
+  /** Waits until no process of this demo is left. */
+  async gone(): Promise<void> {
+    await eventually(
+      `no process of ${this.directory} is left`,
+      () => processesNaming(this.directory).length === 0,
+      20_000,
+    )
+  }
+
+  /** The demo's programs and servers that run now. */
+  processes(): readonly string[] {
+    return processesNaming(this.directory)
+  }
+}
+
+/** `PID COMMAND LINE` of every process whose command line holds a text. */
+export function processesNaming(text: string): readonly string[] {
+  return readdirSync('/proc')
+    .filter(name => /^\d+$/.test(name) && Number(name) !== process.pid)
+    .flatMap(pid => {
+      try {
+        const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ')
+        return words.includes(text) ? [`${pid} ${words.trim()}`] : []
+      } catch {
+        return [] // it ended while we looked
+      }
+    })
+}

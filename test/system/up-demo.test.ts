@@ -1,0 +1,208 @@
+import { execFile } from 'node:child_process'
+import { chmodSync, chownSync, cpSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { connect } from 'node:net'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { Demo } from '../harness/demo.ts'
+import { commandOf } from '../harness/stack.ts'
+import { temporaryDirectory } from '../harness/temporary-directory.ts'
+
+const root = new URL('../..', import.meta.url).pathname
+const isRoot = process.geteuid?.() === 0
+
+/** Runs a line in the shell, as a visitor does who copied it from the screen. */
+const shell = (line: string): Promise<{ status: number; output: string }> =>
+  new Promise(resolve => {
+    execFile('/bin/sh', ['-c', line], { cwd: root, timeout: 30_000 }, (error, stdout, stderr) =>
+      resolve({
+        status: typeof error?.code === 'number' ? error.code : error === null ? 0 : -1,
+        output: stdout + stderr,
+      }),
+    )
+  })
+
+const isOpen = (port: number): Promise<boolean> =>
+  new Promise(resolve => {
+    const socket = connect(port, '127.0.0.1')
+    socket.once('connect', () => {
+      socket.destroy()
+      resolve(true)
+    })
+    socket.once('error', () => resolve(false))
+  })
+
+const socketsBelow = (directory: string): readonly string[] =>
+  readdirSync(directory, { recursive: true, withFileTypes: true })
+    .filter(entry => entry.isSocket())
+    .map(entry => entry.name)
+
+describe('the demo', () => {
+  const { path, remove } = temporaryDirectory()
+  const directory = `${path}/var`
+  let demo: Demo
+  let firstStart = 0
+
+  beforeAll(async () => {
+    const begin = performance.now()
+    demo = new Demo(directory)
+    await demo.ready()
+    firstStart = performance.now() - begin
+  })
+  afterAll(async () => {
+    await demo.program.stop()
+    remove()
+  })
+
+  test('the commands on its screen work when copied: refused, mailbox opened, relayed, shown', async () => {
+    const before = await shell(demo.command('swaks'))
+    expect(before.output).toContain('553')
+    expect(before.status).not.toBe(0)
+
+    const mail = await shell(demo.command('curl'))
+    expect(mail.output).toContain('Subject: Your address may send mail now')
+    expect(mail.status).toBe(0)
+
+    const after = await shell(demo.command('swaks'))
+    expect(after.output).toContain('250 ok: the demo has taken the message')
+    expect(after.status).toBe(0)
+
+    const shown = await shell(demo.command(/auth-relay$/))
+    expect(shown.output).toMatch(/^127\.0\.0\.1 .* demo +popup +yes /m)
+    expect(shown.status).toBe(0)
+  })
+
+  test('mail for the demo user lands in the demo maildrop', async () => {
+    const send = demo.command('swaks').replace('somebody@example.org', 'demo@demo.example')
+    expect((await shell(`${send} --header 'Subject: to myself'`)).status).toBe(0)
+    const list = demo.command('curl').replace(/\/1$/, '/')
+    const listing = await shell(list)
+    const last = /^(\d+) \d+$/m.exec(listing.output.trim().split('\n').at(-1) ?? '')?.[1]
+    const mail = await shell(demo.command('curl').replace(/\/1$/, `/${last}`))
+    expect(mail.output).toContain('Subject: to myself')
+  })
+
+  test('one session id leads from sslwrap through popup to pop3d and authd', async () => {
+    await shell(demo.command('curl'))
+    const { log } = demo.program
+    const id = log.findLast(line => line.program === 'sslwrap' && line.fields['event'] === 'connect')?.fields['id']
+    expect(id).toMatch(/^[0-9a-f]+\.\d+$/)
+    await demo.program.waitFor(`every program speaks of session ${id}`, () =>
+      ['sslwrap', 'popup', 'pop3d', 'authd'].every(program =>
+        demo.program.log.some(line => line.program === program && line.fields['id'] === id),
+      ),
+    )
+  })
+
+  test.runIf(isRoot)('each program runs under ids of its own', () => {
+    const uids = new Map<string, Set<string>>()
+    for (const line of demo.processes()) {
+      const [pid = ''] = line.split(' ')
+      const uid = /^Uid:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? ''
+      const name = /dist\/([a-z-]+)\.js/.exec(line)?.[1] ?? 'postgres'
+      uids.set(name, (uids.get(name) ?? new Set()).add(uid))
+    }
+    expect(uids.get('wrap')).toEqual(new Set(['61195']))
+    expect(uids.get('postgres')).not.toContain('0')
+  })
+
+  test('a program that crashes is started again', async () => {
+    const [authd = ''] = demo.processes().filter(line => line.includes('dist/authd.js'))
+    process.kill(Number(authd.split(' ')[0]), 'SIGKILL')
+    await demo.program.waitFor(
+      'authd is ready again',
+      () => demo.program.lines.filter(line => line.startsWith('authd ready')).length === 2,
+    )
+    expect((await shell(demo.command('curl'))).status).toBe(0)
+  })
+
+  test('a second demo in the same directory is refused in one line', async () => {
+    const second = new Demo(directory)
+    expect(await second.program.ended).toEqual({ code: 111, signal: null })
+    const faults = second.program.lines.filter(line => !line.includes('level='))
+    expect(faults).toEqual([
+      expect.stringMatching(/in use by another auth-relay up \(process \d+\): stop it, or choose another directory$/),
+    ])
+  })
+
+  test('Ctrl-C stops everything: no process, no socket, no open port', async () => {
+    const ports = [demo.port('popup'), demo.port('sslwrap'), demo.port('wrap')]
+    demo.program.signal('SIGINT')
+    expect(await demo.program.ended).toEqual({ code: 0, signal: null })
+    expect(demo.processes()).toEqual([])
+    expect(socketsBelow(directory)).toEqual([])
+    expect(await Promise.all(ports.map(isOpen))).toEqual([false, false, false])
+  })
+
+  test('the second start keeps the maildrop and makes nothing anew', async () => {
+    const begin = performance.now()
+    demo = new Demo(directory)
+    await demo.ready()
+    const secondStart = performance.now() - begin
+    expect(demo.program.lines.filter(line => line.includes('event=database-made'))).toEqual([])
+    expect(demo.program.lines.filter(line => line.includes('event=migrated'))).toEqual([])
+    expect(secondStart).toBeLessThan(firstStart * 1.5)
+    const list = await shell(demo.command('curl').replace(/\/1$/, '/'))
+    expect(list.output.trim().split('\n').length).toBeGreaterThan(3)
+  })
+
+  test('kill -9 of up leaves no process and no open port', async () => {
+    const ports = [demo.port('popup'), demo.port('sslwrap'), demo.port('wrap')]
+    demo.program.signal('SIGKILL')
+    await demo.program.ended
+    await demo.gone()
+    expect(await Promise.all(ports.map(isOpen))).toEqual([false, false, false])
+  })
+
+  test('and the start after that works', async () => {
+    demo = new Demo(directory)
+    await demo.ready()
+    expect((await shell(demo.command('curl'))).status).toBe(0)
+  })
+})
+
+/** What the demo is about, in three commands: closed, opened by reading mail, open. */
+async function relayOpensByReadingMail(demo: Demo): Promise<void> {
+  expect((await shell(demo.command('swaks'))).output).toContain('553')
+  expect((await shell(demo.command('curl'))).output).toContain('Subject: Your address may send mail now')
+  expect((await shell(demo.command('swaks'))).output).toContain('250 ok: the demo has taken the message')
+}
+
+describe.runIf(isRoot)('started as root', () => {
+  test('from a checkout and into a directory that are closed to others', async () => {
+    const { path, remove } = temporaryDirectory()
+    const closed = `${path}/closed`
+    mkdirSync(closed)
+    for (const part of ['dist', 'sql', 'bin', 'package.json'])
+      cpSync(`${root}${part}`, `${closed}/${part}`, { recursive: true })
+    symlinkSync(`${root}node_modules`, `${closed}/node_modules`)
+    chmodSync(closed, 0o700)
+    const demo = new Demo(`${closed}/var`, { command: [process.execPath, `${closed}/dist/auth-relay.js`] })
+    await demo.ready()
+    const runtime = readFileSync(`${closed}/var/runtime-directory`, 'utf8').trim()
+    await relayOpensByReadingMail(demo)
+    expect(await demo.program.stop()).toEqual({ code: 0, signal: null })
+
+    const again = new Demo(`${closed}/var`, { command: [process.execPath, `${closed}/dist/auth-relay.js`] })
+    await again.ready()
+    expect(readFileSync(`${closed}/var/runtime-directory`, 'utf8').trim()).toBe(runtime)
+    expect((await shell(again.command('curl'))).status).toBe(0)
+    await again.program.stop()
+    rmSync(runtime, { recursive: true })
+    remove()
+  })
+
+  test('and without root everything runs as the one user, and says so', async () => {
+    const { path, remove } = temporaryDirectory()
+    chownSync(path, 65_534, 65_534)
+    const command = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups', ...commandOf('auth-relay')]
+    const demo = new Demo(`${path}/var`, { command })
+    await demo.ready()
+    expect(demo.program.log.map(line => line.fields['event'])).toContain('not-separated')
+    await relayOpensByReadingMail(demo)
+    for (const line of demo.processes()) {
+      expect(readFileSync(`/proc/${line.split(' ')[0]}/status`, 'utf8')).toMatch(/^Uid:\s+65534\s+65534\s+65534/m)
+    }
+    expect(await demo.program.stop()).toEqual({ code: 0, signal: null })
+    expect(demo.processes()).toEqual([])
+    remove()
+  })
+})
