@@ -1,4 +1,5 @@
 import { writeSync } from 'node:fs'
+import { LineWriter } from './line-writer.ts'
 
 /** What may stand in a log line. Errors give their message; undefined fields are left out. */
 export type Fields = Readonly<Record<string, string | number | bigint | boolean | Date | Error | undefined>>
@@ -50,7 +51,7 @@ function describe(error: Error, depth = 0): string {
 
 /**
  * A log that writes to standard error; the supervisor owns time stamps, files and rotation.
- * A full or closed standard error loses lines rather than sessions.
+ * A standard error that is closed, or full for long, loses lines rather than sessions.
  */
 export function createLog(
   program: string,
@@ -76,10 +77,9 @@ export function createLog(
   return make({})
 }
 
+const standardError = new LineWriter(octets => writeSync(2, octets))
+process.on('exit', () => standardError.flush())
+
 function writeToStandardError(line: string): void {
-  try {
-    writeSync(2, line)
-  } catch {
-    // EAGAIN or EPIPE: the reader of the log is slow or gone, and a login must not fail for that.
-  }
+  standardError.line(line)
 }

@@ -1,0 +1,63 @@
+/** Writes octets to a descriptor and says how many it took; throws as write(2) fails. */
+export type WriteOctets = (octets: Buffer) => number
+
+/** Octets kept for a reader that is slow; lines beyond are lost, and their number is said when there is room again. */
+const MAX_WAITING = 1_048_576
+/** Pause before a full pipe is tried again, in milliseconds. */
+const AGAIN = 10
+
+/**
+ * Writes whole lines to a descriptor at once, without ever waiting for its reader. What a full pipe does not take (its
+ * writer may have made it non-blocking) is kept and tried again, in order, up to a bound. A reader that is gone for good
+ * loses everything: a login must not fail for a log.
+ */
+export class LineWriter {
+  readonly #write: WriteOctets
+  #waiting: Buffer[] = []
+  #waitingOctets = 0
+  #lost = 0
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(write: WriteOctets) {
+    this.#write = write
+  }
+
+  /** Takes one line, its LF included. */
+  line(text: string): void {
+    const octets = Buffer.from(text)
+    if (this.#waitingOctets + octets.length > MAX_WAITING) {
+      this.#lost += 1
+      return
+    }
+    if (this.#lost > 0) {
+      this.#keep(Buffer.from(`log: ${this.#lost} lines lost: the reader of the log is too slow\n`))
+      this.#lost = 0
+    }
+    this.#keep(octets)
+    // While something waits, its timer is at it; a try for every further line would be a system call for nothing.
+    if (this.#timer === undefined) this.flush()
+  }
+
+  /** Writes what waits, as far as the reader lets us. */
+  flush(): void {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    if (this.#waiting.length === 0) return
+    let octets = this.#waiting.length === 1 ? this.#waiting[0] : Buffer.concat(this.#waiting)
+    try {
+      while (octets !== undefined && octets.length > 0) octets = octets.subarray(this.#write(octets))
+      this.#waiting = []
+      this.#waitingOctets = 0
+    } catch (error) {
+      const isFull = error instanceof Error && 'code' in error && error.code === 'EAGAIN'
+      this.#waiting = isFull && octets !== undefined ? [octets] : []
+      this.#waitingOctets = this.#waiting[0]?.length ?? 0
+      if (isFull) this.#timer = setTimeout(() => this.flush(), AGAIN).unref()
+    }
+  }
+
+  #keep(octets: Buffer): void {
+    this.#waiting.push(octets)
+    this.#waitingOctets += octets.length
+  }
+}
