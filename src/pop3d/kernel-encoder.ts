@@ -1,38 +1,37 @@
 import { type LineEncoder, MAX_EXPANSION } from './line-endings.ts'
-import { LINE_KERNEL } from './line-kernel.ts'
+import { BLOCK, LINE_KERNEL } from './line-kernel.ts'
 import { assemble } from './wasm-assembler.ts'
 
 const PAGE = 65_536
 
-/** What the kernel's loads and stores may touch beyond the octets they are asked for. */
-const MARGIN = 64
-
-type Encode = (input: number, length: number, output: number, previous: number, keepCr: number) => number
-type Count = (input: number, length: number, previous: number, keepCr: number) => number
+type Encode = (input: number, length: number, output: number, keepCr: number) => number
+type Count = (input: number, length: number, keepCr: number) => number
 
 /** The encoder as a SIMD kernel; undefined where the runtime has no WebAssembly, or none with SIMD. */
 export function createKernelEncoder(maxInput: number): LineEncoder | undefined {
-  const inputAt = 0
-  const outputAt = maxInput + MARGIN
-  const pages = Math.ceil((outputAt + maxInput * MAX_EXPANSION + MARGIN) / PAGE)
+  const inputAt = BLOCK
+  const outputAt = inputAt + maxInput + BLOCK
+  const pages = Math.ceil((outputAt + maxInput * MAX_EXPANSION + BLOCK) / PAGE)
   const exports = instantiate(pages)
   if (exports === undefined) return undefined
   const { memory, encode, count } = exports
   const octets = new Uint8Array(memory.buffer)
-  const put = (input: Uint8Array): void => {
+  const put = (input: Uint8Array, previous: number): void => {
     if (input.length > maxInput) throw new RangeError(`${input.length} octets at once, ${maxInput} at most`)
+    octets[inputAt - 1] = previous
     octets.set(input, inputAt)
+    octets.fill(0, inputAt + input.length, inputAt + input.length + BLOCK)
   }
   return {
     maxInput,
     encode(input, previous, keepCr) {
-      put(input)
-      const length = encode(inputAt, input.length, outputAt, previous, keepCr ? 1 : 0)
+      put(input, previous)
+      const length = encode(inputAt, input.length, outputAt, keepCr ? 1 : 0)
       return octets.subarray(outputAt, outputAt + length)
     },
     count(input, previous, keepCr) {
-      put(input)
-      return input.length + count(inputAt, input.length, previous, keepCr ? 1 : 0)
+      put(input, previous)
+      return input.length + count(inputAt, input.length, keepCr ? 1 : 0)
     },
   }
 }

@@ -1,82 +1,23 @@
 import type { WasmFunction } from './wasm-assembler.ts'
 
+/** Octets that the kernel looks at together. */
+export const BLOCK = 16
+
 /**
- * The line encoder (line-endings.ts) for sixteen octets at a time. In each block one comparison finds the LFs, one the CRs
- * and one the dots; each becomes a mask of sixteen bits. What has to be inserted follows from the masks alone:
+ * The line encoder (line-endings.ts) for sixteen octets at a time. Beside the block it loads the same sixteen octets one
+ * place earlier, so that each octet and the one before it stand in the same lane. What has to be inserted follows:
  *
- *   a CR before every LF that has none:   lf & ~(cr << 1 | a CR ended the block before), all LFs with keepCr
- *   a dot before every dot after an LF:   dot & (lf << 1 | an LF ended the block before)
+ *   a CR before every LF that has none before it (with keepCr before every LF),
+ *   a dot before every dot that an LF is before.
  *
- * A block without either, and those are most, is one load and one store. Otherwise each insertion writes its octet and
- * stores the rest of the block behind it again. Loads and stores may reach fifteen octets beyond the ends.
+ * A block without either, and those are most, is two loads and one store. Otherwise each insertion writes its octet and
+ * stores the rest of the block behind it again.
+ *
+ * The caller sees to it that the octet before the input is the one before it in the file (LF at the start), that a block of
+ * zeros follows the input, and that a block of room follows the output.
  */
 
-/** Finds in block $block: $lf and $cr masks, and in $insert the places before which an octet is inserted. */
-const FIND_INSERTIONS = `
-  ;; $valid: a bit for each octet of the block that is input; the last block may be short.
-  i32.const 65535
-  i32.const 1
-  local.get $end
-  local.get $in
-  i32.sub
-  i32.shl
-  i32.const 1
-  i32.sub
-  local.get $end
-  local.get $in
-  i32.sub
-  i32.const 16
-  i32.lt_u
-  i32.eqz
-  select
-  local.set $valid
-
-  local.get $in
-  v128.load
-  local.set $block
-
-  local.get $block
-  local.get $lfs
-  i8x16.eq
-  i8x16.bitmask
-  local.get $valid
-  i32.and
-  local.set $lf
-
-  local.get $block
-  local.get $crs
-  i8x16.eq
-  i8x16.bitmask
-  local.set $cr
-
-  ;; $insert = $lf & (~($cr << 1 | $afterCr) | $keepCr)
-  local.get $cr
-  i32.const 1
-  i32.shl
-  local.get $afterCr
-  i32.or
-  i32.const -1
-  i32.xor
-  local.get $keepCr
-  i32.or
-  local.get $lf
-  i32.and
-  local.set $insert
-`
-
-/** Takes over from block to block: whether it ended in CR, in LF. */
-const NEXT_BLOCK = `
-  local.get $cr
-  i32.const 15
-  i32.shr_u
-  local.set $afterCr
-  local.get $in
-  i32.const 16
-  i32.add
-  local.set $in
-`
-
-/** Sets up $end, the splatted octets, and what the octet before the input was. */
+/** $lfs, $crs: LF and CR in every lane. $drop: all ones unless the CR before an LF is kept besides ours. */
 const BEGIN = `
   local.get $in
   local.get $length
@@ -88,23 +29,44 @@ const BEGIN = `
   i32.const 13
   i8x16.splat
   local.set $crs
-  local.get $previous
-  i32.const 13
-  i32.xor
-  i32.eqz
-  local.set $afterCr
-  ;; $keepCr: 0 or all bits
-  i32.const 0
   local.get $keepCr
+  i32.const 1
   i32.sub
-  local.set $keepCr
+  i8x16.splat
+  local.set $drop
+`
+
+/** Loads $block and $before, and leaves a vector: all ones where an LF stands that needs a CR. */
+const FIND_LINE_ENDS = `
+  local.get $in
+  v128.load
+  local.tee $block
+  local.get $lfs
+  i8x16.eq
+  local.get $in
+  i32.const 1
+  i32.sub
+  v128.load
+  local.tee $before
+  local.get $crs
+  i8x16.eq
+  local.get $drop
+  v128.and
+  v128.andnot
+`
+
+const NEXT_BLOCK = `
+  local.get $in
+  i32.const ${BLOCK}
+  i32.add
+  local.set $in
 `
 
 const ENCODE: WasmFunction = {
   name: 'encode',
-  params: ['$in', '$length', '$out', '$previous', '$keepCr'],
-  i32: ['$end', '$begin', '$valid', '$lf', '$cr', '$insert', '$afterCr', '$afterLf', '$place', '$target'],
-  v128: ['$block', '$lfs', '$crs', '$dots'],
+  params: ['$in', '$length', '$out', '$keepCr'],
+  i32: ['$end', '$begin', '$insert', '$place', '$target', '$source'],
+  v128: ['$block', '$before', '$lfs', '$crs', '$drop', '$dots'],
   body: `
     ${BEGIN}
     local.get $out
@@ -112,12 +74,6 @@ const ENCODE: WasmFunction = {
     i32.const 46
     i8x16.splat
     local.set $dots
-    local.get $previous
-    i32.const 10
-    i32.xor
-    i32.eqz
-    local.set $afterLf
-
     block $done
       loop $blocks
         local.get $in
@@ -125,23 +81,17 @@ const ENCODE: WasmFunction = {
         i32.lt_u
         i32.eqz
         br_if $done
-        ${FIND_INSERTIONS}
-
-        ;; $insert |= dot & ($lf << 1 | $afterLf) & $valid
+        ${FIND_LINE_ENDS}
+        ;; or a dot with an LF before it
         local.get $block
         local.get $dots
         i8x16.eq
+        local.get $before
+        local.get $lfs
+        i8x16.eq
+        v128.and
+        v128.or
         i8x16.bitmask
-        local.get $lf
-        i32.const 1
-        i32.shl
-        local.get $afterLf
-        i32.or
-        i32.and
-        local.get $valid
-        i32.and
-        local.get $insert
-        i32.or
         local.set $insert
 
         local.get $out
@@ -156,7 +106,7 @@ const ENCODE: WasmFunction = {
             local.get $insert
             i32.ctz
             local.set $place
-            ;; clears the lowest bit
+            ;; clears that bit
             local.get $insert
             local.get $insert
             i32.const 1
@@ -164,28 +114,28 @@ const ENCODE: WasmFunction = {
             i32.and
             local.set $insert
 
+            local.get $in
+            local.get $place
+            i32.add
+            local.set $source
             local.get $out
             local.get $place
             i32.add
             local.tee $target
-            ;; CR if an LF stands here, else a dot
-            i32.const 13
+            ;; a dot before a dot, a CR before an LF
             i32.const 46
-            local.get $lf
-            local.get $place
-            i32.shr_u
-            i32.const 1
-            i32.and
+            i32.const 13
+            local.get $source
+            i32.load8_u
+            i32.const 46
+            i32.eq
             select
             i32.store8
-
-            ;; the block from here on once more, one octet further
+            ;; and the block from there on, one place further
             local.get $target
             i32.const 1
             i32.add
-            local.get $in
-            local.get $place
-            i32.add
+            local.get $source
             v128.load
             v128.store
 
@@ -196,33 +146,31 @@ const ENCODE: WasmFunction = {
             br $insertions
           end
         end
-
-        ;; $out += the octets of the block: 16, or what was left
         local.get $out
-        local.get $valid
-        i32.popcnt
+        i32.const ${BLOCK}
         i32.add
         local.set $out
-        local.get $lf
-        i32.const 15
-        i32.shr_u
-        local.set $afterLf
         ${NEXT_BLOCK}
         br $blocks
       end
     end
+    ;; the last block may have reached beyond the input
     local.get $out
     local.get $begin
+    i32.sub
+    local.get $in
+    local.get $end
+    i32.sub
     i32.sub
   `,
 }
 
-/** How many octets are added to the line ends. */
+/** How many CRs \`encode\` would insert. */
 const COUNT: WasmFunction = {
   name: 'count',
-  params: ['$in', '$length', '$previous', '$keepCr'],
-  i32: ['$end', '$valid', '$lf', '$cr', '$insert', '$afterCr', '$added'],
-  v128: ['$block', '$lfs', '$crs'],
+  params: ['$in', '$length', '$keepCr'],
+  i32: ['$end', '$added'],
+  v128: ['$block', '$before', '$lfs', '$crs', '$drop'],
   body: `
     ${BEGIN}
     block $done
@@ -232,8 +180,8 @@ const COUNT: WasmFunction = {
         i32.lt_u
         i32.eqz
         br_if $done
-        ${FIND_INSERTIONS}
-        local.get $insert
+        ${FIND_LINE_ENDS}
+        i8x16.bitmask
         i32.popcnt
         local.get $added
         i32.add

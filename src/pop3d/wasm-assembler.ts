@@ -17,30 +17,30 @@ const NO_RESULT = 0x40
 
 /** Instructions without an operand. */
 const PLAIN: Readonly<Record<string, readonly number[]>> = {
-  else: [0x05],
   select: [0x1b],
   'i32.eqz': [0x45],
+  'i32.eq': [0x46],
   'i32.lt_u': [0x49],
   'i32.ctz': [0x68],
   'i32.popcnt': [0x69],
   'i32.add': [0x6a],
   'i32.sub': [0x6b],
   'i32.and': [0x71],
-  'i32.or': [0x72],
-  'i32.xor': [0x73],
-  'i32.shl': [0x74],
-  'i32.shr_u': [0x76],
   // Loads and stores: no alignment promised, no offset.
+  'i32.load8_u': [0x2d, 0, 0],
   'i32.store8': [0x3a, 0, 0],
   'v128.load': [0xfd, 0x00, 0, 0],
   'v128.store': [0xfd, 0x0b, 0, 0],
   'i8x16.splat': [0xfd, 0x0f],
   'i8x16.eq': [0xfd, 0x23],
   'i8x16.bitmask': [0xfd, 0x64],
+  'v128.and': [0xfd, 0x4e],
+  'v128.andnot': [0xfd, 0x4f],
+  'v128.or': [0xfd, 0x50],
 }
 
 const LOCAL: Readonly<Record<string, number>> = { 'local.get': 0x20, 'local.set': 0x21, 'local.tee': 0x22 }
-const BLOCK: Readonly<Record<string, number>> = { block: 0x02, loop: 0x03, if: 0x04 }
+const BLOCK: Readonly<Record<string, number>> = { block: 0x02, loop: 0x03 }
 const BRANCH: Readonly<Record<string, number>> = { br: 0x0c, br_if: 0x0d }
 
 /** The binary module: exports the functions, and a memory of `pages` times 64 KiB as `memory`. */
