@@ -327,8 +327,11 @@ export class GrantQueue {
 
 const describe = ({ event: { id, ip, user, daemon }, source }: HeardLogin) => ({ id, ip, user, daemon, source })
 
-/** The server itself said that trying the same again is of no use. */
+/**
+ * The data of a login are at fault (SQLSTATE classes 22, data exception, and 23, integrity constraint violation): they never
+ * will be taken. Everything else, also a missing table or right, is an outage: an administrator can end it.
+ */
 const neverHelps = (error: unknown): boolean =>
-  error instanceof Error && 'temporary' in error && error.temporary === false
+  error instanceof Error && 'code' in error && typeof error.code === 'string' && /^2[23]/.test(error.code)
 
 const asError = (error: unknown): Error => (error instanceof Error ? error : new Error(String(error)))

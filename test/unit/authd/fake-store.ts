@@ -15,7 +15,7 @@ export class FakeStore implements Pick<GrantWriter, 'record'> {
     await this.gate
     if (this.failure !== undefined) throw this.failure
     if (logins.some(({ event }) => event.user === this.poison)) {
-      throw Object.assign(new Error('invalid byte sequence'), { temporary: false })
+      throw Object.assign(new Error('invalid byte sequence'), { code: '22021' })
     }
     this.stored.push(...logins)
     this.batches.push(logins.length)

@@ -211,6 +211,16 @@ describe('GrantQueue', () => {
     expect(queue.storeIsDown).toBe(false)
   })
 
+  it('a missing table is an outage: nothing is lost until somebody makes it', async () => {
+    store.failure = Object.assign(new Error('relation "grants" does not exist'), { code: '42P01', temporary: false })
+    queue.submit(login('1.1'))
+    await pass(1)
+    expect(queue.storeIsDown).toBe(true)
+    store.failure = undefined
+    await pass(2000)
+    expect(store.stored).toHaveLength(1)
+  })
+
   it('takes a time in the past from its source, never one in the future', async () => {
     queue.submit(login('1.1', '192.0.2.7', { at: START - 60_000 }))
     await pass(1)
