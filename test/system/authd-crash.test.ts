@@ -1,0 +1,208 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { openDatabase } from '../../src/database/database.ts'
+import { migrate } from '../../src/database/migrate.ts'
+import type { LoginAnswer } from '../../src/wire/login-event.ts'
+import { AuthdClient, loginFrom, publicAddress } from '../harness/authd-client.ts'
+import { databaseSettings } from '../harness/authd-settings.ts'
+import { describeWith } from '../harness/describe-with.ts'
+import { eventually } from '../harness/eventually.ts'
+import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres-cluster.ts'
+import { Stack } from '../harness/stack.ts'
+import { storedGrants } from '../harness/stored-grants.ts'
+import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
+
+const ROUNDS = 50
+const IN_FLIGHT = 64
+
+let stack: Stack
+beforeEach(() => {
+  stack = new Stack()
+  stack.showLogsOnFailure()
+})
+afterEach(() => stack.stop())
+
+const socketPath = (): string => `${stack.directory}/run/authd.sock`
+
+/** Announces without pause until told to stop; every answer, by address. */
+class Load {
+  readonly answers = new Map<string, LoginAnswer>()
+  #next: number
+  #stopped = false
+  #client: AuthdClient | undefined
+
+  constructor(first: number) {
+    this.#next = first
+  }
+
+  get next(): number {
+    return this.#next
+  }
+
+  async start(): Promise<void> {
+    this.#client = await AuthdClient.connect(socketPath())
+    for (let n = 0; n < IN_FLIGHT; n++) this.#announce(this.#client)
+  }
+
+  stop(): void {
+    this.#stopped = true
+  }
+
+  close(): void {
+    this.stop()
+    this.#client?.close()
+  }
+
+  #announce(client: AuthdClient): void {
+    if (this.#stopped || client.closed) return
+    const ip = publicAddress(this.#next)
+    this.#next += 1
+    void client.announce(loginFrom(`1.${this.#next}`, ip)).then(answer => {
+      this.answers.set(ip, answer)
+      this.#announce(client)
+    })
+  }
+
+  committed(): readonly string[] {
+    return [...this.answers].filter(([, { verdict }]) => verdict === 'committed').map(([ip]) => ip)
+  }
+}
+
+describe('kill -9 of authd', () => {
+  let database: TestDatabase
+  beforeEach(async () => {
+    database = await createTestDatabase()
+    stack.configure({
+      ...databaseSettings(database.connection('pop3authd')),
+      '': { log_level: 'warn' },
+      authd: { socket: socketPath(), uses_socket: '' },
+    })
+  })
+  afterEach(() => database.remove())
+
+  it(`${ROUNDS} times under load: whatever was answered committed is in the table`, { timeout: 300_000 }, async () => {
+    const committed: string[] = []
+    let next = 0
+    for (let round = 0; round < ROUNDS; round++) {
+      const authd = await stack.start('authd')
+      const load = new Load(next)
+      await load.start()
+      // At a moment that differs from round to round: after so many answers.
+      const enough = 1 + ((round * 37) % 400)
+      await eventually(`${enough} answers`, () => load.answers.size >= enough)
+      authd.signal('SIGKILL')
+      await authd.ended
+      load.close()
+      committed.push(...load.committed())
+      next = load.next
+    }
+    const stored = await storedGrants(database.owner)
+    expect(committed.length).toBeGreaterThan(ROUNDS)
+    expect(committed.filter(ip => !stored.has(ip))).toEqual([])
+  })
+})
+
+describeWith([DEBIAN_POSTGRES], 'the database goes away', () => {
+  let cluster: PostgresCluster
+  beforeEach(async () => {
+    cluster = await PostgresCluster.start()
+    const owner = openDatabase({ ...ownerConnection(), applicationName: 'tests', max: 1 })
+    await migrate(owner, new URL('../../sql/', import.meta.url).pathname)
+    await owner.script("ALTER ROLE pop3authd PASSWORD 'pop3authd'")
+    await owner.close()
+    stack.configure({
+      ...databaseSettings({
+        ...ownerConnection(),
+        user: 'pop3authd',
+        password: { reveal: () => 'pop3authd' },
+      }),
+      authd: { socket: socketPath(), uses_socket: '' },
+    })
+  }, 120_000)
+  afterEach(() => cluster.remove())
+
+  const ownerConnection = () => ({
+    hosts: [{ host: '127.0.0.1', port: cluster.port }],
+    database: 'postgres',
+    user: 'postgres',
+    password: { reveal: () => PostgresCluster.password },
+  })
+  const stored = async () => {
+    const owner = openDatabase({ ...ownerConnection(), applicationName: 'tests', max: 1 })
+    try {
+      return await storedGrants(owner)
+    } finally {
+      await owner.close()
+    }
+  }
+
+  it.each(['fast', 'kill'] as const)(
+    'stopped (%s) under load: announcers go on, and everything is stored with its own time when it is back',
+    { timeout: 120_000 },
+    async how => {
+      await stack.start('authd')
+      const load = new Load(0)
+      await load.start()
+      await eventually('commits', () => load.committed().length > 500)
+      await cluster.stop(how)
+      await stack.waitForLog('authd', { event: 'store-down' })
+      // A slow announcer during the outage: each login is answered at once.
+      load.stop()
+      await eventually('every announcement is answered', () => load.answers.size === load.next)
+      const client = await AuthdClient.connect(socketPath())
+      const during = Date.now()
+      const started = performance.now()
+      for (let n = 0; n < 100; n++) {
+        expect(await client.announce(loginFrom(`2.${n}`, `12.0.0.${n}`))).toEqual({ verdict: 'queued', id: `2.${n}` })
+      }
+      expect(performance.now() - started).toBeLessThan(1000)
+      await cluster.start()
+      await stack.waitForLog('authd', { event: 'store-up' }, 40_000)
+      const grants = await eventually('the last one is stored', async () => {
+        const found = await stored()
+        return found.has('12.0.0.99') && found
+      })
+      const missing = [...load.answers.keys()].filter(ip => !grants.has(ip))
+      expect(missing, 'what was answered committed or queued').toEqual([])
+      const last = grants.get('12.0.0.0')?.last.getTime() ?? 0
+      expect(Math.abs(last - during), 'the time of the login, not of the commit').toBeLessThan(1000)
+      expect(await client.announce(loginFrom('3.1', '12.0.1.1'))).toMatchObject({ verdict: 'committed' })
+      client.close()
+      load.close()
+    },
+  )
+
+  it('starts without a database, stores when there is one, and flushes at its end', { timeout: 120_000 }, async () => {
+    await cluster.stop()
+    const authd = await stack.start('authd')
+    const client = await AuthdClient.connect(socketPath())
+    expect(await client.announce(loginFrom('1.1', '12.0.0.1'))).toMatchObject({ verdict: 'queued' })
+    const [ending] = await Promise.all([authd.stop(10_000), cluster.start()])
+    expect(ending.code).toBe(0)
+    expect((await stored()).has('12.0.0.1')).toBe(true)
+    client.close()
+  })
+
+  it('frozen: an announcer is told queued after commit_wait, and the login is stored in the end', {
+    timeout: 120_000,
+  }, async () => {
+    await stack.start('authd')
+    const client = await AuthdClient.connect(socketPath())
+    await client.announce(loginFrom('1.0', '12.0.0.1'))
+    const owner = openDatabase({ ...ownerConnection(), applicationName: 'tests', max: 1 })
+    const thawed = Promise.withResolvers<void>()
+    const lock = owner.transaction(async session => {
+      await session.script('LOCK TABLE grants IN ACCESS EXCLUSIVE MODE')
+      await thawed.promise
+    })
+    await eventually('the lock is held', async () => {
+      const started = performance.now()
+      const answer = await client.announce(loginFrom('1.1', '12.0.0.2'))
+      return answer.verdict === 'queued' && performance.now() - started < 1500
+    })
+    thawed.resolve()
+    await lock
+    await owner.close()
+    await eventually('it is stored', async () => (await stored()).has('12.0.0.2'))
+    client.close()
+  })
+})
