@@ -64,7 +64,7 @@ export const POPUP = defineSection('popup', 'POP3 login front end.', {
   check_timeout: integer(60, 1, 600, 'Seconds a checker may take.'),
   max_connections: integer(2000, 1, 100_000, 'Connections in all.'),
   max_per_address: integer(100, 0, 100_000, 'Connections per address (IPv6: per /64); 0: no limit.'),
-  login_time: integer(300, 10, 1200, 'Seconds from connection to login.'),
+  login_time: integer(300, 1, 1200, 'Seconds from connection to login.'),
   max_failures: integer(3, 1, 100, 'Failed logins after which a connection is closed.'),
   drain_time: integer(10, 0, 3600, 'Seconds that sessions get to end when popup is stopped.'),
   fail_delays: list(['2', '4', '8', '15'], 'Seconds of growing delay after failures of an address or a login.'),

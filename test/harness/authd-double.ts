@@ -1,0 +1,69 @@
+import { createServer, type Server, type Socket } from 'node:net'
+import { LineSplitter } from '../../src/wire/line-splitter.ts'
+import {
+  formatLoginAnswer,
+  type LoginAnswer,
+  type LoginEvent,
+  MAX_LOGIN_EVENT_LINE,
+  parseLoginEvent,
+} from '../../src/wire/login-event.ts'
+import { eventually } from './eventually.ts'
+
+/** Stands in authd's place on its Unix socket: keeps the events, and answers when the test says so. */
+export class AuthdDouble {
+  readonly events: LoginEvent[] = []
+  /** What to answer; undefined: nothing yet. */
+  answer: (event: LoginEvent) => LoginAnswer | undefined = ({ id }) => ({
+    verdict: 'committed',
+    id,
+    until: 2_000_000_000,
+  })
+  readonly #server: Server
+  readonly #sockets = new Set<Socket>()
+
+  private constructor(server: Server) {
+    this.#server = server
+    server.on('connection', socket => this.#serve(socket))
+  }
+
+  static async listen(path: string): Promise<AuthdDouble> {
+    const server = createServer()
+    const double = new AuthdDouble(server)
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject)
+      server.listen(path, resolve)
+    })
+    return double
+  }
+
+  /** The event of a login, once it is there. */
+  event(user: string): Promise<LoginEvent> {
+    return eventually(`login event of ${user}`, () => this.events.findLast(event => event.user === user))
+  }
+
+  /** Sends an answer to every connection. */
+  say(answer: LoginAnswer): void {
+    for (const socket of this.#sockets) socket.write(`${formatLoginAnswer(answer)}\n`)
+  }
+
+  async stop(): Promise<void> {
+    for (const socket of this.#sockets) socket.destroy()
+    await new Promise<void>(resolve => this.#server.close(() => resolve()))
+  }
+
+  #serve(socket: Socket): void {
+    this.#sockets.add(socket)
+    const lines = new LineSplitter(MAX_LOGIN_EVENT_LINE)
+    socket.on('error', () => socket.destroy())
+    socket.on('close', () => this.#sockets.delete(socket))
+    socket.on('data', chunk => {
+      for (const line of lines.push(chunk).lines) {
+        const event = parseLoginEvent(line)
+        if (!('ip' in event)) throw new Error(`no login event: ${line}`)
+        this.events.push(event)
+        const answer = this.answer(event)
+        if (answer !== undefined) socket.write(`${formatLoginAnswer(answer)}\n`)
+      }
+    })
+  }
+}
