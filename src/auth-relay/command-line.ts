@@ -71,6 +71,6 @@ function describe(error: CommanderError, words: readonly string[], program: Comm
     const near = nearest(word, verbs)
     return `there is no verb ${word}${near === undefined ? '' : `; did you mean ${near}?`}: see ${help}`
   }
-  const message = error.message.replace(/^error: /, '').replaceAll(/\s*\n\(?([^)]*)\)?/g, '; $1')
+  const message = error.message.replace(/^error: /, '').replace(/\s*\n\(Did you mean (.*)\?\)/, '; did you mean $1?')
   return `${message}: see ${help}`
 }

@@ -1,0 +1,192 @@
+import { chmodSync, writeFileSync } from 'node:fs'
+import { createServer, type Server } from 'node:net'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { formatSettings, type Overrides } from '../../src/auth-relay/settings-text.ts'
+import { processesNaming } from '../harness/demo.ts'
+import { type Program, run } from '../harness/program.ts'
+import { commandOf, TEST_IDS } from '../harness/stack.ts'
+import { temporaryDirectory } from '../harness/temporary-directory.ts'
+
+let directory: ReturnType<typeof temporaryDirectory>
+let config: string
+const servers: Server[] = []
+
+beforeEach(() => {
+  directory = temporaryDirectory()
+  config = `${directory.path}/auth-relay.toml`
+})
+afterEach(() => {
+  for (const server of servers.splice(0)) server.close()
+  directory.remove()
+})
+
+/** A settings file that would start, but for what the test changes. */
+function configure(overrides: Overrides = {}): void {
+  const { path } = directory
+  writeFileSync(`${path}/passwd`, '', { mode: 0o600 })
+  writeFileSync(`${path}/sslhack.pass`, 'a secret of this test\n', { mode: 0o600 })
+  const base: Overrides = {
+    '': { configured: true, run_dir: `${path}/run`, state_dir: `${path}/state`, syslog: false },
+    database: { embedded: true },
+    popup: {
+      listen: ['127.0.0.1:0'],
+      login_user: `${TEST_IDS.login}`,
+      passwd_file: `${path}/passwd`,
+      ssl_hack_pass: `${path}/sslhack.pass`,
+    },
+    sslwrap: {
+      listener: [{ listen: '127.0.0.1:0', backend: '127.0.0.1:1' }],
+      user: `${TEST_IDS.tls}`,
+      cert: `${path}/tls.crt`,
+      key: `${path}/tls.key`,
+      workers: 1,
+    },
+    authd: { socket: `${path}/run/authd.sock`, uses_socket: '' },
+  }
+  const names = new Set([...Object.keys(base), ...Object.keys(overrides)])
+  const merged = Object.fromEntries([...names].map(name => [name, { ...base[name], ...overrides[name] }]))
+  writeFileSync(config, formatSettings(merged, { head: [], withDefaults: false }), { mode: 0o600 })
+}
+
+const up = (): Promise<Program> => run(commandOf('auth-relay', 'up', '--config', config))
+
+/** Lines that are no event of the log: what the administrator is told. */
+const told = (program: Program): readonly string[] => program.lines.filter(line => !line.includes(' level='))
+
+/** A port that another server has. */
+const takenPort = (): Promise<number> =>
+  new Promise(resolve => {
+    const server = createServer().listen(0, '127.0.0.1', () => {
+      const address = server.address()
+      resolve(typeof address === 'object' && address !== null ? address.port : 0)
+    })
+    servers.push(server)
+  })
+
+describe('what cannot start is said in one line, with what to do, and leaves nothing', () => {
+  afterEach(() => expect(processesNaming(directory.path)).toEqual([]))
+
+  test('no settings file: 100', async () => {
+    const program = await up()
+    expect(program.ending?.code).toBe(100)
+    expect(program.lines).toEqual([
+      `auth-relay: cannot read the settings file ${config}: there is none: make one with: auth-relay init --config ${config}`,
+    ])
+  })
+
+  test('a file that is no TOML: 100, with its line', async () => {
+    writeFileSync(config, 'configured = true\nlisten = [\n')
+    const program = await up()
+    expect(program.ending?.code).toBe(100)
+    expect(program.lines).toEqual([expect.stringMatching(/^auth-relay: .*auth-relay\.toml:\d+: /)])
+  })
+
+  test('wrong settings: 100, every fault at once, each in a line of its own', async () => {
+    writeFileSync(config, 'configured = true\n[popup]\nlisten = "nowhere"\nhostnam = "mx"\n[grants]\nexp_time = -1\n')
+    const program = await up()
+    expect(program.ending?.code).toBe(100)
+    expect(program.lines.toSorted()).toEqual([
+      expect.stringContaining(':3: popup.listen: must be a list of addresses'),
+      expect.stringContaining(':4: popup.hostnam: unknown setting; did you mean hostname?'),
+      expect.stringContaining(':6: grants.exp_time: must be a whole number from 1 to 86400'),
+    ])
+  })
+
+  test('not read by the administrator yet: 100', async () => {
+    configure({ '': { configured: false } })
+    const program = await up()
+    expect(program.ending?.code).toBe(100)
+    expect(program.lines).toEqual([expect.stringMatching(/read the file, then set configured = true/)])
+  })
+
+  test('a port in use: 111, before anything is started', async () => {
+    const port = await takenPort()
+    configure({ popup: { listen: [`127.0.0.1:${port}`] } })
+    const program = await up()
+    expect(program.ending?.code).toBe(111)
+    expect(program.lines).toEqual([
+      `auth-relay: 127.0.0.1:${port} is in use: stop the other server or change popup.listen`,
+    ])
+  })
+
+  test('a key that is no key: 100 or 111, said by sslwrap, and the rest is stopped', async () => {
+    configure()
+    writeFileSync(`${directory.path}/tls.crt`, 'this is no certificate\n')
+    writeFileSync(`${directory.path}/tls.key`, 'this is no key\n', { mode: 0o600 })
+    const program = await up()
+    expect([100, 111]).toContain(program.ending?.code)
+    expect(told(program).filter(line => line.startsWith('auth-relay: '))).toEqual([
+      expect.stringMatching(/^auth-relay: sslwrap: .*tls\.(crt|key)/),
+    ])
+  })
+
+  test.runIf(process.geteuid?.() === 0)('a key that may not be read: 100', async () => {
+    configure()
+    writeFileSync(`${directory.path}/tls.crt`, 'of another account\n')
+    writeFileSync(`${directory.path}/tls.key`, 'of another account\n', { mode: 0o600 })
+    chmodSync(config, 0o644)
+    chmodSync(`${directory.path}/sslhack.pass`, 0o600)
+    const nobody = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups']
+    const program = await run([...nobody, ...commandOf('auth-relay', 'up', '--config', config)])
+    expect(program.ending?.code).toBe(100)
+    expect(program.lines).toEqual([expect.stringMatching(/sslwrap\.key: \S+tls\.key cannot be read: give it to/)])
+  })
+
+  test('the default secret: 100', async () => {
+    configure()
+    writeFileSync(`${directory.path}/sslhack.pass`, 'password\n', { mode: 0o600 })
+    const program = await up()
+    expect(program.ending?.code).toBe(100)
+    expect(program.lines).toEqual([
+      expect.stringMatching(/sslhack\.pass holds the default secret: write a random one$/),
+    ])
+  })
+
+  test('no database: 111, and no program is started', async () => {
+    const port = await takenPort()
+    servers.splice(0).map(server => server.close())
+    configure({ database: { embedded: false, dbhost: '127.0.0.1', dbport: port } })
+    const program = await up()
+    expect(program.ending?.code).toBe(111)
+    expect(program.lines).toEqual([
+      expect.stringMatching(
+        new RegExp(`^auth-relay: no database: .*: start PostgreSQL at 127.0.0.1:${port}, or change`),
+      ),
+    ])
+  })
+})
+
+describe('the demo', () => {
+  test('a port in use: 111, with the variable that changes it', async () => {
+    const port = await takenPort()
+    const program = await run(commandOf('auth-relay', 'up', '--demo', '--dir', `${directory.path}/var`), {
+      env: { POP3_PORT: String(port), POP3S_PORT: '0', SMTP_PORT: '0' },
+    })
+    expect(program.ending?.code).toBe(111)
+    expect(program.lines).toEqual([
+      `auth-relay: port ${port} on 127.0.0.1 is in use: stop the other server, or choose another port: POP3_PORT=0 takes a free one`,
+    ])
+  })
+
+  test('a port that is none: 100', async () => {
+    const program = await run(commandOf('auth-relay', 'up', '--demo'), { env: { SMTP_PORT: 'smtp' } })
+    expect(program.ending?.code).toBe(100)
+    expect(program.lines).toEqual([expect.stringContaining('SMTP_PORT=smtp is no port')])
+  })
+})
+
+describe('words that make no sense: 100', () => {
+  test.each([
+    [['shwo'], 'there is no verb shwo; did you mean show?: see auth-relay --help'],
+    [['up', '--dmeo'], "unknown option '--dmeo'; did you mean --demo?: see auth-relay up --help"],
+    [['explain', 'example.org'], 'example.org is no address: write it in numbers, 192.0.2.7 or 2001:db8::7'],
+    [['allow', '192.0.2.7/24'], "192.0.2.7/24 has bits behind the slash's length: did you mean 192.0.2.0/24?"],
+    [['revoke', 'ann', '--for', 'ever'], '--for ever is no time: write 90s, 30m, 8h, 2d or 1w'],
+    [['test-line', '--dialect', 'dovcot'], 'there is no dialect dovcot; did you mean dovecot?'],
+    [[], 'say what to do: auth-relay --help'],
+  ])('%j', async (words, line) => {
+    const program = await run(commandOf('auth-relay', ...words))
+    expect(program.ending?.code).toBe(100)
+    expect(program.lines).toEqual([expect.stringContaining(`auth-relay: ${line}`)])
+  })
+})
