@@ -199,7 +199,10 @@ class Output {
 
   /** Waits until the server has said all this; what else it said is found out at the end. */
   async reaches(expected: string): Promise<void> {
-    const over = this.ended.then(() => 'over', () => 'over')
+    const over = this.ended.then(
+      () => 'over',
+      () => 'over',
+    )
     while (this.text.length < expected.length) {
       const { promise, resolve } = Promise.withResolvers<string>()
       this.#waiting = () => resolve('more')
