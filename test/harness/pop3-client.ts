@@ -1,27 +1,83 @@
-import type { Socket } from 'node:net'
-import { connect as connectTls } from 'node:tls'
-import { Conversation, type ReceivedLine } from './conversation.ts'
+import type { Duplex } from 'node:stream'
 
-/** A POP3 client that says exactly what it is told to. */
-export class Pop3Client extends Conversation {
-  /** Over a connected socket; `tls` speaks TLS first and takes any certificate: the tests make their own. */
-  static over(socket: Socket, { tls = false, name = 'pop3' } = {}): Pop3Client {
-    return new Pop3Client(
-      name,
-      tls ? connectTls({ socket, rejectUnauthorized: false, ALPNProtocols: ['pop3'] }) : socket,
-    )
+/** Milliseconds that a server may take for an answer. */
+const PATIENCE = 15_000
+
+/** A POP3 client for tests: says lines, reads replies. One character per octet. */
+export class Pop3Client {
+  readonly #socket: Duplex
+  #received = ''
+  #closed = false
+  #wake: () => void = () => {}
+
+  constructor(socket: Duplex) {
+    this.#socket = socket
+    socket.on('data', (chunk: Buffer) => {
+      this.#received += chunk.toString('latin1')
+      this.#wake()
+    })
+    const close = () => {
+      this.#closed = true
+      this.#wake()
+    }
+    // A reset is one way for a server to close.
+    socket.on('end', close).on('close', close).on('error', close)
   }
 
-  /** Greeting, USER, PASS; the `+OK` after the password, with the time at which it came. */
-  async login(user: string, password: string): Promise<ReceivedLine> {
-    await this.expect(/^\+OK /)
-    await this.ask(`USER ${user}`, /^\+OK/)
-    return this.ask(`PASS ${password}`, /^\+OK/)
+  /** The next line of the server, without CRLF. */
+  line(): Promise<string> {
+    return this.#until('\r\n')
   }
 
-  async quit(): Promise<void> {
-    await this.ask('QUIT', /^\+OK/)
-    await this.expectEnd()
-    this.close()
+  /** A multi-line response: the first line and the others, byte-stuffing undone. */
+  async multiline(): Promise<{ first: string; lines: readonly string[] }> {
+    const first = await this.line()
+    if (!first.startsWith('+OK')) return { first, lines: [] }
+    const lines: string[] = []
+    for (let line = await this.line(); line !== '.'; line = await this.line()) {
+      lines.push(line.startsWith('.') ? line.slice(1) : line)
+    }
+    return { first, lines }
+  }
+
+  /** Says a line and reads the first line of the answer. */
+  async say(line: string): Promise<string> {
+    this.write(`${line}\r\n`)
+    return this.line()
+  }
+
+  write(octets: string): void {
+    this.#socket.write(Buffer.from(octets, 'latin1'))
+  }
+
+  /** Everything up to the server's end. */
+  async rest(): Promise<string> {
+    await this.#wait(() => this.#closed)
+    return this.#received
+  }
+
+  end(): void {
+    this.#socket.end()
+  }
+
+  async #until(mark: string): Promise<string> {
+    await this.#wait(() => this.#received.includes(mark) || this.#closed)
+    const at = this.#received.indexOf(mark)
+    if (at < 0) throw new Error(`the server closed; last it said: ${JSON.stringify(this.#received)}`)
+    const text = this.#received.slice(0, at)
+    this.#received = this.#received.slice(at + mark.length)
+    return text
+  }
+
+  async #wait(isThere: () => boolean): Promise<void> {
+    const end = Date.now() + PATIENCE
+    while (!isThere()) {
+      const { promise, resolve } = Promise.withResolvers<void>()
+      this.#wake = resolve
+      const timer = setTimeout(resolve, Math.max(0, end - Date.now()))
+      await promise
+      clearTimeout(timer)
+      if (Date.now() >= end && !isThere()) throw new Error(`no answer; so far: ${JSON.stringify(this.#received)}`)
+    }
   }
 }

@@ -89,11 +89,13 @@ export class WorkerForTests {
     return socket
   }
 
-  /** Ends the worker as its keeper's end would. */
+  /** Ends the worker as its keeper's end would; one whose sessions go on, after a failed test, is ended for good. */
   async stop(): Promise<void> {
     this.#listener.release()
     this.worker.channel.close()
+    const timer = setTimeout(() => this.worker.child.kill('SIGKILL'), 5000)
     await this.worker.ended
+    clearTimeout(timer)
   }
 }
 
