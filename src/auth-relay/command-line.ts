@@ -1,4 +1,5 @@
 import { Command, CommanderError } from 'commander'
+import manifest from '../../package.json' with { type: 'json' }
 import { UsageFault } from '../daemon/exit-status.ts'
 import { nearest } from '../daemon/settings/nearest.ts'
 import type { Action, Surroundings, Verb } from './verb.ts'
@@ -37,6 +38,7 @@ export function readCommandLine(words: readonly string[], environment: Surroundi
   let action: Action | undefined
   const program = new Command('auth-relay')
     .description('POP before SMTP: an address may send mail for a while because a mailbox was opened from it.')
+    .version(`auth-relay ${manifest.version}`, '--version', 'print the version')
     .addHelpText('after', EXAMPLES)
     .helpCommand('help [verb]', 'what a verb does')
     .exitOverride()

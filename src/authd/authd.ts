@@ -54,7 +54,9 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
     countLive: () => store.countLive(),
   })
   store.onStateChange(state => {
-    log.info('database', state)
+    if (state.state === 'down') {
+      log.error('database', { ...state, remedy: 'start PostgreSQL, or change [database]; logins wait meanwhile' })
+    } else log.info('database', state)
     if (state.state === 'up') queue.storeIsBack()
   })
   const intake = new Intake({

@@ -1,3 +1,4 @@
+import manifest from '../../package.json' with { type: 'json' }
 import { UsageFault } from '../daemon/exit-status.ts'
 import { runCommand, runDaemon } from '../daemon/lifecycle.ts'
 import { loadSettingsFile, requireConfigured, SETTINGS_FILE } from '../daemon/settings/settings.ts'
@@ -22,7 +23,7 @@ if (option === undefined || (option === '--config' && more.length === 0)) {
 } else {
   await runCommand('authd', async () => {
     if (option === '--help') process.stdout.write(USAGE)
-    else if (option === '--version') process.stdout.write('authd (auth-relay)\n')
+    else if (option === '--version') process.stdout.write(`authd (auth-relay) ${manifest.version}\n`)
     else throw new UsageFault(`unknown option ${option}: see authd --help`)
     return 0
   })

@@ -1,3 +1,4 @@
+import manifest from '../../package.json' with { type: 'json' }
 import { UsageFault } from '../daemon/exit-status.ts'
 import { runCommand, runDaemon } from '../daemon/lifecycle.ts'
 import { SETTINGS_FILE } from '../daemon/settings/settings.ts'
@@ -24,7 +25,7 @@ if (word === '--login' && more.length === 0) {
 } else {
   await runCommand('popup', async () => {
     if (word === '--help') process.stdout.write(USAGE)
-    else if (word === '--version') process.stdout.write('popup (auth-relay)\n')
+    else if (word === '--version') process.stdout.write(`popup (auth-relay) ${manifest.version}\n`)
     else if (word.startsWith('--')) throw new UsageFault(`unknown option ${word}: see popup --help`)
     else {
       const [{ serveConnection }, { ownEnvironment }] = await Promise.all([

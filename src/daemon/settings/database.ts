@@ -1,4 +1,4 @@
-import { BARE, choice, flag, integer, path, text } from './rows.ts'
+import { BARE, choice, flag, integer, password, path, text } from './rows.ts'
 import { defineSection } from './section.ts'
 
 export const DATABASE = defineSection('database', 'Where the grants are kept: PostgreSQL.', {
@@ -14,10 +14,10 @@ export const DATABASE = defineSection('database', 'Where the grants are kept: Po
   dbport: integer(5432, 1, 65535, 'Port of the server.', BARE),
   dbname: text('pop3authd', 'Name of the database.', BARE),
   dbuser: text('pop3authd', 'Role of authd: writes.', BARE),
-  dbpass: text('', 'Password of dbuser. Better: dbpass_file.', BARE),
+  dbpass: password('Password of dbuser. Better: dbpass_file.', BARE),
   dbpass_file: path('', 'File with the password of dbuser, mode 0600.', BARE),
   wrap_dbuser: text('authwrap', 'Role of the gate: can only read.', BARE),
-  wrap_dbpass: text('', 'Password of wrap_dbuser. Better: wrap_dbpass_file.', BARE),
+  wrap_dbpass: password('Password of wrap_dbuser. Better: wrap_dbpass_file.', BARE),
   wrap_dbpass_file: path('', 'File with the password of wrap_dbuser, readable by the gate alone.', BARE),
   dbtls: choice(
     ['off', 'verify'],

@@ -57,6 +57,20 @@ export const text = (fallback: string, doc: string, options?: Options): Row<stri
     options,
   )
 
+/** A password that stands in the file itself; empty stands for "not set". The one that everybody tries first is refused. */
+export const password = (doc: string, options?: Options): Row<string> =>
+  row(
+    v.pipe(
+      v.string('must be a text in quotes'),
+      v.regex(/^[^\0\r\n]*$/, 'must be one line'),
+      v.notValue('password', 'is the password that everybody tries first: choose a random one'),
+    ),
+    '',
+    doc,
+    asIs,
+    options,
+  )
+
 /** An absolute path; empty stands for "not set". */
 export const path = (fallback: string, doc: string, options?: Options): Row<string> =>
   row(
