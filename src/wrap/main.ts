@@ -1,34 +1,23 @@
 import { inheritance } from '../ucspi/run-next.ts'
+import { execDoor } from './exec-door.ts'
+import { parseExecLine } from './exec-line.ts'
 
-// First of all: what this process was given, before anything is opened. All else is loaded when it is needed.
-const taken = inheritance()
-const script = process.argv[1] ?? ''
-const { runCommand, runDaemon } = await import('../daemon/lifecycle.ts')
-
-await runCommand('wrap', async () => {
-  const { parseCommandLine, USAGE } = await import('./command-line.ts')
-  const invocation = parseCommandLine(process.argv.slice(2), script)
-  switch (invocation.type) {
-    case 'help':
-      process.stdout.write(USAGE)
-      return 0
-    case 'version': {
-      const { default: manifest } = await import('../../package.json', { with: { type: 'json' } })
-      process.stdout.write(`wrap (auth-relay) ${manifest.version}\n`)
-      return 0
-    }
-    case 'exec': {
-      const { execDoor } = await import('./exec-door.ts')
-      const status = await execDoor({ ...invocation, config: invocation.config, inheritance: taken, script })
-      // An open question to the database must not hold up the client.
-      return process.exit(status)
-    }
-    case 'daemon': {
-      const { loadSettings } = await import('./load-settings.ts')
-      const { startGate } = await import('./gate-daemon.ts')
-      const settings = loadSettings(invocation, process.env)
-      await runDaemon('wrap', () => startGate(settings))
-      return 0
-    }
+/** The exec door runs once a connection; everything else, the database too, is loaded only when it is needed. */
+async function main(): Promise<void> {
+  const taken = inheritance()
+  const args = process.argv.slice(2)
+  const script = process.argv[1] ?? ''
+  const line = parseExecLine(args, script)
+  if (line === undefined) {
+    const { runWrap } = await import('./run-wrap.ts')
+    return runWrap(args, process.env)
   }
-})
+  const status = await execDoor({ ...line, inheritance: taken, script }, async (...question) => {
+    const { askDatabaseOnce } = await import('./ask-database-once.ts')
+    return askDatabaseOnce(...question)
+  })
+  // A question that is still open must not hold up the client.
+  process.exit(status)
+}
+
+void main()

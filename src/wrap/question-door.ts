@@ -2,12 +2,8 @@ import { createServer, type Server } from 'node:net'
 import type { Log } from '../daemon/log.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
 import { LineSplitter } from '../wire/line-splitter.ts'
-import {
-  formatRelayAnswer,
-  MAX_RELAY_QUESTION_LINE,
-  parseRelayQuestion,
-  type RelayAnswer,
-} from '../wire/relay-question.ts'
+import { formatRelayAnswer, MAX_RELAY_QUESTION_LINE, type RelayAnswer } from '../wire/relay-answer.ts'
+import { parseRelayQuestion } from '../wire/relay-question.ts'
 import { type Decision, logDecision } from './decision.ts'
 
 export type QuestionDoorOptions = {

@@ -10,12 +10,8 @@ import {
   PolicyFault,
   PolicyReader,
 } from '../../../src/wire/policy-request.ts'
-import {
-  formatRelayAnswer,
-  formatRelayQuestion,
-  parseRelayAnswer,
-  parseRelayQuestion,
-} from '../../../src/wire/relay-question.ts'
+import { formatRelayAnswer, parseRelayAnswer } from '../../../src/wire/relay-answer.ts'
+import { formatRelayQuestion, parseRelayQuestion } from '../../../src/wire/relay-question.ts'
 import { formatRelayUse, parseRelayUse } from '../../../src/wire/relay-use.ts'
 import { formatSocketmapAnswer, formatSocketmapQuestion, parseSocketmapQuestion } from '../../../src/wire/socketmap.ts'
 

@@ -1,0 +1,28 @@
+import manifest from '../../package.json' with { type: 'json' }
+import { EXIT } from '../daemon/exit-status.ts'
+import { runCommand, runDaemon } from '../daemon/lifecycle.ts'
+import { parseCommandLine, USAGE } from './command-line.ts'
+import { startGate } from './gate-daemon.ts'
+import { loadSettings } from './load-settings.ts'
+
+/** The program `wrap` apart from its exec door. */
+export const runWrap = (
+  args: readonly string[],
+  environment: Readonly<Record<string, string | undefined>>,
+): Promise<void> =>
+  runCommand('wrap', async () => {
+    const invocation = parseCommandLine(args)
+    switch (invocation.type) {
+      case 'help':
+        process.stdout.write(USAGE)
+        return EXIT.done
+      case 'version':
+        process.stdout.write(`wrap (auth-relay) ${manifest.version}\n`)
+        return EXIT.done
+      case 'daemon': {
+        const settings = loadSettings(invocation, environment)
+        await runDaemon('wrap', () => startGate(settings))
+        return EXIT.done
+      }
+    }
+  })
