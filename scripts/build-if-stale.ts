@@ -1,0 +1,20 @@
+import { globSync, statSync, utimesSync, writeFileSync } from 'node:fs'
+
+const root = new URL('..', import.meta.url).pathname
+const STAMP = `${root}dist/.built`
+
+/** What a build is made from. */
+const SOURCES = ['src/**/*.ts', 'scripts/build.ts', 'package-lock.json']
+
+const modified = (path: string): number =>
+  statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Number.NEGATIVE_INFINITY
+
+const newest = Math.max(...globSync(SOURCES, { cwd: root }).map(path => modified(root + path)))
+if (modified(STAMP) < newest) {
+  const started = new Date()
+  const { buildAll } = await import('./build.ts')
+  await buildAll()
+  writeFileSync(STAMP, '')
+  // What changed while the build ran is not in it.
+  utimesSync(STAMP, started, started)
+}
