@@ -1,5 +1,6 @@
 import { createConnection, type Socket } from 'node:net'
 import { formatSocketAddress, type SocketAddress } from '../daemon/socket-address.ts'
+import { connectSharingReads } from '../tunnel/shared-read.ts'
 
 /** The server behind cannot be had. The message is for the log; the client hears a generic sentence. */
 export class BackEndUnavailable extends Error {
@@ -35,9 +36,11 @@ export function connectBackEnd(address: SocketAddress, limit: number): Promise<S
 function open(address: SocketAddress): Socket {
   switch (address.type) {
     case 'tcp':
-      return createConnection({ host: address.host, port: address.port, allowHalfOpen: true, noDelay: true })
+      return connectSharingReads(onread =>
+        createConnection({ host: address.host, port: address.port, allowHalfOpen: true, noDelay: true, onread }),
+      )
     case 'unix':
-      return createConnection({ path: address.path, allowHalfOpen: true })
+      return connectSharingReads(onread => createConnection({ path: address.path, allowHalfOpen: true, onread }))
     case 'descriptor':
       throw new TypeError('a back end is no descriptor')
   }

@@ -49,7 +49,6 @@ export async function serveStandardInput(
       limits: new ConnectionLimits(1, 1),
       log: createLog('sslwrap', { level: plan.logLevel }),
       nextId: () => sessionId(process.pid, 1),
-      signal: new AbortController().signal,
     },
     endsOf(raw, environment),
   )

@@ -38,8 +38,6 @@ export type SessionParts = {
   readonly limits: ConnectionLimits
   readonly log: Log
   readonly nextId: () => SessionId
-  /** Ends the session at once. */
-  readonly signal: AbortSignal
 }
 
 export type Secured = Extract<AcceptedTls, { outcome: 'secure' }>
@@ -78,10 +76,8 @@ function admit(
 }
 
 async function secureAndServe(raw: Socket, ends: Ends, parts: SessionParts): Promise<void> {
-  const { service, log, signal } = parts
+  const { service, log } = parts
   const ip = ends.source.ip
-  const close = (): void => void raw.destroy()
-  signal.addEventListener('abort', close)
   const accepted = await acceptTls(raw, {
     contexts: service.contexts,
     alpn: service.protocol === 'other' ? undefined : service.protocol,
@@ -89,7 +85,6 @@ async function secureAndServe(raw: Socket, ends: Ends, parts: SessionParts): Pro
     clientCertificate: service.clientCertificate,
     limit: service.handshakeLimit,
   })
-  signal.removeEventListener('abort', close)
   if (accepted.outcome === 'closed') {
     log.debug('closed', { ip, listener: service.name })
     return
@@ -103,7 +98,7 @@ async function secureAndServe(raw: Socket, ends: Ends, parts: SessionParts): Pro
 }
 
 async function joinBackEnd(accepted: Secured, ends: Ends, parts: SessionParts): Promise<void> {
-  const { service, log, signal } = parts
+  const { service, log } = parts
   const client = accepted.socket
   const ip = ends.source.ip
   let id = parts.nextId()
@@ -121,7 +116,7 @@ async function joinBackEnd(accepted: Secured, ends: Ends, parts: SessionParts): 
     log.info('connect', { id, ip, port: ends.source.port, ...tlsFields(accepted), listener: service.name })
     const started = performance.now()
     if (greeted.bytes.length > 0) client.write(greeted.bytes)
-    const end = await relay(client, server, { idleLimit: service.idleLimit, signal })
+    const end = await relay(client, server, { idleLimit: service.idleLimit })
     log.info('close', {
       id,
       ip,

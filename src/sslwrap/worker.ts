@@ -1,4 +1,4 @@
-import { createServer, type Server } from 'node:net'
+import { createServer, type Server, type Socket } from 'node:net'
 import { ConnectionLimits } from '../daemon/connection-limits.ts'
 import { createLog, type Log } from '../daemon/log.ts'
 import { dropPrivileges } from '../daemon/privileges.ts'
@@ -38,8 +38,7 @@ class Worker {
   readonly #servers: readonly Server[]
   readonly #limits: ConnectionLimits
   readonly #log: Log
-  readonly #stop = new AbortController()
-  readonly #sessions = new Set<Promise<void>>()
+  readonly #sessions = new Map<Socket, Promise<void>>()
   #services: readonly Service[]
   #drainLimit: number
   #count = 0
@@ -63,8 +62,10 @@ class Worker {
   /** Stops accepting; resolves when the last session has ended, or when the limit ended it. */
   async drain(): Promise<void> {
     for (const server of this.#servers) server.close()
-    const timer = setTimeout(() => this.#stop.abort(), this.#drainLimit)
-    await Promise.all(this.#sessions)
+    const timer = setTimeout(() => {
+      for (const socket of this.#sessions.keys()) socket.destroy()
+    }, this.#drainLimit)
+    await Promise.all(this.#sessions.values())
     clearTimeout(timer)
   }
 
@@ -77,10 +78,9 @@ class Worker {
         limits: this.#limits,
         log: this.#log,
         nextId: () => sessionId(process.pid, ++this.#count),
-        signal: this.#stop.signal,
       })
-      this.#sessions.add(session)
-      void session.finally(() => this.#sessions.delete(session))
+      this.#sessions.set(raw, session)
+      void session.finally(() => this.#sessions.delete(raw))
     })
     // EMFILE and the like: the connection waits in the kernel's queue, and the next one is tried.
     server.on('error', error => this.#log.error('accept', { err: error }))

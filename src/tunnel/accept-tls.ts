@@ -32,22 +32,25 @@ export type AcceptedTls =
  * The TLS socket destroys itself on any later error; the caller listens for `error` and `close` on it.
  */
 export async function acceptTls(raw: Socket, options: AcceptTlsOptions): Promise<AcceptedTls> {
-  const started = performance.now()
   raw.on('error', ignore)
-  const hello = await peekHello(raw, options.limit)
-  if ('outcome' in hello) {
+  // One timer for all stages, and of one length for all clients: the runtime keeps a list for each length.
+  let isTooLate = false
+  const timer = setTimeout(() => {
+    isTooLate = true
     raw.destroy()
-    return hello
-  }
-  return handshake(raw, hello, options, options.limit - (performance.now() - started))
+  }, options.limit)
+  const hello = await peekHello(raw)
+  const accepted = 'outcome' in hello ? hello : await handshake(raw, hello, options)
+  clearTimeout(timer)
+  if (accepted.outcome !== 'secure') raw.destroy()
+  return isTooLate ? { outcome: 'failed', reason: `no handshake within ${options.limit} ms` } : accepted
 }
 
 /** Looks at the client's first message and puts it back. It decides the certificate and the protocol; OpenSSL then reads it for itself. */
-function peekHello(raw: Socket, limit: number): Promise<ClientHello | AcceptedTls> {
+function peekHello(raw: Socket): Promise<ClientHello | AcceptedTls> {
   return new Promise(resolve => {
     let seen = Buffer.alloc(0)
     const settle = (answer: ClientHello | AcceptedTls): void => {
-      clearTimeout(timer)
       raw.off('readable', look)
       raw.off('end', gone)
       raw.off('close', gone)
@@ -68,7 +71,6 @@ function peekHello(raw: Socket, limit: number): Promise<ClientHello | AcceptedTl
           ? { outcome: 'closed' }
           : { outcome: 'failed', reason: 'the client closed during the handshake' },
       )
-    const timer = setTimeout(() => settle(tooSlow(limit)), limit)
     raw.on('readable', look)
     raw.on('end', gone)
     raw.on('close', gone)
@@ -76,7 +78,7 @@ function peekHello(raw: Socket, limit: number): Promise<ClientHello | AcceptedTl
   })
 }
 
-function handshake(raw: Socket, hello: ClientHello, options: AcceptTlsOptions, limit: number): Promise<AcceptedTls> {
+function handshake(raw: Socket, hello: ClientHello, options: AcceptTlsOptions): Promise<AcceptedTls> {
   const { contexts, alpn, alpnStrict = false, clientCertificate = 'none' } = options
   const chooses = alpn !== undefined && hello.alpn.length > 0 && (alpnStrict || hello.alpn.includes(alpn))
   return new Promise(resolve => {
@@ -89,14 +91,12 @@ function handshake(raw: Socket, hello: ClientHello, options: AcceptTlsOptions, l
         : { requestCert: true, rejectUnauthorized: clientCertificate === 'required' }),
     })
     const settle = (answer: AcceptedTls): void => {
-      clearTimeout(timer)
       socket.off('secure', secure)
       socket.off('error', failed)
       socket.off('close', closed)
       if (answer.outcome !== 'secure') {
         socket.on('error', ignore)
         socket.destroy()
-        raw.destroy()
       }
       resolve(answer)
     }
@@ -113,7 +113,6 @@ function handshake(raw: Socket, hello: ClientHello, options: AcceptTlsOptions, l
       }
       settle({ outcome: 'secure', socket, servername: hello.servername, alpn: socket.alpnProtocol || undefined })
     }
-    const timer = setTimeout(() => settle(tooSlow(options.limit)), Math.max(0, limit))
     socket.on('secure', secure)
     socket.on('error', failed)
     socket.on('close', closed)
@@ -134,8 +133,6 @@ function verifyError(socket: TLSSocket): string | undefined {
   if (error === null || error === undefined) return undefined
   return error instanceof Error ? error.message : 'not trusted'
 }
-
-const tooSlow = (limit: number): AcceptedTls => ({ outcome: 'failed', reason: `no handshake within ${limit} ms` })
 
 /** OpenSSL's own words without its place in the source: `unsupported protocol`, `no shared cipher`, `no application protocol`. */
 function reasonOf(error: Error): string {

@@ -1,4 +1,6 @@
 import type { Duplex } from 'node:stream'
+import { TLSSocket } from 'node:tls'
+import { setSink } from './shared-read.ts'
 
 export type RelayOptions = {
   /** Milliseconds without a byte in either direction after which both streams are closed; undefined: no limit. */
@@ -86,6 +88,12 @@ class Relay {
             this.#idle?.refresh()
             if (!target.write(chunk)) source.pause()
           }
+    // A TLS socket with nothing under way has encrypted the chunk when write() returns, so it may read from the shared buffer.
+    const sharesReads = setSink(source, chunk => {
+      const isTakenAtOnce = target instanceof TLSSocket && target.writableLength === 0
+      data(isTakenAtOnce ? chunk : Buffer.from(chunk))
+      return !target.writableNeedDrain
+    })
     const drain = () => {
       this.#idle?.refresh()
       source.resume()
@@ -107,7 +115,7 @@ class Relay {
       this.#break(side, source.errored ?? undefined)
       return
     }
-    source.on('data', data)
+    if (!sharesReads) source.on('data', data)
     source.on('end', end)
     source.on('error', fail)
     source.on('close', close)

@@ -1,5 +1,7 @@
+import { createHash, randomBytes } from 'node:crypto'
 import { readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { connect as connectTcp, type Socket } from 'node:net'
+import { setTimeout as turn } from 'node:timers/promises'
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { Conversation } from '../harness/conversation.ts'
@@ -254,6 +256,24 @@ describe('limits', () => {
     first.destroy()
     await sslwrap.event('close')
     await talk(client(sslwrap.port)).expect(/^\+OK/)
+  })
+
+  test('a download is whole, also when the client reads by fits and starts', async () => {
+    const bytes = randomBytes(30_000_000)
+    const server = await backEnd(new BackEnd(socket => socket.end(bytes)))
+    const sslwrap = await start({ listeners: [inFrontOf(server, { preamble: 'none' })] })
+    const hashes = [1, 2, 3, 4].map(async clientNumber => {
+      const socket = client(sslwrap.port, clientNumber === 1 ? { maxVersion: 'TLSv1.2' } : {})
+      const hash = createHash('sha256')
+      let chunks = 0
+      for await (const chunk of socket) {
+        hash.update(chunk)
+        if (++chunks % (50 * clientNumber) === 0) await turn(5)
+      }
+      return hash.digest('hex')
+    })
+    const expected = createHash('sha256').update(bytes).digest('hex')
+    expect(new Set(await Promise.all(hashes))).toEqual(new Set([expected]))
   })
 
   test('a client that does not read stops the server, and the memory stays', async () => {
