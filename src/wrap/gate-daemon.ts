@@ -36,7 +36,8 @@ export async function startGate(settings: Settings): Promise<RunningDaemon> {
   const { wrap } = settings
   const log = createLog('wrap', { level: settings.top.log_level })
   const source = askDatabase(settings, DATABASE_CONNECTIONS)
-  const uses = wrap.report_uses ? new UseReporter(settings.authd.use_socket) : undefined
+  const { uses_socket } = settings.authd
+  const uses = uses_socket === '' ? undefined : new UseReporter(uses_socket)
   const doors = new Doors(settings, source, uses, log)
   try {
     const gate = wrap.listen.length === 0 ? undefined : doors.gate()

@@ -6,11 +6,6 @@ export const AUTHD = defineSection('authd', 'Hears of logins and keeps the grant
   socket_users: list([], 'Accounts besides our own that may announce logins there.'),
   uses_socket: path('/run/auth-relay/uses.sock', 'Unix socket where the gate reports who needed a grant. Empty: none.'),
   uses_users: list([], 'Accounts besides our own that may report there.'),
-  use_socket: path(
-    '/run/auth-relay/uses.sock',
-    'Unix socket where the gate reports who needed a grant. Apart from the other: the gate may not announce logins.',
-  ),
-  use_users: list([], 'Accounts besides our own that may report there, e.g. the smtpd_user of wrap.'),
   commit_wait: integer(
     800,
     10,

@@ -72,5 +72,4 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
   tcprules_cdb: path('', 'cdb that is kept up to date with the granted addresses, for tcpserver -x.'),
   tcprules_static: path('', "The site's own rules text, merged into tcprules_cdb; a deny there wins."),
   tcprules_interval: integer(1000, 100, 60_000, 'Milliseconds between two looks for new grants for tcprules_cdb.'),
-  report_uses: flag(true, 'Tell authd who needed a grant (authd.use_socket).'),
 })
