@@ -1,16 +1,4 @@
-import {
-  BARE,
-  choice,
-  command,
-  flag,
-  integer,
-  list,
-  networks,
-  path,
-  socketAddress,
-  socketAddresses,
-  text,
-} from './rows.ts'
+import { BARE, choice, command, integer, list, networks, path, socketAddress, socketAddresses, text } from './rows.ts'
 import { defineSection } from './section.ts'
 
 export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.', {
