@@ -3,10 +3,10 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { command, describeWith, NETWORK_NAMESPACES } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
 import { type NetworkNamespace, TestNetwork } from '../harness/network-namespace.ts'
-import { Pop3Client } from '../harness/pop3-client.ts'
+import { Pop3Conversation } from '../harness/pop3-conversation.ts'
 import { PrivateSyslog } from '../harness/private-syslog.ts'
 import { run } from '../harness/program.ts'
-import { SmtpClient } from '../harness/smtp-client.ts'
+import { SmtpConversation } from '../harness/smtp-conversation.ts'
 import { Stack, TEST_IDS, TEST_PASSWORD } from '../harness/stack.ts'
 
 const NEEDS = [
@@ -79,7 +79,10 @@ describeWith(NEEDS, 'the whole stack, real clients, three hosts', () => {
   /** What the gate's smtpd says to a recipient elsewhere, asked by a client on `host`. */
   const askFrom = async (host: NetworkNamespace, from?: string, to = STRANGER): Promise<number> => {
     const server = from?.includes(':') === true ? SERVER_V6 : SERVER
-    const client = SmtpClient.over(host.connect({ host: server, port: 25, from }), `smtp from ${from ?? host.name}`)
+    const client = SmtpConversation.over(
+      host.connect({ host: server, port: 25, from }),
+      `smtp from ${from ?? host.name}`,
+    )
     const { code } = await client.askFor(to)
     await client.quit()
     return code
@@ -145,7 +148,7 @@ describeWith(NEEDS, 'the whole stack, real clients, three hosts', () => {
 
   test('a wrong password opens nothing', async () => {
     a.addAddress('192.0.2.11')
-    const client = Pop3Client.over(a.connect({ host: SERVER, port: 110, from: '192.0.2.11' }))
+    const client = Pop3Conversation.over(a.connect({ host: SERVER, port: 110, from: '192.0.2.11' }))
     await client.expect(/^\+OK /)
     await client.ask('USER ann', /^\+OK/)
     await client.ask('PASS guessed', /^-ERR/)
@@ -178,9 +181,9 @@ describeWith(NEEDS, 'the whole stack, real clients, three hosts', () => {
       a.addAddress(from)
       const tls = round % 4 < 2
       const socket = a.connect({ host: server, port: tls ? 995 : 110, from })
-      const pop3 = Pop3Client.over(socket, { tls, name: `pop3${tls ? 's' : ''} from ${from}` })
+      const pop3 = Pop3Conversation.over(socket, { tls, name: `pop3${tls ? 's' : ''} from ${from}` })
       const ok = await pop3.login('ann', TEST_PASSWORD)
-      const smtp = SmtpClient.over(a.connect({ host: server, port: 25, from }), `smtp from ${from}`)
+      const smtp = SmtpConversation.over(a.connect({ host: server, port: 25, from }), `smtp from ${from}`)
       const { code, text, askedAt } = await smtp.askFor(STRANGER)
       expect([from, code, text]).toEqual([from, 250, text])
       delays.push(askedAt - ok.at)
@@ -247,7 +250,7 @@ describeWith(NEEDS, 'the whole stack, real clients, three hosts', () => {
     a.addAddress(ip)
     const login = async (): Promise<number> => {
       const before = stack.log('popup').length
-      const client = Pop3Client.over(a.connect({ host: SERVER, port: 110, from: ip }))
+      const client = Pop3Conversation.over(a.connect({ host: SERVER, port: 110, from: ip }))
       await client.login('ann', TEST_PASSWORD)
       await client.quit()
       const line = await eventually('popup logs the login', () =>

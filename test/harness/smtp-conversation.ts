@@ -5,9 +5,9 @@ import { Conversation } from './conversation.ts'
 export type RecipientAnswer = { readonly code: number; readonly text: string; readonly askedAt: number }
 
 /** An SMTP client that says exactly what it is told to. */
-export class SmtpClient extends Conversation {
-  static over(socket: Socket, name = 'smtp'): SmtpClient {
-    return new SmtpClient(name, socket)
+export class SmtpConversation extends Conversation {
+  static over(socket: Socket, name = 'smtp'): SmtpConversation {
+    return new SmtpConversation(name, socket)
   }
 
   /** Banner, HELO, MAIL, RCPT: the answer to the recipient, whatever it is. */
