@@ -8,6 +8,7 @@ import { Duplex, type Readable, type Writable } from 'node:stream'
 export class DescriptorStream extends Duplex {
   readonly #input: Readable
   readonly #output: Writable
+  #inputEnded = false
 
   constructor(input: Readable = standardInput(), output: Writable = standardOutput()) {
     super({ allowHalfOpen: true })
@@ -15,9 +16,9 @@ export class DescriptorStream extends Duplex {
     this.#output = output
     input.pause()
     input.on('data', (chunk: Buffer) => {
-      if (!this.push(chunk)) input.pause()
+      if (!this.#inputEnded && !this.push(chunk)) input.pause()
     })
-    input.on('end', () => this.push(null))
+    input.on('end', () => this.#endInput())
     input.on('error', error => this.destroy(error))
     output.on('error', error => this.destroy(error))
   }
@@ -30,8 +31,16 @@ export class DescriptorStream extends Duplex {
     this.#output.write(chunk, done)
   }
 
+  /** Whoever wrote here has ended: the client, who waits for the close, will say nothing more that matters. */
   override _final(done: () => void): void {
+    this.#endInput()
     done()
+  }
+
+  #endInput(): void {
+    if (this.#inputEnded) return
+    this.#inputEnded = true
+    this.push(null)
   }
 
   override _destroy(error: Error | null, done: (error: Error | null) => void): void {

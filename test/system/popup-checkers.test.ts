@@ -1,0 +1,274 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from 'vitest'
+import { command, describeWith } from '../harness/describe-with.ts'
+import { eventually } from '../harness/eventually.ts'
+import { PASS, type PopupStack, startPopup } from '../harness/popup-stack.ts'
+import { commandOf, type Stack, TEST_PASSWORD } from '../harness/stack.ts'
+import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
+
+const CHECKER = new URL('../harness/checkpassword.py', import.meta.url).pathname
+const PYTHON = command('python3')
+const uid = (offset: number): number => (process.geteuid?.() === 0 ? 61221 + offset : (process.getuid?.() ?? 0))
+const home = (stack: Stack, user: string): string => `${stack.directory}/mail/${user}`
+
+/** The test checker's command line: accounts as it wants them. */
+const checker = (stack: Stack): string[] => [
+  'python3',
+  CHECKER,
+  [
+    `ann:${TEST_PASSWORD}:${uid(0)}:${home(stack, 'ann')}`,
+    `bob:${TEST_PASSWORD}:${uid(1)}:${home(stack, 'bob')}`,
+    `root:${TEST_PASSWORD}:0:${home(stack, 'ann')}`,
+  ].join(','),
+]
+
+/** What every checker that is a program must show. */
+function refusals(running: () => PopupStack): void {
+  test.each([
+    ['a wrong password', 'ann', 'wrong', /^-ERR \[AUTH\] authorization failed$/, 'badauth'],
+    ['exit status 111', 'temporary', 'x', /^-ERR \[SYS\/TEMP\] temporary authentication failure$/, 'temp'],
+    ['exit status 2', 'misuse', 'x', /^-ERR \[SYS\/TEMP\] temporary authentication failure$/, 'temp'],
+    ['more than 512 octets', 'ann', 'x'.repeat(490), /^-ERR \[AUTH\] authorization failed$/, 'toolong'],
+    ['a checker that is killed', 'crash', 'x', /^-ERR \[SYS\/TEMP\] aack, child crashed$/, 'crash'],
+    ['a checker that does not answer', 'sleep', 'x', /^-ERR \[SYS\/TEMP\]/, 'temp'],
+  ])('%s', async (_, user, password, answer, reason) => {
+    const session = running().client()
+    await session.expect(/^\+OK </)
+    await session.ask(`USER ${user}`, /^\+OK/)
+    await session.ask(`PASS ${password}`, answer)
+    await running().stack.waitForLog('popup', { event: 'fail', user, reason })
+  })
+}
+
+describeWith([PYTHON], 'checker = "checkpassword"', () => {
+  let running: PopupStack
+  beforeAll(async () => {
+    running = await startPopup(stack => ({
+      checker: 'checkpassword',
+      checkpassword: checker(stack),
+      check_timeout: 3,
+    }))
+  })
+  beforeEach(() => running.stack.showLogsOnFailure())
+  afterEach(() => running.closeClients())
+  afterAll(() => running.stop())
+
+  test('the maildrop is where the checker would have run the server', async () => {
+    for (const [user, count] of [
+      ['ann', 1],
+      ['bob', 2],
+    ] as const) {
+      const session = running.client()
+      await session.login(user)
+      await session.ask('STAT', new RegExp(`^\\+OK ${count} `))
+      await session.quit()
+    }
+  })
+
+  test('a checker that leaves uid 0 opens nothing', async () => {
+    const session = running.client()
+    await session.expect(/^\+OK </)
+    await session.ask('USER root', /^\+OK/)
+    await session.ask(PASS, /^-ERR \[AUTH\]/)
+  })
+
+  refusals(() => running)
+})
+
+describeWith([PYTHON], 'checker = "chain"', () => {
+  let running: PopupStack
+  beforeAll(async () => {
+    running = await startPopup(stack => ({
+      checker: 'chain',
+      checkpassword: checker(stack),
+      chain: ['env', `RECORD=${stack.directory}/mail/record`, ...commandOf('pop3d', 'Maildir')],
+      check_timeout: 3,
+    }))
+  })
+  beforeEach(() => running.stack.showLogsOnFailure())
+  afterEach(() => running.closeClients())
+  afterAll(() => running.stop())
+
+  test('the server behind the checker serves, and what was sent ahead is not lost', async () => {
+    const session = running.client()
+    session.write(`USER bob\r\n${PASS}\r\nSTAT\r\nQUIT\r\n`)
+    for (const pattern of [/^\+OK </, /^\+OK $/, /^\+OK $/, /^\+OK 2 /, /^\+OK/]) await session.expect(pattern)
+    await session.expectEnd()
+    expect(running.authd.events.filter(({ user }) => user === 'bob')).toHaveLength(1)
+  })
+
+  test('its +OK is held back until the grant is committed', async () => {
+    running.authd.answer = () => undefined
+    const session = running.client()
+    await session.expect(/^\+OK </)
+    await session.ask('USER ann', /^\+OK/)
+    session.say(PASS)
+    const { id } = await running.authd.event('ann')
+    const committed = performance.now()
+    running.authd.say({ verdict: 'committed', id, until: 2_000_000_000 })
+    expect((await session.expect(/^\+OK/)).at).toBeGreaterThan(committed)
+    running.authd.answer = event => ({ verdict: 'committed', id: event.id, until: 2_000_000_000 })
+    await session.ask('STAT', /^\+OK 1 /)
+    await session.quit()
+  })
+
+  test('many at once keep their own sessions', async () => {
+    const sessions = Array.from({ length: 8 }, (_, i) => ({
+      session: running.client(),
+      user: i % 2 === 0 ? 'ann' : 'bob',
+    }))
+    await Promise.all(
+      sessions.map(async ({ session, user }) => {
+        await session.login(user)
+        await session.ask('STAT', user === 'ann' ? /^\+OK 1 / : /^\+OK 2 /)
+        await session.quit()
+      }),
+    )
+  })
+
+  refusals(() => running)
+})
+
+describe('checker = "upstream"', () => {
+  let behind: PopupStack
+  let running: PopupStack
+  beforeAll(async () => {
+    behind = await startPopup({ listen: ['127.0.0.1:0'] })
+    running = await startPopup({
+      checker: 'upstream',
+      upstream: `127.0.0.1:${behind.stack.port('popup', 0, 'proxy_listen')}`,
+      upstream_proxy: true,
+    })
+  })
+  beforeEach(() => {
+    running.stack.showLogsOnFailure()
+    behind.stack.showLogsOnFailure()
+  })
+  afterEach(() => running.closeClients())
+  afterAll(async () => {
+    await running.stop()
+    await behind.stop()
+  })
+
+  test('the server behind decides and serves, and learns who the client is', async () => {
+    const session = running.client('127.0.0.9')
+    session.write(`USER bob\r\n${PASS}\r\nSTAT\r\nRETR 1\r\nQUIT\r\n`)
+    for (const pattern of [/^\+OK </, /^\+OK $/, /^\+OK $/, /^\+OK 2 /, /^\+OK/]) await session.expect(pattern)
+    expect(await session.expectLinesToDot()).toContain('At noon?')
+    await session.expect(/^\+OK/)
+    await session.expectEnd()
+    const [seenBehind, seen] = [await behind.authd.event('bob'), await running.authd.event('bob')]
+    expect(seenBehind).toMatchObject({ ip: '127.0.0.9', id: seen.id })
+  })
+
+  test('AUTH PLAIN reaches it as USER and PASS; a line break in a password reaches nobody', async () => {
+    const session = running.client()
+    await session.expect(/^\+OK </)
+    const plain = (secret: string): string => Buffer.from(`\0ann\0${secret}`).toString('base64')
+    await session.ask(`AUTH PLAIN ${plain('wrong\r\nQUIT')}`, /^-ERR \[AUTH\]/)
+    await session.ask(`AUTH PLAIN ${plain('wrong')}`, /^-ERR \[AUTH\]/)
+    await session.ask(`AUTH PLAIN ${plain(TEST_PASSWORD)}`, /^\+OK/)
+    await session.ask('STAT', /^\+OK 1 /)
+    await session.quit()
+  })
+
+  test('a server that is away is a temporary failure', async () => {
+    const port = behind.stack.port('popup', 0, 'proxy_listen')
+    await behind.stack.stopPrograms()
+    const session = running.client()
+    await session.expect(/^\+OK </)
+    await session.ask('USER ann', /^\+OK/)
+    await session.ask(PASS, /^-ERR \[SYS\/TEMP\]/)
+    expect(port).toBeGreaterThan(0)
+  })
+})
+
+describe('checker = "sql"', () => {
+  let database: TestDatabase
+  let running: PopupStack
+  beforeAll(async () => {
+    database = await createTestDatabase({ empty: true })
+    const { host, port } = inject('postgres')
+    running = await startPopup(stack => {
+      stack.secret('dbpass', 'authwrap')
+      return {
+        checker: 'sql',
+        sql_dbhost: host,
+        sql_dbport: port,
+        sql_dbname: database.name,
+        sql_dbuser: 'authwrap',
+        sql_dbpass_file: `${stack.directory}/dbpass`,
+        sql_query: 'select password, uid, gid, home, mail as maildir, clear from users where userid = $1',
+      }
+    })
+    const hash = readFileSync(`${running.stack.directory}/passwd`, 'utf8').split(':')[1] ?? ''
+    const rows = [
+      ['ann', hash, uid(0), home(running.stack, 'ann'), '', 'tanstaaf'],
+      ['bob', `{CRYPT}${hash}`, uid(1), home(running.stack, 'bob'), 'maildir:~/Maildir:INDEX=/x', ''],
+      ['plain', `{PLAIN}${TEST_PASSWORD}`, uid(0), home(running.stack, 'ann'), 'Maildir', ''],
+      ['locked', '!', uid(0), home(running.stack, 'ann'), '', ''],
+    ]
+    const values = rows.map(
+      ([name, password, owner, where, mail, clear]) =>
+        `('${name}', '${password}', ${owner}, ${owner}, '${where}', '${mail}', '${clear}')`,
+    )
+    await database.owner.script(
+      `create table users (userid text, password text, uid int, gid bigint, home text, mail text, clear text);
+       insert into users values ${values.join(', ')};
+       grant select on users to authwrap`,
+    )
+  })
+  beforeEach(() => running.stack.showLogsOnFailure())
+  afterEach(() => running.closeClients())
+  afterAll(async () => {
+    await running.stop()
+    await database.remove()
+  })
+
+  test.each([
+    ['ann', 1],
+    ['bob', 2],
+    ['plain', 1],
+  ])('%s logs in by his row', async (user, count) => {
+    const session = running.client()
+    await session.login(user)
+    await session.ask('STAT', new RegExp(`^\\+OK ${count} `))
+    await session.quit()
+  })
+
+  test.each(['locked', "nobody' or 'a'='a", 'ann '])('%j does not', async user => {
+    const session = running.client()
+    await session.expect(/^\+OK </)
+    await session.ask(`USER ${user}`, /^\+OK/)
+    await session.ask(PASS, /^-ERR \[AUTH\]/)
+  })
+
+  test('a query that the server refuses is a temporary failure', async () => {
+    await database.owner.script('revoke select on users from authwrap')
+    const session = running.client()
+    await session.expect(/^\+OK </)
+    await session.ask('USER ann', /^\+OK/)
+    await session.ask(PASS, /^-ERR \[SYS\/TEMP\]/)
+    await eventually('the reason is logged', () =>
+      running.stack.log('popup').some(({ fields }) => /permission denied|refused/i.test(fields['detail'] ?? '')),
+    )
+  })
+})
+
+describe('settings that cannot work', () => {
+  test.each([
+    ['no command', { checker: 'checkpassword' }, /popup\.checkpassword must name a program/],
+    ['no server behind', { checker: 'upstream' }, /popup\.upstream must name the POP3 server/],
+    ['no query', { checker: 'sql' }, /needs sql_query/],
+    ['no passwd file', { passwd_file: '/nonexistent/passwd' }, /cannot read \/nonexistent\/passwd/],
+    ['no certificate', { stls: true, stls_cert: '/nonexistent/cert.pem' }, /\/nonexistent\/cert\.pem/],
+  ])('%s: one clear line, exit status 100, nothing left running', async (_, popup, message) => {
+    const { Stack } = await import('../harness/stack.ts')
+    const stack = new Stack({ popup })
+    const program = stack.launch('popup')
+    expect(await program.ended).toEqual({ code: 100, signal: null })
+    expect(program.lines.filter(line => line.startsWith('popup: '))).toEqual([expect.stringMatching(message)])
+    expect(readdirSync(`${stack.directory}/run`).filter(name => name.endsWith('.sock'))).toEqual([])
+    await stack.stop()
+  })
+})
