@@ -1,8 +1,8 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import { parseSessionTicket, type SessionTicket } from '../wire/session-ticket.ts'
 
-/** Tickets remembered before those that are void anyway are forgotten. */
-const SWEEP_AT = 1024
+/** Seconds between two looks for tickets that are void and need no longer be remembered. */
+const SWEEP_EVERY = 30
 
 /** Why a ticket was not taken. */
 export type TicketRefusal = 'malformed' | 'forged' | 'expired' | 'repeated'
@@ -11,6 +11,7 @@ export type TicketRefusal = 'malformed' | 'forged' | 'expired' | 'repeated'
 export class TicketOffice {
   readonly #key: Buffer
   readonly #used = new Map<string, number>()
+  #nextSweep = 0
 
   constructor(hexKey: string) {
     this.#key = Buffer.from(hexKey, 'hex')
@@ -26,12 +27,13 @@ export class TicketOffice {
     if (given.length !== expected.length || !timingSafeEqual(given, expected)) return 'forged'
     if (ticket.expires <= now) return 'expired'
     if (this.#used.has(ticket.id)) return 'repeated'
-    if (this.#used.size >= SWEEP_AT) this.#sweep(now)
+    if (now >= this.#nextSweep) this.#sweep(now)
     this.#used.set(ticket.id, ticket.expires)
     return ticket
   }
 
   #sweep(now: number): void {
+    this.#nextSweep = now + SWEEP_EVERY
     for (const [id, expires] of this.#used) if (expires <= now) this.#used.delete(id)
   }
 }

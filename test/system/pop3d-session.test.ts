@@ -1,0 +1,109 @@
+import { once } from 'node:events'
+import { connect, createServer, type Socket } from 'node:net'
+import { afterAll, expect, test } from 'vitest'
+import { createLog } from '../../src/daemon/log.ts'
+import { MaildropService, type ServiceOptions } from '../../src/pop3d/serve-maildrop.ts'
+import { connectionOver } from '../../src/pop3d/socket-connection.ts'
+import { makeMaildir, parseFile, stateOf } from '../harness/maildir.ts'
+import { Pop3Client } from '../harness/pop3-client.ts'
+import { socketPair } from '../harness/pop3d.ts'
+import { temporaryDirectory } from '../harness/temporary-directory.ts'
+
+const root = temporaryDirectory()
+afterAll(() => root.remove())
+
+const OPTIONS: ServiceOptions = {
+  compat: 'none',
+  sizes: 'wire',
+  extraBlank: true,
+  lock: 'none',
+  idleTime: 1_200_000,
+  capabilities: [],
+}
+
+/** A session over a TCP connection; what it logged, and its end. */
+async function serve(options: Partial<ServiceOptions>, maildir: string) {
+  const { client, server } = await socketPair()
+  const lines: string[] = []
+  const log = createLog('pop3d', { write: line => lines.push(line) })
+  const service = new MaildropService({ ...OPTIONS, ...options })
+  const ended = service.serve(connectionOver(server), maildir, new Uint8Array(0), log)
+  return { client, lines, ended }
+}
+
+const maildirOf = (...files: readonly string[]) => makeMaildir(root.path, files.map(parseFile))
+
+test('an idle session is closed without a word, and nothing is removed', async () => {
+  const maildir = maildirOf('new/A "x\\n"')
+  const { client, lines, ended } = await serve({ idleTime: 100 }, maildir)
+  const pop3 = new Pop3Client(client)
+  await pop3.line()
+  expect(await pop3.say('DELE 1')).toBe('+OK ')
+  expect(await pop3.rest()).toBe('')
+  await ended
+  expect(lines).toEqual(['pop3d: level=info event=session_end reason=idle retrieved=0 deleted=0\n'])
+  expect(stateOf(maildir)).toEqual(['new/A "x\\n"'])
+})
+
+test('a client that stops reading in the middle of a message is idle too', async () => {
+  const maildir = maildirOf(`cur/A ${JSON.stringify('x'.repeat(20_000_000))}`)
+  const { client, lines, ended } = await serve({ idleTime: 200 }, maildir)
+  client.pause()
+  client.write('RETR 1\r\n')
+  await ended
+  expect(lines.join('')).toContain('reason=idle')
+  client.destroy()
+})
+
+test('a client that resets its connection removes nothing', async () => {
+  const maildir = maildirOf('new/A "x\\n"')
+  const { client, lines, ended } = await serve({}, maildir)
+  const pop3 = new Pop3Client(client)
+  await pop3.line()
+  await pop3.say('DELE 1')
+  client.resetAndDestroy()
+  await ended
+  expect(lines.join('')).toMatch(/reason=(dropped|eof)/)
+  expect(stateOf(maildir)).toEqual(['new/A "x\\n"'])
+})
+
+test('what was read and removed is logged', async () => {
+  const { client, lines, ended } = await serve({}, maildirOf('new/A "x\\n"', 'new/B "y\\n"'))
+  client.end('RETR 1\r\nDELE 1\r\nQUIT\r\n')
+  client.resume()
+  await ended
+  expect(lines).toEqual(['pop3d: level=info event=session_end reason=quit retrieved=1 deleted=1\n'])
+})
+
+test('a client that asks without reading is not served from memory', async () => {
+  const maildir = maildirOf(`cur/A ${JSON.stringify('x\n'.repeat(15_000))}`)
+  const service = new MaildropService(OPTIONS)
+  const log = createLog('pop3d', { write: () => {} })
+  const accepted = Promise.withResolvers<Socket>()
+  const listener = createServer(socket => {
+    accepted.resolve(socket)
+    void service.serve(connectionOver(socket), maildir, new Uint8Array(0), log)
+  })
+  listener.listen(0, '127.0.0.1')
+  await once(listener, 'listening')
+  const address = listener.address()
+  if (address === null || typeof address === 'string') throw new Error('no port')
+  const client = connect(address.port, '127.0.0.1').pause()
+  const server = await accepted.promise
+  const asked = 2000
+  client.write('RETR 1\r\n'.repeat(asked))
+  // Until the server waits for the client: its buffer is then as full as it gets.
+  while (!server.writableNeedDrain) await new Promise(resolve => setImmediate(resolve))
+  expect(server.writableLength).toBeLessThan(1_000_000)
+  let octets = 0
+  client.on('data', (chunk: Buffer) => {
+    octets += chunk.length
+  })
+  client.write('QUIT\r\n')
+  client.resume()
+  await once(client, 'end')
+  const one = '+OK \r\n'.length + 15_000 * 3 + '\r\n.\r\n'.length
+  expect(octets).toBe(asked * one + 2 * '+OK \r\n'.length)
+  client.end()
+  listener.close()
+})
