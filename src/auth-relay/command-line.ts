@@ -4,6 +4,7 @@ import { UsageFault } from '../daemon/exit-status.ts'
 import { nearest } from '../daemon/settings/nearest.ts'
 import type { Action, Surroundings, Verb } from './verb.ts'
 import { allow } from './verbs/allow.ts'
+import { check } from './verbs/check.ts'
 import { explain } from './verbs/explain.ts'
 import { init } from './verbs/init.ts'
 import { migrate } from './verbs/migrate.ts'
@@ -12,7 +13,7 @@ import { show } from './verbs/show.ts'
 import { testLine } from './verbs/test-line.ts'
 import { up } from './verbs/up.ts'
 
-const VERBS: readonly Verb[] = [up, init, migrate, show, allow, revoke, explain, testLine]
+const VERBS: readonly Verb[] = [up, init, check, migrate, show, allow, revoke, explain, testLine]
 
 const EXAMPLES = `
 Examples:

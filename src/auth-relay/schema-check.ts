@@ -10,9 +10,13 @@ import { withDatabase } from './with-database.ts'
  */
 export async function checkSchema(connection: ConnectionOptions): Promise<number> {
   const found = await withDatabase(connection, schemaVersion)
-  const known = (await readMigrations(migrationsDirectory())).at(-1)?.version ?? 0
+  const known = await knownSchema()
   if (found < known) throw new UsageFault(`the database has schema ${found}, we need ${known}: run auth-relay migrate`)
   if (found > known)
     throw new UsageFault(`the database has schema ${found}, we know ${known}: install a newer auth-relay`)
   return found
 }
+
+/** The schema that this program makes and understands. */
+export const knownSchema = async (): Promise<number> =>
+  (await readMigrations(migrationsDirectory())).at(-1)?.version ?? 0

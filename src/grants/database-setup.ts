@@ -1,6 +1,6 @@
 import * as v from 'valibot'
 import type { Database } from '../database/database.ts'
-import type { Statement } from '../database/statement.ts'
+import { type Statement, timestamptz } from '../database/statement.ts'
 
 /** The roles that the migrations make. */
 export const ROLES = { writer: 'pop3authd', reader: 'authwrap' } as const
@@ -18,6 +18,25 @@ const CREATE_DATABASE: Statement<{ text: string }> = {
 const SET_PASSWORD: Statement<{ text: string }> = {
   text: "SELECT format('ALTER ROLE %I PASSWORD %L', $1::text, $2::text) AS text",
   row: v.object({ text: v.string() }),
+}
+
+/** What a role may do, and what time it is there. */
+export type RoleFacts = { readonly isSuperuser: boolean; readonly mayWrite: boolean; readonly now: Date }
+
+const ROLE_FACTS: Statement<RoleFacts> = {
+  text: `
+SELECT current_setting('is_superuser')::boolean AS "isSuperuser", clock_timestamp() AS now,
+  coalesce((SELECT has_table_privilege(c.oid, 'INSERT') FROM pg_class c WHERE c.oid = to_regclass('grants')), false)
+    AS "mayWrite"`,
+  row: v.object({ isSuperuser: v.boolean(), mayWrite: v.boolean(), now: timestamptz }),
+}
+
+/** Looks at the role by which the database was opened. */
+export async function inspectRole(database: Database): Promise<RoleFacts> {
+  const { rows } = await database.query(ROLE_FACTS)
+  const [facts] = rows
+  if (facts === undefined) throw new Error('the database said nothing of the role')
+  return facts
 }
 
 /** Makes the database unless it is there. Needs a role that may create databases. */

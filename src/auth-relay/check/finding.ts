@@ -1,0 +1,24 @@
+/** What `auth-relay check` thinks of one thing. */
+export type Finding = {
+  /** `unsafe`: must not run so. `advice`: runs, could be better. `fine`: looked at, nothing to say against it. */
+  readonly verdict: 'unsafe' | 'advice' | 'fine'
+  /** The setting or the thing on the host. */
+  readonly about: string
+  readonly text: string
+  /** What to do; absent where nothing need be done. */
+  readonly remedy?: string
+}
+
+export const unsafe = (about: string, text: string, remedy: string): Finding => ({
+  verdict: 'unsafe',
+  about,
+  text,
+  remedy,
+})
+export const advice = (about: string, text: string, remedy: string): Finding => ({
+  verdict: 'advice',
+  about,
+  text,
+  remedy,
+})
+export const fine = (about: string, text: string): Finding => ({ verdict: 'fine', about, text })

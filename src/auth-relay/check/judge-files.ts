@@ -1,0 +1,269 @@
+import { createPrivateKey, X509Certificate } from 'node:crypto'
+import { accessSync, constants, existsSync, readdirSync, readFileSync, type Stats, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { UsageFault } from '../../daemon/exit-status.ts'
+import { idsOf, isRoot } from '../../daemon/privileges.ts'
+import { readSecretFile } from '../../daemon/secret.ts'
+import type { Settings } from '../../daemon/settings/settings.ts'
+import { formatDuration } from '../duration.ts'
+import { formatMoment } from '../moment.ts'
+import { advice, type Finding, fine, unsafe } from './finding.ts'
+
+/** Judges the files of the host that the settings name, and the settings file itself. */
+export function judgeFiles(settings: Settings, config: string, now: Date): readonly Finding[] {
+  return [
+    ...judgeSettingsFile(settings, config),
+    ...judgeSecrets(settings),
+    ...judgeCertificates(settings, now),
+    ...judgeQmail(settings),
+    ...judgeFifo(settings),
+    ...judgeAccounts(settings),
+  ]
+}
+
+function judgeSettingsFile({ database }: Settings, config: string): Finding[] {
+  const { mode, uid } = statSync(config)
+  const found: Finding[] = []
+  if ((mode & 0o022) !== 0) {
+    found.push(unsafe(config, `mode ${octal(mode)}: others may write to it`, `chmod go-w ${config}`))
+  }
+  if (uid !== 0 && uid !== process.getuid?.()) {
+    found.push(unsafe(config, `belongs to uid ${uid}`, `chown root ${config}`))
+  }
+  const holdsSecrets = database.dbpass !== '' || database.wrap_dbpass !== ''
+  if (holdsSecrets && (mode & 0o004) !== 0) {
+    found.push(unsafe(config, `mode ${octal(mode)}: everybody can read the passwords in it`, `chmod o-r ${config}`))
+  }
+  return found.length > 0 ? found : [fine(config, `mode ${octal(mode)}`)]
+}
+
+function judgeSecrets({ popup, sslwrap, database }: Settings): Finding[] {
+  const found: Finding[] = []
+  const needsSslHack = sslwrap.listener.length === 0 || sslwrap.listener.some(({ preamble }) => preamble === 'ssl')
+  const files: readonly (readonly [string, string, boolean])[] = [
+    ['popup.ssl_hack_pass', popup.ssl_hack_pass, needsSslHack],
+    ['database.dbpass_file', database.dbpass_file, database.dbpass_file !== ''],
+    ['database.wrap_dbpass_file', database.wrap_dbpass_file, database.wrap_dbpass_file !== ''],
+  ]
+  for (const [name, path, isNeeded] of files) {
+    if (path === '' || (!isNeeded && !existsSync(path))) continue
+    try {
+      readSecretFile(path)
+      found.push(fine(name, `${path} holds a secret and is closed to others`))
+    } catch (error) {
+      if (!(error instanceof UsageFault)) throw error
+      found.push(unsafe(name, error.message, `head -c 24 /dev/urandom | base64 > ${path}; chmod 600 ${path}`))
+    }
+  }
+  for (const [name, path] of [
+    ['popup.passwd_file', popup.checker === 'passwd-file' ? popup.passwd_file : ''],
+    ['popup.apop_file', popup.apop_file],
+  ] as const) {
+    if (path === '') continue
+    const status = statOf(path)
+    if (status === undefined) found.push(unsafe(name, `there is no ${path}`, 'make one: auth-relay passwd LOGIN'))
+    else if ((status.mode & 0o007) !== 0) {
+      found.push(
+        unsafe(name, `${path} is open to every user of this host (${octal(status.mode)})`, `chmod o-rwx ${path}`),
+      )
+    } else found.push(fine(name, `${path} is closed to others`))
+  }
+  return found
+}
+
+function judgeCertificates({ sslwrap, popup }: Settings, now: Date): Finding[] {
+  const pairs = [
+    ['sslwrap.cert', sslwrap.cert, sslwrap.key] as const,
+    ...sslwrap.listener.flatMap(({ cert, key }) =>
+      cert === undefined ? [] : [['sslwrap.listener.cert', cert, key ?? cert] as const],
+    ),
+    ...sslwrap.certificate.map(({ cert, key }) => ['sslwrap.certificate.cert', cert, key ?? cert] as const),
+    ...(popup.stls ? [['popup.stls_cert', popup.stls_cert, popup.stls_key] as const] : []),
+  ]
+  return pairs.flatMap(([name, cert, key]) => judgeCertificate(name, cert, key, now))
+}
+
+/** Days before the end of a certificate at which it is worth a word. */
+const SOON = 14 * 86_400
+
+function judgeCertificate(name: string, cert: string, key: string, now: Date): Finding[] {
+  if (!existsSync(cert) && !existsSync(key)) {
+    return [
+      advice(
+        name,
+        `there is no ${cert}: a self-signed one is made at the first start, and clients complain`,
+        'auth-relay cert --csr NAME makes a request for a real one',
+      ),
+    ]
+  }
+  try {
+    const certificate = new X509Certificate(readFileSync(cert))
+    const found: Finding[] = []
+    const end = certificate.validToDate
+    const left = (end.getTime() - now.getTime()) / 1000
+    if (left <= 0) found.push(unsafe(name, `${cert} ended on ${formatMoment(end)}`, 'renew it, then SIGHUP'))
+    else if (left < SOON) found.push(advice(name, `${cert} ends in ${formatDuration(left)}`, 'renew it, then SIGHUP'))
+    if (certificate.validFromDate > now) {
+      found.push(unsafe(name, `${cert} begins on ${formatMoment(certificate.validFromDate)}`, 'set the clock, or wait'))
+    }
+    if (certificate.checkIssued(certificate)) {
+      found.push(
+        advice(
+          name,
+          `${cert} is self-signed: clients complain`,
+          'auth-relay cert --csr NAME makes a request for a real one',
+        ),
+      )
+    }
+    if (!certificate.checkPrivateKey(createPrivateKey(readFileSync(key)))) {
+      found.push(unsafe(name, `${key} is not the key of ${cert}`, 'name the pair that belongs together'))
+    }
+    const { mode } = statSync(key)
+    if ((mode & 0o077) !== 0)
+      found.push(unsafe(name, `${key} is readable for others (${octal(mode)})`, `chmod 600 ${key}`))
+    return found.length > 0 ? found : [fine(name, `${cert} is good for ${formatDuration(left)}`)]
+  } catch (error) {
+    return [unsafe(name, `cannot use ${cert} and ${key}: ${messageOf(error)}`, 'give a PEM certificate and its key')]
+  }
+}
+
+/** rcpthosts decides whether qmail is an open relay; without it the gate is moot (qmail-smtpd.8). */
+function judgeQmail({ wrap }: Settings): Finding[] {
+  const usesQmail = wrap.smtpd.length === 0 || wrap.smtpd[0]?.startsWith(`${wrap.qmaildir}/`) === true
+  const isGate = wrap.listen.length > 0
+  if (!usesQmail) {
+    const program = wrap.smtpd[0] ?? ''
+    if (!isGate) return []
+    return isExecutable(program)
+      ? [
+          fine(
+            'wrap.smtpd',
+            `${program} can be started; whether it refuses strangers without RELAYCLIENT is its own affair`,
+          ),
+        ]
+      : [unsafe('wrap.smtpd', `${program} cannot be started`, 'name the real SMTP server by its absolute path')]
+  }
+  if (!existsSync(wrap.qmaildir)) {
+    return isGate
+      ? [unsafe('wrap.qmaildir', `there is no ${wrap.qmaildir}`, 'set qmaildir, or name another smtpd')]
+      : []
+  }
+  const rcpthosts = join(wrap.qmaildir, 'control/rcpthosts')
+  const found: Finding[] = []
+  if (!existsSync(rcpthosts)) {
+    found.push(
+      unsafe(
+        rcpthosts,
+        'missing: qmail takes mail from everybody to everybody, an open relay',
+        `list your own domains in ${rcpthosts}, one a line`,
+      ),
+    )
+  } else found.push(fine(rcpthosts, 'is there: only its domains are taken without RELAYCLIENT'))
+  const smtpd = wrap.smtpd[0] ?? join(wrap.qmaildir, 'bin', wrap.qmail_smtpd_noauth)
+  if (!isExecutable(smtpd) && isGate) {
+    found.push(
+      unsafe(
+        'wrap.qmail_smtpd_noauth',
+        `${smtpd} cannot be started`,
+        `cp ${join(wrap.qmaildir, 'bin/qmail-smtpd')} ${smtpd}`,
+      ),
+    )
+  }
+  return found
+}
+
+function judgeFifo({ authd }: Settings): Finding[] {
+  const path = authd.syslog_fifo
+  if (path === '') return []
+  const status = statOf(path)
+  if (status === undefined) {
+    return [unsafe('authd.syslog_fifo', `there is no ${path}`, `mkdir -p ${join(path, '..')} && mkfifo -m 600 ${path}`)]
+  }
+  if (!status.isFIFO())
+    return [unsafe('authd.syslog_fifo', `${path} is no FIFO`, `rm ${path} && mkfifo -m 600 ${path}`)]
+  if ((status.mode & 0o022) !== 0) {
+    return [
+      unsafe(
+        'authd.syslog_fifo',
+        `others may write to ${path} (${octal(status.mode)}), and so grant any address`,
+        `chmod 600 ${path}`,
+      ),
+    ]
+  }
+  const said = SYSLOG_FILES.flatMap(filesOf).some(file => contentOf(file).includes(path))
+  return [
+    said
+      ? fine('authd.syslog_fifo', `${path} is there, and the system's syslogd knows it`)
+      : advice(
+          'authd.syslog_fifo',
+          `no syslogd of this host writes to ${path}`,
+          `add to /etc/rsyslog.d/auth-relay.conf: mail.* |${path}`,
+        ),
+  ]
+}
+
+const SYSLOG_FILES = [
+  '/etc/rsyslog.conf',
+  '/etc/rsyslog.d',
+  '/etc/syslog.conf',
+  '/etc/syslog-ng/syslog-ng.conf',
+] as const
+
+const filesOf = (path: string): readonly string[] => {
+  const status = statOf(path)
+  if (status === undefined) return []
+  return status.isDirectory() ? readdirSync(path).map(name => join(path, name)) : [path]
+}
+
+function judgeAccounts({ popup, sslwrap, wrap }: Settings): Finding[] {
+  if (!isRoot())
+    return [
+      advice(
+        'accounts',
+        'you are not root: every program would run as you',
+        'start as root, so that each program gets an account of its own',
+      ),
+    ]
+  const wanted: readonly (readonly [string, string])[] = [
+    ['popup.login_user', popup.login_user],
+    ['sslwrap.user', sslwrap.user],
+    ['wrap.smtpd_user', wrap.smtpd_user],
+  ]
+  return wanted.flatMap(([name, account]): Finding[] => {
+    if (account === '')
+      return name === 'wrap.smtpd_user' && wrap.listen.length > 0
+        ? [unsafe(name, 'empty: the gate and the smtpd would run as root', 'name an account, e.g. qmaild')]
+        : []
+    try {
+      const { uid } = idsOf(account, name)
+      return uid === 0
+        ? [unsafe(name, 'is root', 'name an account without rights')]
+        : [fine(name, `${account} (uid ${uid})`)]
+    } catch (error) {
+      return [unsafe(name, messageOf(error), `useradd --system --shell /usr/sbin/nologin ${account}`)]
+    }
+  })
+}
+
+const statOf = (path: string): Stats | undefined => statSync(path, { throwIfNoEntry: false })
+
+function contentOf(file: string): string {
+  try {
+    return readFileSync(file, 'utf8')
+  } catch {
+    return '' // a directory, or a file that is not for us: then it says nothing
+  }
+}
+
+function isExecutable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK)
+    return statSync(path).isFile()
+  } catch {
+    return false // missing, or not for us: it cannot be started either way
+  }
+}
+
+const octal = (mode: number): string => (mode & 0o7777).toString(8).padStart(4, '0')
+
+const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))

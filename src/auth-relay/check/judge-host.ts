@@ -1,0 +1,112 @@
+import { existsSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import { type DatabaseRole, databaseConnection } from '../../daemon/database-connection.ts'
+import { TemporaryFault, UsageFault } from '../../daemon/exit-status.ts'
+import { openListener } from '../../daemon/listener.ts'
+import type { Settings } from '../../daemon/settings/settings.ts'
+import { schemaVersion } from '../../database/migrate.ts'
+import { inspectRole } from '../../grants/database-setup.ts'
+import { lockDirectory } from '../directory-lock.ts'
+import { formatDuration } from '../duration.ts'
+import { plannedListeners } from '../preflight.ts'
+import { knownSchema } from '../schema-check.ts'
+import { withDatabase } from '../with-database.ts'
+import { advice, type Finding, fine, unsafe } from './finding.ts'
+
+/** Seconds by which the clocks of host and database may differ. */
+const CLOCK_ADVICE = 5
+const CLOCK_UNSAFE = 60
+
+/** Judges what is running: the database, its roles and its clock, and whether the ports are free. */
+export async function judgeHost(settings: Settings): Promise<readonly Finding[]> {
+  const running = isUp(settings.top.state_dir)
+  return [...(await judgeDatabase(settings, running)), ...(await judgePorts(settings, running))]
+}
+
+/** True if `auth-relay up` has the state directory. */
+function isUp(stateDir: string): boolean {
+  if (!existsSync(join(stateDir, 'up.lock'))) return false
+  try {
+    void lockDirectory(stateDir).stop()
+    return false
+  } catch (error) {
+    return error instanceof TemporaryFault
+  }
+}
+
+async function judgeDatabase(settings: Settings, running: boolean): Promise<Finding[]> {
+  if (settings.database.embedded && !running) {
+    return [
+      advice(
+        'database.embedded',
+        'does not run now: tables, roles and clock were not looked at',
+        'start auth-relay up, then check again',
+      ),
+    ]
+  }
+  return [...(await judgeRole(settings, 'writer')), ...(await judgeRole(settings, 'reader'))]
+}
+
+async function judgeRole(settings: Settings, role: DatabaseRole): Promise<Finding[]> {
+  const about = role === 'writer' ? 'database.dbuser' : 'database.wrap_dbuser'
+  try {
+    const connection = databaseConnection(settings, role)
+    const { schema, seen } = await withDatabase(connection, async database => ({
+      schema: await schemaVersion(database),
+      seen: await inspectRole(database),
+    }))
+    const found: Finding[] = []
+    const known = await knownSchema()
+    if (schema !== known) {
+      found.push(
+        unsafe(
+          'database',
+          `has schema ${schema}, this program knows ${known}`,
+          schema < known ? 'auth-relay migrate' : 'install a newer auth-relay',
+        ),
+      )
+    }
+    if (seen.isSuperuser)
+      found.push(unsafe(about, `${connection.user} is a superuser`, 'use the role that auth-relay migrate makes'))
+    if (role === 'writer' && !seen.mayWrite)
+      found.push(unsafe(about, `${connection.user} may not write grants`, 'auth-relay migrate --user postgres'))
+    if (role === 'reader' && seen.mayWrite)
+      found.push(
+        unsafe(
+          about,
+          `${connection.user} may write grants: the gate must only read`,
+          'auth-relay migrate --user postgres, then wrap_dbuser = "authwrap"',
+        ),
+      )
+    const drift = Math.abs(seen.now.getTime() - Date.now()) / 1000
+    if (role === 'writer' && drift > CLOCK_ADVICE) {
+      const text = `the clocks of this host and of the database are ${formatDuration(drift)} apart`
+      found.push(
+        drift > CLOCK_UNSAFE
+          ? unsafe('clock', text, 'run an NTP client on both')
+          : advice('clock', text, 'run an NTP client on both'),
+      )
+    }
+    return found.length > 0 ? found : [fine(about, `${connection.user} reaches the database, schema ${schema}`)]
+  } catch (error) {
+    if (!(error instanceof UsageFault || error instanceof TemporaryFault)) throw error
+    return [unsafe(about, error.message, 'see the message')]
+  }
+}
+
+async function judgePorts(settings: Settings, running: boolean): Promise<Finding[]> {
+  if (running) return [fine('listeners', 'auth-relay up is running and has them')]
+  const found: Finding[] = []
+  for (const { address, setting } of plannedListeners(settings)) {
+    const server = createServer()
+    try {
+      await openListener(server, address, setting)
+      await new Promise(resolve => server.close(resolve))
+    } catch (error) {
+      if (!(error instanceof UsageFault || error instanceof TemporaryFault)) throw error
+      found.push(unsafe(setting, error.message, 'see the message; if these are our own programs, nothing need be done'))
+    }
+  }
+  return found.length > 0 ? found : [fine('listeners', 'every port is free')]
+}

@@ -1,0 +1,191 @@
+import type { Settings } from '../../daemon/settings/settings.ts'
+import { formatSocketAddress, type SocketAddress } from '../../daemon/socket-address.ts'
+import { LOOPBACK, type NetworkSet, parseIpAddress } from '../../wire/ip-address.ts'
+import { advice, type Finding, fine, unsafe } from './finding.ts'
+
+/** Judges the settings by themselves: no file, no host. */
+export function judgeSettings(settings: Settings): readonly Finding[] {
+  return [
+    ...judgeTop(settings),
+    ...judgeGrants(settings),
+    ...judgePopup(settings),
+    ...judgeAuthd(settings),
+    ...judgeWrap(settings),
+    ...judgeDatabase(settings),
+  ]
+}
+
+function judgeTop({ top }: Settings): Finding[] {
+  return top.configured
+    ? [fine('configured', 'the administrator has read the file')]
+    : [unsafe('configured', 'no daemon starts', 'read the file, then set configured = true')]
+}
+
+function judgeGrants({ grants }: Settings): Finding[] {
+  const found: Finding[] = []
+  if (grants.grant_loopback) {
+    found.push(
+      unsafe(
+        'grants.grant_loopback',
+        'every program on this host can relay after one login',
+        'remove it: it is for tests',
+      ),
+    )
+  }
+  if (grants.exp_time < 60) {
+    found.push(
+      unsafe(
+        'grants.exp_time',
+        `${grants.exp_time} s: clients that check mail each minute lose the relay`,
+        'set 60 or more; 1800 is usual',
+      ),
+    )
+  }
+  if (grants.alrm_time > grants.exp_time) {
+    found.push(
+      unsafe(
+        'grants.alrm_time',
+        `${grants.alrm_time} s is longer than exp_time (${grants.exp_time} s)`,
+        'set alrm_time = 60',
+      ),
+    )
+  }
+  if (grants.exp_time > 14_400) {
+    found.push(
+      advice(
+        'grants.exp_time',
+        'an address may have passed to somebody else after hours',
+        'set 1800 unless your clients need more',
+      ),
+    )
+  }
+  return found.length > 0 ? found : [fine('grants', `exp_time ${grants.exp_time} s, alrm_time ${grants.alrm_time} s`)]
+}
+
+/** True if the set holds the whole of the Internet's addresses of a family. */
+const holdsEverybody = (set: NetworkSet): boolean => set.networks.some(({ prefixLength }) => prefixLength === 0)
+
+function judgePopup({ popup }: Settings): Finding[] {
+  const found: Finding[] = []
+  const trusts = { ssl_hack_trust: popup.ssl_hack_trust, proxy_trust: popup.proxy_trust }
+  for (const [name, set] of Object.entries(trusts)) {
+    if (holdsEverybody(set)) {
+      found.push(unsafe(`popup.${name}`, 'anybody may say which address he comes from', 'name your proxies alone'))
+    }
+  }
+  if (popup.proxy_listen.length > 0 && popup.proxy_trust.networks.length === 0) {
+    found.push(unsafe('popup.proxy_trust', 'empty means nobody: proxy_listen answers nobody', 'name your proxies'))
+  }
+  if (popup.stls && (popup.stls_cert === '' || popup.stls_key === '')) {
+    found.push(unsafe('popup.stls', 'needs stls_cert and stls_key', 'set both, or stls = false'))
+  }
+  if (!popup.require_tls && popup.listen.some(address => !isLoopback(address))) {
+    found.push(
+      advice(
+        'popup.require_tls',
+        'passwords may pass in clear text on the plain port',
+        'set require_tls = true and name the old devices in cleartext_nets',
+      ),
+    )
+  }
+  return found
+}
+
+function judgeAuthd({ authd }: Settings): Finding[] {
+  const found: Finding[] = []
+  const dialects = Object.entries(authd)
+    .filter(([name, value]) => name.startsWith('check_daemon_') && value === true)
+    .map(([name]) => name)
+  const sources =
+    authd.syslog_fifo !== '' || authd.syslog_listen.length > 0 || authd.follow_files.length > 0 || authd.journal
+  if (sources && dialects.length === 0) {
+    found.push(
+      unsafe(
+        'authd.check_daemon_*',
+        'logs are read, but no daemon of them is believed: nothing is ever granted from a log',
+        'switch on the one that you run, e.g. check_daemon_dovecot = true',
+      ),
+    )
+  }
+  if (!sources && dialects.length > 0) {
+    found.push(
+      advice(`authd.${dialects[0]}`, 'no log is read, so it does nothing', 'set syslog_listen = ["127.0.0.1:1514"]'),
+    )
+  }
+  for (const address of authd.syslog_listen.filter(each => !isLoopback(each))) {
+    found.push(
+      unsafe(
+        'authd.syslog_listen',
+        `whoever reaches ${formatSocketAddress(address)} can grant any address`,
+        'listen on 127.0.0.1',
+      ),
+    )
+  }
+  if (authd.syslog_fifo !== '') {
+    found.push(
+      advice(
+        'authd.syslog_fifo',
+        'rsyslog drops lines when many come at once into a FIFO',
+        'set syslog_listen = ["127.0.0.1:1514"] and let rsyslog send there: mail.* action(type="omfwd" target="127.0.0.1" port="1514" protocol="tcp")',
+      ),
+    )
+  }
+  if (authd.check_daemon_vchkpw && authd.check_daemon_hacked_qmailpop3d) {
+    found.push(
+      advice(
+        'authd.check_daemon_vchkpw',
+        'both it and the patched qmail-pop3d log a login; behind a TLS proxy that changes no TCPREMOTEIP vchkpw names the proxy',
+        'keep check_daemon_hacked_qmailpop3d alone behind such a proxy',
+      ),
+    )
+  }
+  return found
+}
+
+function judgeWrap({ wrap }: Settings): Finding[] {
+  const doors = {
+    policy_listen: wrap.policy_listen,
+    socketmap_listen: wrap.socketmap_listen,
+    question_listen: wrap.question_listen,
+  }
+  return Object.entries(doors).flatMap(([name, addresses]) =>
+    addresses
+      .filter(address => !isLoopback(address))
+      .map(address =>
+        unsafe(
+          `wrap.${name}`,
+          `strangers who reach ${formatSocketAddress(address)} learn who may relay`,
+          'listen on 127.0.0.1 or a Unix socket',
+        ),
+      ),
+  )
+}
+
+function judgeDatabase({ database }: Settings): Finding[] {
+  const found: Finding[] = []
+  for (const name of ['dbpass', 'wrap_dbpass'] as const) {
+    const password = database[name]
+    if (password === 'password' || password === database.dbuser) {
+      found.push(unsafe(`database.${name}`, 'everybody guesses it', `write a random one: openssl rand -base64 24`))
+    }
+  }
+  if (database.dbpass !== '' && database.dbpass === database.wrap_dbpass) {
+    found.push(unsafe('database.wrap_dbpass', 'the gate has the password that writes grants', 'give each role its own'))
+  }
+  const isRemote = !database.embedded && database.dbhost.split(',').some(host => !isLocalHost(host.trim()))
+  if (isRemote && database.dbtls === 'off') {
+    found.push(
+      advice('database.dbtls', 'login names and addresses cross the network in clear text', 'set dbtls = "verify"'),
+    )
+  }
+  return found
+}
+
+const isLocalHost = (host: string): boolean => host === 'localhost' || host.startsWith('/') || isLoopbackText(host)
+
+function isLoopbackText(host: string): boolean {
+  const ip = parseIpAddress(host)
+  return ip !== undefined && LOOPBACK.has(ip)
+}
+
+const isLoopback = (address: SocketAddress): boolean => address.type !== 'tcp' || isLocalHost(address.host)
