@@ -1,0 +1,300 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { chmodSync, closeSync, existsSync, mkdirSync, openSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { connect } from 'node:net'
+import { setTimeout as pause } from 'node:timers/promises'
+import { buildAll } from '../scripts/build.ts'
+import { openDatabase } from '../src/database/database.ts'
+import { startEmbeddedServer } from '../src/database/embedded-server.ts'
+import { migrate } from '../src/database/migrate.ts'
+import { DIALECTS } from '../src/syslog/dialects.ts'
+import { LoginRecognizer } from '../src/syslog/login-recognizer.ts'
+import { SyslogFraming } from '../src/syslog/syslog-framing.ts'
+import { pathOf } from '../test/harness/describe-with.ts'
+import { eventually } from '../test/harness/eventually.ts'
+import { Program } from '../test/harness/program.ts'
+import { temporaryDirectory } from '../test/harness/temporary-directory.ts'
+
+/**
+ * What authd takes: lines a second through parser and TCP, logins a second answered `committed`, and what a burst into a
+ * FIFO loses beside the same burst by TCP. Durable database, everything on this machine. Run: node bench/authd.ts
+ */
+const root = new URL('..', import.meta.url).pathname
+const directory = temporaryDirectory()
+const rows: Record<string, string | number>[] = []
+const report = (what: string, figures: Record<string, string | number>): void => {
+  rows.push({ what, ...figures })
+  console.error(what, figures)
+}
+const perSecond = (count: number, milliseconds: number): number => Math.round((count / milliseconds) * 1000)
+const publicAddress = (n: number): string => `11.${(n >> 16) & 255}.${(n >> 8) & 255}.${n & 255}`
+
+/** A mail log: one line in ten is a login. */
+const NOISE = [
+  'Mar  5 10:11:12 mx postfix/smtpd[804]: connect from unknown[198.51.100.7]',
+  'Mar  5 10:11:12 mx postfix/qmgr[99]: 4C5D2B: from=<ann@example.org>, size=2810, nrcpt=1 (queue active)',
+  'Mar  5 10:11:12 mx ipop3d[804]: Logout user=ann host=h.example.net [198.51.100.7] nmsgs=0 ndele=0',
+  'Mar  5 10:11:12 mx dovecot: pop3-login: Disconnected (auth failed, 1 attempts in 2 secs): user=<ivo>, method=PLAIN, rip=198.51.100.7, lip=192.0.2.1, TLS',
+  'Mar  5 10:11:12 mx vpopmail[939]: vchkpw-pop3: password fail user1@example.org:198.51.100.7',
+]
+const line = (n: number): string =>
+  n % 10 === 0
+    ? `Mar  5 10:11:12 mx ipop3d[804]: Login user=ann host=h.example.net [${publicAddress(n)}] nmsgs=0/0`
+    : (NOISE[n % NOISE.length] ?? '')
+
+function parserAlone(): void {
+  const all = Buffer.from(Array.from({ length: 500_000 }, (_, n) => `${line(n)}\n`).join(''))
+  const recognizer = new LoginRecognizer({ dialects: DIALECTS, imap: true })
+  for (const name of ['warm-up', 'framing, parser and recognizer, one core']) {
+    const framing = new SyslogFraming()
+    let logins = 0
+    let lines = 0
+    const started = performance.now()
+    for (let at = 0; at < all.length; at += 65_536) {
+      for (const text of framing.push(all.subarray(at, at + 65_536)).lines) {
+        lines += 1
+        if (recognizer.recognize(text, 0).verdict === 'grant') logins += 1
+      }
+    }
+    const took = performance.now() - started
+    if (name !== 'warm-up') report(name, { 'per second': perSecond(lines, took), lines, logins })
+  }
+}
+
+type Authd = {
+  readonly pid: number
+  ready(key: string): string
+  metric(name: string): Promise<number>
+  stop(): Promise<void>
+}
+
+async function startAuthd(settings: string): Promise<Authd> {
+  const config = `${directory.path}/auth-relay.toml`
+  writeFileSync(config, settings)
+  const logFile = `${directory.path}/authd.log`
+  const log = openSync(logFile, 'w')
+  const child = spawn(process.execPath, [`${root}dist/authd.js`, '--config', config], {
+    stdio: ['ignore', 'ignore', log],
+    env: {},
+  })
+  closeSync(log)
+  const readyLine = await eventually(
+    'authd is ready',
+    () => /^authd ready .*$/m.exec(readFileSync(logFile, 'utf8'))?.[0],
+  )
+  const ready = (key: string): string => new RegExp(`${key}=(\\S+)`).exec(readyLine)?.[1] ?? ''
+  return {
+    pid: child.pid ?? 0,
+    ready,
+    async metric(name) {
+      const text = await (await fetch(`http://${ready('metrics')}/metrics`)).text()
+      const value = text.split('\n').find(each => each.startsWith(`${name} `))
+      return Number(value?.slice(name.length + 1) ?? 0)
+    },
+    async stop() {
+      child.kill('SIGTERM')
+      await once(child, 'exit')
+    },
+  }
+}
+
+/** Sends everything to a TCP port as fast as it takes it. */
+async function send(address: string, octets: Buffer): Promise<void> {
+  const [host = '', port = ''] = address.split(':')
+  const socket = connect({ host, port: Number(port) })
+  await once(socket, 'connect')
+  socket.end(octets)
+  await once(socket, 'close')
+}
+
+async function tcpIntake(authd: Authd, name: string, count: number, make: (n: number) => string): Promise<void> {
+  const octets = Buffer.from(Array.from({ length: count }, (_, n) => `${make(n)}\n`).join(''))
+  const metric = 'authd_lines_total{source="tcp"}'
+  const [before, cpuBefore] = [await authd.metric(metric), cpuSeconds(authd.pid)]
+  const started = performance.now()
+  await send(authd.ready('syslog'), octets)
+  while ((await authd.metric(metric)) < before + count || (await authd.metric('authd_queue_length')) > 0) await pause(5)
+  const took = performance.now() - started
+  const cpu = cpuSeconds(authd.pid) - cpuBefore
+  report(name, { 'per second': perSecond(count, took), lines: count, 'CPU s of authd': Number(cpu.toFixed(2)) })
+}
+
+/** User and system time that a process has had, in seconds (proc(5)). */
+function cpuSeconds(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? []
+  return (Number(fields[11]) + Number(fields[12])) / 100
+}
+
+async function announced(authd: Authd, connections: number, inFlight: number, count: number): Promise<void> {
+  const path = authd.ready('listen').replace('unix:', '')
+  const delays: number[] = []
+  const started = performance.now()
+  const each = Math.floor(count / connections)
+  const connection = async (number: number): Promise<void> => {
+    const socket = connect({ path })
+    await once(socket, 'connect')
+    let sent = 0
+    let answered = 0
+    let committed = 0
+    let rest = ''
+    const sentAt = new Float64Array(each)
+    const done = Promise.withResolvers<void>()
+    const announce = (many: number): void => {
+      let text = ''
+      for (let n = 0; n < many && sent < each; n++, sent++) {
+        sentAt[sent] = performance.now()
+        text += `login v=1 id=${number}.${sent} ip=${publicAddress((number * each + sent) % 200_000)} daemon=popup tls=1 method=pass user=ann${sent % 7}%40example.org\n`
+      }
+      if (text !== '') socket.write(text)
+    }
+    socket.on('data', chunk => {
+      const parts = (rest + chunk.toString('latin1')).split('\n')
+      rest = parts.pop() ?? ''
+      const now = performance.now()
+      for (const answer of parts) {
+        const [, index = '', verdict] = /^ok id=\d+\.(\d+) (\w+)/.exec(answer) ?? []
+        if (verdict === 'committed') committed += 1
+        delays.push(now - (sentAt[Number(index)] ?? now))
+      }
+      answered += parts.length
+      announce(parts.length)
+      if (answered >= each) done.resolve()
+    })
+    announce(inFlight)
+    await done.promise
+    socket.destroy()
+    if (committed !== each) throw new Error(`only ${committed} of ${each} committed`)
+  }
+  await Promise.all(Array.from({ length: connections }, (_, number) => connection(number)))
+  const took = performance.now() - started
+  delays.sort((a, b) => a - b)
+  const at = (share: number): string => `${(delays[Math.floor(delays.length * share)] ?? 0).toFixed(2)} ms`
+  report(`logins answered committed, ${connections} connection(s), ${inFlight} in flight each`, {
+    'per second': perSecond(each * connections, took),
+    p50: at(0.5),
+    p99: at(0.99),
+  })
+}
+
+/** The same burst through a real rsyslogd: into a FIFO with a plain reader, into authd's FIFO, and by TCP to authd. */
+async function bursts(settings: (authd: string) => string): Promise<void> {
+  const rsyslogd = pathOf('rsyslogd')
+  const logger = pathOf('logger')
+  if (rsyslogd === undefined || logger === undefined) {
+    console.error('no rsyslogd or no logger: bursts left out')
+    return
+  }
+  for (const count of [5000, 100_000]) {
+    for (const way of ['FIFO of 64 KiB, plain reader', 'FIFO, authd', 'TCP, authd']) {
+      const place = `${directory.path}/${count}-${way.replaceAll(/\W+/g, '-')}`
+      mkdirSync(place)
+      const fifo = `${place}/fifo`
+      await new Program('mkfifo', ['mkfifo', fifo]).ended
+      const isPlain = way.endsWith('plain reader')
+      const authd = isPlain
+        ? undefined
+        : await startAuthd(
+            settings(way.startsWith('FIFO') ? `syslog_fifo = "${fifo}"` : 'syslog_listen = ["127.0.0.1:0"]'),
+          )
+      const out = openSync(`${place}/read`, 'w')
+      // Opened for both, as authd does; cat takes what comes in reads of 128 KiB.
+      const reader = isPlain
+        ? spawn('sh', ['-c', `exec cat <>'${fifo}'`], { stdio: ['ignore', out, 'inherit'] })
+        : undefined
+      closeSync(out)
+      const action =
+        way === 'TCP, authd'
+          ? `action(type="omfwd" Target="127.0.0.1" Port="${authd?.ready('syslog').split(':')[1]}" Protocol="tcp" TCP_Framing="octet-counted" Template="RSYSLOG_SyslogProtocol23Format")`
+          : `action(type="ompipe" Pipe="${fifo}" Template="RSYSLOG_TraditionalFileFormat")`
+      writeFileSync(
+        `${place}/rsyslog.conf`,
+        `global(workDirectory="${place}")\nmodule(load="imuxsock" SysSock.Use="off")\ninput(type="imuxsock" Socket="${place}/log" RateLimit.Interval="0")\nmail.* ${action}\nmail.* action(type="omfile" File="${place}/all")\n`,
+      )
+      const syslog = new Program('rsyslogd', [rsyslogd, '-n', '-f', `${place}/rsyslog.conf`, '-i', `${place}/pid`])
+      await eventually('rsyslogd listens', () => existsSync(`${place}/log`))
+      writeFileSync(
+        `${place}/burst`,
+        Array.from({ length: count }, (_, n) => `Login user=ann host=[${publicAddress(n)}] nmsgs=0/0\n`).join(''),
+      )
+      const started = performance.now()
+      await new Program('logger', [
+        logger,
+        '-u',
+        `${place}/log`,
+        '-t',
+        'ipop3d',
+        '-p',
+        'mail.info',
+        '-f',
+        `${place}/burst`,
+      ]).ended
+      const sent = performance.now() - started
+      const lines = (path: string): number => readFileSync(path, 'latin1').split('\n').length - 1
+      // Nothing new for a second: that was all.
+      const arrived = async (): Promise<number> =>
+        authd === undefined
+          ? lines(`${place}/read`)
+          : (await authd.metric('authd_lines_total{source="fifo"}')) +
+            (await authd.metric('authd_lines_total{source="tcp"}'))
+      let last = -1
+      let quiet = 0
+      let now = 0
+      while (quiet < 10) {
+        await pause(100)
+        now = (await arrived()) + statSync(`${place}/all`).size
+        quiet = now === last ? quiet + 1 : 0
+        last = now
+      }
+      report(`burst of ${count} lines by rsyslogd: ${way}`, {
+        'lines kept': await arrived(),
+        'per second': perSecond(count, sent),
+        'found full': authd === undefined ? '' : await authd.metric('authd_fifo_full_total'),
+      })
+      await syslog.stop()
+      reader?.kill()
+      await authd?.stop()
+    }
+  }
+}
+
+chmodSync(directory.path, 0o755)
+await buildAll()
+parserAlone()
+const quiet = { debug() {}, info() {}, warn: console.error, error: console.error }
+const server = await startEmbeddedServer({ stateDir: directory.path, log: quiet })
+try {
+  const database = openDatabase({ ...server.connection, applicationName: 'bench', max: 1 })
+  await migrate(database, `${root}sql`)
+  await database.script("ALTER ROLE pop3authd PASSWORD 'pop3authd'")
+  await database.close()
+  const settings = (authd: string): string => `configured = true
+state_dir = "${directory.path}/state"
+[database]
+dbhost = "${server.connection.hosts[0]?.host}"
+dbname = "postgres"
+dbuser = "pop3authd"
+dbpass = "pop3authd"
+[authd]
+socket = "${directory.path}/authd.sock"
+uses_socket = ""
+metrics_listen = "127.0.0.1:0"
+check_imap = true
+${DIALECTS.map(({ setting }) => `${setting} = true\n`).join('')}${authd}
+`
+  const authd = await startAuthd(settings('syslog_listen = ["127.0.0.1:0"]'))
+  await tcpIntake(authd, 'TCP intake, no logins', 300_000, n => NOISE[n % NOISE.length] ?? '')
+  await tcpIntake(authd, 'TCP intake, one line in ten a login that is stored', 300_000, line)
+  for (const [connections, inFlight] of [
+    [1, 1],
+    [1, 64],
+    [4, 64],
+  ] as const) {
+    await announced(authd, connections, inFlight, inFlight === 1 ? 2000 : 100_000)
+  }
+  await authd.stop()
+  await bursts(settings)
+} finally {
+  await server.stop()
+  directory.remove()
+}
+console.table(rows)
