@@ -4,16 +4,18 @@ import { UsageFault } from '../daemon/exit-status.ts'
 import { nearest } from '../daemon/settings/nearest.ts'
 import type { Action, Surroundings, Verb } from './verb.ts'
 import { allow } from './verbs/allow.ts'
+import { cert } from './verbs/cert.ts'
 import { check } from './verbs/check.ts'
 import { explain } from './verbs/explain.ts'
 import { init } from './verbs/init.ts'
 import { migrate } from './verbs/migrate.ts'
+import { passwd } from './verbs/passwd.ts'
 import { revoke } from './verbs/revoke.ts'
 import { show } from './verbs/show.ts'
 import { testLine } from './verbs/test-line.ts'
 import { up } from './verbs/up.ts'
 
-const VERBS: readonly Verb[] = [up, init, check, migrate, show, allow, revoke, explain, testLine]
+const VERBS: readonly Verb[] = [up, init, check, migrate, show, allow, revoke, explain, testLine, cert, passwd]
 
 const EXAMPLES = `
 Examples:

@@ -90,6 +90,7 @@ export async function prepareDemo(wantedDir: string, environment: Environment): 
         key: join(dir, 'tls.key'),
       },
       authd: {
+        user: separated ? account(IDS.authd) : '',
         socket: join(runtime, 'run', 'authd.sock'),
         uses_socket: join(runtime, 'run', 'uses.sock'),
         uses_users: [account(IDS.mail)],

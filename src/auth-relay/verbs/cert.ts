@@ -1,0 +1,123 @@
+import { createPrivateKey, generateKeyPairSync, type KeyObject, X509Certificate } from 'node:crypto'
+import { existsSync, readFileSync } from 'node:fs'
+import { isIP } from 'node:net'
+import { resolve } from 'node:path'
+import forge from 'node-forge'
+import { UsageFault } from '../../daemon/exit-status.ts'
+import { loadSettingsFile } from '../../daemon/settings/settings.ts'
+import { formatDuration } from '../duration.ts'
+import { formatMoment } from '../moment.ts'
+import { printable } from '../printable.ts'
+import { writePrivateFile } from '../secret-file.ts'
+import { withConfigOption } from '../settings-option.ts'
+import type { Verb } from '../verb.ts'
+
+type Options = { config: string; csr?: string[]; key?: string; json?: true }
+
+/** `auth-relay cert`: what clients are shown, and a request for a real certificate. */
+export const cert: Verb = (program, { environment, print }, choose) => {
+  withConfigOption(program.command('cert'))
+    .description('show the certificate of sslwrap, or make a request for a real one')
+    .option('--csr <names...>', 'print a certificate request (PKCS #10, PEM) for these names')
+    .option('--key <file>', 'with --csr: RSA key to use; made if missing. Without it sslwrap.key')
+    .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  auth-relay cert
+  auth-relay cert --csr pop.example.org mail.example.org > request.pem
+
+Put the answer of the authority into sslwrap.cert; it is read again by itself and at SIGHUP.
+Exit status 1 if there is no certificate, or it has ended.`,
+    )
+    .action((options: Options) => {
+      choose({
+        type: 'command',
+        run: async () => {
+          const { sslwrap } = loadSettingsFile(resolve(options.config), environment).settings
+          if (options.csr !== undefined) {
+            print(certificateRequest(options.csr, resolve(options.key ?? sslwrap.key)))
+            return 0
+          }
+          if (!existsSync(sslwrap.cert)) {
+            print(`There is no ${sslwrap.cert}: sslwrap makes a self-signed one at its first start.\n`)
+            return 1
+          }
+          const facts = factsOf(sslwrap.cert)
+          print(options.json === true ? `${JSON.stringify(facts)}\n` : formatFacts(facts))
+          return facts.daysLeft > 0 ? 0 : 1
+        },
+      })
+    })
+}
+
+type Facts = {
+  readonly file: string
+  readonly names: string
+  readonly issuer: string
+  readonly selfSigned: boolean
+  readonly from: string
+  readonly until: string
+  readonly daysLeft: number
+  readonly sha256: string
+}
+
+function factsOf(file: string): Facts {
+  let certificate: X509Certificate
+  try {
+    certificate = new X509Certificate(readFileSync(file))
+  } catch (error) {
+    throw new UsageFault(`${file} is no certificate: ${error instanceof Error ? error.message : String(error)}`, error)
+  }
+  return {
+    file,
+    names: certificate.subjectAltName ?? certificate.subject.replaceAll('\n', ', '),
+    issuer: certificate.issuer.replaceAll('\n', ', '),
+    selfSigned: certificate.checkIssued(certificate),
+    from: certificate.validFromDate.toISOString(),
+    until: certificate.validToDate.toISOString(),
+    daysLeft: Math.floor((certificate.validToDate.getTime() - Date.now()) / 86_400_000),
+    sha256: certificate.fingerprint256,
+  }
+}
+
+function formatFacts({ file, names, issuer, selfSigned, from, until, sha256 }: Facts): string {
+  const left = (Date.parse(until) - Date.now()) / 1000
+  return `${file}
+  names   ${printable(names)}
+  issuer  ${selfSigned ? 'itself: clients complain; see auth-relay cert --help for a real one' : printable(issuer)}
+  valid   ${formatMoment(new Date(from))} to ${formatMoment(new Date(until))} (${left > 0 ? `${formatDuration(left)} left` : 'ended'})
+  sha256  ${sha256}
+`
+}
+
+/** A request in PEM. The key is read, or made (RSA 2048, mode 0600): node-forge signs with RSA alone. */
+function certificateRequest(names: readonly string[], keyFile: string): string {
+  for (const name of names) {
+    if (isIP(name) === 0 && !/^(\*\.)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/i.test(name)) {
+      throw new UsageFault(`${printable(name)} is no host name and no address`)
+    }
+  }
+  const privateKey = forge.pki.privateKeyFromPem(keyFor(keyFile).export({ type: 'pkcs1', format: 'pem' }).toString())
+  const request = forge.pki.createCertificationRequest()
+  request.publicKey = forge.pki.setRsaPublicKey(privateKey.n, privateKey.e)
+  request.setSubject([{ name: 'commonName', value: names[0] ?? '' }])
+  const altNames = names.map(name => (isIP(name) === 0 ? { type: 2, value: name } : { type: 7, ip: name }))
+  request.setAttributes([{ name: 'extensionRequest', extensions: [{ name: 'subjectAltName', altNames }] }])
+  request.sign(privateKey, forge.md.sha256.create())
+  return forge.pki.certificationRequestToPem(request).replaceAll('\r\n', '\n')
+}
+
+function keyFor(file: string): KeyObject {
+  if (!existsSync(file)) {
+    const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
+    writePrivateFile(file, privateKey.export({ type: 'pkcs8', format: 'pem' }).toString())
+    return privateKey
+  }
+  const key = createPrivateKey(readFileSync(file))
+  if (key.asymmetricKeyType !== 'rsa') {
+    throw new UsageFault(`${file} is no RSA key: name another with --key; one is made if the file is missing`)
+  }
+  return key
+}

@@ -1,0 +1,146 @@
+import { existsSync, readFileSync, statSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { createInterface } from 'node:readline/promises'
+import { Writable } from 'node:stream'
+import { UsageFault } from '../../daemon/exit-status.ts'
+import { loadSettingsFile } from '../../daemon/settings/settings.ts'
+import { accountNamed } from '../../libc/account.ts'
+import { hashPassword } from '../password-hash.ts'
+import { printable } from '../printable.ts'
+import { writePrivateFile } from '../secret-file.ts'
+import { withConfigOption } from '../settings-option.ts'
+import type { Verb } from '../verb.ts'
+
+type Options = {
+  config: string
+  file?: string
+  uid?: string
+  gid?: string
+  home?: string
+  maildir?: string
+  remove?: true
+}
+
+/** `auth-relay passwd`: an account of popup's passwd_file, with a password asked for on the terminal or read from standard input. */
+export const passwd: Verb = (program, { environment, print }, choose) => {
+  withConfigOption(program.command('passwd'))
+    .description('add an account to passwd_file, or change its password')
+    .argument('<login>', 'login name')
+    .option('--file <file>', 'the passwd file; without it popup.passwd_file of the settings')
+    .option('--uid <uid>', 'who owns the maildrop; without it the account of that name, or nobody knows')
+    .option('--gid <gid>', 'group of the owner; without it the same number')
+    .option('--home <directory>', 'home directory')
+    .option('--maildir <path>', 'Maildir, below the home directory or absolute', 'Maildir')
+    .option('--remove', 'remove the account')
+    .addHelpText(
+      'after',
+      `
+The password is the first line of standard input; on a terminal it is asked for.
+
+Examples:
+  auth-relay passwd ann
+  auth-relay passwd ann@example.org --uid 5000 --home /var/vmail/example.org/ann < secret
+  auth-relay passwd ann --remove`,
+    )
+    .action((login: string, options: Options) => {
+      if (!/^[^:\s\p{C}]{1,255}$/u.test(login)) {
+        throw new UsageFault(`${printable(login)} is no login name: no colon, no space, no control character`)
+      }
+      choose({
+        type: 'command',
+        run: async () => {
+          const file = resolve(
+            options.file ?? loadSettingsFile(resolve(options.config), environment).settings.popup.passwd_file,
+          )
+          const lines = linesOf(file)
+          const index = lines.findIndex(line => line.startsWith(`${login}:`))
+          if (options.remove === true) {
+            if (index < 0) {
+              print(`There is no account ${login} in ${file}.\n`)
+              return 1
+            }
+            lines.splice(index, 1)
+            rewrite(file, lines)
+            print(`Removed ${login} from ${file}.\n`)
+            return 0
+          }
+          const rest = index < 0 ? undefined : lines[index]?.split(':').slice(2).join(':')
+          const tail = tailOf(login, options, rest)
+          const line = `${login}:${await hashPassword(await readPassword(login))}:${tail}`
+          if (index < 0) lines.push(line)
+          else lines[index] = line
+          rewrite(file, lines)
+          print(`${index < 0 ? 'Added' : 'Changed the password of'} ${login} in ${file}. It counts from now on.\n`)
+          return 0
+        },
+      })
+    })
+}
+
+function linesOf(file: string): string[] {
+  if (!existsSync(file)) return []
+  return readFileSync(file, 'utf8')
+    .split('\n')
+    .filter((line, index, all) => line !== '' || index < all.length - 1)
+}
+
+/** The file in one step, with its old owner and group. */
+function rewrite(file: string, lines: readonly string[]): void {
+  const old = statSync(file, { throwIfNoEntry: false })
+  writePrivateFile(
+    file,
+    lines.map(line => `${line}\n`).join(''),
+    old === undefined ? undefined : { uid: old.uid, gid: old.gid },
+  )
+}
+
+/** `uid:gid:home:maildir` of the line; what is not said comes from the old line, then from the host's account. */
+function tailOf(login: string, { uid, gid, home, maildir }: Options, old: string | undefined): string {
+  const [oldUid, oldGid, oldHome, oldMaildir] = old?.split(':') ?? []
+  const account = accountNamed(login)
+  const owner = numberOf(uid, '--uid') ?? oldUid ?? account?.uid.toString()
+  const group = numberOf(gid, '--gid') ?? oldGid ?? account?.gid.toString() ?? owner
+  const directory = home ?? oldHome ?? account?.home
+  if (owner === undefined || group === undefined || directory === undefined) {
+    throw new UsageFault(
+      `this host has no account ${login}: say who owns the maildrop and where it is: --uid 5000 --home /var/vmail/${login}`,
+    )
+  }
+  if (!directory.startsWith('/') || /[:\p{C}]/u.test(directory)) {
+    throw new UsageFault(`--home ${printable(directory)} is no absolute path without colon`)
+  }
+  const drop =
+    maildir === undefined || (maildir === 'Maildir' && oldMaildir !== undefined) ? (oldMaildir ?? 'Maildir') : maildir
+  return `${owner}:${group}:${directory}:${drop}`
+}
+
+function numberOf(text: string | undefined, option: string): string | undefined {
+  if (text !== undefined && !/^\d{1,10}$/.test(text)) throw new UsageFault(`${option} ${printable(text)} is no number`)
+  return text
+}
+
+/** Asks twice on a terminal, without echo; else takes the first line of standard input. */
+async function readPassword(login: string): Promise<string> {
+  const isTerminal = process.stdin.isTTY === true
+  const silent = new Writable({ write: (_chunk, _encoding, done) => done() })
+  const lines = createInterface({ input: process.stdin, output: silent, terminal: isTerminal })
+  try {
+    const ask = async (prompt: string): Promise<string> => {
+      if (isTerminal) process.stderr.write(prompt)
+      const answer = await Promise.race([
+        lines.question(''),
+        new Promise<string>(resolve => lines.once('close', () => resolve(''))),
+      ])
+      if (isTerminal) process.stderr.write('\n')
+      return answer
+    }
+    const password = await ask(`Password of ${login}: `)
+    if (password === '') throw new UsageFault('no password was given')
+    if (password.toLowerCase() === 'password') throw new UsageFault('that password is the first that everybody tries')
+    if (/\p{Cc}/u.test(password)) throw new UsageFault('a password must not hold control characters')
+    if (isTerminal && (await ask('Again: ')) !== password) throw new UsageFault('the two were not the same')
+    return password
+  } finally {
+    lines.close()
+  }
+}
