@@ -1,0 +1,65 @@
+import { ignored as anything } from '../../src/database/statement.ts'
+import type { IpAddress } from '../../src/wire/ip-address.ts'
+import type { TestSettings } from './stack.ts'
+import { createTestDatabase, type TestDatabase } from './test-database.ts'
+
+/** A database with grants as a test wants them, and the settings by which the gate finds it. */
+export class GateDatabase {
+  readonly database: TestDatabase
+
+  private constructor(database: TestDatabase) {
+    this.database = database
+  }
+
+  static async create(): Promise<GateDatabase> {
+    return new GateDatabase(await createTestDatabase())
+  }
+
+  /** As after a login from there; `seconds` from now, negative: ended. */
+  async grant(ip: string, login: string, seconds = 600): Promise<void> {
+    await this.database.owner.query(
+      {
+        text: `INSERT INTO grants (ip, until, daemon, username) VALUES ($1, now() + make_interval(secs => $2), 'test', $3)
+               ON CONFLICT (ip) DO UPDATE SET until = EXCLUDED.until, username = EXCLUDED.username`,
+        row: anything,
+      },
+      [ip, seconds, login],
+    )
+  }
+
+  async revoke(ip: IpAddress | string): Promise<void> {
+    await this.database.owner.query({ text: 'DELETE FROM grants WHERE ip = $1', row: anything }, [ip])
+  }
+
+  /** Settings of the gate's own role. */
+  get settings(): TestSettings {
+    const { hosts, database, user, password } = this.database.connection('authwrap')
+    return {
+      database: {
+        dbhost: hosts.map(({ host }) => host).join(','),
+        dbport: hosts[0]?.port ?? 5432,
+        dbname: database,
+        wrap_dbuser: user,
+        wrap_dbpass: password?.reveal() ?? '',
+      },
+      grants: { grant_loopback: true },
+    }
+  }
+
+  /** The same as environment variables, for a gate without a settings file. */
+  get environment(): Record<string, string> {
+    const { hosts, database, user, password } = this.database.connection('authwrap')
+    return {
+      DBHOST: hosts.map(({ host }) => host).join(','),
+      DBPORT: String(hosts[0]?.port ?? 5432),
+      DBNAME: database,
+      WRAP_DBUSER: user,
+      WRAP_DBPASS: password?.reveal() ?? '',
+      GRANT_LOOPBACK: '1',
+    }
+  }
+
+  remove(): Promise<void> {
+    return this.database.remove()
+  }
+}

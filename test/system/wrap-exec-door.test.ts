@@ -1,0 +1,240 @@
+import { chmodSync, symlinkSync, writeFileSync } from 'node:fs'
+import { createServer, type Server } from 'node:net'
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
+import { command, describeWith } from '../harness/describe-with.ts'
+import { GateDatabase } from '../harness/gate-database.ts'
+import { Program, run } from '../harness/program.ts'
+import { Stack } from '../harness/stack.ts'
+
+const root = new URL('../..', import.meta.url).pathname
+/** The program as the launcher starts it. */
+const WRAP = [process.execPath, `${root}dist/wrap.cjs`]
+const QUIET = { QMAILDIR: '/nonexistent' }
+
+describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in place of qmail-smtpd', () => {
+  let stack: Stack
+  let grants: GateDatabase
+  let show: string
+  let slow: Server
+  let slowPort: number
+
+  beforeAll(async () => {
+    stack = new Stack()
+    grants = await GateDatabase.create()
+    show = `${stack.directory}/show`
+    const line =
+      // biome-ignore lint/suspicious/noTemplateCurlyInString: the shell's, not ours
+      'echo "$0 $* relay=${RELAYCLIENT-unset} login=${AUTHRELAY_LOGIN-} until=${AUTHRELAY_UNTIL-} pass=${WRAP_DBPASS-}"'
+    writeFileSync(show, `#!/bin/sh\n${line}\n`)
+    chmodSync(show, 0o755)
+    // A server that takes connections and never says anything: what a hanging database looks like.
+    slow = createServer(socket => socket.on('error', () => {}))
+    await new Promise<void>(resolve => slow.listen(0, '127.0.0.1', resolve))
+    const address = slow.address()
+    slowPort = address !== null && typeof address === 'object' ? address.port : 0
+  })
+  afterAll(async () => {
+    slow.close()
+    await stack.stop()
+    await grants.remove()
+  })
+  beforeEach(async () => {
+    await grants.revoke('192.0.2.7')
+    await grants.revoke('127.0.0.1')
+  })
+
+  const wrap = (env: Record<string, string | undefined>, ...args: string[]) =>
+    run([...WRAP, ...(args.length === 0 ? [show, 'a', 'b'] : args)], {
+      env: { ...QUIET, ...grants.environment, TCPREMOTEIP: '192.0.2.7', PROTO: 'TCP', ...env },
+    })
+  const shown = (program: Program) =>
+    program.lines.find(line => !line.startsWith('wrap: ') && line.includes(' relay=')) ?? ''
+  const logged = (program: Program) => program.log.filter(line => line.program === 'wrap').map(line => line.fields)
+
+  test('a granted address relays, the smtpd learns whose mail it is, and no password of ours', async () => {
+    await grants.grant('192.0.2.7', 'ann@example.org')
+    const program = await wrap({})
+    expect(shown(program)).toMatch(/ a b relay= login=ann@example\.org until=\d{10} pass=$/)
+    expect(logged(program)).toEqual([
+      {
+        level: 'info',
+        event: 'relay',
+        ip: '192.0.2.7',
+        user: 'ann@example.org',
+        until: expect.stringMatching(/^\d+$/),
+      },
+    ])
+    expect(program.ending).toEqual({ code: 0, signal: null })
+  })
+
+  test('IPv6, and IPv4 as an IPv6 server names it', async () => {
+    await grants.grant('2001:db8::7', 'ann')
+    await grants.grant('192.0.2.7', 'bob')
+    expect(shown(await wrap({ TCPREMOTEIP: '2001:db8:0::7', PROTO: 'TCP6' }))).toContain('relay= login=ann')
+    expect(shown(await wrap({ TCPREMOTEIP: '::ffff:192.0.2.7' }))).toContain('relay= login=bob')
+  })
+
+  test('a stranger, an ended and a revoked grant do not relay', async () => {
+    expect(shown(await wrap({}))).toContain('relay=unset login= ')
+    await grants.grant('192.0.2.7', 'ann', -1)
+    expect(shown(await wrap({}))).toContain('relay=unset')
+    await grants.grant('192.0.2.7', 'ann')
+    expect(shown(await wrap({}))).toContain('relay= ')
+    await grants.revoke('192.0.2.7')
+    expect(shown(await wrap({}))).toContain('relay=unset')
+  })
+
+  test('RELAYCLIENT that is there is left alone, and its value is configurable', async () => {
+    await grants.grant('192.0.2.7', 'ann')
+    const preset = await wrap({ RELAYCLIENT: '@site' })
+    expect(shown(preset)).toContain('relay=@site login= ')
+    expect(shown(await wrap({ RELAYCLIENT_VALUE: '@fixme' }))).toContain('relay=@fixme ')
+  })
+
+  test.each<[string, Record<string, string | undefined>]>([
+    ['database down', { DBHOST: '127.0.0.1', DBPORT: '1' }],
+    ['database that never answers', { DBHOST: '127.0.0.1', DBPORT: 'SLOW', WRAP_TIMEOUT: '1' }],
+    ['wrong password', { WRAP_DBPASS: 'wrong' }],
+    ['no such role', { WRAP_DBUSER: 'nobody_of_that_name' }],
+    ['table missing', { DBNAME: 'postgres' }],
+    ['database missing', { DBNAME: 'nonexistent' }],
+    ['a setting that is none', { WRAP_TIMEOUT: 'soon' }],
+    ['gate that is not there', { WRAP_ASK: 'unix:/nonexistent/ask.sock' }],
+  ])('%s: the smtpd runs within the deadline, without RELAYCLIENT, and one line says why', async (_what, env) => {
+    await grants.grant('192.0.2.7', 'ann')
+    const from = performance.now()
+    const program = await wrap({ ...env, ...(env['DBPORT'] === 'SLOW' ? { DBPORT: String(slowPort) } : {}) })
+    expect(shown(program)).toContain('relay=unset login= ')
+    expect(program.ending?.code).toBe(0)
+    // Three seconds for the question; the rest is a busy machine's start of two programs.
+    expect(performance.now() - from).toBeLessThan(10_000)
+    expect(logged(program)).toHaveLength(1)
+    expect(logged(program)[0]).toMatchObject({ level: 'error', event: 'error', relay: 'false' })
+  })
+
+  test('unreadable settings: the smtpd runs all the same', async () => {
+    const broken = stack.secret('broken.toml', 'this is = = no TOML')
+    const program = await wrap({}, '--config', broken, show, 'x')
+    expect(shown(program)).toContain(' x relay=unset ')
+    expect(logged(program)).toHaveLength(1)
+    const missing = await wrap({}, '--config', '/nonexistent.toml', show)
+    expect(shown(missing)).toContain('relay=unset ')
+  })
+
+  test.each([
+    ['', 'no_address'],
+    ['192.0.2', 'no_address'],
+    ["192.0.2.7'; DROP TABLE grants", 'no_address'],
+    ['224.0.0.1', 'never'],
+    ['0.0.0.0', 'never'],
+    ['fe80::1', 'never'],
+  ])('TCPREMOTEIP=%j: no relay (%s)', async (text, reason) => {
+    const program = await wrap({ TCPREMOTEIP: text })
+    expect(shown(program)).toContain('relay=unset ')
+    expect(logged(program)).toMatchObject([{ event: 'norelay', reason }])
+  })
+
+  test('loopback is on the never-list unless the settings say otherwise', async () => {
+    await grants.grant('127.0.0.1', 'ann')
+    const program = await wrap({ TCPREMOTEIP: '127.0.0.1', GRANT_LOOPBACK: '0' })
+    expect(shown(program)).toContain('relay=unset ')
+    expect(logged(program)).toMatchObject([{ event: 'norelay', reason: 'loopback' }])
+  })
+
+  test('installed as qmail-smtpd it runs the real one under its second name', async () => {
+    const qmail = `${stack.directory}/qmail`
+    await run(['mkdir', '-p', `${qmail}/bin`])
+    symlinkSync(show, `${qmail}/bin/qmail-smtpd.noauth`)
+    symlinkSync(`${root}bin/wrap`, `${qmail}/bin/qmail-smtpd`)
+    await grants.grant('192.0.2.7', 'ann')
+    const program = await run([`${qmail}/bin/qmail-smtpd`, 'arg'], {
+      env: { ...grants.environment, QMAILDIR: qmail, TCPREMOTEIP: '192.0.2.7' },
+    })
+    expect(shown(program)).toMatch(/ arg relay= login=ann/)
+  })
+
+  test('a gate that would run itself refuses', async () => {
+    const qmail = `${stack.directory}/loop`
+    await run(['mkdir', '-p', `${qmail}/bin`])
+    symlinkSync(`${root}bin/wrap`, `${qmail}/bin/qmail-smtpd`)
+    const program = await run([`${qmail}/bin/qmail-smtpd`], {
+      env: { QMAILDIR: qmail, QMAIL_SMTPD_NOAUTH: 'qmail-smtpd', TCPREMOTEIP: '192.0.2.7', RELAYCLIENT: '' },
+    })
+    expect(program.lines).toContain('421 unable to run smtpd (#4.3.0)')
+    expect(program.ending?.code).toBe(111)
+  })
+
+  test('no smtpd to run: 421 to the client, 111 to the supervisor', async () => {
+    const program = await wrap({}, '/nonexistent/smtpd')
+    expect(program.lines).toContain('421 unable to run smtpd (#4.3.0)')
+    expect(program.ending?.code).toBe(111)
+    expect(logged(program)).toMatchObject([{ event: 'cannot_run' }])
+  })
+
+  test('wrong usage is one line and status 100', async () => {
+    const program = await run([...WRAP, '--bogus'])
+    expect(program.ending?.code).toBe(100)
+    expect(program.lines.filter(line => line.startsWith('wrap: '))).toHaveLength(1)
+  })
+
+  test('the resident gate answers in place of the database', async () => {
+    await grants.grant('192.0.2.7', 'ann@example.org')
+    const socket = `${stack.directory}/run/question.sock`
+    stack.configure({ ...grants.settings, wrap: { question_listen: [`unix:${socket}`] } })
+    await stack.start('wrap')
+    const asked = { WRAP_ASK: `unix:${socket}`, DBHOST: '127.0.0.1', DBPORT: '1' }
+    expect(shown(await wrap(asked))).toMatch(/relay= login=ann@example\.org until=\d{10}/)
+    expect(shown(await wrap({ ...asked, TCPREMOTEIP: '192.0.2.8' }))).toContain('relay=unset ')
+    await stack.stopPrograms()
+  })
+
+  test('under a real tcpserver a real client relays after the login, not before', async () => {
+    const server = new Program(
+      'tcpserver',
+      ['tcpserver', '-vHRl', 'mx.example.org', '127.0.0.1', '0', ...WRAP, `${stack.directory}/smtpd.sh`, 'example.org'],
+      { env: { ...grants.environment } },
+    )
+    try {
+      // tcpserver does not say which port 0 became: the kernel does.
+      const inodes = await run(['sh', '-c', `ls -l /proc/${server.pid}/fd; cat /proc/net/tcp`])
+      const port = await portOf(server, inodes)
+      const swaks = (to: string) =>
+        run([
+          'swaks',
+          '--server',
+          '127.0.0.1',
+          '--port',
+          String(port),
+          '--from',
+          'ann@example.org',
+          '--to',
+          to,
+          '--quit-after',
+          'RCPT',
+        ])
+      const said = (program: Program, pattern: RegExp) => program.lines.some(line => pattern.test(line))
+      const refused = await swaks('bob@elsewhere.example')
+      expect(said(refused, /^<\*\* 553 /), `${refused.transcript()}\n${server.transcript()}`).toBe(true)
+      expect(said(await swaks('bob@example.org'), /^<- {2}250 ok/)).toBe(true)
+      await grants.grant('127.0.0.1', 'ann')
+      expect((await swaks('bob@elsewhere.example')).ending?.code).toBe(0)
+      await grants.revoke('127.0.0.1')
+      expect(said(await swaks('bob@elsewhere.example'), /^<\*\* 553 /)).toBe(true)
+    } finally {
+      await server.stop()
+    }
+  })
+})
+
+/** The port that a server listens on, by the inode of its socket. */
+async function portOf(server: Program, first: Program): Promise<number> {
+  for (let program = first; ; program = await run(['sh', '-c', `ls -l /proc/${server.pid}/fd; cat /proc/net/tcp`])) {
+    const inodes = program.lines.flatMap(line => /socket:\[(\d+)\]/.exec(line)?.[1] ?? [])
+    for (const line of program.lines) {
+      const [, local, , state, , , , , , inode] = line.trim().split(/\s+/)
+      if (state === '0A' && inode !== undefined && inodes.includes(inode))
+        return Number.parseInt(local?.split(':')[1] ?? '', 16)
+    }
+    if (server.ending !== undefined) throw new Error(server.transcript())
+  }
+}
