@@ -25,6 +25,7 @@ export async function holdListener(
   address: SocketAddress,
   setting: string,
   access?: UnixSocketAccess,
+  options: { readonly reusePort?: boolean } = {},
 ): Promise<HeldListener> {
   const path = address.type === 'unix' ? address.path : undefined
   // Taking a new name over an old one asks nobody: a living server there is found before.
@@ -32,7 +33,7 @@ export async function holdListener(
   const server = createServer()
   // The runtime's server would accept, and unlinks its path when it is closed: it binds under another name.
   const temporary: SocketAddress = path === undefined ? address : { type: 'unix', path: `${path}.new` }
-  const bound = await openListener(server, temporary, setting, access)
+  const bound = await openListener(server, temporary, setting, access, options)
   const descriptor = duplicateDescriptor(descriptorOf(server), 10)
   if (path !== undefined) renameSync(`${path}.new`, path)
   // Nothing was accepted: the event loop has not polled since the socket began to listen.
@@ -45,4 +46,24 @@ export async function holdListener(
       if (path !== undefined) rmSync(path, { force: true })
     },
   }
+}
+
+/**
+ * As holdListener, for several workers: a TCP port gets a socket for each, among which the kernel spreads the clients (SO_REUSEPORT). From
+ * one socket the first worker to wake would take a whole burst. Other addresses, and descriptors, get one socket for all.
+ */
+export async function holdListeners(
+  address: SocketAddress,
+  count: number,
+  setting: string,
+): Promise<readonly HeldListener[]> {
+  const first = await holdListener(address, setting)
+  if (count === 1 || address.type !== 'tcp') return [first]
+  // Sockets that share a port would share it with a second server of ours as well; so whether it is free was asked without that.
+  first.release()
+  const held: HeldListener[] = []
+  for (let i = 0; i < count; i++) {
+    held.push(await holdListener(first.address, setting, undefined, { reusePort: true }))
+  }
+  return held
 }

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { setTimeout as pause } from 'node:timers/promises'
 import { TemporaryFault, UsageFault } from '../daemon/exit-status.ts'
-import { type HeldListener, holdListener } from '../daemon/held-listener.ts'
+import { type HeldListener, holdListeners } from '../daemon/held-listener.ts'
 import type { RunningDaemon } from '../daemon/lifecycle.ts'
 import { createLog, type Log } from '../daemon/log.ts'
 import { type Ids, idsOf, isRoot } from '../daemon/privileges.ts'
@@ -14,6 +14,7 @@ import { rotateTicketKeys, type TicketKeys } from '../tunnel/ticket-keys.ts'
 import { parseFromWorker, type Serve } from './control-messages.ts'
 import { watchFiles } from './file-watch.ts'
 import { filesOf, type Materials, type Plan, readMaterials, serveOrder } from './plan.ts'
+import { servicesOf } from './services.ts'
 
 const TICKET_KEY_LIFE = 12 * 3_600_000
 const DAY = 86_400_000
@@ -40,7 +41,8 @@ class Supervisor {
   readonly #undo: (() => void)[] = []
   readonly #stop = new AbortController()
   #ids: Ids | undefined
-  #listeners: readonly HeldListener[] = []
+  /** For each listener of the plan a socket for each worker, or one for all. */
+  #listeners: readonly (readonly HeldListener[])[] = []
   #materials: Materials
   #ticketKeys: TicketKeys = rotateTicketKeys()
 
@@ -54,7 +56,7 @@ class Supervisor {
         reason: 'not started as root: keys are read and TLS is spoken under one account',
       })
     this.#makeFirstCertificate()
-    this.#materials = readMaterials(plan)
+    this.#materials = this.#readMaterials()
   }
 
   async start(): Promise<RunningDaemon> {
@@ -70,9 +72,10 @@ class Supervisor {
     this.#warnOfExpiry()
     try {
       for (const [index, { listen }] of this.#plan.listeners.entries()) {
-        this.#listeners = [...this.#listeners, await holdListener(listen, `sslwrap.listener[${index}].listen`)]
+        const held = await holdListeners(listen, this.#count, `sslwrap.listener[${index}].listen`)
+        this.#listeners = [...this.#listeners, held]
       }
-      await Promise.all(Array.from({ length: this.#count }, () => this.#startWorker()))
+      await Promise.all(Array.from({ length: this.#count }, (_, place) => this.#startWorker(place)))
     } catch (error) {
       await this.stop()
       throw error
@@ -85,7 +88,9 @@ class Supervisor {
       watchFiles(filesOf(this.#plan), () => this.#reloadOrKeep('file')),
     )
     return {
-      ready: this.#listeners.map(({ address }) => `listen=${formatSocketAddress(address)}`).join(' '),
+      ready: this.#listeners
+        .flatMap(([held]) => (held === undefined ? [] : [`listen=${formatSocketAddress(held.address)}`]))
+        .join(' '),
       reload: () => this.#reloadOrKeep('signal'),
       stop: () => this.stop(),
     }
@@ -95,7 +100,7 @@ class Supervisor {
     if (this.#stop.signal.aborted) return
     this.#stop.abort()
     for (const undo of this.#undo) undo()
-    for (const listener of this.#listeners) listener.release()
+    for (const listener of this.#listeners.flat()) listener.release()
     const workers = [...this.#workers]
     for (const { channel } of workers) channel.send({ type: 'drain' })
     const late = setTimeout(() => {
@@ -110,19 +115,32 @@ class Supervisor {
   }
 
   get #order(): Serve {
-    return serveOrder(this.#plan, this.#materials, {
-      ids: this.#ids,
-      ticketKeys: this.#ticketKeys,
-      workers: this.#count,
-    })
+    return this.#orderWith(this.#materials)
+  }
+
+  #orderWith(materials: Materials): Serve {
+    const [ids, ticketKeys, workers] = [this.#ids, this.#ticketKeys, this.#count]
+    return serveOrder(this.#plan, materials, { ids, ticketKeys, workers })
+  }
+
+  /** Reads the files and lets OpenSSL judge them here, so that no worker ever gets what it must refuse. @throws UsageFault */
+  #readMaterials(): Materials {
+    const materials = readMaterials(this.#plan)
+    try {
+      servicesOf(this.#orderWith(materials))
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error)
+      throw new UsageFault(`sslwrap: the certificates or the cipher list cannot be used: ${why}`, error)
+    }
+    return materials
   }
 
   /** Resolves when the worker serves. @throws UsageFault if it refuses what it is given, TemporaryFault if it ends. */
-  #startWorker(delay = RESTART_FIRST): Promise<void> {
+  #startWorker(place: number, delay = RESTART_FIRST): Promise<void> {
     const worker = startWorker(
       this.#script,
       ['--worker'],
-      this.#listeners.map(({ descriptor }) => descriptor),
+      this.#listeners.map(held => held[place % held.length]?.descriptor).filter(descriptor => descriptor !== undefined),
     )
     this.#workers.add(worker)
     const begun = performance.now()
@@ -139,19 +157,25 @@ class Supervisor {
         // While it serves, a worker that refuses new files goes on with the old ones.
         if (serving && answer !== undefined) this.#log.error('reload-refused', { pid: worker.child.pid, reason })
         else worker.child.kill('SIGKILL')
-        reject(new UsageFault(`sslwrap: the certificates or the cipher list cannot be used: ${reason}`))
+        reject(new TemporaryFault(`a worker of sslwrap cannot serve: ${reason}`))
       })
       void worker.ended.then(() => reject(new TemporaryFault('a worker of sslwrap ended before it served')))
     })
     void worker.ended.then(ending => {
       this.#workers.delete(worker)
-      if (serving) void this.#restart(worker, ending, performance.now() - begun > HEALTHY_AFTER ? RESTART_FIRST : delay)
+      const wasHealthy = performance.now() - begun > HEALTHY_AFTER
+      if (serving) void this.#restart(worker, place, ending, wasHealthy ? RESTART_FIRST : delay)
     })
     worker.channel.send(this.#order)
     return started
   }
 
-  async #restart(worker: WorkerProcess, ending: Awaited<WorkerProcess['ended']>, delay: number): Promise<void> {
+  async #restart(
+    worker: WorkerProcess,
+    place: number,
+    ending: Awaited<WorkerProcess['ended']>,
+    delay: number,
+  ): Promise<void> {
     const { signal } = this.#stop
     if (signal.aborted) return
     this.#log.error('worker-ended', {
@@ -162,11 +186,11 @@ class Supervisor {
     })
     try {
       await pause(delay, undefined, { signal })
-      await this.#startWorker(Math.min(delay * 2, RESTART_LAST))
+      await this.#startWorker(place, Math.min(delay * 2, RESTART_LAST))
     } catch (error) {
       if (signal.aborted || !(error instanceof Error)) return
       this.#log.error('worker-failed', { err: error })
-      void this.#restart(worker, ending, Math.min(delay * 2, RESTART_LAST))
+      void this.#restart(worker, place, ending, Math.min(delay * 2, RESTART_LAST))
     }
   }
 
@@ -178,7 +202,7 @@ class Supervisor {
   /** Reads certificates, keys and the password again; if any cannot be used, all stay as they were. */
   #reloadOrKeep(cause: 'signal' | 'file'): void {
     try {
-      this.#materials = readMaterials(this.#plan)
+      this.#materials = this.#readMaterials()
     } catch (error) {
       if (!(error instanceof UsageFault)) throw error
       for (const fault of error.faults)
