@@ -5,6 +5,8 @@
 export function maildirPath(named: string, home: string, fallback: string): string | undefined {
   const plain = named.startsWith('maildir:') ? (named.slice('maildir:'.length).split(':')[0] ?? '') : named
   const chosen = plain === '' ? fallback : plain.replace(/^~(?=\/|$)/, home)
-  const path = chosen.startsWith('/') ? chosen : `${home}/${chosen}`
-  return path.startsWith('/') && !path.includes('\0') ? path : undefined
+  if (chosen.includes('\0')) return undefined
+  if (chosen.startsWith('/')) return chosen
+  // Without a home a relative name would mean the root directory.
+  return home.startsWith('/') ? `${home.replace(/\/+$/, '')}/${chosen}` : undefined
 }

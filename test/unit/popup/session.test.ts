@@ -1,0 +1,182 @@
+import { Duplex, PassThrough } from 'node:stream'
+import { fc, test as property } from '@fast-check/vitest'
+import { describe, expect, test } from 'vitest'
+import { createLog } from '../../../src/daemon/log.ts'
+import { Secret } from '../../../src/daemon/secret.ts'
+import { authorizationOptions } from '../../../src/popup/login/authorization-options.ts'
+import type { Client } from '../../../src/popup/login/client.ts'
+import { failed, type Judge } from '../../../src/popup/login/judge.ts'
+import { LoginSession, type SessionHost } from '../../../src/popup/login/session.ts'
+import { NetworkSet, parseIpAddress, parseNetwork } from '../../../src/wire/ip-address.ts'
+import { sessionId } from '../../../src/wire/session-id.ts'
+
+const ip = parseIpAddress('192.0.2.7')
+if (ip === undefined) throw new TypeError('an address')
+const trusted = ['192.0.2.7'].flatMap(text => parseNetwork(text) ?? [])
+
+const CLIENT: Client = {
+  id: sessionId(1, 1),
+  ip,
+  port: 40_000,
+  localIp: undefined,
+  localPort: undefined,
+  tls: false,
+  proxyIp: undefined,
+}
+
+/** What stands behind login in these tests: greets with +OK and gives back every line it hears, until QUIT. */
+function echo(): { stream: Duplex; heard: () => string } {
+  let heard = ''
+  const toClient = new PassThrough()
+  toClient.write('+OK \r\n')
+  const stream = new Duplex({
+    allowHalfOpen: true,
+    read() {
+      toClient.on('data', chunk => this.push(chunk))
+      toClient.on('end', () => this.push(null))
+      this._read = () => {}
+    },
+    write(chunk: Buffer, _encoding, done) {
+      heard += chunk.toString('latin1')
+      toClient.write(chunk)
+      if (heard.includes('QUIT\r\n')) toClient.end()
+      done()
+    },
+    final(done) {
+      if (!toClient.writableEnded) toClient.end()
+      done()
+    },
+  })
+  return { stream, heard: () => heard }
+}
+
+/** Runs one session over the pieces of its input; what the client and the server behind have read. */
+async function converse(pieces: readonly Buffer[]): Promise<{ said: string; behind: string; clients: string[] }> {
+  let said = ''
+  let behind = ''
+  const clients: string[] = []
+  const over = Promise.withResolvers<void>()
+  const judge: Judge = async ({ login, secret, client }) => {
+    clients.push(`${client.ip} tls=${client.tls}`)
+    await new Promise(setImmediate)
+    if (secret !== 'secret') return failed(login === 'later' ? 'temporary' : 'credentials')
+    const { stream, heard } = echo()
+    stream.on('close', () => {
+      behind = heard()
+    })
+    return { outcome: 'open', stream, reply: [] }
+  }
+  const host: SessionHost = {
+    log: createLog('popup', { write: () => {} }),
+    judge,
+    loginTime: 60_000,
+    idleLimit: undefined,
+    preamble: { password: new Secret('p:w'), reply: 'ok' },
+    stls: undefined,
+    timestampFor: () => '<1.1.1@mx>',
+    optionsFor: client =>
+      authorizationOptions(
+        {
+          compat: 'none',
+          requireTls: false,
+          cleartextNets: new NetworkSet([]),
+          cleartextLogins: [],
+          loginDelay: 0,
+          tries: 3,
+          preambleTrust: new NetworkSet(trusted),
+          stls: false,
+        },
+        client,
+      ),
+    preambleRefused: () => {},
+    moveTo: () => true,
+    loggedIn: () => {},
+    left: () => over.resolve(),
+  }
+  const input = new PassThrough()
+  const stream = new Duplex({
+    allowHalfOpen: true,
+    read() {
+      input.on('data', chunk => this.push(chunk))
+      input.on('end', () => this.push(null))
+      this._read = () => {}
+    },
+    write(chunk: Buffer, _encoding, done) {
+      said += chunk.toString('latin1')
+      done()
+    },
+    final(done) {
+      // A real client closes when the server does.
+      if (!input.writableEnded) input.end()
+      done()
+    },
+  })
+  new LoginSession(host, stream, CLIENT).start()
+  for (const piece of pieces) {
+    if (input.writableEnded) break
+    input.write(piece)
+    await new Promise(setImmediate)
+  }
+  if (!input.writableEnded) input.end()
+  await over.promise
+  await new Promise(setImmediate)
+  return { said, behind, clients }
+}
+
+const CASES: readonly { name: string; input: string; said: string; behind: string; clients: readonly string[] }[] = [
+  {
+    name: 'everything at once',
+    input: 'USER ann\r\nPASS secret\r\nSTAT\r\nQUIT\r\n',
+    said: '+OK <1.1.1@mx>\r\n+OK \r\n+OK \r\nSTAT\r\nQUIT\r\n',
+    behind: 'STAT\r\nQUIT\r\n',
+    clients: ['192.0.2.7 tls=false'],
+  },
+  {
+    name: 'failures before a login',
+    input: 'USER ann\r\nPASS x\r\nPASS secret\r\nUSER later\r\nPASS x\r\nUSER ann\r\nPASS secret\r\nQUIT\r\n',
+    said:
+      '+OK <1.1.1@mx>\r\n+OK \r\n-ERR [AUTH] authorization failed\r\n-ERR USER first\r\n+OK \r\n' +
+      '-ERR [SYS/TEMP] temporary authentication failure\r\n+OK \r\n+OK \r\nQUIT\r\n',
+    behind: 'QUIT\r\n',
+    clients: Array(3).fill('192.0.2.7 tls=false'),
+  },
+  {
+    name: 'the preamble',
+    input: 'SSL [2001:db8::1]:p:w\r\nSSL 192.0.2.9:p:w\r\nUSER ann\r\nPASS secret\r\nQUIT\r\n',
+    said: '+OK <1.1.1@mx>\r\n+OK \r\n-ERR authorization first\r\n+OK \r\n+OK \r\nQUIT\r\n',
+    behind: 'QUIT\r\n',
+    clients: ['2001:db8::1 tls=true'],
+  },
+  {
+    name: 'QUIT before login',
+    input: 'CAPA\r\nQUIT\r\nUSER ann\r\n',
+    said:
+      '+OK <1.1.1@mx>\r\n+OK \r\nTOP\r\nUIDL\r\nUSER\r\nSASL PLAIN LOGIN\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\n' +
+      'EXPIRE NEVER\r\nIMPLEMENTATION auth-relay\r\n.\r\n+OK \r\n',
+    behind: '',
+    clients: [],
+  },
+]
+
+describe.each(CASES)('a session: $name', ({ input, said, behind, clients }) => {
+  const octets = Buffer.from(input, 'latin1')
+
+  test('in one piece', async () => {
+    expect(await converse([octets])).toEqual({ said, behind, clients })
+  })
+
+  test('cut at every octet', async () => {
+    for (let cut = 1; cut < octets.length; cut++) {
+      expect(await converse([octets.subarray(0, cut), octets.subarray(cut)])).toEqual({ said, behind, clients })
+    }
+  })
+
+  property.prop([fc.array(fc.nat(octets.length - 1), { maxLength: 8 })], { numRuns: 20 })(
+    'in any pieces',
+    async cuts => {
+      const marks = [0, ...new Set(cuts), octets.length].sort((a, b) => a - b)
+      const pieces = marks.slice(1).map((end, i) => octets.subarray(marks[i] ?? 0, end))
+      expect(await converse(pieces)).toEqual({ said, behind, clients })
+    },
+  )
+})
