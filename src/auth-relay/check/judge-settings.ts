@@ -165,7 +165,7 @@ function judgeDatabase({ database }: Settings): Finding[] {
   const found: Finding[] = []
   for (const name of ['dbpass', 'wrap_dbpass'] as const) {
     const password = database[name]
-    if (password === 'password' || password === database.dbuser) {
+    if (password !== '' && password === (name === 'dbpass' ? database.dbuser : database.wrap_dbuser)) {
       found.push(unsafe(`database.${name}`, 'everybody guesses it', `write a random one: openssl rand -base64 24`))
     }
   }

@@ -1,0 +1,76 @@
+import { describe, expect, test } from 'vitest'
+import { judgeSettings } from '../../../src/auth-relay/check/judge-settings.ts'
+import { formatFindings, formatShown } from '../../../src/auth-relay/verbs/check.ts'
+import { parseSettings } from '../../../src/daemon/settings/settings.ts'
+
+const judged = (toml: string) => judgeSettings(parseSettings(toml, 'x.toml').settings)
+const unsafe = (toml: string) =>
+  judged(`configured = true\n${toml}`)
+    .filter(({ verdict }) => verdict === 'unsafe')
+    .map(({ about }) => about)
+
+describe('settings by themselves', () => {
+  test('the defaults are safe once they have been read', () => {
+    expect(unsafe('')).toEqual([])
+    expect(
+      judged('')
+        .filter(({ verdict }) => verdict === 'unsafe')
+        .map(({ about }) => about),
+    ).toEqual(['configured'])
+  })
+
+  test.each([
+    ['[grants]\ngrant_loopback = true', 'grants.grant_loopback'],
+    ['[grants]\nexp_time = 59\nalrm_time = 59', 'grants.exp_time'],
+    ['[grants]\nexp_time = 60\nalrm_time = 61', 'grants.alrm_time'],
+    ['[popup]\nssl_hack_trust = ["0.0.0.0/0"]', 'popup.ssl_hack_trust'],
+    ['[popup]\nproxy_trust = ["::/0"]', 'popup.proxy_trust'],
+    ['[popup]\nproxy_listen = ["127.0.0.1:1100"]', 'popup.proxy_trust'],
+    ['[popup]\nstls = true', 'popup.stls'],
+    ['[authd]\nsyslog_listen = ["127.0.0.1:1514"]', 'authd.check_daemon_*'],
+    ['[authd]\nsyslog_listen = ["*:1514"]\ncheck_daemon_ipop3d = true', 'authd.syslog_listen'],
+    ['[wrap]\npolicy_listen = ["192.0.2.1:10040"]', 'wrap.policy_listen'],
+    ['[database]\ndbpass = "pop3authd"', 'database.dbpass'],
+    ['[database]\ndbpass = "x9"\nwrap_dbpass = "x9"', 'database.wrap_dbpass'],
+  ])('%s is unsafe', (toml, about) => expect(unsafe(toml)).toEqual([about]))
+
+  test('a FIFO is advised against, with the better way', () => {
+    const [finding] = judged('configured = true\n[authd]\nsyslog_fifo = "/x"\ncheck_daemon_ipop3d = true').filter(
+      ({ about }) => about === 'authd.syslog_fifo',
+    )
+    expect(finding?.verdict).toBe('advice')
+    expect(finding?.remedy).toContain('omfwd')
+  })
+
+  test('every finding that is not fine says what to do', () => {
+    for (const finding of judged('[grants]\ngrant_loopback = true\nexp_time = 30')) {
+      expect(finding.verdict === 'fine' || finding.remedy !== undefined).toBe(true)
+    }
+  })
+})
+
+describe('what check prints', () => {
+  const same = (text: string) => text
+  const style = { good: same, bad: same, warning: same, faint: same, strong: same }
+
+  test('origins, and no secret', () => {
+    const { shown } = parseSettings('configured = true\n[database]\ndbpass = "hush"\n', 'x.toml', { EXP_TIME: '600' })
+    const text = formatShown(shown, style)
+    expect(text).toContain('  configured = true  (line 1)\n')
+    expect(text).toContain('  exp_time = 600  (environment EXP_TIME)\n')
+    expect(text).toContain('  alrm_time = 60  (default)\n')
+    expect(text).toContain('  dbpass = "[secret]"  (line 3)\n')
+    expect(text).not.toContain('hush')
+  })
+
+  test('the worst comes last, with its remedy; quiet leaves out what is fine', () => {
+    const findings = [
+      { verdict: 'unsafe', about: 'a', text: 'bad', remedy: 'mend' },
+      { verdict: 'fine', about: 'b', text: 'good' },
+    ] as const
+    expect(formatFindings(findings, false, style)).toBe(
+      'fine    b: good\nunsafe  a: bad\n        do: mend\nNot safe: 1 to mend.\n',
+    )
+    expect(formatFindings(findings.slice(1), true, style)).toBe('Safe.\n')
+  })
+})

@@ -1,0 +1,76 @@
+import { describe, expect, test } from 'vitest'
+import { readCommandLine } from '../../../src/auth-relay/command-line.ts'
+import { formatTarget, readBlockTarget, readNetwork, readPeriod } from '../../../src/auth-relay/grant-target.ts'
+import { programEnvironment } from '../../../src/auth-relay/program-environment.ts'
+import { RestartDelay } from '../../../src/auth-relay/restart-delay.ts'
+
+describe('verbs', () => {
+  test.each([
+    [['shwo'], 'there is no verb shwo; did you mean show?'],
+    [['xyzzy'], 'there is no verb xyzzy: see auth-relay --help'],
+    [['show', '--jsno'], "unknown option '--jsno'; did you mean --json?: see auth-relay show --help"],
+    [['explain'], "missing required argument 'address': see auth-relay explain --help"],
+    [['allow', '1.2.3.4', '5.6.7.8'], 'too many arguments'],
+    [[], 'say what to do'],
+  ])('%j: %s', (words, message) => expect(() => readCommandLine(words, {})).toThrow(message))
+
+  test('each verb is understood, and does nothing before it is run', () => {
+    const commands = [['show'], ['allow', '192.0.2.7'], ['revoke', 'ann'], ['explain', '::1'], ['check'], ['migrate']]
+    for (const words of commands) expect(readCommandLine(words, {}).type).toBe('command')
+    expect(readCommandLine(['up', '--demo'], {}).type).toBe('daemon')
+  })
+})
+
+describe('whom a verb is about', () => {
+  test.each([
+    ['192.0.2.7', '192.0.2.7'],
+    ['192.0.2.0/24', '192.0.2.0/24'],
+    ['::ffff:192.0.2.7', '192.0.2.7'],
+    ['2001:DB8::/64', '2001:db8::/64'],
+    ['2001:db8:0::7', '2001:db8::7'],
+  ])('%s is %s', (text, target) => expect(formatTarget(readNetwork(text))).toBe(target))
+
+  test.each(['192.0.2', '192.0.2.7/33', '192.0.2.7/24', 'example.org', '', '2001:db8::7/64'])(
+    '%j is no network',
+    text => expect(() => readNetwork(text)).toThrow(text),
+  )
+
+  test('a login is what does not look like an address', () => {
+    expect(readBlockTarget('ann@example.org')).toEqual({ kind: 'login', login: 'ann@example.org' })
+    expect(readBlockTarget('4711x')).toEqual({ kind: 'login', login: '4711x' })
+    expect(readBlockTarget('192.0.2.7').kind).toBe('network')
+    expect(() => readBlockTarget('192.0.2.777')).toThrow('is no address and no network')
+    expect(() => readBlockTarget('192.0.2.7/24')).toThrow('did you mean 192.0.2.0/24?')
+  })
+
+  test('a period', () => {
+    expect(readPeriod(undefined)).toBeNull()
+    expect(readPeriod('8h')).toBe(28_800)
+    expect(() => readPeriod('soon')).toThrow('--for soon is no time')
+  })
+})
+
+describe('what up gives to its programs', () => {
+  const environment = {
+    PATH: '/bin',
+    DBPASS: 'a',
+    WRAP_DBPASS: 'b',
+    NOTIFY_SOCKET: '/s',
+    EXP_TIME: '60',
+    GONE: undefined,
+  }
+
+  test('its environment, without the secrets of others and without what its own supervisor said', () => {
+    expect(programEnvironment('popup', environment)).toEqual({ PATH: '/bin', EXP_TIME: '60' })
+    expect(programEnvironment('authd', environment)).toEqual({ PATH: '/bin', EXP_TIME: '60', DBPASS: 'a' })
+    expect(programEnvironment('wrap', environment)).toEqual({ PATH: '/bin', EXP_TIME: '60', WRAP_DBPASS: 'b' })
+  })
+
+  test('a rest after a crash that grows, and is short again after a good run', () => {
+    const delay = new RestartDelay()
+    expect([1, 2, 3].map(() => delay.next(100))).toEqual([250, 500, 1000])
+    for (let i = 0; i < 10; i++) delay.next(100)
+    expect(delay.next(100)).toBe(30_000)
+    expect(delay.next(61_000)).toBe(250)
+  })
+})

@@ -1,0 +1,84 @@
+import { describe, expect, test } from 'vitest'
+import { formatExplanation } from '../../../src/auth-relay/verbs/explain.ts'
+import { formatGrants, jsonOf } from '../../../src/auth-relay/verbs/show.ts'
+import type { Explanation, GrantRow, Rule } from '../../../src/grants/grant-store.ts'
+import { parseIpAddress, parseNetwork } from '../../../src/wire/ip-address.ts'
+
+const plain = { good: (text: string) => text, bad: (text: string) => text, faint: (text: string) => text }
+const at = new Date(2026, 10, 22, 18, 30)
+
+function explanation(decided: Rule, ...others: Rule[]): Explanation {
+  const ip = parseIpAddress('192.0.2.7')
+  if (ip === undefined) throw new Error('no address')
+  return { ip, at, relay: decided.relay, decided, rules: [decided, ...others] }
+}
+const grant: Rule = {
+  rule: 'grant',
+  relay: true,
+  detail: 'popup login ann',
+  since: new Date(2026, 10, 22, 18, 0),
+  until: new Date(2026, 10, 22, 19, 0),
+}
+const none: Rule = { rule: 'no-grant', relay: false, detail: 'no login counted then', since: null, until: null }
+
+describe('an explanation in words', () => {
+  test('of a yes: the rule, since when, until when', () => {
+    expect(formatExplanation(explanation(grant), false, 1800, plain)).toBe(
+      'Mail from 192.0.2.7 is relayed.\n  grant: popup login ann, since 2026-11-22 18:00:00 until 2026-11-22 19:00:00\n',
+    )
+  })
+
+  test('of a no: what to do', () => {
+    const text = formatExplanation(explanation(none), false, 1800, plain)
+    expect(text).toMatch(/^Mail from 192\.0\.2\.7 is not relayed\.\n {2}no-grant: /)
+    expect(text).toContain('open the mailbox by POP3 from there; that opens the relay for 30 min')
+  })
+
+  test('of the past: no advice, and what else is known', () => {
+    const block: Rule = { ...none, rule: 'block', detail: 'by root: spam\u001b[2J' }
+    expect(formatExplanation(explanation(block, grant), true, 1800, plain)).toBe(
+      `At 2026-11-22 18:30:00 mail from 192.0.2.7 was not relayed.
+  block: by root: spam\\u{1b}[2J
+Also known:
+  grant: popup login ann, since 2026-11-22 18:00:00 until 2026-11-22 19:00:00
+`,
+    )
+  })
+})
+
+describe('show', () => {
+  const network = parseNetwork('192.0.2.7')
+  if (network === undefined) throw new Error('no network')
+  const row: GrantRow = {
+    network,
+    until: new Date(2026, 10, 22, 19, 0),
+    user: 'ann\u0007',
+    daemon: 'popup',
+    tls: null,
+    first: at,
+    last: at,
+    logins: 3,
+  }
+
+  test('a table for people', () => {
+    expect(formatGrants([row], at, 200)).toBe(
+      `ADDRESS    UNTIL                         LOGIN     DAEMON  TLS  FIRST                LAST                 LOGINS
+192.0.2.7  2026-11-22 19:00:00 (30 min)  ann\\u{7}  popup   -    2026-11-22 18:30:00  2026-11-22 18:30:00       3
+`,
+    )
+    expect(formatGrants([], at, 80)).toBe('Nobody may relay by a login now.\n')
+  })
+
+  test('the same for scripts', () => {
+    expect(jsonOf(row)).toEqual({
+      address: '192.0.2.7',
+      until: row.until.toISOString(),
+      login: 'ann\u0007',
+      daemon: 'popup',
+      tls: null,
+      first: at.toISOString(),
+      last: at.toISOString(),
+      logins: 3,
+    })
+  })
+})

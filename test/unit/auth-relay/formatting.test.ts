@@ -1,0 +1,126 @@
+import { fc, test as property } from '@fast-check/vitest'
+import { describe, expect, test } from 'vitest'
+import { formatDuration, parseDuration } from '../../../src/auth-relay/duration.ts'
+import { formatMoment, parseMoment } from '../../../src/auth-relay/moment.ts'
+import { printable } from '../../../src/auth-relay/printable.ts'
+import { styleFor } from '../../../src/auth-relay/style.ts'
+import { formatTable } from '../../../src/auth-relay/table.ts'
+
+describe('durations', () => {
+  test.each([
+    ['90', 90],
+    ['90s', 90],
+    ['30m', 1800],
+    ['8h', 28_800],
+    ['2d', 172_800],
+    ['1w', 604_800],
+    ['1h30m', 5400],
+  ])('%s is %d s', (text, seconds) => expect(parseDuration(text)).toBe(seconds))
+
+  test.each(['', '0', '0h', '-1h', '1.5h', '8 h', 'h', '8x', '9999999999', '4000d', '1h30'])('%j is none', text =>
+    expect(parseDuration(text)).toBeUndefined(),
+  )
+
+  test.each([
+    [0, '0 s'],
+    [59.6, '1 min'],
+    [59, '59 s'],
+    [61, '1 min'],
+    [3600, '1 h'],
+    [5400, '1 h 30 min'],
+    [90_000, '1 d 1 h'],
+    [-5, '0 s'],
+  ])('%d s reads %s', (seconds, text) => expect(formatDuration(seconds)).toBe(text))
+})
+
+describe('moments', () => {
+  const now = new Date(2026, 10, 22, 18, 30, 0)
+  const at = (text: string) => parseMoment(text, now, parseDuration)
+
+  test('a date and a time are of this host, an offset is taken as it stands', () => {
+    expect(at('2026-11-22 18:24')).toEqual(new Date(2026, 10, 22, 18, 24))
+    expect(at('2026-11-22T18:24:58')).toEqual(new Date(2026, 10, 22, 18, 24, 58))
+    expect(at('2026-11-22T18:24:58Z')).toEqual(new Date('2026-11-22T18:24:58Z'))
+    expect(at('2026-11-22 18:24:58+0200')).toEqual(new Date('2026-11-22T16:24:58Z'))
+    expect(at('2026-11-22')).toEqual(new Date(2026, 10, 22))
+  })
+
+  test('a time alone is of today, a period is that long ago', () => {
+    expect(at('18:24')).toEqual(new Date(2026, 10, 22, 18, 24))
+    expect(at('2h')).toEqual(new Date(2026, 10, 22, 16, 30))
+  })
+
+  test.each(['', 'yesterday', '25:00', '18:60', '2026-13-01', '2026-02-30T99:00', '22.11.2026'])('%j is none', text =>
+    expect(at(text)).toBeUndefined(),
+  )
+
+  property.prop([fc.date({ min: new Date(2000, 0), max: new Date(2100, 0), noInvalidDate: true })])(
+    'what is written is read back, to the second',
+    date => {
+      const whole = new Date(Math.floor(date.getTime() / 1000) * 1000)
+      const read = at(formatMoment(whole))
+      // An hour that the clock repeats in autumn has two moments of one name.
+      expect(Math.abs((read?.getTime() ?? 0) - whole.getTime())).toBeLessThanOrEqual(3_600_000)
+      expect(read === undefined ? '' : formatMoment(read)).toBe(formatMoment(whole))
+    },
+  )
+})
+
+describe('text from outside on a terminal', () => {
+  test('control characters, bidirectional marks and backslashes are written out', () => {
+    expect(printable('ann\u001b[2J\r\nok\u202e\\')).toBe('ann\\u{1b}[2J\\u{d}\\u{a}ok\\u{202e}\\\\')
+    expect(printable('jürgen@例え.jp')).toBe('jürgen@例え.jp')
+  })
+
+  property.prop([fc.string({ unit: 'binary' })])('never a control character', text => {
+    expect(printable(text)).not.toMatch(/\p{Cc}|\p{Cf}|\u2028|\u2029/u)
+  })
+})
+
+describe('tables', () => {
+  const columns = [{ title: 'ADDRESS' }, { title: 'LOGIN', mayShrink: true }, { title: 'N', align: 'right' }] as const
+
+  test('columns are as wide as they must be, numbers stand right', () => {
+    expect(
+      formatTable(
+        columns,
+        [
+          ['192.0.2.7', 'ann', '7'],
+          ['2001:db8::1', 'bob', '12'],
+        ],
+        80,
+      ),
+    ).toBe('ADDRESS      LOGIN   N\n192.0.2.7    ann     7\n2001:db8::1  bob    12\n')
+  })
+
+  test('what may shrink is cut to fit, and says so', () => {
+    expect(formatTable(columns, [['192.0.2.7', 'somebody-with-a-long-name', '7']], 26)).toBe(
+      'ADDRESS    LOGIN         N\n192.0.2.7  somebody-wi…  7\n',
+    )
+  })
+
+  property.prop([
+    fc.array(
+      fc.tuple(
+        fc.string({ unit: 'grapheme-ascii' }),
+        fc.string({ unit: 'grapheme-ascii', maxLength: 200 }),
+        fc.nat().map(String),
+      ),
+      { maxLength: 5 },
+    ),
+  ])('one line a row, and no wider than asked when the rest leaves room', rows => {
+    const short = rows.map(([a, b, c]) => [a.slice(0, 10), b, c.slice(0, 5)])
+    const lines = formatTable(columns, short, 60).split('\n')
+    expect(lines).toHaveLength(rows.length + 2)
+    expect(Math.max(...lines.map(line => line.length))).toBeLessThanOrEqual(60)
+  })
+})
+
+describe('colour', () => {
+  test('only on a terminal, and not where NO_COLOR or TERM=dumb ask for none', () => {
+    expect(styleFor(true, {}).bad('no')).toBe('\u001b[31mno\u001b[39m')
+    expect(styleFor(false, {}).bad('no')).toBe('no')
+    expect(styleFor(true, { NO_COLOR: '1' }).bad('no')).toBe('no')
+    expect(styleFor(true, { TERM: 'dumb' }).bad('no')).toBe('no')
+  })
+})

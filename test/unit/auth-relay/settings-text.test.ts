@@ -1,0 +1,85 @@
+import { describe, expect, test } from 'vitest'
+import { formatSettings } from '../../../src/auth-relay/settings-text.ts'
+import { settingsTemplate } from '../../../src/auth-relay/verbs/init.ts'
+import { parseSettings, SECTIONS } from '../../../src/daemon/settings/settings.ts'
+
+describe('a settings file made from the table of settings', () => {
+  const text = formatSettings(
+    {
+      '': { configured: true },
+      popup: { listen: ['127.0.0.1:0', '[::1]:0'], hostname: 'a "quoted" \\ name' },
+      sslwrap: { workers: 2, listener: [{ listen: '127.0.0.1:995', backend: '127.0.0.1:110', preamble: 'proxy-v2' }] },
+    },
+    { head: ['One.', ''], withDefaults: false },
+  )
+
+  test('holds what was given and nothing else', () => {
+    expect(text).toBe(`# One.
+#
+
+configured = true
+
+[popup]
+listen = [ "127.0.0.1:0", "[::1]:0" ]
+hostname = "a \\"quoted\\" \\\\ name"
+
+[sslwrap]
+workers = 2
+
+[[sslwrap.listener]]
+listen = "127.0.0.1:995"
+backend = "127.0.0.1:110"
+preamble = "proxy-v2"
+`)
+  })
+
+  test('is read back as it was meant', () => {
+    const { settings } = parseSettings(text, 'x.toml')
+    expect(settings.popup.hostname).toBe('a "quoted" \\ name')
+    expect(settings.sslwrap.listener[0]).toMatchObject({ preamble: 'proxy-v2', backend: { port: 110 } })
+  })
+
+  test('refuses what is no setting', () => {
+    const write = (overrides: Record<string, Record<string, unknown>>) => () =>
+      formatSettings(overrides, { head: [], withDefaults: false })
+    expect(write({ popup: { hostnam: 'x' } })).toThrow('there is no setting popup.hostnam')
+    expect(write({ popups: {} })).toThrow('there is no section popups')
+  })
+})
+
+describe('the file that init writes', () => {
+  const text = settingsTemplate('/etc/auth-relay.toml', '/etc/sslhack.pass', undefined)
+
+  test('shows every setting with its meaning, and is valid as it stands', () => {
+    const { settings, shown } = parseSettings(text, 'x.toml')
+    expect(settings.top.configured).toBe(false)
+    expect(settings.database.embedded).toBe(true)
+    for (const { name, rows } of Object.values(SECTIONS)) {
+      if (name !== '') expect(text).toContain(`\n[${name}]\n`)
+      for (const [setting, { doc }] of Object.entries(rows)) {
+        expect(text).toMatch(new RegExp(`^#?${setting} = `, 'm'))
+        expect(text.replaceAll('\n# ', ' ')).toContain(doc)
+      }
+    }
+    expect(shown.filter(({ origin }) => origin.type === 'file').map(({ name }) => name)).toEqual([
+      'configured',
+      'embedded',
+      'ssl_hack_pass',
+    ])
+  })
+
+  test('keeps its meaning when every default is switched on', () => {
+    const allOn = text.replaceAll(/^#([a-z_0-9]+ = )/gm, '$1')
+    expect(parseSettings(allOn, 'x.toml').settings).toEqual(parseSettings(text, 'x.toml').settings)
+  })
+
+  test('has random passwords for a server, different ones each time', () => {
+    const passwords = [1, 2].flatMap(() => {
+      const { database } = parseSettings(settingsTemplate('/etc/x.toml', '/etc/s', 'db1,db2'), 'x.toml').settings
+      expect(database.dbhost).toBe('db1,db2')
+      return [database.dbpass, database.wrap_dbpass]
+    })
+    expect(new Set(passwords).size).toBe(4)
+    for (const password of passwords) expect(password).toMatch(/^[\w-]{32}$/)
+  })
+})
