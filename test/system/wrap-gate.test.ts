@@ -1,0 +1,222 @@
+import { readFileSync, writeFileSync } from 'node:fs'
+import { connect } from 'node:net'
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { formatNetstring, NetstringReader } from '../../src/wire/netstring.ts'
+import { formatPolicyRequest } from '../../src/wire/policy-request.ts'
+import { Conversation } from '../harness/conversation.ts'
+import { command, describeWith } from '../harness/describe-with.ts'
+import { eventually } from '../harness/eventually.ts'
+import { GateDatabase } from '../harness/gate-database.ts'
+import { type Program, run } from '../harness/program.ts'
+import { Stack, type TestSettings } from '../harness/stack.ts'
+
+describeWith(
+  [command('swaks'), command('tcprulescheck', 'ucspi-tcp'), command('tcprules', 'ucspi-tcp')],
+  'the resident gate',
+  () => {
+    let stack: Stack
+    let grants: GateDatabase
+
+    beforeAll(async () => {
+      stack = new Stack()
+      grants = await GateDatabase.create()
+    })
+    afterEach(async () => {
+      await stack.stopPrograms()
+      await grants.database.owner.script('DELETE FROM grants')
+    })
+    afterAll(async () => {
+      await stack.stop()
+      await grants.remove()
+    })
+
+    const start = async (wrap: TestSettings[string], others: TestSettings = {}): Promise<Program> => {
+      stack.configure({ ...grants.settings, ...others, wrap: { ...wrap } })
+      return stack.start('wrap')
+    }
+    const mail = (to: string) =>
+      run([
+        'swaks',
+        '--server',
+        host,
+        '--port',
+        String(stack.port('wrap')),
+        '--from',
+        'ann@example.org',
+        '--to',
+        to,
+        '--quit-after',
+        'RCPT',
+      ])
+    const code = (program: Program) =>
+      program.lines.flatMap(line => /^<(?:-|\*\*) +(\d{3}) /.exec(line)?.[1] ?? []).at(-2)
+    /** Says something to a socket of the gate and answers what comes back until `enough`. */
+    const ask = (path: string, text: string, enough: (heard: string) => boolean): Promise<string> =>
+      new Promise((resolve, reject) => {
+        let heard = ''
+        const socket = connect({ path }, () => socket.write(text))
+        socket.on('data', piece => {
+          heard += String(piece)
+          if (!enough(heard)) return
+          socket.destroy()
+          resolve(heard)
+        })
+        socket.on('error', reject).on('close', () => resolve(heard))
+      })
+
+    test('a real client: refused, granted, revoked', async () => {
+      await start({ listen: ['127.0.0.1:0'] })
+      expect(code(await mail('b@elsewhere.example'))).toBe('553')
+      await grants.grant('127.0.0.1', 'ann')
+      expect(code(await mail('b@elsewhere.example'))).toBe('250')
+      await stack.waitForLog('wrap', { event: 'relay', ip: '127.0.0.1', user: 'ann' })
+      await grants.revoke('127.0.0.1')
+      expect(code(await mail('b@elsewhere.example'))).toBe('553')
+    })
+
+    test('the same by IPv6', async () => {
+      await start({ listen: ['[::1]:0'] })
+      const recipient = async (): Promise<string> => {
+        const client = new Conversation('client by ::1', connect(stack.port('wrap'), '::1'))
+        await client.expect(/^220 /)
+        await client.ask('MAIL FROM:<a@example.org>', /^250 /)
+        const { text } = await client.ask('RCPT TO:<b@elsewhere.example>', /^\d{3} /)
+        await client.ask('QUIT', /^221 /)
+        return text.slice(0, 3)
+      }
+      expect(await recipient()).toBe('553')
+      await grants.grant('::1', 'ann')
+      expect(await recipient()).toBe('250')
+      await grants.revoke('::1')
+      expect(await recipient()).toBe('553')
+    })
+
+    test('local mail flows while the database is away, within the deadline', async () => {
+      await grants.grant('127.0.0.1', 'ann')
+      await start(
+        { listen: ['127.0.0.1:0'], wrap_timeout: 1 },
+        { database: { ...grants.settings['database'], dbhost: '127.0.0.1', dbport: 1 } },
+      )
+      expect(code(await mail('bob@example.org'))).toBe('250')
+      expect(code(await mail('bob@elsewhere.example'))).toBe('553')
+      await stack.waitForLog('wrap', { event: 'error', relay: 'false' })
+    })
+
+    test('SIGTERM: accepts no more, ends when the last smtpd has', async () => {
+      const program = await start({ listen: ['127.0.0.1:0'] })
+      const port = stack.port('wrap')
+      const client = connect(port, '127.0.0.1')
+      await new Promise(resolve => client.once('data', resolve))
+      program.signal('SIGTERM')
+      await eventually(
+        'refused',
+        () =>
+          new Promise<boolean>(resolve => {
+            const probe = connect(port, '127.0.0.1', () => resolve(false))
+            probe.once('error', () => resolve(true)).once('connect', () => probe.destroy())
+          }),
+      )
+      const quit = new Promise<string>(resolve => client.once('data', piece => resolve(String(piece))))
+      client.write('QUIT\r\n')
+      expect(await quit).toContain('221 ')
+      expect((await program.ended).code).toBe(0)
+    })
+
+    test('Postfix policy service: OK only for a sure yes, in order, and DUNNO whatever fails', async () => {
+      const path = `${stack.directory}/run/policy.sock`
+      await start({ policy_listen: [`unix:${path}`], sender_binding: 'refuse', recipients_per_address: 3 })
+      await grants.grant('192.0.2.7', 'ann@example.org')
+      const question = (client_address: string, sender: string, instance = 'x') =>
+        formatPolicyRequest(
+          new Map([
+            ['request', 'smtpd_access_policy'],
+            ['protocol_state', 'RCPT'],
+            ['client_address', client_address],
+            ['sender', sender],
+            ['recipient', 'b@elsewhere.example'],
+            ['instance', instance],
+          ]),
+        )
+      const questions = [
+        question('192.0.2.7', 'ann@example.org'),
+        question('192.0.2.8', 'ann@example.org'),
+        question('unknown', 'ann@example.org'),
+        question('192.0.2.7', 'boss@example.org'),
+        question('192.0.2.7', ''),
+        question('192.0.2.7', 'ann+lists@example.org'),
+        question('192.0.2.7', 'ann@example.org'),
+      ]
+      const answers = await ask(path, questions.join(''), heard => heard.split('\n\n').length > questions.length)
+      expect(answers.split('\n\n').slice(0, -1)).toEqual([
+        'action=OK',
+        'action=DUNNO',
+        'action=DUNNO',
+        'action=550 5.7.1 sender address does not belong to the mailbox opened from here',
+        'action=OK',
+        'action=OK',
+        'action=450 4.7.1 too much mail within an hour, try again later',
+      ])
+      await grants.database.owner.script('ALTER VIEW relay_gate RENAME TO relay_gate_away')
+      try {
+        expect(await ask(path, question('192.0.2.7', 'ann@example.org'), heard => heard.endsWith('\n\n'))).toBe(
+          'action=DUNNO\n\n',
+        )
+      } finally {
+        await grants.database.owner.script('ALTER VIEW relay_gate_away RENAME TO relay_gate')
+      }
+      expect(await ask(path, 'GET / HTTP/1.0\r\n\r\n\n\n', () => false)).toBe('')
+    })
+
+    test('socketmap for Postfix and sendmail', async () => {
+      const path = `${stack.directory}/run/socketmap.sock`
+      await start({ socketmap_listen: [`unix:${path}`] })
+      await grants.grant('192.0.2.7', 'ann')
+      await grants.grant('2001:db8::7', 'ann')
+      const keys = [
+        'relay 192.0.2.7',
+        'relay 192.0.2',
+        'relay host.example.org',
+        'relay 2001:db8::7',
+        'access Connect:192.0.2.7',
+        'relay 192.0.2.8',
+        'other x',
+      ]
+      const heard = await ask(path, keys.map(formatNetstring).join(''), text => text.split(',').length > keys.length)
+      expect(new NetstringReader(1000).push(Buffer.from(heard))).toEqual([
+        'OK OK',
+        'NOTFOUND ',
+        'NOTFOUND ',
+        'OK OK',
+        'OK RELAY',
+        'NOTFOUND ',
+        expect.stringMatching(/^PERM /),
+      ])
+    })
+
+    test('tcprules cdb: what tcprulescheck makes of it, while grants come and go', async () => {
+      const cdb = `${stack.directory}/tcp.smtp.cdb`
+      const rules = `${stack.directory}/tcp.smtp`
+      writeFileSync(rules, '127.:allow,RELAYCLIENT="",X="site"\n192.0.2.:allow,RBLSMTPD=""\n203.0.113.:deny\n:allow\n')
+      await start({ tcprules_cdb: cdb, tcprules_static: rules, tcprules_interval: 100 })
+      const check = async (ip: string) =>
+        (await run(['tcprulescheck', cdb], { env: { TCPREMOTEIP: ip } })).lines.join('\n')
+      // Without a grant the file says what tcprules itself would make of the site's rules.
+      await run(['tcprules', `${cdb}.reference`, `${cdb}.tmp`], { input: readFileSync(rules, 'utf8') })
+      for (const ip of ['127.0.0.1', '192.0.2.7', '203.0.113.9', '198.51.100.1'])
+        expect(await check(ip)).toBe(
+          (await run(['tcprulescheck', `${cdb}.reference`], { env: { TCPREMOTEIP: ip } })).lines.join('\n'),
+        )
+      await grants.grant('192.0.2.7', 'ann@example.org')
+      await grants.grant('203.0.113.9', 'eve')
+      await grants.grant('198.51.100.1', 'bob', 2)
+      await eventually('written', async () => (await check('192.0.2.7')).includes('RELAYCLIENT='))
+      expect(await check('192.0.2.7')).toMatch(
+        /rule 192\.0\.2\.7:\n[\s\S]*AUTHRELAY_LOGIN=ann@example\.org\n[\s\S]*RBLSMTPD=\nallow connection$/,
+      )
+      expect(await check('203.0.113.9')).toContain('deny connection')
+      await eventually('the second grant ended', async () => !(await check('198.51.100.1')).includes('RELAYCLIENT='))
+      await grants.revoke('192.0.2.7')
+      await eventually('revoked', async () => !(await check('192.0.2.7')).includes('RELAYCLIENT='))
+    })
+  },
+)
