@@ -47,14 +47,8 @@ export class MaildropCache {
    * @throws MaildropMissing, MaildropUnreadable
    */
   async open(path: string): Promise<Maildrop> {
-    try {
-      accessSync(path, constants.X_OK)
-      if (!statSync(path).isDirectory()) throw new Error(`${path} is not a directory`)
-    } catch (error) {
-      throw new MaildropMissing(path, error)
-    }
-    this.#cleanTmp(path)
     const { key, changes } = directoriesOf(path)
+    this.#cleanTmp(path)
     const entry = this.#entries.get(path)
     if (entry?.key === key) {
       this.#remember(path, entry)
@@ -127,6 +121,16 @@ function directoriesOf(path: string): { readonly key: string; readonly changes: 
     const key = folders.map(({ dev, ino, mtimeNs, ctimeNs }) => `${dev}.${ino}.${mtimeNs}.${ctimeNs}`).join(' ')
     return { key, changes: folders.map(({ mtimeNs }) => mtimeNs) }
   } catch (error) {
-    throw new MaildropUnreadable(path, error)
+    throw mayBeEntered(path) ? new MaildropUnreadable(path, error) : new MaildropMissing(path, error)
+  }
+}
+
+/** Whether chdir(2), with which qmail-pop3d begins, would succeed. */
+function mayBeEntered(path: string): boolean {
+  try {
+    accessSync(`${path}/.`, constants.X_OK)
+    return true
+  } catch {
+    return false // missing, no directory, or not for us: the client is told, and the caller has the cause
   }
 }
