@@ -1,5 +1,6 @@
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import type { Clock } from '../daemon/clock.ts'
+import { UsageFault } from '../daemon/exit-status.ts'
 import type { Log } from '../daemon/log.ts'
 import { type CdbRecord, formatCdb } from '../wire/cdb.ts'
 import { familyOf, formatNetwork, type IpAddress, type Network } from '../wire/ip-address.ts'
@@ -41,10 +42,19 @@ export class CdbDoor {
     this.#options = options
   }
 
-  /** Writes the file for the first time and keeps it. Throws if it cannot be written; a store that is away only leaves the static rules. */
+  /** Writes the file for the first time and keeps it; a store that is away only leaves the site's rules. Throws UsageFault if it cannot be written. */
   async start(): Promise<void> {
     await this.#fetch()
-    this.#write()
+    try {
+      this.#write()
+    } catch (error) {
+      const { path } = this.#options
+      const why = error instanceof Error ? error.message : String(error)
+      throw new UsageFault(
+        `cannot make wrap.tcprules_cdb ${path}: ${why}: its directory must belong to wrap.smtpd_user`,
+        error,
+      )
+    }
     this.#schedule()
   }
 

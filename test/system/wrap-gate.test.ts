@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from 'node:fs'
+import { chownSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { formatNetstring, NetstringReader } from '../../src/wire/netstring.ts'
@@ -8,7 +8,7 @@ import { command, describeWith } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
 import { GateDatabase } from '../harness/gate-database.ts'
 import { type Program, run } from '../harness/program.ts'
-import { Stack, type TestSettings } from '../harness/stack.ts'
+import { Stack, TEST_IDS, type TestSettings } from '../harness/stack.ts'
 
 describeWith(
   [command('swaks'), command('tcprulescheck', 'ucspi-tcp'), command('tcprules', 'ucspi-tcp')],
@@ -38,7 +38,7 @@ describeWith(
       run([
         'swaks',
         '--server',
-        host,
+        '127.0.0.1',
         '--port',
         String(stack.port('wrap')),
         '--from',
@@ -194,7 +194,10 @@ describeWith(
     })
 
     test('tcprules cdb: what tcprulescheck makes of it, while grants come and go', async () => {
-      const cdb = `${stack.directory}/tcp.smtp.cdb`
+      const directory = `${stack.directory}/cdb`
+      mkdirSync(directory)
+      chownSync(directory, TEST_IDS.gate, TEST_IDS.gate)
+      const cdb = `${directory}/tcp.smtp.cdb`
       const rules = `${stack.directory}/tcp.smtp`
       writeFileSync(rules, '127.:allow,RELAYCLIENT="",X="site"\n192.0.2.:allow,RBLSMTPD=""\n203.0.113.:deny\n:allow\n')
       await start({ tcprules_cdb: cdb, tcprules_static: rules, tcprules_interval: 100 })
