@@ -12,6 +12,9 @@ import type { GrantWriter, Login, Outcome, QueryOptions, Refusal, RelayUse, Swep
  * or null; $11 exp_time, $12 max_lifetime or 0, $13 refresh seconds, $14 keep names, $15 now or null.
  *
  * A row whose last login lies more than 60 s in the future was written before the clock was set back: it counts as none.
+ *
+ * What was written is brought back to its logins by a window, not a join: the plan of a prepared statement takes every
+ * batch for ten rows, and joined a thousand by a thousand, one by one.
  */
 const RECORD: Statement<{ n: number; refused: Refusal | null; until: Date | null }> = {
   name: 'record-logins',
@@ -78,12 +81,20 @@ WITH login AS (
     AND (g.daemon, g.username, g.tls) IS NOT DISTINCT FROM (excluded.daemon, excluded.username, excluded.tls))
   RETURNING g.ip, g.until
 ), answered AS (
-  SELECT l.*,
-         CASE WHEN l.refused IS NULL
-              THEN coalesce(w.until, g.until, l.at + make_interval(secs => $11::float8)) END AS until
-  FROM login l
-  LEFT JOIN written w ON w.ip = l.network
-  LEFT JOIN grants g ON g.ip = l.network
+  SELECT n, ip, network, daemon, method, tls, session, username, at, refused,
+         CASE WHEN refused IS NULL
+              THEN coalesce(written_until,
+                            (SELECT g.until FROM grants g WHERE g.ip = u.network),
+                            at + make_interval(secs => $11::float8)) END AS until
+  FROM (
+    SELECT *, max(until) OVER (PARTITION BY network) AS written_until
+    FROM (
+      SELECT n, ip, network, daemon, method, tls, session, username, at, refused, NULL::timestamptz AS until FROM login
+      UNION ALL
+      SELECT NULL, NULL, w.ip, NULL, NULL, NULL, NULL, NULL, NULL, NULL, w.until FROM written w
+    ) AS both_sides
+  ) AS u
+  WHERE n IS NOT NULL
 ), history AS (
   INSERT INTO login_event (at, ip, network, daemon, method, tls, username, session, until, refused)
   SELECT at, ip, network, daemon, method, tls, username, session, until, refused FROM answered
