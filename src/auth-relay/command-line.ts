@@ -7,15 +7,35 @@ import { allow } from './verbs/allow.ts'
 import { cert } from './verbs/cert.ts'
 import { check } from './verbs/check.ts'
 import { explain } from './verbs/explain.ts'
+import { importGrants } from './verbs/import.ts'
 import { init } from './verbs/init.ts'
 import { migrate } from './verbs/migrate.ts'
 import { passwd } from './verbs/passwd.ts'
+import { replay } from './verbs/replay.ts'
+import { report } from './verbs/report.ts'
 import { revoke } from './verbs/revoke.ts'
 import { show } from './verbs/show.ts'
 import { testLine } from './verbs/test-line.ts'
 import { up } from './verbs/up.ts'
+import { watch } from './verbs/watch.ts'
 
-const VERBS: readonly Verb[] = [up, init, check, migrate, show, allow, revoke, explain, testLine, cert, passwd]
+const VERBS: readonly Verb[] = [
+  up,
+  init,
+  check,
+  migrate,
+  show,
+  allow,
+  revoke,
+  explain,
+  testLine,
+  replay,
+  importGrants,
+  report,
+  watch,
+  cert,
+  passwd,
+]
 
 const EXAMPLES = `
 Examples:

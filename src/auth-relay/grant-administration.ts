@@ -25,7 +25,7 @@ export function withGrants<T>(
 }
 
 /** The same policy as authd's and the gate's. */
-function policyFor({ grants }: Settings): GrantPolicy {
+export function policyFor({ grants }: Settings): GrantPolicy {
   return new GrantPolicy({
     expTime: grants.exp_time,
     maxLifetime: grants.max_lifetime,

@@ -1,0 +1,74 @@
+import { resolve } from 'node:path'
+import { UsageFault } from '../../daemon/exit-status.ts'
+import { nearest } from '../../daemon/settings/nearest.ts'
+import { loadSettingsFile } from '../../daemon/settings/settings.ts'
+import { FORMATS, readForeignGrants } from '../foreign-grants.ts'
+import { recordPastLogins } from '../record-past-logins.ts'
+import { withConfigOption } from '../settings-option.ts'
+import type { Verb } from '../verb.ts'
+
+type Options = { config: string; shadow?: true; json?: true }
+
+/** `auth-relay import`: takes over the grants of another POP-before-SMTP program. */
+export const importGrants: Verb = (program, { environment, print }, choose) => {
+  withConfigOption(program.command('import'))
+    .description('take over the grants of another program, each until the end that it would have had here')
+    .argument('<format>', Object.keys(FORMATS).join(', '))
+    .argument('<file>', 'the file, or the directory of relay-ctrl')
+    .option('--shadow', 'grant nothing: only say what is found')
+    .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      `
+Formats:
+${Object.entries(FORMATS)
+  .map(([name, { doc }]) => `  ${name.padEnd(12)}${doc}`)
+  .join('\n')}
+
+Examples:
+  auth-relay import open-smtp /home/vpopmail/etc/open-smtp
+  auth-relay import relay-ctrl /var/spool/relay-ctrl/allow --shadow
+  psql -AtF, -c 'select ip, extract(epoch from t)::int from relay' old | auth-relay import csv /dev/stdin
+
+Exit status 1 if nothing is found.`,
+    )
+    .action((format: string, file: string, options: Options) => {
+      const known = Object.keys(FORMATS)
+      const reader = Object.entries(FORMATS).find(([name]) => name === format)?.[1]
+      if (reader === undefined) {
+        const near = nearest(format, known)
+        throw new UsageFault(
+          `there is no format ${format}${near === undefined ? '' : `; did you mean ${near}?`}: known are ${known.join(', ')}`,
+        )
+      }
+      choose({
+        type: 'command',
+        run: async () => {
+          const { settings } = loadSettingsFile(resolve(options.config), environment)
+          const { logins, faults } = readForeignGrants(reader, resolve(file), new Date())
+          const youngest = Date.now() - settings.grants.exp_time * 1000
+          const young = logins.filter(({ at }) => at.getTime() > youngest)
+          const outcome = options.shadow === true ? undefined : await recordPastLogins(settings, 'import', young)
+          const counts = {
+            found: logins.length,
+            young: young.length,
+            unreadable: faults,
+            granted: outcome?.granted ?? null,
+            refused: outcome?.refused ?? null,
+          }
+          if (options.json === true) print(`${JSON.stringify(counts)}\n`)
+          else {
+            print(
+              `${logins.length} grants found, ${young.length} of them less than exp_time old, ${faults} lines not understood.\n`,
+            )
+            print(
+              outcome === undefined
+                ? 'Nothing was granted (--shadow).\n'
+                : `Granted: ${outcome.granted}. Refused: ${outcome.refused}.\n`,
+            )
+          }
+          return logins.length > 0 ? 0 : 1
+        },
+      })
+    })
+}

@@ -1,0 +1,200 @@
+import { createReadStream, statSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { UsageFault } from '../../daemon/exit-status.ts'
+import { loadSettingsFile } from '../../daemon/settings/settings.ts'
+import type { Dialect } from '../../syslog/dialect.ts'
+import { DIALECTS } from '../../syslog/dialects.ts'
+import { LoginRecognizer } from '../../syslog/login-recognizer.ts'
+import { stampTime } from '../../syslog/stamp-time.ts'
+import { formatMoment } from '../moment.ts'
+import { NumberedLines } from '../numbered-lines.ts'
+import { printable } from '../printable.ts'
+import { ProgressBar } from '../progress-bar.ts'
+import { type PastLogin, recordPastLogins } from '../record-past-logins.ts'
+import { withConfigOption } from '../settings-option.ts'
+import { formatTable } from '../table.ts'
+import { Tally } from '../tally.ts'
+import type { Surroundings, Verb } from '../verb.ts'
+import { readDialects } from './test-line.ts'
+
+type Options = { config: string; dialect?: string; shadow?: true; json?: true }
+
+/** `auth-relay replay`: reads a whole log, says what it would have granted, and grants what is still young enough. */
+export const replay: Verb = (program, surroundings, choose) => {
+  withConfigOption(program.command('replay'))
+    .description('read a log from its beginning: what it grants, by daemon, and what is not understood, by tag')
+    .argument('<file>', 'log file')
+    .option('--shadow', 'grant nothing and ask no database: only say what would be')
+    .option('--dialect <names>', 'daemons whose lines are believed, or all; without it those of the settings')
+    .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  auth-relay replay /var/log/mail.log --shadow --dialect all
+  auth-relay replay /var/log/mail.log
+
+Without --shadow, logins whose time is less than exp_time ago are granted until their own end.
+Exit status 1 if no line is a login.`,
+    )
+    .action((file: string, options: Options) => {
+      const named = options.dialect === undefined ? undefined : readDialects(options.dialect)
+      choose({ type: 'command', run: () => run(resolve(file), named, options, surroundings) })
+    })
+}
+
+async function run(file: string, named: readonly Dialect[] | undefined, options: Options, surroundings: Surroundings) {
+  const config = resolve(options.config)
+  const settings =
+    named !== undefined && options.shadow === true
+      ? undefined
+      : loadSettingsFile(config, surroundings.environment).settings
+  const dialects = named ?? DIALECTS.filter(({ setting }) => Reflect.get(settings?.authd ?? {}, setting) === true)
+  if (dialects.length === 0) {
+    throw new UsageFault('no check_daemon_* is on in the settings: name the daemons with --dialect, or --dialect all')
+  }
+  const found = await readLog(file, dialects, (settings?.grants.exp_time ?? 0) * 1000)
+  const outcome =
+    options.shadow === true || settings === undefined
+      ? undefined
+      : await recordPastLogins(settings, 'replay', found.young)
+  const { print, columns } = surroundings
+  if (options.json === true) {
+    const dialectsFound = [...found.dialects].map(([dialect, { logins, addresses, users }]) => ({
+      dialect,
+      logins,
+      addresses: addresses.size,
+      users: users.size,
+    }))
+    const ignored = found.ignored.entries().map(([reason, lines]) => ({ reason, lines }))
+    print(
+      `${JSON.stringify({ lines: found.lines, dialects: dialectsFound, ignored, granted: outcome?.granted ?? null, refused: outcome?.refused ?? null })}\n`,
+    )
+  } else {
+    print(formatReplay(found, columns))
+    if (outcome !== undefined)
+      print(
+        `Granted now: ${outcome.granted}. Refused: ${outcome.refused}. Too old to matter: ${found.logins - found.young.length}.\n`,
+      )
+    else print('Nothing was granted (--shadow).\n')
+  }
+  return found.logins > 0 ? 0 : 1
+}
+
+type Counted = { logins: number; readonly addresses: Set<string>; readonly users: Set<string> }
+
+type Found = {
+  lines: number
+  logins: number
+  first: number | undefined
+  last: number | undefined
+  readonly dialects: Map<string, Counted>
+  readonly ignored: Tally
+  /** Logins young enough to grant, the newest of each address. */
+  readonly young: readonly PastLogin[]
+}
+
+/** Distinct addresses and logins that are told apart; beyond that the counts say "at least". */
+const MAX_DISTINCT = 100_000
+
+async function readLog(file: string, dialects: readonly Dialect[], expTime: number): Promise<Found> {
+  const recognizer = new LoginRecognizer({ dialects, ownFiles: true })
+  const bar = new ProgressBar(sizeOf(file))
+  const young = new Map<string, PastLogin>()
+  const found = {
+    lines: 0,
+    logins: 0,
+    first: undefined,
+    last: undefined,
+    dialects: new Map<string, Counted>(),
+    ignored: new Tally(),
+  }
+  const times: { first: number | undefined; last: number | undefined } = { first: undefined, last: undefined }
+  const now = Date.now()
+  for await (const { text } of new NumberedLines(createReadStream(file))) {
+    found.lines += 1
+    bar.advance((text?.length ?? 8192) + 1)
+    if (text === undefined) {
+      found.ignored.add('line is too long')
+      continue
+    }
+    const verdict = recognizer.recognize(text, now)
+    if (verdict.verdict === 'ignore') {
+      found.ignored.add(verdict.tag === undefined ? verdict.reason : `${verdict.tag}: ${verdict.reason}`)
+      continue
+    }
+    found.logins += 1
+    const counted = found.dialects.get(verdict.dialect) ?? { logins: 0, addresses: new Set(), users: new Set() }
+    found.dialects.set(verdict.dialect, counted)
+    counted.logins += 1
+    if (counted.addresses.size < MAX_DISTINCT) counted.addresses.add(verdict.ip)
+    if (counted.users.size < MAX_DISTINCT) counted.users.add(verdict.login)
+    const at = stampTime(verdict.stamp, now)
+    if (at === undefined) continue
+    times.first ??= at
+    times.last = at
+    if (at > now - expTime && at <= now && young.size < MAX_DISTINCT) {
+      young.set(verdict.ip, {
+        ip: verdict.ip,
+        at: new Date(at),
+        user: verdict.login,
+        daemon: verdict.daemon,
+        tls: verdict.tls ?? false,
+        method: verdict.method,
+      })
+    }
+  }
+  bar.end()
+  return { ...found, ...times, young: [...young.values()] }
+}
+
+function sizeOf(file: string): number {
+  try {
+    return statSync(file).size
+  } catch (error) {
+    throw new UsageFault(`cannot read ${file}: ${error instanceof Error ? error.message : String(error)}`, error)
+  }
+}
+
+function formatReplay({ lines, logins, first, last, dialects, ignored }: Found, width: number): string {
+  const span =
+    first === undefined || last === undefined
+      ? ''
+      : `, logins from ${formatMoment(new Date(first))} to ${formatMoment(new Date(last))}`
+  const rows = [...dialects].map(([dialect, counted]) => [
+    dialect,
+    String(counted.logins),
+    String(counted.addresses.size),
+    String(counted.users.size),
+  ])
+  const right = { align: 'right' } as const
+  const grants =
+    rows.length === 0
+      ? 'No line is a login.\n'
+      : formatTable(
+          [
+            { title: 'DAEMON' },
+            { title: 'LOGINS', ...right },
+            { title: 'ADDRESSES', ...right },
+            { title: 'USERS', ...right },
+          ],
+          rows,
+          width,
+        )
+  const others = ignored
+    .entries()
+    .slice(0, 30)
+    .map(([reason, count]) => [String(count), printable(reason)])
+  const rest =
+    others.length === 0
+      ? ''
+      : `\n${formatTable(
+          [
+            { title: 'LINES', ...right },
+            { title: 'NOT A LOGIN', mayShrink: true },
+          ],
+          others,
+          width,
+        )}`
+  return `${lines} lines, ${logins} logins${span}\n\n${grants}${rest}\n`
+}

@@ -1,0 +1,69 @@
+import { resolve } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
+import { databaseConnection } from '../../daemon/database-connection.ts'
+import { loadSettingsFile } from '../../daemon/settings/settings.ts'
+import { databaseNow, eventsSince, type HistoryEvent } from '../../grants/history-feed.ts'
+import { formatMoment } from '../moment.ts'
+import { printable } from '../printable.ts'
+import { withConfigOption } from '../settings-option.ts'
+import { type Style, styleFor } from '../style.ts'
+import type { Verb } from '../verb.ts'
+import { withDatabase } from '../with-database.ts'
+
+type Options = { config: string; json?: true }
+
+/** Milliseconds between two looks. */
+const INTERVAL = 1000
+
+/** `auth-relay watch`: logins, refusals and relayed mail as they happen, until Ctrl-C. */
+export const watch: Verb = (program, { environment, print, isTerminal }, choose) => {
+  withConfigOption(program.command('watch'))
+    .description('logins, grants, refusals and relayed mail as they happen, until Ctrl-C')
+    .option('--json', 'one JSON object a line')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  auth-relay watch
+  auth-relay watch --json | jq -r 'select(.kind == "refused") | .ip'
+
+Events appear about two seconds after they happened: the database is asked, so those of all hosts are seen.`,
+    )
+    .action((options: Options) => {
+      choose({
+        type: 'command',
+        run: async () => {
+          const { settings } = loadSettingsFile(resolve(options.config), environment)
+          const style = styleFor(isTerminal, environment)
+          const format =
+            options.json === true
+              ? (event: HistoryEvent) => `${JSON.stringify(event)}\n`
+              : (event: HistoryEvent) => formatEvent(event, style)
+          return withDatabase(databaseConnection(settings, 'writer'), async database => {
+            const start = await databaseNow(database)
+            // What happened in the second before is not shown yet by the query: begin there, and miss nothing.
+            let seen = new Date(start.getTime() - INTERVAL)
+            for (;;) {
+              const events = await eventsSince(database, seen)
+              for (const event of events) print(format(event))
+              seen = after(events.at(-1)?.at, seen)
+              await pause(INTERVAL)
+            }
+          })
+        },
+      })
+    })
+}
+
+/** Times come cut to milliseconds: the next look begins with the next one. */
+const after = (last: Date | undefined, seen: Date): Date => (last === undefined ? seen : new Date(last.getTime() + 1))
+
+/** One line for people. */
+export function formatEvent(
+  { at, kind, ip, detail }: HistoryEvent,
+  style: Pick<Style, 'good' | 'bad' | 'faint'>,
+): string {
+  const word = kind.padEnd(7)
+  const shown = kind === 'refused' ? style.bad(word) : kind === 'relay' ? style.good(word) : word
+  return `${style.faint(formatMoment(at))}  ${shown}  ${ip}  ${printable(detail)}\n`
+}
