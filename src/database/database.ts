@@ -238,6 +238,8 @@ class PrimaryDatabase implements Database {
     const pool = new Pool(poolConfig(this.#options, host))
     // A connection that breaks while it is lent but between two statements: the next one, or its return, finds that out.
     pool.on('connect', client => client.on('error', () => {}))
+    // A lent connection that breaks between two statements has nobody else who hears it, and would end the process.
+    pool.on('connect', client => client.on('error', () => {}))
     // An idle connection that breaks; statements under way get their own error.
     pool.on('error', error => {
       if (this.#primary?.pool === pool) this.#lost(this.#primary, error.message)

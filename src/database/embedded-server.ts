@@ -75,7 +75,7 @@ export async function startEmbeddedServer(options: EmbeddedServerOptions): Promi
     const program = await installServerProgram(place.base)
     const password = await superuserPassword(place.base)
     const data = join(place.base, 'data')
-    await initialise(program, data, password, place, options.log)
+    await initialise(program, data, password, place, options)
     await stopOrphan(data, options.log)
     const socketDir = await makeSocketDir(place)
     const server = new Supervisor(program, data, socketDir, place, options)
@@ -169,7 +169,13 @@ async function superuserPassword(base: string): Promise<string> {
 }
 
 /** Makes the cluster unless it is there. An interrupted first start leaves `data.new`, which is begun again. */
-async function initialise(program: string, data: string, password: string, place: Place, log: EventLog): Promise<void> {
+async function initialise(
+  program: string,
+  data: string,
+  password: string,
+  place: Place,
+  { log, settings }: EmbeddedServerOptions,
+): Promise<void> {
   const version = await readFile(join(data, 'PG_VERSION'), 'utf8').catch(() => undefined)
   const ours = /program-(\d+)\./.exec(program)?.[1]
   if (version !== undefined) {
@@ -197,6 +203,7 @@ async function initialise(program: string, data: string, password: string, place
       '--locale=C',
       '--auth=scram-sha-256',
       '--no-instructions',
+      ...(settings?.['fsync'] === 'off' ? ['--no-sync'] : []),
     ]
     const { command, args, environment } = asAccount(initdb, [...flags, `--pwfile=${passwordFile}`], place.account)
     await promisify(execFile)(command, args, { env: environment, cwd: place.base, maxBuffer: 1 << 20 })
@@ -279,7 +286,7 @@ class Supervisor {
     const child = this.#spawn()
     this.#child = child
     const gone = new Promise<never>((_, reject) => {
-      child.once('error', error => reject(this.#fault(error.message, error)))
+      child.once('error', error => reject(this.#fault(textOf(error), error)))
       child.once('close', (status, signal) => reject(this.#fault(`it ended with ${signal ?? `status ${status}`}`)))
     })
     gone.catch(() => undefined) // after the start, the listener below is the one that acts
@@ -401,4 +408,7 @@ function signalProcess(pid: number, signal: 'SIGINT' | 'SIGQUIT' | 'SIGKILL'): v
 
 const isFileExists = (error: unknown): boolean => error instanceof Error && 'code' in error && error.code === 'EEXIST'
 
-const textOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+function textOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  return error.message.includes('setpriv ENOENT') ? 'the program setpriv is missing: install util-linux' : error.message
+}

@@ -22,7 +22,8 @@ declare module 'vitest' {
 }
 
 const TEMPLATE = 'template_of_tests'
-const quiet = { debug: () => {}, info: () => {}, warn: console.warn, error: console.error }
+/** Tests provoke warnings by the hundred; what stops the run is an error. */
+const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: console.error }
 
 /** Starts one embedded PostgreSQL for the whole run; gives what stops it. */
 export default async function setup(project: { provide(key: 'postgres', value: PostgresForTests): void }) {

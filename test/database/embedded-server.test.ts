@@ -1,0 +1,199 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import {
+  chmodSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
+import { createInterface } from 'node:readline'
+import * as v from 'valibot'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { openDatabase } from '../../src/database/database.ts'
+import { type EmbeddedServer, startEmbeddedServer } from '../../src/database/embedded-server.ts'
+import { EmbeddedServerFault } from '../../src/database/errors.ts'
+import { identityOf } from '../../src/database/process-identity.ts'
+import { describeWith, ROOT } from '../harness/describe-with.ts'
+import { eventually } from '../harness/eventually.ts'
+import { temporaryDirectory } from '../harness/temporary-directory.ts'
+
+const lines: string[] = []
+const keep = (event: string, fields: object = {}): void => {
+  lines.push(`${event} ${JSON.stringify(fields)}`)
+}
+const log = { debug: keep, info: keep, warn: keep, error: keep }
+const settings = { fsync: 'off' }
+
+let directory: ReturnType<typeof temporaryDirectory>
+const running: EmbeddedServer[] = []
+const start = async (stateDir = directory.path): Promise<EmbeddedServer> => {
+  const server = await startEmbeddedServer({ stateDir, log, settings })
+  running.push(server)
+  return server
+}
+beforeEach(() => {
+  lines.length = 0
+  directory = temporaryDirectory()
+})
+afterEach(async () => {
+  for (const server of running.splice(0)) await server.stop()
+  directory.remove()
+})
+
+const run = async (server: EmbeddedServer, script: string): Promise<void> => {
+  const database = openDatabase({ ...server.connection, applicationName: 'tests' })
+  try {
+    await database.script(script)
+  } finally {
+    await database.close()
+  }
+}
+const isGone = async (pid: number): Promise<boolean> => (await identityOf(pid)) === undefined
+const base = (): string => `${directory.path}/postgresql`
+
+describe('the embedded server', () => {
+  test('keeps its data over stop and start, starts fast the second time, leaves nothing behind', async () => {
+    const first = await start()
+    await run(first, "CREATE TABLE kept (a text); INSERT INTO kept VALUES ('still there')")
+    const { pid } = first
+    await first.stop()
+    expect(await isGone(pid)).toBe(true)
+    expect(readdirSync(base()).sort()).toEqual(['data', expect.stringContaining('program-'), 'superuser.secret'])
+    const began = performance.now()
+    const second = await start()
+    expect(performance.now() - began).toBeLessThan(3000)
+    await run(second, 'SELECT 1 / count(*) FROM kept')
+  })
+
+  test('listens on no network, and lets nobody in without the password', async () => {
+    const server = await start()
+    await expect(run(server, "SELECT 1 / (current_setting('listen_addresses') = '')::int")).resolves.toBeUndefined()
+    const stranger = openDatabase({
+      ...server.connection,
+      password: { reveal: () => 'guessed' },
+      applicationName: 'tests',
+    })
+    await expect(stranger.script('SELECT 1')).rejects.toThrow('password authentication failed')
+    await stranger.close()
+    expect(statSync(`${base()}/superuser.secret`).mode & 0o777).toBe(0o600)
+    expect(statSync(`${base()}/data`).mode & 0o777).toBe(0o700)
+    expect(lines.join('\n')).not.toContain(readFileSync(`${base()}/superuser.secret`, 'utf8').trim())
+  })
+
+  test('is started again when it was killed, with what was committed', async () => {
+    const server = await start()
+    await run(server, 'CREATE TABLE kept (a int)')
+    const { pid } = server
+    process.kill(pid, 'SIGKILL')
+    await eventually(
+      'it runs again',
+      () => server.pid !== pid && server.pid !== 0 && lines.some(line => line.startsWith('database-restarted')),
+    )
+    await run(server, 'SELECT count(*) FROM kept')
+  })
+
+  test('refuses a directory that another program uses, naming it', async () => {
+    await start()
+    const failure = await start().catch((error: unknown) => error)
+    expect(failure).toBeInstanceOf(EmbeddedServerFault)
+    expect(failure).toMatchObject({ message: expect.stringContaining(`process ${process.pid} already runs`) })
+  })
+
+  test('a pid file left by a crash, naming a process that is somebody else now', async () => {
+    const server = await start()
+    await server.stop()
+    running.splice(0)
+    const bystander = spawn('sleep', ['600'])
+    writeFileSync(`${base()}/data/postmaster.pid`, `${bystander.pid}\n${base()}/data\n1\n5432\n\n\n\n\n`)
+    writeFileSync(`${base()}/owner.pid`, `${bystander.pid} 1\n`)
+    await run(await start(), 'SELECT 1')
+    expect(bystander.exitCode ?? bystander.signalCode).toBeNull()
+    bystander.kill()
+  })
+
+  test('data of another version is left alone, and the message says what to do', async () => {
+    mkdirSync(`${base()}/data`, { recursive: true })
+    writeFileSync(`${base()}/data/PG_VERSION`, '9\n')
+    const failure = await start().catch((error: unknown) => error)
+    expect(failure).toMatchObject({
+      name: 'EmbeddedServerFault',
+      message: expect.stringMatching(/PostgreSQL 9.*move it away/),
+    })
+  })
+
+  test('a first start that was cut short is begun again', async () => {
+    mkdirSync(`${base()}/data.new/base`, { recursive: true })
+    await run(await start(), 'SELECT 1')
+    expect(existsSync(`${base()}/data.new`)).toBe(false)
+  })
+
+  test('a setting it does not take: what it said is in the message', async () => {
+    const failure = await startEmbeddedServer({
+      stateDir: directory.path,
+      log,
+      settings: { max_connections: 'many' },
+    }).catch((error: unknown) => error)
+    expect(failure).toMatchObject({ message: expect.stringContaining('invalid value for parameter "max_connections"') })
+    await run(await start(), 'SELECT 1')
+  })
+
+  test('a state directory whose path is longer than a socket address may be', async () => {
+    const deep = `${directory.path}/${'d'.repeat(100)}`
+    const server = await start(deep)
+    await run(server, 'SELECT 1')
+    const socketDir = server.connection.hosts[0]?.host ?? ''
+    await server.stop()
+    running.splice(0)
+    expect(existsSync(socketDir)).toBe(false)
+  })
+
+  test('stops when the program that started it is killed', async () => {
+    const script = `
+      import { startEmbeddedServer } from ${JSON.stringify(new URL('../../src/database/embedded-server.ts', import.meta.url).href)}
+      const quiet = () => {}
+      const server = await startEmbeddedServer({ stateDir: ${JSON.stringify(directory.path)}, log: { debug: quiet, info: quiet, warn: quiet, error: quiet } })
+      console.log(server.pid)
+      setInterval(quiet, 1000)`
+    const parent = spawn(process.execPath, ['--input-type=module-typescript', '-e', script], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    const [line] = await once(createInterface({ input: parent.stdout }), 'line')
+    const pid = v.parse(v.pipe(v.string(), v.transform(Number), v.integer(), v.minValue(2)), line)
+    expect(await isGone(pid)).toBe(false)
+    parent.kill('SIGKILL')
+    await eventually('the server has stopped', () => isGone(pid))
+    await run(await start(), 'SELECT 1')
+  })
+})
+
+describeWith([ROOT], 'the embedded server started by root', () => {
+  test('runs as somebody else, who can write neither its program nor the secret', async () => {
+    const server = await start()
+    const uid = /^Uid:\s+(\d+)/m.exec(readFileSync(`/proc/${server.pid}/status`, 'utf8'))?.[1]
+    expect(Number(uid)).toBeGreaterThan(0)
+    expect(statSync(`${base()}/data`).uid).toBe(Number(uid))
+    for (const entry of readdirSync(base())) {
+      if (entry.startsWith('program-')) expect(statSync(`${base()}/${entry}/bin/postgres`).uid).toBe(0)
+    }
+    expect(statSync(`${base()}/superuser.secret`).uid).toBe(0)
+  })
+
+  test('below a directory that is closed to others', async () => {
+    const closed = `${directory.path}/closed`
+    mkdirSync(closed)
+    chmodSync(closed, 0o700)
+    const server = await start(`${closed}/var`)
+    await run(server, 'SELECT 1')
+    expect(server.connection.hosts[0]?.host).toMatch(/^\/var\/lib\/auth-relay\/postgresql-/)
+    expect(lstatSync(`${closed}/var/postgresql`).isSymbolicLink()).toBe(true)
+    const place = server.connection.hosts[0]?.host.replace(/\/run$/, '') ?? ''
+    await server.stop()
+    running.splice(0)
+    rmSync(place, { recursive: true })
+  })
+})

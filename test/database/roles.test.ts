@@ -1,0 +1,106 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { Database } from '../../src/database/database.ts'
+import { StatementRefused } from '../../src/database/errors.ts'
+import { migrate } from '../../src/database/migrate.ts'
+import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
+
+let database: TestDatabase
+let writer: Database
+let reader: Database
+beforeAll(async () => {
+  database = await createTestDatabase({ empty: true }) // a copy of the template would lack the privileges on the database itself
+  await migrate(database.owner, new URL('../../sql/', import.meta.url).pathname)
+  writer = database.open('pop3authd')
+  reader = database.open('authwrap')
+})
+afterAll(() => database.remove())
+
+const refusal = async (role: Database, statement: string): Promise<unknown> =>
+  role.script(statement).catch((error: unknown) => error)
+const FORBIDDEN = { code: '42501', temporary: false } // insufficient_privilege
+
+const ROW = "('192.0.2.7', 'infinity', 'x')"
+/** What neither role may do. */
+const NOBODY = [
+  'CREATE TABLE mine (a int)',
+  'CREATE TEMPORARY TABLE mine (a int)',
+  'CREATE SCHEMA mine',
+  'CREATE ROLE mine',
+  'CREATE DATABASE mine',
+  'DROP TABLE grants',
+  'ALTER TABLE grants ADD COLUMN a int',
+  'TRUNCATE grants',
+  'TRUNCATE login_event',
+  "UPDATE login_event SET username = 'other'",
+  'DELETE FROM login_event',
+  'DELETE FROM login_event_default',
+  'UPDATE relay_use SET door = door',
+  'DELETE FROM relay_use',
+  'DELETE FROM blocks',
+  'DELETE FROM allowances',
+  "UPDATE blocks SET reason = 'none'",
+  "UPDATE allowances SET net = '198.51.100.0/24'",
+  'INSERT INTO schema_version (v) VALUES (99)',
+  'UPDATE schema_version SET v = 0',
+  'DELETE FROM schema_version',
+  "UPDATE relay_gate SET until = 'infinity'",
+  'ALTER ROLE authwrap SUPERUSER',
+  'SET ROLE postgres',
+  "SELECT pg_read_file('/etc/passwd')",
+  "COPY (SELECT 1) TO '/tmp/never'",
+  "COPY (SELECT 1) TO PROGRAM 'true'",
+  'SELECT rolpassword FROM pg_authid',
+]
+/** What the gate's role may not do although the writer may. */
+const READER = [
+  'SELECT FROM grants',
+  'SELECT FROM blocks',
+  'SELECT FROM allowances',
+  'SELECT FROM login_event',
+  'SELECT FROM relay_use',
+  'SELECT FROM relay',
+  `INSERT INTO grants (ip, until, daemon) VALUES ${ROW}`,
+  "UPDATE grants SET until = 'infinity'",
+  'DELETE FROM grants',
+  "INSERT INTO blocks (login, reason, owner) VALUES ('a', '', '')",
+  "INSERT INTO allowances (net, reason, owner) VALUES ('198.51.100.0/24', '', '')",
+  "UPDATE allowances SET until = 'infinity'",
+  "INSERT INTO login_event (at, ip, network, daemon, method, tls, session, refused) VALUES (now(), '::9', '::9', '', '', true, '', 'x')",
+  "INSERT INTO relay_use (at, ip, door) VALUES (now(), '192.0.2.7', 'x')",
+  'SELECT keep_history(1)',
+  "INSERT INTO relay_allowances (net) VALUES ('198.51.100.0/24')",
+]
+
+describe('pop3authd can do no more than its work', () => {
+  test.each(NOBODY)('%s', async statement => {
+    const error = await refusal(writer, statement)
+    expect(error).toBeInstanceOf(StatementRefused)
+    expect(error).toMatchObject(FORBIDDEN)
+  })
+})
+
+describe('authwrap can only ask', () => {
+  test.each([...NOBODY, ...READER])('%s', async statement => {
+    const error = await refusal(reader, statement)
+    expect(error).toBeInstanceOf(StatementRefused)
+    expect(error).toMatchObject(FORBIDDEN)
+  })
+})
+
+describe('what they may do', () => {
+  test('pop3authd: its work', async () => {
+    await writer.script(
+      `INSERT INTO grants (ip, until, daemon) VALUES ${ROW}; UPDATE grants SET hits = 2; DELETE FROM grants`,
+    )
+    await writer.script(
+      "INSERT INTO blocks (login, reason, owner) VALUES ('a', '', ''); UPDATE blocks SET until = now()",
+    )
+    await writer.script("INSERT INTO relay_use (at, ip, door) VALUES (now(), '192.0.2.7', 'x'); SELECT keep_history(3)")
+  })
+
+  test('authwrap: ask', async () => {
+    await reader.script(
+      'TABLE relay_gate; TABLE relay_blocks; TABLE relay_allowances; TABLE relay_clients; TABLE schema_version',
+    )
+  })
+})

@@ -1,0 +1,160 @@
+import * as v from 'valibot'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import type { Database } from '../../src/database/database.ts'
+import { int8, type Statement, timestamptz } from '../../src/database/statement.ts'
+import { GrantPolicy } from '../../src/grants/grant-policy.ts'
+import { createGrantWriter } from '../../src/grants/grant-writer.ts'
+import { type IpAddress, NetworkSet, parseIpAddress } from '../../src/wire/ip-address.ts'
+import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
+
+let database: TestDatabase
+let writer: Database
+beforeAll(async () => {
+  database = await createTestDatabase()
+  writer = database.open('pop3authd')
+})
+afterAll(() => database.remove())
+beforeEach(() => database.owner.script('TRUNCATE grants, blocks, allowances, login_event, relay_use'))
+
+describe('relay_clients, as Postfix and Exim ask', () => {
+  const ADDRESSES: Statement<{ address: string | null }> = {
+    text: 'SELECT address FROM relay_clients ORDER BY address',
+    row: v.object({ address: v.nullable(v.string()) }),
+  }
+  const addresses = async (): Promise<readonly (string | null)[]> =>
+    (await database.open('authwrap').query(ADDRESSES)).rows.map(({ address }) => address)
+  const grant = (ip: string, until: string, more = "now(), 'ann'"): Promise<void> =>
+    database.owner.script(
+      `INSERT INTO grants (ip, until, last_auth, username, daemon) VALUES ('${ip}', ${until}, ${more}, 'x')`,
+    )
+
+  test('live grants and allowances, as text where it is one address', async () => {
+    await grant('192.0.2.7', "now() + interval '1 minute'")
+    await grant('192.0.2.8', 'now()')
+    await grant('192.0.2.9', "now() + interval '1 hour'", "now() + interval '61 seconds', 'ann'")
+    await grant('2001:db8::1', "now() + interval '1 minute'")
+    await database.owner.script(
+      "INSERT INTO allowances (net, reason, owner) VALUES ('198.51.100.1', '', ''), ('198.51.100.0/25', '', '')",
+    )
+    expect(await addresses()).toEqual(['192.0.2.7', '198.51.100.1', '2001:db8::1', null])
+  })
+
+  test('nothing that is blocked, by network or by login', async () => {
+    await grant('192.0.2.7', "'infinity'")
+    await grant('192.0.2.8', "'infinity'", "now(), 'Bob'")
+    await grant('192.0.2.9', "'infinity'", "now(), 'eve'")
+    await database.owner.script(
+      "INSERT INTO blocks (net, login, reason, owner) VALUES ('192.0.2.7', NULL, '', ''), (NULL, 'bob', '', '')",
+    )
+    expect(await addresses()).toEqual(['192.0.2.9'])
+  })
+
+  test('the question of a mail server uses the index', async () => {
+    await database.owner.script(
+      "INSERT INTO grants (ip, until, daemon) SELECT '10.0.0.0'::inet + n, 'infinity', 'x' FROM generate_series(1, 20000) n; ANALYZE grants",
+    )
+    const plan = await database.owner.query({
+      row: v.object({ 'QUERY PLAN': v.string() }),
+      text: "EXPLAIN SELECT 'OK' FROM relay_clients WHERE address = '10.0.0.77'",
+    })
+    expect(plan.rows.map(row => row['QUERY PLAN']).join('\n')).toContain('grants_address')
+  })
+})
+
+describe('the histories', () => {
+  const noon = (day: string): Date => new Date(`${day}T12:00:00Z`)
+  const PARTITIONS: Statement<{ name: string }> = {
+    row: v.object({ name: v.string() }),
+    text: "SELECT relname AS name FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhparent = 'login_event'::regclass ORDER BY 1",
+  }
+  const partitions = async (): Promise<readonly string[]> =>
+    (await database.owner.query(PARTITIONS)).rows.map(({ name }) => name.replace('login_event_', ''))
+  const EVENTS: Statement<{ part: string; at: Date; username: string | null; refused: string | null }> = {
+    row: v.object({
+      part: v.string(),
+      at: timestamptz,
+      username: v.nullable(v.string()),
+      refused: v.nullable(v.string()),
+    }),
+    text: 'SELECT tableoid::regclass::text AS part, at, username, refused FROM login_event ORDER BY at, username',
+  }
+  const COUNT_USES: Statement<{ uses: number }> = {
+    row: v.object({ uses: int8 }),
+    text: 'SELECT count(*) AS uses FROM relay_use',
+  }
+  const address = (text: string): IpAddress => {
+    const ip = parseIpAddress(text)
+    if (ip === undefined) throw new Error(text)
+    return ip
+  }
+  const writerAt = (now: Date | null) =>
+    createGrantWriter(
+      writer,
+      new GrantPolicy({
+        expTime: 1800,
+        maxLifetime: 0,
+        ipv6Prefix: 128,
+        storeUser: true,
+        grantLoopback: false,
+        denyPrivate: false,
+        neverNets: new NetworkSet([]),
+        ownAddresses: () => new Set(),
+      }),
+      { now: () => now },
+    )
+  const event = (user: string, ip = '192.0.2.7') =>
+    ({ id: 'a.1', ip: address(ip), daemon: 'popup', tls: true, method: 'pass', user }) as const
+
+  test('every login is kept, coalesced and refused ones too', async () => {
+    const now = noon('2031-05-05')
+    const outcome = await writerAt(now).record([
+      { event: event('ann'), at: null },
+      { event: event('bob'), at: null },
+      { event: event('eve', '127.0.0.1'), at: null },
+    ])
+    expect(outcome.map(({ verdict }) => verdict)).toEqual(['granted', 'granted', 'refused'])
+    expect((await database.owner.query(EVENTS)).rows).toMatchObject([
+      { username: 'ann', refused: null },
+      { username: 'bob', refused: null },
+      { username: 'eve', refused: 'loopback' },
+    ])
+  })
+
+  test('a day without a partition loses nothing, and is moved into its own later', async () => {
+    const day = noon('2031-06-10')
+    await writerAt(day).record([{ event: event('ann'), at: null }])
+    expect((await database.owner.query(EVENTS)).rows).toMatchObject([{ part: 'login_event_default', at: day }])
+    await writerAt(day).keepHistory(30)
+    expect((await database.owner.query(EVENTS)).rows).toMatchObject([{ part: 'login_event_20310610', at: day }])
+    expect(await partitions()).toEqual(
+      expect.arrayContaining(['20310609', '20310610', '20310611', '20310612', '20310613']),
+    )
+  })
+
+  test('days beyond the retention are dropped, and nothing younger', async () => {
+    await writerAt(noon('2031-07-01')).keepHistory(30)
+    await writerAt(noon('2031-07-01')).record([{ event: event('old'), at: null }])
+    await writerAt(noon('2031-07-10')).keepHistory(30)
+    await writerAt(noon('2031-07-10')).record([{ event: event('young'), at: null }])
+    await writerAt(noon('2031-07-31')).keepHistory(30)
+    expect((await database.owner.query(EVENTS)).rows.map(({ username }) => username)).toEqual(['old', 'young'])
+    await writerAt(noon('2031-08-01')).keepHistory(30)
+    expect((await database.owner.query(EVENTS)).rows.map(({ username }) => username)).toEqual(['young'])
+    expect(await partitions()).not.toContain('20310701')
+    expect(await partitions()).toContain('20310709')
+  })
+
+  test('twenty programs keeping house at once', async () => {
+    await Promise.all(Array.from({ length: 20 }, () => writerAt(noon('2031-09-09')).keepHistory(30)))
+    expect(await partitions()).toContain('20310909')
+  })
+
+  test('uses of the relay', async () => {
+    await writerAt(null).recordUses([
+      { ip: address('192.0.2.7'), door: 'wrap', at: null },
+      { ip: address('2001:db8::1'), door: 'policy', at: noon('2026-01-01') },
+    ])
+    await writerAt(null).recordUses([])
+    expect((await database.owner.query(COUNT_USES)).rows).toEqual([{ uses: 2 }])
+  })
+})
