@@ -1,0 +1,207 @@
+import { spawnSync } from 'node:child_process'
+import { copyFileSync, readdirSync, writeFileSync } from 'node:fs'
+import { connect, createServer } from 'node:net'
+import { buildAll } from '../scripts/build.ts'
+import { formatSettings } from '../src/auth-relay/settings-text.ts'
+import { openDatabase } from '../src/database/database.ts'
+import { startEmbeddedServer } from '../src/database/embedded-server.ts'
+import { migrate } from '../src/database/migrate.ts'
+import { formatPolicyRequest } from '../src/wire/policy-request.ts'
+import { eventually } from '../test/harness/eventually.ts'
+import { Program, run } from '../test/harness/program.ts'
+import { temporaryDirectory } from '../test/harness/temporary-directory.ts'
+
+/**
+ * The gate beside tcpserver and beside the original's design, with the same tiny smtpd: connections a second and the time to the banner, as ratios of
+ * one run; questions a second of the policy service; the start of the exec door. Run: node bench/gate.ts [ROUNDS] [SECONDS]
+ */
+const [rounds = 5, seconds = 3] = process.argv.slice(2).map(Number)
+const CLIENTS = 16
+const root = new URL('..', import.meta.url).pathname
+const directory = temporaryDirectory()
+const at = (name: string): string => `${directory.path}/${name}`
+
+type Load = { perSecond: number; p50: number; p99: number; wrong: number }
+const isLoad = (value: unknown): value is Load =>
+  typeof value === 'object' && value !== null && 'perSecond' in value && 'p99' in value
+
+const median = (values: readonly number[]): number =>
+  [...values].sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN
+const ratio = (value: number): string => value.toFixed(2)
+
+function compile(name: string, ...flags: string[]): void {
+  const { status, stderr } = spawnSync('gcc', ['-O2', '-Wall', '-o', at(name), `${root}bench/gate/${name}.c`, ...flags])
+  if (status !== 0) throw new Error(`gcc ${name}: ${String(stderr)}: install gcc and libpq-dev`)
+}
+
+async function load(port: number, word: string): Promise<Load> {
+  const { lines } = await run([at('clients'), String(port), String(CLIENTS), String(seconds), word])
+  const figures: unknown = JSON.parse(lines.join(''))
+  if (!isLoad(figures)) throw new Error(lines.join('\n'))
+  return figures
+}
+
+const freePort = (): Promise<number> =>
+  new Promise(resolve => {
+    const probe = createServer().listen(0, '127.0.0.1', () => {
+      const address = probe.address()
+      probe.close(() => resolve(address !== null && typeof address === 'object' ? address.port : 0))
+    })
+  })
+
+const isOpen = (port: number): Promise<boolean> =>
+  new Promise(resolve => {
+    const probe = connect(port, '127.0.0.1', () => {
+      probe.destroy()
+      resolve(true)
+    }).once('error', () => resolve(false))
+  })
+
+for (const [name, ...flags] of [['smtpd'], ['clients'], ['ask-libpq', '-I/usr/include/postgresql', '-lpq']] as const)
+  compile(name, ...flags)
+await buildAll()
+const server = await startEmbeddedServer({
+  stateDir: at('state'),
+  log: { debug() {}, info() {}, warn() {}, error: console.error },
+})
+const database = openDatabase({ ...server.connection, applicationName: 'bench' })
+await migrate(database, `${root}sql/`)
+await database.script(`ALTER ROLE authwrap PASSWORD 'authwrap';
+  INSERT INTO grants (ip, until, daemon, username) VALUES ('127.0.0.1', now() + interval '1 day', 'bench', 'ann')`)
+const [host] = server.connection.hosts
+if (host === undefined) throw new Error('no database')
+
+const port = { bare: await freePort(), cdb: await freePort(), gate: await freePort(), libpq: await freePort() }
+const settings = {
+  '': { configured: true },
+  database: { dbhost: host.host, dbport: host.port, dbname: server.connection.database, wrap_dbpass: 'authwrap' },
+  grants: { grant_loopback: true },
+  authd: { uses_socket: '' },
+  wrap: {
+    listen: [`127.0.0.1:${port.gate}`],
+    policy_listen: [`unix:${at('policy.sock')}`],
+    question_listen: [`unix:${at('question.sock')}`],
+    smtpd: [at('smtpd')],
+    connections: 100,
+    tcprules_cdb: at('relay.cdb'),
+  },
+}
+writeFileSync(at('settings.toml'), formatSettings(settings, { head: ['bench'], withDefaults: false }))
+const gate = new Program('wrap', [process.execPath, `${root}dist/wrap.js`, '--config', at('settings.toml')])
+await gate.waitForLine(/^wrap ready/, 30_000)
+const tcpserver = (listen: number, ...words: string[]) =>
+  new Program('tcpserver', [
+    'tcpserver',
+    '-HRl',
+    'bench',
+    '-c',
+    '100',
+    '-b',
+    '512',
+    ...words.slice(0, -1),
+    '127.0.0.1',
+    String(listen),
+    ...(words.at(-1) ?? '').split('|'),
+  ])
+const conninfo = `host=${host.host} port=${host.port} dbname=${server.connection.database} user=authwrap password=authwrap`
+const others = [
+  tcpserver(port.bare, at('smtpd')),
+  tcpserver(port.cdb, '-x', at('relay.cdb'), at('smtpd')),
+  tcpserver(port.libpq, `${at('ask-libpq')}|${conninfo}|${at('smtpd')}`),
+]
+for (const number of Object.values(port)) await eventually(`port ${number}`, () => isOpen(number))
+
+const descriptors = () => readdirSync(`/proc/${gate.pid}/fd`).length
+const before = descriptors()
+const runs: Record<keyof typeof port, Load[]> = { bare: [], cdb: [], gate: [], libpq: [] }
+const words = { bare: 'local', cdb: 'relay', gate: 'relay', libpq: 'relay' }
+for (let round = 0; round < rounds; round++) {
+  for (const name of ['bare', 'gate', 'cdb', 'libpq'] as const) runs[name].push(await load(port[name], words[name]))
+}
+const paired = (name: keyof typeof port, other: keyof typeof port, figure: 'perSecond' | 'p99'): number =>
+  median(runs[name].map((one, i) => one[figure] / (runs[other][i]?.[figure] ?? Number.NaN)))
+console.table(
+  Object.fromEntries(
+    (['bare', 'cdb', 'gate', 'libpq'] as const).map(name => [
+      name,
+      {
+        'connections/s': median(runs[name].map(one => one.perSecond)),
+        'of bare tcpserver': ratio(paired(name, 'bare', 'perSecond')),
+        'of the original': ratio(paired(name, 'libpq', 'perSecond')),
+        'banner p50 µs': median(runs[name].map(one => one.p50)),
+        'banner p99 µs': median(runs[name].map(one => one.p99)),
+        'p99 of bare': ratio(paired(name, 'bare', 'p99')),
+        wrong: runs[name].reduce((sum, one) => sum + one.wrong, 0),
+      },
+    ]),
+  ),
+)
+const total = runs.gate.reduce((sum, one) => sum + one.perSecond * seconds, 0)
+await eventually('children reaped', () => readChildren(gate.pid) === '')
+console.log(`after ${Math.round(total)} connections: ${descriptors() - before} descriptors more, no child left`)
+console.log(`policy service: ${await policyQuestions()} questions/s on one connection`)
+console.log(`start of the exec door: ${await execDoorStart()}`)
+
+await gate.stop()
+for (const program of others) await program.stop()
+await database.close()
+await server.stop()
+directory.remove()
+
+function readChildren(pid: number): string {
+  return spawnSync('cat', [`/proc/${pid}/task/${pid}/children`], { encoding: 'utf8' }).stdout.trim()
+}
+
+/** Questions about a hundred addresses, as many at once as the connection takes. */
+async function policyQuestions(): Promise<number> {
+  const COUNT = 100_000
+  const addresses = Array.from({ length: 100 }, (_, n) => (n === 0 ? '127.0.0.1' : `192.0.2.${n}`))
+  const questions = addresses.map(address =>
+    formatPolicyRequest(
+      new Map([
+        ['request', 'smtpd_access_policy'],
+        ['protocol_state', 'RCPT'],
+        ['client_address', address],
+        ['sender', 'ann@example.org'],
+        ['recipient', 'bob@example.net'],
+      ]),
+    ),
+  )
+  const socket = connect({ path: at('policy.sock') })
+  let answered = 0
+  const started = performance.now()
+  const done = new Promise<void>((resolve, reject) => {
+    socket.on('error', reject)
+    socket.on('data', (piece: Buffer) => {
+      for (let end = piece.indexOf('action='); end >= 0; end = piece.indexOf('action=', end + 7)) answered += 1
+      if (answered >= COUNT - 5) resolve()
+    })
+  })
+  const batch = questions.join('')
+  for (let sent = 0; sent < COUNT; sent += questions.length)
+    if (!socket.write(batch)) await new Promise(resolve => socket.once('drain', resolve))
+  await done
+  socket.destroy()
+  return Math.round((answered / (performance.now() - started)) * 1000)
+}
+
+/** CPU and wall time of the door beside an empty program, interleaved. */
+async function execDoorStart(): Promise<string> {
+  writeFileSync(at('empty.mjs'), '')
+  copyFileSync('/bin/true', at('true'))
+  const measure = (...words: string[]): number => {
+    const started = performance.now()
+    spawnSync(process.execPath, words, {
+      env: { TCPREMOTEIP: '127.0.0.1', WRAP_ASK: `unix:${at('question.sock')}` },
+      stdio: 'ignore',
+    })
+    return performance.now() - started
+  }
+  const pairs = Array.from({ length: 40 }, () => ({
+    empty: measure(at('empty.mjs')),
+    door: measure(`${root}dist/wrap.cjs`, at('true')),
+  }))
+  const empty = median(pairs.map(pair => pair.empty))
+  const door = median(pairs.map(pair => pair.door))
+  return `${door.toFixed(1)} ms with its question and the smtpd's start, an empty program ${empty.toFixed(1)} ms: ${ratio(median(pairs.map(pair => pair.door / pair.empty)))} ×`
+}

@@ -1,0 +1,58 @@
+/* clients PORT PROCESSES SECONDS WORD: so many clients, one connection after the other; each reads the banner, says
+   QUIT, reads to the end. Prints connections a second, the banner's median and 99th percentile in microseconds, and how
+   many banners did not hold WORD. */
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MOST = 200000 };
+struct shared { long done, wrong; unsigned waits[MOST]; };
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+static int compare(const void *a, const void *b) {
+  unsigned x = *(const unsigned *)a, y = *(const unsigned *)b;
+  return x < y ? -1 : x > y;
+}
+
+int main(int argc, char **argv) {
+  if (argc < 5) return 100;
+  int processes = atoi(argv[2]);
+  double seconds = atof(argv[3]);
+  struct shared *s = mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[1])), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  double begin = now(), end = begin + seconds;
+  for (int p = 0; p < processes; p++) {
+    if (fork() > 0) continue;
+    while (now() < end) {
+      char banner[512] = "", rest[512];
+      double start = now();
+      int fd = socket(AF_INET, SOCK_STREAM, 0);
+      if (connect(fd, (struct sockaddr *)&to, sizeof to) < 0) { close(fd); __sync_add_and_fetch(&s->wrong, 1); usleep(1000); continue; }
+      long got = read(fd, banner, sizeof banner - 1);
+      unsigned wait = (unsigned)((now() - start) * 1e6);
+      if (got <= 0 || !strstr(banner, argv[4])) __sync_add_and_fetch(&s->wrong, 1);
+      if (write(fd, "QUIT\r\n", 6) == 6) while (read(fd, rest, sizeof rest) > 0) {}
+      close(fd);
+      long n = __sync_fetch_and_add(&s->done, 1);
+      if (n < MOST) s->waits[n] = wait;
+    }
+    _exit(0);
+  }
+  while (wait(NULL) > 0) {}
+  long n = s->done < MOST ? s->done : MOST;
+  qsort(s->waits, n, sizeof s->waits[0], compare);
+  printf("{\"perSecond\": %.0f, \"p50\": %u, \"p99\": %u, \"wrong\": %ld}\n", s->done / (now() - begin), n ? s->waits[n / 2] : 0,
+         n ? s->waits[n * 99 / 100] : 0, s->wrong);
+  return 0;
+}
