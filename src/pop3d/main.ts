@@ -1,8 +1,6 @@
+import manifest from '../../package.json' with { type: 'json' }
 import { UsageFault } from '../daemon/exit-status.ts'
 import { runCommand, runDaemon } from '../daemon/lifecycle.ts'
-import { ownEnvironment } from '../ucspi/environment.ts'
-import { serveStandalone } from './standalone.ts'
-import { startWorker } from './worker.ts'
 
 const USAGE = `Usage: pop3d MAILDIR        serve one session on descriptors 0 and 1, started by a checker
        pop3d --worker       serve the sessions of one owner, started by popup
@@ -15,13 +13,20 @@ TCPREMOTEIP AUTHRELAY_LOGIN AUTHRELAY_METHOD AUTHRELAY_TLS AUTHRELAY_ANNOUNCED; 
 const [word, ...more] = process.argv.slice(2)
 
 if (word === '--worker' && more.length === 0) {
+  const { startWorker } = await import('./worker.ts')
   await runDaemon('pop3d', startWorker)
 } else {
   await runCommand('pop3d', async () => {
     if (word === '--help') process.stdout.write(USAGE)
-    else if (word === '--version') process.stdout.write('pop3d (auth-relay)\n')
+    else if (word === '--version') process.stdout.write(`pop3d (auth-relay) ${manifest.version}\n`)
     else if (word?.startsWith('--')) throw new UsageFault(`unknown option ${word}: see pop3d --help`)
-    else return serveStandalone(word, ownEnvironment())
+    else {
+      const [{ serveStandalone }, { ownEnvironment }] = await Promise.all([
+        import('./standalone.ts'),
+        import('../ucspi/environment.ts'),
+      ])
+      return serveStandalone(word, ownEnvironment())
+    }
     return 0
   })
 }
