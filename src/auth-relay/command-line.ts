@@ -56,22 +56,13 @@ export function readCommandLine(words: readonly string[], environment: Surroundi
     environment,
     print: text => process.stdout.write(text),
     isTerminal: process.stdout.isTTY === true,
-    columns: process.stdout.isTTY === true ? process.stdout.columns : 100,
+    // What goes into a file or a pipe is not cut.
+    columns: process.stdout.isTTY === true ? process.stdout.columns : Number.POSITIVE_INFINITY,
   }
   let action: Action | undefined
-  const program = new Command('auth-relay')
-    .description('POP before SMTP: an address may send mail for a while because a mailbox was opened from it.')
-    .version(`auth-relay ${manifest.version}`, '--version', 'print the version')
-    .addHelpText('after', EXAMPLES)
-    .helpCommand('help [verb]', 'what a verb does')
-    .exitOverride()
-    .configureOutput({ writeOut: surroundings.print, writeErr: () => {} })
-  for (const verb of VERBS) {
-    verb(program, surroundings, chosen => {
-      action = chosen
-    })
-  }
-  for (const command of program.commands) command.exitOverride().configureOutput({ writeErr: () => {} })
+  const program = commandTree(surroundings, chosen => {
+    action = chosen
+  })
   try {
     program.parse([...words], { from: 'user' })
   } catch (error) {
@@ -81,6 +72,20 @@ export function readCommandLine(words: readonly string[], environment: Surroundi
   }
   if (action === undefined) throw new UsageFault('say what to do: auth-relay --help lists the verbs')
   return action
+}
+
+/** Every verb with its options, for the command line and for the manual. */
+export function commandTree(surroundings: Surroundings, choose: (action: Action) => void): Command {
+  const program = new Command('auth-relay')
+    .description('POP before SMTP: an address may send mail for a while because a mailbox was opened from it.')
+    .version(`auth-relay ${manifest.version}`, '--version', 'print the version')
+    .addHelpText('after', EXAMPLES)
+    .helpCommand('help [verb]', 'what a verb does')
+    .exitOverride()
+    .configureOutput({ writeOut: surroundings.print, writeErr: () => {} })
+  for (const verb of VERBS) verb(program, surroundings, choose)
+  for (const command of program.commands) command.exitOverride().configureOutput({ writeErr: () => {} })
+  return program
 }
 
 /** Help was asked for, and printed. */

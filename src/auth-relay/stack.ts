@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync } from 'node:fs'
+import { chmodSync, mkdirSync, rmSync } from 'node:fs'
 import { UsageFault } from '../daemon/exit-status.ts'
 import type { RunningDaemon } from '../daemon/lifecycle.ts'
 import type { Log } from '../daemon/log.ts'
@@ -84,9 +84,17 @@ async function startParts(
     parts.push(program)
     programs.push(program)
     ready.set(name, await program.start())
+    if (name === 'authd') parts.push(removal([settings.authd.socket, settings.authd.uses_socket]))
   }
   return { ready, programs }
 }
+
+/** Sockets that their program could not remove itself: it gave up the right to write in our directory. */
+const removal = (paths: readonly string[]): { stop(): Promise<void> } => ({
+  stop: async () => {
+    for (const path of paths) if (path !== '') rmSync(path, { force: true })
+  },
+})
 
 /** The programs that the settings give something to do, in the order of their start. */
 function programsOf({ popup, sslwrap, wrap }: Settings): readonly string[] {

@@ -16,7 +16,7 @@ export const revoke: Verb = (program, surroundings, choose) => {
     .description('take the grants of an address, network or login away, and give no new ones')
     .argument('<whom>', 'address, network or login name')
     .option('--for <time>', 'how long: 90s, 30m, 8h, 2d; without it until it is ended')
-    .option('--reason <text>', 'why, for whoever reads show and explain', '')
+    .option('--reason <text>', 'why, for whoever reads show and explain', 'no reason given')
     .option('--end', 'give grants again')
     .option('--json', 'print one JSON object')
     .addHelpText(

@@ -1,0 +1,153 @@
+import { readFileSync, writeFileSync } from 'node:fs'
+import type { Command } from 'commander'
+import { commandTree } from '../src/auth-relay/command-line.ts'
+import { formatSettings } from '../src/auth-relay/settings-text.ts'
+import { environmentNameOf } from '../src/daemon/settings/section.ts'
+import { SECTIONS } from '../src/daemon/settings/settings.ts'
+
+const directory = new URL('../docs/man/', import.meta.url).pathname
+
+/** The manual pages that are made from the code, by file name: what they say is what the programs do. */
+export const generatedPages = (): Readonly<Record<string, string>> => ({
+  'auth-relay.8': commandPage(),
+  'auth-relay.toml.5': settingsPage(),
+})
+
+/** Text of a manual page: backslashes, and dots and quotes at the beginning of a line, mean something to roff. */
+const roff = (text: string): string =>
+  text
+    .replaceAll('\\', '\\e')
+    .replaceAll('-', '\\-')
+    .replaceAll(/^([.'])/gm, '\\&$1')
+
+const header = (title: string, section: number, name: string, line: string): string =>
+  `.\\" Made by scripts/man-pages.ts from the code: change it there.
+.TH ${title} ${section} "" "auth\\-relay" "auth\\-relay"
+.SH NAME
+${roff(name)} \\- ${roff(line)}
+`
+
+function commandPage(): string {
+  const program = commandTree({ environment: {}, print: () => {}, isTerminal: false, columns: 80 }, () => {})
+  const verbs = program.commands.filter(command => command.name() !== 'help')
+  return `${header('AUTH-RELAY', 8, 'auth-relay', "the administrator's command of auth-relay")}.SH SYNOPSIS
+.B auth\\-relay
+.I verb
+[\\fIoptions\\fR]
+.SH DESCRIPTION
+POP before SMTP: an address may send mail for a while because a mailbox was opened from it. This command runs the whole
+stack, writes and judges its settings, and shows, gives and takes relay rights.
+.PP
+A verb that is mistyped is answered with the nearest one. Tables are cut to the width of a terminal, and not at all in a
+pipe. Colour appears on a terminal only, and not if
+.B NO_COLOR
+is set.
+.SH VERBS
+${verbs.map(verbSection).join('')}.SH EXIT STATUS
+.TP
+.B 0
+Done; for \\fBexplain\\fR: mail would be relayed; for \\fBcheck\\fR: nothing is unsafe.
+.TP
+.B 1
+No: mail would not be relayed, nothing was found, something is unsafe.
+.TP
+.B 100
+Wrong usage or settings: one line for each fault, with what to do.
+.TP
+.B 111
+Temporary failure: a port in use, no database. Trying again later may help.
+.SH FILES
+.TP
+.I /etc/auth\\-relay.toml
+Settings, unless
+.B \\-\\-config
+names another file.
+.SH SEE ALSO
+.BR auth\\-relay.toml (5),
+.BR authd (8),
+.BR popup (8),
+.BR pop3d (8),
+.BR sslwrap (8),
+.BR wrap (8)
+`
+}
+
+function verbSection(command: Command): string {
+  const words = command.registeredArguments.map(argument =>
+    argument.required ? argument.name() : `[${argument.name()}]`,
+  )
+  const options = command.options
+    .map(({ flags, description, defaultValue }) => {
+      const fallback = typeof defaultValue === 'string' ? ` Default: ${defaultValue}.` : ''
+      return `.TP\n.B ${roff(flags)}\n${roff(`${sentence(description)}${fallback}`)}\n`
+    })
+    .join('')
+  const more = helpAfter(command)
+  return `.SS ${roff([command.name(), ...words].join(' '))}
+${roff(sentence(command.description()))}
+${options}${more === '' ? '' : `.PP\n.nf\n${roff(more)}\n.fi\n`}`
+}
+
+/** Examples and notes: what stands in the help behind the options. */
+function helpAfter(command: Command): string {
+  let text = ''
+  command.configureOutput({
+    writeOut: part => {
+      text += part
+    },
+  })
+  command.outputHelp()
+  return text.slice(command.helpInformation().length).trim()
+}
+
+const sentence = (text: string): string => `${text.charAt(0).toUpperCase()}${text.slice(1).replace(/\.$/, '')}.`
+
+function settingsPage(): string {
+  const sections = Object.values(SECTIONS).map(section => {
+    const rows = Object.entries(section.rows).map(([name, row]) => {
+      const example = formatSettings({ [section.name]: { [name]: row.default } }, { head: [], withDefaults: false })
+      const line = example.split('\n').findLast(text => text.includes('=')) ?? `${name} = []`
+      const isTable = Array.isArray(row.default) && /\[\[tables\]\]/.test(row.doc)
+      const variable = isTable ? '' : ` Environment: ${environmentNameOf(section, name)}.`
+      return `.TP\n.B ${roff(line)}\n${roff(`${row.doc}${variable}`)}\n`
+    })
+    const title = section.name === '' ? 'Top of the file' : `[${section.name}]`
+    return `.SS ${roff(title)}\n${roff(section.doc)}\n${rows.join('')}`
+  })
+  return `${header('AUTH-RELAY.TOML', 5, 'auth-relay.toml', 'settings of auth-relay')}.SH DESCRIPTION
+One TOML file for all programs, with a section for each. It is read at the start of each program and again at SIGHUP.
+Every setting can be overridden by the environment variable that is named with it; lists are separated by spaces or commas
+there. Unknown names are errors; all faults of a file are reported together, each with its line and what to do.
+.PP
+.B auth\\-relay init
+writes a commented file,
+.B auth\\-relay check
+shows every setting with its origin and judges the file and the host. No daemon starts until
+.B configured
+is true. Relative sizes, times and limits are whole numbers in the unit that is named with them.
+.SH SETTINGS
+Each is shown with its default.
+${sections.join('')}.SH FILES
+.I /etc/auth\\-relay.toml
+.SH SEE ALSO
+.BR auth\\-relay (8),
+.BR authd (8),
+.BR popup (8),
+.BR pop3d (8),
+.BR sslwrap (8),
+.BR wrap (8)
+`
+}
+
+/** The file as it is now; empty if there is none. */
+export function pageOnDisk(name: string): string {
+  try {
+    return readFileSync(`${directory}${name}`, 'utf8')
+  } catch {
+    return '' // not made yet
+  }
+}
+
+if (import.meta.main) {
+  for (const [name, text] of Object.entries(generatedPages())) writeFileSync(`${directory}${name}`, text)
+}
