@@ -236,8 +236,6 @@ class PrimaryDatabase implements Database {
   /** A primary, or why this host is none. */
   async #tryHost(host: DatabaseHost, index: number): Promise<Primary | string> {
     const pool = new Pool(poolConfig(this.#options, host))
-    // A connection that breaks while it is lent but between two statements: the next one, or its return, finds that out.
-    pool.on('connect', client => client.on('error', () => {}))
     // A lent connection that breaks between two statements has nobody else who hears it, and would end the process.
     pool.on('connect', client => client.on('error', () => {}))
     // An idle connection that breaks; statements under way get their own error.
