@@ -17,9 +17,12 @@ import { temporaryDirectory } from '../test/harness/temporary-directory.ts'
 
 /**
  * What authd takes: lines a second through parser and TCP, logins a second answered `committed`, and what a burst into a
- * FIFO loses beside the same burst by TCP. Durable database, everything on this machine. Run: node bench/authd.ts
+ * FIFO loses beside the same burst by TCP. Durable database, everything on this machine.
+ * Run: node bench/authd.ts [parser] [tcp] [socket] [burst]
  */
 const root = new URL('..', import.meta.url).pathname
+const chosen = new Set(process.argv.slice(2))
+const wanted = (part: string): boolean => chosen.size === 0 || chosen.has(part)
 const directory = temporaryDirectory()
 const rows: Record<string, string | number>[] = []
 const report = (what: string, figures: Record<string, string | number>): void => {
@@ -259,7 +262,7 @@ async function bursts(settings: (authd: string) => string): Promise<void> {
 
 chmodSync(directory.path, 0o755)
 await buildAll()
-parserAlone()
+if (wanted('parser')) parserAlone()
 const quiet = { debug() {}, info() {}, warn: console.error, error: console.error }
 const server = await startEmbeddedServer({ stateDir: directory.path, log: quiet })
 try {
@@ -282,17 +285,18 @@ check_imap = true
 ${DIALECTS.map(({ setting }) => `${setting} = true\n`).join('')}${authd}
 `
   const authd = await startAuthd(settings('syslog_listen = ["127.0.0.1:0"]'))
-  await tcpIntake(authd, 'TCP intake, no logins', 300_000, n => NOISE[n % NOISE.length] ?? '')
-  await tcpIntake(authd, 'TCP intake, one line in ten a login that is stored', 300_000, line)
+  if (wanted('tcp')) await tcpIntake(authd, 'TCP intake, no logins', 300_000, n => NOISE[n % NOISE.length] ?? '')
+  if (wanted('tcp')) await tcpIntake(authd, 'TCP intake, one line in ten a login that is stored', 300_000, line)
   for (const [connections, inFlight] of [
     [1, 1],
     [1, 64],
     [4, 64],
+    [16, 64],
   ] as const) {
-    await announced(authd, connections, inFlight, inFlight === 1 ? 2000 : 100_000)
+    if (wanted('socket')) await announced(authd, connections, inFlight, inFlight === 1 ? 2000 : 100_000)
   }
   await authd.stop()
-  await bursts(settings)
+  if (wanted('burst')) await bursts(settings)
 } finally {
   await server.stop()
   directory.remove()

@@ -6,8 +6,8 @@ import { UsageFault } from './exit-status.ts'
 export type OpenFifo = { readonly fd: number; readonly capacity: number; readonly inode: number }
 
 const LINUX_DEFAULT = 65_536
-/** The most that an unprivileged process may ask for, unless the host says otherwise (/proc/sys/fs/pipe-max-size). */
-const WANTED = 1_048_576
+/** A second of lines at full speed. Without privilege the host allows less, 1 MiB as a rule (/proc/sys/fs/pipe-max-size). */
+const WANTED = 16_777_216
 
 /**
  * Opens a FIFO for reading, read-write and non-blocking: it never sees an end of file when its writers restart, and never
