@@ -1,3 +1,4 @@
+import { chownSync, mkdirSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
 import { join } from 'node:path'
 import { systemClock } from '../daemon/clock.ts'
@@ -5,7 +6,7 @@ import { databaseConnection } from '../daemon/database-connection.ts'
 import type { RunningDaemon } from '../daemon/lifecycle.ts'
 import { createLog, type Log } from '../daemon/log.ts'
 import { openMetricsListener } from '../daemon/metrics-listener.ts'
-import { idsOf } from '../daemon/privileges.ts'
+import { dropPrivileges, type Ids, idsOf, isRoot } from '../daemon/privileges.ts'
 import type { Settings } from '../daemon/settings/settings.ts'
 import { formatSocketAddress } from '../daemon/socket-address.ts'
 import { GrantPolicy } from '../grants/grant-policy.ts'
@@ -70,7 +71,8 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
   const sources: { close(): void | Promise<void> }[] = []
   const ready: string[] = []
 
-  const places = new FilePlaces(join(top.state_dir, 'authd-places.json'))
+  const owner = authd.user === '' || !isRoot() ? undefined : idsOf(authd.user, 'authd.user')
+  const places = new FilePlaces(join(ownDirectory(top.state_dir, owner), 'places.json'))
   if (authd.syslog_fifo !== '') {
     const fifo = new SyslogFifo({ ...common, path: authd.syslog_fifo })
     sources.push(fifo)
@@ -94,11 +96,13 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
     ...common,
     path: authd.socket,
     uids: uidsOf(authd.socket_users, 'authd.socket_users'),
+    owner,
   })
   if (authd.socket !== '') ready.unshift(`listen=${formatSocketAddress(await socket.listen())}`)
   const uses = new UsesSocket({
     path: authd.uses_socket,
     uids: uidsOf(authd.uses_users, 'authd.uses_users'),
+    owner,
     store,
     counters,
     log,
@@ -121,6 +125,8 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
     keepDays: grants.history_days,
   })
   warnOfUnsafe(settings, log)
+  // Everything that needs root is open now.
+  if (owner !== undefined) dropPrivileges(owner)
   process.on('SIGUSR1', () => reportCounters(counters, queue, log))
 
   return {
@@ -146,6 +152,15 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
       await Promise.race([store.close(), new Promise(resolve => setTimeout(resolve, 1000).unref())])
     },
   }
+}
+
+/** Where authd keeps its own files; it must be able to write there under its own account. */
+function ownDirectory(stateDir: string, owner: Ids | undefined): string {
+  const directory = join(stateDir, 'authd')
+  if (owner === undefined) return directory
+  mkdirSync(directory, { recursive: true, mode: 0o700 })
+  chownSync(directory, owner.uid, owner.gid)
+  return directory
 }
 
 function policyFor({ grants }: Settings): GrantPolicy {

@@ -1,6 +1,7 @@
 import { createServer, type Server, type Socket } from 'node:net'
 import { openListener } from '../daemon/listener.ts'
 import type { Log } from '../daemon/log.ts'
+import type { Ids } from '../daemon/privileges.ts'
 import type { SocketAddress } from '../daemon/socket-address.ts'
 import { peerIsAllowed } from '../daemon/unix-peer.ts'
 import { LineSplitter } from '../wire/line-splitter.ts'
@@ -12,6 +13,8 @@ export type LoginSocketOptions = {
   readonly path: string
   /** Accounts besides root and our own that may announce logins. */
   readonly uids: ReadonlySet<number>
+  /** Account that the socket is given to; left out: our own. */
+  readonly owner?: Ids | undefined
   readonly intake: Pick<Intake, 'hearLogin'>
   readonly counters: Counters
   readonly log: Log
@@ -36,7 +39,10 @@ export class LoginSocket {
   /** Where it listens. The mode lets our own account in; others need the directory's leave and their name in the settings. */
   async listen(): Promise<SocketAddress> {
     const mode = this.#options.uids.size === 0 ? 0o600 : 0o666
-    return openListener(this.#server, { type: 'unix', path: this.#options.path }, 'authd.socket', { mode })
+    return openListener(this.#server, { type: 'unix', path: this.#options.path }, 'authd.socket', {
+      mode,
+      ...this.#options.owner,
+    })
   }
 
   /** No new connections; those that are open get their answers. */

@@ -1,6 +1,7 @@
 import { createServer, type Server, type Socket } from 'node:net'
 import { openListener } from '../daemon/listener.ts'
 import type { Log } from '../daemon/log.ts'
+import type { Ids } from '../daemon/privileges.ts'
 import { peerIsAllowed } from '../daemon/unix-peer.ts'
 import type { GrantWriter, RelayUse } from '../grants/grant-store.ts'
 import { LineSplitter } from '../wire/line-splitter.ts'
@@ -10,6 +11,8 @@ import type { Counters } from './counters.ts'
 export type UsesSocketOptions = {
   readonly path: string
   readonly uids: ReadonlySet<number>
+  /** Account that the socket is given to; left out: our own. */
+  readonly owner?: Ids | undefined
   readonly store: Pick<GrantWriter, 'recordUses'>
   readonly counters: Counters
   readonly log: Log
@@ -39,9 +42,10 @@ export class UsesSocket {
   }
 
   async listen(): Promise<void> {
-    const { path, uids } = this.#options
+    const { path, uids, owner } = this.#options
     await openListener(this.#server, { type: 'unix', path }, 'authd.uses_socket', {
       mode: uids.size === 0 ? 0o600 : 0o666,
+      ...owner,
     })
   }
 

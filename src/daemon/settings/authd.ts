@@ -2,6 +2,10 @@ import { BARE, command, flag, integer, list, path, socketAddress, socketAddresse
 import { defineSection } from './section.ts'
 
 export const AUTHD = defineSection('authd', 'Hears of logins and keeps the grants.', {
+  user: text(
+    '',
+    'Account that authd takes, if started as root, once its sockets, FIFO and log files are open: it must be able to open them again after a rotation. Empty: none other.',
+  ),
   socket: path('/run/auth-relay/authd.sock', 'Unix socket where popup announces logins.'),
   socket_users: list([], 'Accounts besides our own that may announce logins there.'),
   uses_socket: path('/run/auth-relay/uses.sock', 'Unix socket where the gate reports who needed a grant. Empty: none.'),
