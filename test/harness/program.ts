@@ -16,6 +16,8 @@ export type ProgramOptions = {
   readonly descriptors?: readonly number[]
 }
 
+const DIES_WITH_US = ['setpriv', '--pdeathsig', 'KILL', '--']
+
 /** Every program that this test file started and that has not ended: the ones to end when the test process ends. */
 const running = new Set<Program>()
 process.once('exit', () => {
@@ -32,7 +34,8 @@ export class Program {
   #ending: Ending | undefined
 
   constructor(name: string, command: readonly string[], options: ProgramOptions = {}) {
-    const [file = '', ...args] = [...(options.prefix ?? []), ...command]
+    // A test process that is killed takes its programs with it; so do they their own children.
+    const [file = '', ...args] = [...DIES_WITH_US, ...(options.prefix ?? []), ...command]
     this.name = name
     this.child = spawn(file, args, {
       cwd: options.cwd ?? '/',

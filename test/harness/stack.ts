@@ -87,8 +87,12 @@ export class Stack {
         key: `${this.directory}/tls.key`,
         hostname: 'mx.example.org',
       },
-      authd: { socket: `${this.directory}/run/authd.sock`, uses_socket: `${this.directory}/run/uses.sock` },
-      wrap: { smtpd: [`${this.directory}/smtpd.sh`, 'example.org'] },
+      authd: {
+        socket: `${this.directory}/run/authd.sock`,
+        uses_socket: `${this.directory}/run/uses.sock`,
+        uses_users: [`${TEST_IDS.gate}`],
+      },
+      wrap: { smtpd: [`${this.directory}/smtpd.sh`, 'example.org'], smtpd_user: isRoot ? `${TEST_IDS.gate}` : '' },
     }
     const sections = new Set([...Object.keys(base), ...Object.keys(settings)])
     const merged = Object.fromEntries([...sections].map(name => [name, { ...base[name], ...settings[name] }]))
@@ -134,7 +138,7 @@ export class Stack {
     options: ProgramOptions & { readonly args?: readonly string[] } = {},
   ): Promise<Program> {
     const program = this.launch(name, options)
-    await program.waitForLine(new RegExp(`^${name} ready`), 30_000)
+    await program.waitForLine(new RegExp(`^${name} ready`), 90_000)
     return program
   }
 

@@ -7,7 +7,7 @@ import { Pop3Conversation } from '../harness/pop3-conversation.ts'
 import { PrivateSyslog } from '../harness/private-syslog.ts'
 import { run } from '../harness/program.ts'
 import { SmtpConversation } from '../harness/smtp-conversation.ts'
-import { Stack, TEST_IDS, TEST_PASSWORD } from '../harness/stack.ts'
+import { Stack, TEST_PASSWORD } from '../harness/stack.ts'
 
 const NEEDS = [
   NETWORK_NAMESPACES,
@@ -45,7 +45,7 @@ describeWith(NEEDS, 'the whole stack, real clients, three hosts', () => {
       check_daemon_vchkpw: true,
       check_daemon_hacked_qmailpop3d: true,
     },
-    wrap: { listen: ['*:25'], smtpd_user: `${TEST_IDS.smtpd}` },
+    wrap: { listen: ['*:25'] },
   })
   const up = async (expTime: number): Promise<void> => {
     stack.configure(settings(expTime))

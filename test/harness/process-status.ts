@@ -1,0 +1,74 @@
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
+
+/** What the kernel says of a process (proc(5)). */
+export type ProcessStatus = {
+  readonly pid: number
+  readonly parent: number
+  readonly commandLine: readonly string[]
+  /** Real, effective, saved and file-system id. */
+  readonly uids: readonly number[]
+  readonly gids: readonly number[]
+  readonly groups: readonly number[]
+  /** Effective, permitted, inheritable and ambient capabilities together. */
+  readonly capabilities: bigint
+  readonly noNewPrivileges: boolean
+}
+
+/** One process; undefined if it has ended. */
+export function statusOf(pid: number): ProcessStatus | undefined {
+  try {
+    const status = readFileSync(`/proc/${pid}/status`, 'utf8')
+    const field = (name: string): string => new RegExp(`^${name}:[ \t]*(.*)$`, 'm').exec(status)?.[1]?.trim() ?? ''
+    const numbers = (name: string): number[] => field(name).split(/\s+/).filter(Boolean).map(Number)
+    const capabilities = ['CapEff', 'CapPrm', 'CapInh', 'CapAmb'].map(name => BigInt(`0x${field(name)}`))
+    return {
+      pid,
+      parent: Number(field('PPid')),
+      commandLine: readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').slice(0, -1),
+      uids: numbers('Uid'),
+      gids: numbers('Gid'),
+      groups: numbers('Groups'),
+      capabilities: capabilities.reduce((all, some) => all | some, 0n),
+      noNewPrivileges: field('NoNewPrivs') === '1',
+    }
+  } catch {
+    return undefined // it has ended meanwhile
+  }
+}
+
+/** A process and all that descend from it. */
+export function descendantsOf(pid: number): readonly ProcessStatus[] {
+  const all = readdirSync('/proc')
+    .filter(entry => /^\d+$/.test(entry))
+    .map(entry => statusOf(Number(entry)))
+    .filter(status => status !== undefined)
+  const found = all.filter(status => status.pid === pid)
+  for (const known of found) found.push(...all.filter(status => status.parent === known.pid))
+  return found
+}
+
+/** An Internet socket that a process has open. */
+export type OpenSocket = { readonly state: 'listening' | 'connected' | 'other'; readonly local: string }
+
+const STATES: Readonly<Record<string, OpenSocket['state']>> = { '0A': 'listening', '01': 'connected' }
+
+/** The Internet sockets of a process in our own network namespace; `local` is hexadecimal address:port as in proc(5). */
+export function internetSocketsOf(pid: number): readonly OpenSocket[] {
+  const inodes = new Set(
+    readdirSync(`/proc/${pid}/fd`).map(fd => {
+      try {
+        return /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/${pid}/fd/${fd}`))?.[1]
+      } catch {
+        return undefined // closed meanwhile
+      }
+    }),
+  )
+  return ['tcp', 'tcp6', 'udp', 'udp6', 'raw', 'raw6'].flatMap(table =>
+    readFileSync(`/proc/${pid}/net/${table}`, 'utf8')
+      .split('\n')
+      .slice(1)
+      .map(line => line.trim().split(/\s+/))
+      .filter(([, , , , , , , , , inode]) => inode !== undefined && inodes.has(inode))
+      .map(words => ({ state: STATES[words[3] ?? ''] ?? 'other', local: words[1] ?? '' }) as const),
+  )
+}

@@ -1,0 +1,258 @@
+import { readFileSync } from 'node:fs'
+import { createConnection } from 'node:net'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { openDatabase } from '../../src/database/database.ts'
+import { StatementRefused } from '../../src/database/errors.ts'
+import { describeWith, ROOT } from '../harness/describe-with.ts'
+import { eventually } from '../harness/eventually.ts'
+import { Pop3Conversation } from '../harness/pop3-conversation.ts'
+import { descendantsOf, internetSocketsOf, type ProcessStatus } from '../harness/process-status.ts'
+import { run } from '../harness/program.ts'
+import { SmtpConversation } from '../harness/smtp-conversation.ts'
+import { Stack, TEST_IDS, TEST_PASSWORD, type TestAccount } from '../harness/stack.ts'
+
+/** Ids as a process has them that gave up root for good. */
+const only = (id: number) => [id, id, id, id]
+
+describeWith([ROOT], 'one process, one privilege', () => {
+  let stack: Stack
+  let ann: TestAccount
+  let bob: TestAccount
+  let session: Pop3Conversation
+  let processes: readonly ProcessStatus[]
+
+  const portOf = (program: string): number => {
+    const ready = stack.program('auth-relay').lines.find(line => line.startsWith('auth-relay ready')) ?? ''
+    return Number(new RegExp(` ${program}\\.listen=\\S*:(\\d+)`).exec(ready)?.[1])
+  }
+
+  beforeAll(async () => {
+    stack = new Stack()
+    stack.configure({
+      database: { embedded: true },
+      grants: { grant_loopback: true },
+      popup: { listen: ['127.0.0.1:0'] },
+      sslwrap: { listener: [{ listen: '127.0.0.1:0', backend: '127.0.0.1:9' }] },
+      authd: { user: `${TEST_IDS.authd}` },
+      wrap: { listen: ['127.0.0.1:0'] },
+    })
+    ann = stack.account('ann', ['Subject: for ann\n\nsecret of ann\n'])
+    bob = stack.account('bob', ['Subject: for bob\n\nsecret of bob\n'])
+    await stack.start('auth-relay', { args: ['up', '--config', stack.config] })
+    session = Pop3Conversation.over(createConnection(portOf('popup'), '127.0.0.1'))
+    await session.login('ann', TEST_PASSWORD)
+    processes = descendantsOf(stack.program('auth-relay').pid)
+  })
+  beforeEach(() => stack.showLogsOnFailure())
+  afterAll(async () => {
+    session?.close()
+    await stack?.stop()
+  })
+
+  /** The one process of that program, and whether it is a worker. */
+  const find = (program: string, worker?: string): ProcessStatus => {
+    const found = processes.filter(({ commandLine }) => {
+      const at = commandLine.findIndex(word => word.endsWith(`/dist/${program}.js`))
+      return at >= 0 && (worker === undefined ? commandLine[at + 1] === '--config' : commandLine[at + 1] === worker)
+    })
+    const [only] = found
+    if (found.length !== 1 || only === undefined)
+      throw new Error(`${found.length} processes of ${program} ${worker ?? ''}`)
+    return only
+  }
+
+  /** What a command says that runs with the ids of a process, and nothing else of its. */
+  const runAs = async (id: number, ...command: readonly string[]) => {
+    const ids = ['setpriv', '--reuid', `${id}`, '--regid', `${id}`, '--clear-groups', '--']
+    const { ending, lines } = await run([...ids, ...command], { env: { LC_ALL: 'C' } })
+    return { status: ending?.code, text: lines.join('\n') }
+  }
+  const cannotRead = async (id: number, path: string): Promise<void> => {
+    const { status, text } = await runAs(id, 'cat', path)
+    expect([path, text]).toEqual([path, expect.stringContaining('Permission denied')])
+    expect(status).toBe(1)
+  }
+  const cannotList = async (id: number, path: string): Promise<void> => {
+    expect([path, (await runAs(id, 'ls', path)).text]).toEqual([path, expect.stringContaining('Permission denied')])
+  }
+  const CONNECT = `use Socket; socket(my $s, AF_UNIX, SOCK_STREAM, 0); connect($s, pack_sockaddr_un($ARGV[0])) or die "no: $!\\n";
+    my $n = sysread($s, my $x, 1); print defined $n && $n > 0 ? "heard\\n" : "silence\\n"`
+  /** Either the file system or the server at the other end sends the caller away. */
+  const cannotTalkTo = async (id: number, path: string): Promise<void> => {
+    const { text } = await runAs(id, 'timeout', '5', 'perl', '-e', CONNECT, path)
+    expect([path, text]).toEqual([path, expect.stringMatching(/^(no: Permission denied|silence)$/)])
+  }
+  const messageOf = ({ maildir }: TestAccount) => `${maildir}/new/1700000000.M0.mx`
+  const file = (name: string): string => `${stack.directory}/${name}`
+  /** Nobody but root and authd: the database's passwords. */
+  const databaseSecrets = () => [file('state/dbpass'), file('state/wrap-dbpass')]
+
+  const hasGivenUpRoot = ({ uids, gids, groups, capabilities }: ProcessStatus, id: number): void => {
+    expect({ uids, gids, groups, capabilities }).toEqual({
+      uids: only(id),
+      gids: only(id),
+      groups: [],
+      capabilities: 0n,
+    })
+  }
+
+  describe('popup keeper', () => {
+    test('binds the ports and reads nothing from the network: no connection of a client is among its sockets', () => {
+      const sockets = internetSocketsOf(find('popup').pid)
+      expect(sockets.map(({ state }) => state)).toEqual(['listening'])
+    })
+  })
+
+  describe('popup login', () => {
+    test('runs under its own account, without a way back', () => {
+      const login = find('popup', '--login')
+      hasGivenUpRoot(login, TEST_IDS.login)
+      expect(login.noNewPrivileges).toBe(true)
+    })
+    test('holds the client connection', () => {
+      const states = internetSocketsOf(find('popup', '--login').pid).map(({ state }) => state)
+      expect(states).toContain('connected')
+    })
+    test('cannot read mail', async () => {
+      await cannotList(TEST_IDS.login, ann.maildir)
+      await cannotRead(TEST_IDS.login, messageOf(ann))
+    })
+    test('cannot read secrets', async () => {
+      for (const name of ['passwd', 'sslhack.pass', 'tls.key']) await cannotRead(TEST_IDS.login, file(name))
+    })
+    test('cannot use the database', async () => {
+      for (const path of databaseSecrets()) await cannotRead(TEST_IDS.login, path)
+    })
+    test('cannot announce logins', () => cannotTalkTo(TEST_IDS.login, file('run/authd.sock')))
+  })
+
+  describe('pop3d worker', () => {
+    test('runs as the owner of the mail, without a way back', () => {
+      hasGivenUpRoot(find('pop3d', '--worker'), ann.uid)
+    })
+    test('has nothing to do with the network', () => {
+      expect(internetSocketsOf(find('pop3d', '--worker').pid)).toEqual([])
+    })
+    test("cannot read other owners' mail", async () => {
+      await cannotList(ann.uid, bob.maildir)
+      await cannotRead(ann.uid, messageOf(bob))
+      expect((await runAs(ann.uid, 'cat', messageOf(ann))).text).toContain('secret of ann')
+    })
+    test('cannot read secrets, nor use the database', async () => {
+      for (const name of ['passwd', 'sslhack.pass', 'tls.key']) await cannotRead(ann.uid, file(name))
+      for (const path of databaseSecrets()) await cannotRead(ann.uid, path)
+    })
+    test('is reached by the login process alone', async () => {
+      const { text } = await runAs(0, 'find', file('run'), '-type', 's')
+      const sockets = text.split('\n').filter(path => path.includes('pop3d'))
+      expect(sockets.length).toBeGreaterThan(0)
+      for (const path of sockets) {
+        for (const id of [bob.uid, TEST_IDS.tls, TEST_IDS.gate, TEST_IDS.authd]) await cannotTalkTo(id, path)
+      }
+    })
+    test('each owner has a worker of his own', async () => {
+      const second = Pop3Conversation.over(createConnection(portOf('popup'), '127.0.0.1'))
+      await second.login('bob', TEST_PASSWORD)
+      second.say('RETR 1')
+      await second.expect(/^\+OK/)
+      expect(await second.expectLinesToDot()).toContain('secret of bob')
+      const owners = descendantsOf(stack.program('auth-relay').pid)
+        .filter(
+          ({ commandLine }) => commandLine.includes('--worker') && commandLine.some(word => word.endsWith('pop3d.js')),
+        )
+        .map(({ uids }) => uids)
+      expect(owners).toEqual(expect.arrayContaining([only(ann.uid), only(bob.uid)]))
+      await second.quit()
+    })
+  })
+
+  describe('sslwrap', () => {
+    test('workers run under their own account, without a way back', () => {
+      hasGivenUpRoot(find('sslwrap', '--worker'), TEST_IDS.tls)
+    })
+    test('workers cannot read mail, keys on disk, secrets, nor use the database', async () => {
+      await cannotList(TEST_IDS.tls, ann.maildir)
+      await cannotRead(TEST_IDS.tls, messageOf(ann))
+      for (const path of [file('tls.key'), file('passwd'), ...databaseSecrets()]) await cannotRead(TEST_IDS.tls, path)
+      await cannotTalkTo(TEST_IDS.tls, file('run/authd.sock'))
+    })
+  })
+
+  describe('authd', () => {
+    test('runs under its own account, without a way back', () => hasGivenUpRoot(find('authd'), TEST_IDS.authd))
+    test('listens nowhere but on its Unix sockets', () => expect(internetSocketsOf(find('authd').pid)).toEqual([]))
+    test('cannot read mail, passwords of users, keys', async () => {
+      await cannotList(TEST_IDS.authd, ann.maildir)
+      for (const name of ['tls.key', 'passwd', 'sslhack.pass']) await cannotRead(TEST_IDS.authd, file(name))
+    })
+    test('hears logins from the keeper alone', async () => {
+      for (const id of [TEST_IDS.login, TEST_IDS.tls, TEST_IDS.gate, ann.uid]) {
+        await cannotTalkTo(id, file('run/authd.sock'))
+      }
+    })
+  })
+
+  describe('wrap', () => {
+    test('runs under the account of the smtpd, without a way back', () => hasGivenUpRoot(find('wrap'), TEST_IDS.gate))
+    test('the smtpd runs so too, and has no database connection and no listening socket', async () => {
+      const client = SmtpConversation.over(createConnection(portOf('wrap'), '127.0.0.1'))
+      await client.expectSmtp(/^220/)
+      const smtpd = await eventually('the smtpd runs', () =>
+        descendantsOf(find('wrap').pid).find(({ commandLine }) => commandLine.some(word => word.endsWith('smtpd.sh'))),
+      )
+      hasGivenUpRoot(smtpd, TEST_IDS.gate)
+      expect(internetSocketsOf(smtpd.pid).map(({ state }) => state)).toEqual(['connected'])
+      const environment = readFileSync(`/proc/${smtpd.pid}/environ`, 'utf8')
+      expect(environment).toContain('TCPREMOTEIP=127.0.0.1')
+      expect(environment).not.toMatch(/PASS|AUTHRELAY_SUPERVISED/)
+      await client.quit()
+    })
+    test('cannot read mail, secrets, keys', async () => {
+      await cannotList(TEST_IDS.gate, ann.maildir)
+      for (const path of [file('tls.key'), file('passwd'), ...databaseSecrets()]) await cannotRead(TEST_IDS.gate, path)
+      await cannotTalkTo(TEST_IDS.gate, file('run/authd.sock'))
+    })
+    test('its role in the database can only read', async () => {
+      const socket = readFileSync(file('state/database-socket'), 'utf8').trim()
+      const secret = readFileSync(file('state/wrap-dbpass'), 'utf8').trim()
+      const database = openDatabase({
+        hosts: [{ host: socket, port: 5432 }],
+        database: 'pop3authd',
+        user: 'authwrap',
+        password: { reveal: () => secret },
+        applicationName: 'privileges test',
+        max: 1,
+      })
+      try {
+        for (const text of [
+          "INSERT INTO grants (ip, until, daemon) VALUES ('192.0.2.7', now() + interval '1 hour', 'evil')",
+          "UPDATE grants SET until = now() + interval '1 year'",
+          'DELETE FROM blocks',
+          'SELECT username FROM login_event',
+          'CREATE TABLE mine (x integer)',
+        ]) {
+          await expect(database.script(text)).rejects.toThrow(StatementRefused)
+        }
+      } finally {
+        await database.close()
+      }
+    })
+  })
+
+  test('no process of the stack says a secret in its environment or on its command line', () => {
+    const secrets = ['state/dbpass', 'state/wrap-dbpass', 'sslhack.pass'].map(name =>
+      readFileSync(file(name), 'utf8').trim(),
+    )
+    for (const { pid, commandLine } of processes) {
+      const shown = `${readFileSync(`/proc/${pid}/environ`, 'latin1')} ${commandLine.join(' ')}`
+      for (const secret of secrets) expect(shown).not.toContain(secret)
+    }
+  })
+
+  test('root is left to those that need it', () => {
+    const rooted = processes
+      .filter(({ uids }) => uids.includes(0))
+      .map(({ commandLine }) => /(\w[\w-]*)\.js$/.exec(commandLine[1] ?? '')?.[1])
+    expect(rooted.sort()).toEqual(['auth-relay', 'popup', 'sslwrap'])
+  })
+})
