@@ -28,7 +28,7 @@ ${Object.entries(FORMATS)
 Examples:
   auth-relay import open-smtp /home/vpopmail/etc/open-smtp
   auth-relay import relay-ctrl /var/spool/relay-ctrl/allow --shadow
-  psql -AtF, -c 'select ip, extract(epoch from t)::int from relay' old | auth-relay import csv /dev/stdin
+  psql -AtF, -f old-grants.sql | auth-relay import csv /dev/stdin
 
 Exit status 1 if nothing is found.`,
     )

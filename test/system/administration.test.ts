@@ -1,0 +1,196 @@
+import { writeFileSync } from 'node:fs'
+import { createConnection } from 'node:net'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { Demo } from '../harness/demo.ts'
+import { eventually } from '../harness/eventually.ts'
+import { Program as Process, type Program, run } from '../harness/program.ts'
+import { commandOf } from '../harness/stack.ts'
+import { temporaryDirectory } from '../harness/temporary-directory.ts'
+
+const { path, remove } = temporaryDirectory()
+const directory = `${path}/var`
+const config = `${directory}/auth-relay.toml`
+let demo: Demo
+
+beforeAll(async () => {
+  demo = new Demo(directory)
+  await demo.ready()
+})
+afterAll(async () => {
+  await demo.program.stop()
+  remove()
+})
+
+/** A verb on the demo's settings; with its exit status and its output. */
+async function say(...words: readonly string[]): Promise<{ status: number | null; text: string }> {
+  return result(await run(commandOf('auth-relay', ...words, '--config', config)))
+}
+const result = (program: Program) => ({ status: program.ending?.code ?? null, text: program.lines.join('\n') })
+const json = async (...words: readonly string[]): Promise<unknown> => JSON.parse((await say(...words, '--json')).text)
+
+/** USER and PASS in clear text on the POP3 port. */
+async function logIn(user = 'demo', password = 'demo'): Promise<string> {
+  const socket = createConnection(demo.port('popup'), '127.0.0.1').setEncoding('utf8')
+  let heard = ''
+  const reply = async (count: number): Promise<void> => {
+    await eventually(`${count} replies`, () => heard.split('\r\n').length > count)
+  }
+  socket.on('data', (text: string) => {
+    heard += text
+  })
+  await reply(1)
+  socket.write(`USER ${user}\r\n`)
+  await reply(2)
+  socket.write(`PASS ${password}\r\n`)
+  await reply(3)
+  socket.end('QUIT\r\n')
+  return heard.split('\r\n')[2] ?? ''
+}
+
+const mayRelay = async (): Promise<boolean> =>
+  !(await run(['/bin/sh', '-c', `${demo.command('swaks')} --quit-after RCPT`])).lines.some(line => line.includes('553'))
+
+test('before any login nobody may relay, and explain says what to do', async () => {
+  expect(await say('show')).toEqual({ status: 0, text: 'Nobody may relay by a login now.' })
+  expect(await json('show')).toEqual([])
+  const { status, text } = await say('explain', '127.0.0.1')
+  expect(status).toBe(1)
+  expect(text).toMatch(/^Mail from 127\.0\.0\.1 is not relayed\.\n {2}no-grant: .*\n {2}What to do: open the mailbox/)
+})
+
+describe('after a login', () => {
+  beforeAll(async () => {
+    expect(await logIn()).toMatch(/^\+OK/)
+  })
+
+  test('show has the grant, for people and for scripts', async () => {
+    expect((await say('show')).text).toMatch(
+      /^ADDRESS .*\n127\.0\.0\.1 +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \(.*\) +demo +popup +no /,
+    )
+    expect(await json('show')).toEqual([
+      expect.objectContaining({ address: '127.0.0.1', login: 'demo', daemon: 'popup', tls: false, logins: 1 }),
+    ])
+  })
+
+  test('explain names the login, now and for a moment ago, and not for the time before', async () => {
+    const now = await say('explain', '127.0.0.1')
+    expect(now.status).toBe(0)
+    expect(now.text).toContain('grant: popup login demo')
+    expect((await say('explain', '127.0.0.1', '--at', '1h')).status).toBe(1)
+    expect(await json('explain', '127.0.0.1')).toMatchObject({ ip: '127.0.0.1', relay: true, rule: 'grant' })
+  })
+
+  test('revoke closes the relay at once and keeps it closed through new logins, until its end', async () => {
+    expect(await mayRelay()).toBe(true)
+    expect(await say('revoke', 'demo', '--for', '1h', '--reason', 'a test')).toMatchObject({
+      status: 0,
+      text: expect.stringMatching(/^demo: 1 grant taken away, and no new ones until /),
+    })
+    expect(await mayRelay()).toBe(false)
+    expect(await logIn()).toMatch(/^\+OK/)
+    expect(await mayRelay()).toBe(false)
+    expect((await say('show')).text).toMatch(/\nREVOKED .*\ndemo .* a test/)
+    expect((await say('revoke', 'demo', '--end')).status).toBe(0)
+    expect((await say('revoke', 'demo', '--end')).status).toBe(1)
+    expect(await logIn()).toMatch(/^\+OK/)
+    expect(await mayRelay()).toBe(true)
+  })
+
+  test('allow opens the relay without a login, but never for what is never granted', async () => {
+    expect((await say('allow', '198.51.100.0/24', '--for', '8h', '--reason', 'a scanner')).status).toBe(0)
+    expect((await say('explain', '198.51.100.7')).text).toMatch(
+      /allowance: 198\.51\.100\.0\/24 allowed by \S+: a scanner/,
+    )
+    expect((await say('allow', '198.51.100.0/24', '--end')).status).toBe(0)
+    expect((await say('explain', '198.51.100.7')).status).toBe(1)
+    expect(await say('allow', '224.0.0.1')).toMatchObject({
+      status: 1,
+      text: expect.stringContaining('cannot be allowed'),
+    })
+  })
+
+  test('report says who logged in, and by what', async () => {
+    expect(await json('report')).toEqual([
+      expect.objectContaining({ login: 'demo', tls: 'never', daemons: ['popup'], methods: ['pass'] }),
+    ])
+    expect((await say('report', '--csv')).text).toMatch(/^login,last_login,.*\ndemo,/)
+  })
+})
+
+test('watch shows a login as it happens', async () => {
+  const watch = new Process('watch', commandOf('auth-relay', 'watch', '--config', config))
+  // The login that must be seen comes again and again: watch may not be looking yet when the first comes.
+  await eventually('watch shows a login', async () => {
+    await logIn()
+    return watch.lines.some(line => / {2}grant {4}127\.0\.0\.1 {2}popup pass demo$/.test(line))
+  })
+  watch.signal('SIGINT')
+  await watch.ended
+})
+
+test('check finds the one thing that is unsafe in a demo, and nothing else', async () => {
+  const { status, text } = await say('check', '--json')
+  expect(status).toBe(1)
+  const report: unknown = JSON.parse(text)
+  expect(report).toMatchObject({ safe: false })
+  const findings = (await say('check', '--quiet')).text.split('\n').filter(line => line.startsWith('unsafe'))
+  expect(findings.filter(line => !line.includes('accounts'))).toEqual([
+    expect.stringContaining('grants.grant_loopback'),
+  ])
+})
+
+test('passwd adds an account that can log in at once, and removes it', async () => {
+  const home = `${directory}/mail/demo`
+  const file = `${directory}/passwd`
+  const uid = String(process.geteuid?.() === 0 ? 61_195 : process.getuid?.())
+  const added = await run(commandOf('auth-relay', 'passwd', 'ann', '--file', file, '--uid', uid, '--home', home), {
+    input: 'sesame\n',
+  })
+  expect(result(added)).toMatchObject({ status: 0, text: expect.stringContaining('Added ann') })
+  await eventually('ann can log in', async () => (await logIn('ann', 'sesame')).startsWith('+OK'))
+  const removed = await run(commandOf('auth-relay', 'passwd', 'ann', '--file', file, '--remove'))
+  expect(removed.ending?.code).toBe(0)
+})
+
+test('import and replay take over what is young, and --shadow takes nothing', async () => {
+  const seconds = Math.floor(Date.now() / 1000)
+  writeFileSync(
+    `${path}/open-smtp`,
+    `192.0.2.9:allow,RELAYCLIENT="",RBLSMTPD=""\t${seconds}\n192.0.2.10:allow,\t1000000000\nrubbish\n`,
+  )
+  expect(await json('import', 'open-smtp', `${path}/open-smtp`, '--shadow')).toEqual({
+    found: 2,
+    young: 1,
+    unreadable: 1,
+    granted: null,
+    refused: null,
+  })
+  expect((await say('explain', '192.0.2.9')).status).toBe(1)
+  expect(await json('import', 'open-smtp', `${path}/open-smtp`)).toMatchObject({ granted: 1, refused: 0 })
+  expect((await say('explain', '192.0.2.9')).status).toBe(0)
+
+  const stamp = new Date(seconds * 1000).toISOString()
+  writeFileSync(
+    `${path}/mail.log`,
+    `${stamp} mx ipop3d[7]: Login user=bob host=c.example.org [192.0.2.11] nmsgs=1/1\nnoise\n`,
+  )
+  expect(await json('replay', `${path}/mail.log`, '--dialect', 'all', '--shadow')).toMatchObject({
+    lines: 2,
+    granted: null,
+  })
+  expect((await say('explain', '192.0.2.11')).status).toBe(1)
+  expect(await json('replay', `${path}/mail.log`, '--dialect', 'ipop3d')).toMatchObject({ granted: 1 })
+  expect((await say('explain', '192.0.2.11')).text).toContain('ipop3d')
+})
+
+test('without its database a verb says so in one line: 100', async () => {
+  const elsewhere = temporaryDirectory()
+  const file = `${elsewhere.path}/x.toml`
+  writeFileSync(file, `configured = true\nstate_dir = "${elsewhere.path}"\n[database]\nembedded = true\n`, {
+    mode: 0o600,
+  })
+  const program = await run(commandOf('auth-relay', 'show', '--config', file))
+  expect(program.ending?.code).toBe(100)
+  expect(program.lines).toHaveLength(1)
+  elsewhere.remove()
+})
