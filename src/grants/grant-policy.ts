@@ -1,4 +1,4 @@
-import { formatNetwork, type IpAddress, networkOf } from '../wire/ip-address.ts'
+import { familyOf, formatNetwork, type IpAddress, networkOf } from '../wire/ip-address.ts'
 import { NeverList, type NeverListOptions } from './never-list.ts'
 
 export type GrantPolicyOptions = NeverListOptions & {
@@ -34,8 +34,7 @@ export class GrantPolicy {
 
   /** The text of the row that a login from this address makes: the address, or its /64. */
   rowOf(ip: IpAddress): string {
-    const network = networkOf(ip, this.#ipv6Prefix)
-    return network.base === ip && this.#ipv6Prefix === 128 ? ip : formatNetwork(network)
+    return this.#ipv6Prefix === 128 || familyOf(ip) === 4 ? ip : formatNetwork(networkOf(ip, this.#ipv6Prefix))
   }
 
   /**

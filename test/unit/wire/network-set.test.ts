@@ -1,0 +1,51 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import {
+  type IpAddress,
+  type Network,
+  NetworkSet,
+  networkContains,
+  networkOf,
+  parseIpAddress,
+} from '../../../src/wire/ip-address.ts'
+
+const address = (text: string): IpAddress => {
+  const ip = parseIpAddress(text)
+  if (ip === undefined) throw new Error(text)
+  return ip
+}
+const anyAddress: fc.Arbitrary<IpAddress> = fc.oneof(fc.ipV4(), fc.ipV6()).map(address)
+const anyNetwork: fc.Arbitrary<Network> = fc
+  .tuple(anyAddress, fc.integer({ min: 0, max: 128 }))
+  .map(([ip, length]) => networkOf(ip, length))
+
+describe('NetworkSet', () => {
+  test('holds what any of its networks holds', () => {
+    fc.assert(
+      fc.property(fc.array(anyNetwork, { maxLength: 4 }), anyAddress, (networks, ip) => {
+        expect(new NetworkSet(networks).has(ip)).toBe(networks.some(network => networkContains(network, ip)))
+      }),
+    )
+  })
+
+  test('holds the base of each network', () => {
+    fc.assert(
+      fc.property(anyNetwork, network => {
+        expect(new NetworkSet([network]).has(network.base)).toBe(true)
+      }),
+    )
+  })
+
+  test('families never match each other, the widest networks neither', () => {
+    const all6 = new NetworkSet([networkOf(address('::'), 0)])
+    const all4 = new NetworkSet([networkOf(address('0.0.0.0'), 0)])
+    expect(all6.has(address('192.0.2.1'))).toBe(false)
+    expect(all4.has(address('2001:db8::1'))).toBe(false)
+    expect(all6.has(address('2001:db8::1'))).toBe(true)
+    expect(all4.has(address('192.0.2.1'))).toBe(true)
+  })
+
+  test('an empty set holds nothing', () => {
+    expect(new NetworkSet([]).has(address('192.0.2.1'))).toBe(false)
+  })
+})
