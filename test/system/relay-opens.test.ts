@@ -7,7 +7,7 @@ import { Pop3Conversation } from '../harness/pop3-conversation.ts'
 import { PrivateSyslog } from '../harness/private-syslog.ts'
 import { run } from '../harness/program.ts'
 import { SmtpConversation } from '../harness/smtp-conversation.ts'
-import { Stack, TEST_PASSWORD } from '../harness/stack.ts'
+import { Stack, TEST_IDS, TEST_PASSWORD } from '../harness/stack.ts'
 
 const NEEDS = [
   NETWORK_NAMESPACES,
@@ -40,6 +40,7 @@ describeWith(NEEDS, 'the whole stack, real clients, three hosts', () => {
     popup: { listen: ['*:110'] },
     sslwrap: { listener: [{ listen: '*:995', backend: '127.0.0.1:110', preamble: 'ssl' }] },
     authd: {
+      user: `${TEST_IDS.authd}`,
       syslog_fifo: syslog.fifo,
       check_daemon_ipop3d: true,
       check_daemon_vchkpw: true,
