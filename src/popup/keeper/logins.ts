@@ -1,4 +1,4 @@
-import { createHmac, randomBytes } from 'node:crypto'
+import { createHmac, createSecretKey, randomBytes } from 'node:crypto'
 import type { Log } from '../../daemon/log.ts'
 import type { LoginFailure } from '../../pop3/authorization.ts'
 import type { FailReason } from '../../syslog/login-line.ts'
@@ -41,7 +41,7 @@ export class Logins {
   readonly #parts: LoginsParts
   readonly #pending = new Map<LoginProcess, Map<number, Pending>>()
   /** Fingerprints of wrong passwords are of use in this process alone. */
-  readonly #proofKey = randomBytes(32)
+  readonly #proofKey = createSecretKey(randomBytes(32))
 
   constructor(parts: LoginsParts) {
     this.#parts = parts

@@ -1,4 +1,4 @@
-import { createHmac, randomBytes } from 'node:crypto'
+import { createHmac, createSecretKey, type KeyObject, randomBytes } from 'node:crypto'
 import { chmodSync, mkdirSync } from 'node:fs'
 import type { Clock } from '../../daemon/clock.ts'
 import { type HeldListener, holdListener } from '../../daemon/held-listener.ts'
@@ -29,7 +29,8 @@ export type MaildropWorkersOptions = {
 type Owner = {
   readonly uid: number
   readonly gid: number
-  readonly key: Buffer
+  /** A prepared key: octets would be prepared for each ticket anew, at six times the cost. */
+  readonly key: KeyObject
   readonly listener: HeldListener
   readonly name: string
   worker: WorkerProcess | undefined
@@ -120,7 +121,7 @@ export class MaildropWorkers {
     return {
       uid,
       gid,
-      key: randomBytes(32),
+      key: createSecretKey(randomBytes(32)),
       listener,
       name,
       worker: undefined,
@@ -141,7 +142,7 @@ export class MaildropWorkers {
     const start: MaildropWorkerStart = {
       type: 'start',
       ids: isRoot() ? { uid, gid } : null,
-      key: owner.key.toString('hex'),
+      key: owner.key.export().toString('hex'),
       ...this.#options.start,
     }
     worker.channel.send(start)
