@@ -1,4 +1,4 @@
-import { chmodSync, chownSync, copyFileSync, mkdirSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, copyFileSync, mkdirSync, utimesSync, writeFileSync } from 'node:fs'
 import { onTestFailed } from 'vitest'
 import { formatSettings, type Overrides } from '../../src/auth-relay/settings-text.ts'
 import type { LogLine } from './log-line.ts'
@@ -121,6 +121,8 @@ export class Stack {
       const path = `${maildir}/new/${1_700_000_000 + index}.M${index}.mx`
       writeFileSync(path, message, { mode: 0o600 })
       chownSync(path, uid, uid)
+      // A maildrop does not show messages of the current second.
+      utimesSync(path, 1_700_000_000 + index, 1_700_000_000 + index)
     }
     const account = { login, uid, maildir }
     this.#accounts.push(account)
