@@ -26,6 +26,10 @@ export type Stack = RunningDaemon & { readonly programs: ReadonlyMap<string, str
 
 /** Milliseconds that a program may take to its ready line. */
 const READY_WITHIN = 30_000
+/** Milliseconds that a program may take to end, after its sessions have. */
+const STOP_GRACE = 5000
+/** Seconds that authd may take to store what is left. */
+const AUTHD_FLUSH = 5
 
 /**
  * Starts the whole stack in order: database, authd, popup, sslwrap, wrap; each when the one before is ready. What fails is said once
@@ -72,13 +76,14 @@ async function startParts(
   parts.push(await startDatabase(settings, log))
   const ready = new Map<string, string>()
   const programs: SupervisedProgram[] = []
-  for (const name of programsOf(settings)) {
+  for (const [name, drainSeconds] of programsOf(settings)) {
     const spec = {
       name,
       script: programBeside(name),
       args: ['--config', config],
       env: programEnvironment(name, environment),
       readyWithin: READY_WITHIN,
+      stopWithin: drainSeconds * 1000 + STOP_GRACE,
     }
     const program = new SupervisedProgram(spec, log, passOn)
     parts.push(program)
@@ -96,16 +101,18 @@ const removal = (paths: readonly string[]): { stop(): Promise<void> } => ({
   },
 })
 
-/** The programs that the settings give something to do, in the order of their start. */
-function programsOf({ popup, sslwrap, wrap }: Settings): readonly string[] {
-  const names = ['authd']
+/** The programs that the settings give something to do, in the order of their start, with the seconds that they may drain. */
+function programsOf({ popup, sslwrap, wrap }: Settings): readonly (readonly [string, number])[] {
+  const programs: [string, number][] = [['authd', AUTHD_FLUSH]]
   const servesPop3 = popup.listen.length > 0 || popup.proxy_listen.length > 0
-  if (servesPop3) names.push('popup')
+  if (servesPop3) programs.push(['popup', popup.drain_time])
   // Without listeners of its own it stands on *:995 before popup.
-  if (servesPop3 || sslwrap.listener.length > 0) names.push('sslwrap')
+  if (servesPop3 || sslwrap.listener.length > 0) programs.push(['sslwrap', sslwrap.drain_time])
   const doors = [wrap.listen, wrap.policy_listen, wrap.socketmap_listen, wrap.question_listen]
-  if (doors.some(addresses => addresses.length > 0) || wrap.tcprules_cdb !== '') names.push('wrap')
-  return names
+  if (doors.some(addresses => addresses.length > 0) || wrap.tcprules_cdb !== '') {
+    programs.push(['wrap', wrap.drain_timeout])
+  }
+  return programs
 }
 
 /** Other accounts pass through it to their sockets. One that exists keeps its mode. */

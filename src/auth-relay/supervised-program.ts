@@ -14,12 +14,12 @@ export type ProgramSpec = {
   readonly env: Readonly<Record<string, string | undefined>>
   /** Milliseconds from the start to the ready line. */
   readonly readyWithin: number
+  /** Milliseconds from SIGTERM to SIGKILL: longer than the program lets its sessions go on. */
+  readonly stopWithin: number
 }
 
 /** Longest line of a program that is passed on, in octets. */
 const MAX_LINE = 16_384
-/** Milliseconds from SIGTERM to SIGKILL. */
-const STOP_WITHIN = 10_000
 /** Fault lines of a program that are kept for the message, when it does not start. */
 const MAX_FAULTS = 20
 
@@ -77,9 +77,9 @@ export class SupervisedProgram {
     if (child === undefined) return
     child.kill('SIGTERM')
     const force = setTimeout(() => {
-      this.#log.warn('stop-forced', { after_ms: STOP_WITHIN })
+      this.#log.warn('stop-forced', { after_ms: this.#spec.stopWithin })
       killGroup(child)
-    }, STOP_WITHIN)
+    }, this.#spec.stopWithin)
     await this.#ended
     clearTimeout(force)
   }

@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process'
+import { once } from 'node:events'
 import { chmodSync, chownSync, cpSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { connect } from 'node:net'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -129,8 +130,11 @@ describe('the demo', () => {
     ])
   })
 
-  test('Ctrl-C stops everything: no process, no socket, no open port', async () => {
+  test('Ctrl-C stops everything, sessions that are open too: no process, no socket, no open port', async () => {
     const ports = [demo.port('popup'), demo.port('sslwrap'), demo.port('wrap')]
+    const open = [demo.port('popup'), demo.port('wrap')].map(port => connect(port, '127.0.0.1'))
+    await Promise.all(open.map(socket => once(socket, 'data')))
+    for (const socket of open) socket.on('error', () => {})
     demo.program.signal('SIGINT')
     expect(await demo.program.ended).toEqual({ code: 0, signal: null })
     expect(demo.processes()).toEqual([])

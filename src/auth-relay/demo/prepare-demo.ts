@@ -30,6 +30,8 @@ export type DemoPorts = { readonly pop3: number; readonly pop3s: number; readonl
 type Environment = Readonly<Record<string, string | undefined>>
 
 const HOST = '127.0.0.1'
+/** Seconds that sessions may go on after Ctrl-C: somebody is waiting for his prompt. */
+const DRAIN = 1
 const DOMAIN = 'demo.example'
 const USER = 'demo'
 const PASSWORD = 'demo'
@@ -81,6 +83,7 @@ export async function prepareDemo(wantedDir: string, environment: Environment): 
         checker: 'passwd-file',
         passwd_file: join(dir, 'passwd'),
         ssl_hack_pass: join(dir, 'sslhack.pass'),
+        drain_time: DRAIN,
       },
       sslwrap: {
         listener: [{ listen: `${HOST}:${ports.pop3s}`, backend: `${HOST}:${ports.pop3}` }],
@@ -88,6 +91,7 @@ export async function prepareDemo(wantedDir: string, environment: Environment): 
         workers: 1,
         cert: join(dir, 'tls.crt'),
         key: join(dir, 'tls.key'),
+        drain_time: DRAIN,
       },
       authd: {
         user: separated ? account(IDS.authd) : '',
@@ -99,6 +103,7 @@ export async function prepareDemo(wantedDir: string, environment: Environment): 
         listen: [`${HOST}:${ports.smtp}`],
         smtpd: [...smtpdCommand(demoSmtpd(), runtime), DOMAIN, USER, maildir],
         smtpd_user: account(IDS.mail),
+        drain_timeout: DRAIN,
       },
     },
     {

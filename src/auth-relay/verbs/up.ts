@@ -50,7 +50,8 @@ async function startDemo(dir: string, { environment, print }: Surroundings): Pro
   const stack = await startStack({ config: demo.config, environment, log, passOn })
   // After the ready line, so that it is the last thing on the screen before the first event.
   setImmediate(() => print(formatBanner(demo, process.cwd(), process.argv[1] ?? '')))
-  return stack
+  // A closed terminal ends the demo; its settings are its own, there is nothing to read again.
+  return process.stdin.isTTY === true ? { ...stack, reload: () => void process.kill(process.pid, 'SIGTERM') } : stack
 }
 
 /** Lines of the programs go where ours go. A full or closed standard error loses lines rather than programs. */
