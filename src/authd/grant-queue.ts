@@ -27,7 +27,7 @@ export type GrantQueueOptions = {
 /** Logins in one transaction. */
 const MAX_BATCH = 1000
 /** Logins waiting for a commit while the store is up; beyond, only the newest of each address is kept. */
-const MAX_PENDING = 20_000
+const MAX_PENDING = 100_000
 /** Above this, sources that can wait are asked to. */
 const HIGH_WATER = 5000
 /** Addresses kept while the store is down (spec/wrap-and-db.md §6). */

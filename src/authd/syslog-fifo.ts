@@ -16,6 +16,10 @@ export type SyslogFifoOptions = {
 
 /** Octets taken in one read: a full pipe at its usual largest size. */
 const READ_SIZE = 1_048_576
+/** Octets that are looked at between two looks at the pipe. */
+const SLICE = 65_536
+/** Octets read and not looked at yet; beyond, looking goes before reading. */
+const MAX_BACKLOG = 67_108_864
 /** How often it is looked whether the FIFO was removed and made anew, in milliseconds. */
 const LOOK_AGAIN = 5000
 
@@ -30,6 +34,8 @@ export class SyslogFifo {
   #socket: Socket
   readonly #timer: NodeJS.Timeout
   #readInTurn = 0
+  readonly #backlog: Buffer[] = []
+  #backlogOctets = 0
 
   /** @throws UsageFault if there is no such FIFO. */
   constructor(options: SyslogFifoOptions) {
@@ -46,6 +52,7 @@ export class SyslogFifo {
   close(): void {
     clearInterval(this.#timer)
     this.#socket.destroy()
+    while (this.#backlog.length > 0) this.#nextSlice()
   }
 
   #read(fd: number): Socket {
@@ -71,9 +78,25 @@ export class SyslogFifo {
   }
 
   #hear(chunk: Buffer): void {
-    const { intake, counters } = this.#options
     this.#watchFilling(chunk.length)
-    const { lines, overlong } = this.#splitter.push(chunk)
+    this.#backlogOctets += chunk.length
+    if (this.#backlog.length === 0) setImmediate(() => this.#work())
+    for (let at = 0; at < chunk.length; at += SLICE) this.#backlog.push(Buffer.from(chunk.subarray(at, at + SLICE)))
+    while (this.#backlogOctets > MAX_BACKLOG) this.#nextSlice()
+  }
+
+  /** A slice of what was read, then the next look at the pipe: reading never waits for more than that. */
+  #work(): void {
+    this.#nextSlice()
+    if (this.#backlog.length > 0) setImmediate(() => this.#work())
+  }
+
+  #nextSlice(): void {
+    const slice = this.#backlog.shift()
+    if (slice === undefined) return
+    this.#backlogOctets -= slice.length
+    const { intake, counters } = this.#options
+    const { lines, overlong } = this.#splitter.push(slice)
     counters.overlong.fifo += overlong
     for (const line of lines) intake.hearLine('fifo', line)
   }
@@ -110,6 +133,7 @@ export class SyslogFifo {
     try {
       const fifo = openFifo(this.#options.path, 'syslog_fifo')
       this.#socket.destroy()
+      while (this.#backlog.length > 0) this.#nextSlice()
       this.#splitter = new LineSplitter(MAX_SYSLOG_LINE)
       this.#fifo = fifo
       this.#socket = this.#read(fifo.fd)
