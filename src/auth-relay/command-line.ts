@@ -6,6 +6,7 @@ import type { Action, Surroundings, Verb } from './verb.ts'
 import { allow } from './verbs/allow.ts'
 import { cert } from './verbs/cert.ts'
 import { check } from './verbs/check.ts'
+import { completion } from './verbs/completion.ts'
 import { explain } from './verbs/explain.ts'
 import { importGrants } from './verbs/import.ts'
 import { init } from './verbs/init.ts'
@@ -35,6 +36,7 @@ const VERBS: readonly Verb[] = [
   watch,
   cert,
   passwd,
+  completion,
 ]
 
 const EXAMPLES = `

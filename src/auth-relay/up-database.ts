@@ -40,7 +40,10 @@ async function startOurs({ top, database: { dbname, dbuser, wrap_dbuser } }: Set
   }
   const stateDir = top.state_dir
   const server = await startEmbeddedServer({ stateDir, log }).catch((error: unknown) => {
-    throw error instanceof EmbeddedServerFault ? new TemporaryFault(error.message, error) : error
+    // What a program of PostgreSQL said may be several lines; a fault of ours is one.
+    throw error instanceof EmbeddedServerFault
+      ? new TemporaryFault(error.message.trim().replaceAll(/\s*\n\s*/g, '; '), error)
+      : error
   })
   const socket = join(stateDir, EMBEDDED_FILES.socket)
   const stop = async (): Promise<void> => {

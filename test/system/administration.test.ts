@@ -194,3 +194,9 @@ test('without its database a verb says so in one line: 100', async () => {
   expect(program.lines).toHaveLength(1)
   elsewhere.remove()
 })
+
+test('the completion is taken by a real bash', async () => {
+  const script = (await run(commandOf('auth-relay', 'completion'))).lines.join('\n')
+  const ask = 'COMP_WORDS=(auth-relay show --j); COMP_CWORD=2; _auth_relay; echo "$COMPREPLY"'
+  expect((await run(['bash', '--norc', '-c', `${script}\n${ask}`])).lines).toEqual(['--json'])
+})

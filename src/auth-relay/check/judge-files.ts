@@ -215,7 +215,7 @@ const filesOf = (path: string): readonly string[] => {
   return status.isDirectory() ? readdirSync(path).map(name => join(path, name)) : [path]
 }
 
-function judgeAccounts({ popup, sslwrap, wrap }: Settings): Finding[] {
+function judgeAccounts({ popup, sslwrap, authd, wrap }: Settings): Finding[] {
   if (!isRoot())
     return [
       advice(
@@ -227,13 +227,19 @@ function judgeAccounts({ popup, sslwrap, wrap }: Settings): Finding[] {
   const wanted: readonly (readonly [string, string])[] = [
     ['popup.login_user', popup.login_user],
     ['sslwrap.user', sslwrap.user],
+    ['authd.user', authd.user],
     ['wrap.smtpd_user', wrap.smtpd_user],
   ]
   return wanted.flatMap(([name, account]): Finding[] => {
-    if (account === '')
-      return name === 'wrap.smtpd_user' && wrap.listen.length > 0
-        ? [unsafe(name, 'empty: the gate and the smtpd would run as root', 'name an account, e.g. qmaild')]
-        : []
+    if (account === '') {
+      if (name === 'wrap.smtpd_user' && wrap.listen.length > 0) {
+        return [unsafe(name, 'empty: the gate and the smtpd would run as root', 'name an account, e.g. qmaild')]
+      }
+      if (name === 'authd.user') {
+        return [advice(name, 'empty: authd keeps the rights of root', 'name an account of its own, e.g. auth-relay')]
+      }
+      return []
+    }
     try {
       const { uid } = idsOf(account, name)
       return uid === 0

@@ -1,8 +1,9 @@
 import { describe, expect, test } from 'vitest'
-import { readCommandLine } from '../../../src/auth-relay/command-line.ts'
+import { commandTree, readCommandLine } from '../../../src/auth-relay/command-line.ts'
 import { formatTarget, readBlockTarget, readNetwork, readPeriod } from '../../../src/auth-relay/grant-target.ts'
 import { programEnvironment } from '../../../src/auth-relay/program-environment.ts'
 import { RestartDelay } from '../../../src/auth-relay/restart-delay.ts'
+import { bashCompletion } from '../../../src/auth-relay/verbs/completion.ts'
 
 describe('verbs', () => {
   test.each([
@@ -73,4 +74,10 @@ describe('what up gives to its programs', () => {
     expect(delay.next(100)).toBe(30_000)
     expect(delay.next(61_000)).toBe(250)
   })
+})
+
+test('the completion offers every verb with its options', () => {
+  const surroundings = { environment: {}, print: () => {}, isTerminal: false, columns: 80 }
+  const script = bashCompletion(commandTree(surroundings, () => {}))
+  for (const verb of ['up', 'check', 'test-line', 'completion']) expect(script).toContain(`    ${verb}) words="`)
 })

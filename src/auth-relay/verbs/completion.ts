@@ -1,0 +1,51 @@
+import type { Command } from 'commander'
+import type { Verb } from '../verb.ts'
+
+/** `auth-relay completion`: what the shell needs to complete verbs and options. */
+export const completion: Verb = (program, { print }, choose) => {
+  program
+    .command('completion')
+    .description('print the completion of verbs and options for bash and zsh')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  auth-relay completion > /etc/bash_completion.d/auth-relay
+  autoload bashcompinit && bashcompinit && source <(auth-relay completion)      zsh`,
+    )
+    .action(() => {
+      choose({
+        type: 'command',
+        run: async () => {
+          print(bashCompletion(program))
+          return 0
+        },
+      })
+    })
+}
+
+/** A bash function that offers the verbs, then the options of the verb; files where an option or an argument wants one. */
+export function bashCompletion(program: Command): string {
+  const verbs = program.commands.map(command => command.name())
+  const cases = program.commands.map(command => {
+    const options = [...command.options.map(({ long }) => long ?? ''), '--help'].filter(option => option !== '')
+    return `    ${command.name()}) words="${options.join(' ')}" ;;`
+  })
+  return `_auth_relay() {
+  local word=\${COMP_WORDS[COMP_CWORD]} verb=\${COMP_WORDS[1]} words
+  if [ "$COMP_CWORD" = 1 ]; then
+    COMPREPLY=($(compgen -W "${verbs.join(' ')} help --help --version" -- "$word"))
+    return
+  fi
+  case $verb in
+${cases.join('\n')}
+    *) words="" ;;
+  esac
+  case $word in
+    -*) COMPREPLY=($(compgen -W "$words" -- "$word")) ;;
+    *) COMPREPLY=($(compgen -f -- "$word")) ;;
+  esac
+}
+complete -o filenames -F _auth_relay auth-relay
+`
+}
