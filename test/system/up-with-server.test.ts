@@ -1,0 +1,107 @@
+import { appendFileSync, chownSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { openDatabase } from '../../src/database/database.ts'
+import { describeWith } from '../harness/describe-with.ts'
+import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres-cluster.ts'
+import { Program, run } from '../harness/program.ts'
+import { commandOf, TEST_IDS } from '../harness/stack.ts'
+import { temporaryDirectory } from '../harness/temporary-directory.ts'
+
+describeWith([DEBIAN_POSTGRES], 'a site with a PostgreSQL server of its own, from init to show', () => {
+  const { path, remove } = temporaryDirectory()
+  const config = `${path}/auth-relay.toml`
+  let cluster: PostgresCluster
+  let env: Record<string, string>
+
+  beforeAll(async () => {
+    cluster = await PostgresCluster.start()
+    const server = openDatabase({
+      hosts: [{ host: '127.0.0.1', port: cluster.port }],
+      database: 'postgres',
+      user: 'postgres',
+      password: { reveal: () => PostgresCluster.password },
+      applicationName: 'tests',
+      max: 1,
+    })
+    await server.script('CREATE DATABASE pop3authd')
+    await server.close()
+    writeFileSync(`${path}/owner.pass`, `${PostgresCluster.password}\n`, { mode: 0o600 })
+    env = {
+      DBPORT: String(cluster.port),
+      RUN_DIR: `${path}/run`,
+      STATE_DIR: `${path}/state`,
+      SYSLOG: '0',
+      POPUP_LISTEN: '127.0.0.1:0',
+      POPUP_LOGIN_USER: String(TEST_IDS.login),
+      POPUP_PASSWD_FILE: `${path}/passwd`,
+      SSLWRAP_USER: String(TEST_IDS.tls),
+      SSLWRAP_CERT: `${path}/tls.crt`,
+      SSLWRAP_KEY: `${path}/tls.key`,
+      AUTHD_SOCKET: `${path}/run/authd.sock`,
+      AUTHD_USES_SOCKET: '',
+      GRANT_LOOPBACK: '1',
+    }
+  })
+  afterAll(async () => {
+    await cluster.remove()
+    remove()
+  })
+
+  const say = async (...words: readonly string[]) => {
+    const program = await run(commandOf('auth-relay', ...words, '--config', config), { env })
+    return { status: program.ending?.code, lines: program.lines }
+  }
+
+  test('init writes a file that only its owner reads, once', async () => {
+    expect((await say('init', '--dbhost', '127.0.0.1')).status).toBe(0)
+    expect(statSync(config).mode & 0o777).toBe(0o600)
+    expect(statSync(`${path}/sslhack.pass`).mode & 0o777).toBe(0o600)
+    const again = await say('init')
+    expect(again).toEqual({ status: 100, lines: [expect.stringContaining(`${config} exists and is kept`)] })
+  })
+
+  test('nothing starts before the file has been read', async () => {
+    expect((await say('up')).lines).toEqual([expect.stringContaining('set configured = true')])
+    writeFileSync(config, readFileSync(config, 'utf8').replace('configured = false', 'configured = true'))
+    appendFileSync(config, '\n[[sslwrap.listener]]\nlisten = "127.0.0.1:0"\nbackend = "127.0.0.1:1"\n')
+    writeFileSync(`${path}/passwd`, '', { mode: 0o600 })
+    const early = await say('up')
+    expect(early.status).toBe(111)
+    expect(early.lines).toEqual([
+      expect.stringMatching(/^auth-relay: no database: .*: start PostgreSQL at 127\.0\.0\.1:\d+, or/),
+    ])
+  })
+
+  test('migrate makes tables and roles as the owner, and finds nothing to do the second time', async () => {
+    const owner = ['--user', 'postgres', '--password-file', `${path}/owner.pass`]
+    expect(await say('migrate', ...owner)).toMatchObject({
+      status: 0,
+      lines: [expect.stringMatching(/^Migrated from schema 0 to \d+\.$/)],
+    })
+    expect((await say('migrate', ...owner)).lines).toEqual([expect.stringMatching(/^The database is up to date/)])
+  })
+
+  test('check finds both roles good: one writes, the other reads', async () => {
+    const { lines } = await say('check')
+    expect(lines.join('\n')).toMatch(/fine {4}database\.dbuser: pop3authd reaches the database/)
+    expect(lines.join('\n')).toMatch(/fine {4}database\.wrap_dbuser: authwrap reaches the database/)
+    expect(lines.join('\n')).not.toContain(/dbpass = "(.*)"/.exec(readFileSync(config, 'utf8'))?.[1])
+  })
+
+  test('up runs on it, a login is granted there, and show has it', async () => {
+    const home = `${path}/ann`
+    for (const folder of [home, `${home}/Maildir`, ...['new', 'cur', 'tmp'].map(name => `${home}/Maildir/${name}`)]) {
+      mkdirSync(folder)
+      chownSync(folder, TEST_IDS.smtpd, TEST_IDS.smtpd)
+    }
+    const account = ['passwd', 'ann', '--file', `${path}/passwd`, '--uid', String(TEST_IDS.smtpd), '--home', home]
+    expect((await run(commandOf('auth-relay', ...account), { input: 'sesame\n' })).ending?.code).toBe(0)
+    const up = new Program('up', commandOf('auth-relay', 'up', '--config', config), { env })
+    await up.waitForLine(/^auth-relay ready/, 60_000)
+    const port = /popup\.listen=\S+:(\d+)/.exec(up.lines.join('\n'))?.[1]
+    const curl = await run(['curl', '--silent', '--show-error', '--user', 'ann:sesame', `pop3://127.0.0.1:${port}/`])
+    expect(curl.ending?.code).toBe(0)
+    expect((await say('show')).lines.join('\n')).toMatch(/\n127\.0\.0\.1 .* ann +popup /)
+    expect(await up.stop()).toEqual({ code: 0, signal: null })
+  })
+})
