@@ -1,7 +1,12 @@
+import { EXIT } from '../daemon/exit-status.ts'
 import { runCommand, runDaemon } from '../daemon/lifecycle.ts'
 import { readCommandLine } from './command-line.ts'
 
 let chosen: ReturnType<typeof readCommandLine> | undefined
+// `auth-relay … | head`: the reader has what it wanted. A stack that runs does not care who reads its screen.
+process.stdout.on('error', () => {
+  if (chosen?.type !== 'daemon') process.exit(EXIT.temporary)
+})
 await runCommand('auth-relay', async () => {
   chosen = readCommandLine(process.argv.slice(2), process.env)
   return chosen.type === 'command' ? chosen.run() : 0

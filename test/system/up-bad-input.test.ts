@@ -190,3 +190,9 @@ describe('words that make no sense: 100', () => {
     expect(program.lines).toEqual([expect.stringContaining(`auth-relay: ${line}`)])
   })
 })
+
+test('a reader that has seen enough ends the command without a word', async () => {
+  const words = commandOf('auth-relay', 'test-line').join(' ')
+  const program = await run(['/bin/sh', '-c', `yes rubbish | head -n 100000 | ${words} | head -n 1`])
+  expect(program.lines).toEqual(['    1  ignore  not a syslog line'])
+})
