@@ -87,6 +87,18 @@ describe('the demo', () => {
     expect(mail.output).toContain('Subject: to myself')
   })
 
+  test('a client that says everything before it reads is served like any other', async () => {
+    const socket = connect(demo.port('wrap'), '127.0.0.1').setEncoding('utf8')
+    socket.write('EHLO x\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<demo@demo.example>\r\nQUIT\r\n')
+    let heard = ''
+    socket.on('data', (text: string) => {
+      heard += text
+    })
+    await once(socket, 'close')
+    const codes = heard.split('\r\n').flatMap(line => /^(\d{3}) /.exec(line)?.[1] ?? [])
+    expect(codes).toEqual(['220', '250', '250', '250', '221'])
+  })
+
   test('one session id leads from sslwrap through popup to pop3d and authd', async () => {
     await shell(demo.command('curl'))
     const { log } = demo.program

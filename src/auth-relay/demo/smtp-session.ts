@@ -56,6 +56,8 @@ function callbacks(options: DemoSmtpOptions, log: Log): SMTPServerOptions {
     socketTimeout: IDLE,
     disabledCommands: ['AUTH', 'STARTTLS'],
     disableReverseLookup: true,
+    // At once, and not a turn of the event loop later: by then the client's first words could be there.
+    onConnect: (_session, done) => done(),
     onRcptTo({ address }, _session, done) {
       const refusal = refusalOf(address, options)
       log.info('rcpt', {
