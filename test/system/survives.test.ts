@@ -1,0 +1,123 @@
+import { createConnection } from 'node:net'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { eventually } from '../harness/eventually.ts'
+import { Pop3Conversation } from '../harness/pop3-conversation.ts'
+import { descendantsOf, type ProcessStatus, statusOf } from '../harness/process-status.ts'
+import { SmtpConversation } from '../harness/smtp-conversation.ts'
+import { Stack, TEST_PASSWORD } from '../harness/stack.ts'
+
+/** Seconds that a grant of this stack lives. Long enough for no test to see an end, each begins with a revocation. */
+const EXP_TIME = 3600
+
+let stack: Stack
+
+beforeAll(async () => {
+  stack = new Stack()
+  stack.configure({
+    database: { embedded: true },
+    grants: { grant_loopback: true, exp_time: EXP_TIME },
+    popup: { listen: ['127.0.0.1:0'] },
+    wrap: { listen: ['127.0.0.1:0'] },
+  })
+  stack.account('ann', ['Subject: lunch\n\nAt noon?\n'])
+  await stack.start('auth-relay', { args: ['up', '--config', stack.config] })
+})
+beforeEach(() => stack.showLogsOnFailure())
+afterAll(() => stack?.stop())
+
+/** Where a program listens since its last start: with port 0 each start takes another. */
+const portOf = (program: string): number => {
+  const ready = stack.program('auth-relay').lines.findLast(line => line.startsWith(`${program} ready listen=`))
+  return Number(/:(\d+)$/.exec(ready ?? '')?.[1])
+}
+
+/** Reads the mailbox; milliseconds from password to +OK. */
+const readMail = async (): Promise<number> => {
+  const client = Pop3Conversation.over(createConnection(portOf('popup'), '127.0.0.1'))
+  try {
+    await client.expect(/^\+OK/)
+    await client.ask('USER ann', /^\+OK/)
+    const asked = client.say(`PASS ${TEST_PASSWORD}`)
+    const { at } = await client.expect(/^\+OK/)
+    client.say('RETR 1')
+    await client.expect(/^\+OK/)
+    expect(await client.expectLinesToDot()).toContain('Subject: lunch')
+    await client.quit()
+    return at - asked
+  } finally {
+    client.close()
+  }
+}
+
+const askFor = async (recipient: string): Promise<number> => {
+  const client = SmtpConversation.over(createConnection(portOf('wrap'), '127.0.0.1'))
+  try {
+    return (await client.askFor(recipient)).code
+  } finally {
+    client.close()
+  }
+}
+const mayRelay = async (): Promise<boolean> => (await askFor('somebody@elsewhere.example')) === 250
+
+/** Takes the grant back, the way an administrator's program would: no row, no block. */
+const forget = async (): Promise<void> => {
+  const revoke = await stack.run('auth-relay', ['revoke', '127.0.0.1', '--for', '1s', '--config', stack.config])
+  expect([revoke.ending?.code, revoke.lines.join('\n')]).toEqual([0, expect.any(String)])
+  await eventually('the relay is closed', async () => !(await mayRelay()))
+}
+
+const everyProcess = (): readonly ProcessStatus[] => descendantsOf(stack.program('auth-relay').pid)
+const isOf = (name: string) => (process: ProcessStatus) => process.commandLine.join(' ').includes(name)
+
+describe('the database stands still', () => {
+  let frozen: readonly ProcessStatus[] = []
+  const wake = (): void => {
+    for (const { pid } of frozen) process.kill(pid, 'SIGCONT')
+    frozen = []
+  }
+  afterAll(wake)
+
+  test('mail is read all the same, the relay stays closed, own mail is taken; later the login counts', async () => {
+    await forget()
+    frozen = everyProcess().filter(isOf('postgres'))
+    expect(frozen.length).toBeGreaterThan(1)
+    for (const { pid } of frozen) process.kill(pid, 'SIGSTOP')
+    // GRANT_WAIT is one second; a loaded machine gets some more.
+    expect(await readMail()).toBeLessThan(5000)
+    await stack.waitForLog('popup', { event: 'login', grant: 'queued' })
+    expect(await mayRelay()).toBe(false)
+    expect(await askFor('ann@example.org')).toBe(250)
+    wake()
+    await eventually('the queued login is stored', mayRelay, 30_000)
+  })
+})
+
+describe.each([
+  ['authd', (all: readonly ProcessStatus[]) => all.filter(isOf('dist/authd.js'))],
+  ['the popup keeper', (all: readonly ProcessStatus[]) => all.filter(isOf('dist/popup.js --config'))],
+  ['the popup login process', (all: readonly ProcessStatus[]) => all.filter(isOf('dist/popup.js --login'))],
+  ['the pop3d worker', (all: readonly ProcessStatus[]) => all.filter(isOf('dist/pop3d.js --worker'))],
+  ['wrap', (all: readonly ProcessStatus[]) => all.filter(isOf('dist/wrap.js'))],
+  ['the database', (all: readonly ProcessStatus[]) => all.filter(isOf('postgres'))],
+])('%s is killed', (_name, choose) => {
+  test('it comes back by itself; then a login opens the relay again', { timeout: 180_000 }, async () => {
+    await readMail() // so that a pop3d worker is there
+    const killed = choose(everyProcess())
+    expect(killed.length).toBeGreaterThan(0)
+    for (const { pid } of killed) if (statusOf(pid) !== undefined) process.kill(pid, 'SIGKILL')
+    await eventually('they are gone', () => killed.every(({ pid }) => statusOf(pid)?.commandLine.length === undefined))
+    await eventually('mail can be read again', async () => (await readMail()) >= 0, 60_000)
+    await eventually('the administrator is served again', async () => forget().then(() => true), 60_000)
+    await eventually('a login opens the relay again', async () => (await readMail()) >= 0 && (await mayRelay()), 60_000)
+  })
+})
+
+test('when auth-relay up itself is killed, everything that it started ends', async () => {
+  await readMail()
+  const children = everyProcess()
+  stack.program('auth-relay').signal('SIGKILL')
+  await stack.program('auth-relay').ended
+  const left = (): readonly ProcessStatus[] =>
+    children.flatMap(({ pid }) => statusOf(pid) ?? []).filter(({ commandLine }) => commandLine.length > 0)
+  await eventually('nothing is left', () => left().length === 0, 60_000)
+})
