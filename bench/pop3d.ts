@@ -226,6 +226,14 @@ const memoryOf = (server: Server): number =>
     return sum + (existsSync(path) ? Number(/^Pss:\s+(\d+)/m.exec(readFileSync(path, 'latin1'))?.[1] ?? '0') : 0)
   }, 0)
 
+/** User and system time of the server's processes and of those that ended, in milliseconds (proc(5)). */
+const cpuOf = (server: Server): number =>
+  processesOf(server).reduce((sum, pid) => {
+    if (!existsSync(`/proc/${pid}/stat`)) return sum
+    const fields = readFileSync(`/proc/${pid}/stat`, 'latin1').split(') ')[1]?.split(' ').slice(11, 15) ?? []
+    return sum + fields.reduce((ticks, field) => ticks + Number(field), 0) * 10
+  }, 0)
+
 interface Load {
   readonly name: string
   readonly user: (client: number) => string
@@ -253,16 +261,18 @@ const LOADS: readonly Load[] = [
   { name: 'RETR of 5 MB', user: client => `large${client}`, commands: ['RETR 1', 'QUIT'], clients: 8, sessions: 160 },
 ]
 
-/** Sessions a second. */
-async function measure(server: Server, { user, commands, clients, sessions }: Load): Promise<number> {
+/** Sessions a second, and milliseconds of the server's processors for each. */
+async function measure(server: Server, { user, commands, clients, sessions }: Load) {
   let left = sessions
+  const cpuBefore = cpuOf(server)
   const started = performance.now()
   await Promise.all(
     Array.from({ length: clients }, async (_, client) => {
       while (left-- > 0) await session(server.port, user(client), commands)
     }),
   )
-  return (sessions / (performance.now() - started)) * 1000
+  const took = performance.now() - started
+  return { rate: (sessions / took) * 1000, cpu: (cpuOf(server) - cpuBefore) / sessions }
 }
 
 /** KB that one more idle session costs, after login. */
@@ -310,14 +320,19 @@ try {
   for (const load of LOADS) {
     for (const server of servers) await measure(server, { ...load, sessions: load.clients * 2 })
     for (let round = 0; round < rounds; round += 1) {
-      for (const server of servers) note(`${load.name}/${server.name}`, await measure(server, load))
+      for (const server of servers) {
+        const { rate, cpu } = await measure(server, load)
+        note(`${load.name}, sessions/s/${server.name}`, rate)
+        note(`${load.name}, CPU ms/${server.name}`, cpu)
+      }
     }
   }
   for (const server of servers) note(`KB per idle login/${server.name}`, await idleMemory(server))
-  const table = [...LOADS.map(({ name }) => name), 'KB per idle login'].map(name => {
+  const names = LOADS.flatMap(({ name }) => [`${name}, sessions/s`, `${name}, CPU ms`])
+  const table = [...names, 'KB per idle login'].map(name => {
     const [theirs, ours] = servers.map(server => median(results.get(`${name}/${server.name}`) ?? []))
     if (theirs === undefined || ours === undefined) throw new Error('two servers')
-    return { what: name, dovecot: theirs.toFixed(1), 'auth-relay': ours.toFixed(1), ratio: (ours / theirs).toFixed(2) }
+    return { what: name, dovecot: theirs.toFixed(2), 'auth-relay': ours.toFixed(2), ratio: (ours / theirs).toFixed(2) }
   })
   console.table(table)
 } finally {
