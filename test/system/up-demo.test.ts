@@ -215,7 +215,9 @@ describe.runIf(isRoot)('started as root', () => {
   test('and without root everything runs as the one user, and says so', async () => {
     const { path, remove } = temporaryDirectory()
     chownSync(path, 65_534, 65_534)
-    const command = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups', ...commandOf('auth-relay')]
+    // Another account forgets whose death it should follow: said again.
+    const account = ['--reuid', '65534', '--regid', '65534', '--clear-groups', '--pdeathsig', 'KILL']
+    const command = ['setpriv', ...account, ...commandOf('auth-relay')]
     const demo = new Demo(`${path}/var`, { command })
     await demo.ready()
     expect(demo.program.log.map(line => line.fields['event'])).toContain('not-separated')
