@@ -13,6 +13,8 @@ export function forbidDumps(): void {
 /**
  * The kernel sends this process the signal when its parent ends. A change of uid clears it: call it after that, and look at
  * process.ppid afterwards, because the parent may be gone already.
+ *
+ * @public
  */
 export function signalOnParentDeath(signal: number): void {
   checked('prctl(PR_SET_PDEATHSIG)', prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0))
