@@ -32,9 +32,19 @@ export type WorkerProcess = {
  * channel its descriptor 3. A number is the descriptor of a HeldListener. The worker drops its privileges itself, after its code is loaded and before it reads a
  * byte from the network: so the program's files need not be readable to its account.
  */
-export function startWorker(script: string, args: readonly string[], listeners: readonly (Server | number)[]): WorkerProcess {
+export function startWorker(
+  script: string,
+  args: readonly string[],
+  listeners: readonly (Server | number)[],
+): WorkerProcess {
   const child = spawn(process.execPath, [...process.execArgv, script, ...args], {
-    stdio: ['ignore', 'inherit', 'inherit', 'pipe', ...listeners.map(listener => (typeof listener === 'number' ? listener : descriptorOf(listener)))],
+    stdio: [
+      'ignore',
+      'inherit',
+      'inherit',
+      'pipe',
+      ...listeners.map(listener => (typeof listener === 'number' ? listener : descriptorOf(listener))),
+    ],
     env: workerEnvironment(),
   })
   const control = child.stdio[CONTROL_DESCRIPTOR]
