@@ -41,6 +41,9 @@ const libraries = new Map<string | null, ReturnType<Koffi['load']>>()
 function library(name: string | null): ReturnType<Koffi['load']> {
   const known = libraries.get(name)
   if (known !== undefined) return known
+  // By default koffi maps three quarters of a megabyte anew for every call on a thread beyond the second.
+  if (libraries.size === 0)
+    koffi().config({ async_stack_size: 262_144, async_heap_size: 65_536, resident_async_pools: MAX_ASIDE })
   const handle = koffi().load(name)
   libraries.set(name, handle)
   return handle
@@ -66,15 +69,45 @@ export function asyncTextFunction(
   soname: string,
   prototype: string,
 ): (...args: NativeArgument[]) => Promise<string | undefined> {
+  return asyncFunction(soname, prototype, result => (typeof result === 'string' ? result : undefined))
+}
+
+/** As nativeFunction, run on a thread of its own. The caller keeps the memory that arguments point to until the promise settles. errno is lost. */
+export function asyncNumberFunction(prototype: string): (...args: NativeArgument[]) => Promise<number> {
+  return asyncFunction(null, prototype, result => {
+    if (typeof result === 'number') return result
+    throw new TypeError(`${prototype} did not answer a number`)
+  })
+}
+
+/** Calls on threads at once: the runtime has four, and koffi keeps memory for this many. */
+const MAX_ASIDE = 4
+let aside = 0
+const waiting: (() => void)[] = []
+
+function asyncFunction<T>(
+  soname: string | null,
+  prototype: string,
+  read: (result: unknown) => T,
+): (...args: NativeArgument[]) => Promise<T> {
   let func: ReturnType<ReturnType<Koffi['load']>['func']> | undefined
-  return (...args) =>
-    new Promise((resolve, reject) => {
+  return async (...args) => {
+    if (aside >= MAX_ASIDE) await new Promise<void>(resolve => waiting.push(resolve))
+    else aside += 1
+    try {
       func ??= library(soname).func(prototype)
+      const { promise, resolve, reject } = Promise.withResolvers<unknown>()
       func.async(...args, (error: unknown, result: unknown) => {
         if (error !== null && error !== undefined) reject(error)
-        else resolve(typeof result === 'string' ? result : undefined)
+        else resolve(result)
       })
-    })
+      return read(await promise)
+    } finally {
+      const next = waiting.shift()
+      if (next === undefined) aside -= 1
+      else next()
+    }
+  }
 }
 
 /** errno of the native call just made. */
@@ -104,16 +137,25 @@ export function checked(syscall: string, result: number): number {
 
 /** A NULL-terminated `char *[]` with its strings behind it, in one piece of memory. Throws TypeError on a NUL inside a string. */
 export function stringArray(strings: readonly (string | Uint8Array)[]): Uint8Array {
-  const pieces = strings.map(text => (typeof text === 'string' ? Buffer.from(text) : text))
-  const table = (pieces.length + 1) * 8
-  const memory = Buffer.alloc(pieces.reduce((size, piece) => size + piece.length + 1, table))
-  const base = koffi().address(memory)
-  let at = table
-  for (const [i, piece] of pieces.entries()) {
-    if (piece.includes(0)) throw new TypeError('a NUL cannot stand in an argument or an environment variable')
-    memory.writeBigUInt64LE(base + BigInt(at), i * 8)
-    memory.set(piece, at)
-    at += piece.length + 1
+  const text = strings.every(piece => typeof piece === 'string')
+    ? Buffer.from(`${strings.join('\0')}\0`)
+    : Buffer.concat(strings.flatMap(piece => [typeof piece === 'string' ? Buffer.from(piece) : piece, NUL]))
+  const table = (strings.length + 1) * 8
+  const memory = Buffer.alloc(table + (strings.length === 0 ? 0 : text.length))
+  // Addresses have 47 bits: a number holds them.
+  const base = Number(koffi().address(memory))
+  let start = 0
+  for (let i = 0; i < strings.length; i++) {
+    const address = base + table + start
+    memory.writeUInt32LE(address % TWO_32, i * 8)
+    memory.writeUInt32LE(Math.floor(address / TWO_32), i * 8 + 4)
+    start = text.indexOf(0, start) + 1
   }
+  if (strings.length > 0 && start !== text.length)
+    throw new TypeError('a NUL cannot stand in an argument or an environment variable')
+  if (strings.length > 0) text.copy(memory, table)
   return memory
 }
+
+const NUL = Uint8Array.of(0)
+const TWO_32 = 0x1_0000_0000

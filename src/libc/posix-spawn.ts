@@ -1,4 +1,4 @@
-import { nativeFunction, SystemCallError, stringArray } from './native-function.ts'
+import { asyncNumberFunction, nativeFunction, SystemCallError, stringArray } from './native-function.ts'
 import { openFilesLimit, setOpenFilesLimit } from './open-files-limit.ts'
 
 const fileActionsInit = nativeFunction('int posix_spawn_file_actions_init(void *actions)')
@@ -10,6 +10,9 @@ const attrSetFlags = nativeFunction('int posix_spawnattr_setflags(void *attr, sh
 const attrSetSigDefault = nativeFunction('int posix_spawnattr_setsigdefault(void *attr, const void *set)')
 const attrSetSigMask = nativeFunction('int posix_spawnattr_setsigmask(void *attr, const void *set)')
 const spawnCall = nativeFunction(
+  'int posix_spawn(void *pid, const char *file, void *actions, void *attr, void *argv, void *envp)',
+)
+const spawnAside = asyncNumberFunction(
   'int posix_spawn(void *pid, const char *file, void *actions, void *attr, void *argv, void *envp)',
 )
 const spawnPathCall = nativeFunction(
@@ -69,6 +72,26 @@ export function posixSpawn(request: SpawnRequest): number {
     withOpenFiles(request.openFiles, () =>
       ok('posix_spawn', spawn(pid, request.file, actions, attr, argv, environment)),
     )
+  } finally {
+    fileActionsDestroy(actions)
+  }
+  return pid.readInt32LE(0)
+}
+
+/**
+ * As posixSpawn, without stopping the event loop: the kernel holds the thread that starts a program until the program's execve is done, which takes longer than all
+ * the rest of a small server's work. Limits belong to the process, so `openFiles` cannot be had here; nor is PATH searched.
+ */
+export async function posixSpawnAside(request: Omit<SpawnRequest, 'openFiles' | 'searchPath'>): Promise<number> {
+  const attr = attributesFor(SETSIGDEF | SETSIGMASK | (request.newSession === true ? SETSID : 0))
+  const argv = stringArray(request.argv)
+  const environment = stringArray(request.environment)
+  const actions = Buffer.alloc(ROOM)
+  const pid = Buffer.alloc(4)
+  ok('posix_spawn_file_actions_init', fileActionsInit(actions))
+  try {
+    addDescriptors(actions, request.descriptors)
+    ok('posix_spawn', await spawnAside(pid, request.file, actions, attr, argv, environment))
   } finally {
     fileActionsDestroy(actions)
   }

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net'
 import { setBlocking } from '../libc/blocking.ts'
 import { descriptorOf } from '../libc/descriptor.ts'
-import { posixSpawn } from '../libc/posix-spawn.ts'
+import { posixSpawnAside } from '../libc/posix-spawn.ts'
 import { type Ending, waitFor } from '../libc/wait.ts'
 import { type Environment, formatEnvironment } from './environment.ts'
 
@@ -9,19 +9,18 @@ export type InetdChild = { readonly pid: number; readonly ended: Promise<Ending>
 
 /**
  * Runs a program with a connection as its descriptors 0 and 1, as inetd and tcpserver do, and closes our end of it. The socket must come from a
- * server with `pauseOnConnect` and must never have been read from. Throws SystemCallError; the socket is then still ours.
+ * server with `pauseOnConnect` and must never have been read from. Rejects with SystemCallError; the socket is then still ours.
  */
-export function runOnConnection(
+export async function runOnConnection(
   socket: Socket,
   file: string,
   argv: readonly string[],
   environment: Environment,
-  openFiles: bigint | undefined,
-): InetdChild {
+): Promise<InetdChild> {
   const descriptor = descriptorOf(socket)
   // The flag is the connection's, not the descriptor's: a child written for a blocking socket would see EAGAIN.
   setBlocking(descriptor, true)
-  const pid = posixSpawn({
+  const pid = await posixSpawnAside({
     file,
     argv,
     environment: formatEnvironment(environment),
@@ -29,7 +28,6 @@ export function runOnConnection(
       { from: descriptor, to: 0 },
       { from: descriptor, to: 1 },
     ],
-    ...(openFiles === undefined ? {} : { openFiles }),
   })
   const ended = waitFor(pid)
   socket.destroy()

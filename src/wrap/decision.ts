@@ -73,3 +73,13 @@ export function logDecision(
   else if (decision.error === undefined) log.info('norelay', { ...fields, reason: decision.reason })
   else log.error('error', { ...fields, relay: false, error: decision.error })
 }
+
+/** The same for a mail server that asks about every client and writes its own log: a stranger is worth a line at level debug only. */
+export function logAnswer(
+  log: Log,
+  decision: Decision,
+  fields: Readonly<Record<string, string | number | undefined>>,
+): void {
+  if (decision.relay || decision.error !== undefined) logDecision(log, decision, fields)
+  else log.debug('norelay', { ...fields, reason: decision.reason })
+}

@@ -9,9 +9,11 @@ import type { Settings } from '../daemon/settings/settings.ts'
 import { formatSocketAddress, type SocketAddress } from '../daemon/socket-address.ts'
 import { changeEnvironment, ownEnvironment } from '../ucspi/environment.ts'
 import { findProgram } from '../ucspi/find-program.ts'
-import { OWN_VARIABLES, softOpenFilesOf } from '../ucspi/run-next.ts'
+import { OWN_VARIABLES } from '../ucspi/run-next.ts'
+import { shareOpenFilesLimit } from '../ucspi/share-open-files.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
 import { askDatabase, type GrantSource } from './ask-database.ts'
+import { batchedLines } from './batched-lines.ts'
 import { CdbDoor } from './cdb-door.ts'
 import { type Decision, decide } from './decision.ts'
 import { HourlyRate } from './hourly-rate.ts'
@@ -19,7 +21,7 @@ import { policyDoor } from './policy-door.ts'
 import { questionDoor } from './question-door.ts'
 import { ResidentGate } from './resident-gate.ts'
 import { reverseDns } from './reverse-dns.ts'
-import { shareQuestions } from './shared-question.ts'
+import { shareDecisions } from './share-decisions.ts'
 import { smtpdCommand } from './smtpd-command.ts'
 import { socketmapDoor } from './socketmap-door.ts'
 import { TcpRulesFile } from './tcp-rules-file.ts'
@@ -28,13 +30,15 @@ import { UseReporter } from './use-reporter.ts'
 /** Database connections of the gate: one answers thousands of questions a second, the others stand by. */
 const DATABASE_CONNECTIONS = 4
 
-/** What conventional soft limit a supervisor gives, should ours not be readable. */
-const USUAL_OPEN_FILES = 1024n
+/** Descriptors of the gate beside those of its smtpds' connections: the other doors, the database, clients being refused. */
+const OTHER_DESCRIPTORS = 256
 
 /** Starts the resident gate and every door that the settings open. Listens and reads secrets first, then gives up root, then serves. */
 export async function startGate(settings: Settings): Promise<RunningDaemon> {
   const { wrap } = settings
-  const log = createLog('wrap', { level: settings.top.log_level })
+  const lines = batchedLines()
+  process.once('exit', lines.flush)
+  const log = createLog('wrap', { level: settings.top.log_level, write: lines.write })
   const source = askDatabase(settings, DATABASE_CONNECTIONS)
   const { uses_socket } = settings.authd
   const uses = uses_socket === '' ? undefined : new UseReporter(uses_socket)
@@ -85,12 +89,8 @@ class Doors {
     this.#source = source
     this.#uses = uses
     this.#log = log
-    const options = {
-      ask: shareQuestions(source.ask),
-      refusal: source.refusal,
-      timeoutMs: settings.wrap.wrap_timeout * 1000,
-    }
-    this.#decide = ip => decide(ip, options)
+    const options = { ask: source.ask, refusal: source.refusal, timeoutMs: settings.wrap.wrap_timeout * 1000 }
+    this.#decide = shareDecisions(ip => decide(ip, options))
   }
 
   /** Opens a server for each address of a setting; says where for the ready line. */
@@ -125,11 +125,12 @@ class Doors {
       throw new UsageFault(
         `${argv[0] ?? ''} is no program that can be run: change wrap.smtpd, or qmaildir and qmail_smtpd_noauth`,
       )
+    // Without a limit of connections nobody knows how many descriptors it takes: the raised limit stays then.
+    if (wrap.connections > 0) shareOpenFilesLimit(wrap.connections + OTHER_DESCRIPTORS)
     return new ResidentGate({
       file,
       argv,
       environment: changeEnvironment(own, Object.fromEntries(OWN_VARIABLES.map(name => [name, undefined]))),
-      openFiles: softOpenFilesOf(process.ppid) ?? USUAL_OPEN_FILES,
       relayclientValue: wrap.relayclient_value,
       decide: this.#decide,
       onRelay: this.#report('gate'),

@@ -2,7 +2,7 @@ import { createServer, type Server, type Socket } from 'node:net'
 import type { Log } from '../daemon/log.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
 import { clientOf, formatPolicyAnswer, PolicyReader, type PolicyRequest } from '../wire/policy-request.ts'
-import { type Decision, logDecision } from './decision.ts'
+import { type Decision, logAnswer } from './decision.ts'
 import type { HourlyRate } from './hourly-rate.ts'
 import { senderBelongsTo } from './sender-binding.ts'
 
@@ -95,7 +95,7 @@ class PolicyConnection {
       queue: request.get('queue_id') || undefined,
     }
     if (!decision.relay || ip === undefined) {
-      logDecision(log, decision, fields)
+      logAnswer(log, decision, fields)
       return NO_OPINION
     }
     const refusal = this.#refusal(request, ip, decision.login)
@@ -103,7 +103,7 @@ class PolicyConnection {
       log.warn('refuse', { ...fields, user: decision.login, reason: refusal.reason })
       return refusal.action
     }
-    logDecision(log, decision, fields)
+    logAnswer(log, decision, fields)
     onRelay(ip)
     return 'OK'
   }

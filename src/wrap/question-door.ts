@@ -4,7 +4,7 @@ import type { IpAddress } from '../wire/ip-address.ts'
 import { LineSplitter } from '../wire/line-splitter.ts'
 import { formatRelayAnswer, MAX_RELAY_QUESTION_LINE, type RelayAnswer } from '../wire/relay-answer.ts'
 import { parseRelayQuestion } from '../wire/relay-question.ts'
-import { type Decision, logDecision } from './decision.ts'
+import { type Decision, logAnswer } from './decision.ts'
 
 export type QuestionDoorOptions = {
   readonly decide: (ip: IpAddress | undefined) => Promise<Decision>
@@ -18,7 +18,7 @@ export function questionDoor({ decide, onRelay, log }: QuestionDoorOptions): Ser
     const question = parseRelayQuestion(line)
     if (question === undefined) return { verdict: 'unknown' }
     const decision = await decide(question.ip)
-    logDecision(log, decision, { ip: question.ip, door: 'question' })
+    logAnswer(log, decision, { ip: question.ip, door: 'question' })
     if (!decision.relay) return { verdict: decision.error === undefined ? 'no' : 'unknown' }
     onRelay(question.ip)
     return { verdict: 'yes', until: decision.until ?? END_OF_TIME, login: decision.login }

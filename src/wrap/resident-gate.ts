@@ -16,7 +16,6 @@ export type ResidentGateOptions = {
   readonly argv: readonly string[]
   /** What every smtpd gets; secrets of ours are not in it. */
   readonly environment: Environment
-  readonly openFiles: bigint | undefined
   readonly relayclientValue: string
   readonly decide: (ip: IpAddress) => Promise<Decision>
   /** Somebody was let through. */
@@ -120,7 +119,7 @@ export class ResidentGate {
   }
 
   async #run(socket: Socket, connection: Connection, status: string): Promise<void> {
-    const { rules, reverseDns, environment, relayclientValue, log, onRelay, file, argv, openFiles } = this.#options
+    const { rules, reverseDns, environment, relayclientValue, log, onRelay, file, argv } = this.#options
     const ip = connection.remoteIp
     const remoteHost = await reverseDns?.(ip)
     const rule = rules?.find({ ip, host: remoteHost })
@@ -137,12 +136,11 @@ export class ResidentGate {
       given['RELAYCLIENT'] === undefined ? await this.#options.decide(ip) : { relay: false, reason: 'preset' }
     // Closed while we asked, by our own drain's end or an error.
     if (socket.destroyed) return
-    const child = runOnConnection(
+    const child = await runOnConnection(
       socket,
       file,
       argv,
       changeEnvironment(given, relayVariables(decision, relayclientValue)),
-      openFiles,
     )
     logDecision(log, decision, { ip, port: connection.remotePort, host: remoteHost, pid: child.pid, status })
     if (decision.relay) onRelay(ip)

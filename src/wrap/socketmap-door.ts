@@ -3,7 +3,7 @@ import type { Log } from '../daemon/log.ts'
 import { type IpAddress, parseIpAddress } from '../wire/ip-address.ts'
 import { formatNetstring, NetstringReader } from '../wire/netstring.ts'
 import { formatSocketmapAnswer, parseSocketmapQuestion, type SocketmapAnswer } from '../wire/socketmap.ts'
-import { type Decision, logDecision } from './decision.ts'
+import { type Decision, logAnswer } from './decision.ts'
 
 export type SocketmapDoorOptions = {
   readonly decide: (ip: IpAddress | undefined) => Promise<Decision>
@@ -35,7 +35,7 @@ export function socketmapDoor({ decide, onRelay, log }: SocketmapDoorOptions): S
     const ip = parseIpAddress(key)
     if (ip === undefined) return { type: 'notfound' }
     const decision = await decide(ip)
-    logDecision(log, decision, { ip, door: 'socketmap' })
+    logAnswer(log, decision, { ip, door: 'socketmap' })
     // "Not found" for an error too: a temporary answer would hold up everybody's mail because of the database.
     if (!decision.relay) return { type: 'notfound' }
     onRelay(ip)

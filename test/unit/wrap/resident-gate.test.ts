@@ -55,7 +55,6 @@ async function start(
     file: SHOW,
     argv: ['smtpd', 'arg'],
     environment: { PATH: '/usr/bin:/bin' },
-    openFiles: 1024n,
     relayclientValue: '',
     decide: address => decide(address, { ask, refusal: () => undefined, timeoutMs }),
     onRelay: address => relayed.push(address),
@@ -293,7 +292,7 @@ describe('children', () => {
       ),
     })
     const heard = await talk()
-    expect(heard).toMatch(/1024\n/)
+    expect(heard).toMatch(/\d+\n/)
     expect(heard).toMatch(/SigBlk:\s*0+\nSigIgn:\s*0+\n/)
     // A socket of the client's that is blocking: O_RDWR without O_NONBLOCK.
     expect(Number.parseInt(/flags:\s*(\d+)/.exec(heard)?.[1] ?? '', 8) & 0o4000).toBe(0)

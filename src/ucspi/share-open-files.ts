@@ -1,0 +1,15 @@
+import { openFilesLimit, setOpenFilesLimit } from '../libc/open-files-limit.ts'
+import { softOpenFilesOf } from './run-next.ts'
+
+/** What supervisors give as a rule, should ours not be readable. */
+const USUAL = 1024n
+
+/**
+ * Sets our soft limit of open files back to what we were started with, because every program we run inherits it and old ones close each possible descriptor one by
+ * one; but not below what we need ourselves. The runtime has raised it to the hard limit.
+ */
+export function shareOpenFilesLimit(needed: number): void {
+  const given = softOpenFilesOf(process.ppid) ?? USUAL
+  const wanted = given > BigInt(needed) ? given : BigInt(needed)
+  if (wanted < openFilesLimit().soft) setOpenFilesLimit(wanted)
+}
