@@ -21,6 +21,9 @@ import { temporaryDirectory } from '../test/harness/temporary-directory.ts'
 /**
  * popup and pop3d beside Debian's dovecot-pop3d tuned to its fastest: the same maildrops, password file, hash and client, in
  * turns within one run, so that the ratios count and the figures do not. Run as root: node bench/pop3d.ts [rounds]
+ *
+ * No claim rests on the row of 10,000 messages yet: with these settings Dovecot 2.3.19 spends half a second on each such
+ * login and writes no dovecot.index.cache, so it is not at its fastest there.
  */
 const OWNER = { uid: 65_534, gid: 65_534 }
 // crypt(3), DES, of 'secret': the cheapest hash, the same for both, so that it is not the hash that is measured.
@@ -43,8 +46,12 @@ function maildrop(user: string, messages: number, message: string): void {
     chownSync(`${home}${folder}`, OWNER.uid, OWNER.gid)
   }
   for (let number = 0; number < messages; number += 1) {
-    const path = `${home}/cur/${1_700_000_000 + number}.M${number}P1.host:2,S`
-    writeFileSync(path, `Subject: ${number}\n\n${message}`)
+    const content = `Subject: ${number}\n\n${message}`
+    const lines = content.split('\n').length - 1
+    // As Dovecot names what it delivers: neither server has to open a message to know its size.
+    const sizes = `S=${content.length},W=${content.length + lines}`
+    const path = `${home}/cur/${1_700_000_000 + number}.M${number}P1.host,${sizes}:2,S`
+    writeFileSync(path, content)
     chownSync(path, OWNER.uid, OWNER.gid)
     utimesSync(path, 1_700_000_000 + number, 1_700_000_000 + number)
   }
@@ -125,6 +132,7 @@ first_valid_gid = 1
 auth_cache_size = 10M
 mail_location = maildir:~/
 mail_fsync = never
+mail_always_cache_fields = size.virtual size.physical pop3.uidl
 maildir_very_dirty_syncs = yes
 pop3_no_flag_updates = yes
 passdb {
