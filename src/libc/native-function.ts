@@ -72,7 +72,7 @@ export function asyncTextFunction(
   return asyncFunction(soname, prototype, result => (typeof result === 'string' ? result : undefined))
 }
 
-/** As nativeFunction, run on a thread of its own. The caller keeps the memory that arguments point to until the promise settles. errno is lost. */
+/** As nativeFunction, run on a thread of its own; memory among the arguments is kept until it is done. errno is lost. */
 export function asyncNumberFunction(prototype: string): (...args: NativeArgument[]) => Promise<number> {
   return asyncFunction(null, prototype, result => {
     if (typeof result === 'number') return result
@@ -84,6 +84,7 @@ export function asyncNumberFunction(prototype: string): (...args: NativeArgument
 const MAX_ASIDE = 4
 let aside = 0
 const waiting: (() => void)[] = []
+const inUse = new Set<readonly NativeArgument[]>()
 
 function asyncFunction<T>(
   soname: string | null,
@@ -94,6 +95,8 @@ function asyncFunction<T>(
   return async (...args) => {
     if (aside >= MAX_ASIDE) await new Promise<void>(resolve => waiting.push(resolve))
     else aside += 1
+    // koffi keeps nothing alive: without this, memory that C reads is collected under it.
+    inUse.add(args)
     try {
       func ??= library(soname).func(prototype)
       const { promise, resolve, reject } = Promise.withResolvers<unknown>()
@@ -103,6 +106,7 @@ function asyncFunction<T>(
       })
       return read(await promise)
     } finally {
+      inUse.delete(args)
       const next = waiting.shift()
       if (next === undefined) aside -= 1
       else next()

@@ -7,7 +7,7 @@ import { expect, test } from 'vitest'
 import { setBlocking } from '../../../src/libc/blocking.ts'
 import { descriptorOf } from '../../../src/libc/descriptor.ts'
 import { openFilesLimit } from '../../../src/libc/open-files-limit.ts'
-import { posixSpawn, type SpawnRequest } from '../../../src/libc/posix-spawn.ts'
+import { posixSpawn, posixSpawnAside, type SpawnRequest } from '../../../src/libc/posix-spawn.ts'
 import { waitedFor, waitFor } from '../../../src/libc/wait.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'posix-spawn-'))
@@ -152,4 +152,23 @@ test('two hundred children at once: each reaped with its own status, no zombie, 
   expect(endings).toEqual(pids.map((_, i) => ({ code: i % 100 })))
   for (const pid of pids) expect(() => readlinkSync(`/proc/${pid}/exe`)).toThrow()
   expect(readdirSync('/proc/self/fd').length).toBe(openBefore)
+})
+
+test('aside: the event loop turns meanwhile, and no memory is collected under the call', async () => {
+  const environment = Array.from({ length: 20 }, (_, i) => `VARIABLE_${i}=${'x'.repeat(100)}`)
+  const request = { file: '/bin/true', argv: ['true'], environment, descriptors: [] }
+  let garbage: unknown[] = []
+  let turns = 0
+  const churning = setInterval(() => {
+    turns += 1
+    garbage = Array.from({ length: 2000 }, () => Buffer.alloc(4096))
+  }, 0)
+  const endings = await Promise.all(Array.from({ length: 300 }, async () => waitFor(await posixSpawnAside(request))))
+  clearInterval(churning)
+  expect(garbage.length).toBeGreaterThan(0)
+  expect(turns).toBeGreaterThan(3)
+  expect(endings).toEqual(endings.map(() => ({ code: 0 })))
+  await expect(posixSpawnAside({ ...request, file: '/nonexistent' })).rejects.toThrow(
+    expect.objectContaining({ code: 'ENOENT' }),
+  )
 })
