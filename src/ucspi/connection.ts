@@ -56,6 +56,36 @@ export function connectionEnvironment(connection: Connection): EnvironmentChange
   return changes
 }
 
+/** Every variable that connectionEnvironment sets or removes. */
+export const CONNECTION_VARIABLES: readonly string[] = [
+  'PROTO',
+  ...['TCP', 'TCP6'].flatMap(proto =>
+    ['LOCALIP', 'LOCALPORT', 'LOCALHOST', 'REMOTEIP', 'REMOTEPORT', 'REMOTEHOST', 'REMOTEINFO'].map(
+      name => `${proto}${name}`,
+    ),
+  ),
+]
+
+/**
+ * connectionEnvironment as `NAME=value`, for an environment that has none of CONNECTION_VARIABLES: made for every connection of the gate, where objects
+ * with computed names cost more than all its other work.
+ */
+export function connectionLines(connection: Connection): string[] {
+  const { localIp, localPort, localHost, remoteIp, remotePort, remoteHost, remoteInfo } = connection
+  const six = familyOf(remoteIp) === 6
+  const lines = [
+    six ? 'PROTO=TCP6' : 'PROTO=TCP',
+    `TCPLOCALIP=${localIp}`,
+    `TCPLOCALPORT=${localPort}`,
+    `TCPREMOTEIP=${remoteIp}`,
+    `TCPREMOTEPORT=${remotePort}`,
+  ]
+  if (localHost !== undefined) lines.push(`TCPLOCALHOST=${localHost.toLowerCase()}`)
+  if (remoteHost !== undefined) lines.push(`TCPREMOTEHOST=${remoteHost.toLowerCase()}`)
+  if (remoteInfo !== undefined) lines.push(`TCPREMOTEINFO=${remoteInfo}`)
+  return six ? lines.concat(lines.slice(1).map(line => `TCP6${line.slice('TCP'.length)}`)) : lines
+}
+
 /** A client that a trusted proxy announced (spec/popup.md §6). */
 export type AnnouncedClient = {
   readonly ip: IpAddress

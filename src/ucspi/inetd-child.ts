@@ -3,19 +3,18 @@ import { setBlocking } from '../libc/blocking.ts'
 import { descriptorOf } from '../libc/descriptor.ts'
 import { posixSpawnAside } from '../libc/posix-spawn.ts'
 import { type Ending, waitFor } from '../libc/wait.ts'
-import { type Environment, formatEnvironment } from './environment.ts'
 
 export type InetdChild = { readonly pid: number; readonly ended: Promise<Ending> }
 
 /**
  * Runs a program with a connection as its descriptors 0 and 1, as inetd and tcpserver do, and closes our end of it. The socket must come from a
- * server with `pauseOnConnect` and must never have been read from. Rejects with SystemCallError; the socket is then still ours.
+ * server with `pauseOnConnect` and must never have been read from. `environment`: `NAME=value`, each. Rejects with SystemCallError; the socket is then still ours.
  */
 export async function runOnConnection(
   socket: Socket,
   file: string,
   argv: readonly string[],
-  environment: Environment,
+  environment: readonly (string | Uint8Array)[],
 ): Promise<InetdChild> {
   const descriptor = descriptorOf(socket)
   // The flag is the connection's, not the descriptor's: a child written for a blocking socket would see EAGAIN.
@@ -23,7 +22,7 @@ export async function runOnConnection(
   const pid = await posixSpawnAside({
     file,
     argv,
-    environment: formatEnvironment(environment),
+    environment,
     descriptors: [
       { from: descriptor, to: 0 },
       { from: descriptor, to: 1 },

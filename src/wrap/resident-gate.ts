@@ -1,8 +1,8 @@
 import { createServer, type Server, type Socket } from 'node:net'
 import { ConnectionLimits } from '../daemon/connection-limits.ts'
 import type { Log } from '../daemon/log.ts'
-import { type Connection, connectionEnvironment } from '../ucspi/connection.ts'
-import { changeEnvironment, type Environment } from '../ucspi/environment.ts'
+import { CONNECTION_VARIABLES, type Connection, connectionLines } from '../ucspi/connection.ts'
+import { changeEnvironment, type Environment, formatEnvironment } from '../ucspi/environment.ts'
 import { runOnConnection } from '../ucspi/inetd-child.ts'
 import { readProxyHeader } from '../ucspi/proxied-connection.ts'
 import { type IpAddress, type NetworkSet, parseIpAddress } from '../wire/ip-address.ts'
@@ -31,6 +31,7 @@ export type ResidentGateOptions = {
 
 const BUSY = '421 too many connections, try again later (#4.3.2)\r\n'
 const BUSY_ADDRESS = '421 too many connections from your address (#4.7.0)\r\n'
+const NO_VARIABLES: Environment = {}
 const CANNOT_RUN = '421 unable to run smtpd (#4.3.0)\r\n'
 /** For a proxy to send its header, and for a refused client to take its banner. */
 const PROXY_DEADLINE_MS = 3_000
@@ -44,10 +45,17 @@ export class ResidentGate {
   readonly #options: ResidentGateOptions
   readonly #limits: ConnectionLimits
   readonly #servers: Server[] = []
+  /** The environment as `NAME=value`, without what is different for each connection. */
+  readonly #common: readonly (string | Uint8Array)[]
+  readonly #relayIsPreset: boolean
   #idle: (() => void) | undefined
 
   constructor(options: ResidentGateOptions) {
     this.#options = options
+    const { environment } = options
+    const without = Object.fromEntries(CONNECTION_VARIABLES.map(name => [name, undefined]))
+    this.#common = formatEnvironment(changeEnvironment(environment, without))
+    this.#relayIsPreset = environment['RELAYCLIENT'] !== undefined
     this.#limits = new ConnectionLimits(options.maxConnections, options.maxPerAddress)
   }
 
@@ -118,8 +126,22 @@ export class ResidentGate {
     return false
   }
 
+  /** The common environment with the variables of a rule, which take the place of ours. */
+  #commonBut(ruled: Environment): readonly (string | Uint8Array)[] {
+    if (Object.keys(ruled).length === 0) return this.#common
+    const names = Object.keys(ruled)
+    const isKept = (line: string | Uint8Array) =>
+      !names.some(
+        name =>
+          Buffer.from(line)
+            .subarray(0, name.length + 1)
+            .toString('latin1') === `${name}=`,
+      )
+    return [...this.#common.filter(isKept), ...formatEnvironment(ruled)]
+  }
+
   async #run(socket: Socket, connection: Connection, status: string): Promise<void> {
-    const { rules, reverseDns, environment, relayclientValue, log, onRelay, file, argv } = this.#options
+    const { rules, reverseDns, relayclientValue, log, onRelay, file, argv } = this.#options
     const ip = connection.remoteIp
     const remoteHost = await reverseDns?.(ip)
     const rule = rules?.find({ ip, host: remoteHost })
@@ -128,20 +150,14 @@ export class ResidentGate {
       socket.destroy()
       return
     }
-    const given = changeEnvironment(environment, {
-      ...connectionEnvironment({ ...connection, remoteHost }),
-      ...rule?.environment,
-    })
-    const decision: Decision =
-      given['RELAYCLIENT'] === undefined ? await this.#options.decide(ip) : { relay: false, reason: 'preset' }
+    const ruled = rule === undefined ? NO_VARIABLES : rule.environment
+    const isPreset = this.#relayIsPreset || ruled['RELAYCLIENT'] !== undefined
+    const decision: Decision = isPreset ? { relay: false, reason: 'preset' } : await this.#options.decide(ip)
     // Closed while we asked, by our own drain's end or an error.
     if (socket.destroyed) return
-    const child = await runOnConnection(
-      socket,
-      file,
-      argv,
-      changeEnvironment(given, relayVariables(decision, relayclientValue)),
-    )
+    const own = connectionLines({ ...connection, remoteHost })
+    const granted = decision.relay ? formatEnvironment(relayVariables(decision, relayclientValue)) : []
+    const child = await runOnConnection(socket, file, argv, [...this.#commonBut(ruled), ...own, ...granted])
     logDecision(log, decision, { ip, port: connection.remotePort, host: remoteHost, pid: child.pid, status })
     if (decision.relay) onRelay(ip)
     const ending = await child.ended

@@ -1,12 +1,14 @@
 import { expect, test } from 'vitest'
 import {
   announcedClientChanges,
+  CONNECTION_VARIABLES,
   connectionEnvironment,
+  connectionLines,
   localIpOf,
   portOf,
   remoteIpOf,
 } from '../../../src/ucspi/connection.ts'
-import { changeEnvironment } from '../../../src/ucspi/environment.ts'
+import { changeEnvironment, formatEnvironment } from '../../../src/ucspi/environment.ts'
 import { type IpAddress, parseIpAddress } from '../../../src/wire/ip-address.ts'
 
 const ip = (text: string): IpAddress => {
@@ -87,4 +89,23 @@ test('an announced client replaces the proxy in every variable', () => {
   expect(changeEnvironment(behind, announcedClientChanges({ ...client, localPort: 995 }))).toMatchObject({
     TCPLOCALPORT: '995',
   })
+})
+
+test.each([
+  { localIp: ip('192.0.2.1'), localPort: 25, remoteIp: ip('192.0.2.7'), remotePort: 40_000 },
+  { localIp: ip('2001:db8::1'), localPort: 25, remoteIp: ip('2001:db8::7'), remotePort: 1 },
+  {
+    localIp: ip('192.0.2.1'),
+    localPort: 25,
+    remoteIp: ip('192.0.2.7'),
+    remotePort: 1,
+    localHost: 'MX.example',
+    remoteHost: 'C.Example',
+    remoteInfo: 'joe',
+  },
+  { localIp: ip('2001:db8::1'), localPort: 25, remoteIp: ip('2001:db8::7'), remotePort: 1, remoteHost: 'C.Example' },
+])('as lines: the same variables (%j)', connection => {
+  const expected = formatEnvironment(changeEnvironment({}, connectionEnvironment(connection)))
+  expect(connectionLines(connection).toSorted()).toEqual(expected.toSorted())
+  expect(Object.keys(connectionEnvironment(connection)).toSorted()).toEqual(CONNECTION_VARIABLES.toSorted())
 })
