@@ -80,8 +80,8 @@ export function asyncNumberFunction(prototype: string): (...args: NativeArgument
   })
 }
 
-/** Calls on threads at once: the runtime has four, and koffi keeps memory for this many. */
-const MAX_ASIDE = 4
+/** Calls on threads at once: twice what the runtime has threads, so that none waits for the event loop; koffi keeps memory for this many. */
+const MAX_ASIDE = 8
 let aside = 0
 const waiting: (() => void)[] = []
 const inUse = new Set<readonly NativeArgument[]>()
