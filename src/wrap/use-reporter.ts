@@ -13,9 +13,12 @@ export class UseReporter {
   #socket: Socket | undefined
   #timer: NodeJS.Timeout | undefined
 
+  readonly #retryMs: number
+
   /** `path`: authd's Unix socket for uses. */
-  constructor(path: string) {
+  constructor(path: string, retryMs = RETRY_MS) {
     this.#path = path
+    this.#retryMs = retryMs
   }
 
   report(use: RelayUse): void {
@@ -41,20 +44,21 @@ export class UseReporter {
 
   #flush(): void {
     if (this.#waiting.length === 0) return
-    const socket = this.#socket ?? this.#connect()
-    // A reader that does not read: what does not fit is dropped at the front of our own queue, not kept in the socket's.
-    if (socket.writableNeedDrain) this.#flushIn(RETRY_MS)
-    else socket.write(this.#waiting.splice(0).join(''))
+    const socket = this.#socket
+    if (socket === undefined) this.#connect()
+    else if (socket.writableNeedDrain) this.#flushIn(this.#retryMs)
+    else if (!socket.connecting) socket.write(this.#waiting.splice(0).join(''))
   }
 
-  #connect(): Socket {
+  #connect(): void {
     const socket = connect({ path: this.#path }).unref()
     this.#socket = socket
-    socket.on('error', () => {}) // authd is away; the history has a gap, and its own log says why
+    socket.once('connect', () => this.#flush())
+    socket.on('error', () => {}) // authd is away; what waits is kept, up to a bound
     socket.on('close', () => {
       this.#socket = undefined
+      if (this.#waiting.length > 0) this.#flushIn(this.#retryMs)
     })
     socket.resume()
-    return socket
   }
 }

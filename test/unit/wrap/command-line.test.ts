@@ -1,0 +1,71 @@
+import { expect, test } from 'vitest'
+import { UsageFault } from '../../../src/daemon/exit-status.ts'
+import { WRAP } from '../../../src/daemon/settings/wrap.ts'
+import { parseCommandLine } from '../../../src/wrap/command-line.ts'
+import { parseExecLine } from '../../../src/wrap/exec-line.ts'
+import { EXEC_DEFAULTS, readExecSettings } from '../../../src/wrap/exec-settings.ts'
+
+test.each<[readonly string[], string, unknown]>([
+  [['smtpd', '-x', 'y'], 'wrap', { words: ['smtpd', '-x', 'y'], asQmailSmtpd: false }],
+  [['/bin/smtpd'], 'wrap', { words: ['/bin/smtpd'], asQmailSmtpd: false }],
+  [['--config', '/f', 'smtpd', 'a'], 'wrap', { words: ['smtpd', 'a'], asQmailSmtpd: false, config: '/f' }],
+  [['host', 'checkpassword'], '/var/qmail/bin/qmail-smtpd', { words: ['host', 'checkpassword'], asQmailSmtpd: true }],
+  [[], '/var/qmail/bin/auth-wrap', { words: [], asQmailSmtpd: true }],
+  [['--as-qmail-smtpd', '--odd'], 'wrap', { words: ['--odd'], asQmailSmtpd: true }],
+  [[], 'wrap', undefined],
+  [['--config', '/f'], 'wrap', undefined],
+  [['--config', '/f', '--listen', '*:25'], 'wrap', undefined],
+  [['--listen', '*:25', '--', 'smtpd'], 'wrap', undefined],
+])('%j as %s', (args, script, expected) => {
+  expect(parseExecLine(args, script)).toEqual(expected)
+})
+
+test('the resident gate without a section of the settings file', () => {
+  const line = ['--listen', '127.0.0.1:0', '-x', '/r.cdb', '-c', '20', '--user', 'smtpd', '--', '/bin/sh', '-c', 'x']
+  expect(parseCommandLine(line)).toEqual({
+    type: 'daemon',
+    config: undefined,
+    overrides: {
+      listen: [{ type: 'tcp', host: '127.0.0.1', port: 0 }],
+      smtpd: ['/bin/sh', '-c', 'x'],
+      smtpd_user: 'smtpd',
+      rules: '/r.cdb',
+      connections: 20,
+    },
+  })
+  expect(parseCommandLine(['--config', '/f'])).toEqual({ type: 'daemon', config: '/f', overrides: {} })
+})
+
+test.each([[['--bogus']], [['--listen', 'nowhere']], [['--listen', '*:25', '-c', 'many']], [['--user', 'x', 'smtpd']]])(
+  '%j is a fault that says what to do',
+  args => {
+    expect(() => parseCommandLine(args)).toThrow(UsageFault)
+  },
+)
+
+test('the exec door has the same defaults as the table of settings that it does not load', () => {
+  for (const [name, value] of Object.entries(EXEC_DEFAULTS)) {
+    const row = Object.entries(WRAP.rows).find(([rowName]) => rowName === name)?.[1]
+    expect(row?.default, name).toBe(value)
+  }
+})
+
+test('its settings come from the environment; what is none is a fault', async () => {
+  expect(await readExecSettings(undefined, {})).toEqual(EXEC_DEFAULTS)
+  const environment = { WRAP_ASK: 'unix:/run/q.sock', WRAP_TIMEOUT: '7', RELAYCLIENT_VALUE: '@x', QMAILDIR: '/q' }
+  expect(await readExecSettings('/not/read', environment)).toEqual({
+    ...EXEC_DEFAULTS,
+    ask: '/run/q.sock',
+    wrap_timeout: 7,
+    relayclient_value: '@x',
+    qmaildir: '/q',
+  })
+  for (const wrong of [
+    { WRAP_TIMEOUT: '0' },
+    { WRAP_TIMEOUT: 'x' },
+    { WRAP_ASK: 'localhost:1' },
+    { QMAILDIR: Uint8Array.of(255) },
+  ])
+    await expect(readExecSettings(undefined, wrong)).rejects.toThrow(UsageFault)
+  await expect(readExecSettings('/nonexistent', {})).rejects.toThrow(UsageFault)
+})

@@ -1,0 +1,59 @@
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import { HourlyRate } from '../../../src/wrap/hourly-rate.ts'
+
+const HOUR = 3_600_000
+
+test('so many an hour, then no more, then again', () => {
+  let now = 1000 * HOUR
+  const rate = new HourlyRate(3, () => now)
+  for (let i = 0; i < 3; i++) {
+    expect(rate.allows('ann')).toBe(true)
+    rate.add('ann')
+  }
+  expect(rate.allows('ann')).toBe(false)
+  expect(rate.allows('bob')).toBe(true)
+  now += 2 * HOUR
+  expect(rate.allows('ann')).toBe(true)
+})
+
+test('not twice the limit around the full hour', () => {
+  let now = 1000 * HOUR + HOUR - 1000
+  const rate = new HourlyRate(10, () => now)
+  for (let i = 0; i < 10; i++) rate.add('ann')
+  now += 2000
+  expect(rate.allows('ann')).toBe(false)
+  now += HOUR / 2
+  expect(rate.allows('ann')).toBe(true)
+})
+
+test('0 is no limit', () => {
+  const rate = new HourlyRate(0, () => 0)
+  for (let i = 0; i < 1000; i++) rate.add('ann')
+  expect(rate.allows('ann')).toBe(true)
+})
+
+test('within one hour the limit is kept to the message, whatever the times', () => {
+  fc.assert(
+    fc.property(fc.integer({ min: 1, max: 20 }), fc.array(fc.nat(HOUR - 1), { maxLength: 60 }), (limit, times) => {
+      let now = 0
+      const rate = new HourlyRate(limit, () => now)
+      let taken = 0
+      for (const time of times.toSorted((a, b) => a - b)) {
+        now = 500 * HOUR + time
+        if (!rate.allows('ann')) continue
+        rate.add('ann')
+        taken += 1
+      }
+      expect(taken).toBe(Math.min(limit, times.length))
+    }),
+  )
+})
+
+test('memory is bounded: the oldest key is forgotten', () => {
+  const rate = new HourlyRate(1, () => 0)
+  rate.add('first')
+  for (let i = 0; i < 50_000; i++) rate.add(`key${i}`)
+  expect(rate.allows('first')).toBe(true)
+  expect(rate.allows('key49999')).toBe(false)
+})
