@@ -1,0 +1,74 @@
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import type { Need } from './describe-with.ts'
+
+const cache = new URL('../../node_modules/.cache/debian-unpack/', import.meta.url).pathname
+
+/** Packages that exclude each other, one a line: they are unpacked, never installed. */
+const listed = readFileSync(new URL('debian-unpack.txt', import.meta.url), 'utf8').split('\n')
+
+/** Accounts that the packages' own scripts would create; their numbers are nobody's on the host. */
+export const PACKAGE_IDS = { postfix: 61230, postdrop: 61231, exim: 61232 } as const
+const USERS = `postfix:x:${PACKAGE_IDS.postfix}:${PACKAGE_IDS.postfix}::/:/bin/false
+Debian-exim:x:${PACKAGE_IDS.exim}:${PACKAGE_IDS.exim}::/:/bin/false
+`
+const GROUPS = `postfix:x:${PACKAGE_IDS.postfix}:
+postdrop:x:${PACKAGE_IDS.postdrop}:
+Debian-exim:x:${PACKAGE_IDS.exim}:
+`
+
+/** Lays the package over /usr and the accounts over /etc, in a mount namespace that ends with the command. */
+const ENTER = `set -e
+root=$1; shift
+mount -t overlay overlay -o "lowerdir=$root/usr:/usr" /usr
+mount --bind "$root/passwd" /etc/passwd
+mount --bind "$root/group" /etc/group
+exec "$@"`
+
+/** Words before a command that is to find the package as if it were installed. */
+export function inPackage(name: string): readonly string[] {
+  if (!listed.includes(name)) throw new Error(`${name} is not in debian-unpack.txt`)
+  const root = unpack(name)
+  writeFileSync(`${root}/passwd`, readFileSync('/etc/passwd', 'utf8') + USERS)
+  writeFileSync(`${root}/group`, readFileSync('/etc/group', 'utf8') + GROUPS)
+  return ['unshare', '--mount', 'sh', '-c', ENTER, 'enter', root]
+}
+
+/** A Debian package that can be unpacked here and laid over the system. */
+export const unpackedPackage = (name: string): Need => ({
+  name: `${name}, unpacked`,
+  remedy: 'run as root on Debian, with overlay mounts and the package archive in reach',
+  isThere: () => {
+    if (process.geteuid?.() !== 0) return false
+    try {
+      const [command = '', ...args] = [...inPackage(name), 'true']
+      return spawnSync(command, args).status === 0
+    } catch {
+      return false // no Debian, or no archive: the group says what is missing
+    }
+  },
+})
+
+/** Fetches and unpacks a package once; the folder. */
+function unpack(name: string): string {
+  const root = `${cache}${name}`
+  if (existsSync(`${root}/usr`)) return root
+  const work = `${cache}${name}.${process.pid}`
+  mkdirSync(work, { recursive: true })
+  try {
+    run('apt-get', ['download', '-q', name], work)
+    const deb = readdirSync(work).find(file => file.endsWith('.deb'))
+    if (deb === undefined) throw new Error(`apt-get download ${name} brought nothing`)
+    run('dpkg-deb', ['-x', deb, 'root'], work)
+    // Another test file may have been faster; its folder is as good.
+    if (!existsSync(root)) renameSync(`${work}/root`, root)
+  } finally {
+    rmSync(work, { recursive: true, force: true })
+  }
+  return root
+}
+
+function run(command: string, args: readonly string[], cwd: string): void {
+  const { status, stderr, error } = spawnSync(command, args, { cwd, encoding: 'utf8' })
+  if (status !== 0) throw new Error(`${command} ${args.join(' ')}: ${error?.message ?? stderr}`)
+}
