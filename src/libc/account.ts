@@ -1,47 +1,58 @@
-import koffi from 'koffi'
+import { constants } from 'node:os'
+import { addressOf, nativeFunction, SystemCallError } from './native-function.ts'
 
 /** A row of the user database (passwd(5)), whatever service the host keeps it in. */
 export type Account = { readonly name: string; readonly uid: number; readonly gid: number; readonly home: string }
 
-const load = () => {
-  const libc = koffi.load('libc.so.6')
-  const passwd = koffi.struct({
-    pw_name: 'str',
-    pw_passwd: 'str',
-    pw_uid: 'uint32_t',
-    pw_gid: 'uint32_t',
-    pw_gecos: 'str',
-    pw_dir: 'str',
-    pw_shell: 'str',
-  })
-  return {
-    byName: libc.func('getpwnam', koffi.pointer(passwd), ['str']),
-    byUid: libc.func('getpwuid', koffi.pointer(passwd), ['uint32_t']),
-    decode: (pointer: unknown): unknown => koffi.decode(pointer, passwd),
-  }
-}
-let libc: ReturnType<typeof load> | undefined
+const getpwnam = nativeFunction('int getpwnam_r(const char *name, void *row, void *text, size_t size, void *found)')
+const getpwuid = nativeFunction('int getpwuid_r(uint32_t uid, void *row, void *text, size_t size, void *found)')
 
-/** The account of that name, or undefined if the host knows none (getpwnam(3)). */
+/** The account of that name, or undefined if the host knows none (getpwnam_r(3)). */
 export function accountNamed(name: string): Account | undefined {
-  libc ??= load()
-  return read(libc.byName(name), libc.decode)
+  return look('getpwnam_r', (row, text, found) => getpwnam(name, row, text, text.length, found))
 }
 
-/** The account with that user id, or undefined (getpwuid(3)). */
+/** The account with that user id, or undefined (getpwuid_r(3)). */
 export function accountWithUid(uid: number): Account | undefined {
-  libc ??= load()
-  return read(libc.byUid(uid), libc.decode)
+  return look('getpwuid_r', (row, text, found) => getpwuid(uid, row, text, text.length, found))
 }
 
-function read(pointer: unknown, decode: (pointer: unknown) => unknown): Account | undefined {
-  if (pointer === null || pointer === undefined) return undefined
-  const row = decode(pointer)
-  if (typeof row !== 'object' || row === null) return undefined
-  const name: unknown = Reflect.get(row, 'pw_name')
-  const uid: unknown = Reflect.get(row, 'pw_uid')
-  const gid: unknown = Reflect.get(row, 'pw_gid')
-  const home: unknown = Reflect.get(row, 'pw_dir')
-  if (typeof name !== 'string' || typeof uid !== 'number' || typeof gid !== 'number') return undefined
-  return { name, uid, gid, home: typeof home === 'string' ? home : '/' }
+/** A row's texts fit into a page nearly everywhere; a directory service may need more, but not without end. */
+const [FIRST_TEXT, LARGEST_TEXT] = [4096, 1_048_576]
+
+/** `struct passwd` where pointers have 64 bits: name, password, uid and gid, comment, home, shell. */
+const ROW = { size: 48, name: 0, uid: 16, gid: 20, home: 32 } as const
+
+/** What the two calls answer when there is no such account (getpwnam(3), ERRORS). */
+const NO_ACCOUNT: ReadonlySet<number> = new Set([
+  0,
+  constants.errno.ENOENT,
+  constants.errno.ESRCH,
+  constants.errno.EBADF,
+  constants.errno.EPERM,
+])
+
+function look(
+  syscall: string,
+  ask: (row: Buffer, text: Buffer, found: Buffer) => number,
+  size = FIRST_TEXT,
+): Account | undefined {
+  const [row, text, found] = [Buffer.alloc(ROW.size), Buffer.alloc(size), Buffer.alloc(8)]
+  const errno = ask(row, text, found)
+  if (errno === constants.errno.ERANGE && size < LARGEST_TEXT) return look(syscall, ask, size * 4)
+  if (!NO_ACCOUNT.has(errno)) throw new SystemCallError(syscall, errno)
+  if (found.readBigUInt64LE() === 0n) return undefined
+  const base = addressOf(text)
+  const textAt = (pointer: number): string => {
+    const start = Number(row.readBigUInt64LE(pointer)) - base
+    if (start < 0 || start >= text.length)
+      throw new RangeError(`${syscall}: a text lies outside the memory it was given`)
+    return text.toString('utf8', start, text.indexOf(0, start))
+  }
+  return {
+    name: textAt(ROW.name),
+    uid: row.readUInt32LE(ROW.uid),
+    gid: row.readUInt32LE(ROW.gid),
+    home: textAt(ROW.home),
+  }
 }

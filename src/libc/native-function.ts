@@ -139,6 +139,9 @@ export function checked(syscall: string, result: number): number {
   return result
 }
 
+/** Where memory lies while it is kept alive. Addresses have 47 bits: a number holds them. */
+export const addressOf = (memory: Uint8Array): number => Number(koffi().address(memory))
+
 /** A NULL-terminated `char *[]` with its strings behind it, in one piece of memory. Throws TypeError on a NUL inside a string. */
 export function stringArray(strings: readonly (string | Uint8Array)[]): Uint8Array {
   const text = strings.every(piece => typeof piece === 'string')
@@ -146,8 +149,7 @@ export function stringArray(strings: readonly (string | Uint8Array)[]): Uint8Arr
     : Buffer.concat(strings.flatMap(piece => [typeof piece === 'string' ? Buffer.from(piece) : piece, NUL]))
   const table = (strings.length + 1) * 8
   const memory = Buffer.alloc(table + (strings.length === 0 ? 0 : text.length))
-  // Addresses have 47 bits: a number holds them.
-  const base = Number(koffi().address(memory))
+  const base = addressOf(memory)
   let start = 0
   for (let i = 0; i < strings.length; i++) {
     const address = base + table + start

@@ -1,0 +1,22 @@
+import { spawnSync } from 'node:child_process'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+
+const from = (name: string) => JSON.stringify(join(import.meta.dirname, '../../../src/libc', `${name}.ts`))
+
+test('an account is looked up and then a password is hashed in one process, as passwd and the keeper do', () => {
+  const source = `
+    import { accountNamed, accountWithUid } from ${from('account')}
+    import { notifySocket } from ${from('notify-socket')}
+    import { crypt } from ${from('crypt')}
+    const root = accountNamed('root')
+    let refused
+    try { notifySocket('/nonexistent/notify', 'READY=1') } catch (error) { refused = error.code }
+    const hash = await crypt('sesame', '$6$saltsalt$')
+    console.log(JSON.stringify([root, accountWithUid(0), accountNamed('no-such-account'), refused, hash?.slice(0, 12)]))
+  `
+  const child = spawnSync(process.execPath, ['--input-type=module-typescript', '-e', source], { encoding: 'utf8' })
+  expect(child.stderr).toBe('')
+  const root = { name: 'root', uid: 0, gid: 0, home: '/root' }
+  expect(JSON.parse(child.stdout)).toEqual([root, root, null, 'ENOENT', '$6$saltsalt$'])
+})
