@@ -21,7 +21,7 @@ export function notifySocket(path: string, state: string): void {
   const fd = checked('socket', socket(AF_UNIX, SOCK_DGRAM_CLOEXEC, 0))
   try {
     const text = Buffer.from(state, 'utf8')
-    checked(`sendto ${path}`, sendto(fd, text, text.length, 0, address, address.length))
+    checked(`cannot notify ${path}: sendto`, sendto(fd, text, text.length, 0, address, address.length))
   } finally {
     close(fd)
   }
