@@ -123,7 +123,7 @@ describe('accounts', () => {
 
 test.each([
   ['/opt/auth-relay/dist/popup.js', '/opt/auth-relay/dist/pop3d.js'],
-  ['/work/src/popup/main.ts', '/work/src/pop3d/main.ts'],
+  ['/srv/auth-relay/src/popup/main.ts', '/srv/auth-relay/src/pop3d/main.ts'],
 ])('another program beside %s', (running, beside) => {
   expect(programBeside('pop3d', running)).toBe(beside)
 })
