@@ -37,6 +37,7 @@ describeWith([DEBIAN_POSTGRES], 'a site with a PostgreSQL server of its own, fro
       SSLWRAP_USER: String(TEST_IDS.tls),
       SSLWRAP_CERT: `${path}/tls.crt`,
       SSLWRAP_KEY: `${path}/tls.key`,
+      AUTHD_USER: String(TEST_IDS.authd),
       AUTHD_SOCKET: `${path}/run/authd.sock`,
       AUTHD_USES_SOCKET: '',
       GRANT_LOOPBACK: '1',

@@ -58,6 +58,7 @@ export function settingsTemplate(config: string, secret: string, dbhost: string 
     database:
       dbhost === undefined ? { embedded: true } : { dbhost, dbpass: randomSecret(), wrap_dbpass: randomSecret() },
     popup: { ssl_hack_pass: secret },
+    authd: { user: 'auth-relay' },
   }
   const option = config === SETTINGS_FILE ? '' : ` --config ${config}`
   return formatSettings(overrides, {

@@ -54,6 +54,7 @@ describe('the file that init writes', () => {
     const { settings, shown } = parseSettings(text, 'x.toml')
     expect(settings.top.configured).toBe(false)
     expect(settings.database.embedded).toBe(true)
+    expect(settings.authd.user).toBe('auth-relay')
     for (const { name, rows } of Object.values(SECTIONS)) {
       if (name !== '') expect(text).toContain(`\n[${name}]\n`)
       for (const [setting, { doc }] of Object.entries(rows)) {
@@ -65,6 +66,7 @@ describe('the file that init writes', () => {
       'configured',
       'embedded',
       'ssl_hack_pass',
+      'user',
     ])
   })
 
