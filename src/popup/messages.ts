@@ -119,6 +119,8 @@ const loginSettings = v.strictObject({
   /** Who decides: the keeper's checker, a chained program, or the server behind. */
   mode: v.picklist(['verify', 'chain', 'upstream']),
   hostname: v.string(),
+  /** Offer APOP. */
+  apop: v.boolean(),
   preamble: v.nullable(v.strictObject({ password: v.string(), trust: networkSet, reply: v.picklist(['ok', 'none']) })),
   proxyTrust: networkSet,
   proxyTls: v.boolean(),

@@ -17,6 +17,10 @@ export const POPUP = defineSection('popup', 'POP3 login front end.', {
   listen: socketAddresses(['*:110'], 'Addresses to listen on.'),
   proxy_listen: socketAddresses([], 'Addresses where every connection begins with a PROXY header (v1 or v2).'),
   hostname: text('', 'Name in the greeting; empty: the name of this host.'),
+  apop: flag(
+    true,
+    'Offer APOP by the timestamp in the greeting, as qmail-popup does. false where the checker has no APOP secrets: some clients insist on APOP once it is offered.',
+  ),
   login_user: text('auth-relay-login', 'Account of the process that talks to the network before login.'),
   logins: integer(1, 1, 64, 'Number of login processes.'),
   checker: choice(

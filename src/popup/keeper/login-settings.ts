@@ -39,6 +39,7 @@ export function loginSettings(
     listeners: fixed.listeners,
     mode: popup.checker === 'chain' || popup.checker === 'upstream' ? popup.checker : 'verify',
     hostname: popup.hostname === '' ? hostname() : popup.hostname,
+    apop: popup.apop,
     preamble,
     proxyTrust: texts(popup.proxy_trust),
     proxyTls: popup.proxy_tls,

@@ -75,6 +75,10 @@ export class LoginServer implements SessionHost {
     })
   }
 
+  get apop(): boolean {
+    return this.settings.apop
+  }
+
   timestampFor({ id }: Client): string {
     return formatTimestamp(id, Math.floor(systemClock() / 1000), this.settings.hostname)
   }

@@ -46,6 +46,8 @@ export type SessionHost = {
   readonly preamble: { readonly password: Secret; readonly reply: 'ok' | 'none' } | undefined
   /** The certificate for STLS, where that is offered. */
   readonly stls: TlsContexts | undefined
+  /** The greeting offers APOP (RFC 1939 §7). */
+  readonly apop: boolean
   timestampFor(client: Client): string
   optionsFor(client: Client): AuthorizationOptions
   preambleRefused(peer: IpAddress, reason: 'badpass' | 'badhost'): void
@@ -101,7 +103,8 @@ export class LoginSession {
   start(): void {
     this.#raw.on('error', this.#lost)
     this.#raw.on('close', this.#lost)
-    this.#raw.write(ok(this.#timestamp))
+    // The angle brackets alone make a timestamp of it, and the timestamp alone offers APOP; the session id is there either way.
+    this.#raw.write(ok(this.#host.apop ? this.#timestamp : this.#timestamp.slice(1, -1)))
     this.#listen()
   }
 

@@ -202,6 +202,7 @@ class OneConnection {
       idleLimit: pop3d.idle_time * 1000 + 60_000,
       preamble,
       stls: undefined,
+      apop: popup.apop || popup.compat === 'qmail',
       timestampFor: ({ id }) => {
         const seconds = Math.floor(systemClock() / 1000)
         // One connection a process: qmail's form is unique too.

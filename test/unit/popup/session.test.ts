@@ -73,6 +73,7 @@ async function converse(pieces: readonly Buffer[]): Promise<{ said: string; behi
     idleLimit: undefined,
     preamble: { password: new Secret('p:w'), reply: 'ok' },
     stls: undefined,
+    apop: true,
     timestampFor: () => '<1.1.1@mx>',
     optionsFor: client =>
       authorizationOptions(

@@ -17,6 +17,10 @@ test('the id is found in the greeting that holds it', () => {
   )
 })
 
+test('a greeting that offers no APOP has the id without brackets', () => {
+  expect(sessionIdOfGreeting('+OK 7f3a.12.1764000000@mx.example\r\n')).toBe('7f3a.12')
+})
+
 test('the documented timestamp', () => {
   expect(formatTimestamp(sessionId(0x7f3a, 12), 1764000000, 'mx.example')).toBe('<7f3a.12.1764000000@mx.example>')
 })
