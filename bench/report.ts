@@ -1,0 +1,202 @@
+import { writeFileSync } from 'node:fs'
+import * as v from 'valibot'
+
+/** The environment variable that names the file to which a bench writes its report. */
+export const REPORT_VARIABLE = 'BENCH_REPORT'
+
+/** A load generator that is busy for this share of its time measures itself. */
+const GENERATOR_LIMIT = 0.9
+
+const summarySchema = v.object({ median: v.number(), low: v.number(), high: v.number() })
+/** Median, least and greatest of the rounds. */
+export type Summary = v.InferOutput<typeof summarySchema>
+
+const sideSchema = v.object({
+  ...summarySchema.entries,
+  /** Median share of its time in which the load generator was busy; null: not measured. */
+  generator: v.nullable(v.number()),
+})
+
+const rowSchema = v.object({
+  load: v.string(),
+  unit: v.string(),
+  better: v.picklist(['more', 'less']),
+  ours: sideSchema,
+  peer: v.nullable(v.object({ name: v.string(), ...sideSchema.entries })),
+  /** Ours for one of the peer's, round by round; null without a peer. */
+  ratio: v.nullable(summarySchema),
+  goal: v.nullable(v.union([v.strictObject({ ratio: v.number() }), v.strictObject({ figure: v.number() })])),
+  verdict: v.picklist(['met', 'missed', 'no goal']),
+})
+/** One figure of ours, beside a peer's or alone. */
+export type Row = v.InferOutput<typeof rowSchema>
+
+const programSchema = v.object({ name: v.string(), version: v.string(), settings: v.string() })
+/** What was measured: its version as it says it, and every setting that matters, as text. */
+export type MeasuredProgram = v.InferOutput<typeof programSchema>
+
+const reportSchema = v.object({
+  bench: v.string(),
+  rows: v.array(rowSchema),
+  programs: v.array(programSchema),
+  notes: v.array(v.string()),
+})
+/** What a bench leaves behind. */
+export type ReportContent = v.InferOutput<typeof reportSchema>
+
+/** One figure a round, in the order of the rounds. */
+export type Measured = {
+  readonly rounds: readonly number[]
+  /** Share of its time, 0 to 1, in which the load generator was busy: one a round. */
+  readonly generator?: readonly number[]
+}
+
+export type Figure = {
+  /** What was done, the same words for every peer: `short sessions`. */
+  readonly load: string
+  /** Of ours and the peer's figure: `sessions/s`, `ms of CPU`. */
+  readonly unit: string
+  readonly better: 'more' | 'less'
+  readonly ours: Measured
+  /** Measured in turns with ours: as many rounds. */
+  readonly peer?: Measured & { readonly name: string }
+  /** What ours should reach: so many times the peer's figure, or so much by itself. */
+  readonly goal?: { readonly ratio: number } | { readonly figure: number }
+}
+
+/** The value in the middle; of an even number of values the mean of the two in the middle. Throws RangeError for none. */
+export function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b)
+  const [low, high] = [sorted[(sorted.length - 1) >> 1], sorted[sorted.length >> 1]]
+  if (low === undefined || high === undefined) throw new RangeError('a median of nothing')
+  return (low + high) / 2
+}
+
+/** Median and spread. Throws RangeError for none, and where one of them is no number: a round failed. */
+export function summarize(rounds: readonly number[]): Summary {
+  if (!rounds.every(Number.isFinite)) throw new RangeError(`a round without a figure: ${rounds.join(' ')}`)
+  return { median: median(rounds), low: Math.min(...rounds), high: Math.max(...rounds) }
+}
+
+/**
+ * The row of a figure. The ratio is taken round by round, because the speed of the machine drifts between rounds; the
+ * verdict is that of the median. Throws RangeError if ours and the peer's have not the same number of rounds.
+ */
+export function rowOf({ load, unit, better, ours, peer, goal }: Figure): Row {
+  if (peer !== undefined && peer.rounds.length !== ours.rounds.length) {
+    throw new RangeError(`${load}: ${ours.rounds.length} rounds of ours, ${peer.rounds.length} of ${peer.name}`)
+  }
+  const ratio =
+    peer === undefined ? null : summarize(ours.rounds.map((figure, round) => figure / (peer.rounds[round] ?? 0)))
+  const row = { load, unit, better, ours: sideOf(ours), ratio, goal: goal ?? null }
+  return {
+    ...row,
+    peer: peer === undefined ? null : { name: peer.name, ...sideOf(peer) },
+    verdict: verdictOf(row),
+  }
+}
+
+const sideOf = ({ rounds, generator }: Measured) => ({
+  ...summarize(rounds),
+  generator: generator === undefined ? null : median(generator),
+})
+
+function verdictOf({ load, better, ours, ratio, goal }: Omit<Row, 'peer' | 'verdict'>): Row['verdict'] {
+  if (goal === null) return 'no goal'
+  if ('ratio' in goal && ratio === null) throw new RangeError(`${load}: a goal beside a peer, and no peer`)
+  const [reached, wanted] = 'ratio' in goal ? [ratio?.median ?? 0, goal.ratio] : [ours.median, goal.figure]
+  return (better === 'more' ? reached >= wanted : reached <= wanted) ? 'met' : 'missed'
+}
+
+/** Who of the two was held back by the load generator, so that the figure says less than they can do. */
+export const heldBack = ({ ours, peer }: Row): readonly string[] =>
+  [{ name: 'ours', ...ours }, ...(peer === null ? [] : [peer])]
+    .filter(({ generator }) => generator !== null && generator >= GENERATOR_LIMIT)
+    .map(({ name }) => name)
+
+/** Three digits that count, thousands apart: 0.0123, 4.57, 812, 12,300. */
+export const figureText = (figure: number): string =>
+  new Intl.NumberFormat('en', { maximumSignificantDigits: 3 }).format(figure)
+
+/** `1.24 (1.1–1.4)`; without the spread where there was one round. */
+export const summaryText = ({ median: middle, low, high }: Summary): string =>
+  low === high ? figureText(middle) : `${figureText(middle)} (${figureText(low)}–${figureText(high)})`
+
+/** `≥ 2.5 ×` of the peer's, `≤ 5` by itself. */
+export function goalText({ goal, better }: Pick<Row, 'goal' | 'better'>): string {
+  if (goal === null) return '–'
+  const sign = better === 'more' ? '≥' : '≤'
+  return 'ratio' in goal ? `${sign} ${goal.ratio} ×` : `${sign} ${figureText(goal.figure)}`
+}
+
+export const TABLE_HEAD = ['load', 'unit', 'ours', 'beside', 'theirs', 'ratio', 'goal', 'verdict'] as const
+
+/** The cells of a row under TABLE_HEAD. */
+export function cellsOf(row: Row): readonly string[] {
+  const held = heldBack(row)
+  return [
+    row.load,
+    `${row.unit}${row.better === 'less' ? ' (less is better)' : ''}`,
+    summaryText(row.ours),
+    row.peer?.name ?? '–',
+    row.peer === null ? '–' : summaryText(row.peer),
+    row.ratio === null ? '–' : summaryText(row.ratio),
+    goalText(row),
+    `${row.verdict}${held.length > 0 ? `; load generator full: ${held.join(', ')}` : ''}`,
+  ]
+}
+
+/** A table for a terminal. */
+export function formatTable(rows: readonly Row[]): string {
+  const lines = [TABLE_HEAD, ...rows.map(cellsOf)]
+  const widths = TABLE_HEAD.map((_, column) => Math.max(...lines.map(cells => cells[column]?.length ?? 0)))
+  return lines
+    .map(cells =>
+      cells
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n')
+}
+
+/** Reads back what `finish` wrote. Throws ValiError for anything else. */
+export const parseReport = (json: string): ReportContent => v.parse(reportSchema, JSON.parse(json))
+
+/** Collects the figures of one bench. */
+export class BenchReport {
+  readonly #bench: string
+  readonly #rows: Row[] = []
+  readonly #programs: MeasuredProgram[] = []
+  readonly #notes: string[] = []
+
+  /** `bench`: the name by which it is chosen, as `pop3d`. */
+  constructor(bench: string) {
+    this.#bench = bench
+  }
+
+  add(figure: Figure): void {
+    this.#rows.push(rowOf(figure))
+  }
+
+  /** Ours or a peer. */
+  measured(program: MeasuredProgram): void {
+    this.#programs.push(program)
+  }
+
+  /** A sentence that the reader of the figures must know: what was left out, what they do not prove. */
+  note(sentence: string): void {
+    this.#notes.push(sentence)
+  }
+
+  content(): ReportContent {
+    return { bench: this.#bench, rows: this.#rows, programs: this.#programs, notes: this.#notes }
+  }
+
+  /** Prints everything; writes it as JSON too where REPORT_VARIABLE names a file. */
+  finish(file = process.env[REPORT_VARIABLE]): void {
+    console.log(formatTable(this.#rows))
+    for (const sentence of this.#notes) console.log(sentence)
+    if (file !== undefined) writeFileSync(file, `${JSON.stringify(this.content(), null, 2)}\n`)
+  }
+}
