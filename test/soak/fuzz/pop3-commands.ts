@@ -1,0 +1,43 @@
+/** What clients say, before login and after it. */
+export const POP3_COMMANDS: readonly string[] = [
+  ...[
+    'USER ann',
+    'user ann@example.org',
+    'PASS sesame',
+    'PASS  two spaces ',
+    'APOP ann c4c9334bac560ecc979e58001b3e22fb',
+  ],
+  ...[
+    'AUTH',
+    'AUTH PLAIN',
+    'AUTH PLAIN AGFubgBzZXNhbWU=',
+    'AUTH PLAIN =',
+    'AUTH LOGIN',
+    'AUTH LOGIN YW5u',
+    'AUTH CRAM-MD5',
+  ],
+  ...['YW5u', 'c2VzYW1l', 'AGFubgBzZXNhbWU=', '*', '=', 'CAPA', 'STLS', 'STLS now', 'UTF8', 'NOOP', 'QUIT', 'quit', ''],
+  ...[
+    'SSL 192.0.2.7:secret',
+    'SSL [2001:db8::7]:secret',
+    'STAT',
+    'LIST',
+    'LIST 1',
+    'UIDL',
+    'UIDL 2',
+    'RETR 1',
+    'RETR 0',
+  ],
+  ...[
+    'TOP 1 0',
+    'TOP 2',
+    'TOP 1 99999999999',
+    'DELE 1',
+    'DELE 2',
+    'RSET',
+    'LAST',
+    'XTND XMIT',
+    'HELO there',
+    'GET / HTTP/1.0',
+  ],
+]

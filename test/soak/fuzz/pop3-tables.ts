@@ -1,0 +1,118 @@
+import {
+  AUTHORIZATION_START,
+  type AuthorizationOptions,
+  type AuthorizationState,
+  type AuthorizationStep,
+  afterFailure,
+  lineLimit,
+  runAuthorization,
+  sanitizedLine,
+} from '../../../src/pop3/authorization.ts'
+import { type Line, LineReader } from '../../../src/pop3/line-reader.ts'
+import { formatListing, runTransaction, startTransaction } from '../../../src/pop3/transaction.ts'
+import { type FuzzTarget, promise } from './fuzz-target.ts'
+import { mutated } from './mutation.ts'
+import { POP3_COMMANDS } from './pop3-commands.ts'
+import type { Random } from './random.ts'
+
+const REPLY = /^(?:\+OK |-ERR |\+ )[^\r\n]*\r\n(?:(?!\.\r\n)[^\r\n]+\r\n)*(?:\.\r\n)?$/
+const SECRET = 'c2VzYW1l'
+
+const lineOf = (random: Random, limit: number): Line => {
+  const text = random.oneIn(3) ? mutated(random, random.pick(POP3_COMMANDS), POP3_COMMANDS) : random.pick(POP3_COMMANDS)
+  const reader = new LineReader()
+  reader.push(Buffer.from(`${text}\n`, 'latin1'))
+  return reader.next(limit) ?? { type: 'tooLong' }
+}
+
+/** Lines before login: always an answer, a secret only in `authenticate`, no password where none may be, no try too many. */
+function authorization(random: Random): void {
+  const options: AuthorizationOptions = {
+    compat: random.pick(['none', 'none', 'qmail']),
+    cleartext: random.pick(['all', 'none', (login: string) => login === 'ann']),
+    preamble: random.oneIn(2),
+    tries: 1 + random.int(3),
+    capabilities: {
+      user: true,
+      sasl: ['PLAIN', 'LOGIN'],
+      stls: random.oneIn(2),
+      loginDelay: 0,
+      expire: 'NEVER',
+      implementation: 'auth-relay',
+    },
+  }
+  let state: AuthorizationState = AUTHORIZATION_START
+  const said: string[] = []
+  const follow = (step: AuthorizationStep): boolean => {
+    state = step.state
+    promise(step.effects.length > 0, 'no answer', said)
+    for (const effect of step.effects) {
+      if (effect.type === 'reply') promise(REPLY.test(effect.text), `reply ${JSON.stringify(effect.text)}`, said)
+      if (effect.type === 'preamble') promise(said.length === 1 && options.preamble, 'SSL came too late', said)
+      if (effect.type === 'startTls') promise(options.capabilities.stls, 'STLS was not offered', said)
+      if (effect.type === 'authenticate') {
+        const { login, secret, method } = effect
+        promise(login !== '' || method === 'apop', 'a login without a name', said)
+        promise(!`${login}${secret}`.includes('\0'), 'a NUL in name or secret', said)
+        const isClear = options.cleartext === 'all' || (typeof options.cleartext === 'function' && login === 'ann')
+        promise(isClear || method === 'apop', 'a password in clear text', said)
+      }
+    }
+    return step.effects.some(({ type }) => type === 'close')
+  }
+  for (let left = 1 + random.int(10); left > 0; left--) {
+    const line = lineOf(random, lineLimit(state))
+    const shown = sanitizedLine(state, line)
+    if (line.type === 'line') said.push(line.text)
+    else said.push(line.type)
+    promise(
+      !/^PASS [^*]/.test(shown) && (state.awaiting === 'command' || !shown.includes(SECRET)),
+      'a secret for the log',
+      said,
+    )
+    const step = runAuthorization(state, line, options)
+    if (follow(step)) return
+    if (!step.effects.some(({ type }) => type === 'authenticate')) continue
+    const closed = follow(afterFailure(state, random.pick(['credentials', 'temporary', 'crashed']), options))
+    promise(closed || state.failures < options.tries, 'tries are never used up', said)
+    if (closed) return
+  }
+}
+
+/** Lines after login: always an answer, only what is there is sent or marked, and only QUIT enters UPDATE. */
+function transaction(random: Random): void {
+  const count = random.int(5)
+  const maildrop = {
+    count,
+    octets: () => 120,
+    uniqueId: (number: number) => `id${number}`,
+    totalOctets: () => 120 * count,
+  }
+  const compat = random.pick(['none', 'qmail'] as const)
+  const state = startTransaction(maildrop, { compat, capabilities: ['TOP', 'UIDL'] })
+  const said: unknown[] = []
+  for (let left = 1 + random.int(10); left > 0; left--) {
+    const line = lineOf(random, 512)
+    said.push(line)
+    const before = new Set(state.deleted)
+    const effects = runTransaction(state, line)
+    promise(effects.length > 0, 'no answer', said)
+    for (const effect of effects) {
+      if (effect.type === 'reply') promise(REPLY.test(effect.text), `reply ${JSON.stringify(effect.text)}`, said)
+      if (effect.type === 'listing')
+        promise(REPLY.test(formatListing(maildrop, effect.of, state.deleted)), 'listing', said)
+      if (effect.type === 'message')
+        promise(effect.number >= 1 && effect.number <= count && !before.has(effect.number), 'no such message', said)
+      if (effect.type === 'enterUpdate')
+        promise(line.type === 'line' && /^quit(?: |$)/i.test(line.text), 'UPDATE without QUIT', said)
+    }
+    for (const number of state.deleted) promise(number >= 1 && number <= count, 'marks what is not there', said)
+    if (effects.some(({ type }) => type === 'close' || type === 'enterUpdate')) return
+  }
+}
+
+/** Both state tables. */
+export const pop3Tables: FuzzTarget = {
+  name: 'pop3-tables',
+  attempt: random => (random.oneIn(2) ? authorization(random) : transaction(random)),
+}

@@ -1,0 +1,25 @@
+import { cdb } from './cdb.ts'
+import type { FuzzTarget } from './fuzz-target.ts'
+import { gateQuestions } from './gate-questions.ts'
+import { keeperMessages } from './keeper-messages.ts'
+import { loginEvents } from './line-protocols.ts'
+import { pop3Lines } from './pop3-lines.ts'
+import { pop3Tables } from './pop3-tables.ts'
+import { clientHello, proxyHeader, sslPreamble } from './preambles.ts'
+import { settingsFile } from './settings-file.ts'
+import { syslogLines } from './syslog-lines.ts'
+
+/** Everything that reads what somebody else wrote. */
+export const TARGETS: readonly FuzzTarget[] = [
+  pop3Lines,
+  pop3Tables,
+  sslPreamble,
+  proxyHeader,
+  clientHello,
+  syslogLines,
+  loginEvents,
+  gateQuestions,
+  cdb,
+  settingsFile,
+  keeperMessages,
+]

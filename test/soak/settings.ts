@@ -1,0 +1,23 @@
+/** A whole number of the environment, e.g. `SOAK_SECONDS=600 npm run test:soak -- traffic`. */
+function numberOf(name: string, otherwise: number): number {
+  const text = process.env[name]
+  if (text === undefined || text === '') return otherwise
+  if (!/^\d{1,10}$/.test(text)) throw new Error(`${name} must be a whole number, not ${text}`)
+  return Number(text)
+}
+
+/** How much is done in a soak run. Less is for those who work on it: the documented figures come from the defaults. */
+export const SOAK = {
+  /** All chance of a run comes from this number: the same seed is the same run. */
+  seed: numberOf('SOAK_SEED', Math.floor(Math.random() * 1_000_000_000)),
+  /** Inputs for each target of the fuzzing. */
+  inputs: numberOf('SOAK_INPUTS', 1_000_000),
+  /** One input alone, by its number: to run a failure again. */
+  only: numberOf('SOAK_ONLY', -1),
+  /** kill -9 of processes under load, in all. */
+  kills: numberOf('SOAK_KILLS', 100),
+  /** Length of the mixed traffic. */
+  seconds: numberOf('SOAK_SECONDS', 240),
+  idlePop3: numberOf('SOAK_IDLE_POP3', 5000),
+  idleTls: numberOf('SOAK_IDLE_TLS', 2000),
+} as const
