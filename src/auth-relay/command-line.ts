@@ -2,6 +2,7 @@ import { Command, CommanderError } from 'commander'
 import manifest from '../../package.json' with { type: 'json' }
 import { UsageFault } from '../daemon/exit-status.ts'
 import { nearest } from '../daemon/settings/nearest.ts'
+import { printable } from './printable.ts'
 import type { Action, Surroundings, Verb } from './verb.ts'
 import { allow } from './verbs/allow.ts'
 import { cert } from './verbs/cert.ts'
@@ -97,12 +98,21 @@ function describe(error: CommanderError, words: readonly string[], program: Comm
   const verbs = program.commands.map(command => command.name())
   const verb = words.find(word => verbs.includes(word))
   const help = `auth-relay ${verb === undefined ? '' : `${verb} `}--help`
+  const [first, wanted] = words
+  if (first === 'help' && wanted !== undefined && !verbs.includes(wanted)) return noSuchVerb(wanted, verbs)
   if (error.code === 'commander.help' || error.code === 'commander.helpDisplayed') return `say what to do: ${help}`
   if (error.code === 'commander.unknownCommand') {
     const word = words.find(candidate => !candidate.startsWith('-')) ?? ''
-    const near = nearest(word, verbs)
-    return `there is no verb ${word}${near === undefined ? '' : `; did you mean ${near}?`}: see ${help}`
+    return noSuchVerb(word, verbs)
   }
-  const message = error.message.replace(/^error: /, '').replace(/\s*\n\(Did you mean (.*)\?\)/, '; did you mean $1?')
+  const message = error.message
+    .replace(/^error: /, '')
+    .replace(/\.$/, '')
+    .replace(/\s*\n\(Did you mean (.*)\?\)/, '; did you mean $1?')
   return `${message}: see ${help}`
+}
+
+function noSuchVerb(word: string, verbs: readonly string[]): string {
+  const near = nearest(word, verbs)
+  return `there is no verb ${printable(word)}${near === undefined ? '' : `; did you mean ${near}?`}: see auth-relay --help`
 }

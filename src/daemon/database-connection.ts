@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { UsageFault } from './exit-status.ts'
+import { TemporaryFault, UsageFault } from './exit-status.ts'
 import { readSecretFile, Secret } from './secret.ts'
 import type { Settings } from './settings/settings.ts'
 
@@ -27,13 +27,19 @@ export type DatabaseConnection = {
 
 /**
  * How to reach the database that the settings name, the embedded one included.
- * @throws UsageFault if a password is missing, or the embedded database does not run.
+ * @throws UsageFault if a password is missing, TemporaryFault if the embedded database does not run.
  */
 export function databaseConnection({ database, top }: Settings, role: DatabaseRole): DatabaseConnection {
   const user = role === 'writer' ? database.dbuser : database.wrap_dbuser
   if (database.embedded) {
-    const password = readSecretFile(join(top.state_dir, EMBEDDED_FILES[role]))
-    return { hosts: [{ host: socketOf(top.state_dir), port: 5432 }], database: database.dbname, user, password }
+    // First whether it runs: before its first start there are no passwords either.
+    const hosts = [{ host: socketOf(top.state_dir), port: 5432 }]
+    return {
+      hosts,
+      database: database.dbname,
+      user,
+      password: readSecretFile(join(top.state_dir, EMBEDDED_FILES[role])),
+    }
   }
   const hosts = database.dbhost
     .split(',')
@@ -54,7 +60,10 @@ function socketOf(stateDir: string): string {
   try {
     return readFileSync(join(stateDir, EMBEDDED_FILES.socket), 'utf8').trim()
   } catch (error) {
-    throw new UsageFault(`the embedded database of ${stateDir} does not run: start it with auth-relay up`, error)
+    const isMissing = error instanceof Error && 'code' in error && error.code === 'ENOENT'
+    throw isMissing
+      ? new TemporaryFault(`the embedded database of ${stateDir} does not run: start it with auth-relay up`, error)
+      : new UsageFault(`the embedded database of ${stateDir} is not for this account: use the one that runs it`, error)
   }
 }
 

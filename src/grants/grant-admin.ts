@@ -41,11 +41,21 @@ type Finding = { readonly rule: string; readonly detail: string; readonly since:
 /**
  * What the tables know of an address at a time. $1 address, $2 its row of grants, $3 the time, $4 whether that is past:
  * then the history speaks of grants that were refreshed or swept since; for the present the grants alone do. Of logins: the
- * last that still counted then (a block takes the grant away for good), and the last that was refused within the day before.
+ * last that still counted then (a block takes the grant away for good), the last that was granted at all, and the last that was
+ * refused within the day before. `last-login-block`: the block of whoever logged in last, granted or not.
  */
 const EXPLAIN: Statement<Finding> = {
   row: v.object({
-    rule: v.picklist(['block', 'login-block', 'allowance', 'grant', 'login', 'refused-login']),
+    rule: v.picklist([
+      'block',
+      'login-block',
+      'last-login-block',
+      'allowance',
+      'grant',
+      'login',
+      'refused-login',
+      'expired',
+    ]),
     detail: v.string(),
     since: timestamptz,
     until: endTime,
@@ -63,12 +73,17 @@ WITH last_login AS (
   UNION ALL
   SELECT username, at FROM last_login
   ORDER BY at DESC LIMIT 1
+), newest AS (
+  SELECT username FROM login_event WHERE network = $2::inet AND at <= $3 AND username IS NOT NULL ORDER BY at DESC LIMIT 1
 )
 SELECT 'block' AS rule, net || ' blocked by ' || owner || ': ' || reason AS detail, since, until
 FROM blocks WHERE net >>= $1::inet AND since <= $3 AND until > $3
 UNION ALL
 SELECT 'login-block', 'login ' || b.login || ' blocked by ' || b.owner || ': ' || b.reason, b.since, b.until
 FROM blocks b JOIN named ON b.login = lower(named.username) WHERE b.since <= $3 AND b.until > $3
+UNION ALL
+SELECT 'last-login-block', 'login ' || b.login || ' blocked by ' || b.owner || ': ' || b.reason, b.since, b.until
+FROM blocks b JOIN newest ON b.login = lower(newest.username) WHERE b.since <= $3 AND b.until > $3
 UNION ALL
 SELECT 'allowance', net || ' allowed by ' || owner || ': ' || reason, since, until
 FROM allowances WHERE net >>= $1::inet AND since <= $3 AND until > $3
@@ -81,6 +96,11 @@ UNION ALL
 (SELECT 'refused-login', concat_ws(' ', daemon, method, 'login', username, 'refused:', refused), at, NULL
  FROM login_event
  WHERE network = $2::inet AND at <= $3 AND at > $3 - interval '1 day' AND refused IS NOT NULL
+ ORDER BY at DESC LIMIT 1)
+UNION ALL
+(SELECT 'expired', concat_ws(' ', daemon, method, 'login', username, CASE WHEN until > $3 THEN 'taken away since' END), at, until
+ FROM login_event
+ WHERE network = $2::inet AND at <= $3 AND refused IS NULL
  ORDER BY at DESC LIMIT 1)`,
 }
 
@@ -258,13 +278,26 @@ function explanation(policy: GrantPolicy, ip: IpAddress, at: Date, findings: rea
   add('allowance', true, 'allowance')
   if (never === undefined && noLogin !== undefined) addNever(noLogin)
   add('block', false, 'login-block')
-  add('refused-login', false, 'refused-login')
-  if (rules.length === 0) {
-    rules.push({ rule: 'no-grant', relay: false, detail: `no login from ${ip} counted then`, since: null, until: null })
-  }
+  if (!rules.some(({ relay }) => relay)) addWhyClosed(rules, add, ip)
   const [decided = rules[0]] = rules
   if (decided === undefined) throw new Error('an explanation without a rule')
   return { ip, at, relay: decided.relay, decided, rules }
+}
+
+/** Nothing opens the relay: what happened there before, the latest first. */
+function addWhyClosed(
+  rules: Rule[],
+  add: (rule: Rule['rule'], relay: boolean, wanted: string) => void,
+  ip: IpAddress,
+): void {
+  if (!rules.some(({ rule }) => rule === 'block')) add('block', false, 'last-login-block')
+  const known = rules.length
+  add('refused-login', false, 'refused-login')
+  add('expired', false, 'expired')
+  const before = rules.splice(known).sort((a, b) => (b.since?.getTime() ?? 0) - (a.since?.getTime() ?? 0))
+  rules.push(...before)
+  if (rules.length > 0) return
+  rules.push({ rule: 'never-seen', relay: false, detail: `no login from ${ip} is known`, since: null, until: null })
 }
 
 const columnsOf = (target: BlockTarget): [string | null, string | null] =>

@@ -77,7 +77,16 @@ export interface GrantReader {
 
 /** One finding about an address at a time; the first that says yes or no decided. */
 export type Rule = {
-  readonly rule: 'never-granted' | 'block' | 'allowance' | 'grant' | 'login' | 'refused-login' | 'no-grant'
+  readonly rule:
+    | 'never-granted'
+    | 'block'
+    | 'allowance'
+    | 'grant'
+    | 'login'
+    | 'refused-login'
+    /** The last login that was granted does not count any more: its time is over, or it was taken away. */
+    | 'expired'
+    | 'never-seen'
   readonly relay: boolean
   /** What in particular: the network, the login, the reason. */
   readonly detail: string

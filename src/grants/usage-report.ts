@@ -8,6 +8,8 @@ export type UsageRow = {
   readonly lastLogin: Date
   readonly logins: number
   readonly addresses: number
+  /** Where the last login came from. */
+  readonly lastAddress: string
   /** How many of the logins were under TLS. */
   readonly tlsLogins: number
   readonly daemons: string
@@ -24,6 +26,7 @@ const REPORT: Statement<UsageRow> = {
     lastLogin: timestamptz,
     logins: int8,
     addresses: int8,
+    lastAddress: v.string(),
     tlsLogins: int8,
     daemons: v.string(),
     methods: v.string(),
@@ -33,6 +36,7 @@ const REPORT: Statement<UsageRow> = {
   text: `
 WITH logins AS (
   SELECT lower(username) AS login, max(at) AS last_login, count(*) AS logins, count(DISTINCT network) AS addresses,
+         (array_agg(host(ip) ORDER BY at DESC))[1] AS last_address,
          count(*) FILTER (WHERE tls) AS tls_logins,
          string_agg(DISTINCT daemon, ',' ORDER BY daemon) AS daemons,
          string_agg(DISTINCT method, ',' ORDER BY method) AS methods
@@ -49,7 +53,8 @@ WITH logins AS (
   WHERE u.at > now() - make_interval(days => $1::int)
   GROUP BY 1
 )
-SELECT logins.login, logins.last_login AS "lastLogin", logins.logins, logins.addresses, logins.tls_logins AS "tlsLogins",
+SELECT logins.login, logins.last_login AS "lastLogin", logins.logins, logins.addresses, logins.last_address AS "lastAddress",
+       logins.tls_logins AS "tlsLogins",
        logins.daemons, logins.methods, uses.last_relay AS "lastRelay", coalesce(uses.relays, 0) AS relays
 FROM logins LEFT JOIN uses USING (login)
 ORDER BY uses.last_relay DESC NULLS LAST, logins.last_login DESC, logins.login`,

@@ -1,4 +1,4 @@
-import { databaseAccess } from '../daemon/settings/database-access.ts'
+import { databaseConnection } from '../daemon/database-connection.ts'
 import type { Settings } from '../daemon/settings/settings.ts'
 import { openGrantReader } from '../grants/open-grant-reader.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
@@ -19,7 +19,7 @@ export type GrantSource = {
 export function askDatabase(settings: Settings, connections: number): GrantSource {
   const { grants, wrap } = settings
   const { reader, policy, close } = openGrantReader(
-    { ...databaseAccess(settings, 'reader'), statementTimeoutMs: wrap.wrap_timeout * 1000, max: connections },
+    { ...databaseConnection(settings, 'reader'), statementTimeoutMs: wrap.wrap_timeout * 1000, max: connections },
     {
       expTime: grants.exp_time,
       maxLifetime: grants.max_lifetime,

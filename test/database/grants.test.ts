@@ -447,7 +447,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
 
   describe('explain', () => {
     test('nothing known', async () => {
-      expect(await store.admin.explain(A, null)).toMatchObject({ relay: false, decided: { rule: 'no-grant' } })
+      expect(await store.admin.explain(A, null)).toMatchObject({ relay: false, decided: { rule: 'never-seen' } })
     })
 
     test('now: the grant, as lookup sees it', async () => {
@@ -466,7 +466,10 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       await record(store, login(A, { id: '7f3a.99', user: 'bob' }))
       await store.writer.sweep({ now: at(9000) })
       store.clock.now = at(9000)
-      expect(await store.admin.explain(A, null)).toMatchObject({ relay: false })
+      expect(await store.admin.explain(A, null)).toMatchObject({
+        relay: false,
+        decided: { rule: 'expired', since: at(0), until: at(1800), detail: expect.stringContaining('bob') },
+      })
       const then = await store.admin.explain(A, at(1000))
       expect(then).toMatchObject({ relay: true, decided: { rule: 'login', since: at(0), until: at(1800) } })
       expect(then.decided.detail).toContain('bob')
@@ -488,15 +491,35 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(then.decided.detail).toContain('spam')
       // The block has ended, the grant that it removed is gone for good.
       expect(await store.admin.explain(A, at(240))).toMatchObject({ relay: false })
-      expect(await store.admin.explain(A, null)).toMatchObject({ relay: false })
+      expect(await store.admin.explain(A, null)).toMatchObject({
+        relay: false,
+        decided: { rule: 'expired', detail: expect.stringContaining('taken away') },
+      })
+    })
+
+    test('a login that is blocked after it: the block, not only that the grant is gone', async () => {
+      await record(store, login(A))
+      await store.admin.block({ kind: 'login', login: 'ann@example.org' }, { ...forEver, reason: 'stolen' })
+      const { decided, rules } = await store.admin.explain(A, null)
+      expect(decided).toMatchObject({ rule: 'block', relay: false, detail: expect.stringContaining('stolen') })
+      expect(rules.map(({ rule }) => rule)).toEqual(['block', 'expired'])
+    })
+
+    test("another's blocked login does not close what a good one has opened", async () => {
+      await record(store, login(A))
+      await store.admin.block({ kind: 'login', login: 'bob' }, forEver)
+      store.clock.now = at(10)
+      await record(store, login(A, { user: 'bob' }))
+      expect(await store.admin.explain(A, null)).toMatchObject({ relay: true, decided: { rule: 'grant' } })
+      expect(await mayRelay(store, 10, A)).toBe(true)
     })
 
     test('a refused login', async () => {
       await store.admin.block({ kind: 'login', login: 'ann@example.org' }, forEver)
       await record(store, login(A))
       const explanation = await store.admin.explain(A, null)
-      expect(explanation).toMatchObject({ relay: false, decided: { rule: 'refused-login' } })
-      expect(explanation.decided.detail).toContain('blocked')
+      expect(explanation).toMatchObject({ relay: false, decided: { rule: 'block' } })
+      expect(explanation.rules[1]).toMatchObject({ rule: 'refused-login', detail: expect.stringContaining('blocked') })
     })
 
     test('never granted, and allowed', async () => {

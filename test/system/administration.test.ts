@@ -55,7 +55,7 @@ test('before any login nobody may relay, and explain says what to do', async () 
   expect(await json('show')).toEqual([])
   const { status, text } = await say('explain', '127.0.0.1')
   expect(status).toBe(1)
-  expect(text).toMatch(/^Mail from 127\.0\.0\.1 is not relayed\.\n {2}no-grant: .*\n {2}What to do: open the mailbox/)
+  expect(text).toMatch(/^Mail from 127\.0\.0\.1 is not relayed\.\n {2}Never seen: .*\n {2}What to do: open the mailbox/)
 })
 
 describe('after a login', () => {
@@ -75,7 +75,7 @@ describe('after a login', () => {
   test('explain names the login, now and for a moment ago, and not for the time before', async () => {
     const now = await say('explain', '127.0.0.1')
     expect(now.status).toBe(0)
-    expect(now.text).toContain('grant: popup login demo')
+    expect(now.text).toContain('Opened by: popup login demo')
     expect((await say('explain', '127.0.0.1', '--at', '1h')).status).toBe(1)
     expect(await json('explain', '127.0.0.1')).toMatchObject({ ip: '127.0.0.1', relay: true, rule: 'grant' })
   })
@@ -99,7 +99,7 @@ describe('after a login', () => {
   test('allow opens the relay without a login, but never for what is never granted', async () => {
     expect((await say('allow', '198.51.100.0/24', '--for', '8h', '--reason', 'a scanner')).status).toBe(0)
     expect((await say('explain', '198.51.100.7')).text).toMatch(
-      /allowance: 198\.51\.100\.0\/24 allowed by \S+: a scanner/,
+      /Allowed without a login: 198\.51\.100\.0\/24 allowed by \S+: a scanner/,
     )
     expect((await say('allow', '198.51.100.0/24', '--end')).status).toBe(0)
     expect((await say('explain', '198.51.100.7')).status).toBe(1)
@@ -111,7 +111,14 @@ describe('after a login', () => {
 
   test('report says who logged in, and by what', async () => {
     expect(await json('report')).toEqual([
-      expect.objectContaining({ login: 'demo', tls: 'never', daemons: ['popup'], methods: ['pass'] }),
+      expect.objectContaining({
+        login: 'demo',
+        last_address: '127.0.0.1',
+        tls: 'never',
+        daemons: ['popup'],
+        methods: ['pass'],
+        hints: expect.arrayContaining(['no-tls']),
+      }),
     ])
     expect((await say('report', '--csv')).text).toMatch(/^login,last_login,.*\ndemo,/)
   })
@@ -183,20 +190,28 @@ test('import and replay take over what is young, and --shadow takes nothing', as
   expect((await say('explain', '192.0.2.11')).text).toContain('ipop3d')
 })
 
-test('without its database a verb says so in one line: 100', async () => {
+test('without its database a verb says so in one line: 111', async () => {
   const elsewhere = temporaryDirectory()
   const file = `${elsewhere.path}/x.toml`
   writeFileSync(file, `configured = true\nstate_dir = "${elsewhere.path}"\n[database]\nembedded = true\n`, {
     mode: 0o600,
   })
   const program = await run(commandOf('auth-relay', 'show', '--config', file))
-  expect(program.ending?.code).toBe(100)
-  expect(program.lines).toHaveLength(1)
+  expect(result(program)).toEqual({
+    status: 111,
+    text: `auth-relay: the embedded database of ${elsewhere.path} does not run: start it with auth-relay up`,
+  })
   elsewhere.remove()
 })
 
 test('the completion is taken by a real bash', async () => {
   const script = (await run(commandOf('auth-relay', 'completion'))).lines.join('\n')
-  const ask = 'COMP_WORDS=(auth-relay show --j); COMP_CWORD=2; _auth_relay; echo "$COMPREPLY"'
-  expect((await run(['bash', '--norc', '-c', `${script}\n${ask}`])).lines).toEqual(['--json'])
+  const complete = async (...words: readonly string[]): Promise<readonly string[]> => {
+    const ask = `COMP_WORDS=(auth-relay ${words.join(' ')}); COMP_CWORD=${words.length}; _auth_relay`
+    return (await run(['bash', '--norc', '-c', `${script}\n${ask}; printf '%s\\n' "\${COMPREPLY[@]}"`])).lines
+  }
+  expect(await complete('ex')).toEqual(['explain'])
+  expect(await complete('show', '--j')).toEqual(['--json'])
+  expect(await complete('import', 'dr')).toEqual(['drac'])
+  expect(await complete('help', 'wat')).toEqual(['watch'])
 })

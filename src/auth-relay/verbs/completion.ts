@@ -1,4 +1,6 @@
 import type { Command } from 'commander'
+import { DIALECTS } from '../../syslog/dialects.ts'
+import { FORMATS } from '../foreign-grants.ts'
 import type { Verb } from '../verb.ts'
 
 /** `auth-relay completion`: what the shell needs to complete verbs and options. */
@@ -24,26 +26,34 @@ Examples:
     })
 }
 
-/** A bash function that offers the verbs, then the options of the verb; files where an option or an argument wants one. */
+/** Words that verbs take besides files and names. */
+const VALUES: Readonly<Record<string, readonly string[]>> = {
+  import: Object.keys(FORMATS),
+  'test-line': ['all', ...DIALECTS.map(({ name }) => name)],
+  replay: ['all', ...DIALECTS.map(({ name }) => name)],
+}
+
+/** A bash function that offers the verbs, then the options of the verb and the words that it takes; files where one may be wanted. */
 export function bashCompletion(program: Command): string {
   const verbs = program.commands.map(command => command.name())
   const cases = program.commands.map(command => {
     const options = [...command.options.map(({ long }) => long ?? ''), '--help'].filter(option => option !== '')
-    return `    ${command.name()}) words="${options.join(' ')}" ;;`
+    const values = VALUES[command.name()] ?? []
+    return `    ${command.name()}) options="${options.join(' ')}" values="${values.join(' ')}" ;;`
   })
   return `_auth_relay() {
-  local word=\${COMP_WORDS[COMP_CWORD]} verb=\${COMP_WORDS[1]} words
+  local word=\${COMP_WORDS[COMP_CWORD]} verb=\${COMP_WORDS[1]} options= values=
   if [ "$COMP_CWORD" = 1 ]; then
     COMPREPLY=($(compgen -W "${verbs.join(' ')} help --help --version" -- "$word"))
     return
   fi
   case $verb in
 ${cases.join('\n')}
-    *) words="" ;;
+    help) values="${verbs.join(' ')}" ;;
   esac
   case $word in
-    -*) COMPREPLY=($(compgen -W "$words" -- "$word")) ;;
-    *) COMPREPLY=($(compgen -f -- "$word")) ;;
+    -*) COMPREPLY=($(compgen -W "$options" -- "$word")) ;;
+    *) COMPREPLY=($(compgen -W "$values" -- "$word") $(compgen -f -- "$word")) ;;
   esac
 }
 complete -o filenames -F _auth_relay auth-relay

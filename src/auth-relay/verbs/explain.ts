@@ -84,32 +84,50 @@ export function formatExplanation(
 ): string {
   const when = isPast ? `At ${formatMoment(at)} mail from ${ip} was` : `Mail from ${ip} is`
   const answer = relay ? style.good(`${when} relayed.`) : style.bad(`${when} not relayed.`)
-  const lines = [answer, `  ${ruleInWords(decided)}`]
+  const lines = [answer, `  ${ruleInWords(decided, at)}`]
   const advice = isPast ? undefined : adviceFor(decided, expTime)
   if (advice !== undefined) lines.push(`  ${advice}`)
   const others = rules.filter(rule => rule !== decided)
-  if (others.length > 0) lines.push(style.faint('Also known:'), ...others.map(rule => `  ${ruleInWords(rule)}`))
+  if (others.length > 0) lines.push(style.faint('Also known:'), ...others.map(rule => `  ${ruleInWords(rule, at)}`))
   return `${lines.join('\n')}\n`
 }
 
-function ruleInWords({ rule, detail, since, until }: Rule): string {
-  const times = [
-    since === null ? '' : `since ${formatMoment(since)}`,
-    until === null ? '' : `until ${formatMoment(until)}`,
-  ].filter(text => text !== '')
-  return `${rule}: ${printable(detail)}${times.length === 0 ? '' : `, ${times.join(' ')}`}`
+/** How a rule is told to people; its name is for scripts. */
+const LEADS: Readonly<Record<Rule['rule'], string>> = {
+  'never-granted': 'Never granted',
+  block: 'Revoked',
+  allowance: 'Allowed without a login',
+  grant: 'Opened by',
+  login: 'Opened by',
+  'refused-login': 'Login refused',
+  expired: 'Closed again',
+  'never-seen': 'Never seen',
 }
 
-function adviceFor({ rule, relay }: Rule, expTime: number): string | undefined {
+function ruleInWords({ rule, relay, detail, since, until }: Rule, at: Date): string {
+  const left = until === null ? 0 : (until.getTime() - at.getTime()) / 1000
+  const distance = left <= 0 ? `${formatDuration(-left)} ago` : `${formatDuration(left)} left`
+  const times = [
+    since === null
+      ? ''
+      : `${rule === 'grant' || rule === 'login' || rule === 'expired' ? 'at' : 'since'} ${formatMoment(since)}`,
+    until === null ? '' : `until ${formatMoment(until)}${relay || rule === 'expired' ? ` (${distance})` : ''}`,
+  ].filter(text => text !== '')
+  return `${LEADS[rule]}: ${[printable(detail), times.join(' ')].filter(text => text !== '').join(', ')}`
+}
+
+function adviceFor({ rule, relay, detail }: Rule, expTime: number): string | undefined {
   if (relay) return undefined
   switch (rule) {
     case 'block':
-      return 'What to do: auth-relay revoke WHOM --end gives grants again.'
+      return 'What to do: auth-relay show lists what is revoked; auth-relay revoke WHOM --end gives grants again.'
     case 'never-granted':
       return 'What to do: give relay rights to such an address in the SMTP server itself, or change [grants] of the settings.'
     case 'refused-login':
-      return 'What to do: the login was right, its address was refused; see the reason.'
+      return `What to do: the password was right; the reason for the refusal is ${printable(detail.split(': ').at(-1) ?? '')}. Its cure is in [grants] of the settings, or auth-relay revoke --end.`
+    case 'expired':
+      return `What to do: open the mailbox by POP3 from there again; each login opens the relay for ${formatDuration(expTime)}.`
     default:
-      return `What to do: open the mailbox by POP3 from there; that opens the relay for ${formatDuration(expTime)}. auth-relay allow opens it without a login.`
+      return `What to do: open the mailbox by POP3 from there; that opens the relay for ${formatDuration(expTime)}. If somebody did, his login came from another address: auth-relay show. auth-relay allow opens it without a login.`
   }
 }

@@ -2,6 +2,7 @@ import { resolve } from 'node:path'
 import { UsageFault } from '../../daemon/exit-status.ts'
 import { nearest } from '../../daemon/settings/nearest.ts'
 import { loadSettingsFile } from '../../daemon/settings/settings.ts'
+import { count } from '../count.ts'
 import { FORMATS, readForeignGrants } from '../foreign-grants.ts'
 import { recordPastLogins } from '../record-past-logins.ts'
 import { withConfigOption } from '../settings-option.ts'
@@ -22,12 +23,13 @@ export const importGrants: Verb = (program, { environment, print }, choose) => {
       `
 Formats:
 ${Object.entries(FORMATS)
-  .map(([name, { doc }]) => `  ${name.padEnd(12)}${doc}`)
+  .map(([name, { doc }]) => `  ${name.padEnd(17)}${doc}`)
   .join('\n')}
 
 Examples:
   auth-relay import open-smtp /home/vpopmail/etc/open-smtp
   auth-relay import relay-ctrl /var/spool/relay-ctrl/allow --shadow
+  auth-relay import drac /etc/mail/dracd.db
   psql -AtF, -f old-grants.sql | auth-relay import csv /dev/stdin
 
 Exit status 1 if nothing is found.`,
@@ -45,9 +47,10 @@ Exit status 1 if nothing is found.`,
         type: 'command',
         run: async () => {
           const { settings } = loadSettingsFile(resolve(options.config), environment)
-          const { logins, faults } = readForeignGrants(reader, resolve(file), new Date())
-          const youngest = Date.now() - settings.grants.exp_time * 1000
-          const young = logins.filter(({ at }) => at.getTime() > youngest)
+          const now = new Date()
+          const expTime = settings.grants.exp_time * 1000
+          const { logins, faults } = readForeignGrants(reader, resolve(file), { now, expTime })
+          const young = logins.filter(({ at }) => at.getTime() > now.getTime() - expTime)
           const outcome = options.shadow === true ? undefined : await recordPastLogins(settings, 'import', young)
           const counts = {
             found: logins.length,
@@ -59,7 +62,7 @@ Exit status 1 if nothing is found.`,
           if (options.json === true) print(`${JSON.stringify(counts)}\n`)
           else {
             print(
-              `${logins.length} grants found, ${young.length} of them less than exp_time old, ${faults} lines not understood.\n`,
+              `${count(logins.length, 'grant')} found, ${young.length} of them less than exp_time old, ${count(faults, 'entry', 'entries')} not understood.\n`,
             )
             print(
               outcome === undefined

@@ -7,7 +7,7 @@ import { ensureSecretFile, writePrivateFile } from '../secret-file.ts'
 import { formatSettings, type Overrides } from '../settings-text.ts'
 import type { Verb } from '../verb.ts'
 
-type Options = { config: string; dbhost?: string }
+type Options = { config: string; dbhost?: string; json?: true }
 
 /** `auth-relay init`: a settings file to read, with secrets that nobody chose. */
 export const init: Verb = (program, { print }, choose) => {
@@ -16,6 +16,7 @@ export const init: Verb = (program, { print }, choose) => {
     .description('write a commented settings file with random secrets; nothing starts until you have read it')
     .option('--config <file>', 'where to write it', SETTINGS_FILE)
     .option('--dbhost <hosts>', 'use this PostgreSQL server in place of the embedded one')
+    .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
       `
@@ -24,11 +25,11 @@ Examples:
   auth-relay init --dbhost db1.example.org,db2.example.org`,
     )
     .action((options: Options) => {
-      choose({ type: 'command', run: async () => write(resolve(options.config), options.dbhost, print) })
+      choose({ type: 'command', run: async () => write(resolve(options.config), options, print) })
     })
 }
 
-function write(config: string, dbhost: string | undefined, print: (text: string) => void): number {
+function write(config: string, { dbhost, json }: Options, print: (text: string) => void): number {
   if (existsSync(config)) {
     throw new UsageFault(`${config} exists and is kept: judge it with auth-relay check, or move it away first`)
   }
@@ -38,8 +39,18 @@ function write(config: string, dbhost: string | undefined, print: (text: string)
     writePrivateFile(config, text)
     ensureSecretFile(secret)
   } catch (error) {
+    const code = error instanceof Error && 'code' in error ? error.code : undefined
     const why = error instanceof Error ? error.message : String(error)
-    throw new UsageFault(`cannot write ${config}: ${why}: start as root, or choose another place with --config`, error)
+    throw new UsageFault(
+      code === 'ENOENT'
+        ? `there is no directory ${dirname(config)}: make it, or choose another place with --config`
+        : `cannot write ${config}: ${why}: start as root, or choose another place with --config`,
+      error,
+    )
+  }
+  if (json === true) {
+    print(`${JSON.stringify({ config, ssl_hack_pass: secret })}\n`)
+    return 0
   }
   const option = config === SETTINGS_FILE ? '' : ` --config ${config}`
   print(`Wrote ${config} (mode 0600) and the password of the SSL command, ${secret}.

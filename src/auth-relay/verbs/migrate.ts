@@ -12,7 +12,7 @@ import { startDatabase } from '../up-database.ts'
 import type { Verb } from '../verb.ts'
 import { withDatabase } from '../with-database.ts'
 
-type Options = { config: string; user?: string; passwordFile?: string }
+type Options = { config: string; user?: string; passwordFile?: string; json?: true }
 
 /** `auth-relay migrate`: brings the tables of the database up to date. */
 export const migrate: Verb = (program, { environment, print }, choose) => {
@@ -22,6 +22,7 @@ export const migrate: Verb = (program, { environment, print }, choose) => {
     .option('--config <file>', 'settings file', SETTINGS_FILE)
     .option('--user <role>', 'role that owns the database; without it dbuser')
     .option('--password-file <file>', 'file with the password of that role, mode 0600')
+    .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
       `
@@ -39,9 +40,11 @@ The embedded database is brought up to date by auth-relay up at every start.`,
           const { from, to } = settings.database.embedded
             ? await migrateEmbedded(settings)
             : await migrateServer(settings, options)
-          print(
-            from === to ? `The database is up to date (schema ${to}).\n` : `Migrated from schema ${from} to ${to}.\n`,
-          )
+          if (options.json === true) print(`${JSON.stringify({ from, to })}\n`)
+          else
+            print(
+              from === to ? `The database is up to date (schema ${to}).\n` : `Migrated from schema ${from} to ${to}.\n`,
+            )
           return 0
         },
       })

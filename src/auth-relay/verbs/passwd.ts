@@ -19,6 +19,7 @@ type Options = {
   home?: string
   maildir?: string
   remove?: true
+  json?: true
 }
 
 /** `auth-relay passwd`: an account of popup's passwd_file, with a password asked for on the terminal or read from standard input. */
@@ -32,10 +33,11 @@ export const passwd: Verb = (program, { environment, print }, choose) => {
     .option('--home <directory>', 'home directory')
     .option('--maildir <path>', 'Maildir, below the home directory or absolute', 'Maildir')
     .option('--remove', 'remove the account')
+    .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
       `
-The password is the first line of standard input; on a terminal it is asked for.
+The password is the first line of standard input; on a terminal it is asked for. Exit status 1 with --remove if there is no such account.
 
 Examples:
   auth-relay passwd ann
@@ -52,16 +54,18 @@ Examples:
           const file = resolve(
             options.file ?? loadSettingsFile(resolve(options.config), environment).settings.popup.passwd_file,
           )
+          const say = (done: 'added' | 'changed' | 'removed' | 'unknown', sentence: string): void =>
+            print(options.json === true ? `${JSON.stringify({ login, file, done })}\n` : `${sentence}\n`)
           const lines = linesOf(file)
           const index = lines.findIndex(line => line.startsWith(`${login}:`))
           if (options.remove === true) {
             if (index < 0) {
-              print(`There is no account ${login} in ${file}.\n`)
+              say('unknown', `There is no account ${login} in ${file}.`)
               return 1
             }
             lines.splice(index, 1)
             rewrite(file, lines)
-            print(`Removed ${login} from ${file}.\n`)
+            say('removed', `Removed ${login} from ${file}.`)
             return 0
           }
           const rest = index < 0 ? undefined : lines[index]?.split(':').slice(2).join(':')
@@ -70,7 +74,8 @@ Examples:
           if (index < 0) lines.push(line)
           else lines[index] = line
           rewrite(file, lines)
-          print(`${index < 0 ? 'Added' : 'Changed the password of'} ${login} in ${file}. It counts from now on.\n`)
+          if (index < 0) say('added', `Added ${login} in ${file}. It counts from now on.`)
+          else say('changed', `Changed the password of ${login} in ${file}. It counts from now on.`)
           return 0
         },
       })

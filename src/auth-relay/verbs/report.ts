@@ -3,6 +3,8 @@ import { databaseConnection } from '../../daemon/database-connection.ts'
 import { UsageFault } from '../../daemon/exit-status.ts'
 import { loadSettingsFile } from '../../daemon/settings/settings.ts'
 import { reportUsage, type UsageRow } from '../../grants/usage-report.ts'
+import { count } from '../count.ts'
+import { deviceHints } from '../device-hints.ts'
 import { formatMoment } from '../moment.ts'
 import { printable } from '../printable.ts'
 import { withConfigOption } from '../settings-option.ts'
@@ -16,7 +18,7 @@ type Options = { config: string; days: string; json?: true; csv?: true }
 export const report: Verb = (program, { environment, print, columns }, choose) => {
   withConfigOption(program.command('report'))
     .description(
-      'who still needs this: per login the last login, the last mail relayed by it, and whether TLS was used',
+      'who still needs this: per login the last login, the last mail relayed by it, whether TLS was used, and what kind of client it seems to be',
     )
     .option('--days <number>', 'how far back; the history is kept for grants.history_days', '30')
     .option('--csv', 'comma-separated values with a header line')
@@ -28,7 +30,8 @@ Examples:
   auth-relay report
   auth-relay report --days 7 --csv > needs.csv
 
-Logins that never relay can be moved to SMTP AUTH first: they will not notice.`,
+Hints: polls (a mail program that looks for mail), sends-only (opens the mailbox just to send, as scanners do), apop, no-tls,
+roams (several addresses), never-relays. Logins that never relay need no POP before SMTP: they will not notice its end.`,
     )
     .action((options: Options) => {
       if (!/^\d{1,4}$/.test(options.days) || options.days === '0') {
@@ -58,11 +61,13 @@ const jsonOf = (row: UsageRow) => ({
   last_login: row.lastLogin.toISOString(),
   logins: row.logins,
   addresses: row.addresses,
+  last_address: row.lastAddress,
   tls: tlsOf(row),
   daemons: row.daemons.split(','),
   methods: row.methods.split(','),
   last_relay: row.lastRelay?.toISOString() ?? null,
   relays: row.relays,
+  hints: deviceHints(row),
 })
 
 /** RFC 4180. Cells that a spreadsheet would take for a formula get an apostrophe: login names come from strangers. */
@@ -71,51 +76,56 @@ export function formatCsv(rows: readonly UsageRow[]): string {
     const safe = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value
     return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe
   }
-  const head = 'login,last_login,logins,addresses,tls,daemons,methods,last_relay,relays'
+  const head = 'login,last_login,logins,addresses,last_address,tls,daemons,methods,last_relay,relays,hints'
   const lines = rows.map(row => {
-    const { login, last_login, logins, addresses, tls, daemons, methods, last_relay, relays } = jsonOf(row)
+    const { daemons, methods, last_relay, hints, ...rest } = jsonOf(row)
     const cells = [
-      login,
-      last_login,
-      logins,
-      addresses,
-      tls,
+      rest.login,
+      rest.last_login,
+      rest.logins,
+      rest.addresses,
+      rest.last_address,
+      rest.tls,
       daemons.join(' '),
       methods.join(' '),
       last_relay ?? '',
-      relays,
+      rest.relays,
+      hints.join(' '),
     ]
     return cells.map(value => cell(String(value))).join(',')
   })
   return [head, ...lines].map(line => `${line}\r\n`).join('')
 }
 
-function formatReport(rows: readonly UsageRow[], width: number): string {
+/** A table for people. */
+export function formatReport(rows: readonly UsageRow[], width: number): string {
   if (rows.length === 0) return 'Nobody has logged in (or store_user is off).\n'
   const right = { align: 'right' } as const
   const table = formatTable(
     [
       { title: 'LOGIN', mayShrink: true },
-      { title: 'LAST LOGIN' },
+      { title: 'LAST LOGIN', mayShrink: true },
       { title: 'LOGINS', ...right },
-      { title: 'ADDRESSES', ...right },
+      { title: 'LAST ADDRESS', mayShrink: true },
       { title: 'TLS' },
       { title: 'BY', mayShrink: true },
-      { title: 'LAST RELAY' },
+      { title: 'LAST RELAY', mayShrink: true },
       { title: 'RELAYS', ...right },
+      { title: 'HINTS', mayShrink: true },
     ],
     rows.map(row => [
       printable(row.login),
       formatMoment(row.lastLogin),
       String(row.logins),
-      String(row.addresses),
+      row.addresses > 1 ? `${row.lastAddress} and ${row.addresses - 1} more` : row.lastAddress,
       tlsOf(row),
       printable(`${row.daemons} ${row.methods}`),
       row.lastRelay === null ? '-' : formatMoment(row.lastRelay),
       String(row.relays),
+      deviceHints(row).join(' '),
     ]),
     width,
   )
   const relaying = rows.filter(({ relays }) => relays > 0).length
-  return `${table}\n${rows.length} logins, ${relaying} of them used the relay.\n`
+  return `${table}\n${count(rows.length, 'login')}, ${relaying} of them used the relay.\n`
 }

@@ -8,6 +8,7 @@ import { bashCompletion } from '../../../src/auth-relay/verbs/completion.ts'
 describe('verbs', () => {
   test.each([
     [['shwo'], 'there is no verb shwo; did you mean show?'],
+    [['help', 'shwo'], 'there is no verb shwo; did you mean show?'],
     [['xyzzy'], 'there is no verb xyzzy: see auth-relay --help'],
     [['show', '--jsno'], "unknown option '--jsno'; did you mean --json?: see auth-relay show --help"],
     [['explain'], "missing required argument 'address': see auth-relay explain --help"],
@@ -79,5 +80,5 @@ describe('what up gives to its programs', () => {
 test('the completion offers every verb with its options', () => {
   const surroundings = { environment: {}, print: () => {}, isTerminal: false, columns: 80 }
   const script = bashCompletion(commandTree(surroundings, () => {}))
-  for (const verb of ['up', 'check', 'test-line', 'completion']) expect(script).toContain(`    ${verb}) words="`)
+  for (const verb of ['up', 'check', 'test-line', 'completion']) expect(script).toContain(`    ${verb}) options="`)
 })

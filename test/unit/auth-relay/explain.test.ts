@@ -19,28 +19,38 @@ const grant: Rule = {
   since: new Date(2026, 10, 22, 18, 0),
   until: new Date(2026, 10, 22, 19, 0),
 }
-const none: Rule = { rule: 'no-grant', relay: false, detail: 'no login counted then', since: null, until: null }
+const none: Rule = { rule: 'never-seen', relay: false, detail: 'no login is known', since: null, until: null }
 
 describe('an explanation in words', () => {
   test('of a yes: the rule, since when, until when', () => {
     expect(formatExplanation(explanation(grant), false, 1800, plain)).toBe(
-      'Mail from 192.0.2.7 is relayed.\n  grant: popup login ann, since 2026-11-22 18:00:00 until 2026-11-22 19:00:00\n',
+      'Mail from 192.0.2.7 is relayed.\n  Opened by: popup login ann, at 2026-11-22 18:00:00 until 2026-11-22 19:00:00 (30 min left)\n',
     )
   })
 
   test('of a no: what to do', () => {
     const text = formatExplanation(explanation(none), false, 1800, plain)
-    expect(text).toMatch(/^Mail from 192\.0\.2\.7 is not relayed\.\n {2}no-grant: /)
+    expect(text).toMatch(/^Mail from 192\.0\.2\.7 is not relayed\.\n {2}Never seen: /)
     expect(text).toContain('open the mailbox by POP3 from there; that opens the relay for 30 min')
+  })
+
+  test('of a login whose time is over: since when, and that another one opens it again', () => {
+    const expired: Rule = { ...grant, rule: 'expired', relay: false, until: new Date(2026, 10, 22, 18, 29) }
+    expect(formatExplanation(explanation(expired), false, 1800, plain)).toBe(
+      `Mail from 192.0.2.7 is not relayed.
+  Closed again: popup login ann, at 2026-11-22 18:00:00 until 2026-11-22 18:29:00 (1 min ago)
+  What to do: open the mailbox by POP3 from there again; each login opens the relay for 30 min.
+`,
+    )
   })
 
   test('of the past: no advice, and what else is known', () => {
     const block: Rule = { ...none, rule: 'block', detail: 'by root: spam\u001b[2J' }
     expect(formatExplanation(explanation(block, grant), true, 1800, plain)).toBe(
       `At 2026-11-22 18:30:00 mail from 192.0.2.7 was not relayed.
-  block: by root: spam\\u{1b}[2J
+  Revoked: by root: spam\\u{1b}[2J
 Also known:
-  grant: popup login ann, since 2026-11-22 18:00:00 until 2026-11-22 19:00:00
+  Opened by: popup login ann, at 2026-11-22 18:00:00 until 2026-11-22 19:00:00 (30 min left)
 `,
     )
   })

@@ -1,0 +1,109 @@
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, utimesSync, writeFileSync } from 'node:fs'
+import { afterAll, describe, expect, test } from 'vitest'
+import { FORMATS, readForeignGrants } from '../../../src/auth-relay/foreign-grants.ts'
+import { command, describeWith } from '../../harness/describe-with.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
+
+const { path, remove } = temporaryDirectory()
+afterAll(remove)
+
+const now = new Date('2026-11-26T12:00:00Z')
+const seconds = now.getTime() / 1000
+const times = { now, expTime: 1_800_000 }
+
+/** What a format finds in a file: address, age in seconds and login of each, and the number of entries not understood. */
+function read(name: string, file: string) {
+  const format = FORMATS[name]
+  if (format === undefined) throw new Error(`there is no format ${name}`)
+  const { logins, faults } = readForeignGrants(format, file, times)
+  return { found: logins.map(({ ip, at, user }) => [ip, (now.getTime() - at.getTime()) / 1000, user]), faults }
+}
+
+function file(text: string): string {
+  writeFileSync(`${path}/file`, text)
+  return `${path}/file`
+}
+
+describe('files of lines', () => {
+  test('open-smtp of vpopmail', () => {
+    const text = `192.0.2.9:allow,RELAYCLIENT="",RBLSMTPD=""\t${seconds - 60}\n# comment\n192.0.2.10:allow,\tsoon\n`
+    expect(read('open-smtp', file(text))).toEqual({ found: [['192.0.2.9', 60, '']], faults: 1 })
+  })
+
+  test('relayhosts of cPanel counts from now', () => {
+    expect(read('relayhosts', file('192.0.2.9\n\n2001:db8::7\n192.0.2.0/24\n'))).toEqual({
+      found: [
+        ['192.0.2.9', 0, ''],
+        ['2001:db8::7', 0, ''],
+      ],
+      faults: 1,
+    })
+  })
+
+  test('csv, as psql prints it; a time that has not come is a fault', () => {
+    const text = `192.0.2.9,${seconds - 5},ann@example.org\n"2001:db8::7","${seconds}"\n192.0.2.10,${seconds + 1}\n`
+    expect(read('csv', file(text))).toEqual({
+      found: [
+        ['192.0.2.9', 5, 'ann@example.org'],
+        ['2001:db8::7', 0, ''],
+      ],
+      faults: 1,
+    })
+  })
+})
+
+test('the directory of relay-ctrl: name, time and content of each file', () => {
+  const directory = `${path}/allow`
+  mkdirSync(`${directory}/192.0.2.11`, { recursive: true })
+  writeFileSync(`${directory}/192.0.2.9`, 'USER=ann\0DOMAIN=example.org\0')
+  writeFileSync(`${directory}/lock`, '')
+  for (const name of ['192.0.2.9', 'lock']) utimesSync(`${directory}/${name}`, seconds - 30, seconds - 30)
+  expect(read('relay-ctrl', directory)).toEqual({ found: [['192.0.2.9', 30, 'ann@example.org']], faults: 2 })
+})
+
+describeWith([command('db_dump', 'db-util'), command('db_load', 'db-util')], 'Berkeley DB files', () => {
+  /** A real database file with these records. */
+  function database(type: 'hash' | 'btree', records: readonly (readonly [string, string])[]): string {
+    const target = `${path}/${type}.${records.length}.db`
+    const input = records.map(([key, value]) => `${key}\n${value}\n`).join('')
+    execFileSync('db_load', ['-T', '-t', type, target], { input })
+    return target
+  }
+
+  test('of pop-before-smtp: a hash of addresses without times', () => {
+    const records = [
+      ['192.0.2.9', 'ok'],
+      ['192.0.2.10\\00', 'ok\\00'],
+      ['example.org', 'ok'],
+    ] as const
+    const { found, faults } = read('pop-before-smtp', database('hash', records))
+    expect(found.sort()).toEqual([
+      ['192.0.2.10', 0, ''],
+      ['192.0.2.9', 0, ''],
+    ])
+    expect(faults).toBe(1)
+  })
+
+  test('of DRAC: a btree of the times at which grants end, none longer than ours', () => {
+    const ends = [
+      ['192.0.2.1', `${seconds + 600}`],
+      ['192.0.2.2', `${seconds - 60}`],
+      ['192.0.2.3', `${seconds + 86_400}`],
+      ['192.0.2.4', 'never'],
+    ] as const
+    expect(read('drac', database('btree', ends))).toEqual({
+      found: [
+        ['192.0.2.1', 1200, ''],
+        ['192.0.2.2', 1860, ''],
+        ['192.0.2.3', 0, ''],
+      ],
+      faults: 1,
+    })
+  })
+
+  test('what is no database is refused by name', () => {
+    expect(() => read('drac', file('192.0.2.1\n'))).toThrow(`db_dump cannot read ${path}/file`)
+    expect(() => read('drac', `${path}/missing`)).toThrow(`cannot read ${path}/missing: ENOENT`)
+  })
+})
