@@ -3,6 +3,7 @@ import { networkInterfaces } from 'node:os'
 import { join } from 'node:path'
 import { systemClock } from '../daemon/clock.ts'
 import { databaseConnection } from '../daemon/database-connection.ts'
+import { watchDescriptors } from '../daemon/descriptor-watch.ts'
 import type { RunningDaemon } from '../daemon/lifecycle.ts'
 import { createLog, type Log } from '../daemon/log.ts'
 import { openMetricsListener } from '../daemon/metrics-listener.ts'
@@ -34,6 +35,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
   const settings = load()
   const { authd, grants, top } = settings
   const log = createLog('authd', { level: top.log_level })
+  watchDescriptors(log)
   const counters = new Counters()
   const store = openGrantWriter(
     { ...databaseConnection(settings, 'writer'), applicationName: 'authd', max: 4 },

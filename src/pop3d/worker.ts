@@ -1,5 +1,6 @@
 import { createServer, type Socket } from 'node:net'
 import { systemClock } from '../daemon/clock.ts'
+import { watchDescriptors } from '../daemon/descriptor-watch.ts'
 import { TemporaryFault, UsageFault } from '../daemon/exit-status.ts'
 import type { RunningDaemon } from '../daemon/lifecycle.ts'
 import { openListener } from '../daemon/listener.ts'
@@ -31,7 +32,9 @@ export async function startWorker(): Promise<RunningDaemon> {
   const start = await firstMessage(channel)
   if (start.ids !== null) dropPrivileges(start.ids)
   if (process.getuid?.() === 0 || process.geteuid?.() === 0) throw new UsageFault('pop3d serves no mail as uid 0')
-  return new Worker(start, channel, createLog('pop3d', { level: start.logLevel })).open()
+  const log = createLog('pop3d', { level: start.logLevel })
+  watchDescriptors(log)
+  return new Worker(start, channel, log).open()
 }
 
 class Worker {

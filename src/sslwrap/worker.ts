@@ -1,5 +1,6 @@
 import { createServer, type Server, type Socket } from 'node:net'
 import { ConnectionLimits } from '../daemon/connection-limits.ts'
+import { watchDescriptors } from '../daemon/descriptor-watch.ts'
 import { createLog, type Log } from '../daemon/log.ts'
 import { dropPrivileges } from '../daemon/privileges.ts'
 import { channelToParent, FIRST_LISTENING_DESCRIPTOR } from '../daemon/worker-process.ts'
@@ -46,6 +47,7 @@ class Worker {
   constructor(order: Serve) {
     if (order.ids !== undefined) dropPrivileges(order.ids)
     this.#log = createLog('sslwrap', { level: order.logLevel })
+    watchDescriptors(this.#log)
     this.#limits = new ConnectionLimits(order.maxConnections, order.maxPerAddress)
     this.#services = servicesOf(order)
     this.#drainLimit = order.drainLimit
@@ -82,7 +84,6 @@ class Worker {
       this.#sessions.set(raw, session)
       void session.finally(() => this.#sessions.delete(raw))
     })
-    // EMFILE and the like: the connection waits in the kernel's queue, and the next one is tried.
     server.on('error', error => this.#log.error('accept', { err: error }))
     server.listen({ fd: FIRST_LISTENING_DESCRIPTOR + index })
     return server

@@ -1,5 +1,6 @@
 import type { Server } from 'node:net'
 import { systemClock } from '../daemon/clock.ts'
+import { watchDescriptors } from '../daemon/descriptor-watch.ts'
 import { UsageFault } from '../daemon/exit-status.ts'
 import type { RunningDaemon } from '../daemon/lifecycle.ts'
 import { openListener } from '../daemon/listener.ts'
@@ -39,6 +40,7 @@ export async function startGate(settings: Settings): Promise<RunningDaemon> {
   const lines = batchedLines()
   process.once('exit', lines.flush)
   const log = createLog('wrap', { level: settings.top.log_level, write: lines.write })
+  watchDescriptors(log)
   const source = askDatabase(settings, DATABASE_CONNECTIONS)
   const { uses_socket } = settings.authd
   const uses = uses_socket === '' ? undefined : new UseReporter(uses_socket)

@@ -3,6 +3,7 @@ import { connect, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { AuthdDouble } from './authd-double.ts'
 import { Conversation, type ReceivedLine } from './conversation.ts'
+import type { ProgramOptions } from './program.ts'
 import { Stack, TEST_PASSWORD, type TestAccount, type TestSettings } from './stack.ts'
 
 export const MESSAGE = 'Subject: lunch\n\nAt noon?\n'
@@ -50,6 +51,7 @@ export type PopupStack = {
 export async function startPopup(
   popup: TestSettings[string] | ((stack: Stack) => TestSettings[string]) = {},
   others: TestSettings = {},
+  options: ProgramOptions = {},
 ): Promise<PopupStack> {
   const stack = new Stack()
   const ann = stack.account('ann', [MESSAGE])
@@ -65,7 +67,7 @@ export async function startPopup(
     },
   })
   const authd = await AuthdDouble.listen(`${stack.directory}/run/authd.sock`)
-  await stack.start('popup')
+  await stack.start('popup', options)
   const clients: PopupClient[] = []
   const opened = (socket: Socket): PopupClient => {
     const client = new PopupClient(socket)

@@ -72,3 +72,27 @@ export function internetSocketsOf(pid: number): readonly OpenSocket[] {
       .map(words => ({ state: STATES[words[3] ?? ''] ?? 'other', local: words[1] ?? '' }) as const),
   )
 }
+
+/** What a process and its descendants hold. */
+export type Resources = {
+  /** Private and shared memory that is theirs (Pss), in octets. */
+  readonly memory: number
+  readonly descriptors: number
+  readonly processes: number
+}
+
+/** Sums over the living; the parent's own children count too. */
+export function resourcesOf(pid: number): Resources {
+  let [memory, descriptors, processes] = [0, 0, 0]
+  for (const { pid: each } of descendantsOf(pid)) {
+    try {
+      const pss = /^Pss:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${each}/smaps_rollup`, 'utf8'))?.[1]
+      descriptors += readdirSync(`/proc/${each}/fd`).length
+      memory += Number(pss ?? 0) * 1024
+      processes += 1
+    } catch {
+      // it has ended meanwhile
+    }
+  }
+  return { memory, descriptors, processes }
+}

@@ -363,6 +363,30 @@ describe('the guard', () => {
     for (const session of [...open, other]) session.close()
   })
 
+  test('when every place is taken, whoever is longest without a login makes room', async () => {
+    const full = await startPopup({ max_connections: 3 })
+    try {
+      const loggedIn = full.client()
+      await loggedIn.login('ann')
+      const idle = full.client()
+      await idle.expect(/^\+OK </)
+      const younger = full.client()
+      await younger.expect(/^\+OK </)
+      const newcomer = full.client()
+      await newcomer.login('bob')
+      await idle.expectEnd()
+      await full.stack.waitForLog('popup', { event: 'refused', reason: 'max_connections', ip: '127.0.0.1' })
+      await loggedIn.ask('NOOP', /^\+OK/)
+      await younger.ask('USER ann', /^\+OK/)
+      await younger.ask(PASS, /^\+OK/)
+      const tooMany = full.client()
+      await tooMany.expect(/^-ERR \[SYS\/TEMP\] too many connections/)
+      await tooMany.expectEnd()
+    } finally {
+      await full.stop()
+    }
+  })
+
   test('a client that does not log in is closed without a word', async () => {
     const session = from('127.0.0.4')
     await session.expect(/^\+OK </)

@@ -113,7 +113,7 @@ export function parseSettings(text: string, path: string, environment: Environme
     authd: read(AUTHD),
     wrap: read(WRAP),
   }
-  if (faults.length > 0) throw new UsageFault(faults)
+  if (faults.length > 0) throw new UsageFault(faults.map(oneLine))
   return { settings: Object.freeze(settings), shown }
 }
 
@@ -163,6 +163,10 @@ function reportUnknown(
     }
   }
 }
+
+/** A name in quotes may hold anything (TOML 1.0, basic strings); a fault stays one line and leaves the terminal alone. */
+const oneLine = (fault: string): string =>
+  fault.replace(/[\p{C}\u2028\u2029]/gu, character => `\\u{${(character.codePointAt(0) ?? 0).toString(16)}}`)
 
 const hint = (word: string, known: readonly string[]): string => {
   const near = nearest(word, known)

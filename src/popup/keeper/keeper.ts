@@ -1,5 +1,6 @@
 import { mkdirSync } from 'node:fs'
 import { systemClock } from '../../daemon/clock.ts'
+import { watchDescriptors } from '../../daemon/descriptor-watch.ts'
 import { UsageFault } from '../../daemon/exit-status.ts'
 import { type HeldListener, holdListener } from '../../daemon/held-listener.ts'
 import type { RunningDaemon } from '../../daemon/lifecycle.ts'
@@ -30,6 +31,7 @@ export async function startKeeper(settingsFile: string, program: string): Promis
   let { settings } = loadSettingsFile(settingsFile)
   requireConfigured(settings, settingsFile)
   const log = createLog('popup', { level: settings.top.log_level })
+  watchDescriptors(log)
   const clock = systemClock
   const { popup, top, grants } = settings
   const loginIds = isRoot() ? idsOf(popup.login_user, 'popup.login_user') : undefined

@@ -204,9 +204,19 @@ export class LoginServer implements SessionHost {
     return sessionId(process.pid, this.#counter)
   }
 
+  /**
+   * Ends the session that has been longest without a login; false if everybody has logged in. Whoever fills every place
+   * with connections that say nothing, or wait out a delay for wrong passwords, keeps nobody out who logs in at once.
+   */
+  #makeRoom(): boolean {
+    const [oldest] = this.#beforeLogin
+    oldest?.giveWay()
+    return oldest !== undefined
+  }
+
   /** `place`: the address whose place is taken; undefined for a proxy that has not yet said whom it brings. */
   #serve(socket: Socket, client: Client, place: IpAddress | undefined): void {
-    const isFull = this.#connections >= this.settings.maxConnections
+    const isFull = this.#connections >= this.settings.maxConnections && !this.#makeRoom()
     if (isFull || (place !== undefined && this.#limits.acquire(place) !== 'ok')) {
       this.log.warn('refused', { id: client.id, ip: client.ip, reason: isFull ? 'max_connections' : 'max_per_address' })
       socket.on('error', () => {}) // who is turned away may leave as he likes

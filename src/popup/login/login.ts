@@ -1,4 +1,5 @@
 import type { createServer } from 'node:net'
+import { watchDescriptors } from '../../daemon/descriptor-watch.ts'
 import { openListener } from '../../daemon/listener.ts'
 import { createLog } from '../../daemon/log.ts'
 import { dropPrivileges } from '../../daemon/privileges.ts'
@@ -34,6 +35,7 @@ export async function runLogin(): Promise<void> {
   })
   const settings = await started.promise
   const log = createLog('popup', { level: settings.logLevel })
+  watchDescriptors(log)
   server = new LoginServer(settings, keeper, log)
   process.chdir(settings.directory)
   if (settings.ids !== null) {

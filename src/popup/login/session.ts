@@ -114,6 +114,12 @@ export class LoginSession {
     this.#close()
   }
 
+  /** Every place is taken, and this client had its time to log in: another one gets its place. */
+  giveWay(): void {
+    this.#log.warn('refused', { ip: this.#client.ip, reason: 'max_connections' })
+    this.#finish()
+  }
+
   #listen(): void {
     this.#stream.on('data', this.#receive).on('end', this.#inputEnd).on('drain', this.#drained)
     this.#stream.resume()

@@ -169,6 +169,12 @@ describe('a bad file', () => {
     ])
   })
 
+  test('a name with control characters makes one line, and none of them', () => {
+    expect(faultsOf('"conf\\r\\n\\u001b[2Jed" = 1')).toEqual([
+      `${PATH}:1: conf\\u{d}\\u{a}\\u{1b}[2Jed: unknown setting`,
+    ])
+  })
+
   test('names that every object has are unknown settings', () => {
     expect(faultsOf('constructor = 1\n[popup]\ntoString = 1')).toHaveLength(2)
   })
