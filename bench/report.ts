@@ -136,7 +136,7 @@ export function cellsOf(row: Row): readonly string[] {
   const held = heldBack(row)
   return [
     row.load,
-    `${row.unit}${row.better === 'less' ? ' (less is better)' : ''}`,
+    `${row.unit}${row.peer !== null && row.better === 'less' ? ', less is better' : ''}`,
     summaryText(row.ours),
     row.peer?.name ?? '–',
     row.peer === null ? '–' : summaryText(row.peer),

@@ -87,12 +87,20 @@ describe('a row', () => {
 test('the table says what is compared', () => {
   const rows = [
     rowOf(figure({ goal: { ratio: 2.5 } })),
+    rowOf({
+      load: 'memory',
+      unit: 'KB',
+      better: 'less',
+      ours: { rounds: [9] },
+      peer: { name: 'dovecot', rounds: [10] },
+    }),
     rowOf({ load: 'sweep', unit: 'ms', better: 'less', ours: { rounds: [12_345] }, goal: { figure: 20_000 } }),
   ]
   expect(formatTable(rows).split('\n')).toEqual([
-    'load            unit                 ours          beside   theirs        ratio        goal      verdict',
-    'short sessions  sessions/s           200 (90–240)  dovecot  100 (50–100)  2 (1.8–2.4)  ≥ 2.5 ×   missed',
-    'sweep           ms (less is better)  12,300        –        –             –            ≤ 20,000  met',
+    'load            unit                ours          beside   theirs        ratio        goal      verdict',
+    'short sessions  sessions/s          200 (90–240)  dovecot  100 (50–100)  2 (1.8–2.4)  ≥ 2.5 ×   missed',
+    'memory          KB, less is better  9             dovecot  10            0.9          –         no goal',
+    'sweep           ms                  12,300        –        –             –            ≤ 20,000  met',
   ])
 })
 

@@ -1,0 +1,37 @@
+import { readdirSync, readFileSync } from 'node:fs'
+
+/** A process and all that descend from it. */
+export function familyOf(pid: number): readonly number[] {
+  const parents = new Map<number, number>()
+  for (const entry of readdirSync('/proc').filter(name => /^\d+$/.test(name))) {
+    const parent = statOf(Number(entry))?.[1]
+    if (parent !== undefined) parents.set(Number(entry), Number(parent))
+  }
+  const family = new Set([pid])
+  for (let before = 0; before !== family.size; ) {
+    before = family.size
+    for (const [child, parent] of parents) if (family.has(parent)) family.add(child)
+  }
+  return [...family]
+}
+
+/** Milliseconds of user and system time that a process, its descendants and those of them that ended have had (proc(5)). */
+export const cpuOf = (pid: number): number =>
+  familyOf(pid).reduce((sum, member) => {
+    const ticks = statOf(member)?.slice(11, 15) ?? []
+    return sum + ticks.reduce((total, field) => total + Number(field), 0) * MS_PER_TICK
+  }, 0)
+
+/** USER_HZ is 100 on every Linux that Node runs on. */
+const MS_PER_TICK = 10
+
+/** The fields of /proc/PID/stat from the state on; undefined if it ended while we looked. */
+function statOf(pid: number): readonly string[] | undefined {
+  try {
+    return readFileSync(`/proc/${pid}/stat`, 'latin1')
+      .replace(/^.*\) /s, '')
+      .split(' ')
+  } catch {
+    return undefined // ended
+  }
+}
