@@ -35,7 +35,7 @@ const programSchema = v.object({ name: v.string(), version: v.string(), settings
 /** What was measured: its version as it says it, and every setting that matters, as text. */
 export type MeasuredProgram = v.InferOutput<typeof programSchema>
 
-const reportSchema = v.object({
+export const reportSchema = v.object({
   bench: v.string(),
   rows: v.array(rowSchema),
   programs: v.array(programSchema),

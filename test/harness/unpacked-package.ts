@@ -50,7 +50,7 @@ export const unpackedPackage = (name: string): Need => ({
 })
 
 /** Fetches and unpacks a package once; the folder. */
-function unpack(name: string): string {
+export function unpack(name: string): string {
   const root = `${cache}${name}`
   if (existsSync(`${root}/usr`)) return root
   const work = `${cache}${name}.${process.pid}`

@@ -1,0 +1,51 @@
+import { chmodSync, existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { unpack } from '../../test/harness/unpacked-package.ts'
+
+export type Overlay = {
+  /** Debian packages, unpacked and not installed: those of POP3 servers exclude each other. */
+  readonly packages: readonly string[]
+  /** A folder of the bench for what is laid over. */
+  readonly directory: string
+  /** Files below /etc, by their whole path, with their text: over the packages' own. */
+  readonly files: Readonly<Record<string, string>>
+  /** Folders that its installation would make below /var/lib. */
+  readonly state?: readonly string[]
+  /** What stands in /var/mail. */
+  readonly mailboxes?: string
+}
+
+/** In a mount namespace that ends with the command: the packages over /usr, the files over /etc, an empty /run. */
+const ENTER = `set -e
+usr=$1 etc=$2 lib=$3 mail=$4; shift 4
+mount -t overlay overlay -o "lowerdir=$usr:/usr" /usr
+mount -t overlay overlay -o "lowerdir=$etc:/etc" /etc
+mount -t overlay overlay -o "lowerdir=$lib:/var/lib" /var/lib
+mount --bind "$mail" /var/mail
+mount -t tmpfs tmpfs /run
+exec "$@"`
+
+const PRIVATE = /shadow|userdb/
+
+/** Words before a command that is to find the packages as if they were installed, with these files. Needs root. */
+export function laidOver({ packages, directory, files, state = [], mailboxes }: Overlay): readonly string[] {
+  const roots = packages.map(unpack)
+  const layers = (name: string, own: readonly string[] = []): string =>
+    [...own, ...roots.map(root => `${root}/${name}`).filter(path => existsSync(path))].join(':')
+  for (const folder of ['etc', 'lib', 'mail', ...state.map(name => `lib/${name}`)]) {
+    mkdirSync(`${directory}/${folder}`, { recursive: true })
+  }
+  for (const [path, text] of Object.entries(files)) {
+    const place = `${directory}${path}`
+    mkdirSync(dirname(place), { recursive: true })
+    writeFileSync(place, text)
+    chmodSync(place, PRIVATE.test(path) ? 0o600 : 0o644)
+  }
+  const places = [
+    layers('usr'),
+    layers('etc', [`${directory}/etc`]),
+    `${directory}/lib`,
+    mailboxes ?? `${directory}/mail`,
+  ]
+  return ['unshare', '--mount', 'sh', '-c', ENTER, 'enter', ...places]
+}

@@ -1,0 +1,219 @@
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { pathOf } from '../../test/harness/describe-with.ts'
+import { laidOver } from './laid-over.ts'
+
+/** The maildrops of a bench: every server serves the same, by the same password and the same hash. */
+export type PopSite = {
+  /** A folder of the bench that other accounts may enter. */
+  readonly directory: string
+  readonly owner: { readonly uid: number; readonly gid: number }
+  readonly users: readonly string[]
+  /** crypt(3) of everybody's password. */
+  readonly hash: string
+  /** The Maildir itself of a user. */
+  readonly maildir: (user: string) => string
+  /** A folder with the same messages in mbox form, one file a user. */
+  readonly mailboxes: string
+  /** Sessions at once that must be let in. */
+  readonly sessions: number
+}
+
+/** How a server of somebody else's is started. */
+export type PeerCommand = {
+  readonly command: readonly string[]
+  /** Every setting that matters, for the reader of the figures. */
+  readonly settings: string
+}
+
+export type PopPeer = {
+  readonly name: string
+  /** The Debian package whose version counts. */
+  readonly debianPackage: string
+  /** Whether it is installed; else it is unpacked. */
+  readonly installed: boolean
+  readonly command: (site: PopSite, port: number) => PeerCommand
+}
+
+function dovecot(site: PopSite, name: string, port: number, tuning: string): PeerCommand {
+  const { directory, owner, users, hash, maildir } = site
+  const own = `${directory}/${name}`
+  mkdirSync(own, { recursive: true })
+  const accounts = users.map(user => `${user}:{CRYPT}${hash}:${owner.uid}:${owner.gid}::${maildir(user)}::\n`)
+  writeFileSync(`${own}/users`, accounts.join(''))
+  const settings = `protocols = pop3
+listen = 127.0.0.1
+ssl = no
+disable_plaintext_auth = no
+first_valid_uid = 1
+first_valid_gid = 1
+mail_location = maildir:~/
+mail_max_userip_connections = 0
+passdb {
+  driver = passwd-file
+  args = ${own}/users
+}
+userdb {
+  driver = passwd-file
+  args = ${own}/users
+}
+service stats {
+  unix_listener stats-writer {
+    mode = 0666
+  }
+}
+${tuning}`
+  const listener = `service pop3-login {
+  inet_listener pop3 {
+    port = ${port}
+  }
+  inet_listener pop3s {
+    port = 0
+  }
+}
+base_dir = ${own}/run
+state_dir = ${own}/state
+log_path = ${own}/log
+`
+  writeFileSync(`${own}/dovecot.conf`, settings + listener)
+  return { command: [pathOf('dovecot') ?? 'dovecot', '-F', '-c', `${own}/dovecot.conf`], settings }
+}
+
+/** As many processes as sessions, kept; no file written that is not asked for. */
+const tuning = ({ sessions }: PopSite): string => `auth_cache_size = 10M
+mail_fsync = never
+mail_always_cache_fields = size.virtual size.physical pop3.uidl
+maildir_very_dirty_syncs = yes
+pop3_no_flag_updates = yes
+default_vsz_limit = 0
+service pop3-login {
+  service_count = 0
+  process_min_avail = 2
+  client_limit = 5000
+}
+service pop3 {
+  service_count = 0
+  process_min_avail = ${sessions}
+  process_limit = 4000
+}
+service anvil {
+  client_limit = 10000
+}
+service auth {
+  client_limit = 10000
+}
+`
+
+/** The defaults, but that a bench from one address with many sessions is let in. */
+const roomy = ({ sessions }: PopSite): string => `service pop3-login {
+  process_limit = ${sessions * 4}
+}
+service pop3 {
+  process_limit = ${sessions * 4}
+}
+`
+
+/** The host's accounts and the site's users among them, as system accounts with shadow passwords. */
+function accounts({ users, owner, hash, maildir }: PopSite, ...services: readonly string[]): Record<string, string> {
+  const people = users.map(user => `${user}:x:${owner.uid}:${owner.gid}::${maildir(user)}:/bin/sh\n`)
+  const own = services.map((name, n) => `${name}:x:${61_240 + n}:${owner.gid}::/:/bin/false\n`)
+  return {
+    '/etc/passwd': readFileSync('/etc/passwd', 'utf8') + people.join('') + own.join(''),
+    '/etc/shadow': users.map(user => `${user}:${hash}:19000:0:99999:7:::\n`).join(''),
+  }
+}
+
+/** Passwords by /etc/shadow and by nothing else. */
+const PAM = 'auth required pam_unix.so\naccount required pam_permit.so\n'
+
+const tcpserver = ({ sessions }: PopSite, port: number, ...program: readonly string[]): readonly string[] => [
+  pathOf('tcpserver') ?? 'tcpserver',
+  '-HRl0',
+  '-b',
+  '512',
+  '-c',
+  String(sessions * 2),
+  '127.0.0.1',
+  String(port),
+  ...program,
+]
+
+function courier(site: PopSite, port: number): PeerCommand {
+  const { directory, owner, users, hash, maildir, sessions } = site
+  const own = `${directory}/courier`
+  const people = users.map(
+    user => `${user}\tuid=${owner.uid}|gid=${owner.gid}|home=${maildir(user)}|mail=${maildir(user)}|pop3pw=${hash}\n`,
+  )
+  const authdaemon = 'authmodulelist="authuserdb"\ndaemons=5\nDEBUG_LOGIN=0\nauthdaemonvar=/run/courier/authdaemon\n'
+  const prefix = laidOver({
+    packages: [
+      'courier-pop',
+      'courier-base',
+      'courier-authlib',
+      'courier-authlib-userdb',
+      'libcourier-unicode4',
+      'libltdl7',
+    ],
+    directory: own,
+    files: { '/etc/courier/authdaemonrc': authdaemon, '/etc/courier/userdb': people.join('') },
+  })
+  const many = String(sessions * 2)
+  const tcpd = [
+    'couriertcpd',
+    '-address=127.0.0.1',
+    `-maxprocs=${many}`,
+    `-maxperip=${many}`,
+    '-nodnslookup',
+    '-noidentlookup',
+  ]
+  // The database of users is made in a namespace of its own: the next one sees it.
+  const script = `${prefix.map(quoted).join(' ')} makeuserdb -f '${own}/etc/courier/userdb'
+exec ${prefix.map(quoted).join(' ')} sh -c 'mkdir -p /run/courier/authdaemon
+setpriv --pdeathsig TERM /usr/lib/courier/courier-authlib/authdaemond 2>/dev/null &
+exec env MAILDIRPATH=. POP3AUTH= POP3AUTH_ORIG=PLAIN POP3_PROXY=0 ${tcpd.join(' ')} ${port} \\
+  /usr/lib/courier/courier/courierpop3login /usr/lib/courier/courier/courierpop3d . 2>/dev/null'`
+  return { command: ['sh', '-c', script], settings: `${tcpd.join(' ')}\n${authdaemon}` }
+}
+
+const quoted = (word: string): string => `'${word.replaceAll("'", `'\\''`)}'`
+
+function popa3d(site: PopSite, port: number): PeerCommand {
+  const prefix = laidOver({
+    packages: ['popa3d'],
+    directory: `${site.directory}/popa3d`,
+    files: { ...accounts(site, 'popa3d'), '/etc/pam.d/popa3d': PAM },
+    state: ['popa3d'],
+    mailboxes: site.mailboxes,
+  })
+  const run = tcpserver(site, port, 'popa3d')
+  return { command: [...prefix, ...run], settings: `${run.join(' ')}\nmailboxes in mbox form\n${PAM}` }
+}
+
+function solidPop3d(site: PopSite, port: number): PeerCommand {
+  const prefix = laidOver({
+    packages: ['solid-pop3d', 'liblockfile1'],
+    directory: `${site.directory}/solid-pop3d`,
+    files: { ...accounts(site, 'spop3d'), '/etc/pam.d/solid-pop3d': PAM },
+    state: ['solid-pop3d/bulletins'],
+  })
+  const run = tcpserver(site, port, 'solid-pop3d', '-n', '.', '-t', 'maildir')
+  return { command: [...prefix, ...run], settings: `${run.join(' ')}\n${PAM}` }
+}
+
+/** Beside whom ours is measured. Debian 12 has no qmail-pop3d. */
+export const POP_PEERS: readonly PopPeer[] = [
+  {
+    name: 'dovecot tuned',
+    debianPackage: 'dovecot-pop3d',
+    installed: true,
+    command: (site, port) => dovecot(site, 'tuned', port, tuning(site)),
+  },
+  {
+    name: 'dovecot default',
+    debianPackage: 'dovecot-pop3d',
+    installed: true,
+    command: (site, port) => dovecot(site, 'default', port, roomy(site)),
+  },
+  { name: 'courier', debianPackage: 'courier-pop', installed: false, command: courier },
+  { name: 'popa3d', debianPackage: 'popa3d', installed: false, command: popa3d },
+  { name: 'solid-pop3d', debianPackage: 'solid-pop3d', installed: false, command: solidPop3d },
+]

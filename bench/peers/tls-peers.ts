@@ -1,0 +1,107 @@
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { pathOf } from '../../test/harness/describe-with.ts'
+import { laidOver } from './laid-over.ts'
+import type { PeerCommand } from './pop3-peers.ts'
+
+/** What every front is given: the same certificate, the same server behind, as many workers. */
+export type TlsSite = {
+  readonly directory: string
+  readonly certificate: string
+  readonly key: string
+  /** Certificate and key in one file. */
+  readonly both: string
+  /** Port of the server behind, on 127.0.0.1. */
+  readonly behind: number
+  readonly workers: number
+}
+
+export type TlsPeer = {
+  readonly name: string
+  readonly debianPackage: string
+  /** Whether it is installed; else it is unpacked. */
+  readonly installed: boolean
+  readonly command: (site: TlsSite, port: number) => PeerCommand
+}
+
+function haproxy({ directory, both, behind, workers }: TlsSite, port: number): PeerCommand {
+  const settings = `global
+  nbthread ${workers}
+  maxconn 5000
+defaults
+  mode tcp
+  timeout connect 10s
+  timeout client 1260s
+  timeout server 1260s
+listen front
+  bind 127.0.0.1:${port} ssl crt ${both} ssl-min-ver TLSv1.2
+  server behind 127.0.0.1:${behind}
+`
+  writeFileSync(`${directory}/haproxy.cfg`, settings)
+  return { command: [pathOf('haproxy') ?? 'haproxy', '-db', '-f', `${directory}/haproxy.cfg`], settings }
+}
+
+function stunnel({ directory, certificate, key, behind }: TlsSite, port: number): PeerCommand {
+  const settings = `foreground = yes
+pid =
+debug = 3
+[front]
+accept = 127.0.0.1:${port}
+connect = 127.0.0.1:${behind}
+cert = ${certificate}
+key = ${key}
+`
+  writeFileSync(`${directory}/stunnel.conf`, settings)
+  return { command: [pathOf('stunnel4') ?? 'stunnel4', `${directory}/stunnel.conf`], settings }
+}
+
+function nginx({ directory, certificate, key, behind, workers }: TlsSite, port: number): PeerCommand {
+  const settings = `load_module /usr/lib/nginx/modules/ngx_stream_module.so;
+daemon off;
+user nobody nogroup;
+worker_processes ${workers};
+events {
+  worker_connections 5000;
+}
+stream {
+  server {
+    listen 127.0.0.1:${port} ssl reuseport;
+    proxy_pass 127.0.0.1:${behind};
+    ssl_certificate ${certificate};
+    ssl_certificate_key ${key};
+    ssl_protocols TLSv1.2 TLSv1.3;
+    ssl_session_cache shared:front:10m;
+    proxy_timeout 1260s;
+  }
+}
+error_log stderr error;
+pid ${directory}/nginx.pid;
+`
+  writeFileSync(`${directory}/nginx.conf`, settings)
+  return { command: [pathOf('nginx') ?? 'nginx', '-c', `${directory}/nginx.conf`, '-e', 'stderr'], settings }
+}
+
+function hitch({ directory, both, behind, workers }: TlsSite, port: number): PeerCommand {
+  const settings = `frontend = "[127.0.0.1]:${port}"
+backend = "[127.0.0.1]:${behind}"
+pem-file = "${both}"
+workers = ${workers}
+user = "nobody"
+group = "nogroup"
+tls-protos = TLSv1.2 TLSv1.3
+daemon = off
+quiet = on
+`
+  const own = `${directory}/hitch`
+  mkdirSync(own, { recursive: true })
+  writeFileSync(`${own}/hitch.conf`, settings)
+  const prefix = laidOver({ packages: ['hitch', 'libev4'], directory: own, files: {}, state: ['hitch'] })
+  return { command: [...prefix, 'hitch', '--config', `${own}/hitch.conf`], settings }
+}
+
+/** Beside whom sslwrap is measured. */
+export const TLS_PEERS: readonly TlsPeer[] = [
+  { name: 'haproxy', debianPackage: 'haproxy', installed: true, command: haproxy },
+  { name: 'stunnel', debianPackage: 'stunnel4', installed: true, command: stunnel },
+  { name: 'nginx stream', debianPackage: 'libnginx-mod-stream', installed: true, command: nginx },
+  { name: 'hitch', debianPackage: 'hitch', installed: false, command: hitch },
+]

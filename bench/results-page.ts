@@ -1,0 +1,88 @@
+import * as v from 'valibot'
+import { cellsOf, heldBack, type Row, reportSchema, TABLE_HEAD } from './report.ts'
+
+const machineSchema = v.object({
+  cpu: v.string(),
+  cores: v.number(),
+  memoryGb: v.number(),
+  kernel: v.string(),
+  system: v.string(),
+  node: v.string(),
+})
+export type Machine = v.InferOutput<typeof machineSchema>
+
+const resultSchema = v.object({
+  ...reportSchema.entries,
+  title: v.string(),
+  command: v.string(),
+  machine: machineSchema,
+  /** Date of the run. */
+  day: v.string(),
+  /** Share of the machine's processors, 0 to 1, that went to work which was not the bench's. */
+  otherWork: v.number(),
+})
+/** The report of one bench and where, when and how it was made. */
+export type Result = v.InferOutput<typeof resultSchema>
+
+/** Reads back a kept result. Throws ValiError for anything else. */
+export const parseResult = (json: string): Result => v.parse(resultSchema, JSON.parse(json))
+
+/** Of the machine for other work: above this, absolute figures are rough. */
+const CALM = 0.1
+
+/** The page of all results, in Markdown. `charts`: the benches that have a picture beside the page. */
+export function resultsPage(results: readonly Result[], charts: ReadonlySet<string>): string {
+  return `# Results
+
+Written by \`npm run bench\`; do not edit. What each bench does, and what was tried, is in [README.md](README.md).
+
+Each figure is the median of the rounds, with the least and the greatest in brackets. Ours and the peers took turns within one
+run, and a ratio is ours divided by theirs **round by round**: only ratios say something about another machine. Figures that a
+load generator held back are marked: there both servers may be able to do more than the figure says.
+
+${summaryOf(results)}
+${results.map(result => section(result, charts.has(result.bench))).join('\n')}`
+}
+
+function summaryOf(results: readonly Result[]): string {
+  const missed = results.flatMap(({ rows, title }) =>
+    rows.filter(({ verdict }) => verdict === 'missed').map(row => ({ title, row })),
+  )
+  const met = results.flatMap(({ rows }) => rows.filter(({ verdict }) => verdict === 'met')).length
+  const lines = missed.map(({ title, row }) => {
+    const [load, unit, ours, beside, , ratio, goal] = cellsOf(row)
+    return `- ${title}: ${load}, ${unit}${row.peer === null ? `: ${ours}` : `, beside ${beside}: ${ratio}`}; goal ${goal}\n`
+  })
+  return `Goals met: ${met}. Missed: ${missed.length}${missed.length === 0 ? '.' : ':'}\n\n${lines.join('')}`
+}
+
+function section(result: Result, hasChart: boolean): string {
+  const { bench, title, rows, programs, notes, command, machine, day, otherWork } = result
+  const share = `${Math.round(otherWork * 100)} %`
+  const held = rows.filter(row => heldBack(row).length > 0).length
+  return `## ${title}
+
+\`${command}\`, ${day}: ${machine.cores} cores (${machine.cpu}), ${machine.memoryGb} GB, ${machine.system}, Linux ${machine.kernel},
+Node.js ${machine.node}. Other work took ${share} of the processors${otherWork > CALM ? ': **not calm, absolute figures are rough**' : ''}.
+${held > 0 ? `The load generator was full in ${held} of ${rows.length} rows.\n` : ''}${notes.map(note => `\n${note}\n`).join('')}
+${hasChart ? `![${title}: how many times better ours is](results/${bench}.svg)\n\n` : ''}${tableOf(rows)}
+${programs.map(programText).join('\n')}`
+}
+
+const tableOf = (rows: readonly Row[]): string =>
+  [TABLE_HEAD, TABLE_HEAD.map(() => '---'), ...rows.map(cellsOf)]
+    .map(cells => `| ${cells.map(cell => cell.replaceAll('|', '\\|')).join(' | ')} |\n`)
+    .join('')
+
+const programText = ({
+  name,
+  version,
+  settings,
+}: Result['programs'][number]): string => `<details><summary>${name} ${version}</summary>
+
+\`\`\`
+${settings.trimEnd()}
+\`\`\`
+
+</details>
+`

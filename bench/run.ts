@@ -1,0 +1,201 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { arch, cpus, release, totalmem } from 'node:os'
+import { parseArgs } from 'node:util'
+import { temporaryDirectory } from '../test/harness/temporary-directory.ts'
+import { type DebianProgram, installedVersion, versionHere } from './debian-programs.ts'
+import { POP_PEERS } from './peers/pop3-peers.ts'
+import { TLS_PEERS } from './peers/tls-peers.ts'
+import { ratioChart } from './ratio-chart.ts'
+import { parseReport, REPORT_VARIABLE } from './report.ts'
+import { type Machine, parseResult, type Result, resultsPage } from './results-page.ts'
+
+const HELP = `npm run bench -- [BENCH ...] [--rounds N] [--quick] [--page]
+
+Runs our programs and every peer that is present side by side, and writes bench/RESULTS.md with its charts. Installs
+nothing; says which Debian packages it would like. Benches that are not named keep the results of their last run.
+
+  --rounds N   rounds of each measurement (default 5)
+  --quick      one short round, to see that everything runs; writes no results
+  --page       writes the page anew from the kept results, runs nothing
+`
+
+type Bench = {
+  readonly name: string
+  readonly title: string
+  /** Beside whom. */
+  readonly peers: readonly (DebianProgram & { readonly name: string })[]
+  /** Further Debian packages without which it does not run. */
+  readonly needs: readonly string[]
+  readonly args: (rounds: number, quick: boolean) => readonly string[]
+}
+
+const TCPSERVER = { name: 'tcpserver', debianPackage: 'ucspi-tcp', installed: true }
+const BENCHES: readonly Bench[] = [
+  { name: 'pop3d', title: 'POP3', peers: POP_PEERS, needs: ['gcc'], args: rounds => [String(rounds)] },
+  { name: 'tls', title: 'TLS', peers: TLS_PEERS, needs: ['openssl'], args: rounds => [String(rounds)] },
+  {
+    name: 'gate',
+    title: 'The gate',
+    peers: [TCPSERVER],
+    needs: ['gcc', 'libpq-dev'],
+    args: (rounds, quick) => [String(rounds), quick ? '1' : '3'],
+  },
+  { name: 'authd', title: 'authd', peers: [], needs: ['rsyslog', 'bsdutils'], args: () => [] },
+  {
+    name: 'grants',
+    title: 'The store of grants',
+    peers: [],
+    needs: [],
+    args: (_, quick) => (quick ? ['1', '100000'] : []),
+  },
+  {
+    name: 'scale',
+    title: 'Ten million grants',
+    peers: [],
+    needs: ['postgresql'],
+    args: (_, quick) => (quick ? ['--grants', '100000', '--logins', '10000', '--seconds', '1'] : []),
+  },
+]
+
+/** USER_HZ is 100 on every Linux that Node runs on. */
+const TICKS_PER_SECOND = 100
+const folder = new URL('.', import.meta.url).pathname
+const resultsFolder = `${folder}results/`
+
+const { values: options, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    rounds: { type: 'string', default: '5' },
+    quick: { type: 'boolean', default: false },
+    page: { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false },
+  },
+})
+const rounds = options.quick ? 1 : Number(options.rounds)
+const unknown = positionals.filter(name => BENCHES.every(bench => bench.name !== name))
+if (unknown.length > 0 || !Number.isInteger(rounds) || rounds < 1) {
+  console.error(
+    `${unknown.length > 0 ? `no bench ${unknown.join(', ')}` : 'rounds must be a number from 1 on'}\n\n${HELP}`,
+  )
+  console.error(`benches: ${BENCHES.map(({ name }) => name).join(' ')}`)
+  process.exitCode = 100
+} else if (options.help) console.log(`${HELP}\nBenches: ${BENCHES.map(({ name }) => name).join(' ')}`)
+else if (options.page) writePage()
+else await runAll(BENCHES.filter(({ name }) => positionals.length === 0 || positionals.includes(name)))
+
+async function runAll(benches: readonly Bench[]): Promise<void> {
+  sayPackages(benches)
+  for (const bench of benches) {
+    const missing = bench.needs.filter(name => installedVersion(name) === undefined)
+    if (missing.length > 0) console.log(`${bench.name}: left out, needs ${missing.join(' ')}`)
+    else if (!(await runBench(bench))) process.exitCode = 1
+  }
+  if (!options.quick) writePage()
+}
+
+/** What is there, what is not, and how it would come. */
+function sayPackages(benches: readonly Bench[]): void {
+  const missing = new Set<string>()
+  for (const { name, peers, needs } of benches) {
+    const beside = peers.map(peer => `${peer.name} ${versionHere(peer) ?? '(not here)'}`)
+    console.log(`${name}: beside ${beside.length === 0 ? 'nobody' : beside.join(', ')}`)
+    for (const peer of peers) if (peer.installed && versionHere(peer) === undefined) missing.add(peer.debianPackage)
+    for (const need of needs) if (installedVersion(need) === undefined) missing.add(need)
+  }
+  const unpacked = benches.flatMap(({ peers }) => peers.filter(peer => !peer.installed).map(peer => peer.debianPackage))
+  if (missing.size > 0) {
+    console.log(`Not here; to measure beside all: apt-get install --no-install-recommends ${[...missing].join(' ')}`)
+  }
+  if (unpacked.length > 0) {
+    console.log(`Unpacked into a folder and laid over /usr for their own process only: ${unpacked.join(' ')}`)
+    if (process.geteuid?.() !== 0) console.log('(that needs root: they are left out)')
+  }
+}
+
+/** One bench in a process of its own. False if it failed: then its last results stay. */
+async function runBench(bench: Bench): Promise<boolean> {
+  const directory = temporaryDirectory()
+  const file = `${directory.path}/report.json`
+  const args = bench.args(rounds, options.quick)
+  console.log(`\n${bench.title}: node bench/${bench.name}.ts ${args.join(' ')}`)
+  try {
+    const [busyBefore, oursBefore] = [busyTicks(), childTicks()]
+    const began = performance.now()
+    const child = spawn(process.execPath, [`${folder}${bench.name}.ts`, ...args], {
+      stdio: ['ignore', 'inherit', 'inherit'],
+      env: { ...process.env, [REPORT_VARIABLE]: file },
+    })
+    const [code] = await once(child, 'exit')
+    if (code !== 0 || !existsSync(file)) {
+      console.error(`${bench.name} failed (${String(code)})`)
+      return false
+    }
+    const ticks = ((performance.now() - began) / 1000) * TICKS_PER_SECOND * cpus().length
+    const others = busyTicks() - busyBefore - (childTicks() - oursBefore)
+    const result: Result = {
+      ...parseReport(readFileSync(file, 'utf8')),
+      title: bench.title,
+      command: `npm run bench -- ${bench.name} --rounds ${rounds}`,
+      machine: machine(),
+      day: new Date().toISOString().slice(0, 10),
+      otherWork: Math.max(0, others / ticks),
+    }
+    if (!options.quick) keep(result)
+    return true
+  } finally {
+    directory.remove()
+  }
+}
+
+function keep(result: Result): void {
+  mkdirSync(resultsFolder, { recursive: true })
+  writeFileSync(`${resultsFolder}${result.bench}.json`, `${JSON.stringify(result, null, 2)}\n`)
+}
+
+function writePage(): void {
+  const kept = BENCHES.map(({ name }) => `${resultsFolder}${name}.json`).filter(path => existsSync(path))
+  const results = kept.map(path => parseResult(readFileSync(path, 'utf8')))
+  for (const name of existsSync(resultsFolder) ? readdirSync(resultsFolder) : []) {
+    if (name.endsWith('.svg')) rmSync(`${resultsFolder}${name}`)
+  }
+  const charts = new Set<string>()
+  for (const { bench, title, rows } of results) {
+    const svg = ratioChart(title, rows)
+    if (svg === undefined) continue
+    writeFileSync(`${resultsFolder}${bench}.svg`, svg)
+    charts.add(bench)
+  }
+  writeFileSync(`${folder}RESULTS.md`, resultsPage(results, charts))
+  console.log(`written: bench/RESULTS.md, ${charts.size} charts`)
+}
+
+function machine(): Machine {
+  const [cpu] = cpus()
+  const osRelease = readFileSync('/etc/os-release', 'utf8')
+  return {
+    cpu: cpu?.model ?? arch(),
+    cores: cpus().length,
+    memoryGb: Math.round(totalmem() / 2 ** 30),
+    kernel: release(),
+    system: /^PRETTY_NAME="(.*)"$/m.exec(osRelease)?.[1] ?? 'Linux',
+    node: process.version,
+  }
+}
+
+/** Clock ticks (USER_HZ) in which a processor of the machine did something: proc(5), /proc/stat. */
+function busyTicks(): number {
+  const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0] = readFileSync('/proc/stat', 'latin1')
+    .split('\n', 1)
+    .flatMap(line => line.split(/\s+/).slice(1).map(Number))
+  return user + nice + system + irq + softirq
+}
+
+/** Clock ticks of our children that ended, their own included. */
+function childTicks(): number {
+  const fields = readFileSync('/proc/self/stat', 'latin1')
+    .replace(/^.*\) /s, '')
+    .split(' ')
+  return Number(fields[13]) + Number(fields[14])
+}
