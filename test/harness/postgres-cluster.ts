@@ -30,6 +30,8 @@ export const DEBIAN_POSTGRES: Need = {
 export type PostgresClusterOptions = {
   /** Directory of the programs; left out: Debian's. */
   readonly bin?: string
+  /** Where its files are; left out: in a temporary directory. Removed with it. */
+  readonly directory?: ReturnType<typeof temporaryDirectory>
   /** Further settings. */
   readonly settings?: Readonly<Record<string, string>>
   /** Certificate and key (PEM): then TLS is on, and asked for on TCP. */
@@ -52,7 +54,7 @@ async function prefix(): Promise<readonly string[]> {
  */
 export class PostgresCluster {
   static readonly password = 'secret of tests'
-  readonly directory = temporaryDirectory()
+  readonly directory: ReturnType<typeof temporaryDirectory>
   readonly port: number
   readonly #bin: string
   readonly #prefix: readonly string[]
@@ -61,11 +63,13 @@ export class PostgresCluster {
   readonly #output: string[] = []
 
   private constructor(
+    directory: ReturnType<typeof temporaryDirectory>,
     bin: string,
     port: number,
     before: readonly string[],
     settings: Readonly<Record<string, string>>,
   ) {
+    this.directory = directory
     this.#bin = bin
     this.port = port
     this.#prefix = before
@@ -77,7 +81,13 @@ export class PostgresCluster {
     const bin = options.bin ?? debianPostgres()
     if (bin === undefined) throw new Error(`${DEBIAN_POSTGRES.name} is missing: ${DEBIAN_POSTGRES.remedy}`)
     const settings = { ...options.settings, ...(options.tls === undefined ? {} : { ssl: 'on' }) }
-    const cluster = new PostgresCluster(bin, await freePort(), await prefix(), settings)
+    const cluster = new PostgresCluster(
+      options.directory ?? temporaryDirectory(),
+      bin,
+      await freePort(),
+      await prefix(),
+      settings,
+    )
     try {
       await cluster.#make(options)
       await cluster.start()
@@ -192,6 +202,11 @@ export class PostgresCluster {
     child.kill('SIGCONT')
     child.kill(how === 'fast' ? 'SIGINT' : 'SIGKILL')
     await closed
+  }
+
+  /** Pid of the server while it runs. */
+  get pid(): number {
+    return this.#child?.pid ?? 0
   }
 
   /** A standby becomes a primary. */

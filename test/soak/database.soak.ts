@@ -1,0 +1,176 @@
+import { rmSync } from 'node:fs'
+import { afterAll, beforeAll, beforeEach, test } from 'vitest'
+import { type Database, openDatabase } from '../../src/database/database.ts'
+import { migrate } from '../../src/database/migrate.ts'
+import { describeWith, ROOT } from '../harness/describe-with.ts'
+import { freePort } from '../harness/free-port.ts'
+import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres-cluster.ts'
+import { SmallDisk } from '../harness/small-disk.ts'
+import { TcpRoad } from '../harness/tcp-road.ts'
+import { Site } from './site.ts'
+
+const [FIRST, SECOND] = ['127.0.0.2', '127.0.0.3']
+/** Slower than everything that waits for the database. */
+const SLOW_MS = 4000
+const DISK_MB = 140
+/** More than PostgreSQL keeps ready (max_wal_size). */
+const LOG_SEGMENTS = 8
+
+const ownerOf = (cluster: PostgresCluster): Database =>
+  openDatabase({
+    hosts: [{ host: '127.0.0.1', port: cluster.port }],
+    database: 'postgres',
+    user: 'postgres',
+    password: { reveal: () => PostgresCluster.password },
+    applicationName: 'tests',
+    max: 1,
+  })
+
+async function prepare(cluster: PostgresCluster): Promise<void> {
+  const owner = ownerOf(cluster)
+  await migrate(owner, new URL('../../sql/', import.meta.url).pathname)
+  for (const role of ROLES) await owner.script(`ALTER ROLE ${role} PASSWORD 'of ${role}'`)
+  await owner.close()
+}
+
+async function administer(cluster: PostgresCluster, ...statements: readonly string[]): Promise<void> {
+  const owner = ownerOf(cluster)
+  for (const statement of statements) await owner.script(statement)
+  await owner.close()
+}
+
+/** A site that reaches its database over these addresses. */
+const siteWith = (hosts: readonly string[], port: number): Promise<Site> =>
+  Site.start(() => ({
+    database: {
+      dbhost: hosts.join(','),
+      dbport: port,
+      dbname: 'postgres',
+      dbpass: 'of pop3authd',
+      wrap_dbpass: 'of authwrap',
+    },
+  }))
+
+const ROLES = ['pop3authd', 'authwrap']
+const END_ALL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename IN ('pop3authd', 'authwrap')"
+
+describeWith([DEBIAN_POSTGRES], 'the database', () => {
+  let cluster: PostgresCluster
+  let road: TcpRoad
+  let site: Site
+  beforeAll(async () => {
+    cluster = await PostgresCluster.start()
+    await prepare(cluster)
+    road = await TcpRoad.open({ host: FIRST, port: 0 }, cluster.port)
+    site = await siteWith([FIRST], road.port)
+  })
+  beforeEach(() => site.stack.showLogsOnFailure())
+  afterAll(async () => {
+    await site?.stop()
+    road?.close()
+    await cluster?.remove()
+  })
+
+  test('stopped and started', () =>
+    site.survives(
+      () => cluster.stop('fast'),
+      () => cluster.start(),
+    ))
+  test('killed and started', () =>
+    site.survives(
+      () => cluster.stop('kill'),
+      () => cluster.start(),
+    ))
+  test('slow', () =>
+    site.survives(
+      async () => {
+        road.delay = SLOW_MS
+      },
+      async () => {
+        road.delay = 0
+      },
+    ))
+  test('read only', () =>
+    site.survives(
+      () =>
+        administer(cluster, ...ROLES.map(role => `ALTER ROLE ${role} SET default_transaction_read_only = on`), END_ALL),
+      () =>
+        administer(cluster, ...ROLES.map(role => `ALTER ROLE ${role} RESET default_transaction_read_only`), END_ALL),
+    ))
+})
+
+describeWith([DEBIAN_POSTGRES], 'two databases', () => {
+  let primary: PostgresCluster
+  let standby: PostgresCluster
+  let roads: readonly TcpRoad[]
+  let site: Site
+  beforeAll(async () => {
+    primary = await PostgresCluster.start()
+    await prepare(primary)
+    standby = await PostgresCluster.start({ replicaOf: primary })
+    // What is answered "committed" is on both.
+    await administer(primary, "ALTER SYSTEM SET synchronous_standby_names = '*'", 'SELECT pg_reload_conf()')
+    const port = await freePort()
+    roads = [
+      await TcpRoad.open({ host: FIRST, port }, primary.port),
+      await TcpRoad.open({ host: SECOND, port }, standby.port),
+    ]
+    site = await siteWith([FIRST, SECOND], port)
+  })
+  beforeEach(() => site.stack.showLogsOnFailure())
+  afterAll(async () => {
+    await site?.stop()
+    for (const road of roads ?? []) road.close()
+    await standby?.remove()
+    await primary?.remove()
+  })
+
+  test('failed over: the primary is killed, the standby takes its place', () =>
+    site.survives(
+      () => primary.stop('kill'),
+      async () => {
+        standby.promote()
+        await administer(standby, 'ALTER SYSTEM RESET synchronous_standby_names', 'SELECT pg_reload_conf()')
+      },
+    ))
+})
+
+describeWith([DEBIAN_POSTGRES, ROOT], 'a database on a full disk', () => {
+  let disk: SmallDisk
+  let cluster: PostgresCluster
+  let site: Site
+  beforeAll(async () => {
+    disk = new SmallDisk(DISK_MB)
+    const path = disk.path
+    cluster = await PostgresCluster.start({
+      directory: { path, remove: () => rmSync(`${path}/data`, { recursive: true, force: true }) },
+      settings: { fsync: 'off', min_wal_size: '32MB', max_wal_size: '32MB' },
+    })
+    await prepare(cluster)
+    site = await siteWith(['127.0.0.1'], cluster.port)
+  })
+  beforeEach(() => site.stack.showLogsOnFailure())
+  afterAll(async () => {
+    await site?.stop()
+    await cluster?.remove()
+    disk?.remove()
+  })
+
+  test('takes no login until there is room, and forgets none', () =>
+    site.survives(
+      async () => {
+        disk.fill()
+        // Until PostgreSQL wants a new piece of disk for its log, and does not get it.
+        for (let round = 0; round < LOG_SEGMENTS; round++)
+          await administer(cluster, 'CREATE TABLE ballast ()', 'DROP TABLE ballast', 'SELECT pg_switch_wal()').catch(
+            () => {},
+          )
+      },
+      async () => {
+        disk.empty()
+        // PostgreSQL may have ended for want of room for its log: whoever looks after it starts it again.
+        await cluster.stop('kill')
+        await cluster.start()
+      },
+    ))
+})

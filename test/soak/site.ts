@@ -1,0 +1,101 @@
+import { connect } from 'node:net'
+import { expect } from 'vitest'
+import { eventually } from '../harness/eventually.ts'
+import { freePort } from '../harness/free-port.ts'
+import { Pop3Conversation } from '../harness/pop3-conversation.ts'
+import { descendantsOf, type ProcessStatus } from '../harness/process-status.ts'
+import { SmtpConversation } from '../harness/smtp-conversation.ts'
+import { Stack, TEST_PASSWORD, type TestSettings } from '../harness/stack.ts'
+import { clientAddress } from './crowd.ts'
+
+/** GRANT_WAIT is a second; a loaded machine gets some more. */
+const LOGIN_MS = 6000
+
+/** A whole site under `auth-relay up`, at fixed ports, with a mailbox `ann`; clients come from loopback addresses. */
+export class Site {
+  readonly stack: Stack
+  readonly pop3: number
+  readonly smtp: number
+  #next = 0
+
+  private constructor(stack: Stack, pop3: number, smtp: number) {
+    this.stack = stack
+    this.pop3 = pop3
+    this.smtp = smtp
+  }
+
+  static async start(settings: (stack: Stack) => TestSettings): Promise<Site> {
+    const stack = new Stack()
+    const site = new Site(stack, await freePort(), await freePort())
+    stack.account('ann', ['Subject: lunch\n\nAt noon?\n'])
+    const { popup, wrap, grants, ...others } = settings(stack)
+    stack.configure({
+      ...others,
+      grants: { grant_loopback: true, exp_time: 3600, ...grants },
+      popup: { listen: [`127.0.0.1:${site.pop3}`], ...popup },
+      wrap: { listen: [`127.0.0.1:${site.smtp}`], connections: 200, ...wrap },
+    })
+    await stack.start('auth-relay', { args: ['up', '--config', stack.config] })
+    return site
+  }
+
+  /** An address that no client had before. */
+  newcomer(): string {
+    return clientAddress(this.#next++)
+  }
+
+  /** Reads the mailbox from there; milliseconds from password to +OK. */
+  async login(ip: string, user = 'ann'): Promise<number> {
+    const client = Pop3Conversation.over(connect({ host: '127.0.0.1', port: this.pop3, localAddress: ip }))
+    try {
+      await client.expect(/^\+OK /)
+      await client.ask(`USER ${user}`, /^\+OK/)
+      const asked = client.say(`PASS ${TEST_PASSWORD}`)
+      const { at } = await client.expect(/^\+OK/)
+      await client.quit()
+      return at - asked
+    } finally {
+      client.close()
+    }
+  }
+
+  async askFrom(ip: string, recipient: string): Promise<number> {
+    const client = SmtpConversation.over(connect({ host: '127.0.0.1', port: this.smtp, localAddress: ip }))
+    try {
+      return (await client.askFor(recipient)).code
+    } finally {
+      client.close()
+    }
+  }
+
+  mayRelay = async (ip: string): Promise<boolean> => (await this.askFrom(ip, 'somebody@elsewhere.example')) === 250
+
+  processes(words: string): readonly ProcessStatus[] {
+    const all = descendantsOf(this.stack.program('auth-relay').pid)
+    return all.filter(({ commandLine }) => commandLine.join(' ').includes(words))
+  }
+
+  /**
+   * What must hold whatever becomes of the store: mail is read and own mail is taken meanwhile, nobody relays without a login; and
+   * when it is over, the logins of before and of meanwhile count, without anybody's hand.
+   */
+  async survives(begin: () => Promise<void>, end: () => Promise<void>): Promise<void> {
+    const [before, during, stranger] = [this.newcomer(), this.newcomer(), this.newcomer()]
+    await this.login(before)
+    await eventually('the login opens the relay', () => this.mayRelay(before), 30_000)
+    await begin()
+    expect(await this.login(during)).toBeLessThan(LOGIN_MS)
+    await this.stack.waitForLog('popup', { event: 'login', ip: during, grant: 'queued' })
+    expect(await this.mayRelay(stranger)).toBe(false)
+    expect(await this.askFrom(stranger, 'ann@example.org')).toBe(250)
+    await end()
+    await eventually('the login of meanwhile is stored', () => this.mayRelay(during), 90_000)
+    expect(await this.mayRelay(before)).toBe(true)
+    expect(await this.mayRelay(stranger)).toBe(false)
+    expect(await this.login(this.newcomer())).toBeLessThan(LOGIN_MS)
+  }
+
+  stop(): Promise<void> {
+    return this.stack.stop()
+  }
+}
