@@ -1,7 +1,15 @@
 type Environment = Readonly<Record<string, string | undefined>>
 
 /** What belongs to the supervisor of `up`, not to the programs that `up` supervises. */
-const OURS = ['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID', 'AUTHRELAY_SUPERVISED', 'LISTEN_FDS', 'LISTEN_PID']
+const OURS = [
+  'NOTIFY_SOCKET',
+  'WATCHDOG_USEC',
+  'WATCHDOG_PID',
+  'AUTHRELAY_SUPERVISED',
+  'LISTEN_FDS',
+  'LISTEN_FDNAMES',
+  'LISTEN_PID',
+]
 
 /** Secrets by the one program that may see them. */
 const SECRETS: Readonly<Record<string, string>> = { DBPASS: 'authd', WRAP_DBPASS: 'wrap' }

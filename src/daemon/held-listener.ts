@@ -2,6 +2,7 @@ import { closeSync, renameSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { descriptorOf } from '../libc/descriptor.ts'
 import { duplicateDescriptor } from '../libc/duplicate.ts'
+import { takeHandedSocket } from './handed-sockets.ts'
 import { openListener, removeStaleSocket, type UnixSocketAccess } from './listener.ts'
 import type { SocketAddress } from './socket-address.ts'
 
@@ -13,12 +14,14 @@ export type HeldListener = {
   readonly descriptor: number
   /** Where it listens, with the port that the kernel chose for port 0. */
   readonly address: SocketAddress
+  /** The service manager's: it was there before us, and stays. */
+  readonly isHanded: boolean
   /** Stops holding it, and removes a Unix socket's path. Workers that have it go on listening. */
   release(): void
 }
 
 /**
- * Binds and listens. A Unix socket appears under its name only when it is ready and its owner and mode are set.
+ * Binds and listens, or takes the socket that the service manager handed over for this address. A Unix socket appears under its name only when it is ready and its owner and mode are set.
  * @throws TemporaryFault, UsageFault as openListener.
  */
 export async function holdListener(
@@ -27,6 +30,8 @@ export async function holdListener(
   access?: UnixSocketAccess,
   options: { readonly reusePort?: boolean } = {},
 ): Promise<HeldListener> {
+  const handed = takeHandedSocket(address)
+  if (handed !== undefined) return { descriptor: handed, address, isHanded: true, release: () => closeSync(handed) }
   const path = address.type === 'unix' ? address.path : undefined
   // Taking a new name over an old one asks nobody: a living server there is found before.
   if (path !== undefined) await removeStaleSocket(path, setting)
@@ -41,6 +46,7 @@ export async function holdListener(
   return {
     descriptor,
     address: path === undefined ? bound : address,
+    isHanded: false,
     release: () => {
       closeSync(descriptor)
       if (path !== undefined) rmSync(path, { force: true })
@@ -58,7 +64,7 @@ export async function holdListeners(
   setting: string,
 ): Promise<readonly HeldListener[]> {
   const first = await holdListener(address, setting)
-  if (count === 1 || address.type !== 'tcp') return [first]
+  if (count === 1 || address.type !== 'tcp' || first.isHanded) return [first]
   // Sockets that share a port would share it with a second server of ours as well; so whether it is free was asked without that.
   first.release()
   const held: HeldListener[] = []

@@ -1,5 +1,7 @@
 import { notifySocket } from '../libc/notify-socket.ts'
 import { EXIT, TemporaryFault, UsageFault } from './exit-status.ts'
+import { unusedHandedSockets } from './handed-sockets.ts'
+import { createLog } from './log.ts'
 
 /** A program that has started. */
 export type RunningDaemon = {
@@ -17,6 +19,12 @@ export type RunningDaemon = {
  */
 export async function runDaemon(program: string, start: () => Promise<RunningDaemon>): Promise<void> {
   const daemon = await orExit(program, start)
+  for (const address of unusedHandedSockets()) {
+    createLog(program).warn('socket-unused', {
+      address,
+      reason: 'no setting names this address: give both the same, or disable the socket unit',
+    })
+  }
   let stopWatchdog = (): void => {}
   let stopping = false
   process.on('SIGHUP', () => {

@@ -2,13 +2,15 @@ import { chmodSync, chownSync, existsSync, lstatSync, unlinkSync } from 'node:fs
 import { createConnection, type ListenOptions, type Server } from 'node:net'
 import { dirname } from 'node:path'
 import { TemporaryFault, UsageFault } from './exit-status.ts'
+import { takeHandedSocket } from './handed-sockets.ts'
 import { formatSocketAddress, type SocketAddress } from './socket-address.ts'
 
 /** Mode and owner of a Unix socket: who may connect. */
 export type UnixSocketAccess = { readonly mode: number; readonly uid?: number; readonly gid?: number }
 
 /**
- * Makes the server listen and says where it does (with the port that the kernel chose for port 0).
+ * Makes the server listen and says where it does (with the port that the kernel chose for port 0). A socket that the service manager
+ * handed over for that address is taken as it is, with the owner and mode that it has.
  * `setting` is the name an administrator knows, for the message.
  * @throws TemporaryFault if the address is in use, UsageFault if it cannot be had at all.
  */
@@ -19,7 +21,9 @@ export async function openListener(
   access: UnixSocketAccess = { mode: 0o600 },
   options: Pick<ListenOptions, 'backlog' | 'reusePort'> = {},
 ): Promise<SocketAddress> {
-  if (address.type === 'unix') await removeStaleSocket(address.path, setting)
+  const handed = takeHandedSocket(address)
+  if (address.type === 'unix' && handed === undefined) await removeStaleSocket(address.path, setting)
+  const place: SocketAddress = handed === undefined ? address : { type: 'descriptor', fd: handed }
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
     const listening = () => {
@@ -27,20 +31,21 @@ export async function openListener(
       resolve()
     }
     const common = { backlog: 4096, ...options }
-    switch (address.type) {
+    switch (place.type) {
       case 'tcp':
-        server.listen({ ...common, host: address.host, port: address.port }, listening)
+        server.listen({ ...common, host: place.host, port: place.port }, listening)
         break
       case 'unix':
-        server.listen({ ...common, path: address.path }, listening)
+        server.listen({ ...common, path: place.path }, listening)
         break
       case 'descriptor':
-        server.listen({ fd: address.fd }, common.backlog, listening)
+        server.listen({ fd: place.fd }, common.backlog, listening)
         break
     }
   }).catch((error: unknown) => {
     throw explain(error, address, setting)
   })
+  if (handed !== undefined) return address
   if (address.type === 'unix') {
     chmodSync(address.path, access.mode)
     if (access.uid !== undefined || access.gid !== undefined) {

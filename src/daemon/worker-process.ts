@@ -104,7 +104,8 @@ function controlChannel(stream: Duplex): ControlChannel {
 /** Secrets and what only the parent may know of its supervisor do not reach the worker. */
 function workerEnvironment(): NodeJS.ProcessEnv {
   const { DBPASS, WRAP_DBPASS, NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID, AUTHRELAY_SUPERVISED, ...rest } = process.env
-  return rest
+  const { LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, ...forWorker } = rest
+  return forWorker
 }
 
 const isDuplex = (stream: unknown): stream is Duplex => stream instanceof Socket

@@ -82,6 +82,23 @@ switch (part) {
     }
     break
   }
+  case 'handed': {
+    // One socket served, one only held, as wrap and popup do.
+    const [port = '', path = ''] = rest
+    await runDaemon('sample', async () => {
+      const server = createServer(socket => socket.end(`served by ${process.pid}\n`))
+      const bound = await openListener(server, { type: 'tcp', host: '127.0.0.1', port: Number(port) }, 'sample.listen')
+      const held = await holdListener({ type: 'unix', path }, 'sample.socket')
+      const holder = createServer(socket => socket.end('from the held one\n'))
+      await openListener(holder, { type: 'descriptor', fd: held.descriptor }, 'sample.socket')
+      const stop = () => {
+        server.close()
+        holder.close()
+      }
+      return { ready: JSON.stringify({ bound, held: held.isHanded }), stop }
+    })
+    break
+  }
   case 'busy': {
     // Listens with the shortest queue, fills it itself and never accepts.
     const server = createServer()
