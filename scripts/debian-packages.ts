@@ -3,13 +3,15 @@ import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 
 /** Packages that the system tests use, one a line. */
 const LIST = new URL('../test/harness/debian-packages.txt', import.meta.url)
+/** Those that the tests of the package use besides. */
+export const PACKAGE_TOOLS = new URL('../test/package/debian-packages.txt', import.meta.url)
 
 /** Tells Debian's package scripts to start no daemon: the tests start what they need, where they need it. */
 const POLICY = '/usr/sbin/policy-rc.d'
 
 /** Those of the packages that this host has not. On a host without dpkg: all of them. */
-export function missingPackages(): readonly string[] {
-  const wanted = readFileSync(LIST, 'utf8')
+export function missingPackages(list = LIST): readonly string[] {
+  const wanted = readFileSync(list, 'utf8')
     .split('\n')
     .filter(line => /^[a-z0-9]/.test(line))
   // biome-ignore lint/suspicious/noTemplateCurlyInString: the placeholders are dpkg-query's, not ours

@@ -119,8 +119,8 @@ function judgeCertificate(name: string, cert: string, key: string, now: Date): F
       found.push(unsafe(name, `${key} is not the key of ${cert}`, 'name the pair that belongs together'))
     }
     const { mode } = statSync(key)
-    if ((mode & 0o077) !== 0)
-      found.push(unsafe(name, `${key} is readable for others (${octal(mode)})`, `chmod 600 ${key}`))
+    // A group of its own may read it, as /etc/ssl/private of Debian has one.
+    if ((mode & 0o037) !== 0) found.push(unsafe(name, `${key} is open to others (${octal(mode)})`, `chmod 600 ${key}`))
     return found.length > 0 ? found : [fine(name, `${cert} is good for ${formatDuration(left)}`)]
   } catch (error) {
     return [unsafe(name, `cannot use ${cert} and ${key}: ${messageOf(error)}`, 'give a PEM certificate and its key')]

@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import type { Log } from '../../daemon/log.ts'
 
 /** Lines that wait for a logger that is slow; above that new ones are dropped. */
@@ -41,8 +42,7 @@ export class SyslogWriter {
 
   #running(): ChildProcess | undefined {
     if (this.#child !== undefined || performance.now() < this.#restartNotBefore) return this.#child
-    // The line is ours, so is the process id: the reader of the log finds the process that vouches for it.
-    const args = ['-t', this.#tag, '-p', `mail.${this.#severity}`, `--id=${process.pid}`]
+    const args = ['-t', this.#tag, '-p', `mail.${this.#severity}`, processIdOption()]
     const child = spawn('logger', args, { stdio: ['pipe', 'ignore', 'ignore'] })
     this.#child = child
     const gone = (reason: string | Error): void => {
@@ -58,4 +58,18 @@ export class SyslogWriter {
     this.#complained = false
     return child
   }
+}
+
+const CAP_SYS_ADMIN = 1n << 21n
+
+/**
+ * The line is ours, so is the process id: the reader of the log finds the process that vouches for it. As root logger proves it to the kernel,
+ * and sends nothing where that is refused: without CAP_SYS_ADMIN, as under a sandbox, the line has logger's own number.
+ */
+function processIdOption(): string {
+  const { uid = '1', capabilities = '0' } =
+    /^Uid:\t\d+\t(?<uid>\d+).*^CapEff:\t(?<capabilities>[0-9a-f]+)$/ms.exec(readFileSync('/proc/self/status', 'utf8'))
+      ?.groups ?? {}
+  const mayVouch = uid !== '0' || (BigInt(`0x${capabilities}`) & CAP_SYS_ADMIN) !== 0n
+  return mayVouch ? `--id=${process.pid}` : '--id'
 }

@@ -1,0 +1,35 @@
+/** The changelog of the Debian package: one entry for this version, with the lines of CHANGELOG.md that are its own. */
+export function debianChangelog(version: string, changes: readonly string[], date: Date): string {
+  const lines = changes.map(change => wrap(change).join('\n    ')).map(text => `  * ${text}`)
+  return `auth-relay (${version}) unstable; urgency=medium
+
+${lines.length > 0 ? lines.join('\n') : '  * New version.'}
+
+ -- The auth-relay maintainers <auth-relay@example.org>  ${rfc2822(date)}
+`
+}
+
+const WIDTH = 74
+
+function wrap(text: string): readonly string[] {
+  const lines: string[] = []
+  for (const word of text.split(' ')) {
+    const line = lines.at(-1)
+    if (line === undefined || line.length + word.length + 1 > WIDTH) lines.push(word)
+    else lines[lines.length - 1] = `${line} ${word}`
+  }
+  return lines
+}
+
+/** The items below a heading of CHANGELOG.md, each in one line; empty if there is no such heading. */
+export function changesOf(changelog: string, heading: string): readonly string[] {
+  const [, section = ''] = changelog.split(new RegExp(`^## ${heading.replaceAll('.', '\\.')}\\b.*$`, 'm'))
+  const [own = ''] = section.split(/^## /m)
+  return own
+    .split(/^- /m)
+    .slice(1)
+    .map(item => item.replaceAll(/\s*\n\s*/g, ' ').trim())
+}
+
+/** As Debian Policy 4.4 wants it, in UTC. */
+const rfc2822 = (date: Date): string => date.toUTCString().replace('GMT', '+0000')

@@ -1,0 +1,68 @@
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import * as v from 'valibot'
+
+const root = new URL('../../', import.meta.url).pathname
+
+const Lock = v.object({
+  packages: v.record(
+    v.string(),
+    v.object({
+      version: v.optional(v.string()),
+      license: v.optional(v.string()),
+      dev: v.optional(v.boolean()),
+      optional: v.optional(v.boolean()),
+    }),
+  ),
+})
+
+/** What is in the Debian package besides our own code, and under which terms; each with the text that came with it. */
+export function copyright(native: readonly string[]): string {
+  const { packages } = v.parse(Lock, JSON.parse(readFileSync(`${root}package-lock.json`, 'utf8')))
+  const shipped = Object.entries(packages).filter(
+    ([path, { dev, optional }]) =>
+      path !== '' && dev !== true && path !== 'node_modules/typescript' && (optional !== true || native.includes(path)),
+  )
+  const parts = shipped.map(([path, { version = '', license = 'unknown' }]) => {
+    const name = path.replace('node_modules/', '')
+    return `Files: ${native.includes(path) ? `/usr/lib/auth-relay/${path}/*` : `/usr/lib/auth-relay/dist/* (parts from ${name} ${version})`}
+Copyright: the authors of ${name}
+License: ${license}-${name.replaceAll(/[^A-Za-z0-9.]+/g, '-').replace(/^-/, '')}
+${indent(licenceText(path, license))}`
+  })
+  return `Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+Upstream-Name: auth-relay
+Comment: Parts are under the Apache License 2.0, which goes together with version 3 of the GPL: the package as a whole is
+ distributed under GPL-3, which our own terms allow.
+
+Files: *
+Copyright: the authors of auth-relay
+License: GPL-2+
+ This program is free software; you can redistribute it and/or modify it under the terms of the GNU General Public
+ License as published by the Free Software Foundation; either version 2 of the License, or (at your option) any later
+ version.
+ .
+ It is distributed in the hope that it will be useful, but WITHOUT ANY WARRANTY; without even the implied warranty of
+ MERCHANTABILITY or FITNESS FOR A PARTICULAR PURPOSE. See the GNU General Public License for more details.
+ .
+ On Debian systems the full text is in /usr/share/common-licenses/GPL-2.
+
+${parts.join('\n\n')}
+`
+}
+
+/** The licence file of an npm package. Debian has the Apache License on every system; others must come along. */
+function licenceText(path: string, license: string): string {
+  if (license === 'Apache-2.0') return 'On Debian systems the full text is in /usr/share/common-licenses/Apache-2.0.'
+  const directory = `${root}${path}`
+  const file = existsSync(directory) ? readdirSync(directory).find(name => /^licen[cs]e/i.test(name)) : undefined
+  if (file !== undefined) return readFileSync(`${directory}/${file}`, 'utf8').trim()
+  return `The package comes without a licence file and names ${license} in its package.json.`
+}
+
+/** A text field of a Debian control file: each line begins with a space, an empty one is a dot. */
+const indent = (text: string): string =>
+  text
+    .replaceAll(/[^\P{C}\n]/gu, '')
+    .split('\n')
+    .map(line => (line.trim() === '' ? ' .' : ` ${line.trimEnd()}`))
+    .join('\n')

@@ -1,0 +1,25 @@
+import { formatSettings } from '../../src/auth-relay/settings-text.ts'
+
+/**
+ * The settings file of the Debian package: no secret stands in it, so that every program can read it under its own account; each secret has a
+ * file that only its program reads (deploy/debian/postinst makes them).
+ */
+export const debianSettings = (): string =>
+  formatSettings(
+    {
+      '': { configured: false },
+      database: { dbpass_file: '/etc/auth-relay/dbpass', wrap_dbpass_file: '/etc/auth-relay/wrap-dbpass' },
+      popup: { passwd_file: '/etc/auth-relay/passwd', ssl_hack_pass: '/etc/auth-relay/sslhack.pass' },
+      sslwrap: { cert: '/etc/ssl/certs/ssl-cert-snakeoil.pem', key: '/etc/ssl/private/ssl-cert-snakeoil.key' },
+      authd: { user: 'auth-relay', uses_users: ['auth-relay-gate'] },
+    },
+    {
+      head: [
+        'Settings of auth-relay: POP before SMTP. auth-relay.toml(5) explains every one.',
+        'A line that begins with # followed by a name shows a default; remove the # to change it.',
+        'Nothing starts until configured is true. Judge this file and the host with: auth-relay check',
+        'The next steps are in /usr/share/doc/auth-relay/INSTALL.md.',
+      ],
+      withDefaults: true,
+    },
+  )

@@ -1,0 +1,228 @@
+import { execFileSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import {
+  chmodSync,
+  copyFileSync,
+  cpSync,
+  globSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join, relative } from 'node:path'
+import { gzipSync } from 'node:zlib'
+import manifest from '../package.json' with { type: 'json' }
+import { buildAll } from './build.ts'
+import { changesOf, debianChangelog } from './debian/changelog.ts'
+import { copyright } from './debian/copyright.ts'
+import { debianSettings } from './debian/settings-template.ts'
+
+const root = new URL('..', import.meta.url).pathname
+const LIBRARY = 'usr/lib/auth-relay'
+
+/** What Node.js calls the processor, and what Debian does. */
+const ARCHITECTURES: Readonly<Record<string, string>> = { x64: 'amd64', arm64: 'arm64' }
+
+export type DebOptions = {
+  /** Where the package is put. */
+  readonly directory: string
+  /** dpkg-deb's, e.g. `-Zxz`; tests take a fast one. */
+  readonly compression: readonly string[]
+  /** Debian version; left out: that of package.json, where a pre-release sorts before its release. */
+  readonly version?: string
+}
+
+/**
+ * Builds the Debian package for this machine's processor, with dpkg-deb alone: the bundled programs, the runtime, the native module, units, manual
+ * pages. The same commit gives the same octets. Returns its path.
+ */
+export async function packageDeb({ directory, compression, version = debianVersion() }: DebOptions): Promise<string> {
+  const architecture = ARCHITECTURES[process.arch]
+  if (architecture === undefined) throw new Error(`there is no Node.js for ${process.arch} to put into the package`)
+  await buildAll()
+  const date = new Date(
+    Number(execFileSync('git', ['log', '-1', '--format=%ct'], { cwd: root, encoding: 'utf8' })) * 1000,
+  )
+  const tree = new Tree(mkdtempSync(join(tmpdir(), 'auth-relay-deb-')))
+  try {
+    addPrograms(tree)
+    addConfiguration(tree)
+    addDocuments(tree, version, date)
+    addControl(tree, version, architecture)
+    tree.settle(date)
+    mkdirSync(directory, { recursive: true })
+    const path = join(directory, `auth-relay_${version}_${architecture}.deb`)
+    execFileSync('dpkg-deb', ['--root-owner-group', ...compression, '--build', tree.root, path], {
+      stdio: ['ignore', 'ignore', 'inherit'],
+      env: { ...process.env, SOURCE_DATE_EPOCH: String(date.getTime() / 1000) },
+    })
+    return path
+  } finally {
+    rmSync(tree.root, { recursive: true, force: true })
+  }
+}
+
+const debianVersion = (): string => `${manifest.version.replace('-', '~')}-1`
+
+/** The files of the package while they are gathered. */
+class Tree {
+  readonly root: string
+
+  constructor(root: string) {
+    this.root = root
+  }
+
+  write(path: string, text: string | Uint8Array, mode = 0o644): void {
+    mkdirSync(dirname(join(this.root, path)), { recursive: true })
+    writeFileSync(join(this.root, path), text)
+    chmodSync(join(this.root, path), mode)
+  }
+
+  copy(from: string, path: string, mode = 0o644): void {
+    mkdirSync(dirname(join(this.root, path)), { recursive: true })
+    copyFileSync(join(root, from), join(this.root, path))
+    chmodSync(join(this.root, path), mode)
+  }
+
+  link(path: string, target: string): void {
+    mkdirSync(dirname(join(this.root, path)), { recursive: true })
+    symlinkSync(target, join(this.root, path))
+  }
+
+  /** Every regular file that will be installed, relative to the root, sorted. */
+  get files(): readonly string[] {
+    return globSync('**', { cwd: this.root, withFileTypes: true })
+      .filter(entry => entry.isFile())
+      .map(entry => relative(this.root, join(entry.parentPath, entry.name)))
+      .filter(path => !path.startsWith('DEBIAN/'))
+      .sort()
+  }
+
+  /** Modes and times that do not depend on who builds, and when. */
+  settle(date: Date): void {
+    for (const entry of readdirSync(this.root, { recursive: true, withFileTypes: true })) {
+      const path = join(entry.parentPath, entry.name)
+      if (entry.isDirectory()) chmodSync(path, 0o755)
+      if (!entry.isSymbolicLink()) utimesSync(path, date, date)
+    }
+    chmodSync(this.root, 0o755)
+    utimesSync(this.root, date, date)
+  }
+}
+
+const NATIVE = {
+  runtime: `node_modules/node-linux-${process.arch}`,
+  koffi: `node_modules/@koromix/koffi-linux-${process.arch}`,
+} as const
+
+/** Names under which bin/launch runs a program; the long ones are on every PATH, the short ones are for run scripts. */
+const PROGRAMS = ['authd', 'pop3d', 'popup', 'sslwrap', 'wrap'] as const
+
+function addPrograms(tree: Tree): void {
+  cpSync(join(root, 'dist'), join(tree.root, LIBRARY, 'dist'), {
+    recursive: true,
+    filter: path => !path.endsWith('.map') && !path.endsWith('/.built'),
+  })
+  for (const path of globSync('**/*', { cwd: join(tree.root, LIBRARY, 'dist'), withFileTypes: true })) {
+    if (path.isFile()) chmodSync(join(path.parentPath, path.name), 0o644)
+  }
+  const { name, version, type, license } = manifest
+  tree.write(`${LIBRARY}/package.json`, `${JSON.stringify({ name, version, type, license }, undefined, 2)}\n`)
+  for (const file of globSync('sql/*.sql', { cwd: root })) tree.copy(file, `${LIBRARY}/${file}`)
+  tree.copy(`${NATIVE.runtime}/bin/node`, `${LIBRARY}/${NATIVE.runtime}/bin/node`, 0o755)
+  // Its symbols are for its own developers; what modules link to stays.
+  execFileSync('strip', ['--strip-unneeded', join(tree.root, LIBRARY, NATIVE.runtime, 'bin/node')])
+  const module = `linux_${process.arch}/koffi.node`
+  tree.copy(`${NATIVE.koffi}/${module}`, `${LIBRARY}/${NATIVE.koffi}/${module}`)
+  execFileSync('strip', ['--strip-unneeded', join(tree.root, LIBRARY, NATIVE.koffi, module)])
+  tree.copy(`${NATIVE.koffi}/package.json`, `${LIBRARY}/${NATIVE.koffi}/package.json`)
+  tree.copy('bin/launch', `${LIBRARY}/bin/launch`, 0o755)
+  tree.link('usr/bin/auth-relay', `../lib/auth-relay/bin/auth-relay`)
+  tree.link(`${LIBRARY}/bin/auth-relay`, 'launch')
+  for (const program of PROGRAMS) {
+    tree.link(`${LIBRARY}/bin/${program}`, 'launch')
+    tree.link(`usr/bin/auth-relay-${program}`, `../lib/auth-relay/bin/${program}`)
+  }
+  tree.copy('deploy/debian/auth-relay-setup-database', 'usr/sbin/auth-relay-setup-database', 0o755)
+}
+
+function addConfiguration(tree: Tree): void {
+  for (const unit of globSync('deploy/systemd/auth-relay*.{service,socket,target}', { cwd: root })) {
+    tree.copy(unit, `lib/systemd/system/${unit.replace('deploy/systemd/', '')}`)
+  }
+  tree.copy('deploy/systemd/tmpfiles.conf', 'usr/lib/tmpfiles.d/auth-relay.conf')
+  tree.copy('deploy/logrotate/auth-relay', 'etc/logrotate.d/auth-relay')
+  tree.copy('deploy/rsyslog/49-auth-relay.conf', 'etc/rsyslog.d/49-auth-relay.conf')
+  tree.copy('deploy/fail2ban/filter.conf', 'etc/fail2ban/filter.d/auth-relay.conf')
+  tree.copy('deploy/fail2ban/jail.conf', 'etc/fail2ban/jail.d/auth-relay.conf')
+  tree.write('usr/share/auth-relay/auth-relay.toml', debianSettings())
+}
+
+function addDocuments(tree: Tree, version: string, date: Date): void {
+  const documents = 'usr/share/doc/auth-relay'
+  const packed = (text: string | Uint8Array): Uint8Array => gzipSync(text, { level: 9 })
+  for (const page of globSync('docs/man/*.[58]', { cwd: root })) {
+    const [, name = '', section = ''] = /\/([^/]+)\.([58])$/.exec(page) ?? []
+    // Courier and others have a pop3d(8) as well: the file has its own name, `man pop3d` finds it all the same.
+    const ownName = name.startsWith('auth-relay')
+    const suffix = ownName ? section : `${section}auth-relay`
+    const text = readFileSync(join(root, page), 'utf8').replace(/^(\.TH \S+) \d/m, `$1 ${suffix}`)
+    tree.write(`usr/share/man/man${section}/${name}.${suffix}.gz`, packed(text))
+    if (!ownName) tree.link(`usr/share/man/man8/auth-relay-${name}.8.gz`, `${name}.${suffix}.gz`)
+  }
+  const setup = 'auth-relay-setup-database.8'
+  tree.write(`usr/share/man/man8/${setup}.gz`, packed(readFileSync(join(root, 'deploy/debian', setup))))
+  tree.copy('deploy/debian/lintian-overrides', 'usr/share/lintian/overrides/auth-relay')
+  tree.write(
+    'usr/share/bash-completion/completions/auth-relay',
+    execFileSync(process.execPath, [join(root, 'dist/auth-relay.js'), 'completion']),
+  )
+  for (const document of ['INSTALL', 'OPERATING', 'ARCHITECTURE', 'WIRE']) {
+    tree.copy(`docs/${document}.md`, `${documents}/${document}.md`)
+  }
+  for (const file of ['to-authd-tcp.conf', 'to-authd-fifo.conf']) {
+    tree.copy(`deploy/rsyslog/${file}`, `${documents}/examples/rsyslog/${file}`)
+  }
+  tree.copy('deploy/systemd/smtpd.conf', `${documents}/examples/systemd/smtpd.conf`)
+  for (const file of globSync('deploy/runit/**/*', { cwd: root, withFileTypes: true })) {
+    if (!file.isFile()) continue
+    const path = relative(root, join(file.parentPath, file.name))
+    tree.copy(path, `${documents}/examples/${path.replace('deploy/', '')}`, statSync(join(root, path)).mode & 0o755)
+  }
+  const changelog = readFileSync(join(root, 'CHANGELOG.md'), 'utf8')
+  const changes = changesOf(changelog, manifest.version.includes('-') ? 'Pending' : manifest.version)
+  tree.write(`${documents}/changelog.Debian.gz`, packed(debianChangelog(version, changes, date)))
+  tree.write(`${documents}/changelog.gz`, packed(changelog))
+  tree.write(`${documents}/copyright`, copyright(Object.values(NATIVE)))
+}
+
+function addControl(tree: Tree, version: string, architecture: string): void {
+  const files = tree.files
+  const kilobytes = files.reduce((sum, path) => sum + Math.ceil(statSync(join(tree.root, path)).size / 1024), 0)
+  const control = readFileSync(join(root, 'deploy/debian/control'), 'utf8')
+    .replace('@VERSION@', version)
+    .replace('@ARCHITECTURE@', architecture)
+    .replace('@INSTALLED_SIZE@', String(kilobytes))
+  tree.write('DEBIAN/control', control)
+  tree.copy('deploy/debian/conffiles', 'DEBIAN/conffiles')
+  for (const script of ['postinst', 'prerm', 'postrm']) tree.copy(`deploy/debian/${script}`, `DEBIAN/${script}`, 0o755)
+  const sums = files.map(path => {
+    const sum = createHash('md5')
+      .update(readFileSync(join(tree.root, path)))
+      .digest('hex')
+    return `${sum}  ${path}\n`
+  })
+  tree.write('DEBIAN/md5sums', sums.join(''))
+}
+
+if (import.meta.main) {
+  const path = await packageDeb({ directory: join(root, 'packages'), compression: ['-Zxz', '-z6'] })
+  console.log(`${path} (${Math.round(statSync(path).size / 1_000_000)} MB)`)
+}

@@ -1,0 +1,35 @@
+# debian-machine.sh LOWER: boots Debian's systemd over a read-only root, in namespaces that its caller made (mount, pid, ipc, uts, cgroup).
+# What it writes is kept in memory and is gone with the machine.
+set -e
+lower=$1
+work=/run/auth-relay-machine
+mount --make-rprivate /
+mkdir -p $work
+mount -t tmpfs tmpfs $work
+mkdir $work/upper $work/work $work/root
+mount -t overlay overlay -o "lowerdir=$lower,upperdir=$work/upper,workdir=$work/work" $work/root
+cd $work/root
+mount -t proc proc proc
+mount -t sysfs sysfs sys
+mount -t cgroup2 cgroup2 sys/fs/cgroup
+mount -t tmpfs -o mode=755 tmpfs run
+mount -t tmpfs -o mode=1777 tmpfs tmp
+mount -t tmpfs -o mode=755 tmpfs dev
+for device in null zero full random urandom tty; do
+  : >dev/$device
+  mount --bind /dev/$device dev/$device
+done
+mkdir dev/pts dev/shm
+mount -t devpts -o newinstance,ptmxmode=0666 devpts dev/pts
+mount -t tmpfs tmpfs dev/shm
+ln -s pts/ptmx dev/ptmx
+ln -s /proc/self/fd dev/fd
+for stream in 0-stdin 1-stdout 2-stderr; do ln -s "fd/${stream%-*}" "dev/${stream#*-}"; done
+hostname machine
+echo machine >etc/hostname
+printf '127.0.0.1 localhost machine\n::1 localhost\n' >etc/hosts
+# Not chroot alone: the kernel makes no user namespaces for those who live in one (PrivateUsers=).
+mkdir -p old
+pivot_root . old
+exec env -i container=auth-relay-test PATH=/usr/sbin:/usr/bin:/sbin:/bin \
+  chroot . sh -c 'umount -l /old && rmdir /old && exec /lib/systemd/systemd --system --log-target=journal-or-kmsg'

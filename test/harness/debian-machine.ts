@@ -1,0 +1,144 @@
+import { execFileSync, spawnSync } from 'node:child_process'
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmdirSync, rmSync } from 'node:fs'
+import { command, type Need, pathOf, ROOT } from './describe-with.ts'
+import { eventually } from './eventually.ts'
+import type { NetworkNamespace } from './network-namespace.ts'
+import { Program, run } from './program.ts'
+
+const cache = new URL('../../node_modules/.cache/debian-machine/', import.meta.url).pathname
+const BOOT = new URL('debian-machine.sh', import.meta.url).pathname
+
+/** Beside Debian's smallest system: what a mail host has before auth-relay comes. */
+const PACKAGES = ['dbus', 'logrotate', 'postgresql', 'rsyslog', 'ssl-cert', 'systemd', 'systemd-sysv']
+
+/** What it takes to boot such a machine. */
+export const DEBIAN_MACHINE: readonly Need[] = [ROOT, command('debootstrap'), command('unshare', 'util-linux')]
+
+/**
+ * A Debian of its own, freshly installed, with its systemd as process 1, in namespaces of this host: packages can be installed and services
+ * started in it as on a real one. Nothing outside is touched; it is gone when it stops.
+ */
+export class DebianMachine {
+  readonly #program: Program
+  readonly #group: string
+  readonly #pid: number
+
+  private constructor(program: Program, group: string, pid: number) {
+    this.#program = program
+    this.#group = group
+    this.#pid = pid
+  }
+
+  /** Boots it on a host of a TestNetwork. */
+  static async boot(host: NetworkNamespace): Promise<DebianMachine> {
+    const root = freshSystem()
+    const group = `${groupRoot()}/auth-relay-machine-${process.pid}`
+    mkdirSync(group)
+    const enter = `echo $$ > "$1"/cgroup.procs; shift; exec "$@"`
+    const unshare = ['unshare', '--mount', '--pid', '--fork', '--kill-child', '--uts', '--ipc', '--cgroup']
+    const program = new Program('machine', ['sh', '-c', enter, 'enter', group, ...unshare, 'sh', BOOT, root], {
+      prefix: host.prefix,
+    })
+    const pid = await program.waitFor('systemd is process 1', () => {
+      const pids = readFileSync(`/proc/${program.pid}/task/${program.pid}/children`, 'utf8')
+      const child = Number(pids.trim().split(' ')[0])
+      return child > 0 && readFileSync(`/proc/${child}/comm`, 'utf8') === 'systemd\n' && child
+    })
+    const machine = new DebianMachine(program, group, pid)
+    await eventually('the machine is up', async () =>
+      /^(running|degraded)$/.test(await machine.answer('systemctl', 'is-system-running')),
+    )
+    return machine
+  }
+
+  /** Words before a command that is to run in the machine. */
+  get prefix(): readonly string[] {
+    const namespaces = ['--mount', '--pid', '--net', '--uts', '--ipc', '--cgroup']
+    return ['nsenter', `--target=${this.#pid}`, ...namespaces, '--root', '--wd', '--']
+  }
+
+  /** Runs a command in it to its end. */
+  run(...words: readonly string[]): Promise<Program> {
+    return run(words, { prefix: this.prefix, env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', TERM: 'dumb' } })
+  }
+
+  /** What a command in it says. */
+  async answer(...words: readonly string[]): Promise<string> {
+    return (await this.run(...words)).lines.join('\n')
+  }
+
+  /** As `answer`, for a command that must succeed; its failure shows everything it said. */
+  async must(...words: readonly string[]): Promise<string> {
+    const { lines, ending } = await this.run(...words)
+    if (ending?.code !== 0) throw new Error(`${words.join(' ')}: ${JSON.stringify(ending)}\n${lines.join('\n')}`)
+    return lines.join('\n')
+  }
+
+  /** Path of a file of the machine, as this process sees it. */
+  path(inside: string): string {
+    return `/proc/${this.#pid}/root${inside}`
+  }
+
+  copyIn(from: string, inside: string): void {
+    copyFileSync(from, this.path(inside))
+  }
+
+  async stop(): Promise<void> {
+    this.#program.signal('SIGKILL') // its child, systemd, goes with it, and all others with that
+    await this.#program.ended
+    await eventually('every process of the machine has ended', () => removeGroup(this.#group))
+  }
+}
+
+/** Where the host keeps its control groups of version 2. */
+function groupRoot(): string {
+  const line = readFileSync('/proc/mounts', 'utf8')
+    .split('\n')
+    .find(mount => mount.split(' ')[2] === 'cgroup2')
+  const path = line?.split(' ')[1]
+  if (path === undefined) throw new Error('this host has no cgroup2 file system: the machine needs one')
+  return path
+}
+
+/** Children before parents; false while a process is still in one. */
+function removeGroup(path: string): boolean {
+  if (!existsSync(path)) return true
+  for (const entry of readdirSync(path, { withFileTypes: true })) {
+    if (entry.isDirectory()) removeGroup(`${path}/${entry.name}`)
+  }
+  try {
+    rmdirSync(path)
+    return true
+  } catch {
+    return false // EBUSY: somebody is still in there
+  }
+}
+
+/** The root directory of a system as debootstrap makes it, from the mirror of this host; made once, then only read. */
+function freshSystem(): string {
+  const [site = '', release = ''] = mirror()
+  const path = `${cache}${release}-${PACKAGES.join('+')}`
+  if (existsSync(path)) return path
+  mkdirSync(cache, { recursive: true })
+  for (const old of readdirSync(cache)) rmSync(`${cache}${old}`, { recursive: true, force: true })
+  const work = `${path}.${process.pid}`
+  const result = spawnSync(
+    pathOf('debootstrap') ?? 'debootstrap',
+    ['--variant=minbase', `--include=${PACKAGES.join(',')}`, release, work, site],
+    { encoding: 'utf8' },
+  )
+  if (result.status !== 0)
+    throw new Error(`debootstrap: ${result.error?.message ?? ''}\n${result.stdout}${result.stderr}`)
+  renameSync(work, path)
+  return path
+}
+
+/** Mirror and release from which this host is installed. */
+function mirror(): readonly string[] {
+  const format = ['--format', '$(SITE) $(RELEASE)', 'Created-By: Packages', 'Component: main']
+  const release = /^VERSION_CODENAME=(.*)$/m.exec(readFileSync('/etc/os-release', 'utf8'))?.[1]
+  const lines = execFileSync('apt-get', ['indextargets', ...format], { encoding: 'utf8' }).split('\n')
+  const line = lines.find(each => each.split(' ')[1] === release)
+  if (line === undefined) throw new Error(`apt has no mirror of Debian ${release}`)
+  return line.split(' ')
+}

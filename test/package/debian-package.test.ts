@@ -1,0 +1,350 @@
+import { spawnSync } from 'node:child_process'
+import { copyFileSync, cpSync, writeFileSync } from 'node:fs'
+import { afterAll, beforeAll, expect, onTestFailed, test } from 'vitest'
+import { packageDeb } from '../../scripts/package-deb.ts'
+import { DEBIAN_MACHINE, DebianMachine } from '../harness/debian-machine.ts'
+import { command, describeWith, NETWORK_NAMESPACES, pathOf } from '../harness/describe-with.ts'
+import { eventually } from '../harness/eventually.ts'
+import { type NetworkNamespace, TestNetwork } from '../harness/network-namespace.ts'
+import { run } from '../harness/program.ts'
+import { SmtpConversation } from '../harness/smtp-conversation.ts'
+import { temporaryDirectory } from '../harness/temporary-directory.ts'
+
+const root = new URL('../..', import.meta.url).pathname
+const SERVER = '192.0.2.1'
+const SERVER_V6 = '2001:db8::1'
+const CLIENT = '192.0.2.7'
+const STRANGER = 'somebody@elsewhere.example'
+const PARTS = ['authd', 'popup', 'sslwrap', 'wrap'] as const
+const ACCOUNTS = ['auth-relay', 'auth-relay-login', 'auth-relay-tls', 'auth-relay-gate'] as const
+/** Fast to make; the package proper is packed with xz. */
+const compression = ['-Zzstd', '-z1']
+
+const NEEDS = [
+  ...DEBIAN_MACHINE,
+  NETWORK_NAMESPACES,
+  command('curl'),
+  command('strip', 'binutils'),
+  command('fail2ban-regex', 'fail2ban'),
+  command('lintian'),
+]
+
+describeWith(NEEDS, 'the Debian package on a fresh Debian', () => {
+  const directory = temporaryDirectory()
+  let network: TestNetwork
+  let client: NetworkNamespace
+  let machine: DebianMachine
+  let first: string
+  let second: string
+  let before: ReadonlySet<string>
+
+  beforeAll(async () => {
+    first = await packageDeb({ directory: directory.path, compression, version: '1.0.0~test1-1' })
+    second = await packageDeb({ directory: directory.path, compression, version: '1.0.0~test2-1' })
+    network = new TestNetwork(SERVER, SERVER_V6)
+    client = network.client(CLIENT, '2001:db8::7')
+    machine = await DebianMachine.boot(network.server)
+    before = await filesOf(machine)
+  }, 600_000)
+  afterAll(async () => {
+    await machine?.stop()
+    network?.remove()
+    directory.remove()
+  }, 60_000)
+
+  const show = async (unit: string, property: string): Promise<string> =>
+    machine.must('systemctl', 'show', '--value', '-p', property, unit)
+  const install = async (deb: string): Promise<string> => {
+    machine.copyIn(deb, '/tmp/auth-relay.deb')
+    return machine.must('dpkg', '-i', '/tmp/auth-relay.deb')
+  }
+  const change = async (expression: string): Promise<void> => {
+    await machine.must('sed', '-i', expression, '/etc/auth-relay.toml')
+  }
+  const curl = (...words: readonly string[]) =>
+    run(['curl', '-s', '-k', '-m', '20', ...words], { prefix: client.prefix })
+  const recipientFrom = async (from: string): Promise<number> => {
+    const smtp = SmtpConversation.over(client.connect({ host: SERVER, port: 25, from }))
+    const { code } = await smtp.askFor(STRANGER)
+    await smtp.quit()
+    return code
+  }
+  const showJournalOnFailure = (): void => {
+    onTestFailed(async () => console.error(await machine.answer('journalctl', '--no-pager', '-o', 'short', '-n', '80')))
+  }
+
+  test('lintian has nothing to say', async () => {
+    // dpkg of Debian 12 understands zstd, its lintian does not yet; what is shipped is packed with xz.
+    const { lines } = await run(['lintian', '--allow-root', '--suppress-tags', 'malformed-deb-archive', first])
+    expect(lines.filter(line => /^[EW]:/.test(line))).toEqual([])
+  })
+
+  test('the same commit gives the same package', async () => {
+    const again = temporaryDirectory()
+    const rebuilt = await packageDeb({ directory: again.path, compression, version: '1.0.0~test1-1' })
+    expect(spawnSync('cmp', [first, rebuilt], { encoding: 'utf8' }).stdout).toBe('')
+    again.remove()
+  })
+
+  test('installed: it says what to do next, and nothing runs', async () => {
+    showJournalOnFailure()
+    expect(await install(first)).toContain('auth-relay is installed and not running. Next:')
+    for (const part of PARTS) {
+      expect(await machine.answer('systemctl', 'is-enabled', `auth-relay-${part}.service`)).toBe('disabled')
+      expect(await machine.answer('systemctl', 'is-active', `auth-relay-${part}.service`)).toBe('inactive')
+    }
+    for (const account of ACCOUNTS) expect(await machine.must('id', '-un', account)).toBe(account)
+  })
+
+  test('every command is there, and says its version', async () => {
+    expect(await machine.must('auth-relay', '--version')).toMatch(/^auth-relay \d/)
+    for (const part of [...PARTS, 'pop3d']) {
+      expect(await machine.must(`auth-relay-${part}`, '--version')).toMatch(new RegExp(`^${part} \\(auth-relay\\) `))
+      expect(await machine.must(`/usr/lib/auth-relay/bin/${part}`, '--version')).toMatch(new RegExp(`^${part} `))
+    }
+    const completed =
+      'source /usr/share/bash-completion/completions/auth-relay; COMP_WORDS=(auth-relay expl); COMP_CWORD=1'
+    expect(await machine.must('bash', '-c', `${completed}; _auth_relay; echo $COMPREPLY`)).toBe('explain')
+  })
+
+  test('no secret can be read by an account that does not need it; the settings hold none', async () => {
+    const secrets = await machine.must('stat', '-c', '%n %a %U %G', '/etc/auth-relay.toml', ...SECRETS)
+    expect(secrets.split('\n')).toEqual([
+      '/etc/auth-relay.toml 644 root root',
+      '/etc/auth-relay/dbpass 640 root auth-relay',
+      '/etc/auth-relay/sslhack.pass 640 root auth-relay-tls',
+      '/etc/auth-relay/wrap-dbpass 640 root auth-relay-gate',
+    ])
+    expect(await machine.must('cat', '/etc/auth-relay.toml')).not.toMatch(/^\s*\w*dbpass = "./m)
+  })
+
+  test('not configured: a daemon refuses in one line, and is not tried again', async () => {
+    showJournalOnFailure()
+    expect((await machine.run('systemctl', 'start', 'auth-relay-popup.service')).ending?.code).not.toBe(0)
+    expect(await show('auth-relay-popup.service', 'ExecMainStatus')).toBe('100')
+    expect(await show('auth-relay-popup.service', 'NRestarts')).toBe('0')
+    expect(await machine.must('journalctl', '-o', 'cat', '-u', 'auth-relay-popup.service')).toContain(
+      'read the file, then set configured = true',
+    )
+    await machine.must('systemctl', 'reset-failed')
+    await machine.must('systemctl', 'stop', 'auth-relay-authd.socket')
+  })
+
+  test('configured by the steps that it named: everything runs, each under its own account', async () => {
+    showJournalOnFailure()
+    expect(await machine.must('auth-relay-setup-database')).toMatch(/^Migrated from schema 0 to \d+\.$/)
+    expect(await machine.must('auth-relay-setup-database')).toMatch(/^The database is up to date/)
+    await machine.must('sh', '-c', MAKE_ANN)
+    machine.copyIn(`${root}test/harness/smtpd.sh`, '/usr/local/bin/smtpd.sh')
+    await machine.must('chmod', '755', '/usr/local/bin/smtpd.sh')
+    await machine.must('sh', '-c', QMAIL_DROP_IN)
+    await change('s/^configured = false/configured = true/')
+    const wrap =
+      'listen = ["*:25"]\\nsmtpd = ["\\/usr\\/local\\/bin\\/smtpd.sh", "example.org"]\\nsmtpd_user = "qmaild"'
+    await change(`s/^\\[wrap\\]/[wrap]\\n${wrap}/`)
+    expect((await machine.answer('auth-relay', 'check', '--quiet')).split('\n').at(-1)).toBe('Safe.')
+    await machine.must('systemctl', 'enable', '--now', '-q', 'auth-relay.target', ...SOCKETS, ...SERVICES)
+    const accounts: Record<string, string> = {}
+    for (const part of PARTS) {
+      expect(await machine.answer('systemctl', 'is-active', `auth-relay-${part}.service`)).toBe('active')
+      const pid = await show(`auth-relay-${part}.service`, 'MainPID')
+      const status = await machine.must('cat', `/proc/${pid}/status`)
+      const uid = /^Uid:\t(\d+)\t/m.exec(status)?.[1] ?? ''
+      const capabilities = BigInt(`0x${/^CapEff:\t(\w+)$/m.exec(status)?.[1]}`)
+      accounts[part] = `${await machine.must('id', '-un', uid)} ${capabilitiesIn(capabilities)}`
+    }
+    expect(accounts).toEqual({
+      authd: 'auth-relay ',
+      popup: 'root 0,2,5,6,7,10,29',
+      sslwrap: 'auth-relay-tls 10',
+      wrap: 'qmaild ',
+    })
+  })
+
+  test('a POP3 login opens the relay, for that address alone', async () => {
+    showJournalOnFailure()
+    expect(await recipientFrom(CLIENT)).toBe(553)
+    const login = await curl(`pop3://${SERVER}/1`, '-u', 'ann:sesame')
+    expect(login.lines.join('\n')).toContain('Subject: hello')
+    expect(await recipientFrom(CLIENT)).toBe(250)
+    expect(await machine.must('auth-relay', 'explain', CLIENT)).toContain(`Mail from ${CLIENT} is relayed.`)
+    client.addAddress('192.0.2.8')
+    expect(await recipientFrom('192.0.2.8')).toBe(553)
+  })
+
+  test('over TLS too, with the address of the client and not of the proxy', async () => {
+    showJournalOnFailure()
+    expect((await curl(`pop3s://[${SERVER_V6}]/`, '-u', 'ann:sesame')).ending?.code).toBe(0)
+    expect(await machine.must('auth-relay', 'explain', '2001:db8::7')).toContain('is relayed')
+    expect(await machine.answer('auth-relay', 'explain', '127.0.0.1')).toContain('is not relayed')
+  })
+
+  test('the smtpd has its setuid programs, and none of our rights', async () => {
+    const smtp = SmtpConversation.over(client.connect({ host: SERVER, port: 25 }))
+    await smtp.expectSmtp(/^220/)
+    const [pid = ''] = (await machine.must('pidof', '-x', 'smtpd.sh')).split(' ')
+    const status = await machine.must('cat', `/proc/${pid}/status`)
+    expect(status).toMatch(/^CapEff:\t0+$/m)
+    expect(status).toMatch(/^NoNewPrivs:\t0$/m)
+    smtp.close()
+  })
+
+  test('other daemons by rsyslog: the snippets of the documents, TCP and FIFO', async () => {
+    showJournalOnFailure()
+    const examples = '/usr/share/doc/auth-relay/examples/rsyslog'
+    await machine.must('cp', `${examples}/to-authd-tcp.conf`, '/etc/rsyslog.d/40-auth-relay-authd.conf')
+    await change('s/^\\[authd\\]/[authd]\\nsyslog_listen = ["127.0.0.1:6514"]\\ncheck_daemon_dovecot = true/')
+    await machine.must('systemctl', 'restart', 'auth-relay-authd.service', 'rsyslog.service')
+    await loggedBy(DOVECOT('192.0.2.9'))
+    await machine.must(
+      'sh',
+      '-c',
+      `cp ${examples}/to-authd-fifo.conf /etc/rsyslog.d/40-auth-relay-authd.conf
+      mkdir -p /var/pop3-auth && mkfifo -m 600 /var/pop3-auth/fifo && chown auth-relay /var/pop3-auth/fifo`,
+    )
+    await change('s/^syslog_listen = .*/syslog_fifo = "\\/var\\/pop3-auth\\/fifo"/')
+    await machine.must('systemctl', 'restart', 'auth-relay-authd.service', 'rsyslog.service')
+    await loggedBy(DOVECOT('192.0.2.10'))
+    await machine.must('rm', '-r', '/etc/rsyslog.d/40-auth-relay-authd.conf', '/var/pop3-auth')
+    await change('/^syslog_fifo = /d')
+    await machine.must('systemctl', 'restart', 'auth-relay-authd.service', 'rsyslog.service')
+
+    async function loggedBy(message: string): Promise<void> {
+      const address = /rip=([\d.]+)/.exec(message)?.[1] ?? ''
+      await eventually(`${address} is granted`, async () => {
+        await machine.must('logger', '-t', 'dovecot', '-p', 'mail.info', message)
+        return (await machine.run('auth-relay', 'explain', address)).ending?.code === 0
+      })
+    }
+  })
+
+  test('what the daemons say is in a log of its own, which logrotate turns over', async () => {
+    const log = '/var/log/auth-relay.log'
+    expect(await machine.must('cat', log)).toMatch(/auth-relay-popup\[\d+\]: popup: level=info event=login .*user=ann/)
+    await machine.must('logrotate', '-f', '/etc/logrotate.d/auth-relay')
+    expect(await machine.must('cat', `${log}.1`)).toContain('event=login')
+    await machine.must('systemctl', 'reload', 'auth-relay-popup.service')
+    await eventually('rsyslog writes to the new file', async () =>
+      (await machine.answer('cat', log)).includes('event=reloaded'),
+    )
+  })
+
+  test("fail2ban's filter finds wrong passwords, each once, and nothing that the client made up", async () => {
+    await curl(`pop3://${SERVER}/`, '-u', 'ann:wrong')
+    await curl(`pop3s://${SERVER}/`, '-u', 'ip=203.0.113.9 reason=badauth:wrong')
+    const unit = '_SYSTEMD_UNIT=auth-relay-popup.service'
+    const journal = await eventually('both failures are in the journal', async () => {
+      const text = await machine.must('journalctl', '--no-pager', '-o', 'short', unit)
+      return text.split('authrelay v=1 ev=fail').length === 3 && text
+    })
+    writeFileSync(`${directory.path}/journal`, `${journal}\n`)
+    const config = `${directory.path}/fail2ban`
+    cpSync('/etc/fail2ban', config, { recursive: true })
+    copyFileSync(machine.path('/etc/fail2ban/filter.d/auth-relay.conf'), `${config}/filter.d/auth-relay.conf`)
+    const regex = [pathOf('fail2ban-regex') ?? '', '-c', config, '-o', 'ip', `${directory.path}/journal`]
+    for (const mode of ['syslog', 'log']) {
+      expect((await run([...regex, `auth-relay[mode=${mode}]`])).lines).toEqual([CLIENT, CLIENT])
+    }
+  })
+
+  test('an upgrade: an SMTP session goes on, POP3 clients wait instead of being refused, grants stay', async () => {
+    showJournalOnFailure()
+    const smtp = SmtpConversation.over(client.connect({ host: SERVER, port: 25 }))
+    await smtp.expectSmtp(/^220/)
+    const pids = Object.fromEntries(
+      await Promise.all(PARTS.map(async part => [part, await show(`auth-relay-${part}.service`, 'MainPID')] as const)),
+    )
+    const logins: (number | null | undefined)[] = []
+    let upgraded = false
+    const installed = install(second).finally(() => {
+      upgraded = true
+    })
+    while (!upgraded) logins.push((await curl(`pop3://${SERVER}/`, '-u', 'ann:sesame')).ending?.code)
+    await installed
+    expect(new Set(logins)).toEqual(new Set([0]))
+    for (const part of PARTS) {
+      expect(await machine.answer('systemctl', 'is-active', `auth-relay-${part}.service`)).toBe('active')
+      expect(await show(`auth-relay-${part}.service`, 'MainPID')).not.toBe(pids[part])
+    }
+    smtp.say('HELO client.example.net')
+    await smtp.expectSmtp(/^250/)
+    await smtp.quit()
+    expect(await recipientFrom(CLIENT)).toBe(250)
+    expect(await machine.must('dpkg-query', '-W', '-f', `\${Version}`, 'auth-relay')).toBe('1.0.0~test2-1')
+  })
+
+  test('a daemon that hangs is started again by the watchdog', async () => {
+    showJournalOnFailure()
+    await machine.must('sh', '-c', SHORT_WATCHDOG)
+    const pid = await show('auth-relay-authd.service', 'MainPID')
+    await machine.must('sh', '-c', `kill -STOP ${pid}`)
+    await eventually('another authd runs', async () => {
+      const now = await show('auth-relay-authd.service', 'MainPID')
+      return now !== '0' && now !== pid && (await show('auth-relay-authd.service', 'ActiveState')) === 'active'
+    })
+    await machine.must('rm', '-r', '/etc/systemd/system/auth-relay-authd.service.d')
+    expect((await curl(`pop3://${SERVER}/`, '-u', 'ann:sesame')).ending?.code).toBe(0)
+  })
+
+  test('purged: nothing runs, nothing is left', async () => {
+    showJournalOnFailure()
+    await machine.must('rm', '-r', '/etc/systemd/system/auth-relay-wrap.service.d')
+    await machine.must('dpkg', '--remove', 'auth-relay')
+    expect(await machine.must('cat', '/etc/auth-relay.toml')).toContain('configured = true')
+    expect(
+      await machine.answer('sh', '-c', `cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -o '[/]usr/lib/auth-relay'`),
+    ).toBe('')
+    await machine.must('dpkg', '--purge', 'auth-relay')
+    const after = await filesOf(machine)
+    expect([...after].filter(path => !before.has(path) && !OTHERS.test(path))).toEqual([])
+    expect([...before].filter(path => !after.has(path))).toEqual([])
+    expect(
+      await machine.answer(
+        'sh',
+        '-c',
+        'getent passwd | grep ^auth-relay; getent group | grep ^auth-relay; ls -d /run/auth-relay*',
+      ),
+    ).toBe("ls: cannot access '/run/auth-relay*': No such file or directory")
+    expect(await machine.answer('systemctl', 'list-units', '--all', '--no-legend', 'auth-relay*')).toBe('')
+  })
+})
+
+const SECRETS = ['dbpass', 'sslhack.pass', 'wrap-dbpass'].map(name => `/etc/auth-relay/${name}`)
+const SOCKETS = ['auth-relay-authd.socket', 'auth-relay-popup.socket']
+const SERVICES = PARTS.map(part => `auth-relay-${part}.service`)
+
+/** Files that this test, PostgreSQL and the system itself made meanwhile. */
+const OTHERS =
+  /^\/(home|var\/(backups|cache|lib\/(dpkg|logrotate|postgresql|systemd)|log\/(?!auth-relay)|spool)|usr\/local|etc\/(passwd|group|shadow|gshadow|subuid|subgid)-?$|etc\/\.pwd\.lock)/
+
+const filesOf = async (machine: DebianMachine): Promise<ReadonlySet<string>> =>
+  new Set((await machine.must('find', '/', '-xdev')).split('\n'))
+
+const DOVECOT = (address: string): string =>
+  `pop3-login: Login: user=<bob>, method=PLAIN, rip=${address}, lip=${SERVER}, mpid=1, session=<x>`
+
+const MAKE_ANN = `set -e
+adduser --quiet --disabled-password --gecos '' ann
+mkdir -p /home/ann/Maildir/new /home/ann/Maildir/cur /home/ann/Maildir/tmp
+printf 'Subject: hello\\n\\nAt noon?\\n' > /home/ann/Maildir/new/1700000000.M1.mx
+touch -d 2023-01-01 /home/ann/Maildir/new/*
+chown -R ann: /home/ann
+chmod 600 /home/ann/Maildir/new/*
+echo sesame | auth-relay passwd ann`
+
+const QMAIL_DROP_IN = `set -e
+adduser --quiet --system --group --no-create-home --home /nonexistent qmaild
+mkdir -p /etc/systemd/system/auth-relay-wrap.service.d
+sed /ReadWritePaths/d /usr/share/doc/auth-relay/examples/systemd/smtpd.conf > /etc/systemd/system/auth-relay-wrap.service.d/smtpd.conf
+systemctl daemon-reload`
+
+const SHORT_WATCHDOG = `set -e
+mkdir /etc/systemd/system/auth-relay-authd.service.d
+printf '[Service]\\nWatchdogSec=2\\n' > /etc/systemd/system/auth-relay-authd.service.d/test.conf
+systemctl daemon-reload
+systemctl restart auth-relay-authd.service`
+
+const capabilitiesIn = (set: bigint): string =>
+  Array.from({ length: 64 }, (_, bit) => bit)
+    .filter(bit => (set & (1n << BigInt(bit))) !== 0n)
+    .join(',')
