@@ -2,14 +2,12 @@ import { readFileSync } from 'node:fs'
 
 /** Where vitest writes its own report. */
 export const REPORT = new URL('../node_modules/.cache/auth-relay/tests.json', import.meta.url)
-/** The same for the tests of what is shipped. */
-export const PACKAGE_REPORT = new URL('../node_modules/.cache/auth-relay/package-tests.json', import.meta.url)
 
 export type Report = { readonly passed: number; readonly failed: number; readonly skipped: number }
 
 /** The counts of the last run, from the runner's own report. Throws if there is none. */
-export function readReport(path = REPORT): Report {
-  const report: unknown = JSON.parse(readFileSync(path, 'utf8'))
+export function readReport(): Report {
+  const report: unknown = JSON.parse(readFileSync(REPORT, 'utf8'))
   const count = (key: string): number => {
     const value: unknown = typeof report === 'object' && report !== null ? Reflect.get(report, key) : undefined
     if (typeof value !== 'number') throw new Error(`the test report has no ${key}`)
