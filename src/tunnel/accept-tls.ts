@@ -49,32 +49,32 @@ export async function acceptTls(raw: Socket, options: AcceptTlsOptions): Promise
 /** Looks at the client's first message and puts it back. It decides the certificate and the protocol; OpenSSL then reads it for itself. */
 function peekHello(raw: Socket): Promise<ClientHello | AcceptedTls> {
   return new Promise(resolve => {
-    let seen = Buffer.alloc(0)
+    let seen: Buffer | undefined
     const settle = (answer: ClientHello | AcceptedTls): void => {
-      raw.off('readable', look)
+      raw.off('data', look)
       raw.off('end', gone)
       raw.off('close', gone)
-      if (seen.length > 0 && !raw.destroyed) raw.unshift(seen)
+      raw.pause()
+      if (seen !== undefined && !raw.destroyed) raw.unshift(seen)
       resolve(answer)
     }
-    const look = (): void => {
-      for (let chunk: unknown = raw.read(); Buffer.isBuffer(chunk); chunk = raw.read()) {
-        seen = seen.length === 0 ? Buffer.from(chunk) : Buffer.concat([seen, chunk])
-      }
+    const look = (chunk: Buffer): void => {
+      seen = seen === undefined ? chunk : Buffer.concat([seen, chunk])
       const answer = parseClientHello(seen)
       if (answer.state === 'plain') settle({ outcome: 'failed', reason: 'the client does not speak TLS' })
       if (answer.state === 'hello') settle(answer.hello)
     }
     const gone = (): void =>
       settle(
-        seen.length === 0
+        seen === undefined
           ? { outcome: 'closed' }
           : { outcome: 'failed', reason: 'the client closed during the handshake' },
       )
-    raw.on('readable', look)
+    raw.on('data', look)
     raw.on('end', gone)
     raw.on('close', gone)
     if (raw.destroyed) gone()
+    else raw.resume()
   })
 }
 
@@ -90,6 +90,8 @@ function handshake(raw: Socket, hello: ClientHello, options: AcceptTlsOptions): 
         ? {}
         : { requestCert: true, rejectUnauthorized: clientCertificate === 'required' }),
     })
+    // It watches for somebody who wants to log TLS keys, which makes every listener cost twice. Nobody shall.
+    socket.removeAllListeners('newListener')
     const settle = (answer: AcceptedTls): void => {
       socket.off('secure', secure)
       socket.off('error', failed)

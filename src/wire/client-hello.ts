@@ -68,76 +68,84 @@ function recordAt(bytes: Uint8Array, at: number): { readonly body: Uint8Array; r
 
 function readHello(reader: Reader): ClientHello | undefined {
   reader.skip(2 + 32)
-  reader.vector(1)
-  reader.vector(2)
-  reader.vector(1)
-  const extensions = new Reader(reader.vector(2))
+  reader.skip(reader.number(1))
+  reader.skip(reader.number(2))
+  reader.skip(reader.number(1))
+  const end = reader.vectorEnd(2)
   let servername: string | undefined
   let alpn: readonly string[] = []
-  while (!extensions.done) {
-    const type = extensions.number(2)
-    const body = extensions.vector(2)
-    if (type === SERVER_NAME) servername = readServerName(new Reader(body))
-    if (type === ALPN) alpn = readAlpn(new Reader(body))
+  while (reader.isBefore(end)) {
+    const type = reader.number(2)
+    const next = reader.vectorEnd(2, end)
+    if (type === SERVER_NAME) servername = readServerName(reader, next)
+    else if (type === ALPN) alpn = readAlpn(reader, next)
+    reader.jump(next)
   }
-  return reader.failed || extensions.failed ? undefined : { servername, alpn }
+  return reader.failed ? undefined : { servername, alpn }
 }
 
-function readServerName(reader: Reader): string | undefined {
-  const list = new Reader(reader.vector(2))
-  while (!list.done) {
-    const type = list.number(1)
-    const name = ascii(list.vector(2))
+function readServerName(reader: Reader, limit: number): string | undefined {
+  const end = reader.vectorEnd(2, limit)
+  while (reader.isBefore(end)) {
+    const type = reader.number(1)
+    const name = reader.text(2, end)
     if (type === HOST_NAME)
       return /^[a-z0-9_.-]{1,254}$/i.test(name) ? name.toLowerCase().replace(/\.$/, '') : undefined
   }
   return undefined
 }
 
-function readAlpn(reader: Reader): readonly string[] {
-  const list = new Reader(reader.vector(2))
+function readAlpn(reader: Reader, limit: number): readonly string[] {
+  const end = reader.vectorEnd(2, limit)
   const names: string[] = []
-  while (!list.done) names.push(ascii(list.vector(1)))
+  while (reader.isBefore(end)) names.push(reader.text(1, end))
   return names
 }
 
-const ascii = (bytes: Uint8Array): string => Buffer.from(bytes).toString('latin1')
-
 /** Reads numbers and vectors in network byte order; past the end it answers with nothing and remembers that it failed. */
 class Reader {
-  readonly #bytes: Uint8Array
+  readonly #bytes: Buffer
   #at = 0
   failed = false
 
   constructor(bytes: Uint8Array) {
-    this.#bytes = bytes
+    this.#bytes = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
   }
 
-  get done(): boolean {
-    return this.failed || this.#at >= this.#bytes.length
+  isBefore(end: number): boolean {
+    return !this.failed && this.#at < end
   }
 
   skip(octets: number): void {
-    this.#take(octets)
+    this.jump(this.#at + octets)
   }
 
-  number(octets: number): number {
-    return this.#take(octets).reduce((sum, byte) => sum * 256 + byte, 0)
+  jump(to: number): void {
+    if (to > this.#bytes.length) this.failed = true
+    else this.#at = to
   }
 
-  /** A vector preceded by its length in `lengthOctets` octets. */
-  vector(lengthOctets: number): Uint8Array {
-    return this.#take(this.number(lengthOctets))
+  number(octets: 1 | 2): number {
+    const at = this.#at
+    this.skip(octets)
+    if (this.failed) return 0
+    const first = this.#bytes[at] ?? 0
+    return octets === 1 ? first : first * 256 + (this.#bytes[at + 1] ?? 0)
   }
 
-  #take(octets: number): Uint8Array {
-    const end = this.#at + octets
-    if (this.failed || end > this.#bytes.length) {
-      this.failed = true
-      return this.#bytes.subarray(0, 0)
-    }
-    const taken = this.#bytes.subarray(this.#at, end)
+  /** Where the vector ends whose length, in `lengthOctets` octets, comes next; it may not reach beyond `limit`. */
+  vectorEnd(lengthOctets: 1 | 2, limit = this.#bytes.length): number {
+    const length = this.number(lengthOctets)
+    if (this.#at + length > limit) this.failed = true
+    return this.#at + length
+  }
+
+  /** A vector preceded by its length in `lengthOctets` octets, which ends before `limit`. */
+  text(lengthOctets: 1 | 2, limit: number): string {
+    const end = this.vectorEnd(lengthOctets, limit)
+    if (this.failed) return ''
+    const text = this.#bytes.toString('latin1', this.#at, end)
     this.#at = end
-    return taken
+    return text
   }
 }
