@@ -4,7 +4,7 @@ import type { Need } from './describe-with.ts'
 
 const cache = new URL('../../node_modules/.cache/debian-unpack/', import.meta.url).pathname
 
-/** Packages that exclude each other, one a line: they are unpacked, never installed. */
+/** Packages that exclude each other, or would start a server: one a line. They are unpacked, never installed. */
 const listed = readFileSync(new URL('debian-unpack.txt', import.meta.url), 'utf8').split('\n')
 
 /** Accounts that the packages' own scripts would create; their numbers are nobody's on the host. */
@@ -32,6 +32,12 @@ export function inPackage(name: string): readonly string[] {
   writeFileSync(`${root}/passwd`, readFileSync('/etc/passwd', 'utf8') + USERS)
   writeFileSync(`${root}/group`, readFileSync('/etc/group', 'utf8') + GROUPS)
   return ['unshare', '--mount', 'sh', '-c', ENTER, 'enter', root]
+}
+
+/** A file of a package that runs where it was unpacked, without being laid over the system. Throws if the package cannot be had. */
+export function fileInPackage(name: string, path: string): string {
+  if (!listed.includes(name)) throw new Error(`${name} is not in debian-unpack.txt`)
+  return `${unpack(name)}${path}`
 }
 
 /** A Debian package that can be unpacked here and laid over the system. */
