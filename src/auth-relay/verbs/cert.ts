@@ -4,7 +4,7 @@ import { isIP } from 'node:net'
 import { resolve } from 'node:path'
 import forge from 'node-forge'
 import { UsageFault } from '../../daemon/exit-status.ts'
-import { loadSettingsFile } from '../../daemon/settings/settings.ts'
+import { loadSettingsFile, type Settings } from '../../daemon/settings/settings.ts'
 import { formatDuration } from '../duration.ts'
 import { formatMoment } from '../moment.ts'
 import { printable } from '../printable.ts'
@@ -14,13 +14,13 @@ import type { Verb } from '../verb.ts'
 
 type Options = { config: string; csr?: string[]; key?: string; json?: true }
 
-/** `auth-relay cert`: what clients are shown, and a request for a real certificate. */
+/** `auth-relay cert`: what clients are shown, whether it will do, and a request for a real certificate. */
 export const cert: Verb = (program, { environment, print }, choose) => {
   withConfigOption(program.command('cert'))
-    .description('show the certificate of sslwrap, or make a request for a real one')
+    .description('show and check the certificates of sslwrap, or make a request for a real one')
     .option('--csr <names...>', 'print a certificate request (PKCS #10, PEM) for these names')
     .option('--key <file>', 'with --csr: RSA key to use; made if missing. Without it sslwrap.key')
-    .option('--json', 'print one JSON object')
+    .option('--json', 'print one JSON object a line')
     .addHelpText(
       'after',
       `
@@ -29,7 +29,7 @@ Examples:
   auth-relay cert --csr pop.example.org mail.example.org > request.pem
 
 Put the answer of the authority into sslwrap.cert; it is read again by itself and at SIGHUP.
-Exit status 1 if there is no certificate, or it has ended.`,
+Exit status 1 if a certificate is missing, has ended, or is not that of its key.`,
     )
     .action((options: Options) => {
       choose({
@@ -40,13 +40,22 @@ Exit status 1 if there is no certificate, or it has ended.`,
             print(certificateRequest(options.csr, resolve(options.key ?? sslwrap.key)))
             return 0
           }
-          if (!existsSync(sslwrap.cert)) {
-            print(`There is no ${sslwrap.cert}: sslwrap makes a self-signed one at its first start.\n`)
-            return 1
+          let isGood = true
+          for (const { cert, key = cert } of certificatesOf(sslwrap)) {
+            if (!existsSync(cert)) {
+              print(
+                cert === sslwrap.cert
+                  ? `There is no ${cert}: sslwrap makes a self-signed one at its first start.\n`
+                  : `There is no ${cert}: sslwrap will not start.\n`,
+              )
+              isGood = false
+              continue
+            }
+            const facts = factsOf(cert, key)
+            print(options.json === true ? `${JSON.stringify(facts)}\n` : formatFacts(facts))
+            isGood &&= facts.daysLeft >= 0 && facts.keyFits
           }
-          const facts = factsOf(sslwrap.cert)
-          print(options.json === true ? `${JSON.stringify(facts)}\n` : formatFacts(facts))
-          return facts.daysLeft > 0 ? 0 : 1
+          return isGood ? 0 : 1
         },
       })
     })
@@ -54,6 +63,8 @@ Exit status 1 if there is no certificate, or it has ended.`,
 
 type Facts = {
   readonly file: string
+  readonly key: string
+  readonly keyFits: boolean
   readonly names: string
   readonly issuer: string
   readonly selfSigned: boolean
@@ -63,7 +74,17 @@ type Facts = {
   readonly sha256: string
 }
 
-function factsOf(file: string): Facts {
+/** Every pair that sslwrap uses, each once. */
+function certificatesOf({ cert, key, listener, certificate }: Settings['sslwrap']): readonly CertificateFiles[] {
+  const own = listener.flatMap(({ cert, key }) => (cert === undefined ? [] : [{ cert, key }]))
+  const common = listener.length > 0 && own.length === listener.length ? [] : [{ cert, key }]
+  const pairs = [...common, ...own, ...certificate].map(pair => [`${pair.cert}\0${pair.key}`, pair] as const)
+  return [...new Map(pairs).values()]
+}
+
+type CertificateFiles = { readonly cert: string; readonly key?: string | undefined }
+
+function factsOf(file: string, key: string): Facts {
   let certificate: X509Certificate
   try {
     certificate = new X509Certificate(readFileSync(file))
@@ -72,6 +93,8 @@ function factsOf(file: string): Facts {
   }
   return {
     file,
+    key,
+    keyFits: isKeyOf(certificate, key),
     names: certificate.subjectAltName ?? certificate.subject.replaceAll('\n', ', '),
     issuer: certificate.issuer.replaceAll('\n', ', '),
     selfSigned: certificate.checkIssued(certificate),
@@ -82,12 +105,22 @@ function factsOf(file: string): Facts {
   }
 }
 
-function formatFacts({ file, names, issuer, selfSigned, from, until, sha256 }: Facts): string {
+/** @throws UsageFault if there is no such key, or none that can be used. */
+function isKeyOf(certificate: X509Certificate, file: string): boolean {
+  try {
+    return certificate.checkPrivateKey(createPrivateKey(readFileSync(file)))
+  } catch (error) {
+    throw new UsageFault(`${file} is no private key: ${error instanceof Error ? error.message : String(error)}`, error)
+  }
+}
+
+function formatFacts({ file, key, keyFits, names, issuer, selfSigned, from, until, sha256 }: Facts): string {
   const left = (Date.parse(until) - Date.now()) / 1000
   return `${file}
   names   ${printable(names)}
   issuer  ${selfSigned ? 'itself: clients complain; see auth-relay cert --help for a real one' : printable(issuer)}
   valid   ${formatMoment(new Date(from))} to ${formatMoment(new Date(until))} (${left > 0 ? `${formatDuration(left)} left` : 'ended'})
+  key     ${key} ${keyFits ? 'belongs to it' : 'DOES NOT BELONG TO IT: name the pair that belongs together'}
   sha256  ${sha256}
 `
 }

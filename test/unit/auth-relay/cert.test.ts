@@ -1,0 +1,75 @@
+import { spawnSync } from 'node:child_process'
+import { generateKeyPairSync } from 'node:crypto'
+import { writeFileSync } from 'node:fs'
+import { afterAll, expect, test } from 'vitest'
+import { commandTree } from '../../../src/auth-relay/command-line.ts'
+import type { Action, Surroundings } from '../../../src/auth-relay/verb.ts'
+import { makeCertificate } from '../../harness/sslwrap.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
+
+const directory = temporaryDirectory()
+afterAll(() => directory.remove())
+const at = (name: string): string => `${directory.path}/${name}`
+
+const other = generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey.export({ type: 'pkcs8', format: 'pem' })
+makeCertificate(at('tls'), { names: ['pop.example.org'] })
+makeCertificate(at('second'), { names: ['mail.example.net'], type: 'rsa' })
+writeFileSync(at('other.key'), other, { mode: 0o600 })
+
+/** `auth-relay cert` with these lines in `[sslwrap]`. */
+async function cert(settings: string, ...words: readonly string[]): Promise<{ status: number; said: string }> {
+  writeFileSync(at('settings.toml'), `configured = true\n[sslwrap]\n${settings}\n`)
+  let said = ''
+  let chosen: Action | undefined
+  const surroundings: Surroundings = {
+    environment: {},
+    print: text => {
+      said += text
+    },
+    isTerminal: false,
+    columns: 80,
+  }
+  const tree = commandTree(surroundings, action => {
+    chosen = action
+  })
+  tree.parse(['cert', '--config', at('settings.toml'), ...words], { from: 'user' })
+  if (chosen?.type !== 'command') throw new Error('not understood')
+  return { status: await chosen.run(), said }
+}
+const pair = (name: string, key = name) => `cert = "${at(`${name}.crt`)}"\nkey = "${at(`${key}.key`)}"`
+
+test('every certificate of sslwrap: names, end, key', async () => {
+  const { status, said } = await cert(`${pair('tls')}\n[[sslwrap.certificate]]\n${pair('second')}`)
+  expect(said).toContain('names   DNS:pop.example.org\n')
+  expect(said).toContain('names   DNS:mail.example.net\n')
+  expect(said).toContain(`key     ${at('tls.key')} belongs to it\n`)
+  expect(status).toBe(0)
+})
+
+test.each([
+  ['the key of another', pair('tls', 'other'), /DOES NOT BELONG/],
+  ['one that is missing', `${pair('tls')}\n[[sslwrap.certificate]]\n${pair('gone')}`, /There is no .*gone\.crt/],
+])('%s: status 1', async (_, settings, message) => {
+  const { status, said } = await cert(settings)
+  expect(said).toMatch(message)
+  expect(status).toBe(1)
+})
+
+test('one JSON object a line', async () => {
+  const { said } = await cert(`${pair('tls')}\n[[sslwrap.certificate]]\n${pair('second')}`, '--json')
+  const objects = said
+    .trim()
+    .split('\n')
+    .map(line => JSON.parse(line))
+  expect(objects).toMatchObject([{ daysLeft: 89, keyFits: true }, { names: 'DNS:mail.example.net' }])
+})
+
+test('a request that openssl takes, for the key that is there', async () => {
+  const { said } = await cert(pair('second'), '--csr', 'pop.example.org', '192.0.2.1')
+  const { stdout, stderr } = spawnSync('openssl', ['req', '-noout', '-verify', '-text'], {
+    input: said,
+    encoding: 'utf8',
+  })
+  expect(stderr).toContain('verify OK')
+  expect(stdout).toContain('DNS:pop.example.org, IP Address:192.0.2.1')
+})
