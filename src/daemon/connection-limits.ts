@@ -2,13 +2,19 @@ import { familyOf, formatNetwork, type IpAddress, networkOf } from '../wire/ip-a
 
 /** Counts open connections, in all and per address (IPv6: per /64), and says when it is enough. */
 export class ConnectionLimits {
-  readonly #max: number
-  readonly #maxPerAddress: number
+  #max: number
+  #maxPerAddress: number
   readonly #open = new Map<string, number>()
   #total = 0
 
   /** A maximum of 0 means no limit. */
   constructor(max: number, maxPerAddress: number) {
+    this.#max = max
+    this.#maxPerAddress = maxPerAddress
+  }
+
+  /** Other limits from now on; connections that have their place keep it. */
+  change(max: number, maxPerAddress: number): void {
     this.#max = max
     this.#maxPerAddress = maxPerAddress
   }

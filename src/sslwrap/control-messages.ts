@@ -49,12 +49,14 @@ const serve = v.object({
   drainLimit: v.number(),
   maxConnections: v.number(),
   maxPerAddress: v.number(),
+  /** Where this worker tells when the certificates end; only one worker is asked to. */
+  metricsListen: v.optional(socketAddress),
 })
 
 const fromParent = v.variant('type', [serve, v.object({ type: v.literal('drain') })])
 
 const fromWorker = v.variant('type', [
-  v.object({ type: v.literal('serving') }),
+  v.object({ type: v.literal('serving'), metrics: v.optional(v.pipe(v.string(), v.maxLength(100))) }),
   v.object({ type: v.literal('refused'), reason: v.pipe(v.string(), v.maxLength(2000)) }),
 ])
 

@@ -25,12 +25,15 @@ await runCommand('sslwrap', async () => {
     case 'inetd':
       return serveStandardInput(invocation.plan, invocation.program, invocation.user)
     case 'stand-alone':
-      await runDaemon('sslwrap', () => startSupervisor(invocation.plan, script))
+      await runDaemon('sslwrap', () => startSupervisor(() => invocation.plan, script))
       return EXIT.done
     case 'daemon': {
-      const { settings } = loadSettingsFile(invocation.config, process.env)
-      requireConfigured(settings, invocation.config)
-      await runDaemon('sslwrap', () => startSupervisor(planOf(settings), script))
+      const readPlan = () => {
+        const { settings } = loadSettingsFile(invocation.config, process.env)
+        requireConfigured(settings, invocation.config)
+        return planOf(settings)
+      }
+      await runDaemon('sslwrap', () => startSupervisor(readPlan, script))
       return EXIT.done
     }
   }

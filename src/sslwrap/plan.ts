@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { UsageFault } from '../daemon/exit-status.ts'
 import type { LogLevel } from '../daemon/log.ts'
+import { requireLoopback } from '../daemon/loopback.ts'
 import { readSecretFile } from '../daemon/secret.ts'
 import type { Settings } from '../daemon/settings/settings.ts'
 import { formatSocketAddress, type SocketAddress } from '../daemon/socket-address.ts'
@@ -30,6 +31,8 @@ export type Plan = {
   readonly drainLimit: number
   readonly maxConnections: number
   readonly maxPerAddress: number
+  /** Where Prometheus asks when certificates end. */
+  readonly metricsListen: SocketAddress | undefined
 }
 
 export type PlannedListener = {
@@ -75,6 +78,9 @@ export function planOf({ top, popup, sslwrap }: Settings): Plan {
       ],
     }
   })
+  attempt(faults, () => {
+    if (sslwrap.metrics_listen !== undefined) requireLoopback(sslwrap.metrics_listen, 'sslwrap.metrics_listen')
+  })
   if (faults.length > 0) throw new UsageFault(faults)
   return {
     listeners: planned,
@@ -94,6 +100,7 @@ export function planOf({ top, popup, sslwrap }: Settings): Plan {
     drainLimit: sslwrap.drain_time * 1000,
     maxConnections: sslwrap.max_connections,
     maxPerAddress: sslwrap.max_per_address,
+    metricsListen: sslwrap.metrics_listen,
   }
 }
 
@@ -159,7 +166,13 @@ const needsPassword = ({ listeners }: Plan): boolean => listeners.some(({ preamb
 export function serveOrder(
   plan: Plan,
   materials: Materials,
-  parts: { readonly ids: Serve['ids']; readonly ticketKeys: readonly string[]; readonly workers: number },
+  parts: {
+    readonly ids: Serve['ids']
+    readonly ticketKeys: readonly string[]
+    readonly workers: number
+    /** This worker answers Prometheus. */
+    readonly hasMetrics?: boolean
+  },
 ): Serve {
   return {
     type: 'serve',
@@ -179,6 +192,7 @@ export function serveOrder(
     drainLimit: plan.drainLimit,
     maxConnections: Math.ceil(plan.maxConnections / parts.workers),
     maxPerAddress: Math.ceil(plan.maxPerAddress / parts.workers),
+    metricsListen: parts.hasMetrics === true ? plan.metricsListen : undefined,
   }
 }
 

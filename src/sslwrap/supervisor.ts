@@ -11,6 +11,7 @@ import { startWorker, type WorkerProcess } from '../daemon/worker-process.ts'
 import { daysLeft } from '../tunnel/certificate.ts'
 import { writeSelfSigned } from '../tunnel/self-signed.ts'
 import { rotateTicketKeys, type TicketKeys } from '../tunnel/ticket-keys.ts'
+import { formatNetwork } from '../wire/ip-address.ts'
 import { parseFromWorker, type Serve } from './control-messages.ts'
 import { watchFiles } from './file-watch.ts'
 import { filesOf, type Materials, type Plan, readMaterials, serveOrder } from './plan.ts'
@@ -25,50 +26,47 @@ const HEALTHY_AFTER = 60_000
 const STOP_GRACE = 2000
 
 /**
- * Starts sslwrap: this process binds the ports, reads the keys and never reads a byte from the network; its workers have no privilege.
+ * Starts sslwrap as `readPlan` says, which is asked again at each SIGHUP. This process binds the ports, reads the keys and never reads a byte from the network; its workers have no privilege.
  * @throws UsageFault, TemporaryFault
  */
-export async function startSupervisor(plan: Plan, script: string): Promise<RunningDaemon> {
-  const supervisor = new Supervisor(plan, script)
+export async function startSupervisor(readPlan: () => Plan, script: string): Promise<RunningDaemon> {
+  const supervisor = new Supervisor(readPlan, script)
   return supervisor.start()
 }
 
 class Supervisor {
-  readonly #plan: Plan
+  readonly #readPlan: () => Plan
   readonly #script: string
   readonly #log: Log
-  readonly #workers = new Set<WorkerProcess>()
+  /** Each worker with its place, 0 and up: one that is started again takes the place of the dead one. */
+  readonly #workers = new Map<WorkerProcess, number>()
   readonly #undo: (() => void)[] = []
   readonly #stop = new AbortController()
+  #plan: Plan
+  #stopWatching = (): void => {}
+  #metrics: string | undefined
   #ids: Ids | undefined
   /** For each listener of the plan a socket for each worker, or one for all. */
   #listeners: readonly (readonly HeldListener[])[] = []
   #materials: Materials
   #ticketKeys: TicketKeys = rotateTicketKeys()
 
-  constructor(plan: Plan, script: string) {
-    this.#plan = plan
+  constructor(readPlan: () => Plan, script: string) {
+    this.#readPlan = readPlan
+    this.#plan = readPlan()
     this.#script = script
-    this.#log = createLog('sslwrap', { level: plan.logLevel })
-    if (isRoot()) this.#ids = idsOf(plan.user, 'sslwrap.user')
+    this.#log = createLog('sslwrap', { level: this.#plan.logLevel })
+    if (isRoot()) this.#ids = idsOf(this.#plan.user, 'sslwrap.user')
     else
       this.#log.warn('not-separated', {
         reason: 'not started as root: keys are read and TLS is spoken under one account',
       })
     this.#makeFirstCertificate()
-    this.#materials = this.#readMaterials()
+    this.#materials = this.#readMaterials(this.#plan)
   }
 
   async start(): Promise<RunningDaemon> {
-    for (const { listen, versions, allow } of this.#plan.listeners) {
-      if (versions !== 'old') continue
-      const networks = allow?.networks.map(network => `${network.base}/${network.prefixLength}`).join(' ')
-      this.#log.warn('old-tls', {
-        listen: formatSocketAddress(listen),
-        networks,
-        reason: 'TLS 1.0 and 1.1 can be broken: RFC 8996',
-      })
-    }
+    this.#warnOfOldTls()
     this.#warnOfExpiry()
     try {
       for (const [index, { listen }] of this.#plan.listeners.entries()) {
@@ -85,12 +83,15 @@ class Supervisor {
     this.#undo.push(
       () => clearInterval(rotation),
       () => clearInterval(expiry),
-      watchFiles(filesOf(this.#plan), () => this.#reloadOrKeep('file')),
+      () => this.#stopWatching(),
     )
+    this.#watch()
+    const ready = this.#listeners.flatMap(([held]) =>
+      held === undefined ? [] : [`listen=${formatSocketAddress(held.address)}`],
+    )
+    if (this.#metrics !== undefined) ready.push(`metrics=${this.#metrics}`)
     return {
-      ready: this.#listeners
-        .flatMap(([held]) => (held === undefined ? [] : [`listen=${formatSocketAddress(held.address)}`]))
-        .join(' '),
+      ready: ready.join(' '),
       reload: () => this.#reloadOrKeep('signal'),
       stop: () => this.stop(),
     }
@@ -101,7 +102,7 @@ class Supervisor {
     this.#stop.abort()
     for (const undo of this.#undo) undo()
     for (const listener of this.#listeners.flat()) listener.release()
-    const workers = [...this.#workers]
+    const workers = [...this.#workers.keys()]
     for (const { channel } of workers) channel.send({ type: 'drain' })
     const late = setTimeout(() => {
       for (const { child } of workers) child.kill('SIGKILL')
@@ -114,20 +115,16 @@ class Supervisor {
     return this.#plan.workers === 0 ? availableParallelism() : this.#plan.workers
   }
 
-  get #order(): Serve {
-    return this.#orderWith(this.#materials)
-  }
-
-  #orderWith(materials: Materials): Serve {
+  #orderFor(place: number, plan = this.#plan, materials = this.#materials): Serve {
     const [ids, ticketKeys, workers] = [this.#ids, this.#ticketKeys, this.#count]
-    return serveOrder(this.#plan, materials, { ids, ticketKeys, workers })
+    return serveOrder(plan, materials, { ids, ticketKeys, workers, hasMetrics: place === 0 })
   }
 
   /** Reads the files and lets OpenSSL judge them here, so that no worker ever gets what it must refuse. @throws UsageFault */
-  #readMaterials(): Materials {
-    const materials = readMaterials(this.#plan)
+  #readMaterials(plan: Plan): Materials {
+    const materials = readMaterials(plan)
     try {
-      servicesOf(this.#orderWith(materials))
+      servicesOf(this.#orderFor(0, plan, materials))
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error)
       throw new UsageFault(`sslwrap: the certificates or the cipher list cannot be used: ${why}`, error)
@@ -142,7 +139,7 @@ class Supervisor {
       ['--worker'],
       this.#listeners.map(held => held[place % held.length]?.descriptor).filter(descriptor => descriptor !== undefined),
     )
-    this.#workers.add(worker)
+    this.#workers.set(worker, place)
     const begun = performance.now()
     let serving = false
     const started = new Promise<void>((resolve, reject) => {
@@ -150,6 +147,7 @@ class Supervisor {
         const answer = parseFromWorker(message)
         if (answer?.type === 'serving') {
           serving = true
+          this.#metrics ??= answer.metrics
           resolve()
           return
         }
@@ -166,7 +164,7 @@ class Supervisor {
       const wasHealthy = performance.now() - begun > HEALTHY_AFTER
       if (serving) void this.#restart(worker, place, ending, wasHealthy ? RESTART_FIRST : delay)
     })
-    worker.channel.send(this.#order)
+    worker.channel.send(this.#orderFor(place))
     return started
   }
 
@@ -196,22 +194,56 @@ class Supervisor {
 
   #rotate(): void {
     this.#ticketKeys = rotateTicketKeys(this.#ticketKeys)
-    for (const { channel } of this.#workers) channel.send(this.#order)
+    for (const [{ channel }, place] of this.#workers) channel.send(this.#orderFor(place))
   }
 
-  /** Reads certificates, keys and the password again; if any cannot be used, all stay as they were. */
+  #watch(): void {
+    this.#stopWatching()
+    this.#stopWatching = watchFiles(filesOf(this.#plan), () => this.#reloadOrKeep('file'))
+  }
+
+  /**
+   * Reads certificates, keys and the password again, at a signal the settings too; if anything cannot be used, all stays as it was.
+   * What was bound or started with its settings keeps them.
+   */
   #reloadOrKeep(cause: 'signal' | 'file'): void {
     try {
-      this.#materials = this.#readMaterials()
+      const plan = cause === 'signal' ? this.#planAgain() : this.#plan
+      this.#materials = this.#readMaterials(plan)
+      this.#plan = plan
     } catch (error) {
       if (!(error instanceof UsageFault)) throw error
       for (const fault of error.faults)
-        this.#log.error('reload-failed', { cause, reason: `${fault}; the old files stay in use` })
+        this.#log.error('reload-failed', { cause, reason: `${fault}; what was in use stays` })
       return
     }
     this.#rotate()
+    if (cause === 'signal') this.#watch()
     this.#log.info('reloaded', { cause })
+    if (cause === 'signal') this.#warnOfOldTls()
     this.#warnOfExpiry()
+  }
+
+  /** The plan as the settings are now. @throws UsageFault if it needs a restart, or contradicts itself. */
+  #planAgain(): Plan {
+    const plan = this.#readPlan()
+    const fixed = ({ listeners, user, workers, metricsListen }: Plan): string =>
+      JSON.stringify([listeners.map(({ listen }) => listen), user, workers, metricsListen])
+    if (fixed(plan) !== fixed(this.#plan)) {
+      throw new UsageFault('sslwrap: addresses, user, workers and metrics_listen change at the next start only')
+    }
+    return plan
+  }
+
+  #warnOfOldTls(): void {
+    for (const { listen, versions, allow } of this.#plan.listeners) {
+      if (versions !== 'old') continue
+      this.#log.warn('old-tls', {
+        listen: formatSocketAddress(listen),
+        networks: allow?.networks.map(formatNetwork).join(' '),
+        reason: 'TLS 1.0 and 1.1 can be broken: RFC 8996',
+      })
+    }
   }
 
   #warnOfExpiry(): void {

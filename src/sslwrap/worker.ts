@@ -2,9 +2,12 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { ConnectionLimits } from '../daemon/connection-limits.ts'
 import { watchDescriptors } from '../daemon/descriptor-watch.ts'
 import { createLog, type Log } from '../daemon/log.ts'
+import type { MetricsListener } from '../daemon/metrics-listener.ts'
 import { dropPrivileges } from '../daemon/privileges.ts'
+import { formatSocketAddress } from '../daemon/socket-address.ts'
 import { channelToParent, FIRST_LISTENING_DESCRIPTOR } from '../daemon/worker-process.ts'
 import { sessionId } from '../wire/session-id.ts'
+import { openCertificateMetrics } from './certificate-metrics.ts'
 import { type FromWorker, parseFromParent, type Serve } from './control-messages.ts'
 import { servicesOf } from './services.ts'
 import { type Service, serveClient } from './session.ts'
@@ -13,6 +16,8 @@ import { type Service, serveClient } from './session.ts'
 export function runWorker(exit: (status: number) => void): void {
   const channel = channelToParent()
   const send = (message: FromWorker): void => channel.send(message)
+  const refuse = (error: unknown): void =>
+    send({ type: 'refused', reason: error instanceof Error ? error.message.slice(0, 2000) : String(error) })
   let worker: Worker | undefined
   channel.onClose(() => exit(0))
   channel.onMessage(message => {
@@ -23,10 +28,11 @@ export function runWorker(exit: (status: number) => void): void {
         try {
           if (worker === undefined) worker = new Worker(order)
           else worker.replace(order)
-          send({ type: 'serving' })
         } catch (error) {
-          send({ type: 'refused', reason: error instanceof Error ? error.message.slice(0, 2000) : String(error) })
+          refuse(error)
+          return
         }
+        worker.openMetrics().then(metrics => send({ type: 'serving', metrics }), refuse)
         break
       case 'drain':
         void (worker?.drain() ?? Promise.resolve()).then(() => exit(0))
@@ -38,10 +44,11 @@ export function runWorker(exit: (status: number) => void): void {
 class Worker {
   readonly #servers: readonly Server[]
   readonly #limits: ConnectionLimits
-  readonly #log: Log
   readonly #sessions = new Map<Socket, Promise<void>>()
+  #log: Log
   #services: readonly Service[]
-  #drainLimit: number
+  #order: Serve
+  #metrics: MetricsListener | undefined
   #count = 0
 
   constructor(order: Serve) {
@@ -50,23 +57,34 @@ class Worker {
     watchDescriptors(this.#log)
     this.#limits = new ConnectionLimits(order.maxConnections, order.maxPerAddress)
     this.#services = servicesOf(order)
-    this.#drainLimit = order.drainLimit
+    this.#order = order
     this.#servers = order.listeners.map((_, index) => this.#listen(index))
   }
 
-  /** Takes new certificates, secrets and limits in time for the next connection. Throws if they cannot be used; then all stays as it was. */
+  /** Takes new certificates, secrets, settings and limits in time for the next connection. Throws if they cannot be used; then all stays as it was. */
   replace(order: Serve): void {
     if (order.listeners.length !== this.#servers.length) throw new TypeError('listeners cannot change while serving')
     this.#services = servicesOf(order)
-    this.#drainLimit = order.drainLimit
+    this.#order = order
+    this.#log = createLog('sslwrap', { level: order.logLevel })
+    this.#limits.change(order.maxConnections, order.maxPerAddress)
+  }
+
+  /** Begins to answer Prometheus, if this worker is asked to; where. @throws UsageFault, TemporaryFault */
+  async openMetrics(): Promise<string | undefined> {
+    const { metricsListen } = this.#order
+    if (metricsListen === undefined) return undefined
+    this.#metrics ??= await openCertificateMetrics(metricsListen, () => this.#order)
+    return formatSocketAddress(this.#metrics.address)
   }
 
   /** Stops accepting; resolves when the last session has ended, or when the limit ended it. */
   async drain(): Promise<void> {
     for (const server of this.#servers) server.close()
+    this.#metrics?.close()
     const timer = setTimeout(() => {
       for (const socket of this.#sessions.keys()) socket.destroy()
-    }, this.#drainLimit)
+    }, this.#order.drainLimit)
     await Promise.all(this.#sessions.values())
     clearTimeout(timer)
   }

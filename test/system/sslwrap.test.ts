@@ -1,9 +1,10 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { chmodSync, readFileSync, renameSync, symlinkSync, writeFileSync } from 'node:fs'
 import { connect as connectTcp, type Socket } from 'node:net'
 import { setTimeout as turn } from 'node:timers/promises'
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { parseProxyHeader } from '../../src/wire/proxy-protocol.ts'
 import { Conversation } from '../harness/conversation.ts'
 import { eventually } from '../harness/eventually.ts'
 import { run } from '../harness/program.ts'
@@ -368,7 +369,12 @@ describe('certificates', () => {
       await talk(socket).expect(/^\+OK/)
       return socket.getPeerX509Certificate()?.fingerprint256
     }
-    const running = talk(client(sslwrap.port))
+    let ticket: Buffer | undefined
+    const resumable = client(sslwrap.port)
+    resumable.on('session', session => {
+      ticket = session
+    })
+    const running = talk(resumable)
     await running.expect(/^\+OK/)
     const first = await fingerprint()
     makeCertificate(`${path}/tls`, { names: ['mx.example.org'], days: 7 })
@@ -379,13 +385,21 @@ describe('certificates', () => {
       const now = await fingerprint()
       return now === first ? undefined : now
     })
+    const old = client(sslwrap.port, { session: await eventually('a ticket', () => ticket) })
+    await talk(old).expect(/^\+OK/)
+    expect(old.isSessionReused()).toBe(true)
     writeFileSync(`${path}/tls.crt`, 'nonsense')
     sslwrap.program.signal('SIGHUP')
-    expect((await sslwrap.event('reload-failed'))['reason']).toMatch(/no certificate in PEM form; the old files stay/)
+    expect((await sslwrap.event('reload-failed'))['reason']).toMatch(
+      /no certificate in PEM form; what was in use stays/,
+    )
     expect(await fingerprint()).toBe(second)
-    makeCertificate(`${path}/next`, { names: ['mx.example.org'] })
-    renameSync(`${path}/next.crt`, `${path}/tls.crt`)
-    renameSync(`${path}/next.key`, `${path}/tls.key`)
+    // As certbot does: the new pair lies elsewhere, and the names of the old one become links to it.
+    makeCertificate(`${path}/archive2`, { names: ['mx.example.org'] })
+    for (const kind of ['crt', 'key']) {
+      symlinkSync(`archive2.${kind}`, `${path}/link`)
+      renameSync(`${path}/link`, `${path}/tls.${kind}`)
+    }
     await sslwrap.program.waitFor(
       'reload by itself',
       () => sslwrap.program.log.some(({ fields }) => fields['event'] === 'reloaded' && fields['cause'] === 'file'),
@@ -393,6 +407,71 @@ describe('certificates', () => {
     )
     await eventually('the third certificate', async () => ![first, second].includes(await fingerprint()))
     await running.ask('QUIT', /^\+OK bye$/)
+  })
+
+  test('what SIGHUP changes in the settings holds for the next client; what needs a restart changes nothing', async () => {
+    const server = await backEnd(popupLike())
+    const sslwrap = await start({ listeners: [inFrontOf(server, { listen: '127.0.0.1:0' })] })
+    const file = `${sslwrap.directory.path}/auth-relay.toml`
+    const text = readFileSync(file, 'utf8')
+    writeFileSync(file, text.replace('[sslwrap]', '[sslwrap]\nalpn_strict = true\nmax_connections = 1'))
+    sslwrap.program.signal('SIGHUP')
+    await sslwrap.event('reloaded')
+    const http = client(sslwrap.port, { ALPNProtocols: ['h2'] })
+    await sslwrap.event('tlsfail', { err: 'no application protocol' })
+    await eventually('closed', () => http.destroyed)
+    await talk(client(sslwrap.port)).expect(/^\+OK/)
+    await talk(client(sslwrap.port)).expectEnd()
+    await sslwrap.event('refused', { reason: 'max_connections' })
+    writeFileSync(file, text.replace('workers = 1', 'workers = 2'))
+    sslwrap.program.signal('SIGHUP')
+    expect((await sslwrap.event('reload-failed'))['reason']).toMatch(
+      /workers .* at the next start only; what was in use/,
+    )
+  })
+
+  test('Prometheus learns when they end, on loopback only', async () => {
+    const server = await backEnd(popupLike())
+    const sslwrap = await start({
+      listeners: [inFrontOf(server)],
+      settings: 'workers = 2\nmetrics_listen = "127.0.0.1:0"',
+    })
+    const address = /metrics=(\S+)/.exec(sslwrap.program.lines.join('\n'))?.[1]
+    const socket = client(sslwrap.port)
+    await talk(socket).expect(/^\+OK/)
+    const seconds = Number(socket.getPeerX509Certificate()?.validToDate) / 1000
+    const { path } = sslwrap.directory
+    const labels = `path="${path}/tls.crt",name="mx.example.org"`
+    expect(await (await fetch(`http://${address}/metrics`)).text()).toContain(
+      `sslwrap_certificate_expires_timestamp_seconds{${labels}} ${seconds}\n`,
+    )
+  })
+
+  test('of clients: asked for, and judged where there is one', async () => {
+    const directory = temporaryDirectory()
+    stops.push(directory.remove)
+    const { path } = directory
+    makeCertificate(`${path}/ca`, { names: ['ca.example'] })
+    makeCertificate(`${path}/ann`, { names: ['ann'], ca: `${path}/ca` })
+    makeCertificate(`${path}/eve`, { names: ['ann'] })
+    const present = (name: string): ConnectionOptions => ({
+      cert: readFileSync(`${path}/${name}.crt`),
+      key: readFileSync(`${path}/${name}.key`),
+    })
+    const server = await backEnd(new BackEnd(socket => socket.write('+OK ready\r\n')))
+    const settings = `client_certificate = "optional"\nclient_ca = "${path}/ca.crt"`
+    const sslwrap = await start({ listeners: [inFrontOf(server, { preamble: 'proxy-v2' })], settings })
+    const told = async (options: ConnectionOptions) => {
+      await talk(client(sslwrap.port, options)).expect(/^\+OK/)
+      const bytes = await eventually('the header', () => server.heard.at(-1)?.text)
+      const answer = parseProxyHeader(Buffer.from(bytes, 'latin1'))
+      return answer.state === 'done' && answer.header.kind === 'proxied' ? answer.header.fields.tls : answer
+    }
+    expect(await told({})).toMatchObject({ version: 'TLSv1.3', verified: false })
+    expect(await told(present('ann'))).toMatchObject({ version: 'TLSv1.3', verified: true, commonName: 'ann' })
+    await talk(client(sslwrap.port, present('eve'))).expectEnd()
+    expect((await sslwrap.event('tlsfail'))['err']).toMatch(/client certificate|certificate verify failed/)
+    expect(server.heard).toHaveLength(2)
   })
 
   test('of clients: demanded, judged', async () => {
@@ -461,6 +540,8 @@ describe('it does not start', () => {
       (p: string) => makeCertificate(`${p}/x`, { names: ['x'] }) ?? renameSync(`${p}/x.key`, `${p}/tls.key`),
       /does not belong/,
     ],
+    ['with a key that others can read', (p: string) => chmodSync(`${p}/tls.key`, 0o644), /tls\.key: .*chmod o-rwx/],
+    ['with a password that others can read', (p: string) => chmodSync(`${p}/pass`, 0o644), /pass.*chmod/],
     ['without a key', (p: string) => renameSync(`${p}/tls.key`, `${p}/gone`), /tls\.key: cannot be read/],
   ])('%s: one line that says what to do', async (_, spoil, message) => {
     const { code, lines } = await attempt(spoil)

@@ -1,5 +1,5 @@
 import * as v from 'valibot'
-import { choice, field, flag, integer, networks, path, tables, text } from './rows.ts'
+import { choice, field, flag, integer, networks, path, socketAddress, tables, text } from './rows.ts'
 import { defineSection } from './section.ts'
 
 const absolutePath = v.pipe(v.string('must be a path in quotes'), v.regex(/^\/[^\0\r\n]+$/, 'must be an absolute path'))
@@ -52,5 +52,14 @@ export const SSLWRAP = defineSection('sslwrap', 'TLS outside, plain inside.', {
   idle_time: integer(1260, 1, 86_400, 'Seconds without a byte in either direction.'),
   drain_time: integer(10, 0, 3600, 'Seconds that open connections may go on after SIGTERM.'),
   max_connections: integer(10_000, 1, 1_000_000, 'Connections in all.'),
-  max_per_address: integer(200, 0, 100_000, 'Connections per address (IPv6: per /64); 0: no limit.'),
+  max_per_address: integer(
+    200,
+    0,
+    100_000,
+    'Connections per address (IPv6: per /64); 0: no limit. Both limits are divided among the workers.',
+  ),
+  metrics_listen: socketAddress(
+    '',
+    'Loopback address where Prometheus learns when the certificates end, e.g. "127.0.0.1:9634". Empty: none.',
+  ),
 })
