@@ -1,4 +1,6 @@
+import * as v from 'valibot'
 import type { Session } from '../src/database/database.ts'
+import type { Statement } from '../src/database/statement.ts'
 import { type IpAddress, parseIpAddress } from '../src/wire/ip-address.ts'
 
 /** An odd factor scatters the numbers over 24 bits, each once: neighbours in time are no neighbours in the index. */
@@ -29,15 +31,23 @@ const ADDRESS = `CASE WHEN n % 5 = 0
   ELSE '11.0.0.0'::inet + ${SCATTERED} END`
 const USER = `'user' || n % ${ACCOUNTS} || '@example.org'`
 
+const INDEXES: Statement<{ name: string; definition: string }> = {
+  row: v.object({ name: v.string(), definition: v.string() }),
+  text: `
+SELECT indexname AS name, replace(indexdef, ' ON ONLY ', ' ON ') AS definition
+FROM pg_indexes WHERE tablename IN ('grants', 'login_event') AND indexname <> 'grants_pkey'`,
+}
+
 /**
  * The site as its last `lifeSeconds` have left it: one login of each address, evenly spread over that time, oldest first;
  * so that they end evenly over the coming `lifeSeconds`. The indexes are made afterwards, because that is quicker.
  */
 export async function populate(owner: Session, grants: number, lifeSeconds: number): Promise<void> {
+  const { rows: indexes } = await owner.query(INDEXES)
   await owner.script(`
     SET maintenance_work_mem = '512MB';
     ALTER TABLE grants DROP CONSTRAINT grants_pkey;
-    DROP INDEX grants_until, grants_address, login_event_network_at;
+    DROP INDEX ${indexes.map(({ name }) => name).join(', ')};
     INSERT INTO grants (ip, until, last_auth, first_auth, granted_first, hits, daemon, username, tls)
     SELECT ip, at + life, at, at - n % 30 * interval '1 hour', at - n % 3 * interval '10 minutes', 1 + n % 9, 'popup', username, true
     FROM (
@@ -47,9 +57,7 @@ export async function populate(owner: Session, grants: number, lifeSeconds: numb
     INSERT INTO login_event (at, ip, network, daemon, method, tls, username, session, until, refused)
     SELECT last_auth, ip, ip, daemon, 'pass', tls, username, 'b7c41d.' || hits, until, NULL FROM grants;
     ALTER TABLE grants ADD PRIMARY KEY (ip);
-    CREATE INDEX grants_until ON grants (until);
-    CREATE INDEX grants_address ON grants (host(ip));
-    CREATE INDEX login_event_network_at ON login_event (network, at)`)
+    ${indexes.map(({ definition }) => definition).join(';\n')}`)
   await owner.script('VACUUM (ANALYZE) grants')
   await owner.script('ANALYZE login_event')
   await owner.script('CHECKPOINT')

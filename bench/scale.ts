@@ -17,15 +17,13 @@ import { type PopHost, Site } from './scale-site.ts'
  * A site with ten million live grants and a million logins an hour, on Debian's PostgreSQL with everything durable: first
  * at its own pace, then the whole hour as fast as this machine goes. By the code of authd's queue and of the gate's
  * reader. docs/SCALE.md reckons with what it finds.
- * Run: node bench/scale.ts [--grants N] [--logins N] [--seconds S] [--replica] [--stepwise]
+ * Run: node bench/scale.ts [--grants N] [--logins N] [--seconds S] [--stepwise]
  */
 const { values: args } = parseArgs({
   options: {
     grants: { type: 'string', default: '10000000' },
     logins: { type: 'string', default: '1000000' },
     seconds: { type: 'string', default: '4' },
-    /** Instead: the same grants on a primary with a replica that it waits for. */
-    replica: { type: 'boolean', default: false },
     /** Waits for a line on standard input before each part, so that other work on the machine can go first. */
     stepwise: { type: 'boolean', default: false },
   },
@@ -258,17 +256,18 @@ class Bench {
         }
       }
     }
+    const sweep = async (host: PopHost): Promise<void> => {
+      const start = performance.now()
+      swept += (await host.writer.sweep()).grants
+      sweeps.push(performance.now() - start)
+    }
     const housekeeper = async (host: PopHost): Promise<void> => {
       const first = this.site.elapsed
-      for (let minute = 1; done < logins; ) {
-        if (this.site.elapsed - first < minute * ALRM_TIME) await pause(5)
-        else {
-          minute += 1
-          const start = performance.now()
-          swept += (await host.writer.sweep()).grants
-          sweeps.push(performance.now() - start)
-        }
+      while (done < logins) {
+        if (this.site.elapsed - first < (sweeps.length + 1) * ALRM_TIME) await pause(5)
+        else await sweep(host)
       }
+      await sweep(host)
     }
     const [first] = hosts
     if (first === undefined) throw new Error('no host')
@@ -370,23 +369,20 @@ try {
   const step = stepper()
   await step('populate')
   await bench.prepare()
-  if (args.replica) {
-    await step('replica')
-    replica = await PostgresCluster.start({ replicaOf: cluster, settings: SETTINGS })
-    await bench.set('synchronous_standby_names', '*')
-    for (const level of ['local', 'on', 'remote_apply']) {
-      await bench.set('synchronous_commit', level)
-      await bench.hosts([4], `, replica, synchronous_commit = ${level}`)
-    }
-  } else {
-    await step('questions, own pace, hosts')
-    await bench.questions()
-    await bench.ownPace('off')
-    await bench.ownPace('lz4')
-    await bench.hosts([1, 2, 4, 8])
-    await step('the hour')
-    await bench.wholeHour()
-    await bench.wholeTable()
+  await step('questions, own pace, hosts')
+  await bench.questions()
+  await bench.ownPace('off')
+  await bench.ownPace('lz4')
+  await bench.hosts([1, 2, 4, 8])
+  await step('the hour')
+  await bench.wholeHour()
+  await bench.wholeTable()
+  await step('a replica')
+  replica = await PostgresCluster.start({ replicaOf: cluster, settings: SETTINGS })
+  await bench.set('synchronous_standby_names', '*')
+  for (const level of ['local', 'on', 'remote_apply']) {
+    await bench.set('synchronous_commit', level)
+    await bench.hosts([4], `, with a replica, synchronous_commit = ${level}`)
   }
   await bench.close()
   bench.report.finish()

@@ -1,0 +1,72 @@
+/** What one of each costs: the measured figures that docs/SCALE.md reckons with. CPU in microseconds. */
+export type Costs = {
+  /** Database CPU of a login: each a commit of its own, and in the batches of several busy hosts. */
+  readonly loginAlone: number
+  readonly loginBatched: number
+  /** Database CPU of a question of the gate. */
+  readonly question: number
+  /** Octets of WAL for a login soon after a checkpoint. */
+  readonly wal: number
+  /** Octets of a grant with its indexes, and of a login in the history. */
+  readonly grant: number
+  readonly history: number
+  /** CPU of its POP3 host for a session: TLS, the session itself, its login event. */
+  readonly session: number
+  /** CPU of a gate's host for a connection, without the smtpd. */
+  readonly connection: number
+}
+
+/** A site in its busiest hour. */
+export type SiteSize = {
+  readonly loginsPerHour: number
+  readonly questionsPerLogin: number
+  /** `exp_time`, seconds. */
+  readonly life: number
+  /** `history_days`; a day has the logins of BUSY_HOURS busiest hours. */
+  readonly historyDays: number
+}
+
+export type Needs = {
+  readonly loginsPerSecond: number
+  readonly popHosts: number
+  readonly gates: number
+  /** Least: all logins in large batches; most: each alone. */
+  readonly databaseCores: { readonly least: number; readonly most: number }
+  readonly walPerSecond: number
+  /** Live grants if no two logins are from one address: real sites have fewer. */
+  readonly grants: number
+  readonly grantsOctets: number
+  readonly historyOctets: number
+  readonly connections: number
+}
+
+/** A host of two cores, of which half is left free for peaks. */
+const BUDGET = 1e6
+/** authd and wrap open at most four connections each. */
+const CONNECTIONS = 4
+export const BUSY_HOURS = 10
+
+/** What a site needs, on hosts of two cores of which half is left free. */
+export function needsOf(site: SiteSize, costs: Costs): Needs {
+  const logins = site.loginsPerHour / 3600
+  const questions = logins * site.questionsPerLogin
+  const cores = (login: number): number => (logins * login + questions * costs.question) / 1e6
+  const popHosts = Math.ceil((logins * costs.session) / BUDGET)
+  const gates = Math.ceil((questions * costs.connection) / BUDGET)
+  const grants = logins * site.life
+  return {
+    loginsPerSecond: logins,
+    popHosts,
+    gates,
+    databaseCores: { least: cores(costs.loginBatched), most: cores(costs.loginAlone) },
+    walPerSecond: logins * costs.wal,
+    grants,
+    grantsOctets: grants * costs.grant,
+    historyOctets: site.loginsPerHour * BUSY_HOURS * site.historyDays * costs.history,
+    connections: (popHosts + gates) * CONNECTIONS,
+  }
+}
+
+/** Logins a second with their mail that one such host carries when everything, the database too, runs on it. */
+export const oneHost = (costs: Costs, questionsPerLogin: number): number =>
+  BUDGET / (costs.session + costs.loginAlone + questionsPerLogin * (costs.connection + costs.question))

@@ -1,0 +1,157 @@
+import { figureText, type Row } from './report.ts'
+import type { Result } from './results-page.ts'
+import { BUSY_HOURS, type Costs, needsOf, oneHost, type SiteSize } from './scale-model.ts'
+
+type Place = readonly [bench: string, load: string, unit: string]
+
+const DATABASE_CPU = 'µs of database CPU each'
+/** A million logins an hour, as a rate a second. */
+const OWN_PACE = 1_000_000 / 3600
+const PACE = 'a million logins an hour at their own pace, wal_compression = off'
+
+/** The rows of the results that the arithmetic starts from. */
+const PLACES = {
+  session: ['pop3d', 'short sessions', 'ms of CPU'],
+  handshake: ['tls', 'full handshake, P-256', 'µs of CPU'],
+  event: ['authd', 'login events, 16 connections × 64 in flight', 'µs of CPU of authd'],
+  connection: ['gate', 'resident gate', 'ms of CPU a connection'],
+  question: ['scale', 'lookup, yes, 16 at a time', DATABASE_CPU],
+  batched: ['scale', 'logins, 4 hosts × 64 in flight', DATABASE_CPU],
+  pace: ['scale', PACE, 'database cores'],
+  wal: ['scale', PACE, 'octets of WAL for a login'],
+  table: ['scale', 'table of grants after the hour', 'octets a grant'],
+  indexes: ['scale', 'its indexes after the hour', 'octets a grant'],
+  history: ['scale', 'history', 'octets for a login'],
+} as const satisfies Readonly<Record<string, Place>>
+
+const QUESTIONS = 2
+
+/** The sites of the table, smallest first. */
+const SITES: readonly (SiteSize & { readonly name: string })[] = [
+  { name: 'a company', loginsPerHour: 10_000, questionsPerLogin: QUESTIONS, life: 1800, historyDays: 90 },
+  { name: 'a small provider', loginsPerHour: 100_000, questionsPerLogin: QUESTIONS, life: 1800, historyDays: 90 },
+  { name: 'a provider', loginsPerHour: 1_000_000, questionsPerLogin: QUESTIONS, life: 1800, historyDays: 90 },
+  {
+    name: 'the same, grants for 10 h',
+    loginsPerHour: 1_000_000,
+    questionsPerLogin: QUESTIONS,
+    life: 36_000,
+    historyDays: 90,
+  },
+  { name: 'a large provider', loginsPerHour: 10_000_000, questionsPerLogin: QUESTIONS, life: 1800, historyDays: 30 },
+  { name: 'too large', loginsPerHour: 100_000_000, questionsPerLogin: QUESTIONS, life: 1800, historyDays: 7 },
+]
+
+/** Reads the costs out of the kept results. Throws Error, naming the row, if one is missing. */
+export function costsOf(results: readonly Result[]): Costs {
+  const at = (place: keyof typeof PLACES): number => rowAt(results, PLACES[place]).ours.median
+  const question = at('question')
+  return {
+    question,
+    loginBatched: at('batched'),
+    loginAlone: (at('pace') / OWN_PACE) * 1e6 - question,
+    wal: at('wal'),
+    grant: at('table') + at('indexes'),
+    history: at('history'),
+    session: at('session') * 1000 + at('handshake') + at('event'),
+    connection: at('connection') * 1000,
+  }
+}
+
+function rowAt(results: readonly Result[], [bench, load, unit]: Place): Row {
+  const rows = results.find(result => result.bench === bench)?.rows ?? []
+  const found = rows.find(row => row.load === load && row.unit === unit)
+  if (found === undefined) throw new Error(`no row "${load}: ${unit}" among the results of ${bench}`)
+  return found
+}
+
+/** What each thing costs and the row that says so, as a Markdown table. */
+export function costTable(results: readonly Result[]): string {
+  const costs = costsOf(results)
+  const from = (...places: readonly (keyof typeof PLACES)[]): string =>
+    places.map(place => `${PLACES[place][0]}: ${PLACES[place][1]}`).join(' + ')
+  const rows: readonly (readonly [string, number, string, string])[] = [
+    ['a POP3 session on its host', costs.session, 'µs', from('session', 'handshake', 'event')],
+    ['an SMTP connection on the gate’s host, without the smtpd', costs.connection, 'µs', from('connection')],
+    ['a login in the database, alone', costs.loginAlone, 'µs', `${from('pace')}, a 278th less a question`],
+    ['a login in the database, in batches', costs.loginBatched, 'µs', from('batched')],
+    ['a question in the database', costs.question, 'µs', from('question')],
+    ['WAL of a login', costs.wal, 'octets', from('wal')],
+    ['a live grant with its indexes', costs.grant, 'octets', from('table', 'indexes')],
+    ['a login in the history', costs.history, 'octets', from('history')],
+  ]
+  return table(
+    ['what', 'cost', 'row of [RESULTS.md](../bench/RESULTS.md)'],
+    rows.map(([what, cost, unit, row]) => [what, `${figureText(cost)} ${unit}`, row]),
+  )
+}
+
+/** What each site needs, as a Markdown table. */
+export function siteTable(results: readonly Result[]): string {
+  const costs = costsOf(results)
+  const head = [
+    'site',
+    'logins an hour',
+    'POP3 hosts',
+    'gates',
+    'database cores',
+    'WAL',
+    'live grants, at most',
+    'their size',
+    'history',
+    'connections',
+  ]
+  const rows = SITES.map(site => {
+    const needs = needsOf(site, costs)
+    const { least, most } = needs.databaseCores
+    return [
+      site.name,
+      figureText(site.loginsPerHour),
+      String(needs.popHosts),
+      String(needs.gates),
+      `${figureText(least)}–${figureText(most)}`,
+      `${octets(needs.walPerSecond)}/s`,
+      figureText(needs.grants),
+      octets(needs.grantsOctets),
+      `${octets(needs.historyOctets)} in ${site.historyDays} days`,
+      String(needs.connections),
+    ]
+  })
+  return table(head, rows)
+}
+
+/** What one host of two cores carries with everything on it, as a sentence. */
+export function oneHostSentence(results: readonly Result[]): string {
+  const perSecond = oneHost(costsOf(results), QUESTIONS)
+  return `**${figureText(perSecond)} logins a second, ${figureText(perSecond * 3600)} an hour**, each with ${QUESTIONS} SMTP connections, at half of two cores.`
+}
+
+/** The assumptions of the table of sites. */
+export const ASSUMPTIONS = `Hosts have two cores, half of them free for peaks. ${QUESTIONS} SMTP connections for a login. A day has the logins of ${BUSY_HOURS} busiest hours. Every login is from an address of its own.`
+
+const UNITS = ['B', 'KB', 'MB', 'GB', 'TB', 'PB']
+
+/** 1,000 octets are a KB. */
+function octets(count: number): string {
+  const power = count < 1 ? 0 : Math.min(UNITS.length - 1, Math.floor(Math.log10(count) / 3))
+  return `${figureText(count / 1000 ** power)} ${UNITS[power]}`
+}
+
+const table = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
+  [head, head.map(() => '---'), ...rows].map(cells => `| ${cells.join(' | ')} |\n`).join('')
+
+/** docs/SCALE.md with everything between its markers written anew. Throws Error if a marker is missing. */
+export function filledIn(page: string, results: readonly Result[]): string {
+  const blocks = {
+    costs: costTable(results),
+    'one-host': `${oneHostSentence(results)}\n`,
+    assumptions: `${ASSUMPTIONS}\n`,
+    sites: siteTable(results),
+  }
+  return Object.entries(blocks).reduce((text, [name, block]) => {
+    const [begin, end] = [`<!-- ${name} -->\n`, `<!-- /${name} -->`]
+    const [from, to] = [text.indexOf(begin), text.indexOf(end)]
+    if (from < 0 || to < from) throw new Error(`docs/SCALE.md has no ${begin.trim()} … ${end}`)
+    return text.slice(0, from + begin.length) + block + text.slice(to)
+  }, page)
+}
