@@ -10,6 +10,7 @@ import { TLS_PEERS } from './peers/tls-peers.ts'
 import { ratioChart } from './ratio-chart.ts'
 import { parseReport, REPORT_VARIABLE } from './report.ts'
 import { type Machine, parseResult, type Result, resultsPage } from './results-page.ts'
+import { filledIn } from './scale-page.ts'
 
 const HELP = `npm run bench -- [BENCH ...] [--rounds N] [--quick] [--page]
 
@@ -168,7 +169,9 @@ function writePage(): void {
     charts.add(bench)
   }
   writeFileSync(`${folder}RESULTS.md`, resultsPage(results, charts))
-  console.log(`written: bench/RESULTS.md, ${charts.size} charts`)
+  const scale = new URL('../docs/SCALE.md', import.meta.url)
+  writeFileSync(scale, filledIn(readFileSync(scale, 'utf8'), results))
+  console.log(`written: bench/RESULTS.md, ${charts.size} charts, the tables of docs/SCALE.md`)
 }
 
 function machine(): Machine {
