@@ -1,12 +1,13 @@
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 
-/** A port of 127.0.0.1 that was free a moment ago, for a server that must keep it when it starts again. */
+/** A port of 127.0.0.1 that nobody listens on now, for programs that cannot choose one and say which. */
 export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')
   const address = server.address()
   server.close()
-  if (address === null || typeof address === 'string') throw new Error('no port')
+  await once(server, 'close')
+  if (address === null || typeof address === 'string') throw new Error('the kernel gave no port')
   return address.port
 }

@@ -1,22 +1,13 @@
 import { closeSync, existsSync, openSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { socketName } from '../../src/libc/socket-name.ts'
 import { command, describeWith } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
+import { freePort } from '../harness/free-port.ts'
 import { Program, run } from '../harness/program.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 
 const DAEMON = new URL('daemon-for-tests.ts', import.meta.url).pathname
-
-const freePort = async (): Promise<number> => {
-  const server = createServer().listen(0, '127.0.0.1')
-  await new Promise(resolve => server.once('listening', resolve))
-  const address = server.address()
-  await new Promise(resolve => server.close(resolve))
-  if (address === null || typeof address === 'string') throw new Error('no port')
-  return address.port
-}
 
 /** What a server says to whoever connects. */
 const hear = async (...where: readonly string[]): Promise<string> => {

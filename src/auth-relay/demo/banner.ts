@@ -37,10 +37,11 @@ Nothing leaves this machine. Ctrl-C stops everything. What happens:
 `
 }
 
-/** How our command is called from `cwd`: by its launcher where we run from a built tree. */
+/** How our command is called from `cwd`: by its launcher where we run from a built tree, by npm's link to it where npm installed us. */
 function commandPath(cwd: string, running: string): string {
-  const launcher = join(dirname(dirname(running)), 'bin', 'auth-relay')
-  return existsSync(launcher) ? pathFrom(cwd, launcher) : 'auth-relay'
+  const root = dirname(dirname(running))
+  const launcher = [join(root, 'bin/auth-relay'), join(root, '../.bin/auth-relay')].find(path => existsSync(path))
+  return launcher === undefined ? 'auth-relay' : pathFrom(cwd, launcher)
 }
 
 /** The shorter of the relative path downwards and the absolute path. */

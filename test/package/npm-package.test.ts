@@ -1,0 +1,74 @@
+import { execFileSync } from 'node:child_process'
+import { readdirSync } from 'node:fs'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import manifest from '../../package.json' with { type: 'json' }
+import { Demo } from '../harness/demo.ts'
+import { command, describeWith } from '../harness/describe-with.ts'
+import { run } from '../harness/program.ts'
+import { temporaryDirectory } from '../harness/temporary-directory.ts'
+
+const root = new URL('../..', import.meta.url).pathname
+
+/** What a host has on its path: not the Node.js of this checkout. */
+const PATH = (process.env['PATH'] ?? '')
+  .split(':')
+  .filter(directory => !directory.includes('node_modules'))
+  .join(':')
+
+describeWith([command('npm', 'nodejs'), command('curl')], 'the npm package', () => {
+  const { path, remove } = temporaryDirectory()
+  let tarball: string
+
+  beforeAll(() => {
+    execFileSync('npm', ['pack', '--pack-destination', path], { cwd: root, stdio: ['ignore', 'ignore', 'pipe'] })
+    tarball = `${path}/auth-relay-${manifest.version}.tgz`
+  })
+  afterAll(remove)
+
+  test('holds what it takes to run, and nothing else', () => {
+    const files = execFileSync('tar', ['-tzf', tarball], { encoding: 'utf8' }).trim().split('\n')
+    const folders = new Set(files.map(file => file.split('/').slice(1, 2).join('')))
+    expect([...folders].sort()).toEqual([
+      'CHANGELOG.md',
+      'LICENSE',
+      'README.md',
+      'bin',
+      'deploy',
+      'dist',
+      'docs',
+      'package.json',
+      'sql',
+    ])
+    expect(files.filter(file => /\.(ts|map|tgz|log)$/.test(file))).toEqual([])
+    for (const name of Object.keys(manifest.bin)) expect(files).toContain(`package/dist/${name}.js`)
+    for (const file of readdirSync(`${root}sql`)) expect(files).toContain(`package/sql/${file}`)
+  })
+
+  test('installed in an empty directory: every program says its version', async () => {
+    await run(['npm', 'init', '-y'], { cwd: path, env: { PATH, HOME: path } })
+    const installed = await run(['npm', 'install', '--no-fund', '--no-audit', tarball], {
+      cwd: path,
+      env: { PATH, HOME: process.env['HOME'] },
+    })
+    expect(installed.ending, installed.transcript()).toEqual({ code: 0, signal: null })
+    for (const name of Object.keys(manifest.bin)) {
+      const { lines } = await run([`${path}/node_modules/.bin/${name}`, '--version'], { env: { PATH } })
+      expect(lines.join()).toContain(manifest.version)
+    }
+  })
+
+  test('the demo of the installed package: a mailbox is opened, and the address is shown', async () => {
+    const demo = new Demo(`${path}/demo`, {
+      command: [`${path}/node_modules/.bin/auth-relay`],
+      cwd: path,
+      env: { PATH },
+    })
+    await demo.ready()
+    const mail = await run(['sh', '-c', demo.command('curl')], { cwd: path, env: { PATH } })
+    expect(mail.lines.join('\n')).toContain('Subject: Your address may send mail now')
+    const shown = await run(['sh', '-c', demo.command(/auth-relay$/)], { cwd: path, env: { PATH } })
+    expect(shown.lines.join('\n')).toMatch(/127\.0\.0\.1 .* demo /)
+    expect(await demo.program.stop()).toEqual({ code: 0, signal: null })
+    await demo.gone()
+  })
+})

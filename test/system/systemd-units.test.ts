@@ -1,0 +1,17 @@
+import { expect, test } from 'vitest'
+import { command, describeWith } from '../harness/describe-with.ts'
+import { run } from '../harness/program.ts'
+
+const units = new URL('../../deploy/systemd/', import.meta.url).pathname
+
+/** Most exposure that systemd may see, by unit. popup's keeper starts checkers and maildrops of any account, so it stays root; it reads no network. */
+const EXPOSURE = { authd: 2.0, sslwrap: 2.0, wrap: 2.0, popup: 4.0 } as const
+
+describeWith([command('systemd-analyze', 'systemd')], 'systemd units', () => {
+  test.each(Object.entries(EXPOSURE))('auth-relay-%s.service: exposure at most %d', async (name, most) => {
+    const words = ['security', '--offline=yes', '--no-pager', `${units}auth-relay-${name}.service`]
+    const { lines } = await run(['systemd-analyze', ...words])
+    const exposure = /Overall exposure level for \S+: ([\d.]+) /.exec(lines.join('\n'))?.[1]
+    expect(Number(exposure), lines.join('\n')).toBeLessThanOrEqual(most)
+  })
+})
