@@ -74,7 +74,8 @@ function peekHello(raw: Socket): Promise<ClientHello | AcceptedTls> {
     raw.on('end', gone)
     raw.on('close', gone)
     if (raw.destroyed) gone()
-    else raw.resume()
+    // A caller that answers STLS may pause the socket once more in the turn in which it hands it over.
+    else process.nextTick(() => raw.resume())
   })
 }
 
