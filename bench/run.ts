@@ -12,16 +12,6 @@ import { parseReport, REPORT_VARIABLE } from './report.ts'
 import { type Machine, parseResult, type Result, resultsPage } from './results-page.ts'
 import { filledIn } from './scale-page.ts'
 
-const HELP = `npm run bench -- [BENCH ...] [--rounds N] [--quick] [--page]
-
-Runs our programs and every peer that is present side by side, and writes bench/RESULTS.md with its charts. Installs
-nothing; says which Debian packages it would like. Benches that are not named keep the results of their last run.
-
-  --rounds N   rounds of each measurement (default 5)
-  --quick      one short round, to see that everything runs; writes no results
-  --page       writes the page anew from the kept results, runs nothing
-`
-
 type Bench = {
   readonly name: string
   readonly title: string
@@ -65,35 +55,60 @@ const TICKS_PER_SECOND = 100
 const folder = new URL('.', import.meta.url).pathname
 const resultsFolder = `${folder}results/`
 
-const { values: options, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    rounds: { type: 'string', default: '5' },
-    quick: { type: 'boolean', default: false },
-    page: { type: 'boolean', default: false },
-    help: { type: 'boolean', default: false },
-  },
-})
-const rounds = options.quick ? 1 : Number(options.rounds)
-const unknown = positionals.filter(name => BENCHES.every(bench => bench.name !== name))
-if (unknown.length > 0 || !Number.isInteger(rounds) || rounds < 1) {
-  console.error(
-    `${unknown.length > 0 ? `no bench ${unknown.join(', ')}` : 'rounds must be a number from 1 on'}\n\n${HELP}`,
-  )
-  console.error(`benches: ${BENCHES.map(({ name }) => name).join(' ')}`)
-  process.exitCode = 100
-} else if (options.help) console.log(`${HELP}\nBenches: ${BENCHES.map(({ name }) => name).join(' ')}`)
-else if (options.page) writePage()
-else await runAll(BENCHES.filter(({ name }) => positionals.length === 0 || positionals.includes(name)))
+const HELP = `npm run bench -- [BENCH ...] [--rounds N] [--quick] [--page]
 
-async function runAll(benches: readonly Bench[]): Promise<void> {
+Runs our programs and every peer that is present side by side, and writes bench/RESULTS.md with its charts. Installs
+nothing; says which Debian packages it would like. Benches that are not named keep the results of their last run.
+
+  --rounds N   rounds of each measurement (default 5)
+  --quick      one short round, to see that everything runs; writes no results
+  --page       writes the page anew from the kept results, runs nothing
+
+Benches: ${BENCHES.map(({ name }) => name).join(' ')}`
+
+const OPTIONS = {
+  rounds: { type: 'string', default: '5' },
+  quick: { type: 'boolean', default: false },
+  page: { type: 'boolean', default: false },
+  help: { type: 'boolean', default: false },
+} as const
+
+const chosen = readArguments()
+if (typeof chosen === 'string') {
+  console.error(`${chosen}\n\n${HELP}`)
+  process.exitCode = 100
+} else if (chosen.help) console.log(HELP)
+else if (chosen.page) writePage()
+else await runAll(chosen)
+
+/** What was asked for, or what is wrong with it. */
+function readArguments() {
+  try {
+    const { values, positionals } = parseArgs({ allowPositionals: true, options: OPTIONS })
+    const unknown = positionals.filter(name => BENCHES.every(bench => bench.name !== name))
+    if (unknown.length > 0) return `no bench ${unknown.join(', ')}`
+    const rounds = values.quick ? 1 : Number(values.rounds)
+    if (!Number.isInteger(rounds) || rounds < 1) return 'rounds must be a number from 1 on'
+    return {
+      ...values,
+      rounds,
+      benches: BENCHES.filter(({ name }) => positionals.length === 0 || positionals.includes(name)),
+    }
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error)
+  }
+}
+
+type Chosen = Exclude<ReturnType<typeof readArguments>, string>
+
+async function runAll({ benches, rounds, quick }: Chosen): Promise<void> {
   sayPackages(benches)
   for (const bench of benches) {
     const missing = bench.needs.filter(name => installedVersion(name) === undefined)
     if (missing.length > 0) console.log(`${bench.name}: left out, needs ${missing.join(' ')}`)
-    else if (!(await runBench(bench))) process.exitCode = 1
+    else if (!(await runBench(bench, rounds, quick))) process.exitCode = 1
   }
-  if (!options.quick) writePage()
+  if (!quick) writePage()
 }
 
 /** What is there, what is not, and how it would come. */
@@ -116,10 +131,10 @@ function sayPackages(benches: readonly Bench[]): void {
 }
 
 /** One bench in a process of its own. False if it failed: then its last results stay. */
-async function runBench(bench: Bench): Promise<boolean> {
+async function runBench(bench: Bench, rounds: number, quick: boolean): Promise<boolean> {
   const directory = temporaryDirectory()
   const file = `${directory.path}/report.json`
-  const args = bench.args(rounds, options.quick)
+  const args = bench.args(rounds, quick)
   console.log(`\n${bench.title}: node bench/${bench.name}.ts ${args.join(' ')}`)
   try {
     const [busyBefore, oursBefore] = [busyTicks(), childTicks()]
@@ -130,7 +145,7 @@ async function runBench(bench: Bench): Promise<boolean> {
     })
     const [code] = await once(child, 'exit')
     if (code !== 0 || !existsSync(file)) {
-      console.error(`${bench.name} failed (${String(code)})`)
+      console.error(`${bench.name} ${code === 0 ? 'left no report' : `failed (${String(code)})`}`)
       return false
     }
     const ticks = ((performance.now() - began) / 1000) * TICKS_PER_SECOND * cpus().length
@@ -143,7 +158,7 @@ async function runBench(bench: Bench): Promise<boolean> {
       day: new Date().toISOString().slice(0, 10),
       otherWork: Math.max(0, others / ticks),
     }
-    if (!options.quick) keep(result)
+    if (!quick) keep(result)
     return true
   } finally {
     directory.remove()
