@@ -10,6 +10,7 @@ import { openMetricsListener } from '../daemon/metrics-listener.ts'
 import { dropPrivileges, type Ids, idsOf, isRoot } from '../daemon/privileges.ts'
 import type { Settings } from '../daemon/settings/settings.ts'
 import { formatSocketAddress } from '../daemon/socket-address.ts'
+import { watchSocketFile } from '../daemon/socket-file.ts'
 import { GrantPolicy } from '../grants/grant-policy.ts'
 import { openGrantWriter } from '../grants/open-grant-writer.ts'
 import { ownAddresses } from '../grants/own-addresses.ts'
@@ -118,6 +119,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
     sources.push(listener)
     ready.push(`metrics=${formatSocketAddress(listener.address)}`)
   }
+  const watches = [authd.socket, authd.uses_socket].filter(path => path !== '').map(watchSocketFile)
   const housekeeper = new Housekeeper({
     store,
     places,
@@ -140,7 +142,9 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
       warnOfUnsafe(changed, log)
       log.info('reloaded', { note: 'listeners, files and the database keep their settings until a restart' })
     },
+    failed: Promise.race(watches.map(({ gone }) => gone)),
     async stop() {
+      for (const watch of watches) watch.stop()
       socket.stopListening()
       await Promise.all(sources.map(async source => source.close()))
       const lost = await queue.drain(FLUSH)

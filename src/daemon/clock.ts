@@ -3,3 +3,6 @@ export type Clock = () => number
 
 /** The machine's clock. */
 export const systemClock: Clock = () => Date.now()
+
+/** Milliseconds of a clock that nobody can set, from some beginning: for how long something lasts. */
+export const monotonicClock: Clock = () => performance.now()

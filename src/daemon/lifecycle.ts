@@ -11,6 +11,8 @@ export type RunningDaemon = {
   reload?(): void | Promise<void>
   /** Stops accepting, lets what runs finish within its own deadline, gives everything back (SIGTERM, SIGINT). */
   stop(): void | Promise<void>
+  /** Resolves, with the reason, when it cannot go on: it is stopped, and ends so that its supervisor starts it anew. */
+  readonly failed?: Promise<string>
 }
 
 /**
@@ -30,15 +32,20 @@ export async function runDaemon(program: string, start: () => Promise<RunningDae
   process.on('SIGHUP', () => {
     void orComplain(program, 'reload', async () => daemon.reload?.())
   })
-  const stop = (): void => {
+  const stopWith = (status: number): void => {
     if (stopping) process.exit(EXIT.temporary)
     stopping = true
     notify('STOPPING=1')
     stopWatchdog()
     void orComplain(program, 'stop', async () => daemon.stop()).then(done =>
-      process.exit(done ? EXIT.done : EXIT.temporary),
+      process.exit(done ? status : EXIT.temporary),
     )
   }
+  const stop = (): void => stopWith(EXIT.done)
+  void daemon.failed?.then(reason => {
+    process.stderr.write(`${program}: ${reason}\n`)
+    if (!stopping) stopWith(EXIT.temporary)
+  })
   process.on('SIGTERM', stop)
   process.on('SIGINT', stop)
   // Only now: whoever reads this may send a signal at once.

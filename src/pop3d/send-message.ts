@@ -79,10 +79,12 @@ export function readMessage(
 /**
  * Streams the reply to RETR or TOP: while one chunk is written the next is read, and no more than that is held, however
  * long the message and however slow the client. The result says how many octets went out; undefined if the client is gone.
- * @throws the system's error if the file cannot be read: the reply is then unfinished, and the connection must be dropped.
+ * `size` is that of the file when it was opened.
+ * @throws the system's error if the file cannot be read, or has become shorter: the reply is then unfinished, and the connection must be dropped.
  */
 export async function streamMessage(
   fd: number,
+  size: number,
   output: Writable,
   encoder: LineEncoder,
   rules: TransferRules,
@@ -93,12 +95,14 @@ export async function streamMessage(
   let filling = outputs.take()
   let emptying = outputs.take()
   let octets = 0
+  let taken = 0
   let written: Promise<boolean> = Promise.resolve(true)
   try {
     output.write(ok(), 'latin1')
     for (;;) {
       const got = await readChunk(fd, input)
       if (got === 0) break
+      taken += got
       const encoded = transfer.encode(input.subarray(0, got))
       filling.set(encoded)
       if (!(await written)) return undefined
@@ -110,6 +114,7 @@ export async function streamMessage(
       if (transfer.cutShort) break
     }
     if (!(await written)) return undefined
+    if (taken < size && !transfer.cutShort) throw new Error('the file became shorter while it was sent')
     output.write(transfer.end(), 'latin1')
     return octets
   } finally {

@@ -15,7 +15,7 @@ import { filePath } from './file-path.ts'
 import type { LineEncoder } from './line-endings.ts'
 import type { Maildrop } from './maildrop.ts'
 import type { MaildropCache } from './maildrop-cache.ts'
-import { openMessage } from './open-message.ts'
+import { type OpenMessage, openMessage } from './open-message.ts'
 import { readMessage, SMALL_MESSAGE, streamMessage, type TransferRules } from './send-message.ts'
 import { updateMaildrop } from './update-maildrop.ts'
 
@@ -188,7 +188,7 @@ export class Session {
       return undefined
     }
     this.#retrieved += 1
-    if (message.octets > SMALL_MESSAGE) return this.#streamMessage(message.fd, bodyLines)
+    if (message.octets > SMALL_MESSAGE) return this.#streamMessage(message, bodyLines)
     try {
       this.#send(readMessage(message.fd, this.#encoder, this.#rules, bodyLines))
     } catch (error) {
@@ -200,10 +200,10 @@ export class Session {
     return undefined
   }
 
-  async #streamMessage(fd: number, bodyLines: number | undefined): Promise<void> {
+  async #streamMessage({ fd, octets }: OpenMessage, bodyLines: number | undefined): Promise<void> {
     this.#flush()
     try {
-      await streamMessage(fd, this.#connection.output, this.#encoder, this.#rules, bodyLines)
+      await streamMessage(fd, octets, this.#connection.output, this.#encoder, this.#rules, bodyLines)
     } finally {
       closeSync(fd)
     }

@@ -1,5 +1,5 @@
 import type { Server } from 'node:net'
-import { systemClock } from '../daemon/clock.ts'
+import { monotonicClock, systemClock } from '../daemon/clock.ts'
 import { watchDescriptors } from '../daemon/descriptor-watch.ts'
 import { UsageFault } from '../daemon/exit-status.ts'
 import type { RunningDaemon } from '../daemon/lifecycle.ts'
@@ -154,10 +154,10 @@ class Doors {
       log: this.#log,
       senderBinding: wrap.sender_binding,
       senderDomains: wrap.sender_domains,
-      messagesPerLogin: new HourlyRate(wrap.messages_per_login, systemClock),
-      messagesPerAddress: new HourlyRate(wrap.messages_per_address, systemClock),
-      recipientsPerLogin: new HourlyRate(wrap.recipients_per_login, systemClock),
-      recipientsPerAddress: new HourlyRate(wrap.recipients_per_address, systemClock),
+      messagesPerLogin: new HourlyRate(wrap.messages_per_login, monotonicClock),
+      messagesPerAddress: new HourlyRate(wrap.messages_per_address, monotonicClock),
+      recipientsPerLogin: new HourlyRate(wrap.recipients_per_login, monotonicClock),
+      recipientsPerAddress: new HourlyRate(wrap.recipients_per_address, monotonicClock),
     })
   }
 

@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { pathOf } from './describe-with.ts'
 import { eventually } from './eventually.ts'
 import { Program, run } from './program.ts'
@@ -12,13 +12,15 @@ export class PrivateSyslog {
   readonly file: string
   /** A directory for the front of PATH: its logger(1) writes to this syslog. */
   readonly binaries: string
-  readonly #program: Program
+  #program: Program
+  readonly #directory: string
 
   private constructor(directory: string, program: Program) {
     this.fifo = `${directory}/fifo`
     this.file = `${directory}/mail.log`
     this.binaries = `${directory}/bin`
     this.#program = program
+    this.#directory = directory
   }
 
   /** Starts rsyslogd with its files in `directory`, which must exist. */
@@ -40,17 +42,15 @@ export class PrivateSyslog {
     const logger = pathOf('logger') ?? 'logger'
     writeFileSync(`${directory}/bin/logger`, `#!/bin/sh\nexec ${logger} -u ${directory}/log "$@"\n`)
     chmodSync(`${directory}/bin/logger`, 0o755)
-    const command = [
-      pathOf('rsyslogd') ?? 'rsyslogd',
-      '-n',
-      '-f',
-      `${directory}/rsyslog.conf`,
-      '-i',
-      `${directory}/pid`,
-    ]
-    const syslog = new PrivateSyslog(directory, new Program('rsyslogd', command))
-    await syslog.#program.waitFor('rsyslogd listens', () => existsSync(`${directory}/log`))
-    return syslog
+    return new PrivateSyslog(directory, await rsyslogd(directory))
+  }
+
+  /** Ends rsyslogd by that signal and starts it again. */
+  async restart(signal: 'SIGTERM' | 'SIGKILL'): Promise<void> {
+    this.#program.signal(signal)
+    await this.#program.ended
+    for (const left of ['log', 'pid']) rmSync(`${this.#directory}/${left}`, { force: true })
+    this.#program = await rsyslogd(this.#directory)
   }
 
   /** One line as a daemon of that name would write it, by logger(1). */
@@ -74,4 +74,11 @@ export class PrivateSyslog {
   async stop(): Promise<void> {
     await this.#program.stop()
   }
+}
+
+async function rsyslogd(directory: string): Promise<Program> {
+  const files = ['-f', `${directory}/rsyslog.conf`, '-i', `${directory}/pid`]
+  const program = new Program('rsyslogd', [pathOf('rsyslogd') ?? 'rsyslogd', '-n', ...files])
+  await program.waitFor('rsyslogd listens', () => existsSync(`${directory}/log`))
+  return program
 }

@@ -1,5 +1,5 @@
 import { mkdirSync } from 'node:fs'
-import { systemClock } from '../../daemon/clock.ts'
+import { monotonicClock, systemClock } from '../../daemon/clock.ts'
 import { watchDescriptors } from '../../daemon/descriptor-watch.ts'
 import { UsageFault } from '../../daemon/exit-status.ts'
 import { type HeldListener, holdListener } from '../../daemon/held-listener.ts'
@@ -32,7 +32,8 @@ export async function startKeeper(settingsFile: string, program: string): Promis
   requireConfigured(settings, settingsFile)
   const log = createLog('popup', { level: settings.top.log_level })
   watchDescriptors(log)
-  const clock = systemClock
+  // Delays, intervals, allowances: a clock that is set must neither lock anybody out nor let anybody in.
+  const clock = monotonicClock
   const { popup, top, grants } = settings
   const loginIds = isRoot() ? idsOf(popup.login_user, 'popup.login_user') : undefined
   if (loginIds?.uid === 0) throw new UsageFault('popup.login_user must not be root: name an account without rights')
