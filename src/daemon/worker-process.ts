@@ -70,10 +70,16 @@ export function programBeside(name: string, running = process.argv[1] ?? ''): st
 function controlChannel(stream: Duplex): ControlChannel {
   let buffered = ''
   let closed = false
+  let unsent = ''
   const messageListeners: ((message: unknown) => void)[] = []
   const closeListeners: (() => void)[] = []
+  const flush = (): void => {
+    if (!closed && unsent !== '') stream.write(unsent)
+    unsent = ''
+  }
   const close = (): void => {
     if (closed) return
+    flush()
     closed = true
     stream.destroy()
     for (const listener of closeListeners) listener()
@@ -93,7 +99,9 @@ function controlChannel(stream: Duplex): ControlChannel {
   stream.on('end', close).on('error', close).on('close', close)
   return {
     send: message => {
-      if (!closed) stream.write(`${JSON.stringify(message)}\n`)
+      // What one turn of the event loop has to say goes out together.
+      if (unsent === '') setImmediate(flush)
+      unsent += `${JSON.stringify(message)}\n`
     },
     onMessage: listener => messageListeners.push(listener),
     onClose: listener => closeListeners.push(listener),

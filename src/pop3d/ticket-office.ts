@@ -1,4 +1,5 @@
-import { createHmac, createSecretKey, type KeyObject, timingSafeEqual } from 'node:crypto'
+import { KeyedHash } from '../daemon/keyed-hash.ts'
+import type { UsedTicket } from '../wire/maildrop-worker.ts'
 import { parseSessionTicket, type SessionTicket } from '../wire/session-ticket.ts'
 
 /** Seconds between two looks for tickets that are void and need no longer be remembered. */
@@ -9,13 +10,14 @@ export type TicketRefusal = 'malformed' | 'forged' | 'expired' | 'repeated'
 
 /** Checks the tickets that the login process brings: each is the keeper's word that one session may open one maildrop, once. */
 export class TicketOffice {
-  readonly #key: KeyObject
+  readonly #mac: KeyedHash
   readonly #used = new Map<string, number>()
   #nextSweep = 0
 
-  constructor(hexKey: string) {
-    // Given as octets, the key would be made ready for each ticket anew: six times the cost.
-    this.#key = createSecretKey(hexKey, 'hex')
+  /** `used` are the tickets that the worker before this one took. */
+  constructor(hexKey: string, used: readonly UsedTicket[] = []) {
+    for (const { id, expires } of used) this.#used.set(id, expires)
+    this.#mac = new KeyedHash(Buffer.from(hexKey, 'hex'))
   }
 
   /** The ticket, if the keeper made it, it has not expired at `now` (Unix seconds) and was not shown before. */
@@ -23,14 +25,18 @@ export class TicketOffice {
     const presented = parseSessionTicket(line)
     if (presented === undefined) return 'malformed'
     const { ticket, signedText, mac } = presented
-    const expected = createHmac('sha256', this.#key).update(signedText).digest()
-    const given = Buffer.from(mac, 'hex')
-    if (given.length !== expected.length || !timingSafeEqual(given, expected)) return 'forged'
+    if (!this.#mac.matches(signedText, mac)) return 'forged'
     if (ticket.expires <= now) return 'expired'
     if (this.#used.has(ticket.id)) return 'repeated'
     if (now >= this.#nextSweep) this.#sweep(now)
     this.#used.set(ticket.id, ticket.expires)
     return ticket
+  }
+
+  /** Tickets that were taken and would still be good at `now` (Unix seconds). */
+  used(now: number): readonly UsedTicket[] {
+    this.#sweep(now)
+    return [...this.#used].map(([id, expires]) => ({ id, expires }))
   }
 
   #sweep(now: number): void {

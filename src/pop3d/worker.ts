@@ -5,13 +5,17 @@ import { TemporaryFault, UsageFault } from '../daemon/exit-status.ts'
 import type { RunningDaemon } from '../daemon/lifecycle.ts'
 import { openListener } from '../daemon/listener.ts'
 import { createLog, type Log } from '../daemon/log.ts'
+import { loadNativeModule } from '../daemon/passed-socket.ts'
 import { dropPrivileges } from '../daemon/privileges.ts'
+import { allowedPeer } from '../daemon/unix-peer.ts'
 import { type ControlChannel, channelToParent, FIRST_LISTENING_DESCRIPTOR } from '../daemon/worker-process.ts'
 import { capabilityLines } from '../pop3/capabilities.ts'
 import { LineReader } from '../pop3/line-reader.ts'
 import { err } from '../pop3/reply.ts'
-import { type MaildropWorkerStart, parseMaildropWorkerStart } from '../wire/maildrop-worker.ts'
+import { LINK_LINE } from '../wire/maildrop-link.ts'
+import { type MaildropWorkerNews, type MaildropWorkerStart, parseMaildropWorkerStart } from '../wire/maildrop-worker.ts'
 import { MAX_SESSION_TICKET_LINE, type SessionTicket } from '../wire/session-ticket.ts'
+import { LoginLinks } from './login-links.ts'
 import { MaildropService, type ServiceOptions } from './serve-maildrop.ts'
 import { connectionOver } from './socket-connection.ts'
 import { TicketOffice } from './ticket-office.ts'
@@ -30,6 +34,8 @@ const START_TIME = 10_000
 export async function startWorker(): Promise<RunningDaemon> {
   const channel = channelToParent()
   const start = await firstMessage(channel)
+  // The file may be out of the owner's reach.
+  loadNativeModule()
   if (start.ids !== null) dropPrivileges(start.ids)
   if (process.getuid?.() === 0 || process.geteuid?.() === 0) throw new UsageFault('pop3d serves no mail as uid 0')
   const log = createLog('pop3d', { level: start.logLevel })
@@ -45,15 +51,24 @@ class Worker {
   readonly #compat: 'none' | 'qmail'
   readonly #workerIdle: number
   readonly #server = createServer({ allowHalfOpen: true }, socket => this.#accept(socket))
+  readonly #links: LoginLinks
+  readonly #mayConnect: ReadonlySet<number>
   readonly #stopped = Promise.withResolvers<void>()
   #connections = 0
   #stopping = false
+  #passingEnded = false
   #idleTimer: NodeJS.Timeout | undefined
 
   constructor(start: MaildropWorkerStart, channel: ControlChannel, log: Log) {
     this.#channel = channel
     this.#log = log
-    this.#office = new TicketOffice(start.key)
+    this.#office = new TicketOffice(start.key, start.usedTickets)
+    this.#mayConnect = new Set(start.loginUid === null ? [] : [start.loginUid])
+    this.#links = new LoginLinks(this.#mayConnect, (client, ticket, readAhead) => {
+      this.#count(client)
+      client.on('error', () => client.destroy())
+      this.#admit(client, ticket, readAhead)
+    })
     this.#compat = start.compat
     this.#workerIdle = start.workerIdle * 1000
     this.#service = new MaildropService(optionsOf(start))
@@ -61,8 +76,13 @@ class Worker {
 
   async open(): Promise<RunningDaemon> {
     await openListener(this.#server, { type: 'descriptor', fd: FIRST_LISTENING_DESCRIPTOR }, 'the worker’s socket')
+    await openListener(
+      this.#links.passing,
+      { type: 'descriptor', fd: FIRST_LISTENING_DESCRIPTOR + 1 },
+      'the worker’s second socket',
+    )
     this.#channel.onClose(() => this.#stop('keeper gone'))
-    this.#channel.send({ type: 'ready' })
+    this.#say({ type: 'ready' })
     this.#armIdleTimer()
     void this.#stopped.promise.then(() => process.kill(process.pid, 'SIGTERM'))
     return {
@@ -80,22 +100,63 @@ class Worker {
     clearTimeout(this.#idleTimer)
     this.#log.debug('worker_stops', { why, sessions: this.#connections })
     this.#server.close()
-    if (this.#connections === 0) this.#stopped.resolve()
+    this.#links.passing.close()
+    // Who was passed to us before login heard of it is served as well.
+    void this.#links.dismiss().then(() => {
+      this.#passingEnded = true
+      this.#endIfLast()
+    })
+  }
+
+  #endIfLast(): void {
+    if (!this.#passingEnded || this.#connections > 0) return
+    this.#say({ type: 'usedTickets', tickets: [...this.#office.used(nowSeconds())] })
+    this.#links.destroy()
+    // After what was said just now has gone out.
+    setImmediate(() => this.#stopped.resolve())
+  }
+
+  #say(news: MaildropWorkerNews): void {
+    this.#channel.send(news)
   }
 
   #armIdleTimer(): void {
-    this.#idleTimer = setTimeout(() => this.#stop('idle'), this.#workerIdle)
+    this.#idleTimer = setTimeout(() => void this.#retire(), this.#workerIdle)
+  }
+
+  /** Ends when login has let go of us. Whoever it passes to us meanwhile keeps us here: the next worker is started only after us. */
+  async #retire(): Promise<void> {
+    await this.#links.dismiss()
+    if (this.#stopping || this.#connections > 0) return
+    if (this.#links.someOpen) this.#armIdleTimer()
+    else this.#stop('idle')
+  }
+
+  /** It counts until it is closed: a worker with a session does not go away. */
+  #count(socket: Socket): void {
+    this.#connections += 1
+    clearTimeout(this.#idleTimer)
+    socket.once('close', () => this.#discount())
+  }
+
+  #discount(): void {
+    this.#connections -= 1
+    if (this.#connections > 0) return
+    if (this.#stopping) this.#endIfLast()
+    else this.#armIdleTimer()
   }
 
   #accept(socket: Socket): void {
+    const peer = allowedPeer(socket, this.#mayConnect)
+    if (peer === undefined) {
+      this.#log.error('peer_refused', { reason: 'neither login nor the owner' })
+      socket.destroy()
+      return
+    }
+    const discount = () => this.#discount()
     this.#connections += 1
     clearTimeout(this.#idleTimer)
-    socket.once('close', () => {
-      this.#connections -= 1
-      if (this.#connections > 0) return
-      if (this.#stopping) this.#stopped.resolve()
-      else this.#armIdleTimer()
-    })
+    socket.once('close', discount)
     // The ticket is not there in time, or the login process is gone: there is nobody to serve.
     const giveUp = () => socket.destroy()
     socket.on('error', giveUp)
@@ -109,12 +170,21 @@ class Worker {
       socket.off('data', receive).off('end', giveUp).off('timeout', giveUp).setTimeout(0)
       // Paused until the session listens: the maildrop may take a moment to open.
       socket.pause()
-      const ticket =
-        line.type === 'line' ? this.#office.check(line.text, Math.floor(systemClock() / 1000)) : 'malformed'
-      if (typeof ticket === 'string') this.#refuse(socket, ticket)
-      else this.#serve(socket, ticket, reader.rest())
+      if (line.type === 'line' && line.text === LINK_LINE) {
+        // A link is no session: with links alone the worker is idle.
+        socket.off('close', discount)
+        this.#links.open(socket, peer.pid, reader.rest())
+        discount()
+      } else this.#admit(socket, line.type === 'line' ? line.text : '', reader.rest())
     }
     socket.on('data', receive)
+  }
+
+  /** `socket` is paused. */
+  #admit(socket: Socket, line: string, readAhead: Uint8Array): void {
+    const ticket = this.#office.check(line, nowSeconds())
+    if (typeof ticket === 'string') this.#refuse(socket, ticket)
+    else this.#serve(socket, ticket, readAhead)
   }
 
   #refuse(socket: Socket, reason: string): void {
@@ -133,6 +203,8 @@ class Worker {
     })
   }
 }
+
+const nowSeconds = (): number => Math.floor(systemClock() / 1000)
 
 /** All of qmail's ways come together: its sizes and its extra line too. */
 function optionsOf(start: MaildropWorkerStart): ServiceOptions {

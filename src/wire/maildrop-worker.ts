@@ -2,6 +2,10 @@ import * as v from 'valibot'
 
 const seconds = v.pipe(v.number(), v.minValue(0))
 
+const usedTicket = v.strictObject({ id: v.pipe(v.string(), v.maxLength(32)), expires: v.number() })
+
+export type UsedTicket = v.InferOutput<typeof usedTicket>
+
 const start = v.strictObject({
   type: v.literal('start'),
   /** The owner whose mail is served: the ids to take. Null where the keeper is not root and the worker has them already. */
@@ -10,6 +14,10 @@ const start = v.strictObject({
   ),
   /** Key of the session tickets: 32 octets, hexadecimal. */
   key: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
+  /** The account of the login processes, which alone may connect besides root and the owner; null where all are one user. */
+  loginUid: v.nullable(v.pipe(v.number(), v.integer())),
+  /** Tickets that the worker before this one took, and until when (Unix seconds) they would have been good. */
+  usedTickets: v.array(usedTicket),
   logLevel: v.picklist(['debug', 'info', 'warn', 'error']),
   compat: v.picklist(['none', 'qmail']),
   sizes: v.picklist(['wire', 'file']),
@@ -30,9 +38,24 @@ const start = v.strictObject({
 
 /**
  * What popup's keeper says to a pop3d worker on its control channel, first of all and only once. The listening Unix
- * socket is descriptor 4. The worker answers `{"type":"ready"}`; the end of the channel is the end of the worker.
+ * socket is descriptor 4, the one where sockets of clients come in descriptor 5. The worker answers `{"type":"ready"}`, and before it ends
+ * in order which tickets it took; the end of the channel is the end of the worker.
  */
 export type MaildropWorkerStart = v.InferOutput<typeof start>
 
 /** Throws if the message is not one: keeper and worker are then of different versions. */
 export const parseMaildropWorkerStart = (message: unknown): MaildropWorkerStart => v.parse(start, message)
+
+const news = v.variant('type', [
+  v.strictObject({ type: v.literal('ready') }),
+  /** It ends: tickets that have not expired, for the next worker. */
+  v.strictObject({ type: v.literal('usedTickets'), tickets: v.pipe(v.array(usedTicket), v.maxLength(100_000)) }),
+])
+
+export type MaildropWorkerNews = v.InferOutput<typeof news>
+
+/** Reads what a worker says; undefined if it is nothing that a worker says. */
+export function parseMaildropWorkerNews(message: unknown): MaildropWorkerNews | undefined {
+  const { success, output } = v.safeParse(news, message)
+  return success ? output : undefined
+}

@@ -1,11 +1,16 @@
 import { randomBytes } from 'node:crypto'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { chmodSync, readFileSync, writeFileSync } from 'node:fs'
+import { connect, type Socket } from 'node:net'
 import { afterAll, afterEach, describe, expect, test } from 'vitest'
+import { giveSocket } from '../../src/daemon/passed-socket.ts'
 import { programBeside } from '../../src/daemon/worker-process.ts'
+import { formatTake, LINK_LINE, PASSING_SUFFIX } from '../../src/wire/maildrop-link.ts'
 import { eventually } from '../harness/eventually.ts'
 import { isRoot, makeMaildir, OWNER, parseFile, stateOf } from '../harness/maildir.ts'
 import { Pop3Client } from '../harness/pop3-client.ts'
-import { PROGRAM, WorkerForTests } from '../harness/pop3d.ts'
+import { PROGRAM, socketPair, WorkerForTests } from '../harness/pop3d.ts'
+import { run } from '../harness/program.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 
 const root = temporaryDirectory()
@@ -165,5 +170,139 @@ describe('a worker', () => {
     writeFileSync(`${maildir}/pop3d.lock`, 'rubbish')
     const again = new Pop3Client(other.open(other.ticket({ maildir }), 'QUIT\r\n'))
     expect(await again.rest()).toBe('+OK \r\n+OK \r\n')
+  })
+})
+
+describe('a login process that passes sockets', () => {
+  /** Both connections of a link, as src/popup/login makes them. */
+  async function linkTo({ socket }: WorkerForTests) {
+    const passing = connect({ path: `${socket}${PASSING_SUFFIX}` })
+    await once(passing, 'connect')
+    const lines = connect({ path: socket, allowHalfOpen: true })
+    await once(lines, 'connect')
+    lines.write(`${LINK_LINE}\n`)
+    let news = ''
+    lines.on('data', chunk => {
+      news += String(chunk)
+    })
+    lines.on('error', () => {}) // the worker may close it at any time
+    const pass = async (n: number, ticket: string, readAhead = ''): Promise<Pop3Client> => {
+      const { client, server } = await socketPair()
+      if (!giveSocket(passing, server)) throw new Error('not passed')
+      server.destroy()
+      lines.write(`${formatTake({ n, octets: readAhead.length, ticket })}\n${readAhead}`)
+      return new Pop3Client(client)
+    }
+    return { passing, lines, pass, news: () => news }
+  }
+  const isClosed = (socket: Socket) => eventually('closed', () => socket.destroyed || socket.readableEnded)
+
+  test('gives what it has read with them, and hears when each is over', async () => {
+    const worker = await start()
+    const link = await linkTo(worker)
+    const maildirs = ['one', 'two'].map(name => maildirOf(`cur/${name} "${name}\\n"`))
+    const [first = '', second = ''] = maildirs.map(maildir => worker.ticket({ maildir }))
+    const one = await link.pass(1, first, 'STAT\r\nNO')
+    const two = await link.pass(2, second)
+    expect([await one.line(), await one.line()]).toEqual(['+OK ', '+OK 1 5'])
+    expect(await one.say('OP')).toBe('+OK ')
+    expect(await two.line()).toBe('+OK ')
+    expect(link.news()).toBe('')
+    expect(await two.say('QUIT')).toBe('+OK ')
+    two.end()
+    await eventually('its end', () => link.news() === 'ended n=2\n')
+    expect(await one.say('QUIT')).toBe('+OK ')
+    one.end()
+    await eventually('its end', () => link.news() === 'ended n=2\nended n=1\n')
+    link.lines.destroy()
+  })
+
+  test('needs the keeper’s ticket for each', async () => {
+    const worker = await start()
+    const link = await linkTo(worker)
+    const refusal = '-ERR [SYS/TEMP] temporary authentication failure\r\n'
+    const good = worker.ticket({ maildir: maildirOf() })
+    expect(await (await link.pass(1, good, 'QUIT\r\n')).rest()).toBe('+OK \r\n+OK \r\n')
+    for (const [index, ticket] of [good, good.replace(/maildir=\S+/, 'maildir=%2Fetc'), 'STAT'].entries()) {
+      expect(await (await link.pass(index + 2, ticket, 'STAT\r\n')).rest()).toBe(refusal)
+    }
+    link.lines.destroy()
+  })
+
+  test.each(['take n=1 octets=0 x\n', 'STAT\r\n', `${'x'.repeat(200_000)}`])(
+    'and does not keep to the rules is dismissed, and others are served',
+    async words => {
+      const worker = await start()
+      const link = await linkTo(worker)
+      link.lines.write(words)
+      await isClosed(link.lines)
+      const other = await linkTo(worker)
+      const client = await other.pass(1, worker.ticket({ maildir: maildirOf() }), 'QUIT\r\n')
+      expect(await client.rest()).toBe('+OK \r\n+OK \r\n')
+      other.lines.destroy()
+    },
+  )
+
+  test('takes its sessions with it when it dies, and nothing is removed', async () => {
+    const worker = await start()
+    const link = await linkTo(worker)
+    const maildir = maildirOf('new/A "x\\n"')
+    const client = await link.pass(1, worker.ticket({ maildir }), 'DELE 1\r\n')
+    expect([await client.line(), await client.line()]).toEqual(['+OK ', '+OK '])
+    link.lines.destroy()
+    expect(await client.rest()).toBe('')
+    expect(stateOf(maildir)).toEqual(['new/A "x\\n"'])
+  })
+
+  test('is told when the worker wants to go; what it passes until it has heard that is served, by the same worker', async () => {
+    const worker = await start({ workerIdle: 0.2 })
+    const link = await linkTo(worker)
+    await eventually('goodbye', () => link.news() === 'bye\n')
+    const client = await link.pass(1, worker.ticket({ maildir: maildirOf('cur/A "x\\n"') }), 'STAT\r\n')
+    link.lines.end()
+    expect([await client.line(), await client.line()]).toEqual(['+OK ', '+OK 1 3'])
+    // Somebody is here again: new links are taken.
+    const next = await linkTo(worker)
+    const other = await next.pass(1, worker.ticket({ maildir: maildirOf() }))
+    expect(await other.line()).toBe('+OK ')
+    for (const each of [client, other]) {
+      expect(await each.say('QUIT')).toBe('+OK ')
+      each.end()
+    }
+    await isClosed(link.lines)
+    await eventually('goodbye', () => next.news().includes('bye\n'))
+    next.lines.end()
+    expect((await worker.worker.ended).code).toBe(0)
+  })
+
+  test('cannot show a ticket again to the worker that comes after', async () => {
+    const worker = await start({ workerIdle: 0.2 })
+    const used: unknown[] = []
+    worker.worker.channel.onMessage(message => used.push(message))
+    const ticket = worker.ticket({ maildir: maildirOf() })
+    expect(await new Pop3Client(worker.open(ticket, 'QUIT\r\n')).rest()).toBe('+OK \r\n+OK \r\n')
+    await worker.worker.ended
+    const id = / id=(\S+)/.exec(ticket)?.[1]
+    const expires = Number(/ expires=(\d+)/.exec(ticket)?.[1])
+    expect(used.at(-1)).toEqual({ type: 'usedTickets', tickets: [{ id, expires }] })
+    const next = await start({ key: worker.key, usedTickets: [{ id: id ?? '', expires }] })
+    expect(await new Pop3Client(next.open(ticket, 'QUIT\r\n')).rest()).toMatch(/^-ERR/)
+  })
+
+  test.runIf(isRoot)('is known by its uid, whatever the mode of the socket says', async () => {
+    const worker = await start({ loginUid: OWNER.uid + 1 })
+    const script = `use Socket; $SIG{PIPE} = 'IGNORE'; socket(my $s, AF_UNIX, SOCK_STREAM, 0); connect($s, pack_sockaddr_un($ARGV[0])) or die;
+      syswrite($s, "$ARGV[1]\n"); my $n = sysread($s, my $x, 99); print defined $n && $n > 0 ? "heard $x" : "silence"`
+    const ask = async (uid: number, suffix: string) => {
+      const ids = ['setpriv', '--reuid', `${uid}`, '--clear-groups', '--']
+      const ticket = worker.ticket({ maildir: maildirOf() })
+      const { lines } = await run([...ids, 'timeout', '5', 'perl', '-e', script, `${worker.socket}${suffix}`, ticket])
+      return lines.join('\n')
+    }
+    for (const suffix of ['', PASSING_SUFFIX]) chmodSync(`${worker.socket}${suffix}`, 0o666)
+    chmodSync(root.path, 0o755)
+    expect(await ask(OWNER.uid + 1, '')).toMatch(/^heard \+OK/)
+    expect(await ask(OWNER.uid - 1, '')).toBe('silence')
+    expect(await ask(OWNER.uid - 1, PASSING_SUFFIX)).toBe('silence')
   })
 })

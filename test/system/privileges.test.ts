@@ -109,9 +109,9 @@ describeWith([ROOT], 'one process, one privilege', () => {
       hasGivenUpRoot(login, TEST_IDS.login)
       expect(login.noNewPrivileges).toBe(true)
     })
-    test('holds the client connection', () => {
+    test('has given the client away after his login', () => {
       const states = internetSocketsOf(find('popup', '--login').pid).map(({ state }) => state)
-      expect(states).toContain('connected')
+      expect(states).toEqual(['listening'])
     })
     test('cannot read mail', async () => {
       await cannotList(TEST_IDS.login, ann.maildir)
@@ -130,8 +130,10 @@ describeWith([ROOT], 'one process, one privilege', () => {
     test('runs as the owner of the mail, without a way back', () => {
       hasGivenUpRoot(find('pop3d', '--worker'), ann.uid)
     })
-    test('has nothing to do with the network', () => {
-      expect(internetSocketsOf(find('pop3d', '--worker').pid)).toEqual([])
+    test('holds the client that it was given, and neither listens nor connects', async () => {
+      const ofWorker = () => internetSocketsOf(find('pop3d', '--worker').pid)
+      const port = portOf('popup').toString(16).toUpperCase().padStart(4, '0')
+      expect(ofWorker()).toEqual([{ state: 'connected', local: expect.stringMatching(`:${port}$`) }])
     })
     test("cannot read other owners' mail", async () => {
       await cannotList(ann.uid, bob.maildir)

@@ -65,6 +65,12 @@ export const POPUP = defineSection('popup', 'POP3 login front end.', {
   stls_key: path('', 'Private key (PEM) for STLS.'),
   login_delay: integer(0, 0, 86_400, 'Seconds between two logins of a maildrop (LOGIN-DELAY); 0: none.'),
   grant_wait: integer(1000, 0, 10_000, 'Milliseconds that +OK waits for the grant to be committed.', BARE),
+  remember_passwords: integer(
+    3600,
+    0,
+    86_400,
+    'Seconds in which a password that was found right is known again without its slow hash (passwd-file, sql, system); a changed hash counts at once. 0: never.',
+  ),
   check_timeout: integer(60, 1, 600, 'Seconds a checker may take.'),
   max_connections: integer(2000, 1, 100_000, 'Connections in all.'),
   max_per_address: integer(100, 0, 100_000, 'Connections per address (IPv6: per /64); 0: no limit.'),

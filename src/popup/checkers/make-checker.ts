@@ -1,7 +1,9 @@
+import { systemClock } from '../../daemon/clock.ts'
 import type { Log } from '../../daemon/log.ts'
 import type { Settings } from '../../daemon/settings/settings.ts'
 import type { Environment } from '../../ucspi/environment.ts'
 import type { Checker } from './checker.ts'
+import type { RememberedPasswords } from './remembered-passwords.ts'
 
 /**
  * The checker that the settings name; only its own code is loaded.
@@ -18,6 +20,7 @@ export async function makeChecker(
       const { passwdFileChecker } = await import('./passwd-file.ts')
       return passwdFileChecker(
         { passwdFile: popup.passwd_file, apopFile: popup.apop_file, maildir: popup.maildir },
+        await remembered(popup),
         log,
       )
     }
@@ -32,11 +35,16 @@ export async function makeChecker(
     }
     case 'sql': {
       const { sqlChecker } = await import('./sql.ts')
-      return sqlChecker(popup, log)
+      return sqlChecker(popup, await remembered(popup), log)
     }
     case 'system': {
       const { systemChecker } = await import('./system.ts')
-      return systemChecker({ maildir: popup.maildir })
+      return systemChecker({ maildir: popup.maildir }, await remembered(popup))
     }
   }
+}
+
+async function remembered(popup: Settings['popup']): Promise<RememberedPasswords> {
+  const { RememberedPasswords } = await import('./remembered-passwords.ts')
+  return new RememberedPasswords(popup.remember_passwords * 1000, systemClock)
 }

@@ -3,6 +3,7 @@ import { textOfOctets } from '../text-of-octets.ts'
 import { type Checker, no, temporary } from './checker.ts'
 import { type PasswdEntry, parseApopSecrets, parsePasswd } from './passwd-line.ts'
 import { verifyApop, verifyPassword } from './password-hash.ts'
+import type { RememberedPasswords } from './remembered-passwords.ts'
 import { WatchedFile } from './watched-file.ts'
 
 /** Faulty lines that are logged one by one. */
@@ -17,6 +18,7 @@ type Accounts = { readonly entries: ReadonlyMap<string, PasswdEntry>; readonly d
  */
 export function passwdFileChecker(
   options: { readonly passwdFile: string; readonly apopFile: string; readonly maildir: string },
+  passwords: RememberedPasswords,
   log: Log,
 ): Checker {
   const parse = (text: string): Accounts => {
@@ -41,8 +43,11 @@ export function passwdFileChecker(
         const right = verifyApop(secret, timestamp, apop?.get(name) ?? ' ') && apop?.has(name) === true
         if (entry === undefined || !right) return no(apop === undefined ? 'no APOP secrets' : 'wrong login or digest')
       } else {
-        const right = await verifyPassword(secret, entry?.hash ?? known.decoy)
-        if (entry === undefined) return no('unknown login')
+        if (entry === undefined) {
+          await verifyPassword(secret, known.decoy)
+          return no('unknown login')
+        }
+        const right = await passwords.verify(secret, entry.hash)
         if (right === undefined) return no('no password set, or a hash that this system does not know')
         if (!right) return no('wrong password')
       }

@@ -9,6 +9,7 @@ import { textOfOctets } from '../text-of-octets.ts'
 import { type Checker, no, temporary } from './checker.ts'
 import { maildirPath } from './maildir-path.ts'
 import { verifyApop, verifyPassword } from './password-hash.ts'
+import type { RememberedPasswords } from './remembered-passwords.ts'
 
 /** Ids come as numbers, as bigint (text on the wire), or as text columns. */
 const id = v.pipe(
@@ -47,7 +48,7 @@ const DECOY =
  * For Dovecot's: `select password, uid, gid, home, mail as maildir from users where userid = $1`.
  * @throws UsageFault if the settings are not complete.
  */
-export function sqlChecker(popup: Settings['popup'], log: Log): Checker {
+export function sqlChecker(popup: Settings['popup'], passwords: RememberedPasswords, log: Log): Checker {
   if (popup.sql_query === '' || popup.sql_dbname === '' || popup.sql_dbuser === '') {
     throw new UsageFault('popup.checker = "sql" needs sql_query, sql_dbname and sql_dbuser')
   }
@@ -77,7 +78,7 @@ export function sqlChecker(popup: Settings['popup'], log: Log): Checker {
         const right = verifyApop(secret, timestamp, clear === '' ? ' ' : clear)
         if (!right || clear === '') return no('wrong login or digest, or no clear password')
       } else {
-        const right = await verifyPassword(secret, stored === '' ? decoy : stored)
+        const right = await (stored === '' ? verifyPassword(secret, decoy) : passwords.verify(secret, stored))
         if (row === undefined) return no('unknown login')
         if (stored === '') return no('the account has no password')
         decoy = stored

@@ -5,6 +5,7 @@ import { textOfOctets } from '../text-of-octets.ts'
 import { type Checker, no, temporary } from './checker.ts'
 import { maildirPath } from './maildir-path.ts'
 import { verifyPassword } from './password-hash.ts'
+import type { RememberedPasswords } from './remembered-passwords.ts'
 import { isValidOn, shadowEntryOf } from './shadow-line.ts'
 
 const DAY_MS = 86_400_000
@@ -17,6 +18,7 @@ const DECOY = '$y$j9T$5CeQfsY5NtBIVCXSkcKtz1$vIg7S3zeAZhsTB6XXoeSUUFlZ9R4v3zXv1T
  */
 export function systemChecker(
   options: { readonly maildir: string; readonly shadow?: string },
+  passwords: RememberedPasswords,
   clock: Clock = systemClock,
 ): Checker {
   const shadow = options.shadow ?? '/etc/shadow'
@@ -32,7 +34,8 @@ export function systemChecker(
         return temporary(`${shadow}: ${error instanceof Error ? error.message : String(error)}`)
       }
       const entry = shadowEntryOf(text, name)
-      const right = await verifyPassword(secret, entry?.hash === undefined || entry.hash === '' ? DECOY : entry.hash)
+      const isUnknown = entry === undefined || entry.hash === ''
+      const right = await (isUnknown ? verifyPassword(secret, DECOY) : passwords.verify(secret, entry.hash))
       if (account === undefined || entry === undefined || entry.hash === '') return no('unknown login')
       if (right !== true)
         return no(right === false ? 'wrong password' : 'locked, or a hash that this system does not know')

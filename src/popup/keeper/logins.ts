@@ -1,4 +1,5 @@
-import { createHmac, createSecretKey, randomBytes } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
+import { KeyedHash } from '../../daemon/keyed-hash.ts'
 import type { Log } from '../../daemon/log.ts'
 import type { LoginFailure } from '../../pop3/authorization.ts'
 import type { FailReason } from '../../syslog/login-line.ts'
@@ -31,7 +32,8 @@ export type LoginsParts = {
 
 type Pending = {
   readonly attempt: Attempt
-  readonly proof: string
+  /** Fingerprint of login and secret together, for failures. */
+  readonly proof: () => string
   readonly abort: AbortController
   outcome?: (outcome: Outcome) => void
 }
@@ -41,7 +43,7 @@ export class Logins {
   readonly #parts: LoginsParts
   readonly #pending = new Map<LoginProcess, Map<number, Pending>>()
   /** Fingerprints of wrong passwords are of use in this process alone. */
-  readonly #proofKey = createSecretKey(randomBytes(32))
+  readonly #proofs = new KeyedHash(randomBytes(32))
 
   constructor(parts: LoginsParts) {
     this.#parts = parts
@@ -89,7 +91,7 @@ export class Logins {
       return
     }
     const attempt: Attempt = { id, ip, user: textOfOctets(login), method, tls }
-    const proof = createHmac('sha256', this.#proofKey).update(`${login}\0${secret}`, 'latin1').digest('base64')
+    const proof = (): string => this.#proofs.hex(`${login}\0${secret}`)
     const pending: Pending = { attempt, proof, abort: new AbortController() }
     table.set(n, pending)
     run(pending)
@@ -238,7 +240,7 @@ export class Logins {
     { failure, reason }: Refusal,
     detail: string | undefined,
   ): void {
-    if (failure === 'credentials') this.#parts.delays.failed(attempt.ip, attempt.user, proof)
+    if (failure === 'credentials') this.#parts.delays.failed(attempt.ip, attempt.user, proof())
     this.#parts.announcer.failure(attempt, reason, detail)
     process.send({ type: 'failed', n, failure })
   }

@@ -1,11 +1,13 @@
-import { createHmac, createSecretKey, type KeyObject, randomBytes } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import { chmodSync, mkdirSync } from 'node:fs'
 import type { Clock } from '../../daemon/clock.ts'
 import { type HeldListener, holdListener } from '../../daemon/held-listener.ts'
+import { KeyedHash } from '../../daemon/keyed-hash.ts'
 import type { Log } from '../../daemon/log.ts'
 import { type Ids, isRoot } from '../../daemon/privileges.ts'
 import { startWorker, type WorkerProcess } from '../../daemon/worker-process.ts'
-import type { MaildropWorkerStart } from '../../wire/maildrop-worker.ts'
+import { PASSING_SUFFIX } from '../../wire/maildrop-link.ts'
+import { type MaildropWorkerStart, parseMaildropWorkerNews, type UsedTicket } from '../../wire/maildrop-worker.ts'
 import { formatSessionTicket, type SessionTicket } from '../../wire/session-ticket.ts'
 import type { Maildrop } from '../checkers/checker.ts'
 
@@ -23,15 +25,20 @@ export type MaildropWorkersOptions = {
   readonly program: string
   /** The account of the login processes, the only one that may connect; undefined where all is one user. */
   readonly loginIds: Ids | undefined
-  readonly start: Omit<MaildropWorkerStart, 'type' | 'ids' | 'key'>
+  readonly start: Omit<MaildropWorkerStart, 'type' | 'ids' | 'key' | 'loginUid' | 'usedTickets'>
 }
 
 type Owner = {
   readonly uid: number
   readonly gid: number
-  /** A prepared key: octets would be prepared for each ticket anew, at six times the cost. */
-  readonly key: KeyObject
+  key: Buffer
+  /** Signs tickets with that key. */
+  mac: KeyedHash
   readonly listener: HeldListener
+  /** Where login passes sockets of clients. */
+  readonly passing: HeldListener
+  /** What the last worker that ended in order had taken. */
+  usedTickets: readonly UsedTicket[]
   readonly name: string
   worker: WorkerProcess | undefined
   /** Until when a client may still present a ticket. */
@@ -45,9 +52,9 @@ type Owner = {
 export type OpenMaildrop = { readonly socket: string; readonly ticket: string }
 
 /**
- * The pop3d processes, one per owner. The keeper holds each owner's listening socket for good, and the key stays the
- * same as well: a client that was let in while the process was just going away, or crashing, waits in the kernel's
- * queue for the next one.
+ * The pop3d processes, one per owner. The keeper holds each owner's listening sockets for good, and the key stays the
+ * same as well while they end in order: a client that was let in while the process was just going away waits in the kernel's
+ * queue for the next one. What a process that crashed had taken nobody knows: its key is void, and with it every ticket.
  */
 export class MaildropWorkers {
   /** Where the sockets are. */
@@ -86,8 +93,10 @@ export class MaildropWorkers {
     owner.ticketsUntil = now + TICKET_LIFE_MS
     this.#run(owner)
     const expires = Math.ceil((now + TICKET_LIFE_MS) / 1000)
-    const mac = (text: string): string => createHmac('sha256', owner.key).update(text).digest('hex')
-    return { socket: owner.name, ticket: formatSessionTicket({ ...session, maildir, expires }, mac) }
+    return {
+      socket: owner.name,
+      ticket: formatSessionTicket({ ...session, maildir, expires }, text => owner.mac.hex(text)),
+    }
   }
 
   /** Ends every process. */
@@ -97,7 +106,7 @@ export class MaildropWorkers {
     for (const owner of owners) {
       clearTimeout(owner.restart)
       clearTimeout(owner.forget)
-      owner.listener.release()
+      release(owner)
       owner.worker?.channel.close()
     }
     await Promise.all(owners.map(owner => owner.worker?.ended))
@@ -114,15 +123,18 @@ export class MaildropWorkers {
 
   async #makeOwner(uid: number, gid: number): Promise<Owner> {
     const name = `${uid}.sock`
-    const listener = await holdListener({ type: 'unix', path: `${this.directory}/${name}` }, 'run_dir', {
-      mode: 0o600,
-      ...this.#options.loginIds,
-    })
+    const hold = (suffix: string): Promise<HeldListener> =>
+      holdListener({ type: 'unix', path: `${this.directory}/${name}${suffix}` }, 'run_dir', {
+        mode: 0o600,
+        ...this.#options.loginIds,
+      })
     return {
       uid,
       gid,
-      key: createSecretKey(randomBytes(32)),
-      listener,
+      ...newKey(),
+      listener: await hold(''),
+      passing: await hold(PASSING_SUFFIX),
+      usedTickets: [],
       name,
       worker: undefined,
       ticketsUntil: 0,
@@ -136,15 +148,23 @@ export class MaildropWorkers {
     if (owner.worker !== undefined || owner.restart !== undefined || this.#stopping) return
     clearTimeout(owner.forget)
     const { uid, gid } = owner
-    const worker = startWorker(this.#options.program, ['--worker'], [owner.listener.descriptor])
+    const listeners = [owner.listener.descriptor, owner.passing.descriptor]
+    const worker = startWorker(this.#options.program, ['--worker'], listeners)
     owner.worker = worker
     this.#log.info('worker_started', { uid, pid: worker.child.pid })
     const start: MaildropWorkerStart = {
       type: 'start',
       ids: isRoot() ? { uid, gid } : null,
-      key: owner.key.export().toString('hex'),
+      key: owner.key.toString('hex'),
+      loginUid: this.#options.loginIds?.uid ?? null,
+      usedTickets: [...owner.usedTickets],
       ...this.#options.start,
     }
+    owner.usedTickets = []
+    worker.channel.onMessage(message => {
+      const news = parseMaildropWorkerNews(message)
+      if (news?.type === 'usedTickets') owner.usedTickets = news.tickets
+    })
     worker.channel.send(start)
     const startedAt = this.#clock()
     void worker.ended.then(({ code, signal }) => this.#ended(owner, startedAt, code, signal))
@@ -157,7 +177,8 @@ export class MaildropWorkers {
     const { uid } = owner
     const inOrder = code === 0
     if (inOrder) this.#log.info('worker_idle', { uid })
-    else this.#log.error('worker_crashed', { uid, status: code ?? undefined, signal: signal ?? undefined })
+    else Object.assign(owner, newKey())
+    if (!inOrder) this.#log.error('worker_crashed', { uid, status: code ?? undefined, signal: signal ?? undefined })
     const now = this.#clock()
     owner.crashes = inOrder || now - startedAt > LONGEST_BACKOFF_MS ? 0 : owner.crashes + 1
     if (owner.ticketsUntil <= now) {
@@ -175,6 +196,16 @@ export class MaildropWorkers {
   #forgetOwner(owner: Owner): void {
     if (owner.worker !== undefined || owner.ticketsUntil > this.#clock()) return
     this.#owners.delete(owner.uid)
-    owner.listener.release()
+    release(owner)
   }
+}
+
+function newKey(): Pick<Owner, 'key' | 'mac'> {
+  const key = randomBytes(32)
+  return { key, mac: new KeyedHash(key) }
+}
+
+function release({ listener, passing }: Owner): void {
+  listener.release()
+  passing.release()
 }

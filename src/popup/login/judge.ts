@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { AuthorizationEffect, LoginFailure } from '../../pop3/authorization.ts'
 import type { Client } from './client.ts'
@@ -9,11 +10,23 @@ export type LoginRequest = Omit<Extract<AuthorizationEffect, { type: 'authentica
   readonly timestamp: string
 }
 
+/** Where a maildrop is served, by a process of ours. */
+export type MaildropDoor = {
+  /**
+   * Gives the client's socket away, with what was read of it; `ended` is called when its session is over. False if that cannot be
+   * done now: `readAhead` has then got what was still in the socket, and the session must be relayed.
+   */
+  pass(client: Socket, readAhead: Buffer[], ended: () => void): boolean
+  /** A stream to relay the session to. */
+  connect(): Promise<Judgement>
+}
+
 /**
- * `open`: the login is right and announced. The rest of the session is for `stream`; `reply` are octets of its answer to
+ * `maildrop`: the login is right and announced, the mail is at the door's other side. `open`: the login is right and announced. The rest of the session is for `stream`; `reply` are octets of its answer to
  * the password that were held back until now, and go to the client first. `closed`: nothing more is said.
  */
 export type Judgement =
+  | { readonly outcome: 'maildrop'; readonly door: MaildropDoor }
   | { readonly outcome: 'open'; readonly stream: Duplex; readonly reply: readonly Buffer[] }
   | { readonly outcome: 'failed'; readonly failure: LoginFailure }
   | { readonly outcome: 'closed' }

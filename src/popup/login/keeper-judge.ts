@@ -1,14 +1,23 @@
 import { connect } from 'node:net'
 import type { Log } from '../../daemon/log.ts'
-import { failed, type Judge, type Judgement, type LoginRequest } from './judge.ts'
+import { failed, type Judge, type Judgement, type LoginRequest, type MaildropDoor } from './judge.ts'
 import type { Answer, KeeperRequest, KeeperRequests } from './keeper-requests.ts'
+import type { MaildropLinks } from './maildrop-links.ts'
 
 /** The keeper's checker decides; the mail is in a pop3d worker's hands, whose first reply answers the password. */
-export function keeperJudge(keeper: KeeperRequests, log: Log): Judge {
+export function keeperJudge(keeper: KeeperRequests, links: MaildropLinks, log: Log): Judge {
   return (request, gone) =>
     withRequest(askToVerify(keeper, request), gone, async ({ answer }) => {
       const said = await answer()
-      return said.type === 'open' ? openMaildrop(said.socket, said.ticket, log) : failureIn(said)
+      if (said.type !== 'open') return failureIn(said)
+      const { socket, ticket } = said
+      const link = links.to(socket)
+      const opened = link instanceof Promise ? await link : link
+      const door: MaildropDoor = {
+        pass: (client, readAhead, ended) => opened?.pass(client, ticket, readAhead, ended) === true,
+        connect: () => openMaildrop(socket, ticket, log),
+      }
+      return { outcome: 'maildrop', door }
     })
 }
 

@@ -19,6 +19,7 @@ import type { Client } from './client.ts'
 import type { Judge } from './judge.ts'
 import { keeperJudge } from './keeper-judge.ts'
 import type { KeeperRequests } from './keeper-requests.ts'
+import { MaildropLinks } from './maildrop-links.ts'
 import { readProxyHeader } from './read-proxy-header.ts'
 import { LoginSession, type SessionHost, TOO_MANY } from './session.ts'
 import { upstreamJudge } from './upstream-judge.ts'
@@ -33,9 +34,11 @@ export class LoginServer implements SessionHost {
   preamble: SessionHost['preamble']
   stls: TlsContexts | undefined
   readonly #limits: ConnectionLimits
+  readonly #links: MaildropLinks
   /** Sessions and the address whose place each has taken; those of trusted proxies take none until the client is known. */
   readonly #places = new Map<LoginSession, IpAddress | undefined>()
   readonly #beforeLogin = new Set<LoginSession>()
+  /** Sockets that are open, here or passed to a worker. */
   #connections = 0
   #counter = 0
   #drained: (() => void) | undefined
@@ -44,6 +47,7 @@ export class LoginServer implements SessionHost {
     this.settings = settings
     this.keeper = keeper
     this.log = log
+    this.#links = new MaildropLinks(log)
     this.#limits = new ConnectionLimits(0, settings.maxPerAddress)
     this.judge = this.#judgeFor(settings)
     this.use(settings)
@@ -113,6 +117,7 @@ export class LoginServer implements SessionHost {
   left(session: LoginSession): void {
     const ip = this.#places.get(session)
     if (ip !== undefined) this.#limits.release(ip)
+    if (session.isPassed) this.#connections -= 1
     this.#places.delete(session)
     this.#beforeLogin.delete(session)
     if (this.#places.size === 0) this.#drained?.()
@@ -130,7 +135,7 @@ export class LoginServer implements SessionHost {
   #judgeFor({ mode, upstream }: LoginSettings): Judge {
     if (mode === 'chain') return chainJudge(this.keeper, this.chains)
     if (mode === 'upstream' && upstream !== null) return upstreamJudge(this.keeper, upstream)
-    return keeperJudge(this.keeper, this.log)
+    return keeperJudge(this.keeper, this.#links, this.log)
   }
 
   #accept(socket: Socket): void {
@@ -223,12 +228,12 @@ export class LoginServer implements SessionHost {
       socket.end(err(TOO_MANY), () => socket.destroy())
       return
     }
-    this.#connections += 1
-    socket.once('close', () => {
-      this.#connections -= 1
-    })
     this.log.debug('connect', { id: client.id, ip: client.ip, proxy: client.proxyIp })
     const session = new LoginSession(this, socket, client)
+    this.#connections += 1
+    socket.once('close', () => {
+      if (!session.isPassed) this.#connections -= 1
+    })
     this.#places.set(session, place)
     this.#beforeLogin.add(session)
     session.start()

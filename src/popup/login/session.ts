@@ -22,7 +22,7 @@ import type { IpAddress } from '../../wire/ip-address.ts'
 import { parseSslPreamble } from '../../wire/ssl-preamble.ts'
 import { textOfOctets } from '../text-of-octets.ts'
 import type { Client } from './client.ts'
-import type { Judge, Judgement } from './judge.ts'
+import type { Judge, Judgement, MaildropDoor } from './judge.ts'
 
 type Authenticate = Extract<AuthorizationEffect, { type: 'authenticate' }>
 
@@ -72,8 +72,9 @@ export class LoginSession {
   #busy = false
   #inputEnded = false
   #over = false
-  /** Aborted when the client is gone. */
-  readonly #gone = new AbortController()
+  #isPassed = false
+  /** While the keeper is asked: aborted when the client is gone. */
+  #gone: AbortController | undefined
   readonly #timer: NodeJS.Timeout
   readonly #receive = (chunk: Buffer): void => {
     this.#reader.push(chunk)
@@ -97,6 +98,11 @@ export class LoginSession {
     this.#timestamp = host.timestampFor(client)
     this.#options = host.optionsFor(client)
     this.#timer = setTimeout(() => this.#timedOut(), host.loginTime)
+  }
+
+  /** The socket is a worker's now; this is left to count it until its session ends. */
+  get isPassed(): boolean {
+    return this.#isPassed
   }
 
   /** Greets the client and listens to it. */
@@ -183,7 +189,7 @@ export class LoginSession {
       })
       .finally(() => {
         this.#busy = false
-        if (this.#over) return
+        if (this.#over || this.#isPassed) return
         this.#stream.resume()
         this.#run()
       })
@@ -197,15 +203,26 @@ export class LoginSession {
 
   async #authenticate({ login, secret, method }: Authenticate): Promise<void> {
     const request = { login, secret, method, client: this.#client, timestamp: this.#timestamp }
-    const judgement = await this.#host.judge(request, this.#gone.signal)
-    if (judgement.outcome === 'open') await this.#relay(judgement)
+    const gone = new AbortController()
+    this.#gone = gone
+    let judgement = await this.#host.judge(request, gone.signal)
+    this.#gone = undefined
+    const readAhead: Buffer[] = []
+    if (judgement.outcome === 'maildrop') {
+      if (this.#over || this.#pass(judgement.door, readAhead)) return
+      judgement = await judgement.door.connect()
+    }
+    if (judgement.outcome === 'open') await this.#relay(judgement, readAhead)
     else if (this.#over) return
     else if (judgement.outcome === 'failed') this.#failed(judgement.failure)
     else this.#close()
   }
 
   /** From here on the session is the other one's; what was read ahead goes with it. */
-  async #relay({ stream: other, reply }: Extract<Judgement, { outcome: 'open' }>): Promise<void> {
+  async #relay(
+    { stream: other, reply }: Extract<Judgement, { outcome: 'open' }>,
+    readAhead: readonly Buffer[],
+  ): Promise<void> {
     if (this.#over) {
       other.destroy()
       return
@@ -213,7 +230,7 @@ export class LoginSession {
     clearTimeout(this.#timer)
     this.#unlisten()
     for (const piece of reply) if (piece.length > 0) this.#stream.write(piece)
-    const rest = this.#reader.rest()
+    const rest = Buffer.concat([...readAhead, this.#reader.rest()])
     if (rest.length > 0) other.write(rest)
     this.#host.loggedIn(this)
     const end = await relay(this.#stream, other, { idleLimit: this.#host.idleLimit })
@@ -224,6 +241,24 @@ export class LoginSession {
       out: end.bytesFromServer,
     })
     this.#finish()
+  }
+
+  /**
+   * Gives a client in clear text away whole: no octet of his mail passes through here. `readAhead` gets what has been read of him if that
+   * cannot be; with TLS the keys are here, so it is never tried.
+   */
+  #pass(door: MaildropDoor, readAhead: Buffer[]): boolean {
+    const raw = this.#raw
+    if (this.#stream !== raw || !(raw instanceof Socket)) return false
+    readAhead.push(Buffer.from(this.#reader.rest()))
+    if (!door.pass(raw, readAhead, () => this.#leave())) return false
+    this.#isPassed = true
+    raw.off('close', this.#lost)
+    this.#unlisten()
+    clearTimeout(this.#timer)
+    this.#host.loggedIn(this)
+    this.#log.debug('passed', {})
+    return true
   }
 
   #failed(failure: LoginFailure): void {
@@ -316,7 +351,7 @@ export class LoginSession {
     if (this.#over) return
     this.#over = true
     clearTimeout(this.#timer)
-    this.#gone.abort()
+    this.#gone?.abort()
     this.#host.left(this)
   }
 }

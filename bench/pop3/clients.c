@@ -1,0 +1,201 @@
+/* clients PORT CLIENTS SESSIONS FIRST-USER < SCRIPT: so many clients at once, one session after the other until so many are done.
+   Each command goes out when the whole answer to the one before is there. SCRIPT has one command a line:
+
+     OCTETS LINES EXPECTED COMMAND
+
+   OCTETS and LINES of the multi-line response behind its first line, termination included; 0: not looked at, both -: a
+   one-line reply. EXPECTED begins the first line of the answer, `_` for a space. `%d` in COMMAND is the number of the client.
+   The greeting is awaited first, and after the last command the end of the stream.
+
+   Prints sessions a second, seconds from connect to the end (median, 95th and 99th percentile, longest), octets received, and
+   this program's own processor time. Any answer but the expected one ends the run with status 1. */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MOST_COMMANDS = 64, MOST_CLIENTS = 4096, BUFFER = 1 << 18 };
+
+struct command {
+  int isMultiline;
+  long octets, lines;
+  char expected[64], text[160];
+};
+
+/* What a client waits for is the answer to command `at`; -1 is the greeting, `commands` the end of the stream. */
+struct client {
+  int fd, number, at, inBody, headLength, tailLength;
+  long octets, lines;
+  double began;
+  char head[512], tail[5];
+};
+
+static struct command script[MOST_COMMANDS];
+static struct client clients[MOST_CLIENTS];
+static char buffer[BUFFER];
+static int commands, poller;
+static long toBegin, done, received;
+static double *took;
+static struct sockaddr_in server;
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+static void fail(const struct client *c, const char *what) {
+  const char *said = c->at < 0 ? "the greeting" : c->at < commands ? script[c->at].text : "the end";
+  fprintf(stderr, "client %d, %s: %s; octets=%ld lines=%ld head=%.*s\n", c->number, said, what, c->octets, c->lines,
+          c->headLength, c->head);
+  exit(1);
+}
+
+static void begin(struct client *c) {
+  int on = 1, number = c->number;
+  memset(c, 0, sizeof *c);
+  c->number = number;
+  c->at = -1;
+  c->began = now();
+  c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+  setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  if (connect(c->fd, (struct sockaddr *)&server, sizeof server) < 0 && errno != EINPROGRESS) fail(c, "cannot connect");
+  struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
+  if (epoll_ctl(poller, EPOLL_CTL_ADD, c->fd, &event) < 0) fail(c, "epoll_ctl");
+}
+
+/* Says the next command, or waits for the end of the stream. */
+static void next(struct client *c) {
+  char line[256];
+  c->at++;
+  c->inBody = c->headLength = c->tailLength = 0;
+  c->octets = c->lines = 0;
+  if (c->at == commands) return;
+  int length = snprintf(line, sizeof line, script[c->at].text, c->number);
+  line[length++] = '\r';
+  line[length++] = '\n';
+  if (write(c->fd, line, length) != length) fail(c, "the command did not go out whole");
+}
+
+static void end(struct client *c) {
+  if (c->at != commands) fail(c, "closed too early");
+  took[done++] = now() - c->began;
+  close(c->fd);
+  if (toBegin > 0) {
+    toBegin--;
+    begin(c);
+  }
+}
+
+/* The last five octets of the answer so far. */
+static void keepTail(struct client *c, const char *octets, long length) {
+  if (length >= 5) {
+    memcpy(c->tail, octets + length - 5, c->tailLength = 5);
+    return;
+  }
+  int keep = c->tailLength + length > 5 ? 5 - (int)length : c->tailLength;
+  memmove(c->tail, c->tail + c->tailLength - keep, keep);
+  memcpy(c->tail + keep, octets, length);
+  c->tailLength = keep + (int)length;
+}
+
+static void take(struct client *c, const char *octets, long length) {
+  if (c->at == commands) fail(c, "more than was asked for");
+  const struct command *command = c->at < 0 ? NULL : &script[c->at];
+  if (!c->inBody) {
+    const char *lf = memchr(octets, '\n', length);
+    long part = lf == NULL ? length : lf + 1 - octets;
+    if (c->headLength + part > (long)sizeof c->head) fail(c, "no end of the first line");
+    memcpy(c->head + c->headLength, octets, part);
+    c->headLength += (int)part;
+    if (lf == NULL) return;
+    const char *expected = command == NULL ? "+OK" : command->expected;
+    if (strncmp(c->head, expected, strlen(expected)) != 0 || c->head[c->headLength - 2] != '\r') fail(c, "wrong answer");
+    octets += part;
+    length -= part;
+    if (command == NULL || !command->isMultiline) {
+      if (length > 0) fail(c, "more than one line");
+      next(c);
+      return;
+    }
+    c->inBody = 1;
+    memcpy(c->tail, "\r\n", c->tailLength = 2);
+  }
+  if (length == 0) return;
+  c->octets += length;
+  if (command->lines > 0)
+    for (const char *at = octets; (at = memchr(at, '\n', octets + length - at)) != NULL; at++) c->lines++;
+  keepTail(c, octets, length);
+  if (c->tailLength < 5 || memcmp(c->tail, "\r\n.\r\n", 5) != 0) return;
+  if (command->octets > 0 && c->octets != command->octets) fail(c, "wrong number of octets");
+  if (command->lines > 0 && c->lines != command->lines) fail(c, "wrong number of lines");
+  next(c);
+}
+
+static void readScript(void) {
+  char line[512], octets[24], lines[24];
+  while (fgets(line, sizeof line, stdin) != NULL) {
+    struct command *c = &script[commands++];
+    if (commands > MOST_COMMANDS || sscanf(line, "%23s %23s %63s %159[^\n]", octets, lines, c->expected, c->text) != 4) {
+      fprintf(stderr, "bad script: %s", line);
+      exit(100);
+    }
+    c->isMultiline = octets[0] != '-';
+    c->octets = atol(octets);
+    c->lines = atol(lines);
+    for (char *s = c->expected; *s != '\0'; s++) if (*s == '_') *s = ' ';
+  }
+}
+
+static int compare(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return x < y ? -1 : x > y;
+}
+
+int main(int argc, char **argv) {
+  if (argc != 5) return 100;
+  int count = atoi(argv[2]);
+  long sessions = atol(argv[3]);
+  if (count < 1 || count > MOST_CLIENTS || sessions < count) return 100;
+  server = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(atoi(argv[1])), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  took = calloc(sessions, sizeof *took);
+  poller = epoll_create1(0);
+  readScript();
+  double began = now();
+  toBegin = sessions - count;
+  for (int i = 0; i < count; i++) {
+    clients[i].number = atoi(argv[4]) + i;
+    begin(&clients[i]);
+  }
+  while (done < sessions) {
+    struct epoll_event events[256];
+    int ready = epoll_wait(poller, events, 256, 60000);
+    if (ready == 0) fail(&clients[0], "no answer from anybody for a minute");
+    for (int i = 0; i < ready; i++) {
+      struct client *c = events[i].data.ptr;
+      long got = read(c->fd, buffer, BUFFER);
+      if (got > 0) {
+        received += got;
+        take(c, buffer, got);
+      } else if (got == 0) end(c);
+      else if (errno != EAGAIN && errno != EINTR) fail(c, strerror(errno));
+    }
+  }
+  double seconds = now() - began;
+  struct rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  double cpu = usage.ru_utime.tv_sec + usage.ru_stime.tv_sec + (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+  qsort(took, sessions, sizeof *took, compare);
+  printf("{\"perSecond\": %.1f, \"p50\": %.6f, \"p95\": %.6f, \"p99\": %.6f, \"longest\": %.6f, \"octets\": %ld, \"cpu\": %.4f}\n",
+         sessions / seconds, took[sessions / 2], took[sessions * 95 / 100], took[sessions * 99 / 100], took[sessions - 1], received,
+         cpu);
+  return 0;
+}

@@ -1,0 +1,46 @@
+import { MAX_SESSION_TICKET_LINE } from './session-ticket.ts'
+
+/**
+ * The link between a login process and a pop3d worker, over which client sockets change hands (docs/WIRE.md): two Unix connections of
+ * the same process, one for lines, one for descriptors. The nth `take` belongs to the nth descriptor.
+ */
+
+/** Beside the path of a worker's socket, the one where descriptors come in. */
+export const PASSING_SUFFIX = '.fds'
+
+/** The first line on the link, in place of a ticket. */
+export const LINK_LINE = 'link v=1'
+
+/** Octets read ahead that go with a socket, at most. */
+export const MAX_READ_AHEAD = 131_072
+
+/** Longest `take` line, in octets without LF. */
+export const MAX_TAKE_LINE = MAX_SESSION_TICKET_LINE + 64
+
+/** Login to worker: a socket whose session `ticket` opens. `octets` of what the client sent follow the line. */
+export type Take = { readonly n: number; readonly octets: number; readonly ticket: string }
+
+/** The line, without LF. */
+export const formatTake = ({ n, octets, ticket }: Take): string => `take n=${n} octets=${octets} ${ticket}`
+
+/** Reads a `take` line; undefined if it is none. The ticket is not looked at. */
+export function parseTake(line: string): Take | undefined {
+  const match = /^take n=([1-9]\d{0,14}) octets=(0|[1-9]\d{0,5}) (.+)$/.exec(line)
+  const octets = Number(match?.[2])
+  const ticket = match?.[3]
+  if (ticket === undefined || octets > MAX_READ_AHEAD) return undefined
+  return { n: Number(match?.[1]), octets, ticket }
+}
+
+/** Worker to login: the session of that socket is over; or the worker takes no more, and login should end its side. */
+export type LinkNews = { readonly type: 'ended'; readonly n: number } | { readonly type: 'bye' }
+
+/** The line, without LF. */
+export const formatLinkNews = (news: LinkNews): string => (news.type === 'bye' ? 'bye' : `ended n=${news.n}`)
+
+/** Reads a line of the worker; undefined if it is none. */
+export function parseLinkNews(line: string): LinkNews | undefined {
+  if (line === 'bye') return { type: 'bye' }
+  const n = /^ended n=([1-9]\d{0,14})$/.exec(line)?.[1]
+  return n === undefined ? undefined : { type: 'ended', n: Number(n) }
+}
