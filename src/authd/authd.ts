@@ -35,7 +35,7 @@ const FLUSH = 5000
 export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
   const settings = load()
   const { authd, grants, top } = settings
-  const log = createLog('authd', { level: top.log_level })
+  const log = createLog('authd', { level: top.log_level, byTurn: true })
   watchDescriptors(log)
   const counters = new Counters()
   const store = openGrantWriter(

@@ -24,6 +24,8 @@ export type GrantQueueOptions = {
   readonly onCommit?: (milliseconds: number, logins: number) => void
 }
 
+/** Transactions under way at once: while one waits for the disk, the next is made ready. */
+const MAX_COMMITS = 2
 /** Logins in one transaction. */
 const MAX_BATCH = 1000
 /** Logins waiting for a commit while the store is up; beyond, only the newest of each address is kept. */
@@ -37,6 +39,8 @@ const OWN_TIME_AFTER = 1000
 
 type Entry = {
   readonly heard: HeardLogin
+  /** Of all that were ever taken, which. */
+  readonly place: number
   /** By the monotonic clock. */
   readonly heardAt: number
   /** The announcer has been told something. */
@@ -48,9 +52,9 @@ type Entry = {
 }
 
 /**
- * Carries logins to the store: everything that arrived during one commit goes into the next. While the store is down it
- * keeps the newest login of each address and tries again with growing pauses; nobody who announces waits longer than
- * `commitWait`, and `committed` is said only of what is committed.
+ * Carries logins to the store: what arrived together, or while two commits were under way, goes into the next. While the
+ * store is down it keeps the newest login of each address and tries again with growing pauses; nobody who announces waits
+ * longer than `commitWait`, and `committed` is said only of what is committed.
  */
 export class GrantQueue {
   readonly #options: GrantQueueOptions
@@ -59,9 +63,10 @@ export class GrantQueue {
   #pending: Entry[] = []
   /** Newest login of each address, oldest first: what is left to do from an outage. */
   readonly #kept = new Map<IpAddress, Entry>()
-  /** Logins in the commit that is under way. */
-  #committing: readonly Entry[] = []
-  #busy = false
+  /** The commits that are under way. */
+  readonly #commits = new Set<readonly Entry[]>()
+  #taken = 0
+  #pumpIsDue = false
   #down = false
   #pause: number
   #retryTimer: NodeJS.Timeout | undefined
@@ -80,7 +85,7 @@ export class GrantQueue {
 
   /** Logins not yet stored. */
   get length(): number {
-    return this.#pending.length + this.#kept.size + this.#committing.length
+    return this.#pending.length + this.#kept.size + this.#committing().length
   }
 
   /** Whether the last commit failed. */
@@ -100,7 +105,15 @@ export class GrantQueue {
 
   /** Takes a login. Its `answer` and `settled` are called later, or at once. */
   submit(heard: HeardLogin): void {
-    const entry: Entry = { heard, heardAt: this.#options.monotonic(), answered: false, concluded: false, queued: false }
+    this.#taken += 1
+    const entry: Entry = {
+      heard,
+      place: this.#taken,
+      heardAt: this.#options.monotonic(),
+      answered: false,
+      concluded: false,
+      queued: false,
+    }
     if (this.#down) {
       this.#keep(entry)
       return
@@ -108,12 +121,12 @@ export class GrantQueue {
     this.#pending.push(entry)
     if (this.#pending.length > MAX_PENDING) this.#keepAllPending()
     this.#watchWaits()
-    this.#pump()
+    this.#pumpSoon()
   }
 
   /** Somebody else found the store well: no need to wait for the end of the pause. */
   storeIsBack(): void {
-    if (this.#down && !this.#busy) this.#retry()
+    if (this.#down) this.#retry()
   }
 
   /** Waits until everything is stored, at most so long; says how many logins are left. While it waits, pauses are short. */
@@ -136,10 +149,26 @@ export class GrantQueue {
     clearInterval(this.#waitTimer)
   }
 
+  /** After everything else of this turn: what one peer sends at once, or several together, goes into one transaction. */
+  #pumpSoon(): void {
+    if (this.#pumpIsDue) return
+    this.#pumpIsDue = true
+    setImmediate(() => {
+      this.#pumpIsDue = false
+      this.#pump()
+    })
+  }
+
   #pump(): void {
-    if (this.#busy || this.#down || this.#closed) return
-    const batch = this.#nextBatch()
-    if (batch.length > 0) void this.#commit(batch)
+    while (!this.#down && !this.#closed && this.#commits.size < MAX_COMMITS) {
+      const batch = this.#nextBatch()
+      if (batch.length === 0) return
+      void this.#commit(batch)
+    }
+  }
+
+  #committing(): readonly Entry[] {
+    return [...this.#commits].flat()
   }
 
   #nextBatch(): Entry[] {
@@ -155,17 +184,16 @@ export class GrantQueue {
 
   /** One batch to its end; then the next. Never rejects. */
   async #commit(batch: readonly Entry[]): Promise<void> {
-    this.#busy = true
-    this.#committing = batch
+    this.#commits.add(batch)
+    let failure: unknown
     try {
       await this.#store(batch)
-      this.#up()
     } catch (error) {
-      this.#failed(error)
-    } finally {
-      this.#committing = []
-      this.#busy = false
+      failure = error
     }
+    this.#commits.delete(batch)
+    if (failure === undefined) this.#up()
+    else this.#failed(failure, batch)
     for (const waiter of this.#waiters.splice(0)) waiter()
     this.#pump()
   }
@@ -231,20 +259,22 @@ export class GrantQueue {
     this.#pause = this.#backOff.first
     if (!this.#down) return
     this.#down = false
-    this.#options.log.info('store-up', { waiting: this.length - this.#committing.length, dropped: this.#dropped })
+    clearTimeout(this.#retryTimer)
+    this.#options.log.info('store-up', { waiting: this.length, dropped: this.#dropped })
     this.#dropped = 0
   }
 
-  #failed(error: unknown): void {
+  #failed(error: unknown, batch: readonly Entry[]): void {
     this.#options.counters.commitFailures += 1
+    const left = batch.filter(entry => !entry.concluded)
     if (!this.#down) {
-      this.#options.log.error('store-down', { error: asError(error), waiting: this.length })
+      this.#options.log.error('store-down', { error: asError(error), waiting: this.length + left.length })
     }
     this.#down = true
-    const committing = this.#committing.filter(entry => !entry.concluded)
-    const newer = [...this.#kept.values()]
+    // Of two commits that fail, the one that began first may be the last to say so.
+    const entries = [...left, ...this.#kept.values()].sort((a, b) => a.place - b.place)
     this.#kept.clear()
-    for (const entry of [...committing, ...newer]) this.#keep(entry)
+    for (const entry of entries) this.#keep(entry)
     this.#keepAllPending()
     if (this.#closed) return
     const pause = this.#draining ? Math.min(this.#pause, 250) : this.#pause
@@ -255,7 +285,8 @@ export class GrantQueue {
 
   #retry(): void {
     clearTimeout(this.#retryTimer)
-    if (this.#busy || this.#closed) return
+    // A commit that is still under way finds out by itself.
+    if (this.#commits.size > 0 || this.#closed) return
     const batch = this.#nextBatch()
     // Nothing to write: the next login finds out.
     if (batch.length === 0) this.#down = false
@@ -307,12 +338,12 @@ export class GrantQueue {
     this.#waitTimer ??= setInterval(
       () => {
         const now = this.#options.monotonic()
-        for (const entry of [...this.#committing, ...this.#pending]) {
+        for (const entry of [...this.#committing(), ...this.#pending]) {
           if (now - entry.heardAt >= this.#options.commitWait) {
             this.#answer(entry, { verdict: 'queued', id: entry.heard.event.id })
           }
         }
-        if (this.#pending.length > 0 || this.#busy) return
+        if (this.#pending.length > 0 || this.#commits.size > 0) return
         clearInterval(this.#waitTimer)
         this.#waitTimer = undefined
       },

@@ -17,25 +17,41 @@ export class LineWriter {
   #waitingOctets = 0
   #lost = 0
   #timer: NodeJS.Timeout | undefined
+  #isDue = false
 
   constructor(write: WriteOctets) {
     this.#write = write
   }
 
-  /** Takes one line, its LF included. */
+  /** Takes one line, its LF included, and writes it. */
   line(text: string): void {
+    // While something waits, its timer is at it; a try for every further line would be a system call for nothing.
+    if (this.#take(text) && this.#timer === undefined) this.flush()
+  }
+
+  /** As `line`, written together with everything else that this turn of the event loop has to say. */
+  lineOfTurn(text: string): void {
+    if (!this.#take(text) || this.#timer !== undefined || this.#isDue) return
+    this.#isDue = true
+    setImmediate(() => {
+      this.#isDue = false
+      if (this.#timer === undefined) this.flush()
+    })
+  }
+
+  /** False if there is no room for the line. */
+  #take(text: string): boolean {
     const octets = Buffer.from(text)
     if (this.#waitingOctets + octets.length > MAX_WAITING) {
       this.#lost += 1
-      return
+      return false
     }
     if (this.#lost > 0) {
       this.#keep(Buffer.from(`log: ${this.#lost} lines lost: the reader of the log is too slow\n`))
       this.#lost = 0
     }
     this.#keep(octets)
-    // While something waits, its timer is at it; a try for every further line would be a system call for nothing.
-    if (this.#timer === undefined) this.flush()
+    return true
   }
 
   /** Writes what waits, as far as the reader lets us. */

@@ -27,12 +27,15 @@ export function formatLogLine(program: string, level: LogLevel, event: string, f
   return line
 }
 
+/** What needs no quotes: printable ASCII without `"`, `=` and `\\`. */
+const PLAIN = /^[!#-<>-[\]-~]{1,512}$/
+
 /** Longest value kept, in characters: a log line stays within what syslog carries. */
 const MAX_VALUE = 512
 
 function formatValue(value: string | number | bigint | boolean | Date | Error): string {
   const text = value instanceof Date ? String(value.toJSON()) : value instanceof Error ? describe(value) : String(value)
-  if (/^[\x21-\x7e]{1,512}$/.test(text) && !/["=\\]/.test(text)) return text
+  if (PLAIN.test(text)) return text
   const cut = text.length > MAX_VALUE ? `${text.slice(0, MAX_VALUE)}…` : text
   const escaped = cut.replace(/[\\"\p{C}\u2028\u2029]/gu, character =>
     character === '\\' || character === '"' ? `\\${character}` : `\\u{${(character.codePointAt(0) ?? 0).toString(16)}}`,
@@ -55,7 +58,16 @@ function describe(error: Error, depth = 0): string {
  */
 export function createLog(
   program: string,
-  { level = 'info', write = writeToStandardError }: { level?: LogLevel; write?: (line: string) => void } = {},
+  {
+    level = 'info',
+    byTurn = false,
+    write = byTurn ? writeWithTurn : writeToStandardError,
+  }: {
+    level?: LogLevel
+    /** The lines of one turn of the event loop are written together: for who has many to write at once. */
+    byTurn?: boolean
+    write?: (line: string) => void
+  } = {},
 ): Log {
   const least = LOG_LEVELS.indexOf(level)
   const make = (common: Fields): Log => {
@@ -82,4 +94,8 @@ process.on('exit', () => standardError.flush())
 
 function writeToStandardError(line: string): void {
   standardError.line(line)
+}
+
+function writeWithTurn(line: string): void {
+  standardError.lineOfTurn(line)
 }

@@ -1,10 +1,11 @@
 import { checkServerIdentity } from 'node:tls'
 import { Pool, type PoolClient, type PoolConfig } from 'pg'
 import * as v from 'valibot'
+import { arrayLiteral } from './array-literal.ts'
 import type { ConnectionOptions, DatabaseHost } from './connection-options.ts'
 import { DatabaseUnavailable, OutcomeUnknown } from './errors.ts'
 import { failureOf } from './failure.ts'
-import type { Result, Statement, Value } from './statement.ts'
+import type { ArrayElement, Result, Statement, Value } from './statement.ts'
 
 export type DatabaseOptions = ConnectionOptions & {
   /** Shown in pg_stat_activity. */
@@ -13,6 +14,8 @@ export type DatabaseOptions = ConnectionOptions & {
   readonly max?: number
   /** The server gives up a statement after this; we do a second later, and earlier if a signal says so. */
   readonly statementTimeoutMs?: number
+  /** Named statements are planned once for each connection. For those who ask the same again and again. */
+  readonly planOnce?: boolean
   /** For one host to take a connection. */
   readonly connectTimeoutMs?: number
 }
@@ -325,8 +328,24 @@ async function typedQuery<Row>(
   { text, name, row }: Statement<Row>,
   values: readonly Value[],
 ): Promise<Result<Row>> {
-  const { rows, rowCount } = await run({ text, values: [...values], ...(name === undefined ? {} : { name }) })
+  const { rows, rowCount } = await run({
+    text,
+    values: values.map(value => (isArray(value) ? arrayLiteral(value) : value)),
+    ...(name === undefined ? {} : { name }),
+  })
   return { rows: rows.map(each => v.parse(row, each)), count: rowCount ?? 0 }
+}
+
+/** Array.isArray does not see that a readonly array is one. */
+const isArray = (value: Value): value is readonly ArrayElement[] => Array.isArray(value)
+
+/**
+ * Our named statements are for any parameters alike: planned once for a connection, not at each execution, which PostgreSQL
+ * goes on with where it hopes for a better plan from knowing the values (for a login alone that was twice the work of storing it).
+ * A server that does not know the setting plans as it likes.
+ */
+async function planOnce(client: Pick<PoolClient, 'query'>): Promise<void> {
+  await client.query('SET plan_cache_mode = force_generic_plan').catch(() => undefined)
 }
 
 function poolConfig(options: DatabaseOptions, { host, port }: DatabaseHost): PoolConfig {
@@ -356,6 +375,7 @@ function poolConfig(options: DatabaseOptions, { host, port }: DatabaseHost): Poo
     application_name: options.applicationName,
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
+    ...(options.planOnce === true ? { onConnect: planOnce } : {}),
   }
 }
 

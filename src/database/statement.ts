@@ -9,7 +9,8 @@ export type Statement<Row> = {
 }
 
 /** What may be passed as $1, $2, …; never part of the statement's text. */
-export type Value = string | number | boolean | Date | null | readonly (string | number | boolean | Date | null)[]
+export type Value = ArrayElement | readonly ArrayElement[]
+export type ArrayElement = string | number | boolean | Date | null
 
 export type Result<Row> = { readonly rows: readonly Row[]; readonly count: number }
 

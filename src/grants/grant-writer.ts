@@ -1,6 +1,6 @@
 import * as v from 'valibot'
 import type { Database } from '../database/database.ts'
-import { ignored, int8, type Statement, timestamptz } from '../database/statement.ts'
+import { ignored, int8, type Statement } from '../database/statement.ts'
 import type { GrantPolicy } from './grant-policy.ts'
 import type { GrantWriter, Login, Outcome, QueryOptions, Refusal, RelayUse, Swept } from './grant-store.ts'
 
@@ -8,33 +8,31 @@ import type { GrantWriter, Login, Outcome, QueryOptions, Refusal, RelayUse, Swep
  * A batch of logins: judged against the blocks, folded to one row per address, upserted in the order of addresses (two
  * writers then never wait for each other in a ring), and entered into the history; all in one statement.
  *
- * $1 n, $2 address, $3 row of grants, $4 time or null, $5 daemon, $6 method, $7 tls, $8 login, $9 session, $10 refusal
- * or null; $11 exp_time, $12 max_lifetime or 0, $13 refresh seconds, $14 keep names, $15 now or null.
+ * $1 address, $2 row of grants, $3 time or null, $4 daemon, $5 method, $6 tls, $7 login, $8 session, $9 refusal or null;
+ * $10 exp_time, $11 max_lifetime or 0, $12 refresh seconds, $13 keep names, $14 now or null.
  *
  * A row whose last login lies more than 60 s in the future was written before the clock was set back: it counts as none.
  *
  * What was written is brought back to its logins by a window, not a join: the plan of a prepared statement takes every
  * batch for ten rows, and joined a thousand by a thousand, one by one.
+ *
+ * The outcomes come back as one row, a word for each login in order: the end of its grant in Unix seconds, or the refusal.
  */
-const RECORD: Statement<{ n: number; refused: Refusal | null; until: Date | null }> = {
+const RECORD: Statement<{ outcomes: string }> = {
   name: 'record-logins',
-  row: v.object({
-    n: v.number(),
-    refused: v.nullable(v.picklist(['loopback', 'never', 'own', 'private', 'blocked'])),
-    until: v.nullable(timestamptz),
-  }),
+  row: v.object({ outcomes: v.string() }),
   text: `
 WITH login AS (
   SELECT t.n, t.ip, t.network, t.daemon, t.method, t.tls, t.session, t.login,
-         CASE WHEN $14::boolean THEN t.login END AS username,
-         least(coalesce(t.at, coalesce($15::timestamptz, now())), coalesce($15::timestamptz, now())) AS at,
+         CASE WHEN $13::boolean THEN t.login END AS username,
+         least(coalesce(t.at, coalesce($14::timestamptz, now())), coalesce($14::timestamptz, now())) AS at,
          coalesce(t.refused, (
            SELECT 'blocked' FROM blocks b
            WHERE (b.net >>= t.ip OR b.login = lower(t.login))
-             AND b.since <= coalesce($15::timestamptz, now()) AND b.until > coalesce($15::timestamptz, now())
+             AND b.since <= coalesce($14::timestamptz, now()) AND b.until > coalesce($14::timestamptz, now())
            LIMIT 1)) AS refused
-  FROM unnest($1::int[], $2::inet[], $3::inet[], $4::timestamptz[], $5::text[], $6::text[], $7::boolean[], $8::text[],
-              $9::text[], $10::text[]) AS t(n, ip, network, at, daemon, method, tls, login, session, refused)
+  FROM unnest($1::inet[], $2::inet[], $3::timestamptz[], $4::text[], $5::text[], $6::boolean[], $7::text[], $8::text[],
+              $9::text[]) WITH ORDINALITY AS t(ip, network, at, daemon, method, tls, login, session, refused, n)
 ), newest AS (
   SELECT DISTINCT ON (network) network, at, daemon, username, tls,
          min(at) OVER (PARTITION BY network) AS first, count(*) OVER (PARTITION BY network) AS hits
@@ -43,16 +41,16 @@ WITH login AS (
 ), written AS (
   INSERT INTO grants AS g (ip, until, last_auth, first_auth, granted_first, hits, daemon, username, tls)
   SELECT network,
-         least(at + make_interval(secs => $11::float8),
-               CASE WHEN $12::float8 > 0 THEN first + make_interval(secs => $12::float8) ELSE 'infinity' END),
+         least(at + make_interval(secs => $10::float8),
+               CASE WHEN $11::float8 > 0 THEN first + make_interval(secs => $11::float8) ELSE 'infinity' END),
          at, first, first, hits, daemon, username, tls
   FROM newest ORDER BY network
   ON CONFLICT (ip) DO UPDATE SET (until, last_auth, first_auth, granted_first, hits, daemon, username, tls) = (
     SELECT CASE
              WHEN NOT renewed.valid THEN excluded.until
              WHEN excluded.last_auth < g.last_auth THEN g.until
-             ELSE least(excluded.last_auth + make_interval(secs => $11::float8),
-                        CASE WHEN $12::float8 > 0 THEN renewed.granted_first + make_interval(secs => $12::float8)
+             ELSE least(excluded.last_auth + make_interval(secs => $10::float8),
+                        CASE WHEN $11::float8 > 0 THEN renewed.granted_first + make_interval(secs => $11::float8)
                              ELSE 'infinity' END)
            END,
            CASE WHEN renewed.valid THEN greatest(g.last_auth, excluded.last_auth) ELSE excluded.last_auth END,
@@ -65,18 +63,18 @@ WITH login AS (
     FROM (
       SELECT judged.valid, judged.newer,
              CASE WHEN NOT judged.valid OR g.until <= excluded.last_auth THEN excluded.granted_first
-                  WHEN excluded.last_auth + make_interval(secs => $11::float8) <= g.granted_first THEN g.granted_first
+                  WHEN excluded.last_auth + make_interval(secs => $10::float8) <= g.granted_first THEN g.granted_first
                   ELSE least(g.granted_first, excluded.granted_first)
              END AS granted_first
       FROM (
-        SELECT g.last_auth <= coalesce($15::timestamptz, now()) + interval '60 seconds' AS valid,
+        SELECT g.last_auth <= coalesce($14::timestamptz, now()) + interval '60 seconds' AS valid,
                excluded.last_auth >= g.last_auth
-                 OR g.last_auth > coalesce($15::timestamptz, now()) + interval '60 seconds' AS newer
+                 OR g.last_auth > coalesce($14::timestamptz, now()) + interval '60 seconds' AS newer
       ) AS judged
     ) AS renewed
   )
   WHERE NOT (excluded.last_auth >= g.last_auth
-    AND excluded.last_auth < g.last_auth + make_interval(secs => $13::float8)
+    AND excluded.last_auth < g.last_auth + make_interval(secs => $12::float8)
     AND excluded.last_auth < g.until
     AND (g.daemon, g.username, g.tls) IS NOT DISTINCT FROM (excluded.daemon, excluded.username, excluded.tls))
   RETURNING g.ip, g.until
@@ -85,7 +83,7 @@ WITH login AS (
          CASE WHEN refused IS NULL
               THEN coalesce(written_until,
                             (SELECT g.until FROM grants g WHERE g.ip = u.network),
-                            at + make_interval(secs => $11::float8)) END AS until
+                            at + make_interval(secs => $10::float8)) END AS until
   FROM (
     SELECT *, max(until) OVER (PARTITION BY network) AS written_until
     FROM (
@@ -99,7 +97,8 @@ WITH login AS (
   INSERT INTO login_event (at, ip, network, daemon, method, tls, username, session, until, refused)
   SELECT at, ip, network, daemon, method, tls, username, session, until, refused FROM answered
 )
-SELECT n, refused, until FROM answered`,
+SELECT string_agg(coalesce(refused, floor(date_part('epoch', until))::bigint::text), ' ' ORDER BY n) AS outcomes
+FROM answered`,
 }
 
 const RECORD_USES: Statement<unknown> = {
@@ -111,8 +110,8 @@ SELECT least(coalesce(t.at, now()), now()), t.ip, t.door FROM unnest($1::timesta
 }
 
 /**
- * Grants that have ended, and grants from the future (the clock was set back). The latter are not valid in any case; those that
- * end later than any grant made now, which the index on "until" finds, need not wait for their end.
+ * Grants that have ended, and grants from the future (the clock was set back), which are not valid in any case. Reads the
+ * whole table: no index holds "until", so that a refresh touches none.
  */
 const SWEEP: Statement<{ removed: number }> = {
   name: 'sweep-grants',
@@ -121,8 +120,7 @@ const SWEEP: Statement<{ removed: number }> = {
 WITH removed AS (
   DELETE FROM grants
   WHERE until <= coalesce($1::timestamptz, now())
-     OR (until > coalesce($1::timestamptz, now()) + make_interval(secs => $2::float8)
-         AND last_auth > coalesce($1::timestamptz, now()) + interval '60 seconds')
+     OR last_auth > coalesce($1::timestamptz, now()) + interval '60 seconds'
   RETURNING 1
 ) SELECT count(*) AS removed FROM removed`,
 }
@@ -146,7 +144,6 @@ export function createGrantWriter(
     async record(logins: readonly Login[], { signal }: QueryOptions = {}): Promise<readonly Outcome[]> {
       if (logins.length === 0) return []
       const values = [
-        logins.map((_, n) => n),
         logins.map(({ event }) => event.ip),
         logins.map(({ event }) => policy.rowOf(event.ip)),
         logins.map(({ at }) => at),
@@ -159,12 +156,9 @@ export function createGrantWriter(
       ]
       const settings = [policy.expTime, policy.maxLifetime, policy.refreshSeconds, policy.storeUser, now()]
       const { rows } = await database.query(RECORD, [...values, ...settings], { signal })
-      const outcomes = new Map(rows.map(row => [row.n, outcomeOf(row)]))
-      return logins.map((_, n) => {
-        const outcome = outcomes.get(n)
-        if (outcome === undefined) throw new Error(`no outcome for login ${n} of ${logins.length}`)
-        return outcome
-      })
+      const words = rows[0]?.outcomes.split(' ') ?? []
+      if (words.length !== logins.length) throw new Error(`${words.length} outcomes for ${logins.length} logins`)
+      return words.map(outcomeOf)
     },
 
     async recordUses(uses: readonly RelayUse[], { signal }: QueryOptions = {}): Promise<void> {
@@ -174,7 +168,7 @@ export function createGrantWriter(
     },
 
     async sweep({ signal, now: at = now() ?? undefined } = {}): Promise<Swept> {
-      const { rows } = await database.query(SWEEP, [at ?? null, policy.expTime], { signal })
+      const { rows } = await database.query(SWEEP, [at ?? null], { signal })
       return { grants: rows[0]?.removed ?? 0 }
     },
 
@@ -184,8 +178,11 @@ export function createGrantWriter(
   }
 }
 
-function outcomeOf({ refused, until }: { refused: Refusal | null; until: Date | null }): Outcome {
-  if (refused !== null) return { verdict: 'refused', reason: refused }
-  if (until === null) throw new Error('a login was neither granted nor refused')
-  return { verdict: 'granted', until: Math.floor(until.getTime() / 1000) }
+const REFUSALS: ReadonlySet<string> = new Set<Refusal>(['loopback', 'never', 'own', 'private', 'blocked'])
+const isRefusal = (word: string): word is Refusal => REFUSALS.has(word)
+
+function outcomeOf(word: string): Outcome {
+  if (isRefusal(word)) return { verdict: 'refused', reason: word }
+  if (!/^\d{1,15}$/.test(word)) throw new Error(`a login was neither granted nor refused: ${word}`)
+  return { verdict: 'granted', until: Number(word) }
 }

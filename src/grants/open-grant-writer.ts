@@ -25,7 +25,7 @@ export type OpenGrantWriter = GrantWriter & {
 
 /** Connects in the background: what is asked before the database is there fails with DatabaseUnavailable. */
 export function openGrantWriter(options: DatabaseOptions, policy: GrantPolicy): OpenGrantWriter {
-  const database = openDatabase(options)
+  const database = openDatabase({ ...options, planOnce: true })
   let writer = createGrantWriter(database, policy)
   return {
     record: (logins, query) => writer.record(logins, query),

@@ -32,6 +32,24 @@ describe('LineWriter', () => {
     expect(taken).toBe('a\n')
   })
 
+  it('writes the lines of one turn together, in order with those that are written at once', () => {
+    let writes = 0
+    const log = new LineWriter(octets => {
+      writes += 1
+      taken += octets.toString()
+      return octets.length
+    })
+    log.lineOfTurn('a\n')
+    log.lineOfTurn('b\n')
+    expect(taken).toBe('')
+    vi.advanceTimersByTime(0)
+    expect([writes, taken]).toEqual([1, 'a\nb\n'])
+    log.lineOfTurn('c\n')
+    log.line('d\n')
+    vi.advanceTimersByTime(0)
+    expect([writes, taken]).toEqual([2, 'a\nb\nc\nd\n'])
+  })
+
   it('keeps what a full pipe does not take, in order, also the rest of a line', () => {
     const log = writer()
     room = 3
