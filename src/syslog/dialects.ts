@@ -1,5 +1,6 @@
 import type { Dialect } from './dialect.ts'
 import { courier } from './dialects/courier.ts'
+import { cucipop } from './dialects/cucipop.ts'
 import { cyrus } from './dialects/cyrus.ts'
 import { dovecot } from './dialects/dovecot.ts'
 import { gnuPop3d } from './dialects/gnu-pop3d.ts'
@@ -31,6 +32,7 @@ export const DIALECTS: readonly Dialect[] = [
   vmPop3d,
   vmPop3dTwoLines,
   perdition,
+  cucipop,
   popa3d,
 ]
 

@@ -80,11 +80,15 @@ describe('migrate', () => {
   test('an older program refuses a newer schema, and says so', async () => {
     const { owner } = await emptyDatabase()
     await migrate(owner, SQL)
-    await owner.script('INSERT INTO schema_version (v) VALUES (5)')
+    await owner.script(`INSERT INTO schema_version (v) VALUES (${LATEST + 1})`)
     const before = await catalogue(owner)
     const refusal = await migrate(owner, SQL).catch((error: unknown) => error)
     expect(refusal).toBeInstanceOf(SchemaTooNew)
-    expect(refusal).toMatchObject({ found: 5, known: 4, message: expect.stringContaining('run a newer auth-relay') })
+    expect(refusal).toMatchObject({
+      found: LATEST + 1,
+      known: LATEST,
+      message: expect.stringContaining('run a newer auth-relay'),
+    })
     expect(await catalogue(owner)).toEqual(before)
   })
 
@@ -93,12 +97,12 @@ describe('migrate', () => {
     const directory = temporaryDirectory()
     cpSync(SQL, directory.path, { recursive: true })
     writeFileSync(
-      `${directory.path}/000005-broken.sql`,
-      'INSERT INTO schema_version (v) VALUES (5); CREATE TABLE half (a int); SELECT nonsense;',
+      `${directory.path}/00000${LATEST + 1}-broken.sql`,
+      `INSERT INTO schema_version (v) VALUES (${LATEST + 1}); CREATE TABLE half (a int); SELECT nonsense;`,
     )
     const failure = await migrate(owner, directory.path).catch((error: unknown) => error)
     expect(failure).toBeInstanceOf(MigrationFailed)
-    expect(failure).toMatchObject({ file: '000005-broken.sql' })
+    expect(failure).toMatchObject({ file: `00000${LATEST + 1}-broken.sql` })
     const after = await catalogue(owner)
     expect(after).toContain('version 4')
     expect(after.join('\n')).not.toContain('half')

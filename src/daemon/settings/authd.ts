@@ -63,6 +63,11 @@ export const AUTHD = defineSection('authd', 'Hears of logins and keeps the grant
     BARE,
   ),
   check_daemon_perdition: flag(false, 'Lines of the perdition proxy.', BARE),
+  check_daemon_cucipop: flag(
+    false,
+    'Lines of cucipop, written when a session ends: no word in them says that a login succeeded, only their shape. Better left off.',
+    BARE,
+  ),
   check_daemon_popa3d: flag(
     false,
     'Lines of popa3d (facility daemon): two lines joined by PID, the weakest form.',

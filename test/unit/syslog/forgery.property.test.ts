@@ -48,6 +48,26 @@ describe('no text of an attacker opens the relay', () => {
     },
   )
 
+  // splogger folds at 800 octets, RFC 3164 allows 1024 for the whole line, syslog(3) and rsyslog cut later.
+  test.prop(
+    [
+      fc.constantFrom(...FAILURE_TEMPLATES),
+      attack,
+      fc.constantFrom('x', ' ', '1', '.', '"'),
+      fc.integer({ min: 700, max: 1024 }),
+    ],
+    { numRuns: 10_000 },
+  )(
+    'in a failure line that syslog cuts right behind what looks like a success',
+    ([tag, template], text, filler, length) => {
+      const before = template.slice(0, template.indexOf('{}'))
+      const filled = filler.repeat(Math.max(0, length - before.length - text.length))
+      const message = template.replace('{}', () => `${filled}${text}`)
+      const line = FORMS['A']?.(tag, '1', message.slice(0, length)) ?? ''
+      expect(believer.recognize(line, 0)).toMatchObject({ verdict: 'ignore' })
+    },
+  )
+
   test.prop([fc.string({ unit: 'binary' })], { numRuns: 5000 })('in a line of any text', text => {
     expect(believer.recognize(text, 0)).toMatchObject({ verdict: 'ignore' })
   })

@@ -258,6 +258,7 @@ export const LOGINS: readonly KnownLine[] = [
     'carles',
     imap,
   ),
+  grant('cucipop', 'cucipop', 'ann 203.0.113.9 0, 3 (4096), 3 (4096)', '203.0.113.9', 'ann'),
   grant('popa3d', 'popa3d', 'Authentication passed for ann -- [203.0.113.9]', '203.0.113.9', 'ann'),
 ]
 
@@ -410,6 +411,10 @@ export const NO_LOGINS: readonly KnownLine[] = [
   ),
   no('perdition', 'perdition', 'Auth: 203.0.113.9->198.51.100.9 user="x" status="ok" server="y" status="ok"'),
   no('perdition', 'perdition', `Auth: 203.0.113.9->198.51.100.9 user="${'x'.repeat(900)}" server="y" status="ok"`),
+  no('cucipop', 'cucipop', 'lost 203.0.113.9 0, 0 (0), 0 (0)'),
+  no('cucipop', 'cucipop', 'authentication failure ann 203.0.113.9 0, 0 (0), 0 (0)'),
+  no('cucipop', 'cucipop', 'ann h.example.net 0, 3 (4096), 3 (4096)'),
+  no('cucipop', 'cucipop', 'ann 203.0.113.9 0, 3 (4096), 3'),
   no('popa3d', 'popa3d', 'Authentication passed for ann'),
   no('popa3d', 'popa3d', 'Authentication failed for ann'),
 ]
