@@ -63,6 +63,7 @@ export class GrantQueue {
   #pending: Entry[] = []
   /** Newest login of each address, oldest first: what is left to do from an outage. */
   readonly #kept = new Map<IpAddress, Entry>()
+  #walk = this.#kept.values()
   /** The commits that are under way. */
   readonly #commits = new Set<readonly Entry[]>()
   #taken = 0
@@ -274,6 +275,7 @@ export class GrantQueue {
     // Of two commits that fail, the one that began first may be the last to say so.
     const entries = [...left, ...this.#kept.values()].sort((a, b) => a.place - b.place)
     this.#kept.clear()
+    this.#walk = this.#kept.values()
     for (const entry of entries) this.#keep(entry)
     this.#keepAllPending()
     if (this.#closed) return
@@ -306,8 +308,8 @@ export class GrantQueue {
     const older = this.#kept.get(event.ip)
     this.#kept.delete(event.ip)
     if (older !== undefined) this.#forget(older, 'replaced')
-    const [oldest] = this.#kept.values()
-    if (this.#kept.size >= MAX_KEPT && oldest !== undefined) {
+    const oldest = this.#kept.size < MAX_KEPT ? undefined : this.#nextOldest()
+    if (oldest !== undefined) {
       this.#kept.delete(oldest.heard.event.ip)
       this.#forget(oldest, 'dropped')
       if (this.#dropped === 0) this.#options.log.warn('dropping', { kept: MAX_KEPT, reason: 'too many addresses wait' })
@@ -318,6 +320,19 @@ export class GrantQueue {
     entry.queued = true
     this.#options.counters.countEvent(source, 'queued')
     this.#options.log.info('queued', describe(entry.heard))
+  }
+
+  /**
+   * The oldest that is kept; whoever asks takes it away. One walk through the map goes on from call to call: beginning
+   * anew each time would pass everything that was taken away before.
+   */
+  #nextOldest(): Entry | undefined {
+    let next = this.#walk.next()
+    if (next.done === true) {
+      this.#walk = this.#kept.values()
+      next = this.#walk.next()
+    }
+    return next.value
   }
 
   #forget(entry: Entry, why: 'replaced' | 'dropped'): void {

@@ -171,6 +171,29 @@ describeWith([DEBIAN_POSTGRES], 'the database goes away', () => {
     },
   )
 
+  it('killed six times under load: whatever was answered committed is in the table', { timeout: 240_000 }, async () => {
+    await stack.start('authd')
+    const ups = (): number => stack.log('authd').filter(({ fields }) => fields['event'] === 'store-up').length
+    const committed: string[] = []
+    let next = 0
+    for (let round = 0; round < 6; round++) {
+      const load = new Load(next)
+      await load.start()
+      const enough = 1 + ((round * 131) % 700)
+      await eventually(`${enough} commits`, () => load.committed().length >= enough)
+      await cluster.stop('kill')
+      load.stop()
+      await eventually('every announcement is answered', () => load.answers.size === load.next - next)
+      load.close()
+      committed.push(...load.committed())
+      next = load.next
+      await cluster.start()
+      await eventually('it is found', () => ups() > round, 40_000)
+    }
+    const grants = await stored()
+    expect(committed.filter(ip => !grants.has(ip))).toEqual([])
+  })
+
   it('starts without a database, stores when there is one, and flushes at its end', { timeout: 120_000 }, async () => {
     await cluster.stop()
     const authd = await stack.start('authd')

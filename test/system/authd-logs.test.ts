@@ -1,7 +1,9 @@
 import { appendFileSync, chmodSync, copyFileSync, existsSync, renameSync, truncateSync, writeFileSync } from 'node:fs'
+import { createConnection } from 'node:net'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { AuthdClient, loginFrom } from '../harness/authd-client.ts'
 import { databaseSettings } from '../harness/authd-settings.ts'
-import { command, describeWith, pathOf } from '../harness/describe-with.ts'
+import { command, describeWith, pathOf, ROOT } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
 import { Program, run } from '../harness/program.ts'
 import { Stack, type TestSettings } from '../harness/stack.ts'
@@ -10,7 +12,7 @@ import { createTestDatabase, type TestDatabase } from '../harness/test-database.
 
 let database: TestDatabase
 let stack: Stack
-let rsyslog: Program | undefined
+let logDaemon: Program | undefined
 
 beforeEach(async () => {
   database = await createTestDatabase()
@@ -18,8 +20,8 @@ beforeEach(async () => {
   stack.showLogsOnFailure()
 })
 afterEach(async () => {
-  await rsyslog?.stop()
-  rsyslog = undefined
+  await logDaemon?.stop()
+  logDaemon = undefined
   await stack.stop()
   await database.remove()
 })
@@ -56,8 +58,8 @@ async function startRsyslog(action: string): Promise<void> {
     ].join('\n'),
   )
   const arguments_ = ['-n', '-f', `${directory}/rsyslog.conf`, '-i', `${directory}/rsyslog.pid`]
-  rsyslog = new Program('rsyslogd', [pathOf('rsyslogd') ?? 'rsyslogd', ...arguments_])
-  await rsyslog.waitFor('rsyslogd listens', () => existsSync(`${directory}/log`))
+  logDaemon = new Program('rsyslogd', [pathOf('rsyslogd') ?? 'rsyslogd', ...arguments_])
+  await logDaemon.waitFor('rsyslogd listens', () => existsSync(`${directory}/log`))
 }
 
 /** By logger(1), as a daemon would through syslog(3). */
@@ -84,7 +86,7 @@ describeWith(RSYSLOG, 'a real rsyslogd writes to the FIFO', () => {
     expect(await granted('203.0.113.7')).toMatchObject({ daemon: 'ipop3d', username: 'ann' })
     await stack.waitForLog('authd', { event: 'grant', ip: '203.0.113.7', source: 'fifo' })
 
-    await rsyslog?.stop()
+    await logDaemon?.stop()
     await startRsyslog(fifoAction('RSYSLOG_FileFormat'))
     await log('ipop3d', login('203.0.113.8'))
     await granted('203.0.113.8')
@@ -218,6 +220,82 @@ describe('a followed file', () => {
     const text = 'user=<ann>, method=PLAIN, rip=203.0.113.7, lip=203.0.113.1, mpid=1, TLS, session=<x>'
     appendFileSync(file, `${now} pop3-login: Info: Logged in: ${text}\n`)
     expect(await granted('203.0.113.7')).toMatchObject({ daemon: 'dovecot' })
+  })
+})
+
+describe('every source at once', () => {
+  it('grants from the socket, the FIFO, TCP, a file and the journal', async () => {
+    const { directory } = stack
+    const [fifo, file, entries] = [`${directory}/fifo`, `${directory}/mail.log`, `${directory}/entries`]
+    expect((await run(['mkfifo', '-m', '600', fifo])).ending?.code).toBe(0)
+    writeFileSync(file, '')
+    const entry = {
+      __CURSOR: 's=1',
+      __REALTIME_TIMESTAMP: String(Date.now() * 1000),
+      _HOSTNAME: 'mx',
+      SYSLOG_IDENTIFIER: 'ipop3d',
+      _PID: '77',
+      MESSAGE: login('203.0.113.5'),
+    }
+    writeFileSync(entries, `${JSON.stringify(entry)}\n`)
+    await start({
+      syslog_fifo: fifo,
+      syslog_listen: ['127.0.0.1:0'],
+      follow_files: [file],
+      journal: true,
+      journal_command: ['sh', '-c', `cat ${entries}; exec sleep 60`, 'journalctl'],
+    })
+    await stack.waitForLog('authd', { event: 'following', path: file })
+    const client = await AuthdClient.connect(`${directory}/run/authd.sock`)
+    const line = (ip: string): string => `${new Date().toISOString()} mx ipop3d[77]: ${login(ip)}\n`
+    appendFileSync(fifo, line('203.0.113.2'))
+    appendFileSync(file, line('203.0.113.4'))
+    createConnection({ host: '127.0.0.1', port: stack.port('authd', 0, 'syslog') }).end(line('203.0.113.3'))
+    expect(await client.announce(loginFrom('1.1', '203.0.113.1'))).toMatchObject({ verdict: 'committed' })
+    for (const [n, source] of ['socket', 'fifo', 'tcp', 'file', 'journal'].entries()) {
+      const ip = `203.0.113.${n + 1}`
+      await granted(ip)
+      await stack.waitForLog('authd', { event: 'grant', ip, source })
+    }
+    client.close()
+  })
+})
+
+/** journald in the foreground, with a /run and a machine of its own. */
+const JOURNALD = `set -e
+run=$1
+mkdir -p "$run/systemd/journal" "$run/log/journal"
+echo 0123456789abcdef0123456789abcdef > "$run/machine-id"
+mount --bind "$run/machine-id" /etc/machine-id
+mount --bind "$run" /run
+exec /lib/systemd/systemd-journald`
+
+describeWith([ROOT, command('journalctl', 'systemd'), ...RSYSLOG], 'a real journald', () => {
+  it('is heard, also of what was said while we were away; octets that are no text open nothing', async () => {
+    const runDirectory = `${stack.directory}/j`
+    const socket = `${runDirectory}/systemd/journal/dev-log`
+    const words = [pathOf('logger') ?? 'logger', '-u', socket, '-t', 'ipop3d', '-p', 'mail.info', '--id=77', '--']
+    const say = async (message: string): Promise<void> => {
+      expect((await run([...words, message])).ending?.code).toBe(0)
+    }
+    logDaemon = new Program('journald', ['unshare', '--mount', 'sh', '-c', JOURNALD, 'journald', runDirectory])
+    await logDaemon.waitFor('journald listens', () => existsSync(socket))
+    const settings = {
+      journal: true,
+      journal_command: ['journalctl', `--directory=${runDirectory}/log/journal`, '--merge'],
+    }
+    await start(settings)
+    // The first start begins at the end of the journal, wherever journalctl finds that: said until it is heard.
+    await eventually('a grant for 203.0.113.1', async () => {
+      await say(login('203.0.113.1'))
+      return (await storedGrants(database.owner)).has('203.0.113.1')
+    })
+    await stack.stopPrograms()
+    await say(`${login('203.0.113.9')}\u0001`)
+    await say(login('203.0.113.2'))
+    await start(settings)
+    expect(await granted('203.0.113.2')).toMatchObject({ daemon: 'ipop3d' })
+    expect((await storedGrants(database.owner)).has('203.0.113.9')).toBe(false)
   })
 })
 

@@ -175,6 +175,9 @@ describe('faults at the start', () => {
 })
 
 describe('life', () => {
+  const numbers = async (): Promise<string> =>
+    (await fetch(`http://127.0.0.1:${stack.port('authd', 0, 'metrics')}/metrics`)).text()
+
   it('reads its settings again at SIGHUP, and counts for SIGUSR1', async () => {
     const authd = await start({ authd: { syslog_listen: ['127.0.0.1:0'] } })
     const line = 'Mar  5 10:11:12 mx ipop3d[7]: Login user=ann host=[203.0.113.7] nmsgs=1/1'
@@ -207,14 +210,20 @@ describe('life', () => {
   })
 
   it('shows its numbers to Prometheus on loopback', async () => {
-    await start({ authd: { metrics_listen: '127.0.0.1:0' } })
+    await start({ grants: { alrm_time: 1 }, authd: { metrics_listen: '127.0.0.1:0', syslog_listen: ['127.0.0.1:0'] } })
+    await sendSyslog(['Mar  5 10:11:12 mx cron[7]: nothing', 'Mar  5 10:11:12 mx cron[7]: nothing', 'no syslog line'])
+    await eventually('a sweep', () => numbers().then(text => !text.includes('authd_sweeps_total 0')))
     const client = await announcer()
     await client.announce(loginFrom('1.1', '203.0.113.7'))
     await client.announce(loginFrom('1.2', '127.0.0.1'))
-    const answer = await fetch(`http://127.0.0.1:${stack.port('authd', 0, 'metrics')}/metrics`)
-    const text = await answer.text()
+    const text = await numbers()
     expect(text).toContain('authd_events_total{source="socket",verdict="committed"} 1')
     expect(text).toContain('authd_events_total{source="socket",verdict="refused"} 1')
+    expect(text).toContain('authd_lines_total{source="tcp"} 3')
+    expect(text).toContain('authd_ignored_lines_total{tag="cron"} 2')
+    expect(text).toContain('authd_ignored_lines_total{tag="-"} 1')
+    expect(text).toContain('authd_queue_length 0')
+    expect(text).toMatch(/^authd_sweeps_total [1-9]/m)
     expect(text).toContain('authd_grants_live 1')
     expect(text).toContain('authd_database_up 1')
     expect(text).toContain('authd_commit_seconds_count 2')

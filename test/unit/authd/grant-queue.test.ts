@@ -231,7 +231,7 @@ describe('GrantQueue', () => {
     expect(store.stored[0]?.event.id).toBe('1.500')
   })
 
-  it('bounds what waits for a slow commit, and asks sources that can wait to do so', async () => {
+  it('bounds what waits for a slow commit, and asks sources that can wait to do so', { timeout: 30_000 }, async () => {
     const commit = held()
     store.gate = commit.promise
     for (let n = 0; n < 6000; n++) queue.submit(login(`1.${n}`, numbered(n)))
