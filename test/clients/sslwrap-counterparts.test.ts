@@ -96,6 +96,8 @@ describeWith([command('openssl')], 'openssl s_client', () => {
     expect(said).toContain('+OK bye')
     expect(said).toContain('ALPN protocol: pop3')
     expect(said).toContain('Compression: NONE')
+    // Early data is what an attacker may send twice.
+    if (version === '-tls1_3') expect(said).toContain('Max Early Data: 0')
     expect(said).not.toMatch(/unexpected eof|:error:/)
     expect(client.ending?.code).toBe(0)
   })
@@ -109,6 +111,33 @@ describeWith([command('curl')], 'curl', () => {
     const client = await run(['curl', '--silent', '--show-error', '--insecure', '--user', 'ann:x', url])
     expect(client.lines).toEqual(['1 120'])
     expect(client.ending?.code).toBe(0)
+  })
+})
+
+/** Reads to the end, in order or not at all, and speaks on: OpenSSL without Node.js, which cannot. */
+const SPEAKS_ON = `
+import socket, ssl, sys
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+context.check_hostname = False
+context.verify_mode = ssl.CERT_NONE
+raw = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+client = context.wrap_socket(raw, suppress_ragged_eofs=False)
+while True:
+    said = client.recv(100)
+    sys.stdout.write(said.decode())
+    if not said: break
+client.sendall(b"still there\\r\\n")
+client.unwrap()
+`
+
+describeWith([command('python3')], 'the ssl module of Python', () => {
+  test('when the server has ended, in order by close_notify, the client is still heard', async () => {
+    const server = await backEnd(new BackEnd(socket => socket.end('+OK going\r\n')))
+    const sslwrap = await start({ listeners: [{ backend: `127.0.0.1:${server.port}`, preamble: 'none' }] })
+    const client = await run(['python3', '-c', SPEAKS_ON, String(sslwrap.port)])
+    expect(client.lines).toEqual(['+OK going'])
+    await eventually('the end reaches the server', () => server.heard[0]?.ended)
+    expect(server.heard[0]?.text).toBe('still there\r\n')
   })
 })
 

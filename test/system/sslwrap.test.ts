@@ -173,6 +173,33 @@ describe('the SSL dialogue', () => {
   })
 })
 
+test('both families on one address, a Unix socket behind, and each protocol by its name', async () => {
+  const directory = temporaryDirectory()
+  stops.push(directory.remove)
+  const server = popupLike()
+  stops.push(() => server.close())
+  await new Promise<void>(resolve => server.server.listen(`${directory.path}/pop`, resolve))
+  // The worker has an account of its own.
+  chmodSync(directory.path, 0o755)
+  chmodSync(`${directory.path}/pop`, 0o777)
+  const behind = { listen: '*:0', backend: `unix:${directory.path}/pop` }
+  const sslwrap = await start({
+    listeners: [behind, { ...behind, protocol: 'smtp', preamble: 'none' }],
+  })
+  for (const [host, written] of [
+    ['127.0.0.1', '127.0.0.1'],
+    ['::1', '[::1]'],
+  ] as const) {
+    const pop = talk(client(sslwrap.port, { host }))
+    await pop.expect(/^\+OK </)
+    await pop.ask('QUIT', /^\+OK bye$/)
+    expect(server.heard.at(-1)?.text).toBe(`SSL ${written}:${SHARED_PASSWORD}\r\nQUIT\r\n`)
+  }
+  const smtp = client(sslwrap.ports[1] ?? 0, { ALPNProtocols: ['pop3', 'smtp'] })
+  await talk(smtp).expect(/^\+OK </)
+  expect(smtp.alpnProtocol).toBe('smtp')
+})
+
 describe('when the server behind fails', () => {
   test('down: one -ERR line for POP3, nothing for others', async () => {
     const gone = await new BackEnd(() => {}).listen()
