@@ -92,26 +92,37 @@ function asyncFunction<T>(
   read: (result: unknown) => T,
 ): (...args: NativeArgument[]) => Promise<T> {
   let func: ReturnType<ReturnType<Koffi['load']>['func']> | undefined
-  return async (...args) => {
-    if (aside >= MAX_ASIDE) await new Promise<void>(resolve => waiting.push(resolve))
-    else aside += 1
-    // koffi keeps nothing alive: without this, memory that C reads is collected under it.
-    inUse.add(args)
-    try {
-      func ??= library(soname).func(prototype)
-      const { promise, resolve, reject } = Promise.withResolvers<unknown>()
-      func.async(...args, (error: unknown, result: unknown) => {
-        if (error !== null && error !== undefined) reject(error)
-        else resolve(result)
-      })
-      return read(await promise)
-    } finally {
-      inUse.delete(args)
-      const next = waiting.shift()
-      if (next === undefined) aside -= 1
-      else next()
-    }
-  }
+  // One promise a call, no more: the gate makes such a call for every connection.
+  return (...args) =>
+    new Promise<T>((resolve, reject) => {
+      const start = (): void => {
+        try {
+          func ??= library(soname).func(prototype)
+          func.async(...args, done)
+        } catch (error) {
+          done(error, undefined)
+        }
+      }
+      const done = (error: unknown, result: unknown): void => {
+        inUse.delete(args)
+        const next = waiting.shift()
+        if (next === undefined) aside -= 1
+        else next()
+        try {
+          if (error !== null && error !== undefined) throw error
+          resolve(read(result))
+        } catch (failure) {
+          reject(failure)
+        }
+      }
+      // koffi keeps nothing alive: without this, memory that C reads is collected under it.
+      inUse.add(args)
+      if (aside >= MAX_ASIDE) waiting.push(start)
+      else {
+        aside += 1
+        start()
+      }
+    })
 }
 
 /** errno of the native call just made. */
@@ -144,23 +155,66 @@ export const addressOf = (memory: Uint8Array): number => Number(koffi().address(
 
 /** A NULL-terminated `char *[]` with its strings behind it, in one piece of memory. Throws TypeError on a NUL inside a string. */
 export function stringArray(strings: readonly (string | Uint8Array)[]): Uint8Array {
-  const text = strings.every(piece => typeof piece === 'string')
+  const text = textOf(strings)
+  const memory = Buffer.alloc((strings.length + 1) * 8 + text.length)
+  placeStrings(memory, addressOf(memory), [], strings.length, text)
+  return memory
+}
+
+/** Memory for one string array after the other, each beginning with the same strings: for a program that is started again and again. */
+export class StringArrayMemory {
+  /** A part of the beginning's memory, which it keeps alive. */
+  readonly #pointers: Uint8Array
+  #memory = Buffer.alloc(0)
+  #base = 0
+
+  /** `beginning`: made by `stringArray`, of so many strings. */
+  constructor(beginning: Uint8Array, count: number) {
+    this.#pointers = beginning.subarray(0, count * 8)
+  }
+
+  /** As stringArray, of the beginning and these strings; what was answered before is overwritten. */
+  fill(strings: readonly (string | Uint8Array)[]): Uint8Array {
+    const text = textOf(strings)
+    const size = this.#pointers.length + (strings.length + 1) * 8 + text.length
+    if (size > this.#memory.length) {
+      this.#memory = Buffer.alloc(Math.max(size, 4096))
+      this.#base = addressOf(this.#memory)
+    }
+    placeStrings(this.#memory, this.#base, this.#pointers, strings.length, text)
+    return this.#memory
+  }
+}
+
+/** The strings one after the other, each with its NUL. */
+function textOf(strings: readonly (string | Uint8Array)[]): Buffer {
+  if (strings.length === 0) return Buffer.alloc(0)
+  return strings.every(piece => typeof piece === 'string')
     ? Buffer.from(`${strings.join('\0')}\0`)
     : Buffer.concat(strings.flatMap(piece => [typeof piece === 'string' ? Buffer.from(piece) : piece, NUL]))
-  const table = (strings.length + 1) * 8
-  const memory = Buffer.alloc(table + (strings.length === 0 ? 0 : text.length))
-  const base = addressOf(memory)
+}
+
+/** `before`: pointers that come first. */
+function placeStrings(
+  memory: Buffer,
+  base: number,
+  before: Uint8Array | readonly [],
+  count: number,
+  text: Buffer,
+): void {
+  const table = before.length + (count + 1) * 8
+  memory.set(before)
   let start = 0
-  for (let i = 0; i < strings.length; i++) {
+  let at = before.length
+  for (let i = 0; i < count; i++, at += 8) {
     const address = base + table + start
-    memory.writeUInt32LE(address % TWO_32, i * 8)
-    memory.writeUInt32LE(Math.floor(address / TWO_32), i * 8 + 4)
+    memory.writeUInt32LE(address % TWO_32, at)
+    memory.writeUInt32LE(Math.floor(address / TWO_32), at + 4)
     start = text.indexOf(0, start) + 1
   }
-  if (strings.length > 0 && start !== text.length)
-    throw new TypeError('a NUL cannot stand in an argument or an environment variable')
-  if (strings.length > 0) text.copy(memory, table)
-  return memory
+  if (start !== text.length) throw new TypeError('a NUL cannot stand in an argument or an environment variable')
+  memory.fill(0, at, at + 8)
+  memory.set(text, table)
 }
 
 const NUL = Uint8Array.of(0)

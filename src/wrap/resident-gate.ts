@@ -3,7 +3,7 @@ import { ConnectionLimits } from '../daemon/connection-limits.ts'
 import type { Log } from '../daemon/log.ts'
 import { CONNECTION_VARIABLES, type Connection, connectionLines } from '../ucspi/connection.ts'
 import { changeEnvironment, type Environment, formatEnvironment } from '../ucspi/environment.ts'
-import { runOnConnection } from '../ucspi/inetd-child.ts'
+import { InetdProgram } from '../ucspi/inetd-child.ts'
 import { readProxyHeader } from '../ucspi/proxied-connection.ts'
 import { type IpAddress, type NetworkSet, parseIpAddress } from '../wire/ip-address.ts'
 import { type Decision, logDecision, relayVariables } from './decision.ts'
@@ -45,8 +45,9 @@ export class ResidentGate {
   readonly #options: ResidentGateOptions
   readonly #limits: ConnectionLimits
   readonly #servers: Server[] = []
-  /** The environment as `NAME=value`, without what is different for each connection. */
-  readonly #common: readonly (string | Uint8Array)[]
+  /** The environment without what is different for each connection. */
+  readonly #common: Environment
+  readonly #smtpd: InetdProgram
   readonly #relayIsPreset: boolean
   #idle: (() => void) | undefined
 
@@ -54,7 +55,8 @@ export class ResidentGate {
     this.#options = options
     const { environment } = options
     const without = Object.fromEntries(CONNECTION_VARIABLES.map(name => [name, undefined]))
-    this.#common = formatEnvironment(changeEnvironment(environment, without))
+    this.#common = changeEnvironment(environment, without)
+    this.#smtpd = new InetdProgram(options.file, options.argv, formatEnvironment(this.#common))
     this.#relayIsPreset = environment['RELAYCLIENT'] !== undefined
     this.#limits = new ConnectionLimits(options.maxConnections, options.maxPerAddress)
   }
@@ -126,24 +128,18 @@ export class ResidentGate {
     return false
   }
 
-  /** The common environment with the variables of a rule, which take the place of ours. */
-  #commonBut(ruled: Environment): readonly (string | Uint8Array)[] {
-    if (Object.keys(ruled).length === 0) return this.#common
-    const names = Object.keys(ruled)
-    const isKept = (line: string | Uint8Array) =>
-      !names.some(
-        name =>
-          Buffer.from(line)
-            .subarray(0, name.length + 1)
-            .toString('latin1') === `${name}=`,
-      )
-    return [...this.#common.filter(isKept), ...formatEnvironment(ruled)]
+  /** The smtpd for a rule's variables: those that every smtpd has are left out where the rule has its own. */
+  #smtpdFor(ruled: Environment): InetdProgram {
+    const taken = Object.keys(ruled).filter(name => Object.hasOwn(this.#common, name))
+    if (taken.length === 0) return this.#smtpd
+    const others = changeEnvironment(this.#common, Object.fromEntries(taken.map(name => [name, undefined])))
+    return new InetdProgram(this.#options.file, this.#options.argv, formatEnvironment(others))
   }
 
   async #run(socket: Socket, connection: Connection, status: string): Promise<void> {
-    const { rules, reverseDns, relayclientValue, log, onRelay, file, argv } = this.#options
+    const { rules, reverseDns, relayclientValue, log, onRelay } = this.#options
     const ip = connection.remoteIp
-    const remoteHost = await reverseDns?.(ip)
+    const remoteHost = reverseDns === undefined ? undefined : await reverseDns(ip)
     const rule = rules?.find({ ip, host: remoteHost })
     if (rule?.allow === false) {
       log.info('deny', { ip, host: remoteHost })
@@ -157,7 +153,7 @@ export class ResidentGate {
     if (socket.destroyed) return
     const own = connectionLines({ ...connection, remoteHost })
     const granted = decision.relay ? formatEnvironment(relayVariables(decision, relayclientValue)) : []
-    const child = await runOnConnection(socket, file, argv, [...this.#commonBut(ruled), ...own, ...granted])
+    const child = await this.#smtpdFor(ruled).run(socket, [...formatEnvironment(ruled), ...own, ...granted])
     logDecision(log, decision, { ip, port: connection.remotePort, host: remoteHost, pid: child.pid, status })
     if (decision.relay) onRelay(ip)
     const ending = await child.ended

@@ -3,11 +3,11 @@ import { closeSync, existsSync, mkdtempSync, openSync, readdirSync, readFileSync
 import { connect, createServer, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { setBlocking } from '../../../src/libc/blocking.ts'
 import { descriptorOf } from '../../../src/libc/descriptor.ts'
 import { openFilesLimit } from '../../../src/libc/open-files-limit.ts'
-import { posixSpawn, posixSpawnAside, type SpawnRequest } from '../../../src/libc/posix-spawn.ts'
+import { posixSpawn, RepeatedSpawn, type SpawnRequest } from '../../../src/libc/posix-spawn.ts'
 import { waitedFor, waitFor } from '../../../src/libc/wait.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'posix-spawn-'))
@@ -154,21 +154,51 @@ test('two hundred children at once: each reaped with its own status, no zombie, 
   expect(readdirSync('/proc/self/fd').length).toBe(openBefore)
 })
 
-test('aside: the event loop turns meanwhile, and no memory is collected under the call', async () => {
-  const environment = Array.from({ length: 20 }, (_, i) => `VARIABLE_${i}=${'x'.repeat(100)}`)
-  const request = { file: '/bin/true', argv: ['true'], environment, descriptors: [] }
-  let garbage: unknown[] = []
-  let turns = 0
-  const churning = setInterval(() => {
-    turns += 1
-    garbage = Array.from({ length: 2000 }, () => Buffer.alloc(4096))
-  }, 0)
-  const endings = await Promise.all(Array.from({ length: 300 }, async () => waitFor(await posixSpawnAside(request))))
-  clearInterval(churning)
-  expect(garbage.length).toBeGreaterThan(0)
-  expect(turns).toBeGreaterThan(3)
-  expect(endings).toEqual(endings.map(() => ({ code: 0 })))
-  await expect(posixSpawnAside({ ...request, file: '/nonexistent' })).rejects.toThrow(
-    expect.objectContaining({ code: 'ENOENT' }),
-  )
+describe('one program again and again', () => {
+  const descriptor = openSync('/dev/null', 'r+')
+
+  test('the event loop turns meanwhile, no memory is collected under the call, and each child has its own variables', async () => {
+    const common = Array.from({ length: 20 }, (_, i) => `VARIABLE_${i}=${'x'.repeat(100)}`)
+    const script = `[ "$VARIABLE_19" = ${'x'.repeat(100)} ] && exit "$STATUS"`
+    const spawn = new RepeatedSpawn('/bin/sh', ['sh', '-c', script], common)
+    let garbage: unknown[] = []
+    let turns = 0
+    const churning = setInterval(() => {
+      turns += 1
+      garbage = Array.from({ length: 2000 }, () => Buffer.alloc(4096))
+    }, 0)
+    const endings = await Promise.all(
+      Array.from({ length: 300 }, async (_, i) => waitFor(await spawn.start(descriptor, [`STATUS=${i % 100}`]))),
+    )
+    clearInterval(churning)
+    expect(garbage.length).toBeGreaterThan(0)
+    expect(turns).toBeGreaterThan(3)
+    expect(endings).toEqual(endings.map((_, i) => ({ code: i % 100 })))
+  })
+
+  test('the descriptor is the child’s 0 and 1, whichever it is; variables may be bytes, none, or many', async () => {
+    const spawn = new RepeatedSpawn('/usr/bin/env', ['env'], ['A=ä'])
+    const said = async (...environment: (string | Uint8Array)[]) => {
+      const path = join(directory, `out${files++}`)
+      const out = openSync(path, 'w')
+      expect(await waitFor(await spawn.start(out, environment))).toEqual({ code: 0 })
+      closeSync(out)
+      return readFileSync(path)
+    }
+    expect(await said()).toEqual(Buffer.from('A=ä\n'))
+    expect(await said('B=1', Buffer.from([0x43, 0x3d, 0xfe]))).toEqual(
+      Buffer.concat([Buffer.from('A=ä\nB=1\nC='), Buffer.from([0xfe, 0x0a])]),
+    )
+    const many = Array.from({ length: 500 }, (_, i) => `LONG_${i}=${'y'.repeat(i)}`)
+    expect((await said(...many)).toString()).toBe(`A=ä\n${many.join('\n')}\n`)
+    expect(await said('B=2')).toEqual(Buffer.from('A=ä\nB=2\n'))
+  })
+
+  test('what cannot be started is an error, and the next start works', async () => {
+    const spawn = new RepeatedSpawn('/nonexistent', ['x'], [])
+    await expect(spawn.start(descriptor, [])).rejects.toThrow(expect.objectContaining({ code: 'ENOENT' }))
+    const works = new RepeatedSpawn('/bin/true', ['true'], [])
+    await expect(works.start(descriptor, ['A=1\0B=2'])).rejects.toThrow(TypeError)
+    expect(await waitFor(await works.start(descriptor, ['A=1']))).toEqual({ code: 0 })
+  })
 })
