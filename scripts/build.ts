@@ -85,7 +85,7 @@ const bundleExecDoor = () =>
     platform: 'node',
     target: 'node24',
     external: EXTERNAL,
-    define: { 'import.meta.url': '__filename' },
+    define: { 'import.meta.url': '__filename', 'import.meta.dirname': '__dirname' },
     minify: true,
     logLevel: 'warning',
     plugins: [
