@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { copyFileSync, readdirSync, writeFileSync } from 'node:fs'
+import { copyFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { buildAll } from '../scripts/build.ts'
 import { formatSettings } from '../src/auth-relay/settings-text.ts'
@@ -13,16 +13,19 @@ import { temporaryDirectory } from '../test/harness/temporary-directory.ts'
 
 /**
  * The gate beside tcpserver and beside the original's design, with the same tiny smtpd: connections a second and the time to the banner, as ratios of
- * one run; questions a second of the policy service; the start of the exec door. Run: node bench/gate.ts [ROUNDS] [SECONDS]
+ * one run; questions a second of the policy service; the start of the exec door. Then so many connections to the gate in all that a leak would show. Run:
+ * node bench/gate.ts [ROUNDS] [SECONDS] [CONNECTIONS]
  */
-const [rounds = 5, seconds = 3] = process.argv.slice(2).map(Number)
+const [rounds = 5, seconds = 3, connections = 100_000] = process.argv.slice(2).map(Number)
 const CLIENTS = 16
 const root = new URL('..', import.meta.url).pathname
 const directory = temporaryDirectory()
 const at = (name: string): string => `${directory.path}/${name}`
 
-type Load = { perSecond: number; p50: number; p99: number; wrong: number }
-const isLoad = (value: unknown): value is Load =>
+type Figures = { perSecond: number; p50: number; p99: number; wrong: number }
+/** `cpu`: microseconds that the server and its children took for one connection, the steadiest figure on a busy machine. */
+type Load = Figures & { cpu: number }
+const isFigures = (value: unknown): value is Figures =>
   typeof value === 'object' && value !== null && 'perSecond' in value && 'p99' in value
 
 const median = (values: readonly number[]): number =>
@@ -34,11 +37,20 @@ function compile(name: string, ...flags: string[]): void {
   if (status !== 0) throw new Error(`gcc ${name}: ${String(stderr)}: install gcc and libpq-dev`)
 }
 
-async function load(port: number, word: string): Promise<Load> {
+async function load({ pid }: Program, port: number, word: string): Promise<Load> {
+  const before = cpuOf(pid)
   const { lines } = await run([at('clients'), String(port), String(CLIENTS), String(seconds), word])
   const figures: unknown = JSON.parse(lines.join(''))
-  if (!isLoad(figures)) throw new Error(lines.join('\n'))
-  return figures
+  if (!isFigures(figures)) throw new Error(lines.join('\n'))
+  return { ...figures, cpu: (cpuOf(pid) - before) / (figures.perSecond * seconds) }
+}
+
+/** CPU time of a process and of its children that have ended, in microseconds (proc(5), fields 14 to 17; a tick is 10 ms). */
+function cpuOf(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'latin1')
+    .replace(/^.*\) /s, '')
+    .split(' ')
+  return fields.slice(11, 15).reduce((sum, ticks) => sum + Number(ticks) * 10_000, 0)
 }
 
 const freePort = (): Promise<number> =>
@@ -104,21 +116,22 @@ const tcpserver = (listen: number, ...words: string[]) =>
     ...(words.at(-1) ?? '').split('|'),
   ])
 const conninfo = `host=${host.host} port=${host.port} dbname=${server.connection.database} user=authwrap password=authwrap`
-const others = [
-  tcpserver(port.bare, at('smtpd')),
-  tcpserver(port.cdb, '-x', at('relay.cdb'), at('smtpd')),
-  tcpserver(port.libpq, `${at('ask-libpq')}|${conninfo}|${at('smtpd')}`),
-]
+const servers: Record<keyof typeof port, Program> = {
+  gate,
+  bare: tcpserver(port.bare, at('smtpd')),
+  cdb: tcpserver(port.cdb, '-x', at('relay.cdb'), at('smtpd')),
+  libpq: tcpserver(port.libpq, `${at('ask-libpq')}|${conninfo}|${at('smtpd')}`),
+}
 for (const number of Object.values(port)) await eventually(`port ${number}`, () => isOpen(number))
 
 const descriptors = () => readdirSync(`/proc/${gate.pid}/fd`).length
-const before = descriptors()
 const runs: Record<keyof typeof port, Load[]> = { bare: [], cdb: [], gate: [], libpq: [] }
 const words = { bare: 'local', cdb: 'relay', gate: 'relay', libpq: 'relay' }
 for (let round = 0; round < rounds; round++) {
-  for (const name of ['bare', 'gate', 'cdb', 'libpq'] as const) runs[name].push(await load(port[name], words[name]))
+  for (const name of ['bare', 'gate', 'cdb', 'libpq'] as const)
+    runs[name].push(await load(servers[name], port[name], words[name]))
 }
-const paired = (name: keyof typeof port, other: keyof typeof port, figure: 'perSecond' | 'p99'): number =>
+const paired = (name: keyof typeof port, other: keyof typeof port, figure: 'perSecond' | 'p99' | 'cpu'): number =>
   median(runs[name].map((one, i) => one[figure] / (runs[other][i]?.[figure] ?? Number.NaN)))
 console.table(
   Object.fromEntries(
@@ -131,19 +144,24 @@ console.table(
         'banner p50 µs': median(runs[name].map(one => one.p50)),
         'banner p99 µs': median(runs[name].map(one => one.p99)),
         'p99 of bare': ratio(paired(name, 'bare', 'p99')),
+        'CPU µs': Math.round(median(runs[name].map(one => one.cpu))),
+        'CPU of bare': ratio(paired(name, 'bare', 'cpu')),
         wrong: runs[name].reduce((sum, one) => sum + one.wrong, 0),
       },
     ]),
   ),
 )
-const total = runs.gate.reduce((sum, one) => sum + one.perSecond * seconds, 0)
-await eventually('children reaped', () => readChildren(gate.pid) === '')
-console.log(`after ${Math.round(total)} connections: ${descriptors() - before} descriptors more, no child left`)
 console.log(`policy service: ${await policyQuestions()} questions/s on one connection`)
 console.log(`start of the exec door: ${await execDoorStart()}`)
+// By now the gate has opened what it keeps open.
+const before = descriptors()
+let total = runs.gate.reduce((sum, one) => sum + one.perSecond * seconds, 0)
+while (total < connections) total += (await load(gate, port.gate, words.gate)).perSecond * seconds
+await eventually('children reaped', () => readChildren(gate.pid) === '')
+await eventually('descriptors as before', () => descriptors() <= before)
+console.log(`after ${Math.round(total)} connections: no descriptor more, no child left`)
 
-await gate.stop()
-for (const program of others) await program.stop()
+for (const program of Object.values(servers)) await program.stop()
 await database.close()
 await server.stop()
 directory.remove()

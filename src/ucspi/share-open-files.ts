@@ -6,10 +6,12 @@ const USUAL = 1024n
 
 /**
  * Sets our soft limit of open files back to what we were started with, because every program we run inherits it and old ones close each possible descriptor one by
- * one; but not below what we need ourselves. The runtime has raised it to the hard limit.
+ * one; but not below what we need ourselves, and to the hard limit if nobody knows what that is. The runtime has raised it to the hard limit at start.
  */
-export function shareOpenFilesLimit(needed: number): void {
+export function shareOpenFilesLimit(needed: number | undefined): void {
+  const { soft, hard } = openFilesLimit()
   const given = softOpenFilesOf(process.ppid) ?? USUAL
-  const wanted = given > BigInt(needed) ? given : BigInt(needed)
-  if (wanted < openFilesLimit().soft) setOpenFilesLimit(wanted)
+  const wanted = needed === undefined ? hard : given > BigInt(needed) ? given : BigInt(needed)
+  const possible = wanted < hard ? wanted : hard
+  if (possible !== soft) setOpenFilesLimit(possible)
 }

@@ -31,7 +31,7 @@ export type CdbDoorOptions = {
 
 /** Keeps a tcprules cdb up to date for sites that stay with tcpserver. */
 export class CdbDoor {
-  readonly #options: CdbDoorOptions
+  #options: CdbDoorOptions
   #grants: readonly ListedGrant[] = []
   #written: Buffer | undefined
   #timer: NodeJS.Timeout | undefined
@@ -56,6 +56,11 @@ export class CdbDoor {
       )
     }
     this.#schedule()
+  }
+
+  /** From the next round on; the path stays. */
+  reconfigure(options: CdbDoorOptions): void {
+    this.#options = { ...options, path: this.#options.path }
   }
 
   /** Asks and writes at once (SIGHUP, tests). */

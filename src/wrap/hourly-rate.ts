@@ -11,23 +11,23 @@ type Count = { hour: number; now: number; before: number }
  * proportion, so a limit cannot be had twice around the full hour.
  */
 export class HourlyRate {
-  readonly #limit: number
+  /** Per hour and key; 0 means no limit, and nothing is counted. May be changed. */
+  limit: number
   readonly #clock: Clock
   readonly #counts = new Map<string, Count>()
 
-  /** `limit` per hour and key; 0 means no limit. */
   constructor(limit: number, clock: Clock) {
-    this.#limit = limit
+    this.limit = limit
     this.#clock = clock
   }
 
   /** True if one more is within the limit. Counts nothing: call `add` when the answer is used. */
   allows(key: string): boolean {
-    return this.#limit === 0 || this.#rate(key) + 1 <= this.#limit
+    return this.limit === 0 || this.#rate(key) + 1 <= this.limit
   }
 
   add(key: string): void {
-    if (this.#limit === 0) return
+    if (this.limit === 0) return
     const count = this.#counted(key)
     count.now += 1
     // The key counted last stands last: the first of the map is the one to forget.

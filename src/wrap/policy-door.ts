@@ -1,22 +1,16 @@
 import { createServer, type Server, type Socket } from 'node:net'
-import type { Log } from '../daemon/log.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
 import { clientOf, formatPolicyAnswer, PolicyReader, type PolicyRequest } from '../wire/policy-request.ts'
 import { type Decision, logAnswer } from './decision.ts'
-import type { HourlyRate } from './hourly-rate.ts'
+import type { DoorOptions } from './door-options.ts'
+import type { PolicyRates } from './policy-rates.ts'
 import { senderBelongsTo } from './sender-binding.ts'
 
-export type PolicyDoorOptions = {
-  readonly decide: (ip: IpAddress | undefined) => Promise<Decision>
-  readonly onRelay: (ip: IpAddress) => void
-  readonly log: Log
+export type PolicyDoorOptions = DoorOptions & {
   /** Must the envelope sender belong to the login that opened the address? */
   readonly senderBinding: 'off' | 'warn' | 'refuse'
   readonly senderDomains: readonly string[]
-  readonly messagesPerLogin: HourlyRate
-  readonly messagesPerAddress: HourlyRate
-  readonly recipientsPerLogin: HourlyRate
-  readonly recipientsPerAddress: HourlyRate
+  readonly rates: PolicyRates
 }
 
 /** Says nothing about the mail: the restrictions that follow in main.cf decide (Postfix access(5)). */
@@ -24,14 +18,17 @@ const NO_OPINION = 'DUNNO'
 /** Questions in work on one connection before it is read no further. */
 const MAX_OPEN = 1_000
 
-/** Postfix's policy service (SMTPD_POLICY_README), for `check_policy_service` before `reject_unauth_destination`: OK for a granted client, DUNNO for all else. */
-export function policyDoor(options: PolicyDoorOptions): Server {
+/**
+ * Postfix's policy service (SMTPD_POLICY_README), for `check_policy_service` before `reject_unauth_destination`: OK for a granted client, DUNNO for all else.
+ * `options` is asked for each question: settings may change.
+ */
+export function policyDoor(options: () => PolicyDoorOptions): Server {
   return createServer(socket => new PolicyConnection(socket, options))
 }
 
 class PolicyConnection {
   readonly #socket: Socket
-  readonly #options: PolicyDoorOptions
+  readonly #options: () => PolicyDoorOptions
   readonly #reader = new PolicyReader()
   /** Answers go out in the order of their questions. */
   #last: Promise<void> = Promise.resolve()
@@ -41,7 +38,7 @@ class PolicyConnection {
   /** Message that recipients were counted for last: Postfix keeps `instance` the same over one message. */
   #instance = ''
 
-  constructor(socket: Socket, options: PolicyDoorOptions) {
+  constructor(socket: Socket, options: () => PolicyDoorOptions) {
     this.#socket = socket
     this.#options = options
     socket.setEncoding('latin1')
@@ -56,7 +53,7 @@ class PolicyConnection {
     try {
       for (const request of this.#reader.push(chunk)) this.#enqueue(request)
     } catch (error) {
-      this.#options.log.warn('policy_fault', { error: error instanceof Error ? error : String(error) })
+      this.#options().log.warn('policy_fault', { error: error instanceof Error ? error : String(error) })
       this.#socket.destroy()
     }
   }
@@ -64,12 +61,12 @@ class PolicyConnection {
   #enqueue(request: PolicyRequest): void {
     this.#open += 1
     if (this.#open >= MAX_OPEN) this.#socket.pause()
-    const decision = this.#options.decide(clientOf(request))
+    const decision = this.#options().decide(clientOf(request))
     this.#last = this.#last
       .then(async () => this.#answer(this.#actionFor(request, await decision)))
       // A fault of ours must not take Postfix's mail down: it goes on as for any stranger.
       .catch((error: unknown) => {
-        this.#options.log.error('error', { error: error instanceof Error ? error : String(error) })
+        this.#options().log.error('error', { error: error instanceof Error ? error : String(error) })
         this.#answer(NO_OPINION)
       })
   }
@@ -85,7 +82,7 @@ class PolicyConnection {
   }
 
   #actionFor(request: PolicyRequest, decision: Decision): string {
-    const { log, onRelay } = this.#options
+    const { log, onRelay } = this.#options()
     const ip = clientOf(request)
     const fields = {
       ip,
@@ -113,7 +110,7 @@ class PolicyConnection {
     ip: IpAddress,
     login: string | undefined,
   ): { readonly reason: string; readonly action: string } | undefined {
-    const { senderBinding, senderDomains, log } = this.#options
+    const { senderBinding, senderDomains, log } = this.#options()
     const sender = request.get('sender') ?? ''
     if (senderBinding !== 'off' && login !== undefined && !senderBelongsTo(login, sender, senderDomains)) {
       if (senderBinding === 'refuse')
@@ -132,7 +129,7 @@ class PolicyConnection {
     if ((request.get('protocol_state') ?? 'RCPT') !== 'RCPT') return undefined
     const instance = request.get('instance') ?? ''
     const isNewMessage = instance === '' || instance !== this.#instance
-    const { messagesPerLogin, messagesPerAddress, recipientsPerLogin, recipientsPerAddress } = this.#options
+    const { messagesPerLogin, messagesPerAddress, recipientsPerLogin, recipientsPerAddress } = this.#options().rates
     const counted = [
       ...(isNewMessage ? [{ rate: messagesPerAddress, key: ip, reason: 'messages_per_address' }] : []),
       { rate: recipientsPerAddress, key: ip, reason: 'recipients_per_address' },

@@ -1,20 +1,14 @@
 import { createServer, type Server } from 'node:net'
-import type { Log } from '../daemon/log.ts'
-import type { IpAddress } from '../wire/ip-address.ts'
 import { LineSplitter } from '../wire/line-splitter.ts'
 import { formatRelayAnswer, MAX_RELAY_QUESTION_LINE, type RelayAnswer } from '../wire/relay-answer.ts'
 import { parseRelayQuestion } from '../wire/relay-question.ts'
-import { type Decision, logAnswer } from './decision.ts'
+import { logAnswer } from './decision.ts'
+import type { DoorOptions } from './door-options.ts'
 
-export type QuestionDoorOptions = {
-  readonly decide: (ip: IpAddress | undefined) => Promise<Decision>
-  readonly onRelay: (ip: IpAddress) => void
-  readonly log: Log
-}
-
-/** Questions as lines, `relay v=1 ip=ADDRESS`, answered in order: for the exec door and for Exim's `readsocket` (docs/WIRE.md). */
-export function questionDoor({ decide, onRelay, log }: QuestionDoorOptions): Server {
+/** Questions as lines, `relay v=1 ip=ADDRESS`, answered in order: for the exec door and for Exim's `readsocket` (docs/WIRE.md). `options` is asked for each. */
+export function questionDoor(options: () => DoorOptions): Server {
   const answerTo = async (line: string): Promise<RelayAnswer> => {
+    const { decide, onRelay, log } = options()
     const question = parseRelayQuestion(line)
     if (question === undefined) return { verdict: 'unknown' }
     const decision = await decide(question.ip)

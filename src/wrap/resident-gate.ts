@@ -2,8 +2,13 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { ConnectionLimits } from '../daemon/connection-limits.ts'
 import type { Log } from '../daemon/log.ts'
 import { CONNECTION_VARIABLES, type Connection, connectionLines } from '../ucspi/connection.ts'
-import { changeEnvironment, type Environment, formatEnvironment } from '../ucspi/environment.ts'
-import { InetdProgram } from '../ucspi/inetd-child.ts'
+import {
+  changeEnvironment,
+  type Environment,
+  type EnvironmentChanges,
+  formatEnvironment,
+} from '../ucspi/environment.ts'
+import { type InetdChild, InetdProgram } from '../ucspi/inetd-child.ts'
 import { readProxyHeader } from '../ucspi/proxied-connection.ts'
 import { type IpAddress, type NetworkSet, parseIpAddress } from '../wire/ip-address.ts'
 import { type Decision, logDecision, relayVariables } from './decision.ts'
@@ -42,23 +47,23 @@ const BANNER_DEADLINE_MS = 2_000
  * auth-wrap in one process. Whatever fails, the smtpd runs, without RELAYCLIENT.
  */
 export class ResidentGate {
-  readonly #options: ResidentGateOptions
+  #options: ResidentGateOptions
   readonly #limits: ConnectionLimits
   readonly #servers: Server[] = []
-  /** The environment without what is different for each connection. */
-  readonly #common: Environment
-  readonly #smtpd: InetdProgram
-  readonly #relayIsPreset: boolean
+  #smtpd: Smtpd
   #idle: (() => void) | undefined
 
   constructor(options: ResidentGateOptions) {
     this.#options = options
-    const { environment } = options
-    const without = Object.fromEntries(CONNECTION_VARIABLES.map(name => [name, undefined]))
-    this.#common = changeEnvironment(environment, without)
-    this.#smtpd = new InetdProgram(options.file, options.argv, formatEnvironment(this.#common))
-    this.#relayIsPreset = environment['RELAYCLIENT'] !== undefined
+    this.#smtpd = new Smtpd(options)
     this.#limits = new ConnectionLimits(options.maxConnections, options.maxPerAddress)
+  }
+
+  /** For connections from now on; those that have an smtpd keep it, and count. */
+  reconfigure(options: ResidentGateOptions): void {
+    this.#smtpd = new Smtpd(options)
+    this.#options = options
+    this.#limits.change(options.maxConnections, options.maxPerAddress)
   }
 
   /** A server for one address, not yet listening. */
@@ -128,14 +133,6 @@ export class ResidentGate {
     return false
   }
 
-  /** The smtpd for a rule's variables: those that every smtpd has are left out where the rule has its own. */
-  #smtpdFor(ruled: Environment): InetdProgram {
-    const taken = Object.keys(ruled).filter(name => Object.hasOwn(this.#common, name))
-    if (taken.length === 0) return this.#smtpd
-    const others = changeEnvironment(this.#common, Object.fromEntries(taken.map(name => [name, undefined])))
-    return new InetdProgram(this.#options.file, this.#options.argv, formatEnvironment(others))
-  }
-
   async #run(socket: Socket, connection: Connection, status: string): Promise<void> {
     const { rules, reverseDns, relayclientValue, log, onRelay } = this.#options
     const ip = connection.remoteIp
@@ -147,19 +144,56 @@ export class ResidentGate {
       return
     }
     const ruled = rule === undefined ? NO_VARIABLES : rule.environment
-    const isPreset = this.#relayIsPreset || ruled['RELAYCLIENT'] !== undefined
+    const isPreset = this.#smtpd.relayIsPreset || ruled['RELAYCLIENT'] !== undefined
     const decision: Decision = isPreset ? { relay: false, reason: 'preset' } : await this.#options.decide(ip)
     // Closed while we asked, by our own drain's end or an error.
     if (socket.destroyed) return
     const own = connectionLines({ ...connection, remoteHost })
-    const granted = decision.relay ? formatEnvironment(relayVariables(decision, relayclientValue)) : []
-    const child = await this.#smtpdFor(ruled).run(socket, [...formatEnvironment(ruled), ...own, ...granted])
+    const granted = Object.entries(relayVariables(decision, relayclientValue)).map(
+      ([name, value]) => `${name}=${value}`,
+    )
+    const child = await this.#smtpd.run(socket, ruled, own.concat(granted))
     logDecision(log, decision, { ip, port: connection.remotePort, host: remoteHost, pid: child.pid, status })
     if (decision.relay) onRelay(ip)
     const ending = await child.ended
     log.info('end', { pid: child.pid, ...('code' in ending ? { status: ending.code } : { signal: ending.signal }) })
   }
 }
+
+/** The smtpd with the environment that all of them have. */
+class Smtpd {
+  readonly #file: string
+  readonly #argv: readonly string[]
+  /** Without what is different for each connection. */
+  readonly #environment: Environment
+  readonly #program: InetdProgram
+  readonly relayIsPreset: boolean
+
+  constructor({ file, argv, environment }: ResidentGateOptions) {
+    this.#file = file
+    this.#argv = argv
+    this.#environment = changeEnvironment(environment, without(CONNECTION_VARIABLES))
+    this.#program = new InetdProgram(file, argv, formatEnvironment(this.#environment))
+    this.relayIsPreset = environment['RELAYCLIENT'] !== undefined
+  }
+
+  /** `ruled`: variables of a rule, which take the place of ours. `own`: `NAME=value`, those of the connection. */
+  run(socket: Socket, ruled: Environment, own: readonly string[]): Promise<InetdChild> {
+    const taken = Object.keys(ruled).filter(name => Object.hasOwn(this.#environment, name))
+    const program =
+      taken.length === 0
+        ? this.#program
+        : new InetdProgram(
+            this.#file,
+            this.#argv,
+            formatEnvironment(changeEnvironment(this.#environment, without(taken))),
+          )
+    return program.run(socket, [...formatEnvironment(ruled), ...own])
+  }
+}
+
+const without = (names: readonly string[]): EnvironmentChanges =>
+  Object.fromEntries(names.map(name => [name, undefined]))
 
 function connectionOf(socket: Socket): Connection | undefined {
   const remoteIp = parseIpAddress(socket.remoteAddress ?? '')

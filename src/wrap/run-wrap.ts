@@ -19,10 +19,8 @@ export const runWrap = (
       case 'version':
         process.stdout.write(`wrap (auth-relay) ${manifest.version}\n`)
         return EXIT.done
-      case 'daemon': {
-        const settings = loadSettings(invocation, environment)
-        await runDaemon('wrap', () => startGate(settings))
+      case 'daemon':
+        await runDaemon('wrap', () => startGate(() => loadSettings(invocation, environment)))
         return EXIT.done
-      }
     }
   })

@@ -1,15 +1,9 @@
 import { createServer, type Server } from 'node:net'
-import type { Log } from '../daemon/log.ts'
-import { type IpAddress, parseIpAddress } from '../wire/ip-address.ts'
+import { parseIpAddress } from '../wire/ip-address.ts'
 import { formatNetstring, NetstringReader } from '../wire/netstring.ts'
 import { formatSocketmapAnswer, parseSocketmapQuestion, type SocketmapAnswer } from '../wire/socketmap.ts'
-import { type Decision, logAnswer } from './decision.ts'
-
-export type SocketmapDoorOptions = {
-  readonly decide: (ip: IpAddress | undefined) => Promise<Decision>
-  readonly onRelay: (ip: IpAddress) => void
-  readonly log: Log
-}
+import { logAnswer } from './decision.ts'
+import type { DoorOptions } from './door-options.ts'
 
 /** The longest question that sendmail sends. */
 const MAX_QUESTION = 100_000
@@ -23,10 +17,11 @@ const FOUND: ReadonlyMap<string, string> = new Map([
 /**
  * socketmap tables of Postfix (socketmap_table(5)) and sendmail. Map `relay`: the key is an address, the answer `OK`, as Postfix's
  * check_client_access wants it. Map `access`: the key may begin with `Connect:`, the answer is sendmail's `RELAY`. Postfix also asks for host names and
- * parts of addresses: those are not found.
+ * parts of addresses: those are not found. `options` is asked for each question: settings may change.
  */
-export function socketmapDoor({ decide, onRelay, log }: SocketmapDoorOptions): Server {
+export function socketmapDoor(options: () => DoorOptions): Server {
   const answerTo = async (content: string): Promise<SocketmapAnswer> => {
+    const { decide, onRelay, log } = options()
     const question = parseSocketmapQuestion(content)
     const data = question === undefined ? undefined : FOUND.get(question.map)
     if (question === undefined || data === undefined)
@@ -54,7 +49,7 @@ export function socketmapDoor({ decide, onRelay, log }: SocketmapDoorOptions): S
           })
         }
       } catch (error) {
-        log.warn('socketmap_fault', { error: error instanceof Error ? error : String(error) })
+        options().log.warn('socketmap_fault', { error: error instanceof Error ? error : String(error) })
         socket.destroy()
       }
     })

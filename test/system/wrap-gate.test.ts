@@ -1,6 +1,6 @@
 import { chownSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { formatNetstring, NetstringReader } from '../../src/wire/netstring.ts'
 import { formatPolicyRequest } from '../../src/wire/policy-request.ts'
 import { Conversation } from '../harness/conversation.ts'
@@ -100,6 +100,96 @@ describeWith(
       expect(code(await mail('bob@example.org'))).toBe('250')
       expect(code(await mail('bob@elsewhere.example'))).toBe('553')
       await stack.waitForLog('wrap', { event: 'error', relay: 'false' })
+    })
+
+    test('SIGHUP: new settings hold from the next connection on, what runs goes on, and broken settings change nothing', async () => {
+      const smtpd = `${stack.directory}/banner.sh`
+      const says = 'echo "220 $1 $(env | grep ^RELAYCLIENT= || echo closed) ip=$TCPREMOTEIP"; read a; echo "221 $a"'
+      writeFileSync(smtpd, `#!/bin/sh\n${says}\n`, { mode: 0o755 })
+      const socket = `${stack.directory}/run/policy-reload.sock`
+      const grantsOf = { ...grants.settings['grants'] }
+      const first = { listen: ['127.0.0.1:0'], policy_listen: [`unix:${socket}`], smtpd: [smtpd, 'first'] }
+      await grants.grant('127.0.0.1', 'ann')
+      await grants.grant('192.0.2.7', 'ann')
+      const program = await start(first)
+      const port = stack.port('wrap')
+      let reloads = 0
+      const renew = async (wrap: TestSettings[string], others: TestSettings = {}): Promise<void> => {
+        stack.configure({ ...grants.settings, ...others, wrap: { ...first, ...wrap } })
+        program.signal('SIGHUP')
+        reloads += 1
+        await program.waitFor(
+          `reload ${reloads}`,
+          () => program.lines.filter(line => /event=reloaded|^wrap: reload:/.test(line)).length >= reloads,
+        )
+      }
+      const connection = (says?: string) => {
+        const socket = connect(port, '127.0.0.1')
+        onTestFinished(() => void socket.destroy())
+        const client = new Conversation('client', socket)
+        if (says !== undefined) client.say(says)
+        return client
+      }
+      const banner = async (says?: string): Promise<string> => {
+        const client = connection(says)
+        const { text } = await client.expect(/^\d{3} /)
+        client.say('bye')
+        return text
+      }
+      const question = formatPolicyRequest(
+        new Map([
+          ['request', 'smtpd_access_policy'],
+          ['protocol_state', 'RCPT'],
+          ['client_address', '127.0.0.1'],
+          ['sender', 'ann@example.org'],
+          ['recipient', 'b@elsewhere.example'],
+        ]),
+      )
+      const postfix = connect({ path: socket })
+      let heard = ''
+      postfix.on('data', piece => {
+        heard += String(piece)
+      })
+      const answers = async (count: number): Promise<string[]> => {
+        postfix.write(question)
+        return eventually('answered', () => {
+          const all = heard.split('\n\n').slice(0, -1)
+          return all.length === count && all
+        })
+      }
+
+      const session = connection()
+      await session.expect(/^220 first RELAYCLIENT= ip=127\.0\.0\.1/)
+      expect(await answers(1)).toEqual(['action=OK'])
+
+      await renew({
+        smtpd: [smtpd, 'second'],
+        relayclient_value: '@fixme',
+        connections_per_address: 2,
+        recipients_per_address: 1,
+      })
+      const second = connection()
+      await second.expect(/^220 second RELAYCLIENT=@fixme /)
+      expect(await banner()).toMatch(/^421 .*from your address/)
+      await second.ask('bye', /^221 bye/)
+      await session.ask('still there', /^221 still there/)
+      expect((await answers(2)).at(-1)).toBe('action=OK')
+      expect((await answers(3)).at(-1)).toMatch(/^action=450 /)
+      postfix.destroy()
+
+      const proxied = 'PROXY TCP4 192.0.2.7 192.0.2.1 5025 25'
+      await renew({ proxy_trust: ['127.0.0.1'], socket_mode: '0600' })
+      expect(await banner(proxied)).toBe('220 first RELAYCLIENT= ip=192.0.2.7')
+      await renew({ proxy_trust: ['127.0.0.1'] }, { grants: { ...grantsOf, never_nets: ['192.0.2.0/24'] } })
+      expect(await banner(proxied)).toBe('220 first closed ip=192.0.2.7')
+      await stack.waitForLog('wrap', { event: 'reloaded', restart_for: 'wrap.socket_mode' })
+      await renew({}, { database: { ...grants.settings['database'], wrap_dbpass: 'not the password' } })
+      expect(await banner()).toMatch(/^220 first closed /)
+      await renew({ relayclient_value: '@renewed' })
+      expect(await banner()).toMatch(/^220 first RELAYCLIENT=@renewed /)
+      await renew({ smtpd: ['/nonexistent/smtpd'], relayclient_value: '@broken' })
+      expect(program.lines.some(line => line.startsWith('wrap: reload: /nonexistent/smtpd is no program'))).toBe(true)
+      expect(await banner()).toMatch(/^220 first RELAYCLIENT=@renewed /)
     })
 
     test('SIGTERM: accepts no more, ends when the last smtpd has', async () => {

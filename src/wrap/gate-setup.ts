@@ -1,0 +1,107 @@
+import { systemClock } from '../daemon/clock.ts'
+import { UsageFault } from '../daemon/exit-status.ts'
+import { createLog, type Log } from '../daemon/log.ts'
+import type { Settings } from '../daemon/settings/settings.ts'
+import { changeEnvironment, type Environment } from '../ucspi/environment.ts'
+import { findProgram } from '../ucspi/find-program.ts'
+import { OWN_VARIABLES } from '../ucspi/run-next.ts'
+import type { IpAddress } from '../wire/ip-address.ts'
+import { askDatabase, type GrantSource } from './ask-database.ts'
+import type { CdbDoorOptions } from './cdb-door.ts'
+import { type Decision, decide } from './decision.ts'
+import type { DoorOptions } from './door-options.ts'
+import type { PolicyDoorOptions } from './policy-door.ts'
+import type { PolicyRates } from './policy-rates.ts'
+import type { ResidentGateOptions } from './resident-gate.ts'
+import { reverseDns } from './reverse-dns.ts'
+import { shareDecisions } from './share-decisions.ts'
+import { smtpdCommand } from './smtpd-command.ts'
+import { TcpRulesFile } from './tcp-rules-file.ts'
+import { UseReporter } from './use-reporter.ts'
+
+/** Database connections of the gate: one answers thousands of questions a second, the others stand by. */
+const DATABASE_CONNECTIONS = 4
+
+/** All that settings make of the gate. At SIGHUP another one takes its place, and this one is closed. */
+export class GateSetup {
+  readonly settings: Settings
+  readonly log: Log
+  readonly #source: GrantSource
+  readonly #uses: UseReporter | undefined
+  readonly #decide: (ip: IpAddress | undefined) => Promise<Decision>
+
+  readonly #environment: Environment
+
+  /** Reads secrets at once, connects to the database in the background. `environment`: our own. `write`: takes log lines. Throws UsageFault. */
+  constructor(settings: Settings, environment: Environment, write: (line: string) => void) {
+    this.settings = settings
+    this.#environment = environment
+    this.log = createLog('wrap', { level: settings.top.log_level, write })
+    this.#source = askDatabase(settings, DATABASE_CONNECTIONS)
+    const { uses_socket } = settings.authd
+    this.#uses = uses_socket === '' ? undefined : new UseReporter(uses_socket)
+    const { ask, refusal } = this.#source
+    const timeoutMs = settings.wrap.wrap_timeout * 1000
+    this.#decide = shareDecisions(ip => decide(ip, { ask, refusal, timeoutMs }))
+  }
+
+  doorOptions(door: string): DoorOptions {
+    return {
+      decide: this.#decide,
+      onRelay: ip => this.#uses?.report({ ip, at: Math.floor(systemClock() / 1000), door }),
+      log: this.log,
+    }
+  }
+
+  /** Throws UsageFault if there is no such smtpd. */
+  gateOptions(): ResidentGateOptions {
+    const { wrap } = this.settings
+    const argv = smtpdCommand(this.settings)
+    const own = this.#environment
+    const path = typeof own['PATH'] === 'string' ? own['PATH'] : undefined
+    const file = findProgram(argv[0] ?? '', path)
+    if (file === undefined)
+      throw new UsageFault(
+        `${argv[0] ?? ''} is no program that can be run: change wrap.smtpd, or qmaildir and qmail_smtpd_noauth`,
+      )
+    return {
+      ...this.doorOptions('gate'),
+      file,
+      argv,
+      environment: changeEnvironment(own, Object.fromEntries(OWN_VARIABLES.map(name => [name, undefined]))),
+      relayclientValue: wrap.relayclient_value,
+      rules: wrap.rules === '' ? undefined : new TcpRulesFile(wrap.rules),
+      reverseDns:
+        wrap.reverse_dns === 'off' ? undefined : reverseDns(wrap.reverse_dns_timeout, wrap.reverse_dns === 'paranoid'),
+      proxyTrust: wrap.proxy_trust,
+      maxConnections: wrap.connections,
+      maxPerAddress: wrap.connections_per_address,
+    }
+  }
+
+  policyOptions(rates: PolicyRates): PolicyDoorOptions {
+    const { sender_binding, sender_domains } = this.settings.wrap
+    return { ...this.doorOptions('policy'), senderBinding: sender_binding, senderDomains: sender_domains, rates }
+  }
+
+  cdbOptions(): CdbDoorOptions {
+    const { wrap } = this.settings
+    return {
+      path: wrap.tcprules_cdb,
+      rulesPath: wrap.tcprules_static,
+      relayclientValue: wrap.relayclient_value,
+      list: this.#source.list,
+      refusal: this.#source.refusal,
+      timeoutMs: wrap.wrap_timeout * 1000,
+      intervalMs: wrap.tcprules_interval,
+      clock: systemClock,
+      log: this.log,
+    }
+  }
+
+  /** Lets questions that are under way have their answers. */
+  async close(): Promise<void> {
+    this.#uses?.close()
+    await this.#source.close()
+  }
+}
