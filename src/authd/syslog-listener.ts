@@ -25,6 +25,7 @@ const MAX_CONNECTIONS = 64
 export class SyslogListener {
   readonly #options: SyslogListenerOptions
   readonly #servers: Server[] = []
+  /** The one that has been silent longest stands first. */
   readonly #open = new Set<Socket>()
 
   constructor(options: SyslogListenerOptions) {
@@ -35,7 +36,6 @@ export class SyslogListener {
   async listen(address: SocketAddress): Promise<SocketAddress> {
     requireLoopback(address, 'authd.syslog_listen')
     const server = createServer(socket => this.#accept(socket))
-    server.maxConnections = MAX_CONNECTIONS
     this.#servers.push(server)
     return openListener(server, address, 'authd.syslog_listen')
   }
@@ -48,9 +48,24 @@ export class SyslogListener {
   #accept(socket: Socket): void {
     const framing = new SyslogFraming()
     this.#open.add(socket)
-    socket.on('data', chunk => this.#hear(socket, framing, chunk))
+    this.#makeRoom()
+    socket.on('data', chunk => {
+      this.#open.delete(socket)
+      this.#open.add(socket)
+      this.#hear(socket, framing, chunk)
+    })
     socket.on('error', () => socket.destroy())
     socket.on('close', () => this.#open.delete(socket))
+  }
+
+  /** Any account of this host can connect: who says nothing gives way, so that connections left open keep no syslogd out. */
+  #makeRoom(): void {
+    if (this.#open.size <= MAX_CONNECTIONS) return
+    const [silent] = this.#open
+    if (silent === undefined) return
+    this.#open.delete(silent)
+    silent.destroy()
+    this.#options.log.warn('syslog-connections', { limit: MAX_CONNECTIONS, reason: 'the most silent one was closed' })
   }
 
   #hear(socket: Socket, framing: SyslogFraming, chunk: Buffer): void {

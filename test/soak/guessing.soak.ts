@@ -43,7 +43,10 @@ describe.each([
   let running: PopupStack
   beforeAll(async () => {
     // The limits and delays that a site has if it changes nothing.
-    running = await startPopup({ fail_delays: ['2', '4', '8', '15'] }, { '': { log_level: 'error' } })
+    running = await startPopup(
+      { fail_delays: ['2', '4', '8', '15'], ssl_hack_trust: ['127.0.0.254'] },
+      { '': { log_level: 'error' } },
+    )
   })
   afterAll(() => running?.stop())
 

@@ -1,0 +1,272 @@
+import { once } from 'node:events'
+import { connect, type Socket } from 'node:net'
+import { setTimeout as pause } from 'node:timers/promises'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { eventually } from '../harness/eventually.ts'
+import { freePort } from '../harness/free-port.ts'
+import { Pop3Conversation } from '../harness/pop3-conversation.ts'
+import { type ProcessStatus, resourcesOf, statusOf } from '../harness/process-status.ts'
+import { run } from '../harness/program.ts'
+import { SmtpConversation } from '../harness/smtp-conversation.ts'
+import { type ProgramName, TEST_IDS, TEST_PASSWORD } from '../harness/stack.ts'
+import { Site } from './site.ts'
+import { table } from './table.ts'
+
+/** Seconds that a client has before its login, and for its handshake. */
+const LOGIN_TIME = 4
+const DRIP_MS = 100
+/** Connections of one address. */
+const CAPS = { popup: 20, sslwrap: 30, wrap: 10 }
+/** Descriptors that are left to a process whose clients then want more. */
+const LEFT = 16
+const CROWD = 48
+const MANY = 10_000
+
+let site: Site
+let ports: Readonly<Record<'pop3s' | 'proxied' | 'policy' | 'socketmap' | 'question' | 'syslog' | 'metrics', number>>
+beforeAll(async () => {
+  ports = {
+    pop3s: await freePort(),
+    proxied: await freePort(),
+    policy: await freePort(),
+    socketmap: await freePort(),
+    question: await freePort(),
+    syslog: await freePort(),
+    metrics: await freePort(),
+  }
+  const at = (port: number): string => `127.0.0.1:${port}`
+  site = await Site.start(() => ({
+    database: { embedded: true },
+    popup: {
+      proxy_listen: [at(ports.proxied)],
+      proxy_trust: ['127.0.0.0/8'],
+      login_time: LOGIN_TIME,
+      // No proxy speaks to us in clear text here: its clients would have no share of their own before they are known.
+      ssl_hack_trust: ['127.0.0.254'],
+      max_per_address: CAPS.popup,
+    },
+    sslwrap: {
+      listener: [{ listen: at(ports.pop3s), backend: at(ports.proxied), preamble: 'proxy-v2' }],
+      handshake_time: LOGIN_TIME,
+      max_per_address: CAPS.sslwrap,
+    },
+    authd: { syslog_listen: [at(ports.syslog)], metrics_listen: at(ports.metrics), check_daemon_ipop3d: true },
+    wrap: {
+      connections_per_address: CAPS.wrap,
+      policy_listen: [at(ports.policy)],
+      socketmap_listen: [at(ports.socketmap)],
+      question_listen: [at(ports.question)],
+      smtpd_user: `${TEST_IDS.gate}`,
+    },
+  }))
+})
+beforeEach(() => site.stack.showLogsOnFailure())
+afterAll(() => site?.stop())
+
+const open = (to: number | string, localAddress?: string): Socket => {
+  const socket =
+    typeof to === 'string'
+      ? connect(to)
+      : connect({ port: to, host: '127.0.0.1', ...(localAddress === undefined ? {} : { localAddress }) })
+  socket.on('error', () => {}) // being turned away is what these clients are for
+  socket.resume()
+  return socket
+}
+const closed = (sockets: readonly Socket[]): number =>
+  sockets.filter(socket => socket.destroyed || socket.readableEnded).length
+
+/** What a server says to this, up to the end that is expected. */
+async function answer(port: number, question: string, end: RegExp): Promise<string> {
+  const socket = connect(port, '127.0.0.1')
+  socket.write(question)
+  let heard = ''
+  for await (const piece of socket) {
+    heard += String(piece)
+    if (end.test(heard)) break
+  }
+  return heard
+}
+
+/** A login by TLS and one without, a question to each door, a line of syslog: all in good time. */
+async function everythingWorks(): Promise<void> {
+  const ip = site.newcomer()
+  await site.login(ip)
+  const tls = Pop3Conversation.over(connect({ host: '127.0.0.1', port: ports.pop3s, localAddress: site.newcomer() }), {
+    tls: true,
+  })
+  await tls.login('ann', TEST_PASSWORD)
+  await tls.quit()
+  expect(await site.mayRelay(ip)).toBe(true)
+  expect(await answer(ports.question, `relay v=1 ip=${ip}\n`, /\n/)).toContain('yes')
+  expect(await answer(ports.policy, `request=smtpd_access_policy\nclient_address=${ip}\n\n`, /\n\n/)).toContain(
+    'action=OK',
+  )
+  expect(await answer(ports.metrics, 'GET /metrics HTTP/1.0\r\n\r\n', /\n/)).toContain('200 OK')
+  const heard = site.newcomer()
+  const syslog = connect(ports.syslog, '127.0.0.1')
+  syslog.end(`<22>Mar  5 10:11:12 mx ipop3d[1]: Login user=ann host=[${heard}] nmsgs=0/0\n`)
+  await once(syslog.resume(), 'close')
+  await eventually('the line of syslog counts', () => site.mayRelay(heard), 20_000)
+}
+
+describe('a client that says one octet at a time', () => {
+  const SLOW: readonly (readonly [name: string, port: () => number | string, text: string, isCut: boolean])[] = [
+    ['popup.listen', () => site.pop3, 'USER ann', true],
+    ['popup.proxy_listen', () => ports.proxied, 'PROXY TCP4 192.0.2.7 192.0.2.1 1 2', true],
+    ['sslwrap', () => ports.pop3s, '\x16\x03\x01\x02\0\x01\0\x01\xfc', true],
+    ['wrap.policy_listen', () => ports.policy, 'request=smtpd_access_policy', false],
+    ['wrap.socketmap_listen', () => ports.socketmap, '99:relay ', false],
+    ['wrap.question_listen', () => ports.question, 'relay v=1 ip=', false],
+    ['authd.syslog_listen', () => ports.syslog, '<22>Mar  5 10:11:12 mx ipop3d', false],
+    ['authd.metrics_listen', () => ports.metrics, 'GET /metr', false],
+    ['authd.socket', () => `${site.stack.directory}/run/authd.sock`, 'login v=1 id=', false],
+  ]
+
+  test('keeps nobody out, on any listener, and is cut off where a login is due', { timeout: 60_000 }, async () => {
+    const slow = SLOW.map(([name, port, text, isCut]) => {
+      // More of them than authd.syslog_listen takes at once; fewer than one address may have elsewhere.
+      const many = name === 'authd.syslog_listen' ? 70 : 9
+      return { name, text, isCut, sockets: Array.from({ length: many }, () => open(port(), undefined)) }
+    })
+    const started = performance.now()
+    let octet = 0
+    const drip = setInterval(() => {
+      for (const { sockets, text } of slow)
+        for (const socket of sockets)
+          if (!socket.destroyed) socket.write(Buffer.from(text[octet % text.length] ?? ' ', 'latin1'))
+      octet += 1
+    }, DRIP_MS)
+    try {
+      await everythingWorks()
+      for (const { name, sockets, isCut } of slow.filter(each => each.isCut))
+        await eventually(
+          `${name} cuts ${sockets.length} off`,
+          () => closed(sockets) === sockets.length || !isCut,
+          2 * LOGIN_TIME * 1000,
+        )
+      expect(performance.now() - started).toBeLessThan(4 * LOGIN_TIME * 1000)
+    } finally {
+      clearInterval(drip)
+      for (const { sockets } of slow) for (const socket of sockets) socket.destroy()
+    }
+    await everythingWorks()
+  })
+})
+
+describe('a flood from one address', () => {
+  test.each([
+    ['popup', () => site.pop3, CAPS.popup],
+    ['sslwrap', () => ports.pop3s, CAPS.sslwrap],
+    ['wrap', () => site.smtp, CAPS.wrap],
+  ] as const)('%s: no more than its share', async (program, port, cap) => {
+    const sockets = Array.from({ length: 300 }, () => open(port(), '127.99.0.1'))
+    await eventually('all others are turned away', () => closed(sockets) >= 300 - cap, 20_000)
+    const peak = 300 - closed(sockets)
+    const other = site.newcomer()
+    expect(await site.login(other)).toBeLessThan(5000)
+    await eventually('another address is served', () => site.mayRelay(other), 20_000)
+    expect(peak).toBeLessThanOrEqual(cap)
+    for (const socket of sockets) socket.destroy()
+    await site.stack.waitForLog(
+      program,
+      program === 'wrap' ? { event: 'busy', limit: 'address' } : { event: 'refused', reason: 'max_per_address' },
+    )
+    await eventually(
+      'its places are free again',
+      () =>
+        site.login('127.99.0.1').then(
+          () => true,
+          () => false,
+        ),
+      20_000,
+    )
+  })
+})
+
+describe('no descriptor is left', () => {
+  const processOf = (words: string): ProcessStatus => {
+    const [found] = site.processes(words)
+    if (found === undefined) throw new Error(`no process ${words}`)
+    return found
+  }
+  /** Under the account of the process: nobody else may set its limit, without a capability that a container's root has not. */
+  const limit = async ({ pid, uids }: ProcessStatus, soft: number): Promise<void> => {
+    const ids = ['setpriv', '--reuid', `${uids[0]}`, '--regid', `${uids[0]}`, '--clear-groups', '--']
+    const { ending, lines } = await run([...ids, 'prlimit', '--pid', `${pid}`, `--nofile=${soft}:`])
+    expect([ending?.code, lines]).toEqual([0, []])
+  }
+  const LISTENERS: readonly (readonly [
+    name: string,
+    program: ProgramName,
+    words: string,
+    to: () => number | string,
+  ])[] = [
+    ['popup.listen', 'popup', 'dist/popup.js --login', () => site.pop3],
+    ['popup.proxy_listen', 'popup', 'dist/popup.js --login', () => ports.proxied],
+    ['sslwrap', 'sslwrap', 'dist/sslwrap.js --worker', () => ports.pop3s],
+    ['pop3d worker', 'pop3d', 'dist/pop3d.js --worker', () => `${site.stack.directory}/run/pop3d/61221.sock`],
+    ['wrap.question_listen', 'wrap', 'dist/wrap.js', () => ports.question],
+    ['wrap.policy_listen', 'wrap', 'dist/wrap.js', () => ports.policy],
+    ['wrap.socketmap_listen', 'wrap', 'dist/wrap.js', () => ports.socketmap],
+    ['authd.socket', 'authd', 'dist/authd.js', () => `${site.stack.directory}/run/authd.sock`],
+    ['authd.uses_socket', 'authd', 'dist/authd.js', () => `${site.stack.directory}/run/uses.sock`],
+    ['authd.syslog_listen', 'authd', 'dist/authd.js', () => ports.syslog],
+  ]
+
+  test.each(LISTENERS)(
+    '%s: a line in the log, and service when there are some again',
+    async (name, program, words, to) => {
+      await everythingWorks() // a pop3d worker runs
+      const target = processOf(words)
+      const { pid } = target
+      const soft = resourcesOf(pid).descriptors + LEFT
+      const lines = (state: string): number =>
+        site.stack.log(program).filter(({ fields }) => fields['event'] === 'descriptors' && fields['state'] === state)
+          .length
+      const [exhausted, free] = [lines('exhausted'), lines('free')]
+      await limit(target, soft)
+      const sockets: Socket[] = []
+      try {
+        await eventually(
+          `${name} says that it has none left`,
+          () => {
+            for (let n = 0; n < CROWD; n++)
+              if (sockets[n]?.destroyed ?? true)
+                sockets[n] = open(to(), typeof to() === 'string' ? undefined : site.newcomer())
+            return lines('exhausted') > exhausted
+          },
+          20_000,
+        )
+      } finally {
+        for (const socket of sockets) socket.destroy()
+        await limit(target, MANY)
+      }
+      await eventually(`${name} says that it has some again`, () => lines('free') > free, 20_000)
+      expect(statusOf(pid), 'the same process').toBeDefined()
+      await everythingWorks()
+    },
+  )
+
+  test('wrap.listen: a client is told to come again, and own mail goes on afterwards', async () => {
+    const target = processOf('dist/wrap.js')
+    const { pid } = target
+    // Fewer than it has open: it gets none for the next client.
+    await limit(target, 12)
+    const refused = open(site.smtp)
+    const heard: string[] = []
+    refused.on('data', (chunk: Buffer) => heard.push(chunk.toString()))
+    await Promise.race([once(refused, 'close'), pause(10_000)])
+    expect(heard.join('')).toMatch(/^(421 .*)?$/s)
+    await limit(target, MANY)
+    const client = SmtpConversation.over(connect(site.smtp, '127.0.0.1'))
+    expect((await client.askFor('ann@example.org')).code).toBe(250)
+    client.close()
+    expect(statusOf(pid)).toBeDefined()
+  })
+})
+
+afterAll(() => {
+  if (site === undefined) return
+  const { memory, descriptors, processes } = resourcesOf(site.stack.program('auth-relay').pid)
+  console.log(table('after all of it', [{ processes, memory: `${(memory / 1_048_576).toFixed(0)} MB`, descriptors }]))
+})
