@@ -1,0 +1,79 @@
+import { execFileSync } from 'node:child_process'
+import { existsSync, globSync, readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import * as v from 'valibot'
+import { readMigrations } from '../../src/database/migrate.ts'
+import { pop3authdSql } from '../build-pop3authd-sql.ts'
+import { changesOf } from '../debian/changelog.ts'
+import { generatedPages } from '../man-pages.ts'
+
+const Manifest = v.object({ version: v.string(), bin: v.record(v.string(), v.string()) })
+
+/** The version that package.json of a checkout names, and its programs. */
+export const manifestOf = (root: string): v.InferOutput<typeof Manifest> =>
+  v.parse(Manifest, JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')))
+
+/** Why this checkout is not to be released, each with what to do; empty if nothing speaks against it. */
+export async function judgeRelease(root: string): Promise<readonly string[]> {
+  return [...judgeTree(root), ...judgeVersion(root), ...judgeDocuments(root), ...(await judgeMadeFiles(root))]
+}
+
+const git = (root: string, ...words: readonly string[]): string =>
+  execFileSync('git', words, { cwd: root, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] }).trimEnd()
+
+function judgeTree(root: string): string[] {
+  const changed = git(root, 'status', '--porcelain').split('\n').filter(Boolean)
+  return changed.length === 0
+    ? []
+    : [`the tree is dirty: commit or remove ${changed.map(line => line.slice(3)).join(', ')}`]
+}
+
+function judgeVersion(root: string): string[] {
+  const { version } = manifestOf(root)
+  const found: string[] = []
+  if (!/^\d+\.\d+\.\d+$/.test(version)) {
+    found.push(`package.json: ${version} is no release: node scripts/release.ts prepare VERSION`)
+  }
+  if (git(root, 'tag', '--list', `v${version}`) !== '')
+    found.push(`v${version} is released already: choose another version`)
+  const changelog = readFileSync(join(root, 'CHANGELOG.md'), 'utf8')
+  if (changesOf(changelog, version).length === 0) found.push(`CHANGELOG.md: says nothing of ${version}`)
+  const pending = changesOf(changelog, 'Pending').length
+  if (pending > 0)
+    found.push(`CHANGELOG.md: ${pending} changes are still pending: node scripts/release.ts prepare VERSION`)
+  return found
+}
+
+function judgeDocuments(root: string): string[] {
+  const found: string[] = []
+  for (const program of Object.keys(manifestOf(root).bin)) {
+    const page = `docs/man/${program}.8`
+    if (!existsSync(join(root, page))) found.push(`${page}: is missing: ${program} has no manual`)
+  }
+  for (const document of ['README.md', 'CONTRIBUTING.md', ...globSync('docs/**/*.md', { cwd: root })]) {
+    if (!existsSync(join(root, document))) {
+      found.push(`${document}: is missing`)
+      continue
+    }
+    const text = readFileSync(join(root, document), 'utf8')
+    for (const [, target = ''] of text.matchAll(/\]\(([^)\s#]+)[^)]*\)/g)) {
+      if (/^[a-z]+:/.test(target)) continue
+      if (!existsSync(join(root, dirname(document), target))) found.push(`${document}: there is no ${target}`)
+    }
+  }
+  return found
+}
+
+/** Documents that are made from the code. */
+async function judgeMadeFiles(root: string): Promise<string[]> {
+  const textOf = (path: string): string => (existsSync(join(root, path)) ? readFileSync(join(root, path), 'utf8') : '')
+  const found: string[] = []
+  for (const [name, text] of Object.entries(generatedPages())) {
+    if (textOf(`docs/man/${name}`) !== text)
+      found.push(`docs/man/${name}: is not what the code says: node scripts/man-pages.ts`)
+  }
+  if (textOf('sql/pop3authd.sql') !== pop3authdSql(await readMigrations(join(root, 'sql')))) {
+    found.push('sql/pop3authd.sql: is not what the migrations say: node scripts/build-pop3authd-sql.ts')
+  }
+  return found
+}

@@ -1,0 +1,28 @@
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { changesOf } from '../debian/changelog.ts'
+
+/**
+ * Turns the pending changes into those of a version, in package.json, package-lock.json and CHANGELOG.md; nothing is committed.
+ * @throws Error if the version is none, or nothing is pending.
+ */
+export function prepareRelease(root: string, version: string, date: Date): void {
+  if (!/^\d+\.\d+\.\d+$/.test(version)) throw new Error(`${version} is no version: write it as 1.2.3`)
+  const path = join(root, 'CHANGELOG.md')
+  const changelog = readFileSync(path, 'utf8')
+  if (changesOf(changelog, 'Pending').length === 0) {
+    throw new Error('CHANGELOG.md: nothing is pending: write what changed below "## Pending"')
+  }
+  const day = date.toISOString().slice(0, 10)
+  writeFileSync(path, changelog.replace(/^## Pending$/m, `## Pending\n\n## ${version} (${day})`))
+  for (const file of ['package.json', 'package-lock.json']) {
+    const text = readFileSync(join(root, file), 'utf8')
+    // The first is the package's own; the lock repeats it once, for the package at the root.
+    const own = /^( {2}| {6})"version": "[^"]*"/gm
+    let left = file === 'package.json' ? 1 : 2
+    const changed = text.replace(own, (line, indent: string) =>
+      left-- > 0 ? `${indent}"version": "${version}"` : line,
+    )
+    writeFileSync(join(root, file), changed)
+  }
+}

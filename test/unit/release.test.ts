@@ -1,0 +1,101 @@
+import { execFileSync } from 'node:child_process'
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { debianChangelog } from '../../scripts/debian/changelog.ts'
+import { judgeRelease } from '../../scripts/release/judge-release.ts'
+import { prepareRelease } from '../../scripts/release/prepare-release.ts'
+import { temporaryDirectory } from '../harness/temporary-directory.ts'
+
+const root = new URL('../..', import.meta.url).pathname
+const DATE = new Date('2026-11-26T12:00:00Z')
+
+let checkout: ReturnType<typeof temporaryDirectory>
+const git = (...words: readonly string[]) => {
+  const identity = ['-c', 'user.name=Test', '-c', 'user.email=test@example.org']
+  return execFileSync('git', [...identity, ...words], { cwd: checkout.path, encoding: 'utf8' })
+}
+const write = (name: string, text: string) => writeFileSync(`${checkout.path}/${name}`, text)
+const read = (name: string) => readFileSync(`${checkout.path}/${name}`, 'utf8')
+const commit = () => {
+  git('add', '-A')
+  git('commit', '-qm', 'a change', '--allow-empty')
+}
+
+beforeEach(() => {
+  checkout = temporaryDirectory()
+  git('init', '-q')
+  for (const name of ['docs/man', 'sql']) cpSync(`${root}${name}`, `${checkout.path}/${name}`, { recursive: true })
+  mkdirSync(`${checkout.path}/docs/decisions`)
+  write(
+    'package.json',
+    '{\n  "name": "auth-relay",\n  "version": "1.0.0-dev",\n  "bin": { "popup": "bin/launch" }\n}\n',
+  )
+  const dependency = '    "node_modules/pg": {\n      "version": "8.0.0"\n    }'
+  const own = '    "": {\n      "name": "auth-relay",\n      "version": "1.0.0-dev"\n    }'
+  write('package-lock.json', `{\n  "version": "1.0.0-dev",\n  "packages": {\n${own},\n${dependency}\n  }\n}\n`)
+  write(
+    'CHANGELOG.md',
+    '# Changes\n\n## Pending\n\n- popup speaks\n  in two lines.\n- wrap listens.\n\n## 0.9.0\n\n- Old.\n',
+  )
+  write('README.md', '[operating](docs/OPERATING.md), [elsewhere](https://example.org/x)\n')
+  write('CONTRIBUTING.md', 'Welcome.\n')
+  write('docs/OPERATING.md', '# Operating\n')
+  commit()
+})
+afterEach(() => checkout.remove())
+
+test('what is pending becomes the version; then nothing speaks against the release', async () => {
+  prepareRelease(checkout.path, '1.0.0', DATE)
+  expect(read('CHANGELOG.md')).toContain('## Pending\n\n## 1.0.0 (2026-11-26)\n\n- popup speaks')
+  expect(read('package.json')).toContain('"version": "1.0.0"')
+  expect(read('package-lock.json').match(/"version": "[^"]*"/g)).toEqual([
+    '"version": "1.0.0"',
+    '"version": "1.0.0"',
+    '"version": "8.0.0"',
+  ])
+  expect(await judgeRelease(checkout.path)).toEqual([
+    'the tree is dirty: commit or remove CHANGELOG.md, package-lock.json, package.json',
+  ])
+  commit()
+  expect(await judgeRelease(checkout.path)).toEqual([])
+  git('tag', 'v1.0.0')
+  expect(await judgeRelease(checkout.path)).toEqual(['v1.0.0 is released already: choose another version'])
+})
+
+test('a pending changelog is refused, and a version that is none', async () => {
+  expect(await judgeRelease(checkout.path)).toEqual([
+    'package.json: 1.0.0-dev is no release: node scripts/release.ts prepare VERSION',
+    'CHANGELOG.md: says nothing of 1.0.0-dev',
+    'CHANGELOG.md: 2 changes are still pending: node scripts/release.ts prepare VERSION',
+  ])
+  expect(() => prepareRelease(checkout.path, '1.0', DATE)).toThrow('1.0 is no version: write it as 1.2.3')
+  prepareRelease(checkout.path, '1.0.0', DATE)
+  expect(() => prepareRelease(checkout.path, '1.0.1', DATE)).toThrow(/nothing is pending/)
+})
+
+test('missing documents are refused: a manual, a page that is linked, one that the code has outrun', async () => {
+  prepareRelease(checkout.path, '1.0.0', DATE)
+  rmSync(`${checkout.path}/docs/man/popup.8`)
+  rmSync(`${checkout.path}/docs/OPERATING.md`)
+  rmSync(`${checkout.path}/CONTRIBUTING.md`)
+  write('docs/man/auth-relay.8', 'old\n')
+  write('sql/pop3authd.sql', 'old\n')
+  commit()
+  expect(await judgeRelease(checkout.path)).toEqual([
+    'docs/man/popup.8: is missing: popup has no manual',
+    'README.md: there is no docs/OPERATING.md',
+    'CONTRIBUTING.md: is missing',
+    'docs/man/auth-relay.8: is not what the code says: node scripts/man-pages.ts',
+    'sql/pop3authd.sql: is not what the migrations say: node scripts/build-pop3authd-sql.ts',
+  ])
+})
+
+test('the Debian changelog: lines of at most 80 columns, the date as Policy wants it', () => {
+  const change = `${'word '.repeat(30)}end.`
+  const text = debianChangelog('1.0.0-1', [change, 'Short.'], DATE)
+  const [changes = ''] = text.split('\n -- ')
+  expect(Math.max(...changes.split('\n').map(line => line.length))).toBeLessThanOrEqual(80)
+  expect(text).toContain(
+    '\n  * Short.\n\n -- The auth-relay maintainers <auth-relay@example.org>  Thu, 26 Nov 2026 12:00:00 +0000\n',
+  )
+})
