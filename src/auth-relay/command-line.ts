@@ -17,6 +17,7 @@ import { replay } from './verbs/replay.ts'
 import { report } from './verbs/report.ts'
 import { revoke } from './verbs/revoke.ts'
 import { show } from './verbs/show.ts'
+import { statusPage } from './verbs/status-page.ts'
 import { testLine } from './verbs/test-line.ts'
 import { up } from './verbs/up.ts'
 import { watch } from './verbs/watch.ts'
@@ -35,6 +36,7 @@ const VERBS: readonly Verb[] = [
   importGrants,
   report,
   watch,
+  statusPage,
   cert,
   passwd,
   completion,

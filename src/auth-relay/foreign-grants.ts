@@ -60,7 +60,7 @@ export const FORMATS: Readonly<Record<string, ForeignFormat>> = {
 }
 
 /**
- * Every grant in a file of another program, and how many lines were none. A time in the future counts as none.
+ * Every grant in a file of another program (`-`: standard input), and how many lines were none. A time in the future counts as none.
  * @throws UsageFault if it cannot be read.
  */
 export function readForeignGrants(
@@ -88,7 +88,7 @@ function* candidates(format: ForeignFormat, path: string, times: Times): Generat
       for (const name of readdirSync(path)) yield relayCtrlFile(path, name)
       return
     }
-    for (const line of readFileSync(path, 'utf8').split('\n')) {
+    for (const line of readFileSync(path === '-' ? 0 : path, 'utf8').split('\n')) {
       if (line.trim() !== '' && !line.startsWith('#')) yield format.line?.(line.replace(/\r$/, ''), times)
     }
   } catch (error) {

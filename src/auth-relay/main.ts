@@ -11,4 +11,4 @@ await runCommand('auth-relay', async () => {
   chosen = readCommandLine(process.argv.slice(2), process.env)
   return chosen.type === 'command' ? chosen.run() : 0
 })
-if (chosen?.type === 'daemon') await runDaemon('auth-relay', chosen.start)
+if (chosen?.type === 'daemon') await runDaemon(chosen.name, chosen.start)

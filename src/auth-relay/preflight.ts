@@ -11,8 +11,8 @@ export type PlannedListener = { readonly address: SocketAddress; readonly settin
 
 /** Every TCP address that the settings make our programs listen on. */
 export function plannedListeners(settings: Settings): readonly PlannedListener[] {
-  const { popup, sslwrap, authd, wrap } = settings
-  const listed = Object.entries({ popup, authd, wrap }).flatMap(([section, values]) =>
+  const { popup, sslwrap, authd, wrap, statusPage } = settings
+  const listed = Object.entries({ popup, authd, wrap, 'status-page': statusPage }).flatMap(([section, values]) =>
     Object.entries(values).flatMap(([name, value]) =>
       name === 'listen' || name.endsWith('_listen') ? addressesIn(value, `${section}.${name}`) : [],
     ),
@@ -24,7 +24,10 @@ export function plannedListeners(settings: Settings): readonly PlannedListener[]
 }
 
 const addressesIn = (value: unknown, setting: string): PlannedListener[] =>
-  Array.isArray(value) ? value.filter(isSocketAddress).map(address => ({ address, setting })) : []
+  [value]
+    .flat()
+    .filter(isSocketAddress)
+    .map(address => ({ address, setting }))
 
 const isSocketAddress = (value: unknown): value is SocketAddress =>
   typeof value === 'object' && value !== null && 'type' in value

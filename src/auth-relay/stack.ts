@@ -32,7 +32,7 @@ const STOP_GRACE = 5000
 const AUTHD_FLUSH = 5
 
 /**
- * Starts the whole stack in order: database, authd, popup, sslwrap, wrap; each when the one before is ready. What fails is said once
+ * Starts the whole stack in order: database, authd, popup, sslwrap, wrap, status page; each when the one before is ready. What fails is said once
  * and everything is stopped again.
  * @throws UsageFault or TemporaryFault, with what to do; nothing runs then.
  */
@@ -76,11 +76,11 @@ async function startParts(
   parts.push(await startDatabase(settings, log))
   const ready = new Map<string, string>()
   const programs: SupervisedProgram[] = []
-  for (const [name, drainSeconds] of programsOf(settings)) {
+  for (const { name, drainSeconds, script = name, words = [] } of programsOf(settings)) {
     const spec = {
       name,
-      script: programBeside(name),
-      args: ['--config', config],
+      script: programBeside(script),
+      args: [...words, '--config', config],
       env: programEnvironment(name, environment),
       readyWithin: READY_WITHIN,
       stopWithin: drainSeconds * 1000 + STOP_GRACE,
@@ -101,16 +101,27 @@ const removal = (paths: readonly string[]): { stop(): Promise<void> } => ({
   },
 })
 
+type ProgramOfStack = {
+  readonly name: string
+  readonly drainSeconds: number
+  /** The program's file, if it is not its own, and the words before its options. */
+  readonly script?: string
+  readonly words?: readonly string[]
+}
+
 /** The programs that the settings give something to do, in the order of their start, with the seconds that they may drain. */
-function programsOf({ popup, sslwrap, wrap }: Settings): readonly (readonly [string, number])[] {
-  const programs: [string, number][] = [['authd', AUTHD_FLUSH]]
+function programsOf({ popup, sslwrap, wrap, statusPage }: Settings): readonly ProgramOfStack[] {
+  const programs: ProgramOfStack[] = [{ name: 'authd', drainSeconds: AUTHD_FLUSH }]
   const servesPop3 = popup.listen.length > 0 || popup.proxy_listen.length > 0
-  if (servesPop3) programs.push(['popup', popup.drain_time])
+  if (servesPop3) programs.push({ name: 'popup', drainSeconds: popup.drain_time })
   // Without listeners of its own it stands on *:995 before popup.
-  if (servesPop3 || sslwrap.listener.length > 0) programs.push(['sslwrap', sslwrap.drain_time])
+  if (servesPop3 || sslwrap.listener.length > 0) programs.push({ name: 'sslwrap', drainSeconds: sslwrap.drain_time })
   const doors = [wrap.listen, wrap.policy_listen, wrap.socketmap_listen, wrap.question_listen]
   if (doors.some(addresses => addresses.length > 0) || wrap.tcprules_cdb !== '') {
-    programs.push(['wrap', wrap.drain_timeout])
+    programs.push({ name: 'wrap', drainSeconds: wrap.drain_timeout })
+  }
+  if (statusPage.listen !== undefined) {
+    programs.push({ name: 'status-page', drainSeconds: 0, script: 'auth-relay', words: ['status-page'] })
   }
   return programs
 }

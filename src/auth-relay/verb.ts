@@ -4,7 +4,8 @@ import type { RunningDaemon } from '../daemon/lifecycle.ts'
 /** What a verb does once its words are understood: something with an end and an exit status, or something that stays. */
 export type Action =
   | { readonly type: 'command'; run(): Promise<number> }
-  | { readonly type: 'daemon'; start(): Promise<RunningDaemon> }
+  /** `name` stands in its log lines and in its ready line. */
+  | { readonly type: 'daemon'; readonly name: string; start(): Promise<RunningDaemon> }
 
 /** What a verb is given: where its output goes, and what it may know of its surroundings. */
 export type Surroundings = {

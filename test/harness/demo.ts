@@ -14,7 +14,7 @@ export class Demo {
     this.program = new Program('up', [...command, 'up', '--demo', '--dir', directory], {
       cwd: new URL('../..', import.meta.url).pathname,
       ...rest,
-      env: { POP3_PORT: '0', POP3S_PORT: '0', SMTP_PORT: '0', ...env },
+      env: { POP3_PORT: '0', POP3S_PORT: '0', SMTP_PORT: '0', STATUS_PORT: '0', ...env },
     })
   }
 
@@ -25,7 +25,7 @@ export class Demo {
   }
 
   /** Port of a program's `listen=` in the ready line. */
-  port(name: 'popup' | 'sslwrap' | 'wrap'): number {
+  port(name: 'popup' | 'sslwrap' | 'wrap' | 'status-page'): number {
     const ready = this.program.lines.find(line => line.startsWith('auth-relay ready')) ?? ''
     const port = new RegExp(` ${name}\\.listen=\\S*:(\\d+)`).exec(ready)?.[1]
     if (port === undefined) throw new Error(`no port of ${name} in: ${ready}`)

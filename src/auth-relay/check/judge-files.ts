@@ -6,6 +6,7 @@ import { idsOf, isRoot } from '../../daemon/privileges.ts'
 import { readSecretFile } from '../../daemon/secret.ts'
 import type { Settings } from '../../daemon/settings/settings.ts'
 import { formatDuration } from '../duration.ts'
+import { isSelfSigned } from '../is-self-signed.ts'
 import { formatMoment } from '../moment.ts'
 import { advice, type Finding, fine, unsafe } from './finding.ts'
 
@@ -106,7 +107,7 @@ function judgeCertificate(name: string, cert: string, key: string, now: Date): F
     if (certificate.validFromDate > now) {
       found.push(unsafe(name, `${cert} begins on ${formatMoment(certificate.validFromDate)}`, 'set the clock, or wait'))
     }
-    if (certificate.checkIssued(certificate)) {
+    if (isSelfSigned(certificate)) {
       found.push(
         advice(
           name,

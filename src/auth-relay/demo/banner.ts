@@ -19,6 +19,7 @@ The auth-relay demo is running.
   POP3   127.0.0.1:${ports.pop3}
   POP3S  127.0.0.1:${ports.pop3s}   certificate of its own making
   SMTP   127.0.0.1:${ports.smtp}   relays for addresses that have opened a mailbox, and for no other
+  page   http://127.0.0.1:${ports.status}/   what happens, for your browser
   account ${user}, password ${password}, address ${user}@${domain}
 
 Try in another terminal, in ${cwd}:

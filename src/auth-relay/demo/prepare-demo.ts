@@ -25,7 +25,12 @@ export type Demo = {
   readonly dir: string
 }
 
-export type DemoPorts = { readonly pop3: number; readonly pop3s: number; readonly smtp: number }
+export type DemoPorts = {
+  readonly pop3: number
+  readonly pop3s: number
+  readonly smtp: number
+  readonly status: number
+}
 
 type Environment = Readonly<Record<string, string | undefined>>
 
@@ -35,8 +40,8 @@ const DRAIN = 1
 const DOMAIN = 'demo.example'
 const USER = 'demo'
 const PASSWORD = 'demo'
-const PORTS = { pop3: 1110, pop3s: 1995, smtp: 1025 } as const
-const PORT_VARIABLES = { pop3: 'POP3_PORT', pop3s: 'POP3S_PORT', smtp: 'SMTP_PORT' } as const
+const PORTS = { pop3: 1110, pop3s: 1995, smtp: 1025, status: 8110 } as const
+const PORT_VARIABLES = { pop3: 'POP3_PORT', pop3s: 'POP3S_PORT', smtp: 'SMTP_PORT', status: 'STATUS_PORT' } as const
 
 /** Ids without accounts: a bare machine has none of ours, and the demo leaves none behind. */
 const IDS = {
@@ -44,6 +49,7 @@ const IDS = {
   login: 61191,
   tls: 61192,
   gate: 61193,
+  status: 61194,
   mail: 61195,
 } as const
 
@@ -105,6 +111,7 @@ export async function prepareDemo(wantedDir: string, environment: Environment): 
         smtpd_user: account(IDS.mail),
         drain_timeout: DRAIN,
       },
+      'status-page': { listen: `${HOST}:${ports.status}`, user: account(IDS.status) },
     },
     {
       head: ['Written by auth-relay up --demo, and written anew at every start: change nothing here.'],
@@ -142,7 +149,12 @@ async function choosePorts(environment: Environment): Promise<DemoPorts> {
     return port.port
   }
   try {
-    return { pop3: await choose('pop3'), pop3s: await choose('pop3s'), smtp: await choose('smtp') }
+    return {
+      pop3: await choose('pop3'),
+      pop3s: await choose('pop3s'),
+      smtp: await choose('smtp'),
+      status: await choose('status'),
+    }
   } finally {
     for (const port of held) await port.release()
   }
@@ -158,6 +170,8 @@ async function choosePort(service: keyof DemoPorts, environment: Environment): P
   try {
     return await holdPort(HOST, Number(text))
   } catch (error) {
+    // Nobody types the page's port from memory: another one, which the screen names, is as good.
+    if (service === 'status' && environment[variable] === undefined) return holdPort(HOST, 0)
     const why = error instanceof Error && 'code' in error && error.code === 'EACCES' ? 'needs root' : 'is in use'
     throw new TemporaryFault(
       `port ${text} on ${HOST} ${why}: stop the other server, or choose another port: ${variable}=0 takes a free one`,

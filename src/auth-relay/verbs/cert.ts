@@ -6,6 +6,7 @@ import forge from 'node-forge'
 import { UsageFault } from '../../daemon/exit-status.ts'
 import { loadSettingsFile, type Settings } from '../../daemon/settings/settings.ts'
 import { formatDuration } from '../duration.ts'
+import { isSelfSigned } from '../is-self-signed.ts'
 import { formatMoment } from '../moment.ts'
 import { printable } from '../printable.ts'
 import { writePrivateFile } from '../secret-file.ts'
@@ -97,7 +98,7 @@ function factsOf(file: string, key: string): Facts {
     keyFits: isKeyOf(certificate, key),
     names: certificate.subjectAltName ?? certificate.subject.replaceAll('\n', ', '),
     issuer: certificate.issuer.replaceAll('\n', ', '),
-    selfSigned: certificate.checkIssued(certificate),
+    selfSigned: isSelfSigned(certificate),
     from: certificate.validFromDate.toISOString(),
     until: certificate.validToDate.toISOString(),
     daysLeft: Math.floor((certificate.validToDate.getTime() - Date.now()) / 86_400_000),

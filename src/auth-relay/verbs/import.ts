@@ -15,7 +15,7 @@ export const importGrants: Verb = (program, { environment, print }, choose) => {
   withConfigOption(program.command('import'))
     .description('take over the grants of another program, each until the end that it would have had here')
     .argument('<format>', Object.keys(FORMATS).join(', '))
-    .argument('<file>', 'the file, or the directory of relay-ctrl')
+    .argument('<file>', 'the file, the directory of relay-ctrl, or - for standard input')
     .option('--shadow', 'grant nothing: only say what is found')
     .option('--json', 'print one JSON object')
     .addHelpText(
@@ -30,7 +30,7 @@ Examples:
   auth-relay import open-smtp /home/vpopmail/etc/open-smtp
   auth-relay import relay-ctrl /var/spool/relay-ctrl/allow --shadow
   auth-relay import drac /etc/mail/dracd.db
-  psql -AtF, -f old-grants.sql | auth-relay import csv /dev/stdin
+  psql -AtF, -f old-grants.sql | auth-relay import csv -
 
 Exit status 1 if nothing is found.`,
     )
@@ -49,7 +49,7 @@ Exit status 1 if nothing is found.`,
           const { settings } = loadSettingsFile(resolve(options.config), environment)
           const now = new Date()
           const expTime = settings.grants.exp_time * 1000
-          const { logins, faults } = readForeignGrants(reader, resolve(file), { now, expTime })
+          const { logins, faults } = readForeignGrants(reader, file === '-' ? file : resolve(file), { now, expTime })
           const young = logins.filter(({ at }) => at.getTime() > now.getTime() - expTime)
           const outcome = options.shadow === true ? undefined : await recordPastLogins(settings, 'import', young)
           const counts = {

@@ -23,7 +23,7 @@ type Options = { config: string; dialect?: string; shadow?: true; json?: true }
 export const replay: Verb = (program, surroundings, choose) => {
   withConfigOption(program.command('replay'))
     .description('read a log from its beginning: what it grants, by daemon, and what is not understood, by tag')
-    .argument('<file>', 'log file')
+    .argument('<file>', 'log file, or - for standard input')
     .option('--shadow', 'grant nothing and ask no database: only say what would be')
     .option('--dialect <names>', 'daemons whose lines are believed, or all; without it those of the settings')
     .option('--json', 'print one JSON object')
@@ -33,13 +33,14 @@ export const replay: Verb = (program, surroundings, choose) => {
 Examples:
   auth-relay replay /var/log/mail.log --shadow --dialect all
   auth-relay replay /var/log/mail.log
+  zcat /var/log/mail.log.*.gz | auth-relay replay - --shadow --dialect dovecot
 
 Without --shadow, logins whose time is less than exp_time ago are granted until their own end.
 Exit status 1 if no line is a login.`,
     )
     .action((file: string, options: Options) => {
       const named = options.dialect === undefined ? undefined : readDialects(options.dialect)
-      choose({ type: 'command', run: () => run(resolve(file), named, options, surroundings) })
+      choose({ type: 'command', run: () => run(file === '-' ? file : resolve(file), named, options, surroundings) })
     })
 }
 
@@ -99,7 +100,7 @@ const MAX_DISTINCT = 100_000
 
 async function readLog(file: string, dialects: readonly Dialect[], expTime: number): Promise<Found> {
   const recognizer = new LoginRecognizer({ dialects, ownFiles: true })
-  const bar = new ProgressBar(sizeOf(file))
+  const bar = new ProgressBar(file === '-' ? 0 : sizeOf(file))
   const young = new Map<string, PastLogin>()
   const found = {
     lines: 0,
@@ -111,7 +112,7 @@ async function readLog(file: string, dialects: readonly Dialect[], expTime: numb
   }
   const times: { first: number | undefined; last: number | undefined } = { first: undefined, last: undefined }
   const now = Date.now()
-  for await (const { text } of new NumberedLines(createReadStream(file))) {
+  for await (const { text } of new NumberedLines(file === '-' ? process.stdin : createReadStream(file))) {
     found.lines += 1
     bar.advance((text?.length ?? 8192) + 1)
     if (text === undefined) {
@@ -131,8 +132,8 @@ async function readLog(file: string, dialects: readonly Dialect[], expTime: numb
     if (counted.users.size < MAX_DISTINCT) counted.users.add(verdict.login)
     const at = stampTime(verdict.stamp, now)
     if (at === undefined) continue
-    times.first ??= at
-    times.last = at
+    times.first = Math.min(times.first ?? at, at)
+    times.last = Math.max(times.last ?? at, at)
     if (at > now - expTime && at <= now && young.size < MAX_DISTINCT) {
       young.set(verdict.ip, {
         ip: verdict.ip,

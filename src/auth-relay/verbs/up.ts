@@ -12,7 +12,7 @@ import type { Surroundings, Verb } from '../verb.ts'
 export const up: Verb = (program, surroundings, choose) => {
   program
     .command('up')
-    .description('run the whole stack: database, authd, popup, sslwrap and wrap')
+    .description('run the whole stack: database, authd, popup, sslwrap, wrap and the status page')
     .option('--config <file>', 'settings file', SETTINGS_FILE)
     .option('--demo', 'on free ports, with an account, a maildrop and an SMTP server to play with')
     .option('--dir <directory>', 'with --demo: where everything is kept', 'var')
@@ -21,7 +21,7 @@ export const up: Verb = (program, surroundings, choose) => {
       `
 Examples:
   auth-relay up --demo
-  POP3_PORT=0 POP3S_PORT=0 SMTP_PORT=0 auth-relay up --demo --dir /tmp/demo
+  POP3_PORT=0 POP3S_PORT=0 SMTP_PORT=0 STATUS_PORT=0 auth-relay up --demo --dir /tmp/demo
   auth-relay up --config /etc/auth-relay.toml
 
 SIGHUP makes every program read its settings, certificates and secrets again. SIGTERM and Ctrl-C stop everything.`,
@@ -29,6 +29,7 @@ SIGHUP makes every program read its settings, certificates and secrets again. SI
     .action((options: { config: string; demo?: true; dir: string }) => {
       choose({
         type: 'daemon',
+        name: 'auth-relay',
         start: () =>
           options.demo === true ? startDemo(options.dir, surroundings) : start(options.config, surroundings),
       })

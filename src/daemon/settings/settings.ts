@@ -10,6 +10,7 @@ import { POP3D } from './pop3d.ts'
 import { POPUP } from './popup.ts'
 import { environmentNameOf, type Section, type ValuesOf } from './section.ts'
 import { SSLWRAP } from './sslwrap.ts'
+import { STATUS_PAGE } from './status-page.ts'
 import { TOP } from './top.ts'
 import { WRAP } from './wrap.ts'
 
@@ -23,6 +24,7 @@ export const SECTIONS = {
   sslwrap: SSLWRAP,
   authd: AUTHD,
   wrap: WRAP,
+  statusPage: STATUS_PAGE,
 } as const
 
 /** All settings, typed and frozen. */
@@ -112,6 +114,7 @@ export function parseSettings(text: string, path: string, environment: Environme
     sslwrap: read(SSLWRAP),
     authd: read(AUTHD),
     wrap: read(WRAP),
+    statusPage: read(STATUS_PAGE),
   }
   if (faults.length > 0) throw new UsageFault(faults.map(oneLine))
   return { settings: Object.freeze(settings), shown }

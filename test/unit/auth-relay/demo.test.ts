@@ -23,7 +23,7 @@ describe('the demo’s SMTP server takes', () => {
 describe('the screen', () => {
   const demo = {
     config: '/home/ann/auth-relay/var/auth-relay.toml',
-    ports: { pop3: 1110, pop3s: 1995, smtp: 1025 },
+    ports: { pop3: 1110, pop3s: 1995, smtp: 1025, status: 8110 },
     user: 'demo',
     password: 'demo',
     domain: 'demo.example',

@@ -1,0 +1,131 @@
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs'
+import { networkInterfaces, tmpdir } from 'node:os'
+import { createInterface } from 'node:readline'
+import { databaseConnection } from '../src/daemon/database-connection.ts'
+import { loadSettingsFile } from '../src/daemon/settings/settings.ts'
+import { openDatabase } from '../src/database/database.ts'
+import { createGrantAdmin } from '../src/grants/grant-admin.ts'
+import { GrantPolicy } from '../src/grants/grant-policy.ts'
+import type { Login, RelayUse } from '../src/grants/grant-store.ts'
+import { createGrantWriter } from '../src/grants/grant-writer.ts'
+import { ownAddresses } from '../src/grants/own-addresses.ts'
+import { type IpAddress, parseIpAddress, parseNetwork } from '../src/wire/ip-address.ts'
+
+/** Takes the picture of the status page for the README: a demo with a day of a small site's logins, seen by Chromium. */
+
+const root = new URL('..', import.meta.url).pathname
+const [target = `${root}docs/images/status-page.png`, scheme = 'light', width = '1240', height = '1290'] =
+  process.argv.slice(2)
+
+const people = [
+  ['scanner@example.org', '192.0.2.41', false, 'apop'],
+  ['till-1@example.org', '198.51.100.17', false, 'pass'],
+  ['ann@example.org', '203.0.113.80', true, 'sasl'],
+  ['bob@example.org', '203.0.113.9', true, 'pass'],
+  ['printer-2@example.org', '2001:db8:4::11', true, 'pass'],
+  ['carol@example.net', '198.51.100.203', true, 'sasl'],
+  ['fax@example.net', '192.0.2.7', false, 'apop'],
+] as const
+
+function address(text: string): IpAddress {
+  const ip = parseIpAddress(text)
+  if (ip === undefined) throw new Error(`${text} is no address`)
+  return ip
+}
+
+/** Numbers that look like chance and are the same each time. */
+function* chance(): Generator<number, never> {
+  for (let state = 42; ; state = (state * 1_103_515_245 + 12_345) % 2_147_483_648) yield state / 2_147_483_648
+}
+
+/** A day at a small office: devices at their hours, people when they are there, and one who was revoked and keeps trying. */
+function day(now: number): { logins: Login[]; uses: RelayUse[] } {
+  const numbers = chance()
+  const logins: Login[] = []
+  const uses: RelayUse[] = []
+  for (let minute = 12 * 60; minute >= 0; minute--) {
+    const at = new Date(now - minute * 60_000 - 20_000)
+    const busy = 0.05 + 0.25 * Math.sin((Math.PI * (720 - minute)) / 900) ** 2
+    for (const [user, ip, tls, method] of people) {
+      if (numbers.next().value > busy) continue
+      const event = { id: `5f1e.${logins.length}`, ip: address(ip), daemon: 'popup', tls, method, user }
+      logins.push({ event, at })
+      if (numbers.next().value < 0.45) uses.push({ ip: address(ip), door: 'gate', at: new Date(at.getTime() + 4000) })
+    }
+  }
+  return { logins, uses }
+}
+
+/** Somebody whose login was revoked: he goes on trying for a while. */
+function refused(now: number): Login[] {
+  return [190, 181, 172, 165, 151, 150, 139, 121, 58, 41, 23].map((minute, index) => ({
+    event: {
+      id: `6a20.${index}`,
+      ip: address('198.51.100.66'),
+      daemon: 'popup',
+      tls: true,
+      method: 'pass',
+      user: 'dave@example.net',
+    },
+    at: new Date(now - minute * 60_000),
+  }))
+}
+
+const directory = mkdtempSync(`${tmpdir()}/status-page-`)
+const demo = spawn(process.execPath, [`${root}dist/auth-relay.js`, 'up', '--demo', '--dir', `${directory}/var`], {
+  env: { ...process.env, POP3_PORT: '0', POP3S_PORT: '0', SMTP_PORT: '0', STATUS_PORT: '0' },
+  stdio: ['ignore', 'pipe', 'pipe'],
+})
+try {
+  let url = ''
+  for await (const line of createInterface({ input: demo.stdout })) {
+    url = /(http:\S+)/.exec(line)?.[1] ?? url
+    if (line.startsWith('Nothing leaves')) break
+  }
+  demo.stdout.resume()
+  demo.stderr.resume()
+  const { settings } = loadSettingsFile(`${directory}/var/auth-relay.toml`)
+  const database = openDatabase({ ...databaseConnection(settings, 'writer'), applicationName: 'picture' })
+  const policy = new GrantPolicy({
+    expTime: settings.grants.exp_time,
+    maxLifetime: 0,
+    ipv6Prefix: 128,
+    storeUser: true,
+    grantLoopback: false,
+    denyPrivate: false,
+    neverNets: settings.grants.never_nets,
+    ownAddresses: ownAddresses(networkInterfaces, Date.now),
+  })
+  const writer = createGrantWriter(database, policy)
+  const admin = createGrantAdmin(database, policy)
+  const decree = { forSeconds: 86_400, reason: 'spam run', owner: 'root' }
+  const { logins, uses } = day(Date.now())
+  await writer.record(logins)
+  await admin.block({ kind: 'login', login: 'dave@example.net' }, decree)
+  await writer.record(refused(Date.now()))
+  await writer.recordUses(uses)
+  const office = parseNetwork('198.51.100.128/28')
+  if (office !== undefined) await admin.allow(office, { ...decree, reason: 'office' })
+  await database.close()
+
+  mkdirSync(target.replace(/[^/]+$/, ''), { recursive: true })
+  const { status, stderr } = spawnSync(
+    'chromium',
+    [
+      ...['--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking'],
+      ...['--disable-component-update', '--disable-sync', '--hide-scrollbars', `--user-data-dir=${directory}/chromium`],
+      ...(scheme === 'dark' ? ['--blink-settings=preferredColorScheme=0'] : []),
+      ...[`--window-size=${width},${height}`, '--force-device-scale-factor=1', `--screenshot=${target}`, url],
+    ],
+    { encoding: 'utf8' },
+  )
+  if (status !== 0) throw new Error(`chromium: ${stderr}`)
+  console.log(`${target}: ${Math.ceil(statSync(target).size / 1024)} KB`)
+} finally {
+  const ended = once(demo, 'exit')
+  demo.kill('SIGTERM')
+  await ended
+  rmSync(directory, { recursive: true, force: true })
+}

@@ -1,0 +1,56 @@
+import { connect } from 'node:tls'
+import type { Settings } from '../../daemon/settings/settings.ts'
+import { formatSocketAddress, type SocketAddress } from '../../daemon/socket-address.ts'
+import { isSelfSigned } from '../is-self-signed.ts'
+
+/** The certificate that clients of a TLS address are shown, or why there is none. */
+export type ShownCertificate = {
+  readonly address: string
+  readonly found:
+    | { readonly names: string; readonly isSelfSigned: boolean; readonly until: Date }
+    | { readonly fault: string }
+}
+
+const TIMEOUT = 5000
+const USUAL: SocketAddress = { type: 'tcp', host: '::', port: 995 }
+
+/** The TLS addresses of sslwrap that answer everybody; those for old devices answer listed networks alone. */
+export function tlsAddresses({ sslwrap }: Pick<Settings, 'sslwrap'>): readonly SocketAddress[] {
+  const listeners = sslwrap.listener.filter(({ tls }) => tls !== 'old').map(({ listen }) => listen)
+  return sslwrap.listener.length === 0 ? [USUAL] : listeners
+}
+
+/** Looks at a certificate as a client does, from this host: a file may have been replaced without being read, and need not be readable for us. */
+export function probeCertificate(address: SocketAddress): Promise<ShownCertificate> {
+  const text = formatSocketAddress(address)
+  return new Promise(resolve => {
+    const done = (found: ShownCertificate['found']): void => {
+      socket.destroy()
+      resolve({ address: text, found })
+    }
+    // Who it is, is what we want to find out: nothing is believed, and nothing is sent.
+    const socket = connect({ ...endpoint(address), rejectUnauthorized: false, timeout: TIMEOUT }, () => {
+      const certificate = socket.getPeerX509Certificate()
+      if (certificate === undefined) return done({ fault: 'it shows no certificate' })
+      done({
+        names: namesOf(certificate.subjectAltName ?? certificate.subject),
+        isSelfSigned: isSelfSigned(certificate),
+        until: certificate.validToDate,
+      })
+    })
+    socket.once('timeout', () => done({ fault: `no answer within ${TIMEOUT / 1000} s` }))
+    socket.once('error', error => done({ fault: error.message }))
+  })
+}
+
+/** Where a listener is reached from this host: one on every address, at a loopback address. */
+function endpoint(
+  address: SocketAddress,
+): { readonly host: string; readonly port: number } | { readonly path: string } {
+  if (address.type === 'unix') return { path: address.path }
+  if (address.type === 'descriptor') return { path: '/nonexistent' }
+  const host = address.host === '::' ? 'localhost' : address.host === '0.0.0.0' ? '127.0.0.1' : address.host
+  return { host, port: address.port }
+}
+
+const namesOf = (text: string): string => text.replaceAll(/\b(DNS|IP Address|CN)[:=]/g, '').replaceAll('\n', ', ')

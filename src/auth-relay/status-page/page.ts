@@ -1,0 +1,175 @@
+import type { LiveGrant, StatusEvent } from '../../grants/status-feed.ts'
+import { count } from '../count.ts'
+import { formatDuration } from '../duration.ts'
+import { formatTarget } from '../grant-target.ts'
+import { formatMoment } from '../moment.ts'
+import { printable } from '../printable.ts'
+import type { ShownCertificate } from './certificate-probe.ts'
+import { chart, inWords } from './chart.ts'
+import { STEP, STEPS } from './event-history.ts'
+import { html, type Markup } from './markup.ts'
+import { type Facts, MAX_EVENTS, MAX_GRANTS, type Snapshot } from './status-source.ts'
+import { shortMoment } from './times.ts'
+
+/** What the page says besides the snapshot. */
+export type PageContext = { readonly host: string; readonly version: string; readonly expTime: number }
+
+const MARK = html`<svg viewBox="0 0 40 40" aria-hidden="true"><circle class="mark-ring" cx="20" cy="20" r="17"/><path class="mark-gate" d="M12 27V18a8 8 0 0 1 16 0v9M20 27v-7M9 27h22"/></svg>`
+
+/** The whole page. Everything in a part marked data-live is exchanged by the script; its ids stay. */
+export function page(snapshot: Snapshot, { host, version, expTime }: PageContext): string {
+  const { taken, facts } = snapshot
+  const open = facts === undefined ? 'no data' : `${count(facts.totals.grants, 'address', 'addresses')} may relay`
+  return html`<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>${open} – auth-relay on ${host}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="robots" content="noindex">
+<link rel="icon" href="/icon.svg" type="image/svg+xml">
+<link rel="stylesheet" href="/style.css">
+<script src="/refresh.js" defer></script>
+<noscript><meta http-equiv="refresh" content="30"></noscript>
+</head>
+<body>
+<header>${MARK}<h1>auth-relay<small>${host}</small></h1><p class="updated" id="updated" data-live>as of <time datetime="${taken.toISOString()}">${formatMoment(taken)}</time></p></header>
+<main>
+<div class="alarm" id="stale" role="alert"><p>This page gets no answer: what it shows is old.</p><p class="what">Is auth-relay up still running? The page tries again by itself.</p></div>
+<div id="alarms" data-live role="status">${alarms(snapshot)}</div>
+<div class="tiles" id="tiles" data-live>${tiles(facts)}</div>
+<section class="card" aria-labelledby="chart-head">
+<div class="head"><h2 id="chart-head">Logins and relayed mail</h2><span class="note">the last ${(STEP * STEPS) / 3600} hours, ${STEP / 60} minutes a bar</span>
+<ul class="legend"><li class="granted">login granted</li><li class="refused">login refused</li><li class="relayed">let through by the gate</li></ul></div>
+<div id="chart" data-live>${facts === undefined ? NOTHING : chart(facts.steps)}</div>
+<details><summary>The same in figures</summary><div id="figures" data-live>${facts === undefined ? NOTHING : figures(facts)}</div></details>
+</section>
+<div class="columns">
+<section class="card" aria-labelledby="grants-head"><div class="head"><h2 id="grants-head">May relay now</h2><span class="note">a login renews it</span></div>
+<div class="scroll" tabindex="0" role="region" aria-labelledby="grants-head" id="grants" data-live>${facts === undefined ? NOTHING : grants(facts, expTime)}</div></section>
+<section class="card" aria-labelledby="events-head"><div class="head"><h2 id="events-head">What happened</h2><span class="note">the last hour</span></div>
+<div class="scroll" tabindex="0" role="region" aria-labelledby="events-head" id="events" data-live>${facts === undefined ? NOTHING : events(facts)}</div></section>
+</div>
+<div class="states">
+<section class="card" aria-labelledby="gate-head"><div class="head"><h2 id="gate-head">Gate</h2><span class="note">the last hour</span></div><div id="gate" data-live>${facts === undefined ? NOTHING : gate(facts)}</div></section>
+<section class="card" aria-labelledby="database-head"><div class="head"><h2 id="database-head">Database</h2></div><div id="database" data-live>${database(snapshot)}</div></section>
+<section class="card" aria-labelledby="certificate-head"><div class="head"><h2 id="certificate-head">Certificate</h2><span class="note">as clients see it</span></div><div id="certificate" data-live>${certificates(snapshot)}</div></section>
+</div>
+</main>
+<footer>Read only: auth-relay show, explain, allow and revoke do the rest. auth-relay ${version}</footer>
+</body>
+</html>
+`.text
+}
+
+const NOTHING = html`<p class="empty">The database has not answered yet.</p>`
+
+function alarms({ database: state, facts, certificates: shown, taken }: Snapshot): Markup | undefined {
+  const found: Markup[] = []
+  if (state.state === 'down') {
+    found.push(
+      html`<p>The database does not answer: the relay stays closed, POP3 works.</p><p class="what">${printable(state.reason)}${facts !== undefined && `. What is shown is of ${formatMoment(facts.totals.now)}.`}</p>`,
+    )
+  } else if (Math.abs(state.driftSeconds) > 5) {
+    found.push(
+      html`<p>The clocks of this host and of the database are ${formatDuration(Math.abs(state.driftSeconds))} apart.</p>`,
+    )
+  }
+  for (const { address, found: certificate } of shown) {
+    if ('fault' in certificate) found.push(html`<p>${address} does not speak TLS: ${printable(certificate.fault)}</p>`)
+    else if (certificate.until <= taken) found.push(html`<p>The certificate of ${address} has ended.</p>`)
+  }
+  return found.length === 0 ? undefined : html`<div class="alarm">${found}</div>`
+}
+
+function tiles(facts: Facts | undefined): Markup {
+  const tile = (kind: string, label: string, value: number | undefined, more: string) =>
+    html`<div class="card tile ${kind}"><div class="label">${label}</div><div class="value">${value === undefined ? '–' : value.toLocaleString('en')}</div><div class="more">${more}</div></div>`
+  const totals = facts?.totals
+  const hour = facts?.lastHour
+  const hands = totals === undefined ? '' : `${totals.allowances} allowed by hand, ${totals.blocks} revoked`
+  return html`${tile((totals?.grants ?? 0) > 0 ? 'open' : '', 'May relay now', totals?.grants, hands)}${tile('', 'Logins granted', hour?.granted, 'in the last hour')}${tile((hour?.refused ?? 0) > 0 ? 'trouble' : '', 'Logins refused', hour?.refused, 'in the last hour')}${tile('', 'Let through by the gate', hour?.relayed, 'connections in the last hour')}`
+}
+
+/** The chart's figures by the hour, the latest first. */
+function figures({ steps }: Facts): Markup {
+  const hours = Map.groupBy(steps, ({ start }) => formatMoment(start).slice(0, 13))
+  const rows = [...hours].map(([hour, part]) => {
+    const sum = (name: 'granted' | 'refused' | 'relayed') => part.reduce((total, each) => total + each[name], 0)
+    return html`<tr><th scope="row">${hour}:00</th><td class="number">${sum('granted')}</td><td class="number">${sum('refused')}</td><td class="number">${sum('relayed')}</td></tr>`
+  })
+  return html`<table><caption>${inWords(steps)}</caption><thead><tr><th scope="col">Hour from</th><th scope="col" class="number">Granted</th><th scope="col" class="number">Refused</th><th scope="col" class="number">Let through</th></tr></thead><tbody>${rows.reverse()}</tbody></table>`
+}
+
+function grants({ grants: rows, totals }: Facts, expTime: number): Markup {
+  if (rows.length === 0)
+    return html`<p class="empty">Nobody may relay by a login now. The next POP3 login opens the relay for its address.</p>`
+  const more =
+    totals.grants > MAX_GRANTS &&
+    html`<p class="empty">and ${totals.grants - MAX_GRANTS} more: auth-relay show lists them all</p>`
+  return html`<table><thead><tr><th scope="col">Address</th><th scope="col">Login</th><th scope="col" class="wide">By</th><th scope="col" class="number">Until</th></tr></thead><tbody>${rows.map(row => grantRow(row, totals.now, expTime))}</tbody></table>${more}`
+}
+
+function grantRow({ network, login, daemon, tls, until, logins }: LiveGrant, now: Date, expTime: number): Markup {
+  const left = (until.getTime() - now.getTime()) / 1000
+  const part = Math.max(0, Math.min(1, left / expTime)) * 88
+  return html`<tr><td class="address">${formatTarget(network)}</td><td class="login">${login === null ? html`<span class="soft">not kept</span>` : printable(login)}</td><td class="wide">${printable(daemon)} ${tls === true && html`<span class="badge good">TLS</span>`}${tls === false && html`<span class="badge warn">no TLS</span>`}<br><span class="soft">${count(logins, 'login')}</span></td><td class="number">${shortMoment(until, now)}<br><span class="soft">${formatDuration(left)} left</span><svg class="left" viewBox="0 0 88 5" aria-hidden="true"><rect class="all" width="88" height="5" rx="2.5"/><rect class="part" width="${part.toFixed(1)}" height="5" rx="2.5"/></svg></td></tr>`
+}
+
+const WORDS = {
+  grant: ['granted', 'granted'],
+  refused: ['refused', 'refused'],
+  relay: ['relayed', 'let through'],
+} as const
+
+function events({ events: rows, totals }: Facts): Markup {
+  if (rows.length === 0) return html`<p class="empty">Nothing in the last hour.</p>`
+  return html`<ol class="events">${rows.map(row => eventRow(row, totals.now))}</ol>${rows.length === MAX_EVENTS && html`<p class="empty">the last ${MAX_EVENTS}; auth-relay watch shows all</p>`}`
+}
+
+function eventRow({ at, kind, ip, daemon, login, method, tls, reason }: StatusEvent, now: Date): Markup {
+  const [style, word] = WORDS[kind]
+  const how =
+    kind === 'relay'
+      ? `door ${daemon}`
+      : [daemon, method, tls === true ? 'TLS' : ''].filter(text => text !== '' && text !== null).join(', ')
+  return html`<li><time datetime="${at.toISOString()}">${shortMoment(at, now)}</time><span><span class="badge ${style}">${word}</span></span><span><span class="address">${ip}</span>${login !== null && html` <span class="login">${printable(login)}</span>`}<br><span class="soft">${printable(how)}${reason !== null && `: ${printable(reason)}`}</span></span></li>`
+}
+
+function gate({ doors, totals }: Facts): Markup {
+  const rows = doors.map(
+    ({ door, relayed }) => html`<dt>door ${printable(door)}</dt><dd>${count(relayed, 'connection')} let through</dd>`,
+  )
+  const none = doors.length === 0 && html`<dt>doors</dt><dd>nobody was let through</dd>`
+  return html`<dl>${rows}${none}<dt>allowed by hand</dt><dd>${count(totals.allowances, 'network')}</dd><dt>revoked</dt><dd>${count(totals.blocks, 'address, network or login', 'addresses, networks and logins')}</dd></dl>`
+}
+
+function database({ database: state, facts }: Snapshot): Markup {
+  if (state.state === 'down') {
+    return html`<dl><dt>state</dt><dd><span class="badge bad">away</span></dd><dt>reason</dt><dd>${printable(state.reason)}</dd></dl>`
+  }
+  const drift = Math.abs(state.driftSeconds)
+  return html`<dl><dt>state</dt><dd><span class="badge good">up</span></dd><dt>server</dt><dd>${printable(state.host)}</dd><dt>answers in</dt><dd>${state.milliseconds} ms</dd><dt>schema</dt><dd>${facts?.totals.schema ?? '–'}</dd><dt>clock</dt><dd>${drift < 1 ? 'the same as here' : `${formatDuration(drift)} apart`}</dd></dl>`
+}
+
+function certificates({ certificates: shown, taken }: Snapshot): Markup {
+  if (shown.length === 0) return html`<p class="empty">No TLS address.</p>`
+  return html`<dl>${shown.map(certificate => certificateRows(certificate, taken))}</dl>`
+}
+
+/** Days before its end at which a certificate is worth a warning. */
+const SOON = 14 * 86_400
+
+function certificateRows({ address, found }: ShownCertificate, now: Date): Markup {
+  const where = html`<dt>address</dt><dd class="address">${address}</dd>`
+  if ('fault' in found)
+    return html`${where}<dt>state</dt><dd><span class="badge bad">no TLS</span> ${printable(found.fault)}</dd>`
+  const left = (found.until.getTime() - now.getTime()) / 1000
+  const state =
+    left <= 0
+      ? html`<span class="badge bad">ended</span>`
+      : left < SOON
+        ? html`<span class="badge warn">ends soon</span>`
+        : html`<span class="badge good">valid</span>`
+  return html`${where}<dt>state</dt><dd>${state} ${found.isSelfSigned && html`<span class="badge warn">self-signed</span>`}</dd><dt>names</dt><dd>${printable(found.names)}</dd><dt>until</dt><dd>${formatMoment(found.until)}${left > 0 && html` <span class="soft">(${formatDuration(left)})</span>`}</dd>`
+}

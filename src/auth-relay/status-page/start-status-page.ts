@@ -1,0 +1,65 @@
+import { hostname } from 'node:os'
+import manifest from '../../../package.json' with { type: 'json' }
+import { systemClock } from '../../daemon/clock.ts'
+import { databaseConnection } from '../../daemon/database-connection.ts'
+import { UsageFault } from '../../daemon/exit-status.ts'
+import type { RunningDaemon } from '../../daemon/lifecycle.ts'
+import { openListener } from '../../daemon/listener.ts'
+import { createLog } from '../../daemon/log.ts'
+import { requireLoopback } from '../../daemon/loopback.ts'
+import { dropPrivileges, idsOf, isRoot } from '../../daemon/privileges.ts'
+import type { Settings } from '../../daemon/settings/settings.ts'
+import { formatSocketAddress } from '../../daemon/socket-address.ts'
+import { openDatabase } from '../../database/database.ts'
+import { createStatusFeed } from '../../grants/status-feed.ts'
+import { probeCertificate, tlsAddresses } from './certificate-probe.ts'
+import { page } from './page.ts'
+import { createStatusServer } from './status-server.ts'
+import { StatusSource } from './status-source.ts'
+
+/** For one question of the page: a database that is busy is not made busier. */
+const STATEMENT_TIMEOUT = 5000
+const CONNECTIONS = 2
+
+/**
+ * Serves the status page: listens and reads the password of the role that can only read, gives up root, then answers.
+ * @throws UsageFault if no address is set, or one that others than this host can reach.
+ */
+export async function startStatusPage(settings: Settings): Promise<RunningDaemon> {
+  const { listen, user } = settings.statusPage
+  if (listen === undefined) {
+    throw new UsageFault('status-page.listen is empty: set it to a loopback address, e.g. listen = "127.0.0.1:8110"')
+  }
+  requireLoopback(listen, 'status-page.listen')
+  const log = createLog('status-page', { level: settings.top.log_level })
+  const connection = databaseConnection(settings, 'reader')
+  const ids = isRoot() && user !== '' ? idsOf(user, 'status-page.user') : undefined
+  const context = { host: hostname(), version: manifest.version, expTime: settings.grants.exp_time }
+  const server = createStatusServer({
+    page: async () => page(await source.snapshot(), context),
+    checkHost: listen.type !== 'unix',
+    onFault: error => log.error('page', { error }),
+  })
+  const bound = await openListener(server, listen, 'status-page.listen')
+  if (ids !== undefined) dropPrivileges(ids)
+  const database = openDatabase({
+    ...connection,
+    applicationName: 'auth-relay status-page',
+    max: CONNECTIONS,
+    statementTimeoutMs: STATEMENT_TIMEOUT,
+  })
+  const source = new StatusSource({
+    feed: createStatusFeed(database),
+    databaseState: () => database.state(),
+    probeCertificates: () => Promise.all(tlsAddresses(settings).map(probeCertificate)),
+    clock: systemClock,
+  })
+  return {
+    ready: `listen=${formatSocketAddress(bound)}`,
+    stop: async () => {
+      server.close()
+      server.closeAllConnections()
+      await database.close()
+    },
+  }
+}

@@ -1,0 +1,114 @@
+import type { Clock } from '../../daemon/clock.ts'
+import type { DatabaseState } from '../../database/database.ts'
+import type { EventCounts, LiveGrant, StatusEvent, StatusFeed, Totals } from '../../grants/status-feed.ts'
+import type { ShownCertificate } from './certificate-probe.ts'
+import { EventHistory } from './event-history.ts'
+
+/** What the page shows: how it stood at one moment. */
+export type Snapshot = {
+  /** By the clock of this host. */
+  readonly taken: Date
+  readonly database:
+    | { readonly state: 'up'; readonly host: string; readonly milliseconds: number; readonly driftSeconds: number }
+    | { readonly state: 'down'; readonly reason: string }
+  /** What the database said when it was last asked with success; undefined: never yet. */
+  readonly facts: Facts | undefined
+  readonly certificates: readonly ShownCertificate[]
+}
+
+export type Facts = {
+  readonly totals: Totals
+  readonly grants: readonly LiveGrant[]
+  readonly events: readonly StatusEvent[]
+  readonly doors: readonly { readonly door: string; readonly relayed: number }[]
+  readonly steps: readonly EventCounts[]
+  readonly lastHour: Omit<EventCounts, 'start'>
+}
+
+export type StatusSourceOptions = {
+  readonly feed: StatusFeed
+  readonly databaseState: () => DatabaseState
+  readonly probeCertificates: () => Promise<readonly ShownCertificate[]>
+  readonly clock: Clock
+}
+
+export const MAX_GRANTS = 50
+export const MAX_EVENTS = 40
+const HOUR = 3600
+/** Milliseconds for which an answer is given again: however many look, the database is asked once. */
+const FRESH_FOR = 2000
+/** Milliseconds between two readings of what does not change with every login. */
+const CERTIFICATES_EVERY = 300_000
+const HISTORY_EVERY = 3_600_000
+
+/** Gathers what the page shows, no oftener than the page may change. */
+export class StatusSource {
+  readonly #options: StatusSourceOptions
+  readonly #history: EventHistory
+  #facts: Facts | undefined
+  #certificates: readonly ShownCertificate[] = []
+  #latest: { readonly at: number; readonly snapshot: Promise<Snapshot> } | undefined
+  #certificatesAt = Number.NEGATIVE_INFINITY
+  #historyAt = Number.NEGATIVE_INFINITY
+
+  constructor(options: StatusSourceOptions) {
+    this.#options = options
+    this.#history = new EventHistory(options.feed)
+  }
+
+  /** Never rejects: what is away is said in the snapshot. */
+  snapshot(): Promise<Snapshot> {
+    const now = this.#options.clock()
+    if (this.#latest === undefined || now - this.#latest.at >= FRESH_FOR) {
+      this.#latest = { at: now, snapshot: this.#take(now) }
+    }
+    return this.#latest.snapshot
+  }
+
+  async #take(at: number): Promise<Snapshot> {
+    const [database] = await Promise.all([this.#askDatabase(), this.#askCertificates(at)])
+    return { taken: new Date(at), database, facts: this.#facts, certificates: this.#certificates }
+  }
+
+  async #askDatabase(): Promise<Snapshot['database']> {
+    const { feed, clock, databaseState } = this.#options
+    try {
+      const begin = clock()
+      const totals = await feed.totals()
+      const end = clock()
+      // The database's clock decides what "now" is; ours was between `begin` and `end` when it was read.
+      const driftSeconds = (totals.now.getTime() - (begin + end) / 2) / 1000
+      await this.#readHistory(totals.now)
+      const [grants, events, doors, lastHour] = await Promise.all([
+        feed.liveGrants(MAX_GRANTS),
+        feed.lastEvents(HOUR, MAX_EVENTS),
+        feed.doors(HOUR),
+        feed.countEvents(new Date(totals.now.getTime() - HOUR * 1000), new Date(totals.now.getTime() + 1000), HOUR),
+      ])
+      const steps = this.#history.steps(totals.now)
+      this.#facts = { totals, grants, events, doors, steps, lastHour: sum(lastHour) }
+      const state = databaseState()
+      return { state: 'up', host: state.state === 'up' ? state.host : '', milliseconds: end - begin, driftSeconds }
+    } catch (error) {
+      return { state: 'down', reason: error instanceof Error ? error.message : String(error) }
+    }
+  }
+
+  async #readHistory(now: Date): Promise<void> {
+    if (now.getTime() - this.#historyAt < HISTORY_EVERY) return this.#history.readLast(now)
+    await this.#history.readAll(now)
+    this.#historyAt = now.getTime()
+  }
+
+  async #askCertificates(at: number): Promise<void> {
+    if (at - this.#certificatesAt < CERTIFICATES_EVERY) return
+    this.#certificatesAt = at
+    this.#certificates = await this.#options.probeCertificates()
+  }
+}
+
+const sum = (counts: readonly EventCounts[]): Omit<EventCounts, 'start'> => ({
+  granted: counts.reduce((total, { granted }) => total + granted, 0),
+  refused: counts.reduce((total, { refused }) => total + refused, 0),
+  relayed: counts.reduce((total, { relayed }) => total + relayed, 0),
+})

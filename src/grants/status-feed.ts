@@ -1,0 +1,128 @@
+import * as v from 'valibot'
+import type { Database } from '../database/database.ts'
+import { int8, type Statement, timestamptz } from '../database/statement.ts'
+import type { Network } from '../wire/ip-address.ts'
+import { networkColumn } from './network-column.ts'
+
+/** A grant that counts now. `login` null: names are not kept. */
+export type LiveGrant = {
+  readonly network: Network
+  readonly until: Date
+  readonly last: Date
+  readonly logins: number
+  readonly daemon: string
+  readonly login: string | null
+  readonly tls: boolean | null
+}
+
+/** A login that was granted or refused, or a mail that was relayed; then `daemon` is the door, and nothing else is known. */
+export type StatusEvent = {
+  readonly at: Date
+  readonly kind: 'grant' | 'refused' | 'relay'
+  readonly ip: string
+  readonly daemon: string
+  readonly method: string | null
+  readonly tls: boolean | null
+  readonly login: string | null
+  readonly reason: string | null
+}
+
+/** What happened from `start` on, for as long as was asked for. */
+export type EventCounts = {
+  readonly start: Date
+  readonly granted: number
+  readonly refused: number
+  readonly relayed: number
+}
+
+/** What is true at this moment, by the database's clock. */
+export type Totals = {
+  readonly now: Date
+  readonly grants: number
+  readonly allowances: number
+  readonly blocks: number
+  readonly schema: number
+}
+
+const TOTALS: Statement<Totals> = {
+  row: v.object({ now: timestamptz, grants: int8, allowances: int8, blocks: int8, schema: v.number() }),
+  text: `
+SELECT clock_timestamp() AS now, (SELECT count(*) FROM status_grants) AS grants,
+  allowances, blocks, (SELECT max(v) FROM schema_version) AS schema
+FROM status_decrees`,
+}
+
+const LIVE: Statement<LiveGrant> = {
+  row: v.object({
+    network: networkColumn,
+    until: timestamptz,
+    last: timestamptz,
+    logins: int8,
+    daemon: v.string(),
+    login: v.nullable(v.string()),
+    tls: v.nullable(v.boolean()),
+  }),
+  text: `
+SELECT network, until, last, logins, daemon, login, tls FROM status_grants ORDER BY until DESC, network LIMIT $1::bigint`,
+}
+
+const EVENTS: Statement<StatusEvent> = {
+  row: v.object({
+    at: timestamptz,
+    kind: v.picklist(['grant', 'refused', 'relay']),
+    ip: v.string(),
+    daemon: v.string(),
+    method: v.nullable(v.string()),
+    tls: v.nullable(v.boolean()),
+    login: v.nullable(v.string()),
+    reason: v.nullable(v.string()),
+  }),
+  text: `
+SELECT at, kind, host(ip) AS ip, daemon, method, tls, login, reason FROM status_events
+WHERE at > now() - make_interval(secs => $1::float8) ORDER BY at DESC LIMIT $2::bigint`,
+}
+
+/** $1 from, $2 to, $3 seconds. */
+const COUNTS: Statement<EventCounts> = {
+  row: v.object({ start: timestamptz, granted: int8, refused: int8, relayed: int8 }),
+  text: `
+SELECT date_bin(make_interval(secs => $3::float8), at, 'epoch'::timestamptz) AS start,
+  count(*) FILTER (WHERE kind = 'grant') AS granted,
+  count(*) FILTER (WHERE kind = 'refused') AS refused,
+  count(*) FILTER (WHERE kind = 'relay') AS relayed
+FROM status_events WHERE at >= $1::timestamptz AND at < $2::timestamptz GROUP BY 1 ORDER BY 1`,
+}
+
+const DOORS: Statement<{ door: string; relayed: number }> = {
+  row: v.object({ door: v.string(), relayed: int8 }),
+  text: `
+SELECT daemon AS door, count(*) AS relayed FROM status_events
+WHERE kind = 'relay' AND at > now() - make_interval(secs => $1::float8) GROUP BY 1 ORDER BY 2 DESC, 1`,
+}
+
+/** What the status page asks; the gate's role may. World errors are those of src/database/errors.ts. */
+export interface StatusFeed {
+  totals(): Promise<Totals>
+  /** Grants that count now, those that end last first. */
+  liveGrants(limit: number): Promise<readonly LiveGrant[]>
+  /** What happened in the last seconds, newest first. */
+  lastEvents(seconds: number, limit: number): Promise<readonly StatusEvent[]>
+  /** Counts of the events from one moment to before another, in steps of whole seconds since 1970; steps without events are left out. */
+  countEvents(from: Date, to: Date, step: number): Promise<readonly EventCounts[]>
+  /** Relayed mails of the last seconds by door, the busiest first. */
+  doors(seconds: number): Promise<readonly { readonly door: string; readonly relayed: number }[]>
+}
+
+/** The status page's side of the grants, on a database opened with the role `authwrap`. */
+export const createStatusFeed = (database: Pick<Database, 'query'>): StatusFeed => ({
+  async totals() {
+    const { rows } = await database.query(TOTALS)
+    const [row] = rows
+    if (row === undefined) throw new Error('the database counted nothing')
+    return row
+  },
+  liveGrants: async limit => (await database.query(LIVE, [limit])).rows,
+  lastEvents: async (seconds, limit) => (await database.query(EVENTS, [seconds, limit])).rows,
+  countEvents: async (from, to, step) => (await database.query(COUNTS, [from, to, step])).rows,
+  doors: async seconds => (await database.query(DOORS, [seconds])).rows,
+})

@@ -1,0 +1,189 @@
+import { describe, expect, test } from 'vitest'
+import { chart, niceMaximum } from '../../../src/auth-relay/status-page/chart.ts'
+import { EventHistory, STEP, STEPS } from '../../../src/auth-relay/status-page/event-history.ts'
+import { html } from '../../../src/auth-relay/status-page/markup.ts'
+import { page } from '../../../src/auth-relay/status-page/page.ts'
+import { isLoopbackHost } from '../../../src/auth-relay/status-page/status-server.ts'
+import { StatusSource } from '../../../src/auth-relay/status-page/status-source.ts'
+import type { EventCounts, StatusFeed, Totals } from '../../../src/grants/status-feed.ts'
+import { parseNetwork } from '../../../src/wire/ip-address.ts'
+
+const now = new Date('2026-11-26T12:04:00Z')
+const totals: Totals = { now, grants: 1, allowances: 0, blocks: 0, schema: 5 }
+const context = { host: 'mx.example.org', version: '1', expTime: 1800 }
+
+function network(text: string) {
+  const found = parseNetwork(text)
+  if (found === undefined) throw new Error(`${text} is no network`)
+  return found
+}
+
+describe('markup', () => {
+  test('texts are escaped wherever they stand, markup is not, nothing is nothing', () => {
+    const name = `<b a='1' c="2">&\``
+    expect(html`<p title="${name}">${name}${html`<i>${1}</i>`}${[name, 2]}${undefined}${false}</p>`.text).toBe(
+      `<p title="${escaped}">${escaped}<i>1</i>${escaped}2</p>`,
+    )
+  })
+  const escaped = '&#60;b a=&#39;1&#39; c=&#34;2&#34;&#62;&#38;&#96;'
+})
+
+describe('whom the page is served to', () => {
+  test.each(['localhost', 'LOCALHOST:8110', '127.0.0.1', '127.0.0.1:1', '127.8.8.8:80', '[::1]', '[::1]:8110'])(
+    '%s is this host',
+    host => expect(isLoopbackHost(host)).toBe(true),
+  )
+  test.each([
+    undefined,
+    '',
+    'localhost.example.org',
+    'example.org:8110',
+    '192.0.2.7',
+    '[2001:db8::1]:80',
+    '127.0.0.1.example.org',
+    '127.0.0.1:80:80',
+    '0x7f000001',
+    'a@127.0.0.1',
+    '[::1',
+  ])('%s is not', host => expect(isLoopbackHost(host)).toBe(false))
+})
+
+describe('the chart', () => {
+  test.each([
+    [0, 4],
+    [4, 4],
+    [5, 6],
+    [11, 20],
+    [99, 100],
+    [101, 200],
+    [650, 800],
+    [12_345, 20_000],
+  ])('the scale for %d ends at %d', (greatest, maximum) => expect(niceMaximum(greatest)).toBe(maximum))
+
+  test('a bar is as high as its number, and one login can be seen beside thousands', () => {
+    const quiet = { start: now, granted: 0, refused: 0, relayed: 0 }
+    const text = chart([
+      { ...quiet, granted: 10_000 },
+      { ...quiet, granted: 1 },
+      { ...quiet, refused: 5000 },
+      quiet,
+    ]).text
+    expect([...text.matchAll(/<rect class="granted"[^>]* height="([\d.]+)"/g)].map(([, height]) => height)).toEqual([
+      '110',
+      '2',
+    ])
+    expect([...text.matchAll(/<rect class="refused"[^>]* height="([\d.]+)"/g)].map(([, height]) => height)).toEqual([
+      '20',
+    ])
+  })
+})
+
+describe('the history behind the chart', () => {
+  /** A database that has these counts, and remembers what it was asked. */
+  function feed(counts: readonly EventCounts[]) {
+    const asked: [number, number][] = []
+    return {
+      asked,
+      async countEvents(from: Date, to: Date) {
+        asked.push([(from.getTime() - now.getTime()) / 1000, (to.getTime() - now.getTime()) / 1000])
+        return counts.filter(({ start }) => start >= from && start < to)
+      },
+    }
+  }
+  const at = (steps: number): Date =>
+    new Date(Math.floor(now.getTime() / STEP / 1000) * STEP * 1000 - steps * STEP * 1000)
+  const old = { start: at(70), granted: 3, refused: 0, relayed: 0 }
+  const young = { start: at(0), granted: 1, refused: 1, relayed: 1 }
+
+  test('the past is read in pieces, the newest first, and once; afterwards only what may have changed', async () => {
+    const database = feed([old, young])
+    const history = new EventHistory(database)
+    await history.readAll(now)
+    expect(database.asked[0]).toEqual([-3240, 360])
+    expect(database.asked).toHaveLength(STEPS / 6)
+    expect(history.steps(now)[1]).toEqual(old)
+    expect(history.steps(now).at(-1)).toEqual(young)
+    expect(history.steps(now)).toHaveLength(STEPS)
+    database.asked.length = 0
+    await history.readLast(now)
+    expect(database.asked).toEqual([[-1440, 360]])
+    expect(history.steps(now)[1]).toEqual(old)
+  })
+
+  test('what is too old leaves the chart', async () => {
+    const history = new EventHistory(feed([old]))
+    await history.readAll(now)
+    const later = new Date(now.getTime() + 2 * STEP * 1000)
+    await history.readLast(later)
+    expect(history.steps(later).every(({ granted }) => granted === 0)).toBe(true)
+  })
+})
+
+describe('what the page is made from', () => {
+  /** A site with one grant; `fail` takes its database away. */
+  function site() {
+    const state = { asked: 0, time: now.getTime(), fail: false }
+    const feed: StatusFeed = {
+      async totals() {
+        state.asked += 1
+        if (state.fail) throw new Error('no server <answers>')
+        return { ...totals, now: new Date(state.time) }
+      },
+      liveGrants: async () => [
+        {
+          network: network('192.0.2.7'),
+          until: new Date(state.time + 900_000),
+          last: now,
+          logins: 3,
+          daemon: 'popup',
+          login: '<script>alert(1)</script>\u202e',
+          tls: true,
+        },
+      ],
+      lastEvents: async () => [],
+      countEvents: async () => [],
+      doors: async () => [],
+    }
+    const source = new StatusSource({
+      feed,
+      databaseState: () => ({ state: 'up', host: 'db:5432' }),
+      probeCertificates: async () => [],
+      clock: () => state.time,
+    })
+    return { state, source }
+  }
+
+  test('however many look, the database is asked once in two seconds', async () => {
+    const { state, source } = site()
+    await Promise.all(Array.from({ length: 50 }, () => source.snapshot()))
+    expect(state.asked).toBe(1)
+    state.time += 2000
+    await source.snapshot()
+    expect(state.asked).toBe(2)
+  })
+
+  test('a login name stays text, and can neither move nor turn what stands beside it', async () => {
+    const text = page(await site().source.snapshot(), context)
+    expect(text).toContain('&#60;script&#62;alert(1)&#60;/script&#62;\\u{202e}')
+    expect(text.match(/<script/g)).toHaveLength(1)
+  })
+
+  test('a database that goes away leaves what was known, and says since when', async () => {
+    const { state, source } = site()
+    await source.snapshot()
+    state.fail = true
+    state.time += 60_000
+    const text = page(await source.snapshot(), context)
+    expect(text).toContain('The database does not answer: the relay stays closed')
+    expect(text).toContain('no server &#60;answers&#62;. What is shown is of ')
+    expect(text).toContain('192.0.2.7')
+  })
+
+  test('a database that never answered: the page is there, and says so', async () => {
+    const { state, source } = site()
+    state.fail = true
+    const text = page(await source.snapshot(), context)
+    expect(text).toContain('<title>no data –')
+    expect(text).toContain('The database has not answered yet.')
+  })
+})
