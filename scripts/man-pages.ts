@@ -19,6 +19,11 @@ const roff = (text: string): string =>
     .replaceAll('\\', '\\e')
     .replaceAll('-', '\\-')
     .replaceAll(/^([.'])/gm, '\\&$1')
+    .replaceAll(/[^\x00-\x7e]/gu, character => `\\[u${codeOf(character)}]`)
+
+/** As groff names a character that is not ASCII. */
+const codeOf = (character: string): string =>
+  (character.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, '0')
 
 const header = (title: string, section: number, name: string, line: string): string =>
   `.\\" Made by scripts/man-pages.ts from the code: change it there.

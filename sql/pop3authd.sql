@@ -237,7 +237,8 @@ COMMIT;
 
 -- 000006-status.sql
 BEGIN;
--- What the status page reads, by the role that can only ask; and indexes by time for whoever looks at what happened last.
+-- What the status page reads, with a role of its own that can read nothing else; and indexes by time for whoever looks at what
+-- happened last.
 
 INSERT INTO schema_version (v) VALUES (6);
 
@@ -262,11 +263,27 @@ CREATE VIEW status_events AS
   SELECT at, 'relay', ip, door, NULL, NULL, NULL, NULL
   FROM relay_use WHERE at > now() - interval '1 day';
 
--- How many decrees of the administrator are in force; whom they are about is not the gate's business.
+-- How many decrees of the administrator are in force.
 CREATE VIEW status_decrees AS
   SELECT (SELECT count(*) FROM allowances WHERE since <= now() AND until > now()) AS allowances,
          (SELECT count(*) FROM blocks WHERE since <= now() AND until > now()) AS blocks;
 
+DO $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'authstatus') THEN
+    BEGIN
+      CREATE ROLE authstatus LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOINHERIT;
+    EXCEPTION
+      WHEN duplicate_object OR unique_violation THEN NULL; -- made for another database at this moment
+      WHEN insufficient_privilege THEN
+        RAISE EXCEPTION 'this role may not create the role authstatus'
+          USING HINT = 'As a superuser: CREATE ROLE authstatus LOGIN', ERRCODE = 'insufficient_privilege';
+    END;
+  END IF;
+  EXECUTE format('GRANT CONNECT ON DATABASE %I TO authstatus', current_database());
+END
+$$;
+GRANT USAGE ON SCHEMA public TO authstatus;
 REVOKE ALL ON status_grants, status_events, status_decrees FROM PUBLIC;
-GRANT SELECT ON status_grants, status_events, status_decrees TO pop3authd, authwrap;
+GRANT SELECT ON schema_version, status_grants, status_events, status_decrees TO authstatus;
 COMMIT;

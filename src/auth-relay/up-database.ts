@@ -32,10 +32,11 @@ export async function startDatabase(settings: Settings, log: Log): Promise<UpDat
   return { migrated: { from: schema, to: schema }, stop: async () => {} }
 }
 
-async function startOurs({ top, database: { dbname, dbuser, wrap_dbuser } }: Settings, log: Log): Promise<UpDatabase> {
-  if (dbuser !== ROLES.writer || wrap_dbuser !== ROLES.reader) {
+async function startOurs({ top, database: settings }: Settings, log: Log): Promise<UpDatabase> {
+  const { dbname, dbuser, wrap_dbuser, status_dbuser } = settings
+  if (dbuser !== ROLES.writer || wrap_dbuser !== ROLES.reader || status_dbuser !== ROLES.status) {
     throw new UsageFault(
-      `database.embedded: its roles are ${ROLES.writer} and ${ROLES.reader}: leave dbuser and wrap_dbuser at their defaults`,
+      `database.embedded: its roles are ${Object.values(ROLES).join(', ')}: leave dbuser, wrap_dbuser and status_dbuser at their defaults`,
     )
   }
   const stateDir = top.state_dir
@@ -51,17 +52,13 @@ async function startOurs({ top, database: { dbname, dbuser, wrap_dbuser } }: Set
     await server.stop()
   }
   try {
-    const writer = join(stateDir, EMBEDDED_FILES.writer)
-    const reader = join(stateDir, EMBEDDED_FILES.reader)
-    ensureSecretFile(writer)
-    ensureSecretFile(reader)
+    for (const role of EVERY_ROLE) ensureSecretFile(join(stateDir, EMBEDDED_FILES[role]))
     const { connection } = server
     await withDatabase(connection, database => ensureDatabase(database, dbname))
     const migrated = await withDatabase({ ...connection, database: dbname }, async database => {
       const { from, to } = await migrate(database, migrationsDirectory())
       if (from !== to) log.info('migrated', { from, to })
-      await setPassword(database, ROLES.writer, writer)
-      await setPassword(database, ROLES.reader, reader)
+      for (const role of EVERY_ROLE) await setPassword(database, ROLES[role], join(stateDir, EMBEDDED_FILES[role]))
       return { from, to }
     })
     const directory = connection.hosts[0]?.host ?? ''
@@ -73,6 +70,8 @@ async function startOurs({ top, database: { dbname, dbuser, wrap_dbuser } }: Set
     throw error
   }
 }
+
+const EVERY_ROLE = ['writer', 'reader', 'status'] as const
 
 async function setPassword(database: Database, role: RoleName, file: string): Promise<void> {
   await setRolePassword(database, role, readFileSync(file, 'utf8').trim())

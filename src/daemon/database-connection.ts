@@ -8,13 +8,14 @@ import type { Settings } from './settings/settings.ts'
 export const EMBEDDED_FILES = {
   /** The directory of its Unix socket, one line. */
   socket: 'database-socket',
-  /** Passwords of the two roles. */
+  /** Passwords of the roles. */
   writer: 'dbpass',
   reader: 'wrap-dbpass',
+  status: 'status-dbpass',
 } as const
 
-/** The role that writes (authd's), or the one that only reads (the gate's). */
-export type DatabaseRole = 'writer' | 'reader'
+/** The role that writes (authd's), the one that only reads (the gate's), or the status page's. */
+export type DatabaseRole = 'writer' | 'reader' | 'status'
 
 /** What src/database needs to know to connect. */
 export type DatabaseConnection = {
@@ -30,7 +31,7 @@ export type DatabaseConnection = {
  * @throws UsageFault if a password is missing, TemporaryFault if the embedded database does not run.
  */
 export function databaseConnection({ database, top }: Settings, role: DatabaseRole): DatabaseConnection {
-  const user = role === 'writer' ? database.dbuser : database.wrap_dbuser
+  const { user, text, file } = credentials(database)[role]
   if (database.embedded) {
     // First whether it runs: before its first start there are no passwords either.
     const hosts = [{ host: socketOf(top.state_dir), port: 5432 }]
@@ -47,14 +48,19 @@ export function databaseConnection({ database, top }: Settings, role: DatabaseRo
     .filter(host => host !== '')
     .map(host => ({ host, port: database.dbport }))
   if (hosts.length === 0) throw new UsageFault('database.dbhost is empty: name the server, or set embedded = true')
-  const [text, file] =
-    role === 'writer' ? [database.dbpass, database.dbpass_file] : [database.wrap_dbpass, database.wrap_dbpass_file]
   // Without a password the server must ask for none: peer or trust authentication.
   const password = file !== '' ? readSecretFile(file) : text === '' ? undefined : new Secret(text)
   const { dbtls, dbtls_ca } = database
   const tls = dbtls === 'off' ? undefined : dbtls_ca === '' ? {} : { ca: readCertificates(dbtls_ca) }
   return { hosts, database: database.dbname, user, password, tls }
 }
+
+/** What the settings say of each role. */
+const credentials = (database: Settings['database']) => ({
+  writer: { user: database.dbuser, text: database.dbpass, file: database.dbpass_file },
+  reader: { user: database.wrap_dbuser, text: database.wrap_dbpass, file: database.wrap_dbpass_file },
+  status: { user: database.status_dbuser, text: database.status_dbpass, file: database.status_dbpass_file },
+})
 
 function socketOf(stateDir: string): string {
   try {

@@ -111,8 +111,8 @@ function controlChannel(stream: Duplex): ControlChannel {
 
 /** Secrets and what only the parent may know of its supervisor do not reach the worker. */
 function workerEnvironment(): NodeJS.ProcessEnv {
-  const { DBPASS, WRAP_DBPASS, NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID, AUTHRELAY_SUPERVISED, ...rest } = process.env
-  const { LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, ...forWorker } = rest
+  const { DBPASS, WRAP_DBPASS, STATUS_DBPASS, NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID, ...some } = process.env
+  const { AUTHRELAY_SUPERVISED, LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, ...forWorker } = some
   return forWorker
 }
 

@@ -3,7 +3,7 @@ import type { Database } from '../database/database.ts'
 import { type Statement, timestamptz } from '../database/statement.ts'
 
 /** The roles that the migrations make. */
-export const ROLES = { writer: 'pop3authd', reader: 'authwrap' } as const
+export const ROLES = { writer: 'pop3authd', reader: 'authwrap', status: 'authstatus' } as const
 export type RoleName = (typeof ROLES)[keyof typeof ROLES]
 
 const HAS_DATABASE: Statement<{ there: boolean }> = {

@@ -100,7 +100,7 @@ SELECT daemon AS door, count(*) AS relayed FROM status_events
 WHERE kind = 'relay' AND at > now() - make_interval(secs => $1::float8) GROUP BY 1 ORDER BY 2 DESC, 1`,
 }
 
-/** What the status page asks; the gate's role may. World errors are those of src/database/errors.ts. */
+/** What the status page asks. World errors are those of src/database/errors.ts. */
 export interface StatusFeed {
   totals(): Promise<Totals>
   /** Grants that count now, those that end last first. */
@@ -113,7 +113,7 @@ export interface StatusFeed {
   doors(seconds: number): Promise<readonly { readonly door: string; readonly relayed: number }[]>
 }
 
-/** The status page's side of the grants, on a database opened with the role `authwrap`. */
+/** The status page's side of the grants, on a database opened with the role `authstatus`. */
 export const createStatusFeed = (database: Pick<Database, 'query'>): StatusFeed => ({
   async totals() {
     const { rows } = await database.query(TOTALS)

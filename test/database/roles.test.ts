@@ -7,11 +7,13 @@ import { createTestDatabase, type TestDatabase } from '../harness/test-database.
 let database: TestDatabase
 let writer: Database
 let reader: Database
+let status: Database
 beforeAll(async () => {
   database = await createTestDatabase({ empty: true }) // a copy of the template would lack the privileges on the database itself
   await migrate(database.owner, new URL('../../sql/', import.meta.url).pathname)
   writer = database.open('pop3authd')
   reader = database.open('authwrap')
+  status = database.open('authstatus')
 })
 afterAll(() => database.remove())
 
@@ -69,6 +71,14 @@ const READER = [
   "INSERT INTO relay_use (at, ip, door) VALUES (now(), '192.0.2.7', 'x')",
   'SELECT keep_history(1)',
   "INSERT INTO relay_allowances (net) VALUES ('198.51.100.0/24')",
+  'SELECT FROM status_grants',
+  'SELECT FROM status_events',
+]
+/** What the status page's role may not do although the gate's may. */
+const STATUS = [
+  ...READER.filter(text => !text.includes('status_')),
+  'SELECT FROM relay_gate',
+  'SELECT FROM relay_clients',
 ]
 
 describe('pop3authd can do no more than its work', () => {
@@ -82,6 +92,14 @@ describe('pop3authd can do no more than its work', () => {
 describe('authwrap can only ask', () => {
   test.each([...NOBODY, ...READER])('%s', async statement => {
     const error = await refusal(reader, statement)
+    expect(error).toBeInstanceOf(StatementRefused)
+    expect(error).toMatchObject(FORBIDDEN)
+  })
+})
+
+describe('authstatus can only look', () => {
+  test.each([...NOBODY, ...STATUS])('%s', async statement => {
+    const error = await refusal(status, statement)
     expect(error).toBeInstanceOf(StatementRefused)
     expect(error).toMatchObject(FORBIDDEN)
   })
@@ -102,5 +120,9 @@ describe('what they may do', () => {
     await reader.script(
       'TABLE relay_gate; TABLE relay_blocks; TABLE relay_allowances; TABLE relay_clients; TABLE schema_version',
     )
+  })
+
+  test('authstatus: look', async () => {
+    await status.script('TABLE status_grants; TABLE status_events; TABLE status_decrees; TABLE schema_version')
   })
 })

@@ -41,7 +41,8 @@ export default async function setup(project: { provide(key: 'postgres', value: P
   const template = openDatabase({ ...connection, database: TEMPLATE, applicationName: 'tests', max: 1 })
   await migrate(template, new URL('../../sql/', import.meta.url).pathname)
   // Roles belong to the whole server. The password of each is its name.
-  for (const role of ['pop3authd', 'authwrap']) await template.script(`ALTER ROLE ${role} PASSWORD '${role}'`)
+  for (const role of ['pop3authd', 'authwrap', 'authstatus'])
+    await template.script(`ALTER ROLE ${role} PASSWORD '${role}'`)
   await template.close()
   const [host] = connection.hosts
   if (host === undefined) throw new Error('an embedded server without an address')

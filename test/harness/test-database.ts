@@ -9,9 +9,9 @@ export type TestDatabase = {
   /** Superuser on it. */
   readonly owner: Database
   /** How to reach it; the password of another role is its name. */
-  connection(role?: 'postgres' | 'pop3authd' | 'authwrap'): ConnectionOptions
+  connection(role?: 'postgres' | 'pop3authd' | 'authwrap' | 'authstatus'): ConnectionOptions
   /** Opened as that role; closed by `remove`. */
-  open(role: 'postgres' | 'pop3authd' | 'authwrap', options?: Partial<DatabaseOptions>): Database
+  open(role: 'postgres' | 'pop3authd' | 'authwrap' | 'authstatus', options?: Partial<DatabaseOptions>): Database
   remove(): Promise<void>
 }
 
@@ -29,9 +29,12 @@ export async function createTestDatabase({ empty = false }: { empty?: boolean } 
   // Copies of one template wait for each other inside PostgreSQL only for a moment; it refuses rather than waits.
   await retried(() => server.script(`CREATE DATABASE ${name} TEMPLATE ${empty ? 'template0' : postgres.template}`))
   const opened: Database[] = []
-  const connection = (role: 'postgres' | 'pop3authd' | 'authwrap' = 'postgres'): ConnectionOptions =>
+  const connection = (role: 'postgres' | 'pop3authd' | 'authwrap' | 'authstatus' = 'postgres'): ConnectionOptions =>
     role === 'postgres' ? base : { ...base, user: role, password: { reveal: () => role } }
-  const open = (role: 'postgres' | 'pop3authd' | 'authwrap', options: Partial<DatabaseOptions> = {}): Database => {
+  const open = (
+    role: 'postgres' | 'pop3authd' | 'authwrap' | 'authstatus',
+    options: Partial<DatabaseOptions> = {},
+  ): Database => {
     const database = openDatabase({ applicationName: 'tests', ...connection(role), ...options })
     opened.push(database)
     return database

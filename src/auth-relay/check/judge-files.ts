@@ -31,7 +31,7 @@ function judgeSettingsFile({ database }: Settings, config: string): Finding[] {
   if (uid !== 0 && uid !== process.getuid?.()) {
     found.push(unsafe(config, `belongs to uid ${uid}`, `chown root ${config}`))
   }
-  const holdsSecrets = database.dbpass !== '' || database.wrap_dbpass !== ''
+  const holdsSecrets = database.dbpass !== '' || database.wrap_dbpass !== '' || database.status_dbpass !== ''
   if (holdsSecrets && (mode & 0o004) !== 0) {
     found.push(unsafe(config, `mode ${octal(mode)}: everybody can read the passwords in it`, `chmod o-r ${config}`))
   }
@@ -45,6 +45,7 @@ function judgeSecrets({ popup, sslwrap, database }: Settings): Finding[] {
     ['popup.ssl_hack_pass', popup.ssl_hack_pass, needsSslHack],
     ['database.dbpass_file', database.dbpass_file, database.dbpass_file !== ''],
     ['database.wrap_dbpass_file', database.wrap_dbpass_file, database.wrap_dbpass_file !== ''],
+    ['database.status_dbpass_file', database.status_dbpass_file, database.status_dbpass_file !== ''],
   ]
   for (const [name, path, isNeeded] of files) {
     if (path === '' || (!isNeeded && !existsSync(path))) continue
@@ -216,7 +217,7 @@ const filesOf = (path: string): readonly string[] => {
   return status.isDirectory() ? readdirSync(path).map(name => join(path, name)) : [path]
 }
 
-function judgeAccounts({ popup, sslwrap, authd, wrap }: Settings): Finding[] {
+function judgeAccounts({ popup, sslwrap, authd, wrap, statusPage }: Settings): Finding[] {
   if (!isRoot())
     return [
       advice(
@@ -230,6 +231,7 @@ function judgeAccounts({ popup, sslwrap, authd, wrap }: Settings): Finding[] {
     ['sslwrap.user', sslwrap.user],
     ['authd.user', authd.user],
     ['wrap.smtpd_user', wrap.smtpd_user],
+    ['status-page.user', statusPage.listen === undefined ? '' : statusPage.user],
   ]
   return wanted.flatMap(([name, account]): Finding[] => {
     if (account === '') {

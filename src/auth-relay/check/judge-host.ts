@@ -45,11 +45,13 @@ async function judgeDatabase(settings: Settings, running: boolean): Promise<Find
       ),
     ]
   }
-  return [...(await judgeRole(settings, 'writer')), ...(await judgeRole(settings, 'reader'))]
+  const roles: readonly DatabaseRole[] =
+    settings.statusPage.listen === undefined ? ['writer', 'reader'] : ['writer', 'reader', 'status']
+  return (await Promise.all(roles.map(role => judgeRole(settings, role)))).flat()
 }
 
 async function judgeRole(settings: Settings, role: DatabaseRole): Promise<Finding[]> {
-  const about = role === 'writer' ? 'database.dbuser' : 'database.wrap_dbuser'
+  const about = `database.${{ writer: 'dbuser', reader: 'wrap_dbuser', status: 'status_dbuser' }[role]}`
   try {
     const connection = databaseConnection(settings, role)
     const { schema, seen } = await withDatabase(connection, async database => ({
@@ -71,12 +73,12 @@ async function judgeRole(settings: Settings, role: DatabaseRole): Promise<Findin
       found.push(unsafe(about, `${connection.user} is a superuser`, 'use the role that auth-relay migrate makes'))
     if (role === 'writer' && !seen.mayWrite)
       found.push(unsafe(about, `${connection.user} may not write grants`, 'auth-relay migrate --user postgres'))
-    if (role === 'reader' && seen.mayWrite)
+    if (role !== 'writer' && seen.mayWrite)
       found.push(
         unsafe(
           about,
-          `${connection.user} may write grants: the gate must only read`,
-          'auth-relay migrate --user postgres, then wrap_dbuser = "authwrap"',
+          `${connection.user} may write grants: it must only read`,
+          `auth-relay migrate --user postgres, then leave ${about.slice('database.'.length)} at its default`,
         ),
       )
     const drift = Math.abs(seen.now.getTime() - Date.now()) / 1000

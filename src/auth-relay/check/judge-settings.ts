@@ -163,14 +163,20 @@ function judgeWrap({ wrap }: Settings): Finding[] {
 
 function judgeDatabase({ database }: Settings): Finding[] {
   const found: Finding[] = []
-  for (const name of ['dbpass', 'wrap_dbpass'] as const) {
+  const users = { dbpass: 'dbuser', wrap_dbpass: 'wrap_dbuser', status_dbpass: 'status_dbuser' } as const
+  for (const name of ['dbpass', 'wrap_dbpass', 'status_dbpass'] as const) {
     const password = database[name]
-    if (password !== '' && password === (name === 'dbpass' ? database.dbuser : database.wrap_dbuser)) {
+    if (password !== '' && password === database[users[name]]) {
       found.push(unsafe(`database.${name}`, 'everybody guesses it', `write a random one: openssl rand -base64 24`))
     }
   }
-  if (database.dbpass !== '' && database.dbpass === database.wrap_dbpass) {
-    found.push(unsafe('database.wrap_dbpass', 'the gate has the password that writes grants', 'give each role its own'))
+  for (const [name, who] of [
+    ['wrap_dbpass', 'the gate'],
+    ['status_dbpass', 'the status page'],
+  ] as const) {
+    if (database.dbpass !== '' && database.dbpass === database[name]) {
+      found.push(unsafe(`database.${name}`, `${who} has the password that writes grants`, 'give each role its own'))
+    }
   }
   const isRemote = !database.embedded && database.dbhost.split(',').some(host => !isLocalHost(host.trim()))
   if (isRemote && database.dbtls === 'off') {

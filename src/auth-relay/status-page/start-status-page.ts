@@ -22,7 +22,7 @@ const STATEMENT_TIMEOUT = 5000
 const CONNECTIONS = 2
 
 /**
- * Serves the status page: listens and reads the password of the role that can only read, gives up root, then answers.
+ * Serves the status page: listens and reads the password of its role, which can only read, gives up root, then answers.
  * @throws UsageFault if no address is set, or one that others than this host can reach.
  */
 export async function startStatusPage(settings: Settings): Promise<RunningDaemon> {
@@ -32,7 +32,7 @@ export async function startStatusPage(settings: Settings): Promise<RunningDaemon
   }
   requireLoopback(listen, 'status-page.listen')
   const log = createLog('status-page', { level: settings.top.log_level })
-  const connection = databaseConnection(settings, 'reader')
+  const connection = databaseConnection(settings, 'status')
   const ids = isRoot() && user !== '' ? idsOf(user, 'status-page.user') : undefined
   const context = { host: hostname(), version: manifest.version, expTime: settings.grants.exp_time }
   const server = createStatusServer({

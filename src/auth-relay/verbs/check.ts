@@ -50,7 +50,7 @@ Exit status 0 only if nothing is unsafe, 1 if something is, 100 if the file cann
     })
 }
 
-const SECRETS: ReadonlySet<string> = new Set(['dbpass', 'wrap_dbpass'])
+const SECRETS: ReadonlySet<string> = new Set(['dbpass', 'wrap_dbpass', 'status_dbpass'])
 
 function hideSecret(setting: ShownSetting): ShownSetting {
   return SECRETS.has(setting.name) && setting.written !== '' ? { ...setting, written: '[secret]' } : setting

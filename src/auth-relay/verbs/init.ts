@@ -67,7 +67,9 @@ export function settingsTemplate(config: string, secret: string, dbhost: string 
   const overrides: Overrides = {
     '': { configured: false },
     database:
-      dbhost === undefined ? { embedded: true } : { dbhost, dbpass: randomSecret(), wrap_dbpass: randomSecret() },
+      dbhost === undefined
+        ? { embedded: true }
+        : { dbhost, dbpass: randomSecret(), wrap_dbpass: randomSecret(), status_dbpass: randomSecret() },
     popup: { ssl_hack_pass: secret },
     authd: { user: 'auth-relay' },
   }

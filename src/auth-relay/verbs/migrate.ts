@@ -18,7 +18,7 @@ type Options = { config: string; user?: string; passwordFile?: string; json?: tr
 export const migrate: Verb = (program, { environment, print }, choose) => {
   program
     .command('migrate')
-    .description('bring the tables of the database up to date and set the passwords of its two roles')
+    .description('bring the tables of the database up to date and set the passwords of its roles')
     .option('--config <file>', 'settings file', SETTINGS_FILE)
     .option('--user <role>', 'role that owns the database; without it dbuser')
     .option('--password-file <file>', 'file with the password of that role, mode 0600')
@@ -70,16 +70,15 @@ async function migrateServer(settings: Settings, { user, passwordFile }: Options
       : { ...connection, user, password: passwordFile === undefined ? undefined : readSecretFile(passwordFile) }
   return withDatabase(owner, async database => {
     const migrated = await applyMigrations(database, migrationsDirectory())
-    for (const role of ['writer', 'reader'] as const) await setPassword(role)
+    for (const role of ['writer', 'reader', 'status'] as const) await setPassword(role)
     return migrated
 
     async function setPassword(role: DatabaseRole): Promise<void> {
-      const name = role === 'writer' ? settings.database.dbuser : settings.database.wrap_dbuser
-      const { password } = databaseConnection(settings, role)
+      const { password, user: name } = databaseConnection(settings, role)
       if (user === undefined || password === undefined) return
       if (name !== ROLES[role]) {
         throw new UsageFault(
-          `the tables belong to the roles ${ROLES.writer} and ${ROLES.reader}: set the password of ${name} yourself`,
+          `the tables belong to the roles ${Object.values(ROLES).join(', ')}: set the password of ${name} yourself`,
         )
       }
       await setRolePassword(database, ROLES[role], password.reveal())

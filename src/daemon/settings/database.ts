@@ -19,6 +19,9 @@ export const DATABASE = defineSection('database', 'Where the grants are kept: Po
   wrap_dbuser: text('authwrap', 'Role of the gate: can only read.', BARE),
   wrap_dbpass: password('Password of wrap_dbuser. Better: wrap_dbpass_file.', BARE),
   wrap_dbpass_file: path('', 'File with the password of wrap_dbuser, readable by the gate alone.', BARE),
+  status_dbuser: text('authstatus', 'Role of the status page: can only read.', BARE),
+  status_dbpass: password('Password of status_dbuser. Better: status_dbpass_file.', BARE),
+  status_dbpass_file: path('', 'File with the password of status_dbuser.', BARE),
   dbtls: choice(
     ['off', 'verify'],
     'off',

@@ -79,9 +79,9 @@ describe('the file that init writes', () => {
     const passwords = [1, 2].flatMap(() => {
       const { database } = parseSettings(settingsTemplate('/etc/x.toml', '/etc/s', 'db1,db2'), 'x.toml').settings
       expect(database.dbhost).toBe('db1,db2')
-      return [database.dbpass, database.wrap_dbpass]
+      return [database.dbpass, database.wrap_dbpass, database.status_dbpass]
     })
-    expect(new Set(passwords).size).toBe(4)
+    expect(new Set(passwords).size).toBe(6)
     for (const password of passwords) expect(password).toMatch(/^[\w-]{32}$/)
   })
 })
