@@ -47,6 +47,13 @@ A verb that is mistyped is answered with the nearest one. Tables are cut to the 
 pipe. Colour appears on a terminal only, and not if
 .B NO_COLOR
 is set.
+.SH OPTIONS
+.TP
+.B \\-h, \\-\\-help
+Print a summary; behind a verb, what it does, with its options and examples.
+.TP
+.B \\-\\-version
+Print the version.
 .SH VERBS
 ${verbs.map(verbSection).join('')}.SH EXIT STATUS
 .TP

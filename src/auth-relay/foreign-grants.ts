@@ -38,11 +38,11 @@ export const FORMATS: Readonly<Record<string, ForeignFormat>> = {
     line: (line, { now }) => ({ address: line.trim(), at: now, user: '' }),
   },
   'pop-before-smtp': {
-    doc: 'pop-before-smtp: its Berkeley DB file, which holds no times; counts from now',
+    doc: 'its Berkeley DB file, which holds no times: counts from now',
     record: (address, _value, { now }) => ({ address, at: now, user: '' }),
   },
   drac: {
-    doc: 'DRAC: dracd.db; each ends when it would have ended there, at the latest after exp_time',
+    doc: 'DRAC: dracd.db; each ends when it would have ended there',
     record: (address, value, { now, expTime }) =>
       /^\d{1,12}$/.test(value)
         ? { address, at: new Date(Math.min(now.getTime(), Number(value) * 1000 - expTime)), user: '' }

@@ -37,7 +37,8 @@ export const passwd: Verb = (program, { environment, print }, choose) => {
     .addHelpText(
       'after',
       `
-The password is the first line of standard input; on a terminal it is asked for. Exit status 1 with --remove if there is no such account.
+The password is the first line of standard input; on a terminal it is asked for.
+Exit status 1 with --remove if there is no such account.
 
 Examples:
   auth-relay passwd ann

@@ -35,7 +35,7 @@ Examples:
   auth-relay replay /var/log/mail.log
   zcat /var/log/mail.log.*.gz | auth-relay replay - --shadow --dialect dovecot
 
-Without --shadow, logins whose time is less than exp_time ago are granted until their own end.
+Without --shadow, logins whose time is less than exp_time ago are granted until their end.
 Exit status 1 if no line is a login.`,
     )
     .action((file: string, options: Options) => {

@@ -30,8 +30,9 @@ Examples:
   auth-relay report
   auth-relay report --days 7 --csv > needs.csv
 
-Hints: polls (a mail program that looks for mail), sends-only (opens the mailbox just to send, as scanners do), apop, no-tls,
-roams (several addresses), never-relays. Logins that never relay need no POP before SMTP: they will not notice its end.`,
+Hints: polls (a mail program that looks for mail), sends-only (opens the mailbox just to
+send, as scanners do), apop, no-tls, roams (several addresses), never-relays.
+Logins that never relay need no POP before SMTP: they will not notice its end.`,
     )
     .action((options: Options) => {
       if (!/^\d{1,4}$/.test(options.days) || options.days === '0') {

@@ -27,7 +27,8 @@ Examples:
   auth-relay revoke ann@example.org
   auth-relay revoke 192.0.2.7 --end
 
-The relay closes at once for new SMTP connections; one that is open keeps what it has. Logins by POP3 go on.
+The relay closes at once for new SMTP connections; one that is open keeps what it has.
+Logins by POP3 go on.
 Exit status 1 with --end if nothing was revoked.`,
     )
     .action((whom: string, options: Options) => {

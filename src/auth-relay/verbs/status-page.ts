@@ -17,8 +17,9 @@ Examples:
   STATUS_PAGE_LISTEN=127.0.0.1:8110 auth-relay status-page
   ssh -L 8110:127.0.0.1:8110 mx.example.org        then http://127.0.0.1:8110/ at home
 
-auth-relay up starts it by itself if status-page.listen is set. The page shows and changes nothing. It has no password: whoever can
-connect to the address reads logins and addresses; unix:/PATH is for root alone.`,
+auth-relay up starts it by itself if status-page.listen is set. The page shows and changes
+nothing. It has no password: whoever can connect to the address reads logins and
+addresses; unix:/PATH is for root alone.`,
     )
     .action((options: { config: string }) => {
       choose({

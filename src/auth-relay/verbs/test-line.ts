@@ -21,7 +21,8 @@ export const testLine: Verb = (program, { print }, choose) => {
     .addHelpText(
       'after',
       `
-Dialects: ${DIALECTS.map(({ name }) => name).join(', ')}
+Dialects:
+${dialectLines()}
 
 Examples:
   auth-relay test-line < /var/log/mail.log
@@ -33,6 +34,17 @@ Exit status 1 if no line would grant.`,
       const dialects = readDialects(options.dialect)
       choose({ type: 'command', run: () => judge(dialects, options, print) })
     })
+}
+
+/** The names of the dialects, in lines that fit a terminal. */
+function dialectLines(): string {
+  const lines = ['']
+  for (const { name } of DIALECTS) {
+    const last = lines.at(-1) ?? ''
+    if (last.length + name.length > 70) lines.push(name)
+    else lines[lines.length - 1] = last === '' ? name : `${last}, ${name}`
+  }
+  return lines.map(line => `  ${line}`).join(',\n')
 }
 
 async function judge(dialects: readonly Dialect[], options: Options, print: (text: string) => void): Promise<number> {

@@ -24,7 +24,8 @@ Examples:
   POP3_PORT=0 POP3S_PORT=0 SMTP_PORT=0 STATUS_PORT=0 auth-relay up --demo --dir /tmp/demo
   auth-relay up --config /etc/auth-relay.toml
 
-SIGHUP makes every program read its settings, certificates and secrets again. SIGTERM and Ctrl-C stop everything.`,
+SIGHUP makes every program read its settings, certificates and secrets again.
+SIGTERM and Ctrl-C stop everything.`,
     )
     .action((options: { config: string; demo?: true; dir: string }) => {
       choose({

@@ -27,7 +27,8 @@ Examples:
   auth-relay watch
   auth-relay watch --json | jq -r 'select(.kind == "refused") | .ip'
 
-Events appear about two seconds after they happened: the database is asked, so those of all hosts are seen.`,
+Events appear about two seconds after they happened: the database is asked, so those
+of all hosts are seen.`,
     )
     .action((options: Options) => {
       choose({
