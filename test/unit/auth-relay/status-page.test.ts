@@ -122,10 +122,11 @@ describe('the history behind the chart', () => {
 describe('what the page is made from', () => {
   /** A site with one grant; `fail` takes its database away. */
   function site() {
-    const state = { asked: 0, time: now.getTime(), fail: false }
+    const state = { asked: 0, time: now.getTime(), fail: false, slow: 0 }
     const feed: StatusFeed = {
       async totals() {
         state.asked += 1
+        state.time += state.slow
         if (state.fail) throw new Error('no server <answers>')
         return { ...totals, now: new Date(state.time) }
       },
@@ -158,6 +159,18 @@ describe('what the page is made from', () => {
     await Promise.all(Array.from({ length: 50 }, () => source.snapshot()))
     expect(state.asked).toBe(1)
     state.time += 2000
+    await source.snapshot()
+    expect(state.asked).toBe(2)
+  })
+
+  test('a database that takes a second is asked every ten', async () => {
+    const { state, source } = site()
+    state.slow = 1000
+    await source.snapshot()
+    state.time += 8999
+    await source.snapshot()
+    expect(state.asked).toBe(1)
+    state.time += 1
     await source.snapshot()
     expect(state.asked).toBe(2)
   })
