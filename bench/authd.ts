@@ -14,20 +14,23 @@ import { pathOf } from '../test/harness/describe-with.ts'
 import { eventually } from '../test/harness/eventually.ts'
 import { Program } from '../test/harness/program.ts'
 import { temporaryDirectory } from '../test/harness/temporary-directory.ts'
+import { measureLoginCost } from './login-cost.ts'
+import { cpuOf } from './process-family.ts'
+import { BenchReport, type Figure } from './report.ts'
 
 /**
- * What authd takes: lines a second through parser and TCP, logins a second answered `committed`, and what a burst into a
- * FIFO loses beside the same burst by TCP. Durable database, everything on this machine.
- * Run: node bench/authd.ts [parser] [tcp] [socket] [burst]
+ * What authd takes: lines a second through parser and TCP, logins a second answered `committed`, what that answer adds to
+ * a POP3 login, and what a burst into a FIFO loses beside the same burst by TCP. Durable database, everything on this machine.
+ * Run: node bench/authd.ts [parser] [tcp] [socket] [login] [burst]
  */
 const root = new URL('..', import.meta.url).pathname
 const chosen = new Set(process.argv.slice(2))
 const wanted = (part: string): boolean => chosen.size === 0 || chosen.has(part)
 const directory = temporaryDirectory()
-const rows: Record<string, string | number>[] = []
-const report = (what: string, figures: Record<string, string | number>): void => {
-  rows.push({ what, ...figures })
-  console.error(what, figures)
+const report = new BenchReport('authd')
+const figure = (load: string, unit: string, value: number, rest: Partial<Figure> = {}): void => {
+  report.add({ load, unit, better: 'more', ours: { rounds: [value] }, ...rest })
+  console.error(load, value, unit)
 }
 const perSecond = (count: number, milliseconds: number): number => Math.round((count / milliseconds) * 1000)
 const publicAddress = (n: number): string => `11.${(n >> 16) & 255}.${(n >> 8) & 255}.${n & 255}`
@@ -60,7 +63,9 @@ function parserAlone(): void {
       }
     }
     const took = performance.now() - started
-    if (name !== 'warm-up') report(name, { 'per second': perSecond(lines, took), lines, logins })
+    if (name === 'warm-up') continue
+    if (logins !== 50_000) throw new Error(`${logins} logins found`)
+    figure(name, 'lines/s', perSecond(lines, took), { goal: { figure: 50_000 } })
   }
 }
 
@@ -113,22 +118,25 @@ async function send(address: string, octets: Buffer): Promise<void> {
 async function tcpIntake(authd: Authd, name: string, count: number, make: (n: number) => string): Promise<void> {
   const octets = Buffer.from(Array.from({ length: count }, (_, n) => `${make(n)}\n`).join(''))
   const metric = 'authd_lines_total{source="tcp"}'
-  const [before, cpuBefore] = [await authd.metric(metric), cpuSeconds(authd.pid)]
+  const [before, cpuBefore] = [await authd.metric(metric), cpuOf(authd.pid)]
   const started = performance.now()
   await send(authd.ready('syslog'), octets)
   while ((await authd.metric(metric)) < before + count || (await authd.metric('authd_queue_length')) > 0) await pause(5)
   const took = performance.now() - started
-  const cpu = cpuSeconds(authd.pid) - cpuBefore
-  report(name, { 'per second': perSecond(count, took), lines: count, 'CPU s of authd': Number(cpu.toFixed(2)) })
+  const cpu = cpuOf(authd.pid) - cpuBefore
+  figure(name, 'lines/s', perSecond(count, took), { goal: { figure: 50_000 } })
+  figure(name, "µs of authd's CPU a line", (cpu / count) * 1000, { better: 'less' })
 }
 
-/** User and system time that a process has had, in seconds (proc(5)). */
-function cpuSeconds(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? []
-  return (Number(fields[11]) + Number(fields[12])) / 100
-}
-
-async function announced(authd: Authd, connections: number, inFlight: number, count: number): Promise<void> {
+/** `postgres`: pid of the server. */
+async function announced(
+  authd: Authd,
+  postgres: number,
+  connections: number,
+  inFlight: number,
+  count: number,
+): Promise<void> {
+  const cpuBefore = { authd: cpuOf(authd.pid), postgres: cpuOf(postgres) }
   const path = authd.ready('listen').replace('unix:', '')
   const delays: number[] = []
   const started = performance.now()
@@ -171,12 +179,15 @@ async function announced(authd: Authd, connections: number, inFlight: number, co
   await Promise.all(Array.from({ length: connections }, (_, number) => connection(number)))
   const took = performance.now() - started
   delays.sort((a, b) => a - b)
-  const at = (share: number): string => `${(delays[Math.floor(delays.length * share)] ?? 0).toFixed(2)} ms`
-  report(`logins answered committed, ${connections} connection(s), ${inFlight} in flight each`, {
-    'per second': perSecond(each * connections, took),
-    p50: at(0.5),
-    p99: at(0.99),
-  })
+  const at = (share: number): number => delays[Math.floor(delays.length * share)] ?? Number.NaN
+  const cpu = (before: number, after: number): number => ((after - before) / count) * 1000
+  const what = `logins answered committed, ${connections} × ${inFlight} in flight`
+  const goal = inFlight === 1 ? {} : { goal: { figure: 20_000 } }
+  figure(what, 'logins/s', perSecond(each * connections, took), goal)
+  figure(what, 'ms, median', at(0.5), { better: 'less' })
+  figure(what, 'ms, p99', at(0.99), { better: 'less', ...(inFlight === 1 ? { goal: { figure: 5 } } : {}) })
+  figure(what, "µs of authd's CPU a login", cpu(cpuBefore.authd, cpuOf(authd.pid)), { better: 'less' })
+  figure(what, "µs of PostgreSQL's CPU a login", cpu(cpuBefore.postgres, cpuOf(postgres)), { better: 'less' })
 }
 
 /** The same burst through a real rsyslogd: into a FIFO with a plain reader, into authd's FIFO, and by TCP to authd. */
@@ -248,11 +259,9 @@ async function bursts(settings: (authd: string) => string): Promise<void> {
         quiet = now === last ? quiet + 1 : 0
         last = now
       }
-      report(`burst of ${count} lines by rsyslogd: ${way}`, {
-        'lines kept': await arrived(),
-        'per second': perSecond(count, sent),
-        'found full': authd === undefined ? '' : await authd.metric('authd_fifo_full_total'),
-      })
+      const what = `burst of ${count} lines by rsyslogd: ${way}`
+      figure(what, 'lines kept', await arrived(), isPlain ? {} : { goal: { figure: count } })
+      figure(what, 'lines/s sent', perSecond(count, sent))
       await syslog.stop()
       reader?.kill()
       await authd?.stop()
@@ -277,6 +286,8 @@ dbhost = "${server.connection.hosts[0]?.host}"
 dbname = "postgres"
 dbuser = "pop3authd"
 dbpass = "pop3authd"
+[grants]
+grant_loopback = true
 [authd]
 socket = "${directory.path}/authd.sock"
 uses_socket = ""
@@ -293,7 +304,18 @@ ${DIALECTS.map(({ setting }) => `${setting} = true\n`).join('')}${authd}
     [4, 64],
     [16, 64],
   ] as const) {
-    if (wanted('socket')) await announced(authd, connections, inFlight, inFlight === 1 ? 2000 : 100_000)
+    if (wanted('socket')) await announced(authd, server.pid, connections, inFlight, inFlight === 1 ? 2000 : 100_000)
+  }
+  if (wanted('login')) {
+    const authdSocket = authd.ready('listen').replace('unix:', '')
+    const cost = await measureLoginCost({ directory: directory.path, authdSocket, rounds: 5, logins: 300 })
+    for (const [what, { granted, plain }] of Object.entries(cost)) {
+      const load = `POP3 login, PASS to +OK, ${what}`
+      report.add({ load, unit: 'ms', better: 'less', ours: granted, peer: { name: 'without authd', ...plain } })
+      const added = granted.rounds.map((taken, round) => taken - (plain.rounds[round] ?? Number.NaN))
+      const goal = what === 'p99' ? { goal: { figure: 5 } } : {}
+      report.add({ load: `${load}: what committed adds`, unit: 'ms', better: 'less', ours: { rounds: added }, ...goal })
+    }
   }
   await authd.stop()
   if (wanted('burst')) await bursts(settings)
@@ -301,4 +323,4 @@ ${DIALECTS.map(({ setting }) => `${setting} = true\n`).join('')}${authd}
   await server.stop()
   directory.remove()
 }
-console.table(rows)
+report.finish()

@@ -69,7 +69,12 @@ export class Site {
   }
 
   openHost(): PopHost {
-    const database = openDatabase({ ...this.#options.writer, applicationName: 'authd', max: CONNECTIONS })
+    const database = openDatabase({
+      ...this.#options.writer,
+      applicationName: 'authd',
+      max: CONNECTIONS,
+      planOnce: true,
+    })
     const writer = createGrantWriter(database, this.#policy, { now: () => this.now })
     const queue = new GrantQueue({
       store: writer,
