@@ -1,5 +1,5 @@
 import { checkServerIdentity } from 'node:tls'
-import { Pool, type PoolClient, type PoolConfig } from 'pg'
+import { type ClientConfig, Pool, type PoolClient, type PoolConfig } from 'pg'
 import * as v from 'valibot'
 import { arrayLiteral } from './array-literal.ts'
 import type { ConnectionOptions, DatabaseHost } from './connection-options.ts'
@@ -348,7 +348,11 @@ async function planOnce(client: Pick<PoolClient, 'query'>): Promise<void> {
   await client.query('SET plan_cache_mode = force_generic_plan').catch(() => undefined)
 }
 
-function poolConfig(options: DatabaseOptions, { host, port }: DatabaseHost): PoolConfig {
+/** How one connection to a host is made; never without verified TLS where the options want it. */
+export function clientConfig(
+  options: ConnectionOptions & Pick<DatabaseOptions, 'applicationName' | 'connectTimeoutMs'>,
+  { host, port }: DatabaseHost,
+): ClientConfig {
   const { tls, password } = options
   const ssl =
     tls === undefined || host.startsWith('/')
@@ -368,13 +372,19 @@ function poolConfig(options: DatabaseOptions, { host, port }: DatabaseHost): Poo
     user: options.user,
     ...(password === undefined ? {} : { password: password.reveal() }),
     ssl,
-    max: options.max ?? 4,
     connectionTimeoutMillis: options.connectTimeoutMs ?? 3000,
-    idleTimeoutMillis: 60_000,
-    statement_timeout: options.statementTimeoutMs ?? DEFAULT_STATEMENT_TIMEOUT_MS,
     application_name: options.applicationName,
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
+  }
+}
+
+function poolConfig(options: DatabaseOptions, host: DatabaseHost): PoolConfig {
+  return {
+    ...clientConfig(options, host),
+    max: options.max ?? 4,
+    idleTimeoutMillis: 60_000,
+    statement_timeout: options.statementTimeoutMs ?? DEFAULT_STATEMENT_TIMEOUT_MS,
     ...(options.planOnce === true ? { onConnect: planOnce } : {}),
   }
 }

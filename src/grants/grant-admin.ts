@@ -2,6 +2,7 @@ import * as v from 'valibot'
 import type { Database } from '../database/database.ts'
 import { endTime, ignored, int8, type Statement, timestamptz } from '../database/statement.ts'
 import { formatNetwork, type IpAddress, type Network } from '../wire/ip-address.ts'
+import { notifyChange } from './grant-changes.ts'
 import type { GrantPolicy } from './grant-policy.ts'
 import type {
   AllowanceRow,
@@ -209,25 +210,32 @@ export function createGrantAdmin(database: Database, policy: GrantPolicy, option
       if (refused !== undefined) return { refused }
       const values = [formatNetwork(target), request.forSeconds, request.reason, request.owner, now()]
       const { rows } = await database.query(ALLOW, values, { signal })
+      await notifyChange(database)
       return { until: rows[0]?.until ?? null }
     },
 
     async disallow(target: Network, { signal }: QueryOptions = {}) {
-      return (await database.query(DISALLOW, [formatNetwork(target), now()], { signal })).count
+      const { count } = await database.query(DISALLOW, [formatNetwork(target), now()], { signal })
+      await notifyChange(database)
+      return count
     },
 
-    block(target: BlockTarget, request: DecreeRequest, { signal }: QueryOptions = {}) {
+    async block(target: BlockTarget, request: DecreeRequest, { signal }: QueryOptions = {}) {
       const work = async (session: Pick<Database, 'query'>) => {
         const decree = [request.forSeconds, request.reason, request.owner, now()]
         const { rows } = await session.query(BLOCK, [...columnsOf(target), ...decree])
         const removed = await session.query(REMOVE_BLOCKED, columnsOf(target))
         return { removed: removed.count, until: rows[0]?.until ?? null }
       }
-      return database.transaction(work, { signal })
+      const done = await database.transaction(work, { signal })
+      await notifyChange(database)
+      return done
     },
 
     async unblock(target: BlockTarget, { signal }: QueryOptions = {}) {
-      return (await database.query(UNBLOCK, [...columnsOf(target), now()], { signal })).count
+      const { count } = await database.query(UNBLOCK, [...columnsOf(target), now()], { signal })
+      await notifyChange(database)
+      return count
     },
 
     async blocks({ signal }: QueryOptions = {}): Promise<readonly BlockRow[]> {

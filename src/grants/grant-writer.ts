@@ -1,6 +1,7 @@
 import * as v from 'valibot'
 import type { Database } from '../database/database.ts'
 import { ignored, int8, type Statement } from '../database/statement.ts'
+import { ChangeNotifier } from './grant-changes.ts'
 import type { GrantPolicy } from './grant-policy.ts'
 import type { GrantWriter, Login, Outcome, QueryOptions, Refusal, RelayUse, Swept } from './grant-store.ts'
 
@@ -16,11 +17,12 @@ import type { GrantWriter, Login, Outcome, QueryOptions, Refusal, RelayUse, Swep
  * What was written is brought back to its logins by a window, not a join: the plan of a prepared statement takes every
  * batch for ten rows, and joined a thousand by a thousand, one by one.
  *
- * The outcomes come back as one row, a word for each login in order: the end of its grant in Unix seconds, or the refusal.
+ * The outcomes come back as one row, a word for each login in order: the end of its grant in Unix seconds, or the refusal;
+ * and whether an address was granted that had no grant before.
  */
-const RECORD: Statement<{ outcomes: string }> = {
+const RECORD: Statement<{ outcomes: string; fresh: boolean }> = {
   name: 'record-logins',
-  row: v.object({ outcomes: v.string() }),
+  row: v.object({ outcomes: v.string(), fresh: v.boolean() }),
   text: `
 WITH login AS (
   SELECT t.n, t.ip, t.network, t.daemon, t.method, t.tls, t.session, t.login,
@@ -77,7 +79,7 @@ WITH login AS (
     AND excluded.last_auth < g.last_auth + make_interval(secs => $12::float8)
     AND excluded.last_auth < g.until
     AND (g.daemon, g.username, g.tls) IS NOT DISTINCT FROM (excluded.daemon, excluded.username, excluded.tls))
-  RETURNING g.ip, g.until
+  RETURNING g.ip, g.until, g.granted_first = g.last_auth AS fresh
 ), answered AS (
   SELECT n, ip, network, daemon, method, tls, session, username, at, refused,
          CASE WHEN refused IS NULL
@@ -97,7 +99,8 @@ WITH login AS (
   INSERT INTO login_event (at, ip, network, daemon, method, tls, username, session, until, refused)
   SELECT at, ip, network, daemon, method, tls, username, session, until, refused FROM answered
 )
-SELECT string_agg(coalesce(refused, floor(date_part('epoch', until))::bigint::text), ' ' ORDER BY n) AS outcomes
+SELECT string_agg(coalesce(refused, floor(date_part('epoch', until))::bigint::text), ' ' ORDER BY n) AS outcomes,
+       (SELECT coalesce(bool_or(fresh), false) FROM written) AS fresh
 FROM answered`,
 }
 
@@ -139,6 +142,7 @@ export function createGrantWriter(
   options: GrantWriterOptions = {},
 ): GrantWriter {
   const { now = () => null } = options
+  const changes = new ChangeNotifier(database)
 
   return {
     async record(logins: readonly Login[], { signal }: QueryOptions = {}): Promise<readonly Outcome[]> {
@@ -156,6 +160,7 @@ export function createGrantWriter(
       ]
       const settings = [policy.expTime, policy.maxLifetime, policy.refreshSeconds, policy.storeUser, now()]
       const { rows } = await database.query(RECORD, [...values, ...settings], { signal })
+      if (rows[0]?.fresh === true) changes.changed()
       const words = rows[0]?.outcomes.split(' ') ?? []
       if (words.length !== logins.length) throw new Error(`${words.length} outcomes for ${logins.length} logins`)
       return words.map(outcomeOf)

@@ -1,0 +1,67 @@
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { createGrantAdmin } from '../../src/grants/grant-admin.ts'
+import { listenForChanges } from '../../src/grants/grant-changes.ts'
+import { GrantPolicy } from '../../src/grants/grant-policy.ts'
+import { createGrantWriter } from '../../src/grants/grant-writer.ts'
+import { NetworkSet, parseNetwork } from '../../src/wire/ip-address.ts'
+import { loginFrom } from '../harness/authd-client.ts'
+import { eventually } from '../harness/eventually.ts'
+import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
+
+let database: TestDatabase
+beforeAll(async () => {
+  database = await createTestDatabase()
+})
+afterAll(() => database.remove())
+
+const policy = new GrantPolicy({
+  expTime: 1800,
+  maxLifetime: 0,
+  ipv6Prefix: 128,
+  storeUser: true,
+  grantLoopback: false,
+  denyPrivate: false,
+  neverNets: new NetworkSet([]),
+  ownAddresses: () => new Set(),
+})
+
+test('whoever keeps a list hears of a new grant and of what the administrator does, not of a refresh', async () => {
+  const clock = { now: new Date('2026-01-01T12:00:00Z') }
+  const now = () => clock.now
+  const writer = createGrantWriter(database.open('pop3authd', { max: 1 }), policy, { now })
+  const admin = createGrantAdmin(database.open('pop3authd', { max: 1 }), policy, { now })
+  let heard = 0
+  const listener = listenForChanges({ ...database.connection('authwrap'), applicationName: 'tests' }, () => {
+    heard += 1
+  })
+  const hears = async (what: string, act: () => Promise<unknown>): Promise<void> => {
+    const before = heard
+    await act()
+    await eventually(`heard of ${what}`, () => heard > before)
+  }
+  const login = (ip: string) => writer.record([{ event: loginFrom('1.1', ip), at: null }])
+  await hears('the beginning', async () => undefined)
+  await hears('a first login', () => login('203.0.113.7'))
+  // Told once more at most, for what came within the pause: then the next word is of the next change.
+  clock.now = new Date('2026-01-01T12:01:00Z')
+  const before = heard
+  await login('203.0.113.7')
+  await hears('the next address', () => login('203.0.113.8'))
+  expect(heard).toBe(before + 1)
+  clock.now = new Date('2026-01-01T13:00:00Z')
+  await hears('an ended grant that begins anew', () => login('203.0.113.7'))
+  const network = parseNetwork('203.0.113.0/24')
+  if (network === undefined) throw new Error('not a network')
+  const request = { forSeconds: 60, reason: 'tests', owner: 'root' }
+  await hears('an allowance', () => admin.allow(network, request))
+  await hears('its end', () => admin.disallow(network))
+  await hears('a block', () => admin.block({ kind: 'network', network }, request))
+  await hears('its end', () => admin.unblock({ kind: 'network', network }))
+  // The server cuts every connection of the listener: it comes back by itself.
+  await hears('a connection made anew', () =>
+    database.owner.script(
+      "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'authwrap' AND datname = current_database()",
+    ),
+  )
+  await listener.close()
+})
