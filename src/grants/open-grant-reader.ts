@@ -1,6 +1,8 @@
 import { networkInterfaces } from 'node:os'
 import type { ConnectionOptions } from '../database/connection-options.ts'
 import { openDatabase } from '../database/database.ts'
+import type { Notifications } from '../database/notifications.ts'
+import { listenForChanges } from './grant-changes.ts'
 import { GrantPolicy, type GrantPolicyOptions } from './grant-policy.ts'
 import { createGrantReader } from './grant-reader.ts'
 import type { GrantReader } from './grant-store.ts'
@@ -9,6 +11,8 @@ import { ownAddresses } from './own-addresses.ts'
 export type OpenGrantReader = {
   readonly reader: GrantReader
   readonly policy: GrantPolicy
+  /** Calls `heard` soon after the list of grants changed, over a further connection; see listenForChanges. Until `close`. */
+  onChange(heard: () => void): void
   close(): Promise<void>
 }
 
@@ -19,5 +23,15 @@ export function openGrantReader(
 ): OpenGrantReader {
   const policy = new GrantPolicy({ ...options, ownAddresses: ownAddresses(networkInterfaces, Date.now) })
   const database = openDatabase({ ...access, applicationName: 'auth-relay wrap' })
-  return { reader: createGrantReader(database, policy), policy, close: () => database.close() }
+  const listeners: Notifications[] = []
+  return {
+    reader: createGrantReader(database, policy),
+    policy,
+    onChange: heard => {
+      listeners.push(listenForChanges({ ...access, applicationName: 'auth-relay wrap' }, heard))
+    },
+    async close() {
+      await Promise.all([database.close(), ...listeners.map(listener => listener.close())])
+    },
+  }
 }

@@ -10,6 +10,8 @@ export type GrantSource = {
   readonly ask: AskGrant
   /** Everything that may relay now. */
   readonly list: (signal: AbortSignal) => Promise<readonly ListedGrant[]>
+  /** Calls `heard` soon after that has changed; it may never come. */
+  readonly onChange: (heard: () => void) => void
   /** Why an address can never be granted; undefined if it can. */
   readonly refusal: (ip: IpAddress) => string | undefined
   close(): Promise<void>
@@ -18,7 +20,7 @@ export type GrantSource = {
 /** Opens the store that the settings name, with the role that can only read. Reads secrets at once, connects in the background. Throws UsageFault. */
 export function askDatabase(settings: Settings, connections: number): GrantSource {
   const { grants, wrap } = settings
-  const { reader, policy, close } = openGrantReader(
+  const { reader, policy, onChange, close } = openGrantReader(
     { ...databaseConnection(settings, 'reader'), statementTimeoutMs: wrap.wrap_timeout * 1000, max: connections },
     {
       expTime: grants.exp_time,
@@ -43,6 +45,7 @@ export function askDatabase(settings: Settings, connections: number): GrantSourc
         login: login ?? undefined,
       }))
     },
+    onChange,
     refusal: ip => policy.neverList.refusal(ip),
     close,
   }

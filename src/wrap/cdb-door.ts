@@ -21,6 +21,8 @@ export type CdbDoorOptions = {
   readonly rulesPath: string
   readonly relayclientValue: string
   readonly list: (signal: AbortSignal) => Promise<readonly ListedGrant[]>
+  /** Calls `heard` soon after the list has changed; it may never come. */
+  readonly onChange: (heard: () => void) => void
   readonly refusal: (ip: IpAddress) => string | undefined
   readonly timeoutMs: number
   /** How often the store is asked. A grant that ends is taken out to the second even if the store is away. */
@@ -29,6 +31,9 @@ export type CdbDoorOptions = {
   readonly log: Log
 }
 
+/** Milliseconds after a change: others may follow it. */
+const SOON = 20
+
 /** Keeps a tcprules cdb up to date for sites that stay with tcpserver. */
 export class CdbDoor {
   #options: CdbDoorOptions
@@ -36,6 +41,10 @@ export class CdbDoor {
   #written: Buffer | undefined
   #timer: NodeJS.Timeout | undefined
   #closed = false
+  /** Told that the list has changed since the last look. */
+  #isDue = false
+  /** Milliseconds that the last look took. */
+  #took = 0
   #round: Promise<void> | undefined
 
   constructor(options: CdbDoorOptions) {
@@ -55,18 +64,23 @@ export class CdbDoor {
         error,
       )
     }
+    this.#options.onChange(() => this.#changed())
     this.#schedule()
   }
 
   /** From the next round on; the path stays. */
   reconfigure(options: CdbDoorOptions): void {
     this.#options = { ...options, path: this.#options.path }
+    options.onChange(() => this.#changed())
   }
 
   /** Asks and writes at once (SIGHUP, tests). */
   async refresh(): Promise<void> {
+    const started = performance.now()
+    this.#isDue = false
     await this.#fetch()
     this.#write()
+    this.#took = performance.now() - started
   }
 
   /** Stops. The file is left without grants: nobody would take them out any more. */
@@ -78,11 +92,19 @@ export class CdbDoor {
     this.#write()
   }
 
+  #changed(): void {
+    this.#isDue = true
+    if (this.#round === undefined) this.#schedule()
+  }
+
+  /** For the next look: at once when the list has changed, but no more than a tenth of the time goes into looking for that. */
   #schedule(): void {
+    clearTimeout(this.#timer)
     if (this.#closed) return
     const now = this.#options.clock()
-    const ends = this.#live().map(({ until }) => (until === undefined ? Number.POSITIVE_INFINITY : until * 1000 - now))
-    const wait = Math.max(10, Math.min(this.#options.intervalMs, ...ends))
+    const firstEnd = this.#live().reduce((first, { until = Infinity }) => Math.min(first, until * 1000 - now), Infinity)
+    const next = this.#isDue ? Math.max(SOON, 9 * this.#took) : this.#options.intervalMs
+    const wait = Math.max(10, Math.min(this.#options.intervalMs, next, firstEnd))
     this.#timer = setTimeout(() => {
       this.#round = this.refresh()
         .catch((error: unknown) => {
@@ -91,7 +113,10 @@ export class CdbDoor {
             error: error instanceof Error ? error : String(error),
           })
         })
-        .finally(() => this.#schedule())
+        .finally(() => {
+          this.#round = undefined
+          this.#schedule()
+        })
     }, wait)
   }
 

@@ -91,6 +91,7 @@ export class GateSetup {
       rulesPath: wrap.tcprules_static,
       relayclientValue: wrap.relayclient_value,
       list: this.#source.list,
+      onChange: this.#source.onChange,
       refusal: this.#source.refusal,
       timeoutMs: wrap.wrap_timeout * 1000,
       intervalMs: wrap.tcprules_interval,

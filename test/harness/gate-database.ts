@@ -1,4 +1,5 @@
 import { ignored as anything } from '../../src/database/statement.ts'
+import { notifyChange } from '../../src/grants/grant-changes.ts'
 import type { IpAddress } from '../../src/wire/ip-address.ts'
 import type { TestSettings } from './stack.ts'
 import { createTestDatabase, type TestDatabase } from './test-database.ts'
@@ -15,7 +16,7 @@ export class GateDatabase {
     return new GateDatabase(await createTestDatabase())
   }
 
-  /** As after a login from there; `seconds` from now, negative: ended. */
+  /** As after a login from there, the word of it included; `seconds` from now, negative: ended. */
   async grant(ip: string, login: string, seconds = 600): Promise<void> {
     await this.database.owner.query(
       {
@@ -25,10 +26,12 @@ export class GateDatabase {
       },
       [ip, seconds, login],
     )
+    await notifyChange(this.database.owner)
   }
 
   async revoke(ip: IpAddress | string): Promise<void> {
     await this.database.owner.query({ text: 'DELETE FROM grants WHERE ip = $1', row: anything }, [ip])
+    await notifyChange(this.database.owner)
   }
 
   /** Settings of the gate's own role. */

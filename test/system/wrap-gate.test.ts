@@ -283,14 +283,14 @@ describeWith(
       ])
     })
 
-    test('tcprules cdb: what tcprulescheck makes of it, while grants come and go', async () => {
+    test('tcprules cdb: what tcprulescheck makes of it, while grants come and go, told by the store', async () => {
       const directory = `${stack.directory}/cdb`
       mkdirSync(directory)
       chownSync(directory, TEST_IDS.gate, TEST_IDS.gate)
       const cdb = `${directory}/tcp.smtp.cdb`
       const rules = `${stack.directory}/tcp.smtp`
       writeFileSync(rules, '127.:allow,RELAYCLIENT="",X="site"\n192.0.2.:allow,RBLSMTPD=""\n203.0.113.:deny\n:allow\n')
-      await start({ tcprules_cdb: cdb, tcprules_static: rules, tcprules_interval: 100 })
+      await start({ tcprules_cdb: cdb, tcprules_static: rules, tcprules_interval: 60_000 })
       const check = async (ip: string) =>
         (await run(['tcprulescheck', cdb], { env: { TCPREMOTEIP: ip } })).lines.join('\n')
       // Without a grant the file says what tcprules itself would make of the site's rules.

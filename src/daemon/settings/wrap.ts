@@ -59,5 +59,10 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
   recipients_per_address: integer(0, 0, 1_000_000, 'Policy service: recipients an hour for one address; 0: no limit.'),
   tcprules_cdb: path('', 'cdb that is kept up to date with the granted addresses, for tcpserver -x.'),
   tcprules_static: path('', "The site's own rules text, merged into tcprules_cdb; a deny there wins."),
-  tcprules_interval: integer(1000, 100, 60_000, 'Milliseconds between two looks for new grants for tcprules_cdb.'),
+  tcprules_interval: integer(
+    1000,
+    100,
+    60_000,
+    'Milliseconds between two looks for new grants for tcprules_cdb, where the database has not told of them at once.',
+  ),
 })
