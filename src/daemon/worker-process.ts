@@ -30,23 +30,28 @@ export type WorkerProcess = {
 /**
  * Starts a program of ours as a worker: listening sockets of the parent become its descriptors 4, 5, …, the control
  * channel its descriptor 3. A number is the descriptor of a HeldListener. The worker drops its privileges itself, after its code is loaded and before it reads a
- * byte from the network: so the program's files need not be readable to its account.
+ * byte from the network: so the program's files need not be readable to its account. `openSslConfiguration` is a file, see config(5ssl).
  */
 export function startWorker(
   script: string,
   args: readonly string[],
   listeners: readonly (Server | number)[],
+  openSslConfiguration?: string,
 ): WorkerProcess {
-  const child = spawn(process.execPath, [...process.execArgv, script, ...args], {
-    stdio: [
-      'ignore',
-      'inherit',
-      'inherit',
-      'pipe',
-      ...listeners.map(listener => (typeof listener === 'number' ? listener : descriptorOf(listener))),
-    ],
-    env: workerEnvironment(),
-  })
+  const child = spawn(
+    process.execPath,
+    [...process.execArgv, ...openSslOptions(openSslConfiguration), script, ...args],
+    {
+      stdio: [
+        'ignore',
+        'inherit',
+        'inherit',
+        'pipe',
+        ...listeners.map(listener => (typeof listener === 'number' ? listener : descriptorOf(listener))),
+      ],
+      env: workerEnvironment(),
+    },
+  )
   const control = child.stdio[CONTROL_DESCRIPTOR]
   if (!isDuplex(control)) throw new Error('the worker has no control channel')
   const ended = new Promise<{ code: number | null; signal: NodeJS.Signals | null }>(resolve => {
@@ -55,6 +60,10 @@ export function startWorker(
   })
   return { child, channel: controlChannel(control), ended }
 }
+
+/** The administrator's own configuration of OpenSSL counts before ours. */
+const openSslOptions = (file: string | undefined): readonly string[] =>
+  file === undefined || process.env['OPENSSL_CONF'] !== undefined ? [] : [`--openssl-config=${file}`]
 
 /** The worker's end of the channel. The worker ends when its parent does. */
 export function channelToParent(): ControlChannel {

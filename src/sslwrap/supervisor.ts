@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
+import { dirname, join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { TemporaryFault, UsageFault } from '../daemon/exit-status.ts'
 import { type HeldListener, holdListeners } from '../daemon/held-listener.ts'
@@ -138,6 +139,7 @@ class Supervisor {
       this.#script,
       ['--worker'],
       this.#listeners.map(held => held[place % held.length]?.descriptor).filter(descriptor => descriptor !== undefined),
+      join(dirname(this.#script), 'openssl.cnf'),
     )
     this.#workers.set(worker, place)
     const begun = performance.now()

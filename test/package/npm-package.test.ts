@@ -41,6 +41,7 @@ describeWith([command('npm', 'nodejs'), command('curl')], 'the npm package', () 
     ])
     expect(files.filter(file => /\.(ts|map|tgz|log)$/.test(file))).toEqual([])
     for (const name of Object.keys(manifest.bin)) expect(files).toContain(`package/dist/${name}.js`)
+    expect(files).toContain('package/dist/openssl.cnf')
     for (const file of readdirSync(`${root}sql`)) expect(files).toContain(`package/sql/${file}`)
   })
 

@@ -85,6 +85,19 @@ describe('the SSL dialogue', () => {
     expect(server.heard.at(-1)?.text.startsWith(`SSL 127.0.0.1:${SHARED_PASSWORD}\r\n`)).toBe(true)
   })
 
+  test('a ticket after each handshake, and not two', async () => {
+    const socket = client(sslwrap.port)
+    let tickets = 0
+    socket.on('session', () => {
+      tickets += 1
+    })
+    const pop = talk(socket)
+    await pop.expect(/^\+OK/)
+    await pop.ask('QUIT', /^\+OK bye$/)
+    await pop.expectEnd()
+    expect(tickets).toBe(1)
+  })
+
   test('sessions are resumed by whatever worker, and each resumption brings a new ticket', async () => {
     let session: Buffer | undefined
     for (let round = 0; round < 8; round++) {
