@@ -1,9 +1,11 @@
+import { appendFileSync, chownSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
+import type { Duplex } from 'node:stream'
 import { setImmediate } from 'node:timers/promises'
 import { connect as connectTls } from 'node:tls'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { makeSelfSigned } from '../../src/tunnel/self-signed.ts'
-import { childrenOf, MESSAGE, PASS, type PopupStack, startPopup } from '../harness/popup-stack.ts'
+import { childrenOf, dial, MESSAGE, PASS, type PopupStack, startPopup } from '../harness/popup-stack.ts'
 import { internetSocketsOf } from '../harness/process-status.ts'
 import type { Stack } from '../harness/stack.ts'
 
@@ -27,6 +29,35 @@ describe('a socket that changes hands', () => {
     childrenOf(running.stack.program('popup').pid, word)
       .flatMap(pid => internetSocketsOf(pid))
       .filter(({ state }) => state === 'connected').length
+
+  /** So many lines; then the stream is paused. */
+  async function linesOf(stream: Duplex, count: number): Promise<readonly string[]> {
+    let text = ''
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const data = (chunk: Buffer) => {
+      text += chunk.toString('latin1')
+      if (text.split('\r\n').length > count) resolve()
+    }
+    stream.on('data', data).on('error', resolve).resume()
+    await promise
+    stream.pause()
+    stream.off('data', data)
+    return text.split('\r\n').slice(0, -1)
+  }
+
+  /** ann's session, and what answered USER and PASS. */
+  async function loggedIn(how: string): Promise<{ readonly stream: Duplex; readonly lines: readonly string[] }> {
+    const raw = dial(running.stack.port('popup'))
+    await linesOf(raw, 1)
+    let stream: Duplex = raw
+    if (how === 'TLS') {
+      raw.write('STLS\r\n')
+      await linesOf(raw, 1)
+      stream = connectTls({ socket: raw, rejectUnauthorized: false })
+    }
+    stream.write(`USER ann\r\n${PASS}\r\n`)
+    return { stream, lines: await linesOf(stream, 2) }
+  }
 
   /** Says everything at once but for a cut where the rest follows some turns later; half of them then end their side. */
   async function pipelined(text: string, cut: number, turns: number, ends: boolean): Promise<string> {
@@ -86,23 +117,60 @@ describe('a socket that changes hands', () => {
     expect([connectionsOf('--login'), connectionsOf('--worker')]).toEqual([0, 0])
   })
 
-  test('a session in TLS stays where its keys are', async () => {
-    const raw = connect(running.stack.port('popup'), '127.0.0.1')
-    const lines: string[] = []
-    const wait = async (stream: typeof raw, count: number) => {
-      while (lines.length < count) {
-        const [chunk] = await new Promise<[Buffer]>(resolve => stream.once('data', (data: Buffer) => resolve([data])))
-        lines.push(...chunk.toString('latin1').split('\r\n').slice(0, -1))
-      }
+  const residentOf = (pid: number): number => Number(readFileSync(`/proc/${pid}/statm`, 'latin1').split(' ')[1]) * 4096
+
+  /** Reads a message of so many octets without keeping it; how much all processes of popup have grown meanwhile, in octets. */
+  async function growthDuring(stream: Duplex, octets: number): Promise<number> {
+    const keeper = running.stack.program('popup').pid
+    const pids = [keeper, ...childrenOf(keeper, '--login'), ...childrenOf(keeper, '--worker')]
+    const resident = () => pids.reduce((sum, pid) => sum + residentOf(pid), 0)
+    const before = resident()
+    let most = before
+    let heard = 0
+    let tail = ''
+    stream.write('RETR 1\r\n')
+    for await (const chunk of stream) {
+      if (!(chunk instanceof Buffer)) throw new TypeError('octets')
+      heard += chunk.length
+      tail = (tail + chunk.subarray(-5).toString('latin1')).slice(-5)
+      if (heard % (8 * MEGABYTE) < chunk.length) most = Math.max(most, resident())
+      if (tail === '\r\n.\r\n') break
     }
-    await wait(raw, 1)
-    raw.write('STLS\r\n')
-    await wait(raw, 2)
-    const secure = connectTls({ socket: raw, rejectUnauthorized: false })
-    secure.write(`USER ann\r\n${PASS}\r\nSTAT\r\n`)
-    await wait(secure, 5)
-    expect(lines.slice(2)).toEqual(['+OK ', '+OK ', expect.stringMatching(/^\+OK 1 /)])
+    expect(heard).toBe('+OK \r\n'.length + octets + '\r\n.\r\n'.length)
+    return most - before
+  }
+
+  const MEGABYTE = 1_048_576
+
+  test.each(['clear text', 'TLS'])('100 MB in %s go through flat memory in all processes together', async how => {
+    const path = `${running.ann.maildir}/cur/1600000000.M1P1.big:2,`
+    const block = `${'x'.repeat(63)}\n`.repeat(MEGABYTE / 64)
+    writeFileSync(path, '')
+    for (let count = 0; count < 100; count += 1) appendFileSync(path, block)
+    chownSync(path, running.ann.uid, running.ann.uid)
+    utimesSync(path, 1_600_000_000, 1_600_000_000)
+    const octets = 100 * MEGABYTE + (100 * MEGABYTE) / 64
+    try {
+      // What the first such transfer takes for good is no growth.
+      const growths: number[] = []
+      for (const _ of [1, 2]) {
+        const { stream } = await loggedIn(how)
+        growths.push((await growthDuring(stream, octets)) / MEGABYTE)
+        stream.destroy()
+      }
+      expect(growths[1]).toBeLessThan(30)
+      expect(growths[0]).toBeLessThan(60)
+    } finally {
+      rmSync(path)
+    }
+  })
+
+  test('a session in TLS stays where its keys are', async () => {
+    const { stream, lines } = await loggedIn('TLS')
+    expect(lines).toEqual(['+OK ', '+OK '])
+    stream.write('STAT\r\n')
+    expect(await linesOf(stream, 1)).toEqual([expect.stringMatching(/^\+OK 1 /)])
     expect([connectionsOf('--login'), connectionsOf('--worker')]).toEqual([1, 0])
-    secure.destroy()
+    stream.destroy()
   })
 })

@@ -1,5 +1,6 @@
 import { connect } from 'node:net'
 import type { Log } from '../../daemon/log.ts'
+import { connectSharingReads } from '../../tunnel/shared-read.ts'
 import { failed, type Judge, type Judgement, type LoginRequest, type MaildropDoor } from './judge.ts'
 import type { Answer, KeeperRequest, KeeperRequests } from './keeper-requests.ts'
 import type { MaildropLinks } from './maildrop-links.ts'
@@ -55,7 +56,8 @@ export async function withRequest(
 export const failureIn = (answer: Answer): Judgement => failed(answer.type === 'failed' ? answer.failure : 'temporary')
 
 async function openMaildrop(path: string, ticket: string, log: Log): Promise<Judgement> {
-  const stream = connect({ path, allowHalfOpen: true })
+  // A client in TLS is given its mail from one buffer: fresh memory for each read would make this process grow with a long message.
+  const stream = connectSharingReads(onread => connect({ path, allowHalfOpen: true, onread }))
   const error = await new Promise<Error | undefined>(resolve => {
     stream.once('connect', () => resolve(undefined))
     stream.on('error', resolve) // stays: later errors end the relay
