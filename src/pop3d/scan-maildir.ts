@@ -36,7 +36,11 @@ export async function scanMaildir(maildir: string, now: number): Promise<Scan> {
       else incomplete = true
     }
   }
-  return { messages: messages.sort(inMaildropOrder), incomplete }
+  // To sort ten thousand takes a slice by itself, and so does what the caller makes of them.
+  await slice.pause()
+  messages.sort(inMaildropOrder)
+  await slice.pause()
+  return { messages, incomplete }
 }
 
 function namesIn(path: string): readonly string[] | Promise<readonly string[]> {
