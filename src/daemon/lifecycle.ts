@@ -1,4 +1,5 @@
 import { notifySocket } from '../libc/notify-socket.ts'
+import { forbidDumps } from '../libc/prctl.ts'
 import { EXIT, TemporaryFault, UsageFault } from './exit-status.ts'
 import { unusedHandedSockets } from './handed-sockets.ts'
 import { createLog } from './log.ts'
@@ -21,6 +22,8 @@ export type RunningDaemon = {
  */
 export async function runDaemon(program: string, start: () => Promise<RunningDaemon>): Promise<void> {
   const daemon = await orExit(program, start)
+  // Not before: an undumpable process of an ordinary user may not read its own environment in /proc.
+  forbidDumps()
   for (const address of unusedHandedSockets()) {
     createLog(program).warn('socket-unused', {
       address,

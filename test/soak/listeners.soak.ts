@@ -255,7 +255,7 @@ describe('no descriptor is left', () => {
     const refused = open(site.smtp)
     const heard: string[] = []
     refused.on('data', (chunk: Buffer) => heard.push(chunk.toString()))
-    await Promise.race([once(refused, 'close'), pause(10_000)])
+    await Promise.race([once(refused, 'close'), pause(2000)])
     expect(heard.join('')).toMatch(/^(421 .*)?$/s)
     await limit(target, MANY)
     const client = SmtpConversation.over(connect(site.smtp, '127.0.0.1'))
