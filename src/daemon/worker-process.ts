@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { type Server, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { descriptorOf } from '../libc/descriptor.ts'
+import { forbidDumps } from '../libc/prctl.ts'
 
 /** Longest message on a control channel, in octets: PEM chains and settings fit, floods do not. */
 const MAX_MESSAGE = 1_048_576
@@ -65,8 +66,9 @@ export function startWorker(
 const openSslOptions = (file: string | undefined): readonly string[] =>
   file === undefined || process.env['OPENSSL_CONF'] !== undefined ? [] : [`--openssl-config=${file}`]
 
-/** The worker's end of the channel. The worker ends when its parent does. */
+/** The worker's end of the channel. The worker ends when its parent does. From now on it leaves no core file: secrets come this way. */
 export function channelToParent(): ControlChannel {
+  forbidDumps()
   return controlChannel(new Socket({ fd: CONTROL_DESCRIPTOR, readable: true, writable: true }))
 }
 

@@ -1,20 +1,21 @@
-import { readFileSync } from 'node:fs'
+import { readFileSync, statSync, writeFileSync } from 'node:fs'
 import { createConnection } from 'node:net'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { openDatabase } from '../../src/database/database.ts'
 import { StatementRefused } from '../../src/database/errors.ts'
-import { describeWith, ROOT } from '../harness/describe-with.ts'
+import { command, describeWith, ROOT } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
 import { Pop3Conversation } from '../harness/pop3-conversation.ts'
 import { descendantsOf, internetSocketsOf, type ProcessStatus } from '../harness/process-status.ts'
 import { run } from '../harness/program.ts'
 import { SmtpConversation } from '../harness/smtp-conversation.ts'
 import { Stack, TEST_IDS, TEST_PASSWORD, type TestAccount } from '../harness/stack.ts'
+import { temporaryDirectory } from '../harness/temporary-directory.ts'
 
 /** Ids as a process has them that gave up root for good. */
 const only = (id: number) => [id, id, id, id]
 
-describeWith([ROOT], 'one process, one privilege', () => {
+describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege', () => {
   let stack: Stack
   let ann: TestAccount
   let bob: TestAccount
@@ -29,6 +30,7 @@ describeWith([ROOT], 'one process, one privilege', () => {
   beforeAll(async () => {
     stack = new Stack()
     stack.configure({
+      '': { log_level: 'debug' },
       database: { embedded: true },
       grants: { grant_loopback: true },
       popup: { listen: ['127.0.0.1:0'] },
@@ -87,6 +89,17 @@ describeWith([ROOT], 'one process, one privilege', () => {
   /** Nobody but root and authd: the database's passwords. */
   const databaseSecrets = () => [file('state/dbpass'), file('state/wrap-dbpass')]
 
+  /** Its socket is open to every account, for the gate may have any; who has no password gets no further. */
+  const cannotUseDatabase = async (id: number): Promise<void> => {
+    const directory = readFileSync(file('state/database-socket'), 'utf8').trim()
+    for (const role of ['pop3authd', 'authwrap', 'postgres']) {
+      const { text } = await runAs(id, 'psql', '-w', '-h', directory, '-U', role, '-c', 'SELECT 1', 'pop3authd')
+      expect(text).toContain('no password supplied')
+    }
+  }
+  /** No core file, no ptrace by another process of the same account: then /proc gives its files to root. */
+  const cannotBeDumped = ({ pid }: ProcessStatus): void => expect(statSync(`/proc/${pid}/environ`).uid).toBe(0)
+
   const hasGivenUpRoot = ({ uids, gids, groups, capabilities }: ProcessStatus, id: number): void => {
     expect({ uids, gids, groups, capabilities }).toEqual({
       uids: only(id),
@@ -123,6 +136,8 @@ describeWith([ROOT], 'one process, one privilege', () => {
     test('cannot use the database', async () => {
       for (const path of databaseSecrets()) await cannotRead(TEST_IDS.login, path)
     })
+    test('cannot use the database without a password', () => cannotUseDatabase(TEST_IDS.login))
+    test('leaves no core file', () => cannotBeDumped(find('popup', '--login')))
     test('cannot announce logins', () => cannotTalkTo(TEST_IDS.login, file('run/authd.sock')))
   })
 
@@ -144,6 +159,8 @@ describeWith([ROOT], 'one process, one privilege', () => {
       for (const name of ['passwd', 'sslhack.pass', 'tls.key']) await cannotRead(ann.uid, file(name))
       for (const path of databaseSecrets()) await cannotRead(ann.uid, path)
     })
+    test('cannot use the database without a password', () => cannotUseDatabase(ann.uid))
+    test('leaves no core file', () => cannotBeDumped(find('pop3d', '--worker')))
     test('is reached by the login process alone', async () => {
       const { text } = await runAs(0, 'find', file('run'), '-type', 's')
       const sockets = text.split('\n').filter(path => path.includes('pop3d'))
@@ -169,6 +186,13 @@ describeWith([ROOT], 'one process, one privilege', () => {
   })
 
   describe('sslwrap', () => {
+    test('parent binds the ports and reads nothing from the network', () => {
+      expect(internetSocketsOf(find('sslwrap').pid).map(({ state }) => state)).toEqual(['listening'])
+    })
+    test('workers cannot use the database without a password, and leave no core file', async () => {
+      await cannotUseDatabase(TEST_IDS.tls)
+      cannotBeDumped(find('sslwrap', '--worker'))
+    })
     test('workers run under their own account, without a way back', () => {
       hasGivenUpRoot(find('sslwrap', '--worker'), TEST_IDS.tls)
     })
@@ -187,6 +211,7 @@ describeWith([ROOT], 'one process, one privilege', () => {
       await cannotList(TEST_IDS.authd, ann.maildir)
       for (const name of ['tls.key', 'passwd', 'sslhack.pass']) await cannotRead(TEST_IDS.authd, file(name))
     })
+    test('leaves no core file', () => cannotBeDumped(find('authd')))
     test('hears logins from the keeper alone', async () => {
       for (const id of [TEST_IDS.login, TEST_IDS.tls, TEST_IDS.gate, ann.uid]) {
         await cannotTalkTo(id, file('run/authd.sock'))
@@ -209,6 +234,7 @@ describeWith([ROOT], 'one process, one privilege', () => {
       expect(environment).not.toMatch(/PASS|AUTHRELAY_SUPERVISED/)
       await client.quit()
     })
+    test('leaves no core file', () => cannotBeDumped(find('wrap')))
     test('cannot read mail, secrets, keys', async () => {
       await cannotList(TEST_IDS.gate, ann.maildir)
       for (const path of [file('tls.key'), file('passwd'), ...databaseSecrets()]) await cannotRead(TEST_IDS.gate, path)
@@ -241,14 +267,75 @@ describeWith([ROOT], 'one process, one privilege', () => {
     })
   })
 
-  test('no process of the stack says a secret in its environment or on its command line', () => {
-    const secrets = ['state/dbpass', 'state/wrap-dbpass', 'sslhack.pass'].map(name =>
-      readFileSync(file(name), 'utf8').trim(),
-    )
-    for (const { pid, commandLine } of processes) {
-      const shown = `${readFileSync(`/proc/${pid}/environ`, 'latin1')} ${commandLine.join(' ')}`
-      for (const secret of secrets) expect(shown).not.toContain(secret)
+  describe('a secret stands in its own file alone', () => {
+    /** Files that hold secrets, below the directory of the stack. */
+    const HOLDERS = ['state/dbpass', 'state/wrap-dbpass', 'sslhack.pass', 'tls.key']
+    /** Passwords that clients send here, right and wrong, where they belong and where they do not. */
+    const SAID = [
+      'wrong-s3cret-one',
+      'wrong-s3cret-two',
+      'wrong-s3cret-three',
+      'wrong-s3cret-four',
+      'wrong-s3cret-five',
+    ]
+    const base64 = (text: string): string => Buffer.from(text).toString('base64')
+    const replies: string[] = []
+
+    beforeAll(async () => {
+      const [pass = '', plain = '', typed = '', preamble = '', long = ''] = SAID
+      const client = Pop3Conversation.over(createConnection(portOf('popup'), '127.0.0.1'))
+      const ask = async (line: string): Promise<void> => {
+        client.say(line)
+        replies.push((await client.expect(/^/)).text)
+      }
+      await client.expect(/^\+OK/)
+      await ask('USER ann')
+      await ask(`PASS ${pass}`)
+      await ask(`AUTH PLAIN ${base64(`\0ann\0${plain}`)}`)
+      await ask(typed)
+      await ask(`PASS ${long}${'x'.repeat(600)}`)
+      client.close()
+      const proxy = Pop3Conversation.over(createConnection(portOf('popup'), '127.0.0.1'))
+      await proxy.expect(/^\+OK/)
+      proxy.say(`SSL 192.0.2.7:${preamble}`)
+      replies.push((await proxy.expect(/^-ERR/)).text)
+      proxy.close()
+    })
+
+    const secrets = (): readonly string[] => {
+      const stored = HOLDERS.flatMap(name => readFileSync(file(name), 'utf8').split('\n')).filter(
+        line => line.length > 12,
+      )
+      const words = [TEST_PASSWORD, ...SAID]
+      return [
+        ...stored.filter(line => !line.startsWith('-----')),
+        ...words,
+        ...words.map(base64),
+        base64('\0ann\0wrong-s3cret-two'),
+      ]
     }
+    const expectNoneIn = (where: string, text: string): void => {
+      for (const secret of secrets()) expect(text.includes(secret), `a secret in ${where}`).toBe(false)
+    }
+
+    test('not in an environment, not on a command line', () => {
+      for (const { pid, commandLine } of descendantsOf(stack.program('auth-relay').pid)) {
+        expectNoneIn(`environment of ${commandLine.join(' ')}`, readFileSync(`/proc/${pid}/environ`, 'latin1'))
+        expectNoneIn('a command line', commandLine.join(' '))
+      }
+    })
+    test('not in the log, at the level debug', () => {
+      expect(stack.transcript()).toContain('level=debug')
+      expectNoneIn('the log', stack.transcript())
+    })
+    test('not in what clients are told', () => expectNoneIn('a reply', replies.join('\n')))
+    test('not in another file, the files of the database among them', async () => {
+      const { path, remove } = temporaryDirectory()
+      writeFileSync(`${path}/secrets`, secrets().join('\n'))
+      const found = await run(['grep', '-rlaF', '-f', `${path}/secrets`, stack.directory])
+      remove()
+      expect([...found.lines].sort()).toEqual(HOLDERS.map(file).sort())
+    })
   })
 
   test('root is left to those that need it', () => {

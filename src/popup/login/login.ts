@@ -4,7 +4,7 @@ import { openListener } from '../../daemon/listener.ts'
 import { createLog } from '../../daemon/log.ts'
 import { dropPrivileges } from '../../daemon/privileges.ts'
 import { channelToParent, FIRST_LISTENING_DESCRIPTOR } from '../../daemon/worker-process.ts'
-import { forbidDumps, forbidNewPrivileges } from '../../libc/prctl.ts'
+import { forbidNewPrivileges } from '../../libc/prctl.ts'
 import { type LoginSettings, parseToLogin } from '../messages.ts'
 import { KeeperRequests } from './keeper-requests.ts'
 import { LoginServer } from './login-server.ts'
@@ -38,10 +38,7 @@ export async function runLogin(): Promise<void> {
   watchDescriptors(log)
   server = new LoginServer(settings, keeper, log)
   process.chdir(settings.directory)
-  if (settings.ids !== null) {
-    dropPrivileges(settings.ids)
-    forbidDumps()
-  }
+  if (settings.ids !== null) dropPrivileges(settings.ids)
   forbidNewPrivileges()
   for (const [index, options] of settings.listeners.entries()) {
     const listener = server.listener(options)

