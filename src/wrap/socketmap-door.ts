@@ -8,33 +8,34 @@ import type { DoorOptions } from './door-options.ts'
 /** The longest question that sendmail sends. */
 const MAX_QUESTION = 100_000
 
-/** What a map says of a granted address. */
-const FOUND: ReadonlyMap<string, string> = new Map([
-  ['relay', 'OK'],
-  ['access', 'RELAY'],
-])
+/** Each map: what it says of a granted address, and how its keys name a client. */
+const MAPS: ReadonlyMap<string, { readonly found: string; readonly clientOf: (key: string) => string | undefined }> =
+  new Map([
+    ['relay', { found: 'OK', clientOf: key => key }],
+    ['access', { found: 'RELAY', clientOf: key => /^connect:(?:IPv6:)?\[?(?:IPv6:)?([^\]]*)\]?$/i.exec(key)?.[1] }],
+  ])
 
 /**
  * socketmap tables of Postfix (socketmap_table(5)) and sendmail. Map `relay`: the key is an address, the answer `OK`, as Postfix's
- * check_client_access wants it. Map `access`: the key may begin with `Connect:`, the answer is sendmail's `RELAY`. Postfix also asks for host names and
- * parts of addresses: those are not found. `options` is asked for each question: settings may change.
+ * check_client_access wants it. Map `access`: the key is `Connect:` and an address, the answer is sendmail's `RELAY`. What has no such tag may be the domain of a sender
+ * or a recipient (`bob@[192.0.2.7]`), to which `RELAY` would let everybody send. Names and parts of addresses are not found. `options` is asked for each question:
+ * settings may change.
  */
 export function socketmapDoor(options: () => DoorOptions): Server {
   const answerTo = async (content: string): Promise<SocketmapAnswer> => {
     const { decide, onRelay, log } = options()
     const question = parseSocketmapQuestion(content)
-    const data = question === undefined ? undefined : FOUND.get(question.map)
-    if (question === undefined || data === undefined)
+    const map = question === undefined ? undefined : MAPS.get(question.map)
+    if (question === undefined || map === undefined)
       return { type: 'permanent', reason: 'the maps are called relay (Postfix) and access (sendmail)' }
-    const key = question.key.replace(/^Connect:/i, '').replace(/^\[(.*)\]$|^IPv6:/i, '$1')
-    const ip = parseIpAddress(key)
+    const ip = parseIpAddress(map.clientOf(question.key) ?? '')
     if (ip === undefined) return { type: 'notfound' }
     const decision = await decide(ip)
     logAnswer(log, decision, { ip, door: 'socketmap' })
     // "Not found" for an error too: a temporary answer would hold up everybody's mail because of the database.
     if (!decision.relay) return { type: 'notfound' }
     onRelay(ip)
-    return { type: 'ok', data }
+    return { type: 'ok', data: map.found }
   }
   return createServer(socket => {
     const reader = new NetstringReader(MAX_QUESTION)

@@ -4,8 +4,13 @@ import type { Need } from './describe-with.ts'
 
 const cache = new URL('../../node_modules/.cache/debian-unpack/', import.meta.url).pathname
 
-/** Packages that exclude each other, or would start a server: one a line. They are unpacked, never installed. */
-const listed = readFileSync(new URL('debian-unpack.txt', import.meta.url), 'utf8').split('\n')
+/** Packages that exclude each other, one a line, with what is to be unpacked beside them: they are never installed. */
+const listed = new Map(
+  readFileSync(new URL('debian-unpack.txt', import.meta.url), 'utf8')
+    .split('\n')
+    .map(line => line.split(' '))
+    .map(names => [names[0], names]),
+)
 
 /** Accounts that the packages' own scripts would create; their numbers are nobody's on the host. */
 export const PACKAGE_IDS = { postfix: 61230, postdrop: 61231, exim: 61232 } as const
@@ -27,7 +32,7 @@ exec "$@"`
 
 /** Words before a command that is to find the package as if it were installed. */
 export function inPackage(name: string): readonly string[] {
-  if (!listed.includes(name)) throw new Error(`${name} is not in debian-unpack.txt`)
+  if (!listed.has(name)) throw new Error(`${name} is not in debian-unpack.txt`)
   const root = unpack(name)
   writeFileSync(`${root}/passwd`, readFileSync('/etc/passwd', 'utf8') + USERS)
   writeFileSync(`${root}/group`, readFileSync('/etc/group', 'utf8') + GROUPS)
@@ -36,7 +41,7 @@ export function inPackage(name: string): readonly string[] {
 
 /** A file of a package that runs where it was unpacked, without being laid over the system. Throws if the package cannot be had. */
 export function fileInPackage(name: string, path: string): string {
-  if (!listed.includes(name)) throw new Error(`${name} is not in debian-unpack.txt`)
+  if (!listed.has(name)) throw new Error(`${name} is not in debian-unpack.txt`)
   return `${unpack(name)}${path}`
 }
 
@@ -62,10 +67,11 @@ export function unpack(name: string): string {
   const work = `${cache}${name}.${process.pid}`
   mkdirSync(work, { recursive: true })
   try {
-    run('apt-get', ['download', '-q', name], work)
-    const deb = readdirSync(work).find(file => file.endsWith('.deb'))
-    if (deb === undefined) throw new Error(`apt-get download ${name} brought nothing`)
-    run('dpkg-deb', ['-x', deb, 'root'], work)
+    const names = listed.get(name) ?? [name]
+    run('apt-get', ['download', '-q', ...names], work)
+    const debs = readdirSync(work).filter(file => file.endsWith('.deb'))
+    if (debs.length < names.length) throw new Error(`apt-get download ${names.join(' ')} brought ${debs.join(' ')}`)
+    for (const deb of debs) run('dpkg-deb', ['-x', deb, 'root'], work)
     // Another test file may have been faster; its folder is as good.
     if (!existsSync(root)) renameSync(`${work}/root`, root)
   } finally {

@@ -1,16 +1,21 @@
+import { once } from 'node:events'
 import { chownSync, mkdirSync, writeFileSync } from 'node:fs'
-import { connect, createServer } from 'node:net'
+import { connect, createServer, type Socket } from 'node:net'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
-import { describeWith } from '../harness/describe-with.ts'
+import { command, describeWith, NETWORK_NAMESPACES } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
 import { GateDatabase } from '../harness/gate-database.ts'
+import { TestNetwork } from '../harness/network-namespace.ts'
 import { Program } from '../harness/program.ts'
 import { SmtpConversation } from '../harness/smtp-conversation.ts'
 import { Stack, type TestSettings } from '../harness/stack.ts'
 import { inPackage, PACKAGE_IDS, unpackedPackage } from '../harness/unpacked-package.ts'
 
 const STRANGER = 'somebody@elsewhere.example'
-const HOSTS = ['127.0.0.1', '::1'] as const
+
+/** A host that mail comes from. */
+type Client = { readonly ip: string; connect(port: number): Socket }
+const LOOPBACK: readonly Client[] = ['127.0.0.1', '::1'].map(ip => ({ ip, connect: port => connect(port, ip) }))
 
 const freePort = (): Promise<number> =>
   new Promise(resolve => {
@@ -20,9 +25,9 @@ const freePort = (): Promise<number> =>
     })
   })
 
-/** What the mail server says to a recipient, asked from a loopback address. */
-async function recipient(host: string, port: number, to = STRANGER, from = 'ann@example.org'): Promise<number> {
-  const conversation = SmtpConversation.over(connect(port, host))
+/** What the mail server says to a recipient. */
+async function recipient(client: Client, port: number, to = STRANGER, from = 'ann@example.org'): Promise<number> {
+  const conversation = SmtpConversation.over(client.connect(port))
   const { code } = await conversation.askFor(to, from)
   await conversation.quit()
   return code
@@ -32,14 +37,16 @@ async function recipient(host: string, port: number, to = STRANGER, from = 'ann@
 class MailServerTest {
   readonly stack = new Stack()
   readonly grants: GateDatabase
+  readonly clients: readonly Client[]
   #server: Program | undefined
 
-  private constructor(grants: GateDatabase) {
+  private constructor(grants: GateDatabase, clients: readonly Client[]) {
     this.grants = grants
+    this.clients = clients
   }
 
-  static async create(): Promise<MailServerTest> {
-    return new MailServerTest(await GateDatabase.create())
+  static async create(clients = LOOPBACK): Promise<MailServerTest> {
+    return new MailServerTest(await GateDatabase.create(), clients)
   }
 
   async gate(wrap: TestSettings[string]): Promise<void> {
@@ -50,41 +57,58 @@ class MailServerTest {
   async serve(name: string, command: readonly string[], prefix: readonly string[], port: number): Promise<void> {
     const server = new Program(name, command, { prefix, cwd: this.stack.directory })
     this.#server = server
-    const isOpen = (host: string) =>
-      new Promise<boolean>(resolve => {
-        const probe = connect(port, host, () => resolve(true)).once('error', () => resolve(false))
-        probe.once('connect', () => probe.destroy())
-      })
-    for (const host of HOSTS)
-      await eventually(`${name} on ${host}`, async () => {
+    const isOpen = async (client: Client): Promise<boolean> => {
+      const probe = client.connect(port)
+      try {
+        // Its greeting: a socket made elsewhere is connected before we see it.
+        const [greeting] = await once(probe, 'data')
+        return greeting !== undefined
+      } catch {
+        return false // not listening yet
+      } finally {
+        probe.destroy()
+      }
+    }
+    for (const client of this.clients)
+      await eventually(`${name} for ${client.ip}`, async () => {
         if (server.ending !== undefined) throw new Error(server.transcript())
-        return isOpen(host)
+        return isOpen(client)
       })
   }
 
   /** Refused before the login, accepted after it, refused when it has ended; local mail always. */
   async expectRelayFollowsGrants(port: number): Promise<void> {
-    for (const host of HOSTS) {
-      expect(await recipient(host, port, 'bob@example.org')).toBe(250)
-      expect(await recipient(host, port)).toBeGreaterThanOrEqual(550)
-      await this.grants.grant(host, 'ann@example.org')
-      expect(await recipient(host, port)).toBe(250)
-      await this.grants.grant(host, 'ann@example.org', -1)
-      expect(await recipient(host, port)).toBeGreaterThanOrEqual(550)
+    for (const client of this.clients) {
+      expect(await recipient(client, port, 'bob@example.org')).toBe(250)
+      expect(await recipient(client, port)).toBeGreaterThanOrEqual(550)
+      await this.grants.grant(client.ip, 'ann@example.org')
+      expect(await recipient(client, port)).toBe(250)
+      await this.grants.grant(client.ip, 'ann@example.org', -1)
+      expect(await recipient(client, port)).toBeGreaterThanOrEqual(550)
     }
   }
 
   /** The gate is gone, or cannot ask: strangers are refused for good, nobody is put off, local mail flows. */
   async expectClosedWithoutDatabase(port: number): Promise<void> {
-    await this.grants.grant('127.0.0.1', 'ann@example.org')
-    expect(await recipient('127.0.0.1', port)).toBe(250)
+    await this.grants.grant(this.first.ip, 'ann@example.org')
+    expect(await recipient(this.first, port)).toBe(250)
     await this.grants.database.owner.script('ALTER VIEW relay_gate RENAME TO relay_gate_away')
     try {
-      expect(await recipient('127.0.0.1', port)).toBeGreaterThanOrEqual(550)
-      expect(await recipient('127.0.0.1', port, 'bob@example.org')).toBe(250)
+      await this.expectClosed(port)
     } finally {
       await this.grants.database.owner.script('ALTER VIEW relay_gate_away RENAME TO relay_gate')
     }
+  }
+
+  get first(): Client {
+    const [client] = this.clients
+    if (client === undefined) throw new Error('no client')
+    return client
+  }
+
+  async expectClosed(port: number): Promise<void> {
+    expect(await recipient(this.first, port)).toBeGreaterThanOrEqual(550)
+    expect(await recipient(this.first, port, 'bob@example.org')).toBe(250)
   }
 
   async reset(): Promise<void> {
@@ -178,7 +202,7 @@ postlog unix-dgram n - n - 1 postlogd
     await mail.expectRelayFollowsGrants(port)
     await mail.expectClosedWithoutDatabase(port)
     await mail.grants.grant('127.0.0.1', 'ann@example.org')
-    expect(await recipient('127.0.0.1', port, STRANGER, 'boss@example.org')).toBe(550)
+    expect(await recipient(mail.first, port, STRANGER, 'boss@example.org')).toBe(550)
   })
 
   test('asks the socketmap', async () => {
@@ -229,5 +253,80 @@ recipient:
     await mail.serve('exim', ['/usr/sbin/exim4', '-C', config, '-bdf'], inPackage('exim4-daemon-light'), port)
     await mail.expectRelayFollowsGrants(port)
     await mail.expectClosedWithoutDatabase(port)
+  })
+})
+
+describeWith([NETWORK_NAMESPACES, command('m4'), unpackedPackage('sendmail-bin')], 'sendmail', () => {
+  let network: TestNetwork
+  let mail: MailServerTest
+  beforeAll(async () => {
+    // sendmail relays for loopback whatever anybody says.
+    network = new TestNetwork('192.0.2.1', '2001:db8::1')
+    const host = network.client('192.0.2.7', '2001:db8::7')
+    mail = await MailServerTest.create([
+      { ip: '192.0.2.7', connect: port => host.connect({ host: '192.0.2.1', port }) },
+      { ip: '2001:db8::7', connect: port => host.connect({ host: '2001:db8::1', port }) },
+    ])
+  })
+  afterEach(() => mail.reset())
+  afterAll(async () => {
+    await mail.end()
+    network.remove()
+  })
+
+  /** sendmail wants a host name with a domain, a client that has a name too, and a socket below folders that only root writes. */
+  const START = `set -e
+home=$1; sockets=$2
+printf '127.0.0.1 mx.example.org localhost\\n192.0.2.7 client.example.net\\n2001:db8::7 client.example.net\\n' >"$home/hosts"
+mount --bind "$home/hosts" /etc/hosts
+mount -t tmpfs -o mode=755 tmpfs /mnt
+mkdir /mnt/run
+mount --bind "$sockets" /mnt/run
+hostname mx.example.org
+m4 -D_CF_DIR_=/usr/share/sendmail/cf/ "$home/sendmail.mc" >"$home/sendmail.cf"
+exec /usr/libexec/sendmail/sendmail -C"$home/sendmail.cf" -bD`
+
+  test('asks the socketmap for a client, not for a domain; the gate may go and come back', async () => {
+    const PORT = 25
+    const home = `${mail.stack.directory}/sendmail`
+    for (const path of [home, `${home}/queue`]) mkdirSync(path)
+    writeFileSync(
+      `${home}/sendmail.mc`,
+      `divert(-1)dnl
+include(\`/usr/share/sendmail/cf/m4/cf.m4')dnl
+divert(0)dnl
+OSTYPE(\`linux')dnl
+define(\`confDOMAIN_NAME', \`mx.example.org')dnl
+define(\`QUEUE_DIR', \`${home}/queue')dnl
+define(\`ALIAS_FILE', \`')dnl
+define(\`STATUS_FILE', \`')dnl
+define(\`HELP_FILE', \`')dnl
+define(\`confPID_FILE', \`${home}/pid')dnl
+define(\`confTO_IDENT', \`0')dnl
+FEATURE(\`accept_unresolvable_domains')dnl
+FEATURE(\`access_db', \`socket -T<TMPF> -o unix:/mnt/run/socketmap.sock')dnl
+DAEMON_OPTIONS(\`Family=inet, Addr=192.0.2.1, Port=${PORT}, Name=v4')dnl
+DAEMON_OPTIONS(\`Family=inet6, Addr=IPv6:2001:db8::1, Port=${PORT}, Name=v6')dnl
+MAILER(\`local')dnl
+MAILER(\`smtp')dnl
+LOCAL_CONFIG
+Cwexample.org
+`,
+    )
+    const door = { socketmap_listen: [`unix:${mail.stack.directory}/run/socketmap.sock`] }
+    await mail.gate(door)
+    const start = ['unshare', '--uts', 'sh', '-c', START, 'start', home, `${mail.stack.directory}/run`]
+    await mail.serve('sendmail', start, [...network.server.prefix, ...inPackage('sendmail-bin')], PORT)
+    await mail.expectRelayFollowsGrants(PORT)
+    await mail.expectClosedWithoutDatabase(PORT)
+    // A grant for one host lets nobody else send to it.
+    await mail.grants.grant('192.0.2.8', 'bob@example.org')
+    await mail.grants.revoke(mail.first.ip)
+    expect(await recipient(mail.first, PORT, 'root@[192.0.2.8]')).toBeGreaterThanOrEqual(550)
+    await mail.grants.grant(mail.first.ip, 'ann@example.org')
+    await mail.stack.program('wrap').stop()
+    await mail.expectClosed(PORT)
+    await mail.gate(door)
+    expect(await recipient(mail.first, PORT)).toBe(250)
   })
 })
