@@ -8,6 +8,8 @@ import type { Login } from '../src/grants/grant-store.ts'
 import { createGrantWriter } from '../src/grants/grant-writer.ts'
 import { type IpAddress, NetworkSet, parseIpAddress } from '../src/wire/ip-address.ts'
 import { temporaryDirectory } from '../test/harness/temporary-directory.ts'
+import { cpuOf } from './process-family.ts'
+import { BenchReport, type Figure, figureText } from './report.ts'
 
 /**
  * The grant table alone, durable, on the embedded PostgreSQL: logins a second in batches and one by one, the time of a
@@ -23,17 +25,19 @@ const addressOf = (n: number): IpAddress => {
   return ip
 }
 let next = 0
-const login = (): Login => {
-  const n = next++ % 0xffffff
-  return {
-    event: { id: `b.${n}`, ip: addressOf(n), daemon: 'popup', tls: true, method: 'pass', user: `user${n % 5000}` },
-    at: null,
-  }
-}
-const batchOf = (size: number): Login[] => Array.from({ length: size }, login)
+/** The next logins, from addresses that `place` chooses by their number. */
+const batchOf = (size: number, place: (n: number) => number): Login[] =>
+  Array.from({ length: size }, () => {
+    const n = next++
+    const ip = addressOf(place(n) % 0xffffff)
+    const user = `user${n % 5000}`
+    return { event: { id: `b.${n}`, ip, daemon: 'popup', tls: true, method: 'pass', user }, at: null }
+  })
+const newcomers = (n: number): number => n
+/** All over the addresses that have a grant. */
+const scattered = (n: number): number => (n * 7_919) % live
 const quantile = (values: readonly number[], q: number): number =>
   [...values].sort((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * q))] ?? Number.NaN
-const round = (value: number): number => Number(value.toPrecision(3))
 
 const directory = temporaryDirectory()
 const server = await startEmbeddedServer({ stateDir: directory.path, log: quiet })
@@ -41,6 +45,7 @@ const database: Database = openDatabase({
   ...server.connection,
   applicationName: 'bench',
   max: 4,
+  planOnce: true,
   statementTimeoutMs: 300_000,
 })
 const policy = new GrantPolicy({
@@ -53,7 +58,11 @@ const policy = new GrantPolicy({
   neverNets: new NetworkSet([]),
   ownAddresses: () => new Set(),
 })
-const rows: Record<string, string | number>[] = []
+const report = new BenchReport('grants')
+const figure = (load: string, unit: string, value: number, rest: Partial<Figure> = {}): void => {
+  report.add({ load, unit, better: unit === 'ms' ? 'less' : 'more', ours: { rounds: [value] }, ...rest })
+  console.error(load, value, unit)
+}
 
 try {
   await migrate(database, new URL('../sql/', import.meta.url).pathname)
@@ -61,14 +70,15 @@ try {
   const reader = createGrantReader(database, policy)
 
   /** Logins a second over `connections` at once, each batch committed before the next. */
-  const writes = async (size: number, connections: number): Promise<number> => {
+  const writes = async (what: string, size: number, connections: number, place = newcomers): Promise<number> => {
     let done = 0
     const times: number[] = []
+    const cpuBefore = cpuOf(server.pid)
     const began = performance.now()
     const end = began + seconds * 1000
     const connection = async (): Promise<void> => {
       while (performance.now() < end) {
-        const batch = batchOf(size)
+        const batch = batchOf(size, place)
         const start = performance.now()
         const outcomes = await writer.record(batch)
         times.push(performance.now() - start)
@@ -76,21 +86,19 @@ try {
       }
     }
     await Promise.all(Array.from({ length: connections }, connection))
+    const spent = (cpuOf(server.pid) - cpuBefore) / 1000
     const rate = (done / (performance.now() - began)) * 1000
-    rows.push({
-      what: `record, ${size} a batch, ${connections} at once`,
-      'a second': Math.round(rate),
-      'p50 ms': round(quantile(times, 0.5)),
-      'p99 ms': round(quantile(times, 0.99)),
-    })
+    if (what === '') return rate
+    figure(`${what}, ${size} a batch, ${connections} at once`, 'logins/s', rate)
+    figure(`${what}, ${size} a batch, ${connections} at once: batch, p99`, 'ms', quantile(times, 0.99))
+    figure(`${what}, ${size} a batch, ${connections} at once`, 'logins for a second of PostgreSQL', done / spent)
     return rate
   }
-  await writes(100, 1) // warm-up
-  rows.length = 0
-  const single = await writes(1, 1)
-  const hundred = await writes(100, 1)
-  const thousand = await writes(1000, 1)
-  const two = await writes(100, 2)
+  await writes('', 100, 1) // warm-up
+  const single = await writes('new addresses', 1, 1)
+  const hundred = await writes('new addresses', 100, 1)
+  const thousand = await writes('new addresses', 1000, 1)
+  const two = await writes('new addresses', 100, 2)
   await database.script('TRUNCATE grants, login_event')
 
   const lookups = async (what: string, addresses: (n: number) => IpAddress): Promise<number> => {
@@ -102,8 +110,8 @@ try {
       times.push(performance.now() - start)
     }
     const p50 = quantile(times, 0.5)
-    const rate = Math.round(times.length / seconds)
-    rows.push({ what, 'a second': rate, 'p50 ms': round(p50), 'p99 ms': round(quantile(times, 0.99)) })
+    figure(what, 'questions/s', times.length / seconds)
+    figure(`${what}: p99`, 'ms', quantile(times, 0.99))
     return p50
   }
   const empty = await lookups('lookup, empty table', n => addressOf(n))
@@ -113,26 +121,30 @@ try {
     FROM generate_series(0, ${live - 1}) n;
     ANALYZE grants`)
   await pause(1000) // let the checkpoint of the load begin before, not under, what is measured
-  const scattered = (n: number): number => (n * 7_919) % live
   const yes = await lookups(`lookup, yes, ${live} live`, n => addressOf(scattered(n)))
   await lookups(`lookup, no, ${live} live`, n => addressOf(live + scattered(n)))
-  const among = await writes(100, 1)
+  const few = 20_000
+  const among = await writes(`again, among ${live} live`, 100, 1, scattered)
+  await writes(`new addresses, among ${live} live`, 100, 1, n => live + (n % 10_000_000))
 
   const sweep = async (what: string, ahead: number): Promise<void> => {
     const start = performance.now()
     const { grants } = await writer.sweep({ now: new Date(Date.now() + ahead * 1000) })
     const took = performance.now() - start
-    rows.push({ what: `sweep, ${what}: ${grants} removed`, 'p50 ms': round(took) })
+    figure(`sweep, ${what}: ${grants} removed`, 'ms', took)
   }
   await sweep('nothing to do', -60)
   await sweep('a minute of expiry', 62)
   await sweep('half the table', 900)
-  console.table(rows)
-  console.log(`batches of 100 / one by one: ${round(hundred / single)} times the logins a second`)
-  console.log(`batches of 1000 / of 100: ${round(thousand / hundred)}`)
-  console.log(`two connections / one, batches of 100: ${round(two / hundred)}`)
-  console.log(`batches of 100 with ${live} live grants / with few: ${round(among / hundred)}`)
-  console.log(`lookup among ${live} / in an empty table: ${round(yes / empty)} times the time`)
+  await database.script('TRUNCATE grants, login_event; CHECKPOINT')
+  await writes('', few, 1, n => n % few)
+  const amongFew = await writes(`again, among ${few} live`, 100, 1, n => (n * 7_919) % few)
+  report.note(`Batches of 100 against one by one: ${figureText(hundred / single)} times the logins a second.`)
+  report.note(`Batches of 1000 against 100: ${figureText(thousand / hundred)}.`)
+  report.note(`Two connections against one, batches of 100: ${figureText(two / hundred)}.`)
+  report.note(`Again among ${live} live grants against ${few}: ${figureText(among / amongFew)}.`)
+  report.note(`A lookup among ${live} against an empty table: ${figureText(yes / empty)} times the time.`)
+  report.finish()
 } finally {
   await database.close()
   await server.stop()
