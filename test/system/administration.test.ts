@@ -129,7 +129,7 @@ test('watch shows a login as it happens', async () => {
   // The login that must be seen comes again and again: watch may not be looking yet when the first comes.
   await eventually('watch shows a login', async () => {
     await logIn()
-    return watch.lines.some(line => / {2}grant {4}127\.0\.0\.1 {2}popup pass demo$/.test(line))
+    return watch.lines.some(line => / {2}grant {4}127\.0\.0\.1 {8}popup pass demo$/.test(line))
   })
   watch.signal('SIGINT')
   await watch.ended

@@ -15,6 +15,11 @@ export const unsafe = (about: string, text: string, remedy: string): Finding => 
   text,
   remedy,
 })
+/** A fault of ours as a finding: its message ends with what to do, after the last colon. */
+export function unsafeBecause(about: string, { message }: Error): Finding {
+  const [, text = message, remedy = 'see the message'] = /^(.*): (.+)$/s.exec(message) ?? []
+  return unsafe(about, text, remedy)
+}
 export const advice = (about: string, text: string, remedy: string): Finding => ({
   verdict: 'advice',
   about,

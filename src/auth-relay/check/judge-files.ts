@@ -1,5 +1,5 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto'
-import { accessSync, constants, existsSync, readdirSync, readFileSync, type Stats, statSync } from 'node:fs'
+import { accessSync, constants, existsSync, readFileSync, type Stats, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { UsageFault } from '../../daemon/exit-status.ts'
 import { idsOf, isRoot } from '../../daemon/privileges.ts'
@@ -9,6 +9,7 @@ import { formatDuration } from '../duration.ts'
 import { isSelfSigned } from '../is-self-signed.ts'
 import { formatMoment } from '../moment.ts'
 import { advice, type Finding, fine, unsafe } from './finding.ts'
+import { judgeSyslog } from './judge-syslog.ts'
 
 /** Judges the files of the host that the settings name, and the settings file itself. */
 export function judgeFiles(settings: Settings, config: string, now: Date): readonly Finding[] {
@@ -17,7 +18,8 @@ export function judgeFiles(settings: Settings, config: string, now: Date): reado
     ...judgeSecrets(settings),
     ...judgeCertificates(settings, now),
     ...judgeQmail(settings),
-    ...judgeFifo(settings),
+    ...judgeChecker(settings),
+    ...judgeSyslog(settings),
     ...judgeAccounts(settings),
   ]
 }
@@ -174,47 +176,22 @@ function judgeQmail({ wrap }: Settings): Finding[] {
   return found
 }
 
-function judgeFifo({ authd }: Settings): Finding[] {
-  const path = authd.syslog_fifo
-  if (path === '') return []
-  const status = statOf(path)
-  if (status === undefined) {
-    return [unsafe('authd.syslog_fifo', `there is no ${path}`, `mkdir -p ${join(path, '..')} && mkfifo -m 600 ${path}`)]
-  }
-  if (!status.isFIFO())
-    return [unsafe('authd.syslog_fifo', `${path} is no FIFO`, `rm ${path} && mkfifo -m 600 ${path}`)]
-  if ((status.mode & 0o022) !== 0) {
-    return [
-      unsafe(
-        'authd.syslog_fifo',
-        `others may write to ${path} (${octal(status.mode)}), and so grant any address`,
-        `chmod 600 ${path}`,
-      ),
-    ]
-  }
-  const said = SYSLOG_FILES.flatMap(filesOf).some(file => contentOf(file).includes(path))
-  return [
-    said
-      ? fine('authd.syslog_fifo', `${path} is there, and the system's syslogd knows it`)
-      : advice(
-          'authd.syslog_fifo',
-          `no syslogd of this host writes to ${path}`,
-          `add to /etc/rsyslog.d/auth-relay.conf: mail.* |${path}`,
-        ),
-  ]
-}
-
-const SYSLOG_FILES = [
-  '/etc/rsyslog.conf',
-  '/etc/rsyslog.d',
-  '/etc/syslog.conf',
-  '/etc/syslog-ng/syslog-ng.conf',
-] as const
-
-const filesOf = (path: string): readonly string[] => {
-  const status = statOf(path)
-  if (status === undefined) return []
-  return status.isDirectory() ? readdirSync(path).map(name => join(path, name)) : [path]
+/** The programs that decide about passwords. */
+function judgeChecker({ popup }: Settings): Finding[] {
+  if (popup.listen.length === 0 && popup.proxy_listen.length === 0) return []
+  const programs =
+    popup.checker === 'checkpassword'
+      ? [['popup.checkpassword', popup.checkpassword] as const]
+      : popup.checker === 'chain'
+        ? [['popup.checkpassword', popup.checkpassword] as const, ['popup.chain', popup.chain] as const]
+        : []
+  return programs.map(([name, [program = '']]) =>
+    program === ''
+      ? unsafe(name, `empty, and popup.checker is "${popup.checker}"`, `name the program, e.g. ["/bin/checkpassword"]`)
+      : !program.startsWith('/') || isExecutable(program)
+        ? fine(name, program)
+        : unsafe(name, `${program} cannot be started`, 'name a program by its absolute path'),
+  )
 }
 
 function judgeAccounts({ popup, sslwrap, authd, wrap, statusPage }: Settings): Finding[] {
@@ -248,21 +225,19 @@ function judgeAccounts({ popup, sslwrap, authd, wrap, statusPage }: Settings): F
       return uid === 0
         ? [unsafe(name, 'is root', 'name an account without rights')]
         : [fine(name, `${account} (uid ${uid})`)]
-    } catch (error) {
-      return [unsafe(name, messageOf(error), `useradd --system --shell /usr/sbin/nologin ${account}`)]
+    } catch {
+      return [
+        unsafe(
+          name,
+          `there is no account ${account}`,
+          `useradd --system --no-create-home --shell /usr/sbin/nologin ${account}`,
+        ),
+      ]
     }
   })
 }
 
 const statOf = (path: string): Stats | undefined => statSync(path, { throwIfNoEntry: false })
-
-function contentOf(file: string): string {
-  try {
-    return readFileSync(file, 'utf8')
-  } catch {
-    return '' // a directory, or a file that is not for us: then it says nothing
-  }
-}
 
 function isExecutable(path: string): boolean {
   try {

@@ -12,7 +12,7 @@ import { formatDuration } from '../duration.ts'
 import { plannedListeners } from '../preflight.ts'
 import { knownSchema } from '../schema-check.ts'
 import { withDatabase } from '../with-database.ts'
-import { advice, type Finding, fine, unsafe } from './finding.ts'
+import { advice, type Finding, fine, unsafe, unsafeBecause } from './finding.ts'
 
 /** Seconds by which the clocks of host and database may differ. */
 const CLOCK_ADVICE = 5
@@ -93,7 +93,7 @@ async function judgeRole(settings: Settings, role: DatabaseRole): Promise<Findin
     return found.length > 0 ? found : [fine(about, `${connection.user} reaches the database, schema ${schema}`)]
   } catch (error) {
     if (!(error instanceof UsageFault || error instanceof TemporaryFault)) throw error
-    return [unsafe(about, error.message, 'see the message')]
+    return [unsafeBecause(about, error)]
   }
 }
 
@@ -107,7 +107,8 @@ async function judgePorts(settings: Settings, running: boolean): Promise<Finding
       await new Promise(resolve => server.close(resolve))
     } catch (error) {
       if (!(error instanceof UsageFault || error instanceof TemporaryFault)) throw error
-      found.push(unsafe(setting, error.message, 'see the message; if these are our own programs, nothing need be done'))
+      const { text, remedy = '' } = unsafeBecause(setting, error)
+      found.push(unsafe(setting, text, `${remedy}; if it is our own program, nothing need be done`))
     }
   }
   return found.length > 0 ? found : [fine('listeners', 'every port is free')]

@@ -11,6 +11,7 @@ export function judgeSettings(settings: Settings): readonly Finding[] {
     ...judgePopup(settings),
     ...judgeAuthd(settings),
     ...judgeWrap(settings),
+    ...judgeStatusPage(settings),
     ...judgeDatabase(settings),
   ]
 }
@@ -159,6 +160,28 @@ function judgeWrap({ wrap }: Settings): Finding[] {
         ),
       ),
   )
+}
+
+function judgeStatusPage({ statusPage: { listen } }: Settings): Finding[] {
+  if (listen === undefined) return []
+  if (!isLoopback(listen)) {
+    return [
+      unsafe(
+        'status-page.listen',
+        `strangers who reach ${formatSocketAddress(listen)} read logins and addresses`,
+        'listen on 127.0.0.1; from elsewhere: ssh -L',
+      ),
+    ]
+  }
+  return listen.type === 'tcp'
+    ? [
+        advice(
+          'status-page.listen',
+          'every account of this host can read the page',
+          'unix:/run/auth-relay/status.sock is for root alone',
+        ),
+      ]
+    : [fine('status-page.listen', 'for root alone')]
 }
 
 function judgeDatabase({ database }: Settings): Finding[] {

@@ -42,6 +42,7 @@ of all hosts are seen.`,
               : (event: HistoryEvent) => formatEvent(event, style)
           return withDatabase(databaseConnection(settings, 'writer'), async database => {
             const start = await databaseNow(database)
+            if (isTerminal && options.json !== true) print(`${style.faint(`${HEAD}\n`)}`)
             // What happened in the second before is not shown yet by the query: begin there, and miss nothing.
             let seen = new Date(start.getTime() - INTERVAL)
             for (;;) {
@@ -59,12 +60,15 @@ of all hosts are seen.`,
 /** Times come cut to milliseconds: the next look begins with the next one. */
 const after = (last: Date | undefined, seen: Date): Date => (last === undefined ? seen : new Date(last.getTime() + 1))
 
+/** The columns of formatEvent. */
+const HEAD = `${'TIME'.padEnd(19)}  ${'WHAT'.padEnd(7)}  ${'ADDRESS'.padEnd(15)}  BY WHOM, OR BY WHICH DOOR        (Ctrl-C ends)`
+
 /** One line for people. */
 export function formatEvent(
   { at, kind, ip, detail }: HistoryEvent,
-  style: Pick<Style, 'good' | 'bad' | 'faint'>,
+  style: Pick<Style, 'good' | 'bad' | 'faint' | 'strong'>,
 ): string {
   const word = kind.padEnd(7)
-  const shown = kind === 'refused' ? style.bad(word) : kind === 'relay' ? style.good(word) : word
-  return `${style.faint(formatMoment(at))}  ${shown}  ${ip}  ${printable(detail)}\n`
+  const shown = kind === 'refused' ? style.bad(word) : kind === 'relay' ? style.strong(word) : style.good(word)
+  return `${style.faint(formatMoment(at))}  ${shown}  ${ip.padEnd(15)}  ${printable(detail)}\n`
 }

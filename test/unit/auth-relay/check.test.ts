@@ -30,6 +30,7 @@ describe('settings by themselves', () => {
     ['[authd]\nsyslog_listen = ["127.0.0.1:1514"]', 'authd.check_daemon_*'],
     ['[authd]\nsyslog_listen = ["*:1514"]\ncheck_daemon_ipop3d = true', 'authd.syslog_listen'],
     ['[wrap]\npolicy_listen = ["192.0.2.1:10040"]', 'wrap.policy_listen'],
+    ['[status-page]\nlisten = "192.0.2.1:8110"', 'status-page.listen'],
     ['[database]\ndbpass = "pop3authd"', 'database.dbpass'],
     ['[database]\ndbpass = "x9"\nwrap_dbpass = "x9"', 'database.wrap_dbpass'],
   ])('%s is unsafe', (toml, about) => expect(unsafe(toml)).toEqual([about]))

@@ -1,0 +1,104 @@
+import { readdirSync, readFileSync, type Stats, statSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Settings } from '../../daemon/settings/settings.ts'
+import { formatSocketAddress } from '../../daemon/socket-address.ts'
+import { advice, type Finding, fine, unsafe } from './finding.ts'
+
+/** Where the syslogds of this kind of system have their settings, below /etc. */
+const SYSLOG_FILES = [
+  'rsyslog.conf',
+  'rsyslog.d',
+  'syslog.conf',
+  'syslog-ng/syslog-ng.conf',
+  'syslog-ng/conf.d',
+] as const
+
+/** Judges what authd hears of syslogd: the FIFO, whether anybody writes where authd reads, and whether strangers can. */
+export function judgeSyslog({ authd }: Pick<Settings, 'authd'>, etc = '/etc'): readonly Finding[] {
+  if (authd.syslog_fifo === '' && authd.syslog_listen.length === 0) return []
+  const lines = SYSLOG_FILES.flatMap(name => filesOf(join(etc, name))).flatMap(linesOf)
+  return [...judgeFifo(authd.syslog_fifo, lines), ...judgeDelivery(authd.syslog_listen, lines), ...judgeNetwork(lines)]
+}
+
+function judgeFifo(path: string, lines: readonly SyslogLine[]): Finding[] {
+  const about = 'authd.syslog_fifo'
+  if (path === '') return []
+  const status = statOf(path)
+  if (status === undefined) {
+    return [unsafe(about, `there is no ${path}`, `mkdir -p ${join(path, '..')} && mkfifo -m 600 ${path}`)]
+  }
+  if (!status.isFIFO()) return [unsafe(about, `${path} is no FIFO`, `rm ${path} && mkfifo -m 600 ${path}`)]
+  if ((status.mode & 0o022) !== 0) {
+    const mode = (status.mode & 0o7777).toString(8).padStart(4, '0')
+    return [unsafe(about, `others may write to ${path} (${mode}), and so grant any address`, `chmod 600 ${path}`)]
+  }
+  return [
+    lines.some(({ text }) => text.includes(path))
+      ? fine(about, `${path} is there, and the system's syslogd knows it`)
+      : advice(
+          about,
+          `no syslogd of this host writes to ${path}`,
+          `add to /etc/rsyslog.d/auth-relay.conf: mail.* |${path}`,
+        ),
+  ]
+}
+
+function judgeDelivery(addresses: Settings['authd']['syslog_listen'], lines: readonly SyslogLine[]): Finding[] {
+  return addresses.flatMap(address => {
+    if (address.type !== 'tcp' || address.port === 0) return []
+    const where = formatSocketAddress(address)
+    const port = new RegExp(`\\b${address.port}\\b`)
+    return lines.some(({ text }) => /omfwd|@@|network\(|tcp\(/.test(text) && port.test(text)) ||
+      lines.some(({ text }) => new RegExp(`port="?${address.port}\\b`).test(text))
+      ? [fine('authd.syslog_listen', `the system's syslogd sends to ${where}`)]
+      : [
+          advice(
+            'authd.syslog_listen',
+            `no syslogd of this host sends to ${where}`,
+            `add to /etc/rsyslog.d/auth-relay.conf: mail.info action(type="omfwd" target="127.0.0.1" port="${address.port}" protocol="tcp" tcp_framing="octet-counted")`,
+          ),
+        ]
+  })
+}
+
+/** Whoever can write to this syslogd can open the relay for any address (CVE-2001-1075): it must not hear the network. */
+function judgeNetwork(lines: readonly SyslogLine[]): Finding[] {
+  return lines
+    .filter(
+      ({ text }) =>
+        /^\$(UDPServerRun|InputTCPServerRun)\b|^input\(.*type="im(udp|tcp|relp|ptcp)"|\b(udp|tcp|network|syslog)\s*\(.*\bport\s*\(/i.test(
+          text,
+        ) && !/address="(127\.|::1|localhost)|ip\(["']?127\.|action\(|destination\b/i.test(text),
+    )
+    .map(({ file, line, text }) =>
+      unsafe(
+        'syslogd',
+        `it takes lines from the network (${file}:${line}: ${text}): whoever sends it one can open the relay`,
+        'let it listen on 127.0.0.1 alone, or not at all',
+      ),
+    )
+}
+
+type SyslogLine = { readonly file: string; readonly line: number; readonly text: string }
+
+/** The lines of a file that say something; one that cannot be read says nothing. */
+function linesOf(file: string): readonly SyslogLine[] {
+  let text: string
+  try {
+    text = readFileSync(file, 'utf8')
+  } catch {
+    return [] // a directory, or a file that is not for us
+  }
+  return text
+    .split('\n')
+    .map((each, index) => ({ file, line: index + 1, text: each.trim() }))
+    .filter(each => each.text !== '' && !each.text.startsWith('#'))
+}
+
+function filesOf(path: string): readonly string[] {
+  const status = statOf(path)
+  if (status === undefined) return []
+  return status.isDirectory() ? readdirSync(path).map(name => join(path, name)) : [path]
+}
+
+const statOf = (path: string): Stats | undefined => statSync(path, { throwIfNoEntry: false })

@@ -1,0 +1,190 @@
+import { execFileSync } from 'node:child_process'
+import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { afterAll, beforeEach, describe, expect, test } from 'vitest'
+import { judgeFiles } from '../../../src/auth-relay/check/judge-files.ts'
+import { judgeSyslog } from '../../../src/auth-relay/check/judge-syslog.ts'
+import { parseSettings } from '../../../src/daemon/settings/settings.ts'
+import { makeSelfSigned } from '../../../src/tunnel/self-signed.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
+
+const { path, remove } = temporaryDirectory()
+afterAll(remove)
+
+const config = `${path}/auth-relay.toml`
+const qmail = `${path}/qmail`
+const etc = `${path}/etc`
+
+beforeEach(() => {
+  for (const name of [qmail, etc]) rmSync(name, { recursive: true, force: true })
+  for (const name of [`${qmail}/bin`, `${qmail}/control`, `${etc}/rsyslog.d`]) mkdirSync(name, { recursive: true })
+  writeFileSync(config, '', { mode: 0o600 })
+  chmodSync(config, 0o600)
+})
+
+/** Writes a file with a mode, whatever the umask. */
+function file(name: string, text: string, mode: number): string {
+  writeFileSync(`${path}/${name}`, text)
+  chmodSync(`${path}/${name}`, mode)
+  return `${path}/${name}`
+}
+
+const settingsOf = (toml: string) => parseSettings(toml, config).settings
+const judged = (toml: string, now = new Date()) => judgeFiles(settingsOf(toml), config, now)
+
+/** What is said of one thing: `verdict: text`; each that is not fine has its remedy. */
+function said(about: string, toml: string, now?: Date): readonly string[] {
+  const found = judged(toml, now).filter(finding => finding.about === about)
+  for (const { verdict, remedy } of found) expect(verdict === 'fine' || (remedy ?? '') !== '').toBe(true)
+  return found.map(({ verdict, text }) => `${verdict}: ${text.replaceAll(path, '')}`)
+}
+
+describe('qmail behind the gate', () => {
+  const toml = `[wrap]\nlisten = ["*:25"]\nqmaildir = "${qmail}"`
+
+  test('without control/rcpthosts it relays for everybody', () => {
+    expect(said(`${qmail}/control/rcpthosts`, toml)).toEqual([
+      'unsafe: missing: qmail takes mail from everybody to everybody, an open relay',
+    ])
+    writeFileSync(`${qmail}/control/rcpthosts`, 'example.org\n')
+    expect(said(`${qmail}/control/rcpthosts`, toml)).toEqual([
+      'fine: is there: only its domains are taken without RELAYCLIENT',
+    ])
+  })
+
+  test('the real smtpd must be there', () => {
+    expect(said('wrap.qmail_smtpd_noauth', toml)).toEqual(['unsafe: /qmail/bin/qmail-smtpd.noauth cannot be started'])
+    writeFileSync(`${qmail}/bin/qmail-smtpd.noauth`, '', { mode: 0o755 })
+    expect(said('wrap.qmail_smtpd_noauth', toml)).toEqual([])
+  })
+})
+
+describe('who may read and write what', () => {
+  test('the settings file', () => {
+    chmodSync(config, 0o664)
+    expect(said(config, '')).toEqual(['unsafe: mode 0664: others may write to it'])
+    chmodSync(config, 0o644)
+    expect(said(config, '')).toEqual(['fine: mode 0644'])
+    expect(said(config, '[database]\nstatus_dbpass = "x9"')).toEqual([
+      'unsafe: mode 0644: everybody can read the passwords in it',
+    ])
+  })
+
+  test('secrets: open to others, the one that everybody knows, missing', () => {
+    const secret = (text: string, mode: number) =>
+      said('popup.ssl_hack_pass', `[popup]\nssl_hack_pass = "${file('secret', text, mode)}"`)
+    expect(secret('sesame\n', 0o600)).toEqual(['fine: /secret holds a secret and is closed to others'])
+    expect(secret('sesame\n', 0o644)[0]).toContain('unsafe: secret file /secret is open to every user')
+    expect(secret('password\n', 0o600)[0]).toContain('unsafe: secret file /secret holds the default secret')
+    expect(said('popup.ssl_hack_pass', `[popup]\nssl_hack_pass = "${path}/none"`)[0]).toContain('unsafe: cannot read')
+  })
+
+  test('the accounts of popup', () => {
+    const passwd = (mode: number) =>
+      said('popup.passwd_file', `[popup]\npasswd_file = "${file('passwd', 'ann:x:1:1:/:M\n', mode)}"`)
+    expect(passwd(0o640)).toEqual(['fine: /passwd is closed to others'])
+    expect(passwd(0o644)).toEqual(['unsafe: /passwd is open to every user of this host (0644)'])
+  })
+
+  test('the checker', () => {
+    const checker = (words: string) =>
+      said('popup.checkpassword', `[popup]\nchecker = "checkpassword"\ncheckpassword = ${words}`)
+    expect(checker('[]')).toEqual(['unsafe: empty, and popup.checker is "checkpassword"'])
+    expect(checker('["/nowhere/checkpassword"]')).toEqual(['unsafe: /nowhere/checkpassword cannot be started'])
+    expect(checker('["/bin/true"]')).toEqual(['fine: /bin/true'])
+  })
+})
+
+describe('certificates', () => {
+  const pair = makeSelfSigned({ names: ['mx.example.org'], now: Date.now() })
+  const cert = (): string => file('tls.crt', pair.cert, 0o644)
+  const toml = (key: string): string => `[sslwrap]\ncert = "${cert()}"\nkey = "${key}"`
+  const days = (number: number): Date => new Date(Date.now() + number * 86_400_000)
+
+  test('self-signed, soon at its end, ended, not yet begun', () => {
+    const key = file('tls.key', pair.key, 0o600)
+    expect(said('sslwrap.cert', toml(key))).toEqual(['advice: /tls.crt is self-signed: clients complain'])
+    expect(said('sslwrap.cert', toml(key), days(820))[0]).toMatch(/^advice: \/tls\.crt ends in \d+ d/)
+    expect(said('sslwrap.cert', toml(key), days(900))[0]).toMatch(/^unsafe: \/tls\.crt ended on 20/)
+    expect(said('sslwrap.cert', toml(key), days(-30))[0]).toMatch(/^unsafe: \/tls\.crt begins on 20/)
+  })
+
+  test('a key that others can read, and one that belongs to another certificate', () => {
+    expect(said('sslwrap.cert', toml(file('tls.key', pair.key, 0o644)))).toContain(
+      'unsafe: /tls.key is open to others (0644)',
+    )
+    const other = makeSelfSigned({ names: ['other.example.org'], now: Date.now() })
+    expect(said('sslwrap.cert', toml(file('other.key', other.key, 0o600)))).toContain(
+      'unsafe: /other.key is not the key of /tls.crt',
+    )
+    expect(said('sslwrap.cert', toml(file('rubbish.key', 'rubbish', 0o600))).at(-1)).toContain('unsafe: cannot use')
+  })
+
+  test('none yet: what will happen', () => {
+    expect(said('sslwrap.cert', `[sslwrap]\ncert = "${path}/no.crt"\nkey = "${path}/no.key"`)[0]).toContain(
+      'advice: there is no /no.crt: a self-signed one is made',
+    )
+  })
+})
+
+describe('syslogd', () => {
+  const of = (toml: string): readonly string[] =>
+    judgeSyslog(settingsOf(toml), etc).map(
+      ({ verdict, about, text }) => `${verdict}: ${about}: ${text.replaceAll(path, '')}`,
+    )
+  const fifo = `${path}/etc/fifo`
+
+  test('the FIFO: missing, no FIFO, open to others, written to by nobody, and right', () => {
+    const toml = `[authd]\nsyslog_fifo = "${fifo}"`
+    expect(of(toml)).toEqual(['unsafe: authd.syslog_fifo: there is no /etc/fifo'])
+    writeFileSync(fifo, '')
+    expect(of(toml)).toEqual(['unsafe: authd.syslog_fifo: /etc/fifo is no FIFO'])
+    rmSync(fifo)
+    execFileSync('mkfifo', [fifo])
+    chmodSync(fifo, 0o622)
+    expect(of(toml)[0]).toContain('others may write to /etc/fifo (0622), and so grant any address')
+    chmodSync(fifo, 0o600)
+    expect(of(toml)).toEqual(['advice: authd.syslog_fifo: no syslogd of this host writes to /etc/fifo'])
+    writeFileSync(`${etc}/rsyslog.d/a.conf`, `# mail.* |${fifo}\n`)
+    expect(of(toml)[0]).toContain('advice')
+    writeFileSync(`${etc}/rsyslog.d/a.conf`, `mail.* |${fifo}\n`)
+    expect(of(toml)).toEqual(["fine: authd.syslog_fifo: /etc/fifo is there, and the system's syslogd knows it"])
+  })
+
+  test('delivery by TCP', () => {
+    const toml = '[authd]\nsyslog_listen = ["127.0.0.1:6514"]'
+    expect(of(toml)).toEqual(['advice: authd.syslog_listen: no syslogd of this host sends to 127.0.0.1:6514'])
+    writeFileSync(
+      `${etc}/rsyslog.d/b.conf`,
+      'mail.info action(\n  type="omfwd" target="127.0.0.1" port="6514" protocol="tcp")\n',
+    )
+    expect(of(toml)).toEqual(["fine: authd.syslog_listen: the system's syslogd sends to 127.0.0.1:6514"])
+  })
+
+  test.each([
+    'input(type="imudp" port="514")',
+    'input(type="imtcp" port="514")',
+    '$UDPServerRun 514',
+    '$InputTCPServerRun 514',
+    'source s_net { udp(ip(0.0.0.0) port(514)); };',
+  ])('%s: whoever sends it a line can open the relay', line => {
+    writeFileSync(`${etc}/rsyslog.conf`, `${line}\n`)
+    const found = of('[authd]\nsyslog_listen = ["127.0.0.1:0"]')
+    expect(found).toHaveLength(1)
+    expect(found[0]).toContain(`unsafe: syslogd: it takes lines from the network (/etc/rsyslog.conf:1: ${line})`)
+  })
+
+  test.each([
+    '#input(type="imudp" port="514")',
+    'input(type="imudp" address="127.0.0.1" port="514")',
+    'module(load="imudp")',
+    'destination d_net { udp("192.0.2.1" port(514)); };',
+  ])('%s harms nobody', line => {
+    writeFileSync(`${etc}/rsyslog.conf`, `${line}\n`)
+    expect(of('[authd]\nsyslog_listen = ["127.0.0.1:0"]')).toEqual([])
+  })
+
+  test('where authd reads no syslog, syslogd is not our affair', () => {
+    writeFileSync(`${etc}/rsyslog.conf`, 'input(type="imudp" port="514")\n')
+    expect(of('')).toEqual([])
+  })
+})
