@@ -11,20 +11,29 @@ export type HistoryEvent = {
   readonly detail: string
 }
 
+const row = v.object({
+  at: timestamptz,
+  kind: v.picklist(['grant', 'refused', 'relay']),
+  ip: v.string(),
+  detail: v.string(),
+})
+
 /** $1 after this moment. The clock of the database decides what is new; a second is left for transactions under way. */
-const SINCE: Statement<HistoryEvent> = {
-  row: v.object({
-    at: timestamptz,
-    kind: v.picklist(['grant', 'refused', 'relay']),
-    ip: v.string(),
-    detail: v.string(),
-  }),
+const LOGINS: Statement<HistoryEvent> = {
+  row,
   text: `
 SELECT date_trunc('milliseconds', at) AS at, CASE WHEN refused IS NULL THEN 'grant' ELSE 'refused' END AS kind, host(ip) AS ip,
        concat_ws(' ', daemon, CASE WHEN tls THEN 'tls' END, method, username, refused) AS detail
 FROM login_event WHERE at > $1 AND at <= now() - interval '1 second'
-UNION ALL
-SELECT date_trunc('milliseconds', at), 'relay', host(ip), door FROM relay_use WHERE at > $1 AND at <= now() - interval '1 second'
+ORDER BY at LIMIT 1000`,
+}
+
+/** As LOGINS; the gate reports its uses in whole seconds and a moment later, so that more time is left for them. */
+const RELAYS: Statement<HistoryEvent> = {
+  row,
+  text: `
+SELECT date_trunc('milliseconds', at) AS at, 'relay' AS kind, host(ip) AS ip, door AS detail
+FROM relay_use WHERE at > $1 AND at <= now() - interval '4 seconds'
 ORDER BY at LIMIT 1000`,
 }
 
@@ -38,6 +47,10 @@ export async function databaseNow(database: Database): Promise<Date> {
   return row.now
 }
 
-/** What happened after a moment, oldest first, at most 1000 events; ask again from the last one's time. */
-export const eventsSince = async (database: Database, moment: Date): Promise<readonly HistoryEvent[]> =>
-  (await database.query(SINCE, [moment])).rows
+/** Logins after a moment, oldest first, at most 1000; ask again from the last one's time. */
+export const loginsSince = async (database: Database, moment: Date): Promise<readonly HistoryEvent[]> =>
+  (await database.query(LOGINS, [moment])).rows
+
+/** Relayed mail after a moment, as loginsSince. */
+export const relaysSince = async (database: Database, moment: Date): Promise<readonly HistoryEvent[]> =>
+  (await database.query(RELAYS, [moment])).rows

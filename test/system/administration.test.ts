@@ -124,13 +124,15 @@ describe('after a login', () => {
   })
 })
 
-test('watch shows a login as it happens', async () => {
+test('watch shows logins and relayed mail as they happen', async () => {
   const watch = new Process('watch', commandOf('auth-relay', 'watch', '--config', config))
   // The login that must be seen comes again and again: watch may not be looking yet when the first comes.
   await eventually('watch shows a login', async () => {
     await logIn()
+    expect(await mayRelay()).toBe(true)
     return watch.lines.some(line => / {2}grant {4}127\.0\.0\.1 {8}popup pass demo$/.test(line))
   })
+  await watch.waitForLine(/ {2}relay {4}127\.0\.0\.1 {8}gate$/)
   watch.signal('SIGINT')
   await watch.ended
 })

@@ -111,7 +111,8 @@ function ruleInWords({ rule, relay, detail, since, until }: Rule, at: Date): str
     since === null
       ? ''
       : `${rule === 'grant' || rule === 'login' || rule === 'expired' ? 'at' : 'since'} ${formatMoment(since)}`,
-    until === null ? '' : `until ${formatMoment(until)}${relay || rule === 'expired' ? ` (${distance})` : ''}`,
+    until === null ? '' : `${rule === 'expired' && left > 0 ? 'would have lasted ' : ''}until ${formatMoment(until)}`,
+    until !== null && (relay || (rule === 'expired' && left <= 0)) ? `(${distance})` : '',
   ].filter(text => text !== '')
   return `${LEADS[rule]}: ${[printable(detail), times.join(' ')].filter(text => text !== '').join(', ')}`
 }

@@ -2,7 +2,7 @@ import { resolve } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { databaseConnection } from '../../daemon/database-connection.ts'
 import { loadSettingsFile } from '../../daemon/settings/settings.ts'
-import { databaseNow, eventsSince, type HistoryEvent } from '../../grants/history-feed.ts'
+import { databaseNow, type HistoryEvent, loginsSince, relaysSince } from '../../grants/history-feed.ts'
 import { formatMoment } from '../moment.ts'
 import { printable } from '../printable.ts'
 import { withConfigOption } from '../settings-option.ts'
@@ -27,8 +27,8 @@ Examples:
   auth-relay watch
   auth-relay watch --json | jq -r 'select(.kind == "refused") | .ip'
 
-Events appear about two seconds after they happened: the database is asked, so those
-of all hosts are seen.`,
+Logins appear about two seconds after they happened, relayed mail after five: the
+database is asked, so those of all hosts are seen.`,
     )
     .action((options: Options) => {
       choose({
@@ -44,11 +44,13 @@ of all hosts are seen.`,
             const start = await databaseNow(database)
             if (isTerminal && options.json !== true) print(`${style.faint(`${HEAD}\n`)}`)
             // What happened in the second before is not shown yet by the query: begin there, and miss nothing.
-            let seen = new Date(start.getTime() - INTERVAL)
+            let login = new Date(start.getTime() - INTERVAL)
+            let relay = login
             for (;;) {
-              const events = await eventsSince(database, seen)
-              for (const event of events) print(format(event))
-              seen = after(events.at(-1)?.at, seen)
+              const [logins, relays] = [await loginsSince(database, login), await relaysSince(database, relay)]
+              for (const event of [...logins, ...relays]) print(format(event))
+              login = after(logins.at(-1)?.at, login)
+              relay = after(relays.at(-1)?.at, relay)
               await pause(INTERVAL)
             }
           })
