@@ -1,5 +1,14 @@
+import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
+import { stringify } from 'smol-toml'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from 'vitest'
+import { systemClock } from '../../src/daemon/clock.ts'
+import { createLog } from '../../src/daemon/log.ts'
+import { parseSettings } from '../../src/daemon/settings/settings.ts'
+import type { CheckRequest } from '../../src/popup/checkers/checker.ts'
+import { RememberedPasswords } from '../../src/popup/checkers/remembered-passwords.ts'
+import { sqlChecker } from '../../src/popup/checkers/sql.ts'
+import { parseIpAddress } from '../../src/wire/ip-address.ts'
 import { command, describeWith } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
 import { PASS, type PopupStack, startPopup } from '../harness/popup-stack.ts'
@@ -252,6 +261,67 @@ describe('checker = "sql"', () => {
     await eventually('the reason is logged', () =>
       running.stack.log('popup').some(({ fields }) => /permission denied|refused/i.test(fields['detail'] ?? '')),
     )
+  })
+
+  /** The query of docs/INSTALL.md for that table, as the checker answers by it. */
+  const checkerFor = (table: string) => {
+    const text = readFileSync(new URL('../../docs/INSTALL.md', import.meta.url), 'utf8')
+    const line = text.split('\n').find(each => each.startsWith('sql_query = ') && each.includes(` FROM ${table} `))
+    const { host, port } = inject('postgres')
+    const popup = {
+      sql_dbhost: host,
+      sql_dbport: port,
+      sql_dbname: database.name,
+      sql_dbuser: 'authwrap',
+      sql_dbpass_file: `${running.stack.directory}/dbpass`,
+    }
+    const { settings } = parseSettings(`[popup]\n${stringify(popup)}\n${line}\n`, 'test')
+    return sqlChecker(settings.popup, new RememberedPasswords(0, systemClock), createLog('test', { level: 'error' }))
+  }
+  const asked = (login: string, secret: string, method: 'pass' | 'apop' = 'pass'): CheckRequest => {
+    const ip = parseIpAddress('192.0.2.7')
+    if (ip === undefined) throw new Error('an address')
+    return { login, secret, method, timestamp: '<1.1@mx>', ip, tls: false }
+  }
+  const hashed = () => readFileSync(`${running.stack.directory}/passwd`, 'utf8').split(':')[1] ?? ''
+
+  test.each(['varchar', 'char'])("vpopmail's table, its columns %s", async type => {
+    await database.owner.script(
+      `drop table if exists vpopmail;
+       create table vpopmail (pw_name ${type}(32), pw_domain ${type}(96), pw_passwd ${type}(128), pw_uid int, pw_gid int,
+         pw_gecos ${type}(48), pw_dir ${type}(160), pw_shell ${type}(20), pw_clear_passwd ${type}(16),
+         primary key (pw_name, pw_domain));
+       insert into vpopmail values ('ann', 'example.org', '${hashed()}', 0, 0, 'Ann', '/mail/ann', 'NOQUOTA', 'tanstaaf');
+       grant select on vpopmail to authwrap`,
+    )
+    const checker = checkerFor('vpopmail')
+    const maildrop = { uid: 89, gid: 89, maildir: '/mail/ann/Maildir' }
+    const digest = createHash('md5').update('<1.1@mx>tanstaaf').digest('hex')
+    expect(await checker.check(asked('Ann@Example.org', TEST_PASSWORD))).toEqual({ verdict: 'yes', maildrop })
+    expect(await checker.check(asked('ann@example.org', digest, 'apop'))).toEqual({ verdict: 'yes', maildrop })
+    for (const [login, secret] of [
+      ['ann@example.org', 'wrong'],
+      ['ann@example.com', TEST_PASSWORD],
+      ['ann', TEST_PASSWORD],
+    ] as const) {
+      expect(await checker.check(asked(login, secret))).toMatchObject({ verdict: 'no' })
+    }
+    await checker.close()
+  })
+
+  test("the table of Dovecot's manual", async () => {
+    await database.owner.script(
+      `alter table users rename to accounts;
+       create table users (username varchar(128) not null, domain varchar(128) not null, password varchar(128) not null,
+         home varchar(255) not null, uid integer not null, gid integer not null, active char(1) default 'Y' not null);
+       insert into users values ('ann', 'example.org', '{CRYPT}${hashed()}', '/mail/ann', 61221, 61222);
+       grant select on users to authwrap`,
+    )
+    const checker = checkerFor('users')
+    const maildrop = { uid: 61_221, gid: 61_222, maildir: '/mail/ann/Maildir' }
+    expect(await checker.check(asked('ann@example.org', TEST_PASSWORD))).toEqual({ verdict: 'yes', maildrop })
+    expect(await checker.check(asked('ann@example.org', 'wrong'))).toMatchObject({ verdict: 'no' })
+    await checker.close()
   })
 })
 

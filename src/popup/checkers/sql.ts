@@ -40,12 +40,7 @@ const DECOY =
   '$6$h9mZxkWbYdGfQwLs$0000000000000000000000000000000000000000000000000000000000000000000000000000000000000/'
 
 /**
- * Accounts in PostgreSQL, by the site's own query: $1 is the login name as typed. For vpopmail's table:
- *
- *     select pw_passwd as password, 89 as uid, 89 as gid, pw_dir as home, pw_clear_passwd as clear from vpopmail
- *     where pw_name = lower(split_part($1, '@', 1)) and pw_domain = lower(split_part($1, '@', 2))
- *
- * For Dovecot's: `select password, uid, gid, home, mail as maildir from users where userid = $1`.
+ * Accounts in PostgreSQL, by the site's own query: $1 is the login name as typed. docs/INSTALL.md has those for vpopmail's and Dovecot's tables.
  * @throws UsageFault if the settings are not complete.
  */
 export function sqlChecker(popup: Settings['popup'], passwords: RememberedPasswords, log: Log): Checker {
