@@ -131,7 +131,7 @@ describeWith(
         expect(done.ending, `${step}\n${done.transcript()}`).toEqual({ code: 0, signal: null })
       }
       cpSync(`${folder}/healthcheck.mjs`, `${opt}/auth-relay/healthcheck.mjs`)
-    }, 300_000)
+    }, 600_000)
 
     test('a container of it: popup as an ordinary user without any right; the health check sees it live, and gone', async () => {
       const port = await freePort()

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { copyFileSync, cpSync, writeFileSync } from 'node:fs'
+import { copyFileSync, cpSync, existsSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, expect, onTestFailed, test } from 'vitest'
 import { packageDeb } from '../../scripts/package-deb.ts'
 import { DEBIAN_MACHINE, DebianMachine } from '../harness/debian-machine.ts'
@@ -27,6 +27,7 @@ const NEEDS = [
   command('strip', 'binutils'),
   command('fail2ban-regex', 'fail2ban'),
   command('lintian'),
+  command('man', 'man-db'),
 ]
 
 describeWith(NEEDS, 'the Debian package on a fresh Debian', () => {
@@ -79,6 +80,23 @@ describeWith(NEEDS, 'the Debian package on a fresh Debian', () => {
     expect(lines.filter(line => /^[EW]:/.test(line))).toEqual([])
   })
 
+  test('every command has its manual, beside those of other POP3 servers', async () => {
+    await run(['dpkg-deb', '-x', first, `${directory.path}/files`])
+    const pages = `${directory.path}/files/usr/share/man`
+    for (const name of [
+      'auth-relay',
+      'auth-relay.toml',
+      'auth-relay-setup-database',
+      'pop3d',
+      'auth-relay-pop3d',
+      'popup',
+    ]) {
+      const { lines } = await run(['man', '-M', pages, name], { env: { PATH: process.env['PATH'], MANPAGER: 'cat' } })
+      expect(lines.join('\n')).toMatch(/^NAME/m)
+    }
+    expect(existsSync(`${pages}/man8/pop3d.8.gz`)).toBe(false)
+  })
+
   test('the same commit gives the same package', async () => {
     const again = temporaryDirectory()
     const rebuilt = await packageDeb({ directory: again.path, compression, version: '1.0.0~test1-1' })
@@ -93,7 +111,7 @@ describeWith(NEEDS, 'the Debian package on a fresh Debian', () => {
       expect(await machine.answer('systemctl', 'is-enabled', `auth-relay-${part}.service`)).toBe('disabled')
       expect(await machine.answer('systemctl', 'is-active', `auth-relay-${part}.service`)).toBe('inactive')
     }
-    expect(await machine.must('sh', '-c', 'systemd-analyze verify /lib/systemd/system/auth-relay*')).toBe('')
+    expect(await machine.must('sh', '-c', 'systemd-analyze verify --man=no /lib/systemd/system/auth-relay*')).toBe('')
     for (const account of ACCOUNTS) expect(await machine.must('id', '-un', account)).toBe(account)
   })
 
@@ -246,6 +264,12 @@ describeWith(NEEDS, 'the Debian package on a fresh Debian', () => {
     for (const mode of ['syslog', 'log']) {
       expect((await run([...regex, `auth-relay[mode=${mode}]`])).lines).toEqual([CLIENT, CLIENT])
     }
+    copyFileSync(machine.path('/etc/fail2ban/jail.d/auth-relay.conf'), `${config}/jail.d/auth-relay.conf`)
+    writeFileSync(`${config}/jail.local`, '[auth-relay]\nenabled = true\n')
+    const jail = await run([pathOf('fail2ban-client') ?? '', '-c', config, '-d'])
+    expect(jail.lines).toContain("['add', 'auth-relay', 'systemd']")
+    expect(jail.lines).toContain(`['set', 'auth-relay', 'addjournalmatch', '${unit}']`)
+    expect(jail.lines).toContain("['start', 'auth-relay']")
   })
 
   test('an upgrade: an SMTP session goes on, POP3 clients wait instead of being refused, grants stay', async () => {
