@@ -8,7 +8,11 @@ export const debianSettings = (): string =>
   formatSettings(
     {
       '': { configured: false },
-      database: { dbpass_file: '/etc/auth-relay/dbpass', wrap_dbpass_file: '/etc/auth-relay/wrap-dbpass' },
+      database: {
+        dbpass_file: '/etc/auth-relay/dbpass',
+        wrap_dbpass_file: '/etc/auth-relay/wrap-dbpass',
+        status_dbpass_file: '/etc/auth-relay/status-dbpass',
+      },
       popup: { passwd_file: '/etc/auth-relay/passwd', ssl_hack_pass: '/etc/auth-relay/sslhack.pass' },
       sslwrap: { cert: '/etc/ssl/certs/ssl-cert-snakeoil.pem', key: '/etc/ssl/private/ssl-cert-snakeoil.key' },
       authd: { user: 'auth-relay', uses_users: ['auth-relay-gate'] },

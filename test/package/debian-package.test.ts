@@ -16,7 +16,7 @@ const SERVER_V6 = '2001:db8::1'
 const CLIENT = '192.0.2.7'
 const STRANGER = 'somebody@elsewhere.example'
 const PARTS = ['authd', 'popup', 'sslwrap', 'wrap'] as const
-const ACCOUNTS = ['auth-relay', 'auth-relay-login', 'auth-relay-tls', 'auth-relay-gate'] as const
+const ACCOUNTS = ['auth-relay', 'auth-relay-login', 'auth-relay-tls', 'auth-relay-gate', 'auth-relay-status'] as const
 /** Fast to make; the package proper is packed with xz. */
 const compression = ['-Zzstd', '-z1']
 
@@ -132,6 +132,7 @@ describeWith(NEEDS, 'the Debian package on a fresh Debian', () => {
       '/etc/auth-relay.toml 644 root root',
       '/etc/auth-relay/dbpass 640 root auth-relay',
       '/etc/auth-relay/sslhack.pass 640 root auth-relay-tls',
+      '/etc/auth-relay/status-dbpass 640 root auth-relay-status',
       '/etc/auth-relay/wrap-dbpass 640 root auth-relay-gate',
     ])
     expect(await machine.must('cat', '/etc/auth-relay.toml')).not.toMatch(/^\s*\w*dbpass = "./m)
@@ -196,6 +197,14 @@ describeWith(NEEDS, 'the Debian package on a fresh Debian', () => {
     expect((await curl(`pop3s://[${SERVER_V6}]/`, '-u', 'ann:sesame')).ending?.code).toBe(0)
     expect(await machine.must('auth-relay', 'explain', '2001:db8::7')).toContain('is relayed')
     expect(await machine.answer('auth-relay', 'explain', '127.0.0.1')).toContain('is not relayed')
+  })
+
+  test('the status page, where it is wanted', async () => {
+    showJournalOnFailure()
+    await change('s/^\\[status-page\\]/[status-page]\\nlisten = "127.0.0.1:8110"/')
+    await machine.must('systemctl', 'enable', '--now', '-q', 'auth-relay-status-page.service')
+    const page = await run(['curl', '-s', '-m', '10', 'http://127.0.0.1:8110/'], { prefix: network.server.prefix })
+    expect(page.lines.join('\n')).toContain(CLIENT)
   })
 
   test('the smtpd has its setuid programs, and none of our rights', async () => {
@@ -334,7 +343,7 @@ describeWith(NEEDS, 'the Debian package on a fresh Debian', () => {
   })
 })
 
-const SECRETS = ['dbpass', 'sslhack.pass', 'wrap-dbpass'].map(name => `/etc/auth-relay/${name}`)
+const SECRETS = ['dbpass', 'sslhack.pass', 'status-dbpass', 'wrap-dbpass'].map(name => `/etc/auth-relay/${name}`)
 const SOCKETS = ['auth-relay-authd.socket', 'auth-relay-popup.socket']
 const SERVICES = PARTS.map(part => `auth-relay-${part}.service`)
 
