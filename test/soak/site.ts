@@ -4,6 +4,7 @@ import { eventually } from '../harness/eventually.ts'
 import { freePort } from '../harness/free-port.ts'
 import { Pop3Conversation } from '../harness/pop3-conversation.ts'
 import { descendantsOf, type ProcessStatus } from '../harness/process-status.ts'
+import type { ProgramOptions } from '../harness/program.ts'
 import { SmtpConversation } from '../harness/smtp-conversation.ts'
 import { Stack, TEST_PASSWORD, type TestSettings } from '../harness/stack.ts'
 import { clientAddress } from './crowd.ts'
@@ -24,18 +25,22 @@ export class Site {
     this.smtp = smtp
   }
 
-  static async start(settings: (stack: Stack) => TestSettings): Promise<Site> {
+  /** `settings` is given the port of popup, for whoever stands before it. */
+  static async start(
+    settings: (stack: Stack, pop3: number) => TestSettings,
+    options: ProgramOptions = {},
+  ): Promise<Site> {
     const stack = new Stack()
     const site = new Site(stack, await freePort(), await freePort())
     stack.account('ann', ['Subject: lunch\n\nAt noon?\n'])
-    const { popup, wrap, grants, ...others } = settings(stack)
+    const { popup, wrap, grants, ...others } = settings(stack, site.pop3)
     stack.configure({
       ...others,
       grants: { grant_loopback: true, exp_time: 3600, ...grants },
       popup: { listen: [`127.0.0.1:${site.pop3}`], ...popup },
       wrap: { listen: [`127.0.0.1:${site.smtp}`], connections: 200, ...wrap },
     })
-    await stack.start('auth-relay', { args: ['up', '--config', stack.config] })
+    await stack.start('auth-relay', { ...options, args: ['up', '--config', stack.config] })
     return site
   }
 
