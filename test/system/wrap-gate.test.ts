@@ -102,6 +102,34 @@ describeWith(
       await stack.waitForLog('wrap', { event: 'error', relay: 'false' })
     })
 
+    test('rblsmtpd and fixcrio in front of the smtpd, with rules of tcprules', async () => {
+      const cdb = `${stack.directory}/chain.cdb`
+      const rules = '127.0.0.1:allow,RBLSMTPD=""\n127.0.0.2:allow,RBLSMTPD="-listed"\n127.0.0.3:deny\n'
+      await run(['tcprules', cdb, `${cdb}.tmp`], { input: rules })
+      await start({
+        listen: ['127.0.0.1:0'],
+        rules: cdb,
+        smtpd: ['rblsmtpd', 'fixcrio', `${stack.directory}/smtpd.sh`, 'example.org'],
+      })
+      const from = (localAddress: string) => {
+        const client = connect({ port: stack.port('wrap'), host: '127.0.0.1', localAddress })
+        onTestFinished(() => void client.destroy())
+        return new Conversation(localAddress, client)
+      }
+      const friend = from('127.0.0.1')
+      await friend.expect(/^220 mx/)
+      // Without fixcrio the smtpd would take the last letter of a line for its CR.
+      friend.write('MAIL FROM:<a@example.org>\nRCPT TO:<b@example.org>\nRCPT TO:<b@elsewhere.example>\nQUIT\n')
+      for (const answer of [/^250 /, /^250 /, /^553 /, /^221 /]) await friend.expect(answer)
+      const listed = from('127.0.0.2')
+      await listed.expect(/^220 rblsmtpd/)
+      await listed.ask('MAIL FROM:<a@example.org>', /^250 /)
+      await listed.ask('RCPT TO:<b@example.org>', /^553 listed/)
+      await listed.ask('QUIT', /^221 /)
+      await expect(from('127.0.0.3').expect(/^/)).rejects.toThrow('the connection was closed')
+      await stack.waitForLog('wrap', { event: 'deny', ip: '127.0.0.3' })
+    })
+
     test('SIGHUP: new settings hold from the next connection on, what runs goes on, and broken settings change nothing', async () => {
       const smtpd = `${stack.directory}/banner.sh`
       const says = 'echo "220 $1 $(env | grep ^RELAYCLIENT= || echo closed) ip=$TCPREMOTEIP"; read a; echo "221 $a"'

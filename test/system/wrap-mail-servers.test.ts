@@ -178,6 +178,7 @@ alias_maps =
 smtpd_relay_restrictions = ${restriction}, reject_unauth_destination
 smtpd_client_restrictions =
 smtpd_peername_lookup = no
+smtpd_error_sleep_time = 0
 `,
     )
     writeFileSync(
@@ -222,23 +223,20 @@ describeWith([unpackedPackage('exim4-daemon-light')], 'Exim', () => {
   afterEach(() => mail.reset())
   afterAll(() => mail.end())
 
-  test('asks by readsocket', async () => {
-    const port = await freePort()
-    const home = `${mail.stack.directory}/exim`
+  /** A configuration that asks the gate at that socket; its path. */
+  const configure = (name: string, socket: string, listen: string): string => {
+    const home = `${mail.stack.directory}/${name}`
     for (const path of [home, `${home}/spool`, `${home}/log`]) {
       mkdirSync(path)
       chownSync(path, PACKAGE_IDS.exim, PACKAGE_IDS.exim)
     }
-    const socket = `${mail.stack.directory}/run/question.sock`
-    await mail.gate({ question_listen: [`unix:${socket}`] })
-    const config = `${mail.stack.directory}/exim.conf`
+    const config = `${mail.stack.directory}/${name}.conf`
     writeFileSync(
       config,
       `primary_hostname = mx.example.org
 spool_directory = ${home}/spool
 log_file_path = ${home}/log/%slog
-local_interfaces = <; 127.0.0.1 ; ::1
-daemon_smtp_ports = ${port}
+${listen}
 host_lookup =
 rfc1413_query_timeout = 0s
 acl_smtp_rcpt = recipient
@@ -250,9 +248,30 @@ recipient:
 `,
       { mode: 0o644 },
     )
+    return config
+  }
+
+  test('asks by readsocket', async () => {
+    const port = await freePort()
+    const socket = `${mail.stack.directory}/run/question.sock`
+    await mail.gate({ question_listen: [`unix:${socket}`] })
+    const config = configure('exim', socket, `local_interfaces = <; 127.0.0.1 ; ::1\ndaemon_smtp_ports = ${port}`)
     await mail.serve('exim', ['/usr/sbin/exim4', '-C', config, '-bdf'], inPackage('exim4-daemon-light'), port)
     await mail.expectRelayFollowsGrants(port)
     await mail.expectClosedWithoutDatabase(port)
+  })
+
+  test('as `exim4 -bs`, started by the gate for each connection', async () => {
+    const port = await freePort()
+    const socket = `${mail.stack.directory}/run/question-bs.sock`
+    const config = configure('exim-bs', socket, '')
+    await mail.gate({
+      listen: [`127.0.0.1:${port}`, `[::1]:${port}`],
+      question_listen: [`unix:${socket}`],
+      smtpd: [...inPackage('exim4-daemon-light'), '/usr/sbin/exim4', '-C', config, '-bs'],
+      smtpd_user: '',
+    })
+    await mail.expectRelayFollowsGrants(port)
   })
 })
 
@@ -284,11 +303,12 @@ mkdir /mnt/run
 mount --bind "$sockets" /mnt/run
 hostname mx.example.org
 m4 -D_CF_DIR_=/usr/share/sendmail/cf/ "$home/sendmail.mc" >"$home/sendmail.cf"
-exec /usr/libexec/sendmail/sendmail -C"$home/sendmail.cf" -bD`
+exec /usr/libexec/sendmail/sendmail -C"$home/sendmail.cf" "$3"`
 
-  test('asks the socketmap for a client, not for a domain; the gate may go and come back', async () => {
-    const PORT = 25
-    const home = `${mail.stack.directory}/sendmail`
+  const PORT = 25
+  /** A folder with a configuration that asks the socketmap. */
+  const configure = (name: string): string => {
+    const home = `${mail.stack.directory}/${name}`
     for (const path of [home, `${home}/queue`]) mkdirSync(path)
     writeFileSync(
       `${home}/sendmail.mc`,
@@ -313,9 +333,14 @@ LOCAL_CONFIG
 Cwexample.org
 `,
     )
+    return home
+  }
+
+  test('asks the socketmap for a client, not for a domain; the gate may go and come back', async () => {
+    const home = configure('sendmail')
     const door = { socketmap_listen: [`unix:${mail.stack.directory}/run/socketmap.sock`] }
     await mail.gate(door)
-    const start = ['unshare', '--uts', 'sh', '-c', START, 'start', home, `${mail.stack.directory}/run`]
+    const start = ['unshare', '--uts', 'sh', '-c', START, 'start', home, `${mail.stack.directory}/run`, '-bD']
     await mail.serve('sendmail', start, [...network.server.prefix, ...inPackage('sendmail-bin')], PORT)
     await mail.expectRelayFollowsGrants(PORT)
     await mail.expectClosedWithoutDatabase(PORT)
@@ -328,5 +353,18 @@ Cwexample.org
     await mail.expectClosed(PORT)
     await mail.gate(door)
     expect(await recipient(mail.first, PORT)).toBe(250)
+  })
+
+  test('as `sendmail -bs`, started by the gate for each connection', async () => {
+    const home = configure('sendmail-bs')
+    const port = await freePort()
+    const start = ['unshare', '--uts', 'sh', '-c', START, 'start', home, `${mail.stack.directory}/run`, '-bs']
+    await mail.gate({
+      listen: [`127.0.0.1:${port}`, `[::1]:${port}`],
+      smtpd: [...inPackage('sendmail-bin'), ...start],
+      smtpd_user: '',
+    })
+    for (const client of LOOPBACK) expect(await recipient(client, port, 'bob@example.org')).toBe(250)
+    expect(await mail.stack.waitForLog('wrap', { event: 'end', status: '0' })).toBeDefined()
   })
 })
