@@ -178,7 +178,7 @@ alias_maps =
 smtpd_relay_restrictions = ${restriction}, reject_unauth_destination
 smtpd_client_restrictions =
 smtpd_peername_lookup = no
-smtpd_error_sleep_time = 0
+in_flow_delay = 0
 `,
     )
     writeFileSync(
