@@ -38,7 +38,7 @@ export async function startWorker(): Promise<RunningDaemon> {
   loadNativeModule()
   if (start.ids !== null) dropPrivileges(start.ids)
   if (process.getuid?.() === 0 || process.geteuid?.() === 0) throw new UsageFault('pop3d serves no mail as uid 0')
-  const log = createLog('pop3d', { level: start.logLevel })
+  const log = createLog('pop3d', { level: start.logLevel, byTurn: true })
   watchDescriptors(log)
   return new Worker(start, channel, log).open()
 }

@@ -30,7 +30,7 @@ import { MaildropWorkers } from './maildrop-workers.ts'
 export async function startKeeper(settingsFile: string, program: string): Promise<RunningDaemon> {
   let { settings } = loadSettingsFile(settingsFile)
   requireConfigured(settings, settingsFile)
-  const log = createLog('popup', { level: settings.top.log_level })
+  const log = createLog('popup', { level: settings.top.log_level, byTurn: true })
   watchDescriptors(log)
   // Delays, intervals, allowances: a clock that is set must neither lock anybody out nor let anybody in.
   const clock = monotonicClock
