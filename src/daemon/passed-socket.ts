@@ -19,8 +19,8 @@ export function giveSocket(through: Socket, client: Socket): boolean {
   }
 }
 
-/** The next descriptor that was given through a socket; undefined if there is none. Its owner must close it. */
-export function takeDescriptor(through: Socket): number | undefined {
+/** The next descriptor that was given through a socket, as receiveDescriptor says it. Its owner must close it. */
+export function takeDescriptor(through: Socket): number | null | undefined {
   try {
     return receiveDescriptor(descriptorOf(through))
   } catch {

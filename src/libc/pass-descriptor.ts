@@ -61,10 +61,11 @@ export function sendDescriptor(socket: number, descriptor: number): boolean {
 const ETOOMANYREFS = 109
 
 /**
- * Takes the next descriptor that sendDescriptor put into the other end, in order. Undefined if none has arrived, or what arrived
- * is none, or the other end is closed. Never waits. The descriptor is the caller's, and no program started later inherits it. Throws SystemCallError.
+ * Takes the next descriptor that sendDescriptor put into the other end, in order. Undefined if nothing has arrived, or the other end is
+ * closed. Null if an octet came without one: this process may have had no room for another open file, and then the kernel has closed
+ * it. Never waits. The descriptor is the caller's, and no program started later inherits it. Throws SystemCallError.
  */
-export function receiveDescriptor(socket: number): number | undefined {
+export function receiveDescriptor(socket: number): number | null | undefined {
   layOut()
   const count = recvmsg(socket, memory, MSG_DONTWAIT | MSG_CMSG_CLOEXEC)
   if (count < 0) {
@@ -72,10 +73,10 @@ export function receiveDescriptor(socket: number): number | undefined {
     if (isNotNow(errno)) return undefined
     throw new SystemCallError('recvmsg', errno)
   }
+  if (count === 0) return undefined
   const isDescriptor =
-    count === 1 &&
     memory.readUInt32LE(MESSAGE_AT + CONTROL_LENGTH) >= CMSG_LENGTH &&
     memory.readInt32LE(CONTROL_AT + 8) === SOL_SOCKET &&
     memory.readInt32LE(CONTROL_AT + 12) === SCM_RIGHTS
-  return isDescriptor ? memory.readInt32LE(CONTROL_AT + CMSG_DATA) : undefined
+  return isDescriptor ? memory.readInt32LE(CONTROL_AT + CMSG_DATA) : null
 }

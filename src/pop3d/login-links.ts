@@ -140,6 +140,11 @@ class Link {
   #adopt(n: number, ticket: string, readAhead: Uint8Array): boolean {
     const descriptor = takeDescriptor(this.#passing)
     if (descriptor === undefined) return false
+    if (descriptor === null) {
+      // Too many open files: this client is lost, the others are not.
+      this.#say({ type: 'ended', n })
+      return true
+    }
     let client: Socket
     try {
       client = adoptSocket(descriptor)

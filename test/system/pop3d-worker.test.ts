@@ -243,6 +243,17 @@ describe('a login process that passes sockets', () => {
     },
   )
 
+  test('loses the client for whom there was no room, and no other', async () => {
+    const worker = await start()
+    const link = await linkTo(worker)
+    link.passing.write('x') // as it arrives where the table of open files is full
+    link.lines.write(`${formatTake({ n: 1, octets: 2, ticket: worker.ticket({ maildir: maildirOf() }) })}\n\r\n`)
+    await eventually('it is over', () => link.news() === 'ended n=1\n')
+    const client = await link.pass(2, worker.ticket({ maildir: maildirOf() }), 'QUIT\r\n')
+    expect(await client.rest()).toBe('+OK \r\n+OK \r\n')
+    link.lines.destroy()
+  })
+
   test('takes its sessions with it when it dies, and nothing is removed', async () => {
     const worker = await start()
     const link = await linkTo(worker)
