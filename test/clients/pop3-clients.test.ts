@@ -35,6 +35,10 @@ describeWith(NEEDS, 'POP3 clients as Debian has them', () => {
       stack => {
         makeCertificate(`${stack.directory}/tls`, { names: ['mx.example.org'] })
         stack.account('post', [LETTER, LETTER])
+        stack.account(
+          'many',
+          Array.from({ length: 10_000 }, (_, number) => `Subject: ${number}\n\nletter\n`),
+        )
         return {
           apop_file: stack.secret('apop', ['ann', 'bob', 'post'].map(name => `${name}:${TEST_PASSWORD}`).join('\n')),
           stls: true,
@@ -83,6 +87,15 @@ describeWith(NEEDS, 'POP3 clients as Debian has them', () => {
     const { lines } = await client('curl', '-sS', '--max-time', '30', '-u', `post:${TEST_PASSWORD}`, ...words())
     expect(`${lines.join('\n').trimEnd()}`).toBe(LETTER)
     expect(lastEvent()).toMatchObject({ user: 'post', ...event })
+  })
+
+  test('curl lists 10,000 messages and reads one of them', async () => {
+    const words = ['curl', '-sS', '--max-time', '30', '-u', `many:${TEST_PASSWORD}`]
+    const { lines } = await client(...words, `pop3://127.0.0.1:${pop3}/`)
+    expect(lines.filter(line => /^\d+ \d+$/.test(line))).toHaveLength(10_000)
+    const ids = await client(...words, '-X', 'UIDL', `pop3://127.0.0.1:${pop3}/`)
+    expect(new Set(ids.lines.map(line => line.split(' ')[1])).size).toBe(10_000)
+    expect((await client(...words, `pop3://127.0.0.1:${pop3}/10000`)).lines).toContain('Subject: 9999')
   })
 
   test.each([
