@@ -382,6 +382,9 @@ describe('the guard', () => {
       const tooMany = full.client()
       await tooMany.expect(/^-ERR \[SYS\/TEMP\] too many connections/)
       await tooMany.expectEnd()
+      // His socket is the worker's: the place is his until the worker says that he is gone.
+      await loggedIn.quit()
+      await eventually('his place is free', async () => (await full.client().next(5_000))?.text.startsWith('+OK <'))
     } finally {
       await full.stop()
     }
