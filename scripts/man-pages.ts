@@ -43,8 +43,8 @@ function commandPage(): string {
 POP before SMTP: an address may send mail for a while because a mailbox was opened from it. This command runs the whole
 stack, writes and judges its settings, and shows, gives and takes relay rights.
 .PP
-A verb that is mistyped is answered with the nearest one. Tables are cut to the width of a terminal, and not at all in a
-pipe. Colour appears on a terminal only, and not if
+A verb that is mistyped is answered with the nearest one. Tables fit the width of a terminal: columns of
+less weight are left out, then names are cut. In a pipe they are whole. Colour appears on a terminal only, and not if
 .B NO_COLOR
 is set.
 .SH OPTIONS

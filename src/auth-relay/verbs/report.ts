@@ -105,12 +105,12 @@ export function formatReport(rows: readonly UsageRow[], width: number): string {
   const table = formatTable(
     [
       { title: 'LOGIN', mayShrink: true },
-      { title: 'LAST LOGIN', mayShrink: true },
+      { title: 'LAST LOGIN' },
       { title: 'LOGINS', ...right },
-      { title: 'LAST ADDRESS', mayShrink: true },
-      { title: 'TLS' },
-      { title: 'BY', mayShrink: true },
-      { title: 'LAST RELAY', mayShrink: true },
+      { title: 'LAST ADDRESS', mayDrop: true },
+      { title: 'TLS', mayDrop: true },
+      { title: 'BY', mayDrop: true },
+      { title: 'LAST RELAY' },
       { title: 'RELAYS', ...right },
       { title: 'HINTS', mayShrink: true },
     ],

@@ -99,6 +99,19 @@ describe('tables', () => {
     )
   })
 
+  test('what may be left out goes first, the last one before the others', () => {
+    const many = [...columns, { title: 'FIRST', mayDrop: true }, { title: 'LAST', mayDrop: true }]
+    const rows = [['192.0.2.7', 'ann', '7', '18:24', '18:59']]
+    expect(formatTable(many, rows, 35)).toBe('ADDRESS    LOGIN  N  FIRST  LAST\n192.0.2.7  ann    7  18:24  18:59\n')
+    expect(formatTable(many, rows, 30)).toBe('ADDRESS    LOGIN  N  FIRST\n192.0.2.7  ann    7  18:24\n')
+    expect(formatTable(many, rows, 20)).toBe('ADDRESS    LOGIN  N\n192.0.2.7  ann    7\n')
+  })
+
+  test('has room for as many rows as there are grants', () => {
+    const rows = Array.from({ length: 300_000 }, (_, n) => [`10.0.0.${n % 250}`, `user${n}`, String(n)])
+    expect(formatTable(columns, rows, 80).split('\n')).toHaveLength(300_002)
+  })
+
   property.prop([
     fc.array(
       fc.tuple(
