@@ -49,6 +49,13 @@ export class GateDatabase {
     }
   }
 
+  /** What a mail server that asks the database itself must be told. `host`: a name, or the folder of the server's Unix socket. */
+  get reader(): { host: string; port: number; dbname: string; user: string; password: string } {
+    const { hosts, database, user, password } = this.database.connection('authwrap')
+    const [{ host, port } = { host: '', port: 5432 }] = hosts
+    return { host, port, dbname: database, user, password: password?.reveal() ?? '' }
+  }
+
   /** The same as environment variables, for a gate without a settings file. */
   get environment(): Record<string, string> {
     const { hosts, database, user, password } = this.database.connection('authwrap')

@@ -62,12 +62,12 @@ export const unpackedPackage = (name: string): Need => ({
 
 /** Fetches and unpacks a package once; the folder. */
 export function unpack(name: string): string {
-  const root = `${cache}${name}`
+  const names = listed.get(name) ?? [name]
+  const root = `${cache}${names.join('+')}`
   if (existsSync(`${root}/usr`)) return root
-  const work = `${cache}${name}.${process.pid}`
+  const work = `${root}.${process.pid}`
   mkdirSync(work, { recursive: true })
   try {
-    const names = listed.get(name) ?? [name]
     run('apt-get', ['download', '-q', ...names], work)
     const debs = readdirSync(work).filter(file => file.endsWith('.deb'))
     if (debs.length < names.length) throw new Error(`apt-get download ${names.join(' ')} brought ${debs.join(' ')}`)

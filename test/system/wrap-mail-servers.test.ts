@@ -165,6 +165,8 @@ queue_directory = ${home}/queue
 data_directory = ${home}/data
 command_directory = /usr/sbin
 daemon_directory = /usr/lib/postfix/sbin
+shlib_directory = /usr/lib/postfix
+meta_directory = ${home}
 mail_owner = postfix
 setgid_group = postdrop
 maillog_file = ${home}/mail.log
@@ -181,6 +183,7 @@ smtpd_peername_lookup = no
 in_flow_delay = 0
 `,
     )
+    writeFileSync(`${home}/dynamicmaps.cf`, 'pgsql postfix-pgsql.so dict_pgsql_open\n')
     writeFileSync(
       `${home}/master.cf`,
       `127.0.0.1:${port} inet n - n - - smtpd
@@ -213,7 +216,55 @@ postlog unix-dgram n - n - 1 postlogd
     await mail.expectRelayFollowsGrants(port)
     await mail.expectClosedWithoutDatabase(port)
   })
+
+  test('asks the database itself, without the gate', async () => {
+    const map = `${mail.stack.directory}/relay-clients.cf`
+    const { host, port, dbname, user, password } = mail.grants.reader
+    writeFileSync(
+      map,
+      `hosts = ${host.startsWith('/') ? `unix:${host}` : `${host}:${port}`}
+dbname = ${dbname}
+user = ${user}
+password = ${password}
+query = SELECT 'OK' FROM relay_clients WHERE address = '%s'
+`,
+    )
+    await mail.expectRelayFollowsGrants(await postfix(`check_client_access pgsql:${map}`))
+  })
 })
+
+const byReadsocket = (socket: string): string =>
+  `\${if match{\${readsocket{${socket}}{relay v=1 ip=$sender_host_address\\n}{3s}{}{unknown}}}{^yes }}`
+
+/** A configuration with a condition for relaying, and lines of its main part; its path. */
+function eximConfiguration({ stack }: MailServerTest, name: string, mayRelay: string, main: string): string {
+  const home = `${stack.directory}/${name}`
+  for (const path of [home, `${home}/spool`, `${home}/log`]) {
+    mkdirSync(path)
+    chownSync(path, PACKAGE_IDS.exim, PACKAGE_IDS.exim)
+  }
+  const config = `${stack.directory}/${name}.conf`
+  writeFileSync(
+    config,
+    `primary_hostname = mx.example.org
+spool_directory = ${home}/spool
+log_file_path = ${home}/log/%slog
+${main}
+host_lookup =
+rfc1413_query_timeout = 0s
+acl_smtp_rcpt = recipient
+begin acl
+recipient:
+  accept domains = example.org
+  accept condition = ${mayRelay}
+  deny message = relay not permitted
+`,
+    { mode: 0o644 },
+  )
+  return config
+}
+
+const eximListens = (port: number): string => `local_interfaces = <; 127.0.0.1 ; ::1\ndaemon_smtp_ports = ${port}`
 
 describeWith([unpackedPackage('exim4-daemon-light')], 'Exim', () => {
   let mail: MailServerTest
@@ -223,39 +274,11 @@ describeWith([unpackedPackage('exim4-daemon-light')], 'Exim', () => {
   afterEach(() => mail.reset())
   afterAll(() => mail.end())
 
-  /** A configuration that asks the gate at that socket; its path. */
-  const configure = (name: string, socket: string, listen: string): string => {
-    const home = `${mail.stack.directory}/${name}`
-    for (const path of [home, `${home}/spool`, `${home}/log`]) {
-      mkdirSync(path)
-      chownSync(path, PACKAGE_IDS.exim, PACKAGE_IDS.exim)
-    }
-    const config = `${mail.stack.directory}/${name}.conf`
-    writeFileSync(
-      config,
-      `primary_hostname = mx.example.org
-spool_directory = ${home}/spool
-log_file_path = ${home}/log/%slog
-${listen}
-host_lookup =
-rfc1413_query_timeout = 0s
-acl_smtp_rcpt = recipient
-begin acl
-recipient:
-  accept domains = example.org
-  accept condition = \${if match{\${readsocket{${socket}}{relay v=1 ip=$sender_host_address\\n}{3s}{}{unknown}}}{^yes }}
-  deny message = relay not permitted
-`,
-      { mode: 0o644 },
-    )
-    return config
-  }
-
   test('asks by readsocket', async () => {
     const port = await freePort()
     const socket = `${mail.stack.directory}/run/question.sock`
     await mail.gate({ question_listen: [`unix:${socket}`] })
-    const config = configure('exim', socket, `local_interfaces = <; 127.0.0.1 ; ::1\ndaemon_smtp_ports = ${port}`)
+    const config = eximConfiguration(mail, 'exim', byReadsocket(socket), eximListens(port))
     await mail.serve('exim', ['/usr/sbin/exim4', '-C', config, '-bdf'], inPackage('exim4-daemon-light'), port)
     await mail.expectRelayFollowsGrants(port)
     await mail.expectClosedWithoutDatabase(port)
@@ -264,13 +287,33 @@ recipient:
   test('as `exim4 -bs`, started by the gate for each connection', async () => {
     const port = await freePort()
     const socket = `${mail.stack.directory}/run/question-bs.sock`
-    const config = configure('exim-bs', socket, '')
+    const config = eximConfiguration(mail, 'exim-bs', byReadsocket(socket), '')
     await mail.gate({
       listen: [`127.0.0.1:${port}`, `[::1]:${port}`],
       question_listen: [`unix:${socket}`],
       smtpd: [...inPackage('exim4-daemon-light'), '/usr/sbin/exim4', '-C', config, '-bs'],
       smtpd_user: '',
     })
+    await mail.expectRelayFollowsGrants(port)
+  })
+})
+
+describeWith([unpackedPackage('exim4-daemon-heavy')], 'Exim with PostgreSQL', () => {
+  let mail: MailServerTest
+  beforeAll(async () => {
+    mail = await MailServerTest.create()
+  })
+  afterEach(() => mail.reset())
+  afterAll(() => mail.end())
+
+  test('asks the database itself, without the gate', async () => {
+    const port = await freePort()
+    const { host, port: at, dbname, user, password } = mail.grants.reader
+    const server = host.startsWith('/') ? `(${host}/.s.PGSQL.${at})` : `${host}::${at}`
+    const mayRelay = `\${lookup pgsql{SELECT 'yes' FROM relay_clients WHERE network >>= inet '\${quote_pgsql:$sender_host_address}'}{yes}{no}}`
+    const main = `${eximListens(port)}\nhide pgsql_servers = ${server}/${dbname}/${user}/${password}`
+    const config = eximConfiguration(mail, 'exim', mayRelay, main)
+    await mail.serve('exim', ['/usr/sbin/exim4', '-C', config, '-bdf'], inPackage('exim4-daemon-heavy'), port)
     await mail.expectRelayFollowsGrants(port)
   })
 })
