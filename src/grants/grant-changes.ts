@@ -5,8 +5,8 @@ import { ignored, type Statement } from '../database/statement.ts'
 const CHANNEL = 'grants_changed'
 const NOTIFY: Statement<unknown> = { name: 'notify-change', row: ignored, text: `SELECT pg_notify('${CHANNEL}', '')` }
 
-/** Least pause between two notifications of one writer, in milliseconds. */
-const PAUSE = 20
+/** Least pause between two notifications of one writer, in milliseconds: a busy site must not spend on them what its logins need. */
+const PAUSE = 100
 
 /**
  * Tells those who keep a list of the grants that it has changed, so that they need not wait for their next look. After the
