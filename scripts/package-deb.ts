@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import {
   chmodSync,
@@ -30,6 +30,13 @@ const LIBRARY = 'usr/lib/auth-relay'
 /** What Node.js calls the processor, and what Debian does. */
 const ARCHITECTURES: Readonly<Record<string, string>> = { x64: 'amd64', arm64: 'arm64' }
 
+/** What it takes besides Node.js, and where it comes from. */
+const TOOLS = [
+  ['dpkg-deb', 'dpkg'],
+  ['strip', 'binutils'],
+  ['git', 'git'],
+] as const
+
 export type DebOptions = {
   /** Where the package is put. */
   readonly directory: string
@@ -46,6 +53,10 @@ export type DebOptions = {
 export async function packageDeb({ directory, compression, version = debianVersion() }: DebOptions): Promise<string> {
   const architecture = ARCHITECTURES[process.arch]
   if (architecture === undefined) throw new Error(`there is no Node.js for ${process.arch} to put into the package`)
+  for (const [tool, debianPackage] of TOOLS) {
+    if (spawnSync(tool, ['--version']).error !== undefined)
+      throw new Error(`${tool} is missing: apt install ${debianPackage}`)
+  }
   await buildAll()
   const date = new Date(
     Number(execFileSync('git', ['log', '-1', '--format=%ct'], { cwd: root, encoding: 'utf8' })) * 1000,
@@ -223,6 +234,11 @@ function addControl(tree: Tree, version: string, architecture: string): void {
 }
 
 if (import.meta.main) {
-  const path = await packageDeb({ directory: join(root, 'packages'), compression: ['-Zxz', '-z6'] })
-  console.log(`${path} (${Math.round(statSync(path).size / 1_000_000)} MB)`)
+  try {
+    const path = await packageDeb({ directory: join(root, 'packages'), compression: ['-Zxz', '-z6'] })
+    console.log(`${path} (${Math.round(statSync(path).size / 1_000_000)} MB)`)
+  } catch (error) {
+    console.error(`package:deb: ${error instanceof Error ? error.message : String(error)}`)
+    process.exitCode = 1
+  }
 }

@@ -32,7 +32,8 @@ export class DebianMachine {
   /** Boots it on a host of a TestNetwork. */
   static async boot(host: NetworkNamespace): Promise<DebianMachine> {
     const root = freshSystem()
-    const group = `${groupRoot()}/auth-relay-machine-${process.pid}`
+    removeOrphans()
+    const group = `${groupRoot()}/${GROUP}${process.pid}`
     mkdirSync(group)
     const enter = `echo $$ > "$1"/cgroup.procs; shift; exec "$@"`
     const unshare = ['unshare', '--mount', '--pid', '--fork', '--kill-child', '--uts', '--ipc', '--cgroup']
@@ -87,6 +88,16 @@ export class DebianMachine {
     this.#program.signal('SIGKILL') // its child, systemd, goes with it, and all others with that
     await this.#program.ended
     await eventually('every process of the machine has ended', () => removeGroup(this.#group))
+  }
+}
+
+/** Names of our control groups: this, and the pid of the test process. */
+const GROUP = 'auth-relay-machine-'
+
+/** Groups whose test process was killed before it could remove them; their machines went with it. */
+function removeOrphans(): void {
+  for (const name of readdirSync(groupRoot()).filter(entry => entry.startsWith(GROUP))) {
+    if (!existsSync(`/proc/${name.slice(GROUP.length)}`)) removeGroup(`${groupRoot()}/${name}`)
   }
 }
 
