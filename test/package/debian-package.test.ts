@@ -48,7 +48,7 @@ describeWith(NEEDS, 'the Debian package on a fresh Debian', () => {
     client = network.client(CLIENT, '2001:db8::7')
     machine = await DebianMachine.boot(network.server)
     before = await filesOf(machine)
-  }, 600_000)
+  }, 900_000)
   afterAll(async () => {
     await machine?.stop()
     network?.remove()
