@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { copyFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
+import { availableParallelism } from 'node:os'
 import { buildAll } from '../scripts/build.ts'
 import { formatSettings } from '../src/auth-relay/settings-text.ts'
 import { openDatabase } from '../src/database/database.ts'
@@ -10,6 +11,8 @@ import { formatPolicyRequest } from '../src/wire/policy-request.ts'
 import { eventually } from '../test/harness/eventually.ts'
 import { Program, run } from '../test/harness/program.ts'
 import { temporaryDirectory } from '../test/harness/temporary-directory.ts'
+import { installedVersion } from './debian-programs.ts'
+import { BenchReport, type Figure } from './report.ts'
 
 /**
  * The gate beside tcpserver and beside the original's design, with the same tiny smtpd: connections a second and the time to the banner, as ratios of
@@ -22,15 +25,12 @@ const root = new URL('..', import.meta.url).pathname
 const directory = temporaryDirectory()
 const at = (name: string): string => `${directory.path}/${name}`
 
-type Figures = { perSecond: number; p50: number; p99: number; wrong: number }
+/** What bench/gate/clients.c prints; `own`: seconds of its CPU. */
+type Figures = { perSecond: number; p50: number; p99: number; wrong: number; own: number }
 /** `cpu`: microseconds that the server and its children took for one connection, the steadiest figure on a busy machine. */
-type Load = Figures & { cpu: number }
+type Load = Figures & { cpu: number; generator: number }
 const isFigures = (value: unknown): value is Figures =>
-  typeof value === 'object' && value !== null && 'perSecond' in value && 'p99' in value
-
-const median = (values: readonly number[]): number =>
-  [...values].sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN
-const ratio = (value: number): string => value.toFixed(2)
+  typeof value === 'object' && value !== null && 'perSecond' in value && 'own' in value
 
 function compile(name: string, ...flags: string[]): void {
   const { status, stderr } = spawnSync('gcc', ['-O2', '-Wall', '-o', at(name), `${root}bench/gate/${name}.c`, ...flags])
@@ -42,7 +42,12 @@ async function load({ pid }: Program, port: number, word: string): Promise<Load>
   const { lines } = await run([at('clients'), String(port), String(CLIENTS), String(seconds), word])
   const figures: unknown = JSON.parse(lines.join(''))
   if (!isFigures(figures)) throw new Error(lines.join('\n'))
-  return { ...figures, cpu: (cpuOf(pid) - before) / (figures.perSecond * seconds) }
+  if (figures.wrong > 0) throw new Error(`${figures.wrong} banners without the word ${word}`)
+  return {
+    ...figures,
+    cpu: (cpuOf(pid) - before) / (figures.perSecond * seconds),
+    generator: figures.own / (seconds * availableParallelism()),
+  }
 }
 
 /** CPU time of a process and of its children that have ended, in microseconds (proc(5), fields 14 to 17; a tick is 10 ms). */
@@ -101,15 +106,10 @@ const settings = {
 writeFileSync(at('settings.toml'), formatSettings(settings, { head: ['bench'], withDefaults: false }))
 const gate = new Program('wrap', [process.execPath, `${root}dist/wrap.js`, '--config', at('settings.toml')])
 await gate.waitForLine(/^wrap ready/, 30_000)
+const TCPSERVER = ['tcpserver', '-HRl', 'bench', '-c', '100', '-b', '512']
 const tcpserver = (listen: number, ...words: string[]) =>
   new Program('tcpserver', [
-    'tcpserver',
-    '-HRl',
-    'bench',
-    '-c',
-    '100',
-    '-b',
-    '512',
+    ...TCPSERVER,
     ...words.slice(0, -1),
     '127.0.0.1',
     String(listen),
@@ -131,35 +131,61 @@ for (let round = 0; round < rounds; round++) {
   for (const name of ['bare', 'gate', 'cdb', 'libpq'] as const)
     runs[name].push(await load(servers[name], port[name], words[name]))
 }
-const paired = (name: keyof typeof port, other: keyof typeof port, figure: 'perSecond' | 'p99' | 'cpu'): number =>
-  median(runs[name].map((one, i) => one[figure] / (runs[other][i]?.[figure] ?? Number.NaN)))
-console.table(
-  Object.fromEntries(
-    (['bare', 'cdb', 'gate', 'libpq'] as const).map(name => [
-      name,
-      {
-        'connections/s': median(runs[name].map(one => one.perSecond)),
-        'of bare tcpserver': ratio(paired(name, 'bare', 'perSecond')),
-        'of the original': ratio(paired(name, 'libpq', 'perSecond')),
-        'banner p50 µs': median(runs[name].map(one => one.p50)),
-        'banner p99 µs': median(runs[name].map(one => one.p99)),
-        'p99 of bare': ratio(paired(name, 'bare', 'p99')),
-        'CPU µs': Math.round(median(runs[name].map(one => one.cpu))),
-        'CPU of bare': ratio(paired(name, 'bare', 'cpu')),
-        wrong: runs[name].reduce((sum, one) => sum + one.wrong, 0),
-      },
-    ]),
-  ),
-)
-console.log(`policy service: ${await policyQuestions()} questions/s on one connection`)
-console.log(`start of the exec door: ${await execDoorStart()}`)
+const report = new BenchReport('gate')
+type What = 'perSecond' | 'p99' | 'cpu'
+const UNITS: Readonly<Record<What, string>> = {
+  perSecond: 'connections/s',
+  p99: 'µs to the banner, p99',
+  cpu: 'µs of CPU a connection',
+}
+/** A door beside another server, and what it should be of the other's. */
+function beside(load: string, name: keyof typeof port, other: 'bare' | 'libpq', what: What, ratio?: number): void {
+  const side = (of: keyof typeof port) => ({
+    rounds: runs[of].map(one => one[what]),
+    generator: runs[of].map(({ generator }) => generator),
+  })
+  report.add({
+    load,
+    unit: UNITS[what],
+    better: what === 'perSecond' ? 'more' : 'less',
+    ours: side(name),
+    peer: { name: other === 'bare' ? 'tcpserver' : 'the original’s design', ...side(other) },
+    ...(ratio === undefined ? {} : { goal: { ratio } }),
+  })
+}
+beside('resident gate', 'gate', 'bare', 'perSecond', 0.85)
+beside('resident gate', 'gate', 'libpq', 'perSecond', 8)
+beside('resident gate', 'gate', 'bare', 'p99', 1.3)
+beside('resident gate', 'gate', 'libpq', 'p99')
+beside('resident gate', 'gate', 'bare', 'cpu')
+beside('resident gate', 'gate', 'libpq', 'cpu')
+beside('tcprules cdb', 'cdb', 'bare', 'perSecond', 0.95)
+beside('tcprules cdb', 'cdb', 'bare', 'p99')
+beside('tcprules cdb', 'cdb', 'bare', 'cpu')
+report.add({
+  load: 'policy service, one connection',
+  unit: 'questions/s',
+  better: 'more',
+  ours: { rounds: [await policyQuestions()] },
+  goal: { figure: 20_000 },
+})
+report.add(await execDoorStart())
 // By now the gate has opened what it keeps open.
 const before = descriptors()
 let total = runs.gate.reduce((sum, one) => sum + one.perSecond * seconds, 0)
 while (total < connections) total += (await load(gate, port.gate, words.gate)).perSecond * seconds
 await eventually('children reaped', () => readChildren(gate.pid) === '')
 await eventually('descriptors as before', () => descriptors() <= before)
-console.log(`after ${Math.round(total)} connections: no descriptor more, no child left`)
+report.note(
+  `${CLIENTS} clients, the same tiny smtpd in C behind all. The original’s design is tcpserver with a small libpq program before the smtpd. Bare tcpserver asks nobody. After ${Math.round(total)} connections the gate had no descriptor more and no child left.`,
+)
+report.measured({ name: 'tcpserver', version: installedVersion('ucspi-tcp') ?? '', settings: TCPSERVER.join(' ') })
+report.measured({
+  name: 'wrap',
+  version: (await run([process.execPath, `${root}dist/wrap.js`, '--version'])).lines.join(' '),
+  settings: readFileSync(at('settings.toml'), 'utf8'),
+})
+report.finish()
 
 for (const program of Object.values(servers)) await program.stop()
 await database.close()
@@ -203,8 +229,8 @@ async function policyQuestions(): Promise<number> {
   return Math.round((answered / (performance.now() - started)) * 1000)
 }
 
-/** CPU and wall time of the door beside an empty program, interleaved. */
-async function execDoorStart(): Promise<string> {
+/** Wall time of the door, with its question and the smtpd's start, beside an empty program, interleaved. */
+async function execDoorStart(): Promise<Figure> {
   writeFileSync(at('empty.mjs'), '')
   copyFileSync('/bin/true', at('true'))
   const measure = (...words: string[]): number => {
@@ -219,7 +245,12 @@ async function execDoorStart(): Promise<string> {
     empty: measure(at('empty.mjs')),
     door: measure(`${root}dist/wrap.cjs`, at('true')),
   }))
-  const empty = median(pairs.map(pair => pair.empty))
-  const door = median(pairs.map(pair => pair.door))
-  return `${door.toFixed(1)} ms with its question and the smtpd's start, an empty program ${empty.toFixed(1)} ms: ${ratio(median(pairs.map(pair => pair.door / pair.empty)))} ×`
+  return {
+    load: 'exec door, start',
+    unit: 'ms',
+    better: 'less',
+    ours: { rounds: pairs.map(({ door }) => door) },
+    peer: { name: 'an empty Node.js program', rounds: pairs.map(({ empty }) => empty) },
+    goal: { ratio: 1.3 },
+  }
 }

@@ -1,40 +1,36 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import {
-  chmodSync,
-  chownSync,
-  existsSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  utimesSync,
-  writeFileSync,
-} from 'node:fs'
+import { chmodSync, chownSync, existsSync, mkdirSync, openSync, readFileSync, utimesSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { setTimeout as pause } from 'node:timers/promises'
 import { buildAll } from '../scripts/build.ts'
-import { pathOf } from '../test/harness/describe-with.ts'
 import { eventually } from '../test/harness/eventually.ts'
 import { temporaryDirectory } from '../test/harness/temporary-directory.ts'
+import { versionHere } from './debian-programs.ts'
+import { POP_PEERS, type PopSite } from './peers/pop3-peers.ts'
+import { cpuOf, familyOf } from './process-family.ts'
+import { BenchReport, type MeasuredProgram } from './report.ts'
 
 /**
- * popup and pop3d beside Debian's dovecot-pop3d tuned to its fastest: the same maildrops, password file, hash and client
- * (bench/pop3/clients.c), both writing their log into a file, in turns within one run, so that the ratios count and the
- * figures do not. Run as root: node bench/pop3d.ts [ROUNDS] [PART OF A LOAD'S NAME]
+ * popup and pop3d beside the POP3 servers of bench/peers/pop3-peers.ts that are here: the same maildrops, passwords, hash and
+ * client (bench/pop3/clients.c), each with its log, in turns within one run, so that the ratios count and the figures do not.
+ * Run as root: node bench/pop3d.ts [ROUNDS] [PART OF A LOAD'S NAME] [SECONDS]
  */
 const OWNER = { uid: 65_534, gid: 65_534 }
 // crypt(3), DES, of 'secret': the cheapest hash, the same for both, so that it is not the hash that is measured.
 const HASH = 'abNANd1rDfiNc'
 const CLIENTS = 16
+/** Whom the goals are about. */
+const TO_BEAT = 'dovecot tuned'
 const rounds = Number(process.argv[2] ?? '3')
 const wanted = process.argv[3] ?? ''
+/** Each server has this long for a load, so that the slow ones do not take the whole hour. */
+const seconds = Number(process.argv[4] ?? '2.5')
 const root = new URL('..', import.meta.url).pathname
 const directory = temporaryDirectory()
 
-interface Server {
-  readonly name: string
+interface Server extends MeasuredProgram {
   readonly port: number
   readonly child: ChildProcess
   /** Octets that it puts between a message and the termination. */
@@ -53,7 +49,7 @@ function next(limit: number): number {
  * collides and costs it ten times as much. Without sizes in them: Dovecot keeps the sizes in its cache then, and is faster.
  */
 function maildrop(user: string, messages: number, message: string): void {
-  const home = `${directory.path}/mail/${user}`
+  const home = maildirOf(user)
   for (const folder of ['', '/new', '/cur', '/tmp']) {
     mkdirSync(`${home}${folder}`, { recursive: true })
     chownSync(`${home}${folder}`, OWNER.uid, OWNER.gid)
@@ -65,7 +61,15 @@ function maildrop(user: string, messages: number, message: string): void {
     utimesSync(path, 1_700_000_000 + number, 1_700_000_000 + number)
   }
   for (const folder of ['new', 'cur']) utimesSync(`${home}/${folder}`, 1_700_000_000, 1_700_000_000)
+  // The same for servers that read mailboxes in mbox form.
+  const mbox = Array.from({ length: messages }, (_, number) => `${MBOX_FROM}${contentOf(number, message)}\n`)
+  writeFileSync(`${mailboxes}/${user}`, mbox.join(''), { mode: 0o600 })
+  chownSync(`${mailboxes}/${user}`, OWNER.uid, OWNER.gid)
 }
+
+const MBOX_FROM = 'From ann@example.org Thu Mar  5 10:00:00 2026\n'
+const mailboxes = `${directory.path}/mailboxes`
+const maildirOf = (user: string): string => `${directory.path}/mail/${user}`
 
 const contentOf = (number: number, message: string): string => `Subject: ${number}\n\n${message}`
 
@@ -79,10 +83,10 @@ async function freePort(): Promise<number> {
   return address.port
 }
 
-function start(name: string, port: number, extra: number, command: readonly string[]): Server {
+function start(program: MeasuredProgram, port: number, extra: number, command: readonly string[]): Server {
   const [file = '', ...args] = command
-  const log = openSync(`${directory.path}/${name}.log`, 'a')
-  return { name, port, extra, child: spawn(file, args, { stdio: ['ignore', log, log] }) }
+  const log = openSync(`${directory.path}/${program.name}.log`, 'a')
+  return { ...program, port, extra, child: spawn(file, args, { stdio: ['ignore', log, log] }) }
 }
 
 async function answers({ name, port }: Server): Promise<void> {
@@ -99,12 +103,10 @@ async function answers({ name, port }: Server): Promise<void> {
 
 async function startOurs(users: readonly string[]): Promise<Server> {
   const port = await freePort()
-  const lines = users.map(user => `${user}:${HASH}:${OWNER.uid}:${OWNER.gid}:${directory.path}/mail/${user}:.\n`)
+  const lines = users.map(user => `${user}:${HASH}:${OWNER.uid}:${OWNER.gid}:${maildirOf(user)}:.\n`)
   writeFileSync(`${directory.path}/passwd`, lines.join(''), { mode: 0o600 })
-  const settings = `${directory.path}/auth-relay.toml`
-  writeFileSync(
-    settings,
-    `configured = true
+  const file = `${directory.path}/auth-relay.toml`
+  const settings = `configured = true
 run_dir = "${directory.path}/run"
 syslog = false
 [popup]
@@ -116,78 +118,27 @@ hostname = "bench"
 max_per_address = 0
 [authd]
 socket = ""
-`,
-  )
-  return start('auth-relay', port, 2, [process.execPath, `${root}dist/popup.js`, '--config', settings])
+`
+  writeFileSync(file, settings)
+  const version = spawnSync(process.execPath, [`${root}dist/popup.js`, '--version'], { encoding: 'utf8' }).stdout.trim()
+  return start({ name: 'auth-relay', version, settings }, port, 2, [
+    process.execPath,
+    `${root}dist/popup.js`,
+    '--config',
+    file,
+  ])
 }
 
-async function startDovecot(users: readonly string[]): Promise<Server> {
-  const port = await freePort()
-  const lines = users.map(
-    user => `${user}:{CRYPT}${HASH}:${OWNER.uid}:${OWNER.gid}::${directory.path}/mail/${user}::\n`,
-  )
-  writeFileSync(`${directory.path}/users`, lines.join(''))
-  const settings = `${directory.path}/dovecot.conf`
-  writeFileSync(
-    settings,
-    `base_dir = ${directory.path}/dovecot-run
-state_dir = ${directory.path}/dovecot-state
-log_path = ${directory.path}/dovecot.log
-protocols = pop3
-listen = 127.0.0.1
-ssl = no
-disable_plaintext_auth = no
-first_valid_uid = 1
-first_valid_gid = 1
-auth_cache_size = 10M
-mail_location = maildir:~/
-mail_fsync = never
-mail_always_cache_fields = size.virtual size.physical pop3.uidl
-maildir_very_dirty_syncs = yes
-pop3_no_flag_updates = yes
-passdb {
-  driver = passwd-file
-  args = ${directory.path}/users
-}
-userdb {
-  driver = passwd-file
-  args = ${directory.path}/users
-}
-service pop3-login {
-  service_count = 0
-  process_min_avail = 2
-  client_limit = 5000
-  inet_listener pop3 {
-    port = ${port}
+async function startPeers(site: PopSite): Promise<readonly Server[]> {
+  const servers: Server[] = []
+  for (const peer of POP_PEERS) {
+    const version = versionHere(peer)
+    if (version === undefined) continue
+    const port = await freePort()
+    const { command, settings } = peer.command(site, port)
+    servers.push(start({ name: peer.name, version, settings }, port, 0, command))
   }
-  inet_listener pop3s {
-    port = 0
-  }
-}
-service pop3 {
-  service_count = 0
-  client_limit = 100
-  process_min_avail = 2
-  process_limit = 4000
-}
-service stats {
-  unix_listener stats-writer {
-    mode = 0666
-  }
-}
-service anvil {
-  client_limit = 10000
-}
-service auth {
-  client_limit = 10000
-}
-mail_max_userip_connections = 0
-default_vsz_limit = 0
-`,
-  )
-  const dovecot = pathOf('dovecot')
-  if (dovecot === undefined) throw new Error('no dovecot: apt-get install --no-install-recommends dovecot-pop3d')
-  return start('dovecot', port, 0, [dovecot, '-F', '-c', settings])
+  return servers
 }
 
 /** One command of a session, and the answer that it must get. */
@@ -231,38 +182,11 @@ function scriptFor(server: Server, { user, steps }: Load): string {
     .join('')
 }
 
-/** Processes of a server: the first, and all that descend from it. */
-function processesOf(server: Server): readonly number[] {
-  const parents = new Map<number, number>()
-  for (const entry of readdirSync('/proc').filter(name => /^\d+$/.test(name))) {
-    try {
-      const fields = readFileSync(`/proc/${entry}/stat`, 'latin1').split(') ')[1]?.split(' ')
-      parents.set(Number(entry), Number(fields?.[1]))
-    } catch {
-      // it ended while we looked
-    }
-  }
-  const family = new Set([server.child.pid ?? 0])
-  for (let before = -1; before !== family.size; ) {
-    before = family.size
-    for (const [pid, parent] of parents) if (family.has(parent)) family.add(pid)
-  }
-  return [...family]
-}
-
 /** Memory that belongs to the server alone, its share of what is shared added (PSS), in KB. */
 const memoryOf = (server: Server): number =>
-  processesOf(server).reduce((sum, pid) => {
+  familyOf(server.child.pid ?? 0).reduce((sum, pid) => {
     const path = `/proc/${pid}/smaps_rollup`
     return sum + (existsSync(path) ? Number(/^Pss:\s+(\d+)/m.exec(readFileSync(path, 'latin1'))?.[1] ?? '0') : 0)
-  }, 0)
-
-/** User and system time of the server's processes and of those that ended, in milliseconds (proc(5)). */
-const cpuOf = (server: Server): number =>
-  processesOf(server).reduce((sum, pid) => {
-    if (!existsSync(`/proc/${pid}/stat`)) return sum
-    const fields = readFileSync(`/proc/${pid}/stat`, 'latin1').split(') ')[1]?.split(' ').slice(11, 15) ?? []
-    return sum + fields.reduce((ticks, field) => ticks + Number(field), 0) * 10
   }, 0)
 
 interface Load {
@@ -271,8 +195,15 @@ interface Load {
   readonly user: string
   readonly steps: readonly Step[]
   readonly clients: number
+  /** At most. */
   readonly sessions: number
+  /** What is looked at, and what ours should be of that of TO_BEAT. */
+  readonly goal: readonly [What, number]
 }
+
+/** What is measured of a load. */
+const WHATS = { 'sessions/s': 'more', 'ms, median': 'less', 'ms, p99': 'less', 'ms of CPU': 'less' } as const
+type What = keyof typeof WHATS
 
 const LINE = `${'x'.repeat(69)}\n`
 const SMALL = LINE.repeat(58)
@@ -285,17 +216,33 @@ const LOADS: readonly Load[] = [
     user: 'user%d',
     steps: [...listing(10, SMALL), LIST_OF_TEN],
     clients: CLIENTS,
-    sessions: 4000,
+    sessions: 8000,
+    goal: ['sessions/s', 2.5],
   },
   {
     name: 'downloads of 10 x 4 KB',
     user: 'user%d',
     steps: [...listing(10, SMALL), LIST_OF_TEN, ...Array.from({ length: 10 }, (_, number) => retrieve(number, SMALL))],
     clients: CLIENTS,
-    sessions: 2000,
+    sessions: 4000,
+    goal: ['sessions/s', 1.5],
   },
-  { name: '10,000 messages, warm', user: 'many', steps: listing(MANY, ''), clients: 1, sessions: 60 },
-  { name: 'RETR of 5 MB', user: 'large%d', steps: [retrieve(0, LARGE)], clients: 8, sessions: 320 },
+  {
+    name: '10,000 messages, warm',
+    user: 'many',
+    steps: listing(MANY, ''),
+    clients: 1,
+    sessions: 60,
+    goal: ['ms, median', 0.15],
+  },
+  {
+    name: 'RETR of 5 MB',
+    user: 'large%d',
+    steps: [retrieve(0, LARGE)],
+    clients: 8,
+    sessions: 640,
+    goal: ['sessions/s', 2],
+  },
 ]
 
 /** What bench/pop3/clients.c prints. */
@@ -309,10 +256,13 @@ interface Figures {
 const isFigures = (value: unknown): value is Figures =>
   typeof value === 'object' && value !== null && 'perSecond' in value && 'p99' in value && 'cpu' in value
 
-/** Sessions a second, milliseconds that one takes, and milliseconds of processors for each: the server's and the client's. */
-async function measure(server: Server, load: Load) {
+type Result = Readonly<Record<What, number>> & { readonly generator: number }
+
+/** One load at one server; `generator` is the share of its one processor that the client was busy. */
+async function measure(server: Server, load: Load): Promise<Result> {
   const { clients, sessions } = load
-  const cpuBefore = cpuOf(server)
+  const pid = server.child.pid ?? 0
+  const cpuBefore = cpuOf(pid)
   const child = spawn(client, [`${server.port}`, `${clients}`, `${sessions}`, '0'], {
     stdio: ['pipe', 'pipe', 'inherit'],
   })
@@ -323,34 +273,33 @@ async function measure(server: Server, load: Load) {
     'sessions/s': figures.perSecond,
     'ms, median': figures.p50 * 1000,
     'ms, p99': figures.p99 * 1000,
-    'CPU ms': (cpuOf(server) - cpuBefore) / sessions,
-    'client CPU ms': (figures.cpu / sessions) * 1000,
+    'ms of CPU': (cpuOf(pid) - cpuBefore) / sessions,
+    generator: (figures.cpu * figures.perSecond) / sessions,
   }
 }
 
-/** KB that one more idle session costs, after login. */
-async function idleMemory(server: Server): Promise<number> {
-  const count = 200
+const IDLE = 200
+
+/** KB that one more idle session costs, after login; undefined if the server does not let in so many. */
+async function idleMemory(server: Server): Promise<number | undefined> {
   const before = memoryOf(server)
+  let isWelcome = true
   const sockets = await Promise.all(
-    Array.from({ length: count }, async (_, number) => {
+    Array.from({ length: IDLE }, async (_, number) => {
       const socket = connect({ port: server.port, host: '127.0.0.1' })
-      for (const line of [`USER user${number % CLIENTS}`, 'PASS secret', 'STAT']) {
-        await once(socket, 'data')
-        socket.write(`${line}\r\n`)
+      for (const line of [`USER user${number % CLIENTS}`, 'PASS secret', 'STAT', undefined]) {
+        const [answer] = await once(socket, 'data')
+        if (!String(answer).startsWith('+OK')) isWelcome = false
+        if (line !== undefined) socket.write(`${line}\r\n`)
       }
-      await once(socket, 'data')
       return socket
     }),
   )
-  const each = (memoryOf(server) - before) / count
+  const each = (memoryOf(server) - before) / IDLE
   for (const socket of sockets) socket.destroy()
   await pause(500)
-  return each
+  return isWelcome ? each : undefined
 }
-
-const median = (figures: readonly number[]): number =>
-  [...figures].sort((a, b) => a - b)[figures.length >> 1] ?? Number.NaN
 
 const client = `${directory.path}/clients`
 const compiled = spawnSync('cc', ['-O2', '-o', client, `${root}bench/pop3/clients.c`])
@@ -362,46 +311,89 @@ const users = [
   'many',
   ...Array.from({ length: 8 }, (_, number) => `large${number}`),
 ]
+mkdirSync(mailboxes)
 for (const user of users) {
   if (user === 'many') maildrop(user, MANY, '')
   else if (user.startsWith('large')) maildrop(user, 1, LARGE)
   else maildrop(user, 10, SMALL)
 }
-const servers = [await startDovecot(users), await startOurs(users)]
+const site = {
+  directory: directory.path,
+  owner: OWNER,
+  users,
+  hash: HASH,
+  maildir: maildirOf,
+  mailboxes,
+  sessions: IDLE,
+}
+const peers = await startPeers(site)
+const ours = await startOurs(users)
+const servers = [...peers, ours]
+const report = new BenchReport('pop3d')
 try {
   for (const server of servers) await answers(server)
-  const results = new Map<string, number[]>()
-  const note = (what: string, { name }: Server, figure: number) => {
-    const key = `${what}/${name}`
-    results.set(key, [...(results.get(key) ?? []), figure])
-  }
-  const loads = LOADS.filter(({ name }) => name.includes(wanted))
   const [first] = LOADS
   if (first === undefined) throw new Error('no load')
-  // Each is warm when it is measured; memory comes before the loads, which would leave both with room for more.
+  // Each is warm when it is measured; memory comes before the loads, which would leave all with room for more.
   for (const server of servers) await measure(server, { ...first, sessions: CLIENTS * 40 })
-  for (const server of servers) note('KB per idle login', server, await idleMemory(server))
-  for (const load of loads) {
-    for (const server of servers) await measure(server, { ...load, sessions: load.clients * 10 })
-    for (let round = 0; round < rounds; round += 1) {
-      for (const server of servers) {
-        for (const [what, figure] of Object.entries(await measure(server, load))) {
-          note(`${load.name}, ${what}`, server, figure)
-        }
-      }
-    }
+  const idle = new Map<Server, number | undefined>()
+  for (const server of servers) idle.set(server, await idleMemory(server))
+  for (const load of LOADS.filter(({ name }) => name.includes(wanted))) await compare(load)
+  for (const peer of peers) {
+    const [own, theirs] = [idle.get(ours), idle.get(peer)]
+    if (own === undefined || theirs === undefined) continue
+    const goal = peer.name === TO_BEAT ? { goal: { ratio: 0.5 } } : {}
+    const sides = { ours: { rounds: [own] }, peer: { name: peer.name, rounds: [theirs] } }
+    report.add({ load: 'idle session after login', unit: 'KB', better: 'less', ...sides, ...goal })
   }
-  const names = new Set([...results.keys()].map(key => key.slice(0, key.lastIndexOf('/'))))
-  const table = [...names].map(name => {
-    const [theirs, ours] = servers.map(server => median(results.get(`${name}/${server.name}`) ?? []))
-    if (theirs === undefined || ours === undefined) throw new Error('two servers')
-    return { what: name, dovecot: theirs.toFixed(2), 'auth-relay': ours.toFixed(2), ratio: (ours / theirs).toFixed(2) }
-  })
-  console.table(table)
+  for (const { name, version, settings } of servers) report.measured({ name, version, settings })
+  report.note(
+    `Without authd. The same ${users.length} maildrops, passwords and DES hash for all; popa3d has them as mbox files, where finding a message costs nothing more than reading on. Each server has ${seconds} seconds a round and load, with ${CLIENTS} clients; 8 for RETR of 5 MB, 1 for 10,000 messages.`,
+  )
+  report.finish()
 } finally {
   for (const { child } of servers) {
     child.kill('SIGTERM')
     await once(child, 'exit')
   }
   directory.remove()
+}
+
+/** One load at every server in turns. */
+async function compare(load: Load): Promise<void> {
+  const results = new Map<Server, Result[]>(servers.map(server => [server, []]))
+  const sessions = new Map<Server, number>()
+  for (const server of servers) {
+    const warm = await measure(server, { ...load, sessions: load.clients * 10 })
+    const many = Math.round(warm['sessions/s'] * seconds)
+    sessions.set(server, Math.min(load.sessions, Math.max(many, load.clients * 2)))
+  }
+  for (let round = 0; round < rounds; round += 1) {
+    for (const server of servers) {
+      results.get(server)?.push(await measure(server, { ...load, sessions: sessions.get(server) ?? load.clients }))
+    }
+  }
+  const side = (server: Server, what: What) => {
+    const found = results.get(server) ?? []
+    return { rounds: found.map(result => result[what]), generator: found.map(({ generator }) => generator) }
+  }
+  const [wantedOf, ratio] = load.goal
+  for (const what of Object.keys(WHATS).filter(isWhat)) {
+    if (what === 'ms, median' && what !== wantedOf) continue
+    for (const peer of peers) {
+      if (what === 'ms, p99' && peer.name !== TO_BEAT) continue
+      report.add({
+        load: load.name,
+        unit: what,
+        better: WHATS[what],
+        ours: side(ours, what),
+        peer: { name: peer.name, ...side(peer, what) },
+        ...(peer.name === TO_BEAT && what === wantedOf ? { goal: { ratio } } : {}),
+      })
+    }
+  }
+}
+
+function isWhat(what: string): what is What {
+  return what in WHATS
 }

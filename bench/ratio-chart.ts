@@ -50,12 +50,19 @@ export function ticksOf(low: number, high: number): readonly number[] {
   return ticks.slice(first, last + 1)
 }
 
+/** The rows that a reader looks for first: every peer of what has a goal beside some peer; all if nothing has. */
+function charted(rows: readonly Row[]): readonly Row[] {
+  const key = ({ load, unit }: Row): string => `${load}: ${unit}`
+  const wanted = new Set(rows.filter(({ goal, peer }) => goal !== null && peer !== null).map(key))
+  return wanted.size === 0 ? rows : rows.filter(row => wanted.has(key(row)))
+}
+
 /**
  * An SVG picture of the rows that have a peer: on a scale of powers, how many times better ours is. Median as a bar, the
  * spread of the rounds as a line, the goal as a diamond. Undefined if no row has a peer.
  */
 export function ratioChart(title: string, rows: readonly Row[]): string | undefined {
-  const shown = rows.flatMap(row => {
+  const shown = charted(rows).flatMap(row => {
     const advantage = advantageOf(row)
     return advantage === undefined || row.peer === null
       ? []

@@ -12,9 +12,9 @@ const PACE = 'a million logins an hour at their own pace, wal_compression = off'
 /** The rows of the results that the arithmetic starts from. */
 const PLACES = {
   session: ['pop3d', 'short sessions', 'ms of CPU'],
-  handshake: ['tls', 'full handshake, P-256', 'µs of CPU'],
-  event: ['authd', 'login events, 16 connections × 64 in flight', 'µs of CPU of authd'],
-  connection: ['gate', 'resident gate', 'ms of CPU a connection'],
+  handshake: ['tls', 'full handshake', 'µs of CPU'],
+  event: ['authd', 'logins answered committed, 16 × 64 in flight', "µs of authd's CPU a login"],
+  connection: ['gate', 'resident gate', 'µs of CPU a connection'],
   question: ['scale', 'lookup, yes, 16 at a time', DATABASE_CPU],
   batched: ['scale', 'logins, 4 hosts × 64 in flight', DATABASE_CPU],
   pace: ['scale', PACE, 'database cores'],
@@ -54,7 +54,7 @@ export function costsOf(results: readonly Result[]): Costs {
     grant: at('table') + at('indexes'),
     history: at('history'),
     session: at('session') * 1000 + at('handshake') + at('event'),
-    connection: at('connection') * 1000,
+    connection: at('connection'),
   }
 }
 

@@ -4,7 +4,7 @@
  *   tls-load KIND PORT COUNT CLIENTS              KIND: full, resumed, bulk (COUNT octets to each client), idle (COUNT connections)
  *
  * A load prints "ready" after one visit, begins at the first line on its standard input, and prints its result as one line:
- * seconds, octets received, visits that were resumed, tickets received. */
+ * seconds, octets received, visits that were resumed, tickets received, seconds of its own CPU. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -169,6 +169,12 @@ static double now(void) {
   return time.tv_sec + time.tv_nsec / 1e9;
 }
 
+static double own_cpu(void) {
+  struct rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_utime.tv_sec + usage.ru_stime.tv_sec + (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+}
+
 static void wait_for_line(void) {
   for (char octet; read(0, &octet, 1) == 1 && octet != '\n';) {}
 }
@@ -198,7 +204,7 @@ int main(int count, char **words) {
   fflush(stdout);
   wait_for_line();
   resumed = tickets = 0;
-  double start = now();
+  double start = now(), cpu = own_cpu();
   if (strcmp(kind, "idle") == 0) {
     for (long long i = 0; i < amount; i++) open_front();
     printf("open\n");
@@ -216,6 +222,6 @@ int main(int count, char **words) {
   if (clients > 256) clients = 256;
   for (int i = 0; i < clients; i++) pthread_create(&threads[i], NULL, visitor, NULL);
   for (int i = 0; i < clients; i++) pthread_join(threads[i], NULL);
-  printf("%.6f %lld %lld %lld\n", now() - start, octets_received, resumed, tickets);
+  printf("%.6f %lld %lld %lld %.6f\n", now() - start, octets_received, resumed, tickets, own_cpu() - cpu);
   return 0;
 }

@@ -1,14 +1,17 @@
-// TLS fronts side by side: sslwrap, haproxy, stunnel4 and a bare Node.js server with the same certificate in front of the same server, in
-// one run. Only ratios of one run count. `node bench/tls.ts [ROUNDS]`; needs no right of root's, and the packages haproxy, stunnel4, gcc and
-// libssl-dev: clients and server behind are a C program, so that they are never what is measured.
+// TLS fronts side by side: sslwrap, those of bench/peers/tls-peers.ts that are here, and a bare Node.js server, with the same certificate in
+// front of the same server, in one run. Only ratios of one run count. `node bench/tls.ts [ROUNDS]`; needs gcc and libssl-dev: clients and
+// server behind are a C program, so that they are never what is measured.
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createConnection } from 'node:net'
-import { tmpdir } from 'node:os'
+import { availableParallelism, tmpdir } from 'node:os'
 import { createServer } from 'node:tls'
-import { BenchReport } from './report.ts'
+import { versionHere } from './debian-programs.ts'
+import { TLS_PEERS } from './peers/tls-peers.ts'
+import { cpuOf, familyOf } from './process-family.ts'
+import { BenchReport, type MeasuredProgram } from './report.ts'
 
 const SELF = new URL(import.meta.url).pathname
 const LAUNCH = new URL('../bin/sslwrap', import.meta.url).pathname
@@ -16,8 +19,11 @@ const [WORKERS, CLIENTS, HANDSHAKES] = [2, 16, 3000]
 const [STREAMS, STREAM_OCTETS, IDLE] = [8, 50_000_000, 1000]
 
 /** Figures of one front; each list has one entry a round. */
-type Figures = Record<'full' | 'rate' | 'resumed' | 'bulk' | 'bulkCpu' | 'idle' | 'tickets', number[]>
-type Front = { readonly name: string; readonly port: number; readonly pid: number; readonly figures: Figures }
+type Figures = Record<
+  'full' | 'rate' | 'resumed' | 'bulk' | 'bulkCpu' | 'idle' | 'tickets' | 'fullLoad' | 'bulkLoad',
+  number[]
+>
+type Front = MeasuredProgram & { readonly port: number; readonly pid: number; readonly figures: Figures }
 type Kind = 'full' | 'resumed' | 'bulk' | 'idle'
 
 /** The least that can be written with Node.js: what it costs is not ours to save. */
@@ -73,6 +79,8 @@ async function oneRound(load: string, { name, figures, ...front }: Front, counts
   figures.rate.push(HANDSHAKES / full.seconds)
   figures.resumed.push(resumed.cpu / HANDSHAKES)
   figures.tickets = [full, resumed].map(({ tickets }) => Math.round(tickets / HANDSHAKES))
+  figures.fullLoad.push(full.generator)
+  figures.bulkLoad.push(bulk.generator)
   figures.bulk.push(bulk.octets / 1e6 / bulk.seconds)
   figures.bulkCpu.push(bulk.cpu / (bulk.octets / 1e6))
 }
@@ -99,42 +107,55 @@ async function startAll(directory: string, load: string, processes: ChildProcess
     return child
   }
   const behind = Number(await firstLine(start([load, 'server']).stdout))
-  const front = async (name: string, port: number, command: readonly string[]): Promise<Front> => {
+  // Below the range from which the kernel gives the clients theirs.
+  let port = 20_000 + Math.floor(Math.random() * 10_000)
+  const front = async (program: MeasuredProgram, command: readonly string[]): Promise<Front> => {
     const { pid = 0 } = start(command)
     await listening(port)
-    return {
-      name,
-      port,
-      pid,
-      figures: { full: [], rate: [], resumed: [], bulk: [], bulkCpu: [], idle: [], tickets: [] },
+    const figures = {
+      full: [],
+      rate: [],
+      resumed: [],
+      bulk: [],
+      bulkCpu: [],
+      idle: [],
+      tickets: [],
+      fullLoad: [],
+      bulkLoad: [],
     }
+    return { ...program, port: port++, pid, figures }
   }
-  // Below the range from which the kernel gives the clients theirs.
-  const first = 20_000 + Math.floor(Math.random() * 10_000)
-  const [haproxy, stunnel, bare, sslwrap] = [first, first + 1, first + 2, first + 3]
-  const haproxyLines = [
-    `global\n  nbthread ${WORKERS}\n  maxconn 5000`,
-    'defaults\n  mode tcp\n  timeout connect 10s\n  timeout client 1260s\n  timeout server 1260s',
-    `listen l\n  bind 127.0.0.1:${haproxy} ssl crt ${files.both} ssl-min-ver TLSv1.2\n  server s 127.0.0.1:${behind}\n`,
-  ]
-  writeFileSync(`${directory}/haproxy.cfg`, haproxyLines.join('\n'))
-  const stunnelLines = [
-    'foreground = yes\npid =\ndebug = 3\nsyslog = no\nsocket = l:TCP_NODELAY=1\nsocket = r:TCP_NODELAY=1',
-    `[p]\naccept = 127.0.0.1:${stunnel}\nconnect = 127.0.0.1:${behind}\ncert = ${files.cert}\nkey = ${files.key}\n`,
-  ]
-  writeFileSync(`${directory}/stunnel.conf`, stunnelLines.join('\n'))
-  const sslwrapLines = [
-    'configured = true\nlog_level = "warn"',
-    `[sslwrap]\nuser = "64321"\nworkers = ${WORKERS}\nmax_per_address = 0\ncert = "${files.cert}"\nkey = "${files.key}"`,
-    `[[sslwrap.listener]]\nlisten = "127.0.0.1:${sslwrap}"\nbackend = "127.0.0.1:${behind}"\npreamble = "none"\n`,
-  ]
-  writeFileSync(`${directory}/auth-relay.toml`, sslwrapLines.join('\n'))
-  return [
-    await front('haproxy', haproxy, ['haproxy', '-db', '-f', `${directory}/haproxy.cfg`]),
-    await front('stunnel', stunnel, ['stunnel4', `${directory}/stunnel.conf`]),
-    await front('bare node', bare, [process.execPath, SELF, 'bare', directory, String(bare), String(behind)]),
-    await front('sslwrap', sslwrap, [LAUNCH, '--config', `${directory}/auth-relay.toml`]),
-  ]
+  const fronts: Front[] = []
+  const site = { directory, certificate: files.cert, key: files.key, both: files.both, behind, workers: WORKERS }
+  for (const peer of TLS_PEERS) {
+    const version = versionHere(peer)
+    if (version === undefined) continue
+    const { command, settings } = peer.command(site, port)
+    fronts.push(await front({ name: peer.name, version, settings }, command))
+  }
+  fronts.push(
+    await front(
+      { name: 'bare node', version: process.version, settings: `${WORKERS} processes, tls.createServer and two pipes` },
+      [process.execPath, SELF, 'bare', directory, String(port), String(behind)],
+    ),
+  )
+  const settings = `configured = true
+log_level = "warn"
+[sslwrap]
+user = "64321"
+workers = ${WORKERS}
+max_per_address = 0
+cert = "${files.cert}"
+key = "${files.key}"
+[[sslwrap.listener]]
+listen = "127.0.0.1:${port}"
+backend = "127.0.0.1:${behind}"
+preamble = "none"
+`
+  writeFileSync(`${directory}/auth-relay.toml`, settings)
+  const version = spawnSync(LAUNCH, ['--version'], { encoding: 'utf8' }).stdout.trim()
+  fronts.push(await front({ name: 'sslwrap', version, settings }, [LAUNCH, '--config', `${directory}/auth-relay.toml`]))
+  return fronts
 }
 
 /** Microseconds of the front's CPU, and what the clients report. */
@@ -150,8 +171,9 @@ async function measure(
   const before = cpuOf(front.pid)
   child.stdin.write('go\n')
   const line = await firstLine(child.stdout)
-  const [seconds = 0, octets = 0, resumed = 0, tickets = 0] = line.split(' ').map(Number)
-  return { cpu: cpuOf(front.pid) - before, seconds, octets, resumed, tickets }
+  const [seconds = 0, octets = 0, resumed = 0, tickets = 0, own = 0] = line.split(' ').map(Number)
+  const generator = own / (seconds * availableParallelism())
+  return { cpu: (cpuOf(front.pid) - before) * 1000, seconds, octets, resumed, tickets, generator }
 }
 
 async function memoryPerIdle(load: string, front: Front): Promise<number> {
@@ -167,51 +189,38 @@ async function memoryPerIdle(load: string, front: Front): Promise<number> {
   return (open - before) / IDLE
 }
 
-/** A process and all its descendants. */
-const family = (pid: number): number[] => [
-  pid,
-  ...readdirSync(`/proc/${pid}/task`).flatMap(task =>
-    readFileSync(`/proc/${pid}/task/${task}/children`, 'utf8').split(' ').filter(Boolean).map(Number).flatMap(family),
-  ),
-]
-
-/** Microseconds of user and system time so far, of all threads. */
-const cpuOf = (pid: number): number =>
-  family(pid).reduce((sum, member) => {
-    const fields = readFileSync(`/proc/${member}/stat`, 'latin1')
-      .replace(/^.*\) /, '')
-      .split(' ')
-    return sum + (Number(fields[11]) + Number(fields[12])) * 10_000
-  }, 0)
-
 /** Kilobytes that belong to the processes alone. */
 const memoryOf = (pid: number): number =>
-  family(pid).reduce((sum, member) => {
+  familyOf(pid).reduce((sum, member) => {
     const rollup = readFileSync(`/proc/${member}/smaps_rollup`, 'latin1')
     return sum + Number(/^Private_Dirty:\s+(\d+)/m.exec(rollup)?.[1] ?? '0')
   }, 0)
 
 function describe(report: BenchReport, fronts: readonly Front[]): void {
-  const [ours, ...peers] = fronts.toReversed()
+  const ours = fronts.at(-1)
   if (ours === undefined) throw new Error('no front')
   const handshake = { haproxy: { ratio: 1.2 }, stunnel: { ratio: 0.75 } }
   const loads = [
-    ['full', 'full handshake', 'µs of CPU', 'less', handshake],
-    ['resumed', 'resumed handshake', 'µs of CPU', 'less', handshake],
-    ['rate', `full handshakes, ${CLIENTS} clients`, 'a second', 'more', {}],
-    ['bulk', `download, ${STREAMS} streams`, 'MB/s', 'more', { haproxy: { ratio: 0.8 } }],
-    ['bulkCpu', `download, ${STREAMS} streams`, 'µs of CPU per MB', 'less', {}],
-    ['idle', `${IDLE} idle connections`, 'KB each', 'less', {}],
+    ['full', 'full handshake', 'µs of CPU', 'less', undefined, handshake],
+    ['resumed', 'resumed handshake', 'µs of CPU', 'less', undefined, handshake],
+    ['rate', `full handshakes, ${CLIENTS} clients`, 'a second', 'more', 'fullLoad', {}],
+    ['bulk', `download, ${STREAMS} streams`, 'MB/s', 'more', 'bulkLoad', { haproxy: { ratio: 0.8 } }],
+    ['bulkCpu', `download, ${STREAMS} streams`, 'µs of CPU per MB', 'less', undefined, {}],
+    ['idle', `${IDLE} idle connections`, 'KB each', 'less', undefined, {}],
   ] as const
-  for (const [key, load, unit, better, goals] of loads) {
-    for (const { name, figures } of peers.toReversed()) {
-      const goal = Object.entries(goals).find(([peer]) => peer === name)?.[1]
+  for (const [key, load, unit, better, generator, goals] of loads) {
+    const measured = ({ figures }: Front) => ({
+      rounds: figures[key],
+      ...(generator === undefined ? {} : { generator: figures[generator] }),
+    })
+    for (const front of fronts.slice(0, -1)) {
+      const goal = Object.entries(goals).find(([peer]) => peer === front.name)?.[1]
       report.add({
         load,
         unit,
         better,
-        ours: { rounds: ours.figures[key] },
-        peer: { name, rounds: figures[key] },
+        ours: measured(ours),
+        peer: { name: front.name, ...measured(front) },
         ...(goal === undefined ? {} : { goal }),
       })
     }
@@ -223,31 +232,7 @@ function describe(report: BenchReport, fronts: readonly Front[]): void {
     ours: { rounds: ours.figures.idle },
     goal: { figure: 60 },
   })
-  const says = (...[file = '', ...args]: readonly string[]): string => {
-    const { stdout, stderr } = spawnSync(file, args, { encoding: 'utf8' })
-    return `${stdout}${stderr}`.split('\n')[0] ?? ''
-  }
-  const certificate = 'the same P-256 certificate'
-  report.measured({
-    name: 'haproxy',
-    version: says('haproxy', '-v'),
-    settings: `nbthread ${WORKERS}, mode tcp, ${certificate}`,
-  })
-  report.measured({
-    name: 'stunnel',
-    version: says('stunnel4', '-version'),
-    settings: `Debian's defaults, TCP_NODELAY, ${certificate}`,
-  })
-  report.measured({
-    name: 'bare node',
-    version: process.version,
-    settings: `${WORKERS} processes, tls.createServer and two pipes, ${certificate}`,
-  })
-  report.measured({
-    name: 'sslwrap',
-    version: says(LAUNCH, '--version'),
-    settings: `workers = ${WORKERS}, preamble = "none", ${certificate}`,
-  })
+  for (const { name, version, settings } of fronts) report.measured({ name, version, settings })
   const tickets = fronts.map(({ name, figures }) => `${name} ${figures.tickets.join(' and ')}`).join(', ')
   report.note(
     `TLS 1.3, P-256, X25519, AES-128-GCM, ${WORKERS} processes or threads. Tickets after a full and a resumed handshake: ${tickets}.`,

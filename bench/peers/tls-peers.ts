@@ -44,6 +44,9 @@ function stunnel({ directory, certificate, key, behind }: TlsSite, port: number)
   const settings = `foreground = yes
 pid =
 debug = 3
+syslog = no
+socket = l:TCP_NODELAY=1
+socket = r:TCP_NODELAY=1
 [front]
 accept = 127.0.0.1:${port}
 connect = 127.0.0.1:${behind}
@@ -71,6 +74,7 @@ stream {
     ssl_protocols TLSv1.2 TLSv1.3;
     ssl_session_cache shared:front:10m;
     proxy_timeout 1260s;
+    tcp_nodelay on;
   }
 }
 error_log stderr error;

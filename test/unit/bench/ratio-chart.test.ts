@@ -2,16 +2,16 @@ import { describe, expect, test } from 'vitest'
 import { advantageOf, ratioChart, ticksOf } from '../../../bench/ratio-chart.ts'
 import { type Figure, rowOf } from '../../../bench/report.ts'
 
-const row = (more: Partial<Figure> = {}) =>
-  rowOf({
-    load: 'short sessions',
-    unit: 'sessions/s',
-    better: 'more',
-    ours: { rounds: [100, 200, 400] },
-    peer: { name: 'dovecot', rounds: [100, 100, 100] },
-    goal: { ratio: 2.5 },
-    ...more,
-  })
+const figure = (more: Partial<Figure> = {}): Figure => ({
+  load: 'short sessions',
+  unit: 'sessions/s',
+  better: 'more',
+  ours: { rounds: [100, 200, 400] },
+  peer: { name: 'dovecot', rounds: [100, 100, 100] },
+  goal: { ratio: 2.5 },
+  ...more,
+})
+const row = (more: Partial<Figure> = {}) => rowOf(figure(more))
 
 describe('how many times better', () => {
   test('more is better: the ratio itself', () => {
@@ -69,6 +69,13 @@ describe('the chart', () => {
     expect(svg?.match(/class="goal" d=/g)).toHaveLength(3)
     expect(svg).toContain('POP3 &lt;sessions&gt; &amp; &quot;more&quot;')
     expect(svg).not.toMatch(/NaN|Infinity|undefined/)
+  })
+
+  test('what has no goal beside any peer is left out, unless nothing has', () => {
+    const { goal: _, ...without } = { ...figure(), load: 'p99' }
+    const rows = [row(), rowOf(without)]
+    expect(ratioChart('x', rows)).not.toContain('p99')
+    expect(ratioChart('x', rows.slice(1))).toContain('p99')
   })
 
   test('without a peer there is none', () => {
