@@ -48,6 +48,25 @@ describe('no text of an attacker opens the relay', () => {
     },
   )
 
+  const SESSIONS: Readonly<Record<string, string>> = {
+    popa3d: 'Session from 203.0.113.9',
+    'vm-pop3d': 'Connect from 203.0.113.9',
+    'solid-pop3d': 'connect from 203.0.113.9',
+  }
+  test.prop(
+    [
+      fc.constantFrom(...FAILURE_TEMPLATES.filter(([tag]) => tag in SESSIONS)),
+      attack,
+      fc.constantFrom(...Object.values(FORMS)),
+    ],
+    { numRuns: 5000 },
+  )('in a failure line of a process whose session has begun', ([tag, template], text, format) => {
+    const joined = new LoginRecognizer({ dialects: DIALECTS, imap: true })
+    for (const message of [SESSIONS[tag] ?? '', template.replaceAll('{}', () => text)]) {
+      expect(joined.recognize(format(tag, '4242', message), 0)).toMatchObject({ verdict: 'ignore' })
+    }
+  })
+
   // splogger folds at 800 octets, RFC 3164 allows 1024 for the whole line, syslog(3) and rsyslog cut later.
   test.prop(
     [
