@@ -17,7 +17,7 @@ export const SOAK = {
   /** kill -9 of processes under load, in all. */
   kills: numberOf('SOAK_KILLS', 100),
   /** Length of the mixed traffic. */
-  seconds: numberOf('SOAK_SECONDS', 240),
+  seconds: numberOf('SOAK_SECONDS', 180),
   idlePop3: numberOf('SOAK_IDLE_POP3', 5000),
   idleTls: numberOf('SOAK_IDLE_TLS', 2000),
 } as const
