@@ -1,8 +1,11 @@
-import { type LineEncoder, MAX_EXPANSION } from './line-endings.ts'
+import { type EncoderLane, type LineEncoder, MAX_EXPANSION } from './line-endings.ts'
 import { BLOCK, LINE_KERNEL } from './line-kernel.ts'
 import { assemble } from './wasm-assembler.ts'
 
 const PAGE = 65_536
+
+/** Transfers at once in which nothing is copied. The memory of a lane is touched when it is first used. */
+const LANES = 16
 
 type Encode = (input: number, length: number, output: number, keepCr: number) => number
 type Count = (input: number, length: number, keepCr: number) => number
@@ -11,7 +14,10 @@ type Count = (input: number, length: number, keepCr: number) => number
 export function createKernelEncoder(maxInput: number): LineEncoder | undefined {
   const inputAt = BLOCK
   const outputAt = inputAt + maxInput + BLOCK
-  const pages = Math.ceil((outputAt + maxInput * MAX_EXPANSION + BLOCK) / PAGE)
+  const outputLength = maxInput * MAX_EXPANSION + BLOCK
+  const lanesAt = outputAt + outputLength
+  const laneLength = BLOCK + maxInput + BLOCK + 2 * outputLength
+  const pages = Math.ceil((lanesAt + LANES * laneLength) / PAGE)
   const exports = instantiate(pages)
   if (exports === undefined) return undefined
   const { memory, encode, count } = exports
@@ -22,8 +28,27 @@ export function createKernelEncoder(maxInput: number): LineEncoder | undefined {
     octets.set(input, inputAt)
     octets.fill(0, inputAt + input.length, inputAt + input.length + BLOCK)
   }
+  const laneAt = (start: number): EncoderLane => {
+    const at = start + BLOCK
+    const outputs = at + maxInput + BLOCK
+    return {
+      input: Buffer.from(memory.buffer, at, maxInput),
+      encode(length, previous, keepCr, output) {
+        if (length > maxInput) throw new RangeError(`${length} octets at once, ${maxInput} at most`)
+        octets[at - 1] = previous
+        octets.fill(0, at + length, at + length + BLOCK)
+        const to = outputs + output * outputLength
+        return octets.subarray(to, to + encode(at, length, to, keepCr ? 1 : 0))
+      },
+    }
+  }
+  const lanes = Array.from({ length: LANES }, (_, index) => laneAt(lanesAt + index * laneLength))
   return {
     maxInput,
+    takeLane: () => lanes.pop(),
+    giveLane: lane => {
+      lanes.push(lane)
+    },
     encode(input, previous, keepCr) {
       put(input, previous)
       const length = encode(inputAt, input.length, outputAt, keepCr ? 1 : 0)

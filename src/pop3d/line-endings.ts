@@ -17,6 +17,18 @@ export interface LineEncoder {
   /** Octets that `encode` would give without byte-stuffing: the message size of RFC 1939 §11. */
   count(input: Uint8Array, previous: number, keepCr: boolean): number
   readonly maxInput: number
+  /** Memory for one transfer in which nothing is copied; undefined if there is none, or none left. */
+  takeLane(): EncoderLane | undefined
+  /** Takes it back: nobody may read from its outputs any more. */
+  giveLane(lane: EncoderLane): void
+}
+
+/** A piece of the encoder's own memory: a file is read into `input`, and encoded from there into one of two outputs. */
+export interface EncoderLane {
+  /** `maxInput` octets long. */
+  readonly input: Buffer
+  /** As LineEncoder.encode, for the first `length` octets of `input`; the result is good until the same output is asked for again. */
+  encode(length: number, previous: number, keepCr: boolean, output: 0 | 1): Uint8Array
 }
 
 /** What completes the last line after the whole file was encoded; empty for an empty file or one that ends in LF. */

@@ -5,6 +5,8 @@ export function createScriptEncoder(maxInput: number): LineEncoder {
   const output = Buffer.allocUnsafeSlow(maxInput * MAX_EXPANSION)
   return {
     maxInput,
+    takeLane: () => undefined,
+    giveLane: () => {},
     encode(input, previous, keepCr) {
       let written = 0
       let start = 0

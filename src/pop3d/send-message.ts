@@ -2,11 +2,11 @@ import { read, readSync } from 'node:fs'
 import type { Writable } from 'node:stream'
 import { CRLF, ok, TERMINATION } from '../pop3/reply.ts'
 import { BufferPool } from './buffer-pool.ts'
-import { LF, type LineEncoder, lineEndAfter, MAX_EXPANSION } from './line-endings.ts'
+import { type EncoderLane, LF, type LineEncoder, lineEndAfter, MAX_EXPANSION } from './line-endings.ts'
 import { TopLimit } from './top-limit.ts'
 
 /** Octets of a file that are read, encoded and written at a time. */
-export const CHUNK = 131_072
+export const CHUNK = 262_144
 
 /** A file up to this length is read at once; a longer one is streamed, so that a slow client costs two buffers. */
 export const SMALL_MESSAGE = 65_536
@@ -43,11 +43,23 @@ class Transfer {
 
   /** The octets to send for this chunk; valid until the next call on any transfer. */
   encode(chunk: Uint8Array): Uint8Array {
+    return this.#encode(chunk, (length, previous, keepCr) =>
+      this.#encoder.encode(length < chunk.length ? chunk.subarray(0, length) : chunk, previous, keepCr),
+    )
+  }
+
+  /** The same for the first `got` octets of a lane's input; valid until the same output is asked for again. */
+  encodeIn(lane: EncoderLane, got: number, output: 0 | 1): Uint8Array {
+    const chunk = lane.input.subarray(0, got)
+    return this.#encode(chunk, (length, previous, keepCr) => lane.encode(length, previous, keepCr, output))
+  }
+
+  #encode(chunk: Uint8Array, run: (length: number, previous: number, keepCr: boolean) => Uint8Array): Uint8Array {
     const wanted = this.#limit === undefined ? chunk.length : this.#limit.take(chunk)
     this.#cutShort = wanted < chunk.length
-    const part = this.#cutShort ? chunk.subarray(0, wanted) : chunk
-    const encoded = this.#encoder.encode(part, this.#previous, this.#rules.keepCr)
-    this.#previous = part[wanted - 1] ?? this.#previous
+    const last = chunk[wanted - 1]
+    const encoded = run(wanted, this.#previous, this.#rules.keepCr)
+    this.#previous = last ?? this.#previous
     return encoded
   }
 
@@ -91,26 +103,22 @@ export async function streamMessage(
   bodyLines: number | undefined,
 ): Promise<number | undefined> {
   const transfer = new Transfer(encoder, rules, bodyLines)
-  const input = inputs.take()
-  let filling = outputs.take()
-  let emptying = outputs.take()
+  const lane = encoder.takeLane() ?? new CopyingLane(encoder)
+  let next: 0 | 1 = 0
   let octets = 0
   let taken = 0
   let written: Promise<boolean> = Promise.resolve(true)
   try {
     output.write(ok(), 'latin1')
     for (;;) {
-      const got = await readChunk(fd, input)
+      const got = await readChunk(fd, lane.input)
       if (got === 0) break
       taken += got
-      const encoded = transfer.encode(input.subarray(0, got))
-      filling.set(encoded)
+      const encoded = transfer.encodeIn(lane, got, next)
+      next = next === 0 ? 1 : 0
       if (!(await written)) return undefined
-      written = writeChunk(output, filling.subarray(0, encoded.length))
+      written = writeChunk(output, encoded)
       octets += encoded.length
-      const next = emptying
-      emptying = filling
-      filling = next
       if (transfer.cutShort) break
     }
     if (!(await written)) return undefined
@@ -120,9 +128,31 @@ export async function streamMessage(
   } finally {
     // Only what no write still reads from may serve another transfer.
     await written
-    inputs.give(input)
-    outputs.give(filling)
-    outputs.give(emptying)
+    if (lane instanceof CopyingLane) lane.release()
+    else encoder.giveLane(lane)
+  }
+}
+
+/** Where the encoder has no lane to give: its result is copied out of the memory that all share. */
+class CopyingLane implements EncoderLane {
+  readonly input = inputs.take()
+  readonly #outputs = [outputs.take(), outputs.take()] as const
+  readonly #encoder: LineEncoder
+
+  constructor(encoder: LineEncoder) {
+    this.#encoder = encoder
+  }
+
+  encode(length: number, previous: number, keepCr: boolean, output: 0 | 1): Uint8Array {
+    const encoded = this.#encoder.encode(this.input.subarray(0, length), previous, keepCr)
+    const own = this.#outputs[output]
+    own.set(encoded)
+    return own.subarray(0, encoded.length)
+  }
+
+  release(): void {
+    inputs.give(this.input)
+    for (const output of this.#outputs) outputs.give(output)
   }
 }
 
@@ -132,7 +162,7 @@ const readChunk = (fd: number, buffer: Buffer): Promise<number> =>
   })
 
 /** Fulfilled when the chunk may be overwritten: true if it went out, false if the connection is closed. */
-const writeChunk = (output: Writable, chunk: Buffer): Promise<boolean> =>
+const writeChunk = (output: Writable, chunk: Uint8Array): Promise<boolean> =>
   new Promise(resolve => {
     output.write(chunk, error => resolve(error === null || error === undefined))
   })

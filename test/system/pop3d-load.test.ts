@@ -83,7 +83,7 @@ describe('a message of 100 MB', () => {
       started.open(started.ticket({ maildir }), 'RETR 1\r\nRETR 1\r\n').pause(),
     )
     for (let round = 0; round < 50; round += 1) expect(await reader.say('STAT')).toBe('+OK 1 3')
-    // Two buffers of 256 KB and one of 128 KB for each transfer.
+    // For each transfer a lane: an input of 256 KB and two outputs a little longer than what is in them.
     expect((residentOf(started) - before) / MEGABYTE).toBeLessThan(30)
     for (const socket of lazy) socket.destroy()
     expect(await reader.say('QUIT')).toBe('+OK ')

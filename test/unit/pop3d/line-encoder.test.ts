@@ -1,16 +1,18 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { createKernelEncoder } from '../../../src/pop3d/kernel-encoder.ts'
-import { LF, type LineEncoder, lineEndAfter } from '../../../src/pop3d/line-endings.ts'
+import { type EncoderLane, LF, type LineEncoder, lineEndAfter } from '../../../src/pop3d/line-endings.ts'
 import { createScriptEncoder } from '../../../src/pop3d/script-encoder.ts'
 
 const MAX_INPUT = 4096
 const kernel = createKernelEncoder(MAX_INPUT)
 if (kernel === undefined) throw new Error('this runtime has no WebAssembly SIMD')
-const encoders = [
-  ['script', createScriptEncoder(MAX_INPUT)],
-  ['kernel', kernel],
-] as const
+const encoders = () =>
+  [
+    ['script', createScriptEncoder(MAX_INPUT)],
+    ['kernel', kernel],
+    ['kernel, by lanes', byLanes],
+  ] as const
 
 /** The rule in its plainest form, line by line (spec/pop3d.md §4). */
 function encodeByLines(file: Buffer, keepCr: boolean): string {
@@ -21,6 +23,21 @@ function encodeByLines(file: Buffer, keepCr: boolean): string {
     .map(line => (keepCr ? line : line.replace(/\r$/, '')))
     .map(line => `${line.startsWith('.') ? '.' : ''}${line}\r\n`)
     .join('')
+}
+
+/** The kernel by a lane: its outputs in turns, as a transfer uses them. */
+const byLanes: LineEncoder = {
+  ...kernel,
+  encode(input, previous, keepCr) {
+    const lane = kernel.takeLane()
+    if (lane === undefined) throw new Error('no lane is left')
+    lane.input.fill(0x0a).set(input)
+    const first = Buffer.from(lane.encode(input.length, previous, keepCr, 0))
+    const second = lane.encode(input.length, previous, keepCr, 1)
+    expect(first.equals(second)).toBe(true)
+    kernel.giveLane(lane)
+    return second
+  },
 }
 
 function encodeInPieces(encoder: LineEncoder, pieces: readonly Buffer[], keepCr: boolean) {
@@ -59,7 +76,7 @@ function cut(whole: Buffer, places: readonly number[]): readonly Buffer[] {
   return ends.map((end, index) => whole.subarray(ends[index - 1] ?? 0, end))
 }
 
-describe.each(encoders)('the %s encoder', (_, encoder) => {
+describe.each(encoders())('the %s encoder', (_, encoder) => {
   test('encodes as the rule says, however the file is cut', () => {
     fc.assert(
       fc.property(file, cuts, fc.boolean(), (whole, places, keepCr) => {
@@ -97,7 +114,7 @@ describe.each(encoders)('the %s encoder', (_, encoder) => {
 })
 
 test('kernel and script agree octet for octet', () => {
-  const [[, script], [, simd]] = encoders
+  const [[, script], [, simd]] = encoders()
   fc.assert(
     fc.property(file, fc.nat(255), fc.boolean(), (whole, previous, keepCr) => {
       expect(Buffer.from(simd.encode(whole, previous, keepCr)).equals(script.encode(whole, previous, keepCr))).toBe(
@@ -107,4 +124,24 @@ test('kernel and script agree octet for octet', () => {
     }),
     { numRuns: 5000 },
   )
+})
+
+test('no transfer sees the octets of another: every lane, full, both outputs at once', () => {
+  const own = createKernelEncoder(MAX_INPUT)
+  if (own === undefined) throw new Error('this runtime has no WebAssembly SIMD')
+  const lanes: EncoderLane[] = []
+  for (let lane = own.takeLane(); lane !== undefined; lane = own.takeLane()) lanes.push(lane)
+  expect(lanes.length).toBeGreaterThan(8)
+  // The longest result there is: every octet needs one more.
+  const results = lanes.map((lane, index) => {
+    lane.input.fill(LF)
+    const first = lane.encode(MAX_INPUT, LF, false, 0)
+    lane.input.fill(65 + index)
+    return [first, lane.encode(MAX_INPUT, LF, false, 1)] as const
+  })
+  own.encode(Buffer.alloc(MAX_INPUT, LF), LF, false)
+  for (const [index, [first, second]] of results.entries()) {
+    expect(Buffer.from(first).toString('latin1')).toBe('\r\n'.repeat(MAX_INPUT))
+    expect(Buffer.from(second).toString('latin1')).toBe(String.fromCharCode(65 + index).repeat(MAX_INPUT))
+  }
 })
