@@ -103,10 +103,8 @@ export class Session {
     this.#replies = ok()
     if (readAhead.length > 0) this.#reader.push(readAhead)
     this.#run()
-    // It was paused while the maildrop was opened.
+    // It was paused while the maildrop was opened, and a listener alone does not take that back.
     if (!this.#running) input.resume()
-    // The worker hands the socket over paused, and a listener alone does not take that back.
-    if (!this.#running && input.isPaused()) input.resume()
   }
 
   #receive(chunk: Buffer): void {
