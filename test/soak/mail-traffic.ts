@@ -82,7 +82,6 @@ export class MailTraffic {
     const ip = clientAddress(this.#next++)
     const [tls, endsWell] = [this.#random.oneIn(3), !this.#random.oneIn(3)]
     const { pop3, pop3s } = this.#ports()
-    const id = uniqueId(this.#unclaimed.pop() ?? '')
     const socket = connect({ host: '127.0.0.1', port: tls ? pop3s : pop3, localAddress: ip })
     const client = Pop3Conversation.over(socket, { tls })
     try {
@@ -90,6 +89,7 @@ export class MailTraffic {
       await client.ask(`USER ${this.#account.login}`, /^\+OK/)
       this.tried.add(ip)
       await client.ask(`PASS ${TEST_PASSWORD}`, /^\+OK/)
+      const id = uniqueId(this.#unclaimed.pop() ?? '')
       if (id !== '') await this.#read(client, id)
       if (endsWell) {
         if (id !== '') this.#quitSent.add(id)
