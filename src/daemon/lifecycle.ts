@@ -2,7 +2,7 @@ import { notifySocket } from '../libc/notify-socket.ts'
 import { forbidDumps } from '../libc/prctl.ts'
 import { EXIT, TemporaryFault, UsageFault } from './exit-status.ts'
 import { unusedHandedSockets } from './handed-sockets.ts'
-import { createLog } from './log.ts'
+import { createLog, sayOnStandardError } from './log.ts'
 
 /** A program that has started. */
 export type RunningDaemon = {
@@ -46,13 +46,13 @@ export async function runDaemon(program: string, start: () => Promise<RunningDae
   }
   const stop = (): void => stopWith(EXIT.done)
   void daemon.failed?.then(reason => {
-    process.stderr.write(`${program}: ${reason}\n`)
+    sayOnStandardError(`${program}: ${reason}\n`)
     if (!stopping) stopWith(EXIT.temporary)
   })
   process.on('SIGTERM', stop)
   process.on('SIGINT', stop)
   // Only now: whoever reads this may send a signal at once.
-  process.stderr.write(`${program} ready ${daemon.ready}\n`)
+  sayOnStandardError(`${program} ready ${daemon.ready}\n`)
   stopWatchdog = announceReady()
   if (process.env['AUTHRELAY_SUPERVISED'] === '1') {
     process.stdin.on('end', stop).on('error', stop).resume()
@@ -68,7 +68,7 @@ async function orExit<T>(program: string, action: () => Promise<T>): Promise<T> 
   try {
     return await action()
   } catch (error) {
-    process.stderr.write(faultLines(program, error))
+    sayOnStandardError(faultLines(program, error))
     process.exit(error instanceof UsageFault ? error.exitStatus : EXIT.temporary)
   }
 }
@@ -78,7 +78,7 @@ async function orComplain(program: string, what: string, action: () => Promise<v
     await action()
     return true
   } catch (error) {
-    process.stderr.write(faultLines(program, error, `${what}: `))
+    sayOnStandardError(faultLines(program, error, `${what}: `))
     return false
   }
 }

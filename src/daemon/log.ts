@@ -92,6 +92,12 @@ export function createLog(
 const standardError = new LineWriter(octets => writeSync(2, octets))
 process.on('exit', () => standardError.flush())
 
+/** Says something that is no event, after all that was logged before it. */
+export function sayOnStandardError(text: string): void {
+  standardError.flush()
+  process.stderr.write(text)
+}
+
 function writeToStandardError(line: string): void {
   standardError.line(line)
 }
