@@ -200,7 +200,7 @@ function reportCounters(counters: Counters, queue: GrantQueue, log: Log): void {
     }
   }
   const ignored = [...counters.ignored].map(([tag, n]) => `${tag}:${n}`).join(',')
-  const { commits, commitFailures, sweeps, swept, fifoFull, badAnnouncements, foreignPeers, uses } = counters
+  const { commits, commitFailures, sweeps, swept, fifoFull, badAnnouncements, foreignPeers, uses, decisions } = counters
   log.info('counters', {
     queue: queue.length,
     commits,
@@ -211,6 +211,7 @@ function reportCounters(counters: Counters, queue: GrantQueue, log: Log): void {
     bad_announcements: badAnnouncements,
     foreign_peers: foreignPeers,
     uses,
+    ...Object.fromEntries(Object.entries(decisions).map(([verdict, n]) => [`gate_${verdict}`, n])),
     ignored,
   })
 }

@@ -1,3 +1,4 @@
+import type { RelayVerdict } from '../wire/relay-tally.ts'
 import { SOURCES, type Source } from './heard-login.ts'
 
 /** What became of a login event. */
@@ -25,6 +26,8 @@ export class Counters {
   badAnnouncements = 0
   /** Reports of used grants, from the gate. */
   uses = 0
+  /** What the doors of the gate decided, as it reported. */
+  readonly decisions: Record<RelayVerdict, number> = { relayed: 0, refused: 0, undecided: 0, never: 0 }
   /** Connections on a socket of ours from accounts that may not speak there. */
   foreignPeers = 0
   commits = 0

@@ -1,5 +1,6 @@
 import type { IpAddress, Network } from '../wire/ip-address.ts'
 import type { LoginEvent } from '../wire/login-event.ts'
+import type { RelayTally } from '../wire/relay-tally.ts'
 
 /** Why a login does not open the relay. Stands in the answer `refused … reason=`. */
 export type Refusal = 'loopback' | 'never' | 'own' | 'private' | 'blocked'
@@ -61,9 +62,14 @@ export interface GrantWriter {
   record(logins: readonly Login[], options?: QueryOptions): Promise<readonly Outcome[]>
   /** Notes who needed a grant; never decides anything. */
   recordUses(uses: readonly RelayUse[], options?: QueryOptions): Promise<void>
+  /**
+   * Adds what the gate of this host counted to its minutes, and keeps its sample of refused addresses until the next one; never decides anything. After
+   * OutcomeUnknown, recording again may count twice.
+   */
+  recordTallies(tallies: readonly RelayTally[], options?: QueryOptions): Promise<void>
   /** Removes what has ended. Housekeeping only: expiry is decided at lookup. */
   sweep(options?: QueryOptions & { readonly now?: Date }): Promise<Swept>
-  /** Makes the coming days' partitions of the two histories and drops those older than `keepDays`. Call it at start and daily. */
+  /** Makes the coming days' partitions of the two histories and drops those older than `keepDays`, and as old tallies. Call it at start and daily. */
   keepHistory(keepDays: number, options?: QueryOptions & { readonly now?: Date }): Promise<void>
 }
 

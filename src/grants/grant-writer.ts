@@ -1,6 +1,8 @@
+import { hostname } from 'node:os'
 import * as v from 'valibot'
 import type { Database } from '../database/database.ts'
 import { ignored, int8, type Statement } from '../database/statement.ts'
+import { RELAY_VERDICTS, type RelayTally } from '../wire/relay-tally.ts'
 import { ChangeNotifier } from './grant-changes.ts'
 import type { GrantPolicy } from './grant-policy.ts'
 import type { GrantWriter, Login, Outcome, QueryOptions, Refusal, RelayUse, Swept } from './grant-store.ts'
@@ -113,6 +115,30 @@ SELECT least(coalesce(t.at, now()), now()), t.ip, t.door FROM unnest($1::timesta
 }
 
 /**
+ * $1 host, $2 time, $3 door, $4 relayed, $5 refused, $6 undecided, $7 never: one of each for a tally. $8 door, $9 address: the refused. $10 now or null.
+ * In the order of the key, so that two writers never wait for each other in a ring. A clock that is ahead does not count into the future.
+ */
+const RECORD_TALLIES: Statement<unknown> = {
+  name: 'record-tallies',
+  row: ignored,
+  text: `
+WITH counted AS (
+  INSERT INTO gate_tally AS g (minute, host, door, relayed, refused, undecided, never)
+  SELECT date_trunc('minute', least(t.at, coalesce($10::timestamptz, now()))), $1::text, t.door,
+         sum(t.relayed), sum(t.refused), sum(t.undecided), sum(t.never)
+  FROM unnest($2::timestamptz[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
+    AS t(at, door, relayed, refused, undecided, never)
+  GROUP BY 1, 3 ORDER BY 1, 3
+  ON CONFLICT (minute, host, door) DO UPDATE SET (relayed, refused, undecided, never) =
+    (g.relayed + excluded.relayed, g.refused + excluded.refused, g.undecided + excluded.undecided, g.never + excluded.never)
+)
+INSERT INTO gate_refused AS r (host, door, at, addresses)
+SELECT $1::text, t.door, coalesce($10::timestamptz, now()), array_agg(t.ip)
+FROM unnest($8::text[], $9::inet[]) AS t(door, ip) GROUP BY t.door ORDER BY t.door
+ON CONFLICT (host, door) DO UPDATE SET (at, addresses) = (excluded.at, excluded.addresses)`,
+}
+
+/**
  * Grants that have ended, and grants from the future (the clock was set back), which are not valid in any case. Reads the
  * whole table: no index holds "until", so that a refresh touches none.
  */
@@ -170,6 +196,24 @@ export function createGrantWriter(
       if (uses.length === 0) return
       const values = [uses.map(({ at }) => at), uses.map(({ ip }) => ip), uses.map(({ door }) => door)]
       await database.query(RECORD_USES, values, { signal })
+    },
+
+    async recordTallies(tallies: readonly RelayTally[], { signal }: QueryOptions = {}): Promise<void> {
+      if (tallies.length === 0) return
+      // Several reports of a door at once: those of its latest.
+      const samples = new Map(
+        tallies.filter(({ recent }) => recent.length > 0).map(({ door, recent }) => [door, recent]),
+      )
+      const refused = [...samples].flatMap(([door, recent]) => recent.map(ip => ({ door, ip })))
+      const values = [
+        hostname(),
+        tallies.map(({ at }) => new Date(at * 1000)),
+        tallies.map(({ door }) => door),
+        ...RELAY_VERDICTS.map(verdict => tallies.map(({ counts }) => counts[verdict])),
+        refused.map(({ door }) => door),
+        refused.map(({ ip }) => ip),
+      ]
+      await database.query(RECORD_TALLIES, [...values, now()], { signal })
     },
 
     async sweep({ signal, now: at = now() ?? undefined } = {}): Promise<Swept> {

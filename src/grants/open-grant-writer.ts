@@ -30,6 +30,7 @@ export function openGrantWriter(options: DatabaseOptions, policy: GrantPolicy): 
   return {
     record: (logins, query) => writer.record(logins, query),
     recordUses: (uses, query) => writer.recordUses(uses, query),
+    recordTallies: (tallies, query) => writer.recordTallies(tallies, query),
     sweep: query => writer.sweep(query),
     keepHistory: (keepDays, query) => writer.keepHistory(keepDays, query),
     usePolicy(next) {

@@ -1,5 +1,6 @@
 import type { Log } from '../daemon/log.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
+import type { RelayVerdict } from '../wire/relay-tally.ts'
 
 /** A sure yes of the store. `until`: Unix seconds, undefined for an allowance without end. */
 export type RelayGrant = { readonly until: number | undefined; readonly login: string | undefined }
@@ -50,6 +51,16 @@ async function within<T>(timeoutMs: number, action: (signal: AbortSignal) => Pro
   } finally {
     clearTimeout(timer)
   }
+}
+
+/** Reasons of the never-list: no login opens the relay for such an address. */
+const NEVER_REASONS: ReadonlySet<string> = new Set(['loopback', 'never', 'own'])
+
+/** What the decision is counted as. */
+export function verdictOf(decision: Decision): RelayVerdict {
+  if (decision.relay) return 'relayed'
+  if (decision.error !== undefined) return 'undecided'
+  return NEVER_REASONS.has(decision.reason) ? 'never' : 'refused'
 }
 
 /** The decision as variables of the smtpd. An existing RELAYCLIENT never gets here: it is left alone. */

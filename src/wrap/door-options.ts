@@ -5,7 +5,7 @@ import type { Decision } from './decision.ts'
 /** What every door that answers questions needs. */
 export type DoorOptions = {
   readonly decide: (ip: IpAddress | undefined) => Promise<Decision>
-  /** Somebody was let through. */
-  readonly onRelay: (ip: IpAddress) => void
+  /** Called once a question, with what the asker hears; `ip` undefined: whoever asked named no address. */
+  readonly onDecision: (ip: IpAddress | undefined, decision: Decision) => void
   readonly log: Log
 }

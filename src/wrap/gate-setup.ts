@@ -8,7 +8,7 @@ import { OWN_VARIABLES } from '../ucspi/run-next.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
 import { askDatabase, type GrantSource } from './ask-database.ts'
 import type { CdbDoorOptions } from './cdb-door.ts'
-import { type Decision, decide } from './decision.ts'
+import { type Decision, decide, verdictOf } from './decision.ts'
 import type { DoorOptions } from './door-options.ts'
 import type { PolicyDoorOptions } from './policy-door.ts'
 import type { PolicyRates } from './policy-rates.ts'
@@ -48,9 +48,15 @@ export class GateSetup {
   doorOptions(door: string): DoorOptions {
     return {
       decide: this.#decide,
-      onRelay: ip => this.#uses?.report({ ip, at: Math.floor(systemClock() / 1000), door }),
+      onDecision: (ip, decision) => this.#report(door, ip, decision),
       log: this.log,
     }
+  }
+
+  #report(door: string, ip: IpAddress | undefined, decision: Decision): void {
+    const at = Math.floor(systemClock() / 1000)
+    if (decision.relay && ip !== undefined) this.#uses?.report({ ip, at, door })
+    this.#uses?.count(door, verdictOf(decision), ip, at)
   }
 
   /** Throws UsageFault if there is no such smtpd. */

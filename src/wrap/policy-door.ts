@@ -82,7 +82,7 @@ class PolicyConnection {
   }
 
   #actionFor(request: PolicyRequest, decision: Decision): string {
-    const { log, onRelay } = this.#options()
+    const { log, onDecision } = this.#options()
     const ip = clientOf(request)
     const fields = {
       ip,
@@ -93,15 +93,17 @@ class PolicyConnection {
     }
     if (!decision.relay || ip === undefined) {
       logAnswer(log, decision, fields)
+      onDecision(ip, decision)
       return NO_OPINION
     }
     const refusal = this.#refusal(request, ip, decision.login)
     if (refusal !== undefined) {
       log.warn('refuse', { ...fields, user: decision.login, reason: refusal.reason })
+      onDecision(ip, { relay: false, reason: refusal.reason })
       return refusal.action
     }
     logAnswer(log, decision, fields)
-    onRelay(ip)
+    onDecision(ip, decision)
     return 'OK'
   }
 

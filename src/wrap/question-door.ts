@@ -8,13 +8,13 @@ import type { DoorOptions } from './door-options.ts'
 /** Questions as lines, `relay v=1 ip=ADDRESS`, answered in order: for the exec door and for Exim's `readsocket` (docs/WIRE.md). `options` is asked for each. */
 export function questionDoor(options: () => DoorOptions): Server {
   const answerTo = async (line: string): Promise<RelayAnswer> => {
-    const { decide, onRelay, log } = options()
+    const { decide, onDecision, log } = options()
     const question = parseRelayQuestion(line)
     if (question === undefined) return { verdict: 'unknown' }
     const decision = await decide(question.ip)
     logAnswer(log, decision, { ip: question.ip, door: 'question' })
+    onDecision(question.ip, decision)
     if (!decision.relay) return { verdict: decision.error === undefined ? 'no' : 'unknown' }
-    onRelay(question.ip)
     return { verdict: 'yes', until: decision.until ?? END_OF_TIME, login: decision.login }
   }
   // Exim closes its half of the connection as soon as it has asked.

@@ -23,8 +23,8 @@ export type ResidentGateOptions = {
   readonly environment: Environment
   readonly relayclientValue: string
   readonly decide: (ip: IpAddress) => Promise<Decision>
-  /** Somebody was let through. */
-  readonly onRelay: (ip: IpAddress) => void
+  /** Called once a connection that was decided about. */
+  readonly onDecision: (ip: IpAddress, decision: Decision) => void
   readonly log: Log
   readonly rules?: TcpRulesFile | undefined
   readonly reverseDns?: ReverseDns | undefined
@@ -134,7 +134,7 @@ export class ResidentGate {
   }
 
   async #run(socket: Socket, connection: Connection, status: string): Promise<void> {
-    const { rules, reverseDns, relayclientValue, log, onRelay } = this.#options
+    const { rules, reverseDns, relayclientValue, log, onDecision } = this.#options
     const ip = connection.remoteIp
     const remoteHost = reverseDns === undefined ? undefined : await reverseDns(ip)
     const rule = rules?.find({ ip, host: remoteHost })
@@ -154,7 +154,7 @@ export class ResidentGate {
     )
     const child = await this.#smtpd.run(socket, ruled, own.concat(granted))
     logDecision(log, decision, { ip, port: connection.remotePort, host: remoteHost, pid: child.pid, status })
-    if (decision.relay) onRelay(ip)
+    if (!isPreset) onDecision(ip, decision)
     const ending = await child.ended
     log.info('end', { pid: child.pid, ...('code' in ending ? { status: ending.code } : { signal: ending.signal }) })
   }

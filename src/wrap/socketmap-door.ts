@@ -23,7 +23,7 @@ const MAPS: ReadonlyMap<string, { readonly found: string; readonly clientOf: (ke
  */
 export function socketmapDoor(options: () => DoorOptions): Server {
   const answerTo = async (content: string): Promise<SocketmapAnswer> => {
-    const { decide, onRelay, log } = options()
+    const { decide, onDecision, log } = options()
     const question = parseSocketmapQuestion(content)
     const map = question === undefined ? undefined : MAPS.get(question.map)
     if (question === undefined || map === undefined)
@@ -32,9 +32,9 @@ export function socketmapDoor(options: () => DoorOptions): Server {
     if (ip === undefined) return { type: 'notfound' }
     const decision = await decide(ip)
     logAnswer(log, decision, { ip, door: 'socketmap' })
+    onDecision(ip, decision)
     // "Not found" for an error too: a temporary answer would hold up everybody's mail because of the database.
     if (!decision.relay) return { type: 'notfound' }
-    onRelay(ip)
     return { type: 'ok', data: map.found }
   }
   return createServer(socket => {

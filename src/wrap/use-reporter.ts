@@ -1,17 +1,25 @@
 import { connect, type Socket } from 'node:net'
+import type { IpAddress } from '../wire/ip-address.ts'
+import { formatRelayTally, type RelayVerdict } from '../wire/relay-tally.ts'
 import { formatRelayUse, type RelayUse } from '../wire/relay-use.ts'
+import { DecisionTallies } from './decision-tallies.ts'
 
 /** Uses kept while authd is away; the oldest go first. */
 const MAX_WAITING = 10_000
 const FLUSH_MS = 200
+/** Between two reports of what was counted. */
+const TALLY_MS = 1_000
 const RETRY_MS = 5_000
 
-/** Tells authd who needed a grant, for its history. Best effort: never waits, never fails, never stops the process from ending. */
+/** Tells authd who needed a grant and how often the doors decided what, for its history. Best effort: never waits, never fails, never stops the process from ending. */
 export class UseReporter {
   readonly #path: string
   readonly #waiting: string[] = []
   #socket: Socket | undefined
   #timer: NodeJS.Timeout | undefined
+  readonly #tallies = new DecisionTallies()
+  #tallyTimer: NodeJS.Timeout | undefined
+  #tallyIsDue = false
 
   readonly #retryMs: number
 
@@ -27,9 +35,22 @@ export class UseReporter {
     this.#flushIn(FLUSH_MS)
   }
 
+  /** Counts a decision; what was counted is reported once a second. `at`: Unix seconds. */
+  count(door: string, verdict: RelayVerdict, ip: IpAddress | undefined, at: number): void {
+    this.#tallies.count(door, verdict, ip, at)
+    if (this.#tallyIsDue) return
+    this.#tallyTimer ??= setTimeout(() => {
+      this.#tallyTimer = undefined
+      this.#tallyIsDue = true
+      this.#flush()
+    }, TALLY_MS).unref()
+  }
+
   /** Sends what waits, if authd is there. */
   close(): void {
     clearTimeout(this.#timer)
+    clearTimeout(this.#tallyTimer)
+    this.#tallyIsDue = true
     this.#flush()
     this.#socket?.end()
   }
@@ -43,11 +64,22 @@ export class UseReporter {
   }
 
   #flush(): void {
-    if (this.#waiting.length === 0) return
+    if (this.#waiting.length === 0 && !this.#hasTally) return
     const socket = this.#socket
     if (socket === undefined) this.#connect()
     else if (socket.writableNeedDrain) this.#flushIn(this.#retryMs)
-    else if (!socket.connecting) socket.write(this.#waiting.splice(0).join(''))
+    else if (!socket.connecting) socket.write(this.#take().join(''))
+  }
+
+  get #hasTally(): boolean {
+    return this.#tallyIsDue && !this.#tallies.isEmpty
+  }
+
+  #take(): readonly string[] {
+    const uses = this.#waiting.splice(0)
+    if (!this.#tallyIsDue) return uses
+    this.#tallyIsDue = false
+    return [...uses, ...this.#tallies.take().map(tally => `${formatRelayTally(tally)}\n`)]
   }
 
   #connect(): void {
@@ -57,7 +89,7 @@ export class UseReporter {
     socket.on('error', () => {}) // authd is away; what waits is kept, up to a bound
     socket.on('close', () => {
       this.#socket = undefined
-      if (this.#waiting.length > 0) this.#flushIn(this.#retryMs)
+      if (this.#waiting.length > 0 || this.#hasTally) this.#flushIn(this.#retryMs)
     })
     socket.resume()
   }

@@ -38,6 +38,8 @@ const NOBODY = [
   'DELETE FROM login_event_default',
   'UPDATE relay_use SET door = door',
   'DELETE FROM relay_use',
+  'DELETE FROM gate_tally',
+  'DELETE FROM gate_refused',
   'DELETE FROM blocks',
   'DELETE FROM allowances',
   "UPDATE blocks SET reason = 'none'",
@@ -69,10 +71,16 @@ const READER = [
   "UPDATE allowances SET until = 'infinity'",
   "INSERT INTO login_event (at, ip, network, daemon, method, tls, session, refused) VALUES (now(), '::9', '::9', '', '', true, '', 'x')",
   "INSERT INTO relay_use (at, ip, door) VALUES (now(), '192.0.2.7', 'x')",
+  'SELECT FROM gate_tally',
+  'SELECT FROM gate_refused',
+  "INSERT INTO gate_tally VALUES (now(), 'mx', 'gate', 1, 1, 1, 1)",
+  'UPDATE gate_tally SET refused = 0',
+  "INSERT INTO gate_refused VALUES ('mx', 'gate', now(), '{192.0.2.7}')",
   'SELECT keep_history(1)',
   "INSERT INTO relay_allowances (net) VALUES ('198.51.100.0/24')",
   'SELECT FROM status_grants',
   'SELECT FROM status_events',
+  'SELECT FROM status_gate',
 ]
 /** What the status page's role may not do although the gate's may. */
 const STATUS = [
@@ -114,6 +122,9 @@ describe('what they may do', () => {
       "INSERT INTO blocks (login, reason, owner) VALUES ('a', '', ''); UPDATE blocks SET until = now()",
     )
     await writer.script("INSERT INTO relay_use (at, ip, door) VALUES (now(), '192.0.2.7', 'x'); SELECT keep_history(3)")
+    await writer.script(
+      "INSERT INTO gate_tally VALUES (now(), 'mx', 'gate', 1, 1, 1, 1); UPDATE gate_tally SET refused = refused + 1; TABLE gate_refused",
+    )
   })
 
   test('authwrap: ask', async () => {
@@ -123,6 +134,8 @@ describe('what they may do', () => {
   })
 
   test('authstatus: look', async () => {
-    await status.script('TABLE status_grants; TABLE status_events; TABLE status_decrees; TABLE schema_version')
+    await status.script(
+      'TABLE status_grants; TABLE status_events; TABLE status_decrees; TABLE status_gate; TABLE schema_version',
+    )
   })
 })

@@ -3,6 +3,7 @@ import { writeFileSync } from 'node:fs'
 import { createConnection } from 'node:net'
 import * as v from 'valibot'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { int8 } from '../../src/database/statement.ts'
 import { formatLoginEvent } from '../../src/wire/login-event.ts'
 import { AuthdClient, loginFrom, publicAddress } from '../harness/authd-client.ts'
 import { databaseSettings } from '../harness/authd-settings.ts'
@@ -243,5 +244,26 @@ describe('life', () => {
       })
       return rows.some(({ ip, door, at }) => ip === '203.0.113.7' && door === 'gate' && at === 1_764_000_000)
     })
+  })
+  it('adds up the decisions that the gate reports', async () => {
+    await start({ authd: { metrics_listen: '127.0.0.1:0' } })
+    const socket = createConnection({ path: `${stack.directory}/run/uses.sock` })
+    const line = 'tally v=1 at=1764000000 door=policy relayed=1 refused=20 undecided=3 never=0 recent='
+    socket.write(`${line}${Array.from({ length: 20 }, (_, n) => `2001:db8:1111:2222:3333:4444:5555:66${n + 10}`)}\n`)
+    socket.end(`${line}192.0.2.1 more=1\n${line}\n`)
+    await eventually('the counts', async () => {
+      const { rows } = await database.owner.query({
+        text: "SELECT relayed, refused, undecided FROM gate_tally WHERE door = 'policy' AND minute = '2025-11-24 16:00:00Z'",
+        row: v.object({ relayed: int8, refused: int8, undecided: int8 }),
+      })
+      return rows[0]?.relayed === 2 && rows[0].refused === 40 && rows[0].undecided === 6
+    })
+    const { rows } = await database.owner.query({
+      text: "SELECT cardinality(addresses) AS n FROM gate_refused WHERE door = 'policy'",
+      row: v.object({ n: v.number() }),
+    })
+    expect(rows).toEqual([{ n: 20 }])
+    const text = await (await fetch(`http://127.0.0.1:${stack.port('authd', 0, 'metrics')}/metrics`)).text()
+    expect(text).toContain('authd_gate_decisions_total{verdict="refused"} 40')
   })
 })

@@ -1,8 +1,17 @@
+import { once } from 'node:events'
 import { chownSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { connect } from 'node:net'
+import { connect, createServer } from 'node:net'
 import { afterAll, afterEach, beforeAll, expect, onTestFinished, test } from 'vitest'
+import { LineSplitter } from '../../src/wire/line-splitter.ts'
 import { formatNetstring, NetstringReader } from '../../src/wire/netstring.ts'
 import { formatPolicyRequest } from '../../src/wire/policy-request.ts'
+import {
+  MAX_RELAY_TALLY_LINE,
+  parseRelayTally,
+  RELAY_VERDICTS,
+  type RelayTally,
+  type RelayVerdict,
+} from '../../src/wire/relay-tally.ts'
 import { Conversation } from '../harness/conversation.ts'
 import { command, describeWith } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
@@ -64,6 +73,57 @@ describeWith(
         socket.on('error', reject).on('close', () => resolve(heard))
       })
 
+    /** Stands for authd: everything that the gate reports of its decisions, a door and its counts added up. */
+    async function hearTallies(): Promise<ReadonlyMap<string, RelayTally['counts'] & { recent: string[] }>> {
+      const heard = new Map<string, Record<RelayVerdict, number> & { recent: string[] }>()
+      const splitter = new LineSplitter(MAX_RELAY_TALLY_LINE)
+      const server = createServer(socket =>
+        socket.on('data', chunk => {
+          for (const line of splitter.push(chunk).lines) {
+            const tally = parseRelayTally(line)
+            if (tally === undefined) continue
+            const sum = heard.get(tally.door) ?? { relayed: 0, refused: 0, undecided: 0, never: 0, recent: [] }
+            for (const verdict of RELAY_VERDICTS) sum[verdict] += tally.counts[verdict]
+            sum.recent.push(...tally.recent)
+            heard.set(tally.door, sum)
+          }
+        }),
+      )
+      const path = `${stack.directory}/run/uses.sock`
+      server.listen({ path, writableAll: true })
+      await once(server, 'listening')
+      onTestFinished(() => void server.close())
+      return heard
+    }
+
+    test('every door reports what it decided: counts, and of the refused a few addresses', async () => {
+      const tallies = await hearTallies()
+      const [policy, socketmap, question] = ['policy', 'socketmap', 'question'].map(
+        name => `${stack.directory}/run/${name}-tally.sock`,
+      )
+      await start({
+        listen: ['127.0.0.1:0'],
+        policy_listen: [`unix:${policy}`],
+        socketmap_listen: [`unix:${socketmap}`],
+        question_listen: [`unix:${question}`],
+      })
+      await grants.grant('127.0.0.1', 'ann')
+      expect(code(await mail('b@elsewhere.example'))).toBe('250')
+      const asked = { request: 'smtpd_access_policy', client_address: '192.0.2.9' }
+      await ask(policy ?? '', formatPolicyRequest(new Map(Object.entries(asked))), text => text.endsWith('\n\n'))
+      const keys = ['relay 127.0.0.1', 'relay 192.0.2.8', 'relay 192.0.2.8', 'relay host.example.org']
+      await ask(socketmap ?? '', keys.map(formatNetstring).join(''), text => text.split(',').length > keys.length)
+      await ask(question ?? '', 'relay v=1 ip=2001:db8::7\nnonsense\n', text => text.split('\n').length > 2)
+      await eventually('four doors', () => tallies.size === 4)
+      const none = { relayed: 0, refused: 0, undecided: 0, never: 0, recent: [] }
+      expect(Object.fromEntries(tallies)).toEqual({
+        gate: { ...none, relayed: 1 },
+        policy: { ...none, refused: 1, recent: ['192.0.2.9'] },
+        socketmap: { ...none, relayed: 1, refused: 2, recent: ['192.0.2.8'] },
+        question: { ...none, refused: 1, recent: ['2001:db8::7'] },
+      })
+    })
+
     test('a real client: refused, granted, revoked', async () => {
       await start({ listen: ['127.0.0.1:0'] })
       expect(code(await mail('b@elsewhere.example'))).toBe('553')
@@ -93,6 +153,7 @@ describeWith(
 
     test('local mail flows while the database is away, within the deadline', async () => {
       await grants.grant('127.0.0.1', 'ann')
+      const tallies = await hearTallies()
       await start(
         { listen: ['127.0.0.1:0'], wrap_timeout: 1 },
         { database: { ...grants.settings['database'], dbhost: '127.0.0.1', dbport: 1 } },
@@ -100,6 +161,8 @@ describeWith(
       expect(code(await mail('bob@example.org'))).toBe('250')
       expect(code(await mail('bob@elsewhere.example'))).toBe('553')
       await stack.waitForLog('wrap', { event: 'error', relay: 'false' })
+      await eventually('both were counted as undecided', () => tallies.get('gate')?.undecided === 2)
+      expect(tallies.get('gate')).toMatchObject({ relayed: 0, refused: 0, recent: [] })
     })
 
     test('rblsmtpd and fixcrio in front of the smtpd, with rules of tcprules', async () => {

@@ -8,7 +8,10 @@ export const AUTHD = defineSection('authd', 'Hears of logins and keeps the grant
   ),
   socket: path('/run/auth-relay/authd.sock', 'Unix socket where popup announces logins.'),
   socket_users: list([], 'Accounts besides our own that may announce logins there.'),
-  uses_socket: path('/run/auth-relay/uses.sock', 'Unix socket where the gate reports who needed a grant. Empty: none.'),
+  uses_socket: path(
+    '/run/auth-relay/uses.sock',
+    'Unix socket where the gate reports who needed a grant and what it decided. Empty: none.',
+  ),
   uses_users: list([], 'Accounts besides our own that may report there.'),
   commit_wait: integer(
     800,

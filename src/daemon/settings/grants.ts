@@ -34,5 +34,5 @@ export const GRANTS = defineSection('grants', 'Who is granted, and for how long.
   deny_private: flag(false, 'Never grant private and carrier-grade NAT addresses.', BARE),
   grant_loopback: flag(false, 'UNSAFE, for demonstration and tests: grant loopback addresses too.', BARE),
   store_user: flag(true, 'Keep the login name with the grant.', BARE),
-  history_days: integer(90, 1, 3650, 'Days for which logins and uses of grants are remembered.'),
+  history_days: integer(90, 1, 3650, 'Days for which logins, uses of grants and decisions of the gate are remembered.'),
 })

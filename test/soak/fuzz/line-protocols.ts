@@ -8,6 +8,7 @@ import {
   parseLoginAnswer,
   parseLoginEvent,
 } from '../../../src/wire/login-event.ts'
+import { formatRelayTally, parseRelayTally } from '../../../src/wire/relay-tally.ts'
 import { formatRelayUse, parseRelayUse } from '../../../src/wire/relay-use.ts'
 import { parseSessionTicket, signedTextOf } from '../../../src/wire/session-ticket.ts'
 import { type FuzzTarget, promise } from './fuzz-target.ts'
@@ -47,6 +48,8 @@ export const loginEvents: FuzzTarget = {
       promise(`${signedTextOf(presented.ticket)} mac=${presented.mac}` === line, 'a ticket with two forms', line)
     const use = parseRelayUse(line)
     if (use !== undefined) promise(parseRelayUse(formatRelayUse(use)) !== undefined, 'another report', line)
+    const tally = parseRelayTally(line)
+    if (tally !== undefined) promise(parseRelayTally(formatRelayTally(tally)) !== undefined, 'another tally', line)
     parseKeyValues(line)
 
     const stream = Buffer.from(`${line}\n${random.pick(ALL)}\n${line}`, 'latin1')

@@ -12,6 +12,7 @@ import {
 } from '../../../src/wire/policy-request.ts'
 import { formatRelayAnswer, parseRelayAnswer } from '../../../src/wire/relay-answer.ts'
 import { formatRelayQuestion, parseRelayQuestion } from '../../../src/wire/relay-question.ts'
+import { formatRelayTally, MAX_RECENT, MAX_RELAY_TALLY_LINE, parseRelayTally } from '../../../src/wire/relay-tally.ts'
 import { formatRelayUse, parseRelayUse } from '../../../src/wire/relay-use.ts'
 import { formatSocketmapAnswer, formatSocketmapQuestion, parseSocketmapQuestion } from '../../../src/wire/socketmap.ts'
 
@@ -152,5 +153,46 @@ describe('relay use', () => {
     'use v=1 ip=192.0.2.7 at=-1 door=gate',
   ])('%j is none', line => {
     expect(parseRelayUse(line)).toBeUndefined()
+  })
+})
+
+describe('tally of a door', () => {
+  const count = fc.nat({ max: 999_999_999_999 })
+  const tallies = fc.record({
+    at: count,
+    door: fc.stringMatching(/^[a-z]{1,16}$/),
+    counts: fc.record({ relayed: count, refused: count, undecided: count, never: count }),
+    recent: fc.array(addresses, { maxLength: MAX_RECENT }),
+  })
+  test('is parsed back, and fits its line', () => {
+    fc.assert(
+      fc.property(tallies, tally => {
+        const line = formatRelayTally(tally)
+        expect(parseRelayTally(line)).toEqual(tally)
+        expect(line.length).toBeLessThan(MAX_RELAY_TALLY_LINE)
+      }),
+    )
+  })
+  const good = 'tally v=1 at=1 door=gate relayed=1 refused=2 undecided=3 never=4 recent='
+  test.each([
+    '',
+    'tally v=1',
+    good.replace('v=1', 'v=2'),
+    good.replace('at=1', 'at=-1'),
+    good.replace('refused=2', 'refused='),
+    good.replace('refused=2', 'refused=1e3'),
+    good.replace('never=4', 'other=4'),
+    good.replace('door=gate', 'door=a%20b'),
+    `${good}192.0.2.7,`,
+    `${good}mail.example.org`,
+    good +
+      Array(MAX_RECENT + 1)
+        .fill('192.0.2.7')
+        .join(','),
+    good.replace(' recent=', ''),
+    `${good} more=1`,
+  ])('%j is none', line => {
+    expect(parseRelayTally(good)).toBeDefined()
+    expect(parseRelayTally(line)).toBeUndefined()
   })
 })

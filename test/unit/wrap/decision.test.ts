@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { createLog } from '../../../src/daemon/log.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
-import { type Decision, decide, logDecision, relayVariables } from '../../../src/wrap/decision.ts'
+import { type Decision, decide, logDecision, relayVariables, verdictOf } from '../../../src/wrap/decision.ts'
 import { shareDecisions } from '../../../src/wrap/share-decisions.ts'
 
 const ip = parseIpAddress('192.0.2.7')
@@ -45,4 +45,15 @@ test('a login cannot end its variable or begin a log line', () => {
   const lines: string[] = []
   logDecision(createLog('wrap', { write: line => lines.push(line) }), decision, { ip })
   expect(lines.join('').trimEnd().split('\n')).toHaveLength(1)
+})
+
+test('a decision counts as what it was: a doubt is no refusal', async () => {
+  const verdict = async (ask: () => Promise<undefined | { until: number; login: string }>, never?: string) =>
+    verdictOf(await decide(ip, { ask, refusal: () => never, timeoutMs: 1000 }))
+  expect(await verdict(async () => ({ until: 1, login: 'ann' }))).toBe('relayed')
+  expect(await verdict(async () => undefined)).toBe('refused')
+  expect(await verdict(() => Promise.reject(new Error('away')))).toBe('undecided')
+  for (const reason of ['loopback', 'never', 'own']) expect(await verdict(async () => undefined, reason)).toBe('never')
+  // The policy door's own no to a client that has a grant.
+  expect(verdictOf({ relay: false, reason: 'sender' })).toBe('refused')
 })

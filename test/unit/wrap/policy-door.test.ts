@@ -31,7 +31,7 @@ async function open(options: Partial<PolicyDoorOptions> = {}, limits: Partial<Po
   let now = 1_764_000_000_000
   const server = policyDoor(() => ({
     decide: async () => GRANTED,
-    onRelay: ip => relayed.push(ip),
+    onDecision: (ip, { relay }) => void (relay && relayed.push(ip ?? '')),
     log: createLog('wrap', { write: line => lines.push(line) }),
     senderBinding: 'off',
     senderDomains: [],

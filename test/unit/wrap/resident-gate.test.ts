@@ -57,7 +57,7 @@ async function start(
     environment: { PATH: '/usr/bin:/bin' },
     relayclientValue: '',
     decide: address => decide(address, { ask, refusal: () => undefined, timeoutMs }),
-    onRelay: address => relayed.push(address),
+    onDecision: (address, { relay }) => void (relay && relayed.push(address)),
     log: createLog('wrap', { write: line => lines.push(line) }),
     proxyTrust: new NetworkSet([]),
     maxConnections: 0,

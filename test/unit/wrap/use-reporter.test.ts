@@ -37,3 +37,28 @@ test('uses reach authd, also those of a time when it was away; nobody waits for 
   await eventually('the last one too', () => heard.includes('at=3'))
   server.close()
 })
+
+test('decisions are counted and come as one line a door, from a time when authd was away too', async () => {
+  const path = `${directory.path}/tallies.sock`
+  const [ann, bob] = [parseIpAddress('192.0.2.7'), parseIpAddress('2001:db8::7')]
+  const reporter = new UseReporter(path, 20)
+  for (let n = 0; n < 1000; n++) reporter.count('gate', 'refused', ann, 60)
+  reporter.count('gate', 'relayed', ann, 61)
+  reporter.count('gate', 'refused', bob, 62)
+  reporter.count('gate', 'undecided', undefined, 119)
+  reporter.count('policy', 'never', ann, 62)
+  const lines: string[] = []
+  const server = createServer(socket => socket.on('data', piece => lines.push(...String(piece).trim().split('\n'))))
+  server.listen(path)
+  await once(server, 'listening')
+  await eventually('the tallies', () => lines.length === 2)
+  expect(lines).toEqual([
+    'tally v=1 at=119 door=gate relayed=1 refused=1001 undecided=1 never=0 recent=192.0.2.7,2001:db8::7',
+    'tally v=1 at=62 door=policy relayed=0 refused=0 undecided=0 never=1 recent=',
+  ])
+  reporter.count('gate', 'refused', undefined, 119)
+  reporter.close()
+  await eventually('the last one too', () => lines.length === 3)
+  expect(lines[2]).toContain('refused=1 ')
+  server.close()
+})
