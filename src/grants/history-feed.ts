@@ -1,11 +1,12 @@
 import * as v from 'valibot'
 import type { Database } from '../database/database.ts'
-import { type Statement, timestamptz } from '../database/statement.ts'
+import { int8, type Statement, timestamptz } from '../database/statement.ts'
+import type { RelayVerdict } from '../wire/relay-tally.ts'
 
-/** Something that happened: a login that was granted or refused, or mail that was relayed. */
+/** Something that happened: a login that was granted or refused, mail that was relayed, or a client that the gate did not let relay. */
 export type HistoryEvent = {
   readonly at: Date
-  readonly kind: 'grant' | 'refused' | 'relay'
+  readonly kind: 'grant' | 'refused' | 'relay' | 'norelay'
   readonly ip: string
   /** Login and daemon, or the door; for refusals the reason as well. */
   readonly detail: string
@@ -13,10 +14,15 @@ export type HistoryEvent = {
 
 const row = v.object({
   at: timestamptz,
-  kind: v.picklist(['grant', 'refused', 'relay']),
+  kind: v.picklist(['grant', 'refused', 'relay', 'norelay']),
   ip: v.string(),
   detail: v.string(),
 })
+
+/** What one door of a host decided within the minute that began `at`. */
+export type MinuteTally = { readonly at: Date; readonly host: string; readonly door: string } & Readonly<
+  Record<RelayVerdict, number>
+>
 
 /** $1 after this moment. The clock of the database decides what is new; a second is left for transactions under way. */
 const LOGINS: Statement<HistoryEvent> = {
@@ -37,6 +43,32 @@ FROM relay_use WHERE at > $1 AND at <= now() - interval '4 seconds'
 ORDER BY at LIMIT 1000`,
 }
 
+/** A sample of those who were refused: each host and door has its latest, at most MAX_RECENT addresses. */
+const REFUSED: Statement<HistoryEvent> = {
+  row,
+  text: `
+SELECT date_trunc('milliseconds', at) AS at, 'norelay' AS kind, host(ip) AS ip, door AS detail
+FROM gate_refused CROSS JOIN unnest(addresses) AS ip WHERE at > $1
+ORDER BY at LIMIT 1000`,
+}
+
+/** Minutes that are over, and for which the last reports have come. */
+const TALLIES: Statement<MinuteTally> = {
+  row: v.object({
+    at: timestamptz,
+    host: v.string(),
+    door: v.string(),
+    relayed: int8,
+    refused: int8,
+    undecided: int8,
+    never: int8,
+  }),
+  text: `
+SELECT minute AS at, host, door, relayed, refused, undecided, never
+FROM gate_tally WHERE minute > $1 AND minute <= now() - interval '65 seconds'
+ORDER BY minute, host, door LIMIT 1000`,
+}
+
 const NOW: Statement<{ now: Date }> = { row: v.object({ now: timestamptz }), text: 'SELECT now() AS now' }
 
 /** The time of the database. */
@@ -54,3 +86,11 @@ export const loginsSince = async (database: Database, moment: Date): Promise<rea
 /** Relayed mail after a moment, as loginsSince. */
 export const relaysSince = async (database: Database, moment: Date): Promise<readonly HistoryEvent[]> =>
   (await database.query(RELAYS, [moment])).rows
+
+/** Refused clients, as loginsSince; a sample, once a second at most. */
+export const refusedSince = async (database: Database, moment: Date): Promise<readonly HistoryEvent[]> =>
+  (await database.query(REFUSED, [moment])).rows
+
+/** Tallies of the minutes that began after a moment and are over, oldest first. */
+export const talliesSince = async (database: Database, moment: Date): Promise<readonly MinuteTally[]> =>
+  (await database.query(TALLIES, [moment])).rows

@@ -30,9 +30,20 @@ export type StatusEvent = {
 /** What happened from `start` on, for as long as was asked for. */
 export type EventCounts = {
   readonly start: Date
+  /** Logins. */
   readonly granted: number
   readonly refused: number
+  /** Clients at the gate: let through, and all others. */
   readonly relayed: number
+  readonly closed: number
+}
+
+/** What a door of the gates decided. `undecided`: that part of `closed` for which there was no sure answer in time. */
+export type DoorCounts = {
+  readonly door: string
+  readonly relayed: number
+  readonly closed: number
+  readonly undecided: number
 }
 
 /** What is true at this moment, by the database's clock. */
@@ -84,20 +95,35 @@ WHERE at > now() - make_interval(secs => $1::float8) ORDER BY at DESC LIMIT $2::
 
 /** $1 from, $2 to, $3 seconds. */
 const COUNTS: Statement<EventCounts> = {
-  row: v.object({ start: timestamptz, granted: int8, refused: int8, relayed: int8 }),
+  row: v.object({ start: timestamptz, granted: int8, refused: int8, relayed: int8, closed: int8 }),
   text: `
-SELECT date_bin(make_interval(secs => $3::float8), at, 'epoch'::timestamptz) AS start,
-  count(*) FILTER (WHERE kind = 'grant') AS granted,
-  count(*) FILTER (WHERE kind = 'refused') AS refused,
-  count(*) FILTER (WHERE kind = 'relay') AS relayed
-FROM status_events WHERE at >= $1::timestamptz AND at < $2::timestamptz GROUP BY 1 ORDER BY 1`,
+SELECT start, sum(granted)::bigint AS granted, sum(refused)::bigint AS refused, sum(relayed)::bigint AS relayed, sum(closed)::bigint AS closed
+FROM (
+  SELECT date_bin(make_interval(secs => $3::float8), at, 'epoch'::timestamptz) AS start,
+    count(*) FILTER (WHERE kind = 'grant') AS granted,
+    count(*) FILTER (WHERE kind = 'refused') AS refused,
+    count(*) FILTER (WHERE kind = 'relay') AS relayed,
+    0 AS closed
+  FROM status_events WHERE at >= $1::timestamptz AND at < $2::timestamptz GROUP BY 1
+  UNION ALL
+  SELECT date_bin(make_interval(secs => $3::float8), minute, 'epoch'::timestamptz), 0, 0, 0, sum(refused + undecided + never)
+  FROM status_gate WHERE minute >= $1::timestamptz AND minute < $2::timestamptz GROUP BY 1
+) AS parts
+GROUP BY start ORDER BY start`,
 }
 
-const DOORS: Statement<{ door: string; relayed: number }> = {
-  row: v.object({ door: v.string(), relayed: int8 }),
+const DOORS: Statement<DoorCounts> = {
+  row: v.object({ door: v.string(), relayed: int8, closed: int8, undecided: int8 }),
   text: `
-SELECT daemon AS door, count(*) AS relayed FROM status_events
-WHERE kind = 'relay' AND at > now() - make_interval(secs => $1::float8) GROUP BY 1 ORDER BY 2 DESC, 1`,
+SELECT door, sum(relayed)::bigint AS relayed, sum(closed)::bigint AS closed, sum(undecided)::bigint AS undecided
+FROM (
+  SELECT daemon AS door, count(*) AS relayed, 0 AS closed, 0 AS undecided FROM status_events
+  WHERE kind = 'relay' AND at > now() - make_interval(secs => $1::float8) GROUP BY 1
+  UNION ALL
+  SELECT door, 0, sum(refused + undecided + never), sum(undecided) FROM status_gate
+  WHERE minute > now() - make_interval(secs => $1::float8) GROUP BY 1
+) AS parts
+GROUP BY door ORDER BY 2 DESC, 3 DESC, 1`,
 }
 
 /** What the status page asks. World errors are those of src/database/errors.ts. */
@@ -109,8 +135,8 @@ export interface StatusFeed {
   lastEvents(seconds: number, limit: number): Promise<readonly StatusEvent[]>
   /** Counts of the events from one moment to before another, in steps of whole seconds since 1970; steps without events are left out. */
   countEvents(from: Date, to: Date, step: number): Promise<readonly EventCounts[]>
-  /** Relayed mails of the last seconds by door, the busiest first. */
-  doors(seconds: number): Promise<readonly { readonly door: string; readonly relayed: number }[]>
+  /** What was decided in the last seconds by door, the busiest first. */
+  doors(seconds: number): Promise<readonly DoorCounts[]>
 }
 
 /** The status page's side of the grants, on a database opened with the role `authstatus`. */

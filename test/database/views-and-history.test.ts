@@ -1,10 +1,14 @@
+import { hostname } from 'node:os'
 import * as v from 'valibot'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { Database } from '../../src/database/database.ts'
 import { int8, type Statement, timestamptz } from '../../src/database/statement.ts'
 import { GrantPolicy } from '../../src/grants/grant-policy.ts'
 import { createGrantWriter } from '../../src/grants/grant-writer.ts'
+import { refusedSince, talliesSince } from '../../src/grants/history-feed.ts'
+import { createStatusFeed } from '../../src/grants/status-feed.ts'
 import { type IpAddress, NetworkSet, parseIpAddress } from '../../src/wire/ip-address.ts'
+import type { RelayTally } from '../../src/wire/relay-tally.ts'
 import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
 
 let database: TestDatabase
@@ -14,7 +18,9 @@ beforeAll(async () => {
   writer = database.open('pop3authd')
 })
 afterAll(() => database.remove())
-beforeEach(() => database.owner.script('TRUNCATE grants, blocks, allowances, login_event, relay_use'))
+beforeEach(() =>
+  database.owner.script('TRUNCATE grants, blocks, allowances, login_event, relay_use, gate_tally, gate_refused'),
+)
 
 describe('relay_clients, as Postfix and Exim ask', () => {
   const ADDRESSES: Statement<{ address: string | null }> = {
@@ -156,5 +162,76 @@ describe('the histories', () => {
     ])
     await writerAt(null).recordUses([])
     expect((await database.owner.query(COUNT_USES)).rows).toEqual([{ uses: 2 }])
+  })
+  describe('decisions of the gate', () => {
+    const tally = (at: Date, counts: Partial<RelayTally['counts']>, recent: readonly string[] = [], door = 'gate') => ({
+      at: at.getTime() / 1000,
+      door,
+      counts: { relayed: 0, refused: 0, undecided: 0, never: 0, ...counts },
+      recent: recent.map(address),
+    })
+    const since = new Date(0)
+
+    test('are added up by minute and door, in one row each', async () => {
+      const noonish = noon('2021-01-02')
+      const later = (seconds: number): Date => new Date(noonish.getTime() + seconds * 1000)
+      await writerAt(null).recordTallies([
+        tally(noonish, { refused: 100, relayed: 1 }),
+        tally(later(59), { refused: 20, undecided: 2 }),
+        tally(later(59), { never: 5 }, [], 'policy'),
+        tally(later(60), { refused: 1 }),
+      ])
+      await writerAt(null).recordTallies([tally(later(30), { refused: 3 })])
+      await writerAt(null).recordTallies([])
+      expect(await talliesSince(writer, since)).toEqual([
+        { at: noonish, host: hostname(), door: 'gate', relayed: 1, refused: 123, undecided: 2, never: 0 },
+        { at: noonish, host: hostname(), door: 'policy', relayed: 0, refused: 0, undecided: 0, never: 5 },
+        { at: later(60), host: hostname(), door: 'gate', relayed: 0, refused: 1, undecided: 0, never: 0 },
+      ])
+    })
+
+    test('of the refused the latest sample of each door is there, and no more', async () => {
+      const now = new Date()
+      await writerAt(null).recordTallies([
+        tally(now, { refused: 1 }, ['192.0.2.1']),
+        tally(now, { refused: 2 }, ['192.0.2.2', '2001:db8::2']),
+        tally(now, { refused: 1 }, ['192.0.2.3'], 'policy'),
+      ])
+      await writerAt(null).recordTallies([tally(now, { refused: 1 }, ['192.0.2.4'], 'policy')])
+      const shown = await refusedSince(writer, since)
+      expect(shown.map(({ kind, ip, detail }) => `${kind} ${ip} ${detail}`).sort()).toEqual([
+        'norelay 192.0.2.2 gate',
+        'norelay 192.0.2.4 policy',
+        'norelay 2001:db8::2 gate',
+      ])
+      expect(await refusedSince(writer, new Date(Date.now() + 60_000))).toEqual([])
+    })
+
+    test('a clock that is ahead counts now; two gates at once lose nothing', async () => {
+      const ahead = new Date(Date.now() + 3_600_000)
+      await Promise.all(
+        Array.from({ length: 20 }, () => writerAt(null).recordTallies([tally(ahead, { refused: 5, undecided: 1 })])),
+      )
+      const status = createStatusFeed(database.open('authstatus'))
+      expect(await status.doors(3600)).toEqual([{ door: 'gate', relayed: 0, closed: 120, undecided: 20 }])
+      const counts = await status.countEvents(new Date(Date.now() - 3_600_000), new Date(Date.now() + 60_000), 86_400)
+      expect(counts.reduce((sum, { closed }) => sum + closed, 0)).toBe(120)
+    })
+
+    test('relayed mail and refusals of a door stand side by side', async () => {
+      await writerAt(null).recordUses([{ ip: address('192.0.2.7'), door: 'gate', at: null }])
+      await writerAt(null).recordTallies([tally(new Date(), { relayed: 1, refused: 8, never: 1 })])
+      const status = createStatusFeed(database.open('authstatus'))
+      expect(await status.doors(3600)).toEqual([{ door: 'gate', relayed: 1, closed: 9, undecided: 0 }])
+    })
+
+    test('are kept as long as the histories', async () => {
+      await writerAt(null).recordTallies([
+        tally(noon('2021-01-02'), { refused: 1 }),
+        tally(noon('2021-01-03'), { refused: 2 }),
+      ])
+      await writerAt(noon('2021-02-02')).keepHistory(30)
+      expect((await talliesSince(writer, since)).map(({ refused }) => refused)).toEqual([2])
+    })
   })
 })

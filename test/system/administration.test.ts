@@ -124,15 +124,19 @@ describe('after a login', () => {
   })
 })
 
-test('watch shows logins and relayed mail as they happen', async () => {
+test('watch shows logins, relayed mail and whom the gate did not let relay, as it happens', async () => {
   const watch = new Process('watch', commandOf('auth-relay', 'watch', '--config', config))
   // The login that must be seen comes again and again: watch may not be looking yet when the first comes.
   await eventually('watch shows a login', async () => {
     await logIn()
     expect(await mayRelay()).toBe(true)
+    createConnection({ port: demo.port('wrap'), host: '127.0.0.1', localAddress: '127.0.0.2' })
+      .end('QUIT\r\n')
+      .resume()
     return watch.lines.some(line => / {2}grant {4}127\.0\.0\.1 {8}popup pass demo$/.test(line))
   })
   await watch.waitForLine(/ {2}relay {4}127\.0\.0\.1 {8}gate$/)
+  await watch.waitForLine(/ {2}norelay {2}127\.0\.0\.2 {8}gate$/)
   watch.signal('SIGINT')
   await watch.ended
 })

@@ -168,10 +168,15 @@ describeWith([CHROMIUM], 'the page in a real browser', () => {
     ).toBe(true)
   })
 
-  test('mail that the gate lets through appears with its door; database and certificate are named', async () => {
+  test('mail that the gate lets through appears with its door, others as a number; database and certificate are named', async () => {
+    createConnection({ port: demo.port('wrap'), host: '127.0.0.1', localAddress: '127.0.0.2' })
+      .end('QUIT\r\n')
+      .resume()
     await run(['/bin/sh', '-c', `${demo.command('swaks')} --quit-after RCPT`])
     await shown('#events', 'door gate')
     expect(await browser.text('#gate')).toMatch(/door gate\s+1 connection let through/)
+    await shown('#gate', '1 connection let through, 1 not')
+    expect(await browser.evaluate("document.querySelectorAll('#chart rect.closed').length")).toBe(1)
     expect(await browser.text('#database')).toMatch(/state\s+up/)
     expect(await browser.text('#certificate')).toMatch(/valid self-signed/)
   })

@@ -7,41 +7,45 @@ import { clockTime } from './times.ts'
 const WIDTH = 960
 const LEFT = 44
 const RIGHT = 8
-/** Heights of the parts, from above: granted logins grow upward, refused ones downward, mails in a strip of their own. */
+/** Heights of the parts, from above: granted logins grow upward, refused ones downward; in a strip of their own the gate's clients likewise. */
 const TOP = 12
 const UP = 110
 const DOWN = 40
 const GAP = 30
 const MAILS = 54
+const CLOSED = 36
 const AXIS = 22
-const HEIGHT = TOP + UP + DOWN + GAP + MAILS + AXIS
+const HEIGHT = TOP + UP + DOWN + GAP + MAILS + CLOSED + AXIS
 
 const BASE = TOP + UP
 const MAIL_BASE = BASE + DOWN + GAP + MAILS
+const END = MAIL_BASE + CLOSED
 
-/** The logins, refusals and relayed mails of the last hours as one picture; what a colour says, direction and place say too. */
+/** The logins, refusals and gate decisions of the last hours as one picture; what a colour says, direction and place say too. */
 export function chart(steps: readonly EventCounts[]): Markup {
   const width = (WIDTH - LEFT - RIGHT) / steps.length
   const logins = niceMaximum(Math.max(...steps.map(({ granted, refused }) => Math.max(granted, refused))))
   const mails = niceMaximum(Math.max(...steps.map(({ relayed }) => relayed)))
+  // A scale of its own: on the mail server of a domain nearly everybody is a stranger.
+  const strangers = niceMaximum(Math.max(...steps.map(({ closed }) => closed)))
   const x = (index: number): number => round(LEFT + index * width)
   const bar = (kind: string, index: number, y: number, height: number) =>
     height > 0 &&
     html`<rect class="${kind}" x="${round(x(index) + width * 0.12)}" y="${round(y)}" width="${round(width * 0.76)}" height="${round(height)}" rx="1.5"/>`
-  const columns = steps.map(({ start, granted, refused, relayed }, index) => {
+  const columns = steps.map(({ start, granted, refused, relayed, closed }, index) => {
     const [up, down] = [heightOf(granted, logins, UP), heightOf(refused, logins, DOWN)]
-    const mail = heightOf(relayed, mails, MAILS)
-    return html`<g class="step"><title>${clockTime(start)}–${clockTime(new Date(start.getTime() + STEP * 1000))}: ${granted} granted, ${refused} refused, ${relayed} relayed</title><rect class="hover" x="${x(index)}" y="${TOP}" width="${round(width)}" height="${MAIL_BASE - TOP}"/>${bar('granted', index, BASE - up, up)}${bar('refused', index, BASE + 1, down)}${bar('relayed', index, MAIL_BASE - mail, mail)}</g>`
+    const [mail, shut] = [heightOf(relayed, mails, MAILS), heightOf(closed, strangers, CLOSED)]
+    return html`<g class="step"><title>${clockTime(start)}–${clockTime(new Date(start.getTime() + STEP * 1000))}: ${granted} granted, ${refused} refused, ${relayed} let through, ${closed} not</title><rect class="hover" x="${x(index)}" y="${TOP}" width="${round(width)}" height="${END - TOP}"/>${bar('granted', index, BASE - up, up)}${bar('refused', index, BASE + 1, down)}${bar('relayed', index, MAIL_BASE - mail, mail)}${bar('closed', index, MAIL_BASE + 1, shut)}</g>`
   })
   const hours = steps.flatMap(({ start }, index) =>
     start.getMinutes() === 0 && start.getHours() % 2 === 0
       ? [
-          html`<line class="tick" x1="${x(index)}" y1="${TOP}" x2="${x(index)}" y2="${MAIL_BASE + 4}"/><text class="hour" x="${x(index)}" y="${HEIGHT - 4}" text-anchor="middle">${clockTime(start)}</text>`,
+          html`<line class="tick" x1="${x(index)}" y1="${TOP}" x2="${x(index)}" y2="${END + 4}"/><text class="hour" x="${x(index)}" y="${HEIGHT - 4}" text-anchor="middle">${clockTime(start)}</text>`,
         ]
       : [],
   )
   const label = (value: number, y: number) => html`<text x="${LEFT - 8}" y="${y + 4}" text-anchor="end">${value}</text>`
-  return html`<svg class="chart" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-labelledby="chart-title chart-text"><title id="chart-title">Logins and relayed mail</title><desc id="chart-text">${inWords(steps)}</desc><g class="grid">${hours}<line x1="${LEFT}" y1="${TOP}" x2="${WIDTH - RIGHT}" y2="${TOP}"/><line x1="${LEFT}" y1="${TOP + UP / 2}" x2="${WIDTH - RIGHT}" y2="${TOP + UP / 2}"/><line class="base" x1="${LEFT}" y1="${BASE}" x2="${WIDTH - RIGHT}" y2="${BASE}"/><line class="base" x1="${LEFT}" y1="${MAIL_BASE}" x2="${WIDTH - RIGHT}" y2="${MAIL_BASE}"/><line x1="${LEFT}" y1="${MAIL_BASE - MAILS}" x2="${WIDTH - RIGHT}" y2="${MAIL_BASE - MAILS}"/>${label(logins, TOP)}${label(logins / 2, TOP + UP / 2)}${label(0, BASE)}${label(mails, MAIL_BASE - MAILS)}${label(0, MAIL_BASE)}</g>${columns}</svg>`
+  return html`<svg class="chart" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-labelledby="chart-title chart-text"><title id="chart-title">Logins and gate decisions</title><desc id="chart-text">${inWords(steps)}</desc><g class="grid">${hours}<line x1="${LEFT}" y1="${TOP}" x2="${WIDTH - RIGHT}" y2="${TOP}"/><line x1="${LEFT}" y1="${TOP + UP / 2}" x2="${WIDTH - RIGHT}" y2="${TOP + UP / 2}"/><line class="base" x1="${LEFT}" y1="${BASE}" x2="${WIDTH - RIGHT}" y2="${BASE}"/><line class="base" x1="${LEFT}" y1="${MAIL_BASE}" x2="${WIDTH - RIGHT}" y2="${MAIL_BASE}"/><line x1="${LEFT}" y1="${MAIL_BASE - MAILS}" x2="${WIDTH - RIGHT}" y2="${MAIL_BASE - MAILS}"/><line x1="${LEFT}" y1="${END}" x2="${WIDTH - RIGHT}" y2="${END}"/>${label(logins, TOP)}${label(logins / 2, TOP + UP / 2)}${label(0, BASE)}${label(mails, MAIL_BASE - MAILS)}${label(0, MAIL_BASE)}${label(strangers, END)}</g>${columns}</svg>`
 }
 
 /** The same for whoever cannot see it. */
@@ -54,7 +58,7 @@ export function inWords(steps: readonly EventCounts[]): string {
   )} granted, ${were(sum(({ refused }) => refused))} refused, and ${were(
     sum(({ relayed }) => relayed),
     'connection',
-  )} let through.`
+  )} let through by the gate, ${sum(({ closed }) => closed)} not.`
 }
 
 const were = (number: number, noun?: string): string =>

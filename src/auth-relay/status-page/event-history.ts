@@ -39,7 +39,7 @@ export class EventHistory {
     const last = floor(now.getTime())
     return Array.from({ length: STEPS }, (_, index) => {
       const start = last - (STEPS - 1 - index) * STEP_MS
-      return this.#steps.get(start) ?? { start: new Date(start), granted: 0, refused: 0, relayed: 0 }
+      return this.#steps.get(start) ?? { start: new Date(start), granted: 0, refused: 0, relayed: 0, closed: 0 }
     })
   }
 

@@ -39,8 +39,8 @@ export function page(snapshot: Snapshot, { host, version, expTime }: PageContext
 <div id="alarms" data-live role="status">${alarms(snapshot)}</div>
 <div class="tiles" id="tiles" data-live>${tiles(facts)}</div>
 <section class="card" aria-labelledby="chart-head">
-<div class="head"><h2 id="chart-head">Logins and relayed mail</h2><span class="note">the last ${(STEP * STEPS) / 3600} hours, ${STEP / 60} minutes a bar</span>
-<ul class="legend"><li class="granted">login granted</li><li class="refused">login refused</li><li class="relayed">let through by the gate</li></ul></div>
+<div class="head"><h2 id="chart-head">Logins and gate decisions</h2><span class="note">the last ${(STEP * STEPS) / 3600} hours, ${STEP / 60} minutes a bar</span>
+<ul class="legend"><li class="granted">login granted</li><li class="refused">login refused</li><li class="relayed">let through by the gate</li><li class="closed">not let through</li></ul></div>
 <div id="chart" data-live>${facts === undefined ? NOTHING : chart(facts.steps)}</div>
 <details><summary>The same in figures</summary><div id="figures" data-live>${facts === undefined ? NOTHING : figures(facts)}</div></details>
 </section>
@@ -88,17 +88,18 @@ function tiles(facts: Facts | undefined): Markup {
   const totals = facts?.totals
   const hour = facts?.lastHour
   const hands = totals === undefined ? '' : `${totals.allowances} allowed by hand, ${totals.blocks} revoked`
-  return html`${tile((totals?.grants ?? 0) > 0 ? 'open' : '', 'May relay now', totals?.grants, hands)}${tile('', 'Logins granted', hour?.granted, 'in the last hour')}${tile((hour?.refused ?? 0) > 0 ? 'trouble' : '', 'Logins refused', hour?.refused, 'in the last hour')}${tile('', 'Let through by the gate', hour?.relayed, 'connections in the last hour')}`
+  return html`${tile((totals?.grants ?? 0) > 0 ? 'open' : '', 'May relay now', totals?.grants, hands)}${tile('', 'Logins granted', hour?.granted, 'in the last hour')}${tile((hour?.refused ?? 0) > 0 ? 'trouble' : '', 'Logins refused', hour?.refused, 'in the last hour')}${tile('', 'Let through by the gate', hour?.relayed, hour === undefined ? '' : `in the last hour, ${hour.closed.toLocaleString('en')} not`)}`
 }
 
 /** The chart's figures by the hour, the latest first. */
 function figures({ steps }: Facts): Markup {
   const hours = Map.groupBy(steps, ({ start }) => formatMoment(start).slice(0, 13))
   const rows = [...hours].map(([hour, part]) => {
-    const sum = (name: 'granted' | 'refused' | 'relayed') => part.reduce((total, each) => total + each[name], 0)
-    return html`<tr><th scope="row">${hour}:00</th><td class="number">${sum('granted')}</td><td class="number">${sum('refused')}</td><td class="number">${sum('relayed')}</td></tr>`
+    const sum = (name: 'granted' | 'refused' | 'relayed' | 'closed') =>
+      part.reduce((total, each) => total + each[name], 0)
+    return html`<tr><th scope="row">${hour}:00</th><td class="number">${sum('granted')}</td><td class="number">${sum('refused')}</td><td class="number">${sum('relayed')}</td><td class="number">${sum('closed')}</td></tr>`
   })
-  return html`<table><caption>${inWords(steps)}</caption><thead><tr><th scope="col">Hour from</th><th scope="col" class="number">Granted</th><th scope="col" class="number">Refused</th><th scope="col" class="number">Let through</th></tr></thead><tbody>${rows.reverse()}</tbody></table>`
+  return html`<table><caption>${inWords(steps)}</caption><thead><tr><th scope="col">Hour from</th><th scope="col" class="number">Granted</th><th scope="col" class="number">Refused</th><th scope="col" class="number">Let through</th><th scope="col" class="number">Not</th></tr></thead><tbody>${rows.reverse()}</tbody></table>`
 }
 
 function grants({ grants: rows, totals }: Facts, expTime: number): Markup {
@@ -138,9 +139,10 @@ function eventRow({ at, kind, ip, daemon, login, method, tls, reason }: StatusEv
 
 function gate({ doors, totals }: Facts): Markup {
   const rows = doors.map(
-    ({ door, relayed }) => html`<dt>door ${printable(door)}</dt><dd>${count(relayed, 'connection')} let through</dd>`,
+    ({ door, relayed, closed, undecided }) =>
+      html`<dt>door ${printable(door)}</dt><dd>${count(relayed, 'connection')} let through, ${closed} not${undecided > 0 && html` <span class="badge bad">${undecided} without an answer of the database</span>`}</dd>`,
   )
-  const none = doors.length === 0 && html`<dt>doors</dt><dd>nobody was let through</dd>`
+  const none = doors.length === 0 && html`<dt>doors</dt><dd>nobody asked</dd>`
   return html`<dl>${rows}${none}<dt>allowed by hand</dt><dd>${count(totals.allowances, 'network')}</dd><dt>revoked</dt><dd>${count(totals.blocks, 'address, network or login', 'addresses, networks and logins')}</dd></dl>`
 }
 

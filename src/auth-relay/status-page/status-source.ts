@@ -1,6 +1,6 @@
 import type { Clock } from '../../daemon/clock.ts'
 import type { DatabaseState } from '../../database/database.ts'
-import type { EventCounts, LiveGrant, StatusEvent, StatusFeed, Totals } from '../../grants/status-feed.ts'
+import type { DoorCounts, EventCounts, LiveGrant, StatusEvent, StatusFeed, Totals } from '../../grants/status-feed.ts'
 import type { ShownCertificate } from './certificate-probe.ts'
 import { EventHistory } from './event-history.ts'
 
@@ -20,7 +20,7 @@ export type Facts = {
   readonly totals: Totals
   readonly grants: readonly LiveGrant[]
   readonly events: readonly StatusEvent[]
-  readonly doors: readonly { readonly door: string; readonly relayed: number }[]
+  readonly doors: readonly DoorCounts[]
   readonly steps: readonly EventCounts[]
   readonly lastHour: Omit<EventCounts, 'start'>
 }
@@ -119,4 +119,5 @@ const sum = (counts: readonly EventCounts[]): Omit<EventCounts, 'start'> => ({
   granted: counts.reduce((total, { granted }) => total + granted, 0),
   refused: counts.reduce((total, { refused }) => total + refused, 0),
   relayed: counts.reduce((total, { relayed }) => total + relayed, 0),
+  closed: counts.reduce((total, { closed }) => total + closed, 0),
 })

@@ -40,11 +40,11 @@ h2 { font-size: 15px; font-weight: 650; margin: 0; }
 .stale main > :not(#stale) { opacity: .55; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 18px; color: var(--soft); font-size: 13px; margin: 0 0 0 auto; padding: 0; list-style: none; }
 .legend li::before { content: ""; display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin-right: 7px; background: currentColor; }
-.legend .granted::before { background: var(--accent); } .legend .refused::before { background: var(--bad); } .legend .relayed::before { background: var(--mail); }
+.legend .granted::before { background: var(--accent); } .legend .refused::before { background: var(--bad); } .legend .relayed::before { background: var(--mail); } .legend .closed::before { background: var(--soft); }
 .chart { display: block; width: 100%; height: auto; font-size: 12px; font-variant-numeric: tabular-nums; }
 .chart text { fill: var(--soft); }
 .chart .grid line { stroke: var(--faint); } .chart .grid .base { stroke: var(--edge); } .chart .grid .tick { stroke: var(--faint); }
-.chart rect.granted { fill: var(--accent); } .chart rect.refused { fill: var(--bad); } .chart rect.relayed { fill: var(--mail); }
+.chart rect.granted { fill: var(--accent); } .chart rect.refused { fill: var(--bad); } .chart rect.relayed { fill: var(--mail); } .chart rect.closed { fill: var(--soft); }
 .chart .hover { fill: transparent; } .chart .step:hover .hover { fill: var(--faint); }
 details { margin-top: 10px; font-size: 13px; color: var(--soft); }
 summary { cursor: pointer; width: max-content; border-radius: 4px; }
@@ -76,6 +76,6 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 footer { color: var(--soft); font-size: 13px; padding-top: 6px; padding-bottom: 32px; }
 @media (max-width: 900px) { .columns, .states { grid-template-columns: minmax(0, 1fr); } .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); } .legend { margin-left: 0; } }
 @media (max-width: 520px) { header, main, footer { padding-left: 14px; padding-right: 14px; } .tile .value { font-size: 27px; } .card { padding: 14px; } .wide { display: none; } #chart { overflow-x: auto; } .chart { min-width: 620px; } }
-@media (forced-colors: active) { .chart rect.granted, .chart rect.refused, .chart rect.relayed, .left .part { fill: CanvasText; } .badge { border: 1px solid; } }
+@media (forced-colors: active) { .chart rect.granted, .chart rect.refused, .chart rect.relayed, .chart rect.closed, .left .part { fill: CanvasText; } .badge { border: 1px solid; } }
 @media print { .scroll { max-height: none; } .card { break-inside: avoid; } }
 `

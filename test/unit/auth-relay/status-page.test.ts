@@ -61,11 +61,11 @@ describe('the chart', () => {
   ])('the scale for %d ends at %d', (greatest, maximum) => expect(niceMaximum(greatest)).toBe(maximum))
 
   test('a bar is as high as its number, and one login can be seen beside thousands', () => {
-    const quiet = { start: now, granted: 0, refused: 0, relayed: 0 }
+    const quiet = { start: now, granted: 0, refused: 0, relayed: 0, closed: 0 }
     const text = chart([
       { ...quiet, granted: 10_000 },
       { ...quiet, granted: 1 },
-      { ...quiet, refused: 5000 },
+      { ...quiet, refused: 5000, relayed: 1, closed: 80_000 },
       quiet,
     ]).text
     expect([...text.matchAll(/<rect class="granted"[^>]* height="([\d.]+)"/g)].map(([, height]) => height)).toEqual([
@@ -75,6 +75,10 @@ describe('the chart', () => {
     expect([...text.matchAll(/<rect class="refused"[^>]* height="([\d.]+)"/g)].map(([, height]) => height)).toEqual([
       '20',
     ])
+    // Strangers have a scale of their own: however many, one mail is a quarter of its strip.
+    expect(text).toMatch(/<rect class="relayed"[^>]* height="13.5"/)
+    expect(text).toMatch(/<rect class="closed"[^>]* height="36"/)
+    expect(text).toContain('1 connection was let through by the gate, 80000 not.')
   })
 })
 
@@ -92,8 +96,8 @@ describe('the history behind the chart', () => {
   }
   const at = (steps: number): Date =>
     new Date(Math.floor(now.getTime() / STEP / 1000) * STEP * 1000 - steps * STEP * 1000)
-  const old = { start: at(70), granted: 3, refused: 0, relayed: 0 }
-  const young = { start: at(0), granted: 1, refused: 1, relayed: 1 }
+  const old = { start: at(70), granted: 3, refused: 0, relayed: 0, closed: 0 }
+  const young = { start: at(0), granted: 1, refused: 1, relayed: 1, closed: 1 }
 
   test('the past is read in pieces, the newest first, and once; afterwards only what may have changed', async () => {
     const database = feed([old, young])
@@ -143,7 +147,7 @@ describe('what the page is made from', () => {
       ],
       lastEvents: async () => [],
       countEvents: async () => [],
-      doors: async () => [],
+      doors: async () => [{ door: 'gate', relayed: 1, closed: 90, undecided: 2 }],
     }
     const source = new StatusSource({
       feed,
@@ -179,6 +183,12 @@ describe('what the page is made from', () => {
     const text = page(await site().source.snapshot(), context)
     expect(text).toContain('&#60;script&#62;alert(1)&#60;/script&#62;\\u{202e}')
     expect(text.match(/<script/g)).toHaveLength(1)
+  })
+
+  test('a door says how many it did not let through, and for how many the database had no answer', async () => {
+    expect(page(await site().source.snapshot(), context)).toContain(
+      '<dt>door gate</dt><dd>1 connection let through, 90 not <span class="badge bad">2 without an answer of the database</span></dd>',
+    )
   })
 
   test('a database that goes away leaves what was known, and says since when', async () => {
