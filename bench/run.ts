@@ -52,7 +52,7 @@ const BENCHES: readonly Bench[] = [
     title: 'authd',
     peers: [],
     needs: ['rsyslog', 'bsdutils'],
-    args: () => [],
+    args: (rounds, quick) => ['--rounds', String(rounds), ...(quick ? ['--quick'] : [])],
   },
   {
     name: 'grants',
