@@ -31,7 +31,7 @@ export const parseResult = (json: string): Result => v.parse(resultSchema, JSON.
 const CALM = 0.1
 
 /** The page of all results, in Markdown. `charts`: the benches that have a picture beside the page. */
-export function resultsPage(results: readonly Result[], charts: ReadonlySet<string>): string {
+export function resultsPage(results: readonly Result[], charts: { has(bench: string): boolean }): string {
   return `# Results
 
 Written by \`npm run bench\`; do not edit. What each bench does, and what was tried, is in [README.md](README.md).

@@ -4,77 +4,16 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync
 import { arch, cpus, release, totalmem } from 'node:os'
 import { parseArgs } from 'node:util'
 import { temporaryDirectory } from '../test/harness/temporary-directory.ts'
-import { type DebianProgram, installedVersion, versionHere } from './debian-programs.ts'
-import { POP_PEERS } from './peers/pop3-peers.ts'
-import { TLS_PEERS } from './peers/tls-peers.ts'
-import { ratioChart } from './ratio-chart.ts'
+import { BENCHES, type Bench } from './benches.ts'
+import { installedVersion, versionHere } from './debian-programs.ts'
+import { chartsOf, keptResults, RESULTS } from './kept-results.ts'
 import { parseReport, REPORT_VARIABLE } from './report.ts'
-import { type Machine, parseResult, type Result, resultsPage } from './results-page.ts'
+import { type Machine, type Result, resultsPage } from './results-page.ts'
 import { filledIn } from './scale-page.ts'
-
-type Bench = {
-  readonly name: string
-  readonly title: string
-  /** Beside whom. */
-  readonly peers: readonly (DebianProgram & { readonly name: string })[]
-  /** Further Debian packages without which it does not run. */
-  readonly needs: readonly string[]
-  readonly args: (rounds: number, quick: boolean) => readonly string[]
-  /** It takes so long that it can be run in steps. */
-  readonly hasSteps?: boolean
-}
-
-const TCPSERVER = { name: 'tcpserver', debianPackage: 'ucspi-tcp', installed: true }
-const BENCHES: readonly Bench[] = [
-  {
-    name: 'pop3d',
-    title: 'POP3',
-    peers: POP_PEERS,
-    needs: ['gcc'],
-    args: (rounds, quick) => [String(rounds), '', quick ? '0.2' : '2.5'],
-  },
-  {
-    name: 'tls',
-    title: 'TLS',
-    peers: TLS_PEERS,
-    needs: ['openssl', 'gcc', 'libssl-dev'],
-    args: rounds => [String(rounds)],
-  },
-  {
-    name: 'gate',
-    title: 'The gate',
-    peers: [TCPSERVER],
-    needs: ['gcc', 'libpq-dev'],
-    args: (rounds, quick) => [String(rounds), ...(quick ? ['1', '1000'] : ['3', '100000'])],
-  },
-  {
-    name: 'authd',
-    title: 'authd',
-    peers: [],
-    needs: ['rsyslog', 'bsdutils'],
-    args: (rounds, quick) => ['--rounds', String(rounds), ...(quick ? ['--quick'] : [])],
-  },
-  {
-    name: 'grants',
-    title: 'The store of grants',
-    peers: [],
-    needs: [],
-    args: (_, quick) => (quick ? ['1', '100000'] : []),
-  },
-  {
-    name: 'scale',
-    title: 'Ten million grants',
-    peers: [],
-    needs: ['postgresql'],
-    args: (_, quick) => (quick ? ['--grants', '100000', '--logins', '20000', '--seconds', '1'] : []),
-    hasSteps: true,
-  },
-]
 
 /** USER_HZ is 100 on every Linux that Node runs on. */
 const TICKS_PER_SECOND = 100
 const folder = new URL('.', import.meta.url).pathname
-const resultsFolder = `${folder}results/`
 
 const HELP = `npm run bench -- [BENCH ...] [--rounds N] [--quick] [--page]
 
@@ -189,26 +128,17 @@ async function runBench(bench: Bench, { rounds, quick, stepwise }: Omit<Chosen, 
 }
 
 function keep(result: Result): void {
-  mkdirSync(resultsFolder, { recursive: true })
-  writeFileSync(`${resultsFolder}${result.bench}.json`, `${JSON.stringify(result, null, 2)}\n`)
+  mkdirSync(RESULTS, { recursive: true })
+  writeFileSync(new URL(`${result.bench}.json`, RESULTS), `${JSON.stringify(result, null, 2)}\n`)
 }
 
 function writePage(): void {
-  const kept = BENCHES.map(({ name }) => `${resultsFolder}${name}.json`).filter(path => existsSync(path))
-  const results = kept.map(path => parseResult(readFileSync(path, 'utf8')))
-  for (const name of existsSync(resultsFolder) ? readdirSync(resultsFolder) : []) {
-    if (name.endsWith('.svg')) rmSync(`${resultsFolder}${name}`)
-  }
-  const charts = new Set<string>()
-  for (const { bench, title, rows } of results) {
-    // Ours beside ours is no picture of this kind.
-    const isBesideOthers = BENCHES.some(({ name, peers }) => name === bench && peers.length > 0)
-    const svg = isBesideOthers ? ratioChart(title, rows) : undefined
-    if (svg === undefined) continue
-    writeFileSync(`${resultsFolder}${bench}.svg`, svg)
-    charts.add(bench)
-  }
-  writeFileSync(`${folder}RESULTS.md`, resultsPage(results, charts))
+  mkdirSync(RESULTS, { recursive: true })
+  const results = keptResults()
+  for (const name of readdirSync(RESULTS)) if (name.endsWith('.svg')) rmSync(new URL(name, RESULTS))
+  const charts = chartsOf(results)
+  for (const [bench, svg] of charts) writeFileSync(new URL(`${bench}.svg`, RESULTS), svg)
+  writeFileSync(new URL('RESULTS.md', import.meta.url), resultsPage(results, charts))
   console.log(`written: bench/RESULTS.md, ${charts.size} charts`)
   const scale = new URL('../docs/SCALE.md', import.meta.url)
   try {

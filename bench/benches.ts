@@ -1,0 +1,64 @@
+import type { DebianProgram } from './debian-programs.ts'
+import { POP_PEERS } from './peers/pop3-peers.ts'
+import { TLS_PEERS } from './peers/tls-peers.ts'
+
+/** One bench of `npm run bench`. */
+export type Bench = {
+  readonly name: string
+  readonly title: string
+  /** Beside whom. */
+  readonly peers: readonly (DebianProgram & { readonly name: string })[]
+  /** Further Debian packages without which it does not run. */
+  readonly needs: readonly string[]
+  readonly args: (rounds: number, quick: boolean) => readonly string[]
+  /** It takes so long that it can be run in steps. */
+  readonly hasSteps?: boolean
+}
+
+const TCPSERVER = { name: 'tcpserver', debianPackage: 'ucspi-tcp', installed: true }
+/** In the order of the page. */
+export const BENCHES: readonly Bench[] = [
+  {
+    name: 'pop3d',
+    title: 'POP3',
+    peers: POP_PEERS,
+    needs: ['gcc'],
+    args: (rounds, quick) => [String(rounds), '', quick ? '0.2' : '2.5'],
+  },
+  {
+    name: 'tls',
+    title: 'TLS',
+    peers: TLS_PEERS,
+    needs: ['openssl', 'gcc', 'libssl-dev'],
+    args: rounds => [String(rounds)],
+  },
+  {
+    name: 'gate',
+    title: 'The gate',
+    peers: [TCPSERVER],
+    needs: ['gcc', 'libpq-dev'],
+    args: (rounds, quick) => [String(rounds), ...(quick ? ['1', '1000'] : ['3', '100000'])],
+  },
+  {
+    name: 'authd',
+    title: 'authd',
+    peers: [],
+    needs: ['rsyslog', 'bsdutils'],
+    args: (rounds, quick) => ['--rounds', String(rounds), ...(quick ? ['--quick'] : [])],
+  },
+  {
+    name: 'grants',
+    title: 'The store of grants',
+    peers: [],
+    needs: [],
+    args: (_, quick) => (quick ? ['1', '100000'] : []),
+  },
+  {
+    name: 'scale',
+    title: 'Ten million grants',
+    peers: [],
+    needs: ['postgresql'],
+    args: (_, quick) => (quick ? ['--grants', '100000', '--logins', '20000', '--seconds', '1'] : []),
+    hasSteps: true,
+  },
+]

@@ -1,0 +1,23 @@
+import { readFileSync } from 'node:fs'
+import { expect, test } from 'vitest'
+import { BENCHES } from '../../../bench/benches.ts'
+import { chartsOf, keptResults } from '../../../bench/kept-results.ts'
+import { resultsPage } from '../../../bench/results-page.ts'
+import { filledIn } from '../../../bench/scale-page.ts'
+
+const read = (path: string): string => readFileSync(new URL(`../../../${path}`, import.meta.url), 'utf8')
+const results = keptResults()
+const charts = chartsOf(results)
+
+// After a change to a page: npm run bench -- --page
+test('the page of results and its charts are what the kept results say', () => {
+  expect(results.map(({ bench }) => bench)).toEqual(BENCHES.map(({ name }) => name))
+  expect(read('bench/RESULTS.md')).toBe(resultsPage(results, charts))
+  expect([...charts.keys()]).toEqual(['pop3d', 'tls', 'gate'])
+  for (const [bench, svg] of charts) expect(read(`bench/results/${bench}.svg`)).toBe(svg)
+})
+
+test('the tables of SCALE are reckoned from the kept results', () => {
+  const page = read('docs/SCALE.md')
+  expect(filledIn(page, results)).toBe(page)
+})
