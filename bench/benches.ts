@@ -23,7 +23,7 @@ export const BENCHES: readonly Bench[] = [
     title: 'POP3',
     peers: POP_PEERS,
     needs: ['gcc'],
-    args: (rounds, quick) => [String(rounds), '', quick ? '0.2' : '2.5'],
+    args: (rounds, quick) => [String(rounds), '', quick ? '0.2' : '2'],
   },
   {
     name: 'tls',

@@ -129,7 +129,8 @@ const PAM = 'auth required pam_unix.so\naccount required pam_permit.so\n'
 
 const tcpserver = ({ sessions }: PopSite, port: number, ...program: readonly string[]): readonly string[] => [
   pathOf('tcpserver') ?? 'tcpserver',
-  '-HRl0',
+  // D: TCP_NODELAY, without which their answers wait for the client's acknowledgement.
+  '-DHRl0',
   '-b',
   '512',
   '-c',
