@@ -36,7 +36,7 @@ export type PopHost = { readonly queue: GrantQueue; readonly writer: GrantWriter
 export class Site {
   readonly #options: SiteOptions
   readonly #policy: GrantPolicy
-  readonly #start = Date.now()
+  #start = Date.now()
   /** Seconds of the site's time since the start. */
   #elapsed = 0
   #newcomers = 0
@@ -62,6 +62,11 @@ export class Site {
 
   get now(): Date {
     return new Date(this.#start + this.#elapsed * 1000)
+  }
+
+  /** The time at which its grants are made: call it right before `populate`. */
+  begin(): void {
+    this.#start = Date.now()
   }
 
   pass(seconds: number): void {

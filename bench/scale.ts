@@ -106,6 +106,7 @@ class Bench {
   async prepare(): Promise<void> {
     await migrate(this.owner, new URL('../sql/', import.meta.url).pathname)
     for (const role of ['pop3authd', 'authwrap']) await this.owner.script(`ALTER ROLE ${role} PASSWORD '${role}'`)
+    this.site.begin()
     const { seconds: took } = await this.cost(() => populate(this.owner, grants, LIFE_SECONDS))
     console.error(`${grants} grants and their logins stored in ${took.toFixed(0)} s`)
   }
