@@ -23,7 +23,7 @@ const { values: args } = parseArgs({
   options: {
     grants: { type: 'string', default: '10000000' },
     logins: { type: 'string', default: '1000000' },
-    seconds: { type: 'string', default: '4' },
+    seconds: { type: 'string', default: '3' },
     /** Waits for a line on standard input before each part, so that other work on the machine can go first. */
     stepwise: { type: 'boolean', default: false },
   },
