@@ -12,7 +12,7 @@ export type Costs = {
   readonly history: number
   /** CPU of its POP3 host for a session: TLS, the session itself, its login event. */
   readonly session: number
-  /** CPU of a gate's host for a connection, without the smtpd. */
+  /** CPU of a gate's host for a connection, the start of a tiny smtpd included. */
   readonly connection: number
 }
 
@@ -67,6 +67,19 @@ export function needsOf(site: SiteSize, costs: Costs): Needs {
   }
 }
 
-/** Logins a second with their mail that one such host carries when everything, the database too, runs on it. */
-export const oneHost = (costs: Costs, questionsPerLogin: number): number =>
-  BUDGET / (costs.session + costs.loginAlone + questionsPerLogin * (costs.connection + costs.question))
+/** What one such host carries when everything, the database too, runs on it. */
+export type OneHost = {
+  /** Logins a second, each with its SMTP connections. */
+  readonly loginsPerSecond: number
+  /** Shares of the processor, 0 to 1. */
+  readonly pop3: number
+  readonly gate: number
+  readonly database: number
+}
+
+export function oneHost(costs: Costs, questionsPerLogin: number): OneHost {
+  const gate = questionsPerLogin * costs.connection
+  const database = costs.loginAlone + questionsPerLogin * costs.question
+  const all = costs.session + gate + database
+  return { loginsPerSecond: BUDGET / all, pop3: costs.session / all, gate: gate / all, database: database / all }
+}

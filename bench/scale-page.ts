@@ -72,7 +72,12 @@ export function costTable(results: readonly Result[]): string {
     places.map(place => `${PLACES[place][0]}: ${PLACES[place][1]}`).join(' + ')
   const rows: readonly (readonly [string, number, string, string])[] = [
     ['a POP3 session on its host', costs.session, 'µs', from('session', 'handshake', 'event')],
-    ['an SMTP connection on the gate’s host, without the smtpd', costs.connection, 'µs', from('connection')],
+    [
+      'an SMTP connection on the gate’s host, with the start of a tiny smtpd',
+      costs.connection,
+      'µs',
+      from('connection'),
+    ],
     ['a login in the database, alone', costs.loginAlone, 'µs', `${from('pace')}, a 278th less a question`],
     ['a login in the database, in batches', costs.loginBatched, 'µs', from('batched')],
     ['a question in the database', costs.question, 'µs', from('question')],
@@ -122,8 +127,9 @@ export function siteTable(results: readonly Result[]): string {
 
 /** What one host of two cores carries with everything on it, as a sentence. */
 export function oneHostSentence(results: readonly Result[]): string {
-  const perSecond = oneHost(costsOf(results), QUESTIONS)
-  return `**${figureText(perSecond)} logins a second, ${figureText(perSecond * 3600)} an hour**, each with ${QUESTIONS} SMTP connections, at half of two cores.`
+  const { loginsPerSecond, pop3, gate, database } = oneHost(costsOf(results), QUESTIONS)
+  const share = (part: number): string => `${Math.round(part * 100)} %`
+  return `**${figureText(loginsPerSecond)} logins a second, ${figureText(loginsPerSecond * 3600)} an hour**, each with ${QUESTIONS} SMTP connections, at half of two cores: ${share(pop3)} of that for TLS, POP3 and authd, ${share(gate)} for the gate and the start of smtpds, ${share(database)} for the database.`
 }
 
 /** The assumptions of the table of sites. */

@@ -39,7 +39,13 @@ describe('what a site needs', () => {
   })
 
   test('one host does all of it, the database too', () => {
-    expect(oneHost(COSTS, 2)).toBeCloseTo(1e6 / (2000 + 400 + 2 * 1100))
+    const all = 2000 + 400 + 2 * 1100
+    expect(oneHost(COSTS, 2)).toEqual({
+      loginsPerSecond: 1e6 / all,
+      pop3: 2000 / all,
+      gate: 2000 / all,
+      database: 600 / all,
+    })
   })
 })
 
@@ -92,6 +98,9 @@ describe('docs/SCALE.md', () => {
     expect(page).not.toContain('old')
     expect(page.match(/between/g)).toHaveLength(3)
     expect(page).toContain('**217 logins a second, 783,000 an hour**')
+    expect(page).toContain(
+      '43 % of that for TLS, POP3 and authd, 43 % for the gate and the start of smtpds, 13 % for the database',
+    )
     expect(page).toContain(
       '| a provider | 1,000,000 | 1 | 1 | 0.0694–0.167 | 6.94 MB/s | 500,000 | 100 MB | 144 GB in 90 days | 8 |\n',
     )
