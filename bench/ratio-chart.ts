@@ -18,7 +18,7 @@ export function advantageOf({ ratio, better, goal }: Pick<Row, 'ratio' | 'better
 
 const WIDTH = 860
 /** Where the bars begin and end. */
-const [LEFT, RIGHT] = [190, 760]
+const [LEFT, RIGHT] = [200, 760]
 const [TOP, HEADING, BAR, GAP] = [64, 24, 22, 6]
 
 /** Colours that differ in lightness too, in both schemes. */
