@@ -12,11 +12,12 @@ import type { Login, RelayUse } from '../src/grants/grant-store.ts'
 import { createGrantWriter } from '../src/grants/grant-writer.ts'
 import { ownAddresses } from '../src/grants/own-addresses.ts'
 import { type IpAddress, parseIpAddress, parseNetwork } from '../src/wire/ip-address.ts'
+import type { RelayTally } from '../src/wire/relay-tally.ts'
 
 /** Takes the picture of the status page for the README: a demo with a day of a small site's logins, seen by Chromium. */
 
 const root = new URL('..', import.meta.url).pathname
-const [target = `${root}docs/images/status-page.png`, scheme = 'light', width = '1240', height = '1290'] =
+const [target = `${root}docs/images/status-page.png`, scheme = 'light', width = '1240', height = '1326'] =
   process.argv.slice(2)
 
 const people = [
@@ -41,13 +42,17 @@ function* chance(): Generator<number, never> {
 }
 
 /** A day at a small office: devices at their hours, people when they are there, and one who was revoked and keeps trying. */
-function day(now: number): { logins: Login[]; uses: RelayUse[] } {
+function day(now: number): { logins: Login[]; uses: RelayUse[]; tallies: RelayTally[] } {
   const numbers = chance()
   const logins: Login[] = []
   const uses: RelayUse[] = []
+  const tallies: RelayTally[] = []
   for (let minute = 12 * 60; minute >= 0; minute--) {
     const at = new Date(now - minute * 60_000 - 20_000)
     const busy = 0.05 + 0.25 * Math.sin((Math.PI * (720 - minute)) / 900) ** 2
+    // Mail of strangers for the office itself, which is not relayed.
+    const counts = { relayed: 0, refused: Math.floor(numbers.next().value * 20 * busy), undecided: 0, never: 0 }
+    tallies.push({ at: Math.floor(at.getTime() / 1000), door: 'gate', counts, recent: [] })
     for (const [user, ip, tls, method] of people) {
       if (numbers.next().value > busy) continue
       const event = { id: `5f1e.${logins.length}`, ip: address(ip), daemon: 'popup', tls, method, user }
@@ -55,7 +60,7 @@ function day(now: number): { logins: Login[]; uses: RelayUse[] } {
       if (numbers.next().value < 0.45) uses.push({ ip: address(ip), door: 'gate', at: new Date(at.getTime() + 4000) })
     }
   }
-  return { logins, uses }
+  return { logins, uses, tallies }
 }
 
 /** Somebody whose login was revoked: he goes on trying for a while. */
@@ -101,11 +106,12 @@ try {
   const writer = createGrantWriter(database, policy)
   const admin = createGrantAdmin(database, policy)
   const decree = { forSeconds: 86_400, reason: 'spam run', owner: 'root' }
-  const { logins, uses } = day(Date.now())
+  const { logins, uses, tallies } = day(Date.now())
   await writer.record(logins)
   await admin.block({ kind: 'login', login: 'dave@example.net' }, decree)
   await writer.record(refused(Date.now()))
   await writer.recordUses(uses)
+  await writer.recordTallies(tallies)
   const office = parseNetwork('198.51.100.128/28')
   if (office !== undefined) await admin.allow(office, { ...decree, reason: 'office' })
   await database.close()
