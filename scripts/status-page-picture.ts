@@ -17,7 +17,7 @@ import type { RelayTally } from '../src/wire/relay-tally.ts'
 /** Takes the picture of the status page for the README: a demo with a day of a small site's logins, seen by Chromium. */
 
 const root = new URL('..', import.meta.url).pathname
-const [target = `${root}docs/images/status-page.png`, scheme = 'light', width = '1240', height = '1326'] =
+const [target = `${root}docs/images/status-page.png`, scheme = 'light', width = '1240', height = '1500'] =
   process.argv.slice(2)
 
 const people = [
