@@ -17,6 +17,7 @@ import type { Maildrop } from './maildrop.ts'
 import type { MaildropCache } from './maildrop-cache.ts'
 import { type OpenMessage, openMessage } from './open-message.ts'
 import { readMessage, SMALL_MESSAGE, streamMessage, type TransferRules } from './send-message.ts'
+import { TimeSlice } from './time-slice.ts'
 import { updateMaildrop } from './update-maildrop.ts'
 
 /** The client's connection: one socket, or the two descriptors of the UCSPI form. */
@@ -115,13 +116,20 @@ export class Session {
     else this.#run()
   }
 
-  /** Runs the lines that are there. A command that takes its time comes back here when it is done. */
+  /**
+   * Runs the lines that are there. A command that takes its time comes back here when it is done, and so does whoever sent more
+   * than the other sessions should wait for.
+   */
   #run(): void {
+    const slice = new TimeSlice()
     while (!this.#running && !this.#over) {
-      const line = this.#reader.next()
-      if (line === undefined) break
-      const working = this.#execute(line)
-      if (working === undefined) continue
+      let working = slice.pause()
+      if (working === undefined) {
+        const line = this.#reader.next()
+        if (line === undefined) break
+        working = this.#execute(line)
+        if (working === undefined) continue
+      }
       this.#running = true
       working.then(
         () => this.#resume(),

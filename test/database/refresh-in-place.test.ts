@@ -6,6 +6,7 @@ import { GrantPolicy } from '../../src/grants/grant-policy.ts'
 import { createGrantWriter } from '../../src/grants/grant-writer.ts'
 import { NetworkSet } from '../../src/wire/ip-address.ts'
 import { loginFrom, publicAddress } from '../harness/authd-client.ts'
+import { eventually } from '../harness/eventually.ts'
 import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
 
 let database: TestDatabase
@@ -27,11 +28,12 @@ const policy = new GrantPolicy({
   ownAddresses: () => new Set(),
 })
 
-/** Forty addresses log in, five at a time, and again every minute; time of the last. */
-async function refreshes(rounds: number): Promise<void> {
-  let minute = 0
+let minute = 0
+
+/** Forty addresses log in, five at a time, and again every minute. */
+async function logins(rounds: number): Promise<void> {
   const store = createGrantWriter(writer, policy, { now: () => new Date(Date.UTC(2026, 0, 1, 12, minute)) })
-  for (; minute < rounds; minute++) {
+  for (const last = minute + rounds; minute < last; minute++) {
     for (let n = 0; n < 40; n += 5) {
       const events = Array.from({ length: 5 }, (_, k) => loginFrom(`1.${n + k}`, publicAddress(n + k)))
       await store.record(events.map(event => ({ event, at: null })))
@@ -39,20 +41,31 @@ async function refreshes(rounds: number): Promise<void> {
   }
 }
 
-test('a login from an address that has a grant touches no index, and its statement is planned once', async () => {
-  await refreshes(20)
+/** Rows of the grants that were updated so far, and how many of them where they stood. */
+async function updates(): Promise<{ readonly updated: number; readonly inPlace: number }> {
   await writer.query({ text: 'SELECT pg_stat_force_next_flush()', row: ignored })
-  const written = await database.owner.query({
+  const { rows } = await database.owner.query({
     text: "SELECT n_tup_upd::int AS updated, n_tup_hot_upd::int AS in_place FROM pg_stat_user_tables WHERE relname = 'grants'",
     row: v.object({ updated: v.number(), in_place: v.number() }),
   })
-  const { updated = 0, in_place = 0 } = written.rows[0] ?? {}
-  expect(updated).toBe(19 * 40)
-  // The first refreshes after an insertion may find their page full.
-  expect(in_place).toBeGreaterThan(0.9 * updated)
+  return { updated: rows[0]?.updated ?? 0, inPlace: rows[0]?.in_place ?? 0 }
+}
+
+test('a login from an address that has a grant touches no index, and its statement is planned once', async () => {
+  await logins(1)
+  let before = await updates()
+  // Whoever looks at the table just then (autovacuum does) keeps old rows in their pages, and leaves no room for new ones.
+  await eventually('refreshes in place', async () => {
+    await logins(19)
+    const after = await updates()
+    expect(after.updated - before.updated).toBe(19 * 40)
+    const share = (after.inPlace - before.inPlace) / (19 * 40)
+    before = after
+    return share > 0.9
+  })
   const plans = await writer.query({
     text: "SELECT generic_plans::int AS once, custom_plans::int AS anew FROM pg_prepared_statements WHERE name = 'record-logins'",
     row: v.object({ once: v.number(), anew: v.number() }),
   })
-  expect(plans.rows).toEqual([{ once: 20 * 8, anew: 0 }])
+  expect(plans.rows).toEqual([{ once: minute * 8, anew: 0 }])
 })

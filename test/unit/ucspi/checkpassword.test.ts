@@ -210,5 +210,6 @@ test('many checks at once leave no descriptor and no child', async () => {
   const answers = await Promise.all(Array.from({ length: 30 }, (_, i) => verify(i % 2 === 0 ? ACCEPT : 'exit 1')))
   expect(answers.map(({ verdict }) => verdict)).toEqual(answers.map((_, i) => (i % 2 === 0 ? 'ok' : 'badauth')))
   await eventually('all reaped', () => waitedFor() === 0)
-  await eventually('descriptors closed', () => readdirSync('/proc/self/fd').length === before)
+  // An earlier test's may still have been about to close when we counted.
+  await eventually('descriptors closed', () => readdirSync('/proc/self/fd').length <= before)
 })
