@@ -25,6 +25,7 @@ export class Housekeeper {
   readonly #timers: readonly NodeJS.Timeout[]
   #sweeping = false
   #historyDue = true
+  #placesUnsaved = false
 
   constructor(options: HousekeeperOptions) {
     this.#options = options
@@ -65,11 +66,15 @@ export class Housekeeper {
     }
   }
 
+  /** A disk that stays full is one line, not one each second. */
   savePlaces(): void {
     const { places, log } = this.#options
     try {
       places.save()
+      this.#placesUnsaved = false
     } catch (error) {
+      if (this.#placesUnsaved) return
+      this.#placesUnsaved = true
       log.error('places-not-saved', { error: error instanceof Error ? error : new Error(String(error)) })
     }
   }

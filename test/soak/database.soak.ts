@@ -1,13 +1,17 @@
-import { rmSync } from 'node:fs'
+import { readFileSync, rmSync } from 'node:fs'
+import { connect } from 'node:net'
 import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { type Database, openDatabase } from '../../src/database/database.ts'
 import { migrate } from '../../src/database/migrate.ts'
+import { Demo } from '../harness/demo.ts'
 import { describeWith, ROOT } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
 import { freePort } from '../harness/free-port.ts'
+import { Pop3Client } from '../harness/pop3-client.ts'
 import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres-cluster.ts'
 import { SmallDisk } from '../harness/small-disk.ts'
+import { SmtpConversation } from '../harness/smtp-conversation.ts'
 import { TcpRoad } from '../harness/tcp-road.ts'
 import { Site } from './site.ts'
 
@@ -19,6 +23,8 @@ const BREATH_MS = 50
 /** GRANT_WAIT is a second; a loaded machine gets some more. */
 const LOGIN_MS = 6000
 const DISK_MB = 140
+/** What a new demo takes, and some more. */
+const EMBEDDED_DISK_MB = 190
 /** More than PostgreSQL keeps ready (max_wal_size). */
 const LOG_SEGMENTS = 8
 
@@ -195,4 +201,60 @@ describeWith([DEBIAN_POSTGRES, ROOT], 'a database on a full disk', () => {
         await cluster.start()
       },
     ))
+})
+
+describeWith([ROOT], 'the embedded database on a full disk', () => {
+  let disk: SmallDisk
+  let demo: Demo
+  beforeAll(async () => {
+    disk = new SmallDisk(EMBEDDED_DISK_MB)
+    demo = new Demo(`${disk.path}/demo`)
+    await demo.ready()
+  })
+  afterAll(async () => {
+    await demo?.program.stop(30_000)
+    await demo?.gone()
+    disk?.remove()
+  })
+
+  const logIn = async (): Promise<void> => {
+    const client = new Pop3Client(connect(demo.port('popup'), '127.0.0.1'))
+    expect(await client.line()).toMatch(/^\+OK/)
+    expect(await client.say('USER demo')).toMatch(/^\+OK/)
+    expect(await client.say('PASS demo')).toMatch(/^\+OK/)
+    expect(await client.say('QUIT')).toMatch(/^\+OK/)
+  }
+  const codeFor = async (recipient: string): Promise<number> => {
+    const smtp = SmtpConversation.over(connect(demo.port('wrap'), '127.0.0.1'))
+    const { code } = await smtp.askFor(recipient)
+    await smtp.quit()
+    return code
+  }
+  const says = (event: RegExp): boolean => demo.program.lines.some(line => event.test(line))
+
+  test('PostgreSQL ends for want of room; POP3 and own mail go on, the relay is closed; with room again nobody has to help', async () => {
+    const { directory } = demo
+    const state = `${directory}/state`
+    const superuser = readFileSync(`${state}/postgresql/superuser.secret`, 'utf8').trim()
+    const owner = openDatabase({
+      hosts: [{ host: readFileSync(`${state}/database-socket`, 'utf8').trim(), port: 5432 }],
+      database: 'postgres',
+      user: 'postgres',
+      password: { reveal: () => superuser },
+      applicationName: 'tests',
+      max: 1,
+    })
+    disk.fill()
+    // Until it wants a new piece of disk for its log, and does not get it.
+    for (let round = 0; round < LOG_SEGMENTS; round++)
+      await owner.script("SELECT pg_logical_emit_message(true, 'ballast', repeat('x', 8000000))").catch(() => {})
+    await owner.close()
+    await eventually('up cannot start it again', () => says(/event=database-restart-failed/), MINUTE)
+    await logIn()
+    expect(await codeFor('demo@demo.example')).toBe(250)
+    expect(await codeFor('somebody@elsewhere.example')).toBe(553)
+    disk.empty()
+    await eventually('up has started it again', () => says(/event=database-restarted/), MINUTE)
+    await eventually('the login counts', async () => (await codeFor('somebody@elsewhere.example')) === 250, MINUTE)
+  })
 })
