@@ -2,11 +2,11 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { type Database, openDatabase } from '../src/database/database.ts'
 import { startEmbeddedServer } from '../src/database/embedded-server.ts'
 import { migrate } from '../src/database/migrate.ts'
-import { GrantPolicy } from '../src/grants/grant-policy.ts'
 import { createGrantReader } from '../src/grants/grant-reader.ts'
 import type { Login } from '../src/grants/grant-store.ts'
 import { createGrantWriter } from '../src/grants/grant-writer.ts'
-import { type IpAddress, NetworkSet, parseIpAddress } from '../src/wire/ip-address.ts'
+import { type IpAddress, parseIpAddress } from '../src/wire/ip-address.ts'
+import { grantPolicy } from '../test/harness/grant-policy.ts'
 import { temporaryDirectory } from '../test/harness/temporary-directory.ts'
 import { cpuOf } from './process-family.ts'
 import { BenchReport, type Figure, figureText } from './report.ts'
@@ -48,16 +48,7 @@ const database: Database = openDatabase({
   planOnce: true,
   statementTimeoutMs: 300_000,
 })
-const policy = new GrantPolicy({
-  expTime: 1800,
-  maxLifetime: 0,
-  ipv6Prefix: 128,
-  storeUser: true,
-  grantLoopback: false,
-  denyPrivate: false,
-  neverNets: new NetworkSet([]),
-  ownAddresses: () => new Set(),
-})
+const policy = grantPolicy()
 const report = new BenchReport('grants')
 const figure = (load: string, unit: string, value: number, rest: Partial<Figure> = {}): void => {
   report.add({ load, unit, better: unit === 'ms' ? 'less' : 'more', ours: { rounds: [value] }, ...rest })

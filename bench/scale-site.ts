@@ -3,12 +3,12 @@ import { GrantQueue } from '../src/authd/grant-queue.ts'
 import { createLog } from '../src/daemon/log.ts'
 import type { ConnectionOptions } from '../src/database/connection-options.ts'
 import { openDatabase } from '../src/database/database.ts'
-import { GrantPolicy } from '../src/grants/grant-policy.ts'
+import type { GrantPolicy } from '../src/grants/grant-policy.ts'
 import { createGrantReader } from '../src/grants/grant-reader.ts'
 import type { GrantWriter } from '../src/grants/grant-store.ts'
 import { createGrantWriter } from '../src/grants/grant-writer.ts'
-import { NetworkSet } from '../src/wire/ip-address.ts'
 import type { LoginAnswer } from '../src/wire/login-event.ts'
+import { grantPolicy } from '../test/harness/grant-policy.ts'
 import { addressOf, userOf } from './scale-population.ts'
 
 /** As authd and wrap open them. */
@@ -44,16 +44,7 @@ export class Site {
 
   constructor(options: SiteOptions) {
     this.#options = options
-    this.#policy = new GrantPolicy({
-      expTime: options.lifeSeconds,
-      maxLifetime: 0,
-      ipv6Prefix: 128,
-      storeUser: true,
-      grantLoopback: false,
-      denyPrivate: false,
-      neverNets: new NetworkSet([]),
-      ownAddresses: () => new Set(),
-    })
+    this.#policy = grantPolicy({ expTime: options.lifeSeconds })
   }
 
   get elapsed(): number {

@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { createGrantAdmin } from '../../src/grants/grant-admin.ts'
 import { listenForChanges } from '../../src/grants/grant-changes.ts'
-import { GrantPolicy } from '../../src/grants/grant-policy.ts'
 import { createGrantWriter } from '../../src/grants/grant-writer.ts'
-import { NetworkSet, parseNetwork } from '../../src/wire/ip-address.ts'
+import { parseNetwork } from '../../src/wire/ip-address.ts'
 import { loginFrom } from '../harness/authd-client.ts'
 import { eventually } from '../harness/eventually.ts'
+import { grantPolicy } from '../harness/grant-policy.ts'
 import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
 
 let database: TestDatabase
@@ -14,16 +14,7 @@ beforeAll(async () => {
 })
 afterAll(() => database.remove())
 
-const policy = new GrantPolicy({
-  expTime: 1800,
-  maxLifetime: 0,
-  ipv6Prefix: 128,
-  storeUser: true,
-  grantLoopback: false,
-  denyPrivate: false,
-  neverNets: new NetworkSet([]),
-  ownAddresses: () => new Set(),
-})
+const policy = grantPolicy()
 
 test('whoever keeps a list hears of a new grant and of what the administrator does, not of a refresh', async () => {
   const clock = { now: new Date('2026-01-01T12:00:00Z') }

@@ -3,13 +3,14 @@ import { type Database, openDatabase } from '../../src/database/database.ts'
 import { migrate } from '../../src/database/migrate.ts'
 import { ignored } from '../../src/database/statement.ts'
 import { createGrantAdmin } from '../../src/grants/grant-admin.ts'
-import { GrantPolicy, type GrantPolicyOptions } from '../../src/grants/grant-policy.ts'
+import type { GrantPolicyOptions } from '../../src/grants/grant-policy.ts'
 import { createGrantReader } from '../../src/grants/grant-reader.ts'
 import type { Outcome } from '../../src/grants/grant-store.ts'
 import { createGrantWriter } from '../../src/grants/grant-writer.ts'
 import { type IpAddress, NetworkSet, parseIpAddress, parseNetwork } from '../../src/wire/ip-address.ts'
 import type { LoginEvent } from '../../src/wire/login-event.ts'
 import { describeWith } from '../harness/describe-with.ts'
+import { grantPolicy } from '../harness/grant-policy.ts'
 import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres-cluster.ts'
 import { createTestDatabase } from '../harness/test-database.ts'
 
@@ -42,17 +43,7 @@ const login = (address: IpAddress, more: Partial<LoginEvent> = {}): LoginEvent =
 /** The store as three programs see it, each in its own role, with a clock that the test sets. */
 function storeOn(databases: { writer: Database; reader: Database }) {
   return (options: Partial<GrantPolicyOptions> = {}) => {
-    const policy = new GrantPolicy({
-      expTime: 1800,
-      maxLifetime: 0,
-      ipv6Prefix: 128,
-      storeUser: true,
-      grantLoopback: false,
-      denyPrivate: false,
-      neverNets: new NetworkSet([]),
-      ownAddresses: () => new Set(),
-      ...options,
-    })
+    const policy = grantPolicy(options)
     const clock = { now: at(0) }
     const now = () => clock.now
     return {

@@ -2,11 +2,10 @@ import * as v from 'valibot'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Database } from '../../src/database/database.ts'
 import { ignored } from '../../src/database/statement.ts'
-import { GrantPolicy } from '../../src/grants/grant-policy.ts'
 import { createGrantWriter } from '../../src/grants/grant-writer.ts'
-import { NetworkSet } from '../../src/wire/ip-address.ts'
 import { loginFrom, publicAddress } from '../harness/authd-client.ts'
 import { eventually } from '../harness/eventually.ts'
+import { grantPolicy } from '../harness/grant-policy.ts'
 import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
 
 let database: TestDatabase
@@ -17,16 +16,7 @@ beforeAll(async () => {
 })
 afterAll(() => database.remove())
 
-const policy = new GrantPolicy({
-  expTime: 1800,
-  maxLifetime: 0,
-  ipv6Prefix: 128,
-  storeUser: true,
-  grantLoopback: false,
-  denyPrivate: false,
-  neverNets: new NetworkSet([]),
-  ownAddresses: () => new Set(),
-})
+const policy = grantPolicy()
 
 let minute = 0
 

@@ -3,12 +3,12 @@ import * as v from 'valibot'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { Database } from '../../src/database/database.ts'
 import { int8, type Statement, timestamptz } from '../../src/database/statement.ts'
-import { GrantPolicy } from '../../src/grants/grant-policy.ts'
 import { createGrantWriter } from '../../src/grants/grant-writer.ts'
 import { refusedSince, talliesSince } from '../../src/grants/history-feed.ts'
 import { createStatusFeed } from '../../src/grants/status-feed.ts'
-import { type IpAddress, NetworkSet, parseIpAddress } from '../../src/wire/ip-address.ts'
+import { type IpAddress, parseIpAddress } from '../../src/wire/ip-address.ts'
 import type { RelayTally } from '../../src/wire/relay-tally.ts'
+import { grantPolicy } from '../harness/grant-policy.ts'
 import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
 
 let database: TestDatabase
@@ -93,21 +93,7 @@ describe('the histories', () => {
     if (ip === undefined) throw new Error(text)
     return ip
   }
-  const writerAt = (now: Date | null) =>
-    createGrantWriter(
-      writer,
-      new GrantPolicy({
-        expTime: 1800,
-        maxLifetime: 0,
-        ipv6Prefix: 128,
-        storeUser: true,
-        grantLoopback: false,
-        denyPrivate: false,
-        neverNets: new NetworkSet([]),
-        ownAddresses: () => new Set(),
-      }),
-      { now: () => now },
-    )
+  const writerAt = (now: Date | null) => createGrantWriter(writer, grantPolicy(), { now: () => now })
   const event = (user: string, ip = '192.0.2.7') =>
     ({ id: 'a.1', ip: address(ip), daemon: 'popup', tls: true, method: 'pass', user }) as const
 

@@ -1,0 +1,16 @@
+import { GrantPolicy, type GrantPolicyOptions } from '../../src/grants/grant-policy.ts'
+import { NetworkSet } from '../../src/wire/ip-address.ts'
+
+/** The policy of a site that has changed nothing, but for what is named; no address is the host's own. */
+export const grantPolicy = (options: Partial<GrantPolicyOptions> = {}): GrantPolicy =>
+  new GrantPolicy({
+    expTime: 1800,
+    maxLifetime: 0,
+    ipv6Prefix: 128,
+    storeUser: true,
+    grantLoopback: false,
+    denyPrivate: false,
+    neverNets: new NetworkSet([]),
+    ownAddresses: () => new Set(),
+    ...options,
+  })
