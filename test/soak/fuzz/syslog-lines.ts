@@ -60,7 +60,7 @@ const TRUE_LOGIN: Readonly<Record<string, RegExp>> = {
   'gnu-pop3d': /User \S+ logged in/,
   'vm-pop3d': /User \S+ logged in from /,
   perdition: /Auth: .* status="ok"$/s,
-  cucipop: /^.*: \S+ [\d.]+ \d+, \d+ \(\d+\), \d+ \(\d+\)$/s,
+  cucipop: /\S+ [\d.]+ \d+, \d+ \(\d+\), \d+ \(\d+\)$/s,
   popa3d: /Authentication passed for /,
 }
 
