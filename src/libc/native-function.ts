@@ -140,6 +140,24 @@ function asyncFunction<T>(
     })
 }
 
+/**
+ * Calls back in a turn of the event loop of its own whenever a descriptor is readable, until `stop`. With nothing else to do, the process ends
+ * while it is not `ref`ed. What the callback throws is uncaught like any other error.
+ */
+export function watchReadable(fd: number, callback: () => void): { ref(): void; unref(): void; stop(): void } {
+  const handle = koffi().node.poll(fd, { readable: true }, () => {
+    try {
+      callback()
+    } catch (error) {
+      // Through koffi it would end the process without a word.
+      process.nextTick(() => {
+        throw error
+      })
+    }
+  })
+  return { ref: () => handle.ref(), unref: () => handle.unref(), stop: () => handle.close() }
+}
+
 /** errno of the native call just made. */
 export const lastErrno = (): number => koffi().errno()
 

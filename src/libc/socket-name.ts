@@ -23,9 +23,14 @@ export function socketName(descriptor: number): SocketName | undefined {
     if (errno === constants.errno.ENOTSOCK) return undefined
     throw new SystemCallError('getsockname', errno)
   }
+  return readSocketName(address, length.readUInt32LE(0))
+}
+
+/** A struct sockaddr of so many octets. The octets of an address are a view of it. */
+export function readSocketName(address: Buffer, length: number): SocketName | undefined {
   switch (address.readUInt16LE(0)) {
     case AF_UNIX: {
-      const name = address.toString('utf8', 2, Math.min(length.readUInt32LE(0), SIZE))
+      const name = address.toString('utf8', 2, Math.min(length, SIZE))
       // An abstract name begins with NUL; a path ends with one.
       return { family: 'unix', path: name.startsWith('\0') ? name : name.replace(/\0.*$/s, '') }
     }

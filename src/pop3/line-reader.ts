@@ -63,6 +63,11 @@ export class LineReader {
     return text.includes('\0') ? { type: 'holdsNul' } : { type: 'line', text }
   }
 
+  /** Everything not yet returned as a line; it stays. */
+  get pending(): Uint8Array {
+    return this.#pending
+  }
+
   /** Takes everything not yet returned as a line. */
   rest(): Uint8Array {
     const rest = this.#pending

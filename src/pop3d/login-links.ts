@@ -1,11 +1,11 @@
 import { createServer, type Server, type Socket } from 'node:net'
-import { dropDescriptor, takeDescriptor } from '../daemon/passed-socket.ts'
+import { ClientSocket } from '../daemon/client-socket.ts'
+import { takeDescriptor } from '../daemon/passed-socket.ts'
 import { allowedPeer } from '../daemon/unix-peer.ts'
 import { formatLinkNews, MAX_READ_AHEAD, MAX_TAKE_LINE, parseTake } from '../wire/maildrop-link.ts'
-import { adoptSocket } from './adopt-socket.ts'
 
 /** Takes a client's socket whose session the ticket opens; `readAhead` is what it has sent already. */
-export type TakeClient = (client: Socket, ticket: string, readAhead: Uint8Array) => void
+export type TakeClient = (client: ClientSocket, ticket: string, readAhead: Uint8Array) => void
 
 const LF = 0x0a
 const NOTHING: Buffer = Buffer.alloc(0)
@@ -75,7 +75,7 @@ class Link {
   readonly #lines: Socket
   readonly #passing: Socket
   readonly #take: TakeClient
-  readonly #clients = new Set<Socket>()
+  readonly #clients = new Set<ClientSocket>()
   #pending: Buffer = NOTHING
   #news = ''
   #saidBye = false
@@ -145,15 +145,9 @@ class Link {
       this.#say({ type: 'ended', n })
       return true
     }
-    let client: Socket
-    try {
-      client = adoptSocket(descriptor)
-    } catch {
-      dropDescriptor(descriptor) // no socket: nothing that a login process of ours sends
-      return false
-    }
+    const client = new ClientSocket(descriptor)
     this.#clients.add(client)
-    client.once('close', () => {
+    client.onceClosed(() => {
       this.#clients.delete(client)
       this.#say({ type: 'ended', n })
       this.#endIfOver()

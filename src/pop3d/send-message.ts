@@ -1,5 +1,5 @@
 import { read, readSync } from 'node:fs'
-import type { Writable } from 'node:stream'
+import type { Connection } from '../daemon/connection.ts'
 import { CRLF, ok, TERMINATION } from '../pop3/reply.ts'
 import { BufferPool } from './buffer-pool.ts'
 import { type EncoderLane, LF, type LineEncoder, lineEndAfter, MAX_EXPANSION } from './line-endings.ts'
@@ -21,6 +21,9 @@ export interface TransferRules {
 const inputs = new BufferPool(CHUNK, 16)
 const outputs = new BufferPool(CHUNK * MAX_EXPANSION, 32)
 const scratch = Buffer.allocUnsafeSlow(CHUNK)
+/** Octets of the longest end of a reply. */
+const LONGEST_END = 16
+const small = Buffer.allocUnsafeSlow(CHUNK * MAX_EXPANSION)
 
 /** A message file on its way: what remembers, between two chunks, where in a line and in the message we are. */
 class Transfer {
@@ -69,23 +72,33 @@ class Transfer {
   }
 }
 
-/** The whole reply to RETR or TOP for a small file. @throws the system's error if the file cannot be read. */
+/** The whole reply to RETR or TOP for a small file; valid until the next call. @throws the system's error if the file cannot be read. */
 export function readMessage(
   fd: number,
   encoder: LineEncoder,
   rules: TransferRules,
   bodyLines: number | undefined,
-): Buffer {
+): Uint8Array {
   const transfer = new Transfer(encoder, rules, bodyLines)
-  const parts: Buffer[] = [Buffer.from(ok(), 'latin1')]
+  const head = ok()
+  let reply = small
+  reply.write(head, 0, 'latin1')
+  let size = head.length
   for (;;) {
     const got = readSync(fd, scratch, 0, scratch.length, null)
-    if (got > 0) parts.push(Buffer.from(transfer.encode(scratch.subarray(0, got))))
+    if (got > 0) {
+      const encoded = transfer.encode(scratch.subarray(0, got))
+      // Only a file that has grown since it was opened does not fit.
+      if (size + encoded.length + LONGEST_END > reply.length)
+        reply = Buffer.concat([reply, Buffer.alloc(CHUNK * MAX_EXPANSION)])
+      reply.set(encoded, size)
+      size += encoded.length
+    }
     // A regular file gives less than asked for only at its end.
     if (got < scratch.length || transfer.cutShort) break
   }
-  parts.push(Buffer.from(transfer.end(), 'latin1'))
-  return Buffer.concat(parts)
+  size += reply.write(transfer.end(), size, 'latin1')
+  return reply.subarray(0, size)
 }
 
 /**
@@ -97,7 +110,7 @@ export function readMessage(
 export async function streamMessage(
   fd: number,
   size: number,
-  output: Writable,
+  connection: Connection,
   encoder: LineEncoder,
   rules: TransferRules,
   bodyLines: number | undefined,
@@ -109,7 +122,7 @@ export async function streamMessage(
   let taken = 0
   let written: Promise<boolean> = Promise.resolve(true)
   try {
-    output.write(ok(), 'latin1')
+    connection.write(ok())
     for (;;) {
       const got = await readChunk(fd, lane.input)
       if (got === 0) break
@@ -117,13 +130,13 @@ export async function streamMessage(
       const encoded = transfer.encodeIn(lane, got, next)
       next = next === 0 ? 1 : 0
       if (!(await written)) return undefined
-      written = writeChunk(output, encoded)
+      written = connection.writeChunk(encoded)
       octets += encoded.length
       if (transfer.cutShort) break
     }
     if (!(await written)) return undefined
     if (taken < size && !transfer.cutShort) throw new Error('the file became shorter while it was sent')
-    output.write(transfer.end(), 'latin1')
+    connection.write(transfer.end())
     return octets
   } finally {
     // Only what no write still reads from may serve another transfer.
@@ -159,10 +172,4 @@ class CopyingLane implements EncoderLane {
 const readChunk = (fd: number, buffer: Buffer): Promise<number> =>
   new Promise((resolve, reject) => {
     read(fd, buffer, 0, buffer.length, null, (error, got) => (error === null ? resolve(got) : reject(error)))
-  })
-
-/** Fulfilled when the chunk may be overwritten: true if it went out, false if the connection is closed. */
-const writeChunk = (output: Writable, chunk: Uint8Array): Promise<boolean> =>
-  new Promise(resolve => {
-    output.write(chunk, error => resolve(error === null || error === undefined))
   })

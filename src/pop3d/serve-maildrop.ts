@@ -1,4 +1,5 @@
 import { type Clock, systemClock } from '../daemon/clock.ts'
+import type { Connection } from '../daemon/connection.ts'
 import type { Log } from '../daemon/log.ts'
 import { CRLF, err } from '../pop3/reply.ts'
 import { createEncoder } from './create-encoder.ts'
@@ -8,7 +9,7 @@ import { MaildropCache } from './maildrop-cache.ts'
 import { MaildropInUse, MaildropMissing, MaildropUnreadable } from './maildrop-errors.ts'
 import { lockMaildrop } from './maildrop-lock.ts'
 import { CHUNK } from './send-message.ts'
-import { type Connection, Session, type SessionEnd } from './session.ts'
+import { Session, type SessionEnd } from './session.ts'
 
 /** The settings of pop3d as its sessions need them. */
 export interface ServiceOptions {
@@ -40,8 +41,8 @@ export class MaildropService {
   async serve(connection: Connection, maildir: string, readAhead: Uint8Array, log: Log): Promise<void> {
     const opened = await this.#open(maildir, log)
     if ('refusal' in opened) {
-      connection.output.end(opened.refusal, 'latin1', () => connection.destroy())
-      connection.output.on('error', () => connection.destroy())
+      connection.write(opened.refusal)
+      connection.end()
       return
     }
     const { maildrop, unlock } = opened

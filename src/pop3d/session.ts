@@ -1,5 +1,5 @@
 import { closeSync } from 'node:fs'
-import type { Readable, Writable } from 'node:stream'
+import type { Connection, ConnectionListener } from '../daemon/connection.ts'
 import type { Log } from '../daemon/log.ts'
 import { type Line, LineReader } from '../pop3/line-reader.ts'
 import { err, ok } from '../pop3/reply.ts'
@@ -19,16 +19,6 @@ import { type OpenMessage, openMessage } from './open-message.ts'
 import { readMessage, SMALL_MESSAGE, streamMessage, type TransferRules } from './send-message.ts'
 import { TimeSlice } from './time-slice.ts'
 import { updateMaildrop } from './update-maildrop.ts'
-
-/** The client's connection: one socket, or the two descriptors of the UCSPI form. */
-export interface Connection {
-  readonly input: Readable
-  readonly output: Writable
-  /** Calls back once nothing has been read or written for so long. */
-  onIdle(milliseconds: number, idle: () => void): void
-  /** Closes at once; nothing more is sent. */
-  destroy(): void
-}
 
 /** How sessions are held; one for all sessions of a process. */
 export interface SessionRules extends TransferRules {
@@ -53,7 +43,7 @@ const HIGH_WATER = 65_536
  * One session in TRANSACTION and UPDATE state over an open maildrop. Replies to pipelined commands go out together.
  * Whatever ends the session but QUIT leaves the maildrop as it was (RFC 1939 §6).
  */
-export class Session {
+export class Session implements ConnectionListener {
   readonly #connection: Connection
   readonly #maildrop: Maildrop
   readonly #cache: MaildropCache
@@ -65,6 +55,8 @@ export class Session {
   readonly #ended = Promise.withResolvers<SessionEnd>()
   #replies = ''
   #running = false
+  /** Goes on with a client that has read what it asked for. */
+  #wake: (() => void) | undefined
   #inputEnded = false
   #over = false
   #retrieved = 0
@@ -90,30 +82,36 @@ export class Session {
 
   /** Sends the `+OK ` that answers the login, and serves. `readAhead` is what the client has sent already. */
   start(readAhead: Uint8Array): void {
-    const { input, output } = this.#connection
     this.#connection.onIdle(this.#rules.idleTime, () => this.#finish('idle'))
-    input.on('data', (chunk: Buffer) => this.#receive(chunk))
-    input.on('end', () => {
-      this.#inputEnded = true
-      this.#run()
-    })
-    // A reset connection ends like any other without QUIT. An input of its own closes after its end, which is none yet.
-    input.on('error', () => this.#finish('dropped'))
-    output.on('error', () => this.#finish('dropped'))
-    output.on('close', () => this.#finish('dropped'))
+    this.#connection.listen(this)
     this.#replies = ok()
     if (readAhead.length > 0) this.#reader.push(readAhead)
     this.#run()
     // It was paused while the maildrop was opened, and a listener alone does not take that back.
-    if (!this.#running) input.resume()
+    if (!this.#running) this.#connection.resume()
   }
 
-  #receive(chunk: Buffer): void {
+  data(octets: Buffer): void {
     if (this.#over) return
-    this.#reader.push(chunk)
+    this.#reader.push(octets)
     // While a command runs, one chunk waits in the reader and the rest in the kernel.
-    if (this.#running) this.#connection.input.pause()
+    if (this.#running) this.#connection.pause()
     else this.#run()
+  }
+
+  end(): void {
+    this.#inputEnded = true
+    this.#run()
+  }
+
+  drained(): void {
+    this.#wake?.()
+  }
+
+  /** A reset connection ends like any other without QUIT. */
+  closed(): void {
+    this.#wake?.()
+    this.#finish('dropped')
   }
 
   /**
@@ -146,7 +144,7 @@ export class Session {
 
   #resume(): void {
     this.#running = false
-    if (this.#connection.input.isPaused()) this.#connection.input.resume()
+    if (this.#connection.isPaused && !this.#over) this.#connection.resume()
     this.#run()
   }
 
@@ -209,7 +207,7 @@ export class Session {
   async #streamMessage({ fd, octets }: OpenMessage, bodyLines: number | undefined): Promise<void> {
     this.#flush()
     try {
-      await streamMessage(fd, octets, this.#connection.output, this.#encoder, this.#rules, bodyLines)
+      await streamMessage(fd, octets, this.#connection, this.#encoder, this.#rules, bodyLines)
     } finally {
       closeSync(fd)
     }
@@ -242,29 +240,24 @@ export class Session {
     this.#finish('quit', failures.length)
   }
 
-  #send(octets: Buffer): void {
-    if (this.#replies === '') {
-      this.#connection.output.write(octets)
-      return
-    }
-    this.#connection.output.cork()
-    this.#flush()
-    this.#connection.output.write(octets)
-    this.#connection.output.uncork()
+  #send(octets: Uint8Array): void {
+    this.#connection.write(this.#replies, octets)
+    this.#replies = ''
   }
 
   #flush(): void {
     if (this.#replies === '') return
-    this.#connection.output.write(this.#replies, 'latin1')
+    this.#connection.write(this.#replies)
     this.#replies = ''
   }
 
   /** A client that asks and does not read is asked for patience, not served from memory. */
   #drained(): Promise<void> | undefined {
-    const { output } = this.#connection
     if (this.#replies.length > HIGH_WATER) this.#flush()
-    if (output.writableLength <= HIGH_WATER) return undefined
-    return new Promise(resolve => output.once('drain', resolve))
+    if (this.#connection.unsent <= HIGH_WATER) return undefined
+    return new Promise(resolve => {
+      this.#wake = resolve
+    })
   }
 
   #finish(reason: SessionEnd['reason'], failed = 0): void {
@@ -274,9 +267,7 @@ export class Session {
       this.#connection.destroy()
     } else {
       this.#flush()
-      // Closing with input unread would reset the connection and could take the last reply with it.
-      this.#connection.input.resume()
-      this.#connection.output.end(() => this.#connection.destroy())
+      this.#connection.end()
     }
     this.#ended.resolve({
       reason,

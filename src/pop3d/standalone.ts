@@ -5,11 +5,12 @@ import { POP3D } from '../daemon/settings/pop3d.ts'
 import { POPUP } from '../daemon/settings/popup.ts'
 import type { Row } from '../daemon/settings/rows.ts'
 import { environmentNameOf, type Section } from '../daemon/settings/section.ts'
+import { StreamConnection } from '../daemon/stream-connection.ts'
 import { capabilityLines } from '../pop3/capabilities.ts'
 import type { Environment } from '../ucspi/environment.ts'
 import { announceLogin } from './announce-login.ts'
-import { descriptorConnection, standardInput, standardOutput } from './descriptor-connection.ts'
 import { MaildropService, NO_MAILDROP, type ServiceOptions } from './serve-maildrop.ts'
+import { standardInput, standardOutput } from './standard-descriptors.ts'
 
 /**
  * `pop3d MAILDIR` as the program that a checker starts: one session on descriptors 0 and 1, as the user the checker made us
@@ -23,11 +24,12 @@ export async function serveStandalone(maildir: string | undefined, environment: 
     return EXIT.no
   }
   const options = optionsFrom(environment)
-  const connection = descriptorConnection(standardInput(), standardOutput())
+  const connection = new StreamConnection(standardInput(), standardOutput())
   // The password was right: that is what the relay gate asks, mail or no mail.
   announceLogin(environment)
   if (maildir === undefined || !entered(maildir)) {
-    connection.output.end(NO_MAILDROP, () => connection.destroy())
+    connection.write(NO_MAILDROP)
+    connection.end()
     return EXIT.done
   }
   const log = createLog('pop3d', { level: 'warn' }).with({ pid: process.pid })

@@ -1,5 +1,6 @@
 import { createServer, type Socket } from 'node:net'
 import { systemClock } from '../daemon/clock.ts'
+import type { Connection } from '../daemon/connection.ts'
 import { watchDescriptors } from '../daemon/descriptor-watch.ts'
 import { TemporaryFault, UsageFault } from '../daemon/exit-status.ts'
 import type { RunningDaemon } from '../daemon/lifecycle.ts'
@@ -7,6 +8,7 @@ import { openListener } from '../daemon/listener.ts'
 import { createLog, type Log } from '../daemon/log.ts'
 import { loadNativeModule } from '../daemon/passed-socket.ts'
 import { dropPrivileges } from '../daemon/privileges.ts'
+import { StreamConnection } from '../daemon/stream-connection.ts'
 import { allowedPeer } from '../daemon/unix-peer.ts'
 import { type ControlChannel, channelToParent, FIRST_LISTENING_DESCRIPTOR } from '../daemon/worker-process.ts'
 import { capabilityLines } from '../pop3/capabilities.ts'
@@ -17,7 +19,6 @@ import { type MaildropWorkerNews, type MaildropWorkerStart, parseMaildropWorkerS
 import { MAX_SESSION_TICKET_LINE, type SessionTicket } from '../wire/session-ticket.ts'
 import { LoginLinks } from './login-links.ts'
 import { MaildropService, type ServiceOptions } from './serve-maildrop.ts'
-import { connectionOver } from './socket-connection.ts'
 import { TicketOffice } from './ticket-office.ts'
 
 /** Milliseconds that the login process has to show its ticket after it connected. */
@@ -65,8 +66,8 @@ class Worker {
     this.#office = new TicketOffice(start.key, start.usedTickets)
     this.#mayConnect = new Set(start.loginUid === null ? [] : [start.loginUid])
     this.#links = new LoginLinks(this.#mayConnect, (client, ticket, readAhead) => {
-      this.#count(client)
-      client.on('error', () => client.destroy())
+      this.#begin()
+      client.onceClosed(() => this.#discount())
       this.#admit(client, ticket, readAhead)
     })
     this.#compat = start.compat
@@ -133,10 +134,9 @@ class Worker {
   }
 
   /** It counts until it is closed: a worker with a session does not go away. */
-  #count(socket: Socket): void {
+  #begin(): void {
     this.#connections += 1
     clearTimeout(this.#idleTimer)
-    socket.once('close', () => this.#discount())
   }
 
   #discount(): void {
@@ -154,8 +154,7 @@ class Worker {
       return
     }
     const discount = () => this.#discount()
-    this.#connections += 1
-    clearTimeout(this.#idleTimer)
+    this.#begin()
     socket.once('close', discount)
     // The ticket is not there in time, or the login process is gone: there is nobody to serve.
     const giveUp = () => socket.destroy()
@@ -175,31 +174,31 @@ class Worker {
         socket.off('close', discount)
         this.#links.open(socket, peer.pid, reader.rest())
         discount()
-      } else this.#admit(socket, line.type === 'line' ? line.text : '', reader.rest())
+      } else this.#admit(new StreamConnection(socket, socket), line.type === 'line' ? line.text : '', reader.rest())
     }
     socket.on('data', receive)
   }
 
-  /** `socket` is paused. */
-  #admit(socket: Socket, line: string, readAhead: Uint8Array): void {
+  /** The connection is paused. */
+  #admit(connection: Connection, line: string, readAhead: Uint8Array): void {
     const ticket = this.#office.check(line, nowSeconds())
-    if (typeof ticket === 'string') this.#refuse(socket, ticket)
-    else this.#serve(socket, ticket, readAhead)
+    if (typeof ticket === 'string') this.#refuse(connection, ticket)
+    else this.#serve(connection, ticket, readAhead)
   }
 
-  #refuse(socket: Socket, reason: string): void {
+  #refuse(connection: Connection, reason: string): void {
     this.#log.error('ticket_refused', { reason })
-    socket.end(
+    connection.write(
       err(this.#compat === 'qmail' ? 'authorization failed' : '[SYS/TEMP] temporary authentication failure'),
-      () => socket.destroy(),
     )
+    connection.end()
   }
 
-  #serve(socket: Socket, { id, user, ip, maildir }: SessionTicket, readAhead: Uint8Array): void {
+  #serve(connection: Connection, { id, user, ip, maildir }: SessionTicket, readAhead: Uint8Array): void {
     const log = this.#log.with({ id, user, ip })
-    this.#service.serve(connectionOver(socket), maildir, readAhead, log).catch((error: unknown) => {
+    this.#service.serve(connection, maildir, readAhead, log).catch((error: unknown) => {
       log.error('session_failed', { error: error instanceof Error ? error : new Error(String(error)) })
-      socket.destroy()
+      connection.destroy()
     })
   }
 }

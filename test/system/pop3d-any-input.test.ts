@@ -3,6 +3,7 @@ import { duplexPair } from 'node:stream'
 import fc from 'fast-check'
 import { afterAll, expect, test } from 'vitest'
 import { createLog } from '../../src/daemon/log.ts'
+import { StreamConnection } from '../../src/daemon/stream-connection.ts'
 import { MaildropService } from '../../src/pop3d/serve-maildrop.ts'
 import { makeMaildir, parseFile, stateOf } from '../harness/maildir.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
@@ -27,7 +28,7 @@ async function converse(maildir: string, pieces: readonly Buffer[], compat: 'non
   const faults: string[] = []
   const log = createLog('pop3d', { level: 'error', write: line => faults.push(line) })
   const [client, server] = duplexPair()
-  const connection = { input: server, output: server, onIdle: () => {}, destroy: () => server.destroy() }
+  const connection = new StreamConnection(server, server)
   const served = service.serve(connection, maildir, new Uint8Array(0), log)
   let text = ''
   client.on('data', (chunk: Buffer) => {

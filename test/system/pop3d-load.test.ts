@@ -3,8 +3,8 @@ import { appendFileSync, readFileSync, utimesSync } from 'node:fs'
 import type { Duplex } from 'node:stream'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { createLog } from '../../src/daemon/log.ts'
+import { StreamConnection } from '../../src/daemon/stream-connection.ts'
 import { MaildropService } from '../../src/pop3d/serve-maildrop.ts'
-import { connectionOver } from '../../src/pop3d/socket-connection.ts'
 import { makeMaildir, type PlannedFile } from '../harness/maildir.ts'
 import { Pop3Client } from '../harness/pop3-client.ts'
 import { socketPair, WorkerForTests } from '../harness/pop3d.ts'
@@ -150,7 +150,7 @@ describe('10,000 messages', () => {
       })
       const ended = once(client, 'end')
       client.end(commands)
-      await service.serve(connectionOver(server), maildir, new Uint8Array(0), log)
+      await service.serve(new StreamConnection(server, server), maildir, new Uint8Array(0), log)
       await ended
       return octets
     }

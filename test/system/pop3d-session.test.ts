@@ -2,8 +2,8 @@ import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
 import { afterAll, expect, test } from 'vitest'
 import { createLog } from '../../src/daemon/log.ts'
+import { StreamConnection } from '../../src/daemon/stream-connection.ts'
 import { MaildropService, type ServiceOptions } from '../../src/pop3d/serve-maildrop.ts'
-import { connectionOver } from '../../src/pop3d/socket-connection.ts'
 import { makeMaildir, parseFile, stateOf } from '../harness/maildir.ts'
 import { Pop3Client } from '../harness/pop3-client.ts'
 import { socketPair } from '../harness/pop3d.ts'
@@ -27,7 +27,7 @@ async function serve(options: Partial<ServiceOptions>, maildir: string) {
   const lines: string[] = []
   const log = createLog('pop3d', { write: line => lines.push(line) })
   const service = new MaildropService({ ...OPTIONS, ...options })
-  const ended = service.serve(connectionOver(server), maildir, new Uint8Array(0), log)
+  const ended = service.serve(new StreamConnection(server, server), maildir, new Uint8Array(0), log)
   return { client, lines, ended }
 }
 
@@ -82,7 +82,7 @@ test('a client that asks without reading is not served from memory', async () =>
   const accepted = Promise.withResolvers<Socket>()
   const listener = createServer(socket => {
     accepted.resolve(socket)
-    void service.serve(connectionOver(socket), maildir, new Uint8Array(0), log)
+    void service.serve(new StreamConnection(socket, socket), maildir, new Uint8Array(0), log)
   })
   listener.listen(0, '127.0.0.1')
   await once(listener, 'listening')

@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { duplexPair } from 'node:stream'
 import { afterAll, describe, expect, test } from 'vitest'
 import { createLog } from '../../src/daemon/log.ts'
+import { StreamConnection } from '../../src/daemon/stream-connection.ts'
 import { capabilityLines } from '../../src/pop3/capabilities.ts'
 import { MaildropService } from '../../src/pop3d/serve-maildrop.ts'
 import { isRoot, OWNER } from '../harness/maildir.ts'
@@ -58,7 +59,7 @@ const inProcess: Connect = async (maildir, { compat, sizes, extraBlank }) => {
     capabilities,
   })
   const [socket, server] = duplexPair()
-  const connection = { input: server, output: server, onIdle: () => {}, destroy: () => server.destroy() }
+  const connection = new StreamConnection(server, server)
   return { socket, closed: service.serve(connection, maildir, new Uint8Array(0), log) }
 }
 

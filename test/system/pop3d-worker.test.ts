@@ -3,8 +3,9 @@ import { once } from 'node:events'
 import { chmodSync, readFileSync, writeFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { afterAll, afterEach, describe, expect, test } from 'vitest'
-import { giveSocket } from '../../src/daemon/passed-socket.ts'
 import { programBeside } from '../../src/daemon/worker-process.ts'
+import { descriptorOf } from '../../src/libc/descriptor.ts'
+import { sendDescriptor } from '../../src/libc/pass-descriptor.ts'
 import { formatTake, LINK_LINE, PASSING_SUFFIX } from '../../src/wire/maildrop-link.ts'
 import { eventually } from '../harness/eventually.ts'
 import { isRoot, makeMaildir, OWNER, parseFile, stateOf } from '../harness/maildir.ts'
@@ -188,7 +189,7 @@ describe('a login process that passes sockets', () => {
     lines.on('error', () => {}) // the worker may close it at any time
     const pass = async (n: number, ticket: string, readAhead = ''): Promise<Pop3Client> => {
       const { client, server } = await socketPair()
-      if (!giveSocket(passing, server)) throw new Error('not passed')
+      if (!sendDescriptor(descriptorOf(passing), descriptorOf(server))) throw new Error('not passed')
       server.destroy()
       lines.write(`${formatTake({ n, octets: readAhead.length, ticket })}\n${readAhead}`)
       return new Pop3Client(client)

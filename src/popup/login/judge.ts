@@ -1,5 +1,5 @@
-import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import type { ClientSocket } from '../../daemon/client-socket.ts'
 import type { AuthorizationEffect, LoginFailure } from '../../pop3/authorization.ts'
 import type { Client } from './client.ts'
 
@@ -13,10 +13,10 @@ export type LoginRequest = Omit<Extract<AuthorizationEffect, { type: 'authentica
 /** Where a maildrop is served, by a process of ours. */
 export type MaildropDoor = {
   /**
-   * Gives the client's socket away, with what was read of it; `ended` is called when its session is over. False if that cannot be
-   * done now: `readAhead` has then got what was still in the socket, and the session must be relayed.
+   * Gives the client's socket away, with what was read of it and nobody has used; `ended` is called when its session is over. False if that
+   * cannot be done now, and the session must be relayed.
    */
-  pass(client: Socket, readAhead: Buffer[], ended: () => void): boolean
+  pass(client: ClientSocket, readAhead: Uint8Array, ended: () => void): boolean
   /** A stream to relay the session to. */
   connect(): Promise<Judgement>
 }

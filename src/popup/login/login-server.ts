@@ -1,4 +1,5 @@
-import { createServer, type Server, type Socket } from 'node:net'
+import { ClientAcceptor, type Ends } from '../../daemon/client-acceptor.ts'
+import { ClientSocket } from '../../daemon/client-socket.ts'
 import { systemClock } from '../../daemon/clock.ts'
 import { ConnectionLimits } from '../../daemon/connection-limits.ts'
 import type { Log } from '../../daemon/log.ts'
@@ -8,7 +9,7 @@ import { err } from '../../pop3/reply.ts'
 import { judgeCertificate } from '../../tunnel/certificate.ts'
 import { TicketKeyRing } from '../../tunnel/ticket-keys.ts'
 import { TlsContexts } from '../../tunnel/tls-contexts.ts'
-import { type IpAddress, parseIpAddress } from '../../wire/ip-address.ts'
+import type { IpAddress } from '../../wire/ip-address.ts'
 import type { ProxyHeader } from '../../wire/proxy-protocol.ts'
 import { formatTimestamp, isSessionId, type SessionId, sessionId } from '../../wire/session-id.ts'
 import type { LoginSettings } from '../messages.ts'
@@ -38,7 +39,7 @@ export class LoginServer implements SessionHost {
   /** Sessions and the address whose place each has taken; those of trusted proxies take none until the client is known. */
   readonly #places = new Map<LoginSession, IpAddress | undefined>()
   readonly #beforeLogin = new Set<LoginSession>()
-  /** Sockets that are open, here or passed to a worker. */
+  /** Sockets that are open, here or passed to a worker, those included that take our last words. */
   #connections = 0
   #counter = 0
   #drained: (() => void) | undefined
@@ -71,11 +72,13 @@ export class LoginServer implements SessionHost {
     this.stls = settings.stls === null ? undefined : contextsOf(settings.stls)
   }
 
-  /** A server for one listening socket. */
-  listener({ proxy }: { readonly proxy: boolean }): Server {
-    return createServer({ allowHalfOpen: true, noDelay: true }, socket => {
-      if (proxy) void this.#acceptProxied(socket)
-      else this.#accept(socket)
+  /** Accepts from one listening socket, which is the acceptor's from now on. */
+  listen(descriptor: number, { proxy }: { readonly proxy: boolean }): ClientAcceptor {
+    return new ClientAcceptor(descriptor, { blocking: false }, (fd, ends) => {
+      const socket = new ClientSocket(fd)
+      const peer = this.#peer(ends)
+      if (proxy) void this.#acceptProxied(socket, peer)
+      else this.#accept(socket, peer)
     })
   }
 
@@ -117,10 +120,13 @@ export class LoginServer implements SessionHost {
   left(session: LoginSession): void {
     const ip = this.#places.get(session)
     if (ip !== undefined) this.#limits.release(ip)
-    if (session.isPassed) this.#connections -= 1
     this.#places.delete(session)
     this.#beforeLogin.delete(session)
     if (this.#places.size === 0) this.#drained?.()
+  }
+
+  disconnected(): void {
+    this.#connections -= 1
   }
 
   /** Dismisses who has not logged in, and waits for the others. */
@@ -138,38 +144,32 @@ export class LoginServer implements SessionHost {
     return keeperJudge(this.keeper, this.#links, this.log)
   }
 
-  #accept(socket: Socket): void {
-    const client = this.#peer(socket)
-    if (client === undefined) {
-      socket.destroy()
-      return
-    }
+  #accept(socket: ClientSocket, client: Client): void {
     const isProxy = this.settings.preamble?.trust.has(client.ip) === true
     this.#serve(socket, client, isProxy ? undefined : client.ip)
   }
 
-  async #acceptProxied(socket: Socket): Promise<void> {
-    socket.on('error', () => {}) // `close` follows
-    const proxy = this.#peer(socket)
-    if (proxy === undefined || !this.settings.proxyTrust.has(proxy.ip)) {
-      this.log.warn('proxyfail', { ip: proxy?.ip, reason: 'not listed in proxy_trust' })
+  async #acceptProxied(socket: ClientSocket, proxy: Client): Promise<void> {
+    if (!this.settings.proxyTrust.has(proxy.ip)) {
+      this.log.warn('proxyfail', { ip: proxy.ip, reason: 'not listed in proxy_trust' })
       socket.destroy()
       return
     }
-    const header = await readProxyHeader(socket)
-    if ('reason' in header) {
+    const read = await readProxyHeader(socket)
+    if ('reason' in read) {
       // A load balancer that only looks whether somebody listens says nothing: that is not worth a line.
-      if (socket.bytesRead > 0) this.log.warn('proxyfail', { ip: proxy.ip, reason: header.reason })
+      if (read.octets > 0) this.log.warn('proxyfail', { ip: proxy.ip, reason: read.reason })
       socket.destroy()
       return
     }
+    const { header, rest } = read
     const client = this.#clientOf(header, proxy)
     if (client === undefined) {
       this.log.warn('proxyfail', { ip: proxy.ip, reason: 'the header does not say who the client is' })
       socket.destroy()
       return
     }
-    this.#serve(socket, client, header.kind === 'local' ? undefined : client.ip)
+    this.#serve(socket, client, header.kind === 'local' ? undefined : client.ip, rest)
   }
 
   #clientOf(header: ProxyHeader, proxy: Client): Client | undefined {
@@ -189,19 +189,8 @@ export class LoginServer implements SessionHost {
     }
   }
 
-  #peer(socket: Socket): Client | undefined {
-    // A link-local address comes with its zone, which is no part of the address.
-    const ip = parseIpAddress(socket.remoteAddress?.replace(/%.*$/, '') ?? '')
-    if (ip === undefined) return undefined
-    return {
-      id: this.#nextId(),
-      ip,
-      port: socket.remotePort,
-      localIp: parseIpAddress(socket.localAddress?.replace(/%.*$/, '') ?? ''),
-      localPort: socket.localPort,
-      tls: false,
-      proxyIp: undefined,
-    }
+  #peer({ remoteIp, remotePort, localIp, localPort }: Ends): Client {
+    return { id: this.#nextId(), ip: remoteIp, port: remotePort, localIp, localPort, tls: false, proxyIp: undefined }
   }
 
   #nextId(): SessionId {
@@ -220,23 +209,20 @@ export class LoginServer implements SessionHost {
   }
 
   /** `place`: the address whose place is taken; undefined for a proxy that has not yet said whom it brings. */
-  #serve(socket: Socket, client: Client, place: IpAddress | undefined): void {
+  #serve(socket: ClientSocket, client: Client, place: IpAddress | undefined, readAhead?: Buffer): void {
     const isFull = this.#connections >= this.settings.maxConnections && !this.#makeRoom()
     if (isFull || (place !== undefined && this.#limits.acquire(place) !== 'ok')) {
       this.log.warn('refused', { id: client.id, ip: client.ip, reason: isFull ? 'max_connections' : 'max_per_address' })
-      socket.on('error', () => {}) // who is turned away may leave as he likes
-      socket.end(err(TOO_MANY), () => socket.destroy())
+      socket.write(err(TOO_MANY))
+      socket.end()
       return
     }
     this.log.debug('connect', { id: client.id, ip: client.ip, proxy: client.proxyIp })
     const session = new LoginSession(this, socket, client)
     this.#connections += 1
-    socket.once('close', () => {
-      if (!session.isPassed) this.#connections -= 1
-    })
     this.#places.set(session, place)
     this.#beforeLogin.add(session)
-    session.start()
+    session.start(readAhead)
   }
 }
 

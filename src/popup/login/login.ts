@@ -1,4 +1,4 @@
-import type { createServer } from 'node:net'
+import type { ClientAcceptor } from '../../daemon/client-acceptor.ts'
 import { watchDescriptors } from '../../daemon/descriptor-watch.ts'
 import { openListener } from '../../daemon/listener.ts'
 import { createLog } from '../../daemon/log.ts'
@@ -22,14 +22,14 @@ export async function runLogin(): Promise<void> {
   channel.onClose(ended.resolve)
   const started = Promise.withResolvers<LoginSettings>()
   let server: LoginServer | undefined
-  const listeners: ReturnType<typeof createServer>[] = []
+  const acceptors: ClientAcceptor[] = []
   channel.onMessage(raw => {
     const message = parseToLogin(raw)
     if (message.type === 'settings') {
       if (server === undefined) started.resolve(message.settings)
       else server.use(message.settings)
     } else if (message.type === 'drain') {
-      for (const listener of listeners) listener.close()
+      for (const acceptor of acceptors) acceptor.close()
       void server?.drain().then(ended.resolve)
     } else keeper.receive(message)
   })
@@ -40,16 +40,12 @@ export async function runLogin(): Promise<void> {
   process.chdir(settings.directory)
   if (settings.ids !== null) dropPrivileges(settings.ids)
   forbidNewPrivileges()
-  for (const [index, options] of settings.listeners.entries()) {
-    const listener = server.listener(options)
-    listeners.push(listener)
-    await listen(listener, FIRST_LISTENING_DESCRIPTOR + index)
+  for (const [index, options] of settings.listeners.entries())
+    acceptors.push(server.listen(FIRST_LISTENING_DESCRIPTOR + index, options))
+  if (settings.mode === 'chain') {
+    const fd = FIRST_LISTENING_DESCRIPTOR + settings.listeners.length
+    await openListener(server.chains.server, { type: 'descriptor', fd }, 'popup.listen')
   }
-  if (settings.mode === 'chain')
-    await listen(server.chains.server, FIRST_LISTENING_DESCRIPTOR + settings.listeners.length)
   keeper.ready()
   await ended.promise
 }
-
-const listen = (server: ReturnType<typeof createServer>, fd: number) =>
-  openListener(server, { type: 'descriptor', fd }, 'popup.listen')

@@ -1,4 +1,5 @@
 import { connect, type Socket } from 'node:net'
+import type { ClientSocket } from '../../daemon/client-socket.ts'
 import type { Log } from '../../daemon/log.ts'
 import { giveSocket } from '../../daemon/passed-socket.ts'
 import { LineSplitter } from '../../wire/line-splitter.ts'
@@ -58,26 +59,21 @@ export class MaildropLink {
   }
 
   /**
-   * Passes a client's socket, and what was read of it that nobody has used. All in one turn of the event loop: octets that the runtime has
-   * read already are taken out, the descriptor is sent, the socket is closed here. `ended` is called when the session is over. False, and
-   * the socket is as it was but for being drained into `readAhead`, if it cannot be passed now.
+   * Passes a client's socket, and what was read of it that nobody has used; it is closed here. `ended` is called when the session is over. False,
+   * and the socket is as it was, if it cannot be passed now.
    */
-  pass(client: Socket, ticket: string, readAhead: Buffer[], ended: () => void): boolean {
+  pass(client: ClientSocket, ticket: string, readAhead: Uint8Array, ended: () => void): boolean {
     const lines = this.#lines
     if (!this.#isOpen || lines === undefined || lines.writableLength > HIGH_WATER) return false
-    // A reply that has not left this process could overtake or be overtaken.
-    if (client.writableLength > 0 || client.destroyed) return false
-    for (let chunk: unknown = client.read(); Buffer.isBuffer(chunk); chunk = client.read()) readAhead.push(chunk)
-    const octets = readAhead.reduce((sum, { length }) => sum + length, 0)
+    const octets = readAhead.length
     if (octets > MAX_READ_AHEAD || !giveSocket(this.#passing, client)) return false
     this.#last += 1
     const n = this.#last
     this.#sessions.set(n, ended)
     lines.cork()
     lines.write(`${formatTake({ n, octets, ticket })}\n`, 'latin1')
-    for (const piece of readAhead) if (piece.length > 0) lines.write(piece)
+    if (octets > 0) lines.write(readAhead)
     lines.uncork()
-    client.destroy()
     return true
   }
 

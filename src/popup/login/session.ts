@@ -1,7 +1,10 @@
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { ClientSocket } from '../../daemon/client-socket.ts'
+import type { Connection, ConnectionListener } from '../../daemon/connection.ts'
 import type { Log } from '../../daemon/log.ts'
 import type { Secret } from '../../daemon/secret.ts'
+import { StreamConnection } from '../../daemon/stream-connection.ts'
 import {
   AUTHORIZATION_START,
   type AuthorizationEffect,
@@ -55,16 +58,20 @@ export type SessionHost = {
   moveTo(session: LoginSession, client: Client): boolean
   loggedIn(session: LoginSession): void
   left(session: LoginSession): void
+  /** The client's connection is closed, here or where it was passed to; at the same time as `left`, or later. */
+  disconnected(): void
 }
 
 /** One client before login: from the greeting to the relay that carries the rest of the session. */
-export class LoginSession {
+export class LoginSession implements ConnectionListener {
   readonly #host: SessionHost
-  readonly #raw: Duplex
   readonly #log: Log
   readonly #timestamp: string
   #client: Client
-  #stream: Duplex
+  /** The client's own connection, in clear text. */
+  #raw: ClientSocket | Duplex
+  /** What we talk over: that, or TLS in it. */
+  #connection: Connection
   #reader = new LineReader()
   #state: AuthorizationState = AUTHORIZATION_START
   #options: AuthorizationOptions
@@ -76,23 +83,14 @@ export class LoginSession {
   /** While the keeper is asked: aborted when the client is gone. */
   #gone: AbortController | undefined
   readonly #timer: NodeJS.Timeout
-  readonly #receive = (chunk: Buffer): void => {
-    this.#reader.push(chunk)
-    this.#run()
-  }
-  readonly #inputEnd = (): void => {
-    this.#inputEnded = true
-    this.#run()
-  }
   readonly #lost = (): void => this.#finish()
-  readonly #drained = (): void => {
-    if (!this.#busy && !this.#over) this.#stream.resume()
-  }
+  readonly #disconnected = (): void => this.#host.disconnected()
 
-  constructor(host: SessionHost, stream: Duplex, client: Client) {
+  /** Takes the client's connection over; a stream must allow half-open connections. */
+  constructor(host: SessionHost, raw: ClientSocket | Duplex, client: Client) {
     this.#host = host
-    this.#raw = stream
-    this.#stream = stream
+    this.#raw = raw
+    this.#connection = raw instanceof ClientSocket ? raw : new StreamConnection(raw, raw)
     this.#client = client
     this.#log = host.log.with({ id: client.id })
     this.#timestamp = host.timestampFor(client)
@@ -100,18 +98,15 @@ export class LoginSession {
     this.#timer = setTimeout(() => this.#timedOut(), host.loginTime)
   }
 
-  /** The socket is a worker's now; this is left to count it until its session ends. */
-  get isPassed(): boolean {
-    return this.#isPassed
-  }
-
-  /** Greets the client and listens to it. */
-  start(): void {
-    this.#raw.on('error', this.#lost)
-    this.#raw.on('close', this.#lost)
+  /** Greets the client and listens to it. `readAhead` is what it has sent already. */
+  start(readAhead?: Uint8Array): void {
+    if (this.#raw instanceof ClientSocket) this.#raw.onceClosed(this.#disconnected)
+    else this.#follow(this.#raw)
+    this.#connection.listen(this)
     // The angle brackets alone make a timestamp of it, and the timestamp alone offers APOP; the session id is there either way.
-    this.#raw.write(ok(this.#host.apop ? this.#timestamp : this.#timestamp.slice(1, -1)))
-    this.#listen()
+    this.#connection.write(ok(this.#host.apop ? this.#timestamp : this.#timestamp.slice(1, -1)))
+    if (readAhead !== undefined && readAhead.length > 0) this.data(readAhead)
+    if (!this.#busy && !this.#over) this.#connection.resume()
   }
 
   /** The server stops: a client that has not logged in has nothing to lose. */
@@ -126,14 +121,37 @@ export class LoginSession {
     this.#finish()
   }
 
-  #listen(): void {
-    this.#stream.on('data', this.#receive).on('end', this.#inputEnd).on('drain', this.#drained)
-    this.#stream.resume()
+  data(octets: Uint8Array): void {
+    this.#reader.push(octets)
+    this.#run()
   }
 
-  #unlisten(): void {
-    this.#stream.pause()
-    this.#stream.off('data', this.#receive).off('end', this.#inputEnd).off('drain', this.#drained)
+  end(): void {
+    this.#inputEnded = true
+    this.#run()
+  }
+
+  drained(): void {
+    if (!this.#busy && !this.#over) this.#connection.resume()
+  }
+
+  closed(): void {
+    this.#finish()
+  }
+
+  #follow(stream: Duplex): void {
+    stream.on('error', this.#lost).on('close', this.#lost).on('close', this.#disconnected)
+  }
+
+  /** What we talk over, as a stream that somebody else listens to from now on. */
+  #letGo(): Duplex {
+    const connection = this.#connection
+    if (connection instanceof StreamConnection) return connection.release()
+    if (!(connection instanceof ClientSocket)) throw new TypeError('a connection of a third kind')
+    const stream = connection.toStream()
+    this.#raw = stream
+    this.#follow(stream)
+    return stream
   }
 
   /** Runs the lines that are there, until one of them needs somebody else's answer. Replies go out together. */
@@ -181,7 +199,7 @@ export class LoginSession {
   /** The client's further lines wait until this is done. */
   #wait(work: Promise<void>): void {
     this.#busy = true
-    this.#stream.pause()
+    this.#connection.pause()
     work
       .catch((error: unknown) => {
         this.#log.error('session_failed', { reason: error instanceof Error ? (error.stack ?? error) : String(error) })
@@ -190,15 +208,14 @@ export class LoginSession {
       .finally(() => {
         this.#busy = false
         if (this.#over || this.#isPassed) return
-        this.#stream.resume()
+        this.#connection.resume()
         this.#run()
       })
   }
 
   #write(text: string): void {
-    if (text === '' || this.#stream.destroyed) return
-    this.#stream.write(text, 'latin1')
-    if (this.#stream.writableLength > HIGH_WATER) this.#stream.pause()
+    this.#connection.write(text)
+    if (this.#connection.unsent > HIGH_WATER) this.#connection.pause()
   }
 
   async #authenticate({ login, secret, method }: Authenticate): Promise<void> {
@@ -207,33 +224,29 @@ export class LoginSession {
     this.#gone = gone
     let judgement = await this.#host.judge(request, gone.signal)
     this.#gone = undefined
-    const readAhead: Buffer[] = []
     if (judgement.outcome === 'maildrop') {
-      if (this.#over || this.#pass(judgement.door, readAhead)) return
+      if (this.#over || this.#pass(judgement.door)) return
       judgement = await judgement.door.connect()
     }
-    if (judgement.outcome === 'open') await this.#relay(judgement, readAhead)
+    if (judgement.outcome === 'open') await this.#relay(judgement)
     else if (this.#over) return
     else if (judgement.outcome === 'failed') this.#failed(judgement.failure)
     else this.#close()
   }
 
   /** From here on the session is the other one's; what was read ahead goes with it. */
-  async #relay(
-    { stream: other, reply }: Extract<Judgement, { outcome: 'open' }>,
-    readAhead: readonly Buffer[],
-  ): Promise<void> {
+  async #relay({ stream: other, reply }: Extract<Judgement, { outcome: 'open' }>): Promise<void> {
     if (this.#over) {
       other.destroy()
       return
     }
     clearTimeout(this.#timer)
-    this.#unlisten()
-    for (const piece of reply) if (piece.length > 0) this.#stream.write(piece)
-    const rest = Buffer.concat([...readAhead, this.#reader.rest()])
+    const stream = this.#letGo()
+    for (const piece of reply) if (piece.length > 0) stream.write(piece)
+    const rest = this.#reader.rest()
     if (rest.length > 0) other.write(rest)
     this.#host.loggedIn(this)
-    const end = await relay(this.#stream, other, { idleLimit: this.#host.idleLimit })
+    const end = await relay(stream, other, { idleLimit: this.#host.idleLimit })
     this.#log.debug('end', {
       reason: end.reason,
       first: end.first,
@@ -244,17 +257,18 @@ export class LoginSession {
   }
 
   /**
-   * Gives a client in clear text away whole: no octet of his mail passes through here. `readAhead` gets what has been read of him if that
-   * cannot be; with TLS the keys are here, so it is never tried.
+   * Gives a client in clear text away whole: no octet of his mail passes through here. With TLS the keys are here, so it is never tried.
+   * False if it cannot be done now.
    */
-  #pass(door: MaildropDoor, readAhead: Buffer[]): boolean {
-    const raw = this.#raw
-    if (this.#stream !== raw || !(raw instanceof Socket)) return false
-    readAhead.push(Buffer.from(this.#reader.rest()))
-    if (!door.pass(raw, readAhead, () => this.#leave())) return false
+  #pass(door: MaildropDoor): boolean {
+    const raw = this.#connection
+    if (!(raw instanceof ClientSocket)) return false
+    const isPassed = door.pass(raw, this.#reader.pending, () => {
+      this.#leave()
+      this.#disconnected()
+    })
+    if (!isPassed) return false
     this.#isPassed = true
-    raw.off('close', this.#lost)
-    this.#unlisten()
     clearTimeout(this.#timer)
     this.#host.loggedIn(this)
     this.#log.debug('passed', {})
@@ -268,9 +282,8 @@ export class LoginSession {
   /** RFC 2595 §4: whatever came in clear text behind the command is thrown away, and the session begins anew. */
   async #startTls(): Promise<void> {
     const { stls } = this.#host
-    const raw = this.#raw
+    const raw = this.#letGo()
     if (stls === undefined || !(raw instanceof Socket)) throw new Error('STLS was offered without a certificate')
-    this.#unlisten()
     this.#reader = new LineReader()
     const accepted = await acceptTls(raw, { contexts: stls, alpn: 'pop3', limit: HANDSHAKE_LIMIT_MS })
     if (accepted.outcome !== 'secure') {
@@ -283,12 +296,10 @@ export class LoginSession {
       socket.destroy()
       return
     }
-    socket.on('error', this.#lost)
-    socket.on('close', this.#lost)
-    this.#stream = socket
+    this.#connection = new StreamConnection(socket, socket)
+    this.#connection.listen(this)
     this.#state = { ...AUTHORIZATION_START, begun: true, failures: this.#state.failures }
     this.#become({ ...this.#client, tls: true })
-    this.#listen()
   }
 
   /** spec/popup.md §6. */
@@ -334,15 +345,14 @@ export class LoginSession {
   /** Ends after what has been written is delivered. */
   #close(): void {
     if (this.#over) return
-    this.#unlisten()
-    const stream = this.#stream
-    this.#stream.end(() => stream.destroy())
-    setTimeout(() => stream.destroy(), LINGER_MS).unref()
+    const connection = this.#connection
+    connection.end()
+    if (!connection.isDestroyed) setTimeout(() => connection.destroy(), LINGER_MS).unref()
     this.#leave()
   }
 
   #finish(): void {
-    this.#stream.destroy()
+    this.#connection.destroy()
     this.#raw.destroy()
     this.#leave()
   }

@@ -4,6 +4,7 @@ import { EXIT, UsageFault } from '../../daemon/exit-status.ts'
 import { createLog, type Log } from '../../daemon/log.ts'
 import { readSecretFile } from '../../daemon/secret.ts'
 import { parseSettings, type Settings } from '../../daemon/settings/settings.ts'
+import { StreamConnection } from '../../daemon/stream-connection.ts'
 import { err } from '../../pop3/reply.ts'
 import type { Chain } from '../../ucspi/checkpassword.ts'
 import { connectionEnvironment, localIpOf, portOf, remoteIpOf } from '../../ucspi/connection.ts'
@@ -89,11 +90,15 @@ async function knownClient(
     log.warn('proxyfail', { id, ip: peer?.ip, reason: 'not listed in PROXY_TRUST' })
     return undefined
   }
-  const header = await readProxyHeader(stream)
-  if ('reason' in header || header.kind === 'unknown') {
-    log.warn('proxyfail', { id, ip: peer.ip, reason: 'reason' in header ? header.reason : 'client unknown' })
+  const connection = new StreamConnection(stream, stream)
+  const read = await readProxyHeader(connection)
+  connection.release()
+  if ('reason' in read || read.header.kind === 'unknown') {
+    log.warn('proxyfail', { id, ip: peer.ip, reason: 'reason' in read ? read.reason : 'client unknown' })
     return undefined
   }
+  const { header, rest } = read
+  if (rest.length > 0) stream.unshift(rest)
   if (header.kind === 'local') return { client: peer, environment: own }
   const { source, destination, fields } = header
   const client: Client = {
@@ -228,6 +233,7 @@ class OneConnection {
       moveTo: () => true,
       loggedIn: () => {},
       left: over,
+      disconnected: () => {},
     }
   }
 

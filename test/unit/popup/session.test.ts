@@ -93,6 +93,7 @@ async function converse(pieces: readonly Buffer[]): Promise<{ said: string; behi
     moveTo: () => true,
     loggedIn: () => {},
     left: () => over.resolve(),
+    disconnected: () => {},
   }
   const input = new PassThrough()
   const stream = new Duplex({

@@ -1,0 +1,232 @@
+import { closeSync } from 'node:fs'
+import { Socket } from 'node:net'
+import { BROKEN, HUNG_UP, READABLE, WRITABLE } from '../libc/epoll.ts'
+import { isLater, receiveInto, sendFrom } from '../libc/socket-io.ts'
+import type { Connection, ConnectionListener } from './connection.ts'
+import { type Registration, type SocketLoop, socketLoop } from './socket-loop.ts'
+
+/** Every read of every socket goes through these octets, and so does every short write. Nobody sees them outside. */
+const INPUT = Buffer.allocUnsafeSlow(65_536)
+const OUTPUT = Buffer.allocUnsafeSlow(131_072)
+
+/** So many full buffers of a peer that still talks are thrown away before the connection is closed on it. */
+const LAST_READS = 16
+
+type Unsent = { octets: Uint8Array; readonly done: ((isSent: boolean) => void) | undefined }
+
+/** A client's TCP socket in the socket loop: a Connection without the weight of a stream. */
+export class ClientSocket implements Connection {
+  readonly #loop: SocketLoop
+  readonly #fd: number
+  #registration: Registration | undefined
+  #listener: ConnectionListener | undefined
+  readonly #onceClosed: (() => void)[] = []
+  #isPaused = true
+  #inputEnded = false
+  #isEnding = false
+  #isDestroyed = false
+  readonly #unsent: Unsent[] = []
+  #unsentOctets = 0
+  #idle: NodeJS.Timeout | undefined
+
+  /** Takes the descriptor over. It must not be blocking. */
+  constructor(fd: number, loop = socketLoop()) {
+    this.#fd = fd
+    this.#loop = loop
+  }
+
+  listen(listener: ConnectionListener | undefined): void {
+    this.#listener = listener
+  }
+
+  /** Called when the descriptor is closed here, before the listener hears of it; not when it is released. */
+  onceClosed(callback: () => void): void {
+    this.#onceClosed.push(callback)
+  }
+
+  get isPaused(): boolean {
+    return this.#isPaused
+  }
+
+  get isDestroyed(): boolean {
+    return this.#isDestroyed
+  }
+
+  get unsent(): number {
+    return this.#unsentOctets
+  }
+
+  /** The kernel is asked to be silent only if it speaks meanwhile: most pauses are over before. */
+  pause(): void {
+    this.#isPaused = true
+  }
+
+  resume(): void {
+    if (this.#isDestroyed) return
+    this.#isPaused = false
+    this.#watch()
+  }
+
+  write(text: string, octets?: Uint8Array): void {
+    if (this.#isDestroyed || this.#isEnding) return
+    const size = text.length + (octets?.length ?? 0)
+    if (size === 0) return
+    this.#idle?.refresh()
+    if (octets !== undefined && size > OUTPUT.length) {
+      this.write(text)
+      this.#writeLarge(octets)
+      return
+    }
+    const head = OUTPUT.write(text, 0, 'latin1')
+    if (octets !== undefined) OUTPUT.set(octets, head)
+    const sent = this.#unsent.length > 0 ? 0 : this.#send(OUTPUT, size)
+    if (sent === undefined || sent === size) return
+    this.#queue(Buffer.from(OUTPUT.subarray(sent, size)), undefined)
+    this.#watch()
+  }
+
+  #writeLarge(octets: Uint8Array): void {
+    const sent = this.#unsent.length > 0 ? 0 : this.#send(octets, octets.length)
+    if (sent === undefined || sent === octets.length) return
+    this.#queue(Buffer.from(octets.subarray(sent)), undefined)
+    this.#watch()
+  }
+
+  writeChunk(octets: Uint8Array): Promise<boolean> {
+    if (this.#isDestroyed || this.#isEnding) return Promise.resolve(false)
+    this.#idle?.refresh()
+    return new Promise(resolve => {
+      this.#queue(octets, resolve)
+      if (this.#unsent.length === 1) this.#flush()
+    })
+  }
+
+  onIdle(milliseconds: number, idle: () => void): void {
+    clearTimeout(this.#idle)
+    this.#idle = setTimeout(() => {
+      if (this.#isEnding) this.destroy()
+      else idle()
+    }, milliseconds)
+  }
+
+  end(): void {
+    if (this.#isDestroyed || this.#isEnding) return
+    this.#isEnding = true
+    this.#isPaused = false
+    if (this.#unsent.length === 0) this.#closeInOrder()
+    else this.#watch()
+  }
+
+  destroy(): void {
+    if (this.#isDestroyed) return
+    this.#isDestroyed = true
+    clearTimeout(this.#idle)
+    this.#registration?.closing()
+    closeSync(this.#fd)
+    for (const { done } of this.#unsent.splice(0)) done?.(false)
+    this.#unsentOctets = 0
+    for (const callback of this.#onceClosed) callback()
+    this.#listener?.closed()
+  }
+
+  /**
+   * Lets another process have the connection: `give` is called with the descriptor and answers whether it is given. If so it is closed here,
+   * and nobody is told. What has been read so far is not part of it, and with octets unsent it cannot be given.
+   */
+  giveAway(give: (fd: number) => boolean): boolean {
+    if (this.#isDestroyed || this.#unsent.length > 0 || !give(this.#fd)) return false
+    closeSync(this.#release())
+    return true
+  }
+
+  /** The same connection as a stream of the runtime, paused; this object is done with it, and tells nobody. Throws if it is closed. */
+  toStream(): Socket {
+    if (this.#isDestroyed) throw new Error('a closed socket cannot become a stream')
+    const unsent = this.#unsent.splice(0)
+    const socket = new Socket({ fd: this.#release(), allowHalfOpen: true })
+    socket.pause()
+    for (const { octets, done } of unsent) socket.write(octets, error => done?.(error === null || error === undefined))
+    return socket
+  }
+
+  #release(): number {
+    this.#isDestroyed = true
+    clearTimeout(this.#idle)
+    this.#registration?.remove()
+    this.#listener = undefined
+    return this.#fd
+  }
+
+  /** Has the loop watch for what is of interest now. */
+  #watch(): void {
+    const events = (this.#isPaused || this.#inputEnded ? 0 : READABLE) | (this.#unsent.length > 0 ? WRITABLE : 0)
+    if (this.#registration === undefined) this.#registration = this.#loop.add(this.#fd, events, this.#ready)
+    else this.#registration.change(events)
+  }
+
+  readonly #ready = (events: number): void => {
+    if ((events & ~WRITABLE) !== 0) this.#read(events)
+    if ((events & WRITABLE) !== 0 && !this.#isDestroyed) this.#flush()
+  }
+
+  #read(events: number): void {
+    if (this.#isPaused || this.#inputEnded) {
+      if ((events & (BROKEN | HUNG_UP)) !== 0) this.destroy()
+      else this.#watch()
+      return
+    }
+    const count = receiveInto(this.#fd, INPUT)
+    if (count > 0) {
+      this.#idle?.refresh()
+      if (!this.#isEnding) this.#listener?.data(Buffer.from(INPUT.subarray(0, count)))
+    } else if (count === 0) {
+      this.#inputEnded = true
+      this.#watch()
+      if (!this.#isEnding) this.#listener?.end()
+    } else if (!isLater(count)) this.destroy()
+  }
+
+  #queue(octets: Uint8Array, done: Unsent['done']): void {
+    this.#unsent.push({ octets, done })
+    this.#unsentOctets += octets.length
+  }
+
+  #flush(): void {
+    for (let first = this.#unsent[0]; first !== undefined; first = this.#unsent[0]) {
+      const sent = this.#send(first.octets, first.octets.length)
+      if (sent === undefined) return
+      this.#unsentOctets -= sent
+      if (sent < first.octets.length) {
+        first.octets = first.octets.subarray(sent)
+        break
+      }
+      this.#unsent.shift()
+      first.done?.(true)
+      if (this.#isDestroyed) return
+    }
+    if (this.#unsent.length > 0 || this.#registration !== undefined) this.#watch()
+    if (this.#unsent.length > 0) return
+    if (this.#isEnding) this.#closeInOrder()
+    else this.#listener?.drained()
+  }
+
+  /** How many octets the kernel took; undefined if the connection is broken, which its owner is told in a moment. */
+  #send(octets: Uint8Array, size: number): number | undefined {
+    const sent = sendFrom(this.#fd, octets, size)
+    if (sent >= 0) {
+      this.#idle?.refresh()
+      return sent
+    }
+    if (isLater(sent)) return 0
+    queueMicrotask(() => this.destroy())
+    return undefined
+  }
+
+  /** A connection closed with input unread is reset, and the reset can overtake the last reply. */
+  #closeInOrder(): void {
+    for (let reads = 0; reads < LAST_READS && !this.#inputEnded; reads += 1) {
+      if (receiveInto(this.#fd, INPUT) <= 0) break
+    }
+    this.destroy()
+  }
+}

@@ -1,0 +1,116 @@
+import type { Duplex, Readable, Writable } from 'node:stream'
+import type { Connection, ConnectionListener } from './connection.ts'
+
+/** A Connection over streams of the runtime: TLS, a relayed session, the two descriptors of the UCSPI form. */
+export class StreamConnection<Output extends Writable = Duplex> implements Connection {
+  readonly #input: Readable
+  readonly #output: Output
+  #listener: ConnectionListener | undefined
+  #idle: NodeJS.Timeout | undefined
+  #isEnding = false
+
+  /** Takes the streams over, which may be one. They must allow half-open connections. */
+  constructor(input: Readable, output: Output) {
+    this.#input = input
+    this.#output = output
+    input.pause()
+    input.on('data', this.#receive).on('end', this.#endInput).on('error', this.#fail)
+    // An input of its own closes after its end, which is none yet.
+    output.on('drain', this.#drain).on('error', this.#fail).on('close', this.#close)
+  }
+
+  listen(listener: ConnectionListener | undefined): void {
+    this.#listener = listener
+  }
+
+  get isPaused(): boolean {
+    return this.#input.isPaused()
+  }
+
+  get isDestroyed(): boolean {
+    return this.#output.destroyed
+  }
+
+  get unsent(): number {
+    return this.#output.writableLength
+  }
+
+  pause(): void {
+    this.#input.pause()
+  }
+
+  resume(): void {
+    this.#input.resume()
+  }
+
+  write(text: string, octets?: Uint8Array): void {
+    if (this.#output.destroyed || this.#isEnding) return
+    this.#idle?.refresh()
+    this.#output.cork()
+    if (text !== '') this.#output.write(text, 'latin1')
+    if (octets !== undefined) this.#output.write(Buffer.from(octets))
+    this.#output.uncork()
+  }
+
+  writeChunk(octets: Uint8Array): Promise<boolean> {
+    return new Promise(resolve => {
+      this.#output.write(octets, error => {
+        this.#idle?.refresh()
+        resolve(error === null || error === undefined)
+      })
+    })
+  }
+
+  onIdle(milliseconds: number, idle: () => void): void {
+    clearTimeout(this.#idle)
+    this.#idle = setTimeout(() => {
+      if (this.#isEnding) this.destroy()
+      else idle()
+    }, milliseconds)
+  }
+
+  end(): void {
+    if (this.#output.destroyed || this.#isEnding) return
+    this.#isEnding = true
+    // Closing with input unread would reset the connection and could take the last reply with it.
+    this.#input.resume()
+    this.#output.end(() => this.destroy())
+  }
+
+  destroy(): void {
+    this.#input.destroy()
+    this.#output.destroy()
+  }
+
+  /** Lets go of the streams as they are, paused, and answers the one to write to. Nothing more is told; an error still destroys them. */
+  release(): Output {
+    this.#listener = undefined
+    clearTimeout(this.#idle)
+    this.#input.pause()
+    this.#input.off('data', this.#receive).off('end', this.#endInput)
+    this.#output.off('drain', this.#drain).off('close', this.#close)
+    return this.#output
+  }
+
+  readonly #receive = (chunk: Buffer): void => {
+    this.#idle?.refresh()
+    if (!this.#isEnding) this.#listener?.data(chunk)
+  }
+
+  readonly #endInput = (): void => {
+    if (!this.#isEnding) this.#listener?.end()
+  }
+
+  readonly #drain = (): void => {
+    this.#idle?.refresh()
+    this.#listener?.drained()
+  }
+
+  /** A reset connection ends like any other: `closed` follows. */
+  readonly #fail = (): void => this.destroy()
+
+  readonly #close = (): void => {
+    clearTimeout(this.#idle)
+    this.#listener?.closed()
+  }
+}

@@ -1,0 +1,53 @@
+import { checked, nativeFunction } from './native-function.ts'
+
+const create = nativeFunction('int epoll_create1(int flags)')
+const control = nativeFunction('int epoll_ctl(int epfd, int operation, int fd, void *event)')
+const wait = nativeFunction('int epoll_wait(int epfd, void *events, int most, int timeout)')
+
+const EPOLL_CLOEXEC = 0o2000000
+const [ADD, REMOVE, CHANGE] = [1, 2, 3]
+
+/** What a descriptor may be ready for (epoll_ctl(2)); the last two are reported unasked. */
+export const [READABLE, WRITABLE, BROKEN, HUNG_UP] = [0x1, 0x4, 0x8, 0x10]
+
+/** struct epoll_event in words of 32 bits: the events, then a number of our own. It is packed on x86-64 alone. */
+const WORDS = process.arch === 'x64' ? 3 : 4
+const TAG = WORDS - 2
+/** Events taken at a time. */
+const MOST = 64
+
+/** One epoll(7) instance, level-triggered. Every call throws SystemCallError where the kernel says no. */
+export class Epoll {
+  readonly descriptor = checked('epoll_create1', create(EPOLL_CLOEXEC))
+  readonly #ready = new Uint32Array(WORDS * MOST)
+  readonly #readyOctets = new Uint8Array(this.#ready.buffer)
+  readonly #change = new Uint32Array(WORDS)
+  readonly #changeOctets = new Uint8Array(this.#change.buffer)
+
+  /** `tag`, of 32 bits, comes back with what happens to the descriptor. */
+  add(fd: number, events: number, tag: number): void {
+    this.#control(ADD, fd, events, tag)
+  }
+
+  change(fd: number, events: number, tag: number): void {
+    this.#control(CHANGE, fd, events, tag)
+  }
+
+  /** To be called before a descriptor is closed that another process has as well: the kernel watches the open file, not its number. */
+  remove(fd: number): void {
+    this.#control(REMOVE, fd, 0, 0)
+  }
+
+  /** Tells of descriptors that are ready now, at most 64. Never waits. */
+  poll(visit: (tag: number, events: number) => void): void {
+    const count = wait(this.descriptor, this.#readyOctets, MOST, 0)
+    // -1: a signal came, or so; whoever is ready still is at the next call.
+    for (let at = 0; at < count * WORDS; at += WORDS) visit(this.#ready[at + TAG] ?? 0, this.#ready[at] ?? 0)
+  }
+
+  #control(operation: number, fd: number, events: number, tag: number): void {
+    this.#change[0] = events
+    this.#change[TAG] = tag
+    checked('epoll_ctl', control(this.descriptor, operation, fd, this.#changeOctets))
+  }
+}
