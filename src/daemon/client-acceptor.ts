@@ -8,6 +8,9 @@ import { type SocketName, socketName } from '../libc/socket-name.ts'
 import { type IpAddress, readAddress } from '../wire/ip-address.ts'
 import { type Registration, socketLoop } from './socket-loop.ts'
 
+/** Such as a HeldListener. */
+export type ListeningSocket = { readonly descriptor: number; release(): void }
+
 /** The ends of a TCP connection. */
 export type Ends = {
   readonly remoteIp: IpAddress
@@ -20,7 +23,7 @@ export type Ends = {
 export type TakeClient = (fd: number, ends: Ends) => void
 
 export type AcceptorOptions = {
-  /** For a program that is started on the connection and knows nothing of waiting. */
+  /** For a program that is started on the connection: it knows nothing of sockets that say EAGAIN. */
   readonly blocking: boolean
 }
 
@@ -30,7 +33,7 @@ const { EMFILE, ENFILE } = constants.errno
 
 /** Accepts TCP connections in the socket loop, without reading from them. */
 export class ClientAcceptor {
-  readonly #listening: number
+  readonly #listening: ListeningSocket
   readonly #take: TakeClient
   readonly #options: AcceptorOptions
   readonly #registration: Registration
@@ -40,30 +43,31 @@ export class ClientAcceptor {
   /** Held so that with no descriptor left a client can still be taken, and turned away. */
   #reserve: number | undefined
 
-  /** Takes the listening descriptor over. Throws SystemCallError. */
-  constructor(listening: number, options: AcceptorOptions, take: TakeClient) {
+  /** Throws SystemCallError. */
+  constructor(listening: ListeningSocket, options: AcceptorOptions, take: TakeClient) {
     this.#listening = listening
     this.#options = options
     this.#take = take
-    setBlocking(listening, false)
-    inheritNoDelay(listening)
-    this.#local = localEnd(listening)
+    const { descriptor } = listening
+    setBlocking(descriptor, false)
+    inheritNoDelay(descriptor)
+    this.#local = localEnd(descriptor)
     this.#reserve = reserveDescriptor()
-    this.#registration = socketLoop().add(listening, READABLE, this.#accept)
+    this.#registration = socketLoop().add(descriptor, READABLE, this.#accept)
   }
 
-  /** Accepts no more. */
+  /** Accepts no more, and releases the listening socket. */
   close(): void {
     if (this.#isClosed) return
     this.#isClosed = true
     this.#registration.remove()
-    closeSync(this.#listening)
+    this.#listening.release()
     if (this.#reserve !== undefined) closeSync(this.#reserve)
   }
 
   readonly #accept = (): void => {
     for (let count = 0; count < AT_A_TIME && !this.#isClosed; count += 1) {
-      const accepted = acceptFrom(this.#listening, this.#options)
+      const accepted = acceptFrom(this.#listening.descriptor, this.#options)
       if (typeof accepted === 'number') {
         if (accepted === -EMFILE || accepted === -ENFILE) this.#turnAway()
         return
@@ -77,7 +81,7 @@ export class ClientAcceptor {
   /** A client that nobody takes would be reported again and again. */
   #turnAway(): void {
     if (this.#reserve !== undefined) closeSync(this.#reserve)
-    const accepted = acceptFrom(this.#listening, this.#options)
+    const accepted = acceptFrom(this.#listening.descriptor, this.#options)
     if (typeof accepted !== 'number') closeSync(accepted.fd)
     this.#reserve = reserveDescriptor()
   }

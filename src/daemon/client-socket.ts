@@ -29,7 +29,7 @@ export class ClientSocket implements Connection {
   #unsentOctets = 0
   #idle: NodeJS.Timeout | undefined
 
-  /** Takes the descriptor over. It must not be blocking. */
+  /** Takes the descriptor over; blocking or not, nothing here waits. */
   constructor(fd: number, loop = socketLoop()) {
     this.#fd = fd
     this.#loop = loop

@@ -1,6 +1,4 @@
-import type { Socket } from 'node:net'
-import { setBlocking } from '../libc/blocking.ts'
-import { descriptorOf } from '../libc/descriptor.ts'
+import { closeSync } from 'node:fs'
 import { RepeatedSpawn } from '../libc/posix-spawn.ts'
 import { type Ending, waitFor } from '../libc/wait.ts'
 
@@ -16,16 +14,13 @@ export class InetdProgram {
   }
 
   /**
-   * Runs it on a connection and closes our end of that. The socket must come from a server with `pauseOnConnect` and must never have been read
-   * from. `environment` follows what every child has. Rejects with SystemCallError; the socket is then still ours.
+   * Runs it on a connection and closes our end of that, which must be blocking: a child written for that would not understand EAGAIN.
+   * `environment` follows what every child has. Rejects with SystemCallError; the descriptor is then still ours.
    */
-  async run(socket: Socket, environment: readonly (string | Uint8Array)[]): Promise<InetdChild> {
-    const descriptor = descriptorOf(socket)
-    // The flag is the connection's, not the descriptor's: a child written for a blocking socket would see EAGAIN.
-    setBlocking(descriptor, true)
+  async run(descriptor: number, environment: readonly (string | Uint8Array)[]): Promise<InetdChild> {
     const pid = await this.#spawn.start(descriptor, environment)
     const ended = waitFor(pid)
-    socket.destroy()
+    closeSync(descriptor)
     return { pid, ended }
   }
 }

@@ -1,6 +1,4 @@
-import type { Socket } from 'node:net'
 import { setTimeout as pause } from 'node:timers/promises'
-import { descriptorOf } from '../libc/descriptor.ts'
 import { receive } from '../libc/receive.ts'
 import { PROXY_HEADER_MAX_OCTETS, type ProxyHeader, parseProxyHeader } from '../wire/proxy-protocol.ts'
 
@@ -16,7 +14,7 @@ export class ProxyHeaderFault extends Error {
  * Reads the PROXY header (version 1 or 2) from a socket that is about to be handed to another process, and not one octet of what follows. It looks from time to
  * time: a socket that the event loop watches would be read dry. Throws ProxyHeaderFault.
  */
-export async function readProxyHeader(socket: Socket, deadlineMs: number): Promise<ProxyHeader> {
+export async function readProxyHeader(descriptor: number, deadlineMs: number): Promise<ProxyHeader> {
   const end = performance.now() + deadlineMs
   let header = Buffer.alloc(0)
   for (let wait = FIRST_PAUSE_MS; ; ) {
@@ -24,7 +22,7 @@ export async function readProxyHeader(socket: Socket, deadlineMs: number): Promi
     if (parse.state === 'done') return parse.header
     if (parse.state === 'malformed') throw new ProxyHeaderFault(parse.reason)
     if (header.length + parse.atLeast > PROXY_HEADER_MAX_OCTETS) throw new ProxyHeaderFault('the header is too long')
-    const piece = receive(descriptorOf(socket), parse.atLeast)
+    const piece = receive(descriptor, parse.atLeast)
     if (piece?.length === 0) throw new ProxyHeaderFault('the connection ended before its PROXY header')
     if (piece !== undefined) {
       header = Buffer.concat([header, piece])

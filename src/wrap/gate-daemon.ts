@@ -2,6 +2,7 @@ import type { Server } from 'node:net'
 import { monotonicClock } from '../daemon/clock.ts'
 import { watchDescriptors } from '../daemon/descriptor-watch.ts'
 import { UsageFault } from '../daemon/exit-status.ts'
+import { holdListener } from '../daemon/held-listener.ts'
 import type { RunningDaemon } from '../daemon/lifecycle.ts'
 import { openListener } from '../daemon/listener.ts'
 import { dropPrivileges, idsOf } from '../daemon/privileges.ts'
@@ -37,7 +38,7 @@ export async function startGate(load: () => Settings): Promise<RunningDaemon> {
   const doors = new Doors(setup)
   try {
     const listening = [
-      ...(await doors.listen('wrap.listen', wrap.listen, () => doors.gate().server())),
+      ...(await doors.listenForGate(wrap.listen)),
       ...(await doors.listen('wrap.policy_listen', wrap.policy_listen, () => policyDoor(doors.policyOptions))),
       ...(await doors.listen('wrap.socketmap_listen', wrap.socketmap_listen, () =>
         socketmapDoor(() => doors.setup.doorOptions('socketmap')),
@@ -96,7 +97,18 @@ class Doors {
     return texts
   }
 
-  gate(): ResidentGate {
+  /** As listen, for the resident gate. */
+  async listenForGate(addresses: readonly SocketAddress[]): Promise<string[]> {
+    const texts: string[] = []
+    for (const address of addresses) {
+      const held = await holdListener(address, 'wrap.listen')
+      this.#gateForAll().listen(held)
+      texts.push(`listen=${formatSocketAddress(held.address)}`)
+    }
+    return texts
+  }
+
+  #gateForAll(): ResidentGate {
     if (this.#gate === undefined) {
       this.#gate = new ResidentGate(this.#setup.gateOptions())
       this.#shareOpenFiles()
@@ -130,6 +142,7 @@ class Doors {
 
   close(): void {
     for (const server of this.#servers) server.close()
+    this.#gate?.close()
   }
 
   async stop(): Promise<void> {

@@ -1,4 +1,6 @@
-import { createServer, type Server, type Socket } from 'node:net'
+import { closeSync } from 'node:fs'
+import { ClientAcceptor, type ListeningSocket } from '../daemon/client-acceptor.ts'
+import { ClientSocket } from '../daemon/client-socket.ts'
 import { ConnectionLimits } from '../daemon/connection-limits.ts'
 import type { Log } from '../daemon/log.ts'
 import { CONNECTION_VARIABLES, type Connection, connectionLines } from '../ucspi/connection.ts'
@@ -10,7 +12,7 @@ import {
 } from '../ucspi/environment.ts'
 import { type InetdChild, InetdProgram } from '../ucspi/inetd-child.ts'
 import { readProxyHeader } from '../ucspi/proxied-connection.ts'
-import { type IpAddress, type NetworkSet, parseIpAddress } from '../wire/ip-address.ts'
+import type { IpAddress, NetworkSet } from '../wire/ip-address.ts'
 import { type Decision, logDecision, relayVariables } from './decision.ts'
 import type { ReverseDns } from './reverse-dns.ts'
 import type { TcpRulesFile } from './tcp-rules-file.ts'
@@ -38,9 +40,8 @@ const BUSY = '421 too many connections, try again later (#4.3.2)\r\n'
 const BUSY_ADDRESS = '421 too many connections from your address (#4.7.0)\r\n'
 const NO_VARIABLES: Environment = {}
 const CANNOT_RUN = '421 unable to run smtpd (#4.3.0)\r\n'
-/** For a proxy to send its header, and for a refused client to take its banner. */
+/** For a proxy to send its header. */
 const PROXY_DEADLINE_MS = 3_000
-const BANNER_DEADLINE_MS = 2_000
 
 /**
  * Accepts SMTP connections without reading from them, asks whether the client may relay, and runs the smtpd on the connection: tcpserver and
@@ -49,7 +50,7 @@ const BANNER_DEADLINE_MS = 2_000
 export class ResidentGate {
   #options: ResidentGateOptions
   readonly #limits: ConnectionLimits
-  readonly #servers: Server[] = []
+  readonly #acceptors: ClientAcceptor[] = []
   #smtpd: Smtpd
   #idle: (() => void) | undefined
 
@@ -66,13 +67,13 @@ export class ResidentGate {
     this.#limits.change(options.maxConnections, options.maxPerAddress)
   }
 
-  /** A server for one address, not yet listening. */
-  server(): Server {
-    const server = createServer({ pauseOnConnect: true }, socket => {
-      void this.#serve(socket)
-    })
-    this.#servers.push(server)
-    return server
+  /** Accepts from one listening socket, which is the gate's from now on. */
+  listen(socket: ListeningSocket): void {
+    this.#acceptors.push(
+      new ClientAcceptor(socket, { blocking: true }, (fd, connection) => {
+        void this.#serve(fd, connection)
+      }),
+    )
   }
 
   /** Connections now: with an smtpd, or on their way to one. */
@@ -80,9 +81,14 @@ export class ResidentGate {
     return this.#limits.total
   }
 
+  /** Accepts no more. */
+  close(): void {
+    for (const acceptor of this.#acceptors) acceptor.close()
+  }
+
   /** Accepts no more and waits for every smtpd to end, at most so long. They go on by themselves after that, as under tcpserver. */
   async drain(deadlineMs: number): Promise<void> {
-    for (const server of this.#servers) server.close()
+    this.close()
     if (this.connections === 0) return
     const { promise, resolve } = Promise.withResolvers<void>()
     this.#idle = resolve
@@ -91,32 +97,31 @@ export class ResidentGate {
     clearTimeout(timer)
   }
 
-  async #serve(socket: Socket): Promise<void> {
+  /** `fd` is closed in the end, whatever happens. */
+  async #serve(fd: number, connection: Connection): Promise<void> {
     const { log, maxConnections } = this.#options
-    socket.on('error', () => {}) // the client is gone: the smtpd, or the banner, finds out
-    const connection = connectionOf(socket)
-    if (connection === undefined) {
-      socket.destroy()
-      return
-    }
     const peer = connection.remoteIp
     const isProxy = this.#options.proxyTrust.has(peer)
     // A proxy's own address says nothing of how many connections one client has.
-    const first = this.#acquire(socket, peer, isProxy)
+    const first = this.#acquire(fd, peer, isProxy)
     if (!first) return
     let client = peer
     let taken = !isProxy
+    let isOurs = true
     try {
-      const proxied = isProxy ? await readProxiedConnection(socket, connection) : connection
+      const proxied = isProxy ? await readProxiedConnection(fd, connection) : connection
       client = proxied.remoteIp
       if (isProxy) {
-        taken = this.#acquire(socket, client, false)
+        taken = this.#acquire(fd, client, false)
         if (!taken) return
       }
-      await this.#run(socket, proxied, `${this.connections}/${maxConnections}`)
+      const status = `${this.connections}/${maxConnections}`
+      const started = await this.#start(fd, proxied)
+      isOurs = false
+      if (started !== undefined) await this.#follow(started, proxied, status)
     } catch (error) {
       log.error('error', { ip: client, error: error instanceof Error ? error : String(error) })
-      refuse(socket, CANNOT_RUN)
+      if (isOurs) refuse(fd, CANNOT_RUN)
     } finally {
       if (taken) this.#limits.release(client)
       if (this.connections === 0) this.#idle?.()
@@ -124,40 +129,53 @@ export class ResidentGate {
   }
 
   /** Takes a place for the client, or says no with a banner. A proxy that still owes its header takes none. */
-  #acquire(socket: Socket, ip: IpAddress, isProxy: boolean): boolean {
+  #acquire(fd: number, ip: IpAddress, isProxy: boolean): boolean {
     if (isProxy) return true
     const answer = this.#limits.acquire(ip)
     if (answer === 'ok') return true
     this.#options.log.warn('busy', { ip, limit: answer, connections: this.connections })
-    refuse(socket, answer === 'total' ? BUSY : BUSY_ADDRESS)
+    refuse(fd, answer === 'total' ? BUSY : BUSY_ADDRESS)
     return false
   }
 
-  async #run(socket: Socket, connection: Connection, status: string): Promise<void> {
-    const { rules, reverseDns, relayclientValue, log, onDecision } = this.#options
+  /** Runs the smtpd on the connection, which is closed here then; so it is, and the answer undefined, if a rule denies it. */
+  async #start(fd: number, connection: Connection): Promise<Started | undefined> {
+    const { rules, reverseDns, relayclientValue, log } = this.#options
     const ip = connection.remoteIp
-    const remoteHost = reverseDns === undefined ? undefined : await reverseDns(ip)
-    const rule = rules?.find({ ip, host: remoteHost })
+    const host = reverseDns === undefined ? undefined : await reverseDns(ip)
+    const rule = rules?.find({ ip, host })
     if (rule?.allow === false) {
-      log.info('deny', { ip, host: remoteHost })
-      socket.destroy()
-      return
+      log.info('deny', { ip, host })
+      closeSync(fd)
+      return undefined
     }
     const ruled = rule === undefined ? NO_VARIABLES : rule.environment
     const isPreset = this.#smtpd.relayIsPreset || ruled['RELAYCLIENT'] !== undefined
     const decision: Decision = isPreset ? { relay: false, reason: 'preset' } : await this.#options.decide(ip)
-    // Closed while we asked, by our own drain's end or an error.
-    if (socket.destroyed) return
-    const own = connectionLines({ ...connection, remoteHost })
+    const own = connectionLines({ ...connection, remoteHost: host })
     const granted = Object.entries(relayVariables(decision, relayclientValue)).map(
       ([name, value]) => `${name}=${value}`,
     )
-    const child = await this.#smtpd.run(socket, ruled, own.concat(granted))
-    logDecision(log, decision, { ip, port: connection.remotePort, host: remoteHost, pid: child.pid, status })
+    return { child: await this.#smtpd.run(fd, ruled, own.concat(granted)), decision, isPreset, host }
+  }
+
+  /** Says what was decided, and at last how it ended. */
+  async #follow({ child, decision, isPreset, host }: Started, connection: Connection, status: string): Promise<void> {
+    const { log, onDecision } = this.#options
+    const ip = connection.remoteIp
+    logDecision(log, decision, { ip, port: connection.remotePort, host, pid: child.pid, status })
     if (!isPreset) onDecision(ip, decision)
     const ending = await child.ended
     log.info('end', { pid: child.pid, ...('code' in ending ? { status: ending.code } : { signal: ending.signal }) })
   }
+}
+
+type Started = {
+  readonly child: InetdChild
+  readonly decision: Decision
+  /** The relay was open anyway, and nobody was asked. */
+  readonly isPreset: boolean
+  readonly host: string | undefined
 }
 
 /** The smtpd with the environment that all of them have. */
@@ -178,7 +196,7 @@ class Smtpd {
   }
 
   /** `ruled`: variables of a rule, which take the place of ours. `own`: `NAME=value`, those of the connection. */
-  run(socket: Socket, ruled: Environment, own: readonly string[]): Promise<InetdChild> {
+  run(fd: number, ruled: Environment, own: readonly string[]): Promise<InetdChild> {
     const taken = Object.keys(ruled).filter(name => Object.hasOwn(this.#environment, name))
     const program =
       taken.length === 0
@@ -188,25 +206,16 @@ class Smtpd {
             this.#argv,
             formatEnvironment(changeEnvironment(this.#environment, without(taken))),
           )
-    return program.run(socket, [...formatEnvironment(ruled), ...own])
+    return program.run(fd, [...formatEnvironment(ruled), ...own])
   }
 }
 
 const without = (names: readonly string[]): EnvironmentChanges =>
   Object.fromEntries(names.map(name => [name, undefined]))
 
-function connectionOf(socket: Socket): Connection | undefined {
-  const remoteIp = parseIpAddress(socket.remoteAddress ?? '')
-  const localIp = parseIpAddress(socket.localAddress ?? '')
-  const { remotePort, localPort } = socket
-  if (remoteIp === undefined || localIp === undefined || remotePort === undefined || localPort === undefined)
-    return undefined
-  return { remoteIp, remotePort, localIp, localPort }
-}
-
 /** The ends that the proxy announces; its own for a health check or an unknown client. */
-async function readProxiedConnection(socket: Socket, own: Connection): Promise<Connection> {
-  const header = await readProxyHeader(socket, PROXY_DEADLINE_MS)
+async function readProxiedConnection(fd: number, own: Connection): Promise<Connection> {
+  const header = await readProxyHeader(fd, PROXY_DEADLINE_MS)
   if (header.kind !== 'proxied') return own
   const { source, destination } = header
   return {
@@ -217,9 +226,9 @@ async function readProxiedConnection(socket: Socket, own: Connection): Promise<C
   }
 }
 
-/** Says why and closes. What the client may have sent is not read. */
-function refuse(socket: Socket, banner: string): void {
-  if (socket.destroyed) return
-  socket.setTimeout(BANNER_DEADLINE_MS, () => socket.destroy())
-  socket.end(banner, () => socket.destroy())
+/** Says why and closes. */
+function refuse(fd: number, banner: string): void {
+  const socket = new ClientSocket(fd)
+  socket.write(banner)
+  socket.end()
 }

@@ -1,3 +1,4 @@
+import { closeSync } from 'node:fs'
 import { ClientAcceptor, type Ends } from '../../daemon/client-acceptor.ts'
 import { ClientSocket } from '../../daemon/client-socket.ts'
 import { systemClock } from '../../daemon/clock.ts'
@@ -74,7 +75,7 @@ export class LoginServer implements SessionHost {
 
   /** Accepts from one listening socket, which is the acceptor's from now on. */
   listen(descriptor: number, { proxy }: { readonly proxy: boolean }): ClientAcceptor {
-    return new ClientAcceptor(descriptor, { blocking: false }, (fd, ends) => {
+    return new ClientAcceptor({ descriptor, release: () => closeSync(descriptor) }, { blocking: false }, (fd, ends) => {
       const socket = new ClientSocket(fd)
       const peer = this.#peer(ends)
       if (proxy) void this.#acceptProxied(socket, peer)

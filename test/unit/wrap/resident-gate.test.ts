@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { chmodSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { afterAll, afterEach, describe, expect, test } from 'vitest'
+import { holdListener } from '../../../src/daemon/held-listener.ts'
 import { createLog } from '../../../src/daemon/log.ts'
 import { waitedFor } from '../../../src/libc/wait.ts'
 import { formatCdb } from '../../../src/wire/cdb.ts'
@@ -64,11 +65,10 @@ async function start(
     maxPerAddress: 0,
     ...rest,
   })
-  const server = gate.server()
-  server.listen(0, host)
-  await once(server, 'listening')
-  const address = server.address()
-  if (address === null || typeof address === 'string') throw new Error('no port')
+  const held = await holdListener({ type: 'tcp', host, port: 0 }, 'wrap.listen')
+  gate.listen(held)
+  const { address } = held
+  if (address.type !== 'tcp') throw new Error('no port')
   const sockets = new Set<Socket>()
   open.push({ gate, sockets })
   const client = () => {
