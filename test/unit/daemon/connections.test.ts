@@ -1,0 +1,305 @@
+import { once } from 'node:events'
+import { closeSync } from 'node:fs'
+import { connect, type Socket } from 'node:net'
+import { afterEach, describe, expect, test } from 'vitest'
+import { ClientAcceptor, type Ends } from '../../../src/daemon/client-acceptor.ts'
+import { ClientSocket } from '../../../src/daemon/client-socket.ts'
+import type { Connection } from '../../../src/daemon/connection.ts'
+import { holdListener } from '../../../src/daemon/held-listener.ts'
+import { SocketLoop } from '../../../src/daemon/socket-loop.ts'
+import { StreamConnection } from '../../../src/daemon/stream-connection.ts'
+import { duplicateDescriptor } from '../../../src/libc/duplicate.ts'
+import { READABLE } from '../../../src/libc/epoll.ts'
+import { openPipe } from '../../../src/libc/pipe.ts'
+import { eventually } from '../../harness/eventually.ts'
+
+const cleanup: (() => void)[] = []
+afterEach(() => {
+  for (const undo of cleanup.splice(0)) undo()
+})
+
+/** Both ends of a TCP connection: a client of the runtime, and what the acceptor got. */
+async function accepted(host = '127.0.0.1') {
+  const held = await holdListener({ type: 'tcp', host, port: 0 }, 'test')
+  if (held.address.type !== 'tcp') throw new Error('no port')
+  const taken = Promise.withResolvers<{ fd: number; ends: Ends }>()
+  const acceptor = new ClientAcceptor(held, { blocking: false }, (fd, ends) => taken.resolve({ fd, ends }))
+  cleanup.push(() => acceptor.close())
+  const client = connect({ port: held.address.port, host: host === '::' ? '127.0.0.1' : host, allowHalfOpen: true })
+  client.on('error', () => {}) // tests that reset it look at the other end
+  cleanup.push(() => client.destroy())
+  const { fd, ends } = await taken.promise
+  return { client, fd, ends, port: held.address.port }
+}
+
+/** Writes down what a connection tells. */
+function record(connection: Connection) {
+  const seen = { octets: '', ended: false, drained: 0, closed: 0 }
+  connection.listen({
+    data: octets => {
+      seen.octets += octets.toString('latin1')
+    },
+    end: () => {
+      seen.ended = true
+    },
+    drained: () => {
+      seen.drained += 1
+    },
+    closed: () => {
+      seen.closed += 1
+    },
+  })
+  return seen
+}
+
+/** Everything up to the end, as text. */
+async function readAll(client: Socket): Promise<string> {
+  let text = ''
+  for await (const chunk of client) text += String(chunk)
+  return text
+}
+
+const socketOver = (fd: number): Connection => new ClientSocket(fd)
+const streamOver = (fd: number): Connection => {
+  const stream = new ClientSocket(fd).toStream()
+  return new StreamConnection(stream, stream)
+}
+
+/** More than the kernel keeps for a client that does not read. */
+const MUCH = 16 * 1024 * 1024
+
+describe.each([
+  { kind: 'a socket of the socket loop', over: socketOver },
+  { kind: 'a stream of the runtime', over: streamOver },
+])('$kind', ({ over }) => {
+  async function connection() {
+    const { client, fd } = await accepted()
+    const server = over(fd)
+    cleanup.push(() => server.destroy())
+    return { client, server, seen: record(server) }
+  }
+
+  test('carries octets both ways, and a half-closed client is answered', async () => {
+    const { client, server, seen } = await connection()
+    server.resume()
+    client.end('ask\xe9', 'latin1')
+    await eventually('heard', () => seen.ended)
+    expect(seen.octets).toBe('ask\xe9')
+    server.write('an', Buffer.from('swer'))
+    server.write('.')
+    server.end()
+    expect(await readAll(client)).toBe('answer.')
+    await eventually('closed', () => seen.closed === 1)
+    expect(server.isDestroyed).toBe(true)
+  })
+
+  test('tells nothing while it is paused', async () => {
+    const { client, server, seen } = await connection()
+    server.resume()
+    client.write('one')
+    await eventually('heard', () => seen.octets === 'one')
+    server.pause()
+    expect(server.isPaused).toBe(true)
+    client.write('two')
+    // An answer makes the whole way: what was sent before it has arrived.
+    server.write('x')
+    await once(client, 'data')
+    client.write('three')
+    server.write('y')
+    await once(client, 'data')
+    expect(seen.octets).toBe('one')
+    server.resume()
+    await eventually('heard', () => seen.octets === 'onetwothree')
+  })
+
+  test('keeps the order of what a slow client has not taken, and says when it has', async () => {
+    const { client, server, seen } = await connection()
+    const large = Buffer.alloc(MUCH, 'a')
+    server.write('head', large)
+    large.fill('b') // it was the connection's to send until write() returned, and no longer
+    server.write('tail')
+    expect(server.unsent).toBeGreaterThan(0)
+    server.end()
+    const text = await readAll(client)
+    expect(text.length).toBe(MUCH + 8)
+    expect([text.slice(0, 6), text.slice(-6), text.includes('b')]).toEqual(['headaa', 'aatail', false])
+    await eventually('closed', () => seen.closed === 1)
+  })
+
+  test('a chunk is reported as sent when it is, and as lost when the connection is closed', async () => {
+    const { client, server } = await connection()
+    const first = server.writeChunk(Buffer.alloc(MUCH, 'a'))
+    let octets = 0
+    client.on('data', chunk => {
+      octets += chunk.length
+    })
+    expect(await first).toBe(true)
+    await eventually('read', () => octets === MUCH)
+    client.pause()
+    const lost = server.writeChunk(Buffer.alloc(MUCH))
+    server.destroy()
+    expect(await lost).toBe(false)
+  })
+
+  test('tells when everything written has gone', async () => {
+    const { client, server, seen } = await connection()
+    server.write('', Buffer.alloc(MUCH))
+    expect(seen.drained).toBe(0)
+    client.resume()
+    await eventually('drained', () => seen.drained === 1)
+    expect(server.unsent).toBe(0)
+  })
+
+  test('closes in order, though the client still talks', async () => {
+    const { client, server, seen } = await connection()
+    server.resume()
+    client.write('QUIT\r\n')
+    await eventually('heard', () => seen.octets !== '')
+    client.write('and more')
+    server.write('+OK \r\n')
+    server.end()
+    expect(await readAll(client)).toBe('+OK \r\n')
+    expect(seen.octets).toBe('QUIT\r\n')
+  })
+
+  test.each(['listening', 'paused'])('a reset by the client closes it, %s', async state => {
+    const { client, server, seen } = await connection()
+    server.resume()
+    client.write('x')
+    await eventually('heard', () => seen.octets === 'x')
+    if (state === 'paused') server.pause()
+    client.resetAndDestroy()
+    await eventually('closed', () => {
+      // A stream that is paused finds out when it writes.
+      if (state === 'paused') server.write('y')
+      return seen.closed === 1
+    })
+    expect(server.isDestroyed).toBe(true)
+    expect(await server.writeChunk(Buffer.from('z'))).toBe(false)
+  })
+
+  test('a client that says nothing for so long is idle; one that talks is not', async () => {
+    const { client, server, seen } = await connection()
+    let idle = 0
+    server.onIdle(150, () => {
+      idle += 1
+    })
+    server.resume()
+    const begun = performance.now()
+    let last = begun
+    while (performance.now() - begun < 300) {
+      client.write('.')
+      const before = seen.octets.length
+      await eventually('heard', () => seen.octets.length > before)
+      // Where the machine itself stopped for so long, silence was real.
+      if (performance.now() - last > 100) return
+      last = performance.now()
+    }
+    expect(idle).toBe(0)
+    await eventually('idle', () => idle === 1)
+  })
+})
+
+describe('ClientSocket', () => {
+  test('given away, it is silent here and goes on elsewhere', async () => {
+    const { client, fd } = await accepted()
+    const here = new ClientSocket(fd)
+    const seen = record(here)
+    here.resume()
+    let copy = -1
+    const given = here.giveAway(descriptor => {
+      copy = duplicateDescriptor(descriptor)
+      return true
+    })
+    expect([given, here.isDestroyed, seen.closed]).toEqual([true, true, 0])
+    const there = new ClientSocket(copy)
+    const other = record(there)
+    there.resume()
+    client.write('hello')
+    await eventually('heard', () => other.octets === 'hello')
+    expect(seen).toEqual({ octets: '', ended: false, drained: 0, closed: 0 })
+    there.destroy()
+  })
+
+  test('is not given away with octets unsent, nor when the other side refuses', async () => {
+    const { fd } = await accepted()
+    const socket = new ClientSocket(fd)
+    expect(socket.giveAway(() => false)).toBe(false)
+    socket.write('', Buffer.alloc(MUCH))
+    expect(socket.giveAway(() => true)).toBe(false)
+    expect(socket.isDestroyed).toBe(false)
+    socket.destroy()
+    expect(socket.giveAway(() => true)).toBe(false)
+    expect(() => socket.toStream()).toThrow(/closed/)
+  })
+
+  test('becomes a stream that first sends what was unsent', async () => {
+    const { client, fd } = await accepted()
+    const socket = new ClientSocket(fd)
+    socket.write('', Buffer.alloc(MUCH, 'a'))
+    const stream = socket.toStream()
+    stream.end('b')
+    const text = await readAll(client)
+    expect([text.length, text.at(-1)]).toEqual([MUCH + 1, 'b'])
+    stream.destroy()
+  })
+
+  test('who waits for its end is told once, before the listener', async () => {
+    const { fd } = await accepted()
+    const socket = new ClientSocket(fd)
+    const said: string[] = []
+    socket.onceClosed(() => said.push('count'))
+    socket.listen({ data: () => {}, end: () => {}, drained: () => {}, closed: () => said.push('listener') })
+    socket.destroy()
+    socket.destroy()
+    expect(said).toEqual(['count', 'listener'])
+  })
+})
+
+describe('ClientAcceptor', () => {
+  test.each([
+    ['127.0.0.1', '127.0.0.1'],
+    ['::1', '::1'],
+    ['::', '127.0.0.1'],
+  ])('on %s tells both ends of a client from %s', async (host, ip) => {
+    const { client, fd, ends, port } = await accepted(host)
+    expect(ends).toEqual({ remoteIp: ip, remotePort: client.localPort, localIp: ip, localPort: port })
+    closeSync(fd)
+  })
+
+  test('accepts many, and none any more once it is closed', async () => {
+    const held = await holdListener({ type: 'tcp', host: '127.0.0.1', port: 0 }, 'test')
+    if (held.address.type !== 'tcp') throw new Error('no port')
+    const { port } = held.address
+    let count = 0
+    const acceptor = new ClientAcceptor(held, { blocking: true }, fd => {
+      count += 1
+      closeSync(fd)
+    })
+    const clients = Array.from({ length: 50 }, () => connect(port, '127.0.0.1').on('error', () => {}))
+    await eventually('all', () => count === clients.length)
+    acceptor.close()
+    acceptor.close()
+    const [error] = await once(connect(port, '127.0.0.1'), 'error')
+    expect(error).toMatchObject({ code: 'ECONNREFUSED' })
+  })
+})
+
+describe('SocketLoop', () => {
+  test('tells nothing of what ended while it was being told', async () => {
+    const loop = new SocketLoop()
+    const pipes = [openPipe(), openPipe()]
+    const told: number[] = []
+    const registrations = pipes.map(({ readEnd }, index) =>
+      loop.add(readEnd, READABLE, () => {
+        told.push(index)
+        for (const registration of registrations) registration.remove()
+      }),
+    )
+    for (const { writeEnd } of pipes) closeSync(writeEnd)
+    await eventually('told', () => told.length > 0)
+    await new Promise(setImmediate)
+    expect(told).toHaveLength(1)
+    for (const { readEnd } of pipes) closeSync(readEnd)
+  })
+})
