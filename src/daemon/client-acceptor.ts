@@ -25,6 +25,8 @@ export type TakeClient = (fd: number, ends: Ends) => void
 export type AcceptorOptions = {
   /** For a program that is started on the connection: it knows nothing of sockets that say EAGAIN. */
   readonly blocking: boolean
+  /** What is written goes out at once (TCP_NODELAY, tcp(7)). */
+  readonly noDelay: boolean
 }
 
 /** Connections accepted at a time, before whoever is connected gets his turn. */
@@ -50,7 +52,7 @@ export class ClientAcceptor {
     this.#take = take
     const { descriptor } = listening
     setBlocking(descriptor, false)
-    inheritNoDelay(descriptor)
+    if (options.noDelay) inheritNoDelay(descriptor)
     this.#local = localEnd(descriptor)
     this.#reserve = reserveDescriptor()
     this.#registration = socketLoop().add(descriptor, READABLE, this.#accept)

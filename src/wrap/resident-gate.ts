@@ -70,7 +70,7 @@ export class ResidentGate {
   /** Accepts from one listening socket, which is the gate's from now on. */
   listen(socket: ListeningSocket): void {
     this.#acceptors.push(
-      new ClientAcceptor(socket, { blocking: true }, (fd, connection) => {
+      new ClientAcceptor(socket, { blocking: true, noDelay: false }, (fd, connection) => {
         void this.#serve(fd, connection)
       }),
     )

@@ -75,12 +75,16 @@ export class LoginServer implements SessionHost {
 
   /** Accepts from one listening socket, which is the acceptor's from now on. */
   listen(descriptor: number, { proxy }: { readonly proxy: boolean }): ClientAcceptor {
-    return new ClientAcceptor({ descriptor, release: () => closeSync(descriptor) }, { blocking: false }, (fd, ends) => {
-      const socket = new ClientSocket(fd)
-      const peer = this.#peer(ends)
-      if (proxy) void this.#acceptProxied(socket, peer)
-      else this.#accept(socket, peer)
-    })
+    return new ClientAcceptor(
+      { descriptor, release: () => closeSync(descriptor) },
+      { blocking: false, noDelay: true },
+      (fd, ends) => {
+        const socket = new ClientSocket(fd)
+        const peer = this.#peer(ends)
+        if (proxy) void this.#acceptProxied(socket, peer)
+        else this.#accept(socket, peer)
+      },
+    )
   }
 
   get apop(): boolean {

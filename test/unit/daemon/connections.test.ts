@@ -23,7 +23,9 @@ async function accepted(host = '127.0.0.1') {
   const held = await holdListener({ type: 'tcp', host, port: 0 }, 'test')
   if (held.address.type !== 'tcp') throw new Error('no port')
   const taken = Promise.withResolvers<{ fd: number; ends: Ends }>()
-  const acceptor = new ClientAcceptor(held, { blocking: false }, (fd, ends) => taken.resolve({ fd, ends }))
+  const acceptor = new ClientAcceptor(held, { blocking: false, noDelay: true }, (fd, ends) =>
+    taken.resolve({ fd, ends }),
+  )
   cleanup.push(() => acceptor.close())
   const client = connect({ port: held.address.port, host: host === '::' ? '127.0.0.1' : host, allowHalfOpen: true })
   client.on('error', () => {}) // tests that reset it look at the other end
@@ -272,7 +274,7 @@ describe('ClientAcceptor', () => {
     if (held.address.type !== 'tcp') throw new Error('no port')
     const { port } = held.address
     let count = 0
-    const acceptor = new ClientAcceptor(held, { blocking: true }, fd => {
+    const acceptor = new ClientAcceptor(held, { blocking: true, noDelay: false }, fd => {
       count += 1
       closeSync(fd)
     })
