@@ -72,9 +72,9 @@ export class ClientSocket implements Connection {
     const size = text.length + (octets?.length ?? 0)
     if (size === 0) return
     this.#idle?.refresh()
-    if (octets !== undefined && size > OUTPUT.length) {
-      this.write(text)
-      this.#writeLarge(octets)
+    if (size > OUTPUT.length) {
+      this.#writeLarge(Buffer.from(text, 'latin1'))
+      if (octets !== undefined) this.#writeLarge(octets)
       return
     }
     const head = OUTPUT.write(text, 0, 'latin1')
@@ -86,6 +86,7 @@ export class ClientSocket implements Connection {
   }
 
   #writeLarge(octets: Uint8Array): void {
+    if (octets.length === 0) return
     const sent = this.#unsent.length > 0 ? 0 : this.#send(octets, octets.length)
     if (sent === undefined || sent === octets.length) return
     this.#queue(Buffer.from(octets.subarray(sent)), undefined)
@@ -177,8 +178,10 @@ export class ClientSocket implements Connection {
     }
     const count = receiveInto(this.#fd, INPUT)
     if (count > 0) {
+      // Who only talks, and does not take our last words, is not waited for.
+      if (this.#isEnding) return
       this.#idle?.refresh()
-      if (!this.#isEnding) this.#listener?.data(Buffer.from(INPUT.subarray(0, count)))
+      this.#listener?.data(Buffer.from(INPUT.subarray(0, count)))
     } else if (count === 0) {
       this.#inputEnded = true
       this.#watch()

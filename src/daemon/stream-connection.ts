@@ -93,8 +93,10 @@ export class StreamConnection<Output extends Writable = Duplex> implements Conne
   }
 
   readonly #receive = (chunk: Buffer): void => {
+    // Who only talks, and does not take our last words, is not waited for.
+    if (this.#isEnding) return
     this.#idle?.refresh()
-    if (!this.#isEnding) this.#listener?.data(chunk)
+    this.#listener?.data(chunk)
   }
 
   readonly #endInput = (): void => {

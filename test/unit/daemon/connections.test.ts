@@ -128,6 +128,28 @@ describe.each([
     await eventually('closed', () => seen.closed === 1)
   })
 
+  test('a text of any length arrives whole', async () => {
+    const { client, server } = await connection()
+    const text = 'no such message\xe9\r\n'.repeat(20_000)
+    server.write(text)
+    server.write(text, Buffer.from('!'))
+    server.end()
+    client.setEncoding('latin1')
+    expect(await readAll(client)).toBe(`${text}${text}!`)
+  })
+
+  test('who talks on and does not read what is left for it is left', async () => {
+    const { client, server, seen } = await connection()
+    server.onIdle(100, () => {})
+    server.resume()
+    server.write('', Buffer.alloc(MUCH))
+    server.end()
+    await eventually('closed', () => {
+      if (!client.destroyed) client.write('x')
+      return seen.closed === 1
+    })
+  })
+
   test('a chunk is reported as sent when it is, and as lost when the connection is closed', async () => {
     const { client, server } = await connection()
     const first = server.writeChunk(Buffer.alloc(MUCH, 'a'))
