@@ -3,6 +3,7 @@ import { Socket } from 'node:net'
 import { BROKEN, HUNG_UP, READABLE, WRITABLE } from '../libc/epoll.ts'
 import { isLater, receiveInto, sendFrom } from '../libc/socket-io.ts'
 import type { Connection, ConnectionListener } from './connection.ts'
+import { IdleTimer } from './idle-timer.ts'
 import { type Registration, type SocketLoop, socketLoop } from './socket-loop.ts'
 
 /** Every read of every socket goes through these octets, and so does every short write. Nobody sees them outside. */
@@ -27,7 +28,7 @@ export class ClientSocket implements Connection {
   #isDestroyed = false
   readonly #unsent: Unsent[] = []
   #unsentOctets = 0
-  #idle: NodeJS.Timeout | undefined
+  readonly #idle = new IdleTimer()
 
   /** Takes the descriptor over; blocking or not, nothing here waits. */
   constructor(fd: number, loop = socketLoop()) {
@@ -71,7 +72,7 @@ export class ClientSocket implements Connection {
     if (this.#isDestroyed || this.#isEnding) return
     const size = text.length + (octets?.length ?? 0)
     if (size === 0) return
-    this.#idle?.refresh()
+    this.#idle.refresh()
     if (size > OUTPUT.length) {
       this.#writeLarge(Buffer.from(text, 'latin1'))
       if (octets !== undefined) this.#writeLarge(octets)
@@ -95,7 +96,7 @@ export class ClientSocket implements Connection {
 
   writeChunk(octets: Uint8Array): Promise<boolean> {
     if (this.#isDestroyed || this.#isEnding) return Promise.resolve(false)
-    this.#idle?.refresh()
+    this.#idle.refresh()
     return new Promise(resolve => {
       this.#queue(octets, resolve)
       if (this.#unsent.length === 1) this.#flush()
@@ -103,11 +104,7 @@ export class ClientSocket implements Connection {
   }
 
   onIdle(milliseconds: number, idle: () => void): void {
-    clearTimeout(this.#idle)
-    this.#idle = setTimeout(() => {
-      if (this.#isEnding) this.destroy()
-      else idle()
-    }, milliseconds)
+    this.#idle.set(milliseconds, () => (this.#isEnding ? this.destroy() : idle()))
   }
 
   end(): void {
@@ -121,7 +118,7 @@ export class ClientSocket implements Connection {
   destroy(): void {
     if (this.#isDestroyed) return
     this.#isDestroyed = true
-    clearTimeout(this.#idle)
+    this.#idle.clear()
     this.#registration?.closing()
     closeSync(this.#fd)
     for (const { done } of this.#unsent.splice(0)) done?.(false)
@@ -152,7 +149,7 @@ export class ClientSocket implements Connection {
 
   #release(): number {
     this.#isDestroyed = true
-    clearTimeout(this.#idle)
+    this.#idle.clear()
     this.#registration?.remove()
     this.#listener = undefined
     return this.#fd
@@ -180,7 +177,7 @@ export class ClientSocket implements Connection {
     if (count > 0) {
       // Who only talks, and does not take our last words, is not waited for.
       if (this.#isEnding) return
-      this.#idle?.refresh()
+      this.#idle.refresh()
       this.#listener?.data(Buffer.from(INPUT.subarray(0, count)))
     } else if (count === 0) {
       this.#inputEnded = true
@@ -217,7 +214,7 @@ export class ClientSocket implements Connection {
   #send(octets: Uint8Array, size: number): number | undefined {
     const sent = sendFrom(this.#fd, octets, size)
     if (sent >= 0) {
-      this.#idle?.refresh()
+      this.#idle.refresh()
       return sent
     }
     if (isLater(sent)) return 0

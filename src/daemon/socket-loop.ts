@@ -8,7 +8,7 @@ const TAGS = 2 ** 32
 
 /**
  * Waits for many sockets at once beside the runtime's own event loop, which sees one descriptor for all of them (epoll(7)). The runtime's own
- * sockets cost three times the processor time of what happens here: a short POP3 session is a dozen small reads and writes.
+ * sockets cost nearly twice the processor time for the dozen small reads and writes of a short POP3 session.
  */
 export class SocketLoop {
   readonly #epoll = new Epoll()

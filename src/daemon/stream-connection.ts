@@ -1,12 +1,13 @@
 import type { Duplex, Readable, Writable } from 'node:stream'
 import type { Connection, ConnectionListener } from './connection.ts'
+import { IdleTimer } from './idle-timer.ts'
 
 /** A Connection over streams of the runtime: TLS, a relayed session, the two descriptors of the UCSPI form. */
 export class StreamConnection<Output extends Writable = Duplex> implements Connection {
   readonly #input: Readable
   readonly #output: Output
   #listener: ConnectionListener | undefined
-  #idle: NodeJS.Timeout | undefined
+  readonly #idle = new IdleTimer()
   #isEnding = false
 
   /** Takes the streams over, which may be one. They must allow half-open connections. */
@@ -45,7 +46,7 @@ export class StreamConnection<Output extends Writable = Duplex> implements Conne
 
   write(text: string, octets?: Uint8Array): void {
     if (this.#output.destroyed || this.#isEnding) return
-    this.#idle?.refresh()
+    this.#idle.refresh()
     this.#output.cork()
     if (text !== '') this.#output.write(text, 'latin1')
     if (octets !== undefined) this.#output.write(Buffer.from(octets))
@@ -55,18 +56,14 @@ export class StreamConnection<Output extends Writable = Duplex> implements Conne
   writeChunk(octets: Uint8Array): Promise<boolean> {
     return new Promise(resolve => {
       this.#output.write(octets, error => {
-        this.#idle?.refresh()
+        this.#idle.refresh()
         resolve(error === null || error === undefined)
       })
     })
   }
 
   onIdle(milliseconds: number, idle: () => void): void {
-    clearTimeout(this.#idle)
-    this.#idle = setTimeout(() => {
-      if (this.#isEnding) this.destroy()
-      else idle()
-    }, milliseconds)
+    this.#idle.set(milliseconds, () => (this.#isEnding ? this.destroy() : idle()))
   }
 
   end(): void {
@@ -85,7 +82,7 @@ export class StreamConnection<Output extends Writable = Duplex> implements Conne
   /** Lets go of the streams as they are, paused, and answers the one to write to. Nothing more is told; an error still destroys them. */
   release(): Output {
     this.#listener = undefined
-    clearTimeout(this.#idle)
+    this.#idle.clear()
     this.#input.pause()
     this.#input.off('data', this.#receive).off('end', this.#endInput)
     this.#output.off('drain', this.#drain).off('close', this.#close)
@@ -95,7 +92,7 @@ export class StreamConnection<Output extends Writable = Duplex> implements Conne
   readonly #receive = (chunk: Buffer): void => {
     // Who only talks, and does not take our last words, is not waited for.
     if (this.#isEnding) return
-    this.#idle?.refresh()
+    this.#idle.refresh()
     this.#listener?.data(chunk)
   }
 
@@ -104,7 +101,7 @@ export class StreamConnection<Output extends Writable = Duplex> implements Conne
   }
 
   readonly #drain = (): void => {
-    this.#idle?.refresh()
+    this.#idle.refresh()
     this.#listener?.drained()
   }
 
@@ -112,7 +109,7 @@ export class StreamConnection<Output extends Writable = Duplex> implements Conne
   readonly #fail = (): void => this.destroy()
 
   readonly #close = (): void => {
-    clearTimeout(this.#idle)
+    this.#idle.clear()
     this.#listener?.closed()
   }
 }
