@@ -1,19 +1,15 @@
 import type { Socket } from 'node:net'
-import { type PeerCredentials, peerCredentials } from '../libc/peer-credentials.ts'
+import { peerCredentials } from '../libc/peer-credentials.ts'
 
 /**
  * Decides, beside the mode of the directory, who may speak on a Unix socket: the kernel's word for the peer's uid
- * (SO_PEERCRED). Root and our own account always may. Undefined, also for anything unreadable, is a no.
+ * (SO_PEERCRED). Root and our own account always may. Anything unreadable is a no.
  */
-export function allowedPeer(socket: Socket, uids: ReadonlySet<number>): PeerCredentials | undefined {
+export function peerIsAllowed(socket: Socket, uids: ReadonlySet<number>): boolean {
   try {
-    const peer = peerCredentials(socket)
-    return peer.uid === 0 || peer.uid === process.geteuid?.() || uids.has(peer.uid) ? peer : undefined
+    const { uid } = peerCredentials(socket)
+    return uid === 0 || uid === process.geteuid?.() || uids.has(uid)
   } catch {
-    return undefined // closed meanwhile, or no Unix socket: nobody is there to be allowed
+    return false // closed meanwhile, or no Unix socket: nobody is there to be allowed
   }
 }
-
-/** As allowedPeer, for those who need not know which process it is. */
-export const peerIsAllowed = (socket: Socket, uids: ReadonlySet<number>): boolean =>
-  allowedPeer(socket, uids) !== undefined

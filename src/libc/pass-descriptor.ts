@@ -1,82 +1,92 @@
 import { constants } from 'node:os'
-import { addressOf, lastErrno, nativeFunction, SystemCallError } from './native-function.ts'
+import { addressOf, lastErrno, nativeFunction } from './native-function.ts'
 
 const sendmsg = nativeFunction('long sendmsg(int fd, const void *message, int flags)')
 const recvmsg = nativeFunction('long recvmsg(int fd, void *message, int flags)')
 
 const SOL_SOCKET = 1
 const SCM_RIGHTS = 1
+const MSG_CTRUNC = 0x8
 const MSG_DONTWAIT = 0x40
 const MSG_NOSIGNAL = 0x4000
 const MSG_CMSG_CLOEXEC = 0x40000000
+/** Too many descriptors are under way, which passes. */
+const ETOOMANYREFS = 109
 
-/** sizeof(struct msghdr), and where in it the length of the control data stands (sendmsg(2), 64 bits). */
+/** sizeof(struct msghdr), and where in it is what we set or look at (sendmsg(2), 64 bits). */
 const MSGHDR = 56
-const [NAME, IOV, IOV_COUNT, CONTROL, CONTROL_LENGTH] = [0, 16, 24, 32, 40]
+const [IOV, IOV_COUNT, CONTROL, CONTROL_LENGTH, FLAGS] = [16, 24, 32, 40, 48]
 const IOVEC = 16
 /** struct cmsghdr and one descriptor; CMSG_LEN(4), so that there is room for no second one. */
 const CMSG_LENGTH = 20
 const CMSG_DATA = 16
 
-/** One message of one octet with room for one descriptor, made once: its parts point to each other. */
-const memory = Buffer.allocUnsafeSlow(MSGHDR + IOVEC + 8 + 24)
-const [MESSAGE_AT, IOVEC_AT, OCTET_AT, CONTROL_AT] = [0, MSGHDR, MSGHDR + IOVEC, MSGHDR + IOVEC + 8]
+/** Octets of one message, at most. */
+export const MAX_PASSED_OCTETS = 262_144
+
+/** One message with room for one descriptor, made once: its parts point to each other. */
+const head = Buffer.allocUnsafeSlow(MSGHDR + IOVEC + 24)
+const content = Buffer.allocUnsafeSlow(MAX_PASSED_OCTETS)
+const [IOVEC_AT, CONTROL_AT] = [MSGHDR, MSGHDR + IOVEC]
 let isLaidOut = false
 
-function layOut(): void {
+function layOut(octets: number): void {
   if (!isLaidOut) {
-    const base = BigInt(addressOf(memory))
-    memory.fill(0)
-    memory.writeBigUInt64LE(0n, MESSAGE_AT + NAME)
-    memory.writeBigUInt64LE(base + BigInt(IOVEC_AT), MESSAGE_AT + IOV)
-    memory.writeBigUInt64LE(1n, MESSAGE_AT + IOV_COUNT)
-    memory.writeBigUInt64LE(base + BigInt(CONTROL_AT), MESSAGE_AT + CONTROL)
-    memory.writeBigUInt64LE(base + BigInt(OCTET_AT), IOVEC_AT)
-    memory.writeBigUInt64LE(1n, IOVEC_AT + 8)
+    const base = BigInt(addressOf(head))
+    head.fill(0)
+    head.writeBigUInt64LE(base + BigInt(IOVEC_AT), IOV)
+    head.writeBigUInt64LE(1n, IOV_COUNT)
+    head.writeBigUInt64LE(base + BigInt(CONTROL_AT), CONTROL)
+    head.writeBigUInt64LE(BigInt(addressOf(content)), IOVEC_AT)
     isLaidOut = true
   }
-  memory.writeUInt32LE(CMSG_LENGTH, MESSAGE_AT + CONTROL_LENGTH)
+  head.writeUInt32LE(octets, IOVEC_AT + 8)
+  head.writeUInt32LE(CMSG_LENGTH, CONTROL_LENGTH)
 }
 
-const isNotNow = (errno: number): boolean => errno === constants.errno.EAGAIN || errno === constants.errno.EINTR
-
 /**
- * Sends a duplicate of a descriptor through a Unix stream socket (SCM_RIGHTS, unix(7)), with one octet to carry it. Never waits:
- * false if the socket's queue is full. The caller's own descriptor stays open. Throws SystemCallError.
+ * Sends a text of one octet per character and octets behind it through a Unix stream socket, and with the first of them a duplicate of a descriptor
+ * (SCM_RIGHTS, unix(7)). Answers how many octets the kernel took, with the descriptor if it took any, or a negative errno (EAGAIN: the queue is full).
+ * Never waits; the caller's own descriptor stays open. Throws RangeError for more than MAX_PASSED_OCTETS.
  */
-export function sendDescriptor(socket: number, descriptor: number): boolean {
-  layOut()
-  memory.writeUInt32LE(CMSG_LENGTH, CONTROL_AT)
-  memory.writeUInt32LE(0, CONTROL_AT + 4)
-  memory.writeInt32LE(SOL_SOCKET, CONTROL_AT + 8)
-  memory.writeInt32LE(SCM_RIGHTS, CONTROL_AT + 12)
-  memory.writeInt32LE(descriptor, CONTROL_AT + CMSG_DATA)
-  if (sendmsg(socket, memory, MSG_DONTWAIT | MSG_NOSIGNAL) === 1) return true
+export function sendDescriptor(socket: number, descriptor: number, text: string, octets?: Uint8Array): number {
+  const size = text.length + (octets?.length ?? 0)
+  if (size === 0 || size > MAX_PASSED_OCTETS) throw new RangeError(`${size} octets cannot carry a descriptor`)
+  const end = content.write(text, 0, 'latin1')
+  if (octets !== undefined) content.set(octets, end)
+  layOut(size)
+  head.writeUInt32LE(CMSG_LENGTH, CONTROL_AT)
+  head.writeInt32LE(SOL_SOCKET, CONTROL_AT + 8)
+  head.writeInt32LE(SCM_RIGHTS, CONTROL_AT + 12)
+  head.writeInt32LE(descriptor, CONTROL_AT + CMSG_DATA)
+  const sent = sendmsg(socket, head, MSG_DONTWAIT | MSG_NOSIGNAL)
+  if (sent >= 0) return sent
   const errno = lastErrno()
-  // ETOOMANYREFS: too many descriptors are under way, which passes.
-  if (isNotNow(errno) || errno === ETOOMANYREFS) return false
-  throw new SystemCallError('sendmsg', errno)
+  return errno === ETOOMANYREFS ? -constants.errno.EAGAIN : -errno
 }
 
-const ETOOMANYREFS = 109
+/**
+ * What has arrived: octets, none at the end of the stream, and the descriptor that came with some of them, which is the caller's; no program started later inherits it.
+ * Null stands for one that this process had no room for among its open files: the kernel has closed it.
+ */
+export type Received = { readonly octets: Buffer; readonly descriptor: number | null | undefined }
 
 /**
- * Takes the next descriptor that sendDescriptor put into the other end, in order. Undefined if nothing has arrived, or the other end is
- * closed. Null if an octet came without one: this process may have had no room for another open file, and then the kernel has closed
- * it. Never waits. The descriptor is the caller's, and no program started later inherits it. Throws SystemCallError.
+ * Takes what the other end has sent, in order, up to the first descriptor and what was sent with it. A negative errno if there is nothing (EAGAIN) or something is wrong.
+ * Never waits.
  */
-export function receiveDescriptor(socket: number): number | null | undefined {
-  layOut()
-  const count = recvmsg(socket, memory, MSG_DONTWAIT | MSG_CMSG_CLOEXEC)
-  if (count < 0) {
-    const errno = lastErrno()
-    if (isNotNow(errno)) return undefined
-    throw new SystemCallError('recvmsg', errno)
-  }
-  if (count === 0) return undefined
+export function receiveDescriptor(socket: number): Received | number {
+  layOut(MAX_PASSED_OCTETS)
+  const count = recvmsg(socket, head, MSG_DONTWAIT | MSG_CMSG_CLOEXEC)
+  if (count < 0) return -lastErrno()
+  return { octets: Buffer.from(content.subarray(0, count)), descriptor: receivedDescriptor() }
+}
+
+function receivedDescriptor(): number | null | undefined {
   const isDescriptor =
-    memory.readUInt32LE(MESSAGE_AT + CONTROL_LENGTH) >= CMSG_LENGTH &&
-    memory.readInt32LE(CONTROL_AT + 8) === SOL_SOCKET &&
-    memory.readInt32LE(CONTROL_AT + 12) === SCM_RIGHTS
-  return isDescriptor ? memory.readInt32LE(CONTROL_AT + CMSG_DATA) : null
+    head.readUInt32LE(CONTROL_LENGTH) >= CMSG_LENGTH &&
+    head.readInt32LE(CONTROL_AT + 8) === SOL_SOCKET &&
+    head.readInt32LE(CONTROL_AT + 12) === SCM_RIGHTS
+  if (isDescriptor) return head.readInt32LE(CONTROL_AT + CMSG_DATA)
+  return (head.readInt32LE(FLAGS) & MSG_CTRUNC) === 0 ? undefined : null
 }

@@ -1,8 +1,8 @@
-import { createServer, type Server, type Socket } from 'node:net'
+import { closeSync } from 'node:fs'
+import type { Socket } from 'node:net'
 import { ClientSocket } from '../daemon/client-socket.ts'
-import { takeDescriptor } from '../daemon/passed-socket.ts'
-import { allowedPeer } from '../daemon/unix-peer.ts'
-import { formatLinkNews, MAX_READ_AHEAD, MAX_TAKE_LINE, parseTake } from '../wire/maildrop-link.ts'
+import { PassingSocket } from '../daemon/passing-socket.ts'
+import { formatLinkNews, type LinkNews, MAX_READ_AHEAD, MAX_TAKE_LINE, parseTake } from '../wire/maildrop-link.ts'
 
 /** Takes a client's socket whose session the ticket opens; `readAhead` is what it has sent already. */
 export type TakeClient = (client: ClientSocket, ticket: string, readAhead: Uint8Array) => void
@@ -10,44 +10,19 @@ export type TakeClient = (client: ClientSocket, ticket: string, readAhead: Uint8
 const LF = 0x0a
 const NOTHING: Buffer = Buffer.alloc(0)
 
-/**
- * The links to login processes, over which clients' sockets arrive (src/wire/maildrop-link.ts). A login process has two connections: the one with
- * the descriptors, which comes first, and the one with the lines; the kernel's word for the peer's process joins them.
- */
+/** The links to login processes, over which clients' sockets arrive (src/wire/maildrop-link.ts). */
 export class LoginLinks {
-  /** Listens where the connections for descriptors come in. Node must not read from them. */
-  readonly passing: Server
   readonly #links = new Set<Link>()
-  readonly #passing = new Map<number, Socket>()
   readonly #take: TakeClient
 
-  /** `uids` are the accounts that may pass sockets. */
-  constructor(uids: ReadonlySet<number>, take: TakeClient) {
+  constructor(take: TakeClient) {
     this.#take = take
-    this.passing = createServer({ pauseOnConnect: true }, socket => {
-      const peer = allowedPeer(socket, uids)
-      socket.on('error', () => {}) // it is never read: the link's own end says what there is to say
-      if (peer === undefined) {
-        socket.destroy()
-        return
-      }
-      this.#passing.get(peer.pid)?.destroy()
-      this.#passing.set(peer.pid, socket)
-    })
   }
 
-  /** Takes over a connection of process `pid` that began with LINK_LINE; `rest` is what came behind. */
-  open(lines: Socket, pid: number, rest: Uint8Array): void {
-    const passing = this.#passing.get(pid)
-    if (passing === undefined) {
-      lines.destroy()
-      return
-    }
-    this.#passing.delete(pid)
-    const link = new Link(lines, passing, this.#take)
+  /** Takes over a connection that began with LINK_LINE, and nothing behind that. */
+  open(connection: Socket): void {
+    const link = new Link(connection, this.#take, () => this.#links.delete(link))
     this.#links.add(link)
-    lines.once('close', () => this.#links.delete(link))
-    link.receive(Buffer.from(rest))
   }
 
   /** Whether a login process could pass a socket now. */
@@ -65,49 +40,64 @@ export class LoginLinks {
   /** Closes everything. */
   destroy(): void {
     for (const link of this.#links) link.destroy()
-    for (const socket of this.#passing.values()) socket.destroy()
   }
 }
 
 /** One login process. Its sessions end with it, unless it said goodbye. */
 class Link {
   readonly inputEnded: Promise<void>
-  readonly #lines: Socket
-  readonly #passing: Socket
+  readonly #socket: PassingSocket
   readonly #take: TakeClient
   readonly #clients = new Set<ClientSocket>()
+  /** Those whose `take` is not there yet, in order; null for one that was lost. */
+  readonly #descriptors: (number | null)[] = []
   #pending: Buffer = NOTHING
   #news = ''
   #saidBye = false
   #inputEnds = false
 
-  constructor(lines: Socket, passing: Socket, take: TakeClient) {
-    this.#lines = lines
-    this.#passing = passing
+  /** `closed` is called when it is over. */
+  constructor(connection: Socket, take: TakeClient, closed: () => void) {
     this.#take = take
-    this.inputEnded = new Promise(resolve => {
-      lines.once('end', resolve).once('close', resolve)
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.inputEnded = promise
+    this.#socket = PassingSocket.from(connection, {
+      data: (octets, descriptor) => {
+        if (descriptor !== undefined) this.#descriptors.push(descriptor)
+        this.#receive(octets)
+      },
+      end: () => {
+        this.#inputEnds = true
+        resolve()
+        if (this.#saidBye) this.#endIfOver()
+        else this.destroy()
+      },
+      closed: () => {
+        resolve()
+        for (const descriptor of this.#descriptors.splice(0)) if (descriptor !== null) closeSync(descriptor)
+        for (const client of this.#clients) client.destroy()
+        closed()
+      },
     })
-    lines.on('data', (chunk: Buffer) => this.receive(chunk))
-    lines.on('end', () => {
-      this.#inputEnds = true
-      passing.destroy()
-      if (this.#saidBye) this.#endIfOver()
-      else lines.destroy()
-    })
-    lines.on('close', () => {
-      passing.destroy()
-      for (const client of this.#clients) client.destroy()
-    })
-    lines.resume()
+    this.#socket.write(`${formatLinkNews({ type: 'open' })}\n`)
   }
 
   get isOpen(): boolean {
-    return !this.#inputEnds && !this.#lines.destroyed
+    return !this.#inputEnds && !this.#socket.isDestroyed
   }
 
-  receive(chunk: Buffer): void {
-    const rest = this.#takeAll(this.#pending.length === 0 ? chunk : Buffer.concat([this.#pending, chunk]))
+  sayBye(): void {
+    if (this.#saidBye) return
+    this.#saidBye = true
+    this.#say({ type: 'bye' })
+  }
+
+  destroy(): void {
+    this.#socket.destroy()
+  }
+
+  #receive(octets: Buffer): void {
+    const rest = this.#takeAll(this.#pending.length === 0 ? octets : Buffer.concat([this.#pending, octets]))
     if (rest === undefined || rest.length > MAX_TAKE_LINE + MAX_READ_AHEAD) this.destroy()
     else this.#pending = rest
   }
@@ -126,19 +116,9 @@ class Link {
     return rest
   }
 
-  sayBye(): void {
-    if (this.#saidBye) return
-    this.#saidBye = true
-    this.#say({ type: 'bye' })
-  }
-
-  destroy(): void {
-    this.#lines.destroy()
-  }
-
-  /** False if login did not keep to the rules: no descriptor came before the line. */
+  /** False if login did not keep to the rules: no descriptor came with the line. */
   #adopt(n: number, ticket: string, readAhead: Uint8Array): boolean {
-    const descriptor = takeDescriptor(this.#passing)
+    const descriptor = this.#descriptors.shift()
     if (descriptor === undefined) return false
     if (descriptor === null) {
       // Too many open files: this client is lost, the others are not.
@@ -158,14 +138,14 @@ class Link {
 
   /** After goodbyes on both sides and the last session, there is nothing more to say. */
   #endIfOver(): void {
-    if (this.#inputEnds && this.#clients.size === 0) setImmediate(() => this.#lines.end())
+    if (this.#inputEnds && this.#clients.size === 0) setImmediate(() => this.destroy())
   }
 
   /** What one turn of the event loop has to say goes out together. */
-  #say(news: Parameters<typeof formatLinkNews>[0]): void {
+  #say(news: LinkNews): void {
     if (this.#news === '') {
       setImmediate(() => {
-        if (!this.#lines.destroyed) this.#lines.write(this.#news, 'latin1')
+        this.#socket.write(this.#news)
         this.#news = ''
       })
     }

@@ -6,10 +6,10 @@ import { TemporaryFault, UsageFault } from '../daemon/exit-status.ts'
 import type { RunningDaemon } from '../daemon/lifecycle.ts'
 import { openListener } from '../daemon/listener.ts'
 import { createLog, type Log } from '../daemon/log.ts'
-import { loadNativeModule } from '../daemon/passed-socket.ts'
+import { loadNativeModule } from '../daemon/passing-socket.ts'
 import { dropPrivileges } from '../daemon/privileges.ts'
 import { StreamConnection } from '../daemon/stream-connection.ts'
-import { allowedPeer } from '../daemon/unix-peer.ts'
+import { peerIsAllowed } from '../daemon/unix-peer.ts'
 import { type ControlChannel, channelToParent, FIRST_LISTENING_DESCRIPTOR } from '../daemon/worker-process.ts'
 import { capabilityLines } from '../pop3/capabilities.ts'
 import { LineReader } from '../pop3/line-reader.ts'
@@ -65,7 +65,7 @@ class Worker {
     this.#log = log
     this.#office = new TicketOffice(start.key, start.usedTickets)
     this.#mayConnect = new Set(start.loginUid === null ? [] : [start.loginUid])
-    this.#links = new LoginLinks(this.#mayConnect, (client, ticket, readAhead) => {
+    this.#links = new LoginLinks((client, ticket, readAhead) => {
       this.#begin()
       client.onceClosed(() => this.#discount())
       this.#admit(client, ticket, readAhead)
@@ -77,11 +77,6 @@ class Worker {
 
   async open(): Promise<RunningDaemon> {
     await openListener(this.#server, { type: 'descriptor', fd: FIRST_LISTENING_DESCRIPTOR }, 'the worker’s socket')
-    await openListener(
-      this.#links.passing,
-      { type: 'descriptor', fd: FIRST_LISTENING_DESCRIPTOR + 1 },
-      'the worker’s second socket',
-    )
     this.#channel.onClose(() => this.#stop('keeper gone'))
     this.#say({ type: 'ready' })
     this.#armIdleTimer()
@@ -101,7 +96,6 @@ class Worker {
     clearTimeout(this.#idleTimer)
     this.#log.debug('worker_stops', { why, sessions: this.#connections })
     this.#server.close()
-    this.#links.passing.close()
     // Who was passed to us before login heard of it is served as well.
     void this.#links.dismiss().then(() => {
       this.#passingEnded = true
@@ -147,8 +141,7 @@ class Worker {
   }
 
   #accept(socket: Socket): void {
-    const peer = allowedPeer(socket, this.#mayConnect)
-    if (peer === undefined) {
+    if (!peerIsAllowed(socket, this.#mayConnect)) {
       this.#log.error('peer_refused', { reason: 'neither login nor the owner' })
       socket.destroy()
       return
@@ -172,7 +165,8 @@ class Worker {
       if (line.type === 'line' && line.text === LINK_LINE) {
         // A link is no session: with links alone the worker is idle.
         socket.off('close', discount)
-        this.#links.open(socket, peer.pid, reader.rest())
+        if (reader.rest().length > 0) socket.destroy()
+        else this.#links.open(socket)
         discount()
       } else this.#admit(new StreamConnection(socket, socket), line.type === 'line' ? line.text : '', reader.rest())
     }

@@ -1,14 +1,11 @@
 import { MAX_SESSION_TICKET_LINE } from './session-ticket.ts'
 
 /**
- * The link between a login process and a pop3d worker, over which client sockets change hands (docs/WIRE.md): two Unix connections of
- * the same process, one for lines, one for descriptors. The nth `take` belongs to the nth descriptor.
+ * The link between a login process and a pop3d worker, over which client sockets change hands (docs/WIRE.md): a Unix connection to the worker's socket.
+ * With each `take` comes a descriptor; the nth belongs to the nth.
  */
 
-/** Beside the path of a worker's socket, the one where descriptors come in. */
-export const PASSING_SUFFIX = '.fds'
-
-/** The first line on the link, in place of a ticket. */
+/** The first line of both: login's in place of a ticket, then the worker's when descriptors may come. */
 export const LINK_LINE = 'link v=1'
 
 /** Octets read ahead that go with a socket, at most. */
@@ -32,14 +29,27 @@ export function parseTake(line: string): Take | undefined {
   return { n: Number(match?.[1]), octets, ticket }
 }
 
-/** Worker to login: the session of that socket is over; or the worker takes no more, and login should end its side. */
-export type LinkNews = { readonly type: 'ended'; readonly n: number } | { readonly type: 'bye' }
+/** Worker to login: sockets may be passed; the session of that socket is over; or the worker takes no more, and login should end its side. */
+export type LinkNews =
+  | { readonly type: 'open' }
+  | { readonly type: 'ended'; readonly n: number }
+  | { readonly type: 'bye' }
 
 /** The line, without LF. */
-export const formatLinkNews = (news: LinkNews): string => (news.type === 'bye' ? 'bye' : `ended n=${news.n}`)
+export function formatLinkNews(news: LinkNews): string {
+  switch (news.type) {
+    case 'open':
+      return LINK_LINE
+    case 'ended':
+      return `ended n=${news.n}`
+    case 'bye':
+      return 'bye'
+  }
+}
 
 /** Reads a line of the worker; undefined if it is none. */
 export function parseLinkNews(line: string): LinkNews | undefined {
+  if (line === LINK_LINE) return { type: 'open' }
   if (line === 'bye') return { type: 'bye' }
   const n = /^ended n=([1-9]\d{0,14})$/.exec(line)?.[1]
   return n === undefined ? undefined : { type: 'ended', n: Number(n) }

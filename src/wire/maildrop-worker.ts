@@ -38,7 +38,7 @@ const start = v.strictObject({
 
 /**
  * What popup's keeper says to a pop3d worker on its control channel, first of all and only once. The listening Unix
- * socket is descriptor 4, the one where sockets of clients come in descriptor 5. The worker answers `{"type":"ready"}`, and before it ends
+ * socket is descriptor 4. The worker answers `{"type":"ready"}`, and before it ends
  * in order which tickets it took; the end of the channel is the end of the worker.
  */
 export type MaildropWorkerStart = v.InferOutput<typeof start>

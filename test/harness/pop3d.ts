@@ -5,7 +5,6 @@ import { connect, createServer, type Socket } from 'node:net'
 import { type HeldListener, holdListener } from '../../src/daemon/held-listener.ts'
 import { startWorker, type WorkerProcess } from '../../src/daemon/worker-process.ts'
 import { parseIpAddress } from '../../src/wire/ip-address.ts'
-import { PASSING_SUFFIX } from '../../src/wire/maildrop-link.ts'
 import type { MaildropWorkerStart } from '../../src/wire/maildrop-worker.ts'
 import { sessionId } from '../../src/wire/session-id.ts'
 import { formatSessionTicket, type SessionTicket } from '../../src/wire/session-ticket.ts'
@@ -32,13 +31,13 @@ export async function socketPair(): Promise<{ client: Socket; server: Socket }> 
 export class WorkerForTests {
   readonly worker: WorkerProcess
   readonly socket: string
-  readonly #listeners: readonly HeldListener[]
+  readonly #listener: HeldListener
   readonly #key: Buffer
   #sessions = 0
 
-  private constructor(worker: WorkerProcess, listeners: readonly HeldListener[], socket: string, key: Buffer) {
+  private constructor(worker: WorkerProcess, listener: HeldListener, socket: string, key: Buffer) {
     this.worker = worker
-    this.#listeners = listeners
+    this.#listener = listener
     this.socket = socket
     this.#key = key
   }
@@ -48,9 +47,7 @@ export class WorkerForTests {
     const listener = await holdListener({ type: 'unix', path: socket }, 'run_dir')
     if (isRoot) chownSync(socket, OWNER.uid, OWNER.gid)
     const key = settings.key === undefined ? randomBytes(32) : Buffer.from(settings.key, 'hex')
-    const passing = await holdListener({ type: 'unix', path: `${socket}${PASSING_SUFFIX}` }, 'run_dir')
-    if (isRoot) chownSync(`${socket}${PASSING_SUFFIX}`, OWNER.uid, OWNER.gid)
-    const worker = startWorker(PROGRAM, ['--worker'], [listener.descriptor, passing.descriptor])
+    const worker = startWorker(PROGRAM, ['--worker'], [listener.descriptor])
     worker.channel.send({
       type: 'start',
       ids: isRoot ? OWNER : null,
@@ -67,7 +64,7 @@ export class WorkerForTests {
       capabilities: { user: true, sasl: [], loginDelay: 0, implementation: 'auth-relay' },
       ...settings,
     } satisfies MaildropWorkerStart)
-    return new WorkerForTests(worker, [listener, passing], socket, key)
+    return new WorkerForTests(worker, listener, socket, key)
   }
 
   /** Of its tickets, hexadecimal. */
@@ -101,7 +98,7 @@ export class WorkerForTests {
 
   /** Ends the worker as its keeper's end would; one whose sessions go on, after a failed test, is ended for good. */
   async stop(): Promise<void> {
-    for (const listener of this.#listeners) listener.release()
+    this.#listener.release()
     this.worker.channel.close()
     const timer = setTimeout(() => this.worker.child.kill('SIGKILL'), 5000)
     await this.worker.ended

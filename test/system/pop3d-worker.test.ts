@@ -1,12 +1,11 @@
 import { randomBytes } from 'node:crypto'
-import { once } from 'node:events'
 import { chmodSync, readFileSync, writeFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { afterAll, afterEach, describe, expect, test } from 'vitest'
 import { programBeside } from '../../src/daemon/worker-process.ts'
 import { descriptorOf } from '../../src/libc/descriptor.ts'
 import { sendDescriptor } from '../../src/libc/pass-descriptor.ts'
-import { formatTake, LINK_LINE, PASSING_SUFFIX } from '../../src/wire/maildrop-link.ts'
+import { formatTake, LINK_LINE } from '../../src/wire/maildrop-link.ts'
 import { eventually } from '../harness/eventually.ts'
 import { isRoot, makeMaildir, OWNER, parseFile, stateOf } from '../harness/maildir.ts'
 import { Pop3Client } from '../harness/pop3-client.ts'
@@ -175,26 +174,24 @@ describe('a worker', () => {
 })
 
 describe('a login process that passes sockets', () => {
-  /** Both connections of a link, as src/popup/login makes them. */
+  /** A link, as src/popup/login makes it. */
   async function linkTo({ socket }: WorkerForTests) {
-    const passing = connect({ path: `${socket}${PASSING_SUFFIX}` })
-    await once(passing, 'connect')
     const lines = connect({ path: socket, allowHalfOpen: true })
-    await once(lines, 'connect')
-    lines.write(`${LINK_LINE}\n`)
-    let news = ''
-    lines.on('data', chunk => {
-      news += String(chunk)
-    })
     lines.on('error', () => {}) // the worker may close it at any time
+    let heard = ''
+    lines.on('data', chunk => {
+      heard += String(chunk)
+    })
+    lines.write(`${LINK_LINE}\n`)
+    await eventually('the link is open', () => heard.startsWith(`${LINK_LINE}\n`))
     const pass = async (n: number, ticket: string, readAhead = ''): Promise<Pop3Client> => {
       const { client, server } = await socketPair()
-      if (!sendDescriptor(descriptorOf(passing), descriptorOf(server))) throw new Error('not passed')
+      const take = `${formatTake({ n, octets: readAhead.length, ticket })}\n${readAhead}`
+      expect(sendDescriptor(descriptorOf(lines), descriptorOf(server), take)).toBe(take.length)
       server.destroy()
-      lines.write(`${formatTake({ n, octets: readAhead.length, ticket })}\n${readAhead}`)
       return new Pop3Client(client)
     }
-    return { passing, lines, pass, news: () => news }
+    return { lines, pass, news: () => heard.slice(LINK_LINE.length + 1) }
   }
   const isClosed = (socket: Socket) => eventually('closed', () => socket.destroyed || socket.readableEnded)
 
@@ -243,17 +240,6 @@ describe('a login process that passes sockets', () => {
       other.lines.destroy()
     },
   )
-
-  test('loses the client for whom there was no room, and no other', async () => {
-    const worker = await start()
-    const link = await linkTo(worker)
-    link.passing.write('x') // as it arrives where the table of open files is full
-    link.lines.write(`${formatTake({ n: 1, octets: 2, ticket: worker.ticket({ maildir: maildirOf() }) })}\n\r\n`)
-    await eventually('it is over', () => link.news() === 'ended n=1\n')
-    const client = await link.pass(2, worker.ticket({ maildir: maildirOf() }), 'QUIT\r\n')
-    expect(await client.rest()).toBe('+OK \r\n+OK \r\n')
-    link.lines.destroy()
-  })
 
   test('takes its sessions with it when it dies, and nothing is removed', async () => {
     const worker = await start()
@@ -305,16 +291,16 @@ describe('a login process that passes sockets', () => {
     const worker = await start({ loginUid: OWNER.uid + 1 })
     const script = `use Socket; $SIG{PIPE} = 'IGNORE'; socket(my $s, AF_UNIX, SOCK_STREAM, 0); connect($s, pack_sockaddr_un($ARGV[0])) or die;
       syswrite($s, "$ARGV[1]\n"); my $n = sysread($s, my $x, 99); print defined $n && $n > 0 ? "heard $x" : "silence"`
-    const ask = async (uid: number, suffix: string) => {
+    const ask = async (uid: number, line = worker.ticket({ maildir: maildirOf() })) => {
       const ids = ['setpriv', '--reuid', `${uid}`, '--clear-groups', '--']
-      const ticket = worker.ticket({ maildir: maildirOf() })
-      const { lines } = await run([...ids, 'timeout', '5', 'perl', '-e', script, `${worker.socket}${suffix}`, ticket])
+      const { lines } = await run([...ids, 'timeout', '5', 'perl', '-e', script, worker.socket, line])
       return lines.join('\n')
     }
-    for (const suffix of ['', PASSING_SUFFIX]) chmodSync(`${worker.socket}${suffix}`, 0o666)
+    chmodSync(worker.socket, 0o666)
     chmodSync(root.path, 0o755)
-    expect(await ask(OWNER.uid + 1, '')).toMatch(/^heard \+OK/)
-    expect(await ask(OWNER.uid - 1, '')).toBe('silence')
-    expect(await ask(OWNER.uid - 1, PASSING_SUFFIX)).toBe('silence')
+    expect(await ask(OWNER.uid + 1)).toMatch(/^heard \+OK/)
+    expect(await ask(OWNER.uid + 1, LINK_LINE)).toBe(`heard ${LINK_LINE}`)
+    expect(await ask(OWNER.uid - 1)).toBe('silence')
+    expect(await ask(OWNER.uid - 1, LINK_LINE)).toBe('silence')
   })
 })

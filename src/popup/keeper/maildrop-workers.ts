@@ -6,7 +6,6 @@ import { KeyedHash } from '../../daemon/keyed-hash.ts'
 import type { Log } from '../../daemon/log.ts'
 import { type Ids, isRoot } from '../../daemon/privileges.ts'
 import { startWorker, type WorkerProcess } from '../../daemon/worker-process.ts'
-import { PASSING_SUFFIX } from '../../wire/maildrop-link.ts'
 import { type MaildropWorkerStart, parseMaildropWorkerNews, type UsedTicket } from '../../wire/maildrop-worker.ts'
 import { formatSessionTicket, type SessionTicket } from '../../wire/session-ticket.ts'
 import type { Maildrop } from '../checkers/checker.ts'
@@ -35,8 +34,6 @@ type Owner = {
   /** Signs tickets with that key. */
   mac: KeyedHash
   readonly listener: HeldListener
-  /** Where login passes sockets of clients. */
-  readonly passing: HeldListener
   /** What the last worker that ended in order had taken. */
   usedTickets: readonly UsedTicket[]
   readonly name: string
@@ -52,7 +49,7 @@ type Owner = {
 export type OpenMaildrop = { readonly socket: string; readonly ticket: string }
 
 /**
- * The pop3d processes, one per owner. The keeper holds each owner's listening sockets for good, and the key stays the
+ * The pop3d processes, one per owner. The keeper holds each owner's listening socket for good, and the key stays the
  * same as well while they end in order: a client that was let in while the process was just going away waits in the kernel's
  * queue for the next one. What a process that crashed had taken nobody knows: its key is void, and with it every ticket.
  */
@@ -106,7 +103,7 @@ export class MaildropWorkers {
     for (const owner of owners) {
       clearTimeout(owner.restart)
       clearTimeout(owner.forget)
-      release(owner)
+      owner.listener.release()
       owner.worker?.channel.close()
     }
     await Promise.all(owners.map(owner => owner.worker?.ended))
@@ -123,17 +120,14 @@ export class MaildropWorkers {
 
   async #makeOwner(uid: number, gid: number): Promise<Owner> {
     const name = `${uid}.sock`
-    const hold = (suffix: string): Promise<HeldListener> =>
-      holdListener({ type: 'unix', path: `${this.directory}/${name}${suffix}` }, 'run_dir', {
-        mode: 0o600,
-        ...this.#options.loginIds,
-      })
     return {
       uid,
       gid,
       ...newKey(),
-      listener: await hold(''),
-      passing: await hold(PASSING_SUFFIX),
+      listener: await holdListener({ type: 'unix', path: `${this.directory}/${name}` }, 'run_dir', {
+        mode: 0o600,
+        ...this.#options.loginIds,
+      }),
       usedTickets: [],
       name,
       worker: undefined,
@@ -148,8 +142,7 @@ export class MaildropWorkers {
     if (owner.worker !== undefined || owner.restart !== undefined || this.#stopping) return
     clearTimeout(owner.forget)
     const { uid, gid } = owner
-    const listeners = [owner.listener.descriptor, owner.passing.descriptor]
-    const worker = startWorker(this.#options.program, ['--worker'], listeners)
+    const worker = startWorker(this.#options.program, ['--worker'], [owner.listener.descriptor])
     owner.worker = worker
     this.#log.info('worker_started', { uid, pid: worker.child.pid })
     const start: MaildropWorkerStart = {
@@ -196,16 +189,11 @@ export class MaildropWorkers {
   #forgetOwner(owner: Owner): void {
     if (owner.worker !== undefined || owner.ticketsUntil > this.#clock()) return
     this.#owners.delete(owner.uid)
-    release(owner)
+    owner.listener.release()
   }
 }
 
 function newKey(): Pick<Owner, 'key' | 'mac'> {
   const key = randomBytes(32)
   return { key, mac: new KeyedHash(key) }
-}
-
-function release({ listener, passing }: Owner): void {
-  listener.release()
-  passing.release()
 }

@@ -1,11 +1,11 @@
 import { once } from 'node:events'
 import { closeSync, fstatSync, mkdtempSync, openSync, readSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, createServer, Socket } from 'node:net'
-import { tmpdir } from 'node:os'
+import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { descriptorOf } from '../../../src/libc/descriptor.ts'
-import { receiveDescriptor, sendDescriptor } from '../../../src/libc/pass-descriptor.ts'
+import { MAX_PASSED_OCTETS, receiveDescriptor, sendDescriptor } from '../../../src/libc/pass-descriptor.ts'
 import { eventually } from '../../harness/eventually.ts'
 
 let directory: string
@@ -29,47 +29,86 @@ afterEach(() => {
   rmSync(directory, { recursive: true })
 })
 
-const next = () => eventually('a descriptor', () => receiveDescriptor(descriptorOf(receiver)) ?? undefined)
+const send = (descriptor: number, text: string, octets?: Uint8Array) =>
+  sendDescriptor(descriptorOf(sender), descriptor, text, octets)
+const receive = () => receiveDescriptor(descriptorOf(receiver))
 
-test('descriptors arrive in the order in which they were sent, and are the same files', async () => {
-  expect(receiveDescriptor(descriptorOf(receiver))).toBeUndefined()
+async function next() {
+  const { octets, descriptor } = await eventually('a message', () => {
+    const received = receive()
+    return typeof received === 'number' ? undefined : received
+  })
+  return { text: octets.toString('latin1'), descriptor }
+}
+
+function contentOf(descriptor: number | null | undefined): string {
+  if (typeof descriptor !== 'number') throw new Error(`no descriptor: ${descriptor}`)
+  const octets = Buffer.alloc(10)
+  const text = octets.toString('latin1', 0, readSync(descriptor, octets))
+  closeSync(descriptor)
+  return text
+}
+
+test('descriptors arrive in the order in which they were sent, each with its octets, and are the same files', async () => {
+  expect(receive()).toBe(-constants.errno.EAGAIN)
   for (const name of ['a', 'b', 'c']) {
     writeFileSync(join(directory, name), `file ${name}`)
     const fd = openSync(join(directory, name), 'r')
-    expect(sendDescriptor(descriptorOf(sender), fd)).toBe(true)
+    expect(send(fd, `text ${name}\xff`, Buffer.from('!'))).toBe(8)
     closeSync(fd)
   }
   for (const name of ['a', 'b', 'c']) {
-    const fd = await next()
-    const octets = Buffer.alloc(10)
-    expect(octets.toString('latin1', 0, readSync(fd, octets))).toBe(`file ${name}`)
-    closeSync(fd)
+    const { text, descriptor } = await next()
+    expect(text).toBe(`text ${name}\xff!`)
+    expect(contentOf(descriptor)).toBe(`file ${name}`)
   }
-  expect(receiveDescriptor(descriptorOf(receiver))).toBeUndefined()
+  expect(receive()).toBe(-constants.errno.EAGAIN)
 })
 
-test('a queue that is full is a no, not an error, and none of what was sent is lost', async () => {
+test('a queue that is full is told as EAGAIN, and none of what was sent is lost', async () => {
   let sent = 0
-  while (sent < 5000 && sendDescriptor(descriptorOf(sender), 0)) sent += 1
+  while (sent < 5000 && send(0, 'x') === 1) sent += 1
+  expect(send(0, 'x')).toBe(-constants.errno.EAGAIN)
   expect(sent).toBeGreaterThan(50)
   expect(sent).toBeLessThan(5000)
   const standardInput = fstatSync(0).ino
   for (let count = 0; count < sent; count += 1) {
-    const fd = await next()
-    expect(fstatSync(fd).ino).toBe(standardInput)
-    closeSync(fd)
+    const { text, descriptor } = await next()
+    if (typeof descriptor !== 'number') throw new Error('no descriptor')
+    expect([text, fstatSync(descriptor).ino]).toEqual(['x', standardInput])
+    closeSync(descriptor)
   }
-  expect(receiveDescriptor(descriptorOf(receiver))).toBeUndefined()
+  expect(receive()).toBe(-constants.errno.EAGAIN)
 })
 
-test('an octet without a descriptor is told from none at all and from the end', async () => {
+test('what is longer than the queue goes in part, the descriptor with its beginning', async () => {
+  const long = Buffer.alloc(MAX_PASSED_OCTETS - 1, 'z')
+  const fd = openSync('/dev/null', 'r')
+  const sent = send(fd, 'a', long)
+  expect(sent).toBeGreaterThan(1)
+  let text = ''
+  const descriptors = []
+  while (text.length < sent) {
+    const piece = await next()
+    text += piece.text
+    if (piece.descriptor !== undefined) descriptors.push(piece.descriptor)
+  }
+  expect(text).toBe(`a${'z'.repeat(sent - 1)}`)
+  expect(descriptors).toHaveLength(1)
+  for (const descriptor of descriptors) if (descriptor !== null) closeSync(descriptor)
+  closeSync(fd)
+})
+
+test('octets without a descriptor, and the end, are told from it', async () => {
   sender.write('x')
-  await eventually('it arrived', () => receiveDescriptor(descriptorOf(receiver)) === null)
+  expect(await next()).toEqual({ text: 'x', descriptor: undefined })
   sender.end()
-  expect(receiveDescriptor(descriptorOf(receiver))).toBeUndefined()
+  expect(await next()).toEqual({ text: '', descriptor: undefined })
 })
 
-test('a closed socket is an error', () => {
-  expect(() => sendDescriptor(-1, 0)).toThrow(expect.objectContaining({ code: 'EBADF' }))
-  expect(() => receiveDescriptor(-1)).toThrow(expect.objectContaining({ code: 'EBADF' }))
+test('what cannot be carried is an error, and so is a closed socket', () => {
+  expect(() => send(0, '')).toThrow(RangeError)
+  expect(() => send(0, 'x', Buffer.alloc(MAX_PASSED_OCTETS))).toThrow(RangeError)
+  expect(sendDescriptor(-1, 0, 'x')).toBe(-constants.errno.EBADF)
+  expect(receiveDescriptor(-1)).toBe(-constants.errno.EBADF)
 })

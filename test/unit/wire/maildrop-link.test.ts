@@ -42,14 +42,16 @@ describe('take', () => {
 })
 
 describe('news of a worker', () => {
-  test.each([{ type: 'bye' }, { type: 'ended', n: 1 }, { type: 'ended', n: 999_999_999_999_999 }] as const)(
-    '%j is read back',
-    news => {
-      expect(parseLinkNews(formatLinkNews(news))).toEqual(news)
-    },
-  )
+  test.each([
+    { type: 'open' },
+    { type: 'bye' },
+    { type: 'ended', n: 1 },
+    { type: 'ended', n: 999_999_999_999_999 },
+  ] as const)('%j is read back', news => {
+    expect(parseLinkNews(formatLinkNews(news))).toEqual(news)
+  })
 
-  test.each(['', 'bye ', 'ended', 'ended n=0', 'ended n=1 ', 'ended n=x', 'ended n=1234567890123456'])(
+  test.each(['', 'link v=2', 'bye ', 'ended', 'ended n=0', 'ended n=1 ', 'ended n=x', 'ended n=1234567890123456'])(
     '%j is none',
     line => {
       expect(parseLinkNews(line)).toBeUndefined()

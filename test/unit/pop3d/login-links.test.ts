@@ -1,0 +1,134 @@
+import { once } from 'node:events'
+import { connect, createServer, type Server, Socket } from 'node:net'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { ClientSocket } from '../../../src/daemon/client-socket.ts'
+import { createLog } from '../../../src/daemon/log.ts'
+import { descriptorOf } from '../../../src/libc/descriptor.ts'
+import { duplicateDescriptor } from '../../../src/libc/duplicate.ts'
+import { openFilesLimit, setOpenFilesLimit } from '../../../src/libc/open-files-limit.ts'
+import { LoginLinks } from '../../../src/pop3d/login-links.ts'
+import { type MaildropLink, MaildropLinks } from '../../../src/popup/login/maildrop-links.ts'
+import { LINK_LINE, MAX_READ_AHEAD } from '../../../src/wire/maildrop-link.ts'
+import { eventually } from '../../harness/eventually.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
+
+// Both ends of a link, login's and the worker's, in one process, over a real Unix connection.
+type Taken = { readonly client: ClientSocket; readonly ticket: string; readonly readAhead: string }
+
+const directory = temporaryDirectory()
+const { soft } = openFilesLimit()
+let number = 0
+let server: Server
+let path: string
+let taken: Taken[]
+let ended: string[]
+let worker: LoginLinks
+let link: MaildropLink
+beforeEach(async () => {
+  taken = []
+  ended = []
+  worker = new LoginLinks((client, ticket, readAhead) => {
+    taken.push({ client, ticket, readAhead: Buffer.from(readAhead).toString('latin1') })
+  })
+  server = createServer({ allowHalfOpen: true }, connection => {
+    connection.once('data', octets => {
+      expect(String(octets)).toBe(`${LINK_LINE}\n`)
+      worker.open(connection)
+    })
+  })
+  number += 1
+  path = `${directory.path}/${number}.sock`
+  await once(server.listen(path), 'listening')
+  const opened = await new MaildropLinks(createLog('test', { write: () => {} })).to(path)
+  if (opened === undefined) throw new Error('no link')
+  link = opened
+})
+afterEach(() => {
+  setOpenFilesLimit(soft)
+  worker.destroy()
+  server.close()
+})
+
+/** Somebody who has connected, and his connection as login has it. */
+async function client(): Promise<{ far: Socket; near: ClientSocket }> {
+  const listener = createServer({ pauseOnConnect: true }).listen(0, '127.0.0.1')
+  await once(listener, 'listening')
+  const address = listener.address()
+  if (address === null || typeof address === 'string') throw new Error('no port')
+  const far = connect({ port: address.port, host: '127.0.0.1' })
+  const [accepted] = await once(listener, 'connection')
+  if (!(accepted instanceof Socket)) throw new Error('no connection')
+  const near = new ClientSocket(duplicateDescriptor(descriptorOf(accepted)))
+  accepted.destroy()
+  listener.close()
+  return { far, near }
+}
+
+const pass = (near: ClientSocket, ticket: string, readAhead = ''): boolean =>
+  link.pass(near, ticket, Buffer.from(readAhead, 'latin1'), () => ended.push(ticket))
+
+test('a client changes hands with his ticket and what was read of him, and his end is told', async () => {
+  const { far, near } = await client()
+  expect(pass(near, 'session 1', 'STAT\r\nN\xd6')).toBe(true)
+  expect(near.isDestroyed).toBe(true)
+  const { client: now, ...what } = await eventually('it is taken', () => taken[0])
+  expect(what).toEqual({ ticket: 'session 1', readAhead: 'STAT\r\nN\xd6' })
+  now.write('+OK \r\n')
+  expect(String((await once(far, 'data'))[0])).toBe('+OK \r\n')
+  expect(ended).toEqual([])
+  now.destroy()
+  await eventually('its end is told', () => ended.includes('session 1'))
+})
+
+test('as much as may be read ahead arrives whole, and more is not passed', async () => {
+  const { near } = await client()
+  const readAhead = Array.from({ length: MAX_READ_AHEAD }, (_, index) => String.fromCharCode(index % 251)).join('')
+  expect(pass(near, 'session 1', `${readAhead}x`)).toBe(false)
+  expect(near.isDestroyed).toBe(false)
+  expect(pass(near, 'session 1', readAhead)).toBe(true)
+  const first = await eventually('it is taken', () => taken[0])
+  expect(first.readAhead === readAhead).toBe(true)
+  expect(pass((await client()).near, 'session 2', 'x')).toBe(true)
+  await eventually('the next is taken', () => taken[1]?.readAhead === 'x')
+})
+
+test('a queue that is full is a no', async () => {
+  const clients = await Promise.all(Array.from({ length: 4 }, client))
+  const answers = clients.map(({ near }) => pass(near, 'session', 'x'.repeat(MAX_READ_AHEAD)))
+  expect(answers[0]).toBe(true)
+  expect(answers.at(-1)).toBe(false)
+  expect(clients.map(({ near }) => near.isDestroyed)).toEqual(answers)
+  const count = answers.filter(isPassed => isPassed).length
+  await eventually('those that were passed are there', () => taken.length === count)
+  expect(taken.every(({ readAhead }) => readAhead === 'x'.repeat(MAX_READ_AHEAD))).toBe(true)
+  for (const { near } of clients) near.destroy()
+})
+
+test('a client for whom the worker has no room among its open files is lost, and no other', async () => {
+  const lost = await client()
+  const kept = await client()
+  setOpenFilesLimit(3n)
+  expect(pass(lost.near, 'session 1', 'STAT\r\n')).toBe(true)
+  await eventually('its end is told', () => ended.includes('session 1'))
+  setOpenFilesLimit(soft)
+  expect(pass(kept.near, 'session 2', 'NOOP\r\n')).toBe(true)
+  await eventually('the next is taken', () => taken[0])
+  expect(taken.map(({ ticket, readAhead }) => [ticket, readAhead])).toEqual([['session 2', 'NOOP\r\n']])
+})
+
+test('a link ends with the login process, and its clients with it; or with the worker', async () => {
+  const { near } = await client()
+  expect(pass(near, 'session 1')).toBe(true)
+  await eventually('it is taken', () => taken[0])
+  worker.destroy()
+  await eventually('its end is told', () => ended.includes('session 1'))
+  expect(link.isOpen).toBe(false)
+  expect(pass((await client()).near, 'session 2')).toBe(false)
+  expect(taken[0]?.client.isDestroyed).toBe(true)
+})
+
+test('where nobody listens there is no link', async () => {
+  const links = new MaildropLinks(createLog('test', { write: () => {} }))
+  expect(await links.to(`${directory.path}/nobody.sock`)).toBeUndefined()
+  expect(await links.to(`${directory.path}/${'x'.repeat(200)}.sock`)).toBeUndefined()
+})
