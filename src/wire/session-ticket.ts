@@ -1,5 +1,4 @@
 import { type IpAddress, parseIpAddress } from './ip-address.ts'
-import { parseKeyValues } from './key-values.ts'
 import type { LoginMethod } from './login-event.ts'
 import { percentDecode, percentEncode } from './percent.ts'
 import { isSessionId, type SessionId } from './session-id.ts'
@@ -38,22 +37,20 @@ export function formatSessionTicket(ticket: SessionTicket, mac: (text: string) =
   return `${text} mac=${mac(text)}`
 }
 
+const LINE =
+  /^(session v=1 id=(\S+) ip=(\S+) tls=([01]) method=(pass|apop|sasl) expires=(\d{1,12}) user=(\S*) maildir=(%2F\S*)) mac=([0-9a-f]{64})$/
+
 /** Reads a ticket line; undefined if it has not exactly the form of formatSessionTicket. Checks no MAC. */
 export function parseSessionTicket(line: string): PresentedTicket | undefined {
-  const match = /^(?<signedText>session (?<pairs>.*)) mac=(?<mac>[0-9a-f]{64})$/.exec(line)?.groups
-  const pairs = match?.['pairs'] === undefined ? undefined : parseKeyValues(match['pairs'])
-  if (match === undefined || pairs === undefined || pairs.get('v') !== '1') return undefined
-  const get = (key: string): string => pairs.get(key) ?? ''
-  const id = get('id')
-  const ip = parseIpAddress(get('ip'))
-  const method = get('method')
-  const user = percentDecode(get('user'))
-  const maildir = percentDecode(get('maildir'))
+  const [, signedText, id, address, tls, method, expires, name, path, mac] = LINE.exec(line) ?? []
+  if (signedText === undefined || id === undefined || mac === undefined) return undefined
+  const ip = parseIpAddress(address ?? '')
+  const user = percentDecode(name ?? '')
+  const maildir = percentDecode(path ?? '')
   if (!isSessionId(id) || ip === undefined || user === undefined || maildir === undefined) return undefined
   if (method !== 'pass' && method !== 'apop' && method !== 'sasl') return undefined
-  if (!/^\d{1,12}$/.test(get('expires')) || !maildir.startsWith('/') || maildir.includes('\0')) return undefined
-  const ticket = { id, user, maildir, ip, tls: get('tls') === '1', method, expires: Number(get('expires')) } as const
-  const { signedText = '', mac = '' } = match
+  if (maildir.includes('\0')) return undefined
+  const ticket = { id, user, maildir, ip, tls: tls === '1', method, expires: Number(expires) } as const
   // Whatever the reader would have understood otherwise is no ticket: one text, one meaning.
   return signedTextOf(ticket) === signedText ? { ticket, signedText, mac } : undefined
 }

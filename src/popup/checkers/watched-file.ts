@@ -1,4 +1,4 @@
-import { closeSync, fstatSync, openSync, readFileSync, statSync } from 'node:fs'
+import { type BigIntStats, closeSync, fstatSync, openSync, readFileSync, statSync } from 'node:fs'
 import { UsageFault } from '../../daemon/exit-status.ts'
 import type { Log } from '../../daemon/log.ts'
 
@@ -11,7 +11,8 @@ export class WatchedFile<Content> {
   readonly #forbiddenMode: number
   readonly #parse: (text: string) => Content
   readonly #log: Log
-  #version = ''
+  /** Of the file as it was read; undefined while it cannot be used. */
+  #status: BigIntStats | undefined
   #content: Content | undefined
   #complaint = ''
 
@@ -30,14 +31,14 @@ export class WatchedFile<Content> {
   /** What the file says now; undefined while it cannot be used, which is logged once. */
   current(): Content | undefined {
     try {
-      if (versionOf(statSync(this.#path, { bigint: true })) !== this.#version) {
+      if (!isSameFile(statSync(this.#path, { bigint: true }), this.#status)) {
         this.#read()
         this.#log.info('file_read', { path: this.#path })
       }
       this.#complaint = ''
     } catch (error) {
       this.#content = undefined
-      this.#version = ''
+      this.#status = undefined
       const complaint = error instanceof Error ? error.message : String(error)
       if (complaint !== this.#complaint) this.#log.error('file_unusable', { path: this.#path, reason: complaint })
       this.#complaint = complaint
@@ -56,7 +57,7 @@ export class WatchedFile<Content> {
         )
       }
       this.#content = this.#parse(readFileSync(fd, 'utf8'))
-      this.#version = versionOf(status)
+      this.#status = status
     } finally {
       closeSync(fd)
     }
@@ -73,10 +74,10 @@ function open(path: string): number {
 
 const modeAdvice = (forbidden: number): string => ((forbidden & 0o070) === 0 ? '0640' : '0600')
 
-const versionOf = (status: {
-  readonly dev: bigint
-  readonly ino: bigint
-  readonly size: bigint
-  readonly mtimeNs: bigint
-  readonly ctimeNs: bigint
-}): string => `${status.dev}.${status.ino}.${status.size}.${status.mtimeNs}.${status.ctimeNs}`
+/** The same file with the same content, as far as its status tells. */
+const isSameFile = (now: BigIntStats, then: BigIntStats | undefined): boolean =>
+  now.mtimeNs === then?.mtimeNs &&
+  now.ctimeNs === then.ctimeNs &&
+  now.size === then.size &&
+  now.ino === then.ino &&
+  now.dev === then.dev

@@ -208,21 +208,18 @@ export class Logins {
     })
   }
 
-  async #inTime(check: Promise<Verdict>): Promise<Verdict> {
-    let timer: NodeJS.Timeout | undefined
-    const late = new Promise<Verdict>(resolve => {
-      const { checkTimeout } = this.#parts
-      timer = setTimeout(
-        () => resolve({ verdict: 'temporary', detail: 'the checker did not answer in time' }),
-        checkTimeout,
-      )
+  #inTime(check: Promise<Verdict>): Promise<Verdict> {
+    return new Promise(resolve => {
+      const late = (): void => resolve({ verdict: 'temporary', detail: 'the checker did not answer in time' })
+      const timer = setTimeout(late, this.#parts.checkTimeout)
+      const answer = (verdict: Verdict): void => {
+        clearTimeout(timer)
+        resolve(verdict)
+      }
+      check.then(answer, (error: unknown) => {
+        answer({ verdict: 'temporary', detail: error instanceof Error ? error.message : String(error) })
+      })
     })
-    const asked = check.catch((error: unknown): Verdict => {
-      return { verdict: 'temporary', detail: error instanceof Error ? error.message : String(error) }
-    })
-    const verdict = await Promise.race([asked, late])
-    clearTimeout(timer)
-    return verdict
   }
 
   #accept(process: LoginProcess, n: number, pending: Pending): boolean {

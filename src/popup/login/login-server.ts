@@ -14,7 +14,7 @@ import type { IpAddress } from '../../wire/ip-address.ts'
 import type { ProxyHeader } from '../../wire/proxy-protocol.ts'
 import { formatTimestamp, isSessionId, type SessionId, sessionId } from '../../wire/session-id.ts'
 import type { LoginSettings } from '../messages.ts'
-import { authorizationOptions } from './authorization-options.ts'
+import { authorizationOptions, type LoginRules } from './authorization-options.ts'
 import { ChainConnections } from './chain-connections.ts'
 import { chainJudge } from './chain-judge.ts'
 import type { Client } from './client.ts'
@@ -35,6 +35,8 @@ export class LoginServer implements SessionHost {
   judge: Judge
   preamble: SessionHost['preamble']
   stls: TlsContexts | undefined
+  /** Made once: a copy of the settings for every connection cost a fifteenth of all that this process does. */
+  #rules: LoginRules
   readonly #limits: ConnectionLimits
   readonly #links: MaildropLinks
   /** Sessions and the address whose place each has taken; those of trusted proxies take none until the client is known. */
@@ -52,6 +54,7 @@ export class LoginServer implements SessionHost {
     this.#links = new MaildropLinks(log)
     this.#limits = new ConnectionLimits(0, settings.maxPerAddress)
     this.judge = this.#judgeFor(settings)
+    this.#rules = rulesOf(settings)
     this.use(settings)
   }
 
@@ -71,6 +74,7 @@ export class LoginServer implements SessionHost {
     const { preamble } = settings
     this.preamble = preamble === null ? undefined : { password: new Secret(preamble.password), reply: preamble.reply }
     this.stls = settings.stls === null ? undefined : contextsOf(settings.stls)
+    this.#rules = rulesOf(settings)
   }
 
   /** Accepts from one listening socket, which is the acceptor's from now on. */
@@ -100,11 +104,7 @@ export class LoginServer implements SessionHost {
   }
 
   optionsFor(client: Client): AuthorizationOptions {
-    const { settings } = this
-    return authorizationOptions(
-      { ...settings, preambleTrust: settings.preamble?.trust, stls: this.stls !== undefined },
-      client,
-    )
+    return authorizationOptions(this.#rules, client)
   }
 
   /** Gives the session's place back and takes one for another address; false if that has enough. */
@@ -228,6 +228,15 @@ export class LoginServer implements SessionHost {
     this.#places.set(session, place)
     this.#beforeLogin.add(session)
     session.start(readAhead)
+  }
+}
+
+function rulesOf(settings: LoginSettings): LoginRules {
+  const { compat, requireTls, cleartextNets, cleartextLogins, loginDelay, tries, preamble, stls } = settings
+  return {
+    ...{ compat, requireTls, cleartextNets, cleartextLogins, loginDelay, tries },
+    preambleTrust: preamble?.trust,
+    stls: stls !== null,
   }
 }
 
