@@ -3,6 +3,9 @@ import { type Server, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { descriptorOf } from '../libc/descriptor.ts'
 import { forbidDumps } from '../libc/prctl.ts'
+import { scheduleAsBatch } from '../libc/scheduling.ts'
+
+export { scheduleAsBatch }
 
 /** Longest message on a control channel, in octets: PEM chains and settings fit, floods do not. */
 const MAX_MESSAGE = 1_048_576

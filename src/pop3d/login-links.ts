@@ -19,10 +19,14 @@ export class LoginLinks {
     this.#take = take
   }
 
-  /** Takes over a connection that began with LINK_LINE, and nothing behind that. */
+  /** Takes over a connection that began with LINK_LINE, and nothing behind that. Without room for another open file it is closed: login relays then. */
   open(connection: Socket): void {
-    const link = new Link(connection, this.#take, () => this.#links.delete(link))
-    this.#links.add(link)
+    try {
+      const link = new Link(connection, this.#take, () => this.#links.delete(link))
+      this.#links.add(link)
+    } catch {
+      connection.destroy()
+    }
   }
 
   /** Whether a login process could pass a socket now. */

@@ -10,7 +10,12 @@ import { loadNativeModule } from '../daemon/passing-socket.ts'
 import { dropPrivileges } from '../daemon/privileges.ts'
 import { StreamConnection } from '../daemon/stream-connection.ts'
 import { peerIsAllowed } from '../daemon/unix-peer.ts'
-import { type ControlChannel, channelToParent, FIRST_LISTENING_DESCRIPTOR } from '../daemon/worker-process.ts'
+import {
+  type ControlChannel,
+  channelToParent,
+  FIRST_LISTENING_DESCRIPTOR,
+  scheduleAsBatch,
+} from '../daemon/worker-process.ts'
 import { capabilityLines } from '../pop3/capabilities.ts'
 import { LineReader } from '../pop3/line-reader.ts'
 import { err } from '../pop3/reply.ts'
@@ -34,6 +39,8 @@ const START_TIME = 10_000
  */
 export async function startWorker(): Promise<RunningDaemon> {
   const channel = channelToParent()
+  // Many small turns for many clients: fewer of them, each with more to do (decision 10).
+  scheduleAsBatch()
   const start = await firstMessage(channel)
   // The file may be out of the owner's reach.
   loadNativeModule()

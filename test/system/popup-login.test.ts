@@ -446,6 +446,14 @@ describe('processes', () => {
   }
   const workers = (): number[] => childrenOf(running.stack.program('popup').pid, '--worker')
   const ownerOf = (pid: number): number => statSync(`/proc/${pid}`).uid
+  const [SCHED_OTHER, SCHED_BATCH] = [0, 3]
+  /** Field 41 of proc(5)'s stat. */
+  const policyOf = (pid: number): number =>
+    Number(
+      readFileSync(`/proc/${pid}/stat`, 'latin1')
+        .replace(/^.*\) /s, '')
+        .split(' ')[38],
+    )
 
   describeWith([ROOT], 'as root', () => {
     test('the crash of one owner’s worker leaves the others alone, and he gets a new one', async () => {
@@ -476,6 +484,8 @@ describe('processes', () => {
       expect(/^CapEff:\t(.*)$/m.exec(status)?.[1]).toBe('0000000000000000')
       const ofWorker = readFileSync(`/proc/${worker}/status`, 'utf8')
       expect(/^Uid:\t(.*)$/m.exec(ofWorker)?.[1]).toBe(Array(4).fill(running.ann.uid).join('\t'))
+      // What the keeper starts for others is scheduled as usual (decision 10).
+      expect([keeper, loginPid, worker].map(policyOf)).toEqual([SCHED_OTHER, SCHED_BATCH, SCHED_BATCH])
       // The mail is its owner's alone; the worker's socket is login's alone.
       expect(statSync(running.ann.maildir).mode & 0o077).toBe(0)
       const socket = statSync(`${running.stack.directory}/run/pop3d/${running.ann.uid}.sock`)

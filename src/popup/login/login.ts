@@ -3,7 +3,7 @@ import { watchDescriptors } from '../../daemon/descriptor-watch.ts'
 import { openListener } from '../../daemon/listener.ts'
 import { createLog } from '../../daemon/log.ts'
 import { dropPrivileges } from '../../daemon/privileges.ts'
-import { channelToParent, FIRST_LISTENING_DESCRIPTOR } from '../../daemon/worker-process.ts'
+import { channelToParent, FIRST_LISTENING_DESCRIPTOR, scheduleAsBatch } from '../../daemon/worker-process.ts'
 import { forbidNewPrivileges } from '../../libc/prctl.ts'
 import { type LoginSettings, parseToLogin } from '../messages.ts'
 import { KeeperRequests } from './keeper-requests.ts'
@@ -18,6 +18,8 @@ export async function runLogin(): Promise<void> {
   // A terminal's Ctrl-C reaches us too; the keeper says when to stop.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {})
   const channel = channelToParent()
+  // Many small turns for many clients: fewer of them, each with more to do (decision 10).
+  scheduleAsBatch()
   const keeper = new KeeperRequests(channel)
   channel.onClose(ended.resolve)
   const started = Promise.withResolvers<LoginSettings>()

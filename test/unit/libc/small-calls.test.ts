@@ -102,3 +102,13 @@ test('execve that the kernel refuses comes back with the reason', () => {
   `)
   expect(out).toBe('EACCES ENOENT')
 })
+
+test('a thread that is scheduled as batch: the kernel says so', () => {
+  const policy = `Number(readFileSync('/proc/self/stat', 'latin1').replace(/^.*\\) /s, '').split(' ')[38])`
+  const output = apart(`
+    import { readFileSync } from 'node:fs'
+    import { scheduleAsBatch } from ${from('scheduling')}
+    const before = ${policy}
+    console.log(before, scheduleAsBatch(), ${policy})`)
+  expect(output).toBe('0 true 3\n')
+})

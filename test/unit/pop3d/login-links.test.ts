@@ -116,6 +116,15 @@ test('a client for whom the worker has no room among its open files is lost, and
   expect(taken.map(({ ticket, readAhead }) => [ticket, readAhead])).toEqual([['session 2', 'NOOP\r\n']])
 })
 
+test('a link for which there is no room is closed', async () => {
+  const { far } = await client()
+  setOpenFilesLimit(3n)
+  worker.open(far)
+  setOpenFilesLimit(soft)
+  expect(far.destroyed).toBe(true)
+  expect(link.isOpen).toBe(true)
+})
+
 test('a link ends with the login process, and its clients with it; or with the worker', async () => {
   const { near } = await client()
   expect(pass(near, 'session 1')).toBe(true)
