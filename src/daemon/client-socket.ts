@@ -178,7 +178,9 @@ export class ClientSocket implements Connection {
       // Who only talks, and does not take our last words, is not waited for.
       if (this.#isEnding) return
       this.#idle.refresh()
-      this.#listener?.data(Buffer.from(INPUT.subarray(0, count)))
+      const octets = Buffer.allocUnsafe(count)
+      INPUT.copy(octets, 0, 0, count)
+      this.#listener?.data(octets)
     } else if (count === 0) {
       this.#inputEnded = true
       this.#watch()

@@ -12,9 +12,7 @@ export const SASL_LINE_LIMIT = 12_288
 
 const LF = 0x0a
 const CR = 0x0d
-const EMPTY = new Uint8Array(0)
-const latin1 = (bytes: Uint8Array): string =>
-  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1')
+const EMPTY: Buffer = Buffer.alloc(0)
 
 /**
  * Bytes in, lines out. A line ends at LF; one CR directly before it is dropped (spec/popup.md §2).
@@ -24,54 +22,56 @@ const latin1 = (bytes: Uint8Array): string =>
  * had back with `rest`, for the program that continues the dialogue.
  */
 export class LineReader {
-  #pending: Uint8Array = EMPTY
+  #octets: Buffer = EMPTY
+  /** Where in them begins what has not been returned. */
+  #begin = 0
   #discarding = false
 
   push(chunk: Uint8Array): void {
-    if (this.#pending.length === 0) {
-      this.#pending = chunk
-      return
-    }
-    const joined = new Uint8Array(this.#pending.length + chunk.length)
-    joined.set(this.#pending)
-    joined.set(chunk, this.#pending.length)
-    this.#pending = joined
+    this.#octets = this.#begin === this.#octets.length ? asBuffer(chunk) : Buffer.concat([this.pending, chunk])
+    this.#begin = 0
   }
 
   /** The next whole line, or undefined if more input is needed. `limit` counts octets including the line end. */
   next(limit: number = COMMAND_LINE_LIMIT): Line | undefined {
-    const pending = this.#pending
-    const end = pending.indexOf(LF)
+    const [octets, begin] = [this.#octets, this.#begin]
+    const end = octets.indexOf(LF, begin)
     if (end < 0) {
-      if (this.#discarding || pending.length >= limit) {
-        this.#discarding = true
-        this.#pending = EMPTY
-      } else if (pending.length === 0) {
-        this.#pending = EMPTY
-      } else if (pending.buffer.byteLength > 4 * limit) {
-        // An unfinished line must not keep the whole chunk it came in alive.
-        this.#pending = pending.slice()
-      }
+      const size = octets.length - begin
+      if (this.#discarding || size >= limit) this.#discarding = true
+      if (this.#discarding || size === 0) this.#keep(EMPTY)
+      // An unfinished line must not keep the whole chunk it came in alive.
+      else if (octets.buffer.byteLength > 4 * limit) this.#keep(asBuffer(this.pending.slice()))
       return undefined
     }
-    this.#pending = end + 1 === pending.length ? EMPTY : pending.subarray(end + 1)
-    if (this.#discarding || end + 1 > limit) {
+    this.#begin = end + 1
+    if (this.#begin === octets.length) this.#keep(EMPTY)
+    if (this.#discarding || end + 1 - begin > limit) {
       this.#discarding = false
       return { type: 'tooLong' }
     }
-    const text = latin1(pending.subarray(0, end > 0 && pending[end - 1] === CR ? end - 1 : end))
+    const text = octets.toString('latin1', begin, end > begin && octets[end - 1] === CR ? end - 1 : end)
     return text.includes('\0') ? { type: 'holdsNul' } : { type: 'line', text }
   }
 
   /** Everything not yet returned as a line; it stays. */
   get pending(): Uint8Array {
-    return this.#pending
+    const { buffer, byteOffset } = this.#octets
+    return new Uint8Array(buffer, byteOffset + this.#begin, this.#octets.length - this.#begin)
   }
 
   /** Takes everything not yet returned as a line. */
   rest(): Uint8Array {
-    const rest = this.#pending
-    this.#pending = EMPTY
+    const rest = this.pending
+    this.#keep(EMPTY)
     return rest
   }
+
+  #keep(octets: Buffer): void {
+    this.#octets = octets
+    this.#begin = 0
+  }
 }
+
+const asBuffer = (octets: Uint8Array): Buffer =>
+  Buffer.isBuffer(octets) ? octets : Buffer.from(octets.buffer, octets.byteOffset, octets.byteLength)

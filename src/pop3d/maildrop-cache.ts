@@ -1,4 +1,4 @@
-import { accessSync, constants, statSync } from 'node:fs'
+import { accessSync, constants, type Stats, statSync } from 'node:fs'
 import type { Clock } from '../daemon/clock.ts'
 import { cleanTmp } from './clean-tmp.ts'
 import type { LineEncoder } from './line-endings.ts'
@@ -9,16 +9,16 @@ import { scanMaildir } from './scan-maildir.ts'
 /** Messages remembered over all maildrops of the process; a few hundred octets each. */
 const MAX_MESSAGES = 200_000
 
-/** Nanoseconds for which a directory must have been quiet: its time stamp is too coarse to tell two quick changes. */
-const QUIET_TIME = 2_000_000_000n
+/** Milliseconds for which a directory must have been quiet: its time stamp is too coarse to tell two quick changes. */
+const QUIET_TIME = 2_000
 
 /** Milliseconds between two cleanings of tmp/: what is swept away is 36 hours old. */
 const CLEAN_TMP_EVERY = 3_600_000
 
 interface Entry {
   readonly maildrop: Maildrop
-  /** State of the two directories that the scan saw; undefined if it may not be used again. */
-  readonly key: string | undefined
+  /** The two directories as the scan saw them; undefined if it may not be used again. */
+  readonly folders: Folders | undefined
   /** The scan before, for the sizes it knew, until this one knows its own. */
   former: Maildrop | undefined
 }
@@ -47,18 +47,18 @@ export class MaildropCache {
    * @throws MaildropMissing, MaildropUnreadable
    */
   async open(path: string): Promise<Maildrop> {
-    const { key, changes } = directoriesOf(path)
+    const folders = foldersOf(path)
     this.#cleanTmp(path)
     const entry = this.#entries.get(path)
-    if (entry?.key === key) {
+    if (entry?.folders !== undefined && areSame(entry.folders, folders)) {
       this.#remember(path, entry)
       return entry.maildrop
     }
     // Sessions that begin during a scan share it, if the directories are as they were when it began.
-    const scanId = `${key} ${path}`
+    const scanId = `${folders.map(({ dev, ino, mtimeMs, ctimeMs }) => `${dev}.${ino}.${mtimeMs}.${ctimeMs}`).join(' ')} ${path}`
     const running = this.#scans.get(scanId)
     if (running !== undefined) return running
-    const scan = this.#scan(path, key, changes).finally(() => this.#scans.delete(scanId))
+    const scan = this.#scan(path, folders).finally(() => this.#scans.delete(scanId))
     this.#scans.set(scanId, scan)
     return scan
   }
@@ -70,15 +70,15 @@ export class MaildropCache {
     if (entry?.maildrop === maildrop) entry.former = undefined
   }
 
-  async #scan(path: string, key: string, changes: readonly bigint[]): Promise<Maildrop> {
+  async #scan(path: string, folders: Folders): Promise<Maildrop> {
     const now = this.#clock()
     try {
       const { messages, incomplete } = await scanMaildir(path, Math.floor(now / 1000))
       const maildrop = new Maildrop(path, messages, this.#rules)
-      const isQuiet = changes.every(change => BigInt(now) * 1_000_000n - change > QUIET_TIME)
+      const isQuiet = folders.every(({ mtimeMs }) => now - mtimeMs > QUIET_TIME)
       const before = this.#entries.get(path)
       const former = before?.maildrop.sizesKnown ? before.maildrop : before?.former
-      this.#remember(path, { maildrop, key: isQuiet && !incomplete ? key : undefined, former })
+      this.#remember(path, { maildrop, folders: isQuiet && !incomplete ? folders : undefined, former })
       return maildrop
     } catch (error) {
       throw new MaildropUnreadable(path, error)
@@ -111,19 +111,22 @@ export class MaildropCache {
   }
 }
 
-/**
- * Inode and times of new/ and cur/: the same as long as no file came, went or changed its name. `changes` are the times
- * of the last ones, in nanoseconds.
- */
-function directoriesOf(path: string): { readonly key: string; readonly changes: readonly bigint[] } {
+/** The status of new/ and of cur/. */
+type Folders = readonly [Stats, Stats]
+
+function foldersOf(path: string): Folders {
   try {
-    const folders = ['new', 'cur'].map(folder => statSync(`${path}/${folder}`, { bigint: true }))
-    const key = folders.map(({ dev, ino, mtimeNs, ctimeNs }) => `${dev}.${ino}.${mtimeNs}.${ctimeNs}`).join(' ')
-    return { key, changes: folders.map(({ mtimeNs }) => mtimeNs) }
+    return [statSync(`${path}/new`), statSync(`${path}/cur`)]
   } catch (error) {
     throw mayBeEntered(path) ? new MaildropUnreadable(path, error) : new MaildropMissing(path, error)
   }
 }
+
+/** No file came, went or changed its name. Times are doubles, fine to a quarter of a microsecond: finer than any that QUIET_TIME leaves open. */
+const areSame = (then: Folders, now: Folders): boolean => isSame(then[0], now[0]) && isSame(then[1], now[1])
+
+const isSame = (then: Stats, now: Stats): boolean =>
+  then.mtimeMs === now.mtimeMs && then.ctimeMs === now.ctimeMs && then.ino === now.ino && then.dev === now.dev
 
 /** Whether chdir(2), with which qmail-pop3d begins, would succeed. */
 function mayBeEntered(path: string): boolean {

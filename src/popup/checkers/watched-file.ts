@@ -1,4 +1,4 @@
-import { type BigIntStats, closeSync, fstatSync, openSync, readFileSync, statSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readFileSync, type Stats, statSync } from 'node:fs'
 import { UsageFault } from '../../daemon/exit-status.ts'
 import type { Log } from '../../daemon/log.ts'
 
@@ -12,7 +12,7 @@ export class WatchedFile<Content> {
   readonly #parse: (text: string) => Content
   readonly #log: Log
   /** Of the file as it was read; undefined while it cannot be used. */
-  #status: BigIntStats | undefined
+  #status: Stats | undefined
   #content: Content | undefined
   #complaint = ''
 
@@ -31,7 +31,7 @@ export class WatchedFile<Content> {
   /** What the file says now; undefined while it cannot be used, which is logged once. */
   current(): Content | undefined {
     try {
-      if (!isSameFile(statSync(this.#path, { bigint: true }), this.#status)) {
+      if (!isSameFile(statSync(this.#path), this.#status)) {
         this.#read()
         this.#log.info('file_read', { path: this.#path })
       }
@@ -49,9 +49,8 @@ export class WatchedFile<Content> {
   #read(): void {
     const fd = open(this.#path)
     try {
-      const status = fstatSync(fd, { bigint: true })
-      const mode = Number(status.mode)
-      if ((mode & this.#forbiddenMode) !== 0) {
+      const status = fstatSync(fd)
+      if ((status.mode & this.#forbiddenMode) !== 0) {
         throw new UsageFault(
           `${this.#path} holds secrets and is open to others: chmod ${modeAdvice(this.#forbiddenMode)}`,
         )
@@ -75,9 +74,9 @@ function open(path: string): number {
 const modeAdvice = (forbidden: number): string => ((forbidden & 0o070) === 0 ? '0640' : '0600')
 
 /** The same file with the same content, as far as its status tells. */
-const isSameFile = (now: BigIntStats, then: BigIntStats | undefined): boolean =>
-  now.mtimeNs === then?.mtimeNs &&
-  now.ctimeNs === then.ctimeNs &&
+const isSameFile = (now: Stats, then: Stats | undefined): boolean =>
+  now.mtimeMs === then?.mtimeMs &&
+  now.ctimeMs === then.ctimeMs &&
   now.size === then.size &&
   now.ino === then.ino &&
   now.dev === then.dev
