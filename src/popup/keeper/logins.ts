@@ -4,6 +4,7 @@ import type { Log } from '../../daemon/log.ts'
 import type { LoginFailure } from '../../pop3/authorization.ts'
 import type { FailReason } from '../../syslog/login-line.ts'
 import type { Checker, Verdict } from '../checkers/checker.ts'
+import { Departure } from '../departure.ts'
 import type { FromLogin, LoginAttempt, Outcome, VerifyRequest } from '../messages.ts'
 import { textOfOctets } from '../text-of-octets.ts'
 import type { Announcer, Attempt } from './announcer.ts'
@@ -34,7 +35,7 @@ type Pending = {
   readonly attempt: Attempt
   /** Fingerprint of login and secret together, for failures. */
   readonly proof: () => string
-  readonly abort: AbortController
+  readonly departure: Departure
   outcome?: (outcome: Outcome) => void
 }
 
@@ -62,7 +63,7 @@ export class Logins {
         this.#pending.get(process)?.get(message.n)?.outcome?.(message.outcome)
         return
       case 'cancel':
-        this.#pending.get(process)?.get(message.n)?.abort.abort()
+        this.#pending.get(process)?.get(message.n)?.departure.happen()
         return
       case 'preambleRefused':
         this.#parts.announcer.preambleFailure(message.ip, message.reason)
@@ -74,7 +75,7 @@ export class Logins {
 
   /** The process is gone, and with it whoever waited for answers. */
   gone(process: LoginProcess): void {
-    for (const { abort } of this.#pending.get(process)?.values() ?? []) abort.abort()
+    for (const { departure } of this.#pending.get(process)?.values() ?? []) departure.happen()
     this.#pending.delete(process)
   }
 
@@ -92,7 +93,7 @@ export class Logins {
     }
     const attempt: Attempt = { id, ip, user: textOfOctets(login), method, tls }
     const proof = (): string => this.#proofs.hex(`${login}\0${secret}`)
-    const pending: Pending = { attempt, proof, abort: new AbortController() }
+    const pending: Pending = { attempt, proof, departure: new Departure() }
     table.set(n, pending)
     run(pending)
       .catch((error: unknown) => {
@@ -181,7 +182,7 @@ export class Logins {
     if (!(await this.#waitTurn(login, pending))) return
     const outcome = new Promise<Outcome | 'gone'>(resolve => {
       pending.outcome = resolve
-      pending.abort.signal.addEventListener('abort', () => resolve('gone'))
+      pending.departure.listen(() => resolve('gone'))
     })
     process.send({ type: 'proceed', n })
     const said = await outcome
@@ -196,12 +197,12 @@ export class Logins {
   }
 
   /** Waits as long as the failures before this attempt demand; false if the client went away meanwhile. */
-  async #waitTurn(login: string, { attempt, abort }: Pending): Promise<boolean> {
+  async #waitTurn(login: string, { attempt, departure }: Pending): Promise<boolean> {
     const delay = this.#parts.delays.delayFor(attempt.ip, login)
-    if (delay === 0) return !abort.signal.aborted
+    if (delay === 0) return !departure.hasHappened
     return new Promise(resolve => {
       const timer = setTimeout(() => resolve(true), delay)
-      abort.signal.addEventListener('abort', () => {
+      departure.listen(() => {
         clearTimeout(timer)
         resolve(false)
       })

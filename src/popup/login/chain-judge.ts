@@ -13,8 +13,8 @@ const LIMIT_MS = 610_000
  * is held back until the login is announced, and so is what the client sent ahead: servers of qmail's time lose that.
  */
 export function chainJudge(keeper: KeeperRequests, chains: ChainConnections): Judge {
-  return (login, gone) =>
-    withRequest(askToVerify(keeper, login), gone, async request => {
+  return (login, departure) =>
+    withRequest(askToVerify(keeper, login), departure, async request => {
       const answered = request.answer()
       const program = new Promise<Socket>(resolve => chains.expect(request.n, resolve))
       const first = await Promise.race([program, answered])

@@ -1,6 +1,7 @@
 import type { Duplex } from 'node:stream'
 import type { ClientSocket } from '../../daemon/client-socket.ts'
 import type { AuthorizationEffect, LoginFailure } from '../../pop3/authorization.ts'
+import type { Departure } from '../departure.ts'
 import type { Client } from './client.ts'
 
 /** A login to be judged. */
@@ -31,7 +32,7 @@ export type Judgement =
   | { readonly outcome: 'failed'; readonly failure: LoginFailure }
   | { readonly outcome: 'closed' }
 
-/** Decides about logins and opens what comes after them. `gone` is aborted when the client goes away first. */
-export type Judge = (request: LoginRequest, gone: AbortSignal) => Promise<Judgement>
+/** Decides about logins and opens what comes after them. `departure` tells whether the client goes away first. */
+export type Judge = (request: LoginRequest, departure: Departure) => Promise<Judgement>
 
 export const failed = (failure: LoginFailure): Judgement => ({ outcome: 'failed', failure })

@@ -1,14 +1,15 @@
 import { connect } from 'node:net'
 import type { Log } from '../../daemon/log.ts'
 import { connectSharingReads } from '../../tunnel/shared-read.ts'
+import type { Departure } from '../departure.ts'
 import { failed, type Judge, type Judgement, type LoginRequest, type MaildropDoor } from './judge.ts'
 import type { Answer, KeeperRequest, KeeperRequests } from './keeper-requests.ts'
 import type { MaildropLinks } from './maildrop-links.ts'
 
 /** The keeper's checker decides; the mail is in a pop3d worker's hands, whose first reply answers the password. */
 export function keeperJudge(keeper: KeeperRequests, links: MaildropLinks, log: Log): Judge {
-  return (request, gone) =>
-    withRequest(askToVerify(keeper, request), gone, async ({ answer }) => {
+  return (request, departure) =>
+    withRequest(askToVerify(keeper, request), departure, async ({ answer }) => {
       const said = await answer()
       if (said.type !== 'open') return failureIn(said)
       const { socket, ticket } = said
@@ -28,27 +29,20 @@ export function askToVerify(
   { login, secret, method, client, timestamp }: LoginRequest,
 ): KeeperRequest {
   const { id, ip, port, localIp, localPort, tls, proxyIp } = client
-  return keeper.verify({
-    ...{ id, login, secret, method, ip, tls, timestamp },
-    ...(port === undefined ? {} : { remotePort: port }),
-    ...(localIp === undefined ? {} : { localIp }),
-    ...(localPort === undefined ? {} : { localPort }),
-    ...(proxyIp === undefined ? {} : { proxyIp }),
-  })
+  return keeper.verify({ id, login, secret, method, ip, tls, timestamp, remotePort: port, localIp, localPort, proxyIp })
 }
 
 /** Runs `work`, and tells the keeper if the client goes away before it is done. */
 export async function withRequest(
   request: KeeperRequest,
-  gone: AbortSignal,
+  departure: Departure,
   work: (request: KeeperRequest) => Promise<Judgement>,
 ): Promise<Judgement> {
-  const cancel = (): void => request.cancel()
-  gone.addEventListener('abort', cancel)
+  departure.listen(() => request.cancel())
   try {
     return await work(request)
   } finally {
-    gone.removeEventListener('abort', cancel)
+    departure.listen(undefined)
     request.end()
   }
 }

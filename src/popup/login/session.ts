@@ -23,6 +23,7 @@ import { relay } from '../../tunnel/relay.ts'
 import type { TlsContexts } from '../../tunnel/tls-contexts.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
 import { parseSslPreamble } from '../../wire/ssl-preamble.ts'
+import { Departure } from '../departure.ts'
 import { textOfOctets } from '../text-of-octets.ts'
 import type { Client } from './client.ts'
 import type { Judge, Judgement, MaildropDoor } from './judge.ts'
@@ -80,8 +81,8 @@ export class LoginSession implements ConnectionListener {
   #inputEnded = false
   #over = false
   #isPassed = false
-  /** While the keeper is asked: aborted when the client is gone. */
-  #gone: AbortController | undefined
+  /** For who is asked about the login: the client is gone. */
+  readonly #departure = new Departure()
   readonly #timer: NodeJS.Timeout
   readonly #lost = (): void => this.#finish()
   readonly #disconnected = (): void => this.#host.disconnected()
@@ -220,10 +221,8 @@ export class LoginSession implements ConnectionListener {
 
   async #authenticate({ login, secret, method }: Authenticate): Promise<void> {
     const request = { login, secret, method, client: this.#client, timestamp: this.#timestamp }
-    const gone = new AbortController()
-    this.#gone = gone
-    let judgement = await this.#host.judge(request, gone.signal)
-    this.#gone = undefined
+    let judgement = await this.#host.judge(request, this.#departure)
+    this.#departure.listen(undefined)
     if (judgement.outcome === 'maildrop') {
       if (this.#over || this.#pass(judgement.door)) return
       judgement = await judgement.door.connect()
@@ -361,7 +360,7 @@ export class LoginSession implements ConnectionListener {
     if (this.#over) return
     this.#over = true
     clearTimeout(this.#timer)
-    this.#gone?.abort()
+    this.#departure.happen()
     this.#host.left(this)
   }
 }

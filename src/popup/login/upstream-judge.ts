@@ -9,11 +9,11 @@ import { loginUpstream } from './upstream-login.ts'
  * reads nothing that the network sent.
  */
 export function upstreamJudge(keeper: KeeperRequests, server: UpstreamServer): Judge {
-  return async ({ login, secret, method, client }, gone) => {
+  return async ({ login, secret, method, client }, departure) => {
     // The digest is over our own timestamp: nobody behind could check it.
     if (method === 'apop') return failed('credentials')
     const { id, ip, port, localIp, localPort, tls } = client
-    return withRequest(keeper.attempt({ id, login, method, ip, tls }), gone, async request => {
+    return withRequest(keeper.attempt({ id, login, method, ip, tls }), departure, async request => {
       const leave = await request.answer()
       if (leave.type !== 'proceed') return failureIn(leave)
       const answer = await loginUpstream(

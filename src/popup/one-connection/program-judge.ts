@@ -37,7 +37,7 @@ export type ProgramJudgeOptions = {
 export function programJudge(options: ProgramJudgeOptions): Judge {
   const { command, compat, checkTimeout } = options
   const isQmail = compat === 'qmail'
-  return async ({ login, secret, method, client, timestamp }, gone) => {
+  return async ({ login, secret, method, client, timestamp }, departure) => {
     const refuse = (reason: FailReason, failure: LoginFailure, detail: string) => {
       options.refused(client, login, method, reason, detail)
       return failed(failure)
@@ -67,7 +67,7 @@ export function programJudge(options: ProgramJudgeOptions): Judge {
     }
     const session = new Socket({ fd: ours, readable: true, writable: true, allowHalfOpen: true })
     session.on('error', () => {}) // a program that is gone: its exit status says more
-    gone.addEventListener('abort', () => session.destroy())
+    departure.listen(() => session.destroy())
     const reply = await readFirstLine(session, checkTimeout + 30_000)
     if (reply !== undefined && isPositive(reply)) {
       chain.accepted()
