@@ -21,7 +21,8 @@ export type LogLevel = (typeof LOG_LEVELS)[number]
 /** `authd: level=info event=grant ip=192.0.2.7 user="a b"`, without line end. */
 export function formatLogLine(program: string, level: LogLevel, event: string, fields: Fields): string {
   let line = `${program}: level=${level} event=${event}`
-  for (const [key, value] of Object.entries(fields)) {
+  for (const key of Object.keys(fields)) {
+    const value = fields[key]
     if (value !== undefined) line += ` ${key}=${formatValue(value)}`
   }
   return line

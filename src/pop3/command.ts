@@ -17,4 +17,9 @@ export function parseCommand(line: string): Command {
 }
 
 /** Only a to z: `toUpperCase` would also turn other letters into ASCII ones, so that two verbs became one. */
-export const upperCaseAscii = (text: string): string => text.replace(/[a-z]+/g, letters => letters.toUpperCase())
+export const upperCaseAscii = (text: string): string =>
+  // Most clients shout.
+  HAS_LOWER_CASE.test(text) ? text.replace(LOWER_CASE, letters => letters.toUpperCase()) : text
+
+const HAS_LOWER_CASE = /[a-z]/
+const LOWER_CASE = /[a-z]+/g

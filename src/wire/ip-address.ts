@@ -33,7 +33,7 @@ export function addressBytes(ip: IpAddress, family = familyOf(ip)): Uint8Array {
 
 /** The address of 4 or 16 octets in network byte order; the inverse of addressBytes. Other lengths throw a TypeError. */
 export function readAddress(bytes: Uint8Array): IpAddress {
-  if (bytes.length === 4) return brand(bytes.join('.'))
+  if (bytes.length === 4) return brand(`${bytes[0]}.${bytes[1]}.${bytes[2]}.${bytes[3]}`)
   if (bytes.length !== 16) throw new TypeError(`an address of ${bytes.length} octets`)
   const address = new ipaddr.IPv6([...bytes])
   return brand(address.isIPv4MappedAddress() ? address.toIPv4Address().toString() : address.toRFC5952String())
