@@ -39,7 +39,7 @@ switch (part) {
     const held = await holdListener({ type: 'tcp', host: '127.0.0.1', port: 0 }, 'sample.held')
     const worker = startWorker(process.argv[1] ?? '', ['worker', ...rest], [held.descriptor])
     worker.channel.onMessage(message => say(`from worker: ${JSON.stringify(message)}`))
-    worker.channel.onClose(() => say('channel closed'))
+    worker.channel.onClose(() => say(`channel closed, peak ${process.resourceUsage().maxRSS} kB`))
     worker.channel.send({ text: 'line\nend', wide: '𝒶'.repeat(50_000) })
     say(`bound ${JSON.stringify(bound)} held ${JSON.stringify(held.address)} worker ${worker.child.pid}`)
     say(`worker ended ${JSON.stringify(await worker.ended)}`)
