@@ -50,6 +50,4 @@ export class RememberedPasswords {
 
 /** Passwords hold no NUL: none can reach the checker (RFC 1939 lines, RFC 4616). */
 const textOf = (password: string, stored: string): string =>
-  `${ASCII.test(stored) ? stored : Buffer.from(stored, 'utf8').toString('latin1')}\0${password}`
-
-const ASCII = /^[\x00-\x7f]*$/
+  `${Buffer.from(stored, 'utf8').toString('latin1')}\0${password}`

@@ -42,7 +42,6 @@ export async function withRequest(
   try {
     return await work(request)
   } finally {
-    departure.listen(undefined)
     request.end()
   }
 }
