@@ -1,14 +1,14 @@
 import { closeSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { BROKEN, HUNG_UP, READABLE, WRITABLE } from '../libc/epoll.ts'
-import { isLater, receiveInto, sendFrom } from '../libc/socket-io.ts'
+import { SendBatch } from '../libc/send-batch.ts'
+import { isLater, receiveInto, sendFrom, sendMoreFrom } from '../libc/socket-io.ts'
 import type { Connection, ConnectionListener } from './connection.ts'
 import { IdleTimer } from './idle-timer.ts'
 import { type Registration, type SocketLoop, socketLoop } from './socket-loop.ts'
 
-/** Every read of every socket goes through these octets, and so does every short write. Nobody sees them outside. */
+/** Every read of every socket goes through these octets. Nobody sees them outside. */
 const INPUT = Buffer.allocUnsafeSlow(65_536)
-const OUTPUT = Buffer.allocUnsafeSlow(131_072)
 
 /** So many full buffers of a peer that still talks are thrown away before the connection is closed on it. */
 const LAST_READS = 16
@@ -28,6 +28,8 @@ export class ClientSocket implements Connection {
   #isDestroyed = false
   readonly #unsent: Unsent[] = []
   #unsentOctets = 0
+  /** That holds what was written last. */
+  #batch: number | undefined
   readonly #idle = new IdleTimer()
 
   /** Takes the descriptor over; blocking or not, nothing here waits. */
@@ -73,22 +75,30 @@ export class ClientSocket implements Connection {
     const size = text.length + (octets?.length ?? 0)
     if (size === 0) return
     this.#idle.refresh()
-    if (size > OUTPUT.length) {
-      this.#writeLarge(Buffer.from(text, 'latin1'))
-      if (octets !== undefined) this.#writeLarge(octets)
+    this.#sendBatch()
+    if (this.#unsent.length === 0 && size <= SendBatch.MOST_OCTETS) {
+      this.#batch = this.#loop.send(this.#fd, text, octets, this.#incomplete)
       return
     }
-    const head = OUTPUT.write(text, 0, 'latin1')
-    if (octets !== undefined) OUTPUT.set(octets, head)
-    const sent = this.#unsent.length > 0 ? 0 : this.#send(OUTPUT, size)
-    if (sent === undefined || sent === size) return
-    this.#queue(Buffer.from(OUTPUT.subarray(sent, size)), undefined)
+    this.#sendNow(Buffer.from(text, 'latin1'), sendFrom)
+    if (octets !== undefined) this.#sendNow(octets, sendFrom)
+  }
+
+  /** Has what was written in this turn go out before anything else is done. */
+  #sendBatch(): void {
+    if (this.#batch === this.#loop.batch) this.#loop.sendBatch()
+  }
+
+  readonly #incomplete = (result: number, message: Uint8Array): void => {
+    const sent = this.#octetsSent(result)
+    if (sent === undefined) return
+    this.#queue(Buffer.from(message.subarray(sent)), undefined)
     this.#watch()
   }
 
-  #writeLarge(octets: Uint8Array): void {
+  #sendNow(octets: Uint8Array, send: typeof sendFrom): void {
     if (octets.length === 0) return
-    const sent = this.#unsent.length > 0 ? 0 : this.#send(octets, octets.length)
+    const sent = this.#unsent.length > 0 ? 0 : this.#octetsSent(send(this.#fd, octets, octets.length))
     if (sent === undefined || sent === octets.length) return
     this.#queue(Buffer.from(octets.subarray(sent)), undefined)
     this.#watch()
@@ -97,6 +107,7 @@ export class ClientSocket implements Connection {
   writeChunk(octets: Uint8Array): Promise<boolean> {
     if (this.#isDestroyed || this.#isEnding) return Promise.resolve(false)
     this.#idle.refresh()
+    this.#sendBatch()
     return new Promise(resolve => {
       this.#queue(octets, resolve)
       if (this.#unsent.length === 1) this.#flush()
@@ -107,16 +118,21 @@ export class ClientSocket implements Connection {
     this.#idle.set(milliseconds, () => (this.#isEnding ? this.destroy() : idle()))
   }
 
-  end(): void {
+  end(lastWords = ''): void {
     if (this.#isDestroyed || this.#isEnding) return
+    this.#sendBatch()
     this.#isEnding = true
     this.#isPaused = false
-    if (this.#unsent.length === 0) this.#closeInOrder()
+    if (this.#unsent.length === 0) this.#discardInput()
+    // They wait in the kernel for the end, which follows: one segment for both, and the peer wakes once.
+    this.#sendNow(Buffer.from(lastWords, 'latin1'), sendMoreFrom)
+    if (this.#unsent.length === 0) this.destroy()
     else this.#watch()
   }
 
   destroy(): void {
     if (this.#isDestroyed) return
+    this.#sendBatch()
     this.#isDestroyed = true
     this.#idle.clear()
     this.#registration?.closing()
@@ -132,7 +148,9 @@ export class ClientSocket implements Connection {
    * and nobody is told. What has been read so far is not part of it, and with octets unsent it cannot be given.
    */
   giveAway(give: (fd: number) => boolean): boolean {
-    if (this.#isDestroyed || this.#unsent.length > 0 || !give(this.#fd)) return false
+    if (this.#isDestroyed) return false
+    this.#sendBatch()
+    if (this.#unsent.length > 0 || !give(this.#fd)) return false
     closeSync(this.#release())
     return true
   }
@@ -140,6 +158,7 @@ export class ClientSocket implements Connection {
   /** The same connection as a stream of the runtime, paused; this object is done with it, and tells nobody. Throws if it is closed. */
   toStream(): Socket {
     if (this.#isDestroyed) throw new Error('a closed socket cannot become a stream')
+    this.#sendBatch()
     const unsent = this.#unsent.splice(0)
     const socket = new Socket({ fd: this.#release(), allowHalfOpen: true })
     socket.pause()
@@ -195,7 +214,7 @@ export class ClientSocket implements Connection {
 
   #flush(): void {
     for (let first = this.#unsent[0]; first !== undefined; first = this.#unsent[0]) {
-      const sent = this.#send(first.octets, first.octets.length)
+      const sent = this.#octetsSent(sendFrom(this.#fd, first.octets, first.octets.length))
       if (sent === undefined) return
       this.#unsentOctets -= sent
       if (sent < first.octets.length) {
@@ -208,27 +227,27 @@ export class ClientSocket implements Connection {
     }
     if (this.#unsent.length > 0 || this.#registration !== undefined) this.#watch()
     if (this.#unsent.length > 0) return
-    if (this.#isEnding) this.#closeInOrder()
-    else this.#listener?.drained()
+    if (this.#isEnding) {
+      this.#discardInput()
+      this.destroy()
+    } else this.#listener?.drained()
   }
 
   /** How many octets the kernel took; undefined if the connection is broken, which its owner is told in a moment. */
-  #send(octets: Uint8Array, size: number): number | undefined {
-    const sent = sendFrom(this.#fd, octets, size)
-    if (sent >= 0) {
+  #octetsSent(result: number): number | undefined {
+    if (result >= 0) {
       this.#idle.refresh()
-      return sent
+      return result
     }
-    if (isLater(sent)) return 0
+    if (isLater(result)) return 0
     queueMicrotask(() => this.destroy())
     return undefined
   }
 
   /** A connection closed with input unread is reset, and the reset can overtake the last reply. */
-  #closeInOrder(): void {
+  #discardInput(): void {
     for (let reads = 0; reads < LAST_READS && !this.#inputEnded; reads += 1) {
-      if (receiveInto(this.#fd, INPUT) <= 0) break
+      if (receiveInto(this.#fd, INPUT) <= 0) return
     }
-    this.destroy()
   }
 }

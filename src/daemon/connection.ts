@@ -18,7 +18,7 @@ export interface Connection {
   /** What comes stays with the kernel until `resume`. */
   pause(): void
   resume(): void
-  /** Sends a text in Latin-1 and octets behind it; both may change once this returns. Nothing happens on a closed connection. */
+  /** Sends a text in Latin-1 and octets behind it, at the latest with this turn of the event loop; both may change once this returns. Nothing happens on a closed connection. */
   write(text: string, octets?: Uint8Array): void
   /** Sends octets that must not change until this is fulfilled: true when they are on their way, false if the connection is closed. */
   writeChunk(octets: Uint8Array): Promise<boolean>
@@ -27,8 +27,8 @@ export interface Connection {
   readonly isDestroyed: boolean
   /** Calls back once nothing has been read or written for so many milliseconds. */
   onIdle(milliseconds: number, idle: () => void): void
-  /** Closes when everything written is on its way; what still comes is thrown away. */
-  end(): void
+  /** Sends last words, in Latin-1, and closes when everything written is on its way; what still comes is thrown away. */
+  end(lastWords?: string): void
   /** Closes at once; what is unsent is lost. */
   destroy(): void
 }

@@ -1,5 +1,6 @@
 import { Epoll } from '../libc/epoll.ts'
 import { watchReadable } from '../libc/native-function.ts'
+import { type Incomplete, SendBatch } from '../libc/send-batch.ts'
 
 /** Called with what a descriptor is ready for. */
 export type Ready = (events: number) => void
@@ -14,8 +15,10 @@ export class SocketLoop {
   readonly #epoll = new Epoll()
   /** Each registration has a tag of its own: what is said of one that has ended reaches nobody, though its descriptor be used again. */
   readonly #registered = new Map<number, Ready>()
-  readonly #watch = watchReadable(this.#epoll.descriptor, () => this.#epoll.poll(this.#visit))
+  readonly #watch = watchReadable(this.#epoll.descriptor, () => this.#turn())
   #lastTag = 0
+  readonly #batch = new SendBatch()
+  #inTurn = false
 
   constructor() {
     this.#watch.unref()
@@ -29,6 +32,36 @@ export class SocketLoop {
     this.#registered.set(tag, ready)
     if (this.#registered.size === 1) this.#watch.ref()
     return new Registration(this.#epoll, fd, events, tag, () => this.#forget(tag))
+  }
+
+  /**
+   * Sends with what else is sent in this turn, or from this microtask on; SendBatch.MOST_OCTETS at most. Answers the number of the batch: it is under way when `batch` is another.
+   * Until then the descriptor must stay open.
+   */
+  send(fd: number, text: string, octets: Uint8Array | undefined, incomplete: Incomplete): number {
+    if (!this.#inTurn && this.#batch.isEmpty) queueMicrotask(() => this.#batch.send())
+    this.#batch.add(fd, text, octets, incomplete)
+    return this.#batch.number
+  }
+
+  /** The batch that is being filled. */
+  get batch(): number {
+    return this.#batch.number
+  }
+
+  /** Sends the batch now. */
+  sendBatch(): void {
+    this.#batch.send()
+  }
+
+  #turn(): void {
+    this.#inTurn = true
+    try {
+      this.#epoll.poll(this.#visit)
+    } finally {
+      this.#inTurn = false
+      this.#batch.send()
+    }
   }
 
   readonly #visit = (tag: number, events: number): void => this.#registered.get(tag)?.(events)

@@ -66,8 +66,9 @@ export class StreamConnection<Output extends Writable = Duplex> implements Conne
     this.#idle.set(milliseconds, () => (this.#isEnding ? this.destroy() : idle()))
   }
 
-  end(): void {
+  end(lastWords = ''): void {
     if (this.#output.destroyed || this.#isEnding) return
+    this.write(lastWords)
     this.#isEnding = true
     // Closing with input unread would reset the connection and could take the last reply with it.
     this.#input.resume()

@@ -6,6 +6,7 @@ const sendCall = nativeFunction('long send(int fd, const void *octets, size_t si
 
 const MSG_DONTWAIT = 0x40
 const MSG_NOSIGNAL = 0x4000
+const MSG_MORE = 0x8000
 
 /** Reads what has arrived into `buffer`: the number of octets, 0 at the end of the stream, or a negative errno. Never waits. */
 export function receiveInto(fd: number, buffer: Uint8Array): number {
@@ -16,6 +17,12 @@ export function receiveInto(fd: number, buffer: Uint8Array): number {
 /** Sends the first octets of `buffer`: how many the kernel took, or a negative errno. Never waits, and raises no signal. */
 export function sendFrom(fd: number, buffer: Uint8Array, octets: number): number {
   const count = sendCall(fd, buffer, octets, MSG_DONTWAIT | MSG_NOSIGNAL)
+  return count < 0 ? -lastErrno() : count
+}
+
+/** The same, for octets behind which more follows at once, or the end of the connection: the kernel holds them for it (MSG_MORE, send(2)). */
+export function sendMoreFrom(fd: number, buffer: Uint8Array, octets: number): number {
+  const count = sendCall(fd, buffer, octets, MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE)
   return count < 0 ? -lastErrno() : count
 }
 

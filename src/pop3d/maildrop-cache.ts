@@ -48,12 +48,8 @@ export class MaildropCache {
    */
   async open(path: string): Promise<Maildrop> {
     const folders = foldersOf(path)
-    this.#cleanTmp(path)
-    const entry = this.#entries.get(path)
-    if (entry?.folders !== undefined && areSame(entry.folders, folders)) {
-      this.#remember(path, entry)
-      return entry.maildrop
-    }
+    const known = this.#recall(path, folders)
+    if (known !== undefined) return known
     // Sessions that begin during a scan share it, if the directories are as they were when it began.
     const scanId = `${folders.map(({ dev, ino, mtimeMs, ctimeMs }) => `${dev}.${ino}.${mtimeMs}.${ctimeMs}`).join(' ')} ${path}`
     const running = this.#scans.get(scanId)
@@ -61,6 +57,19 @@ export class MaildropCache {
     const scan = this.#scan(path, folders).finally(() => this.#scans.delete(scanId))
     this.#scans.set(scanId, scan)
     return scan
+  }
+
+  /** What `open` would answer, at once; undefined if it has to be read. Throws what `open` does. */
+  remembered(path: string): Maildrop | undefined {
+    return this.#recall(path, foldersOf(path))
+  }
+
+  #recall(path: string, folders: Folders): Maildrop | undefined {
+    this.#cleanTmp(path)
+    const entry = this.#entries.get(path)
+    if (entry?.folders === undefined || !areSame(entry.folders, folders)) return undefined
+    this.#remember(path, entry)
+    return entry.maildrop
   }
 
   /** Fulfilled when the sizes of the maildrop are known. */

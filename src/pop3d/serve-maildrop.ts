@@ -39,13 +39,21 @@ export class MaildropService {
    * Fulfilled when it is over; a maildrop that cannot be opened is told to the client and logged.
    */
   async serve(connection: Connection, maildir: string, readAhead: Uint8Array, log: Log): Promise<void> {
-    const opened = await this.#open(maildir, log)
-    if ('refusal' in opened) {
-      connection.write(opened.refusal)
-      connection.end()
+    let unlock = () => {}
+    let maildrop: Maildrop
+    try {
+      maildrop = this.#cache.remembered(maildir) ?? (await this.#cache.open(maildir))
+      if (this.#options.lock !== 'none') {
+        unlock = lockMaildrop(maildir)
+        // What the session before us did at its QUIT is seen only by a look taken under the lock.
+        maildrop = await this.#cache.open(maildir)
+      }
+    } catch (error) {
+      unlock()
+      this.#logRefusal(maildir, error, log)
+      connection.end(refusalOf(error))
       return
     }
-    const { maildrop, unlock } = opened
     const { compat, extraBlank, idleTime, capabilities } = this.#options
     const rules = { compat, capabilities, idleTime, extraBlank, keepCr: compat === 'qmail' }
     const session = new Session(connection, maildrop, { cache: this.#cache, encoder: this.#encoder, rules, log })
@@ -56,22 +64,9 @@ export class MaildropService {
     log.info('session_end', { reason: end.reason, retrieved: end.retrieved, deleted: end.deleted })
   }
 
-  async #open(maildir: string, log: Log): Promise<{ maildrop: Maildrop; unlock: () => void } | { refusal: string }> {
-    let unlock = () => {}
-    try {
-      const maildrop = await this.#cache.open(maildir)
-      if (this.#options.lock === 'none') return { maildrop, unlock }
-      unlock = lockMaildrop(maildir)
-      // What the session before us did at its QUIT is seen only by a look taken under the lock.
-      return { maildrop: await this.#cache.open(maildir), unlock }
-    } catch (error) {
-      unlock()
-      const refusal = refusalOf(error)
-      const fields = { maildrop: maildir, error: error instanceof Error ? error : new Error(String(error)) }
-      if (error instanceof MaildropInUse) log.info('maildrop_in_use', { maildrop: maildir })
-      else log.error('maildrop_refused', fields)
-      return { refusal }
-    }
+  #logRefusal(maildrop: string, error: unknown, log: Log): void {
+    if (error instanceof MaildropInUse) log.info('maildrop_in_use', { maildrop })
+    else log.error('maildrop_refused', { maildrop, error: error instanceof Error ? error : new Error(String(error)) })
   }
 }
 

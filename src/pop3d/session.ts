@@ -266,8 +266,7 @@ export class Session implements ConnectionListener {
     if (reason === 'idle' || reason === 'failed' || reason === 'dropped') {
       this.#connection.destroy()
     } else {
-      this.#flush()
-      this.#connection.end()
+      this.#connection.end(this.#replies)
     }
     this.#ended.resolve({
       reason,

@@ -28,8 +28,7 @@ export async function serveStandalone(maildir: string | undefined, environment: 
   // The password was right: that is what the relay gate asks, mail or no mail.
   announceLogin(environment)
   if (maildir === undefined || !entered(maildir)) {
-    connection.write(NO_MAILDROP)
-    connection.end()
+    connection.end(NO_MAILDROP)
     return EXIT.done
   }
   const log = createLog('pop3d', { level: 'warn' }).with({ pid: process.pid })

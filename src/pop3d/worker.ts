@@ -189,10 +189,9 @@ class Worker {
 
   #refuse(connection: Connection, reason: string): void {
     this.#log.error('ticket_refused', { reason })
-    connection.write(
+    connection.end(
       err(this.#compat === 'qmail' ? 'authorization failed' : '[SYS/TEMP] temporary authentication failure'),
     )
-    connection.end()
   }
 
   #serve(connection: Connection, { id, user, ip, maildir }: SessionTicket, readAhead: Uint8Array): void {

@@ -1,6 +1,6 @@
 import { type IpAddress, parseIpAddress } from './ip-address.ts'
 import type { LoginMethod } from './login-event.ts'
-import { percentDecode, percentEncode } from './percent.ts'
+import { percentDecode, percentEncode, percentEncodePath } from './percent.ts'
 import { isSessionId, type SessionId } from './session-id.ts'
 
 /**
@@ -28,7 +28,7 @@ export const MAX_SESSION_TICKET_LINE = 8192
 /** What the MAC covers. */
 export function signedTextOf(ticket: SessionTicket): string {
   const { id, user, maildir, ip, tls, method, expires } = ticket
-  return `session v=1 id=${id} ip=${ip} tls=${tls ? 1 : 0} method=${method} expires=${expires} user=${percentEncode(user)} maildir=${percentEncode(maildir)}`
+  return `session v=1 id=${id} ip=${ip} tls=${tls ? 1 : 0} method=${method} expires=${expires} user=${percentEncode(user)} maildir=${percentEncodePath(maildir)}`
 }
 
 /** The ticket line, without LF. `mac` gives the lower-case hexadecimal HMAC-SHA256 of a text. */
@@ -38,7 +38,7 @@ export function formatSessionTicket(ticket: SessionTicket, mac: (text: string) =
 }
 
 const LINE =
-  /^(session v=1 id=(\S+) ip=(\S+) tls=([01]) method=(pass|apop|sasl) expires=(\d{1,12}) user=(\S*) maildir=(%2F\S*)) mac=([0-9a-f]{64})$/
+  /^(session v=1 id=(\S+) ip=(\S+) tls=([01]) method=(pass|apop|sasl) expires=(\d{1,12}) user=(\S*) maildir=(\/\S*)) mac=([0-9a-f]{64})$/
 
 /** Reads a ticket line; undefined if it has not exactly the form of formatSessionTicket. Checks no MAC. */
 export function parseSessionTicket(line: string): PresentedTicket | undefined {

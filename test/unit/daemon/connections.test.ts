@@ -128,6 +128,26 @@ describe.each([
     await eventually('closed', () => seen.closed === 1)
   })
 
+  test('last words come behind everything else, and then the end', async () => {
+    const { client, server, seen } = await connection()
+    server.write('one ')
+    server.write('two ', Buffer.from('three '))
+    server.end('fo\xfcr')
+    server.write('five')
+    client.setEncoding('latin1')
+    expect(await readAll(client)).toBe('one two three fo\xfcr')
+    await eventually('closed', () => seen.closed === 1)
+  })
+
+  test('last words wait for a slow client, like all that was written before', async () => {
+    const { client, server, seen } = await connection()
+    server.write('', Buffer.alloc(MUCH, 'a'))
+    server.end('bye')
+    const text = await readAll(client)
+    expect([text.length, text.slice(-5)]).toEqual([MUCH + 3, 'aabye'])
+    await eventually('closed', () => seen.closed === 1)
+  })
+
   test('a text of any length arrives whole', async () => {
     const { client, server } = await connection()
     const text = 'no such message\xe9\r\n'.repeat(20_000)
@@ -310,6 +330,22 @@ describe('ClientAcceptor', () => {
 })
 
 describe('SocketLoop', () => {
+  test('what is written in one turn to many goes out at its end, and before anything else that is done with one of them', async () => {
+    const three = [await accepted(), await accepted(), await accepted()] as const
+    const [stays, closes, moves] = three.map(({ fd }) => new ClientSocket(fd))
+    if (stays === undefined || closes === undefined || moves === undefined) throw new Error('three')
+    cleanup.push(() => stays.destroy())
+    for (const socket of [stays, closes, moves]) socket.write('reply')
+    closes.destroy()
+    const stream = moves.toStream()
+    cleanup.push(() => stream.destroy())
+    stream.end('.')
+    stays.write('.')
+    stays.end()
+    const texts = await Promise.all(three.map(({ client }) => readAll(client)))
+    expect(texts).toEqual(['reply.', 'reply', 'reply.'])
+  })
+
   test('tells nothing of what ended while it was being told', async () => {
     const loop = new SocketLoop()
     const pipes = [openPipe(), openPipe()]

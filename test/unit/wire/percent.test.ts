@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { percentDecode, percentEncode } from '../../../src/wire/percent.ts'
+import { percentDecode, percentEncode, percentEncodePath } from '../../../src/wire/percent.ts'
 
 const anyText = fc.string({ unit: 'binary' })
 
@@ -10,6 +10,14 @@ test('what is encoded is decoded again, and holds nothing that could end a value
       const encoded = percentEncode(text)
       expect(encoded).toMatch(/^(?:[A-Za-z0-9._-]|%[0-9A-F]{2})*$/)
       expect(percentDecode(encoded)).toBe(text.toWellFormed())
+    }),
+  )
+})
+
+test('the slashes of a path stay', () => {
+  fc.assert(
+    fc.property(anyText, text => {
+      expect(percentEncodePath(text)).toBe(percentEncode(text).replaceAll('%2F', '/'))
     }),
   )
 })

@@ -62,10 +62,10 @@ const line = formatSessionTicket(
 )
 
 test.each([
-  ['a relative maildrop', line.replace('%2Fhome', 'home')],
+  ['a relative maildrop', line.replace('maildir=/', 'maildir=')],
   ['a NUL in the maildrop', line.replace('Maildir', 'Maildir%00')],
   ['another spelling of the same', line.replace('Maildir', '%4Daildir')],
-  ['lower-case escapes', line.replace('%2Fhome', '%2fhome')],
+  ['an escape that need not be', line.replace('/home', '%2Fhome')],
   ['another order', line.replace('tls=1 method=pass', 'method=pass tls=1')],
   ['one key more', line.replace(' mac=', ' root=1 mac=')],
   ['another version', line.replace('v=1', 'v=2')],

@@ -1,0 +1,179 @@
+import { addressOf, checked, nativeFunction } from './native-function.ts'
+import { sendFrom } from './socket-io.ts'
+
+/** The C library has no functions of its own for these calls. */
+const setup = nativeFunction('long syscall(long number, unsigned int most, void *context)')
+const destroy = nativeFunction('long syscall(long number, long context)')
+const submit = nativeFunction('long syscall(long number, long context, long count, const void *requests)')
+const collect = nativeFunction(
+  'long syscall(long number, long context, long least, long most, void *events, const void *limit)',
+)
+
+type Calls = { readonly setup: number; readonly destroy: number; readonly collect: number; readonly submit: number }
+
+/** io_setup(2), io_destroy(2), io_getevents(2), io_submit(2). */
+const CALLS: ReadonlyMap<string, Calls> = new Map([
+  ['x64', { setup: 206, destroy: 207, collect: 208, submit: 209 }],
+  ['arm64', { setup: 0, destroy: 1, collect: 4, submit: 2 }],
+])
+
+/** struct iocb in words of 32 bits, and where in it is what we set; both processors have the low word first. */
+const REQUEST = 16
+const [NUMBER, FLAGS, OPERATION, DESCRIPTOR, ADDRESS, LENGTH] = [0, 3, 4, 5, 6, 8]
+const PWRITE = 1
+/** EAGAIN instead of waiting, whatever the descriptor is set to: who else has it could set it otherwise. */
+const NOWAIT = 0x8
+/** struct io_event in words of 32 bits, and where in it is the result; the number of the request comes first. */
+const EVENT = 8
+const RESULT = 4
+const WORD = 2 ** 32
+
+/** Messages and octets of a batch, at most. */
+const MOST = 64
+const ROOM = 131_072
+
+/**
+ * Told of a message that did not go out whole: how many octets the kernel took, or a negative errno, and the message, which is valid during the call.
+ * It must not add to the batch.
+ */
+export type Incomplete = (sent: number, message: Uint8Array) => void
+
+type Message = { readonly fd: number; readonly begin: number; readonly end: number; readonly incomplete: Incomplete }
+
+/**
+ * Messages for many sockets that go out together, with two system calls (io_submit(2): for a socket it is done when the call returns). Besides the calls it spares the
+ * wakings: who is woken by the first message takes the processor when all are sent, and finds them all. Where the kernel does not have the calls, forbids them, or
+ * knows no NOWAIT for sockets (before 6.4), they go out one by one. Never waits.
+ */
+export class SendBatch {
+  readonly #octets = Buffer.allocUnsafeSlow(ROOM)
+  readonly #messages: Message[] = []
+  #used = 0
+  #number = 0
+  /** Undefined before the first use, null where there is none. */
+  #queue: KernelQueue | null | undefined
+
+  /** Octets of one message, at most. */
+  static readonly MOST_OCTETS = ROOM
+
+  /** Of the batch that is being filled. */
+  get number(): number {
+    return this.#number
+  }
+
+  get isEmpty(): boolean {
+    return this.#messages.length === 0
+  }
+
+  /** Adds a text in Latin-1 with octets behind it. The descriptor must stay open until `send`, which comes first if there is no more room. */
+  add(fd: number, text: string, octets: Uint8Array | undefined, incomplete: Incomplete): void {
+    const size = text.length + (octets?.length ?? 0)
+    if (size > ROOM) throw new RangeError(`a message of ${size} octets: ${ROOM} at most`)
+    if (this.#messages.length === MOST || this.#used + size > ROOM) this.send()
+    const begin = this.#used
+    const end = begin + size
+    const head = begin + this.#octets.write(text, begin, 'latin1')
+    if (octets !== undefined) this.#octets.set(octets, head)
+    this.#messages.push({ fd, begin, end, incomplete })
+    this.#used = end
+  }
+
+  /** Sends everything, in the order in which it was added. */
+  send(): void {
+    const messages = this.#messages.splice(0)
+    this.#used = 0
+    this.#number += 1
+    const queue = messages.length > 1 ? this.#openQueue() : null
+    const taken = queue === null ? 0 : this.#submit(queue, messages)
+    for (const [index, { fd, begin, end, incomplete }] of messages.entries()) {
+      const message = this.#octets.subarray(begin, end)
+      const sent = queue !== null && index < taken ? queue.resultOf(index) : sendFrom(fd, message, message.length)
+      if (sent < message.length) incomplete(sent, message)
+    }
+  }
+
+  /** How many the kernel took. What it does not take once it never takes. */
+  #submit(queue: KernelQueue, messages: readonly Message[]): number {
+    for (const [index, { fd, begin, end }] of messages.entries()) queue.set(index, fd, begin, end - begin)
+    const taken = queue.submit(messages.length)
+    if (taken === 0) {
+      queue.close()
+      this.#queue = null
+    }
+    return taken
+  }
+
+  #openQueue(): KernelQueue | null {
+    if (this.#queue === undefined) this.#queue = KernelQueue.open(this.#octets)
+    return this.#queue
+  }
+}
+
+/** The requests of one batch as the kernel reads them, and what became of them. */
+class KernelQueue {
+  readonly #calls: Calls
+  readonly #context: number
+  /** Keeps alive what the requests point to. */
+  readonly #octets: Uint8Array
+  readonly #address: number
+  readonly #requests = new Uint32Array(REQUEST * MOST)
+  readonly #pointers = new BigUint64Array(MOST)
+  readonly #pointerOctets = new Uint8Array(this.#pointers.buffer)
+  readonly #events = new Int32Array(EVENT * MOST)
+  readonly #eventOctets = new Uint8Array(this.#events.buffer)
+  readonly #results = new Int32Array(MOST)
+
+  /** For messages within `octets`. Null where the kernel has no such queue for us. */
+  static open(octets: Uint8Array): KernelQueue | null {
+    const calls = CALLS.get(process.arch)
+    if (calls === undefined) return null
+    const context = new BigUint64Array(1)
+    if (setup(calls.setup, MOST, new Uint8Array(context.buffer)) !== 0) return null
+    return new KernelQueue(calls, Number(context[0] ?? 0n), octets)
+  }
+
+  private constructor(calls: Calls, context: number, octets: Uint8Array) {
+    this.#calls = calls
+    this.#context = context
+    this.#octets = octets
+    this.#address = addressOf(this.#octets)
+    const requests = addressOf(new Uint8Array(this.#requests.buffer))
+    for (let index = 0; index < MOST; index += 1) {
+      const at = index * REQUEST
+      this.#pointers[index] = BigInt(requests + at * Uint32Array.BYTES_PER_ELEMENT)
+      this.#requests[at + NUMBER] = index
+      this.#requests[at + FLAGS] = NOWAIT
+      this.#requests[at + OPERATION] = PWRITE
+    }
+  }
+
+  set(index: number, fd: number, begin: number, size: number): void {
+    const at = index * REQUEST
+    const address = this.#address + begin
+    this.#requests[at + DESCRIPTOR] = fd
+    this.#requests[at + ADDRESS] = address % WORD
+    this.#requests[at + ADDRESS + 1] = Math.floor(address / WORD)
+    this.#requests[at + LENGTH] = size
+  }
+
+  /** Hands the first `count` requests to the kernel; answers how many it took, in order. */
+  submit(count: number): number {
+    const taken = submit(this.#calls.submit, this.#context, count, this.#pointerOctets)
+    if (taken <= 0) return 0
+    const { collect: number } = this.#calls
+    const ended = checked('io_getevents', collect(number, this.#context, taken, taken, this.#eventOctets, null))
+    for (let at = 0; at < ended * EVENT; at += EVENT) {
+      this.#results[this.#events[at] ?? 0] = this.#events[at + RESULT] ?? 0
+    }
+    return taken
+  }
+
+  /** Octets sent, or a negative errno. */
+  resultOf(index: number): number {
+    return this.#results[index] ?? 0
+  }
+
+  close(): void {
+    destroy(this.#calls.destroy, this.#context)
+  }
+}
