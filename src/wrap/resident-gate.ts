@@ -227,8 +227,4 @@ async function readProxiedConnection(fd: number, own: Connection): Promise<Conne
 }
 
 /** Says why and closes. */
-function refuse(fd: number, banner: string): void {
-  const socket = new ClientSocket(fd)
-  socket.write(banner)
-  socket.end()
-}
+const refuse = (fd: number, banner: string): void => new ClientSocket(fd).end(banner)
