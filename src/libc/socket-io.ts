@@ -14,17 +14,18 @@ export function receiveInto(fd: number, buffer: Uint8Array): number {
   return count < 0 ? -lastErrno() : count
 }
 
+const sender =
+  (flags: number) =>
+  (fd: number, buffer: Uint8Array, octets: number): number => {
+    const count = sendCall(fd, buffer, octets, MSG_DONTWAIT | MSG_NOSIGNAL | flags)
+    return count < 0 ? -lastErrno() : count
+  }
+
 /** Sends the first octets of `buffer`: how many the kernel took, or a negative errno. Never waits, and raises no signal. */
-export function sendFrom(fd: number, buffer: Uint8Array, octets: number): number {
-  const count = sendCall(fd, buffer, octets, MSG_DONTWAIT | MSG_NOSIGNAL)
-  return count < 0 ? -lastErrno() : count
-}
+export const sendFrom = sender(0)
 
 /** The same, for octets behind which more follows at once, or the end of the connection: the kernel holds them for it (MSG_MORE, send(2)). */
-export function sendMoreFrom(fd: number, buffer: Uint8Array, octets: number): number {
-  const count = sendCall(fd, buffer, octets, MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE)
-  return count < 0 ? -lastErrno() : count
-}
+export const sendMoreFrom = sender(MSG_MORE)
 
 const { EAGAIN, EINTR } = constants.errno
 
