@@ -136,7 +136,7 @@ writes a commented file,
 .B auth\\-relay check
 shows every setting with its origin and judges the file and the host. No daemon starts until
 .B configured
-is true. Relative sizes, times and limits are whole numbers in the unit that is named with them.
+is true. A duration has its unit: "800ms", "30s", "5min", "8h", "90d", "1h30min". A number without a unit is valid too; each setting names the unit that it counts.
 .SH SETTINGS
 Each is shown with its default.
 ${sections.join('')}.SH FILES

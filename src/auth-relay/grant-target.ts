@@ -1,4 +1,5 @@
 import { UsageFault } from '../daemon/exit-status.ts'
+import { parseDuration } from '../daemon/settings/duration.ts'
 import type { BlockTarget } from '../grants/grant-store.ts'
 import {
   formatNetwork,
@@ -8,7 +9,6 @@ import {
   parseIpAddress,
   parseNetwork,
 } from '../wire/ip-address.ts'
-import { parseDuration } from './duration.ts'
 
 /**
  * An address or a network in CIDR notation.

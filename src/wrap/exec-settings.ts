@@ -1,4 +1,5 @@
 import { UsageFault } from '../daemon/exit-status.ts'
+import { parseDurationIn } from '../daemon/settings/duration.ts'
 import type { Environment } from '../ucspi/environment.ts'
 
 /** The settings of the exec door, as far as it does not ask the database itself. */
@@ -44,9 +45,9 @@ export async function readExecSettings(file: string | undefined, environment: En
     if (typeof value !== 'string') throw new UsageFault(`wrap.${name} must be a text`)
     return value
   }
-  const seconds = Number(written('wrap_timeout'))
-  if (!Number.isInteger(seconds) || seconds < 1 || seconds > 30)
-    throw new UsageFault('wrap.wrap_timeout must be a whole number from 1 to 30')
+  const seconds = secondsOf(written('wrap_timeout'))
+  if (!(seconds >= 1 && seconds <= 30))
+    throw new UsageFault('wrap.wrap_timeout must be a duration from "1s" to "30s" in whole seconds')
   const ask = text('ask')
   if (ask !== '' && !ask.startsWith('unix:/')) throw new UsageFault('wrap.ask must be "unix:/PATH"')
   return {
@@ -56,4 +57,11 @@ export async function readExecSettings(file: string | undefined, environment: En
     wrap_timeout: seconds,
     ask: ask.slice('unix:'.length),
   }
+}
+
+/** NaN for a value that is no duration in whole seconds. */
+function secondsOf(written: unknown): number {
+  if (typeof written === 'number') return Number.isInteger(written) ? written : Number.NaN
+  if (typeof written !== 'string') return Number.NaN
+  return /^\d+$/.test(written) ? Number(written) : (parseDurationIn('s', written) ?? Number.NaN)
 }

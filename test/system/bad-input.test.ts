@@ -102,14 +102,16 @@ describe.each(ALL)('%s', name => {
     expect([...lines].sort()).toEqual([
       `${name}: ${stack.config}:3: popup.listen[0]: must be "ADDRESS:PORT", "[IPV6]:PORT", "*:PORT" or "unix:/PATH"`,
       `${name}: ${stack.config}:5: grants.exp_tim: unknown setting; did you mean exp_time?`,
-      `${name}: ${stack.config}:6: grants.alrm_time: must be a whole number from 1 to 3600`,
+      `${name}: ${stack.config}:6: grants.alrm_time: must be a duration from "1s" to "1h" in whole seconds, such as "1min"`,
     ])
     expect(status).toBe(100)
   })
 
   test('a wrong override in the environment: its name', async () => {
     const { status, lines } = await refusalOf(name, start(name), { EXP_TIME: 'soon' })
-    expect(lines).toEqual([`${name}: environment EXP_TIME: grants.exp_time: must be a whole number from 1 to 86400`])
+    expect(lines).toEqual([
+      `${name}: environment EXP_TIME: grants.exp_time: must be a duration from "1s" to "1d" in whole seconds, such as "30min"`,
+    ])
     expect(status).toBe(100)
   })
 

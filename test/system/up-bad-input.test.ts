@@ -88,7 +88,9 @@ describe('what cannot start is said in one line, with what to do, and leaves not
     expect(program.lines.toSorted()).toEqual([
       expect.stringContaining(':3: popup.listen: must be a list of addresses'),
       expect.stringContaining(':4: popup.hostnam: unknown setting; did you mean hostname?'),
-      expect.stringContaining(':6: grants.exp_time: must be a whole number from 1 to 86400'),
+      expect.stringContaining(
+        ':6: grants.exp_time: must be a duration from "1s" to "1d" in whole seconds, such as "30min"',
+      ),
     ])
   })
 

@@ -1,6 +1,6 @@
+import { formatDuration } from '../../daemon/settings/duration.ts'
 import type { LiveGrant, StatusEvent } from '../../grants/status-feed.ts'
 import { count } from '../count.ts'
-import { formatDuration } from '../duration.ts'
 import { formatTarget } from '../grant-target.ts'
 import { formatMoment } from '../moment.ts'
 import { printable } from '../printable.ts'

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
 import { UsageFault } from '../../daemon/exit-status.ts'
+import { formatDuration, parseDuration } from '../../daemon/settings/duration.ts'
 import type { Explanation, Rule } from '../../grants/grant-store.ts'
-import { formatDuration, parseDuration } from '../duration.ts'
 import { withGrants } from '../grant-administration.ts'
 import { readAddress } from '../grant-target.ts'
 import { formatMoment, parseMoment } from '../moment.ts'

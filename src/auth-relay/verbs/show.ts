@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
+import { formatDuration } from '../../daemon/settings/duration.ts'
 import type { AllowanceRow, BlockRow, GrantRow } from '../../grants/grant-store.ts'
-import { formatDuration } from '../duration.ts'
 import { withGrants } from '../grant-administration.ts'
 import { formatTarget } from '../grant-target.ts'
 import { formatMoment } from '../moment.ts'

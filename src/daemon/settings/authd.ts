@@ -1,4 +1,4 @@
-import { BARE, command, flag, integer, list, path, socketAddress, socketAddresses, text } from './rows.ts'
+import { BARE, command, duration, flag, integer, list, path, socketAddress, socketAddresses, text } from './rows.ts'
 import { defineSection } from './section.ts'
 
 export const AUTHD = defineSection('authd', 'Hears of logins and keeps the grants.', {
@@ -13,11 +13,12 @@ export const AUTHD = defineSection('authd', 'Hears of logins and keeps the grant
     'Unix socket where the gate reports who needed a grant and what it decided. Empty: none.',
   ),
   uses_users: list([], 'Accounts besides our own that may report there.'),
-  commit_wait: integer(
+  commit_wait: duration(
+    'ms',
     800,
     10,
     60_000,
-    'Milliseconds after which an announced login is answered "queued" if its grant is not stored yet.',
+    'Time after which an announced login is answered "queued" if its grant is not stored yet.',
   ),
   syslog_fifo: path(
     '',

@@ -1,26 +1,29 @@
-import { BARE, flag, integer, networks } from './rows.ts'
+import { BARE, duration, flag, integer, networks } from './rows.ts'
 import { defineSection } from './section.ts'
 
 export const GRANTS = defineSection('grants', 'Who is granted, and for how long.', {
-  exp_time: integer(
+  exp_time: duration(
+    's',
     1800,
     1,
     86_400,
-    'Seconds an address may relay after its last login; below 60 only for tests.',
+    'Time that an address may relay after its last login. Below one minute is for tests only.',
     BARE,
   ),
-  alrm_time: integer(
+  alrm_time: duration(
+    's',
     60,
     1,
     3600,
-    'Seconds between two sweeps of expired grants. Expiry itself is decided at lookup.',
+    'Time between two sweeps of expired grants. Expiry itself is decided at each lookup.',
     BARE,
   ),
-  max_lifetime: integer(
+  max_lifetime: duration(
+    's',
     0,
     0,
     31_536_000,
-    'Seconds after which even a grant that is refreshed ends; 0 means never.',
+    'Time after which even a grant that logins renew ends. 0 means never.',
     BARE,
   ),
   ipv6_prefix: integer(
@@ -34,5 +37,5 @@ export const GRANTS = defineSection('grants', 'Who is granted, and for how long.
   deny_private: flag(false, 'Never grant private and carrier-grade NAT addresses.', BARE),
   grant_loopback: flag(false, 'UNSAFE, for demonstration and tests: grant loopback addresses too.', BARE),
   store_user: flag(true, 'Keep the login name with the grant.', BARE),
-  history_days: integer(90, 1, 3650, 'Days for which logins, uses of grants and decisions of the gate are remembered.'),
+  history_days: duration('d', 90, 1, 3650, 'Time for which logins, uses of grants and decisions of the gate are kept.'),
 })

@@ -1,4 +1,4 @@
-import { BARE, choice, flag, integer } from './rows.ts'
+import { BARE, choice, duration, flag } from './rows.ts'
 import { defineSection } from './section.ts'
 
 export const POP3D = defineSection('pop3d', 'Serves maildrops.', {
@@ -10,6 +10,6 @@ export const POP3D = defineSection('pop3d', 'Serves maildrops.', {
     'exclusive: a second session on the same maildrop is told [IN-USE].',
     BARE,
   ),
-  idle_time: integer(1200, 600, 86_400, 'Seconds without a command after which the session ends.'),
-  worker_idle: integer(60, 1, 86_400, 'Seconds after its last session that the process of an owner goes away.'),
+  idle_time: duration('s', 1200, 600, 86_400, 'Time without a command after which a session ends.'),
+  worker_idle: duration('s', 60, 1, 86_400, 'Time after its last session at which the process of an owner ends.'),
 })

@@ -1,6 +1,7 @@
 import * as v from 'valibot'
 import { type Network, NetworkSet, parseNetwork } from '../../wire/ip-address.ts'
 import { parseSocketAddress, type SocketAddress } from '../socket-address.ts'
+import { type DurationUnit, parseDurationIn, UNIT_NAMES, writeDuration } from './duration.ts'
 
 /** One setting: what it may be, what it is when nobody says, and what it means, in a sentence for the administrator. */
 export type Row<Output> = {
@@ -45,6 +46,33 @@ export const integer = (fallback: number, min: number, max: number, doc: string,
   const message = `must be a whole number from ${min} to ${max}`
   const schema = v.pipe(v.number(message), v.integer(message), v.minValue(min, message), v.maxValue(max, message))
   return row(schema, fallback, doc, text => (/^-?\d+$/.test(text) ? Number(text) : text), options)
+}
+
+/**
+ * A duration between two bounds, both allowed, all counted in `unit`. In the file a text with a unit ("30s", "800ms",
+ * "90d"); a plain number counts `unit`, so that files without units stay valid.
+ */
+export const duration = (
+  unit: DurationUnit,
+  fallback: number,
+  min: number,
+  max: number,
+  doc: string,
+  options?: Options,
+): Row<number> => {
+  const message = `must be a duration from "${writeDuration(min, unit)}" to "${writeDuration(max, unit)}" in whole ${UNIT_NAMES[unit]}, such as "${writeDuration(fallback > 0 ? fallback : max, unit)}"`
+  const schema = v.pipe(
+    v.union([v.number(message), v.string(message)], message),
+    v.rawTransform<number | string, number>(({ dataset, addIssue, NEVER }) => {
+      const count = typeof dataset.value === 'number' ? dataset.value : parseDurationIn(unit, dataset.value)
+      if (count !== undefined && Number.isInteger(count) && count >= min && count <= max) return count
+      addIssue({ message })
+      return NEVER
+    }),
+  )
+  const numbers = `A number without a unit counts ${UNIT_NAMES[unit]}.`
+  const fromText = (text: string): unknown => (/^-?\d+$/.test(text) ? Number(text) : text)
+  return row(schema, writeDuration(fallback, unit), `${doc} ${numbers}`, fromText, options)
 }
 
 /** Any text of one line; empty stands for "not set". */

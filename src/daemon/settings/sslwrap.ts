@@ -1,5 +1,5 @@
 import * as v from 'valibot'
-import { choice, field, flag, integer, networks, path, socketAddress, tables, text } from './rows.ts'
+import { choice, duration, field, flag, integer, networks, path, socketAddress, tables, text } from './rows.ts'
 import { defineSection } from './section.ts'
 
 const absolutePath = v.pipe(v.string('must be a path in quotes'), v.regex(/^\/[^\0\r\n]+$/, 'must be an absolute path'))
@@ -47,10 +47,16 @@ export const SSLWRAP = defineSection('sslwrap', 'TLS outside, plain inside.', {
   ),
   client_ca: path('', 'Authorities (PEM) for client certificates.'),
   old_tls_nets: networks([], 'Peers for which a listener with tls = "old" answers. Empty: nobody.'),
-  handshake_time: integer(30, 1, 600, 'Seconds for the TLS handshake.'),
-  connect_time: integer(10, 1, 600, 'Seconds for the connection to the server behind, and again for its greeting.'),
-  idle_time: integer(1260, 1, 86_400, 'Seconds without a byte in either direction.'),
-  drain_time: integer(10, 0, 3600, 'Seconds that open connections may go on after SIGTERM.'),
+  handshake_time: duration('s', 30, 1, 600, 'Longest time of the TLS handshake.'),
+  connect_time: duration(
+    's',
+    10,
+    1,
+    600,
+    'Longest time for the connection to the server behind, and again for its greeting.',
+  ),
+  idle_time: duration('s', 1260, 1, 86_400, 'Time without a byte in either direction after which a connection ends.'),
+  drain_time: duration('s', 10, 0, 3600, 'Time that open connections get to end after SIGTERM.'),
   max_connections: integer(10_000, 1, 1_000_000, 'Connections in all.'),
   max_per_address: integer(
     200,

@@ -1,4 +1,16 @@
-import { BARE, choice, command, integer, list, networks, path, socketAddress, socketAddresses, text } from './rows.ts'
+import {
+  BARE,
+  choice,
+  command,
+  duration,
+  integer,
+  list,
+  networks,
+  path,
+  socketAddress,
+  socketAddresses,
+  text,
+} from './rows.ts'
 import { defineSection } from './section.ts'
 
 export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.', {
@@ -12,7 +24,7 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
     BARE,
   ),
   relayclient_value: text('', 'Value of RELAYCLIENT for a granted address.', BARE),
-  wrap_timeout: integer(3, 1, 30, 'Seconds for the whole question; after that the relay stays closed.', BARE),
+  wrap_timeout: duration('s', 3, 1, 30, 'Longest time of one lookup. After that time the relay stays closed.', BARE),
   ask: socketAddress(
     '',
     'Question socket of a resident gate, e.g. "unix:/run/auth-relay/question.sock": wrap SMTPD… asks there instead of the database, at a fifth of the cost.',
@@ -25,13 +37,20 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
     'off',
     'Look up TCPREMOTEHOST. paranoid: only a name that leads back to the address (tcpserver -p).',
   ),
-  reverse_dns_timeout: integer(2000, 10, 30_000, 'Milliseconds for that; after them the name is unknown.'),
+  reverse_dns_timeout: duration(
+    'ms',
+    2000,
+    10,
+    30_000,
+    'Longest time of that lookup. After that time the name is unknown.',
+  ),
   proxy_trust: networks([], 'Peers that begin every connection with a PROXY header (v1 or v2), and nobody else.'),
-  drain_timeout: integer(
+  drain_timeout: duration(
+    's',
     10,
     0,
     3600,
-    'Seconds to wait for running smtpds at SIGTERM; they go on by themselves after that.',
+    'Time that running smtpds get to end after SIGTERM. Later they go on without the gate.',
   ),
   policy_listen: socketAddresses([], "Addresses of Postfix's policy service: loopback, or unix:/PATH."),
   socketmap_listen: socketAddresses(
@@ -59,10 +78,11 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
   recipients_per_address: integer(0, 0, 1_000_000, 'Policy service: recipients an hour for one address; 0: no limit.'),
   tcprules_cdb: path('', 'cdb that is kept up to date with the granted addresses, for tcpserver -x.'),
   tcprules_static: path('', "The site's own rules text, merged into tcprules_cdb; a deny there wins."),
-  tcprules_interval: integer(
+  tcprules_interval: duration(
+    'ms',
     1000,
     100,
     60_000,
-    'Milliseconds between two looks for new grants for tcprules_cdb, where the database has not told of them at once.',
+    'Time between two looks for new grants for tcprules_cdb, for a database that sends no notification.',
   ),
 })

@@ -59,7 +59,7 @@ describe('what check prints', () => {
     const text = formatShown(shown, style)
     expect(text).toContain('  configured = true  (line 1)\n')
     expect(text).toContain('  exp_time = 600  (environment EXP_TIME)\n')
-    expect(text).toContain('  alrm_time = 60  (default)\n')
+    expect(text).toContain('  alrm_time = "1min"  (default)\n')
     expect(text).toContain('  dbpass = "[secret]"  (line 3)\n')
     expect(text).not.toContain('hush')
   })

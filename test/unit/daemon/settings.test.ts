@@ -1,5 +1,7 @@
-import { describe, expect, test } from 'vitest'
+import { fc, test } from '@fast-check/vitest'
+import { describe, expect } from 'vitest'
 import { UsageFault } from '../../../src/daemon/exit-status.ts'
+import { parseDurationIn, writeDuration } from '../../../src/daemon/settings/duration.ts'
 import { nearest } from '../../../src/daemon/settings/nearest.ts'
 import { environmentNameOf } from '../../../src/daemon/settings/section.ts'
 import { parseSettings, requireConfigured, SECTIONS } from '../../../src/daemon/settings/settings.ts'
@@ -38,6 +40,37 @@ describe('a good file', () => {
     expect(originOf('alrm_time')).toEqual({ type: 'file', line: 4 })
     expect(originOf('max_lifetime')).toEqual({ type: 'default' })
   })
+
+  test('a duration has its unit; a number without one keeps the meaning that it had before units', () => {
+    const of = (text: string) => parseSettings(text, PATH).settings
+    expect(of('[grants]\nexp_time = "1h30min"\nhistory_days = "2w"').grants).toMatchObject({
+      exp_time: 5400,
+      history_days: 14,
+    })
+    expect(of('[popup]\ngrant_wait = "2s"\nlogin_time = "5m"').popup).toMatchObject({
+      grant_wait: 2000,
+      login_time: 300,
+    })
+    expect(of('[popup]\ngrant_wait = 800').popup.grant_wait).toBe(800)
+    expect(parseSettings('', PATH, { EXP_TIME: '10min', WRAP_TIMEOUT: '7' }).settings).toMatchObject({
+      grants: { exp_time: 600 },
+      wrap: { wrap_timeout: 7 },
+    })
+  })
+
+  test('a duration that is none, too short, too long, or no whole number of its unit is one fault with an example', () => {
+    const allowed = 'must be a duration from "1s" to "1d" in whole seconds, such as "30min"'
+    for (const wrong of ['"soon"', '"30"', '""', '"1.5h"', '"1500ms"', '"2d"', '0', '-1', '1.5', 'true', '["1h"]']) {
+      expect(faultsOf(`[grants]\nexp_time = ${wrong}`), wrong).toEqual([`${PATH}:2: grants.exp_time: ${allowed}`])
+    }
+  })
+
+  test.prop([fc.integer({ min: 0, max: 10_000_000 }), fc.constantFrom('ms', 's', 'd')])(
+    'each count of a unit is written as a text that is read as the same count',
+    (count, unit) => {
+      expect(parseDurationIn(unit, writeDuration(count, unit))).toBe(count)
+    },
+  )
 
   test('nothing of it can be changed afterwards', () => {
     const { settings } = parseSettings('', PATH)
@@ -131,15 +164,15 @@ describe('a bad file', () => {
       `${PATH}:7: popup.exp_time: unknown setting; it belongs under [grants]`,
       `${PATH}:9: grant: unknown section; did you mean grants?`,
       `${PATH}:2: log_level: must be one of "debug", "info", "warn", "error"`,
-      `${PATH}:4: grants.exp_time: must be a whole number from 1 to 86400`,
+      `${PATH}:4: grants.exp_time: must be a duration from "1s" to "1d" in whole seconds, such as "30min"`,
       expect.stringMatching(/:5: grants\.never_nets\[0\]: "192\.0\.2\.1\/24" is no network: write /),
       expect.stringMatching(/:8: popup\.listen\[0\]: must be "ADDRESS:PORT", /),
     ])
   })
 
   test.each([
-    ['[grants]\nexp_time = "600"', /:2: grants\.exp_time: must be a whole number/],
-    ['[grants]\nexp_time = 600.5', /:2: grants\.exp_time: must be a whole number/],
+    ['[grants]\nexp_time = "600"', /:2: grants\.exp_time: must be a duration/],
+    ['[grants]\nexp_time = 600.5', /:2: grants\.exp_time: must be a duration/],
     ['[popup]\nstls = 1', /:2: popup\.stls: must be true or false/],
     ['[popup]\npasswd_file = "relative"', /:2: popup\.passwd_file: must be an absolute path/],
     ['[popup]\nchecker = "magic"', /:2: popup\.checker: must be one of "passwd-file"/],
@@ -164,7 +197,7 @@ describe('a bad file', () => {
 
   test('a bad override names its variable', () => {
     expect(faultsOf('', { EXP_TIME: 'soon', SSL_REPLY: '' })).toEqual([
-      'environment EXP_TIME: grants.exp_time: must be a whole number from 1 to 86400',
+      'environment EXP_TIME: grants.exp_time: must be a duration from "1s" to "1d" in whole seconds, such as "30min"',
       expect.stringMatching(/^environment SSL_REPLY: popup\.ssl_reply: must be one of/),
     ])
   })

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { UsageFault } from '../../../src/daemon/exit-status.ts'
-import { WRAP } from '../../../src/daemon/settings/wrap.ts'
+import { parseSettings } from '../../../src/daemon/settings/settings.ts'
 import { parseCommandLine } from '../../../src/wrap/command-line.ts'
 import { parseExecLine } from '../../../src/wrap/exec-line.ts'
 import { EXEC_DEFAULTS, readExecSettings } from '../../../src/wrap/exec-settings.ts'
@@ -44,10 +44,9 @@ test.each([[['--bogus']], [['--listen', 'nowhere']], [['--listen', '*:25', '-c',
 )
 
 test('the exec door has the same defaults as the table of settings that it does not load', () => {
-  for (const [name, value] of Object.entries(EXEC_DEFAULTS)) {
-    const row = Object.entries(WRAP.rows).find(([rowName]) => rowName === name)?.[1]
-    expect(row?.default, name).toBe(value)
-  }
+  const { settings } = parseSettings('', '/none')
+  const table = new Map<string, unknown>(Object.entries({ ...settings.wrap, ask: settings.wrap.ask ?? '' }))
+  for (const [name, value] of Object.entries(EXEC_DEFAULTS)) expect(table.get(name), name).toBe(value)
 })
 
 test('its settings come from the environment; what is none is a fault', async () => {
@@ -60,8 +59,10 @@ test('its settings come from the environment; what is none is a fault', async ()
     relayclient_value: '@x',
     qmaildir: '/q',
   })
+  expect((await readExecSettings(undefined, { WRAP_TIMEOUT: '8s' })).wrap_timeout).toBe(8)
   for (const wrong of [
     { WRAP_TIMEOUT: '0' },
+    { WRAP_TIMEOUT: '800ms' },
     { WRAP_TIMEOUT: 'x' },
     { WRAP_ASK: 'localhost:1' },
     { QMAILDIR: Uint8Array.of(255) },
