@@ -1,0 +1,43 @@
+import { globSync, readFileSync } from 'node:fs'
+import { expect, test } from 'vitest'
+
+const root = new URL('../../..', import.meta.url).pathname
+
+/** Every unit, drop-in, and unit that a document prints, by its name. */
+const units: Readonly<Record<string, string>> = Object.fromEntries([
+  ...globSync('deploy/systemd/*.{service,socket,conf}', { cwd: root }).map(path => [
+    path,
+    readFileSync(root + path, 'utf8'),
+  ]),
+  ...globSync('docs/*.md', { cwd: root }).flatMap(path =>
+    [...readFileSync(root + path, 'utf8').matchAll(/^```ini\n(.*?)^```$/gms)].map(([, text = ''], index) => [
+      `${path} ${index + 1}`,
+      text,
+    ]),
+  ),
+])
+
+/** Values of an option, in order; a comment is none. */
+const valuesOf = (unit: string, option: string): readonly string[] =>
+  unit
+    .split('\n')
+    .map(line => line.split('='))
+    .flatMap(([name, ...value]) => (name?.trim() === option ? [value.join('=').trim()] : []))
+
+test('the units, the drop-in and the unit of INSTALL are found', () => {
+  expect(Object.keys(units)).toEqual(
+    expect.arrayContaining([
+      'deploy/systemd/auth-relay-popup.service',
+      'deploy/systemd/smtpd.conf',
+      'docs/INSTALL.md 1',
+    ]),
+  )
+})
+
+// From systemd 255 on, "User=root" with NoNewPrivileges=yes and any seccomp filter loses CAP_SETUID: popup could not leave root.
+// A drop-in does not show whether its unit has NoNewPrivileges=yes, so root is named nowhere.
+test.each(Object.entries(units))('%s: root is the default user, never a named one', (_name, unit) => {
+  for (const option of ['User', 'Group']) {
+    for (const value of valuesOf(unit, option)) expect(value).not.toMatch(/^(root|0)$/)
+  }
+})
