@@ -5,6 +5,7 @@ import { nearest } from '../daemon/settings/nearest.ts'
 import { printable } from './printable.ts'
 import type { Action, Surroundings, Verb } from './verb.ts'
 import { allow } from './verbs/allow.ts'
+import { block, revoke, unblock } from './verbs/block.ts'
 import { cert } from './verbs/cert.ts'
 import { check } from './verbs/check.ts'
 import { completion } from './verbs/completion.ts'
@@ -15,7 +16,6 @@ import { migrate } from './verbs/migrate.ts'
 import { passwd } from './verbs/passwd.ts'
 import { replay } from './verbs/replay.ts'
 import { report } from './verbs/report.ts'
-import { revoke } from './verbs/revoke.ts'
 import { show } from './verbs/show.ts'
 import { statusPage } from './verbs/status-page.ts'
 import { testLine } from './verbs/test-line.ts'
@@ -29,6 +29,8 @@ const VERBS: readonly Verb[] = [
   migrate,
   show,
   allow,
+  block,
+  unblock,
   revoke,
   explain,
   testLine,

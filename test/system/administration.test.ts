@@ -80,18 +80,26 @@ describe('after a login', () => {
     expect(await json('explain', '127.0.0.1')).toMatchObject({ ip: '127.0.0.1', relay: true, rule: 'grant' })
   })
 
-  test('revoke closes the relay at once and keeps it closed through new logins, until its end', async () => {
+  test('block closes the relay at once and keeps it closed through new logins, until unblock', async () => {
     expect(await mayRelay()).toBe(true)
-    expect(await say('revoke', 'demo', '--for', '1h', '--reason', 'a test')).toMatchObject({
+    expect(await say('block', 'demo', '--for', '1h', '--reason', 'a test')).toMatchObject({
       status: 0,
-      text: expect.stringMatching(/^demo: 1 grant taken away, and no new ones until /),
+      text: expect.stringMatching(/^demo is blocked until .*\. 1 grant deleted\.$/),
     })
     expect(await mayRelay()).toBe(false)
     expect(await logIn()).toMatch(/^\+OK/)
     expect(await mayRelay()).toBe(false)
-    expect((await say('show')).text).toMatch(/\nREVOKED .*\ndemo .* a test/)
+    expect((await say('show')).text).toMatch(/\nBLOCKED .*\ndemo .* a test/)
+    expect(await say('unblock', 'demo')).toMatchObject({ status: 0, text: 'demo can be granted at the next login.' })
+    expect(await say('unblock', 'demo')).toMatchObject({ status: 1, text: 'demo was not blocked.' })
+    expect(await logIn()).toMatch(/^\+OK/)
+    expect(await mayRelay()).toBe(true)
+  })
+
+  test('revoke and revoke --end still do what block and unblock do', async () => {
+    expect((await say('revoke', 'demo', '--for', '1h')).status).toBe(0)
+    expect(await mayRelay()).toBe(false)
     expect((await say('revoke', 'demo', '--end')).status).toBe(0)
-    expect((await say('revoke', 'demo', '--end')).status).toBe(1)
     expect(await logIn()).toMatch(/^\+OK/)
     expect(await mayRelay()).toBe(true)
   })

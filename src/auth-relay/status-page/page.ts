@@ -56,7 +56,7 @@ export function page(snapshot: Snapshot, { host, version, expTime }: PageContext
 <section class="card" aria-labelledby="certificate-head"><div class="head"><h2 id="certificate-head">Certificate</h2><span class="note">as clients see it</span></div><div id="certificate" data-live>${certificates(snapshot)}</div></section>
 </div>
 </main>
-<footer>Read only: auth-relay show, explain, allow and revoke do the rest. auth-relay ${version}</footer>
+<footer>Read only: auth-relay show, explain, allow and block do the rest. auth-relay ${version}</footer>
 </body>
 </html>
 `.text
@@ -87,7 +87,7 @@ function tiles(facts: Facts | undefined): Markup {
     html`<div class="card tile ${kind}"><div class="label">${label}</div><div class="value">${value === undefined ? '–' : value.toLocaleString('en')}</div><div class="more">${more}</div></div>`
   const totals = facts?.totals
   const hour = facts?.lastHour
-  const hands = totals === undefined ? '' : `${totals.allowances} allowed by hand, ${totals.blocks} revoked`
+  const hands = totals === undefined ? '' : `${totals.allowances} allowed by hand, ${totals.blocks} blocked`
   return html`${tile((totals?.grants ?? 0) > 0 ? 'open' : '', 'May relay now', totals?.grants, hands)}${tile('', 'Logins granted', hour?.granted, 'in the last hour')}${tile((hour?.refused ?? 0) > 0 ? 'trouble' : '', 'Logins refused', hour?.refused, 'in the last hour')}${tile('', 'Let through by the gate', hour?.relayed, hour === undefined ? '' : `in the last hour, ${hour.closed.toLocaleString('en')} not`)}`
 }
 
@@ -143,7 +143,7 @@ function gate({ doors, totals }: Facts): Markup {
       html`<dt>door ${printable(door)}</dt><dd>${count(relayed, 'connection')} let through, ${closed} not${undecided > 0 && html` <span class="badge bad">${undecided} without an answer of the database</span>`}</dd>`,
   )
   const none = doors.length === 0 && html`<dt>doors</dt><dd>nobody asked</dd>`
-  return html`<dl>${rows}${none}<dt>allowed by hand</dt><dd>${count(totals.allowances, 'network')}</dd><dt>revoked</dt><dd>${count(totals.blocks, 'address, network or login', 'addresses, networks and logins')}</dd></dl>`
+  return html`<dl>${rows}${none}<dt>allowed by hand</dt><dd>${count(totals.allowances, 'network')}</dd><dt>blocked</dt><dd>${count(totals.blocks, 'address, network or login', 'addresses, networks and logins')}</dd></dl>`
 }
 
 function database({ database: state, facts }: Snapshot): Markup {

@@ -14,7 +14,7 @@ const WHY: Readonly<Record<Refusal, string>> = {
   never: 'it holds addresses that are never granted (never_nets, link-local, multicast)',
   own: 'it holds an address of this host',
   private: 'deny_private is set',
-  blocked: 'it is revoked: end that first with auth-relay revoke --end',
+  blocked: 'it is blocked. To end the block: auth-relay unblock',
 }
 
 /** `auth-relay allow`: an address or network relays without a login. */

@@ -121,14 +121,14 @@ function adviceFor({ rule, relay, detail }: Rule, expTime: number): string | und
   if (relay) return undefined
   switch (rule) {
     case 'block':
-      return 'What to do: auth-relay show lists what is revoked; auth-relay revoke WHOM --end gives grants again.'
+      return 'What to do: auth-relay show lists the blocks. To end one: auth-relay unblock WHOM.'
     case 'never-granted':
       return 'What to do: give relay rights to such an address in the SMTP server itself, or change [grants] of the settings.'
     case 'refused-login':
-      return `What to do: the password was right; the reason for the refusal is ${printable(detail.split(': ').at(-1) ?? '')}. Its cure is in [grants] of the settings, or auth-relay revoke --end.`
+      return `What to do: the password was right; the reason for the refusal is ${printable(detail.split(': ').at(-1) ?? '')}. Change [grants] in the settings, or end the block: auth-relay unblock WHOM.`
     case 'expired':
       return `What to do: open the mailbox by POP3 from there again; each login opens the relay for ${formatDuration(expTime)}.`
     default:
-      return `What to do: open the mailbox by POP3 from there; that opens the relay for ${formatDuration(expTime)}. If somebody did, his login came from another address: auth-relay show. auth-relay allow opens it without a login.`
+      return `What to do: open the mailbox by POP3 from there; that opens the relay for ${formatDuration(expTime)}. If a login was made, it came from another address: see auth-relay show. To open the relay without a login: auth-relay allow.`
   }
 }

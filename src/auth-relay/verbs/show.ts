@@ -100,7 +100,7 @@ function formatAllowances(allowances: readonly AllowanceRow[], width: number): s
 
 function formatBlocks(blocks: readonly BlockRow[], width: number): string {
   const columns = [
-    { title: 'REVOKED', mayShrink: true },
+    { title: 'BLOCKED', mayShrink: true },
     { title: 'UNTIL' },
     { title: 'BY' },
     { title: 'REASON', mayShrink: true },
