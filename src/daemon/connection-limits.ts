@@ -19,6 +19,11 @@ export class ConnectionLimits {
     this.#maxPerAddress = maxPerAddress
   }
 
+  /** Names the customer to whom a place of this address counts. */
+  customerOf(ip: IpAddress): string {
+    return keyOf(ip)
+  }
+
   get total(): number {
     return this.#total
   }
