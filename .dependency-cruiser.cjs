@@ -9,7 +9,7 @@ const rooms = {
   grants: ['wire', 'database'],
   tunnel: ['wire'],
   daemon: ['wire', 'libc'],
-  popup: ['pop3', 'wire', 'syslog', 'libc', 'ucspi', 'database', 'tunnel', 'daemon'],
+  popup: ['pop3', 'wire', 'syslog', 'libc', 'ucspi', 'database', 'grants', 'tunnel', 'daemon'],
   pop3d: ['pop3', 'wire', 'syslog', 'ucspi', 'daemon'],
   sslwrap: ['wire', 'tunnel', 'daemon', 'ucspi'],
   authd: ['wire', 'syslog', 'grants', 'daemon'],

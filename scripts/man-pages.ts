@@ -121,7 +121,8 @@ function settingsPage(): string {
       const line = example.split('\n').findLast(text => text.includes('=')) ?? `${name} = []`
       const isTable = Array.isArray(row.default) && /\[\[tables\]\]/.test(row.doc)
       const variable = isTable ? '' : ` Environment: ${environmentNameOf(section, name)}.`
-      return `.TP\n.B ${roff(line)}\n${roff(`${row.doc}${variable}`)}\n`
+      const former = row.formerNames.length === 0 ? '' : ` Former name: ${row.formerNames.join(', ')}.`
+      return `.TP\n.B ${roff(line)}\n${roff(`${row.doc}${variable}${former}`)}\n`
     })
     const title = section.name === '' ? 'Top of the file' : `[${section.name}]`
     return `.SS ${roff(title)}\n${roff(section.doc)}\n${rows.join('')}`

@@ -1,16 +1,15 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs'
-import { networkInterfaces, tmpdir } from 'node:os'
+import { tmpdir } from 'node:os'
 import { createInterface } from 'node:readline'
 import { databaseConnection } from '../src/daemon/database-connection.ts'
 import { loadSettingsFile } from '../src/daemon/settings/settings.ts'
 import { openDatabase } from '../src/database/database.ts'
 import { createGrantAdmin } from '../src/grants/grant-admin.ts'
-import { GrantPolicy } from '../src/grants/grant-policy.ts'
 import type { Login, RelayUse } from '../src/grants/grant-store.ts'
 import { createGrantWriter } from '../src/grants/grant-writer.ts'
-import { ownAddresses } from '../src/grants/own-addresses.ts'
+import { policyOf } from '../src/grants/policy-of.ts'
 import { type IpAddress, parseIpAddress, parseNetwork } from '../src/wire/ip-address.ts'
 import type { RelayTally } from '../src/wire/relay-tally.ts'
 
@@ -93,16 +92,7 @@ try {
   demo.stderr.resume()
   const { settings } = loadSettingsFile(`${directory}/var/auth-relay.toml`)
   const database = openDatabase({ ...databaseConnection(settings, 'writer'), applicationName: 'picture' })
-  const policy = new GrantPolicy({
-    expTime: settings.grants.exp_time,
-    maxLifetime: 0,
-    ipv6Prefix: 128,
-    storeUser: true,
-    grantLoopback: false,
-    denyPrivate: false,
-    neverNets: settings.grants.never_nets,
-    ownAddresses: ownAddresses(networkInterfaces, Date.now),
-  })
+  const policy = policyOf(settings)
   const writer = createGrantWriter(database, policy)
   const admin = createGrantAdmin(database, policy)
   const decree = { forSeconds: 86_400, reason: 'spam run', owner: 'root' }

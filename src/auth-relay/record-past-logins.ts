@@ -1,9 +1,9 @@
 import { databaseConnection } from '../daemon/database-connection.ts'
 import type { Settings } from '../daemon/settings/settings.ts'
 import { createGrantWriter } from '../grants/grant-writer.ts'
+import { policyOf } from '../grants/policy-of.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
 import type { LoginMethod } from '../wire/login-event.ts'
-import { policyFor } from './grant-administration.ts'
 import { ProgressBar } from './progress-bar.ts'
 import { withDatabase } from './with-database.ts'
 
@@ -28,7 +28,7 @@ export async function recordPastLogins(
   let [granted, refused] = [0, 0]
   if (logins.length === 0) return { granted, refused }
   await withDatabase(databaseConnection(settings, 'writer'), async database => {
-    const writer = createGrantWriter(database, policyFor(settings))
+    const writer = createGrantWriter(database, policyOf(settings))
     const bar = new ProgressBar(logins.length)
     for (let start = 0; start < logins.length; start += BATCH) {
       const batch = logins.slice(start, start + BATCH)

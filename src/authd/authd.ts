@@ -1,5 +1,4 @@
 import { chownSync, mkdirSync } from 'node:fs'
-import { networkInterfaces } from 'node:os'
 import { join } from 'node:path'
 import { systemClock } from '../daemon/clock.ts'
 import { databaseConnection } from '../daemon/database-connection.ts'
@@ -11,9 +10,8 @@ import { dropPrivileges, type Ids, idsOf, isRoot } from '../daemon/privileges.ts
 import type { Settings } from '../daemon/settings/settings.ts'
 import { formatSocketAddress } from '../daemon/socket-address.ts'
 import { watchSocketFile } from '../daemon/socket-file.ts'
-import { GrantPolicy } from '../grants/grant-policy.ts'
 import { openGrantWriter } from '../grants/open-grant-writer.ts'
-import { ownAddresses } from '../grants/own-addresses.ts'
+import { policyOf } from '../grants/policy-of.ts'
 import { Counters } from './counters.ts'
 import { FilePlaces } from './file-places.ts'
 import { FollowedFile } from './followed-file.ts'
@@ -40,7 +38,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
   const counters = new Counters()
   const store = openGrantWriter(
     { ...databaseConnection(settings, 'writer'), applicationName: 'authd', max: 4 },
-    policyFor(settings),
+    policyOf(settings),
   )
   const queue = new GrantQueue({
     store,
@@ -138,7 +136,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
     reload() {
       const changed = load()
       intake.reconfigure(recognizersFor(changed))
-      store.usePolicy(policyFor(changed))
+      store.usePolicy(policyOf(changed))
       warnOfUnsafe(changed, log)
       log.info('reloaded', { note: 'listeners, files and the database keep their settings until a restart' })
     },
@@ -167,19 +165,6 @@ function ownDirectory(stateDir: string, owner: Ids | undefined): string {
   mkdirSync(directory, { recursive: true, mode: 0o700 })
   chownSync(directory, owner.uid, owner.gid)
   return directory
-}
-
-function policyFor({ grants }: Settings): GrantPolicy {
-  return new GrantPolicy({
-    expTime: grants.exp_time,
-    maxLifetime: grants.max_lifetime,
-    ipv6Prefix: grants.ipv6_prefix,
-    storeUser: grants.store_user,
-    grantLoopback: grants.grant_loopback,
-    denyPrivate: grants.deny_private,
-    neverNets: grants.never_nets,
-    ownAddresses: ownAddresses(networkInterfaces, systemClock),
-  })
 }
 
 const uidsOf = (accounts: readonly string[], setting: string): ReadonlySet<number> =>

@@ -270,7 +270,7 @@ function explanation(policy: GrantPolicy, ip: IpAddress, at: Date, findings: rea
     rules.push({
       rule: 'never-granted',
       relay: false,
-      detail: `${ip} is never granted: ${reason}`,
+      detail: `${ip} is never granted: ${policy.neverList.describe(ip) ?? reason}`,
       since: null,
       until: null,
     })

@@ -1,4 +1,5 @@
-import { familyOf, formatNetwork, type IpAddress, networkOf } from '../wire/ip-address.ts'
+import type { CustomerNetworks } from '../wire/customer-networks.ts'
+import { familyOf, formatNetwork, type IpAddress } from '../wire/ip-address.ts'
 import { NeverList, type NeverListOptions } from './never-list.ts'
 
 export type GrantPolicyOptions = NeverListOptions & {
@@ -6,7 +7,7 @@ export type GrantPolicyOptions = NeverListOptions & {
   readonly expTime: number
   /** Seconds after which even a grant that is refreshed ends, and the next login begins a new one; 0: never. */
   readonly maxLifetime: number
-  /** 64: a login grants its whole /64; the same at store and lookup. */
+  /** 64: a login grants its customer's whole /64; the same at store and lookup. */
   readonly ipv6Prefix: number
   /** Keep login names. */
   readonly storeUser: boolean
@@ -19,6 +20,7 @@ export class GrantPolicy {
   readonly storeUser: boolean
   readonly neverList: NeverList
   readonly #ipv6Prefix: number
+  readonly #customers: CustomerNetworks
 
   constructor(options: GrantPolicyOptions) {
     const { expTime, maxLifetime, ipv6Prefix } = options
@@ -30,11 +32,17 @@ export class GrantPolicy {
     this.storeUser = options.storeUser
     this.neverList = new NeverList(options)
     this.#ipv6Prefix = ipv6Prefix
+    this.#customers = options.customers
   }
 
-  /** The text of the row that a login from this address makes: the address, or its /64. */
+  /**
+   * The text of the row that a login from this address makes: the address, or its /64. An address that embeds an IPv4 address
+   * has a row of its own, which is not the row of the IPv4 address: each grant opens the way by which its login came, no other.
+   */
   rowOf(ip: IpAddress): string {
-    return this.#ipv6Prefix === 128 || familyOf(ip) === 4 ? ip : formatNetwork(networkOf(ip, this.#ipv6Prefix))
+    if (this.#ipv6Prefix === 128 || familyOf(ip) === 4) return ip
+    const network = this.#customers.grantedNetworkOf(ip)
+    return network.prefixLength === 128 ? ip : formatNetwork(network)
   }
 
   /**

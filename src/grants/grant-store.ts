@@ -3,7 +3,7 @@ import type { LoginEvent } from '../wire/login-event.ts'
 import type { RelayTally } from '../wire/relay-tally.ts'
 
 /** Why a login does not open the relay. Stands in the answer `refused … reason=`. */
-export type Refusal = 'loopback' | 'never' | 'own' | 'private' | 'blocked'
+export type Refusal = 'loopback' | 'never' | 'proxy' | 'own' | 'private' | 'blocked'
 
 /** What became of a login: the address is granted until then (Unix seconds, committed), or it is not. */
 export type Outcome =

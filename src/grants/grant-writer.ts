@@ -227,7 +227,7 @@ export function createGrantWriter(
   }
 }
 
-const REFUSALS: ReadonlySet<string> = new Set<Refusal>(['loopback', 'never', 'own', 'private', 'blocked'])
+const REFUSALS: ReadonlySet<string> = new Set<Refusal>(['loopback', 'never', 'proxy', 'own', 'private', 'blocked'])
 const isRefusal = (word: string): word is Refusal => REFUSALS.has(word)
 
 function outcomeOf(word: string): Outcome {

@@ -1,3 +1,4 @@
+import type { CustomerNetworks } from '../wire/customer-networks.ts'
 import {
   familyOf,
   type IpAddress,
@@ -15,13 +16,25 @@ export type NeverListOptions = {
   readonly grantLoopback: boolean
   /** Private and carrier-grade NAT addresses get no grant by login. */
   readonly denyPrivate: boolean
-  /** Proxies, gateways, webmail hosts: where many people log in from one address. */
+  /** Gateways, webmail hosts: where many people log in from one address. */
   readonly neverNets: NetworkSet
+  /**
+   * Peers that speak for other clients, by the name of the setting that lists them. Loopback in them is judged as loopback. An
+   * address of a proxy says nothing of the clients that come through the proxy.
+   */
+  readonly trusted: Readonly<Record<string, NetworkSet>>
   /** The host's own addresses just now; see ownAddresses. */
   readonly ownAddresses: () => ReadonlySet<IpAddress>
+  readonly customers: CustomerNetworks
 }
 
-/** Judges an address before any table is asked: never stored, never honoured (spec/wrap-and-db.md §4). */
+/** Why an address can be granted by nothing. */
+export type Ungrantable = Exclude<Refusal, 'blocked' | 'private'>
+
+/**
+ * Decides whether an address can be granted at all, before any table is asked (spec/wrap-and-db.md §4). The answer for an
+ * address that embeds an IPv4 address is that of the IPv4 address as well, so that a second way to the same host opens nothing.
+ */
 export class NeverList {
   readonly #options: NeverListOptions
 
@@ -30,32 +43,88 @@ export class NeverList {
   }
 
   /** Why the address can never be granted; undefined if it can. */
-  refusal(ip: IpAddress): Exclude<Refusal, 'blocked' | 'private'> | undefined {
-    if (LOOPBACK.has(ip)) return this.#options.grantLoopback ? undefined : 'loopback'
-    if (NEVER_GRANTED.has(ip) || this.#options.neverNets.has(ip)) return 'never'
-    return this.#options.ownAddresses().has(ip) ? 'own' : undefined
-  }
-
-  /**
-   * Why a network cannot be allowed: it lies within what is never granted, so that allowing it would do nothing, or it
-   * is so wide that it holds loopback, multicast and the like. Own addresses and proxies inside it are no reason: each
-   * address is judged at lookup.
-   */
-  networkRefusal(network: Network): Exclude<Refusal, 'blocked' | 'private'> | undefined {
-    const isWithin = (outer: Network): boolean =>
-      outer.prefixLength <= network.prefixLength && networkContains(outer, network.base)
-    const isAround = (inner: Network): boolean =>
-      network.prefixLength < inner.prefixLength && networkContains(network, inner.base)
-    if (LOOPBACK.networks.some(isAround)) return 'loopback'
-    if (NEVER_GRANTED.networks.some(isAround)) return 'never'
-    if (LOOPBACK.networks.some(isWithin)) return this.#options.grantLoopback ? undefined : 'loopback'
-    if ([...NEVER_GRANTED.networks, ...this.#options.neverNets.networks].some(isWithin)) return 'never'
-    const isSingle = network.prefixLength === (familyOf(network.base) === 4 ? 32 : 128)
-    return isSingle ? this.refusal(network.base) : undefined
+  refusal(ip: IpAddress): Ungrantable | undefined {
+    return this.#judged(ip).reason
   }
 
   /** The same for a grant by login, which private addresses may be denied; the administrator may still allow them by name. */
   loginRefusal(ip: IpAddress): Exclude<Refusal, 'blocked'> | undefined {
-    return this.refusal(ip) ?? (this.#options.denyPrivate && PRIVATE_NETWORKS.has(ip) ? 'private' : undefined)
+    return this.refusal(ip) ?? (this.#isDeniedPrivate(ip) ? 'private' : undefined)
+  }
+
+  /** The reason in words that name the setting, for the administrator; undefined if a login can be granted from there. */
+  describe(ip: IpAddress): string | undefined {
+    const { reason, detail, address } = this.#judged(ip)
+    const via = address === ip ? '' : ` (for the IPv4 address ${address} in it)`
+    if (reason !== undefined) return `${detail}${via}`
+    return this.#isDeniedPrivate(ip) ? 'private: grants.deny_private is set' : undefined
+  }
+
+  /**
+   * Why a network cannot be allowed: it lies within networks that are never granted, so that allowing it would do nothing, or it
+   * is so wide that it holds loopback, multicast and the like. Own addresses and proxies inside it are no reason: each
+   * address is judged at lookup.
+   */
+  networkRefusal(network: Network): Ungrantable | undefined {
+    const isWithin = (outer: Network): boolean => isPartOf(network, outer)
+    const isAround = (inner: Network): boolean => network.prefixLength < inner.prefixLength && isPartOf(inner, network)
+    if (LOOPBACK.networks.some(isAround)) return 'loopback'
+    if (NEVER_GRANTED.networks.some(isAround)) return 'never'
+    if (LOOPBACK.networks.some(isWithin)) return this.#options.grantLoopback ? undefined : 'loopback'
+    if ([...NEVER_GRANTED.networks, ...this.#options.neverNets.networks].some(isWithin)) return 'never'
+    if (Object.values(this.#options.trusted).some(({ networks }) => networks.some(isWithin))) return 'proxy'
+    const isSingle = network.prefixLength === (familyOf(network.base) === 4 ? 32 : 128)
+    return isSingle ? this.refusal(network.base) : undefined
+  }
+
+  /**
+   * The parts of a network that are never granted, for tables of mail servers that do not ask about each address. Parts that
+   * are the whole network are not among them: see networkRefusal.
+   */
+  exceptionsIn(network: Network): readonly Network[] {
+    const { neverNets, trusted, ownAddresses, grantLoopback } = this.#options
+    const own = [...ownAddresses()].map(base => ({ base, prefixLength: familyOf(base) === 4 ? 32 : 128 }))
+    const all = [
+      ...(grantLoopback ? [] : LOOPBACK.networks),
+      ...NEVER_GRANTED.networks,
+      ...neverNets.networks,
+      ...Object.values(trusted).flatMap(({ networks }) => networks),
+      ...own,
+    ]
+    return all.filter(part => part.prefixLength > network.prefixLength && isPartOf(part, network))
+  }
+
+  #isDeniedPrivate(ip: IpAddress): boolean {
+    if (!this.#options.denyPrivate) return false
+    const embedded = this.#options.customers.embeddedIpv4(ip)
+    return PRIVATE_NETWORKS.has(ip) || (embedded !== undefined && PRIVATE_NETWORKS.has(embedded))
+  }
+
+  #judged(ip: IpAddress): Judged {
+    const judged = this.#judgedAlone(ip)
+    if (judged.reason !== undefined) return judged
+    const embedded = this.#options.customers.embeddedIpv4(ip)
+    return embedded === undefined ? judged : this.#judgedAlone(embedded)
+  }
+
+  #judgedAlone(ip: IpAddress): Judged {
+    const { grantLoopback, neverNets, trusted, ownAddresses } = this.#options
+    const because = (reason: Ungrantable, detail: string): Judged => ({ reason, detail, address: ip })
+    const grantable: Judged = { reason: undefined, detail: undefined, address: ip }
+    if (LOOPBACK.has(ip)) return grantLoopback ? grantable : because('loopback', 'loopback')
+    if (NEVER_GRANTED.has(ip)) return because('never', 'link-local, multicast, unspecified or reserved')
+    if (neverNets.has(ip)) return because('never', 'listed in grants.never_grant')
+    for (const [setting, peers] of Object.entries(trusted)) {
+      if (peers.has(ip)) return because('proxy', `listed in ${setting}: a proxy, which speaks for other clients`)
+    }
+    return ownAddresses().has(ip) ? because('own', 'an address of this host') : grantable
   }
 }
+
+/** `address`: the one that was judged, the address itself or the IPv4 address in it. */
+type Judged =
+  | { readonly reason: Ungrantable; readonly detail: string; readonly address: IpAddress }
+  | { readonly reason: undefined; readonly detail: undefined; readonly address: IpAddress }
+
+const isPartOf = (inner: Network, outer: Network): boolean =>
+  outer.prefixLength <= inner.prefixLength && networkContains(outer, inner.base)

@@ -1,16 +1,13 @@
-import { networkInterfaces } from 'node:os'
 import type { ConnectionOptions } from '../database/connection-options.ts'
 import { openDatabase } from '../database/database.ts'
 import type { Notifications } from '../database/notifications.ts'
 import { listenForChanges } from './grant-changes.ts'
-import { GrantPolicy, type GrantPolicyOptions } from './grant-policy.ts'
+import type { GrantPolicy } from './grant-policy.ts'
 import { createGrantReader } from './grant-reader.ts'
 import type { GrantReader } from './grant-store.ts'
-import { ownAddresses } from './own-addresses.ts'
 
 export type OpenGrantReader = {
   readonly reader: GrantReader
-  readonly policy: GrantPolicy
   /** Calls `heard` soon after the list of grants changed, over a further connection; see listenForChanges. Until `close`. */
   onChange(heard: () => void): void
   close(): Promise<void>
@@ -19,14 +16,12 @@ export type OpenGrantReader = {
 /** The gate's side of the grants in a database: connects in the background, and again whenever it must. `max`: connections at once. */
 export function openGrantReader(
   access: ConnectionOptions & { readonly statementTimeoutMs: number; readonly max: number },
-  options: Omit<GrantPolicyOptions, 'ownAddresses'>,
+  policy: GrantPolicy,
 ): OpenGrantReader {
-  const policy = new GrantPolicy({ ...options, ownAddresses: ownAddresses(networkInterfaces, Date.now) })
   const database = openDatabase({ ...access, applicationName: 'auth-relay wrap' })
   const listeners: Notifications[] = []
   return {
     reader: createGrantReader(database, policy),
-    policy,
     onChange: heard => {
       listeners.push(listenForChanges({ ...access, applicationName: 'auth-relay wrap' }, heard))
     },

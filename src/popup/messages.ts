@@ -135,6 +135,8 @@ const loginSettings = v.strictObject({
   tries: v.number(),
   maxConnections: v.number(),
   maxPerAddress: v.number(),
+  /** Prefixes of the site's translators: whose connections count together. */
+  nat64Prefixes: networkSet,
   /** Milliseconds. */
   loginTime: v.number(),
   idleTime: v.number(),

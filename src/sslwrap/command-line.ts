@@ -158,6 +158,7 @@ function parseOriginal(args: readonly string[], environment: Environment): Invoc
     drainLimit: 10_000,
     maxConnections: 10_000,
     maxPerAddress: 200,
+    nat64Prefixes: [],
     metricsListen: undefined,
   }
   return accept === undefined ? { type: 'inetd', plan, program, user } : { type: 'stand-alone', plan }

@@ -49,6 +49,8 @@ const serve = v.object({
   drainLimit: v.number(),
   maxConnections: v.number(),
   maxPerAddress: v.number(),
+  /** Prefixes of the site's translators: whose connections count together. */
+  nat64Prefixes: v.array(v.string()),
   /** Where this worker tells when the certificates end; only one worker is asked to. */
   metricsListen: v.optional(socketAddress),
 })

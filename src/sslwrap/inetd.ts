@@ -9,6 +9,7 @@ import { dropPrivileges, idsOf } from '../daemon/privileges.ts'
 import { rotateTicketKeys } from '../tunnel/ticket-keys.ts'
 import { localIpOf, portOf, remoteIpOf } from '../ucspi/connection.ts'
 import { type Environment, ownEnvironment } from '../ucspi/environment.ts'
+import { CustomerNetworks } from '../wire/customer-networks.ts'
 import { parseIpAddress } from '../wire/ip-address.ts'
 import { sessionId } from '../wire/session-id.ts'
 import { BackEndUnavailable, connectBackEnd } from './back-end.ts'
@@ -46,7 +47,7 @@ export async function serveStandardInput(
     raw,
     {
       service: { ...service, open },
-      limits: new ConnectionLimits(1, 1),
+      limits: new ConnectionLimits(1, 1, new CustomerNetworks()),
       log: createLog('sslwrap', { level: plan.logLevel }),
       nextId: () => sessionId(process.pid, 1),
     },

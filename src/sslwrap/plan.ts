@@ -7,7 +7,7 @@ import { readSecretFile } from '../daemon/secret.ts'
 import type { Settings } from '../daemon/settings/settings.ts'
 import { formatSocketAddress, type SocketAddress } from '../daemon/socket-address.ts'
 import { type Certificate, type CertificateFiles, CertificateUnusable, readCertificate } from '../tunnel/certificate.ts'
-import { formatNetwork, type NetworkSet } from '../wire/ip-address.ts'
+import { formatNetwork, type Network, type NetworkSet } from '../wire/ip-address.ts'
 import type { ListenerPlan, Serve } from './control-messages.ts'
 
 /** What sslwrap is to do, from the settings file or the original's command line; files are named, not yet read. */
@@ -31,6 +31,7 @@ export type Plan = {
   readonly drainLimit: number
   readonly maxConnections: number
   readonly maxPerAddress: number
+  readonly nat64Prefixes: readonly Network[]
   /** Where Prometheus asks when certificates end. */
   readonly metricsListen: SocketAddress | undefined
 }
@@ -47,7 +48,7 @@ export type PlannedListener = {
 }
 
 /** @throws UsageFault naming every contradiction. */
-export function planOf({ top, popup, sslwrap }: Settings): Plan {
+export function planOf({ top, grants, popup, sslwrap }: Settings): Plan {
   const faults: string[] = []
   const common = { cert: sslwrap.cert, key: sslwrap.key }
   const listeners = sslwrap.listener.length === 0 ? [DEFAULT_LISTENER] : sslwrap.listener
@@ -100,6 +101,7 @@ export function planOf({ top, popup, sslwrap }: Settings): Plan {
     drainLimit: sslwrap.drain_time * 1000,
     maxConnections: sslwrap.max_connections,
     maxPerAddress: sslwrap.max_per_address,
+    nat64Prefixes: grants.nat64_prefixes,
     metricsListen: sslwrap.metrics_listen,
   }
 }
@@ -192,6 +194,7 @@ export function serveOrder(
     drainLimit: plan.drainLimit,
     maxConnections: Math.ceil(plan.maxConnections / parts.workers),
     maxPerAddress: Math.ceil(plan.maxPerAddress / parts.workers),
+    nat64Prefixes: plan.nat64Prefixes.map(formatNetwork),
     metricsListen: parts.hasMetrics === true ? plan.metricsListen : undefined,
   }
 }

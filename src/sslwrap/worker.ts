@@ -6,6 +6,8 @@ import type { MetricsListener } from '../daemon/metrics-listener.ts'
 import { dropPrivileges } from '../daemon/privileges.ts'
 import { formatSocketAddress } from '../daemon/socket-address.ts'
 import { channelToParent, FIRST_LISTENING_DESCRIPTOR } from '../daemon/worker-process.ts'
+import { CustomerNetworks } from '../wire/customer-networks.ts'
+import { parseNetwork } from '../wire/ip-address.ts'
 import { sessionId } from '../wire/session-id.ts'
 import { openCertificateMetrics } from './certificate-metrics.ts'
 import { type FromWorker, parseFromParent, type Serve } from './control-messages.ts'
@@ -41,6 +43,9 @@ export function runWorker(exit: (status: number) => void): void {
   })
 }
 
+const customersOf = ({ nat64Prefixes }: Serve): CustomerNetworks =>
+  new CustomerNetworks(nat64Prefixes.map(text => parseNetwork(text)).filter(network => network !== undefined))
+
 class Worker {
   readonly #servers: readonly Server[]
   readonly #limits: ConnectionLimits
@@ -55,7 +60,7 @@ class Worker {
     if (order.ids !== undefined) dropPrivileges(order.ids)
     this.#log = createLog('sslwrap', { level: order.logLevel })
     watchDescriptors(this.#log)
-    this.#limits = new ConnectionLimits(order.maxConnections, order.maxPerAddress)
+    this.#limits = new ConnectionLimits(order.maxConnections, order.maxPerAddress, customersOf(order))
     this.#services = servicesOf(order)
     this.#order = order
     this.#servers = order.listeners.map((_, index) => this.#listen(index))
@@ -67,7 +72,7 @@ class Worker {
     this.#services = servicesOf(order)
     this.#order = order
     this.#log = createLog('sslwrap', { level: order.logLevel })
-    this.#limits.change(order.maxConnections, order.maxPerAddress)
+    this.#limits.change(order.maxConnections, order.maxPerAddress, customersOf(order))
   }
 
   /** Begins to answer Prometheus, if this worker is asked to; where. @throws UsageFault, TemporaryFault */

@@ -1,6 +1,7 @@
 import { databaseConnection } from '../daemon/database-connection.ts'
 import type { Settings } from '../daemon/settings/settings.ts'
 import { openGrantReader } from '../grants/open-grant-reader.ts'
+import { policyOf } from '../grants/policy-of.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
 import type { ListedGrant } from './cdb-door.ts'
 import type { AskGrant } from './decision.ts'
@@ -19,18 +20,14 @@ export type GrantSource = {
 
 /** Opens the store that the settings name, with the role that can only read. Reads secrets at once, connects in the background. Throws UsageFault. */
 export function askDatabase(settings: Settings, connections: number): GrantSource {
-  const { grants, wrap } = settings
-  const { reader, policy, onChange, close } = openGrantReader(
-    { ...databaseConnection(settings, 'reader'), statementTimeoutMs: wrap.wrap_timeout * 1000, max: connections },
+  const policy = policyOf(settings)
+  const { reader, onChange, close } = openGrantReader(
     {
-      expTime: grants.exp_time,
-      maxLifetime: grants.max_lifetime,
-      ipv6Prefix: grants.ipv6_prefix,
-      storeUser: grants.store_user,
-      grantLoopback: grants.grant_loopback,
-      denyPrivate: grants.deny_private,
-      neverNets: grants.never_nets,
+      ...databaseConnection(settings, 'reader'),
+      statementTimeoutMs: settings.wrap.wrap_timeout * 1000,
+      max: connections,
     },
+    policy,
   )
   return {
     ask: async (ip, signal) => {

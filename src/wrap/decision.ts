@@ -53,8 +53,11 @@ async function within<T>(timeoutMs: number, action: (signal: AbortSignal) => Pro
   }
 }
 
-/** Reasons of the never-list: no login opens the relay for such an address. */
-const NEVER_REASONS: ReadonlySet<string> = new Set(['loopback', 'never', 'own'])
+/** The proxy did not say who its client is, so that there is no address to ask about. */
+export const UNNAMED_CLIENT: Decision = { relay: false, reason: 'unnamed_client' }
+
+/** Reasons for which no login opens the relay. */
+const NEVER_REASONS: ReadonlySet<string> = new Set(['loopback', 'never', 'proxy', 'own', 'unnamed_client'])
 
 /** What the decision is counted as. */
 export function verdictOf(decision: Decision): RelayVerdict {

@@ -5,6 +5,7 @@ import type { Settings } from '../daemon/settings/settings.ts'
 import { changeEnvironment, type Environment } from '../ucspi/environment.ts'
 import { findProgram } from '../ucspi/find-program.ts'
 import { OWN_VARIABLES } from '../ucspi/run-next.ts'
+import { CustomerNetworks } from '../wire/customer-networks.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
 import { askDatabase, type GrantSource } from './ask-database.ts'
 import type { CdbDoorOptions } from './cdb-door.ts'
@@ -61,7 +62,7 @@ export class GateSetup {
 
   /** Throws UsageFault if there is no such smtpd. */
   gateOptions(): ResidentGateOptions {
-    const { wrap } = this.settings
+    const { wrap, grants } = this.settings
     const argv = smtpdCommand(this.settings)
     const own = this.#environment
     const path = typeof own['PATH'] === 'string' ? own['PATH'] : undefined
@@ -82,6 +83,7 @@ export class GateSetup {
       proxyTrust: wrap.proxy_trust,
       maxConnections: wrap.connections,
       maxPerAddress: wrap.connections_per_address,
+      customers: new CustomerNetworks(grants.nat64_prefixes),
     }
   }
 

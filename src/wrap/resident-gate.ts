@@ -12,8 +12,9 @@ import {
 } from '../ucspi/environment.ts'
 import { type InetdChild, InetdProgram } from '../ucspi/inetd-child.ts'
 import { readProxyHeader } from '../ucspi/proxied-connection.ts'
+import type { CustomerNetworks } from '../wire/customer-networks.ts'
 import type { IpAddress, NetworkSet } from '../wire/ip-address.ts'
-import { type Decision, logDecision, relayVariables } from './decision.ts'
+import { type Decision, logDecision, relayVariables, UNNAMED_CLIENT } from './decision.ts'
 import type { ReverseDns } from './reverse-dns.ts'
 import type { TcpRulesFile } from './tcp-rules-file.ts'
 
@@ -25,8 +26,8 @@ export type ResidentGateOptions = {
   readonly environment: Environment
   readonly relayclientValue: string
   readonly decide: (ip: IpAddress) => Promise<Decision>
-  /** Called once a connection that was decided about. */
-  readonly onDecision: (ip: IpAddress, decision: Decision) => void
+  /** Called once a connection that was decided about. The address is undefined if the proxy did not name its client. */
+  readonly onDecision: (ip: IpAddress | undefined, decision: Decision) => void
   readonly log: Log
   readonly rules?: TcpRulesFile | undefined
   readonly reverseDns?: ReverseDns | undefined
@@ -34,11 +35,16 @@ export type ResidentGateOptions = {
   readonly proxyTrust: NetworkSet
   readonly maxConnections: number
   readonly maxPerAddress: number
+  /** Whose connections count together for `maxPerAddress`. */
+  readonly customers: CustomerNetworks
 }
 
 const BUSY = '421 too many connections, try again later (#4.3.2)\r\n'
 const BUSY_ADDRESS = '421 too many connections from your address (#4.7.0)\r\n'
 const NO_VARIABLES: Environment = {}
+const NO_NAMES: readonly string[] = []
+/** What keeps the relay closed, whatever else says that it is open. */
+const CLOSED: EnvironmentChanges = { RELAYCLIENT: undefined }
 const CANNOT_RUN = '421 unable to run smtpd (#4.3.0)\r\n'
 /** For a proxy to send its header. */
 const PROXY_DEADLINE_MS = 3_000
@@ -57,14 +63,14 @@ export class ResidentGate {
   constructor(options: ResidentGateOptions) {
     this.#options = options
     this.#smtpd = new Smtpd(options)
-    this.#limits = new ConnectionLimits(options.maxConnections, options.maxPerAddress)
+    this.#limits = new ConnectionLimits(options.maxConnections, options.maxPerAddress, options.customers)
   }
 
   /** For connections from now on; those that have an smtpd keep it, and count. */
   reconfigure(options: ResidentGateOptions): void {
     this.#smtpd = new Smtpd(options)
     this.#options = options
-    this.#limits.change(options.maxConnections, options.maxPerAddress)
+    this.#limits.change(options.maxConnections, options.maxPerAddress, options.customers)
   }
 
   /** Accepts from one listening socket, which is the gate's from now on. */
@@ -109,16 +115,16 @@ export class ResidentGate {
     let taken = !isProxy
     let isOurs = true
     try {
-      const proxied = isProxy ? await readProxiedConnection(fd, connection) : connection
-      client = proxied.remoteIp
+      const served = isProxy ? await readProxiedConnection(fd, connection) : { connection, isNamed: true }
+      client = served.connection.remoteIp
       if (isProxy) {
         taken = this.#acquire(fd, client, false)
         if (!taken) return
       }
       const status = `${this.connections}/${maxConnections}`
-      const started = await this.#start(fd, proxied)
+      const started = await this.#start(fd, served)
       isOurs = false
-      if (started !== undefined) await this.#follow(started, proxied, status)
+      if (started !== undefined) await this.#follow(started, served, status)
     } catch (error) {
       log.error('error', { ip: client, error: error instanceof Error ? error : String(error) })
       if (isOurs) refuse(fd, CANNOT_RUN)
@@ -139,7 +145,7 @@ export class ResidentGate {
   }
 
   /** Runs the smtpd on the connection, which is closed here then; so it is, and the answer undefined, if a rule denies it. */
-  async #start(fd: number, connection: Connection): Promise<Started | undefined> {
+  async #start(fd: number, { connection, isNamed }: Served): Promise<Started | undefined> {
     const { rules, reverseDns, relayclientValue, log } = this.#options
     const ip = connection.remoteIp
     const host = reverseDns === undefined ? undefined : await reverseDns(ip)
@@ -150,25 +156,36 @@ export class ResidentGate {
       return undefined
     }
     const ruled = rule === undefined ? NO_VARIABLES : rule.environment
-    const isPreset = this.#smtpd.relayIsPreset || ruled['RELAYCLIENT'] !== undefined
-    const decision: Decision = isPreset ? { relay: false, reason: 'preset' } : await this.#options.decide(ip)
+    const isPreset = isNamed && (this.#smtpd.relayIsPreset || ruled['RELAYCLIENT'] !== undefined)
+    const decision = isPreset ? PRESET : isNamed ? await this.#options.decide(ip) : UNNAMED_CLIENT
     const own = connectionLines({ ...connection, remoteHost: host })
     const granted = Object.entries(relayVariables(decision, relayclientValue)).map(
       ([name, value]) => `${name}=${value}`,
     )
-    return { child: await this.#smtpd.run(fd, ruled, own.concat(granted)), decision, isPreset, host }
+    // A rule for the proxy's address, and a gate that is open to all its clients, say nothing about a client without a name.
+    const child = isNamed
+      ? await this.#smtpd.run(fd, ruled, own.concat(granted))
+      : await this.#smtpd.run(fd, changeEnvironment(ruled, CLOSED), own, Object.keys(CLOSED))
+    return { child, decision, isPreset, host }
   }
 
   /** Says what was decided, and at last how it ended. */
-  async #follow({ child, decision, isPreset, host }: Started, connection: Connection, status: string): Promise<void> {
+  async #follow({ child, decision, isPreset, host }: Started, served: Served, status: string): Promise<void> {
     const { log, onDecision } = this.#options
+    const { connection, isNamed } = served
     const ip = connection.remoteIp
     logDecision(log, decision, { ip, port: connection.remotePort, host, pid: child.pid, status })
-    if (!isPreset) onDecision(ip, decision)
+    if (!isPreset) onDecision(isNamed ? ip : undefined, decision)
     const ending = await child.ended
     log.info('end', { pid: child.pid, ...('code' in ending ? { status: ending.code } : { signal: ending.signal }) })
   }
 }
+
+/** The relay was opened by a rule or by the gate's environment, so that there is nothing to decide. */
+const PRESET: Decision = { relay: false, reason: 'preset' }
+
+/** A connection and whether its ends are the client's own: false if they are those of a proxy that named no client. */
+type Served = { readonly connection: Connection; readonly isNamed: boolean }
 
 type Started = {
   readonly child: InetdChild
@@ -195,9 +212,17 @@ class Smtpd {
     this.relayIsPreset = environment['RELAYCLIENT'] !== undefined
   }
 
-  /** `ruled`: variables of a rule, which take the place of ours. `own`: `NAME=value`, those of the connection. */
-  run(fd: number, ruled: Environment, own: readonly string[]): Promise<InetdChild> {
-    const taken = Object.keys(ruled).filter(name => Object.hasOwn(this.#environment, name))
+  /**
+   * `ruled`: variables of a rule, which take the place of ours. `own`: `NAME=value`, those of the connection. `dropped`: names
+   * of variables of ours that the smtpd does not get.
+   */
+  run(
+    fd: number,
+    ruled: Environment,
+    own: readonly string[],
+    dropped: readonly string[] = NO_NAMES,
+  ): Promise<InetdChild> {
+    const taken = [...Object.keys(ruled), ...dropped].filter(name => Object.hasOwn(this.#environment, name))
     const program =
       taken.length === 0
         ? this.#program
@@ -213,17 +238,18 @@ class Smtpd {
 const without = (names: readonly string[]): EnvironmentChanges =>
   Object.fromEntries(names.map(name => [name, undefined]))
 
-/** The ends that the proxy announces; its own for a health check or an unknown client. */
-async function readProxiedConnection(fd: number, own: Connection): Promise<Connection> {
+/** The ends that the proxy announces; its own for a health check or an unknown client, who is not named then. */
+async function readProxiedConnection(fd: number, own: Connection): Promise<Served> {
   const header = await readProxyHeader(fd, PROXY_DEADLINE_MS)
-  if (header.kind !== 'proxied') return own
+  if (header.kind !== 'proxied') return { connection: own, isNamed: false }
   const { source, destination } = header
-  return {
+  const connection = {
     remoteIp: source.ip,
     remotePort: source.port,
     localIp: destination.ip,
     localPort: destination.port,
   }
+  return { connection, isNamed: true }
 }
 
 /** Says why and closes. */

@@ -7,6 +7,7 @@ import type { GrantPolicyOptions } from '../../src/grants/grant-policy.ts'
 import { createGrantReader } from '../../src/grants/grant-reader.ts'
 import type { Outcome } from '../../src/grants/grant-store.ts'
 import { createGrantWriter } from '../../src/grants/grant-writer.ts'
+import { CustomerNetworks } from '../../src/wire/customer-networks.ts'
 import { type IpAddress, NetworkSet, parseIpAddress, parseNetwork } from '../../src/wire/ip-address.ts'
 import type { LoginEvent } from '../../src/wire/login-event.ts'
 import { describeWith } from '../harness/describe-with.ts'
@@ -226,6 +227,9 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       ['ff02::1', 'never'],
       ['203.0.113.9', 'never'],
       ['203.0.113.200', 'own'],
+      ['198.51.100.5', 'proxy'],
+      ['64:ff9b::198.51.100.5', 'proxy'],
+      ['::ffff:198.51.100.5', 'proxy'],
       ['10.1.2.3', 'private'],
       ['100.64.0.1', 'private'],
       ['fd00::1', 'private'],
@@ -234,6 +238,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
         denyPrivate: true,
         neverNets: new NetworkSet([net('203.0.113.0/25')]),
         ownAddresses: () => new Set([ip('203.0.113.200')]),
+        trusted: { 'popup.proxy_trust': new NetworkSet([net('198.51.100.4/30')]) },
       })
       expect(await record(strict, login(ip(text)))).toEqual([{ verdict: 'refused', reason }])
       // Not honoured either, should a row be there all the same: another program may know fewer rules.
@@ -291,6 +296,24 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await mayRelay(wide, 1, A)).toBe(true)
       expect(await mayRelay(wide, 1, B)).toBe(false)
       expect((await wide.admin.list()).map(row => row.network)).toContainEqual(net('2001:db8:1:2::/64'))
+    })
+
+    test('64 and a translator: one login opens the relay for its own client alone', async () => {
+      const wide = make({ ipv6Prefix: 64, customers: new CustomerNetworks([net('2001:db8:64::/96')]) })
+      for (const prefix of ['64:ff9b::', '2001:db8:64::', '::ffff:0:']) {
+        const client = ip(`${prefix}198.51.100.7`)
+        expect(await record(wide, login(client))).toEqual([granted(1800)])
+        expect(await mayRelay(wide, 0, client)).toBe(true)
+        for (const stranger of [`${prefix}8.8.8.8`, `${prefix}198.51.100.8`, '198.51.100.7']) {
+          expect(await mayRelay(wide, 0, ip(stranger)), stranger).toBe(false)
+        }
+      }
+      expect((await wide.admin.list()).map(row => row.network.prefixLength)).toEqual([128, 128, 128])
+      const strangers = await owner.query(
+        { row: ignored, text: "SELECT FROM relay_clients WHERE network >>= inet '64:ff9b::808:808'" },
+        [],
+      )
+      expect(strangers.count).toBe(0)
     })
 
     test('64 and ::/64: the base address too', async () => {
@@ -523,6 +546,13 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
         relay: false,
         decided: { rule: 'never-granted' },
       })
+      const behind = make({ trusted: { 'wrap.proxy_trust': new NetworkSet([net('198.51.100.1')]) } })
+      expect(await behind.admin.explain(ip('198.51.100.1'), null)).toMatchObject({
+        relay: false,
+        decided: { rule: 'never-granted', detail: expect.stringContaining('listed in wrap.proxy_trust') },
+      })
+      expect(await mayRelay(behind, 1, ip('198.51.100.1'))).toBe(false)
+      expect(await mayRelay(behind, 1, ip('198.51.100.2'))).toBe(true)
     })
   })
 }

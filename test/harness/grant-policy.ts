@@ -1,4 +1,5 @@
 import { GrantPolicy, type GrantPolicyOptions } from '../../src/grants/grant-policy.ts'
+import { CustomerNetworks } from '../../src/wire/customer-networks.ts'
 import { NetworkSet } from '../../src/wire/ip-address.ts'
 
 /** The policy of a site that has changed nothing, but for what is named; no address is the host's own. */
@@ -11,6 +12,8 @@ export const grantPolicy = (options: Partial<GrantPolicyOptions> = {}): GrantPol
     grantLoopback: false,
     denyPrivate: false,
     neverNets: new NetworkSet([]),
+    trusted: {},
     ownAddresses: () => new Set(),
+    customers: new CustomerNetworks(),
     ...options,
   })

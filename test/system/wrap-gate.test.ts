@@ -271,7 +271,7 @@ describeWith(
       const proxied = 'PROXY TCP4 192.0.2.7 192.0.2.1 5025 25'
       await renew({ proxy_trust: ['127.0.0.1'], socket_mode: '0600' })
       expect(await banner(proxied)).toBe('220 first RELAYCLIENT= ip=192.0.2.7')
-      await renew({ proxy_trust: ['127.0.0.1'] }, { grants: { ...grantsOf, never_nets: ['192.0.2.0/24'] } })
+      await renew({ proxy_trust: ['127.0.0.1'] }, { grants: { ...grantsOf, never_grant: ['192.0.2.0/24'] } })
       expect(await banner(proxied)).toBe('220 first closed ip=192.0.2.7')
       await stack.waitForLog('wrap', { event: 'reloaded', restart_for: 'wrap.socket_mode' })
       await renew({}, { database: { ...grants.settings['database'], wrap_dbpass: 'not the password' } })

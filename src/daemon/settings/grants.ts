@@ -1,4 +1,4 @@
-import { BARE, duration, flag, integer, networks } from './rows.ts'
+import { BARE, duration, flag, integer, networks, translationPrefixes } from './rows.ts'
 import { defineSection } from './section.ts'
 
 export const GRANTS = defineSection('grants', 'Who is granted, and for how long.', {
@@ -30,10 +30,18 @@ export const GRANTS = defineSection('grants', 'Who is granted, and for how long.
     128,
     64,
     128,
-    '128 grants the address alone, 64 its whole network (privacy addresses change).',
+    '128 grants the address alone, 64 its whole network (privacy addresses change). Addresses that embed an IPv4 address (NAT64, SIIT, Teredo, 6to4) are granted alone in any case.',
     BARE,
   ),
-  never_nets: networks([], 'Networks that are never granted: proxies, gateways, webmail hosts.', BARE),
+  nat64_prefixes: translationPrefixes(
+    'IPv6 prefixes under which translators of this site show IPv4 clients (RFC 6052), e.g. ["2001:db8:64::/96"]. Each of these addresses counts as its IPv4 client. 64:ff9b::/96 is known without being listed.',
+    BARE,
+  ),
+  never_grant: networks(
+    [],
+    'Networks that are never granted: gateways, webmail hosts, proxies of other programs. Peers in popup.ssl_hack_trust, popup.proxy_trust and wrap.proxy_trust are never granted in any case.',
+    { ...BARE, formerNames: ['never_nets'] },
+  ),
   deny_private: flag(false, 'Never grant private and carrier-grade NAT addresses.', BARE),
   grant_loopback: flag(false, 'UNSAFE, for demonstration and tests: grant loopback addresses too.', BARE),
   store_user: flag(true, 'Keep the login name with the grant.', BARE),

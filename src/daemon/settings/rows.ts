@@ -1,5 +1,6 @@
 import * as v from 'valibot'
-import { type Network, NetworkSet, parseNetwork } from '../../wire/ip-address.ts'
+import { TRANSLATION_PREFIX_LENGTHS } from '../../wire/customer-networks.ts'
+import { familyOf, type Network, NetworkSet, parseNetwork } from '../../wire/ip-address.ts'
 import { parseSocketAddress, type SocketAddress } from '../socket-address.ts'
 import { type DurationUnit, parseDurationIn, UNIT_NAMES, writeDuration } from './duration.ts'
 
@@ -13,9 +14,11 @@ export type Row<Output> = {
   readonly fromText: (text: string) => unknown
   /** True for settings that the original's config.h or the specification names: their environment variable has no section in its name. */
   readonly bareName: boolean
+  /** Names that the setting had before; each stays valid, in the file and in the environment. */
+  readonly formerNames: readonly string[]
 }
 
-type Options = { readonly bareName?: boolean }
+type Options = { readonly bareName?: boolean; readonly formerNames?: readonly string[] }
 
 /** Marks a setting whose environment variable is its bare name: EXP_TIME, not GRANTS_EXP_TIME. */
 export const BARE: Options = { bareName: true }
@@ -25,8 +28,8 @@ const row = <Output>(
   fallback: unknown,
   doc: string,
   fromText: (text: string) => unknown,
-  { bareName = false }: Options = {},
-): Row<Output> => ({ schema, default: fallback, doc, fromText, bareName })
+  { bareName = false, formerNames = [] }: Options = {},
+): Row<Output> => ({ schema, default: fallback, doc, fromText, bareName, formerNames })
 
 const asIs = (text: string): unknown => text
 const words = (text: string): unknown => text.split(/[\s,]+/).filter(word => word !== '')
@@ -197,6 +200,23 @@ export const networks = (fallback: readonly string[], doc: string, options?: Opt
       v.transform(found => new NetworkSet(found)),
     ),
     fallback,
+    doc,
+    words,
+    options,
+  )
+
+/** Prefixes of the site's IPv4/IPv6 translators. */
+export const translationPrefixes = (doc: string, options?: Options): Row<readonly Network[]> =>
+  row(
+    v.pipe(
+      v.array(networkSchema, 'must be a list of prefixes'),
+      v.everyItem(
+        ({ base, prefixLength }) => familyOf(base) === 6 && TRANSLATION_PREFIX_LENGTHS.includes(prefixLength),
+        `must be IPv6 prefixes of ${TRANSLATION_PREFIX_LENGTHS.map(length => `/${length}`).join(', ')} (RFC 6052)`,
+      ),
+      v.readonly(),
+    ),
+    [],
     doc,
     words,
     options,

@@ -19,8 +19,14 @@ export const defineSection = <const Rows extends Readonly<Record<string, Row<unk
   rows: Rows,
 ): Section<Rows> => ({ name, doc, rows })
 
-/** The environment variable that overrides a setting. */
-export const environmentNameOf = (section: Section, name: string): string =>
-  (section.rows[name]?.bareName === true || section.name === '' ? name : `${section.name}_${name}`)
+/** The environment variable that overrides a setting. `writtenName`: a former name of the setting, if it is written so. */
+export const environmentNameOf = (section: Section, name: string, writtenName = name): string =>
+  (section.rows[name]?.bareName === true || section.name === '' ? writtenName : `${section.name}_${writtenName}`)
     .toUpperCase()
     .replaceAll('-', '_')
+
+/** The present name of a setting that is written by its present or a former name; undefined if there is no such setting. */
+export const presentNameOf = ({ rows }: Section, written: string): string | undefined =>
+  Object.hasOwn(rows, written)
+    ? written
+    : Object.entries(rows).find(([, { formerNames }]) => formerNames.includes(written))?.[0]

@@ -8,7 +8,8 @@ import { GRANTS } from './grants.ts'
 import { nearest } from './nearest.ts'
 import { POP3D } from './pop3d.ts'
 import { POPUP } from './popup.ts'
-import { environmentNameOf, type Section, type ValuesOf } from './section.ts'
+import type { Row } from './rows.ts'
+import { environmentNameOf, presentNameOf, type Section, type ValuesOf } from './section.ts'
 import { SSLWRAP } from './sslwrap.ts'
 import { STATUS_PAGE } from './status-page.ts'
 import { TOP } from './top.ts'
@@ -42,6 +43,8 @@ export type ShownSetting = {
   readonly name: string
   readonly written: unknown
   readonly origin: Origin
+  /** The former name by which it is written; undefined: its present name. */
+  readonly formerName?: string
 }
 
 export type LoadedSettings = { readonly settings: Settings; readonly shown: readonly ShownSetting[] }
@@ -87,21 +90,29 @@ export function parseSettings(text: string, path: string, environment: Environme
     const table = section.name === '' ? file : tableOf(file[section.name])
     const values: Record<string, unknown> = {}
     for (const [name, row] of Object.entries(section.rows)) {
-      const variable = environmentNameOf(section, name)
-      const override = environment[variable]
+      const [writtenName, ...unused] = namesIn(table, name, row)
+      for (const twice of unused) {
+        const line = lineOf(lines, section.name, twice)
+        faults.push(`${path}:${line}: ${section.name}.${twice} is the former name of ${name}: write ${name} alone`)
+      }
+      const inEnvironment = variableOf(environment, section, name, row)
       const origin: Origin =
-        override !== undefined
-          ? { type: 'environment', variable }
-          : Object.hasOwn(table, name)
-            ? { type: 'file', line: lineOf(lines, section.name, name) }
+        inEnvironment !== undefined
+          ? { type: 'environment', variable: inEnvironment.variable }
+          : writtenName !== undefined
+            ? { type: 'file', line: lineOf(lines, section.name, writtenName) }
             : { type: 'default' }
       const written =
-        override !== undefined ? row.fromText(override) : Object.hasOwn(table, name) ? table[name] : row.default
-      shown.push({ section: section.name, name, written, origin })
+        inEnvironment !== undefined
+          ? row.fromText(inEnvironment.text)
+          : writtenName !== undefined
+            ? table[writtenName]
+            : row.default
+      const as = inEnvironment?.name ?? writtenName ?? name
+      shown.push({ section: section.name, name, written, origin, ...(as === name ? {} : { formerName: as }) })
       const result = v.safeParse(row.schema, written)
       if (result.success) values[name] = deepFreeze(result.output)
-      else
-        faults.push(...result.issues.map(issue => `${placeOf(origin, path)}: ${describeIssue(section, name, issue)}`))
+      else faults.push(...result.issues.map(issue => `${placeOf(origin, path)}: ${describeIssue(section, as, issue)}`))
     }
     return typed<ValuesOf<S>>(section, values)
   }
@@ -142,7 +153,7 @@ function reportUnknown(
   for (const [key, value] of Object.entries(file)) {
     const section = sections.find(({ name }) => name === key && name !== '')
     if (section === undefined) {
-      if (!Object.hasOwn(TOP.rows, key)) {
+      if (presentNameOf(TOP, key) === undefined) {
         const isTable = typeof value === 'object' && value !== null && !Array.isArray(value)
         const known = isTable ? sections.map(({ name }) => name) : Object.keys(TOP.rows)
         const line = isTable ? lineOfTable(lines, key) : lineOf(lines, '', key)
@@ -155,8 +166,8 @@ function reportUnknown(
       continue
     }
     for (const name of Object.keys(value)) {
-      if (!Object.hasOwn(section.rows, name)) {
-        const elsewhere = sections.find(({ rows }) => Object.hasOwn(rows, name))
+      if (presentNameOf(section, name) === undefined) {
+        const elsewhere = sections.find(each => presentNameOf(each, name) !== undefined)
         const where =
           elsewhere === undefined
             ? hint(name, Object.keys(section.rows))
@@ -165,6 +176,30 @@ function reportUnknown(
       }
     }
   }
+}
+
+type Formerly = Pick<Row<unknown>, 'formerNames'>
+
+/** The names, the present one first, by which a table of the file has the setting. */
+const namesIn = (
+  table: Readonly<Record<string, unknown>>,
+  name: string,
+  { formerNames }: Formerly,
+): readonly string[] => [name, ...formerNames].filter(each => Object.hasOwn(table, each))
+
+/** The environment variable that overrides the setting, and the name of the setting that the variable has. */
+function variableOf(
+  environment: Environment,
+  section: Section,
+  name: string,
+  { formerNames }: Formerly,
+): { readonly variable: string; readonly name: string; readonly text: string } | undefined {
+  for (const each of [name, ...formerNames]) {
+    const variable = environmentNameOf(section, name, each)
+    const text = environment[variable]
+    if (text !== undefined) return { variable, name: each, text }
+  }
+  return undefined
 }
 
 /** A name in quotes may hold anything (TOML 1.0, basic strings); a fault stays one line and leaves the terminal alone. */

@@ -1,5 +1,6 @@
 import type { Clock } from '../../daemon/clock.ts'
-import { familyOf, formatNetwork, type IpAddress, networkOf } from '../../wire/ip-address.ts'
+import type { CustomerNetworks } from '../../wire/customer-networks.ts'
+import type { IpAddress } from '../../wire/ip-address.ts'
 
 /** Failures count until so long after the last one. */
 const FORGET_MS = 10 * 60_000
@@ -10,7 +11,7 @@ const MAX_ROWS = 20_000
 type Failures = { readonly count: number; readonly at: number; readonly proof: string }
 
 /**
- * Makes guessing slow: after failures, the next attempts from the same address (IPv6: /64) or for the same login wait
+ * Makes guessing slow: after failures, the next attempts of the same customer (IPv6: /64) or for the same login wait
  * before they are checked, longer each time. Waiting before the check, not after, denies the shortcut of hanging up
  * when no quick yes comes. Everybody else goes on at full speed.
  *
@@ -20,19 +21,26 @@ type Failures = { readonly count: number; readonly at: number; readonly proof: s
 export class FailureDelays {
   readonly #delays: readonly number[]
   readonly #clock: Clock
+  #customers: CustomerNetworks
   readonly #addresses = new Map<string, Failures>()
   readonly #logins = new Map<string, Failures>()
   readonly #known = new Map<string, true>()
 
   /** Milliseconds to wait after the first, second, … failure; the last one stands for all further ones. */
-  constructor(delays: readonly number[], clock: Clock) {
+  constructor(delays: readonly number[], clock: Clock, customers: CustomerNetworks) {
     this.#delays = delays
     this.#clock = clock
+    this.#customers = customers
+  }
+
+  /** Puts other translators' prefixes in force. Failures that were counted under another key are forgotten in time. */
+  useCustomers(customers: CustomerNetworks): void {
+    this.#customers = customers
   }
 
   /** Milliseconds that an attempt must wait before it is checked. */
   delayFor(ip: IpAddress, login: string): number {
-    const address = addressKey(ip)
+    const address = this.#customers.keyOf(ip)
     if (this.#known.has(pairKey(address, login))) return 0
     const count = Math.max(this.#countOf(this.#addresses, address), this.#countOf(this.#logins, loginKey(login)))
     return count === 0 ? 0 : (this.#delays[Math.min(count, this.#delays.length) - 1] ?? 0)
@@ -40,7 +48,7 @@ export class FailureDelays {
 
   /** The checker said no. */
   failed(ip: IpAddress, login: string, proof: string): void {
-    const address = addressKey(ip)
+    const address = this.#customers.keyOf(ip)
     this.#known.delete(pairKey(address, login))
     this.#add(this.#addresses, address, proof)
     this.#add(this.#logins, loginKey(login), proof)
@@ -49,7 +57,7 @@ export class FailureDelays {
   /** The checker said yes. One good account does not buy an address free: only this pair is known now. */
   succeeded(ip: IpAddress, login: string): void {
     this.#logins.delete(loginKey(login))
-    const pair = pairKey(addressKey(ip), login)
+    const pair = pairKey(this.#customers.keyOf(ip), login)
     this.#known.delete(pair)
     this.#known.set(pair, true)
     dropOldest(this.#known)
@@ -79,6 +87,5 @@ function dropOldest(table: Map<string, unknown>): void {
   if (oldest !== undefined) table.delete(oldest)
 }
 
-const addressKey = (ip: IpAddress): string => (familyOf(ip) === 4 ? ip : formatNetwork(networkOf(ip, 64)))
 const loginKey = (login: string): string => login.toLowerCase().slice(0, 320)
 const pairKey = (address: string, login: string): string => `${address} ${login.slice(0, 320)}`

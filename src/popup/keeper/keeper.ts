@@ -10,8 +10,10 @@ import { loadSettingsFile, requireConfigured, type Settings } from '../../daemon
 import { formatSocketAddress } from '../../daemon/socket-address.ts'
 import { programBeside } from '../../daemon/worker-process.ts'
 import { ownEnvironment } from '../../ucspi/environment.ts'
+import { CustomerNetworks } from '../../wire/customer-networks.ts'
 import { inheritable } from '../checkers/checker-environment.ts'
 import { makeChecker } from '../checkers/make-checker.ts'
+import { loginRefusal } from '../login-refusal.ts'
 import { Announcer } from './announcer.ts'
 import { AuthdLink } from './authd-link.ts'
 import { ChainRunner } from './chain-runner.ts'
@@ -39,7 +41,7 @@ export async function startKeeper(settingsFile: string, program: string): Promis
   if (loginIds?.uid === 0) throw new UsageFault('popup.login_user must not be root: name an account without rights')
   mkdirSync(top.run_dir, { recursive: true, mode: 0o755 })
 
-  const delays = new FailureDelays(failDelays(settings), clock)
+  const delays = new FailureDelays(failDelays(settings), clock, customersOf(settings))
   const listeners = await holdAll(settings)
   const chainListeners = popup.checker === 'chain' ? await holdChainSockets(settings, loginIds) : []
   const judge = await makeJudge(settings, loginIds, chainListeners, log)
@@ -57,7 +59,7 @@ export async function startKeeper(settingsFile: string, program: string): Promis
           log,
           clock,
         )
-  const announcer = new Announcer(authd, top.syslog, log)
+  const announcer = new Announcer(authd, loginRefusal(settings), top.syslog, log)
   const intervals = new LoginIntervals(popup.login_delay * 1000, clock)
   const logins = new Logins({ judge, delays, intervals, announcer, checkTimeout: popup.check_timeout * 1000, log })
   const processes = new LoginProcesses(
@@ -82,6 +84,8 @@ export async function startKeeper(settingsFile: string, program: string): Promis
     reload: () => {
       settings = loadSettingsFile(settingsFile).settings
       forLogin = loginSettings(settings, fixed)
+      delays.useCustomers(customersOf(settings))
+      announcer.useRefusal(loginRefusal(settings))
       processes.reload()
       log.info('reloaded', { path: settingsFile })
     },
@@ -96,6 +100,8 @@ export async function startKeeper(settingsFile: string, program: string): Promis
     },
   }
 }
+
+const customersOf = ({ grants }: Settings): CustomerNetworks => new CustomerNetworks(grants.nat64_prefixes)
 
 async function holdAll({ popup }: Settings): Promise<HeldListener[]> {
   const held: HeldListener[] = []

@@ -17,6 +17,7 @@ import { authorizationOptions } from '../login/authorization-options.ts'
 import type { Client } from '../login/client.ts'
 import { readProxyHeader } from '../login/read-proxy-header.ts'
 import { LoginSession, type SessionHost } from '../login/session.ts'
+import { loginRefusal } from '../login-refusal.ts'
 import { textOfOctets } from '../text-of-octets.ts'
 import { DescriptorStream } from './descriptor-stream.ts'
 import { programJudge } from './program-judge.ts'
@@ -42,7 +43,7 @@ export async function serveConnection(words: readonly string[], own: Environment
   const settings = settingsFrom(own)
   const log = createLog('popup', { level: settings.top.log_level })
   const authd = own['AUTHD_SOCKET'] === undefined ? undefined : authdLink(settings, log)
-  const announcer = new Announcer(authd, settings.top.syslog, log)
+  const announcer = new Announcer(authd, loginRefusal(settings), settings.top.syslog, log)
   const known = await knownClient(proxied, own, settings, stream, log)
   if (known !== undefined) {
     await new OneConnection(hostname, command, settings, { ...known, announcer, log, stream }).serve()

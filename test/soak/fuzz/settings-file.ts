@@ -4,7 +4,7 @@ import { type FuzzTarget, only, promise } from './fuzz-target.ts'
 import { mutated } from './mutation.ts'
 
 const FILES = [
-  'configured = true\nlog_level = "info"\n[grants]\nexp_time = 600\nnever_nets = ["192.0.2.0/24"]\n',
+  'configured = true\nlog_level = "info"\n[grants]\nexp_time = 600\nnever_grant = ["192.0.2.0/24"]\n',
   '[popup]\nlisten = ["*:110", "[::1]:110"]\nchecker = "checkpassword"\ncheckpassword = ["/bin/checkpassword"]\nfail_delays = ["2", "4"]\n',
   '[[sslwrap.listener]]\nlisten = "*:995"\nbackend = "127.0.0.1:110"\npreamble = "ssl"\n[[sslwrap.certificate]]\ncert = "/a"\n',
   '[database]\nembedded = true\ndbhost = "a,b"\n[wrap]\nlisten = ["*:25"]\nsmtpd = ["/bin/smtpd", "x"]\n[authd]\nmetrics_listen = ""\n',

@@ -92,7 +92,7 @@ describe('a good file', () => {
     expect(settings.authd.check_daemon_ipop3d).toBe(true)
     expect(settings.authd.check_daemon_vchkpw).toBe(false)
     const inside = parseIpAddress('2001:db8::7') ?? expect.unreachable()
-    expect(settings.grants.never_nets.has(inside)).toBe(true)
+    expect(settings.grants.never_grant.has(inside)).toBe(true)
     expect(settings.popup.ssl_reply).toBe('none')
     expect(settings.popup.listen).toHaveLength(2)
     expect(settings.wrap.smtpd).toEqual(['/usr/sbin/smtpd', '-x', 'y'])
@@ -141,6 +141,50 @@ describe('every name of the original config.h is a setting, and its own environm
     )
     expect(new Set(all).size).toBe(all.length)
   })
+})
+
+describe('a setting with a former name', () => {
+  const inside = parseIpAddress('192.0.2.7') ?? expect.unreachable()
+
+  test.each<[string, string, Record<string, string>, string | undefined]>([
+    ['the present name in the file', '[grants]\nnever_grant = ["192.0.2.0/24"]', {}, undefined],
+    ['the former name in the file', '[grants]\nnever_nets = ["192.0.2.0/24"]', {}, 'never_nets'],
+    ['the present name in the environment', '[grants]\nnever_nets = []', { NEVER_GRANT: '192.0.2.0/24' }, undefined],
+    ['the former name in the environment', '[grants]\nnever_grant = []', { NEVER_NETS: '192.0.2.0/24' }, 'never_nets'],
+  ])('%s counts', (_, toml, environment, formerName) => {
+    const { settings, shown } = parseSettings(toml, PATH, environment)
+    expect(settings.grants.never_grant.has(inside)).toBe(true)
+    expect(shown.find(({ name }) => name === 'never_grant')?.formerName).toBe(formerName)
+  })
+
+  test('both names at once are a fault', () => {
+    expect(faultsOf('[grants]\nnever_grant = []\nnever_nets = ["192.0.2.0/24"]')).toEqual([
+      `${PATH}:3: grants.never_nets is the former name of never_grant: write never_grant alone`,
+    ])
+  })
+
+  test('the former name belongs where the setting does', () => {
+    expect(faultsOf('[popup]\nnever_nets = []')).toEqual([
+      `${PATH}:2: popup.never_nets: unknown setting; it belongs under [grants]`,
+    ])
+  })
+
+  test('no former name is the name of another setting of its section', () => {
+    for (const { rows } of Object.values(SECTIONS)) {
+      const all = Object.entries(rows).flatMap(([name, { formerNames }]) => [name, ...formerNames])
+      expect(new Set(all).size).toBe(all.length)
+    }
+  })
+})
+
+test.each([
+  ['["2001:db8::/33"]', false],
+  ['["192.0.2.0/24"]', false],
+  ['["2001:db8:64::/96", "2001:db8::/32"]', true],
+])('nat64_prefixes = %s: %s', (list, isGood) => {
+  const text = `[grants]\nnat64_prefixes = ${list}`
+  if (isGood) expect(parseSettings(text, PATH).settings.grants.nat64_prefixes).toHaveLength(2)
+  else expect(faultsOf(text)).toEqual([expect.stringMatching(/:2: grants\.nat64_prefixes.*\/96 \(RFC 6052\)/)])
 })
 
 describe('a bad file', () => {

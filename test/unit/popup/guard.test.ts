@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { FailureDelays } from '../../../src/popup/keeper/failure-delays.ts'
 import { LoginIntervals } from '../../../src/popup/keeper/login-intervals.ts'
 import { MessageAllowance } from '../../../src/popup/keeper/message-allowance.ts'
+import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
 import { type IpAddress, parseIpAddress } from '../../../src/wire/ip-address.ts'
 
 const ip = (text: string): IpAddress => {
@@ -14,7 +15,7 @@ const B = ip('192.0.2.2')
 
 describe('FailureDelays', () => {
   let now = 0
-  const make = () => new FailureDelays([2, 4, 8, 15], () => now)
+  const make = () => new FailureDelays([2, 4, 8, 15], () => now, new CustomerNetworks())
 
   test('grow with each failure, up to the last', () => {
     const delays = make()
@@ -78,7 +79,7 @@ describe('FailureDelays', () => {
   })
 
   test('an empty list of delays means none', () => {
-    const delays = new FailureDelays([], () => 0)
+    const delays = new FailureDelays([], () => 0, new CustomerNetworks())
     delays.failed(A, 'ann', '1')
     expect(delays.delayFor(A, 'ann')).toBe(0)
   })

@@ -53,7 +53,8 @@ test('a decision counts as what it was: a doubt is no refusal', async () => {
   expect(await verdict(async () => ({ until: 1, login: 'ann' }))).toBe('relayed')
   expect(await verdict(async () => undefined)).toBe('refused')
   expect(await verdict(() => Promise.reject(new Error('away')))).toBe('undecided')
-  for (const reason of ['loopback', 'never', 'own']) expect(await verdict(async () => undefined, reason)).toBe('never')
+  for (const reason of ['loopback', 'never', 'proxy', 'own', 'unnamed_client'])
+    expect(await verdict(async () => undefined, reason)).toBe('never')
   // The policy door's own no to a client that has a grant.
   expect(verdictOf({ relay: false, reason: 'sender' })).toBe('refused')
 })

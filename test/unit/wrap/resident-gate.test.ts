@@ -6,8 +6,9 @@ import { holdListener } from '../../../src/daemon/held-listener.ts'
 import { createLog } from '../../../src/daemon/log.ts'
 import { waitedFor } from '../../../src/libc/wait.ts'
 import { formatCdb } from '../../../src/wire/cdb.ts'
+import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
 import { type IpAddress, LOOPBACK, NetworkSet, parseIpAddress } from '../../../src/wire/ip-address.ts'
-import { formatProxyV1, formatProxyV2 } from '../../../src/wire/proxy-protocol.ts'
+import { formatProxyLocal, formatProxyV1, formatProxyV2 } from '../../../src/wire/proxy-protocol.ts'
 import { formatTcpRule } from '../../../src/wire/tcprules.ts'
 import { type AskGrant, decide } from '../../../src/wrap/decision.ts'
 import { ResidentGate, type ResidentGateOptions } from '../../../src/wrap/resident-gate.ts'
@@ -58,11 +59,12 @@ async function start(
     environment: { PATH: '/usr/bin:/bin' },
     relayclientValue: '',
     decide: address => decide(address, { ask, refusal: () => undefined, timeoutMs }),
-    onDecision: (address, { relay }) => void (relay && relayed.push(address)),
+    onDecision: (address, { relay }) => void (relay && address !== undefined && relayed.push(address)),
     log: createLog('wrap', { write: line => lines.push(line) }),
     proxyTrust: new NetworkSet([]),
     maxConnections: 0,
     maxPerAddress: 0,
+    customers: new CustomerNetworks(),
     ...rest,
   })
   const held = await holdListener({ type: 'tcp', host, port: 0 }, 'wrap.listen')
@@ -263,6 +265,64 @@ describe('PROXY protocol from a listed peer', () => {
     expect(await strict.talk('EHLO forged\r\n')).toMatch(/^421 /)
     const open = await start({ ask })
     expect(await open.talk(formatProxyV1(source, destination))).toMatch(/relay=unset .*ip=127\.0\.0\.1/)
+  })
+
+  describe('that names no client: the relay is closed', () => {
+    const v2 = (command: number, family: number, length: number): Buffer =>
+      Buffer.concat([
+        formatProxyV2(source, destination).subarray(0, 12),
+        Buffer.of(command, family, 0, length),
+        Buffer.alloc(length),
+      ])
+    const headers: readonly (readonly [string, string | Buffer])[] = [
+      ['version 1 UNKNOWN', 'PROXY UNKNOWN\r\n'],
+      ['version 1 UNKNOWN with addresses', 'PROXY UNKNOWN 192.0.2.7 192.0.2.1 4000 25\r\n'],
+      ['version 2 LOCAL', formatProxyLocal()],
+      ['version 2 LOCAL with addresses', v2(0x20, 0x11, 12)],
+      ['version 2 UNSPEC', v2(0x21, 0x00, 0)],
+      ['version 2 of a Unix socket', v2(0x21, 0x31, 216)],
+    ]
+    const rules = (): TcpRulesFile => {
+      const path = `${directory.path}/proxy-rules.cdb`
+      const rule = formatTcpRule({ allow: true, environment: { RELAYCLIENT: '', X: 'rule' } })
+      writeFileSync(path, formatCdb([{ key: Buffer.from('127.'), value: rule }]))
+      return new TcpRulesFile(path)
+    }
+
+    test.each(headers)('%s', async (_, header) => {
+      const asked: string[] = []
+      const { talk, lines } = await start({
+        proxyTrust: LOOPBACK,
+        ask: async address => {
+          asked.push(address)
+          return { until: 1, login: 'ann' }
+        },
+      })
+      expect(await talk(header, 'EHLO early\r\n')).toMatch(
+        /relay=unset login= until= ip=127\.0\.0\.1 .*\nEHLO early\r\n$/,
+      )
+      expect(asked).toEqual([])
+      expect(lines.join('')).toContain('event=norelay')
+      expect(lines.join('')).toContain('reason=unnamed_client')
+    })
+
+    test.each(headers)("%s, also where a rule opens it for the proxy's address", async (_, header) => {
+      const { talk } = await start({ proxyTrust: LOOPBACK, rules: rules() })
+      expect(await talk(header)).toMatch(/relay=unset .*x=rule/)
+    })
+
+    test.each(headers)('%s, also where the gate opens it for everybody it can name', async (_, header) => {
+      const { talk } = await start({ proxyTrust: LOOPBACK, environment: { PATH: '/usr/bin:/bin', RELAYCLIENT: '' } })
+      expect(await talk(header)).toMatch(/relay=unset /)
+      expect(await talk(formatProxyV1(source, destination))).toMatch(/relay= /)
+    })
+
+    test('and it is counted without an address', async () => {
+      const decided: (string | undefined)[] = []
+      const { talk } = await start({ proxyTrust: LOOPBACK, onDecision: address => void decided.push(address) })
+      await talk('PROXY UNKNOWN\r\n')
+      expect(decided).toEqual([undefined])
+    })
   })
 
   test('limits count the client behind the proxy', async () => {

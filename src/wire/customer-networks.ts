@@ -1,0 +1,141 @@
+import {
+  addressBytes,
+  familyOf,
+  formatNetwork,
+  type IpAddress,
+  type Network,
+  networkOf,
+  parseNetwork,
+  readAddress,
+} from './ip-address.ts'
+
+/** Lengths of a translator's prefix (RFC 6052 section 2.2). */
+export const TRANSLATION_PREFIX_LENGTHS: readonly number[] = [32, 40, 48, 56, 64, 96]
+
+/** Prefixes in front of a whole IPv4 address, with which every host may see IPv4 clients. */
+const WELL_KNOWN = {
+  /** RFC 6052: NAT64 and SIIT. */
+  translation: '64:ff9b::/96',
+  /** RFC 7915 and RFC 2765: IPv4-translated addresses. */
+  translated: '::ffff:0:0:0/96',
+  /** RFC 4291 section 2.5.5.1: IPv4-compatible addresses. */
+  compatible: '::/96',
+} as const
+
+/**
+ * RFC 8215: translators of one site. The RFC leaves the length of their prefix to the site, so that only the setting tells
+ * where the IPv4 address stands.
+ */
+const LOCAL_TRANSLATION = '64:ff9b:1::/48'
+
+/** `at`: where the octets of the IPv4 address stand. `mask` is XORed with each of them. */
+type Embedding = {
+  readonly prefix: Uint8Array
+  readonly at: readonly [number, number, number, number]
+  readonly mask: number
+}
+
+/**
+ * Says which addresses belong to one customer: for limits of connections, delays after failures, and `ipv6_prefix = 64`.
+ *
+ * The network of a customer is the IPv4 address alone, and the /64 of an IPv6 address. An IPv6 address that a transition
+ * mechanism has made of an IPv4 address belongs to the customer of that IPv4 address, because all of IPv4 can stand in one
+ * /64. ISATAP (RFC 5214) is no such mechanism: every host may choose an interface identifier of this form, and its
+ * /64 belongs to one site.
+ */
+export class CustomerNetworks {
+  readonly #embeddings: readonly Embedding[]
+  /** Each address in these networks is taken for a customer of its own. */
+  readonly #alone: readonly Uint8Array[]
+
+  /**
+   * `sitePrefixes`: prefixes of the site's own translators, whose lengths are TRANSLATION_PREFIX_LENGTHS.
+   * @throws RangeError for another length.
+   */
+  constructor(sitePrefixes: readonly Network[] = []) {
+    // The longest first, because a site may use a part of its translator's prefix for another translator.
+    const translators = [...sitePrefixes, ...Object.values(WELL_KNOWN).map(networkFrom)].sort(
+      (a, b) => b.prefixLength - a.prefixLength,
+    )
+    this.#embeddings = [...translators.map(translation), SIX_TO_FOUR, TEREDO]
+    // An ordinary address may share its /64 with a translator's prefix: a grant for that /64 would hold all of IPv4.
+    const shared = translators.filter(({ prefixLength }) => prefixLength > 64)
+    this.#alone = [
+      prefixBytes(networkFrom(LOCAL_TRANSLATION)),
+      ...shared.map(({ base }) => prefixBytes(networkOf(base, 64))),
+    ]
+  }
+
+  /** The IPv4 address from which the IPv6 address was made; undefined for all others. */
+  embeddedIpv4(ip: IpAddress): IpAddress | undefined {
+    return familyOf(ip) === 4 ? undefined : this.#embedded(ip, addressBytes(ip))
+  }
+
+  /**
+   * The network of the customer who has this address. It holds the address, unless it is an IPv4 address that is embedded
+   * in it.
+   */
+  networkOf(ip: IpAddress): Network {
+    if (familyOf(ip) === 4) return { base: ip, prefixLength: 32 }
+    const bytes = addressBytes(ip)
+    const embedded = this.#embedded(ip, bytes)
+    if (embedded !== undefined) return { base: embedded, prefixLength: 32 }
+    if (this.#alone.some(prefix => beginsWith(bytes, prefix))) return { base: ip, prefixLength: 128 }
+    return networkOf(ip, 64)
+  }
+
+  /** Text of that network: the same for all addresses of a customer, and for no others. */
+  keyOf(ip: IpAddress): string {
+    return familyOf(ip) === 4 ? ip : formatCustomer(this.networkOf(ip))
+  }
+
+  /**
+   * The largest network that holds the address and, of IPv6, no address of another customer. An address that embeds an
+   * IPv4 address stands alone in it.
+   */
+  grantedNetworkOf(ip: IpAddress): Network {
+    if (familyOf(ip) === 4) return { base: ip, prefixLength: 32 }
+    const network = this.networkOf(ip)
+    return familyOf(network.base) === 6 ? network : { base: ip, prefixLength: 128 }
+  }
+
+  #embedded(ip: IpAddress, bytes: Uint8Array): IpAddress | undefined {
+    // The unspecified and the loopback address look like IPv4-compatible ones.
+    if (ip === '::' || ip === '::1') return undefined
+    const found = this.#embeddings.find(({ prefix }) => beginsWith(bytes, prefix))
+    if (found === undefined) return undefined
+    return readAddress(Uint8Array.from(found.at, index => (bytes[index] ?? 0) ^ found.mask))
+  }
+}
+
+const formatCustomer = (network: Network): string =>
+  familyOf(network.base) === 4 ? network.base : formatNetwork(network)
+
+function networkFrom(text: string): Network {
+  const network = parseNetwork(text)
+  if (network === undefined) throw new TypeError(`not a network: ${text}`)
+  return network
+}
+
+/** The octets that the network fixes; its length is a multiple of 8. */
+const prefixBytes = ({ base, prefixLength }: Network): Uint8Array => addressBytes(base).subarray(0, prefixLength / 8)
+
+/** RFC 6052 section 2.2: the IPv4 address follows the prefix, but leaves out bits 64 to 71. */
+function translation(network: Network): Embedding {
+  const { base, prefixLength } = network
+  if (familyOf(base) !== 6 || !TRANSLATION_PREFIX_LENGTHS.includes(prefixLength)) {
+    throw new RangeError(`a translator's prefix cannot be ${formatNetwork(network)}`)
+  }
+  const start = prefixLength / 8
+  const octet = (n: number): number => (start <= 8 && start + n >= 8 ? start + n + 1 : start + n)
+  return { prefix: prefixBytes(network), at: [octet(0), octet(1), octet(2), octet(3)], mask: 0 }
+}
+
+/** RFC 3056: the site's IPv4 address follows the prefix. */
+const SIX_TO_FOUR: Embedding = { prefix: prefixBytes(networkFrom('2002::/16')), at: [2, 3, 4, 5], mask: 0 }
+
+/** RFC 4380 section 4: the last four octets are the client's IPv4 address with every bit inverted. */
+const TEREDO: Embedding = { prefix: prefixBytes(networkFrom('2001::/32')), at: [12, 13, 14, 15], mask: 0xff }
+
+const beginsWith = (bytes: Uint8Array, prefix: Uint8Array): boolean =>
+  prefix.every((octet, index) => bytes[index] === octet)
