@@ -1,70 +1,101 @@
-import { familyOf, formatNetwork, type IpAddress, networkOf } from './ip-address.ts'
-
 /** What a rule says about a connection: refuse it, or let it in with some variables (tcprules(1)). */
 export type TcpRule = { readonly allow: boolean; readonly environment: Readonly<Record<string, string | Uint8Array>> }
 
-/** A line of a rules text. An address with ranges (`10.0.1-3.`) is written out as several rules of the same content. */
-export type TcpRuleLine = { readonly addresses: readonly string[]; readonly rule: TcpRule }
+/** A record of a rules cdb. The key has one character for each octet. */
+export type TcpRuleRecord = { readonly key: string; readonly data: Uint8Array }
 
 /** A line that is no rule: 1-based number and why. */
 export type TcpRuleFault = { readonly line: number; readonly reason: string }
 
-/** More addresses than this from one line is a typing error. */
-const MAX_RANGE = 65_536
-
-/** Reads a rules text. IPv6 addresses may stand where ucspi-tcp6 takes them: the instruction begins at `:allow` or `:deny`. */
-export function parseTcpRules(text: string): {
-  readonly lines: readonly TcpRuleLine[]
+/**
+ * Reads a rules text as tcprules does, octet by octet: the same lines are rules, the same lines are
+ * skipped, the same records follow. An address may hold colons where Debian's ucspi-tcp-ipv6 and
+ * ucspi-tcp6 take them: the instruction begins at the first `:allow` or `:deny`. A line without a
+ * colon is skipped. tcprules stops at the first fault; all of them are named here.
+ */
+export function parseTcpRules(text: Uint8Array): {
+  readonly records: readonly TcpRuleRecord[]
   readonly faults: readonly TcpRuleFault[]
 } {
-  const lines: TcpRuleLine[] = []
+  const records: TcpRuleRecord[] = []
   const faults: TcpRuleFault[] = []
-  for (const [index, raw] of text.split('\n').entries()) {
-    const line = raw.replace(/[ \t\r]+$/, '')
-    if (line === '' || line.startsWith('#')) continue
+  for (const [index, raw] of Buffer.from(text).toString('latin1').split('\n').entries()) {
+    if (raw.startsWith('#')) continue
+    const line = withoutBlanks(raw)
+    if (!line.includes(':')) continue
     const parsed = parseLine(line)
-    if (typeof parsed === 'string') faults.push({ line: index + 1, reason: parsed })
-    else lines.push(parsed)
+    if (typeof parsed !== 'string') records.push(...parsed)
+    else faults.push({ line: index + 1, reason: line.endsWith('\r') ? CARRIAGE_RETURN : parsed })
   }
-  return { lines, faults }
+  return { records, faults }
 }
 
-function parseLine(line: string): TcpRuleLine | string {
-  const { address, instruction, variables } =
-    /^(?<address>.*?):(?<instruction>allow|deny)(?<variables>(?:,.*)?)$/.exec(line)?.groups ?? {}
-  if (address === undefined || variables === undefined) return 'write ADDRESS:allow or ADDRESS:deny, then ,NAME="value"'
-  const environment = parseVariables(variables)
-  if (environment === undefined) return 'after the instruction only ,NAME="value" may follow'
-  const addresses = expand(address)
-  if (addresses === undefined) return `the range in ${address} is none`
-  return { addresses, rule: { allow: instruction === 'allow', environment } }
+const CARRIAGE_RETURN = 'the line ends in a carriage return. Save the file with Unix line ends'
+
+/** A carriage return stays: tcprules takes it for a part of the rule. */
+function withoutBlanks(line: string): string {
+  let length = line.length
+  while (line[length - 1] === ' ' || line[length - 1] === '\t') length--
+  return line.slice(0, length)
 }
 
-/** `,NAME="value",NAME=/value/`: whatever stands after `=` is the quote. */
-function parseVariables(text: string): Record<string, string> | undefined {
-  const environment: Record<string, string> = {}
-  for (let at = 0; at < text.length; ) {
-    const name = /^,([^=,]+)=/.exec(text.slice(at))?.[1]
-    const quote = name === undefined ? undefined : text[at + name.length + 2]
-    if (name === undefined || quote === undefined) return undefined
-    const from = at + name.length + 3
-    const to = text.indexOf(quote, from)
-    if (to < 0) return undefined
-    environment[name] = text.slice(from, to)
-    at = to + 1
+function parseLine(line: string): readonly TcpRuleRecord[] | string {
+  let colon = line.indexOf(':')
+  const instructionAt = (): string | undefined => INSTRUCTIONS.find(word => line.startsWith(word, colon + 1))
+  while (colon >= 0 && instructionAt() === undefined) colon = line.indexOf(':', colon + 1)
+  const instruction = colon < 0 ? undefined : instructionAt()
+  if (instruction === undefined) return 'write ADDRESS:allow or ADDRESS:deny, then ,NAME="value"'
+  const variables = parseVariables(line, colon + 1 + instruction.length)
+  if (variables === undefined) return 'after the instruction only ,NAME="value" may follow'
+  const address = line.slice(0, colon)
+  const keys = expand(address)
+  if (keys === undefined) return `the range in ${address} is none`
+  const data = Buffer.from(`${instruction === 'deny' ? 'D\0' : ''}${variables}`, 'latin1')
+  return keys.map(key => ({ key, data }))
+}
+
+const INSTRUCTIONS = ['deny', 'allow'] as const
+
+/** `,NAME="value",NAME=/value/` as data of a record: whatever stands after `=` is the quote. */
+function parseVariables(line: string, start: number): string | undefined {
+  let data = ''
+  for (let at = start; at < line.length; ) {
+    const equals = line.indexOf('=', at)
+    const quote = line[equals + 1]
+    if (line[at] !== ',' || equals < 0 || quote === undefined) return undefined
+    const end = line.indexOf(quote, equals + 2)
+    if (end < 0) return undefined
+    data += `+${line.slice(at + 1, equals + 1)}${line.slice(equals + 2, end)}\0`
+    at = end + 1
   }
-  return environment
+  return data
 }
 
-/** `1.2.3.37-53` is seventeen addresses, `10.0.1-3.` three prefixes. Host names and idents (`user@1.2.3.4`, `=.example.org`) have no ranges. */
+/** `1.2.3.37-53` is seventeen addresses, `10.0.1-3.` three prefixes, `10.0.5-3.` none. Host names and idents (`user@1.2.3.4`, `=.example.org`) have no ranges. */
 function expand(address: string): readonly string[] | undefined {
-  if (/[=@:]/.test(address) || !address.includes('-')) return [address]
-  const { before, low, high, after } =
-    /^(?<before>[^-]*?)(?<low>\d+)-(?<high>\d+)(?<after>.*)$/.exec(address)?.groups ?? {}
-  if (low === undefined || high === undefined || Number(high) < Number(low)) return undefined
-  if (Number(high) - Number(low) >= MAX_RANGE) return undefined
-  const numbers = Array.from({ length: Number(high) - Number(low) + 1 }, (_, i) => Number(low) + i)
-  return numbers.map(number => `${before ?? ''}${number}${after ?? ''}`)
+  const hyphen = address.indexOf('-')
+  if (hyphen < 0 || /[=@]/.test(address)) return [address]
+  const left = address.lastIndexOf('.', hyphen) + 1
+  const dot = address.indexOf('.', hyphen)
+  const right = dot < 0 ? address.length : dot
+  const low = numberOf(address.slice(left, hyphen))
+  const high = numberOf(address.slice(hyphen + 1, right))
+  if (low === undefined || high === undefined) return undefined
+  const last = high > 255n ? 255n : high
+  const keys: string[] = []
+  for (let number = low; number <= last; number++) {
+    keys.push(`${address.slice(0, left)}${number}${address.slice(right)}`)
+  }
+  return keys
+}
+
+/** As scan_ulong reads it: up to a NUL, no digits are 0, and 64 bits are kept. */
+function numberOf(text: string): bigint | undefined {
+  const [digits = ''] = text.split('\0')
+  if (!/^\d*$/.test(digits)) return undefined
+  let number = 0n
+  for (const digit of digits) number = BigInt.asUintN(64, number * 10n + BigInt(digit))
+  return number
 }
 
 /** Data of a rule in a tcprules cdb: `D` first for deny, then `+NAME=value` NUL for each variable. */
@@ -95,36 +126,4 @@ export function parseTcpRule(data: Uint8Array): TcpRule {
     at = end + 1
   }
   return { allow, environment }
-}
-
-/** What is asked about a connection. */
-export type TcpRuleQuestion = {
-  readonly ip: IpAddress
-  readonly host?: string | undefined
-  readonly info?: string | undefined
-}
-
-/** The addresses under which a rule may stand, in the order in which tcpserver asks for them: the first hit counts (tcprules(1)). */
-export function* tcpRuleKeys({ ip, host, info }: TcpRuleQuestion): Generator<string> {
-  const name = host?.toLowerCase()
-  if (info !== undefined) {
-    yield `${info}@${ip}`
-    if (name !== undefined) yield `${info}@=${name}`
-  }
-  yield ip
-  if (name !== undefined) yield `=${name}`
-  if (familyOf(ip) === 4) {
-    for (let dot = ip.lastIndexOf('.'); dot >= 0; dot = ip.lastIndexOf('.', dot - 1)) {
-      yield ip.slice(0, dot + 1)
-      if (dot === 0) break
-    }
-  } else {
-    // ucspi-tcp6: CIDR, longest first.
-    for (let length = 127; length > 0; length--) yield formatNetwork(networkOf(ip, length))
-  }
-  if (name !== undefined) {
-    for (let dot = name.indexOf('.'); dot >= 0; dot = name.indexOf('.', dot + 1)) yield `=${name.slice(dot)}`
-    yield '='
-  }
-  yield ''
 }

@@ -1,11 +1,13 @@
-import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { statSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Clock } from '../daemon/clock.ts'
 import { UsageFault } from '../daemon/exit-status.ts'
 import type { Log } from '../daemon/log.ts'
-import { type CdbRecord, formatCdb } from '../wire/cdb.ts'
-import { familyOf, formatNetwork, type IpAddress, type Network } from '../wire/ip-address.ts'
-import { formatTcpRule, parseTcpRules, type TcpRule, tcpRuleKeys } from '../wire/tcprules.ts'
+import type { IpAddress, Network } from '../wire/ip-address.ts'
+import { formatTcpRule } from '../wire/tcprules.ts'
 import { grantVariables } from './decision.ts'
+import { overwriteFile, replaceFile } from './replace-file.ts'
+import { SiteRules } from './site-rules.ts'
 
 /** A grant as the cdb knows it. `until`: Unix seconds; undefined: without end. */
 export type ListedGrant = {
@@ -33,37 +35,58 @@ export type CdbDoorOptions = {
 
 /** Milliseconds after a change: others may follow it. */
 const SOON = 20
+/** At the end: how long, and how often, it is tried to take the grants out of a file that cannot be written. */
+const STOP_MS = 5_000
+const STOP_RETRY_MS = 200
 
-/** Keeps a tcprules cdb up to date for sites that stay with tcpserver. */
+/**
+ * Keeps a tcprules cdb up to date for sites that stay with tcpserver.
+ *
+ * The file is made of two parts that fail independently. The grants are those of now, always: each
+ * end and each change of the store leads to a new file. The site's rules are the last good ones: a
+ * rules text that is missing or has a fault is logged and changes nothing. After a restart the last
+ * good rules are those in the cdb itself. tcpserver has no way to see that a grant has ended, so a
+ * gate that is killed leaves its grants in the file until it is started again; the first thing that
+ * a start does is to write the file without grants.
+ */
 export class CdbDoor {
   #options: CdbDoorOptions
   #grants: readonly ListedGrant[] = []
+  #site = SiteRules.NONE
+  /** State of the rules text that was read last, good or not. */
+  #siteVersion = ''
   #written: Buffer | undefined
   #timer: NodeJS.Timeout | undefined
-  #closed = false
+  #endTimer: NodeJS.Timeout | undefined
+  readonly #closing = new AbortController()
   /** Told that the list has changed since the last look. */
   #isDue = false
   /** Milliseconds that the last look took. */
   #took = 0
   #round: Promise<void> | undefined
+  /** What was logged last about the rules and about the file, so that it is logged once. */
+  readonly #complaints = new Map<'rules' | 'file', string>()
 
   constructor(options: CdbDoorOptions) {
     this.#options = options
   }
 
-  /** Writes the file for the first time and keeps it; a store that is away only leaves the site's rules. Throws UsageFault if it cannot be written. */
+  /** Writes the file without grants, then with them, and keeps it; a store that is away only leaves the site's rules. Throws UsageFault if it cannot be written. */
   async start(): Promise<void> {
-    await this.#fetch()
+    const { path } = this.#options
+    this.#site = SiteRules.recover(path) ?? SiteRules.NONE
     try {
-      this.#write()
+      replaceFile(path, this.#format())
     } catch (error) {
-      const { path } = this.#options
+      // What a gate that was killed has left behind must not stay, whatever else is wrong.
+      this.#tryToOverwrite()
       const why = error instanceof Error ? error.message : String(error)
       throw new UsageFault(
-        `cannot make wrap.tcprules_cdb ${path}: ${why}: its directory must belong to wrap.smtpd_user`,
+        `cannot write wrap.tcprules_cdb ${path}: ${why}. Give its directory to wrap.smtpd_user`,
         error,
       )
     }
+    await this.#look()
     this.#options.onChange(() => this.#changed())
     this.#schedule()
   }
@@ -74,22 +97,25 @@ export class CdbDoor {
     options.onChange(() => this.#changed())
   }
 
-  /** Asks and writes at once (SIGHUP, tests). */
+  /** Asks and writes at once (SIGHUP, tests). Never rejects: what cannot be had or written is logged, and tried again. */
   async refresh(): Promise<void> {
-    const started = performance.now()
-    this.#isDue = false
-    await this.#fetch()
-    this.#write()
-    this.#took = performance.now() - started
+    await this.#round
+    await this.#look()
   }
 
-  /** Stops. The file is left without grants: nobody would take them out any more. */
+  /** Stops. The file is left without grants, because nothing would take them out any more; if that cannot be done within 5 s, it is logged. */
   async stop(): Promise<void> {
-    this.#closed = true
+    this.#closing.abort()
     clearTimeout(this.#timer)
-    await this.#round
-    this.#grants = []
-    this.#write()
+    const deadline = performance.now() + STOP_MS
+    while (!this.#write()) {
+      if (performance.now() > deadline) {
+        const { path, log } = this.#options
+        log.error('cdb_kept', { path, reason: 'the file cannot be written and still holds grants: remove it' })
+        break
+      }
+      await sleep(STOP_RETRY_MS)
+    }
   }
 
   #changed(): void {
@@ -100,98 +126,140 @@ export class CdbDoor {
   /** For the next look: at once when the list has changed, but no more than a tenth of the time goes into looking for that. */
   #schedule(): void {
     clearTimeout(this.#timer)
-    if (this.#closed) return
-    const now = this.#options.clock()
-    const firstEnd = this.#live().reduce((first, { until = Infinity }) => Math.min(first, until * 1000 - now), Infinity)
-    const next = this.#isDue ? Math.max(SOON, 9 * this.#took) : this.#options.intervalMs
-    const wait = Math.max(10, Math.min(this.#options.intervalMs, next, firstEnd))
-    this.#timer = setTimeout(() => {
-      this.#round = this.refresh()
-        .catch((error: unknown) => {
-          this.#options.log.error('cdb_error', {
-            path: this.#options.path,
-            error: error instanceof Error ? error : String(error),
-          })
-        })
-        .finally(() => {
+    if (this.#isClosed) return
+    const { intervalMs } = this.#options
+    const wait = this.#isDue ? Math.max(SOON, 9 * this.#took) : intervalMs
+    this.#timer = setTimeout(
+      () => {
+        this.#round = this.#look().finally(() => {
           this.#round = undefined
           this.#schedule()
         })
-    }, wait)
+      },
+      Math.min(intervalMs, wait),
+    )
+  }
+
+  async #look(): Promise<void> {
+    const started = performance.now()
+    this.#isDue = false
+    await this.#fetch()
+    if (!this.#isClosed) this.#write()
+    this.#took = performance.now() - started
   }
 
   async #fetch(): Promise<void> {
     const { list, timeoutMs, log } = this.#options
     try {
-      this.#grants = await list(AbortSignal.timeout(timeoutMs))
+      this.#grants = await list(AbortSignal.any([AbortSignal.timeout(timeoutMs), this.#closing.signal]))
     } catch (error) {
+      if (this.#isClosed) return
       // What we know goes on to expire; nobody new gets in.
       log.error('error', { door: 'cdb', relay: false, error: error instanceof Error ? error : String(error) })
     }
   }
 
+  get #isClosed(): boolean {
+    return this.#closing.signal.aborted
+  }
+
   #live(): readonly ListedGrant[] {
+    if (this.#isClosed) return []
     const now = this.#options.clock() / 1000
     return this.#grants.filter(
       ({ network, until }) => (until ?? Infinity) > now && this.#options.refusal(network.base) === undefined,
     )
   }
 
-  #write(): void {
-    const { path, log } = this.#options
-    const live = this.#live()
-    const file = formatCdb(this.#records(live))
-    if (this.#written?.equals(file)) return
-    const temporary = `${path}.tmp.${process.pid}`
-    try {
-      writeFileSync(temporary, file, { mode: 0o644 })
-      renameSync(temporary, path)
-    } catch (error) {
-      rmSync(temporary, { force: true })
-      throw error
-    }
-    this.#written = file
-    log.info('cdb', { path, grants: live.length })
-  }
-
-  /** A granted address gets a record of its own, which hides the site's rule for its network: so it takes over what that says, and a deny wins. */
-  #records(live: readonly ListedGrant[]): CdbRecord[] {
+  #format(): Buffer {
+    this.#readSite()
     const { relayclientValue } = this.#options
-    const site = this.#siteRules()
-    // tcpserver takes the first record of a key.
-    const rules = new Map<string, TcpRule>()
-    for (const { address, rule } of site) if (!rules.has(address)) rules.set(address, rule)
-    const records = new Map([...rules].map(([address, rule]) => [address, formatTcpRule(rule)]))
-    for (const { network, until, login } of live) {
-      const keys = keysOf(network)
-      const [key] = keys
-      const applying = keys.map(candidate => rules.get(candidate)).find(rule => rule !== undefined)
-      if (key === undefined || applying?.allow === false) continue
+    return this.#site.format(this.#live(), ({ until, login }, rule) => {
       const granted = { RELAYCLIENT: relayclientValue, ...grantVariables({ until, login }) }
-      records.set(key, formatTcpRule({ allow: true, environment: { ...granted, ...applying?.environment } }))
-    }
-    return [...records].map(([key, value]) => ({ key: Buffer.from(key), value }))
+      return formatTcpRule({ allow: true, environment: { ...granted, ...rule?.environment } })
+    })
   }
 
-  #siteRules(): { readonly address: string; readonly rule: TcpRule }[] {
-    const { rulesPath } = this.#options
-    if (rulesPath === '') return []
-    const { lines, faults } = parseTcpRules(readFileSync(rulesPath, 'utf8'))
-    const [fault] = faults
-    // As tcprules does: with one faulty line the old file stays as it is.
-    if (fault !== undefined) throw new Error(`${rulesPath}:${fault.line}: ${fault.reason}`)
-    return lines.flatMap(({ addresses, rule }) => addresses.map(address => ({ address, rule })))
+  /** Takes the site's rules if they are good and have changed; otherwise those that were good last stay. */
+  #readSite(): void {
+    const { rulesPath, log } = this.#options
+    if (rulesPath === '') {
+      this.#site = SiteRules.NONE
+      return
+    }
+    const version = versionOf(rulesPath)
+    if (version === this.#siteVersion && version !== '') return
+    try {
+      this.#site = SiteRules.read(rulesPath)
+      this.#siteVersion = version
+      if (this.#complaints.delete('rules')) log.info('cdb_rules_accepted', { path: rulesPath })
+    } catch (error) {
+      this.#siteVersion = version
+      this.#complain('rules', 'cdb_rules_refused', error, 'the rules that were good last stay in force')
+    }
+  }
+
+  /** Brings the file to what is true now; false if that failed, which is logged and tried again. */
+  #write(): boolean {
+    const { path, log } = this.#options
+    clearTimeout(this.#endTimer)
+    const file = this.#format()
+    let done = this.#written?.equals(file) === true
+    if (!done) {
+      try {
+        replaceFile(path, file)
+        done = true
+        this.#complaints.delete('file')
+      } catch (error) {
+        this.#complain('file', 'cdb_error', error, 'give the directory of the file to wrap.smtpd_user, or make room')
+        done = this.#tryToOverwrite(file)
+      }
+      if (done) {
+        this.#written = file
+        log.info('cdb', { path, grants: this.#live().length })
+      }
+    }
+    this.#awaitEnd(done)
+    return done
+  }
+
+  #tryToOverwrite(file = this.#format()): boolean {
+    try {
+      overwriteFile(this.#options.path, file)
+      return true
+    } catch {
+      return false // The caller has said why the file cannot be replaced, and tries again.
+    }
+  }
+
+  /** The next end of a grant, or the next try if the file could not be written. */
+  #awaitEnd(isWritten: boolean): void {
+    const { clock, intervalMs } = this.#options
+    if (this.#isClosed) return
+    const now = clock()
+    const firstEnd = this.#live().reduce((first, { until = Infinity }) => Math.min(first, until * 1000 - now), Infinity)
+    const wait = isWritten ? firstEnd : Math.min(firstEnd, intervalMs)
+    if (wait === Infinity) return
+    this.#endTimer = setTimeout(() => this.#write(), Math.min(Math.max(10, wait), MAX_TIMER_MS))
+  }
+
+  #complain(about: 'rules' | 'file', event: string, error: unknown, remedy: string): void {
+    const { path, log } = this.#options
+    const reason = error instanceof Error ? error.message : String(error)
+    if (this.#complaints.get(about) === reason) return
+    this.#complaints.set(about, reason)
+    log.error(event, { path, reason, remedy })
   }
 }
 
-/**
- * The addresses under which a rule for this network may stand, its own first, as far as they depend on the address alone. Empty for an IPv4 network that has
- * no such address: tcpserver asks for prefixes at the dots only.
- */
-function keysOf(network: Network): readonly string[] {
-  const { base, prefixLength } = network
-  const keys = [...tcpRuleKeys({ ip: base })]
-  if (familyOf(base) === 6) return keys.slice(prefixLength === 128 ? 0 : keys.indexOf(formatNetwork(network)))
-  if (prefixLength % 8 !== 0 || prefixLength === 0) return []
-  return keys.slice((32 - prefixLength) / 8)
+/** What setTimeout can wait. */
+const MAX_TIMER_MS = 2_147_483_647
+
+function versionOf(path: string): string {
+  try {
+    const { ino, mtimeNs, size } = statSync(path, { bigint: true })
+    return `${ino} ${mtimeNs} ${size}`
+  } catch {
+    return '' // The reader finds out why.
+  }
 }

@@ -1,6 +1,7 @@
 import { readFileSync, statSync } from 'node:fs'
 import { Cdb } from '../wire/cdb.ts'
-import { parseTcpRule, type TcpRule, type TcpRuleQuestion, tcpRuleKeys } from '../wire/tcprules.ts'
+import { type TcpRuleQuestion, tcpRuleKeys } from '../wire/tcp-rule-keys.ts'
+import { parseTcpRule, type TcpRule } from '../wire/tcprules.ts'
 
 /** A cdb larger than this is no rules file. */
 const MAX_OCTETS = 256 * 1024 * 1024
@@ -21,7 +22,7 @@ export class TcpRulesFile {
   find(question: TcpRuleQuestion): TcpRule {
     const cdb = this.#current()
     for (const key of tcpRuleKeys(question)) {
-      const data = cdb.get(Buffer.from(key))
+      const data = cdb.get(Buffer.from(key, 'latin1'))
       if (data !== undefined) return parseTcpRule(data)
     }
     return EVERYBODY

@@ -9,6 +9,7 @@ import type { Settings } from '../../daemon/settings/settings.ts'
 import { isSelfSigned } from '../is-self-signed.ts'
 import { formatMoment } from '../moment.ts'
 import { advice, type Finding, fine, unsafe } from './finding.ts'
+import { judgeCdb } from './judge-cdb.ts'
 import { judgeSyslog } from './judge-syslog.ts'
 
 /** Judges the files of the host that the settings name, and the settings file itself. */
@@ -20,6 +21,7 @@ export function judgeFiles(settings: Settings, config: string, now: Date): reado
     ...judgeQmail(settings),
     ...judgeChecker(settings),
     ...judgeSyslog(settings),
+    ...judgeCdb(settings),
     ...judgeAccounts(settings),
   ]
 }

@@ -44,6 +44,6 @@ export const cdb: FuzzTarget = {
     const rule = parseTcpRule(value)
     if (rule.allow) promise(value[0] !== 0x44, 'D is a refusal', value.toString('latin1'))
     only(RangeError, value.toString('latin1'), () => formatTcpRule(rule))
-    parseTcpRules(mutated(random, RULES, RULES.split('\n')))
+    parseTcpRules(Buffer.from(mutated(random, RULES, RULES.split('\n')), 'latin1'))
   },
 }

@@ -1,0 +1,124 @@
+import { describe, expect, test } from 'vitest'
+import { type IpAddress, type Network, parseIpAddress, parseNetwork } from '../../../src/wire/ip-address.ts'
+import { bitKeysOfText, bitRuleKeys, tcpRuleKeys, textRuleKeys } from '../../../src/wire/tcp-rule-keys.ts'
+
+const ip = (text: string): IpAddress => {
+  const parsed = parseIpAddress(text)
+  if (parsed === undefined) throw new Error(text)
+  return parsed
+}
+const network = (text: string): Network => {
+  const parsed = parseNetwork(text)
+  if (parsed === undefined) throw new Error(text)
+  return parsed
+}
+const textKeys = (text: string): string[] => textRuleKeys(network(text)).flatMap(({ own }) => own)
+
+describe('the order of questions is tcpserver’s', () => {
+  const withoutBits = (keys: Iterable<string>) => [...keys].filter(key => !/^[\^_]/.test(key))
+
+  test('IPv4', () => {
+    expect(withoutBits(tcpRuleKeys({ ip: ip('1.2.3.4'), host: 'A.B.c', info: 'joe' }))).toEqual([
+      'joe@1.2.3.4',
+      'joe@=a.b.c',
+      '1.2.3.4',
+      '=a.b.c',
+      '1.2.3.',
+      '1.2.',
+      '1.',
+      '=.b.c',
+      '=.c',
+      '=',
+      '',
+    ])
+    const keys = [...tcpRuleKeys({ ip: ip('1.2.3.4') })]
+    expect(keys.slice(0, 6)).toEqual([
+      '1.2.3.4',
+      '1.2.3.',
+      '1.2.',
+      '1.',
+      '_0000000h000000o0000000wx00000400',
+      '_0000000h000000o0000000wx00000400\0',
+    ])
+    expect(keys.at(-1)).toBe('')
+  })
+
+  test('IPv6', () => {
+    const keys = withoutBits(tcpRuleKeys({ ip: ip('2001:db8:0:1:1:1:1:1'), info: 'joe' }))
+    expect(keys.slice(0, 15)).toEqual([
+      'joe@2001:db8:0:1:1:1:1:1',
+      'joe@2001:db8::1:1:1:1:1',
+      'joe@2001:0DB8:0000:0001:0001:0001:0001:0001',
+      // RFC 5952, Debian's ucspi-tcp-ipv6, ucspi-tcp6.
+      '2001:db8:0:1:1:1:1:1',
+      '2001:db8::1:1:1:1:1',
+      '2001:0DB8:0000:0001:0001:0001:0001:0001',
+      '2001:db8::1:1:1:1:',
+      '2001:db8::1:1:1:',
+      '2001:db8::1:1:',
+      '2001:db8::1:',
+      '2001:db8::',
+      '2001:db8:',
+      '2001:',
+      '2001:db8:0:1:1:1:1:0/127',
+      '2001:db8:0:1:1:1:1:0/126',
+    ])
+    expect(keys).toContain('2001:db8::/32')
+    expect([...tcpRuleKeys({ ip: ip('2001:db8::7') })]).toContain('^00`000000000000a0000bc0de0fgh000')
+  })
+
+  test.each([
+    ['::', '::'],
+    ['::1', '::1'],
+    ['1::', '1::'],
+    ['1:0:0:2:0:0:0:3', '1:0:0:2::3'],
+    ['1:0:0:2:3:0:0:4', '1::2:3:0:0:4'],
+    ['1:2:3:4:5:6:7:0', '1:2:3:4:5:6:7::'],
+    ['1:2:3:4:5:6:7:8', '1:2:3:4:5:6:7:8'],
+  ])('%s is asked for as %s', (address, text) => {
+    expect(textKeys(address)).toEqual([text])
+    expect([...tcpRuleKeys({ ip: ip(address) })]).toContain(text)
+  })
+})
+
+describe('keys of a network', () => {
+  test('IPv4 between two dots is each of its addresses or prefixes', () => {
+    expect(textKeys('10.0.0.0/8')).toEqual(['10.'])
+    expect(textKeys('10.1.128.0/23')).toEqual(['10.1.128.', '10.1.129.'])
+    expect(textKeys('192.0.2.4/30')).toEqual(['192.0.2.4', '192.0.2.5', '192.0.2.6', '192.0.2.7'])
+    expect(textKeys('10.0.0.0/9').length).toBe(128)
+    expect(textKeys('0.0.0.0/0')).toEqual([])
+  })
+
+  test('an IPv6 prefix names each of its groups, so that it cannot begin an address of another network', () => {
+    expect(textKeys('2001:db8::/32')).toEqual(['2001:db8:'])
+    expect(textKeys('2001:db8:0:5::/64')).toEqual(['2001:db8:0:5:'])
+    expect(textKeys('2001:db8::/33')).toEqual([])
+  })
+
+  test('the prefixes around an IPv4 network hold all of it', () => {
+    const { around } = bitRuleKeys(network('10.1.16.0/20'))
+    expect(around.filter(key => !key.startsWith('_'))).toEqual(['10.1.', '10.', ''])
+    expect(bitRuleKeys(network('10.1.16.5')).around.slice(0, 3)).toEqual(['10.1.16.', '10.1.', '10.'])
+  })
+})
+
+test('ucspi-tcp6 files these texts under other keys', () => {
+  expect(bitKeysOfText('2001:db8::7')).toEqual(['2001:0DB8:0000:0000:0000:0000:0000:0007'])
+  expect(bitKeysOfText('joe@2001:db8::7')).toEqual(['joe@2001:0DB8:0000:0000:0000:0000:0000:0007'])
+  expect(bitKeysOfText('2000::/4')).toEqual(['^00`0', '^00`0\0'])
+  expect(bitKeysOfText('192.0.0.0/3')).toEqual(['_ab0', '_ab0\0'])
+  expect(bitKeysOfText('192./3')).toEqual(['_ab0', '_ab0\0'])
+  for (const text of [
+    '',
+    '10.',
+    '10.0.0.1',
+    '=.example.org',
+    'joe@10.0.0.1',
+    '10.0.0.0/33',
+    '10.0.0.0/0',
+    '2001:db8:',
+    'x/8',
+  ])
+    expect(bitKeysOfText(text)).toEqual([])
+})
