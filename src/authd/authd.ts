@@ -9,6 +9,7 @@ import { openMetricsListener } from '../daemon/metrics-listener.ts'
 import { dropPrivileges, type Ids, idsOf, isRoot } from '../daemon/privileges.ts'
 import type { Settings } from '../daemon/settings/settings.ts'
 import { formatSocketAddress } from '../daemon/socket-address.ts'
+import { makeSocketDirectory } from '../daemon/socket-directory.ts'
 import { watchSocketFile } from '../daemon/socket-file.ts'
 import { openGrantWriter } from '../grants/open-grant-writer.ts'
 import { policyOf } from '../grants/policy-of.ts'
@@ -99,6 +100,12 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
     uids: uidsOf(authd.socket_users, 'authd.socket_users'),
     owner,
   })
+  for (const [setting, path] of Object.entries({
+    'authd.socket': authd.socket,
+    'authd.uses_socket': authd.uses_socket,
+  })) {
+    if (path !== '') makeSocketDirectory({ type: 'unix', path }, { runDir: top.run_dir, setting, owner })
+  }
   if (authd.socket !== '') ready.unshift(`listen=${formatSocketAddress(await socket.listen())}`)
   const uses = new UsesSocket({
     path: authd.uses_socket,

@@ -1,6 +1,7 @@
 import { chmodSync, chownSync, existsSync, lstatSync, unlinkSync } from 'node:fs'
 import { createConnection, type ListenOptions, type Server } from 'node:net'
 import { dirname } from 'node:path'
+import { accountWithUid } from '../libc/account.ts'
 import { TemporaryFault, UsageFault } from './exit-status.ts'
 import { takeHandedSocket } from './handed-sockets.ts'
 import { formatSocketAddress, type SocketAddress } from './socket-address.ts'
@@ -90,7 +91,7 @@ function explain(error: unknown, address: SocketAddress, setting: string): Error
           `there is no directory ${dirname(address.path)} for ${setting}: create it, or change ${setting}`,
         )
       }
-      return new UsageFault(`no right to listen on ${where}: start as root, or change ${setting}`, error)
+      return new UsageFault(`no right to listen on ${where}: ${remedyWithoutRight(address, setting)}`, error)
     case 'EADDRNOTAVAIL':
     case 'ENOTFOUND':
       return new UsageFault(`this host has no address ${where}: change ${setting}`, error)
@@ -100,4 +101,11 @@ function explain(error: unknown, address: SocketAddress, setting: string): Error
         error,
       )
   }
+}
+
+/** A right to a port is root's to give; a right to a directory is its owner's. */
+function remedyWithoutRight(address: SocketAddress, setting: string): string {
+  if (address.type !== 'unix') return `start as root, or change ${setting}`
+  const account = accountWithUid(process.geteuid?.() ?? 0)?.name ?? `of uid ${process.geteuid?.()}`
+  return `account ${account} may not write in ${dirname(address.path)}: give the directory to it, or choose its own directory in ${setting}`
 }

@@ -5,9 +5,10 @@ import { UsageFault } from '../daemon/exit-status.ts'
 import { holdListener } from '../daemon/held-listener.ts'
 import type { RunningDaemon } from '../daemon/lifecycle.ts'
 import { openListener } from '../daemon/listener.ts'
-import { dropPrivileges, idsOf } from '../daemon/privileges.ts'
+import { dropPrivileges, idsOf, isRoot } from '../daemon/privileges.ts'
 import type { Settings } from '../daemon/settings/settings.ts'
 import { formatSocketAddress, type SocketAddress } from '../daemon/socket-address.ts'
+import { makeSocketDirectory } from '../daemon/socket-directory.ts'
 import { ownEnvironment } from '../ucspi/environment.ts'
 import { shareOpenFilesLimit } from '../ucspi/share-open-files.ts'
 import { batchedLines } from './batched-lines.ts'
@@ -88,10 +89,13 @@ class Doors {
   async listen(setting: string, addresses: readonly SocketAddress[], newServer: () => Server): Promise<string[]> {
     const name = setting.replace('wrap.', '').replace('_listen', '')
     const texts: string[] = []
+    const { top, wrap } = this.#setup.settings
+    const owner = isRoot() && wrap.smtpd_user !== '' ? idsOf(wrap.smtpd_user, 'wrap.smtpd_user') : undefined
     for (const address of addresses) {
+      makeSocketDirectory(address, { runDir: top.run_dir, setting, owner })
       const server = newServer()
       this.#servers.push(server)
-      const mode = Number.parseInt(this.#setup.settings.wrap.socket_mode, 8)
+      const mode = Number.parseInt(wrap.socket_mode, 8)
       texts.push(`${name}=${formatSocketAddress(await openListener(server, address, setting, { mode }))}`)
     }
     return texts

@@ -304,7 +304,7 @@ describeWith(
     })
 
     test('Postfix policy service: OK only for a sure yes, in order, and DUNNO whatever fails', async () => {
-      const path = `${stack.directory}/run/policy.sock`
+      const path = `${stack.directory}/run/gate/policy.sock` // the gate makes the directory
       await start({ policy_listen: [`unix:${path}`], sender_binding: 'refuse', recipients_per_address: 3 })
       await grants.grant('192.0.2.7', 'ann@example.org')
       const question = (client_address: string, sender: string, instance = 'x') =>

@@ -178,7 +178,7 @@ function judgeStatusPage({ statusPage: { listen } }: Settings): Finding[] {
         advice(
           'status-page.listen',
           'every account of this host can read the page',
-          'unix:/run/auth-relay/status.sock is for root alone',
+          'unix:/run/auth-relay/status/page.sock is for root alone',
         ),
       ]
     : [fine('status-page.listen', 'for root alone')]

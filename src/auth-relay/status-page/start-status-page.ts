@@ -10,6 +10,7 @@ import { requireLoopback } from '../../daemon/loopback.ts'
 import { dropPrivileges, idsOf, isRoot } from '../../daemon/privileges.ts'
 import type { Settings } from '../../daemon/settings/settings.ts'
 import { formatSocketAddress } from '../../daemon/socket-address.ts'
+import { makeSocketDirectory } from '../../daemon/socket-directory.ts'
 import { openDatabase } from '../../database/database.ts'
 import { createStatusFeed } from '../../grants/status-feed.ts'
 import { probeCertificate, tlsAddresses } from './certificate-probe.ts'
@@ -40,6 +41,7 @@ export async function startStatusPage(settings: Settings): Promise<RunningDaemon
     checkHost: listen.type !== 'unix',
     onFault: error => log.error('page', { error }),
   })
+  makeSocketDirectory(listen, { runDir: settings.top.run_dir, setting: 'status-page.listen', owner: ids })
   const bound = await openListener(server, listen, 'status-page.listen')
   if (ids !== undefined) dropPrivileges(ids)
   const database = openDatabase({

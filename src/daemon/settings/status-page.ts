@@ -7,7 +7,7 @@ export const STATUS_PAGE = defineSection(
   {
     listen: socketAddress(
       '',
-      'Where it is served: a loopback address, e.g. "127.0.0.1:8110", or unix:/PATH for root alone. Whoever can connect reads logins and addresses. Empty: no page.',
+      'Where it is served: a loopback address, e.g. "127.0.0.1:8110", or unix:/run/auth-relay/status/page.sock for root alone. Whoever can connect reads logins and addresses. Empty: no page.',
     ),
     user: text('auth-relay-status', 'Account of the process that serves it.'),
   },

@@ -27,7 +27,7 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
   wrap_timeout: duration('s', 3, 1, 30, 'Longest time of one lookup. After that time the relay stays closed.', BARE),
   ask: socketAddress(
     '',
-    'Question socket of a resident gate, e.g. "unix:/run/auth-relay/question.sock": wrap SMTPD… asks there instead of the database, at a fifth of the cost.',
+    'Question socket of a resident gate, e.g. "unix:/run/auth-relay/gate/question.sock": wrap SMTPD… asks there instead of the database, at a fifth of the cost.',
   ),
   connections: integer(40, 0, 100_000, 'Most smtpds of the resident gate at once (tcpserver -c); 0: no limit.'),
   connections_per_address: integer(0, 0, 100_000, 'Most of them for one client address (IPv6: one /64); 0: no limit.'),
@@ -52,14 +52,17 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
     3600,
     'Time that running smtpds get to end after SIGTERM. Later they go on without the gate.',
   ),
-  policy_listen: socketAddresses([], "Addresses of Postfix's policy service: loopback, or unix:/PATH."),
+  policy_listen: socketAddresses(
+    [],
+    "Addresses of Postfix's policy service: loopback, or unix:/run/auth-relay/gate/policy.sock.",
+  ),
   socketmap_listen: socketAddresses(
     [],
-    'Addresses of the socketmap service (Postfix, sendmail): loopback, or unix:/PATH.',
+    'Addresses of the socketmap service (Postfix, sendmail): loopback, or unix:/run/auth-relay/gate/socketmap.sock.',
   ),
   question_listen: socketAddresses(
     [],
-    'Addresses of the question service (Exim readsocket, wrap.ask): loopback, or unix:/PATH.',
+    'Addresses of the question service (Exim readsocket, wrap.ask): loopback, or unix:/run/auth-relay/gate/question.sock.',
   ),
   socket_mode: choice(
     ['0600', '0660', '0666'],
