@@ -1,8 +1,9 @@
+import { LINE_ENCODER_MODULE } from './encoding/line-encoder-module.ts'
 import { type EncoderLane, type LineEncoder, MAX_EXPANSION } from './line-endings.ts'
-import { BLOCK, LINE_KERNEL } from './line-kernel.ts'
-import { assemble } from './wasm-assembler.ts'
 
 const PAGE = 65_536
+/** Octets that the kernel looks at together. */
+const BLOCK = 16
 
 /** Transfers at once in which nothing is copied. The memory of a lane is touched when it is first used. */
 const LANES = 16
@@ -63,10 +64,12 @@ export function createKernelEncoder(maxInput: number): LineEncoder | undefined {
 
 function instantiate(pages: number): { memory: WebAssembly.Memory; encode: Encode; count: Count } | undefined {
   if (typeof WebAssembly === 'undefined') return undefined
-  const binary = assemble(LINE_KERNEL, pages)
+  const binary = Uint8Array.from(Buffer.from(LINE_ENCODER_MODULE, 'base64'))
   if (!WebAssembly.validate(binary)) return undefined
-  const { memory, encode, count } = new WebAssembly.Instance(new WebAssembly.Module(binary)).exports
-  if (!(memory instanceof WebAssembly.Memory) || typeof encode !== 'function' || typeof count !== 'function') {
+  const memory = new WebAssembly.Memory({ initial: pages })
+  const { exports } = new WebAssembly.Instance(new WebAssembly.Module(binary), { host: { memory } })
+  const { encode, count } = exports
+  if (typeof encode !== 'function' || typeof count !== 'function') {
     throw new TypeError('the kernel exports other things than it declares')
   }
   return {

@@ -5,10 +5,11 @@ declare namespace WebAssembly {
   }
   class Instance {
     readonly exports: Readonly<Record<string, unknown>>
-    constructor(module: Module)
+    constructor(module: Module, imports: Readonly<Record<string, Readonly<Record<string, unknown>>>>)
   }
   class Memory {
     readonly buffer: ArrayBuffer
+    constructor(pages: { readonly initial: number })
   }
   function validate(binary: Uint8Array<ArrayBuffer>): boolean
 }
