@@ -211,7 +211,7 @@ export function createGrantAdmin(database: Database, policy: GrantPolicy, option
       const values = [formatNetwork(target), request.forSeconds, request.reason, request.owner, now()]
       const { rows } = await database.query(ALLOW, values, { signal })
       await notifyChange(database)
-      return { until: rows[0]?.until ?? null }
+      return { until: rows[0]?.until ?? null, exceptions: policy.neverList.exceptionsIn(target) }
     },
 
     async disallow(target: Network, { signal }: QueryOptions = {}) {

@@ -38,7 +38,7 @@ ORDER BY until DESC
 LIMIT 1`,
 }
 
-/** $1 now or null. Everything that a lookup would say yes to, except that of a network with a blocked part nothing is listed. */
+/** $1 now or null. Everything that the tables say yes to, except that of a network with a blocked part nothing is listed. */
 const CURRENT: Statement<CurrentGrant> = {
   name: 'current-grants',
   row: v.object({ network: networkColumn, source, login: v.nullable(v.string()), until: endTime }),
@@ -83,11 +83,10 @@ export function createGrantReader(
     },
     async current({ signal }: QueryOptions = {}): Promise<readonly CurrentGrant[]> {
       const { rows } = await database.query(CURRENT, [now()], { signal })
-      return rows.filter(({ network, source }) =>
-        source === 'allowance'
-          ? policy.neverList.refusal(network.base) === undefined
-          : policy.neverList.loginRefusal(network.base) === undefined,
-      )
+      const parts = policy.neverList.grantableParts()
+      return rows
+        .filter(({ network, source }) => source === 'allowance' || !policy.neverList.isDeniedPrivate(network.base))
+        .flatMap(row => parts(row.network).map(network => ({ ...row, network })))
     },
   }
 }

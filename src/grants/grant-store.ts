@@ -77,7 +77,10 @@ export interface GrantWriter {
 export interface GrantReader {
   /** The grant that covers the address now, or undefined. Anything but a sure yes is undefined or an error. */
   lookup(ip: IpAddress, options?: QueryOptions): Promise<Grant | undefined>
-  /** Everything that may relay now, for tables of mail servers that cannot ask. */
+  /**
+   * What may relay now, for tables of mail servers that cannot ask. A network is listed without the parts that are never granted,
+   * so that one grant may be several rows.
+   */
   current(options?: QueryOptions): Promise<readonly CurrentGrant[]>
 }
 
@@ -133,12 +136,12 @@ export interface GrantAdmin {
   list(options?: QueryOptions & { readonly limit?: number }): Promise<readonly GrantRow[]>
   /** May relay, then or now, and why. The past is answered from the history as far as it is kept. */
   explain(ip: IpAddress, at: Date | null, options?: QueryOptions): Promise<Explanation>
-  /** Lets a network relay without a login. Refused for networks that touch never-granted ones. */
+  /** Lets a network relay without a login, except its parts that are never granted. Refused for networks that are never granted. */
   allow(
     network: Network,
     request: DecreeRequest,
     options?: QueryOptions,
-  ): Promise<{ readonly refused: Refusal } | { readonly until: Date | null }>
+  ): Promise<{ readonly refused: Refusal } | { readonly until: Date | null; readonly exceptions: readonly Network[] }>
   /** Ends an allowance; how many there were. */
   disallow(network: Network, options?: QueryOptions): Promise<number>
   /** Removes the grants of a network or login and keeps new ones away until the block ends; says how many grants were removed. */

@@ -9,6 +9,7 @@ import {
   networkContains,
   PRIVATE_NETWORKS,
 } from '../wire/ip-address.ts'
+import { NetworkDifference } from '../wire/network-difference.ts'
 import type { Refusal } from './grant-store.ts'
 
 export type NeverListOptions = {
@@ -49,7 +50,7 @@ export class NeverList {
 
   /** The same for a grant by login, which private addresses may be denied; the administrator may still allow them by name. */
   loginRefusal(ip: IpAddress): Exclude<Refusal, 'blocked'> | undefined {
-    return this.refusal(ip) ?? (this.#isDeniedPrivate(ip) ? 'private' : undefined)
+    return this.refusal(ip) ?? (this.isDeniedPrivate(ip) ? 'private' : undefined)
   }
 
   /** The reason in words that name the setting, for the administrator; undefined if a login can be granted from there. */
@@ -57,7 +58,7 @@ export class NeverList {
     const { reason, detail, address } = this.#judged(ip)
     const via = address === ip ? '' : ` (for the IPv4 address ${address} in it)`
     if (reason !== undefined) return `${detail}${via}`
-    return this.#isDeniedPrivate(ip) ? 'private: grants.deny_private is set' : undefined
+    return this.isDeniedPrivate(ip) ? 'private: grants.deny_private is set' : undefined
   }
 
   /**
@@ -73,28 +74,41 @@ export class NeverList {
     if (LOOPBACK.networks.some(isWithin)) return this.#options.grantLoopback ? undefined : 'loopback'
     if ([...NEVER_GRANTED.networks, ...this.#options.neverNets.networks].some(isWithin)) return 'never'
     if (Object.values(this.#options.trusted).some(({ networks }) => networks.some(isWithin))) return 'proxy'
-    const isSingle = network.prefixLength === (familyOf(network.base) === 4 ? 32 : 128)
-    return isSingle ? this.refusal(network.base) : undefined
+    return isSingle(network) ? this.refusal(network.base) : undefined
   }
 
   /**
-   * The parts of a network that are never granted, for tables of mail servers that do not ask about each address. Parts that
-   * are the whole network are not among them: see networkRefusal.
+   * The parts of a network that are never granted, for whoever allows the network. Parts that are the whole network
+   * are not among them: see networkRefusal.
    */
   exceptionsIn(network: Network): readonly Network[] {
+    return this.#ungrantable().filter(part => part.prefixLength > network.prefixLength && isPartOf(part, network))
+  }
+
+  /**
+   * Gives the parts of a network in which every address can be granted, for tables of mail servers that do not ask about each
+   * address. Addresses that embed an IPv4 address are left out, unless the network is one address: no prefix tells which of
+   * the IPv4 addresses can be granted. Own addresses are those of this moment.
+   */
+  grantableParts(): (network: Network) => readonly Network[] {
+    const difference = new NetworkDifference([...this.#ungrantable(), ...this.#options.customers.embeddings])
+    return network =>
+      isSingle(network) ? (this.refusal(network.base) === undefined ? [network] : []) : difference.of(network)
+  }
+
+  #ungrantable(): readonly Network[] {
     const { neverNets, trusted, ownAddresses, grantLoopback } = this.#options
-    const own = [...ownAddresses()].map(base => ({ base, prefixLength: familyOf(base) === 4 ? 32 : 128 }))
-    const all = [
+    return [
       ...(grantLoopback ? [] : LOOPBACK.networks),
       ...NEVER_GRANTED.networks,
       ...neverNets.networks,
       ...Object.values(trusted).flatMap(({ networks }) => networks),
-      ...own,
+      ...[...ownAddresses()].map(base => ({ base, prefixLength: familyOf(base) === 4 ? 32 : 128 })),
     ]
-    return all.filter(part => part.prefixLength > network.prefixLength && isPartOf(part, network))
   }
 
-  #isDeniedPrivate(ip: IpAddress): boolean {
+  /** True if no login opens the relay for the address because it is private. */
+  isDeniedPrivate(ip: IpAddress): boolean {
     if (!this.#options.denyPrivate) return false
     const embedded = this.#options.customers.embeddedIpv4(ip)
     return PRIVATE_NETWORKS.has(ip) || (embedded !== undefined && PRIVATE_NETWORKS.has(embedded))
@@ -125,6 +139,8 @@ export class NeverList {
 type Judged =
   | { readonly reason: Ungrantable; readonly detail: string; readonly address: IpAddress }
   | { readonly reason: undefined; readonly detail: undefined; readonly address: IpAddress }
+
+const isSingle = ({ base, prefixLength }: Network): boolean => prefixLength === (familyOf(base) === 4 ? 32 : 128)
 
 const isPartOf = (inner: Network, outer: Network): boolean =>
   outer.prefixLength <= inner.prefixLength && networkContains(outer, inner.base)

@@ -22,12 +22,6 @@ const WELL_KNOWN = {
   compatible: '::/96',
 } as const
 
-/**
- * RFC 8215: translators of one site. The RFC leaves the length of their prefix to the site, so that only the setting tells
- * where the IPv4 address stands.
- */
-const LOCAL_TRANSLATION = '64:ff9b:1::/48'
-
 /** `at`: where the octets of the IPv4 address stand. `mask` is XORed with each of them. */
 type Embedding = {
   readonly prefix: Uint8Array
@@ -44,6 +38,8 @@ type Embedding = {
  * /64 belongs to one site.
  */
 export class CustomerNetworks {
+  /** Networks whose addresses embed IPv4 addresses. */
+  readonly embeddings: readonly Network[]
   readonly #embeddings: readonly Embedding[]
   /** Each address in these networks is taken for a customer of its own. */
   readonly #alone: readonly Uint8Array[]
@@ -57,13 +53,11 @@ export class CustomerNetworks {
     const translators = [...sitePrefixes, ...Object.values(WELL_KNOWN).map(networkFrom)].sort(
       (a, b) => b.prefixLength - a.prefixLength,
     )
-    this.#embeddings = [...translators.map(translation), SIX_TO_FOUR, TEREDO]
+    this.embeddings = [...translators, SIX_TO_FOUR, TEREDO, LOCAL_TRANSLATION]
+    this.#embeddings = [...translators.map(translation), sixToFour, teredo]
     // An ordinary address may share its /64 with a translator's prefix: a grant for that /64 would hold all of IPv4.
     const shared = translators.filter(({ prefixLength }) => prefixLength > 64)
-    this.#alone = [
-      prefixBytes(networkFrom(LOCAL_TRANSLATION)),
-      ...shared.map(({ base }) => prefixBytes(networkOf(base, 64))),
-    ]
+    this.#alone = [prefixBytes(LOCAL_TRANSLATION), ...shared.map(({ base }) => prefixBytes(networkOf(base, 64)))]
   }
 
   /** The IPv4 address from which the IPv6 address was made; undefined for all others. */
@@ -131,11 +125,19 @@ function translation(network: Network): Embedding {
   return { prefix: prefixBytes(network), at: [octet(0), octet(1), octet(2), octet(3)], mask: 0 }
 }
 
+/**
+ * RFC 8215: translators of one site. The RFC leaves the length of their prefix to the site, so that only the setting tells
+ * where the IPv4 address stands.
+ */
+const LOCAL_TRANSLATION = networkFrom('64:ff9b:1::/48')
+
 /** RFC 3056: the site's IPv4 address follows the prefix. */
-const SIX_TO_FOUR: Embedding = { prefix: prefixBytes(networkFrom('2002::/16')), at: [2, 3, 4, 5], mask: 0 }
+const SIX_TO_FOUR = networkFrom('2002::/16')
+const sixToFour: Embedding = { prefix: prefixBytes(SIX_TO_FOUR), at: [2, 3, 4, 5], mask: 0 }
 
 /** RFC 4380 section 4: the last four octets are the client's IPv4 address with every bit inverted. */
-const TEREDO: Embedding = { prefix: prefixBytes(networkFrom('2001::/32')), at: [12, 13, 14, 15], mask: 0xff }
+const TEREDO = networkFrom('2001::/32')
+const teredo: Embedding = { prefix: prefixBytes(TEREDO), at: [12, 13, 14, 15], mask: 0xff }
 
 const beginsWith = (bytes: Uint8Array, prefix: Uint8Array): boolean =>
   prefix.every((octet, index) => bytes[index] === octet)

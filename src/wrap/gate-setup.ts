@@ -32,11 +32,13 @@ export class GateSetup {
   readonly #decide: (ip: IpAddress | undefined) => Promise<Decision>
 
   readonly #environment: Environment
+  readonly #customers: CustomerNetworks
 
   /** Reads secrets at once, connects to the database in the background. `environment`: our own. `write`: takes log lines. Throws UsageFault. */
   constructor(settings: Settings, environment: Environment, write: (line: string) => void) {
     this.settings = settings
     this.#environment = environment
+    this.#customers = new CustomerNetworks(settings.grants.nat64_prefixes)
     this.log = createLog('wrap', { level: settings.top.log_level, write })
     this.#source = askDatabase(settings, DATABASE_CONNECTIONS)
     const { uses_socket } = settings.authd
@@ -62,7 +64,7 @@ export class GateSetup {
 
   /** Throws UsageFault if there is no such smtpd. */
   gateOptions(): ResidentGateOptions {
-    const { wrap, grants } = this.settings
+    const { wrap } = this.settings
     const argv = smtpdCommand(this.settings)
     const own = this.#environment
     const path = typeof own['PATH'] === 'string' ? own['PATH'] : undefined
@@ -83,13 +85,19 @@ export class GateSetup {
       proxyTrust: wrap.proxy_trust,
       maxConnections: wrap.connections,
       maxPerAddress: wrap.connections_per_address,
-      customers: new CustomerNetworks(grants.nat64_prefixes),
+      customers: this.#customers,
     }
   }
 
   policyOptions(rates: PolicyRates): PolicyDoorOptions {
     const { sender_binding, sender_domains } = this.settings.wrap
-    return { ...this.doorOptions('policy'), senderBinding: sender_binding, senderDomains: sender_domains, rates }
+    return {
+      ...this.doorOptions('policy'),
+      senderBinding: sender_binding,
+      senderDomains: sender_domains,
+      rates,
+      customers: this.#customers,
+    }
   }
 
   cdbOptions(): CdbDoorOptions {

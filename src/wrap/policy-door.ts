@@ -1,4 +1,5 @@
 import { createServer, type Server, type Socket } from 'node:net'
+import type { CustomerNetworks } from '../wire/customer-networks.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
 import { clientOf, formatPolicyAnswer, PolicyReader, type PolicyRequest } from '../wire/policy-request.ts'
 import { type Decision, logAnswer } from './decision.ts'
@@ -11,6 +12,8 @@ export type PolicyDoorOptions = DoorOptions & {
   readonly senderBinding: 'off' | 'warn' | 'refuse'
   readonly senderDomains: readonly string[]
   readonly rates: PolicyRates
+  /** Whose mail counts together in the rates per address. */
+  readonly customers: CustomerNetworks
 }
 
 /** Says nothing about the mail: the restrictions that follow in main.cf decide (Postfix access(5)). */
@@ -131,10 +134,12 @@ class PolicyConnection {
     if ((request.get('protocol_state') ?? 'RCPT') !== 'RCPT') return undefined
     const instance = request.get('instance') ?? ''
     const isNewMessage = instance === '' || instance !== this.#instance
-    const { messagesPerLogin, messagesPerAddress, recipientsPerLogin, recipientsPerAddress } = this.#options().rates
+    const { rates, customers } = this.#options()
+    const { messagesPerLogin, messagesPerAddress, recipientsPerLogin, recipientsPerAddress } = rates
+    const customer = customers.keyOf(ip)
     const counted = [
-      ...(isNewMessage ? [{ rate: messagesPerAddress, key: ip, reason: 'messages_per_address' }] : []),
-      { rate: recipientsPerAddress, key: ip, reason: 'recipients_per_address' },
+      ...(isNewMessage ? [{ rate: messagesPerAddress, key: customer, reason: 'messages_per_address' }] : []),
+      { rate: recipientsPerAddress, key: customer, reason: 'recipients_per_address' },
       ...(isNewMessage && login !== undefined
         ? [{ rate: messagesPerLogin, key: login, reason: 'messages_per_login' }]
         : []),

@@ -266,6 +266,29 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await mayRelay(demo, 1, ip('127.0.0.1'))).toBe(true)
     })
 
+    test('a network with a proxy in it is allowed without the proxy, and listed in parts that do not hold it', async () => {
+      const behind = make({
+        trusted: { 'wrap.proxy_trust': new NetworkSet([net('203.0.113.9')]) },
+        ownAddresses: () => new Set([ip('2001:db8:1::5')]),
+      })
+      expect(await behind.admin.allow(net('203.0.113.8/30'), forEver)).toEqual({
+        until: null,
+        exceptions: [net('203.0.113.9')],
+      })
+      expect(await mayRelay(behind, 1, ip('203.0.113.8'))).toBe(true)
+      expect(await mayRelay(behind, 1, ip('203.0.113.9'))).toBe(false)
+      await behind.admin.allow(net('2001:db8:1::4/127'), forEver)
+      // No prefix tells apart which of the IPv4 addresses in these can be granted: each of them is asked about alone.
+      await behind.admin.allow(net('64:ff9b::203.0.113.8/126'), forEver)
+      await behind.admin.allow(net('64:ff9b::203.0.113.1'), forEver)
+      expect(await mayRelay(behind, 1, ip('64:ff9b::203.0.113.10'))).toBe(true)
+      expect(await mayRelay(behind, 1, ip('64:ff9b::203.0.113.9'))).toBe(false)
+      const listed = (await behind.reader.current()).map(({ network }) => network)
+      expect(new Set(listed)).toEqual(
+        new Set(['203.0.113.8', '203.0.113.10/31', '2001:db8:1::4', '64:ff9b::203.0.113.1'].map(net)),
+      )
+    })
+
     test('a new address of the host counts at once', async () => {
       const own = new Set<IpAddress>()
       const host = make({ ownAddresses: () => own })
@@ -394,7 +417,10 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
 
   describe('allowances', () => {
     test('let a network relay without a login, until they end', async () => {
-      expect(await store.admin.allow(net('198.51.100.0/24'), { ...forEver, forSeconds: 60 })).toEqual({ until: at(60) })
+      expect(await store.admin.allow(net('198.51.100.0/24'), { ...forEver, forSeconds: 60 })).toEqual({
+        until: at(60),
+        exceptions: [],
+      })
       store.clock.now = at(30)
       expect(await store.reader.lookup(ip('198.51.100.9'))).toMatchObject({
         source: 'allowance',
@@ -405,7 +431,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
     })
 
     test('without end, ended by hand', async () => {
-      expect(await store.admin.allow(net('198.51.100.9'), forEver)).toEqual({ until: null })
+      expect(await store.admin.allow(net('198.51.100.9'), forEver)).toEqual({ until: null, exceptions: [] })
       expect(await store.admin.allowances()).toMatchObject([
         { network: net('198.51.100.9'), until: null, owner: 'root' },
       ])

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs'
 import { createServer } from 'node:net'
+import { networkInterfaces } from 'node:os'
 import { join } from 'node:path'
 import { type DatabaseRole, databaseConnection } from '../../daemon/database-connection.ts'
 import { TemporaryFault, UsageFault } from '../../daemon/exit-status.ts'
@@ -8,6 +9,7 @@ import { formatDuration } from '../../daemon/settings/duration.ts'
 import type { Settings } from '../../daemon/settings/settings.ts'
 import { schemaVersion } from '../../database/migrate.ts'
 import { inspectRole } from '../../grants/database-setup.ts'
+import { ownAddresses } from '../../grants/own-addresses.ts'
 import { lockDirectory } from '../directory-lock.ts'
 import { plannedListeners } from '../preflight.ts'
 import { knownSchema } from '../schema-check.ts'
@@ -21,7 +23,12 @@ const CLOCK_UNSAFE = 60
 /** Judges what is running: the database, its roles and its clock, and whether the ports are free. */
 export async function judgeHost(settings: Settings): Promise<readonly Finding[]> {
   const running = isUp(settings.top.state_dir)
-  return [...(await judgeDatabase(settings, running)), ...(await judgePorts(settings, running))]
+  return [...judgeAddresses(), ...(await judgeDatabase(settings, running)), ...(await judgePorts(settings, running))]
+}
+
+function judgeAddresses(): Finding[] {
+  const own = [...ownAddresses(networkInterfaces, Date.now)()]
+  return own.length === 0 ? [] : [fine('addresses', `this host's own, never granted here: ${own.join(', ')}`)]
 }
 
 /** True if `auth-relay up` has the state directory. */

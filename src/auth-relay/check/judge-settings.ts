@@ -1,6 +1,8 @@
 import type { Settings } from '../../daemon/settings/settings.ts'
 import { formatSocketAddress, type SocketAddress } from '../../daemon/socket-address.ts'
-import { LOOPBACK, type NetworkSet, parseIpAddress } from '../../wire/ip-address.ts'
+import { trustListsOf } from '../../grants/policy-of.ts'
+import { familyOf, LOOPBACK, type NetworkSet, parseIpAddress } from '../../wire/ip-address.ts'
+import { formatTarget } from '../grant-target.ts'
 import { advice, type Finding, fine, unsafe } from './finding.ts'
 
 /** Judges the settings by themselves: no file, no host. */
@@ -8,6 +10,7 @@ export function judgeSettings(settings: Settings): readonly Finding[] {
   return [
     ...judgeTop(settings),
     ...judgeGrants(settings),
+    ...judgeTrust(settings),
     ...judgePopup(settings),
     ...judgeAuthd(settings),
     ...judgeWrap(settings),
@@ -60,7 +63,38 @@ function judgeGrants({ grants }: Settings): Finding[] {
       ),
     )
   }
+  if (grants.ipv6_prefix === 64 && grants.nat64_prefixes.length === 0) {
+    found.push(
+      advice(
+        'grants.ipv6_prefix',
+        '64: behind a translator (NAT64, SIIT) with a prefix of your own, one login grants every IPv4 client; 64:ff9b::/96 is known',
+        'name the prefixes of your translators in nat64_prefixes; without translators nothing need be done',
+      ),
+    )
+  }
   return found.length > 0 ? found : [fine('grants', `exp_time ${grants.exp_time} s, alrm_time ${grants.alrm_time} s`)]
+}
+
+/** A list of proxies with a shorter prefix than these probably holds clients as well. */
+const NARROW = { 4: 24, 6: 64 } as const
+
+/** Peers that speak for other clients are never granted: the administrator sees which they are. */
+function judgeTrust(settings: Settings): Finding[] {
+  return Object.entries(trustListsOf(settings)).flatMap(([name, { networks }]): Finding[] => {
+    const peers = networks.filter(({ base }) => !LOOPBACK.has(base))
+    if (peers.length === 0) return []
+    const wide = peers.filter(({ base, prefixLength }) => prefixLength > 0 && prefixLength < NARROW[familyOf(base)])
+    const text = (list: typeof peers): string => list.map(formatTarget).join(', ')
+    return wide.length === 0
+      ? [fine(name, `never granted, whoever logs in from there: ${text(peers)}`)]
+      : [
+          advice(
+            name,
+            `no client in ${text(wide)} is ever granted, because a proxy speaks for other clients`,
+            'list the addresses of your proxies alone',
+          ),
+        ]
+  })
 }
 
 /** True if the set holds the whole of the Internet's addresses of a family. */

@@ -66,7 +66,12 @@ Exit status 1 if the network can never be granted, or with --end if nothing was 
               return 1
             }
             const end = answer.until === null ? 'until you end it' : `until ${formatMoment(answer.until)}`
-            say({ until: answer.until?.toISOString() ?? null }, `${text} may relay without a login ${end}.`)
+            const exceptions = [...new Set(answer.exceptions.map(formatTarget))]
+            const never = exceptions.length === 0 ? '' : ` Never granted in it: ${exceptions.join(', ')}.`
+            say(
+              { until: answer.until?.toISOString() ?? null, exceptions },
+              `${text} may relay without a login ${end}.${never}`,
+            )
             return 0
           }),
       })

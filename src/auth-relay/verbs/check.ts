@@ -3,6 +3,7 @@ import { loadSettingsFile, type ShownSetting } from '../../daemon/settings/setti
 import type { Finding } from '../check/finding.ts'
 import { judgeFiles } from '../check/judge-files.ts'
 import { judgeHost } from '../check/judge-host.ts'
+import { judgeNames } from '../check/judge-names.ts'
 import { judgeSettings } from '../check/judge-settings.ts'
 import { printable } from '../printable.ts'
 import { withConfigOption } from '../settings-option.ts'
@@ -34,6 +35,7 @@ Exit status 0 only if nothing is unsafe, 1 if something is, 100 if the file cann
           const { settings, shown } = loadSettingsFile(config, environment)
           const findings = [
             ...judgeSettings(settings),
+            ...judgeNames(shown),
             ...judgeFiles(settings, config, new Date()),
             ...(await judgeHost(settings)),
           ]

@@ -1,4 +1,4 @@
-import { BARE, duration, flag, integer, networks, translationPrefixes } from './rows.ts'
+import { BARE, duration, flag, networks, numberChoice, translationPrefixes } from './rows.ts'
 import { defineSection } from './section.ts'
 
 export const GRANTS = defineSection('grants', 'Who is granted, and for how long.', {
@@ -26,9 +26,8 @@ export const GRANTS = defineSection('grants', 'Who is granted, and for how long.
     'Time after which even a grant that logins renew ends. 0 means never.',
     BARE,
   ),
-  ipv6_prefix: integer(
-    128,
-    64,
+  ipv6_prefix: numberChoice(
+    [64, 128],
     128,
     '128 grants the address alone, 64 its whole network (privacy addresses change). Addresses that embed an IPv4 address (NAT64, SIIT, Teredo, 6to4) are granted alone in any case.',
     BARE,

@@ -51,6 +51,21 @@ export const integer = (fallback: number, min: number, max: number, doc: string,
   return row(schema, fallback, doc, text => (/^-?\d+$/.test(text) ? Number(text) : text), options)
 }
 
+/** One of a few whole numbers. */
+export const numberChoice = <const N extends number>(
+  choices: readonly [N, ...N[]],
+  fallback: N,
+  doc: string,
+  options?: Options,
+): Row<N> =>
+  row(
+    v.picklist(choices, `must be one of the numbers ${choices.join(', ')}`),
+    fallback,
+    doc,
+    text => (/^\d+$/.test(text) ? Number(text) : text),
+    options,
+  )
+
 /**
  * A duration between two bounds, both allowed, all counted in `unit`. In the file a text with a unit ("30s", "800ms",
  * "90d"); a plain number counts `unit`, so that files without units stay valid.

@@ -76,9 +76,19 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
   ),
   sender_domains: list([], 'Domains of senders for logins without a domain; empty: any.'),
   messages_per_login: integer(0, 0, 1_000_000, 'Policy service: messages an hour for one login; 0: no limit.'),
-  messages_per_address: integer(0, 0, 1_000_000, 'Policy service: messages an hour for one address; 0: no limit.'),
+  messages_per_address: integer(
+    0,
+    0,
+    1_000_000,
+    'Policy service: messages an hour for one address (IPv6: one /64); 0: no limit.',
+  ),
   recipients_per_login: integer(0, 0, 1_000_000, 'Policy service: recipients an hour for one login; 0: no limit.'),
-  recipients_per_address: integer(0, 0, 1_000_000, 'Policy service: recipients an hour for one address; 0: no limit.'),
+  recipients_per_address: integer(
+    0,
+    0,
+    1_000_000,
+    'Policy service: recipients an hour for one address (IPv6: one /64); 0: no limit.',
+  ),
   tcprules_cdb: path('', 'cdb that is kept up to date with the granted addresses, for tcpserver -x.'),
   tcprules_static: path('', "The site's own rules text, merged into tcprules_cdb; a deny there wins."),
   tcprules_interval: duration(

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest'
+import { judgeNames } from '../../../src/auth-relay/check/judge-names.ts'
 import { judgeSettings } from '../../../src/auth-relay/check/judge-settings.ts'
 import { formatFindings, formatShown } from '../../../src/auth-relay/verbs/check.ts'
 import { parseSettings } from '../../../src/daemon/settings/settings.ts'
@@ -41,6 +42,30 @@ describe('settings by themselves', () => {
     )
     expect(finding?.verdict).toBe('advice')
     expect(finding?.remedy).toContain('omfwd')
+  })
+
+  test.each([
+    ['[popup]\nproxy_trust = ["203.0.113.9"]', 'popup.proxy_trust', 'fine', '203.0.113.9'],
+    ['[wrap]\nproxy_trust = ["127.0.0.1", "203.0.113.0/28"]', 'wrap.proxy_trust', 'fine', '203.0.113.0/28'],
+    ['[popup]\nssl_hack_trust = ["10.0.0.0/8"]', 'popup.ssl_hack_trust', 'advice', '10.0.0.0/8'],
+    ['[grants]\nipv6_prefix = 64', 'grants.ipv6_prefix', 'advice', 'NAT64'],
+  ])('%j: what is granted to nobody is said', (toml, about, verdict, text) => {
+    const found = judged(`configured = true\n${toml}`).filter(finding => finding.about === about)
+    expect(found).toEqual([expect.objectContaining({ verdict, text: expect.stringContaining(text) })])
+  })
+
+  test('loopback alone, and translators that are named, need no word', () => {
+    const found = judged('configured = true\n[grants]\nipv6_prefix = 64\nnat64_prefixes = ["2001:db8:64::/96"]')
+    expect(found.map(({ about }) => about)).not.toContain('popup.ssl_hack_trust')
+    expect(found.map(({ about }) => about)).not.toContain('grants.ipv6_prefix')
+  })
+
+  test('a former name is named with the present one', () => {
+    const { shown } = parseSettings('[grants]\nnever_nets = []', 'x.toml')
+    expect(judgeNames(shown)).toEqual([
+      expect.objectContaining({ verdict: 'advice', about: 'grants.never_nets', remedy: 'write never_grant' }),
+    ])
+    expect(judgeNames(parseSettings('[grants]\nnever_grant = []', 'x.toml').shown)).toEqual([])
   })
 
   test('every finding that is not fine says what to do', () => {

@@ -217,6 +217,7 @@ describe('a bad file', () => {
   test.each([
     ['[grants]\nexp_time = "600"', /:2: grants\.exp_time: must be a duration/],
     ['[grants]\nexp_time = 600.5', /:2: grants\.exp_time: must be a duration/],
+    ['[grants]\nipv6_prefix = 96', /:2: grants\.ipv6_prefix: must be one of the numbers 64, 128/],
     ['[popup]\nstls = 1', /:2: popup\.stls: must be true or false/],
     ['[popup]\npasswd_file = "relative"', /:2: popup\.passwd_file: must be an absolute path/],
     ['[popup]\nchecker = "magic"', /:2: popup\.checker: must be one of "passwd-file"/],

@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { afterAll, afterEach, expect, test } from 'vitest'
 import { createLog } from '../../../src/daemon/log.ts'
+import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
 import { formatPolicyRequest } from '../../../src/wire/policy-request.ts'
 import type { Decision } from '../../../src/wrap/decision.ts'
 import { type PolicyDoorOptions, policyDoor } from '../../../src/wrap/policy-door.ts'
@@ -36,6 +37,7 @@ async function open(options: Partial<PolicyDoorOptions> = {}, limits: Partial<Po
     senderBinding: 'off',
     senderDomains: [],
     rates,
+    customers: new CustomerNetworks(),
     ...options,
   }))
   const rates = new PolicyRates({ ...NO_LIMITS, ...limits }, () => now)
@@ -97,6 +99,16 @@ test('recipients: each counts, for the login wherever it sends from, for the add
   expect(await byAddress.ask()).toBe('OK')
   expect(await byAddress.ask()).toBe(TOO_MUCH)
   expect(await byAddress.ask({ client_address: '192.0.2.8' })).toBe('OK')
+})
+
+test('the address of a rate is a customer: the /64 of IPv6, the IPv4 client behind a translator', async () => {
+  const { ask } = await open({}, { recipients_per_address: 1 })
+  expect(await ask({ client_address: '2001:db8::1' })).toBe('OK')
+  expect(await ask({ client_address: '2001:db8::2' })).toBe(TOO_MUCH)
+  expect(await ask({ client_address: '2001:db8:0:1::1' })).toBe('OK')
+  expect(await ask({ client_address: '64:ff9b::192.0.2.7' })).toBe('OK')
+  expect(await ask({ client_address: '64:ff9b::192.0.2.8' })).toBe('OK')
+  expect(await ask({ client_address: '192.0.2.7' })).toBe(TOO_MUCH)
 })
 
 test('a stranger is neither counted nor limited: the rules of the mail server decide', async () => {
