@@ -31,7 +31,6 @@ export class ClientSocket implements Connection {
   /** That holds what was written last. */
   #batch: number | undefined
   readonly #idle = new IdleTimer()
-  #input = INPUT
 
   /** Takes the descriptor over; blocking or not, nothing here waits. */
   constructor(fd: number, loop = socketLoop()) {
@@ -46,11 +45,6 @@ export class ClientSocket implements Connection {
   /** Called when the descriptor is closed here, before the listener hears of it; not when it is released. */
   onceClosed(callback: () => void): void {
     this.#onceClosed.push(callback)
-  }
-
-  /** Octets read at a time from now on. They are what a listener that pauses has to keep. */
-  readAtMost(octets: number): void {
-    this.#input = INPUT.subarray(0, octets)
   }
 
   get isPaused(): boolean {
@@ -116,7 +110,7 @@ export class ClientSocket implements Connection {
     this.#sendBatch()
     return new Promise(resolve => {
       this.#queue(octets, resolve)
-      if (this.#unsent.length === 1 && this.#flush()) this.#watch()
+      if (this.#unsent.length === 1) this.#flush()
     })
   }
 
@@ -189,7 +183,7 @@ export class ClientSocket implements Connection {
 
   readonly #ready = (events: number): void => {
     if ((events & ~WRITABLE) !== 0) this.#read(events)
-    if ((events & WRITABLE) !== 0 && !this.#isDestroyed) this.#sendMore()
+    if ((events & WRITABLE) !== 0 && !this.#isDestroyed) this.#flush()
   }
 
   #read(events: number): void {
@@ -198,7 +192,7 @@ export class ClientSocket implements Connection {
       else this.#watch()
       return
     }
-    const count = receiveInto(this.#fd, this.#input)
+    const count = receiveInto(this.#fd, INPUT)
     if (count > 0) {
       // Who only talks, and does not take our last words, is not waited for.
       if (this.#isEnding) return
@@ -218,11 +212,10 @@ export class ClientSocket implements Connection {
     this.#unsentOctets += octets.length
   }
 
-  /** True if everything has gone, or as much as the kernel takes now; false if the connection is broken or closed. */
-  #flush(): boolean {
+  #flush(): void {
     for (let first = this.#unsent[0]; first !== undefined; first = this.#unsent[0]) {
       const sent = this.#octetsSent(sendFrom(this.#fd, first.octets, first.octets.length))
-      if (sent === undefined) return false
+      if (sent === undefined) return
       this.#unsentOctets -= sent
       if (sent < first.octets.length) {
         first.octets = first.octets.subarray(sent)
@@ -230,15 +223,9 @@ export class ClientSocket implements Connection {
       }
       this.#unsent.shift()
       first.done?.(true)
-      if (this.#isDestroyed) return false
+      if (this.#isDestroyed) return
     }
-    return true
-  }
-
-  /** The kernel takes octets again. */
-  #sendMore(): void {
-    if (!this.#flush()) return
-    this.#watch()
+    if (this.#unsent.length > 0 || this.#registration !== undefined) this.#watch()
     if (this.#unsent.length > 0) return
     if (this.#isEnding) {
       this.#discardInput()

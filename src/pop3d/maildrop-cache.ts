@@ -1,16 +1,14 @@
-import { accessSync, constants, type Stats, statSync } from 'node:fs'
+import { accessSync, constants } from 'node:fs'
 import type { Clock } from '../daemon/clock.ts'
 import { cleanTmp } from './clean-tmp.ts'
+import { areQuiet, areSame, type Folders, statFolders } from './folders.ts'
 import type { LineEncoder } from './line-endings.ts'
-import { Maildrop, type SizeRules } from './maildrop.ts'
+import { Maildrop, type MaildropRules } from './maildrop.ts'
 import { MaildropMissing, MaildropUnreadable } from './maildrop-errors.ts'
 import { scanMaildir } from './scan-maildir.ts'
 
 /** Messages remembered over all maildrops of the process; a few hundred octets each. */
 const MAX_MESSAGES = 200_000
-
-/** Milliseconds for which a directory must have been quiet: its time stamp is too coarse to tell two quick changes. */
-const QUIET_TIME = 2_000
 
 /** Milliseconds between two cleanings of tmp/: what is swept away is 36 hours old. */
 const CLEAN_TMP_EVERY = 3_600_000
@@ -31,12 +29,12 @@ export class MaildropCache {
   readonly #entries = new Map<string, Entry>()
   readonly #scans = new Map<string, Promise<Maildrop>>()
   readonly #tmpCleanedAt = new Map<string, number>()
-  readonly #rules: SizeRules
+  readonly #rules: MaildropRules
   readonly #encoder: LineEncoder
   readonly #clock: Clock
   #messages = 0
 
-  constructor(rules: SizeRules, encoder: LineEncoder, clock: Clock) {
+  constructor(rules: MaildropRules, encoder: LineEncoder, clock: Clock) {
     this.#rules = rules
     this.#encoder = encoder
     this.#clock = clock
@@ -67,27 +65,31 @@ export class MaildropCache {
   #recall(path: string, folders: Folders): Maildrop | undefined {
     this.#cleanTmp(path)
     const entry = this.#entries.get(path)
-    if (entry?.folders === undefined || !areSame(entry.folders, folders)) return undefined
+    if (entry?.folders === undefined || entry.maildrop.isChanged || !areSame(entry.folders, folders)) return undefined
     this.#remember(path, entry)
     return entry.maildrop
   }
 
-  /** Fulfilled when the sizes of the maildrop are known. */
-  async learnSizes(maildrop: Maildrop): Promise<void> {
+  /**
+   * Fulfilled when the sizes of the maildrop are known; undefined if they are. A session asks once before its first STAT or
+   * LIST, so that files which were changed in place are noticed, and then whenever a size is unknown.
+   */
+  learnSizes(maildrop: Maildrop): Promise<void> | undefined {
     const entry = this.#entries.get(maildrop.path)
-    await maildrop.learnSizes(this.#encoder, entry?.maildrop === maildrop ? entry.former : entry?.maildrop)
-    if (entry?.maildrop === maildrop) entry.former = undefined
+    const former = entry?.maildrop === maildrop ? entry.former : entry?.maildrop
+    return maildrop.learnSizes(this.#encoder, this.#clock(), former)?.then(() => {
+      if (entry?.maildrop === maildrop) entry.former = undefined
+    })
   }
 
   async #scan(path: string, folders: Folders): Promise<Maildrop> {
     const now = this.#clock()
     try {
-      const { messages, incomplete } = await scanMaildir(path, Math.floor(now / 1000))
-      const maildrop = new Maildrop(path, messages, this.#rules)
-      const isQuiet = folders.every(({ mtimeMs }) => now - mtimeMs > QUIET_TIME)
+      const { messages, incomplete, leftOut } = await scanMaildir(path, Math.floor(now / 1000))
+      const maildrop = new Maildrop(path, { messages, leftOut, at: now }, this.#rules)
       const before = this.#entries.get(path)
-      const former = before?.maildrop.sizesKnown ? before.maildrop : before?.former
-      this.#remember(path, { maildrop, folders: isQuiet && !incomplete ? folders : undefined, former })
+      const former = before?.maildrop.knowsSomeSizes ? before.maildrop : before?.former
+      this.#remember(path, { maildrop, folders: areQuiet(folders, now) && !incomplete ? folders : undefined, former })
       return maildrop
     } catch (error) {
       throw new MaildropUnreadable(path, error)
@@ -120,22 +122,13 @@ export class MaildropCache {
   }
 }
 
-/** The status of new/ and of cur/. */
-type Folders = readonly [Stats, Stats]
-
 function foldersOf(path: string): Folders {
   try {
-    return [statSync(`${path}/new`), statSync(`${path}/cur`)]
+    return statFolders(path)
   } catch (error) {
     throw mayBeEntered(path) ? new MaildropUnreadable(path, error) : new MaildropMissing(path, error)
   }
 }
-
-/** No file came, went or changed its name. Times are doubles, fine to a quarter of a microsecond: finer than any that QUIET_TIME leaves open. */
-const areSame = (then: Folders, now: Folders): boolean => isSame(then[0], now[0]) && isSame(then[1], now[1])
-
-const isSame = (then: Stats, now: Stats): boolean =>
-  then.mtimeMs === now.mtimeMs && then.ctimeMs === now.ctimeMs && then.ino === now.ino && then.dev === now.dev
 
 /** Whether chdir(2), with which qmail-pop3d begins, would succeed. */
 function mayBeEntered(path: string): boolean {

@@ -103,7 +103,7 @@ export function readMessage(
 
 /**
  * Streams the reply to RETR or TOP: while one chunk is written the next is read, and no more than that is held, however
- * long the message and however slow the client. The result says how many octets went out; undefined if the client is gone.
+ * long the message and however slow the client. The result is how many octets the reply has; undefined if the client is gone.
  * `size` is that of the file when it was opened.
  * @throws the system's error if the file cannot be read, or has become shorter: the reply is then unfinished, and the connection must be dropped.
  */
@@ -118,11 +118,12 @@ export async function streamMessage(
   const transfer = new Transfer(encoder, rules, bodyLines)
   const lane = encoder.takeLane() ?? new CopyingLane(encoder)
   let next: 0 | 1 = 0
-  let octets = 0
+  const head = ok()
+  let octets = head.length
   let taken = 0
   let written: Promise<boolean> = Promise.resolve(true)
   try {
-    connection.write(ok())
+    connection.write(head)
     for (;;) {
       const got = await readChunk(fd, lane.input)
       if (got === 0) break
@@ -136,8 +137,9 @@ export async function streamMessage(
     }
     if (!(await written)) return undefined
     if (taken < size && !transfer.cutShort) throw new Error('the file became shorter while it was sent')
-    connection.write(transfer.end())
-    return octets
+    const end = transfer.end()
+    connection.write(end)
+    return octets + end.length
   } finally {
     // Only what no write still reads from may serve another transfer.
     await written

@@ -1,3 +1,4 @@
+import { resolve } from 'node:path'
 import { type Clock, systemClock } from '../daemon/clock.ts'
 import type { Connection } from '../daemon/connection.ts'
 import type { Log } from '../daemon/log.ts'
@@ -22,16 +23,21 @@ export interface ServiceOptions {
   readonly capabilities: readonly string[]
 }
 
+/** Maildrops whose left out files are remembered as reported. */
+const MAX_REPORTS = 10_000
+
 /** Serves maildrops of one owner: what all sessions of a process share. */
 export class MaildropService {
   readonly #options: ServiceOptions
   readonly #encoder: LineEncoder
   readonly #cache: MaildropCache
+  /** What was last reported as left out, by maildrop. */
+  readonly #leftOut = new Map<string, string>()
 
   constructor(options: ServiceOptions, clock: Clock = systemClock) {
     this.#options = options
     this.#encoder = createEncoder(CHUNK)
-    this.#cache = new MaildropCache({ sizes: options.sizes, keepCr: options.compat === 'qmail' }, this.#encoder, clock)
+    this.#cache = new MaildropCache({ sizes: options.sizes, compat: options.compat }, this.#encoder, clock)
   }
 
   /**
@@ -57,11 +63,32 @@ export class MaildropService {
     const { compat, extraBlank, idleTime, capabilities } = this.#options
     const rules = { compat, capabilities, idleTime, extraBlank, keepCr: compat === 'qmail' }
     const session = new Session(connection, maildrop, { cache: this.#cache, encoder: this.#encoder, rules, log })
+    this.#reportLeftOut(maildrop, log)
     log.debug('session', { maildrop: maildir, messages: maildrop.count })
     session.start(readAhead)
     const end: SessionEnd = await session.ended
     unlock()
     log.info('session_end', { reason: end.reason, retrieved: end.retrieved, deleted: end.deleted })
+  }
+
+  /** Files that are not listed are reported once, and again when there are more or fewer. */
+  #reportLeftOut({ path, leftOut: { symbolicLinks, future, example } }: Maildrop, log: Log): void {
+    const report = `${symbolicLinks} ${future}`
+    if ((this.#leftOut.get(path) ?? '0 0') === report) return
+    // A report that is forgotten here is only made once more than needed.
+    if (this.#leftOut.size >= MAX_REPORTS) this.#leftOut.clear()
+    if (example === undefined) this.#leftOut.delete(path)
+    else {
+      this.#leftOut.set(path, report)
+      log.warn('files_left_out', {
+        // A session that was started for one maildrop knows it as the current directory.
+        maildrop: resolve(path),
+        symbolic_links: symbolicLinks,
+        future,
+        example,
+        reason: 'symbolic links and files of the future are not listed',
+      })
+    }
   }
 
   #logRefusal(maildrop: string, error: unknown, log: Log): void {

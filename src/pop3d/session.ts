@@ -1,4 +1,5 @@
 import { closeSync } from 'node:fs'
+import { resolve } from 'node:path'
 import type { Connection, ConnectionListener } from '../daemon/connection.ts'
 import type { Log } from '../daemon/log.ts'
 import { type Line, LineReader } from '../pop3/line-reader.ts'
@@ -11,11 +12,12 @@ import {
   type TransactionEffect,
   type TransactionState,
 } from '../pop3/transaction.ts'
-import { filePath } from './file-path.ts'
+import { errorCodeOf } from './error-code.ts'
 import type { LineEncoder } from './line-endings.ts'
 import type { Maildrop } from './maildrop.ts'
 import type { MaildropCache } from './maildrop-cache.ts'
-import { type OpenMessage, openMessage } from './open-message.ts'
+import { isUnchanged } from './message.ts'
+import type { OpenedMessage } from './open-message.ts'
 import { readMessage, SMALL_MESSAGE, streamMessage, type TransferRules } from './send-message.ts'
 import { TimeSlice } from './time-slice.ts'
 import { updateMaildrop } from './update-maildrop.ts'
@@ -35,6 +37,9 @@ export interface SessionEnd {
   readonly retrieved: number
   readonly deleted: number
 }
+
+/** Most messages that one session reports as unreadable. */
+const MAX_WARNINGS = 20
 
 /** Octets not yet read by the client beyond which no further command is run. */
 const HIGH_WATER = 65_536
@@ -60,6 +65,9 @@ export class Session implements ConnectionListener {
   #inputEnded = false
   #over = false
   #retrieved = 0
+  #sizesChecked = false
+  /** Messages that were reported as unreadable. */
+  readonly #warned = new Set<number>()
 
   constructor(
     connection: Connection,
@@ -149,9 +157,18 @@ export class Session implements ConnectionListener {
   }
 
   #execute(line: Line): Promise<void> | undefined {
-    if (needsSizes(line) && !this.#maildrop.sizesKnown) {
-      this.#flush()
-      return this.#cache.learnSizes(this.#maildrop).then(() => this.#perform(runTransaction(this.#state, line)))
+    if (needsSizes(line) && !(this.#sizesChecked && this.#maildrop.sizesKnown)) {
+      this.#sizesChecked = true
+      const learning = this.#cache.learnSizes(this.#maildrop)
+      if (learning !== undefined) {
+        this.#flush()
+        return learning.then(() => {
+          for (const [number, cause] of this.#maildrop.unreadable) {
+            if (cause !== undefined) this.#warnOfUnreadable(number, cause)
+          }
+          return this.#perform(runTransaction(this.#state, line))
+        })
+      }
     }
     return this.#perform(runTransaction(this.#state, line))
   }
@@ -185,39 +202,70 @@ export class Session implements ConnectionListener {
   }
 
   #sendMessage(number: number, bodyLines: number | undefined): Promise<void> | undefined {
-    const { folder, name } = this.#maildrop.message(number)
-    const message = openMessage(filePath(this.#maildrop.path, folder, name))
-    if (message === undefined) {
+    const opened = this.#maildrop.files.open(this.#maildrop.message(number))
+    if (!(opened instanceof Promise)) return this.#sendOpened(number, opened, bodyLines)
+    this.#flush()
+    return opened.then(found => this.#sendOpened(number, found, bodyLines))
+  }
+
+  #sendOpened(number: number, opened: OpenedMessage, bodyLines: number | undefined): Promise<void> | undefined {
+    if (opened.type !== 'open') {
+      if (opened.type === 'unreadable') this.#warnOfUnreadable(number, opened.cause)
       this.#replies += err('unable to open that message')
       return undefined
     }
+    const { fd, status } = opened
+    if (!isUnchanged(this.#maildrop.message(number), status)) this.#maildrop.noteChange(number, status)
     this.#retrieved += 1
-    if (message.octets > SMALL_MESSAGE) return this.#streamMessage(message, bodyLines)
+    if (status.size > SMALL_MESSAGE) return this.#streamMessage(number, fd, status.size, bodyLines)
     try {
-      this.#send(readMessage(message.fd, this.#encoder, this.#rules, bodyLines))
+      const reply = readMessage(fd, this.#encoder, this.#rules, bodyLines)
+      this.#send(reply)
+      this.#logSent(number, reply.length)
     } catch (error) {
       // The client must not take a part for the whole: no termination, no further reply (spec/pop3d.md §4).
       this.#unreadable(number, error)
     } finally {
-      closeSync(message.fd)
+      closeSync(fd)
     }
     return undefined
   }
 
-  async #streamMessage({ fd, octets }: OpenMessage, bodyLines: number | undefined): Promise<void> {
+  async #streamMessage(number: number, fd: number, size: number, bodyLines: number | undefined): Promise<void> {
     this.#flush()
     try {
-      await streamMessage(fd, octets, this.#connection, this.#encoder, this.#rules, bodyLines)
+      const octets = await streamMessage(fd, size, this.#connection, this.#encoder, this.#rules, bodyLines)
+      if (octets !== undefined) this.#logSent(number, octets)
     } finally {
       closeSync(fd)
     }
   }
 
+  #logSent(number: number, octets: number): void {
+    this.#log.debug('message_sent', { number, octets })
+  }
+
+  #warnOfUnreadable(number: number, cause: Error): void {
+    if (this.#warned.has(number) || this.#warned.size >= MAX_WARNINGS) return
+    this.#warned.add(number)
+    this.#log.warn('message_unreadable', {
+      file: this.#fileOf(number),
+      number,
+      reason: errorCodeOf(cause) ?? cause.message,
+    })
+  }
+
+  /** For the log. A session that was started for one maildrop knows it as the current directory. */
+  #fileOf(number: number): string {
+    const { folder, name } = this.#maildrop.message(number)
+    return resolve(this.#maildrop.path, folder, name)
+  }
+
   #unreadable(number: number, error: unknown): void {
     this.#log.error('message_unreadable', {
-      maildrop: this.#maildrop.path,
+      file: this.#fileOf(number),
       number,
-      error: error instanceof Error ? error : new Error(String(error)),
+      reason: errorCodeOf(error) ?? String(error),
     })
     this.#finish('failed')
   }

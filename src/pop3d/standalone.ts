@@ -3,7 +3,7 @@ import { EXIT, UsageFault } from '../daemon/exit-status.ts'
 import { createLog } from '../daemon/log.ts'
 import { POP3D } from '../daemon/settings/pop3d.ts'
 import { POPUP } from '../daemon/settings/popup.ts'
-import type { Row } from '../daemon/settings/rows.ts'
+import { defaultOf, type Row } from '../daemon/settings/rows.ts'
 import { environmentNameOf, type Section } from '../daemon/settings/section.ts'
 import { StreamConnection } from '../daemon/stream-connection.ts'
 import { capabilityLines } from '../pop3/capabilities.ts'
@@ -52,7 +52,7 @@ export function optionsFrom(environment: Environment): ServiceOptions {
     section: Section,
     name: string,
     row: Row<Output>,
-    fallback = row.default,
+    fallback: unknown = row.default,
   ): Output | undefined => {
     const variable = environmentNameOf(section, name)
     const text = environment[variable]
@@ -63,9 +63,9 @@ export function optionsFrom(environment: Environment): ServiceOptions {
   }
   const { rows } = POP3D
   const compat = read(POPUP, 'compat', POPUP.rows.compat)
-  // All of qmail's ways come together, its file sizes too, unless SIZES says otherwise.
-  const sizes = read(POP3D, 'sizes', rows.sizes, compat === 'qmail' ? 'file' : rows.sizes.default)
-  const extraBlank = read(POP3D, 'extra_blank', rows.extra_blank)
+  // All of qmail's ways come together, unless a variable says otherwise.
+  const sizes = read(POP3D, 'sizes', rows.sizes, defaultOf(rows.sizes, compat ?? 'none'))
+  const extraBlank = read(POP3D, 'extra_blank', rows.extra_blank, defaultOf(rows.extra_blank, compat ?? 'none'))
   const lock = read(POP3D, 'lock', rows.lock)
   const idleSeconds = read(POP3D, 'idle_time', rows.idle_time)
   if (

@@ -1,9 +1,7 @@
-import { lstatSync, readdirSync, renameSync, unlinkSync } from 'node:fs'
-import { errorCodeOf } from './error-code.ts'
-import { filePath } from './file-path.ts'
-import { baseNameOf, seenName } from './maildir-name.ts'
+import { monotonicClock } from '../daemon/clock.ts'
+import { isTrashed } from './maildir-name.ts'
+import { subtractFromQuota } from './maildir-quota.ts'
 import type { Maildrop } from './maildrop.ts'
-import type { Message } from './message.ts'
 import { TimeSlice } from './time-slice.ts'
 
 /** A message marked as deleted could not be removed. */
@@ -13,9 +11,9 @@ export interface RemovalFailure {
 }
 
 /**
- * UPDATE state, RFC 1939 §6 and spec/pop3d.md §5: in the order of the maildrop, removes what is marked and moves the rest
- * of new/ to cur/, read or not. Each step is atomic, so a crash leaves a beginning of the work. Files that another client
- * renamed meanwhile are found by their base name, unless `compat` is qmail.
+ * UPDATE state, RFC 1939 §6 and spec/pop3d.md §5: in the order of the maildrop, removes the messages that are marked and moves
+ * the rest of new/ to cur/, read or not. Each step is atomic, so a crash leaves a beginning of the work. Files that another
+ * client renamed meanwhile are found by base name and inode, unless `compat` is qmail.
  */
 export async function updateMaildrop(
   maildrop: Maildrop,
@@ -24,57 +22,29 @@ export async function updateMaildrop(
 ): Promise<readonly RemovalFailure[]> {
   if (deleted.size === 0 && maildrop.newCount === 0) return []
   const failures: RemovalFailure[] = []
+  const began = monotonicClock()
   const slice = new TimeSlice()
-  let moved: ReadonlyMap<string, string> | undefined
+  const removed = { octets: 0, messages: 0 }
   for (const [index, message] of maildrop.messages.entries()) {
     const number = index + 1
     if (deleted.has(number)) {
-      const cause = removeFile(filePath(maildrop.path, message.folder, message.name))
-      if (cause === undefined) continue
-      if (compat === 'qmail') {
-        failures.push({ number, cause })
-      } else if (errorCodeOf(cause) !== 'ENOENT') {
-        failures.push({ number, cause })
-      } else {
-        moved ??= namesByBase(maildrop.path)
-        const name = moved.get(baseNameOf(message.name))
-        // Gone altogether: what the client asked for.
-        const again = name === undefined ? undefined : removeFile(filePath(maildrop.path, 'cur', name))
-        if (again !== undefined && errorCodeOf(again) !== 'ENOENT') failures.push({ number, cause: again })
+      const result = maildrop.files.remove(message, began)
+      const removal = result instanceof Promise ? await result : result
+      if (removal.type === 'failed') {
+        failures.push({ number, cause: removal.cause })
+      } else if (removal.type === 'gone') {
+        // The client has what it asked for. To qmail it is a failure.
+        if (compat === 'qmail') failures.push({ number, cause: new Error('it was renamed or removed meanwhile') })
+      } else if (!isTrashed(removal.name)) {
+        removed.octets += removal.octets
+        removed.messages += 1
       }
     } else if (message.folder === 'new') {
-      moveToCur(maildrop.path, message, compat)
+      maildrop.files.moveToCur(message)
     }
     const pause = slice.pause()
     if (pause !== undefined) await pause
   }
+  if (removed.messages > 0) subtractFromQuota(maildrop.path, removed)
   return failures
-}
-
-function removeFile(path: string | Buffer): unknown {
-  try {
-    unlinkSync(path)
-    return undefined
-  } catch (error) {
-    return error
-  }
-}
-
-function moveToCur(maildir: string, { name }: Message, compat: 'none' | 'qmail'): void {
-  const target = filePath(maildir, 'cur', seenName(name, compat))
-  try {
-    // rename(2) would replace a message of that name, which nobody has deleted (RFC 1939 §6).
-    if (lstatSync(target, { throwIfNoEntry: false }) === undefined) renameSync(filePath(maildir, 'new', name), target)
-  } catch {
-    // Another client moved or removed it: the message is where that client wanted it (spec/pop3d.md §5).
-  }
-}
-
-function namesByBase(maildir: string): ReadonlyMap<string, string> {
-  try {
-    return new Map(readdirSync(`${maildir}/cur`, { encoding: 'latin1' }).map(name => [baseNameOf(name), name]))
-  } catch {
-    // cur/ is gone: so is everything in it.
-    return new Map()
-  }
 }

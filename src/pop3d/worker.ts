@@ -205,14 +205,10 @@ class Worker {
 
 const nowSeconds = (): number => Math.floor(systemClock() / 1000)
 
-/** All of qmail's ways come together: its sizes and its extra line too. */
 function optionsOf(start: MaildropWorkerStart): ServiceOptions {
-  const { compat, lock, idleTime } = start
+  const { compat, sizes, extraBlank, lock, idleTime } = start
   const capabilities = capabilityLines('TRANSACTION', { ...start.capabilities, stls: false, expire: 'NEVER' })
-  const common = { compat, lock, idleTime: idleTime * 1000, capabilities }
-  return compat === 'qmail'
-    ? { ...common, sizes: 'file', extraBlank: true }
-    : { ...common, sizes: start.sizes, extraBlank: start.extraBlank }
+  return { compat, sizes, extraBlank, lock, idleTime: idleTime * 1000, capabilities }
 }
 
 async function firstMessage(channel: ControlChannel): Promise<MaildropWorkerStart> {

@@ -57,7 +57,7 @@ export class WorkerForTests {
       logLevel: 'error',
       compat: 'none',
       sizes: 'wire',
-      extraBlank: true,
+      extraBlank: false,
       lock: 'none',
       idleTime: 1200,
       workerIdle: 60,
@@ -117,9 +117,7 @@ export class WorkersForTests {
 
   readonly connect = async (maildir: string, { compat, sizes, extraBlank }: TranscriptSettings) => {
     const key = `${compat} ${sizes} ${extraBlank}`
-    const started =
-      this.#workers.get(key) ??
-      WorkerForTests.start(this.#directory, { compat, extraBlank, ...(sizes === undefined ? {} : { sizes }) })
+    const started = this.#workers.get(key) ?? WorkerForTests.start(this.#directory, { compat, extraBlank, sizes })
     this.#workers.set(key, started)
     const worker = await started
     return { socket: worker.open(worker.ticket({ maildir })), closed: Promise.resolve() }

@@ -18,8 +18,10 @@ export interface Transcript {
 
 export interface TranscriptSettings {
   readonly compat: 'none' | 'qmail'
-  readonly sizes: 'wire' | 'file' | undefined
+  readonly sizes: 'wire' | 'file'
   readonly extraBlank: boolean
+  /** Which of them the transcript names; the others are the defaults that belong to its `compat`. */
+  readonly isWritten: { readonly sizes: boolean; readonly extraBlank: boolean }
 }
 
 export type Step =
@@ -79,10 +81,13 @@ function parseSettings(at: string, text: string): TranscriptSettings {
     if (!['', 'compat', 'sizes', 'extra_blank'].includes(key)) throw new Error(`${at}: unknown setting ${key}`)
   }
   const sizes = given.get('sizes')
+  const extraBlank = given.get('extra_blank')
+  const compat = given.get('compat') === 'qmail' ? 'qmail' : 'none'
   return {
-    compat: given.get('compat') === 'qmail' ? 'qmail' : 'none',
-    sizes: sizes === 'wire' || sizes === 'file' ? sizes : undefined,
-    extraBlank: given.get('extra_blank') !== '0',
+    compat,
+    sizes: sizes === 'wire' || sizes === 'file' ? sizes : compat === 'qmail' ? 'file' : 'wire',
+    extraBlank: extraBlank === undefined ? compat === 'qmail' : extraBlank !== '0',
+    isWritten: { sizes: sizes !== undefined, extraBlank: extraBlank !== undefined },
   }
 }
 

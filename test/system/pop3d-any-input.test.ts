@@ -20,7 +20,7 @@ async function converse(maildir: string, pieces: readonly Buffer[], compat: 'non
   const service = new MaildropService({
     compat,
     sizes: 'wire',
-    extraBlank: true,
+    extraBlank: false,
     lock: 'none',
     idleTime: 1_200_000,
     capabilities: CAPABILITIES,

@@ -17,7 +17,7 @@ let now = 0
 beforeEach(() => {
   now = Date.now() + 60_000
 })
-const cacheWith = (sizes: 'wire' | 'file' = 'wire') => new MaildropCache({ sizes, keepCr: false }, encoder, () => now)
+const cacheWith = (sizes: 'wire' | 'file' = 'wire') => new MaildropCache({ sizes, compat: 'none' }, encoder, () => now)
 
 describe('the maildrop cache', () => {
   test('scans once while nothing changes', async () => {

@@ -15,7 +15,7 @@ afterAll(() => root.remove())
 const OPTIONS: ServiceOptions = {
   compat: 'none',
   sizes: 'wire',
-  extraBlank: true,
+  extraBlank: false,
   lock: 'none',
   idleTime: 1_200_000,
   capabilities: [],
@@ -102,7 +102,7 @@ test('a client that asks without reading is not served from memory', async () =>
   client.write('QUIT\r\n')
   client.resume()
   await once(client, 'end')
-  const one = '+OK \r\n'.length + 15_000 * 3 + '\r\n.\r\n'.length
+  const one = '+OK \r\n'.length + 15_000 * 3 + '.\r\n'.length
   expect(octets).toBe(asked * one + 2 * '+OK \r\n'.length)
   client.end()
   listener.close()

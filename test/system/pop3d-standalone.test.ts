@@ -35,7 +35,7 @@ describe('pop3d MAILDIR', () => {
     const relative = maildir.slice(root.path.length + 1)
     expect(pop3d([relative], 'RETR 1\r\nQUIT\r\n')).toEqual({
       status: 0,
-      stdout: '+OK \r\n+OK \r\nx\r\n\r\n.\r\n+OK \r\n',
+      stdout: '+OK \r\n+OK \r\nx\r\n.\r\n+OK \r\n',
       stderr: '',
     })
     expect(stateOf(maildir)).toEqual(['cur/A:2, "x\\n"'])
@@ -68,7 +68,12 @@ describe('pop3d MAILDIR', () => {
     expect(sizeWith({ SIZES: 'file' })).toBe('+OK \r\n+OK 1 2\r\n')
     expect(sizeWith({ COMPAT: 'qmail' })).toBe('+OK \r\n+OK 1 2\r\n')
     expect(sizeWith({ COMPAT: 'qmail', SIZES: 'wire' })).toBe('+OK \r\n+OK 1 3\r\n')
-    expect(pop3d([maildir], 'RETR 1\r\n', { EXTRA_BLANK: '0' }).stdout).toBe('+OK \r\n+OK \r\nx\r\n.\r\n')
+    const readWith = (env: Readonly<Record<string, string>>) => pop3d([maildir], 'RETR 1\r\n', env).stdout
+    const [plain, blank] = ['+OK \r\n+OK \r\nx\r\n.\r\n', '+OK \r\n+OK \r\nx\r\n\r\n.\r\n']
+    expect(readWith({})).toBe(plain)
+    expect(readWith({ EXTRA_BLANK: '1' })).toBe(blank)
+    expect(readWith({ COMPAT: 'qmail' })).toBe(blank)
+    expect(readWith({ COMPAT: 'qmail', EXTRA_BLANK: '0' })).toBe(plain)
     const wrong = pop3d([maildir], '', { SIZES: 'huge', COMPAT: 'courier' })
     expect(wrong.status).toBe(100)
     expect(wrong.stderr).toBe(

@@ -18,9 +18,14 @@ const transcripts = readTranscripts(`${import.meta.dirname}/../transcripts/pop3d
 const log = createLog('pop3d', { write: () => {} })
 
 /** `pop3d MAILDIR` as inetd, tcpserver and a checker start it: descriptors 0 and 1 are the client's connection. */
-const standalone: Connect = async (maildir, { compat, sizes, extraBlank }) => {
+const standalone: Connect = async (maildir, { compat, sizes, extraBlank, isWritten }) => {
   const { client, server } = await socketPair()
-  const environment = { COMPAT: compat, SIZES: sizes, EXTRA_BLANK: extraBlank ? '1' : '0', AUTHRELAY_ANNOUNCED: '1' }
+  const environment = {
+    COMPAT: compat,
+    SIZES: isWritten.sizes ? sizes : undefined,
+    EXTRA_BLANK: isWritten.extraBlank ? String(extraBlank) : undefined,
+    AUTHRELAY_ANNOUNCED: '1',
+  }
   const child = spawn(NODE, [PROGRAM, maildir], {
     stdio: [server, server, 'inherit'],
     env: Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== undefined)),
@@ -52,7 +57,7 @@ const inProcess: Connect = async (maildir, { compat, sizes, extraBlank }) => {
   })
   const service = new MaildropService({
     compat,
-    sizes: sizes ?? (compat === 'qmail' ? 'file' : 'wire'),
+    sizes,
     extraBlank,
     lock: 'none',
     idleTime: 1_200_000,

@@ -42,7 +42,7 @@ describe('a worker', () => {
       maildirs.map(async (maildir, index) => {
         const client = new Pop3Client(worker.open(worker.ticket({ maildir }), 'STAT\r\nRETR 1\r\nQUIT\r\n'))
         const octets = `number ${index}\r\n`.length
-        expect(await client.rest()).toBe(`+OK \r\n+OK 1 ${octets}\r\n+OK \r\nnumber ${index}\r\n\r\n.\r\n+OK \r\n`)
+        expect(await client.rest()).toBe(`+OK \r\n+OK 1 ${octets}\r\n+OK \r\nnumber ${index}\r\n.\r\n+OK \r\n`)
         expect(stateOf(maildir)).toEqual([`cur/${index}:2, "number ${index}\\n"`])
       }),
     )

@@ -1,9 +1,24 @@
-import { BARE, choice, duration, flag } from './rows.ts'
+import { BARE, choice, duration, flag, withQmailDefault } from './rows.ts'
 import { defineSection } from './section.ts'
 
 export const POP3D = defineSection('pop3d', 'Serves maildrops.', {
-  sizes: choice(['wire', 'file'], 'wire', 'wire: octets as sent (RFC 1939); file: bytes of the file, as qmail.', BARE),
-  extra_blank: flag(true, 'End every message with one more empty line, as qmail-pop3d does.', BARE),
+  sizes: withQmailDefault(
+    choice(
+      ['wire', 'file'],
+      'wire',
+      'wire: octets as sent (RFC 1939); file: bytes of the file, as qmail, and the default with popup.compat = "qmail".',
+      BARE,
+    ),
+    'file',
+  ),
+  extra_blank: withQmailDefault(
+    flag(
+      false,
+      'End every message with one more empty line, as qmail-pop3d does. LIST does not count it. With popup.compat = "qmail" the default is true.',
+      BARE,
+    ),
+    true,
+  ),
   lock: choice(
     ['none', 'exclusive'],
     'none',

@@ -9,6 +9,8 @@ export type Row<Output> = {
   readonly schema: v.GenericSchema<unknown, Output>
   /** As it would stand in the file. */
   readonly default: unknown
+  /** The default where popup.compat is "qmail", if it is another. */
+  readonly qmailDefault?: unknown
   readonly doc: string
   /** How the text of an environment variable becomes what would stand in the file. */
   readonly fromText: (text: string) => unknown
@@ -30,6 +32,16 @@ const row = <Output>(
   fromText: (text: string) => unknown,
   { bareName = false, formerNames = [] }: Options = {},
 ): Row<Output> => ({ schema, default: fallback, doc, fromText, bareName, formerNames })
+
+/** A setting that all of qmail's ways include: with popup.compat = "qmail" it has this default. */
+export const withQmailDefault = <Output>(row: Row<Output>, qmailDefault: Output): Row<Output> => ({
+  ...row,
+  qmailDefault,
+})
+
+/** What a setting is, as it would stand in the file, where nothing is said. */
+export const defaultOf = (row: Row<unknown>, compat: 'none' | 'qmail'): unknown =>
+  compat === 'qmail' && row.qmailDefault !== undefined ? row.qmailDefault : row.default
 
 const asIs = (text: string): unknown => text
 const words = (text: string): unknown => text.split(/[\s,]+/).filter(word => word !== '')

@@ -8,7 +8,7 @@ import { GRANTS } from './grants.ts'
 import { nearest } from './nearest.ts'
 import { POP3D } from './pop3d.ts'
 import { POPUP } from './popup.ts'
-import type { Row } from './rows.ts'
+import { defaultOf, type Row } from './rows.ts'
 import { environmentNameOf, presentNameOf, type Section, type ValuesOf } from './section.ts'
 import { SSLWRAP } from './sslwrap.ts'
 import { STATUS_PAGE } from './status-page.ts'
@@ -86,7 +86,7 @@ export function parseSettings(text: string, path: string, environment: Environme
   const shown: ShownSetting[] = []
   const lines = text.split('\n')
   reportUnknown(file, lines, path, faults)
-  const read = <S extends Section>(section: S): ValuesOf<S> => {
+  const read = <S extends Section>(section: S, compat: 'none' | 'qmail' = 'none'): ValuesOf<S> => {
     const table = section.name === '' ? file : tableOf(file[section.name])
     const values: Record<string, unknown> = {}
     for (const [name, row] of Object.entries(section.rows)) {
@@ -107,7 +107,7 @@ export function parseSettings(text: string, path: string, environment: Environme
           ? row.fromText(inEnvironment.text)
           : writtenName !== undefined
             ? table[writtenName]
-            : row.default
+            : defaultOf(row, compat)
       const as = inEnvironment?.name ?? writtenName ?? name
       shown.push({ section: section.name, name, written, origin, ...(as === name ? {} : { formerName: as }) })
       const result = v.safeParse(row.schema, written)
@@ -116,12 +116,16 @@ export function parseSettings(text: string, path: string, environment: Environme
     }
     return typed<ValuesOf<S>>(section, values)
   }
+  const top = read(TOP)
+  const database = read(DATABASE)
+  const grants = read(GRANTS)
+  const popup = read(POPUP)
   const settings: Settings = {
-    top: read(TOP),
-    database: read(DATABASE),
-    grants: read(GRANTS),
-    popup: read(POPUP),
-    pop3d: read(POP3D),
+    top,
+    database,
+    grants,
+    popup,
+    pop3d: read(POP3D, popup.compat),
     sslwrap: read(SSLWRAP),
     authd: read(AUTHD),
     wrap: read(WRAP),

@@ -1,25 +1,24 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { baseNameOf, namedSizes, seenName } from '../../../src/pop3d/maildir-name.ts'
+import { isTrashed, seenName } from '../../../src/pop3d/maildir-name.ts'
 import { inMaildropOrder, type Message } from '../../../src/pop3d/message.ts'
 import { uniqueIds } from '../../../src/pop3d/unique-ids.ts'
+import { baseNameOf } from '../../../src/wire/message-name.ts'
 
 describe('names in a maildir', () => {
-  test.each([
-    ['1000.M1P2.host,S=12,W=14:2,S', { file: 12, wire: 14 }],
-    ['1000.M1P2.host,S=12', { file: 12, wire: undefined }],
-    ['1000.M1P2.host,W=14,S=12:2,', { file: 12, wire: 14 }],
-    ['1000.M1P2.host,W=14', undefined],
-    ['1000.M1P2.host:2,S=12', undefined],
-    ['1000.M1P2.host,S=12x', undefined],
-    ['1000.M1P2.host,S=', undefined],
-    [',S=0', { file: 0, wire: undefined }],
-  ])('%s says %j about the sizes', (name, sizes) => {
-    expect(namedSizes(name)).toEqual(sizes)
-  })
-
   test('the base name ends at the first colon', () => {
     expect(['a', 'a:2,S', 'a:b:2,S', ':2,', ''].map(baseNameOf)).toEqual(['a', 'a', 'a', '', ''])
+  })
+
+  test('the flag T says that a message is in the trash', () => {
+    expect(['a:2,ST', 'a:2,T', 'a:2,S', 'T', 'aT:2,', 'a'].map(isTrashed)).toEqual([
+      true,
+      true,
+      false,
+      false,
+      false,
+      false,
+    ])
   })
 
   test('a name gets flags when it has none', () => {
@@ -40,8 +39,10 @@ const message = fc.record({
   fileOctets: fc.nat(),
   mtime: fc.nat(3),
 })
-/** As a directory has them: no two of a folder with the same name. */
-const maildrop = fc.uniqueArray(message, { selector: ({ folder, name }: Message) => `${folder}/${name}` })
+/** As a directory has them: no two of a folder with the same name, each file with an inode of its own. */
+const maildrop = fc
+  .uniqueArray(message, { selector: ({ folder, name }) => `${folder}/${name}` })
+  .map(files => files.map((file, inode): Message => ({ ...file, mtimeMs: file.mtime * 1000, inode })))
 
 test('any two messages have an order, whatever order the directory gives them in', () => {
   fc.assert(
@@ -57,14 +58,43 @@ test('any two messages have an order, whatever order the directory gives them in
 test('unique-ids are legal and unique, and are qmail’s where those are', () => {
   fc.assert(
     fc.property(maildrop, messages => {
-      const ids = uniqueIds(messages)
+      const ids = uniqueIds(messages, 'none')
       expect(new Set(ids).size).toBe(messages.length)
       for (const id of ids) expect(id).toMatch(/^[\x21-\x7e]{1,70}$/)
-      const bases = messages.map(({ name }) => baseNameOf(name))
-      for (const [index, base] of bases.entries()) {
-        if (/^[\x21-\x7e]{1,70}$/.test(base) && bases.indexOf(base) === index && !/^[0-9a-f]{64}$/.test(base)) {
-          expect(ids[index]).toBe(base)
-        }
+      for (const base of new Set(messages.map(({ name }) => baseNameOf(name)))) {
+        if (/^[\x21-\x7e]{1,70}$/.test(base)) expect(ids).toContain(base)
+      }
+    }),
+  )
+})
+
+test('a unique-id outlives renames, and the coming of twins that are younger', () => {
+  const renamed = fc.record({
+    folder: fc.constantFrom('new' as const, 'cur' as const),
+    flags: fc.constantFrom('', ':2,', ':2,RS'),
+  })
+  fc.assert(
+    fc.property(maildrop, fc.array(renamed), fc.nat(), (messages, renames, cut) => {
+      const ids = uniqueIds(messages, 'none')
+      const later = messages.map((message, index): Message => {
+        const to = renames[index]
+        return to === undefined ? message : { ...message, folder: to.folder, name: baseNameOf(message.name) + to.flags }
+      })
+      expect(uniqueIds(later, 'none')).toEqual(ids)
+      const youngest = messages.map(message => ({ ...message, mtime: 9, inode: message.inode + 1000 }))
+      const more = [...messages, ...youngest.slice(0, cut % (messages.length + 1))]
+      expect(uniqueIds(more, 'none').slice(0, messages.length)).toEqual(ids)
+    }),
+  )
+})
+
+test('with compat = "qmail" a unique-id is the base name, whatever it holds but line ends', () => {
+  fc.assert(
+    fc.property(maildrop, messages => {
+      for (const [index, id] of uniqueIds(messages, 'qmail').entries()) {
+        const base = baseNameOf(messages[index]?.name ?? '')
+        if (/[\r\n]/.test(base)) expect(id).toMatch(/^[0-9a-f]{64}$/)
+        else expect(id).toBe(base)
       }
     }),
   )
