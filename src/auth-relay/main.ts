@@ -1,7 +1,10 @@
+import '../daemon/ignore-inspector-signal.ts'
 import { EXIT } from '../daemon/exit-status.ts'
 import { runCommand, runDaemon } from '../daemon/lifecycle.ts'
+import { forbidInspection } from '../daemon/privileges.ts'
 import { readCommandLine } from './command-line.ts'
 
+forbidInspection()
 let chosen: ReturnType<typeof readCommandLine> | undefined
 // `auth-relay … | head`: the reader has what it wanted. A stack that runs does not care who reads its screen.
 process.stdout.on('error', () => {

@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import type { Readable } from 'node:stream'
 import { TemporaryFault, UsageFault } from '../daemon/exit-status.ts'
 import type { Log } from '../daemon/log.ts'
+import { runtimeOptions } from '../daemon/runtime-options.ts'
 import { LineSplitter } from '../wire/line-splitter.ts'
 import { RestartDelay } from './restart-delay.ts'
 
@@ -106,7 +107,7 @@ export class SupervisedProgram {
 
   #launch(): { ready: Promise<string>; ended: Promise<void> } {
     const { name, script, args, env, readyWithin } = this.#spec
-    const child = spawn(process.execPath, [...process.execArgv, script, ...args], {
+    const child = spawn(process.execPath, [...runtimeOptions(), script, ...args], {
       stdio: ['pipe', 'ignore', 'pipe'],
       env: { ...env, AUTHRELAY_SUPERVISED: '1' },
       detached: true,

@@ -136,7 +136,6 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
   warnOfUnsafe(settings, log)
   // Everything that needs root is open now.
   if (owner !== undefined) dropPrivileges(owner)
-  process.on('SIGUSR1', () => reportCounters(counters, queue, log))
 
   return {
     ready: ready.join(' '),
@@ -147,6 +146,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
       warnOfUnsafe(changed, log)
       log.info('reloaded', { note: 'listeners, files and the database keep their settings until a restart' })
     },
+    report: () => reportCounters(counters, queue, log),
     failed: Promise.race(watches.map(({ gone }) => gone)),
     async stop() {
       for (const watch of watches) watch.stop()

@@ -1,8 +1,10 @@
 import { notifySocket } from '../libc/notify-socket.ts'
 import { forbidDumps } from '../libc/prctl.ts'
+import { unblockSignal } from '../libc/signal-mask.ts'
 import { EXIT, TemporaryFault, UsageFault } from './exit-status.ts'
 import { unusedHandedSockets } from './handed-sockets.ts'
 import { createLog, sayOnStandardError } from './log.ts'
+import { isRoot } from './privileges.ts'
 
 /** A program that has started. */
 export type RunningDaemon = {
@@ -10,6 +12,8 @@ export type RunningDaemon = {
   readonly ready: string
   /** Reads settings, certificates and secrets again (SIGHUP). What is broken stays as it was, and is logged. */
   reload?(): void | Promise<void>
+  /** Logs what it has counted (SIGUSR1). Without it the signal changes nothing. */
+  report?(): void
   /** Stops accepting, lets what runs finish within its own deadline, gives everything back (SIGTERM, SIGINT). */
   stop(): void | Promise<void>
   /** Resolves, with the reason, when it cannot go on: it is stopped, and ends so that its supervisor starts it anew. */
@@ -21,8 +25,9 @@ export type RunningDaemon = {
  * Under a supervisor of ours (AUTHRELAY_SUPERVISED=1) the end of standard input means that the supervisor is gone.
  */
 export async function runDaemon(program: string, start: () => Promise<RunningDaemon>): Promise<void> {
+  // An ordinary user's process may not read its own environment in /proc from here on: the start does that.
+  if (isRoot()) forbidDumps()
   const daemon = await orExit(program, start)
-  // Not before: an undumpable process of an ordinary user may not read its own environment in /proc.
   forbidDumps()
   for (const address of unusedHandedSockets()) {
     createLog(program).warn('socket-unused', {
@@ -30,11 +35,21 @@ export async function runDaemon(program: string, start: () => Promise<RunningDae
       reason: 'no setting names this address: give both the same, or disable the socket unit',
     })
   }
+  const { url } = await import('node:inspector')
+  if (url() !== undefined) {
+    createLog(program).warn('inspector_opened', {
+      reason: 'every account of this host can run code in this process: start it without --inspect (NODE_OPTIONS)',
+    })
+  }
   let stopWatchdog = (): void => {}
   let stopping = false
   process.on('SIGHUP', () => {
     void orComplain(program, 'reload', async () => daemon.reload?.())
   })
+  if (daemon.report !== undefined) {
+    process.on('SIGUSR1', () => daemon.report?.())
+    unblockSignal('SIGUSR1')
+  }
   const stopWith = (status: number): void => {
     if (stopping) process.exit(EXIT.temporary)
     stopping = true

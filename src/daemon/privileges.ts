@@ -1,5 +1,6 @@
 import { accountNamed } from '../libc/account.ts'
 import { loadNativeModule } from '../libc/native-function.ts'
+import { forbidDumps } from '../libc/prctl.ts'
 import { UsageFault } from './exit-status.ts'
 
 /** Under which ids a process runs. */
@@ -26,6 +27,12 @@ export function idsOf(account: string, setting: string): Ids {
   }
   return { uid: found.uid, gid: found.gid }
 }
+
+/**
+ * From now on no other process of this account can trace this one, read its memory or make it leave a core file. Its own environment in /proc is closed to it as
+ * well, unless it is root: `ownEnvironment` comes first.
+ */
+export const forbidInspection = (): void => forbidDumps()
 
 /** True if this process may take other ids. */
 export const isRoot = (): boolean => process.geteuid?.() === 0

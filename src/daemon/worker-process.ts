@@ -4,6 +4,7 @@ import type { Duplex } from 'node:stream'
 import { descriptorOf } from '../libc/descriptor.ts'
 import { forbidDumps } from '../libc/prctl.ts'
 import { scheduleAsBatch } from '../libc/scheduling.ts'
+import { runtimeOptions } from './runtime-options.ts'
 
 export { scheduleAsBatch }
 
@@ -44,7 +45,7 @@ export function startWorker(
 ): WorkerProcess {
   const child = spawn(
     process.execPath,
-    [...process.execArgv, ...openSslOptions(openSslConfiguration), script, ...args],
+    [...runtimeOptions(), ...openSslOptions(openSslConfiguration), script, ...args],
     {
       stdio: [
         'ignore',

@@ -1,5 +1,6 @@
 import { closeSync } from 'node:fs'
-import { checked, nativeFunction } from './native-function.ts'
+import { constants } from 'node:os'
+import { checked, lastErrno, nativeFunction, SystemCallError } from './native-function.ts'
 import { connectUnix, unixSocket } from './unix-socket.ts'
 
 const setsockopt = nativeFunction('int setsockopt(int fd, int level, int option, const void *value, int size)')
@@ -21,18 +22,30 @@ export function unixExchange(path: string, text: string, limit: number, timeoutM
     limitTime(fd, timeoutMs)
     connectUnix(fd, path)
     const question = Buffer.from(text)
-    checked('send', send(fd, question, question.length, MSG_NOSIGNAL))
+    uninterrupted('send', () => send(fd, question, question.length, MSG_NOSIGNAL))
     let heard = ''
     const piece = Buffer.alloc(limit)
     while (heard.length < limit && !heard.includes('\n')) {
-      limitTime(fd, Math.max(1, until - performance.now()))
-      const count = checked('recv', recv(fd, piece, limit - heard.length, 0))
+      const count = uninterrupted('recv', () => {
+        limitTime(fd, Math.max(1, until - performance.now()))
+        return recv(fd, piece, limit - heard.length, 0)
+      })
       if (count === 0) break
       heard += piece.toString('latin1', 0, count)
     }
     return heard
   } finally {
     closeSync(fd)
+  }
+}
+
+/** With a time limit on the socket the kernel does not go on by itself after a signal. */
+function uninterrupted(syscall: string, call: () => number): number {
+  for (;;) {
+    const result = call()
+    if (result !== -1) return result
+    const errno = lastErrno()
+    if (errno !== constants.errno.EINTR) throw new SystemCallError(syscall, errno)
   }
 }
 

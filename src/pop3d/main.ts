@@ -1,3 +1,4 @@
+import '../daemon/ignore-inspector-signal.ts'
 import manifest from '../../package.json' with { type: 'json' }
 import { UsageFault } from '../daemon/exit-status.ts'
 import { runCommand, runDaemon } from '../daemon/lifecycle.ts'
@@ -21,11 +22,14 @@ if (word === '--worker' && more.length === 0) {
     else if (word === '--version') process.stdout.write(`pop3d (auth-relay) ${manifest.version}\n`)
     else if (word?.startsWith('--')) throw new UsageFault(`unknown option ${word}: see pop3d --help`)
     else {
-      const [{ serveStandalone }, { ownEnvironment }] = await Promise.all([
+      const [{ serveStandalone }, { ownEnvironment }, { forbidInspection }] = await Promise.all([
         import('./standalone.ts'),
         import('../ucspi/environment.ts'),
+        import('../daemon/privileges.ts'),
       ])
-      return serveStandalone(word, ownEnvironment())
+      const environment = ownEnvironment()
+      forbidInspection()
+      return serveStandalone(word, environment)
     }
     return 0
   })

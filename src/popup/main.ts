@@ -1,3 +1,4 @@
+import '../daemon/ignore-inspector-signal.ts'
 import manifest from '../../package.json' with { type: 'json' }
 import { UsageFault } from '../daemon/exit-status.ts'
 import { runCommand, runDaemon } from '../daemon/lifecycle.ts'
@@ -28,11 +29,14 @@ if (word === '--login' && more.length === 0) {
     else if (word === '--version') process.stdout.write(`popup (auth-relay) ${manifest.version}\n`)
     else if (word.startsWith('--')) throw new UsageFault(`unknown option ${word}: see popup --help`)
     else {
-      const [{ serveConnection }, { ownEnvironment }] = await Promise.all([
+      const [{ serveConnection }, { ownEnvironment }, { forbidInspection }] = await Promise.all([
         import('./one-connection/serve-connection.ts'),
         import('../ucspi/environment.ts'),
+        import('../daemon/privileges.ts'),
       ])
-      return serveConnection([word, ...more], ownEnvironment())
+      const environment = ownEnvironment()
+      forbidInspection()
+      return serveConnection([word, ...more], environment)
     }
     return 0
   })

@@ -5,7 +5,7 @@ import { Duplex } from 'node:stream'
 import { ConnectionLimits } from '../daemon/connection-limits.ts'
 import { EXIT, UsageFault } from '../daemon/exit-status.ts'
 import { createLog } from '../daemon/log.ts'
-import { dropPrivileges, idsOf } from '../daemon/privileges.ts'
+import { dropPrivileges, forbidInspection, idsOf } from '../daemon/privileges.ts'
 import { rotateTicketKeys } from '../tunnel/ticket-keys.ts'
 import { localIpOf, portOf, remoteIpOf } from '../ucspi/connection.ts'
 import { type Environment, ownEnvironment } from '../ucspi/environment.ts'
@@ -28,6 +28,7 @@ export async function serveStandardInput(
   user: string | undefined,
 ): Promise<number> {
   const environment = ownEnvironment()
+  forbidInspection()
   const materials = readMaterials(plan)
   const order = serveOrder(plan, materials, { ids: undefined, ticketKeys: rotateTicketKeys(), workers: 1 })
   const [service] = servicesOf(order)
@@ -89,6 +90,7 @@ function programEnvironment(environment: Environment, client?: Secured): NodeJS.
   return {
     ...Object.fromEntries(inherited),
     SSL_HACK_PASS: undefined,
+    NODE_OPTIONS: undefined,
     AUTHRELAY_TLS: '1',
     SSL_PROTOCOL: client?.socket.getProtocol() ?? undefined,
     SSL_CIPHER: client?.socket.getCipher().name,

@@ -1,3 +1,4 @@
+import '../daemon/ignore-inspector-signal.ts'
 import manifest from '../../package.json' with { type: 'json' }
 import { EXIT } from '../daemon/exit-status.ts'
 import { runCommand, runDaemon } from '../daemon/lifecycle.ts'

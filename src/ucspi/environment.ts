@@ -25,11 +25,13 @@ export function changeEnvironment(environment: Environment, changes: Environment
 
 /**
  * This process's environment byte for byte as it was handed over; process.env would replace what is not UTF-8.
- * The first of two variables of one name counts, as for getenv(3).
+ * The first of two variables of one name counts, as for getenv(3). Read once: a process that may not be inspected may not read it again.
  */
 export function ownEnvironment(): Environment {
-  return parseEnvironment(readFileSync('/proc/self/environ'))
+  own ??= parseEnvironment(readFileSync('/proc/self/environ'))
+  return own
 }
+let own: Environment | undefined
 
 /** What /proc/PID/environ says. */
 export function parseEnvironment(block: Uint8Array): Environment {

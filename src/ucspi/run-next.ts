@@ -3,6 +3,7 @@ import { setCloseOnExec } from '../libc/close-on-exec.ts'
 import { execve } from '../libc/execve.ts'
 import { setOpenFilesLimit } from '../libc/open-files-limit.ts'
 import { resetSignals } from '../libc/signal-disposition.ts'
+import { unblockEverySignal } from '../libc/signal-mask.ts'
 import { changeEnvironment, type EnvironmentChanges, formatEnvironment, ownEnvironment } from './environment.ts'
 import { inheritedDescriptors } from './inherited-descriptors.ts'
 
@@ -59,8 +60,9 @@ export function runNext(
   try {
     const withoutOwn = Object.fromEntries(OWN_VARIABLES.map(name => [name, undefined]))
     const environment = formatEnvironment(changeEnvironment(ownEnvironment(), { ...withoutOwn, ...changes }))
-    // The runtime ignores both, and through execve they would stay ignored.
-    resetSignals(['SIGPIPE', 'SIGXFSZ'])
+    // The runtime ignores two and blocks the third, and through execve both would last.
+    resetSignals(['SIGPIPE', 'SIGXFSZ', 'SIGUSR1'])
+    unblockEverySignal()
     if (openFiles !== undefined) setOpenFilesLimit(openFiles)
     for (const fd of [0, 1, 2, ...descriptors]) setCloseOnExec(fd, false)
     return new CannotRun(file, execve(file, argv, environment))

@@ -1,6 +1,7 @@
 import { existsSync, statSync, writeSync } from 'node:fs'
 import { EXIT } from '../daemon/exit-status.ts'
 import { createLog, type Log } from '../daemon/log.ts'
+import { forbidInspection } from '../daemon/privileges.ts'
 import { askUnix } from '../ucspi/ask-unix.ts'
 import { type Environment, ownEnvironment } from '../ucspi/environment.ts'
 import { findProgram } from '../ucspi/find-program.ts'
@@ -42,6 +43,7 @@ const ADDRESS = /^[0-9A-Fa-f:.]{2,45}$/
 export async function execDoor(request: ExecDoorRequest, askDatabase: AskDatabase): Promise<number> {
   const log = createLog('wrap')
   const environment = ownEnvironment()
+  forbidInspection()
   const file = request.config ?? (existsSync(SETTINGS_FILE) ? SETTINGS_FILE : undefined)
   let settings: ExecSettings = EXEC_DEFAULTS
   let decision: Decision | undefined

@@ -1,3 +1,4 @@
+import '../daemon/ignore-inspector-signal.ts'
 import { inheritance } from '../ucspi/run-next.ts'
 import { execDoor } from './exec-door.ts'
 import { parseExecLine } from './exec-line.ts'

@@ -2,6 +2,7 @@ import { chmodSync, constants, copyFileSync, existsSync, mkdirSync, realpathSync
 import { basename, dirname, join } from 'node:path'
 import { UsageFault } from '../../daemon/exit-status.ts'
 import { isRoot } from '../../daemon/privileges.ts'
+import { runtimeOptions } from '../../daemon/runtime-options.ts'
 import { isOpenToOthers } from './open-to-others.ts'
 
 /**
@@ -18,7 +19,7 @@ export function smtpdCommand(script: string, runtime: string): readonly string[]
       throw new UsageFault(`${dirname(real)} is closed to other accounts: run npm run build first`)
     return copied(real, join(runtime, 'bin'), isProgram ? 0o755 : 0o644)
   }
-  return [place(process.execPath, true), place(script, false)]
+  return [place(process.execPath, true), ...runtimeOptions([]), place(script, false)]
 }
 
 function copied(from: string, directory: string, mode: number): string {

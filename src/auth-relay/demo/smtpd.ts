@@ -1,3 +1,4 @@
+import '../../daemon/ignore-inspector-signal.ts'
 import { Socket } from 'node:net'
 import { EXIT } from '../../daemon/exit-status.ts'
 import { createLog } from '../../daemon/log.ts'

@@ -99,5 +99,6 @@ function environmentFor(base: Environment, client: Client, login: string, method
     ...loginChanges('', method),
     AUTHRELAY_LOGIN: Buffer.from(login, 'latin1'),
     AUTHRELAY_ANNOUNCED: '1',
+    NODE_OPTIONS: undefined,
   })
 }

@@ -1,0 +1,14 @@
+/** SIGUSR1 opens no inspector. Node.js before 22.14 does not know the option, and ends if it is given. */
+const NO_INSPECTOR = '--disable-sigusr1'
+
+/** An option of this process that opens an inspector, with its value. */
+const INSPECT = /^--inspect(-brk|-wait)?(=|$)/
+
+/** Options of Node.js for a program of ours that this process starts: our own, and never an inspector. */
+export function runtimeOptions(
+  own: readonly string[] = process.execArgv,
+  known: ReadonlySet<string> = process.allowedNodeEnvironmentFlags,
+): readonly string[] {
+  const inherited = own.filter(option => option !== NO_INSPECTOR && !INSPECT.test(option))
+  return known.has(NO_INSPECTOR) ? [NO_INSPECTOR, ...inherited] : inherited
+}
