@@ -11,6 +11,7 @@ import { migrate } from '../src/database/migrate.ts'
 import { DIALECTS } from '../src/syslog/dialects.ts'
 import { LoginRecognizer } from '../src/syslog/login-recognizer.ts'
 import { SyslogFraming } from '../src/syslog/syslog-framing.ts'
+import { bsdStamp } from '../test/harness/bsd-stamp.ts'
 import { pathOf } from '../test/harness/describe-with.ts'
 import { eventually } from '../test/harness/eventually.ts'
 import { Program } from '../test/harness/program.ts'
@@ -51,6 +52,9 @@ const inRounds = async (work: () => unknown): Promise<void> => {
 const perSecond = (count: number, milliseconds: number): number => Math.round((count / milliseconds) * 1000)
 const publicAddress = (n: number): string => `11.${(n >> 16) & 255}.${(n >> 8) & 255}.${n & 255}`
 
+/** Of now: authd grants nothing for an old line. */
+const STAMP = bsdStamp()
+
 /** A mail log: one line in ten is a login. */
 const NOISE = [
   'Mar  5 10:11:12 mx postfix/smtpd[804]: connect from unknown[198.51.100.7]',
@@ -61,7 +65,7 @@ const NOISE = [
 ]
 const line = (n: number): string =>
   n % 10 === 0
-    ? `Mar  5 10:11:12 mx ipop3d[804]: Login user=ann host=h.example.net [${publicAddress(n)}] nmsgs=0/0`
+    ? `${STAMP} mx ipop3d[804]: Login user=ann host=h.example.net [${publicAddress(n)}] nmsgs=0/0`
     : (NOISE[n % NOISE.length] ?? '')
 
 function parserAlone(): void {
@@ -75,7 +79,7 @@ function parserAlone(): void {
     for (let at = 0; at < all.length; at += 65_536) {
       for (const text of framing.push(all.subarray(at, at + 65_536)).lines) {
         lines += 1
-        if (recognizer.recognize(text, 0).verdict === 'grant') logins += 1
+        if (recognizer.recognize(text, Date.now()).verdict === 'grant') logins += 1
       }
     }
     const took = performance.now() - started

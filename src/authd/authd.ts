@@ -67,7 +67,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
     queue,
     counters,
     clock: systemClock,
-    expTime: grants.exp_time * 1000,
+    log,
   })
   const common = { intake, queue, counters, log }
   const sources: { close(): void | Promise<void> }[] = []
@@ -186,7 +186,8 @@ function warnOfUnsafe({ grants }: Settings, log: Log): void {
 function reportCounters(counters: Counters, queue: GrantQueue, log: Log): void {
   for (const [source, verdicts] of counters.events) {
     const [lines, overlong] = [counters.lines[source], counters.overlong[source]]
-    const events = Object.fromEntries(verdicts)
+    const dropped = [...(counters.dropped.get(source) ?? [])].map(([reason, n]) => [`dropped_${reason}`, n])
+    const events = { ...Object.fromEntries(verdicts), ...Object.fromEntries(dropped) }
     if (lines + overlong + [...verdicts.values()].reduce((sum, n) => sum + n, 0) > 0) {
       log.info('counters', { source, lines, overlong, ...events })
     }

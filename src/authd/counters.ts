@@ -1,3 +1,4 @@
+import { DROP_REASONS, type DropReason } from '../syslog/login-recognizer.ts'
 import type { RelayVerdict } from '../wire/relay-tally.ts'
 import { SOURCES, type Source } from './heard-login.ts'
 
@@ -17,6 +18,13 @@ export class Counters {
   /** Login events, by source and by what became of them. */
   readonly events = new Map<Source, Map<EventVerdict, number>>(
     SOURCES.map(source => [source, new Map(EVENT_VERDICTS.map(verdict => [verdict, 0]))]),
+  )
+  /** True logins of lines that grant nothing, by source and reason. */
+  readonly dropped = new Map<Source, Map<DropReason, number>>(
+    SOURCES.filter(source => source !== 'socket').map(source => [
+      source,
+      new Map(DROP_REASONS.map(reason => [reason, 0])),
+    ]),
   )
   /** Lines that prove no login, by tag. */
   readonly ignored = new Map<string, number>()
@@ -39,6 +47,11 @@ export class Counters {
   countEvent(source: Source, verdict: EventVerdict): void {
     const verdicts = this.events.get(source)
     verdicts?.set(verdict, (verdicts.get(verdict) ?? 0) + 1)
+  }
+
+  countDropped(source: Source, reason: DropReason): void {
+    const reasons = this.dropped.get(source)
+    reasons?.set(reason, (reasons.get(reason) ?? 0) + 1)
   }
 
   countIgnored(tag: string | undefined): void {

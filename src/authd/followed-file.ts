@@ -132,9 +132,10 @@ export class FollowedFile {
         open -= 1
         if (open === 0) resolve()
       }
+      const { intake, path } = this.#options
       for (const line of lines) {
         open += 1
-        if (!this.#options.intake.hearFileLine(line, settled)) open -= 1
+        if (!intake.hearFileLine(path, line, settled)) open -= 1
       }
       settled()
     })

@@ -1,10 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import type { Log } from '../daemon/log.ts'
-import type { SyslogLine } from '../syslog/syslog-line.ts'
 import { LineSplitter } from '../wire/line-splitter.ts'
 import type { Counters } from './counters.ts'
 import type { FilePlaces } from './file-places.ts'
 import type { Intake } from './intake.ts'
+import { parseJournalEntry } from './journal-entry.ts'
 
 export type JournalOptions = {
   /** `journalctl`, and options of the site. */
@@ -81,7 +81,7 @@ export class Journal {
       place.settled = true
       this.#advance()
     }
-    if (!this.#options.intake.hearJournalEntry(entry.line, entry.at, settled)) settled()
+    if (!this.#options.intake.hearJournalEntry(entry, settled)) settled()
   }
 
   #advance(): void {
@@ -91,37 +91,4 @@ export class Journal {
     if (last !== undefined) this.#options.places.cursor = last.cursor
     if (this.#open.length <= MAX_OPEN / 2) this.#child?.stdout?.resume()
   }
-}
-
-/**
- * One line of `journalctl -o json`. The program name is the one that the daemon gave to syslog(3): like a tag in a log
- * line, any local process can choose it. Undefined if it is no entry with a text message.
- */
-export function parseJournalEntry(
-  text: string,
-): { readonly line: SyslogLine; readonly at: number; readonly cursor: string } | undefined {
-  let entry: unknown
-  try {
-    entry = JSON.parse(text)
-  } catch {
-    return undefined // journalctl prints whole entries; half of one proves nothing
-  }
-  if (typeof entry !== 'object' || entry === null) return undefined
-  const field = (name: string): string => {
-    const value: unknown = Reflect.get(entry, name)
-    return typeof value === 'string' ? value : ''
-  }
-  const microseconds = Number(field('__REALTIME_TIMESTAMP'))
-  const cursor = field('__CURSOR')
-  if (!(microseconds > 0) || cursor === '') return undefined
-  const at = Math.floor(microseconds / 1000)
-  const line: SyslogLine = {
-    form: 'journal',
-    stamp: new Date(at).toISOString(),
-    host: field('_HOSTNAME'),
-    tag: field('SYSLOG_IDENTIFIER'),
-    pid: field('SYSLOG_PID') || field('_PID'),
-    message: field('MESSAGE'),
-  }
-  return { line, at, cursor }
 }

@@ -49,6 +49,15 @@ export class Metrics {
     counter('authd_overlong_lines_total', 'Log lines dropped for their length.', ['source'], () =>
       bySource(counters.overlong),
     )
+    counter(
+      'authd_dropped_logins_total',
+      'True logins of log lines that grant nothing, by source and reason.',
+      ['source', 'reason'],
+      () =>
+        [...counters.dropped].flatMap(([source, reasons]) =>
+          [...reasons].map(([reason, n]) => [{ source, reason }, n] as const),
+        ),
+    )
     counter('authd_ignored_lines_total', 'Log lines that prove no login, by tag.', ['tag'], () =>
       [...counters.ignored].map(([tag, n]) => [{ tag }, n] as const),
     )

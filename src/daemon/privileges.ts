@@ -34,6 +34,9 @@ export function idsOf(account: string, setting: string): Ids {
  */
 export const forbidInspection = (): void => forbidDumps()
 
+/** Whether the host knows an account of this name. */
+export const hasAccount = (name: string): boolean => accountNamed(name) !== undefined
+
 /** True if this process may take other ids. */
 export const isRoot = (): boolean => process.geteuid?.() === 0
 

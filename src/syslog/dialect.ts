@@ -10,6 +10,8 @@ export type Heard =
       readonly imap?: boolean
       readonly tls?: boolean
       readonly method?: LoginMethod
+      /** The daemon marked the login as cut: it is the beginning of a longer name. */
+      readonly cut?: boolean
     }
   /** First line of a two-line daemon: a session of this process began from this address, numeric or not. */
   | { readonly kind: 'session'; readonly address: string }
@@ -31,5 +33,10 @@ export type Dialect = {
   readonly tags: readonly string[]
   /** One sentence for the settings file: what it recognises. */
   readonly doc: string
+  /**
+   * Octets of the longest login that the daemon writes whole, or that `read` takes. A login of that length may be the
+   * beginning of a longer one, which cannot be compared with the blocked logins: it is refused.
+   */
+  readonly longestLogin: number
   readonly read: (message: string, tag: string) => Heard | undefined
 }

@@ -39,10 +39,10 @@ const LOGIN =
 /** Inverse of formatLoginLine; undefined for every other message. The address is not yet parsed. */
 export function parseLoginLine(
   message: string,
-): { address: string; tls: boolean; method: LoginMethod; user: string } | undefined {
+): { address: string; tls: boolean; method: LoginMethod; user: string; cut: boolean } | undefined {
   const [match, address = '', tls, method, user = ''] = LOGIN.exec(message) ?? []
   if (match === undefined || !isMethod(method)) return undefined
-  return { address, tls: tls === '1', method, user: decodeUser(user) }
+  return { address, tls: tls === '1', method, user: decodeUser(user), cut: user.endsWith('~') }
 }
 
 const isMethod = (text: string | undefined): text is LoginMethod =>

@@ -3,24 +3,40 @@ import type { LoginMethod } from '../wire/login-event.ts'
 import type { Dialect, Heard } from './dialect.ts'
 import { DIALECTS } from './dialects.ts'
 import { SessionJoin } from './session-join.ts'
+import { stampTime } from './stamp-time.ts'
 import { parseOwnFileLine, parseSyslogLine, type SyslogLine } from './syslog-line.ts'
 
-/** What a line of a log proves. `ignore` carries the tag when the line had one. */
+/** A login that a line proves. */
+export type LineLogin = {
+  readonly dialect: string
+  /** The tag of the line, e.g. `ipop3d`. */
+  readonly daemon: string
+  readonly ip: IpAddress
+  readonly login: string
+  readonly method: LoginMethod
+  /** Present where the line says it. */
+  readonly tls?: boolean
+  readonly form: SyslogLine['form']
+  /** The stamp of the line as written. */
+  readonly stamp: string
+  /** When the login happened, in milliseconds: the time of the stamp, never later than now. */
+  readonly at: number
+  /** Milliseconds by which the stamp lies in the future: the sender's clock or time zone differs. */
+  readonly ahead: number
+}
+
+/** Why a true login of a line grants nothing. */
+export const DROP_REASONS = ['expired', 'no_time', 'cut_name', 'sender'] as const
+export type DropReason = (typeof DROP_REASONS)[number]
+
+/**
+ * What a line of a log proves. `drop`: a true login that must not be granted; `reason` is for people.
+ * `ignore` carries the tag when the line had one, and the text that is not understood.
+ */
 export type Verdict =
-  | {
-      readonly verdict: 'grant'
-      readonly dialect: string
-      /** The tag of the line, e.g. `ipop3d`. */
-      readonly daemon: string
-      readonly ip: IpAddress
-      readonly login: string
-      readonly method: LoginMethod
-      /** Present where the line says it. */
-      readonly tls?: boolean
-      /** The stamp of the line as written: never believed for a grant, but it can show that a line is old. */
-      readonly stamp: string
-    }
-  | { readonly verdict: 'ignore'; readonly reason: string; readonly tag?: string }
+  | (LineLogin & { readonly verdict: 'grant' })
+  | (LineLogin & { readonly verdict: 'drop'; readonly because: DropReason; readonly reason: string })
+  | { readonly verdict: 'ignore'; readonly reason: string; readonly tag?: string; readonly near?: string }
 
 /** What is believed. Nothing is, by default. */
 export type RecognizerOptions = {
@@ -31,16 +47,20 @@ export type RecognizerOptions = {
   readonly imap?: boolean
   /** Only believe lines of these hosts; empty: of any (`syslog_hosts`). */
   readonly hosts?: readonly string[]
-  /** Drop lines whose stamp has a date and is older than this, in milliseconds; 0: never (`max_lag`). */
-  readonly maxLag?: number
+  /** Drop logins that are as old as this by their stamps, in milliseconds; left out: of any age. */
+  readonly maxAge?: number
   /** Also read the lines of log files that a daemon writes itself. Only for such files. */
   readonly ownFiles?: boolean
 }
 
 const CONTROL = /[\0-\x1f\x7f]/
+const REPEAT = /^message repeated \d{1,9} times: \[ ?(.*)\]$/s
+/** Tags of hosts whose last login is remembered for a repeat line; the oldest is forgotten for a new one. */
+const MAX_LAST = 256
 
 /**
- * Reads log lines and finds the logins in them. Holds no state but the session lines of two-line daemons. The rules of
+ * Reads log lines and finds the logins in them. Holds no state but the session lines of
+ * two-line daemons and the last login of each tag. The rules of
  * spec/syslog.md §5: tag first, then the whole message, the address from its fixed field; on doubt ignore.
  */
 export class LoginRecognizer {
@@ -48,11 +68,13 @@ export class LoginRecognizer {
   readonly #offByTag = new Map<string, string>()
   readonly #hosts: ReadonlySet<string>
   readonly #imap: boolean
-  readonly #maxLag: number
+  readonly #maxAge: number | undefined
   readonly #ownFiles: boolean
   readonly #sessions = new SessionJoin()
+  /** By host and tag: the last line, if it was a login. */
+  readonly #last = new Map<string, SyslogLine>()
 
-  constructor({ dialects, tags = {}, imap = false, hosts = [], maxLag = 0, ownFiles = false }: RecognizerOptions) {
+  constructor({ dialects, tags = {}, imap = false, hosts = [], maxAge, ownFiles = false }: RecognizerOptions) {
     for (const dialect of dialects) {
       for (const tag of tags[dialect.name] ?? dialect.tags) {
         const sharers = this.#byTag.get(tag) ?? []
@@ -67,28 +89,60 @@ export class LoginRecognizer {
     }
     this.#hosts = new Set(hosts.map(host => host.toLowerCase()))
     this.#imap = imap
-    this.#maxLag = maxLag
+    this.#maxAge = maxAge
     this.#ownFiles = ownFiles
   }
 
-  /** The verdict on one line, given without its LF. `now`: milliseconds, for the join of two lines and for `max_lag`. */
+  /** The verdict on one line, given without its LF. `now`: milliseconds, the time of reading. */
   recognize(text: string, now: number): Verdict {
     const line = (this.#ownFiles ? parseOwnFileLine(text) : undefined) ?? parseSyslogLine(text)
-    return 'unreadable' in line ? ignore(line.unreadable) : this.recognizeParsed(line, now)
+    if (!('unreadable' in line)) return this.recognizeParsed(line, now)
+    const { unreadable: reason, near } = line
+    return near === undefined ? { verdict: 'ignore', reason } : { verdict: 'ignore', reason, near }
   }
 
   /** As `recognize`, for a line that came apart already: an entry of the journal. */
   recognizeParsed(line: SyslogLine, now: number): Verdict {
     const dialects = this.#byTag.get(line.tag)
     if (dialects === undefined) return ignore(this.#unknownTag(line.tag), line.tag)
-    const doubt = this.#doubt(line, now)
+    const doubt = this.#doubt(line)
     if (doubt !== undefined) return ignore(doubt, line.tag)
+    const repeated = REPEAT.exec(line.message)?.[1]
+    return repeated === undefined ? this.#first(line, dialects, now) : this.#repeat(line, repeated, dialects, now)
+  }
+
+  #first(line: SyslogLine, dialects: readonly Dialect[], now: number): Verdict {
+    const verdict = this.#read(line, dialects, now)
+    const key = lastKey(line)
+    this.#last.delete(key)
+    if (verdict.verdict === 'grant') {
+      const [oldest] = this.#last.keys()
+      if (this.#last.size >= MAX_LAST && oldest !== undefined) this.#last.delete(oldest)
+      this.#last.set(key, line)
+    }
+    return verdict
+  }
+
+  /**
+   * A syslogd that joins equal lines writes "message repeated 3 times: [ … ]". Such a line is a login only directly
+   * after the login that it repeats: the same host, tag, PID and text. So it can renew a grant, and open nothing new.
+   */
+  #repeat(line: SyslogLine, text: string, dialects: readonly Dialect[], now: number): Verdict {
+    const last = this.#last.get(lastKey(line))
+    if (last === undefined || last.pid !== line.pid || last.message !== text) {
+      return ignore('repeat line of no login', line.tag)
+    }
+    const before = this.#read(last, dialects, now)
+    return before.verdict === 'grant' ? this.#read({ ...line, message: text }, dialects, now) : before
+  }
+
+  #read(line: SyslogLine, dialects: readonly Dialect[], now: number): Verdict {
     let verdict: Verdict | undefined
     for (const dialect of dialects) {
       const heard = dialect.read(line.message, line.tag)
       if (heard === undefined) continue
       verdict = this.#judge(heard, dialect, line, now)
-      if (verdict.verdict === 'grant') return verdict
+      if (verdict.verdict !== 'ignore') return verdict
     }
     return verdict ?? ignore(`not a login line of ${dialects.map(({ name }) => name).join(', ')}`, line.tag)
   }
@@ -98,18 +152,14 @@ export class LoginRecognizer {
     return settings === undefined ? `tag ${tag} is no known daemon's` : `tag ${tag}: ${settings} is off`
   }
 
-  #doubt({ host, form, message, stamp }: SyslogLine, now: number): string | undefined {
-    if (message.startsWith('message repeated ')) return 'repeat line'
+  #doubt({ host, form, message }: SyslogLine): string | undefined {
     if (CONTROL.test(message)) return 'control character in the message'
-    if (form === 'file') return undefined
-    if (this.#hosts.size > 0 && !this.#hosts.has(host.toLowerCase())) return 'host is not in syslog_hosts'
-    if (this.#maxLag > 0 && form.startsWith('rfc') && now - Date.parse(stamp) > this.#maxLag)
-      return 'stamp is older than max_lag'
-    return undefined
+    const isOfHost = form === 'file' || this.#hosts.size === 0 || this.#hosts.has(host.toLowerCase())
+    return isOfHost ? undefined : 'host is not in syslog_hosts'
   }
 
   #judge(heard: Heard, dialect: Dialect, line: SyslogLine, now: number): Verdict {
-    const { host, tag, pid, stamp } = line
+    const { host, tag, pid } = line
     const process = `${host} ${tag} ${pid}`
     switch (heard.kind) {
       case 'session': {
@@ -126,21 +176,55 @@ export class LoginRecognizer {
       case 'success': {
         const ip = this.#sessions.take(process, now)
         if (ip === undefined) return ignore('login line without its session line', tag)
-        if (heard.imap === true && !this.#imap) return ignore('IMAP login: check_imap is off', tag)
-        const { login, method = 'pass' } = heard
-        return { verdict: 'grant', dialect: dialect.name, daemon: tag, ip, login, method, stamp }
+        return this.#login({ ...heard, ip }, dialect, line, now)
       }
       case 'login': {
         const ip = parseIpAddress(heard.address)
         if (ip === undefined) return ignore('address is not a numeric address', tag)
-        if (heard.imap === true && !this.#imap) return ignore('IMAP login: check_imap is off', tag)
-        const { login, method = 'pass', tls } = heard
-        const grant: Verdict = { verdict: 'grant', dialect: dialect.name, daemon: tag, ip, login, method, stamp }
-        return tls === undefined ? grant : { ...grant, tls }
+        return this.#login({ ...heard, ip }, dialect, line, now)
       }
     }
   }
+
+  #login(heard: HeardLine, dialect: Dialect, { form, tag, stamp }: SyslogLine, now: number): Verdict {
+    const { ip, login, imap = false, method = 'pass', tls, cut = false } = heard
+    if (imap && !this.#imap) return ignore('IMAP login: check_imap is off', tag)
+    // RFC 5424 has a mark for "no stamp". A live source then delivers the line of now; the line of a file may be of any age.
+    const written = stamp === '-' && !this.#ownFiles ? now : stampTime(stamp, now)
+    const at = Math.min(written ?? now, now)
+    const ahead = Math.max((written ?? now) - now, 0)
+    const facts = { dialect: dialect.name, daemon: tag, ip, login, method, form, stamp, at, ahead }
+    const found: LineLogin = tls === undefined ? facts : { ...facts, tls }
+    const drop = (because: DropReason, reason: string): Verdict => ({ ...found, verdict: 'drop', because, reason })
+    if (cut || Buffer.byteLength(login) >= dialect.longestLogin) {
+      return drop('cut_name', 'the login may be cut, so it cannot be compared with the blocked logins')
+    }
+    if (written === undefined) return drop('no_time', 'the stamp names no time')
+    if (this.#maxAge !== undefined && now - at >= this.#maxAge) {
+      return drop('expired', `the login is ${formatAge(now - at)} old, its grant would have ended`)
+    }
+    return { ...found, verdict: 'grant' }
+  }
 }
+
+/** A login line whose address is known. */
+type HeardLine = {
+  readonly ip: IpAddress
+  readonly login: string
+  readonly imap?: boolean
+  readonly tls?: boolean
+  readonly method?: LoginMethod
+  readonly cut?: boolean
+}
+
+const lastKey = ({ host, tag }: SyslogLine): string => `${host} ${tag}`
 
 const ignore = (reason: string, tag?: string): Verdict =>
   tag === undefined ? { verdict: 'ignore', reason } : { verdict: 'ignore', reason, tag }
+
+/** `45 min`, `3 h`, `12 d`: one unit, for people. */
+function formatAge(milliseconds: number): string {
+  const minutes = Math.floor(milliseconds / 60_000)
+  if (minutes < 120) return `${minutes} min`
+  return minutes < 2880 ? `${Math.floor(minutes / 60)} h` : `${Math.floor(minutes / 1440)} d`
+}

@@ -1,20 +1,71 @@
 const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec']
+const MINUTE = 60_000
 const DAY = 86_400_000
 
+/** The stamp of RFC 3164, and what syslog-ng and appliances make of it: day unpadded, year in front or behind, fractions. */
+export const BSD_STAMP = String.raw`(?:\d{4} )?[A-Z][a-z]{2} [ \d]?\d (?:\d{4} )?\d\d:\d\d:\d\d(?:\.\d{1,9})?`
+export const RFC3339_STAMP = String.raw`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)`
+
+const BSD = /^(?:(\d{4}) )?([A-Z][a-z]{2}) {1,2}(\d{1,2}) (?:(\d{4}) )?(\d\d):(\d\d):(\d\d)(\.\d{1,9})?$/
+const ISO = /^(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?(?:(Z)|([+-])(\d\d):?(\d\d))?$/
+
 /**
- * When a stamp says its line was written, in milliseconds; undefined if it says nothing. Stamps without a zone are local
- * time, stamps without a year belong to the latest year in which they lie no more than a day after `now`.
+ * When a stamp says its line was written, in milliseconds; undefined if it names no time. A stamp without a zone is local
+ * time. A stamp without a year belongs to the latest year in which it lies at most a day after `now`. An hour that the end
+ * of summer time repeats is read as its latest reading that is not after `now`.
  */
 export function stampTime(stamp: string, now: number): number | undefined {
-  const [match, name = '', day, time = ''] = /^([A-Z][a-z]{2}) ([ \d]\d) (\d\d:\d\d:\d\d)$/.exec(stamp) ?? []
-  if (match === undefined) {
-    const dated = Date.parse(stamp.replace(' ', 'T'))
-    return Number.isNaN(dated) ? undefined : dated
-  }
-  const month = MONTHS.indexOf(name)
-  const [hours = 0, minutes = 0, seconds = 0] = time.split(':').map(Number)
-  if (month < 0) return undefined
-  const inYear = (year: number): number => new Date(year, month, Number(day), hours, minutes, seconds).getTime()
+  const bsd = BSD.exec(stamp)
+  if (bsd === null) return isoTime(stamp, now)
+  const [, yearBefore, name = '', day, yearBehind, hours, minutes, seconds, fraction = '0'] = bsd
+  if (yearBefore !== undefined && yearBehind !== undefined) return undefined
+  const inYear = (year: number): number | undefined =>
+    localTime(
+      [year, MONTHS.indexOf(name), Number(day), Number(hours), Number(minutes), Number(seconds)],
+      Math.floor(Number(fraction) * 1000),
+      now,
+    )
+  const written = yearBefore ?? yearBehind
+  if (written !== undefined) return inYear(Number(written))
   const year = new Date(now).getFullYear()
-  return [year + 1, year, year - 1].map(inYear).find(at => at <= now + DAY)
+  return [year + 1, year, year - 1].map(inYear).find(at => at !== undefined && at <= now + DAY)
+}
+
+function isoTime(stamp: string, now: number): number | undefined {
+  const [match, year, month, day, hours, minutes, seconds, fraction = '0', utc, sign, zoneHours, zoneMinutes] =
+    ISO.exec(stamp) ?? []
+  if (match === undefined) return undefined
+  const fields: TimeFields = [
+    Number(year),
+    Number(month) - 1,
+    Number(day),
+    Number(hours),
+    Number(minutes),
+    Number(seconds),
+  ]
+  const milliseconds = Math.floor(Number(`0.${fraction}`) * 1000)
+  if (utc === undefined && sign === undefined) return localTime(fields, milliseconds, now)
+  const [h, m] = [Number(zoneHours ?? 0), Number(zoneMinutes ?? 0)]
+  if (!isTime(fields) || h > 23 || m > 59) return undefined
+  const offset = (sign === '-' ? -1 : 1) * (h * 60 + m) * MINUTE
+  return Date.UTC(...fields) + milliseconds - offset
+}
+
+/** Year, month from 0, day, hours, minutes, seconds. */
+type TimeFields = [number, number, number, number, number, number]
+
+function localTime(fields: TimeFields, milliseconds: number, now: number): number | undefined {
+  if (!isTime(fields)) return undefined
+  const at = new Date(...fields).getTime() + milliseconds
+  // An hour that comes twice is the first one for Date; three hours later the clock of the second one is in force.
+  const behind = new Date(at + 180 * MINUTE).getTimezoneOffset() - new Date(at).getTimezoneOffset()
+  const second = at + behind * MINUTE
+  const isTwice = behind > 0 && new Date(second).getHours() === fields[3] && new Date(second).getDate() === fields[2]
+  return isTwice && second <= now ? second : at
+}
+
+/** False for a day that its month does not have. 60 is a leap second. */
+function isTime([year, month, day, hours, minutes, seconds]: TimeFields): boolean {
+  const date = new Date(Date.UTC(year, month, day))
+  return date.getUTCMonth() === month && date.getUTCDate() === day && hours < 24 && minutes < 60 && seconds <= 60
 }

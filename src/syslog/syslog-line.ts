@@ -1,3 +1,5 @@
+import { BSD_STAMP, RFC3339_STAMP } from './stamp-time.ts'
+
 /** Longest line that is looked at, in octets; a longer one is no line of a POP3 daemon (spec/syslog.md §1). */
 export const MAX_SYSLOG_LINE = 8192
 
@@ -5,7 +7,7 @@ export const MAX_SYSLOG_LINE = 8192
 export type SyslogLine = {
   /**
    * `bsd`: RFC 3164 stamp; `rfc3339`: the same with an RFC 3339 stamp; `rfc5424`; `file`: a log file that Dovecot writes
-   * itself; `journal`: an entry of the systemd journal.
+   * itself, or that a container runtime writes for it; `journal`: an entry of the systemd journal.
    */
   readonly form: 'bsd' | 'rfc3339' | 'rfc5424' | 'file' | 'journal'
   /** The stamp as written. Whoever can write to the log socket can choose it. */
@@ -19,11 +21,9 @@ export type SyslogLine = {
   readonly message: string
 }
 
-/** Why a text is no line with a message. */
-export type UnreadableLine = { readonly unreadable: string }
+/** Why a text is no line with a message, and the text at the place that is not understood. */
+export type UnreadableLine = { readonly unreadable: string; readonly near?: string }
 
-const BSD_STAMP = String.raw`[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d`
-const RFC3339_STAMP = String.raw`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)`
 // A host name does not end in a colon: in a line without host the first word is `TAG:`, and what follows it is text that
 // a peer may have chosen, not a tag.
 const HOST = '[A-Za-z0-9._:%@/-]{0,254}[A-Za-z0-9._%@/-]'
@@ -39,9 +39,19 @@ const RFC5424 = new RegExp(
 const RFC5424_WITHOUT_PRI = /^1 (?:-|\d{4}-\d\d-\d\dT)/
 const SOLARIS_ID = /^\[ID \d{1,10} [a-z0-9]{1,16}\.[a-z]{1,16}\] /
 
-/** Dovecot writing its own file: 2.x, 1.2 and 1.0 order, stamps with and without year. */
-const DOVECOT_FILE =
-  /^(?:dovecot: )?((?:[A-Z][a-z]{2} [ \d]\d|\d{4}-\d\d-\d\d) \d\d:\d\d:\d\d) (?:((?:pop3|imap)-login): Info|Info: ((?:pop3|imap)-login)): (.*)$/s
+/** Dovecot writing its own file: 2.x, 1.2 and 1.0 order; stamps with and without year, zone and fractions. */
+const DOVECOT_STAMP = String.raw`${BSD_STAMP}|\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?`
+const DOVECOT_FILE = new RegExp(
+  `^(?:dovecot: )?(${DOVECOT_STAMP}) (?:((?:pop3|imap)-login): Info|Info: ((?:pop3|imap)-login)): (.*)$`,
+  's',
+)
+
+/** The beginning of a syslog line, piece by piece: only to say which piece is missing. */
+const PRI_PIECE = /^(?:<\d{1,3}>)?/
+const STAMP_PIECE = new RegExp(`^(?:${BSD_STAMP}|${RFC3339_STAMP})(?: |$)`)
+const HOST_PIECE = new RegExp(String.raw`^(?:<[\w.]{1,20}> )?${HOST}(?: |$)`)
+const RFC5424_PIECE = /^(?:<\d{1,3}>)?1 (?:-|\d{4}-\d\d-\d\dT\S*) /
+const MAX_NEAR = 40
 
 /**
  * Takes apart one line of syslog as it reaches a file, a pipe or a TCP listener: the forms A to F of spec/syslog.md §1.
@@ -65,7 +75,23 @@ export function parseSyslogLine(line: string): SyslogLine | UnreadableLine {
       message: message.startsWith('[ID ') ? message.replace(SOLARIS_ID, '') : message,
     }
   }
-  return parseRfc5424(line) ?? { unreadable: REPEATED.test(line) ? 'repeat line' : 'not a syslog line' }
+  return parseRfc5424(line) ?? (REPEATED.test(line) ? { unreadable: 'repeat line' } : stumbledOver(line))
+}
+
+/** Which piece of a syslog line is missing, and what stands in its place. */
+function stumbledOver(line: string): UnreadableLine {
+  const unreadable = (missing: string, rest: string): UnreadableLine => ({
+    unreadable: `not a syslog line: ${missing}`,
+    near: rest.slice(0, MAX_NEAR),
+  })
+  if (parseOwnFileLine(line) !== undefined) return { unreadable: "Dovecot's own log file: only follow_files reads it" }
+  if (RFC5424_PIECE.test(line))
+    return unreadable('no header of RFC 5424 after its stamp', line.replace(RFC5424_PIECE, ''))
+  const stamped = line.replace(PRI_PIECE, '')
+  if (!STAMP_PIECE.test(stamped)) return unreadable('no known time stamp', stamped)
+  const named = stamped.replace(STAMP_PIECE, '')
+  if (!HOST_PIECE.test(named)) return unreadable('no host name after the stamp', named)
+  return unreadable('no tag (NAME: or NAME[PID]:) after the host name', named.replace(HOST_PIECE, ''))
 }
 
 /**

@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { bsdStamp } from '../harness/bsd-stamp.ts'
 import { eventually } from '../harness/eventually.ts'
 import { freePort } from '../harness/free-port.ts'
 import { Pop3Conversation } from '../harness/pop3-conversation.ts'
@@ -104,7 +105,7 @@ async function everythingWorks(): Promise<void> {
   expect(await answer(ports.metrics, 'GET /metrics HTTP/1.0\r\n\r\n', /\n/)).toContain('200 OK')
   const heard = site.newcomer()
   const syslog = connect(ports.syslog, '127.0.0.1')
-  syslog.end(`<22>Mar  5 10:11:12 mx ipop3d[1]: Login user=ann host=[${heard}] nmsgs=0/0\n`)
+  syslog.end(`<22>${bsdStamp()} mx ipop3d[1]: Login user=ann host=[${heard}] nmsgs=0/0\n`)
   await once(syslog.resume(), 'close')
   await eventually('the line of syslog counts', () => site.mayRelay(heard), 20_000)
 }

@@ -1,12 +1,15 @@
+import { spawnSync } from 'node:child_process'
 import { appendFileSync, chmodSync, copyFileSync, existsSync, renameSync, truncateSync, writeFileSync } from 'node:fs'
 import { createConnection } from 'node:net'
+import * as v from 'valibot'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { AuthdClient, loginFrom } from '../harness/authd-client.ts'
 import { databaseSettings } from '../harness/authd-settings.ts'
+import { bsdStamp } from '../harness/bsd-stamp.ts'
 import { command, describeWith, pathOf, ROOT } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
 import { Program, run } from '../harness/program.ts'
-import { Stack, type TestSettings } from '../harness/stack.ts'
+import { commandOf, Stack, type TestSettings } from '../harness/stack.ts'
 import { type StoredGrant, storedGrants } from '../harness/stored-grants.ts'
 import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
 
@@ -103,7 +106,7 @@ describeWith(RSYSLOG, 'a real rsyslogd writes to the FIFO', () => {
   it('opens nothing for a line that a client forged with a line break in it', async () => {
     await start({ syslog_fifo: `${stack.directory}/fifo` })
     await startRsyslog(fifoAction('RSYSLOG_TraditionalFileFormat'))
-    await log('ipop3d', `Login failed user=x\nMar  5 10:11:12 mx ipop3d[1]: ${login('198.51.100.66')}`)
+    await log('ipop3d', `Login failed user=x\n${bsdStamp()} mx ipop3d[1]: ${login('198.51.100.66')}`)
     await log('postfix/smtpd', login('198.51.100.67'))
     await log('ipop3d', `x ${login('198.51.100.68')}`)
     await log('ipop3d', login('203.0.113.7'))
@@ -117,7 +120,7 @@ describeWith(RSYSLOG, 'a real rsyslogd writes to the FIFO', () => {
     renameSync(fifo, `${fifo}.old`)
     await run(['mkfifo', '-m', '600', fifo])
     await stack.waitForLog('authd', { event: 'fifo-reopened' })
-    const line = `Mar  5 10:11:12 mx ipop3d[77]: ${login('203.0.113.7')}`
+    const line = `${bsdStamp()} mx ipop3d[77]: ${login('203.0.113.7')}`
     await run(['sh', '-c', `echo '${line}' > ${fifo}`])
     await granted('203.0.113.7')
   })
@@ -223,6 +226,70 @@ describe('a followed file', () => {
   })
 })
 
+describe('a line that is delivered late', () => {
+  const late = (ip: string, minutes: number): string =>
+    `<22>1 ${new Date(Date.now() - minutes * 60_000).toISOString()} mx ipop3d 77 - - ${login(ip)}\n`
+
+  it('grants for what is left of its own time, and the history keeps that time', async () => {
+    await start({ syslog_listen: ['127.0.0.1:0'], metrics_listen: '127.0.0.1:0' })
+    const socket = createConnection({ host: '127.0.0.1', port: stack.port('authd', 0, 'syslog') })
+    socket.end(late('203.0.113.2', 300) + late('203.0.113.3', 20) + late('203.0.113.4', -60))
+    const { last, until } = await granted('203.0.113.3')
+    await granted('203.0.113.4')
+    const age = Date.now() - last.getTime()
+    expect(age).toBeGreaterThanOrEqual(1_200_000)
+    expect(until.getTime() - last.getTime(), 'exp_time after the login').toBe(1_800_000)
+    const stored = await storedGrants(database.owner)
+    expect([...stored.keys()].sort()).toEqual(['203.0.113.3', '203.0.113.4'])
+    expect(stored.get('203.0.113.4')?.until.getTime(), 'never more than from now').toBeLessThanOrEqual(
+      Date.now() + 1_800_000,
+    )
+    const { rows } = await database.owner.query({
+      row: v.object({ ip: v.string(), early: v.boolean() }),
+      text: `SELECT host(ip) AS ip, at < now() - interval '19 minutes' AS early FROM login_event ORDER BY ip`,
+    })
+    expect(rows).toEqual([
+      { ip: '203.0.113.3', early: true },
+      { ip: '203.0.113.4', early: false },
+    ])
+    await stack.waitForLog('authd', { event: 'login_dropped', because: 'expired', source: 'tcp', ip: '203.0.113.2' })
+    await stack.waitForLog('authd', { event: 'stamp_ahead', source: 'tcp', ip: '203.0.113.4' })
+    const metrics = await (await fetch(`http://127.0.0.1:${stack.port('authd', 0, 'metrics')}/metrics`)).text()
+    expect(metrics).toContain('authd_dropped_logins_total{source="tcp",reason="expired"} 1')
+    expect(explain('203.0.113.3', 15)).toContain('"relay":true')
+    expect(explain('203.0.113.3', 25), 'before the login').toContain('"relay":false')
+    expect(explain('203.0.113.2', 1)).toContain('"relay":false')
+  })
+
+  /** `auth-relay explain IP --at TIME --json`, so many minutes ago. */
+  function explain(ip: string, minutes: number): string {
+    const at = new Date(Date.now() - minutes * 60_000).toISOString()
+    const [program = '', ...words] = commandOf(
+      'auth-relay',
+      'explain',
+      ip,
+      '--at',
+      at,
+      '--json',
+      '--config',
+      stack.config,
+    )
+    return spawnSync(program, words, { encoding: 'utf8' }).stdout
+  }
+
+  it('in a followed file with stamps of another zone is a warning that says so', async () => {
+    const file = `${stack.directory}/mail.log`
+    writeFileSync(file, '')
+    await start({ follow_files: [file] })
+    await stack.waitForLog('authd', { event: 'following', path: file })
+    // The container writes UTC and the host lives two hours east of it: each line looks two hours old.
+    appendFileSync(file, `${bsdStamp(new Date(Date.now() - 7_200_000))} mx ipop3d[77]: ${login('203.0.113.2')}\n`)
+    const { fields } = await stack.waitForLog('authd', { event: 'login_dropped', path: file, because: 'expired' })
+    expect(fields['remedy']).toContain('another time zone')
+    expect((await storedGrants(database.owner)).size).toBe(0)
+  })
+})
+
 describe('every source at once', () => {
   it('grants from the socket, the FIFO, TCP, a file and the journal', async () => {
     const { directory } = stack
@@ -234,6 +301,7 @@ describe('every source at once', () => {
       __REALTIME_TIMESTAMP: String(Date.now() * 1000),
       _HOSTNAME: 'mx',
       SYSLOG_IDENTIFIER: 'ipop3d',
+      _UID: '0',
       _PID: '77',
       MESSAGE: login('203.0.113.5'),
     }
@@ -271,12 +339,14 @@ mount --bind "$run" /run
 exec /lib/systemd/systemd-journald`
 
 describeWith([ROOT, command('journalctl', 'systemd'), ...RSYSLOG], 'a real journald', () => {
-  it('is heard, also of what was said while we were away; octets that are no text open nothing', async () => {
+  it('is heard, also of what was said while we were away; octets that are no text and accounts that do not count open nothing', async () => {
     const runDirectory = `${stack.directory}/j`
     const socket = `${runDirectory}/systemd/journal/dev-log`
-    const words = [pathOf('logger') ?? 'logger', '-u', socket, '-t', 'ipop3d', '-p', 'mail.info', '--id=77', '--']
-    const say = async (message: string): Promise<void> => {
-      expect((await run([...words, message])).ending?.code).toBe(0)
+    // Without --id: journald would take the account of the process that has this number.
+    const words = [pathOf('logger') ?? 'logger', '-u', socket, '-t', 'ipop3d', '-p', 'mail.info', '--']
+    const say = async (message: string, uid = 0): Promise<void> => {
+      const sender = uid === 0 ? [] : ['setpriv', `--reuid=${uid}`, `--regid=${uid}`, '--clear-groups']
+      expect((await run([...sender, ...words, message])).ending?.code).toBe(0)
     }
     logDaemon = new Program('journald', ['unshare', '--mount', 'sh', '-c', JOURNALD, 'journald', runDirectory])
     await logDaemon.waitFor('journald listens', () => existsSync(socket))
@@ -292,10 +362,19 @@ describeWith([ROOT, command('journalctl', 'systemd'), ...RSYSLOG], 'a real journ
     })
     await stack.stopPrograms()
     await say(`${login('203.0.113.9')}\u0001`)
+    // journald itself says which account sent an entry, whatever the entry says of itself.
+    await say(login('203.0.113.10'), 61_250)
+    await say(login('203.0.113.11'), 61_251)
     await say(login('203.0.113.2'))
-    await start(settings)
+    await start({ ...settings, journal_users: ['61251'] })
     expect(await granted('203.0.113.2')).toMatchObject({ daemon: 'ipop3d' })
-    expect((await storedGrants(database.owner)).has('203.0.113.9')).toBe(false)
+    expect([...(await storedGrants(database.owner)).keys()].sort()).toEqual([1, 11, 2].map(n => `203.0.113.${n}`))
+    await stack.waitForLog('authd', {
+      event: 'login_dropped',
+      because: 'sender',
+      uid: '61250',
+      ip: '203.0.113.10',
+    })
   })
 })
 
@@ -309,6 +388,7 @@ describe('the journal', () => {
         __REALTIME_TIMESTAMP: String(Date.now() * 1000),
         _HOSTNAME: 'mx',
         SYSLOG_IDENTIFIER: 'ipop3d',
+        _UID: '0',
         _PID: '77',
         MESSAGE: login(`203.0.113.${n}`),
       })}\n`

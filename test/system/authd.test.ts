@@ -7,6 +7,7 @@ import { int8 } from '../../src/database/statement.ts'
 import { formatLoginEvent } from '../../src/wire/login-event.ts'
 import { AuthdClient, loginFrom, publicAddress } from '../harness/authd-client.ts'
 import { databaseSettings } from '../harness/authd-settings.ts'
+import { bsdStamp } from '../harness/bsd-stamp.ts'
 import { describeWith, ROOT } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
 import { run } from '../harness/program.ts'
@@ -135,7 +136,7 @@ describeWith([ROOT], 'who may announce', () => {
 })
 
 describe('syslog by TCP', () => {
-  const login = (ip: string): string => `<22>Mar  5 10:11:12 mx ipop3d[7]: Login user=ann host=[${ip}] nmsgs=1/1`
+  const login = (ip: string): string => `<22>${bsdStamp()} mx ipop3d[7]: Login user=ann host=[${ip}] nmsgs=1/1`
   const tcp = { syslog_listen: ['127.0.0.1:0'], check_daemon_ipop3d: true }
 
   it('takes 20,000 lines at full speed and loses none', async () => {
@@ -181,7 +182,7 @@ describe('life', () => {
 
   it('reads its settings again at SIGHUP, and counts for SIGUSR1', async () => {
     const authd = await start({ authd: { syslog_listen: ['127.0.0.1:0'] } })
-    const line = 'Mar  5 10:11:12 mx ipop3d[7]: Login user=ann host=[203.0.113.7] nmsgs=1/1'
+    const line = `${bsdStamp()} mx ipop3d[7]: Login user=ann host=[203.0.113.7] nmsgs=1/1`
     await sendSyslog([line])
     await eventually('the line is counted', () => {
       authd.signal('SIGUSR1')

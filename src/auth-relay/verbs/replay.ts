@@ -1,11 +1,10 @@
 import { createReadStream, statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { UsageFault } from '../../daemon/exit-status.ts'
-import { loadSettingsFile } from '../../daemon/settings/settings.ts'
+import { loadSettingsFile, parseSettings, type Settings } from '../../daemon/settings/settings.ts'
 import type { Dialect } from '../../syslog/dialect.ts'
-import { DIALECTS } from '../../syslog/dialects.ts'
 import { LoginRecognizer } from '../../syslog/login-recognizer.ts'
-import { stampTime } from '../../syslog/stamp-time.ts'
+import { recognizerOptions } from '../../syslog/recognizer-options.ts'
 import { formatMoment } from '../moment.ts'
 import { NumberedLines } from '../numbered-lines.ts'
 import { printable } from '../printable.ts'
@@ -50,11 +49,8 @@ async function run(file: string, named: readonly Dialect[] | undefined, options:
     named !== undefined && options.shadow === true
       ? undefined
       : loadSettingsFile(config, surroundings.environment).settings
-  const dialects = named ?? DIALECTS.filter(({ setting }) => Reflect.get(settings?.authd ?? {}, setting) === true)
-  if (dialects.length === 0) {
-    throw new UsageFault('no check_daemon_* is on in the settings: name the daemons with --dialect, or --dialect all')
-  }
-  const found = await readLog(file, dialects, (settings?.grants.exp_time ?? 0) * 1000)
+  const found = await readLog(file, recognizerFor(settings ?? parseSettings('', config, {}).settings, named))
+
   const outcome =
     options.shadow === true || settings === undefined
       ? undefined
@@ -69,17 +65,25 @@ async function run(file: string, named: readonly Dialect[] | undefined, options:
     }))
     const ignored = found.ignored.entries().map(([reason, lines]) => ({ reason, lines }))
     print(
-      `${JSON.stringify({ lines: found.lines, dialects: dialectsFound, ignored, granted: outcome?.granted ?? null, refused: outcome?.refused ?? null })}\n`,
+      `${JSON.stringify({ lines: found.lines, dialects: dialectsFound, expired: found.expired, ahead: found.ahead, ignored, granted: outcome?.granted ?? null, refused: outcome?.refused ?? null })}\n`,
     )
   } else {
     print(formatReplay(found, columns))
-    if (outcome !== undefined)
-      print(
-        `Granted now: ${outcome.granted}. Refused: ${outcome.refused}. Too old to matter: ${found.logins - found.young.length}.\n`,
-      )
-    else print('Nothing was granted (--shadow).\n')
+    if (outcome === undefined) print('Nothing was granted (--shadow).\n')
+    else print(`Granted now: ${outcome.granted}. Refused: ${outcome.refused}.\n`)
   }
   return found.logins > 0 ? 0 : 1
+}
+
+/** The recognizer of a followed file, as authd's. @throws UsageFault if no dialect is believed. */
+function recognizerFor(settings: Settings, named: readonly Dialect[] | undefined): LoginRecognizer {
+  const { options, faults } = recognizerOptions(settings)
+  if (faults.length > 0) throw new UsageFault(faults)
+  const dialects = named ?? options.dialects
+  if (dialects.length === 0) {
+    throw new UsageFault('no check_daemon_* is on in the settings: name the daemons with --dialect, or --dialect all')
+  }
+  return new LoginRecognizer({ ...options, dialects, ownFiles: true })
 }
 
 type Counted = { logins: number; readonly addresses: Set<string>; readonly users: Set<string> }
@@ -87,6 +91,10 @@ type Counted = { logins: number; readonly addresses: Set<string>; readonly users
 type Found = {
   lines: number
   logins: number
+  /** Logins whose grant would have ended. */
+  expired: number
+  /** Logins with a stamp in the future. */
+  ahead: number
   first: number | undefined
   last: number | undefined
   readonly dialects: Map<string, Counted>
@@ -98,13 +106,17 @@ type Found = {
 /** Distinct addresses and logins that are told apart; beyond that the counts say "at least". */
 const MAX_DISTINCT = 100_000
 
-async function readLog(file: string, dialects: readonly Dialect[], expTime: number): Promise<Found> {
-  const recognizer = new LoginRecognizer({ dialects, ownFiles: true })
+/** A stamp further in the future is of another clock or time zone, in milliseconds. */
+const MAX_AHEAD = 60_000
+
+async function readLog(file: string, recognizer: LoginRecognizer): Promise<Found> {
   const bar = new ProgressBar(file === '-' ? 0 : sizeOf(file))
   const young = new Map<string, PastLogin>()
   const found = {
     lines: 0,
     logins: 0,
+    expired: 0,
+    ahead: 0,
     first: undefined,
     last: undefined,
     dialects: new Map<string, Counted>(),
@@ -124,17 +136,22 @@ async function readLog(file: string, dialects: readonly Dialect[], expTime: numb
       found.ignored.add(verdict.tag === undefined ? verdict.reason : `${verdict.tag}: ${verdict.reason}`)
       continue
     }
+    if (verdict.verdict === 'drop' && verdict.because !== 'expired') {
+      found.ignored.add(`${verdict.daemon}: ${verdict.reason}`)
+      continue
+    }
+    if (verdict.ahead > MAX_AHEAD) found.ahead += 1
     found.logins += 1
     const counted = found.dialects.get(verdict.dialect) ?? { logins: 0, addresses: new Set(), users: new Set() }
     found.dialects.set(verdict.dialect, counted)
     counted.logins += 1
     if (counted.addresses.size < MAX_DISTINCT) counted.addresses.add(verdict.ip)
     if (counted.users.size < MAX_DISTINCT) counted.users.add(verdict.login)
-    const at = stampTime(verdict.stamp, now)
-    if (at === undefined) continue
+    const { at } = verdict
     times.first = Math.min(times.first ?? at, at)
     times.last = Math.max(times.last ?? at, at)
-    if (at > now - expTime && at <= now && young.size < MAX_DISTINCT) {
+    if (verdict.verdict === 'drop') found.expired += 1
+    else if (young.size < MAX_DISTINCT || young.has(verdict.ip)) {
       young.set(verdict.ip, {
         ip: verdict.ip,
         at: new Date(at),
@@ -157,7 +174,7 @@ function sizeOf(file: string): number {
   }
 }
 
-function formatReplay({ lines, logins, first, last, dialects, ignored }: Found, width: number): string {
+function formatReplay({ lines, logins, expired, ahead, first, last, dialects, ignored }: Found, width: number): string {
   const span =
     first === undefined || last === undefined
       ? ''
@@ -197,5 +214,13 @@ function formatReplay({ lines, logins, first, last, dialects, ignored }: Found, 
           others,
           width,
         )}`
-  return `${lines} lines, ${logins} logins${span}\n\n${grants}${rest}\n`
+  const age =
+    expired === 0
+      ? ''
+      : `${expired} of the logins are so old by their stamps that authd would grant nothing for them.\n`
+  const zone =
+    ahead === 0
+      ? ''
+      : `${ahead} of the logins have stamps in the future: the daemon has another clock or time zone. They count as logins of now.\n`
+  return `${lines} lines, ${logins} logins${span}\n\n${grants}${rest}\n${age}${zone}`
 }

@@ -1,4 +1,4 @@
-import { BARE, command, duration, flag, integer, list, path, socketAddress, socketAddresses, text } from './rows.ts'
+import { BARE, command, duration, flag, list, path, socketAddress, socketAddresses, text } from './rows.ts'
 import { defineSection } from './section.ts'
 
 export const AUTHD = defineSection('authd', 'Hears of logins and keeps the grants.', {
@@ -30,17 +30,29 @@ export const AUTHD = defineSection('authd', 'Hears of logins and keeps the grant
     'Loopback addresses where rsyslog delivers by TCP (omfwd), e.g. ["127.0.0.1:1514"].',
   ),
   follow_files: list([], 'Log files to follow, through rotation and truncation, e.g. ["/var/log/mail.log"].'),
-  journal: flag(false, 'Follow the systemd journal.'),
+  journal: flag(
+    false,
+    'Follow the systemd journal. Entries of root count, and those of journal_users and journal_units.',
+  ),
+  journal_users: list(
+    ['cyrus', 'dovecot'],
+    'Accounts besides root whose journal entries count. Only accounts of mail daemons: each of them can grant any address.',
+  ),
+  journal_units: list(
+    [],
+    'systemd units whose journal entries count under any account, e.g. "inetd.service": ipop3d and qpopper log under the account of the user.',
+  ),
   journal_command: command(
     ['journalctl'],
     'Program that prints the journal; options for output, following and place are added.',
   ),
   syslog_hosts: list([], 'Host names whose lines count; empty: all.', BARE),
-  max_lag: integer(
+  max_lag: duration(
+    's',
     0,
     0,
     86_400,
-    'Seconds; lines with a dated stamp that is older are ignored (a FIFO that was blocked). 0: never.',
+    'Age by its stamp at which a login of a log line or of the journal grants nothing, if that is less than grants.exp_time. 0 means exp_time.',
     BARE,
   ),
   check_imap: flag(false, 'IMAP logins of these daemons count as well.', BARE),

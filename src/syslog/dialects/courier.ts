@@ -19,6 +19,7 @@ export const courier: Dialect = {
     'couriertcpd',
   ],
   doc: 'Courier pop3d and imapd',
+  longestLogin: 255,
   read(message, tag) {
     const [match, login = '', address = '', protocol = '', starttls] = LOGIN.exec(message) ?? []
     if (match === undefined) return undefined

@@ -12,6 +12,7 @@ export const cucipop: Dialect = {
   setting: 'check_daemon_cucipop',
   tags: ['cucipop'],
   doc: 'cucipop; only the shape of its line says that somebody logged in: better left off',
+  longestLogin: 64,
   read(message) {
     const [match, login = '', address = ''] = SESSION.exec(message) ?? []
     return match === undefined ? undefined : { kind: 'login', address, login }

@@ -14,6 +14,7 @@ export const cyrus: Dialect = {
   setting: 'check_daemon_cyrus',
   tags: ['cyrus/pop3', 'cyrus/pop3s', 'cyrus/imap', 'cyrus/imaps', 'pop3d', 'imapd', 'pop3', 'pop3s', 'imap', 'imaps'],
   doc: 'Cyrus pop3d and imapd',
+  longestLogin: 255,
   read(message, tag) {
     const imap = tag.includes('imap')
     if (message.startsWith('event=login.good ')) return readLogfmt(message, imap)

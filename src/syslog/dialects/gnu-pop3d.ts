@@ -8,6 +8,7 @@ export const gnuPop3d: Dialect = {
   setting: 'check_daemon_gnu_pop3d',
   tags: ['gnu-pop3d'],
   doc: 'gnu-pop3d',
+  longestLogin: 255,
   read(message) {
     const [match, login = '', , address = ''] = LOGIN.exec(message) ?? []
     return match === undefined ? undefined : { kind: 'login', address, login: unquote(login) }

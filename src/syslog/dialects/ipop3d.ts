@@ -20,6 +20,8 @@ export const ipop3d: Dialect = {
   setting: 'check_daemon_ipop3d',
   tags: ['ipop3d', 'ipop3sd', 'ipop2d', 'sipop3d', 'imapd', 'imapsd', 'simapd'],
   doc: 'University of Washington ipop3d and imapd',
+  // `%.80s`, without a mark.
+  longestLogin: 80,
   read(message, tag) {
     const imap = tag.includes('imap')
     const [match, verb = '', login = '', address = ''] = (imap ? IMAP : POP3).exec(message) ?? []

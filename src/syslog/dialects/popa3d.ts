@@ -11,6 +11,7 @@ export const popa3d: Dialect = {
   setting: 'check_daemon_popa3d',
   tags: ['popa3d'],
   doc: 'popa3d (facility daemon); joins two lines by PID, the weakest form',
+  longestLogin: 255,
   read(message) {
     const [match, login = '', address = ''] = LOGIN.exec(message) ?? []
     if (match !== undefined) return { kind: 'login', address, login }

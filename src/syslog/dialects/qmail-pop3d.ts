@@ -7,9 +7,11 @@ export const qmailPop3d: Dialect = {
   setting: 'check_daemon_hacked_qmailpop3d',
   tags: ['qmail-pop3d'],
   doc: "this package's own popup and pop3d, through syslog",
+  longestLogin: 255,
   read(message) {
     const line = parseLoginLine(message)
     if (line === undefined) return undefined
-    return { kind: 'login', address: line.address, login: line.user, tls: line.tls, method: line.method }
+    const { address, user: login, cut, tls, method } = line
+    return { kind: 'login', address, login, cut, tls, method }
   },
 }

@@ -13,6 +13,7 @@ export const qpopper: Dialect = {
   setting: 'check_daemon_qpopper',
   tags: ['popper', 'qpopper', 'in.qpopper', 'in.popper'],
   doc: 'qpopper',
+  longestLogin: 64,
   read(message) {
     const [match, login = '', , address = ''] = LOGIN.exec(message) ?? []
     if (match !== undefined) return { kind: 'login', address, login }

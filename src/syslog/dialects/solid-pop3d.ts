@@ -13,6 +13,7 @@ export const solidPop3d: Dialect = {
   setting: 'check_daemon_solid',
   tags: TAGS,
   doc: 'solid-pop3d built with log-extend',
+  longestLogin: 40,
   read(message) {
     const [match, login = '', apop, named, bare] = LOGIN.exec(message) ?? []
     if (match === undefined) return undefined
@@ -26,6 +27,7 @@ export const solidPop3dTwoLines: Dialect = {
   setting: 'check_daemon_solid_two_lines',
   tags: TAGS,
   doc: 'solid-pop3d without log-extend; joins two lines by PID, the weakest form',
+  longestLogin: 40,
   read(message) {
     const [session, named, bare] = SESSION.exec(message) ?? []
     if (session !== undefined) return { kind: 'session', address: named ?? bare ?? '' }

@@ -9,6 +9,7 @@ export const teapop: Dialect = {
   setting: 'check_daemon_teapop',
   tags: ['teapop'],
   doc: 'teapop (facility local0)',
+  longestLogin: 255,
   read(message) {
     const [match, login = '', , address = ''] = LOGIN.exec(message) ?? []
     return match === undefined ? undefined : { kind: 'login', address, login }

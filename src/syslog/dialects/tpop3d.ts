@@ -9,6 +9,7 @@ export const tpop3d: Dialect = {
   setting: 'check_daemon_tpop3d',
   tags: ['tpop3d'],
   doc: 'tpop3d',
+  longestLogin: 255,
   read(message) {
     const [match, address = '', login = ''] = LOGIN.exec(message) ?? []
     return match === undefined ? undefined : { kind: 'login', address, login }

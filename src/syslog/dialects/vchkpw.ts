@@ -27,6 +27,7 @@ export const vchkpw: Dialect = {
   setting: 'check_daemon_vchkpw',
   tags: ['vpopmail'],
   doc: 'vpopmail vchkpw, built with --enable-logging=y or v',
+  longestLogin: 155,
   read(message) {
     const [match, service = '', mechanism = '', name, systemName, address = ''] = LOGIN.exec(message) ?? []
     if (match !== undefined) {

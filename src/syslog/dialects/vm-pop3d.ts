@@ -13,6 +13,7 @@ export const vmPop3d: Dialect = {
   setting: 'check_daemon_vm_pop3d',
   tags: TAGS,
   doc: 'vm-pop3d, the variant that logs login and address in one line',
+  longestLogin: 255,
   read(message) {
     const [match, quoted, domain, bare, address = ''] = LOGIN.exec(message) ?? []
     return match === undefined ? undefined : { kind: 'login', address, login: fullName(quoted ?? bare, domain) }
@@ -25,6 +26,7 @@ export const vmPop3dTwoLines: Dialect = {
   setting: 'check_daemon_vm_pop3d_two_lines',
   tags: TAGS,
   doc: 'older vm-pop3d; joins two lines by PID, the weakest form',
+  longestLogin: 255,
   read(message) {
     const [session, address = ''] = SESSION.exec(message) ?? []
     if (session !== undefined) return { kind: 'session', address }

@@ -3,7 +3,7 @@ import { describe, expect } from 'vitest'
 import { DIALECTS } from '../../../src/syslog/dialects.ts'
 import { LoginRecognizer } from '../../../src/syslog/login-recognizer.ts'
 import { ATTACK_PIECES, FAILURE_TEMPLATES } from './attack-lines.ts'
-import { FORMS } from './known-lines.ts'
+import { FORMS, LOGINS } from './known-lines.ts'
 
 const believer = new LoginRecognizer({ dialects: DIALECTS, imap: true, ownFiles: true })
 
@@ -45,6 +45,17 @@ describe('no text of an attacker opens the relay', () => {
       if (tag === 'perdition') return
       const verdict = believer.recognize(FORMS['A']?.(tag, '1', message.slice(0, length)) ?? '', 0)
       if (verdict.verdict === 'grant') expect(template.startsWith('{}')).toBe(true)
+    },
+  )
+
+  const anyForm = fc.constantFrom(...Object.values(FORMS))
+  test.prop([fc.constantFrom(...LOGINS), fc.constantFrom(...FAILURE_TEMPLATES), attack, anyForm], { numRuns: 10_000 })(
+    'in a failure line directly after a true login, which a repeat line could renew',
+    (login, [tag, template], text, format) => {
+      const recognizer = new LoginRecognizer({ dialects: DIALECTS, imap: true, ownFiles: true })
+      expect(recognizer.recognize(format(login.tag, '4242', login.message), 0).verdict).toBe('grant')
+      const message = template.replaceAll('{}', () => text)
+      expect(recognizer.recognize(format(tag, '4242', message), 0)).toMatchObject({ verdict: 'ignore' })
     },
   )
 

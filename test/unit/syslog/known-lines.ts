@@ -245,6 +245,13 @@ export const LOGINS: readonly KnownLine[] = [
   ),
   grant(
     'perdition',
+    'perdition.pop3',
+    'Auth: ::ffff:203.0.113.9:39757->::ffff:198.51.100.9:110 client-secure=plaintext authorisation_id=NONE authentication_id="carles" server="pop.example.net:110" protocol=POP3 server-secure=plaintext status="ok"',
+    '203.0.113.9',
+    'carles',
+  ),
+  grant(
+    'perdition',
     'perdition',
     'Auth: 203.0.113.9->198.51.100.9 user="carles" server="pop.example.net" port="110" status="ok"',
     '203.0.113.9',
@@ -410,6 +417,10 @@ export const NO_LOGINS: readonly KnownLine[] = [
     'Auth: 192.168.8.100:2274->193.48.191.9:993 client-secure=ssl authorisation_id=NONE authentication_id="carles" server="imap.biotoul.fr:993" protocol=IMAP4S server-secure=ssl status="failed: Re-Authentication Failure"',
   ),
   no('perdition', 'perdition', 'Auth: 203.0.113.9->198.51.100.9 user="x" status="ok" server="y" status="ok"'),
+  // Where the port begins cannot be told.
+  no('perdition', 'perdition', 'Auth: 2001:db8::7:39757->198.51.100.9 user="x" server="y" status="ok"'),
+  no('perdition', 'perdition', 'Auth: ::ffff:203.0.113.9->198.51.100.9 user="x" server="y" status="ok"'),
+  no('perdition', 'perdition', 'Auth: ::203.0.113.9:110->198.51.100.9 user="x" server="y" status="ok"'),
   no('perdition', 'perdition', `Auth: 203.0.113.9->198.51.100.9 user="${'x'.repeat(900)}" server="y" status="ok"`),
   no('cucipop', 'cucipop', 'lost 203.0.113.9 0, 0 (0), 0 (0)'),
   no('cucipop', 'cucipop', 'authentication failure ann 203.0.113.9 0, 0 (0), 0 (0)'),
@@ -430,6 +441,7 @@ export const FORMS: Readonly<Record<string, (tag: string, pid: string, message: 
   'D of A': (tag, pid, message) => `<22>Mar  5 10:11:12 mx ${program(tag, pid)}: ${message}`,
   'D of B': (tag, pid, message) => `<22>2026-03-05T10:11:12Z mx ${program(tag, pid)}: ${message}`,
   E: (tag, pid, message) => `Mar  5 10:11:12 <mail.info> mx ${program(tag, pid)}: ${message}`,
+  'A of syslog-ng': (tag, pid, message) => `2026 Mar 5 10:11:12.123 mx ${program(tag, pid)}: ${message}`,
   F: (tag, pid, message) => `Mar  5 10:11:12 mx ${program(tag, pid)}: [ID 210418 mail.info] ${message}`,
 }
 

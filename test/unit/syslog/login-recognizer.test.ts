@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { DIALECTS, dialectNamed } from '../../../src/syslog/dialects.ts'
+import { encodeUser } from '../../../src/syslog/login-line.ts'
 import { LoginRecognizer, type RecognizerOptions, type Verdict } from '../../../src/syslog/login-recognizer.ts'
 import { LineSplitter } from '../../../src/wire/line-splitter.ts'
 import { FORMS, LOGINS, NO_LOGINS } from './known-lines.ts'
@@ -108,11 +109,26 @@ describe('what else arrives', () => {
     ['Mar  5 10:11:12 mx last message repeated 3 times', 'repeat line'],
     [
       'Mar  5 10:11:12 mx ipop3d[1]: message repeated 2 times: [ Login user=a host=[192.0.2.7] nmsgs=1/1]',
-      'repeat line',
+      'repeat line of no login',
     ],
-    ['Login user=a host=[192.0.2.7] nmsgs=1/1', 'not a syslog line'],
-    ['Mar  5 10:11:12 ipop3d[1]: Login user=a host=[192.0.2.7] nmsgs=1/1', 'not a syslog line'],
-    ['Mar  5 10:11:12 smtpd[1]: ipop3d: Login user=a host=[192.0.2.7] nmsgs=1/1', 'not a syslog line'],
+    ['Login user=a host=[192.0.2.7] nmsgs=1/1', 'not a syslog line: no known time stamp'],
+    [
+      'Mar  5 10:11:12 ipop3d[1]: Login user=a host=[192.0.2.7] nmsgs=1/1',
+      'not a syslog line: no host name after the stamp',
+    ],
+    [
+      'Mar  5 10:11:12 smtpd[1]: ipop3d: Login user=a host=[192.0.2.7] nmsgs=1/1',
+      'not a syslog line: no host name after the stamp',
+    ],
+    [
+      '<22>Mar  5 10:11:12 mx ipop3d Login user=a host=[192.0.2.7] nmsgs=1/1',
+      'not a syslog line: no tag (NAME: or NAME[PID]:) after the host name',
+    ],
+    ['<22>1 2026-03-05T09:11:12Z mx', 'not a syslog line: no header of RFC 5424 after its stamp'],
+    [
+      'Mar 05 10:11:12 pop3-login: Info: Login: user=<ann>, method=PLAIN, rip=192.0.2.7, lip=192.0.2.1',
+      "Dovecot's own log file: only follow_files reads it",
+    ],
     ['<192>Mar  5 10:11:12 mx ipop3d[1]: Login user=a host=[192.0.2.7] nmsgs=1/1', 'priority above 191'],
     ['<22>1 2026-03-05T09:11:12Z mx - 1 - - Login user=a host=[192.0.2.7] nmsgs=1/1', 'no program name'],
     ['Mar  5 10:11:12 mx postfix/smtpd[1]: connect', "tag postfix/smtpd is no known daemon's"],
@@ -126,7 +142,11 @@ describe('what else arrives', () => {
 
   it('a broken tag is no tag', () => {
     const line = 'Jul  6 10:21:52 srv vpopmail[18917: vchkpw-pop3: (CRAM-MD5) login success user@my_domain:1.2.3.4'
-    expect(verdictOn(line)).toMatchObject({ verdict: 'ignore', reason: 'not a syslog line' })
+    expect(verdictOn(line)).toMatchObject({
+      verdict: 'ignore',
+      reason: 'not a syslog line: no tag (NAME: or NAME[PID]:) after the host name',
+      near: 'vpopmail[18917: vchkpw-pop3: (CRAM-MD5) ',
+    })
   })
 
   it('a leading directory of the tag is removed, one slash inside is part of it', () => {
@@ -180,7 +200,7 @@ describe('what else arrives', () => {
   })
 })
 
-describe('syslog_hosts and max_lag', () => {
+describe('syslog_hosts', () => {
   const login = (host: string): string => `Mar  5 10:11:12 ${host} ipop3d[1]: Login user=a host=[192.0.2.7] nmsgs=1/1`
 
   it('only listed hosts are believed', () => {
@@ -189,14 +209,197 @@ describe('syslog_hosts and max_lag', () => {
     expect(verdictOn(login('192.0.2.25'), options)).toMatchObject({ verdict: 'grant' })
     expect(verdictOn(login('pop2.example.org'), options)).toMatchObject({ reason: 'host is not in syslog_hosts' })
   })
+})
 
-  it('old lines are dropped if their stamp has a date', () => {
-    const now = Date.parse('2026-03-05T10:00:00Z')
-    const stamped = (stamp: string): string => `${stamp} mx ipop3d[1]: Login user=a host=[192.0.2.7] nmsgs=1/1`
-    const verdict = (stamp: string) => recognizer({ maxLag: 60_000 }).recognize(stamped(stamp), now)
-    expect(verdict('2026-03-05T09:59:30.123456789Z')).toMatchObject({ verdict: 'grant' })
-    expect(verdict('2026-03-05T10:58:00+01:00')).toMatchObject({ reason: 'stamp is older than max_lag' })
-    expect(verdict('Mar  4 10:00:00')).toMatchObject({ verdict: 'grant' })
+describe('the time of a login', () => {
+  const now = new Date(2026, 2, 5, 10, 0, 0).getTime()
+  const login = 'Login user=a host=[192.0.2.7] nmsgs=1/1'
+  const inForm: Readonly<Record<string, (at: Date) => string>> = {
+    'RFC 3339': at => `${at.toISOString()} mx ipop3d[1]: ${login}`,
+    'RFC 5424': at => `<22>1 ${at.toISOString()} mx ipop3d 1 - - ${login}`,
+    'BSD, local time': at => `${bsd(at)} mx ipop3d[1]: ${login}`,
+    'BSD with year and fraction': at => `${at.getFullYear()} ${bsd(at)}.000 mx ipop3d[1]: ${login}`,
+  }
+  const bsd = (at: Date): string =>
+    `${at.toString().slice(4, 7)} ${String(at.getDate()).padStart(2)} ${at.toString().slice(16, 24)}`
+
+  describe.each(Object.entries(inForm))('%s', (_, line) => {
+    const verdict = (age: number, options: Partial<RecognizerOptions> = {}) =>
+      recognizer({ maxAge: 1_800_000, ...options }).recognize(line(new Date(now - age)), now)
+
+    it('is that of the stamp, in every kind of source', () => {
+      for (const ownFiles of [false, true]) {
+        expect(verdict(600_000, { ownFiles })).toMatchObject({ verdict: 'grant', at: now - 600_000, ahead: 0 })
+        expect(verdict(1_799_000, { ownFiles })).toMatchObject({ verdict: 'grant' })
+        expect(verdict(1_800_000, { ownFiles })).toMatchObject({ verdict: 'drop', because: 'expired' })
+        expect(verdict(86_400_000, { ownFiles })).toMatchObject({ verdict: 'drop', because: 'expired' })
+      }
+    })
+
+    it('is never later than now', () => {
+      expect(verdict(-3_600_000)).toMatchObject({ verdict: 'grant', at: now, ahead: 3_600_000 })
+    })
+  })
+
+  it('is now where RFC 5424 has no stamp; a line of a file without a time grants nothing', () => {
+    const line = `<22>1 - mx ipop3d 1 - - ${login}`
+    expect(recognizer().recognize(line, now)).toMatchObject({ verdict: 'grant', at: now })
+    expect(recognizer({ ownFiles: true }).recognize(line, now)).toMatchObject({ verdict: 'drop', because: 'no_time' })
+  })
+
+  it.each(['2026-02-30T09:59:59Z', '2026-03-05T25:00:00Z', 'Feb 30 09:59:59', 'Foo  5 09:59:59'])(
+    'is unknown by the stamp %s, so that the login grants nothing',
+    stamp => {
+      const verdict = recognizer().recognize(`${stamp} mx ipop3d[1]: ${login}`, now)
+      expect(verdict).toMatchObject({ verdict: 'drop', because: 'no_time' })
+    },
+  )
+})
+
+describe('a login name that the daemon cut', () => {
+  /** As known lines, with another name; undefined where the dialect does not take a line with so long a name. */
+  const named = (known: (typeof LOGINS)[number], name: string): Verdict =>
+    verdictOn(
+      `Mar  5 10:11:12 mx ${known.tag}[1]: ${known.message.replace(known.grants?.login ?? '', () => name)}`,
+      only(known.dialect),
+    )
+
+  const plain = LOGINS.filter(({ message, grants }) => message.includes(grants?.login ?? '-'))
+  it.each(plain)('grants nothing: $tag: $message', known => {
+    const [, domain = ''] = known.grants?.login.split('@') ?? []
+    const at = domain === '' ? '' : `@${domain}`
+    const whole = (octets: number): string => `${'a'.repeat(octets - at.length)}${at}`
+    const { longestLogin = 0 } = dialectNamed(known.dialect) ?? {}
+    // The shortest that can be cut, and every longer one that a line may hold.
+    for (let octets = longestLogin; octets < longestLogin + 10; octets++) {
+      expect(named(known, whole(octets)).verdict, `${octets} octets`).not.toBe('grant')
+    }
+    expect(named(known, whole(30)).verdict, 'whole').toBe('grant')
+  })
+
+  const dovecot = (name: string): Verdict =>
+    verdictOn(
+      `Mar  5 10:11:12 mx dovecot: pop3-login: Login: user=<${name}>, method=PLAIN, rip=203.0.113.6, lip=192.0.2.1, mpid=1`,
+    )
+  it('by Dovecot: three dots at 80 octets, less where a character would be cut in two', () => {
+    expect(dovecot(`${'a'.repeat(77)}...`)).toMatchObject({ verdict: 'drop', because: 'cut_name', ip: '203.0.113.6' })
+    expect(dovecot(`${'a'.repeat(73)}ü...`)).toMatchObject({ verdict: 'drop', because: 'cut_name' })
+    expect(dovecot(`${'ü'.repeat(38)}...`)).toMatchObject({ verdict: 'drop', because: 'cut_name' })
+    expect(dovecot('a'.repeat(80))).toMatchObject({ verdict: 'grant' })
+    expect(dovecot('etc...')).toMatchObject({ verdict: 'grant', login: 'etc...' })
+  })
+
+  const own = (name: string): Verdict =>
+    verdictOn(`Mar  5 10:11:12 mx qmail-pop3d[1]: authrelay v=1 ev=login ip=203.0.113.6 tls=0 method=pass user=${name}`)
+  it('by our own programs: ~', () => {
+    expect(own(encodeUser('a'.repeat(129)))).toMatchObject({ verdict: 'drop', because: 'cut_name' })
+    expect(own(encodeUser('ü'.repeat(22)))).toMatchObject({ verdict: 'drop', because: 'cut_name' })
+    expect(own(encodeUser('a'.repeat(128)))).toMatchObject({ verdict: 'grant', login: 'a'.repeat(128) })
+    expect(own(encodeUser('a~'))).toMatchObject({ verdict: 'grant', login: 'a~' })
+  })
+})
+
+describe('stamps of syslog-ng and appliances', () => {
+  it.each([
+    'Mar  5 10:11:12.123',
+    'Mar 5 10:11:12',
+    '2026 Mar  5 10:11:12',
+    '2026 Mar 05 10:11:12.123456',
+    'Mar  5 2026 10:11:12',
+    '2026-03-05T10:11:12+0100',
+  ])('%s', stamp => {
+    const line = `${stamp} mx ipop3d[1]: Login user=a host=[192.0.2.7] nmsgs=1/1`
+    expect(verdictOn(line)).toMatchObject({ verdict: 'grant', stamp, ip: '192.0.2.7' })
+    expect(verdictOn(`<22>${line}`)).toMatchObject({ verdict: 'grant', stamp })
+  })
+
+  it.each(['Mar 5 10:11', 'Mar  5  10:11:12', '26 Mar  5 10:11:12', 'x Mar  5 10:11:12', 'Mar   5 10:11:12'])(
+    '%s is none',
+    stamp => {
+      expect(verdictOn(`${stamp} mx ipop3d[1]: Login user=a host=[192.0.2.7] nmsgs=1/1`).verdict).toBe('ignore')
+    },
+  )
+})
+
+describe('Dovecot to standard output, as a syslogd or the journal hands it on', () => {
+  const message = 'Logged in: user=<ann>, method=PLAIN, rip=203.0.113.6, lip=192.0.2.1, TLS'
+  it.each([
+    `Sep 28 22:41:07 imap-login: Info: ${message}`,
+    `Sep 28 22:41:07 pop3-login: Info: ${message}`,
+    `2026-09-28 22:41:07 pop3-login: Info: ${message}`,
+  ])('%s', text => {
+    expect(verdictOn(`Mar  5 10:11:12 mx dovecot[1]: ${text}`)).toMatchObject({ verdict: 'grant', login: 'ann' })
+  })
+
+  it.each([
+    `Sep 28 22:41:07 pop3-login: Error: ${message}`,
+    `Sep 28 22:41:07 auth: Info: pop3-login: ${message}`,
+    `Sep 28 22:41:07 pop3-login: Info: Disconnected: ${message}`,
+    `x Sep 28 22:41:07 pop3-login: Info: ${message}`,
+    `Sep 28 22:41:07 Sep 28 22:41:07 pop3-login: Info: ${message}`,
+    `pop3-login: Info: ${message}`,
+  ])('opens nothing: %s', text => {
+    expect(verdictOn(`Mar  5 10:11:12 mx dovecot[1]: ${text}`)).toMatchObject({ verdict: 'ignore' })
+  })
+})
+
+describe('"message repeated"', () => {
+  const login = 'Login user=a host=[192.0.2.7] nmsgs=1/1'
+  const line = (message: string, { second = 12, host = 'mx', tag = 'ipop3d', pid = '7' } = {}): string =>
+    `2026-03-05T10:11:${second}Z ${host} ${tag}[${pid}]: ${message}`
+  const repeat = (text = login): string => `message repeated 3 times: [ ${text}]`
+  const now = Date.parse('2026-03-05T10:12:00Z')
+  const verdictAfter = (first: string, second: string, options: Partial<RecognizerOptions> = {}): Verdict => {
+    const one = recognizer(options)
+    one.recognize(first, now)
+    return one.recognize(second, now)
+  }
+
+  it('is a login of its own time directly after the login that it repeats', () => {
+    expect(verdictAfter(line(login), line(repeat(), { second: 50 }))).toMatchObject({
+      verdict: 'grant',
+      ip: '192.0.2.7',
+      login: 'a',
+      at: Date.parse('2026-03-05T10:11:50Z'),
+    })
+  })
+
+  it.each<[string, string, string]>([
+    ['another text', line(login), line(repeat('Login user=a host=[192.0.2.8] nmsgs=1/1'))],
+    ['another PID', line(login), line(repeat(), { pid: '8' })],
+    ['another host', line(login), line(repeat(), { host: 'mx2' })],
+    ['another tag', line(login), line(repeat(), { tag: 'ipop3sd' })],
+    ['a failure before', line('Login failed user=a auth=a host=[192.0.2.7]'), line(repeat())],
+    ['nothing before', '', line(repeat())],
+    ['no number', line(login), line(`message repeated x times: [ ${login}]`)],
+    ['text behind', line(login), line(`${repeat()} x`)],
+    ['a repeat in a repeat', line(login), line(repeat(repeat()))],
+  ])('is none with %s', (_, first, second) => {
+    expect(verdictAfter(first, second)).toMatchObject({ verdict: 'ignore' })
+  })
+
+  it('is none when another line of that tag stands between', () => {
+    const one = recognizer()
+    one.recognize(line(login), now)
+    one.recognize(line('Logout user=a host=[192.0.2.7]'), now)
+    expect(one.recognize(line(repeat()), now)).toMatchObject({ reason: 'repeat line of no login' })
+  })
+
+  it('renews no grant that has ended, and no login of two lines', () => {
+    const expired = recognizer({ maxAge: 60_000 })
+    expect(expired.recognize(line(login), now).verdict).toBe('grant')
+    expect(expired.recognize(line(repeat(), { second: 50 }), now + 20_000).verdict).toBe('drop')
+    const two = recognizer()
+    two.recognize(line('Session from 192.0.2.7', { tag: 'popa3d' }), now)
+    expect(two.recognize(line('Authentication passed for a', { tag: 'popa3d' }), now).verdict).toBe('grant')
+    expect(two.recognize(line(repeat('Authentication passed for a'), { tag: 'popa3d' }), now).verdict).toBe('ignore')
+  })
+
+  it('of 257 hosts the first is forgotten', () => {
+    const one = recognizer()
+    for (let n = 0; n <= 256; n++) one.recognize(line(login, { host: `mx${n}` }), now)
+    expect(one.recognize(line(repeat(), { host: 'mx0' }), now).verdict).toBe('ignore')
+    expect(one.recognize(line(repeat(), { host: 'mx1' }), now).verdict).toBe('grant')
   })
 })
 

@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { stampTime } from '../../../src/syslog/stamp-time.ts'
 
 const local = (year: number, month: number, day: number, hour = 0, minute = 0, second = 0): number =>
@@ -18,7 +18,48 @@ describe('stampTime', () => {
     expect(stampTime('Jan  1 00:00:01', local(2025, 12, 31, 23, 59, 59))).toBe(local(2026, 1, 1, 0, 0, 1))
   })
 
-  it.each(['', '-', 'Foo  1 00:00:00', '2026-99-05T10:11:12Z'])('%j says nothing', stamp => {
+  it('reads years, fractions and unpadded days', () => {
+    const now = local(2026, 3, 6)
+    expect(stampTime('2024 Mar  5 10:11:12', now)).toBe(local(2024, 3, 5, 10, 11, 12))
+    expect(stampTime('Mar  5 2024 10:11:12', now)).toBe(local(2024, 3, 5, 10, 11, 12))
+    expect(stampTime('Mar 5 10:11:12.25', now)).toBe(local(2026, 3, 5, 10, 11, 12) + 250)
+    expect(stampTime('2026-03-05T10:11:60-0130', now)).toBe(Date.UTC(2026, 2, 5, 11, 42, 0))
+  })
+
+  it('gives 29 February to a year that has one', () => {
+    expect(stampTime('Feb 29 10:11:12', local(2028, 3, 1))).toBe(local(2028, 2, 29, 10, 11, 12))
+    expect(stampTime('Feb 29 10:11:12', local(2029, 1, 1))).toBe(local(2028, 2, 29, 10, 11, 12))
+    expect(stampTime('Feb 29 10:11:12', local(2027, 3, 1)), 'and not to 1 March').toBeUndefined()
+  })
+
+  it.each([
+    '',
+    '-',
+    'Foo  1 00:00:00',
+    '2026-99-05T10:11:12Z',
+    '2026 Mar  5 2026 10:11:12',
+    '2026-03-05T10:11:12+2460',
+  ])('%j says nothing', stamp => {
     expect(stampTime(stamp, 0)).toBeUndefined()
+  })
+})
+
+describe('the hour that the end of summer time repeats', () => {
+  const zone = process.env['TZ']
+  beforeAll(() => {
+    process.env['TZ'] = 'Europe/Berlin'
+  })
+  afterAll(() => {
+    if (zone === undefined) delete process.env['TZ']
+    else process.env['TZ'] = zone
+  })
+
+  // 2026-10-25: at 01:00 UTC the clocks go back from 03:00 to 02:00.
+  const stamp = 'Oct 25 02:30:00'
+  it('is read as the first one while the first one lasts, then as the second one', () => {
+    expect(stampTime(stamp, Date.UTC(2026, 9, 25, 0, 30, 1))).toBe(Date.UTC(2026, 9, 25, 0, 30))
+    expect(stampTime(stamp, Date.UTC(2026, 9, 25, 1, 30, 1))).toBe(Date.UTC(2026, 9, 25, 1, 30))
+    expect(stampTime('Oct 25 03:30:00', Date.UTC(2026, 9, 25, 2, 30, 1))).toBe(Date.UTC(2026, 9, 25, 2, 30))
+    expect(stampTime('Oct 25 01:30:00', Date.UTC(2026, 9, 25, 2, 30, 1))).toBe(Date.UTC(2026, 9, 24, 23, 30))
   })
 })
