@@ -3,11 +3,12 @@ import { resolve } from 'node:path'
 import { UsageFault } from '../../daemon/exit-status.ts'
 import { nearest } from '../../daemon/settings/nearest.ts'
 import { loadSettingsFile, parseSettings, SETTINGS_FILE, type Settings } from '../../daemon/settings/settings.ts'
+import type { GrantPolicy } from '../../grants/grant-policy.ts'
+import { policyOf } from '../../grants/policy-of.ts'
 import type { Dialect } from '../../syslog/dialect.ts'
 import { DIALECTS, dialectNamed } from '../../syslog/dialects.ts'
 import { LoginRecognizer, type Verdict } from '../../syslog/login-recognizer.ts'
 import { recognizerOptions } from '../../syslog/recognizer-options.ts'
-import { policyFor } from '../grant-administration.ts'
 import { NumberedLines } from '../numbered-lines.ts'
 import { printable } from '../printable.ts'
 import { withConfigOption } from '../settings-option.ts'
@@ -115,14 +116,14 @@ export type LineJudgeOptions = {
 export class LineJudge {
   readonly #recognizer: LoginRecognizer
   readonly #believed: ReadonlySet<string>
-  readonly #policy: ReturnType<typeof policyFor>
+  readonly #policy: GrantPolicy
 
   /** @throws UsageFault for unknown dialects in the settings. */
   constructor(settings: Settings, { named, imap = false, anyAge = false }: LineJudgeOptions = {}) {
     const { options, faults } = recognizerOptions(settings)
     if (faults.length > 0) throw new UsageFault(faults)
     this.#believed = new Set(options.dialects.map(({ name }) => name))
-    this.#policy = policyFor(settings)
+    this.#policy = policyOf(settings)
     this.#recognizer = new LoginRecognizer({
       ...options,
       dialects: named ?? DIALECTS,
