@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { formatProxyLocal } from '../../src/wire/proxy-protocol.ts'
 import { AuthdDouble } from '../harness/authd-double.ts'
 import { command, describeWith, pathOf } from '../harness/describe-with.ts'
 import { dial, MESSAGE, PASS, PopupClient } from '../harness/popup-stack.ts'
@@ -177,6 +178,29 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
     ])
     expect(said).toBe('')
     expect(log).toContain('event=proxyfail')
+  })
+
+  test.each<[string, string, Readonly<Record<string, string>>, readonly string[]]>([
+    ['PROXY LOCAL', formatProxyLocal().toString('latin1'), { PROXY_TRUST: '192.0.2.7' }, ['-P']],
+    [
+      'a header that names the proxy',
+      'PROXY TCP4 192.0.2.7 192.0.2.1 50000 110\r\n',
+      { PROXY_TRUST: '192.0.2.0/24' },
+      ['-P'],
+    ],
+    ['no preamble from a proxy that may say one', '', { SSL_HACK_TRUST: '127.0.0.0/8, 192.0.2.7' }, []],
+    ['the mapped form of its address', '', { SSL_HACK_TRUST: '192.0.2.7', TCPREMOTEIP: '::ffff:192.0.2.7' }, []],
+  ])('%s: the session goes on, and the login is announced nowhere', (_, header, env, options) => {
+    const authd = { AUTHD_SOCKET: `${stack.directory}/run/nobody-listens.sock`, GRANT_WAIT: '10000' }
+    const { said, log } = converse(`${header}USER ann\r\n${PASS}\r\nSTAT\r\nQUIT\r\n`, { ...env, ...authd }, [
+      ...options,
+      'pop.example.org',
+      ...words,
+    ])
+    expect(said).toMatch(/^\+OK <ID>\r\n\+OK \r\n\+OK \r\n\+OK 1 \d+\r\n\+OK \r\n$/)
+    expect(log).toMatch(/event=login id=\S+ ip=192\.0\.2\.7 user=ann method=pass tls=0 grant=refused reason=proxy\n/)
+    // An event that was announced would have been kept for authd, and lost at the end.
+    expect(log).not.toContain('login_events_lost')
   })
 
   test('AUTHD_SOCKET: the login is announced there, and +OK waits', async () => {
