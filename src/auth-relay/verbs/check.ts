@@ -1,37 +1,51 @@
+import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
+import { systemClock } from '../../daemon/clock.ts'
 import { loadSettingsFile, type ShownSetting } from '../../daemon/settings/settings.ts'
+import { maildirsBelow, maildirsOfSettings } from '../check/find-maildirs.ts'
 import type { Finding } from '../check/finding.ts'
 import { judgeFiles } from '../check/judge-files.ts'
 import { judgeHost } from '../check/judge-host.ts'
+import { inspectMaildir, judgeMaildir } from '../check/judge-maildir.ts'
 import { judgeNames } from '../check/judge-names.ts'
 import { judgeSettings } from '../check/judge-settings.ts'
+import { count } from '../count.ts'
 import { printable } from '../printable.ts'
 import { withConfigOption } from '../settings-option.ts'
 import { type Style, styleFor } from '../style.ts'
-import type { Verb } from '../verb.ts'
+import type { Surroundings, Verb } from '../verb.ts'
 
-type Options = { config: string; json?: true; quiet?: true }
+type Options = { config: string; json?: true; quiet?: true; maildirs?: true | readonly string[] }
 
 /** `auth-relay check`: shows every setting with its origin, and judges the file and the host. */
 export const check: Verb = (program, { environment, print, isTerminal }, choose) => {
   withConfigOption(program.command('check'))
     .description('show every setting and where it comes from, and judge the file and this host')
     .option('--quiet', 'only what is unsafe or could be better')
-    .option('--json', 'print one JSON object')
+    .option('--json', 'print one JSON object; with --maildirs one for each maildrop')
+    .option(
+      '--maildirs [path...]',
+      'only the maildrops at and below these paths: names that make clients download again, unreadable files, files of the future, symbolic links, messages of the same name; without a path the maildrops of popup.passwd_file, or of the accounts of this host',
+    )
     .addHelpText(
       'after',
       `
 Examples:
   auth-relay check
   auth-relay check --quiet && systemctl restart auth-relay
+  auth-relay check --maildirs /home /var/mail/vhosts
 
-Exit status 0 only if nothing is unsafe, 1 if something is, 100 if the file cannot be read.`,
+Exit status 0 only if nothing is unsafe, 1 if something is, 100 if the file cannot be read.
+With --maildirs: 0 only if nothing was found, 1 if something was, 100 if a path holds no maildrop.`,
     )
     .action((options: Options) => {
       choose({
         type: 'command',
         run: async () => {
           const config = resolve(options.config)
+          if (options.maildirs !== undefined) {
+            return checkMaildirs(config, options.maildirs, options, { environment, print, isTerminal })
+          }
           const { settings, shown } = loadSettingsFile(config, environment)
           const findings = [
             ...judgeSettings(settings),
@@ -50,6 +64,37 @@ Exit status 0 only if nothing is unsafe, 1 if something is, 100 if the file cann
         },
       })
     })
+}
+
+/** Each maildrop is printed as soon as it has been looked at, so that memory does not grow with their number. */
+function checkMaildirs(
+  config: string,
+  wanted: true | readonly string[],
+  { json, quiet }: Options,
+  { environment, print, isTerminal }: Pick<Surroundings, 'environment' | 'print' | 'isTerminal'>,
+): number {
+  const style = styleFor(isTerminal, environment)
+  // Before a migration there may be no settings file yet.
+  const settings = wanted === true || existsSync(config) ? loadSettingsFile(config, environment).settings : undefined
+  const maildirs =
+    wanted === true && settings !== undefined
+      ? maildirsOfSettings(settings)
+      : maildirsBelow(wanted === true ? [] : wanted)
+  const compat = settings?.popup.compat ?? 'none'
+  let looked = 0
+  let withFindings = 0
+  for (const maildir of maildirs) {
+    const report = inspectMaildir(maildir, Math.floor(systemClock() / 1000))
+    const findings = judgeMaildir(report, compat)
+    looked += 1
+    if (findings.length > 0) withFindings += 1
+    if (json === true) print(`${JSON.stringify({ ...report, fine: findings.length === 0 })}\n`)
+    else print(findings.map(finding => formatFinding(finding, style)).join(''))
+  }
+  if (json !== true && !(quiet === true && withFindings === 0)) {
+    print(`${count(looked, 'maildrop')}, ${withFindings} with something to say.\n`)
+  }
+  return withFindings === 0 ? 0 : 1
 }
 
 const SECRETS: ReadonlySet<string> = new Set(['dbpass', 'wrap_dbpass', 'status_dbpass'])
@@ -77,17 +122,21 @@ export function formatShown(shown: readonly ShownSetting[], style: Pick<Style, '
   return `${text}\n`
 }
 
+function formatFinding({ verdict, about, text, remedy }: Finding, style: Style): string {
+  const marks = { fine: style.good('fine  '), advice: style.warning('advice'), unsafe: style.bad('unsafe') }
+  const first = `${marks[verdict]}  ${printable(about)}: ${printable(text)}\n`
+  return remedy === undefined ? first : `${first}        ${style.faint(`do: ${remedy}`)}\n`
+}
+
 const ORDER = ['fine', 'advice', 'unsafe'] as const
 
 /** Findings, the worst last, where the eye is; each with its remedy. */
 export function formatFindings(findings: readonly Finding[], quiet: boolean, style: Style): string {
-  const marks = { fine: style.good('fine  '), advice: style.warning('advice'), unsafe: style.bad('unsafe') }
   let text = ''
   for (const verdict of ORDER) {
     if (quiet && verdict === 'fine') continue
     for (const finding of findings.filter(each => each.verdict === verdict)) {
-      text += `${marks[verdict]}  ${finding.about}: ${printable(finding.text)}\n`
-      if (finding.remedy !== undefined) text += `        ${style.faint(`do: ${finding.remedy}`)}\n`
+      text += formatFinding(finding, style)
     }
   }
   const count = findings.filter(({ verdict }) => verdict === 'unsafe').length
