@@ -27,6 +27,7 @@ check('lint', 'biome', 'ci', '--error-on-warnings', '.')
 check('rooms', 'node', 'scripts/check-rooms.ts')
 check('unused', 'knip')
 check('dependencies', 'node', 'scripts/check-dependencies.ts')
+check('commits', 'node', 'scripts/check-commits.ts')
 mkdirSync(new URL('.', REPORT), { recursive: true })
 check('tests', 'vitest', 'run', '--reporter=default', '--reporter=json', `--outputFile.json=${REPORT.pathname}`)
 

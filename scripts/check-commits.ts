@@ -1,0 +1,34 @@
+import { spawnSync } from 'node:child_process'
+
+/** The last commit before the rule: older subjects stay as they are. */
+const BEFORE = '640ac87'
+
+/** `component: effect`, several components separated by commas. */
+const SUBJECT = /^[a-z][a-z0-9./-]*(, [a-z][a-z0-9./-]*)*: \S.*[^.\s]$/
+const MAX_LENGTH = 100
+
+/** What is wrong with the subject line of a commit; undefined if it is good. */
+export function subjectFault(subject: string): string | undefined {
+  if (!SUBJECT.test(subject)) return 'write "component: effect", for example "popup: bound replies before login"'
+  if (subject.length > MAX_LENGTH) return `has ${subject.length} characters, ${MAX_LENGTH} at most`
+  return undefined
+}
+
+if (import.meta.main) {
+  const git = (...args: string[]): string | undefined => {
+    const { status, stdout } = spawnSync('git', args, { encoding: 'utf8' })
+    return status === 0 ? stdout : undefined
+  }
+  const log = git('log', '--no-merges', '--format=%h %s', `${BEFORE}..HEAD`)
+  if (log === undefined) console.log('commits: not a checkout with its history; no subject was read')
+  else {
+    const lines = log.split('\n').filter(line => line !== '')
+    const faults = lines.flatMap(line => {
+      const fault = subjectFault(line.slice(line.indexOf(' ') + 1))
+      return fault === undefined ? [] : [`${line}: ${fault}`]
+    })
+    for (const fault of faults) console.error(fault)
+    console.log(`commits: ${lines.length} subjects, ${faults.length} faults`)
+    process.exitCode = faults.length === 0 ? 0 : 1
+  }
+}
