@@ -14,7 +14,7 @@ import { temporaryDirectory } from '../harness/temporary-directory.ts'
 import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
 
 const SQL = new URL('../../sql/', import.meta.url).pathname
-const LATEST = 7
+const LATEST = 8
 
 /** Every table, view, column, index, constraint, function and privilege of the schema, as the catalogue has them. */
 const CATALOGUE = {

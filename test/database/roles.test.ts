@@ -87,6 +87,7 @@ const STATUS = [
   ...READER.filter(text => !text.includes('status_')),
   'SELECT FROM relay_gate',
   'SELECT FROM relay_clients',
+  "SELECT may_relay('192.0.2.7')",
 ]
 
 describe('pop3authd can do no more than its work', () => {
@@ -131,6 +132,7 @@ describe('what they may do', () => {
     await reader.script(
       'TABLE relay_gate; TABLE relay_blocks; TABLE relay_allowances; TABLE relay_clients; TABLE schema_version',
     )
+    await reader.script("SELECT may_relay('192.0.2.7')")
   })
 
   test('authstatus: look', async () => {

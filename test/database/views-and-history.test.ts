@@ -27,6 +27,14 @@ describe('relay_clients, as Postfix and Exim ask', () => {
     text: 'SELECT address FROM relay_clients ORDER BY address',
     row: v.object({ address: v.nullable(v.string()) }),
   }
+  const NETWORKS: Statement<{ network: string }> = {
+    text: 'SELECT network FROM relay_clients ORDER BY network',
+    row: v.object({ network: v.string() }),
+  }
+  const MAY_RELAY: Statement<{ client: string }> = {
+    text: 'SELECT client FROM unnest($1::text[]) WITH ORDINALITY AS asked(client, n) WHERE may_relay(client) ORDER BY n',
+    row: v.object({ client: v.string() }),
+  }
   const addresses = async (): Promise<readonly (string | null)[]> =>
     (await database.open('authwrap').query(ADDRESSES)).rows.map(({ address }) => address)
   const grant = (ip: string, until: string, more = "now(), 'ann'"): Promise<void> =>
@@ -42,7 +50,29 @@ describe('relay_clients, as Postfix and Exim ask', () => {
     await database.owner.script(
       "INSERT INTO allowances (net, reason, owner) VALUES ('198.51.100.1', '', ''), ('198.51.100.0/25', '', '')",
     )
-    expect(await addresses()).toEqual(['192.0.2.7', '198.51.100.1', '2001:db8::1', null])
+    await database.owner.script("INSERT INTO allowances (net, reason, owner) VALUES ('2001:db8::2', '', '')")
+    // No text for IPv6: Postfix would find that of one address in that of another.
+    expect(await addresses()).toEqual(['192.0.2.7', '198.51.100.1', null, null, null])
+    const networks = (await database.open('authwrap').query(NETWORKS)).rows.map(({ network }) => network)
+    expect(networks).toEqual(['192.0.2.7', '198.51.100.0/25', '198.51.100.1', '2001:db8::1', '2001:db8::2'])
+  })
+
+  test('may_relay: an IPv4 address that is granted or within an allowed network, and no other text', async () => {
+    await grant('192.0.2.7', "now() + interval '1 minute'")
+    await grant('192.0.2.8', 'now()')
+    await grant('2001:db8::7', "now() + interval '1 minute'")
+    await database.owner.script(
+      `INSERT INTO allowances (net, reason, owner) VALUES ('198.51.100.0/25', '', ''), ('2001:db8:1::/48', '', '');
+       INSERT INTO blocks (net, reason, owner) VALUES ('198.51.100.64/26', '', '')`,
+    )
+    const yes = ['192.0.2.7', '198.51.100.1', '198.51.100.63']
+    const no = [
+      ...['192.0.2.8', '192.0.2', '192', '198.51.100.64', '198.51.100.128', '198.51.100', '198.51.100.1/32'],
+      ...['2001:db8::7', '2001:db8::7:9', '2001:db8::', '2001:db8:1::1', '::ffff:192.0.2.7', '0:0:0:0:0:ffff:c000:207'],
+      ...['', 'host.example.org', '192.0.2.07', '192.0.2.7.', ' 192.0.2.7', '999.1.1.1', '198.51.100.1\n', '1.2.3.4.5'],
+    ]
+    const answers = await database.open('authwrap').query(MAY_RELAY, [[...yes, ...no]])
+    expect(answers.rows.map(({ client }) => client)).toEqual(yes)
   })
 
   test('nothing that is blocked, by network or by login', async () => {

@@ -363,6 +363,11 @@ describeWith(
         'access Connect:[192.0.2.7]',
         'access Connect:IPv6:2001:db8:0:0:0:0:0:7',
         'access Connect:[IPv6:2001:db8::7]',
+        // These may be what sendmail has left of 2001:db8::7:9 and of ::ffff:192.0.2.7.
+        'access Connect:IPv6:2001:db8::7',
+        'access Connect:2001:db8::7',
+        'access Connect:IPv6:2001:db8:0:0:0:0:7',
+        'access Connect:IPv6:0:0:0:0:0:ffff:192.0.2.7',
         // The domain of a sender or a recipient.
         'access 192.0.2.7',
         'access [192.0.2.7]',
@@ -382,6 +387,10 @@ describeWith(
         'OK RELAY',
         'OK RELAY',
         'OK RELAY',
+        'NOTFOUND ',
+        'NOTFOUND ',
+        'NOTFOUND ',
+        'NOTFOUND ',
         'NOTFOUND ',
         'NOTFOUND ',
         'NOTFOUND ',

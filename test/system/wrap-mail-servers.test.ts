@@ -17,6 +17,20 @@ const STRANGER = 'somebody@elsewhere.example'
 type Client = { readonly ip: string; connect(port: number): Socket }
 const LOOPBACK: readonly Client[] = ['127.0.0.1', '::1'].map(ip => ({ ip, connect: port => connect(port, ip) }))
 
+/** The text of the second address begins with that of the first. */
+const SHORT = '2001:db8::7'
+const LONG = '2001:db8::7:9'
+
+/** Hosts of a network of their own, with addresses that could be taken for each other. */
+function neighbours(network: TestNetwork): readonly Client[] {
+  const host = network.client('192.0.2.7', SHORT, LONG)
+  return [
+    { ip: '192.0.2.7', connect: port => host.connect({ host: '192.0.2.1', port }) },
+    { ip: SHORT, connect: port => host.connect({ host: '2001:db8::1', port, from: SHORT }) },
+    { ip: LONG, connect: port => host.connect({ host: '2001:db8::1', port, from: LONG }) },
+  ]
+}
+
 const freePort = (): Promise<number> =>
   new Promise(resolve => {
     const probe = createServer().listen(0, '127.0.0.1', () => {
@@ -77,8 +91,8 @@ class MailServerTest {
   }
 
   /** Refused before the login, accepted after it, refused when it has ended; local mail always. */
-  async expectRelayFollowsGrants(port: number): Promise<void> {
-    for (const client of this.clients) {
+  async expectRelayFollowsGrants(port: number, clients = this.clients): Promise<void> {
+    for (const client of clients) {
       expect(await recipient(client, port, 'bob@example.org')).toBe(250)
       expect(await recipient(client, port)).toBeGreaterThanOrEqual(550)
       await this.grants.grant(client.ip, 'ann@example.org')
@@ -98,6 +112,22 @@ class MailServerTest {
     } finally {
       await this.grants.database.owner.script('ALTER VIEW relay_gate_away RENAME TO relay_gate')
     }
+  }
+
+  /** A grant for one IPv6 address is none for an address whose text begins with it. */
+  async expectNeighboursApart(port: number): Promise<void> {
+    await this.grants.grant(SHORT, 'ann@example.org')
+    expect(await recipient(this.at(SHORT), port)).toBe(250)
+    expect(await recipient(this.at(LONG), port)).toBeGreaterThanOrEqual(550)
+    await this.grants.grant(LONG, 'ann@example.org')
+    expect(await recipient(this.at(LONG), port)).toBe(250)
+    await this.grants.revoke(LONG)
+  }
+
+  at(ip: string): Client {
+    const client = this.clients.find(each => each.ip === ip)
+    if (client === undefined) throw new Error(`no client at ${ip}`)
+    return client
   }
 
   get first(): Client {
@@ -125,17 +155,22 @@ class MailServerTest {
   }
 }
 
-describeWith([unpackedPackage('postfix')], 'Postfix', () => {
+describeWith([NETWORK_NAMESPACES, unpackedPackage('postfix')], 'Postfix', () => {
+  let network: TestNetwork
   let mail: MailServerTest
   let runs = 0
   beforeAll(async () => {
-    mail = await MailServerTest.create()
+    network = new TestNetwork('192.0.2.1', '2001:db8::1')
+    mail = await MailServerTest.create(neighbours(network))
   })
   afterEach(() => mail.reset())
-  afterAll(() => mail.end())
+  afterAll(async () => {
+    await mail.end()
+    network.remove()
+  })
 
   const postfix = async (restriction: string): Promise<number> => {
-    const port = await freePort()
+    const port = 25
     const home = `${mail.stack.directory}/postfix${runs++}`
     const { postfix: uid, postdrop } = PACKAGE_IDS
     for (const path of [home, `${home}/data`, `${home}/queue`, `${home}/queue/pid`]) mkdirSync(path)
@@ -186,8 +221,8 @@ in_flow_delay = 0
     writeFileSync(`${home}/dynamicmaps.cf`, 'pgsql postfix-pgsql.so dict_pgsql_open\n')
     writeFileSync(
       `${home}/master.cf`,
-      `127.0.0.1:${port} inet n - n - - smtpd
-[::1]:${port} inet n - n - - smtpd
+      `192.0.2.1:${port} inet n - n - - smtpd
+[2001:db8::1]:${port} inet n - n - - smtpd
 rewrite unix - - n - - trivial-rewrite
 cleanup unix n - n - 0 cleanup
 anvil unix - - n - 1 anvil
@@ -195,7 +230,8 @@ proxymap unix - - n - - proxymap
 postlog unix-dgram n - n - 1 postlogd
 `,
     )
-    await mail.serve('postfix', ['/usr/lib/postfix/sbin/master', '-c', home, '-d'], inPackage('postfix'), port)
+    const prefix = [...network.server.prefix, ...inPackage('postfix')]
+    await mail.serve('postfix', ['/usr/lib/postfix/sbin/master', '-c', home, '-d'], prefix, port)
     return port
   }
 
@@ -204,8 +240,8 @@ postlog unix-dgram n - n - 1 postlogd
     await mail.gate({ policy_listen: [`unix:${socket}`], sender_binding: 'refuse' })
     const port = await postfix(`check_policy_service unix:${socket}`)
     await mail.expectRelayFollowsGrants(port)
+    await mail.expectNeighboursApart(port)
     await mail.expectClosedWithoutDatabase(port)
-    await mail.grants.grant('127.0.0.1', 'ann@example.org')
     expect(await recipient(mail.first, port, STRANGER, 'boss@example.org')).toBe(550)
   })
 
@@ -214,22 +250,37 @@ postlog unix-dgram n - n - 1 postlogd
     await mail.gate({ socketmap_listen: [`unix:${socket}`] })
     const port = await postfix(`check_client_access socketmap:unix:${socket}:relay`)
     await mail.expectRelayFollowsGrants(port)
+    await mail.expectNeighboursApart(port)
     await mail.expectClosedWithoutDatabase(port)
   })
 
-  test('asks the database itself, without the gate', async () => {
+  test.each([
+    "SELECT 'OK' WHERE may_relay('%s')",
+    // The query that was documented before: single addresses only.
+    "SELECT 'OK' FROM relay_clients WHERE address = '%s'",
+  ])('asks the database itself, without the gate, about IPv4: %s', async query => {
     const map = `${mail.stack.directory}/relay-clients.cf`
-    const { host, port, dbname, user, password } = mail.grants.reader
+    const { host, port: at, dbname, user, password } = mail.grants.reader
     writeFileSync(
       map,
-      `hosts = ${host.startsWith('/') ? `unix:${host}` : `${host}:${port}`}
+      `hosts = ${host.startsWith('/') ? `unix:${host}` : `${host}:${at}`}
 dbname = ${dbname}
 user = ${user}
 password = ${password}
-query = SELECT 'OK' FROM relay_clients WHERE address = '%s'
+query = ${query}
 `,
     )
-    await mail.expectRelayFollowsGrants(await postfix(`check_client_access pgsql:${map}`))
+    const port = await postfix(`check_client_access pgsql:${map}`)
+    await mail.expectRelayFollowsGrants(port, [mail.at('192.0.2.7')])
+    // IPv6 is refused altogether: a grant for one address could not be told from one for another.
+    await mail.grants.grant(SHORT, 'ann@example.org')
+    for (const ip of [SHORT, LONG]) expect(await recipient(mail.at(ip), port)).toBeGreaterThanOrEqual(550)
+    await mail.grants.database.owner.script(
+      "INSERT INTO allowances (net, reason, owner) VALUES ('192.0.2.0/28', '', '')",
+    )
+    const allowed = await recipient(mail.at('192.0.2.7'), port)
+    await mail.grants.database.owner.script('DELETE FROM allowances')
+    expect(allowed === 250).toBe(query.includes('may_relay'))
   })
 })
 
@@ -324,11 +375,7 @@ describeWith([NETWORK_NAMESPACES, command('m4'), unpackedPackage('sendmail-bin')
   beforeAll(async () => {
     // sendmail relays for loopback whatever anybody says.
     network = new TestNetwork('192.0.2.1', '2001:db8::1')
-    const host = network.client('192.0.2.7', '2001:db8::7')
-    mail = await MailServerTest.create([
-      { ip: '192.0.2.7', connect: port => host.connect({ host: '192.0.2.1', port }) },
-      { ip: '2001:db8::7', connect: port => host.connect({ host: '2001:db8::1', port }) },
-    ])
+    mail = await MailServerTest.create(neighbours(network))
   })
   afterEach(() => mail.reset())
   afterAll(async () => {
@@ -339,7 +386,7 @@ describeWith([NETWORK_NAMESPACES, command('m4'), unpackedPackage('sendmail-bin')
   /** sendmail wants a host name with a domain, a client that has a name too, and a socket below folders that only root writes. */
   const START = `set -e
 home=$1; sockets=$2
-printf '127.0.0.1 mx.example.org localhost\\n192.0.2.7 client.example.net\\n2001:db8::7 client.example.net\\n' >"$home/hosts"
+printf '127.0.0.1 mx.example.org localhost\\n192.0.2.7 client.example.net\\n2001:db8::7 client.example.net\\n2001:db8::7:9 client.example.net\\n' >"$home/hosts"
 mount --bind "$home/hosts" /etc/hosts
 mount -t tmpfs -o mode=755 tmpfs /mnt
 mkdir /mnt/run
@@ -350,7 +397,7 @@ exec /usr/libexec/sendmail/sendmail -C"$home/sendmail.cf" "$3"`
 
   const PORT = 25
   /** A folder with a configuration that asks the socketmap. */
-  const configure = (name: string): string => {
+  const configure = (name: string, options = ''): string => {
     const home = `${mail.stack.directory}/${name}`
     for (const path of [home, `${home}/queue`]) mkdirSync(path)
     writeFileSync(
@@ -366,7 +413,7 @@ define(\`STATUS_FILE', \`')dnl
 define(\`HELP_FILE', \`')dnl
 define(\`confPID_FILE', \`${home}/pid')dnl
 define(\`confTO_IDENT', \`0')dnl
-FEATURE(\`accept_unresolvable_domains')dnl
+${options}FEATURE(\`accept_unresolvable_domains')dnl
 FEATURE(\`access_db', \`socket -T<TMPF> -o unix:/mnt/run/socketmap.sock')dnl
 DAEMON_OPTIONS(\`Family=inet, Addr=192.0.2.1, Port=${PORT}, Name=v4')dnl
 DAEMON_OPTIONS(\`Family=inet6, Addr=IPv6:2001:db8::1, Port=${PORT}, Name=v6')dnl
@@ -386,6 +433,7 @@ Cwexample.org
     const start = ['unshare', '--uts', 'sh', '-c', START, 'start', home, `${mail.stack.directory}/run`, '-bD']
     await mail.serve('sendmail', start, [...network.server.prefix, ...inPackage('sendmail-bin')], PORT)
     await mail.expectRelayFollowsGrants(PORT)
+    await mail.expectNeighboursApart(PORT)
     await mail.expectClosedWithoutDatabase(PORT)
     // A grant for one host lets nobody else send to it.
     await mail.grants.grant('192.0.2.8', 'bob@example.org')
@@ -396,6 +444,16 @@ Cwexample.org
     await mail.expectClosed(PORT)
     await mail.gate(door)
     expect(await recipient(mail.first, PORT)).toBe(250)
+  })
+
+  test('writes IPv6 addresses with `::` if told so: refused altogether', async () => {
+    const home = configure('sendmail-compressed', "define(`confUSE_COMPRESSED_IPV6_ADDRESSES', `True')dnl\n")
+    await mail.gate({ socketmap_listen: [`unix:${mail.stack.directory}/run/socketmap.sock`] })
+    const start = ['unshare', '--uts', 'sh', '-c', START, 'start', home, `${mail.stack.directory}/run`, '-bD']
+    await mail.serve('sendmail', start, [...network.server.prefix, ...inPackage('sendmail-bin')], PORT)
+    await mail.expectRelayFollowsGrants(PORT, [mail.at('192.0.2.7')])
+    await mail.grants.grant(SHORT, 'ann@example.org')
+    for (const ip of [SHORT, LONG]) expect(await recipient(mail.at(ip), PORT)).toBeGreaterThanOrEqual(550)
   })
 
   test('as `sendmail -bs`, started by the gate for each connection', async () => {
