@@ -31,6 +31,7 @@ export class ClientSocket implements Connection {
   /** That holds what was written last. */
   #batch: number | undefined
   readonly #idle = new IdleTimer()
+  #input = INPUT
 
   /** Takes the descriptor over; blocking or not, nothing here waits. */
   constructor(fd: number, loop = socketLoop()) {
@@ -45,6 +46,11 @@ export class ClientSocket implements Connection {
   /** Called when the descriptor is closed here, before the listener hears of it; not when it is released. */
   onceClosed(callback: () => void): void {
     this.#onceClosed.push(callback)
+  }
+
+  /** Octets read at a time from now on. They are what a listener that pauses has to keep. */
+  readAtMost(octets: number): void {
+    this.#input = INPUT.subarray(0, octets)
   }
 
   get isPaused(): boolean {
@@ -110,7 +116,7 @@ export class ClientSocket implements Connection {
     this.#sendBatch()
     return new Promise(resolve => {
       this.#queue(octets, resolve)
-      if (this.#unsent.length === 1) this.#flush()
+      if (this.#unsent.length === 1 && this.#flush()) this.#watch()
     })
   }
 
@@ -183,7 +189,7 @@ export class ClientSocket implements Connection {
 
   readonly #ready = (events: number): void => {
     if ((events & ~WRITABLE) !== 0) this.#read(events)
-    if ((events & WRITABLE) !== 0 && !this.#isDestroyed) this.#flush()
+    if ((events & WRITABLE) !== 0 && !this.#isDestroyed) this.#sendMore()
   }
 
   #read(events: number): void {
@@ -192,7 +198,7 @@ export class ClientSocket implements Connection {
       else this.#watch()
       return
     }
-    const count = receiveInto(this.#fd, INPUT)
+    const count = receiveInto(this.#fd, this.#input)
     if (count > 0) {
       // Who only talks, and does not take our last words, is not waited for.
       if (this.#isEnding) return
@@ -212,10 +218,11 @@ export class ClientSocket implements Connection {
     this.#unsentOctets += octets.length
   }
 
-  #flush(): void {
+  /** True if everything has gone, or as much as the kernel takes now; false if the connection is broken or closed. */
+  #flush(): boolean {
     for (let first = this.#unsent[0]; first !== undefined; first = this.#unsent[0]) {
       const sent = this.#octetsSent(sendFrom(this.#fd, first.octets, first.octets.length))
-      if (sent === undefined) return
+      if (sent === undefined) return false
       this.#unsentOctets -= sent
       if (sent < first.octets.length) {
         first.octets = first.octets.subarray(sent)
@@ -223,9 +230,15 @@ export class ClientSocket implements Connection {
       }
       this.#unsent.shift()
       first.done?.(true)
-      if (this.#isDestroyed) return
+      if (this.#isDestroyed) return false
     }
-    if (this.#unsent.length > 0 || this.#registration !== undefined) this.#watch()
+    return true
+  }
+
+  /** The kernel takes octets again. */
+  #sendMore(): void {
+    if (!this.#flush()) return
+    this.#watch()
     if (this.#unsent.length > 0) return
     if (this.#isEnding) {
       this.#discardInput()

@@ -28,6 +28,11 @@ export class ConnectionLimits {
     this.#customers = customers
   }
 
+  /** Names the customer to whom a place of this address counts. */
+  customerOf(ip: IpAddress): string {
+    return this.#counted.get(ip)?.customer ?? this.#customers.keyOf(ip)
+  }
+
   get total(): number {
     return this.#total
   }

@@ -9,6 +9,8 @@ export class StreamConnection<Output extends Writable = Duplex> implements Conne
   #listener: ConnectionListener | undefined
   readonly #idle = new IdleTimer()
   #isEnding = false
+  /** Octets were left when something was written, and the listener is to be told when they have gone. */
+  #isWaiting = false
 
   /** Takes the streams over, which may be one. They must allow half-open connections. */
   constructor(input: Readable, output: Output) {
@@ -17,7 +19,7 @@ export class StreamConnection<Output extends Writable = Duplex> implements Conne
     input.pause()
     input.on('data', this.#receive).on('end', this.#endInput).on('error', this.#fail)
     // An input of its own closes after its end, which is none yet.
-    output.on('drain', this.#drain).on('error', this.#fail).on('close', this.#close)
+    output.on('error', this.#fail).on('close', this.#close)
   }
 
   listen(listener: ConnectionListener | undefined): void {
@@ -48,17 +50,20 @@ export class StreamConnection<Output extends Writable = Duplex> implements Conne
     if (this.#output.destroyed || this.#isEnding) return
     this.#idle.refresh()
     this.#output.cork()
-    if (text !== '') this.#output.write(text, 'latin1')
-    if (octets !== undefined) this.#output.write(Buffer.from(octets))
+    if (text !== '') this.#output.write(text, 'latin1', this.#sent)
+    if (octets !== undefined) this.#output.write(Buffer.from(octets), this.#sent)
     this.#output.uncork()
+    if (this.#output.writableLength > 0) this.#isWaiting = true
   }
 
   writeChunk(octets: Uint8Array): Promise<boolean> {
+    if (this.#output.destroyed || this.#isEnding) return Promise.resolve(false)
     return new Promise(resolve => {
       this.#output.write(octets, error => {
-        this.#idle.refresh()
         resolve(error === null || error === undefined)
+        this.#sent()
       })
+      if (this.#output.writableLength > 0) this.#isWaiting = true
     })
   }
 
@@ -86,7 +91,7 @@ export class StreamConnection<Output extends Writable = Duplex> implements Conne
     this.#idle.clear()
     this.#input.pause()
     this.#input.off('data', this.#receive).off('end', this.#endInput)
-    this.#output.off('drain', this.#drain).off('close', this.#close)
+    this.#output.off('close', this.#close)
     return this.#output
   }
 
@@ -101,9 +106,12 @@ export class StreamConnection<Output extends Writable = Duplex> implements Conne
     if (!this.#isEnding) this.#listener?.end()
   }
 
-  readonly #drain = (): void => {
+  /** The stream's own `drain` comes only after more than its high-water mark was written. */
+  readonly #sent = (): void => {
     this.#idle.refresh()
-    this.#listener?.drained()
+    if (!this.#isWaiting || this.#output.writableLength > 0) return
+    this.#isWaiting = false
+    if (!this.#output.destroyed && !this.#isEnding) this.#listener?.drained()
   }
 
   /** A reset connection ends like any other: `closed` follows. */

@@ -56,6 +56,9 @@ export interface AuthorizationState {
   readonly awaiting: 'command' | 'plainMessage' | 'loginName' | { readonly passwordOf: string }
   readonly failures: number
   readonly overlongLines: number
+  /** Lines read on this connection, and those among them that are no command. */
+  readonly lines: number
+  readonly unknownCommands: number
 }
 
 export const AUTHORIZATION_START: AuthorizationState = {
@@ -64,7 +67,28 @@ export const AUTHORIZATION_START: AuthorizationState = {
   awaiting: 'command',
   failures: 0,
   overlongLines: 0,
+  lines: 0,
+  unknownCommands: 0,
 }
+
+/** The state after STLS: the client begins anew (RFC 2595 section 4), but limits of the connection go on. */
+export const afterStartTls = ({ failures, lines, unknownCommands }: AuthorizationState): AuthorizationState => ({
+  ...AUTHORIZATION_START,
+  begun: true,
+  failures,
+  lines,
+  unknownCommands,
+})
+
+/** Lines that are no command, after which the connection is closed. A client that probes for extensions sends a few. */
+const UNKNOWN_COMMANDS_ALLOWED = 10
+/**
+ * Lines beside those of login attempts, after which the connection is closed. A client that sends NOOP every few seconds while
+ * its user types the password stays below it.
+ */
+const LINES_ALLOWED = 100
+/** Lines of one login attempt: AUTH, login name, password, and a command before it. */
+const LINES_OF_ATTEMPT = 4
 
 export interface AuthorizationStep {
   readonly state: AuthorizationState
@@ -81,6 +105,8 @@ interface AuthorizationCommand {
 }
 
 const UNKNOWN = err('authorization first')
+const TOO_MANY_UNKNOWN = err('too many unknown commands')
+const TOO_MANY_LINES = err('too many commands without a login')
 const AUTHENTICATION_CANCELLED = err('authentication cancelled')
 const TLS_REQUIRED = err('[AUTH] TLS required')
 // 'Username:' and 'Password:', the prompts that clients of AUTH LOGIN wait for.
@@ -125,20 +151,22 @@ export function runAuthorization(
   line: Line,
   options: AuthorizationOptions,
 ): AuthorizationStep {
-  const begun: AuthorizationState = state.begun ? state : { ...state, begun: true }
+  const lines = state.lines + 1
+  const begun: AuthorizationState = { ...state, begun: true, lines }
+  if (lines > LINES_ALLOWED + LINES_OF_ATTEMPT * options.tries) return closing(replied(begun, TOO_MANY_LINES))
   const settled: AuthorizationState = begun.awaiting === 'command' ? begun : { ...begun, awaiting: 'command' }
   if (line.type === 'tooLong') {
     const overlongLines = state.overlongLines + 1
     const step = replied({ ...settled, overlongLines }, LINE_TOO_LONG)
     return overlongLines > OVERLONG_LINES_ALLOWED ? closing(step) : step
   }
-  if (line.type === 'holdsNul') return replied(settled, SYNTAX_ERROR)
+  if (line.type === 'holdsNul') return unknown(settled, SYNTAX_ERROR)
   if (begun.awaiting !== 'command') return saslResponse(settled, begun.awaiting, line.text, options)
   const { verb, argument } = parseCommand(line.text)
   const command = AUTHORIZATION.get(verb)
-  if (command === undefined || (command.modern && options.compat === 'qmail')) return replied(begun, UNKNOWN)
+  if (command === undefined || (command.modern && options.compat === 'qmail')) return unknown(begun)
   // The first line alone may be `SSL`: only this command has to know that nothing came before it.
-  return command.run(verb === 'SSL' ? state : begun, argument, options)
+  return command.run(verb === 'SSL' ? { ...begun, begun: state.begun } : begun, argument, options)
 }
 
 /** The form of a line that may be logged. It holds the client's text: the log escapes it. */
@@ -174,6 +202,13 @@ export function afterFailure(
   return compat === 'qmail' || failure === 'crashed' || failures >= tries ? closing(step) : step
 }
 
+/** The answer to a line that is no command here. */
+function unknown(state: AuthorizationState, text = UNKNOWN): AuthorizationStep {
+  const unknownCommands = state.unknownCommands + 1
+  const after = { ...state, unknownCommands }
+  return unknownCommands > UNKNOWN_COMMANDS_ALLOWED ? closing(replied(after, TOO_MANY_UNKNOWN)) : replied(after, text)
+}
+
 const closing = ({ state, effects }: AuthorizationStep): AuthorizationStep => ({
   state,
   effects: [...effects, { type: 'close' }],
@@ -205,7 +240,7 @@ function capa(state: AuthorizationState, _: string, { capabilities }: Authorizat
 }
 
 function stls(state: AuthorizationState, argument: string, { capabilities }: AuthorizationOptions): AuthorizationStep {
-  if (!capabilities.stls) return replied(state, UNKNOWN)
+  if (!capabilities.stls) return unknown(state)
   if (argument !== '') return replied(state, SYNTAX_ERROR)
   const { state: after, effects } = replied({ ...state, user: undefined }, ok())
   return { state: after, effects: [...effects, { type: 'startTls' }] }
@@ -215,11 +250,11 @@ function quit(state: AuthorizationState): AuthorizationStep {
   return closing(replied(state, ok()))
 }
 
-/** Given the state before this line, unlike the others. */
+/** `state.begun` tells of the lines before this one, unlike for the others. */
 function preamble(state: AuthorizationState, argument: string, options: AuthorizationOptions): AuthorizationStep {
   const begun = { ...state, begun: true }
   // The same answer as to an unknown command: whether the feature exists is nobody's business.
-  if (state.begun || !options.preamble) return replied(begun, UNKNOWN)
+  if (state.begun || !options.preamble) return unknown(begun)
   return { state: begun, effects: [{ type: 'preamble', argument }] }
 }
 

@@ -9,6 +9,7 @@ import { describeWith, ROOT } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
 import { address } from '../harness/network-namespace.ts'
 import { childrenOf, dial, PASS, PopupClient, type PopupStack, startPopup } from '../harness/popup-stack.ts'
+import { resourcesOf } from '../harness/process-status.ts'
 import { TEST_IDS, TEST_PASSWORD } from '../harness/stack.ts'
 
 describe('popup', () => {
@@ -411,6 +412,41 @@ describe('the guard', () => {
       await eventually('his place is free', async () => (await full.client().next(5_000))?.text.startsWith('+OK <'))
     } finally {
       await full.stop()
+    }
+  })
+
+  test('clients that send line ends and never read leave the login process as small as before', async () => {
+    const flooded = await startPopup({ max_per_address: 0 }, { '': { syslog: false, log_level: 'warn' } })
+    try {
+      const [login] = childrenOf(flooded.stack.program('popup').pid, '--login')
+      if (login === undefined) throw new Error('no login process')
+      const memory = (): number => resourcesOf(login).memory
+      const first = flooded.client()
+      await first.login('ann')
+      await first.quit()
+      const before = memory()
+      let most = 0
+      for (let round = 0; round < 4; round += 1) {
+        const crowd = Array.from({ length: 250 }, () => {
+          const socket = dial(flooded.stack.port('popup')).pause()
+          socket.on('error', () => {}) // it is closed with input unread
+          socket.write('\n'.repeat(65_000))
+          return socket
+        })
+        await eventually('each is connected', () => {
+          most = Math.max(most, memory())
+          return crowd.every(({ connecting }) => !connecting)
+        })
+        const session = flooded.client()
+        await session.login('ann')
+        await session.quit()
+        most = Math.max(most, memory())
+        for (const socket of crowd) socket.destroy()
+      }
+      expect((most - before) / 1_048_576).toBeLessThan(100)
+      await eventually('memory is given back', () => memory() - before < 64 * 1_048_576)
+    } finally {
+      await flooded.stop()
     }
   })
 

@@ -75,7 +75,12 @@ export const POPUP = defineSection('popup', 'POP3 login front end.', {
   ),
   check_timeout: duration('s', 60, 1, 600, 'Longest time that a checker may take.'),
   max_connections: integer(2000, 1, 100_000, 'Connections in all.'),
-  max_per_address: integer(100, 0, 100_000, 'Connections per address (IPv6: per /64); 0: no limit.'),
+  max_per_address: integer(
+    100,
+    0,
+    100_000,
+    'Connections per address (IPv6: per /64); 0: no limit. Both limits are divided among the login processes.',
+  ),
   login_time: duration('s', 300, 1, 1200, 'Longest time from connection to login.'),
   max_failures: integer(3, 1, 100, 'Failed logins after which a connection is closed.'),
   drain_time: duration('s', 10, 0, 3600, 'Time that open sessions get to end when popup is stopped.'),

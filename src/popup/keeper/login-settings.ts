@@ -50,8 +50,9 @@ export function loginSettings(
     stls,
     loginDelay: popup.login_delay,
     tries: popup.max_failures,
-    maxConnections: popup.max_connections,
-    maxPerAddress: popup.max_per_address,
+    // Each process counts for itself, and gets its share.
+    maxConnections: Math.ceil(popup.max_connections / popup.logins),
+    maxPerAddress: Math.ceil(popup.max_per_address / popup.logins),
     nat64Prefixes: grants.nat64_prefixes.map(formatNetwork),
     loginTime: popup.login_time * 1000,
     idleTime: pop3d.idle_time * 1000,

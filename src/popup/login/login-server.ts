@@ -5,6 +5,7 @@ import { systemClock } from '../../daemon/clock.ts'
 import { ConnectionLimits } from '../../daemon/connection-limits.ts'
 import type { Log } from '../../daemon/log.ts'
 import { Secret } from '../../daemon/secret.ts'
+import { WaitingConnections } from '../../daemon/waiting-connections.ts'
 import type { AuthorizationOptions } from '../../pop3/authorization.ts'
 import { err } from '../../pop3/reply.ts'
 import { judgeCertificate } from '../../tunnel/certificate.ts'
@@ -40,11 +41,16 @@ export class LoginServer implements SessionHost {
   #rules: LoginRules
   readonly #limits: ConnectionLimits
   readonly #links: MaildropLinks
-  /** Sessions and the address whose place each has taken; those of trusted proxies take none until the client is known. */
+  /**
+   * The address whose place each client has taken. A client keeps its place until its socket is closed, here or where it was
+   * passed to. A trusted proxy takes none until its client is known.
+   */
   readonly #places = new Map<LoginSession, IpAddress | undefined>()
-  readonly #beforeLogin = new Set<LoginSession>()
-  /** Sockets that are open, here or passed to a worker, those included that take our last words. */
-  #connections = 0
+  readonly #beforeLogin = new WaitingConnections<LoginSession>()
+  /** Sessions that are over, whose sockets wait for the client to take the last words; the oldest comes first. */
+  readonly #lingering = new Set<LoginSession>()
+  /** Sessions that are not over. */
+  #running = 0
   #counter = 0
   #drained: (() => void) | undefined
 
@@ -115,6 +121,7 @@ export class LoginServer implements SessionHost {
     if (before !== undefined) this.#limits.release(before)
     const taken = this.#limits.acquire(ip) === 'ok'
     this.#places.set(session, taken ? ip : undefined)
+    if (taken) this.#beforeLogin.add(session, this.#limits.customerOf(ip))
     return taken
   }
 
@@ -125,21 +132,23 @@ export class LoginServer implements SessionHost {
 
   /** The session is over. */
   left(session: LoginSession): void {
-    const ip = this.#places.get(session)
-    if (ip !== undefined) this.#limits.release(ip)
-    this.#places.delete(session)
     this.#beforeLogin.delete(session)
-    if (this.#places.size === 0) this.#drained?.()
+    if (this.#places.has(session)) this.#lingering.add(session)
+    this.#running -= 1
+    if (this.#running === 0) this.#drained?.()
   }
 
-  disconnected(): void {
-    this.#connections -= 1
+  disconnected(session: LoginSession): void {
+    const ip = this.#places.get(session)
+    this.#places.delete(session)
+    this.#lingering.delete(session)
+    if (ip !== undefined) this.#limits.release(ip)
   }
 
   /** Dismisses who has not logged in, and waits for the others. */
   async drain(): Promise<void> {
     for (const session of this.#beforeLogin) session.dismiss()
-    if (this.#places.size === 0) return
+    if (this.#running === 0) return
     await new Promise<void>(resolve => {
       this.#drained = resolve
     })
@@ -206,18 +215,19 @@ export class LoginServer implements SessionHost {
   }
 
   /**
-   * Ends the session that has been longest without a login; false if everybody has logged in. Whoever fills every place
-   * with connections that say nothing, or wait out a delay for wrong passwords, keeps nobody out who logs in at once.
+   * Closes a connection so that a new one gets its place; false if every client has logged in. A client that fills every place
+   * with connections that say nothing, take no replies, or wait out a delay for wrong passwords, keeps no other client out.
    */
   #makeRoom(): boolean {
-    const [oldest] = this.#beforeLogin
-    oldest?.giveWay()
-    return oldest !== undefined
+    const [lingering] = this.#lingering
+    const evicted = lingering ?? this.#beforeLogin.toEvict(session => session.isBusy)
+    evicted?.giveWay()
+    return evicted !== undefined
   }
 
   /** `place`: the address whose place is taken; undefined for a proxy that has not yet said whom it brings. */
   #serve(socket: ClientSocket, client: Client, place: IpAddress | undefined, readAhead?: Buffer): void {
-    const isFull = this.#connections >= this.settings.maxConnections && !this.#makeRoom()
+    const isFull = this.#places.size >= this.settings.maxConnections && !this.#makeRoom()
     if (isFull || (place !== undefined && this.#limits.acquire(place) !== 'ok')) {
       this.log.warn('refused', { id: client.id, ip: client.ip, reason: isFull ? 'max_connections' : 'max_per_address' })
       socket.write(err(TOO_MANY))
@@ -226,9 +236,9 @@ export class LoginServer implements SessionHost {
     }
     this.log.debug('connect', { id: client.id, ip: client.ip, proxy: client.proxyIp })
     const session = new LoginSession(this, socket, client)
-    this.#connections += 1
+    this.#running += 1
     this.#places.set(session, place)
-    this.#beforeLogin.add(session)
+    this.#beforeLogin.add(session, place === undefined ? undefined : this.#limits.customerOf(place))
     session.start(readAhead)
   }
 }

@@ -12,6 +12,7 @@ import {
   type AuthorizationState,
   type AuthorizationStep,
   afterFailure,
+  afterStartTls,
   type LoginFailure,
   lineLimit,
   runAuthorization,
@@ -30,8 +31,12 @@ import type { Judge, Judgement, MaildropDoor } from './judge.ts'
 
 type Authenticate = Extract<AuthorizationEffect, { type: 'authenticate' }>
 
-/** Octets that the client has not yet read, above which none of its commands is run. */
-const HIGH_WATER = 65_536
+/** Octets of replies that the client has not taken, above which none of its commands is run. */
+const HIGH_WATER = 4_096
+/** Lines of one client that are run in one turn of the event loop. */
+const LINES_PER_TURN = 32
+/** Octets read from a client at a time: no line before login is longer, and they wait here while a password is checked. */
+const READ_SIZE = 16_384
 /** A wrong preamble password is answered so late. */
 const PREAMBLE_PENALTY_MS = 1_000
 const HANDSHAKE_LIMIT_MS = 30_000
@@ -59,8 +64,8 @@ export type SessionHost = {
   moveTo(session: LoginSession, client: Client): boolean
   loggedIn(session: LoginSession): void
   left(session: LoginSession): void
-  /** The client's connection is closed, here or where it was passed to; at the same time as `left`, or later. */
-  disconnected(): void
+  /** The client's connection is closed, here or where it was passed to; `left` is called before or at the same time. */
+  disconnected(session: LoginSession): void
 }
 
 /** One client before login: from the greeting to the relay that carries the rest of the session. */
@@ -81,11 +86,13 @@ export class LoginSession implements ConnectionListener {
   #inputEnded = false
   #over = false
   #isPassed = false
+  /** The next lines wait for a later turn of the event loop, or until the client has taken replies. */
+  #isHeld = false
   /** For who is asked about the login: the client is gone. */
   readonly #departure = new Departure()
   readonly #timer: NodeJS.Timeout
   readonly #lost = (): void => this.#finish()
-  readonly #disconnected = (): void => this.#host.disconnected()
+  readonly #disconnected = (): void => this.#host.disconnected(this)
 
   /** Takes the client's connection over; a stream must allow half-open connections. */
   constructor(host: SessionHost, raw: ClientSocket | Duplex, client: Client) {
@@ -101,13 +108,15 @@ export class LoginSession implements ConnectionListener {
 
   /** Greets the client and listens to it. `readAhead` is what it has sent already. */
   start(readAhead?: Uint8Array): void {
-    if (this.#raw instanceof ClientSocket) this.#raw.onceClosed(this.#disconnected)
-    else this.#follow(this.#raw)
+    if (this.#raw instanceof ClientSocket) {
+      this.#raw.readAtMost(READ_SIZE)
+      this.#raw.onceClosed(this.#disconnected)
+    } else this.#follow(this.#raw)
     this.#connection.listen(this)
     // The angle brackets alone make a timestamp of it, and the timestamp alone offers APOP; the session id is there either way.
     this.#connection.write(ok(this.#host.apop ? this.#timestamp : this.#timestamp.slice(1, -1)))
     if (readAhead !== undefined && readAhead.length > 0) this.data(readAhead)
-    if (!this.#busy && !this.#over) this.#connection.resume()
+    if (!this.#busy && !this.#isHeld && !this.#over) this.#connection.resume()
   }
 
   /** The server stops: a client that has not logged in has nothing to lose. */
@@ -116,9 +125,14 @@ export class LoginSession implements ConnectionListener {
     this.#close()
   }
 
-  /** Every place is taken, and this client had its time to log in: another one gets its place. */
+  /** Somebody else is being asked about this client, such as whether its password is right. */
+  get isBusy(): boolean {
+    return this.#busy
+  }
+
+  /** Every place is taken, and another client gets the place of this one. */
   giveWay(): void {
-    this.#log.warn('refused', { ip: this.#client.ip, reason: 'max_connections' })
+    if (!this.#over) this.#log.warn('refused', { ip: this.#client.ip, reason: 'max_connections' })
     this.#finish()
   }
 
@@ -133,7 +147,7 @@ export class LoginSession implements ConnectionListener {
   }
 
   drained(): void {
-    if (!this.#busy && !this.#over) this.#connection.resume()
+    this.#goOn()
   }
 
   closed(): void {
@@ -155,17 +169,38 @@ export class LoginSession implements ConnectionListener {
     return stream
   }
 
-  /** Runs the lines that are there, until one of them needs somebody else's answer. Replies go out together. */
+  /** Runs the lines that are there, until one of them needs somebody else's answer, or the client has had its share. */
   #run(): void {
+    if (this.#isHeld) return
     let replies = ''
-    while (!this.#busy && !this.#over) {
+    for (let lines = 0; !this.#busy && !this.#over; lines += 1) {
+      if (lines === LINES_PER_TURN || replies.length + this.#connection.unsent > HIGH_WATER) {
+        this.#hold()
+        break
+      }
       const line = this.#reader.next(lineLimit(this.#state))
       if (line === undefined) break
       const step = runAuthorization(this.#state, line, this.#options)
       replies = this.#apply(step, replies)
     }
-    this.#write(replies)
-    if (this.#inputEnded && !this.#busy && !this.#over) this.#close()
+    this.#connection.write(replies)
+    if (this.#inputEnded && !this.#busy && !this.#isHeld && !this.#over) this.#close()
+  }
+
+  /** Lets other clients come first. With replies that the client does not take, its next lines wait until it does. */
+  #hold(): void {
+    this.#isHeld = true
+    this.#connection.pause()
+    setImmediate(() => this.#goOn())
+  }
+
+  /** In place of a turn that passed, `drained` comes back here. */
+  #goOn(): void {
+    if (!this.#isHeld || this.#connection.unsent > HIGH_WATER) return
+    this.#isHeld = false
+    if (this.#busy || this.#over || this.#isPassed) return
+    this.#connection.resume()
+    this.#run()
   }
 
   /** Answers the replies that are still to be written. */
@@ -177,7 +212,7 @@ export class LoginSession implements ConnectionListener {
         replies += effect.text
         continue
       }
-      this.#write(replies)
+      this.#connection.write(replies)
       replies = ''
       switch (effect.type) {
         case 'close':
@@ -209,14 +244,9 @@ export class LoginSession implements ConnectionListener {
       .finally(() => {
         this.#busy = false
         if (this.#over || this.#isPassed) return
-        this.#connection.resume()
+        if (!this.#isHeld) this.#connection.resume()
         this.#run()
       })
-  }
-
-  #write(text: string): void {
-    this.#connection.write(text)
-    if (this.#connection.unsent > HIGH_WATER) this.#connection.pause()
   }
 
   async #authenticate({ login, secret, method }: Authenticate): Promise<void> {
@@ -275,7 +305,7 @@ export class LoginSession implements ConnectionListener {
   }
 
   #failed(failure: LoginFailure): void {
-    this.#write(this.#apply(afterFailure(this.#state, failure, this.#options)))
+    this.#connection.write(this.#apply(afterFailure(this.#state, failure, this.#options)))
   }
 
   /** RFC 2595 §4: whatever came in clear text behind the command is thrown away, and the session begins anew. */
@@ -297,7 +327,7 @@ export class LoginSession implements ConnectionListener {
     }
     this.#connection = new StreamConnection(socket, socket)
     this.#connection.listen(this)
-    this.#state = { ...AUTHORIZATION_START, begun: true, failures: this.#state.failures }
+    this.#state = afterStartTls(this.#state)
     this.#become({ ...this.#client, tls: true })
   }
 
@@ -309,25 +339,25 @@ export class LoginSession implements ConnectionListener {
     const peer = this.#client.ip
     if (parsed === undefined || parsed === 'malformed') {
       this.#host.preambleRefused(peer, 'badhost')
-      this.#write(err('syntax error'))
+      this.#connection.write(err('syntax error'))
       this.#close()
       return
     }
     if (!preamble.password.matches(parsed.pass)) {
       this.#host.preambleRefused(peer, 'badpass')
       await new Promise(resolve => setTimeout(resolve, PREAMBLE_PENALTY_MS))
-      this.#write(err('authorization failed'))
+      this.#connection.write(err('authorization failed'))
       this.#close()
       return
     }
     const client: Client = { ...this.#client, ip: parsed.host, port: undefined, tls: true, proxyIp: peer }
     if (!this.#host.moveTo(this, client)) {
-      this.#write(err(TOO_MANY))
+      this.#connection.write(err(TOO_MANY))
       this.#close()
       return
     }
     this.#become(client)
-    if (preamble.reply === 'ok') this.#write(ok())
+    if (preamble.reply === 'ok') this.#connection.write(ok())
   }
 
   #become(client: Client): void {
@@ -360,6 +390,7 @@ export class LoginSession implements ConnectionListener {
     if (this.#over) return
     this.#over = true
     clearTimeout(this.#timer)
+    this.#reader.rest()
     this.#departure.happen()
     this.#host.left(this)
   }

@@ -5,10 +5,12 @@ import {
   type AuthorizationEffect,
   type AuthorizationOptions,
   afterFailure,
+  afterStartTls,
   lineLimit,
   runAuthorization,
   sanitizedLine,
 } from '../../../src/pop3/authorization.ts'
+import type { Line } from '../../../src/pop3/line-reader.ts'
 
 const MODERN: AuthorizationOptions = {
   compat: 'none',
@@ -167,6 +169,64 @@ describe('CAPA, STLS, SSL', () => {
       expect(say(options, 'SSL 192.0.2.7:x', 'SSL 192.0.2.7:x')).toEqual([reply('-ERR authorization first')])
       expect(say(options, '', 'SSL 192.0.2.7:x')).toEqual([reply('-ERR authorization first')])
     }
+  })
+})
+
+describe('commands before login are limited', () => {
+  /** The number of the line that closes the connection, and what answers it. */
+  function closedBy(options: AuthorizationOptions, line: (n: number) => Line): readonly [number, string] {
+    let state = AUTHORIZATION_START
+    for (let n = 1; n < 10_000; n += 1) {
+      const step = runAuthorization(state, line(n), options)
+      const [answer, ...rest] = step.effects
+      if (rest.some(({ type }) => type === 'close')) return [n, answer?.type === 'reply' ? answer.text : '']
+      state = step.state
+    }
+    return [0, 'never']
+  }
+  const line = (text: string): Line => ({ type: 'line', text })
+
+  test.each([
+    ['an empty line', line('')],
+    ['a line with NUL', { type: 'holdsNul' } satisfies Line],
+    ['SSL where it is not offered', line('SSL 192.0.2.7:x')],
+  ])('ten times %s, and no more', (_name, unknown) => {
+    for (const options of [MODERN, QMAIL]) {
+      expect(closedBy(options, () => unknown)).toEqual([11, '-ERR too many unknown commands\r\n'])
+      // What is in between does not begin the count anew.
+      expect(closedBy(options, n => (n % 2 === 0 ? unknown : line('NOOP')))[0]).toBe(22)
+    }
+  })
+
+  test('commands that lead nowhere end too', () => {
+    const [lines, answer] = closedBy(MODERN, () => line('NOOP'))
+    expect(answer).toBe('-ERR too many commands without a login\r\n')
+    expect(lines).toBeGreaterThan(100)
+    expect(lines).toBeLessThan(200)
+    expect(closedBy(MODERN, n => line(n % 2 === 0 ? '*' : 'AUTH LOGIN'))[0]).toBe(lines)
+  })
+
+  test('a site that allows a hundred failures gets them', () => {
+    const patient = { ...MODERN, tries: 100 }
+    let state = AUTHORIZATION_START
+    for (let attempt = 1; attempt <= patient.tries; attempt += 1) {
+      for (const text of ['AUTH LOGIN', base64('ann'), base64('x')]) {
+        const step = runAuthorization(state, line(text), patient)
+        expect(step.effects.map(({ type }) => type)).not.toContain('close')
+        state = step.state
+      }
+      const failed = afterFailure(state, 'credentials', patient)
+      expect(failed.effects.some(({ type }) => type === 'close')).toBe(attempt === patient.tries)
+      state = failed.state
+    }
+  })
+
+  test('STLS does not begin the counts anew', () => {
+    let state = AUTHORIZATION_START
+    for (let n = 0; n < 10; n += 1) ({ state } = runAuthorization(state, line('HELP'), MODERN))
+    state = afterStartTls({ ...state, user: 'ann' })
+    expect(state).toMatchObject({ begun: true, user: undefined, lines: 10 })
+    expect(runAuthorization(state, line('HELP'), MODERN).effects).toContainEqual(close)
   })
 })
 

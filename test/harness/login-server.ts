@@ -1,0 +1,130 @@
+import { connect, type Socket } from 'node:net'
+import { holdListener } from '../../src/daemon/held-listener.ts'
+import type { Fields } from '../../src/daemon/log.ts'
+import { createLog } from '../../src/daemon/log.ts'
+import type { ControlChannel } from '../../src/daemon/worker-process.ts'
+import { duplicateDescriptor } from '../../src/libc/duplicate.ts'
+import { KeeperRequests } from '../../src/popup/login/keeper-requests.ts'
+import { LoginServer } from '../../src/popup/login/login-server.ts'
+import type { LoginSettings, ToLogin } from '../../src/popup/messages.ts'
+import { NetworkSet, parseNetwork } from '../../src/wire/ip-address.ts'
+import { eventually } from './eventually.ts'
+
+const networks = (...texts: readonly string[]): NetworkSet =>
+  new NetworkSet(texts.flatMap(text => parseNetwork(text) ?? []))
+
+const SETTINGS: LoginSettings = {
+  ids: null,
+  logLevel: 'debug',
+  directory: '/',
+  listeners: [],
+  mode: 'verify',
+  hostname: 'mx.example.org',
+  apop: true,
+  preamble: null,
+  proxyTrust: networks('127.0.0.0/8'),
+  proxyTls: false,
+  compat: 'none',
+  requireTls: false,
+  cleartextNets: networks(),
+  cleartextLogins: [],
+  stls: null,
+  loginDelay: 0,
+  tries: 3,
+  maxConnections: 100,
+  maxPerAddress: 100,
+  nat64Prefixes: networks(),
+  loginTime: 60_000,
+  idleTime: 60_000,
+  upstream: null,
+}
+
+/** A message to the keeper that names a request. */
+type Asked = Fields & { readonly type: string; readonly n: number; readonly login: string; readonly ip: string }
+
+const isAsked = (message: unknown): message is Asked =>
+  typeof message === 'object' && message !== null && Reflect.get(message, 'type') === 'verify'
+
+/** A login process within the test, and what it asks the keeper. */
+export class LoginServerForTests {
+  readonly server: LoginServer
+  readonly lines: string[] = []
+  /** Requests to check a password, in order. */
+  readonly asked: Asked[] = []
+  readonly #keeper: KeeperRequests
+  readonly #undo: (() => void)[] = []
+
+  constructor(settings: Partial<LoginSettings> = {}) {
+    const channel: ControlChannel = {
+      send: message => {
+        if (isAsked(message)) this.asked.push(message)
+      },
+      onMessage: () => {},
+      onClose: () => {},
+      close: () => {},
+    }
+    this.#keeper = new KeeperRequests(channel)
+    const log = createLog('popup', { level: 'debug', write: line => this.lines.push(line) })
+    this.server = new LoginServer({ ...SETTINGS, ...settings }, this.#keeper, log)
+  }
+
+  /** What the keeper answers. */
+  answer(answer: Exclude<ToLogin, { type: 'settings' | 'drain' }>): void {
+    this.#keeper.receive(answer)
+  }
+
+  /** Listens on a port of the loopback addresses. */
+  async listen(options: { readonly proxy: boolean } = { proxy: false }): Promise<number> {
+    const held = await holdListener({ type: 'tcp', host: '127.0.0.1', port: 0 }, 'test')
+    if (held.address.type !== 'tcp') throw new Error('no port')
+    const acceptor = this.server.listen(duplicateDescriptor(held.descriptor), options)
+    held.release()
+    this.#undo.push(() => acceptor.close())
+    return held.address.port
+  }
+
+  /** A client from a loopback address; `said` is what it has read. */
+  client(port: number, from = '127.0.0.1'): ClientForTests {
+    const client = new ClientForTests(connect({ host: '127.0.0.1', port, localAddress: from, allowHalfOpen: true }))
+    this.#undo.push(() => client.socket.destroy())
+    return client
+  }
+
+  stop(): void {
+    for (const undo of this.#undo.splice(0)) undo()
+  }
+}
+
+export class ClientForTests {
+  readonly socket: Socket
+  said = ''
+  ended = false
+
+  constructor(socket: Socket) {
+    this.socket = socket
+    socket.on('data', chunk => {
+      this.said += chunk.toString('latin1')
+    })
+    socket.on('end', () => {
+      this.ended = true
+    })
+    socket.on('error', () => {
+      this.ended = true
+    })
+  }
+
+  write(text: string | Uint8Array): this {
+    this.socket.write(typeof text === 'string' ? Buffer.from(text, 'latin1') : text)
+    return this
+  }
+
+  async hears(what: RegExp): Promise<this> {
+    await eventually(`hears ${what}, heard ${JSON.stringify(this.said)}`, () => what.test(this.said))
+    return this
+  }
+
+  async ends(): Promise<this> {
+    await eventually(`is closed, heard ${JSON.stringify(this.said)}`, () => this.ended)
+    return this
+  }
+}

@@ -1,0 +1,239 @@
+import { Duplex } from 'node:stream'
+import { afterEach, describe, expect, test } from 'vitest'
+import { createLog } from '../../../src/daemon/log.ts'
+import { LoginSession, type SessionHost } from '../../../src/popup/login/session.ts'
+import type { LoginSettings } from '../../../src/popup/messages.ts'
+import { parseIpAddress } from '../../../src/wire/ip-address.ts'
+import { sessionId } from '../../../src/wire/session-id.ts'
+import { eventually } from '../../harness/eventually.ts'
+import { LoginServerForTests } from '../../harness/login-server.ts'
+import { internetSocketsOf } from '../../harness/process-status.ts'
+
+const running: LoginServerForTests[] = []
+afterEach(() => {
+  for (const one of running.splice(0)) one.stop()
+})
+
+async function start(settings: Partial<LoginSettings> = {}) {
+  const login = new LoginServerForTests(settings)
+  running.push(login)
+  return { login, port: await login.listen() }
+}
+
+/** More than the kernel keeps for a client that does not read. */
+const LONG_NAME = 'x'.repeat(16_000_000)
+
+describe('replies before login', () => {
+  const CAPABILITIES = /IMPLEMENTATION auth-relay\r\n\.\r\n/g
+  const capabilitiesIn = (text: string): number => text.match(CAPABILITIES)?.length ?? 0
+
+  /** A session whose client takes nothing until `take` is called. */
+  function stuckSession(log: string[] = []) {
+    const login = new LoginServerForTests()
+    running.push(login)
+    let said = ''
+    let isTaking = false
+    let unsent = 0
+    const held: (() => void)[] = []
+    const stream = new Duplex({
+      allowHalfOpen: true,
+      read: () => {},
+      write: (chunk: Buffer, _encoding, done) => {
+        said += chunk.toString('latin1')
+        if (isTaking) done()
+        else held.push(done)
+      },
+    })
+    const ip = parseIpAddress('192.0.2.7') ?? expect.unreachable()
+    const none = { port: undefined, localIp: undefined, localPort: undefined, proxyIp: undefined }
+    const host: SessionHost = {
+      log: createLog('popup', { write: () => {} }),
+      judge: () => expect.unreachable(),
+      loginTime: 60_000,
+      idleLimit: undefined,
+      preamble: undefined,
+      stls: undefined,
+      apop: true,
+      timestampFor: () => '<1.1.1@mx>',
+      optionsFor: client => login.server.optionsFor(client),
+      preambleRefused: () => {},
+      moveTo: () => true,
+      loggedIn: () => {},
+      left: () => log.push('left'),
+      disconnected: () => log.push('disconnected'),
+    }
+    const session = new LoginSession(host, stream, { id: sessionId(1, 1), ip, tls: false, ...none })
+    session.start()
+    return {
+      stream,
+      session,
+      said: () => said,
+      most: () => {
+        unsent = Math.max(unsent, stream.writableLength)
+        return unsent
+      },
+      take: () => {
+        isTaking = true
+        for (const done of held.splice(0)) done()
+      },
+    }
+  }
+  const turns = async (count: number): Promise<void> => {
+    for (let turn = 0; turn < count; turn += 1) await new Promise(setImmediate)
+  }
+
+  test('wait in the client’s input, not in memory, while it does not read', async () => {
+    const { stream, most, take, said } = stuckSession()
+    stream.push('CAPA\r\n'.repeat(100))
+    for (let turn = 0; turn < 100; turn += 1) {
+      await turns(1)
+      expect(most()).toBeLessThan(8_192)
+    }
+    expect(most()).toBeGreaterThan(4_096)
+    take()
+    await eventually('all were answered', () => capabilitiesIn(said()) === 100)
+    expect(most()).toBeLessThan(8_192)
+    stream.destroy()
+  })
+
+  test('are given for a few dozen lines at most in one turn of the event loop', async () => {
+    const { stream, take, said } = stuckSession()
+    take()
+    stream.push('NOOP\r\n'.repeat(100))
+    const counts: number[] = []
+    while ((counts.at(-1) ?? 0) < 100) {
+      await turns(1)
+      counts.push((said().match(/\+OK \r\n/g) ?? []).length)
+    }
+    const steps = counts.map((count, index) => count - (counts[index - 1] ?? 0))
+    expect(Math.max(...steps)).toBeLessThanOrEqual(64)
+    stream.destroy()
+  })
+
+  test('a client that sends lines without end is told once and closed', async () => {
+    const { stream, take, said } = stuckSession()
+    take()
+    stream.push('\n'.repeat(65_000))
+    await eventually('closed', () => stream.destroyed)
+    expect(said().split('\r\n').slice(-3)).toEqual(['-ERR authorization first', '-ERR too many unknown commands', ''])
+    expect(said().length).toBeLessThan(1_000)
+  })
+
+  test('the socket of a session that is over is reported when it has gone, at once if it makes room', async () => {
+    const log: string[] = []
+    const { stream, session } = stuckSession(log)
+    stream.push('QUIT\r\n')
+    await eventually('over', () => log.includes('left'))
+    await turns(3)
+    expect(log).toEqual(['left'])
+    session.giveWay()
+    await eventually('gone', () => log.includes('disconnected'))
+    expect([log, stream.destroyed]).toEqual([['left', 'disconnected'], true])
+  })
+})
+
+describe('places before login', () => {
+  test('of one address are refused when they are taken, and free again when a client has gone', async () => {
+    const { login, port } = await start({ maxPerAddress: 2 })
+    const [first] = await Promise.all([1, 2].map(() => login.client(port).hears(/^\+OK/)))
+    await (await login.client(port).hears(/^-ERR \[SYS\/TEMP\] too many/)).ends()
+    await login.client(port, '127.0.0.2').hears(/^\+OK/)
+    await first?.write('QUIT\r\n').ends()
+    await eventually('the place is free', async () => /^\+OK/.test((await login.client(port).hears(/\n/)).said))
+  })
+
+  test('are kept by a session that is over until its socket has gone', async () => {
+    const { login, port } = await start({ maxPerAddress: 1, hostname: LONG_NAME })
+    const slow = login.client(port)
+    slow.socket.pause()
+    await eventually('connected', () => login.lines.some(line => line.includes('event=connect')))
+    await login.server.drain()
+    await login.client(port).hears(/^-ERR \[SYS\/TEMP\] too many/)
+    slow.socket.resume()
+    await slow.ends()
+    await eventually('the place is free', async () => /^\+OK/.test((await login.client(port).hears(/\n/)).said))
+  })
+
+  test('of sessions that are over and do not take their last words are given to new clients first', async () => {
+    const { login, port } = await start({ maxConnections: 2, hostname: LONG_NAME })
+    const slow = login.client(port)
+    slow.socket.pause()
+    await eventually('connected', () => login.lines.some(line => line.includes('event=connect')))
+    await login.server.drain()
+    const waiting = login.client(port)
+    await waiting.hears(/^\+OK/)
+    await login.client(port).hears(/^\+OK/)
+    slow.socket.resume()
+    await slow.ends()
+    expect(slow.said.length).toBeLessThan(LONG_NAME.length)
+    expect(waiting.ended).toBe(false)
+  })
+
+  test('one address that says nonsense and QUIT and never reads holds no more sockets than it has places', async () => {
+    const { login, port } = await start({ maxPerAddress: 20 })
+    const clients = Array.from({ length: 200 }, () => {
+      const client = login.client(port)
+      client.socket.pause()
+      client.write(`${'\n'.repeat(60_000)}QUIT\r\n`)
+      return client
+    })
+    await eventually('all were served or refused', () => {
+      const events = login.lines.filter(line => /event=(connect|refused)/.test(line)).length
+      const ours = internetSocketsOf(process.pid).filter(
+        ({ local, state }) =>
+          state === 'connected' && local.endsWith(`:${port.toString(16).toUpperCase().padStart(4, '0')}`),
+      )
+      expect(ours.length).toBeLessThanOrEqual(20)
+      return events === clients.length
+    })
+    await login.client(port, '127.0.0.2').hears(/^\+OK/)
+  })
+})
+
+describe('a full process', () => {
+  test('closes the oldest connection of the address that has most', async () => {
+    const { login, port } = await start({ maxConnections: 4 })
+    const single = await login.client(port, '127.0.0.2').hears(/^\+OK/)
+    const crowd = []
+    for (let count = 0; count < 3; count += 1) crowd.push(await login.client(port, '127.0.0.3').hears(/^\+OK/))
+    await login.client(port, '127.0.0.4').hears(/^\+OK/)
+    await crowd[0]?.ends()
+    // Four connections again: two of the crowd.
+    await login.client(port, '127.0.0.5').hears(/^\+OK/)
+    await crowd[1]?.ends()
+    expect([single.ended, crowd[2]?.ended]).toEqual([false, false])
+    await login.client(port, '127.0.0.6').hears(/^\+OK/)
+    await single.ends()
+  })
+
+  test('passes over a client whose password is being checked', async () => {
+    const { login, port } = await start({ maxConnections: 2 })
+    const busy = await login
+      .client(port, '127.0.0.2')
+      .write('USER ann\r\nPASS x\r\n')
+      .hears(/^\+OK .*\r\n\+OK/)
+    await eventually('asked', () => login.asked.length === 1)
+    const idle = await login.client(port, '127.0.0.3').hears(/^\+OK/)
+    await login.client(port, '127.0.0.4').hears(/^\+OK/)
+    await idle.ends()
+    login.answer({ type: 'failed', n: login.asked[0]?.n ?? 0, failure: 'credentials' })
+    await busy.hears(/-ERR \[AUTH\]/)
+  })
+
+  test('a crowd whose passwords are being checked makes room for another address', async () => {
+    const { login, port } = await start({ maxConnections: 3 })
+    const crowd = []
+    for (let count = 0; count < 3; count += 1) {
+      crowd.push(
+        await login
+          .client(port, '127.0.0.2')
+          .write('USER ann\r\nPASS x\r\n')
+          .hears(/^\+OK .*\r\n\+OK/),
+      )
+      await eventually('asked', () => login.asked.length === count + 1)
+    }
+    await login.client(port, '127.0.0.3').hears(/^\+OK/)
+    await crowd[0]?.ends()
+    expect(crowd.map(({ ended }) => ended)).toEqual([true, false, false])
+  })
+})
