@@ -1,8 +1,10 @@
 import { closeSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { BROKEN, HUNG_UP, READABLE, WRITABLE } from '../libc/epoll.ts'
+import { SystemCallError } from '../libc/native-function.ts'
 import { SendBatch } from '../libc/send-batch.ts'
 import { isLater, receiveInto, sendFrom, sendMoreFrom } from '../libc/socket-io.ts'
+import { isStreamSocket } from '../libc/socket-type.ts'
 import type { Connection, ConnectionListener } from './connection.ts'
 import { IdleTimer } from './idle-timer.ts'
 import { type Registration, type SocketLoop, socketLoop } from './socket-loop.ts'
@@ -19,7 +21,7 @@ type Unsent = { octets: Uint8Array; readonly done: ((isSent: boolean) => void) |
 export class ClientSocket implements Connection {
   readonly #loop: SocketLoop
   readonly #fd: number
-  #registration: Registration | undefined
+  readonly #registration: Registration
   #listener: ConnectionListener | undefined
   readonly #onceClosed: (() => void)[] = []
   #isPaused = true
@@ -33,19 +35,50 @@ export class ClientSocket implements Connection {
   readonly #idle = new IdleTimer()
   #input = INPUT
 
-  /** Takes the descriptor over; blocking or not, nothing here waits. */
+  /**
+   * Takes the descriptor over; blocking or not, nothing here waits. The socket is watched from now on, so that no later call
+   * fails because the kernel has no room for another watch. Throws SystemCallError; the descriptor is still the caller's then.
+   */
   constructor(fd: number, loop = socketLoop()) {
     this.#fd = fd
     this.#loop = loop
+    this.#registration = loop.add(fd, READABLE, this.#ready)
+  }
+
+  /** As the constructor. If the kernel cannot watch another socket, the descriptor is closed, and the answer is its error. */
+  static adopt(fd: number): ClientSocket | SystemCallError {
+    try {
+      return new ClientSocket(fd)
+    } catch (error) {
+      closeSync(fd)
+      if (error instanceof SystemCallError) return error
+      throw error
+    }
+  }
+
+  /**
+   * As adopt, for a descriptor that another process sent. Undefined, and closed, if it is no stream socket: sending together
+   * (io_submit) would write to a file as well.
+   */
+  static adoptPassed(fd: number): ClientSocket | SystemCallError | undefined {
+    if (isStreamSocket(fd)) return ClientSocket.adopt(fd)
+    closeSync(fd)
+    return undefined
   }
 
   listen(listener: ConnectionListener | undefined): void {
     this.#listener = listener
+    if (this.#isDestroyed && listener !== undefined) queueMicrotask(() => this.#tellClosed(listener))
+  }
+
+  #tellClosed(listener: ConnectionListener): void {
+    if (this.#listener === listener) listener.closed()
   }
 
   /** Called when the descriptor is closed here, before the listener hears of it; not when it is released. */
   onceClosed(callback: () => void): void {
-    this.#onceClosed.push(callback)
+    if (this.#isDestroyed) queueMicrotask(callback)
+    else this.#onceClosed.push(callback)
   }
 
   /** Octets read at a time from now on. They are what a listener that pauses has to keep. */
@@ -141,7 +174,7 @@ export class ClientSocket implements Connection {
     this.#sendBatch()
     this.#isDestroyed = true
     this.#idle.clear()
-    this.#registration?.closing()
+    this.#registration.remove()
     closeSync(this.#fd)
     for (const { done } of this.#unsent.splice(0)) done?.(false)
     this.#unsentOctets = 0
@@ -175,7 +208,7 @@ export class ClientSocket implements Connection {
   #release(): number {
     this.#isDestroyed = true
     this.#idle.clear()
-    this.#registration?.remove()
+    this.#registration.remove()
     this.#listener = undefined
     return this.#fd
   }
@@ -183,8 +216,7 @@ export class ClientSocket implements Connection {
   /** Has the loop watch for what is of interest now. */
   #watch(): void {
     const events = (this.#isPaused || this.#inputEnded ? 0 : READABLE) | (this.#unsent.length > 0 ? WRITABLE : 0)
-    if (this.#registration === undefined) this.#registration = this.#loop.add(this.#fd, events, this.#ready)
-    else this.#registration.change(events)
+    this.#registration.change(events)
   }
 
   readonly #ready = (events: number): void => {

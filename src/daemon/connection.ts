@@ -15,7 +15,7 @@ export interface ConnectionListener {
 
 /** A byte stream with a client at its other end, whatever carries it. It is paused until it is first resumed. */
 export interface Connection {
-  /** Tells this listener from now on, instead of the one before; undefined: nobody. */
+  /** Tells this listener from now on, instead of the one before; undefined: nobody. On a closed connection it is told `closed`. */
   listen(listener: ConnectionListener | undefined): void
   readonly isPaused: boolean
   /**

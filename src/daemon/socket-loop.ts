@@ -1,6 +1,7 @@
 import { Epoll } from '../libc/epoll.ts'
 import { watchReadable } from '../libc/native-function.ts'
-import { type Incomplete, SendBatch } from '../libc/send-batch.ts'
+import { type BatchEnd, type Incomplete, SendBatch } from '../libc/send-batch.ts'
+import type { Log } from './log.ts'
 
 /** Called with what a descriptor is ready for. */
 export type Ready = (events: number) => void
@@ -49,6 +50,11 @@ export class SocketLoop {
     return this.#batch.number
   }
 
+  /** Calls back when the kernel no longer takes the messages of a turn together, at once if that is so already. */
+  onBatchEnd(callback: (end: BatchEnd) => void): void {
+    this.#batch.onEnd(callback)
+  }
+
   /** Sends the batch now. */
   sendBatch(): void {
     this.#batch.send()
@@ -95,12 +101,10 @@ export class Registration {
     this.#epoll.change(this.#fd, events, this.#tag)
   }
 
-  /** The descriptor is about to be closed, and nobody else has it: the kernel forgets it by itself. */
-  closing(): void {
-    this.#forget()
-  }
-
-  /** Watches no more; the descriptor lives on. */
+  /**
+   * Watches no more. It comes before the descriptor is closed: the kernel watches the open file, and while another process
+   * has that too it would go on telling of a descriptor that nobody here can name any more.
+   */
   remove(): void {
     this.#epoll.remove(this.#fd)
     this.#forget()
@@ -113,4 +117,9 @@ let shared: SocketLoop | undefined
 export function socketLoop(): SocketLoop {
   shared ??= new SocketLoop()
   return shared
+}
+
+/** Logs once, with the cause, if the kernel does not take the replies of a turn together. */
+export function logBatchEnd(log: Log): void {
+  socketLoop().onBatchEnd(reason => log.info('batch_unavailable', { reason }))
 }

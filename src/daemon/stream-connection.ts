@@ -24,6 +24,12 @@ export class StreamConnection<Output extends Writable = Duplex> implements Conne
 
   listen(listener: ConnectionListener | undefined): void {
     this.#listener = listener
+    // A stream that has said `close` does not say it again.
+    if (this.#output.closed && listener !== undefined) {
+      queueMicrotask(() => {
+        if (this.#listener === listener) listener.closed()
+      })
+    }
   }
 
   get isPaused(): boolean {

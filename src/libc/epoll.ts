@@ -33,7 +33,7 @@ export class Epoll {
     this.#control(CHANGE, fd, events, tag)
   }
 
-  /** To be called before a descriptor is closed that another process has as well: the kernel watches the open file, not its number. */
+  /** To be called before a descriptor is closed: the kernel watches the open file, which another process may have as well. */
   remove(fd: number): void {
     this.#control(REMOVE, fd, 0, 0)
   }

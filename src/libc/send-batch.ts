@@ -1,4 +1,5 @@
-import { addressOf, checked, nativeFunction } from './native-function.ts'
+import { constants } from 'node:os'
+import { addressOf, lastErrno, nativeFunction, SystemCallError } from './native-function.ts'
 import { sendFrom } from './socket-io.ts'
 
 /** The C library has no functions of its own for these calls. */
@@ -31,10 +32,22 @@ const WORD = 2 ** 32
 /** Messages and octets of a batch, at most. */
 const MOST = 64
 const ROOM = 131_072
+/**
+ * Messages in one batch that open the kernel's queue. Each queue takes MOST of the host's fs.aio-max-nr, which databases need
+ * as well, so that a process with few clients at a time opens none.
+ */
+const MANY = 8
+
+const { EINVAL, EIO, ENOSYS, EOPNOTSUPP, EPERM } = constants.errno
+/** The kernel will not take the messages together at any other time either. */
+const NEVER: ReadonlySet<number> = new Set([EINVAL, ENOSYS, EOPNOTSUPP, EPERM])
+
+/** Why messages go out one by one from now on. */
+export type BatchEnd = SystemCallError | 'this processor is not known'
 
 /**
  * Told of a message that did not go out whole: how many octets the kernel took, or a negative errno, and the message, which is valid during the call.
- * It must not add to the batch.
+ * Adding to the batch from inside throws. What it throws is thrown by `send` once every message has been sent.
  */
 export type Incomplete = (sent: number, message: Uint8Array) => void
 
@@ -50,8 +63,11 @@ export class SendBatch {
   readonly #messages: Message[] = []
   #used = 0
   #number = 0
-  /** Undefined before the first use, null where there is none. */
-  #queue: KernelQueue | null | undefined
+  /** Undefined before the first use, and where there is none. */
+  #queue: KernelQueue | undefined
+  #end: BatchEnd | undefined
+  #onEnd: ((end: BatchEnd) => void) | undefined
+  #isSending = false
 
   /** Octets of one message, at most. */
   static readonly MOST_OCTETS = ROOM
@@ -67,6 +83,8 @@ export class SendBatch {
 
   /** Adds a text in Latin-1 with octets behind it. The descriptor must stay open until `send`, which comes first if there is no more room. */
   add(fd: number, text: string, octets: Uint8Array | undefined, incomplete: Incomplete): void {
+    // The octets of messages that are being sent would be overwritten.
+    if (this.#isSending) throw new Error('a message was added while the batch is sent')
     const size = text.length + (octets?.length ?? 0)
     if (size > ROOM) throw new RangeError(`a message of ${size} octets: ${ROOM} at most`)
     if (this.#messages.length === MOST || this.#used + size > ROOM) this.send()
@@ -78,34 +96,66 @@ export class SendBatch {
     this.#used = end
   }
 
-  /** Sends everything, in the order in which it was added. */
+  /** Calls back when messages begin to go out one by one, at once if they do already. */
+  onEnd(callback: (end: BatchEnd) => void): void {
+    this.#onEnd = callback
+    if (this.#end !== undefined) callback(this.#end)
+  }
+
+  /** Sends everything, in the order in which it was added. Throws what a callback threw, when all the others were called. */
   send(): void {
     const messages = this.#messages.splice(0)
     this.#used = 0
     this.#number += 1
-    const queue = messages.length > 1 ? this.#openQueue() : null
-    const taken = queue === null ? 0 : this.#submit(queue, messages)
-    for (const [index, { fd, begin, end, incomplete }] of messages.entries()) {
-      const message = this.#octets.subarray(begin, end)
-      const sent = queue !== null && index < taken ? queue.resultOf(index) : sendFrom(fd, message, message.length)
-      if (sent < message.length) incomplete(sent, message)
+    const failures: unknown[] = []
+    this.#isSending = true
+    try {
+      const queue = messages.length > 1 ? this.#queueFor(messages.length) : undefined
+      const taken = queue === undefined ? 0 : this.#submit(queue, messages)
+      for (const [index, { fd, begin, end, incomplete }] of messages.entries()) {
+        const message = this.#octets.subarray(begin, end)
+        const sent =
+          queue !== undefined && index < taken ? queue.resultOf(index) : sendFrom(fd, message, message.length)
+        if (sent >= message.length) continue
+        try {
+          incomplete(sent, message)
+        } catch (error) {
+          failures.push(error)
+        }
+      }
+    } finally {
+      this.#isSending = false
     }
+    if (failures.length === 1) throw failures[0]
+    if (failures.length > 1)
+      throw new AggregateError(failures, `${failures.length} connections failed while a batch was sent`)
   }
 
-  /** How many the kernel took. What it does not take once it never takes. */
+  /** How many the kernel took. */
   #submit(queue: KernelQueue, messages: readonly Message[]): number {
     for (const [index, { fd, begin, end }] of messages.entries()) queue.set(index, fd, begin, end - begin)
     const taken = queue.submit(messages.length)
-    if (taken === 0) {
+    if (taken >= 0) return taken
+    // Such as a descriptor that is none: the next batch may well be taken.
+    if (NEVER.has(-taken)) {
       queue.close()
-      this.#queue = null
+      this.#queue = undefined
+      this.#endWith(new SystemCallError('io_submit', -taken))
     }
-    return taken
+    return 0
   }
 
-  #openQueue(): KernelQueue | null {
-    if (this.#queue === undefined) this.#queue = KernelQueue.open(this.#octets)
+  #queueFor(messages: number): KernelQueue | undefined {
+    if (this.#queue !== undefined || this.#end !== undefined || messages < MANY) return this.#queue
+    const opened = KernelQueue.open(this.#octets)
+    if (opened instanceof KernelQueue) this.#queue = opened
+    else this.#endWith(opened)
     return this.#queue
+  }
+
+  #endWith(end: BatchEnd): void {
+    this.#end = end
+    this.#onEnd?.(end)
   }
 }
 
@@ -123,12 +173,13 @@ class KernelQueue {
   readonly #eventOctets = new Uint8Array(this.#events.buffer)
   readonly #results = new Int32Array(MOST)
 
-  /** For messages within `octets`. Null where the kernel has no such queue for us. */
-  static open(octets: Uint8Array): KernelQueue | null {
+  /** For messages within `octets`; or why the kernel has no such queue for us. */
+  static open(octets: Uint8Array): KernelQueue | BatchEnd {
     const calls = CALLS.get(process.arch)
-    if (calls === undefined) return null
+    if (calls === undefined) return 'this processor is not known'
     const context = new BigUint64Array(1)
-    if (setup(calls.setup, MOST, new Uint8Array(context.buffer)) !== 0) return null
+    if (setup(calls.setup, MOST, new Uint8Array(context.buffer)) !== 0)
+      return new SystemCallError('io_setup', lastErrno())
     return new KernelQueue(calls, Number(context[0] ?? 0n), octets)
   }
 
@@ -156,12 +207,14 @@ class KernelQueue {
     this.#requests[at + LENGTH] = size
   }
 
-  /** Hands the first `count` requests to the kernel; answers how many it took, in order. */
+  /** Hands the first `count` requests to the kernel; answers how many it took, in order, or a negative errno. */
   submit(count: number): number {
     const taken = submit(this.#calls.submit, this.#context, count, this.#pointerOctets)
-    if (taken <= 0) return 0
+    if (taken < 0) return -lastErrno()
+    // A request without a result has gone out, nobody knows how far: its connection cannot go on.
+    this.#results.fill(-EIO, 0, taken)
     const { collect: number } = this.#calls
-    const ended = checked('io_getevents', collect(number, this.#context, taken, taken, this.#eventOctets, null))
+    const ended = taken === 0 ? 0 : collect(number, this.#context, taken, taken, this.#eventOctets, null)
     for (let at = 0; at < ended * EVENT; at += EVENT) {
       this.#results[this.#events[at] ?? 0] = this.#events[at + RESULT] ?? 0
     }

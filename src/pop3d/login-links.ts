@@ -120,7 +120,7 @@ class Link {
     return rest
   }
 
-  /** False if login did not keep to the rules: no descriptor came with the line. */
+  /** False if login did not keep to the rules: no descriptor came with the line, or it is no connection. */
   #adopt(n: number, ticket: string, readAhead: Uint8Array): boolean {
     const descriptor = this.#descriptors.shift()
     if (descriptor === undefined) return false
@@ -129,7 +129,12 @@ class Link {
       this.#say({ type: 'ended', n })
       return true
     }
-    const client = new ClientSocket(descriptor)
+    const client = ClientSocket.adoptPassed(descriptor)
+    if (client === undefined) return false
+    if (!(client instanceof ClientSocket)) {
+      this.#say({ type: 'ended', n })
+      return true
+    }
     this.#clients.add(client)
     client.onceClosed(() => {
       this.#clients.delete(client)

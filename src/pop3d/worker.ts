@@ -8,6 +8,7 @@ import { openListener } from '../daemon/listener.ts'
 import { createLog, type Log } from '../daemon/log.ts'
 import { loadNativeModule } from '../daemon/passing-socket.ts'
 import { dropPrivileges } from '../daemon/privileges.ts'
+import { logBatchEnd } from '../daemon/socket-loop.ts'
 import { StreamConnection } from '../daemon/stream-connection.ts'
 import { peerIsAllowed } from '../daemon/unix-peer.ts'
 import {
@@ -48,6 +49,7 @@ export async function startWorker(): Promise<RunningDaemon> {
   if (process.getuid?.() === 0 || process.geteuid?.() === 0) throw new UsageFault('pop3d serves no mail as uid 0')
   const log = createLog('pop3d', { level: start.logLevel, byTurn: true })
   watchDescriptors(log)
+  logBatchEnd(log)
   return new Worker(start, channel, log).open()
 }
 

@@ -28,6 +28,8 @@ import { readProxyHeader } from './read-proxy-header.ts'
 import { LoginSession, type SessionHost, TOO_MANY } from './session.ts'
 import { upstreamJudge } from './upstream-judge.ts'
 
+const IDLE_MARGIN_MS = 60_000
+
 /** Everything that the sessions of one login process share. */
 export class LoginServer implements SessionHost {
   readonly keeper: KeeperRequests
@@ -69,9 +71,9 @@ export class LoginServer implements SessionHost {
     return this.settings.loginTime
   }
 
-  /** Our own worker keeps the time by itself; of other servers nobody knows. */
-  get idleLimit(): number | undefined {
-    return this.settings.mode === 'verify' ? undefined : this.settings.idleTime + 60_000
+  /** Above the worker's own limit: the worker ends a session first, unless it hangs. Of other servers nobody knows a limit. */
+  get idleLimit(): number {
+    return this.settings.idleTime + IDLE_MARGIN_MS
   }
 
   /** Takes other settings: for connections from now on, and for what running ones ask from now on. */
@@ -91,8 +93,12 @@ export class LoginServer implements SessionHost {
       { descriptor, release: () => closeSync(descriptor) },
       { blocking: false, noDelay: true },
       (fd, ends) => {
-        const socket = new ClientSocket(fd)
         const peer = this.#peer(ends)
+        const socket = ClientSocket.adopt(fd)
+        if (!(socket instanceof ClientSocket)) {
+          this.log.error('refused', { id: peer.id, ip: peer.ip, reason: socket })
+          return
+        }
         if (proxy) void this.#acceptProxied(socket, peer)
         else this.#accept(socket, peer)
       },

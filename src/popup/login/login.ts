@@ -3,6 +3,7 @@ import { watchDescriptors } from '../../daemon/descriptor-watch.ts'
 import { openListener } from '../../daemon/listener.ts'
 import { createLog } from '../../daemon/log.ts'
 import { dropPrivileges } from '../../daemon/privileges.ts'
+import { logBatchEnd } from '../../daemon/socket-loop.ts'
 import { channelToParent, FIRST_LISTENING_DESCRIPTOR, scheduleAsBatch } from '../../daemon/worker-process.ts'
 import { forbidNewPrivileges } from '../../libc/prctl.ts'
 import { type LoginSettings, parseToLogin } from '../messages.ts'
@@ -38,6 +39,7 @@ export async function runLogin(): Promise<void> {
   const settings = await started.promise
   const log = createLog('popup', { level: settings.logLevel })
   watchDescriptors(log)
+  logBatchEnd(log)
   server = new LoginServer(settings, keeper, log)
   process.chdir(settings.directory)
   if (settings.ids !== null) dropPrivileges(settings.ids)

@@ -49,8 +49,8 @@ export type SessionHost = {
   readonly judge: Judge
   /** Milliseconds from the greeting to the login. */
   readonly loginTime: number
-  /** Milliseconds without a byte after login; undefined: somebody else keeps the time. */
-  readonly idleLimit: number | undefined
+  /** Milliseconds without a byte in a relayed session, after which it ends. */
+  readonly idleLimit: number
   /** The SSL command, where it is configured. */
   readonly preamble: { readonly password: Secret; readonly reply: 'ok' | 'none' } | undefined
   /** The certificate for STLS, where that is offered. */

@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { closeSync } from 'node:fs'
+import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { afterEach, describe, expect, test } from 'vitest'
 import { ClientAcceptor, type Ends } from '../../../src/daemon/client-acceptor.ts'
@@ -10,6 +10,7 @@ import { SocketLoop } from '../../../src/daemon/socket-loop.ts'
 import { StreamConnection } from '../../../src/daemon/stream-connection.ts'
 import { duplicateDescriptor } from '../../../src/libc/duplicate.ts'
 import { READABLE } from '../../../src/libc/epoll.ts'
+import { SystemCallError } from '../../../src/libc/native-function.ts'
 import { openPipe } from '../../../src/libc/pipe.ts'
 import { eventually } from '../../harness/eventually.ts'
 
@@ -194,6 +195,49 @@ describe.each([
     expect(server.unsent).toBe(0)
   })
 
+  test('tells of a few octets that were left too, and never from inside a call', async () => {
+    const { client, server, seen } = await connection()
+    server.write('', Buffer.alloc(MUCH))
+    const large = server.unsent
+    let isInside = true
+    const told: boolean[] = []
+    server.listen({ data: () => {}, end: () => {}, closed: () => {}, drained: () => told.push(isInside) })
+    expect(large).toBeGreaterThan(0)
+    server.write('more')
+    void server.writeChunk(Buffer.from('and more'))
+    isInside = false
+    client.resume()
+    await eventually('drained', () => told.length > 0 && server.unsent === 0)
+    isInside = true
+    server.write('x')
+    const sent = server.writeChunk(Buffer.from('y'))
+    isInside = false
+    expect(await sent).toBe(true)
+    expect(told.every(inside => !inside)).toBe(true)
+    expect(seen.drained).toBe(0)
+  })
+
+  test('nothing is written after the end, and a chunk is told so', async () => {
+    const { client, server, seen } = await connection()
+    server.write('', Buffer.alloc(MUCH, 'a'))
+    server.end('bye')
+    expect(await server.writeChunk(Buffer.from('chunk'))).toBe(false)
+    const text = await readAll(client)
+    expect([text.length, text.slice(-4)]).toEqual([MUCH + 3, 'abye'])
+    await eventually('closed', () => seen.closed === 1)
+    expect(await server.writeChunk(Buffer.from('chunk'))).toBe(false)
+  })
+
+  test('a listener that comes when it is closed is told so', async () => {
+    const { server, seen } = await connection()
+    server.destroy()
+    await eventually('closed', () => seen.closed === 1)
+    const late = record(server)
+    expect(late.closed).toBe(0)
+    await eventually('told', () => late.closed === 1)
+    expect(seen.closed).toBe(1)
+  })
+
   test('closes in order, though the client still talks', async () => {
     const { client, server, seen } = await connection()
     server.resume()
@@ -244,7 +288,64 @@ describe.each([
   })
 })
 
+/** Descriptors that an epoll instance of this process watches (proc(5)). */
+function watched(): readonly number[] {
+  return readdirSync('/proc/self/fdinfo').flatMap(fd => {
+    try {
+      return [...readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1').matchAll(/^tfd: +(\d+)/gm)].map(([, tfd]) =>
+        Number(tfd),
+      )
+    } catch {
+      return [] // closed meanwhile
+    }
+  })
+}
+
 describe('ClientSocket', () => {
+  test('is watched from its adoption to its end, so that no later call needs room for a watch', async () => {
+    const { fd } = await accepted()
+    const socket = ClientSocket.adopt(fd)
+    if (!(socket instanceof ClientSocket)) throw socket
+    expect(watched()).toContain(fd)
+    // Another process that has the connection too does not keep it watched.
+    const copy = duplicateDescriptor(fd)
+    socket.destroy()
+    expect(watched()).not.toContain(fd)
+    closeSync(copy)
+  })
+
+  test('a descriptor that the kernel does not watch is closed, and its error is the answer', () => {
+    const fd = openSync('/proc/self/status', 'r')
+    expect(ClientSocket.adopt(duplicateDescriptor(fd))).toMatchObject({ syscall: 'epoll_ctl', code: 'EPERM' })
+    const open = readdirSync('/proc/self/fd').length
+    expect(ClientSocket.adopt(duplicateDescriptor(fd))).toBeInstanceOf(SystemCallError)
+    expect(readdirSync('/proc/self/fd')).toHaveLength(open)
+    closeSync(fd)
+  })
+
+  test('another process can pass connections only', async () => {
+    const { readEnd, writeEnd } = openPipe()
+    const open = readdirSync('/proc/self/fd').length
+    expect(ClientSocket.adoptPassed(readEnd)).toBeUndefined()
+    expect(ClientSocket.adoptPassed(writeEnd)).toBeUndefined()
+    expect(readdirSync('/proc/self/fd')).toHaveLength(open - 2)
+    const { fd } = await accepted()
+    const socket = ClientSocket.adoptPassed(fd)
+    expect(socket).toBeInstanceOf(ClientSocket)
+    if (socket instanceof ClientSocket) socket.destroy()
+  })
+
+  test('who waits for the end of a closed one is told', async () => {
+    const { fd } = await accepted()
+    const socket = new ClientSocket(fd)
+    socket.destroy()
+    let told = 0
+    socket.onceClosed(() => {
+      told += 1
+    })
+    await eventually('told', () => told === 1)
+  })
+
   test('given away, it is silent here and goes on elsewhere', async () => {
     const { client, fd } = await accepted()
     const here = new ClientSocket(fd)

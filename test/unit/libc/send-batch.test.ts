@@ -99,8 +99,42 @@ console.log(/\\[aio\\]/.test(readFileSync('/proc/self/maps', 'latin1')) ? 'toget
 process.exit()
 `
 
-function run(first: string): readonly string[] {
-  const child = spawnSync(process.execPath, ['--input-type=module-typescript', '-e', PREPARED + first + SCENARIO], {
+/** Callbacks that fail or write, and descriptors that are none. */
+const FAULTS = `
+const seen = []
+const full = (name, fault) => (sent, message) => { seen.push(name + ' ' + (sent < 0 ? getSystemErrorName(sent) : 'sent')); fault() }
+const closed = 1_000_000
+const many = pairs.length * 3
+// The first of a batch is no descriptor: the whole batch goes out one by one, and the next one together again.
+for (const way of ['one by one', 'together']) {
+  batch.add(way === 'together' ? pairs[0].fd : closed, 'a', undefined, full('closed', () => {}))
+  for (let count = 0; count < many; count += 1) batch.add(pairs[count % 4].fd, 'b', undefined, nobody)
+  batch.send()
+  for (const { client } of pairs) await read(client, 3 + (way === 'together' && client === pairs[0].client ? 1 : 0))
+}
+console.log(seen.join())
+// What a callback throws reaches the caller, after all the others were sent and called.
+for (const count of [1, 2]) {
+  seen.length = 0
+  for (let index = 0; index < count; index += 1) batch.add(closed, 'x', undefined, full('throws', () => { throw new Error('fault ' + index) }))
+  batch.add(closed, 'x', undefined, full('well', () => {}))
+  for (const { fd } of pairs) batch.add(fd, 'after', undefined, nobody)
+  try { batch.send() } catch (error) { console.log(error.name, error.message, seen.length) }
+  for (const { client } of pairs) console.log(await read(client, 5))
+}
+// A callback that writes is stopped, and hurts nobody.
+batch.add(closed, 'x', undefined, () => batch.add(pairs[0].fd, 'overwritten', undefined, nobody))
+for (const { fd } of pairs) batch.add(fd, 'whole', undefined, nobody)
+try { batch.send() } catch (error) { console.log(error.message) }
+for (const { client } of pairs) console.log(await read(client, 5))
+let end
+batch.onEnd(reason => { end = reason })
+console.log('end', end?.message)
+process.exit()
+`
+
+function run(first: string, then = SCENARIO): readonly string[] {
+  const child = spawnSync(process.execPath, ['--input-type=module-typescript', '-e', PREPARED + first + then], {
     cwd: join(import.meta.dirname, '../../../src/libc'),
     encoding: 'utf8',
     timeout: 60_000,
@@ -120,6 +154,35 @@ const TRANSCRIPT = [
   'nothing is lost or twice true null',
 ]
 
+const AFTER_FAULTS = [
+  'closed EBADF',
+  'Error fault 0 2',
+  ...Array(4).fill('after'),
+  'AggregateError 2 connections failed while a batch was sent 3',
+  ...Array(4).fill('after'),
+  'a message was added while the batch is sent',
+  ...Array(4).fill('whole'),
+]
+
+test('a fault of one message reaches no other', () => {
+  expect(run('', FAULTS)).toEqual([
+    ...AFTER_FAULTS,
+    `end ${together === 'together' ? 'undefined' : 'io_submit: EOPNOTSUPP'}`,
+  ])
+})
+
+test('few messages at a time open no queue in the kernel', () => {
+  const few = `
+for (let round = 0; round < 20; round += 1) {
+  for (const { fd } of pairs) batch.add(fd, 'few', undefined, nobody)
+  batch.send()
+  for (const { client } of pairs) await read(client, 3)
+}
+console.log(/\\[aio\\]/.test(readFileSync('/proc/self/maps', 'latin1')))
+process.exit()`
+  expect(run('', few)).toEqual(['false'])
+})
+
 /** The kernel knows how not to wait for a socket since then. */
 const [major = 0, minor = 0] = release().split('.').map(Number)
 const together = major > 6 || (major === 6 && minor >= 4) ? 'together' : 'one by one'
@@ -130,6 +193,7 @@ test('messages for many sockets go out together, and none waits for a client tha
 
 const CALLS = process.arch === 'arm64' ? { io_setup: 0, io_submit: 2 } : { io_setup: 206, io_submit: 209 }
 
-test.each(Object.entries(CALLS))('where %s is forbidden, they go out one by one', (_name, number) => {
+test.each(Object.entries(CALLS))('where %s is forbidden, they go out one by one', (name, number) => {
   expect(run(`forbid(${number})\n`)).toEqual([...TRANSCRIPT, 'one by one'])
+  expect(run(`forbid(${number})\n`, FAULTS)).toEqual([...AFTER_FAULTS, `end ${name}: EPERM`])
 })

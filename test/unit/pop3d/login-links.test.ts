@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import { closeSync, openSync, readFileSync } from 'node:fs'
 import { connect, createServer, type Server, Socket } from 'node:net'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { ClientSocket } from '../../../src/daemon/client-socket.ts'
@@ -6,9 +7,12 @@ import { createLog } from '../../../src/daemon/log.ts'
 import { descriptorOf } from '../../../src/libc/descriptor.ts'
 import { duplicateDescriptor } from '../../../src/libc/duplicate.ts'
 import { openFilesLimit, setOpenFilesLimit } from '../../../src/libc/open-files-limit.ts'
+import { sendDescriptor } from '../../../src/libc/pass-descriptor.ts'
+import { receiveInto, sendFrom } from '../../../src/libc/socket-io.ts'
+import { connectUnix, unixSocket } from '../../../src/libc/unix-socket.ts'
 import { LoginLinks } from '../../../src/pop3d/login-links.ts'
 import { type MaildropLink, MaildropLinks } from '../../../src/popup/login/maildrop-links.ts'
-import { LINK_LINE, MAX_READ_AHEAD } from '../../../src/wire/maildrop-link.ts'
+import { formatTake, LINK_LINE, MAX_READ_AHEAD } from '../../../src/wire/maildrop-link.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
@@ -114,6 +118,26 @@ test('a client for whom the worker has no room among its open files is lost, and
   expect(pass(kept.near, 'session 2', 'NOOP\r\n')).toBe(true)
   await eventually('the next is taken', () => taken[0])
   expect(taken.map(({ ticket, readAhead }) => [ticket, readAhead])).toEqual([['session 2', 'NOOP\r\n']])
+})
+
+test('a link over which a file comes in place of a connection is closed', async () => {
+  const socket = unixSocket({ blocking: false })
+  const file = openSync(`${directory.path}/mail`, 'w+')
+  connectUnix(socket, path)
+  sendFrom(socket, Buffer.from(`${LINK_LINE}\n`), LINK_LINE.length + 1)
+  let said = ''
+  const hear = (): string => {
+    const octets = Buffer.alloc(64)
+    const count = receiveInto(socket, octets)
+    said += count > 0 ? octets.toString('latin1', 0, count) : count === 0 ? 'end' : ''
+    return said
+  }
+  await eventually('the link stands', () => hear() === `${LINK_LINE}\n`)
+  expect(sendDescriptor(socket, file, `${formatTake({ n: 1, octets: 0, ticket: 'session 1' })}\n`)).toBeGreaterThan(0)
+  await eventually('it is closed', () => hear() === `${LINK_LINE}\nend`)
+  expect([taken, readFileSync(file, 'latin1')]).toEqual([[], ''])
+  closeSync(file)
+  closeSync(socket)
 })
 
 test('a link for which there is no room is closed', async () => {

@@ -1,13 +1,16 @@
+import { createServer, type Socket } from 'node:net'
 import { Duplex } from 'node:stream'
 import { afterEach, describe, expect, test } from 'vitest'
 import { createLog } from '../../../src/daemon/log.ts'
 import { LoginSession, type SessionHost } from '../../../src/popup/login/session.ts'
 import type { LoginSettings } from '../../../src/popup/messages.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
+import { LINK_LINE } from '../../../src/wire/maildrop-link.ts'
 import { sessionId } from '../../../src/wire/session-id.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { LoginServerForTests } from '../../harness/login-server.ts'
 import { internetSocketsOf } from '../../harness/process-status.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 const running: LoginServerForTests[] = []
 afterEach(() => {
@@ -50,7 +53,7 @@ describe('replies before login', () => {
       log: createLog('popup', { write: () => {} }),
       judge: () => expect.unreachable(),
       loginTime: 60_000,
-      idleLimit: undefined,
+      idleLimit: 60_000,
       preamble: undefined,
       stls: undefined,
       apop: true,
@@ -188,6 +191,34 @@ describe('places before login', () => {
     })
     await login.client(port, '127.0.0.2').hears(/^\+OK/)
   })
+})
+
+test('a relayed session ends, and its place is free, when the process behind says nothing any more', async () => {
+  const { path, remove } = temporaryDirectory()
+  // A worker that hangs: it takes no sockets, and a relayed session gets no answer.
+  const connections: Socket[] = []
+  const worker = createServer({ allowHalfOpen: true }, connection => {
+    connections.push(connection)
+    connection
+      .on('error', () => {})
+      .once('data', octets => {
+        if (String(octets) === `${LINK_LINE}\n`) connection.destroy()
+      })
+  }).listen(`${path}/worker.sock`)
+  try {
+    // The margin of a minute is part of the limit: 300 ms.
+    const { login, port } = await start({ maxPerAddress: 1, idleTime: 300 - 60_000 })
+    const client = login.client(port).write('USER ann\r\nPASS x\r\nNOOP\r\n')
+    const asked = await eventually('asked', () => login.asked[0])
+    login.answer({ type: 'open', n: asked.n, socket: `${path}/worker.sock`, ticket: 'ticket' })
+    await client.ends()
+    await login.client(port).hears(/^\+OK/)
+    expect(connections).toHaveLength(2)
+  } finally {
+    for (const connection of connections) connection.destroy()
+    worker.close()
+    remove()
+  }
 })
 
 describe('a full process', () => {

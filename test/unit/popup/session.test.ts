@@ -70,7 +70,7 @@ async function converse(pieces: readonly Buffer[]): Promise<{ said: string; behi
     log: createLog('popup', { write: () => {} }),
     judge,
     loginTime: 60_000,
-    idleLimit: undefined,
+    idleLimit: 60_000,
     preamble: { password: new Secret('p:w'), reply: 'ok' },
     stls: undefined,
     apop: true,
