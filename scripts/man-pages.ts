@@ -21,6 +21,21 @@ const roff = (text: string): string =>
     .replaceAll(/^([.'])/gm, '\\&$1')
     .replaceAll(/[^\x00-\x7e]/gu, character => `\\[u${codeOf(character)}]`)
 
+/** Text that is copied from the page: quotes and the like stay as they are, also in a macro's line, where `"` groups words. */
+const literal = (text: string): string =>
+  roff(text)
+    .replaceAll("\\&'", "'")
+    .replaceAll(/["'`^~]/g, character => LITERALS[character] ?? character)
+
+/** In text groff makes typographic characters of these. */
+const LITERALS: Readonly<Record<string, string>> = {
+  '"': '\\(dq',
+  "'": '\\(aq',
+  '`': '\\(ga',
+  '^': '\\(ha',
+  '~': '\\(ti',
+}
+
 /** As groff names a character that is not ASCII. */
 const codeOf = (character: string): string =>
   (character.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, '0')
@@ -91,13 +106,13 @@ function verbSection(command: Command): string {
   const options = command.options
     .map(({ flags, description, defaultValue }) => {
       const fallback = typeof defaultValue === 'string' ? ` Default: ${defaultValue}.` : ''
-      return `.TP\n.B ${roff(flags)}\n${roff(`${sentence(description)}${fallback}`)}\n`
+      return `.TP\n.B ${literal(flags)}\n${roff(`${sentence(description)}${fallback}`)}\n`
     })
     .join('')
   const more = helpAfter(command)
   return `.SS ${roff([command.name(), ...words].join(' '))}
 ${roff(sentence(command.description()))}
-${options}${more === '' ? '' : `.PP\n.nf\n${roff(more)}\n.fi\n`}`
+${options}${more === '' ? '' : `.PP\n.nf\n${literal(more)}\n.fi\n`}`
 }
 
 /** Examples and notes: what stands in the help behind the options. */
@@ -122,7 +137,7 @@ function settingsPage(): string {
       const isTable = Array.isArray(row.default) && /\[\[tables\]\]/.test(row.doc)
       const variable = isTable ? '' : ` Environment: ${environmentNameOf(section, name)}.`
       const former = row.formerNames.length === 0 ? '' : ` Former name: ${row.formerNames.join(', ')}.`
-      return `.TP\n.B ${roff(line)}\n${roff(`${row.doc}${variable}${former}`)}\n`
+      return `.TP\n.B ${literal(line)}\n${roff(`${row.doc}${variable}${former}`)}\n`
     })
     const title = section.name === '' ? 'Top of the file' : `[${section.name}]`
     return `.SS ${roff(title)}\n${roff(section.doc)}\n${rows.join('')}`

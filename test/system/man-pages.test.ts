@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
+import { parseSettings, SECTIONS } from '../../src/daemon/settings/settings.ts'
 import { command, describeWith } from '../harness/describe-with.ts'
 import { run } from '../harness/program.ts'
 import { commandOf, type ProgramName } from '../harness/stack.ts'
@@ -53,5 +54,45 @@ describeWith([command('groff', 'groff-base')], 'the pages as roff', () => {
     const shown = await run(['groff', '-man', '-Tutf8', '-P-cbou', '-rLL=78n', `${directory}${name}`])
     const examples = shown.lines.filter(line => line.length > 100)
     expect(examples).toEqual([])
+  })
+
+  /** The lines of a page on a terminal. */
+  const rendered = async (name: string): Promise<readonly string[]> =>
+    (await run(['groff', '-man', '-Tutf8', '-P-cbou', '-rLL=78n', '-rHY=0', `${directory}${name}`])).lines
+
+  test('auth-relay.toml(5): every setting is shown as a line that can be copied into the file, with its default', async () => {
+    const defaults = new Map(
+      Object.values(SECTIONS).flatMap(({ name, rows }) =>
+        Object.entries(rows).map(([row, { default: fallback }]): [string, unknown] => [`${name}.${row}`, fallback]),
+      ),
+    )
+    let section: string | undefined
+    const shown: string[] = []
+    for (const line of await rendered('auth-relay.toml.5')) {
+      const heading = /^ {3}(?:\[([a-z0-9-]+)\]|(Top of the file))$/.exec(line)
+      if (heading !== null) section = heading[1] ?? ''
+      const setting = /^ {7}([a-z_0-9]+) = /.exec(line)
+      if (setting === null || section === undefined) continue
+      const text = section === '' ? `${line}\n` : `[${section}]\n${line}\n`
+      const read = parseSettings(text, 'auth-relay.toml').shown.find(({ origin }) => origin.type === 'file')
+      expect(read, text).toMatchObject({ section, name: setting[1] })
+      expect(read?.written, text).toEqual(defaults.get(`${section}.${setting[1]}`))
+      shown.push(`${section}.${setting[1]}`)
+    }
+    expect(shown).toEqual([...defaults.keys()])
+  })
+
+  test.each(pages)('%s: a value that stands behind a setting is TOML', async name => {
+    const names = new Set(Object.values(SECTIONS).flatMap(({ rows }) => Object.keys(rows)))
+    const text = (await rendered(name)).join(' ').replaceAll(/\s+/g, ' ')
+    for (const [, setting = '', value = ''] of text.matchAll(/(?<![\w.-])([a-z][a-z0-9_]+) = (\S*)/g)) {
+      if (names.has(setting)) expect(value, `${setting} = ${value}`).toMatch(/^(?:"[^"]*"?|\[.*|true\b|false\b|\d+\b)/)
+    }
+  })
+
+  test('examples keep the quotes that a shell needs', async () => {
+    const text = (await rendered('auth-relay.8')).join('\n')
+    expect(text).toMatch(/'[^']+'/)
+    expect(text).not.toMatch(/[‘’]\w[^\n]*[‘’]/)
   })
 })

@@ -36,7 +36,7 @@ Examples:
   auth-relay check --maildirs /home /var/mail/vhosts
 
 Exit status 0 only if nothing is unsafe, 1 if something is, 100 if the file cannot be read.
-With --maildirs: 0 only if nothing was found, 1 if something was, 100 if a path holds no maildrop.`,
+With --maildirs: 0 if nothing was found, 1 if something was, 100 if a path holds no maildrop.`,
     )
     .action((options: Options) => {
       choose({
