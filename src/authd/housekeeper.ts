@@ -4,7 +4,7 @@ import type { Counters } from './counters.ts'
 import type { FilePlaces } from './file-places.ts'
 
 export type HousekeeperOptions = {
-  readonly store: Pick<GrantWriter, 'sweep' | 'keepHistory'>
+  readonly store: Pick<GrantWriter, 'publishUngrantable' | 'sweep' | 'keepHistory'>
   readonly places: FilePlaces
   readonly counters: Counters
   readonly log: Log
@@ -44,7 +44,7 @@ export class Housekeeper {
     this.savePlaces()
   }
 
-  /** Removes what has ended and, once a day, makes room for the coming days. Never rejects: the next one tries again. */
+  /** Removes what has ended, publishes what is never granted and, once a day, makes room for the coming days. Never rejects: the next one tries again. */
   async sweep(): Promise<void> {
     if (this.#sweeping) return
     this.#sweeping = true
@@ -58,6 +58,7 @@ export class Housekeeper {
       counters.sweeps += 1
       counters.swept += grants
       if (grants > 0) log.info('swept', { grants })
+      await store.publishUngrantable({ signal: AbortSignal.timeout(DEADLINE) })
     } catch (error) {
       counters.sweepFailures += 1
       log.warn('sweep-failed', { error: error instanceof Error ? error : new Error(String(error)) })

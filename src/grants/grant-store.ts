@@ -67,6 +67,11 @@ export interface GrantWriter {
    * OutcomeUnknown, recording again may count twice.
    */
   recordTallies(tallies: readonly RelayTally[], options?: QueryOptions): Promise<void>
+  /**
+   * Tells the views for mail servers that ask the database what this host's policy never grants. Called again and again: own addresses
+   * come and go.
+   */
+  publishUngrantable(options?: QueryOptions): Promise<void>
   /** Removes what has ended. Housekeeping only: expiry is decided at lookup. */
   sweep(options?: QueryOptions & { readonly now?: Date }): Promise<Swept>
   /** Makes the coming days' partitions of the two histories and drops those older than `keepDays`, and as old tallies. Call it at start and daily. */

@@ -2,6 +2,7 @@ import { hostname } from 'node:os'
 import * as v from 'valibot'
 import type { Database } from '../database/database.ts'
 import { ignored, int8, type Statement } from '../database/statement.ts'
+import { formatNetwork } from '../wire/ip-address.ts'
 import { RELAY_VERDICTS, type RelayTally } from '../wire/relay-tally.ts'
 import { ChangeNotifier } from './grant-changes.ts'
 import type { GrantPolicy } from './grant-policy.ts'
@@ -154,6 +155,23 @@ WITH removed AS (
 ) SELECT count(*) AS removed FROM removed`,
 }
 
+/** $1 host, $2 networks, $3 whether each is of addresses that are granted one by one. Rows are renewed once an hour. */
+const PUBLISH_UNGRANTABLE: Statement<unknown> = {
+  name: 'publish-ungrantable',
+  row: ignored,
+  text: `
+WITH listed AS (
+  SELECT t.net, t.alone FROM unnest($2::cidr[], $3::boolean[]) AS t(net, alone)
+), gone AS (
+  DELETE FROM ungrantable AS old
+  WHERE old.host = $1::text AND NOT EXISTS (SELECT FROM listed WHERE listed.net = old.net)
+     OR old.seen < now() - interval '60 days'
+)
+INSERT INTO ungrantable AS u (host, net, alone) SELECT $1::text, net, alone FROM listed ORDER BY net
+ON CONFLICT (host, net) DO UPDATE SET (alone, seen) = (excluded.alone, now())
+WHERE u.alone <> excluded.alone OR u.seen < now() - interval '1 hour'`,
+}
+
 const KEEP_HISTORY: Statement<unknown> = { row: ignored, text: 'SELECT keep_history($1::int, $2::timestamptz)' }
 
 export type GrantWriterOptions = {
@@ -214,6 +232,12 @@ export function createGrantWriter(
         refused.map(({ ip }) => ip),
       ]
       await database.query(RECORD_TALLIES, [...values, now()], { signal })
+    },
+
+    async publishUngrantable({ signal }: QueryOptions = {}): Promise<void> {
+      const published = policy.neverList.published()
+      const networks = published.map(({ network }) => formatNetwork(network))
+      await database.query(PUBLISH_UNGRANTABLE, [hostname(), networks, published.map(({ alone }) => alone)], { signal })
     },
 
     async sweep({ signal, now: at = now() ?? undefined } = {}): Promise<Swept> {

@@ -1,6 +1,7 @@
 import type { CustomerNetworks } from '../wire/customer-networks.ts'
 import {
   familyOf,
+  formatNetwork,
   type IpAddress,
   LOOPBACK,
   NEVER_GRANTED,
@@ -94,6 +95,18 @@ export class NeverList {
     const difference = new NetworkDifference([...this.#ungrantable(), ...this.#options.customers.embeddings])
     return network =>
       isSingle(network) ? (this.refusal(network.base) === undefined ? [network] : []) : difference.of(network)
+  }
+
+  /**
+   * What a mail server must know that asks the database itself. `alone`: addresses in the network embed IPv4 addresses, so that
+   * only a single one of them can be granted.
+   */
+  published(): readonly { readonly network: Network; readonly alone: boolean }[] {
+    const listed = new Map(
+      this.#options.customers.embeddings.map(network => [formatNetwork(network), { network, alone: true }]),
+    )
+    for (const network of this.#ungrantable()) listed.set(formatNetwork(network), { network, alone: false })
+    return [...listed.values()]
   }
 
   #ungrantable(): readonly Network[] {

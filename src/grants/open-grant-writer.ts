@@ -31,10 +31,13 @@ export function openGrantWriter(options: DatabaseOptions, policy: GrantPolicy): 
     record: (logins, query) => writer.record(logins, query),
     recordUses: (uses, query) => writer.recordUses(uses, query),
     recordTallies: (tallies, query) => writer.recordTallies(tallies, query),
+    publishUngrantable: query => writer.publishUngrantable(query),
     sweep: query => writer.sweep(query),
     keepHistory: (keepDays, query) => writer.keepHistory(keepDays, query),
     usePolicy(next) {
       writer = createGrantWriter(database, next)
+      // While the database is away, the next sweep publishes it.
+      void writer.publishUngrantable().catch(() => undefined)
     },
     async countLive() {
       const { rows } = await database.query(COUNT)

@@ -14,7 +14,7 @@ import { temporaryDirectory } from '../harness/temporary-directory.ts'
 import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
 
 const SQL = new URL('../../sql/', import.meta.url).pathname
-const LATEST = 8
+const LATEST = 9
 
 /** Every table, view, column, index, constraint, function and privilege of the schema, as the catalogue has them. */
 const CATALOGUE = {
@@ -97,12 +97,12 @@ describe('migrate', () => {
     const directory = temporaryDirectory()
     cpSync(SQL, directory.path, { recursive: true })
     writeFileSync(
-      `${directory.path}/00000${LATEST + 1}-broken.sql`,
+      `${directory.path}/${String(LATEST + 1).padStart(6, '0')}-broken.sql`,
       `INSERT INTO schema_version (v) VALUES (${LATEST + 1}); CREATE TABLE half (a int); SELECT nonsense;`,
     )
     const failure = await migrate(owner, directory.path).catch((error: unknown) => error)
     expect(failure).toBeInstanceOf(MigrationFailed)
-    expect(failure).toMatchObject({ file: `00000${LATEST + 1}-broken.sql` })
+    expect(failure).toMatchObject({ file: `${String(LATEST + 1).padStart(6, '0')}-broken.sql` })
     const after = await catalogue(owner)
     expect(after).toContain('version 4')
     expect(after.join('\n')).not.toContain('half')

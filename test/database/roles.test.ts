@@ -77,6 +77,9 @@ const READER = [
   'UPDATE gate_tally SET refused = 0',
   "INSERT INTO gate_refused VALUES ('mx', 'gate', now(), '{192.0.2.7}')",
   'SELECT keep_history(1)',
+  'SELECT FROM ungrantable',
+  "INSERT INTO ungrantable (host, net, alone) VALUES ('mx', '198.51.100.0/24', false)",
+  'DELETE FROM ungrantable',
   "INSERT INTO relay_allowances (net) VALUES ('198.51.100.0/24')",
   'SELECT FROM status_grants',
   'SELECT FROM status_events',
@@ -87,6 +90,7 @@ const STATUS = [
   ...READER.filter(text => !text.includes('status_')),
   'SELECT FROM relay_gate',
   'SELECT FROM relay_clients',
+  'SELECT FROM relay_ungrantable',
   "SELECT may_relay('192.0.2.7')",
 ]
 
@@ -130,7 +134,7 @@ describe('what they may do', () => {
 
   test('authwrap: ask', async () => {
     await reader.script(
-      'TABLE relay_gate; TABLE relay_blocks; TABLE relay_allowances; TABLE relay_clients; TABLE schema_version',
+      'TABLE relay_gate; TABLE relay_blocks; TABLE relay_allowances; TABLE relay_clients; TABLE relay_ungrantable; TABLE schema_version',
     )
     await reader.script("SELECT may_relay('192.0.2.7')")
   })

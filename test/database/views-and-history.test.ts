@@ -6,7 +6,7 @@ import { int8, type Statement, timestamptz } from '../../src/database/statement.
 import { createGrantWriter } from '../../src/grants/grant-writer.ts'
 import { refusedSince, talliesSince } from '../../src/grants/history-feed.ts'
 import { createStatusFeed } from '../../src/grants/status-feed.ts'
-import { type IpAddress, parseIpAddress } from '../../src/wire/ip-address.ts'
+import { type IpAddress, NetworkSet, parseIpAddress, parseNetwork } from '../../src/wire/ip-address.ts'
 import type { RelayTally } from '../../src/wire/relay-tally.ts'
 import { grantPolicy } from '../harness/grant-policy.ts'
 import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
@@ -19,7 +19,9 @@ beforeAll(async () => {
 })
 afterAll(() => database.remove())
 beforeEach(() =>
-  database.owner.script('TRUNCATE grants, blocks, allowances, login_event, relay_use, gate_tally, gate_refused'),
+  database.owner.script(
+    'TRUNCATE grants, blocks, allowances, login_event, relay_use, gate_tally, gate_refused, ungrantable',
+  ),
 )
 
 describe('relay_clients, as Postfix and Exim ask', () => {
@@ -55,6 +57,49 @@ describe('relay_clients, as Postfix and Exim ask', () => {
     expect(await addresses()).toEqual(['192.0.2.7', '198.51.100.1', null, null, null])
     const networks = (await database.open('authwrap').query(NETWORKS)).rows.map(({ network }) => network)
     expect(networks).toEqual(['192.0.2.7', '198.51.100.0/25', '198.51.100.1', '2001:db8::1', '2001:db8::2'])
+  })
+
+  test('what the settings never grant is left out, and cut out of what is allowed', async () => {
+    const publish = (options: Parameters<typeof grantPolicy>[0]): Promise<void> =>
+      createGrantWriter(writer, grantPolicy(options)).publishUngrantable()
+    const proxies = new NetworkSet(
+      ['203.0.113.9', '2001:db8:1::5'].map(text => parseNetwork(text) ?? expect.unreachable()),
+    )
+    await publish({ trusted: { 'popup.proxy_trust': proxies } })
+    for (const ip of ['203.0.113.9', '2001:db8:1::/64', '2001:db8:2::/64', '64:ff9b::c000:207']) {
+      await grant(ip, "now() + interval '1 minute'")
+    }
+    await database.owner.script(
+      `INSERT INTO allowances (net, reason, owner) VALUES ('203.0.113.8/30', '', ''), ('203.0.113.9', '', ''),
+         ('64:ff9b::c633:6400/120', '', ''), ('64:ff9b::c633:6401', '', ''), ('2001:db8:3::/48', '', '')`,
+    )
+    const networks = async (): Promise<readonly string[]> =>
+      (await database.open('authwrap').query(NETWORKS)).rows.map(({ network }) => network)
+    const open = [
+      '203.0.113.8',
+      '203.0.113.10/31',
+      '64:ff9b::c000:207',
+      '64:ff9b::c633:6401',
+      '2001:db8:2::/64',
+      '2001:db8:3::/48',
+    ]
+    expect(await networks()).toEqual(open)
+    expect(await addresses()).toEqual(['203.0.113.8', null, null, null, null, null])
+    const asked = ['203.0.113.8', '203.0.113.9', '203.0.113.10', '203.0.113.11']
+    const { rows } = await database.open('authwrap').query(MAY_RELAY, [asked])
+    expect(rows.map(({ client }) => client)).toEqual(['203.0.113.8', '203.0.113.10', '203.0.113.11'])
+    // A block in one part leaves the others.
+    await database.owner.script("INSERT INTO blocks (net, reason, owner) VALUES ('203.0.113.8', '', '')")
+    expect(await networks()).toEqual(open.slice(1))
+
+    // Other settings: what they no longer list can be granted again, on their own host.
+    await database.owner.script("UPDATE ungrantable SET host = 'other' WHERE net = '2001:db8:1::5'; TRUNCATE blocks")
+    await publish({})
+    expect(await networks()).toContain('203.0.113.8/30')
+    expect(await networks()).not.toContain('2001:db8:1::/64')
+    // A host that has not been seen for a month does not count.
+    await database.owner.script("UPDATE ungrantable SET seen = now() - interval '31 days' WHERE host = 'other'")
+    expect(await networks()).toContain('2001:db8:1::/64')
   })
 
   test('may_relay: an IPv4 address that is granted or within an allowed network, and no other text', async () => {

@@ -52,6 +52,33 @@ async function sendSyslog(lines: readonly string[]): Promise<void> {
 }
 
 describe('the socket where logins are announced', () => {
+  it('grants no proxy, by the settings of now, and tells the database which they are', async () => {
+    const published = async (): Promise<readonly string[]> => {
+      const row = v.object({ net: v.string() })
+      const { rows } = await database.owner.query({ text: 'SELECT host(net) AS net FROM relay_ungrantable', row })
+      return rows.map(({ net }) => net)
+    }
+    await start({ popup: { proxy_trust: ['203.0.113.9'] } })
+    const client = await announcer()
+    const refused = { verdict: 'refused', reason: 'proxy' }
+    const committed = { verdict: 'committed' }
+    expect(await client.announce(loginFrom('1.1', '203.0.113.9'))).toMatchObject(refused)
+    expect(await client.announce(loginFrom('1.2', '64:ff9b::203.0.113.9'))).toMatchObject(refused)
+    expect(await client.announce(loginFrom('1.3', '203.0.113.10'))).toMatchObject(committed)
+    await eventually('the proxy is published', async () => (await published()).includes('203.0.113.9'))
+
+    configure({ wrap: { proxy_trust: ['203.0.113.10'] } })
+    stack.program('authd').signal('SIGHUP')
+    await stack.waitForLog('authd', { event: 'reloaded' })
+    expect(await client.announce(loginFrom('2.1', '203.0.113.9'))).toMatchObject(committed)
+    expect(await client.announce(loginFrom('2.2', '203.0.113.10'))).toMatchObject(refused)
+    await eventually('the other proxy is published alone', async () => {
+      const networks = await published()
+      return networks.includes('203.0.113.10') && !networks.includes('203.0.113.9')
+    })
+    client.close()
+  })
+
   it('answers committed once the grant is in the table, for many in flight', async () => {
     await start({ grants: { exp_time: 600 } })
     const client = await announcer()

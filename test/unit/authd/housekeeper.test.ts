@@ -14,7 +14,7 @@ test('places that cannot be saved are one line of the log until they can be agai
   const log = createLog('authd', { write: line => lines.push(line) })
   const path = `${directory.path}/authd/places.json`
   const places = new FilePlaces(path)
-  const store = { sweep: async () => ({ grants: 0 }), keepHistory: async () => {} }
+  const store = { sweep: async () => ({ grants: 0 }), keepHistory: async () => {}, publishUngrantable: async () => {} }
   const housekeeper = new Housekeeper({
     ...{ store, places, counters: new Counters(), log },
     ...{ sweepEvery: 3_600_000, keepDays: 1 },
