@@ -28,6 +28,11 @@ export class ConnectionLimits {
     this.#customers = customers
   }
 
+  /** The customer of this address may have one more connection. */
+  customerHasRoom(ip: IpAddress): boolean {
+    return this.#maxPerAddress === 0 || (this.#open.get(this.customerOf(ip)) ?? 0) < this.#maxPerAddress
+  }
+
   /** Names the customer to whom a place of this address counts. */
   customerOf(ip: IpAddress): string {
     return this.#counted.get(ip)?.customer ?? this.#customers.keyOf(ip)
@@ -40,11 +45,10 @@ export class ConnectionLimits {
   /** Takes a place, to be given back exactly once by `release`; or says which limit is reached. */
   acquire(ip: IpAddress): 'ok' | 'total' | 'address' {
     if (this.#max > 0 && this.#total >= this.#max) return 'total'
+    if (!this.customerHasRoom(ip)) return 'address'
     const known = this.#counted.get(ip)
-    const key = known?.customer ?? this.#customers.keyOf(ip)
-    const count = this.#open.get(key) ?? 0
-    if (this.#maxPerAddress > 0 && count >= this.#maxPerAddress) return 'address'
-    this.#open.set(key, count + 1)
+    const key = this.customerOf(ip)
+    this.#open.set(key, (this.#open.get(key) ?? 0) + 1)
     if (known !== undefined) known.places += 1
     else if (familyOf(ip) === 6) this.#counted.set(ip, { customer: key, places: 1 })
     this.#total += 1

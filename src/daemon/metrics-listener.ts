@@ -6,6 +6,9 @@ import type { SocketAddress } from './socket-address.ts'
 /** What a prom-client registry offers. */
 export type MetricsRegistry = { readonly contentType: string; metrics(): Promise<string> }
 
+/** Silent connections are looked for each second: sixteen of them would shut Prometheus out. */
+const LIMITS = { requestTimeout: 5000, headersTimeout: 5000, connectionsCheckingInterval: 1000, maxHeaderSize: 8192 }
+
 export type MetricsListener = { readonly address: SocketAddress; close(): void }
 
 /**
@@ -18,7 +21,7 @@ export async function openMetricsListener(
   setting: string,
 ): Promise<MetricsListener> {
   requireLoopback(address, setting)
-  const server = createServer({ requestTimeout: 5000, maxHeaderSize: 8192 }, (request, response) => {
+  const server = createServer(LIMITS, (request, response) => {
     if (request.method !== 'GET' || request.url !== '/metrics') {
       response.writeHead(404).end()
       return

@@ -6,6 +6,7 @@ import { ConnectionLimits } from '../daemon/connection-limits.ts'
 import { EXIT, UsageFault } from '../daemon/exit-status.ts'
 import { createLog } from '../daemon/log.ts'
 import { dropPrivileges, forbidInspection, idsOf } from '../daemon/privileges.ts'
+import { WaitingConnections } from '../daemon/waiting-connections.ts'
 import { rotateTicketKeys } from '../tunnel/ticket-keys.ts'
 import { localIpOf, portOf, remoteIpOf } from '../ucspi/connection.ts'
 import { type Environment, ownEnvironment } from '../ucspi/environment.ts'
@@ -49,6 +50,7 @@ export async function serveStandardInput(
     {
       service: { ...service, open },
       limits: new ConnectionLimits(1, 1, new CustomerNetworks()),
+      handshakes: new WaitingConnections(),
       log: createLog('sslwrap', { level: plan.logLevel }),
       nextId: () => sessionId(process.pid, 1),
     },

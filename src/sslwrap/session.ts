@@ -3,6 +3,7 @@ import type { Duplex } from 'node:stream'
 import type { TLSSocket } from 'node:tls'
 import type { ConnectionLimits } from '../daemon/connection-limits.ts'
 import type { Log } from '../daemon/log.ts'
+import type { WaitingConnections } from '../daemon/waiting-connections.ts'
 import { type AcceptedTls, acceptTls } from '../tunnel/accept-tls.ts'
 import { holdDialogue } from '../tunnel/preamble-dialogue.ts'
 import { relay } from '../tunnel/relay.ts'
@@ -33,9 +34,17 @@ export type Service = {
   readonly idleLimit: number
 }
 
+/** Milliseconds for the first octet: a client of TLS speaks first. */
+const FIRST_OCTET_MS = 5_000
+
+/** A client that has not finished its handshake. */
+export type Handshake = { giveWay(): void }
+
 export type SessionParts = {
   readonly service: Service
   readonly limits: ConnectionLimits
+  /** Of these one makes room for a new client when every place is taken. */
+  readonly handshakes: WaitingConnections<Handshake>
   readonly log: Log
   readonly nextId: () => SessionId
 }
@@ -58,24 +67,68 @@ export async function serveClient(raw: Socket, parts: SessionParts, ends = endsO
     if (admitted !== 'unknown') parts.log.warn('refused', { ip, reason: admitted, listener: parts.service.name })
     return
   }
+  const place = new Place(raw, ip, parts)
   try {
-    await secureAndServe(raw, ends, parts)
+    await secureAndServe(raw, ends, place, parts)
   } finally {
-    raw.destroy()
-    parts.limits.release(ip)
+    place.leave()
   }
 }
 
 function admit(
   ip: IpAddress,
-  { service, limits }: SessionParts,
+  { service, limits, handshakes }: SessionParts,
 ): 'ok' | 'network' | 'max_connections' | 'max_per_address' {
   if (service.allow?.has(ip) === false) return 'network'
-  const place = limits.acquire(ip)
-  return place === 'ok' ? 'ok' : place === 'total' ? 'max_connections' : 'max_per_address'
+  // A client that has its share displaces nobody.
+  if (!limits.customerHasRoom(ip)) return 'max_per_address'
+  if (limits.acquire(ip) === 'ok') return 'ok'
+  handshakes.toEvict()?.giveWay()
+  return limits.acquire(ip) === 'ok' ? 'ok' : 'max_connections'
 }
 
-async function secureAndServe(raw: Socket, ends: Ends, parts: SessionParts): Promise<void> {
+/** A place that was taken for a client. It is given back once, when the client's socket is closed. */
+class Place implements Handshake {
+  readonly #raw: Socket
+  readonly #ip: IpAddress
+  readonly #parts: SessionParts
+  #isLeft = false
+  #gaveWay = false
+
+  constructor(raw: Socket, ip: IpAddress, parts: SessionParts) {
+    this.#raw = raw
+    this.#ip = ip
+    this.#parts = parts
+    parts.handshakes.add(this, parts.limits.customerOf(ip))
+  }
+
+  /** It was taken from the client, which says why the handshake failed. */
+  get gaveWay(): boolean {
+    return this.#gaveWay
+  }
+
+  /** The handshake is over: nobody else gets the place any more. */
+  keep(): void {
+    this.#parts.handshakes.delete(this)
+  }
+
+  giveWay(): void {
+    const { log, service } = this.#parts
+    this.#gaveWay = true
+    this.leave()
+    log.warn('refused', { ip: this.#ip, reason: 'max_connections', listener: service.name })
+  }
+
+  leave(): void {
+    if (this.#isLeft) return
+    this.#isLeft = true
+    this.keep()
+    this.#raw.destroy()
+    this.#parts.limits.release(this.#ip)
+  }
+}
+
+async function secureAndServe(raw: Socket, ends: Ends, place: Place, parts: SessionParts): Promise<void> {
   const { service, log } = parts
   const ip = ends.source.ip
   const accepted = await acceptTls(raw, {
@@ -83,8 +136,11 @@ async function secureAndServe(raw: Socket, ends: Ends, parts: SessionParts): Pro
     alpn: service.protocol === 'other' ? undefined : service.protocol,
     alpnStrict: service.alpnStrict,
     clientCertificate: service.clientCertificate,
+    firstOctetLimit: FIRST_OCTET_MS,
     limit: service.handshakeLimit,
   })
+  place.keep()
+  if (place.gaveWay) return
   if (accepted.outcome === 'closed') {
     log.debug('closed', { ip, listener: service.name })
     return

@@ -5,6 +5,7 @@ import { createLog, type Log } from '../daemon/log.ts'
 import type { MetricsListener } from '../daemon/metrics-listener.ts'
 import { dropPrivileges } from '../daemon/privileges.ts'
 import { formatSocketAddress } from '../daemon/socket-address.ts'
+import { WaitingConnections } from '../daemon/waiting-connections.ts'
 import { channelToParent, FIRST_LISTENING_DESCRIPTOR } from '../daemon/worker-process.ts'
 import { CustomerNetworks } from '../wire/customer-networks.ts'
 import { parseNetwork } from '../wire/ip-address.ts'
@@ -12,7 +13,7 @@ import { sessionId } from '../wire/session-id.ts'
 import { openCertificateMetrics } from './certificate-metrics.ts'
 import { type FromWorker, parseFromParent, type Serve } from './control-messages.ts'
 import { servicesOf } from './services.ts'
-import { type Service, serveClient } from './session.ts'
+import { type Handshake, type Service, serveClient } from './session.ts'
 
 /** The unprivileged process that speaks TLS. It ends with its parent, or when it has drained. */
 export function runWorker(exit: (status: number) => void): void {
@@ -49,6 +50,7 @@ const customersOf = ({ nat64Prefixes }: Serve): CustomerNetworks =>
 class Worker {
   readonly #servers: readonly Server[]
   readonly #limits: ConnectionLimits
+  readonly #handshakes = new WaitingConnections<Handshake>()
   readonly #sessions = new Map<Socket, Promise<void>>()
   #log: Log
   #services: readonly Service[]
@@ -101,6 +103,7 @@ class Worker {
       const session = serveClient(raw, {
         service,
         limits: this.#limits,
+        handshakes: this.#handshakes,
         log: this.#log,
         nextId: () => sessionId(process.pid, ++this.#count),
       })

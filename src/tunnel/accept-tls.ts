@@ -11,6 +11,8 @@ export type AcceptTlsOptions = {
   readonly alpnStrict?: boolean | undefined
   /** `required`: without a certificate that the authorities vouch for there is no connection. */
   readonly clientCertificate?: 'none' | 'optional' | 'required' | undefined
+  /** Milliseconds from now to the client's first octet; undefined: `limit` counts alone. */
+  readonly firstOctetLimit?: number | undefined
   /** Milliseconds from now to the end of the handshake. */
   readonly limit: number
 }
@@ -33,21 +35,30 @@ export type AcceptedTls =
  */
 export async function acceptTls(raw: Socket, options: AcceptTlsOptions): Promise<AcceptedTls> {
   raw.on('error', ignore)
-  // One timer for all stages, and of one length for all clients: the runtime keeps a list for each length.
-  let isTooLate = false
-  const timer = setTimeout(() => {
-    isTooLate = true
+  // Few timers, and of one length for all clients: the runtime keeps a list for each length.
+  const { limit, firstOctetLimit = limit } = options
+  let tooLate: string | undefined
+  const endWith = (reason: string): void => {
+    tooLate = reason
     raw.destroy()
-  }, options.limit)
-  const hello = await peekHello(raw)
+  }
+  const timer = setTimeout(() => endWith(`no handshake within ${limit} ms`), limit)
+  const firstOctet =
+    firstOctetLimit < limit
+      ? setTimeout(() => endWith(`no octet within ${firstOctetLimit} ms: ${WAITS_FOR_GREETING}`), firstOctetLimit)
+      : undefined
+  const hello = await peekHello(raw, () => clearTimeout(firstOctet))
   const accepted = 'outcome' in hello ? hello : await handshake(raw, hello, options)
   clearTimeout(timer)
+  clearTimeout(firstOctet)
   if (accepted.outcome !== 'secure') raw.destroy()
-  return isTooLate ? { outcome: 'failed', reason: `no handshake within ${options.limit} ms` } : accepted
+  return tooLate === undefined ? accepted : { outcome: 'failed', reason: tooLate }
 }
 
+const WAITS_FOR_GREETING = 'a client without TLS waits for a greeting; this port speaks TLS from the first octet'
+
 /** Looks at the client's first message and puts it back. It decides the certificate and the protocol; OpenSSL then reads it for itself. */
-function peekHello(raw: Socket): Promise<ClientHello | AcceptedTls> {
+function peekHello(raw: Socket, onFirstOctet: () => void): Promise<ClientHello | AcceptedTls> {
   return new Promise(resolve => {
     let seen: Buffer | undefined
     const settle = (answer: ClientHello | AcceptedTls): void => {
@@ -59,6 +70,7 @@ function peekHello(raw: Socket): Promise<ClientHello | AcceptedTls> {
       resolve(answer)
     }
     const look = (chunk: Buffer): void => {
+      if (seen === undefined) onFirstOctet()
       seen = seen === undefined ? chunk : Buffer.concat([seen, chunk])
       const answer = parseClientHello(seen)
       if (answer.state === 'plain') settle({ outcome: 'failed', reason: 'the client does not speak TLS' })

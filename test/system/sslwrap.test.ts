@@ -1,4 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto'
+import { once } from 'node:events'
 import { chmodSync, readFileSync, renameSync, symlinkSync, writeFileSync } from 'node:fs'
 import { connect as connectTcp, type Socket } from 'node:net'
 import { setTimeout as turn } from 'node:timers/promises'
@@ -297,6 +298,40 @@ describe('limits', () => {
     first.destroy()
     await sslwrap.event('close')
     await talk(client(sslwrap.port)).expect(/^\+OK/)
+  })
+
+  test('unfinished handshakes from fifty addresses keep nobody out, and each address loses its oldest', async () => {
+    const server = await backEnd(popupLike())
+    const sslwrap = await start({
+      listeners: [inFrontOf(server)],
+      settings: 'max_per_address = 4\nmax_connections = 200',
+    })
+    const silent: Socket[] = []
+    for (let address = 1; address <= 50; address += 1) {
+      for (let count = 0; count < 4; count += 1) {
+        const socket = connectTcp({ port: sslwrap.port, host: '127.0.0.1', localAddress: `127.0.1.${address}` })
+        socket.on('error', () => {}).resume()
+        silent.push(socket)
+        await once(socket, 'connect')
+        // From its first octet a handshake has 30 s.
+        socket.write(Buffer.of(0x16))
+      }
+    }
+    const served = []
+    for (let count = 0; count < 20; count += 1) {
+      const socket = client(sslwrap.port, { localAddress: `127.0.2.${count}` })
+      served.push(socket)
+      await talk(socket).expect(/^\+OK/)
+    }
+    await sslwrap.event('refused', { ip: '127.0.1.1', reason: 'max_connections' })
+    await eventually('as many silent ones are closed', () => silent.filter(({ closed }) => closed).length === 20)
+    // One of each of the first twenty addresses, the oldest.
+    expect(silent.flatMap(({ closed }, index) => (closed ? [index] : []))).toEqual(served.map((_, index) => index * 4))
+    // An address that has its share displaces nobody.
+    await talk(client(sslwrap.port, { localAddress: '127.0.1.50' })).expectEnd()
+    await sslwrap.event('refused', { ip: '127.0.1.50', reason: 'max_per_address' })
+    expect(silent.filter(({ closed }) => closed)).toHaveLength(20)
+    for (const socket of silent) socket.destroy()
   })
 
   test('a download is whole, also when the client reads by fits and starts', async () => {

@@ -38,7 +38,11 @@ export type StatusServerOptions = {
  * a name that a stranger's DNS suddenly leads to 127.0.0.1 would let his page read ours (DNS rebinding).
  */
 export function createStatusServer(options: StatusServerOptions): Server {
-  const limits = { requestTimeout: 10_000, headersTimeout: 5000, keepAliveTimeout: 15_000, maxHeaderSize: 8192 }
+  const limits = {
+    ...{ requestTimeout: 10_000, headersTimeout: 5000, keepAliveTimeout: 15_000, maxHeaderSize: 8192 },
+    // Silent connections are looked for each second: a few of them would shut everybody out.
+    connectionsCheckingInterval: 1000,
+  }
   const server = createServer(limits, (request, response) => {
     answer(request, response, options).catch((error: unknown) => {
       options.onFault(error instanceof Error ? error : new Error(String(error)))

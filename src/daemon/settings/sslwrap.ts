@@ -47,7 +47,7 @@ export const SSLWRAP = defineSection('sslwrap', 'TLS outside, plain inside.', {
   ),
   client_ca: path('', 'Authorities (PEM) for client certificates.'),
   old_tls_nets: networks([], 'Peers for which a listener with tls = "old" answers. Empty: nobody.'),
-  handshake_time: duration('s', 30, 1, 600, 'Longest time of the TLS handshake.'),
+  handshake_time: duration('s', 30, 1, 600, 'Longest time of the TLS handshake. The first octet must come within 5 s.'),
   connect_time: duration(
     's',
     10,
@@ -57,12 +57,17 @@ export const SSLWRAP = defineSection('sslwrap', 'TLS outside, plain inside.', {
   ),
   idle_time: duration('s', 1260, 1, 86_400, 'Time without a byte in either direction after which a connection ends.'),
   drain_time: duration('s', 10, 0, 3600, 'Time that open connections get to end after SIGTERM.'),
-  max_connections: integer(10_000, 1, 1_000_000, 'Connections in all.'),
+  max_connections: integer(
+    10_000,
+    1,
+    1_000_000,
+    'Connections in all. When they are taken, an unfinished handshake makes room: the oldest of the network with most.',
+  ),
   max_per_address: integer(
     200,
     0,
     100_000,
-    'Connections per address (IPv6: per /64); 0: no limit. Both limits are divided among the workers.',
+    'Connections per address (IPv6: per /64); 0: no limit. Both limits are divided among the workers, each of which counts its own: an address can be refused a little before it has all of its connections.',
   ),
   metrics_listen: socketAddress(
     '',

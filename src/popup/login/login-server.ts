@@ -233,7 +233,9 @@ export class LoginServer implements SessionHost {
 
   /** `place`: the address whose place is taken; undefined for a proxy that has not yet said whom it brings. */
   #serve(socket: ClientSocket, client: Client, place: IpAddress | undefined, readAhead?: Buffer): void {
-    const isFull = this.#places.size >= this.settings.maxConnections && !this.#makeRoom()
+    // A client that has its share displaces nobody.
+    const hasRoom = place === undefined || this.#limits.customerHasRoom(place)
+    const isFull = hasRoom && this.#places.size >= this.settings.maxConnections && !this.#makeRoom()
     if (isFull || (place !== undefined && this.#limits.acquire(place) !== 'ok')) {
       this.log.warn('refused', { id: client.id, ip: client.ip, reason: isFull ? 'max_connections' : 'max_per_address' })
       socket.write(err(TOO_MANY))
