@@ -15,6 +15,7 @@ import { bsdStamp } from '../test/harness/bsd-stamp.ts'
 import { pathOf } from '../test/harness/describe-with.ts'
 import { eventually } from '../test/harness/eventually.ts'
 import { Program } from '../test/harness/program.ts'
+import { testServerAccount } from '../test/harness/server-account.ts'
 import { temporaryDirectory } from '../test/harness/temporary-directory.ts'
 import { installedVersion } from './debian-programs.ts'
 import { measureLoginCost } from './login-cost.ts'
@@ -293,7 +294,12 @@ chmodSync(directory.path, 0o755)
 await buildAll()
 if (wanted('parser')) await inRounds(parserAlone)
 const quiet = { debug() {}, info() {}, warn: console.error, error: console.error }
-const server = await startEmbeddedServer({ stateDir: directory.path, log: quiet })
+const server = await startEmbeddedServer({
+  stateDir: directory.path,
+  log: quiet,
+  account: testServerAccount,
+  socketDirectoryMode: 0o755,
+})
 try {
   const database = openDatabase({ ...server.connection, applicationName: 'bench', max: 1 })
   await migrate(database, `${root}sql`)

@@ -10,6 +10,7 @@ import { migrate } from '../src/database/migrate.ts'
 import { formatPolicyRequest } from '../src/wire/policy-request.ts'
 import { eventually } from '../test/harness/eventually.ts'
 import { Program, run } from '../test/harness/program.ts'
+import { testServerAccount } from '../test/harness/server-account.ts'
 import { temporaryDirectory } from '../test/harness/temporary-directory.ts'
 import { installedVersion } from './debian-programs.ts'
 import { BenchReport, type Figure } from './report.ts'
@@ -79,6 +80,8 @@ for (const [name, ...flags] of [['smtpd'], ['clients'], ['ask-libpq', '-I/usr/in
 await buildAll()
 const server = await startEmbeddedServer({
   stateDir: at('state'),
+  account: testServerAccount,
+  socketDirectoryMode: 0o755,
   log: { debug() {}, info() {}, warn() {}, error: console.error },
 })
 const database = openDatabase({ ...server.connection, applicationName: 'bench' })

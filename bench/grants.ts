@@ -7,6 +7,7 @@ import type { Login } from '../src/grants/grant-store.ts'
 import { createGrantWriter } from '../src/grants/grant-writer.ts'
 import { type IpAddress, parseIpAddress } from '../src/wire/ip-address.ts'
 import { grantPolicy } from '../test/harness/grant-policy.ts'
+import { testServerAccount } from '../test/harness/server-account.ts'
 import { temporaryDirectory } from '../test/harness/temporary-directory.ts'
 import { cpuOf } from './process-family.ts'
 import { BenchReport, type Figure, figureText } from './report.ts'
@@ -40,7 +41,12 @@ const quantile = (values: readonly number[], q: number): number =>
   [...values].sort((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * q))] ?? Number.NaN
 
 const directory = temporaryDirectory()
-const server = await startEmbeddedServer({ stateDir: directory.path, log: quiet })
+const server = await startEmbeddedServer({
+  stateDir: directory.path,
+  log: quiet,
+  account: testServerAccount,
+  socketDirectoryMode: 0o755,
+})
 const database: Database = openDatabase({
   ...server.connection,
   applicationName: 'bench',

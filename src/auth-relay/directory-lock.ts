@@ -1,4 +1,4 @@
-import { closeSync, constants, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
+import { closeSync, constants, existsSync, fchmodSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { TemporaryFault, UsageFault } from '../daemon/exit-status.ts'
 import { tryLock } from '../libc/flock.ts'
@@ -14,7 +14,9 @@ export function lockDirectory(directory: string): DirectoryLock {
   const path = join(directory, 'up.lock')
   let fd: number
   try {
-    fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o644)
+    fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
+    // Each account that can open the file can lock it. Older versions made it readable.
+    fchmodSync(fd, 0o600)
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error)
     throw new UsageFault(`cannot write in ${directory}: ${why}: start as root, or change state_dir`, error)
@@ -24,7 +26,9 @@ export function lockDirectory(directory: string): DirectoryLock {
     const pid = buffer.toString('latin1', 0, readSync(fd, buffer, 0, buffer.length, 0)).trim()
     closeSync(fd)
     throw new TemporaryFault(
-      `${directory} is in use by another auth-relay up (process ${pid}): stop it, or choose another directory`,
+      existsSync(`/proc/${pid}`)
+        ? `${directory} is in use by another auth-relay up (process ${pid}): stop it, or choose another directory`
+        : `another process holds a lock on ${path}: find it with fuser ${path} and stop it`,
     )
   }
   ftruncateSync(fd)

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { databaseConnection, EMBEDDED_FILES } from '../daemon/database-connection.ts'
 import { TemporaryFault, UsageFault } from '../daemon/exit-status.ts'
 import type { Log } from '../daemon/log.ts'
+import { type Ids, idsOf, isRoot } from '../daemon/privileges.ts'
 import type { Settings } from '../daemon/settings/settings.ts'
 import type { Database } from '../database/database.ts'
 import { startEmbeddedServer } from '../database/embedded-server.ts'
@@ -32,20 +33,22 @@ export async function startDatabase(settings: Settings, log: Log): Promise<UpDat
   return { migrated: { from: schema, to: schema }, stop: async () => {} }
 }
 
-async function startOurs({ top, database: settings }: Settings, log: Log): Promise<UpDatabase> {
-  const { dbname, dbuser, wrap_dbuser, status_dbuser } = settings
+async function startOurs(settings: Settings, log: Log): Promise<UpDatabase> {
+  const { dbname, dbuser, wrap_dbuser, status_dbuser } = settings.database
   if (dbuser !== ROLES.writer || wrap_dbuser !== ROLES.reader || status_dbuser !== ROLES.status) {
     throw new UsageFault(
       `database.embedded: its roles are ${Object.values(ROLES).join(', ')}: leave dbuser, wrap_dbuser and status_dbuser at their defaults`,
     )
   }
-  const stateDir = top.state_dir
-  const server = await startEmbeddedServer({ stateDir, log }).catch((error: unknown) => {
-    // What a program of PostgreSQL said may be several lines; a fault of ours is one.
-    throw error instanceof EmbeddedServerFault
-      ? new TemporaryFault(error.message.trim().replaceAll(/\s*\n\s*/g, '; '), error)
-      : error
-  })
+  const stateDir = settings.top.state_dir
+  const server = await startEmbeddedServer({ stateDir, log, account: embeddedAccount(settings) }).catch(
+    (error: unknown) => {
+      // What a program of PostgreSQL said may be several lines; a fault of ours is one.
+      throw error instanceof EmbeddedServerFault
+        ? new TemporaryFault(error.message.trim().replaceAll(/\s*\n\s*/g, '; '), error)
+        : error
+    },
+  )
   const socket = join(stateDir, EMBEDDED_FILES.socket)
   const stop = async (): Promise<void> => {
     rmSync(socket, { force: true })
@@ -67,6 +70,45 @@ async function startOurs({ top, database: settings }: Settings, log: Log): Promi
     return { migrated, stop }
   } catch (error) {
     await stop()
+    throw error
+  }
+}
+
+/**
+ * The account of the embedded server; undefined if we are not root and it runs as ourselves.
+ * @throws UsageFault if another program of ours has the account: it could read the superuser's files and the grants.
+ */
+export function embeddedAccount({ database, popup, sslwrap, authd, wrap, statusPage }: Settings): Ids | undefined {
+  if (!isRoot()) return undefined
+  const ids = idsOf(database.embedded_user, 'database.embedded_user')
+  const others = [
+    ['authd.user', authd.user],
+    ['popup.login_user', popup.login_user],
+    ['sslwrap.user', sslwrap.user],
+    ['wrap.smtpd_user', wrap.smtpd_user],
+    ['status-page.user', statusPage.user],
+  ] as const
+  if (database.embedded_user === 'nobody' || ids.uid === 0) {
+    throw new UsageFault(
+      `database.embedded_user must not be ${database.embedded_user}: name an account that nothing else uses (useradd --system auth-relay-db)`,
+    )
+  }
+  for (const [setting, account] of others) {
+    if (uidOf(account) === ids.uid) {
+      throw new UsageFault(
+        `database.embedded_user and ${setting} are one account: give PostgreSQL an account of its own (useradd --system auth-relay-db)`,
+      )
+    }
+  }
+  return ids
+}
+
+/** Undefined for an account that the host does not have: the program that needs it says so. */
+function uidOf(account: string): number | undefined {
+  try {
+    return account === '' ? undefined : idsOf(account, '').uid
+  } catch (error) {
+    if (error instanceof UsageFault) return undefined
     throw error
   }
 }

@@ -1,7 +1,7 @@
 import { chownSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { systemClock } from '../daemon/clock.ts'
-import { databaseConnection } from '../daemon/database-connection.ts'
+import { databaseConnection, databaseGroups } from '../daemon/database-connection.ts'
 import { watchDescriptors } from '../daemon/descriptor-watch.ts'
 import type { RunningDaemon } from '../daemon/lifecycle.ts'
 import { createLog, type Log } from '../daemon/log.ts'
@@ -135,7 +135,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
   })
   warnOfUnsafe(settings, log)
   // Everything that needs root is open now.
-  if (owner !== undefined) dropPrivileges(owner)
+  if (owner !== undefined) dropPrivileges(owner, databaseGroups(settings))
 
   return {
     ready: ready.join(' '),

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { TemporaryFault, UsageFault } from './exit-status.ts'
 import { readSecretFile, Secret } from './secret.ts'
@@ -53,6 +53,15 @@ export function databaseConnection({ database, top }: Settings, role: DatabaseRo
   const { dbtls, dbtls_ca } = database
   const tls = dbtls === 'off' ? undefined : dbtls_ca === '' ? {} : { ca: readCertificates(dbtls_ca) }
   return { hosts, database: database.dbname, user, password, tls }
+}
+
+/**
+ * Supplementary groups that a program needs to reach the database after it gave up root: that of the embedded server's
+ * socket directory, which is closed to other accounts. Empty for a server of the site.
+ * @throws TemporaryFault if the embedded database does not run.
+ */
+export function databaseGroups({ database, top }: Settings): readonly number[] {
+  return database.embedded ? [statSync(socketOf(top.state_dir)).gid] : []
 }
 
 /** What the settings say of each role. */

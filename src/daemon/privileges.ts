@@ -41,13 +41,13 @@ export const hasAccount = (name: string): boolean => accountNamed(name) !== unde
 export const isRoot = (): boolean => process.geteuid?.() === 0
 
 /**
- * Gives up root for good: no supplementary groups, then gid, then uid, then checks that there is no way back.
- * Does nothing but check when the process already has these ids.
+ * Gives up root for good: sets the supplementary groups (none but those given), then gid, then uid, then checks that there is no
+ * way back. Does nothing but check when the process already has these ids.
  */
-export function dropPrivileges({ uid, gid }: Ids): void {
+export function dropPrivileges({ uid, gid }: Ids, groups: readonly number[] = []): void {
   if (process.getuid?.() === uid && process.getgid?.() === gid && !isRoot()) return
   loadNativeModule()
-  process.setgroups?.([])
+  process.setgroups?.([...groups])
   process.setgid?.(gid)
   process.setuid?.(uid)
   if (uid !== 0 && canBecomeRoot()) throw new Error('privileges were not dropped')

@@ -383,6 +383,8 @@ function poolConfig(options: DatabaseOptions, host: DatabaseHost): PoolConfig {
   return {
     ...clientConfig(options, host),
     max: options.max ?? 4,
+    // One stays open, so that a server whose slots other clients have taken still answers us.
+    min: 1,
     idleTimeoutMillis: 60_000,
     statement_timeout: options.statementTimeoutMs ?? DEFAULT_STATEMENT_TIMEOUT_MS,
     ...(options.planOnce === true ? { onConnect: planOnce } : {}),

@@ -11,15 +11,17 @@ import type { ConnectionOptions } from './connection-options.ts'
 import { EmbeddedServerFault } from './errors.ts'
 import type { EventLog } from './event-log.ts'
 import { formatIdentity, identityOf, isAlive } from './process-identity.ts'
-import { canReach, giveTo, type ServerAccount, serverAccount } from './server-account.ts'
+import { canReach, giveTo, giveTreeTo, initialAccount, type ServerAccount } from './server-account.ts'
 import { installServerProgram } from './server-program.ts'
 
 export type EmbeddedServerOptions = {
   /** Where everything of the server lives (`postgresql/` below it); made if missing. */
   readonly stateDir: string
   readonly log: EventLog
-  /** Ids for the server; left out: ourselves, or an unprivileged account when we are root. */
-  readonly account?: ServerAccount | undefined
+  /** Account of the server, for which it needs root. Undefined: our own, which must not be root. */
+  readonly account: ServerAccount | undefined
+  /** Mode of the directory that holds the Unix socket; its group is that of the account. Left out: 0750. */
+  readonly socketDirectoryMode?: number
   /** A TCP port on 127.0.0.1 besides the Unix socket. Left out: none. */
   readonly tcpPort?: number
   /** Settings of postgresql.conf that override ours. */
@@ -46,7 +48,8 @@ const MAX_SOCKET_PATH = 107
 /** Small machine, one application, short transactions; durable, because `committed` must mean committed. */
 const SETTINGS: Readonly<Record<string, string>> = {
   listen_addresses: '',
-  unix_socket_permissions: '0777', // everybody may knock; the password decides
+  unix_socket_permissions: '0777', // the directory decides about accounts, the password about roles
+  authentication_timeout: '5s', // a client takes a slot before it proves who it is
   password_encryption: 'scram-sha-256',
   shared_buffers: '32MB',
   max_connections: '60',
@@ -77,7 +80,7 @@ export async function startEmbeddedServer(options: EmbeddedServerOptions): Promi
     const data = join(place.base, 'data')
     await initialise(program, data, password, place, options)
     await stopOrphan(data, options.log)
-    const socketDir = await makeSocketDir(place)
+    const socketDir = await makeSocketDir(place, options)
     const server = new Supervisor(program, data, socketDir, place, options)
     try {
       await server.start()
@@ -111,8 +114,10 @@ export async function startEmbeddedServer(options: EmbeddedServerOptions): Promi
  * `postgresql/` below the state directory; or, when the server's account cannot pass through the directories above
  * it (a checkout below root's home), a directory of its own below /var/lib, with a symbolic link to it.
  */
-async function findPlace({ stateDir, account: wanted, log }: EmbeddedServerOptions): Promise<Place> {
-  const account = wanted ?? (await serverAccount())
+async function findPlace({ stateDir, account, log }: EmbeddedServerOptions): Promise<Place> {
+  if (account === undefined ? process.geteuid?.() === 0 : account.uid === 0) {
+    throw new EmbeddedServerFault('PostgreSQL refuses to run as root: name another account in database.embedded_user')
+  }
   const directory = resolve(stateDir)
   await mkdir(directory, { recursive: true })
   const preferred = join(directory, 'postgresql')
@@ -179,7 +184,11 @@ async function initialise(
   const version = await readFile(join(data, 'PG_VERSION'), 'utf8').catch(() => undefined)
   const ours = /program-(\d+)\./.exec(program)?.[1]
   if (version !== undefined) {
-    if (version.trim() === ours) return
+    if (version.trim() === ours) {
+      if (await giveTreeTo(data, place.account))
+        log.info('database_owner_changed', { directory: data, ...place.account })
+      return
+    }
     throw new EmbeddedServerFault(
       `${data} was written by PostgreSQL ${version.trim()}, this auth-relay brings ${ours}: dump it with the older release, or move it away to begin anew`,
     )
@@ -188,9 +197,10 @@ async function initialise(
   const passwordFile = `${data}.password`
   await rm(fresh, { recursive: true, force: true })
   await mkdir(fresh, { mode: 0o700 })
-  await giveTo(fresh, place.account)
+  const initial = place.account === undefined ? undefined : await initialAccount(place.account)
+  await giveTo(fresh, initial)
   await writeFile(passwordFile, `${password}\n`, { mode: 0o600 })
-  await giveTo(passwordFile, place.account)
+  await giveTo(passwordFile, initial)
   try {
     const initdb = join(program, 'bin/initdb')
     const flags = [
@@ -205,8 +215,9 @@ async function initialise(
       '--no-instructions',
       ...(settings?.['fsync'] === 'off' ? ['--no-sync'] : []),
     ]
-    const { command, args, environment } = asAccount(initdb, [...flags, `--pwfile=${passwordFile}`], place.account)
+    const { command, args, environment } = asAccount(initdb, [...flags, `--pwfile=${passwordFile}`], initial)
     await promisify(execFile)(command, args, { env: environment, cwd: place.base, maxBuffer: 1 << 20 })
+    await giveTreeTo(fresh, place.account)
     await rename(fresh, data)
     log.info('database-made', { directory: data })
   } catch (error) {
@@ -247,13 +258,16 @@ async function isServerOf(pid: number, data: string): Promise<boolean> {
 }
 
 /** Beside the data when the path fits into a socket address, else in the directory for temporary files. */
-async function makeSocketDir({ base, account }: Place): Promise<string> {
+async function makeSocketDir(
+  { base, account }: Place,
+  { socketDirectoryMode = 0o750 }: EmbeddedServerOptions,
+): Promise<string> {
   const beside = join(base, 'run')
   const fits = Buffer.byteLength(join(beside, `.s.PGSQL.${SOCKET_PORT}`)) <= MAX_SOCKET_PATH
   const directory = fits ? beside : await mkdtemp(join(tmpdir(), 'auth-relay-db-'))
   await mkdir(directory, { recursive: true })
-  await chmod(directory, 0o755)
   await giveTo(directory, account)
+  await chmod(directory, socketDirectoryMode)
   return directory
 }
 

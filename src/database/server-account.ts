@@ -1,27 +1,25 @@
-import { lchown, readFile, stat } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { chown, lchown, readdir, readFile, stat } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { EmbeddedServerFault } from './errors.ts'
 
 /** Ids under which the embedded server runs. */
 export type ServerAccount = { readonly uid: number; readonly gid: number }
 
-/** First of these that the host has: PostgreSQL wants an account with a name, and refuses root. */
-const ACCOUNTS = ['auth-relay-db', 'auth-relay', 'nobody']
-
-/** The account for the embedded server, or undefined when we are not root and it runs as ourselves. */
-export async function serverAccount(): Promise<ServerAccount | undefined> {
-  if (process.geteuid?.() !== 0) return undefined
-  const accounts = new Map<string, ServerAccount>()
+/**
+ * The account that runs initdb for a server account. initdb needs an account with a name; PostgreSQL itself does not. Ids
+ * without a name are for tests and demonstrations: initdb then runs as `nobody`, and the files are given away afterwards.
+ * @throws EmbeddedServerFault if the host has neither.
+ */
+export async function initialAccount(account: ServerAccount): Promise<ServerAccount> {
+  let nobody: ServerAccount | undefined
   for (const line of (await readFile('/etc/passwd', 'utf8')).split('\n')) {
     const [name = '', , uid = '', gid = ''] = line.split(':')
-    if (/^\d+$/.test(uid) && /^\d+$/.test(gid)) accounts.set(name, { uid: Number(uid), gid: Number(gid) })
+    if (uid === String(account.uid)) return account
+    if (name === 'nobody' && /^\d+$/.test(uid) && /^\d+$/.test(gid)) nobody = { uid: Number(uid), gid: Number(gid) }
   }
-  for (const name of ACCOUNTS) {
-    const account = accounts.get(name)
-    if (account !== undefined && account.uid !== 0) return account
-  }
+  if (nobody !== undefined && nobody.uid !== 0) return nobody
   throw new EmbeddedServerFault(
-    `PostgreSQL refuses to run as root and this host has none of the accounts ${ACCOUNTS.join(', ')}: useradd --system auth-relay`,
+    `initdb needs an account with a name, and uid ${account.uid} has none: name one in database.embedded_user`,
   )
 }
 
@@ -40,4 +38,17 @@ export async function canReach(path: string, { uid, gid }: ServerAccount): Promi
 /** Gives a path to the server's account. */
 export async function giveTo(path: string, account: ServerAccount | undefined): Promise<void> {
   if (account !== undefined) await lchown(path, account.uid, account.gid)
+}
+
+/**
+ * Gives a directory with everything below it to the server's account; true if another account had it. The directory itself
+ * comes last, so that an interrupted change is noticed and repeated at the next start.
+ */
+export async function giveTreeTo(directory: string, account: ServerAccount | undefined): Promise<boolean> {
+  if (account === undefined) return false
+  const { uid, gid } = await stat(directory)
+  if (uid === account.uid && gid === account.gid) return false
+  for (const entry of await readdir(directory, { recursive: true })) await giveTo(join(directory, entry), account)
+  await chown(directory, account.uid, account.gid)
+  return true
 }

@@ -1,5 +1,6 @@
 import type { Server } from 'node:net'
 import { monotonicClock } from '../daemon/clock.ts'
+import { databaseGroups } from '../daemon/database-connection.ts'
 import { watchDescriptors } from '../daemon/descriptor-watch.ts'
 import { UsageFault } from '../daemon/exit-status.ts'
 import { holdListener } from '../daemon/held-listener.ts'
@@ -52,7 +53,7 @@ export async function startGate(load: () => Settings): Promise<RunningDaemon> {
       throw new UsageFault(
         'the gate has no door: set wrap.listen, wrap.policy_listen, wrap.question_listen or wrap.tcprules_cdb',
       )
-    if (wrap.smtpd_user !== '') dropPrivileges(idsOf(wrap.smtpd_user, 'wrap.smtpd_user'))
+    if (wrap.smtpd_user !== '') dropPrivileges(idsOf(wrap.smtpd_user, 'wrap.smtpd_user'), databaseGroups(settings))
     if (wrap.tcprules_cdb !== '') await doors.startCdb()
     return {
       ready: [...listening, ...(wrap.tcprules_cdb === '' ? [] : [`cdb=${wrap.tcprules_cdb}`])].join(' '),

@@ -14,12 +14,14 @@ import {
 import { createInterface } from 'node:readline'
 import * as v from 'valibot'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { idsOf } from '../../src/daemon/privileges.ts'
 import { openDatabase } from '../../src/database/database.ts'
 import { type EmbeddedServer, startEmbeddedServer } from '../../src/database/embedded-server.ts'
 import { EmbeddedServerFault } from '../../src/database/errors.ts'
 import { identityOf } from '../../src/database/process-identity.ts'
 import { describeWith, ROOT } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
+import { testServerAccount } from '../harness/server-account.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 
 const lines: string[] = []
@@ -32,7 +34,7 @@ const settings = { fsync: 'off' }
 let directory: ReturnType<typeof temporaryDirectory>
 const running: EmbeddedServer[] = []
 const start = async (stateDir = directory.path): Promise<EmbeddedServer> => {
-  const server = await startEmbeddedServer({ stateDir, log, settings })
+  const server = await startEmbeddedServer({ stateDir, log, settings, account: testServerAccount })
   running.push(server)
   return server
 }
@@ -136,6 +138,7 @@ describe('the embedded server', () => {
     const failure = await startEmbeddedServer({
       stateDir: directory.path,
       log,
+      account: testServerAccount,
       settings: { max_connections: 'many' },
     }).catch((error: unknown) => error)
     expect(failure).toMatchObject({ message: expect.stringContaining('invalid value for parameter "max_connections"') })
@@ -156,7 +159,7 @@ describe('the embedded server', () => {
     const script = `
       import { startEmbeddedServer } from ${JSON.stringify(new URL('../../src/database/embedded-server.ts', import.meta.url).href)}
       const quiet = () => {}
-      const server = await startEmbeddedServer({ stateDir: ${JSON.stringify(directory.path)}, log: { debug: quiet, info: quiet, warn: quiet, error: quiet } })
+      const server = await startEmbeddedServer({ stateDir: ${JSON.stringify(directory.path)}, account: ${JSON.stringify(testServerAccount)}, log: { debug: quiet, info: quiet, warn: quiet, error: quiet } })
       console.log(server.pid)
       setInterval(quiet, 1000)`
     const parent = spawn(process.execPath, ['--input-type=module-typescript', '-e', script], {
@@ -172,6 +175,34 @@ describe('the embedded server', () => {
 })
 
 describeWith([ROOT], 'the embedded server started by root', () => {
+  test('takes connections from the group of its account alone', async () => {
+    const server = await start()
+    const socketDirectory = server.connection.hosts[0]?.host ?? ''
+    const { mode, uid, gid } = statSync(socketDirectory)
+    expect([mode & 0o777, { uid, gid }]).toEqual([0o750, testServerAccount])
+    await run(server, "SELECT 1 / (current_setting('authentication_timeout') = '5s')::int")
+  })
+
+  test('takes over data that an older version kept under another account', async () => {
+    const nobody = idsOf('nobody', 'the test')
+    const first = await startEmbeddedServer({ stateDir: directory.path, log, settings, account: nobody })
+    await run(first, 'CREATE TABLE kept (a int)')
+    await first.stop()
+    const second = await start()
+    await run(second, 'SELECT count(*) FROM kept')
+    expect(statSync(`${base()}/data/base`).uid).toBe(testServerAccount?.uid)
+    expect(lines).toContainEqual(expect.stringContaining('database_owner_changed'))
+  })
+
+  test.each([{ uid: 0, gid: 0 }, undefined])('refuses to run as root: %j', async account => {
+    const failure = await startEmbeddedServer({ stateDir: directory.path, log, account }).catch(
+      (error: unknown) => error,
+    )
+    expect(failure).toMatchObject({
+      message: expect.stringContaining('name another account in database.embedded_user'),
+    })
+  })
+
   test('runs as somebody else, who can write neither its program nor the secret', async () => {
     const server = await start()
     const uid = /^Uid:\s+(\d+)/m.exec(readFileSync(`/proc/${server.pid}/status`, 'utf8'))?.[1]

@@ -1,7 +1,7 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { appendFileSync, chmodSync, chownSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { serverAccount } from '../../src/database/server-account.ts'
+import { idsOf } from '../../src/daemon/privileges.ts'
 import type { Need } from './describe-with.ts'
 import { eventually } from './eventually.ts'
 import { freePort } from './free-port.ts'
@@ -40,9 +40,12 @@ export type PostgresClusterOptions = {
   readonly replicaOf?: PostgresCluster
 }
 
+/** Debian's own account for PostgreSQL: initdb needs one with a name. */
+const clusterAccount = () => (process.geteuid?.() === 0 ? idsOf('postgres', 'the account of PostgreSQL') : undefined)
+
 /** Dropped with the process, stopped when ours ends: as the embedded server is started. */
 async function prefix(): Promise<readonly string[]> {
-  const account = await serverAccount()
+  const account = clusterAccount()
   const drop =
     account === undefined ? [] : ['--reuid', String(account.uid), '--regid', String(account.gid), '--clear-groups']
   return ['setpriv', '--pdeathsig', 'QUIT', ...drop, '--']
@@ -103,7 +106,7 @@ export class PostgresCluster {
   }
 
   async #make({ tls, replicaOf }: PostgresClusterOptions): Promise<void> {
-    const account = await serverAccount()
+    const account = clusterAccount()
     const give = (path: string, mode: number): void => {
       if (account !== undefined) chownSync(path, account.uid, account.gid)
       chmodSync(path, mode)

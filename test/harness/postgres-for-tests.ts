@@ -1,6 +1,7 @@
 import { openDatabase } from '../../src/database/database.ts'
 import { startEmbeddedServer } from '../../src/database/embedded-server.ts'
 import { migrate } from '../../src/database/migrate.ts'
+import { testServerAccount } from './server-account.ts'
 import { temporaryDirectory } from './temporary-directory.ts'
 
 /** Where the run's own PostgreSQL is; `inject('postgres')` in a test. */
@@ -31,6 +32,9 @@ export default async function setup(project: { provide(key: 'postgres', value: P
   const server = await startEmbeddedServer({
     stateDir: directory.path,
     log: quiet,
+    account: testServerAccount,
+    // Tests connect under accounts of their own.
+    socketDirectoryMode: 0o755,
     // Nothing here must outlive a power failure.
     settings: { fsync: 'off', max_connections: '200' },
   })

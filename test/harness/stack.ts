@@ -27,6 +27,7 @@ export const TEST_IDS = {
   tls: id(61212),
   gate: id(61213),
   smtpd: id(61214),
+  database: id(61215),
 } as const
 
 /** A mailbox of a test. */
@@ -72,6 +73,7 @@ export class Stack {
   configure(settings: TestSettings): void {
     const base: TestSettings = {
       '': { configured: true, run_dir: `${this.directory}/run`, state_dir: `${this.directory}/state`, syslog: false },
+      database: isRoot ? { embedded_user: `${TEST_IDS.database}` } : {},
       popup: {
         listen: ['127.0.0.1:0'],
         hostname: 'mx.example.org',

@@ -1,11 +1,16 @@
-import { chmodSync, writeFileSync } from 'node:fs'
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { chmodSync, mkdirSync, statSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { formatSettings, type Overrides } from '../../src/auth-relay/settings-text.ts'
 import { processesNaming } from '../harness/demo.ts'
+import { eventually } from '../harness/eventually.ts'
 import { type Program, run } from '../harness/program.ts'
 import { commandOf, TEST_IDS } from '../harness/stack.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
+
+const isRoot = process.geteuid?.() === 0
 
 let directory: ReturnType<typeof temporaryDirectory>
 let config: string
@@ -27,7 +32,7 @@ function configure(overrides: Overrides = {}): void {
   writeFileSync(`${path}/sslhack.pass`, 'a secret of this test\n', { mode: 0o600 })
   const base: Overrides = {
     '': { configured: true, run_dir: `${path}/run`, state_dir: `${path}/state`, syslog: false },
-    database: { embedded: true },
+    database: isRoot ? { embedded: true, embedded_user: `${TEST_IDS.database}` } : { embedded: true },
     popup: {
       listen: ['127.0.0.1:0'],
       login_user: `${TEST_IDS.login}`,
@@ -65,6 +70,36 @@ const takenPort = (): Promise<number> =>
 
 describe('what cannot start is said in one line, with what to do, and leaves nothing', () => {
   afterEach(() => expect(processesNaming(directory.path)).toEqual([]))
+
+  test.runIf(isRoot).each([
+    ['nobody', /^auth-relay: database\.embedded_user must not be nobody: /],
+    [`${TEST_IDS.authd}`, /^auth-relay: database\.embedded_user and authd\.user are one account: /],
+    [`${TEST_IDS.login}`, /^auth-relay: database\.embedded_user and popup\.login_user are one account: /],
+    ['auth-relay-no-such', /^auth-relay: there is no account auth-relay-no-such: create it \(useradd --system /],
+  ])('PostgreSQL under the account %s: 100', async (embedded_user, message) => {
+    configure({ database: { embedded: true, embedded_user }, authd: { user: `${TEST_IDS.authd}` } })
+    const program = await up()
+    expect(program.ending?.code).toBe(100)
+    expect(told(program)).toEqual([expect.stringMatching(message)])
+  })
+
+  test('a lock that another process holds: 111, and no dead process is named', async () => {
+    configure()
+    const state = `${directory.path}/state`
+    mkdirSync(state)
+    writeFileSync(`${state}/up.lock`, '4194303\n', { mode: 0o644 })
+    const holder = spawn('flock', ['-x', `${state}/up.lock`, 'cat'], { stdio: ['pipe', 'ignore', 'inherit'] })
+    await eventually('flock has the lock', () => spawnSync('flock', ['-n', `${state}/up.lock`, 'true']).status === 1)
+    const program = await up()
+    const ended = once(holder, 'close')
+    holder.stdin.end()
+    await ended
+    expect(program.ending?.code).toBe(111)
+    expect(told(program)).toEqual([
+      `auth-relay: another process holds a lock on ${state}/up.lock: find it with fuser ${state}/up.lock and stop it`,
+    ])
+    expect(statSync(`${state}/up.lock`).mode & 0o777).toBe(0o600)
+  })
 
   test('no settings file: 100', async () => {
     const program = await up()

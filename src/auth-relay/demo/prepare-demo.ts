@@ -51,6 +51,7 @@ const IDS = {
   gate: 61193,
   status: 61194,
   mail: 61195,
+  database: 61196,
 } as const
 
 /**
@@ -80,7 +81,7 @@ export async function prepareDemo(wantedDir: string, environment: Environment): 
         state_dir: join(runtime, 'state'),
         syslog: false,
       },
-      database: { embedded: true },
+      database: { embedded: true, embedded_user: account(IDS.database) },
       grants: { grant_loopback: true },
       popup: {
         listen: [`${HOST}:${ports.pop3}`],

@@ -1,7 +1,7 @@
 import { hostname } from 'node:os'
 import manifest from '../../../package.json' with { type: 'json' }
 import { systemClock } from '../../daemon/clock.ts'
-import { databaseConnection } from '../../daemon/database-connection.ts'
+import { databaseConnection, databaseGroups } from '../../daemon/database-connection.ts'
 import { UsageFault } from '../../daemon/exit-status.ts'
 import type { RunningDaemon } from '../../daemon/lifecycle.ts'
 import { openListener } from '../../daemon/listener.ts'
@@ -43,7 +43,7 @@ export async function startStatusPage(settings: Settings): Promise<RunningDaemon
   })
   makeSocketDirectory(listen, { runDir: settings.top.run_dir, setting: 'status-page.listen', owner: ids })
   const bound = await openListener(server, listen, 'status-page.listen')
-  if (ids !== undefined) dropPrivileges(ids)
+  if (ids !== undefined) dropPrivileges(ids, databaseGroups(settings))
   const database = openDatabase({
     ...connection,
     applicationName: 'auth-relay status-page',

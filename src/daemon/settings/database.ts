@@ -6,6 +6,10 @@ export const DATABASE = defineSection('database', 'Where the grants are kept: Po
     false,
     'Start a PostgreSQL of our own below state_dir (auth-relay up). Otherwise dbhost names a server.',
   ),
+  embedded_user: text(
+    'auth-relay-db',
+    'Account of the embedded PostgreSQL, if auth-relay up is started as root. No other program may use this account.',
+  ),
   dbhost: text(
     'localhost',
     'Server, or several separated by commas: the primary among them is followed. A directory means its Unix socket.',
