@@ -141,6 +141,18 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
     expect(logged(program)).toMatchObject([{ event: 'norelay', reason: 'loopback' }])
   })
 
+  test.each([
+    ['192.0.2.7', { WRAP_PROXY_TRUST: '192.0.2.7' }, 'proxy'],
+    ['::ffff:192.0.2.7', { PROXY_TRUST: '192.0.2.0/24' }, 'proxy'],
+    ['64:ff9b::192.0.2.7', { SSL_HACK_TRUST: '192.0.2.7' }, 'proxy'],
+    ['192.0.2.7', { NEVER_GRANT: '192.0.2.0/24' }, 'never'],
+  ])('a row for %s opens nothing when the settings have %j', async (text, env, reason) => {
+    for (const ip of ['192.0.2.7', '64:ff9b::192.0.2.7']) await grants.grant(ip, 'ann')
+    const program = await wrap({ TCPREMOTEIP: text, ...env })
+    expect(shown(program)).toContain('relay=unset ')
+    expect(logged(program)).toMatchObject([{ event: 'norelay', reason }])
+  })
+
   test('installed as qmail-smtpd it runs the real one under its second name', async () => {
     const qmail = `${stack.directory}/qmail`
     await run(['mkdir', '-p', `${qmail}/bin`])

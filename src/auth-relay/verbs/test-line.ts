@@ -138,8 +138,8 @@ export class LineJudge {
     if (text === undefined) return { verdict: { verdict: 'ignore', reason: 'line is too long' }, needs: [] }
     const verdict = this.#recognizer.recognize(text, now)
     if (verdict.verdict !== 'grant') return { verdict, needs: [] }
-    const refusal = this.#policy.neverList.loginRefusal(verdict.ip)
-    if (refusal !== undefined) return { verdict, needs: [], refusal: `the address is never granted (${refusal})` }
+    const refusal = this.#policy.neverList.describe(verdict.ip)
+    if (refusal !== undefined) return { verdict, needs: [], refusal: `the address is never granted: ${refusal}` }
     const setting = DIALECTS.find(({ name }) => name === verdict.dialect)?.setting
     const needs = [
       ...(this.#believed.has(verdict.dialect) || setting === undefined ? [] : [`${setting} = true`]),

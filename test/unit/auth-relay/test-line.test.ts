@@ -96,16 +96,21 @@ describe('a verdict', () => {
       'grant ',
     )
     expect(text(line('127.0.0.1'))).toContain(
-      'drop    127.0.0.1  ann  (ipop3d): the address is never granted (loopback)',
+      'drop    127.0.0.1  ann  (ipop3d): the address is never granted: loopback',
     )
-    expect(text(line('192.0.2.7'), `${on}\n[grants]\nnever_nets = ["192.0.2.0/24"]`)).toContain('never granted (never)')
+    expect(text(line('192.0.2.7'), `${on}\n[grants]\nnever_grant = ["192.0.2.0/24"]`)).toContain(
+      'never granted: listed in grants.never_grant',
+    )
+    expect(text(line('192.0.2.7'), `${on}\n[popup]\nproxy_trust = ["192.0.2.0/24"]`)).toContain(
+      'never granted: listed in popup.proxy_trust',
+    )
     expect(JSON.parse(formatJson(1, judge(on).judge(line('127.0.0.1'), now)))).toEqual({
       n: 1,
       verdict: 'drop',
       dialect: 'ipop3d',
       ip: '127.0.0.1',
       login: 'ann',
-      reason: 'the address is never granted (loopback)',
+      reason: 'the address is never granted: loopback',
     })
   })
 
