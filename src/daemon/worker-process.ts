@@ -10,6 +10,8 @@ export { scheduleAsBatch }
 
 /** Longest message on a control channel, in octets: PEM chains and settings fit, floods do not. */
 const MAX_MESSAGE = 1_048_576
+/** Characters that the other end has not taken, above which the channel is closed: nobody reads there any more. */
+const MAX_UNSENT = 16_777_216
 
 /** Descriptor of the control channel in the worker, and of the first listening socket handed to it. */
 export const CONTROL_DESCRIPTOR = 3
@@ -18,9 +20,11 @@ export const FIRST_LISTENING_DESCRIPTOR = 4
 /** One end of the channel between a privileged parent and its worker: JSON, one message a line. */
 export type ControlChannel = {
   send(message: unknown): void
-  /** Messages come unchecked: a parent parses its worker's as hostile. */
-  onMessage(listener: (message: unknown) => void): void
-  /** The other end is gone, or sent what is no message. */
+  /** Characters that the other end has not taken yet. */
+  readonly unsent: number
+  /** Messages come unchecked, each with its length in characters: a parent parses its worker's as hostile. */
+  onMessage(listener: (message: unknown, length: number) => void): void
+  /** The other end is gone, sent what is no message, or takes nothing any more. */
   onClose(listener: () => void): void
   close(): void
 }
@@ -86,7 +90,7 @@ function controlChannel(stream: Duplex): ControlChannel {
   let buffered = ''
   let closed = false
   let unsent = ''
-  const messageListeners: ((message: unknown) => void)[] = []
+  const messageListeners: ((message: unknown, length: number) => void)[] = []
   const closeListeners: (() => void)[] = []
   const flush = (): void => {
     if (!closed && unsent !== '') stream.write(unsent)
@@ -107,16 +111,21 @@ function controlChannel(stream: Duplex): ControlChannel {
       buffered = buffered.slice(end + 1)
       const message = parseJson(line)
       if (message === undefined) return close()
-      for (const listener of messageListeners) listener(message)
+      for (const listener of messageListeners) listener(message, line.length)
     }
     if (buffered.length > MAX_MESSAGE) close()
   })
   stream.on('end', close).on('error', close).on('close', close)
   return {
+    get unsent() {
+      return unsent.length + stream.writableLength
+    },
     send: message => {
+      if (closed) return
       // What one turn of the event loop has to say goes out together.
       if (unsent === '') setImmediate(flush)
       unsent += `${JSON.stringify(message)}\n`
+      if (unsent.length + stream.writableLength > MAX_UNSENT) close()
     },
     onMessage: listener => messageListeners.push(listener),
     onClose: listener => closeListeners.push(listener),

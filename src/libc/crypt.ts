@@ -14,10 +14,13 @@ export async function crypt(password: string | Uint8Array, setting: string): Pro
   // crypt(3) reads up to the first NUL: `secret\0anything` would pass for `secret`.
   const octets = typeof password === 'string' ? Buffer.from(password, 'utf8') : password
   if (octets.includes(0) || setting.includes('\0')) return undefined
-  const data = Buffer.alloc(CRYPT_DATA_SIZE)
   const phrase = Buffer.concat([octets, Buffer.alloc(1)])
-  const hash = await cryptR(phrase, setting, data)
-  data.fill(0)
+  let data: Buffer | undefined
+  const hash = await cryptR(() => {
+    data = Buffer.alloc(CRYPT_DATA_SIZE)
+    return [phrase, setting, data]
+  })
+  data?.fill(0)
   phrase.fill(0)
   // `*0` and `*1` are crypt(3)'s words for failure; they must never equal a stored `*`.
   return hash === undefined || hash.startsWith('*') ? undefined : hash

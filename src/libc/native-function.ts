@@ -79,23 +79,30 @@ export function nativeFunction(prototype: string): NativeFunction {
   }
 }
 
-/** A function of a shared library that answers a text or NULL, run on a thread of its own so that the event loop goes on. */
+/**
+ * A function of a shared library that answers a text or NULL, run on a thread of its own so that the event loop goes on. The
+ * arguments are made when the call starts, so that calls that wait hold no memory for it.
+ */
 export function asyncTextFunction(
   soname: string,
   prototype: string,
-): (...args: NativeArgument[]) => Promise<string | undefined> {
+): (makeArguments: () => readonly NativeArgument[]) => Promise<string | undefined> {
   return asyncFunction(soname, prototype, result => (typeof result === 'string' ? result : undefined))
 }
 
 /** As nativeFunction, run on a thread of its own; memory among the arguments is kept until it is done. errno is lost. */
 export function asyncNumberFunction(prototype: string): (...args: NativeArgument[]) => Promise<number> {
-  return asyncFunction(null, prototype, result => {
+  const call = asyncFunction(null, prototype, result => {
     if (typeof result === 'number') return result
     throw new TypeError(`${prototype} did not answer a number`)
   })
+  return (...args) => call(() => args)
 }
 
-/** Calls on threads at once: twice what the runtime has threads, so that none waits for the event loop; koffi keeps memory for this many. */
+/**
+ * Calls on threads at once: twice what the runtime has threads, so that none waits for the event loop; koffi keeps memory for this many.
+ * Callers bound what waits here: connections of the gate, turns of popup's CheckQueue.
+ */
 const MAX_ASIDE = 8
 let aside = 0
 const waiting: (() => void)[] = []
@@ -105,14 +112,18 @@ function asyncFunction<T>(
   soname: string | null,
   prototype: string,
   read: (result: unknown) => T,
-): (...args: NativeArgument[]) => Promise<T> {
+): (makeArguments: () => readonly NativeArgument[]) => Promise<T> {
   let func: ReturnType<ReturnType<Koffi['load']>['func']> | undefined
   // One promise a call, no more: the gate makes such a call for every connection.
-  return (...args) =>
+  return makeArguments =>
     new Promise<T>((resolve, reject) => {
+      let args: readonly NativeArgument[] = []
       const start = (): void => {
         try {
           func ??= library(soname).func(prototype)
+          args = makeArguments()
+          // koffi keeps nothing alive: without this, memory that C reads is collected under it.
+          inUse.add(args)
           func.async(...args, done)
         } catch (error) {
           done(error, undefined)
@@ -130,8 +141,6 @@ function asyncFunction<T>(
           reject(failure)
         }
       }
-      // koffi keeps nothing alive: without this, memory that C reads is collected under it.
-      inUse.add(args)
       if (aside >= MAX_ASIDE) waiting.push(start)
       else {
         aside += 1

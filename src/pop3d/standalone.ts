@@ -14,14 +14,14 @@ import { standardInput, standardOutput } from './standard-descriptors.ts'
 
 /**
  * `pop3d MAILDIR` as the program that a checker starts: one session on descriptors 0 and 1, as the user the checker made us
- * (spec/pop3d.md §1). The exit status is 0 but for uid 0, as with qmail-pop3d.
+ * (spec/pop3d.md §1). The exit status is 0, but for uid 0, which is temporary.
  * @throws UsageFault for a setting in the environment that has no meaning.
  */
 export async function serveStandalone(maildir: string | undefined, environment: Environment): Promise<number> {
   if (process.getuid?.() === 0) {
-    // popup takes status 1 for a failed login, so that nobody is served by a checker that forgot to become the user.
+    // A checker that did not become the user is a broken set-up: status 1 would blame the client for a wrong password.
     process.stderr.write('qmail-pop3d invoked as uid 0, terminating\n')
-    return EXIT.no
+    return EXIT.temporary
   }
   const options = optionsFrom(environment)
   const connection = new StreamConnection(standardInput(), standardOutput())

@@ -2,6 +2,7 @@ import * as v from 'valibot'
 import { LOG_LEVELS } from '../daemon/log.ts'
 import { type IpAddress, NetworkSet, parseIpAddress, parseNetwork } from '../wire/ip-address.ts'
 import { isSessionId, type SessionId } from '../wire/session-id.ts'
+import { type LoginOctets, loginOctets } from './login-name.ts'
 
 /** What the keeper and a login process say to each other: one JSON object a line. The keeper takes login's for hostile. */
 
@@ -42,7 +43,10 @@ const attempt = {
   /** Names the request between this login process and the keeper. */
   n: requestNumber,
   id: sessionIdText,
-  login: octets(12_288),
+  login: v.pipe(
+    octets(12_288),
+    v.transform((login): LoginOctets => loginOctets(login)),
+  ),
   method: v.picklist(['pass', 'apop', 'sasl']),
   ip: ipAddress,
   tls: v.boolean(),
@@ -72,7 +76,12 @@ const fromLogin = v.variant('type', [
     timestamp: octets(320),
   }),
   /** Another server decides: may the attempt be made now? The secret stays with login. */
-  v.strictObject({ type: v.literal('attempt'), ...attempt }),
+  v.strictObject({
+    type: v.literal('attempt'),
+    ...attempt,
+    /** Fingerprint of login and secret together, of use in this login process alone. */
+    proof: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
+  }),
   /** What that server, or the chained program, said. */
   v.strictObject({ type: v.literal('outcome'), n: requestNumber, outcome: v.picklist(OUTCOMES) }),
   /** The client is gone: forget the request. */
@@ -82,7 +91,9 @@ const fromLogin = v.variant('type', [
 ])
 
 export type FromLogin = v.InferOutput<typeof fromLogin>
-export type LoginAttempt = Omit<Extract<FromLogin, { type: 'attempt' }>, 'type'>
+export type FromLoginMessage = v.InferInput<typeof fromLogin>
+export type UpstreamAttempt = Omit<Extract<FromLogin, { type: 'attempt' }>, 'type'>
+export type LoginAttempt = Omit<UpstreamAttempt, 'proof'>
 export type VerifyRequest = Omit<Extract<FromLogin, { type: 'verify' }>, 'type'>
 
 /** Reads a message of a login process; undefined if it is none. */

@@ -56,6 +56,7 @@ export class LoginServerForTests {
 
   constructor(settings: Partial<LoginSettings> = {}) {
     const channel: ControlChannel = {
+      unsent: 0,
       send: message => {
         if (isAsked(message)) this.asked.push(message)
       },

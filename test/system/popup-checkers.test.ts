@@ -5,9 +5,12 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, t
 import { systemClock } from '../../src/daemon/clock.ts'
 import { createLog } from '../../src/daemon/log.ts'
 import { parseSettings } from '../../src/daemon/settings/settings.ts'
+import { CheckQueue } from '../../src/popup/checkers/check-queue.ts'
 import type { CheckRequest } from '../../src/popup/checkers/checker.ts'
 import { RememberedPasswords } from '../../src/popup/checkers/remembered-passwords.ts'
 import { sqlChecker } from '../../src/popup/checkers/sql.ts'
+import { Departure } from '../../src/popup/departure.ts'
+import { loginOctets } from '../../src/popup/login-name.ts'
 import { parseIpAddress } from '../../src/wire/ip-address.ts'
 import { command, describeWith } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
@@ -276,12 +279,15 @@ describe('checker = "sql"', () => {
       sql_dbpass_file: `${running.stack.directory}/dbpass`,
     }
     const { settings } = parseSettings(`[popup]\n${stringify(popup)}\n${line}\n`, 'test')
-    return sqlChecker(settings.popup, new RememberedPasswords(0, systemClock), createLog('test', { level: 'error' }))
+    const hashing = new CheckQueue({ atOnce: 2, mostWaiting: 10 })
+    const passwords = new RememberedPasswords(0, systemClock)
+    return sqlChecker(settings.popup, passwords, hashing, createLog('test', { level: 'error' }))
   }
   const asked = (login: string, secret: string, method: 'pass' | 'apop' = 'pass'): CheckRequest => {
     const ip = parseIpAddress('192.0.2.7')
     if (ip === undefined) throw new Error('an address')
-    return { login, secret, method, timestamp: '<1.1@mx>', ip, tls: false }
+    const applicant = { networks: [ip], isKnown: false, departure: new Departure() }
+    return { login: loginOctets(login), secret, method, timestamp: '<1.1@mx>', ip, tls: false, applicant }
   }
   const hashed = () => readFileSync(`${running.stack.directory}/passwd`, 'utf8').split(':')[1] ?? ''
 

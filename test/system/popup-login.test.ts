@@ -548,7 +548,7 @@ describe('processes', () => {
       expect([keeper, loginPid, worker].map(policyOf)).toEqual([SCHED_OTHER, SCHED_BATCH, SCHED_BATCH])
       // The mail is its owner's alone; the worker's socket is login's alone.
       expect(statSync(running.ann.maildir).mode & 0o077).toBe(0)
-      const socket = statSync(`${running.stack.directory}/run/pop3d/${running.ann.uid}.sock`)
+      const socket = statSync(`${running.stack.directory}/run/pop3d/${running.ann.uid}-${running.ann.uid}.sock`)
       expect([socket.uid, socket.mode & 0o777]).toEqual([TEST_IDS.login, 0o600])
       await session.quit()
     })

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync, statSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { createInterface } from 'node:readline/promises'
+import { createInterface, type Interface } from 'node:readline'
 import { Writable } from 'node:stream'
 import { UsageFault } from '../../daemon/exit-status.ts'
 import { loadSettingsFile } from '../../daemon/settings/settings.ts'
@@ -29,7 +29,10 @@ export const passwd: Verb = (program, { environment, print }, choose) => {
     .argument('<login>', 'login name')
     .option('--file <file>', 'the passwd file; without it popup.passwd_file of the settings')
     .option('--uid <uid>', 'who owns the maildrop; without it the account of that name, or nobody knows')
-    .option('--gid <gid>', 'group of the owner; without it the same number')
+    .option(
+      '--gid <gid>',
+      'group of the owner; without it the old one, the group of the account of that name and uid, or the same number',
+    )
     .option('--home <directory>', 'home directory')
     .option('--maildir <path>', 'Maildir, below the home directory or absolute', 'Maildir')
     .option('--remove', 'remove the account')
@@ -37,7 +40,7 @@ export const passwd: Verb = (program, { environment, print }, choose) => {
     .addHelpText(
       'after',
       `
-The password is the first line of standard input; on a terminal it is asked for.
+The password is the first line of standard input, with or without a line end; on a terminal it is asked for.
 Exit status 1 with --remove if there is no such account.
 
 Examples:
@@ -105,7 +108,12 @@ function tailOf(login: string, { uid, gid, home, maildir }: Options, old: string
   const [oldUid, oldGid, oldHome, oldMaildir] = old?.split(':') ?? []
   const account = accountNamed(login)
   const owner = numberOf(uid, '--uid') ?? oldUid ?? account?.uid.toString()
-  const group = numberOf(gid, '--gid') ?? oldGid ?? account?.gid.toString() ?? owner
+  // A group goes with its uid: the group of another uid would open that uid's files to the owner of this mail.
+  const ofOwner = [
+    { uid: oldUid, gid: oldGid },
+    { uid: account?.uid.toString(), gid: account?.gid.toString() },
+  ].find(known => known.uid === owner)
+  const group = numberOf(gid, '--gid') ?? ofOwner?.gid ?? owner
   const directory = home ?? oldHome ?? account?.home
   if (owner === undefined || group === undefined || directory === undefined) {
     throw new UsageFault(
@@ -133,15 +141,15 @@ async function readPassword(login: string): Promise<string> {
   try {
     const ask = async (prompt: string): Promise<string> => {
       if (isTerminal) process.stderr.write(prompt)
-      const answer = await Promise.race([
-        lines.question(''),
-        new Promise<string>(resolve => lines.once('close', () => resolve(''))),
-      ])
+      const answer = await nextLine(lines)
       if (isTerminal) process.stderr.write('\n')
       return answer
     }
     const password = await ask(`Password of ${login}: `)
     if (password === '') throw new UsageFault('no password was given')
+    if (password.startsWith(' ')) {
+      throw new UsageFault('a password must not begin with a space: popup skips the spaces after PASS, as qmail does')
+    }
     if (password.toLowerCase() === 'password') throw new UsageFault('that password is the first that everybody tries')
     if (/\p{Cc}/u.test(password)) throw new UsageFault('a password must not hold control characters')
     if (isTerminal && (await ask('Again: ')) !== password) throw new UsageFault('the two were not the same')
@@ -149,4 +157,13 @@ async function readPassword(login: string): Promise<string> {
   } finally {
     lines.close()
   }
+}
+
+/** The next line, also one that the end of input ends; empty if there is none. */
+function nextLine(lines: Interface): Promise<string> {
+  return new Promise(resolve => {
+    lines.once('line', resolve)
+    // readline gives out the rest of its input as a line before it closes.
+    lines.once('close', () => resolve(''))
+  })
 }

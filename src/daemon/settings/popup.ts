@@ -2,6 +2,7 @@ import {
   BARE,
   choice,
   command,
+  delays,
   duration,
   flag,
   integer,
@@ -74,6 +75,12 @@ export const POPUP = defineSection('popup', 'POP3 login front end.', {
     'Time for which a successful password check is remembered (skips the slow hash; passwd-file, sql, system). A changed hash takes effect at once. 0: never.',
   ),
   check_timeout: duration('s', 60, 1, 600, 'Longest time that a checker may take.'),
+  checker_processes: integer(
+    64,
+    1,
+    1000,
+    'checker = "checkpassword" or "chain": programs that check a password at the same time. More logins wait, in an order that is fair by network.',
+  ),
   max_connections: integer(2000, 1, 100_000, 'Connections in all.'),
   max_per_address: integer(
     100,
@@ -84,5 +91,8 @@ export const POPUP = defineSection('popup', 'POP3 login front end.', {
   login_time: duration('s', 300, 1, 1200, 'Longest time from connection to login.'),
   max_failures: integer(3, 1, 100, 'Failed logins after which a connection is closed.'),
   drain_time: duration('s', 10, 0, 3600, 'Time that open sessions get to end when popup is stopped.'),
-  fail_delays: list(['2', '4', '8', '15'], 'Seconds of growing delay after failures of an address or a login.'),
+  fail_delays: delays(
+    [2, 4, 8, 15],
+    'Seconds that a login waits before its password is checked: after its first, second, … wrong password from anywhere within 10 minutes, and after the fourth, fifth, … other login that failed from its address (IPv6: its /64; of its /48: after the seventeenth). The longest of these waits counts. A wrong password that comes again counts once. A login that was right from its address does not wait there, until three different wrong passwords in a row. So a right login waits at most the last of these delays, and some devices with old passwords behind a NAT delay no other login.',
+  ),
 })

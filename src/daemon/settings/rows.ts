@@ -105,6 +105,22 @@ export const duration = (
   return row(schema, writeDuration(fallback, unit), `${doc} ${numbers}`, fromText, options)
 }
 
+/** Numbers of seconds, or texts such as "800ms" and "1.5"; the values are milliseconds. In the environment separated by spaces or commas. */
+export const delays = (fallback: readonly number[], doc: string, options?: Options): Row<readonly number[]> => {
+  const message = 'must be a list of seconds from 0 to 9999, such as [2, 4, 8, 15]'
+  const delay = v.pipe(
+    v.union([v.number(message), v.string(message)], message),
+    v.rawTransform<number | string, number>(({ dataset: { value }, addIssue, NEVER }) => {
+      const isCount = typeof value === 'number' || /^\d{1,4}(\.\d{1,3})?$/.test(value)
+      const milliseconds = isCount ? Number(value) * 1000 : parseDurationIn('ms', value)
+      if (milliseconds !== undefined && milliseconds >= 0 && milliseconds < 10_000_000) return Math.round(milliseconds)
+      addIssue({ message })
+      return NEVER
+    }),
+  )
+  return row(v.pipe(v.array(delay, message), v.readonly()), fallback, doc, words, options)
+}
+
 /** Any text of one line; empty stands for "not set". */
 export const text = (fallback: string, doc: string, options?: Options): Row<string> =>
   row(

@@ -11,7 +11,7 @@ export function inheritable(own: Environment): Environment {
 }
 
 /** UCSPI's variables for the client (spec/popup.md §6 and §7), on top of what every checker gets. */
-export function checkerEnvironment(base: Environment, request: CheckRequest): Environment {
+export function checkerEnvironment(base: Environment, request: Omit<CheckRequest, 'applicant'>): Environment {
   const { ip, tls, proxyIp, remotePort, localIp, localPort, login, method } = request
   const ends = connectionEnvironment({
     remoteIp: ip,

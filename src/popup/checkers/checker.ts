@@ -1,9 +1,11 @@
 import type { IpAddress } from '../../wire/ip-address.ts'
 import type { LoginMethod } from '../../wire/login-event.ts'
+import type { LoginOctets } from '../login-name.ts'
+import type { Applicant } from './check-queue.ts'
 
 /** A login that somebody must judge. Name and secret hold one character per octet, as sent. */
 export type CheckRequest = {
-  readonly login: string
+  readonly login: LoginOctets
   /** The password; for APOP the digest. */
   readonly secret: string
   readonly method: LoginMethod
@@ -15,6 +17,8 @@ export type CheckRequest = {
   readonly localIp?: IpAddress | undefined
   readonly localPort?: number | undefined
   readonly proxyIp?: IpAddress | undefined
+  /** For whom slow work waits in a CheckQueue. */
+  readonly applicant: Applicant
 }
 
 /** Whose mail, and where. `maildir` is an absolute path. */
@@ -25,9 +29,9 @@ export type Verdict =
   | { readonly verdict: 'yes'; readonly maildrop: Maildrop }
   | { readonly verdict: 'no' | 'temporary' | 'crash' | 'toolong'; readonly detail: string }
 
-/** Decides whether a secret is right. Slow work goes on beside the event loop. */
+/** Decides whether a secret is right. Slow work goes on beside the event loop, and waits for its turn in a CheckQueue. */
 export type Checker = {
-  /** Never rejects for what a client sent; what does reject counts as temporary. */
+  /** Never rejects for what a client sent; what does reject counts as temporary, as does CheckQueueFull. */
   check(request: CheckRequest): Promise<Verdict>
   close(): Promise<void> | void
 }

@@ -1,5 +1,6 @@
 import { checkpasswordMessage, verifyLogin } from '../../ucspi/checkpassword.ts'
 import type { Environment } from '../../ucspi/environment.ts'
+import type { CheckQueue } from './check-queue.ts'
 import { type Checker, no, temporary } from './checker.ts'
 import { checkerEnvironment } from './checker-environment.ts'
 import { maildirPath } from './maildir-path.ts'
@@ -13,8 +14,10 @@ export function checkpasswordChecker(options: {
   readonly maildir: string
   readonly environment: Environment
   readonly limitMs: number
+  /** Bounds the programs that run at a time. */
+  readonly programs: CheckQueue
 }): Checker {
-  const { command, maildir, environment, limitMs } = options
+  const { command, maildir, environment, limitMs, programs } = options
   return {
     check: async request => {
       const { login, secret, timestamp } = request
@@ -22,13 +25,15 @@ export function checkpasswordChecker(options: {
       if (checkpasswordMessage(credentials) === undefined) {
         return { verdict: 'toolong', detail: 'longer than a checker can read' }
       }
-      const answer = await verifyLogin({
-        checker: command,
-        credentials,
-        environment: checkerEnvironment(environment, request),
-        args: [maildir],
-        limitMs,
-      })
+      const answer = await programs.run(request.applicant, () =>
+        verifyLogin({
+          checker: command,
+          credentials,
+          environment: checkerEnvironment(environment, request),
+          args: [maildir],
+          limitMs,
+        }),
+      )
       if (answer.verdict === 'badauth') return no(answer.detail)
       if (answer.verdict !== 'ok') return { verdict: answer.verdict, detail: answer.detail }
       const path = maildirPath(answer.args[0] ?? '', answer.directory, maildir)

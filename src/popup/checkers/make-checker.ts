@@ -1,9 +1,20 @@
+import { availableParallelism } from 'node:os'
 import { systemClock } from '../../daemon/clock.ts'
 import type { Log } from '../../daemon/log.ts'
 import type { Settings } from '../../daemon/settings/settings.ts'
 import type { Environment } from '../../ucspi/environment.ts'
+import { CheckQueue } from './check-queue.ts'
 import type { Checker } from './checker.ts'
 import type { RememberedPasswords } from './remembered-passwords.ts'
+
+/** Checks that wait; above that a login is told to come again. At 20 ms for each hash on two cores the last one waits 10 s. */
+const MOST_WAITING = 1000
+/** Threads that hash at a time: one of the runtime's four stays free for files and host names. */
+const MOST_HASHING = 3
+
+/** Bounds the programs that check passwords at the same time. */
+export const programQueue = ({ popup }: Settings): CheckQueue =>
+  new CheckQueue({ atOnce: popup.checker_processes, mostWaiting: MOST_WAITING })
 
 /**
  * The checker that the settings name; only its own code is loaded.
@@ -11,16 +22,22 @@ import type { RememberedPasswords } from './remembered-passwords.ts'
  */
 export async function makeChecker(
   name: 'passwd-file' | 'checkpassword' | 'sql' | 'system',
-  { popup }: Settings,
+  settings: Settings,
   environment: Environment,
   log: Log,
 ): Promise<Checker> {
+  const { popup } = settings
+  const hashing = new CheckQueue({
+    atOnce: Math.min(availableParallelism(), MOST_HASHING),
+    mostWaiting: MOST_WAITING,
+  })
   switch (name) {
     case 'passwd-file': {
       const { passwdFileChecker } = await import('./passwd-file.ts')
       return passwdFileChecker(
         { passwdFile: popup.passwd_file, apopFile: popup.apop_file, maildir: popup.maildir },
         await remembered(popup),
+        hashing,
         log,
       )
     }
@@ -31,15 +48,16 @@ export async function makeChecker(
         maildir: popup.maildir,
         environment,
         limitMs: popup.check_timeout * 1000,
+        programs: programQueue(settings),
       })
     }
     case 'sql': {
       const { sqlChecker } = await import('./sql.ts')
-      return sqlChecker(popup, await remembered(popup), log)
+      return sqlChecker(popup, await remembered(popup), hashing, log)
     }
     case 'system': {
       const { systemChecker } = await import('./system.ts')
-      return systemChecker({ maildir: popup.maildir }, await remembered(popup))
+      return systemChecker({ maildir: popup.maildir }, await remembered(popup), hashing)
     }
   }
 }

@@ -1,5 +1,6 @@
 import type { Log } from '../../daemon/log.ts'
-import { textOfOctets } from '../text-of-octets.ts'
+import { loginText } from '../login-name.ts'
+import type { CheckQueue } from './check-queue.ts'
 import { type Checker, no, temporary } from './checker.ts'
 import { type PasswdEntry, parseApopSecrets, parsePasswd } from './passwd-line.ts'
 import { verifyApop, verifyPassword } from './password-hash.ts'
@@ -19,6 +20,7 @@ type Accounts = { readonly entries: ReadonlyMap<string, PasswdEntry>; readonly d
 export function passwdFileChecker(
   options: { readonly passwdFile: string; readonly apopFile: string; readonly maildir: string },
   passwords: RememberedPasswords,
+  hashing: CheckQueue,
   log: Log,
 ): Checker {
   const parse = (text: string): Accounts => {
@@ -32,8 +34,9 @@ export function passwdFileChecker(
   const accounts = new WatchedFile(options.passwdFile, 0o007, parse, log)
   const secrets = options.apopFile === '' ? undefined : new WatchedFile(options.apopFile, 0o077, parseApopSecrets, log)
   return {
-    check: async ({ login, secret, method, timestamp }) => {
-      const name = textOfOctets(login)
+    check: async ({ login, secret, method, timestamp, applicant }) => {
+      const inTurn = <T>(work: () => Promise<T>): Promise<T> => hashing.run(applicant, work)
+      const name = loginText(login)
       const known = accounts.current()
       if (known === undefined) return temporary('passwd_file is not usable')
       const entry = known.entries.get(name)
@@ -44,10 +47,10 @@ export function passwdFileChecker(
         if (entry === undefined || !right) return no(apop === undefined ? 'no APOP secrets' : 'wrong login or digest')
       } else {
         if (entry === undefined) {
-          await verifyPassword(secret, known.decoy)
+          await verifyPassword(secret, known.decoy, inTurn)
           return no('unknown login')
         }
-        const right = await passwords.verify(secret, entry.hash)
+        const right = await passwords.verify(secret, entry.hash, inTurn)
         if (right === undefined) return no('no password set, or a hash that this system does not know')
         if (!right) return no('wrong password')
       }

@@ -2,21 +2,30 @@ import { argon2, createHash, timingSafeEqual } from 'node:crypto'
 import { promisify } from 'node:util'
 import { crypt } from '../../libc/crypt.ts'
 
+/** Runs slow work when its turn comes. */
+export type InTurn = <T>(work: () => Promise<T>) => Promise<T>
+
+const atOnce: InTurn = work => work()
+
 /**
  * True if the password (one character per octet) is the one that was stored: as crypt(3) or argon2id writes it, or with
  * a `{SCHEME}` in front as Dovecot and LDAP do. Undefined if the form is not known, or names no password at all
- * (locked, empty). Slow forms run beside the event loop; the comparison takes constant time.
+ * (locked, empty). Slow forms run beside the event loop, `inTurn`; the comparison takes constant time.
  */
-export async function verifyPassword(password: string, stored: string): Promise<boolean | undefined> {
+export async function verifyPassword(
+  password: string,
+  stored: string,
+  inTurn: InTurn = atOnce,
+): Promise<boolean | undefined> {
   if (password === '' || stored === '') return undefined
   const octets = Buffer.from(password, 'latin1')
   const [, scheme, value = ''] = /^\{([A-Za-z0-9.-]{1,32})\}(.*)$/s.exec(stored) ?? []
   const verify = scheme === undefined ? verifyCrypt : SCHEMES.get(scheme.toUpperCase())
   const given = scheme === undefined ? stored : value
-  return given === '' ? undefined : verify?.(octets, given)
+  return given === '' ? undefined : verify?.(octets, given, inTurn)
 }
 
-type Verify = (password: Buffer, stored: string) => Promise<boolean | undefined> | boolean | undefined
+type Verify = (password: Buffer, stored: string, inTurn: InTurn) => Promise<boolean | undefined> | boolean | undefined
 
 /** `{SSHA}`: digest of password and salt, the salt after it; `{SHA}`: the same without salt. Base64, or hex where Dovecot writes hex. */
 const DIGESTS: readonly (readonly [string, string])[] = [
@@ -46,9 +55,9 @@ const SCHEMES: ReadonlyMap<string, Verify> = new Map<string, Verify>([
 
 function salted(algorithm: string): Verify {
   const length = createHash(algorithm).digest().length
-  return (password, stored) => {
+  return (password, stored, inTurn) => {
     // Dovecot's {MD5} may be crypt's $1$ form.
-    if (stored.startsWith('$')) return verifyCrypt(password, stored)
+    if (stored.startsWith('$')) return verifyCrypt(password, stored, inTurn)
     const isHex = stored.length === length * 2 && /^[0-9a-fA-F]+$/.test(stored)
     const bytes = Buffer.from(stored, isHex ? 'hex' : 'base64')
     if (bytes.length < length) return undefined
@@ -57,11 +66,11 @@ function salted(algorithm: string): Verify {
   }
 }
 
-async function verifyCrypt(password: Buffer, stored: string): Promise<boolean | undefined> {
-  if (stored.startsWith('$argon2')) return verifyArgon2(password, stored)
+async function verifyCrypt(password: Buffer, stored: string, inTurn: InTurn): Promise<boolean | undefined> {
+  if (stored.startsWith('$argon2')) return verifyArgon2(password, stored, inTurn)
   // `!` and `*` lock an account; crypt(3) would refuse them too.
   if (/^[!*]/.test(stored)) return undefined
-  const hash = await crypt(password, stored)
+  const hash = await inTurn(() => crypt(password, stored))
   return hash === undefined ? undefined : same(sha256(Buffer.from(hash)), sha256(Buffer.from(stored)))
 }
 
@@ -70,7 +79,7 @@ const ARGON2 =
   /^\$(?<algorithm>argon2id|argon2i|argon2d)\$v=19\$m=(?<memory>\d{1,7}),t=(?<passes>\d{1,4}),p=(?<parallelism>\d{1,3})\$(?<salt>[A-Za-z0-9+/]{11,86})\$(?<tag>[A-Za-z0-9+/]{16,172})$/
 
 /** The PHC string form: `$argon2id$v=19$m=65536,t=3,p=4$SALT$HASH`. */
-async function verifyArgon2(password: Buffer, stored: string): Promise<boolean | undefined> {
+async function verifyArgon2(password: Buffer, stored: string, inTurn: InTurn): Promise<boolean | undefined> {
   const groups = ARGON2.exec(stored)?.groups
   const algorithm = groups?.['algorithm']
   if (groups === undefined || !isArgon2(algorithm)) return undefined
@@ -79,14 +88,8 @@ async function verifyArgon2(password: Buffer, stored: string): Promise<boolean |
   const [memory, passes, parallelism] = [number('memory'), number('passes'), number('parallelism')]
   if (passes < 1 || parallelism < 1 || memory < 8 * parallelism) return undefined
   const nonce = Buffer.from(groups['salt'] ?? '', 'base64')
-  const hash = await argon2Hash(algorithm, {
-    message: password,
-    nonce,
-    memory,
-    passes,
-    parallelism,
-    tagLength: tag.length,
-  })
+  const parameters = { message: password, nonce, memory, passes, parallelism, tagLength: tag.length }
+  const hash = await inTurn(() => argon2Hash(algorithm, parameters))
   return same(hash, tag)
 }
 

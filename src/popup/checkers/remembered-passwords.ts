@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Clock } from '../../daemon/clock.ts'
 import { KeyedHash } from '../../daemon/keyed-hash.ts'
-import { verifyPassword } from './password-hash.ts'
+import { type InTurn, verifyPassword } from './password-hash.ts'
 
 /** Rows; above that the oldest goes. */
 const MAX_ROWS = 50_000
@@ -26,16 +26,21 @@ export class RememberedPasswords {
   }
 
   /** As verifyPassword. */
-  verify(password: string, stored: string): Promise<boolean | undefined> | boolean {
-    if (this.#lifeMs === 0) return verifyPassword(password, stored)
+  verify(password: string, stored: string, inTurn?: InTurn): Promise<boolean | undefined> | boolean {
+    if (this.#lifeMs === 0) return verifyPassword(password, stored, inTurn)
     const now = this.#clock()
     const row = this.#rows.get(stored)
     if (row !== undefined && row.until > now && this.#keyed.matches(textOf(password, stored), row.proof)) return true
-    return this.#verifyAnew(password, stored, now)
+    return this.#verifyAnew(password, stored, now, inTurn)
   }
 
-  async #verifyAnew(password: string, stored: string, now: number): Promise<boolean | undefined> {
-    const right = await verifyPassword(password, stored)
+  async #verifyAnew(
+    password: string,
+    stored: string,
+    now: number,
+    inTurn: InTurn | undefined,
+  ): Promise<boolean | undefined> {
+    const right = await verifyPassword(password, stored, inTurn)
     if (right === true) {
       this.#rows.delete(stored)
       this.#rows.set(stored, { proof: this.#keyed.hex(textOf(password, stored)), until: now + this.#lifeMs })

@@ -5,7 +5,8 @@ import { readSecretFile } from '../../daemon/secret.ts'
 import type { Settings } from '../../daemon/settings/settings.ts'
 import { type Database, openDatabase } from '../../database/database.ts'
 import type { Statement } from '../../database/statement.ts'
-import { textOfOctets } from '../text-of-octets.ts'
+import { loginText } from '../login-name.ts'
+import { CheckQueue } from './check-queue.ts'
 import { type Checker, no, temporary } from './checker.ts'
 import { maildirPath } from './maildir-path.ts'
 import { verifyApop, verifyPassword } from './password-hash.ts'
@@ -35,6 +36,8 @@ const account = v.object({
 const QUERY_LIMIT_MS = 10_000
 /** As many as there are logins at a time on a busy morning; what comes above that waits. */
 const CONNECTIONS = 10
+/** Logins that wait for a connection; what comes above that is refused at once. */
+const MOST_WAITING = 1000
 /** Work for logins that do not exist, until one that does shows how the site hashes. */
 const DECOY =
   '$6$h9mZxkWbYdGfQwLs$0000000000000000000000000000000000000000000000000000000000000000000000000000000000000/'
@@ -43,7 +46,12 @@ const DECOY =
  * Accounts in PostgreSQL, by the site's own query: $1 is the login name as typed. docs/INSTALL.md has those for vpopmail's and Dovecot's tables.
  * @throws UsageFault if the settings are not complete.
  */
-export function sqlChecker(popup: Settings['popup'], passwords: RememberedPasswords, log: Log): Checker {
+export function sqlChecker(
+  popup: Settings['popup'],
+  passwords: RememberedPasswords,
+  hashing: CheckQueue,
+  log: Log,
+): Checker {
   if (popup.sql_query === '' || popup.sql_dbname === '' || popup.sql_dbuser === '') {
     throw new UsageFault('popup.checker = "sql" needs sql_query, sql_dbname and sql_dbuser')
   }
@@ -57,11 +65,15 @@ export function sqlChecker(popup: Settings['popup'], passwords: RememberedPasswo
     statementTimeoutMs: QUERY_LIMIT_MS,
   })
   const statement: Statement<v.InferOutput<typeof account>> = { text: popup.sql_query, name: 'check', row: account }
+  const queries = new CheckQueue({ atOnce: CONNECTIONS, mostWaiting: MOST_WAITING })
   let decoy = DECOY
   return {
-    check: async ({ login, secret, method, timestamp }) => {
-      const name = textOfOctets(login)
-      const { rows } = await database.query(statement, [name], { signal: AbortSignal.timeout(QUERY_LIMIT_MS) })
+    check: async ({ login, secret, method, timestamp, applicant }) => {
+      const inTurn = <T>(work: () => Promise<T>): Promise<T> => hashing.run(applicant, work)
+      const name = loginText(login)
+      const { rows } = await queries.run(applicant, () =>
+        database.query(statement, [name], { signal: AbortSignal.timeout(QUERY_LIMIT_MS) }),
+      )
       if (rows.length > 1) {
         log.error('sql_query_ambiguous', { user: name, rows: rows.length })
         return temporary('sql_query found more than one account')
@@ -73,7 +85,9 @@ export function sqlChecker(popup: Settings['popup'], passwords: RememberedPasswo
         const right = verifyApop(secret, timestamp, clear === '' ? ' ' : clear)
         if (!right || clear === '') return no('wrong login or digest, or no clear password')
       } else {
-        const right = await (stored === '' ? verifyPassword(secret, decoy) : passwords.verify(secret, stored))
+        const right = await (stored === ''
+          ? verifyPassword(secret, decoy, inTurn)
+          : passwords.verify(secret, stored, inTurn))
         if (row === undefined) return no('unknown login')
         if (stored === '') return no('the account has no password')
         decoy = stored

@@ -1,7 +1,8 @@
 import { readFile } from 'node:fs/promises'
 import { type Clock, systemClock } from '../../daemon/clock.ts'
 import { accountNamed } from '../../libc/account.ts'
-import { textOfOctets } from '../text-of-octets.ts'
+import { loginText } from '../login-name.ts'
+import type { CheckQueue } from './check-queue.ts'
 import { type Checker, no, temporary } from './checker.ts'
 import { maildirPath } from './maildir-path.ts'
 import { verifyPassword } from './password-hash.ts'
@@ -19,13 +20,15 @@ const DECOY = '$y$j9T$5CeQfsY5NtBIVCXSkcKtz1$vIg7S3zeAZhsTB6XXoeSUUFlZ9R4v3zXv1T
 export function systemChecker(
   options: { readonly maildir: string; readonly shadow?: string },
   passwords: RememberedPasswords,
+  hashing: CheckQueue,
   clock: Clock = systemClock,
 ): Checker {
   const shadow = options.shadow ?? '/etc/shadow'
   return {
-    check: async ({ login, secret, method }) => {
+    check: async ({ login, secret, method, applicant }) => {
+      const inTurn = <T>(work: () => Promise<T>): Promise<T> => hashing.run(applicant, work)
       if (method === 'apop') return no('system accounts have no APOP secrets')
-      const name = textOfOctets(login)
+      const name = loginText(login)
       const account = accountNamed(name)
       let text: string
       try {
@@ -35,7 +38,9 @@ export function systemChecker(
       }
       const entry = shadowEntryOf(text, name)
       const isUnknown = entry === undefined || entry.hash === ''
-      const right = await (isUnknown ? verifyPassword(secret, DECOY) : passwords.verify(secret, entry.hash))
+      const right = await (isUnknown
+        ? verifyPassword(secret, DECOY, inTurn)
+        : passwords.verify(secret, entry.hash, inTurn))
       if (account === undefined || entry === undefined || entry.hash === '') return no('unknown login')
       if (right !== true)
         return no(right === false ? 'wrong password' : 'locked, or a hash that this system does not know')

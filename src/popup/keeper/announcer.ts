@@ -10,11 +10,12 @@ import {
 import type { IpAddress } from '../../wire/ip-address.ts'
 import type { LoginAnswer, LoginEvent } from '../../wire/login-event.ts'
 import type { SessionId } from '../../wire/session-id.ts'
+import type { LoginText } from '../login-name.ts'
 import type { AuthdLink } from './authd-link.ts'
 import { SyslogWriter } from './syslog-writer.ts'
 
 /** Who tried to log in; what every line about an attempt says. */
-export type Attempt = Omit<LoginEvent, 'daemon' | 'id'> & { readonly id: SessionId }
+export type Attempt = Omit<LoginEvent, 'daemon' | 'id' | 'user'> & { readonly id: SessionId; readonly user: LoginText }
 
 /** Says of an address why no login can open the relay for it; undefined if one can. The policy of the grants decides it. */
 export type LoginRefusal = (ip: IpAddress) => string | undefined

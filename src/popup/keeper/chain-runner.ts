@@ -5,6 +5,7 @@ import { setBlocking } from '../../libc/blocking.ts'
 import { descriptorOf } from '../../libc/descriptor.ts'
 import { refusalOf, startChain } from '../../ucspi/checkpassword.ts'
 import type { Environment } from '../../ucspi/environment.ts'
+import type { Applicant, CheckQueue } from '../checkers/check-queue.ts'
 import { checkerEnvironment } from '../checkers/checker-environment.ts'
 import type { VerifyRequest } from '../messages.ts'
 
@@ -16,6 +17,8 @@ export type ChainRunnerOptions = {
   readonly checkTimeout: number
   /** For each login process the socket where it waits for connections of chained programs. */
   readonly listeners: readonly HeldListener[]
+  /** Bounds the programs that have not yet said +OK. */
+  readonly programs: CheckQueue
 }
 
 /** How a chained program ended, in the words of a refusal: what it means if no session came of it. */
@@ -40,7 +43,28 @@ export class ChainRunner {
     this.#options = options
   }
 
-  async start(loginProcess: number, request: VerifyRequest): Promise<RunningChain | ChainEnd> {
+  /** Rejects as CheckQueue does if the applicant's turn never comes. */
+  async start(loginProcess: number, request: VerifyRequest, applicant: Applicant): Promise<RunningChain | ChainEnd> {
+    const leave = await this.#options.programs.enter(applicant)
+    try {
+      const chain = await this.#start(loginProcess, request)
+      if ('verdict' in chain) {
+        leave()
+        return chain
+      }
+      void chain.ended.then(leave, leave)
+      const accepted = (): void => {
+        leave()
+        chain.accepted()
+      }
+      return { ...chain, accepted }
+    } catch (error) {
+      leave()
+      throw error
+    }
+  }
+
+  async #start(loginProcess: number, request: VerifyRequest): Promise<RunningChain | ChainEnd> {
     const { checker, program, environment, checkTimeout, listeners } = this.#options
     const address = listeners[loginProcess]?.address
     if (address?.type !== 'unix') throw new Error(`no chain socket: ${address && formatSocketAddress(address)}`)

@@ -1,36 +1,55 @@
+import { hash } from 'node:crypto'
 import type { Clock } from '../../daemon/clock.ts'
 import type { CustomerNetworks } from '../../wire/customer-networks.ts'
-import type { IpAddress } from '../../wire/ip-address.ts'
+import { formatNetwork, type IpAddress, networkOf } from '../../wire/ip-address.ts'
+import type { LoginText } from '../login-name.ts'
 
 /** Failures count until so long after the last one. */
 const FORGET_MS = 10 * 60_000
 /** Rows of each table: above that the oldest goes. */
 const MAX_ROWS = 20_000
+/** Logins that may fail from a customer's network before its other logins wait: a household has some forgotten devices. */
+const CUSTOMER_TOLERANCE = 3
+/** The same for an IPv6 /48, which may be a customer or a whole building. */
+const SITE_TOLERANCE = 16
+/** Wrong passwords of a login that are told apart from new ones. */
+const MAX_PROOFS = 4
+/** Different wrong passwords in a row from an address, after which a login is not known there any more. */
+const KNOWN_STRIKES = 3
 
-/** `proof` is a fingerprint of login and secret together: the same wrong password again tells an attacker nothing. */
-type Failures = { readonly count: number; readonly at: number; readonly proof: string }
+/** `proofs`: fingerprints of login and secret together. The same wrong password again tells an attacker nothing. */
+type LoginFailures = { readonly count: number; readonly at: number; readonly proofs: readonly string[] }
 
 /**
- * Makes guessing slow: after failures, the next attempts of the same customer (IPv6: /64) or for the same login wait
- * before they are checked, longer each time. Waiting before the check, not after, denies the shortcut of hanging up
- * when no quick yes comes. Everybody else goes on at full speed.
+ * Makes guessing slow: after failures, the next attempts wait before they are checked, longer each time. Waiting before the check,
+ * not after, denies the shortcut of hanging up when no quick yes comes. All other clients go on at full speed. An attempt waits
  *
- * Whoever has lately logged in from his address does not wait there, whatever others do to his login or his NAT; and a
- * device that repeats one stale password does not make it worse.
+ * - for the failures of its own login, from wherever they came;
+ * - for the other logins that failed from its customer's network (IPv4: the address, IPv6: its /64), from the fourth one on, and for those
+ *   of its IPv6 /48 from the seventeenth one on. Logins are counted, not failures, so that some devices with old passwords behind a NAT
+ *   delay nobody else.
+ *
+ * The longer of these waits counts. A login that has lately been right from a network is known there and does not wait, whatever others
+ * do to the login or to the NAT, until three different wrong passwords in a row come from there. A wrong password that comes again
+ * counts once.
  */
 export class FailureDelays {
   readonly #delays: readonly number[]
   readonly #clock: Clock
+  readonly #logins = new Map<string, LoginFailures>()
   #customers: CustomerNetworks
-  readonly #addresses = new Map<string, Failures>()
-  readonly #logins = new Map<string, Failures>()
-  readonly #known = new Map<string, true>()
+  readonly #networks: FailedLogins
+  readonly #sites: FailedLogins
+  /** Pairs of network and login, and the strikes against each. */
+  readonly #known = new Map<string, number>()
 
   /** Milliseconds to wait after the first, second, … failure; the last one stands for all further ones. */
   constructor(delays: readonly number[], clock: Clock, customers: CustomerNetworks) {
     this.#delays = delays
     this.#clock = clock
     this.#customers = customers
+    this.#networks = new FailedLogins(CUSTOMER_TOLERANCE, delays.length, clock)
+    this.#sites = new FailedLogins(SITE_TOLERANCE, delays.length, clock)
   }
 
   /** Puts other translators' prefixes in force. Failures that were counted under another key are forgotten in time. */
@@ -39,53 +58,110 @@ export class FailureDelays {
   }
 
   /** Milliseconds that an attempt must wait before it is checked. */
-  delayFor(ip: IpAddress, login: string): number {
-    const address = this.#customers.keyOf(ip)
-    if (this.#known.has(pairKey(address, login))) return 0
-    const count = Math.max(this.#countOf(this.#addresses, address), this.#countOf(this.#logins, loginKey(login)))
-    return count === 0 ? 0 : (this.#delays[Math.min(count, this.#delays.length) - 1] ?? 0)
+  delayFor(ip: IpAddress, login: LoginText): number {
+    if (this.isKnown(ip, login)) return 0
+    const site = this.#siteOf(ip)
+    const level = Math.max(
+      this.#failuresOf(loginKey(login))?.count ?? 0,
+      this.#networks.levelFor(this.#customers.keyOf(ip), login),
+      site === undefined ? 0 : this.#sites.levelFor(site, login),
+    )
+    return level === 0 ? 0 : (this.#delays[Math.min(level, this.#delays.length) - 1] ?? 0)
+  }
+
+  /** The login has lately been right from there. */
+  isKnown(ip: IpAddress, login: LoginText): boolean {
+    return this.#known.has(this.#pair(ip, login))
   }
 
   /** The checker said no. */
-  failed(ip: IpAddress, login: string, proof: string): void {
-    const address = this.#customers.keyOf(ip)
-    this.#known.delete(pairKey(address, login))
-    this.#add(this.#addresses, address, proof)
-    this.#add(this.#logins, loginKey(login), proof)
+  failed(ip: IpAddress, login: LoginText, proof: string): void {
+    const key = loginKey(login)
+    const before = this.#failuresOf(key)
+    const isRepeated = before?.proofs.includes(proof) === true
+    const proofs = [proof, ...(before?.proofs ?? []).filter(other => other !== proof)].slice(0, MAX_PROOFS)
+    const count = (before?.count ?? 0) + (isRepeated ? 0 : 1)
+    renew(this.#logins, key, { count, at: this.#clock(), proofs })
+    this.#networks.add(this.#customers.keyOf(ip), login)
+    const site = this.#siteOf(ip)
+    if (site !== undefined) this.#sites.add(site, login)
+    if (!isRepeated) this.#strike(this.#pair(ip, login))
   }
 
   /** The checker said yes. One good account does not buy an address free: only this pair is known now. */
-  succeeded(ip: IpAddress, login: string): void {
-    this.#logins.delete(loginKey(login))
-    const pair = pairKey(this.#customers.keyOf(ip), login)
-    this.#known.delete(pair)
-    this.#known.set(pair, true)
-    dropOldest(this.#known)
+  succeeded(ip: IpAddress, login: LoginText): void {
+    const key = loginKey(login)
+    const before = this.#failuresOf(key)
+    // The proofs stay: a device that repeats an old password does not begin a new row of failures after each right login.
+    if (before !== undefined) renew(this.#logins, key, { ...before, count: 0 })
+    renew(this.#known, this.#pair(ip, login), 0)
   }
 
-  #countOf(table: Map<string, Failures>, key: string): number {
-    const row = table.get(key)
+  /** The /48 of an ordinary IPv6 address; undefined where a wider network says nothing of the customer. */
+  #siteOf(ip: IpAddress): string | undefined {
+    const { base, prefixLength } = this.#customers.networkOf(ip)
+    return prefixLength === 64 ? formatNetwork(networkOf(base, 48)) : undefined
+  }
+
+  #pair(ip: IpAddress, login: LoginText): string {
+    return `${this.#customers.keyOf(ip)} ${login.slice(0, 320)}`
+  }
+
+  #strike(pair: string): void {
+    const strikes = this.#known.get(pair)
+    if (strikes === undefined) return
+    if (strikes + 1 >= KNOWN_STRIKES) this.#known.delete(pair)
+    else this.#known.set(pair, strikes + 1)
+  }
+
+  #failuresOf(key: string): LoginFailures | undefined {
+    const row = this.#logins.get(key)
+    if (row === undefined || this.#clock() - row.at <= FORGET_MS) return row
+    this.#logins.delete(key)
+    return undefined
+  }
+}
+
+/** For each network the logins that failed there lately, by fingerprint, with the time of the last failure of each. */
+class FailedLogins {
+  readonly #tolerance: number
+  readonly #most: number
+  readonly #clock: Clock
+  readonly #rows = new Map<string, Map<string, number>>()
+
+  /** Above `tolerance` logins there are `levels` levels. */
+  constructor(tolerance: number, levels: number, clock: Clock) {
+    this.#tolerance = tolerance
+    // One more, because the login that asks does not count against itself.
+    this.#most = tolerance + Math.min(levels, 16) + 1
+    this.#clock = clock
+  }
+
+  /** By how many the logins that failed, other than this one, are more than is tolerated. */
+  levelFor(network: string, login: LoginText): number {
+    const row = this.#rows.get(network)
     if (row === undefined) return 0
-    if (this.#clock() - row.at <= FORGET_MS) return row.count
-    table.delete(key)
-    return 0
+    const oldest = this.#clock() - FORGET_MS
+    for (const [other, at] of row) if (at < oldest) row.delete(other)
+    if (row.size === 0) this.#rows.delete(network)
+    const others = row.size - (row.has(fingerprint(login)) ? 1 : 0)
+    return Math.max(0, others - this.#tolerance)
   }
 
-  #add(table: Map<string, Failures>, key: string, proof: string): void {
-    const before = this.#countOf(table, key)
-    const repeated = before > 0 && table.get(key)?.proof === proof
-    // Deleted and set again, so that the map's first row is the one that failed longest ago.
-    table.delete(key)
-    table.set(key, { count: repeated ? before : before + 1, at: this.#clock(), proof })
-    dropOldest(table)
+  add(network: string, login: LoginText): void {
+    const row = this.#rows.get(network) ?? new Map<string, number>()
+    renew(row, fingerprint(login), this.#clock(), this.#most)
+    renew(this.#rows, network, row)
   }
 }
 
-function dropOldest(table: Map<string, unknown>): void {
-  if (table.size <= MAX_ROWS) return
+/** Sets a row as the newest one; above `most` rows the oldest goes. */
+function renew<Value>(table: Map<string, Value>, key: string, value: Value, most = MAX_ROWS): void {
+  table.delete(key)
+  table.set(key, value)
   const [oldest] = table.keys()
-  if (oldest !== undefined) table.delete(oldest)
+  if (table.size > most && oldest !== undefined) table.delete(oldest)
 }
 
-const loginKey = (login: string): string => login.toLowerCase().slice(0, 320)
-const pairKey = (address: string, login: string): string => `${address} ${login.slice(0, 320)}`
+const loginKey = (login: LoginText): string => login.toLowerCase().slice(0, 320)
+const fingerprint = (login: LoginText): string => hash('sha256', loginKey(login), 'base64url').slice(0, 11)

@@ -12,7 +12,7 @@ import { programBeside } from '../../daemon/worker-process.ts'
 import { ownEnvironment } from '../../ucspi/environment.ts'
 import { CustomerNetworks } from '../../wire/customer-networks.ts'
 import { inheritable } from '../checkers/checker-environment.ts'
-import { makeChecker } from '../checkers/make-checker.ts'
+import { makeChecker, programQueue } from '../checkers/make-checker.ts'
 import { loginRefusal } from '../login-refusal.ts'
 import { Announcer } from './announcer.ts'
 import { AuthdLink } from './authd-link.ts'
@@ -20,7 +20,7 @@ import { ChainRunner } from './chain-runner.ts'
 import { FailureDelays } from './failure-delays.ts'
 import { LoginIntervals } from './login-intervals.ts'
 import { LoginProcesses } from './login-processes.ts'
-import { failDelays, loginSettings } from './login-settings.ts'
+import { loginSettings } from './login-settings.ts'
 import { Logins, type LoginsParts } from './logins.ts'
 import { MaildropWorkers } from './maildrop-workers.ts'
 
@@ -41,7 +41,8 @@ export async function startKeeper(settingsFile: string, program: string): Promis
   if (loginIds?.uid === 0) throw new UsageFault('popup.login_user must not be root: name an account without rights')
   mkdirSync(top.run_dir, { recursive: true, mode: 0o755 })
 
-  const delays = new FailureDelays(failDelays(settings), clock, customersOf(settings))
+  let customers = customersOf(settings)
+  const delays = new FailureDelays(popup.fail_delays, clock, customers)
   const listeners = await holdAll(settings)
   const chainListeners = popup.checker === 'chain' ? await holdChainSockets(settings, loginIds) : []
   const judge = await makeJudge(settings, loginIds, chainListeners, log)
@@ -61,7 +62,15 @@ export async function startKeeper(settingsFile: string, program: string): Promis
         )
   const announcer = new Announcer(authd, loginRefusal(settings), top.syslog, log)
   const intervals = new LoginIntervals(popup.login_delay * 1000, clock)
-  const logins = new Logins({ judge, delays, intervals, announcer, checkTimeout: popup.check_timeout * 1000, log })
+  const logins = new Logins({
+    judge,
+    delays,
+    customers: () => customers,
+    intervals,
+    announcer,
+    checkTimeout: popup.check_timeout * 1000,
+    log,
+  })
   const processes = new LoginProcesses(
     {
       count: popup.logins,
@@ -84,7 +93,8 @@ export async function startKeeper(settingsFile: string, program: string): Promis
     reload: () => {
       settings = loadSettingsFile(settingsFile).settings
       forLogin = loginSettings(settings, fixed)
-      delays.useCustomers(customersOf(settings))
+      customers = customersOf(settings)
+      delays.useCustomers(customers)
       announcer.useRefusal(loginRefusal(settings))
       processes.reload()
       log.info('reloaded', { path: settingsFile })
@@ -140,6 +150,7 @@ async function makeJudge(
       environment,
       checkTimeout: popup.check_timeout * 1000,
       listeners: chainListeners,
+      programs: programQueue(settings),
     })
     return { type: 'chain', chains }
   }

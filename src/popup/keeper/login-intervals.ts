@@ -1,4 +1,5 @@
 import type { Clock } from '../../daemon/clock.ts'
+import type { LoginText } from '../login-name.ts'
 
 /** Logins remembered; above that the one that logged in longest ago is forgotten. */
 const MAX_ROWS = 100_000
@@ -7,7 +8,7 @@ const MAX_ROWS = 100_000
 export class LoginIntervals {
   readonly #minimum: number
   readonly #clock: Clock
-  readonly #last = new Map<string, number>()
+  readonly #last = new Map<LoginText, number>()
 
   /** `minimum` in milliseconds; 0 = none. */
   constructor(minimum: number, clock: Clock) {
@@ -16,7 +17,7 @@ export class LoginIntervals {
   }
 
   /** True if the user may log in now, which counts as his last login from then on. */
-  take(login: string): boolean {
+  take(login: LoginText): boolean {
     if (this.#minimum === 0) return true
     const now = this.#clock()
     const last = this.#last.get(login)

@@ -12,6 +12,11 @@ const SOUND_MS = 10_000
 /** Far above what honest logins need (two messages each), far below what would keep the keeper from his work. */
 const MESSAGES_PER_SECOND = 20_000
 const MESSAGE_BURST = 40_000
+/** The same for their length: an honest login process forwards what its clients send, and reads and writes those octets several times itself. */
+const OCTETS_PER_SECOND = 33_554_432
+const OCTET_BURST = 67_108_864
+/** Characters of answers that a login process has not taken, above which it is killed. */
+const MAX_UNSENT = 8_388_608
 
 /** One login process as the rest of the keeper sees it. */
 export type LoginProcess = {
@@ -88,21 +93,32 @@ export class LoginProcesses {
     const descriptors = [...listeners, ...(chain === undefined ? [] : [chain])].map(({ descriptor }) => descriptor)
     const worker = startWorker(program, ['--login'], descriptors)
     this.#running.set(index, worker)
-    const self: LoginProcess = { index, send: message => worker.channel.send(message) }
-    const allowance = new MessageAllowance(MESSAGES_PER_SECOND, MESSAGE_BURST, this.#clock)
+    const messages = new MessageAllowance(MESSAGES_PER_SECOND, MESSAGE_BURST, this.#clock)
+    const octets = new MessageAllowance(OCTETS_PER_SECOND, OCTET_BURST, this.#clock)
+    let isCondemned = false
     const condemn = (reason: string): void => {
+      if (isCondemned) return
+      isCondemned = true
       this.#log.error('login_process_killed', { pid: worker.child.pid, reason })
       worker.child.kill('SIGKILL')
       worker.channel.close()
     }
-    let condemned = false
-    worker.channel.onMessage(raw => {
-      if (condemned) return
+    const self: LoginProcess = {
+      index,
+      send: message => {
+        worker.channel.send(message)
+        if (worker.channel.unsent > MAX_UNSENT) condemn('it does not read its answers')
+      },
+    }
+    worker.channel.onMessage((raw, length) => {
+      if (isCondemned) return
+      if (!messages.take() || !octets.take(length)) {
+        condemn('it sent too many messages')
+        return
+      }
       const message = parseFromLogin(raw)
-      if (message === undefined || !allowance.take()) {
-        condemned = true
-        condemn(message === undefined ? 'it sent what is no message' : 'it sent too many messages')
-      } else if (message.type === 'ready') ready()
+      if (message === undefined) condemn('it sent what is no message')
+      else if (message.type === 'ready') ready()
       else this.#options.onMessage(self, message)
     })
     worker.channel.send({ type: 'settings', settings: this.#options.settings() })

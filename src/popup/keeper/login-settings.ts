@@ -60,16 +60,6 @@ export function loginSettings(
   }
 }
 
-/** Faults of `fail_delays` are found here because a list of texts is what the file has. */
-export function failDelays({ popup }: Settings): readonly number[] {
-  return popup.fail_delays.map(text => {
-    if (!/^\d{1,4}(\.\d{1,3})?$/.test(text)) {
-      throw new UsageFault(`popup.fail_delays: "${text}" is no number of seconds: write ["2", "4", "8", "15"]`)
-    }
-    return Number(text) * 1000
-  })
-}
-
 const texts = (set: NetworkSet): string[] => set.networks.map(formatNetwork)
 
 function upstreamServer(popup: Settings['popup']): LoginSettingsMessage['upstream'] {

@@ -3,10 +3,12 @@ import { KeyedHash } from '../../daemon/keyed-hash.ts'
 import type { Log } from '../../daemon/log.ts'
 import type { LoginFailure } from '../../pop3/authorization.ts'
 import type { FailReason } from '../../syslog/login-line.ts'
-import type { Checker, Verdict } from '../checkers/checker.ts'
+import type { CustomerNetworks } from '../../wire/customer-networks.ts'
+import { type Applicant, ApplicantDeparted, sharingNetworks } from '../checkers/check-queue.ts'
+import type { Checker } from '../checkers/checker.ts'
 import { Departure } from '../departure.ts'
+import { loginText } from '../login-name.ts'
 import type { FromLogin, LoginAttempt, Outcome, VerifyRequest } from '../messages.ts'
-import { textOfOctets } from '../text-of-octets.ts'
 import type { Announcer, Attempt } from './announcer.ts'
 import type { ChainRunner } from './chain-runner.ts'
 import type { FailureDelays } from './failure-delays.ts'
@@ -16,6 +18,8 @@ import type { MaildropWorkers } from './maildrop-workers.ts'
 
 /** Requests that one login process may have under way: more than it can have connections, but an end. */
 const MAX_PENDING = 100_000
+/** Characters of names and secrets in the requests that one login process may have under way. */
+const MAX_PENDING_OCTETS = 8_388_608
 
 export type LoginsParts = {
   /** Who decides: our checker, a chained program, or a server that login itself asks. */
@@ -24,6 +28,8 @@ export type LoginsParts = {
     | { readonly type: 'chain'; readonly chains: ChainRunner }
     | { readonly type: 'upstream' }
   readonly delays: FailureDelays
+  /** Says which addresses belong to one customer. */
+  readonly customers: () => CustomerNetworks
   readonly intervals: LoginIntervals
   readonly announcer: Announcer
   /** Milliseconds. */
@@ -33,6 +39,8 @@ export type LoginsParts = {
 
 type Pending = {
   readonly attempt: Attempt
+  /** Characters of name and secret. */
+  readonly octets: number
   /** Fingerprint of login and secret together, for failures. */
   readonly proof: () => string
   readonly departure: Departure
@@ -42,7 +50,7 @@ type Pending = {
 /** Handles what login processes ask. Each attempt goes its own way; none waits for another. */
 export class Logins {
   readonly #parts: LoginsParts
-  readonly #pending = new Map<LoginProcess, Map<number, Pending>>()
+  readonly #pending = new Map<LoginProcess, PendingRequests>()
   /** Fingerprints of wrong passwords are of use in this process alone. */
   readonly #proofs = new KeyedHash(randomBytes(32))
 
@@ -54,16 +62,24 @@ export class Logins {
   handle(process: LoginProcess, message: FromLogin): void {
     switch (message.type) {
       case 'verify':
-        this.#begin(process, message, message.secret, pending => this.#verify(process, message, pending))
+        this.#begin(process, message, message.secret, this.#proofOf(message), pending =>
+          this.#verify(process, message, pending),
+        )
         return
       case 'attempt':
-        this.#begin(process, message, '', pending => this.#throughUpstream(process, message, pending))
+        this.#begin(
+          process,
+          message,
+          '',
+          () => message.proof,
+          pending => this.#throughUpstream(process, message, pending),
+        )
         return
       case 'outcome':
-        this.#pending.get(process)?.get(message.n)?.outcome?.(message.outcome)
+        this.#pending.get(process)?.requests.get(message.n)?.outcome?.(message.outcome)
         return
       case 'cancel':
-        this.#pending.get(process)?.get(message.n)?.departure.happen()
+        this.#pending.get(process)?.requests.get(message.n)?.departure.happen()
         return
       case 'preambleRefused':
         this.#parts.announcer.preambleFailure(message.ip, message.reason)
@@ -75,26 +91,34 @@ export class Logins {
 
   /** The process is gone, and with it whoever waited for answers. */
   gone(process: LoginProcess): void {
-    for (const { departure } of this.#pending.get(process)?.values() ?? []) departure.happen()
+    for (const { departure } of this.#pending.get(process)?.requests.values() ?? []) departure.happen()
     this.#pending.delete(process)
   }
+
+  #proofOf =
+    ({ login, secret }: VerifyRequest) =>
+    (): string =>
+      this.#proofs.hex(`${login}\0${secret}`)
 
   #begin(
     process: LoginProcess,
     { n, id, login, method, ip, tls }: LoginAttempt,
     secret: string,
+    proof: () => string,
     run: (pending: Pending) => Promise<void>,
   ): void {
-    const table = this.#pending.get(process) ?? new Map<number, Pending>()
+    const table: PendingRequests = this.#pending.get(process) ?? { requests: new Map(), octets: 0 }
     this.#pending.set(process, table)
-    if (table.has(n) || table.size >= MAX_PENDING) {
+    const octets = login.length + secret.length
+    const isFull = table.requests.size >= MAX_PENDING || table.octets + octets > MAX_PENDING_OCTETS
+    if (isFull || table.requests.has(n)) {
       process.send({ type: 'failed', n, failure: 'temporary' })
       return
     }
-    const attempt: Attempt = { id, ip, user: textOfOctets(login), method, tls }
-    const proof = (): string => this.#proofs.hex(`${login}\0${secret}`)
-    const pending: Pending = { attempt, proof, departure: new Departure() }
-    table.set(n, pending)
+    const attempt: Attempt = { id, ip, user: loginText(login), method, tls }
+    const pending: Pending = { attempt, octets, proof, departure: new Departure() }
+    table.requests.set(n, pending)
+    table.octets += octets
     run(pending)
       .catch((error: unknown) => {
         this.#parts.log.error('login_failed', {
@@ -103,13 +127,16 @@ export class Logins {
         })
         process.send({ type: 'failed', n, failure: 'temporary' })
       })
-      .finally(() => table.delete(n))
+      .finally(() => {
+        table.requests.delete(n)
+        table.octets -= octets
+      })
   }
 
   async #verify(process: LoginProcess, request: VerifyRequest, pending: Pending): Promise<void> {
     const { judge } = this.#parts
     if (judge.type === 'upstream') throw new Error('a login process asked for a check that is not the keeper’s')
-    if (!(await this.#waitTurn(request.login, pending))) return
+    if (!(await this.#waitTurn(pending))) return
     if (judge.type === 'chain') await this.#throughChain(judge.chains, process, request, pending)
     else await this.#check(judge, process, request, pending)
   }
@@ -121,7 +148,10 @@ export class Logins {
     pending: Pending,
   ): Promise<void> {
     const { n } = request
-    const verdict = await this.#inTime(checker.check(request))
+    const verdict = await this.#inTime(pending, () =>
+      checker.check({ ...request, applicant: this.#applicant(pending) }),
+    )
+    if (verdict === 'departed') return
     if (verdict.verdict !== 'yes') {
       this.#refuse(process, n, pending, FAILURES[verdict.verdict], verdict.detail)
       return
@@ -147,7 +177,9 @@ export class Logins {
     pending: Pending,
   ): Promise<void> {
     const { n } = request
-    const chain = await chains.start(process.index, request)
+    // The program has a time limit of its own once it runs.
+    const chain = await this.#inTime(pending, () => chains.start(process.index, request, this.#applicant(pending)))
+    if (chain === 'departed') return
     if ('verdict' in chain) {
       this.#refuse(process, n, pending, FAILURES[chain.verdict], chain.detail)
       return
@@ -177,9 +209,9 @@ export class Logins {
   }
 
   async #throughUpstream(process: LoginProcess, attempt: LoginAttempt, pending: Pending): Promise<void> {
-    const { n, login } = attempt
+    const { n } = attempt
     if (this.#parts.judge.type !== 'upstream') throw new Error('a login process announced a login of its own')
-    if (!(await this.#waitTurn(login, pending))) return
+    if (!(await this.#waitTurn(pending))) return
     const outcome = new Promise<Outcome | 'gone'>(resolve => {
       pending.outcome = resolve
       pending.departure.listen(() => resolve('gone'))
@@ -197,8 +229,8 @@ export class Logins {
   }
 
   /** Waits as long as the failures before this attempt demand; false if the client went away meanwhile. */
-  async #waitTurn(login: string, { attempt, departure }: Pending): Promise<boolean> {
-    const delay = this.#parts.delays.delayFor(attempt.ip, login)
+  async #waitTurn({ attempt, departure }: Pending): Promise<boolean> {
+    const delay = this.#parts.delays.delayFor(attempt.ip, attempt.user)
     if (delay === 0) return !departure.hasHappened
     return new Promise(resolve => {
       const timer = setTimeout(() => resolve(true), delay)
@@ -209,18 +241,32 @@ export class Logins {
     })
   }
 
-  #inTime(check: Promise<Verdict>): Promise<Verdict> {
-    return new Promise(resolve => {
-      const late = (): void => resolve({ verdict: 'temporary', detail: 'the checker did not answer in time' })
-      const timer = setTimeout(late, this.#parts.checkTimeout)
-      const answer = (verdict: Verdict): void => {
-        clearTimeout(timer)
-        resolve(verdict)
-      }
-      check.then(answer, (error: unknown) => {
-        answer({ verdict: 'temporary', detail: error instanceof Error ? error.message : String(error) })
-      })
-    })
+  #applicant({ attempt: { ip, user }, departure }: Pending): Applicant {
+    const { delays, customers } = this.#parts
+    return { networks: sharingNetworks(customers().networkOf(ip)), isKnown: delays.isKnown(ip, user), departure }
+  }
+
+  /**
+   * Answers what a check answers. When its time is over, or if it fails, the answer is `temporary`; the check then leaves its queue as if
+   * the client were gone. `departed`: the client went away while the check waited for its turn.
+   */
+  async #inTime<Answer>(
+    { departure }: Pending,
+    check: () => Promise<Answer>,
+  ): Promise<Answer | { readonly verdict: 'temporary'; readonly detail: string } | 'departed'> {
+    const late = Promise.withResolvers<{ verdict: 'temporary'; detail: string }>()
+    const timer = setTimeout(() => {
+      late.resolve({ verdict: 'temporary', detail: 'the checker did not answer in time' })
+      departure.happen()
+    }, this.#parts.checkTimeout)
+    try {
+      return await Promise.race([late.promise, check()])
+    } catch (error) {
+      if (error instanceof ApplicantDeparted) return 'departed'
+      return { verdict: 'temporary', detail: error instanceof Error ? error.message : String(error) }
+    } finally {
+      clearTimeout(timer)
+    }
   }
 
   #accept(process: LoginProcess, n: number, pending: Pending): boolean {
@@ -243,6 +289,9 @@ export class Logins {
     process.send({ type: 'failed', n, failure })
   }
 }
+
+/** What one login process has under way, with the characters of all its names and secrets. */
+type PendingRequests = { readonly requests: Map<number, Pending>; octets: number }
 
 type Refusal = { readonly failure: LoginFailure; readonly reason: FailReason | 'logindelay' | 'uid' }
 

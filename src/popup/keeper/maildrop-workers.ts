@@ -49,7 +49,7 @@ type Owner = {
 export type OpenMaildrop = { readonly socket: string; readonly ticket: string }
 
 /**
- * The pop3d processes, one per owner. The keeper holds each owner's listening socket for good, and the key stays the
+ * The pop3d processes, one per owner: a uid with its gid. The keeper holds each owner's listening socket for good, and the key stays the
  * same as well while they end in order: a client that was let in while the process was just going away waits in the kernel's
  * queue for the next one. What a process that crashed had taken nobody knows: its key is void, and with it every ticket.
  */
@@ -59,7 +59,7 @@ export class MaildropWorkers {
   readonly #options: MaildropWorkersOptions
   readonly #log: Log
   readonly #clock: Clock
-  readonly #owners = new Map<number, Promise<Owner>>()
+  readonly #owners = new Map<string, Promise<Owner>>()
   #stopping = false
 
   constructor(options: MaildropWorkersOptions, log: Log, clock: Clock) {
@@ -110,16 +110,17 @@ export class MaildropWorkers {
   }
 
   #ownerOf(uid: number, gid: number): Promise<Owner> {
-    const known = this.#owners.get(uid)
+    const name = ownerName(uid, gid)
+    const known = this.#owners.get(name)
     if (known !== undefined) return known
     const made = this.#makeOwner(uid, gid)
-    this.#owners.set(uid, made)
-    made.catch(() => this.#owners.delete(uid))
+    this.#owners.set(name, made)
+    made.catch(() => this.#owners.delete(name))
     return made
   }
 
   async #makeOwner(uid: number, gid: number): Promise<Owner> {
-    const name = `${uid}.sock`
+    const name = `${ownerName(uid, gid)}.sock`
     return {
       uid,
       gid,
@@ -188,10 +189,13 @@ export class MaildropWorkers {
 
   #forgetOwner(owner: Owner): void {
     if (owner.worker !== undefined || owner.ticketsUntil > this.#clock()) return
-    this.#owners.delete(owner.uid)
+    this.#owners.delete(ownerName(owner.uid, owner.gid))
     owner.listener.release()
   }
 }
+
+/** Two accounts of one uid may have different groups: each runs with its own. */
+const ownerName = (uid: number, gid: number): string => `${uid}-${gid}`
 
 function newKey(): Pick<Owner, 'key' | 'mac'> {
   const key = randomBytes(32)

@@ -1,6 +1,6 @@
 import type { Clock } from '../../daemon/clock.ts'
 
-/** A bucket of messages that fills again with time: bounds what one login process can make the keeper do. */
+/** A bucket of messages, or of their octets, that fills again with time: bounds what one login process can make the keeper do. */
 export class MessageAllowance {
   readonly #perSecond: number
   readonly #burst: number
@@ -16,13 +16,13 @@ export class MessageAllowance {
     this.#at = clock()
   }
 
-  /** Takes one; false if there is none. */
-  take(): boolean {
+  /** Takes some; false if there are not so many. */
+  take(count = 1): boolean {
     const now = this.#clock()
     this.#left = Math.min(this.#burst, this.#left + ((now - this.#at) / 1000) * this.#perSecond)
     this.#at = now
-    if (this.#left < 1) return false
-    this.#left -= 1
+    if (this.#left < count) return false
+    this.#left -= count
     return true
   }
 }

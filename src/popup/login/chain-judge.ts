@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net'
+import type { Log } from '../../daemon/log.ts'
 import type { ChainConnections } from './chain-connections.ts'
 import { isPositive, readFirstLine } from './first-line.ts'
 import type { Judge } from './judge.ts'
@@ -7,12 +8,14 @@ import type { KeeperRequests } from './keeper-requests.ts'
 
 /** Above the longest time that the keeper gives a checker. */
 const LIMIT_MS = 610_000
+/** Characters of a program's line that the log shows. */
+const MOST_SHOWN = 80
 
 /**
  * A checkpassword program with a POP3 server behind it decides, run by the keeper. The server's first +OK is the proof. It
  * is held back until the login is announced, and so is what the client sent ahead: servers of qmail's time lose that.
  */
-export function chainJudge(keeper: KeeperRequests, chains: ChainConnections): Judge {
+export function chainJudge(keeper: KeeperRequests, chains: ChainConnections, log: Log): Judge {
   return (login, departure) =>
     withRequest(askToVerify(keeper, login), departure, async request => {
       const answered = request.answer()
@@ -22,7 +25,11 @@ export function chainJudge(keeper: KeeperRequests, chains: ChainConnections): Ju
       if ('type' in first) return failureIn(first)
       const reply = await readFirstLine(first, LIMIT_MS)
       if (reply !== undefined && isPositive(reply)) request.report('yes')
-      else first.destroy()
+      else {
+        const line = reply?.line.toString('latin1').trimEnd().slice(0, MOST_SHOWN)
+        if (line !== undefined) log.warn('chain_reply_unexpected', { id: login.client.id, line })
+        first.destroy()
+      }
       // Without +OK the keeper says what the program's end means.
       const answer = await answered
       if (reply !== undefined && answer.type === 'announced') {

@@ -1,6 +1,6 @@
 import type { ControlChannel } from '../../daemon/worker-process.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
-import type { FromLogin, LoginAttempt, Outcome, ToLogin, VerifyRequest } from '../messages.ts'
+import type { FromLoginMessage, Outcome, ToLogin } from '../messages.ts'
 
 /** An answer of the keeper to one request. */
 export type Answer = Exclude<ToLogin, { type: 'settings' | 'drain' }>
@@ -18,6 +18,11 @@ export type KeeperRequest = {
   end(): void
 }
 
+/** Characters that the keeper has not taken, above which it is asked nothing more: a login is told to come again. */
+const MAX_UNSENT = 4_194_304
+
+type Verify = Extract<FromLoginMessage, { type: 'verify' }>
+type Attempt = Extract<FromLoginMessage, { type: 'attempt' }>
 type Waiting = { readonly answers: Answer[]; wake: (() => void) | undefined }
 
 /** Matches the keeper's answers to the questions of this login process. */
@@ -31,12 +36,12 @@ export class KeeperRequests {
   }
 
   /** Asks whether a secret is right. */
-  verify(request: Omit<VerifyRequest, 'n'>): KeeperRequest {
+  verify(request: Omit<Verify, 'type' | 'n'>): KeeperRequest {
     return this.#begin(n => ({ type: 'verify', n, ...request }))
   }
 
   /** Asks to be let through to a server that judges by itself. */
-  attempt(attempt: Omit<LoginAttempt, 'n'>): KeeperRequest {
+  attempt(attempt: Omit<Attempt, 'type' | 'n'>): KeeperRequest {
     return this.#begin(n => ({ type: 'attempt', n, ...attempt }))
   }
 
@@ -55,12 +60,14 @@ export class KeeperRequests {
     waiting?.wake?.()
   }
 
-  #begin(make: (n: number) => FromLogin): KeeperRequest {
+  #begin(make: (n: number) => FromLoginMessage): KeeperRequest {
     this.#last += 1
     const n = this.#last
     const waiting: Waiting = { answers: [], wake: undefined }
     this.#waiting.set(n, waiting)
-    this.#send(make(n))
+    const isAsked = this.#channel.unsent <= MAX_UNSENT
+    if (isAsked) this.#send(make(n))
+    else waiting.answers.push({ type: 'failed', n, failure: 'temporary' })
     return {
       n,
       answer: async () => {
@@ -74,7 +81,7 @@ export class KeeperRequests {
       },
       report: outcome => this.#send({ type: 'outcome', n, outcome }),
       cancel: () => {
-        this.#send({ type: 'cancel', n })
+        if (isAsked) this.#send({ type: 'cancel', n })
         this.receive({ type: 'failed', n, failure: 'temporary' })
       },
       end: () => {
@@ -83,7 +90,7 @@ export class KeeperRequests {
     }
   }
 
-  #send(message: FromLogin): void {
+  #send(message: FromLoginMessage): void {
     this.#channel.send(message)
   }
 }

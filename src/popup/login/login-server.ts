@@ -161,7 +161,7 @@ export class LoginServer implements SessionHost {
   }
 
   #judgeFor({ mode, upstream }: LoginSettings): Judge {
-    if (mode === 'chain') return chainJudge(this.keeper, this.chains)
+    if (mode === 'chain') return chainJudge(this.keeper, this.chains, this.log)
     if (mode === 'upstream' && upstream !== null) return upstreamJudge(this.keeper, upstream)
     return keeperJudge(this.keeper, this.#links, this.log)
   }

@@ -10,6 +10,9 @@ import type { Client } from '../login/client.ts'
 import { isPositive, readFirstLine } from '../login/first-line.ts'
 import { failed, type Judge } from '../login/judge.ts'
 
+/** Characters of a program's line that the log shows. */
+const MOST_SHOWN = 80
+
 export type ProgramJudgeOptions = {
   /** Checker, server behind it, and their arguments. */
   readonly command: readonly string[]
@@ -77,7 +80,8 @@ export function programJudge(options: ProgramJudgeOptions): Judge {
     }
     if (reply !== undefined) {
       // The server's own words for why there is no session, e.g. a maildrop that is in use.
-      options.refused(client, login, method, 'temp', 'the program behind the checker refused')
+      const said = reply.line.toString('latin1').trimEnd().slice(0, MOST_SHOWN)
+      options.refused(client, login, method, 'temp', `the first line from checker and program is no +OK: ${said}`)
       options.running(chain)
       return { outcome: 'open', stream: session, reply: [reply.line, reply.rest] }
     }

@@ -17,8 +17,8 @@ import { authorizationOptions } from '../login/authorization-options.ts'
 import type { Client } from '../login/client.ts'
 import { readProxyHeader } from '../login/read-proxy-header.ts'
 import { LoginSession, type SessionHost } from '../login/session.ts'
+import { loginOctets, loginText } from '../login-name.ts'
 import { loginRefusal } from '../login-refusal.ts'
-import { textOfOctets } from '../text-of-octets.ts'
 import { DescriptorStream } from './descriptor-stream.ts'
 import { programJudge } from './program-judge.ts'
 
@@ -241,14 +241,14 @@ class OneConnection {
   /** Grants are for addresses: without one there is nothing to announce. */
   async #accepted(client: Client, login: string, method: 'pass' | 'apop' | 'sasl'): Promise<void> {
     if (ipOf(client) === undefined) {
-      this.#log.warn('login', { id: client.id, ip: 'unknown', user: textOfOctets(login), method })
+      this.#log.warn('login', { id: client.id, ip: 'unknown', user: loginText(loginOctets(login)), method })
       return
     }
     await this.#announcer.login({ ...this.#attempt(client, login), method })
   }
 
   #attempt({ id, ip, tls }: Client, login: string) {
-    return { id, ip, tls, user: textOfOctets(login) }
+    return { id, ip, tls, user: loginText(loginOctets(login)) }
   }
 
   #preamble(): SessionHost['preamble'] {

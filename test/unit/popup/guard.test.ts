@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { FailureDelays } from '../../../src/popup/keeper/failure-delays.ts'
 import { LoginIntervals } from '../../../src/popup/keeper/login-intervals.ts'
 import { MessageAllowance } from '../../../src/popup/keeper/message-allowance.ts'
+import { type LoginText, loginOctets, loginText } from '../../../src/popup/login-name.ts'
 import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
 import { type IpAddress, parseIpAddress } from '../../../src/wire/ip-address.ts'
 
@@ -10,91 +11,153 @@ const ip = (text: string): IpAddress => {
   if (found === undefined) throw new TypeError(text)
   return found
 }
+/** The text of a login name that a client sends in UTF-8. */
+const name = (text: string): LoginText => loginText(loginOctets(Buffer.from(text, 'utf8').toString('latin1')))
+const ANN = name('ann')
+const BOB = name('bob')
 const A = ip('192.0.2.1')
 const B = ip('192.0.2.2')
 
 describe('FailureDelays', () => {
   let now = 0
   const make = () => new FailureDelays([2, 4, 8, 15], () => now, new CustomerNetworks())
+  /** So many logins fail from one address. */
+  const failMany = (delays: FailureDelays, address: IpAddress, count: number): void => {
+    for (let i = 0; i < count; i++) delays.failed(address, name(`victim ${i}`), `guess ${i}`)
+  }
 
-  test('grow with each failure, up to the last', () => {
+  test('grow with each failure of a login, up to the last', () => {
     const delays = make()
-    expect(delays.delayFor(A, 'ann')).toBe(0)
+    expect(delays.delayFor(A, ANN)).toBe(0)
     const seen = Array.from({ length: 6 }, (_, i) => {
-      delays.failed(A, 'ann', `proof ${i}`)
-      return delays.delayFor(A, 'ann')
+      delays.failed(A, ANN, `proof ${i}`)
+      return delays.delayFor(A, ANN)
     })
     expect(seen).toEqual([2, 4, 8, 15, 15, 15])
   })
 
-  test('follow the address and the login, and nobody else', () => {
+  test('follow the login to every address, in upper case too', () => {
     const delays = make()
-    delays.failed(A, 'ann', '1')
-    expect(delays.delayFor(A, 'bob')).toBe(2)
-    expect(delays.delayFor(B, 'ANN')).toBe(2)
-    expect(delays.delayFor(B, 'bob')).toBe(0)
+    delays.failed(A, ANN, '1')
+    expect(delays.delayFor(B, name('ANN'))).toBe(2)
+    expect(delays.delayFor(B, BOB)).toBe(0)
   })
 
-  test('IPv6 addresses of one /64 are one', () => {
-    const delays = make()
-    delays.failed(ip('2001:db8::1'), 'ann', '1')
-    expect(delays.delayFor(ip('2001:db8::ffff:2'), 'bob')).toBe(2)
-    expect(delays.delayFor(ip('2001:db8:0:1::1'), 'bob')).toBe(0)
+  test('grow with the logins that fail from an address, from the fourth one on', () => {
+    const seen = [3, 4, 5, 6, 7, 20].map(count => {
+      const delays = make()
+      failMany(delays, A, count)
+      return delays.delayFor(A, BOB)
+    })
+    expect(seen).toEqual([0, 2, 4, 8, 15, 15])
   })
 
-  test('the same wrong password again does not make it worse', () => {
+  test('a device behind a NAT that tries old passwords without end delays no other login there', () => {
     const delays = make()
-    for (let i = 0; i < 5; i++) delays.failed(A, 'ann', 'stale')
-    expect(delays.delayFor(A, 'ann')).toBe(2)
+    for (let i = 0; i < 100; i++) {
+      now += 60_000
+      delays.failed(A, ANN, `APOP digest ${i}`)
+      expect(delays.delayFor(A, BOB)).toBe(0)
+    }
+    expect(delays.delayFor(A, ANN)).toBe(15)
+    now = 0
   })
 
-  test('who has logged in from his address does not wait for what others do', () => {
+  test('IPv6 addresses of one /64 are one, and a /48 waits from its seventeenth login on', () => {
     const delays = make()
-    delays.succeeded(A, 'ann')
-    for (let i = 0; i < 5; i++) delays.failed(B, 'ann', `guess ${i}`)
-    expect(delays.delayFor(B, 'ann')).toBe(15)
-    expect(delays.delayFor(A, 'ann')).toBe(0)
+    failMany(delays, ip('2001:db8::1'), 4)
+    expect(delays.delayFor(ip('2001:db8::ffff:2'), BOB)).toBe(2)
+    expect(delays.delayFor(ip('2001:db8:0:1::1'), BOB)).toBe(0)
+    const spread = make()
+    for (let i = 0; i < 17; i++) {
+      expect(spread.delayFor(ip('2001:db8:7:ff::1'), BOB)).toBe(0)
+      spread.failed(ip(`2001:db8:7:${i.toString(16)}::1`), name(`victim ${i}`), 'guess')
+    }
+    expect(spread.delayFor(ip('2001:db8:7:ff::1'), BOB)).toBe(2)
+    expect(spread.delayFor(ip('2001:db8:8:ff::1'), BOB)).toBe(0)
+  })
+
+  test('clients behind a translator do not wait for each other', () => {
+    const delays = make()
+    failMany(delays, ip('64:ff9b::c000:201'), 20)
+    expect(delays.delayFor(ip('64:ff9b::c000:201'), BOB)).toBe(15)
+    expect(delays.delayFor(ip('64:ff9b::c000:202'), BOB)).toBe(0)
+  })
+
+  test('the same wrong passwords again, in any order, do not make it worse', () => {
+    const delays = make()
+    for (let i = 0; i < 10; i++) delays.failed(A, ANN, `stale ${i % 2}`)
+    expect(delays.delayFor(B, ANN)).toBe(4)
+    delays.succeeded(A, ANN)
+    delays.failed(A, ANN, 'stale 1')
+    expect(delays.delayFor(B, ANN)).toBe(0)
+  })
+
+  test('a login that was right from its address does not wait for what others do', () => {
+    const delays = make()
+    delays.succeeded(A, ANN)
+    for (let i = 0; i < 5; i++) delays.failed(B, ANN, `guess ${i}`)
+    expect(delays.delayFor(B, ANN)).toBe(15)
+    expect(delays.delayFor(A, ANN)).toBe(0)
     // But one good account does not buy the address free for guessing others.
-    for (let i = 0; i < 5; i++) delays.failed(A, `victim ${i}`, `guess ${i}`)
-    expect(delays.delayFor(A, 'victim 9')).toBe(15)
-    delays.failed(A, 'ann', 'typo')
-    expect(delays.delayFor(A, 'ann')).toBe(15)
+    failMany(delays, A, 7)
+    expect(delays.delayFor(A, name('victim 9'))).toBe(15)
+    expect(delays.delayFor(A, ANN)).toBe(0)
+  })
+
+  test('three different wrong passwords in a row end that, the same one never', () => {
+    const delays = make()
+    delays.succeeded(A, ANN)
+    for (let i = 0; i < 9; i++) delays.failed(A, ANN, 'stale')
+    expect(delays.isKnown(A, ANN)).toBe(true)
+    delays.succeeded(A, ANN)
+    for (const guess of ['1', '2']) delays.failed(A, ANN, guess)
+    expect(delays.delayFor(A, ANN)).toBe(0)
+    delays.failed(A, ANN, '3')
+    expect(delays.isKnown(A, ANN)).toBe(false)
+    expect(delays.delayFor(A, ANN)).toBe(8)
   })
 
   test('are forgotten ten minutes after the last failure', () => {
     now = 0
     const delays = make()
-    delays.failed(A, 'ann', '1')
+    delays.failed(A, ANN, '1')
+    failMany(delays, B, 4)
     now = 600_000
-    expect(delays.delayFor(A, 'ann')).toBe(2)
+    expect([delays.delayFor(A, ANN), delays.delayFor(B, BOB)]).toEqual([2, 2])
     now = 600_001
-    expect(delays.delayFor(A, 'ann')).toBe(0)
+    expect([delays.delayFor(A, ANN), delays.delayFor(B, BOB)]).toEqual([0, 0])
+    now = 0
   })
 
   test('the tables are bounded; the oldest rows go first', () => {
     const delays = make()
-    for (let i = 0; i < 30_000; i++) delays.failed(ip(`10.${i >> 16}.${(i >> 8) & 255}.${i & 255}`), `login ${i}`, 'x')
-    expect(delays.delayFor(ip('10.0.0.0'), 'login 0')).toBe(0)
-    expect(delays.delayFor(ip('10.0.117.47'), 'another')).toBe(2)
+    for (let i = 0; i < 30_000; i++) {
+      delays.failed(ip(`10.${i >> 16}.${(i >> 8) & 255}.${i & 255}`), name(`login ${i}`), 'x')
+    }
+    expect(delays.delayFor(B, name('login 0'))).toBe(0)
+    expect(delays.delayFor(B, name('login 29999'))).toBe(2)
   })
 
-  test('an empty list of delays means none', () => {
-    const delays = new FailureDelays([], () => 0, new CustomerNetworks())
-    delays.failed(A, 'ann', '1')
-    expect(delays.delayFor(A, 'ann')).toBe(0)
+  test('an empty list of delays means none, and so does 0', () => {
+    for (const list of [[], [0]]) {
+      const delays = new FailureDelays(list, () => 0, new CustomerNetworks())
+      delays.failed(A, ANN, '1')
+      expect(delays.delayFor(A, ANN)).toBe(0)
+    }
   })
 })
 
 test('LoginIntervals: one login of a user in so long', () => {
   let now = 1000
   const intervals = new LoginIntervals(500, () => now)
-  expect([intervals.take('ann'), intervals.take('ann'), intervals.take('bob')]).toEqual([true, false, true])
+  expect([intervals.take(ANN), intervals.take(ANN), intervals.take(BOB)]).toEqual([true, false, true])
   now = 1499
-  expect(intervals.take('ann')).toBe(false)
+  expect(intervals.take(ANN)).toBe(false)
   now = 1500
-  expect(intervals.take('ann')).toBe(true)
+  expect(intervals.take(ANN)).toBe(true)
   const none = new LoginIntervals(0, () => now)
-  expect([none.take('ann'), none.take('ann')]).toEqual([true, true])
+  expect([none.take(ANN), none.take(ANN)]).toEqual([true, true])
 })
 
 test('MessageAllowance: a burst, then as many as the time brings', () => {
@@ -106,4 +169,7 @@ test('MessageAllowance: a burst, then as many as the time brings', () => {
   expect(taken()).toBe(2)
   now = 60_000
   expect(taken()).toBe(3)
+  // By octets: as many as are left, or none of them.
+  now += 200
+  expect([allowance.take(3), allowance.take(2), allowance.take(1)]).toEqual([false, true, false])
 })

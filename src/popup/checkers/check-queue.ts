@@ -1,0 +1,203 @@
+import { familyOf, formatNetwork, type Network, networkOf } from '../../wire/ip-address.ts'
+import type { Departure } from '../departure.ts'
+
+/** For whom a password is checked. */
+export type Applicant = {
+  /** The networks whose turns the check shares, the widest first. */
+  readonly networks: readonly string[]
+  /** This login has lately been right from this address. */
+  readonly isKnown: boolean
+  /** Nobody waits for the answer any more: the client is gone, or its time is over. */
+  readonly departure: Departure
+}
+
+/** The networks that share turns, by the customer's own network. */
+export function sharingNetworks(customer: Network): readonly string[] {
+  const { base, prefixLength } = customer
+  // A single IPv6 address stands for a customer behind a translator: the networks around it say nothing.
+  const wider = familyOf(base) === 4 ? [16] : prefixLength === 128 ? [] : [32, 48]
+  return [...wider.map(length => networkOf(base, length)), customer].map(formatNetwork)
+}
+
+/** No more checks may wait: this one is refused at once, so that the client can come again. */
+export class CheckQueueFull extends Error {
+  override readonly name = 'CheckQueueFull'
+  constructor() {
+    super('too many password checks are waiting')
+  }
+}
+
+/** Nobody waits for the check any more, so it was not started. */
+export class ApplicantDeparted extends Error {
+  override readonly name = 'ApplicantDeparted'
+  constructor() {
+    super('nobody waits for the password check any more')
+  }
+}
+
+/** After so many applicants that are known, one that is not known comes next. */
+const KNOWN_IN_A_ROW = 3
+
+type Entry = {
+  readonly applicant: Applicant
+  readonly start: () => void
+  readonly drop: (reason: Error) => void
+}
+
+/**
+ * The queue before work that is slow for every password check: a hash, a query, a program.
+ *
+ * At most `atOnce` checks run, at most `mostWaiting` wait. The order is fair by network: the wide networks (IPv4: /16, IPv6: /32)
+ * take turns, in each of them the narrower ones (IPv4: the address, IPv6: /48, then /64), and in the narrowest one the check that came
+ * first is the first. An address that has a check waiting goes behind the addresses that have none. Applicants
+ * that are known go first, but not for ever. If the queue is full, the network with the most waiting checks loses its newest one.
+ *
+ * An entry whose applicant departs leaves the queue at once and never runs.
+ */
+export class CheckQueue {
+  readonly #atOnce: number
+  readonly #mostWaiting: number
+  readonly #known = new Share()
+  readonly #others = new Share()
+  #running = 0
+  #knownInARow = 0
+
+  constructor({ atOnce, mostWaiting }: { readonly atOnce: number; readonly mostWaiting: number }) {
+    this.#atOnce = atOnce
+    this.#mostWaiting = mostWaiting
+  }
+
+  /** Number of checks that wait. */
+  get waiting(): number {
+    return this.#known.size + this.#others.size
+  }
+
+  /** Runs the work when its turn comes. Rejects with CheckQueueFull or ApplicantDeparted if the turn never comes. */
+  async run<T>(applicant: Applicant, work: () => Promise<T>): Promise<T> {
+    const leave = await this.enter(applicant)
+    try {
+      return await work()
+    } finally {
+      leave()
+    }
+  }
+
+  /**
+   * Fulfilled when it is the applicant's turn, with the function that ends the turn; calls after the first one do nothing. Rejects as
+   * `run` does. Takes the place of the departure's listener until then.
+   */
+  enter(applicant: Applicant): Promise<() => void> {
+    if (applicant.departure.hasHappened) return Promise.reject(new ApplicantDeparted())
+    if (this.#running < this.#atOnce) return Promise.resolve(this.#turn())
+    return new Promise((resolve, reject) => {
+      const share = applicant.isKnown ? this.#known : this.#others
+      const entry: Entry = {
+        applicant,
+        start: () => {
+          applicant.departure.listen(undefined)
+          resolve(this.#turn())
+        },
+        drop: reject,
+      }
+      applicant.departure.listen(() => {
+        share.remove(entry)
+        reject(new ApplicantDeparted())
+      })
+      share.add(entry)
+      if (this.waiting > this.#mostWaiting) this.#dropOne()
+    })
+  }
+
+  #turn(): () => void {
+    this.#running += 1
+    let isOver = false
+    return () => {
+      if (isOver) return
+      isOver = true
+      this.#running -= 1
+      this.#startNext()
+    }
+  }
+
+  #startNext(): void {
+    const isKnownNext = this.#known.size > 0 && (this.#others.size === 0 || this.#knownInARow < KNOWN_IN_A_ROW)
+    this.#knownInARow = isKnownNext ? this.#knownInARow + 1 : 0
+    const share = isKnownNext ? this.#known : this.#others
+    share.take()?.start()
+  }
+
+  #dropOne(): void {
+    const entry = this.#others.size > 0 ? this.#others.takeFromLargest() : this.#known.takeFromLargest()
+    entry?.applicant.departure.listen(undefined)
+    entry?.drop(new CheckQueueFull())
+  }
+}
+
+/** What waits of one network, by the networks in it. A Map's order is the order of turns. */
+class Share {
+  size = 0
+  readonly #parts = new Map<string, Share>()
+  readonly #entries = new Set<Entry>()
+
+  add(entry: Entry, depth = 0): void {
+    this.size += 1
+    const key = entry.applicant.networks[depth]
+    if (key === undefined) {
+      this.#entries.add(entry)
+      return
+    }
+    const part = this.#parts.get(key) ?? new Share()
+    this.#parts.set(key, part)
+    part.add(entry, depth + 1)
+  }
+
+  remove(entry: Entry, depth = 0): void {
+    this.size -= 1
+    const key = entry.applicant.networks[depth]
+    const part = key === undefined ? undefined : this.#parts.get(key)
+    if (key === undefined || part === undefined) {
+      this.#entries.delete(entry)
+      return
+    }
+    part.remove(entry, depth + 1)
+    if (part.size === 0) this.#parts.delete(key)
+  }
+
+  /** Takes the next entry out; its network then goes behind the others. */
+  take(): Entry | undefined {
+    const [first] = this.#parts
+    if (first !== undefined) {
+      const [key, part] = first
+      this.#parts.delete(key)
+      const entry = part.take()
+      if (part.size > 0) this.#parts.set(key, part)
+      if (entry !== undefined) this.size -= 1
+      return entry
+    }
+    const [entry] = this.#entries
+    if (entry !== undefined) {
+      this.#entries.delete(entry)
+      this.size -= 1
+    }
+    return entry
+  }
+
+  /** Takes the newest entry of the largest network out. */
+  takeFromLargest(): Entry | undefined {
+    let largest: readonly [string, Share] | undefined
+    for (const row of this.#parts) if (largest === undefined || row[1].size >= largest[1].size) largest = row
+    if (largest !== undefined) {
+      const [key, part] = largest
+      const entry = part.takeFromLargest()
+      if (part.size === 0) this.#parts.delete(key)
+      if (entry !== undefined) this.size -= 1
+      return entry
+    }
+    const entry = [...this.#entries].at(-1)
+    if (entry !== undefined) {
+      this.#entries.delete(entry)
+      this.size -= 1
+    }
+    return entry
+  }
+}

@@ -1,0 +1,187 @@
+import { describe, expect, test } from 'vitest'
+import {
+  type Applicant,
+  ApplicantDeparted,
+  CheckQueue,
+  CheckQueueFull,
+  sharingNetworks,
+} from '../../../src/popup/checkers/check-queue.ts'
+import { Departure } from '../../../src/popup/departure.ts'
+import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
+import { parseIpAddress } from '../../../src/wire/ip-address.ts'
+
+const customers = new CustomerNetworks()
+
+function applicant(text: string, isKnown = false): Applicant & { readonly departure: Departure } {
+  const ip = parseIpAddress(text)
+  if (ip === undefined) throw new TypeError(text)
+  return { networks: sharingNetworks(customers.networkOf(ip)), isKnown, departure: new Departure() }
+}
+
+/** A queue whose work ends when the test says so; `started` are the names of the work in the order of its start. */
+class TestQueue {
+  readonly queue: CheckQueue
+  readonly started: string[] = []
+  readonly refused: string[] = []
+  readonly #running: (() => void)[] = []
+
+  constructor(atOnce: number, mostWaiting = 1000) {
+    this.queue = new CheckQueue({ atOnce, mostWaiting })
+  }
+
+  add(name: string, from: Applicant): Promise<void> {
+    return this.queue
+      .run(from, () => {
+        this.started.push(name)
+        return new Promise<void>(resolve => this.#running.push(resolve))
+      })
+      .catch((error: unknown) => {
+        this.refused.push(`${name}: ${error instanceof Error ? error.name : 'no error'}`)
+      })
+  }
+
+  /** Ends the work that runs, one after the other, until none is left. */
+  async finish(): Promise<readonly string[]> {
+    for (;;) {
+      await settled()
+      const end = this.#running.shift()
+      if (end === undefined) return this.started
+      end()
+    }
+  }
+}
+
+/** Fulfilled when all promises that can be settled now are settled. */
+const settled = (): Promise<void> => new Promise(resolve => setImmediate(resolve))
+
+describe('CheckQueue', () => {
+  test('runs no more at once than it may, and answers what the work answers', async () => {
+    const queue = new CheckQueue({ atOnce: 2, mostWaiting: 100 })
+    let [running, most] = [0, 0]
+    const work = async (n: number): Promise<number> => {
+      running += 1
+      most = Math.max(most, running)
+      await settled()
+      running -= 1
+      return n
+    }
+    const all = Array.from({ length: 20 }, (_, n) => queue.run(applicant(`192.0.2.${n}`), () => work(n)))
+    expect(await Promise.all(all)).toEqual(Array.from({ length: 20 }, (_, n) => n))
+    expect(most).toBe(2)
+    const failed = queue.run(applicant('192.0.2.1'), () => Promise.reject(new Error('broken')))
+    await expect(failed).rejects.toThrow('broken')
+    // The turn of work that failed is over too.
+    expect(await Promise.all([work(1), queue.run(applicant('192.0.2.1'), () => work(2))])).toEqual([1, 2])
+  })
+
+  test('an address that waits already goes behind those that do not', async () => {
+    const checks = new TestQueue(1)
+    for (const [name, ip] of [
+      ['a1', '192.0.2.1'],
+      ['a2', '192.0.2.1'],
+      ['a3', '192.0.2.1'],
+      ['b1', '192.0.2.2'],
+      ['b2', '192.0.2.2'],
+      ['c1', '192.0.2.3'],
+    ] as const) {
+      void checks.add(name, applicant(ip))
+    }
+    expect(await checks.finish()).toEqual(['a1', 'a2', 'b1', 'c1', 'a3', 'b2'])
+  })
+
+  test('a thousand fresh /64s of one /32 delay a login from elsewhere by one check', async () => {
+    const checks = new TestQueue(1)
+    for (let n = 0; n < 1000; n++) void checks.add('guess', applicant(`2001:db8:${n.toString(16)}:1::1`))
+    void checks.add('from IPv4', applicant('192.0.2.1'))
+    void checks.add('from another provider', applicant('2001:4860:1:1::1'))
+    expect((await checks.finish()).slice(0, 4)).toEqual(['guess', 'guess', 'from IPv4', 'from another provider'])
+  })
+
+  test('the /48s of one provider take turns, and so do the /64s of one /48', async () => {
+    const checks = new TestQueue(1)
+    for (const [name, ip] of [
+      ['first', '198.51.100.1'],
+      ['a1', '2001:db8:a:1::1'],
+      ['a1 again', '2001:db8:a:1::2'],
+      ['a2', '2001:db8:a:2::1'],
+      ['a3', '2001:db8:a:3::1'],
+      ['b1', '2001:db8:b:1::1'],
+    ] as const) {
+      void checks.add(name, applicant(ip))
+    }
+    expect(await checks.finish()).toEqual(['first', 'a1', 'b1', 'a2', 'a3', 'a1 again'])
+  })
+
+  test('logins that are known go first, but leave every fourth turn to the others', async () => {
+    const checks = new TestQueue(1)
+    void checks.add('first', applicant('198.51.100.1'))
+    for (let n = 1; n <= 3; n++) void checks.add(`other ${n}`, applicant(`192.0.2.${n}`))
+    for (let n = 1; n <= 5; n++) void checks.add(`known ${n}`, applicant(`203.0.113.${n}`, true))
+    expect(await checks.finish()).toEqual([
+      'first',
+      ...['known 1', 'known 2', 'known 3', 'other 1'],
+      ...['known 4', 'known 5', 'other 2', 'other 3'],
+    ])
+  })
+
+  test('if it is full, the network with most checks loses its newest at once; one from elsewhere gets in', async () => {
+    const checks = new TestQueue(1, 4)
+    void checks.add('running', applicant('198.51.100.1'))
+    for (let n = 1; n <= 6; n++) void checks.add(`a${n}`, applicant(`2001:db8:a:${n}::1`))
+    await settled()
+    expect(checks.refused).toEqual(['a5: CheckQueueFull', 'a6: CheckQueueFull'])
+    void checks.add('b1', applicant('192.0.2.1'))
+    await settled()
+    expect(checks.refused.slice(2)).toEqual(['a4: CheckQueueFull'])
+    expect(checks.queue.waiting).toBe(4)
+    expect(await checks.finish()).toEqual(['running', 'a1', 'b1', 'a2', 'a3'])
+    expect(new CheckQueueFull().message).toBe('too many password checks are waiting')
+  })
+
+  test('what nobody waits for any more leaves at once and never runs', async () => {
+    const checks = new TestQueue(1)
+    void checks.add('running', applicant('198.51.100.1'))
+    const guessers = Array.from({ length: 300 }, (_, n) => applicant(`192.0.${n >> 8}.${n & 255}`))
+    for (const [n, guesser] of guessers.entries()) void checks.add(`guess ${n}`, guesser)
+    void checks.add('right', applicant('203.0.113.1'))
+    expect(checks.queue.waiting).toBe(301)
+    for (const { departure } of guessers) departure.happen()
+    expect(checks.queue.waiting).toBe(1)
+    expect(await checks.finish()).toEqual(['running', 'right'])
+    expect(checks.refused).toHaveLength(300)
+    expect(new Set(checks.refused.map(text => text.split(': ')[1]))).toEqual(new Set(['ApplicantDeparted']))
+  })
+
+  test('an applicant that departed before it came is refused; one that departs while its work runs changes nothing', async () => {
+    const checks = new TestQueue(1)
+    const early = applicant('192.0.2.1')
+    early.departure.happen()
+    await expect(checks.queue.run(early, async () => 1)).rejects.toThrow(ApplicantDeparted)
+    const running = applicant('192.0.2.2')
+    const waiting = applicant('192.0.2.3')
+    void checks.add('running', running)
+    void checks.add('waiting', waiting)
+    running.departure.happen()
+    expect(await checks.finish()).toEqual(['running', 'waiting'])
+    waiting.departure.happen()
+    expect(checks.queue.waiting).toBe(0)
+    expect(checks.refused).toEqual([])
+  })
+
+  test('a turn ends once, however often it is ended', async () => {
+    const queue = new CheckQueue({ atOnce: 1, mostWaiting: 10 })
+    const leave = await queue.enter(applicant('192.0.2.1'))
+    const others = [2, 3].map(n => queue.enter(applicant(`192.0.2.${n}`)))
+    leave()
+    leave()
+    await others[0]
+    expect(queue.waiting).toBe(1)
+  })
+})
+
+test('sharingNetworks: the widest first; a client of a translator shares with its IPv4 neighbours', () => {
+  const of = (text: string) => applicant(text).networks
+  expect(of('192.0.2.1')).toEqual(['192.0.0.0/16', '192.0.2.1/32'])
+  expect(of('2001:db8:a:b::1')).toEqual(['2001:db8::/32', '2001:db8:a::/48', '2001:db8:a:b::/64'])
+  expect(of('64:ff9b::c000:201')).toEqual(of('192.0.2.1'))
+})
