@@ -1,0 +1,125 @@
+import { writeFileSync } from 'node:fs'
+import { afterEach, describe, expect, test } from 'vitest'
+import { monotonicClock } from '../../../src/daemon/clock.ts'
+import { createLog } from '../../../src/daemon/log.ts'
+import { LoginProcesses } from '../../../src/popup/keeper/login-processes.ts'
+import type { FromLogin, LoginSettingsMessage } from '../../../src/popup/messages.ts'
+import { eventually } from '../../harness/eventually.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
+
+const SETTINGS: LoginSettingsMessage = {
+  ids: null,
+  logLevel: 'error',
+  directory: '/',
+  listeners: [],
+  mode: 'verify',
+  hostname: 'mx.example.org',
+  apop: true,
+  preamble: null,
+  proxyTrust: [],
+  proxyTls: false,
+  nat64Prefixes: [],
+  compat: 'none',
+  requireTls: false,
+  cleartextNets: [],
+  cleartextLogins: [],
+  stls: null,
+  loginDelay: 0,
+  tries: 3,
+  maxConnections: 10,
+  maxPerAddress: 10,
+  loginTime: 1000,
+  idleTime: 1000,
+  upstream: null,
+}
+
+/** A program in a login process's place, which says on its control channel what the test wants. */
+const PROGRAM = `
+const { Socket } = require('node:net')
+const channel = new Socket({ fd: 3, readable: true, writable: true })
+const say = message => channel.write(JSON.stringify(message) + '\\n')
+channel.on('close', () => process.exit(0))
+const verify = n => ({ type: 'verify', n, id: '7f3a.1', login: 'x'.repeat(12000), secret: 'y'.repeat(12000), method: 'pass', ip: '192.0.2.1', tls: false, timestamp: '' })
+`
+
+describe('LoginProcesses', () => {
+  const directory = temporaryDirectory()
+  let stop: (() => Promise<void>) | undefined
+  afterEach(async () => {
+    await stop?.()
+    stop = undefined
+  })
+
+  /** Starts one process that runs the text. */
+  const start = async (name: string, text: string, onMessage: (message: FromLogin, send: () => void) => void) => {
+    const lines: string[] = []
+    const gone: number[] = []
+    const program = `${directory.path}/${name}.cjs`
+    writeFileSync(program, `${PROGRAM}\n${text}`)
+    const log = createLog('popup', { level: 'debug', write: line => lines.push(line) })
+    const processes = new LoginProcesses(
+      {
+        count: 1,
+        program,
+        listeners: [],
+        chainListeners: [],
+        settings: () => SETTINGS,
+        onMessage: (process, message) =>
+          onMessage(message, () => process.send({ type: 'failed', n: 1, failure: 'temporary' })),
+        onGone: ({ index }) => gone.push(index),
+      },
+      log,
+      monotonicClock,
+    )
+    stop = () => processes.stop(0)
+    await processes.start()
+    return { lines, gone, processes }
+  }
+  const said = (lines: readonly string[], text: string) =>
+    eventually(text, () => lines.some(line => line.includes(text)), 20_000)
+
+  test('hand on messages, and start a process that ended again', async () => {
+    const heard: FromLogin[] = []
+    const { lines, gone } = await start(
+      'ends',
+      `say({ type: 'ready' }); say({ type: 'cancel', n: 7 }); setTimeout(() => process.exit(3), 50)`,
+      message => heard.push(message),
+    )
+    await eventually('a second process', () => heard.length >= 2, 20_000)
+    expect(heard[0]).toEqual({ type: 'cancel', n: 7 })
+    expect(gone[0]).toBe(0)
+    await said(lines, 'event=login_process_ended status=3')
+  })
+
+  test('a start whose process ends before it is ready fails', async () => {
+    await expect(start('early', 'process.exit(1)', () => {})).rejects.toThrow('ended while it started')
+  })
+
+  test('a process that says what is no message is killed', async () => {
+    const { lines, gone } = await start('hostile', `say({ type: 'ready' }); say({ type: 'grant' })`, () => {})
+    await said(lines, 'it sent what is no message')
+    await eventually('its requests are void', () => gone.length > 0)
+  })
+
+  test('a flood of long messages is bounded by its octets, long before its number', async () => {
+    let heard = 0
+    const flood = `say({ type: 'ready' }); let n = 0
+      const more = () => { for (let i = 0; i < 100; i++) say(verify(++n)); channel.once('drain', more) }
+      more()`
+    const { lines } = await start('flood', flood, () => {
+      heard += 1
+    })
+    await said(lines, 'it sent too many messages')
+    // 64 MiB at once, and 32 MiB for each second: some thousands of 24 kB each, not the 40,000 that their number allows.
+    expect(heard).toBeGreaterThan(2000)
+    expect(heard).toBeLessThan(20_000)
+  })
+
+  test('a process that does not read its answers is killed', async () => {
+    const deaf = `say({ type: 'ready' }); channel.pause(); say({ type: 'cancel', n: 1 })`
+    const { lines } = await start('deaf', deaf, (_, send) => {
+      for (let i = 0; i < 200_000; i++) send()
+    })
+    await said(lines, 'it does not read its answers')
+  })
+})
