@@ -146,6 +146,8 @@ const loginSettings = v.strictObject({
   tries: v.number(),
   maxConnections: v.number(),
   maxPerAddress: v.number(),
+  maxPerLogin: v.number(),
+  maxPerOwner: v.number(),
   /** Prefixes of the site's translators: whose connections count together. */
   nat64Prefixes: networkSet,
   /** Milliseconds. */

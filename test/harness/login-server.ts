@@ -33,6 +33,8 @@ const SETTINGS: LoginSettings = {
   tries: 3,
   maxConnections: 100,
   maxPerAddress: 100,
+  maxPerLogin: 100,
+  maxPerOwner: 100,
   nat64Prefixes: networks(),
   loginTime: 60_000,
   idleTime: 60_000,

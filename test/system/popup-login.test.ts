@@ -360,6 +360,45 @@ describe('popup with STLS and require_tls', () => {
   })
 })
 
+describe('sessions after login', () => {
+  test.each([
+    ['a login', { max_per_login: 2 }, 'max_per_login'],
+    ['an owner', { max_per_owner: 2 }, 'max_per_owner'],
+  ])('of %s are limited; a place comes back with the end of a session', async (_, limit, reason) => {
+    const running = await startPopup(limit)
+    try {
+      const open = [running.client(), running.client()]
+      for (const session of open) await session.login('ann')
+      const third = running.client()
+      await third.expect(/^\+OK </)
+      await third.ask('USER ann', /^\+OK/)
+      await third.ask(PASS, /^-ERR \[IN-USE\]/)
+      await third.ask('USER ann', /^\+OK/)
+      await third.ask(PASS, /^-ERR \[IN-USE\]/)
+      // Other logins and owners have their own places, and the grant is stored all the same.
+      await running.client().login('bob')
+      expect(await running.authd.event('ann')).toMatchObject({ user: 'ann' })
+      await open[0]?.quit()
+      await eventually('the place is given back', async () => {
+        const next = running.client()
+        try {
+          await next.login('ann')
+          return true
+        } catch {
+          return false
+        } finally {
+          next.close()
+        }
+      })
+      const warned = () => running.stack.log('popup').filter(({ fields }) => fields['event'] === 'login_refused')
+      expect(warned().map(({ fields }) => fields['reason'])).toEqual([reason])
+    } finally {
+      running.closeClients()
+      await running.stop()
+    }
+  })
+})
+
 describe('the guard', () => {
   let running: PopupStack
   beforeAll(async () => {

@@ -88,6 +88,18 @@ export const POPUP = defineSection('popup', 'POP3 login front end.', {
     100_000,
     'Connections per address (IPv6: per /64); 0: no limit. Both limits are divided among the login processes.',
   ),
+  max_per_login: integer(
+    0,
+    0,
+    100_000,
+    'Sessions of one login at the same time; one more is answered [IN-USE]. 0: a tenth of max_connections, at least 5.',
+  ),
+  max_per_owner: integer(
+    0,
+    0,
+    100_000,
+    'Sessions of one owner of mail (uid and gid) at the same time, by whatever logins; one more is answered [IN-USE]. 0: nine tenths of max_connections, at least 5, because all mail may belong to one account.',
+  ),
   login_time: duration('s', 300, 1, 1200, 'Longest time from connection to login.'),
   max_failures: integer(3, 1, 100, 'Failed logins after which a connection is closed.'),
   drain_time: duration('s', 10, 0, 3600, 'Time that open sessions get to end when popup is stopped.'),

@@ -53,12 +53,21 @@ export function loginSettings(
     // Each process counts for itself, and gets its share.
     maxConnections: Math.ceil(popup.max_connections / popup.logins),
     maxPerAddress: Math.ceil(popup.max_per_address / popup.logins),
+    maxPerLogin: Math.ceil(sessionsOf(popup.max_per_login, popup.max_connections, 0.1) / popup.logins),
+    maxPerOwner: Math.ceil(sessionsOf(popup.max_per_owner, popup.max_connections, 0.9) / popup.logins),
     nat64Prefixes: grants.nat64_prefixes.map(formatNetwork),
     loginTime: popup.login_time * 1000,
     idleTime: pop3d.idle_time * 1000,
     upstream,
   }
 }
+
+/** A person may have some devices at the same time, however few connections there are in all. */
+const LEAST_SHARE = 5
+
+/** What is set, or the part of all connections. */
+const sessionsOf = (limit: number, all: number, part: number): number =>
+  limit > 0 ? limit : Math.max(LEAST_SHARE, Math.floor(all * part))
 
 const texts = (set: NetworkSet): string[] => set.networks.map(formatNetwork)
 

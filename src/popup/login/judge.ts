@@ -13,6 +13,8 @@ export type LoginRequest = Omit<Extract<AuthorizationEffect, { type: 'authentica
 
 /** Where a maildrop is served, by a process of ours. */
 export type MaildropDoor = {
+  /** Names the owner of the mail: one for each worker. */
+  readonly owner: string
   /**
    * Gives the client's socket away, with what was read of it and nobody has used; `ended` is called when its session is over. False if that
    * cannot be done now, and the session must be relayed.

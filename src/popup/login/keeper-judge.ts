@@ -16,6 +16,7 @@ export function keeperJudge(keeper: KeeperRequests, links: MaildropLinks, log: L
       const link = links.to(socket)
       const opened = link instanceof Promise ? await link : link
       const door: MaildropDoor = {
+        owner: socket,
         pass: (client, readAhead, ended) => opened?.pass(client, ticket, readAhead, ended) === true,
         connect: () => openMaildrop(socket, ticket, log),
       }

@@ -1,7 +1,7 @@
 import { closeSync } from 'node:fs'
 import { ClientAcceptor, type Ends } from '../../daemon/client-acceptor.ts'
 import { ClientSocket } from '../../daemon/client-socket.ts'
-import { systemClock } from '../../daemon/clock.ts'
+import { monotonicClock, systemClock } from '../../daemon/clock.ts'
 import { ConnectionLimits } from '../../daemon/connection-limits.ts'
 import type { Log } from '../../daemon/log.ts'
 import { Secret } from '../../daemon/secret.ts'
@@ -16,6 +16,7 @@ import type { IpAddress } from '../../wire/ip-address.ts'
 import type { ProxyHeader } from '../../wire/proxy-protocol.ts'
 import { formatTimestamp, isSessionId, type SessionId, sessionId } from '../../wire/session-id.ts'
 import type { LoginSettings } from '../messages.ts'
+import { textOfOctets } from '../text-of-octets.ts'
 import { authorizationOptions, type LoginRules } from './authorization-options.ts'
 import { ChainConnections } from './chain-connections.ts'
 import { chainJudge } from './chain-judge.ts'
@@ -26,6 +27,7 @@ import type { KeeperRequests } from './keeper-requests.ts'
 import { MaildropLinks } from './maildrop-links.ts'
 import { readProxyHeader } from './read-proxy-header.ts'
 import { LoginSession, type SessionHost, TOO_MANY } from './session.ts'
+import { SessionShares, type ShareLimits } from './session-shares.ts'
 import { upstreamJudge } from './upstream-judge.ts'
 
 const IDLE_MARGIN_MS = 60_000
@@ -42,6 +44,7 @@ export class LoginServer implements SessionHost {
   /** Made once: a copy of the settings for every connection cost a fifteenth of all that this process does. */
   #rules: LoginRules
   readonly #limits: ConnectionLimits
+  readonly #shares: SessionShares<LoginSession>
   readonly #links: MaildropLinks
   /**
    * The address whose place each client has taken. A client keeps its place until its socket is closed, here or where it was
@@ -61,6 +64,7 @@ export class LoginServer implements SessionHost {
     this.keeper = keeper
     this.log = log
     this.#links = new MaildropLinks(log)
+    this.#shares = new SessionShares(sharesOf(settings), monotonicClock)
     this.#limits = new ConnectionLimits(0, settings.maxPerAddress, customersOf(settings))
     this.judge = this.#judgeFor(settings)
     this.#rules = rulesOf(settings)
@@ -80,6 +84,7 @@ export class LoginServer implements SessionHost {
   use(settings: LoginSettings): void {
     this.settings = settings
     this.judge = this.#judgeFor(settings)
+    this.#shares.use(sharesOf(settings))
     this.#limits.change(0, settings.maxPerAddress, customersOf(settings))
     const { preamble } = settings
     this.preamble = preamble === null ? undefined : { password: new Secret(preamble.password), reply: preamble.reply }
@@ -144,7 +149,15 @@ export class LoginServer implements SessionHost {
     if (this.#running === 0) this.#drained?.()
   }
 
+  admit(session: LoginSession, login: string, owner: string | undefined): boolean {
+    const taken = this.#shares.take(session, login, owner)
+    if (taken === 'ok') return true
+    if (taken.isNews) this.log.warn('login_refused', { user: textOfOctets(login), owner, reason: taken.reason })
+    return false
+  }
+
   disconnected(session: LoginSession): void {
+    this.#shares.release(session)
     const ip = this.#places.get(session)
     this.#places.delete(session)
     this.#lingering.delete(session)
@@ -250,6 +263,11 @@ export class LoginServer implements SessionHost {
     session.start(readAhead)
   }
 }
+
+const sharesOf = ({ maxPerLogin, maxPerOwner }: LoginSettings): ShareLimits => ({
+  perLogin: maxPerLogin,
+  perOwner: maxPerOwner,
+})
 
 const customersOf = ({ nat64Prefixes }: LoginSettings): CustomerNetworks => new CustomerNetworks(nat64Prefixes.networks)
 

@@ -62,6 +62,8 @@ export type SessionHost = {
   preambleRefused(peer: IpAddress, reason: 'badpass' | 'badhost'): void
   /** A proxy said who its client is: true if that address may have one more connection. */
   moveTo(session: LoginSession, client: Client): boolean
+  /** The login is right: true if the login, and the owner of the mail where it is known, may have one more session. */
+  admit(session: LoginSession, login: string, owner: string | undefined): boolean
   loggedIn(session: LoginSession): void
   left(session: LoginSession): void
   /** The client's connection is closed, here or where it was passed to; `left` is called before or at the same time. */
@@ -253,6 +255,14 @@ export class LoginSession implements ConnectionListener {
     const request = { login, secret, method, client: this.#client, timestamp: this.#timestamp }
     let judgement = await this.#host.judge(request, this.#departure)
     this.#departure.listen(undefined)
+    if (judgement.outcome === 'maildrop' || judgement.outcome === 'open') {
+      const owner = judgement.outcome === 'maildrop' ? judgement.door.owner : undefined
+      if (!this.#over && !this.#host.admit(this, login, owner)) {
+        if (judgement.outcome === 'open') judgement.stream.destroy()
+        this.#failed('inUse')
+        return
+      }
+    }
     if (judgement.outcome === 'maildrop') {
       if (this.#over || this.#pass(judgement.door)) return
       judgement = await judgement.door.connect()

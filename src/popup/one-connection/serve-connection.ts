@@ -232,6 +232,7 @@ class OneConnection {
         ),
       preambleRefused: (peer, reason) => this.#announcer.preambleFailure(peer, reason),
       moveTo: () => true,
+      admit: () => true,
       loggedIn: () => {},
       left: over,
       disconnected: () => {},

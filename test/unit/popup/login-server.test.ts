@@ -61,6 +61,7 @@ describe('replies before login', () => {
       optionsFor: client => login.server.optionsFor(client),
       preambleRefused: () => {},
       moveTo: () => true,
+      admit: () => true,
       loggedIn: () => {},
       left: () => log.push('left'),
       disconnected: () => log.push('disconnected'),

@@ -91,6 +91,7 @@ async function converse(pieces: readonly Buffer[]): Promise<{ said: string; behi
       ),
     preambleRefused: () => {},
     moveTo: () => true,
+    admit: () => true,
     loggedIn: () => {},
     left: () => over.resolve(),
     disconnected: () => {},

@@ -1,0 +1,76 @@
+import type { Clock } from '../../daemon/clock.ts'
+
+/** A limit that is reached is logged again after so long, for each login and owner. */
+const QUIET_MS = 60_000
+/** Logins and owners whose last warning is remembered. */
+const MAX_WARNED = 1_000
+
+export type ShareLimits = { readonly perLogin: number; readonly perOwner: number }
+
+/** `isNews`: this limit was not reported for this login or owner within the last minute. */
+export type ShareRefusal = { readonly reason: 'max_per_login' | 'max_per_owner'; readonly isNews: boolean }
+
+/**
+ * Counts sessions after login, by login name and by the owner of the mail, so that one mailbox or one account of the host cannot
+ * take the places of all others. A session keeps its share until its client's connection is closed, here or by the worker, or until the
+ * worker that holds it is gone.
+ */
+export class SessionShares<Session> {
+  #limits: ShareLimits
+  readonly #clock: Clock
+  readonly #counts = new Map<string, number>()
+  readonly #sessions = new Map<Session, readonly string[]>()
+  readonly #warned = new Map<string, number>()
+
+  constructor(limits: ShareLimits, clock: Clock) {
+    this.#limits = limits
+    this.#clock = clock
+  }
+
+  /** Puts other limits in force; sessions that have their share keep it. */
+  use(limits: ShareLimits): void {
+    this.#limits = limits
+  }
+
+  /** Takes a share for a session, in place of the one that it had. `owner` is undefined where the process behind does not say it. */
+  take(session: Session, login: string, owner: string | undefined): 'ok' | ShareRefusal {
+    this.release(session)
+    const byLogin = `login ${login.toLowerCase()}`
+    if (this.#countOf(byLogin) >= this.#limits.perLogin) return this.#refused('max_per_login', byLogin)
+    const byOwner = owner === undefined ? undefined : `owner ${owner}`
+    if (byOwner !== undefined && this.#countOf(byOwner) >= this.#limits.perOwner) {
+      return this.#refused('max_per_owner', byOwner)
+    }
+    const keys = [byLogin, ...(byOwner === undefined ? [] : [byOwner])]
+    for (const key of keys) this.#counts.set(key, this.#countOf(key) + 1)
+    this.#sessions.set(session, keys)
+    return 'ok'
+  }
+
+  /** Gives the share of a session back; does nothing if it has none. */
+  release(session: Session): void {
+    for (const key of this.#sessions.get(session) ?? []) {
+      const count = this.#countOf(key)
+      if (count <= 1) this.#counts.delete(key)
+      else this.#counts.set(key, count - 1)
+    }
+    this.#sessions.delete(session)
+  }
+
+  #countOf(key: string): number {
+    return this.#counts.get(key) ?? 0
+  }
+
+  #refused(reason: ShareRefusal['reason'], key: string): ShareRefusal {
+    const now = this.#clock()
+    const last = this.#warned.get(key)
+    const isNews = last === undefined || now - last >= QUIET_MS
+    if (isNews) {
+      this.#warned.delete(key)
+      this.#warned.set(key, now)
+      const [oldest] = this.#warned.keys()
+      if (this.#warned.size > MAX_WARNED && oldest !== undefined) this.#warned.delete(oldest)
+    }
+    return { reason, isNews }
+  }
+}
