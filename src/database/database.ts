@@ -20,10 +20,13 @@ export type DatabaseOptions = ConnectionOptions & {
   readonly connectTimeoutMs?: number
 }
 
-/** `connecting`: not yet found. `up`: the primary is known. `down`: looked for again and again, see backOff. */
+/**
+ * `connecting`: not yet found. `up`: the primary is known; `pooled`: a connection pooler answers for it. `down`: looked for again
+ * and again, with back-off.
+ */
 export type DatabaseState =
   | { readonly state: 'connecting' }
-  | { readonly state: 'up'; readonly host: string }
+  | { readonly state: 'up'; readonly host: string; readonly pooled: boolean }
   | { readonly state: 'down'; readonly reason: string }
 
 /** `signal`: the deadline. Passing it rejects at once, with OutcomeUnknown if the statement was under way. */
@@ -61,14 +64,21 @@ const LONGEST_PAUSE_MS = 5000
 /** A statement may cut the pause between two rounds short, but not below this. */
 const LEAST_PAUSE_MS = 200
 
-/** Whether the server takes writes; asked once per server. */
-const READ_ONLY: Statement<{ read_only: boolean }> = {
-  text: "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean AS read_only",
-  row: v.object({ read_only: v.boolean() }),
+/** Whether the server takes writes, and which of its processes answers; asked once per server. */
+const FIRST_QUERY: Statement<{ read_only: boolean; pid: number }> = {
+  text: `SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean AS read_only,
+  pg_backend_pid() AS pid`,
+  row: v.object({ read_only: v.boolean(), pid: v.number() }),
 }
 
 /** A server that took writes when we found it. */
-type Primary = { readonly pool: Pool; readonly host: string; index: number; lastAnswer: number }
+type Primary = {
+  readonly pool: Pool
+  readonly host: string
+  readonly pooled: boolean
+  index: number
+  lastAnswer: number
+}
 
 class PrimaryDatabase implements Database {
   readonly #options: DatabaseOptions
@@ -248,8 +258,13 @@ class PrimaryDatabase implements Database {
     try {
       const client = await pool.connect()
       try {
-        const { rows } = await typedQuery(config => client.query(config), READ_ONLY, [])
-        if (rows[0]?.read_only === false) return { pool, host: nameOf(host), index, lastAnswer: performance.now() }
+        const { rows } = await typedQuery(config => client.query(config), FIRST_QUERY, [])
+        const [answer] = rows
+        if (answer?.read_only === false) {
+          // PostgreSQL tells each client the process that serves it (BackendKeyData); a pooler makes up a number.
+          const pooled = Reflect.get(client, 'processID') !== answer.pid
+          return { pool, host: nameOf(host), pooled, index, lastAnswer: performance.now() }
+        }
       } finally {
         client.release()
       }
@@ -269,7 +284,7 @@ class PrimaryDatabase implements Database {
     this.#primary = primary
     this.#next = primary.index
     this.#pause = FIRST_PAUSE_MS
-    this.#setState({ state: 'up', host: primary.host })
+    this.#setState({ state: 'up', host: primary.host, pooled: primary.pooled })
     return primary
   }
 

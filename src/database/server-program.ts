@@ -1,8 +1,24 @@
+import { globSync } from 'node:fs'
 import { access, chmod, constants, copyFile, mkdir, readdir, readFile, rename, rm, symlink } from 'node:fs/promises'
 import { findPackageJSON } from 'node:module'
 import { basename, dirname, join } from 'node:path'
 import * as v from 'valibot'
 import { EmbeddedServerFault } from './errors.ts'
+
+/**
+ * The package of the embedded PostgreSQL, and the day on which it was published. PostgreSQL publishes security releases in
+ * February, May, August and November; the package carries libraries of its own as well, which no distribution updates.
+ */
+export const EMBEDDED_RELEASE = { version: '18.4.0-beta.17', published: new Date('2026-06-06T00:00:00Z') } as const
+
+/**
+ * The newest PostgreSQL server that packages of the distribution installed (Debian: /usr/lib/postgresql/VERSION), as its major
+ * version; undefined if there is none.
+ */
+export function distributionServer(directory = '/usr/lib/postgresql'): number | undefined {
+  const versions = globSync(`${directory}/*/bin/postgres`).map(path => Number(basename(dirname(dirname(path)))))
+  return versions.filter(Number.isInteger).sort((a, b) => b - a)[0]
+}
 
 /** The PostgreSQL that npm brought for this machine. */
 type ServerPackage = { readonly native: string; readonly version: string }

@@ -69,7 +69,9 @@ describeWith([DEBIAN_POSTGRES], 'a site with a PostgreSQL server of its own, fro
     const early = await say('up')
     expect(early.status).toBe(111)
     expect(early.lines).toEqual([
-      expect.stringMatching(/^auth-relay: no database: .*: start PostgreSQL at 127\.0\.0\.1:\d+, or/),
+      expect.stringMatching(
+        /^auth-relay: no database: .*: make the role authwrap and its password with auth-relay migrate/,
+      ),
     ])
   })
 

@@ -8,6 +8,7 @@ import { openListener } from '../../daemon/listener.ts'
 import { formatDuration } from '../../daemon/settings/duration.ts'
 import type { Settings } from '../../daemon/settings/settings.ts'
 import { schemaVersion } from '../../database/migrate.ts'
+import { EMBEDDED_RELEASE } from '../../database/server-program.ts'
 import { inspectRole } from '../../grants/database-setup.ts'
 import { ownAddresses } from '../../grants/own-addresses.ts'
 import { lockDirectory } from '../directory-lock.ts'
@@ -43,8 +44,10 @@ function isUp(stateDir: string): boolean {
 }
 
 async function judgeDatabase(settings: Settings, running: boolean): Promise<Finding[]> {
-  if (settings.database.embedded && !running) {
+  if (!settings.database.embedded) return judgeRoles(settings)
+  if (!running) {
     return [
+      judgeEmbedded(new Date()),
       advice(
         'database.embedded',
         'does not run now: tables, roles and clock were not looked at',
@@ -52,6 +55,28 @@ async function judgeDatabase(settings: Settings, running: boolean): Promise<Find
       ),
     ]
   }
+  return [judgeEmbedded(new Date()), ...(await judgeRoles(settings))]
+}
+
+/** Days after the publication of the embedded server at which at least one security release of PostgreSQL has followed. */
+const EMBEDDED_OLD_DAYS = 100
+const DAY_MS = 86_400_000
+
+/** The embedded server's version and age. Nothing on this host updates it. */
+export function judgeEmbedded(now: Date): Finding {
+  const { version, published } = EMBEDDED_RELEASE
+  const days = Math.max(0, Math.floor((now.getTime() - published.getTime()) / DAY_MS))
+  const text = `PostgreSQL of the package ${version}, published ${published.toISOString().slice(0, 10)}, ${days} days ago; the distribution does not update it`
+  return days < EMBEDDED_OLD_DAYS
+    ? fine('database.embedded', text)
+    : advice(
+        'database.embedded',
+        text,
+        'for production install postgresql of the distribution and set database.dbhost; for a trial nothing need be done',
+      )
+}
+
+async function judgeRoles(settings: Settings): Promise<Finding[]> {
   const roles: readonly DatabaseRole[] =
     settings.statusPage.listen === undefined ? ['writer', 'reader'] : ['writer', 'reader', 'status']
   return (await Promise.all(roles.map(role => judgeRole(settings, role)))).flat()
@@ -61,9 +86,10 @@ async function judgeRole(settings: Settings, role: DatabaseRole): Promise<Findin
   const about = `database.${{ writer: 'dbuser', reader: 'wrap_dbuser', status: 'status_dbuser' }[role]}`
   try {
     const connection = databaseConnection(settings, role)
-    const { schema, seen } = await withDatabase(connection, async database => ({
+    const { schema, seen, state } = await withDatabase(connection, async database => ({
       schema: await schemaVersion(database),
       seen: await inspectRole(database),
+      state: database.state(),
     }))
     const found: Finding[] = []
     const known = await knownSchema()
@@ -88,6 +114,15 @@ async function judgeRole(settings: Settings, role: DatabaseRole): Promise<Findin
           `auth-relay migrate --user postgres, then leave ${about.slice('database.'.length)} at its default`,
         ),
       )
+    if (role === 'writer' && state.state === 'up' && state.pooled) {
+      found.push(
+        advice(
+          'database.dbhost',
+          'a connection pooler answers for PostgreSQL; with transaction pooling most lookups fail, and the relay stays closed',
+          'make sure that pool_mode = session, or connect to PostgreSQL directly',
+        ),
+      )
+    }
     const drift = Math.abs(seen.now.getTime() - Date.now()) / 1000
     if (role === 'writer' && drift > CLOCK_ADVICE) {
       const text = `the clocks of this host and of the database are ${formatDuration(drift)} apart`

@@ -2,12 +2,13 @@ import { existsSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { UsageFault } from '../../daemon/exit-status.ts'
 import { SETTINGS_FILE } from '../../daemon/settings/settings.ts'
+import { distributionServer } from '../../database/server-program.ts'
 import { randomSecret } from '../random-secret.ts'
 import { ensureSecretFile, writePrivateFile } from '../secret-file.ts'
 import { formatSettings, type Overrides } from '../settings-text.ts'
 import type { Verb } from '../verb.ts'
 
-type Options = { config: string; dbhost?: string; json?: true }
+type Options = { config: string; dbhost?: string; embedded?: true; json?: true }
 
 /** `auth-relay init`: a settings file to read, with secrets that nobody chose. */
 export const init: Verb = (program, { print }, choose) => {
@@ -15,21 +16,33 @@ export const init: Verb = (program, { print }, choose) => {
     .command('init')
     .description('write a commented settings file with random secrets; nothing starts until you have read it')
     .option('--config <file>', 'where to write it', SETTINGS_FILE)
-    .option('--dbhost <hosts>', 'use this PostgreSQL server in place of the embedded one')
+    .option(
+      '--dbhost <hosts>',
+      'use the PostgreSQL at these hosts; without it the one of this host, if it is installed',
+    )
+    .option('--embedded', 'use the embedded PostgreSQL, for a trial')
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
       `
 Examples:
   auth-relay init
-  auth-relay init --dbhost db1.example.org,db2.example.org`,
+  auth-relay init --dbhost db1.example.org,db2.example.org
+
+A PostgreSQL of the distribution is preferred to the embedded one, because the
+distribution updates it.`,
     )
     .action((options: Options) => {
+      if (options.dbhost !== undefined && options.embedded === true) {
+        throw new UsageFault('--dbhost and --embedded exclude each other: choose one')
+      }
       choose({ type: 'command', run: async () => write(resolve(options.config), options, print) })
     })
 }
 
-function write(config: string, { dbhost, json }: Options, print: (text: string) => void): number {
+function write(config: string, { embedded, json, ...options }: Options, print: (text: string) => void): number {
+  const distribution = options.dbhost === undefined && embedded !== true ? distributionServer() : undefined
+  const dbhost = options.dbhost ?? (distribution === undefined ? undefined : 'localhost')
   if (existsSync(config)) {
     throw new UsageFault(`${config} exists and is kept: judge it with auth-relay check, or move it away first`)
   }
@@ -49,14 +62,18 @@ function write(config: string, { dbhost, json }: Options, print: (text: string) 
     )
   }
   if (json === true) {
-    print(`${JSON.stringify({ config, ssl_hack_pass: secret })}\n`)
+    print(`${JSON.stringify({ config, ssl_hack_pass: secret, dbhost: dbhost ?? null })}\n`)
     return 0
   }
   const option = config === SETTINGS_FILE ? '' : ` --config ${config}`
+  const why =
+    distribution === undefined
+      ? ''
+      : `The settings name PostgreSQL ${distribution} of this host, because the distribution updates it. The embedded one: auth-relay init --embedded.\n`
   print(`Wrote ${config} (mode 0600) and the password of the SSL command, ${secret}.
-Next:
+${why}Next:
   1. Read ${config}; set configured = true.
-${dbhost === undefined ? '' : `  2. auth-relay migrate${option} --user postgres     tables and roles\n`}  ${dbhost === undefined ? 2 : 3}. auth-relay check${option}
+${dbhost === undefined ? '' : `  2. auth-relay migrate${option} --user postgres     tables and roles, in a database made with: createdb pop3authd\n`}  ${dbhost === undefined ? 2 : 3}. auth-relay check${option}
   ${dbhost === undefined ? 3 : 4}. auth-relay up${option}
 `)
   return 0

@@ -151,7 +151,7 @@ describe('what the page is made from', () => {
     }
     const source = new StatusSource({
       feed,
-      databaseState: () => ({ state: 'up', host: 'db:5432' }),
+      databaseState: () => ({ state: 'up', host: 'db:5432', pooled: false }),
       probeCertificates: async () => [],
       clock: () => state.time,
     })

@@ -1,0 +1,117 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { chmodSync, chownSync, existsSync, writeFileSync } from 'node:fs'
+import { connect } from 'node:net'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { withDatabase } from '../../src/auth-relay/with-database.ts'
+import { idsOf } from '../../src/daemon/privileges.ts'
+import { type Database, openDatabase } from '../../src/database/database.ts'
+import { inspectRole } from '../../src/grants/database-setup.ts'
+import { describeWith } from '../harness/describe-with.ts'
+import { eventually } from '../harness/eventually.ts'
+import { freePort } from '../harness/free-port.ts'
+import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres-cluster.ts'
+import { temporaryDirectory } from '../harness/temporary-directory.ts'
+
+const PGBOUNCER = {
+  name: 'pgbouncer',
+  remedy: 'apt-get install pgbouncer',
+  isThere: () => existsSync('/usr/sbin/pgbouncer'),
+}
+
+describeWith([DEBIAN_POSTGRES, PGBOUNCER], 'a connection pooler before PostgreSQL', () => {
+  let cluster: PostgresCluster
+  const directory = temporaryDirectory()
+  const poolers: ChildProcess[] = []
+
+  /** A pgbouncer of the test's own; the port on which it listens. */
+  const startPooler = async (...lines: readonly string[]): Promise<number> => {
+    const port = await freePort()
+    const ini = `${directory.path}/${port}.ini`
+    writeFileSync(`${directory.path}/users`, `"postgres" "${PostgresCluster.password}"\n`)
+    writeFileSync(
+      ini,
+      `[databases]
+postgres = host=127.0.0.1 port=${cluster.port}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = ${port}
+unix_socket_dir =
+auth_type = scram-sha-256
+auth_file = ${directory.path}/users
+${lines.join('\n')}
+`,
+    )
+    const isRoot = process.geteuid?.() === 0
+    // pgbouncer refuses to run as root.
+    const { uid, gid } = isRoot ? idsOf('postgres', 'the test') : { uid: process.getuid?.(), gid: process.getgid?.() }
+    if (isRoot && uid !== undefined && gid !== undefined) {
+      for (const path of [directory.path, ini, `${directory.path}/users`]) chownSync(path, uid, gid)
+      chmodSync(directory.path, 0o700)
+    }
+    const pooler = spawn('/usr/sbin/pgbouncer', ['-q', ini], { uid, gid, stdio: 'ignore' })
+    poolers.push(pooler)
+    await eventually(
+      'pgbouncer listens',
+      () =>
+        new Promise<boolean>(resolve => {
+          const probe = connect(port, '127.0.0.1', () => {
+            probe.destroy()
+            resolve(true)
+          }).once('error', () => resolve(false))
+        }),
+    )
+    return port
+  }
+
+  const optionsFor = (port: number) => ({
+    hosts: [{ host: '127.0.0.1', port }],
+    database: 'postgres',
+    user: 'postgres',
+    password: { reveal: () => PostgresCluster.password },
+    applicationName: 'tests',
+  })
+  const pooledOf = async (database: Database): Promise<boolean | undefined> => {
+    await database.script('SELECT 1')
+    const state = database.state()
+    await database.close()
+    return state.state === 'up' ? state.pooled : undefined
+  }
+
+  beforeAll(async () => {
+    cluster = await PostgresCluster.start()
+  })
+  afterAll(async () => {
+    for (const pooler of poolers) {
+      const closed = once(pooler, 'close')
+      pooler.kill('SIGTERM')
+      await closed
+    }
+    await cluster?.remove()
+    directory.remove()
+  })
+
+  test('is recognised; PostgreSQL itself is not taken for one', async () => {
+    const port = await startPooler('pool_mode = session', 'ignore_startup_parameters = statement_timeout')
+    expect(await pooledOf(openDatabase(optionsFor(port)))).toBe(true)
+    expect(await pooledOf(openDatabase(optionsFor(cluster.port)))).toBe(false)
+  })
+
+  test('that refuses our startup parameter: the error names the setting of the pooler', async () => {
+    const port = await startPooler('pool_mode = session')
+    await expect(withDatabase(optionsFor(port), inspectRole)).rejects.toThrow(
+      /^no database: .*: set ignore_startup_parameters = statement_timeout in the pooler at 127\.0\.0\.1:\d+ and pool_mode = session/,
+    )
+  })
+
+  describe('other refusals have their own remedy', () => {
+    test.each([
+      [{ password: { reveal: () => 'guessed' } }, /: make the role postgres and its password with auth-relay migrate/],
+      [{ user: 'nosuchrole' }, /: make the role nosuchrole and its password with auth-relay migrate/],
+      [{ database: 'nosuchdb' }, /: make it with createdb, then run auth-relay migrate/],
+      [{ hosts: [{ host: '127.0.0.1', port: 1 }] }, /: start PostgreSQL at 127\.0\.0\.1:1, or change/],
+    ])('%j', async (change, message) => {
+      await expect(withDatabase({ ...optionsFor(cluster.port), ...change }, inspectRole)).rejects.toThrow(message)
+    })
+  })
+})

