@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { parseIpAddress } from '../../src/wire/ip-address.ts'
 import { formatProxyLocal, formatProxyV1, formatProxyV2 } from '../../src/wire/proxy-protocol.ts'
+import { bsdStamp } from '../harness/bsd-stamp.ts'
 import { describeWith, NETWORK_NAMESPACES } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
 import { type NetworkNamespace, TestNetwork } from '../harness/network-namespace.ts'
@@ -152,7 +153,7 @@ describeWith([NETWORK_NAMESPACES], 'proxies on other hosts', () => {
   test('a log line and an import that name a proxy grant nothing', async () => {
     const syslog = network.server.connect({ host: '127.0.0.1', port: 1514 })
     const line = (address: string, user: string): string =>
-      `<22>Nov 28 05:00:00 mx ipop3d[7]: Login user=${user} host=h.example.net [${address}] nmsgs=1/1\n`
+      `<22>${bsdStamp()} mx ipop3d[7]: Login user=${user} host=h.example.net [${address}] nmsgs=1/1\n`
     syslog.write(line(POP3_PROXY, 'proxied'))
     syslog.end(line('192.0.2.12', 'direct'))
     await stack.waitForLog('authd', { event: 'refused', ip: POP3_PROXY, reason: 'proxy' })
