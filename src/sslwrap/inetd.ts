@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { Socket } from 'node:net'
 import { Duplex } from 'node:stream'
 import { ConnectionLimits } from '../daemon/connection-limits.ts'
+import { DailyHints } from '../daemon/daily-hints.ts'
 import { EXIT, UsageFault } from '../daemon/exit-status.ts'
 import { createLog } from '../daemon/log.ts'
 import { dropPrivileges, forbidInspection, idsOf } from '../daemon/privileges.ts'
@@ -51,6 +52,7 @@ export async function serveStandardInput(
       service: { ...service, open },
       limits: new ConnectionLimits(1, 1, new CustomerNetworks()),
       handshakes: new WaitingConnections(),
+      hints: new DailyHints(),
       log: createLog('sslwrap', { level: plan.logLevel }),
       nextId: () => sessionId(process.pid, 1),
     },

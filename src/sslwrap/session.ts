@@ -2,9 +2,10 @@ import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { TLSSocket } from 'node:tls'
 import type { ConnectionLimits } from '../daemon/connection-limits.ts'
+import type { DailyHints } from '../daemon/daily-hints.ts'
 import type { Log } from '../daemon/log.ts'
 import type { WaitingConnections } from '../daemon/waiting-connections.ts'
-import { type AcceptedTls, acceptTls } from '../tunnel/accept-tls.ts'
+import { type AcceptedTls, acceptTls, isOldTls, NO_TLS } from '../tunnel/accept-tls.ts'
 import { holdDialogue } from '../tunnel/preamble-dialogue.ts'
 import { relay } from '../tunnel/relay.ts'
 import type { TlsContexts } from '../tunnel/tls-contexts.ts'
@@ -45,6 +46,7 @@ export type SessionParts = {
   readonly limits: ConnectionLimits
   /** Of these one makes room for a new client when every place is taken. */
   readonly handshakes: WaitingConnections<Handshake>
+  readonly hints: DailyHints
   readonly log: Log
   readonly nextId: () => SessionId
 }
@@ -73,6 +75,14 @@ export async function serveClient(raw: Socket, parts: SessionParts, ends = endsO
   } finally {
     place.leave()
   }
+}
+
+/** What the administrator may do about a failed handshake. */
+function hintFor(reason: string): string | undefined {
+  if (isOldTls(reason))
+    return 'for old devices: a listener with tls = "old", whose clients stand in sslwrap.old_tls_nets'
+  if (reason === NO_TLS) return 'clients without TLS belong to port 110, and a PROXY header is not read here'
+  return undefined
 }
 
 function admit(
@@ -146,7 +156,9 @@ async function secureAndServe(raw: Socket, ends: Ends, place: Place, parts: Sess
     return
   }
   if (accepted.outcome === 'failed') {
-    log.info('tlsfail', { ip, err: accepted.reason, listener: service.name })
+    const hint = hintFor(accepted.reason)
+    const isDue = hint !== undefined && parts.hints.isDue(`${hint} ${ip}`)
+    log.info('tlsfail', { ip, err: accepted.reason, hint: isDue ? hint : undefined, listener: service.name })
     return
   }
   accepted.socket.on('error', ignore)

@@ -1,5 +1,6 @@
 import { createServer, type Server, type Socket } from 'node:net'
 import { ConnectionLimits } from '../daemon/connection-limits.ts'
+import { DailyHints } from '../daemon/daily-hints.ts'
 import { watchDescriptors } from '../daemon/descriptor-watch.ts'
 import { createLog, type Log } from '../daemon/log.ts'
 import type { MetricsListener } from '../daemon/metrics-listener.ts'
@@ -51,6 +52,7 @@ class Worker {
   readonly #servers: readonly Server[]
   readonly #limits: ConnectionLimits
   readonly #handshakes = new WaitingConnections<Handshake>()
+  readonly #hints = new DailyHints()
   readonly #sessions = new Map<Socket, Promise<void>>()
   #log: Log
   #services: readonly Service[]
@@ -104,6 +106,7 @@ class Worker {
         service,
         limits: this.#limits,
         handshakes: this.#handshakes,
+        hints: this.#hints,
         log: this.#log,
         nextId: () => sessionId(process.pid, ++this.#count),
       })

@@ -55,6 +55,13 @@ export async function acceptTls(raw: Socket, options: AcceptTlsOptions): Promise
   return tooLate === undefined ? accepted : { outcome: 'failed', reason: tooLate }
 }
 
+/** The reason of a failure: the first octets are no TLS. */
+export const NO_TLS = 'the client does not speak TLS'
+
+/** True for the reason of a client that knows only versions or ciphers which are refused, as old devices do. */
+export const isOldTls = (reason: string): boolean => OLD_TLS.has(reason)
+const OLD_TLS: ReadonlySet<string> = new Set(['unsupported protocol', 'no shared cipher', 'version too low'])
+
 const WAITS_FOR_GREETING = 'a client without TLS waits for a greeting; this port speaks TLS from the first octet'
 
 /** Looks at the client's first message and puts it back. It decides the certificate and the protocol; OpenSSL then reads it for itself. */
@@ -73,7 +80,7 @@ function peekHello(raw: Socket, onFirstOctet: () => void): Promise<ClientHello |
       if (seen === undefined) onFirstOctet()
       seen = seen === undefined ? chunk : Buffer.concat([seen, chunk])
       const answer = parseClientHello(seen)
-      if (answer.state === 'plain') settle({ outcome: 'failed', reason: 'the client does not speak TLS' })
+      if (answer.state === 'plain') settle({ outcome: 'failed', reason: NO_TLS })
       if (answer.state === 'hello') settle(answer.hello)
     }
     const gone = (): void =>

@@ -13,8 +13,11 @@ export type RelayOptions = {
 
 /** Why a relay ended, and what it carried. */
 export type RelayEnd = {
-  /** `ended`: both sides ended in order. `broken`: one failed or closed without ending. `idle`, `aborted`: see RelayOptions. */
-  readonly reason: 'ended' | 'broken' | 'idle' | 'aborted'
+  /**
+   * `ended`: both sides ended in order. `left`: the client closed without ending, and lacked nothing: the server had ended, or
+   * the client had said QUIT, or nothing at all. `broken`: one failed or closed without ending. `idle`, `aborted`: see RelayOptions.
+   */
+  readonly reason: 'ended' | 'left' | 'broken' | 'idle' | 'aborted'
   /** Who ended or broke first; undefined if neither did. */
   readonly first: 'client' | 'server' | undefined
   readonly error: Error | undefined
@@ -33,6 +36,9 @@ export function relay(client: Duplex, server: Duplex, options: RelayOptions = {}
   })
 }
 
+/** QUIT with its line end. */
+const QUIT_OCTETS = 6
+
 type Side = 'client' | 'server'
 
 class Relay {
@@ -43,10 +49,12 @@ class Relay {
   readonly #undo: (() => void)[] = []
   #idle: NodeJS.Timeout | undefined
   #bytesFromClient = 0
+  /** The last octets of the client's last chunk. */
+  #lastOfClient = ''
   #bytesFromServer = 0
   #finished = 0
   #first: Side | undefined
-  #broken: { readonly error: Error | undefined } | undefined
+  #broken: { readonly reason: 'left' | 'broken'; readonly error: Error | undefined } | undefined
   #settled = false
 
   constructor(client: Duplex, server: Duplex, options: RelayOptions, resolve: (end: RelayEnd) => void) {
@@ -80,6 +88,7 @@ class Relay {
       side === 'client'
         ? (chunk: Buffer) => {
             this.#bytesFromClient += chunk.length
+            this.#lastOfClient = chunk.toString('latin1', chunk.length - QUIT_OCTETS)
             this.#idle?.refresh()
             if (!target.write(chunk)) source.pause()
           }
@@ -106,10 +115,11 @@ class Relay {
       this.#finished += 1
       if (this.#finished === 2 && source.readableEnded && target.readableEnded) this.#settle('ended')
     }
-    const fail = (error: Error) => this.#break(side, error)
+    const fail = (error: Error) => this.#break(side, error, side === 'client' && this.#lacksNothing())
     const close = () => {
       // An orderly stream closes after both its halves are done; the other half of the relay may still have bytes to deliver.
-      if (!(source.readableEnded && source.writableFinished)) this.#break(side, undefined)
+      if (!(source.readableEnded && source.writableFinished))
+        this.#break(side, undefined, side === 'client' && this.#lacksNothing())
     }
     if (source.destroyed) {
       this.#break(side, source.errored ?? undefined)
@@ -136,17 +146,18 @@ class Relay {
   }
 
   /** One side is gone: what is already on its way to the other is still delivered, then that is closed too. */
-  #break(side: Side, error: Error | undefined): void {
+  #break(side: Side, error: Error | undefined, hasLeft = false): void {
     if (this.#settled || this.#broken !== undefined) return
-    this.#broken = { error }
+    const reason = hasLeft ? 'left' : 'broken'
+    this.#broken = { reason, error: hasLeft ? undefined : error }
     this.#first ??= side
     const [gone, other] = side === 'client' ? [this.#client, this.#server] : [this.#server, this.#client]
     gone.destroy()
     if (other.destroyed || other.writableFinished) {
-      this.#settle('broken')
+      this.#settle(reason)
       return
     }
-    const done = () => this.#settle('broken')
+    const done = () => this.#settle(reason)
     const linger = setTimeout(done, this.#options.lingerLimit ?? 5000)
     other.on('finish', done)
     other.on('close', done)
@@ -156,6 +167,13 @@ class Relay {
       other.off('close', done)
     })
     other.end()
+  }
+
+  /** Many clients, and health checks, close a TLS connection without close_notify, or reset it, when they are done. */
+  #lacksNothing(): boolean {
+    if (this.#client.writableLength > 0) return false
+    const hasQuit = this.#bytesFromServer > 0 && /QUIT\r?\n$/i.test(this.#lastOfClient)
+    return this.#server.readableEnded || this.#bytesFromClient === 0 || hasQuit
   }
 
   #settle(reason: RelayEnd['reason']): void {

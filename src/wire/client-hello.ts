@@ -25,6 +25,9 @@ const HOST_NAME = 0
 const ALPN = 16
 const NOTHING: ClientHelloParse = { state: 'hello', hello: { servername: undefined, alpn: [] } }
 
+/** True for bytes that begin like the first message of a TLS client. */
+export const beginsLikeTls = ([first, major]: Uint8Array): boolean => first === HANDSHAKE_RECORD && major === 3
+
 /** Looks at the first bytes of a connection without consuming them (RFC 8446 §4.1.2 and §5.1). Never throws, whatever the bytes. */
 export function parseClientHello(bytes: Uint8Array): ClientHelloParse {
   const [first, major] = bytes

@@ -68,6 +68,10 @@ export function parseProxyHeader(bytes: Uint8Array, versions: readonly (1 | 2)[]
   return malformed('no PROXY header')
 }
 
+/** True for bytes that begin with the signature of a header, of either version. */
+export const beginsWithProxyHeader = (bytes: Uint8Array): boolean =>
+  [V1_SIGNATURE, V2_SIGNATURE].some(signature => bytes.length >= signature.length && beginsAlike(bytes, signature))
+
 /** Version 1 text of a header. Ends of different families are both written as IPv6. */
 export function formatProxyV1(source: Endpoint, destination: Endpoint): string {
   const family = sharedFamily(source, destination)

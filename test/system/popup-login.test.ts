@@ -32,7 +32,7 @@ describe('popup', () => {
     await session.expect(/^\+OK $/)
     await session.expect(/^\+OK 1 /)
     await session.expect(/^\+OK/)
-    expect(await session.expectLinesToDot()).toEqual(['Subject: lunch', '', 'At noon?', ''])
+    expect(await session.expectLinesToDot()).toEqual(['Subject: lunch', '', 'At noon?'])
     await session.expect(/^\+OK/)
     await session.expectEnd()
   })

@@ -270,6 +270,48 @@ describe('when the server behind fails', () => {
   })
 })
 
+describe('what the log says of clients', () => {
+  test('one that knows old TLS only: the way out, once a day; one without TLS likewise', async () => {
+    const server = await backEnd(popupLike())
+    const sslwrap = await start({ listeners: [inFrontOf(server)] })
+    for (let count = 0; count < 2; count += 1) {
+      const old = client(sslwrap.port, { minVersion: 'TLSv1', maxVersion: 'TLSv1.1', ciphers: 'DEFAULT:@SECLEVEL=0' })
+      await eventually('closed', () => old.destroyed)
+    }
+    const plain = connectTcp(sslwrap.port, '127.0.0.1')
+    plain
+      .end('USER ann\r\n')
+      .on('error', () => {})
+      .resume()
+    await sslwrap.event('tlsfail', { err: 'the client does not speak TLS' })
+    const lines = sslwrap.program.lines.filter(line => line.includes('event=tlsfail'))
+    expect(lines.filter(line => line.includes('err="unsupported protocol"'))).toHaveLength(2)
+    expect(lines.filter(line => /hint="[^"]*tls = \\"old\\"[^"]*sslwrap\.old_tls_nets"/.test(line))).toHaveLength(1)
+    expect(lines.filter(line => /hint="[^"]*port 110/.test(line))).toHaveLength(1)
+  })
+
+  test('health checks, and clients that reset after QUIT, are no fault', async () => {
+    const server = await backEnd(popupLike())
+    const sslwrap = await start({ listeners: [inFrontOf(server)] })
+    const reset = async (say: (pop: Conversation) => Promise<unknown>): Promise<void> => {
+      const raw = connectTcp(sslwrap.port, '127.0.0.1').on('error', () => {})
+      const secure = connect({ socket: raw, rejectUnauthorized: false }).on('error', () => {})
+      const pop = talk(secure)
+      await pop.expect(/^\+OK/)
+      await say(pop)
+      raw.resetAndDestroy()
+    }
+    await reset(async () => {})
+    await sslwrap.event('close', { reason: 'left', in: '0' })
+    await reset(pop => pop.ask('QUIT', /^\+OK bye/))
+    await eventually(
+      'both have left',
+      () => sslwrap.program.lines.filter(line => line.includes('event=close ')).length === 2,
+    )
+    expect(sslwrap.program.lines.filter(line => /event=close .*(broken|err=)/.test(line))).toEqual([])
+  })
+})
+
 describe('limits', () => {
   test('the handshake has its time, whole or begun', async () => {
     const server = await backEnd(popupLike())

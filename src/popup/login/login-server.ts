@@ -3,6 +3,7 @@ import { ClientAcceptor, type Ends } from '../../daemon/client-acceptor.ts'
 import { ClientSocket } from '../../daemon/client-socket.ts'
 import { monotonicClock, systemClock } from '../../daemon/clock.ts'
 import { ConnectionLimits } from '../../daemon/connection-limits.ts'
+import { DailyHints } from '../../daemon/daily-hints.ts'
 import type { Log } from '../../daemon/log.ts'
 import { Secret } from '../../daemon/secret.ts'
 import { WaitingConnections } from '../../daemon/waiting-connections.ts'
@@ -30,6 +31,13 @@ import { LoginSession, type SessionHost, TOO_MANY } from './session.ts'
 import { SessionShares, type ShareLimits } from './session-shares.ts'
 import { upstreamJudge } from './upstream-judge.ts'
 
+/** What the administrator of a proxy or a client has to change. */
+const WRONG_ADDRESS = {
+  listen: 'a PROXY header came to an address of popup.listen: name the address in popup.proxy_listen',
+  proxyListen: 'clients that send none belong to an address of popup.listen',
+  tls: 'a TLS handshake came to a port without TLS: the client has to use port 995, or STLS where it is offered',
+} as const
+
 const IDLE_MARGIN_MS = 60_000
 
 /** Everything that the sessions of one login process share. */
@@ -56,6 +64,7 @@ export class LoginServer implements SessionHost {
   readonly #lingering = new Set<LoginSession>()
   /** Sessions that are not over. */
   #running = 0
+  readonly #hints = new DailyHints()
   #counter = 0
   #drained: (() => void) | undefined
 
@@ -126,6 +135,19 @@ export class LoginServer implements SessionHost {
     return authorizationOptions(this.#rules, client)
   }
 
+  oldTlsHint(ip: IpAddress): string | undefined {
+    return this.#hints.isDue(`old ${ip}`)
+      ? 'for old devices: a listener of sslwrap with tls = "old", whose clients stand in sslwrap.old_tls_nets'
+      : undefined
+  }
+
+  anotherProtocol({ id, ip }: Client, protocol: 'PROXY' | 'TLS'): void {
+    const isDue = this.#hints.isDue(`${protocol} ${ip}`)
+    if (protocol === 'PROXY') {
+      this.log[isDue ? 'warn' : 'debug']('proxy_header_refused', { id, ip, reason: WRONG_ADDRESS.listen })
+    } else this.log[isDue ? 'info' : 'debug']('tls_refused', { id, ip, reason: WRONG_ADDRESS.tls })
+  }
+
   /** Gives the session's place back and takes one for another address; false if that has enough. */
   moveTo(session: LoginSession, { ip }: Client): boolean {
     const before = this.#places.get(session)
@@ -192,8 +214,10 @@ export class LoginServer implements SessionHost {
     }
     const read = await readProxyHeader(socket)
     if ('reason' in read) {
-      // A load balancer that only looks whether somebody listens says nothing: that is not worth a line.
-      if (read.octets > 0) this.log.warn('proxyfail', { ip: proxy.ip, reason: read.reason })
+      // A load balancer that only looks whether somebody listens says nothing and leaves: that is not worth a line.
+      const isWorthALine = read.octets > 0 || (read.isLate && this.#hints.isDue(`late ${proxy.ip}`))
+      if (isWorthALine)
+        this.log.warn('proxyfail', { ip: proxy.ip, reason: `${read.reason}: ${WRONG_ADDRESS.proxyListen}` })
       socket.destroy()
       return
     }

@@ -4,10 +4,13 @@ import { PROXY_HEADER_MAX_OCTETS, type ProxyHeader, parseProxyHeader } from '../
 /** The whole header must be there within so long (spec/sslwrap.md §4). */
 const LIMIT_MS = 3_000
 
-/** `rest`: what the client sent behind the header. `reason`, for the log: why there is no good header in time; `octets` came instead. */
+/**
+ * `rest`: what the client sent behind the header. `reason`, for the log: why there is no good header in time; `octets` came
+ * instead. `isLate`: the peer waits, as a client does for a greeting.
+ */
 export type ReadHeader =
   | { readonly header: ProxyHeader; readonly rest: Buffer }
-  | { readonly reason: string; readonly octets: number }
+  | { readonly reason: string; readonly octets: number; readonly isLate: boolean }
 
 /** Reads the PROXY header with which a connection begins, which is paused then and has no listener. */
 export function readProxyHeader(connection: Connection): Promise<ReadHeader> {
@@ -19,9 +22,9 @@ export function readProxyHeader(connection: Connection): Promise<ReadHeader> {
       connection.pause()
       resolve(answer)
     }
-    const fail = (reason: string): void => settle({ reason, octets: bytes.length })
+    const fail = (reason: string, isLate = false): void => settle({ reason, octets: bytes.length, isLate })
     const gone = (): void => fail('the connection ended within the header')
-    const timer = setTimeout(() => fail(`no header within ${LIMIT_MS} ms`), LIMIT_MS)
+    const timer = setTimeout(() => fail(`no PROXY header within ${LIMIT_MS} ms`, true), LIMIT_MS)
     connection.listen({
       data: chunk => {
         bytes = bytes.length === 0 ? chunk : Buffer.concat([bytes, chunk])

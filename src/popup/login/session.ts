@@ -19,10 +19,12 @@ import {
 } from '../../pop3/authorization.ts'
 import { LineReader } from '../../pop3/line-reader.ts'
 import { err, ok } from '../../pop3/reply.ts'
-import { acceptTls } from '../../tunnel/accept-tls.ts'
+import { acceptTls, isOldTls } from '../../tunnel/accept-tls.ts'
 import { relay } from '../../tunnel/relay.ts'
 import type { TlsContexts } from '../../tunnel/tls-contexts.ts'
+import { beginsLikeTls } from '../../wire/client-hello.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
+import { beginsWithProxyHeader } from '../../wire/proxy-protocol.ts'
 import { parseSslPreamble } from '../../wire/ssl-preamble.ts'
 import { Departure } from '../departure.ts'
 import { textOfOctets } from '../text-of-octets.ts'
@@ -60,6 +62,10 @@ export type SessionHost = {
   timestampFor(client: Client): string
   optionsFor(client: Client): AuthorizationOptions
   preambleRefused(peer: IpAddress, reason: 'badpass' | 'badhost'): void
+  /** What the administrator may do about a client that knows old TLS only; undefined if it was said today. */
+  oldTlsHint(ip: IpAddress): string | undefined
+  /** The client began with a PROXY header, or with TLS, where POP3 is spoken: an address or port is set up wrongly. */
+  anotherProtocol(client: Client, protocol: 'PROXY' | 'TLS'): void
   /** A proxy said who its client is: true if that address may have one more connection. */
   moveTo(session: LoginSession, client: Client): boolean
   /** The login is right: true if the login, and the owner of the mail where it is known, may have one more session. */
@@ -140,7 +146,20 @@ export class LoginSession implements ConnectionListener {
 
   data(octets: Uint8Array): void {
     this.#reader.push(octets)
+    if (!this.#state.begun && this.#isAnotherProtocol()) return
     this.#run()
+  }
+
+  /** Looks at the first octets, and closes if they are no POP3: as commands they would be answered one by one. */
+  #isAnotherProtocol(): boolean {
+    const first = this.#reader.pending
+    if (beginsWithProxyHeader(first)) {
+      this.#host.anotherProtocol(this.#client, 'PROXY')
+      this.#connection.write(err('a PROXY header is not expected here'))
+    } else if (beginsLikeTls(first)) this.#host.anotherProtocol(this.#client, 'TLS')
+    else return false
+    this.#close()
+    return true
   }
 
   end(): void {
@@ -326,7 +345,11 @@ export class LoginSession implements ConnectionListener {
     this.#reader = new LineReader()
     const accepted = await acceptTls(raw, { contexts: stls, alpn: 'pop3', limit: HANDSHAKE_LIMIT_MS })
     if (accepted.outcome !== 'secure') {
-      if (accepted.outcome === 'failed') this.#log.info('tlsfail', { ip: this.#client.ip, reason: accepted.reason })
+      if (accepted.outcome === 'failed') {
+        const { reason } = accepted
+        const hint = isOldTls(reason) ? this.#host.oldTlsHint(this.#client.ip) : undefined
+        this.#log.info('tlsfail', { ip: this.#client.ip, reason, hint })
+      }
       this.#finish()
       return
     }

@@ -231,6 +231,16 @@ class OneConnection {
           client,
         ),
       preambleRefused: (peer, reason) => this.#announcer.preambleFailure(peer, reason),
+      oldTlsHint: () => undefined,
+      anotherProtocol: ({ id, ip }, protocol) =>
+        this.#log.warn(protocol === 'PROXY' ? 'proxy_header_refused' : 'tls_refused', {
+          id,
+          ip,
+          reason:
+            protocol === 'PROXY'
+              ? 'a PROXY header came: start popup with -P for the connections of a proxy'
+              : 'a TLS handshake came to a port without TLS',
+        }),
       moveTo: () => true,
       admit: () => true,
       loggedIn: () => {},

@@ -6,6 +6,7 @@ import { LoginSession, type SessionHost } from '../../../src/popup/login/session
 import type { LoginSettings } from '../../../src/popup/messages.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 import { LINK_LINE } from '../../../src/wire/maildrop-link.ts'
+import { formatProxyV2 } from '../../../src/wire/proxy-protocol.ts'
 import { sessionId } from '../../../src/wire/session-id.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { LoginServerForTests } from '../../harness/login-server.ts'
@@ -60,6 +61,8 @@ describe('replies before login', () => {
       timestampFor: () => '<1.1.1@mx>',
       optionsFor: client => login.server.optionsFor(client),
       preambleRefused: () => {},
+      anotherProtocol: () => {},
+      oldTlsHint: () => undefined,
       moveTo: () => true,
       admit: () => true,
       loggedIn: () => {},
@@ -220,6 +223,60 @@ test('a relayed session ends, and its place is free, when the process behind say
     worker.close()
     remove()
   }
+})
+
+describe('another protocol than POP3', () => {
+  const V2 = formatProxyV2(
+    { ip: parseIpAddress('192.0.2.7') ?? expect.unreachable(), port: 1 },
+    { ip: parseIpAddress('192.0.2.8') ?? expect.unreachable(), port: 110 },
+  )
+  const linesAbout = (login: LoginServerForTests, event: string, level: string): readonly string[] =>
+    login.lines.filter(line => line.includes(`level=${level} event=${event} `))
+
+  test.each([
+    ['version 1', Buffer.from('PROXY TCP4 192.0.2.7 192.0.2.8 1 110\r\nUSER ann\r\nPASS x\r\n')],
+    ['version 2', Buffer.concat([V2, Buffer.from('USER ann\r\nPASS x\r\n')])],
+  ])('a PROXY header of %s where none is expected is refused, with the remedy once a day', async (_name, octets) => {
+    const { login, port } = await start()
+    for (let count = 0; count < 3; count += 1) await login.client(port).write(octets).ends()
+    const [only, ...more] = linesAbout(login, 'proxy_header_refused', 'warn')
+    expect([only, more]).toEqual([expect.stringContaining('popup.proxy_listen'), []])
+    expect(linesAbout(login, 'proxy_header_refused', 'debug')).toHaveLength(2)
+    expect(login.asked).toEqual([])
+    const said = await login.client(port).write(octets).ends()
+    expect(said.said).toMatch(/^\+OK [^\r]*\r\n-ERR a PROXY header is not expected here\r\n$/)
+    await login
+      .client(port)
+      .write('PROXY\r\nCAPA\r\n')
+      .hears(/-ERR authorization first\r\n\+OK /)
+  })
+
+  test('a TLS handshake on a port without TLS is refused, with the remedy once a day', async () => {
+    const { login, port } = await start()
+    for (let count = 0; count < 2; count += 1) {
+      const { said } = await login.client(port).write(Buffer.from('1603010200010001fc0303', 'hex')).ends()
+      expect(said).toMatch(/^\+OK [^\r]*\r\n$/)
+    }
+    const [only, ...more] = linesAbout(login, 'tls_refused', 'info')
+    expect([only, more]).toEqual([expect.stringContaining('port 995'), []])
+  })
+
+  test('no PROXY header where one is expected: the log names the other setting', async () => {
+    const { login } = await start()
+    const port = await login.listen({ proxy: true })
+    await login.client(port).write('USER ann\r\n').ends()
+    await eventually('logged', () => linesAbout(login, 'proxyfail', 'warn').length === 1)
+    expect(login.lines.join('')).toMatch(/reason="no PROXY header: clients that send none belong to .*popup\.listen"/)
+    // A client that waits for a greeting is told of once a day, a probe that leaves is not.
+    const waiting = [login.client(port, '127.0.0.2'), login.client(port, '127.0.0.2')]
+    login.client(port, '127.0.0.3').socket.end()
+    await Promise.all(waiting.map(client => client.ends()))
+    const [, late, ...more] = linesAbout(login, 'proxyfail', 'warn')
+    expect([late, more]).toEqual([
+      expect.stringMatching(/ip=127\.0\.0\.2 reason="no PROXY header within 3000 ms: /),
+      [],
+    ])
+  })
 })
 
 describe('a full process', () => {

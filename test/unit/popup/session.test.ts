@@ -90,6 +90,8 @@ async function converse(pieces: readonly Buffer[]): Promise<{ said: string; behi
         client,
       ),
     preambleRefused: () => {},
+    anotherProtocol: () => {},
+    oldTlsHint: () => undefined,
     moveTo: () => true,
     admit: () => true,
     loggedIn: () => {},

@@ -133,6 +133,48 @@ describe('out of order', () => {
     await vi.waitFor(() => expect(atClient.ended).toBe(true))
   })
 
+  test.each([
+    ['had said QUIT and read the answer', 'QUIT\r\n', '+OK bye\r\n'],
+    ['had said nothing, as a health check', '', '+OK hello\r\n'],
+  ])('a client that resets and %s has left', async (_name, said, answer) => {
+    const { client, clientFar, serverFar, done } = setUp()
+    const ended = done()
+    const [atClient, atServer] = [listen(clientFar), listen(serverFar)]
+    if (said !== '') clientFar.write(said)
+    await vi.waitFor(() => expect(atServer.received.length).toBe(said.length))
+    serverFar.write(answer)
+    await vi.waitFor(() => expect(atClient.received.length).toBe(answer.length))
+    client.destroy(new Error('reset'))
+    expect(await ended).toMatchObject({ reason: 'left', first: 'client', error: undefined })
+  })
+
+  test('a client that resets after the server has ended has left, and lacked nothing', async () => {
+    const { client, clientFar, serverFar, done } = setUp()
+    const ended = done()
+    const atClient = listen(clientFar)
+    clientFar.write('STAT\r\n')
+    listen(serverFar)
+    serverFar.end('-ERR idle\r\n')
+    await vi.waitFor(() => expect(atClient.ended).toBe(true))
+    client.destroy(new Error('reset'))
+    expect(await ended).toMatchObject({ reason: 'left', first: 'server', error: undefined })
+  })
+
+  test.each([
+    ['in the middle of a session', 'STAT\r\n'],
+    ['with QUIT in a message', 'PASS QUIT now\r\n'],
+  ])('a client that resets %s is broken', async (_name, said) => {
+    const { client, clientFar, serverFar, done } = setUp()
+    const ended = done()
+    const atServer = listen(serverFar)
+    serverFar.write('+OK\r\n')
+    clientFar.write(said)
+    await vi.waitFor(() => expect(atServer.received.length).toBe(said.length))
+    const cause = new Error('reset')
+    client.destroy(cause)
+    expect(await ended).toMatchObject({ reason: 'broken', first: 'client', error: cause })
+  })
+
   test('a stream destroyed before the relay began', async () => {
     const { client, server, serverFar, done } = setUp()
     const atServer = listen(serverFar)
