@@ -113,6 +113,8 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
     owner,
     store,
     counters,
+    clock: systemClock,
+    monotonic: () => performance.now(),
     log,
   })
   if (authd.uses_socket !== '') {

@@ -1,13 +1,14 @@
-import { createServer, type Server, type Socket } from 'node:net'
+import type { Clock } from '../daemon/clock.ts'
+import { LineServer } from '../daemon/line-server.ts'
 import { openListener } from '../daemon/listener.ts'
 import type { Log } from '../daemon/log.ts'
 import type { Ids } from '../daemon/privileges.ts'
-import { peerIsAllowed } from '../daemon/unix-peer.ts'
 import type { GrantWriter, RelayUse } from '../grants/grant-store.ts'
 import { LineSplitter } from '../wire/line-splitter.ts'
 import { MAX_RELAY_TALLY_LINE, parseRelayTally, RELAY_VERDICTS, type RelayTally } from '../wire/relay-tally.ts'
-import { parseRelayUse } from '../wire/relay-use.ts'
+import { parseRelayUse, RELAY_DOORS } from '../wire/relay-use.ts'
 import type { Counters } from './counters.ts'
+import { TokenBucket } from './token-bucket.ts'
 
 export type UsesSocketOptions = {
   readonly path: string
@@ -16,37 +17,85 @@ export type UsesSocketOptions = {
   readonly owner?: Ids | undefined
   readonly store: Pick<GrantWriter, 'recordUses' | 'recordTallies'>
   readonly counters: Counters
+  readonly clock: Clock
+  /** Milliseconds that only grow. */
+  readonly monotonic: () => number
   readonly log: Log
 }
 
-const MAX_CONNECTIONS = 256
+/** `maxOpen`: nothing is answered. The gate keeps its connection for good. */
+const LIMITS = { maxConnections: 64, maxOpen: 1, idleMs: 0 }
 /** Reports that wait for the store; beyond, the oldest go. They are history, and decide nothing. */
 const MAX_WAITING = 10_000
 /** The same for tallies: an hour of one door. */
 const MAX_TALLIES = 3_600
+/** Lines at once, and a second in the long run: of one connection, and of all together. The burst is what a gate keeps while authd is away. */
+const BURST = 10_000
+const PER_SECOND = 50
+const BURST_OF_ALL = 20_000
+const PER_SECOND_OF_ALL = 100
+/** Uses of this minute and the one before, so that one an address and minute is stored. */
+const MAX_SEEN = 100_000
+/** A gate reports within seconds, and keeps at most an hour while authd is away: an older tally would make a row of its own. */
+const MAX_TALLY_AGE_S = 3_700
 const WRITE_EVERY = 1000
 const DEADLINE = 10_000
+/** Between two warnings of lines that were dropped. */
+const WARN_EVERY_MS = 60_000
 
-/** The Unix socket where the gate, which may not write the database, reports who needed a grant and how often it decided what. Nothing is answered. */
+/**
+ * The Unix socket where the gate, which may not write the database, reports who needed a grant and how often it decided what. Nothing is answered.
+ *
+ * Every line becomes a row at most, and the account that reports may be taken over, so that rows have
+ * a rate: one use for an address, a door and a minute; tallies for known doors and the last hour,
+ * which are added up in one row for a door and a minute; and a number of lines a second.
+ */
 export class UsesSocket {
   readonly #options: UsesSocketOptions
-  readonly #server: Server
-  readonly #open = new Set<Socket>()
+  readonly #server: LineServer<string>
   readonly #timer: NodeJS.Timeout
+  readonly #rateOfAll: TokenBucket
+  readonly #seen = new Map<string, number>()
   #waiting: RelayUse[] = []
   #tallies: RelayTally[] = []
   #writing = false
+  #dropped = 0
+  #warnedAt = Number.NEGATIVE_INFINITY
 
   constructor(options: UsesSocketOptions) {
     this.#options = options
-    this.#server = createServer(socket => this.#accept(socket))
-    this.#server.maxConnections = MAX_CONNECTIONS
+    const { counters, log, uids, monotonic } = options
+    this.#rateOfAll = new TokenBucket(BURST_OF_ALL, PER_SECOND_OF_ALL, monotonic)
+    this.#server = new LineServer({
+      name: 'uses',
+      order: 'asked',
+      failure: undefined,
+      limits: () => LIMITS,
+      uids,
+      onForeignPeer: () => {
+        counters.foreignPeers += 1
+        log.warn('foreign-peer', { reason: 'account may not report uses: add it to authd.uses_users' })
+      },
+      log: () => log,
+      newService: () => {
+        const splitter = new LineSplitter(MAX_RELAY_TALLY_LINE)
+        const rate = new TokenBucket(BURST, PER_SECOND, monotonic)
+        return {
+          cut: chunk => splitter.push(chunk).lines,
+          answer: line => {
+            if (rate.take() && this.#rateOfAll.take()) this.#hear(line)
+            else this.#drop()
+            return undefined
+          },
+        }
+      },
+    })
     this.#timer = setInterval(() => void this.write(), WRITE_EVERY)
   }
 
   async listen(): Promise<void> {
     const { path, uids, owner } = this.#options
-    await openListener(this.#server, { type: 'unix', path }, 'authd.uses_socket', {
+    await openListener(this.#server.server, { type: 'unix', path }, 'authd.uses_socket', {
       mode: uids.size === 0 ? 0o600 : 0o666,
       ...owner,
     })
@@ -55,7 +104,6 @@ export class UsesSocket {
   close(): void {
     clearInterval(this.#timer)
     this.#server.close()
-    for (const socket of this.#open) socket.destroy()
   }
 
   /** Stores what was reported. A store that is away costs history, nothing else. */
@@ -94,39 +142,47 @@ export class UsesSocket {
     }
   }
 
-  #accept(socket: Socket): void {
-    const { counters, log, uids } = this.#options
-    if (!peerIsAllowed(socket, uids)) {
-      counters.foreignPeers += 1
-      log.warn('foreign-peer', { reason: 'account may not report uses: add it to authd.uses_users' })
-      socket.destroy()
-      return
-    }
-    this.#open.add(socket)
-    const splitter = new LineSplitter(MAX_RELAY_TALLY_LINE)
-    socket.on('data', chunk => {
-      for (const line of splitter.push(chunk).lines) this.#hear(line)
-    })
-    socket.on('error', () => socket.destroy())
-    socket.on('close', () => this.#open.delete(socket))
-  }
-
   #hear(line: string): void {
-    const { counters } = this.#options
+    const { counters, clock } = this.#options
     const tally = parseRelayTally(line)
     if (tally !== undefined) {
+      const age = clock() / 1000 - tally.at
+      if (!RELAY_DOORS.has(tally.door) || age > MAX_TALLY_AGE_S) {
+        counters.badAnnouncements += 1
+        return
+      }
       for (const verdict of RELAY_VERDICTS) counters.decisions[verdict] += tally.counts[verdict]
       if (this.#tallies.length >= MAX_TALLIES) this.#tallies.shift()
       this.#tallies.push(tally)
       return
     }
     const use = parseRelayUse(line)
-    if (use === undefined) {
+    if (use === undefined || !RELAY_DOORS.has(use.door)) {
       counters.badAnnouncements += 1
       return
     }
     counters.uses += 1
+    if (!this.#isFirstOfMinute(`${use.door} ${use.ip}`, Math.floor(use.at / 60))) return
     if (this.#waiting.length >= MAX_WAITING) this.#waiting.shift()
     this.#waiting.push({ ip: use.ip, door: use.door, at: new Date(use.at * 1000) })
+  }
+
+  #isFirstOfMinute(key: string, minute: number): boolean {
+    if (this.#seen.get(key) === minute) return false
+    this.#seen.delete(key)
+    this.#seen.set(key, minute)
+    // What was seen longest ago comes first.
+    const [oldest] = this.#seen.keys()
+    if (this.#seen.size > MAX_SEEN && oldest !== undefined) this.#seen.delete(oldest)
+    return true
+  }
+
+  #drop(): void {
+    this.#dropped += 1
+    const now = this.#options.monotonic()
+    if (now - this.#warnedAt < WARN_EVERY_MS) return
+    this.#warnedAt = now
+    this.#options.log.warn('uses_dropped', { lines: this.#dropped, reason: 'more than a gate has to report' })
+    this.#dropped = 0
   }
 }

@@ -50,7 +50,15 @@ export async function openListener(
   if (address.type === 'unix') {
     chmodSync(address.path, access.mode)
     if (access.uid !== undefined || access.gid !== undefined) {
-      chownSync(address.path, access.uid ?? -1, access.gid ?? -1)
+      try {
+        chownSync(address.path, access.uid ?? -1, access.gid ?? -1)
+      } catch (error) {
+        const why = error instanceof Error ? error.message : String(error)
+        throw new UsageFault(
+          `${setting}: cannot give ${address.path} to its account and group: ${why}: start as root, or be a member of the group`,
+          error,
+        )
+      }
     }
     return address
   }

@@ -1,4 +1,4 @@
-import { accountNamed } from '../libc/account.ts'
+import { accountNamed, groupNamed } from '../libc/account.ts'
 import { loadNativeModule } from '../libc/native-function.ts'
 import { forbidDumps } from '../libc/prctl.ts'
 import { UsageFault } from './exit-status.ts'
@@ -36,6 +36,21 @@ export const forbidInspection = (): void => forbidDumps()
 
 /** Whether the host knows an account of this name. */
 export const hasAccount = (name: string): boolean => accountNamed(name) !== undefined
+
+/**
+ * Id of a group: a name or a number.
+ * @throws UsageFault if the host knows no such group; `setting` is the name for the message.
+ */
+export function gidOf(group: string, setting: string): number {
+  const gid = /^\d{1,10}$/.test(group) ? Number(group) : groupNamed(group)
+  if (gid === undefined || gid > MAX_ID)
+    throw new UsageFault(`there is no group ${group}: create it (groupadd --system ${group}) or change ${setting}`)
+  return gid
+}
+
+/** User ids of those of the accounts that this host has. */
+export const knownUids = (accounts: readonly string[]): readonly number[] =>
+  accounts.flatMap(account => (/^\d{1,10}$/.test(account) ? Number(account) : (accountNamed(account)?.uid ?? [])))
 
 /** True if this process may take other ids. */
 export const isRoot = (): boolean => process.geteuid?.() === 0

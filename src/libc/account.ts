@@ -6,15 +6,25 @@ export type Account = { readonly name: string; readonly uid: number; readonly gi
 
 const getpwnam = nativeFunction('int getpwnam_r(const char *name, void *row, void *text, size_t size, void *found)')
 const getpwuid = nativeFunction('int getpwuid_r(uint32_t uid, void *row, void *text, size_t size, void *found)')
+const getgrnam = nativeFunction('int getgrnam_r(const char *name, void *row, void *text, size_t size, void *found)')
 
 /** The account of that name, or undefined if the host knows none (getpwnam_r(3)). */
 export function accountNamed(name: string): Account | undefined {
-  return look('getpwnam_r', (row, text, found) => getpwnam(name, row, text, text.length, found))
+  return look('getpwnam_r', (row, text, found) => getpwnam(name, row, text, text.length, found), accountIn)
 }
 
 /** The account with that user id, or undefined (getpwuid_r(3)). */
 export function accountWithUid(uid: number): Account | undefined {
-  return look('getpwuid_r', (row, text, found) => getpwuid(uid, row, text, text.length, found))
+  return look('getpwuid_r', (row, text, found) => getpwuid(uid, row, text, text.length, found), accountIn)
+}
+
+/** Id of the group of that name, or undefined if the host knows none (getgrnam_r(3)). */
+export function groupNamed(name: string): number | undefined {
+  return look(
+    'getgrnam_r',
+    (row, text, found) => getgrnam(name, row, text, text.length, found),
+    row => row.readUInt32LE(GROUP_GID),
+  )
 }
 
 /** A row's texts fit into a page nearly everywhere; a directory service may need more, but not without end. */
@@ -22,6 +32,8 @@ const [FIRST_TEXT, LARGEST_TEXT] = [4096, 1_048_576]
 
 /** `struct passwd` where pointers have 64 bits: name, password, uid and gid, comment, home, shell. */
 const ROW = { size: 48, name: 0, uid: 16, gid: 20, home: 32 } as const
+/** `struct group`, which is smaller: name, password, gid, members. */
+const GROUP_GID = 16
 
 /** What the two calls answer when there is no such account (getpwnam(3), ERRORS). */
 const NO_ACCOUNT: ReadonlySet<number> = new Set([
@@ -32,27 +44,29 @@ const NO_ACCOUNT: ReadonlySet<number> = new Set([
   constants.errno.EPERM,
 ])
 
-function look(
+function look<Found>(
   syscall: string,
   ask: (row: Buffer, text: Buffer, found: Buffer) => number,
+  read: (row: Buffer, textAt: (pointer: number) => string) => Found,
   size = FIRST_TEXT,
-): Account | undefined {
+): Found | undefined {
   const [row, text, found] = [Buffer.alloc(ROW.size), Buffer.alloc(size), Buffer.alloc(8)]
   const errno = ask(row, text, found)
-  if (errno === constants.errno.ERANGE && size < LARGEST_TEXT) return look(syscall, ask, size * 4)
+  if (errno === constants.errno.ERANGE && size < LARGEST_TEXT) return look(syscall, ask, read, size * 4)
   if (!NO_ACCOUNT.has(errno)) throw new SystemCallError(syscall, errno)
   if (found.readBigUInt64LE() === 0n) return undefined
   const base = addressOf(text)
-  const textAt = (pointer: number): string => {
+  return read(row, pointer => {
     const start = Number(row.readBigUInt64LE(pointer)) - base
     if (start < 0 || start >= text.length)
       throw new RangeError(`${syscall}: a text lies outside the memory it was given`)
     return text.toString('utf8', start, text.indexOf(0, start))
-  }
-  return {
-    name: textAt(ROW.name),
-    uid: row.readUInt32LE(ROW.uid),
-    gid: row.readUInt32LE(ROW.gid),
-    home: textAt(ROW.home),
-  }
+  })
 }
+
+const accountIn = (row: Buffer, textAt: (pointer: number) => string): Account => ({
+  name: textAt(ROW.name),
+  uid: row.readUInt32LE(ROW.uid),
+  gid: row.readUInt32LE(ROW.gid),
+  home: textAt(ROW.home),
+})

@@ -51,6 +51,11 @@ export class LineSplitter {
     return this.#heldOctets
   }
 
+  /** True if the line that has not ended yet is longer than the limit already. */
+  get isOverlong(): boolean {
+    return this.#dropping
+  }
+
   #join(chunk: Buffer, start: number, end: number): string {
     if (this.#heldOctets === 0) return chunk.toString('utf8', start, end)
     return Buffer.concat([...this.#held, chunk.subarray(start, end)]).toString('utf8')

@@ -10,6 +10,9 @@ export type RelayUse = {
   readonly door: string
 }
 
+/** Every door that reports. */
+export const RELAY_DOORS: ReadonlySet<string> = new Set(['wrap', 'gate', 'policy', 'socketmap', 'question'])
+
 const DOOR = /^[a-z]{1,16}$/
 
 /** `use v=1 ip=192.0.2.7 at=1764000000 door=gate`, without LF. Nothing answers it: it is a report, best effort. */

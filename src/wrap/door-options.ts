@@ -1,3 +1,4 @@
+import type { LineServerLimits } from '../daemon/line-server.ts'
 import type { Log } from '../daemon/log.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
 import type { Decision } from './decision.ts'
@@ -7,5 +8,6 @@ export type DoorOptions = {
   readonly decide: (ip: IpAddress | undefined) => Promise<Decision>
   /** Called once a question, with what the asker hears; `ip` undefined: whoever asked named no address. */
   readonly onDecision: (ip: IpAddress | undefined, decision: Decision) => void
+  readonly limits: Pick<LineServerLimits, 'maxConnections' | 'maxOpen'>
   readonly log: Log
 }

@@ -5,8 +5,9 @@ import { watchDescriptors } from '../daemon/descriptor-watch.ts'
 import { UsageFault } from '../daemon/exit-status.ts'
 import { holdListener } from '../daemon/held-listener.ts'
 import type { RunningDaemon } from '../daemon/lifecycle.ts'
+import type { LineServer } from '../daemon/line-server.ts'
 import { openListener } from '../daemon/listener.ts'
-import { dropPrivileges, idsOf, isRoot } from '../daemon/privileges.ts'
+import { dropPrivileges, gidOf, idsOf, isRoot } from '../daemon/privileges.ts'
 import type { Settings } from '../daemon/settings/settings.ts'
 import { formatSocketAddress, type SocketAddress } from '../daemon/socket-address.ts'
 import { makeSocketDirectory } from '../daemon/socket-directory.ts'
@@ -21,7 +22,7 @@ import { questionDoor } from './question-door.ts'
 import { ResidentGate } from './resident-gate.ts'
 import { socketmapDoor } from './socketmap-door.ts'
 
-/** Descriptors of the gate beside those of its smtpds' connections: the other doors, the database, clients being refused. */
+/** Descriptors of the gate beside those of its connections: listening sockets, the database, clients being refused. */
 const OTHER_DESCRIPTORS = 256
 
 /**
@@ -87,18 +88,24 @@ class Doors {
   readonly policyOptions = () => this.#setup.policyOptions(this.#rates)
 
   /** Opens a server for each address of a setting; says where for the ready line. */
-  async listen(setting: string, addresses: readonly SocketAddress[], newServer: () => Server): Promise<string[]> {
+  async listen<Request>(
+    setting: string,
+    addresses: readonly SocketAddress[],
+    newServer: () => LineServer<Request>,
+  ): Promise<string[]> {
     const name = setting.replace('wrap.', '').replace('_listen', '')
     const texts: string[] = []
     const { top, wrap } = this.#setup.settings
     const owner = isRoot() && wrap.smtpd_user !== '' ? idsOf(wrap.smtpd_user, 'wrap.smtpd_user') : undefined
+    const group = wrap.socket_group === '' ? {} : { gid: gidOf(wrap.socket_group, 'wrap.socket_group') }
     for (const address of addresses) {
       makeSocketDirectory(address, { runDir: top.run_dir, setting, owner })
-      const server = newServer()
+      const { server } = newServer()
       this.#servers.push(server)
-      const mode = Number.parseInt(wrap.socket_mode, 8)
-      texts.push(`${name}=${formatSocketAddress(await openListener(server, address, setting, { mode }))}`)
+      const access = { ...owner, ...group, mode: Number.parseInt(wrap.socket_mode, 8) }
+      texts.push(`${name}=${formatSocketAddress(await openListener(server, address, setting, access))}`)
     }
+    if (this.#gate !== undefined) this.#shareOpenFiles()
     return texts
   }
 
@@ -159,8 +166,9 @@ class Doors {
 
   /** Without a limit of connections nobody knows how many descriptors it takes: the raised limit stays then. */
   #shareOpenFiles(): void {
-    const { connections } = this.#setup.settings.wrap
-    shareOpenFilesLimit(connections > 0 ? connections + OTHER_DESCRIPTORS : undefined)
+    const { connections, service_connections } = this.#setup.settings.wrap
+    const needed = connections + this.#servers.length * service_connections + OTHER_DESCRIPTORS
+    shareOpenFilesLimit(connections > 0 ? needed : undefined)
   }
 }
 
@@ -171,6 +179,7 @@ const FIXED = [
   'socketmap_listen',
   'question_listen',
   'socket_mode',
+  'socket_group',
   'smtpd_user',
   'tcprules_cdb',
 ] as const

@@ -1,6 +1,7 @@
 import { systemClock } from '../daemon/clock.ts'
 import { UsageFault } from '../daemon/exit-status.ts'
 import { createLog, type Log } from '../daemon/log.ts'
+import { knownUids } from '../daemon/privileges.ts'
 import type { Settings } from '../daemon/settings/settings.ts'
 import { changeEnvironment, type Environment } from '../ucspi/environment.ts'
 import { findProgram } from '../ucspi/find-program.ts'
@@ -23,12 +24,17 @@ import { UseReporter } from './use-reporter.ts'
 /** Database connections of the gate: one answers thousands of questions a second, the others stand by. */
 const DATABASE_CONNECTIONS = 4
 
+/** Questions of one connection that are being answered; Postfix asks one at a time. */
+const MAX_OPEN = 500
+
 /** All that settings make of the gate. At SIGHUP another one takes its place, and this one is closed. */
 export class GateSetup {
   readonly settings: Settings
   readonly log: Log
   readonly #source: GrantSource
   readonly #uses: UseReporter | undefined
+  /** Accounts besides root and our own whose policy questions are mail. */
+  readonly #mailUids: ReadonlySet<number>
   readonly #decide: (ip: IpAddress | undefined) => Promise<Decision>
 
   readonly #environment: Environment
@@ -43,6 +49,7 @@ export class GateSetup {
     this.#source = askDatabase(settings, DATABASE_CONNECTIONS)
     const { uses_socket } = settings.authd
     this.#uses = uses_socket === '' ? undefined : new UseReporter(uses_socket)
+    this.#mailUids = new Set(knownUids(settings.wrap.policy_users))
     const { ask, refusal } = this.#source
     const timeoutMs = settings.wrap.wrap_timeout * 1000
     this.#decide = shareDecisions(ip => decide(ip, { ask, refusal, timeoutMs }))
@@ -52,6 +59,7 @@ export class GateSetup {
     return {
       decide: this.#decide,
       onDecision: (ip, decision) => this.#report(door, ip, decision),
+      limits: { maxConnections: this.settings.wrap.service_connections, maxOpen: MAX_OPEN },
       log: this.log,
     }
   }
@@ -97,6 +105,7 @@ export class GateSetup {
       senderDomains: sender_domains,
       rates,
       customers: this.#customers,
+      counts: uid => uid === undefined || uid === 0 || uid === process.geteuid?.() || this.#mailUids.has(uid),
     }
   }
 

@@ -1,4 +1,4 @@
-import { createServer, type Server, type Socket } from 'node:net'
+import { LineServer, type LineServerLimits, type LineService } from '../daemon/line-server.ts'
 import type { CustomerNetworks } from '../wire/customer-networks.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
 import { clientOf, formatPolicyAnswer, PolicyReader, type PolicyRequest } from '../wire/policy-request.ts'
@@ -14,78 +14,58 @@ export type PolicyDoorOptions = DoorOptions & {
   readonly rates: PolicyRates
   /** Whose mail counts together in the rates per address. */
   readonly customers: CustomerNetworks
+  /** Do questions of this account count as mail? Those of other accounts are answered, change no count and leave no trace in the history. */
+  readonly counts: (uid: number | undefined) => boolean
 }
 
 /** Says nothing about the mail: the restrictions that follow in main.cf decide (Postfix access(5)). */
 const NO_OPINION = 'DUNNO'
-/** Questions in work on one connection before it is read no further. */
-const MAX_OPEN = 1_000
+/** Milliseconds: Postfix closes a connection after 1000 s at the latest (smtpd_policy_service_max_ttl). */
+const IDLE_MS = 1_200_000
 
 /**
  * Postfix's policy service (SMTPD_POLICY_README), for `check_policy_service` before `reject_unauth_destination`: OK for a granted client, DUNNO for all else.
  * `options` is asked for each question: settings may change.
  */
-export function policyDoor(options: () => PolicyDoorOptions): Server {
-  return createServer(socket => new PolicyConnection(socket, options))
+export function policyDoor(options: () => PolicyDoorOptions): LineServer<PolicyRequest> {
+  return new LineServer({
+    name: 'policy',
+    order: 'asked',
+    // A fault of ours must not take Postfix's mail down: it goes on as for any stranger.
+    failure: formatPolicyAnswer(NO_OPINION),
+    limits: (): LineServerLimits => ({ ...options().limits, idleMs: IDLE_MS }),
+    log: () => options().log,
+    newService: ({ uid }) => new PolicyConnection(uid, options),
+  })
 }
 
-class PolicyConnection {
-  readonly #socket: Socket
+class PolicyConnection implements LineService<PolicyRequest> {
   readonly #options: () => PolicyDoorOptions
+  readonly #uid: number | undefined
   readonly #reader = new PolicyReader()
-  /** Answers go out in the order of their questions. */
-  #last: Promise<void> = Promise.resolve()
-  #open = 0
-  #ready = ''
-  #ended = false
   /** Message that recipients were counted for last: Postfix keeps `instance` the same over one message. */
   #instance = ''
+  /** Questions count in their order, however their decisions arrive. */
+  #last: Promise<unknown> = Promise.resolve()
 
-  constructor(socket: Socket, options: () => PolicyDoorOptions) {
-    this.#socket = socket
+  constructor(uid: number | undefined, options: () => PolicyDoorOptions) {
+    this.#uid = uid
     this.#options = options
-    socket.setEncoding('latin1')
-    socket.on('error', () => socket.destroy()) // Postfix closed its end; it asks again on a new connection
-    socket.on('data', chunk => this.#take(String(chunk)))
-    socket.on('end', () => {
-      this.#ended = true
-    })
   }
 
-  #take(chunk: string): void {
-    try {
-      for (const request of this.#reader.push(chunk)) this.#enqueue(request)
-    } catch (error) {
-      this.#options().log.warn('policy_fault', { error: error instanceof Error ? error : String(error) })
-      this.#socket.destroy()
-    }
+  cut(chunk: Buffer): readonly PolicyRequest[] {
+    return this.#reader.push(chunk.toString('latin1'))
   }
 
-  #enqueue(request: PolicyRequest): void {
-    this.#open += 1
-    if (this.#open >= MAX_OPEN) this.#socket.pause()
-    const decision = this.#options().decide(clientOf(request))
-    this.#last = this.#last
-      .then(async () => this.#answer(this.#actionFor(request, await decision)))
-      // A fault of ours must not take Postfix's mail down: it goes on as for any stranger.
-      .catch((error: unknown) => {
-        this.#options().log.error('error', { error: error instanceof Error ? error : String(error) })
-        this.#answer(NO_OPINION)
-      })
-  }
-
-  #answer(action: string): void {
-    this.#open -= 1
-    this.#ready += formatPolicyAnswer(action)
-    if (this.#open === 0 || this.#ready.length > 16_384) {
-      this.#socket.write(this.#ready, 'latin1')
-      this.#ready = ''
-    }
-    if (this.#socket.isPaused() && this.#open < MAX_OPEN / 2 && !this.#ended) this.#socket.resume()
+  answer(request: PolicyRequest): Promise<string> {
+    const both = Promise.all([this.#options().decide(clientOf(request)), this.#last])
+    const answer = both.then(([decision]) => formatPolicyAnswer(this.#actionFor(request, decision)))
+    this.#last = answer.catch(() => {})
+    return answer
   }
 
   #actionFor(request: PolicyRequest, decision: Decision): string {
-    const { log, onDecision } = this.#options()
+    const { log } = this.#options()
     const ip = clientOf(request)
     const fields = {
       ip,
@@ -96,18 +76,26 @@ class PolicyConnection {
     }
     if (!decision.relay || ip === undefined) {
       logAnswer(log, decision, fields)
-      onDecision(ip, decision)
+      this.#report(ip, decision)
       return NO_OPINION
     }
     const refusal = this.#refusal(request, ip, decision.login)
     if (refusal !== undefined) {
       log.warn('refuse', { ...fields, user: decision.login, reason: refusal.reason })
-      onDecision(ip, { relay: false, reason: refusal.reason })
+      this.#report(ip, { relay: false, reason: refusal.reason })
       return refusal.action
     }
     logAnswer(log, decision, fields)
-    onDecision(ip, decision)
+    this.#report(ip, decision)
     return 'OK'
+  }
+
+  get #counts(): boolean {
+    return this.#options().counts(this.#uid)
+  }
+
+  #report(ip: IpAddress | undefined, decision: Decision): void {
+    if (this.#counts) this.#options().onDecision(ip, decision)
   }
 
   #refusal(
@@ -148,6 +136,7 @@ class PolicyConnection {
     const over = counted.find(({ rate, key }) => !rate.allows(key))
     if (over !== undefined)
       return { reason: over.reason, action: '450 4.7.1 too much mail within an hour, try again later' }
+    if (!this.#counts) return undefined
     for (const { rate, key } of counted) rate.add(key)
     this.#instance = instance
     return undefined

@@ -1,12 +1,15 @@
-import { createServer, type Server } from 'node:net'
+import { LineServer, type LineServerLimits } from '../daemon/line-server.ts'
 import { LineSplitter } from '../wire/line-splitter.ts'
 import { formatRelayAnswer, MAX_RELAY_QUESTION_LINE, type RelayAnswer } from '../wire/relay-answer.ts'
 import { parseRelayQuestion } from '../wire/relay-question.ts'
 import { logAnswer } from './decision.ts'
 import type { DoorOptions } from './door-options.ts'
 
+/** Milliseconds: whoever has a question here has it at once. */
+const IDLE_MS = 60_000
+
 /** Questions as lines, `relay v=1 ip=ADDRESS`, answered in order: for the exec door and for Exim's `readsocket` (docs/WIRE.md). `options` is asked for each. */
-export function questionDoor(options: () => DoorOptions): Server {
+export function questionDoor(options: () => DoorOptions): LineServer<string> {
   const answerTo = async (line: string): Promise<RelayAnswer> => {
     const { decide, onDecision, log } = options()
     const question = parseRelayQuestion(line)
@@ -17,25 +20,24 @@ export function questionDoor(options: () => DoorOptions): Server {
     if (!decision.relay) return { verdict: decision.error === undefined ? 'no' : 'unknown' }
     return { verdict: 'yes', until: decision.until ?? END_OF_TIME, login: decision.login }
   }
-  // Exim closes its half of the connection as soon as it has asked.
-  return createServer({ allowHalfOpen: true }, socket => {
-    const splitter = new LineSplitter(MAX_RELAY_QUESTION_LINE)
-    let last: Promise<void> = Promise.resolve()
-    const ask = (line: string) => {
-      const answer = answerTo(line)
-      last = last.then(async () => {
-        socket.write(`${formatRelayAnswer(await answer)}\n`)
-      })
-    }
-    socket.on('error', () => socket.destroy()) // whoever asked is gone
-    socket.on('data', chunk => {
-      const { lines, overlong } = splitter.push(chunk)
-      for (const line of lines) ask(line)
-      if (overlong > 0 || splitter.pending > MAX_RELAY_QUESTION_LINE) socket.destroy()
-    })
-    socket.on('end', () => {
-      last = last.then(() => void socket.end())
-    })
+  return new LineServer({
+    name: 'question',
+    order: 'asked',
+    failure: `${formatRelayAnswer({ verdict: 'unknown' })}\n`,
+    limits: (): LineServerLimits => ({ ...options().limits, idleMs: IDLE_MS }),
+    log: () => options().log,
+    newService: () => {
+      const splitter = new LineSplitter(MAX_RELAY_QUESTION_LINE)
+      return {
+        cut: chunk => {
+          const { lines, overlong } = splitter.push(chunk)
+          if (overlong > 0 || splitter.isOverlong)
+            throw new Error(`a line is longer than ${MAX_RELAY_QUESTION_LINE} octets`)
+          return lines
+        },
+        answer: async line => `${formatRelayAnswer(await answerTo(line))}\n`,
+      }
+    },
   })
 }
 

@@ -1,10 +1,12 @@
-import { createServer, type Server } from 'node:net'
+import { LineServer, type LineServerLimits } from '../daemon/line-server.ts'
 import { type IpAddress, parseIpAddress } from '../wire/ip-address.ts'
 import { formatNetstring, NetstringReader } from '../wire/netstring.ts'
 import { formatSocketmapAnswer, parseSocketmapQuestion, type SocketmapAnswer } from '../wire/socketmap.ts'
 import { logAnswer } from './decision.ts'
 import type { DoorOptions } from './door-options.ts'
 
+/** sendmail answers 4xx to a client whose connection to the map was closed meanwhile, and an SMTP session may be silent for an hour. */
+const IDLE_MS = 2 * 3_600_000
 /** The longest question that sendmail sends. */
 const MAX_QUESTION = 100_000
 
@@ -37,7 +39,7 @@ function connectKey(key: string): IpAddress | undefined {
  * or a recipient (`bob@[192.0.2.7]`), to which `RELAY` would let everybody send. Names and parts of addresses are not found. `options` is asked for each question:
  * settings may change.
  */
-export function socketmapDoor(options: () => DoorOptions): Server {
+export function socketmapDoor(options: () => DoorOptions): LineServer<string> {
   const answerTo = async (content: string): Promise<SocketmapAnswer> => {
     const { decide, onDecision, log } = options()
     const question = parseSocketmapQuestion(content)
@@ -53,22 +55,18 @@ export function socketmapDoor(options: () => DoorOptions): Server {
     if (!decision.relay) return { type: 'notfound' }
     return { type: 'ok', data: map.found }
   }
-  return createServer(socket => {
-    const reader = new NetstringReader(MAX_QUESTION)
-    let last: Promise<void> = Promise.resolve()
-    socket.on('error', () => socket.destroy()) // the mail system asks again on a new connection
-    socket.on('data', chunk => {
-      try {
-        for (const content of reader.push(chunk)) {
-          const answer = answerTo(content)
-          last = last.then(async () => {
-            socket.write(formatNetstring(formatSocketmapAnswer(await answer)))
-          })
-        }
-      } catch (error) {
-        options().log.warn('socketmap_fault', { error: error instanceof Error ? error : String(error) })
-        socket.destroy()
+  return new LineServer({
+    name: 'socketmap',
+    order: 'asked',
+    failure: formatNetstring(formatSocketmapAnswer({ type: 'notfound' })),
+    limits: (): LineServerLimits => ({ ...options().limits, idleMs: IDLE_MS }),
+    log: () => options().log,
+    newService: () => {
+      const reader = new NetstringReader(MAX_QUESTION)
+      return {
+        cut: chunk => reader.push(chunk),
+        answer: async content => formatNetstring(formatSocketmapAnswer(await answerTo(content))),
       }
-    })
+    },
   })
 }

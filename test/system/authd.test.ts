@@ -276,12 +276,14 @@ describe('life', () => {
   it('adds up the decisions that the gate reports', async () => {
     await start({ authd: { metrics_listen: '127.0.0.1:0' } })
     const socket = createConnection({ path: `${stack.directory}/run/uses.sock` })
-    const line = 'tally v=1 at=1764000000 door=policy relayed=1 refused=20 undecided=3 never=0 recent='
+    // Of one minute, and no older than a gate's report can be.
+    const at = Math.floor(Date.now() / 60_000) * 60
+    const line = `tally v=1 at=${at} door=policy relayed=1 refused=20 undecided=3 never=0 recent=`
     socket.write(`${line}${Array.from({ length: 20 }, (_, n) => `2001:db8:1111:2222:3333:4444:5555:66${n + 10}`)}\n`)
     socket.end(`${line}192.0.2.1 more=1\n${line}\n`)
     await eventually('the counts', async () => {
       const { rows } = await database.owner.query({
-        text: "SELECT relayed, refused, undecided FROM gate_tally WHERE door = 'policy' AND minute = '2025-11-24 16:00:00Z'",
+        text: `SELECT relayed, refused, undecided FROM gate_tally WHERE door = 'policy' AND minute = to_timestamp(${at})`,
         row: v.object({ relayed: int8, refused: int8, undecided: int8 }),
       })
       return rows[0]?.relayed === 2 && rows[0].refused === 40 && rows[0].undecided === 6

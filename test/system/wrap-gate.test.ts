@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { chownSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
@@ -346,6 +347,45 @@ describeWith(
         await grants.database.owner.script('ALTER VIEW relay_gate_away RENAME TO relay_gate')
       }
       expect(await ask(path, 'GET / HTTP/1.0\r\n\r\n\n\n', () => false)).toBe('')
+    })
+
+    test('only the group may ask; where all may, the questions of a foreign account are not counted', async () => {
+      const path = `${stack.directory}/run/policy-group.sock`
+      const fields = {
+        request: 'smtpd_access_policy',
+        protocol_state: 'RCPT',
+        client_address: '192.0.2.7',
+        sender: 'ann@example.org',
+        recipient: 'b@elsewhere.example',
+      }
+      const question = formatPolicyRequest(new Map(Object.entries(fields)))
+      /** What an account of the host hears to its questions, all of them on one connection. */
+      const askAs = async (uid: number, gid: number, count: number): Promise<string> => {
+        const script = `const s = require('net').connect(${JSON.stringify(path)}); let heard = ''
+          s.on('connect', () => s.end(${JSON.stringify(question)}.repeat(${count})))
+          s.on('data', d => heard += d).on('error', e => heard += e.code).on('close', () => process.stdout.write(heard))`
+        const { stdout } = spawnSync(process.execPath, ['-e', script], { uid, gid, cwd: '/', encoding: 'utf8' })
+        return stdout.trim().split(/\n+/).join(' ')
+      }
+      const foreign = 61_250
+      const mailServer = 61_251
+      const group = 61_252
+      const wrap = {
+        policy_listen: [`unix:${path}`],
+        socket_group: `${group}`,
+        policy_users: [`${mailServer}`, 'an account that this host does not have'],
+        messages_per_login: 2,
+      }
+      await grants.grant('192.0.2.7', 'ann@example.org')
+      await start(wrap)
+      expect(await askAs(foreign, foreign, 1)).toBe('EACCES')
+      expect(await askAs(foreign, group, 3)).toBe('action=OK action=OK action=OK')
+      expect(await askAs(mailServer, group, 3)).toMatch(/^action=OK action=OK action=450 /)
+      await stack.stopPrograms()
+
+      await start({ ...wrap, socket_mode: '0666' })
+      expect(await askAs(foreign, foreign, 3)).toBe('action=OK action=OK action=OK')
+      expect(await askAs(0, 0, 3)).toMatch(/^action=OK action=OK action=450 /)
     })
 
     test('socketmap for Postfix and sendmail', async () => {

@@ -169,6 +169,7 @@ describeWith([NETWORK_NAMESPACES, unpackedPackage('postfix')], 'Postfix', () => 
     network.remove()
   })
 
+  const GROUP = `${PACKAGE_IDS.postfix}`
   const postfix = async (restriction: string): Promise<number> => {
     const port = 25
     const home = `${mail.stack.directory}/postfix${runs++}`
@@ -237,7 +238,7 @@ postlog unix-dgram n - n - 1 postlogd
 
   test('asks the policy service', async () => {
     const socket = `${mail.stack.directory}/run/policy.sock`
-    await mail.gate({ policy_listen: [`unix:${socket}`], sender_binding: 'refuse' })
+    await mail.gate({ policy_listen: [`unix:${socket}`], socket_group: GROUP, sender_binding: 'refuse' })
     const port = await postfix(`check_policy_service unix:${socket}`)
     await mail.expectRelayFollowsGrants(port)
     await mail.expectNeighboursApart(port)
@@ -247,7 +248,7 @@ postlog unix-dgram n - n - 1 postlogd
 
   test('asks the socketmap', async () => {
     const socket = `${mail.stack.directory}/run/socketmap.sock`
-    await mail.gate({ socketmap_listen: [`unix:${socket}`] })
+    await mail.gate({ socketmap_listen: [`unix:${socket}`], socket_group: GROUP })
     const port = await postfix(`check_client_access socketmap:unix:${socket}:relay`)
     await mail.expectRelayFollowsGrants(port)
     await mail.expectNeighboursApart(port)
@@ -328,7 +329,7 @@ describeWith([unpackedPackage('exim4-daemon-light')], 'Exim', () => {
   test('asks by readsocket', async () => {
     const port = await freePort()
     const socket = `${mail.stack.directory}/run/question.sock`
-    await mail.gate({ question_listen: [`unix:${socket}`] })
+    await mail.gate({ question_listen: [`unix:${socket}`], socket_group: `${PACKAGE_IDS.exim}` })
     const config = eximConfiguration(mail, 'exim', byReadsocket(socket), eximListens(port))
     await mail.serve('exim', ['/usr/sbin/exim4', '-C', config, '-bdf'], inPackage('exim4-daemon-light'), port)
     await mail.expectRelayFollowsGrants(port)
@@ -342,6 +343,7 @@ describeWith([unpackedPackage('exim4-daemon-light')], 'Exim', () => {
     await mail.gate({
       listen: [`127.0.0.1:${port}`, `[::1]:${port}`],
       question_listen: [`unix:${socket}`],
+      socket_group: `${PACKAGE_IDS.exim}`,
       smtpd: [...inPackage('exim4-daemon-light'), '/usr/sbin/exim4', '-C', config, '-bs'],
       smtpd_user: '',
     })

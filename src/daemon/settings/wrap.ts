@@ -66,8 +66,22 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
   ),
   socket_mode: choice(
     ['0600', '0660', '0666'],
-    '0666',
-    'Mode of these Unix sockets. They tell who may relay, and change nothing; the directory keeps strangers out.',
+    '0660',
+    'Mode of these Unix sockets. Their answers name logins and addresses: let only the mail server ask.',
+  ),
+  socket_group: text(
+    '',
+    'Group of these Unix sockets, e.g. "postfix". A gate that is not started as root must be a member. Empty: the group of the gate.',
+  ),
+  service_connections: integer(
+    1000,
+    10,
+    100_000,
+    'Most connections of each service. Beyond it the connection that has been silent longest is closed.',
+  ),
+  policy_users: list(
+    ['postfix'],
+    "Policy service: accounts besides root and the gate's own whose questions count as mail. Others are answered, and change nothing. On a port every question counts.",
   ),
   sender_binding: choice(
     ['off', 'warn', 'refuse'],

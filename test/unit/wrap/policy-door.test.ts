@@ -30,7 +30,9 @@ async function open(options: Partial<PolicyDoorOptions> = {}, limits: Partial<Po
   const lines: string[] = []
   const relayed: string[] = []
   let now = 1_764_000_000_000
-  const server = policyDoor(() => ({
+  const { server } = policyDoor(() => ({
+    limits: { maxConnections: 10, maxOpen: 100 },
+    counts: () => true,
     decide: async () => GRANTED,
     onDecision: (ip, { relay }) => void (relay && relayed.push(ip ?? '')),
     log: createLog('wrap', { write: line => lines.push(line) }),
@@ -141,5 +143,23 @@ test('a fault while a question is answered is DUNNO: nobody’s mail waits for u
     },
   })
   expect(await ask()).toBe('DUNNO')
-  expect(lines[0]).toContain('event=error error=broken')
+  expect(lines[0]).toContain('event=answer_failed service=policy reason=broken')
+})
+
+test('a question of a foreign account is answered, counts for nobody and leaves no trace', async () => {
+  const { ask, relayed } = await open({ counts: () => false }, { messages_per_login: 2 })
+  for (let n = 0; n < 5; n++) expect(await ask({ instance: `message ${n}` })).toBe('OK')
+  expect(relayed).toEqual([])
+})
+
+test('a decision that fails while an earlier one is awaited ends nothing', async () => {
+  const first = Promise.withResolvers<Decision>()
+  const decisions = [() => first.promise, () => Promise.reject(new Error('broken'))]
+  const { ask } = await open({ decide: () => decisions.shift()?.() ?? Promise.resolve(GRANTED) })
+  const answers = Promise.all([ask(), ask()])
+  // An unhandled rejection would end the process in this turn of the event loop.
+  await new Promise(resolve => setImmediate(resolve))
+  first.resolve(GRANTED)
+  await answers
+  expect(await ask()).toBe('OK')
 })
