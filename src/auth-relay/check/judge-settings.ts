@@ -183,7 +183,7 @@ function judgeWrap({ wrap }: Settings): Finding[] {
     socketmap_listen: wrap.socketmap_listen,
     question_listen: wrap.question_listen,
   }
-  return Object.entries(doors).flatMap(([name, addresses]) =>
+  const reached = Object.entries(doors).flatMap(([name, addresses]) =>
     addresses
       .filter(address => !isLoopback(address))
       .map(address =>
@@ -194,6 +194,38 @@ function judgeWrap({ wrap }: Settings): Finding[] {
         ),
       ),
   )
+  return [...reached, ...judgeAskers(wrap)]
+}
+
+/** Which accounts of the host may ask, and count mail for others. */
+function judgeAskers(wrap: Settings['wrap']): Finding[] {
+  const found: Finding[] = []
+  const services = [...wrap.policy_listen, ...wrap.socketmap_listen, ...wrap.question_listen]
+  if (wrap.socket_mode === '0666' && services.some(({ type }) => type === 'unix')) {
+    found.push(
+      advice(
+        'wrap.socket_mode',
+        'every account of this host can ask who is logged in from where',
+        'set socket_mode = "0660" and socket_group to the group of the mail server',
+      ),
+    )
+  }
+  const limits = [
+    wrap.messages_per_login,
+    wrap.messages_per_address,
+    wrap.recipients_per_login,
+    wrap.recipients_per_address,
+  ]
+  if (limits.some(limit => limit > 0) && wrap.policy_listen.some(({ type }) => type === 'tcp')) {
+    found.push(
+      advice(
+        'wrap.policy_listen',
+        'every account of this host can ask on a port and use up the limits of others',
+        'let Postfix ask on a Unix socket',
+      ),
+    )
+  }
+  return found
 }
 
 function judgeStatusPage({ statusPage: { listen } }: Settings): Finding[] {

@@ -36,6 +36,18 @@ describe('settings by themselves', () => {
     ['[database]\ndbpass = "x9"\nwrap_dbpass = "x9"', 'database.wrap_dbpass'],
   ])('%s is unsafe', (toml, about) => expect(unsafe(toml)).toEqual([about]))
 
+  test.each([
+    ['[wrap]\nquestion_listen = ["unix:/run/q.sock"]\nsocket_mode = "0666"', 'wrap.socket_mode'],
+    ['[wrap]\npolicy_listen = ["127.0.0.1:10040"]\nmessages_per_login = 9', 'wrap.policy_listen'],
+  ])('%s is advised against', (toml, about) => {
+    const advised = (text: string) =>
+      judged(`configured = true\n${text}`)
+        .filter(({ verdict }) => verdict === 'advice')
+        .map(finding => finding.about)
+    expect(advised(toml)).toContain(about)
+    expect(advised('')).not.toContain(about)
+  })
+
   test('a FIFO is advised against, with the better way', () => {
     const [finding] = judged('configured = true\n[authd]\nsyslog_fifo = "/x"\ncheck_daemon_ipop3d = true').filter(
       ({ about }) => about === 'authd.syslog_fifo',
