@@ -38,7 +38,7 @@ export interface SessionEnd {
   readonly deleted: number
 }
 
-/** Most messages that one session reports as unreadable. */
+/** Most messages that one session reports as unreadable, and again as not removed. */
 const MAX_WARNINGS = 20
 
 /** Octets not yet read by the client beyond which no further command is run. */
@@ -274,11 +274,12 @@ export class Session implements ConnectionListener {
     this.#flush()
     const { compat } = this.#rules
     const failures = await updateMaildrop(this.#maildrop, this.#state.deleted, compat)
-    for (const { number, cause } of failures) {
+    for (const { number, cause } of failures.slice(0, MAX_WARNINGS)) {
       this.#log.error('unlink_failed', {
-        maildrop: this.#maildrop.path,
+        file: this.#fileOf(number),
         number,
-        error: cause instanceof Error ? cause : new Error(String(cause)),
+        failures: failures.length,
+        reason: errorCodeOf(cause) ?? (cause instanceof Error ? cause.message : String(cause)),
       })
     }
     const failed = err('unable to unlink all deleted messages')

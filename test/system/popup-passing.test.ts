@@ -79,7 +79,7 @@ describe('a socket that changes hands', () => {
     const wire = (text: string) => text.replaceAll('\n', '\r\n')
     const octets = wire(MESSAGE).length
     const commands = 'STAT\r\nLIST\r\nRETR 1\r\nNOOP\r\nQUIT\r\n'
-    const message = `+OK \r\n${wire(MESSAGE)}\r\n.\r\n`
+    const message = `+OK \r\n${wire(MESSAGE)}.\r\n`
     const expected = {
       ann: `+OK 1 ${octets}\r\n+OK \r\n1 ${octets}\r\n.\r\n${message}+OK \r\n+OK \r\n`,
       bob: `+OK 2 ${2 * octets}\r\n+OK \r\n1 ${octets}\r\n2 ${octets}\r\n.\r\n${message}+OK \r\n+OK \r\n`,
@@ -136,7 +136,7 @@ describe('a socket that changes hands', () => {
       if (heard % (8 * MEGABYTE) < chunk.length) most = Math.max(most, resident())
       if (tail === '\r\n.\r\n') break
     }
-    expect(heard).toBe('+OK \r\n'.length + octets + '\r\n.\r\n'.length)
+    expect(heard).toBe('+OK \r\n'.length + octets + '.\r\n'.length)
     return most - before
   }
 
