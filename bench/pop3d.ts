@@ -35,8 +35,6 @@ const directory = temporaryDirectory()
 interface Server extends MeasuredProgram {
   readonly port: number
   readonly child: ChildProcess
-  /** Octets that it puts between a message and the termination. */
-  readonly extra: number
 }
 
 /** Always the same numbers, from 0 up to `limit`: names of files must look as if they came by chance. */
@@ -85,10 +83,10 @@ async function freePort(): Promise<number> {
   return address.port
 }
 
-function start(program: MeasuredProgram, port: number, extra: number, command: readonly string[]): Server {
+function start(program: MeasuredProgram, port: number, command: readonly string[]): Server {
   const [file = '', ...args] = command
   const log = openSync(`${directory.path}/${program.name}.log`, 'a')
-  return { ...program, port, extra, child: spawn(file, args, { stdio: ['ignore', log, log] }) }
+  return { ...program, port, child: spawn(file, args, { stdio: ['ignore', log, log] }) }
 }
 
 async function answers({ name, port }: Server): Promise<void> {
@@ -123,7 +121,7 @@ socket = ""
 `
   writeFileSync(file, settings)
   const version = spawnSync(process.execPath, [`${root}dist/popup.js`, '--version'], { encoding: 'utf8' }).stdout.trim()
-  return start({ name: 'auth-relay', version, settings }, port, 2, [
+  return start({ name: 'auth-relay', version, settings }, port, [
     process.execPath,
     `${root}dist/popup.js`,
     '--config',
@@ -138,7 +136,7 @@ async function startPeers(site: PopSite): Promise<readonly Server[]> {
     if (version === undefined) continue
     const port = await freePort()
     const { command, settings } = peer.command(site, port)
-    servers.push(start({ name: peer.name, version, settings }, port, 0, command))
+    servers.push(start({ name: peer.name, version, settings }, port, command))
   }
   return servers
 }
@@ -173,12 +171,12 @@ const retrieve = (number: number, message: string): Step => ({
 const LIST_OF_TEN: Step = { command: 'LIST', lines: 11 }
 
 /** The lines that bench/pop3/clients.c reads. */
-function scriptFor(server: Server, { user, steps }: Load): string {
+function scriptFor({ user, steps }: Load): string {
   const all: readonly Step[] = [{ command: `USER ${user}` }, { command: 'PASS secret' }, ...steps, { command: 'QUIT' }]
   return all
     .map(({ command, expected = '+OK', lines, octets }) => {
       const isMultiline = lines !== undefined || octets !== undefined
-      const counts = isMultiline ? `${octets === undefined ? 0 : octets + server.extra} ${lines ?? 0}` : '- -'
+      const counts = isMultiline ? `${octets ?? 0} ${lines ?? 0}` : '- -'
       return `${counts} ${expected.replace(/\r$/, '').replaceAll(' ', '_')} ${command}\n`
     })
     .join('')
@@ -268,7 +266,7 @@ async function measure(server: Server, load: Load): Promise<Result> {
   const child = spawn(client, [`${server.port}`, `${clients}`, `${sessions}`, '0'], {
     stdio: ['pipe', 'pipe', 'inherit'],
   })
-  child.stdin.end(scriptFor(server, load))
+  child.stdin.end(scriptFor(load))
   const figures: unknown = JSON.parse((await text(child.stdout)) || 'null')
   if (!isFigures(figures)) throw new Error(`${server.name}, ${load.name}: the client found fault`)
   return {
