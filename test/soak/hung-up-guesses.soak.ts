@@ -1,0 +1,117 @@
+import { readFileSync, writeFileSync } from 'node:fs'
+import { connect, type Socket } from 'node:net'
+import { setTimeout as pause } from 'node:timers/promises'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { hashPassword } from '../../src/auth-relay/password-hash.ts'
+import { type PopupStack, startPopup } from '../harness/popup-stack.ts'
+import { TEST_PASSWORD } from '../harness/stack.ts'
+import { logIn } from './crowd.ts'
+import { table } from './table.ts'
+
+const PER_SECOND = 300
+const SECONDS = 30
+/** How long a right login may take, in milliseconds. */
+const LIMIT_MS = 2000
+/** How much the monitor may grow under attack, in octets. */
+const GROWTH = 128 * 1_048_576
+
+let running: PopupStack
+beforeAll(async () => {
+  const hash = await hashPassword(TEST_PASSWORD)
+  // The limits, delays and hash that a site has if it changes nothing. A PROXY header tells each client's address.
+  running = await startPopup(
+    stack => {
+      const file = `${stack.directory}/passwd-as-shipped`
+      writeFileSync(file, `ann:${hash}:61221:61221:${stack.directory}/mail/ann:Maildir\n`, { mode: 0o600 })
+      return {
+        passwd_file: file,
+        fail_delays: [2, 4, 8, 15],
+        ssl_hack_trust: ['127.0.0.254'],
+        // As after a restart: each right login needs its hash.
+        remember_passwords: 0,
+      }
+    },
+    { '': { log_level: 'error' } },
+  )
+})
+afterAll(() => running?.stop())
+
+/** A connection whose PROXY header says that the client has this address. */
+function clientOf(ip: string): Socket {
+  const socket = connect({ host: '127.0.0.1', port: running.stack.port('popup', 0, 'proxy_listen') })
+  const family = ip.includes(':') ? 6 : 4
+  socket.on('error', () => {}) // a guess that hangs up is reset
+  socket.write(`PROXY TCP${family} ${ip} ${family === 6 ? '2001:db8::1' : '192.0.2.1'} 40000 110\r\n`)
+  return socket
+}
+
+const random = (below: number): string => Math.floor(Math.random() * below).toString(16)
+let guesses = 0
+
+/** Hangs up without having read a word. */
+function guess(): void {
+  guesses += 1
+  const socket = clientOf(`2001:db8:${random(4096)}:${random(65_536)}::1`)
+  socket.pause()
+  socket.write(`USER x${guesses}\r\nPASS y\r\n`, () => socket.destroy())
+}
+
+const residentOctets = (): number => {
+  const status = readFileSync(`/proc/${running.stack.program('popup').pid}/status`, 'utf8')
+  return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) * 1024
+}
+
+/** Milliseconds until the right password is answered with +OK; the client has never been here before. */
+async function rightLogin(n: number): Promise<number> {
+  const socket = clientOf(n % 2 === 0 ? `198.51.100.${n}` : `2001:db8:ffff:${n.toString(16)}::1`)
+  const started = performance.now()
+  try {
+    expect(await logIn(socket, 'ann')).toBe(true)
+    return performance.now() - started
+  } finally {
+    socket.destroy()
+  }
+}
+
+test(`${PER_SECOND} guesses a second from fresh networks that hang up delay a right login by less than ${LIMIT_MS} ms`, {
+  retry: 2,
+  timeout: 120_000,
+}, async () => {
+  const quiet = await rightLogin(2)
+  const before = residentOctets()
+  const begun = guesses
+  const started = performance.now()
+  const attack = setInterval(() => {
+    const due = ((performance.now() - started) / 1000) * PER_SECOND
+    while (guesses - begun < due) guess()
+  }, 10)
+  const times: number[] = []
+  let peak = before
+  try {
+    for (let n = 4; performance.now() - started < SECONDS * 1000; n += 1) {
+      times.push(await rightLogin(n))
+      peak = Math.max(peak, residentOctets())
+      await pause(300)
+    }
+  } finally {
+    clearInterval(attack)
+  }
+  const seconds = (performance.now() - started) / 1000
+  const sorted = times.toSorted((a, b) => a - b)
+  const shown = (time: number | undefined): string => `${(time ?? Number.NaN).toFixed(1)} ms`
+  console.log(
+    table('a right login, its hash as auth-relay passwd writes it', [
+      { when: 'quiet', median: shown(quiet), worst: shown(quiet), logins: '1' },
+      {
+        when: `${((guesses - begun) / seconds).toFixed(0)} guesses/s that hang up`,
+        median: shown(sorted[Math.floor(sorted.length / 2)]),
+        worst: shown(sorted.at(-1)),
+        logins: `${sorted.length}`,
+      },
+    ]),
+  )
+  console.log(`  monitor: ${(before / 1_048_576).toFixed(0)} MiB before, ${(peak / 1_048_576).toFixed(0)} MiB at most`)
+  expect((guesses - begun) / seconds).toBeGreaterThan(PER_SECOND * 0.8)
+  expect(sorted.at(-1)).toBeLessThan(LIMIT_MS)
+  expect(peak - before).toBeLessThan(GROWTH)
+})

@@ -1,0 +1,138 @@
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { createLog } from '../../../src/daemon/log.ts'
+import { Announcer, type Attempt } from '../../../src/popup/keeper/announcer.ts'
+import { AuthdLink } from '../../../src/popup/keeper/authd-link.ts'
+import { loginOctets, loginText } from '../../../src/popup/login-name.ts'
+import { parseIpAddress } from '../../../src/wire/ip-address.ts'
+import { sessionId } from '../../../src/wire/session-id.ts'
+import { AuthdDouble } from '../../harness/authd-double.ts'
+import { eventually } from '../../harness/eventually.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
+
+const ip = parseIpAddress('192.0.2.7')
+if (ip === undefined) throw new TypeError('an address')
+
+/** Who logs in; `n` tells the logins apart. */
+const attempt = (n: number, user = 'ann'): Attempt => ({
+  id: sessionId(7, n),
+  ip,
+  user: loginText(loginOctets(user)),
+  method: 'pass',
+  tls: false,
+})
+
+let directory = temporaryDirectory()
+let lines: string[] = []
+let now = 0
+let authd: AuthdDouble | undefined
+let link: AuthdLink | undefined
+const log = createLog('popup', { level: 'debug', write: line => lines.push(line) })
+const path = () => `${directory.path}/authd.sock`
+const connect = (grantWait: number, keepFor = 1_800_000): AuthdLink => {
+  link = new AuthdLink({ path: path(), grantWait, keepFor }, log, () => now)
+  return link
+}
+const saidNow = (text: string) => eventually(text, () => lines.some(line => line.includes(text)))
+
+beforeEach(() => {
+  directory = temporaryDirectory()
+  lines = []
+  now = 0
+})
+afterEach(async () => {
+  await link?.close()
+  await authd?.stop()
+  link = undefined
+  authd = undefined
+  directory.remove()
+})
+
+describe('AuthdLink', () => {
+  test('several events are under way at once, and answers come in any order', async () => {
+    authd = await AuthdDouble.listen(path())
+    authd.answer = () => undefined
+    const announcer = connect(60_000)
+    const answers = [1, 2].map(n => announcer.announce({ ...attempt(n), daemon: 'popup' }))
+    await eventually('both are there', () => authd?.events.length === 2)
+    expect(announcer.unanswered).toBe(2)
+    authd.say({ verdict: 'refused', id: attempt(2).id, reason: 'loopback' })
+    authd.say({ verdict: 'committed', id: attempt(1).id, until: 2_000_000_000 })
+    expect(await Promise.all(answers)).toEqual([
+      { verdict: 'committed', id: attempt(1).id, until: 2_000_000_000 },
+      { verdict: 'refused', id: attempt(2).id, reason: 'loopback' },
+    ])
+    expect(announcer.unanswered).toBe(0)
+  })
+
+  test('a login waits no longer than it may, and its event is delivered when authd is there again', async () => {
+    const announcer = connect(10)
+    expect(await announcer.announce({ ...attempt(1, 'early'), daemon: 'popup' })).toMatchObject({ verdict: 'queued' })
+    await saidNow('event=authd_away')
+    authd = await AuthdDouble.listen(path())
+    expect(await authd.event('early')).toMatchObject({ id: attempt(1).id })
+    await eventually('the event is answered', () => announcer.unanswered === 0)
+    await saidNow('event=authd_back')
+    expect(lines.filter(line => line.includes('authd_away'))).toHaveLength(1)
+  })
+
+  test('what had no answer is sent again on the next connection', async () => {
+    authd = await AuthdDouble.listen(path())
+    authd.answer = () => undefined
+    const answer = connect(60_000).announce({ ...attempt(1), daemon: 'popup' })
+    await authd.event('ann')
+    await authd.stop()
+    authd = await AuthdDouble.listen(path())
+    expect(await answer).toMatchObject({ verdict: 'committed' })
+  })
+
+  test('an event that could not be delivered in its time is lost, and the log says so', async () => {
+    const announcer = connect(0, 1000)
+    await announcer.announce({ ...attempt(1, 'old'), daemon: 'popup' })
+    now = 1001
+    await announcer.announce({ ...attempt(2, 'new'), daemon: 'popup' })
+    expect(announcer.unanswered).toBe(1)
+    await saidNow('event=login_event_lost')
+    expect(lines.find(line => line.includes('login_event_lost'))).toContain('user=old')
+  })
+
+  test('an answer to nothing is logged and harms nobody', async () => {
+    authd = await AuthdDouble.listen(path())
+    const announcer = connect(60_000)
+    await announcer.announce({ ...attempt(1), daemon: 'popup' })
+    authd.say({ verdict: 'queued', id: attempt(9).id })
+    await saidNow('event=authd_answer_unknown')
+    expect(await announcer.announce({ ...attempt(2), daemon: 'popup' })).toMatchObject({ verdict: 'committed' })
+  })
+})
+
+describe('Announcer', () => {
+  test('the log says what became of the grant', async () => {
+    authd = await AuthdDouble.listen(path())
+    const announcer = new Announcer(connect(60_000), () => undefined, false, log)
+    await announcer.login(attempt(1, 'ann'))
+    expect(lines.at(-1)).toMatch(/event=login .*user=ann .*grant=committed until=2000000000/)
+    authd.answer = ({ id }) => ({ verdict: 'refused', id, reason: 'loopback' })
+    await announcer.login(attempt(2, 'bob'))
+    expect(lines.at(-1)).toMatch(/user=bob .*grant=refused reason=loopback/)
+    await announcer.close()
+  })
+
+  test('a login that can never be granted is told to the log alone', async () => {
+    authd = await AuthdDouble.listen(path())
+    const announcer = new Announcer(connect(60_000), () => 'proxy', false, log)
+    await announcer.login(attempt(1, 'ann'))
+    expect(lines.at(-1)).toMatch(/event=login .*grant=refused reason=proxy/)
+    announcer.useRefusal(() => undefined)
+    await announcer.login(attempt(2, 'bob'))
+    expect(authd.events.map(({ user }) => user)).toEqual(['bob'])
+    await announcer.close()
+  })
+
+  test('a failure names its reason; an address that is not known is said to be so', () => {
+    const announcer = new Announcer(undefined, () => undefined, false, log)
+    announcer.failure({ ...attempt(1), ip: undefined }, 'badauth', 'wrong password')
+    expect(lines.at(-1)).toMatch(/event=fail .*ip=unknown user=ann .*reason=badauth detail="wrong password"/)
+    announcer.preambleFailure(ip, 'badpass')
+    expect(lines.at(-1)).toMatch(/event=sslfail ip=192\.0\.2\.7 reason=badpass/)
+  })
+})

@@ -1,0 +1,120 @@
+import { writeFileSync } from 'node:fs'
+import { connect } from 'node:net'
+import { afterAll, afterEach, expect, test } from 'vitest'
+import { createLog } from '../../../src/daemon/log.ts'
+import { MaildropWorkers } from '../../../src/popup/keeper/maildrop-workers.ts'
+import { parseIpAddress } from '../../../src/wire/ip-address.ts'
+import { sessionId } from '../../../src/wire/session-id.ts'
+import { eventually } from '../../harness/eventually.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
+
+/** A program in pop3d's place: tells every client which ids it was given, and ends when one connects the second time. */
+const PROGRAM = `
+const { createServer, Socket } = require('node:net')
+const channel = new Socket({ fd: 3, readable: true, writable: true })
+channel.setEncoding('utf8').on('close', () => process.exit(0))
+let clients = 0
+channel.once('data', text => {
+  const { ids } = JSON.parse(text.split('\\n')[0])
+  const server = createServer(socket => {
+    socket.end(JSON.stringify({ ids, pid: process.pid }) + '\\n')
+    clients += 1
+    if (clients === 2) socket.on('close', () => process.exit(Number(process.env.STATUS ?? 0)))
+  })
+  server.listen({ fd: 4 })
+})
+`
+
+const directory = temporaryDirectory()
+afterAll(() => directory.remove())
+const program = `${directory.path}/worker.cjs`
+writeFileSync(program, PROGRAM)
+const uid = process.getuid?.() === 0 ? 61_230 : (process.getuid?.() ?? 61_230)
+const ip = parseIpAddress('192.0.2.7')
+if (ip === undefined) throw new TypeError('an address')
+const session = { id: sessionId(7, 1), ip, user: 'ann', method: 'pass', tls: false } as const
+
+let running: MaildropWorkers | undefined
+afterEach(async () => {
+  await running?.stop()
+  running = undefined
+})
+
+function start(): { workers: MaildropWorkers; lines: string[] } {
+  const lines: string[] = []
+  const workers = new MaildropWorkers(
+    {
+      runDir: directory.path,
+      program,
+      loginIds: undefined,
+      start: {
+        logLevel: 'error',
+        compat: 'none',
+        sizes: 'wire',
+        extraBlank: false,
+        lock: 'none',
+        idleTime: 600,
+        workerIdle: 60,
+        capabilities: { user: true, sasl: [], loginDelay: 0, implementation: 'auth-relay' },
+      },
+    },
+    createLog('popup', { level: 'debug', write: line => lines.push(line) }),
+    // Time stands still: tickets stay good, and two of one session are the same.
+    () => 1_700_000_000_000,
+  )
+  running = workers
+  return { workers, lines }
+}
+
+/** What the worker behind the socket says. */
+async function ask(workers: MaildropWorkers, socket: string): Promise<string> {
+  let text = ''
+  const client = connect(`${workers.directory}/${socket}`).setEncoding('utf8')
+  for await (const chunk of client) text += String(chunk)
+  return text
+}
+
+const open = (workers: MaildropWorkers, gid: number) =>
+  workers.open({ uid, gid, maildir: '/mail/ann/Maildir' }, session)
+
+test('two accounts of one uid with different groups have a worker each', async () => {
+  const { workers, lines } = start()
+  const [first, second, again] = [await open(workers, 61_230), await open(workers, 61_299), await open(workers, 61_230)]
+  expect(first.socket).not.toBe(second.socket)
+  expect(again.socket).toBe(first.socket)
+  const gids = [await ask(workers, first.socket), await ask(workers, second.socket)].map(
+    text => /"gid":(\d+)/.exec(text)?.[1],
+  )
+  // Without root all runs as one user, and no ids are handed over.
+  expect(gids).toEqual(process.getuid?.() === 0 ? ['61230', '61299'] : [undefined, undefined])
+  expect(lines.filter(line => line.includes('event=worker_started'))).toHaveLength(2)
+})
+
+test('a worker that ends while a ticket may still come is started again, on the same socket', async () => {
+  const { workers, lines } = start()
+  const { socket } = await open(workers, 61_230)
+  const first = await ask(workers, socket)
+  await ask(workers, socket)
+  await eventually('the end is logged', () => lines.some(line => line.includes('event=worker_idle')))
+  const next = await ask(workers, socket)
+  expect(next).toMatch(/"pid":\d+/)
+  expect(next).not.toBe(first)
+})
+
+test('a ticket of before a crash is void: the key is another one', async () => {
+  const { workers, lines } = start()
+  const before = await open(workers, 61_230)
+  expect((await open(workers, 61_230)).ticket).toBe(before.ticket)
+  const pid = Number(/"pid":(\d+)/.exec(await ask(workers, before.socket))?.[1])
+  process.kill(pid, 'SIGKILL')
+  await eventually('the crash is logged', () => lines.some(line => line.includes('event=worker_crashed')))
+  expect((await open(workers, 61_230)).ticket).not.toBe(before.ticket)
+})
+
+test('no session for root, whatever the checker says', () => {
+  const { workers } = start()
+  const maildir = '/mail'
+  expect(workers.refusalOf({ uid: 0, gid: 61_230, maildir })).toMatch(/uid 0/)
+  expect(workers.refusalOf({ uid, gid: 0, maildir })).toMatch(/gid 0/)
+  expect(workers.refusalOf({ uid, gid: 61_230, maildir })).toBeUndefined()
+})
