@@ -127,6 +127,7 @@ class LineConnection<Request> {
   #ready = ''
   #isFlushDue = false
   #isEnding = false
+  #silence: NodeJS.Timeout | undefined
 
   constructor(socket: Socket, options: LineServerOptions<Request>, onActivity: () => void) {
     this.#socket = socket
@@ -134,11 +135,18 @@ class LineConnection<Request> {
     this.#onActivity = onActivity
     this.#service = options.newService({ uid: uidOf(socket) })
     socket.on('data', chunk => this.#take(chunk))
-    socket.on('drain', () => this.#begin())
-    socket.on('end', () => this.end())
-    socket.setTimeout(options.limits().idleMs, () => {
-      if (this.isIdle) this.close()
+    socket.on('drain', () => {
+      this.#silence?.refresh()
+      this.#begin()
     })
+    socket.on('end', () => this.end())
+    const { idleMs } = options.limits()
+    if (idleMs === 0) return
+    this.#silence = setTimeout(() => {
+      if (this.isIdle) this.close()
+      else this.#silence?.refresh()
+    }, idleMs)
+    socket.on('close', () => clearTimeout(this.#silence))
   }
 
   /** Nothing is being answered. Requests may wait all the same, if the peer does not read. */
@@ -157,10 +165,15 @@ class LineConnection<Request> {
   }
 
   #take(chunk: Buffer): void {
-    this.#onActivity()
     const { log, name } = this.#options
     try {
-      this.#waiting = [...this.#waiting, ...this.#service.cut(chunk)]
+      const requests = this.#service.cut(chunk)
+      // A peer that sends a request octet by octet is as silent as one that sends none.
+      if (requests.length > 0) {
+        this.#onActivity()
+        this.#silence?.refresh()
+      }
+      this.#waiting = [...this.#waiting, ...requests]
     } catch (error) {
       log().warn('request_refused', { service: name, reason: error instanceof Error ? error.message : String(error) })
       this.close()

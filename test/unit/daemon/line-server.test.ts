@@ -219,6 +219,28 @@ describe('bounds', () => {
     expect(deaf.heard.length).toBeLessThan(1000 * 100_000)
   })
 
+  test('of silence, of a peer that sends a request octet by octet too: it makes room first, and is closed', async () => {
+    const { client } = await open({ limits: { maxConnections: 2, idleMs: 400 } })
+    const [slow, quick] = [await client(), await client()]
+    const drip = setInterval(() => slow.socket.write('x'), 10)
+    try {
+      quick.socket.write('a\n')
+      await quick.expect('a\n')
+      await client()
+      await slow.closed()
+    } finally {
+      clearInterval(drip)
+    }
+    const again = await client()
+    const second = setInterval(() => again.socket.write('x'), 100)
+    try {
+      await again.closed()
+      expect(again.socket.bytesWritten).toBeLessThan(100)
+    } finally {
+      clearInterval(second)
+    }
+  })
+
   test('of accounts', async () => {
     let foreign = 0
     const { client } = await open({ uids: new Set(), onForeignPeer: () => (foreign += 1) })
