@@ -1,8 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process'
+import { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import { TemporaryFault, UsageFault } from '../daemon/exit-status.ts'
 import type { Log } from '../daemon/log.ts'
 import { runtimeOptions } from '../daemon/runtime-options.ts'
+import { CONTROL_DESCRIPTOR, watchedChannel } from '../daemon/worker-process.ts'
 import { LineSplitter } from '../wire/line-splitter.ts'
 import { RestartDelay } from './restart-delay.ts'
 
@@ -108,11 +110,17 @@ export class SupervisedProgram {
   #launch(): { ready: Promise<string>; ended: Promise<void> } {
     const { name, script, args, env, readyWithin } = this.#spec
     const child = spawn(process.execPath, [...runtimeOptions(), script, ...args], {
-      stdio: ['pipe', 'ignore', 'pipe'],
-      env: { ...env, AUTHRELAY_SUPERVISED: '1' },
+      stdio: ['pipe', 'ignore', 'pipe', 'pipe'],
+      env: { ...env, AUTHRELAY_SUPERVISED: '1', AUTHRELAY_PINGED: '1' },
       detached: true,
     })
     this.#child = child
+    const control = child.stdio[CONTROL_DESCRIPTOR]
+    if (!(control instanceof Socket)) throw new Error(`${name} has no control channel`)
+    const { channel } = watchedChannel(control, () => {
+      this.#log.error('program_hung', { pid: child.pid, reason: 'no answer to pings' })
+      killGroup(child)
+    })
     const faults: string[] = []
     const prefix = `${name} ready `
     let readyText: ((text: string) => void) | undefined
@@ -146,6 +154,7 @@ export class SupervisedProgram {
       })
     })
     child.once('exit', () => {
+      channel.close()
       // A worker that outlives its parent holds the pipe open, and with it the ports: end it, so that `close` comes.
       killGroup(child)
     })

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { databaseConnection, EMBEDDED_FILES } from '../daemon/database-connection.ts'
 import { TemporaryFault, UsageFault } from '../daemon/exit-status.ts'
 import type { Log } from '../daemon/log.ts'
+import { Pings } from '../daemon/pings.ts'
 import { type Ids, idsOf, isRoot } from '../daemon/privileges.ts'
 import type { Settings } from '../daemon/settings/settings.ts'
 import type { Database } from '../database/database.ts'
@@ -41,14 +42,17 @@ async function startOurs(settings: Settings, log: Log): Promise<UpDatabase> {
     )
   }
   const stateDir = settings.top.state_dir
-  const server = await startEmbeddedServer({ stateDir, log, account: embeddedAccount(settings) }).catch(
-    (error: unknown) => {
-      // What a program of PostgreSQL said may be several lines; a fault of ours is one.
-      throw error instanceof EmbeddedServerFault
-        ? new TemporaryFault(error.message.trim().replaceAll(/\s*\n\s*/g, '; '), error)
-        : error
-    },
-  )
+  const server = await startEmbeddedServer({
+    stateDir,
+    log,
+    account: embeddedAccount(settings),
+    newPings: (send, hung) => new Pings(send, hung),
+  }).catch((error: unknown) => {
+    // What a program of PostgreSQL said may be several lines; a fault of ours is one.
+    throw error instanceof EmbeddedServerFault
+      ? new TemporaryFault(error.message.trim().replaceAll(/\s*\n\s*/g, '; '), error)
+      : error
+  })
   const socket = join(stateDir, EMBEDDED_FILES.socket)
   const stop = async (): Promise<void> => {
     rmSync(socket, { force: true })

@@ -5,6 +5,7 @@ import { EXIT, TemporaryFault, UsageFault } from './exit-status.ts'
 import { unusedHandedSockets } from './handed-sockets.ts'
 import { createLog, sayOnStandardError } from './log.ts'
 import { isRoot } from './privileges.ts'
+import { answerPings, keepPingsToOurselves } from './worker-process.ts'
 
 /** A program that has started. */
 export type RunningDaemon = {
@@ -27,6 +28,7 @@ export type RunningDaemon = {
 export async function runDaemon(program: string, start: () => Promise<RunningDaemon>): Promise<void> {
   // An ordinary user's process may not read its own environment in /proc from here on: the start does that.
   if (isRoot()) forbidDumps()
+  keepPingsToOurselves()
   const daemon = await orExit(program, start)
   forbidDumps()
   for (const address of unusedHandedSockets()) {
@@ -71,6 +73,7 @@ export async function runDaemon(program: string, start: () => Promise<RunningDae
   stopWatchdog = announceReady()
   if (process.env['AUTHRELAY_SUPERVISED'] === '1') {
     process.stdin.on('end', stop).on('error', stop).resume()
+    answerPings()
   }
 }
 

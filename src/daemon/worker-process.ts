@@ -1,9 +1,11 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { type Server, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { setCloseOnExec } from '../libc/close-on-exec.ts'
 import { descriptorOf } from '../libc/descriptor.ts'
 import { forbidDumps } from '../libc/prctl.ts'
 import { scheduleAsBatch } from '../libc/scheduling.ts'
+import { Pings } from './pings.ts'
 import { runtimeOptions } from './runtime-options.ts'
 
 export { scheduleAsBatch }
@@ -32,14 +34,26 @@ export type ControlChannel = {
 export type WorkerProcess = {
   readonly child: ChildProcess
   readonly channel: ControlChannel
-  /** Resolves when the process has ended, with its exit code or signal. */
-  readonly ended: Promise<{ readonly code: number | null; readonly signal: NodeJS.Signals | null }>
+  /** Resolves when the process has ended. */
+  readonly ended: Promise<WorkerEnding>
 }
+
+export type WorkerEnding = {
+  readonly code: number | null
+  readonly signal: NodeJS.Signals | null
+  /** It did not answer pings, and was killed for that. */
+  readonly hung: boolean
+}
+
+/** The words of a channel that are no messages: the parent asks whether the worker is alive. */
+const PING = 'ping'
+const PONG = 'pong'
 
 /**
  * Starts a program of ours as a worker: listening sockets of the parent become its descriptors 4, 5, …, the control
  * channel its descriptor 3. A number is the descriptor of a HeldListener. The worker drops its privileges itself, after its code is loaded and before it reads a
  * byte from the network: so the program's files need not be readable to its account. `openSslConfiguration` is a file, see config(5ssl).
+ * A worker that does not answer pings is killed within 15 s.
  */
 export function startWorker(
   script: string,
@@ -63,11 +77,12 @@ export function startWorker(
   )
   const control = child.stdio[CONTROL_DESCRIPTOR]
   if (!isDuplex(control)) throw new Error('the worker has no control channel')
-  const ended = new Promise<{ code: number | null; signal: NodeJS.Signals | null }>(resolve => {
-    child.once('exit', (code, signal) => resolve({ code, signal }))
-    child.once('error', () => resolve({ code: null, signal: null }))
+  const { channel, isHung } = watchedChannel(control, () => child.kill('SIGKILL'))
+  const ended = new Promise<WorkerEnding>(resolve => {
+    child.once('exit', (code, signal) => resolve({ code, signal, hung: isHung() }))
+    child.once('error', () => resolve({ code: null, signal: null, hung: false }))
   })
-  return { child, channel: controlChannel(control), ended }
+  return { child, channel, ended }
 }
 
 /** The administrator's own configuration of OpenSSL counts before ours. */
@@ -77,7 +92,47 @@ const openSslOptions = (file: string | undefined): readonly string[] =>
 /** The worker's end of the channel. The worker ends when its parent does. From now on it leaves no core file: secrets come this way. */
 export function channelToParent(): ControlChannel {
   forbidDumps()
-  return controlChannel(new Socket({ fd: CONTROL_DESCRIPTOR, readable: true, writable: true }))
+  return answeringChannel()
+}
+
+/** The channel over descriptor 3, on which pings are answered. */
+function answeringChannel(): ControlChannel {
+  setCloseOnExec(CONTROL_DESCRIPTOR, true)
+  const stream = new Socket({ fd: CONTROL_DESCRIPTOR, readable: true, writable: true })
+  const channel = controlChannel(stream, word => {
+    if (word === PING) channel.send(PONG)
+  })
+  channel.send(PONG)
+  return channel
+}
+
+/**
+ * Lets the supervisor of this daemon see that its event loop runs. Nothing happens unless the supervisor asked for it
+ * (AUTHRELAY_PINGED=1), with a channel in descriptor 3.
+ */
+export function answerPings(): void {
+  if (process.env['AUTHRELAY_PINGED'] === '1') answeringChannel()
+}
+
+/** Keeps children of this process from inheriting the supervisor's channel. To be called before the first child is started. */
+export function keepPingsToOurselves(): void {
+  if (process.env['AUTHRELAY_PINGED'] === '1') setCloseOnExec(CONTROL_DESCRIPTOR, true)
+}
+
+/** The parent's end of a channel, which pings the other end and calls `hung` once if there is no answer. */
+export function watchedChannel(stream: Duplex, hung: () => void): { channel: ControlChannel; isHung: () => boolean } {
+  let isHung = false
+  const pings = new Pings(
+    () => channel.send(PING),
+    () => {
+      isHung = true
+      hung()
+    },
+  )
+  const channel = controlChannel(stream, () => pings.alive())
+  channel.onMessage(() => pings.alive())
+  channel.onClose(() => pings.end())
+  return { channel, isHung: () => isHung }
 }
 
 /** Path of another program of ours beside the running one: built (`dist/pop3d.js`) or as source (`src/pop3d/main.ts`). */
@@ -86,7 +141,8 @@ export function programBeside(name: string, running = process.argv[1] ?? ''): st
   return source !== undefined ? `${source}/${name}/main.ts` : running.replace(/[^/]+$/, `${name}.js`)
 }
 
-function controlChannel(stream: Duplex): ControlChannel {
+/** `heard`: takes the words that are no messages. */
+function controlChannel(stream: Duplex, heard: (word: typeof PING | typeof PONG) => void): ControlChannel {
   let buffered = ''
   let closed = false
   let unsent = ''
@@ -111,6 +167,10 @@ function controlChannel(stream: Duplex): ControlChannel {
       buffered = buffered.slice(end + 1)
       const message = parseJson(line)
       if (message === undefined) return close()
+      if (message === PING || message === PONG) {
+        heard(message)
+        continue
+      }
       for (const listener of messageListeners) listener(message, line.length)
     }
     if (buffered.length > MAX_MESSAGE) close()
@@ -136,7 +196,7 @@ function controlChannel(stream: Duplex): ControlChannel {
 /** Secrets and what only the parent may know of its supervisor do not reach the worker. */
 function workerEnvironment(): NodeJS.ProcessEnv {
   const { DBPASS, WRAP_DBPASS, STATUS_DBPASS, NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID, ...some } = process.env
-  const { AUTHRELAY_SUPERVISED, LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, ...forWorker } = some
+  const { AUTHRELAY_SUPERVISED, AUTHRELAY_PINGED, LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, ...forWorker } = some
   return forWorker
 }
 

@@ -2,6 +2,7 @@ import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { chmod, mkdir, mkdtemp, readFile, rename, rm, symlink, unlink, writeFile } from 'node:fs/promises'
+import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -24,9 +25,14 @@ export type EmbeddedServerOptions = {
   readonly socketDirectoryMode?: number
   /** A TCP port on 127.0.0.1 besides the Unix socket. Left out: none. */
   readonly tcpPort?: number
+  /** Notices a server that is alive and does not answer; such a server is killed and started again. Left out: not noticed. */
+  readonly newPings?: (send: () => void, hung: () => void) => ServerPings
   /** Settings of postgresql.conf that override ours. */
   readonly settings?: Readonly<Record<string, string>>
 }
+
+/** Counts pings that have no answer; see EmbeddedServerOptions. */
+export type ServerPings = { alive(): void; end(): void }
 
 export interface EmbeddedServer {
   /** The superuser `postgres` on the database `postgres`, by Unix socket. */
@@ -42,6 +48,9 @@ const FAST_STOP_MS = 15_000
 const SUPERUSER = 'postgres'
 /** Part of the socket's file name only. */
 const SOCKET_PORT = 5432
+/** Length and code of the message, PostgreSQL's protocol, SSLRequest. */
+const SSL_REQUEST = Uint8Array.of(0, 0, 0, 8, 4, 210, 22, 47)
+const PING_LIMIT_MS = 20_000
 /** sun_path of unix(7) holds 108 octets with its NUL. */
 const MAX_SOCKET_PATH = 107
 
@@ -305,7 +314,18 @@ class Supervisor {
     })
     gone.catch(() => undefined) // after the start, the listener below is the one that acts
     await Promise.race([gone, this.#ready(child)])
-    child.once('close', () => this.#onCrash())
+    const pings = this.#options.newPings?.(
+      () => this.#ping(() => pings?.alive()),
+      () => {
+        this.#options.log.error('database_hung', { pid: child.pid, reason: 'no answer to pings' })
+        child.kill('SIGKILL')
+      },
+    )
+    pings?.alive()
+    child.once('close', () => {
+      pings?.end()
+      this.#onCrash()
+    })
   }
 
   async stop(): Promise<void> {
@@ -356,6 +376,14 @@ class Supervisor {
     this.#lastLines = [...this.#lastLines.slice(-9), text]
     const severity = / (FATAL|PANIC|WARNING): /.test(text) ? 'warn' : 'debug'
     this.#options.log[severity]('postgres', { line: text.replace(/^\S+ \S+ UTC /, '') })
+  }
+
+  /** Asks for TLS, which the server answers with one octet before it wants a name or a slot (SSLRequest). */
+  #ping(answered: () => void): void {
+    const probe = connect(join(this.#socketDir, `.s.PGSQL.${this.#options.tcpPort ?? SOCKET_PORT}`))
+    const end = (): void => void probe.destroy()
+    probe.setTimeout(PING_LIMIT_MS, end).on('error', end).once('data', answered).once('data', end)
+    probe.write(SSL_REQUEST)
   }
 
   /** As pg_ctl does: line 8 of postmaster.pid says `ready`, line 1 that it is this server's file. */

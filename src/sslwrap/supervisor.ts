@@ -182,6 +182,7 @@ class Supervisor {
       pid: worker.child.pid,
       code: ending.code ?? undefined,
       signal: ending.signal ?? undefined,
+      reason: ending.hung ? 'no answer to pings' : undefined,
       retry_ms: delay,
     })
     try {

@@ -123,13 +123,17 @@ export class LoginProcesses {
     })
     worker.channel.send({ type: 'settings', settings: this.#options.settings() })
     const startedAt = this.#clock()
-    void worker.ended.then(({ code, signal }) => {
+    void worker.ended.then(({ code, signal, hung }) => {
       worker.channel.close()
       this.#running.delete(index)
       this.#options.onGone(self)
       if (this.#stopping) return
       endedEarly()
-      this.#log.error('login_process_ended', { status: code ?? undefined, signal: signal ?? undefined })
+      this.#log.error('login_process_ended', {
+        status: code ?? undefined,
+        signal: signal ?? undefined,
+        reason: hung ? 'no answer to pings' : undefined,
+      })
       const soundly = this.#clock() - startedAt > SOUND_MS
       const wait = soundly ? 0 : Math.min(FIRST_BACKOFF_MS * 2 ** crashes, LONGEST_BACKOFF_MS)
       const restart = setTimeout(() => {

@@ -5,7 +5,7 @@ import { type HeldListener, holdListener } from '../../daemon/held-listener.ts'
 import { KeyedHash } from '../../daemon/keyed-hash.ts'
 import type { Log } from '../../daemon/log.ts'
 import { type Ids, isRoot } from '../../daemon/privileges.ts'
-import { startWorker, type WorkerProcess } from '../../daemon/worker-process.ts'
+import { startWorker, type WorkerEnding, type WorkerProcess } from '../../daemon/worker-process.ts'
 import { type MaildropWorkerStart, parseMaildropWorkerNews, type UsedTicket } from '../../wire/maildrop-worker.ts'
 import { formatSessionTicket, type SessionTicket } from '../../wire/session-ticket.ts'
 import type { Maildrop } from '../checkers/checker.ts'
@@ -161,10 +161,10 @@ export class MaildropWorkers {
     })
     worker.channel.send(start)
     const startedAt = this.#clock()
-    void worker.ended.then(({ code, signal }) => this.#ended(owner, startedAt, code, signal))
+    void worker.ended.then(ending => this.#ended(owner, startedAt, ending))
   }
 
-  #ended(owner: Owner, startedAt: number, code: number | null, signal: NodeJS.Signals | null): void {
+  #ended(owner: Owner, startedAt: number, { code, signal, hung }: WorkerEnding): void {
     owner.worker?.channel.close()
     owner.worker = undefined
     if (this.#stopping) return
@@ -172,7 +172,14 @@ export class MaildropWorkers {
     const inOrder = code === 0
     if (inOrder) this.#log.info('worker_idle', { uid })
     else Object.assign(owner, newKey())
-    if (!inOrder) this.#log.error('worker_crashed', { uid, status: code ?? undefined, signal: signal ?? undefined })
+    if (!inOrder) {
+      this.#log.error('worker_crashed', {
+        uid,
+        status: code ?? undefined,
+        signal: signal ?? undefined,
+        reason: hung ? 'no answer to pings' : undefined,
+      })
+    }
     const now = this.#clock()
     owner.crashes = inOrder || now - startedAt > LONGEST_BACKOFF_MS ? 0 : owner.crashes + 1
     if (owner.ticketsUntil <= now) {

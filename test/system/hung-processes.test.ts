@@ -1,0 +1,89 @@
+import { createConnection } from 'node:net'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { eventually } from '../harness/eventually.ts'
+import { Pop3Conversation } from '../harness/pop3-conversation.ts'
+import { descendantsOf } from '../harness/process-status.ts'
+import { SmtpConversation } from '../harness/smtp-conversation.ts'
+import { Stack, TEST_PASSWORD } from '../harness/stack.ts'
+
+let stack: Stack
+const portOf = (program: string): number => {
+  const ready = stack.program('auth-relay').lines.findLast(line => line.startsWith(`${program} ready listen=`))
+  return Number(/:(\d+)( |$)/.exec(ready ?? '')?.[1])
+}
+
+beforeAll(async () => {
+  stack = new Stack({
+    database: { embedded: true },
+    grants: { grant_loopback: true },
+    popup: { listen: ['127.0.0.1:0'] },
+    // popup's port is chosen at its start: POP3 over TLS ends at a worker all the same.
+    sslwrap: { listener: [{ listen: '127.0.0.1:0', backend: '127.0.0.1:9' }] },
+    wrap: { listen: ['127.0.0.1:0'] },
+  })
+  stack.account('ann', ['Subject: lunch\n\nAt noon?\n'])
+  await stack.start('auth-relay', { args: ['up', '--config', stack.config] })
+})
+beforeEach(() => stack.showLogsOnFailure())
+afterAll(() => stack?.stop())
+
+const readMail = async (): Promise<boolean> => {
+  const client = Pop3Conversation.over(createConnection(portOf('popup'), '127.0.0.1'))
+  try {
+    await client.login('ann', TEST_PASSWORD)
+    return true
+  } catch {
+    return false // not yet
+  } finally {
+    client.close()
+  }
+}
+const mayRelay = async (): Promise<boolean> => {
+  const client = SmtpConversation.over(createConnection(portOf('wrap'), '127.0.0.1'))
+  try {
+    return (await client.askFor('somebody@elsewhere.example')).code === 250
+  } catch {
+    return false // not yet
+  } finally {
+    client.close()
+  }
+}
+const find = (isIt: (commandLine: readonly string[]) => boolean): number | undefined =>
+  descendantsOf(stack.program('auth-relay').pid).find(({ commandLine }) => isIt(commandLine))?.pid
+const ofNode = (script: string, word?: string) => (words: readonly string[]) =>
+  words.some(each => each.endsWith(`/dist/${script}.js`)) &&
+  (word === undefined ? !words.includes('--login') && !words.includes('--worker') : words.includes(word))
+
+describe('a process that stands still is killed and started again, and the stack serves', () => {
+  test.each([
+    ['login process', ofNode('popup', '--login')],
+    ['pop3d worker', ofNode('pop3d', '--worker')],
+    ['monitor of popup', ofNode('popup')],
+    ['sslwrap worker', ofNode('sslwrap', '--worker')],
+    ['parent of sslwrap', ofNode('sslwrap')],
+    ['authd', ofNode('authd')],
+    ['gate', ofNode('wrap')],
+    ['PostgreSQL', (words: readonly string[]) => words[0]?.endsWith('/bin/postgres') === true],
+  ])('%s', { timeout: 180_000 }, async (_name, isIt) => {
+    await eventually('mail is read before', readMail, 60_000)
+    const pid = find(isIt)
+    if (pid === undefined) throw new Error('it does not run')
+    process.kill(pid, 'SIGSTOP')
+    await eventually('it is killed', () => find(words => isIt(words)) !== pid, 60_000)
+    await eventually('mail is read again', readMail, 60_000)
+    await eventually('the address relays', mayRelay, 60_000)
+    await eventually('another one runs', () => find(isIt) !== undefined, 60_000)
+    const killed = stack.program('auth-relay').lines.filter(line => line.includes('no answer to pings'))
+    expect(killed.length).toBeGreaterThan(0)
+  })
+
+  test('the sessions of a silent worker end', { timeout: 120_000 }, async () => {
+    await eventually('mail is read before', readMail, 60_000)
+    const client = Pop3Conversation.over(createConnection(portOf('popup'), '127.0.0.1'))
+    await client.login('ann', TEST_PASSWORD)
+    const pid = find(ofNode('pop3d', '--worker'))
+    if (pid === undefined) throw new Error('it does not run')
+    process.kill(pid, 'SIGSTOP')
+    await client.expectEnd(60_000)
+  })
+})
