@@ -99,6 +99,16 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
     expect(log).not.toContain('event=login')
   })
 
+  test('a program whose first line is no +OK is no login, and the log says what it said', () => {
+    const chatty = ['pop.example.org', 'sh', '-c', 'echo "Last login: today"; echo "+OK welcome"']
+    const { said, log } = converse(`USER ann\r\n${PASS}\r\n`, {}, chatty)
+    expect(said).toContain('Last login: today\n+OK welcome\n')
+    expect(log).toMatch(
+      /event=fail .*reason=temp detail="the first line from checker and program is no \+OK: Last login: today"/,
+    )
+    expect(log).not.toContain('event=login ')
+  })
+
   test('wrong usage is said to the client', () => {
     expect(converse('', {}, ['pop.example.org'])).toMatchObject({
       said: '-ERR usage: popup hostname subprogram\r\n',

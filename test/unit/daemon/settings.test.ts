@@ -58,6 +58,16 @@ describe('a good file', () => {
     })
   })
 
+  test('delays are seconds as numbers or texts, or durations with a unit', () => {
+    const delaysIn = (text: string) =>
+      parseSettings(`[popup]\nfail_delays = ${text}\n`, 'test').settings.popup.fail_delays
+    expect(delaysIn('[2, 0.5, "4", "1.5", "800ms", "1min"]')).toEqual([2000, 500, 4000, 1500, 800, 60_000])
+    expect([delaysIn('[0]'), delaysIn('[]')]).toEqual([[0], []])
+    for (const bad of ['[-1]', '["soon"]', '[10000]', '2']) {
+      expect(() => delaysIn(bad)).toThrow('must be a list of seconds from 0 to 9999, such as [2, 4, 8, 15]')
+    }
+  })
+
   test('a duration that is none, too short, too long, or no whole number of its unit is one fault with an example', () => {
     const allowed = 'must be a duration from "1s" to "1d" in whole seconds, such as "30min"'
     for (const wrong of ['"soon"', '"30"', '""', '"1.5h"', '"1500ms"', '"2d"', '0', '-1', '1.5', 'true', '["1h"]']) {

@@ -1,0 +1,47 @@
+import { readFileSync } from 'node:fs'
+import { userInfo } from 'node:os'
+import { afterAll, expect, test } from 'vitest'
+import { run } from '../harness/program.ts'
+import { commandOf } from '../harness/stack.ts'
+import { temporaryDirectory } from '../harness/temporary-directory.ts'
+
+const directory = temporaryDirectory()
+afterAll(() => directory.remove())
+const file = `${directory.path}/passwd`
+
+const passwd = async (login: string, input: string, ...options: readonly string[]) => {
+  const { ending, lines } = await run(
+    commandOf('auth-relay', 'passwd', login, '--file', file, '--home', '/var/vmail/x', ...options),
+    { input },
+  )
+  return { status: ending?.code, said: lines.join('\n') }
+}
+/** `uid:gid` of an account. */
+const idsOf = (login: string): string | undefined =>
+  new RegExp(`^${login}:[^:]+:(\\d+:\\d+):`, 'm').exec(readFileSync(file, 'utf8'))?.[1]
+
+test('a password without a line end is taken', async () => {
+  expect(await passwd('ann', 'sesame', '--uid', '5000')).toMatchObject({ status: 0 })
+  expect(idsOf('ann')).toBe('5000:5000')
+})
+
+test('a password that begins with a space is refused with the reason', async () => {
+  const { status, said } = await passwd('spaced', ' sesame\n', '--uid', '5000')
+  expect(status).toBe(100)
+  expect(said).toContain('a password must not begin with a space')
+  expect(idsOf('spaced')).toBeUndefined()
+  expect(await passwd('nothing', '', '--uid', '5000')).toMatchObject({ status: 100 })
+})
+
+test('--uid takes neither the group of a like-named account nor the old one with another uid', async () => {
+  const { username, uid, gid } = userInfo()
+  const other = String(uid + 4321)
+  await passwd(username, 'sesame\n', '--uid', other)
+  expect(idsOf(username)).toBe(`${other}:${other}`)
+  await passwd('bob', 'sesame\n', '--uid', '5001', '--gid', '6001')
+  await passwd('bob', 'sesame again\n')
+  expect(idsOf('bob')).toBe('5001:6001')
+  await passwd('bob', 'sesame again\n', '--uid', '5002')
+  expect(idsOf('bob')).toBe('5002:5002')
+  expect(gid).not.toBe(Number(other))
+})
