@@ -28,8 +28,8 @@ export type Stack = RunningDaemon & { readonly programs: ReadonlyMap<string, str
 const READY_WITHIN = 30_000
 /** Milliseconds that a program may take to end, after its sessions have. */
 const STOP_GRACE = 5000
-/** Seconds that authd may take to store what is left. */
-const AUTHD_FLUSH = 5
+/** Seconds that authd may take to read the last lines of its syslog connections and to store what is left. */
+const AUTHD_FLUSH = 36
 
 /**
  * Starts the whole stack in order: database, authd, popup, sslwrap, wrap, status page; each when the one before is ready. What fails is said once

@@ -27,8 +27,9 @@ import { SyslogFifo } from './syslog-fifo.ts'
 import { SyslogListener } from './syslog-listener.ts'
 import { UsesSocket } from './uses-socket.ts'
 
-/** Logins that are not stored yet get so long at the end, in milliseconds. */
+/** Logins that are not stored yet get so long at the end without progress, and in all, in milliseconds. */
 const FLUSH = 5000
+const LONGEST_FLUSH = 30_000
 
 /** Builds authd out of its parts and joins them. `load` reads the settings, at the start and at each SIGHUP. */
 export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
@@ -154,7 +155,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
       for (const watch of watches) watch.stop()
       socket.stopListening()
       await Promise.all(sources.map(async source => source.close()))
-      const lost = await queue.drain(FLUSH)
+      const lost = await queue.drain(FLUSH, LONGEST_FLUSH)
       if (lost > 0) log.error('lost', { logins: lost, reason: 'the database did not come back in time' })
       await uses.write()
       socket.close()

@@ -130,13 +130,21 @@ export class GrantQueue {
     if (this.#down) this.#retry()
   }
 
-  /** Waits until everything is stored, at most so long; says how many logins are left. While it waits, pauses are short. */
-  async drain(milliseconds: number): Promise<number> {
+  /**
+   * Waits until everything is stored, at most so long without progress and `longest` in all; says how many logins are
+   * left. While it waits, pauses are short.
+   */
+  async drain(milliseconds: number, longest: number = milliseconds): Promise<number> {
     this.#draining = true
-    const deadline = this.#options.monotonic() + milliseconds
+    const { monotonic } = this.#options
+    const end = monotonic() + longest
+    let deadline = monotonic() + milliseconds
+    let waiting = this.length
     this.storeIsBack()
     while (this.length > 0) {
-      const left = deadline - this.#options.monotonic()
+      if (this.length < waiting) deadline = monotonic() + milliseconds
+      waiting = this.length
+      const left = Math.min(deadline, end) - monotonic()
       if (left <= 0) break
       await Promise.race([this.#nextCommit(), new Promise(resolve => setTimeout(resolve, left).unref())])
     }

@@ -17,6 +17,10 @@ export type SyslogListenerOptions = {
 }
 
 const MAX_CONNECTIONS = 64
+/** At the end a connection on which nothing comes for this long is closed, in milliseconds. */
+const QUIET = 1000
+/** The longest time that the connections are read at the end, in milliseconds. */
+const LAST_LINES = 5000
 
 /**
  * Takes lines from a local rsyslog (omfwd) or syslog-ng by TCP. Nobody proves who he is there: it listens on loopback
@@ -27,6 +31,7 @@ export class SyslogListener {
   readonly #servers: Server[] = []
   /** The one that has been silent longest stands first. */
   readonly #open = new Set<Socket>()
+  #closing = false
 
   constructor(options: SyslogListenerOptions) {
     this.#options = options
@@ -40,9 +45,28 @@ export class SyslogListener {
     return openListener(server, address, 'authd.syslog_listen')
   }
 
-  close(): void {
+  /**
+   * Ends every connection without losing a line. A connection that is closed with lines unread loses them, because no
+   * syslogd notices. So authd sends its end first, which rsyslog sees before it writes the next line, and reads on until
+   * the other side has ended or is quiet.
+   */
+  async close(): Promise<void> {
+    this.#closing = true
     for (const server of this.#servers) server.close()
-    for (const socket of this.#open) socket.destroy()
+    const ended = [...this.#open].map(
+      socket =>
+        new Promise<void>(resolve => {
+          socket.once('close', () => resolve())
+          socket.setTimeout(QUIET, () => socket.destroy())
+          socket.resume()
+          socket.end()
+        }),
+    )
+    const deadline = setTimeout(() => {
+      for (const socket of this.#open) socket.destroy()
+    }, LAST_LINES)
+    await Promise.all(ended)
+    clearTimeout(deadline)
   }
 
   #accept(socket: Socket): void {
@@ -76,7 +100,7 @@ export class SyslogListener {
     if (broken) {
       log.warn('bad-framing', { reason: 'neither octet counting nor lines (RFC 6587): connection closed' })
       socket.destroy()
-    } else if (!queue.hasRoom) {
+    } else if (!queue.hasRoom && !this.#closing) {
       socket.pause()
       void queue.room().then(() => socket.resume())
     }

@@ -182,7 +182,9 @@ test('import and replay take over what is young, and --shadow takes nothing', as
   expect(await json('import', 'open-smtp', `${path}/open-smtp`, '--shadow')).toEqual({
     found: 2,
     young: 1,
+    never: 0,
     unreadable: 1,
+    samples: [{ n: 3, text: 'rubbish' }],
     granted: null,
     refused: null,
   })

@@ -4,6 +4,7 @@ import { trustListsOf } from '../../grants/policy-of.ts'
 import { familyOf, LOOPBACK, type NetworkSet, parseIpAddress } from '../../wire/ip-address.ts'
 import { formatTarget } from '../grant-target.ts'
 import { advice, type Finding, fine, unsafe } from './finding.ts'
+import { omfwdRule } from './omfwd-rule.ts'
 
 /** Judges the settings by themselves: no file, no host. */
 export function judgeSettings(settings: Settings): readonly Finding[] {
@@ -144,7 +145,7 @@ function judgeAuthd({ authd }: Settings): Finding[] {
   }
   if (!sources && dialects.length > 0) {
     found.push(
-      advice(`authd.${dialects[0]}`, 'no log is read, so it does nothing', 'set syslog_listen = ["127.0.0.1:1514"]'),
+      advice(`authd.${dialects[0]}`, 'no log is read, so it does nothing', 'set syslog_listen = ["127.0.0.1:6514"]'),
     )
   }
   for (const address of authd.syslog_listen.filter(each => !isLoopback(each))) {
@@ -161,7 +162,7 @@ function judgeAuthd({ authd }: Settings): Finding[] {
       advice(
         'authd.syslog_fifo',
         'rsyslog drops lines when many come at once into a FIFO',
-        'set syslog_listen = ["127.0.0.1:1514"] and let rsyslog send there: mail.* action(type="omfwd" target="127.0.0.1" port="1514" protocol="tcp")',
+        `set syslog_listen = ["127.0.0.1:6514"] and let rsyslog send there: ${omfwdRule(6514)}`,
       ),
     )
   }

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import type { Settings } from '../../daemon/settings/settings.ts'
 import { formatSocketAddress } from '../../daemon/socket-address.ts'
 import { advice, type Finding, fine, unsafe } from './finding.ts'
+import { omfwdRule } from './omfwd-rule.ts'
 
 /** Where the syslogds of this kind of system have their settings, below /etc. */
 const SYSLOG_FILES = [
@@ -17,17 +18,22 @@ const SYSLOG_FILES = [
 export function judgeSyslog({ authd }: Pick<Settings, 'authd'>, etc = '/etc'): readonly Finding[] {
   if (authd.syslog_fifo === '' && authd.syslog_listen.length === 0) return []
   const lines = SYSLOG_FILES.flatMap(name => filesOf(join(etc, name))).flatMap(linesOf)
-  return [...judgeFifo(authd.syslog_fifo, lines), ...judgeDelivery(authd.syslog_listen, lines), ...judgeNetwork(lines)]
+  return [
+    ...judgeFifo(authd.syslog_fifo, authd.user === '' ? 'auth-relay' : authd.user, lines),
+    ...judgeDelivery(authd.syslog_listen, lines),
+    ...judgeNetwork(lines),
+  ]
 }
 
-function judgeFifo(path: string, lines: readonly SyslogLine[]): Finding[] {
+function judgeFifo(path: string, user: string, lines: readonly SyslogLine[]): Finding[] {
   const about = 'authd.syslog_fifo'
   if (path === '') return []
+  const makeFifo = `mkfifo -m 600 ${path} && chown ${user} ${path}`
   const status = statOf(path)
   if (status === undefined) {
-    return [unsafe(about, `there is no ${path}`, `mkdir -p ${join(path, '..')} && mkfifo -m 600 ${path}`)]
+    return [unsafe(about, `there is no ${path}`, `mkdir -p ${join(path, '..')} && ${makeFifo}`)]
   }
-  if (!status.isFIFO()) return [unsafe(about, `${path} is no FIFO`, `rm ${path} && mkfifo -m 600 ${path}`)]
+  if (!status.isFIFO()) return [unsafe(about, `${path} is no FIFO`, `rm ${path} && ${makeFifo}`)]
   if ((status.mode & 0o022) !== 0) {
     const mode = (status.mode & 0o7777).toString(8).padStart(4, '0')
     return [unsafe(about, `others may write to ${path} (${mode}), and so grant any address`, `chmod 600 ${path}`)]
@@ -55,7 +61,7 @@ function judgeDelivery(addresses: Settings['authd']['syslog_listen'], lines: rea
           advice(
             'authd.syslog_listen',
             `no syslogd of this host sends to ${where}`,
-            `add to /etc/rsyslog.d/auth-relay.conf: mail.info action(type="omfwd" target="127.0.0.1" port="${address.port}" protocol="tcp" tcp_framing="octet-counted")`,
+            `add to /etc/rsyslog.d/auth-relay.conf: ${omfwdRule(address.port)}`,
           ),
         ]
   })

@@ -2,8 +2,10 @@ import { resolve } from 'node:path'
 import { UsageFault } from '../../daemon/exit-status.ts'
 import { nearest } from '../../daemon/settings/nearest.ts'
 import { loadSettingsFile } from '../../daemon/settings/settings.ts'
+import { policyOf } from '../../grants/policy-of.ts'
 import { count } from '../count.ts'
 import { FORMATS, readForeignGrants } from '../foreign-grants.ts'
+import { printable } from '../printable.ts'
 import { recordPastLogins } from '../record-past-logins.ts'
 import { withConfigOption } from '../settings-option.ts'
 import type { Verb } from '../verb.ts'
@@ -32,6 +34,9 @@ Examples:
   auth-relay import drac /etc/mail/dracd.db
   psql -AtF, -f old-grants.sql | auth-relay import csv -
 
+A time is in Unix seconds, with or without a fraction. Blanks around a field do no harm. The
+first ten entries that are not understood are shown with their line numbers.
+
 Exit status 1 if nothing is found.`,
     )
     .action((format: string, file: string, options: Options) => {
@@ -49,21 +54,31 @@ Exit status 1 if nothing is found.`,
           const { settings } = loadSettingsFile(resolve(options.config), environment)
           const now = new Date()
           const expTime = settings.grants.exp_time * 1000
-          const { logins, faults } = readForeignGrants(reader, file === '-' ? file : resolve(file), { now, expTime })
+          const { logins, faults, samples } = readForeignGrants(reader, file === '-' ? file : resolve(file), {
+            now,
+            expTime,
+          })
           const young = logins.filter(({ at }) => at.getTime() > now.getTime() - expTime)
           const outcome = options.shadow === true ? undefined : await recordPastLogins(settings, 'import', young)
+          const policy = policyOf(settings)
+          const never = young.filter(({ ip }) => policy.neverList.loginRefusal(ip) !== undefined).length
           const counts = {
             found: logins.length,
             young: young.length,
+            never,
             unreadable: faults,
+            samples,
             granted: outcome?.granted ?? null,
             refused: outcome?.refused ?? null,
           }
           if (options.json === true) print(`${JSON.stringify(counts)}\n`)
           else {
             print(
-              `${count(logins.length, 'grant')} found, ${young.length} of them less than exp_time old, ${count(faults, 'entry', 'entries')} not understood.\n`,
+              `${count(logins.length, 'grant')} found, ${young.length} of them less than exp_time old, ${never} of those of addresses that are never granted, ${count(faults, 'entry', 'entries')} not understood.\n`,
             )
+            for (const { n, text } of samples)
+              print(`  ${reader.line === undefined ? 'entry' : 'line'} ${n}: ${printable(text)}\n`)
+            if (faults > samples.length) print(`  and ${faults - samples.length} more\n`)
             print(
               outcome === undefined
                 ? 'Nothing was granted (--shadow).\n'

@@ -2,6 +2,7 @@ import { createReadStream, statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { UsageFault } from '../../daemon/exit-status.ts'
 import { loadSettingsFile, parseSettings, type Settings } from '../../daemon/settings/settings.ts'
+import { policyOf } from '../../grants/policy-of.ts'
 import type { Dialect } from '../../syslog/dialect.ts'
 import { LoginRecognizer } from '../../syslog/login-recognizer.ts'
 import { recognizerOptions } from '../../syslog/recognizer-options.ts'
@@ -49,7 +50,10 @@ async function run(file: string, named: readonly Dialect[] | undefined, options:
     named !== undefined && options.shadow === true
       ? undefined
       : loadSettingsFile(config, surroundings.environment).settings
-  const found = await readLog(file, recognizerFor(settings ?? parseSettings('', config, {}).settings, named))
+  const effective = settings ?? parseSettings('', config, {}).settings
+  const found = await readLog(file, recognizerFor(effective, named))
+  const policy = policyOf(effective)
+  const never = found.young.filter(({ ip }) => policy.neverList.loginRefusal(ip) !== undefined).length
 
   const outcome =
     options.shadow === true || settings === undefined
@@ -65,11 +69,12 @@ async function run(file: string, named: readonly Dialect[] | undefined, options:
     }))
     const ignored = found.ignored.entries().map(([reason, lines]) => ({ reason, lines }))
     print(
-      `${JSON.stringify({ lines: found.lines, dialects: dialectsFound, expired: found.expired, ahead: found.ahead, ignored, granted: outcome?.granted ?? null, refused: outcome?.refused ?? null })}\n`,
+      `${JSON.stringify({ lines: found.lines, dialects: dialectsFound, expired: found.expired, ahead: found.ahead, never, ignored, granted: outcome?.granted ?? null, refused: outcome?.refused ?? null })}\n`,
     )
   } else {
     print(formatReplay(found, columns))
-    if (outcome === undefined) print('Nothing was granted (--shadow).\n')
+    if (outcome === undefined)
+      print(`${never} of the addresses that are young enough are never granted.\nNothing was granted (--shadow).\n`)
     else print(`Granted now: ${outcome.granted}. Refused: ${outcome.refused}.\n`)
   }
   return found.logins > 0 ? 0 : 1

@@ -22,12 +22,12 @@ export const AUTHD = defineSection('authd', 'Hears of logins and keeps the grant
   ),
   syslog_fifo: path(
     '',
-    'FIFO that syslogd writes to, e.g. /var/pop3-auth/fifo. rsyslog drops lines of a burst: syslog_listen is better.',
+    'FIFO that syslogd writes to, e.g. /var/pop3-auth/fifo; it belongs to the account of authd. rsyslog drops lines of a burst: syslog_listen is better.',
     BARE,
   ),
   syslog_listen: socketAddresses(
     [],
-    'Loopback addresses where rsyslog delivers by TCP (omfwd), e.g. ["127.0.0.1:1514"].',
+    'Loopback addresses where rsyslog delivers by TCP (omfwd), e.g. ["127.0.0.1:6514"]. The rule for rsyslog stands in to-authd-tcp.conf.',
   ),
   follow_files: list([], 'Log files to follow, through rotation and truncation, e.g. ["/var/log/mail.log"].'),
   journal: flag(

@@ -53,6 +53,40 @@ describe('files of lines', () => {
   })
 })
 
+test('times with a fraction and blanks around fields are understood; faults have their line numbers', () => {
+  const format = FORMATS['csv']
+  if (format === undefined) throw new Error('no csv')
+  const text = [
+    '# dumped yesterday',
+    `192.0.2.9,${seconds - 5}.5`,
+    ` 192.0.2.10 , ${seconds - 7} , ann `,
+    '',
+    'address,time',
+    `192.0.2.11,${seconds - 1}.`,
+    ` 300.0.2.1,${seconds}`,
+  ].join('\n')
+  const { logins, faults, samples } = readForeignGrants(format, file(text), times)
+  expect(logins.map(({ ip, at, user }) => [ip, (now.getTime() - at.getTime()) / 1000, user])).toEqual([
+    ['192.0.2.9', 4.5, ''],
+    ['192.0.2.10', 7, 'ann'],
+  ])
+  expect(faults).toBe(3)
+  expect(samples).toEqual([
+    { n: 5, text: 'address,time' },
+    { n: 6, text: `192.0.2.11,${seconds - 1}.` },
+    { n: 7, text: `300.0.2.1,${seconds}` },
+  ])
+})
+
+test('ten faults are kept with their text, cut; the rest is counted', () => {
+  const format = FORMATS['relayhosts']
+  if (format === undefined) throw new Error('no relayhosts')
+  const { faults, samples } = readForeignGrants(format, file(`${'x'.repeat(500)}\n`.repeat(30)), times)
+  expect(faults).toBe(30)
+  expect(samples.map(({ n }) => n)).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
+  expect(samples[0]?.text).toHaveLength(80)
+})
+
 test('the directory of relay-ctrl: name, time and content of each file', () => {
   const directory = `${path}/allow`
   mkdirSync(`${directory}/192.0.2.11`, { recursive: true })
