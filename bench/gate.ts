@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { copyFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { availableParallelism } from 'node:os'
 import { buildAll } from '../scripts/build.ts'
@@ -13,6 +13,7 @@ import { Program, run } from '../test/harness/program.ts'
 import { testServerAccount } from '../test/harness/server-account.ts'
 import { temporaryDirectory } from '../test/harness/temporary-directory.ts'
 import { installedVersion } from './debian-programs.ts'
+import { cpuOf, familyOf } from './process-family.ts'
 import { BenchReport, type Figure } from './report.ts'
 
 /**
@@ -46,17 +47,9 @@ async function load({ pid }: Program, port: number, word: string): Promise<Load>
   if (figures.wrong > 0) throw new Error(`${figures.wrong} banners without the word ${word}`)
   return {
     ...figures,
-    cpu: (cpuOf(pid) - before) / (figures.perSecond * seconds),
+    cpu: ((cpuOf(pid) - before) * 1000) / (figures.perSecond * seconds),
     generator: figures.own / (seconds * availableParallelism()),
   }
-}
-
-/** CPU time of a process and of its children that have ended, in microseconds (proc(5), fields 14 to 17; a tick is 10 ms). */
-function cpuOf(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'latin1')
-    .replace(/^.*\) /s, '')
-    .split(' ')
-  return fields.slice(11, 15).reduce((sum, ticks) => sum + Number(ticks) * 10_000, 0)
 }
 
 const freePort = (): Promise<number> =>
@@ -91,7 +84,19 @@ await database.script(`ALTER ROLE authwrap PASSWORD 'authwrap';
 const [host] = server.connection.hosts
 if (host === undefined) throw new Error('no database')
 
-const port = { bare: await freePort(), cdb: await freePort(), gate: await freePort(), libpq: await freePort() }
+const port = {
+  bare: await freePort(),
+  cdb: await freePort(),
+  gate: await freePort(),
+  together: await freePort(),
+  libpq: await freePort(),
+}
+// As root the gate and its smtpd have accounts of their own, as in production; `together` starts the smtpd itself, under its own account.
+const isRoot = process.geteuid?.() === 0
+const IDS = { gate: 61313, smtpd: 61314 } as const
+chmodSync(directory.path, 0o755)
+mkdirSync(at('cdb'))
+if (isRoot) chownSync(at('cdb'), IDS.gate, IDS.gate)
 const settings = {
   '': { configured: true },
   database: { dbhost: host.host, dbport: host.port, dbname: server.connection.database, wrap_dbpass: 'authwrap' },
@@ -103,7 +108,8 @@ const settings = {
     question_listen: [`unix:${at('question.sock')}`],
     smtpd: [at('smtpd')],
     connections: 100,
-    tcprules_cdb: at('relay.cdb'),
+    tcprules_cdb: at('cdb/relay.cdb'),
+    ...(isRoot ? { user: `${IDS.gate}`, smtpd_user: `${IDS.smtpd}` } : {}),
   },
 }
 writeFileSync(at('settings.toml'), formatSettings(settings, { head: ['bench'], withDefaults: false }))
@@ -112,6 +118,18 @@ const gate = new Program('wrap', [process.execPath, `${root}dist/wrap.js`, '--co
   prefix: ['sh', '-c', 'exec "$@" >"$0" 2>&1', at('wrap.log')],
 })
 await gate.waitFor('wrap ready', () => readFileSync(at('wrap.log'), 'utf8').includes('wrap ready'), 30_000)
+const {
+  listen: _listen,
+  policy_listen: _policy,
+  question_listen: _question,
+  tcprules_cdb: _cdb,
+  ...rest
+} = settings.wrap
+const oneAccount = { ...settings, wrap: { ...rest, listen: [`127.0.0.1:${port.together}`], smtpd_user: '' } }
+writeFileSync(at('together.toml'), formatSettings(oneAccount, { head: ['bench'], withDefaults: false }))
+const together = new Program('wrap', [process.execPath, `${root}dist/wrap.js`, '--config', at('together.toml')], {
+  prefix: ['sh', '-c', 'exec "$@" >"$0" 2>&1', at('together.log')],
+})
 const TCPSERVER = ['tcpserver', '-HRl', 'bench', '-c', '100', '-b', '512']
 const tcpserver = (listen: number, ...words: string[]) =>
   new Program('tcpserver', [
@@ -124,15 +142,17 @@ const tcpserver = (listen: number, ...words: string[]) =>
 const conninfo = `host=${host.host} port=${host.port} dbname=${server.connection.database} user=authwrap password=authwrap`
 const servers: Record<keyof typeof port, Program> = {
   gate,
+  together,
   bare: tcpserver(port.bare, at('smtpd')),
-  cdb: tcpserver(port.cdb, '-x', at('relay.cdb'), at('smtpd')),
+  cdb: tcpserver(port.cdb, '-x', at('cdb/relay.cdb'), at('smtpd')),
   libpq: tcpserver(port.libpq, `${at('ask-libpq')}|${conninfo}|${at('smtpd')}`),
 }
 for (const number of Object.values(port)) await eventually(`port ${number}`, () => isOpen(number))
 
 const descriptors = () => readdirSync(`/proc/${gate.pid}/fd`).length
-const runs: Record<keyof typeof port, Load[]> = { bare: [], cdb: [], gate: [], libpq: [] }
-const words = { bare: 'local', cdb: 'relay', gate: 'relay', libpq: 'relay' }
+const smtpdsOf = (pid: number) => familyOf(pid).filter(member => readProgram(member) === at('smtpd')).length
+const runs: Record<keyof typeof port, Load[]> = { bare: [], cdb: [], gate: [], together: [], libpq: [] }
+const words = { bare: 'local', cdb: 'relay', gate: 'relay', together: 'relay', libpq: 'relay' }
 // First the leak test: a resident gate runs for weeks, and the compiler of its engine is not done before some ten thousand connections.
 let total = 0
 const driveGate = async () => {
@@ -142,11 +162,11 @@ await driveGate()
 // By now the gate has opened what it keeps open.
 const before = descriptors()
 while (total < connections) await driveGate()
-await eventually('children reaped', () => readChildren(gate.pid) === '')
+await eventually('children reaped', () => smtpdsOf(gate.pid) === 0)
 await eventually('descriptors as before', () => descriptors() <= before)
 
 for (let round = 0; round < rounds; round++) {
-  for (const name of ['bare', 'gate', 'cdb', 'libpq'] as const)
+  for (const name of ['bare', 'gate', 'together', 'cdb', 'libpq'] as const)
     runs[name].push(await load(servers[name], port[name], words[name]))
 }
 const report = new BenchReport('gate')
@@ -172,6 +192,7 @@ function beside(load: string, name: keyof typeof port, other: 'bare' | 'libpq', 
   })
 }
 beside('resident gate', 'gate', 'bare', 'perSecond', 0.85)
+beside('resident gate, smtpd under its account', 'together', 'bare', 'perSecond')
 beside('resident gate', 'gate', 'libpq', 'perSecond', 8)
 beside('resident gate', 'gate', 'bare', 'p99', 1.3)
 beside('resident gate', 'gate', 'libpq', 'p99')
@@ -204,8 +225,12 @@ await database.close()
 await server.stop()
 directory.remove()
 
-function readChildren(pid: number): string {
-  return spawnSync('cat', [`/proc/${pid}/task/${pid}/children`], { encoding: 'utf8' }).stdout.trim()
+function readProgram(pid: number): string | undefined {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')[0]
+  } catch {
+    return undefined // ended
+  }
 }
 
 /** Questions about a hundred addresses, as many at once as the connection takes. */

@@ -12,6 +12,7 @@ const PROGRAMS: Readonly<Record<string, string>> = {
   'demo-smtpd': 'src/auth-relay/demo/smtpd.ts',
   pop3d: 'src/pop3d/main.ts',
   popup: 'src/popup/main.ts',
+  'smtpd-starter': 'src/wrap/starter/main.ts',
   sslwrap: 'src/sslwrap/main.ts',
   wrap: 'src/wrap/main.ts',
 }

@@ -89,6 +89,7 @@ export function embeddedAccount({ database, popup, sslwrap, authd, wrap, statusP
     ['authd.user', authd.user],
     ['popup.login_user', popup.login_user],
     ['sslwrap.user', sslwrap.user],
+    ['wrap.user', wrap.user],
     ['wrap.smtpd_user', wrap.smtpd_user],
     ['status-page.user', statusPage.user],
   ] as const

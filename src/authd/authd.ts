@@ -110,7 +110,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
   if (authd.socket !== '') ready.unshift(`listen=${formatSocketAddress(await socket.listen())}`)
   const uses = new UsesSocket({
     path: authd.uses_socket,
-    uids: uidsOf(authd.uses_users, 'authd.uses_users'),
+    uids: new Set([...uidsOf(authd.uses_users, 'authd.uses_users'), ...uidOfGate(settings)]),
     owner,
     store,
     counters,
@@ -179,6 +179,15 @@ function ownDirectory(stateDir: string, owner: Ids | undefined): string {
 
 const uidsOf = (accounts: readonly string[], setting: string): ReadonlySet<number> =>
   new Set(accounts.map(account => idsOf(account, setting).uid))
+
+/** The gate's account, if the host has it: what uses of grants come from. */
+function uidOfGate({ wrap }: Settings): readonly number[] {
+  try {
+    return [idsOf(wrap.user, 'wrap.user').uid]
+  } catch {
+    return [] // no gate runs here, or not under an account of its own
+  }
+}
 
 function warnOfUnsafe({ grants }: Settings, log: Log): void {
   if (!grants.grant_loopback) return

@@ -7,6 +7,7 @@ import { loadNativeModule } from '../libc/native-function.ts'
 import { receiveDescriptor, sendDescriptor } from '../libc/pass-descriptor.ts'
 import { endOutput } from '../libc/shut-down.ts'
 import { isLater, sendFrom } from '../libc/socket-io.ts'
+import { socketPair } from '../libc/socket-pair.ts'
 import { connectUnix, unixSocket } from '../libc/unix-socket.ts'
 import type { ClientSocket } from './client-socket.ts'
 import { type Registration, socketLoop } from './socket-loop.ts'
@@ -19,6 +20,8 @@ export type PassingListener = {
   data(octets: Buffer, descriptor: number | null | undefined): void
   /** The other end sends nothing more. */
   end(): void
+  /** There is room again, after `lend` or `give` had none. */
+  room?(): void
   /** Closed, here or there; the last word. */
   closed(): void
 }
@@ -38,6 +41,7 @@ export class PassingSocket {
   #inputEnded = false
   #isEnding = false
   #isDestroyed = false
+  #wantsRoom = false
 
   /** Takes the descriptor over; what is read of it from now on the listener hears. */
   constructor(fd: number, listener: PassingListener) {
@@ -56,6 +60,12 @@ export class PassingSocket {
       throw error
     }
     return new PassingSocket(fd, listener)
+  }
+
+  /** One end of a new pair; the other is a descriptor, which the caller gives to a child and closes. Throws SystemCallError. */
+  static pair(listener: PassingListener): { readonly socket: PassingSocket; readonly other: number } {
+    const [own, other] = socketPair()
+    return { socket: new PassingSocket(own, listener), other }
   }
 
   /** The connection of a stream, which is destroyed. The other end must have sent nothing that the stream has not given out. */
@@ -82,14 +92,22 @@ export class PassingSocket {
    * happened, if that cannot be done at once.
    */
   give(client: ClientSocket, text: string, readAhead: Uint8Array): boolean {
-    if (this.#isDestroyed || this.#isEnding || this.#unsent.length > 0) return false
-    return client.giveAway(fd => {
-      const sent = this.#result(sendDescriptor(this.#fd, fd, text, readAhead))
-      if (sent === undefined || sent === 0) return false
-      if (sent < text.length + readAhead.length)
-        this.#keep(Buffer.concat([Buffer.from(text, 'latin1'), readAhead]).subarray(sent))
-      return true
-    })
+    return client.giveAway(fd => this.lend(fd, text, readAhead))
+  }
+
+  /** As `give`, of a descriptor that stays open here. */
+  lend(descriptor: number, text: string, octets: Uint8Array): boolean {
+    if (this.#isDestroyed || this.#isEnding) return false
+    const sent = this.#unsent.length > 0 ? 0 : this.#result(sendDescriptor(this.#fd, descriptor, text, octets))
+    if (sent === undefined) return false
+    if (sent === 0) {
+      this.#wantsRoom = this.#listener.room !== undefined
+      this.#watch()
+      return false
+    }
+    if (sent < text.length + octets.length)
+      this.#keep(Buffer.concat([Buffer.from(text, 'latin1'), octets]).subarray(sent))
+    return true
   }
 
   /** Sends nothing more, and goes on listening. */
@@ -133,11 +151,14 @@ export class PassingSocket {
   }
 
   #flush(): void {
-    const sent = this.#result(sendFrom(this.#fd, this.#unsent, this.#unsent.length))
+    const sent = this.#unsent.length === 0 ? 0 : this.#result(sendFrom(this.#fd, this.#unsent, this.#unsent.length))
     if (sent === undefined) return
     this.#unsent = this.#unsent.subarray(sent)
-    this.#watch()
     if (this.#isEnding && this.#unsent.length === 0) endOutput(this.#fd)
+    const hasRoom = this.#wantsRoom && this.#unsent.length === 0
+    if (hasRoom) this.#wantsRoom = false
+    this.#watch()
+    if (hasRoom) this.#listener.room?.()
   }
 
   #keep(octets: Uint8Array): void {
@@ -148,7 +169,9 @@ export class PassingSocket {
   }
 
   #watch(): void {
-    this.#registration.change((this.#inputEnded ? 0 : READABLE) | (this.#unsent.length > 0 ? WRITABLE : 0))
+    this.#registration.change(
+      (this.#inputEnded ? 0 : READABLE) | (this.#unsent.length > 0 || this.#wantsRoom ? WRITABLE : 0),
+    )
   }
 
   /** How many octets the kernel took; undefined if the connection is broken. */

@@ -2,25 +2,61 @@ import { closeSync } from 'node:fs'
 import { RepeatedSpawn } from '../libc/posix-spawn.ts'
 import { type Ending, waitFor } from '../libc/wait.ts'
 
-export type InetdChild = { readonly pid: number; readonly ended: Promise<Ending> }
+/** A child; `ended` is undefined if nobody who could know how it ended was left. */
+export type InetdChild = { readonly pid: number; readonly ended: Promise<Ending | undefined> }
+
+/** Whatever runs one program again and again, each time on another connection. */
+export type ConnectionProgram = {
+  /**
+   * Runs it on a connection and closes our end of that, which must be blocking: a child written for that would not understand EAGAIN.
+   * `environment` (`NAME=value`) follows what every child has, without the variables named `without`. Rejects if it cannot be run; the descriptor is then still ours.
+   */
+  run(
+    descriptor: number,
+    environment: readonly (string | Uint8Array)[],
+    without?: readonly string[],
+  ): Promise<InetdChild>
+}
 
 /** A program that runs with a connection as its descriptors 0 and 1, as inetd and tcpserver run theirs. */
-export class InetdProgram {
+export class InetdProgram implements ConnectionProgram {
+  readonly #file: string
+  readonly #argv: readonly (string | Uint8Array)[]
+  readonly #environment: readonly (string | Uint8Array)[]
   readonly #spawn: RepeatedSpawn
 
   /** `environment`: `NAME=value`, each; what every child has. */
-  constructor(file: string, argv: readonly string[], environment: readonly (string | Uint8Array)[]) {
+  constructor(file: string, argv: readonly (string | Uint8Array)[], environment: readonly (string | Uint8Array)[]) {
+    this.#file = file
+    this.#argv = argv
+    this.#environment = environment
     this.#spawn = new RepeatedSpawn(file, argv, environment)
   }
 
-  /**
-   * Runs it on a connection and closes our end of that, which must be blocking: a child written for that would not understand EAGAIN.
-   * `environment` follows what every child has. Rejects with SystemCallError; the descriptor is then still ours.
-   */
-  async run(descriptor: number, environment: readonly (string | Uint8Array)[]): Promise<InetdChild> {
-    const pid = await this.#spawn.start(descriptor, environment)
+  async run(
+    descriptor: number,
+    environment: readonly (string | Uint8Array)[],
+    without: readonly string[] = [],
+  ): Promise<InetdChild> {
+    const spawn = without.length === 0 ? this.#spawn : this.#spawnWithout(new Set(without))
+    const pid = await spawn.start(descriptor, environment)
     const ended = waitFor(pid)
     closeSync(descriptor)
     return { pid, ended }
   }
+
+  #spawnWithout(names: ReadonlySet<string>): RepeatedSpawn {
+    return new RepeatedSpawn(
+      this.#file,
+      this.#argv,
+      this.#environment.filter(variable => !names.has(nameOf(variable))),
+    )
+  }
+}
+
+/** Of `NAME=value`. */
+function nameOf(variable: string | Uint8Array): string {
+  const text = typeof variable === 'string' ? variable : Buffer.from(variable).toString('latin1')
+  const equals = text.indexOf('=')
+  return equals < 0 ? text : text.slice(0, equals)
 }

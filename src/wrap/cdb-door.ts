@@ -81,10 +81,7 @@ export class CdbDoor {
       // What a gate that was killed has left behind must not stay, whatever else is wrong.
       this.#tryToOverwrite()
       const why = error instanceof Error ? error.message : String(error)
-      throw new UsageFault(
-        `cannot write wrap.tcprules_cdb ${path}: ${why}. Give its directory to wrap.smtpd_user`,
-        error,
-      )
+      throw new UsageFault(`cannot write wrap.tcprules_cdb ${path}: ${why}. Give its directory to wrap.user`, error)
     }
     await this.#look()
     this.#options.onChange(() => this.#changed())
@@ -211,7 +208,7 @@ export class CdbDoor {
         done = true
         this.#complaints.delete('file')
       } catch (error) {
-        this.#complain('file', 'cdb_error', error, 'give the directory of the file to wrap.smtpd_user, or make room')
+        this.#complain('file', 'cdb_error', error, 'give the directory of the file to wrap.user, or make room')
         done = this.#tryToOverwrite(file)
       }
       if (done) {

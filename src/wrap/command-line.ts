@@ -11,6 +11,7 @@ export const USAGE = `usage: wrap SMTPD [ARGUMENT...]           in front of an s
   --config FILE     settings file; default /etc/auth-relay.toml
   --listen ADDRESS  192.0.2.1:25, [2001:db8::1]:25, *:25; may be repeated
   --user ACCOUNT    account of the smtpd
+  --gate-user ACCOUNT   account of the gate itself; default auth-relay-gate
   -x, --rules CDB   rules made by tcprules
   -c, --connections N   most smtpds at once
   --per-address N   most smtpds for one address
@@ -29,6 +30,7 @@ export type Overrides = {
   readonly listen?: readonly SocketAddress[]
   readonly smtpd?: readonly string[]
   readonly smtpd_user?: string
+  readonly user?: string
   readonly rules?: string
   readonly connections?: number
   readonly connections_per_address?: number
@@ -47,6 +49,7 @@ export function parseCommandLine(args: readonly string[]): Invocation {
           config: { type: 'string' },
           listen: { type: 'string', multiple: true },
           user: { type: 'string' },
+          'gate-user': { type: 'string' },
           rules: { type: 'string', short: 'x' },
           connections: { type: 'string', short: 'c' },
           'per-address': { type: 'string' },
@@ -58,7 +61,7 @@ export function parseCommandLine(args: readonly string[]): Invocation {
   })()
   if (values.help === true) return { type: 'help' }
   if (values.version === true) return { type: 'version' }
-  const { config, listen, user, rules, connections, 'per-address': perAddress } = values
+  const { config, listen, user, rules, connections, 'per-address': perAddress, 'gate-user': gateUser } = values
   if (positionals.length > 0 && listen === undefined)
     throw new UsageFault('an smtpd after options needs --listen ADDRESS: see wrap --help')
   return {
@@ -68,6 +71,7 @@ export function parseCommandLine(args: readonly string[]): Invocation {
       ...(listen === undefined ? {} : { listen: listen.map(addressOf) }),
       ...(positionals.length === 0 ? {} : { smtpd: positionals }),
       ...(user === undefined ? {} : { smtpd_user: user }),
+      ...(gateUser === undefined ? {} : { user: gateUser }),
       ...(rules === undefined ? {} : { rules }),
       ...(connections === undefined ? {} : { connections: countOf(connections, '--connections') }),
       ...(perAddress === undefined ? {} : { connections_per_address: countOf(perAddress, '--per-address') }),

@@ -7,7 +7,7 @@ import { holdListener } from '../daemon/held-listener.ts'
 import type { RunningDaemon } from '../daemon/lifecycle.ts'
 import type { LineServer } from '../daemon/line-server.ts'
 import { openListener } from '../daemon/listener.ts'
-import { dropPrivileges, gidOf, idsOf, isRoot } from '../daemon/privileges.ts'
+import { dropPrivileges, gidOf, type Ids } from '../daemon/privileges.ts'
 import type { Settings } from '../daemon/settings/settings.ts'
 import { formatSocketAddress, type SocketAddress } from '../daemon/socket-address.ts'
 import { makeSocketDirectory } from '../daemon/socket-directory.ts'
@@ -15,12 +15,14 @@ import { ownEnvironment } from '../ucspi/environment.ts'
 import { shareOpenFilesLimit } from '../ucspi/share-open-files.ts'
 import { batchedLines } from './batched-lines.ts'
 import { CdbDoor } from './cdb-door.ts'
+import { gateAccounts } from './gate-accounts.ts'
 import { GateSetup } from './gate-setup.ts'
 import { policyDoor } from './policy-door.ts'
 import { PolicyRates } from './policy-rates.ts'
 import { questionDoor } from './question-door.ts'
-import { ResidentGate } from './resident-gate.ts'
+import { ResidentGate, type ResidentGateOptions } from './resident-gate.ts'
 import { socketmapDoor } from './socketmap-door.ts'
+import { Starters } from './starters.ts'
 
 /** Descriptors of the gate beside those of its connections: listening sockets, the database, clients being refused. */
 const OTHER_DESCRIPTORS = 256
@@ -38,8 +40,11 @@ export async function startGate(load: () => Settings): Promise<RunningDaemon> {
   const environment = ownEnvironment()
   const setup = new GateSetup(settings, environment, lines.write)
   watchDescriptors(setup.log)
-  const doors = new Doors(setup)
+  const accounts = gateAccounts(settings)
+  if (accounts.notSeparated !== undefined) setup.log.warn('not_separated', { reason: accounts.notSeparated })
+  const doors = new Doors(setup, accounts.gate)
   try {
+    const starters = accounts.smtpd === undefined ? undefined : await doors.startStarters(accounts.smtpd)
     const listening = [
       ...(await doors.listenForGate(wrap.listen)),
       ...(await doors.listen('wrap.policy_listen', wrap.policy_listen, () => policyDoor(doors.policyOptions))),
@@ -54,15 +59,16 @@ export async function startGate(load: () => Settings): Promise<RunningDaemon> {
       throw new UsageFault(
         'the gate has no door: set wrap.listen, wrap.policy_listen, wrap.question_listen or wrap.tcprules_cdb',
       )
-    if (wrap.smtpd_user !== '') dropPrivileges(idsOf(wrap.smtpd_user, 'wrap.smtpd_user'), databaseGroups(settings))
+    if (accounts.gate !== undefined) dropPrivileges(accounts.gate, databaseGroups(settings))
     if (wrap.tcprules_cdb !== '') await doors.startCdb()
     return {
       ready: [...listening, ...(wrap.tcprules_cdb === '' ? [] : [`cdb=${wrap.tcprules_cdb}`])].join(' '),
       reload: () => doors.use(new GateSetup(load(), environment, lines.write)),
       stop: () => doors.stop(),
+      ...(starters === undefined ? {} : { failed: starters.failed }),
     }
   } catch (error) {
-    doors.close()
+    doors.abandon()
     await setup.close()
     throw error
   }
@@ -73,11 +79,16 @@ class Doors {
   #setup: GateSetup
   readonly #servers: Server[] = []
   readonly #rates: PolicyRates
+  readonly #owner: Ids | undefined
+  #starters: Starters | undefined
+  #openFiles = 0
   #gate: ResidentGate | undefined
   #cdb: CdbDoor | undefined
 
-  constructor(setup: GateSetup) {
+  /** `owner`: the account that the gate will have, of its Unix sockets' directories; undefined: it keeps the one it has. */
+  constructor(setup: GateSetup, owner: Ids | undefined) {
     this.#setup = setup
+    this.#owner = owner
     this.#rates = new PolicyRates(setup.settings.wrap, monotonicClock)
   }
 
@@ -96,13 +107,12 @@ class Doors {
     const name = setting.replace('wrap.', '').replace('_listen', '')
     const texts: string[] = []
     const { top, wrap } = this.#setup.settings
-    const owner = isRoot() && wrap.smtpd_user !== '' ? idsOf(wrap.smtpd_user, 'wrap.smtpd_user') : undefined
     const group = wrap.socket_group === '' ? {} : { gid: gidOf(wrap.socket_group, 'wrap.socket_group') }
     for (const address of addresses) {
-      makeSocketDirectory(address, { runDir: top.run_dir, setting, owner })
+      makeSocketDirectory(address, { runDir: top.run_dir, setting, owner: this.#owner })
       const { server } = newServer()
       this.#servers.push(server)
-      const access = { ...owner, ...group, mode: Number.parseInt(wrap.socket_mode, 8) }
+      const access = { ...this.#owner, ...group, mode: Number.parseInt(wrap.socket_mode, 8) }
       texts.push(`${name}=${formatSocketAddress(await openListener(server, address, setting, access))}`)
     }
     if (this.#gate !== undefined) this.#shareOpenFiles()
@@ -120,9 +130,22 @@ class Doors {
     return texts
   }
 
+  /** From now on the smtpd runs under an account of its own. */
+  async startStarters(ids: Ids): Promise<Starters> {
+    this.#starters = await Starters.start({ ids, log: this.#setup.log, openFiles: () => this.#openFiles })
+    return this.#starters
+  }
+
+  #gateOptions(setup: GateSetup): ResidentGateOptions {
+    const starters = this.#starters
+    const options = setup.gateOptions()
+    if (starters === undefined) return options
+    return { ...options, programOf: (...program) => starters.program(...program) }
+  }
+
   #gateForAll(): ResidentGate {
     if (this.#gate === undefined) {
-      this.#gate = new ResidentGate(this.#setup.gateOptions())
+      this.#gate = new ResidentGate(this.#gateOptions(this.#setup))
       this.#shareOpenFiles()
     }
     return this.#gate
@@ -137,7 +160,7 @@ class Doors {
   async use(next: GateSetup): Promise<void> {
     const old = this.#setup
     try {
-      if (this.#gate !== undefined) this.#gate.reconfigure(next.gateOptions())
+      if (this.#gate !== undefined) this.#gate.reconfigure(this.#gateOptions(next))
     } catch (error) {
       await next.close()
       throw error
@@ -157,10 +180,17 @@ class Doors {
     this.#gate?.close()
   }
 
+  /** After a start that failed. */
+  abandon(): void {
+    this.close()
+    this.#starters?.close()
+  }
+
   async stop(): Promise<void> {
     this.close()
     await this.#cdb?.stop()
     await this.#gate?.drain(this.#setup.settings.wrap.drain_timeout * 1000)
+    this.#starters?.close()
     await this.#setup.close()
   }
 
@@ -168,7 +198,7 @@ class Doors {
   #shareOpenFiles(): void {
     const { connections, service_connections } = this.#setup.settings.wrap
     const needed = connections + this.#servers.length * service_connections + OTHER_DESCRIPTORS
-    shareOpenFilesLimit(connections > 0 ? needed : undefined)
+    this.#openFiles = shareOpenFilesLimit(connections > 0 ? needed : undefined)
   }
 }
 
@@ -180,6 +210,7 @@ const FIXED = [
   'question_listen',
   'socket_mode',
   'socket_group',
+  'user',
   'smtpd_user',
   'tcprules_cdb',
 ] as const

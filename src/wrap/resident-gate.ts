@@ -10,7 +10,7 @@ import {
   type EnvironmentChanges,
   formatEnvironment,
 } from '../ucspi/environment.ts'
-import { type InetdChild, InetdProgram } from '../ucspi/inetd-child.ts'
+import { type ConnectionProgram, type InetdChild, InetdProgram } from '../ucspi/inetd-child.ts'
 import { readProxyHeader } from '../ucspi/proxied-connection.ts'
 import type { CustomerNetworks } from '../wire/customer-networks.ts'
 import type { IpAddress, NetworkSet } from '../wire/ip-address.ts'
@@ -22,6 +22,12 @@ export type ResidentGateOptions = {
   /** Path of the smtpd, and its argv. */
   readonly file: string
   readonly argv: readonly string[]
+  /** Who starts the smtpd: a starter under an account of its own, or this process. */
+  readonly programOf?: (
+    file: string,
+    argv: readonly string[],
+    environment: readonly (string | Uint8Array)[],
+  ) => ConnectionProgram
   /** What every smtpd gets; secrets of ours are not in it. */
   readonly environment: Environment
   readonly relayclientValue: string
@@ -177,7 +183,8 @@ export class ResidentGate {
     logDecision(log, decision, { ip, port: connection.remotePort, host, pid: child.pid, status })
     if (!isPreset) onDecision(isNamed ? ip : undefined, decision)
     const ending = await child.ended
-    log.info('end', { pid: child.pid, ...('code' in ending ? { status: ending.code } : { signal: ending.signal }) })
+    const how = ending === undefined ? { status: 'unknown' } : 'code' in ending ? { status: ending.code } : ending
+    log.info('end', { pid: child.pid, ...how })
   }
 }
 
@@ -197,18 +204,14 @@ type Started = {
 
 /** The smtpd with the environment that all of them have. */
 class Smtpd {
-  readonly #file: string
-  readonly #argv: readonly string[]
   /** Without what is different for each connection. */
   readonly #environment: Environment
-  readonly #program: InetdProgram
+  readonly #program: ConnectionProgram
   readonly relayIsPreset: boolean
 
-  constructor({ file, argv, environment }: ResidentGateOptions) {
-    this.#file = file
-    this.#argv = argv
+  constructor({ file, argv, environment, programOf = inetdProgram }: ResidentGateOptions) {
     this.#environment = changeEnvironment(environment, without(CONNECTION_VARIABLES))
-    this.#program = new InetdProgram(file, argv, formatEnvironment(this.#environment))
+    this.#program = programOf(file, argv, formatEnvironment(this.#environment))
     this.relayIsPreset = environment['RELAYCLIENT'] !== undefined
   }
 
@@ -223,17 +226,12 @@ class Smtpd {
     dropped: readonly string[] = NO_NAMES,
   ): Promise<InetdChild> {
     const taken = [...Object.keys(ruled), ...dropped].filter(name => Object.hasOwn(this.#environment, name))
-    const program =
-      taken.length === 0
-        ? this.#program
-        : new InetdProgram(
-            this.#file,
-            this.#argv,
-            formatEnvironment(changeEnvironment(this.#environment, without(taken))),
-          )
-    return program.run(fd, [...formatEnvironment(ruled), ...own])
+    return this.#program.run(fd, [...formatEnvironment(ruled), ...own], taken)
   }
 }
+
+const inetdProgram: NonNullable<ResidentGateOptions['programOf']> = (file, argv, environment) =>
+  new InetdProgram(file, argv, environment)
 
 const without = (names: readonly string[]): EnvironmentChanges =>
   Object.fromEntries(names.map(name => [name, undefined]))

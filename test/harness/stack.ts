@@ -94,7 +94,11 @@ export class Stack {
         uses_socket: `${this.directory}/run/uses.sock`,
         uses_users: [`${TEST_IDS.gate}`],
       },
-      wrap: { smtpd: [`${this.directory}/smtpd.sh`, 'example.org'], smtpd_user: isRoot ? `${TEST_IDS.gate}` : '' },
+      wrap: {
+        smtpd: [`${this.directory}/smtpd.sh`, 'example.org'],
+        user: `${TEST_IDS.gate}`,
+        smtpd_user: isRoot ? `${TEST_IDS.smtpd}` : '',
+      },
     }
     const sections = new Set([...Object.keys(base), ...Object.keys(settings)])
     const merged = Object.fromEntries([...sections].map(name => [name, { ...base[name], ...settings[name] }]))

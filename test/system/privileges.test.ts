@@ -1,4 +1,13 @@
-import { readFileSync, statSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  readSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { createConnection } from 'node:net'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { openDatabase } from '../../src/database/database.ts'
@@ -97,6 +106,23 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
   }
   /** No core file, no ptrace by another process of the same account: then /proc gives its files to root. */
   const cannotBeDumped = ({ pid }: ProcessStatus): void => expect(statSync(`/proc/${pid}/environ`).uid).toBe(0)
+
+  /** Without the right to trace a process its memory, environment and descriptors are closed; `signalled` is what kill says, if that is refused too. */
+  const cannotTouch = async (id: number, pid: number, signalled?: string): Promise<void> => {
+    for (const name of ['environ', 'mem', 'maps']) await cannotRead(id, `/proc/${pid}/${name}`)
+    await cannotList(id, `/proc/${pid}/fd`)
+    const attached = await runAs(
+      id,
+      'perl',
+      '-e',
+      'syscall(101, 16, $ARGV[0] + 0, 0, 0) == -1 and print "no: $!\\n"',
+      `${pid}`,
+    )
+    expect(attached.text).toBe('no: Operation not permitted')
+    if (signalled === undefined) return
+    for (const signal of ['0', 'USR1', 'TERM'])
+      expect((await runAs(id, 'kill', '-s', signal, `${pid}`)).text).toContain(signalled)
+  }
 
   const hasGivenUpRoot = (
     { uids, gids, groups, capabilities }: ProcessStatus,
@@ -222,28 +248,40 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
     })
   })
 
-  describe('wrap', () => {
-    test('runs under the account of the smtpd, without a way back', () =>
-      hasGivenUpRoot(find('wrap'), TEST_IDS.gate, TEST_IDS.database))
-    test('the smtpd runs so too, and has no database connection and no listening socket', async () => {
-      const client = SmtpConversation.over(createConnection(portOf('wrap'), '127.0.0.1'))
+  describe('wrap gate', () => {
+    let client: SmtpConversation
+    let smtpd: ProcessStatus
+    beforeAll(async () => {
+      client = SmtpConversation.over(createConnection(portOf('wrap'), '127.0.0.1'))
       await client.expectSmtp(/^220/)
-      const smtpd = await eventually('the smtpd runs', () =>
+      smtpd = await eventually('the smtpd runs', () =>
         descendantsOf(find('wrap').pid).find(({ commandLine }) => commandLine.some(word => word.endsWith('smtpd.sh'))),
       )
-      hasGivenUpRoot(smtpd, TEST_IDS.gate, TEST_IDS.database)
+    })
+    afterAll(() => client?.quit())
+
+    test('runs under its own account, without a way back', () =>
+      hasGivenUpRoot(find('wrap'), TEST_IDS.gate, TEST_IDS.database))
+    test('the smtpd has another, no database connection and no listening socket', () => {
+      hasGivenUpRoot(smtpd, TEST_IDS.smtpd)
       expect(internetSocketsOf(smtpd.pid).map(({ state }) => state)).toEqual(['connected'])
       const environment = readFileSync(`/proc/${smtpd.pid}/environ`, 'utf8')
       expect(environment).toContain('TCPREMOTEIP=127.0.0.1')
       expect(environment).not.toMatch(/PASS|AUTHRELAY_SUPERVISED/)
-      await client.quit()
     })
     test('leaves no core file', () => cannotBeDumped(find('wrap')))
-    test('cannot read mail, secrets, keys', async () => {
-      await cannotList(TEST_IDS.gate, ann.maildir)
-      for (const path of [file('tls.key'), file('passwd'), ...databaseSecrets()]) await cannotRead(TEST_IDS.gate, path)
-      await cannotTalkTo(TEST_IDS.gate, file('run/authd.sock'))
+    test("the smtpd's account can neither signal nor trace it, nor read what it holds", async () => {
+      const { pid } = find('wrap')
+      await cannotTouch(TEST_IDS.smtpd, pid, 'Operation not permitted')
     })
+    test('cannot read mail, secrets, keys', async () => {
+      for (const id of [TEST_IDS.gate, TEST_IDS.smtpd]) {
+        await cannotList(id, ann.maildir)
+        for (const path of [file('tls.key'), file('passwd'), ...databaseSecrets()]) await cannotRead(id, path)
+        await cannotTalkTo(id, file('run/authd.sock'))
+      }
+    })
+    test("the smtpd's account reports no use of a grant", () => cannotTalkTo(TEST_IDS.smtpd, file('run/uses.sock')))
     test('its role in the database can only read', async () => {
       const socket = readFileSync(file('state/database-socket'), 'utf8').trim()
       const secret = readFileSync(file('state/wrap-dbpass'), 'utf8').trim()
@@ -268,6 +306,38 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
       } finally {
         await database.close()
       }
+    })
+  })
+
+  describe('wrap starter', () => {
+    const starters = () =>
+      processes.filter(({ commandLine }) => commandLine.some(word => word.endsWith('/dist/smtpd-starter.js')))
+
+    test("runs under the smtpd's account, without a way back", () => {
+      expect(starters()).toHaveLength(2)
+      for (const starter of starters()) hasGivenUpRoot(starter, TEST_IDS.smtpd)
+    })
+    test('leaves no core file, and no other process of its account can trace it or read what it holds', async () => {
+      for (const starter of starters()) {
+        cannotBeDumped(starter)
+        await cannotTouch(TEST_IDS.smtpd, starter.pid)
+      }
+    })
+    test('has no environment, no socket in the network and no connection but that to the gate', () => {
+      for (const { pid } of starters()) {
+        expect(readFileSync(`/proc/${pid}/environ`, 'utf8')).toBe('')
+        expect(internetSocketsOf(pid)).toEqual([])
+        const sockets = readdirSync(`/proc/${pid}/fd`).filter(fd =>
+          readlinkSync(`/proc/${pid}/fd/${fd}`).startsWith('socket:'),
+        )
+        // Standard error may be one: the log of the smtpds.
+        expect(sockets.filter(fd => fd !== '2')).toEqual(['3'])
+      }
+    })
+    test('has no secret of the database in its memory', () => {
+      const secrets = databaseSecrets().map(path => readFileSync(path, 'utf8').trim())
+      expect(memoryOf(find('wrap').pid, secrets)).toBe(true)
+      for (const { pid } of starters()) expect(memoryOf(pid, secrets)).toBe(false)
     })
   })
 
@@ -348,4 +418,45 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
       .map(({ commandLine }) => /(\w[\w-]*)\.js$/.exec(commandLine.find(word => word.endsWith('.js')) ?? '')?.[1])
     expect(rooted.sort()).toEqual(['auth-relay', 'popup', 'sslwrap'])
   })
+
+  test('none of ours can be traced or dumped by another process of its account, those of root included', () => {
+    const ours = processes.filter(({ commandLine }) => commandLine.some(word => /\/dist\/[\w-]+\.js$/.test(word)))
+    expect(ours.length).toBeGreaterThan(8)
+    for (const process of ours) {
+      cannotBeDumped(process)
+    }
+  })
 })
+
+/** Whether one of the texts stands in the writable memory of a process. */
+function memoryOf(pid: number, texts: readonly string[]): boolean {
+  const memory = openSync(`/proc/${pid}/mem`, 'r')
+  try {
+    return readFileSync(`/proc/${pid}/maps`, 'utf8')
+      .split('\n')
+      .flatMap(line => {
+        const [, from, to, name] = /^([0-9a-f]+)-([0-9a-f]+) rw.. \S+ \S+ \S+ *(.*)$/.exec(line) ?? []
+        return from === undefined || to === undefined || name === '[vvar]'
+          ? []
+          : [[BigInt(`0x${from}`), BigInt(`0x${to}`)] as const]
+      })
+      .some(([from, to]) => holds(memory, from, Number(to - from), texts))
+  } finally {
+    closeSync(memory)
+  }
+}
+
+const PIECE = 1_048_576
+
+function holds(memory: number, from: bigint, size: number, texts: readonly string[]): boolean {
+  const piece = Buffer.alloc(PIECE)
+  for (let at = 0; at < size; at += PIECE) {
+    try {
+      const octets = piece.subarray(0, readSync(memory, piece, 0, Math.min(PIECE, size - at), from + BigInt(at)))
+      if (texts.some(text => octets.includes(text))) return true
+    } catch {
+      return false // EIO: reserved, and never used
+    }
+  }
+  return false
+}

@@ -1,6 +1,16 @@
 import { execFile } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, chownSync, cpSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  cpSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+} from 'node:fs'
 import { connect } from 'node:net'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { Demo } from '../harness/demo.ts'
@@ -226,6 +236,14 @@ describe.runIf(isRoot)('started as root', () => {
     const living = demo.processes().map(line => statusOf(Number(line.split(' ')[0])))
     const ids = living.flatMap(status => status?.uids ?? [])
     expect([...new Set(ids)]).toEqual([65_534])
+    // Not one of ours can be traced or dumped by another process of that user: /proc gives its files to root.
+    const ours = living.filter(status =>
+      status?.commandLine.some(word => /\/dist\/(?!demo-smtpd)[\w-]+\.js$/.test(word)),
+    )
+    expect(ours.length).toBeGreaterThanOrEqual(6)
+    expect(ours.map(status => [status?.commandLine.join(' '), statSync(`/proc/${status?.pid}/environ`).uid])).toEqual(
+      ours.map(status => [status?.commandLine.join(' '), 0]),
+    )
     expect(await demo.program.stop()).toEqual({ code: 0, signal: null })
     expect(demo.processes()).toEqual([])
     remove()

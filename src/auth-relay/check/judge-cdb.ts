@@ -16,7 +16,7 @@ export function judgeCdb({ wrap, grants }: Settings): readonly Finding[] {
       ? []
       : [advice('wrap.tcprules_static', 'no cdb is made of it', 'set tcprules_cdb, or remove tcprules_static')]
   }
-  const account = accountOfGate(wrap.smtpd_user)
+  const account = accountOfGate(wrap.user)
   return [
     ...judgeDirectory(wrap.tcprules_cdb, account),
     ...(wrap.tcprules_static === '' ? [] : judgeRules(wrap.tcprules_static, account)),
@@ -35,7 +35,7 @@ type Account = { readonly name: string; readonly ids: Ids | undefined }
 function accountOfGate(user: string): Account {
   if (user === '' || !isRoot()) return { name: 'this account', ids: undefined }
   try {
-    return { name: user, ids: idsOf(user, 'wrap.smtpd_user') }
+    return { name: user, ids: idsOf(user, 'wrap.user') }
   } catch {
     return { name: 'this account', ids: undefined } // That there is no such account is a finding of its own.
   }

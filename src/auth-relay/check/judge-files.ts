@@ -196,6 +196,19 @@ function judgeChecker({ popup }: Settings): Finding[] {
   )
 }
 
+/** A gate with something to do takes an account of its own, unless it starts smtpds and their account is not named. */
+const gateHasAccount = ({
+  listen,
+  smtpd_user,
+  policy_listen,
+  socketmap_listen,
+  question_listen,
+  tcprules_cdb,
+}: Settings['wrap']) =>
+  listen.length > 0
+    ? smtpd_user !== ''
+    : policy_listen.length + socketmap_listen.length + question_listen.length > 0 || tcprules_cdb !== ''
+
 function judgeAccounts({ popup, sslwrap, authd, wrap, statusPage }: Settings): Finding[] {
   if (!isRoot())
     return [
@@ -209,6 +222,7 @@ function judgeAccounts({ popup, sslwrap, authd, wrap, statusPage }: Settings): F
     ['popup.login_user', popup.login_user],
     ['sslwrap.user', sslwrap.user],
     ['authd.user', authd.user],
+    ['wrap.user', gateHasAccount(wrap) ? wrap.user : ''],
     ['wrap.smtpd_user', wrap.smtpd_user],
     ['status-page.user', statusPage.listen === undefined ? '' : statusPage.user],
   ]

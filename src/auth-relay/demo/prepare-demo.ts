@@ -104,11 +104,12 @@ export async function prepareDemo(wantedDir: string, environment: Environment): 
         user: separated ? account(IDS.authd) : '',
         socket: join(runtime, 'run', 'authd.sock'),
         uses_socket: join(runtime, 'run', 'uses.sock'),
-        uses_users: [account(IDS.mail)],
+        uses_users: [account(IDS.gate)],
       },
       wrap: {
         listen: [`${HOST}:${ports.smtp}`],
         smtpd: [...smtpdCommand(demoSmtpd(), runtime), DOMAIN, USER, maildir],
+        user: account(IDS.gate),
         smtpd_user: account(IDS.mail),
         drain_timeout: DRAIN,
       },

@@ -12,7 +12,7 @@ export const AUTHD = defineSection('authd', 'Hears of logins and keeps the grant
     '/run/auth-relay/uses.sock',
     'Unix socket where the gate reports who needed a grant and what it decided. Empty: none.',
   ),
-  uses_users: list([], 'Accounts besides our own that may report there.'),
+  uses_users: list([], 'Accounts besides our own and wrap.user that may report there.'),
   commit_wait: duration(
     'ms',
     800,

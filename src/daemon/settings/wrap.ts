@@ -16,7 +16,11 @@ import { defineSection } from './section.ts'
 export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.', {
   listen: socketAddresses([], 'Addresses where the resident gate accepts SMTP connections.'),
   smtpd: command([], 'The real smtpd with its arguments; empty: QMAILDIR/bin/QMAIL_SMTPD_NOAUTH.'),
-  smtpd_user: text('', 'Account under which the resident gate runs the smtpd; empty: its own.'),
+  user: text('auth-relay-gate', 'Account of the resident gate, when it is started as root.'),
+  smtpd_user: text(
+    '',
+    'Account under which the resident gate runs the smtpd. Empty, with wrap.listen: the gate keeps the account that it was started under, and the smtpd has the same.',
+  ),
   qmaildir: path('/var/qmail', 'Root of the qmail installation.', BARE),
   qmail_smtpd_noauth: text(
     'qmail-smtpd.noauth',

@@ -51,7 +51,7 @@ describe('the cdb of tcpserver', () => {
 })
 
 describeWith([ROOT], 'the rights of the gate’s account', () => {
-  const user = 'smtpd_user = "61213"\n'
+  const user = 'user = "61213"\n'
 
   test('are those that count, not those of root', () => {
     chmodSync(directory, 0o755)

@@ -214,7 +214,7 @@ describe('a directory that cannot be written', () => {
     mkdirSync(blocked())
     const second = newDoor()
     doors = []
-    await expect(second.start()).rejects.toThrow('Give its directory to wrap.smtpd_user')
+    await expect(second.start()).rejects.toThrow('Give its directory to wrap.user')
     expect(relays('192.0.2.60')).toBe(false)
   })
 })

@@ -1,0 +1,143 @@
+/**
+ * The link between the gate and its starter, over which the sockets of SMTP clients go to the smtpd's account (docs/WIRE.md): a Unix socket pair.
+ * With each `start` comes a descriptor; the nth belongs to the nth. Strings of programs follow their line as octets, each ended by NUL.
+ */
+
+/** Longest line of either side, in octets without LF. */
+export const MAX_STARTER_LINE = 128
+
+/** Octets that follow a line, at most. */
+export const MAX_STARTER_BLOCK = 1_048_576
+
+/** Gate to starter. */
+export type StarterOrder =
+  /** The program of all starts from here on. The block: path, `args` words of argv, then `NAME=value` of every start. `files`: soft limit of open files. */
+  | { readonly type: 'program'; readonly args: number; readonly files: number; readonly octets: number }
+  /** Run it on the descriptor. The block: `without` names that this start lacks, then its own `NAME=value`. */
+  | { readonly type: 'start'; readonly n: number; readonly without: number; readonly octets: number }
+  /** End another starter of the same account, which has stopped answering. */
+  | { readonly type: 'kill'; readonly pid: number }
+  | { readonly type: 'ping'; readonly n: number }
+
+/** The line, without LF. */
+export function formatStarterOrder(order: StarterOrder): string {
+  switch (order.type) {
+    case 'program':
+      return `program args=${order.args} files=${order.files} octets=${order.octets}`
+    case 'start':
+      return `start n=${order.n} without=${order.without} octets=${order.octets}`
+    case 'kill':
+      return `kill pid=${order.pid}`
+    case 'ping':
+      return `ping n=${order.n}`
+  }
+}
+
+const NUMBER = '(0|[1-9]\\d{0,14})'
+const PROGRAM = new RegExp(`^program args=${NUMBER} files=${NUMBER} octets=${NUMBER}$`)
+const START = new RegExp(`^start n=${NUMBER} without=${NUMBER} octets=${NUMBER}$`)
+const KILL = new RegExp(`^kill pid=${NUMBER}$`)
+const PING = new RegExp(`^ping n=${NUMBER}$`)
+
+/** Reads a line of the gate; undefined if it is none. */
+export function parseStarterOrder(line: string): StarterOrder | undefined {
+  const start = numbersOf(START, line)
+  if (start !== undefined) {
+    const [n = 0, without = 0, octets = 0] = start
+    return octets > MAX_STARTER_BLOCK ? undefined : { type: 'start', n, without, octets }
+  }
+  const program = numbersOf(PROGRAM, line)
+  if (program !== undefined) {
+    const [args = 0, files = 0, octets = 0] = program
+    return octets > MAX_STARTER_BLOCK ? undefined : { type: 'program', args, files, octets }
+  }
+  const [n] = numbersOf(PING, line) ?? []
+  if (n !== undefined) return { type: 'ping', n }
+  const [pid] = numbersOf(KILL, line) ?? []
+  return isPid(pid) ? { type: 'kill', pid } : undefined
+}
+
+/** Starter to gate. */
+export type StarterNews =
+  /** It runs under its own account, and takes orders. */
+  | { readonly type: 'ready' }
+  | { readonly type: 'started'; readonly n: number; readonly pid: number }
+  | { readonly type: 'failed'; readonly n: number; readonly errno: number }
+  /** A child has ended, with an exit status or by a signal. */
+  | { readonly type: 'ended'; readonly pid: number; readonly status: number }
+  | { readonly type: 'ended'; readonly pid: number; readonly signal: number }
+  | { readonly type: 'pong'; readonly n: number }
+
+/** The line, without LF. */
+export function formatStarterNews(news: StarterNews): string {
+  switch (news.type) {
+    case 'ready':
+      return 'ready'
+    case 'started':
+      return `started n=${news.n} pid=${news.pid}`
+    case 'failed':
+      return `failed n=${news.n} errno=${news.errno}`
+    case 'ended':
+      return `ended pid=${news.pid} ${'status' in news ? `status=${news.status}` : `signal=${news.signal}`}`
+    case 'pong':
+      return `pong n=${news.n}`
+  }
+}
+
+const STARTED = new RegExp(`^started n=${NUMBER} pid=${NUMBER}$`)
+const FAILED = new RegExp(`^failed n=${NUMBER} errno=${NUMBER}$`)
+const EXITED = new RegExp(`^ended pid=${NUMBER} status=${NUMBER}$`)
+const KILLED = new RegExp(`^ended pid=${NUMBER} signal=${NUMBER}$`)
+const PONG = new RegExp(`^pong n=${NUMBER}$`)
+
+/** Reads a line of the starter; undefined if it is none. */
+export function parseStarterNews(line: string): StarterNews | undefined {
+  const [n, startedPid] = numbersOf(STARTED, line) ?? []
+  if (n !== undefined && isPid(startedPid)) return { type: 'started', n, pid: startedPid }
+  const [exitedPid, status] = numbersOf(EXITED, line) ?? []
+  if (isPid(exitedPid) && status !== undefined)
+    return status > 255 ? undefined : { type: 'ended', pid: exitedPid, status }
+  const [killedPid, signal] = numbersOf(KILLED, line) ?? []
+  if (isPid(killedPid) && signal !== undefined)
+    return signal > 127 ? undefined : { type: 'ended', pid: killedPid, signal }
+  const [failed, errno] = numbersOf(FAILED, line) ?? []
+  if (failed !== undefined && errno !== undefined) return { type: 'failed', n: failed, errno }
+  if (line === 'ready') return { type: 'ready' }
+  const [pong] = numbersOf(PONG, line) ?? []
+  return pong === undefined ? undefined : { type: 'pong', n: pong }
+}
+
+/** The strings one after the other, each with its NUL. Throws TypeError on a NUL inside one. */
+export function formatStrings(strings: readonly (string | Uint8Array)[]): Buffer {
+  const octets = strings.every(piece => typeof piece === 'string')
+    ? Buffer.from(strings.length === 0 ? '' : `${strings.join('\0')}\0`)
+    : Buffer.concat(strings.flatMap(piece => [typeof piece === 'string' ? Buffer.from(piece) : piece, NUL]))
+  if (countStrings(octets) !== strings.length) throw new TypeError('a NUL cannot stand in a string of a program')
+  return octets
+}
+
+/** The strings of a block; undefined if the last one has no end. */
+export function parseStrings(block: Buffer): readonly Buffer[] | undefined {
+  const strings: Buffer[] = []
+  for (let start = 0; start < block.length; ) {
+    const end = block.indexOf(0, start)
+    if (end < 0) return undefined
+    strings.push(block.subarray(start, end))
+    start = end + 1
+  }
+  return strings
+}
+
+const NUL = Uint8Array.of(0)
+
+function countStrings(block: Buffer): number {
+  let count = 0
+  for (let at = block.indexOf(0); at >= 0; at = block.indexOf(0, at + 1)) count += 1
+  return count
+}
+
+/** Process ids that are no group and not ourselves to kill(2). */
+const isPid = (pid: number | undefined): pid is number => pid !== undefined && pid > 1 && pid < 2 ** 31
+
+const numbersOf = (pattern: RegExp, line: string): readonly number[] | undefined =>
+  pattern.exec(line)?.slice(1).map(Number)

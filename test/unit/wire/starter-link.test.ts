@@ -1,0 +1,86 @@
+import { fc, test as property } from '@fast-check/vitest'
+import { describe, expect, test } from 'vitest'
+import {
+  formatStarterNews,
+  formatStarterOrder,
+  formatStrings,
+  MAX_STARTER_BLOCK,
+  MAX_STARTER_LINE,
+  parseStarterNews,
+  parseStarterOrder,
+  parseStrings,
+  type StarterNews,
+  type StarterOrder,
+} from '../../../src/wire/starter-link.ts'
+
+const number = fc.nat({ max: 999_999_999_999_999 })
+const octets = fc.nat({ max: MAX_STARTER_BLOCK })
+const pid = fc.integer({ min: 2, max: 2 ** 31 - 1 })
+const literal = <Type extends string>(type: Type) => fc.constant(type)
+
+const order: fc.Arbitrary<StarterOrder> = fc.oneof(
+  fc.record({ type: literal('program'), args: number, files: number, octets }),
+  fc.record({ type: literal('start'), n: number, without: number, octets }),
+  fc.record({ type: literal('kill'), pid }),
+  fc.record({ type: literal('ping'), n: number }),
+)
+const news: fc.Arbitrary<StarterNews> = fc.oneof(
+  fc.constant({ type: 'ready' } as const),
+  fc.record({ type: literal('started'), n: number, pid }),
+  fc.record({ type: literal('failed'), n: number, errno: number }),
+  fc.record({ type: literal('ended'), pid, status: fc.nat({ max: 255 }) }),
+  fc.record({ type: literal('ended'), pid, signal: fc.nat({ max: 127 }) }),
+  fc.record({ type: literal('pong'), n: number }),
+)
+
+describe('the link between gate and starter', () => {
+  property.prop([order])('an order is read as it was written, on a short line', value => {
+    const line = formatStarterOrder(value)
+    expect(line.length).toBeLessThanOrEqual(MAX_STARTER_LINE)
+    expect(parseStarterOrder(line)).toEqual(value)
+  })
+  property.prop([news])('what a starter says is read as it was written, on a short line', value => {
+    const line = formatStarterNews(value)
+    expect(line.length).toBeLessThanOrEqual(MAX_STARTER_LINE)
+    expect(parseStarterNews(line)).toEqual(value)
+  })
+  property.prop([fc.string()])('any other text is none of them', text => {
+    const [asOrder, asNews] = [parseStarterOrder(text), parseStarterNews(text)]
+    if (asOrder !== undefined) expect(formatStarterOrder(asOrder)).toBe(text)
+    if (asNews !== undefined) expect(formatStarterNews(asNews)).toBe(text)
+  })
+
+  test.each([
+    'kill pid=0',
+    'kill pid=1',
+    'kill pid=-7',
+    'kill pid=2147483648',
+    `start n=1 without=0 octets=${MAX_STARTER_BLOCK + 1}`,
+    `program args=0 files=1024 octets=${MAX_STARTER_BLOCK + 1}`,
+    'start n=01 without=0 octets=0',
+    'ping n=1 ',
+    '',
+  ])('no gate says: %s', line => expect(parseStarterOrder(line)).toBeUndefined())
+
+  test.each([
+    'started n=1 pid=0',
+    'started n=1 pid=1',
+    'ended pid=9 status=256',
+    'ended pid=9 signal=128',
+    'ready ',
+    '',
+  ])('no starter says: %s', line => expect(parseStarterNews(line)).toBeUndefined())
+
+  property.prop([fc.array(fc.uint8Array().map(octets => octets.map(octet => octet || 1)))])(
+    'strings keep their octets',
+    strings => {
+      expect(parseStrings(formatStrings(strings))).toEqual(strings.map(octets => Buffer.from(octets)))
+    },
+  )
+  test('a string with a NUL is none, and a block ends with one', () => {
+    expect(() => formatStrings(['a\0b'])).toThrow(TypeError)
+    expect(() => formatStrings([Uint8Array.of(0)])).toThrow(TypeError)
+    expect(parseStrings(Buffer.from('A=1\0B=2'))).toBeUndefined()
+    expect(parseStrings(Buffer.from('A=1\0\0'))).toEqual([Buffer.from('A=1'), Buffer.alloc(0)])
+  })
+})
