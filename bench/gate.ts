@@ -192,7 +192,7 @@ function beside(load: string, name: keyof typeof port, other: 'bare' | 'libpq', 
   })
 }
 beside('resident gate', 'gate', 'bare', 'perSecond', 0.85)
-beside('resident gate, smtpd under its account', 'together', 'bare', 'perSecond')
+beside('resident gate and smtpd, one account', 'together', 'bare', 'perSecond')
 beside('resident gate', 'gate', 'libpq', 'perSecond', 8)
 beside('resident gate', 'gate', 'bare', 'p99', 1.3)
 beside('resident gate', 'gate', 'libpq', 'p99')

@@ -236,6 +236,10 @@ function judgeAccounts({ popup, sslwrap, authd, wrap, statusPage }: Settings): F
       }
       return []
     }
+    if (name === 'wrap.smtpd_user' && wrap.listen.length > 0 && account === wrap.user) {
+      const remedy = 'name an account of the smtpd alone, e.g. qmaild'
+      return [unsafe(name, `${account} is wrap.user too: an smtpd that is taken over has the gate`, remedy)]
+    }
     try {
       const { uid } = idsOf(account, name)
       return uid === 0

@@ -1,0 +1,67 @@
+import { closeSync, openSync, writeFileSync } from 'node:fs'
+import { afterAll, expect, onTestFinished, test } from 'vitest'
+import { createLog } from '../../../src/daemon/log.ts'
+import { Starters } from '../../../src/wrap/starters.ts'
+import { eventually } from '../../harness/eventually.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
+
+const directory = temporaryDirectory()
+afterAll(() => directory.remove())
+const ids = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 }
+
+/** A starter that is ready, and answers the first octets it gets with `answer`. */
+async function start(name: string, answer: string) {
+  const script = `${directory.path}/${name}.mjs`
+  writeFileSync(
+    script,
+    `import { Socket } from 'node:net'
+     const link = new Socket({ fd: 3, readable: true, writable: true })
+     link.write('ready\\n')
+     link.once('data', () => link.write(${JSON.stringify(answer)}))
+     link.on('end', () => process.exit()).on('error', () => process.exit())`,
+  )
+  const lines: string[] = []
+  const log = createLog('wrap', { write: line => lines.push(line) })
+  const starters = await Starters.start({ ids, log, script, openFiles: () => 1024 })
+  onTestFinished(() => starters.close())
+  return { lines, program: starters.program('/bin/true', ['true'], ['PATH=/bin']), starters }
+}
+
+/** Something to run the program on; the caller keeps it when it cannot be run. */
+function descriptor(): number {
+  const fd = openSync('/dev/null', 'r')
+  onTestFinished(() => closeSync(fd))
+  return fd
+}
+
+test.each([
+  ['an unknown line', 'hello\n'],
+  ['a start that nobody asked for', 'started n=99 pid=4242\n'],
+  ['the end of a child that it never started', 'ended pid=4242 status=0\n'],
+  ['an answer to a ping that was never sent', 'pong n=99\n'],
+  ['a line without end', 'x'.repeat(1000)],
+  ['no process', 'started n=1 pid=1\n'],
+])('a starter that says %s is given up, and the start fails', async (name, answer) => {
+  const { lines, program, starters } = await start(name.replaceAll(' ', '-'), `${answer}\n`)
+  await expect(program.run(descriptor(), [])).rejects.toThrow('the starter is lost: it said what no starter says')
+  expect(lines.filter(line => line.includes('event=starter_lost'))).toHaveLength(1)
+  // The other one is as bad; then none is left, and the gate must be started anew.
+  await expect(program.run(descriptor(), [])).rejects.toThrow('the starter is lost')
+  expect(await starters.failed).toContain('no starter of smtpds is left')
+  await expect(program.run(descriptor(), [])).rejects.toThrow('no starter is left')
+})
+
+test('a program that cannot be run keeps the starter', async () => {
+  const { lines, program } = await start('failed', 'failed n=1 errno=13\n')
+  await expect(program.run(descriptor(), [])).rejects.toThrow('cannot run /bin/true: EACCES')
+  await eventually('nothing was lost', () => lines.length === 0)
+})
+
+test('a starter that cannot start is a temporary fault of the gate', async () => {
+  const script = `${directory.path}/broken.mjs`
+  writeFileSync(script, 'process.exit(1)')
+  const log = createLog('wrap', { write: () => {} })
+  await expect(Starters.start({ ids, log, script, openFiles: () => 1024 })).rejects.toThrow(
+    'the starter of the smtpd cannot work: it has ended',
+  )
+})
