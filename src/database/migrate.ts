@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import * as v from 'valibot'
@@ -10,6 +11,8 @@ export type Migration = { readonly version: number; readonly file: string; reado
 /** What `migrate` found and did. */
 export type Migrated = { readonly from: number; readonly to: number }
 
+/** Roles and rights as they are after all migrations. */
+const ROLES_FILE = 'roles.sql'
 /** Any number that all releases agree on: only one program migrates a database at a time. */
 const LOCK = 0x617574686c
 
@@ -36,7 +39,37 @@ export async function migrate(database: Database, directory: string): Promise<Mi
   const from = await database.transaction(schemaVersion)
   if (from > known) throw new SchemaTooNew(from, known)
   for (const migration of migrations.slice(from)) await apply(database, migration)
+  await repairRoles(database, directory)
   return { from, to: known }
+}
+
+/** True for the owner of the tables, who may give rights on them. */
+const OWNS_TABLES: Statement<{ owns: boolean }> = {
+  row: v.object({ owns: v.boolean() }),
+  text: `
+SELECT pg_has_role(current_user, relowner, 'USAGE') AS owns
+FROM pg_class
+WHERE oid = to_regclass('grants')`,
+}
+
+/**
+ * A restored dump brings no roles: `roles.sql` makes the roles and rights that are missing. Only the owner of the tables can. The
+ * file belongs to the newest schema, so a directory without its last migrations has none.
+ */
+async function repairRoles(database: Database, directory: string): Promise<void> {
+  const file = join(directory, ROLES_FILE)
+  if (!existsSync(file)) return
+  const text = await readFile(file, 'utf8')
+  try {
+    await database.transaction(async session => {
+      await session.query(TAKE_LOCK, [LOCK])
+      const { rows } = await session.query(OWNS_TABLES)
+      if (rows[0]?.owns === true) await session.script(text)
+    })
+  } catch (error) {
+    if (error instanceof DatabaseUnavailable || error instanceof OutcomeUnknown) throw error
+    throw new MigrationFailed(ROLES_FILE, error)
+  }
 }
 
 /** The numbered files, in order. Numbers begin at 1 and have no gap. */
