@@ -3,7 +3,7 @@ import { commandTree, readCommandLine } from '../../../src/auth-relay/command-li
 import { formatTarget, readBlockTarget, readNetwork, readPeriod } from '../../../src/auth-relay/grant-target.ts'
 import { programEnvironment } from '../../../src/auth-relay/program-environment.ts'
 import { RestartDelay } from '../../../src/auth-relay/restart-delay.ts'
-import { bashCompletion } from '../../../src/auth-relay/verbs/completion.ts'
+import { SHELLS, shellCompletion } from '../../../src/auth-relay/shell-completion.ts'
 
 describe('verbs', () => {
   test.each([
@@ -77,8 +77,12 @@ describe('what up gives to its programs', () => {
   })
 })
 
-test('the completion offers every verb with its options', () => {
+test.each(SHELLS)('the completion of %s offers every verb with its options', shell => {
   const surroundings = { environment: {}, print: () => {}, isTerminal: false, columns: 80 }
-  const script = bashCompletion(commandTree(surroundings, () => {}))
-  for (const verb of ['up', 'check', 'test-line', 'completion']) expect(script).toContain(`    ${verb}) options="`)
+  const program = commandTree(surroundings, () => {})
+  const script = shellCompletion(shell, program)
+  for (const { commands, options } of [program, ...program.commands]) {
+    for (const command of commands) expect(script).toContain(command.name())
+    for (const { long } of options) expect(script).toContain(long?.replace('--', ''))
+  }
 })
