@@ -31,7 +31,9 @@ async function serverPackage(): Promise<ServerPackage> {
   const found = resolvePackage(name)
   if (found === undefined) {
     throw new EmbeddedServerFault(
-      `there is no embedded PostgreSQL for ${process.platform}-${process.arch} (package ${name}): run npm ci with optional packages, or name a server in dbhost`,
+      `this installation has no PostgreSQL of its own (npm package ${name}). ` +
+        'Name a server in database.dbhost; on Debian: apt install postgresql && auth-relay-setup-database. ' +
+        'The demonstration runs from a checkout: npm ci && npm start',
     )
   }
   const { version } = v.parse(PackageJson, JSON.parse(await readFile(found, 'utf8')))
