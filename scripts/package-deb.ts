@@ -22,6 +22,7 @@ import manifest from '../package.json' with { type: 'json' }
 import { buildAll } from './build.ts'
 import { changesOf, debianChangelog } from './debian/changelog.ts'
 import { copyright } from './debian/copyright.ts'
+import { debianDocuments } from './debian/documents.ts'
 import { debianSettings } from './debian/settings-template.ts'
 
 const root = new URL('..', import.meta.url).pathname
@@ -166,15 +167,23 @@ function addPrograms(tree: Tree): void {
 
 function addConfiguration(tree: Tree): void {
   for (const unit of globSync('deploy/systemd/auth-relay*.{service,socket,target}', { cwd: root })) {
-    tree.copy(unit, `lib/systemd/system/${unit.replace('deploy/systemd/', '')}`)
+    tree.copy(unit, `usr/lib/systemd/system/${unit.replace('deploy/systemd/', '')}`)
   }
   tree.copy('deploy/systemd/tmpfiles.conf', 'usr/lib/tmpfiles.d/auth-relay.conf')
+  tree.copy('deploy/systemd/sysusers.conf', 'usr/lib/sysusers.d/auth-relay.conf')
   tree.copy('deploy/logrotate/auth-relay', 'etc/logrotate.d/auth-relay')
   tree.copy('deploy/rsyslog/49-auth-relay.conf', 'etc/rsyslog.d/49-auth-relay.conf')
   tree.copy('deploy/fail2ban/filter.conf', 'etc/fail2ban/filter.d/auth-relay.conf')
   tree.copy('deploy/fail2ban/jail.conf', 'etc/fail2ban/jail.d/auth-relay.conf')
   tree.write('usr/share/auth-relay/auth-relay.toml', debianSettings())
 }
+
+/** Where each shell looks for what it completes. */
+const COMPLETIONS = {
+  bash: 'usr/share/bash-completion/completions/auth-relay',
+  zsh: 'usr/share/zsh/vendor-completions/_auth-relay',
+  fish: 'usr/share/fish/vendor_completions.d/auth-relay.fish',
+} as const
 
 function addDocuments(tree: Tree, version: string, date: Date): void {
   const documents = 'usr/share/doc/auth-relay'
@@ -191,17 +200,16 @@ function addDocuments(tree: Tree, version: string, date: Date): void {
   const setup = 'auth-relay-setup-database.8'
   tree.write(`usr/share/man/man8/${setup}.gz`, packed(readFileSync(join(root, 'deploy/debian', setup))))
   tree.copy('deploy/debian/lintian-overrides', 'usr/share/lintian/overrides/auth-relay')
-  tree.write(
-    'usr/share/bash-completion/completions/auth-relay',
-    execFileSync(process.execPath, [join(root, 'dist/auth-relay.js'), 'completion']),
-  )
-  for (const document of ['INSTALL', 'OPERATING', 'ARCHITECTURE', 'WIRE']) {
-    tree.copy(`docs/${document}.md`, `${documents}/${document}.md`)
+  for (const [shell, path] of Object.entries(COMPLETIONS)) {
+    tree.write(path, execFileSync(process.execPath, [join(root, 'dist/auth-relay.js'), 'completion', shell]))
   }
+  for (const [name, text] of debianDocuments()) tree.write(`${documents}/${name}`, text)
   for (const file of ['to-authd-tcp.conf', 'to-authd-fifo.conf']) {
     tree.copy(`deploy/rsyslog/${file}`, `${documents}/examples/rsyslog/${file}`)
   }
-  tree.copy('deploy/systemd/smtpd.conf', `${documents}/examples/systemd/smtpd.conf`)
+  for (const dropIn of ['authd-follow', 'authd-journal', 'credentials', 'smtpd']) {
+    tree.copy(`deploy/systemd/${dropIn}.conf`, `${documents}/examples/systemd/${dropIn}.conf`)
+  }
   for (const file of globSync('deploy/runit/**/*', { cwd: root, withFileTypes: true })) {
     if (!file.isFile()) continue
     const path = relative(root, join(file.parentPath, file.name))

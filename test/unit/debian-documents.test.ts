@@ -1,0 +1,20 @@
+import { expect, test } from 'vitest'
+import { debianDocuments } from '../../scripts/debian/documents.ts'
+
+const documents = debianDocuments()
+
+test('the documents that the others refer to are in the Debian package', () => {
+  expect([...documents.keys()]).toEqual(expect.arrayContaining(['README.md', 'INSTALL.md', 'MIGRATING.md', 'SCALE.md']))
+})
+
+test.each([...documents])('%s: every link leads to a document beside it', (_name, text) => {
+  const targets = [...text.matchAll(/\]\(([^)\s]+)\)/g)].map(([, target = '']) => target)
+  for (const target of targets.filter(each => !/^(https?:|mailto:|#)/.test(each))) {
+    expect([...documents.keys()]).toContain(target.split('#')[0])
+  }
+})
+
+test('a link to a file that is not in the package is its text', () => {
+  expect(documents.get('README.md')).not.toContain('CONTRIBUTING.md)')
+  expect(documents.get('README.md')).toContain('](INSTALL.md')
+})
