@@ -31,5 +31,6 @@ printf '127.0.0.1 localhost machine\n::1 localhost\n' >etc/hosts
 # Not chroot alone: the kernel makes no user namespaces for those who live in one (PrivateUsers=).
 mkdir -p old
 pivot_root . old
+# Shared, as on a host: credentials of a unit are mounts that must reach its namespace.
 exec env -i container=auth-relay-test PATH=/usr/sbin:/usr/bin:/sbin:/bin \
-  chroot . sh -c 'umount -l /old && rmdir /old && exec /lib/systemd/systemd --system --log-target=journal-or-kmsg'
+  chroot . sh -c 'umount -l /old && rmdir /old && mount --make-rshared / && exec /lib/systemd/systemd --system --log-target=journal-or-kmsg'

@@ -1,5 +1,16 @@
 import { execFileSync, spawnSync } from 'node:child_process'
-import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmdirSync, rmSync } from 'node:fs'
+import { createHash } from 'node:crypto'
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { command, type Need, pathOf, ROOT } from './describe-with.ts'
 import { eventually } from './eventually.ts'
 import type { NetworkNamespace } from './network-namespace.ts'
@@ -8,8 +19,24 @@ import { Program, run } from './program.ts'
 const cache = new URL('../../node_modules/.cache/debian-machine/', import.meta.url).pathname
 const BOOT = new URL('debian-machine.sh', import.meta.url).pathname
 
+/** Debian 12 and Debian 13. */
+export const RELEASES = ['bookworm', 'trixie'] as const
+export type Release = (typeof RELEASES)[number]
+
 /** Beside Debian's smallest system: what a mail host has before auth-relay comes. */
 const PACKAGES = ['dbus', 'logrotate', 'postgresql', 'rsyslog', 'ssl-cert', 'systemd', 'systemd-sysv']
+
+/** Servers that a machine can install without a network. They exclude each other: each line is fetched by itself. */
+const COUNTERPARTS = [
+  ['postfix'],
+  ['exim4-daemon-light'],
+  ['dovecot-pop3d'],
+  ['courier-pop'],
+  ['haproxy'],
+  ['lintian'],
+  ['zsh'],
+  ['fish'],
+] as const
 
 /** What it takes to boot such a machine. */
 export const DEBIAN_MACHINE: readonly Need[] = [ROOT, command('debootstrap'), command('unshare', 'util-linux')]
@@ -30,8 +57,8 @@ export class DebianMachine {
   }
 
   /** Boots it on a host of a TestNetwork. */
-  static async boot(host: NetworkNamespace): Promise<DebianMachine> {
-    const root = freshSystem()
+  static async boot(host: NetworkNamespace, release: Release): Promise<DebianMachine> {
+    const root = freshSystem(release)
     removeOrphans()
     const group = `${groupRoot()}/${GROUP}${process.pid}`
     mkdirSync(group)
@@ -60,7 +87,18 @@ export class DebianMachine {
 
   /** Runs a command in it to its end. */
   run(...words: readonly string[]): Promise<Program> {
-    return run(words, { prefix: this.prefix, env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', TERM: 'dumb' } })
+    const env = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', TERM: 'dumb', DEBIAN_FRONTEND: 'noninteractive' }
+    return run(words, { prefix: this.prefix, env })
+  }
+
+  /** Installs packages of Debian, or files of packages, with what they depend on; all were fetched when the system was made. */
+  install(...names: readonly string[]): Promise<string> {
+    return this.must('apt-get', 'install', '-q', '-y', '--no-install-recommends', ...names)
+  }
+
+  /** Runs a shell script in it, which stops at the first failure. */
+  sh(script: string): Promise<string> {
+    return this.must('sh', '-ec', script)
   }
 
   /** What a command in it says. */
@@ -78,6 +116,10 @@ export class DebianMachine {
   /** Path of a file of the machine, as this process sees it. */
   path(inside: string): string {
     return `/proc/${this.#pid}/root${inside}`
+  }
+
+  write(inside: string, text: string): void {
+    writeFileSync(this.path(inside), text)
   }
 
   copyIn(from: string, inside: string): void {
@@ -126,30 +168,57 @@ function removeGroup(path: string): boolean {
 }
 
 /** The root directory of a system as debootstrap makes it, from the mirror of this host; made once, then only read. */
-function freshSystem(): string {
-  const [site = '', release = ''] = mirror()
-  const path = `${cache}${release}-${PACKAGES.join('+')}`
+function freshSystem(release: Release): string {
+  const contents = createHash('sha256')
+    .update(JSON.stringify([PACKAGES, COUNTERPARTS]))
+    .digest('hex')
+    .slice(0, 12)
+  const path = `${cache}${release}-${contents}`
   if (existsSync(path)) return path
   mkdirSync(cache, { recursive: true })
-  for (const old of readdirSync(cache)) rmSync(`${cache}${old}`, { recursive: true, force: true })
+  for (const old of readdirSync(cache)) {
+    if (old.startsWith(`${release}-`)) rmSync(`${cache}${old}`, { recursive: true, force: true })
+  }
   const work = `${path}.${process.pid}`
-  const result = spawnSync(
-    pathOf('debootstrap') ?? 'debootstrap',
-    ['--variant=minbase', `--include=${PACKAGES.join(',')}`, release, work, site],
-    { encoding: 'utf8' },
-  )
-  if (result.status !== 0)
-    throw new Error(`debootstrap: ${result.error?.message ?? ''}\n${result.stdout}${result.stderr}`)
+  must(pathOf('debootstrap') ?? 'debootstrap', [
+    '--variant=minbase',
+    `--include=${PACKAGES.join(',')}`,
+    release,
+    work,
+    mirror(release),
+  ])
+  fetchPackages(work)
   renameSync(work, path)
   return path
 }
 
-/** Mirror and release from which this host is installed. */
-function mirror(): readonly string[] {
+/** The apt of this host, with its way to the mirror, fetches into the new system. */
+function fetchPackages(root: string): void {
+  const apt = (...words: readonly string[]): void =>
+    must('apt-get', [
+      '-q',
+      ...['-o', `Dir=${root}`, '-o', `Dir::State::status=${root}/var/lib/dpkg/status`],
+      ...['-o', `Dir::Cache::archives=${root}/var/cache/apt/archives`, '-o', 'APT::Sandbox::User=root'],
+      ...words,
+    ])
+  apt('update')
+  for (const names of COUNTERPARTS) apt('install', '-y', '--no-install-recommends', '--download-only', ...names)
+}
+
+function must(command: string, words: readonly string[]): void {
+  const { status, error, stdout, stderr } = spawnSync(command, words, { encoding: 'utf8' })
+  if (status !== 0) throw new Error(`${command} ${words.join(' ')}: ${error?.message ?? ''}\n${stdout}${stderr}`)
+}
+
+/** Mirror from which this host is installed, or could be. Every release is on each. */
+function mirror(release: Release): string {
   const format = ['--format', '$(SITE) $(RELEASE)', 'Created-By: Packages', 'Component: main']
-  const release = /^VERSION_CODENAME=(.*)$/m.exec(readFileSync('/etc/os-release', 'utf8'))?.[1]
-  const lines = execFileSync('apt-get', ['indextargets', ...format], { encoding: 'utf8' }).split('\n')
-  const line = lines.find(each => each.split(' ')[1] === release)
-  if (line === undefined) throw new Error(`apt has no mirror of Debian ${release}`)
-  return line.split(' ')
+  const lines = execFileSync('apt-get', ['indextargets', ...format], { encoding: 'utf8' })
+    .trim()
+    .split('\n')
+  const own = /^VERSION_CODENAME=(.*)$/m.exec(readFileSync('/etc/os-release', 'utf8'))?.[1]
+  const find = (name: string | undefined) => lines.find(line => line.split(' ')[1] === name)?.split(' ')[0]
+  const site = find(release) ?? find(own)
+  if (site === undefined) throw new Error(`apt has no mirror of Debian ${release}`)
+  return site
 }

@@ -1,14 +1,15 @@
-import { spawnSync } from 'node:child_process'
-import { copyFileSync, cpSync, existsSync, writeFileSync } from 'node:fs'
-import { afterAll, beforeAll, expect, onTestFailed, test } from 'vitest'
+import { execFileSync, spawnSync } from 'node:child_process'
+import { copyFileSync, cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { afterAll, beforeAll, describe, expect, inject, onTestFailed, test } from 'vitest'
 import { packageDeb } from '../../scripts/package-deb.ts'
-import { DEBIAN_MACHINE, DebianMachine } from '../harness/debian-machine.ts'
+import { DEBIAN_MACHINE, DebianMachine, RELEASES, type Release } from '../harness/debian-machine.ts'
 import { command, describeWith, NETWORK_NAMESPACES, pathOf } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
 import { type NetworkNamespace, TestNetwork } from '../harness/network-namespace.ts'
 import { run } from '../harness/program.ts'
 import { SmtpConversation } from '../harness/smtp-conversation.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
+import { COMPRESSION, VERSION } from './build-package.ts'
 
 const root = new URL('../..', import.meta.url).pathname
 const SERVER = '192.0.2.1'
@@ -17,8 +18,6 @@ const CLIENT = '192.0.2.7'
 const STRANGER = 'somebody@elsewhere.example'
 const PARTS = ['authd', 'popup', 'sslwrap', 'wrap'] as const
 const ACCOUNTS = ['auth-relay', 'auth-relay-login', 'auth-relay-tls', 'auth-relay-gate', 'auth-relay-status'] as const
-/** Fast to make; the package proper is packed with xz. */
-const compression = ['-Zzstd', '-z1']
 
 const NEEDS = [
   ...DEBIAN_MACHINE,
@@ -26,27 +25,54 @@ const NEEDS = [
   command('curl'),
   command('strip', 'binutils'),
   command('fail2ban-regex', 'fail2ban'),
-  command('lintian'),
   command('man', 'man-db'),
 ]
 
-describeWith(NEEDS, 'the Debian package on a fresh Debian', () => {
+const first = inject('debianPackage')
+
+describeWith(NEEDS, 'the Debian package', () => {
+  const directory = temporaryDirectory()
+  afterAll(directory.remove)
+
+  test('every command has its manual, beside those of other POP3 servers', async () => {
+    await run(['dpkg-deb', '-x', first, `${directory.path}/files`])
+    const pages = `${directory.path}/files/usr/share/man`
+    for (const name of [
+      'auth-relay',
+      'auth-relay.toml',
+      'auth-relay-setup-database',
+      'pop3d',
+      'auth-relay-pop3d',
+      'popup',
+    ]) {
+      const { lines } = await run(['man', '-M', pages, name], { env: { PATH: process.env['PATH'], MANPAGER: 'cat' } })
+      expect(lines.join('\n')).toMatch(/^NAME/m)
+    }
+    expect(existsSync(`${pages}/man8/pop3d.8.gz`)).toBe(false)
+  })
+
+  test('the same commit gives the same package', async () => {
+    const rebuilt = await packageDeb({ directory: directory.path, compression: COMPRESSION, version: VERSION })
+    expect(spawnSync('cmp', [first, rebuilt], { encoding: 'utf8' })).toMatchObject({ status: 0, stdout: '' })
+  })
+})
+
+describe.each(RELEASES)('%s', release => {
+  describeWith(NEEDS, 'the life of the Debian package', () => life(release))
+})
+
+function life(release: Release): void {
   const directory = temporaryDirectory()
   let network: TestNetwork
   let client: NetworkNamespace
   let machine: DebianMachine
-  let first: string
-  let rebuilt: string
-  let second: string
   let before: ReadonlySet<string>
 
   beforeAll(async () => {
-    first = await packageDeb({ directory: directory.path, compression, version: '1.0.0~test1-1' })
-    rebuilt = await packageDeb({ directory: `${directory.path}/again`, compression, version: '1.0.0~test1-1' })
-    second = await packageDeb({ directory: directory.path, compression, version: '1.0.0~test2-1' })
     network = new TestNetwork(SERVER, SERVER_V6)
     client = network.client(CLIENT, '2001:db8::7')
-    machine = await DebianMachine.boot(network.server)
+    machine = await DebianMachine.boot(network.server, release)
+    await machine.install('zsh', 'fish')
     before = await filesOf(machine)
   }, 900_000)
   afterAll(async () => {
@@ -72,36 +98,16 @@ describeWith(NEEDS, 'the Debian package on a fresh Debian', () => {
     await smtp.quit()
     return code
   }
+  const schema = async (): Promise<number> =>
+    Number(
+      await machine.must(
+        ...['runuser', '-u', 'postgres', '--', 'psql', '-XAtd', 'pop3authd'],
+        ...['-c', 'SELECT max(v) FROM schema_version'],
+      ),
+    )
   const showJournalOnFailure = (): void => {
     onTestFailed(async () => console.error(await machine.answer('journalctl', '--no-pager', '-o', 'short', '-n', '80')))
   }
-
-  test('lintian has nothing to say', async () => {
-    // dpkg of Debian 12 understands zstd, its lintian does not yet; what is shipped is packed with xz.
-    const { lines } = await run(['lintian', '--allow-root', '--suppress-tags', 'malformed-deb-archive', first])
-    expect(lines.filter(line => /^[EW]:/.test(line))).toEqual([])
-  })
-
-  test('every command has its manual, beside those of other POP3 servers', async () => {
-    await run(['dpkg-deb', '-x', first, `${directory.path}/files`])
-    const pages = `${directory.path}/files/usr/share/man`
-    for (const name of [
-      'auth-relay',
-      'auth-relay.toml',
-      'auth-relay-setup-database',
-      'pop3d',
-      'auth-relay-pop3d',
-      'popup',
-    ]) {
-      const { lines } = await run(['man', '-M', pages, name], { env: { PATH: process.env['PATH'], MANPAGER: 'cat' } })
-      expect(lines.join('\n')).toMatch(/^NAME/m)
-    }
-    expect(existsSync(`${pages}/man8/pop3d.8.gz`)).toBe(false)
-  })
-
-  test('the same commit gives the same package', () => {
-    expect(spawnSync('cmp', [first, rebuilt], { encoding: 'utf8' })).toMatchObject({ status: 0, stdout: '' })
-  })
 
   test('installed: it says what to do next, and nothing runs', async () => {
     showJournalOnFailure()
@@ -110,7 +116,7 @@ describeWith(NEEDS, 'the Debian package on a fresh Debian', () => {
       expect(await machine.answer('systemctl', 'is-enabled', `auth-relay-${part}.service`)).toBe('disabled')
       expect(await machine.answer('systemctl', 'is-active', `auth-relay-${part}.service`)).toBe('inactive')
     }
-    expect(await machine.must('sh', '-c', 'systemd-analyze verify --man=no /lib/systemd/system/auth-relay*')).toBe('')
+    expect(await machine.sh('systemd-analyze verify --man=no /usr/lib/systemd/system/auth-relay*')).toBe('')
     for (const account of ACCOUNTS) expect(await machine.must('id', '-un', account)).toBe(account)
   })
 
@@ -123,6 +129,22 @@ describeWith(NEEDS, 'the Debian package on a fresh Debian', () => {
     const completed =
       'source /usr/share/bash-completion/completions/auth-relay; COMP_WORDS=(auth-relay expl); COMP_CWORD=1'
     expect(await machine.must('bash', '-c', `${completed}; _auth_relay; echo $COMPREPLY`)).toBe('explain')
+    expect(await machine.must('env', 'HOME=/tmp', 'fish', '-c', 'complete -C "auth-relay expl"')).toMatch(
+      /^explain\t\S/,
+    )
+    expect(await machine.must('env', 'HOME=/tmp', 'fish', '-c', 'complete -C "auth-relay show --js"')).toMatch(
+      /^--json\t\S/,
+    )
+    const loaded = 'autoload -Uz compinit && compinit -u -d /tmp/zcompdump && print $_comps[auth-relay]'
+    expect(await machine.must('zsh', '-fc', loaded)).toBe('_auth-relay')
+    const offered = await machine.must('zsh', '-fc', ZSH_OFFERS)
+    expect(offered).toMatch(/^explain:\S/m)
+  })
+
+  test('the demonstration says where it runs, for the package has no PostgreSQL of its own', async () => {
+    const { lines, ending } = await machine.run('auth-relay', 'up', '--demo', '--dir', '/tmp/demo')
+    expect(ending?.code).not.toBe(0)
+    expect(lines.join('\n')).toContain('The demonstration runs from a checkout: npm ci && npm start')
   })
 
   test('no secret can be read by an account that does not need it; the settings hold none', async () => {
@@ -289,7 +311,7 @@ describeWith(NEEDS, 'the Debian package on a fresh Debian', () => {
     )
     const logins: (number | null | undefined)[] = []
     let upgraded = false
-    const installed = install(second).finally(() => {
+    const installed = install(nextVersion(first, directory.path, 2)).finally(() => {
       upgraded = true
     })
     while (!upgraded) logins.push((await curl(`pop3://${SERVER}/`, '-u', 'ann:sesame')).ending?.code)
@@ -306,11 +328,66 @@ describeWith(NEEDS, 'the Debian package on a fresh Debian', () => {
     expect(await machine.must('dpkg-query', '-W', '-f', `\${Version}`, 'auth-relay')).toBe('1.0.0~test2-1')
   })
 
+  test('the upgrade has brought the schema up to date', async () => {
+    expect(await schema()).toBe(MIGRATIONS + 1)
+  })
+
+  test('an upgrade while the database is away: what needs the new schema goes on as it is, until the database has it', async () => {
+    showJournalOnFailure()
+    const pidsOf = () =>
+      Promise.all(['authd', 'wrap', 'status-page', 'popup'].map(part => show(`auth-relay-${part}.service`, 'MainPID')))
+    const old = await pidsOf()
+    await machine.must('systemctl', 'stop', 'postgresql@*.service')
+    const said = await install(nextVersion(first, directory.path, 3))
+    expect(said).toContain('auth-relay-setup-database: PostgreSQL does not answer')
+    const now = await pidsOf()
+    expect(now.slice(0, 3)).toEqual(old.slice(0, 3))
+    expect(now[3]).not.toBe(old[3])
+    await machine.must('systemctl', 'start', 'postgresql.service')
+    await eventually('the relay is open as before', async () => (await recipientFrom(CLIENT)) === 250)
+    const command = /^ {2}(auth-relay-setup-database && .*)$/m.exec(said)?.[1] ?? ''
+    await eventually('PostgreSQL answers', async () => (await machine.run('sh', '-ec', command)).ending?.code === 0)
+    expect(await schema()).toBe(MIGRATIONS + 2)
+    expect((await pidsOf()).slice(0, 3)).not.toEqual(old.slice(0, 3))
+    expect(await recipientFrom(CLIENT)).toBe(250)
+  })
+
+  test('restored on a new PostgreSQL server by the commands of OPERATING: histories and grants are there, the roles can do no more', async () => {
+    showJournalOnFailure()
+    const count = () =>
+      machine.must(
+        ...['runuser', '-u', 'postgres', '--', 'psql', '-XAtd', 'pop3authd'],
+        ...['-c', 'SELECT count(*) FROM login_event'],
+      )
+    const logins = await count()
+    expect(Number(logins)).toBeGreaterThan(0)
+    await machine.sh(`
+      systemctl stop auth-relay-authd.service auth-relay-wrap.service auth-relay-status-page.service
+      runuser -u postgres -- pg_dump pop3authd > /var/backups/pop3authd.sql
+      pg_dropcluster --stop "$(ls /etc/postgresql)" main && pg_createcluster --start "$(basename /usr/lib/postgresql/*)" main`)
+    const commands = /^```sh\n(runuser -u postgres -- createuser .*?)^```$/ms.exec(
+      readFileSync(`${root}docs/OPERATING.md`, 'utf8'),
+    )?.[1]
+    await machine.must('bash', '-ec', `cd /\n${commands}`)
+    await machine.sh('systemctl start auth-relay-authd.service auth-relay-wrap.service auth-relay-status-page.service')
+    expect(await count()).toBe(logins)
+    expect(await machine.must('auth-relay', 'explain', CLIENT)).toContain(`Mail from ${CLIENT} is relayed.`)
+    expect(await recipientFrom(CLIENT)).toBe(250)
+    client.addAddress('192.0.2.11')
+    expect((await curl('--interface', '192.0.2.11', `pop3://${SERVER}/`, '-u', 'ann:sesame')).ending?.code).toBe(0)
+    expect(await recipientFrom('192.0.2.11')).toBe(250)
+    const mayWrite = "SELECT has_table_privilege('authwrap', 'grants', 'INSERT')"
+    expect(await machine.must('runuser', '-u', 'postgres', '--', 'psql', '-XAtd', 'pop3authd', '-c', mayWrite)).toBe(
+      'f',
+    )
+  })
+
   test('a daemon that hangs is started again by the watchdog', async () => {
     showJournalOnFailure()
     await machine.must('sh', '-c', SHORT_WATCHDOG)
     const pid = await show('auth-relay-authd.service', 'MainPID')
-    await machine.must('sh', '-c', `kill -STOP ${pid}`)
+    expect(Number(pid)).toBeGreaterThan(1) // 0 would be the group of the test itself
+    await machine.sh(`kill -STOP ${pid}`)
     await eventually('another authd runs', async () => {
       const now = await show('auth-relay-authd.service', 'MainPID')
       return now !== '0' && now !== pid && (await show('auth-relay-authd.service', 'ActiveState')) === 'active'
@@ -340,7 +417,38 @@ describeWith(NEEDS, 'the Debian package on a fresh Debian', () => {
     ).toBe("ls: cannot access '/run/auth-relay*': No such file or directory")
     expect(await machine.answer('systemctl', 'list-units', '--all', '--no-legend', 'auth-relay*')).toBe('')
   })
-})
+
+  test('lintian of this release has nothing to say', async () => {
+    await machine.install('lintian')
+    machine.copyIn(first, '/tmp/auth-relay.deb')
+    // dpkg of Debian 12 understands zstd, its lintian does not.
+    await machine.sh(
+      `cd /tmp && dpkg-deb -R auth-relay.deb tree && dpkg-deb --root-owner-group -Zgzip -z1 -b tree lintian.deb`,
+    )
+    const { lines } = await machine.run('lintian', '--allow-root', '/tmp/lintian.deb')
+    expect(lines.filter(line => /^[EW]:/.test(line))).toEqual([])
+  }, 900_000)
+}
+
+const MIGRATIONS = readdirSync(`${root}sql`).filter(name => /^\d{6}-/.test(name)).length
+
+/** The same programs as version 1.0.0~testN, with a migration more than the version before. */
+function nextVersion(deb: string, directory: string, number: number): string {
+  const tree = `${directory}/tree-${number}`
+  const path = `${directory}/auth-relay_test${number}.deb`
+  execFileSync('dpkg-deb', ['-R', deb, tree])
+  const control = readFileSync(`${tree}/DEBIAN/control`, 'utf8')
+  writeFileSync(`${tree}/DEBIAN/control`, control.replace(/^Version: .*$/m, `Version: 1.0.0~test${number}-1`))
+  for (let more = 1; more < number; more++) {
+    const version = MIGRATIONS + more
+    writeFileSync(
+      `${tree}/usr/lib/auth-relay/sql/${String(version).padStart(6, '0')}-test.sql`,
+      `INSERT INTO schema_version (v) VALUES (${version});\nCREATE TABLE test_${version} (x integer);\n`,
+    )
+  }
+  execFileSync('dpkg-deb', ['--root-owner-group', ...COMPRESSION, '-b', tree, path], { stdio: 'ignore' })
+  return path
+}
 
 const SECRETS = ['dbpass', 'sslhack.pass', 'status-dbpass', 'wrap-dbpass'].map(name => `/etc/auth-relay/${name}`)
 const SOCKETS = ['auth-relay-authd.socket', 'auth-relay-popup.socket']
@@ -348,7 +456,7 @@ const SERVICES = PARTS.map(part => `auth-relay-${part}.service`)
 
 /** Files that this test, PostgreSQL and the system itself made meanwhile. */
 const OTHERS =
-  /^\/(home|var\/(backups|cache|lib\/(dpkg|logrotate|postgresql|systemd)|log\/(?!auth-relay)|spool)|usr\/local|etc\/(passwd|group|shadow|gshadow|subuid|subgid)-?$|etc\/\.pwd\.lock)/
+  /^\/(home|var\/(backups|cache|lib\/(dpkg|logrotate|postgresql|systemd)|log\/(?!auth-relay)|spool|tmp)|usr\/local|etc\/(passwd|group|shadow|gshadow|subuid|subgid)-?$|etc\/\.pwd\.lock)/
 
 const filesOf = async (machine: DebianMachine): Promise<ReadonlySet<string>> =>
   new Set((await machine.must('find', '/', '-xdev')).split('\n'))
@@ -370,6 +478,13 @@ adduser --quiet --system --group --no-create-home --home /nonexistent qmaild
 mkdir -p /etc/systemd/system/auth-relay-wrap.service.d
 sed /ReadWritePaths/d /usr/share/doc/auth-relay/examples/systemd/smtpd.conf > /etc/systemd/system/auth-relay-wrap.service.d/smtpd.conf
 systemctl daemon-reload`
+
+/** The words that zsh's function would offer as a verb: _describe is told the name of the list. */
+const ZSH_OFFERS = `compdef() { : }
+  source /usr/share/zsh/vendor-completions/_auth-relay
+  _describe() { print -l -- "\${(@P)4}" }
+  words=(auth-relay expl) CURRENT=2
+  _auth_relay`
 
 const SHORT_WATCHDOG = `set -e
 mkdir /etc/systemd/system/auth-relay-authd.service.d

@@ -3,6 +3,9 @@ import { defineConfig } from 'vitest/config'
 /** Tests of what is shipped. They install it, on systems that they make: `npm run test:package`. */
 export default defineConfig({
   test: {
+    globalSetup: ['test/package/build-package.ts'],
+    // A machine at a time: each is a whole Debian, with a database and a mail server.
+    fileParallelism: false,
     include: ['test/package/**/*.test.ts'],
     testTimeout: 180_000,
     hookTimeout: 600_000,
