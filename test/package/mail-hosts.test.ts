@@ -256,6 +256,7 @@ function hosts(release: Release): void {
       'authd',
       'wrap',
     )
+    await machine.must('systemctl', 'restart', 'courier-pop.service') // popup had its port until now
     await opensRelay(newAddress(), 'pop3')
   })
 }
