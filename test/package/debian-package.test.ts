@@ -198,7 +198,7 @@ function life(release: Release): void {
       authd: 'auth-relay ',
       popup: 'root 0,2,5,6,7,10,29',
       sslwrap: 'auth-relay-tls 10',
-      wrap: 'qmaild ',
+      wrap: 'auth-relay-gate ',
     })
   })
 
