@@ -363,12 +363,13 @@ function life(release: Release): void {
     expect(Number(logins)).toBeGreaterThan(0)
     await machine.sh(`
       systemctl stop auth-relay-authd.service auth-relay-wrap.service auth-relay-status-page.service
-      runuser -u postgres -- pg_dump pop3authd > /var/backups/pop3authd.sql
+      runuser -u postgres -- pg_dump pop3authd > /var/backups/pop3authd.dump
       pg_dropcluster --stop "$(ls /etc/postgresql)" main && pg_createcluster --start "$(basename /usr/lib/postgresql/*)" main`)
-    const commands = /^```sh\n(runuser -u postgres -- createuser .*?)^```$/ms.exec(
-      readFileSync(`${root}docs/OPERATING.md`, 'utf8'),
-    )?.[1]
-    await machine.must('bash', '-ec', `cd /\n${commands}`)
+    // The package has auth-relay-setup-database for the last line. The machine has no sudo.
+    const commands = /^```sh\n(sudo -u postgres createdb pop3authd\n[^`]*-f pop3authd\.dump\n)auth-relay migrate /m
+      .exec(readFileSync(`${root}docs/OPERATING.md`, 'utf8'))?.[1]
+      ?.replaceAll('sudo -u postgres', 'runuser -u postgres --')
+    await machine.sh(`cd /var/backups\n${commands}\nauth-relay-setup-database`)
     await machine.sh('systemctl start auth-relay-authd.service auth-relay-wrap.service auth-relay-status-page.service')
     expect(await count()).toBe(logins)
     expect(await machine.must('auth-relay', 'explain', CLIENT)).toContain(`Mail from ${CLIENT} is relayed.`)
