@@ -5,29 +5,57 @@ import { openListener } from '../daemon/listener.ts'
 import { readSecretFile } from '../daemon/secret.ts'
 import type { Settings } from '../daemon/settings/settings.ts'
 import type { SocketAddress } from '../daemon/socket-address.ts'
+import { type PartsInUse, partsInUse } from './parts-in-use.ts'
 
 /** An address that a program will listen on, and the setting that says so. */
-export type PlannedListener = { readonly address: SocketAddress; readonly setting: string }
-
-/** Every TCP address that the settings make our programs listen on. */
-export function plannedListeners(settings: Settings): readonly PlannedListener[] {
-  const { popup, sslwrap, authd, wrap, statusPage } = settings
-  const listed = Object.entries({ popup, authd, wrap, 'status-page': statusPage }).flatMap(([section, values]) =>
-    Object.entries(values).flatMap(([name, value]) =>
-      name === 'listen' || name.endsWith('_listen') ? addressesIn(value, `${section}.${name}`) : [],
-    ),
-  )
-  return [
-    ...listed,
-    ...sslwrap.listener.map(({ listen }) => ({ address: listen, setting: 'sslwrap.listener.listen' })),
-  ].filter(({ address }) => address.type === 'tcp')
+export type PlannedListener = {
+  readonly address: SocketAddress
+  readonly setting: string
+  /** The program that listens there. */
+  readonly program: string
 }
 
-const addressesIn = (value: unknown, setting: string): PlannedListener[] =>
+/** Where sslwrap listens when no setting says so. */
+const DEFAULT_TLS: PlannedListener = {
+  address: { type: 'tcp', host: '::', port: 995 },
+  setting: 'sslwrap.listener',
+  program: 'sslwrap',
+}
+
+/** Every TCP address that the settings make our programs listen on. */
+export const plannedListeners = (settings: Settings): readonly PlannedListener[] =>
+  plannedSockets(settings, partsInUse(settings)).filter(({ address }) => address.type === 'tcp')
+
+/** Every address, Unix sockets included, on which the parts in use listen. */
+export function plannedSockets(settings: Settings, parts: PartsInUse): readonly PlannedListener[] {
+  const { popup, sslwrap, authd, wrap, statusPage } = settings
+  const listed = Object.entries({ popup, sslwrap, authd, wrap, 'status-page': statusPage }).flatMap(
+    ([program, values]) =>
+      Object.entries(values).flatMap(([name, value]) =>
+        name === 'listen' || name.endsWith('_listen') ? addressesIn(value, `${program}.${name}`, program) : [],
+      ),
+  )
+  const inUse = (program: string): boolean => program !== 'sslwrap' || parts.sslwrap
+  const announced = { socket: authd.socket, uses_socket: authd.uses_socket }
+  return [
+    ...listed.filter(({ program }) => inUse(program)),
+    ...Object.entries(announced).flatMap(([name, path]): PlannedListener[] =>
+      path === '' ? [] : [{ address: { type: 'unix', path }, setting: `authd.${name}`, program: 'authd' }],
+    ),
+    ...sslwrap.listener.map(({ listen }) => ({
+      address: listen,
+      setting: 'sslwrap.listener.listen',
+      program: 'sslwrap',
+    })),
+    ...(parts.sslwrap && sslwrap.listener.length === 0 ? [DEFAULT_TLS] : []),
+  ]
+}
+
+const addressesIn = (value: unknown, setting: string, program: string): PlannedListener[] =>
   [value]
     .flat()
     .filter(isSocketAddress)
-    .map(address => ({ address, setting }))
+    .map(address => ({ address, setting, program }))
 
 const isSocketAddress = (value: unknown): value is SocketAddress =>
   typeof value === 'object' && value !== null && 'type' in value

@@ -6,6 +6,7 @@ import { loadSettingsFile, requireConfigured, type Settings } from '../daemon/se
 import { programBeside } from '../daemon/worker-process.ts'
 import { lockDirectory } from './directory-lock.ts'
 import { Interruption } from './interruption.ts'
+import { partsInUse } from './parts-in-use.ts'
 import { checkBeforeStart } from './preflight.ts'
 import { programEnvironment } from './program-environment.ts'
 import { SupervisedProgram } from './supervised-program.ts'
@@ -110,17 +111,14 @@ type ProgramOfStack = {
 }
 
 /** The programs that the settings give something to do, in the order of their start, with the seconds that they may drain. */
-function programsOf({ popup, sslwrap, wrap, statusPage }: Settings): readonly ProgramOfStack[] {
+function programsOf(settings: Settings): readonly ProgramOfStack[] {
+  const { popup, sslwrap, wrap } = settings
+  const parts = partsInUse(settings)
   const programs: ProgramOfStack[] = [{ name: 'authd', drainSeconds: AUTHD_FLUSH }]
-  const servesPop3 = popup.listen.length > 0 || popup.proxy_listen.length > 0
-  if (servesPop3) programs.push({ name: 'popup', drainSeconds: popup.drain_time })
-  // Without listeners of its own it stands on *:995 before popup.
-  if (servesPop3 || sslwrap.listener.length > 0) programs.push({ name: 'sslwrap', drainSeconds: sslwrap.drain_time })
-  const doors = [wrap.listen, wrap.policy_listen, wrap.socketmap_listen, wrap.question_listen]
-  if (doors.some(addresses => addresses.length > 0) || wrap.tcprules_cdb !== '') {
-    programs.push({ name: 'wrap', drainSeconds: wrap.drain_timeout })
-  }
-  if (statusPage.listen !== undefined) {
+  if (parts.popup) programs.push({ name: 'popup', drainSeconds: popup.drain_time })
+  if (parts.sslwrap) programs.push({ name: 'sslwrap', drainSeconds: sslwrap.drain_time })
+  if (parts.gate) programs.push({ name: 'wrap', drainSeconds: wrap.drain_timeout })
+  if (parts.statusPage) {
     programs.push({ name: 'status-page', drainSeconds: 0, script: 'auth-relay', words: ['status-page'] })
   }
   return programs

@@ -8,21 +8,28 @@ import { formatDuration } from '../../daemon/settings/duration.ts'
 import type { Settings } from '../../daemon/settings/settings.ts'
 import { isSelfSigned } from '../is-self-signed.ts'
 import { formatMoment } from '../moment.ts'
+import { type PartsInUse, partsInUseHere } from '../parts-in-use.ts'
 import { advice, type Finding, fine, unsafe } from './finding.ts'
 import { judgeCdb } from './judge-cdb.ts'
+import { rolesInUse } from './judge-host.ts'
 import { judgeSyslog } from './judge-syslog.ts'
 
 /** Judges the files of the host that the settings name, and the settings file itself. */
-export function judgeFiles(settings: Settings, config: string, now: Date): readonly Finding[] {
+export function judgeFiles(
+  settings: Settings,
+  config: string,
+  now: Date,
+  parts: PartsInUse = partsInUseHere(settings),
+): readonly Finding[] {
   return [
     ...judgeSettingsFile(settings, config),
-    ...judgeSecrets(settings),
-    ...judgeCertificates(settings, now),
+    ...judgeSecrets(settings, parts),
+    ...judgeCertificates(settings, parts, now),
     ...judgeQmail(settings),
     ...judgeChecker(settings),
     ...judgeSyslog(settings),
     ...judgeCdb(settings),
-    ...judgeAccounts(settings),
+    ...judgeAccounts(settings, parts),
   ]
 }
 
@@ -42,14 +49,17 @@ function judgeSettingsFile({ database }: Settings, config: string): Finding[] {
   return found.length > 0 ? found : [fine(config, `mode ${octal(mode)}`)]
 }
 
-function judgeSecrets({ popup, sslwrap, database }: Settings): Finding[] {
+function judgeSecrets(settings: Settings, parts: PartsInUse): Finding[] {
+  const { popup, sslwrap, database } = settings
   const found: Finding[] = []
-  const needsSslHack = sslwrap.listener.length === 0 || sslwrap.listener.some(({ preamble }) => preamble === 'ssl')
+  const needsSslHack =
+    parts.sslwrap && (sslwrap.listener.length === 0 || sslwrap.listener.some(({ preamble }) => preamble === 'ssl'))
+  const roles = rolesInUse(settings, parts)
   const files: readonly (readonly [string, string, boolean])[] = [
     ['popup.ssl_hack_pass', popup.ssl_hack_pass, needsSslHack],
-    ['database.dbpass_file', database.dbpass_file, database.dbpass_file !== ''],
-    ['database.wrap_dbpass_file', database.wrap_dbpass_file, database.wrap_dbpass_file !== ''],
-    ['database.status_dbpass_file', database.status_dbpass_file, database.status_dbpass_file !== ''],
+    ['database.dbpass_file', database.dbpass_file, roles.includes('writer')],
+    ['database.wrap_dbpass_file', database.wrap_dbpass_file, roles.includes('reader')],
+    ['database.status_dbpass_file', database.status_dbpass_file, roles.includes('status')],
   ]
   for (const [name, path, isNeeded] of files) {
     if (path === '' || (!isNeeded && !existsSync(path))) continue
@@ -61,6 +71,7 @@ function judgeSecrets({ popup, sslwrap, database }: Settings): Finding[] {
       found.push(unsafe(name, error.message, `head -c 24 /dev/urandom | base64 > ${path}; chmod 600 ${path}`))
     }
   }
+  if (!parts.popup) return found
   for (const [name, path] of [
     ['popup.passwd_file', popup.checker === 'passwd-file' ? popup.passwd_file : ''],
     ['popup.apop_file', popup.apop_file],
@@ -77,14 +88,14 @@ function judgeSecrets({ popup, sslwrap, database }: Settings): Finding[] {
   return found
 }
 
-function judgeCertificates({ sslwrap, popup }: Settings, now: Date): Finding[] {
+function judgeCertificates({ sslwrap, popup }: Settings, parts: PartsInUse, now: Date): Finding[] {
   const pairs = [
-    ['sslwrap.cert', sslwrap.cert, sslwrap.key] as const,
+    ...(parts.sslwrap ? [['sslwrap.cert', sslwrap.cert, sslwrap.key] as const] : []),
     ...sslwrap.listener.flatMap(({ cert, key }) =>
       cert === undefined ? [] : [['sslwrap.listener.cert', cert, key ?? cert] as const],
     ),
     ...sslwrap.certificate.map(({ cert, key }) => ['sslwrap.certificate.cert', cert, key ?? cert] as const),
-    ...(popup.stls ? [['popup.stls_cert', popup.stls_cert, popup.stls_key] as const] : []),
+    ...(popup.stls && parts.popup ? [['popup.stls_cert', popup.stls_cert, popup.stls_key] as const] : []),
   ]
   return pairs.flatMap(([name, cert, key]) => judgeCertificate(name, cert, key, now))
 }
@@ -209,7 +220,7 @@ const gateHasAccount = ({
     ? smtpd_user !== ''
     : policy_listen.length + socketmap_listen.length + question_listen.length > 0 || tcprules_cdb !== ''
 
-function judgeAccounts({ popup, sslwrap, authd, wrap, statusPage }: Settings): Finding[] {
+function judgeAccounts({ popup, sslwrap, authd, wrap, statusPage }: Settings, parts: PartsInUse): Finding[] {
   if (!isRoot())
     return [
       advice(
@@ -219,8 +230,8 @@ function judgeAccounts({ popup, sslwrap, authd, wrap, statusPage }: Settings): F
       ),
     ]
   const wanted: readonly (readonly [string, string])[] = [
-    ['popup.login_user', popup.login_user],
-    ['sslwrap.user', sslwrap.user],
+    ['popup.login_user', parts.popup ? popup.login_user : ''],
+    ['sslwrap.user', parts.sslwrap ? sslwrap.user : ''],
     ['authd.user', authd.user],
     ['wrap.user', gateHasAccount(wrap) ? wrap.user : ''],
     ['wrap.smtpd_user', wrap.smtpd_user],

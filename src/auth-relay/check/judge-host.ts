@@ -1,10 +1,8 @@
 import { existsSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import { join } from 'node:path'
 import { type DatabaseRole, databaseConnection } from '../../daemon/database-connection.ts'
 import { TemporaryFault, UsageFault } from '../../daemon/exit-status.ts'
-import { openListener } from '../../daemon/listener.ts'
 import { formatDuration } from '../../daemon/settings/duration.ts'
 import type { Settings } from '../../daemon/settings/settings.ts'
 import { schemaVersion } from '../../database/migrate.ts'
@@ -12,19 +10,25 @@ import { EMBEDDED_RELEASE } from '../../database/server-program.ts'
 import { inspectRole } from '../../grants/database-setup.ts'
 import { ownAddresses } from '../../grants/own-addresses.ts'
 import { lockDirectory } from '../directory-lock.ts'
-import { plannedListeners } from '../preflight.ts'
+import { type PartsInUse, partsInUseHere } from '../parts-in-use.ts'
 import { knownSchema } from '../schema-check.ts'
 import { withDatabase } from '../with-database.ts'
 import { advice, type Finding, fine, unsafe, unsafeBecause } from './finding.ts'
+import { judgeListeners } from './judge-listeners.ts'
 
 /** Seconds by which the clocks of host and database may differ. */
 const CLOCK_ADVICE = 5
 const CLOCK_UNSAFE = 60
 
-/** Judges what is running: the database, its roles and its clock, and whether the ports are free. */
+/** Judges what is running: the database, its roles and its clock, and which programs hold the ports. */
 export async function judgeHost(settings: Settings): Promise<readonly Finding[]> {
   const running = isUp(settings.top.state_dir)
-  return [...judgeAddresses(), ...(await judgeDatabase(settings, running)), ...(await judgePorts(settings, running))]
+  const parts = partsInUseHere(settings)
+  return [
+    ...judgeAddresses(),
+    ...(await judgeDatabase(settings, running, parts)),
+    ...(await judgeListeners(settings, parts, { script: process.argv[1] ?? '' })),
+  ]
 }
 
 function judgeAddresses(): Finding[] {
@@ -43,8 +47,8 @@ function isUp(stateDir: string): boolean {
   }
 }
 
-async function judgeDatabase(settings: Settings, running: boolean): Promise<Finding[]> {
-  if (!settings.database.embedded) return judgeRoles(settings)
+async function judgeDatabase(settings: Settings, running: boolean, parts: PartsInUse): Promise<Finding[]> {
+  if (!settings.database.embedded) return judgeRoles(settings, rolesInUse(settings, parts))
   if (!running) {
     return [
       judgeEmbedded(new Date()),
@@ -55,7 +59,7 @@ async function judgeDatabase(settings: Settings, running: boolean): Promise<Find
       ),
     ]
   }
-  return [judgeEmbedded(new Date()), ...(await judgeRoles(settings))]
+  return [judgeEmbedded(new Date()), ...(await judgeRoles(settings, ['writer', 'reader', ...statusRole(parts)]))]
 }
 
 /** Days after the publication of the embedded server at which at least one security release of PostgreSQL has followed. */
@@ -76,9 +80,22 @@ export function judgeEmbedded(now: Date): Finding {
       )
 }
 
-async function judgeRoles(settings: Settings): Promise<Finding[]> {
+const statusRole = ({ statusPage }: PartsInUse): readonly DatabaseRole[] => (statusPage ? ['status'] : [])
+
+/** The roles of which this host has the password, or that a part in use needs: an SMTP host needs the reader's alone. */
+export function rolesInUse({ database }: Settings, parts: PartsInUse): readonly DatabaseRole[] {
+  const hasPassword = (text: string, file: string): boolean => text !== '' || (file !== '' && existsSync(file))
+  const writes = parts.authd || hasPassword(database.dbpass, database.dbpass_file)
+  const reads = parts.gate || hasPassword(database.wrap_dbpass, database.wrap_dbpass_file)
+  // Roles without passwords, and nothing that tells what this host is: every role is looked at.
   const roles: readonly DatabaseRole[] =
-    settings.statusPage.listen === undefined ? ['writer', 'reader'] : ['writer', 'reader', 'status']
+    writes || reads
+      ? [...(writes ? (['writer'] as const) : []), ...(reads ? (['reader'] as const) : [])]
+      : ['writer', 'reader']
+  return [...roles, ...statusRole(parts)]
+}
+
+async function judgeRoles(settings: Settings, roles: readonly DatabaseRole[]): Promise<Finding[]> {
   return (await Promise.all(roles.map(role => judgeRole(settings, role)))).flat()
 }
 
@@ -137,21 +154,4 @@ async function judgeRole(settings: Settings, role: DatabaseRole): Promise<Findin
     if (!(error instanceof UsageFault || error instanceof TemporaryFault)) throw error
     return [unsafeBecause(about, error)]
   }
-}
-
-async function judgePorts(settings: Settings, running: boolean): Promise<Finding[]> {
-  if (running) return [fine('listeners', 'auth-relay up is running and has them')]
-  const found: Finding[] = []
-  for (const { address, setting } of plannedListeners(settings)) {
-    const server = createServer()
-    try {
-      await openListener(server, address, setting)
-      await new Promise(resolve => server.close(resolve))
-    } catch (error) {
-      if (!(error instanceof UsageFault || error instanceof TemporaryFault)) throw error
-      const { text, remedy = '' } = unsafeBecause(setting, error)
-      found.push(unsafe(setting, text, `${remedy}; if it is our own program, nothing need be done`))
-    }
-  }
-  return found.length > 0 ? found : [fine('listeners', 'every port is free')]
 }

@@ -1,0 +1,162 @@
+import * as v from 'valibot'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { describeWith, NETWORK_NAMESPACES } from '../harness/describe-with.ts'
+import { TestNetwork } from '../harness/network-namespace.ts'
+import { Program } from '../harness/program.ts'
+import { Stack, TEST_IDS, type TestSettings } from '../harness/stack.ts'
+import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
+
+const REPORT = v.object({
+  safe: v.boolean(),
+  findings: v.array(
+    v.object({ verdict: v.string(), about: v.string(), text: v.string(), remedy: v.optional(v.string()) }),
+  ),
+})
+
+describeWith([NETWORK_NAMESPACES], 'check beside programs that run', () => {
+  let network: TestNetwork
+  let database: TestDatabase
+  let stack: Stack
+
+  const settings = (more: TestSettings = {}): TestSettings => {
+    const { hosts, database: dbname } = database.connection('pop3authd')
+    return {
+      ...more,
+      database: {
+        dbhost: hosts.map(({ host }) => host).join(','),
+        dbport: hosts[0]?.port ?? 5432,
+        dbname,
+        dbpass_file: stack.secret('dbpass', 'pop3authd'),
+        wrap_dbpass_file: stack.secret('wrap-dbpass', 'authwrap'),
+        ...more['database'],
+      },
+      popup: { listen: ['*:110'], ...more['popup'] },
+      authd: {
+        user: `${TEST_IDS.authd}`,
+        metrics_listen: '127.0.0.1:9633',
+        syslog_listen: ['127.0.0.1:6514'],
+        check_daemon_dovecot: true,
+        ...more['authd'],
+      },
+      wrap: {
+        policy_listen: ['127.0.0.1:10040', `unix:${stack.directory}/run/gate/policy.sock`],
+        ...more['wrap'],
+      },
+    }
+  }
+  const inside = (): { prefix: readonly string[] } => ({ prefix: network.server.prefix })
+  const check = async () => {
+    const words = ['check', '--config', stack.config, '--json']
+    const { lines, ending } = await stack.run('auth-relay', words, inside())
+    return { status: ending?.code, ...v.parse(REPORT, JSON.parse(lines.join('\n'))) }
+  }
+  const saidOf = async (about: string): Promise<readonly string[]> =>
+    (await check()).findings.flatMap(finding =>
+      finding.about === about ? [`${finding.verdict}: ${finding.text}`] : [],
+    )
+
+  beforeAll(async () => {
+    network = new TestNetwork('192.0.2.1', '2001:db8::1')
+    database = await createTestDatabase()
+    stack = new Stack()
+    stack.account('ann')
+    stack.configure(settings())
+  })
+  afterAll(async () => {
+    await stack.stop()
+    await database.remove()
+    network.remove()
+  })
+
+  test('before the start every port is free, and nothing is unsafe', async () => {
+    const { status, findings } = await check()
+    expect(findings.filter(({ verdict }) => verdict === 'unsafe')).toEqual([])
+    expect(findings).toContainEqual({ verdict: 'fine', about: 'listeners', text: 'every port is free' })
+    expect(status).toBe(0)
+  })
+
+  test('while every program runs, check names the program of each listener and ends with 0', async () => {
+    for (const name of ['authd', 'popup', 'sslwrap', 'wrap'] as const) await stack.start(name, inside())
+    const { status, safe, findings } = await check()
+    expect(findings.filter(({ verdict }) => verdict === 'unsafe')).toEqual([])
+    expect({ status, safe }).toEqual({ status: 0, safe: true })
+    const texts = findings.map(({ about, text }) => `${about}: ${text.replace(stack.directory, '')}`)
+    expect(texts).toEqual(
+      expect.arrayContaining([
+        'popup.listen: popup listens on [::]:110',
+        'sslwrap.listener: sslwrap listens on [::]:995',
+        'authd.metrics_listen: authd listens on 127.0.0.1:9633',
+        'authd.syslog_listen: authd listens on 127.0.0.1:6514',
+        'authd.socket: authd listens on unix:/run/authd.sock',
+        'authd.uses_socket: authd listens on unix:/run/uses.sock',
+        'wrap.policy_listen: wrap listens on 127.0.0.1:10040',
+        'wrap.policy_listen: wrap listens on unix:/run/gate/policy.sock',
+      ]),
+    )
+    const { lines } = await stack.run('auth-relay', ['check', '--quiet', '--config', stack.config], inside())
+    expect(lines.at(-1)).toBe('Safe.')
+  })
+
+  test('a listener that a program of another kind holds is unsafe, with its name and pid', async () => {
+    for (const [name, address, text] of [
+      ['sslwrap', "{ host: '::', port: 995 }", '[::]:995'],
+      ['wrap', "{ host: '127.0.0.1', port: 10040 }", '127.0.0.1:10040'],
+    ] as const) {
+      await stack.program(name).stop()
+      const script = `require('net').createServer().listen(${address}, () => console.log('listens'))`
+      const other = new Program('other', [process.execPath, '-e', script], inside())
+      await other.waitForLine(/listens/)
+      const { status, findings } = await check()
+      const held = findings.filter(finding => finding.text.startsWith(`${text} is held by `))
+      expect(held).toEqual([
+        expect.objectContaining({
+          verdict: 'unsafe',
+          text: expect.stringMatching(/is held by \S+ \(pid \d+, account root\)$/),
+          remedy: expect.stringContaining('stop that program'),
+        }),
+      ])
+      expect(status).toBe(1)
+      await other.stop()
+      await stack.start(name, inside())
+    }
+  })
+
+  test('a program of ours where another program of ours should listen is in the way', async () => {
+    stack.configure(settings({ authd: { syslog_listen: ['127.0.0.1:110'] } }))
+    expect(await saidOf('authd.syslog_listen')).toContainEqual(
+      expect.stringMatching(/^unsafe: 127\.0\.0\.1:110 is held by popup \(pid \d+, account root\)$/),
+    )
+    stack.configure(settings())
+  })
+
+  test('a host that only reads a log needs no passwords of popup and no port of sslwrap', async () => {
+    const files = { passwd_file: '/nonexistent/passwd', ssl_hack_pass: '/nonexistent/sslhack.pass' }
+    stack.configure(settings({ popup: { listen: [], ...files } }))
+    const { status, findings } = await check()
+    expect(findings.filter(({ about }) => /^(popup|sslwrap)\./.test(about))).toEqual([])
+    expect(status).toBe(0)
+    stack.configure(settings({ popup: files }))
+    expect((await check()).findings.filter(({ verdict }) => verdict === 'unsafe').map(({ about }) => about)).toEqual([
+      'popup.ssl_hack_pass',
+      'popup.passwd_file',
+    ])
+    stack.configure(settings())
+  })
+
+  test('an SMTP host needs the password of the reader alone, a POP3 host that of the writer alone', async () => {
+    const noLogs = { syslog_listen: [], check_daemon_dovecot: false }
+    stack.configure(
+      settings({ database: { dbpass_file: '/nonexistent/dbpass' }, popup: { listen: [] }, authd: noLogs }),
+    )
+    expect(await check()).toMatchObject({ status: 0, safe: true })
+    expect(await saidOf('database.dbuser')).toEqual([])
+    expect(await saidOf('database.wrap_dbuser')).toEqual([expect.stringMatching(/^fine: authwrap reaches/)])
+    stack.configure(
+      settings({ database: { wrap_dbpass_file: '/nonexistent/wrap-dbpass' }, wrap: { policy_listen: [] } }),
+    )
+    expect(await check()).toMatchObject({ status: 0, safe: true })
+    expect(await saidOf('database.wrap_dbuser')).toEqual([])
+    expect(await saidOf('database.dbuser')).toEqual([expect.stringMatching(/^fine: pop3authd reaches/)])
+    stack.configure(settings())
+  })
+})
