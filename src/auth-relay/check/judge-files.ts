@@ -12,6 +12,8 @@ import { type PartsInUse, partsInUseHere } from '../parts-in-use.ts'
 import { advice, type Finding, fine, unsafe } from './finding.ts'
 import { judgeCdb } from './judge-cdb.ts'
 import { rolesInUse } from './judge-host.ts'
+import { judgePostfix } from './judge-postfix.ts'
+import { judgeRights } from './judge-rights.ts'
 import { judgeSyslog } from './judge-syslog.ts'
 
 /** Judges the files of the host that the settings name, and the settings file itself. */
@@ -29,6 +31,8 @@ export function judgeFiles(
     ...judgeChecker(settings),
     ...judgeSyslog(settings),
     ...judgeCdb(settings),
+    ...judgeRights(settings, { script: process.argv[1] ?? '' }),
+    ...judgePostfix(settings),
     ...judgeAccounts(settings, parts),
   ]
 }

@@ -1,0 +1,123 @@
+import { execFileSync } from 'node:child_process'
+import { chmodSync, chownSync, mkdirSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { UnitFacts } from '../../../src/auth-relay/account-rights.ts'
+import { judgePostfix } from '../../../src/auth-relay/check/judge-postfix.ts'
+import { judgeRights } from '../../../src/auth-relay/check/judge-rights.ts'
+import { parseSettings } from '../../../src/daemon/settings/settings.ts'
+import { describeWith, ROOT } from '../../harness/describe-with.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
+
+const { path, remove } = temporaryDirectory()
+afterAll(remove)
+const settingsOf = (toml: string) => parseSettings(toml, 'x.toml').settings
+
+describeWith([ROOT], 'what the accounts of programs may open', () => {
+  const user = 61_210
+  const group = 61_290
+  const noUnit = (): undefined => undefined
+  beforeAll(() => chmodSync(path, 0o755))
+
+  const said = (toml: string, unit: (name: string) => UnitFacts | undefined = noUnit, journals?: readonly string[]) =>
+    judgeRights(settingsOf(toml), { script: '/nonexistent/auth-relay.js', unit, ...(journals && { journals }) }).map(
+      ({ verdict, about, text, remedy = '' }) =>
+        [`${verdict} ${about}: ${text.replaceAll(path, '')}`, remedy.replaceAll(path, '')].join(' | '),
+    )
+  /** `daemon` of the host with a further group, in place of the package's account. */
+  const daemonUnit =
+    (groups: readonly number[] = []) =>
+    (): UnitFacts => ({ user: 'daemon', groups, procSubset: 'all' })
+
+  test('a FIFO of root that the account of authd cannot open', () => {
+    const fifo = `${path}/fifo`
+    execFileSync('mkfifo', ['-m', '600', fifo])
+    const toml = `[authd]\nuser = "${user}"\nsyslog_fifo = "${fifo}"`
+    expect(said(toml)).toEqual([
+      `unsafe authd.syslog_fifo: ${user} (uid ${user}) cannot read and write /fifo: authd does not start | chown ${user} /fifo`,
+    ])
+    chownSync(fifo, user, user)
+    expect(said(toml)).toEqual([])
+  })
+
+  test('a followed file of mode 0600, of a group, and one that is missing', () => {
+    const log = `${path}/mail.log`
+    writeFileSync(log, '')
+    chmodSync(log, 0o600)
+    const toml = `[authd]\nfollow_files = ["${log}"]`
+    expect(said(toml, daemonUnit())).toEqual([
+      expect.stringMatching(/^unsafe authd.follow_files: daemon \(uid 1\) cannot read \/mail\.log: .* \| .*setfacl/),
+    ])
+    chownSync(log, 0, group)
+    chmodSync(log, 0o640)
+    expect(said(toml, daemonUnit())).toEqual([
+      expect.stringMatching(new RegExp(`^unsafe authd.follow_files: .* SupplementaryGroups=${group}$`)),
+    ])
+    expect(said(toml, daemonUnit([group]))).toEqual(['fine authd.follow_files: daemon can read /mail.log | '])
+    expect(said(`[authd]\nfollow_files = ["${path}/none"]`, daemonUnit())).toEqual([
+      expect.stringMatching(/^advice authd.follow_files: there is no \/none yet/),
+    ])
+  })
+
+  test('the journal: hidden by the unit, missing, closed, open', () => {
+    const journal = `${path}/journal`
+    const file = `${journal}/0123/system.journal`
+    mkdirSync(`${journal}/0123`, { recursive: true })
+    const toml = '[authd]\njournal = true'
+    const judge = (unit: () => UnitFacts) => said(toml, unit, [journal])
+    expect(judge(() => ({ ...daemonUnit()(), procSubset: 'pid' }))).toEqual([expect.stringMatching(/ProcSubset=all$/)])
+    expect(judge(daemonUnit())).toEqual([expect.stringMatching(/^unsafe authd.journal: this host keeps no journal/)])
+    writeFileSync(file, '')
+    chownSync(file, 0, group)
+    chmodSync(file, 0o640)
+    expect(judge(daemonUnit())).toEqual([expect.stringMatching(/^unsafe .* SupplementaryGroups=systemd-journal$/)])
+    expect(judge(daemonUnit([group]))).toEqual(['fine authd.journal: daemon can read the journal | '])
+  })
+
+  test('a socket directory of root under the unit of the gate', () => {
+    const directory = `${path}/run`
+    mkdirSync(directory)
+    const toml = `[wrap]\npolicy_listen = ["unix:${directory}/policy.sock"]`
+    expect(said(toml)).toEqual([])
+    expect(said(toml, daemonUnit())).toEqual([
+      expect.stringMatching(
+        /^unsafe wrap.policy_listen: daemon cannot make \/run\/policy.sock: .* \| .*install -d -o daemon/,
+      ),
+    ])
+    chownSync(directory, 1, 1)
+    expect(said(toml, daemonUnit())).toEqual([])
+  })
+})
+
+test('a Postfix in a chroot that cannot reach the socket that its main.cf names', async () => {
+  const etc = `${path}/postfix`
+  const queue = `${path}/spool`
+  mkdirSync(etc)
+  mkdirSync(queue)
+  const write = (chroot: string, socket: string): void => {
+    writeFileSync(
+      `${etc}/main.cf`,
+      `queue_directory = ${queue}\nsmtpd_relay_restrictions = permit_mynetworks,\n  check_policy_service { unix:${socket}, default_action=DUNNO }\n`,
+    )
+    writeFileSync(
+      `${etc}/master.cf`,
+      `# service\nsmtp      inet  n       -       ${chroot}       -       -       smtpd\n`,
+    )
+  }
+  const said = (socket: string) =>
+    judgePostfix(settingsOf(`[wrap]\npolicy_listen = ["unix:${socket}"]`), etc).map(({ verdict }) => verdict)
+  const outside = `${path}/policy.sock`
+  write('y', outside)
+  expect(said(outside)).toEqual(['unsafe'])
+  expect(said(`${path}/other.sock`)).toEqual([])
+  write('n', outside)
+  expect(said(outside)).toEqual([])
+  write('y', `${queue}/auth-relay/policy.sock`)
+  expect(said(`${queue}/auth-relay/policy.sock`)).toEqual(['fine'])
+  // A socket at the same path below the chroot is what the smtpd finds.
+  write('y', '/p.sock')
+  const server = createServer().listen(`${queue}/p.sock`)
+  await new Promise(resolve => server.once('listening', resolve))
+  expect(said('/p.sock')).toEqual(['fine'])
+  await new Promise(resolve => server.close(resolve))
+})
