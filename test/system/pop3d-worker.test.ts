@@ -99,7 +99,7 @@ describe('a worker', () => {
     await eventually('two seconds', () => performance.now() - openedAt > 2000)
     expect(await client.say('NOOP')).toBe('+OK ')
     expect(await client.say('QUIT')).toBe('+OK ')
-    expect(await worker.worker.ended).toEqual({ code: 0, signal: null })
+    expect(await worker.worker.ended).toEqual({ code: 0, signal: null, hung: false })
   })
 
   test.each(['SIGTERM', 'the end of its keeper'])('lets its sessions finish after %s', async how => {

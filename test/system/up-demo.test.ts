@@ -129,8 +129,9 @@ describe('the demo', () => {
       const name = /dist\/([a-z-]+)\.js/.exec(line)?.[1] ?? 'postgres'
       uids.set(name, (uids.get(name) ?? new Set()).add(uid))
     }
-    expect(uids.get('wrap')).toEqual(new Set(['61195']))
-    expect(uids.get('postgres')).not.toContain('0')
+    expect(uids.get('wrap')).toEqual(new Set(['61193']))
+    expect(uids.get('smtpd-starter')).toEqual(new Set(['61195']))
+    expect(uids.get('postgres')).toEqual(new Set(['61196']))
   })
 
   test('a program that crashes is started again', async () => {

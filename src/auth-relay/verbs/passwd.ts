@@ -40,7 +40,8 @@ export const passwd: Verb = (program, { environment, print }, choose) => {
     .addHelpText(
       'after',
       `
-The password is the first line of standard input, with or without a line end; on a terminal it is asked for.
+The password is the first line of standard input, with or without a line end; a terminal
+is asked for it.
 Exit status 1 with --remove if there is no such account.
 
 Examples:
