@@ -1,10 +1,11 @@
 import { once } from 'node:events'
-import { chownSync, mkdirSync, writeFileSync } from 'node:fs'
+import { chownSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { command, describeWith, NETWORK_NAMESPACES } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
 import { GateDatabase } from '../harness/gate-database.ts'
+import { installRecipe } from '../harness/install-recipe.ts'
 import { TestNetwork } from '../harness/network-namespace.ts'
 import { Program } from '../harness/program.ts'
 import { SmtpConversation } from '../harness/smtp-conversation.ts'
@@ -155,48 +156,45 @@ class MailServerTest {
   }
 }
 
-describeWith([NETWORK_NAMESPACES, unpackedPackage('postfix')], 'Postfix', () => {
-  let network: TestNetwork
-  let mail: MailServerTest
-  let runs = 0
-  beforeAll(async () => {
-    network = new TestNetwork('192.0.2.1', '2001:db8::1')
-    mail = await MailServerTest.create(neighbours(network))
-  })
-  afterEach(() => mail.reset())
-  afterAll(async () => {
-    await mail.end()
-    network.remove()
-  })
+/** Debian's own line of main.cf. */
+const DEBIAN_RELAY_RESTRICTIONS =
+  'smtpd_relay_restrictions = permit_mynetworks permit_sasl_authenticated defer_unauth_destination\n'
 
-  const GROUP = `${PACKAGE_IDS.postfix}`
-  const postfix = async (restriction: string): Promise<number> => {
-    const port = 25
-    const home = `${mail.stack.directory}/postfix${runs++}`
-    const { postfix: uid, postdrop } = PACKAGE_IDS
-    for (const path of [home, `${home}/data`, `${home}/queue`, `${home}/queue/pid`]) mkdirSync(path)
-    for (const name of [
-      'active',
-      'bounce',
-      'corrupt',
-      'defer',
-      'deferred',
-      'flush',
-      'hold',
-      'incoming',
-      'private',
-      'saved',
-      'trace',
-      'maildrop',
-      'public',
-    ]) {
-      mkdirSync(`${home}/queue/${name}`)
-      chownSync(`${home}/queue/${name}`, uid, name === 'public' || name === 'maildrop' ? postdrop : uid)
-    }
-    chownSync(`${home}/data`, uid, uid)
-    writeFileSync(
-      `${home}/main.cf`,
-      `compatibility_level = 3.6
+let postfixRuns = 0
+/**
+ * Folder of a Postfix. `relayRestrictions` takes the place of Debian's line in main.cf, as an administrator would do it. With `chroot`
+ * smtpd runs in the queue directory, as on Debian.
+ */
+function postfixConfiguration(
+  { stack }: MailServerTest,
+  relayRestrictions: string,
+  { listen, chroot }: { readonly listen: readonly string[]; readonly chroot: boolean },
+): string {
+  const home = `${stack.directory}/postfix${postfixRuns++}`
+  const { postfix: uid, postdrop } = PACKAGE_IDS
+  for (const path of [home, `${home}/data`, `${home}/queue`, `${home}/queue/pid`]) mkdirSync(path)
+  for (const name of [
+    'active',
+    'bounce',
+    'corrupt',
+    'defer',
+    'deferred',
+    'flush',
+    'hold',
+    'incoming',
+    'private',
+    'saved',
+    'trace',
+    'maildrop',
+    'public',
+  ]) {
+    mkdirSync(`${home}/queue/${name}`)
+    chownSync(`${home}/queue/${name}`, uid, name === 'public' || name === 'maildrop' ? postdrop : uid)
+  }
+  chownSync(`${home}/data`, uid, uid)
+  writeFileSync(
+    `${home}/main.cf`,
+    `compatibility_level = 3.6
 queue_directory = ${home}/queue
 data_directory = ${home}/data
 command_directory = /usr/sbin
@@ -213,43 +211,95 @@ mynetworks = 203.0.113.0/24
 inet_protocols = all
 local_recipient_maps =
 alias_maps =
-smtpd_relay_restrictions = ${restriction}, reject_unauth_destination
-smtpd_client_restrictions =
+${DEBIAN_RELAY_RESTRICTIONS}smtpd_client_restrictions =
 smtpd_peername_lookup = no
 in_flow_delay = 0
-`,
-    )
-    writeFileSync(`${home}/dynamicmaps.cf`, 'pgsql postfix-pgsql.so dict_pgsql_open\n')
-    writeFileSync(
-      `${home}/master.cf`,
-      `192.0.2.1:${port} inet n - n - - smtpd
-[2001:db8::1]:${port} inet n - n - - smtpd
-rewrite unix - - n - - trivial-rewrite
+`.replace(DEBIAN_RELAY_RESTRICTIONS, () => relayRestrictions),
+  )
+  writeFileSync(`${home}/dynamicmaps.cf`, 'pgsql postfix-pgsql.so dict_pgsql_open\n')
+  writeFileSync(
+    `${home}/master.cf`,
+    `${listen.map(address => `${address} inet n - ${chroot ? 'y' : 'n'} - - smtpd\n`).join('')}rewrite unix - - n - - trivial-rewrite
 cleanup unix n - n - 0 cleanup
 anvil unix - - n - 1 anvil
 proxymap unix - - n - - proxymap
 postlog unix-dgram n - n - 1 postlogd
 `,
-    )
-    const prefix = [...network.server.prefix, ...inPackage('postfix')]
-    await mail.serve('postfix', ['/usr/lib/postfix/sbin/master', '-c', home, '-d'], prefix, port)
+  )
+  return home
+}
+const postfixCommand = (home: string): readonly string[] => ['/usr/lib/postfix/sbin/master', '-c', home, '-d']
+
+describeWith([unpackedPackage('postfix')], 'Postfix in a chroot, set up as INSTALL tells', () => {
+  let mail: MailServerTest
+  beforeAll(async () => {
+    mail = await MailServerTest.create()
+  })
+  afterEach(() => mail.reset())
+  afterAll(() => mail.end())
+
+  test.each([
+    { marker: 'inet:127.0.0.1:10040', place: '127.0.0.1:10040', withoutGate: 'closed' },
+    { marker: 'socketmap:inet:', place: '127.0.0.1:10041', withoutGate: 'deferred' },
+  ])('$marker', async ({ marker, place, withoutGate }) => {
+    const places = { [place]: `127.0.0.1:${await freePort()}` }
+    const { wrap, server } = installRecipe({ section: 'Postfix', language: 'postfix', marker }, places)
+    await mail.gate(wrap)
+    const port = await freePort()
+    const home = postfixConfiguration(mail, server, { listen: [`127.0.0.1:${port}`, `[::1]:${port}`], chroot: true })
+    await mail.serve('postfix', postfixCommand(home), inPackage('postfix'), port)
+    await mail.expectRelayFollowsGrants(port)
+    await mail.expectClosedWithoutDatabase(port)
+    expect(readFileSync(`${home}/mail.log`, 'utf8')).not.toMatch(/overriding earlier entry|fatal:/)
+    await mail.stack.program('wrap').stop()
+    if (withoutGate === 'closed') await mail.expectClosed(port)
+    else for (const to of [STRANGER, 'bob@example.org']) expect(await recipient(mail.first, port, to)).toBe(451)
+    await mail.gate(wrap)
+    expect(await recipient(mail.first, port)).toBe(250)
+  })
+})
+
+describeWith([NETWORK_NAMESPACES, unpackedPackage('postfix')], 'Postfix', () => {
+  let network: TestNetwork
+  let mail: MailServerTest
+  beforeAll(async () => {
+    network = new TestNetwork('192.0.2.1', '2001:db8::1')
+    mail = await MailServerTest.create(neighbours(network))
+  })
+  afterEach(() => mail.reset())
+  afterAll(async () => {
+    await mail.end()
+    network.remove()
+  })
+
+  const GROUP = `${PACKAGE_IDS.postfix}`
+  const postfix = async (relayRestrictions: string): Promise<number> => {
+    const port = 25
+    const listen = [`192.0.2.1:${port}`, `[2001:db8::1]:${port}`]
+    const home = postfixConfiguration(mail, relayRestrictions, { listen, chroot: false })
+    await mail.serve('postfix', postfixCommand(home), [...network.server.prefix, ...inPackage('postfix')], port)
     return port
   }
+  const restrictions = (check: string): string => `smtpd_relay_restrictions = ${check}, reject_unauth_destination\n`
 
   test('asks the policy service', async () => {
-    const socket = `${mail.stack.directory}/run/policy.sock`
-    await mail.gate({ policy_listen: [`unix:${socket}`], socket_group: GROUP, sender_binding: 'refuse' })
-    const port = await postfix(`check_policy_service unix:${socket}`)
+    const places = { '/run/auth-relay/gate': `${mail.stack.directory}/run` }
+    const recipe = { section: 'Postfix', language: 'postfix', marker: 'check_policy_service { unix:' }
+    const { wrap, server } = installRecipe(recipe, places)
+    await mail.gate({ ...wrap, socket_group: GROUP, sender_binding: 'refuse' })
+    const port = await postfix(server)
     await mail.expectRelayFollowsGrants(port)
     await mail.expectNeighboursApart(port)
     await mail.expectClosedWithoutDatabase(port)
     expect(await recipient(mail.first, port, STRANGER, 'boss@example.org')).toBe(550)
+    await mail.stack.program('wrap').stop()
+    await mail.expectClosed(port)
   })
 
   test('asks the socketmap', async () => {
     const socket = `${mail.stack.directory}/run/socketmap.sock`
     await mail.gate({ socketmap_listen: [`unix:${socket}`], socket_group: GROUP })
-    const port = await postfix(`check_client_access socketmap:unix:${socket}:relay`)
+    const port = await postfix(restrictions(`check_client_access socketmap:unix:${socket}:relay`))
     await mail.expectRelayFollowsGrants(port)
     await mail.expectNeighboursApart(port)
     await mail.expectClosedWithoutDatabase(port)
@@ -271,7 +321,7 @@ password = ${password}
 query = ${query}
 `,
     )
-    const port = await postfix(`check_client_access pgsql:${map}`)
+    const port = await postfix(restrictions(`check_client_access pgsql:${map}`))
     await mail.expectRelayFollowsGrants(port, [mail.at('192.0.2.7')])
     // IPv6 is refused altogether: a grant for one address could not be told from one for another.
     await mail.grants.grant(SHORT, 'ann@example.org')
@@ -285,11 +335,15 @@ query = ${query}
   })
 })
 
-const byReadsocket = (socket: string): string =>
-  `\${if match{\${readsocket{${socket}}{relay v=1 ip=$sender_host_address\\n}{3s}{}{unknown}}}{^yes }}`
+/** Exim's recipe by the Unix socket `run/NAME.sock` of the gate. */
+const eximByUnixSocket = ({ stack }: MailServerTest, name: string) =>
+  installRecipe(
+    { section: 'Exim', language: 'exim', marker: 'readsocket{/run/' },
+    { '/run/auth-relay/gate/question.sock': `${stack.directory}/run/${name}.sock` },
+  )
 
-/** A configuration with a condition for relaying, and lines of its main part; its path. */
-function eximConfiguration({ stack }: MailServerTest, name: string, mayRelay: string, main: string): string {
+/** A configuration with a statement of the ACL that lets relay, and lines of its main part; its path. */
+function eximConfiguration({ stack }: MailServerTest, name: string, statement: string, main: string): string {
   const home = `${stack.directory}/${name}`
   for (const path of [home, `${home}/spool`, `${home}/log`]) {
     mkdirSync(path)
@@ -308,7 +362,7 @@ acl_smtp_rcpt = recipient
 begin acl
 recipient:
   accept domains = example.org
-  accept condition = ${mayRelay}
+  ${statement.trim()}
   deny message = relay not permitted
 `,
     { mode: 0o644 },
@@ -328,21 +382,37 @@ describeWith([unpackedPackage('exim4-daemon-light')], 'Exim', () => {
 
   test('asks by readsocket', async () => {
     const port = await freePort()
-    const socket = `${mail.stack.directory}/run/question.sock`
-    await mail.gate({ question_listen: [`unix:${socket}`], socket_group: `${PACKAGE_IDS.exim}` })
-    const config = eximConfiguration(mail, 'exim', byReadsocket(socket), eximListens(port))
+    const { wrap, server } = eximByUnixSocket(mail, 'question')
+    await mail.gate({ ...wrap, socket_group: `${PACKAGE_IDS.exim}` })
+    const config = eximConfiguration(mail, 'exim', server, eximListens(port))
     await mail.serve('exim', ['/usr/sbin/exim4', '-C', config, '-bdf'], inPackage('exim4-daemon-light'), port)
     await mail.expectRelayFollowsGrants(port)
     await mail.expectClosedWithoutDatabase(port)
   })
 
+  test('asks at a port; the gate may go and come back', async () => {
+    const port = await freePort()
+    const places = { '127.0.0.1:10042': `127.0.0.1:${await freePort()}` }
+    const recipe = { section: 'Exim', language: 'exim', marker: 'readsocket{inet:' }
+    const { wrap, server } = installRecipe(recipe, places)
+    await mail.gate(wrap)
+    const config = eximConfiguration(mail, 'exim-inet', server, eximListens(port))
+    await mail.serve('exim', ['/usr/sbin/exim4', '-C', config, '-bdf'], inPackage('exim4-daemon-light'), port)
+    await mail.expectRelayFollowsGrants(port)
+    await mail.expectClosedWithoutDatabase(port)
+    await mail.stack.program('wrap').stop()
+    await mail.expectClosed(port)
+    await mail.gate(wrap)
+    expect(await recipient(mail.first, port)).toBe(250)
+  })
+
   test('as `exim4 -bs`, started by the gate for each connection', async () => {
     const port = await freePort()
-    const socket = `${mail.stack.directory}/run/question-bs.sock`
-    const config = eximConfiguration(mail, 'exim-bs', byReadsocket(socket), '')
+    const { wrap, server } = eximByUnixSocket(mail, 'question-bs')
+    const config = eximConfiguration(mail, 'exim-bs', server, '')
     await mail.gate({
       listen: [`127.0.0.1:${port}`, `[::1]:${port}`],
-      question_listen: [`unix:${socket}`],
+      ...wrap,
       socket_group: `${PACKAGE_IDS.exim}`,
       smtpd: [...inPackage('exim4-daemon-light'), '/usr/sbin/exim4', '-C', config, '-bs'],
       smtpd_user: '',
@@ -363,7 +433,7 @@ describeWith([unpackedPackage('exim4-daemon-heavy')], 'Exim with PostgreSQL', ()
     const port = await freePort()
     const { host, port: at, dbname, user, password } = mail.grants.reader
     const server = host.startsWith('/') ? `(${host}/.s.PGSQL.${at})` : `${host}::${at}`
-    const mayRelay = `\${lookup pgsql{SELECT 'yes' FROM relay_clients WHERE network >>= inet '\${quote_pgsql:$sender_host_address}'}{yes}{no}}`
+    const mayRelay = `accept condition = \${lookup pgsql{SELECT 'yes' FROM relay_clients WHERE network >>= inet '\${quote_pgsql:$sender_host_address}'}{yes}{no}}`
     const main = `${eximListens(port)}\nhide pgsql_servers = ${server}/${dbname}/${user}/${password}`
     const config = eximConfiguration(mail, 'exim', mayRelay, main)
     await mail.serve('exim', ['/usr/sbin/exim4', '-C', config, '-bdf'], inPackage('exim4-daemon-heavy'), port)
@@ -398,6 +468,11 @@ m4 -D_CF_DIR_=/usr/share/sendmail/cf/ "$home/sendmail.mc" >"$home/sendmail.cf"
 exec /usr/libexec/sendmail/sendmail -C"$home/sendmail.cf" "$3"`
 
   const PORT = 25
+  const sendmailRecipe = () =>
+    installRecipe(
+      { section: 'sendmail', language: 'sendmail', marker: 'access_db' },
+      { '/run/auth-relay/gate/socketmap.sock': '/mnt/run/socketmap.sock' },
+    )
   /** A folder with a configuration that asks the socketmap. */
   const configure = (name: string, options = ''): string => {
     const home = `${mail.stack.directory}/${name}`
@@ -416,8 +491,7 @@ define(\`HELP_FILE', \`')dnl
 define(\`confPID_FILE', \`${home}/pid')dnl
 define(\`confTO_IDENT', \`0')dnl
 ${options}FEATURE(\`accept_unresolvable_domains')dnl
-FEATURE(\`access_db', \`socket -T<TMPF> -o unix:/mnt/run/socketmap.sock')dnl
-DAEMON_OPTIONS(\`Family=inet, Addr=192.0.2.1, Port=${PORT}, Name=v4')dnl
+${sendmailRecipe().server}DAEMON_OPTIONS(\`Family=inet, Addr=192.0.2.1, Port=${PORT}, Name=v4')dnl
 DAEMON_OPTIONS(\`Family=inet6, Addr=IPv6:2001:db8::1, Port=${PORT}, Name=v6')dnl
 MAILER(\`local')dnl
 MAILER(\`smtp')dnl

@@ -1,0 +1,36 @@
+import { readFileSync } from 'node:fs'
+import { parse } from 'smol-toml'
+import type { TestSettings } from './stack.ts'
+
+const INSTALL = readFileSync(new URL('../../docs/INSTALL.md', import.meta.url), 'utf8')
+
+/** What INSTALL tells for one way to ask the gate: settings of the gate, and lines for the mail server. */
+export type Recipe = { readonly wrap: TestSettings[string]; readonly server: string }
+
+/**
+ * Recipe of a section of INSTALL whose lines for the mail server contain `marker`. `language` is the language of their code block.
+ * Each of `places` is a text of the document and what stands in its place in the test: a port or a directory.
+ */
+export function installRecipe(
+  { section, language, marker }: { readonly section: string; readonly language: string; readonly marker: string },
+  places: Readonly<Record<string, string>>,
+): Recipe {
+  const text = INSTALL.split(/^## /m).find(each => each.startsWith(`${section}\n`)) ?? ''
+  const pairs = [
+    ...text.matchAll(
+      new RegExp(`^\`\`\`toml\\n((?:(?!^\`\`\`).*\\n)*)\`\`\`\\n+\`\`\`${language}\\n([^]*?)^\`\`\`$`, 'gm'),
+    ),
+  ]
+  const found = pairs.filter(([, , server = '']) => server.includes(marker))
+  const [[, settings = '', server = ''] = []] = found
+  if (found.length !== 1) throw new Error(`INSTALL, ${section}: ${found.length} recipes with ${marker}`)
+  const placed = (lines: string): string =>
+    Object.entries(places).reduce((result, [place, instead]) => {
+      if (!result.includes(place)) throw new Error(`INSTALL, ${section}: no ${place} in ${result}`)
+      return result.replaceAll(place, instead)
+    }, lines)
+  const { wrap, ...others } = parse(placed(settings))
+  if (typeof wrap !== 'object' || Array.isArray(wrap) || wrap instanceof Date || Object.keys(others).length > 0)
+    throw new Error(`INSTALL, ${section}: settings of the gate expected, not ${settings}`)
+  return { wrap, server: placed(server) }
+}
