@@ -15,7 +15,7 @@ import { connect } from 'node:net'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { Demo } from '../harness/demo.ts'
 import { eventually } from '../harness/eventually.ts'
-import { statusOf } from '../harness/process-status.ts'
+import { descendantsOf, statusOf } from '../harness/process-status.ts'
 import { commandOf } from '../harness/stack.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 
@@ -122,16 +122,15 @@ describe('the demo', () => {
   })
 
   test.runIf(isRoot)('each program runs under ids of its own', () => {
-    const uids = new Map<string, Set<string>>()
-    for (const line of demo.processes()) {
-      const [pid = ''] = line.split(' ')
-      const uid = /^Uid:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? ''
-      const name = /dist\/([a-z-]+)\.js/.exec(line)?.[1] ?? 'postgres'
-      uids.set(name, (uids.get(name) ?? new Set()).add(uid))
+    const uids = new Map<string, Set<number>>()
+    for (const { commandLine, uids: ids } of descendantsOf(demo.program.pid)) {
+      const script = commandLine.find(word => word.endsWith('.js')) ?? ''
+      const name = /dist\/([a-z-]+)\.js/.exec(script)?.[1] ?? (/postgres/.test(commandLine[0] ?? '') ? 'postgres' : '')
+      uids.set(name, new Set([...(uids.get(name) ?? []), ...ids]))
     }
-    expect(uids.get('wrap')).toEqual(new Set(['61193']))
-    expect(uids.get('smtpd-starter')).toEqual(new Set(['61195']))
-    expect(uids.get('postgres')).toEqual(new Set(['61196']))
+    expect(uids.get('wrap')).toEqual(new Set([61193]))
+    expect(uids.get('smtpd-starter')).toEqual(new Set([61195]))
+    expect(uids.get('postgres')).toEqual(new Set([61196]))
   })
 
   test('a program that crashes is started again', async () => {
