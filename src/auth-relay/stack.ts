@@ -1,9 +1,19 @@
 import { chmodSync, mkdirSync, rmSync } from 'node:fs'
+import { passwordFileOf } from '../daemon/database-connection.ts'
 import { UsageFault } from '../daemon/exit-status.ts'
+import type { HandedFiles } from '../daemon/handed-files.ts'
 import type { RunningDaemon } from '../daemon/lifecycle.ts'
 import type { Log } from '../daemon/log.ts'
-import { loadSettingsFile, requireConfigured, type Settings } from '../daemon/settings/settings.ts'
-import { programBeside } from '../daemon/worker-process.ts'
+import { readSecretFile } from '../daemon/secret.ts'
+import { restartFields } from '../daemon/settings/reload.ts'
+import {
+  loadSettingsFile,
+  parseSettings,
+  readSettingsText,
+  requireConfigured,
+  type Settings,
+} from '../daemon/settings/settings.ts'
+import { MAX_MESSAGE, programBeside } from '../daemon/worker-process.ts'
 import { lockDirectory } from './directory-lock.ts'
 import { Interruption } from './interruption.ts'
 import { partsInUse } from './parts-in-use.ts'
@@ -25,6 +35,8 @@ export type UpOptions = {
 /** The stack as it runs: what each program said when it was ready, e.g. `listen=127.0.0.1:1110`. */
 export type Stack = RunningDaemon & { readonly programs: ReadonlyMap<string, string> }
 
+/** Longest settings file that a reload hands to the programs, in characters of JSON: a secret fits beside it. */
+const MAX_SETTINGS = MAX_MESSAGE - 10_000
 /** Milliseconds that a program may take to its ready line. */
 const READY_WITHIN = 30_000
 /** Milliseconds that a program may take to end, after its sessions have. */
@@ -54,7 +66,17 @@ export async function startStack(options: UpOptions): Promise<Stack> {
       programs: running.ready,
       ready: [...running.ready].map(([name, text]) => `${name}.${text.replaceAll(' ', ` ${name}.`)}`).join(' '),
       reload: () => {
-        for (const program of running.programs) program.signal('SIGHUP')
+        const text = readSettingsText(config)
+        const next = parseSettings(text, config, environment).settings
+        requireConfigured(next, config)
+        const orders = running.programs.map(program => [program, filesFor(program.name, config, text, next)] as const)
+        for (const [program, files] of orders) program.reload(files)
+        const names = programsOf(next).map(({ name }) => name)
+        const started = running.programs.map(({ name }) => name)
+        const other = [...new Set([...names, ...started])].filter(
+          name => !(names.includes(name) && started.includes(name)),
+        )
+        log.info('reloaded', { ...restartFields('up', settings, next), programs_changed: other.join(' ') || undefined })
       },
       stop: stopAll,
     }
@@ -93,6 +115,18 @@ async function startParts(
     if (name === 'authd') parts.push(removal([settings.authd.socket, settings.authd.uses_socket]))
   }
   return { ready, programs }
+}
+
+/**
+ * The files that a program may have to read again and perhaps cannot since it gave up root. Each gets no secret but its own.
+ * @throws UsageFault if one of them cannot be used.
+ */
+function filesFor(program: string, config: string, text: string, settings: Settings): HandedFiles {
+  if (JSON.stringify(text).length > MAX_SETTINGS) {
+    throw new UsageFault(`${config} is longer than ${MAX_SETTINGS} characters: shorten it, or restart auth-relay up`)
+  }
+  const secret = program === 'wrap' ? passwordFileOf(settings, 'reader') : ''
+  return { [config]: text, ...(secret === '' ? {} : { [secret]: readSecretFile(secret).reveal() }) }
 }
 
 /** Sockets that their program could not remove itself: it gave up the right to write in our directory. */

@@ -2,9 +2,10 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import { TemporaryFault, UsageFault } from '../daemon/exit-status.ts'
+import { type HandedFiles, reloadOrder } from '../daemon/handed-files.ts'
 import type { Log } from '../daemon/log.ts'
 import { runtimeOptions } from '../daemon/runtime-options.ts'
-import { CONTROL_DESCRIPTOR, watchedChannel } from '../daemon/worker-process.ts'
+import { CONTROL_DESCRIPTOR, type ControlChannel, watchedChannel } from '../daemon/worker-process.ts'
 import { LineSplitter } from '../wire/line-splitter.ts'
 import { RestartDelay } from './restart-delay.ts'
 
@@ -36,6 +37,7 @@ export class SupervisedProgram {
   readonly #passOn: (line: string) => void
   readonly #delay = new RestartDelay()
   #child: ChildProcess | undefined
+  #channel: ControlChannel | undefined
   #ended: Promise<void> = Promise.resolve()
   #stopping = false
   #restart: NodeJS.Timeout | undefined
@@ -67,9 +69,9 @@ export class SupervisedProgram {
     }
   }
 
-  /** Passes a signal on; nothing happens if the program is not running. */
-  signal(signal: NodeJS.Signals): void {
-    this.#child?.kill(signal)
+  /** Lets the program reload with these texts in place of its files; nothing happens if the program is not running. */
+  reload(files: HandedFiles): void {
+    this.#channel?.send(reloadOrder(files))
   }
 
   /** Asks the program to stop, forces it after a while, and leaves nothing of its process group. */
@@ -121,6 +123,7 @@ export class SupervisedProgram {
       this.#log.error('program_hung', { pid: child.pid, reason: 'no answer to pings' })
       killGroup(child)
     })
+    this.#channel = channel
     const faults: string[] = []
     const prefix = `${name} ready `
     let readyText: ((text: string) => void) | undefined

@@ -7,6 +7,7 @@ import type { RunningDaemon } from '../daemon/lifecycle.ts'
 import { createLog, type Log } from '../daemon/log.ts'
 import { openMetricsListener } from '../daemon/metrics-listener.ts'
 import { dropPrivileges, type Ids, idsOf, isRoot } from '../daemon/privileges.ts'
+import { restartFields } from '../daemon/settings/reload.ts'
 import type { Settings } from '../daemon/settings/settings.ts'
 import { formatSocketAddress } from '../daemon/socket-address.ts'
 import { makeSocketDirectory } from '../daemon/socket-directory.ts'
@@ -147,7 +148,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
       intake.reconfigure(recognizersFor(changed))
       store.usePolicy(policyOf(changed))
       warnOfUnsafe(changed, log)
-      log.info('reloaded', { note: 'listeners, files and the database keep their settings until a restart' })
+      log.info('reloaded', restartFields('authd', settings, changed))
     },
     report: () => reportCounters(counters, queue, log),
     failed: Promise.race(watches.map(({ gone }) => gone)),

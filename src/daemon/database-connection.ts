@@ -31,7 +31,8 @@ export type DatabaseConnection = {
  * @throws UsageFault if a password is missing, TemporaryFault if the embedded database does not run.
  */
 export function databaseConnection({ database, top }: Settings, role: DatabaseRole): DatabaseConnection {
-  const { user, text, file } = credentials(database)[role]
+  const { user, text } = credentials(database)[role]
+  const file = passwordFileOf({ database, top }, role)
   if (database.embedded) {
     // First whether it runs: before its first start there are no passwords either.
     const hosts = [{ host: socketOf(top.state_dir), port: 5432 }]
@@ -39,7 +40,7 @@ export function databaseConnection({ database, top }: Settings, role: DatabaseRo
       hosts,
       database: database.dbname,
       user,
-      password: readSecretFile(join(top.state_dir, EMBEDDED_FILES[role])),
+      password: readSecretFile(file),
     }
   }
   const hosts = database.dbhost
@@ -53,6 +54,11 @@ export function databaseConnection({ database, top }: Settings, role: DatabaseRo
   const { dbtls, dbtls_ca } = database
   const tls = dbtls === 'off' ? undefined : dbtls_ca === '' ? {} : { ca: readCertificates(dbtls_ca) }
   return { hosts, database: database.dbname, user, password, tls }
+}
+
+/** The secret file with the role's password; empty if there is none. */
+export function passwordFileOf({ database, top }: Pick<Settings, 'database' | 'top'>, role: DatabaseRole): string {
+  return database.embedded ? join(top.state_dir, EMBEDDED_FILES[role]) : credentials(database)[role].file
 }
 
 /**

@@ -1,7 +1,9 @@
 import { notifySocket } from '../libc/notify-socket.ts'
 import { forbidDumps } from '../libc/prctl.ts'
 import { unblockSignal } from '../libc/signal-mask.ts'
+import { isAccessDenied } from './access-denied.ts'
 import { EXIT, TemporaryFault, UsageFault } from './exit-status.ts'
+import { type HandedFiles, parseReloadOrder, withHandedFiles } from './handed-files.ts'
 import { unusedHandedSockets } from './handed-sockets.ts'
 import { createLog, sayOnStandardError } from './log.ts'
 import { isRoot } from './privileges.ts'
@@ -45,9 +47,13 @@ export async function runDaemon(program: string, start: () => Promise<RunningDae
   }
   let stopWatchdog = (): void => {}
   let stopping = false
-  process.on('SIGHUP', () => {
-    void orComplain(program, 'reload', async () => daemon.reload?.())
-  })
+  let reloading = Promise.resolve()
+  const reload = (files: HandedFiles): void => {
+    reloading = reloading.then(async () => {
+      await orComplain(program, 'reload', () => withHandedFiles(files, async () => withRemedy(daemon)))
+    })
+  }
+  process.on('SIGHUP', () => reload({}))
   if (daemon.report !== undefined) {
     process.on('SIGUSR1', () => daemon.report?.())
     unblockSignal('SIGUSR1')
@@ -73,7 +79,10 @@ export async function runDaemon(program: string, start: () => Promise<RunningDae
   stopWatchdog = announceReady()
   if (process.env['AUTHRELAY_SUPERVISED'] === '1') {
     process.stdin.on('end', stop).on('error', stop).resume()
-    answerPings()
+    answerPings(message => {
+      const files = parseReloadOrder(message)
+      if (files !== undefined) reload(files)
+    })
   }
 }
 
@@ -88,6 +97,17 @@ async function orExit<T>(program: string, action: () => Promise<T>): Promise<T> 
   } catch (error) {
     sayOnStandardError(faultLines(program, error))
     process.exit(error instanceof UsageFault ? error.exitStatus : EXIT.temporary)
+  }
+}
+
+/** Reloads. If a file is closed to the account that a program took after its start, the fault names what helps. */
+async function withRemedy(daemon: RunningDaemon): Promise<void> {
+  try {
+    await daemon.reload?.()
+  } catch (error) {
+    if (!(error instanceof UsageFault) || !isAccessDenied(error.cause) || process.getuid?.() === 0) throw error
+    const remedy = 'nothing has changed: restart the program, or send SIGHUP to auth-relay up if that started it'
+    throw new UsageFault([...error.faults, remedy], error)
   }
 }
 

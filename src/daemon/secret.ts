@@ -1,7 +1,9 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { inspect } from 'node:util'
+import { describeDenial, isAccessDenied } from './access-denied.ts'
 import { UsageFault } from './exit-status.ts'
+import { handedText } from './handed-files.ts'
 
 /** A text that cannot be printed, logged or serialised by accident: only `reveal` gives it away. */
 export class Secret {
@@ -44,10 +46,15 @@ const REFUSED = new Set(['', 'password'])
  * @throws UsageFault if the file is missing, readable by others, empty, or holds the word `password`.
  */
 export function readSecretFile(path: string): Secret {
+  const handed = handedText(path)
+  if (handed !== undefined) return new Secret(handed)
   let fd: number
   try {
     fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
   } catch (error) {
+    if (isAccessDenied(error)) {
+      throw new UsageFault(`cannot read the secret file ${path}: ${describeDenial(path)}`, error)
+    }
     throw new UsageFault(`cannot read the secret file ${path}: ${reason(error)}: create it with mode 0600`, error)
   }
   try {

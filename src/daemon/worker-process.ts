@@ -11,7 +11,7 @@ import { runtimeOptions } from './runtime-options.ts'
 export { scheduleAsBatch }
 
 /** Longest message on a control channel, in octets: PEM chains and settings fit, floods do not. */
-const MAX_MESSAGE = 1_048_576
+export const MAX_MESSAGE = 1_048_576
 /** Characters that the other end has not taken, above which the channel is closed: nobody reads there any more. */
 const MAX_UNSENT = 16_777_216
 
@@ -107,11 +107,11 @@ function answeringChannel(): ControlChannel {
 }
 
 /**
- * Lets the supervisor of this daemon see that its event loop runs. Nothing happens unless the supervisor asked for it
- * (AUTHRELAY_PINGED=1), with a channel in descriptor 3.
+ * Lets the supervisor of this daemon see that its event loop runs, and passes the supervisor's messages on. Nothing happens
+ * unless the supervisor asked for it (AUTHRELAY_PINGED=1), with a channel in descriptor 3.
  */
-export function answerPings(): void {
-  if (process.env['AUTHRELAY_PINGED'] === '1') answeringChannel()
+export function answerPings(onMessage: (message: unknown) => void): void {
+  if (process.env['AUTHRELAY_PINGED'] === '1') answeringChannel().onMessage(onMessage)
 }
 
 /** Keeps children of this process from inheriting the supervisor's channel. To be called before the first child is started. */

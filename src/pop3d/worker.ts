@@ -21,7 +21,13 @@ import { capabilityLines } from '../pop3/capabilities.ts'
 import { LineReader } from '../pop3/line-reader.ts'
 import { err } from '../pop3/reply.ts'
 import { LINK_LINE } from '../wire/maildrop-link.ts'
-import { type MaildropWorkerNews, type MaildropWorkerStart, parseMaildropWorkerStart } from '../wire/maildrop-worker.ts'
+import {
+  type MaildropWorkerNews,
+  type MaildropWorkerSettings,
+  type MaildropWorkerStart,
+  parseMaildropWorkerChange,
+  parseMaildropWorkerStart,
+} from '../wire/maildrop-worker.ts'
 import { MAX_SESSION_TICKET_LINE, type SessionTicket } from '../wire/session-ticket.ts'
 import { LoginLinks } from './login-links.ts'
 import { MaildropService, type ServiceOptions } from './serve-maildrop.ts'
@@ -57,9 +63,8 @@ class Worker {
   readonly #channel: ControlChannel
   readonly #log: Log
   readonly #office: TicketOffice
-  readonly #service: MaildropService
-  readonly #compat: 'none' | 'qmail'
-  readonly #workerIdle: number
+  #service: MaildropService
+  #settings: MaildropWorkerSettings
   readonly #server = createServer({ allowHalfOpen: true }, socket => this.#accept(socket))
   readonly #links: LoginLinks
   readonly #mayConnect: ReadonlySet<number>
@@ -79,14 +84,14 @@ class Worker {
       client.onceClosed(() => this.#discount())
       this.#admit(client, ticket, readAhead)
     })
-    this.#compat = start.compat
-    this.#workerIdle = start.workerIdle * 1000
-    this.#service = new MaildropService(optionsOf(start))
+    this.#settings = start.settings
+    this.#service = new MaildropService(optionsOf(start.settings))
   }
 
   async open(): Promise<RunningDaemon> {
     await openListener(this.#server, { type: 'descriptor', fd: FIRST_LISTENING_DESCRIPTOR }, 'the worker’s socket')
     this.#channel.onClose(() => this.#stop('keeper gone'))
+    this.#channel.onMessage(message => this.#use(parseMaildropWorkerChange(message).settings))
     this.#say({ type: 'ready' })
     this.#armIdleTimer()
     void this.#stopped.promise.then(() => process.kill(process.pid, 'SIGTERM'))
@@ -97,6 +102,18 @@ class Worker {
         return this.#stopped.promise
       },
     }
+  }
+
+  /** Sessions that run keep the settings and the maildrops with which they began. */
+  #use(settings: MaildropWorkerSettings): void {
+    const old = this.#settings
+    this.#settings = settings
+    if (JSON.stringify(optionsOf(old)) !== JSON.stringify(optionsOf(settings))) {
+      this.#service = new MaildropService(optionsOf(settings))
+    }
+    if (old.workerIdle === settings.workerIdle || this.#connections > 0 || this.#stopping) return
+    clearTimeout(this.#idleTimer)
+    this.#armIdleTimer()
   }
 
   #stop(why: string): void {
@@ -125,7 +142,7 @@ class Worker {
   }
 
   #armIdleTimer(): void {
-    this.#idleTimer = setTimeout(() => void this.#retire(), this.#workerIdle)
+    this.#idleTimer = setTimeout(() => void this.#retire(), this.#settings.workerIdle * 1000)
   }
 
   /** Ends when login has let go of us. Whoever it passes to us meanwhile keeps us here: the next worker is started only after us. */
@@ -192,7 +209,7 @@ class Worker {
   #refuse(connection: Connection, reason: string): void {
     this.#log.error('ticket_refused', { reason })
     connection.end(
-      err(this.#compat === 'qmail' ? 'authorization failed' : '[SYS/TEMP] temporary authentication failure'),
+      err(this.#settings.compat === 'qmail' ? 'authorization failed' : '[SYS/TEMP] temporary authentication failure'),
     )
   }
 
@@ -207,9 +224,9 @@ class Worker {
 
 const nowSeconds = (): number => Math.floor(systemClock() / 1000)
 
-function optionsOf(start: MaildropWorkerStart): ServiceOptions {
-  const { compat, sizes, extraBlank, lock, idleTime } = start
-  const capabilities = capabilityLines('TRANSACTION', { ...start.capabilities, stls: false, expire: 'NEVER' })
+function optionsOf(settings: MaildropWorkerSettings): ServiceOptions {
+  const { compat, sizes, extraBlank, lock, idleTime } = settings
+  const capabilities = capabilityLines('TRANSACTION', { ...settings.capabilities, stls: false, expire: 'NEVER' })
   return { compat, sizes, extraBlank, lock, idleTime: idleTime * 1000, capabilities }
 }
 

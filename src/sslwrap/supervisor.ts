@@ -43,6 +43,7 @@ class Supervisor {
   readonly #workers = new Map<WorkerProcess, number>()
   readonly #undo: (() => void)[] = []
   readonly #stop = new AbortController()
+  readonly #started: Plan
   #plan: Plan
   #stopWatching = (): void => {}
   #metrics: string | undefined
@@ -54,7 +55,8 @@ class Supervisor {
 
   constructor(readPlan: () => Plan, script: string) {
     this.#readPlan = readPlan
-    this.#plan = readPlan()
+    this.#started = readPlan()
+    this.#plan = this.#started
     this.#script = script
     this.#log = createLog('sslwrap', { level: this.#plan.logLevel })
     if (isRoot()) this.#ids = idsOf(this.#plan.user, 'sslwrap.user')
@@ -210,10 +212,12 @@ class Supervisor {
    * What was bound or started with its settings keeps them.
    */
   #reloadOrKeep(cause: 'signal' | 'file'): void {
+    let restartFor: readonly string[]
     try {
-      const plan = cause === 'signal' ? this.#planAgain() : this.#plan
+      const { plan, waiting } = cause === 'signal' ? this.#planAgain() : { plan: this.#plan, waiting: [] }
       this.#materials = this.#readMaterials(plan)
       this.#plan = plan
+      restartFor = waiting
     } catch (error) {
       if (!(error instanceof UsageFault)) throw error
       for (const fault of error.faults)
@@ -222,20 +226,24 @@ class Supervisor {
     }
     this.#rotate()
     if (cause === 'signal') this.#watch()
-    this.#log.info('reloaded', { cause })
+    this.#log.info('reloaded', { cause, restart_for: restartFor.length === 0 ? undefined : restartFor.join(' ') })
     if (cause === 'signal') this.#warnOfOldTls()
     this.#warnOfExpiry()
   }
 
-  /** The plan as the settings are now. @throws UsageFault if it needs a restart, or contradicts itself. */
-  #planAgain(): Plan {
-    const plan = this.#readPlan()
-    const fixed = ({ listeners, user, workers, metricsListen }: Plan): string =>
-      JSON.stringify([listeners.map(({ listen }) => listen), user, workers, metricsListen])
-    if (fixed(plan) !== fixed(this.#plan)) {
-      throw new UsageFault('sslwrap: addresses, user, workers and metrics_listen change at the next start only')
-    }
-    return plan
+  /**
+   * The plan as the settings are now, but with the addresses, the account, the workers and the log level of the start, and the
+   * names of the settings that therefore wait for a restart. @throws UsageFault if it contradicts itself.
+   */
+  #planAgain(): { readonly plan: Plan; readonly waiting: readonly string[] } {
+    const [next, started] = [this.#readPlan(), this.#started]
+    const waiting = Object.entries(FIXED).filter(
+      ([, read]) => JSON.stringify(read(next)) !== JSON.stringify(read(started)),
+    )
+    const names = waiting.map(([name]) => name)
+    const { user, workers, metricsListen, logLevel } = started
+    const { listeners } = names.includes('sslwrap.listener') ? this.#plan : next
+    return { plan: { ...next, listeners, user, workers, metricsListen, logLevel }, waiting: names }
   }
 
   #warnOfOldTls(): void {
@@ -281,4 +289,13 @@ class Supervisor {
       reason: 'clients will complain: get a real one',
     })
   }
+}
+
+/** What a running sslwrap cannot change, by the setting that it comes from. */
+const FIXED: Readonly<Record<string, (plan: Plan) => unknown>> = {
+  log_level: ({ logLevel }) => logLevel,
+  'sslwrap.listener': ({ listeners }) => listeners.map(({ listen }) => listen),
+  'sslwrap.user': ({ user }) => user,
+  'sslwrap.workers': ({ workers }) => workers,
+  'sslwrap.metrics_listen': ({ metricsListen }) => metricsListen,
 }

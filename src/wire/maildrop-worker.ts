@@ -6,19 +6,8 @@ const usedTicket = v.strictObject({ id: v.pipe(v.string(), v.maxLength(32)), exp
 
 export type UsedTicket = v.InferOutput<typeof usedTicket>
 
-const start = v.strictObject({
-  type: v.literal('start'),
-  /** The owner whose mail is served: the ids to take. Null where the keeper is not root and the worker has them already. */
-  ids: v.nullable(
-    v.strictObject({ uid: v.pipe(v.number(), v.integer(), v.minValue(1)), gid: v.pipe(v.number(), v.integer()) }),
-  ),
-  /** Key of the session tickets: 32 octets, hexadecimal. */
-  key: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
-  /** The account of the login processes, which alone may connect besides root and the owner; null where all are one user. */
-  loginUid: v.nullable(v.pipe(v.number(), v.integer())),
-  /** Tickets that the worker before this one took, and until when (Unix seconds) they would have been good. */
-  usedTickets: v.array(usedTicket),
-  logLevel: v.picklist(['debug', 'info', 'warn', 'error']),
+/** What a reload can change for the sessions of a worker. */
+const settings = v.strictObject({
   compat: v.picklist(['none', 'qmail']),
   sizes: v.picklist(['wire', 'file']),
   extraBlank: v.boolean(),
@@ -35,6 +24,32 @@ const start = v.strictObject({
     implementation: v.string(),
   }),
 })
+
+export type MaildropWorkerSettings = v.InferOutput<typeof settings>
+
+const start = v.strictObject({
+  type: v.literal('start'),
+  /** The owner whose mail is served: the ids to take. Null where the keeper is not root and the worker has them already. */
+  ids: v.nullable(
+    v.strictObject({ uid: v.pipe(v.number(), v.integer(), v.minValue(1)), gid: v.pipe(v.number(), v.integer()) }),
+  ),
+  /** Key of the session tickets: 32 octets, hexadecimal. */
+  key: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
+  /** The account of the login processes, which alone may connect besides root and the owner; null where all are one user. */
+  loginUid: v.nullable(v.pipe(v.number(), v.integer())),
+  /** Tickets that the worker before this one took, and until when (Unix seconds) they would have been good. */
+  usedTickets: v.array(usedTicket),
+  logLevel: v.picklist(['debug', 'info', 'warn', 'error']),
+  settings,
+})
+
+const change = v.strictObject({ type: v.literal('settings'), settings })
+
+/** Sent to a worker that runs: its sessions from now on have these settings. */
+export type MaildropWorkerChange = v.InferOutput<typeof change>
+
+/** Throws if the message is not one. */
+export const parseMaildropWorkerChange = (message: unknown): MaildropWorkerChange => v.parse(change, message)
 
 /**
  * What popup's keeper says to a pop3d worker on its control channel, first of all and only once. The listening Unix

@@ -8,6 +8,7 @@ import type { RunningDaemon } from '../daemon/lifecycle.ts'
 import type { LineServer } from '../daemon/line-server.ts'
 import { openListener } from '../daemon/listener.ts'
 import { dropPrivileges, gidOf, type Ids } from '../daemon/privileges.ts'
+import { restartFields } from '../daemon/settings/reload.ts'
 import type { Settings } from '../daemon/settings/settings.ts'
 import { formatSocketAddress, type SocketAddress } from '../daemon/socket-address.ts'
 import { makeSocketDirectory } from '../daemon/socket-directory.ts'
@@ -77,6 +78,7 @@ export async function startGate(load: () => Settings): Promise<RunningDaemon> {
 /** What stays when the settings change: sockets, running smtpds, counts. */
 class Doors {
   #setup: GateSetup
+  readonly #started: Settings
   readonly #servers: Server[] = []
   readonly #rates: PolicyRates
   readonly #owner: Ids | undefined
@@ -88,6 +90,7 @@ class Doors {
   /** `owner`: the account that the gate will have, of its Unix sockets' directories; undefined: it keeps the one it has. */
   constructor(setup: GateSetup, owner: Ids | undefined) {
     this.#setup = setup
+    this.#started = setup.settings
     this.#owner = owner
     this.#rates = new PolicyRates(setup.settings.wrap, monotonicClock)
   }
@@ -169,8 +172,7 @@ class Doors {
     this.#rates.limit(next.settings.wrap)
     this.#cdb?.reconfigure(next.cdbOptions())
     if (this.#gate !== undefined) this.#shareOpenFiles()
-    const restart = needsRestart(old.settings, next.settings)
-    next.log.info('reloaded', restart.length === 0 ? {} : { restart_for: restart.join(' ') })
+    next.log.info('reloaded', restartFields('wrap', this.#started, next.settings))
     await this.#cdb?.refresh()
     await old.close()
   }
@@ -201,20 +203,3 @@ class Doors {
     this.#openFiles = shareOpenFilesLimit(connections > 0 ? needed : undefined)
   }
 }
-
-/** Settings that a running gate cannot change: its sockets, its account, and where the cdb is. */
-const FIXED = [
-  'listen',
-  'policy_listen',
-  'socketmap_listen',
-  'question_listen',
-  'socket_mode',
-  'socket_group',
-  'user',
-  'smtpd_user',
-  'tcprules_cdb',
-] as const
-
-/** Those of them that the new settings would have otherwise. */
-const needsRestart = (old: Settings, next: Settings): string[] =>
-  FIXED.filter(name => JSON.stringify(old.wrap[name]) !== JSON.stringify(next.wrap[name])).map(name => `wrap.${name}`)

@@ -5,7 +5,7 @@ import { connect, createServer, type Socket } from 'node:net'
 import { type HeldListener, holdListener } from '../../src/daemon/held-listener.ts'
 import { startWorker, type WorkerProcess } from '../../src/daemon/worker-process.ts'
 import { parseIpAddress } from '../../src/wire/ip-address.ts'
-import type { MaildropWorkerStart } from '../../src/wire/maildrop-worker.ts'
+import type { MaildropWorkerSettings, MaildropWorkerStart } from '../../src/wire/maildrop-worker.ts'
 import { sessionId } from '../../src/wire/session-id.ts'
 import { formatSessionTicket, type SessionTicket } from '../../src/wire/session-ticket.ts'
 import { isRoot, OWNER } from './maildir.ts'
@@ -27,6 +27,11 @@ export async function socketPair(): Promise<{ client: Socket; server: Socket }> 
   return { client, server }
 }
 
+/** What a worker may be started with; the rest is usual. */
+export type WorkerOptions = Partial<
+  Pick<MaildropWorkerStart, 'ids' | 'key' | 'loginUid' | 'usedTickets' | 'logLevel'> & MaildropWorkerSettings
+>
+
 /** A pop3d worker with its keeper's side: the socket it is given, and tickets for it. */
 export class WorkerForTests {
   readonly worker: WorkerProcess
@@ -42,27 +47,31 @@ export class WorkerForTests {
     this.#key = key
   }
 
-  static async start(directory: string, settings: Partial<MaildropWorkerStart> = {}): Promise<WorkerForTests> {
+  static async start(directory: string, options: WorkerOptions = {}): Promise<WorkerForTests> {
     const socket = `${directory}/${randomBytes(4).toString('hex')}.sock`
     const listener = await holdListener({ type: 'unix', path: socket }, 'run_dir')
     if (isRoot) chownSync(socket, OWNER.uid, OWNER.gid)
-    const key = settings.key === undefined ? randomBytes(32) : Buffer.from(settings.key, 'hex')
+    const { key: givenKey, ids = isRoot ? OWNER : null, loginUid = null, usedTickets = [], ...others } = options
+    const { logLevel = 'error', ...settings } = others
+    const key = givenKey === undefined ? randomBytes(32) : Buffer.from(givenKey, 'hex')
     const worker = startWorker(PROGRAM, ['--worker'], [listener.descriptor])
     worker.channel.send({
       type: 'start',
-      ids: isRoot ? OWNER : null,
+      ids,
       key: key.toString('hex'),
-      loginUid: null,
-      usedTickets: [],
-      logLevel: 'error',
-      compat: 'none',
-      sizes: 'wire',
-      extraBlank: false,
-      lock: 'none',
-      idleTime: 1200,
-      workerIdle: 60,
-      capabilities: { user: true, sasl: [], loginDelay: 0, implementation: 'auth-relay' },
-      ...settings,
+      loginUid,
+      usedTickets,
+      logLevel,
+      settings: {
+        compat: 'none',
+        sizes: 'wire',
+        extraBlank: false,
+        lock: 'none',
+        idleTime: 1200,
+        workerIdle: 60,
+        capabilities: { user: true, sasl: [], loginDelay: 0, implementation: 'auth-relay' },
+        ...settings,
+      },
     } satisfies MaildropWorkerStart)
     return new WorkerForTests(worker, listener, socket, key)
   }

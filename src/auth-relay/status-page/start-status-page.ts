@@ -8,6 +8,7 @@ import { openListener } from '../../daemon/listener.ts'
 import { createLog } from '../../daemon/log.ts'
 import { requireLoopback } from '../../daemon/loopback.ts'
 import { dropPrivileges, idsOf, isRoot } from '../../daemon/privileges.ts'
+import { restartFields } from '../../daemon/settings/reload.ts'
 import type { Settings } from '../../daemon/settings/settings.ts'
 import { formatSocketAddress } from '../../daemon/socket-address.ts'
 import { makeSocketDirectory } from '../../daemon/socket-directory.ts'
@@ -23,10 +24,11 @@ const STATEMENT_TIMEOUT = 5000
 const CONNECTIONS = 2
 
 /**
- * Serves the status page: listens and reads the password of its role, which can only read, gives up root, then answers.
+ * Serves the status page as the settings say, which `load` reads at the start and again at SIGHUP: listens and reads the password of its role, which can only read, gives up root, then answers.
  * @throws UsageFault if no address is set, or one that others than this host can reach.
  */
-export async function startStatusPage(settings: Settings): Promise<RunningDaemon> {
+export async function startStatusPage(load: () => Settings): Promise<RunningDaemon> {
+  const settings = load()
   const { listen, user } = settings.statusPage
   if (listen === undefined) {
     throw new UsageFault('status-page.listen is empty: set it to a loopback address, e.g. listen = "127.0.0.1:8110"')
@@ -58,6 +60,7 @@ export async function startStatusPage(settings: Settings): Promise<RunningDaemon
   })
   return {
     ready: `listen=${formatSocketAddress(bound)}`,
+    reload: () => log.info('reloaded', restartFields('status-page', settings, load())),
     stop: async () => {
       server.close()
       server.closeAllConnections()

@@ -27,9 +27,11 @@ addresses; unix:/PATH is for root alone.`,
         name: 'status-page',
         start: () => {
           const config = resolve(options.config)
-          const { settings } = loadSettingsFile(config, environment)
-          requireConfigured(settings, config)
-          return startStatusPage(settings)
+          return startStatusPage(() => {
+            const { settings } = loadSettingsFile(config, environment)
+            requireConfigured(settings, config)
+            return settings
+          })
         },
       })
     })

@@ -1,7 +1,9 @@
 import { readFileSync } from 'node:fs'
 import { parse as parseToml, TomlError } from 'smol-toml'
 import * as v from 'valibot'
+import { describeDenial, isAccessDenied } from '../access-denied.ts'
 import { UsageFault } from '../exit-status.ts'
+import { handedText } from '../handed-files.ts'
 import { AUTHD } from './authd.ts'
 import { DATABASE } from './database.ts'
 import { GRANTS } from './grants.ts'
@@ -59,17 +61,28 @@ export const SETTINGS_FILE = '/etc/auth-relay.toml'
  * @throws UsageFault naming every fault at once, each with file, line and remedy.
  */
 export function loadSettingsFile(path: string, environment: Environment = process.env): LoadedSettings {
-  let text: string
+  return parseSettings(readSettingsText(path), path, environment)
+}
+
+/**
+ * The text of the settings file; during a reload that the supervisor ordered, the one that it sent.
+ * @throws UsageFault if the file cannot be read.
+ */
+export function readSettingsText(path: string): string {
+  const handed = handedText(path)
+  if (handed !== undefined) return handed
   try {
-    text = readFileSync(path, 'utf8')
+    return readFileSync(path, 'utf8')
   } catch (error) {
+    if (isAccessDenied(error)) {
+      throw new UsageFault(`cannot read the settings file ${path}: ${describeDenial(path)}`, error)
+    }
     const why = error instanceof Error && 'code' in error && error.code === 'ENOENT' ? 'there is none' : describe(error)
     throw new UsageFault(
       `cannot read the settings file ${path}: ${why}: make one with: auth-relay init --config ${path}`,
       error,
     )
   }
-  return parseSettings(text, path, environment)
 }
 
 /** As loadSettingsFile, for a text already read; `path` is for the messages. */

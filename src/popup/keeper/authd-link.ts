@@ -30,12 +30,15 @@ export type AuthdLinkOptions = {
   readonly keepFor: number
 }
 
+/** The times of the link. */
+export type AuthdLinkTimes = Omit<AuthdLinkOptions, 'path'>
+
 /**
  * One connection to authd, made again whenever it is lost. Several events are in flight at once; what has no answer when
  * the connection goes is sent again on the next one, so that no login is lost while authd restarts.
  */
 export class AuthdLink {
-  readonly #options: AuthdLinkOptions
+  #options: AuthdLinkOptions
   readonly #log: Log
   readonly #clock: Clock
   readonly #kept = new Map<string, Kept>()
@@ -76,6 +79,11 @@ export class AuthdLink {
       this.#dropOldest()
       if (this.#connected) this.#socket?.write(`${formatLoginEvent(event)}\n`)
     })
+  }
+
+  /** Puts other times in force for logins from now on. */
+  use(times: AuthdLinkTimes): void {
+    this.#options = { ...this.#options, ...times }
   }
 
   /** Number of events that have no answer yet. */

@@ -37,10 +37,15 @@ export type RunningChain = {
  * process and from which it never reads: its first line says which request it belongs to, all else is the program's.
  */
 export class ChainRunner {
-  readonly #options: ChainRunnerOptions
+  #options: ChainRunnerOptions
 
   constructor(options: ChainRunnerOptions) {
     this.#options = options
+  }
+
+  /** Puts other options in force for logins from now on. */
+  use(options: Omit<ChainRunnerOptions, 'listeners'>): void {
+    this.#options = { ...this.#options, ...options }
   }
 
   /** Rejects as CheckQueue does if the applicant's turn never comes. */

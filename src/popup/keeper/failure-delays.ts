@@ -34,7 +34,7 @@ type LoginFailures = { readonly count: number; readonly at: number; readonly pro
  * counts once.
  */
 export class FailureDelays {
-  readonly #delays: readonly number[]
+  #delays: readonly number[]
   readonly #clock: Clock
   readonly #logins = new Map<string, LoginFailures>()
   #customers: CustomerNetworks
@@ -52,9 +52,12 @@ export class FailureDelays {
     this.#sites = new FailedLogins(SITE_TOLERANCE, delays.length, clock)
   }
 
-  /** Puts other translators' prefixes in force. Failures that were counted under another key are forgotten in time. */
-  useCustomers(customers: CustomerNetworks): void {
+  /** Puts other delays and translators' prefixes in force. Failures that were counted under another key are forgotten in time. */
+  use(delays: readonly number[], customers: CustomerNetworks): void {
+    this.#delays = delays
     this.#customers = customers
+    this.#networks.useLevels(delays.length)
+    this.#sites.useLevels(delays.length)
   }
 
   /** Milliseconds that an attempt must wait before it is checked. */
@@ -125,17 +128,23 @@ export class FailureDelays {
 /** For each network the logins that failed there lately, by fingerprint, with the time of the last failure of each. */
 class FailedLogins {
   readonly #tolerance: number
-  readonly #most: number
+  #most: number
   readonly #clock: Clock
   readonly #rows = new Map<string, Map<string, number>>()
 
   /** Above `tolerance` logins there are `levels` levels. */
   constructor(tolerance: number, levels: number, clock: Clock) {
     this.#tolerance = tolerance
-    // One more, because the login that asks does not count against itself.
-    this.#most = tolerance + Math.min(levels, 16) + 1
+    this.#most = this.#mostFor(levels)
     this.#clock = clock
   }
+
+  useLevels(levels: number): void {
+    this.#most = this.#mostFor(levels)
+  }
+
+  // One more, because the login that asks does not count against itself.
+  #mostFor = (levels: number): number => this.#tolerance + Math.min(levels, 16) + 1
 
   /** By how many the logins that failed, other than this one, are more than is tolerated. */
   levelFor(network: string, login: LoginText): number {
@@ -155,12 +164,14 @@ class FailedLogins {
   }
 }
 
-/** Sets a row as the newest one; above `most` rows the oldest goes. */
+/** Sets a row as the newest one; above `most` rows the oldest go. */
 function renew<Value>(table: Map<string, Value>, key: string, value: Value, most = MAX_ROWS): void {
   table.delete(key)
   table.set(key, value)
-  const [oldest] = table.keys()
-  if (table.size > most && oldest !== undefined) table.delete(oldest)
+  for (const oldest of table.keys()) {
+    if (table.size <= most) return
+    table.delete(oldest)
+  }
 }
 
 const loginKey = (login: LoginText): string => login.toLowerCase().slice(0, 320)

@@ -6,17 +6,21 @@ import { type HeldListener, holdListener } from '../../daemon/held-listener.ts'
 import type { RunningDaemon } from '../../daemon/lifecycle.ts'
 import { createLog } from '../../daemon/log.ts'
 import { type Ids, idsOf, isRoot } from '../../daemon/privileges.ts'
+import { restartFields } from '../../daemon/settings/reload.ts'
 import { loadSettingsFile, requireConfigured, type Settings } from '../../daemon/settings/settings.ts'
 import { formatSocketAddress } from '../../daemon/socket-address.ts'
 import { programBeside } from '../../daemon/worker-process.ts'
-import { ownEnvironment } from '../../ucspi/environment.ts'
+import { type Environment, ownEnvironment } from '../../ucspi/environment.ts'
 import { CustomerNetworks } from '../../wire/customer-networks.ts'
+import type { MaildropWorkerSettings } from '../../wire/maildrop-worker.ts'
 import { inheritable } from '../checkers/checker-environment.ts'
 import { makeChecker, programQueue } from '../checkers/make-checker.ts'
+import { ReplaceableChecker } from '../checkers/replaceable-checker.ts'
 import { loginRefusal } from '../login-refusal.ts'
 import { Announcer } from './announcer.ts'
-import { AuthdLink } from './authd-link.ts'
-import { ChainRunner } from './chain-runner.ts'
+import { AuthdLink, type AuthdLinkTimes } from './authd-link.ts'
+import { ChainRunner, type ChainRunnerOptions } from './chain-runner.ts'
+import { checkerFingerprint } from './checker-settings.ts'
 import { FailureDelays } from './failure-delays.ts'
 import { LoginIntervals } from './login-intervals.ts'
 import { LoginProcesses } from './login-processes.ts'
@@ -36,7 +40,7 @@ export async function startKeeper(settingsFile: string, program: string): Promis
   watchDescriptors(log)
   // Delays, intervals, allowances: a clock that is set must neither lock anybody out nor let anybody in.
   const clock = monotonicClock
-  const { popup, top, grants } = settings
+  const { popup, top } = settings
   const loginIds = isRoot() ? idsOf(popup.login_user, 'popup.login_user') : undefined
   if (loginIds?.uid === 0) throw new UsageFault('popup.login_user must not be root: name an account without rights')
   mkdirSync(top.run_dir, { recursive: true, mode: 0o755 })
@@ -45,6 +49,7 @@ export async function startKeeper(settingsFile: string, program: string): Promis
   const delays = new FailureDelays(popup.fail_delays, clock, customers)
   const listeners = await holdAll(settings)
   const chainListeners = popup.checker === 'chain' ? await holdChainSockets(settings, loginIds) : []
+  const started = settings
   const judge = await makeJudge(settings, loginIds, chainListeners, log)
   const fixed = {
     ids: loginIds,
@@ -55,11 +60,7 @@ export async function startKeeper(settingsFile: string, program: string): Promis
   const authd =
     settings.authd.socket === ''
       ? undefined
-      : new AuthdLink(
-          { path: settings.authd.socket, grantWait: popup.grant_wait, keepFor: grants.exp_time * 1000 },
-          log,
-          clock,
-        )
+      : new AuthdLink({ path: settings.authd.socket, ...authdTimes(settings) }, log, clock)
   const announcer = new Announcer(authd, loginRefusal(settings), top.syslog, log)
   const intervals = new LoginIntervals(popup.login_delay * 1000, clock)
   const logins = new Logins({
@@ -68,7 +69,7 @@ export async function startKeeper(settingsFile: string, program: string): Promis
     customers: () => customers,
     intervals,
     announcer,
-    checkTimeout: popup.check_timeout * 1000,
+    checkTimeout: () => settings.popup.check_timeout * 1000,
     log,
   })
   const processes = new LoginProcesses(
@@ -90,14 +91,22 @@ export async function startKeeper(settingsFile: string, program: string): Promis
   }
   return {
     ready: readyLine(settings, listeners),
-    reload: () => {
-      settings = loadSettingsFile(settingsFile).settings
-      forLogin = loginSettings(settings, fixed)
+    reload: async () => {
+      const next = loadSettingsFile(settingsFile).settings
+      requireConfigured(next, settingsFile)
+      const effective = withKept(started, next)
+      const nextForLogin = loginSettings(effective, fixed)
+      // Everything that can fail comes first.
+      await judge.use(effective)
+      settings = effective
+      forLogin = nextForLogin
       customers = customersOf(settings)
-      delays.useCustomers(customers)
+      delays.use(settings.popup.fail_delays, customers)
+      intervals.use(settings.popup.login_delay * 1000)
+      authd?.use(authdTimes(settings))
       announcer.useRefusal(loginRefusal(settings))
       processes.reload()
-      log.info('reloaded', { path: settingsFile })
+      log.info('reloaded', { path: settingsFile, ...restartFields('popup', started, next) })
     },
     stop: async () => {
       for (const listener of [...listeners, ...chainListeners]) listener.release()
@@ -110,6 +119,17 @@ export async function startKeeper(settingsFile: string, program: string): Promis
     },
   }
 }
+
+/** New settings with the old ones where only a restart can change them: what depends on those stays as it is. */
+const withKept = ({ popup: { checker, logins, login_user } }: Settings, next: Settings): Settings => ({
+  ...next,
+  popup: { ...next.popup, checker, logins, login_user },
+})
+
+const authdTimes = ({ popup, grants }: Settings): AuthdLinkTimes => ({
+  grantWait: popup.grant_wait,
+  keepFor: grants.exp_time * 1000,
+})
 
 const customersOf = ({ grants }: Settings): CustomerNetworks => new CustomerNetworks(grants.nat64_prefixes)
 
@@ -131,55 +151,94 @@ async function holdChainSockets({ popup, top }: Settings, loginIds: Ids | undefi
   )
 }
 
+/** The judge, and how a reload changes it. `use` throws UsageFault before it has changed anything. */
+type ReloadableJudge = LoginsParts['judge'] & { use(settings: Settings): Promise<void> }
+
 async function makeJudge(
   settings: Settings,
   loginIds: Ids | undefined,
   chainListeners: readonly HeldListener[],
   log: ReturnType<typeof createLog>,
-): Promise<LoginsParts['judge']> {
-  const { popup, pop3d, top } = settings
+): Promise<ReloadableJudge> {
+  const { popup, top } = settings
   const environment = inheritable(ownEnvironment())
-  if (popup.checker === 'upstream') return { type: 'upstream' }
-  if (popup.checker === 'checkpassword' || popup.checker === 'chain')
-    requireCommand(popup.checkpassword, 'checkpassword')
+  requireCommands(settings)
+  if (popup.checker === 'upstream') return { type: 'upstream', use: async () => {} }
   if (popup.checker === 'chain') {
-    requireCommand(popup.chain, 'chain')
-    const chains = new ChainRunner({
-      checker: popup.checkpassword,
-      program: popup.chain,
-      environment,
-      checkTimeout: popup.check_timeout * 1000,
-      listeners: chainListeners,
-      programs: programQueue(settings),
-    })
-    return { type: 'chain', chains }
+    const chains = new ChainRunner({ ...chainOptions(settings, environment), listeners: chainListeners })
+    let fingerprint = checkerFingerprint(settings)
+    return {
+      type: 'chain',
+      chains,
+      use: async next => {
+        requireCommands(next)
+        const nextFingerprint = checkerFingerprint(next)
+        if (nextFingerprint !== fingerprint) chains.use(chainOptions(next, environment))
+        fingerprint = nextFingerprint
+      },
+    }
   }
-  const checker = await makeChecker(popup.checker, settings, environment, log)
+  const name = popup.checker
+  let fingerprint = checkerFingerprint(settings)
+  const checker = new ReplaceableChecker(await makeChecker(name, settings, environment, log))
   const workers = new MaildropWorkers(
     {
       runDir: top.run_dir,
       program: programBeside('pop3d'),
       loginIds,
-      start: {
-        logLevel: top.log_level,
-        compat: popup.compat,
-        sizes: pop3d.sizes,
-        extraBlank: pop3d.extra_blank,
-        lock: pop3d.lock,
-        idleTime: pop3d.idle_time,
-        workerIdle: pop3d.worker_idle,
-        capabilities: {
-          user: true,
-          sasl: ['PLAIN', 'LOGIN'],
-          loginDelay: popup.login_delay,
-          implementation: 'auth-relay',
-        },
-      },
+      logLevel: top.log_level,
+      settings: workerSettings(settings),
     },
     log,
     systemClock,
   )
-  return { type: 'checker', checker, workers }
+  return {
+    type: 'checker',
+    checker,
+    workers,
+    use: async next => {
+      requireCommands(next)
+      const nextFingerprint = checkerFingerprint(next)
+      if (nextFingerprint !== fingerprint) {
+        const nextChecker = await makeChecker(name, next, environment, log)
+        checker.use(nextChecker).catch((error: unknown) => {
+          log.warn('checker_close_failed', { reason: error instanceof Error ? error : String(error) })
+        })
+        fingerprint = nextFingerprint
+      }
+      await workers.use(workerSettings(next))
+    },
+  }
+}
+
+const chainOptions = (settings: Settings, environment: Environment): Omit<ChainRunnerOptions, 'listeners'> => ({
+  checker: settings.popup.checkpassword,
+  program: settings.popup.chain,
+  environment,
+  checkTimeout: settings.popup.check_timeout * 1000,
+  programs: programQueue(settings),
+})
+
+const workerSettings = ({ popup, pop3d }: Settings): MaildropWorkerSettings => ({
+  compat: popup.compat,
+  sizes: pop3d.sizes,
+  extraBlank: pop3d.extra_blank,
+  lock: pop3d.lock,
+  idleTime: pop3d.idle_time,
+  workerIdle: pop3d.worker_idle,
+  capabilities: {
+    user: true,
+    sasl: ['PLAIN', 'LOGIN'],
+    loginDelay: popup.login_delay,
+    implementation: 'auth-relay',
+  },
+})
+
+/** The programs that the kind of checker needs are named. */
+function requireCommands({ popup }: Settings): void {
+  if (popup.checker === 'checkpassword' || popup.checker === 'chain')
+    requireCommand(popup.checkpassword, 'checkpassword')
+  if (popup.checker === 'chain') requireCommand(popup.chain, 'chain')
 }
 
 function requireCommand(words: readonly string[], setting: string): void {

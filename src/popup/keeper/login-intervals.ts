@@ -6,7 +6,7 @@ const MAX_ROWS = 100_000
 
 /** LOGIN-DELAY (RFC 2449 §6.5): the shortest time between two logins of one user. */
 export class LoginIntervals {
-  readonly #minimum: number
+  #minimum: number
   readonly #clock: Clock
   readonly #last = new Map<LoginText, number>()
 
@@ -14,6 +14,11 @@ export class LoginIntervals {
   constructor(minimum: number, clock: Clock) {
     this.#minimum = minimum
     this.#clock = clock
+  }
+
+  /** Puts another interval in force, which counts from the logins that are remembered. */
+  use(minimum: number): void {
+    this.#minimum = minimum
   }
 
   /** True if the user may log in now, which counts as his last login from then on. */

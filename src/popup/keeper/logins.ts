@@ -32,8 +32,8 @@ export type LoginsParts = {
   readonly customers: () => CustomerNetworks
   readonly intervals: LoginIntervals
   readonly announcer: Announcer
-  /** Milliseconds. */
-  readonly checkTimeout: number
+  /** Milliseconds that a check may take. */
+  readonly checkTimeout: () => number
   readonly log: Log
 }
 
@@ -258,7 +258,7 @@ export class Logins {
     const timer = setTimeout(() => {
       late.resolve({ verdict: 'temporary', detail: 'the checker did not answer in time' })
       departure.happen()
-    }, this.#parts.checkTimeout)
+    }, this.#parts.checkTimeout())
     try {
       return await Promise.race([late.promise, check()])
     } catch (error) {

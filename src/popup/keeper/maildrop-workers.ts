@@ -6,7 +6,13 @@ import { KeyedHash } from '../../daemon/keyed-hash.ts'
 import type { Log } from '../../daemon/log.ts'
 import { type Ids, isRoot } from '../../daemon/privileges.ts'
 import { startWorker, type WorkerEnding, type WorkerProcess } from '../../daemon/worker-process.ts'
-import { type MaildropWorkerStart, parseMaildropWorkerNews, type UsedTicket } from '../../wire/maildrop-worker.ts'
+import {
+  type MaildropWorkerChange,
+  type MaildropWorkerSettings,
+  type MaildropWorkerStart,
+  parseMaildropWorkerNews,
+  type UsedTicket,
+} from '../../wire/maildrop-worker.ts'
 import { formatSessionTicket, type SessionTicket } from '../../wire/session-ticket.ts'
 import type { Maildrop } from '../checkers/checker.ts'
 
@@ -24,7 +30,8 @@ export type MaildropWorkersOptions = {
   readonly program: string
   /** The account of the login processes, the only one that may connect; undefined where all is one user. */
   readonly loginIds: Ids | undefined
-  readonly start: Omit<MaildropWorkerStart, 'type' | 'ids' | 'key' | 'loginUid' | 'usedTickets'>
+  readonly logLevel: MaildropWorkerStart['logLevel']
+  readonly settings: MaildropWorkerSettings
 }
 
 type Owner = {
@@ -60,11 +67,13 @@ export class MaildropWorkers {
   readonly #log: Log
   readonly #clock: Clock
   readonly #owners = new Map<string, Promise<Owner>>()
+  #settings: MaildropWorkerSettings
   #stopping = false
 
   constructor(options: MaildropWorkersOptions, log: Log, clock: Clock) {
     this.directory = `${options.runDir}/pop3d`
     this.#options = options
+    this.#settings = options.settings
     this.#log = log
     this.#clock = clock
     // Login enters before it gives up root and sees nothing of it later; the sockets themselves are his alone.
@@ -93,6 +102,14 @@ export class MaildropWorkers {
     return {
       socket: owner.name,
       ticket: formatSessionTicket({ ...session, maildir, expires }, text => owner.mac.hex(text)),
+    }
+  }
+
+  /** Puts other settings in force for sessions from now on, in processes that run as well. */
+  async use(settings: MaildropWorkerSettings): Promise<void> {
+    this.#settings = settings
+    for (const { worker } of await Promise.all(this.#owners.values())) {
+      worker?.channel.send({ type: 'settings', settings } satisfies MaildropWorkerChange)
     }
   }
 
@@ -152,7 +169,8 @@ export class MaildropWorkers {
       key: owner.key.toString('hex'),
       loginUid: this.#options.loginIds?.uid ?? null,
       usedTickets: [...owner.usedTickets],
-      ...this.#options.start,
+      logLevel: this.#options.logLevel,
+      settings: this.#settings,
     }
     owner.usedTickets = []
     worker.channel.onMessage(message => {

@@ -35,7 +35,7 @@ class Monitor {
       customers: () => customers,
       intervals: new LoginIntervals(0, clock),
       announcer: new Announcer(undefined, () => undefined, false, log),
-      checkTimeout: LIMIT_MS,
+      checkTimeout: () => LIMIT_MS,
       log,
     })
   }
@@ -159,8 +159,8 @@ describe('with a checker', () => {
         runDir: directory.path,
         program: '/nonexistent',
         loginIds: undefined,
-        start: {
-          logLevel: 'error',
+        logLevel: 'error',
+        settings: {
           compat: 'none',
           sizes: 'wire',
           extraBlank: false,

@@ -47,8 +47,8 @@ function start(): { workers: MaildropWorkers; lines: string[] } {
       runDir: directory.path,
       program,
       loginIds: undefined,
-      start: {
-        logLevel: 'error',
+      logLevel: 'error',
+      settings: {
         compat: 'none',
         sizes: 'wire',
         extraBlank: false,

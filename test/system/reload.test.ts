@@ -1,0 +1,151 @@
+import { chmodSync } from 'node:fs'
+import { createConnection } from 'node:net'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { eventually } from '../harness/eventually.ts'
+import { Pop3Conversation } from '../harness/pop3-conversation.ts'
+import { descendantsOf } from '../harness/process-status.ts'
+import { SmtpConversation } from '../harness/smtp-conversation.ts'
+import { Stack, TEST_IDS, TEST_PASSWORD, type TestSettings } from '../harness/stack.ts'
+
+const isRoot = process.geteuid?.() === 0
+
+const BASE = {
+  database: { embedded: true },
+  grants: { grant_loopback: true },
+  popup: { listen: ['127.0.0.1:0'] },
+  sslwrap: { listener: [{ listen: '127.0.0.1:0', backend: '127.0.0.1:9' }] },
+  authd: { user: `${TEST_IDS.authd}` },
+  wrap: { listen: ['127.0.0.1:0'] },
+} satisfies TestSettings
+
+let stack: Stack
+
+const portOf = (program: string): number => {
+  const ready = stack.program('auth-relay').lines.findLast(line => line.startsWith(`${program} ready listen=`))
+  return Number(/:(\d+)( |$)/.exec(ready ?? '')?.[1])
+}
+const pop3 = (): Pop3Conversation => Pop3Conversation.over(createConnection(portOf('popup'), '127.0.0.1'))
+const codeAtRcpt = async (): Promise<number> => {
+  const client = SmtpConversation.over(createConnection(portOf('wrap'), '127.0.0.1'))
+  try {
+    return (await client.askFor('somebody@elsewhere.example')).code
+  } finally {
+    client.close()
+  }
+}
+/** Writes the settings with the mode that `auth-relay init` gives them. */
+const configure = (settings: TestSettings): void => {
+  const names = new Set([...Object.keys(BASE), ...Object.keys(settings)])
+  const base: TestSettings = BASE
+  stack.configure(Object.fromEntries([...names].map(name => [name, { ...base[name], ...settings[name] }])))
+  chmodSync(stack.config, 0o600)
+}
+/** The `reloaded` line of each program after a SIGHUP to `auth-relay up`. */
+const reload = async (): Promise<Readonly<Record<string, Readonly<Record<string, string>>>>> => {
+  const up = stack.program('auth-relay')
+  const names = ['auth-relay', 'authd', 'popup', 'sslwrap', 'wrap'] as const
+  const before = new Map(names.map(name => [name, stack.log(name).length]))
+  up.signal('SIGHUP')
+  const found: Record<string, Readonly<Record<string, string>>> = {}
+  for (const name of names) {
+    const line = await eventually(`${name} has reloaded`, () =>
+      stack
+        .log(name)
+        .slice(before.get(name))
+        .find(({ fields }) => fields['event'] === 'reloaded'),
+    )
+    found[name] = line.fields
+  }
+  return found
+}
+
+describe.runIf(isRoot)('SIGHUP to auth-relay up, with a settings file of mode 0600', { timeout: 120_000 }, () => {
+  beforeAll(async () => {
+    stack = new Stack(BASE)
+    chmodSync(stack.config, 0o600)
+    stack.account('ann', ['Subject: lunch\n\nAt noon?\n'])
+    await stack.start('auth-relay', { args: ['up', '--config', stack.config] })
+  })
+  beforeEach(() => stack.showLogsOnFailure())
+  afterAll(() => stack?.stop())
+
+  test('changes monitor, login process, running worker and authd', async () => {
+    const first = pop3()
+    await first.login('ann', TEST_PASSWORD)
+    await first.ask('STAT', /^\+OK 1 28$/)
+    configure({
+      '': { log_level: 'debug' },
+      grants: { grant_loopback: true, exp_time: '2h' },
+      popup: { hostname: 'new.example.org', fail_delays: ['2s'], login_delay: 0 },
+      pop3d: { sizes: 'file', lock: 'exclusive' },
+      authd: { user: `${TEST_IDS.authd}`, commit_wait: 700 },
+      wrap: { listen: ['127.0.0.1:0'], socket_mode: '0600' },
+    })
+    const reloaded = await reload()
+    expect(reloaded['authd']?.['restart_for']).toBe('log_level authd.commit_wait')
+    expect(reloaded['popup']?.['restart_for']).toBe('log_level')
+    expect(reloaded['sslwrap']?.['restart_for']).toBe('log_level')
+    expect(reloaded['wrap']?.['restart_for']).toBe('wrap.socket_mode')
+    // The session that runs keeps its sizes; the next one in the same process has the new ones, and the lock.
+    await first.ask('STAT', /^\+OK 1 28$/)
+    const second = pop3()
+    await second.login('ann', TEST_PASSWORD)
+    await second.ask('STAT', /^\+OK 1 25$/)
+    const third = pop3()
+    await third.expect(/new\.example\.org/)
+    await third.ask('USER ann', /^\+OK/)
+    await third.ask(`PASS ${TEST_PASSWORD}`, /^-ERR \[IN-USE\]/)
+    const logins = await eventually('three logins are logged', () => {
+      const lines = stack.log('popup').filter(({ fields }) => fields['event'] === 'login')
+      return lines.length === 3 ? lines : undefined
+    })
+    const untils = logins.map(({ fields }) => Number(fields['until']))
+    expect(untils[1]).toBeGreaterThan((untils[0] ?? Number.NaN) + 600)
+    const guess = async (): Promise<number> => {
+      const client = pop3()
+      await client.expect(/^\+OK/)
+      await client.ask('USER bob', /^\+OK/)
+      const begun = performance.now()
+      await client.ask(`PASS ${performance.now()}`, /^-ERR/)
+      client.close()
+      return performance.now() - begun
+    }
+    await guess()
+    expect(await guess()).toBeGreaterThan(1900)
+    for (const client of [first, second, third]) client.close()
+  })
+
+  test('changes which addresses authd stores and the gate lets through', async () => {
+    expect(await codeAtRcpt()).toBe(250)
+    configure({ grants: { grant_loopback: false }, pop3d: { lock: 'none' } })
+    await reload()
+    expect(await codeAtRcpt()).not.toBe(250)
+    const client = pop3()
+    await client.login('ann', TEST_PASSWORD)
+    client.close()
+    await stack.waitForLog('popup', { event: 'login', grant: 'refused', reason: 'loopback' })
+  })
+
+  test('a file that is wrong changes nothing, and is named once', async () => {
+    configure({ popup: { hostname: 'wrong.example.org', logins: 0 } })
+    stack.program('auth-relay').signal('SIGHUP')
+    const line = await stack.program('auth-relay').waitForLine(/reload: .*popup\.logins/)
+    expect(line).toMatch(/^auth-relay: reload: /)
+    const client = pop3()
+    await client.expect(/@mx\.example\.org|@new\.example\.org|\+OK/)
+    client.close()
+    expect(stack.program('auth-relay').lines.filter(each => each.includes('wrong.example.org'))).toEqual([])
+    configure({})
+    await reload()
+  })
+
+  test('a program that gets the signal itself says what to do', async () => {
+    const authd = descendantsOf(stack.program('auth-relay').pid).find(({ commandLine }) =>
+      commandLine.some(word => word.endsWith('/dist/authd.js')),
+    )
+    if (authd === undefined) throw new Error('authd does not run')
+    process.kill(authd.pid, 'SIGHUP')
+    await stack.program('auth-relay').waitForLine(/^authd: reload: cannot read the settings file .*mode 0600/)
+    await stack.program('auth-relay').waitForLine(/^authd: reload: nothing has changed: .*SIGHUP to auth-relay up/)
+  })
+})
