@@ -17,9 +17,11 @@ import { passwd } from './verbs/passwd.ts'
 import { replay } from './verbs/replay.ts'
 import { report } from './verbs/report.ts'
 import { show } from './verbs/show.ts'
+import { status } from './verbs/status.ts'
 import { statusPage } from './verbs/status-page.ts'
 import { testLine } from './verbs/test-line.ts'
 import { up } from './verbs/up.ts'
+import { version } from './verbs/version.ts'
 import { watch } from './verbs/watch.ts'
 
 const VERBS: readonly Verb[] = [
@@ -38,10 +40,12 @@ const VERBS: readonly Verb[] = [
   importGrants,
   report,
   watch,
+  status,
   statusPage,
   cert,
   passwd,
   completion,
+  version,
 ]
 
 const EXAMPLES = `
@@ -85,7 +89,7 @@ export function readCommandLine(words: readonly string[], environment: Surroundi
 export function commandTree(surroundings: Surroundings, choose: (action: Action) => void): Command {
   const program = new Command('auth-relay')
     .description('POP before SMTP: an address may send mail for a while because a mailbox was opened from it.')
-    .version(`auth-relay ${manifest.version}`, '--version', 'print the version')
+    .version(`auth-relay ${manifest.version}`, '-V, --version', 'print the version')
     .addHelpText('after', EXAMPLES)
     .helpCommand('help [verb]', 'what a verb does')
     .exitOverride()

@@ -76,7 +76,7 @@ function holdersOf(inodes: ReadonlySet<string>, proc: string): ReadonlyMap<strin
   if (inodes.size === 0) return found
   for (const pid of readdirSync(proc).filter(name => /^\d+$/.test(name))) {
     const held = socketsOf(`${proc}/${pid}/fd`).filter(inode => inodes.has(inode))
-    const holder = held.length === 0 ? undefined : describe(Number(pid), proc)
+    const holder = held.length === 0 ? undefined : describeProcess(Number(pid), proc)
     if (holder === undefined) continue
     for (const inode of new Set(held)) found.set(inode, [...(found.get(inode) ?? []), holder])
   }
@@ -97,7 +97,8 @@ function socketsOf(directory: string): readonly string[] {
   }
 }
 
-function describe(pid: number, proc: string): Holder | undefined {
+/** The process of that id; undefined: it has ended. */
+export function describeProcess(pid: number, proc = '/proc'): Holder | undefined {
   try {
     const words = readFileSync(`${proc}/${pid}/cmdline`, 'utf8').split('\0').slice(0, -1)
     const name = readFileSync(`${proc}/${pid}/comm`, 'utf8').trim()
@@ -116,7 +117,7 @@ export function ourProgram({ pid, words }: Holder, script: string, proc = '/proc
   const named = words[at]
   if (at < 0 || named === undefined) return undefined
   try {
-    const real = realpathSync(resolve(readlinkSync(`${proc}/${pid}/cwd`), named))
+    const real = realpathSync(named.startsWith('/') ? named : resolve(readlinkSync(`${proc}/${pid}/cwd`), named))
     if (dirname(real) !== dirname(realpathSync(script))) return undefined
     const name = basename(real).replace(/\.c?js$/, '')
     return name === 'auth-relay' ? (words[at + 1] ?? name) : name

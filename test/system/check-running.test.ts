@@ -2,8 +2,8 @@ import * as v from 'valibot'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { describeWith, NETWORK_NAMESPACES } from '../harness/describe-with.ts'
 import { TestNetwork } from '../harness/network-namespace.ts'
-import { Program } from '../harness/program.ts'
-import { Stack, TEST_IDS, type TestSettings } from '../harness/stack.ts'
+import { Program, run } from '../harness/program.ts'
+import { commandOf, Stack, TEST_IDS, type TestSettings } from '../harness/stack.ts'
 import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
 
 const REPORT = v.object({
@@ -11,6 +11,11 @@ const REPORT = v.object({
   findings: v.array(
     v.object({ verdict: v.string(), about: v.string(), text: v.string(), remedy: v.optional(v.string()) }),
   ),
+})
+
+const STATUS = v.object({
+  problems: v.array(v.string()),
+  programs: v.array(v.object({ name: v.string(), pid: v.number(), since: v.string(), startedBy: v.string() })),
 })
 
 describeWith([NETWORK_NAMESPACES], 'check beside programs that run', () => {
@@ -28,6 +33,7 @@ describeWith([NETWORK_NAMESPACES], 'check beside programs that run', () => {
         dbname,
         dbpass_file: stack.secret('dbpass', 'pop3authd'),
         wrap_dbpass_file: stack.secret('wrap-dbpass', 'authwrap'),
+        status_dbpass_file: stack.secret('status-dbpass', 'authstatus'),
         ...more['database'],
       },
       popup: { listen: ['*:110'], ...more['popup'] },
@@ -97,6 +103,41 @@ describeWith([NETWORK_NAMESPACES], 'check beside programs that run', () => {
     expect(lines.at(-1)).toBe('Safe.')
   })
 
+  test('status shows programs, database, log sources and certificates on one screen, and ends with 0', async () => {
+    const { lines, ending } = await stack.run('auth-relay', ['status', '--config', stack.config], inside())
+    const screen = lines.join('\n')
+    for (const name of ['authd', 'popup', 'sslwrap', 'wrap'] as const) {
+      expect(screen).toMatch(new RegExp(`^  ${name} +since [\\d-]+ [\\d:]+, pid \\d+, by hand$`, 'm'))
+      expect(lines.filter(line => line.startsWith(`  ${name} `))).toHaveLength(1)
+    }
+    expect(screen).toMatch(/^ {2}server +\S+, role authstatus, schema \d+$/m)
+    expect(screen).toMatch(/^ {2}logins, last hour +0 granted, 0 refused$/m)
+    expect(screen).toMatch(/^ {2}syslog to 127\.0\.0\.1:6514 +read by authd$/m)
+    expect(screen).toMatch(/^ {2}\[::\]:995 +mx\.example\.org, until \d{4}-/m)
+    expect(lines.at(-1)).toBe('Nothing is wrong.')
+    expect(ending?.code).toBe(0)
+  })
+
+  test('status names a program that does not run: 1; a database that is away: 111', async () => {
+    const status = async (env: Readonly<Record<string, string>> = {}) => {
+      const words = ['status', '--json', '--config', stack.config]
+      const { lines, ending } = await stack.run('auth-relay', words, { ...inside(), env })
+      const { problems, programs } = v.parse(STATUS, JSON.parse(lines.join('\n')))
+      return { code: ending?.code, problems, names: programs.map(({ name }) => name).sort() }
+    }
+    expect(await status()).toEqual({ code: 0, problems: [], names: ['authd', 'popup', 'sslwrap', 'wrap'] })
+    await stack.program('wrap').stop()
+    expect(await status()).toEqual({
+      code: 1,
+      problems: ['wrap does not run'],
+      names: ['authd', 'popup', 'sslwrap'],
+    })
+    await stack.start('wrap', inside())
+    const away = await status({ DBHOST: '/nonexistent' })
+    expect(away.code).toBe(111)
+    expect(away.problems).toEqual([expect.stringMatching(/^database: no database: /)])
+  })
+
   test('a listener that a program of another kind holds is unsafe, with its name and pid', async () => {
     for (const [name, address, text] of [
       ['sslwrap', "{ host: '::', port: 995 }", '[::]:995'],
@@ -159,4 +200,10 @@ describeWith([NETWORK_NAMESPACES], 'check beside programs that run', () => {
     expect(await saidOf('database.dbuser')).toEqual([expect.stringMatching(/^fine: pop3authd reaches/)])
     stack.configure(settings())
   })
+})
+
+test.each(['--version', '-V', 'version'])('auth-relay %s prints the version', async word => {
+  const { lines, ending } = await run(commandOf('auth-relay', word))
+  expect(lines).toEqual([expect.stringMatching(/^auth-relay \d+\.\d+\.\d+/)])
+  expect(ending?.code).toBe(0)
 })

@@ -1,0 +1,158 @@
+import { statSync } from 'node:fs'
+import { type DatabaseRole, databaseConnection } from '../../daemon/database-connection.ts'
+import { TemporaryFault, UsageFault } from '../../daemon/exit-status.ts'
+import type { Settings } from '../../daemon/settings/settings.ts'
+import { formatSocketAddress } from '../../daemon/socket-address.ts'
+import { schemaVersion } from '../../database/migrate.ts'
+import { createStatusFeed, type EventCounts, type Totals } from '../../grants/status-feed.ts'
+import { partsInUseHere } from '../parts-in-use.ts'
+import { knownSchema } from '../schema-check.ts'
+import { probeCertificate, type ShownCertificate, tlsAddresses } from '../status-page/certificate-probe.ts'
+import { withDatabase } from '../with-database.ts'
+import { type RunningProgram, runningPrograms } from './running-programs.ts'
+
+const HOUR = 3600
+/** Certificates that end within this number of days are named as a problem. */
+const SOON_DAYS = 7
+const DAY_MS = 86_400_000
+/** Seconds by which the clocks of host and database may differ. */
+const MAX_DRIFT = 60
+
+/** What the database says; `counts` only where the role of the status page has a password here. */
+export type DatabaseStatus =
+  | { readonly state: 'down'; readonly reason: string }
+  | {
+      readonly state: 'up'
+      readonly host: string
+      readonly role: string
+      readonly schema: number
+      readonly counts?: {
+        readonly totals: Totals
+        readonly lastHour: Omit<EventCounts, 'start'>
+        /** When each daemon last reported a login or a relayed mail, within the last hour. */
+        readonly lastHeard: readonly { readonly daemon: string; readonly at: Date }[]
+      }
+    }
+
+/** A place that authd hears logins from; `last`: when the last line came, where the host knows. */
+export type LogSource = { readonly source: string; readonly last?: Date; readonly fault?: string }
+
+export type SiteStatus = {
+  readonly taken: Date
+  readonly programs: readonly RunningProgram[]
+  readonly database: DatabaseStatus
+  readonly sources: readonly LogSource[]
+  readonly certificates: readonly ShownCertificate[]
+  readonly problems: readonly string[]
+}
+
+/** How the site of a settings file stands now. `script` is a program of the same installation as the daemons. */
+export async function siteStatus(settings: Settings, config: string, script: string, now: Date): Promise<SiteStatus> {
+  const parts = partsInUseHere(settings)
+  const [database, certificates] = await Promise.all([
+    askDatabase(settings),
+    parts.sslwrap ? Promise.all(tlsAddresses(settings).map(probeCertificate)) : [],
+  ])
+  const programs = runningPrograms(config, script)
+  const sources = sourcesOf(settings)
+  const wanted = [
+    ...(parts.authd ? ['authd'] : []),
+    ...(parts.popup ? ['popup'] : []),
+    ...(parts.sslwrap ? ['sslwrap'] : []),
+    ...(parts.gate ? ['wrap'] : []),
+    ...(parts.statusPage ? ['status-page'] : []),
+  ]
+  const missing = wanted.filter(name => programs.every(program => program.name !== name))
+  const problems = [
+    ...missing.map(name => `${name} does not run`),
+    ...(await problemsOfDatabase(database, now)),
+    ...sources.flatMap(({ source, fault }) => (fault === undefined ? [] : [`${source}: ${fault}`])),
+    ...certificates.flatMap(certificate => problemsOfCertificate(certificate, now)),
+  ]
+  return { taken: now, programs, database, sources, certificates, problems }
+}
+
+/** The roles whose password this host may have, the one that reads most first. */
+const ROLES: readonly DatabaseRole[] = ['status', 'writer', 'reader']
+
+async function askDatabase(settings: Settings): Promise<DatabaseStatus> {
+  const reasons: string[] = []
+  for (const role of ROLES) {
+    try {
+      const connection = databaseConnection(settings, role)
+      return await withDatabase(connection, async database => {
+        const schema = await schemaVersion(database)
+        const state = database.state()
+        const about = {
+          state: 'up',
+          host: state.state === 'up' ? state.host : '',
+          role: connection.user,
+          schema,
+        } as const
+        if (role !== 'status') return about
+        const feed = createStatusFeed(database)
+        const totals = await feed.totals()
+        const [from, to] = [totals.now.getTime() - HOUR * 1000, totals.now.getTime() + 1000]
+        const steps = await feed.countEvents(new Date(from), new Date(to), HOUR)
+        const events = await feed.lastEvents(HOUR, 1000)
+        const lastHeard = [...Map.groupBy(events, ({ daemon }) => daemon)].flatMap(([daemon, [newest]]) =>
+          newest === undefined ? [] : [{ daemon, at: newest.at }],
+        )
+        return { ...about, counts: { totals, lastHour: sum(steps), lastHeard } }
+      })
+    } catch (error) {
+      if (!(error instanceof UsageFault || error instanceof TemporaryFault)) throw error
+      reasons.push(error.message)
+    }
+  }
+  return { state: 'down', reason: reasons.at(-1) ?? 'no role' }
+}
+
+const sum = (steps: readonly EventCounts[]): Omit<EventCounts, 'start'> => {
+  const total = (read: (counts: EventCounts) => number): number => steps.reduce((all, step) => all + read(step), 0)
+  return {
+    granted: total(({ granted }) => granted),
+    refused: total(({ refused }) => refused),
+    relayed: total(({ relayed }) => relayed),
+    closed: total(({ closed }) => closed),
+  }
+}
+
+async function problemsOfDatabase(database: DatabaseStatus, now: Date): Promise<readonly string[]> {
+  if (database.state === 'down') return [`database: ${database.reason}`]
+  const known = await knownSchema()
+  const drift = database.counts === undefined ? 0 : (database.counts.totals.now.getTime() - now.getTime()) / 1000
+  return [
+    ...(database.schema === known
+      ? []
+      : [
+          `database: schema ${database.schema}, this program knows ${known}: ${database.schema < known ? 'run auth-relay migrate' : 'install a newer auth-relay'}`,
+        ]),
+    ...(Math.abs(drift) > MAX_DRIFT ? [`clock: ${Math.round(drift)} s from the database: run an NTP client`] : []),
+  ]
+}
+
+function sourcesOf({ authd }: Settings): readonly LogSource[] {
+  const followed = authd.follow_files.map((path): LogSource => {
+    const status = statSync(path, { throwIfNoEntry: false })
+    return status === undefined
+      ? { source: path, fault: 'there is no such file' }
+      : { source: path, last: status.mtime }
+  })
+  return [
+    ...followed,
+    ...authd.syslog_listen.map(address => ({ source: `syslog to ${formatSocketAddress(address)}` })),
+    ...(authd.syslog_fifo === '' ? [] : [{ source: `FIFO ${authd.syslog_fifo}` }]),
+    ...(authd.journal ? [{ source: 'journal' }] : []),
+  ]
+}
+
+function problemsOfCertificate({ address, found }: ShownCertificate, now: Date): readonly string[] {
+  if ('fault' in found) return [`certificate at ${address}: ${found.fault}`]
+  const days = Math.floor((found.until.getTime() - now.getTime()) / DAY_MS)
+  return days < 0
+    ? [`certificate at ${address} has ended`]
+    : days < SOON_DAYS
+      ? [`certificate at ${address} ends in ${days} days`]
+      : []
+}

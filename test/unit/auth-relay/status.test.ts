@@ -1,0 +1,65 @@
+import { describe, expect, test } from 'vitest'
+import type { SiteStatus } from '../../../src/auth-relay/status/site-status.ts'
+import { exitStatusOf, formatStatus } from '../../../src/auth-relay/verbs/status.ts'
+
+const same = (text: string): string => text
+const style = { good: same, bad: same, warning: same, faint: same, strong: same }
+const now = new Date(2026, 10, 22, 18, 24, 58)
+
+const healthy: SiteStatus = {
+  taken: now,
+  programs: [{ name: 'authd', pid: 4711, since: now, startedBy: 'auth-relay-authd.service' }],
+  database: {
+    state: 'up',
+    host: 'db1',
+    role: 'authstatus',
+    schema: 7,
+    counts: {
+      totals: { now, grants: 12, allowances: 1, blocks: 2, schema: 7 },
+      lastHour: { granted: 40, refused: 3, relayed: 9, closed: 5 },
+      lastHeard: [{ daemon: 'dovecot', at: now }],
+    },
+  },
+  sources: [{ source: '/var/log/mail.log', last: now }, { source: 'journal' }],
+  certificates: [{ address: '[::]:995', found: { names: 'mx.example.org', isSelfSigned: false, until: now } }],
+  problems: [],
+}
+
+describe('the screen of status', () => {
+  test('has each part in columns, and says that nothing is wrong', () => {
+    expect(formatStatus(healthy, style)).toBe(`Programs
+  authd               since 2026-11-22 18:24:58, pid 4711, auth-relay-authd.service
+Database
+  server              db1, role authstatus, schema 7
+  grants              12, allowances 1, blocks 2
+  logins, last hour   40 granted, 3 refused
+  clients, last hour  9 relayed, 5 not relayed
+  last of dovecot     2026-11-22 18:24:58
+Log sources
+  /var/log/mail.log   last line 2026-11-22 18:24:58
+  journal             read by authd
+Certificates
+  [::]:995            mx.example.org, until 2026-11-22 18:24:58
+
+Nothing is wrong.
+`)
+    expect(exitStatusOf(healthy)).toBe(0)
+  })
+
+  test('names what is wrong at its end; nothing from outside moves the terminal', () => {
+    const found = { ...healthy, programs: [], problems: ['authd does not run', 'x\u001b[2J'] }
+    const text = formatStatus(found, style)
+    expect(text).toContain('Programs\n  none ')
+    expect(text).toMatch(/\nwrong {2}authd does not run\nwrong {2}x.*\n$/)
+    expect(text).not.toContain('\u001b')
+    expect(exitStatusOf(found)).toBe(1)
+  })
+
+  test('a database that is away outweighs the rest; a host without the password of the status role says so', () => {
+    const away: SiteStatus = { ...healthy, database: { state: 'down', reason: 'refused' }, problems: ['x'] }
+    expect(formatStatus(away, style)).toMatch(/^ {2}unavailable +refused$/m)
+    expect(exitStatusOf(away)).toBe(111)
+    const database = { state: 'up', host: 'db1', role: 'authwrap', schema: 7 } as const
+    expect(formatStatus({ ...healthy, database }, style)).toMatch(/^ {2}grants +unknown: .*status_dbuser$/m)
+  })
+})
