@@ -64,6 +64,14 @@ describe('AuthdLink', () => {
     expect(announcer.unanswered).toBe(0)
   })
 
+  test('a login after a reload waits as long as the new settings say', async () => {
+    authd = await AuthdDouble.listen(path())
+    authd.answer = () => undefined
+    const announcer = connect(600_000)
+    announcer.use({ grantWait: 10, keepFor: 1_800_000 })
+    expect(await announcer.announce({ ...attempt(1), daemon: 'popup' })).toMatchObject({ verdict: 'queued' })
+  })
+
   test('a login waits no longer than it may, and its event is delivered when authd is there again', async () => {
     const announcer = connect(10)
     expect(await announcer.announce({ ...attempt(1, 'early'), daemon: 'popup' })).toMatchObject({ verdict: 'queued' })

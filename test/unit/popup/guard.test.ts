@@ -139,6 +139,16 @@ describe('FailureDelays', () => {
     expect(delays.delayFor(B, name('login 29999'))).toBe(2)
   })
 
+  test('count the failures from before a reload against the new list', () => {
+    const delays = make()
+    delays.failed(A, ANN, '1')
+    delays.failed(A, ANN, '2')
+    delays.use([10, 20, 30], new CustomerNetworks())
+    expect([delays.delayFor(A, ANN), delays.delayFor(B, ANN), delays.delayFor(A, BOB)]).toEqual([20, 20, 0])
+    delays.use([], new CustomerNetworks())
+    expect(delays.delayFor(A, ANN)).toBe(0)
+  })
+
   test('an empty list of delays means none, and so does 0', () => {
     for (const list of [[], [0]]) {
       const delays = new FailureDelays(list, () => 0, new CustomerNetworks())
@@ -155,6 +165,11 @@ test('LoginIntervals: one login of a user in so long', () => {
   now = 1499
   expect(intervals.take(ANN)).toBe(false)
   now = 1500
+  expect(intervals.take(ANN)).toBe(true)
+  intervals.use(2000)
+  now = 2100
+  expect(intervals.take(ANN)).toBe(false)
+  intervals.use(0)
   expect(intervals.take(ANN)).toBe(true)
   const none = new LoginIntervals(0, () => now)
   expect([none.take(ANN), none.take(ANN)]).toEqual([true, true])

@@ -1,0 +1,48 @@
+import { expect, test } from 'vitest'
+import { type Checker, type CheckRequest, no, type Verdict } from '../../../src/popup/checkers/checker.ts'
+import { ReplaceableChecker } from '../../../src/popup/checkers/replaceable-checker.ts'
+import { Departure } from '../../../src/popup/departure.ts'
+import { loginOctets } from '../../../src/popup/login-name.ts'
+import { parseIpAddress } from '../../../src/wire/ip-address.ts'
+
+/** A checker whose checks end when the test says so. */
+class SlowChecker implements Checker {
+  readonly #name: string
+  readonly running: (() => void)[] = []
+  isClosed = false
+
+  constructor(name: string) {
+    this.#name = name
+  }
+
+  check(): Promise<Verdict> {
+    return new Promise(resolve => this.running.push(() => resolve(no(this.#name))))
+  }
+
+  close(): void {
+    this.isClosed = true
+  }
+}
+
+const request = (): CheckRequest => {
+  const ip = parseIpAddress('192.0.2.1')
+  if (ip === undefined) throw new Error('192.0.2.1 is an address')
+  const applicant = { networks: [], isKnown: false, departure: new Departure() }
+  return { login: loginOctets('ann'), secret: 'x', method: 'pass', timestamp: '', ip, tls: false, applicant }
+}
+
+test('new checks go to the new checker, and the old one is closed after its last check', async () => {
+  const [old, next] = [new SlowChecker('old'), new SlowChecker('next')]
+  const checker = new ReplaceableChecker(old)
+  const first = checker.check(request())
+  const replaced = checker.use(next)
+  const second = checker.check(request())
+  expect([old.running.length, next.running.length, old.isClosed]).toEqual([1, 1, false])
+  for (const end of [...old.running, ...next.running]) end()
+  expect(await first).toEqual(no('old'))
+  expect(await second).toEqual(no('next'))
+  await replaced
+  expect([old.isClosed, next.isClosed]).toEqual([true, false])
+  await checker.close()
+  expect(next.isClosed).toBe(true)
+})
