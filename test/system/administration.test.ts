@@ -160,6 +160,18 @@ test('check finds the one thing that is unsafe in a demo, and nothing else', asy
   ])
 })
 
+test('status of a stack under up: every program with what started it, and nothing is wrong', async () => {
+  const { status, text } = await say('status')
+  for (const name of ['authd', 'popup', 'sslwrap', 'wrap', 'status-page']) {
+    expect(text).toMatch(new RegExp(`^  ${name} +since [\\d-]+ [\\d:]+, pid \\d+, auth-relay up$`, 'm'))
+  }
+  expect(text).toMatch(/^ {2}logins, last hour +\d+ granted, \d+ refused$/m)
+  expect(text.trim().split('\n').at(-1)).toBe('Nothing is wrong.')
+  expect(status).toBe(0)
+  // While the stack runs, each of its listeners is its own.
+  expect((await say('check')).text).toMatch(/^fine +popup\.listen: popup listens on /m)
+})
+
 test('passwd adds an account that can log in at once, and removes it', async () => {
   const home = `${directory}/mail/demo`
   const file = `${directory}/passwd`
