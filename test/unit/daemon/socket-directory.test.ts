@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, statSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { UsageFault } from '../../../src/daemon/exit-status.ts'
 import { makeSocketDirectory } from '../../../src/daemon/socket-directory.ts'
@@ -53,12 +53,13 @@ describe('the directory of a Unix socket', () => {
   })
 
   test('cannot be made: the setting, the fact, the remedy', () => {
-    const impossible = { runDir: '/proc/none', setting: 'status-page.listen' }
-    expect(() => makeSocketDirectory({ type: 'unix', path: '/proc/none/status/page.sock' }, impossible)).toThrow(
-      UsageFault,
-    )
-    expect(() => makeSocketDirectory({ type: 'unix', path: '/proc/none/status/page.sock' }, impossible)).toThrow(
-      /^status-page\.listen: cannot make \/proc\/none\/status: .*: create it \(install -d -m 755 \/proc\/none\/status\) or change/,
+    mkdirSync(path, { recursive: true })
+    writeFileSync(`${path}/file`, '')
+    const impossible = { runDir: `${path}/file`, setting: 'status-page.listen' }
+    const make = (): void => makeSocketDirectory({ type: 'unix', path: `${path}/file/status/page.sock` }, impossible)
+    expect(make).toThrow(UsageFault)
+    expect(make).toThrow(
+      /^status-page\.listen: cannot make \/\S+\/file\/status: .*: create it \(install -d -m 755 \/\S+\/file\/status\) or change/,
     )
   })
 })
