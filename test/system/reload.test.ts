@@ -15,7 +15,7 @@ const BASE = {
   popup: { listen: ['127.0.0.1:0'] },
   sslwrap: { listener: [{ listen: '127.0.0.1:0', backend: '127.0.0.1:9' }] },
   authd: { user: `${TEST_IDS.authd}` },
-  wrap: { listen: ['127.0.0.1:0'] },
+  wrap: { listen: ['127.0.0.1:0'], question_listen: ['127.0.0.1:0'] },
 } satisfies TestSettings
 
 let stack: Stack
@@ -32,6 +32,19 @@ const codeAtRcpt = async (): Promise<number> => {
   } finally {
     client.close()
   }
+}
+/** What the question service of the gate says of an address. */
+const answerFor = async (ip: string): Promise<string> => {
+  const ready = stack.program('auth-relay').lines.findLast(line => line.startsWith('wrap ready '))
+  const port = Number(/ question=\S+:(\d+)( |$)/.exec(ready ?? '')?.[1])
+  const client = createConnection(port, '127.0.0.1').setEncoding('utf8')
+  client.write(`relay v=1 ip=${ip}\n`)
+  return new Promise((resolve, reject) => {
+    client.once('error', reject).once('data', text => {
+      client.destroy()
+      resolve(String(text).split(/[ \n]/, 1)[0] ?? '')
+    })
+  })
 }
 /** Writes the settings with the mode that `auth-relay init` gives them. */
 const configure = (settings: TestSettings): void => {
@@ -79,7 +92,7 @@ describe.runIf(isRoot)('SIGHUP to auth-relay up, with a settings file of mode 06
       popup: { hostname: 'new.example.org', fail_delays: ['2s'], login_delay: 0 },
       pop3d: { sizes: 'file', lock: 'exclusive' },
       authd: { user: `${TEST_IDS.authd}`, commit_wait: 700 },
-      wrap: { listen: ['127.0.0.1:0'], socket_mode: '0600' },
+      wrap: { ...BASE.wrap, socket_mode: '0600' },
     })
     const reloaded = await reload()
     expect(reloaded['authd']?.['restart_for']).toBe('log_level authd.commit_wait')
@@ -133,6 +146,15 @@ describe.runIf(isRoot)('SIGHUP to auth-relay up, with a settings file of mode 06
     await client.login('ann', TEST_PASSWORD)
     client.close()
     await stack.waitForLog('popup', { event: 'login', grant: 'refused', reason: 'loopback' })
+  })
+
+  test('closes the gate for a network that never_grant names', async () => {
+    const words = ['allow', '198.51.100.0/24', '--for', '1h', '--reason', 'a scanner', '--config', stack.config]
+    expect((await (await stack.run('auth-relay', words)).ended).code).toBe(0)
+    await eventually('the allowance counts', async () => (await answerFor('198.51.100.7')) === 'yes')
+    configure({ grants: { never_grant: ['198.51.100.0/25'] } })
+    await reload()
+    expect([await answerFor('198.51.100.7'), await answerFor('198.51.100.200')]).toEqual(['no', 'yes'])
   })
 
   test('a file that is wrong changes nothing, and is named once', async () => {
