@@ -7,7 +7,10 @@ import type { Serve } from './control-messages.ts'
  * Tells Prometheus when each certificate in use ends; `current` is asked at each scrape.
  * @throws UsageFault, TemporaryFault as openMetricsListener.
  */
-export function openCertificateMetrics(address: SocketAddress, current: () => Serve): Promise<MetricsListener> {
+export function openCertificateMetrics(
+  address: SocketAddress,
+  current: () => Pick<Serve, 'listeners'>,
+): Promise<MetricsListener> {
   const registry = new Registry()
   new Gauge({
     name: 'sslwrap_certificate_expires_timestamp_seconds',

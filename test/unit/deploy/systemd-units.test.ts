@@ -41,3 +41,8 @@ test.each(Object.entries(units))('%s: root is the default user, never a named on
     for (const value of valuesOf(unit, option)) expect(value).not.toMatch(/^(root|0)$/)
   }
 })
+
+// In a user namespace each account but the unit's own is seen as nobody: peers' accounts cannot be compared with settings.
+test.each(['authd', 'wrap'])('%s sees the accounts of its peers', name => {
+  expect(valuesOf(units[`deploy/systemd/auth-relay-${name}.service`] ?? '', 'PrivateUsers')).toEqual(['no'])
+})
