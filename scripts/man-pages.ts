@@ -67,7 +67,7 @@ is set.
 .B \\-h, \\-\\-help
 Print a summary; behind a verb, what it does, with its options and examples.
 .TP
-.B \\-\\-version
+.B \\-V, \\-\\-version
 Print the version.
 .SH VERBS
 ${verbs.map(verbSection).join('')}.SH EXIT STATUS

@@ -3,6 +3,7 @@ import { createConnection } from 'node:net'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { Demo } from '../harness/demo.ts'
 import { eventually } from '../harness/eventually.ts'
+import { Pop3Conversation } from '../harness/pop3-conversation.ts'
 import { Program as Process, type Program, run } from '../harness/program.ts'
 import { commandOf } from '../harness/stack.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
@@ -135,15 +136,24 @@ describe('after a login', () => {
 test('watch shows logins, relayed mail and whom the gate did not let relay, as it happens', async () => {
   const watch = new Process('watch', commandOf('auth-relay', 'watch', '--config', config))
   // The login that must be seen comes again and again: watch may not be looking yet when the first comes.
+  // Each round has an address of its own, because a use is recorded once a minute for each address.
+  let round = 0
   await eventually('watch shows a login', async () => {
-    await logIn()
-    expect(await mayRelay()).toBe(true)
-    createConnection({ port: demo.port('wrap'), host: '127.0.0.1', localAddress: '127.0.0.2' })
-      .end('QUIT\r\n')
-      .resume()
-    return watch.lines.some(line => / {2}grant {4}127\.0\.0\.1 {8}popup pass demo$/.test(line))
+    round += 1
+    const own = `127.0.1.${round}`
+    const mailbox = Pop3Conversation.over(
+      createConnection({ port: demo.port('popup'), host: '127.0.0.1', localAddress: own }),
+    )
+    await mailbox.login('demo', 'demo')
+    await mailbox.quit()
+    for (const localAddress of [own, '127.0.0.2']) {
+      createConnection({ port: demo.port('wrap'), host: '127.0.0.1', localAddress })
+        .end('QUIT\r\n')
+        .resume()
+    }
+    return watch.lines.some(line => / {2}grant {4}127\.0\.1\.\d+ +popup pass demo$/.test(line))
   })
-  await watch.waitForLine(/ {2}relay {4}127\.0\.0\.1 {8}gate$/)
+  await watch.waitForLine(/ {2}relay {4}127\.0\.1\.\d+ +gate$/)
   await watch.waitForLine(/ {2}norelay {2}127\.0\.0\.2 {8}gate$/)
   watch.signal('SIGINT')
   await watch.ended

@@ -20,7 +20,8 @@ Examples:
   auth-relay status
   auth-relay status --json | jq -r '.problems[]'
 
-Numbers of grants and logins need the password of status_dbuser. Exit status 0 if nothing is wrong,
+Numbers of grants and logins need the password of status_dbuser.
+Exit status 0 if nothing is wrong,
 1 if something is, 111 if the database is away.`,
     )
     .action((options: { config: string; json?: true }) => {
