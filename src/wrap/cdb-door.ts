@@ -168,10 +168,10 @@ export class CdbDoor {
     )
   }
 
-  #format(): Buffer {
+  #format(grants = this.#live()): Buffer {
     this.#readSite()
     const { relayclientValue } = this.#options
-    return this.#site.format(this.#live(), ({ until, login }, rule) => {
+    return this.#site.format(grants, ({ until, login }, rule) => {
       const granted = { RELAYCLIENT: relayclientValue, ...grantVariables({ until, login }) }
       return formatTcpRule({ allow: true, environment: { ...granted, ...rule?.environment } })
     })
@@ -200,7 +200,8 @@ export class CdbDoor {
   #write(): boolean {
     const { path, log } = this.#options
     clearTimeout(this.#endTimer)
-    const file = this.#format()
+    const grants = this.#live()
+    const file = this.#format(grants)
     let done = this.#written?.equals(file) === true
     if (!done) {
       try {
@@ -213,10 +214,10 @@ export class CdbDoor {
       }
       if (done) {
         this.#written = file
-        log.info('cdb', { path, grants: this.#live().length })
+        log.info('cdb', { path, grants: grants.length })
       }
     }
-    this.#awaitEnd(done)
+    this.#awaitEnd(done, grants)
     return done
   }
 
@@ -229,12 +230,15 @@ export class CdbDoor {
     }
   }
 
-  /** The next end of a grant, or the next try if the file could not be written. */
-  #awaitEnd(isWritten: boolean): void {
+  /**
+   * Waits for the next end of a grant in the file, or for the next try if the file could not be written. A grant that ended
+   * while the file was written has a wait of its own: it stands in the file.
+   */
+  #awaitEnd(isWritten: boolean, grants: readonly ListedGrant[]): void {
     const { clock, intervalMs } = this.#options
     if (this.#isClosed) return
     const now = clock()
-    const firstEnd = this.#live().reduce((first, { until = Infinity }) => Math.min(first, until * 1000 - now), Infinity)
+    const firstEnd = grants.reduce((first, { until = Infinity }) => Math.min(first, until * 1000 - now), Infinity)
     const wait = isWritten ? firstEnd : Math.min(firstEnd, intervalMs)
     if (wait === Infinity) return
     this.#endTimer = setTimeout(() => this.#write(), Math.min(Math.max(10, wait), MAX_TIMER_MS))

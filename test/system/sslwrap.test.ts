@@ -544,7 +544,14 @@ describe('certificates', () => {
     sslwrap.program.signal('SIGHUP')
     await sslwrap.event('reloaded', { restart_for: 'sslwrap.workers' })
     // The rest of the file has been taken all the same.
-    await talk(client(sslwrap.port, { ALPNProtocols: ['h2'] })).expect(/^\+OK/)
+    await eventually('a client that the old settings refused is served', () =>
+      talk(client(sslwrap.port, { ALPNProtocols: ['h2'] }))
+        .expect(/^\+OK/)
+        .then(
+          () => true,
+          () => false, // the worker has not taken the settings yet
+        ),
+    )
   })
 
   test('Prometheus learns when they end, on loopback only', async () => {
