@@ -247,7 +247,7 @@ function hosts(release: Release): void {
     const question = /^accept condition = .*gate\/question\.sock.*$/m.exec(
       readFileSync(new URL('../../docs/INSTALL.md', import.meta.url), 'utf8'),
     )
-    machine.write('/root/acl', `${question?.[0]}\n`)
+    machine.write('/var/tmp/acl', `${question?.[0]}\n`)
     await machine.sh(EXIM)
     await dropIn('authd-journal')
     const wrap = ['question_listen = ["unix:/run/auth-relay/gate/question.sock"]']
@@ -307,11 +307,11 @@ const EXIM = `
   sed -i "s/^dc_eximconfig_configtype=.*/dc_eximconfig_configtype='internet'/
     s/^dc_local_interfaces=.*/dc_local_interfaces=''/
     s/^dc_other_hostnames=.*/dc_other_hostnames='machine.example'/" /etc/exim4/update-exim4.conf.conf
-  awk 'held != "" && /relay not permitted/ { while ((getline line < "/root/acl") > 0) print "  " line; found = 1 }
+  awk 'held != "" && /relay not permitted/ { while ((getline line < "/var/tmp/acl") > 0) print "  " line; found = 1 }
     held != "" { print held; held = "" }
     /^ *require$/ { held = $0; next }
     { print }
-    END { exit !found }' /etc/exim4/exim4.conf.template > /root/template
-  cp /root/template /etc/exim4/exim4.conf.template
+    END { exit !found }' /etc/exim4/exim4.conf.template > /var/tmp/template
+  cp /var/tmp/template /etc/exim4/exim4.conf.template
   update-exim4.conf
   systemctl restart exim4.service`
