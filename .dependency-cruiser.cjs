@@ -1,21 +1,56 @@
-// The import rule of docs/ARCHITECTURE.md: which room may import which. A program never imports a program.
-const rooms = {
-  pop3: [],
-  wire: [],
-  syslog: ['wire'],
-  libc: [],
-  ucspi: ['wire', 'libc'],
-  database: ['wire'],
-  grants: ['wire', 'database'],
-  tunnel: ['wire'],
-  daemon: ['wire', 'libc'],
-  popup: ['pop3', 'wire', 'syslog', 'libc', 'ucspi', 'database', 'grants', 'tunnel', 'daemon'],
-  pop3d: ['pop3', 'wire', 'syslog', 'ucspi', 'daemon'],
-  sslwrap: ['wire', 'tunnel', 'daemon', 'ucspi'],
-  authd: ['wire', 'syslog', 'grants', 'daemon'],
-  wrap: ['wire', 'ucspi', 'grants', 'daemon'],
-  'auth-relay': ['wire', 'syslog', 'libc', 'database', 'grants', 'daemon'],
+// The import rule of docs/ARCHITECTURE.md: four floors. A room imports rooms of lower floors, as listed; a program never
+// imports a program.
+const floors = [
+  {
+    pop3: [],
+    wire: [],
+    base: [],
+    libc: ['base'],
+    database: ['wire', 'base'],
+  },
+  {
+    sockets: ['wire', 'base', 'libc'],
+    process: ['wire', 'base', 'libc'],
+    syslog: ['wire'],
+    grants: ['wire', 'base', 'database'],
+    tunnel: ['wire', 'base'],
+    ucspi: ['wire', 'libc', 'base'],
+  },
+  {
+    settings: ['wire', 'base', 'process'],
+  },
+  {
+    popup: [
+      'pop3',
+      'wire',
+      'base',
+      'libc',
+      'database',
+      'sockets',
+      'process',
+      'syslog',
+      'grants',
+      'tunnel',
+      'ucspi',
+      'settings',
+    ],
+    pop3d: ['pop3', 'wire', 'base', 'sockets', 'process', 'syslog', 'ucspi', 'settings'],
+    sslwrap: ['wire', 'base', 'process', 'tunnel', 'ucspi', 'settings'],
+    authd: ['wire', 'base', 'process', 'syslog', 'grants', 'settings'],
+    wrap: ['wire', 'base', 'sockets', 'process', 'grants', 'ucspi', 'settings'],
+    'auth-relay': ['wire', 'base', 'libc', 'database', 'process', 'syslog', 'grants', 'settings'],
+  },
+]
+
+for (const [number, floor] of floors.entries()) {
+  const lower = floors.slice(0, number).flatMap(rooms => Object.keys(rooms))
+  for (const [room, mayImport] of Object.entries(floor)) {
+    const wrong = mayImport.filter(other => !lower.includes(other) && !(number === 0 && other in floor))
+    if (wrong.length > 0) throw new Error(`src/${room}/ may import ${wrong.join(', ')}, which is not on a lower floor`)
+  }
 }
+
+const rooms = Object.assign({}, ...floors)
 
 const roomRules = Object.entries(rooms).map(([room, mayImport]) => ({
   name: `room-${room}`,

@@ -3,7 +3,7 @@ import { chmodSync, chownSync, copyFileSync, mkdirSync, readdirSync, readFileSyn
 import { connect, createServer } from 'node:net'
 import { availableParallelism } from 'node:os'
 import { buildAll } from '../scripts/build.ts'
-import { formatSettings } from '../src/auth-relay/settings-text.ts'
+import { formatSettings } from '../src/auth-relay/text/settings-text.ts'
 import { openDatabase } from '../src/database/database.ts'
 import { startEmbeddedServer } from '../src/database/embedded-server.ts'
 import { migrate } from '../src/database/migrate.ts'
@@ -208,7 +208,7 @@ report.add({
   ours: { rounds: [await policyQuestions()] },
   goal: { figure: 20_000 },
 })
-report.add(await execDoorStart())
+report.add(await execModeStart())
 report.note(
   `${CLIENTS} clients, the same tiny smtpd in C behind all. The original’s design is tcpserver with a small libpq program before the smtpd. Bare tcpserver asks nobody. Before the rounds the gate served ${Math.round(total)} connections; it had no descriptor more after them and no child left.`,
 )
@@ -267,7 +267,7 @@ async function policyQuestions(): Promise<number> {
 }
 
 /** Wall time of the door, with its question and the smtpd's start, beside an empty program, interleaved. */
-async function execDoorStart(): Promise<Figure> {
+async function execModeStart(): Promise<Figure> {
   writeFileSync(at('empty.mjs'), '')
   copyFileSync('/bin/true', at('true'))
   const measure = (...words: string[]): number => {

@@ -1,6 +1,6 @@
 import { Counters } from '../src/authd/counters.ts'
 import { GrantQueue } from '../src/authd/grant-queue.ts'
-import { createLog } from '../src/daemon/log.ts'
+import { createLog } from '../src/base/log.ts'
 import type { ConnectionOptions } from '../src/database/connection-options.ts'
 import { openDatabase } from '../src/database/database.ts'
 import type { GrantPolicy } from '../src/grants/grant-policy.ts'

@@ -21,13 +21,13 @@ const PROGRAMS: Readonly<Record<string, string>> = {
  * The gate's program that is started once a connection, as one CommonJS file: an ES module costs the runtime half as much again to start. What
  * it needs only sometimes is loaded from the ES modules named here.
  */
-const EXEC_DOOR = {
+const EXEC_MODE = {
   entry: 'src/wrap/main.ts',
   outfile: 'dist/wrap.cjs',
   lazy: {
     'run-wrap': 'src/wrap/run-wrap.ts',
-    'ask-database-once': 'src/wrap/ask-database-once.ts',
-    'wrap-table': 'src/wrap/wrap-table.ts',
+    'ask-database-once': 'src/wrap/exec/ask-database-once.ts',
+    'wrap-table': 'src/wrap/exec/wrap-table.ts',
   },
 } as const
 
@@ -47,10 +47,10 @@ const BANNER =
  */
 export async function buildAll(): Promise<ReadonlySet<string>> {
   const entries = Object.entries(PROGRAMS).filter(([, entry]) => existsSync(`${root}${entry}`))
-  const lazy = Object.entries(EXEC_DOOR.lazy).map(([name, entry]) => [`wrap-${name}`, entry] as const)
+  const lazy = Object.entries(EXEC_MODE.lazy).map(([name, entry]) => [`wrap-${name}`, entry] as const)
   const results = await Promise.all([
     ...[...entries, ...lazy].map(([name, entry]) => bundle(name, entry)),
-    bundleExecDoor(),
+    bundleExecMode(),
   ])
   const copies = COPIED.map(async path => ({
     path: `${root}dist/${basename(path)}`,
@@ -82,11 +82,11 @@ const bundle = (name: string, entry: string) =>
     logLevel: 'warning',
   })
 
-const bundleExecDoor = () =>
+const bundleExecMode = () =>
   build({
     absWorkingDir: root,
-    entryPoints: [EXEC_DOOR.entry],
-    outfile: EXEC_DOOR.outfile,
+    entryPoints: [EXEC_MODE.entry],
+    outfile: EXEC_MODE.outfile,
     write: false,
     bundle: true,
     format: 'cjs',
@@ -100,7 +100,7 @@ const bundleExecDoor = () =>
       {
         name: 'lazy',
         setup({ onResolve }) {
-          const names = Object.keys(EXEC_DOOR.lazy).join('|')
+          const names = Object.keys(EXEC_MODE.lazy).join('|')
           onResolve({ filter: new RegExp(`^\\./(${names})\\.ts$`) }, ({ path, kind }) =>
             kind === 'dynamic-import' ? { path: `./wrap-${path.slice(2, -3)}.js`, external: true } : undefined,
           )

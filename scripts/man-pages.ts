@@ -1,9 +1,9 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import { commandTree } from '../src/auth-relay/command-line.ts'
-import { formatSettings } from '../src/auth-relay/settings-text.ts'
-import { environmentNameOf } from '../src/daemon/settings/section.ts'
-import { SECTIONS } from '../src/daemon/settings/settings.ts'
+import { formatSettings } from '../src/auth-relay/text/settings-text.ts'
+import { environmentNameOf } from '../src/settings/rows.ts'
+import { SECTIONS } from '../src/settings/settings.ts'
 
 const directory = new URL('../docs/man/', import.meta.url).pathname
 

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { packageDeb } from './package-deb.ts'
 import { writeBillOfMaterials } from './release/bill-of-materials.ts'
-import { judgeRelease, manifestOf } from './release/judge-release.ts'
+import { checkRelease, manifestOf } from './release/judge-release.ts'
 import { prepareRelease } from './release/prepare-release.ts'
 
 const root = new URL('..', import.meta.url).pathname
@@ -24,7 +24,7 @@ async function main([word, version, ...more]: readonly string[]): Promise<number
     console.error(USAGE)
     return 100
   }
-  const refusals = await judgeRelease(root)
+  const refusals = await checkRelease(root)
   for (const refusal of refusals) console.error(`release: ${refusal}`)
   if (refusals.length > 0 || word === '--check') return refusals.length > 0 ? 1 : 0
   return release()

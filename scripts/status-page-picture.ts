@@ -3,15 +3,15 @@ import { once } from 'node:events'
 import { mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { createInterface } from 'node:readline'
-import { databaseConnection } from '../src/daemon/database-connection.ts'
-import { loadSettingsFile } from '../src/daemon/settings/settings.ts'
 import { openDatabase } from '../src/database/database.ts'
 import { createGrantAdmin } from '../src/grants/grant-admin.ts'
 import type { Login, RelayUse } from '../src/grants/grant-store.ts'
 import { createGrantWriter } from '../src/grants/grant-writer.ts'
 import { policyOf } from '../src/grants/policy-of.ts'
+import { databaseConnection } from '../src/settings/database-connection.ts'
+import { loadSettingsFile } from '../src/settings/settings.ts'
 import { type IpAddress, parseIpAddress, parseNetwork } from '../src/wire/ip-address.ts'
-import type { RelayTally } from '../src/wire/relay-tally.ts'
+import type { RelayTally } from '../src/wire/usage-event.ts'
 
 /** Takes the picture of the status page for the README: a demo with a day of a small site's logins, seen by Chromium. */
 

@@ -1,4 +1,4 @@
-import { formatSettings } from '../../src/auth-relay/settings-text.ts'
+import { formatSettings } from '../../src/auth-relay/text/settings-text.ts'
 
 /**
  * The settings file of the Debian package: no secret stands in it, so that every program can read it under its own account; each secret has a
@@ -21,7 +21,7 @@ export const debianSettings = (): string =>
       head: [
         'Settings of auth-relay: POP before SMTP. auth-relay.toml(5) explains every one.',
         'A line that begins with # followed by a name shows a default; remove the # to change it.',
-        'Nothing starts until configured is true. Judge this file and the host with: auth-relay check',
+        'Nothing starts until configured is true. Authenticator this file and the host with: auth-relay check',
         'The next steps are in /usr/share/doc/auth-relay/INSTALL.md.',
       ],
       withDefaults: true,

@@ -14,21 +14,21 @@ export const manifestOf = (root: string): v.InferOutput<typeof Manifest> =>
   v.parse(Manifest, JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')))
 
 /** Why this checkout is not to be released, each with what to do; empty if nothing speaks against it. */
-export async function judgeRelease(root: string): Promise<readonly string[]> {
-  return [...judgeTree(root), ...judgeVersion(root), ...judgeDocuments(root), ...(await judgeMadeFiles(root))]
+export async function checkRelease(root: string): Promise<readonly string[]> {
+  return [...checkTree(root), ...checkVersion(root), ...checkDocuments(root), ...(await checkMadeFiles(root))]
 }
 
 const git = (root: string, ...words: readonly string[]): string =>
   execFileSync('git', words, { cwd: root, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] }).trimEnd()
 
-function judgeTree(root: string): string[] {
+function checkTree(root: string): string[] {
   const changed = git(root, 'status', '--porcelain').split('\n').filter(Boolean)
   return changed.length === 0
     ? []
     : [`the tree is dirty: commit or remove ${changed.map(line => line.slice(3)).join(', ')}`]
 }
 
-function judgeVersion(root: string): string[] {
+function checkVersion(root: string): string[] {
   const { version } = manifestOf(root)
   const found: string[] = []
   if (!/^\d+\.\d+\.\d+$/.test(version)) {
@@ -44,7 +44,7 @@ function judgeVersion(root: string): string[] {
   return found
 }
 
-function judgeDocuments(root: string): string[] {
+function checkDocuments(root: string): string[] {
   const found: string[] = []
   for (const program of Object.keys(manifestOf(root).bin)) {
     const page = `docs/man/${program}.8`
@@ -65,7 +65,7 @@ function judgeDocuments(root: string): string[] {
 }
 
 /** Documents that are made from the code. */
-async function judgeMadeFiles(root: string): Promise<string[]> {
+async function checkMadeFiles(root: string): Promise<string[]> {
   const textOf = (path: string): string => (existsSync(join(root, path)) ? readFileSync(join(root, path), 'utf8') : '')
   const found: string[] = []
   for (const [name, text] of Object.entries(generatedPages())) {

@@ -1,6 +1,6 @@
-import { UsageFault } from '../daemon/exit-status.ts'
-import { parseDuration } from '../daemon/settings/duration.ts'
+import { UsageFault } from '../base/exit-status.ts'
 import type { BlockTarget } from '../grants/grant-store.ts'
+import { parseDuration } from '../settings/duration.ts'
 import {
   formatNetwork,
   type IpAddress,

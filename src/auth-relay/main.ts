@@ -1,7 +1,7 @@
-import '../daemon/ignore-inspector-signal.ts'
-import { EXIT } from '../daemon/exit-status.ts'
-import { runCommand, runDaemon } from '../daemon/lifecycle.ts'
-import { forbidInspection } from '../daemon/privileges.ts'
+import '../base/ignore-inspector-signal.ts'
+import { EXIT } from '../base/exit-status.ts'
+import { runCommand, runDaemon } from '../process/lifecycle.ts'
+import { forbidInspection } from '../process/privileges.ts'
 import { readCommandLine } from './command-line.ts'
 
 forbidInspection()

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { TemporaryFault } from '../daemon/exit-status.ts'
+import { TemporaryFault } from '../base/exit-status.ts'
 import { crypt } from '../libc/crypt.ts'
 
 /** Methods of crypt(5) by the prefix of their settings, best first: what the host's libcrypt does not know is passed over. */

@@ -1,8 +1,20 @@
-import { UsageFault } from '../daemon/exit-status.ts'
+import { existsSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { UsageFault } from '../base/exit-status.ts'
 import type { ConnectionOptions } from '../database/connection-options.ts'
 import { readMigrations, schemaVersion } from '../database/migrate.ts'
-import { migrationsDirectory } from './migrations-directory.ts'
 import { withDatabase } from './with-database.ts'
+
+/**
+ * Where the numbered SQL files are, seen from our own program file: beside `dist/`, or beside `src/`.
+ * @throws UsageFault if the installation has none.
+ */
+export function migrationsDirectory(running = process.argv[1] ?? ''): string {
+  const above = dirname(dirname(running))
+  const found = [join(above, 'sql'), join(dirname(above), 'sql')].find(directory => existsSync(directory))
+  if (found !== undefined) return found
+  throw new UsageFault(`${above} has no directory sql: install auth-relay again`)
+}
 
 /**
  * Makes sure that a database answers, takes our role, and has the schema that this program knows.

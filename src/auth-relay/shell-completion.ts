@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
 import { DIALECTS } from '../syslog/dialects.ts'
-import { FORMATS } from './foreign-grants.ts'
+import { FORMATS } from './import/foreign-grants.ts'
 
 export const SHELLS = ['bash', 'zsh', 'fish'] as const
 export type Shell = (typeof SHELLS)[number]

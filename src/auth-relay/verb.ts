@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
-import type { RunningDaemon } from '../daemon/lifecycle.ts'
+import type { RunningDaemon } from '../process/lifecycle.ts'
+import { SETTINGS_FILE } from '../settings/settings.ts'
 
 /** What a verb does once its words are understood: something with an end and an exit status, or something that stays. */
 export type Action =
@@ -19,3 +20,7 @@ export type Surroundings = {
 
 /** Adds a verb to the command line; `choose` is called with what to do when the verb was given. */
 export type Verb = (program: Command, surroundings: Surroundings, choose: (action: Action) => void) => void
+
+/** `--config FILE`, the same for every verb that reads the settings. */
+export const withConfigOption = (command: Command): Command =>
+  command.option('--config <file>', 'settings file', SETTINGS_FILE)

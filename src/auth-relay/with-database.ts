@@ -1,4 +1,4 @@
-import { TemporaryFault, UsageFault } from '../daemon/exit-status.ts'
+import { TemporaryFault, UsageFault } from '../base/exit-status.ts'
 import type { ConnectionOptions } from '../database/connection-options.ts'
 import { type Database, openDatabase } from '../database/database.ts'
 import {

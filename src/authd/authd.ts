@@ -1,32 +1,31 @@
 import { chownSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { systemClock } from '../daemon/clock.ts'
-import { databaseConnection, databaseGroups } from '../daemon/database-connection.ts'
-import { watchDescriptors } from '../daemon/descriptor-watch.ts'
-import type { RunningDaemon } from '../daemon/lifecycle.ts'
-import { createLog, type Log } from '../daemon/log.ts'
-import { openMetricsListener } from '../daemon/metrics-listener.ts'
-import { dropPrivileges, type Ids, idsOf, isRoot } from '../daemon/privileges.ts'
-import { restartFields } from '../daemon/settings/reload.ts'
-import type { Settings } from '../daemon/settings/settings.ts'
-import { formatSocketAddress } from '../daemon/socket-address.ts'
-import { makeSocketDirectory } from '../daemon/socket-directory.ts'
-import { watchSocketFile } from '../daemon/socket-file.ts'
+import { systemClock } from '../base/clock.ts'
+import { createLog, type Log } from '../base/log.ts'
 import { openGrantWriter } from '../grants/open-grant-writer.ts'
 import { policyOf } from '../grants/policy-of.ts'
+import { watchDescriptors } from '../process/descriptor-watch.ts'
+import type { RunningDaemon } from '../process/lifecycle.ts'
+import { openMetricsListener } from '../process/metrics-listener.ts'
+import { dropPrivileges, type Ids, idsOf, isRoot } from '../process/privileges.ts'
+import { formatSocketAddress } from '../process/socket-address.ts'
+import { makeSocketDirectory, watchSocketFile } from '../process/socket-files.ts'
+import { databaseConnection, databaseGroups } from '../settings/database-connection.ts'
+import { restartFields } from '../settings/reload.ts'
+import type { Settings } from '../settings/settings.ts'
 import { Counters } from './counters.ts'
 import { FilePlaces } from './file-places.ts'
 import { FollowedFile } from './followed-file.ts'
 import { GrantQueue } from './grant-queue.ts'
 import { Housekeeper } from './housekeeper.ts'
-import { Intake } from './intake.ts'
 import { Journal } from './journal.ts'
 import { LoginSocket } from './login-socket.ts'
+import { LoginSources } from './login-sources.ts'
 import { Metrics } from './metrics.ts'
 import { recognizersFor } from './recognizers.ts'
 import { SyslogFifo } from './syslog-fifo.ts'
 import { SyslogListener } from './syslog-listener.ts'
-import { UsesSocket } from './uses-socket.ts'
+import { UsageSocket } from './usage-socket.ts'
 
 /** Logins that are not stored yet get so long at the end without progress, and in all, in milliseconds. */
 const FLUSH = 5000
@@ -64,7 +63,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
     } else log.info('database', state)
     if (state.state === 'up') queue.storeIsBack()
   })
-  const intake = new Intake({
+  const intake = new LoginSources({
     recognizers: recognizersFor(settings),
     queue,
     counters,
@@ -109,7 +108,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
     if (path !== '') makeSocketDirectory({ type: 'unix', path }, { runDir: top.run_dir, setting, owner })
   }
   if (authd.socket !== '') ready.unshift(`listen=${formatSocketAddress(await socket.listen())}`)
-  const uses = new UsesSocket({
+  const uses = new UsageSocket({
     path: authd.uses_socket,
     uids: new Set([...uidsOf(authd.uses_users, 'authd.uses_users'), ...uidOfGate(settings)]),
     owner,

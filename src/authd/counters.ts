@@ -1,6 +1,6 @@
 import { DROP_REASONS, type DropReason } from '../syslog/login-recognizer.ts'
-import type { RelayVerdict } from '../wire/relay-tally.ts'
-import { SOURCES, type Source } from './heard-login.ts'
+import type { RelayVerdict } from '../wire/usage-event.ts'
+import { SOURCES, type Source } from './reported-login.ts'
 
 /** What became of a login event. */
 export const EVENT_VERDICTS = ['committed', 'queued', 'refused', 'replaced', 'dropped'] as const

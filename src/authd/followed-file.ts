@@ -1,17 +1,17 @@
 import { type FSWatcher, watch } from 'node:fs'
 import { type FileHandle, open, stat } from 'node:fs/promises'
 import { basename, dirname } from 'node:path'
-import type { Log } from '../daemon/log.ts'
+import type { Log } from '../base/log.ts'
 import { MAX_SYSLOG_LINE } from '../syslog/syslog-line.ts'
 import { LineSplitter } from '../wire/line-splitter.ts'
 import type { Counters } from './counters.ts'
 import type { FilePlaces } from './file-places.ts'
-import type { Intake } from './intake.ts'
+import type { LoginSources } from './login-sources.ts'
 
 export type FollowedFileOptions = {
   readonly path: string
   readonly places: FilePlaces
-  readonly intake: Pick<Intake, 'hearFileLine'>
+  readonly intake: Pick<LoginSources, 'hearFileLine'>
   readonly counters: Counters
   readonly log: Log
 }

@@ -1,10 +1,10 @@
-import type { Clock } from '../daemon/clock.ts'
-import type { Log } from '../daemon/log.ts'
+import type { Clock } from '../base/clock.ts'
+import type { Log } from '../base/log.ts'
 import type { GrantWriter, Login, Outcome } from '../grants/grant-store.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
 import type { LoginAnswer } from '../wire/login-event.ts'
 import type { Counters } from './counters.ts'
-import type { HeardLogin } from './heard-login.ts'
+import type { ReportedLogin } from './reported-login.ts'
 
 export type GrantQueueOptions = {
   readonly store: Pick<GrantWriter, 'record'>
@@ -38,7 +38,7 @@ const MAX_KEPT = 10_000
 const OWN_TIME_AFTER = 1000
 
 type Entry = {
-  readonly heard: HeardLogin
+  readonly heard: ReportedLogin
   /** Of all that were ever taken, which. */
   readonly place: number
   /** By the monotonic clock. */
@@ -105,7 +105,7 @@ export class GrantQueue {
   }
 
   /** Takes a login. Its `answer` and `settled` are called later, or at once. */
-  submit(heard: HeardLogin): void {
+  submit(heard: ReportedLogin): void {
     this.#taken += 1
     const entry: Entry = {
       heard,
@@ -379,7 +379,7 @@ export class GrantQueue {
   }
 }
 
-const describe = ({ event: { id, ip, user, daemon }, source }: HeardLogin) => ({ id, ip, user, daemon, source })
+const describe = ({ event: { id, ip, user, daemon }, source }: ReportedLogin) => ({ id, ip, user, daemon, source })
 
 /**
  * The data of a login are at fault (SQLSTATE classes 22, data exception, and 23, integrity constraint violation): they never

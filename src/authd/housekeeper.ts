@@ -1,4 +1,4 @@
-import type { Log } from '../daemon/log.ts'
+import type { Log } from '../base/log.ts'
 import type { GrantWriter } from '../grants/grant-store.ts'
 import type { Counters } from './counters.ts'
 import type { FilePlaces } from './file-places.ts'

@@ -1,16 +1,16 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import type { Log } from '../daemon/log.ts'
+import type { Log } from '../base/log.ts'
 import { LineSplitter } from '../wire/line-splitter.ts'
 import type { Counters } from './counters.ts'
 import type { FilePlaces } from './file-places.ts'
-import type { Intake } from './intake.ts'
 import { parseJournalEntry } from './journal-entry.ts'
+import type { LoginSources } from './login-sources.ts'
 
 export type JournalOptions = {
   /** `journalctl`, and options of the site. */
   readonly command: readonly string[]
   readonly places: FilePlaces
-  readonly intake: Pick<Intake, 'hearJournalEntry'>
+  readonly intake: Pick<LoginSources, 'hearJournalEntry'>
   readonly counters: Counters
   readonly log: Log
 }

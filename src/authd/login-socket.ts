@@ -1,12 +1,12 @@
-import { LineServer } from '../daemon/line-server.ts'
-import { openListener } from '../daemon/listener.ts'
-import type { Log } from '../daemon/log.ts'
-import type { Ids } from '../daemon/privileges.ts'
-import type { SocketAddress } from '../daemon/socket-address.ts'
+import type { Log } from '../base/log.ts'
+import { LineServer } from '../process/line-server.ts'
+import { openListener } from '../process/listener.ts'
+import type { Ids } from '../process/privileges.ts'
+import type { SocketAddress } from '../process/socket-address.ts'
 import { LineSplitter } from '../wire/line-splitter.ts'
 import { formatLoginAnswer, type LoginAnswer, MAX_LOGIN_EVENT_LINE, parseLoginEvent } from '../wire/login-event.ts'
 import type { Counters } from './counters.ts'
-import type { Intake } from './intake.ts'
+import type { LoginSources } from './login-sources.ts'
 
 export type LoginSocketOptions = {
   readonly path: string
@@ -14,7 +14,7 @@ export type LoginSocketOptions = {
   readonly uids: ReadonlySet<number>
   /** Account that the socket is given to; left out: our own. */
   readonly owner?: Ids | undefined
-  readonly intake: Pick<Intake, 'hearLogin'>
+  readonly intake: Pick<LoginSources, 'hearLogin'>
   readonly counters: Counters
   readonly log: Log
 }

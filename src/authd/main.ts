@@ -1,8 +1,8 @@
-import '../daemon/ignore-inspector-signal.ts'
+import '../base/ignore-inspector-signal.ts'
 import manifest from '../../package.json' with { type: 'json' }
-import { UsageFault } from '../daemon/exit-status.ts'
-import { runCommand, runDaemon } from '../daemon/lifecycle.ts'
-import { loadSettingsFile, requireConfigured, SETTINGS_FILE } from '../daemon/settings/settings.ts'
+import { UsageFault } from '../base/exit-status.ts'
+import { runCommand, runDaemon } from '../process/lifecycle.ts'
+import { loadSettingsFile, requireConfigured, SETTINGS_FILE } from '../settings/settings.ts'
 import { startAuthd } from './authd.ts'
 
 const USAGE = `Usage: authd [--config FILE]    hear of logins, keep the grants

@@ -1,10 +1,10 @@
-import { UsageFault } from '../daemon/exit-status.ts'
-import { hasAccount, idsOf } from '../daemon/privileges.ts'
-import { AUTHD } from '../daemon/settings/authd.ts'
-import type { Settings } from '../daemon/settings/settings.ts'
+import { UsageFault } from '../base/exit-status.ts'
+import { hasAccount, idsOf } from '../process/privileges.ts'
+import { AUTHD } from '../settings/authd.ts'
+import type { Settings } from '../settings/settings.ts'
 import { LoginRecognizer } from '../syslog/login-recognizer.ts'
 import { recognizerOptions } from '../syslog/recognizer-options.ts'
-import type { Recognizers } from './intake.ts'
+import type { Recognizers } from './login-sources.ts'
 
 /** What the settings say of lines: which daemons, tags, hosts and senders are believed. @throws UsageFault for unknown ones. */
 export function recognizersFor({ authd, grants }: Settings): Recognizers {

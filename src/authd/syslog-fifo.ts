@@ -1,15 +1,15 @@
 import { statSync } from 'node:fs'
 import { Socket } from 'node:net'
-import { type OpenFifo, openFifo } from '../daemon/fifo.ts'
-import type { Log } from '../daemon/log.ts'
+import type { Log } from '../base/log.ts'
+import { type OpenFifo, openFifo } from '../process/fifo.ts'
 import { MAX_SYSLOG_LINE } from '../syslog/syslog-line.ts'
 import { LineSplitter } from '../wire/line-splitter.ts'
 import type { Counters } from './counters.ts'
-import type { Intake } from './intake.ts'
+import type { LoginSources } from './login-sources.ts'
 
 export type SyslogFifoOptions = {
   readonly path: string
-  readonly intake: Pick<Intake, 'hearLine'>
+  readonly intake: Pick<LoginSources, 'hearLine'>
   readonly counters: Counters
   readonly log: Log
 }

@@ -1,15 +1,15 @@
 import { createServer, type Server, type Socket } from 'node:net'
-import { openListener } from '../daemon/listener.ts'
-import type { Log } from '../daemon/log.ts'
-import { requireLoopback } from '../daemon/loopback.ts'
-import type { SocketAddress } from '../daemon/socket-address.ts'
+import type { Log } from '../base/log.ts'
+import { openListener } from '../process/listener.ts'
+import { requireLoopback } from '../process/loopback.ts'
+import type { SocketAddress } from '../process/socket-address.ts'
 import { SyslogFraming } from '../syslog/syslog-framing.ts'
 import type { Counters } from './counters.ts'
 import type { GrantQueue } from './grant-queue.ts'
-import type { Intake } from './intake.ts'
+import type { LoginSources } from './login-sources.ts'
 
 export type SyslogListenerOptions = {
-  readonly intake: Pick<Intake, 'hearLine'>
+  readonly intake: Pick<LoginSources, 'hearLine'>
   /** TCP can wait: while the queue is full, lines stay with the sender. */
   readonly queue: Pick<GrantQueue, 'hasRoom' | 'room'>
   readonly counters: Counters

@@ -16,7 +16,7 @@ import type {
   Refusal,
   Rule,
 } from './grant-store.ts'
-import { networkColumn } from './network-column.ts'
+import { networkColumn } from './grant-store.ts'
 
 const LIST: Statement<GrantRow> = {
   row: v.object({

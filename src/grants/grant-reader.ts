@@ -4,7 +4,7 @@ import { endTime, type Statement } from '../database/statement.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
 import type { GrantPolicy } from './grant-policy.ts'
 import type { CurrentGrant, Grant, GrantReader, QueryOptions } from './grant-store.ts'
-import { networkColumn } from './network-column.ts'
+import { networkColumn } from './grant-store.ts'
 
 const source = v.picklist(['login', 'allowance'])
 

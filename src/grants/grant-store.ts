@@ -1,6 +1,18 @@
-import type { IpAddress, Network } from '../wire/ip-address.ts'
+import * as v from 'valibot'
+import { type IpAddress, type Network, parseNetwork } from '../wire/ip-address.ts'
 import type { LoginEvent } from '../wire/login-event.ts'
-import type { RelayTally } from '../wire/relay-tally.ts'
+import type { RelayTally } from '../wire/usage-event.ts'
+
+/** inet and cidr as PostgreSQL prints them. */
+export const networkColumn = v.pipe(
+  v.string(),
+  v.rawTransform<string, Network>(({ dataset, addIssue, NEVER }) => {
+    const parsed = parseNetwork(dataset.value)
+    if (parsed !== undefined) return parsed
+    addIssue({ message: `not a network: ${dataset.value}` })
+    return NEVER
+  }),
+)
 
 /** Why a login does not open the relay. Stands in the answer `refused … reason=`. */
 export type Refusal = 'loopback' | 'never' | 'proxy' | 'own' | 'private' | 'blocked'

@@ -2,7 +2,7 @@ import { networkInterfaces } from 'node:os'
 import { CustomerNetworks } from '../wire/customer-networks.ts'
 import type { Network, NetworkSet } from '../wire/ip-address.ts'
 import { GrantPolicy } from './grant-policy.ts'
-import { ownAddresses } from './own-addresses.ts'
+import { ownAddresses } from './never-list.ts'
 
 /** The settings that decide about grants. */
 export type PolicySettings = {

@@ -2,7 +2,7 @@ import * as v from 'valibot'
 import type { Database } from '../database/database.ts'
 import { int8, type Statement, timestamptz } from '../database/statement.ts'
 import type { Network } from '../wire/ip-address.ts'
-import { networkColumn } from './network-column.ts'
+import { networkColumn } from './grant-store.ts'
 
 /** A grant that counts now. `login` null: names are not kept. */
 export type LiveGrant = {

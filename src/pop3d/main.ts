@@ -1,7 +1,7 @@
-import '../daemon/ignore-inspector-signal.ts'
+import '../base/ignore-inspector-signal.ts'
 import manifest from '../../package.json' with { type: 'json' }
-import { UsageFault } from '../daemon/exit-status.ts'
-import { runCommand, runDaemon } from '../daemon/lifecycle.ts'
+import { UsageFault } from '../base/exit-status.ts'
+import { runCommand, runDaemon } from '../process/lifecycle.ts'
 
 const USAGE = `Usage: pop3d MAILDIR        serve one session on descriptors 0 and 1, started by a checker
        pop3d --worker       serve the sessions of one owner, started by popup
@@ -25,7 +25,7 @@ if (word === '--worker' && more.length === 0) {
       const [{ serveStandalone }, { ownEnvironment }, { forbidInspection }] = await Promise.all([
         import('./standalone.ts'),
         import('../ucspi/environment.ts'),
-        import('../daemon/privileges.ts'),
+        import('../process/privileges.ts'),
       ])
       const environment = ownEnvironment()
       forbidInspection()

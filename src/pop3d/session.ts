@@ -1,7 +1,7 @@
 import { closeSync } from 'node:fs'
 import { resolve } from 'node:path'
-import type { Connection, ConnectionListener } from '../daemon/connection.ts'
-import type { Log } from '../daemon/log.ts'
+import { errorCodeOf } from '../base/errors.ts'
+import type { Log } from '../base/log.ts'
 import { type Line, LineReader } from '../pop3/line-reader.ts'
 import { err, ok } from '../pop3/reply.ts'
 import {
@@ -12,15 +12,15 @@ import {
   type TransactionEffect,
   type TransactionState,
 } from '../pop3/transaction.ts'
-import { errorCodeOf } from './error-code.ts'
-import type { LineEncoder } from './line-endings.ts'
-import type { Maildrop } from './maildrop.ts'
-import type { MaildropCache } from './maildrop-cache.ts'
-import { isUnchanged } from './message.ts'
-import type { OpenedMessage } from './open-message.ts'
-import { readMessage, SMALL_MESSAGE, streamMessage, type TransferRules } from './send-message.ts'
+import type { Connection, ConnectionListener } from '../sockets/connection.ts'
+import type { LineEncoder } from './encoding/line-endings.ts'
+import { readMessage, SMALL_MESSAGE, streamMessage, type TransferRules } from './encoding/send-message.ts'
+import type { Maildrop } from './maildir/maildrop.ts'
+import type { MaildropCache } from './maildir/maildrop-cache.ts'
+import { isUnchanged } from './maildir/message.ts'
+import type { OpenedMessage } from './maildir/open-message.ts'
+import { updateMaildrop } from './maildir/update-maildrop.ts'
 import { TimeSlice } from './time-slice.ts'
-import { updateMaildrop } from './update-maildrop.ts'
 
 /** How sessions are held; one for all sessions of a process. */
 export interface SessionRules extends TransferRules {

@@ -1,26 +1,26 @@
 import { createServer, type Socket } from 'node:net'
-import { systemClock } from '../daemon/clock.ts'
-import type { Connection } from '../daemon/connection.ts'
-import { watchDescriptors } from '../daemon/descriptor-watch.ts'
-import { TemporaryFault, UsageFault } from '../daemon/exit-status.ts'
-import type { RunningDaemon } from '../daemon/lifecycle.ts'
-import { openListener } from '../daemon/listener.ts'
-import { createLog, type Log } from '../daemon/log.ts'
-import { loadNativeModule } from '../daemon/passing-socket.ts'
-import { dropPrivileges } from '../daemon/privileges.ts'
-import { logBatchEnd } from '../daemon/socket-loop.ts'
-import { StreamConnection } from '../daemon/stream-connection.ts'
-import { peerIsAllowed } from '../daemon/unix-peer.ts'
+import { systemClock } from '../base/clock.ts'
+import { TemporaryFault, UsageFault } from '../base/exit-status.ts'
+import { createLog, type Log } from '../base/log.ts'
+import { capabilityLines } from '../pop3/capabilities.ts'
+import { LineReader } from '../pop3/line-reader.ts'
+import { err } from '../pop3/reply.ts'
+import { watchDescriptors } from '../process/descriptor-watch.ts'
+import type { RunningDaemon } from '../process/lifecycle.ts'
+import { openListener } from '../process/listener.ts'
+import { dropPrivileges } from '../process/privileges.ts'
+import { peerIsAllowed } from '../process/unix-peer.ts'
 import {
   type ControlChannel,
   channelToParent,
   FIRST_LISTENING_DESCRIPTOR,
   scheduleAsBatch,
-} from '../daemon/worker-process.ts'
-import { capabilityLines } from '../pop3/capabilities.ts'
-import { LineReader } from '../pop3/line-reader.ts'
-import { err } from '../pop3/reply.ts'
-import { LINK_LINE } from '../wire/maildrop-link.ts'
+} from '../process/worker-process.ts'
+import type { Connection } from '../sockets/connection.ts'
+import { loadNativeModule } from '../sockets/descriptor-channel.ts'
+import { logBatchEnd } from '../sockets/event-loop.ts'
+import { StreamConnection } from '../sockets/stream-connection.ts'
+import { LINK_LINE } from '../wire/handoff.ts'
 import {
   type MaildropWorkerNews,
   type MaildropWorkerSettings,
@@ -29,20 +29,20 @@ import {
   parseMaildropWorkerStart,
 } from '../wire/maildrop-worker.ts'
 import { MAX_SESSION_TICKET_LINE, type SessionTicket } from '../wire/session-ticket.ts'
-import { LoginLinks } from './login-links.ts'
+import { HandoffReceiver } from './handoff-receiver.ts'
 import { MaildropService, type ServiceOptions } from './serve-maildrop.ts'
-import { TicketOffice } from './ticket-office.ts'
+import { TicketVerifier } from './ticket-verifier.ts'
 
 /** Milliseconds that the login process has to show its ticket after it connected. */
 const TICKET_TIME = 10_000
 
-/** Milliseconds that the keeper has to send its first message. */
+/** Milliseconds that the monitor has to send its first message. */
 const START_TIME = 10_000
 
 /**
- * Runs as a worker of popup's keeper: many sessions of one owner in one process (src/wire/maildrop-worker.ts). It ends by
- * itself when it has had no session for a while, and after its last session when the keeper is gone or told it to stop. The
- * keeper holds the listening socket: who connects meanwhile waits there for the next worker.
+ * Runs as a worker of popup's monitor: many sessions of one owner in one process (src/wire/maildrop-worker.ts). It ends by
+ * itself when it has had no session for a while, and after its last session when the monitor is gone or told it to stop. The
+ * monitor holds the listening socket: who connects meanwhile waits there for the next worker.
  */
 export async function startWorker(): Promise<RunningDaemon> {
   const channel = channelToParent()
@@ -62,11 +62,11 @@ export async function startWorker(): Promise<RunningDaemon> {
 class Worker {
   readonly #channel: ControlChannel
   readonly #log: Log
-  readonly #office: TicketOffice
+  readonly #office: TicketVerifier
   #service: MaildropService
   #settings: MaildropWorkerSettings
   readonly #server = createServer({ allowHalfOpen: true }, socket => this.#accept(socket))
-  readonly #links: LoginLinks
+  readonly #links: HandoffReceiver
   readonly #mayConnect: ReadonlySet<number>
   readonly #stopped = Promise.withResolvers<void>()
   #connections = 0
@@ -77,9 +77,9 @@ class Worker {
   constructor(start: MaildropWorkerStart, channel: ControlChannel, log: Log) {
     this.#channel = channel
     this.#log = log
-    this.#office = new TicketOffice(start.key, start.usedTickets)
+    this.#office = new TicketVerifier(start.key, start.usedTickets)
     this.#mayConnect = new Set(start.loginUid === null ? [] : [start.loginUid])
-    this.#links = new LoginLinks((client, ticket, readAhead) => {
+    this.#links = new HandoffReceiver((client, ticket, readAhead) => {
       this.#begin()
       client.onceClosed(() => this.#discount())
       this.#admit(client, ticket, readAhead)
@@ -90,7 +90,7 @@ class Worker {
 
   async open(): Promise<RunningDaemon> {
     await openListener(this.#server, { type: 'descriptor', fd: FIRST_LISTENING_DESCRIPTOR }, 'the worker’s socket')
-    this.#channel.onClose(() => this.#stop('keeper gone'))
+    this.#channel.onClose(() => this.#stop('monitor gone'))
     this.#channel.onMessage(message => this.#use(parseMaildropWorkerChange(message).settings))
     this.#say({ type: 'ready' })
     this.#armIdleTimer()
@@ -233,8 +233,8 @@ function optionsOf(settings: MaildropWorkerSettings): ServiceOptions {
 async function firstMessage(channel: ControlChannel): Promise<MaildropWorkerStart> {
   const { promise, resolve, reject } = Promise.withResolvers<unknown>()
   channel.onMessage(resolve)
-  channel.onClose(() => reject(new TemporaryFault('pop3d --worker: the keeper is gone; only popup starts it so')))
-  const timer = setTimeout(() => reject(new TemporaryFault('pop3d --worker: no word from the keeper')), START_TIME)
+  channel.onClose(() => reject(new TemporaryFault('pop3d --worker: the monitor is gone; only popup starts it so')))
+  const timer = setTimeout(() => reject(new TemporaryFault('pop3d --worker: no word from the monitor')), START_TIME)
   const message = await promise.finally(() => clearTimeout(timer))
   try {
     return parseMaildropWorkerStart(message)

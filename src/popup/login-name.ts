@@ -1,4 +1,13 @@
-import { textOfOctets } from './text-of-octets.ts'
+/**
+ * The text that octets (one character each) stand for: UTF-8 if they are, else each octet is the character of its
+ * number. Names in files and databases are texts; the wire has octets.
+ */
+export function decodeLogin(octets: string): string {
+  if (!/[\x80-\xff]/.test(octets)) return octets
+  const bytes = Buffer.from(octets, 'latin1')
+  const text = bytes.toString('utf8')
+  return Buffer.from(text, 'utf8').equals(bytes) ? text : octets
+}
 
 declare const octets: unique symbol
 declare const text: unique symbol
@@ -19,7 +28,7 @@ export function loginOctets(value: string): LoginOctets {
 
 /** The text of a login name: UTF-8 where the octets are UTF-8, else each octet is the character of its number. */
 export function loginText(login: LoginOctets): LoginText {
-  const value = textOfOctets(login)
+  const value = decodeLogin(login)
   if (!isLoginText(value)) throw new TypeError('the text of a login name holds no NUL')
   return value
 }

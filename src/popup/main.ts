@@ -1,8 +1,8 @@
-import '../daemon/ignore-inspector-signal.ts'
+import '../base/ignore-inspector-signal.ts'
 import manifest from '../../package.json' with { type: 'json' }
-import { UsageFault } from '../daemon/exit-status.ts'
-import { runCommand, runDaemon } from '../daemon/lifecycle.ts'
-import { SETTINGS_FILE } from '../daemon/settings/settings.ts'
+import { UsageFault } from '../base/exit-status.ts'
+import { runCommand, runDaemon } from '../process/lifecycle.ts'
+import { SETTINGS_FILE } from '../settings/settings.ts'
 
 const USAGE = `Usage: popup [--config FILE]          serve POP3 logins by the settings file
        popup [-P] HOST CHECKER PROG…  serve one connection on descriptors 0 and 1 (UCSPI), no settings file needed
@@ -20,8 +20,8 @@ if (word === '--login' && more.length === 0) {
   await runDaemon('popup', async () => {
     const [file = SETTINGS_FILE, ...rest] = more
     if (rest.length > 0 || (word !== '' && more.length === 0)) throw new UsageFault('usage: popup [--config FILE]')
-    const { startKeeper } = await import('./keeper/keeper.ts')
-    return startKeeper(file, process.argv[1] ?? '')
+    const { startMonitor } = await import('./monitor/monitor.ts')
+    return startMonitor(file, process.argv[1] ?? '')
   })
 } else {
   await runCommand('popup', async () => {
@@ -32,7 +32,7 @@ if (word === '--login' && more.length === 0) {
       const [{ serveConnection }, { ownEnvironment }, { forbidInspection }] = await Promise.all([
         import('./one-connection/serve-connection.ts'),
         import('../ucspi/environment.ts'),
-        import('../daemon/privileges.ts'),
+        import('../process/privileges.ts'),
       ])
       const environment = ownEnvironment()
       forbidInspection()

@@ -1,10 +1,10 @@
 import * as v from 'valibot'
-import { LOG_LEVELS } from '../daemon/log.ts'
+import { LOG_LEVELS } from '../base/log.ts'
 import { type IpAddress, NetworkSet, parseIpAddress, parseNetwork } from '../wire/ip-address.ts'
-import { isSessionId, type SessionId } from '../wire/session-id.ts'
+import { isSessionId, type SessionId } from '../wire/session-ticket.ts'
 import { type LoginOctets, loginOctets } from './login-name.ts'
 
-/** What the keeper and a login process say to each other: one JSON object a line. The keeper takes login's for hostile. */
+/** What the monitor and a login process say to each other: one JSON object a line. The monitor takes login's for hostile. */
 
 /** One character per octet, as the client sent it. */
 const octets = (max: number) =>
@@ -40,7 +40,7 @@ const requestNumber = v.pipe(v.number(), v.safeInteger(), v.minValue(1))
 
 /** Who wants to log in from where. */
 const attempt = {
-  /** Names the request between this login process and the keeper. */
+  /** Names the request between this login process and the monitor. */
   n: requestNumber,
   id: sessionIdText,
   login: v.pipe(
@@ -120,14 +120,14 @@ const upstreamServer = v.strictObject({
 export type UpstreamServer = v.InferOutput<typeof upstreamServer>
 
 const loginSettings = v.strictObject({
-  /** Ids to take, where the keeper is root. */
+  /** Ids to take, where the monitor is root. */
   ids: v.nullable(v.strictObject({ uid: v.number(), gid: v.number() })),
   logLevel: v.picklist(LOG_LEVELS),
   /** Where the sockets of pop3d workers are; entered before the ids are taken, so that the way to it may be closed. */
   directory: v.string(),
   /** For each inherited listening socket, from descriptor 4 on: does a PROXY header come first? */
   listeners: v.array(v.strictObject({ proxy: v.boolean() })),
-  /** Who decides: the keeper's checker, a chained program, or the server behind. */
+  /** Who decides: the monitor's checker, a chained program, or the server behind. */
   mode: v.picklist(['verify', 'chain', 'upstream']),
   hostname: v.string(),
   /** Offer APOP. */
@@ -181,5 +181,5 @@ const toLogin = v.variant('type', [
 export type ToLogin = v.InferOutput<typeof toLogin>
 export type ToLoginMessage = v.InferInput<typeof toLogin>
 
-/** Reads a message of the keeper; throws if it is none, because then one of the two is not of this version. */
+/** Reads a message of the monitor; throws if it is none, because then one of the two is not of this version. */
 export const parseToLogin = (message: unknown): ToLogin => v.parse(toLogin, message)

@@ -1,5 +1,5 @@
 import { createConnection, type Socket } from 'node:net'
-import { formatSocketAddress, type SocketAddress } from '../daemon/socket-address.ts'
+import { formatSocketAddress, type SocketAddress } from '../process/socket-address.ts'
 import { connectSharingReads } from '../tunnel/shared-read.ts'
 
 /** The server behind cannot be had. The message is for the log; the client hears a generic sentence. */

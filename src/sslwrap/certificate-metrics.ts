@@ -1,6 +1,6 @@
 import { Gauge, Registry } from 'prom-client'
-import { type MetricsListener, openMetricsListener } from '../daemon/metrics-listener.ts'
-import type { SocketAddress } from '../daemon/socket-address.ts'
+import { type MetricsListener, openMetricsListener } from '../process/metrics-listener.ts'
+import type { SocketAddress } from '../process/socket-address.ts'
 import type { Serve } from './control-messages.ts'
 
 /**

@@ -1,10 +1,10 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { isIPv4 } from 'node:net'
 import { resolve } from 'node:path'
-import { UsageFault } from '../daemon/exit-status.ts'
-import { readSecretFile } from '../daemon/secret.ts'
-import { SETTINGS_FILE } from '../daemon/settings/settings.ts'
-import type { SocketAddress } from '../daemon/socket-address.ts'
+import { UsageFault } from '../base/exit-status.ts'
+import type { SocketAddress } from '../process/socket-address.ts'
+import { readSecretFile } from '../settings/secret.ts'
+import { SETTINGS_FILE } from '../settings/settings.ts'
 import type { Plan, PlannedListener } from './plan.ts'
 
 /** What the words after the program's name ask for. */

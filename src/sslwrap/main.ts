@@ -1,8 +1,8 @@
-import '../daemon/ignore-inspector-signal.ts'
+import '../base/ignore-inspector-signal.ts'
 import manifest from '../../package.json' with { type: 'json' }
-import { EXIT } from '../daemon/exit-status.ts'
-import { runCommand, runDaemon } from '../daemon/lifecycle.ts'
-import { loadSettingsFile, requireConfigured } from '../daemon/settings/settings.ts'
+import { EXIT } from '../base/exit-status.ts'
+import { runCommand, runDaemon } from '../process/lifecycle.ts'
+import { loadSettingsFile, requireConfigured } from '../settings/settings.ts'
 import { parseCommandLine, USAGE } from './command-line.ts'
 import { serveStandardInput } from './inetd.ts'
 import { planOf } from './plan.ts'

@@ -2,13 +2,13 @@ import { existsSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
-import { TemporaryFault, UsageFault } from '../daemon/exit-status.ts'
-import { type HeldListener, holdListeners } from '../daemon/held-listener.ts'
-import type { RunningDaemon } from '../daemon/lifecycle.ts'
-import { createLog, type Log } from '../daemon/log.ts'
-import { type Ids, idsOf, isRoot } from '../daemon/privileges.ts'
-import { formatSocketAddress } from '../daemon/socket-address.ts'
-import { startWorker, type WorkerProcess } from '../daemon/worker-process.ts'
+import { TemporaryFault, UsageFault } from '../base/exit-status.ts'
+import { createLog, type Log } from '../base/log.ts'
+import { type BoundSocket, holdListeners } from '../process/bound-socket.ts'
+import type { RunningDaemon } from '../process/lifecycle.ts'
+import { type Ids, idsOf, isRoot } from '../process/privileges.ts'
+import { formatSocketAddress } from '../process/socket-address.ts'
+import { startWorker, type WorkerProcess } from '../process/worker-process.ts'
 import { daysLeft } from '../tunnel/certificate.ts'
 import { writeSelfSigned } from '../tunnel/self-signed.ts'
 import { rotateTicketKeys, type TicketKeys } from '../tunnel/ticket-keys.ts'
@@ -49,7 +49,7 @@ class Supervisor {
   #metrics: string | undefined
   #ids: Ids | undefined
   /** For each listener of the plan a socket for each worker, or one for all. */
-  #listeners: readonly (readonly HeldListener[])[] = []
+  #listeners: readonly (readonly BoundSocket[])[] = []
   #materials: Materials
   #ticketKeys: TicketKeys = rotateTicketKeys()
 

@@ -38,11 +38,11 @@ export class CertificateUnusable extends Error {
 export function readCertificate(files: CertificateFiles): Certificate {
   const keyPath = files.key ?? files.cert
   const cert = readText(files.cert, false)
-  return judgeCertificate(cert, readText(keyPath, true), files.cert, keyPath)
+  return parseCertificate(cert, readText(keyPath, true), files.cert, keyPath)
 }
 
 /** As readCertificate, for texts that are already read. */
-export function judgeCertificate(cert: string, keyText: string, path: string, keyPath: string = path): Certificate {
+export function parseCertificate(cert: string, keyText: string, path: string, keyPath: string = path): Certificate {
   const leaf = parse(path, 'holds no certificate in PEM form', () => new X509Certificate(cert))
   const key = parse(keyPath, 'holds no private key in PEM form without a passphrase', () => createPrivateKey(keyText))
   if (!leaf.checkPrivateKey(key)) {

@@ -68,7 +68,7 @@ const TOO_LONG: Refusal = {
 }
 
 /**
- * The program behind the checker in verify mode: says its pid and stays until told to go, so that the keeper can ask the kernel what the
+ * The program behind the checker in verify mode: says its pid and stays until told to go, so that the monitor can ask the kernel what the
  * checker made of it. The user it runs as could forge a report of its own; the kernel's answers about ids he cannot.
  */
 const WITNESS = ['/bin/sh', '-c', `printf '\\0checked %d\\n' $$ && read -r word`, 'pop3d']

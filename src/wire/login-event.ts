@@ -1,6 +1,5 @@
 import { type IpAddress, parseIpAddress } from './ip-address.ts'
-import { parseKeyValues } from './key-values.ts'
-import { percentDecode, percentEncode } from './percent.ts'
+import { parseKeyValues, percentDecode, percentEncode } from './key-values.ts'
 
 /** How the client proved himself: USER/PASS, APOP, or SASL. */
 export type LoginMethod = 'pass' | 'apop' | 'sasl'

@@ -29,7 +29,7 @@ export type MaildropWorkerSettings = v.InferOutput<typeof settings>
 
 const start = v.strictObject({
   type: v.literal('start'),
-  /** The owner whose mail is served: the ids to take. Null where the keeper is not root and the worker has them already. */
+  /** The owner whose mail is served: the ids to take. Null where the monitor is not root and the worker has them already. */
   ids: v.nullable(
     v.strictObject({ uid: v.pipe(v.number(), v.integer(), v.minValue(1)), gid: v.pipe(v.number(), v.integer()) }),
   ),
@@ -52,13 +52,13 @@ export type MaildropWorkerChange = v.InferOutput<typeof change>
 export const parseMaildropWorkerChange = (message: unknown): MaildropWorkerChange => v.parse(change, message)
 
 /**
- * What popup's keeper says to a pop3d worker on its control channel, first of all and only once. The listening Unix
+ * What popup's monitor says to a pop3d worker on its control channel, first of all and only once. The listening Unix
  * socket is descriptor 4. The worker answers `{"type":"ready"}`, and before it ends
  * in order which tickets it took; the end of the channel is the end of the worker.
  */
 export type MaildropWorkerStart = v.InferOutput<typeof start>
 
-/** Throws if the message is not one: keeper and worker are then of different versions. */
+/** Throws if the message is not one: monitor and worker are then of different versions. */
 export const parseMaildropWorkerStart = (message: unknown): MaildropWorkerStart => v.parse(start, message)
 
 const news = v.variant('type', [

@@ -1,10 +1,10 @@
-import { databaseConnection } from '../daemon/database-connection.ts'
-import type { Settings } from '../daemon/settings/settings.ts'
 import { openGrantReader } from '../grants/open-grant-reader.ts'
 import { policyOf } from '../grants/policy-of.ts'
+import { databaseConnection } from '../settings/database-connection.ts'
+import type { Settings } from '../settings/settings.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
-import type { ListedGrant } from './cdb-door.ts'
 import type { AskGrant } from './decision.ts'
+import type { ListedGrant } from './services/cdb-export.ts'
 
 /** The store of grants as the doors see it. */
 export type GrantSource = {

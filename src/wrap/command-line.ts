@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util'
-import { UsageFault } from '../daemon/exit-status.ts'
-import { parseSocketAddress, type SocketAddress } from '../daemon/socket-address.ts'
+import { UsageFault } from '../base/exit-status.ts'
+import { parseSocketAddress, type SocketAddress } from '../process/socket-address.ts'
 
 export const USAGE = `usage: wrap SMTPD [ARGUMENT...]           in front of an smtpd, under tcpserver or inetd
        wrap [--config FILE]                  the resident gate and its doors, as the settings say

@@ -1,6 +1,6 @@
-import type { Log } from '../daemon/log.ts'
+import type { Log } from '../base/log.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
-import type { RelayVerdict } from '../wire/relay-tally.ts'
+import type { RelayVerdict } from '../wire/usage-event.ts'
 
 /** A sure yes of the store. `until`: Unix seconds, undefined for an allowance without end. */
 export type RelayGrant = { readonly until: number | undefined; readonly login: string | undefined }

@@ -5,7 +5,7 @@ import {
   requireConfigured,
   SETTINGS_FILE,
   type Settings,
-} from '../daemon/settings/settings.ts'
+} from '../settings/settings.ts'
 import type { Overrides } from './command-line.ts'
 
 /** Settings of the resident gate. A command line with --listen needs no file; what it says wins over everything. Throws UsageFault. */

@@ -1,7 +1,7 @@
-import '../daemon/ignore-inspector-signal.ts'
+import '../base/ignore-inspector-signal.ts'
 import { inheritance } from '../ucspi/run-next.ts'
-import { execDoor } from './exec-door.ts'
-import { parseExecLine } from './exec-line.ts'
+import { parseExecLine } from './exec/exec-line.ts'
+import { execMode } from './exec/exec-mode.ts'
 
 /** The exec door runs once a connection; everything else, the database too, is loaded only when it is needed. */
 async function main(): Promise<void> {
@@ -13,8 +13,8 @@ async function main(): Promise<void> {
     const { runWrap } = await import('./run-wrap.ts')
     return runWrap(args, process.env)
   }
-  const status = await execDoor({ ...line, inheritance: taken, script }, async (...question) => {
-    const { askDatabaseOnce } = await import('./ask-database-once.ts')
+  const status = await execMode({ ...line, inheritance: taken, script }, async (...question) => {
+    const { askDatabaseOnce } = await import('./exec/ask-database-once.ts')
     return askDatabaseOnce(...question)
   })
   // A question that is still open must not hold up the client.

@@ -1,8 +1,8 @@
 import manifest from '../../package.json' with { type: 'json' }
-import { EXIT } from '../daemon/exit-status.ts'
-import { runCommand, runDaemon } from '../daemon/lifecycle.ts'
+import { EXIT } from '../base/exit-status.ts'
+import { runCommand, runDaemon } from '../process/lifecycle.ts'
 import { parseCommandLine, USAGE } from './command-line.ts'
-import { startGate } from './gate-daemon.ts'
+import { startGate } from './gate/gate-daemon.ts'
 import { loadSettings } from './load-settings.ts'
 
 /** The program `wrap` apart from its exec door. */

@@ -1,5 +1,5 @@
 import { isAbsolute, join } from 'node:path'
-import type { Settings } from '../daemon/settings/settings.ts'
+import type { Settings } from '../settings/settings.ts'
 
 /** The real smtpd: what the settings say, or qmail's under its second name. `args` follow it. */
 export function smtpdCommand({ wrap }: Pick<Settings, 'wrap'>, args: readonly string[] = []): readonly string[] {

@@ -7,7 +7,7 @@ import { createGrantWriter } from '../../src/grants/grant-writer.ts'
 import { refusedSince, talliesSince } from '../../src/grants/history-feed.ts'
 import { createStatusFeed } from '../../src/grants/status-feed.ts'
 import { type IpAddress, NetworkSet, parseIpAddress, parseNetwork } from '../../src/wire/ip-address.ts'
-import type { RelayTally } from '../../src/wire/relay-tally.ts'
+import type { RelayTally } from '../../src/wire/usage-event.ts'
 import { grantPolicy } from '../harness/grant-policy.ts'
 import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
 

@@ -10,7 +10,7 @@ import {
 } from '../../src/wire/login-event.ts'
 import { address } from './network-namespace.ts'
 
-/** One connection to authd's socket, as popup's keeper keeps it: many announcements in flight. */
+/** One connection to authd's socket, as popup's monitor keeps it: many announcements in flight. */
 export class AuthdClient {
   readonly #socket: Socket
   readonly #waiting = new Map<string, (answer: LoginAnswer) => void>()

@@ -1,12 +1,12 @@
 import { connect, type Socket } from 'node:net'
-import { holdListener } from '../../src/daemon/held-listener.ts'
-import type { Fields } from '../../src/daemon/log.ts'
-import { createLog } from '../../src/daemon/log.ts'
-import type { ControlChannel } from '../../src/daemon/worker-process.ts'
+import type { Fields } from '../../src/base/log.ts'
+import { createLog } from '../../src/base/log.ts'
 import { duplicateDescriptor } from '../../src/libc/duplicate.ts'
-import { KeeperRequests } from '../../src/popup/login/keeper-requests.ts'
 import { LoginServer } from '../../src/popup/login/login-server.ts'
+import { MonitorRequests } from '../../src/popup/login/monitor-requests.ts'
 import type { LoginSettings, ToLogin } from '../../src/popup/messages.ts'
+import { holdListener } from '../../src/process/bound-socket.ts'
+import type { ControlChannel } from '../../src/process/worker-process.ts'
 import { NetworkSet, parseNetwork } from '../../src/wire/ip-address.ts'
 import { eventually } from './eventually.ts'
 
@@ -41,19 +41,19 @@ const SETTINGS: LoginSettings = {
   upstream: null,
 }
 
-/** A message to the keeper that names a request. */
+/** A message to the monitor that names a request. */
 type Asked = Fields & { readonly type: string; readonly n: number; readonly login: string; readonly ip: string }
 
 const isAsked = (message: unknown): message is Asked =>
   typeof message === 'object' && message !== null && Reflect.get(message, 'type') === 'verify'
 
-/** A login process within the test, and what it asks the keeper. */
+/** A login process within the test, and what it asks the monitor. */
 export class LoginServerForTests {
   readonly server: LoginServer
   readonly lines: string[] = []
   /** Requests to check a password, in order. */
   readonly asked: Asked[] = []
-  readonly #keeper: KeeperRequests
+  readonly #monitor: MonitorRequests
   readonly #undo: (() => void)[] = []
 
   constructor(settings: Partial<LoginSettings> = {}) {
@@ -66,14 +66,14 @@ export class LoginServerForTests {
       onClose: () => {},
       close: () => {},
     }
-    this.#keeper = new KeeperRequests(channel)
+    this.#monitor = new MonitorRequests(channel)
     const log = createLog('popup', { level: 'debug', write: line => this.lines.push(line) })
-    this.server = new LoginServer({ ...SETTINGS, ...settings }, this.#keeper, log)
+    this.server = new LoginServer({ ...SETTINGS, ...settings }, this.#monitor, log)
   }
 
-  /** What the keeper answers. */
+  /** What the monitor answers. */
   answer(answer: Exclude<ToLogin, { type: 'settings' | 'drain' }>): void {
-    this.#keeper.receive(answer)
+    this.#monitor.receive(answer)
   }
 
   /** Listens on a port of the loopback addresses. */

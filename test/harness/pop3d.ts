@@ -2,12 +2,11 @@ import { createHmac, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { chownSync } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
-import { type HeldListener, holdListener } from '../../src/daemon/held-listener.ts'
-import { startWorker, type WorkerProcess } from '../../src/daemon/worker-process.ts'
+import { type BoundSocket, holdListener } from '../../src/process/bound-socket.ts'
+import { startWorker, type WorkerProcess } from '../../src/process/worker-process.ts'
 import { parseIpAddress } from '../../src/wire/ip-address.ts'
 import type { MaildropWorkerSettings, MaildropWorkerStart } from '../../src/wire/maildrop-worker.ts'
-import { sessionId } from '../../src/wire/session-id.ts'
-import { formatSessionTicket, type SessionTicket } from '../../src/wire/session-ticket.ts'
+import { formatSessionTicket, type SessionTicket, sessionId } from '../../src/wire/session-ticket.ts'
 import { isRoot, OWNER } from './maildir.ts'
 import type { TranscriptSettings } from './transcript.ts'
 
@@ -32,15 +31,15 @@ export type WorkerOptions = Partial<
   Pick<MaildropWorkerStart, 'ids' | 'key' | 'loginUid' | 'usedTickets' | 'logLevel'> & MaildropWorkerSettings
 >
 
-/** A pop3d worker with its keeper's side: the socket it is given, and tickets for it. */
+/** A pop3d worker with its monitor's side: the socket it is given, and tickets for it. */
 export class WorkerForTests {
   readonly worker: WorkerProcess
   readonly socket: string
-  readonly #listener: HeldListener
+  readonly #listener: BoundSocket
   readonly #key: Buffer
   #sessions = 0
 
-  private constructor(worker: WorkerProcess, listener: HeldListener, socket: string, key: Buffer) {
+  private constructor(worker: WorkerProcess, listener: BoundSocket, socket: string, key: Buffer) {
     this.worker = worker
     this.#listener = listener
     this.socket = socket
@@ -105,7 +104,7 @@ export class WorkerForTests {
     return socket
   }
 
-  /** Ends the worker as its keeper's end would; one whose sessions go on, after a failed test, is ended for good. */
+  /** Ends the worker as its monitor's end would; one whose sessions go on, after a failed test, is ended for good. */
   async stop(): Promise<void> {
     this.#listener.release()
     this.worker.channel.close()

@@ -1,7 +1,7 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { appendFileSync, chmodSync, chownSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { idsOf } from '../../src/daemon/privileges.ts'
+import { idsOf } from '../../src/process/privileges.ts'
 import type { Need } from './describe-with.ts'
 import { eventually } from './eventually.ts'
 import { freePort } from './free-port.ts'

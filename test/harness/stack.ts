@@ -1,6 +1,6 @@
 import { chmodSync, chownSync, copyFileSync, mkdirSync, utimesSync, writeFileSync } from 'node:fs'
 import { onTestFailed } from 'vitest'
-import { formatSettings, type Overrides } from '../../src/auth-relay/settings-text.ts'
+import { formatSettings, type Overrides } from '../../src/auth-relay/text/settings-text.ts'
 import type { LogLine } from './log-line.ts'
 import { Program, type ProgramOptions, run } from './program.ts'
 import { temporaryDirectory } from './temporary-directory.ts'

@@ -3,7 +3,7 @@ import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node
 import { dirname } from 'node:path'
 import * as v from 'valibot'
 import { afterAll, expect, test } from 'vitest'
-import { parseSettings } from '../../src/daemon/settings/settings.ts'
+import { parseSettings } from '../../src/settings/settings.ts'
 import { command, describeWith, ROOT } from '../harness/describe-with.ts'
 import { freePort } from '../harness/free-port.ts'
 import { Program, run } from '../harness/program.ts'

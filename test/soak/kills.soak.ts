@@ -19,7 +19,7 @@ const KILLS_PER_LIFE = 25
 const isOf = (words: string) => (process: ProcessStatus) => process.commandLine.join(' ').includes(words)
 const KINDS: readonly (readonly [string, (process: ProcessStatus) => boolean])[] = [
   ['authd', isOf('dist/authd.js')],
-  ['popup keeper', isOf('dist/popup.js --config')],
+  ['popup monitor', isOf('dist/popup.js --config')],
   ['popup login', isOf('dist/popup.js --login')],
   ['pop3d worker', isOf('dist/pop3d.js --worker')],
   ['sslwrap parent', isOf('dist/sslwrap.js --config')],

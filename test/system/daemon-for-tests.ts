@@ -1,11 +1,11 @@
 import { writeSync } from 'node:fs'
 import { createConnection, createServer } from 'node:net'
-import { TemporaryFault, UsageFault } from '../../src/daemon/exit-status.ts'
-import { holdListener } from '../../src/daemon/held-listener.ts'
-import { runDaemon } from '../../src/daemon/lifecycle.ts'
-import { openListener } from '../../src/daemon/listener.ts'
-import { dropPrivileges, idsOf } from '../../src/daemon/privileges.ts'
-import { channelToParent, FIRST_LISTENING_DESCRIPTOR, startWorker } from '../../src/daemon/worker-process.ts'
+import { TemporaryFault, UsageFault } from '../../src/base/exit-status.ts'
+import { holdListener } from '../../src/process/bound-socket.ts'
+import { runDaemon } from '../../src/process/lifecycle.ts'
+import { openListener } from '../../src/process/listener.ts'
+import { dropPrivileges, idsOf } from '../../src/process/privileges.ts'
+import { channelToParent, FIRST_LISTENING_DESCRIPTOR, startWorker } from '../../src/process/worker-process.ts'
 
 /** The daemon room in real processes: the first argument says what this one is. */
 const [part = '', ...rest] = process.argv.slice(2)

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
-import { parseSettings, SECTIONS } from '../../src/daemon/settings/settings.ts'
+import { parseSettings, SECTIONS } from '../../src/settings/settings.ts'
 import { command, describeWith } from '../harness/describe-with.ts'
 import { run } from '../harness/program.ts'
 import { commandOf, type ProgramName } from '../harness/stack.ts'

@@ -12,9 +12,9 @@ import {
 } from 'node:fs'
 import fc from 'fast-check'
 import { afterAll, expect, test } from 'vitest'
-import { createEncoder } from '../../src/pop3d/create-encoder.ts'
-import { MaildropCache } from '../../src/pop3d/maildrop-cache.ts'
-import { updateMaildrop } from '../../src/pop3d/update-maildrop.ts'
+import { createEncoder } from '../../src/pop3d/encoding/kernel-encoder.ts'
+import { MaildropCache } from '../../src/pop3d/maildir/maildrop-cache.ts'
+import { updateMaildrop } from '../../src/pop3d/maildir/update-maildrop.ts'
 import { makeMaildir } from '../harness/maildir.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 

@@ -2,10 +2,10 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { duplexPair } from 'node:stream'
 import { afterAll, describe, expect, test } from 'vitest'
-import { createLog } from '../../src/daemon/log.ts'
-import { StreamConnection } from '../../src/daemon/stream-connection.ts'
+import { createLog } from '../../src/base/log.ts'
 import { capabilityLines } from '../../src/pop3/capabilities.ts'
 import { MaildropService } from '../../src/pop3d/serve-maildrop.ts'
+import { StreamConnection } from '../../src/sockets/stream-connection.ts'
 import { isRoot, OWNER } from '../harness/maildir.ts'
 import { NODE, PROGRAM, socketPair, WorkersForTests } from '../harness/pop3d.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
@@ -41,7 +41,7 @@ const standalone: Connect = async (maildir, { compat, sizes, extraBlank, isWritt
   }
 }
 
-/** Sessions of one worker for each kind of settings, as popup's keeper starts it. */
+/** Sessions of one worker for each kind of settings, as popup's monitor starts it. */
 const workers = new WorkersForTests(root.path)
 afterAll(() => workers.stop())
 

@@ -2,10 +2,10 @@ import { randomBytes } from 'node:crypto'
 import { chmodSync, readFileSync, writeFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { afterAll, afterEach, describe, expect, test } from 'vitest'
-import { programBeside } from '../../src/daemon/worker-process.ts'
 import { descriptorOf } from '../../src/libc/descriptor.ts'
 import { sendDescriptor } from '../../src/libc/pass-descriptor.ts'
-import { formatTake, LINK_LINE } from '../../src/wire/maildrop-link.ts'
+import { programBeside } from '../../src/process/worker-process.ts'
+import { formatTake, LINK_LINE } from '../../src/wire/handoff.ts'
 import { eventually } from '../harness/eventually.ts'
 import { isRoot, makeMaildir, OWNER, parseFile, stateOf } from '../harness/maildir.ts'
 import { Pop3Client } from '../harness/pop3-client.ts'
@@ -66,7 +66,7 @@ describe('a worker', () => {
     expect((await worker.worker.ended).code).toBe(100)
   })
 
-  test('believes no ticket but the keeper’s, and each only once', async () => {
+  test('believes no ticket but the monitor’s, and each only once', async () => {
     const worker = await start()
     const maildir = maildirOf('cur/A "x\\n"')
     const refusal = '-ERR [SYS/TEMP] temporary authentication failure\r\n'
@@ -102,7 +102,7 @@ describe('a worker', () => {
     expect(await worker.worker.ended).toEqual({ code: 0, signal: null, hung: false })
   })
 
-  test.each(['SIGTERM', 'the end of its keeper'])('lets its sessions finish after %s', async how => {
+  test.each(['SIGTERM', 'the end of its monitor'])('lets its sessions finish after %s', async how => {
     const worker = await start()
     const maildir = maildirOf('new/A "x\\n"')
     const client = new Pop3Client(worker.open(worker.ticket({ maildir })))
@@ -215,7 +215,7 @@ describe('a login process that passes sockets', () => {
     link.lines.destroy()
   })
 
-  test('needs the keeper’s ticket for each', async () => {
+  test('needs the monitor’s ticket for each', async () => {
     const worker = await start()
     const link = await linkTo(worker)
     const refusal = '-ERR [SYS/TEMP] temporary authentication failure\r\n'

@@ -2,15 +2,15 @@ import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
 import { stringify } from 'smol-toml'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from 'vitest'
-import { systemClock } from '../../src/daemon/clock.ts'
-import { createLog } from '../../src/daemon/log.ts'
-import { parseSettings } from '../../src/daemon/settings/settings.ts'
+import { systemClock } from '../../src/base/clock.ts'
+import { createLog } from '../../src/base/log.ts'
+import { AuthenticationCache } from '../../src/popup/checkers/authentication-cache.ts'
 import { CheckQueue } from '../../src/popup/checkers/check-queue.ts'
 import type { CheckRequest } from '../../src/popup/checkers/checker.ts'
-import { RememberedPasswords } from '../../src/popup/checkers/remembered-passwords.ts'
 import { sqlChecker } from '../../src/popup/checkers/sql.ts'
-import { Departure } from '../../src/popup/departure.ts'
+import { ClientGone } from '../../src/popup/client-gone.ts'
 import { loginOctets } from '../../src/popup/login-name.ts'
+import { parseSettings } from '../../src/settings/settings.ts'
 import { parseIpAddress } from '../../src/wire/ip-address.ts'
 import { command, describeWith } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
@@ -280,13 +280,13 @@ describe('checker = "sql"', () => {
     }
     const { settings } = parseSettings(`[popup]\n${stringify(popup)}\n${line}\n`, 'test')
     const hashing = new CheckQueue({ atOnce: 2, mostWaiting: 10 })
-    const passwords = new RememberedPasswords(0, systemClock)
+    const passwords = new AuthenticationCache(0, systemClock)
     return sqlChecker(settings.popup, passwords, hashing, createLog('test', { level: 'error' }))
   }
   const asked = (login: string, secret: string, method: 'pass' | 'apop' = 'pass'): CheckRequest => {
     const ip = parseIpAddress('192.0.2.7')
     if (ip === undefined) throw new Error('an address')
-    const applicant = { networks: [ip], isKnown: false, departure: new Departure() }
+    const applicant = { networks: [ip], isKnown: false, departure: new ClientGone() }
     return { login: loginOctets(login), secret, method, timestamp: '<1.1@mx>', ip, tls: false, applicant }
   }
   const hashed = () => readFileSync(`${running.stack.directory}/passwd`, 'utf8').split(':')[1] ?? ''

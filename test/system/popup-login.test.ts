@@ -563,7 +563,7 @@ describe('processes', () => {
       process.kill(ofAnn ?? 0, 'SIGKILL')
       await ann.expectEnd()
       await bob.ask('STAT', /^\+OK 2 /)
-      // A ticket that was signed before the keeper knew is void, and the login a temporary failure.
+      // A ticket that was signed before the monitor knew is void, and the login a temporary failure.
       await running.stack.program('popup').waitForLine(/event=worker_crashed/)
       const again = await login('ann')
       await again.ask('STAT', /^\+OK 1 /)
@@ -573,8 +573,8 @@ describe('processes', () => {
 
     test('login has no rights, the worker has its owner’s, and none is root', async () => {
       const session = await login('ann')
-      const keeper = running.stack.program('popup').pid
-      const [loginPid = 0] = childrenOf(keeper, '--login')
+      const monitor = running.stack.program('popup').pid
+      const [loginPid = 0] = childrenOf(monitor, '--login')
       const [worker = 0] = workers()
       const status = readFileSync(`/proc/${loginPid}/status`, 'utf8')
       expect(/^Uid:\t(.*)$/m.exec(status)?.[1]).toBe(Array(4).fill(TEST_IDS.login).join('\t'))
@@ -583,8 +583,8 @@ describe('processes', () => {
       expect(/^CapEff:\t(.*)$/m.exec(status)?.[1]).toBe('0000000000000000')
       const ofWorker = readFileSync(`/proc/${worker}/status`, 'utf8')
       expect(/^Uid:\t(.*)$/m.exec(ofWorker)?.[1]).toBe(Array(4).fill(running.ann.uid).join('\t'))
-      // What the keeper starts for others is scheduled as usual (decision 10).
-      expect([keeper, loginPid, worker].map(policyOf)).toEqual([SCHED_OTHER, SCHED_BATCH, SCHED_BATCH])
+      // What the monitor starts for others is scheduled as usual (decision 10).
+      expect([monitor, loginPid, worker].map(policyOf)).toEqual([SCHED_OTHER, SCHED_BATCH, SCHED_BATCH])
       // The mail is its owner's alone; the worker's socket is login's alone.
       expect(statSync(running.ann.maildir).mode & 0o077).toBe(0)
       const socket = statSync(`${running.stack.directory}/run/pop3d/${running.ann.uid}-${running.ann.uid}.sock`)
@@ -620,10 +620,10 @@ describe('processes', () => {
   })
 
   test('a login process that dies is replaced', async () => {
-    const keeper = running.stack.program('popup').pid
-    const [first = 0] = childrenOf(keeper, '--login')
+    const monitor = running.stack.program('popup').pid
+    const [first = 0] = childrenOf(monitor, '--login')
     process.kill(first, 'SIGKILL')
-    await eventually('another one', () => childrenOf(keeper, '--login').some(pid => pid !== first))
+    await eventually('another one', () => childrenOf(monitor, '--login').some(pid => pid !== first))
     await (await login('ann')).quit()
   })
 

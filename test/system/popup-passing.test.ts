@@ -121,8 +121,8 @@ describe('a socket that changes hands', () => {
 
   /** Reads a message of so many octets without keeping it; how much all processes of popup have grown meanwhile, in octets. */
   async function growthDuring(stream: Duplex, octets: number): Promise<number> {
-    const keeper = running.stack.program('popup').pid
-    const pids = [keeper, ...childrenOf(keeper, '--login'), ...childrenOf(keeper, '--worker')]
+    const monitor = running.stack.program('popup').pid
+    const pids = [monitor, ...childrenOf(monitor, '--login'), ...childrenOf(monitor, '--worker')]
     const resident = () => pids.reduce((sum, pid) => sum + residentOf(pid), 0)
     const before = resident()
     let most = before

@@ -137,7 +137,7 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
     })
   }
 
-  describe('popup keeper', () => {
+  describe('popup monitor', () => {
     test('binds the ports and reads nothing from the network: no connection of a client is among its sockets', () => {
       const sockets = internetSocketsOf(find('popup').pid)
       expect(sockets.map(({ state }) => state)).toEqual(['listening'])
@@ -241,7 +241,7 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
       for (const name of ['tls.key', 'passwd', 'sslhack.pass']) await cannotRead(TEST_IDS.authd, file(name))
     })
     test('leaves no core file', () => cannotBeDumped(find('authd')))
-    test('hears logins from the keeper alone', async () => {
+    test('hears logins from the monitor alone', async () => {
       for (const id of [TEST_IDS.login, TEST_IDS.tls, TEST_IDS.gate, ann.uid]) {
         await cannotTalkTo(id, file('run/authd.sock'))
       }

@@ -94,7 +94,7 @@ describe('the database stands still', () => {
 
 describe.each([
   ['authd', (all: readonly ProcessStatus[]) => all.filter(isOf('dist/authd.js'))],
-  ['the popup keeper', (all: readonly ProcessStatus[]) => all.filter(isOf('dist/popup.js --config'))],
+  ['the popup monitor', (all: readonly ProcessStatus[]) => all.filter(isOf('dist/popup.js --config'))],
   ['the popup login process', (all: readonly ProcessStatus[]) => all.filter(isOf('dist/popup.js --login'))],
   ['the pop3d worker', (all: readonly ProcessStatus[]) => all.filter(isOf('dist/pop3d.js --worker'))],
   ['wrap', (all: readonly ProcessStatus[]) => all.filter(isOf('dist/wrap.js'))],

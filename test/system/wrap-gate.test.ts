@@ -4,15 +4,15 @@ import { chownSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { afterAll, afterEach, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { LineSplitter } from '../../src/wire/line-splitter.ts'
-import { formatNetstring, NetstringReader } from '../../src/wire/netstring.ts'
 import { formatPolicyRequest } from '../../src/wire/policy-request.ts'
+import { formatNetstring, NetstringReader } from '../../src/wire/socketmap.ts'
 import {
   MAX_RELAY_TALLY_LINE,
   parseRelayTally,
   RELAY_VERDICTS,
   type RelayTally,
   type RelayVerdict,
-} from '../../src/wire/relay-tally.ts'
+} from '../../src/wire/usage-event.ts'
 import { Conversation } from '../harness/conversation.ts'
 import { command, describeWith } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'

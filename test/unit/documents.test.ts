@@ -2,7 +2,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { commandTree } from '../../src/auth-relay/command-line.ts'
-import { parseSettings, SECTIONS } from '../../src/daemon/settings/settings.ts'
+import { parseSettings, SECTIONS } from '../../src/settings/settings.ts'
 
 const root = new URL('../..', import.meta.url).pathname
 const DOCUMENTS = [

@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process'
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { debianChangelog } from '../../scripts/debian/changelog.ts'
-import { judgeRelease } from '../../scripts/release/judge-release.ts'
+import { checkRelease } from '../../scripts/release/judge-release.ts'
 import { prepareRelease } from '../../scripts/release/prepare-release.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 
@@ -53,17 +53,17 @@ test('what is pending becomes the version; then nothing speaks against the relea
     '"version": "1.0.0"',
     '"version": "8.0.0"',
   ])
-  expect(await judgeRelease(checkout.path)).toEqual([
+  expect(await checkRelease(checkout.path)).toEqual([
     'the tree is dirty: commit or remove CHANGELOG.md, package-lock.json, package.json',
   ])
   commit()
-  expect(await judgeRelease(checkout.path)).toEqual([])
+  expect(await checkRelease(checkout.path)).toEqual([])
   git('tag', 'v1.0.0')
-  expect(await judgeRelease(checkout.path)).toEqual(['v1.0.0 is released already: choose another version'])
+  expect(await checkRelease(checkout.path)).toEqual(['v1.0.0 is released already: choose another version'])
 })
 
 test('a pending changelog is refused, and a version that is none', async () => {
-  expect(await judgeRelease(checkout.path)).toEqual([
+  expect(await checkRelease(checkout.path)).toEqual([
     'package.json: 1.0.0-dev is no release: node scripts/release.ts prepare VERSION',
     'CHANGELOG.md: says nothing of 1.0.0-dev',
     'CHANGELOG.md: 2 changes are still pending: node scripts/release.ts prepare VERSION',
@@ -81,7 +81,7 @@ test('missing documents are refused: a manual, a page that is linked, one that t
   write('docs/man/auth-relay.8', 'old\n')
   write('sql/pop3authd.sql', 'old\n')
   commit()
-  expect(await judgeRelease(checkout.path)).toEqual([
+  expect(await checkRelease(checkout.path)).toEqual([
     'docs/man/popup.8: is missing: popup has no manual',
     'README.md: there is no docs/OPERATING.md',
     'CONTRIBUTING.md: is missing',

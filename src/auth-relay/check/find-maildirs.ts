@@ -1,7 +1,7 @@
 import { type Dirent, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { UsageFault } from '../../daemon/exit-status.ts'
-import type { Settings } from '../../daemon/settings/settings.ts'
+import { UsageFault } from '../../base/exit-status.ts'
+import type { Settings } from '../../settings/settings.ts'
 
 /** Directories below a path that are entered: /home/USER/Maildir, /var/mail/DOMAIN/USER/Maildir and one more. */
 const MAX_DEPTH = 5

@@ -1,7 +1,7 @@
 import { chmodSync, lstatSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { UsageFault } from '../../daemon/exit-status.ts'
-import { isRoot } from '../../daemon/privileges.ts'
+import { UsageFault } from '../../base/exit-status.ts'
+import { isRoot } from '../../process/privileges.ts'
 import { isOpenToOthers } from './open-to-others.ts'
 
 /** Where the demo keeps its files. Both are absolute and free of symbolic links. */

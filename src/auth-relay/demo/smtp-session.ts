@@ -7,7 +7,7 @@ import {
   type SMTPServerSession,
 } from 'smtp-server'
 import { SMTPConnection } from 'smtp-server/lib/smtp-connection.js'
-import type { Log } from '../../daemon/log.ts'
+import type { Log } from '../../base/log.ts'
 import { deliverToMaildir } from './maildir-delivery.ts'
 
 /** What the demo's SMTP server is told by its command line and by its environment (UCSPI). */

@@ -1,8 +1,8 @@
 import { chmodSync, constants, copyFileSync, existsSync, mkdirSync, realpathSync, renameSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
-import { UsageFault } from '../../daemon/exit-status.ts'
-import { isRoot } from '../../daemon/privileges.ts'
-import { runtimeOptions } from '../../daemon/runtime-options.ts'
+import { UsageFault } from '../../base/exit-status.ts'
+import { runtimeOptions } from '../../base/runtime-options.ts'
+import { isRoot } from '../../process/privileges.ts'
 import { isOpenToOthers } from './open-to-others.ts'
 
 /**

@@ -1,7 +1,7 @@
-import '../../daemon/ignore-inspector-signal.ts'
+import '../../base/ignore-inspector-signal.ts'
 import { Socket } from 'node:net'
-import { EXIT } from '../../daemon/exit-status.ts'
-import { createLog } from '../../daemon/log.ts'
+import { EXIT } from '../../base/exit-status.ts'
+import { createLog } from '../../base/log.ts'
 import { serveSmtp } from './smtp-session.ts'
 
 /**

@@ -1,6 +1,6 @@
 import { connect } from 'node:tls'
-import type { Settings } from '../../daemon/settings/settings.ts'
-import { formatSocketAddress, type SocketAddress } from '../../daemon/socket-address.ts'
+import { formatSocketAddress, type SocketAddress } from '../../process/socket-address.ts'
+import type { Settings } from '../../settings/settings.ts'
 import { isSelfSigned } from '../is-self-signed.ts'
 
 /** The certificate that clients of a TLS address are shown, or why there is none. */

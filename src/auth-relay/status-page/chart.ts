@@ -1,5 +1,5 @@
 import type { EventCounts } from '../../grants/status-feed.ts'
-import { count } from '../count.ts'
+import { count } from '../text/printable.ts'
 import { STEP } from './event-history.ts'
 import { html, type Markup } from './markup.ts'
 import { clockTime } from './times.ts'

@@ -1,4 +1,4 @@
-import type { Clock } from '../../daemon/clock.ts'
+import type { Clock } from '../../base/clock.ts'
 import type { DatabaseState } from '../../database/database.ts'
 import type { DoorCounts, EventCounts, LiveGrant, StatusEvent, StatusFeed, Totals } from '../../grants/status-feed.ts'
 import type { ShownCertificate } from './certificate-probe.ts'

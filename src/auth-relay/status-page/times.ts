@@ -1,4 +1,4 @@
-import { formatMoment } from '../moment.ts'
+import { formatMoment } from '../text/moment.ts'
 
 /** `18:24` in the zone of this host. */
 export const clockTime = (moment: Date): string => formatMoment(moment).slice(11, 16)

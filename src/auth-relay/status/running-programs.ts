@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { SETTINGS_FILE } from '../../daemon/settings/settings.ts'
-import { describeProcess, ourProgram } from '../socket-holders.ts'
+import { SETTINGS_FILE } from '../../settings/settings.ts'
+import { describeProcess, ourProgram } from '../check/socket-holders.ts'
 
 /** A program of ours that runs with these settings. */
 export type RunningProgram = {

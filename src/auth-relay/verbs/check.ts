@@ -1,19 +1,18 @@
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { systemClock } from '../../daemon/clock.ts'
-import { loadSettingsFile, type ShownSetting } from '../../daemon/settings/settings.ts'
+import { systemClock } from '../../base/clock.ts'
+import { loadSettingsFile, type ShownSetting } from '../../settings/settings.ts'
+import { checkFiles } from '../check/check-files.ts'
+import { checkHost } from '../check/check-host.ts'
+import { checkMaildir, inspectMaildir } from '../check/check-maildir.ts'
+import { checkNames } from '../check/check-postfix.ts'
+import { checkSettings } from '../check/check-settings.ts'
 import { maildirsBelow, maildirsOfSettings } from '../check/find-maildirs.ts'
 import type { Finding } from '../check/finding.ts'
-import { judgeFiles } from '../check/judge-files.ts'
-import { judgeHost } from '../check/judge-host.ts'
-import { inspectMaildir, judgeMaildir } from '../check/judge-maildir.ts'
-import { judgeNames } from '../check/judge-names.ts'
-import { judgeSettings } from '../check/judge-settings.ts'
-import { count } from '../count.ts'
-import { printable } from '../printable.ts'
-import { withConfigOption } from '../settings-option.ts'
-import { type Style, styleFor } from '../style.ts'
+import { count, printable } from '../text/printable.ts'
+import { type Style, styleFor } from '../text/style.ts'
 import type { Surroundings, Verb } from '../verb.ts'
+import { withConfigOption } from '../verb.ts'
 
 type Options = { config: string; json?: true; quiet?: true; maildirs?: true | readonly string[] }
 
@@ -48,10 +47,10 @@ With --maildirs: 0 if nothing was found, 1 if something was, 100 if a path holds
           }
           const { settings, shown } = loadSettingsFile(config, environment)
           const findings = [
-            ...judgeSettings(settings),
-            ...judgeNames(shown),
-            ...judgeFiles(settings, config, new Date()),
-            ...(await judgeHost(settings)),
+            ...checkSettings(settings),
+            ...checkNames(shown),
+            ...checkFiles(settings, config, new Date()),
+            ...(await checkHost(settings)),
           ]
           const safe = findings.every(({ verdict }) => verdict !== 'unsafe')
           if (options.json === true) print(`${JSON.stringify({ safe, settings: shown.map(hideSecret), findings })}\n`)
@@ -85,7 +84,7 @@ function checkMaildirs(
   let withFindings = 0
   for (const maildir of maildirs) {
     const report = inspectMaildir(maildir, Math.floor(systemClock() / 1000))
-    const findings = judgeMaildir(report, compat)
+    const findings = checkMaildir(report, compat)
     looked += 1
     if (findings.length > 0) withFindings += 1
     if (json === true) print(`${JSON.stringify({ ...report, fine: findings.length === 0 })}\n`)

@@ -1,11 +1,10 @@
 import { existsSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
-import { UsageFault } from '../../daemon/exit-status.ts'
-import { SETTINGS_FILE } from '../../daemon/settings/settings.ts'
+import { UsageFault } from '../../base/exit-status.ts'
 import { distributionServer } from '../../database/server-program.ts'
-import { randomSecret } from '../random-secret.ts'
-import { ensureSecretFile, writePrivateFile } from '../secret-file.ts'
-import { formatSettings, type Overrides } from '../settings-text.ts'
+import { SETTINGS_FILE } from '../../settings/settings.ts'
+import { ensureSecretFile, randomSecret, writePrivateFile } from '../secret-file.ts'
+import { formatSettings, type Overrides } from '../text/settings-text.ts'
 import type { Verb } from '../verb.ts'
 
 type Options = { config: string; dbhost?: string; embedded?: true; json?: true }
@@ -96,7 +95,7 @@ export function settingsTemplate(config: string, secret: string, dbhost: string 
       'Settings of auth-relay: POP before SMTP. auth-relay.toml(5) explains every one.',
       'A line that begins with # followed by a name shows a default; remove the # to change it.',
       'An environment variable of the same name in upper case (EXP_TIME, POPUP_LISTEN) overrides a line.',
-      `Judge the file and the host with: auth-relay check${option}`,
+      `Authenticator the file and the host with: auth-relay check${option}`,
     ],
     withDefaults: true,
   })

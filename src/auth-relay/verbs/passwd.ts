@@ -2,14 +2,14 @@ import { existsSync, readFileSync, statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { createInterface, type Interface } from 'node:readline'
 import { Writable } from 'node:stream'
-import { UsageFault } from '../../daemon/exit-status.ts'
-import { loadSettingsFile } from '../../daemon/settings/settings.ts'
+import { UsageFault } from '../../base/exit-status.ts'
 import { accountNamed } from '../../libc/account.ts'
+import { loadSettingsFile } from '../../settings/settings.ts'
 import { hashPassword } from '../password-hash.ts'
-import { printable } from '../printable.ts'
 import { writePrivateFile } from '../secret-file.ts'
-import { withConfigOption } from '../settings-option.ts'
+import { printable } from '../text/printable.ts'
 import type { Verb } from '../verb.ts'
+import { withConfigOption } from '../verb.ts'
 
 type Options = {
   config: string

@@ -1,8 +1,8 @@
 import { resolve } from 'node:path'
-import { loadSettingsFile, requireConfigured } from '../../daemon/settings/settings.ts'
-import { withConfigOption } from '../settings-option.ts'
+import { loadSettingsFile, requireConfigured } from '../../settings/settings.ts'
 import { startStatusPage } from '../status-page/start-status-page.ts'
 import type { Verb } from '../verb.ts'
+import { withConfigOption } from '../verb.ts'
 
 /** `auth-relay status-page`: the page for the browser; `up` starts it where the settings name an address for it. */
 export const statusPage: Verb = (program, { environment }, choose) => {

@@ -1,12 +1,12 @@
 import { resolve } from 'node:path'
-import { EXIT } from '../../daemon/exit-status.ts'
-import { loadSettingsFile } from '../../daemon/settings/settings.ts'
-import { formatMoment } from '../moment.ts'
-import { printable } from '../printable.ts'
-import { withConfigOption } from '../settings-option.ts'
+import { EXIT } from '../../base/exit-status.ts'
+import { loadSettingsFile } from '../../settings/settings.ts'
 import { type SiteStatus, siteStatus } from '../status/site-status.ts'
-import { type Style, styleFor } from '../style.ts'
+import { formatMoment } from '../text/moment.ts'
+import { printable } from '../text/printable.ts'
+import { type Style, styleFor } from '../text/style.ts'
 import type { Verb } from '../verb.ts'
+import { withConfigOption } from '../verb.ts'
 
 /** `auth-relay status`: how everything stands, on one screen. */
 export const status: Verb = (program, { environment, print, isTerminal }, choose) => {

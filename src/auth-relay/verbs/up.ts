@@ -1,11 +1,11 @@
 import { writeSync } from 'node:fs'
 import { resolve } from 'node:path'
-import type { RunningDaemon } from '../../daemon/lifecycle.ts'
-import { createLog } from '../../daemon/log.ts'
-import { SETTINGS_FILE } from '../../daemon/settings/settings.ts'
+import { createLog } from '../../base/log.ts'
+import type { RunningDaemon } from '../../process/lifecycle.ts'
+import { SETTINGS_FILE } from '../../settings/settings.ts'
 import { formatBanner } from '../demo/banner.ts'
 import { prepareDemo } from '../demo/prepare-demo.ts'
-import { startStack } from '../stack.ts'
+import { startStack } from '../stack/stack.ts'
 import type { Surroundings, Verb } from '../verb.ts'
 
 /** `auth-relay up`: the whole stack, as children of this process. */

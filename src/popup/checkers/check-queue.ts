@@ -1,5 +1,5 @@
 import { familyOf, formatNetwork, type Network, networkOf } from '../../wire/ip-address.ts'
-import type { Departure } from '../departure.ts'
+import type { ClientGone } from '../client-gone.ts'
 
 /** For whom a password is checked. */
 export type Applicant = {
@@ -8,7 +8,7 @@ export type Applicant = {
   /** This login has lately been right from this address. */
   readonly isKnown: boolean
   /** Nobody waits for the answer any more: the client is gone, or its time is over. */
-  readonly departure: Departure
+  readonly departure: ClientGone
 }
 
 /** The networks that share turns, by the customer's own network. */

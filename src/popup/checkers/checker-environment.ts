@@ -2,7 +2,7 @@ import { announcedClientChanges, connectionEnvironment, loginChanges } from '../
 import { changeEnvironment, type Environment } from '../../ucspi/environment.ts'
 import type { CheckRequest } from './checker.ts'
 
-/** What belongs to the keeper and to nobody it starts. */
+/** What belongs to the monitor and to nobody it starts. */
 const NOT_INHERITED = /PASS|SECRET|^NODE_OPTIONS$|^NODE_COMPILE_CACHE$|^NOTIFY_SOCKET$|^WATCHDOG_|^LISTEN_|^AUTHRELAY_/
 
 /** The environment that this program hands to checkers: its own, without secrets. */

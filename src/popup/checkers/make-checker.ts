@@ -1,11 +1,11 @@
 import { availableParallelism } from 'node:os'
-import { systemClock } from '../../daemon/clock.ts'
-import type { Log } from '../../daemon/log.ts'
-import type { Settings } from '../../daemon/settings/settings.ts'
+import { systemClock } from '../../base/clock.ts'
+import type { Log } from '../../base/log.ts'
+import type { Settings } from '../../settings/settings.ts'
 import type { Environment } from '../../ucspi/environment.ts'
+import type { AuthenticationCache } from './authentication-cache.ts'
 import { CheckQueue } from './check-queue.ts'
 import type { Checker } from './checker.ts'
-import type { RememberedPasswords } from './remembered-passwords.ts'
 
 /** Checks that wait; above that a login is told to come again. At 20 ms for each hash on two cores the last one waits 10 s. */
 const MOST_WAITING = 1000
@@ -62,7 +62,7 @@ export async function makeChecker(
   }
 }
 
-async function remembered(popup: Settings['popup']): Promise<RememberedPasswords> {
-  const { RememberedPasswords } = await import('./remembered-passwords.ts')
-  return new RememberedPasswords(popup.remember_passwords * 1000, systemClock)
+async function remembered(popup: Settings['popup']): Promise<AuthenticationCache> {
+  const { AuthenticationCache } = await import('./authentication-cache.ts')
+  return new AuthenticationCache(popup.remember_passwords * 1000, systemClock)
 }

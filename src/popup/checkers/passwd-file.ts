@@ -1,10 +1,10 @@
-import type { Log } from '../../daemon/log.ts'
+import type { Log } from '../../base/log.ts'
 import { loginText } from '../login-name.ts'
+import type { AuthenticationCache } from './authentication-cache.ts'
 import type { CheckQueue } from './check-queue.ts'
 import { type Checker, no, temporary } from './checker.ts'
 import { type PasswdEntry, parseApopSecrets, parsePasswd } from './passwd-line.ts'
 import { verifyApop, verifyPassword } from './password-hash.ts'
-import type { RememberedPasswords } from './remembered-passwords.ts'
 import { WatchedFile } from './watched-file.ts'
 
 /** Faulty lines that are logged one by one. */
@@ -19,7 +19,7 @@ type Accounts = { readonly entries: ReadonlyMap<string, PasswdEntry>; readonly d
  */
 export function passwdFileChecker(
   options: { readonly passwdFile: string; readonly apopFile: string; readonly maildir: string },
-  passwords: RememberedPasswords,
+  passwords: AuthenticationCache,
   hashing: CheckQueue,
   log: Log,
 ): Checker {

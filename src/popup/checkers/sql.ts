@@ -1,16 +1,16 @@
 import * as v from 'valibot'
-import { UsageFault } from '../../daemon/exit-status.ts'
-import type { Log } from '../../daemon/log.ts'
-import { readSecretFile } from '../../daemon/secret.ts'
-import type { Settings } from '../../daemon/settings/settings.ts'
+import { UsageFault } from '../../base/exit-status.ts'
+import type { Log } from '../../base/log.ts'
 import { type Database, openDatabase } from '../../database/database.ts'
 import type { Statement } from '../../database/statement.ts'
+import { readSecretFile } from '../../settings/secret.ts'
+import type { Settings } from '../../settings/settings.ts'
 import { loginText } from '../login-name.ts'
+import type { AuthenticationCache } from './authentication-cache.ts'
 import { CheckQueue } from './check-queue.ts'
 import { type Checker, no, temporary } from './checker.ts'
 import { maildirPath } from './maildir-path.ts'
 import { verifyApop, verifyPassword } from './password-hash.ts'
-import type { RememberedPasswords } from './remembered-passwords.ts'
 
 /** Ids come as numbers, as bigint (text on the wire), or as text columns. */
 const id = v.pipe(
@@ -48,7 +48,7 @@ const DECOY =
  */
 export function sqlChecker(
   popup: Settings['popup'],
-  passwords: RememberedPasswords,
+  passwords: AuthenticationCache,
   hashing: CheckQueue,
   log: Log,
 ): Checker {

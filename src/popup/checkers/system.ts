@@ -1,12 +1,12 @@
 import { readFile } from 'node:fs/promises'
-import { type Clock, systemClock } from '../../daemon/clock.ts'
+import { type Clock, systemClock } from '../../base/clock.ts'
 import { accountNamed } from '../../libc/account.ts'
 import { loginText } from '../login-name.ts'
+import type { AuthenticationCache } from './authentication-cache.ts'
 import type { CheckQueue } from './check-queue.ts'
 import { type Checker, no, temporary } from './checker.ts'
 import { maildirPath } from './maildir-path.ts'
 import { verifyPassword } from './password-hash.ts'
-import type { RememberedPasswords } from './remembered-passwords.ts'
 import { isValidOn, shadowEntryOf } from './shadow-line.ts'
 
 const DAY_MS = 86_400_000
@@ -14,12 +14,12 @@ const DAY_MS = 86_400_000
 const DECOY = '$y$j9T$5CeQfsY5NtBIVCXSkcKtz1$vIg7S3zeAZhsTB6XXoeSUUFlZ9R4v3zXv1T4dCZEPJ5'
 
 /**
- * The host's own accounts by /etc/shadow, with the privileges of the account as checkpassword gives them. Needs a keeper
+ * The host's own accounts by /etc/shadow, with the privileges of the account as checkpassword gives them. Needs a monitor
  * that is root. Sessions of root are refused like all of uid 0.
  */
 export function systemChecker(
   options: { readonly maildir: string; readonly shadow?: string },
-  passwords: RememberedPasswords,
+  passwords: AuthenticationCache,
   hashing: CheckQueue,
   clock: Clock = systemClock,
 ): Checker {

@@ -1,6 +1,6 @@
 import { closeSync, fstatSync, openSync, readFileSync, type Stats, statSync } from 'node:fs'
-import { UsageFault } from '../../daemon/exit-status.ts'
-import type { Log } from '../../daemon/log.ts'
+import { UsageFault } from '../../base/exit-status.ts'
+import type { Log } from '../../base/log.ts'
 
 /**
  * A file with secrets that is read again when it has changed, without a restart. A stat before each use costs

@@ -1,10 +1,10 @@
 import { createServer, type Server, type Socket } from 'node:net'
 import { readFirstLine } from './first-line.ts'
 
-/** The keeper says at once which request a connection is for. */
+/** The monitor says at once which request a connection is for. */
 const LIMIT_MS = 10_000
 
-/** Takes the connections that the keeper makes for chained programs, and hands each to the session that waits for it. */
+/** Takes the connections that the monitor makes for chained programs, and hands each to the session that waits for it. */
 export class ChainConnections {
   readonly server: Server
   readonly #expected = new Map<number, (socket: Socket) => void>()

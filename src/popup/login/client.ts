@@ -1,5 +1,5 @@
 import type { IpAddress } from '../../wire/ip-address.ts'
-import type { SessionId } from '../../wire/session-id.ts'
+import type { SessionId } from '../../wire/session-ticket.ts'
 
 /** Who is at the other end of a connection, as far as we believe it. */
 export type Client = {

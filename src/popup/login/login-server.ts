@@ -1,35 +1,35 @@
 import { closeSync } from 'node:fs'
-import { ClientAcceptor, type Ends } from '../../daemon/client-acceptor.ts'
-import { ClientSocket } from '../../daemon/client-socket.ts'
-import { monotonicClock, systemClock } from '../../daemon/clock.ts'
-import { ConnectionLimits } from '../../daemon/connection-limits.ts'
-import { DailyHints } from '../../daemon/daily-hints.ts'
-import type { Log } from '../../daemon/log.ts'
-import { Secret } from '../../daemon/secret.ts'
-import { WaitingConnections } from '../../daemon/waiting-connections.ts'
+import { monotonicClock, systemClock } from '../../base/clock.ts'
+import { DailyHints } from '../../base/daily-hints.ts'
+import type { Log } from '../../base/log.ts'
 import type { AuthorizationOptions } from '../../pop3/authorization.ts'
 import { err } from '../../pop3/reply.ts'
-import { judgeCertificate } from '../../tunnel/certificate.ts'
+import { ConnectionLimits } from '../../process/connection-limits.ts'
+import { WaitingConnections } from '../../process/waiting-connections.ts'
+import { Secret } from '../../settings/secret.ts'
+import { ClientAcceptor, type Ends } from '../../sockets/acceptor.ts'
+import { EpollConnection } from '../../sockets/epoll-connection.ts'
+import { parseCertificate } from '../../tunnel/certificate.ts'
 import { TicketKeyRing } from '../../tunnel/ticket-keys.ts'
 import { TlsContexts } from '../../tunnel/tls-contexts.ts'
 import { CustomerNetworks } from '../../wire/customer-networks.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
 import type { ProxyHeader } from '../../wire/proxy-protocol.ts'
-import { formatTimestamp, isSessionId, type SessionId, sessionId } from '../../wire/session-id.ts'
+import { formatTimestamp, isSessionId, type SessionId, sessionId } from '../../wire/session-ticket.ts'
+import { decodeLogin } from '../login-name.ts'
 import type { LoginSettings } from '../messages.ts'
-import { textOfOctets } from '../text-of-octets.ts'
+import type { Authenticator } from './authenticator.ts'
 import { authorizationOptions, type LoginRules } from './authorization-options.ts'
+import { chainAuthenticator } from './chain-authenticator.ts'
 import { ChainConnections } from './chain-connections.ts'
-import { chainJudge } from './chain-judge.ts'
 import type { Client } from './client.ts'
-import type { Judge } from './judge.ts'
-import { keeperJudge } from './keeper-judge.ts'
-import type { KeeperRequests } from './keeper-requests.ts'
-import { MaildropLinks } from './maildrop-links.ts'
+import { HandoffSender } from './handoff-sender.ts'
+import { monitorAuthenticator } from './monitor-authenticator.ts'
+import type { MonitorRequests } from './monitor-requests.ts'
 import { readProxyHeader } from './read-proxy-header.ts'
 import { LoginSession, type SessionHost, TOO_MANY } from './session.ts'
 import { SessionShares, type ShareLimits } from './session-shares.ts'
-import { upstreamJudge } from './upstream-judge.ts'
+import { upstreamAuthenticator } from './upstream-authenticator.ts'
 
 /** What the administrator of a proxy or a client has to change. */
 const WRONG_ADDRESS = {
@@ -42,18 +42,18 @@ const IDLE_MARGIN_MS = 60_000
 
 /** Everything that the sessions of one login process share. */
 export class LoginServer implements SessionHost {
-  readonly keeper: KeeperRequests
+  readonly monitor: MonitorRequests
   readonly log: Log
   readonly chains = new ChainConnections()
   settings: LoginSettings
-  judge: Judge
+  judge: Authenticator
   preamble: SessionHost['preamble']
   stls: TlsContexts | undefined
   /** Made once: a copy of the settings for every connection cost a fifteenth of all that this process does. */
   #rules: LoginRules
   readonly #limits: ConnectionLimits
   readonly #shares: SessionShares<LoginSession>
-  readonly #links: MaildropLinks
+  readonly #links: HandoffSender
   /**
    * The address whose place each client has taken. A client keeps its place until its socket is closed, here or where it was
    * passed to. A trusted proxy takes none until its client is known.
@@ -68,11 +68,11 @@ export class LoginServer implements SessionHost {
   #counter = 0
   #drained: (() => void) | undefined
 
-  constructor(settings: LoginSettings, keeper: KeeperRequests, log: Log) {
+  constructor(settings: LoginSettings, monitor: MonitorRequests, log: Log) {
     this.settings = settings
-    this.keeper = keeper
+    this.monitor = monitor
     this.log = log
-    this.#links = new MaildropLinks(log)
+    this.#links = new HandoffSender(log)
     this.#shares = new SessionShares(sharesOf(settings), monotonicClock)
     this.#limits = new ConnectionLimits(0, settings.maxPerAddress, customersOf(settings))
     this.judge = this.#judgeFor(settings)
@@ -108,8 +108,8 @@ export class LoginServer implements SessionHost {
       { blocking: false, noDelay: true },
       (fd, ends) => {
         const peer = this.#peer(ends)
-        const socket = ClientSocket.adopt(fd)
-        if (!(socket instanceof ClientSocket)) {
+        const socket = EpollConnection.adopt(fd)
+        if (!(socket instanceof EpollConnection)) {
           this.log.error('refused', { id: peer.id, ip: peer.ip, reason: socket })
           return
         }
@@ -128,7 +128,7 @@ export class LoginServer implements SessionHost {
   }
 
   preambleRefused(peer: IpAddress, reason: 'badpass' | 'badhost'): void {
-    this.keeper.preambleRefused(peer, reason)
+    this.monitor.preambleRefused(peer, reason)
   }
 
   optionsFor(client: Client): AuthorizationOptions {
@@ -174,7 +174,7 @@ export class LoginServer implements SessionHost {
   admit(session: LoginSession, login: string, owner: string | undefined): boolean {
     const taken = this.#shares.take(session, login, owner)
     if (taken === 'ok') return true
-    if (taken.isNews) this.log.warn('login_refused', { user: textOfOctets(login), owner, reason: taken.reason })
+    if (taken.isNews) this.log.warn('login_refused', { user: decodeLogin(login), owner, reason: taken.reason })
     return false
   }
 
@@ -195,18 +195,18 @@ export class LoginServer implements SessionHost {
     })
   }
 
-  #judgeFor({ mode, upstream }: LoginSettings): Judge {
-    if (mode === 'chain') return chainJudge(this.keeper, this.chains, this.log)
-    if (mode === 'upstream' && upstream !== null) return upstreamJudge(this.keeper, upstream)
-    return keeperJudge(this.keeper, this.#links, this.log)
+  #judgeFor({ mode, upstream }: LoginSettings): Authenticator {
+    if (mode === 'chain') return chainAuthenticator(this.monitor, this.chains, this.log)
+    if (mode === 'upstream' && upstream !== null) return upstreamAuthenticator(this.monitor, upstream)
+    return monitorAuthenticator(this.monitor, this.#links, this.log)
   }
 
-  #accept(socket: ClientSocket, client: Client): void {
+  #accept(socket: EpollConnection, client: Client): void {
     const isProxy = this.settings.preamble?.trust.has(client.ip) === true
     this.#serve(socket, client, isProxy ? undefined : client.ip)
   }
 
-  async #acceptProxied(socket: ClientSocket, proxy: Client): Promise<void> {
+  async #acceptProxied(socket: EpollConnection, proxy: Client): Promise<void> {
     if (!this.settings.proxyTrust.has(proxy.ip)) {
       this.log.warn('proxyfail', { ip: proxy.ip, reason: 'not listed in proxy_trust' })
       socket.destroy()
@@ -269,7 +269,7 @@ export class LoginServer implements SessionHost {
   }
 
   /** `place`: the address whose place is taken; undefined for a proxy that has not yet said whom it brings. */
-  #serve(socket: ClientSocket, client: Client, place: IpAddress | undefined, readAhead?: Buffer): void {
+  #serve(socket: EpollConnection, client: Client, place: IpAddress | undefined, readAhead?: Buffer): void {
     // A client that has its share displaces nobody.
     const hasRoom = place === undefined || this.#limits.customerHasRoom(place)
     const isFull = hasRoom && this.#places.size >= this.settings.maxConnections && !this.#makeRoom()
@@ -305,5 +305,5 @@ function rulesOf(settings: LoginSettings): LoginRules {
 }
 
 function contextsOf({ cert, key, path, ticketKeys }: NonNullable<LoginSettings['stls']>): TlsContexts {
-  return new TlsContexts([judgeCertificate(cert, key, path)], { versions: 'modern' }, new TicketKeyRing(ticketKeys))
+  return new TlsContexts([parseCertificate(cert, key, path)], { versions: 'modern' }, new TicketKeyRing(ticketKeys))
 }

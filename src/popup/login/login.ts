@@ -1,27 +1,27 @@
-import type { ClientAcceptor } from '../../daemon/client-acceptor.ts'
-import { watchDescriptors } from '../../daemon/descriptor-watch.ts'
-import { openListener } from '../../daemon/listener.ts'
-import { createLog } from '../../daemon/log.ts'
-import { dropPrivileges } from '../../daemon/privileges.ts'
-import { logBatchEnd } from '../../daemon/socket-loop.ts'
-import { channelToParent, FIRST_LISTENING_DESCRIPTOR, scheduleAsBatch } from '../../daemon/worker-process.ts'
+import { createLog } from '../../base/log.ts'
 import { forbidNewPrivileges } from '../../libc/prctl.ts'
+import { watchDescriptors } from '../../process/descriptor-watch.ts'
+import { openListener } from '../../process/listener.ts'
+import { dropPrivileges } from '../../process/privileges.ts'
+import { channelToParent, FIRST_LISTENING_DESCRIPTOR, scheduleAsBatch } from '../../process/worker-process.ts'
+import type { ClientAcceptor } from '../../sockets/acceptor.ts'
+import { logBatchEnd } from '../../sockets/event-loop.ts'
 import { type LoginSettings, parseToLogin } from '../messages.ts'
-import { KeeperRequests } from './keeper-requests.ts'
 import { LoginServer } from './login-server.ts'
+import { MonitorRequests } from './monitor-requests.ts'
 
 /**
  * The process that talks to the network before login: no rights, no secrets but the preamble's password. It is started by
- * the keeper. Fulfilled when it should end: the keeper is gone, or said so and the last session is over.
+ * the monitor. Fulfilled when it should end: the monitor is gone, or said so and the last session is over.
  */
 export async function runLogin(): Promise<void> {
   const ended = Promise.withResolvers<void>()
-  // A terminal's Ctrl-C reaches us too; the keeper says when to stop.
+  // A terminal's Ctrl-C reaches us too; the monitor says when to stop.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {})
   const channel = channelToParent()
   // Many small turns for many clients: fewer of them, each with more to do (decision 10).
   scheduleAsBatch()
-  const keeper = new KeeperRequests(channel)
+  const monitor = new MonitorRequests(channel)
   channel.onClose(ended.resolve)
   const started = Promise.withResolvers<LoginSettings>()
   let server: LoginServer | undefined
@@ -34,13 +34,13 @@ export async function runLogin(): Promise<void> {
     } else if (message.type === 'drain') {
       for (const acceptor of acceptors) acceptor.close()
       void server?.drain().then(ended.resolve)
-    } else keeper.receive(message)
+    } else monitor.receive(message)
   })
   const settings = await started.promise
   const log = createLog('popup', { level: settings.logLevel })
   watchDescriptors(log)
   logBatchEnd(log)
-  server = new LoginServer(settings, keeper, log)
+  server = new LoginServer(settings, monitor, log)
   process.chdir(settings.directory)
   if (settings.ids !== null) dropPrivileges(settings.ids)
   forbidNewPrivileges()
@@ -50,6 +50,6 @@ export async function runLogin(): Promise<void> {
     const fd = FIRST_LISTENING_DESCRIPTOR + settings.listeners.length
     await openListener(server.chains.server, { type: 'descriptor', fd }, 'popup.listen')
   }
-  keeper.ready()
+  monitor.ready()
   await ended.promise
 }

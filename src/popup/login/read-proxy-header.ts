@@ -1,4 +1,4 @@
-import type { Connection } from '../../daemon/connection.ts'
+import type { Connection } from '../../sockets/connection.ts'
 import { PROXY_HEADER_MAX_OCTETS, type ProxyHeader, parseProxyHeader } from '../../wire/proxy-protocol.ts'
 
 /** The whole header must be there within so long (spec/sslwrap.md §4). */

@@ -1,4 +1,4 @@
-import type { Clock } from '../../daemon/clock.ts'
+import type { Clock } from '../../base/clock.ts'
 
 /** A limit that is reached is logged again after so long, for each login and owner. */
 const QUIET_MS = 60_000

@@ -1,10 +1,6 @@
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { ClientSocket } from '../../daemon/client-socket.ts'
-import type { Connection, ConnectionListener } from '../../daemon/connection.ts'
-import type { Log } from '../../daemon/log.ts'
-import type { Secret } from '../../daemon/secret.ts'
-import { StreamConnection } from '../../daemon/stream-connection.ts'
+import type { Log } from '../../base/log.ts'
 import {
   AUTHORIZATION_START,
   type AuthorizationEffect,
@@ -19,6 +15,10 @@ import {
 } from '../../pop3/authorization.ts'
 import { LineReader } from '../../pop3/line-reader.ts'
 import { err, ok } from '../../pop3/reply.ts'
+import type { Secret } from '../../settings/secret.ts'
+import type { Connection, ConnectionListener } from '../../sockets/connection.ts'
+import { EpollConnection } from '../../sockets/epoll-connection.ts'
+import { StreamConnection } from '../../sockets/stream-connection.ts'
 import { acceptTls, isOldTls } from '../../tunnel/accept-tls.ts'
 import { relay } from '../../tunnel/relay.ts'
 import type { TlsContexts } from '../../tunnel/tls-contexts.ts'
@@ -26,10 +26,10 @@ import { beginsLikeTls } from '../../wire/client-hello.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
 import { beginsWithProxyHeader } from '../../wire/proxy-protocol.ts'
 import { parseSslPreamble } from '../../wire/ssl-preamble.ts'
-import { Departure } from '../departure.ts'
-import { textOfOctets } from '../text-of-octets.ts'
+import { ClientGone } from '../client-gone.ts'
+import { decodeLogin } from '../login-name.ts'
+import type { Authenticator, LoginResult, MaildropDoor } from './authenticator.ts'
 import type { Client } from './client.ts'
-import type { Judge, Judgement, MaildropDoor } from './judge.ts'
 
 type Authenticate = Extract<AuthorizationEffect, { type: 'authenticate' }>
 
@@ -48,7 +48,7 @@ const LINGER_MS = 5_000
 /** What a session needs of the process that it is in. */
 export type SessionHost = {
   readonly log: Log
-  readonly judge: Judge
+  readonly judge: Authenticator
   /** Milliseconds from the greeting to the login. */
   readonly loginTime: number
   /** Milliseconds without a byte in a relayed session, after which it ends. */
@@ -83,7 +83,7 @@ export class LoginSession implements ConnectionListener {
   readonly #timestamp: string
   #client: Client
   /** The client's own connection, in clear text. */
-  #raw: ClientSocket | Duplex
+  #raw: EpollConnection | Duplex
   /** What we talk over: that, or TLS in it. */
   #connection: Connection
   #reader = new LineReader()
@@ -97,16 +97,16 @@ export class LoginSession implements ConnectionListener {
   /** The next lines wait for a later turn of the event loop, or until the client has taken replies. */
   #isHeld = false
   /** For who is asked about the login: the client is gone. */
-  readonly #departure = new Departure()
+  readonly #departure = new ClientGone()
   readonly #timer: NodeJS.Timeout
   readonly #lost = (): void => this.#finish()
   readonly #disconnected = (): void => this.#host.disconnected(this)
 
   /** Takes the client's connection over; a stream must allow half-open connections. */
-  constructor(host: SessionHost, raw: ClientSocket | Duplex, client: Client) {
+  constructor(host: SessionHost, raw: EpollConnection | Duplex, client: Client) {
     this.#host = host
     this.#raw = raw
-    this.#connection = raw instanceof ClientSocket ? raw : new StreamConnection(raw, raw)
+    this.#connection = raw instanceof EpollConnection ? raw : new StreamConnection(raw, raw)
     this.#client = client
     this.#log = host.log.with({ id: client.id })
     this.#timestamp = host.timestampFor(client)
@@ -116,7 +116,7 @@ export class LoginSession implements ConnectionListener {
 
   /** Greets the client and listens to it. `readAhead` is what it has sent already. */
   start(readAhead?: Uint8Array): void {
-    if (this.#raw instanceof ClientSocket) {
+    if (this.#raw instanceof EpollConnection) {
       this.#raw.readAtMost(READ_SIZE)
       this.#raw.onceClosed(this.#disconnected)
     } else this.#follow(this.#raw)
@@ -183,7 +183,7 @@ export class LoginSession implements ConnectionListener {
   #letGo(): Duplex {
     const connection = this.#connection
     if (connection instanceof StreamConnection) return connection.release()
-    if (!(connection instanceof ClientSocket)) throw new TypeError('a connection of a third kind')
+    if (!(connection instanceof EpollConnection)) throw new TypeError('a connection of a third kind')
     const stream = connection.toStream()
     this.#raw = stream
     this.#follow(stream)
@@ -293,7 +293,7 @@ export class LoginSession implements ConnectionListener {
   }
 
   /** From here on the session is the other one's; what was read ahead goes with it. */
-  async #relay({ stream: other, reply }: Extract<Judgement, { outcome: 'open' }>): Promise<void> {
+  async #relay({ stream: other, reply }: Extract<LoginResult, { outcome: 'open' }>): Promise<void> {
     if (this.#over) {
       other.destroy()
       return
@@ -320,7 +320,7 @@ export class LoginSession implements ConnectionListener {
    */
   #pass(door: MaildropDoor): boolean {
     const raw = this.#connection
-    if (!(raw instanceof ClientSocket)) return false
+    if (!(raw instanceof EpollConnection)) return false
     const isPassed = door.pass(raw, this.#reader.pending, () => {
       this.#leave()
       this.#disconnected()
@@ -399,7 +399,7 @@ export class LoginSession implements ConnectionListener {
   }
 
   #timedOut(): void {
-    this.#log.info('timeout', { ip: this.#client.ip, user: textOfOctets(this.#state.user ?? '') })
+    this.#log.info('timeout', { ip: this.#client.ip, user: decodeLogin(this.#state.user ?? '') })
     // RFC 1939 §3: no words.
     this.#finish()
   }

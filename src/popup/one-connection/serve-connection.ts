@@ -1,26 +1,26 @@
 import { existsSync } from 'node:fs'
-import { systemClock } from '../../daemon/clock.ts'
-import { EXIT, UsageFault } from '../../daemon/exit-status.ts'
-import { createLog, type Log } from '../../daemon/log.ts'
-import { readSecretFile } from '../../daemon/secret.ts'
-import { parseSettings, type Settings } from '../../daemon/settings/settings.ts'
-import { StreamConnection } from '../../daemon/stream-connection.ts'
+import { systemClock } from '../../base/clock.ts'
+import { EXIT, UsageFault } from '../../base/exit-status.ts'
+import { createLog, type Log } from '../../base/log.ts'
 import { err } from '../../pop3/reply.ts'
+import { readSecretFile } from '../../settings/secret.ts'
+import { parseSettings, type Settings } from '../../settings/settings.ts'
+import { StreamConnection } from '../../sockets/stream-connection.ts'
 import type { Chain } from '../../ucspi/checkpassword.ts'
 import { connectionEnvironment, localIpOf, portOf, remoteIpOf } from '../../ucspi/connection.ts'
 import { changeEnvironment, type Environment } from '../../ucspi/environment.ts'
 import { type IpAddress, parseIpAddress } from '../../wire/ip-address.ts'
-import { formatTimestamp, sessionId } from '../../wire/session-id.ts'
-import { Announcer } from '../keeper/announcer.ts'
-import { AuthdLink } from '../keeper/authd-link.ts'
+import { formatTimestamp, sessionId } from '../../wire/session-ticket.ts'
+import { loginRefusal } from '../login/authenticator.ts'
 import { authorizationOptions } from '../login/authorization-options.ts'
 import type { Client } from '../login/client.ts'
 import { readProxyHeader } from '../login/read-proxy-header.ts'
 import { LoginSession, type SessionHost } from '../login/session.ts'
 import { loginOctets, loginText } from '../login-name.ts'
-import { loginRefusal } from '../login-refusal.ts'
+import { Announcer } from '../monitor/announcer.ts'
+import { AuthdLink } from '../monitor/authd-link.ts'
 import { DescriptorStream } from './descriptor-stream.ts'
-import { programJudge } from './program-judge.ts'
+import { programAuthenticator } from './program-authenticator.ts'
 
 /** qmail-popup's own limit for each read. */
 const QMAIL_TIMEOUT_MS = 1_200_000
@@ -192,7 +192,7 @@ class OneConnection {
     const preamble = this.#preamble()
     return {
       log: this.#log,
-      judge: programJudge({
+      judge: programAuthenticator({
         command: this.#command,
         environment: this.#known.environment,
         compat: popup.compat,

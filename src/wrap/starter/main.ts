@@ -1,5 +1,5 @@
-import '../../daemon/ignore-inspector-signal.ts'
-import { EXIT } from '../../daemon/exit-status.ts'
+import '../../base/ignore-inspector-signal.ts'
+import { EXIT } from '../../base/exit-status.ts'
 import { serveStarts } from './serve-starts.ts'
 
 /**

@@ -1,8 +1,8 @@
 import { closeSync } from 'node:fs'
 import { constants } from 'node:os'
-import { EXIT } from '../../daemon/exit-status.ts'
-import { PassingSocket } from '../../daemon/passing-socket.ts'
-import { dropPrivileges, forbidInspection, type Ids } from '../../daemon/privileges.ts'
+import { EXIT } from '../../base/exit-status.ts'
+import { dropPrivileges, forbidInspection, type Ids } from '../../process/privileges.ts'
+import { DescriptorChannel } from '../../sockets/descriptor-channel.ts'
 import { InetdProgram } from '../../ucspi/inetd-child.ts'
 import { limitOpenFiles } from '../../ucspi/share-open-files.ts'
 import {
@@ -36,7 +36,7 @@ export function serveStarts(descriptor: number, ids: Ids, exit: Exit): void {
 
 class Starter {
   readonly #exit: Exit
-  readonly #link: PassingSocket
+  readonly #link: DescriptorChannel
   /** Those whose `start` is not there yet, in order; null for one that this process had no room for. */
   readonly #descriptors: (number | null)[] = []
   #pending: Buffer = NOTHING
@@ -45,7 +45,7 @@ class Starter {
 
   constructor(descriptor: number, exit: Exit) {
     this.#exit = exit
-    this.#link = new PassingSocket(descriptor, {
+    this.#link = new DescriptorChannel(descriptor, {
       data: (octets, passed) => {
         if (passed !== undefined) this.#descriptors.push(passed)
         this.#receive(octets)

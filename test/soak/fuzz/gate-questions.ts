@@ -1,5 +1,4 @@
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
-import { formatNetstring, NetstringFault, NetstringReader } from '../../../src/wire/netstring.ts'
 import {
   clientOf,
   formatPolicyRequest,
@@ -7,8 +6,8 @@ import {
   PolicyFault,
   PolicyReader,
 } from '../../../src/wire/policy-request.ts'
-import { formatRelayQuestion, parseRelayQuestion } from '../../../src/wire/relay-question.ts'
-import { parseSocketmapQuestion } from '../../../src/wire/socketmap.ts'
+import { formatRelayQuery, parseRelayQuery } from '../../../src/wire/relay-query.ts'
+import { formatNetstring, NetstringFault, NetstringReader, parseSocketmapQuery } from '../../../src/wire/socketmap.ts'
 import { type FuzzTarget, only, promise } from './fuzz-target.ts'
 import { cut, mutated } from './mutation.ts'
 import type { Random } from './random.ts'
@@ -59,7 +58,7 @@ function socketmap(random: Random): void {
     only(NetstringFault, text, () => {
       const reader = new NetstringReader(limit)
       const contents = pieces.flatMap(piece => reader.push(piece))
-      for (const content of contents) parseSocketmapQuestion(content)
+      for (const content of contents) parseSocketmapQuery(content)
       return JSON.stringify(contents)
     })
   const bytes = Buffer.from(text, 'latin1')
@@ -68,10 +67,10 @@ function socketmap(random: Random): void {
 
 function question(random: Random): void {
   const line = mutated(random, QUESTION, WORDS)
-  const asked = parseRelayQuestion(line)
+  const asked = parseRelayQuery(line)
   if (asked === undefined) return
   promise(parseIpAddress(asked.ip) === asked.ip, 'asks for no address', line)
-  promise(parseRelayQuestion(formatRelayQuestion(asked))?.ip === asked.ip, 'another question', line)
+  promise(parseRelayQuery(formatRelayQuery(asked))?.ip === asked.ip, 'another question', line)
 }
 
 /** What mail servers ask the gate: policy requests, socketmap, our own question line. */

@@ -8,9 +8,8 @@ import {
   parseLoginAnswer,
   parseLoginEvent,
 } from '../../../src/wire/login-event.ts'
-import { formatRelayTally, parseRelayTally } from '../../../src/wire/relay-tally.ts'
-import { formatRelayUse, parseRelayUse } from '../../../src/wire/relay-use.ts'
 import { parseSessionTicket, signedTextOf } from '../../../src/wire/session-ticket.ts'
+import { formatRelayTally, formatRelayUse, parseRelayTally, parseRelayUse } from '../../../src/wire/usage-event.ts'
 import { type FuzzTarget, promise } from './fuzz-target.ts'
 import { cut, mutated } from './mutation.ts'
 

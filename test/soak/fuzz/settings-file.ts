@@ -1,5 +1,5 @@
-import { UsageFault } from '../../../src/daemon/exit-status.ts'
-import { parseSettings, SECTIONS } from '../../../src/daemon/settings/settings.ts'
+import { UsageFault } from '../../../src/base/exit-status.ts'
+import { parseSettings, SECTIONS } from '../../../src/settings/settings.ts'
 import { type FuzzTarget, only, promise } from './fuzz-target.ts'
 import { mutated } from './mutation.ts'
 

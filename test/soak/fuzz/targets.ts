@@ -1,8 +1,8 @@
 import { cdb } from './cdb.ts'
 import type { FuzzTarget } from './fuzz-target.ts'
 import { gateQuestions } from './gate-questions.ts'
-import { keeperMessages } from './keeper-messages.ts'
 import { loginEvents } from './line-protocols.ts'
+import { monitorMessages } from './monitor-messages.ts'
 import { pop3Lines } from './pop3-lines.ts'
 import { pop3Tables } from './pop3-tables.ts'
 import { clientHello, proxyHeader, sslPreamble } from './preambles.ts'
@@ -21,5 +21,5 @@ export const TARGETS: readonly FuzzTarget[] = [
   gateQuestions,
   cdb,
   settingsFile,
-  keeperMessages,
+  monitorMessages,
 ]

@@ -1,7 +1,7 @@
 import { chmodSync, chownSync, mkdirSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeEach, describe, expect, test } from 'vitest'
-import { judgeCdb } from '../../../src/auth-relay/check/judge-cdb.ts'
-import { parseSettings } from '../../../src/daemon/settings/settings.ts'
+import { checkCdb } from '../../../src/auth-relay/check/check-cdb.ts'
+import { parseSettings } from '../../../src/settings/settings.ts'
 import { describeWith, ROOT } from '../../harness/describe-with.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
@@ -19,7 +19,7 @@ beforeEach(() => {
 function judged(rules: string | undefined, toml = ''): string[] {
   if (rules !== undefined) writeFileSync(`${directory}/tcp.smtp`, rules)
   const text = `[wrap]\ntcprules_static = "${directory}/tcp.smtp"\ntcprules_cdb = "${directory}/tcp.smtp.cdb"\n${toml}`
-  return judgeCdb(parseSettings(text, 'x.toml').settings).map(
+  return checkCdb(parseSettings(text, 'x.toml').settings).map(
     ({ verdict, about, text: what, remedy }) => `${verdict} ${about}: ${what.replaceAll(directory, '.')} | ${remedy}`,
   )
 }

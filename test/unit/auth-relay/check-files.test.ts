@@ -1,9 +1,9 @@
 import { execFileSync } from 'node:child_process'
 import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeEach, describe, expect, test } from 'vitest'
-import { judgeFiles } from '../../../src/auth-relay/check/judge-files.ts'
-import { judgeSyslog } from '../../../src/auth-relay/check/judge-syslog.ts'
-import { parseSettings } from '../../../src/daemon/settings/settings.ts'
+import { checkFiles } from '../../../src/auth-relay/check/check-files.ts'
+import { checkSyslog } from '../../../src/auth-relay/check/check-syslog.ts'
+import { parseSettings } from '../../../src/settings/settings.ts'
 import { makeSelfSigned } from '../../../src/tunnel/self-signed.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
@@ -29,7 +29,7 @@ function file(name: string, text: string, mode: number): string {
 }
 
 const settingsOf = (toml: string) => parseSettings(toml, config).settings
-const judged = (toml: string, now = new Date()) => judgeFiles(settingsOf(toml), config, now)
+const judged = (toml: string, now = new Date()) => checkFiles(settingsOf(toml), config, now)
 
 /** What is said of one thing: `verdict: text`; each that is not fine has its remedy. */
 function said(about: string, toml: string, now?: Date): readonly string[] {
@@ -128,7 +128,7 @@ describe('certificates', () => {
 
 describe('syslogd', () => {
   const of = (toml: string): readonly string[] =>
-    judgeSyslog(settingsOf(toml), etc).map(
+    checkSyslog(settingsOf(toml), etc).map(
       ({ verdict, about, text }) => `${verdict}: ${about}: ${text.replaceAll(path, '')}`,
     )
   const fifo = `${path}/etc/fifo`

@@ -1,11 +1,11 @@
 import { chmodSync, chownSync, linkSync, mkdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { afterAll, describe, expect, test } from 'vitest'
+import { checkMaildir, inspectMaildir } from '../../../src/auth-relay/check/check-maildir.ts'
 import { maildirsBelow, maildirsOfSettings } from '../../../src/auth-relay/check/find-maildirs.ts'
-import { inspectMaildir, judgeMaildir } from '../../../src/auth-relay/check/judge-maildir.ts'
 import { commandTree } from '../../../src/auth-relay/command-line.ts'
 import type { Action } from '../../../src/auth-relay/verb.ts'
-import { UsageFault } from '../../../src/daemon/exit-status.ts'
-import { parseSettings } from '../../../src/daemon/settings/settings.ts'
+import { UsageFault } from '../../../src/base/exit-status.ts'
+import { parseSettings } from '../../../src/settings/settings.ts'
 import { isRoot, makeMaildir, parseFile } from '../../harness/maildir.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
@@ -45,7 +45,7 @@ describe('a maildrop', () => {
     const maildir = maildirIn(site(), 'new/1000.M1P2.host "x"', `cur/${'n'.repeat(70)}:2,S "x"`, 'new/.hidden "x"')
     const report = inspectMaildir(maildir, now)
     expect(report).toMatchObject({ files: 2, odd_names: { count: 0 }, twins: { count: 0 }, unreadable: { count: 0 } })
-    expect(judgeMaildir(report, 'none')).toEqual([])
+    expect(checkMaildir(report, 'none')).toEqual([])
   })
 
   test('with everything that pop3d treats in another way has each counted, with an example', () => {
@@ -69,7 +69,7 @@ describe('a maildrop', () => {
       symbolic_links: { count: 1, example: 'cur/link' },
       twins: { count: 1, example: 'cur/twin:2,S' },
     })
-    expect(judgeMaildir(report, 'none').map(({ text }) => text.replace(/[,:].*/, ''))).toEqual([
+    expect(checkMaildir(report, 'none').map(({ text }) => text.replace(/[,:].*/, ''))).toEqual([
       '3 messages would be downloaded again after a change from qmail-pop3d',
       '1 message with the name of another one',
       '1 message that the owner cannot read',
@@ -77,9 +77,9 @@ describe('a maildrop', () => {
       '1 symbolic link',
     ])
     // qmail's ids stay with qmail's ways.
-    expect(judgeMaildir(report, 'qmail')).toHaveLength(4)
+    expect(checkMaildir(report, 'qmail')).toHaveLength(4)
     expect(
-      judgeMaildir(report, 'qmail')
+      checkMaildir(report, 'qmail')
         .map(({ text }) => text)
         .join(),
     ).not.toContain('downloaded again')
@@ -109,7 +109,7 @@ describe('a maildrop', () => {
     const maildir = maildirIn(site(), 'new/A "x"', 'new/B "x"', 'new/C "x"')
     const report = inspectMaildir(maildir, now, 2)
     expect(report).toMatchObject({ files: 2, error: 'more than 2 files: the others were not looked at' })
-    expect(judgeMaildir(report, 'none')).toHaveLength(1)
+    expect(checkMaildir(report, 'none')).toHaveLength(1)
   })
 })
 

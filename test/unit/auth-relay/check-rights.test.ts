@@ -2,10 +2,10 @@ import { execFileSync } from 'node:child_process'
 import { chmodSync, chownSync, mkdirSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import type { UnitFacts } from '../../../src/auth-relay/account-rights.ts'
-import { judgePostfix } from '../../../src/auth-relay/check/judge-postfix.ts'
-import { judgeRights } from '../../../src/auth-relay/check/judge-rights.ts'
-import { parseSettings } from '../../../src/daemon/settings/settings.ts'
+import type { UnitFacts } from '../../../src/auth-relay/check/account-rights.ts'
+import { checkPostfix } from '../../../src/auth-relay/check/check-postfix.ts'
+import { checkRights } from '../../../src/auth-relay/check/check-rights.ts'
+import { parseSettings } from '../../../src/settings/settings.ts'
 import { describeWith, ROOT } from '../../harness/describe-with.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
@@ -20,7 +20,7 @@ describeWith([ROOT], 'what the accounts of programs may open', () => {
   beforeAll(() => chmodSync(path, 0o755))
 
   const said = (toml: string, unit: (name: string) => UnitFacts | undefined = noUnit, journals?: readonly string[]) =>
-    judgeRights(settingsOf(toml), { script: '/nonexistent/auth-relay.js', unit, ...(journals && { journals }) }).map(
+    checkRights(settingsOf(toml), { script: '/nonexistent/auth-relay.js', unit, ...(journals && { journals }) }).map(
       ({ verdict, about, text, remedy = '' }) =>
         [`${verdict} ${about}: ${text.replaceAll(path, '')}`, remedy.replaceAll(path, '')].join(' | '),
     )
@@ -105,7 +105,7 @@ test('a Postfix in a chroot that cannot reach the socket that its main.cf names'
     )
   }
   const said = (socket: string) =>
-    judgePostfix(settingsOf(`[wrap]\npolicy_listen = ["unix:${socket}"]`), etc).map(({ verdict }) => verdict)
+    checkPostfix(settingsOf(`[wrap]\npolicy_listen = ["unix:${socket}"]`), etc).map(({ verdict }) => verdict)
   const outside = `${path}/policy.sock`
   write('y', outside)
   expect(said(outside)).toEqual(['unsafe'])

@@ -1,10 +1,10 @@
 import { describe, expect, test } from 'vitest'
-import { judgeNames } from '../../../src/auth-relay/check/judge-names.ts'
-import { judgeSettings } from '../../../src/auth-relay/check/judge-settings.ts'
+import { checkNames } from '../../../src/auth-relay/check/check-postfix.ts'
+import { checkSettings } from '../../../src/auth-relay/check/check-settings.ts'
 import { formatFindings, formatShown } from '../../../src/auth-relay/verbs/check.ts'
-import { parseSettings } from '../../../src/daemon/settings/settings.ts'
+import { parseSettings } from '../../../src/settings/settings.ts'
 
-const judged = (toml: string) => judgeSettings(parseSettings(toml, 'x.toml').settings)
+const judged = (toml: string) => checkSettings(parseSettings(toml, 'x.toml').settings)
 const unsafe = (toml: string) =>
   judged(`configured = true\n${toml}`)
     .filter(({ verdict }) => verdict === 'unsafe')
@@ -74,10 +74,10 @@ describe('settings by themselves', () => {
 
   test('a former name is named with the present one', () => {
     const { shown } = parseSettings('[grants]\nnever_nets = []', 'x.toml')
-    expect(judgeNames(shown)).toEqual([
+    expect(checkNames(shown)).toEqual([
       expect.objectContaining({ verdict: 'advice', about: 'grants.never_nets', remedy: 'write never_grant' }),
     ])
-    expect(judgeNames(parseSettings('[grants]\nnever_grant = []', 'x.toml').shown)).toEqual([])
+    expect(checkNames(parseSettings('[grants]\nnever_grant = []', 'x.toml').shown)).toEqual([])
   })
 
   test('every finding that is not fine says what to do', () => {

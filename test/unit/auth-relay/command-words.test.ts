@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'vitest'
 import { commandTree, readCommandLine } from '../../../src/auth-relay/command-line.ts'
 import { formatTarget, readBlockTarget, readNetwork, readPeriod } from '../../../src/auth-relay/grant-target.ts'
-import { programEnvironment } from '../../../src/auth-relay/program-environment.ts'
-import { RestartDelay } from '../../../src/auth-relay/restart-delay.ts'
 import { SHELLS, shellCompletion } from '../../../src/auth-relay/shell-completion.ts'
+import { programEnvironment } from '../../../src/auth-relay/stack/program-environment.ts'
+import { RestartDelay } from '../../../src/base/restart-delay.ts'
 
 describe('verbs', () => {
   test.each([

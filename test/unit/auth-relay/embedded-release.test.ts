@@ -1,6 +1,6 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
-import { judgeEmbedded } from '../../../src/auth-relay/check/judge-host.ts'
+import { checkEmbedded } from '../../../src/auth-relay/check/check-host.ts'
 import { distributionServer, EMBEDDED_RELEASE } from '../../../src/database/server-program.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
@@ -10,7 +10,7 @@ test('the version whose age check prints is the one that package.json names', ()
 })
 
 test('check says how old the embedded server is, and advises another one when security releases have followed', () => {
-  const after = (days: number) => judgeEmbedded(new Date(EMBEDDED_RELEASE.published.getTime() + days * 86_400_000))
+  const after = (days: number) => checkEmbedded(new Date(EMBEDDED_RELEASE.published.getTime() + days * 86_400_000))
   expect(after(3)).toMatchObject({ verdict: 'fine', text: expect.stringContaining('published 2026-06-06, 3 days ago') })
   expect(after(175)).toMatchObject({ verdict: 'advice', remedy: expect.stringContaining('install postgresql') })
 })

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import { formatExplanation } from '../../../src/auth-relay/verbs/explain.ts'
-import { formatGrants, jsonOf } from '../../../src/auth-relay/verbs/show.ts'
+import { formatExplanation } from '../../../src/auth-relay/verbs/grants/explain.ts'
+import { formatGrants, jsonOf } from '../../../src/auth-relay/verbs/grants/show.ts'
 import type { Explanation, GrantRow, Rule } from '../../../src/grants/grant-store.ts'
 import { parseIpAddress, parseNetwork } from '../../../src/wire/ip-address.ts'
 

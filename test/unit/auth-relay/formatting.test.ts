@@ -1,10 +1,10 @@
 import { fc, test as property } from '@fast-check/vitest'
 import { describe, expect, test } from 'vitest'
-import { formatMoment, parseMoment } from '../../../src/auth-relay/moment.ts'
-import { printable } from '../../../src/auth-relay/printable.ts'
-import { styleFor } from '../../../src/auth-relay/style.ts'
-import { formatTable } from '../../../src/auth-relay/table.ts'
-import { formatDuration, parseDuration } from '../../../src/daemon/settings/duration.ts'
+import { formatMoment, parseMoment } from '../../../src/auth-relay/text/moment.ts'
+import { printable } from '../../../src/auth-relay/text/printable.ts'
+import { styleFor } from '../../../src/auth-relay/text/style.ts'
+import { formatTable } from '../../../src/auth-relay/text/table.ts'
+import { formatDuration, parseDuration } from '../../../src/settings/duration.ts'
 
 describe('durations', () => {
   test.each([

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
-import { omfwdRule } from '../../../src/auth-relay/check/omfwd-rule.ts'
+import { omfwdRule } from '../../../src/auth-relay/check/check-syslog.ts'
 
 const read = (name: string): string => readFileSync(new URL(`../../../${name}`, import.meta.url), 'utf8')
 /** The rules for omfwd in a text, without comments, each in one line. */

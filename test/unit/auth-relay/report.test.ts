@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import { deviceHints } from '../../../src/auth-relay/device-hints.ts'
-import { formatCsv, formatReport } from '../../../src/auth-relay/verbs/report.ts'
+import { deviceHints } from '../../../src/auth-relay/text/device-hints.ts'
+import { formatCsv, formatReport } from '../../../src/auth-relay/verbs/grants/report.ts'
 import type { UsageRow } from '../../../src/grants/usage-report.ts'
 
 const scanner: UsageRow = {

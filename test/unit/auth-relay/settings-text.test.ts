@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
-import { formatSettings } from '../../../src/auth-relay/settings-text.ts'
+import { formatSettings } from '../../../src/auth-relay/text/settings-text.ts'
 import { settingsTemplate } from '../../../src/auth-relay/verbs/init.ts'
-import { parseSettings, SECTIONS } from '../../../src/daemon/settings/settings.ts'
+import { parseSettings, SECTIONS } from '../../../src/settings/settings.ts'
 
 describe('a settings file made from the table of settings', () => {
   const text = formatSettings(

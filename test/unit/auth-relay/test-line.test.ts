@@ -1,8 +1,8 @@
 import { fc, test as property } from '@fast-check/vitest'
 import { describe, expect, test } from 'vitest'
-import { type NumberedLine, NumberedLines } from '../../../src/auth-relay/numbered-lines.ts'
-import { formatJson, formatText, LineJudge, readDialects } from '../../../src/auth-relay/verbs/test-line.ts'
-import { parseSettings } from '../../../src/daemon/settings/settings.ts'
+import { type NumberedLine, NumberedLines } from '../../../src/auth-relay/text/numbered-lines.ts'
+import { formatJson, formatText, LineJudge, readDialects } from '../../../src/auth-relay/verbs/logs/test-line.ts'
+import { parseSettings } from '../../../src/settings/settings.ts'
 import { DIALECTS } from '../../../src/syslog/dialects.ts'
 
 const linesOf = async (chunks: readonly Buffer[]): Promise<NumberedLine[]> => {

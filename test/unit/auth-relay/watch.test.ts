@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
-import { styleFor } from '../../../src/auth-relay/style.ts'
-import { formatEvent, formatTally } from '../../../src/auth-relay/verbs/watch.ts'
+import { styleFor } from '../../../src/auth-relay/text/style.ts'
+import { formatEvent, formatTally } from '../../../src/auth-relay/verbs/grants/watch.ts'
 
 const style = styleFor(false, {})
 const at = new Date(2026, 10, 26, 12, 4)

@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { Counters } from '../../../src/authd/counters.ts'
 import { GrantQueue } from '../../../src/authd/grant-queue.ts'
-import type { HeardLogin } from '../../../src/authd/heard-login.ts'
-import { createLog } from '../../../src/daemon/log.ts'
+import type { ReportedLogin } from '../../../src/authd/reported-login.ts'
+import { createLog } from '../../../src/base/log.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 import type { LoginAnswer } from '../../../src/wire/login-event.ts'
 import { FakeStore, held } from './fake-store.ts'
@@ -51,7 +51,7 @@ async function pass(milliseconds: number): Promise<void> {
   await vi.advanceTimersByTimeAsync(0)
 }
 
-function login(id: string, ip = '192.0.2.7', rest: { user?: string; at?: number } = {}): HeardLogin {
+function login(id: string, ip = '192.0.2.7', rest: { user?: string; at?: number } = {}): ReportedLogin {
   const address = parseIpAddress(ip)
   if (address === undefined) throw new Error(ip)
   return {

@@ -3,7 +3,7 @@ import { afterEach, expect, test } from 'vitest'
 import { Counters } from '../../../src/authd/counters.ts'
 import { FilePlaces } from '../../../src/authd/file-places.ts'
 import { Housekeeper } from '../../../src/authd/housekeeper.ts'
-import { createLog } from '../../../src/daemon/log.ts'
+import { createLog } from '../../../src/base/log.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 const directory = temporaryDirectory()

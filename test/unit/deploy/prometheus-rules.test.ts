@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { Counters } from '../../../src/authd/counters.ts'
 import { Metrics } from '../../../src/authd/metrics.ts'
-import type { MetricsListener } from '../../../src/daemon/metrics-listener.ts'
+import type { MetricsListener } from '../../../src/process/metrics-listener.ts'
 import { openCertificateMetrics } from '../../../src/sslwrap/certificate-metrics.ts'
 
 const read = (name: string): string => readFileSync(new URL(`../../../${name}`, import.meta.url), 'utf8')

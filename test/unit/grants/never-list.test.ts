@@ -1,8 +1,8 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { parseSettings, SECTIONS } from '../../../src/daemon/settings/settings.ts'
 import type { GrantPolicy } from '../../../src/grants/grant-policy.ts'
 import { policyOf, trustListsOf } from '../../../src/grants/policy-of.ts'
+import { parseSettings, SECTIONS } from '../../../src/settings/settings.ts'
 import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
 import {
   addressBytes,

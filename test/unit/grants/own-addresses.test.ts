@@ -1,6 +1,6 @@
 import { type NetworkInterfaceInfo, networkInterfaces } from 'node:os'
 import { expect, it } from 'vitest'
-import { ownAddresses } from '../../../src/grants/own-addresses.ts'
+import { ownAddresses } from '../../../src/grants/never-list.ts'
 
 const address = (text: string): NetworkInterfaceInfo => ({
   address: text,

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest'
 import { maildirPath } from '../../../src/popup/checkers/maildir-path.ts'
 import { parseApopSecrets, parsePasswd } from '../../../src/popup/checkers/passwd-line.ts'
 import { isValidOn, shadowEntryOf } from '../../../src/popup/checkers/shadow-line.ts'
-import { textOfOctets } from '../../../src/popup/text-of-octets.ts'
+import { decodeLogin } from '../../../src/popup/login-name.ts'
 
 describe('parsePasswd', () => {
   test('accounts, comments, a maildir left out, and the first line of a login', () => {
@@ -89,9 +89,9 @@ describe('shadow', () => {
   })
 })
 
-property.prop([fc.uint8Array()])('textOfOctets keeps every name apart', bytes => {
+property.prop([fc.uint8Array()])('decodeLogin keeps every name apart', bytes => {
   const octets = Buffer.from(bytes).toString('latin1')
-  const text = textOfOctets(octets)
+  const text = decodeLogin(octets)
   const isUtf8 = Buffer.from(bytes).equals(Buffer.from(Buffer.from(bytes).toString('utf8')))
   expect(text).toBe(isUtf8 ? Buffer.from(bytes).toString('utf8') : octets)
 })

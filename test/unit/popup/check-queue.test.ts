@@ -6,16 +6,16 @@ import {
   CheckQueueFull,
   sharingNetworks,
 } from '../../../src/popup/checkers/check-queue.ts'
-import { Departure } from '../../../src/popup/departure.ts'
+import { ClientGone } from '../../../src/popup/client-gone.ts'
 import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 
 const customers = new CustomerNetworks()
 
-function applicant(text: string, isKnown = false): Applicant & { readonly departure: Departure } {
+function applicant(text: string, isKnown = false): Applicant & { readonly departure: ClientGone } {
   const ip = parseIpAddress(text)
   if (ip === undefined) throw new TypeError(text)
-  return { networks: sharingNetworks(customers.networkOf(ip)), isKnown, departure: new Departure() }
+  return { networks: sharingNetworks(customers.networkOf(ip)), isKnown, departure: new ClientGone() }
 }
 
 /** A queue whose work ends when the test says so; `started` are the names of the work in the order of its start. */

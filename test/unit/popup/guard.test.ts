@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'vitest'
-import { FailureDelays } from '../../../src/popup/keeper/failure-delays.ts'
-import { LoginIntervals } from '../../../src/popup/keeper/login-intervals.ts'
-import { MessageAllowance } from '../../../src/popup/keeper/message-allowance.ts'
 import { type LoginText, loginOctets, loginText } from '../../../src/popup/login-name.ts'
+import { FailureDelays } from '../../../src/popup/monitor/failure-delays.ts'
+import { LoginIntervals } from '../../../src/popup/monitor/login-intervals.ts'
+import { MessageAllowance } from '../../../src/popup/monitor/message-allowance.ts'
 import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
 import { type IpAddress, parseIpAddress } from '../../../src/wire/ip-address.ts'
 

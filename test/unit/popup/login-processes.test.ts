@@ -1,9 +1,9 @@
 import { writeFileSync } from 'node:fs'
 import { afterEach, describe, expect, test } from 'vitest'
-import { type Clock, monotonicClock } from '../../../src/daemon/clock.ts'
-import { createLog } from '../../../src/daemon/log.ts'
-import { LoginProcesses } from '../../../src/popup/keeper/login-processes.ts'
+import { type Clock, monotonicClock } from '../../../src/base/clock.ts'
+import { createLog } from '../../../src/base/log.ts'
 import type { FromLogin, LoginSettingsMessage } from '../../../src/popup/messages.ts'
+import { LoginProcesses } from '../../../src/popup/monitor/login-processes.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 

@@ -1,10 +1,10 @@
 import { writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { afterAll, afterEach, expect, test } from 'vitest'
-import { createLog } from '../../../src/daemon/log.ts'
-import { MaildropWorkers } from '../../../src/popup/keeper/maildrop-workers.ts'
+import { createLog } from '../../../src/base/log.ts'
+import { MaildropWorkers } from '../../../src/popup/monitor/maildrop-workers.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
-import { sessionId } from '../../../src/wire/session-id.ts'
+import { sessionId } from '../../../src/wire/session-ticket.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { type Checker, type CheckRequest, no, type Verdict } from '../../../src/popup/checkers/checker.ts'
 import { ReplaceableChecker } from '../../../src/popup/checkers/replaceable-checker.ts'
-import { Departure } from '../../../src/popup/departure.ts'
+import { ClientGone } from '../../../src/popup/client-gone.ts'
 import { loginOctets } from '../../../src/popup/login-name.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 
@@ -27,7 +27,7 @@ class SlowChecker implements Checker {
 const request = (): CheckRequest => {
   const ip = parseIpAddress('192.0.2.1')
   if (ip === undefined) throw new Error('192.0.2.1 is an address')
-  const applicant = { networks: [], isKnown: false, departure: new Departure() }
+  const applicant = { networks: [], isKnown: false, departure: new ClientGone() }
   return { login: loginOctets('ann'), secret: 'x', method: 'pass', timestamp: '', ip, tls: false, applicant }
 }
 

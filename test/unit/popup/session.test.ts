@@ -1,14 +1,14 @@
 import { Duplex, PassThrough } from 'node:stream'
 import { fc, test as property } from '@fast-check/vitest'
 import { describe, expect, test } from 'vitest'
-import { createLog } from '../../../src/daemon/log.ts'
-import { Secret } from '../../../src/daemon/secret.ts'
+import { createLog } from '../../../src/base/log.ts'
+import { type Authenticator, failed } from '../../../src/popup/login/authenticator.ts'
 import { authorizationOptions } from '../../../src/popup/login/authorization-options.ts'
 import type { Client } from '../../../src/popup/login/client.ts'
-import { failed, type Judge } from '../../../src/popup/login/judge.ts'
 import { LoginSession, type SessionHost } from '../../../src/popup/login/session.ts'
+import { Secret } from '../../../src/settings/secret.ts'
 import { NetworkSet, parseIpAddress, parseNetwork } from '../../../src/wire/ip-address.ts'
-import { sessionId } from '../../../src/wire/session-id.ts'
+import { sessionId } from '../../../src/wire/session-ticket.ts'
 
 const ip = parseIpAddress('192.0.2.7')
 if (ip === undefined) throw new TypeError('an address')
@@ -56,7 +56,7 @@ async function converse(pieces: readonly Buffer[]): Promise<{ said: string; behi
   let behind = ''
   const clients: string[] = []
   const over = Promise.withResolvers<void>()
-  const judge: Judge = async ({ login, secret, client }) => {
+  const judge: Authenticator = async ({ login, secret, client }) => {
     clients.push(`${client.ip} tls=${client.tls}`)
     await new Promise(setImmediate)
     if (secret !== 'secret') return failed(login === 'later' ? 'temporary' : 'credentials')

@@ -3,7 +3,7 @@ import { connect, createServer, Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { type AcceptedTls, type AcceptTlsOptions, acceptTls } from '../../../src/tunnel/accept-tls.ts'
-import { judgeCertificate } from '../../../src/tunnel/certificate.ts'
+import { parseCertificate } from '../../../src/tunnel/certificate.ts'
 import { makeSelfSigned } from '../../../src/tunnel/self-signed.ts'
 import { rotateTicketKeys, TicketKeyRing } from '../../../src/tunnel/ticket-keys.ts'
 import { TlsContexts } from '../../../src/tunnel/tls-contexts.ts'
@@ -14,7 +14,7 @@ const sockets: Socket[] = []
 beforeAll(async () => {
   const { cert, key } = await makeSelfSigned({ names: ['localhost'], now: Date.now() })
   contexts = new TlsContexts(
-    [judgeCertificate(cert, key, 'test')],
+    [parseCertificate(cert, key, 'test')],
     { versions: 'modern' },
     new TicketKeyRing(rotateTicketKeys()),
   )

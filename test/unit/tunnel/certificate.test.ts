@@ -5,7 +5,7 @@ import {
   CertificateUnusable,
   coversName,
   daysLeft,
-  judgeCertificate,
+  parseCertificate,
   readCertificate,
 } from '../../../src/tunnel/certificate.ts'
 import { makeSelfSigned, writeSelfSigned } from '../../../src/tunnel/self-signed.ts'
@@ -50,7 +50,7 @@ describe('the first certificate', () => {
 
 describe('judging', () => {
   test('names, key type and end of life', () => {
-    const certificate = judgeCertificate(other.cert, other.key, 'x')
+    const certificate = parseCertificate(other.cert, other.key, 'x')
     expect(certificate).toMatchObject({ keyType: 'rsa', names: ['*.example.net', 'example.net'] })
     expect(daysLeft(certificate, NOW)).toBe(9)
     expect(daysLeft(certificate, NOW + 10 * DAY)).toBe(-1)
@@ -70,7 +70,7 @@ describe('judging', () => {
       /without a passphrase/,
     ],
   ])('%s is refused', (_, cert, key, message) => {
-    expect(() => judgeCertificate(cert, key, 'x')).toThrow(message)
+    expect(() => parseCertificate(cert, key, 'x')).toThrow(message)
   })
 
   test('a key that others can read is refused, and so is a missing file', () => {

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { duplexPair } from 'node:stream'
 import { connect, type SecureVersion, TLSSocket } from 'node:tls'
 import { describe, expect, test } from 'vitest'
-import { judgeCertificate } from '../../../src/tunnel/certificate.ts'
+import { parseCertificate } from '../../../src/tunnel/certificate.ts'
 import { makeSelfSigned } from '../../../src/tunnel/self-signed.ts'
 import { rotateTicketKeys, TicketKeyRing, type TicketKeys } from '../../../src/tunnel/ticket-keys.ts'
 import { TlsContexts } from '../../../src/tunnel/tls-contexts.ts'
@@ -22,7 +22,7 @@ test.each([[[]], [['']], [['00']], [['x'.repeat(96)]]])('bad keys are refused: %
 
 describe('a session', () => {
   const made = makeSelfSigned({ names: ['mx.example.org'], now: Date.now() })
-  const certificate = judgeCertificate(made.cert, made.key, 'x')
+  const certificate = parseCertificate(made.cert, made.key, 'x')
 
   /** One visit to a server with these keys: whether the session was resumed, and the ticket that the client took home. */
   async function visit(keys: TicketKeys, maxVersion: SecureVersion, session?: Buffer) {

@@ -1,7 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { type IpAddress, parseIpAddress } from '../../../src/wire/ip-address.ts'
-import { formatNetstring, NetstringFault, NetstringReader } from '../../../src/wire/netstring.ts'
 import {
   clientOf,
   formatPolicyAnswer,
@@ -10,11 +9,28 @@ import {
   PolicyFault,
   PolicyReader,
 } from '../../../src/wire/policy-request.ts'
-import { formatRelayAnswer, parseRelayAnswer } from '../../../src/wire/relay-answer.ts'
-import { formatRelayQuestion, parseRelayQuestion } from '../../../src/wire/relay-question.ts'
-import { formatRelayTally, MAX_RECENT, MAX_RELAY_TALLY_LINE, parseRelayTally } from '../../../src/wire/relay-tally.ts'
-import { formatRelayUse, parseRelayUse } from '../../../src/wire/relay-use.ts'
-import { formatSocketmapAnswer, formatSocketmapQuestion, parseSocketmapQuestion } from '../../../src/wire/socketmap.ts'
+import {
+  formatRelayAnswer,
+  formatRelayQuery,
+  parseRelayAnswer,
+  parseRelayQuery,
+} from '../../../src/wire/relay-query.ts'
+import {
+  formatNetstring,
+  formatSocketmapAnswer,
+  formatSocketmapQuery,
+  NetstringFault,
+  NetstringReader,
+  parseSocketmapQuery,
+} from '../../../src/wire/socketmap.ts'
+import {
+  formatRelayTally,
+  formatRelayUse,
+  MAX_RECENT,
+  MAX_RELAY_TALLY_LINE,
+  parseRelayTally,
+  parseRelayUse,
+} from '../../../src/wire/usage-event.ts'
 
 const addresses: fc.Arbitrary<IpAddress> = fc.oneof(fc.ipV4(), fc.ipV6()).map(text => {
   const ip = parseIpAddress(text)
@@ -61,11 +77,11 @@ describe('netstring', () => {
 })
 
 test('socketmap questions and answers', () => {
-  expect(parseSocketmapQuestion(formatSocketmapQuestion({ map: 'relay', key: '192.0.2.7' }))).toEqual({
+  expect(parseSocketmapQuery(formatSocketmapQuery({ map: 'relay', key: '192.0.2.7' }))).toEqual({
     map: 'relay',
     key: '192.0.2.7',
   })
-  expect(parseSocketmapQuestion('relay')).toBeUndefined()
+  expect(parseSocketmapQuery('relay')).toBeUndefined()
   expect(formatSocketmapAnswer({ type: 'ok', data: 'RELAY' })).toBe('OK RELAY')
   expect(formatSocketmapAnswer({ type: 'notfound' })).toBe('NOTFOUND ')
   expect(formatSocketmapAnswer({ type: 'temporary', reason: 'later' })).toBe('TEMP later')
@@ -114,7 +130,7 @@ describe('relay question', () => {
   test('question and answer are parsed back', () => {
     fc.assert(
       fc.property(addresses, fc.option(text, { nil: undefined }), fc.nat(), (ip, login, until) => {
-        expect(parseRelayQuestion(formatRelayQuestion({ ip }))).toEqual({ ip })
+        expect(parseRelayQuery(formatRelayQuery({ ip }))).toEqual({ ip })
         const named = login === '' ? undefined : login
         const yes = { verdict: 'yes', until, login: named } as const
         expect(parseRelayAnswer(formatRelayAnswer(yes))).toEqual(yes)
@@ -126,7 +142,7 @@ describe('relay question', () => {
   test.each(['', 'relay', 'relay v=2 ip=192.0.2.7', 'relay v=1 ip=host', 'relay v=1 ip=192.0.2.7 x=1', 'yes'])(
     '%j is no question',
     line => {
-      expect(parseRelayQuestion(line)).toBeUndefined()
+      expect(parseRelayQuery(line)).toBeUndefined()
     },
   )
   test.each(['', 'yes', 'yes until=', 'yes until=1 user=%', 'yes until=1x', 'YES until=1', 'no '])(

@@ -1,12 +1,12 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import {
-  formatLinkNews,
+  formatHandoffReply,
   formatTake,
   MAX_READ_AHEAD,
-  parseLinkNews,
+  parseHandoffReply,
   parseTake,
-} from '../../../src/wire/maildrop-link.ts'
+} from '../../../src/wire/handoff.ts'
 
 describe('take', () => {
   test('is read back as it was written', () => {
@@ -48,13 +48,13 @@ describe('news of a worker', () => {
     { type: 'ended', n: 1 },
     { type: 'ended', n: 999_999_999_999_999 },
   ] as const)('%j is read back', news => {
-    expect(parseLinkNews(formatLinkNews(news))).toEqual(news)
+    expect(parseHandoffReply(formatHandoffReply(news))).toEqual(news)
   })
 
   test.each(['', 'link v=2', 'bye ', 'ended', 'ended n=0', 'ended n=1 ', 'ended n=x', 'ended n=1234567890123456'])(
     '%j is none',
     line => {
-      expect(parseLinkNews(line)).toBeUndefined()
+      expect(parseHandoffReply(line)).toBeUndefined()
     },
   )
 })

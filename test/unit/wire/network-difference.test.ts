@@ -5,12 +5,12 @@ import {
   formatNetwork,
   type IpAddress,
   type Network,
+  NetworkDifference,
   networkContains,
   networkOf,
   parseNetwork,
   readAddress,
 } from '../../../src/wire/ip-address.ts'
-import { NetworkDifference } from '../../../src/wire/network-difference.ts'
 
 const net = (text: string): Network => parseNetwork(text) ?? expect.unreachable(text)
 const difference = (network: string, ...taken: string[]): string[] =>

@@ -1,12 +1,12 @@
 import { createHmac } from 'node:crypto'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { sessionId } from '../../../src/wire/session-id.ts'
 import {
   formatSessionTicket,
   MAX_SESSION_TICKET_LINE,
   parseSessionTicket,
   type SessionTicket,
+  sessionId,
   signedTextOf,
 } from '../../../src/wire/session-ticket.ts'
 import { anyIpAddress } from './arbitraries.ts'

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { type IpAddress, type Network, parseIpAddress, parseNetwork } from '../../../src/wire/ip-address.ts'
-import { bitKeysOfText, bitRuleKeys, tcpRuleKeys, textRuleKeys } from '../../../src/wire/tcp-rule-keys.ts'
+import { bitKeysOfText, bitRuleKeys, tcpRuleKeys, textRuleKeys } from '../../../src/wire/tcprules.ts'
 
 const ip = (text: string): IpAddress => {
   const parsed = parseIpAddress(text)

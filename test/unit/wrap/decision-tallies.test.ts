@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { type IpAddress, parseIpAddress } from '../../../src/wire/ip-address.ts'
-import { MAX_RECENT } from '../../../src/wire/relay-tally.ts'
-import { DecisionTallies } from '../../../src/wrap/decision-tallies.ts'
+import { MAX_RECENT } from '../../../src/wire/usage-event.ts'
+import { DecisionTallies } from '../../../src/wrap/gate/usage-reporter.ts'
 
 function address(n: number): IpAddress {
   const ip = parseIpAddress(`10.${n >> 16}.${(n >> 8) & 255}.${n & 255}`)

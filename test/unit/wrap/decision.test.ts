@@ -1,8 +1,8 @@
 import { expect, test } from 'vitest'
-import { createLog } from '../../../src/daemon/log.ts'
+import { createLog } from '../../../src/base/log.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 import { type Decision, decide, logDecision, relayVariables, verdictOf } from '../../../src/wrap/decision.ts'
-import { shareDecisions } from '../../../src/wrap/share-decisions.ts'
+import { shareDecisions } from '../../../src/wrap/gate/share-decisions.ts'
 
 const ip = parseIpAddress('192.0.2.7')
 

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { HourlyRate } from '../../../src/wrap/hourly-rate.ts'
+import { HourlyRate } from '../../../src/wrap/services/policy-rates.ts'
 
 const HOUR = 3_600_000
 

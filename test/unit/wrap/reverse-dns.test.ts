@@ -2,7 +2,7 @@ import { createSocket, type Socket } from 'node:dgram'
 import { once } from 'node:events'
 import { afterEach, expect, test } from 'vitest'
 import type { IpAddress } from '../../../src/wire/ip-address.ts'
-import { reverseDns } from '../../../src/wrap/reverse-dns.ts'
+import { reverseDns } from '../../../src/wrap/gate/reverse-dns.ts'
 import { address } from '../../harness/network-namespace.ts'
 
 const [PTR, A, AAAA] = [12, 1, 28]

@@ -1,7 +1,7 @@
 import { closeSync, openSync, writeFileSync } from 'node:fs'
 import { afterAll, expect, onTestFinished, test } from 'vitest'
-import { createLog } from '../../../src/daemon/log.ts'
-import { Starters } from '../../../src/wrap/starters.ts'
+import { createLog } from '../../../src/base/log.ts'
+import { Starters } from '../../../src/wrap/gate/starters.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 

@@ -1,0 +1,288 @@
+import { createPrivateKey, X509Certificate } from 'node:crypto'
+import { accessSync, constants, existsSync, readFileSync, type Stats, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { UsageFault } from '../../base/exit-status.ts'
+import { idsOf, isRoot } from '../../process/privileges.ts'
+import { formatDuration } from '../../settings/duration.ts'
+import { readSecretFile } from '../../settings/secret.ts'
+import type { Settings } from '../../settings/settings.ts'
+import { isSelfSigned } from '../is-self-signed.ts'
+import { type PartsInUse, partsInUseHere } from '../stack/parts-in-use.ts'
+import { formatMoment } from '../text/moment.ts'
+import { checkCdb } from './check-cdb.ts'
+import { rolesInUse } from './check-host.ts'
+import { checkPostfix } from './check-postfix.ts'
+import { checkRights } from './check-rights.ts'
+import { checkSyslog } from './check-syslog.ts'
+import { advice, type Finding, fine, unsafe } from './finding.ts'
+
+/** Authenticators the files of the host that the settings name, and the settings file itself. */
+export function checkFiles(
+  settings: Settings,
+  config: string,
+  now: Date,
+  parts: PartsInUse = partsInUseHere(settings),
+): readonly Finding[] {
+  return [
+    ...checkSettingsFile(settings, config),
+    ...checkSecrets(settings, parts),
+    ...checkCertificates(settings, parts, now),
+    ...checkQmail(settings),
+    ...checkChecker(settings),
+    ...checkSyslog(settings),
+    ...checkCdb(settings),
+    ...checkRights(settings, { script: process.argv[1] ?? '' }),
+    ...checkPostfix(settings),
+    ...checkAccounts(settings, parts),
+  ]
+}
+
+function checkSettingsFile({ database }: Settings, config: string): Finding[] {
+  const { mode, uid } = statSync(config)
+  const found: Finding[] = []
+  if ((mode & 0o022) !== 0) {
+    found.push(unsafe(config, `mode ${octal(mode)}: others may write to it`, `chmod go-w ${config}`))
+  }
+  if (uid !== 0 && uid !== process.getuid?.()) {
+    found.push(unsafe(config, `belongs to uid ${uid}`, `chown root ${config}`))
+  }
+  const holdsSecrets = database.dbpass !== '' || database.wrap_dbpass !== '' || database.status_dbpass !== ''
+  if (holdsSecrets && (mode & 0o004) !== 0) {
+    found.push(unsafe(config, `mode ${octal(mode)}: everybody can read the passwords in it`, `chmod o-r ${config}`))
+  }
+  return found.length > 0 ? found : [fine(config, `mode ${octal(mode)}`)]
+}
+
+function checkSecrets(settings: Settings, parts: PartsInUse): Finding[] {
+  const { popup, sslwrap, database } = settings
+  const found: Finding[] = []
+  const needsSslHack =
+    parts.sslwrap && (sslwrap.listener.length === 0 || sslwrap.listener.some(({ preamble }) => preamble === 'ssl'))
+  const roles = rolesInUse(settings, parts)
+  const files: readonly (readonly [string, string, boolean])[] = [
+    ['popup.ssl_hack_pass', popup.ssl_hack_pass, needsSslHack],
+    ['database.dbpass_file', database.dbpass_file, roles.includes('writer')],
+    ['database.wrap_dbpass_file', database.wrap_dbpass_file, roles.includes('reader')],
+    ['database.status_dbpass_file', database.status_dbpass_file, roles.includes('status')],
+  ]
+  for (const [name, path, isNeeded] of files) {
+    if (path === '' || (!isNeeded && !existsSync(path))) continue
+    try {
+      readSecretFile(path)
+      found.push(fine(name, `${path} holds a secret and is closed to others`))
+    } catch (error) {
+      if (!(error instanceof UsageFault)) throw error
+      found.push(unsafe(name, error.message, `head -c 24 /dev/urandom | base64 > ${path}; chmod 600 ${path}`))
+    }
+  }
+  if (!parts.popup) return found
+  for (const [name, path] of [
+    ['popup.passwd_file', popup.checker === 'passwd-file' ? popup.passwd_file : ''],
+    ['popup.apop_file', popup.apop_file],
+  ] as const) {
+    if (path === '') continue
+    const status = statOf(path)
+    if (status === undefined) found.push(unsafe(name, `there is no ${path}`, 'make one: auth-relay passwd LOGIN'))
+    else if ((status.mode & 0o007) !== 0) {
+      found.push(
+        unsafe(name, `${path} is open to every user of this host (${octal(status.mode)})`, `chmod o-rwx ${path}`),
+      )
+    } else found.push(fine(name, `${path} is closed to others`))
+  }
+  return found
+}
+
+function checkCertificates({ sslwrap, popup }: Settings, parts: PartsInUse, now: Date): Finding[] {
+  const pairs = [
+    ...(parts.sslwrap ? [['sslwrap.cert', sslwrap.cert, sslwrap.key] as const] : []),
+    ...sslwrap.listener.flatMap(({ cert, key }) =>
+      cert === undefined ? [] : [['sslwrap.listener.cert', cert, key ?? cert] as const],
+    ),
+    ...sslwrap.certificate.map(({ cert, key }) => ['sslwrap.certificate.cert', cert, key ?? cert] as const),
+    ...(popup.stls && parts.popup ? [['popup.stls_cert', popup.stls_cert, popup.stls_key] as const] : []),
+  ]
+  return pairs.flatMap(([name, cert, key]) => parseCertificate(name, cert, key, now))
+}
+
+/** Days before the end of a certificate at which it is worth a word. */
+const SOON = 14 * 86_400
+
+function parseCertificate(name: string, cert: string, key: string, now: Date): Finding[] {
+  if (!existsSync(cert) && !existsSync(key)) {
+    return [
+      advice(
+        name,
+        `there is no ${cert}: a self-signed one is made at the first start, and clients complain`,
+        'auth-relay cert --csr NAME makes a request for a real one',
+      ),
+    ]
+  }
+  try {
+    const certificate = new X509Certificate(readFileSync(cert))
+    const found: Finding[] = []
+    const end = certificate.validToDate
+    const left = (end.getTime() - now.getTime()) / 1000
+    if (left <= 0) found.push(unsafe(name, `${cert} ended on ${formatMoment(end)}`, 'renew it, then SIGHUP'))
+    else if (left < SOON) found.push(advice(name, `${cert} ends in ${formatDuration(left)}`, 'renew it, then SIGHUP'))
+    if (certificate.validFromDate > now) {
+      found.push(unsafe(name, `${cert} begins on ${formatMoment(certificate.validFromDate)}`, 'set the clock, or wait'))
+    }
+    if (isSelfSigned(certificate)) {
+      found.push(
+        advice(
+          name,
+          `${cert} is self-signed: clients complain`,
+          'auth-relay cert --csr NAME makes a request for a real one',
+        ),
+      )
+    }
+    if (!certificate.checkPrivateKey(createPrivateKey(readFileSync(key)))) {
+      found.push(unsafe(name, `${key} is not the key of ${cert}`, 'name the pair that belongs together'))
+    }
+    const { mode } = statSync(key)
+    // A group of its own may read it, as /etc/ssl/private of Debian has one.
+    if ((mode & 0o037) !== 0) found.push(unsafe(name, `${key} is open to others (${octal(mode)})`, `chmod 600 ${key}`))
+    return found.length > 0 ? found : [fine(name, `${cert} is good for ${formatDuration(left)}`)]
+  } catch (error) {
+    return [unsafe(name, `cannot use ${cert} and ${key}: ${messageOf(error)}`, 'give a PEM certificate and its key')]
+  }
+}
+
+/** rcpthosts decides whether qmail is an open relay; without it the gate is moot (qmail-smtpd.8). */
+function checkQmail({ wrap }: Settings): Finding[] {
+  const usesQmail = wrap.smtpd.length === 0 || wrap.smtpd[0]?.startsWith(`${wrap.qmaildir}/`) === true
+  const isGate = wrap.listen.length > 0
+  if (!usesQmail) {
+    const program = wrap.smtpd[0] ?? ''
+    if (!isGate) return []
+    return isExecutable(program)
+      ? [
+          fine(
+            'wrap.smtpd',
+            `${program} can be started; whether it refuses strangers without RELAYCLIENT is its own affair`,
+          ),
+        ]
+      : [unsafe('wrap.smtpd', `${program} cannot be started`, 'name the real SMTP server by its absolute path')]
+  }
+  if (!existsSync(wrap.qmaildir)) {
+    return isGate
+      ? [unsafe('wrap.qmaildir', `there is no ${wrap.qmaildir}`, 'set qmaildir, or name another smtpd')]
+      : []
+  }
+  const rcpthosts = join(wrap.qmaildir, 'control/rcpthosts')
+  const found: Finding[] = []
+  if (!existsSync(rcpthosts)) {
+    found.push(
+      unsafe(
+        rcpthosts,
+        'missing: qmail takes mail from everybody to everybody, an open relay',
+        `list your own domains in ${rcpthosts}, one a line`,
+      ),
+    )
+  } else found.push(fine(rcpthosts, 'is there: only its domains are taken without RELAYCLIENT'))
+  const smtpd = wrap.smtpd[0] ?? join(wrap.qmaildir, 'bin', wrap.qmail_smtpd_noauth)
+  if (!isExecutable(smtpd) && isGate) {
+    found.push(
+      unsafe(
+        'wrap.qmail_smtpd_noauth',
+        `${smtpd} cannot be started`,
+        `cp ${join(wrap.qmaildir, 'bin/qmail-smtpd')} ${smtpd}`,
+      ),
+    )
+  }
+  return found
+}
+
+/** The programs that decide about passwords. */
+function checkChecker({ popup }: Settings): Finding[] {
+  if (popup.listen.length === 0 && popup.proxy_listen.length === 0) return []
+  const programs =
+    popup.checker === 'checkpassword'
+      ? [['popup.checkpassword', popup.checkpassword] as const]
+      : popup.checker === 'chain'
+        ? [['popup.checkpassword', popup.checkpassword] as const, ['popup.chain', popup.chain] as const]
+        : []
+  return programs.map(([name, [program = '']]) =>
+    program === ''
+      ? unsafe(name, `empty, and popup.checker is "${popup.checker}"`, `name the program, e.g. ["/bin/checkpassword"]`)
+      : !program.startsWith('/') || isExecutable(program)
+        ? fine(name, program)
+        : unsafe(name, `${program} cannot be started`, 'name a program by its absolute path'),
+  )
+}
+
+/** A gate with something to do takes an account of its own, unless it starts smtpds and their account is not named. */
+const gateHasAccount = ({
+  listen,
+  smtpd_user,
+  policy_listen,
+  socketmap_listen,
+  question_listen,
+  tcprules_cdb,
+}: Settings['wrap']) =>
+  listen.length > 0
+    ? smtpd_user !== ''
+    : policy_listen.length + socketmap_listen.length + question_listen.length > 0 || tcprules_cdb !== ''
+
+function checkAccounts({ popup, sslwrap, authd, wrap, statusPage }: Settings, parts: PartsInUse): Finding[] {
+  if (!isRoot())
+    return [
+      advice(
+        'accounts',
+        'you are not root: every program would run as you',
+        'start as root, so that each program gets an account of its own',
+      ),
+    ]
+  const wanted: readonly (readonly [string, string])[] = [
+    ['popup.login_user', parts.popup ? popup.login_user : ''],
+    ['sslwrap.user', parts.sslwrap ? sslwrap.user : ''],
+    ['authd.user', authd.user],
+    ['wrap.user', gateHasAccount(wrap) ? wrap.user : ''],
+    ['wrap.smtpd_user', wrap.smtpd_user],
+    ['status-page.user', statusPage.listen === undefined ? '' : statusPage.user],
+  ]
+  return wanted.flatMap(([name, account]): Finding[] => {
+    if (account === '') {
+      if (name === 'wrap.smtpd_user' && wrap.listen.length > 0) {
+        return [unsafe(name, 'empty: the gate and the smtpd would run as root', 'name an account, e.g. qmaild')]
+      }
+      if (name === 'authd.user') {
+        return [advice(name, 'empty: authd keeps the rights of root', 'name an account of its own, e.g. auth-relay')]
+      }
+      return []
+    }
+    if (name === 'wrap.smtpd_user' && wrap.listen.length > 0 && account === wrap.user) {
+      const remedy = 'name an account of the smtpd alone, e.g. qmaild'
+      return [unsafe(name, `${account} is wrap.user too: an smtpd that is taken over has the gate`, remedy)]
+    }
+    try {
+      const { uid } = idsOf(account, name)
+      return uid === 0
+        ? [unsafe(name, 'is root', 'name an account without rights')]
+        : [fine(name, `${account} (uid ${uid})`)]
+    } catch {
+      return [
+        unsafe(
+          name,
+          `there is no account ${account}`,
+          `useradd --system --no-create-home --shell /usr/sbin/nologin ${account}`,
+        ),
+      ]
+    }
+  })
+}
+
+const statOf = (path: string): Stats | undefined => statSync(path, { throwIfNoEntry: false })
+
+function isExecutable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK)
+    return statSync(path).isFile()
+  } catch {
+    return false // missing, or not for us: it cannot be started either way
+  }
+}
+
+const octal = (mode: number): string => (mode & 0o7777).toString(8).padStart(4, '0')
+
+const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))

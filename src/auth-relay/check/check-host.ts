@@ -1,0 +1,157 @@
+import { existsSync } from 'node:fs'
+import { networkInterfaces } from 'node:os'
+import { join } from 'node:path'
+import { TemporaryFault, UsageFault } from '../../base/exit-status.ts'
+import { schemaVersion } from '../../database/migrate.ts'
+import { EMBEDDED_RELEASE } from '../../database/server-program.ts'
+import { inspectRole } from '../../grants/database-setup.ts'
+import { ownAddresses } from '../../grants/never-list.ts'
+import { type DatabaseRole, databaseConnection } from '../../settings/database-connection.ts'
+import { formatDuration } from '../../settings/duration.ts'
+import type { Settings } from '../../settings/settings.ts'
+import { knownSchema } from '../schema-check.ts'
+import { lockDirectory } from '../stack/directory-lock.ts'
+import { type PartsInUse, partsInUseHere } from '../stack/parts-in-use.ts'
+import { withDatabase } from '../with-database.ts'
+import { checkListeners } from './check-listeners.ts'
+import { advice, type Finding, fine, unsafe, unsafeBecause } from './finding.ts'
+
+/** Seconds by which the clocks of host and database may differ. */
+const CLOCK_ADVICE = 5
+const CLOCK_UNSAFE = 60
+
+/** Authenticators what is running: the database, its roles and its clock, and which programs hold the ports. */
+export async function checkHost(settings: Settings): Promise<readonly Finding[]> {
+  const running = isUp(settings.top.state_dir)
+  const parts = partsInUseHere(settings)
+  return [
+    ...checkAddresses(),
+    ...(await checkDatabase(settings, running, parts)),
+    ...(await checkListeners(settings, parts, { script: process.argv[1] ?? '' })),
+  ]
+}
+
+function checkAddresses(): Finding[] {
+  const own = [...ownAddresses(networkInterfaces, Date.now)()]
+  return own.length === 0 ? [] : [fine('addresses', `this host's own, never granted here: ${own.join(', ')}`)]
+}
+
+/** True if `auth-relay up` has the state directory. */
+function isUp(stateDir: string): boolean {
+  if (!existsSync(join(stateDir, 'up.lock'))) return false
+  try {
+    void lockDirectory(stateDir).stop()
+    return false
+  } catch (error) {
+    return error instanceof TemporaryFault
+  }
+}
+
+async function checkDatabase(settings: Settings, running: boolean, parts: PartsInUse): Promise<Finding[]> {
+  if (!settings.database.embedded) return checkRoles(settings, rolesInUse(settings, parts))
+  if (!running) {
+    return [
+      checkEmbedded(new Date()),
+      advice(
+        'database.embedded',
+        'does not run now: tables, roles and clock were not looked at',
+        'start auth-relay up, then check again',
+      ),
+    ]
+  }
+  return [checkEmbedded(new Date()), ...(await checkRoles(settings, ['writer', 'reader', ...statusRole(parts)]))]
+}
+
+/** Days after the publication of the embedded server at which at least one security release of PostgreSQL has followed. */
+const EMBEDDED_OLD_DAYS = 100
+const DAY_MS = 86_400_000
+
+/** The embedded server's version and age. Nothing on this host updates it. */
+export function checkEmbedded(now: Date): Finding {
+  const { version, published } = EMBEDDED_RELEASE
+  const days = Math.max(0, Math.floor((now.getTime() - published.getTime()) / DAY_MS))
+  const text = `PostgreSQL of the package ${version}, published ${published.toISOString().slice(0, 10)}, ${days} days ago; the distribution does not update it`
+  return days < EMBEDDED_OLD_DAYS
+    ? fine('database.embedded', text)
+    : advice(
+        'database.embedded',
+        text,
+        'for production install postgresql of the distribution and set database.dbhost; for a trial nothing need be done',
+      )
+}
+
+const statusRole = ({ statusPage }: PartsInUse): readonly DatabaseRole[] => (statusPage ? ['status'] : [])
+
+/** The roles of which this host has the password, or that a part in use needs: an SMTP host needs the reader's alone. */
+export function rolesInUse({ database }: Settings, parts: PartsInUse): readonly DatabaseRole[] {
+  const hasPassword = (text: string, file: string): boolean => text !== '' || (file !== '' && existsSync(file))
+  const writes = parts.authd || hasPassword(database.dbpass, database.dbpass_file)
+  const reads = parts.gate || hasPassword(database.wrap_dbpass, database.wrap_dbpass_file)
+  // Roles without passwords, and nothing that tells what this host is: every role is looked at.
+  const roles: readonly DatabaseRole[] =
+    writes || reads
+      ? [...(writes ? (['writer'] as const) : []), ...(reads ? (['reader'] as const) : [])]
+      : ['writer', 'reader']
+  return [...roles, ...statusRole(parts)]
+}
+
+async function checkRoles(settings: Settings, roles: readonly DatabaseRole[]): Promise<Finding[]> {
+  return (await Promise.all(roles.map(role => checkRole(settings, role)))).flat()
+}
+
+async function checkRole(settings: Settings, role: DatabaseRole): Promise<Finding[]> {
+  const about = `database.${{ writer: 'dbuser', reader: 'wrap_dbuser', status: 'status_dbuser' }[role]}`
+  try {
+    const connection = databaseConnection(settings, role)
+    const { schema, seen, state } = await withDatabase(connection, async database => ({
+      schema: await schemaVersion(database),
+      seen: await inspectRole(database),
+      state: database.state(),
+    }))
+    const found: Finding[] = []
+    const known = await knownSchema()
+    if (schema !== known) {
+      found.push(
+        unsafe(
+          'database',
+          `has schema ${schema}, this program knows ${known}`,
+          schema < known ? 'auth-relay migrate' : 'install a newer auth-relay',
+        ),
+      )
+    }
+    if (seen.isSuperuser)
+      found.push(unsafe(about, `${connection.user} is a superuser`, 'use the role that auth-relay migrate makes'))
+    if (role === 'writer' && !seen.mayWrite)
+      found.push(unsafe(about, `${connection.user} may not write grants`, 'auth-relay migrate --user postgres'))
+    if (role !== 'writer' && seen.mayWrite)
+      found.push(
+        unsafe(
+          about,
+          `${connection.user} may write grants: it must only read`,
+          `auth-relay migrate --user postgres, then leave ${about.slice('database.'.length)} at its default`,
+        ),
+      )
+    if (role === 'writer' && state.state === 'up' && state.pooled) {
+      found.push(
+        advice(
+          'database.dbhost',
+          'a connection pooler answers for PostgreSQL; with transaction pooling most lookups fail, and the relay stays closed',
+          'make sure that pool_mode = session, or connect to PostgreSQL directly',
+        ),
+      )
+    }
+    const drift = Math.abs(seen.now.getTime() - Date.now()) / 1000
+    if (role === 'writer' && drift > CLOCK_ADVICE) {
+      const text = `the clocks of this host and of the database are ${formatDuration(drift)} apart`
+      found.push(
+        drift > CLOCK_UNSAFE
+          ? unsafe('clock', text, 'run an NTP client on both')
+          : advice('clock', text, 'run an NTP client on both'),
+      )
+    }
+    return found.length > 0 ? found : [fine(about, `${connection.user} reaches the database, schema ${schema}`)]
+  } catch (error) {
+    if (!(error instanceof UsageFault || error instanceof TemporaryFault)) throw error
+    return [unsafeBecause(about, error)]
+  }
+}

@@ -1,0 +1,133 @@
+import { spawnSync } from 'node:child_process'
+import { lstatSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { TemporaryFault, UsageFault } from '../../base/exit-status.ts'
+import { accountWithUid } from '../../libc/account.ts'
+import { openListener } from '../../process/listener.ts'
+import { isRoot, knownUids } from '../../process/privileges.ts'
+import { formatSocketAddress, type SocketAddress } from '../../process/socket-address.ts'
+import type { Settings } from '../../settings/settings.ts'
+import type { PartsInUse } from '../stack/parts-in-use.ts'
+import { type PlannedListener, plannedSockets } from '../stack/preflight.ts'
+import { type Finding, fine, unsafe, unsafeBecause } from './finding.ts'
+import { type HeldSocket, type Holder, ourProgram, socketsAt } from './socket-holders.ts'
+
+/** What the listeners are judged by, besides the settings. */
+export type ListenerSurroundings = {
+  /** A program of the same installation as the daemons. */
+  readonly script: string
+  readonly heldByUnit?: (address: SocketAddress) => string | undefined
+}
+
+/** Authenticators every address that the settings make our programs listen on: free, ours, or held by another program. */
+export async function checkListeners(
+  settings: Settings,
+  parts: PartsInUse,
+  { script, heldByUnit = unitOfSocket }: ListenerSurroundings,
+): Promise<readonly Finding[]> {
+  const found: Finding[] = []
+  const accounts = accountsOf(settings)
+  let free = 0
+  for (const planned of plannedSockets(settings, parts)) {
+    const fault = await faultOf(planned)
+    if (fault === undefined) {
+      free += 1
+      continue
+    }
+    const sockets = socketsAt(planned.address)
+    found.push(
+      sockets.length === 0
+        ? fault
+        : checkHeld(planned, sockets, holder => programOf(holder, script, accounts), heldByUnit),
+    )
+  }
+  return free === 0
+    ? found
+    : [...found, fine('listeners', found.length === 0 ? 'every port is free' : `${free} more free`)]
+}
+
+/** Why a server cannot listen there now; undefined: it can. A Unix socket is looked at, not bound. */
+async function faultOf({ address, setting }: PlannedListener): Promise<Finding | undefined> {
+  if (address.type === 'unix') {
+    const status = lstatSync(address.path, { throwIfNoEntry: false })
+    if (status === undefined) return undefined
+    if (!status.isSocket()) return unsafe(setting, `${address.path} is no socket`, `move it, or change ${setting}`)
+    return socketsAt(address).length === 0
+      ? undefined
+      : unsafe(setting, `${address.path} is in use`, `change ${setting}`)
+  }
+  const server = createServer()
+  try {
+    await openListener(server, address, setting)
+    await new Promise(resolve => server.close(resolve))
+    return undefined
+  } catch (error) {
+    if (!(error instanceof UsageFault || error instanceof TemporaryFault)) throw error
+    return unsafeBecause(setting, error)
+  }
+}
+
+function checkHeld(
+  { address, setting, program }: PlannedListener,
+  sockets: readonly HeldSocket[],
+  programOfHolder: (holder: Holder) => string | undefined,
+  heldByUnit: (address: SocketAddress) => string | undefined,
+): Finding {
+  const where = formatSocketAddress(address)
+  for (const { holders } of sockets) {
+    if (holders.some(holder => programOfHolder(holder) === program)) continue
+    const [holder] = holders
+    if (holder === undefined) {
+      return isRoot()
+        ? unsafe(setting, `${where} is in use, and no process of this host shows its socket`, `change ${setting}`)
+        : unsafe(setting, `${where} is in use by another account`, 'run auth-relay check as root: it names the program')
+    }
+    if (holder.pid === 1) {
+      const unit = heldByUnit(address)
+      if (unit?.startsWith('auth-relay-') === true) continue
+      if (unit !== undefined) return inTheWay(setting, where, unit, `systemctl disable --now ${unit}`)
+    }
+    const account = accountWithUid(holder.uid)?.name ?? `uid ${holder.uid}`
+    const name = programOfHolder(holder) ?? holder.name
+    return inTheWay(setting, where, `${name} (pid ${holder.pid}, account ${account})`, remedyFor(setting))
+  }
+  return fine(setting, `${program} listens on ${where}`)
+}
+
+const inTheWay = (setting: string, where: string, holder: string, remedy: string): Finding =>
+  unsafe(setting, `${where} is held by ${holder}`, remedy)
+
+const remedyFor = (setting: string): string =>
+  setting === DEFAULT_TLS
+    ? 'stop that program, name other addresses in sslwrap.listener, or do not enable auth-relay-sslwrap'
+    : `stop that program, or change ${setting}`
+
+/** The setting of *:995, which no setting names. */
+const DEFAULT_TLS = 'sslwrap.listener'
+
+/** The accounts under which our programs run. Another account could run our programs with settings of its own. */
+function accountsOf({ popup, sslwrap, authd, wrap, statusPage }: Settings): ReadonlySet<number> {
+  const named = [popup.login_user, sslwrap.user, authd.user, wrap.user, statusPage.user, 'auth-relay']
+  // An account may be written UID:GID.
+  return new Set([0, process.geteuid?.() ?? 0, ...knownUids(named.map(name => name.replace(/^(\d+):\d+$/, '$1')))])
+}
+
+const programOf = (holder: Holder, script: string, accounts: ReadonlySet<number>): string | undefined =>
+  accounts.has(holder.uid) ? ourProgram(holder, script) : undefined
+
+/** The socket unit that systemd holds an address for. */
+function unitOfSocket(address: SocketAddress): string | undefined {
+  const { stdout } = spawnSync('systemctl', ['list-sockets', '--no-legend', '--full'], {
+    encoding: 'utf8',
+    timeout: 5000,
+  })
+  const places =
+    address.type === 'tcp'
+      ? [`:${address.port} `] // systemd may spell the address in another way; the port is held by pid 1 already.
+      : [address.type === 'unix' ? `${address.path} ` : '\n']
+  return (stdout ?? '')
+    .split('\n')
+    .find(line => places.some(place => line.includes(place)))
+    ?.trim()
+    .split(/\s+/)[1]
+}

@@ -1,0 +1,141 @@
+import { existsSync, readdirSync, type Stats, statSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { idsOf, isRoot } from '../../process/privileges.ts'
+import type { Settings } from '../../settings/settings.ts'
+import {
+  accountOfProcess,
+  accountOfUnit,
+  mayAccount,
+  type ProgramAccount,
+  type UnitFacts,
+  unitFacts,
+} from './account-rights.ts'
+import { advice, type Finding, fine, unsafe } from './finding.ts'
+import { ourProgram, socketsAt } from './socket-holders.ts'
+
+export type RightsSurroundings = {
+  /** A program of the same installation as authd. */
+  readonly script: string
+  readonly unit?: (name: string) => UnitFacts | undefined
+  /** Directories of the journal. */
+  readonly journals?: readonly string[]
+}
+
+/** Authenticators what the accounts of authd and of the gate may open: the FIFO, followed files, the journal, socket directories. */
+export function checkRights(
+  settings: Settings,
+  { script, unit = unitFacts, journals = ['/var/log/journal', '/run/log/journal'] }: RightsSurroundings,
+): readonly Finding[] {
+  // Without root no other account can be tried.
+  if (!isRoot()) return []
+  const { authd } = settings
+  const found = checkSocketDirectories(settings, unit)
+  if (authd.syslog_fifo === '' && authd.follow_files.length === 0 && !authd.journal) return found
+  const account = accountOfAuthd(settings, script, unit)
+  if (account === undefined) return found
+  return [
+    ...found,
+    ...checkFifo(authd.syslog_fifo, account),
+    ...authd.follow_files.flatMap(path => checkFollowed(path, account)),
+    ...(authd.journal ? checkJournal(account, unit('auth-relay-authd.service'), journals) : []),
+  ]
+}
+
+/** The account of authd: of the process that runs, else of its setting, else of its unit. */
+function accountOfAuthd(
+  { authd }: Settings,
+  script: string,
+  unit: (name: string) => UnitFacts | undefined,
+): ProgramAccount | undefined {
+  const holders = socketsAt({ type: 'unix', path: authd.socket }).flatMap(socket => socket.holders)
+  const running = holders.find(holder => ourProgram(holder, script) === 'authd')
+  if (running !== undefined) return accountOfProcess(running.pid, authd.user === '' ? 'authd' : authd.user)
+  if (authd.user !== '') {
+    try {
+      return { name: authd.user, ids: idsOf(authd.user, 'authd.user'), groups: [] }
+    } catch {
+      return undefined // A missing account is a finding of its own.
+    }
+  }
+  const facts = unit('auth-relay-authd.service')
+  return facts === undefined ? undefined : accountOfUnit(facts)
+}
+
+function checkFifo(path: string, account: ProgramAccount): Finding[] {
+  // A missing FIFO is a finding of its own.
+  if (path === '' || statOf(path)?.isFIFO() !== true) return []
+  if (mayAccount(account, 'r', path) && mayAccount(account, 'w', path)) return []
+  const text = `${account.name} (uid ${account.ids.uid}) cannot read and write ${path}: authd does not start`
+  return [unsafe('authd.syslog_fifo', text, `chown ${account.ids.uid} ${path}`)]
+}
+
+function checkFollowed(path: string, account: ProgramAccount): Finding[] {
+  const about = 'authd.follow_files'
+  const status = statOf(path)
+  if (status === undefined)
+    return [advice(about, `there is no ${path} yet`, 'nothing, if a daemon is about to make it')]
+  if (mayAccount(account, 'r', path)) return [fine(about, `${account.name} can read ${path}`)]
+  const { uid } = account.ids
+  const remedy =
+    (status.mode & 0o040) !== 0 && status.gid !== 0
+      ? `systemctl edit auth-relay-authd, and write under [Service]: SupplementaryGroups=${status.gid}`
+      : `let the daemon make the file readable to a group of authd, or: setfacl -m u:${uid}:r ${path}`
+  return [unsafe(about, `${account.name} (uid ${uid}) cannot read ${path}: nothing is granted from it`, remedy)]
+}
+
+function checkJournal(account: ProgramAccount, facts: UnitFacts | undefined, journals: readonly string[]): Finding[] {
+  const about = 'authd.journal'
+  if (facts?.procSubset === 'pid') {
+    return [
+      unsafe(
+        about,
+        'the unit of authd hides /proc/sys from journalctl, which then ends at once',
+        'systemctl edit auth-relay-authd, and write under [Service]: ProcSubset=all',
+      ),
+    ]
+  }
+  const files = journals
+    .filter(directory => existsSync(directory))
+    .flatMap(directory => readdirSync(directory).map(name => join(directory, name, 'system.journal')))
+    .filter(path => existsSync(path))
+  if (files.length === 0) return [unsafe(about, 'this host keeps no journal', 'set journal = false, or start journald')]
+  return files.some(path => mayAccount(account, 'r', path))
+    ? [fine(about, `${account.name} can read the journal`)]
+    : [
+        unsafe(
+          about,
+          `${account.name} (uid ${account.ids.uid}) cannot read ${files[0]}: nothing is granted from it`,
+          'systemctl edit auth-relay-authd, and write under [Service]: SupplementaryGroups=systemd-journal',
+        ),
+      ]
+}
+
+/** Under its unit the gate is never root: the directories of its sockets must belong to its account. */
+function checkSocketDirectories({ wrap }: Settings, unit: (name: string) => UnitFacts | undefined): Finding[] {
+  const services = {
+    policy_listen: wrap.policy_listen,
+    socketmap_listen: wrap.socketmap_listen,
+    question_listen: wrap.question_listen,
+  }
+  const sockets = Object.entries(services).flatMap(([name, addresses]) =>
+    addresses.flatMap(address => (address.type === 'unix' ? [{ about: `wrap.${name}`, address }] : [])),
+  )
+  const waiting = sockets.filter(({ address }) => socketsAt(address).length === 0)
+  const facts = waiting.length === 0 ? undefined : unit('auth-relay-wrap.service')
+  const account = facts === undefined ? undefined : accountOfUnit(facts)
+  if (account === undefined) return []
+  return waiting.flatMap(({ about, address: { path } }): Finding[] => {
+    const directory = dirname(path)
+    return mayAccount(account, 'w', directory) && mayAccount(account, 'x', directory)
+      ? []
+      : [
+          unsafe(
+            about,
+            `${account.name} cannot make ${path}: the unit of the gate does not start`,
+            `name a socket in /run/auth-relay/gate, or: install -d -o ${account.name} ${directory}`,
+          ),
+        ]
+  })
+}
+
+const statOf = (path: string): Stats | undefined => statSync(path, { throwIfNoEntry: false })

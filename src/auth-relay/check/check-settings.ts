@@ -1,0 +1,287 @@
+import { trustListsOf } from '../../grants/policy-of.ts'
+import { formatSocketAddress, type SocketAddress } from '../../process/socket-address.ts'
+import type { Settings } from '../../settings/settings.ts'
+import { familyOf, LOOPBACK, type NetworkSet, parseIpAddress } from '../../wire/ip-address.ts'
+import { formatTarget } from '../grant-target.ts'
+import { omfwdRule } from './check-syslog.ts'
+import { advice, type Finding, fine, unsafe } from './finding.ts'
+
+/** Authenticators the settings by themselves: no file, no host. */
+export function checkSettings(settings: Settings): readonly Finding[] {
+  return [
+    ...checkTop(settings),
+    ...checkGrants(settings),
+    ...checkTrust(settings),
+    ...checkPopup(settings),
+    ...checkAuthd(settings),
+    ...checkWrap(settings),
+    ...checkStatusPage(settings),
+    ...checkDatabase(settings),
+  ]
+}
+
+function checkTop({ top }: Settings): Finding[] {
+  return top.configured
+    ? [fine('configured', 'the administrator has read the file')]
+    : [unsafe('configured', 'no daemon starts', 'read the file, then set configured = true')]
+}
+
+function checkGrants({ grants }: Settings): Finding[] {
+  const found: Finding[] = []
+  if (grants.grant_loopback) {
+    found.push(
+      unsafe(
+        'grants.grant_loopback',
+        'every program on this host can relay after one login',
+        'remove it: it is for tests',
+      ),
+    )
+  }
+  if (grants.exp_time < 60) {
+    found.push(
+      unsafe(
+        'grants.exp_time',
+        `${grants.exp_time} s: clients that check mail each minute lose the relay`,
+        'set 60 or more; 1800 is usual',
+      ),
+    )
+  }
+  if (grants.alrm_time > grants.exp_time) {
+    found.push(
+      unsafe(
+        'grants.alrm_time',
+        `${grants.alrm_time} s is longer than exp_time (${grants.exp_time} s)`,
+        'set alrm_time = 60',
+      ),
+    )
+  }
+  if (grants.exp_time > 14_400) {
+    found.push(
+      advice(
+        'grants.exp_time',
+        'an address may have passed to somebody else after hours',
+        'set 1800 unless your clients need more',
+      ),
+    )
+  }
+  if (grants.ipv6_prefix === 64 && grants.nat64_prefixes.length === 0) {
+    found.push(
+      advice(
+        'grants.ipv6_prefix',
+        '64: behind a translator (NAT64, SIIT) with a prefix of your own, one login grants every IPv4 client; 64:ff9b::/96 is known',
+        'name the prefixes of your translators in nat64_prefixes; without translators nothing need be done',
+      ),
+    )
+  }
+  return found.length > 0 ? found : [fine('grants', `exp_time ${grants.exp_time} s, alrm_time ${grants.alrm_time} s`)]
+}
+
+/** A list of proxies with a shorter prefix than these probably holds clients as well. */
+const NARROW = { 4: 24, 6: 64 } as const
+
+/** Peers that speak for other clients are never granted: the administrator sees which they are. */
+function checkTrust(settings: Settings): Finding[] {
+  return Object.entries(trustListsOf(settings)).flatMap(([name, { networks }]): Finding[] => {
+    const peers = networks.filter(({ base }) => !LOOPBACK.has(base))
+    if (peers.length === 0) return []
+    const wide = peers.filter(({ base, prefixLength }) => prefixLength > 0 && prefixLength < NARROW[familyOf(base)])
+    const text = (list: typeof peers): string => list.map(formatTarget).join(', ')
+    return wide.length === 0
+      ? [fine(name, `never granted, whoever logs in from there: ${text(peers)}`)]
+      : [
+          advice(
+            name,
+            `no client in ${text(wide)} is ever granted, because a proxy speaks for other clients`,
+            'list the addresses of your proxies alone',
+          ),
+        ]
+  })
+}
+
+/** True if the set holds the whole of the Internet's addresses of a family. */
+const holdsEverybody = (set: NetworkSet): boolean => set.networks.some(({ prefixLength }) => prefixLength === 0)
+
+function checkPopup({ popup }: Settings): Finding[] {
+  const found: Finding[] = []
+  const trusts = { ssl_hack_trust: popup.ssl_hack_trust, proxy_trust: popup.proxy_trust }
+  for (const [name, set] of Object.entries(trusts)) {
+    if (holdsEverybody(set)) {
+      found.push(unsafe(`popup.${name}`, 'anybody may say which address he comes from', 'name your proxies alone'))
+    }
+  }
+  if (popup.proxy_listen.length > 0 && popup.proxy_trust.networks.length === 0) {
+    found.push(unsafe('popup.proxy_trust', 'empty means nobody: proxy_listen answers nobody', 'name your proxies'))
+  }
+  if (popup.stls && (popup.stls_cert === '' || popup.stls_key === '')) {
+    found.push(unsafe('popup.stls', 'needs stls_cert and stls_key', 'set both, or stls = false'))
+  }
+  if (!popup.require_tls && popup.listen.some(address => !isLoopback(address))) {
+    found.push(
+      advice(
+        'popup.require_tls',
+        'passwords may pass in clear text on the plain port',
+        'set require_tls = true and name the old devices in cleartext_nets',
+      ),
+    )
+  }
+  return found
+}
+
+function checkAuthd({ authd }: Settings): Finding[] {
+  const found: Finding[] = []
+  const dialects = Object.entries(authd)
+    .filter(([name, value]) => name.startsWith('check_daemon_') && value === true)
+    .map(([name]) => name)
+  const sources =
+    authd.syslog_fifo !== '' || authd.syslog_listen.length > 0 || authd.follow_files.length > 0 || authd.journal
+  if (sources && dialects.length === 0) {
+    found.push(
+      unsafe(
+        'authd.check_daemon_*',
+        'logs are read, but no daemon of them is believed: nothing is ever granted from a log',
+        'switch on the one that you run, e.g. check_daemon_dovecot = true',
+      ),
+    )
+  }
+  if (!sources && dialects.length > 0) {
+    found.push(
+      advice(`authd.${dialects[0]}`, 'no log is read, so it does nothing', 'set syslog_listen = ["127.0.0.1:6514"]'),
+    )
+  }
+  for (const address of authd.syslog_listen.filter(each => !isLoopback(each))) {
+    found.push(
+      unsafe(
+        'authd.syslog_listen',
+        `whoever reaches ${formatSocketAddress(address)} can grant any address`,
+        'listen on 127.0.0.1',
+      ),
+    )
+  }
+  if (authd.syslog_fifo !== '') {
+    found.push(
+      advice(
+        'authd.syslog_fifo',
+        'rsyslog drops lines when many come at once into a FIFO',
+        `set syslog_listen = ["127.0.0.1:6514"] and let rsyslog send there: ${omfwdRule(6514)}`,
+      ),
+    )
+  }
+  if (authd.check_daemon_vchkpw && authd.check_daemon_hacked_qmailpop3d) {
+    found.push(
+      advice(
+        'authd.check_daemon_vchkpw',
+        'both it and the patched qmail-pop3d log a login; behind a TLS proxy that changes no TCPREMOTEIP vchkpw names the proxy',
+        'keep check_daemon_hacked_qmailpop3d alone behind such a proxy',
+      ),
+    )
+  }
+  return found
+}
+
+function checkWrap({ wrap }: Settings): Finding[] {
+  const doors = {
+    policy_listen: wrap.policy_listen,
+    socketmap_listen: wrap.socketmap_listen,
+    question_listen: wrap.question_listen,
+  }
+  const reached = Object.entries(doors).flatMap(([name, addresses]) =>
+    addresses
+      .filter(address => !isLoopback(address))
+      .map(address =>
+        unsafe(
+          `wrap.${name}`,
+          `strangers who reach ${formatSocketAddress(address)} learn who may relay`,
+          'listen on 127.0.0.1 or a Unix socket',
+        ),
+      ),
+  )
+  return [...reached, ...checkAskers(wrap)]
+}
+
+/** Which accounts of the host may ask, and count mail for others. */
+function checkAskers(wrap: Settings['wrap']): Finding[] {
+  const found: Finding[] = []
+  const services = [...wrap.policy_listen, ...wrap.socketmap_listen, ...wrap.question_listen]
+  if (wrap.socket_mode === '0666' && services.some(({ type }) => type === 'unix')) {
+    found.push(
+      advice(
+        'wrap.socket_mode',
+        'every account of this host can ask who is logged in from where',
+        'set socket_mode = "0660" and socket_group to the group of the mail server',
+      ),
+    )
+  }
+  const limits = [
+    wrap.messages_per_login,
+    wrap.messages_per_address,
+    wrap.recipients_per_login,
+    wrap.recipients_per_address,
+  ]
+  if (limits.some(limit => limit > 0) && wrap.policy_listen.some(({ type }) => type === 'tcp')) {
+    found.push(
+      advice(
+        'wrap.policy_listen',
+        'every account of this host can ask on a port and use up the limits of others',
+        'let Postfix ask on a Unix socket',
+      ),
+    )
+  }
+  return found
+}
+
+function checkStatusPage({ statusPage: { listen } }: Settings): Finding[] {
+  if (listen === undefined) return []
+  if (!isLoopback(listen)) {
+    return [
+      unsafe(
+        'status-page.listen',
+        `strangers who reach ${formatSocketAddress(listen)} read logins and addresses`,
+        'listen on 127.0.0.1; from elsewhere: ssh -L',
+      ),
+    ]
+  }
+  return listen.type === 'tcp'
+    ? [
+        advice(
+          'status-page.listen',
+          'every account of this host can read the page',
+          'unix:/run/auth-relay/status/page.sock is for root alone',
+        ),
+      ]
+    : [fine('status-page.listen', 'for root alone')]
+}
+
+function checkDatabase({ database }: Settings): Finding[] {
+  const found: Finding[] = []
+  const users = { dbpass: 'dbuser', wrap_dbpass: 'wrap_dbuser', status_dbpass: 'status_dbuser' } as const
+  for (const name of ['dbpass', 'wrap_dbpass', 'status_dbpass'] as const) {
+    const password = database[name]
+    if (password !== '' && password === database[users[name]]) {
+      found.push(unsafe(`database.${name}`, 'everybody guesses it', `write a random one: openssl rand -base64 24`))
+    }
+  }
+  for (const [name, who] of [
+    ['wrap_dbpass', 'the gate'],
+    ['status_dbpass', 'the status page'],
+  ] as const) {
+    if (database.dbpass !== '' && database.dbpass === database[name]) {
+      found.push(unsafe(`database.${name}`, `${who} has the password that writes grants`, 'give each role its own'))
+    }
+  }
+  const isRemote = !database.embedded && database.dbhost.split(',').some(host => !isLocalHost(host.trim()))
+  if (isRemote && database.dbtls === 'off') {
+    found.push(
+      advice('database.dbtls', 'login names and addresses cross the network in clear text', 'set dbtls = "verify"'),
+    )
+  }
+  return found
+}
+
+const isLocalHost = (host: string): boolean => host === 'localhost' || host.startsWith('/') || isLoopbackText(host)
+
+function isLoopbackText(host: string): boolean {
+  const ip = parseIpAddress(host)
+  return ip !== undefined && LOOPBACK.has(ip)
+}
+
+const isLoopback = (address: SocketAddress): boolean => address.type !== 'tcp' || isLocalHost(address.host)

@@ -1,0 +1,114 @@
+import { readdirSync, readFileSync, type Stats, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { formatSocketAddress } from '../../process/socket-address.ts'
+import type { Settings } from '../../settings/settings.ts'
+import { advice, type Finding, fine, unsafe } from './finding.ts'
+
+/** The rule for rsyslog that deploy/rsyslog/to-authd-tcp.conf holds, in one line: the queue keeps lines while authd is stopped. */
+export const omfwdRule = (port: number): string =>
+  `mail.info action(type="omfwd" target="127.0.0.1" port="${port}" protocol="tcp" tcp_framing="octet-counted" ` +
+  'queue.type="LinkedList" queue.size="100000" queue.timeoutEnqueue="0" action.resumeRetryCount="-1" action.resumeInterval="2")'
+
+/** Where the syslogds of this kind of system have their settings, below /etc. */
+const SYSLOG_FILES = [
+  'rsyslog.conf',
+  'rsyslog.d',
+  'syslog.conf',
+  'syslog-ng/syslog-ng.conf',
+  'syslog-ng/conf.d',
+] as const
+
+/** Authenticators what authd hears of syslogd: the FIFO, whether anybody writes where authd reads, and whether strangers can. */
+export function checkSyslog({ authd }: Pick<Settings, 'authd'>, etc = '/etc'): readonly Finding[] {
+  if (authd.syslog_fifo === '' && authd.syslog_listen.length === 0) return []
+  const lines = SYSLOG_FILES.flatMap(name => filesOf(join(etc, name))).flatMap(linesOf)
+  return [
+    ...checkFifo(authd.syslog_fifo, authd.user === '' ? 'auth-relay' : authd.user, lines),
+    ...checkDelivery(authd.syslog_listen, lines),
+    ...checkNetwork(lines),
+  ]
+}
+
+function checkFifo(path: string, user: string, lines: readonly SyslogLine[]): Finding[] {
+  const about = 'authd.syslog_fifo'
+  if (path === '') return []
+  const makeFifo = `mkfifo -m 600 ${path} && chown ${user} ${path}`
+  const status = statOf(path)
+  if (status === undefined) {
+    return [unsafe(about, `there is no ${path}`, `mkdir -p ${join(path, '..')} && ${makeFifo}`)]
+  }
+  if (!status.isFIFO()) return [unsafe(about, `${path} is no FIFO`, `rm ${path} && ${makeFifo}`)]
+  if ((status.mode & 0o022) !== 0) {
+    const mode = (status.mode & 0o7777).toString(8).padStart(4, '0')
+    return [unsafe(about, `others may write to ${path} (${mode}), and so grant any address`, `chmod 600 ${path}`)]
+  }
+  return [
+    lines.some(({ text }) => text.includes(path))
+      ? fine(about, `${path} is there, and the system's syslogd knows it`)
+      : advice(
+          about,
+          `no syslogd of this host writes to ${path}`,
+          `add to /etc/rsyslog.d/auth-relay.conf: mail.* |${path}`,
+        ),
+  ]
+}
+
+function checkDelivery(addresses: Settings['authd']['syslog_listen'], lines: readonly SyslogLine[]): Finding[] {
+  return addresses.flatMap(address => {
+    if (address.type !== 'tcp' || address.port === 0) return []
+    const where = formatSocketAddress(address)
+    const port = new RegExp(`\\b${address.port}\\b`)
+    return lines.some(({ text }) => /omfwd|@@|network\(|tcp\(/.test(text) && port.test(text)) ||
+      lines.some(({ text }) => new RegExp(`port="?${address.port}\\b`).test(text))
+      ? [fine('authd.syslog_listen', `the system's syslogd sends to ${where}`)]
+      : [
+          advice(
+            'authd.syslog_listen',
+            `no syslogd of this host sends to ${where}`,
+            `add to /etc/rsyslog.d/auth-relay.conf: ${omfwdRule(address.port)}`,
+          ),
+        ]
+  })
+}
+
+/** Whoever can write to this syslogd can open the relay for any address (CVE-2001-1075): it must not hear the network. */
+function checkNetwork(lines: readonly SyslogLine[]): Finding[] {
+  return lines
+    .filter(
+      ({ text }) =>
+        /^\$(UDPServerRun|InputTCPServerRun)\b|^input\(.*type="im(udp|tcp|relp|ptcp)"|\b(udp|tcp|network|syslog)\s*\(.*\bport\s*\(/i.test(
+          text,
+        ) && !/address="(127\.|::1|localhost)|ip\(["']?127\.|action\(|destination\b/i.test(text),
+    )
+    .map(({ file, line, text }) =>
+      unsafe(
+        'syslogd',
+        `it takes lines from the network (${file}:${line}: ${text}): whoever sends it one can open the relay`,
+        'let it listen on 127.0.0.1 alone, or not at all',
+      ),
+    )
+}
+
+type SyslogLine = { readonly file: string; readonly line: number; readonly text: string }
+
+/** The lines of a file that say something; one that cannot be read says nothing. */
+function linesOf(file: string): readonly SyslogLine[] {
+  let text: string
+  try {
+    text = readFileSync(file, 'utf8')
+  } catch {
+    return [] // a directory, or a file that is not for us
+  }
+  return text
+    .split('\n')
+    .map((each, index) => ({ file, line: index + 1, text: each.trim() }))
+    .filter(each => each.text !== '' && !each.text.startsWith('#'))
+}
+
+function filesOf(path: string): readonly string[] {
+  const status = statOf(path)
+  if (status === undefined) return []
+  return status.isDirectory() ? readdirSync(path).map(name => join(path, name)) : [path]
+}
+
+const statOf = (path: string): Stats | undefined => statSync(path, { throwIfNoEntry: false })

@@ -1,0 +1,41 @@
+import { closeSync, constants, existsSync, fchmodSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import { TemporaryFault, UsageFault } from '../../base/exit-status.ts'
+import { tryLock } from '../../libc/flock.ts'
+
+/** A directory that is ours until we stop, or die. */
+export type DirectoryLock = { stop(): Promise<void> }
+
+/**
+ * Makes sure that one `auth-relay up` at a time works in a directory. The kernel keeps the lock, so a killed process leaves none.
+ * @throws TemporaryFault naming the process that has it.
+ */
+export function lockDirectory(directory: string): DirectoryLock {
+  const path = join(directory, 'up.lock')
+  let fd: number
+  try {
+    fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
+    // Each account that can open the file can lock it. Older versions made it readable.
+    fchmodSync(fd, 0o600)
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error)
+    throw new UsageFault(`cannot write in ${directory}: ${why}: start as root, or change state_dir`, error)
+  }
+  if (!tryLock(fd)) {
+    const buffer = Buffer.alloc(16)
+    const pid = buffer.toString('latin1', 0, readSync(fd, buffer, 0, buffer.length, 0)).trim()
+    closeSync(fd)
+    throw new TemporaryFault(
+      existsSync(`/proc/${pid}`)
+        ? `${directory} is in use by another auth-relay up (process ${pid}): stop it, or choose another directory`
+        : `another process holds a lock on ${path}: find it with fuser ${path} and stop it`,
+    )
+  }
+  ftruncateSync(fd)
+  writeSync(fd, `${process.pid}\n`, 0)
+  return {
+    async stop() {
+      closeSync(fd)
+    },
+  }
+}

@@ -1,0 +1,169 @@
+import { chmodSync, mkdirSync, rmSync } from 'node:fs'
+import { UsageFault } from '../../base/exit-status.ts'
+import type { InheritedFiles } from '../../base/inherited-files.ts'
+import type { Log } from '../../base/log.ts'
+import type { RunningDaemon } from '../../process/lifecycle.ts'
+import { MAX_MESSAGE, programBeside } from '../../process/worker-process.ts'
+import { passwordFileOf } from '../../settings/database-connection.ts'
+import { restartFields } from '../../settings/reload.ts'
+import { readSecretFile } from '../../settings/secret.ts'
+import {
+  loadSettingsFile,
+  parseSettings,
+  readSettingsText,
+  requireConfigured,
+  type Settings,
+} from '../../settings/settings.ts'
+import { lockDirectory } from './directory-lock.ts'
+import { Interruption } from './interruption.ts'
+import { partsInUse } from './parts-in-use.ts'
+import { checkBeforeStart } from './preflight.ts'
+import { programEnvironment } from './program-environment.ts'
+import { SupervisedProgram } from './supervised-program.ts'
+import { startDatabase } from './up-database.ts'
+
+type Environment = Readonly<Record<string, string | undefined>>
+
+export type UpOptions = {
+  readonly config: string
+  readonly environment: Environment
+  readonly log: Log
+  /** Gets every line of the programs. */
+  readonly passOn: (line: string) => void
+}
+
+/** The stack as it runs: what each program said when it was ready, e.g. `listen=127.0.0.1:1110`. */
+export type Stack = RunningDaemon & { readonly programs: ReadonlyMap<string, string> }
+
+/** Longest settings file that a reload hands to the programs, in characters of JSON: a secret fits beside it. */
+const MAX_SETTINGS = MAX_MESSAGE - 10_000
+/** Milliseconds that a program may take to its ready line. */
+const READY_WITHIN = 30_000
+/** Milliseconds that a program may take to end, after its sessions have. */
+const STOP_GRACE = 5000
+/** Seconds that authd may take to read the last lines of its syslog connections and to store what is left. */
+const AUTHD_FLUSH = 36
+
+/**
+ * Starts the whole stack in order: database, authd, popup, sslwrap, wrap, status page; each when the one before is ready. What fails is said once
+ * and everything is stopped again.
+ * @throws UsageFault or TemporaryFault, with what to do; nothing runs then.
+ */
+export async function startStack(options: UpOptions): Promise<Stack> {
+  const { config, environment, log } = options
+  const { settings } = loadSettingsFile(config, environment)
+  requireConfigured(settings, config)
+  await checkBeforeStart(settings)
+  const parts: { stop(): Promise<void> }[] = []
+  const stopAll = async (): Promise<void> => {
+    for (const part of parts.splice(0).reverse()) await part.stop()
+  }
+  const interruption = new Interruption()
+  try {
+    const running = await Promise.race([interruption.happened, startParts(options, settings, parts)])
+    log.info('up', { config, programs: [...running.ready.keys()].join(',') })
+    return {
+      programs: running.ready,
+      ready: [...running.ready].map(([name, text]) => `${name}.${text.replaceAll(' ', ` ${name}.`)}`).join(' '),
+      reload: () => {
+        const text = readSettingsText(config)
+        const next = parseSettings(text, config, environment).settings
+        requireConfigured(next, config)
+        const orders = running.programs.map(program => [program, filesFor(program.name, config, text, next)] as const)
+        for (const [program, files] of orders) program.reload(files)
+        const names = programsOf(next).map(({ name }) => name)
+        const started = running.programs.map(({ name }) => name)
+        const other = [...new Set([...names, ...started])].filter(
+          name => !(names.includes(name) && started.includes(name)),
+        )
+        log.info('reloaded', { ...restartFields('up', settings, next), programs_changed: other.join(' ') || undefined })
+      },
+      stop: stopAll,
+    }
+  } catch (error) {
+    await stopAll()
+    throw error
+  } finally {
+    interruption.end()
+  }
+}
+
+async function startParts(
+  { config, environment, log, passOn }: UpOptions,
+  settings: Settings,
+  parts: { stop(): Promise<void> }[],
+) {
+  makeDirectory(settings.top.state_dir, 'state_dir')
+  makeDirectory(settings.top.run_dir, 'run_dir')
+  parts.push(lockDirectory(settings.top.state_dir))
+  parts.push(await startDatabase(settings, log))
+  const ready = new Map<string, string>()
+  const programs: SupervisedProgram[] = []
+  for (const { name, drainSeconds, script = name, words = [] } of programsOf(settings)) {
+    const spec = {
+      name,
+      script: programBeside(script),
+      args: [...words, '--config', config],
+      env: programEnvironment(name, environment),
+      readyWithin: READY_WITHIN,
+      stopWithin: drainSeconds * 1000 + STOP_GRACE,
+    }
+    const program = new SupervisedProgram(spec, log, passOn)
+    parts.push(program)
+    programs.push(program)
+    ready.set(name, await program.start())
+    if (name === 'authd') parts.push(removal([settings.authd.socket, settings.authd.uses_socket]))
+  }
+  return { ready, programs }
+}
+
+/**
+ * The files that a program may have to read again and perhaps cannot since it gave up root. Each gets no secret but its own.
+ * @throws UsageFault if one of them cannot be used.
+ */
+function filesFor(program: string, config: string, text: string, settings: Settings): InheritedFiles {
+  if (JSON.stringify(text).length > MAX_SETTINGS) {
+    throw new UsageFault(`${config} is longer than ${MAX_SETTINGS} characters: shorten it, or restart auth-relay up`)
+  }
+  const secret = program === 'wrap' ? passwordFileOf(settings, 'reader') : ''
+  return { [config]: text, ...(secret === '' ? {} : { [secret]: readSecretFile(secret).reveal() }) }
+}
+
+/** Sockets that their program could not remove itself: it gave up the right to write in our directory. */
+const removal = (paths: readonly string[]): { stop(): Promise<void> } => ({
+  stop: async () => {
+    for (const path of paths) if (path !== '') rmSync(path, { force: true })
+  },
+})
+
+type ProgramOfStack = {
+  readonly name: string
+  readonly drainSeconds: number
+  /** The program's file, if it is not its own, and the words before its options. */
+  readonly script?: string
+  readonly words?: readonly string[]
+}
+
+/** The programs that the settings give something to do, in the order of their start, with the seconds that they may drain. */
+function programsOf(settings: Settings): readonly ProgramOfStack[] {
+  const { popup, sslwrap, wrap } = settings
+  const parts = partsInUse(settings)
+  const programs: ProgramOfStack[] = [{ name: 'authd', drainSeconds: AUTHD_FLUSH }]
+  if (parts.popup) programs.push({ name: 'popup', drainSeconds: popup.drain_time })
+  if (parts.sslwrap) programs.push({ name: 'sslwrap', drainSeconds: sslwrap.drain_time })
+  if (parts.gate) programs.push({ name: 'wrap', drainSeconds: wrap.drain_timeout })
+  if (parts.statusPage) {
+    programs.push({ name: 'status-page', drainSeconds: 0, script: 'auth-relay', words: ['status-page'] })
+  }
+  return programs
+}
+
+/** Other accounts pass through it to their sockets. One that exists keeps its mode. */
+function makeDirectory(path: string, setting: string): void {
+  try {
+    if (mkdirSync(path, { recursive: true }) !== undefined) chmodSync(path, 0o755)
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error)
+    throw new UsageFault(`cannot make ${path}: ${why}: start as root, or change ${setting}`, error)
+  }
+}

@@ -1,0 +1,201 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { Socket } from 'node:net'
+import type { Readable } from 'node:stream'
+import { TemporaryFault, UsageFault } from '../../base/exit-status.ts'
+import { type InheritedFiles, reloadOrder } from '../../base/inherited-files.ts'
+import type { Log } from '../../base/log.ts'
+import { RestartDelay } from '../../base/restart-delay.ts'
+import { runtimeOptions } from '../../base/runtime-options.ts'
+import { CONTROL_DESCRIPTOR, type ControlChannel, watchedChannel } from '../../process/worker-process.ts'
+import { LineSplitter } from '../../wire/line-splitter.ts'
+
+/** One program of the stack: which file, with which arguments and environment. */
+export type ProgramSpec = {
+  /** The name in its log lines and in its ready line. */
+  readonly name: string
+  readonly script: string
+  readonly args: readonly string[]
+  readonly env: Readonly<Record<string, string | undefined>>
+  /** Milliseconds from the start to the ready line. */
+  readonly readyWithin: number
+  /** Milliseconds from SIGTERM to SIGKILL: longer than the program lets its sessions go on. */
+  readonly stopWithin: number
+}
+
+/** Longest line of a program that is passed on, in octets. */
+const MAX_LINE = 16_384
+/** Fault lines of a program that are kept for the message, when it does not start. */
+const MAX_FAULTS = 20
+
+/**
+ * A child process in a process group of its own, so that Ctrl-C reaches the supervisor alone. Its standard input is a pipe that nobody
+ * writes to: when the supervisor is killed, the pipe ends and the program stops by itself. Its standard error is passed on line by line.
+ */
+export class SupervisedProgram {
+  readonly #spec: ProgramSpec
+  readonly #log: Log
+  readonly #passOn: (line: string) => void
+  readonly #delay = new RestartDelay()
+  #child: ChildProcess | undefined
+  #channel: ControlChannel | undefined
+  #ended: Promise<void> = Promise.resolve()
+  #stopping = false
+  #restart: NodeJS.Timeout | undefined
+
+  constructor(spec: ProgramSpec, log: Log, passOn: (line: string) => void) {
+    this.#spec = spec
+    this.#log = log.with({ program: spec.name })
+    this.#passOn = passOn
+  }
+
+  get name(): string {
+    return this.#spec.name
+  }
+
+  /**
+   * Starts the program and answers what its ready line says. From then on it is started again whenever it ends.
+   * @throws the program's own fault if it ends before it is ready; nothing of it is left then.
+   */
+  async start(): Promise<string> {
+    const { ready, ended } = this.#launch()
+    this.#ended = ended
+    try {
+      const text = await ready
+      this.#keepRunning(ended)
+      return text
+    } catch (error) {
+      await this.stop()
+      throw error
+    }
+  }
+
+  /** Lets the program reload with these texts in place of its files; nothing happens if the program is not running. */
+  reload(files: InheritedFiles): void {
+    this.#channel?.send(reloadOrder(files))
+  }
+
+  /** Asks the program to stop, forces it after a while, and leaves nothing of its process group. */
+  async stop(): Promise<void> {
+    this.#stopping = true
+    clearTimeout(this.#restart)
+    const child = this.#child
+    if (child === undefined) return
+    child.kill('SIGTERM')
+    const force = setTimeout(() => {
+      this.#log.warn('stop-forced', { after_ms: this.#spec.stopWithin })
+      killGroup(child)
+    }, this.#spec.stopWithin)
+    await this.#ended
+    clearTimeout(force)
+  }
+
+  #keepRunning(ended: Promise<void>): void {
+    const since = Date.now()
+    void ended.then(() => {
+      if (this.#stopping) return
+      const wait = this.#delay.next(Date.now() - since)
+      this.#log.error('restart', { in_ms: wait })
+      this.#restart = setTimeout(() => void this.#startAgain(), wait)
+    })
+  }
+
+  async #startAgain(): Promise<void> {
+    const { ready, ended } = this.#launch()
+    this.#ended = ended
+    await ready.catch((error: unknown) => {
+      for (const line of String(error instanceof Error ? error.message : error).split('\n')) this.#passOn(line)
+      killGroup(this.#child)
+    })
+    this.#keepRunning(ended)
+  }
+
+  #launch(): { ready: Promise<string>; ended: Promise<void> } {
+    const { name, script, args, env, readyWithin } = this.#spec
+    const child = spawn(process.execPath, [...runtimeOptions(), script, ...args], {
+      stdio: ['pipe', 'ignore', 'pipe', 'pipe'],
+      env: { ...env, AUTHRELAY_SUPERVISED: '1', AUTHRELAY_PINGED: '1' },
+      detached: true,
+    })
+    this.#child = child
+    const control = child.stdio[CONTROL_DESCRIPTOR]
+    if (!(control instanceof Socket)) throw new Error(`${name} has no control channel`)
+    const { channel } = watchedChannel(control, () => {
+      this.#log.error('program_hung', { pid: child.pid, reason: 'no answer to pings' })
+      killGroup(child)
+    })
+    this.#channel = channel
+    const faults: string[] = []
+    const prefix = `${name} ready `
+    let readyText: ((text: string) => void) | undefined
+    let started = false
+    const ended = new Promise<void>(resolve => {
+      child.once('error', () => resolve())
+      // `close` and not `exit`: the last lines on standard error are read before the end is acted on.
+      child.once('close', () => resolve())
+    }).then(() => {
+      if (this.#child === child) this.#child = undefined
+      if (started && !this.#stopping) {
+        this.#log.error('ended', { status: child.exitCode ?? undefined, signal: child.signalCode ?? undefined })
+      }
+    })
+    const ready = new Promise<string>((resolve, reject) => {
+      const deadline = setTimeout(() => {
+        reject(
+          new TemporaryFault(
+            `${name} was not ready within ${readyWithin / 1000} s: look at its last lines above, then start again`,
+          ),
+        )
+      }, readyWithin)
+      readyText = text => {
+        clearTimeout(deadline)
+        started = true
+        resolve(text)
+      }
+      void ended.then(() => {
+        clearTimeout(deadline)
+        if (!started) reject(faultOf(name, child, faults))
+      })
+    })
+    child.once('exit', () => {
+      channel.close()
+      // A worker that outlives its parent holds the pipe open, and with it the ports: end it, so that `close` comes.
+      killGroup(child)
+    })
+    // A program that ends at once leaves a broken pipe; that it ended is noticed anyhow.
+    child.stdin?.on('error', () => {})
+    eachLine(child.stderr, line => {
+      if (line.startsWith(prefix)) readyText?.(line.slice(prefix.length))
+      else if (!started && line.startsWith(`${name}: `) && !line.startsWith(`${name}: level=`)) {
+        // The fault that keeps a program from starting is said once: by whoever asked for the start.
+        if (faults.length < MAX_FAULTS) faults.push(line.slice(name.length + 2))
+        return
+      }
+      this.#passOn(line)
+    })
+    return { ready, ended }
+  }
+}
+
+/** What a program said about its own end, with the exit status it chose. */
+function faultOf(name: string, child: ChildProcess, faults: readonly string[]): Error {
+  const how = child.exitCode === null ? `signal ${child.signalCode}` : `status ${child.exitCode}`
+  const lines = faults.length > 0 ? faults : [`ended with ${how} before it was ready`]
+  const named = lines.map(line => `${name}: ${line}`)
+  return child.exitCode === 100 ? new UsageFault(named) : new TemporaryFault(named.join('\n'))
+}
+
+function killGroup(child: ChildProcess | undefined): void {
+  if (child?.pid === undefined) return
+  try {
+    process.kill(-child.pid, 'SIGKILL')
+  } catch {
+    // ESRCH: nothing of the group is left, which is what we want.
+  }
+}
+
+function eachLine(stream: Readable | null, listener: (line: string) => void): void {
+  const splitter = new LineSplitter(MAX_LINE)
+  stream?.on('data', (chunk: Buffer) => {
+    for (const line of splitter.push(chunk).lines) listener(line)
+  })
+}

@@ -1,0 +1,101 @@
+import { resolve } from 'node:path'
+import type { BlockTarget } from '../../../grants/grant-store.ts'
+import { operatorName, withGrants } from '../../grant-administration.ts'
+import { formatTarget, readBlockTarget, readPeriod } from '../../grant-target.ts'
+import { formatMoment } from '../../text/moment.ts'
+import { printable } from '../../text/printable.ts'
+import type { Action, Surroundings, Verb } from '../../verb.ts'
+import { withConfigOption } from '../../verb.ts'
+
+type BlockOptions = { config: string; for?: string; reason: string; json?: true }
+type UnblockOptions = { config: string; json?: true }
+
+const WHOM = ['<whom>', 'address, network or login name'] as const
+const FOR = ['--for <time>', 'how long: 90s, 30m, 8h, 2d; without it until auth-relay unblock'] as const
+const REASON = ['--reason <text>', 'text that show and explain print', 'no reason given'] as const
+const JSON_OPTION = ['--json', 'print one JSON object'] as const
+
+/** `auth-relay block`: deletes the grants of an address, network or login and prevents new ones. */
+export const block: Verb = (program, surroundings, choose) => {
+  withConfigOption(program.command('block'))
+    .description('close the relay for an address, a network or a login')
+    .argument(...WHOM)
+    .option(...FOR)
+    .option(...REASON)
+    .option(...JSON_OPTION)
+    .addHelpText(
+      'after',
+      `
+Examples:
+  auth-relay block 192.0.2.7 --for 24h --reason 'spam run, ticket 4711'
+  auth-relay block ann@example.org
+
+The command deletes existing grants and prevents new ones until the block ends.
+A block overrides every login and every allowance. It does not end SMTP sessions
+that are already open. Logins by POP3 still work.`,
+    )
+    .action((whom: string, options: BlockOptions) => choose(blocking(whom, options, surroundings)))
+}
+
+/** `auth-relay unblock`: ends a block. */
+export const unblock: Verb = (program, surroundings, choose) => {
+  withConfigOption(program.command('unblock'))
+    .description('end a block; the next login opens the relay again')
+    .argument(...WHOM)
+    .option(...JSON_OPTION)
+    .addHelpText('after', '\nExit status 1 if nothing was blocked.')
+    .action((whom: string, options: UnblockOptions) => choose(unblocking(whom, options, surroundings)))
+}
+
+/** `auth-relay revoke`: the older name of both verbs. */
+export const revoke: Verb = (program, surroundings, choose) => {
+  withConfigOption(program.command('revoke'))
+    .description('older name of block, and with --end of unblock')
+    .argument(...WHOM)
+    .option(...FOR)
+    .option(...REASON)
+    .option('--end', 'end the block')
+    .option(...JSON_OPTION)
+    .action((whom: string, options: BlockOptions & { end?: true }) =>
+      choose(options.end === true ? unblocking(whom, options, surroundings) : blocking(whom, options, surroundings)),
+    )
+}
+
+function blocking(whom: string, options: BlockOptions, surroundings: Surroundings): Action {
+  const target = readBlockTarget(whom)
+  const forSeconds = readPeriod(options.for)
+  const say = sayAbout(target, options, surroundings)
+  return {
+    type: 'command',
+    run: () =>
+      withGrants(resolve(options.config), surroundings, async admin => {
+        const owner = operatorName(surroundings.environment)
+        const { removed, until } = await admin.block(target, { forSeconds, reason: options.reason, owner })
+        const end = until === null ? 'until auth-relay unblock ends the block' : `until ${formatMoment(until)}`
+        const grants = `${removed} ${removed === 1 ? 'grant' : 'grants'} deleted`
+        say({ removed, until: until?.toISOString() ?? null }, text => `${text} is blocked ${end}. ${grants}.`)
+        return 0
+      }),
+  }
+}
+
+function unblocking(whom: string, options: UnblockOptions, surroundings: Surroundings): Action {
+  const target = readBlockTarget(whom)
+  const say = sayAbout(target, options, surroundings)
+  return {
+    type: 'command',
+    run: () =>
+      withGrants(resolve(options.config), surroundings, async admin => {
+        const ended = await admin.unblock(target)
+        say({ ended }, text => (ended === 0 ? `${text} was not blocked.` : `${text} can be granted at the next login.`))
+        return ended === 0 ? 1 : 0
+      }),
+  }
+}
+
+/** Prints a result as JSON or as a sentence about the target. */
+function sayAbout(target: BlockTarget, options: UnblockOptions, { print }: Surroundings) {
+  const text = target.kind === 'network' ? formatTarget(target.network) : printable(target.login)
+  return (json: object, sentence: (text: string) => string): void =>
+    print(options.json === true ? `${JSON.stringify({ [target.kind]: text, ...json })}\n` : `${sentence(text)}\n`)
+}

@@ -1,0 +1,131 @@
+import { resolve } from 'node:path'
+import { UsageFault } from '../../../base/exit-status.ts'
+import { reportUsage, type UsageRow } from '../../../grants/usage-report.ts'
+import { databaseConnection } from '../../../settings/database-connection.ts'
+import { loadSettingsFile } from '../../../settings/settings.ts'
+import { deviceHints } from '../../text/device-hints.ts'
+import { formatMoment } from '../../text/moment.ts'
+import { count, printable } from '../../text/printable.ts'
+import { formatTable } from '../../text/table.ts'
+import type { Verb } from '../../verb.ts'
+import { withConfigOption } from '../../verb.ts'
+import { withDatabase } from '../../with-database.ts'
+
+type Options = { config: string; days: string; json?: true; csv?: true }
+
+/** `auth-relay report`: who still needs POP before SMTP. */
+export const report: Verb = (program, { environment, print, columns }, choose) => {
+  withConfigOption(program.command('report'))
+    .description(
+      'who still needs this: per login the last login, the last mail relayed by it, whether TLS was used, and what kind of client it seems to be',
+    )
+    .option('--days <number>', 'how far back; the history is kept for grants.history_days', '30')
+    .option('--csv', 'comma-separated values with a header line')
+    .option('--json', 'a JSON array')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  auth-relay report
+  auth-relay report --days 7 --csv > needs.csv
+
+Hints: polls (a mail program that looks for mail), sends-only (opens the mailbox just to
+send, as scanners do), apop, no-tls, roams (several addresses), never-relays.
+Logins that never relay need no POP before SMTP: they will not notice its end.`,
+    )
+    .action((options: Options) => {
+      if (!/^\d{1,4}$/.test(options.days) || options.days === '0') {
+        throw new UsageFault(`--days ${options.days} is no number of days`)
+      }
+      choose({
+        type: 'command',
+        run: async () => {
+          const { settings } = loadSettingsFile(resolve(options.config), environment)
+          const rows = await withDatabase(databaseConnection(settings, 'writer'), database =>
+            reportUsage(database, Number(options.days)),
+          )
+          if (options.json === true) print(`${JSON.stringify(rows.map(jsonOf), undefined, 1)}\n`)
+          else if (options.csv === true) print(formatCsv(rows))
+          else print(formatReport(rows, columns))
+          return 0
+        },
+      })
+    })
+}
+
+const tlsOf = ({ logins, tlsLogins }: UsageRow): 'always' | 'sometimes' | 'never' =>
+  tlsLogins === logins ? 'always' : tlsLogins === 0 ? 'never' : 'sometimes'
+
+const jsonOf = (row: UsageRow) => ({
+  login: row.login,
+  last_login: row.lastLogin.toISOString(),
+  logins: row.logins,
+  addresses: row.addresses,
+  last_address: row.lastAddress,
+  tls: tlsOf(row),
+  daemons: row.daemons.split(','),
+  methods: row.methods.split(','),
+  last_relay: row.lastRelay?.toISOString() ?? null,
+  relays: row.relays,
+  hints: deviceHints(row),
+})
+
+/** RFC 4180. Cells that a spreadsheet would take for a formula get an apostrophe: login names come from strangers. */
+export function formatCsv(rows: readonly UsageRow[]): string {
+  const cell = (value: string): string => {
+    const safe = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value
+    return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe
+  }
+  const head = 'login,last_login,logins,addresses,last_address,tls,daemons,methods,last_relay,relays,hints'
+  const lines = rows.map(row => {
+    const { daemons, methods, last_relay, hints, ...rest } = jsonOf(row)
+    const cells = [
+      rest.login,
+      rest.last_login,
+      rest.logins,
+      rest.addresses,
+      rest.last_address,
+      rest.tls,
+      daemons.join(' '),
+      methods.join(' '),
+      last_relay ?? '',
+      rest.relays,
+      hints.join(' '),
+    ]
+    return cells.map(value => cell(String(value))).join(',')
+  })
+  return [head, ...lines].map(line => `${line}\r\n`).join('')
+}
+
+/** A table for people. */
+export function formatReport(rows: readonly UsageRow[], width: number): string {
+  if (rows.length === 0) return 'Nobody has logged in (or store_user is off).\n'
+  const right = { align: 'right' } as const
+  const table = formatTable(
+    [
+      { title: 'LOGIN', mayShrink: true },
+      { title: 'LAST LOGIN' },
+      { title: 'LOGINS', ...right },
+      { title: 'LAST ADDRESS', mayDrop: true },
+      { title: 'TLS', mayDrop: true },
+      { title: 'BY', mayDrop: true },
+      { title: 'LAST RELAY' },
+      { title: 'RELAYS', ...right },
+      { title: 'HINTS', mayShrink: true },
+    ],
+    rows.map(row => [
+      printable(row.login),
+      formatMoment(row.lastLogin),
+      String(row.logins),
+      row.addresses > 1 ? `${row.lastAddress} and ${row.addresses - 1} more` : row.lastAddress,
+      tlsOf(row),
+      printable(`${row.daemons} ${row.methods}`),
+      row.lastRelay === null ? '-' : formatMoment(row.lastRelay),
+      String(row.relays),
+      deviceHints(row).join(' '),
+    ]),
+    width,
+  )
+  const relaying = rows.filter(({ relays }) => relays > 0).length
+  return `${table}\n${count(rows.length, 'login')}, ${relaying} of them used the relay.\n`
+}

@@ -1,0 +1,116 @@
+import { resolve } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
+import {
+  databaseNow,
+  type HistoryEvent,
+  loginsSince,
+  type MinuteTally,
+  refusedSince,
+  relaysSince,
+  talliesSince,
+} from '../../../grants/history-feed.ts'
+import { databaseConnection } from '../../../settings/database-connection.ts'
+import { loadSettingsFile } from '../../../settings/settings.ts'
+import { formatMoment } from '../../text/moment.ts'
+import { printable } from '../../text/printable.ts'
+import { type Style, styleFor } from '../../text/style.ts'
+import type { Verb } from '../../verb.ts'
+import { withConfigOption } from '../../verb.ts'
+import { withDatabase } from '../../with-database.ts'
+
+type Options = { config: string; json?: true }
+
+/** Milliseconds between two looks. */
+const INTERVAL = 1000
+/** A minute's tallies are shown when it is over: begin with the minute that is under way. */
+const MINUTE = 60_000
+
+/** `auth-relay watch`: logins, refusals, relayed mail and what else the gate decides, as it happens, until Ctrl-C. */
+export const watch: Verb = (program, { environment, print, isTerminal }, choose) => {
+  withConfigOption(program.command('watch'))
+    .description('logins, grants, refusals, relayed mail and gate decisions as they happen, until Ctrl-C')
+    .option('--json', 'one JSON object a line')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  auth-relay watch
+  auth-relay watch --json | jq -r 'select(.kind == "refused") | .ip'
+
+Logins appear about two seconds after they happened, relayed mail after five: the
+database is asked, so those of all hosts are seen. "norelay" is a client whom a door
+of the gate found no grant for, so that it may send to local domains alone: a sample, at
+most 20 a second and door. "tally" counts them all, by host, door and minute.`,
+    )
+    .action((options: Options) => {
+      choose({
+        type: 'command',
+        run: async () => {
+          const { settings } = loadSettingsFile(resolve(options.config), environment)
+          const style = styleFor(isTerminal, environment)
+          const format =
+            options.json === true
+              ? (event: HistoryEvent) => `${JSON.stringify(event)}\n`
+              : (event: HistoryEvent) => formatEvent(event, style)
+          const formatMinute =
+            options.json === true
+              ? ({ at, ...tally }: MinuteTally) => `${JSON.stringify({ at, kind: 'tally', ...tally })}\n`
+              : (tally: MinuteTally) => formatTally(tally, style)
+          return withDatabase(databaseConnection(settings, 'writer'), async database => {
+            const start = await databaseNow(database)
+            if (isTerminal && options.json !== true) print(`${style.faint(`${HEAD}\n`)}`)
+            // What happened in the second before is not shown yet by the query: begin there, and miss nothing.
+            let login = new Date(start.getTime() - INTERVAL)
+            let [relay, refusal] = [login, login]
+            let minute = new Date(start.getTime() - MINUTE)
+            for (;;) {
+              const logins = await loginsSince(database, login)
+              const relays = await relaysSince(database, relay)
+              const refusals = await refusedSince(database, refusal)
+              const tallies = await talliesSince(database, minute)
+              for (const event of [...logins, ...relays, ...refusals]) print(format(event))
+              for (const tally of tallies) print(formatMinute(tally))
+              login = after(logins.at(-1)?.at, login)
+              relay = after(relays.at(-1)?.at, relay)
+              refusal = after(refusals.at(-1)?.at, refusal)
+              minute = after(tallies.at(-1)?.at, minute)
+              await pause(INTERVAL)
+            }
+          })
+        },
+      })
+    })
+}
+
+/** Times come cut to milliseconds: the next look begins with the next one. */
+const after = (last: Date | undefined, seen: Date): Date => (last === undefined ? seen : new Date(last.getTime() + 1))
+
+/** The columns of formatEvent. */
+const HEAD = `${'TIME'.padEnd(19)}  ${'WHAT'.padEnd(7)}  ${'ADDRESS'.padEnd(15)}  BY WHOM, OR BY WHICH DOOR        (Ctrl-C ends)`
+
+type EventStyle = Pick<Style, 'good' | 'bad' | 'faint' | 'strong'>
+
+/** A stranger at the gate is the ordinary case: most mail comes from some. */
+const WORD_STYLES: Readonly<Record<HistoryEvent['kind'], (style: EventStyle, word: string) => string>> = {
+  grant: (style, word) => style.good(word),
+  refused: (style, word) => style.bad(word),
+  relay: (style, word) => style.strong(word),
+  norelay: (style, word) => style.faint(word),
+}
+
+/** One line for people. */
+export function formatEvent({ at, kind, ip, detail }: HistoryEvent, style: EventStyle): string {
+  const word = kind.padEnd(7)
+  const shown = WORD_STYLES[kind](style, word)
+  return `${style.faint(formatMoment(at))}  ${shown}  ${ip.padEnd(15)}  ${printable(detail)}\n`
+}
+
+/** One line for people: what a door decided within a minute. */
+export function formatTally(
+  { at, host, door, relayed, refused, undecided, never }: MinuteTally,
+  style: EventStyle,
+): string {
+  const doubt = `${undecided} undecided`
+  const counts = [`${relayed} relay`, `${refused} norelay`, undecided > 0 ? style.bad(doubt) : doubt, `${never} never`]
+  return `${style.faint(formatMoment(at))}  ${'tally'.padEnd(7)}  ${printable(host).padEnd(15)}  ${printable(door)}: ${counts.join(', ')}\n`
+}

@@ -1,0 +1,231 @@
+import { createReadStream, statSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { UsageFault } from '../../../base/exit-status.ts'
+import { policyOf } from '../../../grants/policy-of.ts'
+import { loadSettingsFile, parseSettings, type Settings } from '../../../settings/settings.ts'
+import type { Dialect } from '../../../syslog/dialect.ts'
+import { LoginRecognizer } from '../../../syslog/login-recognizer.ts'
+import { recognizerOptions } from '../../../syslog/recognizer-options.ts'
+import { type PastLogin, recordPastLogins } from '../../import/record-past-logins.ts'
+import { formatMoment } from '../../text/moment.ts'
+import { NumberedLines } from '../../text/numbered-lines.ts'
+import { printable } from '../../text/printable.ts'
+import { ProgressBar } from '../../text/progress-bar.ts'
+import { formatTable } from '../../text/table.ts'
+import { Tally } from '../../text/tally.ts'
+import type { Surroundings, Verb } from '../../verb.ts'
+import { withConfigOption } from '../../verb.ts'
+import { readDialects } from './test-line.ts'
+
+type Options = { config: string; dialect?: string; shadow?: true; json?: true }
+
+/** `auth-relay replay`: reads a whole log, says what it would have granted, and grants what is still young enough. */
+export const replay: Verb = (program, surroundings, choose) => {
+  withConfigOption(program.command('replay'))
+    .description('read a log from its beginning: what it grants, by daemon, and what is not understood, by tag')
+    .argument('<file>', 'log file, or - for standard input')
+    .option('--shadow', 'grant nothing and ask no database: only say what would be')
+    .option('--dialect <names>', 'daemons whose lines are believed, or all; without it those of the settings')
+    .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  auth-relay replay /var/log/mail.log --shadow --dialect all
+  auth-relay replay /var/log/mail.log
+  zcat /var/log/mail.log.*.gz | auth-relay replay - --shadow --dialect dovecot
+
+Without --shadow, logins whose time is less than exp_time ago are granted until their end.
+Exit status 1 if no line is a login.`,
+    )
+    .action((file: string, options: Options) => {
+      const named = options.dialect === undefined ? undefined : readDialects(options.dialect)
+      choose({ type: 'command', run: () => run(file === '-' ? file : resolve(file), named, options, surroundings) })
+    })
+}
+
+async function run(file: string, named: readonly Dialect[] | undefined, options: Options, surroundings: Surroundings) {
+  const config = resolve(options.config)
+  const settings =
+    named !== undefined && options.shadow === true
+      ? undefined
+      : loadSettingsFile(config, surroundings.environment).settings
+  const effective = settings ?? parseSettings('', config, {}).settings
+  const found = await readLog(file, recognizerFor(effective, named))
+  const policy = policyOf(effective)
+  const never = found.young.filter(({ ip }) => policy.neverList.loginRefusal(ip) !== undefined).length
+
+  const outcome =
+    options.shadow === true || settings === undefined
+      ? undefined
+      : await recordPastLogins(settings, 'replay', found.young)
+  const { print, columns } = surroundings
+  if (options.json === true) {
+    const dialectsFound = [...found.dialects].map(([dialect, { logins, addresses, users }]) => ({
+      dialect,
+      logins,
+      addresses: addresses.size,
+      users: users.size,
+    }))
+    const ignored = found.ignored.entries().map(([reason, lines]) => ({ reason, lines }))
+    print(
+      `${JSON.stringify({ lines: found.lines, dialects: dialectsFound, expired: found.expired, ahead: found.ahead, never, ignored, granted: outcome?.granted ?? null, refused: outcome?.refused ?? null })}\n`,
+    )
+  } else {
+    print(formatReplay(found, columns))
+    if (outcome === undefined)
+      print(`${never} of the addresses that are young enough are never granted.\nNothing was granted (--shadow).\n`)
+    else print(`Granted now: ${outcome.granted}. Refused: ${outcome.refused}.\n`)
+  }
+  return found.logins > 0 ? 0 : 1
+}
+
+/** The recognizer of a followed file, as authd's. @throws UsageFault if no dialect is believed. */
+function recognizerFor(settings: Settings, named: readonly Dialect[] | undefined): LoginRecognizer {
+  const { options, faults } = recognizerOptions(settings)
+  if (faults.length > 0) throw new UsageFault(faults)
+  const dialects = named ?? options.dialects
+  if (dialects.length === 0) {
+    throw new UsageFault('no check_daemon_* is on in the settings: name the daemons with --dialect, or --dialect all')
+  }
+  return new LoginRecognizer({ ...options, dialects, ownFiles: true })
+}
+
+type Counted = { logins: number; readonly addresses: Set<string>; readonly users: Set<string> }
+
+type Found = {
+  lines: number
+  logins: number
+  /** Logins whose grant would have ended. */
+  expired: number
+  /** Logins with a stamp in the future. */
+  ahead: number
+  first: number | undefined
+  last: number | undefined
+  readonly dialects: Map<string, Counted>
+  readonly ignored: Tally
+  /** Logins young enough to grant, the newest of each address. */
+  readonly young: readonly PastLogin[]
+}
+
+/** Distinct addresses and logins that are told apart; beyond that the counts say "at least". */
+const MAX_DISTINCT = 100_000
+
+/** A stamp further in the future is of another clock or time zone, in milliseconds. */
+const MAX_AHEAD = 60_000
+
+async function readLog(file: string, recognizer: LoginRecognizer): Promise<Found> {
+  const bar = new ProgressBar(file === '-' ? 0 : sizeOf(file))
+  const young = new Map<string, PastLogin>()
+  const found = {
+    lines: 0,
+    logins: 0,
+    expired: 0,
+    ahead: 0,
+    first: undefined,
+    last: undefined,
+    dialects: new Map<string, Counted>(),
+    ignored: new Tally(),
+  }
+  const times: { first: number | undefined; last: number | undefined } = { first: undefined, last: undefined }
+  const now = Date.now()
+  for await (const { text } of new NumberedLines(file === '-' ? process.stdin : createReadStream(file))) {
+    found.lines += 1
+    bar.advance((text?.length ?? 8192) + 1)
+    if (text === undefined) {
+      found.ignored.add('line is too long')
+      continue
+    }
+    const verdict = recognizer.recognize(text, now)
+    if (verdict.verdict === 'ignore') {
+      found.ignored.add(verdict.tag === undefined ? verdict.reason : `${verdict.tag}: ${verdict.reason}`)
+      continue
+    }
+    if (verdict.verdict === 'drop' && verdict.because !== 'expired') {
+      found.ignored.add(`${verdict.daemon}: ${verdict.reason}`)
+      continue
+    }
+    if (verdict.ahead > MAX_AHEAD) found.ahead += 1
+    found.logins += 1
+    const counted = found.dialects.get(verdict.dialect) ?? { logins: 0, addresses: new Set(), users: new Set() }
+    found.dialects.set(verdict.dialect, counted)
+    counted.logins += 1
+    if (counted.addresses.size < MAX_DISTINCT) counted.addresses.add(verdict.ip)
+    if (counted.users.size < MAX_DISTINCT) counted.users.add(verdict.login)
+    const { at } = verdict
+    times.first = Math.min(times.first ?? at, at)
+    times.last = Math.max(times.last ?? at, at)
+    if (verdict.verdict === 'drop') found.expired += 1
+    else if (young.size < MAX_DISTINCT || young.has(verdict.ip)) {
+      young.set(verdict.ip, {
+        ip: verdict.ip,
+        at: new Date(at),
+        user: verdict.login,
+        daemon: verdict.daemon,
+        tls: verdict.tls ?? false,
+        method: verdict.method,
+      })
+    }
+  }
+  bar.end()
+  return { ...found, ...times, young: [...young.values()] }
+}
+
+function sizeOf(file: string): number {
+  try {
+    return statSync(file).size
+  } catch (error) {
+    throw new UsageFault(`cannot read ${file}: ${error instanceof Error ? error.message : String(error)}`, error)
+  }
+}
+
+function formatReplay({ lines, logins, expired, ahead, first, last, dialects, ignored }: Found, width: number): string {
+  const span =
+    first === undefined || last === undefined
+      ? ''
+      : `, logins from ${formatMoment(new Date(first))} to ${formatMoment(new Date(last))}`
+  const rows = [...dialects].map(([dialect, counted]) => [
+    dialect,
+    String(counted.logins),
+    String(counted.addresses.size),
+    String(counted.users.size),
+  ])
+  const right = { align: 'right' } as const
+  const grants =
+    rows.length === 0
+      ? 'No line is a login.\n'
+      : formatTable(
+          [
+            { title: 'DAEMON' },
+            { title: 'LOGINS', ...right },
+            { title: 'ADDRESSES', ...right },
+            { title: 'USERS', ...right },
+          ],
+          rows,
+          width,
+        )
+  const others = ignored
+    .entries()
+    .slice(0, 30)
+    .map(([reason, count]) => [String(count), printable(reason)])
+  const rest =
+    others.length === 0
+      ? ''
+      : `\n${formatTable(
+          [
+            { title: 'LINES', ...right },
+            { title: 'NOT A LOGIN', mayShrink: true },
+          ],
+          others,
+          width,
+        )}`
+  const age =
+    expired === 0
+      ? ''
+      : `${expired} of the logins are so old by their stamps that authd would grant nothing for them.\n`
+  const zone =
+    ahead === 0
+      ? ''
+      : `${ahead} of the logins have stamps in the future: the daemon has another clock or time zone. They count as logins of now.\n`
+  return `${lines} lines, ${logins} logins${span}\n\n${grants}${rest}\n${age}${zone}`
+}

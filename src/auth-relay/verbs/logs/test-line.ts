@@ -1,0 +1,195 @@
+import { accessSync, constants } from 'node:fs'
+import { resolve } from 'node:path'
+import { UsageFault } from '../../../base/exit-status.ts'
+import type { GrantPolicy } from '../../../grants/grant-policy.ts'
+import { policyOf } from '../../../grants/policy-of.ts'
+import { loadSettingsFile, nearest, parseSettings, SETTINGS_FILE, type Settings } from '../../../settings/settings.ts'
+import type { Dialect } from '../../../syslog/dialect.ts'
+import { DIALECTS, dialectNamed } from '../../../syslog/dialects.ts'
+import { LoginRecognizer, type Verdict } from '../../../syslog/login-recognizer.ts'
+import { recognizerOptions } from '../../../syslog/recognizer-options.ts'
+import { NumberedLines } from '../../text/numbered-lines.ts'
+import { printable } from '../../text/printable.ts'
+import type { Surroundings, Verb } from '../../verb.ts'
+import { withConfigOption } from '../../verb.ts'
+
+type Options = { config: string; dialect?: string; imap?: true; ownFiles?: true; anyAge?: true; json?: true }
+
+/** `auth-relay test-line`: what authd would make of the lines of a log. Grants nothing, needs no database. */
+export const testLine: Verb = (program, surroundings, choose) => {
+  withConfigOption(program.command('test-line'))
+    .description('say for each line of a log on standard input whether it would grant, to whom, or why not')
+    .option('--dialect <names>', 'daemons whose lines are believed, separated by commas; without it all')
+    .option('--imap', 'IMAP logins count as well (check_imap)')
+    .option('--any-age', 'judge old lines as if they had just been written')
+    .option('--own-files', 'no longer needed: lines of a log file that a daemon writes itself are always known')
+    .option('--json', 'one JSON object a line')
+    .addHelpText(
+      'after',
+      `
+Dialects:
+${dialectLines()}
+
+Examples:
+  auth-relay test-line < /var/log/mail.log
+  auth-relay test-line --dialect ipop3d,vchkpw --json < /var/log/mail.log
+
+Each line has one of three verdicts. grant: a login that grants its address. drop: a login
+that grants nothing, because of its age, its name or its address. ignore: no login.
+The settings file says what counts; without one, the defaults. Blocks in the database are
+not asked for.
+
+Exit status 1 if no line would grant.`,
+    )
+    .action((options: Options) => {
+      const named = options.dialect === undefined ? undefined : readDialects(options.dialect)
+      choose({ type: 'command', run: () => judge(named, options, surroundings) })
+    })
+}
+
+/** The names of the dialects, in lines that fit a terminal. */
+function dialectLines(): string {
+  const lines = ['']
+  for (const { name } of DIALECTS) {
+    const last = lines.at(-1) ?? ''
+    if (last.length + name.length > 70) lines.push(name)
+    else lines[lines.length - 1] = last === '' ? name : `${last}, ${name}`
+  }
+  return lines.map(line => `  ${line}`).join(',\n')
+}
+
+async function judge(
+  named: readonly Dialect[] | undefined,
+  options: Options,
+  { environment, print }: Surroundings,
+): Promise<number> {
+  const { json = false } = options
+  const lineJudge = new LineJudge(settingsFor(options.config, environment), {
+    named,
+    imap: options.imap === true,
+    anyAge: options.anyAge === true,
+  })
+  const counts = { grant: 0, drop: 0, ignore: 0 }
+  const format = json ? formatJson : formatText
+  for await (const { n, text } of new NumberedLines(process.stdin)) {
+    const judged = lineJudge.judge(text, Date.now())
+    counts[outcomeOf(judged)] += 1
+    print(format(n, judged))
+  }
+  if (!json) {
+    const lines = counts.grant + counts.drop + counts.ignore
+    print(`${lines} lines: ${counts.grant} would grant, ${counts.drop} dropped, ${counts.ignore} ignored\n`)
+  }
+  return counts.grant > 0 ? 0 : 1
+}
+
+/** The settings of the site. Without the usual file, or the right to read it, the defaults. */
+function settingsFor(config: string, environment: Surroundings['environment']): Settings {
+  if (config === SETTINGS_FILE && !isReadable(config)) return parseSettings('', SETTINGS_FILE, {}).settings
+  return loadSettingsFile(resolve(config), environment).settings
+}
+
+function isReadable(path: string): boolean {
+  try {
+    accessSync(path, constants.R_OK)
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** A verdict, and what the site must set before authd comes to it. `refusal`: why the address is never granted. */
+export type Judged = { readonly verdict: Verdict; readonly needs: readonly string[]; readonly refusal?: string }
+
+const outcomeOf = ({ verdict: { verdict }, refusal }: Judged): Verdict['verdict'] =>
+  refusal === undefined ? verdict : 'drop'
+
+export type LineJudgeOptions = {
+  /** Dialects in place of all. */
+  readonly named?: readonly Dialect[] | undefined
+  readonly imap?: boolean
+  readonly anyAge?: boolean
+}
+
+/** Authenticators lines as authd does with these settings; dialects and forms that are not switched on count, and are named. */
+export class LineJudge {
+  readonly #recognizer: LoginRecognizer
+  readonly #believed: ReadonlySet<string>
+  readonly #policy: GrantPolicy
+
+  /** @throws UsageFault for unknown dialects in the settings. */
+  constructor(settings: Settings, { named, imap = false, anyAge = false }: LineJudgeOptions = {}) {
+    const { options, faults } = recognizerOptions(settings)
+    if (faults.length > 0) throw new UsageFault(faults)
+    this.#believed = new Set(options.dialects.map(({ name }) => name))
+    this.#policy = policyOf(settings)
+    this.#recognizer = new LoginRecognizer({
+      ...options,
+      dialects: named ?? DIALECTS,
+      imap: imap || options.imap === true,
+      maxAge: anyAge ? Number.POSITIVE_INFINITY : options.maxAge,
+      ownFiles: true,
+    })
+  }
+
+  /** `text` undefined: a line longer than authd reads. */
+  judge(text: string | undefined, now: number): Judged {
+    if (text === undefined) return { verdict: { verdict: 'ignore', reason: 'line is too long' }, needs: [] }
+    const verdict = this.#recognizer.recognize(text, now)
+    if (verdict.verdict !== 'grant') return { verdict, needs: [] }
+    const refusal = this.#policy.neverList.describe(verdict.ip)
+    if (refusal !== undefined) return { verdict, needs: [], refusal: `the address is never granted: ${refusal}` }
+    const setting = DIALECTS.find(({ name }) => name === verdict.dialect)?.setting
+    const needs = [
+      ...(this.#believed.has(verdict.dialect) || setting === undefined ? [] : [`${setting} = true`]),
+      ...(verdict.form === 'file' ? ['follow_files'] : []),
+    ]
+    return { verdict, needs }
+  }
+}
+
+/** One line of `--json`, as docs/ARCHITECTURE.md promises it to scripts. */
+export function formatJson(n: number, judged: Judged): string {
+  const { verdict, needs } = judged
+  if (verdict.verdict === 'ignore') {
+    const { reason, near } = verdict
+    return `${JSON.stringify({ n, verdict: 'ignore', reason, near })}\n`
+  }
+  const { dialect, ip, login } = verdict
+  const found = { n, verdict: outcomeOf(judged), dialect, ip, login }
+  const reason = reasonOf(judged)
+  const more = reason !== undefined ? { reason } : needs.length > 0 ? { needs } : {}
+  return `${JSON.stringify({ ...found, ...more })}\n`
+}
+
+/** One line for people. */
+export function formatText(n: number, judged: Judged): string {
+  const { verdict, needs } = judged
+  const number = String(n).padStart(5)
+  if (verdict.verdict === 'ignore') {
+    const near = verdict.near === undefined ? '' : `, at "${printable(verdict.near)}"`
+    return `${number}  ignore  ${printable(verdict.reason)}${near}\n`
+  }
+  const { ip, login, dialect } = verdict
+  const found = `${outcomeOf(judged).padEnd(6)}  ${ip}  ${printable(login)}  (${dialect})`
+  const reason = reasonOf(judged)
+  const more = reason !== undefined ? `: ${reason}` : needs.length > 0 ? `, with ${needs.join(' and ')}` : ''
+  return `${number}  ${found}${more}\n`
+}
+
+const reasonOf = ({ verdict, refusal }: Judged): string | undefined =>
+  verdict.verdict === 'drop' ? verdict.reason : refusal
+
+/** @throws UsageFault for a name that is none, with the nearest one. */
+export function readDialects(names: string): readonly Dialect[] {
+  if (names === 'all') return DIALECTS
+  return names.split(',').map(name => {
+    const dialect = dialectNamed(name.trim())
+    if (dialect !== undefined) return dialect
+    const known = DIALECTS.map(each => each.name)
+    const near = nearest(name, known)
+    throw new UsageFault(
+      `there is no dialect ${name}${near === undefined ? '' : `; did you mean ${near}?`}: known are ${known.join(', ')}, all`,
+    )
+  })
+}

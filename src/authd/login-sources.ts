@@ -1,0 +1,166 @@
+import type { Clock } from '../base/clock.ts'
+import type { Log } from '../base/log.ts'
+import type { DropReason, LineLogin, LoginRecognizer, Verdict } from '../syslog/login-recognizer.ts'
+import type { LoginAnswer, LoginEvent } from '../wire/login-event.ts'
+import { sessionId } from '../wire/session-ticket.ts'
+import type { Counters } from './counters.ts'
+import type { GrantQueue } from './grant-queue.ts'
+import type { JournalEntry } from './journal-entry.ts'
+import type { Source } from './reported-login.ts'
+
+/** What lines are believed from each kind of source. */
+export type Recognizers = {
+  /** For what comes from a syslogd, and for the journal. */
+  readonly syslog: LoginRecognizer
+  /** For followed files: also the lines that a daemon writes to its own log file. */
+  readonly files: LoginRecognizer
+  /** For journal entries of senders that do not count: only to say which logins are dropped. */
+  readonly strangers: LoginRecognizer
+  /** Accounts and units whose journal entries count. */
+  readonly senders: { readonly uids: ReadonlySet<number>; readonly units: ReadonlySet<string> }
+}
+
+export type LoginSourcesOptions = {
+  readonly recognizers: Recognizers
+  readonly queue: Pick<GrantQueue, 'submit'>
+  readonly counters: Counters
+  readonly clock: Clock
+  readonly log: Pick<Log, 'warn'>
+}
+
+/** A stamp has whole seconds: a line this much older than now is of now. */
+const STAMP_GRAIN = 2000
+/** A stamp further in the future is of another clock or time zone, in milliseconds. */
+const MAX_AHEAD = 60_000
+/** Time zones differ by multiples of this, in milliseconds. */
+const ZONE_GRAIN = 900_000
+const MAX_DAEMON = 32
+
+/** Where a line came from: the source, and the file if there are several. */
+type Origin = { readonly source: Exclude<Source, 'socket'>; readonly path?: string }
+
+/** Where every source delivers: announced logins go to the queue as they are, lines only if they prove a login. */
+export class LoginSources {
+  readonly #options: LoginSourcesOptions
+  #recognizers: Recognizers
+  #heard = 0
+  /** How often each warning was due. */
+  readonly #warnings = new Map<string, number>()
+
+  constructor(options: LoginSourcesOptions) {
+    this.#options = options
+    this.#recognizers = options.recognizers
+  }
+
+  /** Puts other settings in force; sessions of two-line daemons that are under way are forgotten. */
+  reconfigure(recognizers: Recognizers): void {
+    this.#recognizers = recognizers
+  }
+
+  /** A login announced on the socket. */
+  hearLogin(event: LoginEvent, answer: (answer: LoginAnswer) => void): void {
+    this.#options.queue.submit({ event, source: 'socket', answer })
+  }
+
+  /** A line from a syslogd. It may have waited in a queue: its stamp can make the login older, never newer. */
+  hearLine(source: 'fifo' | 'tcp', text: string): void {
+    const { counters, clock } = this.#options
+    counters.lines[source] += 1
+    this.#take({ source }, this.#recognizers.syslog.recognize(text, clock()))
+  }
+
+  /**
+   * A line of the followed file `path`, which may be from long ago: as hearLine. Says whether a login is under way; only
+   * then `settled` will be called.
+   */
+  hearFileLine(path: string, text: string, settled: () => void): boolean {
+    const { counters, clock } = this.#options
+    counters.lines.file += 1
+    return this.#take({ source: 'file', path }, this.#recognizers.files.recognize(text, clock()), settled)
+  }
+
+  /** An entry of the journal. As hearFileLine. */
+  hearJournalEntry({ line, uid, unit }: JournalEntry, settled: () => void): boolean {
+    const { counters, clock } = this.#options
+    counters.lines.journal += 1
+    const { syslog, strangers, senders } = this.#recognizers
+    if ((uid !== undefined && senders.uids.has(uid)) || senders.units.has(unit)) {
+      return this.#take({ source: 'journal' }, syslog.recognizeParsed(line, clock()), settled)
+    }
+    const verdict = strangers.recognizeParsed(line, clock())
+    if (verdict.verdict === 'ignore') counters.countIgnored(verdict.tag)
+    else {
+      this.#drop({ source: 'journal' }, verdict, 'sender', {
+        uid,
+        unit: unit === '' ? undefined : unit,
+        reason: 'the entry is of an account and a unit that do not count',
+        remedy: 'if that is your mail daemon, add it to authd.journal_users or authd.journal_units',
+      })
+    }
+    return false
+  }
+
+  #take(origin: Origin, verdict: Verdict, settled?: () => void): boolean {
+    const { counters, queue, clock } = this.#options
+    if (verdict.verdict === 'ignore') {
+      counters.countIgnored(verdict.tag)
+      return false
+    }
+    const age = clock() - verdict.at
+    if (verdict.verdict === 'drop') {
+      const { because, reason } = verdict
+      this.#drop(origin, verdict, because, { reason, remedy: because === 'expired' ? remedyForAge(age) : undefined })
+      return false
+    }
+    if (verdict.ahead > MAX_AHEAD) this.#warnOfFuture(origin, verdict)
+    const { ip, login, method, tls = false, daemon, at } = verdict
+    this.#heard += 1
+    const event: LoginEvent = {
+      id: sessionId(process.pid, this.#heard),
+      ip,
+      daemon: daemon.slice(0, MAX_DAEMON),
+      tls,
+      method,
+      user: [...login].slice(0, 255).join(''),
+    }
+    queue.submit({
+      event,
+      source: origin.source,
+      ...(age < STAMP_GRAIN ? {} : { at }),
+      ...(settled === undefined ? {} : { settled }),
+    })
+    return true
+  }
+
+  #drop(origin: Origin, login: LineLogin, because: DropReason, why: Parameters<Log['warn']>[1]): void {
+    this.#options.counters.countDropped(origin.source, because)
+    this.#warn('login_dropped', origin, because, login, why)
+  }
+
+  #warnOfFuture(origin: Origin, login: LineLogin): void {
+    this.#warn('stamp_ahead', origin, 'ahead', login, {
+      seconds: Math.round(login.ahead / 1000),
+      reason: 'the stamp lies in the future, so a line that is delivered late counts as a login of now',
+      remedy: 'set the same clock and time zone for the daemon and for authd, or log stamps with a zone (RFC 3339)',
+    })
+  }
+
+  /** Once for 1, 10, 100, … logins of an origin: a flood must not flood the log as well. */
+  #warn(event: string, origin: Origin, kind: string, login: LineLogin, why: Parameters<Log['warn']>[1]): void {
+    const key = `${kind} ${origin.path ?? origin.source}`
+    const times = (this.#warnings.get(key) ?? 0) + 1
+    this.#warnings.set(key, times)
+    if (!/^10*$/.test(String(times))) return
+    const { ip, login: user, daemon, stamp } = login
+    this.#options.log.warn(event, { ...origin, because: kind, times, ip, user, daemon, stamp, ...why })
+  }
+}
+
+/** A login that is late by whole quarters of an hour was written in another time zone, most likely. */
+function remedyForAge(age: number): string {
+  const beside = age % ZONE_GRAIN
+  const looksLikeZone = age > ZONE_GRAIN && Math.min(beside, ZONE_GRAIN - beside) < MAX_AHEAD
+  return looksLikeZone
+    ? 'the stamps look like another time zone: set the same one for the daemon and for authd, or log stamps with a zone (RFC 3339)'
+    : 'the line waited in a queue or in the file; if this goes on, look at the queue of syslogd and at the time zone of the stamps'
+}

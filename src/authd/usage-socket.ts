@@ -1,0 +1,194 @@
+import type { Clock } from '../base/clock.ts'
+import type { Log } from '../base/log.ts'
+import type { GrantWriter, RelayUse } from '../grants/grant-store.ts'
+import { LineServer } from '../process/line-server.ts'
+import { openListener } from '../process/listener.ts'
+import type { Ids } from '../process/privileges.ts'
+import { LineSplitter } from '../wire/line-splitter.ts'
+import {
+  MAX_RELAY_TALLY_LINE,
+  parseRelayTally,
+  parseRelayUse,
+  RELAY_DOORS,
+  RELAY_VERDICTS,
+  type RelayTally,
+} from '../wire/usage-event.ts'
+import type { Counters } from './counters.ts'
+import { TokenBucket } from './token-bucket.ts'
+
+export type UsageSocketOptions = {
+  readonly path: string
+  readonly uids: ReadonlySet<number>
+  /** Account that the socket is given to; left out: our own. */
+  readonly owner?: Ids | undefined
+  readonly store: Pick<GrantWriter, 'recordUses' | 'recordTallies'>
+  readonly counters: Counters
+  readonly clock: Clock
+  /** Milliseconds that only grow. */
+  readonly monotonic: () => number
+  readonly log: Log
+}
+
+/** `maxOpen`: nothing is answered. The gate keeps its connection for good. */
+const LIMITS = { maxConnections: 64, maxOpen: 1, idleMs: 0 }
+/** Reports that wait for the store; beyond, the oldest go. They are history, and decide nothing. */
+const MAX_WAITING = 10_000
+/** The same for tallies: an hour of one door. */
+const MAX_TALLIES = 3_600
+/** Lines at once, and a second in the long run: of one connection, and of all together. The burst is what a gate keeps while authd is away. */
+const BURST = 10_000
+const PER_SECOND = 50
+const BURST_OF_ALL = 20_000
+const PER_SECOND_OF_ALL = 100
+/** Uses of this minute and the one before, so that one an address and minute is stored. */
+const MAX_SEEN = 100_000
+/** A gate reports within seconds, and keeps at most an hour while authd is away: an older tally would make a row of its own. */
+const MAX_TALLY_AGE_S = 3_700
+const WRITE_EVERY = 1000
+const DEADLINE = 10_000
+/** Between two warnings of lines that were dropped. */
+const WARN_EVERY_MS = 60_000
+
+/**
+ * The Unix socket where the gate, which may not write the database, reports who needed a grant and how often it decided what. Nothing is answered.
+ *
+ * Every line becomes a row at most, and the account that reports may be taken over, so that rows have
+ * a rate: one use for an address, a door and a minute; tallies for known doors and the last hour,
+ * which are added up in one row for a door and a minute; and a number of lines a second.
+ */
+export class UsageSocket {
+  readonly #options: UsageSocketOptions
+  readonly #server: LineServer<string>
+  readonly #timer: NodeJS.Timeout
+  readonly #rateOfAll: TokenBucket
+  readonly #seen = new Map<string, number>()
+  #waiting: RelayUse[] = []
+  #tallies: RelayTally[] = []
+  #writing = false
+  #dropped = 0
+  #warnedAt = Number.NEGATIVE_INFINITY
+
+  constructor(options: UsageSocketOptions) {
+    this.#options = options
+    const { counters, log, uids, monotonic } = options
+    this.#rateOfAll = new TokenBucket(BURST_OF_ALL, PER_SECOND_OF_ALL, monotonic)
+    this.#server = new LineServer({
+      name: 'uses',
+      order: 'asked',
+      failure: undefined,
+      limits: () => LIMITS,
+      uids,
+      onForeignPeer: () => {
+        counters.foreignPeers += 1
+        log.warn('foreign-peer', { reason: 'account may not report uses: add it to authd.uses_users' })
+      },
+      log: () => log,
+      newService: () => {
+        const splitter = new LineSplitter(MAX_RELAY_TALLY_LINE)
+        const rate = new TokenBucket(BURST, PER_SECOND, monotonic)
+        return {
+          cut: chunk => splitter.push(chunk).lines,
+          answer: line => {
+            if (rate.take() && this.#rateOfAll.take()) this.#hear(line)
+            else this.#drop()
+            return undefined
+          },
+        }
+      },
+    })
+    this.#timer = setInterval(() => void this.write(), WRITE_EVERY)
+  }
+
+  async listen(): Promise<void> {
+    const { path, uids, owner } = this.#options
+    await openListener(this.#server.server, { type: 'unix', path }, 'authd.uses_socket', {
+      mode: uids.size === 0 ? 0o600 : 0o666,
+      ...owner,
+    })
+  }
+
+  close(): void {
+    clearInterval(this.#timer)
+    this.#server.close()
+  }
+
+  /** Stores what was reported. A store that is away costs history, nothing else. */
+  async write(): Promise<void> {
+    if (this.#writing || this.#waiting.length + this.#tallies.length === 0) return
+    this.#writing = true
+    try {
+      await this.#writeUses()
+      await this.#writeTallies()
+    } catch (error) {
+      this.#options.log.debug('uses-wait', { error: error instanceof Error ? error : new Error(String(error)) })
+    } finally {
+      this.#writing = false
+    }
+  }
+
+  async #writeUses(): Promise<void> {
+    const uses = this.#waiting.splice(0)
+    try {
+      await this.#options.store.recordUses(uses, { signal: AbortSignal.timeout(DEADLINE) })
+    } catch (error) {
+      this.#waiting = [...uses, ...this.#waiting].slice(-MAX_WAITING)
+      throw error
+    }
+  }
+
+  async #writeTallies(): Promise<void> {
+    const tallies = this.#tallies.splice(0)
+    try {
+      await this.#options.store.recordTallies(tallies, { signal: AbortSignal.timeout(DEADLINE) })
+    } catch (error) {
+      // Who was refused lately is no news any more when the store is back.
+      const kept = tallies.map(tally => ({ ...tally, recent: [] }))
+      this.#tallies = [...kept, ...this.#tallies].slice(-MAX_TALLIES)
+      throw error
+    }
+  }
+
+  #hear(line: string): void {
+    const { counters, clock } = this.#options
+    const tally = parseRelayTally(line)
+    if (tally !== undefined) {
+      const age = clock() / 1000 - tally.at
+      if (!RELAY_DOORS.has(tally.door) || age > MAX_TALLY_AGE_S) {
+        counters.badAnnouncements += 1
+        return
+      }
+      for (const verdict of RELAY_VERDICTS) counters.decisions[verdict] += tally.counts[verdict]
+      if (this.#tallies.length >= MAX_TALLIES) this.#tallies.shift()
+      this.#tallies.push(tally)
+      return
+    }
+    const use = parseRelayUse(line)
+    if (use === undefined || !RELAY_DOORS.has(use.door)) {
+      counters.badAnnouncements += 1
+      return
+    }
+    counters.uses += 1
+    if (!this.#isFirstOfMinute(`${use.door} ${use.ip}`, Math.floor(use.at / 60))) return
+    if (this.#waiting.length >= MAX_WAITING) this.#waiting.shift()
+    this.#waiting.push({ ip: use.ip, door: use.door, at: new Date(use.at * 1000) })
+  }
+
+  #isFirstOfMinute(key: string, minute: number): boolean {
+    if (this.#seen.get(key) === minute) return false
+    this.#seen.delete(key)
+    this.#seen.set(key, minute)
+    // What was seen longest ago comes first.
+    const [oldest] = this.#seen.keys()
+    if (this.#seen.size > MAX_SEEN && oldest !== undefined) this.#seen.delete(oldest)
+    return true
+  }
+
+  #drop(): void {
+    this.#dropped += 1
+    const now = this.#options.monotonic()
+    if (now - this.#warnedAt < WARN_EVERY_MS) return
+    this.#warnedAt = now
+    this.#options.log.warn('uses_dropped', { lines: this.#dropped, reason: 'more than a gate has to report' })
+    this.#dropped = 0
+  }
+}

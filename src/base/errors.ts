@@ -1,0 +1,21 @@
+import { statSync } from 'node:fs'
+
+/** The system refused because of who this process is. */
+export const isAccessDenied = (error: unknown): boolean =>
+  error instanceof Error && 'code' in error && (error.code === 'EACCES' || error.code === 'EPERM')
+
+/** Why this account may not read the file, with the mode where that can be seen, and what to do. */
+export function describeDenial(path: string): string {
+  const remedy = 'use an account that may read it, or give it a group that may'
+  try {
+    const { mode, uid } = statSync(path)
+    const octal = (mode & 0o7777).toString(8).padStart(4, '0')
+    return `mode ${octal} and owner uid ${uid} close it to uid ${process.geteuid?.()}: ${remedy}`
+  } catch {
+    return `a directory above it is closed to uid ${process.geteuid?.()}: ${remedy}`
+  }
+}
+
+/** `ENOENT` and the like; undefined for what is no system error. */
+export const errorCodeOf = (error: unknown): string | undefined =>
+  error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined

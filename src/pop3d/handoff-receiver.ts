@@ -1,0 +1,163 @@
+import { closeSync } from 'node:fs'
+import type { Socket } from 'node:net'
+import { DescriptorChannel } from '../sockets/descriptor-channel.ts'
+import { EpollConnection } from '../sockets/epoll-connection.ts'
+import { formatHandoffReply, type HandoffReply, MAX_READ_AHEAD, MAX_TAKE_LINE, parseTake } from '../wire/handoff.ts'
+
+/** Takes a client's socket whose session the ticket opens; `readAhead` is what it has sent already. */
+export type TakeClient = (client: EpollConnection, ticket: string, readAhead: Uint8Array) => void
+
+const LF = 0x0a
+const NOTHING: Buffer = Buffer.alloc(0)
+
+/** The links to login processes, over which clients' sockets arrive (src/wire/handoff.ts). */
+export class HandoffReceiver {
+  readonly #links = new Set<Link>()
+  readonly #take: TakeClient
+
+  constructor(take: TakeClient) {
+    this.#take = take
+  }
+
+  /** Takes over a connection that began with LINK_LINE, and nothing behind that. Without room for another open file it is closed: login relays then. */
+  open(connection: Socket): void {
+    try {
+      const link = new Link(connection, this.#take, () => this.#links.delete(link))
+      this.#links.add(link)
+    } catch {
+      connection.destroy()
+    }
+  }
+
+  /** Whether a login process could pass a socket now. */
+  get someOpen(): boolean {
+    return [...this.#links].some(({ isOpen }) => isOpen)
+  }
+
+  /** Asks the login processes to pass no more on these links; fulfilled when all have ended their side. What they passed before is served. */
+  async dismiss(): Promise<void> {
+    const links = [...this.#links]
+    for (const link of links) link.sayBye()
+    await Promise.all(links.map(({ inputEnded }) => inputEnded))
+  }
+
+  /** Closes everything. */
+  destroy(): void {
+    for (const link of this.#links) link.destroy()
+  }
+}
+
+/** One login process. Its sessions end with it, unless it said goodbye. */
+class Link {
+  readonly inputEnded: Promise<void>
+  readonly #socket: DescriptorChannel
+  readonly #take: TakeClient
+  readonly #clients = new Set<EpollConnection>()
+  /** Those whose `take` is not there yet, in order; null for one that was lost. */
+  readonly #descriptors: (number | null)[] = []
+  #pending: Buffer = NOTHING
+  #news = ''
+  #saidBye = false
+  #inputEnds = false
+
+  /** `closed` is called when it is over. */
+  constructor(connection: Socket, take: TakeClient, closed: () => void) {
+    this.#take = take
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.inputEnded = promise
+    this.#socket = DescriptorChannel.from(connection, {
+      data: (octets, descriptor) => {
+        if (descriptor !== undefined) this.#descriptors.push(descriptor)
+        this.#receive(octets)
+      },
+      end: () => {
+        this.#inputEnds = true
+        resolve()
+        if (this.#saidBye) this.#endIfOver()
+        else this.destroy()
+      },
+      closed: () => {
+        resolve()
+        for (const descriptor of this.#descriptors.splice(0)) if (descriptor !== null) closeSync(descriptor)
+        for (const client of this.#clients) client.destroy()
+        closed()
+      },
+    })
+    this.#socket.write(`${formatHandoffReply({ type: 'open' })}\n`)
+  }
+
+  get isOpen(): boolean {
+    return !this.#inputEnds && !this.#socket.isDestroyed
+  }
+
+  sayBye(): void {
+    if (this.#saidBye) return
+    this.#saidBye = true
+    this.#say({ type: 'bye' })
+  }
+
+  destroy(): void {
+    this.#socket.destroy()
+  }
+
+  #receive(octets: Buffer): void {
+    const rest = this.#takeAll(this.#pending.length === 0 ? octets : Buffer.concat([this.#pending, octets]))
+    if (rest === undefined || rest.length > MAX_TAKE_LINE + MAX_READ_AHEAD) this.destroy()
+    else this.#pending = rest
+  }
+
+  /** What is left behind the last whole message; undefined if login does not keep to the rules. */
+  #takeAll(octets: Buffer): Buffer | undefined {
+    let rest = octets
+    for (let end = rest.indexOf(LF); end >= 0; end = rest.indexOf(LF)) {
+      const take = parseTake(rest.toString('latin1', 0, end))
+      if (take === undefined) return undefined
+      const begin = end + 1
+      if (rest.length < begin + take.octets) return rest
+      if (!this.#adopt(take.n, take.ticket, rest.subarray(begin, begin + take.octets))) return undefined
+      rest = rest.subarray(begin + take.octets)
+    }
+    return rest
+  }
+
+  /** False if login did not keep to the rules: no descriptor came with the line, or it is no connection. */
+  #adopt(n: number, ticket: string, readAhead: Uint8Array): boolean {
+    const descriptor = this.#descriptors.shift()
+    if (descriptor === undefined) return false
+    if (descriptor === null) {
+      // Too many open files: this client is lost, the others are not.
+      this.#say({ type: 'ended', n })
+      return true
+    }
+    const client = EpollConnection.adoptPassed(descriptor)
+    if (client === undefined) return false
+    if (!(client instanceof EpollConnection)) {
+      this.#say({ type: 'ended', n })
+      return true
+    }
+    this.#clients.add(client)
+    client.onceClosed(() => {
+      this.#clients.delete(client)
+      this.#say({ type: 'ended', n })
+      this.#endIfOver()
+    })
+    this.#take(client, ticket, readAhead)
+    return true
+  }
+
+  /** After goodbyes on both sides and the last session, there is nothing more to say. */
+  #endIfOver(): void {
+    if (this.#inputEnds && this.#clients.size === 0) setImmediate(() => this.destroy())
+  }
+
+  /** What one turn of the event loop has to say goes out together. */
+  #say(news: HandoffReply): void {
+    if (this.#news === '') {
+      setImmediate(() => {
+        this.#socket.write(this.#news)
+        this.#news = ''
+      })
+    }
+    this.#news += `${formatHandoffReply(news)}\n`
+  }
+}

@@ -1,0 +1,141 @@
+import { accessSync, constants } from 'node:fs'
+import type { Clock } from '../../base/clock.ts'
+import type { LineEncoder } from '../encoding/line-endings.ts'
+import { cleanTmp } from './clean-tmp.ts'
+import { areQuiet, areSame, type Folders, statFolders } from './folders.ts'
+import { Maildrop, type MaildropRules } from './maildrop.ts'
+import { MaildropMissing, MaildropUnreadable } from './maildrop-errors.ts'
+import { scanMaildir } from './scan-maildir.ts'
+
+/** Messages remembered over all maildrops of the process; a few hundred octets each. */
+const MAX_MESSAGES = 200_000
+
+/** Milliseconds between two cleanings of tmp/: what is swept away is 36 hours old. */
+const CLEAN_TMP_EVERY = 3_600_000
+
+interface Entry {
+  readonly maildrop: Maildrop
+  /** The two directories as the scan saw them; undefined if it may not be used again. */
+  readonly folders: Folders | undefined
+  /** The scan before, for the sizes it knew, until this one knows its own. */
+  former: Maildrop | undefined
+}
+
+/**
+ * Opens maildrops, and remembers what it found for as long as the inodes and the times of new/ and cur/ stay the same:
+ * whatever is delivered, moved or removed changes them.
+ */
+export class MaildropCache {
+  readonly #entries = new Map<string, Entry>()
+  readonly #scans = new Map<string, Promise<Maildrop>>()
+  readonly #tmpCleanedAt = new Map<string, number>()
+  readonly #rules: MaildropRules
+  readonly #encoder: LineEncoder
+  readonly #clock: Clock
+  #messages = 0
+
+  constructor(rules: MaildropRules, encoder: LineEncoder, clock: Clock) {
+    this.#rules = rules
+    this.#encoder = encoder
+    this.#clock = clock
+  }
+
+  /**
+   * The maildrop as it is now. `path` names a Maildir, absolute or from the current directory.
+   * @throws MaildropMissing, MaildropUnreadable
+   */
+  async open(path: string): Promise<Maildrop> {
+    const folders = foldersOf(path)
+    const known = this.#recall(path, folders)
+    if (known !== undefined) return known
+    // Sessions that begin during a scan share it, if the directories are as they were when it began.
+    const scanId = `${folders.map(({ dev, ino, mtimeMs, ctimeMs }) => `${dev}.${ino}.${mtimeMs}.${ctimeMs}`).join(' ')} ${path}`
+    const running = this.#scans.get(scanId)
+    if (running !== undefined) return running
+    const scan = this.#scan(path, folders).finally(() => this.#scans.delete(scanId))
+    this.#scans.set(scanId, scan)
+    return scan
+  }
+
+  /** What `open` would answer, at once; undefined if it has to be read. Throws what `open` does. */
+  remembered(path: string): Maildrop | undefined {
+    return this.#recall(path, foldersOf(path))
+  }
+
+  #recall(path: string, folders: Folders): Maildrop | undefined {
+    this.#cleanTmp(path)
+    const entry = this.#entries.get(path)
+    if (entry?.folders === undefined || entry.maildrop.isChanged || !areSame(entry.folders, folders)) return undefined
+    this.#remember(path, entry)
+    return entry.maildrop
+  }
+
+  /**
+   * Fulfilled when the sizes of the maildrop are known; undefined if they are. A session asks once before its first STAT or
+   * LIST, so that files which were changed in place are noticed, and then whenever a size is unknown.
+   */
+  learnSizes(maildrop: Maildrop): Promise<void> | undefined {
+    const entry = this.#entries.get(maildrop.path)
+    const former = entry?.maildrop === maildrop ? entry.former : entry?.maildrop
+    return maildrop.learnSizes(this.#encoder, this.#clock(), former)?.then(() => {
+      if (entry?.maildrop === maildrop) entry.former = undefined
+    })
+  }
+
+  async #scan(path: string, folders: Folders): Promise<Maildrop> {
+    const now = this.#clock()
+    try {
+      const { messages, incomplete, leftOut } = await scanMaildir(path, Math.floor(now / 1000))
+      const maildrop = new Maildrop(path, { messages, leftOut, at: now }, this.#rules)
+      const before = this.#entries.get(path)
+      const former = before?.maildrop.knowsSomeSizes ? before.maildrop : before?.former
+      this.#remember(path, { maildrop, folders: areQuiet(folders, now) && !incomplete ? folders : undefined, former })
+      return maildrop
+    } catch (error) {
+      throw new MaildropUnreadable(path, error)
+    }
+  }
+
+  /** Puts the entry last in the row of those that are forgotten first. */
+  #remember(path: string, entry: Entry): void {
+    this.#forget(path)
+    this.#entries.set(path, entry)
+    this.#messages += entry.maildrop.count
+    for (const oldest of this.#entries.keys()) {
+      if (this.#messages <= MAX_MESSAGES || oldest === path) break
+      this.#forget(oldest)
+    }
+  }
+
+  #forget(path: string): void {
+    this.#messages -= this.#entries.get(path)?.maildrop.count ?? 0
+    this.#entries.delete(path)
+  }
+
+  #cleanTmp(path: string): void {
+    const now = this.#clock()
+    if (now - (this.#tmpCleanedAt.get(path) ?? Number.NEGATIVE_INFINITY) < CLEAN_TMP_EVERY) return
+    // What is forgotten here is only cleaned once more than needed.
+    if (this.#tmpCleanedAt.size >= 10_000) this.#tmpCleanedAt.clear()
+    this.#tmpCleanedAt.set(path, now)
+    cleanTmp(path, Math.floor(now / 1000))
+  }
+}
+
+function foldersOf(path: string): Folders {
+  try {
+    return statFolders(path)
+  } catch (error) {
+    throw mayBeEntered(path) ? new MaildropUnreadable(path, error) : new MaildropMissing(path, error)
+  }
+}
+
+/** Whether chdir(2), with which qmail-pop3d begins, would succeed. */
+function mayBeEntered(path: string): boolean {
+  try {
+    accessSync(`${path}/.`, constants.X_OK)
+    return true
+  } catch {
+    return false // missing, no directory, or not for us: the client is told, and the caller has the cause
+  }
+}

@@ -1,0 +1,123 @@
+import type { Log } from '../../base/log.ts'
+import { DescriptorChannel } from '../../sockets/descriptor-channel.ts'
+import type { EpollConnection } from '../../sockets/epoll-connection.ts'
+import { formatTake, LINK_LINE, MAX_READ_AHEAD, parseHandoffReply } from '../../wire/handoff.ts'
+import { LineSplitter } from '../../wire/line-splitter.ts'
+
+/** Lines of a worker are short. */
+const MAX_NEWS_LINE = 64
+
+/** The links of this login process to pop3d workers, by the name of the worker's socket. One is made when it is first needed. */
+export class HandoffSender {
+  readonly #links = new Map<string, HandoffChannel>()
+  readonly #log: Log
+
+  constructor(log: Log) {
+    this.#log = log
+  }
+
+  /** The link, as soon as it stands; undefined if there is none to be had. */
+  to(path: string): HandoffChannel | undefined | Promise<HandoffChannel | undefined> {
+    const known = this.#links.get(path)
+    if (known !== undefined) return known.isOpen ? known : known.opened
+    const link = new HandoffChannel(path, this.#log, () => {
+      if (this.#links.get(path) === link) this.#links.delete(path)
+    })
+    this.#links.set(path, link)
+    return link.opened
+  }
+}
+
+/** Passes clients' sockets to one worker (src/wire/handoff.ts). */
+export class HandoffChannel {
+  /** Fulfilled with the link when sockets can be passed, with undefined if that failed. */
+  readonly opened: Promise<HandoffChannel | undefined>
+  readonly #socket: DescriptorChannel | undefined
+  readonly #log: Log
+  readonly #retire: () => void
+  readonly #sessions = new Map<number, () => void>()
+  readonly #open = Promise.withResolvers<HandoffChannel | undefined>()
+  #last = 0
+  #isOpen = false
+
+  /** `retire` is called when no more sockets can be passed. */
+  constructor(path: string, log: Log, retire: () => void) {
+    this.#log = log
+    this.#retire = retire
+    this.opened = this.#open.promise
+    this.#socket = this.#connect(path)
+  }
+
+  /** Sockets may be passed now. */
+  get isOpen(): boolean {
+    return this.#isOpen
+  }
+
+  /**
+   * Passes a client's socket, and what was read of it that nobody has used; it is closed here. `ended` is called when the session is over. False,
+   * and the socket is as it was, if it cannot be passed now.
+   */
+  pass(client: EpollConnection, ticket: string, readAhead: Uint8Array, ended: () => void): boolean {
+    const octets = readAhead.length
+    if (!this.#isOpen || this.#socket === undefined || octets > MAX_READ_AHEAD) return false
+    const n = this.#last + 1
+    if (!this.#socket.give(client, `${formatTake({ n, octets, ticket })}\n`, readAhead)) return false
+    this.#last = n
+    this.#sessions.set(n, ended)
+    return true
+  }
+
+  #connect(path: string): DescriptorChannel | undefined {
+    const news = new LineSplitter(MAX_NEWS_LINE)
+    try {
+      const socket = DescriptorChannel.connect(path, {
+        data: octets => {
+          for (const line of news.push(octets).lines) this.#hear(line)
+        },
+        end: () => socket.destroy(),
+        closed: () => this.#close(),
+      })
+      socket.write(`${LINK_LINE}\n`)
+      return socket
+    } catch (error) {
+      this.#log.debug('link_broken', { path, reason: error instanceof Error ? error : String(error) })
+      queueMicrotask(() => this.#close())
+      return undefined
+    }
+  }
+
+  #hear(line: string): void {
+    const news = parseHandoffReply(line)
+    switch (news?.type) {
+      case 'open':
+        this.#isOpen = true
+        this.#open.resolve(this)
+        return
+      case 'ended':
+        this.#end(news.n)
+        return
+      case 'bye':
+        this.#isOpen = false
+        this.#retire()
+        // What was passed before is on its way, and its end is still told to us.
+        this.#socket?.end()
+        return
+      case undefined:
+        this.#log.error('link_news_unknown', { line })
+    }
+  }
+
+  #end(n: number): void {
+    const ended = this.#sessions.get(n)
+    this.#sessions.delete(n)
+    ended?.()
+  }
+
+  /** The worker is gone, and with it its sessions. */
+  #close(): void {
+    this.#isOpen = false
+    this.#open.resolve(undefined)
+    this.#retire()
+    for (const n of [...this.#sessions.keys()]) this.#end(n)
+  }
+}

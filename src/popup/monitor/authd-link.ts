@@ -1,0 +1,162 @@
+import { connect, type Socket } from 'node:net'
+import type { Clock } from '../../base/clock.ts'
+import type { Log } from '../../base/log.ts'
+import { LineSplitter } from '../../wire/line-splitter.ts'
+import {
+  formatLoginEvent,
+  type LoginAnswer,
+  type LoginEvent,
+  MAX_LOGIN_EVENT_LINE,
+  parseLoginAnswer,
+} from '../../wire/login-event.ts'
+
+/** Events kept while authd does not answer; above that the oldest goes. */
+const MAX_KEPT = 20_000
+const RECONNECT_FIRST_MS = 20
+const RECONNECT_LONGEST_MS = 2_000
+
+type Kept = {
+  readonly event: LoginEvent
+  readonly since: number
+  readonly answered: (answer: LoginAnswer) => void
+}
+
+export type AuthdLinkOptions = {
+  /** Path of authd's Unix socket. */
+  readonly path: string
+  /** Milliseconds that a login waits for the answer. */
+  readonly grantWait: number
+  /** Milliseconds after which an event that could not be delivered is worth nothing. */
+  readonly keepFor: number
+}
+
+/** The times of the link. */
+export type AuthdLinkTimes = Omit<AuthdLinkOptions, 'path'>
+
+/**
+ * One connection to authd, made again whenever it is lost. Several events are in flight at once; what has no answer when
+ * the connection goes is sent again on the next one, so that no login is lost while authd restarts.
+ */
+export class AuthdLink {
+  #options: AuthdLinkOptions
+  readonly #log: Log
+  readonly #clock: Clock
+  readonly #kept = new Map<string, Kept>()
+  #socket: Socket | undefined
+  #connected = false
+  #downSince: number
+  #retry: NodeJS.Timeout | undefined
+  #wait = RECONNECT_FIRST_MS
+  #complained = false
+  #closed = false
+
+  constructor(options: AuthdLinkOptions, log: Log, clock: Clock) {
+    this.#options = options
+    this.#log = log
+    this.#clock = clock
+    this.#downSince = clock()
+    this.#connect()
+  }
+
+  /**
+   * Announces a login and waits for the answer, at most `grantWait`; after that, or at once when authd has been away for
+   * longer than that, the answer is `queued` and the event is delivered later.
+   */
+  announce(event: LoginEvent): Promise<LoginAnswer> {
+    return new Promise(resolve => {
+      const queued: LoginAnswer = { verdict: 'queued', id: event.id }
+      const isAway = !this.#connected && this.#clock() - this.#downSince > this.#options.grantWait
+      const timer = setTimeout(() => resolve(queued), isAway ? 0 : this.#options.grantWait)
+      this.#kept.delete(event.id)
+      this.#kept.set(event.id, {
+        event,
+        since: this.#clock(),
+        answered: answer => {
+          clearTimeout(timer)
+          resolve(answer)
+        },
+      })
+      this.#dropOldest()
+      if (this.#connected) this.#socket?.write(`${formatLoginEvent(event)}\n`)
+    })
+  }
+
+  /** Puts other times in force for logins from now on. */
+  use(times: AuthdLinkTimes): void {
+    this.#options = { ...this.#options, ...times }
+  }
+
+  /** Number of events that have no answer yet. */
+  get unanswered(): number {
+    return this.#kept.size
+  }
+
+  /** Gives unanswered events up to `limit` milliseconds more, then closes. */
+  async close(limit = 0): Promise<void> {
+    if (this.#kept.size > 0 && limit > 0 && this.#connected) {
+      await new Promise<void>(resolve => {
+        const timer = setTimeout(resolve, limit)
+        this.#idle = () => {
+          clearTimeout(timer)
+          resolve()
+        }
+      })
+    }
+    this.#closed = true
+    clearTimeout(this.#retry)
+    this.#socket?.destroy()
+    if (this.#kept.size > 0) this.#log.error('login_events_lost', { count: this.#kept.size })
+  }
+
+  #idle: () => void = () => {}
+
+  #connect(): void {
+    const socket = connect({ path: this.#options.path })
+    const lines = new LineSplitter(MAX_LOGIN_EVENT_LINE)
+    this.#socket = socket
+    socket.on('connect', () => {
+      this.#connected = true
+      this.#wait = RECONNECT_FIRST_MS
+      if (this.#complained) this.#log.info('authd_back', { kept: this.#kept.size })
+      this.#complained = false
+      for (const { event } of this.#kept.values()) socket.write(`${formatLoginEvent(event)}\n`)
+    })
+    socket.on('data', chunk => {
+      for (const line of lines.push(chunk).lines) this.#answer(line)
+    })
+    socket.on('error', error => {
+      if (this.#complained || this.#closed) return
+      this.#complained = true
+      this.#log.warn('authd_away', { path: this.#options.path, reason: error })
+    })
+    socket.on('close', () => {
+      if (this.#connected) this.#downSince = this.#clock()
+      this.#connected = false
+      if (this.#closed) return
+      this.#retry = setTimeout(() => this.#connect(), this.#wait)
+      this.#wait = Math.min(this.#wait * 2, RECONNECT_LONGEST_MS)
+    })
+  }
+
+  #answer(line: string): void {
+    const answer = parseLoginAnswer(line)
+    const kept = answer === undefined ? undefined : this.#kept.get(answer.id)
+    if (answer === undefined || kept === undefined) {
+      this.#log.warn('authd_answer_unknown', { line: line.slice(0, 80) })
+      return
+    }
+    // `queued` is authd's promise to store it later: it is off our hands.
+    this.#kept.delete(answer.id)
+    kept.answered(answer)
+    if (this.#kept.size === 0) this.#idle()
+  }
+
+  #dropOldest(): void {
+    const tooOld = this.#clock() - this.#options.keepFor
+    for (const [id, { since, event }] of this.#kept) {
+      if (since > tooOld && this.#kept.size <= MAX_KEPT) return
+      this.#kept.delete(id)
+      this.#log.error('login_event_lost', { id, ip: event.ip, user: event.user })
+    }
+  }
+}

@@ -1,0 +1,118 @@
+import { connect } from 'node:net'
+import { setBlocking } from '../../libc/blocking.ts'
+import { descriptorOf } from '../../libc/descriptor.ts'
+import type { BoundSocket } from '../../process/bound-socket.ts'
+import { formatSocketAddress } from '../../process/socket-address.ts'
+import { refusalOf, startChain } from '../../ucspi/checkpassword.ts'
+import type { Environment } from '../../ucspi/environment.ts'
+import type { Applicant, CheckQueue } from '../checkers/check-queue.ts'
+import { checkerEnvironment } from '../checkers/checker-environment.ts'
+import type { VerifyRequest } from '../messages.ts'
+
+export type ChainRunnerOptions = {
+  readonly checker: readonly string[]
+  readonly program: readonly string[]
+  readonly environment: Environment
+  /** Milliseconds until the program must have said +OK. */
+  readonly checkTimeout: number
+  /** For each login process the socket where it waits for connections of chained programs. */
+  readonly listeners: readonly BoundSocket[]
+  /** Bounds the programs that have not yet said +OK. */
+  readonly programs: CheckQueue
+}
+
+/** How a chained program ended, in the words of a refusal: what it means if no session came of it. */
+export type ChainEnd = { readonly verdict: 'badauth' | 'temporary' | 'crash' | 'toolong'; readonly detail: string }
+
+export type RunningChain = {
+  /** The first +OK was seen: the time limit no longer counts. */
+  accepted(): void
+  /** Ends it, because the login is refused for another reason. */
+  stop(): void
+  readonly ended: Promise<ChainEnd>
+}
+
+/**
+ * Runs `checkpassword PROG…` for a login. The session's descriptor is a Unix connection that the monitor makes to the login
+ * process and from which it never reads: its first line says which request it belongs to, all else is the program's.
+ */
+export class ChainRunner {
+  #options: ChainRunnerOptions
+
+  constructor(options: ChainRunnerOptions) {
+    this.#options = options
+  }
+
+  /** Puts other options in force for logins from now on. */
+  use(options: Omit<ChainRunnerOptions, 'listeners'>): void {
+    this.#options = { ...this.#options, ...options }
+  }
+
+  /** Rejects as CheckQueue does if the applicant's turn never comes. */
+  async start(loginProcess: number, request: VerifyRequest, applicant: Applicant): Promise<RunningChain | ChainEnd> {
+    const leave = await this.#options.programs.enter(applicant)
+    try {
+      const chain = await this.#start(loginProcess, request)
+      if ('verdict' in chain) {
+        leave()
+        return chain
+      }
+      void chain.ended.then(leave, leave)
+      const accepted = (): void => {
+        leave()
+        chain.accepted()
+      }
+      return { ...chain, accepted }
+    } catch (error) {
+      leave()
+      throw error
+    }
+  }
+
+  async #start(loginProcess: number, request: VerifyRequest): Promise<RunningChain | ChainEnd> {
+    const { checker, program, environment, checkTimeout, listeners } = this.#options
+    const address = listeners[loginProcess]?.address
+    if (address?.type !== 'unix') throw new Error(`no chain socket: ${address && formatSocketAddress(address)}`)
+    const session = connect({ path: address.path })
+    // Paused before it is connected, so that the runtime never begins to read what is the program's.
+    session.pause()
+    await new Promise<void>((resolve, reject) => {
+      session.on('error', reject)
+      session.write(`chain ${request.n}\n`, () => resolve())
+    })
+    try {
+      const descriptor = descriptorOf(session)
+      setBlocking(descriptor, true)
+      const chain = startChain({
+        checker,
+        program,
+        credentials: { login: request.login, password: request.secret, timestamp: request.timestamp },
+        environment: checkerEnvironment(environment, request),
+        session: descriptor,
+        limitMs: checkTimeout,
+      })
+      if ('verdict' in chain) return { ...chain, verdict: 'toolong' }
+      return {
+        accepted: chain.accepted,
+        stop: () => killGroup(chain.pid),
+        ended: chain.ended.then(({ ending, timedOut }) =>
+          timedOut
+            ? { verdict: 'temporary', detail: 'the program did not answer in time' }
+            : refusalOf(checker, ending),
+        ),
+      }
+    } catch (error) {
+      return { verdict: 'temporary', detail: error instanceof Error ? error.message : String(error) }
+    } finally {
+      session.destroy()
+    }
+  }
+}
+
+function killGroup(pid: number): void {
+  try {
+    process.kill(-pid, 'SIGTERM')
+  } catch {
+    // It has just ended by itself.
+  }
+}

@@ -1,0 +1,178 @@
+import { hash } from 'node:crypto'
+import type { Clock } from '../../base/clock.ts'
+import type { CustomerNetworks } from '../../wire/customer-networks.ts'
+import { formatNetwork, type IpAddress, networkOf } from '../../wire/ip-address.ts'
+import type { LoginText } from '../login-name.ts'
+
+/** Failures count until so long after the last one. */
+const FORGET_MS = 10 * 60_000
+/** Rows of each table: above that the oldest goes. */
+const MAX_ROWS = 20_000
+/** Logins that may fail from a customer's network before its other logins wait: a household has some forgotten devices. */
+const CUSTOMER_TOLERANCE = 3
+/** The same for an IPv6 /48, which may be a customer or a whole building. */
+const SITE_TOLERANCE = 16
+/** Wrong passwords of a login that are told apart from new ones. */
+const MAX_PROOFS = 4
+/** Different wrong passwords in a row from an address, after which a login is not known there any more. */
+const KNOWN_STRIKES = 3
+
+/** `proofs`: fingerprints of login and secret together. The same wrong password again tells an attacker nothing. */
+type LoginFailures = { readonly count: number; readonly at: number; readonly proofs: readonly string[] }
+
+/**
+ * Makes guessing slow: after failures, the next attempts wait before they are checked, longer each time. Waiting before the check,
+ * not after, denies the shortcut of hanging up when no quick yes comes. All other clients go on at full speed. An attempt waits
+ *
+ * - for the failures of its own login, from wherever they came;
+ * - for the other logins that failed from its customer's network (IPv4: the address, IPv6: its /64), from the fourth one on, and for those
+ *   of its IPv6 /48 from the seventeenth one on. Logins are counted, not failures, so that some devices with old passwords behind a NAT
+ *   delay nobody else.
+ *
+ * The longer of these waits counts. A login that has lately been right from a network is known there and does not wait, whatever others
+ * do to the login or to the NAT, until three different wrong passwords in a row come from there. A wrong password that comes again
+ * counts once.
+ */
+export class FailureDelays {
+  #delays: readonly number[]
+  readonly #clock: Clock
+  readonly #logins = new Map<string, LoginFailures>()
+  #customers: CustomerNetworks
+  readonly #networks: FailedLogins
+  readonly #sites: FailedLogins
+  /** Pairs of network and login, and the strikes against each. */
+  readonly #known = new Map<string, number>()
+
+  /** Milliseconds to wait after the first, second, … failure; the last one stands for all further ones. */
+  constructor(delays: readonly number[], clock: Clock, customers: CustomerNetworks) {
+    this.#delays = delays
+    this.#clock = clock
+    this.#customers = customers
+    this.#networks = new FailedLogins(CUSTOMER_TOLERANCE, delays.length, clock)
+    this.#sites = new FailedLogins(SITE_TOLERANCE, delays.length, clock)
+  }
+
+  /** Puts other delays and translators' prefixes in force. Failures that were counted under another key are forgotten in time. */
+  use(delays: readonly number[], customers: CustomerNetworks): void {
+    this.#delays = delays
+    this.#customers = customers
+    this.#networks.useLevels(delays.length)
+    this.#sites.useLevels(delays.length)
+  }
+
+  /** Milliseconds that an attempt must wait before it is checked. */
+  delayFor(ip: IpAddress, login: LoginText): number {
+    if (this.isKnown(ip, login)) return 0
+    const site = this.#siteOf(ip)
+    const level = Math.max(
+      this.#failuresOf(loginKey(login))?.count ?? 0,
+      this.#networks.levelFor(this.#customers.keyOf(ip), login),
+      site === undefined ? 0 : this.#sites.levelFor(site, login),
+    )
+    return level === 0 ? 0 : (this.#delays[Math.min(level, this.#delays.length) - 1] ?? 0)
+  }
+
+  /** The login has lately been right from there. */
+  isKnown(ip: IpAddress, login: LoginText): boolean {
+    return this.#known.has(this.#pair(ip, login))
+  }
+
+  /** The checker said no. */
+  failed(ip: IpAddress, login: LoginText, proof: string): void {
+    const key = loginKey(login)
+    const before = this.#failuresOf(key)
+    const isRepeated = before?.proofs.includes(proof) === true
+    const proofs = [proof, ...(before?.proofs ?? []).filter(other => other !== proof)].slice(0, MAX_PROOFS)
+    const count = (before?.count ?? 0) + (isRepeated ? 0 : 1)
+    renew(this.#logins, key, { count, at: this.#clock(), proofs })
+    this.#networks.add(this.#customers.keyOf(ip), login)
+    const site = this.#siteOf(ip)
+    if (site !== undefined) this.#sites.add(site, login)
+    if (!isRepeated) this.#strike(this.#pair(ip, login))
+  }
+
+  /** The checker said yes. One good account does not buy an address free: only this pair is known now. */
+  succeeded(ip: IpAddress, login: LoginText): void {
+    const key = loginKey(login)
+    const before = this.#failuresOf(key)
+    // The proofs stay: a device that repeats an old password does not begin a new row of failures after each right login.
+    if (before !== undefined) renew(this.#logins, key, { ...before, count: 0 })
+    renew(this.#known, this.#pair(ip, login), 0)
+  }
+
+  /** The /48 of an ordinary IPv6 address; undefined where a wider network says nothing of the customer. */
+  #siteOf(ip: IpAddress): string | undefined {
+    const { base, prefixLength } = this.#customers.networkOf(ip)
+    return prefixLength === 64 ? formatNetwork(networkOf(base, 48)) : undefined
+  }
+
+  #pair(ip: IpAddress, login: LoginText): string {
+    return `${this.#customers.keyOf(ip)} ${login.slice(0, 320)}`
+  }
+
+  #strike(pair: string): void {
+    const strikes = this.#known.get(pair)
+    if (strikes === undefined) return
+    if (strikes + 1 >= KNOWN_STRIKES) this.#known.delete(pair)
+    else this.#known.set(pair, strikes + 1)
+  }
+
+  #failuresOf(key: string): LoginFailures | undefined {
+    const row = this.#logins.get(key)
+    if (row === undefined || this.#clock() - row.at <= FORGET_MS) return row
+    this.#logins.delete(key)
+    return undefined
+  }
+}
+
+/** For each network the logins that failed there lately, by fingerprint, with the time of the last failure of each. */
+class FailedLogins {
+  readonly #tolerance: number
+  #most: number
+  readonly #clock: Clock
+  readonly #rows = new Map<string, Map<string, number>>()
+
+  /** Above `tolerance` logins there are `levels` levels. */
+  constructor(tolerance: number, levels: number, clock: Clock) {
+    this.#tolerance = tolerance
+    this.#most = this.#mostFor(levels)
+    this.#clock = clock
+  }
+
+  useLevels(levels: number): void {
+    this.#most = this.#mostFor(levels)
+  }
+
+  // One more, because the login that asks does not count against itself.
+  #mostFor = (levels: number): number => this.#tolerance + Math.min(levels, 16) + 1
+
+  /** By how many the logins that failed, other than this one, are more than is tolerated. */
+  levelFor(network: string, login: LoginText): number {
+    const row = this.#rows.get(network)
+    if (row === undefined) return 0
+    const oldest = this.#clock() - FORGET_MS
+    for (const [other, at] of row) if (at < oldest) row.delete(other)
+    if (row.size === 0) this.#rows.delete(network)
+    const others = row.size - (row.has(fingerprint(login)) ? 1 : 0)
+    return Math.max(0, others - this.#tolerance)
+  }
+
+  add(network: string, login: LoginText): void {
+    const row = this.#rows.get(network) ?? new Map<string, number>()
+    renew(row, fingerprint(login), this.#clock(), this.#most)
+    renew(this.#rows, network, row)
+  }
+}
+
+/** Sets a row as the newest one; above `most` rows the oldest go. */
+function renew<Value>(table: Map<string, Value>, key: string, value: Value, most = MAX_ROWS): void {
+  table.delete(key)
+  table.set(key, value)
+  for (const oldest of table.keys()) {
+    if (table.size <= most) return
+    table.delete(oldest)
+  }
+}
+
+const loginKey = (login: LoginText): string => login.toLowerCase().slice(0, 320)
+const fingerprint = (login: LoginText): string => hash('sha256', loginKey(login), 'base64url').slice(0, 11)

@@ -1,0 +1,151 @@
+import type { Clock } from '../../base/clock.ts'
+import type { Log } from '../../base/log.ts'
+import type { BoundSocket } from '../../process/bound-socket.ts'
+import { startWorker, type WorkerProcess } from '../../process/worker-process.ts'
+import { type FromLogin, type LoginSettingsMessage, parseFromLogin, type ToLoginMessage } from '../messages.ts'
+import { MessageAllowance } from './message-allowance.ts'
+
+const FIRST_BACKOFF_MS = 50
+const LONGEST_BACKOFF_MS = 5_000
+/** A process that lived so long has not crashed at its start. */
+const SOUND_MS = 10_000
+/** Far above what honest logins need (two messages each), far below what would keep the monitor from his work. */
+const MESSAGES_PER_SECOND = 20_000
+const MESSAGE_BURST = 40_000
+/** The same for their length: an honest login process forwards what its clients send, and reads and writes those octets several times itself. */
+const OCTETS_PER_SECOND = 33_554_432
+const OCTET_BURST = 67_108_864
+/** Characters of answers that a login process has not taken, above which it is killed. */
+const MAX_UNSENT = 8_388_608
+
+/** One login process as the rest of the monitor sees it. */
+export type LoginProcess = {
+  readonly index: number
+  send(message: ToLoginMessage): void
+}
+
+export type LoginProcessesOptions = {
+  readonly count: number
+  /** Path of popup itself. */
+  readonly program: string
+  readonly listeners: readonly BoundSocket[]
+  /** Extra listening sockets, one for each process: where the monitor brings it the connections of chained programs. */
+  readonly chainListeners: readonly BoundSocket[]
+  readonly settings: () => LoginSettingsMessage
+  readonly onMessage: (process: LoginProcess, message: FromLogin) => void
+  /** Everything that the process had asked is void. */
+  readonly onGone: (process: LoginProcess) => void
+}
+
+/** Starts the login processes, keeps them running, and lets nothing through that they could not honestly have said. */
+export class LoginProcesses {
+  readonly #options: LoginProcessesOptions
+  readonly #log: Log
+  readonly #clock: Clock
+  readonly #running = new Map<number, WorkerProcess>()
+  readonly #restarts = new Set<NodeJS.Timeout>()
+  #stopping = false
+
+  constructor(options: LoginProcessesOptions, log: Log, clock: Clock) {
+    this.#options = options
+    this.#log = log
+    this.#clock = clock
+  }
+
+  /** Fulfilled when every process has said that it is ready; rejects if one ends before. */
+  async start(): Promise<void> {
+    const indexes = Array.from({ length: this.#options.count }, (_, index) => index)
+    await Promise.all(
+      indexes.map(
+        index =>
+          new Promise<void>((resolve, reject) => {
+            this.#run(index, 0, resolve, () =>
+              reject(new Error('a login process ended while it started: see its message above')),
+            )
+          }),
+      ),
+    )
+  }
+
+  /** Sends the settings again after a reload. */
+  reload(): void {
+    for (const { channel } of this.#running.values()) {
+      channel.send({ type: 'settings', settings: this.#options.settings() })
+    }
+  }
+
+  /** No new connections; sessions get `limit` milliseconds to end. */
+  async stop(limit: number): Promise<void> {
+    this.#stopping = true
+    for (const restart of this.#restarts) clearTimeout(restart)
+    const processes = [...this.#running.values()]
+    for (const { channel } of processes) channel.send({ type: 'drain' })
+    const timer = setTimeout(() => {
+      for (const { channel } of processes) channel.close()
+    }, limit)
+    await Promise.all(processes.map(({ ended }) => ended))
+    clearTimeout(timer)
+  }
+
+  #run(index: number, crashes: number, ready: () => void, endedEarly: () => void): void {
+    const { program, listeners, chainListeners } = this.#options
+    const chain = chainListeners[index]
+    const descriptors = [...listeners, ...(chain === undefined ? [] : [chain])].map(({ descriptor }) => descriptor)
+    const worker = startWorker(program, ['--login'], descriptors)
+    this.#running.set(index, worker)
+    const messages = new MessageAllowance(MESSAGES_PER_SECOND, MESSAGE_BURST, this.#clock)
+    const octets = new MessageAllowance(OCTETS_PER_SECOND, OCTET_BURST, this.#clock)
+    let isCondemned = false
+    const condemn = (reason: string): void => {
+      if (isCondemned) return
+      isCondemned = true
+      this.#log.error('login_process_killed', { pid: worker.child.pid, reason })
+      worker.child.kill('SIGKILL')
+      worker.channel.close()
+    }
+    const self: LoginProcess = {
+      index,
+      send: message => {
+        worker.channel.send(message)
+        if (worker.channel.unsent > MAX_UNSENT) condemn('it does not read its answers')
+      },
+    }
+    worker.channel.onMessage((raw, length) => {
+      if (isCondemned) return
+      if (!messages.take() || !octets.take(length)) {
+        condemn('it sent too many messages')
+        return
+      }
+      const message = parseFromLogin(raw)
+      if (message === undefined) condemn('it sent what is no message')
+      else if (message.type === 'ready') ready()
+      else this.#options.onMessage(self, message)
+    })
+    worker.channel.send({ type: 'settings', settings: this.#options.settings() })
+    const startedAt = this.#clock()
+    void worker.ended.then(({ code, signal, hung }) => {
+      worker.channel.close()
+      this.#running.delete(index)
+      this.#options.onGone(self)
+      if (this.#stopping) return
+      endedEarly()
+      this.#log.error('login_process_ended', {
+        status: code ?? undefined,
+        signal: signal ?? undefined,
+        reason: hung ? 'no answer to pings' : undefined,
+      })
+      const soundly = this.#clock() - startedAt > SOUND_MS
+      const wait = soundly ? 0 : Math.min(FIRST_BACKOFF_MS * 2 ** crashes, LONGEST_BACKOFF_MS)
+      const restart = setTimeout(() => {
+        this.#restarts.delete(restart)
+        this.#run(
+          index,
+          soundly ? 0 : crashes + 1,
+          () => {},
+          () => {},
+        )
+      }, wait)
+      this.#restarts.add(restart)
+    })
+  }
+}

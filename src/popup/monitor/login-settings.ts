@@ -1,0 +1,120 @@
+import { existsSync, readFileSync } from 'node:fs'
+import { hostname } from 'node:os'
+import { UsageFault } from '../../base/exit-status.ts'
+import type { Ids } from '../../process/privileges.ts'
+import { readSecretFile } from '../../settings/secret.ts'
+import type { Settings } from '../../settings/settings.ts'
+import { CertificateUnusable, readCertificate } from '../../tunnel/certificate.ts'
+import { rotateTicketKeys } from '../../tunnel/ticket-keys.ts'
+import { formatNetwork, type NetworkSet } from '../../wire/ip-address.ts'
+import type { LoginSettingsMessage } from '../messages.ts'
+
+/** What a login process must know, secrets and certificates read from their files. @throws UsageFault naming every fault. */
+export function loginSettings(
+  { top, grants, popup, pop3d }: Settings,
+  fixed: {
+    readonly ids: Ids | undefined
+    readonly directory: string
+    readonly listeners: LoginSettingsMessage['listeners']
+  },
+): LoginSettingsMessage {
+  const faults: string[] = []
+  const collect = <T>(read: () => T, fallback: T): T => {
+    try {
+      return read()
+    } catch (error) {
+      if (!(error instanceof UsageFault)) throw error
+      faults.push(...error.faults)
+      return fallback
+    }
+  }
+  const upstream = collect(() => upstreamServer(popup), null)
+  const preamble = collect(() => preambleSettings(popup), null)
+  const stls = collect(() => (popup.stls ? tlsFiles(popup.stls_cert, popup.stls_key) : null), null)
+  if (faults.length > 0) throw new UsageFault(faults)
+  return {
+    ids: fixed.ids ?? null,
+    logLevel: top.log_level,
+    directory: fixed.directory,
+    listeners: fixed.listeners,
+    mode: popup.checker === 'chain' || popup.checker === 'upstream' ? popup.checker : 'verify',
+    hostname: popup.hostname === '' ? hostname() : popup.hostname,
+    apop: popup.apop,
+    preamble,
+    proxyTrust: texts(popup.proxy_trust),
+    proxyTls: popup.proxy_tls,
+    compat: popup.compat,
+    requireTls: popup.require_tls,
+    cleartextNets: texts(popup.cleartext_nets),
+    cleartextLogins: [...popup.cleartext_logins],
+    stls,
+    loginDelay: popup.login_delay,
+    tries: popup.max_failures,
+    // Each process counts for itself, and gets its share.
+    maxConnections: Math.ceil(popup.max_connections / popup.logins),
+    maxPerAddress: Math.ceil(popup.max_per_address / popup.logins),
+    maxPerLogin: Math.ceil(sessionsOf(popup.max_per_login, popup.max_connections, 0.1) / popup.logins),
+    maxPerOwner: Math.ceil(sessionsOf(popup.max_per_owner, popup.max_connections, 0.9) / popup.logins),
+    nat64Prefixes: grants.nat64_prefixes.map(formatNetwork),
+    loginTime: popup.login_time * 1000,
+    idleTime: pop3d.idle_time * 1000,
+    upstream,
+  }
+}
+
+/** A person may have some devices at the same time, however few connections there are in all. */
+const LEAST_SHARE = 5
+
+/** What is set, or the part of all connections. */
+const sessionsOf = (limit: number, all: number, part: number): number =>
+  limit > 0 ? limit : Math.max(LEAST_SHARE, Math.floor(all * part))
+
+const texts = (set: NetworkSet): string[] => set.networks.map(formatNetwork)
+
+function upstreamServer(popup: Settings['popup']): LoginSettingsMessage['upstream'] {
+  if (popup.checker !== 'upstream') return null
+  const { upstream } = popup
+  if (upstream === undefined || upstream.type === 'descriptor') {
+    throw new UsageFault('popup.upstream must name the POP3 server behind, e.g. "127.0.0.1:10110"')
+  }
+  const ca = popup.upstream_ca === '' ? null : readPem(popup.upstream_ca, 'popup.upstream_ca')
+  return {
+    address: upstream,
+    tls: popup.upstream_tls ? { ca, verify: popup.upstream_verify } : null,
+    proxyHeader: popup.upstream_proxy,
+  }
+}
+
+/** No file, no feature. A file that cannot be right is a fault, because the administrator meant the feature. */
+function preambleSettings(popup: Settings['popup']): LoginSettingsMessage['preamble'] {
+  if (popup.ssl_hack_pass === '' || !existsSync(popup.ssl_hack_pass)) return null
+  const password = readSecretFile(popup.ssl_hack_pass).reveal()
+  return { password, trust: texts(popup.ssl_hack_trust), reply: popup.ssl_reply }
+}
+
+function tlsFiles(cert: string, key: string): LoginSettingsMessage['stls'] {
+  if (cert === '') throw new UsageFault('popup.stls_cert must name a PEM file: popup.stls is on')
+  try {
+    const certificate = readCertificate(key === '' ? { cert } : { cert, key })
+    return {
+      cert: certificate.cert,
+      key: certificate.key,
+      path: cert,
+      ticketKeys: [...rotateTicketKeys()],
+    }
+  } catch (error) {
+    if (error instanceof CertificateUnusable) throw new UsageFault(error.message, error)
+    throw error
+  }
+}
+
+function readPem(path: string, setting: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (error) {
+    throw new UsageFault(
+      `${setting}: cannot read ${path}: ${error instanceof Error ? error.message : String(error)}`,
+      error,
+    )
+  }
+}

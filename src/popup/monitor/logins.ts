@@ -1,0 +1,308 @@
+import { randomBytes } from 'node:crypto'
+import { KeyedHash } from '../../base/keyed-hash.ts'
+import type { Log } from '../../base/log.ts'
+import type { LoginFailure } from '../../pop3/authorization.ts'
+import type { FailReason } from '../../syslog/login-line.ts'
+import type { CustomerNetworks } from '../../wire/customer-networks.ts'
+import { type Applicant, ApplicantDeparted, sharingNetworks } from '../checkers/check-queue.ts'
+import type { Checker } from '../checkers/checker.ts'
+import { ClientGone } from '../client-gone.ts'
+import { loginText } from '../login-name.ts'
+import type { FromLogin, LoginAttempt, Outcome, VerifyRequest } from '../messages.ts'
+import type { Announcer, Attempt } from './announcer.ts'
+import type { ChainRunner } from './chain-runner.ts'
+import type { FailureDelays } from './failure-delays.ts'
+import type { LoginIntervals } from './login-intervals.ts'
+import type { LoginProcess } from './login-processes.ts'
+import type { MaildropWorkers } from './maildrop-workers.ts'
+
+/** Requests that one login process may have under way: more than it can have connections, but an end. */
+const MAX_PENDING = 100_000
+/** Characters of names and secrets in the requests that one login process may have under way. */
+const MAX_PENDING_OCTETS = 8_388_608
+
+export type LoginsParts = {
+  /** Who decides: our checker, a chained program, or a server that login itself asks. */
+  readonly judge:
+    | { readonly type: 'checker'; readonly checker: Checker; readonly workers: MaildropWorkers }
+    | { readonly type: 'chain'; readonly chains: ChainRunner }
+    | { readonly type: 'upstream' }
+  readonly delays: FailureDelays
+  /** Says which addresses belong to one customer. */
+  readonly customers: () => CustomerNetworks
+  readonly intervals: LoginIntervals
+  readonly announcer: Announcer
+  /** Milliseconds that a check may take. */
+  readonly checkTimeout: () => number
+  readonly log: Log
+}
+
+type Pending = {
+  readonly attempt: Attempt
+  /** Characters of name and secret. */
+  readonly octets: number
+  /** Fingerprint of login and secret together, for failures. */
+  readonly proof: () => string
+  readonly departure: ClientGone
+  outcome?: (outcome: Outcome) => void
+}
+
+/** Handles what login processes ask. Each attempt goes its own way; none waits for another. */
+export class Logins {
+  readonly #parts: LoginsParts
+  readonly #pending = new Map<LoginProcess, PendingRequests>()
+  /** Fingerprints of wrong passwords are of use in this process alone. */
+  readonly #proofs = new KeyedHash(randomBytes(32))
+
+  constructor(parts: LoginsParts) {
+    this.#parts = parts
+  }
+
+  /** A message of a login process, already well-formed. */
+  handle(process: LoginProcess, message: FromLogin): void {
+    switch (message.type) {
+      case 'verify':
+        this.#begin(process, message, message.secret, this.#proofOf(message), pending =>
+          this.#verify(process, message, pending),
+        )
+        return
+      case 'attempt':
+        this.#begin(
+          process,
+          message,
+          '',
+          () => message.proof,
+          pending => this.#throughUpstream(process, message, pending),
+        )
+        return
+      case 'outcome':
+        this.#pending.get(process)?.requests.get(message.n)?.outcome?.(message.outcome)
+        return
+      case 'cancel':
+        this.#pending.get(process)?.requests.get(message.n)?.departure.happen()
+        return
+      case 'preambleRefused':
+        this.#parts.announcer.preambleFailure(message.ip, message.reason)
+        return
+      case 'ready':
+        return
+    }
+  }
+
+  /** The process is gone, and with it whoever waited for answers. */
+  gone(process: LoginProcess): void {
+    for (const { departure } of this.#pending.get(process)?.requests.values() ?? []) departure.happen()
+    this.#pending.delete(process)
+  }
+
+  #proofOf =
+    ({ login, secret }: VerifyRequest) =>
+    (): string =>
+      this.#proofs.hex(`${login}\0${secret}`)
+
+  #begin(
+    process: LoginProcess,
+    { n, id, login, method, ip, tls }: LoginAttempt,
+    secret: string,
+    proof: () => string,
+    run: (pending: Pending) => Promise<void>,
+  ): void {
+    const table: PendingRequests = this.#pending.get(process) ?? { requests: new Map(), octets: 0 }
+    this.#pending.set(process, table)
+    const octets = login.length + secret.length
+    const isFull = table.requests.size >= MAX_PENDING || table.octets + octets > MAX_PENDING_OCTETS
+    if (isFull || table.requests.has(n)) {
+      process.send({ type: 'failed', n, failure: 'temporary' })
+      return
+    }
+    const attempt: Attempt = { id, ip, user: loginText(login), method, tls }
+    const pending: Pending = { attempt, octets, proof, departure: new ClientGone() }
+    table.requests.set(n, pending)
+    table.octets += octets
+    run(pending)
+      .catch((error: unknown) => {
+        this.#parts.log.error('login_failed', {
+          id,
+          reason: error instanceof Error ? (error.stack ?? error) : String(error),
+        })
+        process.send({ type: 'failed', n, failure: 'temporary' })
+      })
+      .finally(() => {
+        table.requests.delete(n)
+        table.octets -= octets
+      })
+  }
+
+  async #verify(process: LoginProcess, request: VerifyRequest, pending: Pending): Promise<void> {
+    const { judge } = this.#parts
+    if (judge.type === 'upstream') throw new Error('a login process asked for a check that is not the monitor’s')
+    if (!(await this.#waitTurn(pending))) return
+    if (judge.type === 'chain') await this.#throughChain(judge.chains, process, request, pending)
+    else await this.#check(judge, process, request, pending)
+  }
+
+  async #check(
+    { checker, workers }: Extract<LoginsParts['judge'], { type: 'checker' }>,
+    process: LoginProcess,
+    request: VerifyRequest,
+    pending: Pending,
+  ): Promise<void> {
+    const { n } = request
+    const verdict = await this.#inTime(pending, () =>
+      checker.check({ ...request, applicant: this.#applicant(pending) }),
+    )
+    if (verdict === 'departed') return
+    if (verdict.verdict !== 'yes') {
+      this.#refuse(process, n, pending, FAILURES[verdict.verdict], verdict.detail)
+      return
+    }
+    const { maildrop } = verdict
+    const refusal = workers.refusalOf(maildrop)
+    if (refusal !== undefined) {
+      // Looks like a wrong password, or it would be a way to try passwords of accounts that have no session here.
+      this.#refuse(process, n, pending, { failure: 'credentials', reason: 'uid' }, refusal)
+      return
+    }
+    if (!this.#accept(process, n, pending)) return
+    const { attempt } = pending
+    const [open] = await Promise.all([workers.open(maildrop, attempt), this.#parts.announcer.login(attempt)])
+    process.send({ type: 'open', n, ...open })
+  }
+
+  /** The chained program's first +OK, which login reports, is the proof. */
+  async #throughChain(
+    chains: ChainRunner,
+    process: LoginProcess,
+    request: VerifyRequest,
+    pending: Pending,
+  ): Promise<void> {
+    const { n } = request
+    // The program has a time limit of its own once it runs.
+    const chain = await this.#inTime(pending, () => chains.start(process.index, request, this.#applicant(pending)))
+    if (chain === 'departed') return
+    if ('verdict' in chain) {
+      this.#refuse(process, n, pending, FAILURES[chain.verdict], chain.detail)
+      return
+    }
+    const outcome = new Promise<'accepted'>(resolve => {
+      pending.outcome = said => {
+        if (said === 'yes') resolve('accepted')
+      }
+    })
+    const first = await Promise.race([outcome, chain.ended])
+    if (first !== 'accepted') {
+      this.#refuse(process, n, pending, FAILURES[first.verdict], first.detail)
+      return
+    }
+    chain.accepted()
+    if (!this.#accept(process, n, pending)) {
+      chain.stop()
+      return
+    }
+    await this.#parts.announcer.login(pending.attempt)
+    process.send({ type: 'announced', n })
+    void chain.ended.then(end => {
+      if (end.verdict !== 'crash') return
+      const { id, ip, user } = pending.attempt
+      this.#parts.log.warn('abort', { id, ip, user, detail: end.detail })
+    })
+  }
+
+  async #throughUpstream(process: LoginProcess, attempt: LoginAttempt, pending: Pending): Promise<void> {
+    const { n } = attempt
+    if (this.#parts.judge.type !== 'upstream') throw new Error('a login process announced a login of its own')
+    if (!(await this.#waitTurn(pending))) return
+    const outcome = new Promise<Outcome | 'gone'>(resolve => {
+      pending.outcome = resolve
+      pending.departure.listen(() => resolve('gone'))
+    })
+    process.send({ type: 'proceed', n })
+    const said = await outcome
+    if (said === 'gone') return
+    if (said !== 'yes') {
+      this.#refuse(process, n, pending, FAILURES[said], 'the server behind said so')
+      return
+    }
+    if (!this.#accept(process, n, pending)) return
+    await this.#parts.announcer.login(pending.attempt)
+    process.send({ type: 'announced', n })
+  }
+
+  /** Waits as long as the failures before this attempt demand; false if the client went away meanwhile. */
+  async #waitTurn({ attempt, departure }: Pending): Promise<boolean> {
+    const delay = this.#parts.delays.delayFor(attempt.ip, attempt.user)
+    if (delay === 0) return !departure.hasHappened
+    return new Promise(resolve => {
+      const timer = setTimeout(() => resolve(true), delay)
+      departure.listen(() => {
+        clearTimeout(timer)
+        resolve(false)
+      })
+    })
+  }
+
+  #applicant({ attempt: { ip, user }, departure }: Pending): Applicant {
+    const { delays, customers } = this.#parts
+    return { networks: sharingNetworks(customers().networkOf(ip)), isKnown: delays.isKnown(ip, user), departure }
+  }
+
+  /**
+   * Answers what a check answers. When its time is over, or if it fails, the answer is `temporary`; the check then leaves its queue as if
+   * the client were gone. `departed`: the client went away while the check waited for its turn.
+   */
+  async #inTime<Answer>(
+    { departure }: Pending,
+    check: () => Promise<Answer>,
+  ): Promise<Answer | { readonly verdict: 'temporary'; readonly detail: string } | 'departed'> {
+    const late = Promise.withResolvers<{ verdict: 'temporary'; detail: string }>()
+    const timer = setTimeout(() => {
+      late.resolve({ verdict: 'temporary', detail: 'the checker did not answer in time' })
+      departure.happen()
+    }, this.#parts.checkTimeout())
+    try {
+      return await Promise.race([late.promise, check()])
+    } catch (error) {
+      if (error instanceof ApplicantDeparted) return 'departed'
+      return { verdict: 'temporary', detail: error instanceof Error ? error.message : String(error) }
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  #accept(process: LoginProcess, n: number, pending: Pending): boolean {
+    const { ip, user } = pending.attempt
+    this.#parts.delays.succeeded(ip, user)
+    if (this.#parts.intervals.take(user)) return true
+    this.#refuse(process, n, pending, { failure: 'loginDelay', reason: 'logindelay' }, undefined)
+    return false
+  }
+
+  #refuse(
+    process: LoginProcess,
+    n: number,
+    { attempt, proof }: Pending,
+    { failure, reason }: Refusal,
+    detail: string | undefined,
+  ): void {
+    if (failure === 'credentials') this.#parts.delays.failed(attempt.ip, attempt.user, proof())
+    this.#parts.announcer.failure(attempt, reason, detail)
+    process.send({ type: 'failed', n, failure })
+  }
+}
+
+/** What one login process has under way, with the characters of all its names and secrets. */
+type PendingRequests = { readonly requests: Map<number, Pending>; octets: number }
+
+type Refusal = { readonly failure: LoginFailure; readonly reason: FailReason | 'logindelay' | 'uid' }
+
+const FAILURES: Readonly<
+  Record<'no' | 'temporary' | 'crash' | 'toolong' | 'badauth' | 'inUse' | 'loginDelay', Refusal>
+> = {
+  inUse: { failure: 'inUse', reason: 'temp' },
+  loginDelay: { failure: 'loginDelay', reason: 'logindelay' },
+  no: { failure: 'credentials', reason: 'badauth' },
+  badauth: { failure: 'credentials', reason: 'badauth' },
+  toolong: { failure: 'credentials', reason: 'toolong' },
+  temporary: { failure: 'temporary', reason: 'temp' },
+  crash: { failure: 'crashed', reason: 'crash' },
+}

@@ -1,0 +1,228 @@
+import { randomBytes } from 'node:crypto'
+import { chmodSync, mkdirSync } from 'node:fs'
+import type { Clock } from '../../base/clock.ts'
+import { KeyedHash } from '../../base/keyed-hash.ts'
+import type { Log } from '../../base/log.ts'
+import { type BoundSocket, holdListener } from '../../process/bound-socket.ts'
+import { type Ids, isRoot } from '../../process/privileges.ts'
+import { startWorker, type WorkerEnding, type WorkerProcess } from '../../process/worker-process.ts'
+import {
+  type MaildropWorkerChange,
+  type MaildropWorkerSettings,
+  type MaildropWorkerStart,
+  parseMaildropWorkerNews,
+  type UsedTicket,
+} from '../../wire/maildrop-worker.ts'
+import { formatSessionTicket, type SessionTicket } from '../../wire/session-ticket.ts'
+import type { Maildrop } from '../checkers/checker.ts'
+
+/** A ticket must be presented within so long. */
+export const TICKET_LIFE_MS = 30_000
+/** Between two starts of a worker that crashes. */
+const FIRST_BACKOFF_MS = 100
+const LONGEST_BACKOFF_MS = 5_000
+/** An owner whose worker has been away so long gives up his socket too. */
+const FORGET_OWNER_MS = 10 * 60_000
+
+export type MaildropWorkersOptions = {
+  readonly runDir: string
+  /** Path of the pop3d program. */
+  readonly program: string
+  /** The account of the login processes, the only one that may connect; undefined where all is one user. */
+  readonly loginIds: Ids | undefined
+  readonly logLevel: MaildropWorkerStart['logLevel']
+  readonly settings: MaildropWorkerSettings
+}
+
+type Owner = {
+  readonly uid: number
+  readonly gid: number
+  key: Buffer
+  /** Signs tickets with that key. */
+  mac: KeyedHash
+  readonly listener: BoundSocket
+  /** What the last worker that ended in order had taken. */
+  usedTickets: readonly UsedTicket[]
+  readonly name: string
+  worker: WorkerProcess | undefined
+  /** Until when a client may still present a ticket. */
+  ticketsUntil: number
+  crashes: number
+  restart: NodeJS.Timeout | undefined
+  forget: NodeJS.Timeout | undefined
+}
+
+/** What login needs to open a maildrop: the socket's name in the workers' directory, and the first line to say. */
+export type OpenMaildrop = { readonly socket: string; readonly ticket: string }
+
+/**
+ * The pop3d processes, one per owner: a uid with its gid. The monitor holds each owner's listening socket for good, and the key stays the
+ * same as well while they end in order: a client that was let in while the process was just going away waits in the kernel's
+ * queue for the next one. What a process that crashed had taken nobody knows: its key is void, and with it every ticket.
+ */
+export class MaildropWorkers {
+  /** Where the sockets are. */
+  readonly directory: string
+  readonly #options: MaildropWorkersOptions
+  readonly #log: Log
+  readonly #clock: Clock
+  readonly #owners = new Map<string, Promise<Owner>>()
+  #settings: MaildropWorkerSettings
+  #stopping = false
+
+  constructor(options: MaildropWorkersOptions, log: Log, clock: Clock) {
+    this.directory = `${options.runDir}/pop3d`
+    this.#options = options
+    this.#settings = options.settings
+    this.#log = log
+    this.#clock = clock
+    // Login enters before it gives up root and sees nothing of it later; the sockets themselves are his alone.
+    mkdirSync(this.directory, { recursive: true, mode: 0o711 })
+    chmodSync(this.directory, 0o711)
+  }
+
+  /** Whether a session may run as that user here; the reason if not. */
+  refusalOf({ uid, gid }: Maildrop): string | undefined {
+    if (uid === 0) return 'uid 0 never gets a session'
+    if (gid === 0) return 'gid 0 never gets a session'
+    if (!isRoot() && uid !== process.getuid?.()) return `mail of uid ${uid} needs a popup that is started as root`
+    return undefined
+  }
+
+  /** Makes sure that the owner's process runs and may be asked for this maildrop. */
+  async open(
+    { uid, gid, maildir }: Maildrop,
+    session: Omit<SessionTicket, 'maildir' | 'expires'>,
+  ): Promise<OpenMaildrop> {
+    const owner = await this.#ownerOf(uid, gid)
+    const now = this.#clock()
+    owner.ticketsUntil = now + TICKET_LIFE_MS
+    this.#run(owner)
+    const expires = Math.ceil((now + TICKET_LIFE_MS) / 1000)
+    return {
+      socket: owner.name,
+      ticket: formatSessionTicket({ ...session, maildir, expires }, text => owner.mac.hex(text)),
+    }
+  }
+
+  /** Puts other settings in force for sessions from now on, in processes that run as well. */
+  async use(settings: MaildropWorkerSettings): Promise<void> {
+    this.#settings = settings
+    for (const { worker } of await Promise.all(this.#owners.values())) {
+      worker?.channel.send({ type: 'settings', settings } satisfies MaildropWorkerChange)
+    }
+  }
+
+  /** Ends every process. */
+  async stop(): Promise<void> {
+    this.#stopping = true
+    const owners = await Promise.all(this.#owners.values())
+    for (const owner of owners) {
+      clearTimeout(owner.restart)
+      clearTimeout(owner.forget)
+      owner.listener.release()
+      owner.worker?.channel.close()
+    }
+    await Promise.all(owners.map(owner => owner.worker?.ended))
+  }
+
+  #ownerOf(uid: number, gid: number): Promise<Owner> {
+    const name = ownerName(uid, gid)
+    const known = this.#owners.get(name)
+    if (known !== undefined) return known
+    const made = this.#makeOwner(uid, gid)
+    this.#owners.set(name, made)
+    made.catch(() => this.#owners.delete(name))
+    return made
+  }
+
+  async #makeOwner(uid: number, gid: number): Promise<Owner> {
+    const name = `${ownerName(uid, gid)}.sock`
+    return {
+      uid,
+      gid,
+      ...newKey(),
+      listener: await holdListener({ type: 'unix', path: `${this.directory}/${name}` }, 'run_dir', {
+        mode: 0o600,
+        ...this.#options.loginIds,
+      }),
+      usedTickets: [],
+      name,
+      worker: undefined,
+      ticketsUntil: 0,
+      crashes: 0,
+      restart: undefined,
+      forget: undefined,
+    }
+  }
+
+  #run(owner: Owner): void {
+    if (owner.worker !== undefined || owner.restart !== undefined || this.#stopping) return
+    clearTimeout(owner.forget)
+    const { uid, gid } = owner
+    const worker = startWorker(this.#options.program, ['--worker'], [owner.listener.descriptor])
+    owner.worker = worker
+    this.#log.info('worker_started', { uid, pid: worker.child.pid })
+    const start: MaildropWorkerStart = {
+      type: 'start',
+      ids: isRoot() ? { uid, gid } : null,
+      key: owner.key.toString('hex'),
+      loginUid: this.#options.loginIds?.uid ?? null,
+      usedTickets: [...owner.usedTickets],
+      logLevel: this.#options.logLevel,
+      settings: this.#settings,
+    }
+    owner.usedTickets = []
+    worker.channel.onMessage(message => {
+      const news = parseMaildropWorkerNews(message)
+      if (news?.type === 'usedTickets') owner.usedTickets = news.tickets
+    })
+    worker.channel.send(start)
+    const startedAt = this.#clock()
+    void worker.ended.then(ending => this.#ended(owner, startedAt, ending))
+  }
+
+  #ended(owner: Owner, startedAt: number, { code, signal, hung }: WorkerEnding): void {
+    owner.worker?.channel.close()
+    owner.worker = undefined
+    if (this.#stopping) return
+    const { uid } = owner
+    const inOrder = code === 0
+    if (inOrder) this.#log.info('worker_idle', { uid })
+    else Object.assign(owner, newKey())
+    if (!inOrder) {
+      this.#log.error('worker_crashed', {
+        uid,
+        status: code ?? undefined,
+        signal: signal ?? undefined,
+        reason: hung ? 'no answer to pings' : undefined,
+      })
+    }
+    const now = this.#clock()
+    owner.crashes = inOrder || now - startedAt > LONGEST_BACKOFF_MS ? 0 : owner.crashes + 1
+    if (owner.ticketsUntil <= now) {
+      owner.forget = setTimeout(() => this.#forgetOwner(owner), FORGET_OWNER_MS)
+      return
+    }
+    // Somebody may be waiting in the queue with a ticket.
+    const wait = owner.crashes === 0 ? 0 : Math.min(FIRST_BACKOFF_MS * 2 ** (owner.crashes - 1), LONGEST_BACKOFF_MS)
+    owner.restart = setTimeout(() => {
+      owner.restart = undefined
+      this.#run(owner)
+    }, wait)
+  }
+
+  #forgetOwner(owner: Owner): void {
+    if (owner.worker !== undefined || owner.ticketsUntil > this.#clock()) return
+    this.#owners.delete(ownerName(owner.uid, owner.gid))
+    owner.listener.release()
+  }
+}
+
+/** Two accounts of one uid may have different groups: each runs with its own. */
+const ownerName = (uid: number, gid: number): string => `${uid}-${gid}`
+
+function newKey(): Pick<Owner, 'key' | 'mac'> {
+  const key = randomBytes(32)
+  return { key, mac: new KeyedHash(key) }
+}

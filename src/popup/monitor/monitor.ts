@@ -1,0 +1,257 @@
+import { mkdirSync } from 'node:fs'
+import { monotonicClock, systemClock } from '../../base/clock.ts'
+import { UsageFault } from '../../base/exit-status.ts'
+import { createLog } from '../../base/log.ts'
+import { type BoundSocket, holdListener } from '../../process/bound-socket.ts'
+import { watchDescriptors } from '../../process/descriptor-watch.ts'
+import type { RunningDaemon } from '../../process/lifecycle.ts'
+import { type Ids, idsOf, isRoot } from '../../process/privileges.ts'
+import { formatSocketAddress } from '../../process/socket-address.ts'
+import { programBeside } from '../../process/worker-process.ts'
+import { restartFields } from '../../settings/reload.ts'
+import { loadSettingsFile, requireConfigured, type Settings } from '../../settings/settings.ts'
+import { type Environment, ownEnvironment } from '../../ucspi/environment.ts'
+import { CustomerNetworks } from '../../wire/customer-networks.ts'
+import type { MaildropWorkerSettings } from '../../wire/maildrop-worker.ts'
+import { inheritable } from '../checkers/checker-environment.ts'
+import { makeChecker, programQueue } from '../checkers/make-checker.ts'
+import { ReplaceableChecker } from '../checkers/replaceable-checker.ts'
+import { loginRefusal } from '../login/authenticator.ts'
+import { Announcer } from './announcer.ts'
+import { AuthdLink, type AuthdLinkTimes } from './authd-link.ts'
+import { ChainRunner, type ChainRunnerOptions } from './chain-runner.ts'
+import { checkerFingerprint } from './checker-settings.ts'
+import { FailureDelays } from './failure-delays.ts'
+import { LoginIntervals } from './login-intervals.ts'
+import { LoginProcesses } from './login-processes.ts'
+import { loginSettings } from './login-settings.ts'
+import { Logins, type LoginsParts } from './logins.ts'
+import { MaildropWorkers } from './maildrop-workers.ts'
+
+/**
+ * Starts popup: the monitor is this process; it binds, checks and announces, and reads nothing from the network.
+ * `program` is the path of popup itself.
+ * @throws UsageFault, TemporaryFault: nothing is left half-started, for this process then ends.
+ */
+export async function startMonitor(settingsFile: string, program: string): Promise<RunningDaemon> {
+  let { settings } = loadSettingsFile(settingsFile)
+  requireConfigured(settings, settingsFile)
+  const log = createLog('popup', { level: settings.top.log_level, byTurn: true })
+  watchDescriptors(log)
+  // Delays, intervals, allowances: a clock that is set must neither lock anybody out nor let anybody in.
+  const clock = monotonicClock
+  const { popup, top } = settings
+  const loginIds = isRoot() ? idsOf(popup.login_user, 'popup.login_user') : undefined
+  if (loginIds?.uid === 0) throw new UsageFault('popup.login_user must not be root: name an account without rights')
+  mkdirSync(top.run_dir, { recursive: true, mode: 0o755 })
+
+  let customers = customersOf(settings)
+  const delays = new FailureDelays(popup.fail_delays, clock, customers)
+  const listeners = await holdAll(settings)
+  const chainListeners = popup.checker === 'chain' ? await holdChainSockets(settings, loginIds) : []
+  const started = settings
+  const judge = await makeAuthenticator(settings, loginIds, chainListeners, log)
+  const fixed = {
+    ids: loginIds,
+    directory: judge.type === 'checker' ? judge.workers.directory : top.run_dir,
+    listeners: [...popup.listen.map(() => ({ proxy: false })), ...popup.proxy_listen.map(() => ({ proxy: true }))],
+  }
+  let forLogin = loginSettings(settings, fixed)
+  const authd =
+    settings.authd.socket === ''
+      ? undefined
+      : new AuthdLink({ path: settings.authd.socket, ...authdTimes(settings) }, log, clock)
+  const announcer = new Announcer(authd, loginRefusal(settings), top.syslog, log)
+  const intervals = new LoginIntervals(popup.login_delay * 1000, clock)
+  const logins = new Logins({
+    judge,
+    delays,
+    customers: () => customers,
+    intervals,
+    announcer,
+    checkTimeout: () => settings.popup.check_timeout * 1000,
+    log,
+  })
+  const processes = new LoginProcesses(
+    {
+      count: popup.logins,
+      program,
+      listeners,
+      chainListeners,
+      settings: () => forLogin,
+      onMessage: (process, message) => logins.handle(process, message),
+      onGone: process => logins.gone(process),
+    },
+    log,
+    clock,
+  )
+  await processes.start()
+  if (loginIds === undefined) {
+    log.warn('not_separated', { reason: 'popup is not started as root: login, monitor and pop3d are one user' })
+  }
+  return {
+    ready: readyLine(settings, listeners),
+    reload: async () => {
+      const next = loadSettingsFile(settingsFile).settings
+      requireConfigured(next, settingsFile)
+      const effective = withKept(started, next)
+      const nextForLogin = loginSettings(effective, fixed)
+      // Everything that can fail comes first.
+      await judge.use(effective)
+      settings = effective
+      forLogin = nextForLogin
+      customers = customersOf(settings)
+      delays.use(settings.popup.fail_delays, customers)
+      intervals.use(settings.popup.login_delay * 1000)
+      authd?.use(authdTimes(settings))
+      announcer.useRefusal(loginRefusal(settings))
+      processes.reload()
+      log.info('reloaded', { path: settingsFile, ...restartFields('popup', started, next) })
+    },
+    stop: async () => {
+      for (const listener of [...listeners, ...chainListeners]) listener.release()
+      await processes.stop(settings.popup.drain_time * 1000)
+      if (judge.type === 'checker') {
+        await judge.workers.stop()
+        await judge.checker.close()
+      }
+      await announcer.close()
+    },
+  }
+}
+
+/** New settings with the old ones where only a restart can change them: what depends on those stays as it is. */
+const withKept = ({ popup: { checker, logins, login_user } }: Settings, next: Settings): Settings => ({
+  ...next,
+  popup: { ...next.popup, checker, logins, login_user },
+})
+
+const authdTimes = ({ popup, grants }: Settings): AuthdLinkTimes => ({
+  grantWait: popup.grant_wait,
+  keepFor: grants.exp_time * 1000,
+})
+
+const customersOf = ({ grants }: Settings): CustomerNetworks => new CustomerNetworks(grants.nat64_prefixes)
+
+async function holdAll({ popup }: Settings): Promise<BoundSocket[]> {
+  const held: BoundSocket[] = []
+  for (const address of popup.listen) held.push(await holdListener(address, 'popup.listen'))
+  for (const address of popup.proxy_listen) held.push(await holdListener(address, 'popup.proxy_listen'))
+  return held
+}
+
+/** One for each login process. The monitor alone connects there. */
+async function holdChainSockets({ popup, top }: Settings, loginIds: Ids | undefined): Promise<BoundSocket[]> {
+  const directory = `${top.run_dir}/popup`
+  mkdirSync(directory, { recursive: true, mode: 0o700 })
+  const access = { mode: 0o600, ...(loginIds === undefined ? {} : { uid: 0, gid: 0 }) }
+  const indexes = Array.from({ length: popup.logins }, (_, index) => index)
+  return Promise.all(
+    indexes.map(index => holdListener({ type: 'unix', path: `${directory}/chain-${index}.sock` }, 'run_dir', access)),
+  )
+}
+
+/** The judge, and how a reload changes it. `use` throws UsageFault before it has changed anything. */
+type ReplaceableAuthenticator = LoginsParts['judge'] & { use(settings: Settings): Promise<void> }
+
+async function makeAuthenticator(
+  settings: Settings,
+  loginIds: Ids | undefined,
+  chainListeners: readonly BoundSocket[],
+  log: ReturnType<typeof createLog>,
+): Promise<ReplaceableAuthenticator> {
+  const { popup, top } = settings
+  const environment = inheritable(ownEnvironment())
+  requireCommands(settings)
+  if (popup.checker === 'upstream') return { type: 'upstream', use: async () => {} }
+  if (popup.checker === 'chain') {
+    const chains = new ChainRunner({ ...chainOptions(settings, environment), listeners: chainListeners })
+    let fingerprint = checkerFingerprint(settings)
+    return {
+      type: 'chain',
+      chains,
+      use: async next => {
+        requireCommands(next)
+        const nextFingerprint = checkerFingerprint(next)
+        if (nextFingerprint !== fingerprint) chains.use(chainOptions(next, environment))
+        fingerprint = nextFingerprint
+      },
+    }
+  }
+  const name = popup.checker
+  let fingerprint = checkerFingerprint(settings)
+  const checker = new ReplaceableChecker(await makeChecker(name, settings, environment, log))
+  const workers = new MaildropWorkers(
+    {
+      runDir: top.run_dir,
+      program: programBeside('pop3d'),
+      loginIds,
+      logLevel: top.log_level,
+      settings: workerSettings(settings),
+    },
+    log,
+    systemClock,
+  )
+  return {
+    type: 'checker',
+    checker,
+    workers,
+    use: async next => {
+      requireCommands(next)
+      const nextFingerprint = checkerFingerprint(next)
+      if (nextFingerprint !== fingerprint) {
+        const nextChecker = await makeChecker(name, next, environment, log)
+        checker.use(nextChecker).catch((error: unknown) => {
+          log.warn('checker_close_failed', { reason: error instanceof Error ? error : String(error) })
+        })
+        fingerprint = nextFingerprint
+      }
+      await workers.use(workerSettings(next))
+    },
+  }
+}
+
+const chainOptions = (settings: Settings, environment: Environment): Omit<ChainRunnerOptions, 'listeners'> => ({
+  checker: settings.popup.checkpassword,
+  program: settings.popup.chain,
+  environment,
+  checkTimeout: settings.popup.check_timeout * 1000,
+  programs: programQueue(settings),
+})
+
+const workerSettings = ({ popup, pop3d }: Settings): MaildropWorkerSettings => ({
+  compat: popup.compat,
+  sizes: pop3d.sizes,
+  extraBlank: pop3d.extra_blank,
+  lock: pop3d.lock,
+  idleTime: pop3d.idle_time,
+  workerIdle: pop3d.worker_idle,
+  capabilities: {
+    user: true,
+    sasl: ['PLAIN', 'LOGIN'],
+    loginDelay: popup.login_delay,
+    implementation: 'auth-relay',
+  },
+})
+
+/** The programs that the kind of checker needs are named. */
+function requireCommands({ popup }: Settings): void {
+  if (popup.checker === 'checkpassword' || popup.checker === 'chain')
+    requireCommand(popup.checkpassword, 'checkpassword')
+  if (popup.checker === 'chain') requireCommand(popup.chain, 'chain')
+}
+
+function requireCommand(words: readonly string[], setting: string): void {
+  if (words.length === 0) {
+    throw new UsageFault(`popup.${setting} must name a program and its arguments, e.g. ["/bin/checkpassword"]`)
+  }
+}
+
+function readyLine({ popup }: Settings, listeners: readonly BoundSocket[]): string {
+  const bound = listeners.map(({ address }) => formatSocketAddress(address))
+  const proxied = bound.slice(popup.listen.length)
+  return [
+    `listen=${bound.slice(0, popup.listen.length).join(',')}`,
+    ...(proxied.length > 0 ? [`proxy_listen=${proxied.join(',')}`] : []),
+  ].join(' ')
+}

@@ -1,0 +1,108 @@
+import { closeSync } from 'node:fs'
+import { Socket } from 'node:net'
+import { openSocketPair } from '../../libc/pipe.ts'
+import type { LoginFailure } from '../../pop3/authorization.ts'
+import type { FailReason } from '../../syslog/login-line.ts'
+import { type Chain, checkpasswordMessage, refusalOf, startChain } from '../../ucspi/checkpassword.ts'
+import { announcedClientChanges, loginChanges } from '../../ucspi/connection.ts'
+import { changeEnvironment, type Environment } from '../../ucspi/environment.ts'
+import { type Authenticator, failed } from '../login/authenticator.ts'
+import type { Client } from '../login/client.ts'
+import { isPositive, readFirstLine } from '../login/first-line.ts'
+
+/** Characters of a program's line that the log shows. */
+const MOST_SHOWN = 80
+
+export type ProgramAuthenticatorOptions = {
+  /** Checker, server behind it, and their arguments. */
+  readonly command: readonly string[]
+  /** This connection's UCSPI environment. */
+  readonly environment: Environment
+  readonly compat: 'none' | 'qmail'
+  readonly checkTimeout: number
+  /** The login was accepted: fulfilled when +OK may go out. */
+  readonly accepted: (client: Client, login: string, method: 'pass' | 'apop' | 'sasl') => Promise<void>
+  readonly refused: (
+    client: Client,
+    login: string,
+    method: 'pass' | 'apop' | 'sasl',
+    reason: FailReason,
+    detail: string,
+  ) => void
+  /** The program that accepted: its end is the end of the session. */
+  readonly running: (chain: Chain) => void
+}
+
+/**
+ * Runs checker and server as popup's child, their descriptors 0 and 1 on a socket of ours: what the client sent ahead is
+ * passed on and not lost, and the first +OK is seen on its way.
+ */
+export function programAuthenticator(options: ProgramAuthenticatorOptions): Authenticator {
+  const { command, compat, checkTimeout } = options
+  const isQmail = compat === 'qmail'
+  return async ({ login, secret, method, client, timestamp }, departure) => {
+    const refuse = (reason: FailReason, failure: LoginFailure, detail: string) => {
+      options.refused(client, login, method, reason, detail)
+      return failed(failure)
+    }
+    const credentials = { login, password: secret, timestamp }
+    if (checkpasswordMessage(credentials) === undefined) {
+      return refuse('toolong', 'credentials', 'longer than a checker can read')
+    }
+    const [ours, theirs] = openSocketPair()
+    let chain: Chain
+    try {
+      const started = startChain({
+        checker: command,
+        program: [],
+        credentials,
+        environment: environmentFor(options.environment, client, login, method),
+        session: theirs,
+        limitMs: checkTimeout,
+      })
+      if ('verdict' in started) throw new Error(started.detail)
+      chain = started
+    } catch (error) {
+      closeSync(ours)
+      return refuse('temp', 'temporary', error instanceof Error ? error.message : String(error))
+    } finally {
+      closeSync(theirs)
+    }
+    const session = new Socket({ fd: ours, readable: true, writable: true, allowHalfOpen: true })
+    session.on('error', () => {}) // a program that is gone: its exit status says more
+    departure.listen(() => session.destroy())
+    const reply = await readFirstLine(session, checkTimeout + 30_000)
+    if (reply !== undefined && isPositive(reply)) {
+      chain.accepted()
+      await options.accepted(client, login, method)
+      options.running(chain)
+      return { outcome: 'open', stream: session, reply: [reply.line, reply.rest] }
+    }
+    if (reply !== undefined) {
+      // The server's own words for why there is no session, e.g. a maildrop that is in use.
+      const said = reply.line.toString('latin1').trimEnd().slice(0, MOST_SHOWN)
+      options.refused(client, login, method, 'temp', `the first line from checker and program is no +OK: ${said}`)
+      options.running(chain)
+      return { outcome: 'open', stream: session, reply: [reply.line, reply.rest] }
+    }
+    session.destroy()
+    const { ending, timedOut } = await chain.ended
+    if (isQmail && 'code' in ending && ending.code === 0) return { outcome: 'closed' }
+    const { verdict, detail } = refusalOf(command, ending)
+    if (timedOut) return refuse('temp', 'temporary', 'the checker did not answer in time')
+    if (verdict === 'crash') return refuse('crash', 'crashed', detail)
+    return verdict === 'badauth' ? refuse('badauth', 'credentials', detail) : refuse('temp', 'temporary', detail)
+  }
+}
+
+/** spec/popup.md §6 and §7. pop3d must not announce once more what popup announces. */
+function environmentFor(base: Environment, client: Client, login: string, method: string): Environment {
+  const { ip, tls, proxyIp } = client
+  const announced = proxyIp === undefined ? {} : announcedClientChanges({ ip, tls, proxyIp })
+  return changeEnvironment(changeEnvironment(base, announced), {
+    ...loginChanges('', method),
+    AUTHRELAY_LOGIN: Buffer.from(login, 'latin1'),
+    AUTHRELAY_ANNOUNCED: '1',
+    NODE_OPTIONS: undefined,
+  })
+}

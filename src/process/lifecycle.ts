@@ -1,0 +1,153 @@
+import { isAccessDenied } from '../base/errors.ts'
+import { EXIT, TemporaryFault, UsageFault } from '../base/exit-status.ts'
+import { type InheritedFiles, parseReloadOrder, withInheritedFiles } from '../base/inherited-files.ts'
+import { createLog, sayOnStandardError } from '../base/log.ts'
+import { notifySocket } from '../libc/notify-socket.ts'
+import { forbidDumps } from '../libc/prctl.ts'
+import { unblockSignal } from '../libc/signal-mask.ts'
+import { isRoot } from './privileges.ts'
+import { unusedActivatedSockets } from './socket-activation.ts'
+import { answerPings, keepPingsToOurselves } from './worker-process.ts'
+
+/** A program that has started. */
+export type RunningDaemon = {
+  /** What the ready line says, e.g. `listen=127.0.0.1:1110`. */
+  readonly ready: string
+  /** Reads settings, certificates and secrets again (SIGHUP). What is broken stays as it was, and is logged. */
+  reload?(): void | Promise<void>
+  /** Logs what it has counted (SIGUSR1). Without it the signal changes nothing. */
+  report?(): void
+  /** Stops accepting, lets what runs finish within its own deadline, gives everything back (SIGTERM, SIGINT). */
+  stop(): void | Promise<void>
+  /** Resolves, with the reason, when it cannot go on: it is stopped, and ends so that its supervisor starts it anew. */
+  readonly failed?: Promise<string>
+}
+
+/**
+ * Starts a daemon and stays until it is told to stop. A second SIGTERM or SIGINT ends it at once.
+ * Under a supervisor of ours (AUTHRELAY_SUPERVISED=1) the end of standard input means that the supervisor is gone.
+ */
+export async function runDaemon(program: string, start: () => Promise<RunningDaemon>): Promise<void> {
+  // An ordinary user's process may not read its own environment in /proc from here on: the start does that.
+  if (isRoot()) forbidDumps()
+  keepPingsToOurselves()
+  const daemon = await orExit(program, start)
+  forbidDumps()
+  for (const address of unusedActivatedSockets()) {
+    createLog(program).warn('socket-unused', {
+      address,
+      reason: 'no setting names this address: give both the same, or disable the socket unit',
+    })
+  }
+  const { url } = await import('node:inspector')
+  if (url() !== undefined) {
+    createLog(program).warn('inspector_opened', {
+      reason: 'every account of this host can run code in this process: start it without --inspect (NODE_OPTIONS)',
+    })
+  }
+  let stopWatchdog = (): void => {}
+  let stopping = false
+  let reloading = Promise.resolve()
+  const reload = (files: InheritedFiles): void => {
+    reloading = reloading.then(async () => {
+      await orComplain(program, 'reload', () => withInheritedFiles(files, async () => withRemedy(daemon)))
+    })
+  }
+  process.on('SIGHUP', () => reload({}))
+  if (daemon.report !== undefined) {
+    process.on('SIGUSR1', () => daemon.report?.())
+    unblockSignal('SIGUSR1')
+  }
+  const stopWith = (status: number): void => {
+    if (stopping) process.exit(EXIT.temporary)
+    stopping = true
+    notify('STOPPING=1')
+    stopWatchdog()
+    void orComplain(program, 'stop', async () => daemon.stop()).then(done =>
+      process.exit(done ? status : EXIT.temporary),
+    )
+  }
+  const stop = (): void => stopWith(EXIT.done)
+  void daemon.failed?.then(reason => {
+    sayOnStandardError(`${program}: ${reason}\n`)
+    if (!stopping) stopWith(EXIT.temporary)
+  })
+  process.on('SIGTERM', stop)
+  process.on('SIGINT', stop)
+  // Only now: whoever reads this may send a signal at once.
+  sayOnStandardError(`${program} ready ${daemon.ready}\n`)
+  stopWatchdog = announceReady()
+  if (process.env['AUTHRELAY_SUPERVISED'] === '1') {
+    process.stdin.on('end', stop).on('error', stop).resume()
+    answerPings(message => {
+      const files = parseReloadOrder(message)
+      if (files !== undefined) reload(files)
+    })
+  }
+}
+
+/** Runs a command to its end; its faults become one clear line each and the exit status of their kind. */
+export async function runCommand(program: string, command: () => Promise<number>): Promise<void> {
+  process.exitCode = await orExit(program, command)
+}
+
+async function orExit<T>(program: string, action: () => Promise<T>): Promise<T> {
+  try {
+    return await action()
+  } catch (error) {
+    sayOnStandardError(faultLines(program, error))
+    process.exit(error instanceof UsageFault ? error.exitStatus : EXIT.temporary)
+  }
+}
+
+/** Reloads. If a file is closed to the account that a program took after its start, the fault names what helps. */
+async function withRemedy(daemon: RunningDaemon): Promise<void> {
+  try {
+    await daemon.reload?.()
+  } catch (error) {
+    if (!(error instanceof UsageFault) || !isAccessDenied(error.cause) || process.getuid?.() === 0) throw error
+    const remedy = 'nothing has changed: restart the program, or send SIGHUP to auth-relay up if that started it'
+    throw new UsageFault([...error.faults, remedy], error)
+  }
+}
+
+async function orComplain(program: string, what: string, action: () => Promise<void>): Promise<boolean> {
+  try {
+    await action()
+    return true
+  } catch (error) {
+    sayOnStandardError(faultLines(program, error, `${what}: `))
+    return false
+  }
+}
+
+/** One line for each fault of the administrator's or the world's; a stack only for faults of our own. */
+function faultLines(program: string, error: unknown, prefix = ''): string {
+  const lines =
+    error instanceof UsageFault
+      ? error.faults
+      : error instanceof TemporaryFault
+        ? [error.message]
+        : [`internal error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`]
+  return lines.map(line => `${program}: ${prefix}${line}\n`).join('')
+}
+
+/** Tells systemd, if it listens, that we are ready, and keeps its watchdog fed from the event loop. */
+function announceReady(): () => void {
+  notify('READY=1')
+  const microseconds = Number(process.env['WATCHDOG_USEC'] ?? '0')
+  const isOurs = (process.env['WATCHDOG_PID'] ?? String(process.pid)) === String(process.pid)
+  if (!(microseconds > 0) || !isOurs) return () => {}
+  const timer = setInterval(() => notify('WATCHDOG=1'), microseconds / 2000)
+  return () => clearInterval(timer)
+}
+
+function notify(state: string): void {
+  const path = process.env['NOTIFY_SOCKET']
+  if (path === undefined || path === '') return
+  try {
+    notifySocket(path, state)
+  } catch {
+    // The service manager is gone: nobody is left to tell, and serving mail does not depend on it.
+  }
+}

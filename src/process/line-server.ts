@@ -1,0 +1,266 @@
+import { createServer, type Server, type Socket } from 'node:net'
+import type { Log } from '../base/log.ts'
+import { peerCredentials } from '../libc/peer-credentials.ts'
+import { peerIsAllowed } from './unix-peer.ts'
+
+/**
+ * Server for short requests and answers on one connection: lines, netstrings, blocks.
+ *
+ * Everything that a peer can make grow has a bound. At most `maxOpen` requests of a connection are
+ * being answered; the rest of what was read waits, at most one read (64 KiB), and nothing more is
+ * read. Nothing is read either while the peer leaves its answers unread. At most `maxConnections`
+ * are open; beyond, the one that has been silent longest and waits for no answer is closed. `cut`
+ * limits the length of a request by throwing. An answer that fails is logged and becomes `failure`,
+ * so that it reaches neither the process nor the requests behind it.
+ */
+export type LineServerOptions<Request> = {
+  /** For one connection. */
+  readonly newService: (peer: Peer) => LineService<Request>
+  readonly limits: () => LineServerLimits
+  /** `asked`: answers go out in the order of their requests; `any`: as they come. */
+  readonly order: 'asked' | 'any'
+  /** Octets that stand for an answer that failed; undefined: the connection is closed. */
+  readonly failure: string | undefined
+  /** Accounts that may connect, by the kernel's word; undefined: the mode of the socket decides. */
+  readonly uids?: ReadonlySet<number> | undefined
+  /** Called for each connection that `uids` refuses. */
+  readonly onForeignPeer?: () => void
+  /** Name of the service, for the log. */
+  readonly name: string
+  readonly log: () => Log
+}
+
+export type LineServerLimits = {
+  readonly maxConnections: number
+  /** Requests of one connection that are being answered. */
+  readonly maxOpen: number
+  /** Milliseconds after which a silent connection that waits for no answer is closed; 0: never. */
+  readonly idleMs: number
+}
+
+/** `uid`: the account at the other end of a Unix socket; undefined for TCP. */
+export type Peer = { readonly uid: number | undefined }
+
+/** What a service does with the octets of one connection. */
+export type LineService<Request> = {
+  /** The requests that these octets complete. Throws if the peer does not speak the protocol: the connection is closed. */
+  cut(chunk: Buffer): readonly Request[]
+  /** The answer with all its delimiters; undefined: this request has none. */
+  answer(request: Request): Promise<string> | undefined
+}
+
+export class LineServer<Request> {
+  readonly server: Server
+  readonly #options: LineServerOptions<Request>
+  /** The connection that was silent longest comes first. */
+  readonly #connections = new Set<LineConnection<Request>>()
+  #isFull = false
+
+  constructor(options: LineServerOptions<Request>) {
+    this.#options = options
+    // A client may close its half as soon as it has asked.
+    this.server = createServer({ allowHalfOpen: true }, socket => this.#accept(socket))
+  }
+
+  /** Accepts no more; connections that are open get their answers. */
+  stopListening(): void {
+    this.server.close()
+  }
+
+  /** Accepts no more and ends every connection, after what is written already. */
+  close(): void {
+    this.stopListening()
+    for (const connection of this.#connections) connection.end()
+  }
+
+  #accept(socket: Socket): void {
+    const { uids, onForeignPeer } = this.#options
+    socket.on('error', () => socket.destroy()) // the peer is gone; what it asked for is answered nowhere
+    if (uids !== undefined && !peerIsAllowed(socket, uids)) {
+      onForeignPeer?.()
+      socket.destroy()
+      return
+    }
+    if (!this.#makeRoom()) {
+      socket.destroy()
+      return
+    }
+    const connection = new LineConnection(socket, this.#options, () => {
+      this.#connections.delete(connection)
+      this.#connections.add(connection)
+    })
+    this.#connections.add(connection)
+    socket.on('close', () => this.#connections.delete(connection))
+  }
+
+  #makeRoom(): boolean {
+    const { limits, log, name } = this.#options
+    if (this.#connections.size < limits().maxConnections) {
+      this.#isFull = false
+      return true
+    }
+    if (!this.#isFull) log().warn('connections_exhausted', { service: name, connections: this.#connections.size })
+    this.#isFull = true
+    for (const connection of this.#connections) {
+      if (!connection.isIdle) continue
+      this.#connections.delete(connection)
+      connection.close()
+      return true
+    }
+    return false
+  }
+}
+
+/** An answer that is awaited, or that waits for those before it. */
+type Slot = { text: string | undefined }
+
+class LineConnection<Request> {
+  readonly #socket: Socket
+  readonly #options: LineServerOptions<Request>
+  readonly #service: LineService<Request>
+  readonly #onActivity: () => void
+  /** Cut, but not begun. */
+  #waiting: Request[] = []
+  /** Begun, in the order of the requests, if the answers keep it. */
+  readonly #slots: Slot[] = []
+  #open = 0
+  #ready = ''
+  #isFlushDue = false
+  #isEnding = false
+  #silence: NodeJS.Timeout | undefined
+
+  constructor(socket: Socket, options: LineServerOptions<Request>, onActivity: () => void) {
+    this.#socket = socket
+    this.#options = options
+    this.#onActivity = onActivity
+    this.#service = options.newService({ uid: uidOf(socket) })
+    socket.on('data', chunk => this.#take(chunk))
+    socket.on('drain', () => {
+      this.#silence?.refresh()
+      this.#begin()
+    })
+    socket.on('end', () => this.end())
+    const { idleMs } = options.limits()
+    if (idleMs === 0) return
+    this.#silence = setTimeout(() => {
+      if (this.isIdle) this.close()
+      else this.#silence?.refresh()
+    }, idleMs)
+    socket.on('close', () => clearTimeout(this.#silence))
+  }
+
+  /** Nothing is being answered. Requests may wait all the same, if the peer does not read. */
+  get isIdle(): boolean {
+    return this.#open === 0 && this.#ready === ''
+  }
+
+  close(): void {
+    this.#socket.destroy()
+  }
+
+  /** Ends the connection after the answers to what was asked. */
+  end(): void {
+    this.#isEnding = true
+    this.#endIfDone()
+  }
+
+  #take(chunk: Buffer): void {
+    const { log, name } = this.#options
+    try {
+      const requests = this.#service.cut(chunk)
+      // A peer that sends a request octet by octet is as silent as one that sends none.
+      if (requests.length > 0) {
+        this.#onActivity()
+        this.#silence?.refresh()
+      }
+      this.#waiting = [...this.#waiting, ...requests]
+    } catch (error) {
+      log().warn('request_refused', { service: name, reason: error instanceof Error ? error.message : String(error) })
+      this.close()
+      return
+    }
+    this.#begin()
+  }
+
+  /** Begins what may be begun, and reads on only if nothing waits. */
+  #begin(): void {
+    const socket = this.#socket
+    if (socket.destroyed) return
+    const { maxOpen } = this.#options.limits()
+    let begun = 0
+    for (const request of this.#waiting) {
+      if (this.#open >= maxOpen || socket.writableNeedDrain) break
+      begun += 1
+      this.#ask(request)
+    }
+    this.#waiting = this.#waiting.slice(begun)
+    const isHeldBack = this.#waiting.length > 0 || this.#open >= maxOpen || socket.writableNeedDrain
+    if (isHeldBack !== socket.isPaused()) {
+      if (isHeldBack) socket.pause()
+      else socket.resume()
+    }
+  }
+
+  #ask(request: Request): void {
+    const slot: Slot = { text: undefined }
+    let answer: Promise<string> | undefined
+    try {
+      answer = this.#service.answer(request)
+    } catch (error) {
+      answer = Promise.reject(error)
+    }
+    if (answer === undefined) return
+    this.#open += 1
+    if (this.#options.order === 'asked') this.#slots.push(slot)
+    answer.then(
+      text => this.#answered(slot, text),
+      (error: unknown) => this.#failed(slot, error),
+    )
+  }
+
+  #failed(slot: Slot, error: unknown): void {
+    const { log, name, failure } = this.#options
+    log().error('answer_failed', { service: name, reason: error instanceof Error ? error : String(error) })
+    if (failure === undefined) this.close()
+    else this.#answered(slot, failure)
+  }
+
+  #answered(slot: Slot, text: string): void {
+    this.#open -= 1
+    if (this.#socket.destroyed) return
+    if (this.#options.order === 'any') {
+      this.#ready += text
+    } else {
+      slot.text = text
+      for (let first = this.#slots[0]; first?.text !== undefined; first = this.#slots[0]) {
+        this.#ready += first.text
+        this.#slots.shift()
+      }
+    }
+    if (this.#isFlushDue || this.#ready === '') return
+    this.#isFlushDue = true
+    // Answers of one turn of the event loop go out in one write.
+    setImmediate(() => this.#flush())
+  }
+
+  #flush(): void {
+    this.#isFlushDue = false
+    const text = this.#ready
+    this.#ready = ''
+    if (this.#socket.writable && text !== '') this.#socket.write(text)
+    this.#begin()
+    this.#endIfDone()
+  }
+
+  #endIfDone(): void {
+    if (this.#isEnding && this.isIdle && this.#waiting.length === 0) this.#socket.end()
+  }
+}
+
+function uidOf(socket: Socket): number | undefined {
+  try {
+    return peerCredentials(socket).uid
+  } catch {
+    return undefined // TCP, or closed meanwhile
+  }
+}

@@ -1,0 +1,78 @@
+import { UsageFault } from '../base/exit-status.ts'
+import { accountNamed, groupNamed } from '../libc/account.ts'
+import { loadNativeModule } from '../libc/native-function.ts'
+import { forbidDumps } from '../libc/prctl.ts'
+
+/** Under which ids a process runs. */
+export type Ids = { readonly uid: number; readonly gid: number }
+
+/** The number above means "leave it as it is" to the kernel. */
+const MAX_ID = 0xffff_fffe
+
+/**
+ * Ids of an account: a name, or a number, or `uid:gid` for hosts that keep no account.
+ * @throws UsageFault if the host knows no such account; `setting` is the name for the message.
+ */
+export function idsOf(account: string, setting: string): Ids {
+  const numbers = /^(?<uid>\d{1,10})(?::(?<gid>\d{1,10}))?$/.exec(account)?.groups
+  if (numbers !== undefined) {
+    const uid = Number(numbers['uid'])
+    const gid = Number(numbers['gid'] ?? uid)
+    if (Math.max(uid, gid) > MAX_ID) throw new UsageFault(`${account} is no account number: change ${setting}`)
+    return { uid, gid }
+  }
+  const found = accountNamed(account)
+  if (found === undefined) {
+    throw new UsageFault(`there is no account ${account}: create it (useradd --system ${account}) or change ${setting}`)
+  }
+  return { uid: found.uid, gid: found.gid }
+}
+
+/**
+ * From now on no other process of this account can trace this one, read its memory or make it leave a core file. Its own environment in /proc is closed to it as
+ * well, unless it is root: `ownEnvironment` comes first.
+ */
+export const forbidInspection = (): void => forbidDumps()
+
+/** Whether the host knows an account of this name. */
+export const hasAccount = (name: string): boolean => accountNamed(name) !== undefined
+
+/**
+ * Id of a group: a name or a number.
+ * @throws UsageFault if the host knows no such group; `setting` is the name for the message.
+ */
+export function gidOf(group: string, setting: string): number {
+  const gid = /^\d{1,10}$/.test(group) ? Number(group) : groupNamed(group)
+  if (gid === undefined || gid > MAX_ID)
+    throw new UsageFault(`there is no group ${group}: create it (groupadd --system ${group}) or change ${setting}`)
+  return gid
+}
+
+/** User ids of those of the accounts that this host has. */
+export const knownUids = (accounts: readonly string[]): readonly number[] =>
+  accounts.flatMap(account => (/^\d{1,10}$/.test(account) ? Number(account) : (accountNamed(account)?.uid ?? [])))
+
+/** True if this process may take other ids. */
+export const isRoot = (): boolean => process.geteuid?.() === 0
+
+/**
+ * Gives up root for good: sets the supplementary groups (none but those given), then gid, then uid, then checks that there is no
+ * way back. Does nothing but check when the process already has these ids.
+ */
+export function dropPrivileges({ uid, gid }: Ids, groups: readonly number[] = []): void {
+  if (process.getuid?.() === uid && process.getgid?.() === gid && !isRoot()) return
+  loadNativeModule()
+  process.setgroups?.([...groups])
+  process.setgid?.(gid)
+  process.setuid?.(uid)
+  if (uid !== 0 && canBecomeRoot()) throw new Error('privileges were not dropped')
+}
+
+function canBecomeRoot(): boolean {
+  try {
+    process.setuid?.(0)
+    return true
+  } catch {
+    return false // EPERM is what we want to see
+  }
+}

@@ -1,0 +1,53 @@
+import { chownSync, existsSync, lstatSync, mkdirSync } from 'node:fs'
+import { dirname, relative } from 'node:path'
+import { UsageFault } from '../base/exit-status.ts'
+import type { Ids } from './privileges.ts'
+import type { SocketAddress } from './socket-address.ts'
+
+/** `owner`: the account that the program takes after it listens. */
+export type SocketDirectoryOptions = {
+  readonly runDir: string
+  readonly setting: string
+  readonly owner?: Ids | undefined
+}
+
+/**
+ * Makes the directory of a Unix socket if it is missing and is `runDir` or lies below it. The mode is 0755: the mode of the socket decides
+ * which accounts connect. `owner` gets a directory below `runDir`, so that a program that left root can remove its socket at its end.
+ * Anywhere else a missing directory is the administrator's to make, because it may be a typing error.
+ * @throws UsageFault if the directory cannot be made.
+ */
+export function makeSocketDirectory(address: SocketAddress, { runDir, setting, owner }: SocketDirectoryOptions): void {
+  if (address.type !== 'unix') return
+  const directory = dirname(address.path)
+  const below = relative(runDir, directory)
+  if (below.split('/')[0] === '..' || existsSync(directory)) return
+  const umask = process.umask(0o022)
+  try {
+    mkdirSync(directory, { recursive: true, mode: 0o755 })
+    if (owner !== undefined && below !== '') chownSync(directory, owner.uid, owner.gid)
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error)
+    const remedy = `create it (install -d -m 755 ${directory}) or change ${setting}`
+    throw new UsageFault(`${setting}: cannot make ${directory}: ${why}: ${remedy}`, error)
+  } finally {
+    process.umask(umask)
+  }
+}
+
+const LOOK_EVERY_MS = 1000
+
+/**
+ * Looks once a second whether a Unix socket of ours is still where clients look for it: a clean-up of /run may have
+ * removed it, and the server itself would never notice. `gone` resolves, once, with the reason.
+ */
+export function watchSocketFile(path: string): { readonly gone: Promise<string>; stop(): void } {
+  const inode = lstatSync(path).ino
+  const { promise: gone, resolve } = Promise.withResolvers<string>()
+  const timer = setInterval(() => {
+    if (lstatSync(path, { throwIfNoEntry: false })?.ino === inode) return
+    clearInterval(timer)
+    resolve(`${path} was removed or replaced: nobody could connect any more`)
+  }, LOOK_EVERY_MS).unref()
+  return { gone, stop: () => clearInterval(timer) }
+}

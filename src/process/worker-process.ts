@@ -1,0 +1,211 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { type Server, Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { runtimeOptions } from '../base/runtime-options.ts'
+import { setCloseOnExec } from '../libc/close-on-exec.ts'
+import { descriptorOf } from '../libc/descriptor.ts'
+import { forbidDumps } from '../libc/prctl.ts'
+import { scheduleAsBatch } from '../libc/scheduling.ts'
+import { Pings } from './pings.ts'
+
+export { scheduleAsBatch }
+
+/** Longest message on a control channel, in octets: PEM chains and settings fit, floods do not. */
+export const MAX_MESSAGE = 1_048_576
+/** Characters that the other end has not taken, above which the channel is closed: nobody reads there any more. */
+const MAX_UNSENT = 16_777_216
+
+/** Descriptor of the control channel in the worker, and of the first listening socket handed to it. */
+export const CONTROL_DESCRIPTOR = 3
+export const FIRST_LISTENING_DESCRIPTOR = 4
+
+/** One end of the channel between a privileged parent and its worker: JSON, one message a line. */
+export type ControlChannel = {
+  send(message: unknown): void
+  /** Characters that the other end has not taken yet. */
+  readonly unsent: number
+  /** Messages come unchecked, each with its length in characters: a parent parses its worker's as hostile. */
+  onMessage(listener: (message: unknown, length: number) => void): void
+  /** The other end is gone, sent what is no message, or takes nothing any more. */
+  onClose(listener: () => void): void
+  close(): void
+}
+
+export type WorkerProcess = {
+  readonly child: ChildProcess
+  readonly channel: ControlChannel
+  /** Resolves when the process has ended. */
+  readonly ended: Promise<WorkerEnding>
+}
+
+export type WorkerEnding = {
+  readonly code: number | null
+  readonly signal: NodeJS.Signals | null
+  /** It did not answer pings, and was killed for that. */
+  readonly hung: boolean
+}
+
+/** The words of a channel that are no messages: the parent asks whether the worker is alive. */
+const PING = 'ping'
+const PONG = 'pong'
+
+/**
+ * Starts a program of ours as a worker: listening sockets of the parent become its descriptors 4, 5, …, the control
+ * channel its descriptor 3. A number is the descriptor of a BoundSocket. The worker drops its privileges itself, after its code is loaded and before it reads a
+ * byte from the network: so the program's files need not be readable to its account. `openSslConfiguration` is a file, see config(5ssl).
+ * A worker that does not answer pings is killed within 15 s.
+ */
+export function startWorker(
+  script: string,
+  args: readonly string[],
+  listeners: readonly (Server | number)[],
+  openSslConfiguration?: string,
+): WorkerProcess {
+  const child = spawn(
+    process.execPath,
+    [...runtimeOptions(), ...openSslOptions(openSslConfiguration), script, ...args],
+    {
+      stdio: [
+        'ignore',
+        'inherit',
+        'inherit',
+        'pipe',
+        ...listeners.map(listener => (typeof listener === 'number' ? listener : descriptorOf(listener))),
+      ],
+      env: workerEnvironment(),
+    },
+  )
+  const control = child.stdio[CONTROL_DESCRIPTOR]
+  if (!isDuplex(control)) throw new Error('the worker has no control channel')
+  const { channel, isHung } = watchedChannel(control, () => child.kill('SIGKILL'))
+  const ended = new Promise<WorkerEnding>(resolve => {
+    child.once('exit', (code, signal) => resolve({ code, signal, hung: isHung() }))
+    child.once('error', () => resolve({ code: null, signal: null, hung: false }))
+  })
+  return { child, channel, ended }
+}
+
+/** The administrator's own configuration of OpenSSL counts before ours. */
+const openSslOptions = (file: string | undefined): readonly string[] =>
+  file === undefined || process.env['OPENSSL_CONF'] !== undefined ? [] : [`--openssl-config=${file}`]
+
+/** The worker's end of the channel. The worker ends when its parent does. From now on it leaves no core file: secrets come this way. */
+export function channelToParent(): ControlChannel {
+  forbidDumps()
+  return answeringChannel()
+}
+
+/** The channel over descriptor 3, on which pings are answered. */
+function answeringChannel(): ControlChannel {
+  setCloseOnExec(CONTROL_DESCRIPTOR, true)
+  const stream = new Socket({ fd: CONTROL_DESCRIPTOR, readable: true, writable: true })
+  const channel = controlChannel(stream, word => {
+    if (word === PING) channel.send(PONG)
+  })
+  channel.send(PONG)
+  return channel
+}
+
+/**
+ * Lets the supervisor of this daemon see that its event loop runs, and passes the supervisor's messages on. Nothing happens
+ * unless the supervisor asked for it (AUTHRELAY_PINGED=1), with a channel in descriptor 3.
+ */
+export function answerPings(onMessage: (message: unknown) => void): void {
+  if (process.env['AUTHRELAY_PINGED'] === '1') answeringChannel().onMessage(onMessage)
+}
+
+/** Keeps children of this process from inheriting the supervisor's channel. To be called before the first child is started. */
+export function keepPingsToOurselves(): void {
+  if (process.env['AUTHRELAY_PINGED'] === '1') setCloseOnExec(CONTROL_DESCRIPTOR, true)
+}
+
+/** The parent's end of a channel, which pings the other end and calls `hung` once if there is no answer. */
+export function watchedChannel(stream: Duplex, hung: () => void): { channel: ControlChannel; isHung: () => boolean } {
+  let isHung = false
+  const pings = new Pings(
+    () => channel.send(PING),
+    () => {
+      isHung = true
+      hung()
+    },
+  )
+  const channel = controlChannel(stream, () => pings.alive())
+  channel.onMessage(() => pings.alive())
+  channel.onClose(() => pings.end())
+  return { channel, isHung: () => isHung }
+}
+
+/** Path of another program of ours beside the running one: built (`dist/pop3d.js`) or as source (`src/pop3d/main.ts`). */
+export function programBeside(name: string, running = process.argv[1] ?? ''): string {
+  const source = /^(.*)\/[^/]+\/main\.ts$/.exec(running)?.[1]
+  return source !== undefined ? `${source}/${name}/main.ts` : running.replace(/[^/]+$/, `${name}.js`)
+}
+
+/** `heard`: takes the words that are no messages. */
+function controlChannel(stream: Duplex, heard: (word: typeof PING | typeof PONG) => void): ControlChannel {
+  let buffered = ''
+  let closed = false
+  let unsent = ''
+  const messageListeners: ((message: unknown, length: number) => void)[] = []
+  const closeListeners: (() => void)[] = []
+  const flush = (): void => {
+    if (!closed && unsent !== '') stream.write(unsent)
+    unsent = ''
+  }
+  const close = (): void => {
+    if (closed) return
+    flush()
+    closed = true
+    stream.destroy()
+    for (const listener of closeListeners) listener()
+  }
+  stream.setEncoding('utf8')
+  stream.on('data', (text: string) => {
+    buffered += text
+    for (let end = buffered.indexOf('\n'); end >= 0 && !closed; end = buffered.indexOf('\n')) {
+      const line = buffered.slice(0, end)
+      buffered = buffered.slice(end + 1)
+      const message = parseJson(line)
+      if (message === undefined) return close()
+      if (message === PING || message === PONG) {
+        heard(message)
+        continue
+      }
+      for (const listener of messageListeners) listener(message, line.length)
+    }
+    if (buffered.length > MAX_MESSAGE) close()
+  })
+  stream.on('end', close).on('error', close).on('close', close)
+  return {
+    get unsent() {
+      return unsent.length + stream.writableLength
+    },
+    send: message => {
+      if (closed) return
+      // What one turn of the event loop has to say goes out together.
+      if (unsent === '') setImmediate(flush)
+      unsent += `${JSON.stringify(message)}\n`
+      if (unsent.length + stream.writableLength > MAX_UNSENT) close()
+    },
+    onMessage: listener => messageListeners.push(listener),
+    onClose: listener => closeListeners.push(listener),
+    close,
+  }
+}
+
+/** Secrets and what only the parent may know of its supervisor do not reach the worker. */
+function workerEnvironment(): NodeJS.ProcessEnv {
+  const { DBPASS, WRAP_DBPASS, STATUS_DBPASS, NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID, ...some } = process.env
+  const { AUTHRELAY_SUPERVISED, AUTHRELAY_PINGED, LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, ...forWorker } = some
+  return forWorker
+}
+
+const isDuplex = (stream: unknown): stream is Duplex => stream instanceof Socket
+
+function parseJson(line: string): unknown {
+  try {
+    return JSON.parse(line)
+  } catch {
+    return undefined // what is no JSON is no message: the channel is closed
+  }
+}

@@ -1,0 +1,237 @@
+import type { Section } from './rows.ts'
+import { SECTIONS, type Settings } from './settings.ts'
+
+/** The programs that keep settings until a restart. `up` is the supervisor of `auth-relay up`. */
+export type ReloadingProgram = 'up' | 'authd' | 'popup' | 'sslwrap' | 'wrap' | 'status-page'
+
+type RestartTable = {
+  readonly [S in keyof typeof SECTIONS]: {
+    readonly [Name in keyof (typeof SECTIONS)[S]['rows']]: readonly ReloadingProgram[]
+  }
+}
+
+/** Every program that uses the setting takes a change at SIGHUP. */
+const RELOADED: readonly ReloadingProgram[] = []
+
+/**
+ * For every setting the programs that need a restart for it. All other programs take it at SIGHUP; the `reloaded` line of a
+ * program names those of its settings that have changed and wait. The type forces each new setting into this table.
+ */
+export const RESTART_FOR: RestartTable = {
+  top: {
+    configured: RELOADED,
+    run_dir: ['up', 'authd', 'popup', 'wrap', 'status-page'],
+    state_dir: ['up', 'authd', 'wrap', 'status-page'],
+    log_level: ['authd', 'popup', 'sslwrap', 'status-page'],
+    syslog: ['popup'],
+  },
+  database: {
+    embedded: ['up', 'authd', 'wrap', 'status-page'],
+    embedded_user: ['up'],
+    dbhost: ['authd', 'status-page'],
+    dbport: ['authd', 'status-page'],
+    dbname: ['up', 'authd', 'status-page'],
+    dbuser: ['up', 'authd'],
+    dbpass: ['authd'],
+    dbpass_file: ['authd'],
+    wrap_dbuser: ['up'],
+    wrap_dbpass: RELOADED,
+    wrap_dbpass_file: RELOADED,
+    status_dbuser: ['up', 'status-page'],
+    status_dbpass: ['status-page'],
+    status_dbpass_file: ['status-page'],
+    dbtls: ['authd', 'status-page'],
+    dbtls_ca: ['authd', 'status-page'],
+  },
+  grants: {
+    exp_time: ['status-page'],
+    alrm_time: ['authd'],
+    max_lifetime: RELOADED,
+    ipv6_prefix: RELOADED,
+    nat64_prefixes: RELOADED,
+    never_grant: RELOADED,
+    deny_private: RELOADED,
+    grant_loopback: RELOADED,
+    store_user: RELOADED,
+    history_days: ['authd'],
+  },
+  popup: {
+    listen: ['popup'],
+    proxy_listen: ['popup'],
+    hostname: RELOADED,
+    apop: RELOADED,
+    login_user: ['popup'],
+    logins: ['popup'],
+    checker: ['popup'],
+    checkpassword: RELOADED,
+    chain: RELOADED,
+    passwd_file: RELOADED,
+    apop_file: RELOADED,
+    sql_query: RELOADED,
+    sql_dbhost: RELOADED,
+    sql_dbport: RELOADED,
+    sql_dbname: RELOADED,
+    sql_dbuser: RELOADED,
+    sql_dbpass_file: RELOADED,
+    upstream: RELOADED,
+    upstream_tls: RELOADED,
+    upstream_ca: RELOADED,
+    upstream_verify: RELOADED,
+    upstream_proxy: RELOADED,
+    maildir: RELOADED,
+    ssl_hack_pass: RELOADED,
+    ssl_hack_trust: RELOADED,
+    ssl_reply: RELOADED,
+    proxy_trust: RELOADED,
+    proxy_tls: RELOADED,
+    compat: RELOADED,
+    require_tls: RELOADED,
+    cleartext_nets: RELOADED,
+    cleartext_logins: RELOADED,
+    stls: RELOADED,
+    stls_cert: RELOADED,
+    stls_key: RELOADED,
+    login_delay: RELOADED,
+    grant_wait: RELOADED,
+    remember_passwords: RELOADED,
+    check_timeout: RELOADED,
+    checker_processes: RELOADED,
+    max_connections: RELOADED,
+    max_per_address: RELOADED,
+    max_per_login: RELOADED,
+    max_per_owner: RELOADED,
+    login_time: RELOADED,
+    max_failures: RELOADED,
+    drain_time: ['up'],
+    fail_delays: RELOADED,
+  },
+  pop3d: {
+    sizes: RELOADED,
+    extra_blank: RELOADED,
+    lock: RELOADED,
+    idle_time: RELOADED,
+    worker_idle: RELOADED,
+  },
+  sslwrap: {
+    // sslwrap takes everything of a listener but its address.
+    listener: ['sslwrap', 'status-page'],
+    user: ['sslwrap'],
+    workers: ['sslwrap'],
+    cert: RELOADED,
+    key: RELOADED,
+    certificate: RELOADED,
+    hostname: RELOADED,
+    ciphers: RELOADED,
+    alpn_strict: RELOADED,
+    client_certificate: RELOADED,
+    client_ca: RELOADED,
+    old_tls_nets: RELOADED,
+    handshake_time: RELOADED,
+    connect_time: RELOADED,
+    idle_time: RELOADED,
+    drain_time: ['up'],
+    max_connections: RELOADED,
+    max_per_address: RELOADED,
+    metrics_listen: ['sslwrap'],
+  },
+  authd: {
+    user: ['authd'],
+    socket: ['up', 'authd', 'popup'],
+    socket_users: ['authd'],
+    uses_socket: ['up', 'authd'],
+    uses_users: ['authd'],
+    commit_wait: ['authd'],
+    syslog_fifo: ['authd'],
+    syslog_listen: ['authd'],
+    follow_files: ['authd'],
+    journal: ['authd'],
+    journal_users: RELOADED,
+    journal_units: RELOADED,
+    journal_command: ['authd'],
+    syslog_hosts: RELOADED,
+    max_lag: RELOADED,
+    check_imap: RELOADED,
+    check_daemon_ipop3d: RELOADED,
+    check_daemon_vchkpw: RELOADED,
+    check_daemon_hacked_qmailpop3d: RELOADED,
+    check_daemon_dovecot: RELOADED,
+    check_daemon_courier: RELOADED,
+    check_daemon_cyrus: RELOADED,
+    check_daemon_qpopper: RELOADED,
+    check_daemon_solid: RELOADED,
+    check_daemon_solid_two_lines: RELOADED,
+    check_daemon_teapop: RELOADED,
+    check_daemon_tpop3d: RELOADED,
+    check_daemon_gnu_pop3d: RELOADED,
+    check_daemon_vm_pop3d: RELOADED,
+    check_daemon_vm_pop3d_two_lines: RELOADED,
+    check_daemon_perdition: RELOADED,
+    check_daemon_cucipop: RELOADED,
+    check_daemon_popa3d: RELOADED,
+    vchkpw_tag: RELOADED,
+    daemon_tags: RELOADED,
+    metrics_listen: ['authd'],
+  },
+  wrap: {
+    listen: ['wrap'],
+    smtpd: RELOADED,
+    user: ['authd', 'wrap'],
+    smtpd_user: ['wrap'],
+    qmaildir: RELOADED,
+    qmail_smtpd_noauth: RELOADED,
+    relayclient_value: RELOADED,
+    wrap_timeout: RELOADED,
+    ask: RELOADED,
+    connections: RELOADED,
+    connections_per_address: RELOADED,
+    rules: RELOADED,
+    reverse_dns: RELOADED,
+    reverse_dns_timeout: RELOADED,
+    proxy_trust: RELOADED,
+    drain_timeout: ['up'],
+    policy_listen: ['wrap'],
+    socketmap_listen: ['wrap'],
+    question_listen: ['wrap'],
+    socket_mode: ['wrap'],
+    socket_group: ['wrap'],
+    service_connections: RELOADED,
+    policy_users: RELOADED,
+    sender_binding: RELOADED,
+    sender_domains: RELOADED,
+    messages_per_login: RELOADED,
+    messages_per_address: RELOADED,
+    recipients_per_login: RELOADED,
+    recipients_per_address: RELOADED,
+    tcprules_cdb: ['wrap'],
+    tcprules_static: RELOADED,
+    tcprules_interval: RELOADED,
+  },
+  statusPage: { listen: ['status-page'], user: ['status-page'] },
+}
+
+/** Names of the settings that differ from those with which the program was started and that wait for its restart. */
+export function restartFor(program: ReloadingProgram, started: Settings, next: Settings): readonly string[] {
+  return Object.entries<Section>(SECTIONS).flatMap(([key, { name: section }]) => {
+    const programs = entriesOf(RESTART_FOR, key)
+    const [before, after] = [entriesOf(started, key), entriesOf(next, key)]
+    return [...programs]
+      .filter(([, list]) => Array.isArray(list) && list.includes(program))
+      .filter(([name]) => JSON.stringify(before.get(name)) !== JSON.stringify(after.get(name)))
+      .map(([name]) => (section === '' ? name : `${section}.${name}`))
+  })
+}
+
+/** The same as fields of the `reloaded` line. */
+export function restartFields(
+  program: ReloadingProgram,
+  started: Settings,
+  next: Settings,
+): { readonly restart_for?: string } {
+  const names = restartFor(program, started, next)
+  return names.length === 0 ? {} : { restart_for: names.join(' ') }
+}
+
+const entriesOf = (
+  table: Readonly<Record<string, Readonly<Record<string, unknown>>>>,
+  key: string,
+): ReadonlyMap<string, unknown> => new Map(Object.entries(table[key] ?? {}))

@@ -1,0 +1,304 @@
+import * as v from 'valibot'
+import { parseSocketAddress, type SocketAddress } from '../process/socket-address.ts'
+import { TRANSLATION_PREFIX_LENGTHS } from '../wire/customer-networks.ts'
+import { familyOf, type Network, NetworkSet, parseNetwork } from '../wire/ip-address.ts'
+import { type DurationUnit, parseDurationIn, UNIT_NAMES, writeDuration } from './duration.ts'
+
+/** One setting: what it may be, what it is when nobody says, and what it means, in a sentence for the administrator. */
+export type Row<Output> = {
+  readonly schema: v.GenericSchema<unknown, Output>
+  /** As it would stand in the file. */
+  readonly default: unknown
+  /** The default where popup.compat is "qmail", if it is another. */
+  readonly qmailDefault?: unknown
+  readonly doc: string
+  /** How the text of an environment variable becomes what would stand in the file. */
+  readonly fromText: (text: string) => unknown
+  /** True for settings that the original's config.h or the specification names: their environment variable has no section in its name. */
+  readonly bareName: boolean
+  /** Names that the setting had before; each stays valid, in the file and in the environment. */
+  readonly formerNames: readonly string[]
+}
+
+type Options = { readonly bareName?: boolean; readonly formerNames?: readonly string[] }
+
+/** Marks a setting whose environment variable is its bare name: EXP_TIME, not GRANTS_EXP_TIME. */
+export const BARE: Options = { bareName: true }
+
+const row = <Output>(
+  schema: v.GenericSchema<unknown, Output>,
+  fallback: unknown,
+  doc: string,
+  fromText: (text: string) => unknown,
+  { bareName = false, formerNames = [] }: Options = {},
+): Row<Output> => ({ schema, default: fallback, doc, fromText, bareName, formerNames })
+
+/** A setting that all of qmail's ways include: with popup.compat = "qmail" it has this default. */
+export const withQmailDefault = <Output>(row: Row<Output>, qmailDefault: Output): Row<Output> => ({
+  ...row,
+  qmailDefault,
+})
+
+/** What a setting is, as it would stand in the file, where nothing is said. */
+export const defaultOf = (row: Row<unknown>, compat: 'none' | 'qmail'): unknown =>
+  compat === 'qmail' && row.qmailDefault !== undefined ? row.qmailDefault : row.default
+
+const asIs = (text: string): unknown => text
+const words = (text: string): unknown => text.split(/[\s,]+/).filter(word => word !== '')
+
+/** true or false; in the environment also 1, 0, yes, no. */
+export const flag = (fallback: boolean, doc: string, options?: Options): Row<boolean> =>
+  row(
+    v.boolean('must be true or false'),
+    fallback,
+    doc,
+    text => (/^(1|true|yes|on)$/i.test(text) ? true : /^(0|false|no|off|)$/i.test(text) ? false : text),
+    options,
+  )
+
+/** A whole number between two bounds, both allowed. */
+export const integer = (fallback: number, min: number, max: number, doc: string, options?: Options): Row<number> => {
+  const message = `must be a whole number from ${min} to ${max}`
+  const schema = v.pipe(v.number(message), v.integer(message), v.minValue(min, message), v.maxValue(max, message))
+  return row(schema, fallback, doc, text => (/^-?\d+$/.test(text) ? Number(text) : text), options)
+}
+
+/** One of a few whole numbers. */
+export const numberChoice = <const N extends number>(
+  choices: readonly [N, ...N[]],
+  fallback: N,
+  doc: string,
+  options?: Options,
+): Row<N> =>
+  row(
+    v.picklist(choices, `must be one of the numbers ${choices.join(', ')}`),
+    fallback,
+    doc,
+    text => (/^\d+$/.test(text) ? Number(text) : text),
+    options,
+  )
+
+/**
+ * A duration between two bounds, both allowed, all counted in `unit`. In the file a text with a unit ("30s", "800ms",
+ * "90d"); a plain number counts `unit`, so that files without units stay valid.
+ */
+export const duration = (
+  unit: DurationUnit,
+  fallback: number,
+  min: number,
+  max: number,
+  doc: string,
+  options?: Options,
+): Row<number> => {
+  const message = `must be a duration from "${writeDuration(min, unit)}" to "${writeDuration(max, unit)}" in whole ${UNIT_NAMES[unit]}, such as "${writeDuration(fallback > 0 ? fallback : max, unit)}"`
+  const schema = v.pipe(
+    v.union([v.number(message), v.string(message)], message),
+    v.rawTransform<number | string, number>(({ dataset, addIssue, NEVER }) => {
+      const count = typeof dataset.value === 'number' ? dataset.value : parseDurationIn(unit, dataset.value)
+      if (count !== undefined && Number.isInteger(count) && count >= min && count <= max) return count
+      addIssue({ message })
+      return NEVER
+    }),
+  )
+  const numbers = `A number without a unit counts ${UNIT_NAMES[unit]}.`
+  const fromText = (text: string): unknown => (/^-?\d+$/.test(text) ? Number(text) : text)
+  return row(schema, writeDuration(fallback, unit), `${doc} ${numbers}`, fromText, options)
+}
+
+/** Numbers of seconds, or texts such as "800ms" and "1.5"; the values are milliseconds. In the environment separated by spaces or commas. */
+export const delays = (fallback: readonly number[], doc: string, options?: Options): Row<readonly number[]> => {
+  const message = 'must be a list of seconds from 0 to 9999, such as [2, 4, 8, 15]'
+  const delay = v.pipe(
+    v.union([v.number(message), v.string(message)], message),
+    v.rawTransform<number | string, number>(({ dataset: { value }, addIssue, NEVER }) => {
+      const isCount = typeof value === 'number' || /^\d{1,4}(\.\d{1,3})?$/.test(value)
+      const milliseconds = isCount ? Number(value) * 1000 : parseDurationIn('ms', value)
+      if (milliseconds !== undefined && milliseconds >= 0 && milliseconds < 10_000_000) return Math.round(milliseconds)
+      addIssue({ message })
+      return NEVER
+    }),
+  )
+  return row(v.pipe(v.array(delay, message), v.readonly()), fallback, doc, words, options)
+}
+
+/** Any text of one line; empty stands for "not set". */
+export const text = (fallback: string, doc: string, options?: Options): Row<string> =>
+  row(
+    v.pipe(v.string('must be a text in quotes'), v.regex(/^[^\0\r\n]*$/, 'must be one line')),
+    fallback,
+    doc,
+    asIs,
+    options,
+  )
+
+/** A password that stands in the file itself; empty stands for "not set". The one that everybody tries first is refused. */
+export const password = (doc: string, options?: Options): Row<string> =>
+  row(
+    v.pipe(
+      v.string('must be a text in quotes'),
+      v.regex(/^[^\0\r\n]*$/, 'must be one line'),
+      v.notValue('password', 'is the password that everybody tries first: choose a random one'),
+    ),
+    '',
+    doc,
+    asIs,
+    options,
+  )
+
+/** An absolute path; empty stands for "not set". */
+export const path = (fallback: string, doc: string, options?: Options): Row<string> =>
+  row(
+    v.pipe(v.string('must be a path in quotes'), v.regex(/^(\/[^\0\r\n]*)?$/, 'must be an absolute path')),
+    fallback,
+    doc,
+    asIs,
+    options,
+  )
+
+/** One of a few words. */
+export const choice = <const Word extends string>(
+  choices: readonly [Word, ...Word[]],
+  fallback: Word,
+  doc: string,
+  options?: Options,
+): Row<Word> =>
+  row(v.picklist(choices, `must be one of ${choices.map(c => `"${c}"`).join(', ')}`), fallback, doc, asIs, options)
+
+/** A list of texts; in the environment separated by spaces or commas. */
+export const list = (fallback: readonly string[], doc: string, options?: Options): Row<readonly string[]> =>
+  row(
+    v.pipe(v.array(v.string('must be a text in quotes'), 'must be a list: ["a", "b"]'), v.readonly()),
+    fallback,
+    doc,
+    words,
+    options,
+  )
+
+/** A program and its arguments; in the environment separated by spaces. */
+export const command = (fallback: readonly string[], doc: string, options?: Options): Row<readonly string[]> =>
+  row(
+    v.pipe(
+      v.array(v.string('must be a text in quotes'), 'must be a list: ["/path/to/program", "argument"]'),
+      v.everyItem(word => !word.includes('\0'), 'must not hold NUL'),
+      v.readonly(),
+    ),
+    fallback,
+    doc,
+    line => line.split(/\s+/).filter(word => word !== ''),
+    options,
+  )
+
+const socketAddressSchema = v.pipe(
+  v.string('must be an address in quotes'),
+  v.rawTransform<string, SocketAddress>(({ dataset, addIssue, NEVER }) => {
+    const address = parseSocketAddress(dataset.value)
+    if (address !== undefined) return address
+    addIssue({ message: 'must be "ADDRESS:PORT", "[IPV6]:PORT", "*:PORT" or "unix:/PATH"' })
+    return NEVER
+  }),
+)
+
+/** Addresses to listen on. */
+export const socketAddresses = (
+  fallback: readonly string[],
+  doc: string,
+  options?: Options,
+): Row<readonly SocketAddress[]> =>
+  row(v.pipe(v.array(socketAddressSchema, 'must be a list of addresses'), v.readonly()), fallback, doc, words, options)
+
+/** One address to connect to or to listen on; empty stands for "not set". */
+export const socketAddress = (fallback: string, doc: string, options?: Options): Row<SocketAddress | undefined> =>
+  row(
+    v.union(
+      [
+        v.pipe(
+          v.literal(''),
+          v.transform((): undefined => undefined),
+        ),
+        socketAddressSchema,
+      ],
+      issue => (issue.received === '""' ? '' : 'must be "ADDRESS:PORT", "[IPV6]:PORT", "*:PORT" or "unix:/PATH"'),
+    ),
+    fallback,
+    doc,
+    asIs,
+    options,
+  )
+
+const networkSchema = v.pipe(
+  v.string('must be a network in quotes'),
+  v.rawTransform<string, Network>(({ dataset, addIssue, NEVER }) => {
+    const network = parseNetwork(dataset.value)
+    if (network !== undefined) return network
+    addIssue({ message: `"${dataset.value}" is no network: write "192.0.2.0/24", "2001:db8::/32" or one address` })
+    return NEVER
+  }),
+)
+
+/** A set of networks. Empty means nobody, never everybody. */
+export const networks = (fallback: readonly string[], doc: string, options?: Options): Row<NetworkSet> =>
+  row(
+    v.pipe(
+      v.array(networkSchema, 'must be a list of networks'),
+      v.transform(found => new NetworkSet(found)),
+    ),
+    fallback,
+    doc,
+    words,
+    options,
+  )
+
+/** Prefixes of the site's IPv4/IPv6 translators. */
+export const translationPrefixes = (doc: string, options?: Options): Row<readonly Network[]> =>
+  row(
+    v.pipe(
+      v.array(networkSchema, 'must be a list of prefixes'),
+      v.everyItem(
+        ({ base, prefixLength }) => familyOf(base) === 6 && TRANSLATION_PREFIX_LENGTHS.includes(prefixLength),
+        `must be IPv6 prefixes of ${TRANSLATION_PREFIX_LENGTHS.map(length => `/${length}`).join(', ')} (RFC 6052)`,
+      ),
+      v.readonly(),
+    ),
+    [],
+    doc,
+    words,
+    options,
+  )
+
+/** A list of tables, `[[section.name]]` in the file. Cannot be set by the environment. */
+export const tables = <Output>(schema: v.GenericSchema<unknown, Output>, doc: string): Row<readonly Output[]> =>
+  row(v.pipe(v.array(schema, 'must be [[tables]]'), v.readonly()), [], doc, asIs)
+
+/** Schemas for the fields of `tables`. */
+export const field = { socketAddress: socketAddressSchema, network: networkSchema }
+
+/** The settings of one program: a `[name]` table of the settings file. The name `''` is the top of the file. */
+export type Section<Rows extends Readonly<Record<string, Row<unknown>>> = Readonly<Record<string, Row<unknown>>>> = {
+  readonly name: string
+  readonly doc: string
+  readonly rows: Rows
+}
+
+/** What a section's settings are, once read. */
+export type ValuesOf<S extends Section> = {
+  readonly [Name in keyof S['rows']]: S['rows'][Name] extends Row<infer Output> ? Output : never
+}
+
+/** Declares a section. */
+export const defineSection = <const Rows extends Readonly<Record<string, Row<unknown>>>>(
+  name: string,
+  doc: string,
+  rows: Rows,
+): Section<Rows> => ({ name, doc, rows })
+
+/** The environment variable that overrides a setting. `writtenName`: a former name of the setting, if it is written so. */
+export const environmentNameOf = (section: Section, name: string, writtenName = name): string =>
+  (section.rows[name]?.bareName === true || section.name === '' ? writtenName : `${section.name}_${writtenName}`)
+    .toUpperCase()
+    .replaceAll('-', '_')
+
+/** The present name of a setting that is written by its present or a former name; undefined if there is no such setting. */
+export const presentNameOf = ({ rows }: Section, written: string): string | undefined =>
+  Object.hasOwn(rows, written)
+    ? written
+    : Object.entries(rows).find(([, { formerNames }]) => formerNames.includes(written))?.[0]

@@ -1,0 +1,83 @@
+import { createHash, timingSafeEqual } from 'node:crypto'
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
+import { inspect } from 'node:util'
+import { describeDenial, isAccessDenied } from '../base/errors.ts'
+import { UsageFault } from '../base/exit-status.ts'
+import { handedText } from '../base/inherited-files.ts'
+
+/** A text that cannot be printed, logged or serialised by accident: only `reveal` gives it away. */
+export class Secret {
+  readonly #text: string
+
+  constructor(text: string) {
+    this.#text = text
+  }
+
+  /** The text itself, for the one call that needs it. */
+  reveal(): string {
+    return this.#text
+  }
+
+  /** Compares in constant time whatever the lengths: digests are compared, not texts. */
+  matches(candidate: string): boolean {
+    return timingSafeEqual(digest(this.#text), digest(candidate))
+  }
+
+  toString(): string {
+    return '[secret]'
+  }
+
+  toJSON(): string {
+    return '[secret]'
+  }
+
+  [inspect.custom](): string {
+    return '[secret]'
+  }
+}
+
+const digest = (text: string): Buffer => createHash('sha256').update(text, 'utf8').digest()
+
+/** The seed shipped this one; nobody shall use it again. */
+const REFUSED = new Set(['', 'password'])
+
+/**
+ * First line of a secret file: 1 to 200 printable ASCII characters (spec/popup.md §6).
+ * @throws UsageFault if the file is missing, readable by others, empty, or holds the word `password`.
+ */
+export function readSecretFile(path: string): Secret {
+  const handed = handedText(path)
+  if (handed !== undefined) return new Secret(handed)
+  let fd: number
+  try {
+    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
+  } catch (error) {
+    if (isAccessDenied(error)) {
+      throw new UsageFault(`cannot read the secret file ${path}: ${describeDenial(path)}`, error)
+    }
+    throw new UsageFault(`cannot read the secret file ${path}: ${reason(error)}: create it with mode 0600`, error)
+  }
+  try {
+    const status = fstatSync(fd)
+    if (!status.isFile()) throw new UsageFault(`secret file ${path} is no regular file: put the secret into a file`)
+    if ((status.mode & 0o007) !== 0) {
+      throw new UsageFault(`secret file ${path} is open to every user of this host: chmod o-rwx ${path}`)
+    }
+    const buffer = Buffer.alloc(1024)
+    const text = buffer.toString('latin1', 0, readSync(fd, buffer, 0, buffer.length, 0))
+    const line = text.split(/\r?\n/, 1)[0] ?? ''
+    if (REFUSED.has(line)) {
+      throw new UsageFault(
+        `secret file ${path} holds ${line === '' ? 'no secret' : 'the default secret'}: write a random one`,
+      )
+    }
+    if (!/^[\x20-\x7e]{1,200}$/.test(line)) {
+      throw new UsageFault(`secret file ${path}: the first line must be 1 to 200 printable ASCII characters`)
+    }
+    return new Secret(line)
+  } finally {
+    closeSync(fd)
+  }
+}
+
+const reason = (error: unknown): string => (error instanceof Error ? error.message : String(error))

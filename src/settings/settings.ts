@@ -1,0 +1,316 @@
+import { readFileSync } from 'node:fs'
+import { parse as parseToml, TomlError } from 'smol-toml'
+import * as v from 'valibot'
+import { describeDenial, isAccessDenied } from '../base/errors.ts'
+import { UsageFault } from '../base/exit-status.ts'
+import { handedText } from '../base/inherited-files.ts'
+import { AUTHD } from './authd.ts'
+import { DATABASE } from './database.ts'
+import { GRANTS } from './grants.ts'
+import { POP3D } from './pop3d.ts'
+import { POPUP } from './popup.ts'
+import { defaultOf, environmentNameOf, presentNameOf, type Row, type Section, type ValuesOf } from './rows.ts'
+import { SSLWRAP } from './sslwrap.ts'
+import { STATUS_PAGE, TOP } from './top.ts'
+import { WRAP } from './wrap.ts'
+
+/** The known word that a typing error most likely meant: at most a third of its letters wrong. */
+export function nearest(word: string, known: readonly string[]): string | undefined {
+  let best: string | undefined
+  let bestDistance = Math.max(1, Math.floor(word.length / 3)) + 1
+  for (const candidate of known) {
+    const found = distance(word.toLowerCase(), candidate.toLowerCase())
+    if (found < bestDistance) [best, bestDistance] = [candidate, found]
+  }
+  return best
+}
+
+/** Letters to insert, delete, replace, or exchange with their neighbour: the commonest slip (optimal string alignment). */
+function distance(a: string, b: string): number {
+  let before: number[] = []
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j)
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i]
+    for (let j = 1; j <= b.length; j++) {
+      const replaced = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1)
+      const isExchange = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]
+      const exchanged = isExchange ? (before[j - 2] ?? 0) + 1 : replaced
+      next.push(Math.min(replaced, exchanged, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1))
+    }
+    before = row
+    row = next
+  }
+  return row[b.length] ?? 0
+}
+
+/** Every section of the settings file, in the order in which `auth-relay init` writes them. */
+export const SECTIONS = {
+  top: TOP,
+  database: DATABASE,
+  grants: GRANTS,
+  popup: POPUP,
+  pop3d: POP3D,
+  sslwrap: SSLWRAP,
+  authd: AUTHD,
+  wrap: WRAP,
+  statusPage: STATUS_PAGE,
+} as const
+
+/** All settings, typed and frozen. */
+export type Settings = { readonly [Name in keyof typeof SECTIONS]: ValuesOf<(typeof SECTIONS)[Name]> }
+
+/** Where the value of a setting comes from, for `auth-relay check`. */
+export type Origin =
+  | { readonly type: 'default' }
+  | { readonly type: 'file'; readonly line: number }
+  | { readonly type: 'environment'; readonly variable: string }
+
+/** A setting as an administrator would write it, and where it comes from. */
+export type ShownSetting = {
+  readonly section: string
+  readonly name: string
+  readonly written: unknown
+  readonly origin: Origin
+  /** The former name by which it is written; undefined: its present name. */
+  readonly formerName?: string
+}
+
+export type LoadedSettings = { readonly settings: Settings; readonly shown: readonly ShownSetting[] }
+
+type Environment = Readonly<Record<string, string | undefined>>
+
+/** Default place of the settings file. */
+export const SETTINGS_FILE = '/etc/auth-relay.toml'
+
+/**
+ * Reads the settings file; environment variables override it.
+ * @throws UsageFault naming every fault at once, each with file, line and remedy.
+ */
+export function loadSettingsFile(path: string, environment: Environment = process.env): LoadedSettings {
+  return parseSettings(readSettingsText(path), path, environment)
+}
+
+/**
+ * The text of the settings file; during a reload that the supervisor ordered, the one that it sent.
+ * @throws UsageFault if the file cannot be read.
+ */
+export function readSettingsText(path: string): string {
+  const handed = handedText(path)
+  if (handed !== undefined) return handed
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (error) {
+    if (isAccessDenied(error)) {
+      throw new UsageFault(`cannot read the settings file ${path}: ${describeDenial(path)}`, error)
+    }
+    const why = error instanceof Error && 'code' in error && error.code === 'ENOENT' ? 'there is none' : describe(error)
+    throw new UsageFault(
+      `cannot read the settings file ${path}: ${why}: make one with: auth-relay init --config ${path}`,
+      error,
+    )
+  }
+}
+
+/** As loadSettingsFile, for a text already read; `path` is for the messages. */
+export function parseSettings(text: string, path: string, environment: Environment = {}): LoadedSettings {
+  let file: Readonly<Record<string, unknown>>
+  try {
+    file = parseToml(text)
+  } catch (error) {
+    if (!(error instanceof TomlError)) throw error
+    const first = error.message.split('\n', 1)[0] ?? ''
+    throw new UsageFault(`${path}:${error.line}: ${first.replace(/^Invalid TOML document: /, '')}`, error)
+  }
+  const faults: string[] = []
+  const shown: ShownSetting[] = []
+  const lines = text.split('\n')
+  reportUnknown(file, lines, path, faults)
+  const read = <S extends Section>(section: S, compat: 'none' | 'qmail' = 'none'): ValuesOf<S> => {
+    const table = section.name === '' ? file : tableOf(file[section.name])
+    const values: Record<string, unknown> = {}
+    for (const [name, row] of Object.entries(section.rows)) {
+      const [writtenName, ...unused] = namesIn(table, name, row)
+      for (const twice of unused) {
+        const line = lineOf(lines, section.name, twice)
+        faults.push(`${path}:${line}: ${section.name}.${twice} is the former name of ${name}: write ${name} alone`)
+      }
+      const inEnvironment = variableOf(environment, section, name, row)
+      const origin: Origin =
+        inEnvironment !== undefined
+          ? { type: 'environment', variable: inEnvironment.variable }
+          : writtenName !== undefined
+            ? { type: 'file', line: lineOf(lines, section.name, writtenName) }
+            : { type: 'default' }
+      const written =
+        inEnvironment !== undefined
+          ? row.fromText(inEnvironment.text)
+          : writtenName !== undefined
+            ? table[writtenName]
+            : defaultOf(row, compat)
+      const as = inEnvironment?.name ?? writtenName ?? name
+      shown.push({ section: section.name, name, written, origin, ...(as === name ? {} : { formerName: as }) })
+      const result = v.safeParse(row.schema, written)
+      if (result.success) values[name] = deepFreeze(result.output)
+      else faults.push(...result.issues.map(issue => `${placeOf(origin, path)}: ${describeIssue(section, as, issue)}`))
+    }
+    return typed<ValuesOf<S>>(section, values)
+  }
+  const top = read(TOP)
+  const database = read(DATABASE)
+  const grants = read(GRANTS)
+  const popup = read(POPUP)
+  const settings: Settings = {
+    top,
+    database,
+    grants,
+    popup,
+    pop3d: read(POP3D, popup.compat),
+    sslwrap: read(SSLWRAP),
+    authd: read(AUTHD),
+    wrap: read(WRAP),
+    statusPage: read(STATUS_PAGE),
+  }
+  if (faults.length > 0) throw new UsageFault(faults.map(oneLine))
+  return { settings: Object.freeze(settings), shown }
+}
+
+/**
+ * Daemons call this first: nothing starts until the administrator has read the file.
+ * @throws UsageFault while `configured` is false.
+ */
+export function requireConfigured(settings: Settings, path: string): void {
+  if (!settings.top.configured) {
+    throw new UsageFault(
+      `${path}: read the file, then set configured = true; judge it with: auth-relay check --config ${path}`,
+    )
+  }
+}
+
+function reportUnknown(
+  file: Readonly<Record<string, unknown>>,
+  lines: readonly string[],
+  path: string,
+  faults: string[],
+): void {
+  const sections = Object.values(SECTIONS)
+  for (const [key, value] of Object.entries(file)) {
+    const section = sections.find(({ name }) => name === key && name !== '')
+    if (section === undefined) {
+      if (presentNameOf(TOP, key) === undefined) {
+        const isTable = typeof value === 'object' && value !== null && !Array.isArray(value)
+        const known = isTable ? sections.map(({ name }) => name) : Object.keys(TOP.rows)
+        const line = isTable ? lineOfTable(lines, key) : lineOf(lines, '', key)
+        faults.push(`${path}:${line}: ${key}: unknown ${isTable ? 'section' : 'setting'}${hint(key, known)}`)
+      }
+      continue
+    }
+    if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+      faults.push(`${path}:${lineOf(lines, '', key)}: ${key}: is a section: write [${key}] on a line of its own`)
+      continue
+    }
+    for (const name of Object.keys(value)) {
+      if (presentNameOf(section, name) === undefined) {
+        const elsewhere = sections.find(each => presentNameOf(each, name) !== undefined)
+        const where =
+          elsewhere === undefined
+            ? hint(name, Object.keys(section.rows))
+            : `; it belongs ${elsewhere.name === '' ? 'to the top of the file' : `under [${elsewhere.name}]`}`
+        faults.push(`${path}:${lineOf(lines, key, name)}: ${key}.${name}: unknown setting${where}`)
+      }
+    }
+  }
+}
+
+type Formerly = Pick<Row<unknown>, 'formerNames'>
+
+/** The names, the present one first, by which a table of the file has the setting. */
+const namesIn = (
+  table: Readonly<Record<string, unknown>>,
+  name: string,
+  { formerNames }: Formerly,
+): readonly string[] => [name, ...formerNames].filter(each => Object.hasOwn(table, each))
+
+/** The environment variable that overrides the setting, and the name of the setting that the variable has. */
+function variableOf(
+  environment: Environment,
+  section: Section,
+  name: string,
+  { formerNames }: Formerly,
+): { readonly variable: string; readonly name: string; readonly text: string } | undefined {
+  for (const each of [name, ...formerNames]) {
+    const variable = environmentNameOf(section, name, each)
+    const text = environment[variable]
+    if (text !== undefined) return { variable, name: each, text }
+  }
+  return undefined
+}
+
+/** A name in quotes may hold anything (TOML 1.0, basic strings); a fault stays one line and leaves the terminal alone. */
+const oneLine = (fault: string): string =>
+  fault.replace(/[\p{C}\u2028\u2029]/gu, character => `\\u{${(character.codePointAt(0) ?? 0).toString(16)}}`)
+
+const hint = (word: string, known: readonly string[]): string => {
+  const near = nearest(word, known)
+  return near === undefined ? '' : `; did you mean ${near}?`
+}
+
+const tableOf = (value: unknown): Readonly<Record<string, unknown>> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value) ? Object.fromEntries(Object.entries(value)) : {}
+
+const placeOf = (origin: Origin, path: string): string =>
+  origin.type === 'environment'
+    ? `environment ${origin.variable}`
+    : origin.type === 'file'
+      ? `${path}:${origin.line}`
+      : path
+
+const describeIssue = (section: Section, name: string, issue: v.BaseIssue<unknown>): string => {
+  const inner = (issue.path ?? [])
+    .map(item => (typeof item.key === 'number' ? `[${item.key}]` : `.${String(item.key)}`))
+    .join('')
+  // A table of a list that lacks a name, or has one too many: the schema's own words for that are not an administrator's.
+  const wrongName = issue.type === 'strict_object' && inner !== ''
+  const message = wrongName ? (issue.expected === 'never' ? 'unknown setting' : 'is missing') : issue.message
+  return `${section.name === '' ? '' : `${section.name}.`}${name}${inner}: ${message}`
+}
+
+/** 1-based line of `name = …` below `[section]`; the table's own line if it is written in another way; else 1. */
+function lineOf(lines: readonly string[], section: string, name: string): number {
+  let current = ''
+  let tableLine = 1
+  for (const [index, line] of lines.entries()) {
+    const header = /^\s*\[{1,2}\s*([^\]]+?)\s*\]{1,2}/.exec(line)?.[1]
+    if (header !== undefined) {
+      current = header
+      if (header === section) tableLine = index + 1
+      if (header === `${section}.${name}`) return index + 1
+    } else if (current === section && new RegExp(`^\\s*["']?${name.replace(/[^\w-]/g, '\\$&')}["']?\\s*=`).test(line)) {
+      return index + 1
+    }
+  }
+  return tableLine
+}
+
+const lineOfTable = (lines: readonly string[], section: string): number =>
+  Math.max(
+    0,
+    lines.findIndex(line => /^\s*\[{1,2}\s*([^\].]+?)\s*[\].]/.exec(line)?.[1] === section),
+  ) + 1
+
+function deepFreeze<T>(value: T): T {
+  if (Array.isArray(value)) {
+    for (const item of value) deepFreeze(item)
+    Object.freeze(value)
+  }
+  return value
+}
+
+const describe = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+
+/** The rows' own schemas have just made the values; this says so to the compiler, and checks that none is missing. */
+function typed<Values>(section: Section, values: Record<string, unknown>): Values {
+  const isComplete = (found: unknown): found is Values =>
+    typeof found === 'object' && found !== null && Object.keys(section.rows).length >= Object.keys(found).length
+  if (!isComplete(values)) throw new TypeError(`section ${section.name} has values that it does not declare`)
+  return Object.freeze(values)
+}

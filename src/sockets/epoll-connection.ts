@@ -1,0 +1,298 @@
+import { closeSync } from 'node:fs'
+import { Socket } from 'node:net'
+import { BROKEN, HUNG_UP, READABLE, WRITABLE } from '../libc/epoll.ts'
+import { SystemCallError } from '../libc/native-function.ts'
+import { SendBatch } from '../libc/send-batch.ts'
+import { isLater, receiveInto, sendFrom, sendMoreFrom } from '../libc/socket-io.ts'
+import { isStreamSocket } from '../libc/socket-type.ts'
+import type { Connection, ConnectionListener } from './connection.ts'
+import { type EventLoop, type Registration, socketLoop } from './event-loop.ts'
+import { IdleTimer } from './idle-timer.ts'
+
+/** Every read of every socket goes through these octets. Nobody sees them outside. */
+const INPUT = Buffer.allocUnsafeSlow(65_536)
+
+/** So many full buffers of a peer that still talks are thrown away before the connection is closed on it. */
+const LAST_READS = 16
+
+type Unsent = { octets: Uint8Array; readonly done: ((isSent: boolean) => void) | undefined }
+
+/** A client's TCP socket in the socket loop: a Connection without the weight of a stream. */
+export class EpollConnection implements Connection {
+  readonly #loop: EventLoop
+  readonly #fd: number
+  readonly #registration: Registration
+  #listener: ConnectionListener | undefined
+  readonly #onceClosed: (() => void)[] = []
+  #isPaused = true
+  #inputEnded = false
+  #isEnding = false
+  #isDestroyed = false
+  readonly #unsent: Unsent[] = []
+  #unsentOctets = 0
+  /** That holds what was written last. */
+  #batch: number | undefined
+  readonly #idle = new IdleTimer()
+  #input = INPUT
+
+  /**
+   * Takes the descriptor over; blocking or not, nothing here waits. The socket is watched from now on, so that no later call
+   * fails because the kernel has no room for another watch. Throws SystemCallError; the descriptor is still the caller's then.
+   */
+  constructor(fd: number, loop = socketLoop()) {
+    this.#fd = fd
+    this.#loop = loop
+    this.#registration = loop.add(fd, READABLE, this.#ready)
+  }
+
+  /** As the constructor. If the kernel cannot watch another socket, the descriptor is closed, and the answer is its error. */
+  static adopt(fd: number): EpollConnection | SystemCallError {
+    try {
+      return new EpollConnection(fd)
+    } catch (error) {
+      closeSync(fd)
+      if (error instanceof SystemCallError) return error
+      throw error
+    }
+  }
+
+  /**
+   * As adopt, for a descriptor that another process sent. Undefined, and closed, if it is no stream socket: sending together
+   * (io_submit) would write to a file as well.
+   */
+  static adoptPassed(fd: number): EpollConnection | SystemCallError | undefined {
+    if (isStreamSocket(fd)) return EpollConnection.adopt(fd)
+    closeSync(fd)
+    return undefined
+  }
+
+  listen(listener: ConnectionListener | undefined): void {
+    this.#listener = listener
+    if (this.#isDestroyed && listener !== undefined) queueMicrotask(() => this.#tellClosed(listener))
+  }
+
+  #tellClosed(listener: ConnectionListener): void {
+    if (this.#listener === listener) listener.closed()
+  }
+
+  /** Called when the descriptor is closed here, before the listener hears of it; not when it is released. */
+  onceClosed(callback: () => void): void {
+    if (this.#isDestroyed) queueMicrotask(callback)
+    else this.#onceClosed.push(callback)
+  }
+
+  /** Octets read at a time from now on. They are what a listener that pauses has to keep. */
+  readAtMost(octets: number): void {
+    this.#input = INPUT.subarray(0, octets)
+  }
+
+  get isPaused(): boolean {
+    return this.#isPaused
+  }
+
+  get isDestroyed(): boolean {
+    return this.#isDestroyed
+  }
+
+  get unsent(): number {
+    return this.#unsentOctets
+  }
+
+  /** The kernel is asked to be silent only if it speaks meanwhile: most pauses are over before. */
+  pause(): void {
+    this.#isPaused = true
+  }
+
+  resume(): void {
+    if (this.#isDestroyed) return
+    this.#isPaused = false
+    this.#watch()
+  }
+
+  write(text: string, octets?: Uint8Array): void {
+    if (this.#isDestroyed || this.#isEnding) return
+    const size = text.length + (octets?.length ?? 0)
+    if (size === 0) return
+    this.#idle.refresh()
+    this.#sendBatch()
+    if (this.#unsent.length === 0 && size <= SendBatch.MOST_OCTETS) {
+      this.#batch = this.#loop.send(this.#fd, text, octets, this.#incomplete)
+      return
+    }
+    this.#sendNow(Buffer.from(text, 'latin1'), sendFrom)
+    if (octets !== undefined) this.#sendNow(octets, sendFrom)
+  }
+
+  /** Has what was written in this turn go out before anything else is done. */
+  #sendBatch(): void {
+    if (this.#batch === this.#loop.batch) this.#loop.sendBatch()
+  }
+
+  readonly #incomplete = (result: number, message: Uint8Array): void => {
+    const sent = this.#octetsSent(result)
+    if (sent === undefined) return
+    this.#queue(Buffer.from(message.subarray(sent)), undefined)
+    this.#watch()
+  }
+
+  #sendNow(octets: Uint8Array, send: typeof sendFrom): void {
+    if (octets.length === 0) return
+    const sent = this.#unsent.length > 0 ? 0 : this.#octetsSent(send(this.#fd, octets, octets.length))
+    if (sent === undefined || sent === octets.length) return
+    this.#queue(Buffer.from(octets.subarray(sent)), undefined)
+    this.#watch()
+  }
+
+  writeChunk(octets: Uint8Array): Promise<boolean> {
+    if (this.#isDestroyed || this.#isEnding) return Promise.resolve(false)
+    this.#idle.refresh()
+    this.#sendBatch()
+    return new Promise(resolve => {
+      this.#queue(octets, resolve)
+      if (this.#unsent.length === 1 && this.#flush()) this.#watch()
+    })
+  }
+
+  onIdle(milliseconds: number, idle: () => void): void {
+    this.#idle.set(milliseconds, () => (this.#isEnding ? this.destroy() : idle()))
+  }
+
+  end(lastWords = ''): void {
+    if (this.#isDestroyed || this.#isEnding) return
+    this.#sendBatch()
+    this.#isEnding = true
+    this.#isPaused = false
+    if (this.#unsent.length === 0) this.#discardInput()
+    // They wait in the kernel for the end, which follows: one segment for both, and the peer wakes once.
+    this.#sendNow(Buffer.from(lastWords, 'latin1'), sendMoreFrom)
+    if (this.#unsent.length === 0) this.destroy()
+    else this.#watch()
+  }
+
+  destroy(): void {
+    if (this.#isDestroyed) return
+    this.#sendBatch()
+    this.#isDestroyed = true
+    this.#idle.clear()
+    this.#registration.remove()
+    closeSync(this.#fd)
+    for (const { done } of this.#unsent.splice(0)) done?.(false)
+    this.#unsentOctets = 0
+    for (const callback of this.#onceClosed) callback()
+    this.#listener?.closed()
+  }
+
+  /**
+   * Lets another process have the connection: `give` is called with the descriptor and answers whether it is given. If so it is closed here,
+   * and nobody is told. What has been read so far is not part of it, and with octets unsent it cannot be given.
+   */
+  giveAway(give: (fd: number) => boolean): boolean {
+    if (this.#isDestroyed) return false
+    this.#sendBatch()
+    if (this.#unsent.length > 0 || !give(this.#fd)) return false
+    closeSync(this.#release())
+    return true
+  }
+
+  /** The same connection as a stream of the runtime, paused; this object is done with it, and tells nobody. Throws if it is closed. */
+  toStream(): Socket {
+    if (this.#isDestroyed) throw new Error('a closed socket cannot become a stream')
+    this.#sendBatch()
+    const unsent = this.#unsent.splice(0)
+    const socket = new Socket({ fd: this.#release(), allowHalfOpen: true })
+    socket.pause()
+    for (const { octets, done } of unsent) socket.write(octets, error => done?.(error === null || error === undefined))
+    return socket
+  }
+
+  #release(): number {
+    this.#isDestroyed = true
+    this.#idle.clear()
+    this.#registration.remove()
+    this.#listener = undefined
+    return this.#fd
+  }
+
+  /** Has the loop watch for what is of interest now. */
+  #watch(): void {
+    const events = (this.#isPaused || this.#inputEnded ? 0 : READABLE) | (this.#unsent.length > 0 ? WRITABLE : 0)
+    this.#registration.change(events)
+  }
+
+  readonly #ready = (events: number): void => {
+    if ((events & ~WRITABLE) !== 0) this.#read(events)
+    if ((events & WRITABLE) !== 0 && !this.#isDestroyed) this.#sendMore()
+  }
+
+  #read(events: number): void {
+    if (this.#isPaused || this.#inputEnded) {
+      if ((events & (BROKEN | HUNG_UP)) !== 0) this.destroy()
+      else this.#watch()
+      return
+    }
+    const count = receiveInto(this.#fd, this.#input)
+    if (count > 0) {
+      // Who only talks, and does not take our last words, is not waited for.
+      if (this.#isEnding) return
+      this.#idle.refresh()
+      const octets = Buffer.allocUnsafe(count)
+      INPUT.copy(octets, 0, 0, count)
+      this.#listener?.data(octets)
+    } else if (count === 0) {
+      this.#inputEnded = true
+      this.#watch()
+      if (!this.#isEnding) this.#listener?.end()
+    } else if (!isLater(count)) this.destroy()
+  }
+
+  #queue(octets: Uint8Array, done: Unsent['done']): void {
+    this.#unsent.push({ octets, done })
+    this.#unsentOctets += octets.length
+  }
+
+  /** True if everything has gone, or as much as the kernel takes now; false if the connection is broken or closed. */
+  #flush(): boolean {
+    for (let first = this.#unsent[0]; first !== undefined; first = this.#unsent[0]) {
+      const sent = this.#octetsSent(sendFrom(this.#fd, first.octets, first.octets.length))
+      if (sent === undefined) return false
+      this.#unsentOctets -= sent
+      if (sent < first.octets.length) {
+        first.octets = first.octets.subarray(sent)
+        break
+      }
+      this.#unsent.shift()
+      first.done?.(true)
+      if (this.#isDestroyed) return false
+    }
+    return true
+  }
+
+  /** The kernel takes octets again. */
+  #sendMore(): void {
+    if (!this.#flush()) return
+    this.#watch()
+    if (this.#unsent.length > 0) return
+    if (this.#isEnding) {
+      this.#discardInput()
+      this.destroy()
+    } else this.#listener?.drained()
+  }
+
+  /** How many octets the kernel took; undefined if the connection is broken, which its owner is told in a moment. */
+  #octetsSent(result: number): number | undefined {
+    if (result >= 0) {
+      this.#idle.refresh()
+      return result
+    }
+    if (isLater(result)) return 0
+    queueMicrotask(() => this.destroy())
+    return undefined
+  }
+
+  /** A connection closed with input unread is reset, and the reset can overtake the last reply. */
+  #discardInput(): void {
+    for (let reads = 0; reads < LAST_READS && !this.#inputEnded; reads += 1) {
+      if (receiveInto(this.#fd, INPUT) <= 0) return
+    }
+  }
+}

@@ -1,0 +1,80 @@
+import { type IpAddress, parseIpAddress } from './ip-address.ts'
+import { parseKeyValues } from './key-values.ts'
+
+/** A grant was used: some mail server let this address relay because of it. Sent by the gate, which may not write the database. */
+export type RelayUse = {
+  readonly ip: IpAddress
+  /** Unix seconds. */
+  readonly at: number
+  /** Which door asked: `wrap`, `gate`, `policy`, `socketmap`, `question`. */
+  readonly door: string
+}
+
+/** Every door that reports. */
+export const RELAY_DOORS: ReadonlySet<string> = new Set(['wrap', 'gate', 'policy', 'socketmap', 'question'])
+
+const DOOR = /^[a-z]{1,16}$/
+
+/** `use v=1 ip=192.0.2.7 at=1764000000 door=gate`, without LF. Nothing answers it: it is a report, best effort. */
+export const formatRelayUse = ({ ip, at, door }: RelayUse): string => `use v=1 ip=${ip} at=${at} door=${door}`
+
+/** Inverse of formatRelayUse; undefined for anything else. */
+export function parseRelayUse(line: string): RelayUse | undefined {
+  const pairs = line.startsWith('use ') ? parseKeyValues(line.slice('use '.length)) : undefined
+  if (pairs === undefined || pairs.size !== 4 || pairs.get('v') !== '1') return undefined
+  const ip = parseIpAddress(pairs.get('ip') ?? '')
+  const at = pairs.get('at') ?? ''
+  const door = pairs.get('door') ?? ''
+  return ip === undefined || !/^\d{1,12}$/.test(at) || !DOOR.test(door) ? undefined : { ip, at: Number(at), door }
+}
+
+/**
+ * What became of a question at the gate: let through; asked and no grant found; no sure answer in time, so closed on doubt; or not asked, because nothing
+ * opens the relay for such an address.
+ */
+export const RELAY_VERDICTS = ['relayed', 'refused', 'undecided', 'never'] as const
+export type RelayVerdict = (typeof RELAY_VERDICTS)[number]
+
+/** How often one door of a gate decided what, since its last report. Sent by the gate, which may not write the database. */
+export type RelayTally = {
+  /** Unix seconds of the last decision; all of them are of the same minute. */
+  readonly at: number
+  /** As in RelayUse. */
+  readonly door: string
+  readonly counts: Readonly<Record<RelayVerdict, number>>
+  /** Some of the refused addresses, the latest last; at most MAX_RECENT. */
+  readonly recent: readonly IpAddress[]
+}
+
+/** Strangers come from the whole Internet: of them a report has a sample. */
+export const MAX_RECENT = 20
+/** With every number and address at its longest. */
+export const MAX_RELAY_TALLY_LINE = 1024
+
+/** `tally v=1 at=1764000000 door=gate relayed=3 refused=120 undecided=0 never=1 recent=192.0.2.7,2001:db8::7`, without LF. Nothing answers it. */
+export const formatRelayTally = ({ at, door, counts, recent }: RelayTally): string =>
+  `tally v=1 at=${at} door=${door} ${RELAY_VERDICTS.map(verdict => `${verdict}=${counts[verdict]}`).join(' ')} recent=${recent.join(',')}`
+
+/** Inverse of formatRelayTally; undefined for anything else. */
+export function parseRelayTally(line: string): RelayTally | undefined {
+  const pairs = line.startsWith('tally ') ? parseKeyValues(line.slice('tally '.length)) : undefined
+  if (pairs === undefined || pairs.size !== 8 || pairs.get('v') !== '1') return undefined
+  const number = (key: string): number => Number(/^\d{1,12}$/.exec(pairs.get(key) ?? '')?.[0] ?? Number.NaN)
+  const [relayed, refused, undecided, never] = [
+    number('relayed'),
+    number('refused'),
+    number('undecided'),
+    number('never'),
+  ]
+  const [at, door, recent] = [number('at'), pairs.get('door') ?? '', parseRecent(pairs.get('recent'))]
+  if (recent === undefined || !DOOR.test(door)) return undefined
+  if (Number.isNaN(at + relayed + refused + undecided + never)) return undefined
+  return { at, door, counts: { relayed, refused, undecided, never }, recent }
+}
+
+function parseRecent(text: string | undefined): readonly IpAddress[] | undefined {
+  if (text === '') return []
+  const words = text?.split(',') ?? []
+  const addresses = words.map(parseIpAddress).filter(ip => ip !== undefined)
+  return words.length === 0 || words.length > MAX_RECENT || addresses.length < words.length ? undefined : addresses
+}

@@ -1,0 +1,13 @@
+import { readFileSync } from 'node:fs'
+import { parse } from 'smol-toml'
+import { UsageFault } from '../../base/exit-status.ts'
+
+/** The `[wrap]` table of a settings file as it is written, unchecked. Throws UsageFault. */
+export function readWrapTable(file: string): Readonly<Record<string, unknown>> {
+  try {
+    const { wrap } = parse(readFileSync(file, 'utf8'))
+    return typeof wrap === 'object' && !Array.isArray(wrap) ? Object.fromEntries(Object.entries(wrap)) : {}
+  } catch (error) {
+    throw new UsageFault(`cannot read the settings file ${file}`, error)
+  }
+}

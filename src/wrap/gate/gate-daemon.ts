@@ -1,0 +1,205 @@
+import type { Server } from 'node:net'
+import { monotonicClock } from '../../base/clock.ts'
+import { UsageFault } from '../../base/exit-status.ts'
+import { holdListener } from '../../process/bound-socket.ts'
+import { watchDescriptors } from '../../process/descriptor-watch.ts'
+import type { RunningDaemon } from '../../process/lifecycle.ts'
+import type { LineServer } from '../../process/line-server.ts'
+import { openListener } from '../../process/listener.ts'
+import { dropPrivileges, gidOf, type Ids } from '../../process/privileges.ts'
+import { formatSocketAddress, type SocketAddress } from '../../process/socket-address.ts'
+import { makeSocketDirectory } from '../../process/socket-files.ts'
+import { databaseGroups } from '../../settings/database-connection.ts'
+import { restartFields } from '../../settings/reload.ts'
+import type { Settings } from '../../settings/settings.ts'
+import { ownEnvironment } from '../../ucspi/environment.ts'
+import { shareOpenFilesLimit } from '../../ucspi/share-open-files.ts'
+import { CdbExport } from '../services/cdb-export.ts'
+import { PolicyRates } from '../services/policy-rates.ts'
+import { policyService } from '../services/policy-service.ts'
+import { queryService } from '../services/query-service.ts'
+import { socketmapService } from '../services/socketmap-service.ts'
+import { batchedLines } from './batched-lines.ts'
+import { gateAccounts } from './gate-accounts.ts'
+import { GateSetup } from './gate-setup.ts'
+import { ResidentGate, type ResidentGateOptions } from './resident-gate.ts'
+import { Starters } from './starters.ts'
+
+/** Descriptors of the gate beside those of its connections: listening sockets, the database, clients being refused. */
+const OTHER_DESCRIPTORS = 256
+
+/**
+ * Starts the resident gate and every door that the settings open. Listens and reads secrets first, then gives up root, then serves. `load` is called again at SIGHUP;
+ * what it throws then leaves everything as it was.
+ */
+export async function startGate(load: () => Settings): Promise<RunningDaemon> {
+  const lines = batchedLines()
+  process.once('exit', lines.flush)
+  const settings = load()
+  const { wrap } = settings
+  // The kernel shows it to nobody any more, us included, once we have changed our account.
+  const environment = ownEnvironment()
+  const setup = new GateSetup(settings, environment, lines.write)
+  watchDescriptors(setup.log)
+  const accounts = gateAccounts(settings)
+  if (accounts.notSeparated !== undefined) setup.log.warn('not_separated', { reason: accounts.notSeparated })
+  const doors = new Doors(setup, accounts.gate)
+  try {
+    const starters = accounts.smtpd === undefined ? undefined : await doors.startStarters(accounts.smtpd)
+    const listening = [
+      ...(await doors.listenForGate(wrap.listen)),
+      ...(await doors.listen('wrap.policy_listen', wrap.policy_listen, () => policyService(doors.policyOptions))),
+      ...(await doors.listen('wrap.socketmap_listen', wrap.socketmap_listen, () =>
+        socketmapService(() => doors.setup.doorOptions('socketmap')),
+      )),
+      ...(await doors.listen('wrap.question_listen', wrap.question_listen, () =>
+        queryService(() => doors.setup.doorOptions('question')),
+      )),
+    ]
+    if (listening.length === 0 && wrap.tcprules_cdb === '')
+      throw new UsageFault(
+        'the gate has no door: set wrap.listen, wrap.policy_listen, wrap.question_listen or wrap.tcprules_cdb',
+      )
+    if (accounts.gate !== undefined) dropPrivileges(accounts.gate, databaseGroups(settings))
+    if (wrap.tcprules_cdb !== '') await doors.startCdb()
+    return {
+      ready: [...listening, ...(wrap.tcprules_cdb === '' ? [] : [`cdb=${wrap.tcprules_cdb}`])].join(' '),
+      reload: () => doors.use(new GateSetup(load(), environment, lines.write)),
+      stop: () => doors.stop(),
+      ...(starters === undefined ? {} : { failed: starters.failed }),
+    }
+  } catch (error) {
+    doors.abandon()
+    await setup.close()
+    throw error
+  }
+}
+
+/** What stays when the settings change: sockets, running smtpds, counts. */
+class Doors {
+  #setup: GateSetup
+  readonly #started: Settings
+  readonly #servers: Server[] = []
+  readonly #rates: PolicyRates
+  readonly #owner: Ids | undefined
+  #starters: Starters | undefined
+  #openFiles = 0
+  #gate: ResidentGate | undefined
+  #cdb: CdbExport | undefined
+
+  /** `owner`: the account that the gate will have, of its Unix sockets' directories; undefined: it keeps the one it has. */
+  constructor(setup: GateSetup, owner: Ids | undefined) {
+    this.#setup = setup
+    this.#started = setup.settings
+    this.#owner = owner
+    this.#rates = new PolicyRates(setup.settings.wrap, monotonicClock)
+  }
+
+  get setup(): GateSetup {
+    return this.#setup
+  }
+
+  readonly policyOptions = () => this.#setup.policyOptions(this.#rates)
+
+  /** Opens a server for each address of a setting; says where for the ready line. */
+  async listen<Request>(
+    setting: string,
+    addresses: readonly SocketAddress[],
+    newServer: () => LineServer<Request>,
+  ): Promise<string[]> {
+    const name = setting.replace('wrap.', '').replace('_listen', '')
+    const texts: string[] = []
+    const { top, wrap } = this.#setup.settings
+    const group = wrap.socket_group === '' ? {} : { gid: gidOf(wrap.socket_group, 'wrap.socket_group') }
+    for (const address of addresses) {
+      makeSocketDirectory(address, { runDir: top.run_dir, setting, owner: this.#owner })
+      const { server } = newServer()
+      this.#servers.push(server)
+      const access = { ...this.#owner, ...group, mode: Number.parseInt(wrap.socket_mode, 8) }
+      texts.push(`${name}=${formatSocketAddress(await openListener(server, address, setting, access))}`)
+    }
+    if (this.#gate !== undefined) this.#shareOpenFiles()
+    return texts
+  }
+
+  /** As listen, for the resident gate. */
+  async listenForGate(addresses: readonly SocketAddress[]): Promise<string[]> {
+    const texts: string[] = []
+    for (const address of addresses) {
+      const held = await holdListener(address, 'wrap.listen')
+      this.#gateForAll().listen(held)
+      texts.push(`listen=${formatSocketAddress(held.address)}`)
+    }
+    return texts
+  }
+
+  /** From now on the smtpd runs under an account of its own. */
+  async startStarters(ids: Ids): Promise<Starters> {
+    this.#starters = await Starters.start({ ids, log: this.#setup.log, openFiles: () => this.#openFiles })
+    return this.#starters
+  }
+
+  #gateOptions(setup: GateSetup): ResidentGateOptions {
+    const starters = this.#starters
+    const options = setup.gateOptions()
+    if (starters === undefined) return options
+    return { ...options, programOf: (...program) => starters.program(...program) }
+  }
+
+  #gateForAll(): ResidentGate {
+    if (this.#gate === undefined) {
+      this.#gate = new ResidentGate(this.#gateOptions(this.#setup))
+      this.#shareOpenFiles()
+    }
+    return this.#gate
+  }
+
+  async startCdb(): Promise<void> {
+    this.#cdb = new CdbExport(this.#setup.cdbOptions())
+    await this.#cdb.start()
+  }
+
+  /** Renews everything that new settings can change while connections and smtpds go on. Throws UsageFault, and then nothing has changed. */
+  async use(next: GateSetup): Promise<void> {
+    const old = this.#setup
+    try {
+      if (this.#gate !== undefined) this.#gate.reconfigure(this.#gateOptions(next))
+    } catch (error) {
+      await next.close()
+      throw error
+    }
+    this.#setup = next
+    this.#rates.limit(next.settings.wrap)
+    this.#cdb?.reconfigure(next.cdbOptions())
+    if (this.#gate !== undefined) this.#shareOpenFiles()
+    next.log.info('reloaded', restartFields('wrap', this.#started, next.settings))
+    await this.#cdb?.refresh()
+    await old.close()
+  }
+
+  close(): void {
+    for (const server of this.#servers) server.close()
+    this.#gate?.close()
+  }
+
+  /** After a start that failed. */
+  abandon(): void {
+    this.close()
+    this.#starters?.close()
+  }
+
+  async stop(): Promise<void> {
+    this.close()
+    await this.#cdb?.stop()
+    await this.#gate?.drain(this.#setup.settings.wrap.drain_timeout * 1000)
+    this.#starters?.close()
+    await this.#setup.close()
+  }
+
+  /** Without a limit of connections nobody knows how many descriptors it takes: the raised limit stays then. */
+  #shareOpenFiles(): void {
+    const { connections, service_connections } = this.#setup.settings.wrap
+    const needed = connections + this.#servers.length * service_connections + OTHER_DESCRIPTORS
+    this.#openFiles = shareOpenFilesLimit(connections > 0 ? needed : undefined)
+  }
+}

@@ -1,0 +1,133 @@
+import { systemClock } from '../../base/clock.ts'
+import { UsageFault } from '../../base/exit-status.ts'
+import { createLog, type Log } from '../../base/log.ts'
+import { knownUids } from '../../process/privileges.ts'
+import type { Settings } from '../../settings/settings.ts'
+import { changeEnvironment, type Environment } from '../../ucspi/environment.ts'
+import { findProgram } from '../../ucspi/find-program.ts'
+import { OWN_VARIABLES } from '../../ucspi/run-next.ts'
+import { CustomerNetworks } from '../../wire/customer-networks.ts'
+import type { IpAddress } from '../../wire/ip-address.ts'
+import { askDatabase, type GrantSource } from '../ask-database.ts'
+import { type Decision, decide, verdictOf } from '../decision.ts'
+import type { CdbExportOptions } from '../services/cdb-export.ts'
+import type { PolicyRates } from '../services/policy-rates.ts'
+import type { PolicyServiceOptions } from '../services/policy-service.ts'
+import type { ServiceOptions } from '../services/service-options.ts'
+import { smtpdCommand } from '../smtpd-command.ts'
+import type { ResidentGateOptions } from './resident-gate.ts'
+import { reverseDns } from './reverse-dns.ts'
+import { shareDecisions } from './share-decisions.ts'
+import { TcpRulesFile } from './tcp-rules-file.ts'
+import { UseReporter } from './usage-reporter.ts'
+
+/** Database connections of the gate: one answers thousands of questions a second, the others stand by. */
+const DATABASE_CONNECTIONS = 4
+
+/** Questions of one connection that are being answered; Postfix asks one at a time. */
+const MAX_OPEN = 500
+
+/** All that settings make of the gate. At SIGHUP another one takes its place, and this one is closed. */
+export class GateSetup {
+  readonly settings: Settings
+  readonly log: Log
+  readonly #source: GrantSource
+  readonly #uses: UseReporter | undefined
+  /** Accounts besides root and our own whose policy questions are mail. */
+  readonly #mailUids: ReadonlySet<number>
+  readonly #decide: (ip: IpAddress | undefined) => Promise<Decision>
+
+  readonly #environment: Environment
+  readonly #customers: CustomerNetworks
+
+  /** Reads secrets at once, connects to the database in the background. `environment`: our own. `write`: takes log lines. Throws UsageFault. */
+  constructor(settings: Settings, environment: Environment, write: (line: string) => void) {
+    this.settings = settings
+    this.#environment = environment
+    this.#customers = new CustomerNetworks(settings.grants.nat64_prefixes)
+    this.log = createLog('wrap', { level: settings.top.log_level, write })
+    this.#source = askDatabase(settings, DATABASE_CONNECTIONS)
+    const { uses_socket } = settings.authd
+    this.#uses = uses_socket === '' ? undefined : new UseReporter(uses_socket)
+    this.#mailUids = new Set(knownUids(settings.wrap.policy_users))
+    const { ask, refusal } = this.#source
+    const timeoutMs = settings.wrap.wrap_timeout * 1000
+    this.#decide = shareDecisions(ip => decide(ip, { ask, refusal, timeoutMs }))
+  }
+
+  doorOptions(door: string): ServiceOptions {
+    return {
+      decide: this.#decide,
+      onDecision: (ip, decision) => this.#report(door, ip, decision),
+      limits: { maxConnections: this.settings.wrap.service_connections, maxOpen: MAX_OPEN },
+      log: this.log,
+    }
+  }
+
+  #report(door: string, ip: IpAddress | undefined, decision: Decision): void {
+    const at = Math.floor(systemClock() / 1000)
+    if (decision.relay && ip !== undefined) this.#uses?.report({ ip, at, door })
+    this.#uses?.count(door, verdictOf(decision), ip, at)
+  }
+
+  /** Throws UsageFault if there is no such smtpd. */
+  gateOptions(): ResidentGateOptions {
+    const { wrap } = this.settings
+    const argv = smtpdCommand(this.settings)
+    const own = this.#environment
+    const path = typeof own['PATH'] === 'string' ? own['PATH'] : undefined
+    const file = findProgram(argv[0] ?? '', path)
+    if (file === undefined)
+      throw new UsageFault(
+        `${argv[0] ?? ''} is no program that can be run: change wrap.smtpd, or qmaildir and qmail_smtpd_noauth`,
+      )
+    return {
+      ...this.doorOptions('gate'),
+      file,
+      argv,
+      environment: changeEnvironment(own, Object.fromEntries(OWN_VARIABLES.map(name => [name, undefined]))),
+      relayclientValue: wrap.relayclient_value,
+      rules: wrap.rules === '' ? undefined : new TcpRulesFile(wrap.rules),
+      reverseDns:
+        wrap.reverse_dns === 'off' ? undefined : reverseDns(wrap.reverse_dns_timeout, wrap.reverse_dns === 'paranoid'),
+      proxyTrust: wrap.proxy_trust,
+      maxConnections: wrap.connections,
+      maxPerAddress: wrap.connections_per_address,
+      customers: this.#customers,
+    }
+  }
+
+  policyOptions(rates: PolicyRates): PolicyServiceOptions {
+    const { sender_binding, sender_domains } = this.settings.wrap
+    return {
+      ...this.doorOptions('policy'),
+      senderBinding: sender_binding,
+      senderDomains: sender_domains,
+      rates,
+      customers: this.#customers,
+      counts: uid => uid === undefined || uid === 0 || uid === process.geteuid?.() || this.#mailUids.has(uid),
+    }
+  }
+
+  cdbOptions(): CdbExportOptions {
+    const { wrap } = this.settings
+    return {
+      path: wrap.tcprules_cdb,
+      rulesPath: wrap.tcprules_static,
+      relayclientValue: wrap.relayclient_value,
+      list: this.#source.list,
+      onChange: this.#source.onChange,
+      refusal: this.#source.refusal,
+      timeoutMs: wrap.wrap_timeout * 1000,
+      intervalMs: wrap.tcprules_interval,
+      clock: systemClock,
+      log: this.log,
+    }
+  }
+
+  /** Lets questions that are under way have their answers. */
+  async close(): Promise<void> {
+    this.#uses?.close()
+    await this.#source.close()
+  }
+}

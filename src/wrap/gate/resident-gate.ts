@@ -1,0 +1,254 @@
+import { closeSync } from 'node:fs'
+import type { Log } from '../../base/log.ts'
+import { ConnectionLimits } from '../../process/connection-limits.ts'
+import { ClientAcceptor, type ListeningSocket } from '../../sockets/acceptor.ts'
+import { EpollConnection } from '../../sockets/epoll-connection.ts'
+import { CONNECTION_VARIABLES, type Connection, connectionLines } from '../../ucspi/connection.ts'
+import {
+  changeEnvironment,
+  type Environment,
+  type EnvironmentChanges,
+  formatEnvironment,
+} from '../../ucspi/environment.ts'
+import { type ConnectionProgram, type InetdChild, InetdProgram } from '../../ucspi/inetd-child.ts'
+import { readProxyHeader } from '../../ucspi/proxied-connection.ts'
+import type { CustomerNetworks } from '../../wire/customer-networks.ts'
+import type { IpAddress, NetworkSet } from '../../wire/ip-address.ts'
+import { type Decision, logDecision, relayVariables, UNNAMED_CLIENT } from '../decision.ts'
+import type { ReverseDns } from './reverse-dns.ts'
+import type { TcpRulesFile } from './tcp-rules-file.ts'
+
+export type ResidentGateOptions = {
+  /** Path of the smtpd, and its argv. */
+  readonly file: string
+  readonly argv: readonly string[]
+  /** Who starts the smtpd: a starter under an account of its own, or this process. */
+  readonly programOf?: (
+    file: string,
+    argv: readonly string[],
+    environment: readonly (string | Uint8Array)[],
+  ) => ConnectionProgram
+  /** What every smtpd gets; secrets of ours are not in it. */
+  readonly environment: Environment
+  readonly relayclientValue: string
+  readonly decide: (ip: IpAddress) => Promise<Decision>
+  /** Called once a connection that was decided about. The address is undefined if the proxy did not name its client. */
+  readonly onDecision: (ip: IpAddress | undefined, decision: Decision) => void
+  readonly log: Log
+  readonly rules?: TcpRulesFile | undefined
+  readonly reverseDns?: ReverseDns | undefined
+  /** Peers that must begin with a PROXY header; nobody else may. */
+  readonly proxyTrust: NetworkSet
+  readonly maxConnections: number
+  readonly maxPerAddress: number
+  /** Whose connections count together for `maxPerAddress`. */
+  readonly customers: CustomerNetworks
+}
+
+const BUSY = '421 too many connections, try again later (#4.3.2)\r\n'
+const BUSY_ADDRESS = '421 too many connections from your address (#4.7.0)\r\n'
+const NO_VARIABLES: Environment = {}
+const NO_NAMES: readonly string[] = []
+/** What keeps the relay closed, whatever else says that it is open. */
+const CLOSED: EnvironmentChanges = { RELAYCLIENT: undefined }
+const CANNOT_RUN = '421 unable to run smtpd (#4.3.0)\r\n'
+/** For a proxy to send its header. */
+const PROXY_DEADLINE_MS = 3_000
+
+/**
+ * Accepts SMTP connections without reading from them, asks whether the client may relay, and runs the smtpd on the connection: tcpserver and
+ * auth-wrap in one process. Whatever fails, the smtpd runs, without RELAYCLIENT.
+ */
+export class ResidentGate {
+  #options: ResidentGateOptions
+  readonly #limits: ConnectionLimits
+  readonly #acceptors: ClientAcceptor[] = []
+  #smtpd: Smtpd
+  #idle: (() => void) | undefined
+
+  constructor(options: ResidentGateOptions) {
+    this.#options = options
+    this.#smtpd = new Smtpd(options)
+    this.#limits = new ConnectionLimits(options.maxConnections, options.maxPerAddress, options.customers)
+  }
+
+  /** For connections from now on; those that have an smtpd keep it, and count. */
+  reconfigure(options: ResidentGateOptions): void {
+    this.#smtpd = new Smtpd(options)
+    this.#options = options
+    this.#limits.change(options.maxConnections, options.maxPerAddress, options.customers)
+  }
+
+  /** Accepts from one listening socket, which is the gate's from now on. */
+  listen(socket: ListeningSocket): void {
+    this.#acceptors.push(
+      new ClientAcceptor(socket, { blocking: true, noDelay: false }, (fd, connection) => {
+        void this.#serve(fd, connection)
+      }),
+    )
+  }
+
+  /** Connections now: with an smtpd, or on their way to one. */
+  get connections(): number {
+    return this.#limits.total
+  }
+
+  /** Accepts no more. */
+  close(): void {
+    for (const acceptor of this.#acceptors) acceptor.close()
+  }
+
+  /** Accepts no more and waits for every smtpd to end, at most so long. They go on by themselves after that, as under tcpserver. */
+  async drain(deadlineMs: number): Promise<void> {
+    this.close()
+    if (this.connections === 0) return
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#idle = resolve
+    const timer = setTimeout(resolve, deadlineMs)
+    await promise
+    clearTimeout(timer)
+  }
+
+  /** `fd` is closed in the end, whatever happens. */
+  async #serve(fd: number, connection: Connection): Promise<void> {
+    const { log, maxConnections } = this.#options
+    const peer = connection.remoteIp
+    const isProxy = this.#options.proxyTrust.has(peer)
+    // A proxy's own address says nothing of how many connections one client has.
+    const first = this.#acquire(fd, peer, isProxy)
+    if (!first) return
+    let client = peer
+    let taken = !isProxy
+    let isOurs = true
+    try {
+      const served = isProxy ? await readProxiedConnection(fd, connection) : { connection, isNamed: true }
+      client = served.connection.remoteIp
+      if (isProxy) {
+        taken = this.#acquire(fd, client, false)
+        if (!taken) return
+      }
+      const status = `${this.connections}/${maxConnections}`
+      const started = await this.#start(fd, served)
+      isOurs = false
+      if (started !== undefined) await this.#follow(started, served, status)
+    } catch (error) {
+      log.error('error', { ip: client, error: error instanceof Error ? error : String(error) })
+      if (isOurs) refuse(fd, CANNOT_RUN)
+    } finally {
+      if (taken) this.#limits.release(client)
+      if (this.connections === 0) this.#idle?.()
+    }
+  }
+
+  /** Takes a place for the client, or says no with a banner. A proxy that still owes its header takes none. */
+  #acquire(fd: number, ip: IpAddress, isProxy: boolean): boolean {
+    if (isProxy) return true
+    const answer = this.#limits.acquire(ip)
+    if (answer === 'ok') return true
+    this.#options.log.warn('busy', { ip, limit: answer, connections: this.connections })
+    refuse(fd, answer === 'total' ? BUSY : BUSY_ADDRESS)
+    return false
+  }
+
+  /** Runs the smtpd on the connection, which is closed here then; so it is, and the answer undefined, if a rule denies it. */
+  async #start(fd: number, { connection, isNamed }: Served): Promise<Started | undefined> {
+    const { rules, reverseDns, relayclientValue, log } = this.#options
+    const ip = connection.remoteIp
+    const host = reverseDns === undefined ? undefined : await reverseDns(ip)
+    const rule = rules?.find({ ip, host })
+    if (rule?.allow === false) {
+      log.info('deny', { ip, host })
+      closeSync(fd)
+      return undefined
+    }
+    const ruled = rule === undefined ? NO_VARIABLES : rule.environment
+    const isPreset = isNamed && (this.#smtpd.relayIsPreset || ruled['RELAYCLIENT'] !== undefined)
+    const decision = isPreset ? PRESET : isNamed ? await this.#options.decide(ip) : UNNAMED_CLIENT
+    const own = connectionLines({ ...connection, remoteHost: host })
+    const granted = Object.entries(relayVariables(decision, relayclientValue)).map(
+      ([name, value]) => `${name}=${value}`,
+    )
+    // A rule for the proxy's address, and a gate that is open to all its clients, say nothing about a client without a name.
+    const child = isNamed
+      ? await this.#smtpd.run(fd, ruled, own.concat(granted))
+      : await this.#smtpd.run(fd, changeEnvironment(ruled, CLOSED), own, Object.keys(CLOSED))
+    return { child, decision, isPreset, host }
+  }
+
+  /** Says what was decided, and at last how it ended. */
+  async #follow({ child, decision, isPreset, host }: Started, served: Served, status: string): Promise<void> {
+    const { log, onDecision } = this.#options
+    const { connection, isNamed } = served
+    const ip = connection.remoteIp
+    logDecision(log, decision, { ip, port: connection.remotePort, host, pid: child.pid, status })
+    if (!isPreset) onDecision(isNamed ? ip : undefined, decision)
+    const ending = await child.ended
+    const how = ending === undefined ? { status: 'unknown' } : 'code' in ending ? { status: ending.code } : ending
+    log.info('end', { pid: child.pid, ...how })
+  }
+}
+
+/** The relay was opened by a rule or by the gate's environment, so that there is nothing to decide. */
+const PRESET: Decision = { relay: false, reason: 'preset' }
+
+/** A connection and whether its ends are the client's own: false if they are those of a proxy that named no client. */
+type Served = { readonly connection: Connection; readonly isNamed: boolean }
+
+type Started = {
+  readonly child: InetdChild
+  readonly decision: Decision
+  /** The relay was open anyway, and nobody was asked. */
+  readonly isPreset: boolean
+  readonly host: string | undefined
+}
+
+/** The smtpd with the environment that all of them have. */
+class Smtpd {
+  /** Without what is different for each connection. */
+  readonly #environment: Environment
+  readonly #program: ConnectionProgram
+  readonly relayIsPreset: boolean
+
+  constructor({ file, argv, environment, programOf = inetdProgram }: ResidentGateOptions) {
+    this.#environment = changeEnvironment(environment, without(CONNECTION_VARIABLES))
+    this.#program = programOf(file, argv, formatEnvironment(this.#environment))
+    this.relayIsPreset = environment['RELAYCLIENT'] !== undefined
+  }
+
+  /**
+   * `ruled`: variables of a rule, which take the place of ours. `own`: `NAME=value`, those of the connection. `dropped`: names
+   * of variables of ours that the smtpd does not get.
+   */
+  run(
+    fd: number,
+    ruled: Environment,
+    own: readonly string[],
+    dropped: readonly string[] = NO_NAMES,
+  ): Promise<InetdChild> {
+    const taken = [...Object.keys(ruled), ...dropped].filter(name => Object.hasOwn(this.#environment, name))
+    return this.#program.run(fd, [...formatEnvironment(ruled), ...own], taken)
+  }
+}
+
+const inetdProgram: NonNullable<ResidentGateOptions['programOf']> = (file, argv, environment) =>
+  new InetdProgram(file, argv, environment)
+
+const without = (names: readonly string[]): EnvironmentChanges =>
+  Object.fromEntries(names.map(name => [name, undefined]))
+
+/** The ends that the proxy announces; its own for a health check or an unknown client, who is not named then. */
+async function readProxiedConnection(fd: number, own: Connection): Promise<Served> {
+  const header = await readProxyHeader(fd, PROXY_DEADLINE_MS)
+  if (header.kind !== 'proxied') return { connection: own, isNamed: false }
+  const { source, destination } = header
+  const connection = {
+    remoteIp: source.ip,
+    remotePort: source.port,
+    localIp: destination.ip,
+    localPort: destination.port,
+  }
+  return { connection, isNamed: true }
+}
+
+/** Says why and closes. */
+const refuse = (fd: number, banner: string): void => new EpollConnection(fd).end(banner)

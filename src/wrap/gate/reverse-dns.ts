@@ -1,0 +1,28 @@
+import { Resolver } from 'node:dns/promises'
+import { type IpAddress, parseIpAddress } from '../../wire/ip-address.ts'
+
+/** Name of a client's address, in lower case, or undefined: none, not in time, or not a host name. */
+export type ReverseDns = (ip: IpAddress) => Promise<string | undefined>
+
+/** Asks the system's name servers, with a deadline in milliseconds. `forward`: the name must lead back to the address (tcpserver -p). */
+export function reverseDns(deadlineMs: number, forward: boolean, servers: readonly string[] = []): ReverseDns {
+  return async ip => {
+    const resolver = new Resolver({ timeout: deadlineMs, tries: 1 })
+    if (servers.length > 0) resolver.setServers(servers)
+    const timer = setTimeout(() => resolver.cancel(), deadlineMs)
+    try {
+      const [name] = await resolver.reverse(ip)
+      if (name === undefined || !/^[A-Za-z0-9_.-]{1,255}$/.test(name)) return undefined
+      if (forward) {
+        const addresses = await (ip.includes(':') ? resolver.resolve6(name) : resolver.resolve4(name))
+        if (!addresses.some(address => parseIpAddress(address) === ip)) return undefined
+      }
+      return name.replace(/\.$/, '').toLowerCase()
+    } catch {
+      // No name, or no name server in time: "unknown" is what UCSPI says then, by leaving the variable out.
+      return undefined
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+}

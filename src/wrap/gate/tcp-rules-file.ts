@@ -1,0 +1,39 @@
+import { readFileSync, statSync } from 'node:fs'
+import { Cdb } from '../../wire/cdb.ts'
+import { parseTcpRule, type TcpRule, type TcpRuleQuery, tcpRuleKeys } from '../../wire/tcprules.ts'
+
+/** A cdb larger than this is no rules file. */
+const MAX_OCTETS = 256 * 1024 * 1024
+
+const EVERYBODY: TcpRule = { allow: true, environment: {} }
+
+/** The rules of `tcpserver -x`: a cdb made by tcprules. A new file in its place counts from the next connection on. */
+export class TcpRulesFile {
+  readonly #path: string
+  #version = ''
+  #cdb: Cdb | undefined
+
+  constructor(path: string) {
+    this.#path = path
+  }
+
+  /** The rule that decides about a connection; without one, it may come in. Throws if the file is missing or damaged, as tcpserver does. */
+  find(question: TcpRuleQuery): TcpRule {
+    const cdb = this.#current()
+    for (const key of tcpRuleKeys(question)) {
+      const data = cdb.get(Buffer.from(key, 'latin1'))
+      if (data !== undefined) return parseTcpRule(data)
+    }
+    return EVERYBODY
+  }
+
+  #current(): Cdb {
+    const { ino, mtimeNs, size } = statSync(this.#path, { bigint: true })
+    const version = `${ino} ${mtimeNs} ${size}`
+    if (this.#cdb !== undefined && version === this.#version) return this.#cdb
+    if (size > MAX_OCTETS) throw new Error(`${this.#path} is too large for a rules file`)
+    this.#cdb = new Cdb(readFileSync(this.#path))
+    this.#version = version
+    return this.#cdb
+  }
+}

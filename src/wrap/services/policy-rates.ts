@@ -1,0 +1,83 @@
+import type { Clock } from '../../base/clock.ts'
+
+const HOUR_MS = 3_600_000
+/** Keys counted at once; beyond that the oldest are forgotten, so that no sender can fill the memory. */
+const MAX_KEYS = 50_000
+
+type Count = { hour: number; now: number; before: number }
+
+/**
+ * Counts per key over the last hour. Two counters a key: the part of the hour before that still lies within the last 60 minutes counts in
+ * proportion, so a limit cannot be had twice around the full hour.
+ */
+export class HourlyRate {
+  /** Per hour and key; 0 means no limit, and nothing is counted. May be changed. */
+  limit: number
+  readonly #clock: Clock
+  readonly #counts = new Map<string, Count>()
+
+  constructor(limit: number, clock: Clock) {
+    this.limit = limit
+    this.#clock = clock
+  }
+
+  /** True if one more is within the limit. Counts nothing: call `add` when the answer is used. */
+  allows(key: string): boolean {
+    return this.limit === 0 || this.#rate(key) + 1 <= this.limit
+  }
+
+  add(key: string): void {
+    if (this.limit === 0) return
+    const count = this.#counted(key)
+    count.now += 1
+    // The key counted last stands last: the first of the map is the one to forget.
+    this.#counts.delete(key)
+    this.#counts.set(key, count)
+    const [oldest] = this.#counts.keys()
+    if (this.#counts.size > MAX_KEYS && oldest !== undefined) this.#counts.delete(oldest)
+  }
+
+  #rate(key: string): number {
+    const { now, before } = this.#counted(key)
+    const intoHour = (this.#clock() % HOUR_MS) / HOUR_MS
+    return now + before * (1 - intoHour)
+  }
+
+  #counted(key: string): Count {
+    const hour = Math.floor(this.#clock() / HOUR_MS)
+    const known = this.#counts.get(key)
+    if (known === undefined) return { hour, now: 0, before: 0 }
+    if (known.hour === hour) return known
+    return { hour, now: 0, before: known.hour === hour - 1 ? known.now : 0 }
+  }
+}
+
+/** Most of something within an hour; 0: no limit. */
+export type PolicyLimits = {
+  readonly messages_per_login: number
+  readonly messages_per_address: number
+  readonly recipients_per_login: number
+  readonly recipients_per_address: number
+}
+
+/** What the policy door counts. New limits apply to what is counted already. */
+export class PolicyRates {
+  readonly messagesPerLogin: HourlyRate
+  readonly messagesPerAddress: HourlyRate
+  readonly recipientsPerLogin: HourlyRate
+  readonly recipientsPerAddress: HourlyRate
+
+  constructor(limits: PolicyLimits, clock: Clock) {
+    this.messagesPerLogin = new HourlyRate(limits.messages_per_login, clock)
+    this.messagesPerAddress = new HourlyRate(limits.messages_per_address, clock)
+    this.recipientsPerLogin = new HourlyRate(limits.recipients_per_login, clock)
+    this.recipientsPerAddress = new HourlyRate(limits.recipients_per_address, clock)
+  }
+
+  limit(limits: PolicyLimits): void {
+    this.messagesPerLogin.limit = limits.messages_per_login
+    this.messagesPerAddress.limit = limits.messages_per_address
+    this.recipientsPerLogin.limit = limits.recipients_per_login
+    this.recipientsPerAddress.limit = limits.recipients_per_address
+  }
+}

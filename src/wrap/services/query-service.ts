@@ -1,0 +1,49 @@
+import { LineServer, type LineServerLimits } from '../../process/line-server.ts'
+import { LineSplitter } from '../../wire/line-splitter.ts'
+import {
+  formatRelayAnswer,
+  MAX_RELAY_QUESTION_LINE,
+  parseRelayQuery,
+  type RelayAnswer,
+} from '../../wire/relay-query.ts'
+import { logAnswer } from '../decision.ts'
+import type { ServiceOptions } from './service-options.ts'
+
+/** Milliseconds: whoever has a question here has it at once. */
+const IDLE_MS = 60_000
+
+/** Questions as lines, `relay v=1 ip=ADDRESS`, answered in order: for the exec door and for Exim's `readsocket` (docs/WIRE.md). `options` is asked for each. */
+export function queryService(options: () => ServiceOptions): LineServer<string> {
+  const answerTo = async (line: string): Promise<RelayAnswer> => {
+    const { decide, onDecision, log } = options()
+    const question = parseRelayQuery(line)
+    if (question === undefined) return { verdict: 'unknown' }
+    const decision = await decide(question.ip)
+    logAnswer(log, decision, { ip: question.ip, door: 'question' })
+    onDecision(question.ip, decision)
+    if (!decision.relay) return { verdict: decision.error === undefined ? 'no' : 'unknown' }
+    return { verdict: 'yes', until: decision.until ?? END_OF_TIME, login: decision.login }
+  }
+  return new LineServer({
+    name: 'question',
+    order: 'asked',
+    failure: `${formatRelayAnswer({ verdict: 'unknown' })}\n`,
+    limits: (): LineServerLimits => ({ ...options().limits, idleMs: IDLE_MS }),
+    log: () => options().log,
+    newService: () => {
+      const splitter = new LineSplitter(MAX_RELAY_QUESTION_LINE)
+      return {
+        cut: chunk => {
+          const { lines, overlong } = splitter.push(chunk)
+          if (overlong > 0 || splitter.isOverlong)
+            throw new Error(`a line is longer than ${MAX_RELAY_QUESTION_LINE} octets`)
+          return lines
+        },
+        answer: async line => `${formatRelayAnswer(await answerTo(line))}\n`,
+      }
+    },
+  })
+}
+
+/** For an allowance that has no end: an end that is a number all the same. */
+const END_OF_TIME = 253_402_300_799

@@ -1,0 +1,106 @@
+import { readFileSync, statSync } from 'node:fs'
+import { Cdb, type CdbRecord, formatCdb } from '../../wire/cdb.ts'
+import { type Network, networkContains } from '../../wire/ip-address.ts'
+import {
+  bitKeysOfText,
+  bitRuleKeys,
+  networkOfText,
+  parseTcpRule,
+  parseTcpRules,
+  type TcpRule,
+  type TcpRuleRecord,
+  textRuleKeys,
+} from '../../wire/tcprules.ts'
+
+/** Says how many of the records that follow it are grants. No tcpserver asks for such a key. */
+const MARK = '#auth-relay'
+
+/** The site's own rules, and the cdb that is made of them and of the grants. */
+export class SiteRules {
+  static readonly NONE = new SiteRules([])
+
+  readonly #records: readonly TcpRuleRecord[]
+  /** tcpserver takes the first record of a key. */
+  readonly #first = new Map<string, Uint8Array>()
+  /** Networks that are denied in CIDR notation. A prefix as text is found before them, or they are not found at all. */
+  readonly #denied: readonly Network[]
+
+  private constructor(records: readonly TcpRuleRecord[]) {
+    this.#records = records
+    for (const { key, data } of records) if (!this.#first.has(key)) this.#first.set(key, data)
+    this.#denied = [...this.#first]
+      .filter(([key, data]) => key.includes('/') && !parseTcpRule(data).allow)
+      .flatMap(([key]) => networkOfText(key) ?? [])
+  }
+
+  /** Reads a rules text. Throws an Error that names the first line that tcprules would not take, or why the file cannot be read. */
+  static read(path: string): SiteRules {
+    if (!statSync(path).isFile()) throw new Error(`${path} is no regular file`)
+    const { records, faults } = parseTcpRules(readFileSync(path))
+    const [fault] = faults
+    if (fault !== undefined) throw new Error(`${path}:${fault.line}: ${fault.reason}`)
+    return new SiteRules(
+      records.flatMap(({ key, data }) => [{ key, data }, ...bitKeysOfText(key).map(bits => ({ key: bits, data }))]),
+    )
+  }
+
+  /** The rules in a cdb that was written by `format`, without the grants; undefined for every other file. */
+  static recover(path: string): SiteRules | undefined {
+    try {
+      const [mark, ...records] = new Cdb(readFileSync(path)).records()
+      if (mark === undefined || latin1(mark.key) !== MARK) return undefined
+      const site = records.slice(Number(/^grants=(\d{1,10})$/.exec(latin1(mark.value))?.[1] ?? Infinity))
+      return new SiteRules(site.map(({ key, value }) => ({ key: latin1(key), data: value })))
+    } catch {
+      return undefined // There is no file, or no cdb: nothing can be recovered.
+    }
+  }
+
+  /**
+   * A cdb of these rules and of records for granted networks. `dataFor` makes the data of a grant's
+   * record. A record hides the site's rule for a wider network, so `dataFor` gets that rule; where
+   * it is a deny, there is no record, because a deny of the site is stronger than a grant.
+   */
+  format<T extends { readonly network: Network }>(
+    grants: readonly T[],
+    dataFor: (grant: T, rule: TcpRule | undefined) => Uint8Array,
+  ): Buffer {
+    const granted = new Map<string, Uint8Array>()
+    for (const grant of grants) {
+      for (const { keys, rule } of this.#keysFor(grant.network)) {
+        for (const key of keys) if (!granted.has(key)) granted.set(key, dataFor(grant, rule))
+      }
+    }
+    return formatCdb([
+      { key: octets(MARK), value: octets(`grants=${granted.size}`) },
+      ...[...granted].map(([key, value]): CdbRecord => ({ key: octets(key), value })),
+      ...this.#records.map(({ key, data }): CdbRecord => ({ key: octets(key), value: data })),
+    ])
+  }
+
+  /** Keys for a granted network, with the rule of the site that each of them hides. */
+  #keysFor(network: Network): readonly { keys: readonly string[]; rule: TcpRule | undefined }[] {
+    const find = ({ own, around }: { own: readonly string[]; around: readonly string[] }) => ({
+      keys: own,
+      rule: this.#find([...own, ...around]),
+    })
+    const bits = find(bitRuleKeys(network))
+    const texts = textRuleKeys(network).map(find)
+    // The rule may be written for the other program: a deny counts in both spellings.
+    if (isDeny(bits) || (texts.length > 0 && texts.every(isDeny))) return []
+    const hidesDeny = this.#denied.some(({ base, prefixLength }) => {
+      return prefixLength > network.prefixLength && networkContains(network, base)
+    })
+    return [...(hidesDeny ? [] : texts.filter(text => !isDeny(text))), bits]
+  }
+
+  #find(keys: readonly string[]): TcpRule | undefined {
+    const data = keys.map(key => this.#first.get(key)).find(each => each !== undefined)
+    return data === undefined ? undefined : parseTcpRule(data)
+  }
+}
+
+const isDeny = ({ rule }: { rule: TcpRule | undefined }): boolean => rule?.allow === false
+
+const octets = (key: string): Buffer => Buffer.from(key, 'latin1')
+const latin1 = (bytes: Uint8Array): string => Buffer.from(bytes).toString('latin1')

@@ -1,0 +1,77 @@
+import { LineServer, type LineServerLimits } from '../../process/line-server.ts'
+import { type IpAddress, parseIpAddress } from '../../wire/ip-address.ts'
+import {
+  formatNetstring,
+  formatSocketmapAnswer,
+  NetstringReader,
+  parseSocketmapQuery,
+  type SocketmapAnswer,
+} from '../../wire/socketmap.ts'
+import { logAnswer } from '../decision.ts'
+import type { ServiceOptions } from './service-options.ts'
+
+/** sendmail answers 4xx to a client whose connection to the map was closed meanwhile, and an SMTP session may be silent for an hour. */
+const IDLE_MS = 2 * 3_600_000
+/** The longest question that sendmail sends. */
+const MAX_QUESTION = 100_000
+
+/** Each map: what it says of a granted address, and how its keys name a client. */
+const MAPS: ReadonlyMap<string, { readonly found: string; readonly clientOf: (key: string) => IpAddress | undefined }> =
+  new Map([
+    ['relay', { found: 'OK', clientOf: parseIpAddress }],
+    ['access', { found: 'RELAY', clientOf: connectKey }],
+  ])
+
+const EIGHT_GROUPS = /^[0-9a-f]{1,4}(?::[0-9a-f]{1,4}){7}$/i
+
+/**
+ * The client that sendmail's `Connect:` key names. sendmail asks for the whole address and then for
+ * what is left of it when parts are cut off at the right, so an IPv6 address must show that nothing
+ * was cut off: by brackets or by all of its eight groups. `2001:db8::7` may be a part of
+ * `2001:db8::7:9`, which sendmail writes so with UseCompressedIPv6Addresses.
+ */
+function connectKey(key: string): IpAddress | undefined {
+  const text = /^connect:(.*)$/is.exec(key)?.[1] ?? ''
+  const bracketed = /^\[(?:IPv6:)?([^\]]*)\]$/i.exec(text)?.[1]
+  if (bracketed !== undefined) return parseIpAddress(bracketed)
+  const plain = text.replace(/^IPv6:/i, '')
+  return EIGHT_GROUPS.test(plain) || !plain.includes(':') ? parseIpAddress(plain) : undefined
+}
+
+/**
+ * socketmap tables of Postfix (socketmap_table(5)) and sendmail. Map `relay`: the key is an address, the answer `OK`, as Postfix's
+ * check_client_access wants it; Postfix asks a socketmap for whole addresses only. Map `access`: the key is `Connect:` and an address, the answer is sendmail's `RELAY`. What has no such tag may be the domain of a sender
+ * or a recipient (`bob@[192.0.2.7]`), to which `RELAY` would let everybody send. Names and parts of addresses are not found. `options` is asked for each question:
+ * settings may change.
+ */
+export function socketmapService(options: () => ServiceOptions): LineServer<string> {
+  const answerTo = async (content: string): Promise<SocketmapAnswer> => {
+    const { decide, onDecision, log } = options()
+    const question = parseSocketmapQuery(content)
+    const map = question === undefined ? undefined : MAPS.get(question.map)
+    if (question === undefined || map === undefined)
+      return { type: 'permanent', reason: 'the maps are called relay (Postfix) and access (sendmail)' }
+    const ip = map.clientOf(question.key)
+    if (ip === undefined) return { type: 'notfound' }
+    const decision = await decide(ip)
+    logAnswer(log, decision, { ip, door: 'socketmap' })
+    onDecision(ip, decision)
+    // "Not found" for an error too: a temporary answer would hold up everybody's mail because of the database.
+    if (!decision.relay) return { type: 'notfound' }
+    return { type: 'ok', data: map.found }
+  }
+  return new LineServer({
+    name: 'socketmap',
+    order: 'asked',
+    failure: formatNetstring(formatSocketmapAnswer({ type: 'notfound' })),
+    limits: (): LineServerLimits => ({ ...options().limits, idleMs: IDLE_MS }),
+    log: () => options().log,
+    newService: () => {
+      const reader = new NetstringReader(MAX_QUESTION)
+      return {
+        cut: chunk => reader.push(chunk),
+        answer: async content => formatNetstring(formatSocketmapAnswer(await answerTo(content))),
+      }
+    },
+  })
+}

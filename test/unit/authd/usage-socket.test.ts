@@ -1,0 +1,125 @@
+import { once } from 'node:events'
+import { connect, type Socket } from 'node:net'
+import { afterAll, afterEach, expect, test } from 'vitest'
+import { Counters } from '../../../src/authd/counters.ts'
+import { UsageSocket } from '../../../src/authd/usage-socket.ts'
+import { createLog } from '../../../src/base/log.ts'
+import type { RelayUse } from '../../../src/grants/grant-store.ts'
+import type { RelayTally } from '../../../src/wire/usage-event.ts'
+import { eventually } from '../../harness/eventually.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
+
+const directory = temporaryDirectory()
+afterAll(() => directory.remove())
+const closing: (() => void)[] = []
+afterEach(() => {
+  for (const close of closing.splice(0)) close()
+})
+let sockets = 0
+
+const NOW_S = 1_764_000_000
+
+async function open() {
+  const uses: RelayUse[] = []
+  const tallies: RelayTally[] = []
+  const lines: string[] = []
+  const counters = new Counters()
+  let monotonic = 0
+  const path = `${directory.path}/${sockets++}.sock`
+  const socket = new UsageSocket({
+    path,
+    uids: new Set(),
+    store: {
+      recordUses: async more => void uses.push(...more),
+      recordTallies: async more => void tallies.push(...more),
+    },
+    counters,
+    clock: () => NOW_S * 1000,
+    monotonic: () => monotonic,
+    log: createLog('authd', { write: line => lines.push(line) }),
+  })
+  await socket.listen()
+  closing.push(() => socket.close())
+  const report = async (from: Socket, text: string): Promise<void> => {
+    const before = counters.badAnnouncements
+    // The end of it is a line that counts as bad, so that one knows when all was heard.
+    from.write(`${text}end\n`)
+    await eventually('heard', () => counters.badAnnouncements > before || lines.some(line => line.includes('dropped')))
+  }
+  return {
+    uses,
+    tallies,
+    lines,
+    counters,
+    report,
+    write: () => socket.write(),
+    later: (ms: number) => {
+      monotonic += ms
+    },
+    client: async () => {
+      const client = connect({ path })
+      await once(client, 'connect')
+      closing.push(() => void client.destroy())
+      return client
+    },
+  }
+}
+
+const use = (ip: string, at = NOW_S, door = 'gate') => `use v=1 ip=${ip} at=${at} door=${door}\n`
+const tally = (door: string, at: number) =>
+  `tally v=1 at=${at} door=${door} relayed=1 refused=0 undecided=0 never=0 recent=\n`
+
+test('one use is stored for an address, a door and a minute', async () => {
+  const { client, report, uses, counters, write } = await open()
+  const gate = await client()
+  await report(gate, use('192.0.2.7').repeat(500) + use('192.0.2.7', NOW_S, 'policy') + use('192.0.2.8'))
+  await report(gate, use('192.0.2.7', NOW_S + 60))
+  await write()
+  expect(uses.map(({ ip, door, at }) => [ip, door, Number(at) / 1000])).toEqual([
+    ['192.0.2.7', 'gate', NOW_S],
+    ['192.0.2.7', 'policy', NOW_S],
+    ['192.0.2.8', 'gate', NOW_S],
+    ['192.0.2.7', 'gate', NOW_S + 60],
+  ])
+  expect(counters.uses).toBe(503)
+})
+
+test('tallies are taken for doors that exist, and for the last hour', async () => {
+  const { client, report, tallies, write } = await open()
+  await report(
+    await client(),
+    tally('gate', NOW_S) + tally('policy', NOW_S - 3600) + tally('anything', NOW_S) + tally('gate', NOW_S - 86_400),
+  )
+  await write()
+  expect(tallies.map(({ door, at }) => [door, at])).toEqual([
+    ['gate', NOW_S],
+    ['policy', NOW_S - 3600],
+  ])
+})
+
+test('an account that reports without end writes a hundred rows a second and is warned of once a minute', async () => {
+  const { client, uses, lines, write, later } = await open()
+  const gates = [await client(), await client(), await client()]
+  let n = 0
+  const many = (count: number) =>
+    Array.from({ length: count }, () => use(`2001:db8::${(++n).toString(16).replace(/(.{1,4})(?=(.{4})+$)/g, '$1:')}`))
+  for (const gate of gates) {
+    for (const line of many(15_000)) gate.write(line)
+    await eventually('taken', async () => {
+      await write()
+      return gate.writableLength === 0
+    })
+  }
+  await eventually('the burst', async () => {
+    await write()
+    return uses.length === 20_000
+  })
+  expect(lines.filter(line => line.includes('event=uses_dropped')).length).toBe(1)
+  later(10_000)
+  for (const gate of gates) gate.write(many(2_000).join(''))
+  await eventually('and what ten seconds give', async () => {
+    await write()
+    return uses.length >= 21_000
+  })
+  expect(uses.length).toBe(21_000)
+}, 60_000)

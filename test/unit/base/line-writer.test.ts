@@ -1,0 +1,89 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { LineWriter } from '../../../src/base/line-writer.ts'
+
+let taken: string
+/** Octets that the pipe takes before it is full. */
+let room: number
+let failure: string
+
+beforeEach(() => {
+  vi.useFakeTimers()
+  taken = ''
+  room = Number.POSITIVE_INFINITY
+  failure = 'EAGAIN'
+})
+afterEach(() => {
+  vi.useRealTimers()
+})
+
+const writer = () =>
+  new LineWriter(octets => {
+    const count = Math.min(room, octets.length)
+    if (count === 0) throw Object.assign(new Error('write'), { code: failure })
+    taken += octets.toString('utf8', 0, count)
+    room -= count
+    return count
+  })
+
+describe('LineWriter', () => {
+  it('writes each line at once', () => {
+    const log = writer()
+    log.line('a\n')
+    expect(taken).toBe('a\n')
+  })
+
+  it('writes the lines of one turn together, in order with those that are written at once', () => {
+    let writes = 0
+    const log = new LineWriter(octets => {
+      writes += 1
+      taken += octets.toString()
+      return octets.length
+    })
+    log.lineOfTurn('a\n')
+    log.lineOfTurn('b\n')
+    expect(taken).toBe('')
+    vi.advanceTimersByTime(0)
+    expect([writes, taken]).toEqual([1, 'a\nb\n'])
+    log.lineOfTurn('c\n')
+    log.line('d\n')
+    vi.advanceTimersByTime(0)
+    expect([writes, taken]).toEqual([2, 'a\nb\nc\nd\n'])
+  })
+
+  it('keeps what a full pipe does not take, in order, also the rest of a line', () => {
+    const log = writer()
+    room = 3
+    log.line('abc ü\n')
+    log.line('second\n')
+    expect(taken).toBe('abc')
+    room = Number.POSITIVE_INFINITY
+    log.line('third\n')
+    vi.advanceTimersByTime(20)
+    expect(taken).toBe('abc ü\nsecond\nthird\n')
+    log.line('fourth\n')
+    expect(taken.endsWith('fourth\n')).toBe(true)
+  })
+
+  it('keeps a mebibyte, loses what is beyond, and says how much', () => {
+    const log = writer()
+    room = 0
+    const line = `${'x'.repeat(1023)}\n`
+    for (let n = 0; n < 1100; n++) log.line(line)
+    room = Number.POSITIVE_INFINITY
+    log.flush()
+    log.line('later\n')
+    expect(taken).toBe(`${line.repeat(1024)}log: 76 lines lost: the reader of the log is too slow\nlater\n`)
+  })
+
+  it('forgets everything when the reader is gone', () => {
+    const log = writer()
+    room = 0
+    failure = 'EPIPE'
+    log.line('a\n')
+    room = Number.POSITIVE_INFINITY
+    vi.advanceTimersByTime(100)
+    expect(taken).toBe('')
+    log.line('b\n')
+    expect(taken).toBe('b\n')
+  })
+})

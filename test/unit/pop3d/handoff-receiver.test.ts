@@ -1,0 +1,167 @@
+import { once } from 'node:events'
+import { closeSync, openSync, readFileSync } from 'node:fs'
+import { connect, createServer, type Server, Socket } from 'node:net'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { createLog } from '../../../src/base/log.ts'
+import { descriptorOf } from '../../../src/libc/descriptor.ts'
+import { duplicateDescriptor } from '../../../src/libc/duplicate.ts'
+import { openFilesLimit, setOpenFilesLimit } from '../../../src/libc/open-files-limit.ts'
+import { sendDescriptor } from '../../../src/libc/pass-descriptor.ts'
+import { receiveInto, sendFrom } from '../../../src/libc/socket-io.ts'
+import { connectUnix, unixSocket } from '../../../src/libc/unix-socket.ts'
+import { HandoffReceiver } from '../../../src/pop3d/handoff-receiver.ts'
+import { type HandoffChannel, HandoffSender } from '../../../src/popup/login/handoff-sender.ts'
+import { EpollConnection } from '../../../src/sockets/epoll-connection.ts'
+import { formatTake, LINK_LINE, MAX_READ_AHEAD } from '../../../src/wire/handoff.ts'
+import { eventually } from '../../harness/eventually.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
+
+// Both ends of a link, login's and the worker's, in one process, over a real Unix connection.
+type Taken = { readonly client: EpollConnection; readonly ticket: string; readonly readAhead: string }
+
+const directory = temporaryDirectory()
+const { soft } = openFilesLimit()
+let number = 0
+let server: Server
+let path: string
+let taken: Taken[]
+let ended: string[]
+let worker: HandoffReceiver
+let link: HandoffChannel
+beforeEach(async () => {
+  taken = []
+  ended = []
+  worker = new HandoffReceiver((client, ticket, readAhead) => {
+    taken.push({ client, ticket, readAhead: Buffer.from(readAhead).toString('latin1') })
+  })
+  server = createServer({ allowHalfOpen: true }, connection => {
+    connection.once('data', octets => {
+      expect(String(octets)).toBe(`${LINK_LINE}\n`)
+      worker.open(connection)
+    })
+  })
+  number += 1
+  path = `${directory.path}/${number}.sock`
+  await once(server.listen(path), 'listening')
+  const opened = await new HandoffSender(createLog('test', { write: () => {} })).to(path)
+  if (opened === undefined) throw new Error('no link')
+  link = opened
+})
+afterEach(() => {
+  setOpenFilesLimit(soft)
+  worker.destroy()
+  server.close()
+})
+
+/** Somebody who has connected, and his connection as login has it. */
+async function client(): Promise<{ far: Socket; near: EpollConnection }> {
+  const listener = createServer({ pauseOnConnect: true }).listen(0, '127.0.0.1')
+  await once(listener, 'listening')
+  const address = listener.address()
+  if (address === null || typeof address === 'string') throw new Error('no port')
+  const far = connect({ port: address.port, host: '127.0.0.1' })
+  const [accepted] = await once(listener, 'connection')
+  if (!(accepted instanceof Socket)) throw new Error('no connection')
+  const near = new EpollConnection(duplicateDescriptor(descriptorOf(accepted)))
+  accepted.destroy()
+  listener.close()
+  return { far, near }
+}
+
+const pass = (near: EpollConnection, ticket: string, readAhead = ''): boolean =>
+  link.pass(near, ticket, Buffer.from(readAhead, 'latin1'), () => ended.push(ticket))
+
+test('a client changes hands with his ticket and what was read of him, and his end is told', async () => {
+  const { far, near } = await client()
+  expect(pass(near, 'session 1', 'STAT\r\nN\xd6')).toBe(true)
+  expect(near.isDestroyed).toBe(true)
+  const { client: now, ...what } = await eventually('it is taken', () => taken[0])
+  expect(what).toEqual({ ticket: 'session 1', readAhead: 'STAT\r\nN\xd6' })
+  now.write('+OK \r\n')
+  expect(String((await once(far, 'data'))[0])).toBe('+OK \r\n')
+  expect(ended).toEqual([])
+  now.destroy()
+  await eventually('its end is told', () => ended.includes('session 1'))
+})
+
+test('as much as may be read ahead arrives whole, and more is not passed', async () => {
+  const { near } = await client()
+  const readAhead = Array.from({ length: MAX_READ_AHEAD }, (_, index) => String.fromCharCode(index % 251)).join('')
+  expect(pass(near, 'session 1', `${readAhead}x`)).toBe(false)
+  expect(near.isDestroyed).toBe(false)
+  expect(pass(near, 'session 1', readAhead)).toBe(true)
+  const first = await eventually('it is taken', () => taken[0])
+  expect(first.readAhead === readAhead).toBe(true)
+  expect(pass((await client()).near, 'session 2', 'x')).toBe(true)
+  await eventually('the next is taken', () => taken[1]?.readAhead === 'x')
+})
+
+test('a queue that is full is a no', async () => {
+  const clients = await Promise.all(Array.from({ length: 4 }, client))
+  const answers = clients.map(({ near }) => pass(near, 'session', 'x'.repeat(MAX_READ_AHEAD)))
+  expect(answers[0]).toBe(true)
+  expect(answers.at(-1)).toBe(false)
+  expect(clients.map(({ near }) => near.isDestroyed)).toEqual(answers)
+  const count = answers.filter(isPassed => isPassed).length
+  await eventually('those that were passed are there', () => taken.length === count)
+  expect(taken.every(({ readAhead }) => readAhead === 'x'.repeat(MAX_READ_AHEAD))).toBe(true)
+  for (const { near } of clients) near.destroy()
+})
+
+test('a client for whom the worker has no room among its open files is lost, and no other', async () => {
+  const lost = await client()
+  const kept = await client()
+  setOpenFilesLimit(3n)
+  expect(pass(lost.near, 'session 1', 'STAT\r\n')).toBe(true)
+  await eventually('its end is told', () => ended.includes('session 1'))
+  setOpenFilesLimit(soft)
+  expect(pass(kept.near, 'session 2', 'NOOP\r\n')).toBe(true)
+  await eventually('the next is taken', () => taken[0])
+  expect(taken.map(({ ticket, readAhead }) => [ticket, readAhead])).toEqual([['session 2', 'NOOP\r\n']])
+})
+
+test('a link over which a file comes in place of a connection is closed', async () => {
+  const socket = unixSocket({ blocking: false })
+  const file = openSync(`${directory.path}/mail`, 'w+')
+  connectUnix(socket, path)
+  sendFrom(socket, Buffer.from(`${LINK_LINE}\n`), LINK_LINE.length + 1)
+  let said = ''
+  const hear = (): string => {
+    const octets = Buffer.alloc(64)
+    const count = receiveInto(socket, octets)
+    said += count > 0 ? octets.toString('latin1', 0, count) : count === 0 ? 'end' : ''
+    return said
+  }
+  await eventually('the link stands', () => hear() === `${LINK_LINE}\n`)
+  expect(sendDescriptor(socket, file, `${formatTake({ n: 1, octets: 0, ticket: 'session 1' })}\n`)).toBeGreaterThan(0)
+  await eventually('it is closed', () => hear() === `${LINK_LINE}\nend`)
+  expect([taken, readFileSync(file, 'latin1')]).toEqual([[], ''])
+  closeSync(file)
+  closeSync(socket)
+})
+
+test('a link for which there is no room is closed', async () => {
+  const { far } = await client()
+  setOpenFilesLimit(3n)
+  worker.open(far)
+  setOpenFilesLimit(soft)
+  expect(far.destroyed).toBe(true)
+  expect(link.isOpen).toBe(true)
+})
+
+test('a link ends with the login process, and its clients with it; or with the worker', async () => {
+  const { near } = await client()
+  expect(pass(near, 'session 1')).toBe(true)
+  await eventually('it is taken', () => taken[0])
+  worker.destroy()
+  await eventually('its end is told', () => ended.includes('session 1'))
+  expect(link.isOpen).toBe(false)
+  expect(pass((await client()).near, 'session 2')).toBe(false)
+  expect(taken[0]?.client.isDestroyed).toBe(true)
+})
+
+test('where nobody listens there is no link', async () => {
+  const links = new HandoffSender(createLog('test', { write: () => {} }))
+  expect(await links.to(`${directory.path}/nobody.sock`)).toBeUndefined()
+  expect(await links.to(`${directory.path}/${'x'.repeat(200)}.sock`)).toBeUndefined()
+})

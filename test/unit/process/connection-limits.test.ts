@@ -1,0 +1,86 @@
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import { ConnectionLimits } from '../../../src/process/connection-limits.ts'
+import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
+import { type IpAddress, parseIpAddress } from '../../../src/wire/ip-address.ts'
+import { anyIpAddress } from '../wire/arbitraries.ts'
+
+const ip = (text: string): IpAddress => parseIpAddress(text) ?? expect.unreachable(text)
+
+test('one address is stopped, another is not', () => {
+  const limits = new ConnectionLimits(10, 2, new CustomerNetworks())
+  expect([1, 2, 3].map(() => limits.acquire(ip('192.0.2.7')))).toEqual(['ok', 'ok', 'address'])
+  expect(limits.acquire(ip('192.0.2.8'))).toBe('ok')
+  limits.release(ip('192.0.2.7'))
+  expect(limits.acquire(ip('192.0.2.7'))).toBe('ok')
+})
+
+test('IPv6 counts per /64, in whatever spelling', () => {
+  const limits = new ConnectionLimits(0, 1, new CustomerNetworks())
+  expect(limits.acquire(ip('2001:db8::1'))).toBe('ok')
+  expect(limits.acquire(ip('2001:db8:0:0:ffff::2'))).toBe('address')
+  expect(limits.acquire(ip('2001:db8:0:1::1'))).toBe('ok')
+})
+
+test('clients behind a translator are customers of their own, the same as on the way over IPv4', () => {
+  const limits = new ConnectionLimits(0, 1, new CustomerNetworks())
+  expect(limits.acquire(ip('64:ff9b::192.0.2.7'))).toBe('ok')
+  expect(limits.acquire(ip('64:ff9b::192.0.2.8'))).toBe('ok')
+  expect(limits.acquire(ip('192.0.2.7'))).toBe('address')
+  limits.release(ip('64:ff9b::192.0.2.7'))
+  expect(limits.acquire(ip('192.0.2.7'))).toBe('ok')
+})
+
+test("a place goes back to where it was taken, when the translators' prefixes have changed since", () => {
+  const limits = new ConnectionLimits(0, 2, new CustomerNetworks())
+  const behind = ip('2001:db8:64::192.0.2.7')
+  expect(limits.acquire(behind)).toBe('ok')
+  limits.change(0, 2, new CustomerNetworks([{ base: ip('2001:db8:64::'), prefixLength: 96 }]))
+  expect(limits.acquire(behind)).toBe('ok')
+  limits.release(behind)
+  limits.release(behind)
+  expect(limits.total).toBe(0)
+  expect(() => limits.release(behind)).toThrow()
+  expect([1, 2, 3].map(() => limits.acquire(behind))).toEqual(['ok', 'ok', 'address'])
+  expect(limits.acquire(ip('192.0.2.7'))).toBe('address')
+})
+
+test('the total comes first; 0 is no limit', () => {
+  const limits = new ConnectionLimits(1, 0, new CustomerNetworks())
+  expect(limits.acquire(ip('192.0.2.7'))).toBe('ok')
+  expect(limits.acquire(ip('192.0.2.8'))).toBe('total')
+  const none = new ConnectionLimits(0, 0, new CustomerNetworks())
+  expect(Array.from({ length: 100 }, () => none.acquire(ip('192.0.2.7'))).every(verdict => verdict === 'ok')).toBe(true)
+})
+
+test('a place given back twice is a mistake of ours', () => {
+  const limits = new ConnectionLimits(1, 1, new CustomerNetworks())
+  expect(() => limits.release(ip('192.0.2.7'))).toThrow()
+  expect(limits.total).toBe(0)
+})
+
+test('whatever comes and goes, the counts stay within the limits and end at nothing', () => {
+  const step = fc.record({ enter: fc.boolean(), who: fc.nat(4) })
+  const guests = fc.array(anyIpAddress, { minLength: 5, maxLength: 5 })
+  fc.assert(
+    fc.property(guests, fc.array(step, { maxLength: 200 }), (addresses, steps) => {
+      const limits = new ConnectionLimits(7, 3, new CustomerNetworks())
+      const inside: IpAddress[] = []
+      for (const { enter, who } of steps) {
+        const guest = addresses[who] ?? expect.unreachable()
+        if (enter) {
+          if (limits.acquire(guest) === 'ok') inside.push(guest)
+        } else {
+          const leaving = inside.pop()
+          if (leaving !== undefined) limits.release(leaving)
+        }
+        expect(limits.total).toBe(inside.length)
+        expect(inside.length).toBeLessThanOrEqual(7)
+        expect(inside.filter(address => address === guest).length).toBeLessThanOrEqual(3)
+      }
+      for (const guest of inside) limits.release(guest)
+      expect(limits.total).toBe(0)
+      for (const guest of new Set(addresses)) expect(limits.acquire(guest)).not.toBe('total')
+    }),
+  )
+})

@@ -1,0 +1,21 @@
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { createLog } from '../../../src/base/log.ts'
+import { watchDescriptors } from '../../../src/process/descriptor-watch.ts'
+
+beforeEach(() => vi.useFakeTimers())
+afterEach(() => vi.useRealTimers())
+
+test('one line when the last descriptor is gone, one when there is one again', () => {
+  const lines: string[] = []
+  let has = true
+  const watch = watchDescriptors(createLog('popup', { write: line => lines.push(line) }), () => has)
+  vi.advanceTimersByTime(3000)
+  expect(lines).toEqual([])
+  has = false
+  vi.advanceTimersByTime(3000)
+  expect(lines).toEqual([expect.stringMatching(/^popup: level=error event=descriptors state=exhausted .*LimitNOFILE/)])
+  has = true
+  vi.advanceTimersByTime(3000)
+  expect(lines.slice(1)).toEqual(['popup: level=info event=descriptors state=free\n'])
+  watch.stop()
+})

@@ -1,0 +1,252 @@
+import { once } from 'node:events'
+import { connect, type Socket } from 'node:net'
+import { afterAll, afterEach, describe, expect, test } from 'vitest'
+import { createLog } from '../../../src/base/log.ts'
+import { LineServer, type LineServerLimits, type LineServerOptions } from '../../../src/process/line-server.ts'
+import { LineSplitter } from '../../../src/wire/line-splitter.ts'
+import { eventually } from '../../harness/eventually.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
+
+const directory = temporaryDirectory()
+afterAll(() => directory.remove())
+const closing: (() => void)[] = []
+afterEach(() => {
+  for (const close of closing.splice(0)) close()
+})
+let servers = 0
+
+type Options = Partial<Omit<LineServerOptions<string>, 'limits'>> & {
+  readonly answer?: (line: string) => Promise<string> | undefined
+  readonly limits?: Partial<LineServerLimits>
+}
+
+async function open({ answer = async line => `${line}\n`, limits, ...options }: Options = {}) {
+  const lines: string[] = []
+  const log = createLog('test', { write: line => lines.push(line) })
+  const server = new LineServer<string>({
+    name: 'echo',
+    order: 'asked',
+    failure: 'failed\n',
+    log: () => log,
+    newService: () => {
+      const splitter = new LineSplitter(100)
+      return {
+        cut: chunk => {
+          const { lines: whole, overlong } = splitter.push(chunk)
+          if (overlong > 0 || splitter.isOverlong) throw new Error('too long')
+          return whole
+        },
+        answer,
+      }
+    },
+    ...options,
+    limits: () => ({ maxConnections: 10, maxOpen: 5, idleMs: 0, ...limits }),
+  })
+  const path = `${directory.path}/${servers++}.sock`
+  server.server.listen(path)
+  await once(server.server, 'listening')
+  closing.push(() => server.close())
+  const client = async (): Promise<Client> => {
+    const socket = connect({ path, allowHalfOpen: true })
+    await once(socket, 'connect')
+    closing.push(() => void socket.destroy())
+    return new Client(socket)
+  }
+  return { server, client, lines }
+}
+
+class Client {
+  readonly socket: Socket
+  heard = ''
+  isClosed = false
+
+  constructor(socket: Socket) {
+    this.socket = socket
+    socket.on('error', () => {}) // the server closes on it
+    for (const event of ['end', 'close'])
+      socket.on(event, () => {
+        this.isClosed = true
+      })
+    socket.on('data', chunk => {
+      this.heard += String(chunk)
+    })
+  }
+
+  async expect(text: string): Promise<void> {
+    await eventually(`heard ${JSON.stringify(text.slice(0, 100))}`, () => this.heard === text)
+  }
+
+  async closed(): Promise<void> {
+    await eventually('closed', () => this.isClosed)
+  }
+}
+
+describe('answers', () => {
+  test('come in the order of the questions, however they were found', async () => {
+    const wait = new Map(['a', 'b', 'c'].map(line => [line, Promise.withResolvers<string>()]))
+    const { client } = await open({ answer: line => wait.get(line)?.promise })
+    const peer = await client()
+    peer.socket.write('a\nb\nc\n')
+    for (const line of ['c', 'b', 'a']) wait.get(line)?.resolve(line.toUpperCase())
+    await peer.expect('ABC')
+  })
+
+  test('or as they are found, where the order is free', async () => {
+    const first = Promise.withResolvers<string>()
+    const answers = [first.promise, Promise.resolve('2')]
+    const { client } = await open({ order: 'any', answer: () => answers.shift() })
+    const peer = await client()
+    peer.socket.write('a\nb\n')
+    await peer.expect('2')
+    first.resolve('1')
+    await peer.expect('21')
+  })
+
+  test('one that fails, at once or later, stands for itself alone', async () => {
+    const { client, lines } = await open({
+      answer: line => {
+        if (line === 'throws') throw new Error('at once')
+        return line === 'rejects' ? Promise.reject(new Error('later')) : Promise.resolve(`${line}\n`)
+      },
+    })
+    const peer = await client()
+    peer.socket.write('a\nthrows\nrejects\nb\n')
+    await peer.expect('a\nfailed\nfailed\nb\n')
+    expect(lines.map(line => /reason="?(at once|later)/.exec(line)?.[1])).toEqual(['at once', 'later'])
+  })
+
+  test('without a word for a failure the connection is closed', async () => {
+    const { client } = await open({ failure: undefined, answer: () => Promise.reject(new Error('broken')) })
+    const peer = await client()
+    peer.socket.write('a\n')
+    await peer.closed()
+  })
+
+  test('a peer that closes its half has its answers first', async () => {
+    const { client } = await open({ limits: { maxOpen: 2 } })
+    const peer = await client()
+    peer.socket.end('a\nb\nc\nd\ne\n')
+    await peer.expect('a\nb\nc\nd\ne\n')
+    await peer.closed()
+  })
+})
+
+describe('bounds', () => {
+  test('of requests that are being answered: the others wait unread', async () => {
+    const waiting: (() => void)[] = []
+    const { client } = await open({
+      limits: { maxOpen: 5 },
+      answer: line => new Promise(resolve => waiting.push(() => resolve(`${line}\n`))),
+    })
+    const peer = await client()
+    const text = Array.from({ length: 20_000 }, (_, n) => `${'x'.repeat(60)}${n}\n`).join('')
+    peer.socket.write(text)
+    await eventually('five are being answered', () => waiting.length === 5)
+    // What was read does not go beyond one read; the rest stays with the peer.
+    await eventually('the peer cannot write', () => peer.socket.writableLength > 0)
+    expect(waiting.length).toBe(5)
+    while (peer.heard.length < text.length) {
+      for (const answer of waiting.splice(0)) answer()
+      await new Promise(resolve => setImmediate(resolve))
+      expect(waiting.length).toBeLessThanOrEqual(5)
+    }
+    expect(peer.heard).toBe(text)
+  }, 60_000)
+
+  test('of answers that nobody takes: nothing more is asked', async () => {
+    let asked = 0
+    const { client } = await open({
+      answer: async () => {
+        asked += 1
+        return `${'x'.repeat(1023)}\n`
+      },
+    })
+    const peer = await client()
+    peer.socket.pause()
+    peer.socket.write('a\n'.repeat(20_000))
+    let last = -1
+    await eventually('it stops', () => {
+      const isStill = asked > 0 && asked === last
+      last = asked
+      return isStill
+    })
+    expect(asked).toBeLessThan(5_000)
+    peer.socket.resume()
+    await eventually('all of them in the end', () => peer.heard.length === 20_000 * 1024, 60_000)
+  }, 90_000)
+
+  test('of a request: the connection is closed, the others go on', async () => {
+    const { client, lines } = await open()
+    const [peer, other] = [await client(), await client()]
+    peer.socket.write('x'.repeat(101))
+    await peer.closed()
+    expect(lines[0]).toContain('event=request_refused service=echo reason="too long"')
+    other.socket.write('a\n')
+    await other.expect('a\n')
+  })
+
+  test('of connections: the one that was silent longest makes room, one that waits for an answer does not', async () => {
+    const { client, lines } = await open({
+      limits: { maxConnections: 3 },
+      answer: line => (line === 'wait' ? new Promise(() => {}) : Promise.resolve(`${line}\n`)),
+    })
+    const [waits, second, third] = [await client(), await client(), await client()]
+    waits.socket.write('wait\n')
+    for (const peer of [third, second]) {
+      peer.socket.write('a\n')
+      await peer.expect('a\n')
+    }
+    const fourth = await client()
+    await third.closed()
+    for (const peer of [second, fourth]) {
+      peer.socket.write('b\n')
+      await eventually('answered', () => peer.heard.endsWith('b\n'))
+    }
+    expect(waits.isClosed).toBe(false)
+    expect(lines.filter(line => line.includes('event=connections_exhausted')).length).toBe(1)
+  })
+
+  test('of silence, also of a peer that does not read', async () => {
+    const { client, server } = await open({ limits: { idleMs: 50 }, answer: async () => 'x'.repeat(100_000) })
+    const connections = () => new Promise(resolve => server.server.getConnections((_, count) => resolve(count)))
+    const [silent, deaf] = [await client(), await client()]
+    deaf.socket.pause()
+    deaf.socket.write('a\n'.repeat(1000))
+    await silent.closed()
+    await eventually('both are gone', async () => (await connections()) === 0)
+    deaf.socket.resume()
+    await deaf.closed()
+    expect(deaf.heard.length).toBeLessThan(1000 * 100_000)
+  })
+
+  test('of silence, of a peer that sends a request octet by octet too: it makes room first, and is closed', async () => {
+    const { client } = await open({ limits: { maxConnections: 2, idleMs: 400 } })
+    const [slow, quick] = [await client(), await client()]
+    const drip = setInterval(() => slow.socket.write('x'), 10)
+    try {
+      quick.socket.write('a\n')
+      await quick.expect('a\n')
+      await client()
+      await slow.closed()
+    } finally {
+      clearInterval(drip)
+    }
+    const again = await client()
+    const second = setInterval(() => again.socket.write('x'), 100)
+    try {
+      await again.closed()
+      expect(again.socket.bytesWritten).toBeLessThan(100)
+    } finally {
+      clearInterval(second)
+    }
+  })
+
+  test('of accounts', async () => {
+    let foreign = 0
+    const { client } = await open({ uids: new Set(), onForeignPeer: () => (foreign += 1) })
+    const peer = await client()
+    peer.socket.write('a\n')
+    await peer.expect('a\n') // root and our own account always may
+    expect(foreign).toBe(0)
+  })
+})

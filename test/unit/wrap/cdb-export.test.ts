@@ -1,0 +1,274 @@
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { afterAll, afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { createLog } from '../../../src/base/log.ts'
+import { Cdb } from '../../../src/wire/cdb.ts'
+import { parseIpAddress, parseNetwork } from '../../../src/wire/ip-address.ts'
+import { TcpRulesFile } from '../../../src/wrap/gate/tcp-rules-file.ts'
+import { CdbExport, type CdbExportOptions, type ListedGrant } from '../../../src/wrap/services/cdb-export.ts'
+import { eventually } from '../../harness/eventually.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
+
+const temporary = temporaryDirectory()
+afterAll(() => temporary.remove())
+
+let directory = ''
+let runs = 0
+let doors: CdbExport[] = []
+let lines: string[] = []
+let grants: ListedGrant[] = []
+let now = 1_764_000_000_000
+
+beforeEach(() => {
+  directory = `${temporary.path}/${runs++}`
+  mkdirSync(directory)
+  doors = []
+  lines = []
+  grants = []
+})
+afterEach(async () => {
+  for (const door of doors) await door.stop()
+})
+
+const grant = (network: string, until?: number, login?: string): ListedGrant => {
+  const parsed = parseNetwork(network)
+  if (parsed === undefined) throw new Error(network)
+  return { network: parsed, until, login }
+}
+
+const cdb = () => `${directory}/tcp.smtp.cdb`
+const rules = () => `${directory}/tcp.smtp`
+
+function newDoor(options: Partial<CdbExportOptions> = {}): CdbExport {
+  const door = new CdbExport({
+    path: cdb(),
+    rulesPath: rules(),
+    relayclientValue: '',
+    list: async () => grants,
+    onChange: () => {},
+    refusal: () => undefined,
+    timeoutMs: 1000,
+    intervalMs: 60_000,
+    clock: () => now,
+    log: createLog('wrap', { write: line => lines.push(line) }),
+    ...options,
+  })
+  doors.push(door)
+  return door
+}
+
+async function started(options?: Partial<CdbExportOptions>): Promise<CdbExport> {
+  const door = newDoor(options)
+  await door.start()
+  return door
+}
+
+/** What a tcpserver makes of the file, any of them. */
+function ruleFor(ip: string): { allow: boolean; relay: boolean; environment: object } {
+  const parsed = parseIpAddress(ip)
+  if (parsed === undefined) throw new Error(ip)
+  const { allow, environment } = new TcpRulesFile(cdb()).find({ ip: parsed })
+  return { allow, relay: environment['RELAYCLIENT'] !== undefined, environment }
+}
+const relays = (ip: string): boolean => ruleFor(ip).relay
+
+describe('a fault in the site’s own rules', () => {
+  const faults: readonly (readonly [string, () => void])[] = [
+    ['a line that is no rule', () => writeFileSync(rules(), ':allow\n192.0.2.7:\n')],
+    ['no file', () => rmSync(rules())],
+    [
+      'a directory in its place',
+      () => {
+        rmSync(rules())
+        mkdirSync(rules())
+      },
+    ],
+  ]
+
+  test.each(faults)('%s: a grant that ends is taken out, a new one comes in, a deny stays', async (_, breakRules) => {
+    writeFileSync(rules(), '203.0.113.:deny\n:allow\n')
+    grants = [grant('192.0.2.60', now / 1000 + 20), grant('192.0.2.61')]
+    const door = await started()
+    expect([relays('192.0.2.60'), relays('192.0.2.61')]).toEqual([true, true])
+    breakRules()
+    now += 21_000
+    grants = [grant('192.0.2.60', now / 1000 - 1), grant('192.0.2.62')]
+    await door.refresh()
+    expect(['192.0.2.60', '192.0.2.61', '192.0.2.62'].map(relays)).toEqual([false, false, true])
+    expect(ruleFor('203.0.113.9').allow).toBe(false)
+    await door.refresh()
+    expect(lines.filter(line => line.includes('event=cdb_rules_refused')).length).toBe(1)
+    await door.stop()
+    expect([relays('192.0.2.62'), ruleFor('203.0.113.9').allow]).toEqual([false, false])
+  })
+
+  test('the next good rules count at once', async () => {
+    writeFileSync(rules(), ':allow\n')
+    const door = await started()
+    writeFileSync(rules(), 'x:\n')
+    await door.refresh()
+    writeFileSync(rules(), ':deny\n')
+    await door.refresh()
+    expect(ruleFor('192.0.2.1').allow).toBe(false)
+    expect(lines.at(-2)).toContain('event=cdb_rules_accepted')
+  })
+
+  test('a start without good rules takes those of the last run, and none of its grants', async () => {
+    writeFileSync(rules(), '203.0.113.:deny\n:allow\n')
+    grants = [grant('192.0.2.60'), grant('2001:db8::/64'), grant('192.0.2.61')]
+    await started()
+    doors = [] // As after kill -9: nothing takes the grants out.
+    expect(relays('192.0.2.60')).toBe(true)
+    writeFileSync(rules(), 'nonsense:\n')
+    grants = [grant('192.0.2.61')]
+    await started()
+    expect(['192.0.2.60', '2001:db8::8', '192.0.2.61'].map(relays)).toEqual([false, false, true])
+    expect(ruleFor('203.0.113.9').allow).toBe(false)
+  })
+
+  test.each([
+    ['no cdb', () => {}],
+    ['one that another program made', () => writeFileSync(cdb(), readFileSync('/bin/true'))],
+  ])(
+    'a start that never had good rules, with %s: no grant but those of now, everybody else as without rules',
+    async (_, prepare) => {
+      prepare()
+      writeFileSync(rules(), 'nonsense:\n')
+      grants = [grant('192.0.2.61')]
+      const door = await started()
+      expect([relays('192.0.2.61'), relays('192.0.2.62')]).toEqual([true, false])
+      await door.stop()
+      expect(relays('192.0.2.61')).toBe(false)
+    },
+  )
+})
+
+test('the first write of a start is one without grants', async () => {
+  writeFileSync(rules(), ':allow\n')
+  grants = [grant('192.0.2.60')]
+  await started()
+  doors = []
+  const asked = Promise.withResolvers<readonly ListedGrant[]>()
+  const second = newDoor({ list: () => asked.promise })
+  const start = second.start()
+  expect(relays('192.0.2.60')).toBe(false)
+  asked.resolve([grant('192.0.2.61')])
+  await start
+  expect(relays('192.0.2.61')).toBe(true)
+})
+
+test('a grant that ends is taken out while the store does not answer', async () => {
+  writeFileSync(rules(), ':allow\n')
+  grants = [grant('192.0.2.60', now / 1000 + 0.2)]
+  const answers = [Promise.resolve(grants)]
+  const started = performance.now()
+  const door = newDoor({
+    list: () => answers.shift() ?? new Promise(() => {}),
+    clock: () => now + (performance.now() - started),
+    intervalMs: 20,
+    timeoutMs: 60_000,
+  })
+  await door.start()
+  await eventually('taken out', () => !relays('192.0.2.60'))
+})
+
+describe('a directory that cannot be written', () => {
+  /** Keeps the file from being replaced in one step. */
+  const blocked = () => `${cdb()}.tmp.${process.pid}`
+
+  test('grants are taken out of the file where it stands, and that is said once', async () => {
+    writeFileSync(rules(), ':allow\n')
+    grants = [grant('192.0.2.60'), grant('192.0.2.61')]
+    const door = await started()
+    mkdirSync(blocked())
+    grants = [grant('192.0.2.61')]
+    await door.refresh()
+    expect(['192.0.2.60', '192.0.2.61'].map(relays)).toEqual([false, true])
+    grants = [grant('192.0.2.62')]
+    await door.refresh()
+    expect(['192.0.2.61', '192.0.2.62'].map(relays)).toEqual([false, true])
+    await door.stop()
+    expect(relays('192.0.2.62')).toBe(false)
+    expect(lines.filter(line => line.includes('event=cdb_error')).length).toBe(1)
+  })
+
+  test('at the end it is tried again until the grants are gone', async () => {
+    writeFileSync(rules(), ':allow\n')
+    grants = [grant('192.0.2.60')]
+    const door = await started()
+    mkdirSync(blocked())
+    renameSync(cdb(), `${cdb()}.away`)
+    mkdirSync(cdb())
+    const stop = door.stop()
+    await eventually('said', () => lines.some(line => line.includes('event=cdb_error')))
+    rmSync(cdb(), { recursive: true })
+    renameSync(`${cdb()}.away`, cdb())
+    await stop
+    expect(relays('192.0.2.60')).toBe(false)
+  })
+
+  test('a start says whose directory it must be, and leaves no grant of a run that was killed', async () => {
+    writeFileSync(rules(), ':allow\n')
+    grants = [grant('192.0.2.60')]
+    await started()
+    doors = []
+    mkdirSync(blocked())
+    const second = newDoor()
+    doors = []
+    await expect(second.start()).rejects.toThrow('Give its directory to wrap.user')
+    expect(relays('192.0.2.60')).toBe(false)
+  })
+})
+
+describe('a deny of the site is stronger than a grant', () => {
+  test.each([
+    // Debian's ucspi-tcp-ipv6, ucspi-tcp6, and the oldest of them.
+    ['2001:db8:::deny', '2001:db8::8'],
+    ['2001:db8::deny', '2001:db8:1::8'],
+    ['2001:db8::/32:deny', '2001:db8:1::8'],
+    ['2001:db8::8:deny', '2001:db8::8'],
+    ['2001:DB8:0::8:deny', '2001:db8::8'],
+    ['2001:db8::/32:deny', '2001:db8:5::/64'],
+    ['2001:db8::deny', '2001:db8:5::/64'],
+    ['192.0.2.:deny', '192.0.2.7'],
+    ['192.0.2.0/28:deny', '192.0.2.7'],
+    ['192./8:deny', '192.0.2.0/24'],
+    ['192.0.2.0-9:deny', '192.0.2.7'],
+    [':deny', '192.0.2.7'],
+  ])('%s against a grant for %s', async (rule, granted) => {
+    writeFileSync(rules(), `${rule}\n`)
+    grants = [grant(granted)]
+    await started()
+    expect(ruleFor(granted.split('/')[0] ?? '')).toMatchObject({ allow: false, relay: false })
+    // No tcpserver finds a record of ours.
+    expect(new Cdb(readFileSync(cdb())).get(Buffer.from('#auth-relay'))?.toString()).toBe('grants=0')
+  })
+
+  test('and a more specific deny stays in force within a network that is allowed', async () => {
+    const denies = ['10.1.0.0/28:deny', '10.1.1.5:deny', '10.1.2.:deny', '2001:db8:1:2::deny', '2001:db8:1:3::/64:deny']
+    writeFileSync(rules(), `${denies.join('\n')}\n`)
+    grants = [grant('10.1.0.0/16'), grant('2001:db8:1::/48')]
+    await started()
+    for (const ip of ['10.1.0.9', '10.1.1.5', '10.1.2.9', '2001:db8:1:2:3::1', '2001:db8:1:3::1'])
+      expect([ip, ruleFor(ip).allow]).toEqual([ip, false])
+    for (const ip of ['10.1.9.9', '2001:db8:1:4::1']) expect([ip, relays(ip)]).toEqual([ip, true])
+    // A prefix as text would hide the denies in CIDR notation.
+    const file = new Cdb(readFileSync(cdb()))
+    for (const key of ['10.1.', '2001:db8:1:']) expect(file.get(Buffer.from(key))).toBeUndefined()
+  })
+})
+
+test('a grant takes over what the site says of its network', async () => {
+  writeFileSync(rules(), '192.0.2.:allow,RBLSMTPD="",X="\xe4"\n2001:db8:::allow,Y="1"\n2001:db8::/32:allow,Z="1"\n')
+  grants = [grant('192.0.2.7', now / 1000 + 60, 'ann'), grant('2001:db8::8')]
+  await started()
+  expect(ruleFor('192.0.2.7').environment).toMatchObject({ RELAYCLIENT: '', AUTHRELAY_LOGIN: 'ann', RBLSMTPD: '' })
+  const keys = new Map(
+    [...new Cdb(readFileSync(cdb())).records()].map(({ key, value }) => [
+      Buffer.from(key).toString('latin1'),
+      Buffer.from(value).toString('latin1'),
+    ]),
+  )
+  // Each tcpserver finds the variables of the rule that it would have found.
+  expect(keys.get('2001:db8::8')).toBe('+RELAYCLIENT=\0+Y=1\0')
+  expect(keys.get('2001:0DB8:0000:0000:0000:0000:0000:0008')).toBe('+RELAYCLIENT=\0+Z=1\0')
+})

@@ -1,0 +1,165 @@
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import { afterAll, afterEach, expect, test } from 'vitest'
+import { createLog } from '../../../src/base/log.ts'
+import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
+import { formatPolicyRequest } from '../../../src/wire/policy-request.ts'
+import type { Decision } from '../../../src/wrap/decision.ts'
+import { type PolicyLimits, PolicyRates } from '../../../src/wrap/services/policy-rates.ts'
+import { type PolicyServiceOptions, policyService } from '../../../src/wrap/services/policy-service.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
+
+const directory = temporaryDirectory()
+afterAll(() => directory.remove())
+const closing: (() => void)[] = []
+afterEach(() => {
+  for (const close of closing.splice(0)) close()
+})
+let doors = 0
+
+const GRANTED: Decision = { relay: true, until: 1_764_000_000, login: 'ann@example.org' }
+const NO_LIMITS: PolicyLimits = {
+  messages_per_login: 0,
+  messages_per_address: 0,
+  recipients_per_login: 0,
+  recipients_per_address: 0,
+}
+
+/** A door and one connection to it, as Postfix keeps it. */
+async function open(options: Partial<PolicyServiceOptions> = {}, limits: Partial<PolicyLimits> = {}) {
+  const lines: string[] = []
+  const relayed: string[] = []
+  let now = 1_764_000_000_000
+  const { server } = policyService(() => ({
+    limits: { maxConnections: 10, maxOpen: 100 },
+    counts: () => true,
+    decide: async () => GRANTED,
+    onDecision: (ip, { relay }) => void (relay && relayed.push(ip ?? '')),
+    log: createLog('wrap', { write: line => lines.push(line) }),
+    senderBinding: 'off',
+    senderDomains: [],
+    rates,
+    customers: new CustomerNetworks(),
+    ...options,
+  }))
+  const rates = new PolicyRates({ ...NO_LIMITS, ...limits }, () => now)
+  const path = `${directory.path}/policy${doors++}.sock`
+  server.listen(path)
+  await once(server, 'listening')
+  const socket = connect({ path })
+  closing.push(() => {
+    socket.destroy()
+    server.close()
+  })
+  return {
+    lines,
+    relayed,
+    later(ms: number): void {
+      now += ms
+    },
+    /** Asks about a recipient; the action. */
+    async ask(fields: Readonly<Record<string, string>> = {}): Promise<string> {
+      const request = {
+        request: 'smtpd_access_policy',
+        protocol_state: 'RCPT',
+        client_address: '192.0.2.7',
+        sender: 'ann@example.org',
+        recipient: 'bob@elsewhere.example',
+        instance: 'message 1',
+        ...fields,
+      }
+      socket.write(formatPolicyRequest(new Map(Object.entries(request))))
+      const [answer] = await once(socket, 'data')
+      return String(answer).trim().replace('action=', '')
+    },
+  }
+}
+
+const TOO_MUCH = '450 4.7.1 too much mail within an hour, try again later'
+
+test('messages: the recipients of one message are one, for its login and for its address', async () => {
+  for (const limit of ['messages_per_login', 'messages_per_address'] as const) {
+    const { ask, later, lines } = await open({}, { [limit]: 2 })
+    expect(await ask()).toBe('OK')
+    expect(await ask({ recipient: 'carol@elsewhere.example' })).toBe('OK')
+    expect(await ask({ instance: 'message 2' })).toBe('OK')
+    expect(await ask({ instance: 'message 3' })).toBe(TOO_MUCH)
+    expect(lines.at(-1)).toContain(`event=refuse ip=192.0.2.7 door=policy`)
+    expect(lines.at(-1)).toContain(`reason=${limit}`)
+    later(2 * 3_600_000)
+    expect(await ask({ instance: 'message 4' })).toBe('OK')
+  }
+})
+
+test('recipients: each counts, for the login wherever it sends from, for the address whoever opened it', async () => {
+  const login = await open({}, { recipients_per_login: 2 })
+  expect(await login.ask()).toBe('OK')
+  expect(await login.ask({ client_address: '192.0.2.8' })).toBe('OK')
+  expect(await login.ask({ client_address: '192.0.2.9' })).toBe(TOO_MUCH)
+  const byAddress = await open({}, { recipients_per_address: 2 })
+  expect(await byAddress.ask()).toBe('OK')
+  expect(await byAddress.ask()).toBe('OK')
+  expect(await byAddress.ask()).toBe(TOO_MUCH)
+  expect(await byAddress.ask({ client_address: '192.0.2.8' })).toBe('OK')
+})
+
+test('the address of a rate is a customer: the /64 of IPv6, the IPv4 client behind a translator', async () => {
+  const { ask } = await open({}, { recipients_per_address: 1 })
+  expect(await ask({ client_address: '2001:db8::1' })).toBe('OK')
+  expect(await ask({ client_address: '2001:db8::2' })).toBe(TOO_MUCH)
+  expect(await ask({ client_address: '2001:db8:0:1::1' })).toBe('OK')
+  expect(await ask({ client_address: '64:ff9b::192.0.2.7' })).toBe('OK')
+  expect(await ask({ client_address: '64:ff9b::192.0.2.8' })).toBe('OK')
+  expect(await ask({ client_address: '192.0.2.7' })).toBe(TOO_MUCH)
+})
+
+test('a stranger is neither counted nor limited: the rules of the mail server decide', async () => {
+  const { ask, relayed } = await open(
+    { decide: async () => ({ relay: false, reason: 'no_grant' }), senderBinding: 'refuse' },
+    { recipients_per_address: 1 },
+  )
+  for (let i = 0; i < 3; i++) expect(await ask({ sender: 'boss@example.org' })).toBe('DUNNO')
+  expect(relayed).toEqual([])
+})
+
+test('a sender that is not the login’s: nothing, a warning, or 550', async () => {
+  const foreign = { sender: 'boss@example.org' }
+  const off = await open()
+  expect(await off.ask(foreign)).toBe('OK')
+  expect(off.lines.filter(line => line.includes('foreign_sender'))).toEqual([])
+  const warn = await open({ senderBinding: 'warn' })
+  expect(await warn.ask(foreign)).toBe('OK')
+  expect(warn.lines[0]).toContain('event=foreign_sender ip=192.0.2.7 user=ann@example.org sender=boss@example.org')
+  const refuse = await open({ senderBinding: 'refuse' })
+  expect(await refuse.ask(foreign)).toBe('550 5.7.1 sender address does not belong to the mailbox opened from here')
+  expect(refuse.relayed).toEqual([])
+  expect(await refuse.ask()).toBe('OK')
+})
+
+test('a fault while a question is answered is DUNNO: nobody’s mail waits for us', async () => {
+  const { ask, lines } = await open({
+    decide: async () => {
+      throw new Error('broken')
+    },
+  })
+  expect(await ask()).toBe('DUNNO')
+  expect(lines[0]).toContain('event=answer_failed service=policy reason=broken')
+})
+
+test('a question of a foreign account is answered, counts for nobody and leaves no trace', async () => {
+  const { ask, relayed } = await open({ counts: () => false }, { messages_per_login: 2 })
+  for (let n = 0; n < 5; n++) expect(await ask({ instance: `message ${n}` })).toBe('OK')
+  expect(relayed).toEqual([])
+})
+
+test('a decision that fails while an earlier one is awaited ends nothing', async () => {
+  const first = Promise.withResolvers<Decision>()
+  const decisions = [() => first.promise, () => Promise.reject(new Error('broken'))]
+  const { ask } = await open({ decide: () => decisions.shift()?.() ?? Promise.resolve(GRANTED) })
+  const answers = Promise.all([ask(), ask()])
+  // An unhandled rejection would end the process in this turn of the event loop.
+  await new Promise(resolve => setImmediate(resolve))
+  first.resolve(GRANTED)
+  await answers
+  expect(await ask()).toBe('OK')
+})

@@ -1,0 +1,64 @@
+import { once } from 'node:events'
+import { createServer } from 'node:net'
+import { afterAll, expect, test } from 'vitest'
+import { parseIpAddress } from '../../../src/wire/ip-address.ts'
+import { parseRelayUse } from '../../../src/wire/usage-event.ts'
+import { UseReporter } from '../../../src/wrap/gate/usage-reporter.ts'
+import { eventually } from '../../harness/eventually.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
+
+const directory = temporaryDirectory()
+afterAll(() => directory.remove())
+
+test('uses reach authd, also those of a time when it was away; nobody waits for it', async () => {
+  const path = `${directory.path}/uses.sock`
+  const ip = parseIpAddress('192.0.2.7')
+  if (ip === undefined) throw new Error('no address')
+  const reporter = new UseReporter(path, 20)
+  reporter.report({ ip, at: 1, door: 'gate' })
+  // Long enough for the first attempt to fail.
+  await new Promise(resolve => setTimeout(resolve, 300))
+  let heard = ''
+  const server = createServer(socket =>
+    socket.on('data', piece => {
+      heard += String(piece)
+    }),
+  )
+  server.listen(path)
+  await once(server, 'listening')
+  reporter.report({ ip, at: 2, door: 'policy' })
+  await eventually('heard', () => heard.includes('at=2'))
+  expect(heard.trim().split('\n').map(parseRelayUse)).toEqual([
+    { ip, at: 1, door: 'gate' },
+    { ip, at: 2, door: 'policy' },
+  ])
+  reporter.report({ ip, at: 3, door: 'gate' })
+  reporter.close()
+  await eventually('the last one too', () => heard.includes('at=3'))
+  server.close()
+})
+
+test('decisions are counted and come as one line a door, from a time when authd was away too', async () => {
+  const path = `${directory.path}/tallies.sock`
+  const [ann, bob] = [parseIpAddress('192.0.2.7'), parseIpAddress('2001:db8::7')]
+  const reporter = new UseReporter(path, 20)
+  for (let n = 0; n < 1000; n++) reporter.count('gate', 'refused', ann, 60)
+  reporter.count('gate', 'relayed', ann, 61)
+  reporter.count('gate', 'refused', bob, 62)
+  reporter.count('gate', 'undecided', undefined, 119)
+  reporter.count('policy', 'never', ann, 62)
+  const lines: string[] = []
+  const server = createServer(socket => socket.on('data', piece => lines.push(...String(piece).trim().split('\n'))))
+  server.listen(path)
+  await once(server, 'listening')
+  await eventually('the tallies', () => lines.length === 2)
+  expect(lines).toEqual([
+    'tally v=1 at=119 door=gate relayed=1 refused=1001 undecided=1 never=0 recent=192.0.2.7,2001:db8::7',
+    'tally v=1 at=62 door=policy relayed=0 refused=0 undecided=0 never=1 recent=',
+  ])
+  reporter.count('gate', 'refused', undefined, 119)
+  reporter.close()
+  await eventually('the last one too', () => lines.length === 3)
+  expect(lines[2]).toContain('refused=1 ')
+  server.close()
+})
