@@ -47,11 +47,11 @@ function addressesOf(interfaces: NodeJS.Dict<NetworkInterfaceInfo[]>): ReadonlyS
 }
 
 export type NeverListOptions = {
-  /** UNSAFE, for demonstration and tests. */
+  /** UNSAFE, for demonstration and tests. Loopback that `neverNets` lists is never granted all the same. */
   readonly grantLoopback: boolean
   /** Private and carrier-grade NAT addresses get no grant by login. */
   readonly denyPrivate: boolean
-  /** Gateways, webmail hosts: where many people log in from one address. */
+  /** Gateways, webmail hosts: where many people log in from one address. No other option grants an address of these. */
   readonly neverNets: NetworkSet
   /**
    * Peers that speak for other clients, by the name of the setting that lists them. Loopback in them is judged as loopback. An
@@ -105,8 +105,10 @@ export class NeverList {
     const isAround = (inner: Network): boolean => network.prefixLength < inner.prefixLength && isPartOf(inner, network)
     if (LOOPBACK.networks.some(isAround)) return 'loopback'
     if (NEVER_GRANTED.networks.some(isAround)) return 'never'
-    if (LOOPBACK.networks.some(isWithin)) return this.#options.grantLoopback ? undefined : 'loopback'
+    const isLoopback = LOOPBACK.networks.some(isWithin)
+    if (isLoopback && !this.#options.grantLoopback) return 'loopback'
     if ([...NEVER_GRANTED.networks, ...this.#options.neverNets.networks].some(isWithin)) return 'never'
+    if (isLoopback) return undefined
     if (Object.values(this.#options.trusted).some(({ networks }) => networks.some(isWithin))) return 'proxy'
     return isSingle(network) ? this.refusal(network.base) : undefined
   }
@@ -144,11 +146,13 @@ export class NeverList {
 
   #ungrantable(): readonly Network[] {
     const { neverNets, trusted, ownAddresses, grantLoopback } = this.#options
+    // Loopback in a trust list is judged as loopback, and so is not named a second time.
+    const isProxy = (network: Network): boolean => !LOOPBACK.networks.some(loopback => isPartOf(network, loopback))
     return [
       ...(grantLoopback ? [] : LOOPBACK.networks),
       ...NEVER_GRANTED.networks,
       ...neverNets.networks,
-      ...Object.values(trusted).flatMap(({ networks }) => networks),
+      ...Object.values(trusted).flatMap(({ networks }) => networks.filter(isProxy)),
       ...[...ownAddresses()].map(base => ({ base, prefixLength: familyOf(base) === 4 ? 32 : 128 })),
     ]
   }
@@ -171,9 +175,11 @@ export class NeverList {
     const { grantLoopback, neverNets, trusted, ownAddresses } = this.#options
     const because = (reason: Ungrantable, detail: string): Judged => ({ reason, detail, address: ip })
     const grantable: Judged = { reason: undefined, detail: undefined, address: ip }
-    if (LOOPBACK.has(ip)) return grantLoopback ? grantable : because('loopback', 'loopback')
+    const isLoopback = LOOPBACK.has(ip)
+    if (isLoopback && !grantLoopback) return because('loopback', 'loopback')
     if (NEVER_GRANTED.has(ip)) return because('never', 'link-local, multicast, unspecified or reserved')
     if (neverNets.has(ip)) return because('never', 'listed in grants.never_grant')
+    if (isLoopback) return grantable
     for (const [setting, peers] of Object.entries(trusted)) {
       if (peers.has(ip)) return because('proxy', `listed in ${setting}: a proxy, which speaks for other clients`)
     }

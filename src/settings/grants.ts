@@ -41,7 +41,11 @@ export const GRANTS = defineSection('grants', 'Who is granted, and for how long.
     { ...BARE, formerNames: ['never_nets'] },
   ),
   deny_private: flag(false, 'Never grant private and carrier-grade NAT addresses.', BARE),
-  grant_loopback: flag(false, 'UNSAFE, for demonstration and tests: grant loopback addresses too.', BARE),
+  grant_loopback: flag(
+    false,
+    'UNSAFE, for demonstration and tests: grant loopback addresses too, apart from those in never_grant.',
+    BARE,
+  ),
   store_user: flag(true, 'Keep the login name with the grant.', BARE),
   history_days: duration('d', 90, 1, 3650, 'Time for which logins, uses of grants and decisions of the gate are kept.'),
 })

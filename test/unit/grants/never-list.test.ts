@@ -6,6 +6,7 @@ import { parseSettings, SECTIONS } from '../../../src/settings/settings.ts'
 import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
 import {
   addressBytes,
+  formatNetwork,
   type IpAddress,
   type Network,
   NetworkSet,
@@ -50,6 +51,29 @@ describe('peers that speak for other clients', () => {
     const demo = of('[grants]\ngrant_loopback = true\n[popup]\nproxy_trust = ["127.0.0.0/8"]')
     expect(demo.neverList.refusal(ip('127.0.0.1'))).toBeUndefined()
     expect(demo.neverList.refusal(ip('::1'))).toBeUndefined()
+  })
+
+  test('loopback that never_grant lists is never granted, with grant_loopback too', () => {
+    const { neverList } = of('[grants]\ngrant_loopback = true\nnever_grant = ["127.0.0.8/29", "::1"]')
+    for (const form of ['127.0.0.9', '::ffff:127.0.0.9', '64:ff9b::127.0.0.9', '::1']) {
+      expect(neverList.refusal(ip(form)), form).toBe('never')
+      expect(neverList.describe(ip(form)), form).toContain('listed in grants.never_grant')
+      expect(neverList.networkRefusal(net(form)), form).toBe('never')
+    }
+    expect(neverList.networkRefusal(net('127.0.0.8/30'))).toBe('never')
+    expect(neverList.refusal(ip('127.0.0.1'))).toBeUndefined()
+    expect(neverList.networkRefusal(net('127.0.0.1'))).toBeUndefined()
+  })
+
+  test('with grant_loopback the views for mail servers are told what the gate says of loopback', () => {
+    const networks = (toml: string) =>
+      of(toml)
+        .neverList.published()
+        .map(({ network }) => formatNetwork(network))
+    const demo = networks('[grants]\ngrant_loopback = true\nnever_grant = ["127.0.0.9"]')
+    expect(demo).toContain('127.0.0.9/32')
+    expect(demo).not.toContain('127.0.0.0/8')
+    expect(networks('')).toContain('127.0.0.0/8')
   })
 
   test('every setting that lists peers to be trusted is among them', () => {
