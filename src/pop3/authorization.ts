@@ -99,6 +99,8 @@ export interface AuthorizationStep {
 interface AuthorizationCommand {
   /** Not in qmail: unknown with compat = "qmail". */
   readonly modern?: true
+  /** Spaces before the argument belong to it (RFC 1939 §7, PASS); qmail skips them all. */
+  readonly keepsSpaces?: true
   readonly run: (state: AuthorizationState, argument: string, options: AuthorizationOptions) => AuthorizationStep
   /** The line as it may be logged: a secret never leaves this room but in an `authenticate` effect. */
   readonly sanitized: (argument: string) => string
@@ -128,7 +130,7 @@ const firstWord = (argument: string): string => argument.split(' ', 1)[0] ?? ''
 /** AUTHORIZATION state: RFC 1939 §4 and §7, RFC 2449, RFC 2595, RFC 5034; replies of spec/popup.md §3. */
 export const AUTHORIZATION: ReadonlyMap<string, AuthorizationCommand> = new Map<string, AuthorizationCommand>([
   ['USER', { run: user, sanitized: argument => `USER ${argument}` }],
-  ['PASS', { run: pass, sanitized: () => 'PASS ***' }],
+  ['PASS', { keepsSpaces: true, run: pass, sanitized: () => 'PASS ***' }],
   ['APOP', { run: apop, sanitized: argument => `APOP ${firstWord(argument)} ***` }],
   ['AUTH', { modern: true, run: auth, sanitized: argument => `AUTH ${firstWord(argument)} ***` }],
   ['SSL', { run: preamble, sanitized: () => 'SSL ***' }],
@@ -162,11 +164,13 @@ export function runAuthorization(
   }
   if (line.type === 'holdsNul') return unknown(settled, SYNTAX_ERROR)
   if (begun.awaiting !== 'command') return saslResponse(settled, begun.awaiting, line.text, options)
-  const { verb, argument } = parseCommand(line.text)
+  const { verb, argument, afterSpace } = parseCommand(line.text)
   const command = AUTHORIZATION.get(verb)
   if (command === undefined || (command.modern && options.compat === 'qmail')) return unknown(begun)
   // The first line alone may be `SSL`: only this command has to know that nothing came before it.
-  return command.run(verb === 'SSL' ? { ...begun, begun: state.begun } : begun, argument, options)
+  const stateFor = verb === 'SSL' ? { ...begun, begun: state.begun } : begun
+  const keepsSpaces = command.keepsSpaces === true && options.compat !== 'qmail'
+  return command.run(stateFor, keepsSpaces ? afterSpace : argument, options)
 }
 
 /** The form of a line that may be logged. It holds the client's text: the log escapes it. */

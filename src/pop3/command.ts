@@ -2,6 +2,8 @@
 export interface Command {
   readonly verb: string
   readonly argument: string
+  /** Everything after the one SPACE that ends the verb: the argument with the spaces before it. */
+  readonly afterSpace: string
 }
 
 /**
@@ -10,10 +12,10 @@ export interface Command {
  */
 export function parseCommand(line: string): Command {
   const space = line.indexOf(' ')
-  if (space < 0) return { verb: upperCaseAscii(line), argument: '' }
+  if (space < 0) return { verb: upperCaseAscii(line), argument: '', afterSpace: '' }
   let start = space + 1
   while (line[start] === ' ') start += 1
-  return { verb: upperCaseAscii(line.slice(0, space)), argument: line.slice(start) }
+  return { verb: upperCaseAscii(line.slice(0, space)), argument: line.slice(start), afterSpace: line.slice(space + 1) }
 }
 
 /** Only a to z: `toUpperCase` would also turn other letters into ASCII ones, so that two verbs became one. */

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { userInfo } from 'node:os'
 import { afterAll, expect, test } from 'vitest'
 import { run } from '../harness/program.ts'
@@ -25,11 +25,15 @@ test('a password without a line end is taken', async () => {
   expect(idsOf('ann')).toBe('5000:5000')
 })
 
-test('a password that begins with a space is refused with the reason', async () => {
-  const { status, said } = await passwd('spaced', ' sesame\n', '--uid', '5000')
-  expect(status).toBe(100)
-  expect(said).toContain('a password must not begin with a space')
-  expect(idsOf('spaced')).toBeUndefined()
+test('a password that begins with a space is taken, but with compat = "qmail" refused with the reason', async () => {
+  expect(await passwd('spaced', ' sesame\n', '--uid', '5000')).toMatchObject({ status: 0 })
+  const config = `${directory.path}/qmail.toml`
+  writeFileSync(config, `[popup]\ncompat = "qmail"\npasswd_file = "${file}"\n`)
+  const words = ['passwd', 'of-qmail', '--uid', '5000', '--home', '/var/vmail/x', '--config', config]
+  const { ending, lines } = await run(commandOf('auth-relay', ...words), { input: ' sesame\n' })
+  expect(ending?.code).toBe(100)
+  expect(lines.join('\n')).toContain('a password must not begin with a space')
+  expect(idsOf('of-qmail')).toBeUndefined()
   expect(await passwd('nothing', '', '--uid', '5000')).toMatchObject({ status: 100 })
 })
 

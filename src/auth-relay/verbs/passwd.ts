@@ -56,9 +56,11 @@ Examples:
       choose({
         type: 'command',
         run: async () => {
-          const file = resolve(
-            options.file ?? loadSettingsFile(resolve(options.config), environment).settings.popup.passwd_file,
-          )
+          const popup =
+            options.file === undefined
+              ? loadSettingsFile(resolve(options.config), environment).settings.popup
+              : { passwd_file: options.file, compat: undefined }
+          const file = resolve(popup.passwd_file)
           const say = (done: 'added' | 'changed' | 'removed' | 'unknown', sentence: string): void =>
             print(options.json === true ? `${JSON.stringify({ login, file, done })}\n` : `${sentence}\n`)
           const lines = linesOf(file)
@@ -75,7 +77,7 @@ Examples:
           }
           const rest = index < 0 ? undefined : lines[index]?.split(':').slice(2).join(':')
           const tail = tailOf(login, options, rest)
-          const line = `${login}:${await hashPassword(await readPassword(login))}:${tail}`
+          const line = `${login}:${await hashPassword(await readPassword(login, popup.compat))}:${tail}`
           if (index < 0) lines.push(line)
           else lines[index] = line
           rewrite(file, lines)
@@ -135,7 +137,7 @@ function numberOf(text: string | undefined, option: string): string | undefined 
 }
 
 /** Asks twice on a terminal, without echo; else takes the first line of standard input. */
-async function readPassword(login: string): Promise<string> {
+async function readPassword(login: string, compat: 'none' | 'qmail' | undefined): Promise<string> {
   const isTerminal = process.stdin.isTTY === true
   const silent = new Writable({ write: (_chunk, _encoding, done) => done() })
   const lines = createInterface({ input: process.stdin, output: silent, terminal: isTerminal })
@@ -148,8 +150,10 @@ async function readPassword(login: string): Promise<string> {
     }
     const password = await ask(`Password of ${login}: `)
     if (password === '') throw new UsageFault('no password was given')
-    if (password.startsWith(' ')) {
-      throw new UsageFault('a password must not begin with a space: popup skips the spaces after PASS, as qmail does')
+    if (compat === 'qmail' && password.startsWith(' ')) {
+      throw new UsageFault(
+        'a password must not begin with a space: with compat = "qmail" popup skips the spaces after PASS, as qmail does',
+      )
     }
     if (password.toLowerCase() === 'password') throw new UsageFault('that password is the first that everybody tries')
     if (/\p{Cc}/u.test(password)) throw new UsageFault('a password must not hold control characters')

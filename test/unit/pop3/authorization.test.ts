@@ -50,6 +50,18 @@ describe('USER and PASS', () => {
     expect(say(MODERN, 'USER ann', 'NOOP', 'PASS x')).toEqual(login('pass', 'ann', 'x'))
   })
 
+  test('one space separates PASS from the password, and further ones belong to it; qmail skips them all', () => {
+    for (const secret of [' x', '  two words ', ' ', '   ']) {
+      expect(say(MODERN, 'USER ann', `PASS ${secret}`)).toEqual(login('pass', 'ann', secret))
+    }
+    expect(say(QMAIL, 'USER ann', 'PASS   two words ')).toEqual(login('pass', 'ann', 'two words '))
+    expect(say(QMAIL, 'USER ann', 'PASS   ')).toEqual([reply('-ERR syntax error')])
+    expect(say(MODERN, 'USER ann', 'PASS ')).toEqual([reply('-ERR syntax error')])
+    // A name or a digest never begins with a space.
+    expect(say(MODERN, 'USER   ann', 'PASS x')).toEqual(login('pass', 'ann', 'x'))
+    expect(say(MODERN, 'APOP   ann c4c9')).toEqual(login('apop', 'ann', 'c4c9'))
+  })
+
   test.each([
     [['USER'], '-ERR syntax error'],
     [['PASS'], '-ERR USER first'],
