@@ -45,11 +45,32 @@ function ready(module: unknown): Koffi {
 const isKoffi = (module: unknown): module is Koffi =>
   typeof module === 'object' && module !== null && typeof Reflect.get(module, 'load') === 'function'
 
-/** What may be handed to C: a number, an address, a NUL-terminated text, NULL, or memory. */
-export type NativeArgument = number | bigint | string | null | Uint8Array
+type NativeArgument = number | string | null | Uint8Array
 
-/** A C function that answers an int, long or pointer-sized number. */
-export type NativeFunction = (...args: NativeArgument[]) => number
+/** C types whose values are numbers here. 64-bit integers are exact up to 2^53. */
+type Integer = 'int' | 'long' | 'short' | 'unsigned int' | 'unsigned long' | 'uint32_t' | 'size_t' | 'intptr_t'
+
+/**
+ * The argument that a parameter of a prototype takes: `const char *` a text or memory that ends with NUL, any other
+ * pointer memory or NULL, an integer a number. A parameter in another form takes nothing, so that the compiler rejects
+ * every call.
+ */
+type Argument<Parameter extends string> = Parameter extends `const char *${string}`
+  ? string | Uint8Array
+  : Parameter extends `${string} *${string}`
+    ? Uint8Array | null
+    : Parameter extends `${Integer} ${string}`
+      ? number
+      : never
+
+type ArgumentList<Parameters extends string> = Parameters extends `${infer First}, ${infer Rest}`
+  ? [Argument<First>, ...ArgumentList<Rest>]
+  : [Argument<Parameters>]
+
+/** The arguments of a function of C, read from its prototype by the compiler. */
+export type ArgumentsOf<Prototype extends string> = Prototype extends `${string}(${infer Parameters})`
+  ? ArgumentList<Parameters>
+  : never
 
 const libraries = new Map<string | null, ReturnType<Koffi['load']>>()
 
@@ -65,37 +86,41 @@ function library(name: string | null): ReturnType<Koffi['load']> {
 }
 
 /**
- * A function of the C library by its prototype, looked up at its first call. The memory an argument points to must outlive the call;
- * a Buffer that is an argument does.
+ * A function of the C library that returns an integer, by its prototype, which also types the arguments. It is looked up
+ * at its first call. Memory that an argument points to must outlive the call; a Buffer that is an argument does.
  */
-export function nativeFunction(prototype: string): NativeFunction {
-  let call: ((...args: NativeArgument[]) => unknown) | undefined
+export function nativeFunction<const Prototype extends string>(
+  prototype: Prototype,
+): (...args: ArgumentsOf<Prototype>) => number {
+  let call: ((...args: readonly NativeArgument[]) => unknown) | undefined
   return (...args) => {
     call ??= library(null).func(prototype)
-    const result = call(...args)
-    if (typeof result === 'number') return result
-    if (typeof result === 'bigint') return Number(result)
-    throw new TypeError(`${prototype} did not answer a number`)
+    return numberFrom(prototype, call(...args))
   }
 }
 
+function numberFrom(prototype: string, result: unknown): number {
+  if (typeof result === 'number') return result
+  if (typeof result === 'bigint') return Number(result)
+  throw new TypeError(`${prototype} did not return a number`)
+}
+
 /**
- * A function of a shared library that answers a text or NULL, run on a thread of its own so that the event loop goes on. The
- * arguments are made when the call starts, so that calls that wait hold no memory for it.
+ * A function of a shared library that returns a text or NULL, called on a thread of its own so that the event loop goes
+ * on. The arguments are made when the call starts, so that waiting calls hold no memory.
  */
-export function asyncTextFunction(
+export function asyncTextFunction<const Prototype extends string>(
   soname: string,
-  prototype: string,
-): (makeArguments: () => readonly NativeArgument[]) => Promise<string | undefined> {
+  prototype: Prototype,
+): (makeArguments: () => ArgumentsOf<Prototype>) => Promise<string | undefined> {
   return asyncFunction(soname, prototype, result => (typeof result === 'string' ? result : undefined))
 }
 
-/** As nativeFunction, run on a thread of its own; memory among the arguments is kept until it is done. errno is lost. */
-export function asyncNumberFunction(prototype: string): (...args: NativeArgument[]) => Promise<number> {
-  const call = asyncFunction(null, prototype, result => {
-    if (typeof result === 'number') return result
-    throw new TypeError(`${prototype} did not answer a number`)
-  })
+/** As nativeFunction, called on a thread of its own; memory among the arguments is kept until the call returns. errno is lost. */
+export function asyncNumberFunction<const Prototype extends string>(
+  prototype: Prototype,
+): (...args: ArgumentsOf<Prototype>) => Promise<number> {
+  const call = asyncFunction(null, prototype, result => numberFrom(prototype, result))
   return (...args) => call(() => args)
 }
 

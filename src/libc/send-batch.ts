@@ -1,6 +1,6 @@
 import { constants } from 'node:os'
 import { addressOf, lastErrno, nativeFunction, SystemCallError } from './native-function.ts'
-import { sendFrom } from './socket-io.ts'
+import { sendFrom } from './sockets.ts'
 
 /** The C library has no functions of its own for these calls. */
 const setup = nativeFunction('long syscall(long number, unsigned int most, void *context)')

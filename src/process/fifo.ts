@@ -1,6 +1,6 @@
 import { closeSync, constants, fstatSync, openSync } from 'node:fs'
 import { UsageFault } from '../base/exit-status.ts'
-import { setPipeSize } from '../libc/pipe-size.ts'
+import { setPipeSize } from '../libc/descriptors.ts'
 
 /** An open FIFO and how many octets it holds before its writers block or drop. */
 export type OpenFifo = { readonly fd: number; readonly capacity: number; readonly inode: number }

@@ -1,6 +1,6 @@
 import { createServer, type Server, type Socket } from 'node:net'
 import type { Log } from '../base/log.ts'
-import { peerCredentials } from '../libc/peer-credentials.ts'
+import { peerCredentials } from '../libc/sockets.ts'
 import { peerIsAllowed } from './unix-peer.ts'
 
 /**

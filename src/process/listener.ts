@@ -2,7 +2,7 @@ import { chmodSync, chownSync, existsSync, lstatSync, unlinkSync } from 'node:fs
 import { createConnection, type ListenOptions, type Server } from 'node:net'
 import { dirname } from 'node:path'
 import { TemporaryFault, UsageFault } from '../base/exit-status.ts'
-import { accountWithUid } from '../libc/account.ts'
+import { accountWithUid } from '../libc/accounts.ts'
 import { takeActivatedSocket } from './socket-activation.ts'
 import { formatSocketAddress, type SocketAddress } from './socket-address.ts'
 

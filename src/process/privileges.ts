@@ -1,7 +1,7 @@
 import { UsageFault } from '../base/exit-status.ts'
-import { accountNamed, groupNamed } from '../libc/account.ts'
+import { accountNamed, groupNamed } from '../libc/accounts.ts'
 import { loadNativeModule } from '../libc/native-function.ts'
-import { forbidDumps } from '../libc/prctl.ts'
+import { forbidDumps } from '../libc/this-process.ts'
 
 /** Under which ids a process runs. */
 export type Ids = { readonly uid: number; readonly gid: number }

@@ -1,4 +1,4 @@
-import { socketName } from '../libc/socket-name.ts'
+import { socketName } from '../libc/sockets.ts'
 import { parseIpAddress, readAddress } from '../wire/ip-address.ts'
 import { formatSocketAddress, type SocketAddress } from './socket-address.ts'
 

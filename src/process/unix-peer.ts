@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net'
-import { peerCredentials } from '../libc/peer-credentials.ts'
+import { peerCredentials } from '../libc/sockets.ts'
 
 /**
  * Decides, beside the mode of the directory, who may speak on a Unix socket: the kernel's word for the peer's uid

@@ -1,11 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { type Server, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { descriptorOf } from '../base/node-internals.ts'
 import { runtimeOptions } from '../base/runtime-options.ts'
-import { setCloseOnExec } from '../libc/close-on-exec.ts'
-import { descriptorOf } from '../libc/descriptor.ts'
-import { forbidDumps } from '../libc/prctl.ts'
-import { scheduleAsBatch } from '../libc/scheduling.ts'
+import { setCloseOnExec } from '../libc/descriptors.ts'
+import { forbidDumps, scheduleAsBatch } from '../libc/this-process.ts'
 import { Pings } from './pings.ts'
 
 export { scheduleAsBatch }

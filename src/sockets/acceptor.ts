@@ -1,10 +1,8 @@
 import { closeSync, openSync } from 'node:fs'
 import { constants } from 'node:os'
-import { acceptFrom } from '../libc/accept.ts'
-import { setBlocking } from '../libc/blocking.ts'
+import { setBlocking } from '../libc/descriptors.ts'
 import { READABLE } from '../libc/epoll.ts'
-import { inheritNoDelay } from '../libc/no-delay.ts'
-import { type SocketName, socketName } from '../libc/socket-name.ts'
+import { acceptFrom, inheritNoDelay, type SocketName, socketName } from '../libc/sockets.ts'
 import { type IpAddress, readAddress } from '../wire/ip-address.ts'
 import { type Registration, socketLoop } from './event-loop.ts'
 

@@ -1,14 +1,11 @@
 import { closeSync } from 'node:fs'
 import type { Socket } from 'node:net'
-import { descriptorOf } from '../libc/descriptor.ts'
-import { duplicateDescriptor } from '../libc/duplicate.ts'
+import { descriptorOf } from '../base/node-internals.ts'
+import { receiveDescriptor, sendDescriptor } from '../libc/descriptor-passing.ts'
+import { duplicateDescriptor } from '../libc/descriptors.ts'
 import { BROKEN, HUNG_UP, READABLE, WRITABLE } from '../libc/epoll.ts'
 import { loadNativeModule } from '../libc/native-function.ts'
-import { receiveDescriptor, sendDescriptor } from '../libc/pass-descriptor.ts'
-import { endOutput } from '../libc/shut-down.ts'
-import { isLater, sendFrom } from '../libc/socket-io.ts'
-import { socketPair } from '../libc/socket-pair.ts'
-import { connectUnix, unixSocket } from '../libc/unix-socket.ts'
+import { connectUnix, endOutput, isLater, openSocketPair, sendFrom, unixSocket } from '../libc/sockets.ts'
 import type { EpollConnection } from './epoll-connection.ts'
 import { type Registration, socketLoop } from './event-loop.ts'
 
@@ -64,7 +61,7 @@ export class DescriptorChannel {
 
   /** One end of a new pair; the other is a descriptor, which the caller gives to a child and closes. Throws SystemCallError. */
   static pair(listener: DescriptorChannelListener): { readonly socket: DescriptorChannel; readonly other: number } {
-    const [own, other] = socketPair()
+    const [own, other] = openSocketPair()
     return { socket: new DescriptorChannel(own, listener), other }
   }
 

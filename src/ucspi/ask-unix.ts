@@ -1,4 +1,4 @@
-import { unixExchange } from '../libc/unix-exchange.ts'
+import { unixExchange } from '../libc/sockets.ts'
 
 /** One line to a Unix socket and the line that comes back; blocks the process. Throws an Error that says what went wrong. */
 export function askUnix(path: string, line: string, limit: number, timeoutMs: number): string {

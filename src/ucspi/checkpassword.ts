@@ -1,9 +1,8 @@
 import { closeSync, readFileSync, readlinkSync, realpathSync, writeSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { basename } from 'node:path'
-import { openPipe } from '../libc/pipe.ts'
-import { posixSpawn } from '../libc/posix-spawn.ts'
-import { type Ending, waitFor } from '../libc/wait.ts'
+import { type Ending, posixSpawn, waitFor } from '../libc/child-process.ts'
+import { openPipe } from '../libc/descriptors.ts'
 import { type Environment, formatEnvironment, parseEnvironment } from './environment.ts'
 
 /** The most that a checker reads from descriptor 3, in octets (spec/checkpassword.md §1). */

@@ -1,6 +1,5 @@
 import { closeSync } from 'node:fs'
-import { RepeatedSpawn } from '../libc/posix-spawn.ts'
-import { type Ending, waitFor } from '../libc/wait.ts'
+import { type Ending, RepeatedSpawn, waitFor } from '../libc/child-process.ts'
 
 /** A child; `ended` is undefined if nobody who could know how it ended was left. */
 export type InetdChild = { readonly pid: number; readonly ended: Promise<Ending | undefined> }

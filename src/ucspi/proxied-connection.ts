@@ -1,5 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises'
-import { receive } from '../libc/receive.ts'
+import { receive } from '../libc/sockets.ts'
 import { PROXY_HEADER_MAX_OCTETS, type ProxyHeader, parseProxyHeader } from '../wire/proxy-protocol.ts'
 
 /** The first pause between two looks at a socket that the event loop must not read from, and the longest. */

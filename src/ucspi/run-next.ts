@@ -1,9 +1,6 @@
 import { readFileSync } from 'node:fs'
-import { setCloseOnExec } from '../libc/close-on-exec.ts'
-import { execve } from '../libc/execve.ts'
-import { setOpenFilesLimit } from '../libc/open-files-limit.ts'
-import { resetSignals } from '../libc/signal-disposition.ts'
-import { unblockEverySignal } from '../libc/signal-mask.ts'
+import { setCloseOnExec } from '../libc/descriptors.ts'
+import { execve, resetSignals, setOpenFilesLimit, unblockEverySignal } from '../libc/this-process.ts'
 import { changeEnvironment, type EnvironmentChanges, formatEnvironment, ownEnvironment } from './environment.ts'
 import { inheritedDescriptors } from './inherited-descriptors.ts'
 

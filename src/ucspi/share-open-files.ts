@@ -1,4 +1,4 @@
-import { openFilesLimit, setOpenFilesLimit } from '../libc/open-files-limit.ts'
+import { openFilesLimit, setOpenFilesLimit } from '../libc/this-process.ts'
 import { softOpenFilesOf } from './run-next.ts'
 
 /** What supervisors give as a rule, should ours not be readable. */

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { notifySocket } from '../../src/libc/notify-socket.ts'
+import { notifySocket } from '../../src/libc/sockets.ts'
 import { Program, run } from '../harness/program.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 

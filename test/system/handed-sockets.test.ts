@@ -1,6 +1,6 @@
 import { closeSync, existsSync, openSync } from 'node:fs'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { socketName } from '../../src/libc/socket-name.ts'
+import { socketName } from '../../src/libc/sockets.ts'
 import { command, describeWith } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
 import { freePort } from '../harness/free-port.ts'

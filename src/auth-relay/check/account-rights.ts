@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
-import { accountNamed, groupNamed } from '../../libc/account.ts'
+import { accountNamed, groupNamed } from '../../libc/accounts.ts'
 import { type Ids, isRoot } from '../../process/privileges.ts'
 
 /** An account with the groups that a program of ours has beside its own. */

@@ -1,7 +1,7 @@
 import { closeSync, constants, existsSync, fchmodSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { TemporaryFault, UsageFault } from '../../base/exit-status.ts'
-import { tryLock } from '../../libc/flock.ts'
+import { tryLock } from '../../libc/descriptors.ts'
 
 /** A directory that is ours until we stop, or die. */
 export type DirectoryLock = { stop(): Promise<void> }

@@ -3,13 +3,12 @@ import { resolve } from 'node:path'
 import { createInterface, type Interface } from 'node:readline'
 import { Writable } from 'node:stream'
 import { UsageFault } from '../../base/exit-status.ts'
-import { accountNamed } from '../../libc/account.ts'
+import { accountNamed } from '../../libc/accounts.ts'
 import { loadSettingsFile } from '../../settings/settings.ts'
 import { hashPassword } from '../password-hash.ts'
 import { writePrivateFile } from '../secret-file.ts'
 import { printable } from '../text/printable.ts'
-import type { Verb } from '../verb.ts'
-import { withConfigOption } from '../verb.ts'
+import { type Verb, withConfigOption } from '../verb.ts'
 
 type Options = {
   config: string

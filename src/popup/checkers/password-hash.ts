@@ -1,6 +1,6 @@
 import { argon2, createHash, timingSafeEqual } from 'node:crypto'
 import { promisify } from 'node:util'
-import { crypt } from '../../libc/crypt.ts'
+import { crypt } from '../../libc/accounts.ts'
 
 /** Runs slow work when its turn comes. */
 export type InTurn = <T>(work: () => Promise<T>) => Promise<T>

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { type Clock, systemClock } from '../../base/clock.ts'
-import { accountNamed } from '../../libc/account.ts'
+import { accountNamed } from '../../libc/accounts.ts'
 import { loginText } from '../login-name.ts'
 import type { AuthenticationCache } from './authentication-cache.ts'
 import type { CheckQueue } from './check-queue.ts'

@@ -1,5 +1,5 @@
 import { createLog } from '../../base/log.ts'
-import { forbidNewPrivileges } from '../../libc/prctl.ts'
+import { forbidNewPrivileges } from '../../libc/this-process.ts'
 import { watchDescriptors } from '../../process/descriptor-watch.ts'
 import { openListener } from '../../process/listener.ts'
 import { dropPrivileges } from '../../process/privileges.ts'

@@ -1,6 +1,6 @@
 import { connect } from 'node:net'
-import { setBlocking } from '../../libc/blocking.ts'
-import { descriptorOf } from '../../libc/descriptor.ts'
+import { descriptorOf } from '../../base/node-internals.ts'
+import { setBlocking } from '../../libc/descriptors.ts'
 import type { BoundSocket } from '../../process/bound-socket.ts'
 import { formatSocketAddress } from '../../process/socket-address.ts'
 import { refusalOf, startChain } from '../../ucspi/checkpassword.ts'

@@ -1,6 +1,6 @@
 import { closeSync } from 'node:fs'
 import { Socket } from 'node:net'
-import { openSocketPair } from '../../libc/pipe.ts'
+import { openSocketPair } from '../../libc/sockets.ts'
 import type { LoginFailure } from '../../pop3/authorization.ts'
 import type { FailReason } from '../../syslog/login-line.ts'
 import { type Chain, checkpasswordMessage, refusalOf, startChain } from '../../ucspi/checkpassword.ts'

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { crypt } from '../../../src/libc/crypt.ts'
+import { crypt } from '../../../src/libc/accounts.ts'
 
 const KNOWN = [
   ['traditional DES', 'rasmuslerdorf', 'rl.3StKT.4T8M'],

@@ -4,8 +4,8 @@ import { connect, createServer, Socket } from 'node:net'
 import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { descriptorOf } from '../../../src/libc/descriptor.ts'
-import { MAX_PASSED_OCTETS, receiveDescriptor, sendDescriptor } from '../../../src/libc/pass-descriptor.ts'
+import { descriptorOf } from '../../../src/base/node-internals.ts'
+import { MAX_PASSED_OCTETS, receiveDescriptor, sendDescriptor } from '../../../src/libc/descriptor-passing.ts'
 import { eventually } from '../../harness/eventually.ts'
 
 let directory: string

@@ -4,11 +4,10 @@ import { connect, createServer, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { setBlocking } from '../../../src/libc/blocking.ts'
-import { descriptorOf } from '../../../src/libc/descriptor.ts'
-import { openFilesLimit } from '../../../src/libc/open-files-limit.ts'
-import { posixSpawn, RepeatedSpawn, type SpawnRequest } from '../../../src/libc/posix-spawn.ts'
-import { waitedFor, waitFor } from '../../../src/libc/wait.ts'
+import { descriptorOf } from '../../../src/base/node-internals.ts'
+import { posixSpawn, RepeatedSpawn, type SpawnRequest, waitedFor, waitFor } from '../../../src/libc/child-process.ts'
+import { setBlocking } from '../../../src/libc/descriptors.ts'
+import { openFilesLimit } from '../../../src/libc/this-process.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'posix-spawn-'))
 let files = 0

@@ -1,8 +1,8 @@
 import { once } from 'node:events'
 import { connect, createServer, Socket } from 'node:net'
 import { expect, test } from 'vitest'
-import { descriptorOf } from '../../../src/libc/descriptor.ts'
-import { receive } from '../../../src/libc/receive.ts'
+import { descriptorOf } from '../../../src/base/node-internals.ts'
+import { receive } from '../../../src/libc/sockets.ts'
 import { eventually } from '../../harness/eventually.ts'
 
 test('takes what has arrived, not an octet more than asked for, and never waits', async () => {

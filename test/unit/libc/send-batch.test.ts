@@ -11,8 +11,8 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { getSystemErrorName } from 'node:util'
-import { setBlocking } from ${source('blocking')}
-import { descriptorOf } from ${source('descriptor')}
+import { setBlocking } from ${source('descriptors')}
+import { descriptorOf } from ${source('../base/node-internals')}
 import { addressOf, nativeFunction } from ${source('native-function')}
 import { SendBatch } from ${source('send-batch')}
 

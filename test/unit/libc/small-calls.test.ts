@@ -3,10 +3,8 @@ import { closeSync, mkdtempSync, openSync, readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { setBlocking } from '../../../src/libc/blocking.ts'
-import { setCloseOnExec } from '../../../src/libc/close-on-exec.ts'
-import { openFilesLimit, setOpenFilesLimit } from '../../../src/libc/open-files-limit.ts'
-import { setPipeSize } from '../../../src/libc/pipe-size.ts'
+import { setBlocking, setCloseOnExec, setPipeSize } from '../../../src/libc/descriptors.ts'
+import { openFilesLimit, setOpenFilesLimit } from '../../../src/libc/this-process.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'libc-'))
 const fifo = join(directory, 'fifo')
@@ -64,7 +62,7 @@ test('the soft limit of open files is lowered and raised again, never above the 
 
 test('a process that forbids dumps, new privileges, and life after its parent', () => {
   const out = apart(`
-    import { forbidDumps, forbidNewPrivileges, signalOnParentDeath } from ${from('prctl')}
+    import { forbidDumps, forbidNewPrivileges, signalOnParentDeath } from ${from('this-process')}
     import { nativeFunction } from ${from('native-function')}
     const get = nativeFunction('int prctl(int option, void *out, long b, long c, long d)')
     const signal = Buffer.alloc(4)
@@ -81,10 +79,8 @@ test('a process that forbids dumps, new privileges, and life after its parent', 
 test('execve replaces the process: same pid, exact bytes, signals and limit given back', () => {
   const script = 'echo $$ $0 "$A"; ulimit -Sn; grep SigIgn /proc/self/status'
   const out = apart(`
-    import { execve } from ${from('execve')}
-    import { resetSignals } from ${from('signal-disposition')}
-    import { setOpenFilesLimit } from ${from('open-files-limit')}
-    import { setCloseOnExec } from ${from('close-on-exec')}
+    import { execve, resetSignals, setOpenFilesLimit } from ${from('this-process')}
+    import { setCloseOnExec } from ${from('descriptors')}
     import { writeSync } from 'node:fs'
     writeSync(1, process.pid + '\\n')
     resetSignals(['SIGPIPE', 'SIGXFSZ'])
@@ -97,7 +93,7 @@ test('execve replaces the process: same pid, exact bytes, signals and limit give
 
 test('execve that the kernel refuses comes back with the reason', () => {
   const out = apart(`
-    import { execve } from ${from('execve')}
+    import { execve } from ${from('this-process')}
     process.stdout.write(execve('/etc/passwd', ['x'], []).code + ' ' + execve('/nonexistent', ['x'], []).code)
   `)
   expect(out).toBe('EACCES ENOENT')
@@ -107,7 +103,7 @@ test('a thread that is scheduled as batch: the kernel says so', () => {
   const policy = `Number(readFileSync('/proc/self/stat', 'latin1').replace(/^.*\\) /s, '').split(' ')[38])`
   const output = apart(`
     import { readFileSync } from 'node:fs'
-    import { scheduleAsBatch } from ${from('scheduling')}
+    import { scheduleAsBatch } from ${from('this-process')}
     const before = ${policy}
     console.log(before, scheduleAsBatch(), ${policy})`)
   expect(output).toBe('0 true 3\n')

@@ -1,8 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { expect, test } from 'vitest'
-import { posixSpawn } from '../../../src/libc/posix-spawn.ts'
-import { waitFor } from '../../../src/libc/wait.ts'
+import { posixSpawn, waitFor } from '../../../src/libc/child-process.ts'
 
 const start = (script: string) =>
   posixSpawn({ file: '/bin/sh', argv: ['sh', '-c', script], environment: ['PATH=/usr/bin:/bin'], descriptors: [] })

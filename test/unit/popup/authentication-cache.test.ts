@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, test } from 'vitest'
-import { crypt } from '../../../src/libc/crypt.ts'
+import { crypt } from '../../../src/libc/accounts.ts'
 import { AuthenticationCache } from '../../../src/popup/checkers/authentication-cache.ts'
 
 /** A hash that takes long enough to be told from none at all by the clock of the test. */

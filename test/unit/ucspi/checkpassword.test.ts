@@ -5,8 +5,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { openSocketPair } from '../../../src/libc/pipe.ts'
-import { waitedFor } from '../../../src/libc/wait.ts'
+import { waitedFor } from '../../../src/libc/child-process.ts'
+import { openSocketPair } from '../../../src/libc/sockets.ts'
 import {
   CHECKPASSWORD_LIMIT,
   checkpasswordMessage,

@@ -1,14 +1,12 @@
 import { constants } from 'node:os'
 import { addressOf, lastErrno, nativeFunction } from './native-function.ts'
+import { MSG_DONTWAIT, MSG_NOSIGNAL, SOL_SOCKET } from './sockets.ts'
 
 const sendmsg = nativeFunction('long sendmsg(int fd, const void *message, int flags)')
 const recvmsg = nativeFunction('long recvmsg(int fd, void *message, int flags)')
 
-const SOL_SOCKET = 1
 const SCM_RIGHTS = 1
 const MSG_CTRUNC = 0x8
-const MSG_DONTWAIT = 0x40
-const MSG_NOSIGNAL = 0x4000
 const MSG_CMSG_CLOEXEC = 0x40000000
 /** Too many descriptors are under way, which passes. */
 const ETOOMANYREFS = 109

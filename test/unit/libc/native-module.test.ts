@@ -6,9 +6,8 @@ const from = (name: string) => JSON.stringify(join(import.meta.dirname, '../../.
 
 test('an account is looked up and then a password is hashed in one process, as passwd and the monitor do', () => {
   const source = `
-    import { accountNamed, accountWithUid } from ${from('account')}
-    import { notifySocket } from ${from('notify-socket')}
-    import { crypt } from ${from('crypt')}
+    import { accountNamed, accountWithUid, crypt } from ${from('accounts')}
+    import { notifySocket } from ${from('sockets')}
     const root = accountNamed('root')
     let refused
     try { notifySocket('/nonexistent/notify', 'READY=1') } catch (error) { refused = error.code }
