@@ -140,6 +140,7 @@ function hosts(release: Release): void {
       postconf -e 'smtpd_relay_restrictions = permit_mynetworks, check_policy_service { unix:/run/auth-relay/gate/policy.sock, default_action=DUNNO }, reject_unauth_destination'
       systemctl restart postfix.service`)
     const wrap = ['policy_listen = ["unix:/run/auth-relay/gate/policy.sock", "127.0.0.1:10040"]']
+    await machine.sh(documented(/^adduser postfix .*$/m))
     await configure(
       { authd: ['syslog_listen = ["127.0.0.1:6514"]', DOVECOT], wrap, popup: ['listen = []'] },
       'authd',
@@ -163,6 +164,9 @@ function hosts(release: Release): void {
     await machine.sh('rm /etc/rsyslog.d/40-auth-relay-authd.conf && systemctl restart rsyslog.service')
     await dropIn('authd-journal')
     await configure({ authd: ['journal = true', DOVECOT], wrap: [POLICY], popup: ['listen = []'] }, 'authd', 'wrap')
+    expect(await machine.answer('auth-relay', 'check')).toMatch(
+      /^fine +authd.journal: auth-relay can read the journal$/m,
+    )
     await machine.sh(`
       postconf -F smtp/inet/chroot=y
       postconf -e 'smtpd_relay_restrictions = permit_mynetworks, check_policy_service { inet:127.0.0.1:10040, default_action=DUNNO }, reject_unauth_destination'
@@ -244,11 +248,9 @@ function hosts(release: Release): void {
     showJournalOnFailure()
     await machine.sh('apt-get purge -q -y dovecot-core postfix')
     await machine.install('courier-pop', 'exim4-daemon-light')
-    const question = /^accept condition = .*gate\/question\.sock.*$/m.exec(
-      readFileSync(new URL('../../docs/INSTALL.md', import.meta.url), 'utf8'),
-    )
-    machine.write('/var/tmp/acl', `${question?.[0]}\n`)
+    machine.write('/var/tmp/acl', `${documented(/^accept condition = .*gate\/question\.sock.*$/m)}\n`)
     await machine.sh(EXIM)
+    await machine.sh(documented(/^adduser Debian-exim .*$/m))
     await dropIn('authd-journal')
     const wrap = ['question_listen = ["unix:/run/auth-relay/gate/question.sock"]']
     await configure(
@@ -259,6 +261,13 @@ function hosts(release: Release): void {
     await machine.must('systemctl', 'restart', 'courier-pop.service') // popup had its port until now
     await opensRelay(newAddress(), 'pop3')
   })
+}
+
+/** A line of INSTALL. */
+function documented(line: RegExp): string {
+  const found = line.exec(readFileSync(new URL('../../docs/INSTALL.md', import.meta.url), 'utf8'))
+  if (found === null) throw new Error(`INSTALL has no line ${line}`)
+  return found[0]
 }
 
 const MAKE_ANN = `useradd --create-home --shell /bin/sh ann

@@ -7,7 +7,7 @@ export default defineConfig({
     // A machine at a time: each is a whole Debian, with a database and a mail server.
     fileParallelism: false,
     include: ['test/package/**/*.test.ts'],
-    testTimeout: 180_000,
+    testTimeout: 300_000,
     hookTimeout: 600_000,
   },
 })
