@@ -85,29 +85,27 @@ function checkFollowed(path: string, account: ProgramAccount): Finding[] {
 
 function checkJournal(account: ProgramAccount, facts: UnitFacts | undefined, journals: readonly string[]): Finding[] {
   const about = 'authd.journal'
-  if (facts?.procSubset === 'pid') {
-    return [
-      unsafe(
-        about,
-        'the unit of authd hides /proc/sys from journalctl, which then ends at once',
-        'systemctl edit auth-relay-authd, and write under [Service]: ProcSubset=all',
-      ),
-    ]
-  }
   const files = journals
     .filter(directory => existsSync(directory))
     .flatMap(directory => readdirSync(directory).map(name => join(directory, name, 'system.journal')))
     .filter(path => existsSync(path))
   if (files.length === 0) return [unsafe(about, 'this host keeps no journal', 'set journal = false, or start journald')]
-  return files.some(path => mayAccount(account, 'r', path))
-    ? [fine(about, `${account.name} can read the journal`)]
-    : [
-        unsafe(
-          about,
-          `${account.name} (uid ${account.ids.uid}) cannot read ${files[0]}: nothing is granted from it`,
-          'systemctl edit auth-relay-authd, and write under [Service]: SupplementaryGroups=systemd-journal',
-        ),
-      ]
+  const isHidden = facts?.procSubset === 'pid'
+  const isClosed = !files.some(path => mayAccount(account, 'r', path))
+  if (!isHidden && !isClosed) return [fine(about, `${account.name} can read the journal`)]
+  const faults = [
+    ...(isClosed ? [`${account.name} (uid ${account.ids.uid}) cannot read ${files[0]}`] : []),
+    ...(isHidden ? ['the unit of authd hides /proc/sys from journalctl, which then ends at once'] : []),
+  ]
+  // The lines of authd-journal.conf.
+  const lines = [...(isClosed ? ['SupplementaryGroups=systemd-journal'] : []), ...(isHidden ? ['ProcSubset=all'] : [])]
+  return [
+    unsafe(
+      about,
+      `${faults.join('; ')}: nothing is granted from it`,
+      `systemctl edit auth-relay-authd, and write under [Service]: ${lines.join(' and, on a line of its own, ')}`,
+    ),
+  ]
 }
 
 /** Under its unit the gate is never root: the directories of its sockets must belong to its account. */

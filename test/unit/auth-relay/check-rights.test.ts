@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { chmodSync, chownSync, mkdirSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { UnitFacts } from '../../../src/auth-relay/check/account-rights.ts'
@@ -65,13 +65,22 @@ describeWith([ROOT], 'what the accounts of programs may open', () => {
     mkdirSync(`${journal}/0123`, { recursive: true })
     const toml = '[authd]\njournal = true'
     const judge = (unit: () => UnitFacts) => said(toml, unit, [journal])
-    expect(judge(() => ({ ...daemonUnit()(), procSubset: 'pid' }))).toEqual([expect.stringMatching(/ProcSubset=all$/)])
     expect(judge(daemonUnit())).toEqual([expect.stringMatching(/^unsafe authd.journal: this host keeps no journal/)])
     writeFileSync(file, '')
     chownSync(file, 0, group)
     chmodSync(file, 0o640)
     expect(judge(daemonUnit())).toEqual([expect.stringMatching(/^unsafe .* SupplementaryGroups=systemd-journal$/)])
     expect(judge(daemonUnit([group]))).toEqual(['fine authd.journal: daemon can read the journal | '])
+    const hidden = (groups: readonly number[]) => (): UnitFacts => ({ ...daemonUnit(groups)(), procSubset: 'pid' })
+    expect(judge(hidden([group]))).toEqual([expect.stringMatching(/ \[Service\]: ProcSubset=all$/)])
+    // Both at once: a second look finds nothing more, and the drop-in of the package has the same lines.
+    const dropIn = readFileSync(new URL('../../../deploy/systemd/authd-journal.conf', import.meta.url), 'utf8')
+    const lines = dropIn.split('\n').filter(line => /^\w+=/.test(line))
+    expect(judge(hidden([]))).toEqual([
+      expect.stringMatching(
+        new RegExp(`^unsafe .*cannot read .*hides .* \\[Service\\]: ${lines.join(' and, on a line of its own, ')}$`),
+      ),
+    ])
   })
 
   test('a socket directory of root under the unit of the gate', () => {
