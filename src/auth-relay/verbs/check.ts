@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { systemClock } from '../../base/clock.ts'
 import { loadSettingsFile, type ShownSetting } from '../../settings/settings.ts'
+import { checkContainer } from '../check/check-container.ts'
 import { checkFiles } from '../check/check-files.ts'
 import { checkHost } from '../check/check-host.ts'
 import { checkMaildir, inspectMaildir } from '../check/check-maildir.ts'
@@ -50,6 +51,7 @@ With --maildirs: 0 if nothing was found, 1 if something was, 100 if a path holds
             ...checkSettings(settings),
             ...checkNames(shown),
             ...checkFiles(settings, config, new Date()),
+            ...checkContainer(settings),
             ...(await checkHost(settings)),
           ]
           const safe = findings.every(({ verdict }) => verdict !== 'unsafe')
