@@ -14,6 +14,7 @@ const lockfile = v.object({
       resolved: v.optional(v.string()),
       integrity: v.optional(v.string()),
       hasInstallScript: v.optional(v.boolean()),
+      deprecated: v.optional(v.string()),
     }),
   ),
 })
@@ -27,7 +28,7 @@ const report = v.object({ metadata: v.object({ vulnerabilities: v.record(v.strin
 const read = (name: string): unknown => JSON.parse(readFileSync(new URL(`../${name}`, import.meta.url), 'utf8'))
 const faults: string[] = []
 
-for (const [path, { resolved, integrity, hasInstallScript }] of Object.entries(
+for (const [path, { resolved, integrity, hasInstallScript, deprecated }] of Object.entries(
   v.parse(lockfile, read('package-lock.json')).packages,
 )) {
   if (path === '') continue
@@ -35,6 +36,7 @@ for (const [path, { resolved, integrity, hasInstallScript }] of Object.entries(
   if (!/^sha512-/.test(integrity ?? '')) faults.push(`${path}: no SHA-512 in package-lock.json`)
   // .npmrc leaves addresses out: each host asks the registry that it is set up for.
   if (resolved !== undefined) faults.push(`${path}: package-lock.json names where it comes from, ${resolved}`)
+  if (deprecated !== undefined) faults.push(`${path}: withdrawn by its makers: ${deprecated}`)
   if (hasInstallScript === true && !INSTALL_SCRIPTS.includes(name))
     faults.push(`${path}: runs a program when it is installed; read it, then name it in scripts/check-dependencies.ts`)
 }

@@ -4,6 +4,7 @@ import * as v from 'valibot'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import manifest from '../../package.json' with { type: 'json' }
 import { writeBillOfMaterials } from '../../scripts/release/bill-of-materials.ts'
+import { copyCheckout } from '../harness/checkout.ts'
 import { Demo } from '../harness/demo.ts'
 import { command, describeWith } from '../harness/describe-with.ts'
 import { run } from '../harness/program.ts'
@@ -20,6 +21,23 @@ const PATH = (process.env['PATH'] ?? '')
 const Bill = v.object({
   metadata: v.object({ component: v.object({ name: v.string() }) }),
   components: v.array(v.object({ name: v.string(), version: v.string() })),
+})
+
+describeWith([command('npm', 'nodejs'), command('git')], 'a checkout', () => {
+  const { path, remove } = temporaryDirectory()
+  afterAll(remove)
+
+  test('npm ci says nothing to worry about, whichever Node.js runs npm', async () => {
+    copyCheckout(path)
+    const installed = await run(['npm', 'ci'], { cwd: path, env: { PATH, HOME: process.env['HOME'] } })
+    expect(installed.ending, installed.transcript()).toEqual({ code: 0, signal: null })
+    const said = installed.lines.filter(line => line !== '')
+    expect(said).toEqual([
+      expect.stringMatching(/^> auth-relay@\S+ prepare$/),
+      '> node scripts/build-if-stale.ts',
+      expect.stringMatching(/^added \d+ packages in /),
+    ])
+  }, 600_000)
 })
 
 describeWith([command('npm', 'nodejs'), command('curl')], 'the npm package', () => {
