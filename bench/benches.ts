@@ -16,13 +16,26 @@ export type Bench = {
 }
 
 const TCPSERVER = { name: 'tcpserver', debianPackage: 'ucspi-tcp', installed: true }
+const DOVECOT_GRANTS = { name: 'dovecot + grant', debianPackage: 'dovecot-pgsql', installed: true }
+const FRONTS = TLS_PEERS.filter(({ name }) => name === 'haproxy' || name === 'stunnel')
 /** In the order of the page. */
 export const BENCHES: readonly Bench[] = [
   {
+    name: 'pop3s',
+    title: 'Whole sessions with grants, POP3 and POP3S',
+    peers: [
+      ...POP_PEERS.filter(({ name }) => name === 'dovecot tuned' || name === 'courier'),
+      DOVECOT_GRANTS,
+      ...FRONTS,
+    ],
+    needs: ['openssl', 'gcc', 'libssl-dev'],
+    args: (rounds, quick) => ['--rounds', String(rounds), ...(quick ? ['--seconds', '0.2', '--warm', '0.2'] : [])],
+  },
+  {
     name: 'pop3d',
-    title: 'POP3',
+    title: 'POP3 without grants',
     peers: POP_PEERS,
-    needs: ['gcc'],
+    needs: ['gcc', 'libssl-dev'],
     args: (rounds, quick) => [String(rounds), '', quick ? '0.2' : '2'],
   },
   {

@@ -1,15 +1,17 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, chownSync, existsSync, mkdirSync, openSync, readFileSync, utimesSync, writeFileSync } from 'node:fs'
-import { connect, createServer } from 'node:net'
-import { text } from 'node:stream/consumers'
+import { chmodSync, openSync, writeFileSync } from 'node:fs'
+import { connect } from 'node:net'
 import { setTimeout as pause } from 'node:timers/promises'
 import { buildAll } from '../scripts/build.ts'
 import { eventually } from '../test/harness/eventually.ts'
+import { freePort } from '../test/harness/free-port.ts'
 import { temporaryDirectory } from '../test/harness/temporary-directory.ts'
 import { versionHere } from './debian-programs.ts'
 import { POP_PEERS, type PopSite } from './peers/pop3-peers.ts'
-import { cpuOf, familyOf } from './process-family.ts'
+import { LIST_OF_TEN, listing, Pop3Clients, retrieve, type Step, session } from './pop3/clients.ts'
+import { HASH, LARGE, Maildrops, OWNER, SMALL } from './pop3/maildrops.ts'
+import { cpuOf, memoryOf } from './process-family.ts'
 import { BenchReport, type MeasuredProgram } from './report.ts'
 
 /**
@@ -17,9 +19,6 @@ import { BenchReport, type MeasuredProgram } from './report.ts'
  * client (bench/pop3/clients.c), each with its log, in turns within one run, so that the ratios count and the figures do not.
  * Run as root: node bench/pop3d.ts [ROUNDS] [PART OF A LOAD'S NAME] [SECONDS]
  */
-const OWNER = { uid: 65_534, gid: 65_534 }
-// crypt(3), DES, of 'secret': the cheapest hash, the same for both, so that it is not the hash that is measured.
-const HASH = 'abNANd1rDfiNc'
 const CLIENTS = 16
 /** Whom the goals are about. */
 const TO_BEAT = 'dovecot tuned'
@@ -35,52 +34,6 @@ const directory = temporaryDirectory()
 interface Server extends MeasuredProgram {
   readonly port: number
   readonly child: ChildProcess
-}
-
-/** Always the same numbers, from 0 up to `limit`: names of files must look as if they came by chance. */
-let seed = 1
-function next(limit: number): number {
-  seed = (Math.imul(seed, 1_103_515_245) + 12_345) & 0x7fffffff
-  return (seed >>> 8) % limit
-}
-
-/**
- * Names as qmail gives them, with parts that differ as they do in life: with names that only count up, Dovecot's table of names
- * collides and costs it ten times as much. Without sizes in them: Dovecot keeps the sizes in its cache then, and is faster.
- */
-function maildrop(user: string, messages: number, message: string): void {
-  const home = maildirOf(user)
-  for (const folder of ['', '/new', '/cur', '/tmp']) {
-    mkdirSync(`${home}${folder}`, { recursive: true })
-    chownSync(`${home}${folder}`, OWNER.uid, OWNER.gid)
-  }
-  for (let number = 0; number < messages; number += 1) {
-    const path = `${home}/cur/${1_700_000_000 + number}.M${next(1_000_000)}P${next(32_768)}.mail.example.org:2,S`
-    writeFileSync(path, contentOf(number, message))
-    chownSync(path, OWNER.uid, OWNER.gid)
-    utimesSync(path, 1_700_000_000 + number, 1_700_000_000 + number)
-  }
-  for (const folder of ['new', 'cur']) utimesSync(`${home}/${folder}`, 1_700_000_000, 1_700_000_000)
-  // The same for servers that read mailboxes in mbox form.
-  const mbox = Array.from({ length: messages }, (_, number) => `${MBOX_FROM}${contentOf(number, message)}\n`)
-  writeFileSync(`${mailboxes}/${user}`, mbox.join(''), { mode: 0o600 })
-  chownSync(`${mailboxes}/${user}`, OWNER.uid, OWNER.gid)
-}
-
-const MBOX_FROM = 'From ann@example.org Thu Mar  5 10:00:00 2026\n'
-const mailboxes = `${directory.path}/mailboxes`
-const maildirOf = (user: string): string => `${directory.path}/mail/${user}`
-
-const contentOf = (number: number, message: string): string => `Subject: ${number}\n\n${message}`
-
-/** A port that nobody listens on now; Dovecot cannot be told to take any. */
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  server.close()
-  if (address === null || typeof address === 'string') throw new Error('no port')
-  return address.port
 }
 
 function start(program: MeasuredProgram, port: number, command: readonly string[]): Server {
@@ -103,7 +56,7 @@ async function answers({ name, port }: Server): Promise<void> {
 
 async function startOurs(users: readonly string[]): Promise<Server> {
   const port = await freePort()
-  const lines = users.map(user => `${user}:${HASH}:${OWNER.uid}:${OWNER.gid}:${maildirOf(user)}:.\n`)
+  const lines = users.map(user => `${user}:${HASH}:${OWNER.uid}:${OWNER.gid}:${maildrops.maildirOf(user)}:.\n`)
   writeFileSync(`${directory.path}/passwd`, lines.join(''), { mode: 0o600 })
   const file = `${directory.path}/auth-relay.toml`
   const settings = `configured = true
@@ -141,54 +94,6 @@ async function startPeers(site: PopSite): Promise<readonly Server[]> {
   return servers
 }
 
-/** One command of a session, and the answer that it must get. */
-interface Step {
-  readonly command: string
-  /** How the first line begins. */
-  readonly expected?: string
-  /** Lines and octets of a multi-line response, termination included. */
-  readonly lines?: number
-  readonly octets?: number
-}
-
-const octetsOnTheWire = (content: string): number => content.length + content.split('\n').length - 1
-
-/** STAT and the whole listings of a maildrop of so many messages. */
-const listing = (count: number, message: string): readonly Step[] => {
-  const numbers = Array.from({ length: count }, (_, number) => number)
-  const total = numbers.reduce((sum, number) => sum + octetsOnTheWire(contentOf(number, message)), 0)
-  return [
-    { command: 'STAT', expected: `+OK ${count} ${total}\r` },
-    { command: 'UIDL', lines: count + 1 },
-  ]
-}
-
-const retrieve = (number: number, message: string): Step => ({
-  command: `RETR ${number + 1}`,
-  octets: octetsOnTheWire(contentOf(number, message)) + '.\r\n'.length,
-})
-
-const LIST_OF_TEN: Step = { command: 'LIST', lines: 11 }
-
-/** The lines that bench/pop3/clients.c reads. */
-function scriptFor({ user, steps }: Load): string {
-  const all: readonly Step[] = [{ command: `USER ${user}` }, { command: 'PASS secret' }, ...steps, { command: 'QUIT' }]
-  return all
-    .map(({ command, expected = '+OK', lines, octets }) => {
-      const isMultiline = lines !== undefined || octets !== undefined
-      const counts = isMultiline ? `${octets ?? 0} ${lines ?? 0}` : '- -'
-      return `${counts} ${expected.replace(/\r$/, '').replaceAll(' ', '_')} ${command}\n`
-    })
-    .join('')
-}
-
-/** Memory that belongs to the server alone, its share of what is shared added (PSS), in KB. */
-const memoryOf = (server: Server): number =>
-  familyOf(server.child.pid ?? 0).reduce((sum, pid) => {
-    const path = `/proc/${pid}/smaps_rollup`
-    return sum + (existsSync(path) ? Number(/^Pss:\s+(\d+)/m.exec(readFileSync(path, 'latin1'))?.[1] ?? '0') : 0)
-  }, 0)
-
 interface Load {
   readonly name: string
   /** %d is the number of the client. */
@@ -205,9 +110,6 @@ interface Load {
 const WHATS = { 'sessions/s': 'more', 'ms, median': 'less', 'ms, p99': 'less', 'ms of CPU': 'less' } as const
 type What = keyof typeof WHATS
 
-const LINE = `${'x'.repeat(69)}\n`
-const SMALL = LINE.repeat(58)
-const LARGE = LINE.repeat(75_000)
 const MANY = 10_000
 
 const LOADS: readonly Load[] = [
@@ -245,30 +147,19 @@ const LOADS: readonly Load[] = [
   },
 ]
 
-/** What bench/pop3/clients.c prints. */
-interface Figures {
-  readonly perSecond: number
-  readonly p50: number
-  readonly p99: number
-  readonly cpu: number
-}
-
-const isFigures = (value: unknown): value is Figures =>
-  typeof value === 'object' && value !== null && 'perSecond' in value && 'p99' in value && 'cpu' in value
-
 type Result = Readonly<Record<What, number>> & { readonly generator: number }
 
 /** One load at one server; `generator` is the share of its one processor that the client was busy. */
 async function measure(server: Server, load: Load): Promise<Result> {
-  const { clients, sessions } = load
+  const { sessions } = load
   const pid = server.child.pid ?? 0
   const cpuBefore = cpuOf(pid)
-  const child = spawn(client, [`${server.port}`, `${clients}`, `${sessions}`, '0'], {
-    stdio: ['pipe', 'pipe', 'inherit'],
+  const figures = await clients.run({
+    port: server.port,
+    clients: load.clients,
+    sessions,
+    steps: session(load.user, load.steps),
   })
-  child.stdin.end(scriptFor(load))
-  const figures: unknown = JSON.parse((await text(child.stdout)) || 'null')
-  if (!isFigures(figures)) throw new Error(`${server.name}, ${load.name}: the client found fault`)
   return {
     'sessions/s': figures.perSecond,
     'ms, median': figures.p50 * 1000,
@@ -282,7 +173,7 @@ const IDLE = 200
 
 /** KB that one more idle session costs, after login; undefined if the server does not let in so many. */
 async function idleMemory(server: Server): Promise<number | undefined> {
-  const before = memoryOf(server)
+  const before = memoryOf(server.child.pid ?? 0)
   let isWelcome = true
   const sockets = await Promise.all(
     Array.from({ length: IDLE }, async (_, number) => {
@@ -295,15 +186,13 @@ async function idleMemory(server: Server): Promise<number | undefined> {
       return socket
     }),
   )
-  const each = (memoryOf(server) - before) / IDLE
+  const each = (memoryOf(server.child.pid ?? 0) - before) / IDLE
   for (const socket of sockets) socket.destroy()
   await pause(500)
   return isWelcome ? each : undefined
 }
 
-const client = `${directory.path}/clients`
-const compiled = spawnSync('cc', ['-O2', '-o', client, `${root}bench/pop3/clients.c`])
-if (compiled.status !== 0) throw new Error(`cc: ${String(compiled.stderr)}: apt-get install gcc libc6-dev`)
+const clients = new Pop3Clients(directory.path)
 await buildAll()
 chmodSync(directory.path, 0o755)
 const users = [
@@ -311,19 +200,19 @@ const users = [
   'many',
   ...Array.from({ length: 8 }, (_, number) => `large${number}`),
 ]
-mkdirSync(mailboxes)
+const maildrops = new Maildrops(directory.path)
 for (const user of users) {
-  if (user === 'many') maildrop(user, MANY, '')
-  else if (user.startsWith('large')) maildrop(user, 1, LARGE)
-  else maildrop(user, 10, SMALL)
+  if (user === 'many') maildrops.make(user, MANY, '')
+  else if (user.startsWith('large')) maildrops.make(user, 1, LARGE)
+  else maildrops.make(user, 10, SMALL)
 }
 const site = {
   directory: directory.path,
   owner: OWNER,
   users,
   hash: HASH,
-  maildir: maildirOf,
-  mailboxes,
+  maildir: maildrops.maildirOf,
+  mailboxes: maildrops.mailboxes,
   sessions: IDLE,
 }
 const peers = await startPeers(site)

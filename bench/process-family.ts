@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 
 /** A process and all that descend from it. */
 export function familyOf(pid: number): readonly number[] {
@@ -16,10 +16,17 @@ export function familyOf(pid: number): readonly number[] {
 }
 
 /** Milliseconds of user and system time that a process, its descendants and those of them that ended have had (proc(5)). */
-export const cpuOf = (pid: number): number =>
+export const cpuOf = (pid: number): number => familyOf(pid).reduce((sum, member) => sum + ownCpuOf(member), 0)
+
+/** The same of the process and its descendants that ended, without those that run. */
+export const ownCpuOf = (pid: number): number =>
+  (statOf(pid)?.slice(11, 15) ?? []).reduce((sum, field) => sum + Number(field) * MS_PER_TICK, 0)
+
+/** Memory that belongs to a process and its descendants alone, their share of what is shared added (PSS), in KB. */
+export const memoryOf = (pid: number): number =>
   familyOf(pid).reduce((sum, member) => {
-    const ticks = statOf(member)?.slice(11, 15) ?? []
-    return sum + ticks.reduce((total, field) => total + Number(field), 0) * MS_PER_TICK
+    const path = `/proc/${member}/smaps_rollup`
+    return sum + (existsSync(path) ? Number(/^Pss:\s+(\d+)/m.exec(readFileSync(path, 'latin1'))?.[1] ?? '0') : 0)
   }, 0)
 
 /** USER_HZ is 100 on every Linux that Node runs on. */

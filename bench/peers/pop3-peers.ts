@@ -34,7 +34,20 @@ export type PopPeer = {
   readonly command: (site: PopSite, port: number) => PeerCommand
 }
 
-function dovecot(site: PopSite, name: string, port: number, tuning: string): PeerCommand {
+/** What a Dovecot has beside a clear-text port and accounts in a file. */
+export type DovecotParts = {
+  readonly tls?: { readonly port: number; readonly certificate: string; readonly key: string }
+  /** Lines of the userdb, in place of the one that reads the accounts from a file. */
+  readonly userdb?: string
+}
+
+export function dovecot(
+  site: PopSite,
+  name: string,
+  port: number,
+  tuning: string,
+  { tls, userdb }: DovecotParts = {},
+): PeerCommand {
   const { directory, owner, users, hash, maildir } = site
   const own = `${directory}/${name}`
   mkdirSync(`${own}/index`, { recursive: true })
@@ -43,7 +56,7 @@ function dovecot(site: PopSite, name: string, port: number, tuning: string): Pee
   writeFileSync(`${own}/users`, accounts.join(''))
   const settings = `protocols = pop3
 listen = 127.0.0.1
-ssl = no
+${tls === undefined ? 'ssl = no' : 'ssl = yes\nssl_min_protocol = TLSv1.2'}
 disable_plaintext_auth = no
 first_valid_uid = 1
 first_valid_gid = 1
@@ -54,8 +67,7 @@ passdb {
   args = ${own}/users
 }
 userdb {
-  driver = passwd-file
-  args = ${own}/users
+  ${userdb ?? `driver = passwd-file\n  args = ${own}/users`}
 }
 service stats {
   unix_listener stats-writer {
@@ -68,10 +80,10 @@ ${tuning}`
     port = ${port}
   }
   inet_listener pop3s {
-    port = 0
+    port = ${tls?.port ?? 0}
   }
 }
-base_dir = ${own}/run
+${tls === undefined ? '' : `ssl_cert = <${tls.certificate}\nssl_key = <${tls.key}\n`}base_dir = ${own}/run
 state_dir = ${own}/state
 log_path = ${own}/log
 `
@@ -80,7 +92,7 @@ log_path = ${own}/log
 }
 
 /** What was found to be its fastest: processes that stay, each for many sessions; nothing synced, no flag written. */
-const TUNING = `auth_cache_size = 10M
+export const TUNING = `auth_cache_size = 10M
 mail_fsync = never
 mail_always_cache_fields = size.virtual size.physical pop3.uidl
 maildir_very_dirty_syncs = yes
@@ -145,7 +157,7 @@ const tcpserver = ({ sessions }: PopSite, port: number, ...program: readonly str
   ...program,
 ]
 
-function courier(site: PopSite, port: number): PeerCommand {
+export function courier(site: PopSite, port: number): PeerCommand {
   const { directory, owner, users, hash, maildir, sessions } = site
   const own = `${directory}/courier`
   const people = users.map(

@@ -1,4 +1,4 @@
-/* clients PORT CLIENTS SESSIONS FIRST-USER < SCRIPT: so many clients at once, one session after the other until so many are done.
+/* clients PORT CLIENTS SESSIONS FIRST-USER [TLS [ADDRESSES [hold]]] < SCRIPT: so many clients at once, one session after the other until so many are done.
    Each command goes out when the whole answer to the one before is there. SCRIPT has one command a line:
 
      OCTETS LINES EXPECTED COMMAND
@@ -7,12 +7,21 @@
    one-line reply. EXPECTED begins the first line of the answer, `_` for a space. `%d` in COMMAND is the number of the client.
    The greeting is awaited first, and after the last command the end of the stream.
 
-   Prints sessions a second, seconds from connect to the end (median, 95th and 99th percentile, longest), octets received, and
-   this program's own processor time. Any answer but the expected one ends the run with status 1. */
+   TLS: clear (no TLS), full (each session makes a full handshake), resumed (each session offers the newest ticket of its
+   client). TLS 1.3 with X25519 and AES-128 for every server, whatever it would choose by itself. ADDRESSES: the sessions come
+   from so many addresses of 127.0.0.0/8 in turn; 0: from 127.0.0.1. hold: the sessions stay open behind the last command;
+   `open` is printed when all are there, and the program waits for a signal.
+
+   Prints sessions a second, seconds from connect to the end (median, 95th and 99th percentile, longest), seconds from connect
+   to the answer to PASS (median, 99th percentile), octets received, sessions that were resumed, and this program's own
+   processor time. Any answer but the expected one ends the run with status 1. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +32,7 @@
 #include <unistd.h>
 
 enum { MOST_COMMANDS = 64, MOST_CLIENTS = 4096, BUFFER = 1 << 18 };
+enum tls { CLEAR, FULL, RESUMED };
 
 struct command {
   int isMultiline;
@@ -35,6 +45,8 @@ struct client {
   int fd, number, at, inBody, headLength, tailLength;
   long octets, lines;
   double began;
+  SSL *ssl;
+  SSL_SESSION *ticket;
   char head[512], tail[5];
 };
 
@@ -42,8 +54,12 @@ static struct command script[MOST_COMMANDS];
 static struct client clients[MOST_CLIENTS];
 static char buffer[BUFFER];
 static int commands, poller;
-static long toBegin, done, received;
-static double *took;
+static long toBegin, done, received, begun, resumed, loggedIn;
+static double *took, *tookToLogin;
+static enum tls tls;
+static long addresses;
+static int holds;
+static SSL_CTX *context;
 static struct sockaddr_in server;
 
 static double now(void) {
@@ -59,35 +75,91 @@ static void fail(const struct client *c, const char *what) {
   exit(1);
 }
 
+/* Called by OpenSSL for each ticket of the server. */
+static int keepTicket(SSL *ssl, SSL_SESSION *session) {
+  struct client *c = SSL_get_app_data(ssl);
+  if (tls != RESUMED) return 0;
+  SSL_SESSION_free(c->ticket);
+  c->ticket = session;
+  return 1;
+}
+
+static void makeContext(void) {
+  context = SSL_CTX_new(TLS_client_method());
+  SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION);
+  SSL_CTX_set1_groups_list(context, "X25519");
+  SSL_CTX_set_ciphersuites(context, "TLS_AES_128_GCM_SHA256");
+  SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+  SSL_CTX_sess_set_new_cb(context, keepTicket);
+}
+
+/* The next of the addresses: 127.1.0.1, 127.1.0.2, … */
+static void bindToNext(int fd) {
+  int on = 1;
+  long n = begun % addresses;
+  struct sockaddr_in own = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f010001 + (uint32_t)(n / 254 << 8 | n % 254))};
+  setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+  if (bind(fd, (struct sockaddr *)&own, sizeof own) < 0) {
+    perror("bind");
+    exit(1);
+  }
+}
+
 static void begin(struct client *c) {
-  int on = 1, number = c->number;
-  memset(c, 0, sizeof *c);
-  c->number = number;
-  c->at = -1;
-  c->began = now();
+  int on = 1;
+  *c = (struct client){.number = c->number, .at = -1, .ticket = c->ticket, .began = now()};
   c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
   setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  if (addresses > 0) bindToNext(c->fd);
+  begun++;
+  if (tls != CLEAR) {
+    c->ssl = SSL_new(context);
+    SSL_set_app_data(c->ssl, c);
+    SSL_set_fd(c->ssl, c->fd);
+    SSL_set_connect_state(c->ssl);
+    if (c->ticket != NULL) {
+      /* A copy: OpenSSL's client does not use one session object twice, and a server need not give a new ticket each time. */
+      SSL_SESSION *copy = SSL_SESSION_dup(c->ticket);
+      SSL_set_session(c->ssl, copy);
+      SSL_SESSION_free(copy);
+    }
+  }
   if (connect(c->fd, (struct sockaddr *)&server, sizeof server) < 0 && errno != EINPROGRESS) fail(c, "cannot connect");
-  struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
+  /* A client of TLS speaks first, once it is connected. */
+  struct epoll_event event = {.events = tls == CLEAR ? EPOLLIN : EPOLLIN | EPOLLOUT, .data.ptr = c};
   if (epoll_ctl(poller, EPOLL_CTL_ADD, c->fd, &event) < 0) fail(c, "epoll_ctl");
 }
 
 /* Says the next command, or waits for the end of the stream. */
 static void next(struct client *c) {
   char line[256];
+  if (c->at >= 0 && strncmp(script[c->at].text, "PASS ", 5) == 0) tookToLogin[loggedIn++] = now() - c->began;
   c->at++;
   c->inBody = c->headLength = c->tailLength = 0;
   c->octets = c->lines = 0;
-  if (c->at == commands) return;
+  if (c->at == commands) {
+    if (holds && ++done == toBegin) {
+      puts("open");
+      fflush(stdout);
+      for (;;) pause();
+    }
+    return;
+  }
   int length = snprintf(line, sizeof line, script[c->at].text, c->number);
   line[length++] = '\r';
   line[length++] = '\n';
-  if (write(c->fd, line, length) != length) fail(c, "the command did not go out whole");
+  if ((tls == CLEAR ? write(c->fd, line, length) : SSL_write(c->ssl, line, length)) != length) fail(c, "the command did not go out whole");
 }
 
 static void end(struct client *c) {
   if (c->at != commands) fail(c, "closed too early");
   took[done++] = now() - c->began;
+  if (tls != CLEAR) {
+    resumed += SSL_session_reused(c->ssl);
+    SSL_shutdown(c->ssl);
+    SSL_free(c->ssl);
+    ERR_clear_error();
+  }
   close(c->fd);
   if (toBegin > 0) {
     toBegin--;
@@ -155,22 +227,54 @@ static void readScript(void) {
   }
 }
 
+/* All that TLS gives for now. */
+static void hear(struct client *c, unsigned events) {
+  if ((events & EPOLLOUT) != 0) {
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
+    epoll_ctl(poller, EPOLL_CTL_MOD, c->fd, &event);
+  }
+  for (;;) {
+    int got = SSL_read(c->ssl, buffer, BUFFER);
+    if (got > 0) {
+      received += got;
+      take(c, buffer, got);
+      continue;
+    }
+    int error = SSL_get_error(c->ssl, got);
+    if (error == SSL_ERROR_WANT_READ) return;
+    /* Some servers close the connection without close_notify. */
+    if (error == SSL_ERROR_ZERO_RETURN || c->at == commands) {
+      end(c);
+      return;
+    }
+    ERR_print_errors_fp(stderr);
+    fail(c, "TLS failed");
+  }
+}
+
 static int compare(const void *a, const void *b) {
   double x = *(const double *)a, y = *(const double *)b;
   return x < y ? -1 : x > y;
 }
 
 int main(int argc, char **argv) {
-  if (argc != 5) return 100;
+  if (argc < 5 || argc > 8) return 100;
+  const char *kind = argc > 5 ? argv[5] : "clear";
+  tls = strcmp(kind, "full") == 0 ? FULL : strcmp(kind, "resumed") == 0 ? RESUMED : CLEAR;
+  addresses = argc > 6 ? atol(argv[6]) : 0;
+  holds = argc > 7;
+  signal(SIGPIPE, SIG_IGN);
+  if (tls != CLEAR) makeContext();
   int count = atoi(argv[2]);
   long sessions = atol(argv[3]);
   if (count < 1 || count > MOST_CLIENTS || sessions < count) return 100;
   server = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(atoi(argv[1])), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   took = calloc(sessions, sizeof *took);
+  tookToLogin = calloc(sessions + count, sizeof *tookToLogin);
   poller = epoll_create1(0);
   readScript();
   double began = now();
-  toBegin = sessions - count;
+  toBegin = holds ? count : sessions - count;
   for (int i = 0; i < count; i++) {
     clients[i].number = atoi(argv[4]) + i;
     begin(&clients[i]);
@@ -181,6 +285,10 @@ int main(int argc, char **argv) {
     if (ready == 0) fail(&clients[0], "no answer from anybody for a minute");
     for (int i = 0; i < ready; i++) {
       struct client *c = events[i].data.ptr;
+      if (tls != CLEAR) {
+        hear(c, events[i].events);
+        continue;
+      }
       long got = read(c->fd, buffer, BUFFER);
       if (got > 0) {
         received += got;
@@ -194,8 +302,11 @@ int main(int argc, char **argv) {
   getrusage(RUSAGE_SELF, &usage);
   double cpu = usage.ru_utime.tv_sec + usage.ru_stime.tv_sec + (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
   qsort(took, sessions, sizeof *took, compare);
-  printf("{\"perSecond\": %.1f, \"p50\": %.6f, \"p95\": %.6f, \"p99\": %.6f, \"longest\": %.6f, \"octets\": %ld, \"cpu\": %.4f}\n",
-         sessions / seconds, took[sessions / 2], took[sessions * 95 / 100], took[sessions * 99 / 100], took[sessions - 1], received,
-         cpu);
+  qsort(tookToLogin, loggedIn, sizeof *tookToLogin, compare);
+  double login50 = loggedIn == 0 ? 0 : tookToLogin[loggedIn / 2], login99 = loggedIn == 0 ? 0 : tookToLogin[loggedIn * 99 / 100];
+  printf("{\"perSecond\": %.1f, \"p50\": %.6f, \"p95\": %.6f, \"p99\": %.6f, \"longest\": %.6f, \"login50\": %.6f, \"login99\": %.6f, "
+         "\"octets\": %ld, \"resumed\": %ld, \"cpu\": %.4f}\n",
+         sessions / seconds, took[sessions / 2], took[sessions * 95 / 100], took[sessions * 99 / 100], took[sessions - 1], login50,
+         login99, received, resumed, cpu);
   return 0;
 }

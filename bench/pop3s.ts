@@ -1,0 +1,457 @@
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { chmodSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs'
+import { connect } from 'node:net'
+import { parseArgs } from 'node:util'
+import * as v from 'valibot'
+import { buildAll } from '../scripts/build.ts'
+import { type Database, openDatabase } from '../src/database/database.ts'
+import { type EmbeddedServer, startEmbeddedServer } from '../src/database/embedded-server.ts'
+import { eventually } from '../test/harness/eventually.ts'
+import { freePort } from '../test/harness/free-port.ts'
+import { temporaryDirectory } from '../test/harness/temporary-directory.ts'
+import { versionHere } from './debian-programs.ts'
+import { courier, dovecot, type PeerCommand, TUNING } from './peers/pop3-peers.ts'
+import { TLS_PEERS } from './peers/tls-peers.ts'
+import { LIST_OF_TEN, listing, Pop3Clients, type Run, retrieve, session } from './pop3/clients.ts'
+import { HASH, Maildrops, OWNER, SMALL } from './pop3/maildrops.ts'
+import { cpuOf, familyOf, memoryOf, ownCpuOf } from './process-family.ts'
+import { BenchReport, median } from './report.ts'
+
+/**
+ * Whole POP3 sessions as users have them: `auth-relay up` with the embedded PostgreSQL, the grant committed before +OK, history
+ * and log on, in clear text and over TLS. Beside it Dovecot tuned to its fastest; the same Dovecot that does the same job with
+ * one SQL statement a login; stunnel and haproxy before Dovecot; Courier. The same maildrops, passwords, certificate and client
+ * (bench/pop3/clients.c) for all, in turns within one run. The processor time is that of every process of each, PostgreSQL
+ * included. Needs root. --before DIR: another built checkout of ours as a further peer.
+ */
+const { values: options } = parseArgs({
+  options: {
+    rounds: { type: 'string', default: '5' },
+    seconds: { type: 'string', default: '2' },
+    warm: { type: 'string', default: '5' },
+    load: { type: 'string', default: '' },
+    peers: { type: 'string' },
+    before: { type: 'string' },
+  },
+})
+const rounds = Number(options.rounds)
+/** Each server has this long for a load, so that the slow ones do not take the whole hour. */
+const seconds = Number(options.seconds)
+/** Each server has so long before a load that is measured: the compiler of ours is not done before some ten thousand sessions. */
+const warmSeconds = Number(options.warm)
+const [CLIENTS, ADDRESSES, IDLE] = [16, 1000, 200]
+const [TUNED, GRANTING] = ['dovecot tuned', 'dovecot + grant']
+const root = new URL('..', import.meta.url).pathname
+const quiet = { debug: () => {}, info: () => {}, warn: console.warn, error: console.error }
+/** Ids without accounts, as the demo has them. */
+const DATABASE_IDS = { uid: 61_196, gid: 61_196 }
+
+type Side = {
+  readonly name: string
+  readonly version: string
+  readonly settings: string
+  /** Undefined: it does not speak that. */
+  readonly clearPort?: number
+  readonly tlsPort?: number
+  /** Whose processes, descendants included, do the work. */
+  readonly pids: () => readonly number[]
+}
+
+type Load = {
+  readonly name: string
+  readonly tls: NonNullable<Run['tls']>
+  readonly downloads: boolean
+  /** Ours for one of TUNED's, and of GRANTING's. */
+  readonly goals: readonly [number, number]
+}
+
+const LOADS: readonly Load[] = [
+  { name: 'clear text', tls: 'clear', downloads: false, goals: [2, 3] },
+  { name: 'clear text, ten RETR', tls: 'clear', downloads: true, goals: [2, 3] },
+  { name: 'POP3S, full handshake', tls: 'full', downloads: false, goals: [1.2, 1.8] },
+  { name: 'POP3S, resumed', tls: 'resumed', downloads: false, goals: [1.2, 1.8] },
+  { name: 'POP3S, ten RETR', tls: 'full', downloads: true, goals: [1.2, 1.8] },
+]
+
+const SHORT = session('user%d', [...listing(10, SMALL), LIST_OF_TEN])
+const DOWNLOADS = session('user%d', [
+  ...listing(10, SMALL),
+  LIST_OF_TEN,
+  ...Array.from({ length: 10 }, (_, number) => retrieve(number, SMALL)),
+])
+
+/** What is measured of a load. */
+const WHATS = { 'sessions/s': 'more', 'ms of CPU a session': 'less', 'ms to login, p99': 'less' } as const
+type What = keyof typeof WHATS
+type Result = Readonly<Record<What, number>> & { readonly generator: number; readonly resumed: number }
+
+const cpuOfAll = ({ pids }: Side): number => pids().reduce((sum, pid) => sum + cpuOf(pid), 0)
+const portFor = (side: Side, { tls }: Load): number | undefined => (tls === 'clear' ? side.clearPort : side.tlsPort)
+const percent = (shares: readonly number[]): string => `${Math.round(median(shares) * 100)} %`
+
+const directory = temporaryDirectory()
+const children: ChildProcess[] = []
+const servers: EmbeddedServer[] = []
+const databases: Database[] = []
+const clients = new Pop3Clients(directory.path)
+await buildAll()
+chmodSync(directory.path, 0o755)
+const maildrops = new Maildrops(directory.path)
+const users = Array.from({ length: CLIENTS }, (_, number) => `user${number}`)
+for (const user of users) maildrops.make(user, 10, SMALL)
+const certificate = makeCertificate()
+/** Of one run. */
+let mostSessions = 0
+const report = new BenchReport('pop3s')
+try {
+  const ours = await startOurs('auth-relay', root)
+  const others = await startPeers()
+  if (options.before !== undefined) others.push(await startOurs('before', `${options.before}/`))
+  const sides = [ours, ...others]
+  for (const side of sides) for (const port of [side.clearPort, side.tlsPort]) await answers(side.name, port)
+  const idle = new Map<Side, number>()
+  for (const side of sides) if (side.tlsPort !== undefined) idle.set(side, await idleMemory(side, side.tlsPort))
+  for (const load of LOADS.filter(({ name }) => name.includes(options.load))) await compare(load, ours, others)
+  reportMemory(idle, ours, others)
+  await requireGrants()
+  for (const { name, version, settings } of sides) report.measured({ name, version, settings })
+  report.note(
+    `${CLIENTS} clients, each session from the next of ${ADDRESSES} addresses; ${seconds} seconds a round and load. A session is USER PASS STAT UIDL LIST QUIT on a maildrop of ten messages of 4 KB. Ours and "${GRANTING}" commit a grant and a row of history for each login before they answer it; the others grant nothing. TLS 1.3, X25519, AES-128-GCM, an ECDSA P-256 certificate.`,
+  )
+  report.note('haproxy and stunnel stand before the tuned Dovecot and do not tell it the address of the client.')
+  report.finish()
+} finally {
+  for (const child of children.reverse()) {
+    child.kill('SIGTERM')
+    if (child.exitCode === null && child.signalCode === null) await once(child, 'exit')
+  }
+  for (const database of databases) await database.close()
+  for (const server of servers) await server.stop()
+  directory.remove()
+}
+
+function makeCertificate() {
+  const [cert, key, both] = ['tls.crt', 'tls.key', 'both.pem'].map(name => `${directory.path}/${name}`)
+  if (cert === undefined || key === undefined || both === undefined) throw new Error('no names')
+  const curve = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes']
+  spawnSync('openssl', ['req', '-x509', ...curve, '-keyout', key, '-out', cert, '-subj', '/CN=bench', '-days', '90'])
+  chmodSync(key, 0o600)
+  writeFileSync(both, readFileSync(cert, 'utf8') + readFileSync(key, 'utf8'), { mode: 0o600 })
+  return { cert, key, both }
+}
+
+function start(name: string, [file = '', ...args]: readonly string[]): () => readonly number[] {
+  const log = openSync(`${directory.path}/${name.replaceAll(' ', '-')}.log`, 'a')
+  const child = spawn(file, args, { stdio: ['ignore', log, log] })
+  children.push(child)
+  return () => [child.pid ?? 0]
+}
+
+/** `checkout`: where dist/ is, with a slash behind it. */
+async function startOurs(name: string, checkout: string): Promise<Side> {
+  const own = `${directory.path}/${name}`
+  mkdirSync(own)
+  chmodSync(own, 0o755)
+  const [clearPort, tlsPort] = [await freePort(), await freePort()]
+  const lines = users.map(user => `${user}:${HASH}:${OWNER.uid}:${OWNER.gid}:${maildrops.maildirOf(user)}:.\n`)
+  writeFileSync(`${own}/passwd`, lines.join(''), { mode: 0o600 })
+  writeFileSync(`${own}/sslhack.pass`, 'bench-password-of-the-preamble\n', { mode: 0o600 })
+  const settings = `configured = true
+run_dir = "${own}/run"
+state_dir = "${own}/state"
+syslog = false
+[database]
+embedded = true
+embedded_user = "${DATABASE_IDS.uid}:${DATABASE_IDS.gid}"
+[grants]
+grant_loopback = true
+[popup]
+listen = ["127.0.0.1:${clearPort}"]
+checker = "passwd-file"
+passwd_file = "${own}/passwd"
+login_user = "61191:61191"
+hostname = "bench"
+max_per_address = 0
+max_connections = 5000
+ssl_hack_pass = "${own}/sslhack.pass"
+[sslwrap]
+user = "61192:61192"
+cert = "${certificate.cert}"
+key = "${certificate.key}"
+max_per_address = 0
+[[sslwrap.listener]]
+listen = "127.0.0.1:${tlsPort}"
+backend = "127.0.0.1:${clearPort}"
+[authd]
+user = "61190:61190"
+socket = "${own}/run/authd.sock"
+uses_socket = "${own}/run/uses.sock"
+`
+  const file = `${own}/auth-relay.toml`
+  writeFileSync(file, settings)
+  const program = `${checkout}dist/auth-relay.js`
+  const version = spawnSync(process.execPath, [program, '--version'], { encoding: 'utf8' }).stdout.trim()
+  const pids = start(name, [process.execPath, '--disable-sigusr1', program, 'up', '--config', file])
+  return { name, version, settings, clearPort, tlsPort, pids }
+}
+
+/** An embedded PostgreSQL as ours is, with the tables of a site that grants from Dovecot; what its userdb says. */
+async function startGrantStore(): Promise<{ readonly userdb: string; readonly query: string; readonly pid: number }> {
+  const stateDir = `${directory.path}/grant-store`
+  mkdirSync(stateDir)
+  chmodSync(stateDir, 0o755)
+  const server = await startEmbeddedServer({ stateDir, log: quiet, account: DATABASE_IDS, socketDirectoryMode: 0o755 })
+  servers.push(server)
+  const database = openDatabase({ ...server.connection, applicationName: 'bench', max: 1 })
+  databases.push(database)
+  await database.script(`
+CREATE TABLE relay (ip inet PRIMARY KEY, login text NOT NULL, until timestamptz NOT NULL);
+CREATE TABLE relay_login (at timestamptz NOT NULL, ip inet NOT NULL, login text NOT NULL);
+CREATE INDEX ON relay_login (at);`)
+  const query = `WITH granted AS (INSERT INTO relay (ip, login, until) VALUES ('%r', '%u', now() + interval '30 minutes') \\
+ON CONFLICT (ip) DO UPDATE SET login = excluded.login, until = excluded.until), \\
+kept AS (INSERT INTO relay_login (at, ip, login) VALUES (now(), '%r', '%u')) \\
+SELECT ${OWNER.uid} AS uid, ${OWNER.gid} AS gid, '${maildrops.maildirOf('%u')}' AS home`
+  const { hosts, user, password } = server.connection
+  const file = `${stateDir}/dovecot-sql.conf`
+  const address = `host=${hosts[0]?.host} user=${user} password=${password?.reveal()} dbname=postgres`
+  writeFileSync(file, `driver = pgsql\nconnect = ${address}\nuser_query = ${query}\n`)
+  return { userdb: `driver = sql\n  args = ${file}`, query, pid: server.pid }
+}
+
+async function startPeers(): Promise<Side[]> {
+  const site = {
+    directory: directory.path,
+    owner: OWNER,
+    users,
+    hash: HASH,
+    maildir: maildrops.maildirOf,
+    mailboxes: maildrops.mailboxes,
+    sessions: IDLE,
+  }
+  const wanted = options.peers?.split(',')
+  const isWanted = (name: string): boolean => wanted?.includes(name) ?? true
+  const sides: Side[] = []
+  const add = (
+    name: string,
+    version: string,
+    { command, settings }: PeerCommand,
+    ports: Pick<Side, 'clearPort' | 'tlsPort'>,
+    more: readonly number[] = [],
+  ): Side => {
+    const own = start(name, command)
+    const side = { name, version, settings, ...ports, pids: () => [...own(), ...more] }
+    sides.push(side)
+    return side
+  }
+  const version = versionHere({ debianPackage: 'dovecot-pop3d', installed: true })
+  if (version !== undefined) {
+    const [clearPort, tlsPort] = [await freePort(), await freePort()]
+    const tls = { port: tlsPort, certificate: certificate.cert, key: certificate.key }
+    const tuned = add(TUNED, version, dovecot(site, 'tuned', clearPort, TUNING, { tls }), { clearPort, tlsPort })
+    for (const { name, command, ...debian } of TLS_PEERS) {
+      const front = versionHere(debian)
+      if (front === undefined || !isWanted(`${name} + dovecot`)) continue
+      if (name !== 'haproxy' && name !== 'stunnel') continue
+      const port = await freePort()
+      const started = command({ ...tlsSite(), behind: clearPort }, port)
+      add(`${name} + dovecot`, front, started, { tlsPort: port }, tuned.pids())
+    }
+  }
+  if (version !== undefined && isWanted(GRANTING) && versionHere({ debianPackage: 'dovecot-pgsql', installed: true })) {
+    const [clearPort, tlsPort] = [await freePort(), await freePort()]
+    const tls = { port: tlsPort, certificate: certificate.cert, key: certificate.key }
+    const { userdb, query, pid } = await startGrantStore()
+    const tuning = TUNING.replace(/^auth_cache_size.*\n/m, '')
+    const started = dovecot(site, 'granting', clearPort, tuning, { tls, userdb })
+    const told = { ...started, settings: `${started.settings}\nuser_query = ${query}` }
+    add(GRANTING, version, told, { clearPort, tlsPort }, [pid])
+  }
+  const courierVersion = versionHere({ debianPackage: 'courier-pop', installed: false })
+  if (courierVersion !== undefined && isWanted('courier')) {
+    const clearPort = await freePort()
+    add('courier', courierVersion, courier(site, clearPort), { clearPort })
+  }
+  return sides
+}
+
+function tlsSite() {
+  return {
+    directory: directory.path,
+    certificate: certificate.cert,
+    key: certificate.key,
+    both: certificate.both,
+    workers: 2,
+  }
+}
+
+async function answers(name: string, port: number | undefined): Promise<void> {
+  if (port === undefined) return
+  await eventually(
+    `${name} listens`,
+    async () => {
+      const socket = connect({ port, host: '127.0.0.1' })
+      try {
+        await once(socket, 'connect')
+        return true
+      } finally {
+        socket.destroy()
+      }
+    },
+    60_000,
+  )
+}
+
+async function measure(side: Side, load: Load, port: number, sessions: number): Promise<Result> {
+  mostSessions = Math.max(mostSessions, sessions)
+  const before = cpuOfAll(side)
+  const steps = load.downloads ? DOWNLOADS : SHORT
+  const figures = await clients.run({ port, clients: CLIENTS, sessions, steps, tls: load.tls, addresses: ADDRESSES })
+  return {
+    'sessions/s': figures.perSecond,
+    'ms of CPU a session': (cpuOfAll(side) - before) / sessions,
+    'ms to login, p99': figures.login99 * 1000,
+    generator: (figures.cpu * figures.perSecond) / sessions,
+    resumed: figures.resumed / sessions,
+  }
+}
+
+/** One load at every side in turns, after rounds that do not count. */
+async function compare(load: Load, ours: Side, others: readonly Side[]): Promise<void> {
+  const sides = [ours, ...others].flatMap(side => {
+    const port = portFor(side, load)
+    return port === undefined ? [] : [{ side, port, sessions: 0, results: [] as Result[] }]
+  })
+  for (const entry of sides) {
+    const few = await measure(entry.side, load, entry.port, CLIENTS * 10)
+    const warm = Math.max(CLIENTS * 2, Math.round(few['sessions/s'] * warmSeconds))
+    const { 'sessions/s': perSecond } = await measure(entry.side, load, entry.port, warm)
+    entry.sessions = Math.max(CLIENTS * 2, Math.round(perSecond * seconds))
+  }
+  const parts = partsOf(ours)
+  let count = 0
+  for (let round = 0; round < rounds; round += 1) {
+    for (const { side, port, sessions, results } of sides) {
+      results.push(await measure(side, load, port, sessions))
+      if (side === ours) count += sessions
+    }
+  }
+  sayParts(load, parts, partsOf(ours), count)
+  const [own] = sides
+  if (own === undefined) return
+  const measured = ({ results }: typeof own, what: What) => ({
+    rounds: results.map(result => result[what]),
+    generator: results.map(({ generator }) => generator),
+  })
+  for (const what of Object.keys(WHATS).filter(isWhat)) {
+    for (const entry of sides.slice(1)) {
+      const goal = goalOf(load, what, entry.side.name)
+      report.add({
+        load: load.name,
+        unit: what,
+        better: WHATS[what],
+        ours: measured(own, what),
+        peer: { name: entry.side.name, ...measured(entry, what) },
+        ...(goal === undefined ? {} : { goal: { ratio: goal } }),
+      })
+    }
+  }
+  if (load.tls !== 'resumed') return
+  const shares = sides.map(({ side, results }) => `${side.name} ${percent(results.map(({ resumed }) => resumed))}`)
+  report.note(`Sessions that the server let resume: ${shares.join(', ')}.`)
+}
+
+function goalOf({ goals, tls, downloads }: Load, what: What, peer: string): number | undefined {
+  if (what === 'sessions/s') return peer === TUNED ? goals[0] : peer === GRANTING ? goals[1] : undefined
+  if (peer !== TUNED || tls === 'clear') return undefined
+  return what === 'ms of CPU a session' ? 0.9 : downloads ? undefined : 1
+}
+
+/** Milliseconds of processor time by program. */
+function partsOf({ pids }: Side): ReadonlyMap<string, number> {
+  const parts = new Map<string, number>()
+  for (const pid of pids().flatMap(familyOf)) {
+    const name = programOf(pid)
+    parts.set(name, (parts.get(name) ?? 0) + ownCpuOf(pid))
+  }
+  return parts
+}
+
+/** `popup --login` of a process of ours, `postgres` of the database's. */
+function programOf(pid: number): string {
+  try {
+    const words = readFileSync(`/proc/${pid}/cmdline`, 'latin1').split('\0')
+    const script = words.findIndex(word => word.endsWith('.js'))
+    if (script < 0) return /postgres/.test(words[0] ?? '') ? 'postgres' : (words[0]?.replace(/.*\//, '') ?? '')
+    const role = words[script + 1] ?? ''
+    return `${words[script]?.replace(/.*\/|\.js$/g, '')}${role === '--config' ? '' : ` ${role}`}`.trim()
+  } catch {
+    return 'ended' // while we looked
+  }
+}
+
+function sayParts(load: Load, before: ReadonlyMap<string, number>, after: ReadonlyMap<string, number>, count: number) {
+  const parts = [...after]
+    .map(([name, ms]) => [name, (ms - (before.get(name) ?? 0)) / count] as const)
+    .filter(([, ms]) => ms > 0.005)
+    .toSorted(([, a], [, b]) => b - a)
+    .map(([name, ms]) => `${name} ${ms.toFixed(2)}`)
+  report.note(`Where the processor time of ours goes, ms a session, ${load.name}: ${parts.join(', ')}.`)
+}
+
+/** KB that one more idle session over TLS costs in all processes, after login. */
+async function idleMemory(side: Side, port: number): Promise<number> {
+  const load: Load = { name: '', tls: 'full', downloads: false, goals: [1, 1] }
+  await measure(side, load, port, CLIENTS * 40)
+  const memory = (): number => side.pids().reduce((sum, pid) => sum + memoryOf(pid), 0)
+  const before = memory()
+  const open = session('user0', listing(10, SMALL)).slice(0, -1)
+  const held = await clients.hold({ port, clients: IDLE, steps: open, tls: 'full', addresses: ADDRESSES })
+  const each = (memory() - before) / IDLE
+  held.kill('SIGKILL')
+  await once(held, 'exit')
+  return each
+}
+
+function reportMemory(idle: ReadonlyMap<Side, number>, ours: Side, others: readonly Side[]): void {
+  const own = idle.get(ours)
+  if (own === undefined) return
+  const load = 'idle POP3S session after login'
+  report.add({ load, unit: 'KB', better: 'less', ours: { rounds: [own] }, goal: { figure: 60 } })
+  for (const side of others) {
+    const theirs = idle.get(side)
+    if (theirs === undefined) continue
+    report.add({
+      load,
+      unit: 'KB',
+      better: 'less',
+      ours: { rounds: [own] },
+      peer: { name: side.name, rounds: [theirs] },
+    })
+  }
+}
+
+/** Both stores hold a grant of every address that a run used: a side that grants nothing would only look fast. */
+async function requireGrants(): Promise<void> {
+  const file = `${directory.path}/auth-relay/auth-relay.toml`
+  const { stdout } = spawnSync(process.execPath, [`${root}dist/auth-relay.js`, 'show', '--json', '--config', file], {
+    encoding: 'utf8',
+    maxBuffer: 1 << 28,
+  })
+  const own = new Set(stdout.match(/127\.1\.\d+\.\d+/g)).size
+  const used = Math.min(ADDRESSES, mostSessions)
+  if (own < used) throw new Error(`auth-relay holds grants of ${own} of ${used} addresses`)
+  for (const database of databases) {
+    const { rows } = await database.query({
+      row: v.object({ n: v.number() }),
+      text: 'SELECT count(*)::int AS n FROM relay',
+    })
+    const theirs = rows[0]?.n ?? 0
+    if (theirs < used) throw new Error(`${GRANTING} holds grants of ${theirs} of ${used} addresses`)
+  }
+}
+
+function isWhat(what: string): what is What {
+  return what in WHATS
+}
