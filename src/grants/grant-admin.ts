@@ -1,7 +1,7 @@
 import * as v from 'valibot'
 import type { Database } from '../database/database.ts'
 import { endTime, ignored, int8, type Statement, timestamptz } from '../database/statement.ts'
-import { formatNetwork, type IpAddress, type Network } from '../wire/ip-address.ts'
+import { formatNetwork, type IpAddress, isSingleAddress, type Network } from '../wire/ip-address.ts'
 import { notifyChange } from './grant-changes.ts'
 import type { GrantPolicy } from './grant-policy.ts'
 import type {
@@ -40,7 +40,7 @@ LIMIT $2::bigint`,
 type Finding = { readonly rule: string; readonly detail: string; readonly since: Date; readonly until: Date | null }
 
 /**
- * What the tables know of an address at a time. $1 address, $2 its row of grants, $3 the time, $4 whether that is past:
+ * What the tables know of an address at a time. $1 address, $5 the IPv4 address in it or null, $2 its row of grants, $3 the time, $4 whether that is past:
  * then the history speaks of grants that were refreshed or swept since; for the present the grants alone do. Of logins: the
  * last that still counted then (a block takes the grant away for good), the last that was granted at all, and the last that was
  * refused within the day before. `last-login-block`: the block of whoever logged in last, granted or not.
@@ -67,7 +67,7 @@ WITH last_login AS (
   WHERE $4::boolean AND network = $2::inet AND at <= $3 AND until > $3
     AND NOT EXISTS (
       SELECT FROM blocks b
-      WHERE (b.net >>= $1::inet OR b.login = lower(username)) AND b.since > login_event.at AND b.since <= $3)
+      WHERE (b.net >>= $1::inet OR b.net >>= $5::inet OR b.login = login_key(username)) AND b.since > login_event.at AND b.since <= $3)
   ORDER BY at DESC LIMIT 1
 ), named AS (
   SELECT username, last_auth AS at FROM grants WHERE ip = $2::inet AND last_auth <= $3 AND until > $3
@@ -78,13 +78,13 @@ WITH last_login AS (
   SELECT username FROM login_event WHERE network = $2::inet AND at <= $3 AND username IS NOT NULL ORDER BY at DESC LIMIT 1
 )
 SELECT 'block' AS rule, net || ' blocked by ' || owner || ': ' || reason AS detail, since, until
-FROM blocks WHERE net >>= $1::inet AND since <= $3 AND until > $3
+FROM blocks WHERE (net >>= $1::inet OR net >>= $5::inet) AND since <= $3 AND until > $3
 UNION ALL
 SELECT 'login-block', 'login ' || b.login || ' blocked by ' || b.owner || ': ' || b.reason, b.since, b.until
-FROM blocks b JOIN named ON b.login = lower(named.username) WHERE b.since <= $3 AND b.until > $3
+FROM blocks b JOIN named ON b.login = login_key(named.username) WHERE b.since <= $3 AND b.until > $3
 UNION ALL
 SELECT 'last-login-block', 'login ' || b.login || ' blocked by ' || b.owner || ': ' || b.reason, b.since, b.until
-FROM blocks b JOIN newest ON b.login = lower(newest.username) WHERE b.since <= $3 AND b.until > $3
+FROM blocks b JOIN newest ON b.login = login_key(newest.username) WHERE b.since <= $3 AND b.until > $3
 UNION ALL
 SELECT 'allowance', net || ' allowed by ' || owner || ': ' || reason, since, until
 FROM allowances WHERE net >>= $1::inet AND since <= $3 AND until > $3
@@ -107,7 +107,7 @@ UNION ALL
 
 const CLOCK: Statement<{ now: Date }> = { row: v.object({ now: timestamptz }), text: 'SELECT now() AS now' }
 
-/** $1 network, $2 seconds or null, $3 reason, $4 owner, $5 now or null. The new decree takes the place of the old one. */
+/** $1 network, $2 seconds or null, $3 reason, $4 owner, $5 now or null, $6 the IPv4 address in a single address, or null. The new decree takes the place of the old one. */
 const ALLOW: Statement<{ until: Date | null }> = {
   row: v.object({ until: endTime }),
   text: `
@@ -115,9 +115,9 @@ WITH ended AS (
   UPDATE allowances SET until = coalesce($5::timestamptz, now())
   WHERE net = $1::cidr AND until > coalesce($5::timestamptz, now())
 )
-INSERT INTO allowances (net, since, until, reason, owner)
+INSERT INTO allowances (net, since, until, reason, owner, embedded_ipv4)
 VALUES ($1::cidr, coalesce($5::timestamptz, now()),
-        coalesce(coalesce($5::timestamptz, now()) + make_interval(secs => $2::float8), 'infinity'), $3, $4)
+        coalesce(coalesce($5::timestamptz, now()) + make_interval(secs => $2::float8), 'infinity'), $3, $4, $6::inet)
 RETURNING until`,
 }
 
@@ -134,10 +134,10 @@ const BLOCK: Statement<{ until: Date | null }> = {
   text: `
 WITH ended AS (
   UPDATE blocks SET until = coalesce($6::timestamptz, now())
-  WHERE (net = $1::cidr OR login = lower($2)) AND until > coalesce($6::timestamptz, now())
+  WHERE (net = $1::cidr OR login = login_key($2)) AND until > coalesce($6::timestamptz, now())
 )
 INSERT INTO blocks (net, login, since, until, reason, owner)
-VALUES ($1::cidr, lower($2), coalesce($6::timestamptz, now()),
+VALUES ($1::cidr, login_key($2), coalesce($6::timestamptz, now()),
         coalesce(coalesce($6::timestamptz, now()) + make_interval(secs => $3::float8), 'infinity'), $4, $5)
 RETURNING until`,
 }
@@ -145,14 +145,14 @@ RETURNING until`,
 /** After BLOCK, in the same transaction: logins committed meanwhile are seen, later ones see the block. */
 const REMOVE_BLOCKED: Statement<unknown> = {
   row: ignored,
-  text: 'DELETE FROM grants WHERE ip <<= $1::cidr OR lower(username) = lower($2)',
+  text: 'DELETE FROM grants WHERE ip <<= $1::cidr OR embedded_ipv4 <<= $1::cidr OR login_key(username) = login_key($2)',
 }
 
 const UNBLOCK: Statement<unknown> = {
   row: ignored,
   text: `
 UPDATE blocks SET until = coalesce($3::timestamptz, now())
-WHERE (net = $1::cidr OR login = lower($2)) AND until > coalesce($3::timestamptz, now())`,
+WHERE (net = $1::cidr OR login = login_key($2)) AND until > coalesce($3::timestamptz, now())`,
 }
 
 const BLOCKS: Statement<{
@@ -201,14 +201,19 @@ export function createGrantAdmin(database: Database, policy: GrantPolicy, option
 
     async explain(ip: IpAddress, at: Date | null, { signal }: QueryOptions = {}): Promise<Explanation> {
       const time = at ?? now() ?? (await databaseTime(database, signal))
-      const { rows } = await database.query(EXPLAIN, [ip, policy.rowOf(ip), time, at !== null], { signal })
+      const { rows } = await database.query(
+        EXPLAIN,
+        [ip, policy.rowOf(ip), time, at !== null, policy.embeddedIpv4(ip) ?? null],
+        { signal },
+      )
       return explanation(policy, ip, time, rows)
     },
 
     async allow(target: Network, request: DecreeRequest, { signal }: QueryOptions = {}) {
       const refused = policy.neverList.networkRefusal(target)
       if (refused !== undefined) return { refused }
-      const values = [formatNetwork(target), request.forSeconds, request.reason, request.owner, now()]
+      const embedded = isSingleAddress(target) ? policy.embeddedIpv4(target.base) : undefined
+      const values = [formatNetwork(target), request.forSeconds, request.reason, request.owner, now(), embedded ?? null]
       const { rows } = await database.query(ALLOW, values, { signal })
       await notifyChange(database)
       return { until: rows[0]?.until ?? null, exceptions: policy.neverList.exceptionsIn(target) }

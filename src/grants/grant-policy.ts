@@ -45,6 +45,11 @@ export class GrantPolicy {
     return network.prefixLength === 128 ? ip : formatNetwork(network)
   }
 
+  /** The IPv4 address of which the address was made: a block of it closes both. Undefined for all others. */
+  embeddedIpv4(ip: IpAddress): IpAddress | undefined {
+    return this.#customers.embeddedIpv4(ip)
+  }
+
   /**
    * A login this short a time after the last one changes nothing worth a write: five seconds, less where grants are
    * short, so that a grant never ends more than a hundredth of its life early.

@@ -8,7 +8,7 @@ import { networkColumn } from './grant-store.ts'
 
 const source = v.picklist(['login', 'allowance'])
 
-/** $1 address, $2 its row of grants, or null where logins do not count, $3 now or null. At most one row: a sure yes. */
+/** $1 address, $2 its row of grants, or null where logins do not count, $3 now or null, $4 the IPv4 address in it or null. At most one row: a sure yes. */
 const LOOKUP: Statement<Omit<Grant, 'ip'>> = {
   name: 'lookup-grant',
   row: v.object({
@@ -33,7 +33,8 @@ FROM (
 ) AS yes
 WHERE NOT EXISTS (
   SELECT FROM relay_blocks
-  WHERE net >>= $1::inet AND since <= coalesce($3::timestamptz, now()) AND until > coalesce($3::timestamptz, now()))
+  WHERE (net >>= $1::inet OR net >>= $4::inet)
+    AND since <= coalesce($3::timestamptz, now()) AND until > coalesce($3::timestamptz, now()))
 ORDER BY until DESC
 LIMIT 1`,
 }
@@ -45,19 +46,20 @@ const CURRENT: Statement<CurrentGrant> = {
   text: `
 SELECT network, source, login, until
 FROM (
-  SELECT ip AS network, 'login' AS source, username AS login, until
+  SELECT ip AS network, 'login' AS source, username AS login, until, embedded_ipv4
   FROM relay_gate
   WHERE until > coalesce($1::timestamptz, now())
     AND last_auth <= coalesce($1::timestamptz, now()) + interval '60 seconds'
     AND (login_blocked_until IS NULL OR login_blocked_until <= coalesce($1::timestamptz, now()))
   UNION ALL
-  SELECT net, 'allowance', NULL, until
+  SELECT net, 'allowance', NULL, until, embedded_ipv4
   FROM relay_allowances
   WHERE since <= coalesce($1::timestamptz, now()) AND until > coalesce($1::timestamptz, now())
 ) AS yes
 WHERE NOT EXISTS (
   SELECT FROM relay_blocks b
-  WHERE b.net && yes.network AND b.since <= coalesce($1::timestamptz, now()) AND b.until > coalesce($1::timestamptz, now()))
+  WHERE (b.net && yes.network OR b.net >>= yes.embedded_ipv4)
+    AND b.since <= coalesce($1::timestamptz, now()) AND b.until > coalesce($1::timestamptz, now()))
 ORDER BY network, until DESC`,
 }
 
@@ -77,7 +79,7 @@ export function createGrantReader(
     async lookup(ip: IpAddress, { signal }: QueryOptions = {}): Promise<Grant | undefined> {
       if (policy.neverList.refusal(ip) !== undefined) return undefined
       const row = policy.neverList.loginRefusal(ip) === undefined ? policy.rowOf(ip) : null
-      const { rows } = await database.query(LOOKUP, [ip, row, now()], { signal })
+      const { rows } = await database.query(LOOKUP, [ip, row, now(), policy.embeddedIpv4(ip) ?? null], { signal })
       const found = rows[0]
       return found === undefined ? undefined : { ip, ...found }
     },

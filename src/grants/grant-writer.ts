@@ -13,7 +13,8 @@ import type { GrantWriter, Login, Outcome, QueryOptions, Refusal, RelayUse, Swep
  * writers then never wait for each other in a ring), and entered into the history; all in one statement.
  *
  * $1 address, $2 row of grants, $3 time or null, $4 daemon, $5 method, $6 tls, $7 login, $8 session, $9 refusal or null;
- * $10 exp_time, $11 max_lifetime or 0, $12 refresh seconds, $13 keep names, $14 now or null.
+ * $10 exp_time, $11 max_lifetime or 0, $12 refresh seconds, $13 keep names, $14 now or null; $15 IPv4 address in the address
+ * or null.
  *
  * A row whose last login lies more than 60 s in the future was written before the clock was set back: it counts as none.
  *
@@ -28,29 +29,30 @@ const RECORD: Statement<{ outcomes: string; fresh: boolean }> = {
   row: v.object({ outcomes: v.string(), fresh: v.boolean() }),
   text: `
 WITH login AS (
-  SELECT t.n, t.ip, t.network, t.daemon, t.method, t.tls, t.session, t.login,
+  SELECT t.n, t.ip, t.network, t.embedded_ipv4, t.daemon, t.method, t.tls, t.session, t.login,
          CASE WHEN $13::boolean THEN t.login END AS username,
          least(coalesce(t.at, coalesce($14::timestamptz, now())), coalesce($14::timestamptz, now())) AS at,
          coalesce(t.refused, (
            SELECT 'blocked' FROM blocks b
-           WHERE (b.net >>= t.ip OR b.login = lower(t.login))
+           WHERE (b.net >>= t.ip OR b.net >>= t.embedded_ipv4 OR b.login = login_key(t.login))
              AND b.since <= coalesce($14::timestamptz, now()) AND b.until > coalesce($14::timestamptz, now())
            LIMIT 1)) AS refused
   FROM unnest($1::inet[], $2::inet[], $3::timestamptz[], $4::text[], $5::text[], $6::boolean[], $7::text[], $8::text[],
-              $9::text[]) WITH ORDINALITY AS t(ip, network, at, daemon, method, tls, login, session, refused, n)
+              $9::text[], $15::inet[])
+       WITH ORDINALITY AS t(ip, network, at, daemon, method, tls, login, session, refused, embedded_ipv4, n)
 ), newest AS (
-  SELECT DISTINCT ON (network) network, at, daemon, username, tls,
+  SELECT DISTINCT ON (network) network, embedded_ipv4, at, daemon, username, tls,
          min(at) OVER (PARTITION BY network) AS first, count(*) OVER (PARTITION BY network) AS hits
   FROM login WHERE refused IS NULL
   ORDER BY network, at DESC, n DESC
 ), written AS (
-  INSERT INTO grants AS g (ip, until, last_auth, first_auth, granted_first, hits, daemon, username, tls)
+  INSERT INTO grants AS g (ip, until, last_auth, first_auth, granted_first, hits, daemon, username, tls, embedded_ipv4)
   SELECT network,
          least(at + make_interval(secs => $10::float8),
                CASE WHEN $11::float8 > 0 THEN first + make_interval(secs => $11::float8) ELSE 'infinity' END),
-         at, first, first, hits, daemon, username, tls
+         at, first, first, hits, daemon, username, tls, embedded_ipv4
   FROM newest ORDER BY network
-  ON CONFLICT (ip) DO UPDATE SET (until, last_auth, first_auth, granted_first, hits, daemon, username, tls) = (
+  ON CONFLICT (ip) DO UPDATE SET (until, last_auth, first_auth, granted_first, hits, daemon, username, tls, embedded_ipv4) = (
     SELECT CASE
              WHEN NOT renewed.valid THEN excluded.until
              WHEN excluded.last_auth < g.last_auth THEN g.until
@@ -64,7 +66,8 @@ WITH login AS (
            g.hits + excluded.hits,
            CASE WHEN renewed.newer THEN excluded.daemon ELSE g.daemon END,
            CASE WHEN renewed.newer THEN excluded.username ELSE g.username END,
-           CASE WHEN renewed.newer THEN excluded.tls ELSE g.tls END
+           CASE WHEN renewed.newer THEN excluded.tls ELSE g.tls END,
+           excluded.embedded_ipv4
     FROM (
       SELECT judged.valid, judged.newer,
              CASE WHEN NOT judged.valid OR g.until <= excluded.last_auth THEN excluded.granted_first
@@ -203,7 +206,8 @@ export function createGrantWriter(
         logins.map(({ event }) => policy.neverList.loginRefusal(event.ip) ?? null),
       ]
       const settings = [policy.expTime, policy.maxLifetime, policy.refreshSeconds, policy.storeUser, now()]
-      const { rows } = await database.query(RECORD, [...values, ...settings], { signal })
+      const embedded = logins.map(({ event }) => policy.embeddedIpv4(event.ip) ?? null)
+      const { rows } = await database.query(RECORD, [...values, ...settings, embedded], { signal })
       if (rows[0]?.fresh === true) changes.changed()
       const words = rows[0]?.outcomes.split(' ') ?? []
       if (words.length !== logins.length) throw new Error(`${words.length} outcomes for ${logins.length} logins`)

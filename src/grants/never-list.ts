@@ -4,6 +4,7 @@ import {
   familyOf,
   formatNetwork,
   type IpAddress,
+  isSingleAddress,
   LOOPBACK,
   NEVER_GRANTED,
   type Network,
@@ -110,7 +111,7 @@ export class NeverList {
     if ([...NEVER_GRANTED.networks, ...this.#options.neverNets.networks].some(isWithin)) return 'never'
     if (isLoopback) return undefined
     if (Object.values(this.#options.trusted).some(({ networks }) => networks.some(isWithin))) return 'proxy'
-    return isSingle(network) ? this.refusal(network.base) : undefined
+    return isSingleAddress(network) ? this.refusal(network.base) : undefined
   }
 
   /**
@@ -129,7 +130,7 @@ export class NeverList {
   grantableParts(): (network: Network) => readonly Network[] {
     const difference = new NetworkDifference([...this.#ungrantable(), ...this.#options.customers.embeddings])
     return network =>
-      isSingle(network) ? (this.refusal(network.base) === undefined ? [network] : []) : difference.of(network)
+      isSingleAddress(network) ? (this.refusal(network.base) === undefined ? [network] : []) : difference.of(network)
   }
 
   /**
@@ -191,8 +192,6 @@ export class NeverList {
 type Judged =
   | { readonly reason: Ungrantable; readonly detail: string; readonly address: IpAddress }
   | { readonly reason: undefined; readonly detail: undefined; readonly address: IpAddress }
-
-const isSingle = ({ base, prefixLength }: Network): boolean => prefixLength === (familyOf(base) === 4 ? 32 : 128)
 
 const isPartOf = (inner: Network, outer: Network): boolean =>
   outer.prefixLength <= inner.prefixLength && networkContains(outer, inner.base)

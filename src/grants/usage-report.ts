@@ -35,7 +35,7 @@ const REPORT: Statement<UsageRow> = {
   }),
   text: `
 WITH logins AS (
-  SELECT lower(username) AS login, max(at) AS last_login, count(*) AS logins, count(DISTINCT network) AS addresses,
+  SELECT login_key(username) AS login, max(at) AS last_login, count(*) AS logins, count(DISTINCT network) AS addresses,
          (array_agg(host(ip) ORDER BY at DESC))[1] AS last_address,
          count(*) FILTER (WHERE tls) AS tls_logins,
          string_agg(DISTINCT daemon, ',' ORDER BY daemon) AS daemons,
@@ -44,7 +44,7 @@ WITH logins AS (
   WHERE refused IS NULL AND username IS NOT NULL AND at > now() - make_interval(days => $1::int)
   GROUP BY 1
 ), uses AS (
-  SELECT lower(l.username) AS login, max(u.at) AS last_relay, count(*) AS relays
+  SELECT login_key(l.username) AS login, max(u.at) AS last_relay, count(*) AS relays
   FROM relay_use u CROSS JOIN LATERAL (
     SELECT e.username FROM login_event e
     WHERE e.network = ANY (ARRAY[u.ip, CASE WHEN family(u.ip) = 6 THEN network(set_masklen(u.ip, 64))::inet END])

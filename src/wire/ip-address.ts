@@ -123,6 +123,10 @@ export function networkOf(ip: IpAddress, prefixLength: number): Network {
 /** CIDR text of a network. */
 export const formatNetwork = ({ base, prefixLength }: Network): string => `${base}/${prefixLength}`
 
+/** True for a network of one address. */
+export const isSingleAddress = ({ base, prefixLength }: Network): boolean =>
+  prefixLength === (familyOf(base) === 4 ? 32 : 128)
+
 /** True if the address lies in the network; families never match each other. */
 export function networkContains({ base, prefixLength }: Network, ip: IpAddress): boolean {
   return familyOf(base) === familyOf(ip) && networkOf(ip, prefixLength).base === base

@@ -1,7 +1,8 @@
+import * as v from 'valibot'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { type Database, openDatabase } from '../../src/database/database.ts'
 import { migrate } from '../../src/database/migrate.ts'
-import { ignored } from '../../src/database/statement.ts'
+import { ignored, type Statement } from '../../src/database/statement.ts'
 import { createGrantAdmin } from '../../src/grants/grant-admin.ts'
 import type { GrantPolicyOptions } from '../../src/grants/grant-policy.ts'
 import { createGrantReader } from '../../src/grants/grant-reader.ts'
@@ -56,6 +57,11 @@ function storeOn(databases: { writer: Database; reader: Database }) {
   }
 }
 type Store = ReturnType<ReturnType<typeof storeOn>>
+
+const VIEWED: Statement<{ ip: string }> = {
+  text: 'SELECT host(network) AS ip FROM relay_clients ORDER BY 1',
+  row: v.object({ ip: v.string() }),
+}
 
 const granted = (seconds: number): Outcome => ({ verdict: 'granted', until: at(seconds).getTime() / 1000 })
 const forEver = { forSeconds: null, reason: 'tests', owner: 'root' }
@@ -381,6 +387,64 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
         { verdict: 'refused', reason: 'blocked' },
       ])
       expect(await record(store, login(B, { user: 'bob' }))).toEqual([granted(1800)])
+    })
+
+    test('of a login hold for its domain with the dot of the root, and for no other case than that of ASCII', async () => {
+      await store.admin.block({ kind: 'login', login: 'Ann@Example.org.' }, forEver)
+      expect(
+        await record(store, login(B, { user: 'ann@example.ORG' }), login(A, { user: 'ann@example.org..' })),
+      ).toEqual(Array(2).fill({ verdict: 'refused', reason: 'blocked' }))
+      // A dot of a name without a domain belongs to the name.
+      expect(await record(store, login(B, { user: 'ann.' }))).toEqual([granted(1800)])
+      await store.admin.block({ kind: 'login', login: 'jürgen' }, forEver)
+      const [ascii, umlaut] = await record(store, login(B, { user: 'JüRGEN' }), login(B, { user: 'JÜRGEN' }))
+      expect(ascii).toEqual({ verdict: 'refused', reason: 'blocked' })
+      expect(umlaut).toEqual(granted(1800))
+      expect(await store.admin.unblock({ kind: 'login', login: 'JüRGEN' })).toBe(1)
+    })
+
+    test('of an IPv4 address hold for the IPv6 addresses that were made of it', async () => {
+      const translated = make({ customers: new CustomerNetworks([net('2001:db8:64::/96')]) })
+      const forms = [
+        ...['64:ff9b::192.0.2.7', '::ffff:0:192.0.2.7', '::192.0.2.7', '2002:c000:207::1', '2001:db8:64::192.0.2.7'],
+        '2001:0:4136:e378:8000:63bf:3fff:fdf8',
+      ].map(ip)
+      const others = ['64:ff9b::192.0.2.8', '2001:db8:64::192.0.2.8', '2001:db8::1'].map(ip)
+      const open = async () => {
+        const answers = await Promise.all([...forms, ...others].map(address => mayRelay(translated, 1, address)))
+        return [...forms, ...others].filter((_, n) => answers[n])
+      }
+      const listed = async () => (await translated.reader.current()).map(({ network }) => network.base)
+      const view = async () => (await owner.query(VIEWED)).rows.map(row => row.ip)
+      await owner.script('TRUNCATE ungrantable')
+      await record(translated, ...[...forms, ...others].map(address => login(address)))
+      await translated.admin.allow(net('64:ff9b::192.0.2.7'), forEver)
+      await owner.script("UPDATE grants SET until = 'infinity'")
+      expect(await open()).toEqual([...forms, ...others])
+      expect(new Set(await listed())).toEqual(new Set([...forms, ...others]))
+
+      // Written past the administrator's command, so that the grants are still there.
+      await owner.script(`INSERT INTO blocks (net, reason, owner, since) VALUES ('192.0.2.0/29', '', '', '2026-01-01')`)
+      await owner.script(`DELETE FROM grants WHERE ip IN ('64:ff9b::192.0.2.8', '2001:db8:64::192.0.2.8')`)
+      expect(await open()).toEqual([ip('2001:db8::1')])
+      expect(await listed()).toEqual([ip('2001:db8::1')])
+      expect(await view()).toEqual(['2001:db8::1'])
+      expect(await record(translated, login(forms[0] ?? A))).toEqual([{ verdict: 'refused', reason: 'blocked' }])
+      expect(await translated.admin.explain(forms[0] ?? A, null)).toMatchObject({
+        relay: false,
+        decided: { rule: 'block', detail: expect.stringContaining('192.0.2.0/29') },
+      })
+      await translated.admin.unblock({ kind: 'network', network: net('192.0.2.0/29') })
+
+      // By the command: it takes the grants of all forms away.
+      const target = { kind: 'network', network: net('192.0.2.7') } as const
+      expect(await translated.admin.block(target, forEver)).toMatchObject({ removed: forms.length })
+      // A block of one form closes this form alone.
+      await translated.admin.unblock(target)
+      await record(translated, login(A), ...forms.map(address => login(address)))
+      await translated.admin.block({ kind: 'network', network: net('64:ff9b::192.0.2.7') }, forEver)
+      expect(await open()).toEqual([...forms.slice(1), ip('2001:db8::1')])
+      expect(await mayRelay(translated, 1, A)).toBe(true)
     })
 
     test('of a login are honoured at lookup, should its grant be written at the same moment', async () => {

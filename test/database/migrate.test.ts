@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { cpSync, readFileSync, writeFileSync } from 'node:fs'
+import { cpSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { promisify } from 'node:util'
 import * as v from 'valibot'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -14,7 +14,7 @@ import { temporaryDirectory } from '../harness/temporary-directory.ts'
 import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
 
 const SQL = new URL('../../sql/', import.meta.url).pathname
-const LATEST = 9
+const LATEST = readdirSync(SQL).filter(name => /^\d{6}-/.test(name)).length
 
 /** Every table, view, column, index, constraint, function and privilege of the schema, as the catalogue has them. */
 const CATALOGUE = {

@@ -1,4 +1,5 @@
 import type { Clock } from '../../base/clock.ts'
+import { loginKey } from '../../wire/login-key.ts'
 
 /** A limit that is reached is logged again after so long, for each login and owner. */
 const QUIET_MS = 60_000
@@ -35,7 +36,7 @@ export class SessionShares<Session> {
   /** Takes a share for a session, in place of the one that it had. `owner` is undefined where the process behind does not say it. */
   take(session: Session, login: string, owner: string | undefined): 'ok' | ShareRefusal {
     this.release(session)
-    const byLogin = `login ${login.toLowerCase()}`
+    const byLogin = `login ${loginKey(login)}`
     if (this.#countOf(byLogin) >= this.#limits.perLogin) return this.#refused('max_per_login', byLogin)
     const byOwner = owner === undefined ? undefined : `owner ${owner}`
     if (byOwner !== undefined && this.#countOf(byOwner) >= this.#limits.perOwner) {

@@ -2,6 +2,7 @@ import { hash } from 'node:crypto'
 import type { Clock } from '../../base/clock.ts'
 import type { CustomerNetworks } from '../../wire/customer-networks.ts'
 import { formatNetwork, type IpAddress, networkOf } from '../../wire/ip-address.ts'
+import { loginKey } from '../../wire/login-key.ts'
 import type { LoginText } from '../login-name.ts'
 
 /** Failures count until so long after the last one. */
@@ -65,7 +66,7 @@ export class FailureDelays {
     if (this.isKnown(ip, login)) return 0
     const site = this.#siteOf(ip)
     const level = Math.max(
-      this.#failuresOf(loginKey(login))?.count ?? 0,
+      this.#failuresOf(boundedKey(login))?.count ?? 0,
       this.#networks.levelFor(this.#customers.keyOf(ip), login),
       site === undefined ? 0 : this.#sites.levelFor(site, login),
     )
@@ -79,7 +80,7 @@ export class FailureDelays {
 
   /** The checker said no. */
   failed(ip: IpAddress, login: LoginText, proof: string): void {
-    const key = loginKey(login)
+    const key = boundedKey(login)
     const before = this.#failuresOf(key)
     const isRepeated = before?.proofs.includes(proof) === true
     const proofs = [proof, ...(before?.proofs ?? []).filter(other => other !== proof)].slice(0, MAX_PROOFS)
@@ -93,7 +94,7 @@ export class FailureDelays {
 
   /** The checker said yes. One good account does not buy an address free: only this pair is known now. */
   succeeded(ip: IpAddress, login: LoginText): void {
-    const key = loginKey(login)
+    const key = boundedKey(login)
     const before = this.#failuresOf(key)
     // The proofs stay: a device that repeats an old password does not begin a new row of failures after each right login.
     if (before !== undefined) renew(this.#logins, key, { ...before, count: 0 })
@@ -174,5 +175,5 @@ function renew<Value>(table: Map<string, Value>, key: string, value: Value, most
   }
 }
 
-const loginKey = (login: LoginText): string => login.toLowerCase().slice(0, 320)
-const fingerprint = (login: LoginText): string => hash('sha256', loginKey(login), 'base64url').slice(0, 11)
+const boundedKey = (login: LoginText): string => loginKey(login).slice(0, 320)
+const fingerprint = (login: LoginText): string => hash('sha256', boundedKey(login), 'base64url').slice(0, 11)

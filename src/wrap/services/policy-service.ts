@@ -1,6 +1,7 @@
 import { LineServer, type LineServerLimits, type LineService } from '../../process/line-server.ts'
 import type { CustomerNetworks } from '../../wire/customer-networks.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
+import { loginKey } from '../../wire/login-key.ts'
 import { clientOf, formatPolicyAnswer, PolicyReader, type PolicyRequest } from '../../wire/policy-request.ts'
 import { type Decision, logAnswer } from '../decision.ts'
 import type { PolicyRates } from './policy-rates.ts'
@@ -125,13 +126,14 @@ class PolicyConnection implements LineService<PolicyRequest> {
     const { rates, customers } = this.#options()
     const { messagesPerLogin, messagesPerAddress, recipientsPerLogin, recipientsPerAddress } = rates
     const customer = customers.keyOf(ip)
+    const user = login === undefined ? undefined : loginKey(login)
     const counted = [
       ...(isNewMessage ? [{ rate: messagesPerAddress, key: customer, reason: 'messages_per_address' }] : []),
       { rate: recipientsPerAddress, key: customer, reason: 'recipients_per_address' },
-      ...(isNewMessage && login !== undefined
-        ? [{ rate: messagesPerLogin, key: login, reason: 'messages_per_login' }]
+      ...(isNewMessage && user !== undefined
+        ? [{ rate: messagesPerLogin, key: user, reason: 'messages_per_login' }]
         : []),
-      ...(login === undefined ? [] : [{ rate: recipientsPerLogin, key: login, reason: 'recipients_per_login' }]),
+      ...(user === undefined ? [] : [{ rate: recipientsPerLogin, key: user, reason: 'recipients_per_login' }]),
     ]
     const over = counted.find(({ rate, key }) => !rate.allows(key))
     if (over !== undefined)

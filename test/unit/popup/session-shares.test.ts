@@ -16,6 +16,12 @@ test('one login has no more sessions than its share, whatever its case, and othe
   expect(count.take('e', 'ann', '1')).toMatchObject({ reason: 'max_per_login' })
 })
 
+test('the dot behind a domain makes no other login', () => {
+  const count = shares(1, 100)
+  expect(count.take('a', 'ann@example.org', '1')).toBe('ok')
+  expect(count.take('b', 'Ann@example.org.', '1')).toMatchObject({ reason: 'max_per_login' })
+})
+
 test('one owner has no more sessions than its share, by whatever logins', () => {
   const count = shares(100, 3)
   for (let i = 0; i < 3; i++) expect(count.take(`session ${i}`, `login ${i}`, '5000')).toBe('ok')

@@ -1,0 +1,17 @@
+import { expect, test } from 'vitest'
+import { loginKey } from '../../../src/wire/login-key.ts'
+
+test.each([
+  ['Ann@Example.ORG', 'ann@example.org'],
+  ['ann@example.org.', 'ann@example.org'],
+  ['ann@example.org..', 'ann@example.org'],
+  ['Ann.', 'ann.'],
+  // Kelvin sign, dotted capital I, final sigma: each locale has its own opinion of them.
+  ['\u212Aelvin', '\u212Aelvin'],
+  ['İI', 'İi'],
+  ['JÜRGEN', 'jÜrgen'],
+  ['', ''],
+])('%j is compared as %j', (login, key) => {
+  expect(loginKey(login)).toBe(key)
+  expect(loginKey(key)).toBe(key)
+})
