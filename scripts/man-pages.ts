@@ -4,6 +4,7 @@ import { commandTree } from '../src/auth-relay/command-line.ts'
 import { formatSettings } from '../src/auth-relay/text/settings-text.ts'
 import { environmentNameOf } from '../src/settings/rows.ts'
 import { SECTIONS } from '../src/settings/settings.ts'
+import { writeSettingsSchema } from './settings-schema.ts'
 
 const directory = new URL('../docs/man/', import.meta.url).pathname
 
@@ -149,6 +150,8 @@ there. Unknown names are errors; all faults of a file are reported together, eac
 .PP
 .B auth\\-relay init
 writes a commented file,
+.B auth\\-relay settings
+prints each setting with its meaning,
 .B auth\\-relay check
 shows every setting with its origin and judges the file and the host. No daemon starts until
 .B configured
@@ -178,4 +181,6 @@ export function pageOnDisk(name: string): string {
 
 if (import.meta.main) {
   for (const [name, text] of Object.entries(generatedPages())) writeFileSync(`${directory}${name}`, text)
+  // Both are made from the table of settings.
+  writeSettingsSchema()
 }

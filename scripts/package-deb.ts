@@ -23,7 +23,7 @@ import { buildAll } from './build.ts'
 import { changesOf, debianChangelog } from './debian/changelog.ts'
 import { copyright } from './debian/copyright.ts'
 import { debianDocuments } from './debian/documents.ts'
-import { debianSettings } from './debian/settings-template.ts'
+import { DEBIAN_SCHEMA, debianSettings } from './debian/settings-template.ts'
 
 const root = new URL('..', import.meta.url).pathname
 const LIBRARY = 'usr/lib/auth-relay'
@@ -176,6 +176,10 @@ function addConfiguration(tree: Tree): void {
   tree.copy('deploy/fail2ban/filter.conf', 'etc/fail2ban/filter.d/auth-relay.conf')
   tree.copy('deploy/fail2ban/jail.conf', 'etc/fail2ban/jail.d/auth-relay.conf')
   tree.write('usr/share/auth-relay/auth-relay.toml', debianSettings())
+  // auth-relay init finds the schema above its program, and names the file that the link leads to.
+  const schema = 'deploy/auth-relay.schema.json'
+  tree.copy(schema, DEBIAN_SCHEMA.slice(1))
+  tree.link(`${LIBRARY}/${schema}`, `../../../share/auth-relay/auth-relay.schema.json`)
 }
 
 /** Where each shell looks for what it completes. */

@@ -1,5 +1,8 @@
 import { formatSettings } from '../../src/auth-relay/text/settings-text.ts'
 
+/** Where the Debian package has the JSON schema of the settings file. */
+export const DEBIAN_SCHEMA = '/usr/share/auth-relay/auth-relay.schema.json'
+
 /**
  * The settings file of the Debian package: no secret stands in it, so that every program can read it under its own account; each secret has a
  * file that only its program reads (deploy/debian/postinst makes them).
@@ -18,10 +21,12 @@ export const debianSettings = (): string =>
       authd: { user: 'auth-relay', uses_users: ['auth-relay-gate'] },
     },
     {
+      schema: DEBIAN_SCHEMA,
       head: [
         'Settings of auth-relay: POP before SMTP. auth-relay.toml(5) explains every one.',
         'A line that begins with # followed by a name shows a default; remove the # to change it.',
-        'Nothing starts until configured is true. Authenticator this file and the host with: auth-relay check',
+        'Nothing starts until configured is true. Check this file and the host with: auth-relay check',
+        'A short file for one kind of site in place of this one: auth-relay init --for postfix|exim|qmail|logs',
         'The next steps are in /usr/share/doc/auth-relay/INSTALL.md.',
       ],
       withDefaults: true,

@@ -19,6 +19,7 @@ import { replay } from './verbs/logs/replay.ts'
 import { testLine } from './verbs/logs/test-line.ts'
 import { migrate } from './verbs/migrate.ts'
 import { passwd } from './verbs/passwd.ts'
+import { settings } from './verbs/settings.ts'
 import { status } from './verbs/status.ts'
 import { statusPage } from './verbs/status-page.ts'
 import { up } from './verbs/up.ts'
@@ -27,6 +28,7 @@ import { version } from './verbs/version.ts'
 const VERBS: readonly Verb[] = [
   up,
   init,
+  settings,
   check,
   migrate,
   show,

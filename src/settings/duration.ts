@@ -20,12 +20,15 @@ export function parseDuration(text: string): number | undefined {
   return seconds > 0 && seconds <= 3650 * UNITS.d ? seconds : undefined
 }
 
+/** The form of a duration in the settings file. */
+export const DURATION_TEXT = /^(\d{1,9}(ms|s|min|m|h|d|w))+$/
+
 /**
  * A duration of the settings file (`"30s"`, `"800ms"`, `"90d"`, `"1h30min"`) counted in `unit`. Undefined for any other
  * text, and for a duration that is not a whole number of the unit.
  */
 export function parseDurationIn(unit: DurationUnit, text: string): number | undefined {
-  if (!/^(\d{1,9}(ms|s|min|m|h|d|w))+$/.test(text)) return undefined
+  if (!DURATION_TEXT.test(text)) return undefined
   let ms = 0
   for (const [, digits = '', name = ''] of text.matchAll(/(\d+)(ms|s|min|m|h|d|w)/g)) {
     if (isSettingUnit(name)) ms += Number(digits) * UNIT_MS[name]

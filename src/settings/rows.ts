@@ -2,7 +2,7 @@ import * as v from 'valibot'
 import { parseSocketAddress, type SocketAddress } from '../process/socket-address.ts'
 import { TRANSLATION_PREFIX_LENGTHS } from '../wire/customer-networks.ts'
 import { familyOf, type Network, NetworkSet, parseNetwork } from '../wire/ip-address.ts'
-import { type DurationUnit, parseDurationIn, UNIT_NAMES, writeDuration } from './duration.ts'
+import { DURATION_TEXT, type DurationUnit, parseDurationIn, UNIT_NAMES, writeDuration } from './duration.ts'
 
 /** One setting: what it may be, what it is when nobody says, and what it means, in a sentence for the administrator. */
 export type Row<Output> = {
@@ -12,6 +12,8 @@ export type Row<Output> = {
   /** The default where popup.compat is "qmail", if it is another. */
   readonly qmailDefault?: unknown
   readonly doc: string
+  /** What a plain number counts; undefined where numbers have no unit. */
+  readonly unit?: DurationUnit
   /** How the text of an environment variable becomes what would stand in the file. */
   readonly fromText: (text: string) => unknown
   /** True for settings that the original's config.h or the specification names: their environment variable has no section in its name. */
@@ -91,8 +93,9 @@ export const duration = (
   options?: Options,
 ): Row<number> => {
   const message = `must be a duration from "${writeDuration(min, unit)}" to "${writeDuration(max, unit)}" in whole ${UNIT_NAMES[unit]}, such as "${writeDuration(fallback > 0 ? fallback : max, unit)}"`
+  const count = v.pipe(v.number(message), v.integer(message), v.minValue(min, message), v.maxValue(max, message))
   const schema = v.pipe(
-    v.union([v.number(message), v.string(message)], message),
+    v.union([count, v.pipe(v.string(message), v.regex(DURATION_TEXT, message))], message),
     v.rawTransform<number | string, number>(({ dataset, addIssue, NEVER }) => {
       const count = typeof dataset.value === 'number' ? dataset.value : parseDurationIn(unit, dataset.value)
       if (count !== undefined && Number.isInteger(count) && count >= min && count <= max) return count
@@ -102,7 +105,7 @@ export const duration = (
   )
   const numbers = `A number without a unit counts ${UNIT_NAMES[unit]}.`
   const fromText = (text: string): unknown => (/^-?\d+$/.test(text) ? Number(text) : text)
-  return row(schema, writeDuration(fallback, unit), `${doc} ${numbers}`, fromText, options)
+  return { ...row(schema, writeDuration(fallback, unit), `${doc} ${numbers}`, fromText, options), unit }
 }
 
 /** Numbers of seconds, or texts such as "800ms" and "1.5"; the values are milliseconds. In the environment separated by spaces or commas. */
@@ -188,12 +191,16 @@ export const command = (fallback: readonly string[], doc: string, options?: Opti
     options,
   )
 
+const SOCKET_ADDRESS_FORMS = 'must be "ADDRESS:PORT", "[IPV6]:PORT", "*:PORT" or "unix:/PATH"'
+
+/** The pattern is for editors, which read the JSON schema; parseSocketAddress decides. */
 const socketAddressSchema = v.pipe(
   v.string('must be an address in quotes'),
+  v.regex(/^(unix:\/.*|fd:\d{1,4}|((\[[^\]]+\]|[^:\[\]]*):)?\d{1,5})$/, SOCKET_ADDRESS_FORMS),
   v.rawTransform<string, SocketAddress>(({ dataset, addIssue, NEVER }) => {
     const address = parseSocketAddress(dataset.value)
     if (address !== undefined) return address
-    addIssue({ message: 'must be "ADDRESS:PORT", "[IPV6]:PORT", "*:PORT" or "unix:/PATH"' })
+    addIssue({ message: SOCKET_ADDRESS_FORMS })
     return NEVER
   }),
 )
@@ -217,7 +224,7 @@ export const socketAddress = (fallback: string, doc: string, options?: Options):
         ),
         socketAddressSchema,
       ],
-      issue => (issue.received === '""' ? '' : 'must be "ADDRESS:PORT", "[IPV6]:PORT", "*:PORT" or "unix:/PATH"'),
+      issue => (issue.received === '""' ? '' : SOCKET_ADDRESS_FORMS),
     ),
     fallback,
     doc,
@@ -225,12 +232,17 @@ export const socketAddress = (fallback: string, doc: string, options?: Options):
     options,
   )
 
+const noNetwork = (text: string): string =>
+  `"${text}" is no network: write "192.0.2.0/24", "2001:db8::/32" or one address`
+
+/** The pattern is for editors, which read the JSON schema; parseNetwork decides. */
 const networkSchema = v.pipe(
   v.string('must be a network in quotes'),
+  v.regex(/^[0-9A-Fa-f.:]+(\/\d{1,3})?$/, ({ input }) => noNetwork(input)),
   v.rawTransform<string, Network>(({ dataset, addIssue, NEVER }) => {
     const network = parseNetwork(dataset.value)
     if (network !== undefined) return network
-    addIssue({ message: `"${dataset.value}" is no network: write "192.0.2.0/24", "2001:db8::/32" or one address` })
+    addIssue({ message: noNetwork(dataset.value) })
     return NEVER
   }),
 )

@@ -151,7 +151,11 @@ export function parseSettings(text: string, path: string, environment: Environme
       shown.push({ section: section.name, name, written, origin, ...(as === name ? {} : { formerName: as }) })
       const result = v.safeParse(row.schema, written)
       if (result.success) values[name] = deepFreeze(result.output)
-      else faults.push(...result.issues.map(issue => `${placeOf(origin, path)}: ${describeIssue(section, as, issue)}`))
+      else {
+        // A number that is neither whole nor within its bounds has two issues with the same words.
+        const said = result.issues.map(issue => `${placeOf(origin, path)}: ${describeIssue(section, as, issue)}`)
+        faults.push(...new Set(said))
+      }
     }
     return typed<ValuesOf<S>>(section, values)
   }

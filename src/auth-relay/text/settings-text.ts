@@ -1,3 +1,5 @@
+import { existsSync, realpathSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { stringify } from 'smol-toml'
 import { SECTIONS } from '../../settings/settings.ts'
 
@@ -5,8 +7,12 @@ import { SECTIONS } from '../../settings/settings.ts'
 export type Overrides = Readonly<Record<string, Readonly<Record<string, unknown>>>>
 
 export type SettingsTextOptions = {
+  /** The JSON schema that the first line names for editors, by its path or address. */
+  readonly schema?: string | undefined
   /** Comment lines at the top of the file, without `#`. */
   readonly head: readonly string[]
+  /** Also write what each setting of the file means. */
+  readonly withMeanings?: boolean
   /** Also write what every setting means, and those that keep their default, commented out. */
   readonly withDefaults: boolean
 }
@@ -17,8 +23,11 @@ const WIDTH = 100
  * A settings file made from the settings' own table. Lists of tables (`sslwrap.listener`) come last in their section, as TOML demands.
  * @throws TypeError for an override that names no setting.
  */
-export function formatSettings(overrides: Overrides, { head, withDefaults }: SettingsTextOptions): string {
-  const lines: string[] = head.map(comment)
+export function formatSettings(
+  overrides: Overrides,
+  { schema, head, withMeanings = false, withDefaults }: SettingsTextOptions,
+): string {
+  const lines: string[] = [...(schema === undefined ? [] : [`#:schema ${schema}`]), ...head.map(comment)]
   const sections = Object.values(SECTIONS)
   for (const name of Object.keys(overrides)) {
     if (!sections.some(section => section.name === name)) throw new TypeError(`there is no section ${name}`)
@@ -37,11 +46,14 @@ export function formatSettings(overrides: Overrides, { head, withDefaults }: Set
       const isSet = Object.hasOwn(values, name)
       const value = isSet ? values[name] : row.default
       if (isListOfTables(value)) {
+        if (withMeanings && !withDefaults) tables.push('', ...wrap(row.doc))
         tables.push(...value.flatMap(table => ['', `[[${section}.${name}]]`, stringify(table).trimEnd()]))
         continue
       }
       const assignment = stringify({ [name]: value }).trimEnd()
       if (withDefaults) lines.push('', ...wrap(row.doc))
+      else if (withMeanings && isSet)
+        lines.push(...(['', `[${section}]`].includes(lines.at(-1) ?? '') ? [] : ['']), ...wrap(row.doc))
       if (isSet) lines.push(assignment)
       else if (withDefaults) lines.push(...assignment.split('\n').map(line => `#${line}`))
     }
@@ -49,6 +61,15 @@ export function formatSettings(overrides: Overrides, { head, withDefaults }: Set
   }
   return `${lines.join('\n').trimStart()}\n`
 }
+
+/** The path of the settings' JSON schema, which stands above the program that runs; undefined where an installation has none. */
+export function schemaFile(running = process.argv[1] ?? ''): string | undefined {
+  const above = dirname(dirname(running))
+  const found = [above, dirname(above)].map(directory => join(directory, SCHEMA)).find(path => existsSync(path))
+  return found === undefined ? undefined : realpathSync(found)
+}
+
+const SCHEMA = 'deploy/auth-relay.schema.json'
 
 const comment = (line: string): string => (line === '' ? '#' : `# ${line}`)
 

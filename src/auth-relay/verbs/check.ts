@@ -11,6 +11,7 @@ import { checkSettings } from '../check/check-settings.ts'
 import { maildirsBelow, maildirsOfSettings } from '../check/find-maildirs.ts'
 import type { Finding } from '../check/finding.ts'
 import { count, printable } from '../text/printable.ts'
+import { describeOrigin, hideSecret } from '../text/shown-setting.ts'
 import { type Style, styleFor } from '../text/style.ts'
 import type { Surroundings, Verb } from '../verb.ts'
 import { withConfigOption } from '../verb.ts'
@@ -98,12 +99,6 @@ function checkMaildirs(
   return withFindings === 0 ? 0 : 1
 }
 
-const SECRETS: ReadonlySet<string> = new Set(['dbpass', 'wrap_dbpass', 'status_dbpass'])
-
-function hideSecret(setting: ShownSetting): ShownSetting {
-  return SECRETS.has(setting.name) && setting.written !== '' ? { ...setting, written: '[secret]' } : setting
-}
-
 /** Every setting as it could stand in the file, with the place that it comes from. */
 export function formatShown(shown: readonly ShownSetting[], style: Pick<Style, 'faint' | 'strong'>): string {
   const sections = Map.groupBy(shown.map(hideSecret), ({ section }) => section)
@@ -111,13 +106,7 @@ export function formatShown(shown: readonly ShownSetting[], style: Pick<Style, '
   for (const [section, settings] of sections) {
     text += `${style.strong(section === '' ? 'For every program' : `[${section}]`)}\n`
     for (const { name, written, origin } of settings) {
-      const from =
-        origin.type === 'default'
-          ? 'default'
-          : origin.type === 'file'
-            ? `line ${origin.line}`
-            : `environment ${origin.variable}`
-      text += `  ${name} = ${printable(JSON.stringify(written))}  ${style.faint(`(${from})`)}\n`
+      text += `  ${name} = ${printable(JSON.stringify(written))}  ${style.faint(`(${describeOrigin(origin)})`)}\n`
     }
   }
   return `${text}\n`

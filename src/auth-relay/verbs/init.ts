@@ -1,13 +1,17 @@
-import { existsSync } from 'node:fs'
+import { chmodSync, copyFileSync, existsSync, statSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { UsageFault } from '../../base/exit-status.ts'
 import { distributionServer } from '../../database/server-program.ts'
-import { SETTINGS_FILE } from '../../settings/settings.ts'
+import { loadSettingsFile, nearest, SETTINGS_FILE } from '../../settings/settings.ts'
 import { ensureSecretFile, randomSecret, writePrivateFile } from '../secret-file.ts'
-import { formatSettings, type Overrides } from '../text/settings-text.ts'
+import { isRecipeName, RECIPES, type Recipe, type RecipeName } from '../text/settings-recipes.ts'
+import { formatSettings, type Overrides, schemaFile } from '../text/settings-text.ts'
 import type { Verb } from '../verb.ts'
 
-type Options = { config: string; dbhost?: string; embedded?: true; json?: true }
+type Options = { config: string; for?: string; dbhost?: string; embedded?: true; json?: true }
+
+/** The command of the Debian package that makes the database of this host. */
+const SETUP_DATABASE = 'auth-relay-setup-database'
 
 /** `auth-relay init`: a settings file to read, with secrets that nobody chose. */
 export const init: Verb = (program, { print }, choose) => {
@@ -15,6 +19,7 @@ export const init: Verb = (program, { print }, choose) => {
     .command('init')
     .description('write a commented settings file with random secrets; nothing starts until you have read it')
     .option('--config <file>', 'where to write it', SETTINGS_FILE)
+    .option('--for <site>', `only the settings that matter for ${Object.keys(RECIPES).join(', ')}`)
     .option(
       '--dbhost <hosts>',
       'use the PostgreSQL at these hosts; without it the one of this host, if it is installed',
@@ -24,32 +29,61 @@ export const init: Verb = (program, { print }, choose) => {
     .addHelpText(
       'after',
       `
+Sites:
+${Object.entries(RECIPES)
+  .map(([name, { about }]) => `  ${name.padEnd(8)} ${about}`)
+  .join('\n')}
+
 Examples:
   auth-relay init
+  auth-relay init --for postfix
   auth-relay init --dbhost db1.example.org,db2.example.org
 
+A file in which configured is false, such as that of the Debian package, is written anew.
+Its settings stay, and the former text is kept beside it with the ending .old. A file in
+which configured is true is kept as it is.
+
 A PostgreSQL of the distribution is preferred to the embedded one, because the
-distribution updates it.`,
+distribution updates it. Every other setting: auth-relay settings.`,
     )
     .action((options: Options) => {
       if (options.dbhost !== undefined && options.embedded === true) {
         throw new UsageFault('--dbhost and --embedded exclude each other: choose one')
       }
-      choose({ type: 'command', run: async () => write(resolve(options.config), options, print) })
+      const site = options.for === undefined ? undefined : siteNamed(options.for)
+      choose({ type: 'command', run: async () => write(resolve(options.config), site, options, print) })
     })
 }
 
-function write(config: string, { embedded, json, ...options }: Options, print: (text: string) => void): number {
-  const distribution = options.dbhost === undefined && embedded !== true ? distributionServer() : undefined
+function siteNamed(word: string): RecipeName {
+  if (isRecipeName(word)) return word
+  const near = nearest(word, Object.keys(RECIPES))
+  throw new UsageFault(
+    `there is no site ${word}${near === undefined ? '' : `; did you mean ${near}?`}: known are ${Object.keys(RECIPES).join(', ')}`,
+  )
+}
+
+function write(
+  config: string,
+  site: RecipeName | undefined,
+  { embedded, json, ...options }: Options,
+  print: (text: string) => void,
+): number {
+  const former = existsSync(config) ? unreadSettings(config) : undefined
+  const choosesDatabase = options.dbhost !== undefined || embedded === true
+  const distribution = choosesDatabase || former !== undefined ? undefined : distributionServer()
   const dbhost = options.dbhost ?? (distribution === undefined ? undefined : 'localhost')
-  if (existsSync(config)) {
-    throw new UsageFault(`${config} exists and is kept: judge it with auth-relay check, or move it away first`)
-  }
+  const recipe = site === undefined ? undefined : RECIPES[site]
   const secret = join(dirname(config), 'sslhack.pass')
-  const text = settingsTemplate(config, secret, dbhost)
+  const database: DatabaseChoice =
+    dbhost !== undefined ? { dbhost } : former !== undefined && embedded !== true ? 'as before' : 'embedded'
+  const overrides = settingsFor({ secret, database, ...(recipe && { recipe }), ...(former && { former }) })
+  const text = settingsTemplate(config, overrides, recipe)
+  const madeSecret = overrides['popup']?.['ssl_hack_pass'] === secret
   try {
-    writePrivateFile(config, text)
-    ensureSecretFile(secret)
+    if (former === undefined) writePrivateFile(config, text)
+    else replaceFile(config, text, holdsPassword(overrides))
+    if (madeSecret) ensureSecretFile(secret)
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? error.code : undefined
     const why = error instanceof Error ? error.message : String(error)
@@ -61,42 +95,139 @@ function write(config: string, { embedded, json, ...options }: Options, print: (
     )
   }
   if (json === true) {
-    print(`${JSON.stringify({ config, ssl_hack_pass: secret, dbhost: dbhost ?? null })}\n`)
+    const host =
+      overrides['database']?.['embedded'] === true ? null : (overrides['database']?.['dbhost'] ?? 'localhost')
+    print(`${JSON.stringify({ config, for: site ?? null, ssl_hack_pass: madeSecret ? secret : null, dbhost: host })}\n`)
     return 0
   }
-  const option = config === SETTINGS_FILE ? '' : ` --config ${config}`
+  const mode = (statSync(config).mode & 0o777).toString(8).padStart(4, '0')
+  const files = madeSecret ? ` and the password of the SSL command, ${secret}` : ''
+  const kept = former === undefined ? '' : `The former text is in ${config}.old; its settings stay.\n`
   const why =
     distribution === undefined
       ? ''
       : `The settings name PostgreSQL ${distribution} of this host, because the distribution updates it. The embedded one: auth-relay init --embedded.\n`
-  print(`Wrote ${config} (mode 0600) and the password of the SSL command, ${secret}.
-${why}Next:
-  1. Read ${config}; set configured = true.
-${dbhost === undefined ? '' : `  2. auth-relay migrate${option} --user postgres     tables and roles, in a database made with: createdb pop3authd\n`}  ${dbhost === undefined ? 2 : 3}. auth-relay check${option}
-  ${dbhost === undefined ? 3 : 4}. auth-relay up${option}
-`)
+  const steps = nextSteps(config, overrides, recipe)
+  print(`Wrote ${config} (mode ${mode})${files}.
+${kept}${why}Next:
+${steps.map((step, index) => `  ${index + 1}. ${step}\n`).join('')}`)
   return 0
 }
 
-/** The text of the file. `configured` is false: the administrator says when he has read it. */
-export function settingsTemplate(config: string, secret: string, dbhost: string | undefined): string {
-  const overrides: Overrides = {
-    '': { configured: false },
-    database:
-      dbhost === undefined
-        ? { embedded: true }
-        : { dbhost, dbpass: randomSecret(), wrap_dbpass: randomSecret(), status_dbpass: randomSecret() },
-    popup: { ssl_hack_pass: secret },
-    authd: { user: 'auth-relay' },
+/** The settings that a file sets in which configured is false still. @throws UsageFault if the administrator has read the file. */
+function unreadSettings(config: string): Overrides {
+  const { settings, shown } = loadSettingsFile(config, {})
+  if (settings.top.configured) {
+    throw new UsageFault(
+      `${config} exists and is kept: judge it with auth-relay check, see its settings with auth-relay settings, or move it away first`,
+    )
   }
+  const found: Record<string, Record<string, unknown>> = {}
+  for (const { section, name, written, origin } of shown) {
+    if (origin.type === 'file') found[section] = { ...found[section], [name]: written }
+  }
+  return found
+}
+
+/** Puts a text in the place of a settings file: same owner, same mode unless there is a password in it, the former text beside it. */
+function replaceFile(config: string, text: string, isSecret: boolean): void {
+  const { uid, gid, mode } = statSync(config)
+  copyFileSync(config, `${config}.old`)
+  chmodSync(`${config}.old`, mode & 0o777)
+  writePrivateFile(config, text, { uid, gid })
+  if (!isSecret) chmodSync(config, mode & 0o777)
+}
+
+const holdsPassword = ({ database }: Overrides): boolean => PASSWORDS.some(name => (database?.[name] ?? '') !== '')
+
+function nextSteps(config: string, { database }: Overrides, recipe: Recipe | undefined): readonly string[] {
   const option = config === SETTINGS_FILE ? '' : ` --config ${config}`
+  const isPackaged = config === SETTINGS_FILE && existsSync(`/usr/sbin/${SETUP_DATABASE}`)
+  const isEmbedded = database?.['embedded'] === true
+  const host = database?.['dbhost'] ?? 'localhost'
+  const makeDatabase = isEmbedded
+    ? []
+    : isPackaged && host === 'localhost'
+      ? [SETUP_DATABASE]
+      : [
+          `auth-relay migrate${option} --user postgres     tables and roles, in a database made with: createdb pop3authd`,
+        ]
+  const parts = (recipe?.units ?? ['authd', 'popup', 'sslwrap', 'wrap']).map(part => `auth-relay-${part}`)
+  return [
+    `Read ${config}; set configured = true.`,
+    ...makeDatabase,
+    `auth-relay check${option}`,
+    isPackaged && !isEmbedded
+      ? `systemctl enable --now auth-relay.target ${parts.join(' ')}`
+      : `auth-relay up${option}`,
+    ...(recipe?.next ?? []),
+  ]
+}
+
+type DatabaseChoice = { readonly dbhost: string } | 'embedded' | 'as before'
+
+const PASSWORDS = ['dbpass', 'wrap_dbpass', 'status_dbpass'] as const
+
+/** What stands in the new file: the settings of a former one, the database that is chosen, the recipe. */
+export function settingsFor({
+  secret,
+  database,
+  recipe,
+  former = {},
+}: {
+  readonly secret: string
+  readonly database: DatabaseChoice
+  readonly recipe?: Recipe
+  readonly former?: Overrides
+}): Overrides {
+  const { popup = {}, authd = {}, ...others } = former
+  const usesPopup = recipe === undefined || recipe.units.includes('popup')
+  const base: Overrides = {
+    ...others,
+    '': { ...former[''], configured: false },
+    database: databaseFor(database, former['database'] ?? {}),
+    popup: { ...(usesPopup ? { ssl_hack_pass: secret } : {}), ...popup },
+    authd: { user: 'auth-relay', ...authd },
+  }
+  const sections = new Set([...Object.keys(base), ...Object.keys(recipe?.overrides ?? {})])
+  return Object.fromEntries([...sections].map(name => [name, { ...base[name], ...recipe?.overrides[name] }]))
+}
+
+/** A role whose password stands in a file keeps it there. */
+function databaseFor(choice: DatabaseChoice, former: Overrides[string]): Overrides[string] {
+  if (choice === 'as before') return former
+  const { embedded, ...rest } = former
+  if (choice === 'embedded') return { ...rest, embedded: true }
+  const missing = PASSWORDS.filter(name => (rest[name] ?? '') === '' && (rest[`${name}_file`] ?? '') === '')
+  return { ...rest, ...choice, ...Object.fromEntries(missing.map(name => [name, randomSecret()])) }
+}
+
+/** The text of the file. `configured` is false until the administrator has read it. */
+export function settingsTemplate(config: string, overrides: Overrides, recipe?: Recipe): string {
+  const option = config === SETTINGS_FILE ? '' : ` --config ${config}`
+  const schema = schemaFile()
+  const check = `Check the file and the host with: auth-relay check${option}`
+  if (recipe === undefined) {
+    return formatSettings(overrides, {
+      schema,
+      head: [
+        'Settings of auth-relay: POP before SMTP. auth-relay.toml(5) explains every one.',
+        'A line that begins with # followed by a name shows a default; remove the # to change it.',
+        'An environment variable of the same name in upper case (EXP_TIME, POPUP_LISTEN) overrides a line.',
+        check,
+      ],
+      withDefaults: true,
+    })
+  }
   return formatSettings(overrides, {
+    schema,
     head: [
-      'Settings of auth-relay: POP before SMTP. auth-relay.toml(5) explains every one.',
-      'A line that begins with # followed by a name shows a default; remove the # to change it.',
-      'An environment variable of the same name in upper case (EXP_TIME, POPUP_LISTEN) overrides a line.',
-      `Authenticator the file and the host with: auth-relay check${option}`,
+      `Settings of auth-relay: ${recipe.about}.`,
+      'Every setting that is not here has its default. All settings with their meaning: auth-relay settings',
+      check,
+      ...recipe.notes,
     ],
-    withDefaults: true,
+    withMeanings: true,
+    withDefaults: false,
   })
 }

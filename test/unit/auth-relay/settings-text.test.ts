@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { formatSettings } from '../../../src/auth-relay/text/settings-text.ts'
-import { settingsTemplate } from '../../../src/auth-relay/verbs/init.ts'
+import { settingsFor, settingsTemplate } from '../../../src/auth-relay/verbs/init.ts'
 import { parseSettings, SECTIONS } from '../../../src/settings/settings.ts'
 
 describe('a settings file made from the table of settings', () => {
@@ -48,7 +48,10 @@ preamble = "proxy-v2"
 })
 
 describe('the file that init writes', () => {
-  const text = settingsTemplate('/etc/auth-relay.toml', '/etc/sslhack.pass', undefined)
+  const text = settingsTemplate(
+    '/etc/auth-relay.toml',
+    settingsFor({ secret: '/etc/sslhack.pass', database: 'embedded' }),
+  )
 
   test('shows every setting with its meaning, and is valid as it stands', () => {
     const { settings, shown } = parseSettings(text, 'x.toml')
@@ -77,7 +80,10 @@ describe('the file that init writes', () => {
 
   test('has random passwords for a server, different ones each time', () => {
     const passwords = [1, 2].flatMap(() => {
-      const { database } = parseSettings(settingsTemplate('/etc/x.toml', '/etc/s', 'db1,db2'), 'x.toml').settings
+      const { database } = parseSettings(
+        settingsTemplate('/etc/x.toml', settingsFor({ secret: '/etc/s', database: { dbhost: 'db1,db2' } })),
+        'x.toml',
+      ).settings
       expect(database.dbhost).toBe('db1,db2')
       return [database.dbpass, database.wrap_dbpass, database.status_dbpass]
     })

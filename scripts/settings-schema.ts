@@ -1,0 +1,62 @@
+import { readFileSync, writeFileSync } from 'node:fs'
+import { toJsonSchema } from '@valibot/to-json-schema'
+import type { Row } from '../src/settings/rows.ts'
+import { SECTIONS } from '../src/settings/settings.ts'
+
+/** Where the schema stands: editors read it by the first line of a settings file. */
+export const SCHEMA_PATH = new URL('../deploy/auth-relay.schema.json', import.meta.url).pathname
+
+type JsonSchema = { readonly [key: string]: unknown }
+
+/** The JSON schema (draft 7) of the settings file, made from the table of settings, as text. */
+export function settingsSchema(): string {
+  const { top, ...sections } = SECTIONS
+  const schema: JsonSchema = {
+    $schema: 'http://json-schema.org/draft-07/schema#',
+    title: 'auth-relay.toml',
+    description: 'Settings of auth-relay. Made by scripts/settings-schema.ts from the table of settings.',
+    type: 'object',
+    additionalProperties: false,
+    properties: {
+      ...propertiesOf(top.rows),
+      ...Object.fromEntries(
+        Object.values(sections).map(({ name, doc, rows }) => [
+          name,
+          { description: doc, type: 'object', additionalProperties: false, properties: propertiesOf(rows) },
+        ]),
+      ),
+    },
+  }
+  // ECMAScript's \0 is unknown to the regular expressions of other languages, in which validators are written.
+  return `${JSON.stringify(schema, undefined, 2).replaceAll('\\\\0', '\\\\x00')}\n`
+}
+
+const propertiesOf = (rows: Readonly<Record<string, Row<unknown>>>): JsonSchema =>
+  Object.fromEntries(
+    Object.entries(rows).flatMap(([name, row]) => {
+      const property = propertyOf(row)
+      const former = row.formerNames.map(
+        each => [each, { ...property, description: `Former name of ${name}.` }] as const,
+      )
+      return [[name, property] as const, ...former]
+    }),
+  )
+
+/** What may stand in the file is the input of the row's own schema; what its transformations refuse, only the programs can tell. */
+function propertyOf({ schema, default: fallback, doc }: Row<unknown>): JsonSchema {
+  const { $schema, ...form } = toJsonSchema(schema, { typeMode: 'input', errorMode: 'ignore' })
+  return { description: doc, default: fallback, ...form }
+}
+
+/** The schema as it is now; empty if there is none. */
+export function schemaOnDisk(): string {
+  try {
+    return readFileSync(SCHEMA_PATH, 'utf8')
+  } catch {
+    return '' // not made yet
+  }
+}
+
+export const writeSettingsSchema = (): void => writeFileSync(SCHEMA_PATH, settingsSchema())
+
+if (import.meta.main) writeSettingsSchema()

@@ -1,0 +1,135 @@
+import { spawnSync } from 'node:child_process'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { afterAll, describe, expect, test } from 'vitest'
+import { debianSettings } from '../../../scripts/debian/settings-template.ts'
+import { SCHEMA_PATH, schemaOnDisk, settingsSchema } from '../../../scripts/settings-schema.ts'
+import { RECIPES } from '../../../src/auth-relay/text/settings-recipes.ts'
+import { schemaFile } from '../../../src/auth-relay/text/settings-text.ts'
+import { settingsFor, settingsTemplate } from '../../../src/auth-relay/verbs/init.ts'
+import { parseSettings, SECTIONS } from '../../../src/settings/settings.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
+
+const root = new URL('../../..', import.meta.url).pathname
+const { path, remove } = temporaryDirectory()
+afterAll(remove)
+
+const DOCUMENTS = [
+  'README.md',
+  ...readdirSync(`${root}docs`).flatMap(name => (/\.md$/.test(name) ? `docs/${name}` : [])),
+]
+const tomlBlocks = (text: string): readonly string[] =>
+  [...text.matchAll(/^```toml\n([\s\S]*?)^```/gm)].map(([, block = '']) => block)
+
+/** Settings that the documents and examples show, and those that the programs write, by file name. */
+function rightFiles(): ReadonlyMap<string, string> {
+  const secret = '/etc/sslhack.pass'
+  const written = (['embedded', { dbhost: 'db1,db2' }] as const).flatMap((database, index) => [
+    [`init-${index}.toml`, settingsTemplate('/etc/a.toml', settingsFor({ secret, database }))] as const,
+    ...Object.entries(RECIPES).map(([name, recipe]) => {
+      const text = settingsTemplate('/etc/a.toml', settingsFor({ secret, database, recipe }), recipe)
+      return [`init-${name}-${index}.toml`, text] as const
+    }),
+  ])
+  const shown = DOCUMENTS.flatMap(name =>
+    tomlBlocks(readFileSync(`${root}${name}`, 'utf8')).map(
+      (block, index) => [`${name.replaceAll('/', '-')}-${index}.toml`, block] as const,
+    ),
+  )
+  return new Map([
+    ...written,
+    ...shown,
+    ['debian.toml', debianSettings()],
+    ['container.toml', readFileSync(`${root}deploy/container/auth-relay.toml`, 'utf8')],
+  ])
+}
+
+/** taplo compiles its WebAssembly at each start, which takes long on a busy machine. */
+const TAPLO_MS = 240_000
+
+/** What taplo says of files; `schema` undefined: each file names its own. */
+function lint(files: ReadonlyMap<string, string>, schema?: string) {
+  const paths = [...files].map(([name, text]) => {
+    writeFileSync(`${path}/${name}`, text)
+    return `${path}/${name}`
+  })
+  const option = schema === undefined ? [] : ['--schema', `file://${schema}`]
+  const words = ['lint', '--colors', 'never', '--no-auto-config', ...option, ...paths]
+  const { status, stderr, error } = spawnSync(`${root}node_modules/.bin/taplo`, words, { encoding: 'utf8', cwd: path })
+  if (error !== undefined) throw error
+  return { status, stderr }
+}
+
+test('the schema says what the table of settings says (else: node scripts/settings-schema.ts)', () => {
+  expect(schemaOnDisk()).toBe(settingsSchema())
+})
+
+test(
+  'taplo finds nothing in the settings of documents, examples, the package and init',
+  () => {
+    const files = rightFiles()
+    expect(files.size).toBeGreaterThan(30)
+    const { status, stderr } = lint(files, SCHEMA_PATH)
+    expect(stderr).toContain(`total=${files.size}`)
+    expect(status, stderr).toBe(0)
+  },
+  TAPLO_MS,
+)
+
+const WRONG = {
+  'an unknown setting': '[grants]\nexp_tme = 1\n',
+  'an unknown section': '[grant]\n',
+  'a duration without a known unit': '[grants]\nexp_time = "30x"\n',
+  'a number beyond its bounds': '[database]\ndbport = 65536\n',
+  'a word that is no choice': '[popup]\nchecker = "shadow"\n',
+  'a text in place of true': 'configured = "yes"\n',
+  'an address without a port': '[popup]\nlisten = ["192.0.2.1"]\n',
+  'a name in place of a network': '[grants]\nnever_grant = ["proxy.example.org"]\n',
+  'a relative path': '[popup]\npasswd_file = "passwd"\n',
+  'the password that everybody tries': '[database]\ndbpass = "password"\n',
+  'a listener without a server behind it': '[[sslwrap.listener]]\nlisten = "*:995"\n',
+}
+
+test(
+  'taplo finds each kind of mistake, by the schema that the first line names',
+  () => {
+    const files = Object.values(WRONG).map(
+      (text, index) => [`wrong-${index}.toml`, `#:schema ${SCHEMA_PATH}\n${text}`] as const,
+    )
+    const { status, stderr } = lint(new Map(files))
+    expect(status).not.toBe(0)
+    const found = Object.keys(WRONG).filter((_, index) => stderr.includes(`path="${path}/wrong-${index}.toml"`))
+    expect(found).toEqual(Object.keys(WRONG))
+  },
+  TAPLO_MS,
+)
+
+test.each(Object.entries(WRONG))('%s is refused by the programs too', (_, text) => {
+  expect(() => parseSettings(text, 'x.toml')).toThrow('x.toml:')
+})
+
+describe('the first line of a file that init writes', () => {
+  test('names the schema of the installation', () => {
+    const schema = schemaFile(`${root}dist/auth-relay.js`)
+    expect(schema).toBe(SCHEMA_PATH)
+    expect(schemaFile(`${root}src/auth-relay/main.ts`)).toBe(SCHEMA_PATH)
+    expect(schemaFile('/nonexistent/dist/auth-relay.js')).toBeUndefined()
+  })
+
+  test('is the place of the package in the file of the package', () => {
+    expect(debianSettings().split('\n', 1)).toEqual(['#:schema /usr/share/auth-relay/auth-relay.schema.json'])
+  })
+})
+
+test('the schema has each setting with its meaning and default, and former names', () => {
+  const schema: unknown = JSON.parse(settingsSchema())
+  for (const { name, rows } of Object.values(SECTIONS)) {
+    for (const [setting, { doc, default: fallback, formerNames }] of Object.entries(rows)) {
+      const property = { description: doc, default: fallback }
+      const table = { properties: { [setting]: property } }
+      expect(schema).toMatchObject(name === '' ? table : { properties: { [name]: table } })
+      for (const former of formerNames) {
+        expect(schema).toMatchObject({ properties: { [name]: { properties: { [former]: { default: fallback } } } } })
+      }
+    }
+  }
+})
