@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net'
 import { TLSSocket } from 'node:tls'
+import { destroyOnTlsError, removeKeylogHook, verifyErrorOf } from '../base/node-internals.ts'
 import { type ClientHello, parseClientHello } from '../wire/client-hello.ts'
 import type { TlsContexts } from './tls-contexts.ts'
 
@@ -110,8 +111,7 @@ function handshake(raw: Socket, hello: ClientHello, options: AcceptTlsOptions): 
         ? {}
         : { requestCert: true, rejectUnauthorized: clientCertificate === 'required' }),
     })
-    // It watches for somebody who wants to log TLS keys, which makes every listener cost twice. Nobody shall.
-    socket.removeAllListeners('newListener')
+    removeKeylogHook(socket)
     const settle = (answer: AcceptedTls): void => {
       socket.off('secure', secure)
       socket.off('error', failed)
@@ -125,7 +125,7 @@ function handshake(raw: Socket, hello: ClientHello, options: AcceptTlsOptions): 
     const failed = (error: Error): void => settle({ outcome: 'failed', reason: reasonOf(error) })
     const closed = (): void => settle({ outcome: 'failed', reason: 'the client closed during the handshake' })
     const secure = (): void => {
-      const refusal = clientCertificate === 'none' ? undefined : verifyError(socket)
+      const refusal = clientCertificate === 'none' ? undefined : verifyErrorOf(socket)
       if (
         refusal !== undefined &&
         (clientCertificate === 'required' || socket.getPeerX509Certificate() !== undefined)
@@ -138,22 +138,8 @@ function handshake(raw: Socket, hello: ClientHello, options: AcceptTlsOptions): 
     socket.on('secure', secure)
     socket.on('error', failed)
     socket.on('close', closed)
-    // After the handshake the runtime reports errors of the TLS layer so, and does not destroy the socket by itself.
-    socket.on('_tlsError', (error: Error) => socket.destroy(error))
+    destroyOnTlsError(socket)
   })
-}
-
-/**
- * Why the client's certificate is not trusted; undefined if it is. The runtime tells this to its own tls.Server alone, so its handle is
- * asked directly; if it has no answer, nobody is trusted.
- */
-function verifyError(socket: TLSSocket): string | undefined {
-  const handle: unknown = Reflect.get(socket, '_handle')
-  const ask: unknown = typeof handle === 'object' && handle !== null ? Reflect.get(handle, 'verifyError') : undefined
-  if (typeof ask !== 'function') return 'cannot be verified'
-  const error: unknown = Reflect.apply(ask, handle, [])
-  if (error === null || error === undefined) return undefined
-  return error instanceof Error ? error.message : 'not trusted'
 }
 
 /** OpenSSL's own words without its place in the source: `unsupported protocol`, `no shared cipher`, `no application protocol`. */

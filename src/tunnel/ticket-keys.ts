@@ -1,5 +1,6 @@
 import { randomBytes, randomFillSync, timingSafeEqual } from 'node:crypto'
 import type { SecureContext } from 'node:tls'
+import { answerTicketKeys, type TicketKeyAnswer } from '../base/node-internals.ts'
 
 /** Keys of TLS session tickets, newest first; hexadecimal, so that a parent can send them to its workers. */
 export type TicketKeys = readonly string[]
@@ -38,44 +39,36 @@ export class TicketKeyRing {
   }
 
   /**
-   * Makes a context use the ring: tickets of older keys are honoured, and every resumed connection gets a fresh ticket, as RFC 8446
-   * appendix C.4 wants. The runtime has no public way to that (its ticketKeys option renews nothing), so its own hook for it is used
-   * where there is one; elsewhere the newest key serves alone.
+   * Makes a context use the ring: tickets of older keys are accepted, and every resumed connection gets a fresh ticket, as
+   * RFC 8446 appendix C.4 wants.
    */
   attach(context: SecureContext): void {
-    const native: unknown = context.context
-    if (typeof native !== 'object' || native === null) return
-    const enable: unknown = Reflect.get(native, 'enableTicketKeyCallback')
-    if (typeof enable === 'function') {
-      Reflect.set(native, 'onticketkeycallback', (name: Buffer, _iv: Buffer, isNew: boolean) =>
-        isNew ? this.#seal() : this.#open(name),
-      )
-      Reflect.apply(enable, native, [])
-      return
-    }
-    const set: unknown = Reflect.get(native, 'setTicketKeys')
-    const [newest] = this.#keys
-    if (typeof set === 'function' && newest !== undefined) {
-      Reflect.apply(set, native, [Buffer.concat([newest.name, newest.hmac, newest.aes])])
-    }
+    answerTicketKeys(
+      context,
+      (name, isNew) => (isNew ? this.#seal() : this.#open(name)),
+      () => {
+        const [newest] = this.#keys
+        return newest === undefined ? undefined : Buffer.concat([newest.name, newest.hmac, newest.aes])
+      },
+    )
   }
 
-  #seal(): unknown[] {
+  #seal(): TicketKeyAnswer {
     const [newest] = this.#keys
     if (newest === undefined) return [-1]
     return [1, newest.hmac, newest.aes, newest.name, freshVector()]
   }
 
-  /** 2 asks OpenSSL for a fresh ticket; 0 is a ticket of nobody's, and a full handshake follows (SSL_CTX_set_tlsext_ticket_key_evp_cb(3)). */
-  #open(name: Buffer): unknown[] {
+  /** Status 2 makes OpenSSL issue a fresh ticket; 0 stands for an unknown ticket, after which a full handshake follows. */
+  #open(name: Buffer): TicketKeyAnswer {
     const key = this.#keys.find(known => timingSafeEqual(known.name, name))
-    return key === undefined ? [0, NOBODY, NOBODY] : [2, key.hmac, key.aes]
+    return key === undefined ? [0, NO_KEY, NO_KEY] : [2, key.hmac, key.aes]
   }
 }
 
-const NOBODY = Buffer.alloc(16)
+const NO_KEY = Buffer.alloc(16)
 
-/** Random numbers are cheaper by the page. */
+/** Random numbers cost less by the page. */
 const page = Buffer.alloc(4096)
 let used = page.length
 

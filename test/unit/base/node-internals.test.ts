@@ -1,0 +1,134 @@
+import { once } from 'node:events'
+import { fstatSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { createServer, Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { duplexPair } from 'node:stream'
+import { type ConnectionOptions, connect, createSecureContext, type SecureContext, TLSSocket } from 'node:tls'
+import { expect, test } from 'vitest'
+import {
+  answerTicketKeys,
+  descriptorOf,
+  destroyOnTlsError,
+  removeKeylogHook,
+  verifyErrorOf,
+} from '../../../src/base/node-internals.ts'
+import { makeCertificate } from '../../harness/sslwrap.ts'
+
+const directory = mkdtempSync(join(tmpdir(), 'node-internals-'))
+const [own, other] = ['own', 'other'].map(name => {
+  const path = join(directory, name)
+  makeCertificate(path, { names: ['localhost'] })
+  return { cert: readFileSync(`${path}.crt`), key: readFileSync(`${path}.key`) }
+})
+if (own === undefined || other === undefined) throw new Error('two certificates')
+const { cert, key } = own
+rmSync(directory, { recursive: true })
+
+/** A client and a server after their handshake, in memory. */
+async function handshake(
+  secureContext: SecureContext,
+  asked: ConnectionOptions = {},
+  requestCert = false,
+  prepare: (server: TLSSocket) => void = () => {},
+) {
+  const [near, far] = duplexPair()
+  const server = new TLSSocket(far, { isServer: true, secureContext, requestCert, rejectUnauthorized: false })
+  prepare(server)
+  const client = connect({ socket: near, rejectUnauthorized: false, ...asked })
+  await Promise.all([once(server, 'secure'), once(client, 'secureConnect')])
+  return { server, client, far }
+}
+
+test('_handle.fd: the descriptor of a server and of a socket, none when they are closed', async () => {
+  const server = createServer()
+  expect(() => descriptorOf(server)).toThrow('the socket has no file descriptor: it is closed')
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  expect(fstatSync(descriptorOf(server)).isSocket()).toBe(true)
+  const address = server.address()
+  if (address === null || typeof address === 'string') throw new Error('no port')
+  const socket = new Socket().connect(address.port, '127.0.0.1')
+  await once(socket, 'connect')
+  expect(fstatSync(descriptorOf(socket)).isSocket()).toBe(true)
+  socket.destroy()
+  await once(socket, 'close')
+  expect(() => descriptorOf(socket)).toThrow('it is closed')
+  server.close()
+})
+
+test('_handle.verifyError: no reason for a trusted certificate, one for each other', async () => {
+  const context = createSecureContext({ cert, key, ca: cert })
+  const trusted = await handshake(context, { cert, key }, true)
+  expect(verifyErrorOf(trusted.server)).toBeUndefined()
+  const unknown = await handshake(context, other, true)
+  expect(verifyErrorOf(unknown.server)).toMatch(/self-signed certificate|unable to verify/)
+  const none = await handshake(context, {}, true)
+  expect(verifyErrorOf(none.server)).toMatch(/peer did not return a certificate|unable to/)
+  trusted.server.destroy()
+  // Without a handle nothing is known, which must not pass for trust.
+  expect(verifyErrorOf(trusted.server)).toBe('cannot be verified')
+})
+
+test('_tlsError: octets that are no TLS after the handshake destroy the socket', async () => {
+  const { server, client, far } = await handshake(createSecureContext({ cert, key }))
+  destroyOnTlsError(server)
+  client.on('error', () => {})
+  server.on('error', () => {})
+  // `once` of node:events would take the error for its own.
+  const closed = new Promise(resolve => server.once('close', resolve))
+  server.resume()
+  far.push(Buffer.from('not a TLS record at all'))
+  await closed
+  expect(server.destroyed).toBe(true)
+})
+
+test('newListener: the hook is there, and nothing misses it', async () => {
+  const { server, client } = await handshake(createSecureContext({ cert, key }), {}, false, socket => {
+    // If this fails, the runtime has no hook any more, and removeKeylogHook can go.
+    expect(socket.listenerCount('newListener')).toBe(1)
+    removeKeylogHook(socket)
+    expect(socket.listenerCount('newListener')).toBe(0)
+  })
+  server.write('+OK\r\n')
+  expect(String((await once(client, 'data'))[0])).toBe('+OK\r\n')
+  client.destroy()
+})
+
+test('enableTicketKeyCallback: OpenSSL asks for a key at each handshake, and resumes by its answer', async () => {
+  const context = createSecureContext({ cert, key })
+  const name = Buffer.alloc(16, 'n')
+  const [hmac, aes, vector] = [Buffer.alloc(16, 'h'), Buffer.alloc(16, 'a'), Buffer.alloc(16, 'v')]
+  const asked: string[] = []
+  answerTicketKeys(
+    context,
+    (ofTicket, isNew) => {
+      asked.push(isNew ? 'new' : ofTicket.toString())
+      return isNew ? [1, hmac, aes, name, vector] : [2, hmac, aes]
+    },
+    () => {
+      throw new Error('this runtime has the hook')
+    },
+  )
+  const first = await handshake(context, { maxVersion: 'TLSv1.2' })
+  expect(asked).toEqual(['new'])
+  const session = first.client.getSession()
+  const second = await handshake(context, { maxVersion: 'TLSv1.2', ...(session === undefined ? {} : { session }) })
+  expect(second.client.isSessionReused()).toBe(true)
+  expect(asked.slice(1)).toContain(name.toString())
+})
+
+test('setTicketKeys: where the hook is missing, the fixed keys serve', async () => {
+  const context = createSecureContext({ cert, key })
+  const native: unknown = context.context
+  if (typeof native !== 'object' || native === null) throw new TypeError('a native context')
+  Reflect.set(native, 'enableTicketKeyCallback', undefined)
+  const keys = Buffer.alloc(48, 'k')
+  answerTicketKeys(
+    context,
+    () => [-1],
+    () => keys,
+  )
+  const read: unknown = Reflect.get(native, 'getTicketKeys')
+  if (typeof read !== 'function') throw new TypeError('getTicketKeys')
+  expect(Reflect.apply(read, native, [])).toEqual(keys)
+})
