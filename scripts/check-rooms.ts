@@ -1,24 +1,241 @@
+/**
+ * Checks the rooms of src/ (docs/ARCHITECTURE.md, "Rooms") in the current directory. The import rule stands in
+ * .dependency-cruiser.cjs; here are the rules that no list of imports shows. They are read from the syntax tree, so that a
+ * statement over several lines, a text joined by `+`, or another way to write an import is the same to them.
+ */
 import { globSync, readFileSync } from 'node:fs'
+import { dirname, join, normalize } from 'node:path'
 import { cruise } from 'dependency-cruiser'
 import extractDepcruiseOptions from 'dependency-cruiser/config-utl/extract-depcruise-options'
 import extractTsConfig from 'dependency-cruiser/config-utl/extract-ts-config'
+import ts from 'typescript'
 
-/** What no import shows: words that only some rooms may write. */
-const WORDS: readonly { readonly word: RegExp; readonly allowed: RegExp; readonly rule: string }[] = [
-  {
-    word: /\bprocess\.exit\(/,
-    allowed: /^src\/(ucspi|process)\/|\/main\.ts$/,
-    rule: 'process.exit belongs to main.ts, ucspi and process',
-  },
-  {
-    word: /\b(SELECT\s.+\sFROM|INSERT\s+INTO|DELETE\s+FROM|UPDATE\s+\w+\s+SET)\b/i,
-    allowed: /^src\/grants\//,
-    rule: 'SQL text belongs to grants and sql/',
-  },
-]
+/** Files of one folder, at most: a reader sees the folder whole. */
+const MOST_FILES = 15
 
-const files = globSync('src/**/*.ts')
+/** Folders with more files, each with the reason. */
+const LARGE_FOLDERS: ReadonlyMap<string, string> = new Map([
+  ['src/wire', 'one file for each format'],
+  ['src/process', 'one file for each part of a life cycle'],
+  ['src/popup/login', 'the steps of a session before login'],
+  ['src/authd', 'one file for each source of logins'],
+])
+
+const PROCESS_EXIT = /^src\/(ucspi|process)\/|\/main\.ts$/
+const INTERNALS = 'src/base/node-internals.ts'
+const PURE = /^src\/(pop3|wire|syslog)\//
+const SQL_ROOM = 'src/grants/'
+/** Statements about the server itself, not about grants. */
+const SQL_EXEMPT: ReadonlyMap<string, string> = new Map([
+  ['src/database/database.ts', 'asks a server whether it is the primary; transactions'],
+  ['src/database/migrate.ts', 'reads and writes the ledger of migrations'],
+  ['src/database/notifications.ts', 'LISTEN'],
+])
+/** Modules whose path is computed, which no import rule can follow. */
+const COMPUTED_IMPORT_EXEMPT: ReadonlyMap<string, string> = new Map([
+  ['src/libc/native-function.ts', 'looks for the prebuilt koffi, then asks require for it'],
+])
+
+const SQL =
+  /^\s*(select|insert\s+into|delete\s+from|update\s+\S+\s+set|merge\s+into|with\s+\w+\s+as|table\s+\w+\s*$|copy\s+\w+\s+(from|to)|listen\s+\S+$|notify\s+\S+$|truncate\s|lock\s+table|begin$|commit$|rollback$|(create|alter|drop)\s+(or\s+replace\s+)?(table|index|role|function|view|schema|type|database))(?![\w-])|\b(select\s.+\sfrom|insert\s+into\s+\w+|delete\s+from\s+\w+|update\s+\w+\s+set)\b/is
+/** So begins a sentence for a reader, not a statement. */
+const SENTENCE =
+  /^\s*(Select|Insert|Delete|Update|Create|Alter|Drop|Begin|Commit|Table|With|Copy|Listen|Notify|Truncate|Lock|Merge) [a-z]/
+
+type Broken = (node: ts.Node, rule: string) => void
+
+const files = globSync('src/**/*.ts').map(normalize)
 const broken: string[] = []
+
+/** The room that a relative specifier leads to; undefined for a package. */
+function roomOf(file: string, specifier: string): string | undefined {
+  if (!specifier.startsWith('.')) return undefined
+  return join(dirname(file), specifier).split('/')[1]
+}
+
+/** What another room exports is not exported again: in any form, the import rule would no longer see who uses it. */
+function checkReExports(file: string, source: ts.SourceFile, report: Broken): void {
+  const rule = 'no re-export across rooms'
+  const ownRoom = file.split('/')[1]
+  const isOther = (specifier: ts.Expression): boolean => {
+    if (!ts.isStringLiteral(specifier)) return false
+    const room = roomOf(file, specifier.text)
+    return room === undefined ? !specifier.text.startsWith('node:') : room !== ownRoom
+  }
+  const foreign = new Set<string>()
+  for (const statement of source.statements) {
+    if (!ts.isImportDeclaration(statement) || !isOther(statement.moduleSpecifier)) continue
+    const { name, namedBindings } = statement.importClause ?? {}
+    if (name !== undefined) foreign.add(name.text)
+    if (namedBindings === undefined) continue
+    if (ts.isNamespaceImport(namedBindings)) foreign.add(namedBindings.name.text)
+    else for (const element of namedBindings.elements) foreign.add(element.name.text)
+  }
+  const isForeign = (node: ts.Node | undefined): boolean => {
+    if (node === undefined) return false
+    if (ts.isIdentifier(node)) return foreign.has(node.text)
+    if (ts.isPropertyAccessExpression(node)) return isForeign(node.expression)
+    if (ts.isQualifiedName(node)) return isForeign(node.left)
+    if (ts.isTypeReferenceNode(node)) return node.typeArguments === undefined && isForeign(node.typeName)
+    if (ts.isTypeQueryNode(node)) return isForeign(node.exprName)
+    return false
+  }
+  for (const statement of source.statements) {
+    if (ts.isExportDeclaration(statement)) {
+      if (statement.moduleSpecifier !== undefined) {
+        if (isOther(statement.moduleSpecifier)) report(statement, rule)
+      } else if (statement.exportClause !== undefined && ts.isNamedExports(statement.exportClause)) {
+        for (const element of statement.exportClause.elements)
+          if (isForeign(element.propertyName ?? element.name)) report(element, rule)
+      }
+    } else if (ts.isExportAssignment(statement)) {
+      if (isForeign(statement.expression)) report(statement, rule)
+    } else if (!isExported(statement)) {
+      // What is not exported may be anything.
+    } else if (ts.isVariableStatement(statement)) {
+      for (const declaration of statement.declarationList.declarations)
+        if (isForeign(declaration.initializer)) report(declaration, rule)
+    } else if (ts.isTypeAliasDeclaration(statement)) {
+      if (isForeign(statement.type)) report(statement, rule)
+    } else if (ts.isImportEqualsDeclaration(statement)) report(statement, rule)
+  }
+}
+
+const isExported = (statement: ts.Statement): boolean =>
+  ts.canHaveModifiers(statement) &&
+  (ts.getModifiers(statement) ?? []).some(({ kind }) => kind === ts.SyntaxKind.ExportKeyword)
+
+function checkNodes(file: string, source: ts.SourceFile, report: Broken): void {
+  const declared = new Set<string>()
+  const collect = (node: ts.Node): void => {
+    if (
+      (ts.isParameter(node) || ts.isVariableDeclaration(node) || ts.isBindingElement(node)) &&
+      ts.isIdentifier(node.name)
+    )
+      declared.add(node.name.text)
+    ts.forEachChild(node, collect)
+  }
+  collect(source)
+  const visit = (node: ts.Node): void => {
+    checkSql(file, node, report)
+    checkProcessExit(file, node, report)
+    checkInternals(file, node, report)
+    checkPurity(file, node, declared, report)
+    checkImports(file, node, report)
+    ts.forEachChild(node, visit)
+  }
+  visit(source)
+}
+
+/** The text that an expression makes, with a word in place of what is computed; undefined if it makes none. */
+function textOf(node: ts.Node): string | undefined {
+  if (ts.isStringLiteralLike(node)) return node.text
+  if (ts.isTemplateExpression(node))
+    return node.head.text + node.templateSpans.map(({ literal }) => `computed${literal.text}`).join('')
+  if (ts.isParenthesizedExpression(node)) return textOf(node.expression)
+  if (ts.isBinaryExpression(node) && node.operatorToken.kind === ts.SyntaxKind.PlusToken) {
+    const [left, right] = [textOf(node.left), textOf(node.right)]
+    return left === undefined && right === undefined ? undefined : `${left ?? 'computed'}${right ?? 'computed'}`
+  }
+  if (
+    ts.isCallExpression(node) &&
+    ts.isPropertyAccessExpression(node.expression) &&
+    node.expression.name.text === 'join' &&
+    ts.isArrayLiteralExpression(node.expression.expression)
+  ) {
+    const [separator] = node.arguments
+    const between = separator === undefined ? ',' : (textOf(separator) ?? ' ')
+    return node.expression.expression.elements.map(element => textOf(element) ?? 'computed').join(between)
+  }
+  return undefined
+}
+
+function checkSql(file: string, node: ts.Node, report: Broken): void {
+  if (file.startsWith(SQL_ROOM) || SQL_EXEMPT.has(file)) return
+  const text = textOf(node)
+  if (text === undefined) return
+  // The largest expression is judged, not its parts again.
+  if (node.parent !== undefined && textOf(node.parent) !== undefined) return
+  const statement = text.replace(/--.*$/gm, ' ')
+  if (SQL.test(statement) && !SENTENCE.test(statement)) report(node, 'SQL text belongs to grants and sql/')
+}
+
+function checkProcessExit(file: string, node: ts.Node, report: Broken): void {
+  if (PROCESS_EXIT.test(file)) return
+  const rule = 'process.exit belongs to main.ts, ucspi and process'
+  const isProcess = (expression: ts.Node | undefined): boolean =>
+    expression !== undefined && ts.isIdentifier(expression) && expression.text === 'process'
+  if (ts.isPropertyAccessExpression(node) && isProcess(node.expression) && node.name.text === 'exit') report(node, rule)
+  if (ts.isElementAccessExpression(node) && isProcess(node.expression) && textOf(node.argumentExpression) === 'exit')
+    report(node, rule)
+  if (ts.isVariableDeclaration(node) && ts.isObjectBindingPattern(node.name) && isProcess(node.initializer))
+    for (const element of node.name.elements)
+      if ((element.propertyName ?? element.name).getText() === 'exit') report(element, rule)
+  if (ts.isImportDeclaration(node) && /^(node:)?process$/.test(textOf(node.moduleSpecifier) ?? '')) report(node, rule)
+}
+
+/** Also those that are not used today. */
+const INTERNAL_NAME =
+  /^(_handle|_tlsError|newListener|removeListener|onticketkeycallback|enableTicketKeyCallback|_[a-z]\w+State)$/
+
+function checkInternals(file: string, node: ts.Node, report: Broken): void {
+  if (file === INTERNALS) return
+  const name = ts.isStringLiteralLike(node)
+    ? node.text
+    : ts.isPropertyAccessExpression(node) && node.name.text.startsWith('_')
+      ? node.name.text
+      : undefined
+  if (name !== undefined && INTERNAL_NAME.test(name)) report(node, `internals of the runtime belong to ${INTERNALS}`)
+}
+
+/** Names of the runtime that know the time, wait, or reach outside. */
+const IMPURE: ReadonlySet<string> = new Set([
+  ...['process', 'performance', 'fetch', 'globalThis', 'console', 'queueMicrotask', 'structuredClone'],
+  ...['setTimeout', 'setInterval', 'setImmediate', 'Promise', 'WebSocket'],
+])
+
+/** `declared`: names that are of the file itself. */
+function checkPurity(file: string, node: ts.Node, declared: ReadonlySet<string>, report: Broken): void {
+  if (!PURE.test(file)) return
+  const rule = 'pop3, wire and syslog are pure: no async, no clock, no I/O'
+  if (node.kind === ts.SyntaxKind.AsyncKeyword || ts.isAwaitExpression(node)) report(node, rule)
+  if (ts.isIdentifier(node) && IMPURE.has(node.text) && !declared.has(node.text) && isReference(node))
+    report(node, rule)
+  if (
+    ts.isPropertyAccessExpression(node) &&
+    /^(Date\.now|Math\.random)$/.test(`${node.expression.getText()}.${node.name.text}`)
+  )
+    report(node, rule)
+  if (ts.isNewExpression(node) && node.expression.getText() === 'Date' && (node.arguments?.length ?? 0) === 0)
+    report(node, rule)
+}
+
+/** False for the name of a member. */
+const isReference = (node: ts.Identifier): boolean =>
+  !(ts.isPropertyAccessExpression(node.parent) && node.parent.name === node) &&
+  !(ts.isPropertyAssignment(node.parent) && node.parent.name === node) &&
+  !ts.isPropertySignature(node.parent) &&
+  !ts.isMethodDeclaration(node.parent) &&
+  !ts.isPropertyDeclaration(node.parent)
+
+/** What the import rule cannot read: a computed path, and `require`. */
+function checkImports(file: string, node: ts.Node, report: Broken): void {
+  if (COMPUTED_IMPORT_EXEMPT.has(file)) return
+  const rule = 'an import names its module: the import rule cannot follow it otherwise'
+  if (ts.isCallExpression(node) && node.expression.kind === ts.SyntaxKind.ImportKeyword) {
+    const [specifier] = node.arguments
+    if (specifier === undefined || !ts.isStringLiteralLike(specifier)) report(node, rule)
+  }
+  if (ts.isIdentifier(node) && /^(createRequire|require)$/.test(node.text) && isReference(node)) report(node, rule)
+}
+
+function checkFolders(): void {
+  const count = new Map<string, number>()
+  for (const file of files) count.set(dirname(file), (count.get(dirname(file)) ?? 0) + 1)
+  for (const [folder, number] of count)
+    if (number > MOST_FILES && !LARGE_FOLDERS.has(folder))
+      broken.push(`${folder}: ${number} files, ${MOST_FILES} at most`)
+}
 
 const options = await extractDepcruiseOptions('./.dependency-cruiser.cjs')
 const { output } = await cruise(['src'], options, {}, { tsConfig: extractTsConfig('./tsconfig.json') })
@@ -26,16 +243,18 @@ if (typeof output === 'string') throw new Error('dependency-cruiser gave a text 
 for (const { from, to, rule } of output.summary.violations) broken.push(`${from} -> ${to}: ${rule.name}`)
 const read = output.modules.filter(({ source }) => source.startsWith('src/') && source.endsWith('.ts')).length
 if (read < files.length) broken.push(`only ${read} of ${files.length} modules of src/ were read: the check is blind`)
+if (files.length === 0) broken.push('no module in src/: the check is blind')
 
 for (const file of files) {
-  const lines = readFileSync(file, 'utf8').split('\n')
-  for (const { word, allowed, rule } of WORDS) {
-    if (allowed.test(file)) continue
-    for (const [index, line] of lines.entries()) {
-      if (word.test(line) && !/^\s*(\/\/|\*|\/\*)/.test(line)) broken.push(`${file}:${index + 1}: ${rule}`)
-    }
+  const source = ts.createSourceFile(file, readFileSync(file, 'utf8'), ts.ScriptTarget.Latest, true)
+  const report: Broken = (node, rule) => {
+    const { line } = source.getLineAndCharacterOfPosition(node.getStart(source))
+    broken.push(`${file}:${line + 1}: ${rule}`)
   }
+  checkReExports(file, source, report)
+  checkNodes(file, source, report)
 }
+checkFolders()
 
 for (const line of broken) console.error(line)
 console.log(`rooms: ${read} modules, ${broken.length} broken rules`)

@@ -10,14 +10,8 @@ import type { RunningDaemon } from '../process/lifecycle.ts'
 import { openListener } from '../process/listener.ts'
 import { dropPrivileges } from '../process/privileges.ts'
 import { peerIsAllowed } from '../process/unix-peer.ts'
-import {
-  type ControlChannel,
-  channelToParent,
-  FIRST_LISTENING_DESCRIPTOR,
-  scheduleAsBatch,
-} from '../process/worker-process.ts'
+import { type ControlChannel, channelToParent, FIRST_LISTENING_DESCRIPTOR } from '../process/worker-process.ts'
 import type { Connection } from '../sockets/connection.ts'
-import { loadNativeModule } from '../sockets/descriptor-channel.ts'
 import { logBatchEnd } from '../sockets/event-loop.ts'
 import { StreamConnection } from '../sockets/stream-connection.ts'
 import { LINK_LINE } from '../wire/handoff.ts'
@@ -45,12 +39,9 @@ const START_TIME = 10_000
  * monitor holds the listening socket: who connects meanwhile waits there for the next worker.
  */
 export async function startWorker(): Promise<RunningDaemon> {
-  const channel = channelToParent()
-  // Many small turns for many clients: fewer of them, each with more to do (decision 10).
-  scheduleAsBatch()
+  // Many small turns for many clients become fewer turns with more work in each.
+  const channel = channelToParent({ batch: true })
   const start = await firstMessage(channel)
-  // The file may be out of the owner's reach.
-  loadNativeModule()
   if (start.ids !== null) dropPrivileges(start.ids)
   if (process.getuid?.() === 0 || process.geteuid?.() === 0) throw new UsageFault('pop3d serves no mail as uid 0')
   const log = createLog('pop3d', { level: start.logLevel, byTurn: true })

@@ -57,11 +57,12 @@ export const isRoot = (): boolean => process.geteuid?.() === 0
 
 /**
  * Gives up root for good: sets the supplementary groups (none but those given), then gid, then uid, then checks that there is no
- * way back. Does nothing but check when the process already has these ids.
+ * way back. Loads the native module first, because its file may be out of the account's reach. Does nothing else when the
+ * process already has these ids.
  */
 export function dropPrivileges({ uid, gid }: Ids, groups: readonly number[] = []): void {
-  if (process.getuid?.() === uid && process.getgid?.() === gid && !isRoot()) return
   loadNativeModule()
+  if (process.getuid?.() === uid && process.getgid?.() === gid && !isRoot()) return
   process.setgroups?.([...groups])
   process.setgid?.(gid)
   process.setuid?.(uid)

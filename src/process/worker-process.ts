@@ -7,8 +7,6 @@ import { setCloseOnExec } from '../libc/descriptors.ts'
 import { forbidDumps, scheduleAsBatch } from '../libc/this-process.ts'
 import { Pings } from './pings.ts'
 
-export { scheduleAsBatch }
-
 /** Longest message on a control channel, in octets: PEM chains and settings fit, floods do not. */
 export const MAX_MESSAGE = 1_048_576
 /** Characters that the other end has not taken, above which the channel is closed: nobody reads there any more. */
@@ -88,9 +86,13 @@ export function startWorker(
 const openSslOptions = (file: string | undefined): readonly string[] =>
   file === undefined || process.env['OPENSSL_CONF'] !== undefined ? [] : [`--openssl-config=${file}`]
 
-/** The worker's end of the channel. The worker ends when its parent does. From now on it leaves no core file: secrets come this way. */
-export function channelToParent(): ControlChannel {
+/**
+ * The worker's end of the channel. The worker ends when its parent does. From now on it leaves no core file: secrets come
+ * this way. `batch`: the worker does not preempt running processes when it wakes (decision 10).
+ */
+export function channelToParent({ batch = false }: { readonly batch?: boolean } = {}): ControlChannel {
   forbidDumps()
+  if (batch) scheduleAsBatch()
   return answeringChannel()
 }
 

@@ -4,12 +4,9 @@ import { descriptorOf } from '../base/node-internals.ts'
 import { receiveDescriptor, sendDescriptor } from '../libc/descriptor-passing.ts'
 import { duplicateDescriptor } from '../libc/descriptors.ts'
 import { BROKEN, HUNG_UP, READABLE, WRITABLE } from '../libc/epoll.ts'
-import { loadNativeModule } from '../libc/native-function.ts'
 import { connectUnix, endOutput, isLater, openSocketPair, sendFrom, unixSocket } from '../libc/sockets.ts'
 import type { EpollConnection } from './epoll-connection.ts'
 import { type Registration, socketLoop } from './event-loop.ts'
-
-export { loadNativeModule }
 
 /** What the owner of a DescriptorChannel hears. */
 export type DescriptorChannelListener = {

@@ -3,7 +3,7 @@ import { forbidNewPrivileges } from '../../libc/this-process.ts'
 import { watchDescriptors } from '../../process/descriptor-watch.ts'
 import { openListener } from '../../process/listener.ts'
 import { dropPrivileges } from '../../process/privileges.ts'
-import { channelToParent, FIRST_LISTENING_DESCRIPTOR, scheduleAsBatch } from '../../process/worker-process.ts'
+import { channelToParent, FIRST_LISTENING_DESCRIPTOR } from '../../process/worker-process.ts'
 import type { ClientAcceptor } from '../../sockets/acceptor.ts'
 import { logBatchEnd } from '../../sockets/event-loop.ts'
 import { type LoginSettings, parseToLogin } from '../messages.ts'
@@ -18,9 +18,8 @@ export async function runLogin(): Promise<void> {
   const ended = Promise.withResolvers<void>()
   // A terminal's Ctrl-C reaches us too; the monitor says when to stop.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {})
-  const channel = channelToParent()
-  // Many small turns for many clients: fewer of them, each with more to do (decision 10).
-  scheduleAsBatch()
+  // Many small turns for many clients become fewer turns with more work in each.
+  const channel = channelToParent({ batch: true })
   const monitor = new MonitorRequests(channel)
   channel.onClose(ended.resolve)
   const started = Promise.withResolvers<LoginSettings>()
