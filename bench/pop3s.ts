@@ -90,6 +90,9 @@ const cpuOfAll = ({ pids }: Side): number => pids().reduce((sum, pid) => sum + c
 const portFor = (side: Side, { tls }: Load): number | undefined => (tls === 'clear' ? side.clearPort : side.tlsPort)
 const percent = (shares: readonly number[]): string => `${Math.round(median(shares) * 100)} %`
 
+const wantedPeers = options.peers?.split(',')
+const isWanted = (name: string): boolean => wantedPeers?.includes(name) ?? true
+
 const directory = temporaryDirectory()
 const children: ChildProcess[] = []
 const servers: EmbeddedServer[] = []
@@ -101,13 +104,14 @@ const maildrops = new Maildrops(directory.path)
 const users = Array.from({ length: CLIENTS }, (_, number) => `user${number}`)
 for (const user of users) maildrops.make(user, 10, SMALL)
 const certificate = makeCertificate()
-/** Of one run. */
-let mostSessions = 0
+/** Of one run, by side. */
+const mostSessions = new Map<string, number>()
 const report = new BenchReport('pop3s')
 try {
-  const ours = await startOurs('auth-relay', root)
+  const [ours, wrapped] = await startOurs('auth-relay', root)
   const others = await startPeers()
-  if (options.before !== undefined) others.push(await startOurs('before', `${options.before}/`))
+  if (isWanted(wrapped.name)) others.push(wrapped)
+  if (options.before !== undefined) others.push(...(await startOurs('before', `${options.before}/`)))
   const sides = [ours, ...others]
   for (const side of sides) for (const port of [side.clearPort, side.tlsPort]) await answers(side.name, port)
   const idle = new Map<Side, number>()
@@ -148,12 +152,12 @@ function start(name: string, [file = '', ...args]: readonly string[]): () => rea
   return () => [child.pid ?? 0]
 }
 
-/** `checkout`: where dist/ is, with a slash behind it. */
-async function startOurs(name: string, checkout: string): Promise<Side> {
+/** `checkout`: where dist/ is, with a slash behind it. The second side is the same with sslwrap before popup. */
+async function startOurs(name: string, checkout: string): Promise<readonly [Side, Side]> {
   const own = `${directory.path}/${name}`
   mkdirSync(own)
   chmodSync(own, 0o755)
-  const [clearPort, tlsPort] = [await freePort(), await freePort()]
+  const [clearPort, tlsPort, wrapPort] = [await freePort(), await freePort(), await freePort()]
   const lines = users.map(user => `${user}:${HASH}:${OWNER.uid}:${OWNER.gid}:${maildrops.maildirOf(user)}:.\n`)
   writeFileSync(`${own}/passwd`, lines.join(''), { mode: 0o600 })
   writeFileSync(`${own}/sslhack.pass`, 'bench-password-of-the-preamble\n', { mode: 0o600 })
@@ -168,6 +172,9 @@ embedded_user = "${DATABASE_IDS.uid}:${DATABASE_IDS.gid}"
 grant_loopback = true
 [popup]
 listen = ["127.0.0.1:${clearPort}"]
+tls_listen = ["127.0.0.1:${tlsPort}"]
+stls_cert = "${certificate.cert}"
+stls_key = "${certificate.key}"
 checker = "passwd-file"
 passwd_file = "${own}/passwd"
 login_user = "61191:61191"
@@ -181,7 +188,7 @@ cert = "${certificate.cert}"
 key = "${certificate.key}"
 max_per_address = 0
 [[sslwrap.listener]]
-listen = "127.0.0.1:${tlsPort}"
+listen = "127.0.0.1:${wrapPort}"
 backend = "127.0.0.1:${clearPort}"
 [authd]
 user = "61190:61190"
@@ -193,7 +200,11 @@ uses_socket = "${own}/run/uses.sock"
   const program = `${checkout}dist/auth-relay.js`
   const version = spawnSync(process.execPath, [program, '--version'], { encoding: 'utf8' }).stdout.trim()
   const pids = start(name, [process.execPath, '--disable-sigusr1', program, 'up', '--config', file])
-  return { name, version, settings, clearPort, tlsPort, pids }
+  const side = { version, settings, pids }
+  return [
+    { name, ...side, clearPort, tlsPort },
+    { name: `${name} + sslwrap`, ...side, tlsPort: wrapPort },
+  ]
 }
 
 /** An embedded PostgreSQL as ours is, with the tables of a site that grants from Dovecot; what its userdb says. */
@@ -230,8 +241,6 @@ async function startPeers(): Promise<Side[]> {
     mailboxes: maildrops.mailboxes,
     sessions: IDLE,
   }
-  const wanted = options.peers?.split(',')
-  const isWanted = (name: string): boolean => wanted?.includes(name) ?? true
   const sides: Side[] = []
   const add = (
     name: string,
@@ -304,7 +313,7 @@ async function answers(name: string, port: number | undefined): Promise<void> {
 }
 
 async function measure(side: Side, load: Load, port: number, sessions: number): Promise<Result> {
-  mostSessions = Math.max(mostSessions, sessions)
+  mostSessions.set(side.name, Math.max(mostSessions.get(side.name) ?? 0, sessions))
   const before = cpuOfAll(side)
   const steps = load.downloads ? DOWNLOADS : SHORT
   const figures = await clients.run({ port, clients: CLIENTS, sessions, steps, tls: load.tls, addresses: ADDRESSES })
@@ -440,7 +449,7 @@ async function requireGrants(): Promise<void> {
     maxBuffer: 1 << 28,
   })
   const own = new Set(stdout.match(/127\.1\.\d+\.\d+/g)).size
-  const used = Math.min(ADDRESSES, mostSessions)
+  const used = usedBy('auth-relay')
   if (own < used) throw new Error(`auth-relay holds grants of ${own} of ${used} addresses`)
   for (const database of databases) {
     const { rows } = await database.query({
@@ -448,8 +457,13 @@ async function requireGrants(): Promise<void> {
       text: 'SELECT count(*)::int AS n FROM relay',
     })
     const theirs = rows[0]?.n ?? 0
-    if (theirs < used) throw new Error(`${GRANTING} holds grants of ${theirs} of ${used} addresses`)
+    const needed = usedBy(GRANTING)
+    if (theirs < needed) throw new Error(`${GRANTING} holds grants of ${theirs} of ${needed} addresses`)
   }
+}
+
+function usedBy(name: string): number {
+  return Math.min(ADDRESSES, mostSessions.get(name) ?? 0)
 }
 
 function isWhat(what: string): what is What {

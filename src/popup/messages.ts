@@ -125,8 +125,8 @@ const loginSettings = v.strictObject({
   logLevel: v.picklist(LOG_LEVELS),
   /** Where the sockets of pop3d workers are; entered before the ids are taken, so that the way to it may be closed. */
   directory: v.string(),
-  /** For each inherited listening socket, from descriptor 4 on: does a PROXY header come first? */
-  listeners: v.array(v.strictObject({ proxy: v.boolean() })),
+  /** For each inherited listening socket, from descriptor 4 on: does a PROXY header come first, or a TLS handshake? */
+  listeners: v.array(v.strictObject({ proxy: v.boolean(), tls: v.boolean() })),
   /** Who decides: the monitor's checker, a chained program, or the server behind. */
   mode: v.picklist(['verify', 'chain', 'upstream']),
   hostname: v.string(),
@@ -139,6 +139,9 @@ const loginSettings = v.strictObject({
   requireTls: v.boolean(),
   cleartextNets: networkSet,
   cleartextLogins: v.array(v.string()),
+  /** Offer STLS on connections in clear text. */
+  offersStls: v.boolean(),
+  /** The certificate for STLS and for listeners that speak TLS. */
   stls: v.nullable(
     v.strictObject({ cert: v.string(), key: v.string(), path: v.string(), ticketKeys: v.array(v.string()) }),
   ),

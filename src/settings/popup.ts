@@ -18,6 +18,10 @@ import {
 export const POPUP = defineSection('popup', 'POP3 login front end.', {
   listen: socketAddresses(['*:110'], 'Addresses to listen on.'),
   proxy_listen: socketAddresses([], 'Addresses where every connection begins with a PROXY header (v1 or v2).'),
+  tls_listen: socketAddresses(
+    [],
+    'Addresses where popup itself speaks TLS from the first octet (port 995), with stls_cert and stls_key. It takes less processor time than sslwrap before popup; the private key is then in the login process. If sslwrap has no listener, none is made for it.',
+  ),
   hostname: text('', 'Name in the greeting; empty: the name of this host.'),
   apop: flag(
     true,
@@ -63,8 +67,8 @@ export const POPUP = defineSection('popup', 'POP3 login front end.', {
   cleartext_nets: networks([], 'require_tls: networks that may log in without TLS all the same.'),
   cleartext_logins: list([], 'require_tls: logins that may do without TLS all the same.'),
   stls: flag(false, 'Offer STLS; needs stls_cert and stls_key.'),
-  stls_cert: path('', 'Certificate chain (PEM) for STLS.'),
-  stls_key: path('', 'Private key (PEM) for STLS.'),
+  stls_cert: path('', 'Certificate chain (PEM) for STLS and for tls_listen.'),
+  stls_key: path('', 'Private key (PEM) for STLS and for tls_listen.'),
   login_delay: duration('s', 0, 0, 86_400, 'Least time between two logins of a maildrop (LOGIN-DELAY). 0: none.'),
   grant_wait: duration('ms', 1000, 0, 10_000, 'Longest time that +OK waits until the grant is committed.', BARE),
   remember_passwords: duration(

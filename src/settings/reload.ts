@@ -58,6 +58,7 @@ export const RESTART_FOR: RestartTable = {
   popup: {
     listen: ['popup'],
     proxy_listen: ['popup'],
+    tls_listen: ['popup'],
     hostname: RELOADED,
     apop: RELOADED,
     login_user: ['popup'],

@@ -5,7 +5,7 @@ import { receiveDescriptor, sendDescriptor } from '../libc/descriptor-passing.ts
 import { duplicateDescriptor } from '../libc/descriptors.ts'
 import { BROKEN, HUNG_UP, READABLE, WRITABLE } from '../libc/epoll.ts'
 import { connectUnix, endOutput, isLater, openSocketPair, sendFrom, unixSocket } from '../libc/sockets.ts'
-import type { EpollConnection } from './epoll-connection.ts'
+import { EpollConnection } from './epoll-connection.ts'
 import { type Registration, socketLoop } from './event-loop.ts'
 
 /** What the owner of a DescriptorChannel hears. */
@@ -87,6 +87,23 @@ export class DescriptorChannel {
    */
   give(client: EpollConnection, text: string, readAhead: Uint8Array): boolean {
     return client.giveAway(fd => this.lend(fd, text, readAhead))
+  }
+
+  /**
+   * Gives the other end a connection to this process in place of a client's: the near end of it; undefined if that cannot be done
+   * at once.
+   */
+  bridge(text: string, readAhead: Uint8Array): EpollConnection | undefined {
+    const [near, far] = openPair() ?? []
+    if (near === undefined || far === undefined) return undefined
+    const isLent = this.lend(far, text, readAhead)
+    closeSync(far)
+    if (!isLent) {
+      closeSync(near)
+      return undefined
+    }
+    const connection = EpollConnection.adopt(near)
+    return connection instanceof EpollConnection ? connection : undefined
   }
 
   /** As `give`, of a descriptor that stays open here. */
@@ -179,5 +196,14 @@ export class DescriptorChannel {
   /** The owner, who is just saying something, is told in a moment. */
   #giveUp(): void {
     queueMicrotask(() => this.destroy())
+  }
+}
+
+/** Undefined if this process, or the host, has no room for more open files. */
+function openPair(): readonly [number, number] | undefined {
+  try {
+    return openSocketPair()
+  } catch {
+    return undefined
   }
 }

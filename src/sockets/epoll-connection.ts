@@ -3,10 +3,11 @@ import { Socket } from 'node:net'
 import { BROKEN, HUNG_UP, READABLE, WRITABLE } from '../libc/epoll.ts'
 import { SystemCallError } from '../libc/native-function.ts'
 import { SendBatch } from '../libc/send-batch.ts'
-import { isLater, isStreamSocket, receiveInto, sendFrom, sendMoreFrom } from '../libc/sockets.ts'
-import type { Connection, ConnectionListener } from './connection.ts'
+import { endOutput, isLater, isStreamSocket, receiveInto, sendFrom, sendMoreFrom } from '../libc/sockets.ts'
+import type { ConnectionListener } from './connection.ts'
 import { type EventLoop, type Registration, socketLoop } from './event-loop.ts'
 import { IdleTimer } from './idle-timer.ts'
+import type { HalfClosable } from './join-connections.ts'
 
 /** Every read of every socket goes through these octets. Nobody sees them outside. */
 const INPUT = Buffer.allocUnsafeSlow(65_536)
@@ -17,7 +18,7 @@ const LAST_READS = 16
 type Unsent = { octets: Uint8Array; readonly done: ((isSent: boolean) => void) | undefined }
 
 /** A client's TCP socket in the socket loop: a Connection without the weight of a stream. */
-export class EpollConnection implements Connection {
+export class EpollConnection implements HalfClosable {
   readonly #loop: EventLoop
   readonly #fd: number
   readonly #registration: Registration
@@ -26,6 +27,7 @@ export class EpollConnection implements Connection {
   #isPaused = true
   #inputEnded = false
   #isEnding = false
+  #outputEnds = false
   #isDestroyed = false
   readonly #unsent: Unsent[] = []
   #unsentOctets = 0
@@ -109,7 +111,7 @@ export class EpollConnection implements Connection {
   }
 
   write(text: string, octets?: Uint8Array): void {
-    if (this.#isDestroyed || this.#isEnding) return
+    if (this.#isDestroyed || this.#isEnding || this.#outputEnds) return
     const size = text.length + (octets?.length ?? 0)
     if (size === 0) return
     this.#idle.refresh()
@@ -166,6 +168,21 @@ export class EpollConnection implements Connection {
     this.#sendNow(Buffer.from(lastWords, 'latin1'), sendMoreFrom)
     if (this.#unsent.length === 0) this.destroy()
     else this.#watch()
+  }
+
+  endOutput(): void {
+    if (this.#isDestroyed || this.#isEnding || this.#outputEnds) return
+    this.#sendBatch()
+    this.#outputEnds = true
+    if (this.#unsent.length === 0) this.#shutOutput()
+  }
+
+  #shutOutput(): void {
+    try {
+      endOutput(this.#fd)
+    } catch {
+      queueMicrotask(() => this.destroy()) // the peer is gone
+    }
   }
 
   destroy(): void {
@@ -274,7 +291,8 @@ export class EpollConnection implements Connection {
     if (this.#isEnding) {
       this.#discardInput()
       this.destroy()
-    } else this.#listener?.drained()
+    } else if (this.#outputEnds) this.#shutOutput()
+    else this.#listener?.drained()
   }
 
   /** How many octets the kernel took; undefined if the connection is broken, which its owner is told in a moment. */

@@ -27,6 +27,7 @@ const SETTINGS: LoginSettings = {
   requireTls: false,
   cleartextNets: networks(),
   cleartextLogins: [],
+  offersStls: false,
   stls: null,
   loginDelay: 0,
   tries: 3,
@@ -76,10 +77,10 @@ export class LoginServerForTests {
   }
 
   /** Listens on a port of the loopback addresses. */
-  async listen(options: { readonly proxy: boolean } = { proxy: false }): Promise<number> {
+  async listen({ proxy = false, tls = false } = {}): Promise<number> {
     const held = await holdListener({ type: 'tcp', host: '127.0.0.1', port: 0 }, 'test')
     if (held.address.type !== 'tcp') throw new Error('no port')
-    const acceptor = this.server.listen(duplicateDescriptor(held.descriptor), options)
+    const acceptor = this.server.listen(duplicateDescriptor(held.descriptor), { proxy, tls })
     held.release()
     this.#undo.push(() => acceptor.close())
     return held.address.port

@@ -12,6 +12,7 @@ import { createConnection } from 'node:net'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { openDatabase } from '../../src/database/database.ts'
 import { StatementRefused } from '../../src/database/errors.ts'
+import { makeSelfSigned } from '../../src/tunnel/self-signed.ts'
 import { command, describeWith, ROOT } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
 import { Pop3Conversation } from '../harness/pop3-conversation.ts'
@@ -38,11 +39,17 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
 
   beforeAll(async () => {
     stack = new Stack()
+    const { cert, key } = makeSelfSigned({ names: ['localhost'], now: Date.now() })
     stack.configure({
       '': { log_level: 'debug' },
       database: { embedded: true },
       grants: { grant_loopback: true },
-      popup: { listen: ['127.0.0.1:0'] },
+      popup: {
+        listen: ['127.0.0.1:0'],
+        tls_listen: ['127.0.0.1:0'],
+        stls_cert: stack.secret('popup.crt', cert),
+        stls_key: stack.secret('popup.key', key),
+      },
       sslwrap: { listener: [{ listen: '127.0.0.1:0', backend: '127.0.0.1:9' }] },
       authd: { user: `${TEST_IDS.authd}` },
       wrap: { listen: ['127.0.0.1:0'] },
@@ -140,7 +147,7 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
   describe('popup monitor', () => {
     test('binds the ports and reads nothing from the network: no connection of a client is among its sockets', () => {
       const sockets = internetSocketsOf(find('popup').pid)
-      expect(sockets.map(({ state }) => state)).toEqual(['listening'])
+      expect(sockets.map(({ state }) => state)).toEqual(['listening', 'listening'])
     })
   })
 
@@ -152,14 +159,15 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
     })
     test('has given the client away after his login', () => {
       const states = internetSocketsOf(find('popup', '--login').pid).map(({ state }) => state)
-      expect(states).toEqual(['listening'])
+      expect(states).toEqual(['listening', 'listening'])
     })
     test('cannot read mail', async () => {
       await cannotList(TEST_IDS.login, ann.maildir)
       await cannotRead(TEST_IDS.login, messageOf(ann))
     })
     test('cannot read secrets', async () => {
-      for (const name of ['passwd', 'sslhack.pass', 'tls.key']) await cannotRead(TEST_IDS.login, file(name))
+      for (const name of ['passwd', 'sslhack.pass', 'tls.key', 'popup.key'])
+        await cannotRead(TEST_IDS.login, file(name))
     })
     test('cannot use the database', async () => {
       for (const path of databaseSecrets()) await cannotRead(TEST_IDS.login, path)

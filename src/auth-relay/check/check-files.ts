@@ -99,7 +99,9 @@ function checkCertificates({ sslwrap, popup }: Settings, parts: PartsInUse, now:
       cert === undefined ? [] : [['sslwrap.listener.cert', cert, key ?? cert] as const],
     ),
     ...sslwrap.certificate.map(({ cert, key }) => ['sslwrap.certificate.cert', cert, key ?? cert] as const),
-    ...(popup.stls && parts.popup ? [['popup.stls_cert', popup.stls_cert, popup.stls_key] as const] : []),
+    ...((popup.stls || popup.tls_listen.length > 0) && parts.popup
+      ? [['popup.stls_cert', popup.stls_cert, popup.stls_key] as const]
+      : []),
   ]
   return pairs.flatMap(([name, cert, key]) => parseCertificate(name, cert, key, now))
 }
@@ -195,7 +197,7 @@ function checkQmail({ wrap }: Settings): Finding[] {
 
 /** The programs that decide about passwords. */
 function checkChecker({ popup }: Settings): Finding[] {
-  if (popup.listen.length === 0 && popup.proxy_listen.length === 0) return []
+  if (popup.listen.length === 0 && popup.proxy_listen.length === 0 && popup.tls_listen.length === 0) return []
   const programs =
     popup.checker === 'checkpassword'
       ? [['popup.checkpassword', popup.checkpassword] as const]

@@ -112,6 +112,9 @@ function checkPopup({ popup }: Settings): Finding[] {
   if (popup.proxy_listen.length > 0 && popup.proxy_trust.networks.length === 0) {
     found.push(unsafe('popup.proxy_trust', 'empty means nobody: proxy_listen answers nobody', 'name your proxies'))
   }
+  if (popup.tls_listen.length > 0 && popup.stls_cert === '') {
+    found.push(unsafe('popup.tls_listen', 'needs stls_cert and stls_key', 'set both, or leave port 995 to sslwrap'))
+  }
   if (popup.stls && (popup.stls_cert === '' || popup.stls_key === '')) {
     found.push(unsafe('popup.stls', 'needs stls_cert and stls_key', 'set both, or stls = false'))
   }

@@ -11,15 +11,16 @@ export type PartsInUse = {
   readonly statusPage: boolean
 }
 
-/** The parts that the settings use. Without listeners of its own sslwrap stands on *:995 before popup. */
+/** The parts that the settings use. Without listeners of its own sslwrap stands on *:995 before popup, unless popup speaks TLS itself. */
 export function partsInUse({ popup, sslwrap, authd, wrap, statusPage }: Settings): PartsInUse {
-  const servesPop3 = popup.listen.length > 0 || popup.proxy_listen.length > 0
+  const servesTls = popup.tls_listen.length > 0
+  const servesPop3 = servesTls || popup.listen.length > 0 || popup.proxy_listen.length > 0
   const readsLogs =
     authd.syslog_fifo !== '' || authd.syslog_listen.length > 0 || authd.follow_files.length > 0 || authd.journal
   const services = [wrap.listen, wrap.policy_listen, wrap.socketmap_listen, wrap.question_listen]
   return {
     popup: servesPop3,
-    sslwrap: servesPop3 || sslwrap.listener.length > 0,
+    sslwrap: (servesPop3 && !servesTls) || sslwrap.listener.length > 0,
     authd: servesPop3 || readsLogs,
     gate: services.some(addresses => addresses.length > 0) || wrap.tcprules_cdb !== '',
     statusPage: statusPage.listen !== undefined,

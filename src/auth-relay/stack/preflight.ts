@@ -71,7 +71,7 @@ export async function checkBeforeStart(settings: Settings): Promise<void> {
     checkReadable(sslwrap.key, 'sslwrap.key')
     if (sslwrap.listener.some(({ preamble }) => preamble === 'ssl')) readSecretFile(popup.ssl_hack_pass)
   }
-  if (popup.stls) {
+  if (popup.stls || popup.tls_listen.length > 0) {
     checkReadable(popup.stls_cert, 'popup.stls_cert')
     checkReadable(popup.stls_key, 'popup.stls_key')
   }

@@ -23,6 +23,8 @@ export type MaildropDoor = {
    * cannot be done now, and the session must be relayed.
    */
   pass(client: EpollConnection, readAhead: Uint8Array, ended: () => void): boolean
+  /** A connection to relay the session to, which goes on behind what was read of the client; undefined if that cannot be done now. */
+  bridge(readAhead: Uint8Array): EpollConnection | undefined
   /** A stream to relay the session to. */
   connect(): Promise<LoginResult>
 }

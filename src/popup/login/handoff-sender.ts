@@ -67,6 +67,19 @@ export class HandoffChannel {
     return true
   }
 
+  /**
+   * As `pass`, for a client whose octets are decrypted here: the near end of a connection whose far end the worker takes for the
+   * client. Undefined if the worker cannot be given one now.
+   */
+  bridge(ticket: string, readAhead: Uint8Array): EpollConnection | undefined {
+    const octets = readAhead.length
+    if (!this.#isOpen || this.#socket === undefined || octets > MAX_READ_AHEAD) return undefined
+    const n = this.#last + 1
+    const near = this.#socket.bridge(`${formatTake({ n, octets, ticket })}\n`, readAhead)
+    if (near !== undefined) this.#last = n
+    return near
+  }
+
   #connect(path: string): DescriptorChannel | undefined {
     const news = new LineSplitter(MAX_NEWS_LINE)
     try {

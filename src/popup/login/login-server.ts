@@ -40,6 +40,9 @@ const WRONG_ADDRESS = {
 
 const IDLE_MARGIN_MS = 60_000
 
+/** What comes first on each connection of a listener: a PROXY header, a TLS handshake, or the greeting. */
+type ListenerKind = LoginSettings['listeners'][number]
+
 /** Everything that the sessions of one login process share. */
 export class LoginServer implements SessionHost {
   readonly monitor: MonitorRequests
@@ -102,7 +105,7 @@ export class LoginServer implements SessionHost {
   }
 
   /** Accepts from one listening socket, which is the acceptor's from now on. */
-  listen(descriptor: number, { proxy }: { readonly proxy: boolean }): ClientAcceptor {
+  listen(descriptor: number, { proxy, tls }: ListenerKind): ClientAcceptor {
     return new ClientAcceptor(
       { descriptor, release: () => closeSync(descriptor) },
       { blocking: false, noDelay: true },
@@ -114,6 +117,7 @@ export class LoginServer implements SessionHost {
           return
         }
         if (proxy) void this.#acceptProxied(socket, peer)
+        else if (tls) this.#serve(socket, { ...peer, tls: true }, peer.ip, 'tls')
         else this.#accept(socket, peer)
       },
     )
@@ -228,7 +232,7 @@ export class LoginServer implements SessionHost {
       socket.destroy()
       return
     }
-    this.#serve(socket, client, header.kind === 'local' ? undefined : client.ip, rest)
+    this.#serve(socket, client, header.kind === 'local' ? undefined : client.ip, 'clear', rest)
   }
 
   #clientOf(header: ProxyHeader, proxy: Client): Client | undefined {
@@ -268,15 +272,28 @@ export class LoginServer implements SessionHost {
     return evicted !== undefined
   }
 
-  /** `place`: the address whose place is taken; undefined for a proxy that has not yet said whom it brings. */
-  #serve(socket: EpollConnection, client: Client, place: IpAddress | undefined, readAhead?: Buffer): void {
+  /**
+   * `place`: the address whose place is taken; undefined for a proxy that has not yet said whom it brings. `first`: the connection
+   * begins with a TLS handshake, or in clear text.
+   */
+  #serve(
+    socket: EpollConnection,
+    client: Client,
+    place: IpAddress | undefined,
+    first: 'tls' | 'clear' = 'clear',
+    readAhead?: Buffer,
+  ): void {
     // A client that has its share displaces nobody.
     const hasRoom = place === undefined || this.#limits.customerHasRoom(place)
     const isFull = hasRoom && this.#places.size >= this.settings.maxConnections && !this.#makeRoom()
     if (isFull || (place !== undefined && this.#limits.acquire(place) !== 'ok')) {
       this.log.warn('refused', { id: client.id, ip: client.ip, reason: isFull ? 'max_connections' : 'max_per_address' })
-      socket.write(err(TOO_MANY))
-      socket.end()
+      // Before a handshake there is nothing to say it in.
+      if (first === 'tls') socket.destroy()
+      else {
+        socket.write(err(TOO_MANY))
+        socket.end()
+      }
       return
     }
     this.log.debug('connect', { id: client.id, ip: client.ip, proxy: client.proxyIp })
@@ -284,7 +301,8 @@ export class LoginServer implements SessionHost {
     this.#running += 1
     this.#places.set(session, place)
     this.#beforeLogin.add(session, place === undefined ? undefined : this.#limits.customerOf(place))
-    session.start(readAhead)
+    if (first === 'tls') session.startSecure()
+    else session.start(readAhead)
   }
 }
 
@@ -296,11 +314,11 @@ const sharesOf = ({ maxPerLogin, maxPerOwner }: LoginSettings): ShareLimits => (
 const customersOf = ({ nat64Prefixes }: LoginSettings): CustomerNetworks => new CustomerNetworks(nat64Prefixes.networks)
 
 function rulesOf(settings: LoginSettings): LoginRules {
-  const { compat, requireTls, cleartextNets, cleartextLogins, loginDelay, tries, preamble, stls } = settings
+  const { compat, requireTls, cleartextNets, cleartextLogins, loginDelay, tries, preamble, offersStls } = settings
   return {
     ...{ compat, requireTls, cleartextNets, cleartextLogins, loginDelay, tries },
     preambleTrust: preamble?.trust,
-    stls: stls !== null,
+    stls: offersStls,
   }
 }
 

@@ -18,6 +18,7 @@ export function monitorAuthenticator(monitor: MonitorRequests, links: HandoffSen
       const door: MaildropDoor = {
         owner: socket,
         pass: (client, readAhead, ended) => opened?.pass(client, ticket, readAhead, ended) === true,
+        bridge: readAhead => opened?.bridge(ticket, readAhead),
         connect: () => openMaildrop(socket, ticket, log),
       }
       return { outcome: 'maildrop', door }

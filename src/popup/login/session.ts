@@ -18,6 +18,7 @@ import { err, ok } from '../../pop3/reply.ts'
 import type { Secret } from '../../settings/secret.ts'
 import type { Connection, ConnectionListener } from '../../sockets/connection.ts'
 import { EpollConnection } from '../../sockets/epoll-connection.ts'
+import { joinConnections } from '../../sockets/join-connections.ts'
 import { StreamConnection } from '../../sockets/stream-connection.ts'
 import { acceptTls, isOldTls } from '../../tunnel/accept-tls.ts'
 import { relay } from '../../tunnel/relay.ts'
@@ -42,6 +43,8 @@ const READ_SIZE = 16_384
 /** A wrong preamble password is answered so late. */
 const PREAMBLE_PENALTY_MS = 1_000
 const HANDSHAKE_LIMIT_MS = 30_000
+/** A client of TLS speaks first. */
+const FIRST_OCTET_MS = 5_000
 /** A client that does not take our last words is left. */
 const LINGER_MS = 5_000
 
@@ -91,6 +94,8 @@ export class LoginSession implements ConnectionListener {
   #options: AuthorizationOptions
   /** Somebody is being asked: the client's next lines wait. */
   #busy = false
+  /** The TLS handshake goes on. */
+  #isSecuring = false
   #inputEnded = false
   #over = false
   #isPassed = false
@@ -121,21 +126,32 @@ export class LoginSession implements ConnectionListener {
       this.#raw.onceClosed(this.#disconnected)
     } else this.#follow(this.#raw)
     this.#connection.listen(this)
-    // The angle brackets alone make a timestamp of it, and the timestamp alone offers APOP; the session id is there either way.
-    this.#connection.write(ok(this.#host.apop ? this.#timestamp : this.#timestamp.slice(1, -1)))
+    this.#greet()
     if (readAhead !== undefined && readAhead.length > 0) this.data(readAhead)
     if (!this.#busy && !this.#isHeld && !this.#over) this.#connection.resume()
   }
 
+  /** The angle brackets alone make a timestamp of it, and the timestamp alone offers APOP; the session id is there either way. */
+  #greet(): void {
+    this.#connection.write(ok(this.#host.apop ? this.#timestamp : this.#timestamp.slice(1, -1)))
+  }
+
+  /** As `start`, for a client that speaks TLS from the first octet. The greeting comes after the handshake. */
+  startSecure(): void {
+    if (this.#raw instanceof EpollConnection) this.#raw.onceClosed(this.#disconnected)
+    this.#wait(this.#startTls(FIRST_OCTET_MS).then(() => this.#greet()))
+  }
+
   /** The server stops: a client that has not logged in has nothing to lose. */
   dismiss(): void {
+    if (this.#isSecuring) this.#finish()
     if (this.#busy) return
     this.#close()
   }
 
   /** Somebody else is being asked about this client, such as whether its password is right. */
   get isBusy(): boolean {
-    return this.#busy
+    return this.#busy && !this.#isSecuring
   }
 
   /** Every place is taken, and another client gets the place of this one. */
@@ -284,12 +300,25 @@ export class LoginSession implements ConnectionListener {
     }
     if (judgement.outcome === 'maildrop') {
       if (this.#over || this.#pass(judgement.door)) return
+      const server = judgement.door.bridge(this.#reader.pending)
+      if (server !== undefined) return this.#join(server)
       judgement = await judgement.door.connect()
     }
     if (judgement.outcome === 'open') await this.#relay(judgement)
     else if (this.#over) return
     else if (judgement.outcome === 'failed') this.#failed(judgement.failure)
     else this.#close()
+  }
+
+  /** From here on the session is the worker's, which has what was read ahead. The keys are here, so its octets pass through here. */
+  async #join(server: EpollConnection): Promise<void> {
+    this.#isPassed = true
+    clearTimeout(this.#timer)
+    this.#reader.rest()
+    this.#host.loggedIn(this)
+    const end = await joinConnections(this.#connection, server, { idleLimit: this.#host.idleLimit })
+    this.#log.debug('end', { reason: end.reason, in: end.bytesFromClient, out: end.bytesFromServer })
+    this.#finish()
   }
 
   /** From here on the session is the other one's; what was read ahead goes with it. */
@@ -338,14 +367,21 @@ export class LoginSession implements ConnectionListener {
   }
 
   /** RFC 2595 §4: whatever came in clear text behind the command is thrown away, and the session begins anew. */
-  async #startTls(): Promise<void> {
+  async #startTls(firstOctetLimit?: number): Promise<void> {
     const { stls } = this.#host
     const raw = this.#letGo()
-    if (stls === undefined || !(raw instanceof Socket)) throw new Error('STLS was offered without a certificate')
+    if (stls === undefined || !(raw instanceof Socket)) throw new Error('TLS was offered without a certificate')
     this.#reader = new LineReader()
-    const accepted = await acceptTls(raw, { contexts: stls, alpn: 'pop3', limit: HANDSHAKE_LIMIT_MS })
+    this.#isSecuring = true
+    const accepted = await acceptTls(raw, {
+      contexts: stls,
+      alpn: 'pop3',
+      ...(firstOctetLimit === undefined ? {} : { firstOctetLimit }),
+      limit: HANDSHAKE_LIMIT_MS,
+    })
+    this.#isSecuring = false
     if (accepted.outcome !== 'secure') {
-      if (accepted.outcome === 'failed') {
+      if (accepted.outcome === 'failed' && !this.#over) {
         const { reason } = accepted
         const hint = isOldTls(reason) ? this.#host.oldTlsHint(this.#client.ip) : undefined
         this.#log.info('tlsfail', { ip: this.#client.ip, reason, hint })

@@ -1,7 +1,8 @@
+import { dirname, join } from 'node:path'
 import type { Clock } from '../../base/clock.ts'
 import type { Log } from '../../base/log.ts'
 import type { BoundSocket } from '../../process/bound-socket.ts'
-import { startWorker, type WorkerProcess } from '../../process/worker-process.ts'
+import { programBeside, startWorker, type WorkerProcess } from '../../process/worker-process.ts'
 import { type FromLogin, type LoginSettingsMessage, parseFromLogin, type ToLoginMessage } from '../messages.ts'
 import { MessageAllowance } from './message-allowance.ts'
 
@@ -38,6 +39,9 @@ export type LoginProcessesOptions = {
 }
 
 /** Starts the login processes, keeps them running, and lets nothing through that they could not honestly have said. */
+/** One ticket after a full handshake: see the file. */
+const openSslConfiguration = join(dirname(programBeside('sslwrap')), 'openssl.cnf')
+
 export class LoginProcesses {
   readonly #options: LoginProcessesOptions
   readonly #log: Log
@@ -91,7 +95,7 @@ export class LoginProcesses {
     const { program, listeners, chainListeners } = this.#options
     const chain = chainListeners[index]
     const descriptors = [...listeners, ...(chain === undefined ? [] : [chain])].map(({ descriptor }) => descriptor)
-    const worker = startWorker(program, ['--login'], descriptors)
+    const worker = startWorker(program, ['--login'], descriptors, openSslConfiguration)
     this.#running.set(index, worker)
     const messages = new MessageAllowance(MESSAGES_PER_SECOND, MESSAGE_BURST, this.#clock)
     const octets = new MessageAllowance(OCTETS_PER_SECOND, OCTET_BURST, this.#clock)

@@ -5,7 +5,7 @@ import type { Ids } from '../../process/privileges.ts'
 import { readSecretFile } from '../../settings/secret.ts'
 import type { Settings } from '../../settings/settings.ts'
 import { CertificateUnusable, readCertificate } from '../../tunnel/certificate.ts'
-import { rotateTicketKeys } from '../../tunnel/ticket-keys.ts'
+import type { TicketKeys } from '../../tunnel/ticket-keys.ts'
 import { formatNetwork, type NetworkSet } from '../../wire/ip-address.ts'
 import type { LoginSettingsMessage } from '../messages.ts'
 
@@ -16,6 +16,7 @@ export function loginSettings(
     readonly ids: Ids | undefined
     readonly directory: string
     readonly listeners: LoginSettingsMessage['listeners']
+    readonly ticketKeys: TicketKeys
   },
 ): LoginSettingsMessage {
   const faults: string[] = []
@@ -30,7 +31,8 @@ export function loginSettings(
   }
   const upstream = collect(() => upstreamServer(popup), null)
   const preamble = collect(() => preambleSettings(popup), null)
-  const stls = collect(() => (popup.stls ? tlsFiles(popup.stls_cert, popup.stls_key) : null), null)
+  const needsCertificate = popup.stls || popup.tls_listen.length > 0
+  const stls = collect(() => (needsCertificate ? tlsFiles(popup, fixed.ticketKeys) : null), null)
   if (faults.length > 0) throw new UsageFault(faults)
   return {
     ids: fixed.ids ?? null,
@@ -47,6 +49,7 @@ export function loginSettings(
     requireTls: popup.require_tls,
     cleartextNets: texts(popup.cleartext_nets),
     cleartextLogins: [...popup.cleartext_logins],
+    offersStls: popup.stls,
     stls,
     loginDelay: popup.login_delay,
     tries: popup.max_failures,
@@ -92,15 +95,21 @@ function preambleSettings(popup: Settings['popup']): LoginSettingsMessage['pream
   return { password, trust: texts(popup.ssl_hack_trust), reply: popup.ssl_reply }
 }
 
-function tlsFiles(cert: string, key: string): LoginSettingsMessage['stls'] {
-  if (cert === '') throw new UsageFault('popup.stls_cert must name a PEM file: popup.stls is on')
+function tlsFiles(
+  { stls, stls_cert: cert, stls_key: key }: Settings['popup'],
+  ticketKeys: TicketKeys,
+): LoginSettingsMessage['stls'] {
+  if (cert === '') {
+    const user = stls ? 'popup.stls is on' : 'popup.tls_listen needs it'
+    throw new UsageFault(`popup.stls_cert must name a PEM file: ${user}`)
+  }
   try {
     const certificate = readCertificate(key === '' ? { cert } : { cert, key })
     return {
       cert: certificate.cert,
       key: certificate.key,
       path: cert,
-      ticketKeys: [...rotateTicketKeys()],
+      ticketKeys: [...ticketKeys],
     }
   } catch (error) {
     if (error instanceof CertificateUnusable) throw new UsageFault(error.message, error)

@@ -10,6 +10,7 @@ import { formatSocketAddress } from '../../process/socket-address.ts'
 import { programBeside } from '../../process/worker-process.ts'
 import { restartFields } from '../../settings/reload.ts'
 import { loadSettingsFile, requireConfigured, type Settings } from '../../settings/settings.ts'
+import { rotateTicketKeys } from '../../tunnel/ticket-keys.ts'
 import { type Environment, ownEnvironment } from '../../ucspi/environment.ts'
 import { CustomerNetworks } from '../../wire/customer-networks.ts'
 import type { MaildropWorkerSettings } from '../../wire/maildrop-worker.ts'
@@ -54,9 +55,14 @@ export async function startMonitor(settingsFile: string, program: string): Promi
   const fixed = {
     ids: loginIds,
     directory: judge.type === 'checker' ? judge.workers.directory : top.run_dir,
-    listeners: [...popup.listen.map(() => ({ proxy: false })), ...popup.proxy_listen.map(() => ({ proxy: true }))],
+    listeners: [
+      ...popup.listen.map(() => ({ proxy: false, tls: false })),
+      ...popup.proxy_listen.map(() => ({ proxy: true, tls: false })),
+      ...popup.tls_listen.map(() => ({ proxy: false, tls: true })),
+    ],
   }
-  let forLogin = loginSettings(settings, fixed)
+  let ticketKeys = rotateTicketKeys()
+  let forLogin = loginSettings(settings, { ...fixed, ticketKeys })
   const authd =
     settings.authd.socket === ''
       ? undefined
@@ -89,17 +95,26 @@ export async function startMonitor(settingsFile: string, program: string): Promi
   if (loginIds === undefined) {
     log.warn('not_separated', { reason: 'popup is not started as root: login, monitor and pop3d are one user' })
   }
+  const rotation = setInterval(() => {
+    ticketKeys = rotateTicketKeys(ticketKeys)
+    const { stls } = forLogin
+    if (stls === null) return
+    forLogin = { ...forLogin, stls: { ...stls, ticketKeys: [...ticketKeys] } }
+    processes.reload()
+  }, TICKET_ROTATION_MS).unref()
   return {
     ready: readyLine(settings, listeners),
     reload: async () => {
       const next = loadSettingsFile(settingsFile).settings
       requireConfigured(next, settingsFile)
       const effective = withKept(started, next)
-      const nextForLogin = loginSettings(effective, fixed)
+      const nextKeys = rotateTicketKeys(ticketKeys)
+      const nextForLogin = loginSettings(effective, { ...fixed, ticketKeys: nextKeys })
       // Everything that can fail comes first.
       await judge.use(effective)
       settings = effective
       forLogin = nextForLogin
+      ticketKeys = nextKeys
       customers = customersOf(settings)
       delays.use(settings.popup.fail_delays, customers)
       intervals.use(settings.popup.login_delay * 1000)
@@ -109,6 +124,7 @@ export async function startMonitor(settingsFile: string, program: string): Promi
       log.info('reloaded', { path: settingsFile, ...restartFields('popup', started, next) })
     },
     stop: async () => {
+      clearInterval(rotation)
       for (const listener of [...listeners, ...chainListeners]) listener.release()
       await processes.stop(settings.popup.drain_time * 1000)
       if (judge.type === 'checker') {
@@ -119,6 +135,9 @@ export async function startMonitor(settingsFile: string, program: string): Promi
     },
   }
 }
+
+/** TLS session tickets are made with a fresh key after so long. */
+const TICKET_ROTATION_MS = 12 * 3_600_000
 
 /** New settings with the old ones where only a restart can change them: what depends on those stays as it is. */
 const withKept = ({ popup: { checker, logins, login_user } }: Settings, next: Settings): Settings => ({
@@ -137,6 +156,7 @@ async function holdAll({ popup }: Settings): Promise<BoundSocket[]> {
   const held: BoundSocket[] = []
   for (const address of popup.listen) held.push(await holdListener(address, 'popup.listen'))
   for (const address of popup.proxy_listen) held.push(await holdListener(address, 'popup.proxy_listen'))
+  for (const address of popup.tls_listen) held.push(await holdListener(address, 'popup.tls_listen'))
   return held
 }
 
@@ -249,9 +269,11 @@ function requireCommand(words: readonly string[], setting: string): void {
 
 function readyLine({ popup }: Settings, listeners: readonly BoundSocket[]): string {
   const bound = listeners.map(({ address }) => formatSocketAddress(address))
-  const proxied = bound.slice(popup.listen.length)
+  const secure = bound.splice(popup.listen.length + popup.proxy_listen.length)
+  const proxied = bound.splice(popup.listen.length)
   return [
-    `listen=${bound.slice(0, popup.listen.length).join(',')}`,
+    `listen=${bound.join(',')}`,
     ...(proxied.length > 0 ? [`proxy_listen=${proxied.join(',')}`] : []),
+    ...(secure.length > 0 ? [`tls_listen=${secure.join(',')}`] : []),
   ].join(' ')
 }

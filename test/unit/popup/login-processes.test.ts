@@ -23,6 +23,7 @@ const SETTINGS: LoginSettingsMessage = {
   requireTls: false,
   cleartextNets: [],
   cleartextLogins: [],
+  offersStls: false,
   stls: null,
   loginDelay: 0,
   tries: 3,

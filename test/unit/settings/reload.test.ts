@@ -11,6 +11,7 @@ const usual = settingsOf('')
 const OTHER: Readonly<Record<string, string>> = {
   listen: '["127.0.0.1:1"]',
   proxy_listen: '["127.0.0.1:1"]',
+  tls_listen: '["127.0.0.1:1"]',
   syslog_listen: '["127.0.0.1:1"]',
   policy_listen: '["127.0.0.1:1"]',
   socketmap_listen: '["127.0.0.1:1"]',

@@ -10,6 +10,7 @@ import { ClientAcceptor, type Ends } from '../../../src/sockets/acceptor.ts'
 import type { Connection } from '../../../src/sockets/connection.ts'
 import { EpollConnection } from '../../../src/sockets/epoll-connection.ts'
 import { EventLoop } from '../../../src/sockets/event-loop.ts'
+import { joinConnections } from '../../../src/sockets/join-connections.ts'
 import { StreamConnection } from '../../../src/sockets/stream-connection.ts'
 import { eventually } from '../../harness/eventually.ts'
 
@@ -461,5 +462,64 @@ describe('EventLoop', () => {
     await new Promise(setImmediate)
     expect(told).toHaveLength(1)
     for (const { readEnd } of pipes) closeSync(readEnd)
+  })
+})
+
+describe('two connections joined', () => {
+  /** A client and a server of the runtime, at the far ends of two connections that are joined. */
+  async function joined(idleLimit = 60_000) {
+    const [near, far] = [await accepted(), await accepted()]
+    const client = streamOver(near.fd)
+    const server = new EpollConnection(far.fd)
+    cleanup.push(
+      () => client.destroy(),
+      () => server.destroy(),
+    )
+    const end = joinConnections(client, server, { idleLimit })
+    return { client: near.client, server: far.client, end }
+  }
+
+  test('carry octets both ways, and the end of each', async () => {
+    const { client, server, end } = await joined()
+    client.end('ask')
+    expect(await readAll(server)).toBe('ask')
+    server.end('answer')
+    expect(await readAll(client)).toBe('answer')
+    expect(await end).toEqual({ reason: 'ended', bytesFromClient: 3, bytesFromServer: 6 })
+  })
+
+  test('a client that resets the connection lets the server read what it sent before', async () => {
+    const { client, server, end } = await joined()
+    client.write('one ')
+    await once(server, 'readable')
+    server.write('an answer that the client does not read')
+    client.write('two')
+    await eventually('all is on its way', () => server.readableLength === 'one two'.length)
+    client.resetAndDestroy()
+    expect(await readAll(server)).toBe('one two')
+    server.end()
+    expect(await end).toMatchObject({ reason: 'left', bytesFromClient: 7 })
+  })
+
+  test.each(['client', 'server'] as const)(
+    'a %s that does not read holds the other back, and nothing is lost',
+    async slow => {
+      const both = await joined()
+      const [reader, writer] = slow === 'client' ? [both.client, both.server] : [both.server, both.client]
+      const isTaken = writer.write(Buffer.alloc(MUCH, 'a'))
+      writer.end('z')
+      expect(isTaken).toBe(false)
+      const text = await readAll(reader)
+      expect([text.length, text.slice(-2)]).toEqual([MUCH + 1, 'az'])
+      reader.end()
+      await both.end
+    },
+  )
+
+  test('close when nothing passes for too long', async () => {
+    const { client, server, end } = await joined(50)
+    expect(await end).toMatchObject({ reason: 'idle' })
+    expect(await readAll(client)).toBe('')
+    expect(await readAll(server)).toBe('')
   })
 })
