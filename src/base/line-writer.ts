@@ -3,6 +3,11 @@ export type WriteOctets = (octets: Buffer) => number
 
 /** Octets kept for a reader that is slow; lines beyond are lost, and their number is said when there is room again. */
 const MAX_WAITING = 1_048_576
+/**
+ * Octets that a pipe takes whole (PIPE_BUF, pipe(7)): several processes write to one log, and no line of one may be cut by a line of
+ * another. A longer line can be.
+ */
+const MOST_TOGETHER = 4_096
 /** Pause before a full pipe is tried again, in milliseconds. */
 const AGAIN = 10
 
@@ -59,21 +64,41 @@ export class LineWriter {
     clearTimeout(this.#timer)
     this.#timer = undefined
     if (this.#waiting.length === 0) return
-    let octets = this.#waiting.length === 1 ? this.#waiting[0] : Buffer.concat(this.#waiting)
+    let octets: Buffer = NOTHING
+    let written = 0
     try {
-      while (octets !== undefined && octets.length > 0) octets = octets.subarray(this.#write(octets))
+      while (written < this.#waiting.length) {
+        const count = linesTogether(this.#waiting, written)
+        const [first = NOTHING] = this.#waiting.slice(written, written + count)
+        octets = count === 1 ? first : Buffer.concat(this.#waiting.slice(written, written + count))
+        written += count
+        while (octets.length > 0) octets = octets.subarray(this.#write(octets))
+      }
       this.#waiting = []
-      this.#waitingOctets = 0
     } catch (error) {
       const isFull = error instanceof Error && 'code' in error && error.code === 'EAGAIN'
-      this.#waiting = isFull && octets !== undefined ? [octets] : []
-      this.#waitingOctets = this.#waiting[0]?.length ?? 0
+      this.#waiting = isFull ? [octets, ...this.#waiting.slice(written)] : []
       if (isFull) this.#timer = setTimeout(() => this.flush(), AGAIN).unref()
     }
+    this.#waitingOctets = this.#waiting.reduce((sum, line) => sum + line.length, 0)
   }
 
   #keep(octets: Buffer): void {
     this.#waiting.push(octets)
     this.#waitingOctets += octets.length
   }
+}
+
+const NOTHING: Buffer = Buffer.alloc(0)
+
+/** How many lines from the first on go out in one write: as many as fit, one at least. */
+function linesTogether(lines: readonly Buffer[], from: number): number {
+  let octets = lines[from]?.length ?? 0
+  let count = 1
+  for (let next = lines[from + 1]; next !== undefined; next = lines[from + count]) {
+    octets += next.length
+    if (octets > MOST_TOGETHER) break
+    count += 1
+  }
+  return count
 }

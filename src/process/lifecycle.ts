@@ -2,11 +2,12 @@ import { isAccessDenied } from '../base/errors.ts'
 import { EXIT, TemporaryFault, UsageFault } from '../base/exit-status.ts'
 import { type InheritedFiles, parseReloadOrder, withInheritedFiles } from '../base/inherited-files.ts'
 import { createLog, sayOnStandardError } from '../base/log.ts'
+import { sendStartReport } from '../base/start-report.ts'
 import { notifySocket } from '../libc/sockets.ts'
 import { forbidDumps, unblockSignal } from '../libc/this-process.ts'
 import { isRoot } from './privileges.ts'
 import { unusedActivatedSockets } from './socket-activation.ts'
-import { answerPings, keepPingsToOurselves } from './worker-process.ts'
+import { answerPings, CONTROL_DESCRIPTOR, isPinged, keepPingsToOurselves } from './worker-process.ts'
 
 /** A program that has started. */
 export type RunningDaemon = {
@@ -30,7 +31,7 @@ export async function runDaemon(program: string, start: () => Promise<RunningDae
   // An ordinary user's process may not read its own environment in /proc from here on: the start does that.
   if (isRoot()) forbidDumps()
   keepPingsToOurselves()
-  const daemon = await orExit(program, start)
+  const daemon = await orExit(program, start, isPinged())
   forbidDumps()
   for (const address of unusedActivatedSockets()) {
     createLog(program).warn('socket-unused', {
@@ -75,6 +76,7 @@ export async function runDaemon(program: string, start: () => Promise<RunningDae
   process.on('SIGINT', stop)
   // Only now: whoever reads this may send a signal at once.
   sayOnStandardError(`${program} ready ${daemon.ready}\n`)
+  if (isPinged()) sendStartReport(CONTROL_DESCRIPTOR, { type: 'ready', text: daemon.ready })
   stopWatchdog = announceReady()
   if (process.env['AUTHRELAY_SUPERVISED'] === '1') {
     process.stdin.on('end', stop).on('error', stop).resume()
@@ -90,11 +92,13 @@ export async function runCommand(program: string, command: () => Promise<number>
   process.exitCode = await orExit(program, command)
 }
 
-async function orExit<T>(program: string, action: () => Promise<T>): Promise<T> {
+/** `reports`: the faults go to the supervisor, which says them once with what it has to say. */
+async function orExit<T>(program: string, action: () => Promise<T>, reports = false): Promise<T> {
   try {
     return await action()
   } catch (error) {
-    sayOnStandardError(faultLines(program, error))
+    if (reports) sendStartReport(CONTROL_DESCRIPTOR, { type: 'faults', lines: faultsOf(error) })
+    else sayOnStandardError(faultLines(program, error))
     process.exit(error instanceof UsageFault ? error.exitStatus : EXIT.temporary)
   }
 }
@@ -121,14 +125,15 @@ async function orComplain(program: string, what: string, action: () => Promise<v
 }
 
 /** One line for each fault of the administrator's or the world's; a stack only for faults of our own. */
-function faultLines(program: string, error: unknown, prefix = ''): string {
-  const lines =
-    error instanceof UsageFault
-      ? error.faults
-      : error instanceof TemporaryFault
-        ? [error.message]
-        : [`internal error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`]
-  return lines.map(line => `${program}: ${prefix}${line}\n`).join('')
+const faultLines = (program: string, error: unknown, prefix = ''): string =>
+  faultsOf(error)
+    .map(line => `${program}: ${prefix}${line}\n`)
+    .join('')
+
+function faultsOf(error: unknown): string[] {
+  if (error instanceof UsageFault) return [...error.faults]
+  if (error instanceof TemporaryFault) return [error.message]
+  return [`internal error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`]
 }
 
 /** Tells systemd, if it listens, that we are ready, and keeps its watchdog fed from the event loop. */

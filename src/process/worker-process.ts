@@ -112,12 +112,15 @@ function answeringChannel(): ControlChannel {
  * unless the supervisor asked for it (AUTHRELAY_PINGED=1), with a channel in descriptor 3.
  */
 export function answerPings(onMessage: (message: unknown) => void): void {
-  if (process.env['AUTHRELAY_PINGED'] === '1') answeringChannel().onMessage(onMessage)
+  if (isPinged()) answeringChannel().onMessage(onMessage)
 }
+
+/** A supervisor of ours has the other end of the control channel. */
+export const isPinged = (): boolean => process.env['AUTHRELAY_PINGED'] === '1'
 
 /** Keeps children of this process from inheriting the supervisor's channel. To be called before the first child is started. */
 export function keepPingsToOurselves(): void {
-  if (process.env['AUTHRELAY_PINGED'] === '1') setCloseOnExec(CONTROL_DESCRIPTOR, true)
+  if (isPinged()) setCloseOnExec(CONTROL_DESCRIPTOR, true)
 }
 
 /** The parent's end of a channel, which pings the other end and calls `hung` once if there is no answer. */

@@ -1,13 +1,12 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { Socket } from 'node:net'
-import type { Readable } from 'node:stream'
 import { TemporaryFault, UsageFault } from '../../base/exit-status.ts'
 import { type InheritedFiles, reloadOrder } from '../../base/inherited-files.ts'
 import type { Log } from '../../base/log.ts'
 import { RestartDelay } from '../../base/restart-delay.ts'
 import { runtimeOptions } from '../../base/runtime-options.ts'
+import { parseStartReport } from '../../base/start-report.ts'
 import { CONTROL_DESCRIPTOR, type ControlChannel, watchedChannel } from '../../process/worker-process.ts'
-import { LineSplitter } from '../../wire/line-splitter.ts'
 
 /** One program of the stack: which file, with which arguments and environment. */
 export type ProgramSpec = {
@@ -22,14 +21,13 @@ export type ProgramSpec = {
   readonly stopWithin: number
 }
 
-/** Longest line of a program that is passed on, in octets. */
-const MAX_LINE = 16_384
 /** Fault lines of a program that are kept for the message, when it does not start. */
 const MAX_FAULTS = 20
 
 /**
  * A child process in a process group of its own, so that Ctrl-C reaches the supervisor alone. Its standard input is a pipe that nobody
- * writes to: when the supervisor is killed, the pipe ends and the program stops by itself. Its standard error is passed on line by line.
+ * writes to: when the supervisor is killed, the pipe ends and the program stops by itself. Its standard error is the
+ * supervisor's, and no line passes through here; it says by the control channel that it is ready, or why it is not.
  */
 export class SupervisedProgram {
   readonly #spec: ProgramSpec
@@ -112,7 +110,7 @@ export class SupervisedProgram {
   #launch(): { ready: Promise<string>; ended: Promise<void> } {
     const { name, script, args, env, readyWithin } = this.#spec
     const child = spawn(process.execPath, [...runtimeOptions(), script, ...args], {
-      stdio: ['pipe', 'ignore', 'pipe', 'pipe'],
+      stdio: ['pipe', 'ignore', 'inherit', 'pipe'],
       env: { ...env, AUTHRELAY_SUPERVISED: '1', AUTHRELAY_PINGED: '1' },
       detached: true,
     })
@@ -124,13 +122,12 @@ export class SupervisedProgram {
       killGroup(child)
     })
     this.#channel = channel
-    const faults: string[] = []
-    const prefix = `${name} ready `
+    let faults: readonly string[] = []
     let readyText: ((text: string) => void) | undefined
     let started = false
     const ended = new Promise<void>(resolve => {
       child.once('error', () => resolve())
-      // `close` and not `exit`: the last lines on standard error are read before the end is acted on.
+      // `close` and not `exit`: the last message on the control channel is read before the end is acted on.
       child.once('close', () => resolve())
     }).then(() => {
       if (this.#child === child) this.#child = undefined
@@ -157,20 +154,15 @@ export class SupervisedProgram {
       })
     })
     child.once('exit', () => {
-      channel.close()
-      // A worker that outlives its parent holds the pipe open, and with it the ports: end it, so that `close` comes.
+      // A worker that outlives its parent keeps its ports.
       killGroup(child)
     })
     // A program that ends at once leaves a broken pipe; that it ended is noticed anyhow.
     child.stdin?.on('error', () => {})
-    eachLine(child.stderr, line => {
-      if (line.startsWith(prefix)) readyText?.(line.slice(prefix.length))
-      else if (!started && line.startsWith(`${name}: `) && !line.startsWith(`${name}: level=`)) {
-        // The fault that keeps a program from starting is said once: by whoever asked for the start.
-        if (faults.length < MAX_FAULTS) faults.push(line.slice(name.length + 2))
-        return
-      }
-      this.#passOn(line)
+    channel.onMessage(message => {
+      const report = parseStartReport(message)
+      if (report?.type === 'ready') readyText?.(report.text)
+      else if (report?.type === 'faults' && !started) faults = report.lines.slice(0, MAX_FAULTS)
     })
     return { ready, ended }
   }
@@ -191,11 +183,4 @@ function killGroup(child: ChildProcess | undefined): void {
   } catch {
     // ESRCH: nothing of the group is left, which is what we want.
   }
-}
-
-function eachLine(stream: Readable | null, listener: (line: string) => void): void {
-  const splitter = new LineSplitter(MAX_LINE)
-  stream?.on('data', (chunk: Buffer) => {
-    for (const line of splitter.push(chunk).lines) listener(line)
-  })
 }

@@ -87,3 +87,21 @@ describe('LineWriter', () => {
     expect(taken).toBe('b\n')
   })
 })
+
+it('writes whole lines together, at most as many octets as a pipe takes whole', () => {
+  const writes: string[] = []
+  const writer = new LineWriter(octets => {
+    if (isFull) throw Object.assign(new Error('full'), { code: 'EAGAIN' })
+    writes.push(octets.toString())
+    return octets.length
+  })
+  let isFull = true
+  const lines = Array.from({ length: 100 }, (_, n) => `${n} ${'x'.repeat(90)}\n`)
+  for (const line of lines) writer.line(line)
+  expect(writes).toEqual([])
+  isFull = false
+  writer.flush()
+  expect(writes.join('')).toBe(lines.join(''))
+  expect(writes.every(text => text.length <= 4096 && text.endsWith('\n'))).toBe(true)
+  expect(writes.length).toBeLessThan(5)
+})
