@@ -28,6 +28,19 @@ export type GrantQueueOptions = {
 const MAX_COMMITS = 2
 /** Logins in one transaction. */
 const MAX_BATCH = 1000
+/**
+ * Under load a login waits so many milliseconds for others, and they share a transaction: each costs the database more than the
+ * rows that it holds.
+ */
+const COMPANY_WAIT = 3
+/** Logins are under load while they come at shorter intervals than this on average, in milliseconds. A client alone is slower. */
+const LOAD_INTERVAL = 4
+/** The part of the newest interval in that average. */
+const NEWEST_PART = 1 / 16
+/** No interval counts for more, so that a burst after a quiet hour is noticed at once. */
+const LONGEST_INTERVAL = 32
+/** So many logins are company enough. */
+const COMPANY = 32
 /** Logins waiting for a commit while the store is up; beyond, only the newest of each address is kept. */
 const MAX_PENDING = 100_000
 /** Above this, sources that can wait are asked to. */
@@ -68,6 +81,11 @@ export class GrantQueue {
   readonly #commits = new Set<readonly Entry[]>()
   #taken = 0
   #pumpIsDue = false
+  #company: NodeJS.Timeout | undefined
+  /** By the monotonic clock. */
+  #lastTaken = Number.NEGATIVE_INFINITY
+  /** Between logins, on average. */
+  #interval = LONGEST_INTERVAL
   #down = false
   #pause: number
   #retryTimer: NodeJS.Timeout | undefined
@@ -107,6 +125,7 @@ export class GrantQueue {
   /** Takes a login. Its `answer` and `settled` are called later, or at once. */
   submit(heard: ReportedLogin): void {
     this.#taken += 1
+    this.#measure()
     const entry: Entry = {
       heard,
       place: this.#taken,
@@ -155,17 +174,39 @@ export class GrantQueue {
   close(): void {
     this.#closed = true
     clearTimeout(this.#retryTimer)
+    clearTimeout(this.#company)
     clearInterval(this.#waitTimer)
   }
 
-  /** After everything else of this turn: what one peer sends at once, or several together, goes into one transaction. */
+  #measure(): void {
+    const now = this.#options.monotonic()
+    const latest = Math.min(now - this.#lastTaken, LONGEST_INTERVAL)
+    this.#lastTaken = now
+    this.#interval += (latest - this.#interval) * NEWEST_PART
+  }
+
+  /**
+   * After everything else of this turn: what one peer sends at once, or several together, goes into one transaction. Under load
+   * the first login waits some milliseconds for company. A client alone never waits.
+   */
   #pumpSoon(): void {
     if (this.#pumpIsDue) return
+    if (this.#interval < LOAD_INTERVAL && this.#pending.length < COMPANY) {
+      this.#company ??= setTimeout(() => this.#endCompany(), COMPANY_WAIT)
+      return
+    }
+    clearTimeout(this.#company)
+    this.#company = undefined
     this.#pumpIsDue = true
     setImmediate(() => {
       this.#pumpIsDue = false
       this.#pump()
     })
+  }
+
+  #endCompany(): void {
+    this.#company = undefined
+    this.#pump()
   }
 
   #pump(): void {
@@ -204,7 +245,7 @@ export class GrantQueue {
     if (failure === undefined) this.#up()
     else this.#failed(failure, batch)
     for (const waiter of this.#waiters.splice(0)) waiter()
-    this.#pump()
+    if (this.#company === undefined) this.#pump()
   }
 
   /** Rejects if the store is away. A login that the database will never take is refused, alone. */
@@ -246,7 +287,9 @@ export class GrantQueue {
       this.#settle(entry, { verdict: 'refused', id: event.id, reason: outcome.reason })
       return
     }
-    this.#options.log.info('grant', { ...describe(entry.heard), until: outcome.until })
+    // popup says so itself, with the end of the grant, in its line for the login.
+    const level = entry.heard.source === 'socket' && event.daemon === 'popup' ? 'debug' : 'info'
+    this.#options.log[level]('grant', { ...describe(entry.heard), until: outcome.until })
     this.#settle(entry, { verdict: 'committed', id: event.id, until: outcome.until })
   }
 

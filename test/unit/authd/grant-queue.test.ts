@@ -30,7 +30,7 @@ beforeEach(() => {
   queue = new GrantQueue({
     store,
     counters,
-    log: createLog('authd', { write: line => log.push(line) }),
+    log: createLog('authd', { level: 'debug', write: line => log.push(line) }),
     clock: () => START + monotonic + clockStep,
     monotonic: () => monotonic,
     commitWait: 800,
@@ -77,7 +77,8 @@ describe('GrantQueue', () => {
     expect(store.stored).toEqual([{ event: login('1.1').event, at: null }])
     expect(settled).toEqual(['1.1'])
     expect(log).toEqual([
-      `authd: level=info event=grant id=1.1 ip=192.0.2.7 user=ann daemon=popup source=socket until=${store.until}\n`,
+      // popup says it at level info.
+      `authd: level=debug event=grant id=1.1 ip=192.0.2.7 user=ann daemon=popup source=socket until=${store.until}\n`,
     ])
   })
 
@@ -307,5 +308,44 @@ describe('GrantQueue', () => {
     await pass(4000)
     expect(await longer).toBe(0)
     expect(store.stored).toHaveLength(5000)
+  })
+
+  /** Logins at an interval, in milliseconds; how many transactions they made. */
+  async function transactionsOf(logins: number, interval: number): Promise<number> {
+    const before = counters.commits
+    for (let n = 0; n < logins; n += 1) {
+      queue.submit(login(`9.${n}`, numbered(n)))
+      monotonic += interval
+      await vi.advanceTimersByTimeAsync(interval)
+    }
+    await pass(10)
+    return counters.commits - before
+  }
+
+  it('lets logins share transactions under load: fewer than half as many at 500 a second', async () => {
+    await transactionsOf(100, 2)
+    expect(await transactionsOf(500, 2)).toBeLessThan(260)
+    expect(answers).toHaveLength(600)
+  })
+
+  it('lets a login wait 3 ms at most for others', async () => {
+    await transactionsOf(100, 1)
+    answers.length = 0
+    queue.submit(login('1.1'))
+    monotonic += 2
+    await vi.advanceTimersByTimeAsync(2)
+    expect(answers).toEqual([])
+    monotonic += 1
+    await vi.advanceTimersByTimeAsync(1)
+    expect(answers).toEqual([{ verdict: 'committed', id: '1.1', until: store.until }])
+  })
+
+  it('lets no login wait for others when few come, nor when a batch is there', async () => {
+    expect(await transactionsOf(50, 20)).toBe(50)
+    await transactionsOf(100, 1)
+    answers.length = 0
+    for (let n = 0; n < 40; n += 1) queue.submit(login(`8.${n}`, numbered(n)))
+    await vi.advanceTimersByTimeAsync(0)
+    expect(answers).toHaveLength(40)
   })
 })
