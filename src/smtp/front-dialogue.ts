@@ -1,0 +1,475 @@
+import { type Command, parseCommand } from './command.ts'
+import { type CommandLine, CommandReader } from './command-reader.ts'
+import { type Content, EndFinder, RepairedContent, StrictContent } from './content.ts'
+import type { FrontRules, Refusal, Reservation } from './front-rules.ts'
+import { filterEhlo, formatReply, MAX_EHLO_REPLY, type ReplyLine, ReplyReader } from './reply.ts'
+import { Transaction } from './transaction.ts'
+
+/** What a dialogue does, in the order in which it does it. Octets are the caller's again once a call returns. */
+export interface FrontOutput {
+  toServer(octets: Uint8Array): void
+  toClient(octets: Uint8Array): void
+  /** Nothing more goes to the server; its replies are still read. */
+  endServer(): void
+  /** Closes the server's side at once. */
+  dropServer(): void
+  /** The last: everything written to the client goes out, then both sides are closed. */
+  close(): void
+  /** Content is being thrown away from now on: `giveUp` ends that. */
+  discarding(): void
+  event(name: FrontEvent, fields: Readonly<Record<string, string>>): void
+}
+
+/** What is worth a line in the log. `refused`: a rule refused a command. `fault`: the dialogue was broken off. */
+export type FrontEvent = 'refused' | 'fault' | 'early_data' | 'bare_end' | 'auth_unoffered' | 'hello_replaced'
+
+export type FrontOptions = {
+  readonly rules: FrontRules
+  readonly output: FrontOutput
+  /** Takes the place of a name that the client did not give: `[192.0.2.7]`, `[IPv6:2001:db8::7]`. */
+  readonly helloName: string
+  readonly lineEndings: 'strict' | 'repair'
+  readonly auth: 'pass' | 'hide'
+  /** What a refusal for line ends advises. */
+  readonly lineEndingAdvice: string
+}
+
+/** Replies that are awaited; beyond them no command is read. */
+const MAX_ENTRIES = 100
+const MAX_SYNTAX_FAULTS = 20
+/** Octets of a message with a fault in its line ends that are thrown away, at most. */
+const MAX_DISCARDED = 16 * 1_048_576
+
+/** A reply that the client gets in its turn: the server's, or one that is ready. */
+type Entry =
+  | { readonly type: 'own'; readonly reply: string }
+  | { readonly type: 'banner' | 'command' | 'quit' | 'auth' }
+  | { readonly type: 'hello' | 'reset' | 'mail'; readonly before: Transaction }
+  | { readonly type: 'recipient'; readonly transaction: Transaction; readonly reservation: Reservation }
+  /** `reply`: the front refuses it. */
+  | { readonly type: 'data'; readonly reply?: string }
+  /** The message is the server's. */
+  | { readonly type: 'message'; readonly transaction: Transaction }
+
+/**
+ * commands: lines are judged and passed. held: the reply to DATA decides what the next octets are. auth: the reply to AUTH
+ * decides. content: of a message. discarding: of a message that was refused. quitting: QUIT was passed. answering: the
+ * session ends with the last reply. Of the last three and of a closed session no command is read.
+ */
+type State = 'commands' | 'held' | 'auth' | 'content' | 'discarding' | 'quitting' | 'answering' | 'closed'
+
+/**
+ * An SMTP session between a client and a server that was started for it, seen from between them .
+ * Knows neither sockets nor time.
+ *
+ * Commands are judged in the order in which the client sends them, and replies go out in that order: `#entries` has one
+ * for each command that is not answered yet. The front never adds a command and never answers 2xx or 3xx. It reads nothing
+ * as a command if that could be content: between DATA and its reply octets are held, and if the reply is no 354 the session
+ * ends.
+ */
+export class FrontDialogue {
+  readonly #options: FrontOptions
+  readonly #output: FrontOutput
+  readonly #reader = new CommandReader()
+  readonly #replies = new ReplyReader()
+  readonly #entries: Entry[] = [{ type: 'banner' }]
+  #ehlo: ReplyLine[] = []
+  #ehloOctets = 0
+  #state: State = 'commands'
+  #transaction = new Transaction()
+  #content: Content | undefined
+  readonly #discarded = { finder: new EndFinder(), octets: 0 }
+  #syntaxFaults = 0
+  #clientHasEnded = false
+  #serverInputEnded = false
+  #authOffered = false
+
+  constructor(options: FrontOptions) {
+    this.#options = options
+    this.#output = options.output
+  }
+
+  /** Whether more of the client can be used now. If not, it must not be read. */
+  get wantsClient(): boolean {
+    const hasRoom = this.#reader.pending === 0
+    if (this.#state === 'commands') return hasRoom || this.#entries.length < MAX_ENTRIES
+    if (this.#state === 'auth') return hasRoom || this.#entries.length === 0
+    if (this.#state === 'held') return hasRoom
+    return this.#state === 'content' || this.#state === 'discarding'
+  }
+
+  fromClient(octets: Uint8Array): void {
+    switch (this.#state) {
+      case 'content':
+        this.#passContent(octets)
+        return
+      case 'discarding':
+        this.#discard(octets)
+        return
+      case 'quitting':
+      case 'answering':
+      case 'closed':
+        return
+      case 'commands':
+      case 'held':
+      case 'auth':
+        this.#reader.push(octets)
+        this.#run()
+    }
+  }
+
+  /** The client sends nothing more; it may still read. */
+  clientEnded(): void {
+    if (this.#state === 'closed' || this.#clientHasEnded) return
+    this.#clientHasEnded = true
+    if (this.#state === 'discarding') this.#refuseContent()
+    else this.#run()
+  }
+
+  fromServer(octets: Uint8Array): void {
+    if (this.#state === 'closed' || this.#state === 'discarding') return
+    let lines: readonly ReplyLine[]
+    try {
+      lines = this.#replies.push(octets)
+    } catch {
+      this.#breakOff('no_reply', '421 4.3.0 the mail server gave no SMTP reply')
+      return
+    }
+    for (const line of lines) {
+      this.#hear(line)
+      if (this.#isClosed()) return
+    }
+    this.#run()
+  }
+
+  serverEnded(): void {
+    if (this.#state === 'closed' || this.#state === 'discarding') return
+    const isExpected = this.#state === 'quitting' || this.#clientHasEnded
+    if (isExpected && this.#entries.length === 0) this.#close()
+    else this.#breakOff('server_ended', '421 4.3.0 the mail server behind ended the session')
+  }
+
+  /** Ends the session from outside, with a reply that says why. While content is thrown away that is refused instead. */
+  giveUp(rule: string, reply: string): void {
+    if (this.#state === 'discarding') this.#refuseContent()
+    else if (this.#state !== 'closed') this.#breakOff(rule, reply)
+  }
+
+  #isClosed(): boolean {
+    return this.#state === 'closed'
+  }
+
+  /** Reads commands as long as there are any and they may be read. */
+  #run(): void {
+    while (this.#entries.length < MAX_ENTRIES && (this.#state === 'commands' || this.#state === 'auth')) {
+      const isAuth = this.#state === 'auth'
+      if (isAuth && this.#entries.length > 0) break
+      const line = this.#reader.next(isAuth)
+      if (line === undefined) break
+      if (isAuth) this.#passAuthLine(line)
+      else this.#take(line)
+    }
+    if (this.#clientHasEnded && !this.#serverInputEnded && this.#mayEndServer()) {
+      this.#serverInputEnded = true
+      this.#output.endServer()
+    }
+  }
+
+  /** The client has ended. Half a line is dropped; whole ones that wait, and held octets, must first be understood. */
+  #mayEndServer(): boolean {
+    if (this.#state === 'commands') return this.#entries.length < MAX_ENTRIES
+    if (this.#state === 'held') return this.#reader.pending === 0
+    return this.#state !== 'auth' || this.#entries.length === 0
+  }
+
+  #take(line: CommandLine): void {
+    switch (line.type) {
+      case 'tls_hello':
+        this.#breakOff('tls_hello', '421 4.7.0 this port speaks SMTP in clear text')
+        return
+      case 'too_long':
+        this.#fault('500 5.5.2 line too long')
+        return
+      case 'control_character':
+        this.#fault('500 5.5.2 control character in a command')
+        return
+      case 'line':
+        this.#command(parseCommand(line.text))
+    }
+  }
+
+  #command(command: Command): void {
+    switch (command.type) {
+      case 'fault':
+        this.#fault(command.reply)
+        return
+      case 'hidden':
+        this.#answer('502 5.5.1 command not available here')
+        return
+      case 'chunk':
+        this.#answer('502 5.5.1 command not available here')
+        // What follows is as long as the command said, and no command.
+        if (!this.#isClosed()) this.#state = 'answering'
+        this.#closeWhenAnswered()
+        return
+      case 'mail':
+        this.#mail(command)
+        return
+      case 'recipient':
+        this.#recipient(command)
+        return
+      case 'data':
+        this.#data(command.line)
+        return
+      case 'auth':
+        if (this.#options.auth === 'hide') this.#answer('502 5.5.1 command not available here')
+        else {
+          this.#pass(command.line, { type: 'auth' })
+          this.#state = 'auth'
+        }
+        return
+      case 'hello': {
+        const { name, sent, verb } = command
+        if (name === undefined) this.#output.event('hello_replaced', { helo: sent })
+        this.#pass(name === undefined ? `${verb} ${this.#options.helloName}` : command.line, {
+          type: verb === 'EHLO' ? 'hello' : 'reset',
+          before: this.#transaction,
+        })
+        this.#transaction = new Transaction()
+        return
+      }
+      case 'reset':
+        this.#pass(command.line, { type: 'reset', before: this.#transaction })
+        this.#transaction = new Transaction()
+        return
+      case 'quit':
+        this.#pass(command.line, { type: 'quit' })
+        this.#state = 'quitting'
+        return
+      case 'other':
+        this.#pass(command.line, { type: 'command' })
+    }
+  }
+
+  #mail({ line, sender }: Extract<Command, { type: 'mail' }>): void {
+    const refusal = this.#options.rules.sender(sender)
+    if (refusal !== undefined) {
+      this.#transaction.mailIsRefused = true
+      this.#refuse(refusal, { sender: sender?.written ?? '' })
+      return
+    }
+    this.#pass(line, { type: 'mail', before: this.#transaction })
+    this.#transaction = new Transaction()
+  }
+
+  #recipient({ line, recipient }: Extract<Command, { type: 'recipient' }>): void {
+    const transaction = this.#transaction
+    if (transaction.mailIsRefused) {
+      this.#answer('503 5.5.1 MAIL was refused')
+      return
+    }
+    const { rules } = this.#options
+    const judged = transaction.reserve(
+      () => rules.message(),
+      () => rules.recipient(recipient),
+    )
+    if ('rule' in judged) {
+      this.#refuse(judged, { recipient: recipient?.written ?? '' })
+      return
+    }
+    this.#pass(line, { type: 'recipient', transaction, reservation: judged })
+  }
+
+  #data(line: string): void {
+    const { mailIsRefused, noRecipients } = this.#transaction
+    const reply = mailIsRefused ? '503 5.5.1 MAIL was refused' : noRecipients
+    this.#state = 'held'
+    if (reply === undefined) this.#pass(line, { type: 'data' })
+    else this.#enter({ type: 'data', reply })
+  }
+
+  /** A line of an AUTH dialogue: the server has asked for it, and nothing else could stand in its place. */
+  #passAuthLine(line: CommandLine): void {
+    if (line.type === 'line') this.#pass(line.text, { type: 'auth' })
+    else this.#breakOff('auth_line', '421 4.7.0 the answer to AUTH is no text of one line')
+  }
+
+  #pass(line: string, entry: Entry): void {
+    this.#output.toServer(Buffer.from(`${line}\r\n`, 'latin1'))
+    this.#entries.push(entry)
+  }
+
+  /** A reply of ours, in its turn. */
+  #answer(reply: string): void {
+    this.#enter({ type: 'own', reply })
+  }
+
+  #enter(entry: Entry): void {
+    this.#entries.push(entry)
+    if (this.#entries.length === 1) this.#writeOwn()
+  }
+
+  #refuse({ rule, reply }: Refusal, fields: Readonly<Record<string, string>>): void {
+    this.#output.event('refused', { reason: rule, ...fields })
+    this.#answer(reply)
+  }
+
+  #fault(reply: string): void {
+    this.#syntaxFaults += 1
+    if (this.#syntaxFaults < MAX_SYNTAX_FAULTS) this.#answer(reply)
+    else this.#breakOff('too_many_errors', '421 4.7.0 too many errors')
+  }
+
+  /** Writes the replies of ours that stand first. */
+  #writeOwn(): void {
+    for (let [first] = this.#entries; first !== undefined; [first] = this.#entries) {
+      if (!('reply' in first) || first.reply === undefined) break
+      this.#entries.shift()
+      this.#output.toClient(formatReply(first.reply))
+      if (first.type === 'data') this.#dataRefused()
+      if (this.#isClosed()) return
+    }
+    this.#closeWhenAnswered()
+  }
+
+  #closeWhenAnswered(): void {
+    if (this.#state === 'answering' && this.#entries.length === 0) this.#close()
+  }
+
+  /** DATA has no 354. Octets behind it may be content: they must not be run as commands. */
+  #dataRefused(): void {
+    if (this.#reader.pending > 0) {
+      this.#output.event('fault', { reason: 'early_data_refused' })
+      this.#close()
+    } else this.#state = 'commands'
+  }
+
+  #hear(line: ReplyLine): void {
+    const [entry] = this.#entries
+    if (entry?.type === 'hello') {
+      this.#ehlo.push(line)
+      this.#ehloOctets += line.octets.length
+      if (this.#ehloOctets > MAX_EHLO_REPLY) {
+        this.#breakOff('no_reply', '421 4.3.0 the mail server gave no SMTP reply')
+        return
+      }
+      if (!line.isLast) return
+      this.#output.toClient(filterEhlo(this.#ehlo, this.#options.auth === 'hide'))
+      this.#authOffered = this.#ehlo.some(({ octets }) => /^\d{3}[ -]AUTH\b/i.test(octets.toString('latin1', 0, 16)))
+      this.#ehlo = []
+      this.#ehloOctets = 0
+    } else {
+      this.#output.toClient(line.octets)
+      if (!line.isLast) return
+    }
+    if (line.code === 421 || entry === undefined || this.#state === 'content') {
+      // The server ends the session, or speaks unasked: nothing that follows is an answer.
+      this.#output.event('fault', {
+        reason: this.#state === 'content' ? 'early_reply' : 'server_reply',
+        code: `${line.code}`,
+      })
+      this.#output.endServer()
+      this.#close()
+      return
+    }
+    this.#entries.shift()
+    this.#answered(entry, line.code)
+    if (!this.#isClosed()) this.#writeOwn()
+  }
+
+  /** The server has answered a command. */
+  #answered(entry: Entry, code: number): void {
+    const isDone = code >= 200 && code < 300
+    switch (entry.type) {
+      case 'hello':
+      case 'reset':
+      case 'mail':
+        if (isDone) entry.before.giveBack()
+        else this.#transaction.absorb(entry.before)
+        return
+      case 'recipient':
+        if (!isDone) entry.transaction.remove(entry.reservation)
+        return
+      case 'data':
+        if (code === 354) this.#beginContent()
+        else this.#dataRefused()
+        return
+      case 'message':
+        if (!isDone) entry.transaction.giveBack()
+        return
+      case 'auth':
+        if (code === 334) return
+        if (code >= 500 && !this.#authOffered) this.#output.event('auth_unoffered', {})
+        this.#state = 'commands'
+        return
+      case 'quit':
+        if (!isDone) this.#state = 'commands'
+        return
+      case 'own':
+      case 'banner':
+      case 'command':
+    }
+  }
+
+  #beginContent(): void {
+    const { lineEndings } = this.#options
+    this.#content =
+      lineEndings === 'strict' ? new StrictContent() : new RepairedContent(() => this.#output.event('bare_end', {}))
+    this.#state = 'content'
+    if (this.#reader.pending === 0) return
+    this.#output.event('early_data', {})
+    this.#passContent(this.#reader.rest())
+  }
+
+  #passContent(octets: Uint8Array): void {
+    const content = this.#content
+    if (content === undefined) return
+    const { state, taken } = content.push(octets, piece => this.#output.toServer(piece))
+    const rest = octets.subarray(taken)
+    if (state === 'violation') {
+      this.#state = 'discarding'
+      this.#output.dropServer()
+      this.#output.discarding()
+      if (this.#clientHasEnded) this.#refuseContent()
+      else this.#discard(rest)
+    } else if (state === 'end') {
+      this.#content = undefined
+      this.#entries.push({ type: 'message', transaction: this.#transaction })
+      this.#transaction = new Transaction()
+      this.#state = 'commands'
+      if (rest.length > 0) this.#reader.push(rest)
+      this.#run()
+    }
+  }
+
+  #discard(octets: Uint8Array): void {
+    this.#discarded.octets += octets.length
+    if (this.#discarded.finder.push(octets) >= 0 || this.#discarded.octets > MAX_DISCARDED) this.#refuseContent()
+  }
+
+  #refuseContent(): void {
+    this.#output.event('refused', { reason: 'line_endings' })
+    this.#output.toClient(
+      formatReply(
+        `550 5.5.2 the message has a line that does not end with CR LF, or NUL; ${this.#options.lineEndingAdvice}`,
+      ),
+    )
+    this.#close()
+  }
+
+  #breakOff(reason: string, reply: string): void {
+    this.#output.event('fault', { reason })
+    this.#output.dropServer()
+    this.#output.toClient(formatReply(reply))
+    this.#close()
+  }
+
+  #close(): void {
+    this.#state = 'closed'
+    this.#transaction.giveBack()
+    for (const entry of this.#entries.splice(0)) {
+      if (entry.type === 'hello' || entry.type === 'reset' || entry.type === 'mail') entry.before.giveBack()
+    }
+    this.#output.close()
+  }
+}

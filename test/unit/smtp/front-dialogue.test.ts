@@ -1,0 +1,393 @@
+import { describe, expect, test } from 'vitest'
+import { FrontSession, octets, type SessionOptions, TestRules } from './front-session.ts'
+
+const B = 'MAIL FROM:<scan@example.org>/'
+const R = 'RCPT TO:<u@example.org>/'
+const D = 'DATA/'
+const E = 'RCPT TO:<x@evil.test>/'
+const X = 'MAIL FROM:<ceo@example.org>/'
+const BÜCHER = Buffer.from('bücher.example').toString('latin1')
+
+type Vector = {
+  readonly name: string
+  /** Groups that the client writes; it waits for the replies between them. */
+  readonly client: readonly string[]
+  readonly replies: string
+  /** What the server read; undefined: everything. */
+  readonly saw?: string
+  /** Afterwards the front has closed both sides. */
+  readonly end?: boolean
+  /** Messages that the stand-in took. */
+  readonly messages?: number
+  readonly events?: readonly string[]
+  readonly options?: () => SessionOptions
+}
+
+/** A form of smuggling: content that ends a message at some server, with a second message behind it. */
+const smuggled = (name: string, content: string, saw: string): Vector => ({
+  name,
+  client: [B, R, D, content],
+  replies: '250 250 354 550',
+  saw: `${B}${R}${D}${saw}`,
+  end: true,
+  messages: 0,
+  events: ['refused:line_endings'],
+})
+
+const VECTORS: readonly Vector[] = [
+  { name: 'plain', client: [B, R, D, 'hi/./', 'QUIT/'], replies: '250 250 354 250 221', messages: 1, end: true },
+  { name: 'batch', client: [B + R + D, 'hi/./QUIT/'], replies: '250 250 354 250 221', messages: 1, end: true },
+  {
+    name: 'two messages',
+    client: [B, R, D, `1/./${B}${R}${D}`, '2/./'],
+    replies: '250 250 354 250 250 250 354 250',
+    messages: 2,
+  },
+  { name: 'sender', client: [X, R, D, 'RSET/', B], replies: '550 503 503 250 250', saw: `RSET/${B}` },
+  { name: 'sender, batch', client: [X + R + D], replies: '550 503 503', saw: '' },
+  { name: 'nested', client: [B, R, X, R, D], replies: '250 250 550 503 503', saw: B + R },
+  { name: 'middle refused', client: [B + R + E + R + D], replies: '250 250 550 250 354', saw: B + R + R + D },
+  {
+    name: 'all refused',
+    client: [B + E + D, 'RSET/', B, R, D],
+    replies: '250 550 554 250 250 250 354',
+    saw: `${B}RSET/${B}${R}${D}`,
+  },
+  {
+    name: 'no RSET',
+    client: [B, E, D, B],
+    replies: '250 550 554 503',
+    saw: B + B,
+    options: () => ({ replies: { MAIL: ['250', '503'] } }),
+  },
+  {
+    name: 'rate, RCPT',
+    client: [B, R, D],
+    replies: '250 450 450',
+    saw: B,
+    options: () => ({ rules: new TestRules(60, 0) }),
+  },
+  { name: 'rate, MAIL', client: [B, R], replies: '450 503', saw: '', options: () => ({ rules: new TestRules(0) }) },
+  {
+    name: 'given back',
+    client: [B, R, R],
+    replies: '250 550 250',
+    options: () => ({ rules: new TestRules(60, 1), replies: { RCPT: ['550'] } }),
+  },
+  { name: 'null sender', client: ['MAIL FROM:<>/', R, D, 'x/./'], replies: '250 250 354 250', messages: 1 },
+  {
+    name: 'canonical',
+    client: ['mail from: scan@example.org size=9/'],
+    replies: '250',
+    saw: 'MAIL FROM:<scan@example.org> size=9/',
+  },
+  { name: 'route', client: [B, 'RCPT TO:<@a.test,@b.test:u@example.org>/'], replies: '250 250', saw: B + R },
+  { name: 'quoted', client: ['MAIL FROM:<"scan"@example.org>/', 'RCPT TO:<"a b"@example.org>/'], replies: '250 250' },
+  { name: 'percent', client: [B, 'RCPT TO:<x%evil.test@example.org>/'], replies: '250 550', saw: B },
+  { name: 'two addresses', client: [B, 'RCPT TO:u@example.org <x@evil.test>/'], replies: '250 501', saw: B },
+  {
+    name: 'syntax',
+    client: ['MAIL X<a@b>/', 'MAIL FROM:<a@b>SIZE=1/', B, 'RCPT TO:<u@example.org/'],
+    replies: '501 501 250 501',
+    saw: B,
+  },
+  { name: 'space before the verb', client: [` \t${X}`, `  ${B}`], replies: '550 250', saw: B },
+  {
+    name: 'the old commands that begin a message',
+    client: ['SEND FROM:<x@y>/', 'SAML FROM:<x@y>/', 'soml FROM:<x@y>/'],
+    replies: '502 502 502',
+    saw: '',
+  },
+  {
+    name: 'NUL, CR',
+    client: [B, 'RCPT TO:<u@example.org>\\0<x@evil.test>/', 'RCPT TO:<u@example.org>\\rRSET/'],
+    replies: '250 500 500',
+    saw: B,
+  },
+  {
+    name: 'LF commands',
+    client: [B.replace('/', '\\n'), R.replace('/', '\\n'), 'DATA\\n', 'hi/./'],
+    replies: '250 250 354 250',
+    saw: `${B}${R}${D}hi/./`,
+  },
+  { name: 'long line', client: [`NOOP ${'x'.repeat(3000)}/`, 'NOOP/'], replies: '500 250', saw: 'NOOP/' },
+  { name: 'postmaster', client: [B, 'RCPT TO:<Postmaster>/'], replies: '250 250' },
+  { name: 'UTF-8', client: [B, `RCPT TO:<u@${BÜCHER}>/`], replies: '250 250' },
+  { name: 'no UTF-8', client: [B, 'RCPT TO:<u@b\xfccher.example>/'], replies: '250 501', saw: B },
+  { name: 'STARTTLS', client: [`STARTTLS/${B}`], replies: '502 250', saw: B },
+  { name: 'hidden', client: ['XCLIENT ADDR=127.0.0.1/', 'ETRN x/', 'EXPN x/'], replies: '502 502 502', saw: '' },
+  { name: 'BDAT', client: [B, R, 'BDAT 6 LAST/QUIT/NOOP/'], replies: '250 250 502', saw: B + R, end: true },
+  {
+    name: 'BDAT behind commands that wait',
+    client: [`${B}${R}BDAT 6 LAST/QUIT/`],
+    replies: '250 250 502',
+    saw: B + R,
+    end: true,
+  },
+  { name: 'BINARYMIME', client: ['MAIL FROM:<scan@example.org> BODY=BINARYMIME/'], replies: '501', saw: '' },
+  {
+    name: 'AUTH',
+    client: ['AUTH LOGIN/', 'dQ==/', 'cA==/'],
+    replies: '334 334 535',
+    options: () => ({ replies: { AUTH: ['334'], '=': ['334', '535'] } }),
+  },
+  {
+    name: 'AUTH, line',
+    client: [`AUTH LOGIN/${X}`],
+    replies: '334 501',
+    options: () => ({ replies: { AUTH: ['334'], '=': ['501'] } }),
+  },
+  {
+    name: 'AUTH, none',
+    client: [`AUTH LOGIN/${X}`],
+    replies: '502 550',
+    saw: 'AUTH LOGIN/',
+    events: ['auth_unoffered', 'refused:sender'],
+    options: () => ({ replies: { AUTH: ['502'] } }),
+  },
+  {
+    name: 'AUTH, NUL in the answer',
+    client: ['AUTH LOGIN/', 'a\\0b/'],
+    replies: '334 421',
+    saw: 'AUTH LOGIN/',
+    end: true,
+    options: () => ({ replies: { AUTH: ['334'] } }),
+  },
+  { name: 'AUTH, hidden', client: ['AUTH LOGIN/'], replies: '502', saw: '', options: () => ({ auth: 'hide' }) },
+  { name: 'HELO', client: ['HELO/', 'HELO my_copier/'], replies: '250 250', saw: 'HELO [192.0.2.7]/HELO [192.0.2.7]/' },
+  {
+    name: 'dots, empty',
+    client: [B, R, D, '..a/.b/../. b/./', B, R, D, './'],
+    replies: '250 250 354 250 250 250 354 250',
+    messages: 2,
+  },
+  smuggled('LF.LF', `a\\n.\\n${X}${R}${D}b/./`, 'a'),
+  smuggled('LF.CRLF', `a\\n./${X}${R}${D}b/./`, 'a'),
+  smuggled('CRLF.LF', `a/.\\n${X}${R}${D}b/./`, 'a/.'),
+  smuggled('CRLF.CRCRLF', `a/.\\r/${X}${R}${D}b/./`, 'a/.\\r'),
+  smuggled('CR.CR', `a\\r.\\r${X}${R}${D}b/./`, 'a\\r'),
+  smuggled('CRLF.CR', `a/.\\r${X}${R}${D}b/./`, 'a/.\\r'),
+  smuggled('NUL behind the dot', `a/.\\0/${X}${R}${D}b/./`, 'a/.'),
+  smuggled('NUL before the dot', `a/\\0./${X}${R}${D}b/./`, 'a/'),
+  smuggled('first line LF', `S: a\\n\\nb\\n.\\n${X}${R}${D}c/./`, 'S: a'),
+  smuggled('LF as first line', `\\n.\\n${X}${R}${D}c/./`, ''),
+  smuggled('.LF as first line', `.\\n${X}${R}${D}c/./`, '.'),
+  smuggled('CR.CRLF', `a\\r./${X}${R}${D}b/./`, 'a\\r'),
+  smuggled('CRLF CR.CRLF', `a/\\r./${X}${R}${D}b/./`, 'a/\\r'),
+  smuggled('LF.CR', `a\\n.\\r${X}${R}${D}b/./`, 'a'),
+  {
+    name: 'long content',
+    client: [B, R, D, `${'x'.repeat(16_384)}./${'y'.repeat(1001)}./${'z'.repeat(2049)}././`],
+    replies: '250 250 354 250',
+    messages: 1,
+  },
+  {
+    name: 'early data',
+    client: [`${B}${R}${D}hi/./`],
+    replies: '250 250 354 250',
+    messages: 1,
+    events: ['early_data'],
+  },
+  {
+    name: 'early, refused',
+    client: [`${B}${R}${D}RSET/`],
+    replies: '250 550 503',
+    saw: B + R + D,
+    end: true,
+    options: () => ({ replies: { RCPT: ['550'], DATA: ['503'] } }),
+  },
+  { name: 'early, refused by the front', client: [`${B}${E}${D}RSET/`], replies: '250 550 554', saw: B, end: true },
+  {
+    name: 'gone at DATA',
+    client: [B, R, D],
+    replies: '250 250 421',
+    end: true,
+    options: () => ({ replies: { DATA: [''] } }),
+  },
+  {
+    name: 'gone after the dot',
+    client: [B, R, D, 'x/./'],
+    replies: '250 250 354 421',
+    end: true,
+    options: () => ({ replies: { '.': [''] } }),
+  },
+  {
+    name: '421 at the dot',
+    client: [B, R, D, `x/./${B}`],
+    replies: '250 250 354 421',
+    saw: `${B}${R}${D}x/./${B}`,
+    end: true,
+    options: () => ({ replies: { '.': ['421'] } }),
+  },
+  {
+    name: '421 to RCPT',
+    client: [`${B}${R}${R}${D}`],
+    replies: '250 421',
+    end: true,
+    options: () => ({ replies: { RCPT: ['421'] } }),
+  },
+  {
+    name: 'reply of three lines',
+    client: [B, `${R}NOOP/`],
+    replies: '250 250- 250- 250 250',
+    options: () => ({ replies: { RCPT: ['250-a\r\n250-b\r\n250 c\r\n'] } }),
+  },
+  { name: 'no reply', client: [B], replies: '421', end: true, options: () => ({ replies: { MAIL: ['hello\r\n'] } }) },
+  {
+    name: 'TLS on a clear port',
+    client: ['\x16\x03\x01\x02\x00'],
+    replies: '421',
+    saw: '',
+    end: true,
+    events: ['fault:tls_hello'],
+  },
+  {
+    name: 'QUIT refused',
+    client: ['QUIT x/', 'NOOP/'],
+    replies: '501 250',
+    options: () => ({ replies: { QUIT: ['501'] } }),
+  },
+]
+
+describe.each([undefined, 1, 2, 3, 7])('cut at every %s octets', cut => {
+  test.each(VECTORS)('$name', ({ client, replies, saw, end = false, messages, events, options }) => {
+    const session = new FrontSession({ ...options?.(), ...(cut === undefined ? {} : { cut }) })
+    for (const group of client) session.group(octets(group))
+    expect(session.codes).toBe(replies)
+    expect(session.server.saw).toBe(octets(saw ?? client.join('')))
+    expect(session.isClosed).toBe(end)
+    if (messages !== undefined) expect(session.server.messages).toBe(messages)
+    if (events !== undefined) expect(session.events).toEqual(events)
+  })
+
+  const withCut: SessionOptions = cut === undefined ? {} : { cut }
+
+  test('EHLO tells nothing of what stays behind the front', () => {
+    const session = new FrontSession(withCut).group('EHLO c\r\n')
+    expect(session.heard).toBe(
+      '220 mx.example.org ESMTP\r\n250-mx.example.org\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SIZE\r\n250 AUTH LOGIN\r\n',
+    )
+    const hiding = new FrontSession({ ...withCut, auth: 'hide' }).group('EHLO c\r\n')
+    expect(hiding.heard).not.toContain('AUTH')
+    expect(hiding.heard).toMatch(/250 SIZE\r\n$/)
+  })
+
+  test.each([
+    ['LF', 'a\\nb\\n.\\nc/./', 'a/b/../c/./'],
+    ['CR', 'a\\rb\\r.\\rc/./', 'a/b/../c/./'],
+    ['CRCRLF', 'S: x\\r/T: y\\r/\\r/b\\r/.\\r/./', 'S: x/T: y//b/.././'],
+    ['mixed', 'a/.\\nb\\n./c\\0/./', 'a/../b/../c /./'],
+    ['the end after CRCRLF', 'a\\r/./', 'a/./'],
+    ['a dot with two CRs', 'a/.\\r/b/./', 'a/../b/./'],
+  ])('repairs %s', (_name, content, saw) => {
+    const session = new FrontSession({ ...withCut, lineEndings: 'repair' })
+    for (const group of [B, R, D, content]) session.group(octets(group))
+    expect(session.codes).toBe('250 250 354 250')
+    expect(session.server.saw).toBe(octets(`${B}${R}${D}${saw}`))
+    expect(session.server.messages).toBe(1)
+  })
+
+  test.each(['a/', 'a/.', 'a/.\\r'])('writes no dot when the client ends after %s', content => {
+    const session = new FrontSession(withCut)
+    for (const group of [B, R, D, content]) session.group(octets(group))
+    session.end()
+    expect(session.server.saw).toBe(octets(`${B}${R}${D}${content}`))
+    expect(session.serverInputEnded).toBe(true)
+    expect(session.server.messages).toBe(0)
+    expect(session.isClosed).toBe(true)
+  })
+
+  test('answers a client that ended after QUIT', () => {
+    const session = new FrontSession(withCut)
+    session.group(octets(`${B}${R}QUIT/`)).end()
+    expect(session.codes).toBe('250 250 221')
+    expect(session.isClosed).toBe(true)
+  })
+
+  test('passes an early reply of the server, and nothing of the content behind it', () => {
+    const session = new FrontSession(withCut)
+    for (const group of [B, R, D, 'some content\\r']) session.group(octets(group))
+    session.fromServer('451 bare line feeds\r\n')
+    session.group('\nRSET\r\n.\r\nRSET\r\n')
+    expect(session.codes).toBe('250 250 354 451')
+    expect(session.isClosed).toBe(true)
+    expect(session.server.saw).toBe(octets(`${B}${R}${D}some content\\r`))
+  })
+
+  test('passes a reply that nobody asked for, and ends', () => {
+    const session = new FrontSession(withCut)
+    session.fromServer('451 timeout\r\n')
+    expect(session.codes).toBe('451')
+    expect(session.isClosed).toBe(true)
+  })
+})
+
+test('reads no command before earlier ones are answered, at most 100', () => {
+  const session = new FrontSession({ rules: new TestRules(1, 2000) })
+  session.dialogue.fromClient(Buffer.from(octets(B + R.repeat(1000)), 'latin1'))
+  expect(session.dialogue.wantsClient).toBe(false)
+  session.group('')
+  expect(session.codes).toBe(Array.from({ length: 1001 }, () => '250').join(' '))
+  expect(session.dialogue.wantsClient).toBe(true)
+})
+
+test('gives the counts of a message back unless the server takes it', () => {
+  const rules = new TestRules(3, 10)
+  const session = new FrontSession({ rules, replies: { '.': ['550', '250'], RCPT: ['250', '550'] } })
+  for (const group of [B, R + R, D, 'x/./']) session.group(octets(group))
+  expect([rules.messages, rules.recipients]).toEqual([3, 10])
+  for (const group of [B, R, 'RSET/']) session.group(octets(group))
+  expect([rules.messages, rules.recipients]).toEqual([3, 10])
+  for (const group of [B, R, B, R + R, D, 'x/./']) session.group(octets(group))
+  expect([rules.messages, rules.recipients]).toEqual([2, 8])
+  session.group(octets(B + R)).end()
+  expect([rules.messages, rules.recipients]).toEqual([2, 8])
+})
+
+test('keeps the count of a message whose dot was passed, though nobody heard the reply', () => {
+  const rules = new TestRules(3, 10)
+  const session = new FrontSession({ rules, replies: { '.': [''] } })
+  for (const group of [B, R, D, 'x/./']) session.group(octets(group))
+  expect([rules.messages, rules.recipients]).toEqual([2, 9])
+})
+
+test('does not lose the message when its first recipient is refused by the server', () => {
+  const rules = new TestRules(1, 10)
+  const session = new FrontSession({ rules, replies: { RCPT: ['550', '250'] } })
+  for (const group of [B + R + R, D, 'x/./']) session.group(octets(group))
+  expect([rules.messages, rules.recipients]).toEqual([0, 9])
+  expect(session.group(octets(B)).codes).toBe('250 550 250 354 250 450')
+})
+
+test('closes after twenty faults', () => {
+  const session = new FrontSession()
+  for (let count = 0; count < 20; count += 1) session.group('MAIL\r\n')
+  expect(session.codes).toBe(`${'501 '.repeat(19)}421`)
+  expect(session.isClosed).toBe(true)
+})
+
+test('takes 10,000 recipients and no more', () => {
+  const session = new FrontSession()
+  session.group(octets(B + R.repeat(10_001)))
+  expect(session.codes.endsWith('250 452')).toBe(true)
+})
+
+test('throws refused content away up to a bound', () => {
+  const session = new FrontSession()
+  for (const group of [B, R, D, 'a\\n']) session.group(octets(group))
+  const chunk = Buffer.alloc(1_048_576, 'x')
+  let chunks = 0
+  while (!session.isClosed && chunks < 100) {
+    session.dialogue.fromClient(chunk)
+    chunks += 1
+  }
+  expect(chunks).toBe(16)
+  expect(session.codes).toBe('250 250 354 550')
+})
+
+test('refuses thrown-away content when it is told to give up', () => {
+  const session = new FrontSession()
+  for (const group of [B, R, D, 'a\\nb']) session.group(octets(group))
+  session.dialogue.giveUp('idle', '421 4.4.2 idle')
+  expect(session.codes).toBe('250 250 354 550')
+})

@@ -1,0 +1,227 @@
+import type { Mailbox } from '../../../src/smtp/address.ts'
+import { FrontDialogue, type FrontOptions } from '../../../src/smtp/front-dialogue.ts'
+import type { FrontRules, Refusal, Reservation } from '../../../src/smtp/front-rules.ts'
+
+/** Octets from the notation of the test vectors: `/` is CRLF, `\n \r \0` are octets. One character per octet. */
+export const octets = (text: string): string =>
+  text.replaceAll('/', '\r\n').replaceAll('\\n', '\n').replaceAll('\\r', '\r').replaceAll('\\0', '\0')
+
+const EHLO_REPLY =
+  '250-mx.example.org\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SIZE\r\n250-STARTTLS\r\n250-AUTH LOGIN\r\n250 CHUNKING\r\n'
+
+/** Replies in place of the usual ones, in order, by verb; `.` for the end of a message. */
+export type Replies = Readonly<Record<string, readonly string[]>>
+
+/** A server that takes everything: messages end at CRLF.CRLF. `saw` is all that it read. */
+class StandIn {
+  saw = ''
+  messages = 0
+  hasEnded = false
+  readonly #replies: Map<string, string[]>
+  #pending = ''
+  #inContent = false
+  #awaitsAuth = false
+
+  constructor(replies: Replies) {
+    this.#replies = new Map(Object.entries(replies).map(([verb, each]) => [verb, [...each]]))
+  }
+
+  read(text: string): string {
+    this.saw += text
+    this.#pending += text
+    let said = ''
+    for (;;) {
+      const end = this.#inContent ? this.#endOfContent() : this.#pending.indexOf('\n') + 1
+      if (end <= 0) return said
+      const taken = this.#pending.slice(0, end)
+      this.#pending = this.#pending.slice(end)
+      said += this.#answer(taken)
+    }
+  }
+
+  #endOfContent(): number {
+    const empty = this.#pending.startsWith('.\r\n')
+    const at = empty ? 0 : this.#pending.indexOf('\r\n.\r\n')
+    return at < 0 ? 0 : at + (empty ? 3 : 5)
+  }
+
+  #answer(taken: string): string {
+    const verb = this.#inContent ? '.' : this.#awaitsAuth ? '=' : (/^\w*/.exec(taken)?.[0] ?? '').toUpperCase()
+    const reply = this.#replies.get(verb)?.shift() ?? usualReply(verb)
+    if (verb === '.') {
+      this.#inContent = false
+      if (reply.startsWith('250')) this.messages += 1
+    }
+    if (verb === 'DATA' && reply.startsWith('354')) this.#inContent = true
+    if (verb === 'AUTH' || verb === '=') this.#awaitsAuth = reply.startsWith('334')
+    if (reply.startsWith('221') || reply.startsWith('421') || reply === '') this.hasEnded = true
+    return reply === '' ? '' : reply.endsWith('\n') ? reply : `${reply} text\r\n`
+  }
+}
+
+function usualReply(verb: string): string {
+  if (verb === 'EHLO') return EHLO_REPLY
+  if (verb === 'DATA') return '354'
+  if (verb === 'QUIT') return '221'
+  return '250'
+}
+
+export type SessionOptions = Partial<Pick<FrontOptions, 'lineEndings' | 'auth'>> & {
+  readonly rules?: FrontRules
+  readonly replies?: Replies
+  /** Octets of a read, of either side; undefined: as they were written. */
+  readonly cut?: number
+}
+
+/** A dialogue between a client that writes groups and a stand-in, without sockets. A server answers when the group has been read. */
+export class FrontSession {
+  readonly server: StandIn
+  readonly dialogue: FrontDialogue
+  readonly events: string[] = []
+  heard = ''
+  isClosed = false
+  serverInputEnded = false
+  readonly #cut: number | undefined
+  #toServer = ''
+  #unread = ''
+
+  constructor({ rules = COPIER, replies = {}, cut, lineEndings = 'strict', auth = 'pass' }: SessionOptions = {}) {
+    this.#cut = cut
+    this.server = new StandIn(replies)
+    this.dialogue = new FrontDialogue({
+      rules,
+      lineEndings,
+      auth,
+      helloName: '[192.0.2.7]',
+      lineEndingAdvice: 'device "copier-2": set line_endings = "repair"',
+      output: {
+        toServer: piece => {
+          this.#toServer += Buffer.from(piece).toString('latin1')
+        },
+        toClient: piece => {
+          this.heard += Buffer.from(piece).toString('latin1')
+        },
+        endServer: () => {
+          this.serverInputEnded = true
+        },
+        dropServer: () => {
+          this.serverInputEnded = true
+          // What was written before is there to be read.
+          this.server.read(this.#toServer)
+          this.#toServer = ''
+        },
+        discarding: () => {},
+        close: () => {
+          this.isClosed = true
+        },
+        event: (name, { reason }) => this.events.push(reason === undefined ? name : `${name}:${reason}`),
+      },
+    })
+    this.fromServer(replies['banner']?.[0] ?? '220 mx.example.org ESMTP\r\n')
+  }
+
+  /** The client writes, and waits until everybody has read what there is. */
+  group(text: string): this {
+    this.#unread += text
+    for (;;) {
+      const { dialogue } = this
+      while (this.#unread !== '' && dialogue.wantsClient && !this.isClosed) {
+        const size = this.#cut ?? this.#unread.length
+        dialogue.fromClient(Buffer.from(this.#unread.slice(0, size), 'latin1'))
+        this.#unread = this.#unread.slice(size)
+      }
+      if (!this.#serverTurn()) return this
+    }
+  }
+
+  /** False if nothing has happened. */
+  #serverTurn(): boolean {
+    const text = this.#toServer
+    this.#toServer = ''
+    if (text === '' || this.server.hasEnded) return false
+    const said = this.server.read(text)
+    this.fromServer(said)
+    if (this.server.hasEnded && !this.isClosed) this.dialogue.serverEnded()
+    return true
+  }
+
+  fromServer(said: string): void {
+    const size = this.#cut ?? Math.max(1, said.length)
+    for (let at = 0; at < said.length; at += size)
+      this.dialogue.fromServer(Buffer.from(said.slice(at, at + size), 'latin1'))
+  }
+
+  end(): this {
+    this.dialogue.clientEnded()
+    this.group('')
+    if (this.serverInputEnded && !this.isClosed) this.dialogue.serverEnded()
+    return this
+  }
+
+  /** Codes of the replies, the banner left out; `250-` for a line that another follows. */
+  get codes(): string {
+    return this.heard
+      .split('\r\n')
+      .filter(line => line !== '')
+      .map(line => (line[3] === '-' ? line.slice(0, 4) : line.slice(0, 3)))
+      .slice(1)
+      .join(' ')
+  }
+}
+
+/** Device copier-2 of the specification. */
+const SENDER = 'scan@example.org'
+const DOMAINS: ReadonlySet<string> = new Set([
+  'example.org',
+  'partner.example',
+  'xn--bcher-kva.example',
+  'bücher.example',
+])
+
+const domainOf = ({ domain = '' }: Mailbox): string =>
+  Buffer.from(domain, 'latin1').toString().toLowerCase().replace(/\.$/, '')
+
+/** The device's rules with counts of its own; `messages` and `recipients` are what is left. */
+export class TestRules implements FrontRules {
+  messages: number
+  recipients: number
+
+  constructor(messages = 60, recipients = 1000) {
+    this.messages = messages
+    this.recipients = recipients
+  }
+
+  sender(sender: Mailbox | undefined): Refusal | undefined {
+    if (this.messages === 0)
+      return { rule: 'rate', reply: '450 4.7.1 device "copier-2" has sent 60 messages in an hour' }
+    if (sender === undefined || `${sender.local}@${domainOf(sender)}` === SENDER) return undefined
+    return { rule: 'sender', reply: '550 5.7.1 device "copier-2" may not send as that' }
+  }
+
+  message(): Refusal | Reservation {
+    if (this.messages === 0) return { rule: 'rate', reply: '450 4.7.1 too many messages' }
+    this.messages -= 1
+    return {
+      giveBack: () => {
+        this.messages += 1
+      },
+    }
+  }
+
+  recipient(recipient: Mailbox | undefined): Refusal | Reservation {
+    const isOurs =
+      recipient !== undefined &&
+      (recipient.written.toLowerCase() === 'postmaster' ||
+        (DOMAINS.has(domainOf(recipient)) && !/[%!@]/.test(recipient.local)))
+    if (!isOurs) return { rule: 'recipient', reply: '550 5.7.1 device "copier-2" may not send there' }
+    if (this.recipients === 0) return { rule: 'rate', reply: '450 4.7.1 too many recipients' }
+    this.recipients -= 1
+    return {
+      giveBack: () => {
+        this.recipients += 1
+      },
+    }
+  }
+}
+
+const COPIER = new TestRules(1e9, 1e9)
