@@ -185,6 +185,8 @@ export const RESTART_FOR: RestartTable = {
     ask: RELOADED,
     connections: RELOADED,
     connections_per_address: RELOADED,
+    front: RELOADED,
+    front_auth: RELOADED,
     rules: RELOADED,
     reverse_dns: RELOADED,
     reverse_dns_timeout: RELOADED,

@@ -63,14 +63,9 @@ export function filterEhlo(lines: readonly ReplyLine[], hideAuth: boolean): Buff
 
 /** Octets of a text of ours. */
 const MAX_TEXT = 400
-const MAX_ADDRESS = 100
 
 /** A reply of one line: printable ASCII, at most 400 octets. `reply`: its code and text. */
 export const formatReply = (reply: string): Buffer =>
   Buffer.from(`${reply.replace(/[^\x20-\x7e]/g, percent).slice(0, MAX_TEXT)}\r\n`, 'latin1')
-
-/** An address of the client in a reply: cut, and without octets that are not printable. */
-export const addressInReply = (written: string): string =>
-  `<${written.slice(0, MAX_ADDRESS).replace(/[^\x21-\x7e]/g, percent)}>`
 
 const percent = (octet: string): string => `%${octet.charCodeAt(0).toString(16).toUpperCase().padStart(2, '0')}`

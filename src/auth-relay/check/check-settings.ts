@@ -1,3 +1,4 @@
+import { basename } from 'node:path'
 import { trustListsOf } from '../../grants/policy-of.ts'
 import { formatSocketAddress, type SocketAddress } from '../../process/socket-address.ts'
 import type { Settings } from '../../settings/settings.ts'
@@ -5,6 +6,30 @@ import { familyOf, LOOPBACK, type NetworkSet, parseIpAddress } from '../../wire/
 import { formatTarget } from '../grant-target.ts'
 import { omfwdRule } from './check-syslog.ts'
 import { advice, type Finding, fine, unsafe } from './finding.ts'
+
+/** Servers that take a caller on a socket pair for a local user. */
+const NOT_BEHIND_THE_FRONT: ReadonlySet<string> = new Set(['exim', 'exim4', 'sendmail', 'postfix'])
+
+function checkFront(wrap: Settings['wrap']): Finding[] {
+  if (!wrap.front) return []
+  if (wrap.listen.length === 0)
+    return [
+      advice(
+        'wrap.front',
+        'the gate accepts no SMTP connection, so that nothing stands in it',
+        'set wrap.listen, or remove wrap.front',
+      ),
+    ]
+  const [program = ''] = wrap.smtpd
+  if (!NOT_BEHIND_THE_FRONT.has(basename(program))) return []
+  return [
+    unsafe(
+      'wrap.front',
+      `${program} takes a client behind the front for a local user: its own rules for addresses do not hold`,
+      'remove wrap.front, and let the server ask the policy, socketmap or query service',
+    ),
+  ]
+}
 
 /** Authenticators the settings by themselves: no file, no host. */
 export function checkSettings(settings: Settings): readonly Finding[] {
@@ -198,7 +223,7 @@ function checkWrap({ wrap }: Settings): Finding[] {
         ),
       ),
   )
-  return [...reached, ...checkAskers(wrap)]
+  return [...reached, ...checkAskers(wrap), ...checkFront(wrap)]
 }
 
 /** Which accounts of the host may ask, and count mail for others. */

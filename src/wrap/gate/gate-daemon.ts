@@ -141,7 +141,7 @@ class Doors {
 
   #gateOptions(setup: GateSetup): ResidentGateOptions {
     const starters = this.#starters
-    const options = setup.gateOptions()
+    const options = setup.gateOptions(this.#rates)
     if (starters === undefined) return options
     return { ...options, programOf: (...program) => starters.program(...program) }
   }
@@ -198,8 +198,8 @@ class Doors {
 
   /** Without a limit of connections nobody knows how many descriptors it takes: the raised limit stays then. */
   #shareOpenFiles(): void {
-    const { connections, service_connections } = this.#setup.settings.wrap
-    const needed = connections + this.#servers.length * service_connections + OTHER_DESCRIPTORS
+    const { connections, service_connections, front } = this.#setup.settings.wrap
+    const needed = connections * (front ? 2 : 1) + this.#servers.length * service_connections + OTHER_DESCRIPTORS
     this.#openFiles = shareOpenFilesLimit(connections > 0 ? needed : undefined)
   }
 }

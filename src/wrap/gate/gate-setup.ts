@@ -10,12 +10,15 @@ import { CustomerNetworks } from '../../wire/customer-networks.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
 import { askDatabase, type GrantSource } from '../ask-database.ts'
 import { type Decision, decide, verdictOf } from '../decision.ts'
+import { GrantRules } from '../front/grant-rules.ts'
+import { GrantTerm } from '../front/grant-term.ts'
+import { SmtpFront } from '../front/smtp-front.ts'
 import type { CdbExportOptions } from '../services/cdb-export.ts'
 import type { PolicyRates } from '../services/policy-rates.ts'
 import type { PolicyServiceOptions } from '../services/policy-service.ts'
 import type { ServiceOptions } from '../services/service-options.ts'
 import { smtpdCommand } from '../smtpd-command.ts'
-import type { ResidentGateOptions } from './resident-gate.ts'
+import type { OpenFront, ResidentGateOptions } from './resident-gate.ts'
 import { reverseDns } from './reverse-dns.ts'
 import { shareDecisions } from './share-decisions.ts'
 import { TcpRulesFile } from './tcp-rules-file.ts'
@@ -71,7 +74,7 @@ export class GateSetup {
   }
 
   /** Throws UsageFault if there is no such smtpd. */
-  gateOptions(): ResidentGateOptions {
+  gateOptions(rates: PolicyRates): ResidentGateOptions {
     const { wrap } = this.settings
     const argv = smtpdCommand(this.settings)
     const own = this.#environment
@@ -94,6 +97,33 @@ export class GateSetup {
       maxConnections: wrap.connections,
       maxPerAddress: wrap.connections_per_address,
       customers: this.#customers,
+      front: wrap.front ? this.#openFront(rates) : undefined,
+    }
+  }
+
+  #openFront(rates: PolicyRates): OpenFront {
+    const { sender_binding, sender_domains, front_auth } = this.settings.wrap
+    return (client, server, { ip, grant, pid }) => {
+      const fields = { ip, door: 'front', pid, user: grant.login }
+      const term = new GrantTerm(grant, () => this.#decide(ip), systemClock)
+      const rules = new GrantRules({
+        login: grant.login,
+        customer: this.#customers.keyOf(ip),
+        senderBinding: sender_binding,
+        senderDomains: sender_domains,
+        rates,
+        isGranted: () => term.holds(),
+        onForeignSender: sender => this.log.warn('foreign_sender', { ...fields, sender }),
+      })
+      return new SmtpFront(client, server, {
+        ip,
+        rules,
+        lineEndings: 'strict',
+        auth: front_auth,
+        lineEndingAdvice: 'the sending program must end each line with CR LF',
+        log: this.log,
+        fields,
+      })
     }
   }
 

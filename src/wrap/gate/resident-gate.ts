@@ -3,6 +3,7 @@ import type { Log } from '../../base/log.ts'
 import { ConnectionLimits } from '../../process/connection-limits.ts'
 import { ClientAcceptor, type ListeningSocket } from '../../sockets/acceptor.ts'
 import { EpollConnection } from '../../sockets/epoll-connection.ts'
+import { TwoWaySocket } from '../../sockets/two-way-socket.ts'
 import { CONNECTION_VARIABLES, type Connection, connectionLines } from '../../ucspi/connection.ts'
 import {
   changeEnvironment,
@@ -14,7 +15,8 @@ import { type ConnectionProgram, type InetdChild, InetdProgram } from '../../ucs
 import { readProxyHeader } from '../../ucspi/proxied-connection.ts'
 import type { CustomerNetworks } from '../../wire/customer-networks.ts'
 import type { IpAddress, NetworkSet } from '../../wire/ip-address.ts'
-import { type Decision, logDecision, relayVariables, UNNAMED_CLIENT } from '../decision.ts'
+import { type Decision, logDecision, type RelayGrant, relayVariables, UNNAMED_CLIENT } from '../decision.ts'
+import type { SmtpFront } from '../front/smtp-front.ts'
 import type { ReverseDns } from './reverse-dns.ts'
 import type { TcpRulesFile } from './tcp-rules-file.ts'
 
@@ -43,7 +45,14 @@ export type ResidentGateOptions = {
   readonly maxPerAddress: number
   /** Whose connections count together for `maxPerAddress`. */
   readonly customers: CustomerNetworks
+  /** Stands between a client to whom a decision has opened the relay and its smtpd; undefined: nothing does. */
+  readonly front?: OpenFront | undefined
 }
+
+/** Takes over the client's socket and one end of a socket pair, with the smtpd at the other. Throws SystemCallError; only the second is closed then. */
+export type OpenFront = (client: number, server: number, session: FrontSession) => SmtpFront
+
+export type FrontSession = { readonly ip: IpAddress; readonly grant: RelayGrant; readonly pid: number }
 
 const BUSY = '421 too many connections, try again later (#4.3.2)\r\n'
 const BUSY_ADDRESS = '421 too many connections from your address (#4.7.0)\r\n'
@@ -52,6 +61,8 @@ const NO_NAMES: readonly string[] = []
 /** What keeps the relay closed, whatever else says that it is open. */
 const CLOSED: EnvironmentChanges = { RELAYCLIENT: undefined }
 const CANNOT_RUN = '421 unable to run smtpd (#4.3.0)\r\n'
+/** For the fronts' last replies to reach their clients. */
+const LAST_REPLIES_MS = 1_000
 /** For a proxy to send its header. */
 const PROXY_DEADLINE_MS = 3_000
 
@@ -64,6 +75,7 @@ export class ResidentGate {
   readonly #limits: ConnectionLimits
   readonly #acceptors: ClientAcceptor[] = []
   #smtpd: Smtpd
+  readonly #fronts = new Set<SmtpFront>()
   #idle: (() => void) | undefined
 
   constructor(options: ResidentGateOptions) {
@@ -98,9 +110,19 @@ export class ResidentGate {
     for (const acceptor of this.#acceptors) acceptor.close()
   }
 
-  /** Accepts no more and waits for every smtpd to end, at most so long. They go on by themselves after that, as under tcpserver. */
+  /**
+   * Accepts no more and waits for every smtpd to end, at most so long. They go on by themselves after that, as under
+   * tcpserver; sessions behind the front, which ends with this process, are closed with 421.
+   */
   async drain(deadlineMs: number): Promise<void> {
     this.close()
+    await this.#untilIdle(deadlineMs)
+    if (this.#fronts.size === 0) return
+    for (const front of this.#fronts) front.giveUp('stopped', '421 4.3.2 the server is restarted, try again later')
+    await this.#untilIdle(LAST_REPLIES_MS)
+  }
+
+  async #untilIdle(deadlineMs: number): Promise<void> {
     if (this.connections === 0) return
     const { promise, resolve } = Promise.withResolvers<void>()
     this.#idle = resolve
@@ -168,6 +190,18 @@ export class ResidentGate {
     const granted = Object.entries(relayVariables(decision, relayclientValue)).map(
       ([name, value]) => `${name}=${value}`,
     )
+    const { front: openFront } = this.#options
+    if (decision.relay && openFront !== undefined) {
+      const [near, far] = TwoWaySocket.pair()
+      const child = await this.#smtpd.run(far, ruled, own.concat(granted)).catch((error: unknown) => {
+        closeSync(near)
+        closeSync(far)
+        throw error
+      })
+      const front = openFront(fd, near, { ip, grant: decision, pid: child.pid })
+      this.#fronts.add(front)
+      return { child, decision, isPreset, host, front }
+    }
     // A rule for the proxy's address, and a gate that is open to all its clients, say nothing about a client without a name.
     const child = isNamed
       ? await this.#smtpd.run(fd, ruled, own.concat(granted))
@@ -176,15 +210,19 @@ export class ResidentGate {
   }
 
   /** Says what was decided, and at last how it ended. */
-  async #follow({ child, decision, isPreset, host }: Started, served: Served, status: string): Promise<void> {
+  async #follow({ child, decision, isPreset, host, front }: Started, served: Served, status: string): Promise<void> {
     const { log, onDecision } = this.#options
     const { connection, isNamed } = served
     const ip = connection.remoteIp
-    logDecision(log, decision, { ip, port: connection.remotePort, host, pid: child.pid, status })
+    const fields = { ip, port: connection.remotePort, host, pid: child.pid, status }
+    logDecision(log, decision, front === undefined ? fields : { ...fields, front: 'yes' })
     if (!isPreset) onDecision(isNamed ? ip : undefined, decision)
     const ending = await child.ended
     const how = ending === undefined ? { status: 'unknown' } : 'code' in ending ? { status: ending.code } : ending
     log.info('end', { pid: child.pid, ...how })
+    if (front === undefined) return
+    await front.closed
+    this.#fronts.delete(front)
   }
 }
 
@@ -200,6 +238,7 @@ type Started = {
   /** The relay was open anyway, and nobody was asked. */
   readonly isPreset: boolean
   readonly host: string | undefined
+  readonly front?: SmtpFront
 }
 
 /** The smtpd with the environment that all of them have. */

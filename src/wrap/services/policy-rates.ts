@@ -37,6 +37,14 @@ export class HourlyRate {
     if (this.#counts.size > MAX_KEYS && oldest !== undefined) this.#counts.delete(oldest)
   }
 
+  /** Undoes one `add`: the message was not sent after all. */
+  takeBack(key: string): void {
+    const count = this.#counts.get(key)
+    if (count === undefined) return
+    if (count.now > 0) count.now -= 1
+    else if (count.before > 0) count.before -= 1
+  }
+
   #rate(key: string): number {
     const { now, before } = this.#counted(key)
     const intoHour = (this.#clock() % HOUR_MS) / HOUR_MS

@@ -31,6 +31,7 @@ describe('settings by themselves', () => {
     ['[authd]\nsyslog_listen = ["127.0.0.1:6514"]', 'authd.check_daemon_*'],
     ['[authd]\nsyslog_listen = ["*:6514"]\ncheck_daemon_ipop3d = true', 'authd.syslog_listen'],
     ['[wrap]\npolicy_listen = ["192.0.2.1:10040"]', 'wrap.policy_listen'],
+    ['[wrap]\nlisten = ["*:25"]\nfront = true\nsmtpd = ["/usr/sbin/exim4", "-bs"]', 'wrap.front'],
     ['[status-page]\nlisten = "192.0.2.1:8110"', 'status-page.listen'],
     ['[database]\ndbpass = "pop3authd"', 'database.dbpass'],
     ['[database]\ndbpass = "x9"\nwrap_dbpass = "x9"', 'database.wrap_dbpass'],
@@ -39,6 +40,7 @@ describe('settings by themselves', () => {
   test.each([
     ['[wrap]\nquestion_listen = ["unix:/run/q.sock"]\nsocket_mode = "0666"', 'wrap.socket_mode'],
     ['[wrap]\npolicy_listen = ["127.0.0.1:10040"]\nmessages_per_login = 9', 'wrap.policy_listen'],
+    ['[wrap]\nfront = true', 'wrap.front'],
   ])('%s is advised against', (toml, about) => {
     const advised = (text: string) =>
       judged(`configured = true\n${text}`)

@@ -163,7 +163,7 @@ describe('fails closed', () => {
   })
 
   test('an smtpd that cannot be run: 421, and the place is free again', async () => {
-    const { talk, gate, lines } = await start({ file: '/nonexistent' })
+    const { talk, gate, lines } = await start({ file: `${directory.path}/none` })
     expect(await talk()).toBe('421 unable to run smtpd (#4.3.0)\r\n')
     expect(lines[0]).toContain('ENOENT')
     await eventually('released', () => gate.connections === 0)

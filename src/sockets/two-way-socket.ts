@@ -1,0 +1,172 @@
+import { closeSync } from 'node:fs'
+import { BROKEN, HUNG_UP, READABLE, WRITABLE } from '../libc/epoll.ts'
+import { endOutput, inheritNoDelay, isLater, openSocketPair, receiveInto, sendFrom } from '../libc/sockets.ts'
+import { type Registration, socketLoop } from './event-loop.ts'
+
+/** What the owner of a TwoWaySocket is told. */
+export type TwoWayListener = {
+  /** Octets have come; they are the listener's during the call alone. */
+  data(octets: Uint8Array): void
+  /** Nothing more will come: the peer has ended its output, or is gone. Told once, after everything that came. */
+  ended(): void
+  /** `unsent` has become smaller. */
+  room(): void
+}
+
+/** Every read of every such socket goes through these octets. */
+const INPUT = Buffer.allocUnsafeSlow(65_536)
+/** Full buffers read at a time, before another socket is looked at. */
+const AT_A_TIME = 8
+const NOTHING: Buffer = Buffer.alloc(0)
+
+/**
+ * A stream socket whose two directions end apart, in the socket loop. It differs from a `Connection` in three ways that a
+ * front between two peers needs: a peer that has gone still has what it said before read; the output can end while the
+ * input goes on; what is read costs no copy.
+ */
+export class TwoWaySocket {
+  readonly #fd: number
+  readonly #listener: TwoWayListener
+  /** Undefined while the kernel would report a hang-up again and again that nobody can act on. */
+  #registration: Registration | undefined
+  #unsent: Buffer = NOTHING
+  #isPaused = true
+  #inputEnded = false
+  #isEnding = false
+  #outputEnded = false
+  #isDestroyed = false
+
+  /** Takes the descriptor over, paused. Throws SystemCallError; the descriptor is still the caller's then. */
+  constructor(fd: number, listener: TwoWayListener) {
+    this.#fd = fd
+    this.#listener = listener
+    this.#registration = socketLoop().add(fd, 0, this.#ready)
+  }
+
+  /** As the constructor, but the descriptor is closed if it throws. */
+  static adopt(fd: number, listener: TwoWayListener): TwoWaySocket {
+    try {
+      return new TwoWaySocket(fd, listener)
+    } catch (error) {
+      closeSync(fd)
+      throw error
+    }
+  }
+
+  /** Two descriptors that are connected to each other; a program on the second finds nothing unusual. Throws SystemCallError. */
+  static pair(): readonly [number, number] {
+    return openSocketPair()
+  }
+
+  /** Of a TCP socket: small writes go out at once. */
+  noDelay(): void {
+    inheritNoDelay(this.#fd)
+  }
+
+  /** Octets that the kernel has not taken. */
+  get unsent(): number {
+    return this.#unsent.length
+  }
+
+  pause(): void {
+    if (this.#isPaused) return
+    this.#isPaused = true
+    this.#watch()
+  }
+
+  resume(): void {
+    if (!this.#isPaused || this.#isDestroyed) return
+    this.#isPaused = false
+    this.#watch()
+  }
+
+  /** Sends; the octets are the caller's again at once. Nothing happens if the output has ended, here or there. */
+  write(octets: Uint8Array): void {
+    if (this.#isEnding || this.#outputEnded || octets.length === 0) return
+    const sent = this.#unsent.length > 0 ? 0 : this.#send(octets)
+    if (sent === octets.length || this.#outputEnded) return
+    this.#unsent = Buffer.concat([this.#unsent, octets.subarray(sent)])
+    this.#watch()
+  }
+
+  /** Sends nothing more once everything written is on its way. */
+  endOutput(): void {
+    if (this.#isEnding || this.#isDestroyed) return
+    this.#isEnding = true
+    if (this.#unsent.length === 0) this.#shut()
+  }
+
+  /** Closes at once. Nothing more is told. */
+  destroy(): void {
+    if (this.#isDestroyed) return
+    this.#isDestroyed = true
+    this.#outputEnded = true
+    this.#unsent = NOTHING
+    this.#registration?.remove()
+    closeSync(this.#fd)
+  }
+
+  readonly #ready = (events: number): void => {
+    const isGone = (events & (BROKEN | HUNG_UP)) !== 0
+    if (this.#unsent.length > 0 && (isGone || (events & WRITABLE) !== 0)) this.#flush()
+    if (this.#isDestroyed) return
+    if (!this.#isPaused && !this.#inputEnded) this.#read()
+    else if (isGone) {
+      this.#registration?.remove()
+      this.#registration = undefined
+    }
+  }
+
+  #read(): void {
+    for (let reads = 0; reads < AT_A_TIME && !this.#isPaused && !this.#isDestroyed; reads += 1) {
+      const count = receiveInto(this.#fd, INPUT)
+      if (count > 0) {
+        this.#listener.data(INPUT.subarray(0, count))
+        if (count < INPUT.length) return
+      } else {
+        if (count < 0 && isLater(count)) return
+        this.#inputEnded = true
+        this.#watch()
+        this.#listener.ended()
+        return
+      }
+    }
+  }
+
+  #flush(): void {
+    const sent = this.#send(this.#unsent)
+    this.#unsent = this.#outputEnded ? NOTHING : this.#unsent.subarray(sent)
+    if (this.#unsent.length === 0) {
+      this.#unsent = NOTHING
+      if (this.#isEnding) this.#shut()
+    }
+    if (this.#isDestroyed) return
+    this.#watch()
+    this.#listener.room()
+  }
+
+  #send(octets: Uint8Array): number {
+    const sent = sendFrom(this.#fd, octets, octets.length)
+    if (sent >= 0) return sent
+    // The peer is gone; what it said before may still be there to be read.
+    if (!isLater(sent)) this.#outputEnded = true
+    return 0
+  }
+
+  #shut(): void {
+    if (this.#outputEnded) return
+    this.#outputEnded = true
+    try {
+      endOutput(this.#fd)
+    } catch {
+      // ENOTCONN: the peer has reset the connection.
+    }
+  }
+
+  #watch(): void {
+    if (this.#isDestroyed) return
+    const events = (this.#isPaused || this.#inputEnded ? 0 : READABLE) | (this.#unsent.length > 0 ? WRITABLE : 0)
+    if (this.#registration !== undefined) this.#registration.change(events)
+    else if (events !== 0) this.#registration = socketLoop().add(this.#fd, events, this.#ready)
+  }
+}

@@ -1,0 +1,196 @@
+import type { Log } from '../../base/log.ts'
+import { FrontDialogue, type FrontEvent } from '../../smtp/front-dialogue.ts'
+import type { FrontRules } from '../../smtp/front-rules.ts'
+import { IdleTimer } from '../../sockets/idle-timer.ts'
+import { TwoWaySocket } from '../../sockets/two-way-socket.ts'
+import { familyOf, type IpAddress } from '../../wire/ip-address.ts'
+
+export type SmtpFrontOptions = {
+  readonly ip: IpAddress
+  readonly rules: FrontRules
+  readonly lineEndings: 'strict' | 'repair'
+  readonly auth: 'pass' | 'hide'
+  /** What a refusal for line ends advises. */
+  readonly lineEndingAdvice: string
+  readonly log: Log
+  /** In every log line of the session. */
+  readonly fields: Readonly<Record<string, string | number | undefined>>
+  readonly times?: FrontTimes
+}
+
+/** Milliseconds. */
+export type FrontTimes = {
+  /** Without an octet either way. Above every server's own limit (sendmail: an hour). */
+  readonly idle: number
+  /** For the rest of a message whose line ends were refused. */
+  readonly discard: number
+  /** For the peers to end when the session is over. */
+  readonly linger: number
+}
+
+const TIMES: FrontTimes = { idle: 3_900_000, discard: 30_000, linger: 5_000 }
+/** Octets that wait for one peer, above which the other is not read. */
+const MAX_WAITING = 65_536
+/** Octets of the client that are thrown away after the last reply: a reset by unread octets could destroy that. */
+const MAX_LINGERING = 1_048_576
+/** Refusals of one session that are logged one by one. */
+const MAX_LOGGED = 20
+
+/** An SMTP dialogue between a client's socket and one end of a socket pair, with the smtpd at the other end. */
+export class SmtpFront {
+  /** Fulfilled when both descriptors are closed. */
+  readonly closed: Promise<void>
+  readonly #options: SmtpFrontOptions
+  readonly #times: FrontTimes
+  readonly #client: TwoWaySocket
+  readonly #server: TwoWaySocket
+  readonly #dialogue: FrontDialogue
+  readonly #resolve: () => void
+  readonly #idle = new IdleTimer()
+  #timer: NodeJS.Timeout | undefined
+  #isClosing = false
+  #clientHasEnded = false
+  #serverHasEnded = false
+  #lingering = 0
+  #refused = 0
+
+  /** Takes both descriptors over. Throws SystemCallError; `server` is closed then, and `client` is still the caller's. */
+  constructor(client: number, server: number, options: SmtpFrontOptions) {
+    const { ip, rules, lineEndings, auth, lineEndingAdvice, times = TIMES } = options
+    this.#options = options
+    this.#times = times
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.closed = promise
+    this.#resolve = resolve
+    this.#server = TwoWaySocket.adopt(server, {
+      data: octets => this.#fromServer(octets),
+      ended: () => this.#serverEnded(),
+      room: () => this.#turn(),
+    })
+    try {
+      this.#client = new TwoWaySocket(client, {
+        data: octets => this.#fromClient(octets),
+        ended: () => this.#clientEnded(),
+        room: () => this.#turn(),
+      })
+    } catch (error) {
+      this.#server.destroy()
+      throw error
+    }
+    this.#dialogue = new FrontDialogue({
+      rules,
+      lineEndings,
+      auth,
+      lineEndingAdvice,
+      helloName: familyOf(ip) === 6 ? `[IPv6:${ip}]` : `[${ip}]`,
+      output: {
+        toServer: octets => this.#server.write(octets),
+        toClient: octets => this.#client.write(octets),
+        endServer: () => this.#server.endOutput(),
+        dropServer: () => this.#dropServer(),
+        close: () => this.#close(),
+        discarding: () => this.#discarding(),
+        event: (name, fields) => this.#log(name, fields),
+      },
+    })
+    this.#client.noDelay()
+    this.#idle.set(times.idle, () => this.giveUp('idle', '421 4.4.2 idle'))
+    this.#turn()
+  }
+
+  /** Ends the session with a reply that says why. */
+  giveUp(reason: string, reply: string): void {
+    this.#dialogue.giveUp(reason, reply)
+  }
+
+  #fromClient(octets: Uint8Array): void {
+    if (this.#isClosing) {
+      this.#lingering += octets.length
+      if (this.#lingering > MAX_LINGERING) this.#finish()
+      return
+    }
+    this.#idle.refresh()
+    this.#dialogue.fromClient(octets)
+    this.#turn()
+  }
+
+  #fromServer(octets: Uint8Array): void {
+    if (this.#isClosing) return
+    this.#idle.refresh()
+    this.#dialogue.fromServer(octets)
+    this.#turn()
+  }
+
+  #clientEnded(): void {
+    this.#clientHasEnded = true
+    if (this.#isClosing) this.#finishIfEnded()
+    else {
+      this.#dialogue.clientEnded()
+      this.#turn()
+    }
+  }
+
+  #serverEnded(): void {
+    this.#serverHasEnded = true
+    if (this.#isClosing) this.#finishIfEnded()
+    else {
+      this.#dialogue.serverEnded()
+      this.#turn()
+    }
+  }
+
+  /** Reads each peer only while the other takes what it is sent. */
+  #turn(): void {
+    if (this.#isClosing) return
+    const clientReads = this.#client.unsent < MAX_WAITING
+    if (clientReads) this.#server.resume()
+    else this.#server.pause()
+    if (clientReads && this.#server.unsent < MAX_WAITING && this.#dialogue.wantsClient) this.#client.resume()
+    else this.#client.pause()
+  }
+
+  #dropServer(): void {
+    this.#serverHasEnded = true
+    this.#server.destroy()
+  }
+
+  #discarding(): void {
+    this.#timer = setTimeout(() => this.giveUp('discarded', '421 4.4.2 too slow'), this.#times.discard)
+  }
+
+  #close(): void {
+    this.#isClosing = true
+    this.#idle.clear()
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(() => this.#finish(), this.#times.linger)
+    this.#server.endOutput()
+    this.#client.endOutput()
+    this.#server.resume()
+    this.#client.resume()
+    if (this.#refused > MAX_LOGGED)
+      this.#options.log.warn('refusals', { ...this.#options.fields, count: this.#refused })
+    // Not inside a read of either socket.
+    queueMicrotask(() => this.#finishIfEnded())
+  }
+
+  #finishIfEnded(): void {
+    if (this.#clientHasEnded && this.#serverHasEnded && this.#client.unsent === 0) this.#finish()
+  }
+
+  #finish(): void {
+    clearTimeout(this.#timer)
+    this.#server.destroy()
+    this.#client.destroy()
+    this.#resolve()
+  }
+
+  #log(name: FrontEvent, event: Readonly<Record<string, string>>): void {
+    const { log, fields } = this.#options
+    if (name !== 'refused') {
+      log.info(name === 'fault' ? 'front_ended' : name, { ...fields, ...event })
+      return
+    }
+    this.#refused += 1
+    if (this.#refused <= MAX_LOGGED) log.warn('refuse', { ...fields, ...event })
+  }
+}

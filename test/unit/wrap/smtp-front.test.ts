@@ -1,0 +1,322 @@
+import { once } from 'node:events'
+import { existsSync, readFileSync } from 'node:fs'
+import { connect, type Socket } from 'node:net'
+import { afterAll, afterEach, describe, expect, test } from 'vitest'
+import { createLog } from '../../../src/base/log.ts'
+import { holdListener } from '../../../src/process/bound-socket.ts'
+import { TwoWaySocket } from '../../../src/sockets/two-way-socket.ts'
+import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
+import { NetworkSet, parseIpAddress } from '../../../src/wire/ip-address.ts'
+import { type AskGrant, decide } from '../../../src/wrap/decision.ts'
+import { GrantRules } from '../../../src/wrap/front/grant-rules.ts'
+import { GrantTerm } from '../../../src/wrap/front/grant-term.ts'
+import { type FrontTimes, SmtpFront } from '../../../src/wrap/front/smtp-front.ts'
+import { ResidentGate } from '../../../src/wrap/gate/resident-gate.ts'
+import { PolicyRates } from '../../../src/wrap/services/policy-rates.ts'
+import { eventually } from '../../harness/eventually.ts'
+import { SmtpConversation } from '../../harness/smtp-conversation.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
+
+const directory = temporaryDirectory()
+afterAll(() => directory.remove())
+const SMTPD = new URL('../../harness/qmail-smtpd.ts', import.meta.url).pathname
+
+const open: { gate: ResidentGate; sockets: Set<Socket> }[] = []
+afterEach(async () => {
+  for (const { gate, sockets } of open.splice(0)) {
+    for (const socket of sockets) socket.destroy()
+    await gate.drain(5000)
+  }
+})
+
+const HOUR = 3_600_000
+/** Answers three commands, then a message before it has ended, and goes. */
+const TOO_LARGE = `
+answer() { read -r line; printf '%s\\r\\n' "$1"; }
+printf '220 x\\r\\n'; answer '250 ok'; answer '250 ok'; answer '354 go ahead'; answer '552 too large'`
+let runs = 0
+
+type Options = {
+  readonly ask?: AskGrant
+  readonly argv?: readonly string[]
+  readonly messages?: number
+  readonly times?: Partial<FrontTimes>
+  readonly clock?: () => number
+}
+
+/** A gate with the front, the sender bound to the login ann@example.org, before the stand-in of qmail-smtpd. */
+async function start({ ask, argv, messages = 0, times, clock = () => 10 * HOUR }: Options = {}) {
+  const lines: string[] = []
+  runs += 1
+  const file = `${directory.path}/saw${runs}`
+  const rates = new PolicyRates(
+    { messages_per_login: messages, messages_per_address: 0, recipients_per_login: 0, recipients_per_address: 0 },
+    clock,
+  )
+  const log = createLog('wrap', { write: line => lines.push(line) })
+  const grant: AskGrant = ask ?? (async () => ({ until: undefined, login: 'ann@example.org' }))
+  const question = () => decide(parseIpAddress('192.0.2.7'), { ask: grant, refusal: () => undefined, timeoutMs: 1000 })
+  let fronts = 0
+  const gate = new ResidentGate({
+    file: argv?.[0] ?? process.execPath,
+    argv: argv ?? [process.execPath, '--disable-warning=ExperimentalWarning', SMTPD, file],
+    environment: { PATH: '/usr/bin:/bin' },
+    relayclientValue: '',
+    decide: address => decide(address, { ask: grant, refusal: () => undefined, timeoutMs: 1000 }),
+    onDecision: () => {},
+    log,
+    proxyTrust: new NetworkSet([]),
+    maxConnections: 0,
+    maxPerAddress: 0,
+    customers: new CustomerNetworks(),
+    front: (client, server, session) => {
+      fronts += 1
+      const term = new GrantTerm(session.grant, question, clock)
+      return new SmtpFront(client, server, {
+        ip: session.ip,
+        rules: new GrantRules({
+          login: session.grant.login,
+          customer: session.ip,
+          senderBinding: 'refuse',
+          senderDomains: [],
+          rates,
+          isGranted: () => term.holds(),
+          onForeignSender: () => {},
+        }),
+        lineEndings: 'strict',
+        auth: 'pass',
+        lineEndingAdvice: 'mend it',
+        log,
+        fields: { ip: session.ip },
+        times: { idle: 60_000, discard: 60_000, linger: 5_000, ...times },
+      })
+    },
+  })
+  const held = await holdListener({ type: 'tcp', host: '127.0.0.1', port: 0 }, 'wrap.listen')
+  gate.listen(held)
+  const { address } = held
+  if (address.type !== 'tcp') throw new Error('no port')
+  const sockets = new Set<Socket>()
+  open.push({ gate, sockets })
+  const client = (): Socket => {
+    const socket = connect(address.port, '127.0.0.1')
+    sockets.add(socket)
+    socket.on('error', () => {})
+    return socket
+  }
+  return {
+    gate,
+    lines,
+    client,
+    fronts: () => fronts,
+    smtp: () => SmtpConversation.over(client()),
+    saw: () => (existsSync(file) ? readFileSync(file, 'latin1') : ''),
+    messages: () => (existsSync(`${file}.messages`) ? readFileSync(`${file}.messages`, 'latin1') : ''),
+  }
+}
+
+/** Up to the reply to DATA. */
+async function envelope(smtp: SmtpConversation): Promise<void> {
+  await smtp.expectSmtp(/^220/)
+  smtp.say('EHLO c')
+  const greeting = await smtp.expectSmtp(/^250/)
+  expect(greeting.join(' ')).not.toContain('STARTTLS')
+  smtp.say('MAIL FROM:<ann@example.org>')
+  await smtp.expectSmtp(/^250/)
+  smtp.say('RCPT TO:<x@far.example>')
+  await smtp.expectSmtp(/^250/)
+  smtp.say('DATA')
+  await smtp.expectSmtp(/^354/)
+}
+
+describe('behind the front', () => {
+  test('a message passes, and the server behind says when it has it', async () => {
+    const { smtp, messages, lines } = await start()
+    const session = smtp()
+    await envelope(session)
+    session.say('Subject: hi\r\n\r\nhello\r\n.')
+    await session.expectSmtp(/^250 ok 1 qp 2/)
+    await session.quit()
+    expect(messages()).toBe('message ann@example.org x@far.example\n')
+    await eventually('ended', () => lines.some(line => line.includes('event=end')))
+    expect(lines[0]).toContain('front=yes')
+  })
+
+  test('a sender of another mailbox is refused, and the server sees nothing of it', async () => {
+    const { smtp, saw, lines } = await start()
+    const session = smtp()
+    await session.expectSmtp(/^220/)
+    session.say('HELO c')
+    await session.expectSmtp(/^250/)
+    session.say('MAIL FROM:<ceo@example.org>')
+    await session.expectSmtp(/^550 5\.7\.1 sender address does not belong to the mailbox/)
+    session.say('RCPT TO:<x@far.example>')
+    await session.expectSmtp(/^503/)
+    await session.quit()
+    expect(saw()).toBe('HELO c\r\nQUIT\r\n')
+    expect(lines.join('')).toContain('event=refuse ip=127.0.0.1 reason=sender sender=ceo@example.org')
+  })
+
+  test('two sessions share one limit, and a message that the server refuses does not count', async () => {
+    const { smtp } = await start({ messages: 1 })
+    const [first, second] = [smtp(), smtp()]
+    await envelope(first)
+    await second.expectSmtp(/^220/)
+    second.say('MAIL FROM:<ann@example.org>')
+    await second.expectSmtp(/^450 4\.7\.1 too much mail within an hour/)
+    first.close()
+    const third = smtp()
+    await eventually('given back', async () => {
+      const probe = smtp()
+      await probe.expectSmtp(/^220/)
+      probe.say('MAIL FROM:<ann@example.org>')
+      const [answer = ''] = await probe.expectSmtp(/^\d/)
+      probe.close()
+      return answer.startsWith('250')
+    })
+    await envelope(third)
+    third.say('x\r\n.')
+    await third.expectSmtp(/^250/)
+    third.say('MAIL FROM:<ann@example.org>')
+    await third.expectSmtp(/^450/)
+  })
+
+  test('a bare LF is refused, no message is made and the client reads why', async () => {
+    const { smtp, client, messages, saw } = await start()
+    const socket = client()
+    const session = SmtpConversation.over(socket)
+    await envelope(session)
+    socket.write('a\n.\nMAIL FROM:<ceo@example.org>\r\nRCPT TO:<x@far.example>\r\nDATA\r\nb\r\n.\r\n')
+    await session.expectSmtp(/^550 5\.5\.2 .*mend it/)
+    await once(socket, 'close')
+    expect(messages()).toBe('')
+    await eventually('read', () => saw().endsWith('DATA\r\na'))
+    expect((await start()).fronts()).toBe(0)
+    void smtp
+  })
+
+  test('a client that leaves in the middle of a message leaves none', async () => {
+    const { smtp, messages, lines } = await start()
+    const session = smtp()
+    await envelope(session)
+    session.say('half of it\r\n.')
+    session.close()
+    await eventually('ended', () => lines.some(line => line.includes('event=end')))
+    // The dot was passed: either the server has the message, or nobody heard of it.
+    const other = smtp()
+    await envelope(other)
+    other.say('half of it')
+    other.close()
+    await eventually('both ended', () => lines.filter(line => line.includes('event=end')).length === 2)
+    expect(messages().split('\n').length).toBeLessThanOrEqual(2)
+  })
+
+  test('a session that outlives its grant is put off until the mailbox is opened again', async () => {
+    let [now, until] = [10 * HOUR, (10 * HOUR) / 1000 + 60]
+    const { smtp } = await start({ clock: () => now, ask: async () => ({ until, login: 'ann@example.org' }) })
+    const session = smtp()
+    await session.expectSmtp(/^220/)
+    now += 61_000
+    session.say('MAIL FROM:<ann@example.org>')
+    await session.expectSmtp(/^450 4\.7\.1 open the mailbox by POP3 again/)
+    until += 600
+    await eventually('renewed', async () => {
+      now += 1001
+      session.say('MAIL FROM:<ann@example.org>')
+      const [answer = ''] = await session.expectSmtp(/^\d/)
+      return answer.startsWith('250')
+    })
+  })
+
+  test('a stranger has the server on his own socket', async () => {
+    const { smtp, fronts } = await start({ ask: async () => undefined })
+    const session = smtp()
+    const { code } = await session.askFor('x@far.example')
+    expect(code).toBe(553)
+    expect(fronts()).toBe(0)
+  })
+
+  test('the server that ends without a word is announced', async () => {
+    const { smtp } = await start({ argv: ['/bin/sh', '-c', 'printf "220 x\\r\\n"; read -r line'] })
+    const session = smtp()
+    await session.expectSmtp(/^220/)
+    session.say('NOOP')
+    await session.expectSmtp(/^421 4\.3\.0 the mail server behind ended the session/)
+  })
+
+  test('an early reply reaches the client although the server has gone while content was written', async () => {
+    const { client } = await start({ argv: ['/bin/sh', '-c', TOO_LARGE] })
+    const socket = client()
+    const session = SmtpConversation.over(socket)
+    await session.expectSmtp(/^220/)
+    for (const [line, answer] of [
+      ['MAIL FROM:<ann@example.org>', /^250/],
+      ['RCPT TO:<x@far.example>', /^250/],
+      ['DATA', /^354/],
+    ] as const) {
+      session.say(line)
+      await session.expectSmtp(answer)
+    }
+    // More than the sockets between hold: the server is gone before all of it is written.
+    socket.write(`${'x'.repeat(70)}\r\n`.repeat(100_000))
+    await session.expectSmtp(/^552 too large/)
+  })
+
+  test('a client that reads no replies stops itself, and nothing grows', async () => {
+    const { client, messages } = await start()
+    const socket = client()
+    socket.pause()
+    await once(socket, 'connect')
+    const commands = `MAIL FROM:<ann@example.org>\r\n${'RCPT TO:<x@far.example>\r\n'.repeat(5000)}QUIT\r\n`
+    socket.write(commands)
+    let heard = ''
+    socket.on('data', octets => {
+      heard += String(octets)
+    })
+    socket.resume()
+    await once(socket, 'end')
+    expect(heard.match(/250 ok/g)).toHaveLength(5001)
+    expect(heard.endsWith('221 mx.example.org\r\n')).toBe(true)
+    expect(messages()).toBe('')
+  })
+
+  test('a session without an octet ends', async () => {
+    const { smtp } = await start({ times: { idle: 200 } })
+    const session = smtp()
+    // On a slow machine before the banner.
+    const [first = ''] = await session.expectSmtp(/^220|^421 4\.4\.2 idle/)
+    if (first.startsWith('220')) await session.expectSmtp(/^421 4\.4\.2 idle/)
+  })
+
+  test('sessions are closed with 421 when the gate stops', async () => {
+    const { smtp, gate } = await start()
+    const session = smtp()
+    await session.expectSmtp(/^220/)
+    const drained = gate.drain(0)
+    await session.expectSmtp(/^421 4\.3\.2/)
+    await drained
+  })
+})
+
+test('a peer that has gone still has what it said read, after a pause', async () => {
+  const [near, far] = TwoWaySocket.pair()
+  const heard: string[] = []
+  const { promise: ended, resolve } = Promise.withResolvers<void>()
+  const socket = new TwoWaySocket(near, {
+    data: octets => heard.push(Buffer.from(octets).toString()),
+    ended: resolve,
+    room: () => {},
+  })
+  const peer = new TwoWaySocket(far, { data: () => {}, ended: () => {}, room: () => {} })
+  peer.write(Buffer.from('last words'))
+  peer.destroy()
+  // The hang-up is reported while nobody reads.
+  await new Promise(resolve => setImmediate(resolve))
+  await new Promise(resolve => setImmediate(resolve))
+  socket.write(Buffer.from('nobody takes this'))
+  expect(heard).toEqual([])
+  socket.resume()
+  await ended
+  expect(heard).toEqual(['last words'])
+  socket.destroy()
+})
