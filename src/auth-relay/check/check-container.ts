@@ -1,51 +1,97 @@
 import { existsSync, readFileSync } from 'node:fs'
+import { type NetworkInterfaceInfo, networkInterfaces } from 'node:os'
 import { type PolicySettings, policyOf } from '../../grants/policy-of.ts'
-import { type IpAddress, readAddress } from '../../wire/ip-address.ts'
+import {
+  formatNetwork,
+  type IpAddress,
+  type Network,
+  networkContains,
+  networkOf,
+  parseIpAddress,
+  readAddress,
+} from '../../wire/ip-address.ts'
 import { type Finding, fine, unsafe } from './finding.ts'
 
-/** Files that podman and docker put into each container. */
+export type ContainerSurroundings = {
+  /** Files that podman and docker put into each container. */
+  readonly marks?: readonly string[]
+  /** Directory of the kernel's tables of routes. */
+  readonly routes?: string
+  /** Directory of the kernel's network devices. */
+  readonly devices?: string
+  readonly interfaces?: () => NodeJS.Dict<NetworkInterfaceInfo[]>
+}
+
 const MARKS = ['/run/.containerenv', '/.dockerenv']
 
-export type ContainerSurroundings = { readonly marks?: readonly string[]; readonly routes?: string }
-
 /**
- * Judges the gateway of a container's network. With a rootless network or docker's userland proxy every client has the address
- * of the gateway, so that one login from there would open the relay for all of them.
+ * Judges the networks of a container. Behind a rootless network or docker's userland proxy every client has the address of the
+ * gateway or of the container itself, so that one login from there would open the relay for all of them.
  */
 export function checkContainer(
   settings: PolicySettings,
-  { marks = MARKS, routes = '/proc/net' }: ContainerSurroundings = {},
+  {
+    marks = MARKS,
+    routes = '/proc/net',
+    devices = '/sys/class/net',
+    interfaces = networkInterfaces,
+  }: ContainerSurroundings = {},
 ): readonly Finding[] {
   if (!marks.some(path => existsSync(path))) return []
   const { neverList } = policyOf(settings)
-  const about = 'grants.never_grant'
-  return gateways(routes).map(gateway =>
-    neverList.describe(gateway) === undefined
-      ? unsafe(
-          about,
-          `the gateway ${gateway} of this container can be granted: with a rootless network or docker's userland proxy every client has that address`,
-          `add the network of ${gateway} to never_grant`,
-        )
-      : fine(about, `the gateway ${gateway} of this container is never granted`),
-  )
+  const judge = (what: string, isGranted: boolean): Finding => {
+    const about = 'grants.never_grant'
+    if (!isGranted) return fine(about, `${what} is never granted`)
+    const why = "with a rootless network or docker's userland proxy every client has such an address"
+    return unsafe(about, `${what} can be granted: ${why}`, `add it to never_grant`)
+  }
+  const networks = networksOfEngine(interfaces(), devices)
+  const others = gateways(routes, devices).filter(ip => !networks.some(network => networkContains(network, ip)))
+  return [
+    ...networks.map(network =>
+      judge(`the container's network ${formatNetwork(network)}`, neverList.networkRefusal(network) === undefined),
+    ),
+    ...others.map(ip => judge(`the container's gateway ${ip}`, neverList.describe(ip) === undefined)),
+  ]
 }
 
-/** Gateways of the default routes, as the kernel lists them: `route` for IPv4, `ipv6_route` for IPv6. */
-function gateways(directory: string): readonly IpAddress[] {
-  const v4 = linesOf(`${directory}/route`).flatMap(line => {
-    const [, destination, gateway = '', , , , , mask] = line.split('\t')
+/**
+ * Networks of the devices that an engine made: one end of a pair whose other end is in another network namespace. Other devices, of
+ * the host (network_mode: host) or of a type of their own (macvlan), show the client's address.
+ */
+function networksOfEngine(interfaces: NodeJS.Dict<NetworkInterfaceInfo[]>, devices: string): readonly Network[] {
+  const isPair = (name: string): boolean => {
+    const read = (file: string): string => linesOf(`${devices}/${name}/${file}`).join('\n')
+    return read('iflink') !== read('ifindex') && !read('uevent').includes('DEVTYPE=')
+  }
+  return Object.entries(interfaces)
+    .filter(([name]) => isPair(name))
+    .flatMap(([, addresses = []]) => addresses)
+    .flatMap(({ cidr, scopeid }) => {
+      const [address = '', length = ''] = (cidr ?? '').split('/')
+      const ip = parseIpAddress(address)
+      // A scope other than 0: link-local, and never granted.
+      return ip === undefined || (scopeid ?? 0) !== 0 ? [] : [networkOf(ip, Number(length))]
+    })
+}
+
+/** Gateways of the default routes that do not leave by a network card. */
+function gateways(routes: string, devices: string): readonly IpAddress[] {
+  const isCard = (name: string): boolean => existsSync(`${devices}/${name}/device`)
+  const v4 = linesOf(`${routes}/route`).flatMap(line => {
+    const [device = '', destination, gateway = '', , , , , mask] = line.split('\t')
+    const isDefault = destination === '00000000' && mask === '00000000'
     // The kernel prints the number of the octets in memory, whose order is that of the processor: little-endian on x86 and ARM.
-    return destination === '00000000' && mask === '00000000' ? [Buffer.from(gateway, 'hex').reverse()] : []
+    return isDefault && !isCard(device) ? [Buffer.from(gateway, 'hex').reverse()] : []
   })
-  const v6 = linesOf(`${directory}/ipv6_route`).flatMap(line => {
-    const [destination = '', length, , , gateway = ''] = line.split(/\s+/)
-    return length === '00' && /^0+$/.test(destination) ? [Buffer.from(gateway, 'hex')] : []
+  const v6 = linesOf(`${routes}/ipv6_route`).flatMap(line => {
+    const [destination = '', length, , , gateway = '', , , , , device = ''] = line.split(/\s+/)
+    return length === '00' && /^0+$/.test(destination) && !isCard(device) ? [Buffer.from(gateway, 'hex')] : []
   })
   // A route without a gateway has the address of zeros.
   const found = [...v4, ...v6].filter(octets => octets.some(octet => octet !== 0)).map(octets => readAddress(octets))
   return [...new Set(found)]
 }
 
-function linesOf(path: string): readonly string[] {
-  return existsSync(path) ? readFileSync(path, 'latin1').trimEnd().split('\n') : []
-}
+const linesOf = (path: string): readonly string[] =>
+  existsSync(path) ? readFileSync(path, 'latin1').trimEnd().split('\n') : []
