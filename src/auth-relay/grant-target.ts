@@ -44,10 +44,10 @@ export function readBlockTarget(text: string): BlockTarget {
 export const formatTarget = ({ base, prefixLength }: Network): string =>
   prefixLength === (base.includes(':') ? 128 : 32) ? base : formatNetwork({ base, prefixLength })
 
-/** Seconds of `--for`, null without it. @throws UsageFault that says how to write it. */
-export function readPeriod(text: string | undefined): number | null {
+/** Seconds of an option such as `--for`, null without it. @throws UsageFault that says how to write it. */
+export function readPeriod(text: string | undefined, option = '--for'): number | null {
   if (text === undefined) return null
   const seconds = parseDuration(text)
-  if (seconds === undefined) throw new UsageFault(`--for ${text} is no time: write 90s, 30m, 8h, 2d or 1w`)
+  if (seconds === undefined) throw new UsageFault(`${option} ${text} is no time: write 90s, 30m, 8h, 2d or 1w`)
   return seconds
 }

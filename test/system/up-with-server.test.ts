@@ -1,10 +1,14 @@
+import { once } from 'node:events'
 import { appendFileSync, chownSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { openDatabase } from '../../src/database/database.ts'
 import { describeWith } from '../harness/describe-with.ts'
+import { freePort } from '../harness/free-port.ts'
 import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres-cluster.ts'
 import { Program, run } from '../harness/program.ts'
 import { commandOf, TEST_IDS } from '../harness/stack.ts'
+import { TcpRoad } from '../harness/tcp-road.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 
 describeWith([DEBIAN_POSTGRES], 'a site with a PostgreSQL server of its own, from init to show', () => {
@@ -82,6 +86,24 @@ describeWith([DEBIAN_POSTGRES], 'a site with a PostgreSQL server of its own, fro
       lines: [expect.stringMatching(/^Migrated from schema 0 to \d+\.$/)],
     })
     expect((await say('migrate', ...owner)).lines).toEqual([expect.stringMatching(/^The database is up to date/)])
+  })
+
+  test('migrate waits for a database that is not up yet, and no longer than it is told', async () => {
+    const port = await freePort()
+    const words = ['--user', 'postgres', '--password-file', `${path}/owner.pass`, '--config', config, '--wait']
+    const early = { env: { ...env, DBPORT: `${port}` } }
+    const impatient = await run(commandOf('auth-relay', 'migrate', ...words, '1s'), early)
+    expect(impatient.ending?.code).toBe(111)
+    expect(impatient.lines).toEqual([expect.stringMatching(/^auth-relay: no database: .*ECONNREFUSED/)])
+    const patient = new Program('migrate', commandOf('auth-relay', 'migrate', ...words, '10m'), early)
+    const attempts = createServer(socket => socket.destroy()).listen(port, '127.0.0.1')
+    await once(attempts, 'connection')
+    attempts.close()
+    await once(attempts, 'close')
+    const road = await TcpRoad.open({ host: '127.0.0.1', port }, cluster.port)
+    expect(await patient.ended).toEqual({ code: 0, signal: null })
+    road.close()
+    expect(patient.lines).toEqual([expect.stringMatching(/^The database is up to date/)])
   })
 
   test('check finds both roles good: one writes, the other reads', async () => {

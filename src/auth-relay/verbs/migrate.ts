@@ -1,18 +1,23 @@
 import { resolve } from 'node:path'
-import { UsageFault } from '../../base/exit-status.ts'
+import { setTimeout as pause } from 'node:timers/promises'
+import { systemClock } from '../../base/clock.ts'
+import { TemporaryFault, UsageFault } from '../../base/exit-status.ts'
 import { createLog } from '../../base/log.ts'
 import { migrate as applyMigrations } from '../../database/migrate.ts'
 import { ROLES, setRolePassword } from '../../grants/database-setup.ts'
 import { type DatabaseRole, databaseConnection } from '../../settings/database-connection.ts'
 import { readSecretFile } from '../../settings/secret.ts'
 import { loadSettingsFile, SETTINGS_FILE, type Settings } from '../../settings/settings.ts'
+import { readPeriod } from '../grant-target.ts'
 import { migrationsDirectory } from '../schema-check.ts'
 import { lockDirectory } from '../stack/directory-lock.ts'
 import { startDatabase } from '../stack/up-database.ts'
 import type { Verb } from '../verb.ts'
 import { withDatabase } from '../with-database.ts'
 
-type Options = { config: string; user?: string; passwordFile?: string; json?: true }
+type Options = { config: string; user?: string; passwordFile?: string; wait?: string; json?: true }
+
+const RETRY_MS = 500
 
 /** `auth-relay migrate`: brings the tables of the database up to date. */
 export const migrate: Verb = (program, { environment, print }, choose) => {
@@ -22,24 +27,27 @@ export const migrate: Verb = (program, { environment, print }, choose) => {
     .option('--config <file>', 'settings file', SETTINGS_FILE)
     .option('--user <role>', 'role that owns the database; without it dbuser')
     .option('--password-file <file>', 'file with the password of that role, mode 0600')
+    .option('--wait <time>', 'how long to try again while the database cannot be reached: 90s, 5m')
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
       `
 Examples:
   createdb pop3authd && auth-relay migrate --user postgres
+  auth-relay migrate --user postgres --wait 5m
   psql -d pop3authd -f sql/pop3authd.sql       the same without us; passwords are set apart
 
 The embedded database is brought up to date by auth-relay up at every start.`,
     )
     .action((options: Options) => {
+      const waitSeconds = readPeriod(options.wait, '--wait') ?? 0
       choose({
         type: 'command',
         run: async () => {
           const { settings } = loadSettingsFile(resolve(options.config), environment)
           const { from, to } = settings.database.embedded
             ? await migrateEmbedded(settings)
-            : await migrateServer(settings, options)
+            : await retried(waitSeconds, () => migrateServer(settings, options))
           if (options.json === true) print(`${JSON.stringify({ from, to })}\n`)
           else
             print(
@@ -49,6 +57,19 @@ The embedded database is brought up to date by auth-relay up at every start.`,
         },
       })
     })
+}
+
+/** Tries again after a temporary fault until the time is over. The last fault is thrown. */
+async function retried<T>(seconds: number, work: () => Promise<T>): Promise<T> {
+  const end = systemClock() + seconds * 1000
+  for (;;) {
+    try {
+      return await work()
+    } catch (error) {
+      if (!(error instanceof TemporaryFault) || systemClock() >= end) throw error
+    }
+    await pause(RETRY_MS)
+  }
 }
 
 async function migrateEmbedded(settings: Settings): Promise<{ from: number; to: number }> {
