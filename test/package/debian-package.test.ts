@@ -270,12 +270,36 @@ function life(release: Release): void {
   test('what the daemons say is in a log of its own, which logrotate turns over', async () => {
     const log = '/var/log/auth-relay.log'
     expect(await machine.must('cat', log)).toMatch(/auth-relay-popup\[\d+\]: popup: level=info event=login .*user=ann/)
+    const rights = () => machine.must('stat', '-c', '%a %U %G', log)
+    expect(await rights()).toBe('640 root adm')
     await machine.must('logrotate', '-f', '/etc/logrotate.d/auth-relay')
     expect(await machine.must('cat', `${log}.1`)).toContain('event=login')
     await machine.must('systemctl', 'reload', 'auth-relay-popup.service')
     await eventually('rsyslog writes to the new file', async () =>
       (await machine.answer('cat', log)).includes('event=reloaded'),
     )
+    expect(await rights()).toBe('640 root adm')
+  })
+
+  test('reloaded by the command of INSTALL: new settings count, and every program goes on', async () => {
+    showJournalOnFailure()
+    const command = /^`(systemctl reload 'auth-relay-\*\.service')`/m.exec(
+      readFileSync(`${root}docs/INSTALL.md`, 'utf8'),
+    )?.[1]
+    const pids = () => Promise.all([...PARTS, 'status-page'].map(part => show(`auth-relay-${part}.service`, 'MainPID')))
+    const before = await pids()
+    expect(await recipientFrom(CLIENT)).toBe(250)
+    await change(`s/^\\[grants\\]/[grants]\\nnever_grant = ["${CLIENT}"]/`)
+    await machine.sh(`${command}`)
+    await eventually('the relay is closed', async () => (await recipientFrom(CLIENT)) === 553)
+    expect((await curl(`pop3://${SERVER}/`, '-u', 'ann:sesame')).ending?.code).toBe(0)
+    await change('/^never_grant = /d')
+    await machine.sh(`${command}`)
+    await eventually('a login opens the relay again', async () => {
+      await curl(`pop3://${SERVER}/`, '-u', 'ann:sesame')
+      return (await recipientFrom(CLIENT)) === 250
+    })
+    expect(await pids()).toEqual(before)
   })
 
   test("fail2ban's filter finds wrong passwords, each once, and nothing that the client made up", async () => {

@@ -46,3 +46,11 @@ test.each(Object.entries(units))('%s: root is the default user, never a named on
 test.each(['authd', 'wrap'])('%s sees the accounts of its peers', name => {
   expect(valuesOf(units[`deploy/systemd/auth-relay-${name}.service`] ?? '', 'PrivateUsers')).toEqual(['no'])
 })
+
+// `systemctl reload 'auth-relay-*.service'` reloads what runs, and fails where one of them cannot.
+test.each(Object.keys(units).filter(name => name.startsWith('deploy/systemd/') && name.endsWith('.service')))(
+  '%s can be reloaded',
+  name => {
+    expect(valuesOf(units[name] ?? '', 'ExecReload')).toEqual([`/bin/sh -c 'kill -HUP $MAINPID'`])
+  },
+)
