@@ -37,12 +37,16 @@ export function accountOfProcess(pid: number, name: string): ProgramAccount | un
 }
 
 /** The account of a unit with its groups, as systemd starts it. */
-export function accountOfUnit({ user, groups }: UnitFacts): ProgramAccount | undefined {
-  const account = accountNamed(user)
+export const accountOfUnit = ({ user, groups }: UnitFacts): ProgramAccount | undefined =>
+  accountWithGroups(user, groups)
+
+/** An account with the groups that the host's database gives it, and with others. */
+export function accountWithGroups(name: string, others: readonly number[] = []): ProgramAccount | undefined {
+  const account = accountNamed(name)
   if (account === undefined) return undefined
-  const { stdout } = spawnSync('id', ['-G', user], { encoding: 'utf8' })
+  const { stdout } = spawnSync('id', ['-G', name], { encoding: 'utf8' })
   const own = (stdout ?? '').trim().split(/\s+/).filter(Boolean).map(Number)
-  return { name: user, ids: { uid: account.uid, gid: account.gid }, groups: [...new Set([...own, ...groups])] }
+  return { name, ids: { uid: account.uid, gid: account.gid }, groups: [...new Set([...own, ...others])] }
 }
 
 /** What systemd says of a unit with its drop-ins. */

@@ -11,7 +11,7 @@ import { type PartsInUse, partsInUseHere } from '../stack/parts-in-use.ts'
 import { formatMoment } from '../text/moment.ts'
 import { checkCdb } from './check-cdb.ts'
 import { rolesInUse } from './check-host.ts'
-import { checkPostfix } from './check-postfix.ts'
+import { checkExim, checkPostfix } from './check-postfix.ts'
 import { checkRights } from './check-rights.ts'
 import { checkSyslog } from './check-syslog.ts'
 import { advice, type Finding, fine, unsafe } from './finding.ts'
@@ -33,6 +33,7 @@ export function checkFiles(
     ...checkCdb(settings),
     ...checkRights(settings, { script: process.argv[1] ?? '' }),
     ...checkPostfix(settings),
+    ...checkExim(settings),
     ...checkAccounts(settings, parts),
   ]
 }

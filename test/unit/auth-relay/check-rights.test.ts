@@ -3,7 +3,7 @@ import { chmodSync, chownSync, mkdirSync, readFileSync, writeFileSync } from 'no
 import { createServer } from 'node:net'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { UnitFacts } from '../../../src/auth-relay/check/account-rights.ts'
-import { checkPostfix } from '../../../src/auth-relay/check/check-postfix.ts'
+import { checkExim, checkPostfix } from '../../../src/auth-relay/check/check-postfix.ts'
 import { checkRights } from '../../../src/auth-relay/check/check-rights.ts'
 import { parseSettings } from '../../../src/settings/settings.ts'
 import { describeWith, ROOT } from '../../harness/describe-with.ts'
@@ -129,4 +129,48 @@ test('a Postfix in a chroot that cannot reach the socket that its main.cf names'
   await new Promise(resolve => server.once('listening', resolve))
   expect(said('/p.sock')).toEqual(['fine'])
   await new Promise(resolve => server.close(resolve))
+})
+
+describeWith([ROOT], 'the account of a mail server at a socket of the gate', () => {
+  const socket = `${path}/asked.sock`
+  const toml = `[wrap]\npolicy_listen = ["unix:${socket}"]\nquestion_listen = ["unix:${socket}"]`
+  const server = createServer()
+  beforeAll(() => new Promise<void>(resolve => server.listen(socket, resolve)))
+  afterAll(() => new Promise(resolve => server.close(resolve)))
+
+  // `daemon` stands for the account of the mail server, group 2 is `bin`.
+  test.each([
+    ['Postfix', 'policy_listen', 'postfix'],
+    ['Exim', 'question_listen', 'exim4'],
+  ])('%s is told the group that it lacks', (name, setting, unit) => {
+    writeFileSync(
+      `${path}/main.cf`,
+      `mail_owner = daemon\nsmtpd_relay_restrictions = check_policy_service unix:${socket}\n`,
+    )
+    writeFileSync(
+      `${path}/exim.conf`,
+      `accept condition = \${if match{\${readsocket{${socket}}{relay}{3s}{}{unknown}}}{^yes }}\n`,
+    )
+    const configuration = `${path}/exim.conf`
+    const found = () =>
+      (name === 'Exim'
+        ? checkExim(settingsOf(toml), { configuration, account: 'daemon' })
+        : checkPostfix(settingsOf(toml), path)
+      ).filter(({ about }) => about === `wrap.${setting}`)
+    chownSync(socket, 0, 2)
+    chmodSync(socket, 0o660)
+    expect(found()).toEqual([
+      {
+        verdict: 'unsafe',
+        about: `wrap.${setting}`,
+        text: `the account daemon may not connect to ${socket}: the gate is never asked, and nobody may relay`,
+        remedy: `adduser daemon bin && systemctl restart ${unit}`,
+      },
+    ])
+    chownSync(socket, 0, 1)
+    expect(found()).toEqual([])
+    chownSync(socket, 0, 2)
+    chmodSync(socket, 0o666)
+    expect(found()).toEqual([])
+  })
 })
