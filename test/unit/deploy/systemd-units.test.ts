@@ -54,3 +54,10 @@ test.each(Object.keys(units).filter(name => name.startsWith('deploy/systemd/') &
     expect(valuesOf(units[name] ?? '', 'ExecReload')).toEqual([`/bin/sh -c 'kill -HUP $MAINPID'`])
   },
 )
+
+// The gate leaves root, and the drop-in's root has no CAP_KILL.
+test('the gate with an smtpd behind it can be reloaded', () => {
+  const dropIn = units['deploy/systemd/smtpd.conf'] ?? ''
+  expect(valuesOf(dropIn, 'CapabilityBoundingSet').join(' ')).not.toContain('CAP_KILL')
+  expect(valuesOf(dropIn, 'ExecReload')).toEqual(['', `+/bin/sh -c 'kill -HUP $MAINPID'`])
+})
