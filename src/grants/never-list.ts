@@ -73,9 +73,11 @@ export type Ungrantable = Exclude<Refusal, 'blocked' | 'private'>
  */
 export class NeverList {
   readonly #options: NeverListOptions
+  readonly #trusted: readonly (readonly [setting: string, peers: NetworkSet])[]
 
   constructor(options: NeverListOptions) {
     this.#options = options
+    this.#trusted = Object.entries(options.trusted)
   }
 
   /** Why the address can never be granted; undefined if it can. */
@@ -173,7 +175,7 @@ export class NeverList {
   }
 
   #judgedAlone(ip: IpAddress): Judged {
-    const { grantLoopback, neverNets, trusted, ownAddresses } = this.#options
+    const { grantLoopback, neverNets, ownAddresses } = this.#options
     const because = (reason: Ungrantable, detail: string): Judged => ({ reason, detail, address: ip })
     const grantable: Judged = { reason: undefined, detail: undefined, address: ip }
     const isLoopback = LOOPBACK.has(ip)
@@ -181,7 +183,7 @@ export class NeverList {
     if (NEVER_GRANTED.has(ip)) return because('never', 'link-local, multicast, unspecified or reserved')
     if (neverNets.has(ip)) return because('never', 'listed in grants.never_grant')
     if (isLoopback) return grantable
-    for (const [setting, peers] of Object.entries(trusted)) {
+    for (const [setting, peers] of this.#trusted) {
       if (peers.has(ip)) return because('proxy', `listed in ${setting}: a proxy, which speaks for other clients`)
     }
     return ownAddresses().has(ip) ? because('own', 'an address of this host') : grantable

@@ -135,23 +135,50 @@ export function networkContains({ base, prefixLength }: Network, ip: IpAddress):
 /** A fixed set of networks, asked often. An empty set holds nothing: an empty list of trusted peers trusts nobody. */
 export class NetworkSet {
   readonly networks: readonly Network[]
-  /** One list per family: BlockList itself takes an IPv4 address for its mapped IPv6 one, and `::/0` for every address. */
-  readonly #lists = { 4: new BlockList(), 6: new BlockList() }
+  /** IPv4 by length of the prefix, because BlockList makes an object for each address that it is asked about. */
+  readonly #ipv4 = new Map<number, Set<number>>()
+  /** A list of its own: BlockList takes an IPv4 address for its mapped IPv6 one, and `::/0` for every address. */
+  #ipv6: BlockList | undefined
 
   constructor(networks: Iterable<Network>) {
     this.networks = [...networks]
     for (const { base, prefixLength } of this.networks) {
-      this.#lists[familyOf(base)].addSubnet(base, prefixLength, listFamily(base))
+      if (familyOf(base) === 4) {
+        const mask = ipv4Mask(prefixLength)
+        const bases = this.#ipv4.get(mask) ?? new Set()
+        this.#ipv4.set(mask, bases.add(ipv4Number(base) & mask))
+      } else {
+        this.#ipv6 ??= new BlockList()
+        this.#ipv6.addSubnet(base, prefixLength, 'ipv6')
+      }
     }
   }
 
   /** True if any network of the set holds the address. */
   has(ip: IpAddress): boolean {
-    return this.#lists[familyOf(ip)].check(ip, listFamily(ip))
+    if (familyOf(ip) === 6) return this.#ipv6?.check(ip, 'ipv6') === true
+    if (this.#ipv4.size === 0) return false
+    const number = ipv4Number(ip)
+    for (const [mask, bases] of this.#ipv4) if (bases.has(number & mask)) return true
+    return false
   }
 }
 
-const listFamily = (ip: IpAddress): 'ipv4' | 'ipv6' => (familyOf(ip) === 4 ? 'ipv4' : 'ipv6')
+const ipv4Mask = (prefixLength: number): number => (prefixLength === 0 ? 0 : -1 << (32 - prefixLength))
+
+/** The 32 bits of a dotted quad, the highest of them as the sign. */
+function ipv4Number(ip: IpAddress): number {
+  let [number, octet] = [0, 0]
+  for (let at = 0; at < ip.length; at += 1) {
+    const code = ip.charCodeAt(at)
+    if (code === DOT) {
+      number = (number << 8) | octet
+      octet = 0
+    } else octet = octet * 10 + code - ZERO
+  }
+  return (number << 8) | octet
+}
+const [DOT, ZERO] = [0x2e, 0x30]
 
 const listed = (...texts: string[]): Network[] =>
   texts.map(text => {
