@@ -84,6 +84,9 @@ export function posixSpawn(request: SpawnRequest): number {
   return pid.readInt32LE(0)
 }
 
+/** Memory of a call: its result, and the environment. */
+type Call = { readonly pid: Buffer; readonly environment: StringArrayMemory }
+
 /**
  * Starts one program again and again, each time with another descriptor as its 0 and 1. Costs a third of posixSpawn: what is the same every time is made once.
  * It also does not stop the event loop: the kernel holds the thread that starts a program until the program's execve is done, which takes longer than all
@@ -95,7 +98,9 @@ export class RepeatedSpawn {
   readonly #attr = attributesFor(SETSIGDEF | SETSIGMASK)
   readonly #environment: Uint8Array
   readonly #variables: number
-  readonly #idle: { readonly pid: Buffer; readonly environment: StringArrayMemory }[] = []
+  /** Memory of calls that are done. */
+  readonly #idle: Call[] = []
+  #here: Call | undefined
 
   /** `environment`: `NAME=value`, what every start has. Throws TypeError on a NUL. */
   constructor(file: string, argv: readonly (string | Uint8Array)[], environment: readonly (string | Uint8Array)[]) {
@@ -106,12 +111,26 @@ export class RepeatedSpawn {
     this.#variables = environment.length
   }
 
+  /**
+   * As `start`, on this thread, which waits until the program's execve is done. `environment`: strings one after the other, each with its
+   * NUL. Throws SystemCallError, and TypeError for a block whose last string has no end.
+   */
+  startHere(descriptor: number, environment: Uint8Array): number {
+    this.#here ??= this.#newCall()
+    const { pid, environment: memory } = this.#here
+    const envp = memory.fillWith(environment)
+    const actions = connectionActions.get(descriptor) ?? actionsFor(descriptor)
+    ok('posix_spawn', spawn(pid, this.#file, actions, this.#attr, this.#argv, envp))
+    return pid.readInt32LE(0)
+  }
+
+  #newCall(): Call {
+    return { pid: Buffer.alloc(4), environment: new StringArrayMemory(this.#environment, this.#variables) }
+  }
+
   /** Answers the pid, to be waited for with `waitFor`. `environment` follows what every start has. Rejects with SystemCallError. */
   async start(descriptor: number, environment: readonly (string | Uint8Array)[]): Promise<number> {
-    const call = this.#idle.pop() ?? {
-      pid: Buffer.alloc(4),
-      environment: new StringArrayMemory(this.#environment, this.#variables),
-    }
+    const call = this.#idle.pop() ?? this.#newCall()
     try {
       const envp = call.environment.fill(environment)
       const actions = connectionActions.get(descriptor) ?? actionsFor(descriptor)
@@ -180,6 +199,7 @@ function ok(call: string, errno: number): void {
 
 const [WNOHANG, WEXITED, WNOWAIT] = [1, 4, 0x01000000]
 const P_ALL = 0
+const ANY_CHILD = -1
 /** Offset of si_pid in siginfo_t on 64-bit Linux. */
 const SI_PID = 16
 /** Should a SIGCHLD ever be lost, a child is still reaped within this time. */
@@ -206,6 +226,18 @@ export function waitFor(pid: number): Promise<Ending> {
     // It may have ended before anybody listened for the signal.
     reap(pid)
   })
+}
+
+/**
+ * Reaps the children that have ended, in a process whose children are all its own: none of node:child_process. To be called at SIGCHLD. Never waits.
+ */
+export function reapChildren(visit: (pid: number, ending: Ending) => void): void {
+  for (;;) {
+    const pid = waitpid(ANY_CHILD, status, WNOHANG)
+    // 0: those that are left run; -1: none is left.
+    if (pid <= 0) return
+    visit(pid, endingOf(status.readInt32LE(0)))
+  }
 }
 
 /** Number of children being waited for. */

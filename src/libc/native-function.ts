@@ -242,13 +242,23 @@ export class StringArrayMemory {
 
   /** As stringArray, of the beginning and these strings; what was answered before is overwritten. */
   fill(strings: readonly (string | Uint8Array)[]): Uint8Array {
-    const text = textOf(strings)
-    const size = this.#pointers.length + (strings.length + 1) * 8 + text.length
+    return this.#fill(strings.length, textOf(strings))
+  }
+
+  /** The same of strings that lie one after the other, each with its NUL. Throws TypeError if the last one has none. */
+  fillWith(block: Uint8Array): Uint8Array {
+    let count = 0
+    for (let nul = block.indexOf(0); nul >= 0; nul = block.indexOf(0, nul + 1)) count += 1
+    return this.#fill(count, block)
+  }
+
+  #fill(count: number, text: Uint8Array): Uint8Array {
+    const size = this.#pointers.length + (count + 1) * 8 + text.length
     if (size > this.#memory.length) {
       this.#memory = Buffer.alloc(Math.max(size, 4096))
       this.#base = addressOf(this.#memory)
     }
-    placeStrings(this.#memory, this.#base, this.#pointers, strings.length, text)
+    placeStrings(this.#memory, this.#base, this.#pointers, count, text)
     return this.#memory
   }
 }
@@ -267,7 +277,7 @@ function placeStrings(
   base: number,
   before: Uint8Array | readonly [],
   count: number,
-  text: Buffer,
+  text: Uint8Array,
 ): void {
   const table = before.length + (count + 1) * 8
   memory.set(before)

@@ -18,7 +18,10 @@ import {
   type StarterNews,
 } from '../../wire/starter-link.ts'
 
-/** One that works and one that takes its place: after its start the gate has no right to start a process of the smtpd's account. */
+/**
+ * Both work, because a start holds its starter until the smtpd runs. One is enough to go on with: after its start the gate has
+ * no right to start a process of the smtpd's account.
+ */
 const STARTERS = 2
 const READY_WITHIN_MS = 30_000
 /** A starter that leaves so many pings unanswered, one at a time, is taken for hung: within 15 s. */
@@ -55,9 +58,10 @@ type Start = {
 /**
  * Starts smtpds under their own account, through starter processes that were started while the gate was root (src/wrap/starter, docs/WIRE.md).
  *
- * One starter works, the other stands by. When the first one ends or hangs, the second takes its place: connections whose start nobody has confirmed fail, so that the
- * client hears 421 and comes again; those that were not sent yet wait for the second; smtpds that run go on, and their ends are looked for here. Without a starter the gate
- * cannot serve: `failed` says so, and its supervisor starts it anew as root.
+ * Each start goes to the starter with the fewest unconfirmed starts. When a starter ends or hangs, the other one does all the
+ * work: the starts that the lost one has not confirmed fail, so that their clients hear 421 and come again; starts that were not
+ * sent yet wait for the other starter; smtpds that run go on, and the gate looks for their ends itself. Without a starter the
+ * gate cannot serve: `failed` says so, and its supervisor starts it anew as root.
  */
 export class Starters {
   /** Resolves, with the reason, when none is left. */
@@ -121,28 +125,30 @@ export class Starters {
   ): Promise<InetdChild> {
     return new Promise((resolve, reject) => {
       this.#lastStart += 1
-      const block = formatStrings([...without, ...environment])
+      const block = formatStrings(without.length === 0 ? environment : [...without, ...environment])
       if (block.length > MAX_STARTER_BLOCK / 8) throw new RangeError('the environment of the smtpd is too large')
       const start = { n: this.#lastStart, descriptor, program, without: without.length, block, resolve, reject }
-      if (this.#waiting.length > 0 || this.#active?.start(start, this.#options.openFiles) !== true) this.#wait(start)
+      if (this.#waiting.length > 0 || this.#leastBusy?.start(start, this.#options.openFiles) !== true) this.#wait(start)
     })
   }
 
   /** A start that cannot be sent now. */
   #wait(start: Start): void {
-    if (this.#active === undefined) start.reject(new Error('no starter is left'))
+    if (this.#leastBusy === undefined) start.reject(new Error('no starter is left'))
     else this.#waiting.push(start)
   }
 
-  /** The one that works: the first that is left. */
-  get #active(): StarterProcess | undefined {
-    const [first] = this.#all
-    return first
+  /** The one that has the fewest starts under way: the first of two that are equal, because its memory is in the caches. */
+  get #leastBusy(): StarterProcess | undefined {
+    let least: StarterProcess | undefined
+    for (const starter of this.#all)
+      if (least === undefined || starter.underWay.size < least.underWay.size) least = starter
+    return least
   }
 
   #pump(): void {
     for (let next = this.#waiting[0]; next !== undefined; next = this.#waiting[0]) {
-      if (this.#active?.start(next, this.#options.openFiles) !== true) return
+      if (this.#leastBusy?.start(next, this.#options.openFiles) !== true) return
       this.#waiting.shift()
     }
   }
@@ -150,7 +156,7 @@ export class Starters {
   #lost(starter: StarterProcess, reason: string): void {
     this.#all.delete(starter)
     if (this.#isClosed) return
-    const next = this.#active
+    const next = this.#leastBusy
     this.#options.log.error('starter_lost', { pid: starter.pid, reason, left: this.#all.size })
     // It has the account's right to do so; we have not.
     if (starter.pid !== undefined) next?.kill(starter.pid)

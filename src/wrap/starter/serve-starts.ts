@@ -1,12 +1,13 @@
 import { closeSync } from 'node:fs'
 import { constants } from 'node:os'
 import { EXIT } from '../../base/exit-status.ts'
+import { type Ending, RepeatedSpawn, reapChildren } from '../../libc/child-process.ts'
 import { dropPrivileges, forbidInspection, type Ids } from '../../process/privileges.ts'
 import { DescriptorChannel } from '../../sockets/descriptor-channel.ts'
-import { InetdProgram } from '../../ucspi/inetd-child.ts'
 import { limitOpenFiles } from '../../ucspi/share-open-files.ts'
 import {
   formatStarterNews,
+  formatStrings,
   MAX_STARTER_BLOCK,
   MAX_STARTER_LINE,
   parseStarterOrder,
@@ -15,7 +16,7 @@ import {
   type StarterOrder,
 } from '../../wire/starter-link.ts'
 
-const LF = 0x0a
+const [LF, EQUALS] = [0x0a, 0x3d]
 const NOTHING: Buffer = Buffer.alloc(0)
 
 /** Ends the process. */
@@ -34,6 +35,10 @@ export function serveStarts(descriptor: number, ids: Ids, exit: Exit): void {
   new Starter(descriptor, exit)
 }
 
+/**
+ * Starts smtpds on its only thread, one after the other. A start holds the thread until the smtpd's execve is done, and the starter has
+ * nothing else to do meanwhile; a second starter keeps a second processor busy.
+ */
 class Starter {
   readonly #exit: Exit
   readonly #link: DescriptorChannel
@@ -41,7 +46,7 @@ class Starter {
   readonly #descriptors: (number | null)[] = []
   #pending: Buffer = NOTHING
   #news = ''
-  #program: InetdProgram | undefined
+  #program: Program | undefined
 
   constructor(descriptor: number, exit: Exit) {
     this.#exit = exit
@@ -53,6 +58,7 @@ class Starter {
       end: () => exit(EXIT.done),
       closed: () => exit(EXIT.done),
     })
+    process.on('SIGCHLD', () => reapChildren(this.#ended))
     this.#say({ type: 'ready' })
   }
 
@@ -72,19 +78,18 @@ class Starter {
   }
 
   #obey(order: StarterOrder, block: Buffer): void {
-    const strings = parseStrings(block)
-    if (strings === undefined) this.#refuse()
+    // A block of strings ends with the NUL of the last one.
+    if (block.length > 0 && block.at(-1) !== 0) this.#refuse()
     switch (order.type) {
       case 'program': {
-        const [file, ...others] = strings
+        const [file, ...others] = parseStrings(block) ?? this.#refuse()
         if (file === undefined || others.length < order.args) this.#refuse()
         limitOpenFiles(order.files)
-        const environment = others.slice(order.args).map(copyOf)
-        this.#program = new InetdProgram(file.toString(), others.slice(0, order.args).map(copyOf), environment)
+        this.#program = new Program(file.toString(), others.slice(0, order.args), others.slice(order.args))
         return
       }
       case 'start':
-        this.#start(order.n, strings.slice(order.without), strings.slice(0, order.without))
+        this.#start(order.n, order.without, block)
         return
       case 'kill':
         kill(order.pid)
@@ -94,29 +99,25 @@ class Starter {
     }
   }
 
-  #start(n: number, environment: readonly Buffer[], without: readonly Buffer[]): void {
+  #start(n: number, without: number, block: Buffer): void {
     const descriptor = this.#descriptors.shift()
     if (descriptor === undefined || this.#program === undefined) this.#refuse()
     if (descriptor === null) {
       this.#say({ type: 'failed', n, errno: constants.errno.EMFILE })
       return
     }
-    const names = without.map(name => name.toString('latin1'))
-    this.#program.run(descriptor, environment, names).then(
-      ({ pid, ended }) => {
-        this.#say({ type: 'started', n, pid })
-        void ended.then(ending => {
-          if (ending === undefined) return
-          if ('code' in ending) this.#say({ type: 'ended', pid, status: ending.code })
-          else this.#say({ type: 'ended', pid, signal: numberOf(ending.signal) })
-        })
-      },
-      (error: unknown) => {
-        closeSync(descriptor)
-        const errno = error instanceof Error && 'errno' in error ? Number(error.errno) : constants.errno.EINVAL
-        this.#say({ type: 'failed', n, errno })
-      },
-    )
+    try {
+      this.#say({ type: 'started', n, pid: this.#program.start(descriptor, without, block) })
+    } catch (error) {
+      this.#say({ type: 'failed', n, errno: errnoOf(error) })
+    } finally {
+      closeSync(descriptor)
+    }
+  }
+
+  readonly #ended = (pid: number, ending: Ending): void => {
+    if ('code' in ending) this.#say({ type: 'ended', pid, status: ending.code })
+    else this.#say({ type: 'ended', pid, signal: numberOf(ending.signal) })
   }
 
   /** What one turn of the event loop has to say goes out together. */
@@ -138,8 +139,39 @@ class Starter {
   }
 }
 
-/** The octets without the message they came in, which would be kept as long. */
-const copyOf = (octets: Buffer): Buffer => Buffer.from(octets)
+/** The smtpd, with the environment that all of them have. */
+class Program {
+  readonly #file: string
+  readonly #argv: readonly Buffer[]
+  readonly #environment: readonly Buffer[]
+  readonly #spawn: RepeatedSpawn
+
+  constructor(file: string, argv: readonly Buffer[], environment: readonly Buffer[]) {
+    this.#file = file
+    this.#argv = argv
+    this.#environment = environment
+    this.#spawn = new RepeatedSpawn(file, argv, environment)
+  }
+
+  /** Answers the pid. `block`: so many names that this start lacks, then its own variables. Throws SystemCallError. */
+  start(descriptor: number, without: number, block: Buffer): number {
+    if (without === 0) return this.#spawn.startHere(descriptor, block)
+    const strings = parseStrings(block) ?? []
+    const names = new Set(strings.slice(0, without).map(name => name.toString('latin1')))
+    const environment = this.#environment.filter(variable => !names.has(nameOf(variable)))
+    const spawn = new RepeatedSpawn(this.#file, this.#argv, environment)
+    return spawn.startHere(descriptor, formatStrings(strings.slice(without)))
+  }
+}
+
+/** Of `NAME=value`. */
+function nameOf(variable: Buffer): string {
+  const equals = variable.indexOf(EQUALS)
+  return variable.toString('latin1', 0, equals < 0 ? variable.length : equals)
+}
+
+const errnoOf = (error: unknown): number =>
+  error instanceof Error && 'errno' in error ? Number(error.errno) : constants.errno.EINVAL
 
 const numberOf = (signal: NodeJS.Signals | number): number =>
   typeof signal === 'number' ? signal : constants.signals[signal]

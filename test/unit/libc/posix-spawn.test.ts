@@ -5,9 +5,17 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { descriptorOf } from '../../../src/base/node-internals.ts'
-import { posixSpawn, RepeatedSpawn, type SpawnRequest, waitedFor, waitFor } from '../../../src/libc/child-process.ts'
+import {
+  posixSpawn,
+  RepeatedSpawn,
+  reapChildren,
+  type SpawnRequest,
+  waitedFor,
+  waitFor,
+} from '../../../src/libc/child-process.ts'
 import { setBlocking } from '../../../src/libc/descriptors.ts'
 import { openFilesLimit } from '../../../src/libc/this-process.ts'
+import { eventually } from '../../harness/eventually.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'posix-spawn-'))
 let files = 0
@@ -194,10 +202,40 @@ describe('one program again and again', () => {
   })
 
   test('what cannot be started is an error, and the next start works', async () => {
-    const spawn = new RepeatedSpawn('/nonexistent', ['x'], [])
+    const spawn = new RepeatedSpawn(join(directory, 'no-such-program'), ['x'], [])
     await expect(spawn.start(descriptor, [])).rejects.toThrow(expect.objectContaining({ code: 'ENOENT' }))
     const works = new RepeatedSpawn('/bin/true', ['true'], [])
     await expect(works.start(descriptor, ['A=1\0B=2'])).rejects.toThrow(TypeError)
     expect(await waitFor(await works.start(descriptor, ['A=1']))).toEqual({ code: 0 })
+  })
+
+  test('on this thread: the same descriptors and variables, and errors at once', async () => {
+    const path = join(directory, `out${files++}`)
+    const out = openSync(path, 'w')
+    const spawn = new RepeatedSpawn('/usr/bin/env', ['env'], ['A=1'])
+    const block = Buffer.from('B=2\0C=\u{e4}\0', 'latin1')
+    expect(await waitFor(spawn.startHere(out, block))).toEqual({ code: 0 })
+    expect(await waitFor(spawn.startHere(out, Buffer.alloc(0)))).toEqual({ code: 0 })
+    closeSync(out)
+    expect(readFileSync(path, 'latin1')).toBe('A=1\nB=2\nC=\u{e4}\nA=1\n')
+    expect(() => spawn.startHere(descriptor, Buffer.from('B=2'))).toThrow(TypeError)
+    const missing = new RepeatedSpawn(join(directory, 'no-such-program'), ['x'], [])
+    expect(() => missing.startHere(descriptor, block)).toThrow(expect.objectContaining({ code: 'ENOENT' }))
+  })
+
+  test('children whose ends nobody waits for are reaped together', async () => {
+    const ended = new Map<number, unknown>()
+    const spawn = new RepeatedSpawn('/bin/sh', ['sh', '-c', 'exit "$STATUS"'], [])
+    const pids = Array.from({ length: 20 }, (_, i) => spawn.startHere(descriptor, Buffer.from(`STATUS=${i}\0`)))
+    const killed = new RepeatedSpawn('/bin/sh', ['sh', '-c', 'kill -KILL $$'], []).startHere(
+      descriptor,
+      Buffer.alloc(0),
+    )
+    await eventually('all have ended', () => {
+      reapChildren((pid, ending) => ended.set(pid, ending))
+      return ended.size === 21
+    })
+    expect(pids.map(pid => ended.get(pid))).toEqual(pids.map((_, i) => ({ code: i })))
+    expect(ended.get(killed)).toEqual({ signal: 'SIGKILL' })
   })
 })

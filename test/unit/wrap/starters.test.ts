@@ -1,4 +1,4 @@
-import { closeSync, openSync, writeFileSync } from 'node:fs'
+import { closeSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { afterAll, expect, onTestFinished, test } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
 import { Starters } from '../../../src/wrap/gate/starters.ts'
@@ -49,6 +49,34 @@ test.each([
   await expect(program.run(descriptor(), [])).rejects.toThrow('the starter is lost')
   expect(await starters.failed).toContain('no starter of smtpds is left')
   await expect(program.run(descriptor(), [])).rejects.toThrow('no starter is left')
+})
+
+test('a start goes to the starter that has the fewest under way', async () => {
+  const script = `${directory.path}/silent.mjs`
+  writeFileSync(
+    script,
+    `import { Socket } from 'node:net'
+     import { appendFileSync } from 'node:fs'
+     const link = new Socket({ fd: 3, readable: true, writable: true })
+     link.write('ready\\n')
+     link.on('data', octets => appendFileSync('${directory.path}/orders-' + process.pid, octets))
+     link.on('end', () => process.exit()).on('error', () => process.exit())`,
+  )
+  const starters = await Starters.start({
+    ids,
+    log: createLog('wrap', { write: () => {} }),
+    script,
+    openFiles: () => 64,
+  })
+  const program = starters.program('/bin/true', ['true'], [])
+  // Nobody confirms them, and the gate that closes forgets them.
+  for (let count = 0; count < 6; count += 1) program.run(descriptor(), []).catch(() => {})
+  const orders = () =>
+    readdirSync(directory.path)
+      .filter(name => name.startsWith('orders-'))
+      .map(name => readFileSync(`${directory.path}/${name}`, 'latin1').match(/start n=/g)?.length)
+  await eventually('three starts each', () => orders().join(' ') === '3 3')
+  starters.close()
 })
 
 test('a program that cannot be run keeps the starter', async () => {
