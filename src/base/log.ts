@@ -4,6 +4,8 @@ import { LineWriter } from './line-writer.ts'
 /** What may stand in a log line. Errors give their message; undefined fields are left out. */
 export type Fields = Readonly<Record<string, string | number | bigint | boolean | Date | Error | undefined>>
 
+const NO_FIELDS: Fields = {}
+
 /** One event, one line, `key=value`. Nothing a peer sent can make a second line or a second field. */
 export interface Log {
   debug(event: string, fields?: Fields): void
@@ -76,7 +78,9 @@ export function createLog(
       (severity: LogLevel) =>
       (event: string, fields: Fields = {}): void => {
         if (LOG_LEVELS.indexOf(severity) >= least) {
-          write(`${formatLogLine(program, severity, event, { ...common, ...fields })}\n`)
+          write(
+            `${formatLogLine(program, severity, event, common === NO_FIELDS ? fields : { ...common, ...fields })}\n`,
+          )
         }
       }
     return {
@@ -87,7 +91,7 @@ export function createLog(
       with: fields => make({ ...common, ...fields }),
     }
   }
-  return make({})
+  return make(NO_FIELDS)
 }
 
 const standardError = new LineWriter(octets => writeSync(2, octets))

@@ -186,14 +186,14 @@ export class ResidentGate {
     const ruled = rule === undefined ? NO_VARIABLES : rule.environment
     const isPreset = isNamed && (this.#smtpd.relayIsPreset || ruled['RELAYCLIENT'] !== undefined)
     const decision = isPreset ? PRESET : isNamed ? await this.#options.decide(ip) : UNNAMED_CLIENT
-    const own = connectionLines({ ...connection, remoteHost: host })
-    const granted = Object.entries(relayVariables(decision, relayclientValue)).map(
-      ([name, value]) => `${name}=${value}`,
-    )
+    const own = connectionLines(host === undefined ? connection : { ...connection, remoteHost: host })
+    if (decision.relay)
+      for (const [name, value] of Object.entries(relayVariables(decision, relayclientValue)))
+        own.push(`${name}=${value}`)
     const { front: openFront } = this.#options
     if (decision.relay && openFront !== undefined) {
       const [near, far] = TwoWaySocket.pair()
-      const child = await this.#smtpd.run(far, ruled, own.concat(granted)).catch((error: unknown) => {
+      const child = await this.#smtpd.run(far, ruled, own).catch((error: unknown) => {
         closeSync(near)
         closeSync(far)
         throw error
@@ -204,7 +204,7 @@ export class ResidentGate {
     }
     // A rule for the proxy's address, and a gate that is open to all its clients, say nothing about a client without a name.
     const child = isNamed
-      ? await this.#smtpd.run(fd, ruled, own.concat(granted))
+      ? await this.#smtpd.run(fd, ruled, own)
       : await this.#smtpd.run(fd, changeEnvironment(ruled, CLOSED), own, Object.keys(CLOSED))
     return { child, decision, isPreset, host }
   }
@@ -264,6 +264,8 @@ class Smtpd {
     own: readonly string[],
     dropped: readonly string[] = NO_NAMES,
   ): Promise<InetdChild> {
+    // Most connections have no rule, and what is made for each of them counts.
+    if (ruled === NO_VARIABLES && dropped === NO_NAMES) return this.#program.run(fd, own)
     const taken = [...Object.keys(ruled), ...dropped].filter(name => Object.hasOwn(this.#environment, name))
     return this.#program.run(fd, [...formatEnvironment(ruled), ...own], taken)
   }
