@@ -1,5 +1,5 @@
 import { closeSync } from 'node:fs'
-import { type Ending, RepeatedSpawn, waitFor } from '../libc/child-process.ts'
+import { type Ending, RepeatedSpawn, reapChildren, waitFor } from '../libc/child-process.ts'
 
 /** A child; `ended` is undefined if nobody who could know how it ended was left. */
 export type InetdChild = { readonly pid: number; readonly ended: Promise<Ending | undefined> }
@@ -42,6 +42,29 @@ export class InetdProgram implements ConnectionProgram {
     const ended = waitFor(pid)
     closeSync(descriptor)
     return { pid, ended }
+  }
+
+  /**
+   * Starts it on this thread, which waits until the program's execve is done, and answers the pid, to be reaped by `reapStarted`.
+   * `block`: first the names of the variables that this start lacks, `without` of them, then its own `NAME=value`, each ended by NUL.
+   * The descriptor stays ours. Throws SystemCallError.
+   */
+  startHere(descriptor: number, block: Buffer, without: number): number {
+    if (without === 0) return this.#spawn.startHere(descriptor, block)
+    const names = new Set<string>()
+    let own = 0
+    for (let count = 0; count < without; count += 1) {
+      const nul = block.indexOf(0, own)
+      if (nul < 0) throw new RangeError(`a block with fewer than ${without} names`)
+      names.add(block.toString('latin1', own, nul))
+      own = nul + 1
+    }
+    return this.#spawnWithout(names).startHere(descriptor, block.subarray(own))
+  }
+
+  /** Reaps children of `startHere` that have ended, in a process that has no others. To be called at SIGCHLD. */
+  static reapStarted(visit: (pid: number, ending: Ending) => void): void {
+    reapChildren(visit)
   }
 
   #spawnWithout(names: ReadonlySet<string>): RepeatedSpawn {

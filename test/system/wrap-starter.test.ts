@@ -95,7 +95,7 @@ describeWith([ROOT], 'the smtpd under an account of its own', () => {
 
   test('an smtpd that cannot be run: 421, and the gate goes on', async () => {
     const gone = `${stack.directory}/gone.sh`
-    writeFileSync(gone, '#!/nonexistent/interpreter\n', { mode: 0o755 })
+    writeFileSync(gone, '#!/no-such-directory/interpreter\n', { mode: 0o755 })
     await start({ smtpd: [gone] })
     expect((await banner()).text).toBe('421 unable to run smtpd (#4.3.0)')
     expect((await banner()).text).toBe('421 unable to run smtpd (#4.3.0)')

@@ -1,13 +1,12 @@
 import { closeSync } from 'node:fs'
 import { constants } from 'node:os'
 import { EXIT } from '../../base/exit-status.ts'
-import { type Ending, RepeatedSpawn, reapChildren } from '../../libc/child-process.ts'
 import { dropPrivileges, forbidInspection, type Ids } from '../../process/privileges.ts'
 import { DescriptorChannel } from '../../sockets/descriptor-channel.ts'
+import { type InetdChild, InetdProgram } from '../../ucspi/inetd-child.ts'
 import { limitOpenFiles } from '../../ucspi/share-open-files.ts'
 import {
   formatStarterNews,
-  formatStrings,
   MAX_STARTER_BLOCK,
   MAX_STARTER_LINE,
   parseStarterOrder,
@@ -16,8 +15,10 @@ import {
   type StarterOrder,
 } from '../../wire/starter-link.ts'
 
-const [LF, EQUALS] = [0x0a, 0x3d]
+const LF = 0x0a
 const NOTHING: Buffer = Buffer.alloc(0)
+
+type Ending = NonNullable<Awaited<InetdChild['ended']>>
 
 /** Ends the process. */
 type Exit = (status: number) => never
@@ -46,7 +47,7 @@ class Starter {
   readonly #descriptors: (number | null)[] = []
   #pending: Buffer = NOTHING
   #news = ''
-  #program: Program | undefined
+  #program: InetdProgram | undefined
 
   constructor(descriptor: number, exit: Exit) {
     this.#exit = exit
@@ -58,7 +59,7 @@ class Starter {
       end: () => exit(EXIT.done),
       closed: () => exit(EXIT.done),
     })
-    process.on('SIGCHLD', () => reapChildren(this.#ended))
+    process.on('SIGCHLD', () => InetdProgram.reapStarted(this.#ended))
     this.#say({ type: 'ready' })
   }
 
@@ -85,7 +86,7 @@ class Starter {
         const [file, ...others] = parseStrings(block) ?? this.#refuse()
         if (file === undefined || others.length < order.args) this.#refuse()
         limitOpenFiles(order.files)
-        this.#program = new Program(file.toString(), others.slice(0, order.args), others.slice(order.args))
+        this.#program = new InetdProgram(file.toString(), others.slice(0, order.args), others.slice(order.args))
         return
       }
       case 'start':
@@ -107,7 +108,7 @@ class Starter {
       return
     }
     try {
-      this.#say({ type: 'started', n, pid: this.#program.start(descriptor, without, block) })
+      this.#say({ type: 'started', n, pid: this.#program.startHere(descriptor, block, without) })
     } catch (error) {
       this.#say({ type: 'failed', n, errno: errnoOf(error) })
     } finally {
@@ -137,37 +138,6 @@ class Starter {
     process.stderr.write('smtpd-starter: what came through the link is no order of a gate\n')
     return this.#exit(EXIT.temporary)
   }
-}
-
-/** The smtpd, with the environment that all of them have. */
-class Program {
-  readonly #file: string
-  readonly #argv: readonly Buffer[]
-  readonly #environment: readonly Buffer[]
-  readonly #spawn: RepeatedSpawn
-
-  constructor(file: string, argv: readonly Buffer[], environment: readonly Buffer[]) {
-    this.#file = file
-    this.#argv = argv
-    this.#environment = environment
-    this.#spawn = new RepeatedSpawn(file, argv, environment)
-  }
-
-  /** Answers the pid. `block`: so many names that this start lacks, then its own variables. Throws SystemCallError. */
-  start(descriptor: number, without: number, block: Buffer): number {
-    if (without === 0) return this.#spawn.startHere(descriptor, block)
-    const strings = parseStrings(block) ?? []
-    const names = new Set(strings.slice(0, without).map(name => name.toString('latin1')))
-    const environment = this.#environment.filter(variable => !names.has(nameOf(variable)))
-    const spawn = new RepeatedSpawn(this.#file, this.#argv, environment)
-    return spawn.startHere(descriptor, formatStrings(strings.slice(without)))
-  }
-}
-
-/** Of `NAME=value`. */
-function nameOf(variable: Buffer): string {
-  const equals = variable.indexOf(EQUALS)
-  return variable.toString('latin1', 0, equals < 0 ? variable.length : equals)
 }
 
 const errnoOf = (error: unknown): number =>
