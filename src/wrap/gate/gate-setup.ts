@@ -28,7 +28,7 @@ import { UseReporter } from './usage-reporter.ts'
 const DATABASE_CONNECTIONS = 4
 
 /** Questions of one connection that are being answered; Postfix asks one at a time. */
-const MAX_OPEN = 500
+const MAX_OPEN = 1_000
 
 /** All that settings make of the gate. At SIGHUP another one takes its place, and this one is closed. */
 export class GateSetup {
