@@ -26,10 +26,10 @@ REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO pop3authd, authwrap, authstatus;
 
 GRANT SELECT ON schema_version TO pop3authd, authwrap, authstatus;
-GRANT SELECT ON relay_gate, relay_blocks, relay_allowances, relay_clients, relay_ungrantable TO pop3authd, authwrap;
+GRANT SELECT ON relay_gate, relay_blocks, relay_allowances, relay_clients, relay_ungrantable, relay_devices TO pop3authd, authwrap;
 GRANT EXECUTE ON FUNCTION may_relay(text) TO pop3authd, authwrap;
 
-GRANT SELECT, INSERT, UPDATE, DELETE ON grants, ungrantable TO pop3authd;
+GRANT SELECT, INSERT, UPDATE, DELETE ON grants, ungrantable, devices, device_logins TO pop3authd;
 GRANT SELECT, INSERT ON blocks, allowances, login_event, relay_use TO pop3authd;
 GRANT UPDATE (until) ON blocks, allowances TO pop3authd;
 GRANT SELECT, INSERT, UPDATE ON gate_tally, gate_refused TO pop3authd;

@@ -7,6 +7,7 @@ import type { Action, Surroundings, Verb } from './verb.ts'
 import { cert } from './verbs/cert.ts'
 import { check } from './verbs/check.ts'
 import { completion } from './verbs/completion.ts'
+import { device } from './verbs/device.ts'
 import { allow } from './verbs/grants/allow.ts'
 import { block, revoke, unblock } from './verbs/grants/block.ts'
 import { explain } from './verbs/grants/explain.ts'
@@ -37,6 +38,7 @@ const VERBS: readonly Verb[] = [
   unblock,
   revoke,
   explain,
+  device,
   testLine,
   replay,
   importGrants,

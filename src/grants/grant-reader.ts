@@ -16,9 +16,32 @@ const LOOKUP: Statement<Omit<Grant, 'ip'>> = {
     login: v.nullable(v.string()),
     until: endTime,
     age: v.number(),
+    device: v.nullable(
+      v.object({
+        name: v.string(),
+        senders: v.array(v.string()),
+        recipientDomains: v.array(v.string()),
+        messagesPerHour: v.number(),
+        messagesPerDay: v.number(),
+        recipientsPerHour: v.number(),
+        recipientsPerDay: v.number(),
+        lineEndings: v.picklist(['strict', 'repair']),
+        ended: v.boolean(),
+        elsewhere: v.boolean(),
+      }),
+    ),
   }),
   text: `
-SELECT source, login, until, extract(epoch FROM coalesce($3::timestamptz, now()) - since)::float8 AS age
+SELECT source, login, until,
+  (SELECT jsonb_build_object(
+     'name', d.name, 'senders', d.senders, 'recipientDomains', d.recipient_domains,
+     'messagesPerHour', d.messages_per_hour, 'messagesPerDay', d.messages_per_day,
+     'recipientsPerHour', d.recipients_per_hour, 'recipientsPerDay', d.recipients_per_day,
+     'lineEndings', d.line_endings, 'ended', d.until <= coalesce($3::timestamptz, now()),
+     'elsewhere', cardinality(d.networks) > 0
+       AND NOT ($1::inet <<= ANY (d.networks) OR coalesce($4::inet <<= ANY (d.networks), false)))
+   FROM relay_devices d WHERE d.login = login_key(yes.login)) AS device,
+  extract(epoch FROM coalesce($3::timestamptz, now()) - since)::float8 AS age
 FROM (
   SELECT 'login' AS source, username AS login, until, last_auth AS since
   FROM relay_gate
@@ -57,6 +80,12 @@ FROM (
   WHERE since <= coalesce($1::timestamptz, now()) AND until > coalesce($1::timestamptz, now())
 ) AS yes
 WHERE NOT EXISTS (
+  SELECT FROM relay_devices d
+  WHERE d.login = login_key(yes.login)
+    AND (d.until <= coalesce($1::timestamptz, now())
+      OR cardinality(d.networks) > 0
+        AND NOT (yes.network <<= ANY (d.networks) OR coalesce(yes.embedded_ipv4 <<= ANY (d.networks), false))))
+AND NOT EXISTS (
   SELECT FROM relay_blocks b
   WHERE (b.net && yes.network OR b.net >>= yes.embedded_ipv4)
     AND b.since <= coalesce($1::timestamptz, now()) AND b.until > coalesce($1::timestamptz, now()))

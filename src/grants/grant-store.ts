@@ -44,6 +44,24 @@ export type Grant = {
   readonly until: Date | null
   /** Seconds since the last login, or since the allowance was made. */
   readonly age: number
+  /** The device of the login; null: it has none. */
+  readonly device: GrantedDevice | null
+}
+
+/** The rules of a device, as the gate enforces them. Empty lists and limits of 0 leave out their rule. */
+export type GrantedDevice = {
+  readonly name: string
+  readonly senders: readonly string[]
+  readonly recipientDomains: readonly string[]
+  readonly messagesPerHour: number
+  readonly messagesPerDay: number
+  readonly recipientsPerHour: number
+  readonly recipientsPerDay: number
+  readonly lineEndings: 'strict' | 'repair'
+  /** It has ended. */
+  readonly ended: boolean
+  /** The client is in none of its networks. */
+  readonly elsewhere: boolean
 }
 
 /** One row of what may relay now. `until` null: without end. */

@@ -32,7 +32,9 @@ export function askDatabase(settings: Settings, connections: number): GrantSourc
   return {
     ask: async (ip, signal) => {
       const grant = await reader.lookup(ip, { signal })
-      return grant === undefined ? undefined : { until: unixSeconds(grant.until), login: grant.login ?? undefined }
+      if (grant === undefined) return undefined
+      const { until, login, device } = grant
+      return { until: unixSeconds(until), login: login ?? undefined, device: device ?? undefined }
     },
     list: async signal => {
       const grants = await reader.current({ signal })

@@ -1,9 +1,15 @@
 import type { Log } from '../base/log.ts'
+import type { GrantedDevice } from '../grants/grant-store.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
 import type { RelayVerdict } from '../wire/usage-event.ts'
 
 /** A sure yes of the store. `until`: Unix seconds, undefined for an allowance without end. */
-export type RelayGrant = { readonly until: number | undefined; readonly login: string | undefined }
+export type RelayGrant = {
+  readonly until: number | undefined
+  readonly login: string | undefined
+  /** The device of the login, whose rules hold for its mail. */
+  readonly device?: GrantedDevice | undefined
+}
 
 /** Asks the store. Rejects when there is no sure answer. */
 export type AskGrant = (ip: IpAddress, signal: AbortSignal) => Promise<RelayGrant | undefined>
@@ -31,7 +37,10 @@ export async function decide(ip: IpAddress | undefined, { ask, refusal, timeoutM
     const never = refusal(ip)
     if (never !== undefined) return { relay: false, reason: never }
     const grant = await within(timeoutMs, signal => ask(ip, signal))
-    return grant === undefined ? { relay: false, reason: 'no_grant' } : { relay: true, ...grant }
+    if (grant === undefined) return { relay: false, reason: 'no_grant' }
+    if (grant.device?.ended === true) return { relay: false, reason: 'device_ended' }
+    if (grant.device?.elsewhere === true) return { relay: false, reason: 'device_network' }
+    return { relay: true, ...grant }
   } catch (error) {
     return { relay: false, reason: 'error', error: error instanceof Error ? error : new Error(String(error)) }
   }

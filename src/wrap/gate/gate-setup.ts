@@ -104,23 +104,30 @@ export class GateSetup {
   #openFront(rates: PolicyRates): OpenFront {
     const { sender_binding, sender_domains, front_auth } = this.settings.wrap
     return (client, server, { ip, grant, pid }) => {
-      const fields = { ip, door: 'front', pid, user: grant.login }
+      const fields = { ip, door: 'front', pid, user: grant.login, device: grant.device?.name }
       const term = new GrantTerm(grant, () => this.#decide(ip), systemClock)
-      const rules = new GrantRules({
-        login: grant.login,
-        customer: this.#customers.keyOf(ip),
-        senderBinding: sender_binding,
-        senderDomains: sender_domains,
-        rates,
-        isGranted: () => term.holds(),
-        onForeignSender: sender => this.log.warn('foreign_sender', { ...fields, sender }),
-      })
+      const { login, device } = grant
+      const rules = new GrantRules(
+        {
+          login,
+          device,
+          customer: this.#customers.keyOf(ip),
+          senderBinding: sender_binding,
+          senderDomains: sender_domains,
+          rates,
+          onForeignSender: sender => this.log.warn('foreign_sender', { ...fields, sender }),
+        },
+        () => term.holds(),
+      )
       return new SmtpFront(client, server, {
         ip,
         rules,
-        lineEndings: 'strict',
+        lineEndings: device?.lineEndings ?? 'strict',
         auth: front_auth,
-        lineEndingAdvice: 'the sending program must end each line with CR LF',
+        lineEndingAdvice:
+          device === undefined
+            ? 'the sending program must end each line with CR LF'
+            : `auth-relay device set ${device.name} --line-endings repair`,
         log: this.log,
         fields,
       })

@@ -1,33 +1,36 @@
 import type { Clock } from '../../base/clock.ts'
 
 const HOUR_MS = 3_600_000
+const DAY_MS = 24 * HOUR_MS
 /** Keys counted at once; beyond that the oldest are forgotten, so that no sender can fill the memory. */
 const MAX_KEYS = 50_000
 
 type Count = { hour: number; now: number; before: number }
 
 /**
- * Counts per key over the last hour. Two counters a key: the part of the hour before that still lies within the last 60 minutes counts in
- * proportion, so a limit cannot be had twice around the full hour.
+ * Counts per key over the last hour, or another period. Two counters a key: the part of the period before that still lies within the last one
+ * counts in proportion, so a limit cannot be had twice around the full hour.
  */
 export class HourlyRate {
-  /** Per hour and key; 0 means no limit, and nothing is counted. May be changed. */
+  /** Per hour and key, unless a call says another; 0 means no limit, and nothing is counted. May be changed. */
   limit: number
   readonly #clock: Clock
+  readonly #period: number
   readonly #counts = new Map<string, Count>()
 
-  constructor(limit: number, clock: Clock) {
+  constructor(limit: number, clock: Clock, period = HOUR_MS) {
     this.limit = limit
     this.#clock = clock
+    this.#period = period
   }
 
   /** True if one more is within the limit. Counts nothing: call `add` when the answer is used. */
-  allows(key: string): boolean {
-    return this.limit === 0 || this.#rate(key) + 1 <= this.limit
+  allows(key: string, limit = this.limit): boolean {
+    return limit === 0 || this.#rate(key) + 1 <= limit
   }
 
-  add(key: string): void {
-    if (this.limit === 0) return
+  add(key: string, limit = this.limit): void {
+    if (limit === 0) return
     const count = this.#counted(key)
     count.now += 1
     // The key counted last stands last: the first of the map is the one to forget.
@@ -47,12 +50,12 @@ export class HourlyRate {
 
   #rate(key: string): number {
     const { now, before } = this.#counted(key)
-    const intoHour = (this.#clock() % HOUR_MS) / HOUR_MS
+    const intoHour = (this.#clock() % this.#period) / this.#period
     return now + before * (1 - intoHour)
   }
 
   #counted(key: string): Count {
-    const hour = Math.floor(this.#clock() / HOUR_MS)
+    const hour = Math.floor(this.#clock() / this.#period)
     const known = this.#counts.get(key)
     if (known === undefined) return { hour, now: 0, before: 0 }
     if (known.hour === hour) return known
@@ -74,12 +77,25 @@ export class PolicyRates {
   readonly messagesPerAddress: HourlyRate
   readonly recipientsPerLogin: HourlyRate
   readonly recipientsPerAddress: HourlyRate
+  /** By the device's name, against the limits of each device. */
+  readonly device: {
+    readonly messagesPerHour: HourlyRate
+    readonly messagesPerDay: HourlyRate
+    readonly recipientsPerHour: HourlyRate
+    readonly recipientsPerDay: HourlyRate
+  }
 
   constructor(limits: PolicyLimits, clock: Clock) {
     this.messagesPerLogin = new HourlyRate(limits.messages_per_login, clock)
     this.messagesPerAddress = new HourlyRate(limits.messages_per_address, clock)
     this.recipientsPerLogin = new HourlyRate(limits.recipients_per_login, clock)
     this.recipientsPerAddress = new HourlyRate(limits.recipients_per_address, clock)
+    this.device = {
+      messagesPerHour: new HourlyRate(0, clock),
+      messagesPerDay: new HourlyRate(0, clock, DAY_MS),
+      recipientsPerHour: new HourlyRate(0, clock),
+      recipientsPerDay: new HourlyRate(0, clock, DAY_MS),
+    }
   }
 
   limit(limits: PolicyLimits): void {

@@ -1,11 +1,18 @@
 import { LineServer, type LineServerLimits, type LineService } from '../../process/line-server.ts'
+import type { Refusal } from '../../smtp/front-rules.ts'
 import type { CustomerNetworks } from '../../wire/customer-networks.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
-import { loginKey } from '../../wire/login-key.ts'
 import { clientOf, formatPolicyAnswer, PolicyReader, type PolicyRequest } from '../../wire/policy-request.ts'
-import { type Decision, logAnswer } from '../decision.ts'
+import { type Decision, logAnswer, type RelayGrant } from '../decision.ts'
+import {
+  type MailRules,
+  messageCounts,
+  recipientCounts,
+  refuseCount,
+  refuseRecipient,
+  refuseSender,
+} from '../mail-rules.ts'
 import type { PolicyRates } from './policy-rates.ts'
-import { senderBelongsTo } from './sender-binding.ts'
 import type { ServiceOptions } from './service-options.ts'
 
 export type PolicyServiceOptions = ServiceOptions & {
@@ -80,7 +87,7 @@ class PolicyConnection implements LineService<PolicyRequest> {
       this.#report(ip, decision)
       return NO_OPINION
     }
-    const refusal = this.#refusal(request, ip, decision.login)
+    const refusal = this.#refusal(request, ip, decision)
     if (refusal !== undefined) {
       log.warn('refuse', { ...fields, user: decision.login, reason: refusal.reason })
       this.#report(ip, { relay: false, reason: refusal.reason })
@@ -102,44 +109,35 @@ class PolicyConnection implements LineService<PolicyRequest> {
   #refusal(
     request: PolicyRequest,
     ip: IpAddress,
-    login: string | undefined,
+    { login, device }: RelayGrant,
   ): { readonly reason: string; readonly action: string } | undefined {
-    const { senderBinding, senderDomains, log } = this.#options()
-    const sender = request.get('sender') ?? ''
-    if (senderBinding !== 'off' && login !== undefined && !senderBelongsTo(login, sender, senderDomains)) {
-      if (senderBinding === 'refuse')
-        return { reason: 'sender', action: '550 5.7.1 sender address does not belong to the mailbox opened from here' }
-      log.warn('foreign_sender', { ip, user: login, sender })
+    const { senderBinding, senderDomains, rates, customers, log } = this.#options()
+    const rules: MailRules = {
+      login,
+      device,
+      customer: customers.keyOf(ip),
+      senderBinding,
+      senderDomains,
+      rates,
+      onForeignSender: sender => log.warn('foreign_sender', { ip, user: login, sender }),
     }
-    return this.#overRate(request, ip, login)
+    const refusal =
+      refuseSender(rules, request.get('sender') ?? '') ??
+      refuseRecipient(rules, request.get('recipient') ?? '') ??
+      this.#overRate(request, rules)
+    return refusal === undefined ? undefined : { reason: refusal.rule, action: refusal.reply }
   }
 
   /** Counts a recipient at each RCPT and a message at its first. */
-  #overRate(
-    request: PolicyRequest,
-    ip: IpAddress,
-    login: string | undefined,
-  ): { readonly reason: string; readonly action: string } | undefined {
+  #overRate(request: PolicyRequest, rules: MailRules): Refusal | undefined {
     if ((request.get('protocol_state') ?? 'RCPT') !== 'RCPT') return undefined
     const instance = request.get('instance') ?? ''
     const isNewMessage = instance === '' || instance !== this.#instance
-    const { rates, customers } = this.#options()
-    const { messagesPerLogin, messagesPerAddress, recipientsPerLogin, recipientsPerAddress } = rates
-    const customer = customers.keyOf(ip)
-    const user = login === undefined ? undefined : loginKey(login)
-    const counted = [
-      ...(isNewMessage ? [{ rate: messagesPerAddress, key: customer, reason: 'messages_per_address' }] : []),
-      { rate: recipientsPerAddress, key: customer, reason: 'recipients_per_address' },
-      ...(isNewMessage && user !== undefined
-        ? [{ rate: messagesPerLogin, key: user, reason: 'messages_per_login' }]
-        : []),
-      ...(user === undefined ? [] : [{ rate: recipientsPerLogin, key: user, reason: 'recipients_per_login' }]),
-    ]
-    const over = counted.find(({ rate, key }) => !rate.allows(key))
-    if (over !== undefined)
-      return { reason: over.reason, action: '450 4.7.1 too much mail within an hour, try again later' }
+    const counted = [...(isNewMessage ? messageCounts(rules) : []), ...recipientCounts(rules)]
+    const over = refuseCount(counted)
+    if (over !== undefined) return over
     if (!this.#counts) return undefined
-    for (const { rate, key } of counted) rate.add(key)
+    for (const { rate, key, limit } of counted) rate.add(key, limit)
     this.#instance = instance
     return undefined
   }

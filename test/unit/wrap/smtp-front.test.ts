@@ -74,15 +74,18 @@ async function start({ ask, argv, messages = 0, times, clock = () => 10 * HOUR }
       const term = new GrantTerm(session.grant, question, clock)
       return new SmtpFront(client, server, {
         ip: session.ip,
-        rules: new GrantRules({
-          login: session.grant.login,
-          customer: session.ip,
-          senderBinding: 'refuse',
-          senderDomains: [],
-          rates,
-          isGranted: () => term.holds(),
-          onForeignSender: () => {},
-        }),
+        rules: new GrantRules(
+          {
+            login: session.grant.login,
+            device: session.grant.device,
+            customer: session.ip,
+            senderBinding: 'refuse',
+            senderDomains: [],
+            rates,
+            onForeignSender: () => {},
+          },
+          () => term.holds(),
+        ),
         lineEndings: 'strict',
         auth: 'pass',
         lineEndingAdvice: 'mend it',
