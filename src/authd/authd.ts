@@ -13,8 +13,9 @@ import { makeSocketDirectory, watchSocketFile } from '../process/socket-files.ts
 import { databaseConnection, databaseGroups } from '../settings/database-connection.ts'
 import { restartFields } from '../settings/reload.ts'
 import type { Settings } from '../settings/settings.ts'
+import { LAST_LINES_FILE } from '../wire/last-lines.ts'
 import { Counters } from './counters.ts'
-import { FilePlaces } from './file-places.ts'
+import { FilePlaces, LastLinesFile } from './file-places.ts'
 import { FollowedFile } from './followed-file.ts'
 import { GrantQueue } from './grant-queue.ts'
 import { Housekeeper } from './housekeeper.ts'
@@ -75,7 +76,9 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
   const ready: string[] = []
 
   const owner = authd.user === '' || !isRoot() ? undefined : idsOf(authd.user, 'authd.user')
-  const places = new FilePlaces(join(ownDirectory(top.state_dir, owner), 'places.json'))
+  const directory = ownDirectory(top.state_dir, owner)
+  const places = new FilePlaces(join(directory, 'places.json'))
+  const lastLines = new LastLinesFile(join(top.state_dir, LAST_LINES_FILE), counters.lastLines)
   if (authd.syslog_fifo !== '') {
     const fifo = new SyslogFifo({ ...common, path: authd.syslog_fifo })
     sources.push(fifo)
@@ -131,6 +134,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
   const housekeeper = new Housekeeper({
     store,
     places,
+    lastLines,
     counters,
     log,
     sweepEvery: grants.alrm_time * 1000,

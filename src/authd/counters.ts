@@ -1,4 +1,5 @@
 import { DROP_REASONS, type DropReason } from '../syslog/login-recognizer.ts'
+import { type LastLine, lastLineKey } from '../wire/last-lines.ts'
 import type { RelayVerdict } from '../wire/usage-event.ts'
 import { SOURCES, type Source } from './reported-login.ts'
 
@@ -26,6 +27,8 @@ export class Counters {
       new Map(DROP_REASONS.map(reason => [reason, 0])),
     ]),
   )
+  /** The newest line of each source that has had one, for auth-relay status; by lastLineKey. */
+  readonly lastLines = new Map<string, LastLine>()
   /** Lines that prove no login, by tag. */
   readonly ignored = new Map<string, number>()
   /** Times the FIFO was found full: syslogd may have dropped lines then. */
@@ -43,6 +46,10 @@ export class Counters {
   sweeps = 0
   swept = 0
   sweepFailures = 0
+
+  keepLastLine(at: number, text: string, source: Source, path?: string): void {
+    this.lastLines.set(lastLineKey(source, path), { at, text })
+  }
 
   countEvent(source: Source, verdict: EventVerdict): void {
     const verdicts = this.events.get(source)

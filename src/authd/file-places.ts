@@ -1,5 +1,6 @@
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
+import { formatLastLines, type LastLine, parseLastLines } from '../wire/last-lines.ts'
 
 /** How far a file has been read: everything before `offset` needs no second look. */
 export type Place = { readonly inode: number; readonly offset: number }
@@ -41,10 +42,7 @@ export class FilePlaces {
   save(): void {
     const text = JSON.stringify({ files: Object.fromEntries(this.#places), cursor: this.#cursor })
     if (text === this.#saved) return
-    mkdirSync(dirname(this.#path), { recursive: true, mode: 0o700 })
-    const temporary = `${this.#path}.${process.pid}.new`
-    writeFileSync(temporary, text, { mode: 0o600 })
-    renameSync(temporary, this.#path)
+    replaceFile(this.#path, text)
     this.#saved = text
   }
 
@@ -66,6 +64,42 @@ export class FilePlaces {
       }
     }
   }
+}
+
+/**
+ * The newest line of each login source, in a file that auth-relay status reads. `lines` is what authd changes; what an
+ * earlier authd has left is put into it.
+ */
+export class LastLinesFile {
+  readonly #path: string
+  readonly #lines: Map<string, LastLine>
+  #saved = ''
+
+  constructor(path: string, lines: Map<string, LastLine>) {
+    this.#path = path
+    this.#lines = lines
+    try {
+      for (const [key, line] of parseLastLines(readFileSync(path, 'utf8'))) lines.set(key, line)
+    } catch {
+      // The first start.
+    }
+  }
+
+  /** Writes the lines if they changed. Throws what the file system says. */
+  save(): void {
+    const text = formatLastLines(this.#lines)
+    if (text === this.#saved) return
+    replaceFile(this.#path, text)
+    this.#saved = text
+  }
+}
+
+/** A crash leaves the old file or the new one. */
+function replaceFile(path: string, text: string): void {
+  mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
+  const temporary = `${path}.${process.pid}.new`
+  writeFileSync(temporary, text, { mode: 0o600 })
+  renameSync(temporary, path)
 }
 
 const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>

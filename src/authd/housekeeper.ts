@@ -1,11 +1,12 @@
 import type { Log } from '../base/log.ts'
 import type { GrantWriter } from '../grants/grant-store.ts'
 import type { Counters } from './counters.ts'
-import type { FilePlaces } from './file-places.ts'
+import type { FilePlaces, LastLinesFile } from './file-places.ts'
 
 export type HousekeeperOptions = {
   readonly store: Pick<GrantWriter, 'publishUngrantable' | 'sweep' | 'keepHistory'>
   readonly places: FilePlaces
+  readonly lastLines: Pick<LastLinesFile, 'save'>
   readonly counters: Counters
   readonly log: Log
   /** Milliseconds between two sweeps. */
@@ -69,9 +70,10 @@ export class Housekeeper {
 
   /** A disk that stays full is one line, not one each second. */
   savePlaces(): void {
-    const { places, log } = this.#options
+    const { places, lastLines, log } = this.#options
     try {
       places.save()
+      lastLines.save()
       this.#placesUnsaved = false
     } catch (error) {
       if (this.#placesUnsaved) return

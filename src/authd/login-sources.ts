@@ -59,14 +59,18 @@ export class LoginSources {
 
   /** A login announced on the socket. */
   hearLogin(event: LoginEvent, answer: (answer: LoginAnswer) => void): void {
-    this.#options.queue.submit({ event, source: 'socket', answer })
+    const { counters, clock, queue } = this.#options
+    counters.keepLastLine(clock(), `${event.daemon}: login of ${event.user} from ${event.ip}`, 'socket')
+    queue.submit({ event, source: 'socket', answer })
   }
 
   /** A line from a syslogd. It may have waited in a queue: its stamp can make the login older, never newer. */
   hearLine(source: 'fifo' | 'tcp', text: string): void {
     const { counters, clock } = this.#options
+    const now = clock()
     counters.lines[source] += 1
-    this.#take({ source }, this.#recognizers.syslog.recognize(text, clock()))
+    counters.keepLastLine(now, text, source)
+    this.#take({ source }, this.#recognizers.syslog.recognize(text, now))
   }
 
   /**
@@ -75,14 +79,17 @@ export class LoginSources {
    */
   hearFileLine(path: string, text: string, settled: () => void): boolean {
     const { counters, clock } = this.#options
+    const now = clock()
     counters.lines.file += 1
-    return this.#take({ source: 'file', path }, this.#recognizers.files.recognize(text, clock()), settled)
+    counters.keepLastLine(now, text, 'file', path)
+    return this.#take({ source: 'file', path }, this.#recognizers.files.recognize(text, now), settled)
   }
 
   /** An entry of the journal. As hearFileLine. */
   hearJournalEntry({ line, uid, unit }: JournalEntry, settled: () => void): boolean {
     const { counters, clock } = this.#options
     counters.lines.journal += 1
+    counters.keepLastLine(clock(), `${line.tag}: ${line.message}`, 'journal')
     const { syslog, strangers, senders } = this.#recognizers
     if ((uid !== undefined && senders.uids.has(uid)) || senders.units.has(unit)) {
       return this.#take({ source: 'journal' }, syslog.recognizeParsed(line, clock()), settled)

@@ -77,6 +77,16 @@ export class Metrics {
     counter('authd_gate_decisions_total', 'Decisions of the gate that it reported.', ['verdict'], () =>
       Object.entries(counters.decisions).map(([verdict, n]) => [{ verdict }, n] as const),
     )
+    new Gauge({
+      name: 'authd_last_line_timestamp_seconds',
+      help: 'When the newest line or login of a source was read, in seconds since 1970.',
+      labelNames: ['source'],
+      registers,
+      collect() {
+        this.reset()
+        for (const [source, { at }] of counters.lastLines) this.set({ source }, at / 1000)
+      },
+    })
     const gauge = (name: string, help: string, read: () => number | Promise<number>): Gauge =>
       new Gauge({
         name,

@@ -14,6 +14,10 @@ import { commandOf, Stack, type TestSettings } from '../harness/stack.ts'
 import { type StoredGrant, storedGrants } from '../harness/stored-grants.ts'
 import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
 
+const STATUS = v.object({
+  sources: v.array(v.object({ source: v.string(), last: v.optional(v.string()), line: v.optional(v.string()) })),
+})
+
 let database: TestDatabase
 let stack: Stack
 let logDaemon: Program | undefined
@@ -316,6 +320,19 @@ describe('every source at once', () => {
       await granted(ip)
       await stack.waitForLog('authd', { event: 'grant', ip, source })
     }
+    const shown = await eventually('status has the newest line of each source', async () => {
+      const { lines } = await stack.run('auth-relay', ['status', '--json', '--config', stack.config])
+      const { sources } = v.parse(STATUS, JSON.parse(lines.join('\n')))
+      return sources.every(({ line }) => line !== undefined) && sources
+    })
+    expect(shown.map(({ source, line }) => [source.replace(directory, ''), line])).toEqual([
+      ['/mail.log', expect.stringContaining(login('203.0.113.4'))],
+      ['syslog to 127.0.0.1:0', expect.stringContaining(login('203.0.113.3'))],
+      ['FIFO /fifo', expect.stringContaining(login('203.0.113.2'))],
+      ['journal', expect.stringContaining(login('203.0.113.5'))],
+      ['popup', 'popup: login of ann from 203.0.113.1'],
+    ])
+    for (const { last } of shown) expect(Math.abs(Date.now() - Date.parse(last ?? ''))).toBeLessThan(600_000)
     client.close()
   })
 })

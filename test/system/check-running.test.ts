@@ -112,7 +112,7 @@ describeWith([NETWORK_NAMESPACES], 'check beside programs that run', () => {
     }
     expect(screen).toMatch(/^ {2}server +\S+, role authstatus, schema \d+$/m)
     expect(screen).toMatch(/^ {2}logins, last hour +0 granted, 0 refused$/m)
-    expect(screen).toMatch(/^ {2}syslog to 127\.0\.0\.1:6514 +read by authd$/m)
+    expect(screen).toMatch(/^ {2}syslog to 127\.0\.0\.1:6514 +no line yet$/m)
     expect(screen).toMatch(/^ {2}\[::\]:995 +mx\.example\.org, until \d{4}-/m)
     expect(lines.at(-1)).toBe('Nothing is wrong.')
     expect(ending?.code).toBe(0)

@@ -1,10 +1,12 @@
-import { statSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
+import { join } from 'node:path'
 import { TemporaryFault, UsageFault } from '../../base/exit-status.ts'
 import { schemaVersion } from '../../database/migrate.ts'
 import { createStatusFeed, type EventCounts, type Totals } from '../../grants/status-feed.ts'
 import { formatSocketAddress } from '../../process/socket-address.ts'
 import { type DatabaseRole, databaseConnection } from '../../settings/database-connection.ts'
 import type { Settings } from '../../settings/settings.ts'
+import { LAST_LINES_FILE, lastLineKey, parseLastLines } from '../../wire/last-lines.ts'
 import { knownSchema } from '../schema-check.ts'
 import { partsInUseHere } from '../stack/parts-in-use.ts'
 import { probeCertificate, type ShownCertificate, tlsAddresses } from '../status-page/certificate-probe.ts'
@@ -34,8 +36,13 @@ export type DatabaseStatus =
       }
     }
 
-/** A place that authd hears logins from; `last`: when the last line came, where the host knows. */
-export type LogSource = { readonly source: string; readonly last?: Date; readonly fault?: string }
+/** A login source of authd; `last` and `line`: when authd read the newest line, and its text, where that is known. */
+export type LogSource = {
+  readonly source: string
+  readonly last?: Date
+  readonly line?: string
+  readonly fault?: string
+}
 
 export type SiteStatus = {
   readonly taken: Date
@@ -132,19 +139,36 @@ async function problemsOfDatabase(database: DatabaseStatus, now: Date): Promise<
   ]
 }
 
-function sourcesOf({ authd }: Settings): readonly LogSource[] {
-  const followed = authd.follow_files.map((path): LogSource => {
-    const status = statSync(path, { throwIfNoEntry: false })
-    return status === undefined
-      ? { source: path, fault: 'there is no such file' }
-      : { source: path, last: status.mtime }
-  })
+/** The login sources of the settings, with the newest lines that authd has left in its file. */
+export function sourcesOf({ authd, popup, top }: Pick<Settings, 'authd' | 'popup' | 'top'>): readonly LogSource[] {
+  const lines = lastLinesOf(join(top.state_dir, LAST_LINES_FILE))
+  const source = (name: string, key: string): LogSource => {
+    const found = lines.get(key)
+    return found === undefined ? { source: name } : { source: name, last: new Date(found.at), line: found.text }
+  }
+  const servesPop3 = popup.listen.length > 0 || popup.proxy_listen.length > 0
   return [
-    ...followed,
-    ...authd.syslog_listen.map(address => ({ source: `syslog to ${formatSocketAddress(address)}` })),
-    ...(authd.syslog_fifo === '' ? [] : [{ source: `FIFO ${authd.syslog_fifo}` }]),
-    ...(authd.journal ? [{ source: 'journal' }] : []),
+    ...authd.follow_files.map((path): LogSource => {
+      const status = statSync(path, { throwIfNoEntry: false })
+      if (status === undefined) return { source: path, fault: 'there is no such file' }
+      const found = source(path, lastLineKey('file', path))
+      // A file that grows and that authd does not read shows its age all the same.
+      return found.last === undefined ? { ...found, last: status.mtime } : found
+    }),
+    ...authd.syslog_listen.map(address => source(`syslog to ${formatSocketAddress(address)}`, lastLineKey('tcp'))),
+    ...(authd.syslog_fifo === '' ? [] : [source(`FIFO ${authd.syslog_fifo}`, lastLineKey('fifo'))]),
+    ...(authd.journal ? [source('journal', lastLineKey('journal'))] : []),
+    ...(servesPop3 && authd.socket !== '' ? [source('popup', lastLineKey('socket'))] : []),
   ]
+}
+
+/** Empty if authd has not run here, or if the file is not for this account. */
+function lastLinesOf(path: string): ReturnType<typeof parseLastLines> {
+  try {
+    return parseLastLines(readFileSync(path, 'utf8'))
+  } catch {
+    return new Map()
+  }
 }
 
 function problemsOfCertificate({ address, found }: ShownCertificate, now: Date): readonly string[] {

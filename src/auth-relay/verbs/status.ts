@@ -56,9 +56,12 @@ export function formatStatus(found: SiteStatus, style: Style): string {
     ]),
     ['Database', ''],
     ...databaseLines(database),
-    ...section('Log sources', sources, ({ source, last, fault }) => [
+    ...section('Log sources', sources, ({ source, last, line, fault }) => [
       source,
-      fault ?? (last === undefined ? 'read by authd' : `last line ${formatMoment(last)}`),
+      fault ??
+        (last === undefined
+          ? 'no line yet'
+          : `last line ${formatMoment(last)}${line === undefined ? '' : `: ${shorten(line)}`}`),
     ]),
     ...section('Certificates', certificates, ({ address, found: shown }) => [
       address,
@@ -75,6 +78,10 @@ export function formatStatus(found: SiteStatus, style: Style): string {
       : problems.map(problem => `${style.bad('wrong')}  ${printable(problem)}\n`).join('')
   return `${body.join('')}\n${end}`
 }
+
+/** A line of a log, cut to fit the screen. */
+const shorten = (line: string): string => (line.length <= MAX_LINE ? line : `${line.slice(0, MAX_LINE - 1)}…`)
+const MAX_LINE = 90
 
 type Line = readonly [left: string, right: string]
 

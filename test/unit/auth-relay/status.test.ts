@@ -20,7 +20,7 @@ const healthy: SiteStatus = {
       lastHeard: [{ daemon: 'dovecot', at: now }],
     },
   },
-  sources: [{ source: '/var/log/mail.log', last: now }, { source: 'journal' }],
+  sources: [{ source: '/var/log/mail.log', last: now, line: `popa3d: ${'x'.repeat(200)}` }, { source: 'journal' }],
   certificates: [{ address: '[::]:995', found: { names: 'mx.example.org', isSelfSigned: false, until: now } }],
   problems: [],
 }
@@ -36,8 +36,8 @@ Database
   clients, last hour  9 relayed, 5 not relayed
   last of dovecot     2026-11-22 18:24:58
 Log sources
-  /var/log/mail.log   last line 2026-11-22 18:24:58
-  journal             read by authd
+  /var/log/mail.log   last line 2026-11-22 18:24:58: popa3d: ${'x'.repeat(81)}…
+  journal             no line yet
 Certificates
   [::]:995            mx.example.org, until 2026-11-22 18:24:58
 

@@ -1,0 +1,40 @@
+/** The newest line of a login source. */
+export type LastLine = {
+  /** When authd read the line, in milliseconds since 1970. */
+  readonly at: number
+  readonly text: string
+}
+
+/** The file below `state_dir` in which authd keeps the newest line of each login source. */
+export const LAST_LINES_FILE = 'authd/last-lines.json'
+
+/** Characters of a line that are kept. */
+const MAX_TEXT = 300
+
+/** Name of a login source in the file: `socket`, `fifo`, `tcp`, `journal`, or `file:/PATH`. */
+export const lastLineKey = (source: string, path?: string): string =>
+  path === undefined ? source : `${source}:${path}`
+
+/** The text of the file. */
+export const formatLastLines = (lines: ReadonlyMap<string, LastLine>): string =>
+  JSON.stringify(
+    Object.fromEntries([...lines].map(([key, { at, text }]) => [key, { at, text: text.slice(0, MAX_TEXT) }])),
+  )
+
+/** Inverse of formatLastLines. Entries that cannot be read are left out. */
+export function parseLastLines(json: string): Map<string, LastLine> {
+  const found = new Map<string, LastLine>()
+  let stored: unknown
+  try {
+    stored = JSON.parse(json)
+  } catch {
+    return found // a file that somebody spoiled
+  }
+  if (typeof stored !== 'object' || stored === null) return found
+  for (const [key, entry] of Object.entries(stored)) {
+    if (typeof entry !== 'object' || entry === null || !('at' in entry && 'text' in entry)) continue
+    const { at, text } = entry
+    if (typeof at === 'number' && Number.isFinite(at) && typeof text === 'string') found.set(key, { at, text })
+  }
+  return found
+}
