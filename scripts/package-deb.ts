@@ -211,8 +211,9 @@ function addDocuments(tree: Tree, version: string, date: Date): void {
   for (const file of ['to-authd-tcp.conf', 'to-authd-fifo.conf']) {
     tree.copy(`deploy/rsyslog/${file}`, `${documents}/examples/rsyslog/${file}`)
   }
-  const alarms = 'prometheus/auth-relay.rules.yml'
-  tree.copy(`deploy/${alarms}`, `${documents}/examples/${alarms}`)
+  for (const file of ['prometheus/auth-relay.rules.yml', 'grafana/auth-relay.json']) {
+    tree.copy(`deploy/${file}`, `${documents}/examples/${file}`)
+  }
   for (const dropIn of ['authd-follow', 'authd-journal', 'credentials', 'smtpd']) {
     tree.copy(`deploy/systemd/${dropIn}.conf`, `${documents}/examples/systemd/${dropIn}.conf`)
   }

@@ -330,7 +330,7 @@ describe('every source at once', () => {
       ['syslog to 127.0.0.1:0', expect.stringContaining(login('203.0.113.3'))],
       ['FIFO /fifo', expect.stringContaining(login('203.0.113.2'))],
       ['journal', expect.stringContaining(login('203.0.113.5'))],
-      ['popup', 'popup: login of ann from 203.0.113.1'],
+      ['login socket', 'popup: login of ann from 203.0.113.1'],
     ])
     for (const { last } of shown) expect(Math.abs(Date.now() - Date.parse(last ?? ''))).toBeLessThan(600_000)
     client.close()

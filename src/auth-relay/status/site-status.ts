@@ -158,7 +158,7 @@ export function sourcesOf({ authd, popup, top }: Pick<Settings, 'authd' | 'popup
     ...authd.syslog_listen.map(address => source(`syslog to ${formatSocketAddress(address)}`, lastLineKey('tcp'))),
     ...(authd.syslog_fifo === '' ? [] : [source(`FIFO ${authd.syslog_fifo}`, lastLineKey('fifo'))]),
     ...(authd.journal ? [source('journal', lastLineKey('journal'))] : []),
-    ...(servesPop3 && authd.socket !== '' ? [source('popup', lastLineKey('socket'))] : []),
+    ...(servesPop3 && authd.socket !== '' ? [source('login socket', lastLineKey('socket'))] : []),
   ]
 }
 
