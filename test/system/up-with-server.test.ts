@@ -57,12 +57,16 @@ describeWith([DEBIAN_POSTGRES], 'a site with a PostgreSQL server of its own, fro
     return { status: program.ending?.code, lines: program.lines }
   }
 
-  test('init writes a file that only its owner reads, once', async () => {
+  test('init writes a file that only its owner reads; a second one keeps its passwords', async () => {
     expect((await say('init', '--dbhost', '127.0.0.1')).status).toBe(0)
     expect(statSync(config).mode & 0o777).toBe(0o600)
     expect(statSync(`${path}/sslhack.pass`).mode & 0o777).toBe(0o600)
-    const again = await say('init')
-    expect(again).toEqual({ status: 100, lines: [expect.stringContaining(`${config} exists and is kept`)] })
+    const passwords = (): readonly string[] => readFileSync(config, 'utf8').match(/^\w*dbpass = .*$/gm) ?? []
+    const first = passwords()
+    expect(first).toHaveLength(3)
+    expect((await say('init')).lines).toContain(`The former text is in ${config}.old; its settings stay.`)
+    expect(passwords()).toEqual(first)
+    expect(statSync(config).mode & 0o777).toBe(0o600)
   })
 
   test('nothing starts before the file has been read', async () => {
@@ -70,6 +74,8 @@ describeWith([DEBIAN_POSTGRES], 'a site with a PostgreSQL server of its own, fro
     writeFileSync(config, readFileSync(config, 'utf8').replace('configured = false', 'configured = true'))
     appendFileSync(config, '\n[[sslwrap.listener]]\nlisten = "127.0.0.1:0"\nbackend = "127.0.0.1:1"\n')
     writeFileSync(`${path}/passwd`, '', { mode: 0o600 })
+    const again = await say('init')
+    expect(again).toEqual({ status: 100, lines: [expect.stringContaining(`${config} exists and is kept`)] })
     const early = await say('up')
     expect(early.status).toBe(111)
     expect(early.lines).toEqual([

@@ -15,6 +15,7 @@ import { type PartsInUse, partsInUseHere } from '../stack/parts-in-use.ts'
 import { withDatabase } from '../with-database.ts'
 import { checkListeners } from './check-listeners.ts'
 import { advice, type Finding, fine, unsafe, unsafeBecause } from './finding.ts'
+import { socketsAt } from './socket-holders.ts'
 
 /** Seconds by which the clocks of host and database may differ. */
 const CLOCK_ADVICE = 5
@@ -27,7 +28,21 @@ export async function checkHost(settings: Settings): Promise<readonly Finding[]>
   return [
     ...checkAddresses(),
     ...(await checkDatabase(settings, running, parts)),
+    ...checkUses(settings, parts),
     ...(await checkListeners(settings, parts, { script: process.argv[1] ?? '' })),
+  ]
+}
+
+/** The gate may not write the database: an authd of the same host stores which grants were used. */
+export function checkUses({ authd }: Pick<Settings, 'authd'>, parts: PartsInUse): Finding[] {
+  const { uses_socket: path } = authd
+  if (!parts.gate || parts.authd || path === '' || socketsAt({ type: 'unix', path }).length > 0) return []
+  return [
+    advice(
+      'authd.uses_socket',
+      `no authd of this host takes what the gate reports: mail is relayed, and auth-relay report does not count it`,
+      'give this host the password of dbuser and start authd here with authd.socket = "", or set uses_socket = ""',
+    ),
   ]
 }
 
