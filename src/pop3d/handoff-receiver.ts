@@ -1,11 +1,11 @@
-import { closeSync } from 'node:fs'
 import type { Socket } from 'node:net'
-import { DescriptorChannel } from '../sockets/descriptor-channel.ts'
-import { EpollConnection } from '../sockets/epoll-connection.ts'
+import type { Connection } from '../sockets/connection.ts'
+import type { Handover, HandoverChannel } from '../sockets/engine.ts'
+import type { OpenSocket } from '../sockets/owned-descriptor.ts'
 import { formatHandoffReply, type HandoffReply, MAX_READ_AHEAD, MAX_TAKE_LINE, parseTake } from '../wire/handoff.ts'
 
 /** Takes a client's socket whose session the ticket opens; `readAhead` is what it has sent already. */
-export type TakeClient = (client: EpollConnection, ticket: string, readAhead: Uint8Array) => void
+export type TakeClient = (client: Connection, ticket: string, readAhead: Uint8Array) => void
 
 const LF = 0x0a
 const NOTHING: Buffer = Buffer.alloc(0)
@@ -13,16 +13,18 @@ const NOTHING: Buffer = Buffer.alloc(0)
 /** The links to login processes, over which clients' sockets arrive (src/wire/handoff.ts). */
 export class HandoffReceiver {
   readonly #links = new Set<Link>()
+  readonly #handover: Handover
   readonly #take: TakeClient
 
-  constructor(take: TakeClient) {
+  constructor(handover: Handover, take: TakeClient) {
+    this.#handover = handover
     this.#take = take
   }
 
   /** Takes over a connection that began with LINK_LINE, and nothing behind that. Without room for another open file it is closed: login relays then. */
   open(connection: Socket): void {
     try {
-      const link = new Link(connection, this.#take, () => this.#links.delete(link))
+      const link = new Link(connection, this.#handover, this.#take, () => this.#links.delete(link))
       this.#links.add(link)
     } catch {
       connection.destroy()
@@ -50,24 +52,26 @@ export class HandoffReceiver {
 /** One login process. Its sessions end with it, unless it said goodbye. */
 class Link {
   readonly inputEnded: Promise<void>
-  readonly #socket: DescriptorChannel
+  readonly #socket: HandoverChannel
+  readonly #handover: Handover
   readonly #take: TakeClient
-  readonly #clients = new Set<EpollConnection>()
+  readonly #clients = new Set<Connection>()
   /** Those whose `take` is not there yet, in order; null for one that was lost. */
-  readonly #descriptors: (number | null)[] = []
+  readonly #sockets: (OpenSocket | null)[] = []
   #pending: Buffer = NOTHING
   #news = ''
   #saidBye = false
   #inputEnds = false
 
   /** `closed` is called when it is over. */
-  constructor(connection: Socket, take: TakeClient, closed: () => void) {
+  constructor(connection: Socket, handover: Handover, take: TakeClient, closed: () => void) {
+    this.#handover = handover
     this.#take = take
     const { promise, resolve } = Promise.withResolvers<void>()
     this.inputEnded = promise
-    this.#socket = DescriptorChannel.from(connection, {
-      data: (octets, descriptor) => {
-        if (descriptor !== undefined) this.#descriptors.push(descriptor)
+    this.#socket = handover.from(connection, {
+      data: (octets, socket) => {
+        if (socket !== undefined) this.#sockets.push(socket)
         this.#receive(octets)
       },
       end: () => {
@@ -78,7 +82,7 @@ class Link {
       },
       closed: () => {
         resolve()
-        for (const descriptor of this.#descriptors.splice(0)) if (descriptor !== null) closeSync(descriptor)
+        for (const socket of this.#sockets.splice(0)) socket?.close()
         for (const client of this.#clients) client.destroy()
         closed()
       },
@@ -122,16 +126,16 @@ class Link {
 
   /** False if login did not keep to the rules: no descriptor came with the line, or it is no connection. */
   #adopt(n: number, ticket: string, readAhead: Uint8Array): boolean {
-    const descriptor = this.#descriptors.shift()
-    if (descriptor === undefined) return false
-    if (descriptor === null) {
+    const socket = this.#sockets.shift()
+    if (socket === undefined) return false
+    if (socket === null) {
       // Too many open files: this client is lost, the others are not.
       this.#say({ type: 'ended', n })
       return true
     }
-    const client = EpollConnection.adoptPassed(descriptor)
+    const client = this.#handover.adopt(socket)
     if (client === undefined) return false
-    if (!(client instanceof EpollConnection)) {
+    if (client instanceof Error) {
       this.#say({ type: 'ended', n })
       return true
     }

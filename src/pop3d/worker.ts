@@ -12,7 +12,8 @@ import { dropPrivileges } from '../process/privileges.ts'
 import { peerIsAllowed } from '../process/unix-peer.ts'
 import { type ControlChannel, channelToParent, FIRST_LISTENING_DESCRIPTOR } from '../process/worker-process.ts'
 import type { Connection } from '../sockets/connection.ts'
-import { logBatchEnd } from '../sockets/event-loop.ts'
+import type { Engine } from '../sockets/engine.ts'
+import { selectEngine } from '../sockets/select-engine.ts'
 import { StreamConnection } from '../sockets/stream-connection.ts'
 import { LINK_LINE } from '../wire/handoff.ts'
 import {
@@ -23,7 +24,7 @@ import {
   parseMaildropWorkerStart,
 } from '../wire/maildrop-worker.ts'
 import { MAX_SESSION_TICKET_LINE, type SessionTicket } from '../wire/session-ticket.ts'
-import { HandoffReceiver } from './handoff-receiver.ts'
+import { HandoffReceiver, type TakeClient } from './handoff-receiver.ts'
 import { MaildropService, type ServiceOptions } from './serve-maildrop.ts'
 import { TicketVerifier } from './ticket-verifier.ts'
 
@@ -46,8 +47,9 @@ export async function startWorker(): Promise<RunningDaemon> {
   if (process.getuid?.() === 0 || process.geteuid?.() === 0) throw new UsageFault('pop3d serves no mail as uid 0')
   const log = createLog('pop3d', { level: start.logLevel, byTurn: true })
   watchDescriptors(log)
-  logBatchEnd(log)
-  return new Worker(start, channel, log).open()
+  const engine = selectEngine(start.engine, 'pop3d.engine', log)
+  engine.logLimits(log)
+  return new Worker(start, channel, engine, log).open()
 }
 
 class Worker {
@@ -57,7 +59,8 @@ class Worker {
   #service: MaildropService
   #settings: MaildropWorkerSettings
   readonly #server = createServer({ allowHalfOpen: true }, socket => this.#accept(socket))
-  readonly #links: HandoffReceiver
+  /** Undefined where the engine hands nothing over. */
+  readonly #links: HandoffReceiver | undefined
   readonly #mayConnect: ReadonlySet<number>
   readonly #stopped = Promise.withResolvers<void>()
   #connections = 0
@@ -65,16 +68,17 @@ class Worker {
   #passingEnded = false
   #idleTimer: NodeJS.Timeout | undefined
 
-  constructor(start: MaildropWorkerStart, channel: ControlChannel, log: Log) {
+  constructor(start: MaildropWorkerStart, channel: ControlChannel, { handover }: Engine, log: Log) {
     this.#channel = channel
     this.#log = log
     this.#office = new TicketVerifier(start.key, start.usedTickets)
     this.#mayConnect = new Set(start.loginUid === null ? [] : [start.loginUid])
-    this.#links = new HandoffReceiver((client, ticket, readAhead) => {
+    const take: TakeClient = (client, ticket, readAhead) => {
       this.#begin()
       client.onceClosed(() => this.#discount())
       this.#admit(client, ticket, readAhead)
-    })
+    }
+    this.#links = handover === undefined ? undefined : new HandoffReceiver(handover, take)
     this.#settings = start.settings
     this.#service = new MaildropService(optionsOf(start.settings))
   }
@@ -114,7 +118,7 @@ class Worker {
     this.#log.debug('worker_stops', { why, sessions: this.#connections })
     this.#server.close()
     // Who was passed to us before login heard of it is served as well.
-    void this.#links.dismiss().then(() => {
+    void this.#dismiss().then(() => {
       this.#passingEnded = true
       this.#endIfLast()
     })
@@ -123,7 +127,7 @@ class Worker {
   #endIfLast(): void {
     if (!this.#passingEnded || this.#connections > 0) return
     this.#say({ type: 'usedTickets', tickets: [...this.#office.used(nowSeconds())] })
-    this.#links.destroy()
+    this.#links?.destroy()
     // After what was said just now has gone out.
     setImmediate(() => this.#stopped.resolve())
   }
@@ -138,10 +142,14 @@ class Worker {
 
   /** Ends when login has let go of us. Whoever it passes to us meanwhile keeps us here: the next worker is started only after us. */
   async #retire(): Promise<void> {
-    await this.#links.dismiss()
+    await this.#dismiss()
     if (this.#stopping || this.#connections > 0) return
-    if (this.#links.someOpen) this.#armIdleTimer()
+    if (this.#links?.someOpen === true) this.#armIdleTimer()
     else this.#stop('idle')
+  }
+
+  async #dismiss(): Promise<void> {
+    await this.#links?.dismiss()
   }
 
   /** It counts until it is closed: a worker with a session does not go away. */
@@ -182,7 +190,7 @@ class Worker {
       if (line.type === 'line' && line.text === LINK_LINE) {
         // A link is no session: with links alone the worker is idle.
         socket.off('close', discount)
-        if (reader.rest().length > 0) socket.destroy()
+        if (this.#links === undefined || reader.rest().length > 0) socket.destroy()
         else this.#links.open(socket)
         discount()
       } else this.#admit(new StreamConnection(socket, socket), line.type === 'line' ? line.text : '', reader.rest())

@@ -123,6 +123,10 @@ const loginSettings = v.strictObject({
   /** Ids to take, where the monitor is root. */
   ids: v.nullable(v.strictObject({ uid: v.number(), gid: v.number() })),
   logLevel: v.picklist(LOG_LEVELS),
+  /** What carries the connections. */
+  engine: v.picklist(['auto', 'node', 'epoll']),
+  /** pop3d workers take connections over. */
+  handoff: v.boolean(),
   /** Where the sockets of pop3d workers are; entered before the ids are taken, so that the way to it may be closed. */
   directory: v.string(),
   /** For each inherited listening socket, from descriptor 4 on: does a PROXY header come first, or a TLS handshake? */

@@ -1,4 +1,4 @@
-import { BARE, choice, defineSection, duration, flag, withQmailDefault } from './rows.ts'
+import { BARE, choice, defineSection, duration, engine, flag, withQmailDefault } from './rows.ts'
 
 export const POP3D = defineSection('pop3d', 'Serves maildrops.', {
   sizes: withQmailDefault(
@@ -25,5 +25,6 @@ export const POP3D = defineSection('pop3d', 'Serves maildrops.', {
     BARE,
   ),
   idle_time: duration('s', 1200, 600, 86_400, 'Time without a command after which a session ends.'),
+  engine: engine('processes that serve maildrops'),
   worker_idle: duration('s', 60, 1, 86_400, 'Time after its last session at which the process of an owner ends.'),
 })

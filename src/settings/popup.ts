@@ -5,6 +5,7 @@ import {
   defineSection,
   delays,
   duration,
+  engine,
   flag,
   integer,
   list,
@@ -29,6 +30,7 @@ export const POPUP = defineSection('popup', 'POP3 login front end.', {
   ),
   login_user: text('auth-relay-login', 'Account of the process that talks to the network before login.'),
   logins: integer(1, 1, 64, 'Number of login processes.'),
+  engine: engine('login processes'),
   checker: choice(
     ['passwd-file', 'checkpassword', 'sql', 'system', 'upstream', 'chain'],
     'passwd-file',

@@ -63,6 +63,7 @@ export const RESTART_FOR: RestartTable = {
     apop: RELOADED,
     login_user: ['popup'],
     logins: ['popup'],
+    engine: ['popup'],
     checker: ['popup'],
     checkpassword: RELOADED,
     chain: RELOADED,
@@ -111,6 +112,7 @@ export const RESTART_FOR: RestartTable = {
     extra_blank: RELOADED,
     lock: RELOADED,
     idle_time: RELOADED,
+    engine: ['popup'],
     worker_idle: RELOADED,
   },
   sslwrap: {
@@ -183,6 +185,7 @@ export const RESTART_FOR: RestartTable = {
     relayclient_value: RELOADED,
     wrap_timeout: RELOADED,
     ask: RELOADED,
+    engine: ['wrap'],
     connections: RELOADED,
     connections_per_address: RELOADED,
     front: RELOADED,

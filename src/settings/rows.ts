@@ -58,6 +58,14 @@ export const flag = (fallback: boolean, doc: string, options?: Options): Row<boo
     options,
   )
 
+/** What carries the connections of `processes`. */
+export const engine = (processes: string): Row<'auto' | 'node' | 'epoll'> =>
+  choice(
+    ['auto', 'node', 'epoll'],
+    'auto',
+    `Engine of the connections of the ${processes}. epoll: sockets in an event loop of their own, which costs less processor time. node: streams of Node.js. auto: epoll where the host can do it, and otherwise node.`,
+  )
+
 /** A whole number between two bounds, both allowed. */
 export const integer = (fallback: number, min: number, max: number, doc: string, options?: Options): Row<number> => {
   const message = `must be a whole number from ${min} to ${max}`
@@ -196,7 +204,7 @@ const SOCKET_ADDRESS_FORMS = 'must be "ADDRESS:PORT", "[IPV6]:PORT", "*:PORT" or
 /** The pattern is for editors, which read the JSON schema; parseSocketAddress decides. */
 const socketAddressSchema = v.pipe(
   v.string('must be an address in quotes'),
-  v.regex(/^(unix:\/.*|fd:\d{1,4}|((\[[^\]]+\]|[^:\[\]]*):)?\d{1,5})$/, SOCKET_ADDRESS_FORMS),
+  v.regex(/^(unix:\/.*|fd:\d{1,4}|((\[[^\]]+\]|[^:[\]]*):)?\d{1,5})$/, SOCKET_ADDRESS_FORMS),
   v.rawTransform<string, SocketAddress>(({ dataset, addIssue, NEVER }) => {
     const address = parseSocketAddress(dataset.value)
     if (address !== undefined) return address

@@ -4,6 +4,7 @@ import {
   command,
   defineSection,
   duration,
+  engine,
   flag,
   integer,
   list,
@@ -34,6 +35,7 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
     '',
     'Question socket of a resident gate, e.g. "unix:/run/auth-relay/gate/question.sock": wrap SMTPD… asks there instead of the database, at a fifth of the cost.',
   ),
+  engine: engine('resident gate and its starters'),
   connections: integer(40, 0, 100_000, 'Most smtpds of the resident gate at once (tcpserver -c); 0: no limit.'),
   connections_per_address: integer(0, 0, 100_000, 'Most of them for one client address (IPv6: one /64); 0: no limit.'),
   front: flag(

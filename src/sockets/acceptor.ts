@@ -1,50 +1,33 @@
-import { closeSync, openSync } from 'node:fs'
+import { openSync } from 'node:fs'
 import { constants } from 'node:os'
 import { setBlocking } from '../libc/descriptors.ts'
 import { READABLE } from '../libc/epoll.ts'
 import { acceptFrom, inheritNoDelay, type SocketName, socketName } from '../libc/sockets.ts'
 import { type IpAddress, readAddress } from '../wire/ip-address.ts'
+import type { Connection } from './connection.ts'
+import type { AcceptedSocket, AcceptOptions, Acceptor, Ends, ListeningSocket } from './engine.ts'
+import { EpollConnection } from './epoll-connection.ts'
 import { type Registration, socketLoop } from './event-loop.ts'
-
-/** Such as a BoundSocket. */
-export type ListeningSocket = { readonly descriptor: number; release(): void }
-
-/** The ends of a TCP connection. */
-export type Ends = {
-  readonly remoteIp: IpAddress
-  readonly remotePort: number
-  readonly localIp: IpAddress
-  readonly localPort: number
-}
-
-/** Takes a connection over; its descriptor must be closed in the end. */
-export type TakeClient = (fd: number, ends: Ends) => void
-
-export type AcceptorOptions = {
-  /** For a program that is started on the connection: it knows nothing of sockets that say EAGAIN. */
-  readonly blocking: boolean
-  /** What is written goes out at once (TCP_NODELAY, tcp(7)). */
-  readonly noDelay: boolean
-}
+import { OwnedDescriptor } from './owned-descriptor.ts'
 
 /** Connections accepted at a time, before whoever is connected gets his turn. */
 const AT_A_TIME = 16
 const { EMFILE, ENFILE } = constants.errno
 
 /** Accepts TCP connections in the socket loop, without reading from them. */
-export class ClientAcceptor {
+export class ClientAcceptor implements Acceptor {
   readonly #listening: ListeningSocket
-  readonly #take: TakeClient
-  readonly #options: AcceptorOptions
+  readonly #take: (socket: AcceptedSocket) => void
+  readonly #options: AcceptOptions
   readonly #registration: Registration
   /** Where clients are told the same about our end: what it is. */
   readonly #local: { readonly ip: IpAddress; readonly port: number } | undefined
   #isClosed = false
   /** Held so that with no descriptor left a client can still be taken, and turned away. */
-  #reserve: number | undefined
+  #reserve: OwnedDescriptor | undefined
 
   /** Throws SystemCallError. */
-  constructor(listening: ListeningSocket, options: AcceptorOptions, take: TakeClient) {
+  constructor(listening: ListeningSocket, options: AcceptOptions, take: (socket: AcceptedSocket) => void) {
     this.#listening = listening
     this.#options = options
     this.#take = take
@@ -62,7 +45,7 @@ export class ClientAcceptor {
     this.#isClosed = true
     this.#registration.remove()
     this.#listening.release()
-    if (this.#reserve !== undefined) closeSync(this.#reserve)
+    this.#reserve?.close()
   }
 
   readonly #accept = (): void => {
@@ -72,17 +55,18 @@ export class ClientAcceptor {
         if (accepted === -EMFILE || accepted === -ENFILE) this.#turnAway()
         return
       }
+      const descriptor = new OwnedDescriptor(accepted.fd)
       const ends = this.#endsOf(accepted.fd, accepted.peer)
-      if (ends === undefined) closeSync(accepted.fd)
-      else this.#take(accepted.fd, ends)
+      if (ends === undefined) descriptor.close()
+      else this.#take(new AcceptedDescriptor(descriptor, ends))
     }
   }
 
   /** A client that nobody takes would be reported again and again. */
   #turnAway(): void {
-    if (this.#reserve !== undefined) closeSync(this.#reserve)
+    this.#reserve?.close()
     const accepted = acceptFrom(this.#listening.descriptor, this.#options)
-    if (typeof accepted !== 'number') closeSync(accepted.fd)
+    if (typeof accepted !== 'number') new OwnedDescriptor(accepted.fd).close()
     this.#reserve = reserveDescriptor()
   }
 
@@ -96,9 +80,36 @@ export class ClientAcceptor {
   }
 }
 
-function reserveDescriptor(): number | undefined {
+/** A descriptor that the acceptor got, not yet watched. */
+class AcceptedDescriptor implements AcceptedSocket {
+  readonly #owned: OwnedDescriptor
+  readonly ends: Ends
+
+  constructor(owned: OwnedDescriptor, ends: Ends) {
+    this.#owned = owned
+    this.ends = ends
+  }
+
+  get descriptor(): number {
+    return this.#owned.descriptor
+  }
+
+  open(): Connection {
+    return new EpollConnection(this.#owned)
+  }
+
+  detach(): number {
+    return this.#owned.release()
+  }
+
+  close(): void {
+    this.#owned.close()
+  }
+}
+
+function reserveDescriptor(): OwnedDescriptor | undefined {
   try {
-    return openSync('/dev/null', 'r')
+    return new OwnedDescriptor(openSync('/dev/null', 'r'))
   } catch {
     return undefined // none to be had: clients are kept waiting then
   }

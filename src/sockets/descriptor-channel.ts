@@ -1,24 +1,15 @@
-import { closeSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { descriptorOf } from '../base/node-internals.ts'
 import { receiveDescriptor, sendDescriptor } from '../libc/descriptor-passing.ts'
 import { duplicateDescriptor } from '../libc/descriptors.ts'
 import { BROKEN, HUNG_UP, READABLE, WRITABLE } from '../libc/epoll.ts'
 import { connectUnix, endOutput, isLater, openSocketPair, sendFrom, unixSocket } from '../libc/sockets.ts'
+import type { Connection } from './connection.ts'
+import type { ChannelListener, HandoverChannel } from './engine.ts'
 import { EpollConnection } from './epoll-connection.ts'
 import { type Registration, socketLoop } from './event-loop.ts'
-
-/** What the owner of a DescriptorChannel hears. */
-export type DescriptorChannelListener = {
-  /** In order. `descriptor` came with some of the octets and is the listener's; null: this process had no room for it. */
-  data(octets: Buffer, descriptor: number | null | undefined): void
-  /** The other end sends nothing more. */
-  end(): void
-  /** There is room again, after `lend` or `give` had none. */
-  room?(): void
-  /** Closed, here or there; the last word. */
-  closed(): void
-}
+import type { HalfClosable } from './join-connections.ts'
+import { type OpenSocket, OwnedDescriptor } from './owned-descriptor.ts'
 
 /** Messages taken at a time, before somebody else has his turn. */
 const AT_A_TIME = 16
@@ -27,9 +18,9 @@ const MAX_UNSENT = 1_048_576
 const NOTHING: Buffer = Buffer.alloc(0)
 
 /** One end of a Unix stream socket in the socket loop, through which clients' sockets travel beside octets (SCM_RIGHTS, unix(7)). */
-export class DescriptorChannel {
-  readonly #fd: number
-  readonly #listener: DescriptorChannelListener
+export class DescriptorChannel implements HandoverChannel {
+  readonly #descriptor: OwnedDescriptor
+  readonly #listener: ChannelListener
   readonly #registration: Registration
   #unsent: Buffer = NOTHING
   #inputEnded = false
@@ -37,43 +28,52 @@ export class DescriptorChannel {
   #isDestroyed = false
   #wantsRoom = false
 
-  /** Takes the descriptor over; what is read of it from now on the listener hears. */
-  constructor(fd: number, listener: DescriptorChannelListener) {
-    this.#fd = fd
+  /** Takes the descriptor over; the listener is told of what is read from now on. Throws SystemCallError, and the descriptor is closed then. */
+  constructor(descriptor: OwnedDescriptor, listener: ChannelListener) {
+    this.#descriptor = descriptor
     this.#listener = listener
-    this.#registration = socketLoop().add(fd, READABLE, this.#ready)
+    try {
+      this.#registration = socketLoop().add(descriptor.descriptor, READABLE, this.#ready)
+    } catch (error) {
+      descriptor.close()
+      throw error
+    }
+  }
+
+  /** Throws once the channel is destroyed. */
+  get #fd(): number {
+    return this.#descriptor.descriptor
   }
 
   /** Connects to whoever listens at `path`. Throws SystemCallError. */
-  static connect(path: string, listener: DescriptorChannelListener): DescriptorChannel {
-    const fd = unixSocket({ blocking: false })
+  static connect(path: string, listener: ChannelListener): DescriptorChannel {
+    const descriptor = new OwnedDescriptor(unixSocket({ blocking: false }))
     try {
-      connectUnix(fd, path)
+      connectUnix(descriptor.descriptor, path)
     } catch (error) {
-      closeSync(fd)
+      descriptor.close()
       throw error
     }
-    return new DescriptorChannel(fd, listener)
+    return new DescriptorChannel(descriptor, listener)
   }
 
   /** One end of a new pair; the other is a descriptor, which the caller gives to a child and closes. Throws SystemCallError. */
-  static pair(listener: DescriptorChannelListener): { readonly socket: DescriptorChannel; readonly other: number } {
+  static pair(listener: ChannelListener): { readonly channel: DescriptorChannel; readonly other: number } {
     const [own, other] = openSocketPair()
-    return { socket: new DescriptorChannel(own, listener), other }
+    return { channel: new DescriptorChannel(new OwnedDescriptor(own), listener), other }
   }
 
   /** The connection of a stream, which is destroyed. The other end must have sent nothing that the stream has not given out. */
-  static from(stream: Socket, listener: DescriptorChannelListener): DescriptorChannel {
-    const fd = duplicateDescriptor(descriptorOf(stream))
+  static from(stream: Socket, listener: ChannelListener): DescriptorChannel {
+    const descriptor = new OwnedDescriptor(duplicateDescriptor(descriptorOf(stream)))
     stream.destroy()
-    return new DescriptorChannel(fd, listener)
+    return new DescriptorChannel(descriptor, listener)
   }
 
   get isDestroyed(): boolean {
     return this.#isDestroyed
   }
 
-  /** Sends a text, one octet per character. */
   write(text: string): void {
     if (this.#isDestroyed || this.#isEnding) return
     const octets = Buffer.from(text, 'latin1')
@@ -81,33 +81,31 @@ export class DescriptorChannel {
     if (sent !== undefined) this.#keep(octets.subarray(sent))
   }
 
-  /**
-   * Gives a client's socket to the other end, with a text and what this process has read of the client; it is closed here. False, and nothing has
-   * happened, if that cannot be done at once.
-   */
-  give(client: EpollConnection, text: string, readAhead: Uint8Array): boolean {
-    return client.giveAway(fd => this.lend(fd, text, readAhead))
+  give(connection: Connection, text: string, readAhead: Uint8Array): boolean {
+    return connection.handOver(descriptor => this.#lend(descriptor, text, readAhead))
   }
 
-  /**
-   * Gives the other end a connection to this process in place of a client's: the near end of it; undefined if that cannot be done
-   * at once.
-   */
-  bridge(text: string, readAhead: Uint8Array): EpollConnection | undefined {
+  bridge(text: string, readAhead: Uint8Array): HalfClosable | undefined {
     const [near, far] = openPair() ?? []
     if (near === undefined || far === undefined) return undefined
     const isLent = this.lend(far, text, readAhead)
-    closeSync(far)
+    far.close()
     if (!isLent) {
-      closeSync(near)
+      near.close()
       return undefined
     }
-    const connection = EpollConnection.adopt(near)
-    return connection instanceof EpollConnection ? connection : undefined
+    try {
+      return new EpollConnection(near)
+    } catch {
+      return undefined // the kernel watches no more; the worker finds its end closed
+    }
   }
 
-  /** As `give`, of a descriptor that stays open here. */
-  lend(descriptor: number, text: string, octets: Uint8Array): boolean {
+  lend(socket: OpenSocket, text: string, octets: Uint8Array): boolean {
+    return this.#lend(socket.descriptor, text, octets)
+  }
+
+  #lend(descriptor: number, text: string, octets: Uint8Array): boolean {
     if (this.#isDestroyed || this.#isEnding) return false
     const sent = this.#unsent.length > 0 ? 0 : this.#result(sendDescriptor(this.#fd, descriptor, text, octets))
     if (sent === undefined) return false
@@ -121,7 +119,6 @@ export class DescriptorChannel {
     return true
   }
 
-  /** Sends nothing more, and goes on listening. */
   end(): void {
     if (this.#isDestroyed || this.#isEnding) return
     this.#isEnding = true
@@ -132,7 +129,7 @@ export class DescriptorChannel {
     if (this.#isDestroyed) return
     this.#isDestroyed = true
     this.#registration.remove()
-    closeSync(this.#fd)
+    this.#descriptor.close()
     this.#listener.closed()
   }
 
@@ -157,7 +154,8 @@ export class DescriptorChannel {
         this.#listener.end()
         return
       }
-      this.#listener.data(received.octets, received.descriptor)
+      const { octets, descriptor } = received
+      this.#listener.data(octets, typeof descriptor === 'number' ? new OwnedDescriptor(descriptor) : descriptor)
     }
   }
 
@@ -200,9 +198,9 @@ export class DescriptorChannel {
 }
 
 /** Undefined if this process, or the host, has no room for more open files. */
-function openPair(): readonly [number, number] | undefined {
+function openPair(): readonly OwnedDescriptor[] | undefined {
   try {
-    return openSocketPair()
+    return openSocketPair().map(descriptor => new OwnedDescriptor(descriptor))
   } catch {
     return undefined
   }

@@ -1,13 +1,12 @@
-import { closeSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { BROKEN, HUNG_UP, READABLE, WRITABLE } from '../libc/epoll.ts'
-import { SystemCallError } from '../libc/native-function.ts'
 import { SendBatch } from '../libc/send-batch.ts'
-import { endOutput, isLater, isStreamSocket, receiveInto, sendFrom, sendMoreFrom } from '../libc/sockets.ts'
+import { endOutput, isLater, receiveInto, sendFrom, sendMoreFrom } from '../libc/sockets.ts'
 import type { ConnectionListener } from './connection.ts'
 import { type EventLoop, type Registration, socketLoop } from './event-loop.ts'
 import { IdleTimer } from './idle-timer.ts'
 import type { HalfClosable } from './join-connections.ts'
+import type { OwnedDescriptor } from './owned-descriptor.ts'
 
 /** Every read of every socket goes through these octets. Nobody sees them outside. */
 const INPUT = Buffer.allocUnsafeSlow(65_536)
@@ -20,7 +19,7 @@ type Unsent = { octets: Uint8Array; readonly done: ((isSent: boolean) => void) |
 /** A client's TCP socket in the socket loop: a Connection without the weight of a stream. */
 export class EpollConnection implements HalfClosable {
   readonly #loop: EventLoop
-  readonly #fd: number
+  readonly #descriptor: OwnedDescriptor
   readonly #registration: Registration
   #listener: ConnectionListener | undefined
   readonly #onceClosed: (() => void)[] = []
@@ -29,6 +28,10 @@ export class EpollConnection implements HalfClosable {
   #isEnding = false
   #outputEnds = false
   #isDestroyed = false
+  /** What the connection became. */
+  #stream: Socket | undefined
+  /** Another process has the connection, or a stream. */
+  #isGone = false
   readonly #unsent: Unsent[] = []
   #unsentOctets = 0
   /** That holds what was written last. */
@@ -38,51 +41,38 @@ export class EpollConnection implements HalfClosable {
 
   /**
    * Takes the descriptor over; blocking or not, nothing here waits. The socket is watched from now on, so that no later call
-   * fails because the kernel has no room for another watch. Throws SystemCallError; the descriptor is still the caller's then.
+   * fails because the kernel has no room for another watch. Throws SystemCallError, and the descriptor is closed then.
    */
-  constructor(fd: number, loop = socketLoop()) {
-    this.#fd = fd
+  constructor(descriptor: OwnedDescriptor, loop = socketLoop()) {
+    this.#descriptor = descriptor
     this.#loop = loop
-    this.#registration = loop.add(fd, READABLE, this.#ready)
-  }
-
-  /** As the constructor. If the kernel cannot watch another socket, the descriptor is closed, and the answer is its error. */
-  static adopt(fd: number): EpollConnection | SystemCallError {
     try {
-      return new EpollConnection(fd)
+      this.#registration = loop.add(descriptor.descriptor, READABLE, this.#ready)
     } catch (error) {
-      closeSync(fd)
-      if (error instanceof SystemCallError) return error
+      descriptor.close()
       throw error
     }
   }
 
-  /**
-   * As adopt, for a descriptor that another process sent. Undefined, and closed, if it is no stream socket: sending together
-   * (io_submit) would write to a file as well.
-   */
-  static adoptPassed(fd: number): EpollConnection | SystemCallError | undefined {
-    if (isStreamSocket(fd)) return EpollConnection.adopt(fd)
-    closeSync(fd)
-    return undefined
+  /** Throws once the descriptor is closed or given away. */
+  get #fd(): number {
+    return this.#descriptor.descriptor
   }
 
   listen(listener: ConnectionListener | undefined): void {
     this.#listener = listener
-    if (this.#isDestroyed && listener !== undefined) queueMicrotask(() => this.#tellClosed(listener))
+    if (this.#isDestroyed && !this.#isGone && listener !== undefined) queueMicrotask(() => this.#tellClosed(listener))
   }
 
   #tellClosed(listener: ConnectionListener): void {
     if (this.#listener === listener) listener.closed()
   }
 
-  /** Called when the descriptor is closed here, before the listener hears of it; not when it is released. */
   onceClosed(callback: () => void): void {
-    if (this.#isDestroyed) queueMicrotask(callback)
+    if (this.#stream?.closed === true || (this.#isDestroyed && !this.#isGone)) queueMicrotask(callback)
     else this.#onceClosed.push(callback)
   }
 
-  /** Octets read at a time from now on. They are what a listener that pauses has to keep. */
   readAtMost(octets: number): void {
     this.#input = INPUT.subarray(0, octets)
   }
@@ -186,47 +176,50 @@ export class EpollConnection implements HalfClosable {
   }
 
   destroy(): void {
+    this.#stream?.destroy()
     if (this.#isDestroyed) return
     this.#sendBatch()
-    this.#isDestroyed = true
-    this.#idle.clear()
-    this.#registration.remove()
-    closeSync(this.#fd)
+    const listener = this.#listener
+    this.#release().close()
     for (const { done } of this.#unsent.splice(0)) done?.(false)
     this.#unsentOctets = 0
-    for (const callback of this.#onceClosed) callback()
-    this.#listener?.closed()
+    this.#tellOwners()
+    listener?.closed()
   }
 
-  /**
-   * Lets another process have the connection: `give` is called with the descriptor and answers whether it is given. If so it is closed here,
-   * and nobody is told. What has been read so far is not part of it, and with octets unsent it cannot be given.
-   */
-  giveAway(give: (fd: number) => boolean): boolean {
+  handOver(give: (descriptor: number) => boolean): boolean {
     if (this.#isDestroyed) return false
     this.#sendBatch()
-    if (this.#unsent.length > 0 || !give(this.#fd)) return false
-    closeSync(this.#release())
+    if (this.#isDestroyed || this.#unsent.length > 0 || !give(this.#fd)) return false
+    this.#isGone = true
+    this.#release().close()
     return true
   }
 
-  /** The same connection as a stream of the runtime, paused; this object is done with it, and tells nobody. Throws if it is closed. */
   toStream(): Socket {
-    if (this.#isDestroyed) throw new Error('a closed socket cannot become a stream')
+    if (this.#isDestroyed) throw new Error('a closed connection cannot become a stream')
     this.#sendBatch()
     const unsent = this.#unsent.splice(0)
-    const socket = new Socket({ fd: this.#release(), allowHalfOpen: true })
-    socket.pause()
-    for (const { octets, done } of unsent) socket.write(octets, error => done?.(error === null || error === undefined))
-    return socket
+    this.#isGone = true
+    const stream = new Socket({ fd: this.#release().release(), allowHalfOpen: true })
+    this.#stream = stream
+    stream.pause()
+    stream.on('error', () => stream.destroy()).once('close', () => this.#tellOwners())
+    for (const { octets, done } of unsent) stream.write(octets, error => done?.(error === null || error === undefined))
+    return stream
   }
 
-  #release(): number {
+  #tellOwners(): void {
+    for (const callback of this.#onceClosed.splice(0)) callback()
+  }
+
+  /** A call that names the descriptor after this throws. */
+  #release(): OwnedDescriptor {
     this.#isDestroyed = true
     this.#idle.clear()
     this.#registration.remove()
     this.#listener = undefined
-    return this.#fd
+    return this.#descriptor
   }
 
   /** Has the loop watch for what is of interest now. */

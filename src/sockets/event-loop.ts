@@ -1,4 +1,3 @@
-import type { Log } from '../base/log.ts'
 import { Epoll } from '../libc/epoll.ts'
 import { watchReadable } from '../libc/native-function.ts'
 import { type BatchEnd, type Incomplete, SendBatch } from '../libc/send-batch.ts'
@@ -20,6 +19,9 @@ export class EventLoop {
   #lastTag = 0
   readonly #batch = new SendBatch()
   #inTurn = false
+  /** Tags of registrations that ended in this turn: the kernel may have reported them before. */
+  readonly #ended = new Set<number>()
+  #onStrayEvent: ((tag: number) => void) | undefined
 
   constructor() {
     this.#watch.unref()
@@ -55,6 +57,14 @@ export class EventLoop {
     this.#batch.onEnd(callback)
   }
 
+  /**
+   * Calls back once, with its tag, if the kernel reports a descriptor that nobody watches: it was closed before its registration
+   * ended, while another process has the open file, and is reported again and again. That is a fault of this room.
+   */
+  onStrayEvent(callback: (tag: number) => void): void {
+    this.#onStrayEvent = callback
+  }
+
   /** Sends the batch now. */
   sendBatch(): void {
     this.#batch.send()
@@ -62,6 +72,7 @@ export class EventLoop {
 
   #turn(): void {
     this.#inTurn = true
+    this.#ended.clear()
     try {
       this.#epoll.poll(this.#visit)
     } finally {
@@ -70,10 +81,18 @@ export class EventLoop {
     }
   }
 
-  readonly #visit = (tag: number, events: number): void => this.#registered.get(tag)?.(events)
+  readonly #visit = (tag: number, events: number): void => {
+    const ready = this.#registered.get(tag)
+    if (ready !== undefined) ready(events)
+    else if (!this.#ended.has(tag)) {
+      this.#onStrayEvent?.(tag)
+      this.#onStrayEvent = undefined
+    }
+  }
 
   #forget(tag: number): void {
     this.#registered.delete(tag)
+    if (this.#inTurn) this.#ended.add(tag)
     if (this.#registered.size === 0) this.#watch.unref()
   }
 }
@@ -117,9 +136,4 @@ let shared: EventLoop | undefined
 export function socketLoop(): EventLoop {
   shared ??= new EventLoop()
   return shared
-}
-
-/** Logs once, with the cause, if the kernel does not take the replies of a turn together. */
-export function logBatchEnd(log: Log): void {
-  socketLoop().onBatchEnd(reason => log.info('batch_unavailable', { reason }))
 }

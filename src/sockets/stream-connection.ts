@@ -1,19 +1,24 @@
-import type { Duplex, Readable, Writable } from 'node:stream'
+import { Duplex, type Readable, type Writable } from 'node:stream'
 import type { Connection, ConnectionListener } from './connection.ts'
 import { IdleTimer } from './idle-timer.ts'
 
 /** A Connection over streams of the runtime: TLS, a relayed session, the two descriptors of the UCSPI form. */
-export class StreamConnection<Output extends Writable = Duplex> implements Connection {
+export class StreamConnection implements Connection {
   readonly #input: Readable
-  readonly #output: Output
+  readonly #output: Writable
   #listener: ConnectionListener | undefined
   readonly #idle = new IdleTimer()
   #isEnding = false
   /** Octets were left when something was written, and the listener is to be told when they have gone. */
   #isWaiting = false
+  /** The stream ended while it was paused, which it says at once; the listener is told after `resume`. */
+  #endIsHeld = false
+  /** It became a stream that somebody else uses. */
+  #isGone = false
+  readonly #onceClosed: (() => void)[] = []
 
   /** Takes the streams over, which may be one. They must allow half-open connections. */
-  constructor(input: Readable, output: Output) {
+  constructor(input: Readable, output: Writable) {
     this.#input = input
     this.#output = output
     input.pause()
@@ -25,7 +30,7 @@ export class StreamConnection<Output extends Writable = Duplex> implements Conne
   listen(listener: ConnectionListener | undefined): void {
     this.#listener = listener
     // A stream that has said `close` does not say it again.
-    if (this.#output.closed && listener !== undefined) {
+    if (this.#output.closed && !this.#isGone && listener !== undefined) {
       queueMicrotask(() => {
         if (this.#listener === listener) listener.closed()
       })
@@ -37,7 +42,7 @@ export class StreamConnection<Output extends Writable = Duplex> implements Conne
   }
 
   get isDestroyed(): boolean {
-    return this.#output.destroyed
+    return this.#isGone || this.#output.destroyed
   }
 
   get unsent(): number {
@@ -45,15 +50,27 @@ export class StreamConnection<Output extends Writable = Duplex> implements Conne
   }
 
   pause(): void {
-    this.#input.pause()
+    if (!this.#isGone) this.#input.pause()
   }
 
   resume(): void {
+    if (this.isDestroyed) return
     this.#input.resume()
+    if (!this.#endIsHeld) return
+    this.#endIsHeld = false
+    queueMicrotask(this.#endInput)
+  }
+
+  /** The runtime decides how much it reads. */
+  readAtMost(): void {}
+
+  onceClosed(callback: () => void): void {
+    if (this.#output.closed) queueMicrotask(callback)
+    else this.#onceClosed.push(callback)
   }
 
   write(text: string, octets?: Uint8Array): void {
-    if (this.#output.destroyed || this.#isEnding) return
+    if (this.isDestroyed || this.#isEnding) return
     this.#idle.refresh()
     this.#output.cork()
     if (text !== '') this.#output.write(text, 'latin1', this.#sent)
@@ -63,7 +80,7 @@ export class StreamConnection<Output extends Writable = Duplex> implements Conne
   }
 
   writeChunk(octets: Uint8Array): Promise<boolean> {
-    if (this.#output.destroyed || this.#isEnding) return Promise.resolve(false)
+    if (this.isDestroyed || this.#isEnding) return Promise.resolve(false)
     return new Promise(resolve => {
       this.#output.write(octets, error => {
         resolve(error === null || error === undefined)
@@ -78,7 +95,7 @@ export class StreamConnection<Output extends Writable = Duplex> implements Conne
   }
 
   end(lastWords = ''): void {
-    if (this.#output.destroyed || this.#isEnding) return
+    if (this.isDestroyed || this.#isEnding) return
     this.write(lastWords)
     this.#isEnding = true
     // Closing with input unread would reset the connection and could take the last reply with it.
@@ -91,14 +108,21 @@ export class StreamConnection<Output extends Writable = Duplex> implements Conne
     this.#output.destroy()
   }
 
-  /** Lets go of the streams as they are, paused, and answers the one to write to. Nothing more is told; an error still destroys them. */
-  release(): Output {
+  toStream(): Duplex {
+    if (this.isDestroyed) throw new Error('a closed connection cannot become a stream')
+    this.#isGone = true
     this.#listener = undefined
     this.#idle.clear()
     this.#input.pause()
     this.#input.off('data', this.#receive).off('end', this.#endInput)
-    this.#output.off('close', this.#close)
-    return this.#output
+    return this.#output instanceof Duplex
+      ? this.#output
+      : Duplex.from({ readable: this.#input, writable: this.#output })
+  }
+
+  /** The octets of a stream pass through this process. */
+  handOver(): boolean {
+    return false
   }
 
   readonly #receive = (chunk: Buffer): void => {
@@ -109,7 +133,9 @@ export class StreamConnection<Output extends Writable = Duplex> implements Conne
   }
 
   readonly #endInput = (): void => {
-    if (!this.#isEnding) this.#listener?.end()
+    if (this.isDestroyed || this.#isEnding) return
+    if (this.#input.isPaused()) this.#endIsHeld = true
+    else this.#listener?.end()
   }
 
   /** The stream's own `drain` comes only after more than its high-water mark was written. */
@@ -117,7 +143,7 @@ export class StreamConnection<Output extends Writable = Duplex> implements Conne
     this.#idle.refresh()
     if (!this.#isWaiting || this.#output.writableLength > 0) return
     this.#isWaiting = false
-    if (!this.#output.destroyed && !this.#isEnding) this.#listener?.drained()
+    if (!this.isDestroyed && !this.#isEnding) this.#listener?.drained()
   }
 
   /** A reset connection ends like any other: `closed` follows. */
@@ -125,6 +151,7 @@ export class StreamConnection<Output extends Writable = Duplex> implements Conne
 
   readonly #close = (): void => {
     this.#idle.clear()
+    for (const callback of this.#onceClosed.splice(0)) callback()
     this.#listener?.closed()
   }
 }

@@ -1,23 +1,27 @@
-import { closeSync } from 'node:fs'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { type Ending, RepeatedSpawn, reapChildren, waitFor } from '../libc/child-process.ts'
 
 /** A child; `ended` is undefined if nobody who could know how it ended was left. */
 export type InetdChild = { readonly pid: number; readonly ended: Promise<Ending | undefined> }
 
+/** A connection that a program is to run on; `close` closes our end. */
+export type ConnectionSocket = { readonly descriptor: number; close(): void }
+
 /** Whatever runs one program again and again, each time on another connection. */
 export type ConnectionProgram = {
   /**
-   * Runs it on a connection and closes our end of that, which must be blocking: a child written for that would not understand EAGAIN.
-   * `environment` (`NAME=value`) follows what every child has, without the variables named `without`. Rejects if it cannot be run; the descriptor is then still ours.
+   * Runs it on a connection and closes our end of that. The child finds a socket that waits: one written for that would not understand EAGAIN.
+   * `environment` (`NAME=value`) follows what every child has, without the variables named `without`. Rejects if it cannot be run; the socket is then still open here.
    */
   run(
-    descriptor: number,
+    socket: ConnectionSocket,
     environment: readonly (string | Uint8Array)[],
     without?: readonly string[],
   ): Promise<InetdChild>
 }
 
-/** A program that runs with a connection as its descriptors 0 and 1, as inetd and tcpserver run theirs. */
+/** A program that runs with a connection as its descriptors 0 and 1, as inetd and tcpserver run theirs. The connection must be blocking. */
 export class InetdProgram implements ConnectionProgram {
   readonly #file: string
   readonly #argv: readonly (string | Uint8Array)[]
@@ -33,14 +37,14 @@ export class InetdProgram implements ConnectionProgram {
   }
 
   async run(
-    descriptor: number,
+    socket: ConnectionSocket,
     environment: readonly (string | Uint8Array)[],
     without: readonly string[] = [],
   ): Promise<InetdChild> {
     const spawn = without.length === 0 ? this.#spawn : this.#spawnWithout(new Set(without))
-    const pid = await spawn.start(descriptor, environment)
+    const pid = await spawn.start(socket.descriptor, environment)
     const ended = waitFor(pid)
-    closeSync(descriptor)
+    socket.close()
     return { pid, ended }
   }
 
@@ -74,6 +78,57 @@ export class InetdProgram implements ConnectionProgram {
       this.#environment.filter(variable => !names.has(nameOf(variable))),
     )
   }
+}
+
+/**
+ * The same by the runtime's own way to start a program, for connections that are streams of the runtime: it starts the child in the same
+ * turn, before the event loop could read anything from the connection, and makes the child's descriptors blocking.
+ */
+export class SpawnedProgram implements ConnectionProgram {
+  readonly #file: string
+  readonly #argv: readonly string[]
+  readonly #environment: ReadonlyMap<string, string>
+
+  /** As of InetdProgram. The runtime passes texts in UTF-8. */
+  constructor(file: string, argv: readonly (string | Uint8Array)[], environment: readonly (string | Uint8Array)[]) {
+    this.#file = file
+    this.#argv = argv.map(textOf)
+    this.#environment = new Map(environment.map(variableOf))
+  }
+
+  async run(
+    socket: ConnectionSocket,
+    environment: readonly (string | Uint8Array)[],
+    without: readonly string[] = [],
+  ): Promise<InetdChild> {
+    const variables = new Map(this.#environment)
+    for (const name of without) variables.delete(name)
+    for (const variable of environment) variables.set(...variableOf(variable))
+    const [argv0 = this.#file, ...args] = this.#argv
+    const { descriptor } = socket
+    const child = spawn(this.#file, args, {
+      argv0,
+      env: Object.fromEntries(variables),
+      stdio: [descriptor, descriptor, 'inherit'],
+    })
+    const { pid } = child
+    // Tells by an event why it could not be started.
+    if (pid === undefined) throw (await once(child, 'error'))[0]
+    child.on('error', () => {})
+    const ended = new Promise<Ending>(resolve => {
+      child.once('exit', (code, signal) => resolve(signal === null ? { code: code ?? 0 } : { signal }))
+    })
+    socket.close()
+    return { pid, ended }
+  }
+}
+
+const textOf = (text: string | Uint8Array): string => (typeof text === 'string' ? text : Buffer.from(text).toString())
+
+function variableOf(variable: string | Uint8Array): [string, string] {
+  const text = textOf(variable)
+  const equals = text.indexOf('=')
+  return equals < 0 ? [text, ''] : [text.slice(0, equals), text.slice(equals + 1)]
 }
 
 /** Of `NAME=value`. */

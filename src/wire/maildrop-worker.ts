@@ -40,6 +40,8 @@ const start = v.strictObject({
   /** Tickets that the worker before this one took, and until when (Unix seconds) they would have been good. */
   usedTickets: v.array(usedTicket),
   logLevel: v.picklist(['debug', 'info', 'warn', 'error']),
+  /** What carries the connections. */
+  engine: v.picklist(['auto', 'node', 'epoll']),
   settings,
 })
 

@@ -6,6 +6,8 @@ import { MonitorRequests } from '../../src/popup/login/monitor-requests.ts'
 import type { LoginSettings, ToLogin } from '../../src/popup/messages.ts'
 import { holdListener } from '../../src/process/bound-socket.ts'
 import type { ControlChannel } from '../../src/process/worker-process.ts'
+import type { Engine } from '../../src/sockets/engine.ts'
+import { epollEngine } from '../../src/sockets/epoll-engine.ts'
 import { NetworkSet, parseNetwork } from '../../src/wire/ip-address.ts'
 import { eventually } from './eventually.ts'
 
@@ -15,6 +17,8 @@ const networks = (...texts: readonly string[]): NetworkSet =>
 const SETTINGS: LoginSettings = {
   ids: null,
   logLevel: 'debug',
+  engine: 'auto',
+  handoff: true,
   directory: '/',
   listeners: [],
   mode: 'verify',
@@ -56,7 +60,7 @@ export class LoginServerForTests {
   readonly #monitor: MonitorRequests
   readonly #undo: (() => void)[] = []
 
-  constructor(settings: Partial<LoginSettings> = {}) {
+  constructor(settings: Partial<LoginSettings> = {}, engine: Engine = epollEngine) {
     const channel: ControlChannel = {
       unsent: 0,
       send: message => {
@@ -68,7 +72,7 @@ export class LoginServerForTests {
     }
     this.#monitor = new MonitorRequests(channel)
     const log = createLog('popup', { level: 'debug', write: line => this.lines.push(line) })
-    this.server = new LoginServer({ ...SETTINGS, ...settings }, this.#monitor, log)
+    this.server = new LoginServer({ ...SETTINGS, ...settings }, this.#monitor, engine, log)
   }
 
   /** What the monitor answers. */

@@ -28,7 +28,7 @@ export async function socketPair(): Promise<{ client: Socket; server: Socket }> 
 
 /** What a worker may be started with; the rest is usual. */
 export type WorkerOptions = Partial<
-  Pick<MaildropWorkerStart, 'ids' | 'key' | 'loginUid' | 'usedTickets' | 'logLevel'> & MaildropWorkerSettings
+  Pick<MaildropWorkerStart, 'ids' | 'key' | 'loginUid' | 'usedTickets' | 'logLevel' | 'engine'> & MaildropWorkerSettings
 >
 
 /** A pop3d worker with its monitor's side: the socket it is given, and tickets for it. */
@@ -51,7 +51,7 @@ export class WorkerForTests {
     const listener = await holdListener({ type: 'unix', path: socket }, 'run_dir')
     if (isRoot) chownSync(socket, OWNER.uid, OWNER.gid)
     const { key: givenKey, ids = isRoot ? OWNER : null, loginUid = null, usedTickets = [], ...others } = options
-    const { logLevel = 'error', ...settings } = others
+    const { logLevel = 'error', engine = 'auto', ...settings } = others
     const key = givenKey === undefined ? randomBytes(32) : Buffer.from(givenKey, 'hex')
     const worker = startWorker(PROGRAM, ['--worker'], [listener.descriptor])
     worker.channel.send({
@@ -61,6 +61,7 @@ export class WorkerForTests {
       loginUid,
       usedTickets,
       logLevel,
+      engine,
       settings: {
         compat: 'none',
         sizes: 'wire',

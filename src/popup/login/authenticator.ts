@@ -2,7 +2,8 @@ import type { Duplex } from 'node:stream'
 import { policyOf } from '../../grants/policy-of.ts'
 import type { AuthorizationEffect, LoginFailure } from '../../pop3/authorization.ts'
 import type { Settings } from '../../settings/settings.ts'
-import type { EpollConnection } from '../../sockets/epoll-connection.ts'
+import type { Connection } from '../../sockets/connection.ts'
+import type { HalfClosable } from '../../sockets/join-connections.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
 import type { ClientGone } from '../client-gone.ts'
 import type { Client } from './client.ts'
@@ -19,12 +20,12 @@ export type MaildropDoor = {
   /** Names the owner of the mail: one for each worker. */
   readonly owner: string
   /**
-   * Gives the client's socket away, with what was read of it and nobody has used; `ended` is called when its session is over. False if that
-   * cannot be done now, and the session must be relayed.
+   * Hands the client's connection over, with what was read of it and nobody has used; `ended` is called when its session is over. False if
+   * that cannot be done now, or never with this connection, and the session must be relayed.
    */
-  pass(client: EpollConnection, readAhead: Uint8Array, ended: () => void): boolean
+  pass(client: Connection, readAhead: Uint8Array, ended: () => void): boolean
   /** A connection to relay the session to, which goes on behind what was read of the client; undefined if that cannot be done now. */
-  bridge(readAhead: Uint8Array): EpollConnection | undefined
+  bridge(readAhead: Uint8Array): HalfClosable | undefined
   /** A stream to relay the session to. */
   connect(): Promise<LoginResult>
 }

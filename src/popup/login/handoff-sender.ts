@@ -1,6 +1,7 @@
 import type { Log } from '../../base/log.ts'
-import { DescriptorChannel } from '../../sockets/descriptor-channel.ts'
-import type { EpollConnection } from '../../sockets/epoll-connection.ts'
+import type { Connection } from '../../sockets/connection.ts'
+import type { Handover, HandoverChannel } from '../../sockets/engine.ts'
+import type { HalfClosable } from '../../sockets/join-connections.ts'
 import { formatTake, LINK_LINE, MAX_READ_AHEAD, parseHandoffReply } from '../../wire/handoff.ts'
 import { LineSplitter } from '../../wire/line-splitter.ts'
 
@@ -10,9 +11,11 @@ const MAX_NEWS_LINE = 64
 /** The links of this login process to pop3d workers, by the name of the worker's socket. One is made when it is first needed. */
 export class HandoffSender {
   readonly #links = new Map<string, HandoffChannel>()
+  readonly #handover: Handover
   readonly #log: Log
 
-  constructor(log: Log) {
+  constructor(handover: Handover, log: Log) {
+    this.#handover = handover
     this.#log = log
   }
 
@@ -20,7 +23,7 @@ export class HandoffSender {
   to(path: string): HandoffChannel | undefined | Promise<HandoffChannel | undefined> {
     const known = this.#links.get(path)
     if (known !== undefined) return known.isOpen ? known : known.opened
-    const link = new HandoffChannel(path, this.#log, () => {
+    const link = new HandoffChannel(path, this.#handover, this.#log, () => {
       if (this.#links.get(path) === link) this.#links.delete(path)
     })
     this.#links.set(path, link)
@@ -32,7 +35,7 @@ export class HandoffSender {
 export class HandoffChannel {
   /** Fulfilled with the link when sockets can be passed, with undefined if that failed. */
   readonly opened: Promise<HandoffChannel | undefined>
-  readonly #socket: DescriptorChannel | undefined
+  readonly #socket: HandoverChannel | undefined
   readonly #log: Log
   readonly #retire: () => void
   readonly #sessions = new Map<number, () => void>()
@@ -41,11 +44,11 @@ export class HandoffChannel {
   #isOpen = false
 
   /** `retire` is called when no more sockets can be passed. */
-  constructor(path: string, log: Log, retire: () => void) {
+  constructor(path: string, handover: Handover, log: Log, retire: () => void) {
     this.#log = log
     this.#retire = retire
     this.opened = this.#open.promise
-    this.#socket = this.#connect(path)
+    this.#socket = this.#connect(path, handover)
   }
 
   /** Sockets may be passed now. */
@@ -57,7 +60,7 @@ export class HandoffChannel {
    * Passes a client's socket, and what was read of it that nobody has used; it is closed here. `ended` is called when the session is over. False,
    * and the socket is as it was, if it cannot be passed now.
    */
-  pass(client: EpollConnection, ticket: string, readAhead: Uint8Array, ended: () => void): boolean {
+  pass(client: Connection, ticket: string, readAhead: Uint8Array, ended: () => void): boolean {
     const octets = readAhead.length
     if (!this.#isOpen || this.#socket === undefined || octets > MAX_READ_AHEAD) return false
     const n = this.#last + 1
@@ -71,7 +74,7 @@ export class HandoffChannel {
    * As `pass`, for a client whose octets are decrypted here: the near end of a connection whose far end the worker takes for the
    * client. Undefined if the worker cannot be given one now.
    */
-  bridge(ticket: string, readAhead: Uint8Array): EpollConnection | undefined {
+  bridge(ticket: string, readAhead: Uint8Array): HalfClosable | undefined {
     const octets = readAhead.length
     if (!this.#isOpen || this.#socket === undefined || octets > MAX_READ_AHEAD) return undefined
     const n = this.#last + 1
@@ -80,10 +83,10 @@ export class HandoffChannel {
     return near
   }
 
-  #connect(path: string): DescriptorChannel | undefined {
+  #connect(path: string, handover: Handover): HandoverChannel | undefined {
     const news = new LineSplitter(MAX_NEWS_LINE)
     try {
-      const socket = DescriptorChannel.connect(path, {
+      const socket = handover.connect(path, {
         data: octets => {
           for (const line of news.push(octets).lines) this.#hear(line)
         },

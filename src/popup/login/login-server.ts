@@ -7,8 +7,8 @@ import { err } from '../../pop3/reply.ts'
 import { ConnectionLimits } from '../../process/connection-limits.ts'
 import { WaitingConnections } from '../../process/waiting-connections.ts'
 import { Secret } from '../../settings/secret.ts'
-import { ClientAcceptor, type Ends } from '../../sockets/acceptor.ts'
-import { EpollConnection } from '../../sockets/epoll-connection.ts'
+import type { Connection } from '../../sockets/connection.ts'
+import type { AcceptedSocket, Acceptor, Ends, Engine } from '../../sockets/engine.ts'
 import { parseCertificate } from '../../tunnel/certificate.ts'
 import { TicketKeyRing } from '../../tunnel/ticket-keys.ts'
 import { TlsContexts } from '../../tunnel/tls-contexts.ts'
@@ -56,7 +56,8 @@ export class LoginServer implements SessionHost {
   #rules: LoginRules
   readonly #limits: ConnectionLimits
   readonly #shares: SessionShares<LoginSession>
-  readonly #links: HandoffSender
+  readonly #engine: Engine
+  readonly #links: HandoffSender | undefined
   /**
    * The address whose place each client has taken. A client keeps its place until its socket is closed, here or where it was
    * passed to. A trusted proxy takes none until its client is known.
@@ -71,11 +72,13 @@ export class LoginServer implements SessionHost {
   #counter = 0
   #drained: (() => void) | undefined
 
-  constructor(settings: LoginSettings, monitor: MonitorRequests, log: Log) {
+  constructor(settings: LoginSettings, monitor: MonitorRequests, engine: Engine, log: Log) {
     this.settings = settings
     this.monitor = monitor
     this.log = log
-    this.#links = new HandoffSender(log)
+    this.#engine = engine
+    const handover = settings.handoff ? engine.handover : undefined
+    this.#links = handover === undefined ? undefined : new HandoffSender(handover, log)
     this.#shares = new SessionShares(sharesOf(settings), monotonicClock)
     this.#limits = new ConnectionLimits(0, settings.maxPerAddress, customersOf(settings))
     this.judge = this.#judgeFor(settings)
@@ -105,22 +108,28 @@ export class LoginServer implements SessionHost {
   }
 
   /** Accepts from one listening socket, which is the acceptor's from now on. */
-  listen(descriptor: number, { proxy, tls }: ListenerKind): ClientAcceptor {
-    return new ClientAcceptor(
+  listen(descriptor: number, { proxy, tls }: ListenerKind): Acceptor {
+    return this.#engine.accept(
       { descriptor, release: () => closeSync(descriptor) },
       { blocking: false, noDelay: true },
-      (fd, ends) => {
-        const peer = this.#peer(ends)
-        const socket = EpollConnection.adopt(fd)
-        if (!(socket instanceof EpollConnection)) {
-          this.log.error('refused', { id: peer.id, ip: peer.ip, reason: socket })
-          return
-        }
+      accepted => {
+        const peer = this.#peer(accepted.ends)
+        const socket = this.#open(accepted, peer)
+        if (socket === undefined) return
         if (proxy) void this.#acceptProxied(socket, peer)
         else if (tls) this.#serve(socket, { ...peer, tls: true }, peer.ip, 'tls')
         else this.#accept(socket, peer)
       },
     )
+  }
+
+  #open(accepted: AcceptedSocket, { id, ip }: Client): Connection | undefined {
+    try {
+      return accepted.open()
+    } catch (error) {
+      this.log.error('refused', { id, ip, reason: error instanceof Error ? error : String(error) })
+      return undefined
+    }
   }
 
   get apop(): boolean {
@@ -205,12 +214,12 @@ export class LoginServer implements SessionHost {
     return monitorAuthenticator(this.monitor, this.#links, this.log)
   }
 
-  #accept(socket: EpollConnection, client: Client): void {
+  #accept(socket: Connection, client: Client): void {
     const isProxy = this.settings.preamble?.trust.has(client.ip) === true
     this.#serve(socket, client, isProxy ? undefined : client.ip)
   }
 
-  async #acceptProxied(socket: EpollConnection, proxy: Client): Promise<void> {
+  async #acceptProxied(socket: Connection, proxy: Client): Promise<void> {
     if (!this.settings.proxyTrust.has(proxy.ip)) {
       this.log.warn('proxyfail', { ip: proxy.ip, reason: 'not listed in proxy_trust' })
       socket.destroy()
@@ -277,7 +286,7 @@ export class LoginServer implements SessionHost {
    * begins with a TLS handshake, or in clear text.
    */
   #serve(
-    socket: EpollConnection,
+    socket: Connection,
     client: Client,
     place: IpAddress | undefined,
     first: 'tls' | 'clear' = 'clear',

@@ -4,8 +4,8 @@ import { watchDescriptors } from '../../process/descriptor-watch.ts'
 import { openListener } from '../../process/listener.ts'
 import { dropPrivileges } from '../../process/privileges.ts'
 import { channelToParent, FIRST_LISTENING_DESCRIPTOR } from '../../process/worker-process.ts'
-import type { ClientAcceptor } from '../../sockets/acceptor.ts'
-import { logBatchEnd } from '../../sockets/event-loop.ts'
+import type { Acceptor } from '../../sockets/engine.ts'
+import { selectEngine } from '../../sockets/select-engine.ts'
 import { type LoginSettings, parseToLogin } from '../messages.ts'
 import { LoginServer } from './login-server.ts'
 import { MonitorRequests } from './monitor-requests.ts'
@@ -24,7 +24,7 @@ export async function runLogin(): Promise<void> {
   channel.onClose(ended.resolve)
   const started = Promise.withResolvers<LoginSettings>()
   let server: LoginServer | undefined
-  const acceptors: ClientAcceptor[] = []
+  const acceptors: Acceptor[] = []
   channel.onMessage(raw => {
     const message = parseToLogin(raw)
     if (message.type === 'settings') {
@@ -38,8 +38,9 @@ export async function runLogin(): Promise<void> {
   const settings = await started.promise
   const log = createLog('popup', { level: settings.logLevel })
   watchDescriptors(log)
-  logBatchEnd(log)
-  server = new LoginServer(settings, monitor, log)
+  const engine = selectEngine(settings.engine, 'popup.engine', log)
+  engine.logLimits(log)
+  server = new LoginServer(settings, monitor, engine, log)
   process.chdir(settings.directory)
   if (settings.ids !== null) dropPrivileges(settings.ids)
   forbidNewPrivileges()

@@ -6,14 +6,21 @@ import { type Authenticator, failed, type LoginRequest, type LoginResult, type M
 import type { HandoffSender } from './handoff-sender.ts'
 import type { Answer, MonitorRequest, MonitorRequests } from './monitor-requests.ts'
 
-/** The monitor's checker decides; the mail is in a pop3d worker's hands, whose first reply answers the password. */
-export function monitorAuthenticator(monitor: MonitorRequests, links: HandoffSender, log: Log): Authenticator {
+/**
+ * The monitor's checker decides; the mail is in a pop3d worker's hands, whose first reply answers the password. Without
+ * `links` every session is relayed.
+ */
+export function monitorAuthenticator(
+  monitor: MonitorRequests,
+  links: HandoffSender | undefined,
+  log: Log,
+): Authenticator {
   return (request, departure) =>
     withRequest(askToVerify(monitor, request), departure, async ({ answer }) => {
       const said = await answer()
       if (said.type !== 'open') return failureIn(said)
       const { socket, ticket } = said
-      const link = links.to(socket)
+      const link = links?.to(socket)
       const opened = link instanceof Promise ? await link : link
       const door: MaildropDoor = {
         owner: socket,

@@ -1,5 +1,4 @@
 import { Socket } from 'node:net'
-import type { Duplex } from 'node:stream'
 import type { Log } from '../../base/log.ts'
 import {
   AUTHORIZATION_START,
@@ -17,8 +16,7 @@ import { LineReader } from '../../pop3/line-reader.ts'
 import { err, ok } from '../../pop3/reply.ts'
 import type { Secret } from '../../settings/secret.ts'
 import type { Connection, ConnectionListener } from '../../sockets/connection.ts'
-import { EpollConnection } from '../../sockets/epoll-connection.ts'
-import { joinConnections } from '../../sockets/join-connections.ts'
+import { type HalfClosable, joinConnections } from '../../sockets/join-connections.ts'
 import { StreamConnection } from '../../sockets/stream-connection.ts'
 import { acceptTls, isOldTls } from '../../tunnel/accept-tls.ts'
 import { relay } from '../../tunnel/relay.ts'
@@ -86,7 +84,7 @@ export class LoginSession implements ConnectionListener {
   readonly #timestamp: string
   #client: Client
   /** The client's own connection, in clear text. */
-  #raw: EpollConnection | Duplex
+  readonly #raw: Connection
   /** What we talk over: that, or TLS in it. */
   #connection: Connection
   #reader = new LineReader()
@@ -104,14 +102,12 @@ export class LoginSession implements ConnectionListener {
   /** For who is asked about the login: the client is gone. */
   readonly #departure = new ClientGone()
   readonly #timer: NodeJS.Timeout
-  readonly #lost = (): void => this.#finish()
-  readonly #disconnected = (): void => this.#host.disconnected(this)
 
-  /** Takes the client's connection over; a stream must allow half-open connections. */
-  constructor(host: SessionHost, raw: EpollConnection | Duplex, client: Client) {
+  /** Takes the client's connection over. */
+  constructor(host: SessionHost, raw: Connection, client: Client) {
     this.#host = host
     this.#raw = raw
-    this.#connection = raw instanceof EpollConnection ? raw : new StreamConnection(raw, raw)
+    this.#connection = raw
     this.#client = client
     this.#log = host.log.with({ id: client.id })
     this.#timestamp = host.timestampFor(client)
@@ -121,14 +117,20 @@ export class LoginSession implements ConnectionListener {
 
   /** Greets the client and listens to it. `readAhead` is what it has sent already. */
   start(readAhead?: Uint8Array): void {
-    if (this.#raw instanceof EpollConnection) {
-      this.#raw.readAtMost(READ_SIZE)
-      this.#raw.onceClosed(this.#disconnected)
-    } else this.#follow(this.#raw)
+    this.#raw.readAtMost(READ_SIZE)
+    this.#follow()
     this.#connection.listen(this)
     this.#greet()
     if (readAhead !== undefined && readAhead.length > 0) this.data(readAhead)
     if (!this.#busy && !this.#isHeld && !this.#over) this.#connection.resume()
+  }
+
+  /** The session ends with the client's own connection, whatever that has become. */
+  #follow(): void {
+    this.#raw.onceClosed(() => {
+      this.#finish()
+      this.#host.disconnected(this)
+    })
   }
 
   /** The angle brackets alone make a timestamp of it, and the timestamp alone offers APOP; the session id is there either way. */
@@ -138,7 +140,7 @@ export class LoginSession implements ConnectionListener {
 
   /** As `start`, for a client that speaks TLS from the first octet. The greeting comes after the handshake. */
   startSecure(): void {
-    if (this.#raw instanceof EpollConnection) this.#raw.onceClosed(this.#disconnected)
+    this.#follow()
     this.#wait(this.#startTls(FIRST_OCTET_MS).then(() => this.#greet()))
   }
 
@@ -189,21 +191,6 @@ export class LoginSession implements ConnectionListener {
 
   closed(): void {
     this.#finish()
-  }
-
-  #follow(stream: Duplex): void {
-    stream.on('error', this.#lost).on('close', this.#lost).on('close', this.#disconnected)
-  }
-
-  /** What we talk over, as a stream that somebody else listens to from now on. */
-  #letGo(): Duplex {
-    const connection = this.#connection
-    if (connection instanceof StreamConnection) return connection.release()
-    if (!(connection instanceof EpollConnection)) throw new TypeError('a connection of a third kind')
-    const stream = connection.toStream()
-    this.#raw = stream
-    this.#follow(stream)
-    return stream
   }
 
   /** Runs the lines that are there, until one of them needs somebody else's answer, or the client has had its share. */
@@ -311,7 +298,7 @@ export class LoginSession implements ConnectionListener {
   }
 
   /** From here on the session is the worker's, which has what was read ahead. The keys are here, so its octets pass through here. */
-  async #join(server: EpollConnection): Promise<void> {
+  async #join(server: HalfClosable): Promise<void> {
     this.#isPassed = true
     clearTimeout(this.#timer)
     this.#reader.rest()
@@ -323,12 +310,13 @@ export class LoginSession implements ConnectionListener {
 
   /** From here on the session is the other one's; what was read ahead goes with it. */
   async #relay({ stream: other, reply }: Extract<LoginResult, { outcome: 'open' }>): Promise<void> {
-    if (this.#over) {
+    if (this.#over || this.#connection.isDestroyed) {
       other.destroy()
+      this.#finish()
       return
     }
     clearTimeout(this.#timer)
-    const stream = this.#letGo()
+    const stream = this.#connection.toStream()
     for (const piece of reply) if (piece.length > 0) stream.write(piece)
     const rest = this.#reader.rest()
     if (rest.length > 0) other.write(rest)
@@ -344,15 +332,13 @@ export class LoginSession implements ConnectionListener {
   }
 
   /**
-   * Gives a client in clear text away whole: no octet of his mail passes through here. With TLS the keys are here, so it is never tried.
-   * False if it cannot be done now.
+   * Hands a client in clear text over whole: no octet of the mail passes through here. With TLS the keys are here, so that its
+   * connection cannot be handed over. False if it cannot be done now.
    */
   #pass(door: MaildropDoor): boolean {
-    const raw = this.#connection
-    if (!(raw instanceof EpollConnection)) return false
-    const isPassed = door.pass(raw, this.#reader.pending, () => {
+    const isPassed = door.pass(this.#connection, this.#reader.pending, () => {
       this.#leave()
-      this.#disconnected()
+      this.#host.disconnected(this)
     })
     if (!isPassed) return false
     this.#isPassed = true
@@ -369,7 +355,8 @@ export class LoginSession implements ConnectionListener {
   /** RFC 2595 §4: whatever came in clear text behind the command is thrown away, and the session begins anew. */
   async #startTls(firstOctetLimit?: number): Promise<void> {
     const { stls } = this.#host
-    const raw = this.#letGo()
+    if (this.#connection.isDestroyed) return this.#finish()
+    const raw = this.#connection.toStream()
     if (stls === undefined || !(raw instanceof Socket)) throw new Error('TLS was offered without a certificate')
     this.#reader = new LineReader()
     this.#isSecuring = true

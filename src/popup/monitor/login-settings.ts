@@ -17,6 +17,8 @@ export function loginSettings(
     readonly directory: string
     readonly listeners: LoginSettingsMessage['listeners']
     readonly ticketKeys: TicketKeys
+    readonly engine: LoginSettingsMessage['engine']
+    readonly handoff: boolean
   },
 ): LoginSettingsMessage {
   const faults: string[] = []
@@ -37,6 +39,8 @@ export function loginSettings(
   return {
     ids: fixed.ids ?? null,
     logLevel: top.log_level,
+    engine: fixed.engine,
+    handoff: fixed.handoff,
     directory: fixed.directory,
     listeners: fixed.listeners,
     mode: popup.checker === 'chain' || popup.checker === 'upstream' ? popup.checker : 'verify',

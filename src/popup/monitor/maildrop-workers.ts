@@ -31,6 +31,7 @@ export type MaildropWorkersOptions = {
   /** The account of the login processes, the only one that may connect; undefined where all is one user. */
   readonly loginIds: Ids | undefined
   readonly logLevel: MaildropWorkerStart['logLevel']
+  readonly engine: MaildropWorkerStart['engine']
   readonly settings: MaildropWorkerSettings
 }
 
@@ -170,6 +171,7 @@ export class MaildropWorkers {
       loginUid: this.#options.loginIds?.uid ?? null,
       usedTickets: [...owner.usedTickets],
       logLevel: this.#options.logLevel,
+      engine: this.#options.engine,
       settings: this.#settings,
     }
     owner.usedTickets = []

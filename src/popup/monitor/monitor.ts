@@ -10,6 +10,7 @@ import { formatSocketAddress } from '../../process/socket-address.ts'
 import { programBeside } from '../../process/worker-process.ts'
 import { restartFields } from '../../settings/reload.ts'
 import { loadSettingsFile, requireConfigured, type Settings } from '../../settings/settings.ts'
+import { type EngineChoice, settledChoice } from '../../sockets/select-engine.ts'
 import { rotateTicketKeys } from '../../tunnel/ticket-keys.ts'
 import { type Environment, ownEnvironment } from '../../ucspi/environment.ts'
 import { CustomerNetworks } from '../../wire/customer-networks.ts'
@@ -46,14 +47,20 @@ export async function startMonitor(settingsFile: string, program: string): Promi
   if (loginIds?.uid === 0) throw new UsageFault('popup.login_user must not be root: name an account without rights')
   mkdirSync(top.run_dir, { recursive: true, mode: 0o755 })
 
+  const engines = {
+    popup: settledChoice(popup.engine, 'popup.engine', log),
+    pop3d: settledChoice(settings.pop3d.engine, 'pop3d.engine', log),
+  }
   let customers = customersOf(settings)
   const delays = new FailureDelays(popup.fail_delays, clock, customers)
   const listeners = await holdAll(settings)
   const chainListeners = popup.checker === 'chain' ? await holdChainSockets(settings, loginIds) : []
   const started = settings
-  const judge = await makeAuthenticator(settings, loginIds, chainListeners, log)
+  const judge = await makeAuthenticator(settings, loginIds, chainListeners, engines.pop3d, log)
   const fixed = {
     ids: loginIds,
+    engine: engines.popup,
+    handoff: engines.pop3d !== 'node',
     directory: judge.type === 'checker' ? judge.workers.directory : top.run_dir,
     listeners: [
       ...popup.listen.map(() => ({ proxy: false, tls: false })),
@@ -178,6 +185,7 @@ async function makeAuthenticator(
   settings: Settings,
   loginIds: Ids | undefined,
   chainListeners: readonly BoundSocket[],
+  engine: EngineChoice,
   log: ReturnType<typeof createLog>,
 ): Promise<ReplaceableAuthenticator> {
   const { popup, top } = settings
@@ -207,6 +215,7 @@ async function makeAuthenticator(
       program: programBeside('pop3d'),
       loginIds,
       logLevel: top.log_level,
+      engine,
       settings: workerSettings(settings),
     },
     log,

@@ -93,7 +93,7 @@ async function knownClient(
   }
   const connection = new StreamConnection(stream, stream)
   const read = await readProxyHeader(connection)
-  connection.release()
+  connection.toStream()
   if ('reason' in read || read.header.kind === 'unknown') {
     log.warn('proxyfail', { id, ip: peer.ip, reason: 'reason' in read ? read.reason : 'client unknown' })
     return undefined
@@ -167,7 +167,7 @@ class OneConnection {
     const over = Promise.withResolvers<void>()
     new LoginSession(
       this.#host(over.resolve),
-      this.#stream,
+      new StreamConnection(this.#stream, this.#stream),
       this.#known.client ?? strangerOf(sessionId(process.pid, 1)),
     ).start()
     await over.promise

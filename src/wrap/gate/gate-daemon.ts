@@ -12,6 +12,8 @@ import { makeSocketDirectory } from '../../process/socket-files.ts'
 import { databaseGroups } from '../../settings/database-connection.ts'
 import { restartFields } from '../../settings/reload.ts'
 import type { Settings } from '../../settings/settings.ts'
+import type { Engine } from '../../sockets/engine.ts'
+import { selectEngine } from '../../sockets/select-engine.ts'
 import { ownEnvironment } from '../../ucspi/environment.ts'
 import { shareOpenFilesLimit } from '../../ucspi/share-open-files.ts'
 import { CdbExport } from '../services/cdb-export.ts'
@@ -43,7 +45,9 @@ export async function startGate(load: () => Settings): Promise<RunningDaemon> {
   watchDescriptors(setup.log)
   const accounts = gateAccounts(settings)
   if (accounts.notSeparated !== undefined) setup.log.warn('not_separated', { reason: accounts.notSeparated })
-  const doors = new Doors(setup, accounts.gate)
+  const engine = selectEngine(wrap.engine, 'wrap.engine', setup.log)
+  engine.logLimits(setup.log)
+  const doors = new Doors(setup, accounts.gate, engine)
   try {
     const starters = accounts.smtpd === undefined ? undefined : await doors.startStarters(accounts.smtpd)
     const listening = [
@@ -82,13 +86,15 @@ class Doors {
   readonly #servers: Server[] = []
   readonly #rates: PolicyRates
   readonly #owner: Ids | undefined
+  readonly #engine: Engine
   #starters: Starters | undefined
   #openFiles = 0
   #gate: ResidentGate | undefined
   #cdb: CdbExport | undefined
 
   /** `owner`: the account that the gate will have, of its Unix sockets' directories; undefined: it keeps the one it has. */
-  constructor(setup: GateSetup, owner: Ids | undefined) {
+  constructor(setup: GateSetup, owner: Ids | undefined, engine: Engine) {
+    this.#engine = engine
     this.#setup = setup
     this.#started = setup.settings
     this.#owner = owner
@@ -135,13 +141,18 @@ class Doors {
 
   /** From now on the smtpd runs under an account of its own. */
   async startStarters(ids: Ids): Promise<Starters> {
-    this.#starters = await Starters.start({ ids, log: this.#setup.log, openFiles: () => this.#openFiles })
+    this.#starters = await Starters.start({
+      ids,
+      engine: this.#engine,
+      log: this.#setup.log,
+      openFiles: () => this.#openFiles,
+    })
     return this.#starters
   }
 
   #gateOptions(setup: GateSetup): ResidentGateOptions {
     const starters = this.#starters
-    const options = setup.gateOptions(this.#rates)
+    const options = setup.gateOptions(this.#engine, this.#rates)
     if (starters === undefined) return options
     return { ...options, programOf: (...program) => starters.program(...program) }
   }

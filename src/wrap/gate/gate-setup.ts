@@ -3,6 +3,7 @@ import { UsageFault } from '../../base/exit-status.ts'
 import { createLog, type Log } from '../../base/log.ts'
 import { knownUids } from '../../process/privileges.ts'
 import type { Settings } from '../../settings/settings.ts'
+import type { Engine } from '../../sockets/engine.ts'
 import { changeEnvironment, type Environment } from '../../ucspi/environment.ts'
 import { findProgram } from '../../ucspi/find-program.ts'
 import { OWN_VARIABLES } from '../../ucspi/run-next.ts'
@@ -74,7 +75,7 @@ export class GateSetup {
   }
 
   /** Throws UsageFault if there is no such smtpd. */
-  gateOptions(rates: PolicyRates): ResidentGateOptions {
+  gateOptions(engine: Engine, rates: PolicyRates): ResidentGateOptions {
     const { wrap } = this.settings
     const argv = smtpdCommand(this.settings)
     const own = this.#environment
@@ -86,6 +87,7 @@ export class GateSetup {
       )
     return {
       ...this.doorOptions('gate'),
+      engine,
       file,
       argv,
       environment: changeEnvironment(own, Object.fromEntries(OWN_VARIABLES.map(name => [name, undefined]))),

@@ -1,8 +1,7 @@
-import { closeSync } from 'node:fs'
 import type { Log } from '../../base/log.ts'
 import { ConnectionLimits } from '../../process/connection-limits.ts'
-import { ClientAcceptor, type ListeningSocket } from '../../sockets/acceptor.ts'
-import { EpollConnection } from '../../sockets/epoll-connection.ts'
+import type { AcceptedSocket, Acceptor, Engine, ListeningSocket } from '../../sockets/engine.ts'
+import { type OpenSocket, OwnedDescriptor } from '../../sockets/owned-descriptor.ts'
 import { TwoWaySocket } from '../../sockets/two-way-socket.ts'
 import { CONNECTION_VARIABLES, type Connection, connectionLines } from '../../ucspi/connection.ts'
 import {
@@ -11,7 +10,7 @@ import {
   type EnvironmentChanges,
   formatEnvironment,
 } from '../../ucspi/environment.ts'
-import { type ConnectionProgram, type InetdChild, InetdProgram } from '../../ucspi/inetd-child.ts'
+import { type ConnectionProgram, type InetdChild, InetdProgram, SpawnedProgram } from '../../ucspi/inetd-child.ts'
 import { readProxyHeader } from '../../ucspi/proxied-connection.ts'
 import type { CustomerNetworks } from '../../wire/customer-networks.ts'
 import type { IpAddress, NetworkSet } from '../../wire/ip-address.ts'
@@ -21,6 +20,8 @@ import type { ReverseDns } from './reverse-dns.ts'
 import type { TcpRulesFile } from './tcp-rules-file.ts'
 
 export type ResidentGateOptions = {
+  /** What carries the connections; it stays as it is when other options are put in force. */
+  readonly engine: Engine
   /** Path of the smtpd, and its argv. */
   readonly file: string
   readonly argv: readonly string[]
@@ -73,7 +74,7 @@ const PROXY_DEADLINE_MS = 3_000
 export class ResidentGate {
   #options: ResidentGateOptions
   readonly #limits: ConnectionLimits
-  readonly #acceptors: ClientAcceptor[] = []
+  readonly #acceptors: Acceptor[] = []
   #smtpd: Smtpd
   readonly #fronts = new Set<SmtpFront>()
   #idle: (() => void) | undefined
@@ -94,8 +95,8 @@ export class ResidentGate {
   /** Accepts from one listening socket, which is the gate's from now on. */
   listen(socket: ListeningSocket): void {
     this.#acceptors.push(
-      new ClientAcceptor(socket, { blocking: true, noDelay: false }, (fd, connection) => {
-        void this.#serve(fd, connection)
+      this.#options.engine.accept(socket, { blocking: true, noDelay: false }, accepted => {
+        void this.#serve(accepted)
       }),
     )
   }
@@ -131,31 +132,32 @@ export class ResidentGate {
     clearTimeout(timer)
   }
 
-  /** `fd` is closed in the end, whatever happens. */
-  async #serve(fd: number, connection: Connection): Promise<void> {
+  /** The socket is closed in the end, whatever happens. */
+  async #serve(socket: AcceptedSocket): Promise<void> {
+    const connection = socket.ends
     const { log, maxConnections } = this.#options
     const peer = connection.remoteIp
     const isProxy = this.#options.proxyTrust.has(peer)
     // A proxy's own address says nothing of how many connections one client has.
-    const first = this.#acquire(fd, peer, isProxy)
+    const first = this.#acquire(socket, peer, isProxy)
     if (!first) return
     let client = peer
     let taken = !isProxy
     let isOurs = true
     try {
-      const served = isProxy ? await readProxiedConnection(fd, connection) : { connection, isNamed: true }
+      const served = isProxy ? await readProxiedConnection(socket, connection) : { connection, isNamed: true }
       client = served.connection.remoteIp
       if (isProxy) {
-        taken = this.#acquire(fd, client, false)
+        taken = this.#acquire(socket, client, false)
         if (!taken) return
       }
       const status = `${this.connections}/${maxConnections}`
-      const started = await this.#start(fd, served)
+      const started = await this.#start(socket, served)
       isOurs = false
       if (started !== undefined) await this.#follow(started, served, status)
     } catch (error) {
       log.error('error', { ip: client, error: error instanceof Error ? error : String(error) })
-      if (isOurs) refuse(fd, CANNOT_RUN)
+      if (isOurs) this.#refuse(socket, client, CANNOT_RUN)
     } finally {
       if (taken) this.#limits.release(client)
       if (this.connections === 0) this.#idle?.()
@@ -163,24 +165,33 @@ export class ResidentGate {
   }
 
   /** Takes a place for the client, or says no with a banner. A proxy that still owes its header takes none. */
-  #acquire(fd: number, ip: IpAddress, isProxy: boolean): boolean {
+  #acquire(socket: AcceptedSocket, ip: IpAddress, isProxy: boolean): boolean {
     if (isProxy) return true
     const answer = this.#limits.acquire(ip)
     if (answer === 'ok') return true
     this.#options.log.warn('busy', { ip, limit: answer, connections: this.connections })
-    refuse(fd, answer === 'total' ? BUSY : BUSY_ADDRESS)
+    this.#refuse(socket, ip, answer === 'total' ? BUSY : BUSY_ADDRESS)
     return false
   }
 
+  /** Says why and closes. */
+  #refuse(socket: AcceptedSocket, ip: IpAddress, banner: string): void {
+    try {
+      socket.open().end(banner)
+    } catch (error) {
+      this.#options.log.error('error', { ip, error: error instanceof Error ? error : String(error) })
+    }
+  }
+
   /** Runs the smtpd on the connection, which is closed here then; so it is, and the answer undefined, if a rule denies it. */
-  async #start(fd: number, { connection, isNamed }: Served): Promise<Started | undefined> {
+  async #start(socket: AcceptedSocket, { connection, isNamed }: Served): Promise<Started | undefined> {
     const { rules, reverseDns, relayclientValue, log } = this.#options
     const ip = connection.remoteIp
     const host = reverseDns === undefined ? undefined : await reverseDns(ip)
     const rule = rules?.find({ ip, host })
     if (rule?.allow === false) {
       log.info('deny', { ip, host })
-      closeSync(fd)
+      socket.close()
       return undefined
     }
     const ruled = rule === undefined ? NO_VARIABLES : rule.environment
@@ -192,20 +203,21 @@ export class ResidentGate {
         own.push(`${name}=${value}`)
     const { front: openFront } = this.#options
     if (decision.relay && openFront !== undefined) {
-      const [near, far] = TwoWaySocket.pair()
+      const [near, far] = TwoWaySocket.pair().map(descriptor => new OwnedDescriptor(descriptor))
+      if (near === undefined || far === undefined) throw new TypeError('a pair has two ends')
       const child = await this.#smtpd.run(far, ruled, own).catch((error: unknown) => {
-        closeSync(near)
-        closeSync(far)
+        near.close()
+        far.close()
         throw error
       })
-      const front = openFront(fd, near, { ip, grant: decision, pid: child.pid })
+      const front = openFront(socket.detach(), near.release(), { ip, grant: decision, pid: child.pid })
       this.#fronts.add(front)
       return { child, decision, isPreset, host, front }
     }
     // A rule for the proxy's address, and a gate that is open to all its clients, say nothing about a client without a name.
     const child = isNamed
-      ? await this.#smtpd.run(fd, ruled, own)
-      : await this.#smtpd.run(fd, changeEnvironment(ruled, CLOSED), own, Object.keys(CLOSED))
+      ? await this.#smtpd.run(socket, ruled, own)
+      : await this.#smtpd.run(socket, changeEnvironment(ruled, CLOSED), own, Object.keys(CLOSED))
     return { child, decision, isPreset, host }
   }
 
@@ -248,7 +260,7 @@ class Smtpd {
   readonly #program: ConnectionProgram
   readonly relayIsPreset: boolean
 
-  constructor({ file, argv, environment, programOf = inetdProgram }: ResidentGateOptions) {
+  constructor({ file, argv, environment, engine, programOf = ownProgramOf(engine) }: ResidentGateOptions) {
     this.#environment = changeEnvironment(environment, without(CONNECTION_VARIABLES))
     this.#program = programOf(file, argv, formatEnvironment(this.#environment))
     this.relayIsPreset = environment['RELAYCLIENT'] !== undefined
@@ -259,27 +271,29 @@ class Smtpd {
    * of variables of ours that the smtpd does not get.
    */
   run(
-    fd: number,
+    socket: OpenSocket,
     ruled: Environment,
     own: readonly string[],
     dropped: readonly string[] = NO_NAMES,
   ): Promise<InetdChild> {
     // Most connections have no rule, and what is made for each of them counts.
-    if (ruled === NO_VARIABLES && dropped === NO_NAMES) return this.#program.run(fd, own)
+    if (ruled === NO_VARIABLES && dropped === NO_NAMES) return this.#program.run(socket, own)
     const taken = [...Object.keys(ruled), ...dropped].filter(name => Object.hasOwn(this.#environment, name))
-    return this.#program.run(fd, [...formatEnvironment(ruled), ...own], taken)
+    return this.#program.run(socket, [...formatEnvironment(ruled), ...own], taken)
   }
 }
 
-const inetdProgram: NonNullable<ResidentGateOptions['programOf']> = (file, argv, environment) =>
-  new InetdProgram(file, argv, environment)
+const ownProgramOf =
+  ({ name }: Engine): NonNullable<ResidentGateOptions['programOf']> =>
+  (...program) =>
+    name === 'node' ? new SpawnedProgram(...program) : new InetdProgram(...program)
 
 const without = (names: readonly string[]): EnvironmentChanges =>
   Object.fromEntries(names.map(name => [name, undefined]))
 
 /** The ends that the proxy announces; its own for a health check or an unknown client, who is not named then. */
-async function readProxiedConnection(fd: number, own: Connection): Promise<Served> {
-  const header = await readProxyHeader(fd, PROXY_DEADLINE_MS)
+async function readProxiedConnection({ descriptor }: AcceptedSocket, own: Connection): Promise<Served> {
+  const header = await readProxyHeader(descriptor, PROXY_DEADLINE_MS)
   if (header.kind !== 'proxied') return { connection: own, isNamed: false }
   const { source, destination } = header
   const connection = {
@@ -290,6 +304,3 @@ async function readProxiedConnection(fd: number, own: Connection): Promise<Serve
   }
   return { connection, isNamed: true }
 }
-
-/** Says why and closes. */
-const refuse = (fd: number, banner: string): void => new EpollConnection(fd).end(banner)

@@ -1,12 +1,12 @@
-import { type ChildProcess, spawn } from 'node:child_process'
-import { closeSync } from 'node:fs'
+import type { ChildProcess } from 'node:child_process'
 import { constants } from 'node:os'
 import { TemporaryFault } from '../../base/exit-status.ts'
 import type { Log } from '../../base/log.ts'
 import { runtimeOptions } from '../../base/runtime-options.ts'
 import type { Ids } from '../../process/privileges.ts'
 import { programBeside } from '../../process/worker-process.ts'
-import { DescriptorChannel } from '../../sockets/descriptor-channel.ts'
+import type { Engine, SocketChannel } from '../../sockets/engine.ts'
+import type { OpenSocket } from '../../sockets/owned-descriptor.ts'
 import type { ConnectionProgram, InetdChild } from '../../ucspi/inetd-child.ts'
 import { LineSplitter } from '../../wire/line-splitter.ts'
 import {
@@ -34,6 +34,8 @@ type Ending = Awaited<InetdChild['ended']>
 export type StartersOptions = {
   /** The smtpd's account. */
   readonly ids: Ids
+  /** Through which the clients' sockets go to the starters. */
+  readonly engine: Engine
   readonly log: Log
   /** Soft limit of open files of the smtpds, asked for when it is needed. */
   readonly openFiles: () => number
@@ -47,7 +49,7 @@ type Text = string | Uint8Array
 /** A connection for which an smtpd is to be started. */
 type Start = {
   readonly n: number
-  readonly descriptor: number
+  readonly socket: OpenSocket
   readonly program: Program
   readonly without: number
   readonly block: Buffer
@@ -87,10 +89,10 @@ export class Starters {
   /** Starts them, as root. @throws TemporaryFault if one does not become ready. */
   static async start(options: StartersOptions): Promise<Starters> {
     const starters = new Starters(options)
-    const { ids, script = starterScript() } = options
+    const { ids, engine, script = starterScript() } = options
     try {
       for (let count = 0; count < STARTERS; count += 1) {
-        const starter = new StarterProcess(script, ids, {
+        const starter = new StarterProcess(script, ids, engine, {
           room: () => starters.#pump(),
           closed: reason => starters.#lost(starter, reason),
         })
@@ -119,7 +121,7 @@ export class Starters {
 
   #run(
     program: Program,
-    descriptor: number,
+    socket: OpenSocket,
     environment: readonly Text[],
     without: readonly string[] = [],
   ): Promise<InetdChild> {
@@ -127,7 +129,7 @@ export class Starters {
       this.#lastStart += 1
       const block = formatStrings(without.length === 0 ? environment : [...without, ...environment])
       if (block.length > MAX_STARTER_BLOCK / 8) throw new RangeError('the environment of the smtpd is too large')
-      const start = { n: this.#lastStart, descriptor, program, without: without.length, block, resolve, reject }
+      const start = { n: this.#lastStart, socket, program, without: without.length, block, resolve, reject }
       if (this.#waiting.length > 0 || this.#leastBusy?.start(start, this.#options.openFiles) !== true) this.#wait(start)
     })
   }
@@ -194,7 +196,7 @@ class StarterProcess {
   readonly underWay = new Map<number, Start>()
   readonly children = new Map<number, (ending: Ending) => void>()
   readonly #child: ChildProcess
-  readonly #link: DescriptorChannel
+  readonly #link: SocketChannel
   readonly #listener: StarterListener
   readonly #lines = new LineSplitter(MAX_STARTER_LINE)
   readonly #pings: NodeJS.Timeout
@@ -204,24 +206,27 @@ class StarterProcess {
   #isReady: () => void = () => {}
   #isLost = false
 
-  constructor(script: string, ids: Ids, listener: StarterListener) {
+  constructor(script: string, ids: Ids, engine: Engine, listener: StarterListener) {
     this.#listener = listener
-    const { socket, other } = DescriptorChannel.pair({
-      data: octets => this.#receive(octets),
-      end: () => this.#lose('it has ended'),
-      closed: () => this.#lose('the link is broken'),
-      room: () => listener.room(),
-    })
-    this.#link = socket
-    try {
-      // No variable of ours goes along: among them may be secrets. Standard error is the smtpds'.
-      this.#child = spawn(process.execPath, [...runtimeOptions(), script, `${ids.uid}:${ids.gid}`], {
-        stdio: ['ignore', 'ignore', 'inherit', other],
-        env: {},
-      })
-    } finally {
-      closeSync(other)
-    }
+    const { child, channel } = engine.startChild(
+      {
+        file: process.execPath,
+        args: [...runtimeOptions(), script, `${ids.uid}:${ids.gid}`, engine.name],
+        // No variable of ours goes along: among them may be secrets. Standard error is the smtpds'.
+        environment: {},
+      },
+      {
+        data: (octets, socket) => {
+          socket?.close()
+          this.#receive(octets)
+        },
+        end: () => this.#lose('it has ended'),
+        closed: () => this.#lose('the link is broken'),
+        room: () => listener.room(),
+      },
+    )
+    this.#child = child
+    this.#link = channel
     this.#child.on('error', error => this.#lose(error.message))
     this.ready = new Promise((resolve, reject) => {
       const late = setTimeout(() => this.#lose('it is not ready in time'), READY_WITHIN_MS)
@@ -246,10 +251,10 @@ class StarterProcess {
 
   /** False, and nothing has happened, if it takes no start now. */
   start(start: Start, openFiles: () => number): boolean {
-    const { n, descriptor, program, without, block } = start
+    const { n, socket, program, without, block } = start
     if (program !== this.#program) this.#use(program, openFiles())
     const line = formatStarterOrder({ type: 'start', n, without, octets: block.length })
-    if (!this.#link.lend(descriptor, `${line}\n`, block)) return false
+    if (!this.#link.lend(socket, `${line}\n`, block)) return false
     this.underWay.set(n, start)
     return true
   }
@@ -317,7 +322,7 @@ class StarterProcess {
     const start = this.underWay.get(n)
     if (start === undefined || this.children.has(pid)) return false
     this.underWay.delete(n)
-    closeSync(start.descriptor)
+    start.socket.close()
     const ended = new Promise<Ending>(resolve => this.children.set(pid, resolve))
     start.resolve({ pid, ended })
     return true

@@ -1,12 +1,18 @@
 import '../../base/ignore-inspector-signal.ts'
 import { EXIT } from '../../base/exit-status.ts'
+import { epollEngine } from '../../sockets/epoll-engine.ts'
+import { nodeEngine } from '../../sockets/node-engine.ts'
 import { serveStarts } from './serve-starts.ts'
 
 /**
- * `smtpd-starter UID:GID`, started by the gate with one end of a socket pair as descriptor 3: starts smtpds on the connections that come through it.
+ * `smtpd-starter UID:GID ENGINE`, started by the gate with a channel of that engine: starts smtpds on the connections that come
+ * through it.
  */
 const ids = /^(\d{1,10}):(\d{1,10})$/.exec(process.argv[2] ?? '')
-if (ids === null) {
-  process.stderr.write('smtpd-starter: usage: the gate starts this program (see wrap(8)); it takes UID:GID\n')
+const engine = [nodeEngine, epollEngine].find(({ name }) => name === process.argv[3])
+if (ids === null || engine === undefined) {
+  process.stderr.write(
+    'smtpd-starter: usage: the gate starts this program (see wrap(8)); it takes UID:GID and an engine\n',
+  )
   process.exitCode = EXIT.usage
-} else serveStarts(3, { uid: Number(ids[1]), gid: Number(ids[2]) }, status => process.exit(status))
+} else serveStarts(engine, { uid: Number(ids[1]), gid: Number(ids[2]) }, status => process.exit(status))

@@ -1,9 +1,9 @@
-import { closeSync } from 'node:fs'
 import { constants } from 'node:os'
 import { EXIT } from '../../base/exit-status.ts'
 import { dropPrivileges, forbidInspection, type Ids } from '../../process/privileges.ts'
-import { DescriptorChannel } from '../../sockets/descriptor-channel.ts'
-import { type InetdChild, InetdProgram } from '../../ucspi/inetd-child.ts'
+import type { Engine, SocketChannel } from '../../sockets/engine.ts'
+import type { OpenSocket } from '../../sockets/owned-descriptor.ts'
+import { type InetdChild, InetdProgram, SpawnedProgram } from '../../ucspi/inetd-child.ts'
 import { limitOpenFiles } from '../../ucspi/share-open-files.ts'
 import {
   formatStarterNews,
@@ -28,12 +28,12 @@ type Exit = (status: number) => never
  * nothing of the clients whose sockets pass through. The account is taken here, after the process has become undumpable: at no time can another process of the account
  * trace this one.
  */
-export function serveStarts(descriptor: number, ids: Ids, exit: Exit): void {
+export function serveStarts(engine: Engine, ids: Ids, exit: Exit): void {
   forbidInspection()
   // A terminal's Ctrl-C and a signal to every process of the account are not for us: the gate says when to end.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {})
   dropPrivileges(ids)
-  new Starter(descriptor, exit)
+  new Starter(engine, exit)
 }
 
 /**
@@ -42,24 +42,27 @@ export function serveStarts(descriptor: number, ids: Ids, exit: Exit): void {
  */
 class Starter {
   readonly #exit: Exit
-  readonly #link: DescriptorChannel
+  readonly #engine: Engine
+  readonly #link: SocketChannel
   /** Those whose `start` is not there yet, in order; null for one that this process had no room for. */
-  readonly #descriptors: (number | null)[] = []
+  readonly #sockets: (OpenSocket | null)[] = []
   #pending: Buffer = NOTHING
   #news = ''
-  #program: InetdProgram | undefined
+  #program: InetdProgram | SpawnedProgram | undefined
 
-  constructor(descriptor: number, exit: Exit) {
+  constructor(engine: Engine, exit: Exit) {
+    this.#engine = engine
     this.#exit = exit
-    this.#link = new DescriptorChannel(descriptor, {
+    this.#link = engine.channelToParent({
       data: (octets, passed) => {
-        if (passed !== undefined) this.#descriptors.push(passed)
+        if (passed !== undefined) this.#sockets.push(passed)
         this.#receive(octets)
       },
       end: () => exit(EXIT.done),
       closed: () => exit(EXIT.done),
     })
-    process.on('SIGCHLD', () => InetdProgram.reapStarted(this.#ended))
+    // The runtime reaps the children that it started itself, and must find them.
+    if (engine.name !== 'node') process.on('SIGCHLD', () => InetdProgram.reapStarted(this.#ended))
     this.#say({ type: 'ready' })
   }
 
@@ -86,7 +89,8 @@ class Starter {
         const [file, ...others] = parseStrings(block) ?? this.#refuse()
         if (file === undefined || others.length < order.args) this.#refuse()
         limitOpenFiles(order.files)
-        this.#program = new InetdProgram(file.toString(), others.slice(0, order.args), others.slice(order.args))
+        const Program = this.#engine.name === 'node' ? SpawnedProgram : InetdProgram
+        this.#program = new Program(file.toString(), others.slice(0, order.args), others.slice(order.args))
         return
       }
       case 'start':
@@ -101,19 +105,41 @@ class Starter {
   }
 
   #start(n: number, without: number, block: Buffer): void {
-    const descriptor = this.#descriptors.shift()
-    if (descriptor === undefined || this.#program === undefined) this.#refuse()
-    if (descriptor === null) {
+    const socket = this.#sockets.shift()
+    if (socket === undefined || this.#program === undefined) this.#refuse()
+    if (socket === null) {
       this.#say({ type: 'failed', n, errno: constants.errno.EMFILE })
       return
     }
+    if (this.#program instanceof SpawnedProgram) {
+      this.#spawn(n, this.#program, socket, without, block)
+      return
+    }
     try {
-      this.#say({ type: 'started', n, pid: this.#program.startHere(descriptor, block, without) })
+      this.#say({ type: 'started', n, pid: this.#program.startHere(socket.descriptor, block, without) })
     } catch (error) {
       this.#say({ type: 'failed', n, errno: errnoOf(error) })
     } finally {
-      closeSync(descriptor)
+      socket.close()
     }
+  }
+
+  /** The runtime starts the smtpd in this turn, before it could read anything from the connection. */
+  #spawn(n: number, program: SpawnedProgram, socket: OpenSocket, without: number, block: Buffer): void {
+    const strings = parseStrings(block) ?? this.#refuse()
+    const names = strings.slice(0, without).map(name => name.toString('latin1'))
+    program.run(socket, strings.slice(without), names).then(
+      ({ pid, ended }) => {
+        this.#say({ type: 'started', n, pid })
+        void ended.then(ending => {
+          if (ending !== undefined) this.#ended(pid, ending)
+        })
+      },
+      (error: unknown) => {
+        socket.close()
+        this.#say({ type: 'failed', n, errno: errnoOf(error) })
+      },
+    )
   }
 
   readonly #ended = (pid: number, ending: Ending): void => {

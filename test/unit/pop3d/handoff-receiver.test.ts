@@ -10,13 +10,19 @@ import { connectUnix, receiveInto, sendFrom, unixSocket } from '../../../src/lib
 import { openFilesLimit, setOpenFilesLimit } from '../../../src/libc/this-process.ts'
 import { HandoffReceiver } from '../../../src/pop3d/handoff-receiver.ts'
 import { type HandoffChannel, HandoffSender } from '../../../src/popup/login/handoff-sender.ts'
+import type { Connection } from '../../../src/sockets/connection.ts'
 import { EpollConnection } from '../../../src/sockets/epoll-connection.ts'
+import { epollEngine } from '../../../src/sockets/epoll-engine.ts'
+import { OwnedDescriptor } from '../../../src/sockets/owned-descriptor.ts'
 import { formatTake, LINK_LINE, MAX_READ_AHEAD } from '../../../src/wire/handoff.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 // Both ends of a link, login's and the worker's, in one process, over a real Unix connection.
-type Taken = { readonly client: EpollConnection; readonly ticket: string; readonly readAhead: string }
+const { handover } = epollEngine
+if (handover === undefined) throw new Error('epoll hands connections over')
+
+type Taken = { readonly client: Connection; readonly ticket: string; readonly readAhead: string }
 
 const directory = temporaryDirectory()
 const { soft } = openFilesLimit()
@@ -30,7 +36,7 @@ let link: HandoffChannel
 beforeEach(async () => {
   taken = []
   ended = []
-  worker = new HandoffReceiver((client, ticket, readAhead) => {
+  worker = new HandoffReceiver(handover, (client, ticket, readAhead) => {
     taken.push({ client, ticket, readAhead: Buffer.from(readAhead).toString('latin1') })
   })
   server = createServer({ allowHalfOpen: true }, connection => {
@@ -42,7 +48,7 @@ beforeEach(async () => {
   number += 1
   path = `${directory.path}/${number}.sock`
   await once(server.listen(path), 'listening')
-  const opened = await new HandoffSender(createLog('test', { write: () => {} })).to(path)
+  const opened = await new HandoffSender(handover, createLog('test', { write: () => {} })).to(path)
   if (opened === undefined) throw new Error('no link')
   link = opened
 })
@@ -61,7 +67,7 @@ async function client(): Promise<{ far: Socket; near: EpollConnection }> {
   const far = connect({ port: address.port, host: '127.0.0.1' })
   const [accepted] = await once(listener, 'connection')
   if (!(accepted instanceof Socket)) throw new Error('no connection')
-  const near = new EpollConnection(duplicateDescriptor(descriptorOf(accepted)))
+  const near = new EpollConnection(new OwnedDescriptor(duplicateDescriptor(descriptorOf(accepted))))
   accepted.destroy()
   listener.close()
   return { far, near }
@@ -160,7 +166,7 @@ test('a link ends with the login process, and its clients with it; or with the w
 })
 
 test('where nobody listens there is no link', async () => {
-  const links = new HandoffSender(createLog('test', { write: () => {} }))
+  const links = new HandoffSender(handover, createLog('test', { write: () => {} }))
   expect(await links.to(`${directory.path}/nobody.sock`)).toBeUndefined()
   expect(await links.to(`${directory.path}/${'x'.repeat(200)}.sock`)).toBeUndefined()
 })

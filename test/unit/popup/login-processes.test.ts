@@ -10,6 +10,8 @@ import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 const SETTINGS: LoginSettingsMessage = {
   ids: null,
   logLevel: 'error',
+  engine: 'auto',
+  handoff: true,
   directory: '/',
   listeners: [],
   mode: 'verify',

@@ -4,6 +4,7 @@ import { afterEach, describe, expect, test } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
 import { LoginSession, type SessionHost } from '../../../src/popup/login/session.ts'
 import type { LoginSettings } from '../../../src/popup/messages.ts'
+import { StreamConnection } from '../../../src/sockets/stream-connection.ts'
 import { LINK_LINE } from '../../../src/wire/handoff.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 import { formatProxyV2 } from '../../../src/wire/proxy-protocol.ts'
@@ -69,7 +70,12 @@ describe('replies before login', () => {
       left: () => log.push('left'),
       disconnected: () => log.push('disconnected'),
     }
-    const session = new LoginSession(host, stream, { id: sessionId(1, 1), ip, tls: false, ...none })
+    const session = new LoginSession(host, new StreamConnection(stream, stream), {
+      id: sessionId(1, 1),
+      ip,
+      tls: false,
+      ...none,
+    })
     session.start()
     return {
       stream,

@@ -160,6 +160,7 @@ describe('with a checker', () => {
         program: '/nonexistent',
         loginIds: undefined,
         logLevel: 'error',
+        engine: 'auto',
         settings: {
           compat: 'none',
           sizes: 'wire',

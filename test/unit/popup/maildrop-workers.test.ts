@@ -48,6 +48,7 @@ function start(): { workers: MaildropWorkers; lines: string[] } {
       program,
       loginIds: undefined,
       logLevel: 'error',
+      engine: 'auto',
       settings: {
         compat: 'none',
         sizes: 'wire',

@@ -7,6 +7,7 @@ import { authorizationOptions } from '../../../src/popup/login/authorization-opt
 import type { Client } from '../../../src/popup/login/client.ts'
 import { LoginSession, type SessionHost } from '../../../src/popup/login/session.ts'
 import { Secret } from '../../../src/settings/secret.ts'
+import { StreamConnection } from '../../../src/sockets/stream-connection.ts'
 import { NetworkSet, parseIpAddress, parseNetwork } from '../../../src/wire/ip-address.ts'
 import { sessionId } from '../../../src/wire/session-ticket.ts'
 
@@ -116,7 +117,7 @@ async function converse(pieces: readonly Buffer[]): Promise<{ said: string; behi
       done()
     },
   })
-  new LoginSession(host, stream, CLIENT).start()
+  new LoginSession(host, new StreamConnection(stream, stream), CLIENT).start()
   for (const piece of pieces) {
     if (input.writableEnded) break
     input.write(piece)

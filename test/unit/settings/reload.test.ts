@@ -22,6 +22,7 @@ const OTHER: Readonly<Record<string, string>> = {
   log_level: '"debug"',
   dbtls: '"verify"',
   checker: '"system"',
+  engine: '"node"',
   socket_mode: '"0600"',
 }
 

@@ -4,14 +4,18 @@ import { connect, type Socket } from 'node:net'
 import { afterEach, describe, expect, test } from 'vitest'
 import { duplicateDescriptor, openPipe } from '../../../src/libc/descriptors.ts'
 import { READABLE } from '../../../src/libc/epoll.ts'
-import { SystemCallError } from '../../../src/libc/native-function.ts'
 import { holdListener } from '../../../src/process/bound-socket.ts'
-import { ClientAcceptor, type Ends } from '../../../src/sockets/acceptor.ts'
 import type { Connection } from '../../../src/sockets/connection.ts'
+import type { AcceptedSocket, Engine } from '../../../src/sockets/engine.ts'
 import { EpollConnection } from '../../../src/sockets/epoll-connection.ts'
+import { epollEngine } from '../../../src/sockets/epoll-engine.ts'
 import { EventLoop } from '../../../src/sockets/event-loop.ts'
 import { joinConnections } from '../../../src/sockets/join-connections.ts'
+import { nodeEngine } from '../../../src/sockets/node-engine.ts'
+import { OwnedDescriptor } from '../../../src/sockets/owned-descriptor.ts'
 import { StreamConnection } from '../../../src/sockets/stream-connection.ts'
+import { acceptedSocket } from '../../harness/accepted-socket.ts'
+import { BOTH_ENGINES } from '../../harness/engines.ts'
 import { eventually } from '../../harness/eventually.ts'
 
 const cleanup: (() => void)[] = []
@@ -19,20 +23,18 @@ afterEach(() => {
   for (const undo of cleanup.splice(0)) undo()
 })
 
-/** Both ends of a TCP connection: a client of the runtime, and what the acceptor got. */
-async function accepted(host = '127.0.0.1') {
-  const held = await holdListener({ type: 'tcp', host, port: 0 }, 'test')
-  if (held.address.type !== 'tcp') throw new Error('no port')
-  const taken = Promise.withResolvers<{ fd: number; ends: Ends }>()
-  const acceptor = new ClientAcceptor(held, { blocking: false, noDelay: true }, (fd, ends) =>
-    taken.resolve({ fd, ends }),
-  )
-  cleanup.push(() => acceptor.close())
-  const client = connect({ port: held.address.port, host: host === '::' ? '127.0.0.1' : host, allowHalfOpen: true })
-  client.on('error', () => {}) // tests that reset it look at the other end
-  cleanup.push(() => client.destroy())
-  const { fd, ends } = await taken.promise
-  return { client, fd, ends, port: held.address.port }
+async function accepted(engine: Engine = epollEngine, host?: string) {
+  const both = await acceptedSocket(engine, host)
+  cleanup.push(both.close)
+  return both
+}
+
+/** An EpollConnection and its client. */
+async function overEpoll() {
+  const { client, socket } = await accepted()
+  const connection = socket.open()
+  cleanup.push(() => connection.destroy())
+  return { client, connection }
 }
 
 /** Writes down what a connection tells. */
@@ -62,22 +64,25 @@ async function readAll(client: Socket): Promise<string> {
   return text
 }
 
-const socketOver = (fd: number): Connection => new EpollConnection(fd)
-const streamOver = (fd: number): Connection => {
-  const stream = new EpollConnection(fd).toStream()
+/** A connection of an engine that became a stream, and a connection again, as a session after STLS has it. */
+const again = (socket: AcceptedSocket): Connection => {
+  const stream = socket.open().toStream()
   return new StreamConnection(stream, stream)
 }
+const open = (socket: AcceptedSocket): Connection => socket.open()
 
 /** More than the kernel keeps for a client that does not read. */
 const MUCH = 16 * 1024 * 1024
 
 describe.each([
-  { kind: 'a socket of the socket loop', over: socketOver },
-  { kind: 'a stream of the runtime', over: streamOver },
-])('$kind', ({ over }) => {
+  { kind: 'of epoll', engine: epollEngine, over: open },
+  { kind: 'of node', engine: nodeEngine, over: open },
+  { kind: 'of epoll that became a stream', engine: epollEngine, over: again },
+  { kind: 'of node that became a stream', engine: nodeEngine, over: again },
+])('a connection $kind', ({ engine, over }) => {
   async function connection() {
-    const { client, fd } = await accepted()
-    const server = over(fd)
+    const { client, socket } = await accepted(engine)
+    const server = over(socket)
     cleanup.push(() => server.destroy())
     return { client, server, seen: record(server) }
   }
@@ -266,6 +271,109 @@ describe.each([
     expect(await server.writeChunk(Buffer.from('z'))).toBe(false)
   })
 
+  test('tells nothing more of what came with the octets at which it is paused', async () => {
+    const { client, server } = await connection()
+    let told = ''
+    const listener = {
+      data: (octets: Buffer) => {
+        told += octets.toString('latin1')
+        server.pause()
+      },
+      end: () => {
+        told += '(end)'
+      },
+      drained: () => {},
+      closed: () => {},
+    }
+    server.listen(listener)
+    server.resume()
+    client.write('one')
+    await eventually('heard', () => told === 'one')
+    client.end('two')
+    // An answer makes the whole way: what was sent before it has arrived.
+    server.write('x')
+    await once(client, 'data')
+    expect([told, server.isPaused]).toEqual(['one', true])
+    server.resume()
+    await eventually('the rest', () => told === 'onetwo')
+    server.resume()
+    await eventually('the end', () => told === 'onetwo(end)')
+  })
+
+  test('a reset while it is paused is told at the latest after it is resumed', async () => {
+    const { client, server, seen } = await connection()
+    server.resume()
+    client.write('x')
+    await eventually('heard', () => seen.octets === 'x')
+    server.pause()
+    client.resetAndDestroy()
+    await once(client, 'close')
+    server.resume()
+    await eventually('closed', () => seen.closed === 1)
+    expect(seen).toMatchObject({ octets: 'x', ended: false })
+  })
+
+  test('octets that the kernel took in the turn in which they were written are not unsent after it', async () => {
+    const { client, server, seen } = await connection()
+    server.write('few')
+    await once(client, 'data')
+    expect([server.unsent, seen.drained]).toEqual([0, 0])
+    server.write('', Buffer.alloc(MUCH))
+    await new Promise(setImmediate)
+    expect(server.unsent).toBeGreaterThan(0)
+    server.destroy()
+    expect(seen.drained).toBe(0)
+  })
+
+  test('the owner is told of the end once, before the listener', async () => {
+    const { server } = await connection()
+    const said: string[] = []
+    server.onceClosed(() => said.push('owner'))
+    server.listen({ data: () => {}, end: () => {}, drained: () => {}, closed: () => said.push('listener') })
+    server.destroy()
+    server.destroy()
+    await eventually('told', () => said.length === 2)
+    expect(said).toEqual(['owner', 'listener'])
+    server.onceClosed(() => said.push('late'))
+    await eventually('told late', () => said.length === 3)
+  })
+
+  test('becomes a stream that first sends what was unsent, and whose end the owner is told', async () => {
+    const { client, server, seen } = await connection()
+    let isClosed = false
+    server.onceClosed(() => {
+      isClosed = true
+    })
+    server.write('', Buffer.alloc(MUCH, 'a'))
+    const stream = server.toStream()
+    expect([server.isDestroyed, isClosed]).toEqual([true, false])
+    server.write('not through the old object')
+    stream.end('b')
+    const text = await readAll(client)
+    expect([text.length, text.at(-1)]).toEqual([MUCH + 1, 'b'])
+    stream.destroy()
+    await eventually('told', () => isClosed)
+    expect(seen.closed).toBe(0)
+    expect(() => server.toStream()).toThrow(/closed/)
+  })
+
+  test('as a stream keeps what came while it was paused', async () => {
+    const { client, server } = await connection()
+    client.end('early')
+    server.write('x')
+    await once(client, 'data')
+    let text = ''
+    for await (const octets of server.toStream()) text += String(octets)
+    expect(text).toBe('early')
+  })
+
+  test('destroying it destroys the stream that it became', async () => {
+    const { server } = await connection()
+    const stream = server.toStream()
+    server.destroy()
+    expect(stream.destroyed).toBe(true)
+  })
+
   test('a client that says nothing for so long is idle; one that talks is not', async () => {
     const { client, server, seen } = await connection()
     let idle = 0
@@ -302,114 +410,101 @@ function watched(): readonly number[] {
 }
 
 describe('EpollConnection', () => {
-  test('is watched from its adoption to its end, so that no later call needs room for a watch', async () => {
-    const { fd } = await accepted()
-    const socket = EpollConnection.adopt(fd)
-    if (!(socket instanceof EpollConnection)) throw socket
-    expect(watched()).toContain(fd)
+  test('is watched from its opening to its end, so that no later call needs room for a watch', async () => {
+    const { socket } = await accepted()
+    const { descriptor } = socket
+    const connection = socket.open()
+    expect(watched()).toContain(descriptor)
     // Another process that has the connection too does not keep it watched.
-    const copy = duplicateDescriptor(fd)
-    socket.destroy()
-    expect(watched()).not.toContain(fd)
+    const copy = duplicateDescriptor(descriptor)
+    connection.destroy()
+    expect(watched()).not.toContain(descriptor)
     closeSync(copy)
   })
 
-  test('a descriptor that the kernel does not watch is closed, and its error is the answer', () => {
-    const fd = openSync('/proc/self/status', 'r')
-    expect(EpollConnection.adopt(duplicateDescriptor(fd))).toMatchObject({ syscall: 'epoll_ctl', code: 'EPERM' })
+  test('a descriptor that the kernel does not watch is closed', () => {
     const open = readdirSync('/proc/self/fd').length
-    expect(EpollConnection.adopt(duplicateDescriptor(fd))).toBeInstanceOf(SystemCallError)
+    expect(() => new EpollConnection(new OwnedDescriptor(openSync('/proc/self/status', 'r')))).toThrow(
+      expect.objectContaining({ syscall: 'epoll_ctl', code: 'EPERM' }),
+    )
     expect(readdirSync('/proc/self/fd')).toHaveLength(open)
-    closeSync(fd)
   })
 
   test('another process can pass connections only', async () => {
+    const adopt = (descriptor: number) => epollEngine.handover?.adopt(new OwnedDescriptor(descriptor))
     const { readEnd, writeEnd } = openPipe()
     const open = readdirSync('/proc/self/fd').length
-    expect(EpollConnection.adoptPassed(readEnd)).toBeUndefined()
-    expect(EpollConnection.adoptPassed(writeEnd)).toBeUndefined()
+    expect(adopt(readEnd)).toBeUndefined()
+    expect(adopt(writeEnd)).toBeUndefined()
     expect(readdirSync('/proc/self/fd')).toHaveLength(open - 2)
-    const { fd } = await accepted()
-    const socket = EpollConnection.adoptPassed(fd)
-    expect(socket).toBeInstanceOf(EpollConnection)
-    if (socket instanceof EpollConnection) socket.destroy()
+    const { socket } = await accepted()
+    const connection = adopt(duplicateDescriptor(socket.descriptor))
+    socket.close()
+    expect(connection).toBeInstanceOf(EpollConnection)
+    if (connection instanceof EpollConnection) connection.destroy()
   })
 
-  test('who waits for the end of a closed one is told', async () => {
-    const { fd } = await accepted()
-    const socket = new EpollConnection(fd)
-    socket.destroy()
+  test('handed over, it is silent here and goes on elsewhere', async () => {
+    const { client, connection } = await overEpoll()
+    const seen = record(connection)
     let told = 0
-    socket.onceClosed(() => {
+    connection.onceClosed(() => {
       told += 1
     })
-    await eventually('told', () => told === 1)
-  })
-
-  test('given away, it is silent here and goes on elsewhere', async () => {
-    const { client, fd } = await accepted()
-    const here = new EpollConnection(fd)
-    const seen = record(here)
-    here.resume()
+    connection.resume()
     let copy = -1
-    const given = here.giveAway(descriptor => {
+    const given = connection.handOver(descriptor => {
       copy = duplicateDescriptor(descriptor)
       return true
     })
-    expect([given, here.isDestroyed, seen.closed]).toEqual([true, true, 0])
-    const there = new EpollConnection(copy)
+    expect([given, connection.isDestroyed, seen.closed]).toEqual([true, true, 0])
+    const there = new EpollConnection(new OwnedDescriptor(copy))
     const other = record(there)
     there.resume()
     client.write('hello')
     await eventually('heard', () => other.octets === 'hello')
     expect(seen).toEqual({ octets: '', ended: false, drained: 0, closed: 0 })
     there.destroy()
+    expect(told).toBe(0)
   })
 
-  test('is not given away with octets unsent, nor when the other side refuses', async () => {
-    const { fd } = await accepted()
-    const socket = new EpollConnection(fd)
-    expect(socket.giveAway(() => false)).toBe(false)
-    socket.write('', Buffer.alloc(MUCH))
-    expect(socket.giveAway(() => true)).toBe(false)
-    expect(socket.isDestroyed).toBe(false)
-    socket.destroy()
-    expect(socket.giveAway(() => true)).toBe(false)
-    expect(() => socket.toStream()).toThrow(/closed/)
-  })
-
-  test('becomes a stream that first sends what was unsent', async () => {
-    const { client, fd } = await accepted()
-    const socket = new EpollConnection(fd)
-    socket.write('', Buffer.alloc(MUCH, 'a'))
-    const stream = socket.toStream()
-    stream.end('b')
-    const text = await readAll(client)
-    expect([text.length, text.at(-1)]).toEqual([MUCH + 1, 'b'])
-    stream.destroy()
-  })
-
-  test('who waits for its end is told once, before the listener', async () => {
-    const { fd } = await accepted()
-    const socket = new EpollConnection(fd)
-    const said: string[] = []
-    socket.onceClosed(() => said.push('count'))
-    socket.listen({ data: () => {}, end: () => {}, drained: () => {}, closed: () => said.push('listener') })
-    socket.destroy()
-    socket.destroy()
-    expect(said).toEqual(['count', 'listener'])
+  test('is not handed over with octets unsent, nor when the other side refuses', async () => {
+    const { connection } = await overEpoll()
+    expect(connection.handOver(() => false)).toBe(false)
+    connection.write('', Buffer.alloc(MUCH))
+    expect(connection.handOver(() => true)).toBe(false)
+    expect(connection.isDestroyed).toBe(false)
+    connection.destroy()
+    expect(connection.handOver(() => true)).toBe(false)
   })
 })
 
-describe('ClientAcceptor', () => {
+describe('OwnedDescriptor', () => {
+  test('is taken once, closed once, and not used after that', () => {
+    const descriptor = openSync('/dev/null', 'r')
+    const owned = new OwnedDescriptor(descriptor)
+    expect(() => new OwnedDescriptor(descriptor)).toThrow(/has an owner already/)
+    owned.close()
+    expect(() => owned.descriptor).toThrow(/after its owner let go/)
+    expect(() => owned.close()).toThrow(/after its owner let go/)
+    expect(() => owned.release()).toThrow(/after its owner let go/)
+    // The number is free for the next open file, which has another owner.
+    const next = new OwnedDescriptor(openSync('/dev/null', 'r'))
+    expect(next.descriptor).toBe(descriptor)
+    expect(() => owned.descriptor).toThrow()
+    closeSync(next.release())
+  })
+})
+
+describe.each(BOTH_ENGINES)('an acceptor of $name', ({ engine }) => {
   test.each([
     ['127.0.0.1', '127.0.0.1'],
     ['::1', '::1'],
     ['::', '127.0.0.1'],
   ])('on %s tells both ends of a client from %s', async (host, ip) => {
-    const { client, fd, ends, port } = await accepted(host)
-    expect(ends).toEqual({ remoteIp: ip, remotePort: client.localPort, localIp: ip, localPort: port })
-    closeSync(fd)
+    const { client, socket, port } = await accepted(engine, host)
+    expect(socket.ends).toEqual({ remoteIp: ip, remotePort: client.localPort, localIp: ip, localPort: port })
+    socket.close()
   })
 
   test('accepts many, and none any more once it is closed', async () => {
@@ -417,9 +512,9 @@ describe('ClientAcceptor', () => {
     if (held.address.type !== 'tcp') throw new Error('no port')
     const { port } = held.address
     let count = 0
-    const acceptor = new ClientAcceptor(held, { blocking: true, noDelay: false }, fd => {
+    const acceptor = engine.accept(held, { blocking: true, noDelay: false }, socket => {
       count += 1
-      closeSync(fd)
+      socket.close()
     })
     const clients = Array.from({ length: 50 }, () => connect(port, '127.0.0.1').on('error', () => {}))
     await eventually('all', () => count === clients.length)
@@ -428,12 +523,32 @@ describe('ClientAcceptor', () => {
     const [error] = await once(connect(port, '127.0.0.1'), 'error')
     expect(error).toMatchObject({ code: 'ECONNREFUSED' })
   })
+
+  test('gives the descriptor of a client to its caller, who alone closes it', async () => {
+    const { client, socket } = await accepted(engine)
+    const descriptor = socket.detach()
+    await new Promise(setImmediate)
+    client.write('hello')
+    const connection = new EpollConnection(new OwnedDescriptor(descriptor))
+    const seen = record(connection)
+    connection.resume()
+    await eventually('heard', () => seen.octets === 'hello')
+    connection.destroy()
+    expect(() => socket.descriptor).toThrow()
+  })
+
+  test('hands over, or does not, as its engine says', async () => {
+    const { socket } = await accepted(engine)
+    const connection = socket.open()
+    expect(connection.handOver(() => true)).toBe(engine.handover !== undefined)
+    connection.destroy()
+  })
 })
 
 describe('EventLoop', () => {
   test('what is written in one turn to many goes out at its end, and before anything else that is done with one of them', async () => {
     const three = [await accepted(), await accepted(), await accepted()] as const
-    const [stays, closes, moves] = three.map(({ fd }) => new EpollConnection(fd))
+    const [stays, closes, moves] = three.map(({ socket }) => socket.open())
     if (stays === undefined || closes === undefined || moves === undefined) throw new Error('three')
     cleanup.push(() => stays.destroy())
     for (const socket of [stays, closes, moves]) socket.write('reply')
@@ -463,14 +578,35 @@ describe('EventLoop', () => {
     expect(told).toHaveLength(1)
     for (const { readEnd } of pipes) closeSync(readEnd)
   })
+
+  test('notices a descriptor that was closed before its registration ended, while another process has it', async () => {
+    const loop = new EventLoop()
+    const stray: number[] = []
+    loop.onStrayEvent(tag => stray.push(tag))
+    const { readEnd, writeEnd } = openPipe()
+    const copy = duplicateDescriptor(readEnd)
+    const registration = loop.add(readEnd, READABLE, () => {})
+    // The number belongs to another open file now, so that removing the registration removes that of the other file.
+    const other = openPipe()
+    closeSync(readEnd)
+    expect(duplicateDescriptor(other.readEnd, readEnd)).toBe(readEnd)
+    loop.add(readEnd, READABLE, () => {})
+    registration.remove()
+    closeSync(writeEnd)
+    await eventually('noticed', () => stray.length > 0)
+    await new Promise(setImmediate)
+    expect(stray).toHaveLength(1)
+    for (const fd of [copy, readEnd, other.readEnd, other.writeEnd]) closeSync(fd)
+  })
 })
 
 describe('two connections joined', () => {
   /** A client and a server of the runtime, at the far ends of two connections that are joined. */
   async function joined(idleLimit = 60_000) {
     const [near, far] = [await accepted(), await accepted()]
-    const client = streamOver(near.fd)
-    const server = new EpollConnection(far.fd)
+    const client = again(near.socket)
+    const server = new EpollConnection(new OwnedDescriptor(duplicateDescriptor(far.socket.descriptor)))
+    far.socket.close()
     cleanup.push(
       () => client.destroy(),
       () => server.destroy(),

@@ -13,6 +13,7 @@ import { formatTcpRule } from '../../../src/wire/tcprules.ts'
 import { type AskGrant, decide } from '../../../src/wrap/decision.ts'
 import { ResidentGate, type ResidentGateOptions } from '../../../src/wrap/gate/resident-gate.ts'
 import { TcpRulesFile } from '../../../src/wrap/gate/tcp-rules-file.ts'
+import { BOTH_ENGINES } from '../../harness/engines.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
@@ -39,354 +40,359 @@ const SHOW = script(
 const granted: AskGrant = async () => ({ until: 1_764_000_000, login: 'ann' })
 const stranger: AskGrant = async () => undefined
 
-const open: { gate: ResidentGate; sockets: Set<Socket> }[] = []
-afterEach(async () => {
-  for (const { gate, sockets } of open.splice(0)) {
-    for (const socket of sockets) socket.destroy()
-    await gate.drain(2000)
-  }
-})
-
-async function start(
-  options: Partial<ResidentGateOptions> & { ask?: AskGrant; timeoutMs?: number; host?: string } = {},
-) {
-  const lines: string[] = []
-  const relayed: string[] = []
-  const { ask = stranger, timeoutMs = 1000, host = '127.0.0.1', ...rest } = options
-  const gate = new ResidentGate({
-    file: SHOW,
-    argv: ['smtpd', 'arg'],
-    environment: { PATH: '/usr/bin:/bin' },
-    relayclientValue: '',
-    decide: address => decide(address, { ask, refusal: () => undefined, timeoutMs }),
-    onDecision: (address, { relay }) => void (relay && address !== undefined && relayed.push(address)),
-    log: createLog('wrap', { write: line => lines.push(line) }),
-    proxyTrust: new NetworkSet([]),
-    maxConnections: 0,
-    maxPerAddress: 0,
-    customers: new CustomerNetworks(),
-    ...rest,
-  })
-  const held = await holdListener({ type: 'tcp', host, port: 0 }, 'wrap.listen')
-  gate.listen(held)
-  const { address } = held
-  if (address.type !== 'tcp') throw new Error('no port')
-  const sockets = new Set<Socket>()
-  open.push({ gate, sockets })
-  const client = () => {
-    const socket = connect(address.port, host)
-    sockets.add(socket)
-    socket.on('error', () => {})
-    return socket
-  }
-  return {
-    gate,
-    lines,
-    relayed,
-    client,
-    /** Sends, closes its half, and answers everything that came back. */
-    async talk(...pieces: (string | Uint8Array)[]): Promise<string> {
-      const socket = client()
-      for (const piece of pieces) socket.write(piece)
-      socket.end()
-      let heard = ''
-      for await (const piece of socket) heard += String(piece)
-      return heard
-    },
-  }
-}
-
-describe('a connection', () => {
-  test('of a granted client: RELAYCLIENT is empty and set, the login is named', async () => {
-    const { talk, lines, relayed } = await start({ ask: granted })
-    expect(await talk('EHLO\r\n', 'MAIL\r\n')).toBe(
-      `220 ${SHOW} arg relay= login=ann until=1764000000 ip=127.0.0.1 host= proto=TCP x=\nEHLO\r\nMAIL\r\n`,
-    )
-    expect(relayed).toEqual(['127.0.0.1'])
-    await eventually('logged', () => lines.length === 2)
-    expect(lines[0]).toMatch(
-      /^wrap: level=info event=relay ip=127\.0\.0\.1 port=\d+ pid=\d+ status=1\/0 user=ann until=1764000000\n$/,
-    )
-    expect(lines[1]).toMatch(/^wrap: level=info event=end pid=\d+ status=0\n$/)
+describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
+  const open: { gate: ResidentGate; sockets: Set<Socket> }[] = []
+  afterEach(async () => {
+    for (const { gate, sockets } of open.splice(0)) {
+      for (const socket of sockets) socket.destroy()
+      await gate.drain(2000)
+    }
   })
 
-  test('of a stranger: no RELAYCLIENT, mail for local domains goes on', async () => {
-    const { talk, lines, relayed } = await start()
-    expect(await talk()).toContain(' relay=unset login= until= ')
-    expect(relayed).toEqual([])
-    expect(lines[0]).toContain('event=norelay ip=127.0.0.1')
-  })
-
-  test('by IPv6', async () => {
-    const { talk } = await start({ ask: granted, host: '::1' })
-    expect(await talk()).toContain('relay= login=ann until=1764000000 ip=::1 host= proto=TCP6')
-  })
-
-  test('RELAYCLIENT has the value of the settings; one that was there is left alone and nobody is asked', async () => {
-    expect(await (await start({ ask: granted, relayclientValue: '@fixme' })).talk()).toContain(' relay=@fixme ')
-    let asked = 0
-    const preset = await start({
-      environment: { PATH: '/usr/bin:/bin', RELAYCLIENT: '@site' },
-      ask: async () => {
-        asked += 1
-        return undefined
+  async function start(
+    options: Partial<ResidentGateOptions> & { ask?: AskGrant; timeoutMs?: number; host?: string } = {},
+  ) {
+    const lines: string[] = []
+    const relayed: string[] = []
+    const { ask = stranger, timeoutMs = 1000, host = '127.0.0.1', ...rest } = options
+    const gate = new ResidentGate({
+      engine,
+      file: SHOW,
+      argv: ['smtpd', 'arg'],
+      environment: { PATH: '/usr/bin:/bin' },
+      relayclientValue: '',
+      decide: address => decide(address, { ask, refusal: () => undefined, timeoutMs }),
+      onDecision: (address, { relay }) => void (relay && address !== undefined && relayed.push(address)),
+      log: createLog('wrap', { write: line => lines.push(line) }),
+      proxyTrust: new NetworkSet([]),
+      maxConnections: 0,
+      maxPerAddress: 0,
+      customers: new CustomerNetworks(),
+      ...rest,
+    })
+    const held = await holdListener({ type: 'tcp', host, port: 0 }, 'wrap.listen')
+    gate.listen(held)
+    const { address } = held
+    if (address.type !== 'tcp') throw new Error('no port')
+    const sockets = new Set<Socket>()
+    open.push({ gate, sockets })
+    const client = () => {
+      const socket = connect(address.port, host)
+      sockets.add(socket)
+      socket.on('error', () => {})
+      return socket
+    }
+    return {
+      gate,
+      lines,
+      relayed,
+      client,
+      /** Sends, closes its half, and answers everything that came back. */
+      async talk(...pieces: (string | Uint8Array)[]): Promise<string> {
+        const socket = client()
+        for (const piece of pieces) socket.write(piece)
+        socket.end()
+        let heard = ''
+        for await (const piece of socket) heard += String(piece)
+        return heard
       },
-    })
-    expect(await preset.talk()).toContain(' relay=@site login= ')
-    expect(asked).toBe(0)
-  })
-
-  test('what the client sent before the banner reaches the smtpd, to the octet', async () => {
-    const { talk } = await start()
-    const octets = 'x'.repeat(100_000)
-    expect((await talk(octets)).endsWith(`\n${octets}`)).toBe(true)
-  })
-})
-
-describe('fails closed', () => {
-  test.each<[string, AskGrant]>([
-    ['an error', () => Promise.reject(new Error('database is down'))],
-    [
-      'an error thrown at once',
-      () => {
-        throw new Error('broken')
-      },
-    ],
-    ['no answer', () => new Promise(() => {})],
-  ])('%s: the smtpd runs within the deadline, without RELAYCLIENT', async (_what, ask) => {
-    const { talk, lines, relayed } = await start({ ask, timeoutMs: 100 })
-    const from = performance.now()
-    expect(await talk()).toContain(' relay=unset ')
-    expect(performance.now() - from).toBeLessThan(1500)
-    expect(relayed).toEqual([])
-    expect(lines.filter(line => line.includes('event=error'))).toHaveLength(1)
-  })
-
-  test('an smtpd that cannot be run: 421, and the place is free again', async () => {
-    const { talk, gate, lines } = await start({ file: `${directory.path}/none` })
-    expect(await talk()).toBe('421 unable to run smtpd (#4.3.0)\r\n')
-    expect(lines[0]).toContain('ENOENT')
-    await eventually('released', () => gate.connections === 0)
-  })
-})
-
-describe('limits', () => {
-  test('in all, and for one address: a banner, then closed; the place comes back', async () => {
-    const { client, talk, gate, lines } = await start({ maxConnections: 2, maxPerAddress: 1 })
-    const first = client()
-    await once(first, 'data')
-    expect(await talk()).toBe('421 too many connections from your address (#4.7.0)\r\n')
-    first.destroy()
-    await eventually('released', () => gate.connections === 0)
-    expect(await talk()).toContain('220 ')
-    expect(lines.some(line => line.includes('event=busy') && line.includes('limit=address'))).toBe(true)
-  })
-
-  test('the whole house full', async () => {
-    const { client, talk } = await start({ maxConnections: 1 })
-    await once(client(), 'data')
-    expect(await talk()).toBe('421 too many connections, try again later (#4.3.2)\r\n')
-  })
-})
-
-describe('rules of tcprules', () => {
-  const rulesFile = (rules: Record<string, Parameters<typeof formatTcpRule>[0]>): TcpRulesFile => {
-    const path = `${directory.path}/rules${files++}.cdb`
-    writeFileSync(
-      path,
-      formatCdb(Object.entries(rules).map(([key, rule]) => ({ key: Buffer.from(key), value: formatTcpRule(rule) }))),
-    )
-    return new TcpRulesFile(path)
+    }
   }
 
-  test('set variables, refuse, and open for good', async () => {
-    const set = rulesFile({
-      '127.0.0.': { allow: true, environment: { X: 'from rule' } },
-      '': { allow: false, environment: {} },
+  describe('a connection', () => {
+    test('of a granted client: RELAYCLIENT is empty and set, the login is named', async () => {
+      const { talk, lines, relayed } = await start({ ask: granted })
+      expect(await talk('EHLO\r\n', 'MAIL\r\n')).toBe(
+        `220 ${SHOW} arg relay= login=ann until=1764000000 ip=127.0.0.1 host= proto=TCP x=\nEHLO\r\nMAIL\r\n`,
+      )
+      expect(relayed).toEqual(['127.0.0.1'])
+      await eventually('logged', () => lines.length === 2)
+      expect(lines[0]).toMatch(
+        /^wrap: level=info event=relay ip=127\.0\.0\.1 port=\d+ pid=\d+ status=1\/0 user=ann until=1764000000\n$/,
+      )
+      expect(lines[1]).toMatch(/^wrap: level=info event=end pid=\d+ status=0\n$/)
     })
-    expect(await (await start({ rules: set })).talk()).toContain('x=from rule')
-    const deny = await start({ rules: rulesFile({ '127.': { allow: false, environment: {} } }) })
-    expect(await deny.talk()).toBe('')
-    expect(deny.lines[0]).toContain('event=deny ip=127.0.0.1')
-    const relay = await start({
-      rules: rulesFile({ '127.0.0.1': { allow: true, environment: { RELAYCLIENT: '@rule' } } }),
-      ask: granted,
+
+    test('of a stranger: no RELAYCLIENT, mail for local domains goes on', async () => {
+      const { talk, lines, relayed } = await start()
+      expect(await talk()).toContain(' relay=unset login= until= ')
+      expect(relayed).toEqual([])
+      expect(lines[0]).toContain('event=norelay ip=127.0.0.1')
     })
-    expect(await relay.talk()).toContain('relay=@rule login= ')
+
+    test('by IPv6', async () => {
+      const { talk } = await start({ ask: granted, host: '::1' })
+      expect(await talk()).toContain('relay= login=ann until=1764000000 ip=::1 host= proto=TCP6')
+    })
+
+    test('RELAYCLIENT has the value of the settings; one that was there is left alone and nobody is asked', async () => {
+      expect(await (await start({ ask: granted, relayclientValue: '@fixme' })).talk()).toContain(' relay=@fixme ')
+      let asked = 0
+      const preset = await start({
+        environment: { PATH: '/usr/bin:/bin', RELAYCLIENT: '@site' },
+        ask: async () => {
+          asked += 1
+          return undefined
+        },
+      })
+      expect(await preset.talk()).toContain(' relay=@site login= ')
+      expect(asked).toBe(0)
+    })
+
+    test('what the client sent before the banner reaches the smtpd, to the octet', async () => {
+      const { talk } = await start()
+      const octets = 'x'.repeat(100_000)
+      expect((await talk(octets)).endsWith(`\n${octets}`)).toBe(true)
+    })
   })
 
-  test('a missing or damaged file lets nobody in, as with tcpserver', async () => {
-    const { talk } = await start({ rules: new TcpRulesFile('/nonexistent') })
-    expect(await talk()).toMatch(/^421 /)
+  describe('fails closed', () => {
+    test.each<[string, AskGrant]>([
+      ['an error', () => Promise.reject(new Error('database is down'))],
+      [
+        'an error thrown at once',
+        () => {
+          throw new Error('broken')
+        },
+      ],
+      ['no answer', () => new Promise(() => {})],
+    ])('%s: the smtpd runs within the deadline, without RELAYCLIENT', async (_what, ask) => {
+      const { talk, lines, relayed } = await start({ ask, timeoutMs: 100 })
+      const from = performance.now()
+      expect(await talk()).toContain(' relay=unset ')
+      expect(performance.now() - from).toBeLessThan(1500)
+      expect(relayed).toEqual([])
+      expect(lines.filter(line => line.includes('event=error'))).toHaveLength(1)
+    })
+
+    test('an smtpd that cannot be run: 421, and the place is free again', async () => {
+      const { talk, gate, lines } = await start({ file: `${directory.path}/none` })
+      expect(await talk()).toBe('421 unable to run smtpd (#4.3.0)\r\n')
+      expect(lines[0]).toContain('ENOENT')
+      await eventually('released', () => gate.connections === 0)
+    })
   })
 
-  test('a new file counts from the next connection on', async () => {
-    const path = `${directory.path}/changing.cdb`
-    const write = (value: string) =>
+  describe('limits', () => {
+    test('in all, and for one address: a banner, then closed; the place comes back', async () => {
+      const { client, talk, gate, lines } = await start({ maxConnections: 2, maxPerAddress: 1 })
+      const first = client()
+      await once(first, 'data')
+      expect(await talk()).toBe('421 too many connections from your address (#4.7.0)\r\n')
+      first.destroy()
+      await eventually('released', () => gate.connections === 0)
+      expect(await talk()).toContain('220 ')
+      expect(lines.some(line => line.includes('event=busy') && line.includes('limit=address'))).toBe(true)
+    })
+
+    test('the whole house full', async () => {
+      const { client, talk } = await start({ maxConnections: 1 })
+      await once(client(), 'data')
+      expect(await talk()).toBe('421 too many connections, try again later (#4.3.2)\r\n')
+    })
+  })
+
+  describe('rules of tcprules', () => {
+    const rulesFile = (rules: Record<string, Parameters<typeof formatTcpRule>[0]>): TcpRulesFile => {
+      const path = `${directory.path}/rules${files++}.cdb`
       writeFileSync(
         path,
-        formatCdb([{ key: Buffer.from(''), value: formatTcpRule({ allow: true, environment: { X: value } }) }]),
+        formatCdb(Object.entries(rules).map(([key, rule]) => ({ key: Buffer.from(key), value: formatTcpRule(rule) }))),
       )
-    write('one')
-    const { talk } = await start({ rules: new TcpRulesFile(path) })
-    expect(await talk()).toContain('x=one')
-    write('second')
-    expect(await talk()).toContain('x=second')
-  })
-})
-
-describe('PROXY protocol from a listed peer', () => {
-  const source = { ip: ip('192.0.2.7'), port: 4000 }
-  const destination = { ip: ip('192.0.2.1'), port: 25 }
-  const ask: AskGrant = async address => (address === '192.0.2.7' ? { until: 1, login: 'ann' } : undefined)
-
-  test.each([
-    ['version 1', formatProxyV1(source, destination)],
-    ['version 2', formatProxyV2(source, destination)],
-  ])('%s: the client counts, and not an octet more is read', async (_version, header) => {
-    const { talk } = await start({ proxyTrust: LOOPBACK, ask })
-    expect(await talk(header, 'EHLO early\r\n')).toMatch(/relay= login=ann until=1 ip=192\.0\.2\.7 .*\nEHLO early\r\n$/)
-  })
-
-  test('cut into single octets', async () => {
-    const { client } = await start({ proxyTrust: LOOPBACK, ask })
-    const socket = client()
-    socket.setNoDelay(true)
-    for (const octet of Buffer.from(formatProxyV2(source, destination))) {
-      socket.write(Uint8Array.of(octet))
-      await new Promise(resolve => setImmediate(resolve))
-    }
-    const [greeting] = await once(socket, 'data')
-    expect(String(greeting)).toContain('ip=192.0.2.7')
-  })
-
-  test('no header, no service; and nobody else may send one', async () => {
-    const strict = await start({ proxyTrust: LOOPBACK, ask })
-    expect(await strict.talk('EHLO forged\r\n')).toMatch(/^421 /)
-    const open = await start({ ask })
-    expect(await open.talk(formatProxyV1(source, destination))).toMatch(/relay=unset .*ip=127\.0\.0\.1/)
-  })
-
-  describe('that names no client: the relay is closed', () => {
-    const v2 = (command: number, family: number, length: number): Buffer =>
-      Buffer.concat([
-        formatProxyV2(source, destination).subarray(0, 12),
-        Buffer.of(command, family, 0, length),
-        Buffer.alloc(length),
-      ])
-    const headers: readonly (readonly [string, string | Buffer])[] = [
-      ['version 1 UNKNOWN', 'PROXY UNKNOWN\r\n'],
-      ['version 1 UNKNOWN with addresses', 'PROXY UNKNOWN 192.0.2.7 192.0.2.1 4000 25\r\n'],
-      ['version 2 LOCAL', formatProxyLocal()],
-      ['version 2 LOCAL with addresses', v2(0x20, 0x11, 12)],
-      ['version 2 UNSPEC', v2(0x21, 0x00, 0)],
-      ['version 2 of a Unix socket', v2(0x21, 0x31, 216)],
-    ]
-    const rules = (): TcpRulesFile => {
-      const path = `${directory.path}/proxy-rules.cdb`
-      const rule = formatTcpRule({ allow: true, environment: { RELAYCLIENT: '', X: 'rule' } })
-      writeFileSync(path, formatCdb([{ key: Buffer.from('127.'), value: rule }]))
       return new TcpRulesFile(path)
     }
 
-    test.each(headers)('%s', async (_, header) => {
-      const asked: string[] = []
-      const { talk, lines } = await start({
-        proxyTrust: LOOPBACK,
-        ask: async address => {
-          asked.push(address)
-          return { until: 1, login: 'ann' }
-        },
+    test('set variables, refuse, and open for good', async () => {
+      const set = rulesFile({
+        '127.0.0.': { allow: true, environment: { X: 'from rule' } },
+        '': { allow: false, environment: {} },
       })
+      expect(await (await start({ rules: set })).talk()).toContain('x=from rule')
+      const deny = await start({ rules: rulesFile({ '127.': { allow: false, environment: {} } }) })
+      expect(await deny.talk()).toBe('')
+      expect(deny.lines[0]).toContain('event=deny ip=127.0.0.1')
+      const relay = await start({
+        rules: rulesFile({ '127.0.0.1': { allow: true, environment: { RELAYCLIENT: '@rule' } } }),
+        ask: granted,
+      })
+      expect(await relay.talk()).toContain('relay=@rule login= ')
+    })
+
+    test('a missing or damaged file lets nobody in, as with tcpserver', async () => {
+      const { talk } = await start({ rules: new TcpRulesFile('/nonexistent') })
+      expect(await talk()).toMatch(/^421 /)
+    })
+
+    test('a new file counts from the next connection on', async () => {
+      const path = `${directory.path}/changing.cdb`
+      const write = (value: string) =>
+        writeFileSync(
+          path,
+          formatCdb([{ key: Buffer.from(''), value: formatTcpRule({ allow: true, environment: { X: value } }) }]),
+        )
+      write('one')
+      const { talk } = await start({ rules: new TcpRulesFile(path) })
+      expect(await talk()).toContain('x=one')
+      write('second')
+      expect(await talk()).toContain('x=second')
+    })
+  })
+
+  describe('PROXY protocol from a listed peer', () => {
+    const source = { ip: ip('192.0.2.7'), port: 4000 }
+    const destination = { ip: ip('192.0.2.1'), port: 25 }
+    const ask: AskGrant = async address => (address === '192.0.2.7' ? { until: 1, login: 'ann' } : undefined)
+
+    test.each([
+      ['version 1', formatProxyV1(source, destination)],
+      ['version 2', formatProxyV2(source, destination)],
+    ])('%s: the client counts, and not an octet more is read', async (_version, header) => {
+      const { talk } = await start({ proxyTrust: LOOPBACK, ask })
       expect(await talk(header, 'EHLO early\r\n')).toMatch(
-        /relay=unset login= until= ip=127\.0\.0\.1 .*\nEHLO early\r\n$/,
+        /relay= login=ann until=1 ip=192\.0\.2\.7 .*\nEHLO early\r\n$/,
       )
-      expect(asked).toEqual([])
-      expect(lines.join('')).toContain('event=norelay')
-      expect(lines.join('')).toContain('reason=unnamed_client')
     })
 
-    test.each(headers)("%s, also where a rule opens it for the proxy's address", async (_, header) => {
-      const { talk } = await start({ proxyTrust: LOOPBACK, rules: rules() })
-      expect(await talk(header)).toMatch(/relay=unset .*x=rule/)
+    test('cut into single octets', async () => {
+      const { client } = await start({ proxyTrust: LOOPBACK, ask })
+      const socket = client()
+      socket.setNoDelay(true)
+      for (const octet of Buffer.from(formatProxyV2(source, destination))) {
+        socket.write(Uint8Array.of(octet))
+        await new Promise(resolve => setImmediate(resolve))
+      }
+      const [greeting] = await once(socket, 'data')
+      expect(String(greeting)).toContain('ip=192.0.2.7')
     })
 
-    test.each(headers)('%s, also where the gate opens it for everybody it can name', async (_, header) => {
-      const { talk } = await start({ proxyTrust: LOOPBACK, environment: { PATH: '/usr/bin:/bin', RELAYCLIENT: '' } })
-      expect(await talk(header)).toMatch(/relay=unset /)
-      expect(await talk(formatProxyV1(source, destination))).toMatch(/relay= /)
+    test('no header, no service; and nobody else may send one', async () => {
+      const strict = await start({ proxyTrust: LOOPBACK, ask })
+      expect(await strict.talk('EHLO forged\r\n')).toMatch(/^421 /)
+      const open = await start({ ask })
+      expect(await open.talk(formatProxyV1(source, destination))).toMatch(/relay=unset .*ip=127\.0\.0\.1/)
     })
 
-    test('and it is counted without an address', async () => {
-      const decided: (string | undefined)[] = []
-      const { talk } = await start({ proxyTrust: LOOPBACK, onDecision: address => void decided.push(address) })
-      await talk('PROXY UNKNOWN\r\n')
-      expect(decided).toEqual([undefined])
+    describe('that names no client: the relay is closed', () => {
+      const v2 = (command: number, family: number, length: number): Buffer =>
+        Buffer.concat([
+          formatProxyV2(source, destination).subarray(0, 12),
+          Buffer.of(command, family, 0, length),
+          Buffer.alloc(length),
+        ])
+      const headers: readonly (readonly [string, string | Buffer])[] = [
+        ['version 1 UNKNOWN', 'PROXY UNKNOWN\r\n'],
+        ['version 1 UNKNOWN with addresses', 'PROXY UNKNOWN 192.0.2.7 192.0.2.1 4000 25\r\n'],
+        ['version 2 LOCAL', formatProxyLocal()],
+        ['version 2 LOCAL with addresses', v2(0x20, 0x11, 12)],
+        ['version 2 UNSPEC', v2(0x21, 0x00, 0)],
+        ['version 2 of a Unix socket', v2(0x21, 0x31, 216)],
+      ]
+      const rules = (): TcpRulesFile => {
+        const path = `${directory.path}/proxy-rules.cdb`
+        const rule = formatTcpRule({ allow: true, environment: { RELAYCLIENT: '', X: 'rule' } })
+        writeFileSync(path, formatCdb([{ key: Buffer.from('127.'), value: rule }]))
+        return new TcpRulesFile(path)
+      }
+
+      test.each(headers)('%s', async (_, header) => {
+        const asked: string[] = []
+        const { talk, lines } = await start({
+          proxyTrust: LOOPBACK,
+          ask: async address => {
+            asked.push(address)
+            return { until: 1, login: 'ann' }
+          },
+        })
+        expect(await talk(header, 'EHLO early\r\n')).toMatch(
+          /relay=unset login= until= ip=127\.0\.0\.1 .*\nEHLO early\r\n$/,
+        )
+        expect(asked).toEqual([])
+        expect(lines.join('')).toContain('event=norelay')
+        expect(lines.join('')).toContain('reason=unnamed_client')
+      })
+
+      test.each(headers)("%s, also where a rule opens it for the proxy's address", async (_, header) => {
+        const { talk } = await start({ proxyTrust: LOOPBACK, rules: rules() })
+        expect(await talk(header)).toMatch(/relay=unset .*x=rule/)
+      })
+
+      test.each(headers)('%s, also where the gate opens it for everybody it can name', async (_, header) => {
+        const { talk } = await start({ proxyTrust: LOOPBACK, environment: { PATH: '/usr/bin:/bin', RELAYCLIENT: '' } })
+        expect(await talk(header)).toMatch(/relay=unset /)
+        expect(await talk(formatProxyV1(source, destination))).toMatch(/relay= /)
+      })
+
+      test('and it is counted without an address', async () => {
+        const decided: (string | undefined)[] = []
+        const { talk } = await start({ proxyTrust: LOOPBACK, onDecision: address => void decided.push(address) })
+        await talk('PROXY UNKNOWN\r\n')
+        expect(decided).toEqual([undefined])
+      })
+    })
+
+    test('limits count the client behind the proxy', async () => {
+      const { client, talk } = await start({ proxyTrust: LOOPBACK, ask, maxPerAddress: 1 })
+      const first = client()
+      first.write(formatProxyV1(source, destination))
+      await once(first, 'data')
+      expect(await talk(formatProxyV1(source, destination))).toMatch(/^421 too many connections from your/)
+      expect(await talk(formatProxyV1({ ip: ip('192.0.2.8'), port: 1 }, destination))).toContain('220 ')
     })
   })
 
-  test('limits count the client behind the proxy', async () => {
-    const { client, talk } = await start({ proxyTrust: LOOPBACK, ask, maxPerAddress: 1 })
-    const first = client()
-    first.write(formatProxyV1(source, destination))
-    await once(first, 'data')
-    expect(await talk(formatProxyV1(source, destination))).toMatch(/^421 too many connections from your/)
-    expect(await talk(formatProxyV1({ ip: ip('192.0.2.8'), port: 1 }, destination))).toContain('220 ')
-  })
-})
-
-describe('children', () => {
-  test('that die at once, are killed, or close early, free their place', async () => {
-    for (const text of ['exit 1', 'kill -9 $$', 'exec 0<&- 1>&-; sleep 0.05']) {
-      const { talk, gate } = await start({ file: script(text) })
-      // What the child leaves unread makes a reset of the end; that is the client's to bear.
-      await talk('EHLO\r\n').catch(() => undefined)
-      await eventually('place is free', () => gate.connections === 0)
-    }
-  })
-
-  test('have no descriptor of ours, default signals, and a soft limit of their own', async () => {
-    const { talk } = await start({
-      file: script(
-        'ls /proc/self/fd | tr "\\n" " "; ulimit -Sn; grep -E "SigIgn|SigBlk" /proc/self/status; grep flags /proc/self/fdinfo/0',
-      ),
-    })
-    const heard = await talk()
-    expect(heard).toMatch(/\d+\n/)
-    expect(heard).toMatch(/SigBlk:\s*0+\nSigIgn:\s*0+\n/)
-    // A socket of the client's that is blocking: O_RDWR without O_NONBLOCK.
-    expect(Number.parseInt(/flags:\s*(\d+)/.exec(heard)?.[1] ?? '', 8) & 0o4000).toBe(0)
-  })
-
-  test('hundreds of connections leave no zombie and no descriptor', async () => {
-    const { talk, gate } = await start()
-    await talk()
-    const before = readdirSync('/proc/self/fd').length
-    for (let round = 0; round < 15; round++) await Promise.all(Array.from({ length: 20 }, () => talk()))
-    await eventually('all ended', () => gate.connections === 0 && waitedFor() === 0)
-    await eventually('descriptors closed', () => readdirSync('/proc/self/fd').length <= before)
-    const zombies = readdirSync('/proc').filter(pid => {
-      try {
-        return new RegExp(`^\\d+ \\(.*\\) Z ${process.pid} `).test(readFileSync(`/proc/${pid}/stat`, 'latin1'))
-      } catch {
-        return false // not a process, or gone
+  describe('children', () => {
+    test('that die at once, are killed, or close early, free their place', async () => {
+      for (const text of ['exit 1', 'kill -9 $$', 'exec 0<&- 1>&-; sleep 0.05']) {
+        const { talk, gate } = await start({ file: script(text) })
+        // What the child leaves unread makes a reset of the end; that is the client's to bear.
+        await talk('EHLO\r\n').catch(() => undefined)
+        await eventually('place is free', () => gate.connections === 0)
       }
     })
-    expect(zombies).toEqual([])
-  })
-})
 
-test('drain: no new connection, the running one goes on to its end', async () => {
-  const { client, gate } = await start()
-  const socket = client()
-  await once(socket, 'data')
-  const drained = gate.drain(10_000)
-  const [refused] = await once(client(), 'error')
-  expect(refused).toMatchObject({ code: 'ECONNREFUSED' })
-  socket.write('still here\r\n')
-  const [echo] = await once(socket, 'data')
-  expect(String(echo)).toBe('still here\r\n')
-  socket.end()
-  await drained
-  expect(gate.connections).toBe(0)
+    test('have no descriptor of ours, default signals, and a soft limit of their own', async () => {
+      const { talk } = await start({
+        file: script(
+          'ls /proc/self/fd | tr "\\n" " "; ulimit -Sn; grep -E "SigIgn|SigBlk" /proc/self/status; grep flags /proc/self/fdinfo/0',
+        ),
+      })
+      const heard = await talk()
+      expect(heard).toMatch(/\d+\n/)
+      expect(heard).toMatch(/SigBlk:\s*0+\nSigIgn:\s*0+\n/)
+      // A socket of the client's that is blocking: O_RDWR without O_NONBLOCK.
+      expect(Number.parseInt(/flags:\s*(\d+)/.exec(heard)?.[1] ?? '', 8) & 0o4000).toBe(0)
+    })
+
+    test('hundreds of connections leave no zombie and no descriptor', async () => {
+      const { talk, gate } = await start()
+      await talk()
+      const before = readdirSync('/proc/self/fd').length
+      for (let round = 0; round < 15; round++) await Promise.all(Array.from({ length: 20 }, () => talk()))
+      await eventually('all ended', () => gate.connections === 0 && waitedFor() === 0)
+      await eventually('descriptors closed', () => readdirSync('/proc/self/fd').length <= before)
+      const zombies = readdirSync('/proc').filter(pid => {
+        try {
+          return new RegExp(`^\\d+ \\(.*\\) Z ${process.pid} `).test(readFileSync(`/proc/${pid}/stat`, 'latin1'))
+        } catch {
+          return false // not a process, or gone
+        }
+      })
+      expect(zombies).toEqual([])
+    })
+  })
+
+  test('drain: no new connection, the running one goes on to its end', async () => {
+    const { client, gate } = await start()
+    const socket = client()
+    await once(socket, 'data')
+    const drained = gate.drain(10_000)
+    const [refused] = await once(client(), 'error')
+    expect(refused).toMatchObject({ code: 'ECONNREFUSED' })
+    socket.write('still here\r\n')
+    const [echo] = await once(socket, 'data')
+    expect(String(echo)).toBe('still here\r\n')
+    socket.end()
+    await drained
+    expect(gate.connections).toBe(0)
+  })
 })

@@ -4,6 +4,7 @@ import { connect, type Socket } from 'node:net'
 import { afterAll, afterEach, describe, expect, test } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
 import { holdListener } from '../../../src/process/bound-socket.ts'
+import { epollEngine } from '../../../src/sockets/epoll-engine.ts'
 import { TwoWaySocket } from '../../../src/sockets/two-way-socket.ts'
 import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
 import { NetworkSet, parseIpAddress } from '../../../src/wire/ip-address.ts'
@@ -58,6 +59,7 @@ async function start({ ask, argv, messages = 0, times, clock = () => 10 * HOUR }
   const question = () => decide(parseIpAddress('192.0.2.7'), { ask: grant, refusal: () => undefined, timeoutMs: 1000 })
   let fronts = 0
   const gate = new ResidentGate({
+    engine: epollEngine,
     file: argv?.[0] ?? process.execPath,
     argv: argv ?? [process.execPath, '--disable-warning=ExperimentalWarning', SMTPD, file],
     environment: { PATH: '/usr/bin:/bin' },

@@ -1,7 +1,10 @@
-import { closeSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { afterAll, expect, onTestFinished, test } from 'vitest'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { afterAll, describe, expect, onTestFinished, test } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
+import type { AcceptedSocket } from '../../../src/sockets/engine.ts'
 import { Starters } from '../../../src/wrap/gate/starters.ts'
+import { acceptedSocket } from '../../harness/accepted-socket.ts'
+import { BOTH_ENGINES } from '../../harness/engines.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
@@ -9,87 +12,97 @@ const directory = temporaryDirectory()
 afterAll(() => directory.remove())
 const ids = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 }
 
-/** A starter that is ready, and answers the first octets it gets with `answer`. */
-async function start(name: string, answer: string) {
-  const script = `${directory.path}/${name}.mjs`
-  writeFileSync(
-    script,
-    `import { Socket } from 'node:net'
-     const link = new Socket({ fd: 3, readable: true, writable: true })
-     link.write('ready\\n')
-     link.once('data', () => link.write(${JSON.stringify(answer)}))
-     link.on('end', () => process.exit()).on('error', () => process.exit())`,
-  )
-  const lines: string[] = []
-  const log = createLog('wrap', { write: line => lines.push(line) })
-  const starters = await Starters.start({ ids, log, script, openFiles: () => 1024 })
-  onTestFinished(() => starters.close())
-  return { lines, program: starters.program('/bin/true', ['true'], ['PATH=/bin']), starters }
-}
+describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
+  /** A starter that is ready, and answers the first octets it gets with `answer`. */
+  async function start(name: string, answer: string) {
+    const script = `${directory.path}/${name}.mjs`
+    writeFileSync(
+      script,
+      engine.name === 'node'
+        ? `process.send('ready\\n')
+         process.once('message', () => process.send(${JSON.stringify(answer)}))`
+        : `import { Socket } from 'node:net'
+         const link = new Socket({ fd: 3, readable: true, writable: true })
+         link.write('ready\\n')
+         link.once('data', () => link.write(${JSON.stringify(answer)}))
+         link.on('end', () => process.exit()).on('error', () => process.exit())`,
+    )
+    const lines: string[] = []
+    const log = createLog('wrap', { write: line => lines.push(line) })
+    const starters = await Starters.start({ ids, engine, log, script, openFiles: () => 1024 })
+    onTestFinished(() => starters.close())
+    return { lines, program: starters.program('/bin/true', ['true'], ['PATH=/bin']), starters }
+  }
 
-/** Something to run the program on; the caller keeps it when it cannot be run. */
-function descriptor(): number {
-  const fd = openSync('/dev/null', 'r')
-  onTestFinished(() => closeSync(fd))
-  return fd
-}
+  /** Something to run the program on; the caller keeps it when it cannot be run. */
+  async function socket(): Promise<AcceptedSocket> {
+    const { socket, close } = await acceptedSocket(engine)
+    onTestFinished(() => {
+      socket.close()
+      close()
+    })
+    return socket
+  }
 
-test.each([
-  ['an unknown line', 'hello\n'],
-  ['a start that nobody asked for', 'started n=99 pid=4242\n'],
-  ['the end of a child that it never started', 'ended pid=4242 status=0\n'],
-  ['an answer to a ping that was never sent', 'pong n=99\n'],
-  ['a line without end', 'x'.repeat(1000)],
-  ['no process', 'started n=1 pid=1\n'],
-])('a starter that says %s is given up, and the start fails', async (name, answer) => {
-  const { lines, program, starters } = await start(name.replaceAll(' ', '-'), `${answer}\n`)
-  await expect(program.run(descriptor(), [])).rejects.toThrow('the starter is lost: it said what no starter says')
-  expect(lines.filter(line => line.includes('event=starter_lost'))).toHaveLength(1)
-  // The other one is as bad; then none is left, and the gate must be started anew.
-  await expect(program.run(descriptor(), [])).rejects.toThrow('the starter is lost')
-  expect(await starters.failed).toContain('no starter of smtpds is left')
-  await expect(program.run(descriptor(), [])).rejects.toThrow('no starter is left')
-})
-
-test('a start goes to the starter that has the fewest under way', async () => {
-  const script = `${directory.path}/silent.mjs`
-  writeFileSync(
-    script,
-    `import { Socket } from 'node:net'
-     import { appendFileSync } from 'node:fs'
-     const link = new Socket({ fd: 3, readable: true, writable: true })
-     link.write('ready\\n')
-     link.on('data', octets => appendFileSync('${directory.path}/orders-' + process.pid, octets))
-     link.on('end', () => process.exit()).on('error', () => process.exit())`,
-  )
-  const starters = await Starters.start({
-    ids,
-    log: createLog('wrap', { write: () => {} }),
-    script,
-    openFiles: () => 64,
+  test.each([
+    ['an unknown line', 'hello\n'],
+    ['a start that nobody asked for', 'started n=99 pid=4242\n'],
+    ['the end of a child that it never started', 'ended pid=4242 status=0\n'],
+    ['an answer to a ping that was never sent', 'pong n=99\n'],
+    ['a line without end', 'x'.repeat(1000)],
+    ['no process', 'started n=1 pid=1\n'],
+  ])('a starter that says %s is given up, and the start fails', async (name, answer) => {
+    const { lines, program, starters } = await start(name.replaceAll(' ', '-'), `${answer}\n`)
+    const [first, second, third] = [await socket(), await socket(), await socket()]
+    await expect(program.run(first, [])).rejects.toThrow('the starter is lost: it said what no starter says')
+    expect(lines.filter(line => line.includes('event=starter_lost'))).toHaveLength(1)
+    // The other one is as bad; then none is left, and the gate must be started anew.
+    await expect(program.run(second, [])).rejects.toThrow('the starter is lost')
+    expect(await starters.failed).toContain('no starter of smtpds is left')
+    await expect(program.run(third, [])).rejects.toThrow('no starter is left')
   })
-  const program = starters.program('/bin/true', ['true'], [])
-  // Nobody confirms them, and the gate that closes forgets them.
-  for (let count = 0; count < 6; count += 1) program.run(descriptor(), []).catch(() => {})
-  const orders = () =>
-    readdirSync(directory.path)
-      .filter(name => name.startsWith('orders-'))
-      .map(name => readFileSync(`${directory.path}/${name}`, 'latin1').match(/start n=/g)?.length)
-  await eventually('three starts each', () => orders().join(' ') === '3 3')
-  starters.close()
-})
 
-test('a program that cannot be run keeps the starter', async () => {
-  const { lines, program } = await start('failed', 'failed n=1 errno=13\n')
-  await expect(program.run(descriptor(), [])).rejects.toThrow('cannot run /bin/true: EACCES')
-  await eventually('nothing was lost', () => lines.length === 0)
-})
+  test('a start goes to the starter that has the fewest under way', async () => {
+    const script = `${directory.path}/silent-${engine.name}.mjs`
+    const orders = `${directory.path}/orders-${engine.name}-`
+    writeFileSync(
+      script,
+      engine.name === 'node'
+        ? `import { appendFileSync } from 'node:fs'
+           process.send('ready\\n')
+           process.on('message', text => appendFileSync('${orders}' + process.pid, text, 'latin1'))`
+        : `import { Socket } from 'node:net'
+           import { appendFileSync } from 'node:fs'
+           const link = new Socket({ fd: 3, readable: true, writable: true })
+           link.write('ready\\n')
+           link.on('data', octets => appendFileSync('${orders}' + process.pid, octets))
+           link.on('end', () => process.exit()).on('error', () => process.exit())`,
+    )
+    const log = createLog('wrap', { write: () => {} })
+    const starters = await Starters.start({ ids, engine, log, script, openFiles: () => 64 })
+    onTestFinished(() => starters.close())
+    const program = starters.program('/bin/true', ['true'], [])
+    // Nobody confirms them, and the gate that closes forgets them.
+    for (let count = 0; count < 6; count += 1) program.run(await socket(), []).catch(() => {})
+    const counts = () =>
+      readdirSync(directory.path)
+        .filter(name => `${directory.path}/${name}`.startsWith(orders))
+        .map(name => readFileSync(`${directory.path}/${name}`, 'latin1').match(/start n=/g)?.length)
+    await eventually('three starts each', () => counts().join(' ') === '3 3')
+  })
 
-test('a starter that cannot start is a temporary fault of the gate', async () => {
-  const script = `${directory.path}/broken.mjs`
-  writeFileSync(script, 'process.exit(1)')
-  const log = createLog('wrap', { write: () => {} })
-  await expect(Starters.start({ ids, log, script, openFiles: () => 1024 })).rejects.toThrow(
-    'the starter of the smtpd cannot work: it has ended',
-  )
+  test('a program that cannot be run keeps the starter', async () => {
+    const { lines, program } = await start('failed', 'failed n=1 errno=13\n')
+    await expect(program.run(await socket(), [])).rejects.toThrow('cannot run /bin/true: EACCES')
+    await eventually('nothing was lost', () => lines.length === 0)
+  })
+
+  test('a starter that cannot start is a temporary fault of the gate', async () => {
+    const script = `${directory.path}/broken.mjs`
+    writeFileSync(script, 'process.exit(1)')
+    const log = createLog('wrap', { write: () => {} })
+    await expect(Starters.start({ ids, engine, log, script, openFiles: () => 1024 })).rejects.toThrow(
+      'the starter of the smtpd cannot work: it has ended',
+    )
+  })
 })

@@ -1,0 +1,196 @@
+import { spawn } from 'node:child_process'
+import { createServer, Socket } from 'node:net'
+import { descriptorOf } from '../base/node-internals.ts'
+import { duplicateDescriptor } from '../libc/descriptors.ts'
+import { parseIpAddress } from '../wire/ip-address.ts'
+import type { Connection } from './connection.ts'
+import type { AcceptedSocket, ChannelListener, Ends, Engine, SocketChannel } from './engine.ts'
+import type { OpenSocket } from './owned-descriptor.ts'
+import { StreamConnection } from './stream-connection.ts'
+
+/** As the listeners of this project. */
+const BACKLOG = 4096
+/** Sockets on their way to the other process: the runtime sends the next one only when the last one was confirmed. */
+const MAX_ON_THE_WAY = 64
+
+/** Streams of the runtime: `node:net` for connections, its message channel for sockets that go to a child. */
+export const nodeEngine: Engine = {
+  name: 'node',
+  handover: undefined,
+
+  accept(listening, { noDelay }, take) {
+    const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay }, socket => {
+      const ends = endsOf(socket)
+      // A client that has left already has no address any more.
+      if (ends === undefined) socket.destroy()
+      else take(new AcceptedStream(socket, ends))
+    })
+    // The server closes its descriptor itself; the listening socket's own is released with it.
+    server.listen({ fd: duplicateDescriptor(listening.descriptor), backlog: BACKLOG })
+    let isClosed = false
+    return {
+      close: () => {
+        if (isClosed) return
+        isClosed = true
+        server.close()
+        listening.release()
+      },
+    }
+  },
+
+  startChild({ file, args, environment }, listener) {
+    const child = spawn(file, [...args], { stdio: ['ignore', 'ignore', 'inherit', 'ipc'], env: { ...environment } })
+    return { child, channel: new MessageChannel(child, listener) }
+  },
+
+  channelToParent: listener => new MessageChannel(process, listener),
+
+  logLimits() {},
+}
+
+/** A connection that the server of the runtime accepted and does not read. */
+class AcceptedStream implements AcceptedSocket {
+  readonly stream: Socket
+  readonly ends: Ends
+
+  constructor(stream: Socket, ends: Ends) {
+    this.stream = stream
+    this.ends = ends
+    // A client may reset the connection before anything is done with it.
+    stream.on('error', () => stream.destroy())
+  }
+
+  get descriptor(): number {
+    return descriptorOf(this.stream)
+  }
+
+  open(): Connection {
+    return new StreamConnection(this.stream, this.stream)
+  }
+
+  detach(): number {
+    const descriptor = duplicateDescriptor(this.descriptor)
+    this.stream.destroy()
+    return descriptor
+  }
+
+  close(): void {
+    this.stream.destroy()
+  }
+}
+
+/** A socket that the other process sent. The runtime stops reading from it if it becomes a child's standard input in the same turn. */
+class ReceivedStream implements OpenSocket {
+  readonly stream: Socket
+
+  constructor(stream: Socket) {
+    this.stream = stream
+    stream.on('error', () => stream.destroy())
+  }
+
+  get descriptor(): number {
+    return descriptorOf(this.stream)
+  }
+
+  close(): void {
+    this.stream.destroy()
+  }
+}
+
+/** The part of a child, or of this process, that the runtime's channel has. */
+type Peer = {
+  readonly connected: boolean
+  send?:
+    | ((
+        message: string,
+        socket: Socket | undefined,
+        options: { keepOpen: boolean },
+        done: (error: Error | null) => void,
+      ) => boolean)
+    | undefined
+  disconnect?: (() => void) | undefined
+  on(event: 'message', heard: (message: unknown, socket: unknown) => void): unknown
+  on(event: 'disconnect', gone: () => void): unknown
+}
+
+/** The runtime's channel between a process and its child. One message is one text, of one octet per character. */
+class MessageChannel implements SocketChannel {
+  readonly #peer: Peer
+  readonly #listener: ChannelListener
+  #onTheWay = 0
+  #wantsRoom = false
+  #isDestroyed = false
+
+  constructor(peer: Peer, listener: ChannelListener) {
+    this.#peer = peer
+    this.#listener = listener
+    peer.on('message', (message, socket) => this.#hear(message, socket))
+    peer.on('disconnect', () => {
+      if (!this.#isDestroyed) this.#listener.end()
+      this.destroy()
+    })
+  }
+
+  get isDestroyed(): boolean {
+    return this.#isDestroyed
+  }
+
+  write(text: string): void {
+    this.#send(text, undefined, () => {})
+  }
+
+  lend(socket: OpenSocket, text: string, octets: Uint8Array): boolean {
+    if (!(socket instanceof AcceptedStream)) throw new TypeError('a socket of another engine')
+    if (this.#isDestroyed || !this.#peer.connected) return false
+    if (this.#onTheWay >= MAX_ON_THE_WAY) {
+      this.#wantsRoom = true
+      return false
+    }
+    this.#onTheWay += 1
+    this.#send(text + Buffer.from(octets).toString('latin1'), socket.stream, () => this.#arrived())
+    return true
+  }
+
+  end(): void {
+    this.destroy()
+  }
+
+  destroy(): void {
+    if (this.#isDestroyed) return
+    this.#isDestroyed = true
+    if (this.#peer.connected) this.#peer.disconnect?.()
+    this.#listener.closed()
+  }
+
+  #send(text: string, socket: Socket | undefined, done: () => void): void {
+    if (this.#isDestroyed || !this.#peer.connected) return
+    this.#peer.send?.(text, socket, { keepOpen: true }, error => {
+      if (error === null) done()
+      else this.destroy()
+    })
+  }
+
+  #arrived(): void {
+    this.#onTheWay -= 1
+    if (!this.#wantsRoom || this.#isDestroyed) return
+    this.#wantsRoom = false
+    this.#listener.room?.()
+  }
+
+  #hear(message: unknown, socket: unknown): void {
+    const received = socket instanceof Socket ? new ReceivedStream(socket) : undefined
+    if (this.#isDestroyed || typeof message !== 'string') {
+      received?.close()
+      if (!this.#isDestroyed) this.destroy()
+      return
+    }
+    this.#listener.data(Buffer.from(message, 'latin1'), received)
+  }
+}
+
+function endsOf({ remoteAddress, remotePort, localAddress, localPort }: Socket): Ends | undefined {
+  const remoteIp = remoteAddress === undefined ? undefined : parseIpAddress(remoteAddress)
+  const localIp = localAddress === undefined ? undefined : parseIpAddress(localAddress)
+  if (remoteIp === undefined || localIp === undefined || remotePort === undefined || localPort === undefined) return
+  return { remoteIp, remotePort, localIp, localPort }
+}

@@ -1,0 +1,21 @@
+import { connect, type Socket } from 'node:net'
+import { holdListener } from '../../src/process/bound-socket.ts'
+import type { AcceptedSocket, Engine } from '../../src/sockets/engine.ts'
+
+/** Both ends of a TCP connection: a client of the runtime, and what an engine accepted. `close` closes the client and the listening socket. */
+export async function acceptedSocket(
+  engine: Engine,
+  host = '127.0.0.1',
+): Promise<{ client: Socket; socket: AcceptedSocket; port: number; close: () => void }> {
+  const held = await holdListener({ type: 'tcp', host, port: 0 }, 'test')
+  if (held.address.type !== 'tcp') throw new Error('no port')
+  const taken = Promise.withResolvers<AcceptedSocket>()
+  const acceptor = engine.accept(held, { blocking: false, noDelay: true }, taken.resolve)
+  const client = connect({ port: held.address.port, host: host === '::' ? '127.0.0.1' : host, allowHalfOpen: true })
+  client.on('error', () => {}) // tests that reset it look at the other end
+  const close = (): void => {
+    acceptor.close()
+    client.destroy()
+  }
+  return { client, socket: await taken.promise, port: held.address.port, close }
+}
