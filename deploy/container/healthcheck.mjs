@@ -1,21 +1,29 @@
-// healthcheck.mjs ADDRESS [GREETING]: ADDRESS is a port of this container or the path of a Unix socket. Exit status 0 if it accepts and, where a
-// GREETING is named, begins with it.
+// healthcheck.mjs ADDRESS [GREETING]: ADDRESS is a port of this container, `tls:` and a port, or the path of a Unix socket. Exit status 0 if the
+// program answers within 4 s: with GREETING, or by closing the connection after this side has closed. A connection alone proves nothing:
+// the kernel accepts it also for a program that hangs.
 import { connect } from 'node:net'
+import { connect as connectTls } from 'node:tls'
+
+const DEADLINE_MS = 4000
 
 const [address = '', greeting = ''] = process.argv.slice(2)
-const socket = connect(/^\d+$/.test(address) ? { host: '127.0.0.1', port: Number(address) } : { path: address })
-const end = (problem = '') => {
-  if (problem !== '') process.stderr.write(`healthcheck: ${address}: ${problem}\n`)
-  process.exit(problem === '' ? 0 : 1)
+const end = problem => {
+  if (problem !== undefined) process.stderr.write(`healthcheck: ${address}: ${problem}\n`)
+  process.exit(problem === undefined ? 0 : 1)
 }
+const host = '127.0.0.1'
+const socket = address.startsWith('tls:')
+  ? connectTls({ host, port: Number(address.slice('tls:'.length)), rejectUnauthorized: false })
+  : connect(/^\d+$/.test(address) ? { host, port: Number(address) } : { path: address })
 let heard = ''
 socket.on('connect', () => {
-  if (greeting === '') end()
+  if (greeting === '') socket.end()
 })
 socket.on('data', data => {
   heard += data.toString('latin1')
-  if (heard.length >= greeting.length) end(heard.startsWith(greeting) ? '' : `it says ${JSON.stringify(heard)}`)
+  if (greeting !== '' && heard.length >= greeting.length)
+    end(heard.startsWith(greeting) ? undefined : `it says ${JSON.stringify(heard)}`)
 })
 socket.on('error', error => end(error.message))
-socket.on('close', () => end('closed without a greeting'))
-setTimeout(() => end('no answer'), 4000)
+socket.on('close', () => end(greeting === '' ? undefined : 'closed without a greeting'))
+setTimeout(() => end('no answer'), DEADLINE_MS)

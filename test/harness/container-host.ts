@@ -1,0 +1,171 @@
+import { copyFileSync, cpSync, existsSync, mkdirSync } from 'node:fs'
+import { copyCheckout } from './checkout.ts'
+import { CONTAINERS, DebianMachine, minimalSystem } from './debian-machine.ts'
+import { eventually } from './eventually.ts'
+import type { NetworkNamespace } from './network-namespace.ts'
+import { type Program, run } from './program.ts'
+import { temporaryDirectory } from './temporary-directory.ts'
+
+const root = new URL('../..', import.meta.url).pathname
+const PATH = '/usr/sbin:/usr/bin:/sbin:/bin'
+/** Where the checkout is in the machine. */
+const CHECKOUT = '/srv/auth-relay'
+/** The account that runs containers without root. */
+const ROOTLESS = 'rootless'
+
+/** Images that the Containerfile and the compose file name. No registry is asked: the test makes them from Debian 13. */
+const BASES = {
+  debian: 'docker.io/library/debian:trixie-slim',
+  node: 'docker.io/library/node:24-trixie-slim',
+  postgres: 'docker.io/library/postgres:17-trixie',
+} as const
+
+/** A Debian 13 with podman and podman-compose, and the images that ours are made of. */
+export class ContainerHost {
+  readonly machine: DebianMachine
+
+  private constructor(machine: DebianMachine) {
+    this.machine = machine
+  }
+
+  static async boot(host: NetworkNamespace): Promise<ContainerHost> {
+    const machine = await DebianMachine.boot(host, 'trixie')
+    await machine.install(...CONTAINERS)
+    const containers = new ContainerHost(machine)
+    // An overlay file system is no place for the upper layer of another one.
+    await machine.sh('mount -t tmpfs tmpfs /var/lib/containers')
+    // The test may run where root cannot raise limits, and where the kernel counts no processes in a cgroup of version 2.
+    machine.write(
+      '/etc/containers/containers.conf',
+      '[containers]\ndefault_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]\npids_limit = 0\n',
+    )
+    await containers.#importBases()
+    copyCheckout(machine.path(CHECKOUT))
+    return containers
+  }
+
+  /** Runs podman to its end. */
+  podman(...words: readonly string[]): Promise<Program> {
+    return this.machine.run('podman', ...words)
+  }
+
+  /** Builds the image of the checkout as the Containerfile says. */
+  build(): Promise<string> {
+    const file = `${CHECKOUT}/deploy/container/Containerfile`
+    return this.machine.must('podman', 'build', '--format', 'docker', '-t', 'auth-relay', '-f', file, CHECKOUT)
+  }
+
+  /** Runs podman-compose on the compose file of the checkout. */
+  compose(words: string): Promise<string> {
+    return this.machine.sh(`cd ${CHECKOUT}/deploy/container && timeout 400 podman-compose ${words}`)
+  }
+
+  /** Writes a secret as the compose file wants it. */
+  secret(name: string, content: string): void {
+    const directory = `${CHECKOUT}/deploy/container/secrets`
+    mkdirSync(this.machine.path(directory), { recursive: true })
+    this.machine.write(`${directory}/${name}`, content)
+  }
+
+  /** Makes an account that may run containers without root, with our images and its own copy of the compose file. */
+  async allowRootless(): Promise<void> {
+    const images = ['localhost/auth-relay', BASES.postgres].join(' ')
+    await this.machine.sh(`
+      useradd --create-home ${ROOTLESS}
+      loginctl enable-linger ${ROOTLESS}
+      mkdir -p /dev/net && mknod -m 666 /dev/net/tun c 10 200
+      sysctl -q -w net.ipv4.ip_unprivileged_port_start=110
+      cp -r ${CHECKOUT}/deploy/container /home/${ROOTLESS}/container
+      mkdir -p /home/${ROOTLESS}/.local/share/containers
+      mount -t tmpfs tmpfs /home/${ROOTLESS}/.local/share/containers
+      chown -R ${ROOTLESS}: /home/${ROOTLESS}`)
+    const bus = this.machine.path(`/run/user/${await this.#rootlessId()}/bus`)
+    await eventually('the account has a systemd of its own', () => existsSync(bus))
+    await this.machine.sh(`podman save -m ${images} > /var/tmp/images`)
+    await this.rootless('podman load -q < /var/tmp/images')
+    await this.machine.sh('rm /var/tmp/images')
+  }
+
+  /** Runs a shell script under that account, in its copy of the compose file's directory. */
+  async rootless(script: string): Promise<string> {
+    const id = await this.#rootlessId()
+    const environment = [`HOME=/home/${ROOTLESS}`, `XDG_RUNTIME_DIR=/run/user/${id}`, `PATH=${PATH}`]
+    const account = ['setpriv', `--reuid=${id}`, `--regid=${id}`, '--init-groups']
+    return this.machine.must(
+      ...[...account, 'env', ...environment, `DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/${id}/bus`],
+      ...['sh', '-ec', `cd ~/container\n${script}`],
+    )
+  }
+
+  #rootlessId(): Promise<string> {
+    return this.machine.must('id', '-u', ROOTLESS)
+  }
+
+  async #importBases(): Promise<void> {
+    await this.#import(minimalSystem('trixie'), BASES.debian)
+    await this.#buildNode()
+    await this.#buildPostgres()
+  }
+
+  async #import(directory: string, image: string): Promise<void> {
+    const pack = 'tar -C "$1" --exclude=./var/cache/apt/archives/* -c . | { shift; exec "$@"; }'
+    const load = ['sh', '-c', pack, 'sh', directory, ...this.machine.prefix, 'podman', 'import', '-q', '-', image]
+    const { ending, lines } = await run(load, { env: { PATH } })
+    if (ending?.code !== 0) throw new Error(`import of ${image}:\n${lines.join('\n')}`)
+  }
+
+  /** The Node.js of this checkout and the npm of this host, which finds in its cache what the lock file names, and nothing else. */
+  async #buildNode(): Promise<void> {
+    const { path, remove } = temporaryDirectory()
+    try {
+      for (const name of ['package.json', 'package-lock.json', '.npmrc']) copyFileSync(root + name, `${path}/${name}`)
+      const env = { PATH: `${PATH}:/usr/local/bin`, HOME: process.env['HOME'] }
+      const fetch = ['npm', 'ci', '--ignore-scripts', '--cache', `${path}/npm-cache`]
+      const { ending, lines } = await run(fetch, { cwd: path, env })
+      if (ending?.code !== 0) throw new Error(`npm ci:\n${lines.join('\n')}`)
+      const npm = (await run(['npm', 'root', '--global'], { cwd: '/', env })).lines[0] ?? ''
+      const context = this.machine.path('/var/tmp/node')
+      mkdirSync(context)
+      copyFileSync(process.execPath, `${context}/node`)
+      cpSync(`${npm}/npm`, `${context}/npm`, { recursive: true, verbatimSymlinks: true })
+      cpSync(`${path}/npm-cache/_cacache`, `${context}/npm-cache/_cacache`, { recursive: true })
+    } finally {
+      remove()
+    }
+    this.machine.write('/var/tmp/node/npmrc', 'offline=true\ncache=/npm-cache\n')
+    this.machine.write('/var/tmp/node/Containerfile', NODE)
+    await this.machine.must('podman', 'build', '-q', '-t', BASES.node, '/var/tmp/node')
+    await this.machine.must('rm', '-r', '/var/tmp/node')
+  }
+
+  /** The machine's own system, which has a PostgreSQL, with as much of the official image's entry point as the compose file uses. */
+  async #buildPostgres(): Promise<void> {
+    this.machine.write('/usr/local/bin/docker-entrypoint.sh', POSTGRES)
+    await this.machine.sh(`chmod 755 /usr/local/bin/docker-entrypoint.sh
+      tar -C / --one-file-system --exclude=./var/cache/apt --exclude=./var/lib/apt --exclude=./srv -c . |
+      podman import -q --change 'ENV PATH=/usr/lib/postgresql/17/bin:/usr/local/bin:${PATH}' \\
+        --change 'ENTRYPOINT ["docker-entrypoint.sh"]' - ${BASES.postgres}`)
+  }
+}
+
+const NODE = `FROM ${BASES.debian}
+COPY node /usr/local/bin/node
+COPY npm /usr/local/lib/node_modules/npm
+COPY npmrc /usr/local/etc/npmrc
+COPY npm-cache /npm-cache
+RUN ln -s ../lib/node_modules/npm/bin/npm-cli.js /usr/local/bin/npm
+`
+
+const POSTGRES = `#!/bin/sh
+set -e
+data=/var/lib/postgresql/data
+if [ ! -e $data/PG_VERSION ]; then
+  chown postgres $data
+  install -o postgres -m 600 "$POSTGRES_PASSWORD_FILE" /tmp/password
+  runuser -u postgres -- initdb -D $data --auth-local=trust --auth-host=scram-sha-256 --pwfile=/tmp/password
+  echo 'host all all all scram-sha-256' >> $data/pg_hba.conf
+  echo "CREATE DATABASE \\"$POSTGRES_DB\\"" | runuser -u postgres -- postgres --single -D $data postgres
+fi
+install -d -o postgres /var/run/postgresql
+exec runuser -u postgres -- postgres -D $data -c 'listen_addresses=*' -c unix_socket_directories=/var/run/postgresql
+`
