@@ -1,6 +1,7 @@
 import { type FSWatcher, watch } from 'node:fs'
 import { type FileHandle, open, stat } from 'node:fs/promises'
 import { basename, dirname } from 'node:path'
+import { asError, errorCodeOf } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import { MAX_SYSLOG_LINE } from '../syslog/syslog-line.ts'
 import { LineSplitter } from '../wire/line-splitter.ts'
@@ -171,12 +172,12 @@ export class FollowedFile {
     this.#complained = true
     this.#options.log.warn('cannot-follow', {
       path: this.#options.path,
-      error: error instanceof Error ? error : new Error(String(error)),
+      error: asError(error),
     })
   }
 }
 
 const notThere = (error: unknown): undefined => {
-  if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
+  if (errorCodeOf(error) === 'ENOENT') return undefined
   throw error
 }

@@ -1,4 +1,5 @@
 import type { Clock } from '../base/clock.ts'
+import { asError, errorCodeOf } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import type { GrantWriter, Login, Outcome } from '../grants/grant-store.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
@@ -428,7 +429,4 @@ const describe = ({ event: { id, ip, user, daemon }, source }: ReportedLogin) =>
  * The data of a login are at fault (SQLSTATE classes 22, data exception, and 23, integrity constraint violation): they never
  * will be taken. Everything else, also a missing table or right, is an outage: an administrator can end it.
  */
-const neverHelps = (error: unknown): boolean =>
-  error instanceof Error && 'code' in error && typeof error.code === 'string' && /^2[23]/.test(error.code)
-
-const asError = (error: unknown): Error => (error instanceof Error ? error : new Error(String(error)))
+const neverHelps = (error: unknown): boolean => /^2[23]/.test(errorCodeOf(error) ?? '')

@@ -1,3 +1,4 @@
+import { asError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import type { GrantWriter } from '../grants/grant-store.ts'
 import type { Counters } from './counters.ts'
@@ -62,7 +63,7 @@ export class Housekeeper {
       await store.publishUngrantable({ signal: AbortSignal.timeout(DEADLINE) })
     } catch (error) {
       counters.sweepFailures += 1
-      log.warn('sweep-failed', { error: error instanceof Error ? error : new Error(String(error)) })
+      log.warn('sweep-failed', { error: asError(error) })
     } finally {
       this.#sweeping = false
     }
@@ -78,7 +79,7 @@ export class Housekeeper {
     } catch (error) {
       if (this.#placesUnsaved) return
       this.#placesUnsaved = true
-      log.error('places-not-saved', { error: error instanceof Error ? error : new Error(String(error)) })
+      log.error('places-not-saved', { error: asError(error) })
     }
   }
 }

@@ -1,5 +1,6 @@
 import { statSync } from 'node:fs'
 import { Socket } from 'node:net'
+import { asError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import { type OpenFifo, openFifo } from '../process/fifo.ts'
 import { MAX_SYSLOG_LINE } from '../syslog/syslog-line.ts'
@@ -139,7 +140,7 @@ export class SyslogFifo {
       this.#socket = this.#read(fifo.fd)
       this.#options.log.info('fifo-reopened', { path: this.#options.path })
     } catch (error) {
-      this.#options.log.error('fifo-missing', { error: error instanceof Error ? error : new Error(String(error)) })
+      this.#options.log.error('fifo-missing', { error: asError(error) })
     }
   }
 }

@@ -1,4 +1,5 @@
 import type { Clock } from '../base/clock.ts'
+import { asError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import type { GrantWriter, RelayUse } from '../grants/grant-store.ts'
 import { LineServer } from '../process/line-server.ts'
@@ -120,7 +121,7 @@ export class UsageSocket {
       await this.#writeUses()
       await this.#writeTallies()
     } catch (error) {
-      this.#options.log.debug('uses-wait', { error: error instanceof Error ? error : new Error(String(error)) })
+      this.#options.log.debug('uses-wait', { error: asError(error) })
     } finally {
       this.#writing = false
     }

@@ -19,3 +19,12 @@ export function describeDenial(path: string): string {
 /** `ENOENT` and the like; undefined for what is no system error. */
 export const errorCodeOf = (error: unknown): string | undefined =>
   error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined
+
+/** What was thrown, as an Error: of anything else its text is the message. */
+export const asError = (thrown: unknown): Error => (thrown instanceof Error ? thrown : new Error(String(thrown)))
+
+/** The message of what was thrown; of several errors in one, such as those of a connection to several addresses, all. */
+export function messageOf(thrown: unknown): string {
+  if (thrown instanceof AggregateError && thrown.errors.length > 0) return thrown.errors.map(messageOf).join(', ')
+  return thrown instanceof Error ? thrown.message : String(thrown)
+}

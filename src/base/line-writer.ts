@@ -1,3 +1,4 @@
+import { errorCodeOf } from './errors.ts'
 /** Writes octets to a descriptor and says how many it took; throws as write(2) fails. */
 export type WriteOctets = (octets: Buffer) => number
 
@@ -76,7 +77,7 @@ export class LineWriter {
       }
       this.#waiting = []
     } catch (error) {
-      const isFull = error instanceof Error && 'code' in error && error.code === 'EAGAIN'
+      const isFull = errorCodeOf(error) === 'EAGAIN'
       this.#waiting = isFull ? [octets, ...this.#waiting.slice(written)] : []
       if (isFull) this.#timer = setTimeout(() => this.flush(), AGAIN).unref()
     }

@@ -1,4 +1,5 @@
 import { writeSync } from 'node:fs'
+import { messageOf } from './errors.ts'
 import { LineWriter } from './line-writer.ts'
 
 /** What may stand in a log line. Errors give their message; undefined fields are left out. */
@@ -50,7 +51,7 @@ function formatValue(value: string | number | bigint | boolean | Date | Error): 
 function describe(error: Error, depth = 0): string {
   // Connecting to a name with several addresses fails with an error that says nothing but holds one for each address.
   const parts: unknown[] = error instanceof AggregateError && error.message === '' ? error.errors : []
-  const own = error.message || parts.map(part => (part instanceof Error ? part.message : String(part))).join('; ')
+  const own = error.message || parts.map(part => messageOf(part)).join('; ')
   const text = own === '' ? error.name : own
   return error.cause instanceof Error && depth < 8 ? `${text}: ${describe(error.cause, depth + 1)}` : text
 }

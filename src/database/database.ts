@@ -1,6 +1,7 @@
 import { checkServerIdentity } from 'node:tls'
 import { type ClientConfig, Pool, type PoolClient, type PoolConfig } from 'pg'
 import * as v from 'valibot'
+import { messageOf } from '../base/errors.ts'
 import { arrayLiteral } from './array-literal.ts'
 import type { ConnectionOptions, DatabaseHost } from './connection-options.ts'
 import { DatabaseUnavailable, OutcomeUnknown } from './errors.ts'
@@ -443,9 +444,3 @@ function raced<T>(signal: AbortSignal, promise: T | Promise<T>, discard?: (late:
 }
 
 const nameOf = ({ host, port }: DatabaseHost): string => (host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`)
-
-/** Connection attempts to several addresses of one name come as an AggregateError without a message of its own. */
-function messageOf(error: unknown): string {
-  if (error instanceof AggregateError && error.errors.length > 0) return error.errors.map(messageOf).join(', ')
-  return error instanceof Error ? error.message : String(error)
-}

@@ -8,6 +8,8 @@ import { join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as pause } from 'node:timers/promises'
 import { promisify } from 'node:util'
+import { errorCodeOf } from '../base/errors.ts'
+import { RestartDelay } from '../base/restarts.ts'
 import type { ConnectionOptions } from './connection-options.ts'
 import { EmbeddedServerFault } from './errors.ts'
 import type { EventLog } from './event-log.ts'
@@ -405,7 +407,8 @@ class Supervisor {
   }
 
   async #restart(): Promise<void> {
-    for (let wait = 100; !this.#stopping.signal.aborted; wait = Math.min(wait * 2, 5000)) {
+    const delay = new RestartDelay()
+    while (!this.#stopping.signal.aborted) {
       try {
         await this.start()
         this.#options.log.info('database-restarted', { pid: this.pid })
@@ -413,7 +416,7 @@ class Supervisor {
       } catch (error) {
         this.#options.log.error('database-restart-failed', { reason: textOf(error) })
       }
-      await pause(wait, undefined, { signal: this.#stopping.signal }).catch(() => undefined) // stop ends the wait
+      await pause(delay.next(0), undefined, { signal: this.#stopping.signal }).catch(() => undefined) // stop ends the wait
     }
   }
 
@@ -448,7 +451,7 @@ function signalProcess(pid: number, signal: 'SIGINT' | 'SIGQUIT' | 'SIGKILL'): v
   }
 }
 
-const isFileExists = (error: unknown): boolean => error instanceof Error && 'code' in error && error.code === 'EEXIST'
+const isFileExists = (error: unknown): boolean => errorCodeOf(error) === 'EEXIST'
 
 function textOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error)

@@ -1,3 +1,4 @@
+import { messageOf } from '../base/errors.ts'
 /** No server that takes our statements can be reached just now. Trying later may help; nothing was done. */
 export class DatabaseUnavailable extends Error {
   override readonly name = 'DatabaseUnavailable'
@@ -45,7 +46,7 @@ export class MigrationFailed extends Error {
   readonly file: string
 
   constructor(file: string, cause: unknown) {
-    super(`migration ${file} failed: ${cause instanceof Error ? cause.message : String(cause)}`, { cause })
+    super(`migration ${file} failed: ${messageOf(cause)}`, { cause })
     this.file = file
   }
 }

@@ -1,4 +1,5 @@
 import { DatabaseError } from 'pg'
+import { messageOf } from '../base/errors.ts'
 import { DatabaseUnavailable, OutcomeUnknown, StatementRefused } from './errors.ts'
 
 /** SQLSTATEs after which this connection, and most likely its server, is of no use to us (PostgreSQL appendix A). */
@@ -35,7 +36,7 @@ export function failureOf(error: unknown, host: string): Failure {
       return { error: new StatementRefused(code, temporary, error), serverLost: false }
     }
   }
-  const reason = error instanceof Error ? error.message : String(error)
+  const reason = messageOf(error)
   return {
     error: new OutcomeUnknown(`connection to ${host} lost under a statement: ${reason}`, { cause: error }),
     serverLost: true,

@@ -1,5 +1,6 @@
 import { resolve } from 'node:path'
 import { type Clock, systemClock } from '../base/clock.ts'
+import { asError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import { CRLF, err } from '../pop3/reply.ts'
 import type { Connection } from '../sockets/connection.ts'
@@ -93,7 +94,7 @@ export class MaildropService {
 
   #logRefusal(maildrop: string, error: unknown, log: Log): void {
     if (error instanceof MaildropInUse) log.info('maildrop_in_use', { maildrop })
-    else log.error('maildrop_refused', { maildrop, error: error instanceof Error ? error : new Error(String(error)) })
+    else log.error('maildrop_refused', { maildrop, error: asError(error) })
   }
 }
 

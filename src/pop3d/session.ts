@@ -1,6 +1,6 @@
 import { closeSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { errorCodeOf } from '../base/errors.ts'
+import { asError, errorCodeOf, messageOf } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import { type Line, LineReader } from '../pop3/line-reader.ts'
 import { err, ok } from '../pop3/reply.ts'
@@ -140,7 +140,7 @@ export class Session implements ConnectionListener {
       working.then(
         () => this.#resume(),
         (error: unknown) => {
-          this.#log.error('session_failed', { error: error instanceof Error ? error : new Error(String(error)) })
+          this.#log.error('session_failed', { error: asError(error) })
           this.#finish('failed')
         },
       )
@@ -279,7 +279,7 @@ export class Session implements ConnectionListener {
         file: this.#fileOf(number),
         number,
         failures: failures.length,
-        reason: errorCodeOf(cause) ?? (cause instanceof Error ? cause.message : String(cause)),
+        reason: errorCodeOf(cause) ?? messageOf(cause),
       })
     }
     const failed = err('unable to unlink all deleted messages')

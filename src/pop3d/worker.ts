@@ -1,5 +1,6 @@
 import { createServer, type Socket } from 'node:net'
 import { systemClock } from '../base/clock.ts'
+import { asError } from '../base/errors.ts'
 import { TemporaryFault, UsageFault } from '../base/exit-status.ts'
 import { createLog, type Log } from '../base/log.ts'
 import { capabilityLines } from '../pop3/capabilities.ts'
@@ -215,7 +216,7 @@ class Worker {
   #serve(connection: Connection, { id, user, ip, maildir }: SessionTicket, readAhead: Uint8Array): void {
     const log = this.#log.with({ id, user, ip })
     this.#service.serve(connection, maildir, readAhead, log).catch((error: unknown) => {
-      log.error('session_failed', { error: error instanceof Error ? error : new Error(String(error)) })
+      log.error('session_failed', { error: asError(error) })
       connection.destroy()
     })
   }

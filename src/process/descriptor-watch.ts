@@ -1,4 +1,5 @@
 import { closeSync, openSync } from 'node:fs'
+import { errorCodeOf } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 
 const LOOK_EVERY_MS = 1000
@@ -30,6 +31,6 @@ function hasDescriptor(): boolean {
     return true
   } catch (error) {
     // ENFILE: the whole host has none. What else may fail says nothing of descriptors.
-    return !(error instanceof Error && 'code' in error && (error.code === 'EMFILE' || error.code === 'ENFILE'))
+    return !['EMFILE', 'ENFILE'].includes(errorCodeOf(error) ?? '')
   }
 }

@@ -1,4 +1,5 @@
 import { closeSync, constants, fstatSync, openSync } from 'node:fs'
+import { errorCodeOf } from '../base/errors.ts'
 import { UsageFault } from '../base/exit-status.ts'
 import { setPipeSize } from '../libc/descriptors.ts'
 
@@ -41,7 +42,7 @@ function enlarge(fd: number): number {
 }
 
 function explain(path: string, setting: string, error: unknown): UsageFault {
-  switch (error instanceof Error && 'code' in error ? error.code : undefined) {
+  switch (errorCodeOf(error)) {
     case 'ENOENT':
       return new UsageFault(`${setting}: there is no ${path}: make it with: mkfifo -m 600 ${path}`, error)
     case 'EACCES':

@@ -1,4 +1,5 @@
 import { createServer, type Server, type Socket } from 'node:net'
+import { messageOf } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import { peerCredentials } from '../libc/sockets.ts'
 import { peerIsAllowed } from './unix-peer.ts'
@@ -175,7 +176,7 @@ class LineConnection<Request> {
       }
       this.#waiting = [...this.#waiting, ...requests]
     } catch (error) {
-      log().warn('request_refused', { service: name, reason: error instanceof Error ? error.message : String(error) })
+      log().warn('request_refused', { service: name, reason: messageOf(error) })
       this.close()
       return
     }

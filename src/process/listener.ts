@@ -1,6 +1,7 @@
 import { chmodSync, chownSync, existsSync, lstatSync, unlinkSync } from 'node:fs'
 import { createConnection, type ListenOptions, type Server } from 'node:net'
 import { dirname } from 'node:path'
+import { errorCodeOf, messageOf } from '../base/errors.ts'
 import { TemporaryFault, UsageFault } from '../base/exit-status.ts'
 import { accountWithUid } from '../libc/accounts.ts'
 import { takeActivatedSocket } from './socket-activation.ts'
@@ -53,7 +54,7 @@ export async function openListener(
       try {
         chownSync(address.path, access.uid ?? -1, access.gid ?? -1)
       } catch (error) {
-        const why = error instanceof Error ? error.message : String(error)
+        const why = messageOf(error)
         throw new UsageFault(
           `${setting}: cannot give ${address.path} to its account and group: ${why}: start as root, or be a member of the group`,
           error,
@@ -87,7 +88,7 @@ export async function removeStaleSocket(path: string, setting: string): Promise<
 }
 
 function explain(error: unknown, address: SocketAddress, setting: string): Error {
-  const code = error instanceof Error && 'code' in error ? error.code : undefined
+  const code = errorCodeOf(error)
   const where = formatSocketAddress(address)
   switch (code) {
     case 'EADDRINUSE':
@@ -104,10 +105,7 @@ function explain(error: unknown, address: SocketAddress, setting: string): Error
     case 'ENOTFOUND':
       return new UsageFault(`this host has no address ${where}: change ${setting}`, error)
     default:
-      return new TemporaryFault(
-        `cannot listen on ${where} (${setting}): ${error instanceof Error ? error.message : String(error)}`,
-        error,
-      )
+      return new TemporaryFault(`cannot listen on ${where} (${setting}): ${messageOf(error)}`, error)
   }
 }
 

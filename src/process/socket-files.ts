@@ -1,5 +1,6 @@
 import { chownSync, existsSync, lstatSync, mkdirSync } from 'node:fs'
 import { dirname, relative } from 'node:path'
+import { messageOf } from '../base/errors.ts'
 import { UsageFault } from '../base/exit-status.ts'
 import type { Ids } from './privileges.ts'
 import type { SocketAddress } from './socket-address.ts'
@@ -27,7 +28,7 @@ export function makeSocketDirectory(address: SocketAddress, { runDir, setting, o
     mkdirSync(directory, { recursive: true, mode: 0o755 })
     if (owner !== undefined && below !== '') chownSync(directory, owner.uid, owner.gid)
   } catch (error) {
-    const why = error instanceof Error ? error.message : String(error)
+    const why = messageOf(error)
     const remedy = `create it (install -d -m 755 ${directory}) or change ${setting}`
     throw new UsageFault(`${setting}: cannot make ${directory}: ${why}: ${remedy}`, error)
   } finally {

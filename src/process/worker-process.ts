@@ -42,6 +42,13 @@ export type WorkerEnding = {
   readonly hung: boolean
 }
 
+/** How a worker ended, as fields of a log line. */
+export const endingFields = ({ code, signal, hung }: WorkerEnding) => ({
+  status: code ?? undefined,
+  signal: signal ?? undefined,
+  reason: hung ? 'no answer to pings' : undefined,
+})
+
 /** The words of a channel that are no messages: the parent asks whether the worker is alive. */
 const PING = 'ping'
 const PONG = 'pong'

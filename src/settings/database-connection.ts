@@ -1,5 +1,6 @@
 import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import { errorCodeOf } from '../base/errors.ts'
 import { TemporaryFault, UsageFault } from '../base/exit-status.ts'
 import { readSecretFile, Secret } from './secret.ts'
 import type { Settings } from './settings.ts'
@@ -81,7 +82,7 @@ function socketOf(stateDir: string): string {
   try {
     return readFileSync(join(stateDir, EMBEDDED_FILES.socket), 'utf8').trim()
   } catch (error) {
-    const isMissing = error instanceof Error && 'code' in error && error.code === 'ENOENT'
+    const isMissing = errorCodeOf(error) === 'ENOENT'
     throw isMissing
       ? new TemporaryFault(`the embedded database of ${stateDir} does not run: start it with auth-relay up`, error)
       : new UsageFault(`the embedded database of ${stateDir} is not for this account: use the one that runs it`, error)

@@ -1,7 +1,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { inspect } from 'node:util'
-import { describeDenial, isAccessDenied } from '../base/errors.ts'
+import { describeDenial, isAccessDenied, messageOf } from '../base/errors.ts'
 import { UsageFault } from '../base/exit-status.ts'
 import { handedText } from '../base/inherited-files.ts'
 
@@ -80,4 +80,4 @@ export function readSecretFile(path: string): Secret {
   }
 }
 
-const reason = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+const reason = (error: unknown): string => messageOf(error)

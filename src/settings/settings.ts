@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { parse as parseToml, TomlError } from 'smol-toml'
 import * as v from 'valibot'
-import { describeDenial, isAccessDenied } from '../base/errors.ts'
+import { describeDenial, errorCodeOf, isAccessDenied, messageOf } from '../base/errors.ts'
 import { UsageFault } from '../base/exit-status.ts'
 import { handedText } from '../base/inherited-files.ts'
 import { AUTHD } from './authd.ts'
@@ -103,7 +103,7 @@ export function readSettingsText(path: string): string {
     if (isAccessDenied(error)) {
       throw new UsageFault(`cannot read the settings file ${path}: ${describeDenial(path)}`, error)
     }
-    const why = error instanceof Error && 'code' in error && error.code === 'ENOENT' ? 'there is none' : describe(error)
+    const why = errorCodeOf(error) === 'ENOENT' ? 'there is none' : describe(error)
     throw new UsageFault(
       `cannot read the settings file ${path}: ${why}: make one with: auth-relay init --config ${path}`,
       error,
@@ -309,7 +309,7 @@ function deepFreeze<T>(value: T): T {
   return value
 }
 
-const describe = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+const describe = (error: unknown): string => messageOf(error)
 
 /** The rows' own schemas have just made the values; this says so to the compiler, and checks that none is missing. */
 function typed<Values>(section: Section, values: Record<string, unknown>): Values {

@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { isIPv4 } from 'node:net'
 import { resolve } from 'node:path'
+import { messageOf } from '../base/errors.ts'
 import { UsageFault } from '../base/exit-status.ts'
 import type { SocketAddress } from '../process/socket-address.ts'
 import { readSecretFile } from '../settings/secret.ts'
@@ -191,7 +192,7 @@ function authorities(values: ReadonlyMap<string, string>, faults: string[]): rea
     const listed = directory === undefined ? [] : readdirSync(directory).map(name => resolve(directory, name))
     return [...(file === undefined ? [] : [resolve(file)]), ...listed]
   } catch (error) {
-    faults.push(`-CApath ${directory}: ${error instanceof Error ? error.message : String(error)}`)
+    faults.push(`-CApath ${directory}: ${messageOf(error)}`)
     return []
   }
 }

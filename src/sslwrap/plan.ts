@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
+import { messageOf } from '../base/errors.ts'
 import { UsageFault } from '../base/exit-status.ts'
 import type { LogLevel } from '../base/log.ts'
 import { requireLoopback } from '../process/loopback.ts'
@@ -207,11 +208,7 @@ function readAuthorities(path: string): string {
     return text
   } catch (error) {
     if (error instanceof CertificateUnusable) throw error
-    throw new CertificateUnusable(
-      path,
-      `cannot be read: ${error instanceof Error ? error.message : String(error)}`,
-      error,
-    )
+    throw new CertificateUnusable(path, `cannot be read: ${messageOf(error)}`, error)
   }
 }
 

@@ -1,14 +1,15 @@
 import { existsSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
-import { setTimeout as pause } from 'node:timers/promises'
+import { asError, messageOf } from '../base/errors.ts'
 import { TemporaryFault, UsageFault } from '../base/exit-status.ts'
 import { createLog, type Log } from '../base/log.ts'
+import { Restarts } from '../base/restarts.ts'
 import { type BoundSocket, holdListeners } from '../process/bound-socket.ts'
 import type { RunningDaemon } from '../process/lifecycle.ts'
 import { type Ids, idsOf, isRoot } from '../process/privileges.ts'
 import { formatSocketAddress } from '../process/socket-address.ts'
-import { startWorker, type WorkerProcess } from '../process/worker-process.ts'
+import { endingFields, startWorker, type WorkerProcess } from '../process/worker-process.ts'
 import { daysLeft } from '../tunnel/certificate.ts'
 import { writeSelfSigned } from '../tunnel/self-signed.ts'
 import { rotateTicketKeys, type TicketKeys } from '../tunnel/ticket-keys.ts'
@@ -21,9 +22,6 @@ import { servicesOf } from './services.ts'
 const TICKET_KEY_LIFE = 12 * 3_600_000
 const DAY = 86_400_000
 const EXPIRY_WARNING_DAYS = 14
-/** A worker that dies is started again after this many milliseconds, each time twice as long, up to the last one. */
-const [RESTART_FIRST, RESTART_LAST] = [100, 10_000]
-const HEALTHY_AFTER = 60_000
 const STOP_GRACE = 2000
 
 /**
@@ -41,6 +39,8 @@ class Supervisor {
   readonly #log: Log
   /** Each worker with its place, 0 and up: one that is started again takes the place of the dead one. */
   readonly #workers = new Map<WorkerProcess, number>()
+  /** For each place. */
+  readonly #restarts = new Map<number, Restarts>()
   readonly #undo: (() => void)[] = []
   readonly #stop = new AbortController()
   readonly #started: Plan
@@ -104,6 +104,7 @@ class Supervisor {
     if (this.#stop.signal.aborted) return
     this.#stop.abort()
     for (const undo of this.#undo) undo()
+    for (const restarts of this.#restarts.values()) restarts.cancel()
     for (const listener of this.#listeners.flat()) listener.release()
     const workers = [...this.#workers.keys()]
     for (const { channel } of workers) channel.send({ type: 'drain' })
@@ -129,14 +130,17 @@ class Supervisor {
     try {
       servicesOf(this.#orderFor(0, plan, materials))
     } catch (error) {
-      const why = error instanceof Error ? error.message : String(error)
+      const why = messageOf(error)
       throw new UsageFault(`sslwrap: the certificates or the cipher list cannot be used: ${why}`, error)
     }
     return materials
   }
 
   /** Resolves when the worker serves. @throws UsageFault if it refuses what it is given, TemporaryFault if it ends. */
-  #startWorker(place: number, delay = RESTART_FIRST): Promise<void> {
+  #startWorker(place: number): Promise<void> {
+    const restarts = this.#restarts.get(place) ?? new Restarts(() => void this.#startAgain(place))
+    this.#restarts.set(place, restarts)
+    restarts.began()
     const worker = startWorker(
       this.#script,
       ['--worker'],
@@ -144,7 +148,6 @@ class Supervisor {
       join(dirname(this.#script), 'openssl.cnf'),
     )
     this.#workers.set(worker, place)
-    const begun = performance.now()
     let serving = false
     const started = new Promise<void>((resolve, reject) => {
       worker.channel.onMessage(message => {
@@ -165,35 +168,21 @@ class Supervisor {
     })
     void worker.ended.then(ending => {
       this.#workers.delete(worker)
-      const wasHealthy = performance.now() - begun > HEALTHY_AFTER
-      if (serving) void this.#restart(worker, place, ending, wasHealthy ? RESTART_FIRST : delay)
+      if (!serving || this.#stop.signal.aborted) return
+      const wait = restarts.schedule()
+      this.#log.error('worker-ended', { pid: worker.child.pid, ...endingFields(ending), retry_ms: wait })
     })
     worker.channel.send(this.#orderFor(place))
     return started
   }
 
-  async #restart(
-    worker: WorkerProcess,
-    place: number,
-    ending: Awaited<WorkerProcess['ended']>,
-    delay: number,
-  ): Promise<void> {
-    const { signal } = this.#stop
-    if (signal.aborted) return
-    this.#log.error('worker-ended', {
-      pid: worker.child.pid,
-      code: ending.code ?? undefined,
-      signal: ending.signal ?? undefined,
-      reason: ending.hung ? 'no answer to pings' : undefined,
-      retry_ms: delay,
-    })
+  async #startAgain(place: number): Promise<void> {
     try {
-      await pause(delay, undefined, { signal })
-      await this.#startWorker(place, Math.min(delay * 2, RESTART_LAST))
+      await this.#startWorker(place)
     } catch (error) {
-      if (signal.aborted || !(error instanceof Error)) return
-      this.#log.error('worker-failed', { err: error })
-      void this.#restart(worker, place, ending, Math.min(delay * 2, RESTART_LAST))
+      if (this.#stop.signal.aborted) return
+      this.#log.error('worker-failed', { err: asError(error) })
+      this.#restarts.get(place)?.schedule()
     }
   }
 
@@ -277,7 +266,7 @@ class Supervisor {
     try {
       writeSelfSigned(selfSigned, { names: selfSigned.names, now: Date.now() })
     } catch (error) {
-      const why = error instanceof Error ? error.message : String(error)
+      const why = messageOf(error)
       throw new UsageFault(
         `cannot make a first certificate: ${why}: name your own as sslwrap.cert and sslwrap.key`,
         error,

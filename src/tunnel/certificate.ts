@@ -1,5 +1,6 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs'
+import { messageOf } from '../base/errors.ts'
 
 /** A certificate chain and its key, read and judged. Plain data: it can travel over a control channel. */
 export type Certificate = {
@@ -96,11 +97,7 @@ function readText(path: string, isSecret: boolean): string {
     return readFileSync(fd, 'utf8')
   } catch (error) {
     if (error instanceof CertificateUnusable) throw error
-    throw new CertificateUnusable(
-      path,
-      `cannot be read: ${error instanceof Error ? error.message : String(error)}`,
-      error,
-    )
+    throw new CertificateUnusable(path, `cannot be read: ${messageOf(error)}`, error)
   } finally {
     if (fd !== undefined) closeSync(fd)
   }

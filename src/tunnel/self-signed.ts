@@ -3,6 +3,7 @@ import { chownSync, linkSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { dirname } from 'node:path'
 import forge from 'node-forge'
+import { errorCodeOf } from '../base/errors.ts'
 
 export type SelfSignedOptions = {
   /** Host names and IP addresses; the first one is the common name. */
@@ -73,7 +74,7 @@ export function writeSelfSigned(
       return true
     } catch (error) {
       // Somebody else has just put a file there: his stands.
-      if (error instanceof Error && 'code' in error && error.code === 'EEXIST') return false
+      if (errorCodeOf(error) === 'EEXIST') return false
       throw error
     } finally {
       rmSync(temporary, { force: true })

@@ -1,6 +1,7 @@
 import { closeSync, readFileSync, readlinkSync, realpathSync, writeSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { basename } from 'node:path'
+import { messageOf } from '../base/errors.ts'
 import { type Ending, posixSpawn, waitFor } from '../libc/child-process.ts'
 import { openPipe } from '../libc/descriptors.ts'
 import { type Environment, formatEnvironment, parseEnvironment } from './environment.ts'
@@ -97,7 +98,7 @@ export async function verifyLogin(request: CheckRequest): Promise<Accepted | Ref
     pid = start(request, [...WITNESS, ...request.args], message, { input: stay.readEnd, output: report.writeEnd })
   } catch (error) {
     for (const fd of [stay.writeEnd, report.readEnd]) closeSync(fd)
-    return { verdict: 'temporary', detail: error instanceof Error ? error.message : String(error) }
+    return { verdict: 'temporary', detail: messageOf(error) }
   } finally {
     closeSync(stay.readEnd)
     closeSync(report.writeEnd)

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { messageOf } from '../base/errors.ts'
 import { setCloseOnExec } from '../libc/descriptors.ts'
 import { execve, resetSignals, setOpenFilesLimit, unblockEverySignal } from '../libc/this-process.ts'
 import { changeEnvironment, type EnvironmentChanges, formatEnvironment, ownEnvironment } from './environment.ts'
@@ -10,7 +11,7 @@ export class CannotRun extends Error {
   readonly file: string
 
   constructor(file: string, cause: unknown) {
-    super(`cannot run ${file}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause })
+    super(`cannot run ${file}: ${messageOf(cause)}`, { cause })
     this.file = file
   }
 }

@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util'
+import { messageOf } from '../base/errors.ts'
 import { UsageFault } from '../base/exit-status.ts'
 import { parseSocketAddress, type SocketAddress } from '../process/socket-address.ts'
 
@@ -56,7 +57,7 @@ export function parseCommandLine(args: readonly string[]): Invocation {
         },
       })
     } catch (error) {
-      throw new UsageFault(`${error instanceof Error ? error.message : String(error)}: see wrap --help`, error)
+      throw new UsageFault(`${messageOf(error)}: see wrap --help`, error)
     }
   })()
   if (values.help === true) return { type: 'help' }

@@ -1,3 +1,4 @@
+import { asError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import type { GrantedDevice } from '../grants/grant-store.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
@@ -42,7 +43,7 @@ export async function decide(ip: IpAddress | undefined, { ask, refusal, timeoutM
     if (grant.device?.elsewhere === true) return { relay: false, reason: 'device_network' }
     return { relay: true, ...grant }
   } catch (error) {
-    return { relay: false, reason: 'error', error: error instanceof Error ? error : new Error(String(error)) }
+    return { relay: false, reason: 'error', error: asError(error) }
   }
 }
 

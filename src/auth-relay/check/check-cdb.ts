@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { dirname } from 'node:path'
+import { messageOf } from '../../base/errors.ts'
 import { type Ids, idsOf, isRoot } from '../../process/privileges.ts'
 import type { Settings } from '../../settings/settings.ts'
 import { parseTcpRule, parseTcpRules } from '../../wire/tcprules.ts'
@@ -68,7 +69,7 @@ function checkRules(path: string, account: Account): Finding[] {
   try {
     text = readFileSync(path)
   } catch (error) {
-    return [unsafe(about, error instanceof Error ? error.message : String(error), 'name a rules text of tcprules')]
+    return [unsafe(about, messageOf(error), 'name a rules text of tcprules')]
   }
   const { records, faults } = parseTcpRules(text)
   if (faults.length > 0) {

@@ -1,6 +1,7 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { accessSync, constants, existsSync, readFileSync, type Stats, statSync } from 'node:fs'
 import { join } from 'node:path'
+import { messageOf } from '../../base/errors.ts'
 import { UsageFault } from '../../base/exit-status.ts'
 import { idsOf, isRoot } from '../../process/privileges.ts'
 import { formatDuration } from '../../settings/duration.ts'
@@ -287,5 +288,3 @@ function isExecutable(path: string): boolean {
 }
 
 const octal = (mode: number): string => (mode & 0o7777).toString(8).padStart(4, '0')
-
-const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))

@@ -1,4 +1,5 @@
 import { lstatSync, opendirSync, type Stats, statSync } from 'node:fs'
+import { messageOf } from '../../base/errors.ts'
 import { baseNameOf, isUniqueId } from '../../wire/message-name.ts'
 import { count } from '../text/printable.ts'
 import { advice, type Finding, unsafe } from './finding.ts'
@@ -84,7 +85,7 @@ export function inspectMaildir(maildir: string, now: number, maxFiles = MAX_FILE
       else bases.add(base)
     }
   } catch (cause) {
-    error = cause instanceof Error ? cause.message : String(cause)
+    error = messageOf(cause)
   }
   return {
     maildir,

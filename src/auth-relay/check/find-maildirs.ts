@@ -1,5 +1,6 @@
 import { type Dirent, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
+import { messageOf } from '../../base/errors.ts'
 import { UsageFault } from '../../base/exit-status.ts'
 import type { Settings } from '../../settings/settings.ts'
 
@@ -59,10 +60,7 @@ function linesOf(file: string): readonly (readonly string[])[] {
   try {
     text = readFileSync(file, 'utf8')
   } catch (error) {
-    throw new UsageFault(
-      `${file} cannot be read: ${error instanceof Error ? error.message : String(error)}: run as root, or name directories`,
-      error,
-    )
+    throw new UsageFault(`${file} cannot be read: ${messageOf(error)}: run as root, or name directories`, error)
   }
   return text.split('\n').flatMap(line => (line === '' || line.startsWith('#') ? [] : [line.split(':')]))
 }

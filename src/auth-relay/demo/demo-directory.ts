@@ -1,5 +1,6 @@
 import { chmodSync, lstatSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { messageOf } from '../../base/errors.ts'
 import { UsageFault } from '../../base/exit-status.ts'
 import { isRoot } from '../../process/privileges.ts'
 import { isOpenToOthers } from './open-to-others.ts'
@@ -40,7 +41,7 @@ function makeDirectory(wanted: string): string {
     if (isNew) chmodSync(wanted, 0o755)
     return realpathSync(wanted)
   } catch (error) {
-    const why = error instanceof Error ? error.message : String(error)
+    const why = messageOf(error)
     throw new UsageFault(`cannot make the directory ${wanted}: ${why}: choose another with --dir`, error)
   }
 }

@@ -1,5 +1,6 @@
 import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { errorCodeOf } from '../../base/errors.ts'
 import { TemporaryFault, UsageFault } from '../../base/exit-status.ts'
 import { type Ids, isRoot } from '../../process/privileges.ts'
 import { programBeside } from '../../process/worker-process.ts'
@@ -174,7 +175,7 @@ async function choosePort(service: keyof DemoPorts, environment: Environment): P
   } catch (error) {
     // Nobody types the page's port from memory: another one, which the screen names, is as good.
     if (service === 'status' && environment[variable] === undefined) return holdPort(HOST, 0)
-    const why = error instanceof Error && 'code' in error && error.code === 'EACCES' ? 'needs root' : 'is in use'
+    const why = errorCodeOf(error) === 'EACCES' ? 'needs root' : 'is in use'
     throw new TemporaryFault(
       `port ${text} on ${HOST} ${why}: stop the other server, or choose another port: ${variable}=0 takes a free one`,
       error,

@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import { messageOf } from '../../base/errors.ts'
 import { UsageFault } from '../../base/exit-status.ts'
 import { parseIpAddress } from '../../wire/ip-address.ts'
 import { berkeleyRecords } from './berkeley-records.ts'
@@ -121,7 +122,7 @@ function* candidates(format: ForeignFormat, path: string, times: Times): Generat
     }
   } catch (error) {
     if (error instanceof UsageFault) throw error
-    throw new UsageFault(`cannot read ${path}: ${error instanceof Error ? error.message : String(error)}`, error)
+    throw new UsageFault(`cannot read ${path}: ${messageOf(error)}`, error)
   }
 }
 

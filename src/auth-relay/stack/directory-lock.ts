@@ -1,5 +1,6 @@
 import { closeSync, constants, existsSync, fchmodSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
+import { messageOf } from '../../base/errors.ts'
 import { TemporaryFault, UsageFault } from '../../base/exit-status.ts'
 import { tryLock } from '../../libc/descriptors.ts'
 
@@ -18,7 +19,7 @@ export function lockDirectory(directory: string): DirectoryLock {
     // Each account that can open the file can lock it. Older versions made it readable.
     fchmodSync(fd, 0o600)
   } catch (error) {
-    const why = error instanceof Error ? error.message : String(error)
+    const why = messageOf(error)
     throw new UsageFault(`cannot write in ${directory}: ${why}: start as root, or change state_dir`, error)
   }
   if (!tryLock(fd)) {

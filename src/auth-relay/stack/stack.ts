@@ -1,4 +1,5 @@
 import { chmodSync, mkdirSync, rmSync } from 'node:fs'
+import { messageOf } from '../../base/errors.ts'
 import { UsageFault } from '../../base/exit-status.ts'
 import type { InheritedFiles } from '../../base/inherited-files.ts'
 import type { Log } from '../../base/log.ts'
@@ -163,7 +164,7 @@ function makeDirectory(path: string, setting: string): void {
   try {
     if (mkdirSync(path, { recursive: true }) !== undefined) chmodSync(path, 0o755)
   } catch (error) {
-    const why = error instanceof Error ? error.message : String(error)
+    const why = messageOf(error)
     throw new UsageFault(`cannot make ${path}: ${why}: start as root, or change ${setting}`, error)
   }
 }

@@ -3,7 +3,7 @@ import { Socket } from 'node:net'
 import { TemporaryFault, UsageFault } from '../../base/exit-status.ts'
 import { type InheritedFiles, reloadOrder } from '../../base/inherited-files.ts'
 import type { Log } from '../../base/log.ts'
-import { RestartDelay } from '../../base/restart-delay.ts'
+import { Restarts } from '../../base/restarts.ts'
 import { runtimeOptions } from '../../base/runtime-options.ts'
 import { parseStartReport } from '../../base/start-report.ts'
 import { CONTROL_DESCRIPTOR, type ControlChannel, watchedChannel } from '../../process/worker-process.ts'
@@ -33,12 +33,11 @@ export class SupervisedProgram {
   readonly #spec: ProgramSpec
   readonly #log: Log
   readonly #passOn: (line: string) => void
-  readonly #delay = new RestartDelay()
+  readonly #restarts = new Restarts(() => void this.#startAgain())
   #child: ChildProcess | undefined
   #channel: ControlChannel | undefined
   #ended: Promise<void> = Promise.resolve()
   #stopping = false
-  #restart: NodeJS.Timeout | undefined
 
   constructor(spec: ProgramSpec, log: Log, passOn: (line: string) => void) {
     this.#spec = spec
@@ -75,7 +74,7 @@ export class SupervisedProgram {
   /** Asks the program to stop, forces it after a while, and leaves nothing of its process group. */
   async stop(): Promise<void> {
     this.#stopping = true
-    clearTimeout(this.#restart)
+    this.#restarts.cancel()
     const child = this.#child
     if (child === undefined) return
     child.kill('SIGTERM')
@@ -88,12 +87,9 @@ export class SupervisedProgram {
   }
 
   #keepRunning(ended: Promise<void>): void {
-    const since = Date.now()
+    this.#restarts.began()
     void ended.then(() => {
-      if (this.#stopping) return
-      const wait = this.#delay.next(Date.now() - since)
-      this.#log.error('restart', { in_ms: wait })
-      this.#restart = setTimeout(() => void this.#startAgain(), wait)
+      if (!this.#stopping) this.#log.error('restart', { in_ms: this.#restarts.schedule() })
     })
   }
 

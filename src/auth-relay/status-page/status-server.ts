@@ -1,4 +1,5 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { asError } from '../../base/errors.ts'
 import { LOOPBACK, parseIpAddress } from '../../wire/ip-address.ts'
 import { SCRIPT } from './script.ts'
 import { STYLE } from './style.ts'
@@ -45,7 +46,7 @@ export function createStatusServer(options: StatusServerOptions): Server {
   }
   const server = createServer(limits, (request, response) => {
     answer(request, response, options).catch((error: unknown) => {
-      options.onFault(error instanceof Error ? error : new Error(String(error)))
+      options.onFault(asError(error))
       if (response.headersSent) response.destroy()
       else refuse(response, 500, 'The page could not be made: see the log.')
     })

@@ -1,4 +1,5 @@
 import type { Clock } from '../../base/clock.ts'
+import { messageOf } from '../../base/errors.ts'
 import type { DatabaseState } from '../../database/database.ts'
 import type { DoorCounts, EventCounts, LiveGrant, StatusEvent, StatusFeed, Totals } from '../../grants/status-feed.ts'
 import type { ShownCertificate } from './certificate-probe.ts'
@@ -98,7 +99,7 @@ export class StatusSource {
       const state = databaseState()
       return { state: 'up', host: state.state === 'up' ? state.host : '', milliseconds: end - begin, driftSeconds }
     } catch (error) {
-      return { state: 'down', reason: error instanceof Error ? error.message : String(error) }
+      return { state: 'down', reason: messageOf(error) }
     }
   }
 

@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { resolve } from 'node:path'
 import forge from 'node-forge'
+import { messageOf } from '../../base/errors.ts'
 import { UsageFault } from '../../base/exit-status.ts'
 import { formatDuration } from '../../settings/duration.ts'
 import { loadSettingsFile, type Settings } from '../../settings/settings.ts'
@@ -10,8 +11,7 @@ import { isSelfSigned } from '../is-self-signed.ts'
 import { writePrivateFile } from '../secret-file.ts'
 import { formatMoment } from '../text/moment.ts'
 import { printable } from '../text/printable.ts'
-import type { Verb } from '../verb.ts'
-import { withConfigOption } from '../verb.ts'
+import { type Verb, withConfigOption } from '../verb.ts'
 
 type Options = { config: string; csr?: string[]; key?: string; json?: true }
 
@@ -90,7 +90,7 @@ function factsOf(file: string, key: string): Facts {
   try {
     certificate = new X509Certificate(readFileSync(file))
   } catch (error) {
-    throw new UsageFault(`${file} is no certificate: ${error instanceof Error ? error.message : String(error)}`, error)
+    throw new UsageFault(`${file} is no certificate: ${messageOf(error)}`, error)
   }
   return {
     file,
@@ -111,7 +111,7 @@ function isKeyOf(certificate: X509Certificate, file: string): boolean {
   try {
     return certificate.checkPrivateKey(createPrivateKey(readFileSync(file)))
   } catch (error) {
-    throw new UsageFault(`${file} is no private key: ${error instanceof Error ? error.message : String(error)}`, error)
+    throw new UsageFault(`${file} is no private key: ${messageOf(error)}`, error)
   }
 }
 

@@ -1,5 +1,6 @@
 import { chmodSync, copyFileSync, existsSync, statSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
+import { errorCodeOf, messageOf } from '../../base/errors.ts'
 import { UsageFault } from '../../base/exit-status.ts'
 import { distributionServer } from '../../database/server-program.ts'
 import { loadSettingsFile, nearest, SETTINGS_FILE } from '../../settings/settings.ts'
@@ -85,8 +86,8 @@ function write(
     else replaceFile(config, text, holdsPassword(overrides))
     if (madeSecret) ensureSecretFile(secret)
   } catch (error) {
-    const code = error instanceof Error && 'code' in error ? error.code : undefined
-    const why = error instanceof Error ? error.message : String(error)
+    const code = errorCodeOf(error)
+    const why = messageOf(error)
     throw new UsageFault(
       code === 'ENOENT'
         ? `there is no directory ${dirname(config)}: make it, or choose another place with --config`

@@ -1,4 +1,5 @@
 import { closeSync, type Stats } from 'node:fs'
+import { asError } from '../../base/errors.ts'
 import { formatListing, type Listing, type MaildropView } from '../../pop3/transaction.ts'
 import { baseNameOf } from '../../wire/message-name.ts'
 import type { LineEncoder } from '../encoding/line-endings.ts'
@@ -202,7 +203,7 @@ export class Maildrop implements MaildropView {
       const keepCr = this.#rules.compat === 'qmail'
       this.#setOctets(number, await wireOctetsOf(opened.fd, { encoder, buffer, keepCr, slice }))
     } catch (error) {
-      this.#standIn(number, error instanceof Error ? error : new Error(String(error)))
+      this.#standIn(number, asError(error))
     } finally {
       closeSync(opened.fd)
     }

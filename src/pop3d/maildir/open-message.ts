@@ -1,5 +1,5 @@
 import { closeSync, constants, fstatSync, openSync, type Stats } from 'node:fs'
-import { errorCodeOf } from '../../base/errors.ts'
+import { asError, errorCodeOf } from '../../base/errors.ts'
 
 /** No symbolic link is followed, and a FIFO that took the place of the file does not block. */
 const OPEN_MESSAGE = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
@@ -16,7 +16,7 @@ export function openMessage(path: string | Buffer): OpenedMessage {
     fd = openSync(path, OPEN_MESSAGE)
   } catch (error) {
     if (errorCodeOf(error) === 'ENOENT') return { type: 'gone' }
-    return { type: 'unreadable', cause: error instanceof Error ? error : new Error(String(error)) }
+    return { type: 'unreadable', cause: asError(error) }
   }
   const status = fstatSync(fd)
   if (status.isFile()) return { type: 'open', fd, status }

@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { type Clock, systemClock } from '../../base/clock.ts'
+import { messageOf } from '../../base/errors.ts'
 import { accountNamed } from '../../libc/accounts.ts'
 import { loginText } from '../login-name.ts'
 import type { AuthenticationCache } from './authentication-cache.ts'
@@ -34,7 +35,7 @@ export function systemChecker(
       try {
         text = await readFile(shadow, 'utf8')
       } catch (error) {
-        return temporary(`${shadow}: ${error instanceof Error ? error.message : String(error)}`)
+        return temporary(`${shadow}: ${messageOf(error)}`)
       }
       const entry = shadowEntryOf(text, name)
       const isUnknown = entry === undefined || entry.hash === ''

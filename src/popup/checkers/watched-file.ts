@@ -1,4 +1,5 @@
 import { closeSync, fstatSync, openSync, readFileSync, type Stats, statSync } from 'node:fs'
+import { messageOf } from '../../base/errors.ts'
 import { UsageFault } from '../../base/exit-status.ts'
 import type { Log } from '../../base/log.ts'
 
@@ -39,7 +40,7 @@ export class WatchedFile<Content> {
     } catch (error) {
       this.#content = undefined
       this.#status = undefined
-      const complaint = error instanceof Error ? error.message : String(error)
+      const complaint = messageOf(error)
       if (complaint !== this.#complaint) this.#log.error('file_unusable', { path: this.#path, reason: complaint })
       this.#complaint = complaint
     }
@@ -67,7 +68,7 @@ function open(path: string): number {
   try {
     return openSync(path, 'r')
   } catch (error) {
-    throw new UsageFault(`cannot read ${path}: ${error instanceof Error ? error.message : String(error)}`, error)
+    throw new UsageFault(`cannot read ${path}: ${messageOf(error)}`, error)
   }
 }
 

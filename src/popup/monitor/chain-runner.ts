@@ -1,4 +1,5 @@
 import { connect } from 'node:net'
+import { messageOf } from '../../base/errors.ts'
 import { descriptorOf } from '../../base/node-internals.ts'
 import { setBlocking } from '../../libc/descriptors.ts'
 import type { BoundSocket } from '../../process/bound-socket.ts'
@@ -102,7 +103,7 @@ export class ChainRunner {
         ),
       }
     } catch (error) {
-      return { verdict: 'temporary', detail: error instanceof Error ? error.message : String(error) }
+      return { verdict: 'temporary', detail: messageOf(error) }
     } finally {
       session.destroy()
     }

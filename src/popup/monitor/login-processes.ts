@@ -1,15 +1,12 @@
 import { dirname, join } from 'node:path'
 import type { Clock } from '../../base/clock.ts'
 import type { Log } from '../../base/log.ts'
+import { Restarts } from '../../base/restarts.ts'
 import type { BoundSocket } from '../../process/bound-socket.ts'
-import { programBeside, startWorker, type WorkerProcess } from '../../process/worker-process.ts'
+import { endingFields, programBeside, startWorker, type WorkerProcess } from '../../process/worker-process.ts'
 import { type FromLogin, type LoginSettingsMessage, parseFromLogin, type ToLoginMessage } from '../messages.ts'
 import { MessageAllowance } from './message-allowance.ts'
 
-const FIRST_BACKOFF_MS = 50
-const LONGEST_BACKOFF_MS = 5_000
-/** A process that lived so long has not crashed at its start. */
-const SOUND_MS = 10_000
 /** Far above what honest logins need (two messages each), far below what would keep the monitor from his work. */
 const MESSAGES_PER_SECOND = 20_000
 const MESSAGE_BURST = 40_000
@@ -47,7 +44,7 @@ export class LoginProcesses {
   readonly #log: Log
   readonly #clock: Clock
   readonly #running = new Map<number, WorkerProcess>()
-  readonly #restarts = new Set<NodeJS.Timeout>()
+  readonly #restarts = new Map<number, Restarts>()
   #stopping = false
 
   constructor(options: LoginProcessesOptions, log: Log, clock: Clock) {
@@ -63,7 +60,7 @@ export class LoginProcesses {
       indexes.map(
         index =>
           new Promise<void>((resolve, reject) => {
-            this.#run(index, 0, resolve, () =>
+            this.#run(index, resolve, () =>
               reject(new Error('a login process ended while it started: see its message above')),
             )
           }),
@@ -81,7 +78,7 @@ export class LoginProcesses {
   /** No new connections; sessions get `limit` milliseconds to end. */
   async stop(limit: number): Promise<void> {
     this.#stopping = true
-    for (const restart of this.#restarts) clearTimeout(restart)
+    for (const restarts of this.#restarts.values()) restarts.cancel()
     const processes = [...this.#running.values()]
     for (const { channel } of processes) channel.send({ type: 'drain' })
     const timer = setTimeout(() => {
@@ -91,7 +88,10 @@ export class LoginProcesses {
     clearTimeout(timer)
   }
 
-  #run(index: number, crashes: number, ready: () => void, endedEarly: () => void): void {
+  #run(index: number, ready: () => void = () => {}, endedEarly: () => void = () => {}): void {
+    const restarts = this.#restarts.get(index) ?? new Restarts(() => this.#run(index), this.#clock)
+    this.#restarts.set(index, restarts)
+    restarts.began()
     const { program, listeners, chainListeners } = this.#options
     const chain = chainListeners[index]
     const descriptors = [...listeners, ...(chain === undefined ? [] : [chain])].map(({ descriptor }) => descriptor)
@@ -126,30 +126,14 @@ export class LoginProcesses {
       else this.#options.onMessage(self, message)
     })
     worker.channel.send({ type: 'settings', settings: this.#options.settings() })
-    const startedAt = this.#clock()
-    void worker.ended.then(({ code, signal, hung }) => {
+    void worker.ended.then(ending => {
       worker.channel.close()
       this.#running.delete(index)
       this.#options.onGone(self)
       if (this.#stopping) return
       endedEarly()
-      this.#log.error('login_process_ended', {
-        status: code ?? undefined,
-        signal: signal ?? undefined,
-        reason: hung ? 'no answer to pings' : undefined,
-      })
-      const soundly = this.#clock() - startedAt > SOUND_MS
-      const wait = soundly ? 0 : Math.min(FIRST_BACKOFF_MS * 2 ** crashes, LONGEST_BACKOFF_MS)
-      const restart = setTimeout(() => {
-        this.#restarts.delete(restart)
-        this.#run(
-          index,
-          soundly ? 0 : crashes + 1,
-          () => {},
-          () => {},
-        )
-      }, wait)
-      this.#restarts.add(restart)
+      this.#log.error('login_process_ended', endingFields(ending))
+      restarts.schedule()
     })
   }
 }

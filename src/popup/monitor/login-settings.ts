@@ -1,5 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
+import { messageOf } from '../../base/errors.ts'
 import { UsageFault } from '../../base/exit-status.ts'
 import type { Ids } from '../../process/privileges.ts'
 import { readSecretFile } from '../../settings/secret.ts'
@@ -125,9 +126,6 @@ function readPem(path: string, setting: string): string {
   try {
     return readFileSync(path, 'utf8')
   } catch (error) {
-    throw new UsageFault(
-      `${setting}: cannot read ${path}: ${error instanceof Error ? error.message : String(error)}`,
-      error,
-    )
+    throw new UsageFault(`${setting}: cannot read ${path}: ${messageOf(error)}`, error)
   }
 }

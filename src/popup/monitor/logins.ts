@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import { messageOf } from '../../base/errors.ts'
 import { KeyedHash } from '../../base/keyed-hash.ts'
 import type { Log } from '../../base/log.ts'
 import type { LoginFailure } from '../../pop3/authorization.ts'
@@ -263,7 +264,7 @@ export class Logins {
       return await Promise.race([late.promise, check()])
     } catch (error) {
       if (error instanceof ApplicantDeparted) return 'departed'
-      return { verdict: 'temporary', detail: error instanceof Error ? error.message : String(error) }
+      return { verdict: 'temporary', detail: messageOf(error) }
     } finally {
       clearTimeout(timer)
     }

@@ -3,9 +3,10 @@ import { chmodSync, mkdirSync } from 'node:fs'
 import type { Clock } from '../../base/clock.ts'
 import { KeyedHash } from '../../base/keyed-hash.ts'
 import type { Log } from '../../base/log.ts'
+import { Restarts } from '../../base/restarts.ts'
 import { type BoundSocket, holdListener } from '../../process/bound-socket.ts'
 import { type Ids, isRoot } from '../../process/privileges.ts'
-import { startWorker, type WorkerEnding, type WorkerProcess } from '../../process/worker-process.ts'
+import { endingFields, startWorker, type WorkerEnding, type WorkerProcess } from '../../process/worker-process.ts'
 import {
   type MaildropWorkerChange,
   type MaildropWorkerSettings,
@@ -18,9 +19,6 @@ import type { Maildrop } from '../checkers/checker.ts'
 
 /** A ticket must be presented within so long. */
 export const TICKET_LIFE_MS = 30_000
-/** Between two starts of a worker that crashes. */
-const FIRST_BACKOFF_MS = 100
-const LONGEST_BACKOFF_MS = 5_000
 /** An owner whose worker has been away so long gives up his socket too. */
 const FORGET_OWNER_MS = 10 * 60_000
 
@@ -48,8 +46,7 @@ type Owner = {
   worker: WorkerProcess | undefined
   /** Until when a client may still present a ticket. */
   ticketsUntil: number
-  crashes: number
-  restart: NodeJS.Timeout | undefined
+  readonly restarts: Restarts
   forget: NodeJS.Timeout | undefined
 }
 
@@ -119,7 +116,7 @@ export class MaildropWorkers {
     this.#stopping = true
     const owners = await Promise.all(this.#owners.values())
     for (const owner of owners) {
-      clearTimeout(owner.restart)
+      owner.restarts.cancel()
       clearTimeout(owner.forget)
       owner.listener.release()
       owner.worker?.channel.close()
@@ -139,7 +136,7 @@ export class MaildropWorkers {
 
   async #makeOwner(uid: number, gid: number): Promise<Owner> {
     const name = `${ownerName(uid, gid)}.sock`
-    return {
+    const owner: Owner = {
       uid,
       gid,
       ...newKey(),
@@ -151,14 +148,14 @@ export class MaildropWorkers {
       name,
       worker: undefined,
       ticketsUntil: 0,
-      crashes: 0,
-      restart: undefined,
+      restarts: new Restarts(() => this.#run(owner), this.#clock),
       forget: undefined,
     }
+    return owner
   }
 
   #run(owner: Owner): void {
-    if (owner.worker !== undefined || owner.restart !== undefined || this.#stopping) return
+    if (owner.worker !== undefined || owner.restarts.isScheduled || this.#stopping) return
     clearTimeout(owner.forget)
     const { uid, gid } = owner
     const worker = startWorker(this.#options.program, ['--worker'], [owner.listener.descriptor])
@@ -180,38 +177,24 @@ export class MaildropWorkers {
       if (news?.type === 'usedTickets') owner.usedTickets = news.tickets
     })
     worker.channel.send(start)
-    const startedAt = this.#clock()
-    void worker.ended.then(ending => this.#ended(owner, startedAt, ending))
+    owner.restarts.began()
+    void worker.ended.then(ending => this.#ended(owner, ending))
   }
 
-  #ended(owner: Owner, startedAt: number, { code, signal, hung }: WorkerEnding): void {
+  #ended(owner: Owner, ending: WorkerEnding): void {
     owner.worker?.channel.close()
     owner.worker = undefined
     if (this.#stopping) return
     const { uid } = owner
-    const inOrder = code === 0
+    const inOrder = ending.code === 0
     if (inOrder) this.#log.info('worker_idle', { uid })
-    else Object.assign(owner, newKey())
-    if (!inOrder) {
-      this.#log.error('worker_crashed', {
-        uid,
-        status: code ?? undefined,
-        signal: signal ?? undefined,
-        reason: hung ? 'no answer to pings' : undefined,
-      })
+    else {
+      Object.assign(owner, newKey())
+      this.#log.error('worker_crashed', { uid, ...endingFields(ending) })
     }
-    const now = this.#clock()
-    owner.crashes = inOrder || now - startedAt > LONGEST_BACKOFF_MS ? 0 : owner.crashes + 1
-    if (owner.ticketsUntil <= now) {
-      owner.forget = setTimeout(() => this.#forgetOwner(owner), FORGET_OWNER_MS)
-      return
-    }
-    // Somebody may be waiting in the queue with a ticket.
-    const wait = owner.crashes === 0 ? 0 : Math.min(FIRST_BACKOFF_MS * 2 ** (owner.crashes - 1), LONGEST_BACKOFF_MS)
-    owner.restart = setTimeout(() => {
-      owner.restart = undefined
-      this.#run(owner)
-    }, wait)
+    // A client with a ticket may be waiting in the queue.
+    if (owner.ticketsUntil > this.#clock()) owner.restarts.schedule({ inOrder })
+    else owner.forget = setTimeout(() => this.#forgetOwner(owner), FORGET_OWNER_MS)
   }
 
   #forgetOwner(owner: Owner): void {

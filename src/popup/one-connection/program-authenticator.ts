@@ -1,5 +1,6 @@
 import { closeSync } from 'node:fs'
 import { Socket } from 'node:net'
+import { messageOf } from '../../base/errors.ts'
 import { openSocketPair } from '../../libc/sockets.ts'
 import type { LoginFailure } from '../../pop3/authorization.ts'
 import type { FailReason } from '../../syslog/login-line.ts'
@@ -64,7 +65,7 @@ export function programAuthenticator(options: ProgramAuthenticatorOptions): Auth
       chain = started
     } catch (error) {
       closeSync(ours)
-      return refuse('temp', 'temporary', error instanceof Error ? error.message : String(error))
+      return refuse('temp', 'temporary', messageOf(error))
     } finally {
       closeSync(theirs)
     }

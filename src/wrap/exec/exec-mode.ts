@@ -1,4 +1,5 @@
 import { existsSync, statSync, writeSync } from 'node:fs'
+import { asError } from '../../base/errors.ts'
 import { EXIT } from '../../base/exit-status.ts'
 import { createLog, type Log } from '../../base/log.ts'
 import { forbidInspection } from '../../process/privileges.ts'
@@ -94,7 +95,7 @@ async function decisionAbout(
 const failed = (error: unknown): Decision => ({
   relay: false,
   reason: 'error',
-  error: error instanceof Error ? error : new Error(String(error)),
+  error: asError(error),
 })
 
 function cannotRun(log: Log, reason: string): number {

@@ -1,5 +1,6 @@
 import type { ChildProcess } from 'node:child_process'
 import { constants } from 'node:os'
+import { errorCodeOf } from '../../base/errors.ts'
 import { TemporaryFault } from '../../base/exit-status.ts'
 import type { Log } from '../../base/log.ts'
 import { runtimeOptions } from '../../base/runtime-options.ts'
@@ -347,7 +348,7 @@ function runs(pid: number): boolean {
   try {
     return process.kill(pid, 0)
   } catch (error) {
-    return error instanceof Error && 'code' in error && error.code === 'EPERM'
+    return errorCodeOf(error) === 'EPERM'
   }
 }
 

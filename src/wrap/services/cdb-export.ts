@@ -1,6 +1,7 @@
 import { statSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Clock } from '../../base/clock.ts'
+import { messageOf } from '../../base/errors.ts'
 import { UsageFault } from '../../base/exit-status.ts'
 import type { Log } from '../../base/log.ts'
 import type { IpAddress, Network } from '../../wire/ip-address.ts'
@@ -80,7 +81,7 @@ export class CdbExport {
     } catch (error) {
       // What a gate that was killed has left behind must not stay, whatever else is wrong.
       this.#tryToOverwrite()
-      const why = error instanceof Error ? error.message : String(error)
+      const why = messageOf(error)
       throw new UsageFault(`cannot write wrap.tcprules_cdb ${path}: ${why}. Give its directory to wrap.user`, error)
     }
     await this.#look()
@@ -246,7 +247,7 @@ export class CdbExport {
 
   #complain(about: 'rules' | 'file', event: string, error: unknown, remedy: string): void {
     const { path, log } = this.#options
-    const reason = error instanceof Error ? error.message : String(error)
+    const reason = messageOf(error)
     if (this.#complaints.get(about) === reason) return
     this.#complaints.set(about, reason)
     log.error(event, { path, reason, remedy })

@@ -3,7 +3,6 @@ import { commandTree, readCommandLine } from '../../../src/auth-relay/command-li
 import { formatTarget, readBlockTarget, readNetwork, readPeriod } from '../../../src/auth-relay/grant-target.ts'
 import { SHELLS, shellCompletion } from '../../../src/auth-relay/shell-completion.ts'
 import { programEnvironment } from '../../../src/auth-relay/stack/program-environment.ts'
-import { RestartDelay } from '../../../src/base/restart-delay.ts'
 
 describe('verbs', () => {
   test.each([
@@ -66,14 +65,6 @@ describe('what up gives to its programs', () => {
     expect(programEnvironment('popup', environment)).toEqual({ PATH: '/bin', EXP_TIME: '60' })
     expect(programEnvironment('authd', environment)).toEqual({ PATH: '/bin', EXP_TIME: '60', DBPASS: 'a' })
     expect(programEnvironment('wrap', environment)).toEqual({ PATH: '/bin', EXP_TIME: '60', WRAP_DBPASS: 'b' })
-  })
-
-  test('a rest after a crash that grows, and is short again after a good run', () => {
-    const delay = new RestartDelay()
-    expect([1, 2, 3].map(() => delay.next(100))).toEqual([250, 500, 1000])
-    for (let i = 0; i < 10; i++) delay.next(100)
-    expect(delay.next(100)).toBe(30_000)
-    expect(delay.next(61_000)).toBe(250)
   })
 })
 

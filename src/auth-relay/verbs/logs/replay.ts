@@ -1,5 +1,6 @@
 import { createReadStream, statSync } from 'node:fs'
 import { resolve } from 'node:path'
+import { messageOf } from '../../../base/errors.ts'
 import { UsageFault } from '../../../base/exit-status.ts'
 import { policyOf } from '../../../grants/policy-of.ts'
 import { loadSettingsFile, parseSettings, type Settings } from '../../../settings/settings.ts'
@@ -13,8 +14,7 @@ import { printable } from '../../text/printable.ts'
 import { ProgressBar } from '../../text/progress-bar.ts'
 import { formatTable } from '../../text/table.ts'
 import { Tally } from '../../text/tally.ts'
-import type { Surroundings, Verb } from '../../verb.ts'
-import { withConfigOption } from '../../verb.ts'
+import { type Surroundings, type Verb, withConfigOption } from '../../verb.ts'
 import { readDialects } from './test-line.ts'
 
 type Options = { config: string; dialect?: string; shadow?: true; json?: true }
@@ -175,7 +175,7 @@ function sizeOf(file: string): number {
   try {
     return statSync(file).size
   } catch (error) {
-    throw new UsageFault(`cannot read ${file}: ${error instanceof Error ? error.message : String(error)}`, error)
+    throw new UsageFault(`cannot read ${file}: ${messageOf(error)}`, error)
   }
 }
 

@@ -1,0 +1,29 @@
+import { statSync } from 'node:fs'
+import { expect, test } from 'vitest'
+import { asError, errorCodeOf, messageOf } from '../../../src/base/errors.ts'
+
+test('an error stays itself, and anything else that is thrown becomes one', () => {
+  const error = new TypeError('x')
+  expect(asError(error)).toBe(error)
+  expect(asError('text')).toEqual(new Error('text'))
+  expect(messageOf(error)).toBe('x')
+  expect(messageOf(undefined)).toBe('undefined')
+})
+
+test('of several errors in one every message is given', () => {
+  expect(messageOf(new AggregateError([new Error('::1: refused'), new Error('127.0.0.1: refused')]))).toBe(
+    '::1: refused, 127.0.0.1: refused',
+  )
+  expect(messageOf(new AggregateError([], 'none'))).toBe('none')
+})
+
+test('a code is that of a system error alone', () => {
+  try {
+    statSync('/nonexistent')
+  } catch (error) {
+    expect(errorCodeOf(error)).toBe('ENOENT')
+  }
+  expect.assertions(3)
+  expect(errorCodeOf({ code: 'ENOENT' })).toBeUndefined()
+  expect(errorCodeOf(Object.assign(new Error('x'), { code: 5 }))).toBeUndefined()
+})
