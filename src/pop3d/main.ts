@@ -1,6 +1,6 @@
 import '../base/ignore-inspector-signal.ts'
-import manifest from '../../package.json' with { type: 'json' }
-import { UsageFault } from '../base/exit-status.ts'
+import { EXIT } from '../base/exit-status.ts'
+import { parseDaemonWords } from '../process/command-line.ts'
 import { runCommand, runDaemon } from '../process/lifecycle.ts'
 
 const USAGE = `Usage: pop3d MAILDIR        serve one session on descriptors 0 and 1, started by a checker
@@ -11,16 +11,15 @@ Environment of pop3d MAILDIR: COMPAT SIZES EXTRA_BLANK LOCK POP3D_IDLE_TIME, and
 TCPREMOTEIP AUTHRELAY_LOGIN AUTHRELAY_METHOD AUTHRELAY_TLS AUTHRELAY_ANNOUNCED; see pop3d(8).
 `
 
-const [word, ...more] = process.argv.slice(2)
+const args = process.argv.slice(2)
 
-if (word === '--worker' && more.length === 0) {
+if (args.length === 1 && args[0] === '--worker') {
   const { startWorker } = await import('./worker.ts')
   await runDaemon('pop3d', startWorker)
 } else {
   await runCommand('pop3d', async () => {
-    if (word === '--help') process.stdout.write(USAGE)
-    else if (word === '--version') process.stdout.write(`pop3d (auth-relay) ${manifest.version}\n`)
-    else if (word?.startsWith('--')) throw new UsageFault(`unknown option ${word}: see pop3d --help`)
+    const words = parseDaemonWords('pop3d', USAGE, undefined, args)
+    if (words.type === 'about') process.stdout.write(words.text)
     else {
       const [{ serveStandalone }, { ownEnvironment }, { forbidInspection }] = await Promise.all([
         import('./standalone.ts'),
@@ -29,8 +28,8 @@ if (word === '--worker' && more.length === 0) {
       ])
       const environment = ownEnvironment()
       forbidInspection()
-      return serveStandalone(word, environment)
+      return serveStandalone(args[0], environment)
     }
-    return 0
+    return EXIT.done
   })
 }

@@ -1,6 +1,6 @@
 import '../base/ignore-inspector-signal.ts'
-import manifest from '../../package.json' with { type: 'json' }
-import { UsageFault } from '../base/exit-status.ts'
+import { EXIT } from '../base/exit-status.ts'
+import { parseDaemonWords } from '../process/command-line.ts'
 import { runCommand, runDaemon } from '../process/lifecycle.ts'
 import { SETTINGS_FILE } from '../settings/settings.ts'
 
@@ -11,24 +11,21 @@ const USAGE = `Usage: popup [--config FILE]          serve POP3 logins by the se
 -P: the connection begins with a PROXY header. Settings file: ${SETTINGS_FILE} unless named. See popup(8).
 `
 
-const [word = '', ...more] = process.argv.slice(2)
+const args = process.argv.slice(2)
 
-if (word === '--login' && more.length === 0) {
+if (args.length === 1 && args[0] === '--login') {
   const { runLogin } = await import('./login/login.ts')
   await runCommand('popup', () => runLogin().then(() => process.exit(0)))
-} else if (word === '' || word === '--config') {
-  await runDaemon('popup', async () => {
-    const [file = SETTINGS_FILE, ...rest] = more
-    if (rest.length > 0 || (word !== '' && more.length === 0)) throw new UsageFault('usage: popup [--config FILE]')
-    const { startMonitor } = await import('./monitor/monitor.ts')
-    return startMonitor(file, process.argv[1] ?? '')
-  })
 } else {
   await runCommand('popup', async () => {
-    if (word === '--help') process.stdout.write(USAGE)
-    else if (word === '--version') process.stdout.write(`popup (auth-relay) ${manifest.version}\n`)
-    else if (word.startsWith('--')) throw new UsageFault(`unknown option ${word}: see popup --help`)
-    else {
+    const words = parseDaemonWords('popup', USAGE, SETTINGS_FILE, args)
+    if (words.type === 'about') process.stdout.write(words.text)
+    else if (words.type === 'serve') {
+      await runDaemon('popup', async () => {
+        const { startMonitor } = await import('./monitor/monitor.ts')
+        return startMonitor(words.config, process.argv[1] ?? '')
+      })
+    } else {
       const [{ serveConnection }, { ownEnvironment }, { forbidInspection }] = await Promise.all([
         import('./one-connection/serve-connection.ts'),
         import('../ucspi/environment.ts'),
@@ -36,8 +33,8 @@ if (word === '--login' && more.length === 0) {
       ])
       const environment = ownEnvironment()
       forbidInspection()
-      return serveConnection([word, ...more], environment)
+      return serveConnection(args, environment)
     }
-    return 0
+    return EXIT.done
   })
 }

@@ -3,6 +3,7 @@ import { isIPv4 } from 'node:net'
 import { resolve } from 'node:path'
 import { messageOf } from '../base/errors.ts'
 import { UsageFault } from '../base/exit-status.ts'
+import { parseDaemonWords } from '../process/command-line.ts'
 import type { SocketAddress } from '../process/socket-address.ts'
 import { readSecretFile } from '../settings/secret.ts'
 import { SETTINGS_FILE } from '../settings/settings.ts'
@@ -10,8 +11,8 @@ import type { Plan, PlannedListener } from './plan.ts'
 
 /** What the words after the program's name ask for. */
 export type Invocation =
-  | { readonly type: 'help' }
-  | { readonly type: 'version' }
+  /** Help or version, for standard output. */
+  | { readonly type: 'about'; readonly text: string }
   | { readonly type: 'worker' }
   | { readonly type: 'daemon'; readonly config: string }
   /** The original's options with -accept. */
@@ -82,16 +83,10 @@ type Environment = Readonly<Record<string, string | undefined>>
 
 /** Reads the command line. @throws UsageFault naming every fault at once. */
 export function parseCommandLine(args: readonly string[], environment: Environment): Invocation {
-  const [first, second] = args
-  if (args.includes('--help') || first === '-h') return { type: 'help' }
-  if (first === '--version') return { type: 'version' }
-  if (first === '--worker') return { type: 'worker' }
-  if (first === undefined) return { type: 'daemon', config: SETTINGS_FILE }
-  if (first === '--config' && second !== undefined && args.length === 2)
-    return { type: 'daemon', config: resolve(second) }
-  if (first.startsWith('--config=') && args.length === 1) return { type: 'daemon', config: resolve(first.slice(9)) }
-  if (first.startsWith('--')) throw new UsageFault(`${first}: not understood here; see sslwrap --help`)
-  return parseOriginal(args, environment)
+  if (args.length === 1 && args[0] === '--worker') return { type: 'worker' }
+  const words = parseDaemonWords('sslwrap', USAGE, SETTINGS_FILE, args)
+  if (words.type === 'about') return words
+  return words.type === 'serve' ? { type: 'daemon', config: words.config } : parseOriginal(args, environment)
 }
 
 function parseOriginal(args: readonly string[], environment: Environment): Invocation {

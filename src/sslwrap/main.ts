@@ -1,9 +1,8 @@
 import '../base/ignore-inspector-signal.ts'
-import manifest from '../../package.json' with { type: 'json' }
 import { EXIT } from '../base/exit-status.ts'
 import { runCommand, runDaemon } from '../process/lifecycle.ts'
 import { loadSettingsFile, requireConfigured } from '../settings/settings.ts'
-import { parseCommandLine, USAGE } from './command-line.ts'
+import { parseCommandLine } from './command-line.ts'
 import { serveStandardInput } from './inetd.ts'
 import { planOf } from './plan.ts'
 import { startSupervisor } from './supervisor.ts'
@@ -14,11 +13,8 @@ const script = process.argv[1] ?? ''
 await runCommand('sslwrap', async () => {
   const invocation = parseCommandLine(process.argv.slice(2), process.env)
   switch (invocation.type) {
-    case 'help':
-      process.stdout.write(USAGE)
-      return EXIT.done
-    case 'version':
-      process.stdout.write(`sslwrap (auth-relay) ${manifest.version}\n`)
+    case 'about':
+      process.stdout.write(invocation.text)
       return EXIT.done
     case 'worker':
       runWorker(status => process.exit(status))

@@ -1,7 +1,9 @@
 import { parseArgs } from 'node:util'
 import { messageOf } from '../base/errors.ts'
 import { UsageFault } from '../base/exit-status.ts'
+import { parseDaemonWords } from '../process/command-line.ts'
 import { parseSocketAddress, type SocketAddress } from '../process/socket-address.ts'
+import { SETTINGS_FILE } from '../settings/settings.ts'
 
 export const USAGE = `usage: wrap SMTPD [ARGUMENT...]           in front of an smtpd, under tcpserver or inetd
        wrap [--config FILE]                  the resident gate and its doors, as the settings say
@@ -23,8 +25,12 @@ environment variable (DBHOST, EXP_TIME, WRAP_TIMEOUT, RELAYCLIENT_VALUE, ...).
 
 /** What the words after the program's name ask for. */
 export type Invocation =
-  | { readonly type: 'help' | 'version' }
+  /** Help or version, for standard output. */
+  | { readonly type: 'about'; readonly text: string }
   | { readonly type: 'daemon'; readonly config: string | undefined; readonly overrides: Overrides }
+
+/** Options that the other daemons do not have. */
+const OWN_OPTIONS = /^(--(listen|user|gate-user|rules|connections|per-address)(=|$)|-[xc])/
 
 /** What a command line says instead of the settings file. */
 export type Overrides = {
@@ -37,16 +43,22 @@ export type Overrides = {
   readonly connections_per_address?: number
 }
 
-/** Command lines of everything but the exec door. Throws UsageFault. */
+/** Command lines of everything but exec mode. Throws UsageFault. */
 export function parseCommandLine(args: readonly string[]): Invocation {
+  // Behind --config, other than in the other daemons, more options may follow.
+  const isCommon = args.length <= 1 || (args.length === 2 && args[0] === '--config')
+  if (isCommon && !args.some(word => OWN_OPTIONS.test(word))) {
+    const words = parseDaemonWords('wrap', USAGE, SETTINGS_FILE, args)
+    if (words.type === 'about') return words
+    if (words.type === 'serve')
+      return { type: 'daemon', config: args.length === 0 ? undefined : words.config, overrides: {} }
+  }
   const { values, positionals } = (() => {
     try {
       return parseArgs({
         args: [...args],
         allowPositionals: true,
         options: {
-          help: { type: 'boolean' },
-          version: { type: 'boolean' },
           config: { type: 'string' },
           listen: { type: 'string', multiple: true },
           user: { type: 'string' },
@@ -60,8 +72,6 @@ export function parseCommandLine(args: readonly string[]): Invocation {
       throw new UsageFault(`${messageOf(error)}: see wrap --help`, error)
     }
   })()
-  if (values.help === true) return { type: 'help' }
-  if (values.version === true) return { type: 'version' }
   const { config, listen, user, rules, connections, 'per-address': perAddress, 'gate-user': gateUser } = values
   if (positionals.length > 0 && listen === undefined)
     throw new UsageFault('an smtpd after options needs --listen ADDRESS: see wrap --help')

@@ -1,7 +1,6 @@
-import manifest from '../../package.json' with { type: 'json' }
 import { EXIT } from '../base/exit-status.ts'
 import { runCommand, runDaemon } from '../process/lifecycle.ts'
-import { parseCommandLine, USAGE } from './command-line.ts'
+import { parseCommandLine } from './command-line.ts'
 import { startGate } from './gate/gate-daemon.ts'
 import { loadSettings } from './load-settings.ts'
 
@@ -13,11 +12,8 @@ export const runWrap = (
   runCommand('wrap', async () => {
     const invocation = parseCommandLine(args)
     switch (invocation.type) {
-      case 'help':
-        process.stdout.write(USAGE)
-        return EXIT.done
-      case 'version':
-        process.stdout.write(`wrap (auth-relay) ${manifest.version}\n`)
+      case 'about':
+        process.stdout.write(invocation.text)
         return EXIT.done
       case 'daemon':
         await runDaemon('wrap', () => startGate(() => loadSettings(invocation, environment)))

@@ -24,9 +24,9 @@ const faultsOf = (line: string, env?: Record<string, string>): readonly string[]
 test('our own forms', () => {
   expect(parse('')).toEqual({ type: 'daemon', config: '/etc/auth-relay.toml' })
   expect(parse('--config /x.toml')).toEqual({ type: 'daemon', config: '/x.toml' })
-  expect(parse('--help')).toEqual({ type: 'help' })
-  expect(parse('--version')).toEqual({ type: 'version' })
-  expect(faultsOf('--confg x')).toEqual(['--confg: not understood here; see sslwrap --help'])
+  expect(parse('--help')).toEqual({ type: 'about', text: expect.stringContaining('usage: sslwrap') })
+  expect(parse('--version')).toMatchObject({ type: 'about' })
+  expect(faultsOf('--confg x')).toEqual(['unknown option --confg: see sslwrap --help'])
 })
 
 describe("the original's command line", () => {

@@ -1,0 +1,42 @@
+import { resolve } from 'node:path'
+import manifest from '../../package.json' with { type: 'json' }
+import { UsageFault } from '../base/exit-status.ts'
+
+/** What the words after a daemon's name ask for, as far as every daemon understands them. */
+export type DaemonWords =
+  /** `text` goes to standard output. */
+  | { readonly type: 'about'; readonly text: string }
+  /** Serve as this settings file says; an absolute path. */
+  | { readonly type: 'serve'; readonly config: string }
+  /** Words of the program's own: the first is no option with two dashes. */
+  | { readonly type: 'own' }
+
+/**
+ * Reads what every daemon understands in the same way: nothing, `--config FILE`, `--config=FILE`, `--help` and `--version`
+ * with their letters `-h` and `-V`. Throws UsageFault for a `--config` without a file or with more words behind it, and for
+ * any other option with two dashes. `settingsFile` is the default; a program without one has words of its own alone.
+ */
+export function parseDaemonWords(
+  program: string,
+  usage: string,
+  settingsFile: string | undefined,
+  args: readonly string[],
+): DaemonWords {
+  const [first, second] = args
+  const help = `see ${program} --help`
+  if (first === '--help' || first === '-h') return { type: 'about', text: usage }
+  if (first === '--version' || first === '-V')
+    return { type: 'about', text: `${program} (auth-relay) ${manifest.version}\n` }
+  if (first === undefined) return settingsFile === undefined ? { type: 'own' } : { type: 'serve', config: settingsFile }
+  const isSpaced = first === '--config'
+  if (settingsFile !== undefined && (isSpaced || first.startsWith('--config='))) {
+    const file = isSpaced ? second : first.slice('--config='.length)
+    if (file === undefined || file === '')
+      throw new UsageFault(`--config: the settings file is missing: write --config FILE, or ${help}`)
+    const extra = args[isSpaced ? 2 : 1]
+    if (extra !== undefined) throw new UsageFault(`${extra}: nothing may follow --config FILE: ${help}`)
+    return { type: 'serve', config: resolve(file) }
+  }
+  if (first.startsWith('--')) throw new UsageFault(`unknown option ${first}: ${help}`)
+  return { type: 'own' }
+}
