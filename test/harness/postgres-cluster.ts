@@ -196,6 +196,13 @@ export class PostgresCluster {
     })
   }
 
+  /** Puts other lines into pg_hba.conf; the server reads them for connections that come later. */
+  useHba(lines: string): void {
+    // The file stays that of the server's account.
+    writeFileSync(`${this.#data}/pg_hba.conf`, lines)
+    if (this.pid !== 0) process.kill(this.pid, 'SIGHUP')
+  }
+
   /** `fast` ends it in order, `kill` is kill -9 of the server process. */
   async stop(how: 'fast' | 'kill' = 'fast'): Promise<void> {
     const child = this.#child

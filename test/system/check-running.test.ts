@@ -13,6 +13,8 @@ const REPORT = v.object({
   ),
 })
 
+const SCHEMA = { row: v.object({ v: v.number() }), text: 'SELECT max(v) AS v FROM schema_version' }
+
 const STATUS = v.object({
   problems: v.array(v.string()),
   programs: v.array(v.object({ name: v.string(), pid: v.number(), since: v.string(), startedBy: v.string() })),
@@ -56,6 +58,7 @@ describeWith([NETWORK_NAMESPACES], 'check beside programs that run', () => {
     const { lines, ending } = await stack.run('auth-relay', words, inside())
     return { status: ending?.code, ...v.parse(REPORT, JSON.parse(lines.join('\n'))) }
   }
+  const statusJson = () => stack.run('auth-relay', ['status', '--json', '--config', stack.config], inside())
   const saidOf = async (about: string): Promise<readonly string[]> =>
     (await check()).findings.flatMap(finding =>
       finding.about === about ? [`${finding.verdict}: ${finding.text}`] : [],
@@ -136,6 +139,42 @@ describeWith([NETWORK_NAMESPACES], 'check beside programs that run', () => {
     const away = await status({ DBHOST: '/nonexistent' })
     expect(away.code).toBe(111)
     expect(away.problems).toEqual([expect.stringMatching(/^database: no database: /)])
+  })
+
+  test('an older and a newer schema of the database are unsafe for check, and wrong for status', async () => {
+    const [latest] = (await database.owner.query(SCHEMA)).rows.map(({ v: version }) => version)
+    if (latest === undefined) throw new Error('no schema')
+    const stand = async (): Promise<readonly string[]> => [
+      ...(await check()).findings.flatMap(({ verdict, about, text, remedy }) =>
+        about === 'database' ? [`${verdict}: ${text}: ${remedy}`] : [],
+      ),
+      ...v
+        .parse(STATUS, JSON.parse((await statusJson()).lines.join('\n')))
+        .problems.filter(problem => problem.startsWith('database: schema')),
+    ]
+    try {
+      await database.owner.script(`DELETE FROM schema_version WHERE v = ${latest}`)
+      const older = `has schema ${latest - 1}, this program knows ${latest}`
+      const found = await stand()
+      expect(new Set(found)).toEqual(
+        new Set([
+          `unsafe: ${older}: auth-relay migrate`,
+          `database: schema ${older.slice(11)}: run auth-relay migrate`,
+        ]),
+      )
+      await database.owner.script(`INSERT INTO schema_version (v) VALUES (${latest}), (${latest + 1})`)
+      expect(new Set(await stand())).toEqual(
+        new Set([
+          `unsafe: has schema ${latest + 1}, this program knows ${latest}: install a newer auth-relay`,
+          `database: schema ${latest + 1}, this program knows ${latest}: install a newer auth-relay`,
+        ]),
+      )
+    } finally {
+      await database.owner.script(
+        `DELETE FROM schema_version WHERE v > ${latest}; INSERT INTO schema_version (v) VALUES (${latest}) ON CONFLICT DO NOTHING`,
+      )
+    }
+    expect(await stand()).toEqual([])
   })
 
   test('a listener that a program of another kind holds is unsafe, with its name and pid', async () => {

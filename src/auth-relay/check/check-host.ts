@@ -41,7 +41,7 @@ export function checkUses({ authd }: Pick<Settings, 'authd'>, parts: PartsInUse)
     advice(
       'authd.uses_socket',
       `no authd of this host takes what the gate reports: mail is relayed, and auth-relay report does not count it`,
-      'give this host the password of dbuser and start authd here with authd.socket = "", or set uses_socket = ""',
+      'give this host the password of dbuser and start authd here, or set uses_socket = ""',
     ),
   ]
 }

@@ -13,7 +13,7 @@ const { path, remove } = temporaryDirectory()
 afterAll(remove)
 const settingsOf = (toml: string) => parseSettings(toml, 'x.toml').settings
 
-describeWith([ROOT], 'what the accounts of programs may open', () => {
+describeWith([ROOT], 'what the accounts of programs may open; what systemd says of their units is injected', () => {
   const user = 61_210
   const group = 61_290
   const noUnit = (): undefined => undefined
@@ -40,7 +40,7 @@ describeWith([ROOT], 'what the accounts of programs may open', () => {
     expect(said(toml)).toEqual([])
   })
 
-  test('a followed file of mode 0600, of a group, and one that is missing', () => {
+  test('with the injected unit of authd: a followed file of mode 0600, of a group, and one that is missing', () => {
     const log = `${path}/mail.log`
     writeFileSync(log, '')
     chmodSync(log, 0o600)
@@ -59,7 +59,7 @@ describeWith([ROOT], 'what the accounts of programs may open', () => {
     ])
   })
 
-  test('the journal: hidden by the unit, missing, closed, open', () => {
+  test('with the injected unit of authd and directories of the journal: hidden by the unit, missing, closed, open', () => {
     const journal = `${path}/journal`
     const file = `${journal}/0123/system.journal`
     mkdirSync(`${journal}/0123`, { recursive: true })
@@ -83,7 +83,7 @@ describeWith([ROOT], 'what the accounts of programs may open', () => {
     ])
   })
 
-  test('a socket directory of root under the unit of the gate', () => {
+  test('with the injected unit of the gate: a socket directory of root', () => {
     const directory = `${path}/run`
     mkdirSync(directory)
     const toml = `[wrap]\npolicy_listen = ["unix:${directory}/policy.sock"]`

@@ -1,0 +1,153 @@
+import { readFileSync, writeFileSync } from 'node:fs'
+import { createConnection } from 'node:net'
+import * as v from 'valibot'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { openDatabase } from '../../src/database/database.ts'
+import { makeSelfSigned } from '../../src/tunnel/self-signed.ts'
+import { AuthdClient, loginFrom } from '../harness/authd-client.ts'
+import { describeWith } from '../harness/describe-with.ts'
+import { eventually } from '../harness/eventually.ts'
+import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres-cluster.ts'
+import { Stack, type TestSettings } from '../harness/stack.ts'
+
+const OPERATING = readFileSync(new URL('../../docs/OPERATING.md', import.meta.url), 'utf8')
+const CHECKED = v.object({
+  findings: v.array(v.object({ verdict: v.string(), about: v.string(), text: v.string() })),
+})
+const CLIENT = '203.0.113.5'
+
+describeWith([DEBIAN_POSTGRES], 'several hosts with one database, with the lines of OPERATING for pg_hba.conf', () => {
+  let cluster: PostgresCluster
+  let pop3: Stack
+  let smtp: Stack
+  let authority: string
+  const { cert, key } = makeSelfSigned({ names: ['127.0.0.1'], now: Date.now() })
+
+  /** The documented lines of these roles; every host is this machine. */
+  const hbaFor = (roles: readonly string[]): string => {
+    const [, block = ''] = /^```pg_hba\n([\s\S]*?)^```/m.exec(OPERATING) ?? []
+    const lines = block.split('\n').filter(line => line.startsWith('hostssl '))
+    expect(lines).toHaveLength(3)
+    const chosen = lines.filter(line => roles.some(role => line.split(/\s+/)[2] === role))
+    expect(chosen).toHaveLength(roles.length)
+    return `${chosen.map(line => line.replace(/192\.0\.2\.\d+/, '127.0.0.1')).join('\n')}\n`
+  }
+  const settings = (host: Stack, own: TestSettings): TestSettings => ({
+    ...own,
+    database: {
+      dbhost: '127.0.0.1',
+      dbport: cluster.port,
+      dbtls: 'verify',
+      dbtls_ca: authority,
+      ...own['database'],
+    },
+    popup: { listen: [] },
+    authd: { socket: `${host.directory}/run/authd.sock`, ...own['authd'] },
+  })
+  /** What check says of the database and of the reports of the gate. */
+  const said = async (host: Stack): Promise<readonly string[]> => {
+    const { lines } = await host.run('auth-relay', ['check', '--json', '--config', host.config])
+    const { findings } = v.parse(CHECKED, JSON.parse(lines.join('\n')))
+    return findings
+      .filter(({ about }) => /^database\.(\w*dbuser)$|^authd\.uses_socket$/.test(about))
+      .map(({ verdict, about, text }) => `${verdict} ${about}: ${text}`)
+  }
+
+  beforeAll(async () => {
+    cluster = await PostgresCluster.start({ tls: { certificate: cert, key } })
+    const server = openDatabase({
+      hosts: [{ host: '127.0.0.1', port: cluster.port }],
+      database: 'postgres',
+      user: 'postgres',
+      password: { reveal: () => PostgresCluster.password },
+      applicationName: 'tests',
+      max: 1,
+    })
+    await server.script('CREATE DATABASE pop3authd')
+    await server.close()
+    cluster.useHba(hbaFor(['pop3authd', 'authwrap', 'postgres']))
+    pop3 = new Stack()
+    smtp = new Stack()
+    authority = `${pop3.directory}/ca.pem`
+    writeFileSync(authority, cert, { mode: 0o644 })
+  })
+  afterAll(async () => {
+    await smtp?.stop()
+    await pop3?.stop()
+    await cluster?.remove()
+  })
+
+  test('migrate on one host makes the roles; each host then needs the password of its own role alone', async () => {
+    const [writer, reader] = [pop3.secret('dbpass', 'w'.repeat(24)), pop3.secret('wrap-dbpass', 'r'.repeat(24))]
+    const owner = pop3.secret('postgres.pass', PostgresCluster.password)
+    pop3.configure(settings(pop3, { database: { dbpass_file: writer, wrap_dbpass_file: reader } }))
+    const words = ['migrate', '--user', 'postgres', '--password-file', owner, '--config', pop3.config]
+    const migrated = await pop3.run('auth-relay', words)
+    expect(migrated.lines).toEqual([expect.stringMatching(/^Migrated from schema 0 to \d+\.$/)])
+    // The host that made the roles keeps the writer's password alone.
+    pop3.configure(settings(pop3, { database: { dbpass_file: writer }, authd: { syslog_listen: ['127.0.0.1:0'] } }))
+    expect(await said(pop3)).toEqual([expect.stringMatching(/^fine database\.dbuser: pop3authd reaches the database/)])
+    smtp.configure(
+      settings(smtp, {
+        database: { wrap_dbpass_file: smtp.secret('wrap-dbpass', 'r'.repeat(24)) },
+        wrap: { policy_listen: ['127.0.0.1:0'] },
+      }),
+    )
+    expect(await said(smtp)).toEqual([
+      expect.stringMatching(/^fine database\.wrap_dbuser: authwrap reaches the database/),
+      expect.stringMatching(/^advice authd\.uses_socket: no authd of this host takes what the gate reports/),
+    ])
+  })
+
+  test('a login at the POP3 host opens the relay at the SMTP host', async () => {
+    await pop3.start('authd')
+    smtp.configure(
+      settings(smtp, {
+        database: {
+          dbpass_file: smtp.secret('dbpass', 'w'.repeat(24)),
+          wrap_dbpass_file: smtp.secret('wrap-dbpass', 'r'.repeat(24)),
+        },
+        authd: { socket: '' },
+        wrap: { policy_listen: ['127.0.0.1:0'] },
+      }),
+    )
+    await smtp.start('authd')
+    await smtp.start('wrap')
+    expect((await said(smtp)).filter(text => !text.startsWith('fine '))).toEqual([])
+    const client = await AuthdClient.connect(`${pop3.directory}/run/authd.sock`)
+    expect(await client.announce(loginFrom('1.1', CLIENT))).toMatchObject({ verdict: 'committed' })
+    client.close()
+    const answer = await ask(smtp.port('wrap', 0, 'policy'), CLIENT)
+    expect(answer).toContain('action=OK')
+  })
+
+  test('a host that pg_hba.conf does not let in is told the line that is missing', async () => {
+    cluster.useHba(hbaFor(['pop3authd']))
+    await smtp.program('wrap').stop()
+    const refused = await eventually('the reader is refused', async () => {
+      const findings = await said(smtp)
+      return findings.some(text => text.startsWith('unsafe database.wrap_dbuser')) && findings
+    })
+    expect(refused.join('\n')).toMatch(/no pg_hba\.conf entry/)
+    expect(refused).toContainEqual(expect.stringMatching(/^fine database\.dbuser: /))
+  })
+})
+
+/** The answer of the policy service for a client of strangers' domains. */
+function ask(port: number, address: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const socket = createConnection({ host: '127.0.0.1', port })
+    let text = ''
+    socket.setEncoding('utf8')
+    socket.on('error', reject)
+    socket.on('data', (chunk: string) => {
+      text += chunk
+      if (!text.includes('\n\n')) return
+      socket.destroy()
+      resolve(text)
+    })
+    socket.write(
+      `request=smtpd_access_policy\nclient_address=${address}\nsender=ann@example.org\nrecipient=x@example.net\n\n`,
+    )
+  })
+}
