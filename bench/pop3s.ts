@@ -23,7 +23,8 @@ import { BenchReport, median } from './report.ts'
  * and log on, in clear text and over TLS. Beside it Dovecot tuned to its fastest; the same Dovecot that does the same job with
  * one SQL statement a login; stunnel and haproxy before Dovecot; Courier. The same maildrops, passwords, certificate and client
  * (bench/pop3/clients.c) for all, in turns within one run. The processor time is that of every process of each, PostgreSQL
- * included. Needs root. --before DIR: another built checkout of ours as a further peer.
+ * included. Needs root. --before DIR: another built checkout of ours as a further peer. --growth: how the cost of a POP3S session
+ * grows with clients, addresses and grants, beside tuned Dovecot alone (bench/growth.ts).
  */
 const { values: options } = parseArgs({
   options: {
@@ -33,6 +34,7 @@ const { values: options } = parseArgs({
     load: { type: 'string', default: '' },
     peers: { type: 'string' },
     before: { type: 'string' },
+    growth: { type: 'boolean', default: false },
   },
 })
 const rounds = Number(options.rounds)
@@ -62,8 +64,13 @@ type Load = {
   readonly name: string
   readonly tls: NonNullable<Run['tls']>
   readonly downloads: boolean
+  /** Default: CLIENTS and ADDRESSES. */
+  readonly clients?: number
+  readonly addresses?: number
+  /** Rows that the store of grants has before. */
+  readonly grants?: number
   /** Ours for one of TUNED's, and of GRANTING's. */
-  readonly goals: readonly [number, number]
+  readonly goals?: readonly [number, number]
 }
 
 const LOADS: readonly Load[] = [
@@ -73,6 +80,15 @@ const LOADS: readonly Load[] = [
   { name: 'POP3S, resumed', tls: 'resumed', downloads: false, goals: [1.2, 1.8] },
   { name: 'POP3S, ten RETR', tls: 'full', downloads: true, goals: [1.2, 1.8] },
 ]
+
+const secured = { tls: 'full', downloads: false } as const
+const GROWTH: readonly Load[] = [
+  ...[1, 4, 16, 64, 256].map(clients => ({ ...secured, name: `${clients} clients`, clients })),
+  ...[1, 10_000].map(addresses => ({ ...secured, name: `16 clients, from ${addresses} addresses`, addresses })),
+  ...[100, 10_000, 1_000_000].map(grants => ({ ...secured, name: `16 clients, ${grants} grants before`, grants })),
+]
+/** Processes that serve 256 clients have as many maildrops. */
+const MAILDROPS = options.growth ? 256 : CLIENTS
 
 const SHORT = session('user%d', [...listing(10, SMALL), LIST_OF_TEN])
 const DOWNLOADS = session('user%d', [
@@ -101,12 +117,12 @@ const clients = new Pop3Clients(directory.path)
 await buildAll()
 chmodSync(directory.path, 0o755)
 const maildrops = new Maildrops(directory.path)
-const users = Array.from({ length: CLIENTS }, (_, number) => `user${number}`)
+const users = Array.from({ length: MAILDROPS }, (_, number) => `user${number}`)
 for (const user of users) maildrops.make(user, 10, SMALL)
 const certificate = makeCertificate()
 /** Of one run, by side. */
 const mostSessions = new Map<string, number>()
-const report = new BenchReport('pop3s')
+const report = new BenchReport(options.growth ? 'growth' : 'pop3s')
 try {
   const [ours, wrapped] = await startOurs('auth-relay', root)
   const others = await startPeers()
@@ -116,7 +132,8 @@ try {
   for (const side of sides) for (const port of [side.clearPort, side.tlsPort]) await answers(side.name, port)
   const idle = new Map<Side, number>()
   for (const side of sides) if (side.tlsPort !== undefined) idle.set(side, await idleMemory(side, side.tlsPort))
-  for (const load of LOADS.filter(({ name }) => name.includes(options.load))) await compare(load, ours, others)
+  const loads = options.growth ? GROWTH : LOADS
+  for (const load of loads.filter(({ name }) => name.includes(options.load))) await compare(load, ours, others)
   reportMemory(idle, ours, others)
   await requireGrants()
   for (const { name, version, settings } of sides) report.measured({ name, version, settings })
@@ -145,8 +162,12 @@ function makeCertificate() {
   return { cert, key, both }
 }
 
+function logOf(name: string): string {
+  return `${directory.path}/${name.replace(' + sslwrap', '').replaceAll(' ', '-')}.log`
+}
+
 function start(name: string, [file = '', ...args]: readonly string[]): () => readonly number[] {
-  const log = openSync(`${directory.path}/${name.replaceAll(' ', '-')}.log`, 'a')
+  const log = openSync(logOf(name), 'a')
   const child = spawn(file, args, { stdio: ['ignore', log, log] })
   children.push(child)
   return () => [child.pid ?? 0]
@@ -316,7 +337,11 @@ async function measure(side: Side, load: Load, port: number, sessions: number): 
   mostSessions.set(side.name, Math.max(mostSessions.get(side.name) ?? 0, sessions))
   const before = cpuOfAll(side)
   const steps = load.downloads ? DOWNLOADS : SHORT
-  const figures = await clients.run({ port, clients: CLIENTS, sessions, steps, tls: load.tls, addresses: ADDRESSES })
+  const how = { clients: load.clients ?? CLIENTS, addresses: load.addresses ?? ADDRESSES }
+  const figures = await clients.run({ port, sessions, steps, tls: load.tls, ...how }).catch((error: unknown) => {
+    const log = readFileSync(logOf(side.name), 'utf8').split('\n').slice(-8).join('\n')
+    throw new Error(`${side.name}, ${load.name}: ${error instanceof Error ? error.message : String(error)}\n${log}`)
+  })
   return {
     'sessions/s': figures.perSecond,
     'ms of CPU a session': (cpuOfAll(side) - before) / sessions,
@@ -328,15 +353,17 @@ async function measure(side: Side, load: Load, port: number, sessions: number): 
 
 /** One load at every side in turns, after rounds that do not count. */
 async function compare(load: Load, ours: Side, others: readonly Side[]): Promise<void> {
+  if (load.grants !== undefined) await fillGrants(load.grants)
   const sides = [ours, ...others].flatMap(side => {
     const port = portFor(side, load)
     return port === undefined ? [] : [{ side, port, sessions: 0, results: [] as Result[] }]
   })
   for (const entry of sides) {
-    const few = await measure(entry.side, load, entry.port, CLIENTS * 10)
-    const warm = Math.max(CLIENTS * 2, Math.round(few['sessions/s'] * warmSeconds))
+    const least = (load.clients ?? CLIENTS) * 2
+    const few = await measure(entry.side, load, entry.port, least * 5)
+    const warm = Math.max(least, Math.round(few['sessions/s'] * warmSeconds))
     const { 'sessions/s': perSecond } = await measure(entry.side, load, entry.port, warm)
-    entry.sessions = Math.max(CLIENTS * 2, Math.round(perSecond * seconds))
+    entry.sessions = Math.max(least, Math.round(perSecond * seconds))
   }
   const parts = partsOf(ours)
   let count = 0
@@ -372,9 +399,35 @@ async function compare(load: Load, ours: Side, others: readonly Side[]): Promise
 }
 
 function goalOf({ goals, tls, downloads }: Load, what: What, peer: string): number | undefined {
+  if (goals === undefined) return undefined
   if (what === 'sessions/s') return peer === TUNED ? goals[0] : peer === GRANTING ? goals[1] : undefined
   if (peer !== TUNED || tls === 'clear') return undefined
   return what === 'ms of CPU a session' ? 0.9 : downloads ? undefined : 1
+}
+
+/** Makes the store of ours hold so many grants, of addresses that no client has. */
+async function fillGrants(count: number): Promise<void> {
+  const state = `${directory.path}/auth-relay/state`
+  const password = readFileSync(`${state}/postgresql/superuser.secret`, 'utf8').trim()
+  const host = readFileSync(`${state}/database-socket`, 'utf8').trim()
+  const database = openDatabase({
+    hosts: [{ host, port: 5432 }],
+    database: 'pop3authd',
+    user: 'postgres',
+    password: { reveal: () => password },
+    applicationName: 'bench',
+    max: 1,
+    statementTimeoutMs: 300_000,
+  })
+  try {
+    await database.script(`
+INSERT INTO grants (ip, until, last_auth, first_auth, granted_first, hits, daemon, username, tls)
+SELECT '11.0.0.0'::inet + n, now() + interval '1 day', now(), now(), now(), 1, 'popup', 'user', true
+FROM generate_series(1, ${count}) AS n ON CONFLICT DO NOTHING;
+ANALYZE grants`)
+  } finally {
+    await database.close()
+  }
 }
 
 /** Milliseconds of processor time by program. */
@@ -411,8 +464,8 @@ function sayParts(load: Load, before: ReadonlyMap<string, number>, after: Readon
 
 /** KB that one more idle session over TLS costs in all processes, after login. */
 async function idleMemory(side: Side, port: number): Promise<number> {
-  const load: Load = { name: '', tls: 'full', downloads: false, goals: [1, 1] }
-  await measure(side, load, port, CLIENTS * 40)
+  const load: Load = { ...secured, name: '' }
+  await measure(side, load, port, CLIENTS * 100)
   const memory = (): number => side.pids().reduce((sum, pid) => sum + memoryOf(pid), 0)
   const before = memory()
   const open = session('user0', listing(10, SMALL)).slice(0, -1)

@@ -72,10 +72,12 @@ export class StreamConnection implements Connection {
   write(text: string, octets?: Uint8Array): void {
     if (this.isDestroyed || this.#isEnding) return
     this.#idle.refresh()
-    this.#output.cork()
+    // Corked output goes a longer way, which one part alone does not need.
+    const isTwo = text !== '' && octets !== undefined
+    if (isTwo) this.#output.cork()
     if (text !== '') this.#output.write(text, 'latin1', this.#sent)
     if (octets !== undefined) this.#output.write(Buffer.from(octets), this.#sent)
-    this.#output.uncork()
+    if (isTwo) this.#output.uncork()
     if (this.#output.writableLength > 0) this.#isWaiting = true
   }
 

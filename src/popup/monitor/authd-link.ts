@@ -44,6 +44,8 @@ export class AuthdLink {
   readonly #kept = new Map<string, Kept>()
   #socket: Socket | undefined
   #connected = false
+  /** Of this turn of the event loop. */
+  #unsent = ''
   #downSince: number
   #retry: NodeJS.Timeout | undefined
   #wait = RECONNECT_FIRST_MS
@@ -77,8 +79,19 @@ export class AuthdLink {
         },
       })
       this.#dropOldest()
-      if (this.#connected) this.#socket?.write(`${formatLoginEvent(event)}\n`)
+      if (this.#connected) this.#send(event)
     })
+  }
+
+  /** What one turn of the event loop has to announce goes out together. */
+  #send(event: LoginEvent): void {
+    if (this.#unsent === '') {
+      setImmediate(() => {
+        if (this.#connected && this.#unsent !== '') this.#socket?.write(this.#unsent)
+        this.#unsent = ''
+      })
+    }
+    this.#unsent += `${formatLoginEvent(event)}\n`
   }
 
   /** Puts other times in force for logins from now on. */
@@ -119,7 +132,7 @@ export class AuthdLink {
       this.#wait = RECONNECT_FIRST_MS
       if (this.#complained) this.#log.info('authd_back', { kept: this.#kept.size })
       this.#complained = false
-      for (const { event } of this.#kept.values()) socket.write(`${formatLoginEvent(event)}\n`)
+      for (const { event } of this.#kept.values()) this.#send(event)
     })
     socket.on('data', chunk => {
       for (const line of lines.push(chunk).lines) this.#answer(line)
@@ -132,6 +145,7 @@ export class AuthdLink {
     socket.on('close', () => {
       if (this.#connected) this.#downSince = this.#clock()
       this.#connected = false
+      this.#unsent = ''
       if (this.#closed) return
       this.#retry = setTimeout(() => this.#connect(), this.#wait)
       this.#wait = Math.min(this.#wait * 2, RECONNECT_LONGEST_MS)
