@@ -15,7 +15,7 @@ import { writeSelfSigned } from '../tunnel/self-signed.ts'
 import { rotateTicketKeys, type TicketKeys } from '../tunnel/ticket-keys.ts'
 import { formatNetwork } from '../wire/ip-address.ts'
 import { parseFromWorker, type Serve } from './control-messages.ts'
-import { watchFiles } from './file-watch.ts'
+import { watchFiles } from '../tunnel/file-watch.ts'
 import { filesOf, type Materials, type Plan, readMaterials, serveOrder } from './plan.ts'
 import { servicesOf } from './services.ts'
 

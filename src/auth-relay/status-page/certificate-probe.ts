@@ -14,10 +14,11 @@ export type ShownCertificate = {
 const TIMEOUT = 5000
 const USUAL: SocketAddress = { type: 'tcp', host: '::', port: 995 }
 
-/** The TLS addresses of sslwrap that answer everybody; those for old devices answer listed networks alone. */
-export function tlsAddresses({ sslwrap }: Pick<Settings, 'sslwrap'>): readonly SocketAddress[] {
+/** The TLS addresses of popup and sslwrap that answer everybody; those for old devices answer listed networks alone. */
+export function tlsAddresses({ popup, sslwrap }: Pick<Settings, 'popup' | 'sslwrap'>): readonly SocketAddress[] {
   const listeners = sslwrap.listener.filter(({ tls }) => tls !== 'old').map(({ listen }) => listen)
-  return sslwrap.listener.length === 0 ? [USUAL] : listeners
+  if (sslwrap.listener.length > 0 || popup.tls_listen.length > 0) return [...popup.tls_listen, ...listeners]
+  return [USUAL]
 }
 
 /** Looks at a certificate as a client does, from this host: a file may have been replaced without being read, and need not be readable for us. */

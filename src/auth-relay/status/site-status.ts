@@ -58,7 +58,9 @@ export async function siteStatus(settings: Settings, config: string, script: str
   const parts = partsInUseHere(settings)
   const [database, certificates] = await Promise.all([
     askDatabase(settings),
-    parts.sslwrap ? Promise.all(tlsAddresses(settings).map(probeCertificate)) : [],
+    parts.sslwrap || settings.popup.tls_listen.length > 0
+      ? Promise.all(tlsAddresses(settings).map(probeCertificate))
+      : [],
   ])
   const programs = runningPrograms(config, script)
   const sources = sourcesOf(settings)

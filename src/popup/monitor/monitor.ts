@@ -11,7 +11,6 @@ import { programBeside } from '../../process/worker-process.ts'
 import { restartFields } from '../../settings/reload.ts'
 import { loadSettingsFile, requireConfigured, type Settings } from '../../settings/settings.ts'
 import { type EngineChoice, settledChoice } from '../../sockets/select-engine.ts'
-import { rotateTicketKeys } from '../../tunnel/ticket-keys.ts'
 import { type Environment, ownEnvironment } from '../../ucspi/environment.ts'
 import { CustomerNetworks } from '../../wire/customer-networks.ts'
 import type { MaildropWorkerSettings } from '../../wire/maildrop-worker.ts'
@@ -24,6 +23,7 @@ import { AuthdLink, type AuthdLinkTimes } from './authd-link.ts'
 import { ChainRunner, type ChainRunnerOptions } from './chain-runner.ts'
 import { checkerFingerprint } from './checker-settings.ts'
 import { FailureDelays } from './failure-delays.ts'
+import { LoginCertificate } from './login-certificate.ts'
 import { LoginIntervals } from './login-intervals.ts'
 import { LoginProcesses } from './login-processes.ts'
 import { loginSettings } from './login-settings.ts'
@@ -68,8 +68,14 @@ export async function startMonitor(settingsFile: string, program: string): Promi
       ...popup.tls_listen.map(() => ({ proxy: false, tls: true })),
     ],
   }
-  let ticketKeys = rotateTicketKeys()
-  let forLogin = loginSettings(settings, { ...fixed, ticketKeys })
+  const certificate = new LoginCertificate(log, () => {
+    certificate.rotate()
+    forLogin = loginSettings(settings, { ...fixed, ticketKeys: certificate.ticketKeys })
+    certificate.use(forLogin.stls, certificateFiles(settings))
+    processes.reload()
+    log.info('certificate_read', { path: settings.popup.stls_cert })
+  })
+  let forLogin = loginSettings(settings, { ...fixed, ticketKeys: certificate.ticketKeys })
   const authd =
     settings.authd.socket === ''
       ? undefined
@@ -102,26 +108,20 @@ export async function startMonitor(settingsFile: string, program: string): Promi
   if (loginIds === undefined) {
     log.warn('not_separated', { reason: 'popup is not started as root: login, monitor and pop3d are one user' })
   }
-  const rotation = setInterval(() => {
-    ticketKeys = rotateTicketKeys(ticketKeys)
-    const { stls } = forLogin
-    if (stls === null) return
-    forLogin = { ...forLogin, stls: { ...stls, ticketKeys: [...ticketKeys] } }
-    processes.reload()
-  }, TICKET_ROTATION_MS).unref()
+  certificate.use(forLogin.stls, certificateFiles(settings))
   return {
     ready: readyLine(settings, listeners),
     reload: async () => {
       const next = loadSettingsFile(settingsFile).settings
       requireConfigured(next, settingsFile)
       const effective = withKept(started, next)
-      const nextKeys = rotateTicketKeys(ticketKeys)
-      const nextForLogin = loginSettings(effective, { ...fixed, ticketKeys: nextKeys })
+      certificate.rotate()
+      const nextForLogin = loginSettings(effective, { ...fixed, ticketKeys: certificate.ticketKeys })
       // Everything that can fail comes first.
       await judge.use(effective)
       settings = effective
       forLogin = nextForLogin
-      ticketKeys = nextKeys
+      certificate.use(forLogin.stls, certificateFiles(settings))
       customers = customersOf(settings)
       delays.use(settings.popup.fail_delays, customers)
       intervals.use(settings.popup.login_delay * 1000)
@@ -131,7 +131,7 @@ export async function startMonitor(settingsFile: string, program: string): Promi
       log.info('reloaded', { path: settingsFile, ...restartFields('popup', started, next) })
     },
     stop: async () => {
-      clearInterval(rotation)
+      certificate.close()
       for (const listener of [...listeners, ...chainListeners]) listener.release()
       await processes.stop(settings.popup.drain_time * 1000)
       if (judge.type === 'checker') {
@@ -143,8 +143,7 @@ export async function startMonitor(settingsFile: string, program: string): Promi
   }
 }
 
-/** TLS session tickets are made with a fresh key after so long. */
-const TICKET_ROTATION_MS = 12 * 3_600_000
+const certificateFiles = ({ popup }: Settings): readonly string[] => [popup.stls_cert, popup.stls_key]
 
 /** New settings with the old ones where only a restart can change them: what depends on those stays as it is. */
 const withKept = ({ popup: { checker, logins, login_user } }: Settings, next: Settings): Settings => ({
