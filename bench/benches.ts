@@ -32,16 +32,6 @@ export const BENCHES: readonly Bench[] = [
     args: (rounds, quick) => ['--rounds', String(rounds), ...(quick ? ['--seconds', '0.2', '--warm', '0.2'] : [])],
   },
   {
-    name: 'growth',
-    title: 'How the cost of a POP3S session grows',
-    peers: POP_PEERS.filter(({ name }) => name === 'dovecot tuned'),
-    needs: ['openssl', 'gcc', 'libssl-dev'],
-    args: (rounds, quick) => [
-      ...['--rounds', String(rounds), '--peers', 'none'],
-      ...(quick ? ['--seconds', '0.2', '--warm', '0.2'] : ['--seconds', '1.5', '--warm', '3']),
-    ],
-  },
-  {
     name: 'pop3d',
     title: 'POP3 without grants',
     peers: POP_PEERS,

@@ -24,7 +24,7 @@ import { BenchReport, median } from './report.ts'
  * one SQL statement a login; stunnel and haproxy before Dovecot; Courier. The same maildrops, passwords, certificate and client
  * (bench/pop3/clients.c) for all, in turns within one run. The processor time is that of every process of each, PostgreSQL
  * included. Needs root. --before DIR: another built checkout of ours as a further peer. --growth: how the cost of a POP3S session
- * grows with clients, addresses and grants, beside tuned Dovecot alone (bench/growth.ts).
+ * grows with clients, addresses and grants, beside tuned Dovecot alone.
  */
 const { values: options } = parseArgs({
   options: {
@@ -408,8 +408,8 @@ function goalOf({ goals, tls, downloads }: Load, what: What, peer: string): numb
   return what === 'ms of CPU a session' ? 0.9 : downloads ? undefined : 1
 }
 
-/** Makes the store of ours hold so many grants, of addresses that no client has. */
-async function fillGrants(count: number): Promise<void> {
+/** The store of ours, as its superuser. */
+async function inOurStore<T>(work: (database: Database) => Promise<T>): Promise<T> {
   const state = `${directory.path}/auth-relay/state`
   const password = readFileSync(`${state}/postgresql/superuser.secret`, 'utf8').trim()
   const host = readFileSync(`${state}/database-socket`, 'utf8').trim()
@@ -423,14 +423,21 @@ async function fillGrants(count: number): Promise<void> {
     statementTimeoutMs: 300_000,
   })
   try {
-    await database.script(`
-INSERT INTO grants (ip, until, last_auth, first_auth, granted_first, hits, daemon, username, tls)
-SELECT '11.0.0.0'::inet + n, now() + interval '1 day', now(), now(), now(), 1, 'popup', 'user', true
-FROM generate_series(1, ${count}) AS n ON CONFLICT DO NOTHING;
-ANALYZE grants`)
+    return await work(database)
   } finally {
     await database.close()
   }
+}
+
+/** Makes it hold so many grants, of addresses that no client has. */
+async function fillGrants(count: number): Promise<void> {
+  await inOurStore(database =>
+    database.script(`
+INSERT INTO grants (ip, until, last_auth, first_auth, granted_first, hits, daemon, username, tls)
+SELECT '11.0.0.0'::inet + n, now() + interval '1 day', now(), now(), now(), 1, 'popup', 'user', true
+FROM generate_series(1, ${count}) AS n ON CONFLICT DO NOTHING;
+ANALYZE grants`),
+  )
 }
 
 /** Milliseconds of processor time by program. */
@@ -499,20 +506,16 @@ function reportMemory(idle: ReadonlyMap<Side, number>, ours: Side, others: reado
 
 /** Both stores hold a grant of every address that a run used: a side that grants nothing would only look fast. */
 async function requireGrants(): Promise<void> {
-  const file = `${directory.path}/auth-relay/auth-relay.toml`
-  const { stdout } = spawnSync(process.execPath, [`${root}dist/auth-relay.js`, 'show', '--json', '--config', file], {
-    encoding: 'utf8',
-    maxBuffer: 1 << 28,
-  })
-  const own = new Set(stdout.match(/127\.1\.\d+\.\d+/g)).size
+  const count = async (database: Database, text: string): Promise<number> => {
+    const { rows } = await database.query({ row: v.object({ n: v.number() }), text })
+    return rows[0]?.n ?? 0
+  }
+  const granted = "SELECT count(*)::int AS n FROM grants WHERE ip << '127.0.0.0/8'"
+  const own = await inOurStore(database => count(database, granted))
   const used = usedBy('auth-relay')
   if (own < used) throw new Error(`auth-relay holds grants of ${own} of ${used} addresses`)
   for (const database of databases) {
-    const { rows } = await database.query({
-      row: v.object({ n: v.number() }),
-      text: 'SELECT count(*)::int AS n FROM relay',
-    })
-    const theirs = rows[0]?.n ?? 0
+    const theirs = await count(database, 'SELECT count(*)::int AS n FROM relay')
     const needed = usedBy(GRANTING)
     if (theirs < needed) throw new Error(`${GRANTING} holds grants of ${theirs} of ${needed} addresses`)
   }
