@@ -3,7 +3,7 @@ import { type FileHandle, open, stat } from 'node:fs/promises'
 import { basename, dirname } from 'node:path'
 import { asError, errorCodeOf } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
-import { MAX_SYSLOG_LINE } from '../syslog/syslog-line.ts'
+import { ContainerLines, MAX_LOG_FILE_LINE } from '../syslog/container-lines.ts'
 import { LineSplitter } from '../wire/line-splitter.ts'
 import type { Counters } from './counters.ts'
 import type { FilePlaces } from './file-places.ts'
@@ -33,7 +33,10 @@ export class FollowedFile {
   #watcher: FSWatcher | undefined
   #file: { readonly handle: FileHandle; readonly inode: number } | undefined
   #offset = 0
-  #splitter = new LineSplitter(MAX_SYSLOG_LINE)
+  #splitter = new LineSplitter(MAX_LOG_FILE_LINE)
+  #containers = new ContainerLines('first')
+  /** The next file goes on where the last one ended: a line may have its first pieces there. */
+  #isContinuing = false
   #wake: (() => void) | undefined
   #stopped = false
   #complained = false
@@ -94,13 +97,27 @@ export class FollowedFile {
     const { ino, size } = await handle.stat()
     this.#file = { handle, inode: ino }
     this.#offset = offset > size ? 0 : offset
-    this.#splitter = new LineSplitter(MAX_SYSLOG_LINE)
+    this.#splitter = new LineSplitter(MAX_LOG_FILE_LINE)
+    if (!this.#isContinuing) this.#containers = await this.#linesBefore(handle)
+    this.#isContinuing = false
     this.#options.places.set(this.#options.path, { inode: ino, offset: this.#offset })
     this.#watcher?.close()
     this.#watcher = watch(dirname(this.#options.path), (_, name) => {
       if (name === null || name === basename(this.#options.path)) this.#wake?.()
     })
     this.#watcher.on('error', () => this.#watcher?.close()) // it is looked at every second all the same
+  }
+
+  /** The state of a container's lines at the place where reading begins: the lines before it say whether one is under way. */
+  async #linesBefore(handle: FileHandle): Promise<ContainerLines> {
+    const begin = Math.max(0, this.#offset - READ_SIZE)
+    const containers = new ContainerLines(begin === 0 ? 'first' : 'anywhere')
+    const buffer = Buffer.alloc(this.#offset - begin)
+    const { bytesRead } = await handle.read(buffer, 0, buffer.length, begin)
+    const { lines } = new LineSplitter(MAX_LOG_FILE_LINE).push(buffer.subarray(0, bytesRead))
+    // The first one may be the end of a line.
+    for (const line of begin === 0 ? lines : lines.slice(1)) containers.unwrap(line)
+    return containers
   }
 
   /** Reads the next piece and waits until every login in it is dealt with. */
@@ -111,14 +128,16 @@ export class FollowedFile {
     if (size < this.#offset) {
       this.#options.log.info('truncated', { path: this.#options.path })
       this.#offset = 0
-      this.#splitter = new LineSplitter(MAX_SYSLOG_LINE)
+      this.#containers = new ContainerLines('first')
+      this.#splitter = new LineSplitter(MAX_LOG_FILE_LINE)
     }
     const { bytesRead } = await file.handle.read(buffer, 0, buffer.length, this.#offset)
     if (bytesRead === 0) return 0
     this.#offset += bytesRead
-    const { lines, overlong } = this.#splitter.push(buffer.subarray(0, bytesRead))
-    this.#options.counters.overlong.file += overlong
-    await this.#dealWith(lines)
+    const { lines, overlongAt } = this.#splitter.push(buffer.subarray(0, bytesRead))
+    this.#options.counters.overlong.file += overlongAt.length
+    await this.#dealWith(lines, new Set(overlongAt))
+    if (overlongAt.includes(lines.length)) this.#containers.lose()
     this.#options.places.set(this.#options.path, {
       inode: file.inode,
       offset: this.#offset - this.#splitter.pending,
@@ -126,7 +145,8 @@ export class FollowedFile {
     return bytesRead
   }
 
-  #dealWith(lines: readonly string[]): Promise<void> {
+  /** `after`: before each of these lines, lines were dropped because of their length. */
+  #dealWith(lines: readonly string[], after: ReadonlySet<number>): Promise<void> {
     return new Promise(resolve => {
       let open = 1
       const settled = (): void => {
@@ -134,9 +154,10 @@ export class FollowedFile {
         if (open === 0) resolve()
       }
       const { intake, path } = this.#options
-      for (const line of lines) {
+      for (const [n, line] of lines.entries()) {
+        if (after.has(n)) this.#containers.lose()
         open += 1
-        if (!intake.hearFileLine(path, line, settled)) open -= 1
+        if (!intake.hearFileLine({ path, containers: this.#containers }, line, settled)) open -= 1
       }
       settled()
     })
@@ -152,6 +173,7 @@ export class FollowedFile {
     if ((await file.handle.stat()).size > this.#offset) return true
     await file.handle.close()
     this.#file = undefined
+    this.#isContinuing = true
     this.#options.places.set(this.#options.path, { inode: current.ino, offset: 0 })
     return true
   }

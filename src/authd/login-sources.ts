@@ -1,5 +1,6 @@
 import type { Clock } from '../base/clock.ts'
 import type { Log } from '../base/log.ts'
+import type { ContainerLines } from '../syslog/container-lines.ts'
 import type { DropReason, LineLogin, LoginRecognizer, Verdict } from '../syslog/login-recognizer.ts'
 import type { LoginAnswer, LoginEvent } from '../wire/login-event.ts'
 import { sessionId } from '../wire/session-ticket.ts'
@@ -39,6 +40,9 @@ const MAX_DAEMON = 32
 /** Where a line came from: the source, and the file if there are several. */
 type Origin = { readonly source: Exclude<Source, 'socket'>; readonly path?: string }
 
+/** A followed file, and the state of its lines if a container runtime writes it. */
+export type FileOfLines = { readonly path: string; readonly containers: ContainerLines }
+
 /** Where every source delivers: announced logins go to the queue as they are, lines only if they prove a login. */
 export class LoginSources {
   readonly #options: LoginSourcesOptions
@@ -74,15 +78,16 @@ export class LoginSources {
   }
 
   /**
-   * A line of the followed file `path`, which may be from long ago: as hearLine. Says whether a login is under way; only
+   * A line of the followed file, which may be from long ago: as hearLine. Says whether a login is under way; only
    * then `settled` will be called.
    */
-  hearFileLine(path: string, text: string, settled: () => void): boolean {
+  hearFileLine({ path, containers }: FileOfLines, text: string, settled: () => void): boolean {
     const { counters, clock } = this.#options
     const now = clock()
     counters.lines.file += 1
     counters.keepLastLine(now, text, 'file', path)
-    return this.#take({ source: 'file', path }, this.#recognizers.files.recognize(text, now), settled)
+    const verdict = this.#recognizers.files.recognizeFileLine(text, containers, now)
+    return this.#take({ source: 'file', path }, verdict, settled)
   }
 
   /** An entry of the journal. As hearFileLine. */

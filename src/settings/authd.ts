@@ -70,6 +70,11 @@ export const AUTHD = defineSection('authd', 'Hears of logins and keeps the grant
   check_daemon_vchkpw: flag(false, 'Lines of vpopmail vchkpw, built with --enable-logging=y or v.', BARE),
   check_daemon_hacked_qmailpop3d: flag(false, 'Lines of our pop3d and of the patched qmail-pop3d.', BARE),
   check_daemon_dovecot: flag(false, 'Lines of Dovecot up to 2.4.', BARE),
+  check_daemon_dovecot_proxy: flag(
+    false,
+    'Lines "started proxying" of a Dovecot that is a proxy or director. Only if the servers behind it are yours.',
+    BARE,
+  ),
   check_daemon_courier: flag(false, 'Lines of Courier pop3d and imapd.', BARE),
   check_daemon_cyrus: flag(false, 'Lines of Cyrus pop3d and imapd.', BARE),
   check_daemon_qpopper: flag(false, 'Lines of qpopper.', BARE),

@@ -158,6 +158,7 @@ export const RESTART_FOR: RestartTable = {
     check_daemon_vchkpw: RELOADED,
     check_daemon_hacked_qmailpop3d: RELOADED,
     check_daemon_dovecot: RELOADED,
+    check_daemon_dovecot_proxy: RELOADED,
     check_daemon_courier: RELOADED,
     check_daemon_cyrus: RELOADED,
     check_daemon_qpopper: RELOADED,

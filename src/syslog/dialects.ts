@@ -3,6 +3,7 @@ import { courier } from './dialects/courier.ts'
 import { cucipop } from './dialects/cucipop.ts'
 import { cyrus } from './dialects/cyrus.ts'
 import { dovecot } from './dialects/dovecot.ts'
+import { dovecotProxy } from './dialects/dovecot-proxy.ts'
 import { gnuPop3d } from './dialects/gnu-pop3d.ts'
 import { ipop3d } from './dialects/ipop3d.ts'
 import { perdition } from './dialects/perdition.ts'
@@ -21,6 +22,7 @@ export const DIALECTS: readonly Dialect[] = [
   vchkpw,
   qmailPop3d,
   dovecot,
+  dovecotProxy,
   courier,
   cyrus,
   qpopper,

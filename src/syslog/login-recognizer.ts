@@ -1,5 +1,6 @@
 import { type IpAddress, parseIpAddress } from '../wire/ip-address.ts'
 import type { LoginMethod } from '../wire/login-event.ts'
+import type { ContainerLines } from './container-lines.ts'
 import type { Dialect, Heard } from './dialect.ts'
 import { DIALECTS } from './dialects.ts'
 import { SessionJoin } from './session-join.ts'
@@ -99,6 +100,19 @@ export class LoginRecognizer {
     if (!('unreadable' in line)) return this.recognizeParsed(line, now)
     const { unreadable: reason, near } = line
     return near === undefined ? { verdict: 'ignore', reason } : { verdict: 'ignore', reason, near }
+  }
+
+  /**
+   * As `recognize`, for a line of a log file that a container runtime may write: then the runtime's stamp counts.
+   * `containers` is the state of this file.
+   */
+  recognizeFileLine(text: string, containers: ContainerLines, now: number): Verdict {
+    const inner = containers.unwrap(text)
+    if (inner === undefined) return this.recognize(text, now)
+    if (inner === 'piece') return { verdict: 'ignore', reason: 'a piece of a line of a container' }
+    const line = parseOwnFileLine(inner.text) ?? parseSyslogLine(inner.text)
+    if ('unreadable' in line) return { verdict: 'ignore', reason: `in a container: ${line.unreadable}` }
+    return this.recognizeParsed({ ...line, stamp: inner.stamp }, now)
   }
 
   /** As `recognize`, for a line that came apart already: an entry of the journal. */

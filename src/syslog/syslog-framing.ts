@@ -5,7 +5,7 @@ const SPACE = 0x20
 const MAX_COUNT_DIGITS = 7
 
 /** What one chunk completed. `broken`: the peer keeps to neither framing; nothing after this can be trusted. */
-export type Frames = SplitLines & { readonly broken: boolean }
+export type Frames = Omit<SplitLines, 'overlongAt'> & { readonly broken: boolean }
 
 /**
  * Syslog over TCP (RFC 6587): octet counting (`LENGTH SP MESSAGE`) or lines ended by LF, told apart once for a connection

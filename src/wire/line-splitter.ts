@@ -6,6 +6,8 @@ export type SplitLines = {
   readonly lines: readonly string[]
   /** How many lines were longer than the limit: each was dropped whole, up to its LF. */
   readonly overlong: number
+  /** For each of these, in order, how many of `lines` stood before it. */
+  readonly overlongAt: readonly number[]
 }
 
 /**
@@ -26,17 +28,17 @@ export class LineSplitter {
   /** Takes the next octets; returns the lines they complete. The chunk may be reused afterwards. */
   push(chunk: Buffer): SplitLines {
     const lines: string[] = []
-    let overlong = 0
+    const overlongAt: number[] = []
     let start = 0
     for (let end = chunk.indexOf(LF); end >= 0; end = chunk.indexOf(LF, start)) {
       const tooLong = this.#dropping || this.#heldOctets + end - start > this.#limit
-      if (tooLong) overlong++
+      if (tooLong) overlongAt.push(lines.length)
       else lines.push(this.#join(chunk, start, end))
       this.#forget()
       start = end + 1
     }
     this.#hold(chunk, start)
-    return { lines, overlong }
+    return { lines, overlong: overlongAt.length, overlongAt }
   }
 
   /** The end of the stream: whatever stands after the last LF is no line (it may have been cut) and is forgotten. */

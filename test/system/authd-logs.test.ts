@@ -211,6 +211,30 @@ describe('a followed file', () => {
     await granted('203.0.113.6')
   })
 
+  it("may be a container runtime's, and no piece of a line is read as one, over a restart too", async () => {
+    const text = (ip: string): string =>
+      `pop3-login: Info: Login: user=<ann>, method=PLAIN, rip=${ip}, lip=203.0.113.1, mpid=1, session=<x>`
+    const cri = (ip: string, tag: 'F' | 'P', secondsAgo = 0): string =>
+      `${stamp(secondsAgo)} stdout ${tag} Nov 28 08:00:00 ${text(ip)}\n`
+    const docker = (ip: string): string =>
+      `${JSON.stringify({ log: `Nov 28 08:00:00 ${text(ip)}\n`, stream: 'stdout', time: stamp() })}\n`
+    await start({ follow_files: [file], check_daemon_dovecot: true })
+    await stack.waitForLog('authd', { event: 'following', path: file })
+    appendFileSync(file, docker('203.0.113.2') + cri('203.0.113.3', 'F', 600))
+    await granted('203.0.113.2')
+    expect(Date.now() - (await granted('203.0.113.3')).last.getTime()).toBeGreaterThanOrEqual(599_000)
+    appendFileSync(file, `${stamp()} stdout P auth: unknown user \n`)
+    await stack.stopPrograms()
+    appendFileSync(file, cri('203.0.113.4', 'F') + cri('203.0.113.5', 'F'))
+    await start({ follow_files: [file], check_daemon_dovecot: true })
+    await granted('203.0.113.5')
+    expect([...(await storedGrants(database.owner)).keys()].sort()).toEqual([2, 3, 5].map(n => `203.0.113.${n}`))
+    // What a runtime cuts is long: it is dropped unread, and the line goes on.
+    appendFileSync(file, `${stamp()} stdout P ${'x'.repeat(140_000)}\n${cri('203.0.113.6', 'F')}${cri('203.0.113.7', 'F')}`)
+    await granted('203.0.113.7')
+    expect((await storedGrants(database.owner)).has('203.0.113.6')).toBe(false)
+  })
+
   it("may be Dovecot's own", async () => {
     await start({ follow_files: [file], check_daemon_dovecot: true })
     await stack.waitForLog('authd', { event: 'following', path: file })

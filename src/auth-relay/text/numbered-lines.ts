@@ -1,4 +1,4 @@
-import { MAX_SYSLOG_LINE } from '../../syslog/syslog-line.ts'
+import { MAX_LOG_FILE_LINE } from '../../syslog/container-lines.ts'
 import { LineSplitter } from '../../wire/line-splitter.ts'
 
 /** A line of a log with its number, from 1 on; no text if it was longer than authd reads. */
@@ -15,7 +15,7 @@ export class NumberedLines implements AsyncIterable<NumberedLine> {
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<NumberedLine> {
-    const splitter = new LineSplitter(MAX_SYSLOG_LINE)
+    const splitter = new LineSplitter(MAX_LOG_FILE_LINE)
     let n = 0
     let open = false
     // One LF at a time, so that a line that is too long keeps its number.

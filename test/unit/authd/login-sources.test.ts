@@ -7,7 +7,10 @@ import { type ReportedLogin, SOURCES, type Source } from '../../../src/authd/rep
 import { UsageFault } from '../../../src/base/exit-status.ts'
 import { AUTHD } from '../../../src/settings/authd.ts'
 import { parseSettings } from '../../../src/settings/settings.ts'
+import { ContainerLines } from '../../../src/syslog/container-lines.ts'
 import { DIALECTS } from '../../../src/syslog/dialects.ts'
+
+const fileOf = (path: string) => ({ path, containers: new ContainerLines('first') })
 
 const NOW = Date.parse('2026-03-05T10:00:00Z')
 const settings = (text: string) => parseSettings(text, 'test.toml').settings
@@ -68,7 +71,7 @@ describe('LoginSources', () => {
   const deliver: Readonly<Record<string, (stamp: string) => void>> = {
     fifo: stamp => intake.hearLine('fifo', line(stamp)),
     tcp: stamp => intake.hearLine('tcp', line(stamp)),
-    file: stamp => intake.hearFileLine('/var/log/mail.log', line(stamp), () => {}),
+    file: stamp => intake.hearFileLine(fileOf('/var/log/mail.log'), line(stamp), () => {}),
     journal: stamp => intake.hearJournalEntry(entry({}, Date.parse(stamp)), () => {}),
   }
 
@@ -101,14 +104,14 @@ describe('LoginSources', () => {
   )
 
   it('warns for each followed file', () => {
-    for (const path of ['/a', '/b', '/a']) intake.hearFileLine(path, line('2026-03-05T08:00:00Z'), () => {})
+    for (const path of ['/a', '/b', '/a']) intake.hearFileLine(fileOf(path), line('2026-03-05T08:00:00Z'), () => {})
     expect(warnings.map(({ fields }) => fields)).toMatchObject([{ path: '/a' }, { path: '/b' }])
   })
 
   it('says whether a login of a file is under way', () => {
-    expect(intake.hearFileLine('/a', line('2026-03-05T09:59:00Z'), () => {})).toBe(true)
-    expect(intake.hearFileLine('/a', line('2026-03-05T09:00:00Z'), () => {})).toBe(false)
-    expect(intake.hearFileLine('/a', 'nothing', () => {})).toBe(false)
+    expect(intake.hearFileLine(fileOf('/a'), line('2026-03-05T09:59:00Z'), () => {})).toBe(true)
+    expect(intake.hearFileLine(fileOf('/a'), line('2026-03-05T09:00:00Z'), () => {})).toBe(false)
+    expect(intake.hearFileLine(fileOf('/a'), 'nothing', () => {})).toBe(false)
   })
 
   it('max_lag makes the age at which logins are dropped less than exp_time, and never more', () => {

@@ -20,6 +20,11 @@ export const FAILURE_TEMPLATES: readonly (readonly [tag: string, message: string
     'pop3-login: Disconnected (auth failed, 1 attempts): user=<{}>, method=PLAIN, rip=203.0.113.9, lip=192.0.2.1',
   ],
   ['dovecot', 'pop3-login: Login aborted: Connection closed: user=<{}>, method=PLAIN, rip=203.0.113.9, lip=192.0.2.1'],
+  [
+    'dovecot',
+    'pop3-login: proxy({}): Login failed to 192.0.2.20:110: {}: user=<{}>, method=PLAIN, rip=203.0.113.9, lip=192.0.2.1',
+  ],
+  ['dovecot', 'pop3-login: proxy({}): disconnecting 203.0.113.9 (Disconnected by server)'],
   ['dovecot', 'auth: passwd-file({},203.0.113.9): unknown user'],
   ['dovecot', 'lmtp({}): save'],
   ['pop3d', 'LOGIN FAILED, user={}, ip=[::ffff:203.0.113.9]'],

@@ -41,8 +41,8 @@ describe('no text of an attacker opens the relay', () => {
     'in a failure line that is cut anywhere',
     ([tag, template], text, length) => {
       const message = template.replaceAll('{}', () => text)
-      // perdition alone has its success word behind text of the client; see there why no cut line is short enough.
-      if (tag === 'perdition') return
+      // These have their success word behind text of the client; see there why no cut line is short enough.
+      if (tag === 'perdition' || template.startsWith('pop3-login: proxy(')) return
       const verdict = believer.recognize(FORMS['A']?.(tag, '1', message.slice(0, length)) ?? '', 0)
       if (verdict.verdict === 'grant') expect(template.startsWith('{}')).toBe(true)
     },

@@ -119,6 +119,20 @@ export const LOGINS: readonly KnownLine[] = [
     'bob@example.com',
   ),
   grant(
+    'dovecot-proxy',
+    'dovecot',
+    'pop3-login: proxy(ann@example.org): started proxying to 192.0.2.20:110: user=<ann@example.org>, method=PLAIN, rip=203.0.113.6, lip=192.0.2.1, session=<udMDFAwQWQDU6/2a>',
+    '203.0.113.6',
+    'ann@example.org',
+  ),
+  grant(
+    'dovecot-proxy',
+    'dovecot',
+    'pop3-login: proxy(ann@example.org,192.0.2.20:110): Started proxying to <192.0.2.20> (0.012 secs): user=<ann@example.org>, method=PLAIN, rip=2001:db8::7, lip=2001:db8::1, TLS, session=<udMDFAwQWQDU6/2a>',
+    '2001:db8::7',
+    'ann@example.org',
+  ),
+  grant(
     'dovecot',
     'dovecot',
     'imap-login: Logged in: user=<ann>, method=PLAIN, rip=2001:db8::7, lip=2001:db8::1, mpid=9, TLS, session=<abc>',

@@ -260,7 +260,7 @@ describe('a login name that the daemon cut', () => {
   /** As known lines, with another name; undefined where the dialect does not take a line with so long a name. */
   const named = (known: (typeof LOGINS)[number], name: string): Verdict =>
     verdictOn(
-      `Mar  5 10:11:12 mx ${known.tag}[1]: ${known.message.replace(known.grants?.login ?? '', () => name)}`,
+      `Mar  5 10:11:12 mx ${known.tag}[1]: ${known.message.replaceAll(known.grants?.login ?? '', () => name)}`,
       only(known.dialect),
     )
 

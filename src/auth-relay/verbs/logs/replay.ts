@@ -4,6 +4,7 @@ import { messageOf } from '../../../base/errors.ts'
 import { UsageFault } from '../../../base/exit-status.ts'
 import { policyOf } from '../../../grants/policy-of.ts'
 import { loadSettingsFile, parseSettings, type Settings } from '../../../settings/settings.ts'
+import { ContainerLines } from '../../../syslog/container-lines.ts'
 import type { Dialect } from '../../../syslog/dialect.ts'
 import { LoginRecognizer } from '../../../syslog/login-recognizer.ts'
 import { recognizerOptions } from '../../../syslog/recognizer-options.ts'
@@ -129,14 +130,16 @@ async function readLog(file: string, recognizer: LoginRecognizer): Promise<Found
   }
   const times: { first: number | undefined; last: number | undefined } = { first: undefined, last: undefined }
   const now = Date.now()
+  const containers = new ContainerLines('first')
   for await (const { text } of new NumberedLines(file === '-' ? process.stdin : createReadStream(file))) {
     found.lines += 1
     bar.advance((text?.length ?? 8192) + 1)
     if (text === undefined) {
+      containers.lose()
       found.ignored.add('line is too long')
       continue
     }
-    const verdict = recognizer.recognize(text, now)
+    const verdict = recognizer.recognizeFileLine(text, containers, now)
     if (verdict.verdict === 'ignore') {
       found.ignored.add(verdict.tag === undefined ? verdict.reason : `${verdict.tag}: ${verdict.reason}`)
       continue

@@ -4,6 +4,7 @@ import { UsageFault } from '../../../base/exit-status.ts'
 import type { GrantPolicy } from '../../../grants/grant-policy.ts'
 import { policyOf } from '../../../grants/policy-of.ts'
 import { loadSettingsFile, nearest, parseSettings, SETTINGS_FILE, type Settings } from '../../../settings/settings.ts'
+import { ContainerLines, isOfContainer } from '../../../syslog/container-lines.ts'
 import type { Dialect } from '../../../syslog/dialect.ts'
 import { DIALECTS, dialectNamed } from '../../../syslog/dialects.ts'
 import { LoginRecognizer, type Verdict } from '../../../syslog/login-recognizer.ts'
@@ -116,6 +117,7 @@ export class LineJudge {
   readonly #recognizer: LoginRecognizer
   readonly #believed: ReadonlySet<string>
   readonly #policy: GrantPolicy
+  readonly #containers = new ContainerLines('first')
 
   /** @throws UsageFault for unknown dialects in the settings. */
   constructor(settings: Settings, { named, imap = false, anyAge = false }: LineJudgeOptions = {}) {
@@ -134,15 +136,18 @@ export class LineJudge {
 
   /** `text` undefined: a line longer than authd reads. */
   judge(text: string | undefined, now: number): Judged {
-    if (text === undefined) return { verdict: { verdict: 'ignore', reason: 'line is too long' }, needs: [] }
-    const verdict = this.#recognizer.recognize(text, now)
+    if (text === undefined) {
+      this.#containers.lose()
+      return { verdict: { verdict: 'ignore', reason: 'line is too long' }, needs: [] }
+    }
+    const verdict = this.#recognizer.recognizeFileLine(text, this.#containers, now)
     if (verdict.verdict !== 'grant') return { verdict, needs: [] }
     const refusal = this.#policy.neverList.describe(verdict.ip)
     if (refusal !== undefined) return { verdict, needs: [], refusal: `the address is never granted: ${refusal}` }
     const setting = DIALECTS.find(({ name }) => name === verdict.dialect)?.setting
     const needs = [
       ...(this.#believed.has(verdict.dialect) || setting === undefined ? [] : [`${setting} = true`]),
-      ...(verdict.form === 'file' ? ['follow_files'] : []),
+      ...(verdict.form === 'file' || isOfContainer(text) ? ['follow_files'] : []),
     ]
     return { verdict, needs }
   }

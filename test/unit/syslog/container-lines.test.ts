@@ -1,0 +1,96 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { ContainerLines } from '../../../src/syslog/container-lines.ts'
+import { DIALECTS } from '../../../src/syslog/dialects.ts'
+import { LoginRecognizer, type Verdict } from '../../../src/syslog/login-recognizer.ts'
+import { ATTACK_PIECES, FAILURE_TEMPLATES } from './attack-lines.ts'
+import { FORMS, LOGINS } from './known-lines.ts'
+
+const NOW = Date.parse('2026-11-28T08:10:00Z')
+const AT = '2026-11-28T08:00:00.123456789Z'
+const recognizer = new LoginRecognizer({ dialects: DIALECTS, imap: true, ownFiles: true, maxAge: 1_800_000 })
+const docker = (text: string, end = '\n', stream = 'stdout'): string =>
+  JSON.stringify({ log: `${text}${end}`, stream, time: AT })
+const cri = (text: string, tag = 'F', stream = 'stdout'): string => `${AT} ${stream} ${tag} ${text}`
+const RUNTIMES = {
+  docker: [docker, (text: string) => docker(text, '')],
+  cri: [cri, (text: string) => cri(text, 'P')],
+} as const
+/** As Dovecot prints to standard output with the clock of another zone. */
+const DOVECOT =
+  'Nov 27 22:00:00 pop3-login: Info: Logged in: user=<ann>, method=PLAIN, rip=192.0.2.7, lip=192.0.2.1, TLS, session=<x>'
+
+const heard = (lines: readonly string[], containers = new ContainerLines('first')): readonly Verdict[] =>
+  lines.map(line => recognizer.recognizeFileLine(line, containers, NOW))
+
+describe.each(Object.entries(RUNTIMES))('%s', (_, [whole, piece]) => {
+  test('a login counts from the stamp of the runtime', () => {
+    expect(heard([whole(DOVECOT)])).toMatchObject([
+      { verdict: 'grant', dialect: 'dovecot', ip: '192.0.2.7', login: 'ann', stamp: AT, at: Date.parse(AT) },
+    ])
+    const late = recognizer.recognizeFileLine(whole(DOVECOT), new ContainerLines('first'), NOW + 1_800_000)
+    expect(late).toMatchObject({ verdict: 'drop', because: 'expired' })
+  })
+
+  test('a syslogd in the container counts too, each form of it', () => {
+    for (const { tag, pid = '', message, grants } of LOGINS) {
+      const line = FORMS['A']?.(tag, pid, message) ?? ''
+      expect(heard([whole(line)]), line).toMatchObject([{ verdict: 'grant', ip: grants?.ip, login: grants?.login, stamp: AT }])
+    }
+  })
+
+  test('pieces of a line are one line', () => {
+    expect(heard([piece(DOVECOT.slice(0, 30)), piece(DOVECOT.slice(30, 60)), whole(DOVECOT.slice(60))])).toMatchObject([
+      { verdict: 'ignore' },
+      { verdict: 'ignore' },
+      { verdict: 'grant', ip: '192.0.2.7' },
+    ])
+  })
+
+  test('a piece is never read as a line of its own, wherever reading begins', () => {
+    const forged = [piece('auth: unknown user '), whole(DOVECOT), whole(DOVECOT)]
+    expect(heard(forged).map(({ verdict }) => verdict)).toEqual(['ignore', 'ignore', 'grant'])
+    for (const containers of [new ContainerLines('anywhere'), new ContainerLines('first')]) {
+      containers.lose()
+      expect(heard(forged.slice(1), containers).map(({ verdict }) => verdict)).toEqual(['ignore', 'grant'])
+    }
+    // Beyond what is held of a line it is a line all the same.
+    const long = [piece('x'.repeat(8000)), piece('x'.repeat(8000)), whole(DOVECOT), whole(DOVECOT)]
+    expect(heard(long).map(({ verdict }) => verdict)).toEqual(['ignore', 'ignore', 'ignore', 'grant'])
+  })
+
+  test('no text of an attacker opens the relay, wherever the runtime cuts', () => {
+    const text = fc.array(
+      fc.oneof(fc.constantFrom(...ATTACK_PIECES, whole(DOVECOT), `\n${whole(DOVECOT)}`), fc.string()),
+      {
+        maxLength: 4,
+      },
+    )
+    const cuts = fc.array(fc.nat(200), { maxLength: 4 })
+    fc.assert(
+      fc.property(fc.constantFrom(...FAILURE_TEMPLATES), text, cuts, ([tag, template], parts, lengths) => {
+        const message = template.replaceAll('{}', () => parts.join('').replaceAll('\n', ' '))
+        const written = FORMS['A']?.(tag, '4242', message) ?? ''
+        let rest = written
+        const lines = lengths.map(length => {
+          const head = rest.slice(0, length)
+          rest = rest.slice(length)
+          return piece(head)
+        })
+        for (const { verdict } of heard([...lines, whole(rest)])) expect(verdict).toBe('ignore')
+      }),
+      { numRuns: 5000 },
+    )
+  })
+})
+
+test('the streams are told apart', () => {
+  const lines = [cri('a', 'P', 'stderr'), cri(DOVECOT), cri(DOVECOT, 'F', 'stderr')]
+  expect(heard(lines).map(({ verdict }) => verdict)).toEqual(['ignore', 'grant', 'ignore'])
+})
+
+test('only a file is read so: a syslogd delivers no such line', () => {
+  for (const line of [docker(DOVECOT), cri(DOVECOT)]) {
+    expect(recognizer.recognize(line, NOW)).toMatchObject({ verdict: 'ignore' })
+  }
+})
