@@ -86,12 +86,18 @@ export function isStreamSocket(descriptor: number): boolean {
 /** The process at the other end of a Unix socket, as the kernel knows it (SO_PEERCRED, unix(7)). */
 export type PeerCredentials = { readonly pid: number; readonly uid: number; readonly gid: number }
 
+/** What the kernel writes in place of an id where there is none. */
+const NO_ID = 0xffff_ffff
+
 /** Credentials of the peer at the time it connected. Throws if the socket is no connected Unix socket. */
 export function peerCredentials(connection: Socket): PeerCredentials {
   const value = Buffer.alloc(12)
   const result = getsockopt(descriptorOf(connection), SOL_SOCKET, SO_PEERCRED, value, lengthOf(value))
   checked('getsockopt(SO_PEERCRED)', result)
-  return { pid: value.readInt32LE(0), uid: value.readUInt32LE(4), gid: value.readUInt32LE(8) }
+  const uid = value.readUInt32LE(4)
+  // For a TCP socket the call succeeds as well, and names nobody.
+  if (uid === NO_ID) throw new TypeError('the socket has no peer with an account: it is no connected Unix socket')
+  return { pid: value.readInt32LE(0), uid, gid: value.readUInt32LE(8) }
 }
 
 function lengthOf(memory: Uint8Array): Buffer {

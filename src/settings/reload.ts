@@ -116,7 +116,7 @@ export const RESTART_FOR: RestartTable = {
     worker_idle: RELOADED,
   },
   sslwrap: {
-    // sslwrap takes everything of a listener but its address.
+    // Of a listener sslwrap keeps the address alone.
     listener: ['sslwrap', 'status-page'],
     user: ['sslwrap'],
     workers: ['sslwrap'],
@@ -216,6 +216,11 @@ export const RESTART_FOR: RestartTable = {
   statusPage: { listen: ['status-page'], user: ['status-page'] },
 }
 
+/** The part of a setting that its program keeps until a restart, where it takes the rest at SIGHUP. */
+const KEPT_PART: Readonly<Record<string, (settings: Settings) => unknown>> = {
+  'sslwrap sslwrap.listener': ({ sslwrap }) => sslwrap.listener.map(({ listen }) => listen),
+}
+
 /** Names of the settings that differ from those with which the program was started and that wait for its restart. */
 export function restartFor(program: ReloadingProgram, started: Settings, next: Settings): readonly string[] {
   return Object.entries<Section>(SECTIONS).flatMap(([key, { name: section }]) => {
@@ -223,8 +228,13 @@ export function restartFor(program: ReloadingProgram, started: Settings, next: S
     const [before, after] = [entriesOf(started, key), entriesOf(next, key)]
     return [...programs]
       .filter(([, list]) => Array.isArray(list) && list.includes(program))
-      .filter(([name]) => JSON.stringify(before.get(name)) !== JSON.stringify(after.get(name)))
-      .map(([name]) => (section === '' ? name : `${section}.${name}`))
+      .map(([name]) => ({ name, full: section === '' ? name : `${section}.${name}` }))
+      .filter(({ name, full }) => {
+        const part = KEPT_PART[`${program} ${full}`]
+        const [old, young] = part === undefined ? [before.get(name), after.get(name)] : [part(started), part(next)]
+        return JSON.stringify(old) !== JSON.stringify(young)
+      })
+      .map(({ full }) => full)
   })
 }
 

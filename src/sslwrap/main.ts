@@ -22,13 +22,13 @@ await runCommand('sslwrap', async () => {
     case 'inetd':
       return serveStandardInput(invocation.plan, invocation.program, invocation.user)
     case 'stand-alone':
-      await runDaemon('sslwrap', () => startSupervisor(() => invocation.plan, script))
+      await runDaemon('sslwrap', () => startSupervisor(() => ({ plan: invocation.plan, settings: undefined }), script))
       return EXIT.done
     case 'daemon': {
       const readPlan = () => {
         const { settings } = loadSettingsFile(invocation.config, process.env)
         requireConfigured(settings, invocation.config)
-        return planOf(settings)
+        return { plan: planOf(settings), settings }
       }
       await runDaemon('sslwrap', () => startSupervisor(readPlan, script))
       return EXIT.done

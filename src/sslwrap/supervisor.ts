@@ -10,6 +10,8 @@ import type { RunningDaemon } from '../process/lifecycle.ts'
 import { type Ids, idsOf, isRoot } from '../process/privileges.ts'
 import { formatSocketAddress } from '../process/socket-address.ts'
 import { endingFields, startWorker, type WorkerProcess } from '../process/worker-process.ts'
+import { restartFields } from '../settings/reload.ts'
+import type { Settings } from '../settings/settings.ts'
 import { daysLeft } from '../tunnel/certificate.ts'
 import { writeSelfSigned } from '../tunnel/self-signed.ts'
 import { rotateTicketKeys, type TicketKeys } from '../tunnel/ticket-keys.ts'
@@ -24,26 +26,30 @@ const DAY = 86_400_000
 const EXPIRY_WARNING_DAYS = 14
 const STOP_GRACE = 2000
 
+/** The plan, and the settings that it was made of: none if it was made of a command line. */
+export type Planned = { readonly plan: Plan; readonly settings: Settings | undefined }
+
 /**
  * Starts sslwrap as `readPlan` says, which is asked again at each SIGHUP. This process binds the ports, reads the keys and never reads a byte from the network; its workers have no privilege.
  * @throws UsageFault, TemporaryFault
  */
-export async function startSupervisor(readPlan: () => Plan, script: string): Promise<RunningDaemon> {
+export async function startSupervisor(readPlan: () => Planned, script: string): Promise<RunningDaemon> {
   const supervisor = new Supervisor(readPlan, script)
   return supervisor.start()
 }
 
 class Supervisor {
-  readonly #readPlan: () => Plan
+  readonly #readPlan: () => Planned
   readonly #script: string
   readonly #log: Log
   /** Each worker with its place, 0 and up: one that is started again takes the place of the dead one. */
   readonly #workers = new Map<WorkerProcess, number>()
   /** For each place. */
   readonly #restarts = new Map<number, Restarts>()
+  readonly #orders = new Map<WorkerProcess, Orders>()
   readonly #undo: (() => void)[] = []
   readonly #stop = new AbortController()
-  readonly #started: Plan
+  readonly #started: Planned
   #plan: Plan
   #stopWatching = (): void => {}
   #metrics: string | undefined
@@ -53,10 +59,10 @@ class Supervisor {
   #materials: Materials
   #ticketKeys: TicketKeys = rotateTicketKeys()
 
-  constructor(readPlan: () => Plan, script: string) {
+  constructor(readPlan: () => Planned, script: string) {
     this.#readPlan = readPlan
     this.#started = readPlan()
-    this.#plan = this.#started
+    this.#plan = this.#started.plan
     this.#script = script
     this.#log = createLog('sslwrap', { level: this.#plan.logLevel })
     if (isRoot()) this.#ids = idsOf(this.#plan.user, 'sslwrap.user')
@@ -81,7 +87,7 @@ class Supervisor {
       await this.stop()
       throw error
     }
-    const rotation = setInterval(() => this.#rotate(), TICKET_KEY_LIFE)
+    const rotation = setInterval(() => void this.#rotate(), TICKET_KEY_LIFE)
     const expiry = setInterval(() => this.#warnOfExpiry(), DAY)
     this.#undo.push(
       () => clearInterval(rotation),
@@ -148,10 +154,13 @@ class Supervisor {
       join(dirname(this.#script), 'openssl.cnf'),
     )
     this.#workers.set(worker, place)
+    const orders = new Orders()
+    this.#orders.set(worker, orders)
     let serving = false
     const started = new Promise<void>((resolve, reject) => {
       worker.channel.onMessage(message => {
         const answer = parseFromWorker(message)
+        orders.answered()
         if (answer?.type === 'serving') {
           serving = true
           this.#metrics ??= answer.metrics
@@ -168,11 +177,13 @@ class Supervisor {
     })
     void worker.ended.then(ending => {
       this.#workers.delete(worker)
+      this.#orders.delete(worker)
+      orders.end()
       if (!serving || this.#stop.signal.aborted) return
       const wait = restarts.schedule()
       this.#log.error('worker-ended', { pid: worker.child.pid, ...endingFields(ending), retry_ms: wait })
     })
-    worker.channel.send(this.#orderFor(place))
+    void this.#order(worker, place)
     return started
   }
 
@@ -186,36 +197,42 @@ class Supervisor {
     }
   }
 
-  #rotate(): void {
+  /** Gives every worker a fresh ticket key with all the rest; fulfilled when each of them has taken it, or is gone. */
+  async #rotate(): Promise<void> {
     this.#ticketKeys = rotateTicketKeys(this.#ticketKeys)
-    for (const [{ channel }, place] of this.#workers) channel.send(this.#orderFor(place))
+    await Promise.all([...this.#workers].map(([worker, place]) => this.#order(worker, place)))
+  }
+
+  #order(worker: WorkerProcess, place: number): Promise<void> {
+    worker.channel.send(this.#orderFor(place))
+    return this.#orders.get(worker)?.given() ?? Promise.resolve()
   }
 
   #watch(): void {
     this.#stopWatching()
-    this.#stopWatching = watchFiles(filesOf(this.#plan), () => this.#reloadOrKeep('file'))
+    this.#stopWatching = watchFiles(filesOf(this.#plan), () => void this.#reloadOrKeep('file'))
   }
 
   /**
    * Reads certificates, keys and the password again, at a signal the settings too; if anything cannot be used, all stays as it was.
    * What was bound or started with its settings keeps them.
    */
-  #reloadOrKeep(cause: 'signal' | 'file'): void {
-    let restartFor: readonly string[]
+  async #reloadOrKeep(cause: 'signal' | 'file'): Promise<void> {
+    let waiting: Readonly<Record<string, string>>
     try {
-      const { plan, waiting } = cause === 'signal' ? this.#planAgain() : { plan: this.#plan, waiting: [] }
-      this.#materials = this.#readMaterials(plan)
-      this.#plan = plan
-      restartFor = waiting
+      const next = cause === 'signal' ? this.#planAgain() : { plan: this.#plan, waiting: {} }
+      this.#materials = this.#readMaterials(next.plan)
+      this.#plan = next.plan
+      waiting = next.waiting
     } catch (error) {
       if (!(error instanceof UsageFault)) throw error
       for (const fault of error.faults)
         this.#log.error('reload-failed', { cause, reason: `${fault}; what was in use stays` })
       return
     }
-    this.#rotate()
     if (cause === 'signal') this.#watch()
-    this.#log.info('reloaded', { cause, restart_for: restartFor.length === 0 ? undefined : restartFor.join(' ') })
+    await this.#rotate()
+    this.#log.info('reloaded', { cause, ...waiting })
     if (cause === 'signal') this.#warnOfOldTls()
     this.#warnOfExpiry()
   }
@@ -224,15 +241,16 @@ class Supervisor {
    * The plan as the settings are now, but with the addresses, the account, the workers and the log level of the start, and the
    * names of the settings that therefore wait for a restart. @throws UsageFault if it contradicts itself.
    */
-  #planAgain(): { readonly plan: Plan; readonly waiting: readonly string[] } {
+  #planAgain(): { readonly plan: Plan; readonly waiting: { readonly restart_for?: string } } {
     const [next, started] = [this.#readPlan(), this.#started]
-    const waiting = Object.entries(FIXED).filter(
-      ([, read]) => JSON.stringify(read(next)) !== JSON.stringify(read(started)),
-    )
-    const names = waiting.map(([name]) => name)
-    const { user, workers, metricsListen, logLevel } = started
-    const { listeners } = names.includes('sslwrap.listener') ? this.#plan : next
-    return { plan: { ...next, listeners, user, workers, metricsListen, logLevel }, waiting: names }
+    const { user, workers, metricsListen, logLevel } = started.plan
+    const addresses = ({ listeners }: Plan): string => JSON.stringify(listeners.map(({ listen }) => listen))
+    const { listeners } = addresses(next.plan) === addresses(started.plan) ? next.plan : this.#plan
+    const isOfSettings = next.settings !== undefined && started.settings !== undefined
+    return {
+      plan: { ...next.plan, listeners, user, workers, metricsListen, logLevel },
+      waiting: isOfSettings ? restartFields('sslwrap', started.settings, next.settings) : {},
+    }
   }
 
   #warnOfOldTls(): void {
@@ -280,11 +298,32 @@ class Supervisor {
   }
 }
 
-/** What a running sslwrap cannot change, by the setting that it comes from. */
-const FIXED: Readonly<Record<string, (plan: Plan) => unknown>> = {
-  log_level: ({ logLevel }) => logLevel,
-  'sslwrap.listener': ({ listeners }) => listeners.map(({ listen }) => listen),
-  'sslwrap.user': ({ user }) => user,
-  'sslwrap.workers': ({ workers }) => workers,
-  'sslwrap.metrics_listen': ({ metricsListen }) => metricsListen,
+/** The orders of a worker, which it answers one after the other. */
+class Orders {
+  #given = 0
+  #answered = 0
+  #waiting: { readonly n: number; readonly resolve: () => void }[] = []
+
+  /** An order went out. Fulfilled when the worker has answered it, or has ended. */
+  given(): Promise<void> {
+    this.#given += 1
+    const n = this.#given
+    return new Promise(resolve => {
+      this.#waiting.push({ n, resolve })
+    })
+  }
+
+  answered(): void {
+    this.#answered += 1
+    this.#settle(this.#answered)
+  }
+
+  end(): void {
+    this.#settle(Number.POSITIVE_INFINITY)
+  }
+
+  #settle(last: number): void {
+    for (const { n, resolve } of this.#waiting) if (n <= last) resolve()
+    this.#waiting = this.#waiting.filter(({ n }) => n > last)
+  }
 }

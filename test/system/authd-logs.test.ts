@@ -230,7 +230,10 @@ describe('a followed file', () => {
     await granted('203.0.113.5')
     expect([...(await storedGrants(database.owner)).keys()].sort()).toEqual([2, 3, 5].map(n => `203.0.113.${n}`))
     // What a runtime cuts is long: it is dropped unread, and the line goes on.
-    appendFileSync(file, `${stamp()} stdout P ${'x'.repeat(140_000)}\n${cri('203.0.113.6', 'F')}${cri('203.0.113.7', 'F')}`)
+    appendFileSync(
+      file,
+      `${stamp()} stdout P ${'x'.repeat(140_000)}\n${cri('203.0.113.6', 'F')}${cri('203.0.113.7', 'F')}`,
+    )
     await granted('203.0.113.7')
     expect((await storedGrants(database.owner)).has('203.0.113.6')).toBe(false)
   })

@@ -1,4 +1,4 @@
-import { chmodSync } from 'node:fs'
+import { chmodSync, readFileSync } from 'node:fs'
 import { createConnection } from 'node:net'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { eventually } from '../harness/eventually.ts'
@@ -15,7 +15,7 @@ const BASE = {
   popup: { listen: ['127.0.0.1:0'] },
   sslwrap: { listener: [{ listen: '127.0.0.1:0', backend: '127.0.0.1:9' }] },
   authd: { user: `${TEST_IDS.authd}` },
-  wrap: { listen: ['127.0.0.1:0'], question_listen: ['127.0.0.1:0'] },
+  wrap: { listen: ['127.0.0.1:0'], question_listen: ['127.0.0.1:0'], policy_listen: ['127.0.0.1:0'] },
 } satisfies TestSettings
 
 let stack: Stack
@@ -43,6 +43,36 @@ const answerFor = async (ip: string): Promise<string> => {
     client.once('error', reject).once('data', text => {
       client.destroy()
       resolve(String(text).split(/[ \n]/, 1)[0] ?? '')
+    })
+  })
+}
+/** What the policy service answers to a message of an address, one instance a message. */
+const policyFor = async (ip: string, instance: string): Promise<string> => {
+  const ready = stack.program('auth-relay').lines.findLast(line => line.startsWith('wrap ready '))
+  const port = Number(/ policy=\S+:(\d+)( |$)/.exec(ready ?? '')?.[1])
+  const client = createConnection(port, '127.0.0.1').setEncoding('utf8')
+  client.write(
+    `request=smtpd_access_policy\nprotocol_state=RCPT\nclient_address=${ip}\ninstance=${instance}\nsender=a@b.example\nrecipient=c@d.example\n\n`,
+  )
+  return new Promise((resolve, reject) => {
+    client.once('error', reject).once('data', text => {
+      client.destroy()
+      resolve(
+        String(text)
+          .replace(/^action=/, '')
+          .split(/[ \n]/, 1)[0] ?? '',
+      )
+    })
+  })
+}
+/** Announces a login as popup does. */
+const announce = async (ip: string): Promise<string> => {
+  const client = createConnection(`${stack.directory}/run/authd.sock`).setEncoding('utf8')
+  client.write(`login v=1 id=7f3a.12 ip=${ip} daemon=popup tls=1 method=pass user=ann\n`)
+  return new Promise((resolve, reject) => {
+    client.once('error', reject).once('data', text => {
+      client.destroy()
+      resolve(String(text))
     })
   })
 }
@@ -155,6 +185,46 @@ describe.runIf(isRoot)('SIGHUP to auth-relay up, with a settings file of mode 06
     configure({ grants: { never_grant: ['198.51.100.0/25'] } })
     await reload()
     expect([await answerFor('198.51.100.7'), await answerFor('198.51.100.200')]).toEqual(['no', 'yes'])
+  })
+
+  test('ipv6_prefix changes what a login grants, in authd and in the gate', async () => {
+    expect(await announce('2001:db8:1:2::7')).toMatch(/^ok .*committed/)
+    expect([await answerFor('2001:db8:1:2::7'), await answerFor('2001:db8:1:2::9')]).toEqual(['yes', 'no'])
+    configure({ grants: { grant_loopback: true, ipv6_prefix: 64 } })
+    await reload()
+    expect(await announce('2001:db8:1:2::7')).toMatch(/^ok .*committed/)
+    expect([await answerFor('2001:db8:1:2::9'), await answerFor('2001:db8:1:3::9')]).toEqual(['yes', 'no'])
+  })
+
+  test('rates of the policy service hold at once', async () => {
+    expect(await announce('192.0.2.77')).toMatch(/^ok .*committed/)
+    for (const n of [1, 2, 3]) expect(await policyFor('192.0.2.77', `before ${n}`)).toBe('OK')
+    configure({ wrap: { ...BASE.wrap, messages_per_address: 1, recipients_per_login: 100 } })
+    await reload()
+    const answers = [await policyFor('192.0.2.77', 'after 1'), await policyFor('192.0.2.77', 'after 2')]
+    expect(answers).toEqual(['OK', '450'])
+    configure({})
+    await reload()
+    expect(await policyFor('192.0.2.77', 'after 3')).toBe('OK')
+  })
+
+  test('grant_wait changes how long a login waits for authd', async () => {
+    const up = stack.program('auth-relay').pid
+    const isAuthd = (pid: number): boolean => readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('/authd.js')
+    const pid = descendantsOf(up).find(process => isAuthd(process.pid))?.pid
+    if (pid === undefined) expect.unreachable('authd does not run')
+    configure({ popup: { grant_wait: '3s' }, pop3d: { lock: 'none' } })
+    await reload()
+    process.kill(pid, 'SIGSTOP')
+    try {
+      const begun = performance.now()
+      const client = pop3()
+      await client.login('ann', TEST_PASSWORD)
+      expect(performance.now() - begun).toBeGreaterThan(2500)
+      client.close()
+    } finally {
+      process.kill(pid, 'SIGCONT')
+    }
   })
 
   test('a file that is wrong changes nothing, and is named once', async () => {

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { afterAll, afterEach, describe, expect, test } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
-import { LineServer, type LineServerLimits, type LineServerOptions } from '../../../src/process/line-server.ts'
+import { LineServer, type LineServerLimits, type LineServerOptions, type Peer } from '../../../src/process/line-server.ts'
 import { LineSplitter } from '../../../src/wire/line-splitter.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
@@ -239,6 +239,35 @@ describe('bounds', () => {
     } finally {
       clearInterval(second)
     }
+  })
+
+  test('the account at the other end is known on a Unix socket, and on a port none is', async () => {
+    const uids: (number | undefined)[] = []
+    const newService = ({ uid }: Peer) => {
+      uids.push(uid)
+      return { cut: () => [], answer: () => undefined }
+    }
+    const { server, client } = await open({ newService })
+    await client()
+    await eventually('the connection by Unix socket', () => uids.length === 1)
+    server.server.close()
+    const overTcp = new LineServer<string>({
+      name: 'echo',
+      order: 'asked',
+      failure: 'failed\n',
+      log: () => createLog('test', { write: () => {} }),
+      newService,
+      limits: () => ({ maxConnections: 10, maxOpen: 5, idleMs: 0 }),
+    })
+    overTcp.server.listen(0, '127.0.0.1')
+    await once(overTcp.server, 'listening')
+    closing.push(() => overTcp.close())
+    const address = overTcp.server.address()
+    if (address === null || typeof address === 'string') expect.unreachable()
+    const socket = connect(address.port, '127.0.0.1')
+    closing.push(() => void socket.destroy())
+    await eventually('the connection by TCP', () => uids.length === 2)
+    expect(uids).toEqual([process.geteuid?.(), undefined])
   })
 
   test('of accounts', async () => {

@@ -61,6 +61,13 @@ describe('every setting changes at a reload, or its program names it', () => {
     }
   })
 
+  test('of a listener of sslwrap the address waits for a restart of sslwrap, the rest does not', () => {
+    const listener = (rest: string) => settingsOf(`[[sslwrap.listener]]\nbackend = "127.0.0.1:2"\n${rest}`)
+    const before = listener('listen = "127.0.0.1:1"')
+    expect(restartFor('sslwrap', before, listener('listen = "127.0.0.1:1"\ncert = "/other"'))).toEqual([])
+    expect(restartFor('sslwrap', before, listener('listen = "127.0.0.1:3"'))).toEqual(['sslwrap.listener'])
+  })
+
   test('the line has no such field if nothing waits', () => {
     expect(restartFields('authd', usual, settingsOf('[grants]\nipv6_prefix = 64'))).toEqual({})
     expect(restartFields('popup', usual, settingsOf('[popup]\nlogins = 2\nlisten = ["127.0.0.1:1"]'))).toEqual({

@@ -35,7 +35,9 @@ describe.each(Object.entries(RUNTIMES))('%s', (_, [whole, piece]) => {
   test('a syslogd in the container counts too, each form of it', () => {
     for (const { tag, pid = '', message, grants } of LOGINS) {
       const line = FORMS['A']?.(tag, pid, message) ?? ''
-      expect(heard([whole(line)]), line).toMatchObject([{ verdict: 'grant', ip: grants?.ip, login: grants?.login, stamp: AT }])
+      expect(heard([whole(line)]), line).toMatchObject([
+        { verdict: 'grant', ip: grants?.ip, login: grants?.login, stamp: AT },
+      ])
     }
   })
 
