@@ -184,7 +184,11 @@ async function joinBackEnd(accepted: Secured, ends: Ends, parts: SessionParts): 
     log.info('connect', { id, ip, port: ends.source.port, ...tlsFields(accepted), listener: service.name })
     const started = performance.now()
     if (greeted.bytes.length > 0) client.write(greeted.bytes)
-    const end = await relay(client, server, { idleLimit: service.idleLimit })
+    const end = await relay(client, server, {
+      idleLimit: service.idleLimit,
+      // A POP3 session without QUIT changes nothing, and a password that nobody waits for must not be checked.
+      resetsServer: service.protocol === 'pop3',
+    })
     log.info('close', {
       id,
       ip,

@@ -1,3 +1,4 @@
+import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { TLSSocket } from 'node:tls'
 import { setSink } from './shared-read.ts'
@@ -7,6 +8,11 @@ export type RelayOptions = {
   readonly idleLimit?: number | undefined
   /** Milliseconds that a stream is given to take its last bytes after the other one broke. Default 5 s. */
   readonly lingerLimit?: number | undefined
+  /**
+   * The server's socket is reset if the client breaks off, so that the server does not take the client for one that has only
+   * stopped sending. For protocols in which a session that breaks off changes nothing: octets on their way may be lost.
+   */
+  readonly resetsServer?: boolean
   /** Closes both streams at once. */
   readonly signal?: AbortSignal | undefined
 }
@@ -153,6 +159,11 @@ class Relay {
     this.#first ??= side
     const [gone, other] = side === 'client' ? [this.#client, this.#server] : [this.#server, this.#client]
     gone.destroy()
+    if (!hasLeft && side === 'client' && this.#options.resetsServer === true && other instanceof Socket) {
+      other.resetAndDestroy()
+      this.#settle(reason)
+      return
+    }
     if (other.destroyed || other.writableFinished) {
       this.#settle(reason)
       return

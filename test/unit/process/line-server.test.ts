@@ -2,7 +2,12 @@ import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { afterAll, afterEach, describe, expect, test } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
-import { LineServer, type LineServerLimits, type LineServerOptions, type Peer } from '../../../src/process/line-server.ts'
+import {
+  LineServer,
+  type LineServerLimits,
+  type LineServerOptions,
+  type Peer,
+} from '../../../src/process/line-server.ts'
 import { LineSplitter } from '../../../src/wire/line-splitter.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'

@@ -1,3 +1,4 @@
+import { connect, createServer, type Socket } from 'node:net'
 import { type Duplex, duplexPair } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
 import fc from 'fast-check'
@@ -32,6 +33,34 @@ const listenersLeft = (stream: Duplex): string[] =>
       .filter(one => `${one}`.includes('#') || ['data', 'drain', 'finish', 'fail'].includes(one.name))
       .map(() => name),
   )
+
+test.each([
+  ['a client that breaks off', true, 'USER ann\r\nPASS x\r\n', 'ECONNRESET'],
+  ['a client that has said QUIT', true, 'QUIT\r\n', undefined],
+  ['a client that breaks off, with a server that is not to be reset', false, 'DATA\r\n', undefined],
+])('%s: a server is reset, or ended in order', async (_, resetsServer, said, code) => {
+  const listener = createServer()
+  await new Promise<void>(resolve => void listener.listen(0, '127.0.0.1', resolve))
+  const address = listener.address()
+  if (address === null || typeof address === 'string') expect.unreachable()
+  const accepted = new Promise<Socket>(resolve => void listener.once('connection', resolve))
+  const server = connect({ port: address.port, host: '127.0.0.1', allowHalfOpen: true })
+  const far = await accepted
+  listener.close()
+  const [clientFar, client] = duplexPair({ allowHalfOpen: true })
+  const ended = relay(client, server, { resetsServer })
+  const end = new Promise<string | undefined>(resolve => {
+    far.on('error', error => resolve('code' in error ? String(error.code) : error.message))
+    far.on('end', () => resolve(undefined)).resume()
+  })
+  far.write('+OK\r\n')
+  clientFar.write(said)
+  await new Promise(resolve => clientFar.once('data', resolve))
+  await vi.waitFor(() => expect(server.bytesWritten).toBe(said.length))
+  client.destroy()
+  expect(await end).toBe(code)
+  expect(await ended).toMatchObject({ reason: said === 'QUIT\r\n' ? 'left' : 'broken', first: 'client' })
+})
 
 describe('in order', () => {
   test('both directions are carried, and each end is passed on alone', async () => {

@@ -1,0 +1,54 @@
+import { connect, createServer } from 'node:net'
+import { expect, test } from 'vitest'
+import { Counters } from '../../../src/authd/counters.ts'
+import { SyslogListener } from '../../../src/authd/syslog-listener.ts'
+import { createLog } from '../../../src/base/log.ts'
+import { eventually } from '../../harness/eventually.ts'
+
+const LINES = 20_000
+
+test('at the end it reads what its peers have sent, however much of it is still unread', async () => {
+  const heard: string[] = []
+  const listener = new SyslogListener({
+    intake: { hearLine: (_, line) => void heard.push(line) },
+    // The store does not keep up: the lines stay with the kernel and the sender.
+    queue: { hasRoom: false, room: () => new Promise(() => {}) },
+    counters: new Counters(),
+    log: createLog('test', { write: () => {} }),
+  })
+  const address = await listener.listen({ type: 'tcp', host: '127.0.0.1', port: 0 })
+  if (address.type !== 'tcp') expect.unreachable()
+  const syslogd = connect({ port: address.port, host: '127.0.0.1', allowHalfOpen: true })
+  syslogd.on('error', () => {})
+  // As rsyslog: it sends on until it sees the end of the other side.
+  syslogd.on('end', () => syslogd.end()).resume()
+  for (let n = 0; n < LINES; n += 1) syslogd.write(`Nov 28 10:00:00 mx ipop3d[77]: line ${n}\n`)
+  await eventually('it has read a part', () => heard.length > 0)
+  expect(heard.length, 'and pauses').toBeLessThan(LINES)
+  await listener.close()
+  expect(heard).toHaveLength(LINES)
+  expect(heard.at(-1)).toBe(`Nov 28 10:00:00 mx ipop3d[77]: line ${LINES - 1}`)
+})
+
+test('a connection that stays open is closed when it is quiet', async () => {
+  const listener = new SyslogListener({
+    intake: { hearLine: () => {} },
+    queue: { hasRoom: true, room: async () => {} },
+    counters: new Counters(),
+    log: createLog('test', { write: () => {} }),
+  })
+  const address = await listener.listen({ type: 'tcp', host: '127.0.0.1', port: 0 })
+  if (address.type !== 'tcp') expect.unreachable()
+  const silent = connect({ port: address.port, host: '127.0.0.1', allowHalfOpen: true })
+  const closed = new Promise(resolve => silent.on('error', resolve).on('end', resolve).resume())
+  await new Promise(resolve => silent.once('connect', resolve))
+  await listener.close()
+  await closed
+  silent.destroy()
+  // The port is free again.
+  const next = createServer()
+  await new Promise<void>(
+    (resolve, reject) => void next.once('error', reject).listen(address.port, '127.0.0.1', resolve),
+  )
+  next.close()
+})
