@@ -55,6 +55,24 @@ class TestQueue {
 const settled = (): Promise<void> => new Promise(resolve => setImmediate(resolve))
 
 describe('CheckQueue', () => {
+  test('guesses that nobody waits for any more, and of which nobody knows, delay other wide networks by one turn each', async () => {
+    const pool = new TestQueue(1)
+    const guesses = Array.from({ length: 1500 }, (_, n) =>
+      pool.add(`guess ${n}`, applicant(`2001:db8:${(n + 1).toString(16)}::1`)),
+    )
+    const right = [
+      pool.add('IPv4', applicant('198.51.100.7')),
+      pool.add('another /32', applicant('2001:db9::1')),
+      pool.add('known', applicant('2001:db8:ffff::1', true)),
+    ]
+    const order = await pool.finish()
+    await Promise.all([...guesses, ...right])
+    for (const name of ['IPv4', 'another /32', 'known']) expect(order.indexOf(name), name).toBeLessThan(6)
+    // What is too many leaves, newest first, and none of the right ones.
+    expect(pool.refused.length).toBeGreaterThan(400)
+    expect(pool.refused.every(name => name.startsWith('guess'))).toBe(true)
+  })
+
   test('runs no more at once than it may, and answers what the work answers', async () => {
     const queue = new CheckQueue({ atOnce: 2, mostWaiting: 100 })
     let [running, most] = [0, 0]
