@@ -13,11 +13,11 @@ import { endingFields, startWorker, type WorkerProcess } from '../process/worker
 import { restartFields } from '../settings/reload.ts'
 import type { Settings } from '../settings/settings.ts'
 import { daysLeft } from '../tunnel/certificate.ts'
+import { watchFiles } from '../tunnel/file-watch.ts'
 import { writeSelfSigned } from '../tunnel/self-signed.ts'
 import { rotateTicketKeys, type TicketKeys } from '../tunnel/ticket-keys.ts'
 import { formatNetwork } from '../wire/ip-address.ts'
 import { parseFromWorker, type Serve } from './control-messages.ts'
-import { watchFiles } from '../tunnel/file-watch.ts'
 import { filesOf, type Materials, type Plan, readMaterials, serveOrder } from './plan.ts'
 import { servicesOf } from './services.ts'
 
