@@ -1,0 +1,517 @@
+import * as v from 'valibot'
+import type { Database, DatabaseState, RunOptions, Session } from '../../src/database/database.ts'
+import { DatabaseUnavailable, OutcomeUnknown } from '../../src/database/errors.ts'
+import type { Result, Statement, Value } from '../../src/database/statement.ts'
+import {
+  type IpAddress,
+  type Network,
+  networkContains,
+  parseIpAddress,
+  parseNetwork,
+} from '../../src/wire/ip-address.ts'
+import type { Random } from './random.ts'
+import type { VirtualTime } from './virtual-time.ts'
+
+/** A row of `grants`; times in milliseconds by the clock of the database. Never changed, only replaced. */
+export type GrantRow = {
+  readonly until: number
+  readonly lastAuth: number
+  readonly firstAuth: number
+  readonly grantedFirst: number
+  readonly hits: number
+  readonly daemon: string
+  readonly username: string | null
+  readonly tls: boolean
+}
+
+type BlockRow = {
+  readonly network: Network | undefined
+  readonly text: string | undefined
+  readonly login: string | undefined
+  readonly since: number
+  until: number
+}
+type AllowanceRow = { readonly network: Network; readonly text: string; readonly since: number; until: number }
+
+/** Bugs that a test plants to see whether they are found. */
+export type Mutant =
+  | 'lookup ignores the end'
+  | 'lookup ignores blocks'
+  | 'commits get lost'
+  | 'a repeat counts from now'
+  | 'the list leaves an address out'
+
+/** The tables, as one server has them. */
+export class Tables {
+  readonly grants: Map<string, GrantRow>
+  readonly blocks: BlockRow[]
+  readonly allowances: AllowanceRow[]
+
+  constructor(from?: Tables) {
+    this.grants = new Map(from?.grants)
+    this.blocks = from?.blocks.map(row => ({ ...row })) ?? []
+    this.allowances = from?.allowances.map(row => ({ ...row })) ?? []
+  }
+}
+
+/**
+ * Semantics of the statements of src/grants/, on tables in memory. The same histories run on this model and on PostgreSQL
+ * (test/database/model-database.test.ts), so that a simulation may trust it.
+ */
+export class GrantStatements {
+  readonly mutants: ReadonlySet<Mutant>
+
+  constructor(mutants: Iterable<Mutant> = []) {
+    this.mutants = new Set(mutants)
+  }
+
+  /**
+   * Begins a statement at a time by the clock of the database. Gives the function that commits it and answers with raw rows:
+   * what the statement read before is as it was at its beginning.
+   */
+  begin(tables: Tables, { name, text }: Statement<unknown>, values: readonly Value[], clock: number): Commit {
+    if (name === 'record-logins') return this.#record(tables, values, clock)
+    if (name === 'lookup-grant') return this.#answer(this.#lookup(tables, values, clock))
+    if (name === 'current-grants') return this.#answer(this.#current(tables, values, clock))
+    if (name === 'sweep-grants') return on => [{ removed: String(sweep(on, time(values[0], clock))) }]
+    if (name === 'notify-change' || name === 'publish-ungrantable' || name === 'record-uses') return () => []
+    if (text.includes('keep_history')) return () => []
+    if (text.includes('INSERT INTO allowances')) return on => allow(on, values, clock)
+    if (text.includes('UPDATE allowances'))
+      return on => endRows(on.allowances, sameNetwork(values[0]), time(values[1], clock))
+    if (text.includes('INSERT INTO blocks')) return on => block(on, values, clock)
+    if (text.includes('UPDATE blocks')) return on => endRows(on.blocks, sameTarget(values), time(values[2], clock))
+    if (text.includes('DELETE FROM grants')) return on => removeBlocked(on, values)
+    throw new Error(`the model does not know the statement ${name ?? text}`)
+  }
+
+  #answer(rows: readonly unknown[]): Commit {
+    return () => rows
+  }
+
+  #record(tables: Tables, values: readonly Value[], clock: number): Commit {
+    const [ips, networks, times, daemons, , tls, logins, , refusals] = values.slice(0, 9).map(list)
+    const now = time(values[13], clock)
+    const [expMs, maxMs, refreshMs] = [number(values[9]) * 1000, number(values[10]) * 1000, number(values[11]) * 1000]
+    const keepNames = values[12] === true
+    const judged = (ips ?? []).map((ip, index) => {
+      const login = String(logins?.[index])
+      const blocked = tables.blocks.some(
+        row => isActive(row, now) && (contains(row.network, address(ip)) || row.login === login.toLowerCase()),
+      )
+      const own = times?.[index]
+      return {
+        network: String(networks?.[index]),
+        at: own instanceof Date && !this.mutants.has('a repeat counts from now') ? Math.min(own.getTime(), now) : now,
+        daemon: String(daemons?.[index]),
+        username: keepNames ? login : null,
+        tls: tls?.[index] === true,
+        refused: refusals?.[index] ?? (blocked ? 'blocked' : null),
+      }
+    })
+    return on => {
+      const before = new Map(judged.map(({ network }) => [network, on.grants.get(network)?.until]))
+      const written = new Map<string, number>()
+      let fresh = false
+      const isLost = this.mutants.has('commits get lost') && judged.length === 1 && now % 7 < 1
+      for (const network of new Set(judged.map(login => login.network))) {
+        const counted = judged.filter(login => login.network === network && login.refused === null)
+        const newest = counted.reduce<(typeof counted)[number] | undefined>(
+          (best, login) => (best === undefined || login.at >= best.at ? login : best),
+          undefined,
+        )
+        if (newest === undefined) continue
+        const row = renewed(on.grants.get(network), newest, Math.min(...counted.map(({ at }) => at)), counted.length, {
+          now,
+          expMs,
+          maxMs,
+          refreshMs,
+        })
+        if (row === undefined) continue
+        written.set(network, row.until)
+        fresh ||= row.grantedFirst === row.lastAuth
+        if (!isLost) on.grants.set(network, row)
+      }
+      const outcomes = judged.map(({ network, at, refused }) => {
+        if (refused !== null) return String(refused)
+        return String(Math.floor((written.get(network) ?? before.get(network) ?? at + expMs) / 1000))
+      })
+      return [{ outcomes: outcomes.join(' '), fresh }]
+    }
+  }
+
+  #lookup(tables: Tables, [ip, row, at]: readonly Value[], clock: number): readonly unknown[] {
+    const now = time(at, clock)
+    const asked = address(ip)
+    const isBlocked = tables.blocks.some(found => isActive(found, now) && contains(found.network, asked))
+    if (isBlocked && !this.mutants.has('lookup ignores blocks')) return []
+    const grant = row === null ? undefined : tables.grants.get(String(row))
+    const ignoresEnd = this.mutants.has('lookup ignores the end')
+    const found = [
+      ...(grant !== undefined && (ignoresEnd || counts(tables, grant, now))
+        ? [{ source: 'login', login: grant.username, until: grant.until, since: grant.lastAuth }]
+        : []),
+      ...tables.allowances
+        .filter(allowance => isActive(allowance, now) && contains(allowance.network, asked))
+        .map(({ until, since }) => ({ source: 'allowance', login: null, until, since })),
+    ].sort((a, b) => (b.until === a.until ? 0 : b.until - a.until))
+    return found
+      .slice(0, 1)
+      .map(({ since, until, ...rest }) => ({ ...rest, until: moment(until), age: (now - since) / 1000 }))
+  }
+
+  #current(tables: Tables, [at]: readonly Value[], clock: number): readonly unknown[] {
+    const now = time(at, clock)
+    const found = [
+      ...[...tables.grants]
+        .filter(([, grant]) => counts(tables, grant, now))
+        .map(([network, grant]) => ({ network, source: 'login', login: grant.username, until: grant.until })),
+      ...tables.allowances
+        .filter(row => isActive(row, now))
+        .map(({ text, until }) => ({ network: text, source: 'allowance', login: null, until })),
+    ].filter(({ network }) => !tables.blocks.some(row => isActive(row, now) && overlap(row.network, network)))
+    const listed = this.mutants.has('the list leaves an address out') ? found.slice(1) : found
+    return listed.map(row => ({ ...row, until: moment(row.until) }))
+  }
+}
+
+/** Applies what a statement changes and gives its rows as the driver would. */
+type Commit = (tables: Tables) => readonly unknown[]
+
+type Renewal = { readonly now: number; readonly expMs: number; readonly maxMs: number; readonly refreshMs: number }
+type CountedLogin = {
+  readonly at: number
+  readonly daemon: string
+  readonly username: string | null
+  readonly tls: boolean
+}
+
+/** The row after a login; undefined if it stays as it is. */
+function renewed(
+  old: GrantRow | undefined,
+  login: CountedLogin,
+  first: number,
+  hits: number,
+  { now, expMs, maxMs, refreshMs }: Renewal,
+): GrantRow | undefined {
+  const { at, daemon, username, tls } = login
+  const limit = (grantedFirst: number): number => (maxMs > 0 ? grantedFirst + maxMs : Number.POSITIVE_INFINITY)
+  if (old === undefined) {
+    return {
+      until: Math.min(at + expMs, limit(first)),
+      lastAuth: at,
+      firstAuth: first,
+      grantedFirst: first,
+      hits,
+      daemon,
+      username,
+      tls,
+    }
+  }
+  const isSame = old.daemon === daemon && old.username === username && old.tls === tls
+  if (at >= old.lastAuth && at < old.lastAuth + refreshMs && at < old.until && isSame) return undefined
+  const isValid = old.lastAuth <= now + 60_000
+  const isNewer = at >= old.lastAuth || !isValid
+  const grantedFirst =
+    !isValid || old.until <= at
+      ? first
+      : at + expMs <= old.grantedFirst
+        ? old.grantedFirst
+        : Math.min(old.grantedFirst, first)
+  const fresh = Math.min(at + expMs, limit(grantedFirst))
+  return {
+    until: isValid && at < old.lastAuth ? old.until : isValid ? fresh : Math.min(at + expMs, limit(first)),
+    lastAuth: isValid ? Math.max(old.lastAuth, at) : at,
+    firstAuth: isValid ? Math.min(old.firstAuth, first) : first,
+    grantedFirst,
+    hits: old.hits + hits,
+    ...(isNewer ? { daemon, username, tls } : { daemon: old.daemon, username: old.username, tls: old.tls }),
+  }
+}
+
+function counts(tables: Tables, grant: GrantRow, now: number): boolean {
+  const name = grant.username?.toLowerCase()
+  const loginBlocked = tables.blocks.some(({ login, until }) => login !== undefined && login === name && until > now)
+  return grant.until > now && grant.lastAuth <= now + 60_000 && !loginBlocked
+}
+
+function sweep(tables: Tables, now: number): number {
+  const ended = [...tables.grants].filter(([, { until, lastAuth }]) => until <= now || lastAuth > now + 60_000)
+  for (const [key] of ended) tables.grants.delete(key)
+  return ended.length
+}
+
+function allow(tables: Tables, values: readonly Value[], clock: number): readonly unknown[] {
+  const [network, seconds] = values
+  const now = time(values[4], clock)
+  endRows(tables.allowances, sameNetwork(network), now)
+  const until = seconds === null ? Number.POSITIVE_INFINITY : now + number(seconds) * 1000
+  tables.allowances.push({ network: parsed(network), text: String(network), since: now, until })
+  return [{ until: moment(until) }]
+}
+
+function block(tables: Tables, values: readonly Value[], clock: number): readonly unknown[] {
+  const [network, login, seconds] = values
+  const now = time(values[5], clock)
+  endRows(tables.blocks, sameTarget(values), now)
+  const until = seconds === null ? Number.POSITIVE_INFINITY : now + number(seconds) * 1000
+  tables.blocks.push({
+    network: network === null ? undefined : parsed(network),
+    text: network === null ? undefined : String(network),
+    login: login === null ? undefined : String(login).toLowerCase(),
+    since: now,
+    until,
+  })
+  return [{ until: moment(until) }]
+}
+
+function removeBlocked(tables: Tables, [network, login]: readonly Value[]): readonly unknown[] {
+  const outer = network === null ? undefined : parsed(network)
+  const name = login === null ? undefined : String(login).toLowerCase()
+  const removed = [...tables.grants].filter(([key, { username }]) => {
+    const row = parsed(key)
+    const isInside = outer !== undefined && outer.prefixLength <= row.prefixLength && networkContains(outer, row.base)
+    return isInside || (name !== undefined && username?.toLowerCase() === name)
+  })
+  for (const [key] of removed) tables.grants.delete(key)
+  return removed
+}
+
+function endRows<Row extends { until: number }>(
+  rows: readonly Row[],
+  isMeant: (row: Row) => boolean,
+  now: number,
+): readonly unknown[] {
+  const ended = rows.filter(row => isMeant(row) && row.until > now)
+  for (const row of ended) row.until = now
+  return ended
+}
+
+const sameNetwork =
+  (network: Value | undefined) =>
+  (row: { readonly text: string | undefined }): boolean =>
+    row.text === network
+const sameTarget =
+  ([network, login]: readonly Value[]) =>
+  (row: BlockRow): boolean =>
+    network === null ? row.login !== undefined && row.login === String(login).toLowerCase() : row.text === network
+
+const isActive = ({ since, until }: { readonly since: number; readonly until: number }, now: number): boolean =>
+  since <= now && until > now
+const contains = (network: Network | undefined, ip: IpAddress): boolean =>
+  network !== undefined && networkContains(network, ip)
+
+function overlap(network: Network | undefined, text: string): boolean {
+  if (network === undefined) return false
+  const other = parsed(text)
+  const [outer, inner] = network.prefixLength <= other.prefixLength ? [network, other] : [other, network]
+  return networkContains(outer, inner.base)
+}
+
+const known = new Map<string, Network>()
+
+function parsed(text: Value | undefined): Network {
+  const name = String(text)
+  const network = known.get(name) ?? parseNetwork(name)
+  if (network === undefined) throw new Error(`not a network: ${name}`)
+  known.set(name, network)
+  return network
+}
+
+function address(text: Value | undefined): IpAddress {
+  const ip = typeof text === 'string' ? parseIpAddress(text) : undefined
+  if (ip === undefined) throw new Error(`not an address: ${String(text)}`)
+  return ip
+}
+
+const time = (value: Value | undefined, clock: number): number => (value instanceof Date ? value.getTime() : clock)
+const number = (value: Value | undefined): number => (typeof value === 'number' ? value : Number.NaN)
+const moment = (milliseconds: number): Date | number =>
+  Number.isFinite(milliseconds) ? new Date(milliseconds) : Number.POSITIVE_INFINITY
+const list = (value: Value): readonly Value[] => (Array.isArray(value) ? value : [])
+
+/** How a server behaves just now. */
+export type Weather = {
+  /** No connection. */
+  down: boolean
+  /** Longest time of each leg of a statement, in milliseconds. */
+  delayMs: number
+  /** Commits that are answered before the standby has them. */
+  asynchronous: boolean
+  /** Of the next statements, so many end with an unknown outcome. */
+  unknownOutcomes: number
+}
+
+/** A primary with a standby, in virtual time. */
+export class SimulatedServerPair {
+  readonly weather: Weather = { down: false, delayMs: 2, asynchronous: false, unknownOutcomes: 0 }
+  readonly statements: GrantStatements
+  /** Milliseconds by which the clock of the database differs from virtual time. */
+  clockOffset = 0
+  /** Called when a change becomes visible. */
+  onCommit: () => void = () => {}
+  onNotify: () => void = () => {}
+  primary = new Tables()
+  #standby = new Tables()
+  /** Grows with each failover: what was under way on the old primary is lost. */
+  #epoch = 0
+  #standbyBehind = 0
+  readonly #time: VirtualTime
+  readonly #random: Random
+
+  constructor(time: VirtualTime, random: Random, statements: GrantStatements) {
+    this.#time = time
+    this.#random = random
+    this.statements = statements
+  }
+
+  get clock(): number {
+    return this.#time.now + this.clockOffset
+  }
+
+  /** The standby takes over. What it does not have is lost. */
+  failOver(): void {
+    this.#epoch += 1
+    this.primary = new Tables(this.#standby)
+    this.onCommit()
+  }
+
+  /** Runs a statement, or several in one transaction; the rows of each. */
+  async run(given: readonly Given[], signal: AbortSignal | undefined): Promise<readonly Rows[]> {
+    if (signal?.aborted === true) throw new DatabaseUnavailable('no connection within the deadline')
+    const { promise, resolve, reject } = Promise.withResolvers<readonly Rows[]>()
+    const onAbort = (): void => reject(new OutcomeUnknown('the deadline passed under a statement'))
+    signal?.addEventListener('abort', onAbort, { once: true })
+    this.#begin(given, resolve, reject)
+    try {
+      return await promise
+    } finally {
+      signal?.removeEventListener('abort', onAbort)
+    }
+  }
+
+  /** Whether a failover now would lose commits that were answered. */
+  get standbyIsBehind(): boolean {
+    return this.#standbyBehind > 0
+  }
+
+  #begin(given: readonly Given[], resolve: (rows: readonly Rows[]) => void, reject: (error: Error) => void): void {
+    if (this.weather.down) {
+      this.#later(() => reject(new DatabaseUnavailable('no primary among the database hosts')))
+      return
+    }
+    const isUnknown = this.weather.unknownOutcomes > 0
+    if (isUnknown) this.weather.unknownOutcomes -= 1
+    const arrives = !isUnknown || this.#random.isTrue(0.5)
+    const epoch = this.#epoch
+    const lost = (): void => reject(new OutcomeUnknown('connection to the primary is closed'))
+    this.#later(() => {
+      if (!arrives || epoch !== this.#epoch) {
+        lost()
+        return
+      }
+      const { clock } = this
+      const begun = given.map(({ statement, values }) => this.statements.begin(this.primary, statement, values, clock))
+      this.#later(() => {
+        if (epoch !== this.#epoch) {
+          lost()
+          return
+        }
+        const rows = this.#commit(begun)
+        this.#later(() => (isUnknown || epoch !== this.#epoch ? lost() : resolve(rows)))
+      })
+    })
+  }
+
+  /** Synchronous: no commit is visible before the standby has it. */
+  #commit(commits: readonly Commit[]): readonly Rows[] {
+    const epoch = this.#epoch
+    const apply = (tables: Tables): readonly Rows[] => commits.map(commit => commit(tables))
+    if (this.weather.asynchronous || this.#standbyBehind > 0) {
+      this.#standbyBehind += 1
+      this.#time.after(200, () => {
+        this.#standbyBehind -= 1
+        if (epoch === this.#epoch) apply(this.#standby)
+      })
+    } else apply(this.#standby)
+    const rows = apply(this.primary)
+    this.onCommit()
+    return rows
+  }
+
+  #later(callback: () => void): void {
+    this.#time.after(this.#random.fraction() * this.weather.delayMs, callback)
+  }
+}
+
+type Rows = readonly unknown[]
+type Given = { readonly statement: Statement<unknown>; readonly values: readonly Value[] }
+
+/** The database as one program sees it. When the program is killed, nothing reaches it any more. */
+export class SimulatedDatabase implements Database {
+  readonly #server: SimulatedServerPair
+  #isKilled = false
+
+  constructor(server: SimulatedServerPair) {
+    this.#server = server
+  }
+
+  kill(): void {
+    this.#isKilled = true
+  }
+
+  async query<Row>(
+    statement: Statement<Row>,
+    values: readonly Value[] = [],
+    { signal }: RunOptions = {},
+  ): Promise<Result<Row>> {
+    if (statement.name === 'notify-change') {
+      this.#server.onNotify()
+      return { rows: [], count: 0 }
+    }
+    const [rows = []] = await this.#reach([{ statement, values }], signal)
+    return { rows: rows.map(row => v.parse(statement.row, row)), count: rows.length }
+  }
+
+  /** As the only user of transactions does: it looks at no row of a statement before it gives the next. */
+  async transaction<T>(work: (session: Session) => Promise<T>, { signal }: RunOptions = {}): Promise<T> {
+    const given: Given[] = []
+    await work(planner(given, () => []))
+    const answers = await this.#reach(given, signal)
+    let next = 0
+    return work(planner([], () => answers[next++] ?? []))
+  }
+
+  script(): Promise<void> {
+    throw new Error('a simulated database has its tables already')
+  }
+
+  state(): DatabaseState {
+    return this.#server.weather.down
+      ? { state: 'down', reason: 'simulated' }
+      : { state: 'up', host: 'simulated', pooled: false }
+  }
+
+  onStateChange(): () => void {
+    return () => {}
+  }
+
+  async close(): Promise<void> {}
+
+  async #reach(given: readonly Given[], signal: AbortSignal | undefined): Promise<readonly Rows[]> {
+    if (this.#isKilled) return new Promise(() => {})
+    const answers = await this.#server.run(given, signal)
+    return this.#isKilled ? new Promise(() => {}) : answers
+  }
+}
+
+function planner(given: Given[], answer: () => Rows): Session {
+  return {
+    async query<Row>(statement: Statement<Row>, values: readonly Value[] = []): Promise<Result<Row>> {
+      given.push({ statement, values })
+      const rows = answer()
+      return { rows: rows.map(row => v.parse(statement.row, row)), count: rows.length }
+    },
+    script: () => Promise.reject(new Error('no scripts in a transaction of the simulation')),
+  }
+}

@@ -1,0 +1,909 @@
+import * as v from 'valibot'
+import { Counters } from '../../src/authd/counters.ts'
+import { FilePlaces } from '../../src/authd/file-places.ts'
+import { GrantQueue } from '../../src/authd/grant-queue.ts'
+import { Housekeeper } from '../../src/authd/housekeeper.ts'
+import { LoginSocket } from '../../src/authd/login-socket.ts'
+import { LoginSources } from '../../src/authd/login-sources.ts'
+import type { Log } from '../../src/base/log.ts'
+import type { Database } from '../../src/database/database.ts'
+import type { Result, Statement, Value } from '../../src/database/statement.ts'
+import { createGrantAdmin } from '../../src/grants/grant-admin.ts'
+import type { GrantPolicy } from '../../src/grants/grant-policy.ts'
+import { createGrantReader } from '../../src/grants/grant-reader.ts'
+import type { BlockTarget } from '../../src/grants/grant-store.ts'
+import { createGrantWriter } from '../../src/grants/grant-writer.ts'
+import { parseFromLogin, type ToLoginMessage } from '../../src/popup/messages.ts'
+import { Announcer } from '../../src/popup/monitor/announcer.ts'
+import { AuthdLink } from '../../src/popup/monitor/authd-link.ts'
+import { FailureDelays } from '../../src/popup/monitor/failure-delays.ts'
+import { LoginIntervals } from '../../src/popup/monitor/login-intervals.ts'
+import { Logins } from '../../src/popup/monitor/logins.ts'
+import { DIALECTS } from '../../src/syslog/dialects.ts'
+import { LoginRecognizer } from '../../src/syslog/login-recognizer.ts'
+import { CustomerNetworks } from '../../src/wire/customer-networks.ts'
+import {
+  formatNetwork,
+  type IpAddress,
+  type Network,
+  NetworkSet,
+  networkContains,
+  parseIpAddress,
+  parseNetwork,
+} from '../../src/wire/ip-address.ts'
+import { decide } from '../../src/wrap/decision.ts'
+import { shareDecisions } from '../../src/wrap/gate/share-decisions.ts'
+import { grantPolicy } from '../harness/grant-policy.ts'
+import { GrantStatements, type Mutant, SimulatedDatabase, SimulatedServerPair } from './model-database.ts'
+import { ADDRESSES, DEVICES, type Deed, type Plan } from './plan.ts'
+import { Random } from './random.ts'
+import { SimulatedSockets } from './simulated-sockets.ts'
+import type { Stage } from './stage.ts'
+import { VirtualTime } from './virtual-time.ts'
+
+/** Milliseconds. */
+const GRANT_WAIT = 1000
+const COMMIT_WAIT = 800
+const EXP_TIME_S = 1800
+/** The slowest leg of a statement while the database is slow. */
+const SLOW_MS = 4000
+/** A login counts from its commit, not from its proof, if it waits at most this long. */
+const GRAIN_MS = 1000
+const START = Date.UTC(2026, 0, 5)
+const LOGIN_SOCKET = '/run/auth-relay/authd.sock'
+
+/** Bugs outside the database that a test plants. */
+export type WorldMutant =
+  | Mutant
+  | 'queued is called committed'
+  | 'queued logins are dropped'
+  | 'no address is ungrantable'
+
+/** Something that was promised and is not so. */
+export class BrokenPromise extends Error {
+  override readonly name = 'BrokenPromise'
+}
+
+/** Runs a plan from its beginning to its end; rejects with BrokenPromise. Gives the days that passed, times devices. */
+export async function simulate(plan: Plan, stage: Stage, mutants: readonly WorldMutant[] = []): Promise<number> {
+  const time = new VirtualTime()
+  time.install()
+  try {
+    const world = new World(plan.seed, time, stage, mutants)
+    for (const { gapMs, ...deed } of plan.steps) {
+      await time.pass(gapMs)
+      world.begin(deed)
+      world.check()
+    }
+    await world.finish()
+    return (time.now / 86_400_000) * DEVICES.length
+  } finally {
+    time.uninstall()
+    stage.sockets = undefined
+  }
+}
+
+/** A block or an allowance as its owner knows it. */
+type Decree = {
+  readonly target: BlockTarget
+  /** Virtual times: asked for, and answered. */
+  readonly asked: number
+  answered: number
+  /** By the clock of the database; null: without end. */
+  until: number | null
+  /** Virtual times: somebody asked for its end, and that was answered. */
+  ended: number
+  closed: number
+}
+
+/** A proof of login: at that moment the address has shown that it knows a password. */
+type Proof = { readonly at: number; readonly byDatabase: number; readonly login: string }
+type Promised = { readonly until: number; readonly at: number; readonly ip: IpAddress; readonly login: string }
+
+class World {
+  readonly #time: VirtualTime
+  readonly #random: Random
+  readonly #sockets: SimulatedSockets
+  readonly #server: SimulatedServerPair
+  readonly #mutants: ReadonlySet<WorldMutant>
+  readonly #policy: GrantPolicy
+  readonly #ownPolicy: GrantPolicy
+  readonly #places: FilePlaces
+  readonly #customers = new CustomerNetworks()
+  #machineOffset = 0
+  /** Difference of the clocks at its largest, over the run. */
+  #offsets = { least: 0, most: 0 }
+  #authd: Authd
+  #monitor: Monitor
+  #gate: Gate
+  readonly #administrator: ReturnType<typeof createGrantAdmin>
+  /** Of each row of grants, the last proof. */
+  readonly #proofs = new Map<string, Proof>()
+  /** Of each row, the latest end that an answer `committed` has promised. */
+  readonly #promised = new Map<string, Promised>()
+  readonly #blocks: Decree[] = []
+  readonly #allowances: Decree[] = []
+  /** Virtual time up to which a fault excuses a slow answer. */
+  #disturbedUntil = 0
+  /** Virtual time of the last failover that lost commits. */
+  #lostAt = Number.NEGATIVE_INFINITY
+  /** Logins whose +OK went out with `queued`, by id, while no process was killed since. */
+  readonly #owed = new Map<
+    string,
+    { readonly row: string; readonly at: number; readonly ip: IpAddress; readonly login: string }
+  >()
+  #broken: Error | undefined
+  #attempts = 0
+  #wasSlow = false
+
+  constructor(seed: number, time: VirtualTime, stage: Stage, mutants: readonly WorldMutant[]) {
+    this.#time = time
+    this.#random = new Random(seed)
+    this.#mutants = new Set(mutants)
+    this.#sockets = new SimulatedSockets(time, this.#random, stage.handle)
+    stage.sockets = this.#sockets
+    this.#places = new FilePlaces(`${stage.directory}/places.json`)
+    const inDatabase = mutants.filter(isDatabaseMutant)
+    this.#server = new SimulatedServerPair(time, this.#random, new GrantStatements(inDatabase))
+    this.#server.clockOffset = START
+    this.#ownPolicy = policyOf()
+    this.#policy = this.#mutants.has('no address is ungrantable')
+      ? grantPolicy({ grantLoopback: true })
+      : this.#ownPolicy
+    this.#server.onCommit = () => {
+      const broken = this.#brokenRow()
+      if (broken !== undefined) this.#fail(broken)
+    }
+    this.#authd = this.#startAuthd()
+    this.#monitor = this.#startMonitor()
+    this.#gate = new Gate(this.#server, this.#policy)
+    this.#administrator = createGrantAdmin(new SimulatedDatabase(this.#server), this.#policy)
+  }
+
+  /** Starts what the step says; it goes on while later steps begin. */
+  begin(deed: Deed): void {
+    switch (deed.kind) {
+      case 'login':
+        this.#logIn(deed.device, ipOf(deed.ip))
+        return
+      case 'line':
+        this.#hearLine(deed.device, ipOf(deed.ip), deed.lateSeconds)
+        return
+      case 'ask':
+        this.#watch(this.#ask(ipOf(deed.ip)))
+        return
+      case 'compare':
+        this.#watch(this.#compare())
+        return
+      case 'allow':
+        this.#watch(this.#allow(networkOf(deed.network), deed.seconds))
+        return
+      case 'disallow':
+        this.#end(this.#allowances, { kind: 'network', network: networkOf(deed.network) }, () =>
+          this.#administrator.disallow(networkOf(deed.network)),
+        )
+        return
+      case 'block':
+        this.#watch(this.#block({ kind: 'network', network: networkOf(deed.network) }, deed.seconds))
+        return
+      case 'block-login':
+        this.#watch(this.#block({ kind: 'login', login: deed.login }, deed.seconds))
+        return
+      case 'unblock':
+        this.#unblock({ kind: 'network', network: networkOf(deed.network) })
+        return
+      case 'unblock-login':
+        this.#unblock({ kind: 'login', login: deed.login })
+        return
+      case 'sweep':
+        this.#authd.sweep()
+        return
+      default:
+        this.#fault(deed)
+    }
+  }
+
+  /** Throws what was found broken since the last time. */
+  check(): void {
+    if (this.#broken !== undefined) throw this.#broken
+  }
+
+  /** All faults end; then nothing may be owed any more. */
+  async finish(): Promise<void> {
+    this.#recover()
+    await this.#time.pass(120_000)
+    this.check()
+    for (const [id, { row, at, ip, login }] of this.#owed) {
+      const isOver = at < this.#time.now - EXP_TIME_S * 1000 + 300_000 || this.#clocksHaveStepped
+      if (!isOver && !this.#mayBeBlocked(ip, login, at) && this.#server.primary.grants.get(row) === undefined) {
+        throw new BrokenPromise(`+OK went out for ${id}, queued, and its row ${row} never came`)
+      }
+    }
+    await this.#compare()
+    this.check()
+    await this.#authd.stop()
+    await this.#monitor.stop()
+  }
+
+  // ---- devices
+
+  #logIn(device: string, ip: IpAddress): void {
+    this.#attempts += 1
+    const n = this.#attempts
+    const id = `51.${n}`
+    this.#prove(ip, device)
+    const started = this.#time.now
+    this.#monitor.logIn(n, id, device, ip, grant => {
+      const row = this.#policy.rowOf(ip)
+      const took = this.#time.now - started
+      if (grant === undefined) return this.#fail(`+OK for ${id} went out before its event was answered`)
+      if (grant.verdict === 'committed') {
+        if (this.#lostAt >= started || this.#mayBeBlocked(ip, device, started)) return
+        this.#expectRelay(ip, grant.until * 1000, id)
+        this.#promised.set(row, { until: grant.until * 1000, at: this.#time.now, ip, login: device })
+        return
+      }
+      if (grant.verdict === 'queued') {
+        if (this.#disturbedUntil < started && took < COMMIT_WAIT)
+          this.#fail(`+OK for ${id} went out queued after ${took} ms without a fault`)
+        this.#owed.set(id, { row, at: started, ip, login: device })
+        return
+      }
+      const isExpected =
+        this.#ownPolicy.neverList.loginRefusal(ip) !== undefined || this.#mayBeBlocked(ip, device, started)
+      if (!isExpected) this.#fail(`${ip} was refused: ${grant.reason}`)
+    })
+  }
+
+  #hearLine(device: string, ip: IpAddress, lateSeconds: number): void {
+    const written = this.#machineClock() - lateSeconds * 1000
+    // The stamp has whole seconds.
+    if (lateSeconds <= 0) this.#prove(ip, device)
+    else this.#proveEarlier(ip, device, lateSeconds * 1000)
+    const stamp = new Date(written).toISOString()
+    this.#authd.hearLine(`${stamp} mx ipop3d[1]: Login user=${device} host=[${ip}] nmsgs=0/0`)
+  }
+
+  async #ask(ip: IpAddress): Promise<void> {
+    const asked = this.#time.now
+    const clockAsked = this.#server.clock
+    const decision = await this.#gate.ask(ip)
+    if (!decision.relay) return
+    if (this.#ownPolicy.neverList.refusal(ip) !== undefined)
+      return this.#fail(`the relay opened for ${ip}, which is ungrantable`)
+    const block = this.#blocks.find(
+      decree => decree.answered <= asked && this.#isInForce(decree, asked) && this.#covers(decree, ip),
+    )
+    if (block !== undefined && block.answered > this.#lostAt)
+      return this.#fail(`the relay opened for ${ip}, which was blocked before`)
+    if (!this.#mayRelay(ip, asked, clockAsked)) this.#fail(`the relay opened for ${ip} without a login that counts`)
+  }
+
+  /** Somebody allowed the address, or proved a login from it, that may count between `asked` and now. */
+  #mayRelay(ip: IpAddress, asked: number, clockAsked: number): boolean {
+    const isAllowed = this.#allowances.some(
+      decree =>
+        this.#covers(decree, ip) &&
+        decree.closed > asked &&
+        (decree.until === null || decree.until + this.#slack() > clockAsked),
+    )
+    const proof = this.#proofs.get(this.#policy.rowOf(ip))
+    return isAllowed || (proof !== undefined && proof.byDatabase + EXP_TIME_S * 1000 + this.#slack() > clockAsked)
+  }
+
+  // ---- the administrator
+
+  async #allow(network: Network, seconds: number | null): Promise<void> {
+    this.#allowances.push(this.#decree({ kind: 'network', network }, seconds))
+    await this.#administrator
+      .allow(network, { forSeconds: seconds, reason: 'simulated', owner: 'root' })
+      .catch(() => undefined)
+  }
+
+  async #block(target: BlockTarget, seconds: number | null): Promise<void> {
+    const decree = this.#decree(target, seconds)
+    // A new block takes the place of the one before; if it is shorter, the earlier one holds no longer.
+    for (const older of this.#blocks) {
+      if (sameTarget(older.target, target)) older.ended = Math.min(older.ended, this.#time.now)
+    }
+    this.#blocks.push(decree)
+    for (const [row, { ip, login }] of this.#promised) if (this.#isAbout(decree, ip, login)) this.#promised.delete(row)
+    try {
+      const { until } = await this.#administrator.block(target, {
+        forSeconds: seconds,
+        reason: 'simulated',
+        owner: 'root',
+      })
+      decree.answered = this.#time.now
+      decree.until = until === null ? null : until.getTime()
+      if (this.#mutants.has('lookup ignores blocks')) return
+      const open = this.#sureRelay(target.kind === 'network' ? target.network.base : undefined)
+      if (open && this.#isInForce(decree, this.#time.now))
+        this.#fail('an address may relay at the moment its block was answered')
+    } catch {
+      // The command fails and says so; the administrator repeats it. Until then nothing was promised.
+    }
+  }
+
+  #unblock(target: BlockTarget): void {
+    this.#end(this.#blocks, target, () => this.#administrator.unblock(target))
+  }
+
+  /** Ends decrees; they count until the end is answered. If it fails they may count on. */
+  #end(decrees: readonly Decree[], target: BlockTarget, action: () => Promise<unknown>): void {
+    const meant = decrees.filter(decree => sameTarget(decree.target, target))
+    for (const decree of meant) decree.ended = Math.min(decree.ended, this.#time.now)
+    action().then(
+      () => {
+        for (const decree of meant) decree.closed = Math.min(decree.closed, this.#time.now)
+      },
+      () => {},
+    )
+  }
+
+  // ---- faults
+
+  #fault(deed: Exclude<Deed, { readonly kind: 'login' }>): void {
+    const { weather } = this.#server
+    const disturb = (milliseconds: number): void => {
+      this.#disturbedUntil = Math.max(this.#disturbedUntil, this.#time.now + milliseconds)
+    }
+    // A process that comes back needs its pauses between two tries: authd up to 30 s, popup 2 s.
+    disturb(60_000)
+    switch (deed.kind) {
+      case 'cut':
+        this.#sockets.cutAll()
+        return
+      case 'crash-authd':
+        this.#owed.clear()
+        this.#authd.kill()
+        this.#sockets.cutAll()
+        this.#authd = this.#startAuthd()
+        return
+      case 'restart-authd': {
+        // What cannot be stored within the time for stopping is lost, and logged as such.
+        if (weather.down || weather.delayMs > 2) this.#owed.clear()
+        void this.#authd.stop()
+        this.#authd = this.#startAuthd()
+        return
+      }
+      case 'restart-monitor':
+        this.#owed.clear()
+        void this.#monitor.stop()
+        this.#monitor = this.#startMonitor()
+        return
+      case 'restart-gate':
+        this.#gate = new Gate(this.#server, this.#policy)
+        return
+      case 'reload':
+        this.#monitor.reload(this.#policy)
+        this.#gate.reload()
+        return
+      case 'database-down':
+        weather.down = true
+        disturb(deed.seconds * 1000 + 60_000)
+        this.#time.after(deed.seconds * 1000, () => {
+          weather.down = false
+          this.#authd.storeIsBack()
+        })
+        return
+      case 'database-slow':
+        weather.delayMs = SLOW_MS
+        this.#wasSlow = true
+        disturb(deed.seconds * 1000 + 60_000)
+        this.#time.after(deed.seconds * 1000, () => {
+          weather.delayMs = 2
+        })
+        return
+      case 'outcomes-unknown':
+        weather.unknownOutcomes = deed.statements
+        this.#time.after(5000, () => {
+          weather.unknownOutcomes = 0
+        })
+        return
+      case 'fail-over':
+        if (this.#server.standbyIsBehind) {
+          this.#lostAt = this.#time.now
+          this.#promised.clear()
+          this.#owed.clear()
+        }
+        this.#server.failOver()
+        return
+      case 'asynchronous':
+        weather.asynchronous = true
+        return
+      case 'synchronous':
+        weather.asynchronous = false
+        return
+      case 'step-machine-clock':
+        this.#machineOffset += deed.seconds * 1000
+        this.#noteOffsets()
+        return
+      case 'step-database-clock':
+        this.#server.clockOffset += deed.seconds * 1000
+        this.#noteOffsets()
+        return
+      default:
+        throw new Error(`no such fault: ${deed.kind}`)
+    }
+  }
+
+  #recover(): void {
+    const { weather } = this.#server
+    Object.assign(weather, { down: false, delayMs: 2, asynchronous: false, unknownOutcomes: 0 })
+    this.#authd.storeIsBack()
+  }
+
+  // ---- what must be true
+
+  /** After every commit: no row lives longer than its last proof allows. */
+  #brokenRow(): string | undefined {
+    const now = this.#time.now
+    for (const [row, { until }] of this.#server.primary.grants) {
+      const proof = this.#proofs.get(row)
+      if (proof === undefined) return `a grant for ${row}, from which nobody logged in`
+      const end = proof.byDatabase + EXP_TIME_S * 1000 + this.#slack()
+      if (until > end) return `the grant of ${row} ends ${Math.ceil((until - end) / 1000)} s after its time`
+    }
+    for (const [row, promised] of this.#promised) {
+      if (promised.until <= this.#server.clock || this.#clocksHaveStepped) {
+        this.#promised.delete(row)
+        continue
+      }
+      const kept = this.#server.primary.grants.get(row)
+      // Whole seconds are promised.
+      if (kept === undefined || kept.until < promised.until) {
+        return `the grant of ${row}, committed ${now - promised.at} ms ago, is not there any more`
+      }
+    }
+    return undefined
+  }
+
+  /** At the moment of +OK: the address may relay, unless a block says no. */
+  #expectRelay(ip: IpAddress, until: number, id: string): void {
+    if (until <= this.#server.clock) return
+    if (this.#clocksHaveStepped) return
+    if (!this.#sureRelay(ip)) this.#fail(`${id}: +OK went out as committed, and ${ip} may not relay`)
+  }
+
+  /** Every service and table says the same of the same address at the same time. */
+  async #compare(): Promise<void> {
+    const reader = createGrantReader(stillDatabase(this.#server), this.#policy)
+    const listed = await reader.current()
+    for (const text of ADDRESSES) {
+      const ip = ipOf(text)
+      const found = await reader.lookup(ip)
+      const isListed = listed.some(({ network }) => networkContains(network, ip))
+      // The list leaves out a network of which a part is blocked.
+      const isPartlyBlocked = this.#blocks.some(({ target }) => target.kind === 'network')
+      if (found !== undefined && !isListed && !isPartlyBlocked) this.#fail(`${ip} may relay and is not in the list`)
+      if (found === undefined && isListed) this.#fail(`${ip} may not relay and is in the list`)
+    }
+  }
+
+  /** What the database says now to somebody who waits for nothing. */
+  #sureRelay(ip: IpAddress | undefined): boolean {
+    if (ip === undefined || this.#policy.neverList.refusal(ip) !== undefined) return false
+    const values = [ip, this.#policy.rowOf(ip), null]
+    const statement = { name: 'lookup-grant', text: '', row: v.unknown() }
+    return (
+      this.#server.statements.begin(this.#server.primary, statement, values, this.#server.clock)(this.#server.primary)
+        .length > 0
+    )
+  }
+
+  /**
+   * Milliseconds by which a grant may end later than its proof allows: the queue gives a login the time of its commit if it waited for
+   * less than a second, a stamp in a line has whole seconds, and a statement is on its way. Clocks that stepped differ.
+   */
+  #slack(): number {
+    return 3 * GRAIN_MS + 100 + (this.#wasSlow ? SLOW_MS : 0) + this.#offsets.most - this.#offsets.least
+  }
+
+  /** The database takes a row from the future for invalid, and forgets it. */
+  get #clocksHaveStepped(): boolean {
+    return this.#offsets.most > this.#offsets.least
+  }
+
+  /** A block may have been in force at some time since. */
+  #mayBeBlocked(ip: IpAddress, login: string, since: number): boolean {
+    return this.#blocks.some(
+      decree =>
+        this.#isAbout(decree, ip, login) &&
+        decree.closed >= since &&
+        (decree.until === null || decree.until + this.#slack() + this.#time.now - since > this.#server.clock),
+    )
+  }
+
+  #isAbout({ target }: Decree, ip: IpAddress, login: string): boolean {
+    if (target.kind === 'login') return target.login.toLowerCase() === login.toLowerCase()
+    return (
+      networkContains(target.network, ip) || networkContains(target.network, networkOf(this.#policy.rowOf(ip)).base)
+    )
+  }
+
+  #covers({ target }: Decree, ip: IpAddress): boolean {
+    return target.kind === 'network' && networkContains(target.network, ip)
+  }
+
+  /** The block is in force from `asked` until now, whatever the clocks do. */
+  #isInForce({ until, ended }: Decree, asked: number): boolean {
+    if (ended <= this.#time.now || ended <= asked) return false
+    return until === null || until - this.#slack() > this.#server.clock
+  }
+
+  #decree(target: BlockTarget, seconds: number | null): Decree {
+    return {
+      target,
+      asked: this.#time.now,
+      answered: Number.POSITIVE_INFINITY,
+      until: seconds === null ? null : this.#server.clock + seconds * 1000,
+      ended: Number.POSITIVE_INFINITY,
+      closed: Number.POSITIVE_INFINITY,
+    }
+  }
+
+  #prove(ip: IpAddress, login: string): void {
+    this.#proofs.set(this.#policy.rowOf(ip), { at: this.#time.now, byDatabase: this.#server.clock, login })
+  }
+
+  /** A line that comes late proves a login of then. */
+  #proveEarlier(ip: IpAddress, login: string, late: number): void {
+    const row = this.#policy.rowOf(ip)
+    const at = this.#server.clock - late
+    const known = this.#proofs.get(row)
+    if (known === undefined || known.byDatabase < at)
+      this.#proofs.set(row, { at: this.#time.now - late, byDatabase: at, login })
+  }
+
+  #noteOffsets(): void {
+    const [machine, database] = [this.#machineOffset, this.#server.clockOffset - START]
+    this.#offsets = {
+      least: Math.min(this.#offsets.least, machine, database),
+      most: Math.max(this.#offsets.most, machine, database),
+    }
+  }
+
+  #machineClock = (): number => START + this.#time.now + this.#machineOffset
+
+  #startAuthd(): Authd {
+    return new Authd(
+      this.#server,
+      this.#sockets,
+      this.#time,
+      this.#policy,
+      this.#machineClock,
+      this.#mutants,
+      this.#places,
+    )
+  }
+
+  #startMonitor(): Monitor {
+    return new Monitor(this.#policy, this.#customers, this.#machineClock, this.#time, this.#random)
+  }
+
+  #fail(what: string): void {
+    this.#broken ??= new BrokenPromise(`at ${(this.#time.now / 1000).toFixed(3)} s: ${what}`)
+  }
+
+  #watch(work: Promise<void>): void {
+    work.catch((error: unknown) => {
+      this.#broken ??= error instanceof Error ? error : new Error(String(error))
+    })
+  }
+}
+
+/** authd's parts on one socket and one database connection. */
+class Authd {
+  readonly #database: SimulatedDatabase
+  readonly #queue: GrantQueue
+  readonly #sources: LoginSources
+  readonly #socket: LoginSocket
+  readonly #counters = new Counters()
+  readonly #places: FilePlaces
+  readonly #writer: ReturnType<typeof createGrantWriter>
+  #isKilled = false
+
+  constructor(
+    server: SimulatedServerPair,
+    sockets: SimulatedSockets,
+    time: VirtualTime,
+    policy: GrantPolicy,
+    clock: () => number,
+    mutants: ReadonlySet<WorldMutant>,
+    places: FilePlaces,
+  ) {
+    this.#places = places
+    this.#database = new SimulatedDatabase(server)
+    this.#writer = createGrantWriter(this.#database, policy)
+    this.#queue = new GrantQueue({
+      store: this.#writer,
+      log: SILENT,
+      counters: this.#counters,
+      clock,
+      monotonic: () => time.now,
+      commitWait: COMMIT_WAIT,
+    })
+    const queue = mutants.has('queued is called committed')
+      ? new BoastingQueue(this.#queue, clock)
+      : mutants.has('queued logins are dropped')
+        ? new ForgetfulQueue(this.#queue, server)
+        : this.#queue
+    const recognizer = new LoginRecognizer({ dialects: DIALECTS, maxAge: EXP_TIME_S * 1000 })
+    this.#sources = new LoginSources({
+      recognizers: {
+        syslog: recognizer,
+        files: recognizer,
+        strangers: recognizer,
+        senders: { uids: new Set(), units: new Set() },
+      },
+      queue,
+      counters: this.#counters,
+      clock,
+      log: SILENT,
+    })
+    this.#socket = new LoginSocket({
+      path: LOGIN_SOCKET,
+      uids: new Set(),
+      intake: this.#sources,
+      counters: this.#counters,
+      log: SILENT,
+    })
+    sockets.publishNewest(LOGIN_SOCKET)
+  }
+
+  hearLine(line: string): void {
+    this.#sources.hearLine('tcp', line)
+  }
+
+  /** A housekeeper that does its work once: its timers would fill the days of a simulation. */
+  sweep(): void {
+    const housekeeper = new Housekeeper({
+      store: this.#writer,
+      places: this.#places,
+      counters: this.#counters,
+      log: SILENT,
+      sweepEvery: 3_600_000,
+      keepDays: 30,
+    })
+    housekeeper.close()
+  }
+
+  storeIsBack(): void {
+    this.#queue.storeIsBack()
+  }
+
+  kill(): void {
+    if (this.#isKilled) return
+    this.#isKilled = true
+    this.#database.kill()
+    this.#socket.stopListening()
+    this.#queue.close()
+  }
+
+  /** As at SIGTERM. */
+  async stop(): Promise<void> {
+    this.#socket.stopListening()
+    await this.#queue.drain(5000, 30_000)
+    this.#socket.close()
+    this.#queue.close()
+  }
+}
+
+/** Plants a bug: whatever is queued is called committed. */
+class BoastingQueue {
+  readonly #queue: GrantQueue
+  readonly #clock: () => number
+
+  constructor(queue: GrantQueue, clock: () => number) {
+    this.#queue = queue
+    this.#clock = clock
+  }
+
+  submit(login: Parameters<GrantQueue['submit']>[0]): void {
+    const until = Math.floor(this.#clock() / 1000) + EXP_TIME_S
+    this.#queue.submit({
+      ...login,
+      answer: answer =>
+        login.answer?.(answer.verdict === 'queued' ? { verdict: 'committed', id: answer.id, until } : answer),
+    })
+  }
+}
+
+/** Plants a bug: while the database is down, logins are answered and forgotten. */
+class ForgetfulQueue {
+  readonly #queue: GrantQueue
+  readonly #server: SimulatedServerPair
+
+  constructor(queue: GrantQueue, server: SimulatedServerPair) {
+    this.#queue = queue
+    this.#server = server
+  }
+
+  submit(login: Parameters<GrantQueue['submit']>[0]): void {
+    if (this.#server.weather.down) login.answer?.({ verdict: 'queued', id: login.event.id })
+    else this.#queue.submit(login)
+  }
+}
+
+type GrantWord =
+  | { readonly verdict: 'committed'; readonly until: number }
+  | { readonly verdict: 'queued' }
+  | { readonly verdict: 'refused'; readonly reason: string }
+
+/** popup's monitor, before a server that takes every password. */
+class Monitor {
+  readonly #logins: Logins
+  readonly #announcer: Announcer
+  readonly #time: VirtualTime
+  readonly #random: Random
+  /** What the log says became of a login, by its session. */
+  readonly #grants = new Map<string, GrantWord>()
+  readonly #waiting = new Map<number, { readonly id: string; readonly done: (grant: GrantWord | undefined) => void }>()
+  readonly #process = { index: 0, send: (message: ToLoginMessage): void => this.#receive(message) }
+
+  constructor(
+    policy: GrantPolicy,
+    customers: CustomerNetworks,
+    clock: () => number,
+    time: VirtualTime,
+    random: Random,
+  ) {
+    this.#time = time
+    this.#random = random
+    const log: Log = { ...SILENT, info: (event, fields) => this.#read(event, fields ?? {}), with: () => log }
+    const link = new AuthdLink(
+      { path: LOGIN_SOCKET, grantWait: GRANT_WAIT, keepFor: EXP_TIME_S * 1000 },
+      SILENT,
+      () => time.now,
+    )
+    this.#announcer = new Announcer(link, ip => policy.neverList.loginRefusal(ip), false, log)
+    this.#logins = new Logins({
+      judge: { type: 'upstream' },
+      delays: new FailureDelays([2000], clock, customers),
+      customers: () => customers,
+      intervals: new LoginIntervals(0, clock),
+      announcer: this.#announcer,
+      checkTimeout: () => 60_000,
+      log: SILENT,
+    })
+  }
+
+  logIn(n: number, id: string, login: string, ip: IpAddress, done: (grant: GrantWord | undefined) => void): void {
+    this.#waiting.set(n, { id, done })
+    const name = Buffer.from(login, 'utf8').toString('latin1')
+    this.#say({
+      type: 'attempt',
+      n,
+      id,
+      login: name,
+      method: 'pass',
+      ip,
+      tls: false,
+      proof: n.toString(16).padStart(64, '0'),
+    })
+  }
+
+  reload(policy: GrantPolicy): void {
+    this.#announcer.useRefusal(ip => policy.neverList.loginRefusal(ip))
+  }
+
+  async stop(): Promise<void> {
+    this.#waiting.clear()
+    await this.#announcer.close()
+  }
+
+  #say(message: Parameters<typeof parseFromLogin>[0]): void {
+    const parsed = parseFromLogin(message)
+    if (parsed === undefined) throw new Error('the simulation says what is no message')
+    this.#logins.handle(this.#process, parsed)
+  }
+
+  #receive(message: ToLoginMessage): void {
+    if (message.type === 'proceed') {
+      this.#time.after(this.#random.fraction() * 20, () => this.#say({ type: 'outcome', n: message.n, outcome: 'yes' }))
+    } else if (message.type === 'announced') {
+      const waiting = this.#waiting.get(message.n)
+      this.#waiting.delete(message.n)
+      waiting?.done(this.#grants.get(waiting.id))
+      if (waiting !== undefined) this.#grants.delete(waiting.id)
+    }
+  }
+
+  #read(event: string, { id, grant, until, reason }: Readonly<Record<string, unknown>>): void {
+    if (event !== 'login' || typeof id !== 'string') return
+    if (grant === 'committed') this.#grants.set(id, { verdict: 'committed', until: Number(until) })
+    else if (grant === 'queued') this.#grants.set(id, { verdict: 'queued' })
+    else if (grant === 'refused') this.#grants.set(id, { verdict: 'refused', reason: String(reason) })
+  }
+}
+
+/** The decision of the gate, which its services share. */
+class Gate {
+  readonly #server: SimulatedServerPair
+  readonly #policy: GrantPolicy
+  #decide: ReturnType<typeof shareDecisions>
+
+  constructor(server: SimulatedServerPair, policy: GrantPolicy) {
+    this.#server = server
+    this.#policy = policy
+    this.#decide = this.#open()
+  }
+
+  ask(ip: IpAddress): ReturnType<ReturnType<typeof shareDecisions>> {
+    return this.#decide(ip)
+  }
+
+  reload(): void {
+    this.#decide = this.#open()
+  }
+
+  #open(): ReturnType<typeof shareDecisions> {
+    const reader = createGrantReader(new SimulatedDatabase(this.#server), this.#policy)
+    return shareDecisions(ip =>
+      decide(ip, {
+        ask: async (asked, signal) => {
+          const grant = await reader.lookup(asked, { signal })
+          return grant && { until: grant.until?.getTime(), login: grant.login ?? undefined }
+        },
+        refusal: asked => this.#policy.neverList.refusal(asked),
+        timeoutMs: 5000,
+      }),
+    )
+  }
+}
+
+/** Answers at once from the primary as it is: for the test itself. */
+const stillDatabase = (pair: SimulatedServerPair): Database => {
+  const database = new SimulatedDatabase(pair)
+  return {
+    async query<Row>(statement: Statement<Row>, values: readonly Value[] = []): Promise<Result<Row>> {
+      const rows = pair.statements.begin(pair.primary, statement, values, pair.clock)(pair.primary)
+      return { rows: rows.map(row => v.parse(statement.row, row)), count: rows.length }
+    },
+    transaction: (work, options) => database.transaction(work, options),
+    script: () => database.script(),
+    state: () => database.state(),
+    onStateChange: () => database.onStateChange(),
+    close: () => database.close(),
+  }
+}
+
+const policyOf = (): GrantPolicy =>
+  grantPolicy({
+    expTime: EXP_TIME_S,
+    ipv6Prefix: 64,
+    neverNets: new NetworkSet([networkOf('192.0.2.200/32')]),
+    trusted: { 'popup.proxy_trust': new NetworkSet([networkOf('10.0.0.1/32')]) },
+  })
+
+const SILENT: Log = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {}, with: () => SILENT }
+
+const DATABASE_MUTANTS: ReadonlySet<string> = new Set<Mutant>([
+  'lookup ignores the end',
+  'lookup ignores blocks',
+  'commits get lost',
+  'a repeat counts from now',
+  'the list leaves an address out',
+])
+const isDatabaseMutant = (mutant: WorldMutant): mutant is Mutant => DATABASE_MUTANTS.has(mutant)
+
+const sameTarget = (a: BlockTarget, b: BlockTarget): boolean =>
+  a.kind === 'network'
+    ? b.kind === 'network' && formatNetwork(a.network) === formatNetwork(b.network)
+    : b.kind === 'login' && a.login.toLowerCase() === b.login.toLowerCase()
+
+const parsed = new Map<string, IpAddress>()
+
+function ipOf(text: string): IpAddress {
+  const ip = parsed.get(text) ?? parseIpAddress(text)
+  if (ip === undefined) throw new Error(`not an address: ${text}`)
+  parsed.set(text, ip)
+  return ip
+}
+
+function networkOf(text: string): Network {
+  const network = parseNetwork(text)
+  if (network === undefined) throw new Error(`not a network: ${text}`)
+  return network
+}
