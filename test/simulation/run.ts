@@ -1,0 +1,55 @@
+import { connect, createServer } from 'node:net'
+import { join } from 'node:path'
+import { fc } from '@fast-check/vitest'
+import { temporaryDirectory } from '../harness/temporary-directory.ts'
+import { plan } from './plan.ts'
+import type { Stage } from './stage.ts'
+import { simulate, type WorldMutant } from './world.ts'
+
+/** Steps of the longest plan. */
+const STEPS = 240
+/** Milliseconds for making a failure smaller. */
+const SHRINK_MS = 60_000
+
+/** Fits the stage out with a real Unix socket and a directory; gives the function that clears them away. */
+export async function fitOut(stage: Stage): Promise<() => void> {
+  const directory = temporaryDirectory()
+  stage.directory = directory.path
+  const path = join(directory.path, 'peer.sock')
+  const { promise, resolve } = Promise.withResolvers<unknown>()
+  const server = createServer(resolve).listen(path)
+  const near = connect({ path })
+  const far = await promise
+  stage.handle = typeof far === 'object' && far !== null ? Reflect.get(far, '_handle') : undefined
+  return () => {
+    near.destroy()
+    server.close()
+    directory.remove()
+  }
+}
+
+export type Report = {
+  readonly deviceDays: number
+  readonly failure: unknown
+  /** What to set to see the failure again, and the smallest plan that shows it. */
+  readonly replay: string
+}
+
+/** Runs plans until one fails or so many device-days have passed. `SIMULATION_SEED` names the first plan. */
+export async function runPlans(stage: Stage, most: number, mutants: readonly WorldMutant[] = []): Promise<Report> {
+  const first = Number(process.env['SIMULATION_SEED'] ?? Math.floor(Math.random() * 2 ** 31))
+  let deviceDays = 0
+  for (let seed = first; deviceDays < most; seed += 1) {
+    const details = await fc.check(
+      fc.asyncProperty(plan(STEPS), async steps => {
+        deviceDays += await simulate(steps, stage, mutants)
+      }),
+      { numRuns: 20, seed, endOnFailure: mutants.length > 0, interruptAfterTimeLimit: SHRINK_MS },
+    )
+    if (details.failed) {
+      const replay = `SIMULATION_SEED=${seed} ${String(details.errorInstance)} ${fc.stringify(details.counterexample)}`
+      return { deviceDays, failure: details.errorInstance, replay }
+    }
+  }
+  return { deviceDays, failure: undefined, replay: '' }
+}
