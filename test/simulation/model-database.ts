@@ -9,6 +9,7 @@ import {
   parseIpAddress,
   parseNetwork,
 } from '../../src/wire/ip-address.ts'
+import { loginKey } from '../../src/wire/login-key.ts'
 import type { Random } from './random.ts'
 import type { VirtualTime } from './virtual-time.ts'
 
@@ -22,6 +23,8 @@ export type GrantRow = {
   readonly daemon: string
   readonly username: string | null
   readonly tls: boolean
+  /** The IPv4 address of which the address was made. */
+  readonly embedded: IpAddress | undefined
 }
 
 type BlockRow = {
@@ -31,7 +34,13 @@ type BlockRow = {
   readonly since: number
   until: number
 }
-type AllowanceRow = { readonly network: Network; readonly text: string; readonly since: number; until: number }
+type AllowanceRow = {
+  readonly embedded: IpAddress | undefined
+  readonly network: Network
+  readonly text: string
+  readonly since: number
+  until: number
+}
 
 /** Bugs that a test plants to see whether they are found. */
 export type Mutant =
@@ -96,8 +105,11 @@ export class GrantStatements {
     const keepNames = values[12] === true
     const judged = (ips ?? []).map((ip, index) => {
       const login = String(logins?.[index])
+      const embedded = addressOrNone(list(values[14] ?? [])[index])
       const blocked = tables.blocks.some(
-        row => isActive(row, now) && (contains(row.network, address(ip)) || row.login === login.toLowerCase()),
+        row =>
+          isActive(row, now) &&
+          (contains(row.network, address(ip)) || contains(row.network, embedded) || row.login === loginKey(login)),
       )
       const own = times?.[index]
       return {
@@ -106,6 +118,7 @@ export class GrantStatements {
         daemon: String(daemons?.[index]),
         username: keepNames ? login : null,
         tls: tls?.[index] === true,
+        embedded,
         refused: refusals?.[index] ?? (blocked ? 'blocked' : null),
       }
     })
@@ -140,10 +153,13 @@ export class GrantStatements {
     }
   }
 
-  #lookup(tables: Tables, [ip, row, at]: readonly Value[], clock: number): readonly unknown[] {
+  #lookup(tables: Tables, [ip, row, at, ipv4]: readonly Value[], clock: number): readonly unknown[] {
     const now = time(at, clock)
     const asked = address(ip)
-    const isBlocked = tables.blocks.some(found => isActive(found, now) && contains(found.network, asked))
+    const embedded = addressOrNone(ipv4)
+    const isBlocked = tables.blocks.some(
+      found => isActive(found, now) && (contains(found.network, asked) || contains(found.network, embedded)),
+    )
     if (isBlocked && !this.mutants.has('lookup ignores blocks')) return []
     const grant = row === null ? undefined : tables.grants.get(String(row))
     const ignoresEnd = this.mutants.has('lookup ignores the end')
@@ -165,13 +181,24 @@ export class GrantStatements {
     const found = [
       ...[...tables.grants]
         .filter(([, grant]) => counts(tables, grant, now))
-        .map(([network, grant]) => ({ network, source: 'login', login: grant.username, until: grant.until })),
+        .map(([network, { username, until, embedded }]) => ({
+          network,
+          source: 'login',
+          login: username,
+          until,
+          embedded,
+        })),
       ...tables.allowances
         .filter(row => isActive(row, now))
-        .map(({ text, until }) => ({ network: text, source: 'allowance', login: null, until })),
-    ].filter(({ network }) => !tables.blocks.some(row => isActive(row, now) && overlap(row.network, network)))
+        .map(({ text, until, embedded }) => ({ network: text, source: 'allowance', login: null, until, embedded })),
+    ].filter(
+      ({ network, embedded }) =>
+        !tables.blocks.some(
+          row => isActive(row, now) && (overlap(row.network, network) || contains(row.network, embedded)),
+        ),
+    )
     const listed = this.mutants.has('the list leaves an address out') ? found.slice(1) : found
-    return listed.map(row => ({ ...row, until: moment(row.until) }))
+    return listed.map(({ embedded, ...row }) => ({ ...row, until: moment(row.until) }))
   }
 }
 
@@ -182,6 +209,7 @@ type Renewal = { readonly now: number; readonly expMs: number; readonly maxMs: n
 type CountedLogin = {
   readonly at: number
   readonly daemon: string
+  readonly embedded: IpAddress | undefined
   readonly username: string | null
   readonly tls: boolean
 }
@@ -194,7 +222,7 @@ function renewed(
   hits: number,
   { now, expMs, maxMs, refreshMs }: Renewal,
 ): GrantRow | undefined {
-  const { at, daemon, username, tls } = login
+  const { at, daemon, username, tls, embedded } = login
   const limit = (grantedFirst: number): number => (maxMs > 0 ? grantedFirst + maxMs : Number.POSITIVE_INFINITY)
   if (old === undefined) {
     return {
@@ -206,6 +234,7 @@ function renewed(
       daemon,
       username,
       tls,
+      embedded,
     }
   }
   const isSame = old.daemon === daemon && old.username === username && old.tls === tls
@@ -225,12 +254,13 @@ function renewed(
     firstAuth: isValid ? Math.min(old.firstAuth, first) : first,
     grantedFirst,
     hits: old.hits + hits,
+    embedded,
     ...(isNewer ? { daemon, username, tls } : { daemon: old.daemon, username: old.username, tls: old.tls }),
   }
 }
 
 function counts(tables: Tables, grant: GrantRow, now: number): boolean {
-  const name = grant.username?.toLowerCase()
+  const name = grant.username === null ? undefined : loginKey(grant.username)
   const loginBlocked = tables.blocks.some(({ login, until }) => login !== undefined && login === name && until > now)
   return grant.until > now && grant.lastAuth <= now + 60_000 && !loginBlocked
 }
@@ -246,7 +276,8 @@ function allow(tables: Tables, values: readonly Value[], clock: number): readonl
   const now = time(values[4], clock)
   endRows(tables.allowances, sameNetwork(network), now)
   const until = seconds === null ? Number.POSITIVE_INFINITY : now + number(seconds) * 1000
-  tables.allowances.push({ network: parsed(network), text: String(network), since: now, until })
+  const embedded = addressOrNone(values[5])
+  tables.allowances.push({ network: parsed(network), text: String(network), embedded, since: now, until })
   return [{ until: moment(until) }]
 }
 
@@ -258,7 +289,7 @@ function block(tables: Tables, values: readonly Value[], clock: number): readonl
   tables.blocks.push({
     network: network === null ? undefined : parsed(network),
     text: network === null ? undefined : String(network),
-    login: login === null ? undefined : String(login).toLowerCase(),
+    login: login === null ? undefined : loginKey(String(login)),
     since: now,
     until,
   })
@@ -267,11 +298,12 @@ function block(tables: Tables, values: readonly Value[], clock: number): readonl
 
 function removeBlocked(tables: Tables, [network, login]: readonly Value[]): readonly unknown[] {
   const outer = network === null ? undefined : parsed(network)
-  const name = login === null ? undefined : String(login).toLowerCase()
-  const removed = [...tables.grants].filter(([key, { username }]) => {
+  const name = login === null ? undefined : loginKey(String(login))
+  const removed = [...tables.grants].filter(([key, { username, embedded }]) => {
     const row = parsed(key)
     const isInside = outer !== undefined && outer.prefixLength <= row.prefixLength && networkContains(outer, row.base)
-    return isInside || (name !== undefined && username?.toLowerCase() === name)
+    const isEmbedded = contains(outer, embedded)
+    return isInside || isEmbedded || (name !== undefined && username !== null && loginKey(username) === name)
   })
   for (const [key] of removed) tables.grants.delete(key)
   return removed
@@ -294,12 +326,12 @@ const sameNetwork =
 const sameTarget =
   ([network, login]: readonly Value[]) =>
   (row: BlockRow): boolean =>
-    network === null ? row.login !== undefined && row.login === String(login).toLowerCase() : row.text === network
+    network === null ? row.login !== undefined && row.login === loginKey(String(login)) : row.text === network
 
 const isActive = ({ since, until }: { readonly since: number; readonly until: number }, now: number): boolean =>
   since <= now && until > now
-const contains = (network: Network | undefined, ip: IpAddress): boolean =>
-  network !== undefined && networkContains(network, ip)
+const contains = (network: Network | undefined, ip: IpAddress | undefined): boolean =>
+  network !== undefined && ip !== undefined && networkContains(network, ip)
 
 function overlap(network: Network | undefined, text: string): boolean {
   if (network === undefined) return false
@@ -317,6 +349,9 @@ function parsed(text: Value | undefined): Network {
   known.set(name, network)
   return network
 }
+
+const addressOrNone = (text: Value | undefined): IpAddress | undefined =>
+  typeof text === 'string' ? address(text) : undefined
 
 function address(text: Value | undefined): IpAddress {
   const ip = typeof text === 'string' ? parseIpAddress(text) : undefined

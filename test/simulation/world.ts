@@ -29,6 +29,7 @@ import {
   parseIpAddress,
   parseNetwork,
 } from '../../src/wire/ip-address.ts'
+import { loginKey } from '../../src/wire/login-key.ts'
 import { decide } from '../../src/wrap/decision.ts'
 import { shareDecisions } from '../../src/wrap/gate/share-decisions.ts'
 import { grantPolicy } from '../harness/grant-policy.ts'
@@ -125,6 +126,8 @@ class World {
   readonly #proofs = new Map<string, Proof>()
   /** Of each row, the latest end that an answer `committed` has promised. */
   readonly #promised = new Map<string, Promised>()
+  /** Of each row, everybody who ever logged in. */
+  readonly #logins = new Map<string, Set<string>>()
   readonly #blocks: Decree[] = []
   readonly #allowances: Decree[] = []
   /** Virtual time up to which a fault excuses a slow answer. */
@@ -537,9 +540,15 @@ class World {
   }
 
   #isAbout({ target }: Decree, ip: IpAddress, login: string): boolean {
-    if (target.kind === 'login') return target.login.toLowerCase() === login.toLowerCase()
-    return (
-      networkContains(target.network, ip) || networkContains(target.network, networkOf(this.#policy.rowOf(ip)).base)
+    // A row knows its last login alone: the block of that login takes the grant from the others of the address too.
+    if (target.kind === 'login') {
+      return [login, ...(this.#logins.get(this.#policy.rowOf(ip)) ?? [])].some(
+        one => loginKey(one) === loginKey(target.login),
+      )
+    }
+    const embedded = this.#policy.embeddedIpv4(ip)
+    return [ip, networkOf(this.#policy.rowOf(ip)).base, ...(embedded === undefined ? [] : [embedded])].some(one =>
+      networkContains(target.network, one),
     )
   }
 
@@ -565,11 +574,23 @@ class World {
   }
 
   #prove(ip: IpAddress, login: string): void {
+    this.#note(ip, login)
     this.#proofs.set(this.#policy.rowOf(ip), { at: this.#time.now, byDatabase: this.#server.clock, login })
+  }
+
+  #note(ip: IpAddress, login: string): void {
+    const row = this.#policy.rowOf(ip)
+    this.#logins.set(row, (this.#logins.get(row) ?? new Set()).add(login))
+    // A block that is in force may take the grant of this login and, with it, what the row has promised to others.
+    const isBlocked = this.#blocks.some(
+      ({ target }) => target.kind === 'login' && loginKey(target.login) === loginKey(login),
+    )
+    if (isBlocked) this.#promised.delete(row)
   }
 
   /** A line that comes late proves a login of then. */
   #proveEarlier(ip: IpAddress, login: string, late: number): void {
+    this.#note(ip, login)
     const row = this.#policy.rowOf(ip)
     const at = this.#server.clock - late
     const known = this.#proofs.get(row)
@@ -896,7 +917,7 @@ const isDatabaseMutant = (mutant: WorldMutant): mutant is Mutant => DATABASE_MUT
 const sameTarget = (a: BlockTarget, b: BlockTarget): boolean =>
   a.kind === 'network'
     ? b.kind === 'network' && formatNetwork(a.network) === formatNetwork(b.network)
-    : b.kind === 'login' && a.login.toLowerCase() === b.login.toLowerCase()
+    : b.kind === 'login' && loginKey(a.login) === loginKey(b.login)
 
 const parsed = new Map<string, IpAddress>()
 
