@@ -171,9 +171,13 @@ export class GrantStatements {
         .filter(allowance => isActive(allowance, now) && contains(allowance.network, asked))
         .map(({ until, since }) => ({ source: 'allowance', login: null, until, since })),
     ].sort((a, b) => (b.until === a.until ? 0 : b.until - a.until))
-    return found
-      .slice(0, 1)
-      .map(({ since, until, ...rest }) => ({ ...rest, until: moment(until), age: (now - since) / 1000 }))
+    return found.slice(0, 1).map(({ since, until, ...rest }) => ({
+      ...rest,
+      // No device binds anybody in a simulation.
+      device: null,
+      until: moment(until),
+      age: (now - since) / 1000,
+    }))
   }
 
   #current(tables: Tables, [at]: readonly Value[], clock: number): readonly unknown[] {

@@ -703,6 +703,7 @@ class Authd {
     const housekeeper = new Housekeeper({
       store: this.#writer,
       places: this.#places,
+      lastLines: { save: () => {} },
       counters: this.#counters,
       log: SILENT,
       sweepEvery: 3_600_000,
