@@ -15,7 +15,7 @@ beforeAll(async () => {
 })
 afterAll(() => clearAway())
 
-const DEVICE_DAYS = Number(process.env['SIMULATION_DEVICE_DAYS'] ?? 1_000_000)
+const DEVICE_DAYS = Number(process.env['SIMULATION_DEVICE_DAYS'] ?? 100_000)
 
 test(`popup, authd and the gate break no promise in ${DEVICE_DAYS} days of devices`, async () => {
   const { deviceDays, failure, replay } = await runPlans(stage, DEVICE_DAYS)
