@@ -78,13 +78,13 @@ WITH last_login AS (
   SELECT username FROM login_event WHERE network = $2::inet AND at <= $3 AND username IS NOT NULL ORDER BY at DESC LIMIT 1
 )
 SELECT 'block' AS rule, net || ' blocked by ' || owner || ': ' || reason AS detail, since, until
-FROM blocks WHERE (net >>= $1::inet OR net >>= $5::inet) AND since <= $3 AND until > $3
+FROM blocks WHERE (net >>= $1::inet OR net >>= $5::inet) AND (since <= $3 OR NOT $4::boolean) AND until > $3
 UNION ALL
 SELECT 'login-block', 'login ' || b.login || ' blocked by ' || b.owner || ': ' || b.reason, b.since, b.until
-FROM blocks b JOIN named ON b.login = login_key(named.username) WHERE b.since <= $3 AND b.until > $3
+FROM blocks b JOIN named ON b.login = login_key(named.username) WHERE (b.since <= $3 OR NOT $4::boolean) AND b.until > $3
 UNION ALL
 SELECT 'last-login-block', 'login ' || b.login || ' blocked by ' || b.owner || ': ' || b.reason, b.since, b.until
-FROM blocks b JOIN newest ON b.login = login_key(newest.username) WHERE b.since <= $3 AND b.until > $3
+FROM blocks b JOIN newest ON b.login = login_key(newest.username) WHERE (b.since <= $3 OR NOT $4::boolean) AND b.until > $3
 UNION ALL
 SELECT 'allowance', net || ' allowed by ' || owner || ': ' || reason, since, until
 FROM allowances WHERE net >>= $1::inet AND since <= $3 AND until > $3
@@ -173,7 +173,7 @@ const BLOCKS: Statement<{
   }),
   text: `
 SELECT net, login, since, until, reason, owner FROM blocks
-WHERE since <= coalesce($1::timestamptz, now()) AND until > coalesce($1::timestamptz, now()) ORDER BY since, id`,
+WHERE until > coalesce($1::timestamptz, now()) ORDER BY since, id`,
 }
 
 const ALLOWANCES: Statement<AllowanceRow> = {

@@ -57,7 +57,7 @@ FROM (
 WHERE NOT EXISTS (
   SELECT FROM relay_blocks
   WHERE (net >>= $1::inet OR net >>= $4::inet)
-    AND since <= coalesce($3::timestamptz, now()) AND until > coalesce($3::timestamptz, now()))
+    AND until > coalesce($3::timestamptz, now()))
 ORDER BY until DESC
 LIMIT 1`,
 }
@@ -88,7 +88,7 @@ WHERE NOT EXISTS (
 AND NOT EXISTS (
   SELECT FROM relay_blocks b
   WHERE (b.net && yes.network OR b.net >>= yes.embedded_ipv4)
-    AND b.since <= coalesce($1::timestamptz, now()) AND b.until > coalesce($1::timestamptz, now()))
+    AND b.until > coalesce($1::timestamptz, now()))
 ORDER BY network, until DESC`,
 }
 

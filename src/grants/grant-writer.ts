@@ -35,7 +35,7 @@ WITH login AS (
          coalesce(t.refused, (
            SELECT 'blocked' FROM blocks b
            WHERE (b.net >>= t.ip OR b.net >>= t.embedded_ipv4 OR b.login = login_key(t.login))
-             AND b.since <= coalesce($14::timestamptz, now()) AND b.until > coalesce($14::timestamptz, now())
+             AND b.until > coalesce($14::timestamptz, now())
            LIMIT 1)) AS refused
   FROM unnest($1::inet[], $2::inet[], $3::timestamptz[], $4::text[], $5::text[], $6::boolean[], $7::text[], $8::text[],
               $9::text[], $15::inet[])

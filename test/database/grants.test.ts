@@ -354,6 +354,19 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
   })
 
   describe('blocks', () => {
+    test('hold at once on a database whose clock is behind, as after a failover', async () => {
+      store.clock.now = at(600)
+      await record(store, login(A))
+      await store.admin.block({ kind: 'network', network: net('192.0.2.0/24') }, forEver)
+      await store.admin.allow(net('192.0.2.0/24'), forEver)
+      store.clock.now = at(595)
+      expect(await store.reader.lookup(A)).toBeUndefined()
+      expect(await store.reader.current()).toEqual([])
+      expect(await record(store, login(A))).toEqual([{ verdict: 'refused', reason: 'blocked' }])
+      expect(await store.admin.blocks()).toHaveLength(1)
+      expect(await store.admin.explain(A, null)).toMatchObject({ relay: false, decided: { rule: 'block' } })
+    })
+
     test('take the grant away at once, keep new ones away, and end', async () => {
       await record(store, login(A), login(B))
       const blocked = await store.admin.block(

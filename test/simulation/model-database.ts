@@ -108,7 +108,7 @@ export class GrantStatements {
       const embedded = addressOrNone(list(values[14] ?? [])[index])
       const blocked = tables.blocks.some(
         row =>
-          isActive(row, now) &&
+          row.until > now &&
           (contains(row.network, address(ip)) || contains(row.network, embedded) || row.login === loginKey(login)),
       )
       const own = times?.[index]
@@ -158,7 +158,7 @@ export class GrantStatements {
     const asked = address(ip)
     const embedded = addressOrNone(ipv4)
     const isBlocked = tables.blocks.some(
-      found => isActive(found, now) && (contains(found.network, asked) || contains(found.network, embedded)),
+      found => found.until > now && (contains(found.network, asked) || contains(found.network, embedded)),
     )
     if (isBlocked && !this.mutants.has('lookup ignores blocks')) return []
     const grant = row === null ? undefined : tables.grants.get(String(row))
@@ -198,7 +198,7 @@ export class GrantStatements {
     ].filter(
       ({ network, embedded }) =>
         !tables.blocks.some(
-          row => isActive(row, now) && (overlap(row.network, network) || contains(row.network, embedded)),
+          row => row.until > now && (overlap(row.network, network) || contains(row.network, embedded)),
         ),
     )
     const listed = this.mutants.has('the list leaves an address out') ? found.slice(1) : found

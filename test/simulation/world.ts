@@ -94,8 +94,6 @@ type Decree = {
   /** Virtual times: asked for, and answered. */
   readonly asked: number
   answered: number
-  /** By the clock of the database: the beginning, at the latest. */
-  since: number
   /** By the clock of the database; null: without end. */
   until: number | null
   /** Virtual times: somebody asked for its end, and that was answered. */
@@ -334,7 +332,6 @@ class World {
         owner: 'root',
       })
       decree.answered = this.#time.now
-      decree.since = Math.max(decree.since, this.#server.clock)
       decree.until = until === null ? null : until.getTime()
       if (this.#mutants.has('lookup ignores blocks')) return
       const open = this.#sureRelay(target.kind === 'network' ? target.network.base : undefined)
@@ -560,9 +557,7 @@ class World {
   }
 
   /** The block is in force from `asked` until now, whatever the clocks do. */
-  #isInForce({ since, until, ended }: Decree, asked: number): boolean {
-    // A block has no effect while the clock of the database, set back, is before its beginning.
-    if (this.#server.clock < since) return false
+  #isInForce({ until, ended }: Decree, asked: number): boolean {
     if (ended <= this.#time.now || ended <= asked) return false
     return until === null || until - this.#slack() > this.#server.clock
   }
@@ -572,7 +567,6 @@ class World {
       target,
       asked: this.#time.now,
       answered: Number.POSITIVE_INFINITY,
-      since: this.#server.clock,
       until: seconds === null ? null : this.#server.clock + seconds * 1000,
       ended: Number.POSITIVE_INFINITY,
       closed: Number.POSITIVE_INFINITY,
