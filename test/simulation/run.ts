@@ -35,19 +35,24 @@ export type Report = {
   readonly replay: string
 }
 
-/** Runs plans until one fails or so many device-days have passed. `SIMULATION_SEED` names the first plan. */
-export async function runPlans(stage: Stage, most: number, mutants: readonly WorldMutant[] = []): Promise<Report> {
-  const first = Number(process.env['SIMULATION_SEED'] ?? Math.floor(Math.random() * 2 ** 31))
+/** Runs plans until one fails or so many device-days have passed. `SIMULATION_SEED` names the first plan in place of `seed`. */
+export async function runPlans(
+  stage: Stage,
+  most: number,
+  seed: number,
+  mutants: readonly WorldMutant[] = [],
+): Promise<Report> {
+  const first = Number(process.env['SIMULATION_SEED'] ?? seed)
   let deviceDays = 0
-  for (let seed = first; deviceDays < most; seed += 1) {
+  for (let next = first; deviceDays < most; next += 1) {
     const details = await fc.check(
       fc.asyncProperty(plan(STEPS), async steps => {
         deviceDays += await simulate(steps, stage, mutants)
       }),
-      { numRuns: 20, seed, endOnFailure: mutants.length > 0, interruptAfterTimeLimit: SHRINK_MS },
+      { numRuns: 20, seed: next, endOnFailure: mutants.length > 0, interruptAfterTimeLimit: SHRINK_MS },
     )
     if (details.failed) {
-      const replay = `SIMULATION_SEED=${seed} ${String(details.errorInstance)} ${fc.stringify(details.counterexample)}`
+      const replay = `SIMULATION_SEED=${next} ${String(details.errorInstance)} ${fc.stringify(details.counterexample)}`
       return { deviceDays, failure: details.errorInstance, replay }
     }
   }

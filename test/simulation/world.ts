@@ -311,10 +311,14 @@ class World {
   // ---- the administrator
 
   async #allow(network: Network, seconds: number | null): Promise<void> {
-    this.#allowances.push(this.#decree({ kind: 'network', network }, seconds))
-    await this.#administrator
-      .allow(network, { forSeconds: seconds, reason: 'simulated', owner: 'root' })
-      .catch(() => undefined)
+    const decree = this.#decree({ kind: 'network', network }, seconds)
+    this.#allowances.push(decree)
+    try {
+      await this.#administrator.allow(network, { forSeconds: seconds, reason: 'simulated', owner: 'root' })
+      decree.answered = this.#time.now
+    } catch {
+      // It may hold all the same, and no later command is sure to come after it.
+    }
   }
 
   async #block(target: BlockTarget, seconds: number | null): Promise<void> {
@@ -348,11 +352,15 @@ class World {
 
   /** Ends decrees; they count until the end is answered. If it fails they may count on. */
   #end(decrees: readonly Decree[], target: BlockTarget, action: () => Promise<unknown>): void {
+    const asked = this.#time.now
     const meant = decrees.filter(decree => sameTarget(decree.target, target))
     for (const decree of meant) decree.ended = Math.min(decree.ended, this.#time.now)
     action().then(
       () => {
-        for (const decree of meant) decree.closed = Math.min(decree.closed, this.#time.now)
+        for (const decree of meant) {
+          // One that was under way when its end was asked for may have come after it.
+          if (decree.answered <= asked) decree.closed = Math.min(decree.closed, this.#time.now)
+        }
       },
       () => {},
     )
