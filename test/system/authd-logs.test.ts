@@ -37,6 +37,7 @@ afterEach(async () => {
 async function start(authd: TestSettings[string] = {}): Promise<Program> {
   stack.configure({
     ...databaseSettings(database.connection('pop3authd')),
+    '': { log_level: 'debug' },
     authd: {
       socket: `${stack.directory}/run/authd.sock`,
       uses_socket: '',

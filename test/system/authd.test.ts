@@ -80,7 +80,7 @@ describe('the socket where logins are announced', () => {
   })
 
   it('answers committed once the grant is in the table, for many in flight', async () => {
-    await start({ grants: { exp_time: 600 } })
+    await start({ '': { log_level: 'debug' }, grants: { exp_time: 600 } })
     const client = await announcer()
     const events = Array.from({ length: 500 }, (_, n) => loginFrom(`1.${n}`, publicAddress(n)))
     const answers = await Promise.all(events.map(event => client.announce(event)))

@@ -109,16 +109,18 @@ describe('the demo', () => {
     expect(codes).toEqual(['220', '250', '250', '250', '221'])
   })
 
-  test('one session id leads from sslwrap through popup to pop3d and authd', async () => {
+  test('one session id leads from sslwrap through popup to pop3d, and popup says what became of the grant', async () => {
     await shell(demo.command('curl'))
     const { log } = demo.program
     const id = log.findLast(line => line.program === 'sslwrap' && line.fields['event'] === 'connect')?.fields['id']
     expect(id).toMatch(/^[0-9a-f]+\.\d+$/)
     await demo.program.waitFor(`every program speaks of session ${id}`, () =>
-      ['sslwrap', 'popup', 'pop3d', 'authd'].every(program =>
+      ['sslwrap', 'popup', 'pop3d'].every(program =>
         demo.program.log.some(line => line.program === program && line.fields['id'] === id),
       ),
     )
+    const login = demo.program.log.find(({ fields }) => fields['event'] === 'login' && fields['id'] === id)
+    expect(login?.fields).toMatchObject({ grant: 'committed', until: expect.stringMatching(/^\d{10}$/) })
   })
 
   test.runIf(isRoot)('each program runs under ids of its own', () => {
