@@ -41,7 +41,7 @@ export const RECIPES = {
     next: [...LOG_READER.next, 'Let Exim ask the gate: INSTALL, "Exim".'],
   },
   qmail: {
-    about: 'qmail-smtpd behind the gate, popup and pop3d in place of qmail-popup and qmail-pop3d',
+    about: 'qmail-smtpd behind the gate; popup and pop3d serve the mailboxes',
     overrides: {
       popup: { listen: ['*:110'], checker: 'checkpassword', checkpassword: ['/bin/checkpassword'] },
       wrap: {

@@ -34,7 +34,7 @@ Examples:
   auth-relay settings                      every setting
   auth-relay settings exp_time             one setting
   auth-relay settings grants wrap.listen   a section, and one setting of another
-  auth-relay settings --json | jq -r '.settings[] | select(.origin.type != "default") | .name'
+  auth-relay settings --json | jq '.settings[] | select(.origin.type != "default")'
 
 Without /etc/auth-relay.toml the values are the defaults. Passwords are left out.`,
     )
