@@ -204,7 +204,8 @@ const SOCKET_ADDRESS_FORMS = 'must be "ADDRESS:PORT", "[IPV6]:PORT", "*:PORT" or
 /** The pattern is for editors, which read the JSON schema; parseSocketAddress decides. */
 const socketAddressSchema = v.pipe(
   v.string('must be an address in quotes'),
-  v.regex(/^(unix:\/.*|fd:\d{1,4}|((\[[^\]]+\]|[^:[\]]*):)?\d{1,5})$/, SOCKET_ADDRESS_FORMS),
+  // RE2 and Rust read "[:[" as the beginning of a class, so the brackets are written by their codes.
+  v.regex(/^(unix:\/.*|fd:\d{1,4}|((\[[^\]]+\]|[^:\x5b\x5d]*):)?\d{1,5})$/, SOCKET_ADDRESS_FORMS),
   v.rawTransform<string, SocketAddress>(({ dataset, addIssue, NEVER }) => {
     const address = parseSocketAddress(dataset.value)
     if (address !== undefined) return address
