@@ -51,6 +51,7 @@ const TRUE_LOGIN: Readonly<Record<string, RegExp>> = {
     /vchkpw(?:-\w+)?: (?:\(\S+\) login success \S+:|system password login success \S+:|login success \S+:|login \[\S+\] from )/,
   'qmail-pop3d': /authrelay v=1 ev=login ip=/,
   dovecot: /(?:pop3|imap)-login: (?:Info: )?(?:Login|Logged in): user=</,
+  'dovecot-proxy': /(?:pop3|imap)-login: (?:Info: )?proxy\(.*\): [Ss]tarted proxying to .*: user=</s,
   courier: /LOGIN, user=/,
   cyrus: /login: .*User logged in|event=login\.good /s,
   qpopper: /POP login by user "|Stats: /,
