@@ -23,8 +23,10 @@ import { cpuOf } from './process-family.ts'
 import { BenchReport, type Figure } from './report.ts'
 
 /**
- * What authd takes: lines a second through parser and TCP, logins a second answered `committed`, what that answer adds to
- * a POP3 login, and what a burst into a FIFO loses beside the same burst by TCP. Durable database, everything on this machine.
+ * What authd takes: lines a second through parser and TCP, logins a second answered `committed`,
+ * what that answer adds to
+ * a POP3 login, and what a burst into a FIFO loses beside the same burst by TCP. Durable database,
+ * everything on this machine.
  * Run: node bench/authd.ts [--rounds N] [--quick] [parser] [tcp] [socket] [login] [burst]
  */
 const root = new URL('..', import.meta.url).pathname

@@ -17,8 +17,10 @@ import { cpuOf, familyOf } from './process-family.ts'
 import { BenchReport, type Figure } from './report.ts'
 
 /**
- * The gate beside tcpserver and beside the original's design, with the same tiny smtpd: connections a second and the time to the banner, as ratios of
- * one run; questions a second of the policy service; the start of the exec door. Before that so many connections to the gate that a leak would show. Run:
+ * The gate beside tcpserver and beside the original's design, with the same tiny smtpd: connections
+ * a second and the time to the banner, as ratios of
+ * one run; questions a second of the policy service; the start of the exec door. Before that so
+ * many connections to the gate that a leak would show. Run:
  * node bench/gate.ts [ROUNDS] [SECONDS] [CONNECTIONS]
  */
 const [rounds = 5, seconds = 3, connections = 100_000] = process.argv.slice(2).map(Number)
@@ -29,7 +31,10 @@ const at = (name: string): string => `${directory.path}/${name}`
 
 /** What bench/gate/clients.c prints; `own`: seconds of its CPU. */
 type Figures = { perSecond: number; p50: number; p99: number; wrong: number; own: number }
-/** `cpu`: microseconds that the server and its children took for one connection, the steadiest figure on a busy machine. */
+/**
+ * `cpu`: microseconds that the server and its children took for one connection, the steadiest
+ * figure on a busy machine.
+ */
 type Load = Figures & { cpu: number; generator: number }
 const isFigures = (value: unknown): value is Figures =>
   typeof value === 'object' && value !== null && 'perSecond' in value && 'own' in value
@@ -91,7 +96,8 @@ const port = {
   together: await freePort(),
   libpq: await freePort(),
 }
-// As root the gate and its smtpd have accounts of their own, as in production; `together` starts the smtpd itself, under its own account.
+// As root the gate and its smtpd have accounts of their own, as in production; `together` starts
+// the smtpd itself, under its own account.
 const isRoot = process.geteuid?.() === 0
 const IDS = { gate: 61313, smtpd: 61314 } as const
 chmodSync(directory.path, 0o755)
@@ -113,7 +119,8 @@ const settings = {
   },
 }
 writeFileSync(at('settings.toml'), formatSettings(settings, { head: ['bench'], withDefaults: false }))
-// Its log goes to a file: to read it line by line is work of ours, 2 % of the processors, and bare tcpserver writes none.
+// Its log goes to a file: to read it line by line is work of ours, 2 % of the processors, and bare
+// tcpserver writes none.
 const gate = new Program('wrap', [process.execPath, `${root}dist/wrap.js`, '--config', at('settings.toml')], {
   prefix: ['sh', '-c', 'exec "$@" >"$0" 2>&1', at('wrap.log')],
 })
@@ -153,7 +160,8 @@ const descriptors = () => readdirSync(`/proc/${gate.pid}/fd`).length
 const smtpdsOf = (pid: number) => familyOf(pid).filter(member => readProgram(member) === at('smtpd')).length
 const runs: Record<keyof typeof port, Load[]> = { bare: [], cdb: [], gate: [], together: [], libpq: [] }
 const words = { bare: 'local', cdb: 'relay', gate: 'relay', together: 'relay', libpq: 'relay' }
-// First the leak test: a resident gate runs for weeks, and the compiler of its engine is not done before some ten thousand connections.
+// First the leak test: a resident gate runs for weeks, and the compiler of its engine is not done
+// before some ten thousand connections.
 let total = 0
 const driveGate = async () => {
   total += (await load(gate, port.gate, words.gate)).perSecond * seconds

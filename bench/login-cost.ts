@@ -28,7 +28,8 @@ export type LoginCostOptions = {
 export type LoginCost = Readonly<Record<'p50' | 'p99', { readonly granted: Measured; readonly plain: Measured }>>
 
 /**
- * What it costs a login that its grant is committed first: the same popup twice, once with authd and once without, in turns.
+ * What it costs a login that its grant is committed first: the same popup twice, once with authd
+ * and once without, in turns.
  * Every login comes from another loopback address, so that none is coalesced.
  */
 export async function measureLoginCost(options: LoginCostOptions): Promise<LoginCost> {

@@ -15,8 +15,10 @@ import { cpuOf, memoryOf } from './process-family.ts'
 import { BenchReport, type MeasuredProgram } from './report.ts'
 
 /**
- * popup and pop3d beside the POP3 servers of bench/peers/pop3-peers.ts that are here: the same maildrops, passwords, hash and
- * client (bench/pop3/clients.c), each with its log, in turns within one run, so that the ratios count and the figures do not.
+ * popup and pop3d beside the POP3 servers of bench/peers/pop3-peers.ts that are here: the same
+ * maildrops, passwords, hash and
+ * client (bench/pop3/clients.c), each with its log, in turns within one run, so that the ratios
+ * count and the figures do not.
  * Run as root: node bench/pop3d.ts [ROUNDS] [PART OF A LOAD'S NAME] [SECONDS]
  */
 const CLIENTS = 16

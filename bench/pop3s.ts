@@ -19,11 +19,16 @@ import { cpuOf, familyOf, memoryOf, ownCpuOf } from './process-family.ts'
 import { BenchReport, median } from './report.ts'
 
 /**
- * Whole POP3 sessions as users have them: `auth-relay up` with the embedded PostgreSQL, the grant committed before +OK, history
- * and log on, in clear text and over TLS. Beside it Dovecot tuned to its fastest; the same Dovecot that does the same job with
- * one SQL statement a login; stunnel and haproxy before Dovecot; Courier. The same maildrops, passwords, certificate and client
- * (bench/pop3/clients.c) for all, in turns within one run. The processor time is that of every process of each, PostgreSQL
- * included. Needs root. --before DIR: another built checkout of ours as a further peer. --growth: how the cost of a POP3S session
+ * Whole POP3 sessions as users have them: `auth-relay up` with the embedded PostgreSQL, the grant
+ * committed before +OK, history
+ * and log on, in clear text and over TLS. Beside it Dovecot tuned to its fastest; the same Dovecot
+ * that does the same job with
+ * one SQL statement a login; stunnel and haproxy before Dovecot; Courier. The same maildrops,
+ * passwords, certificate and client
+ * (bench/pop3/clients.c) for all, in turns within one run. The processor time is that of every
+ * process of each, PostgreSQL
+ * included. Needs root. --before DIR: another built checkout of ours as a further peer. --growth:
+ * how the cost of a POP3S session
  * grows with clients, addresses and grants, beside tuned Dovecot alone.
  */
 const { values: options } = parseArgs({
@@ -40,7 +45,10 @@ const { values: options } = parseArgs({
 const rounds = Number(options.rounds)
 /** Each server has this long for a load, so that the slow ones do not take the whole hour. */
 const seconds = Number(options.seconds)
-/** Each server has so long before a load that is measured: the compiler of ours is not done before some ten thousand sessions. */
+/**
+ * Each server has so long before a load that is measured: the compiler of ours is not done before
+ * some ten thousand sessions.
+ */
 const warmSeconds = Number(options.warm)
 /** So many idle sessions that what the heap grows by anyway counts little. */
 const IDLE = 1000

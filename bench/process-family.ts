@@ -15,7 +15,10 @@ export function familyOf(pid: number): readonly number[] {
   return [...family]
 }
 
-/** Milliseconds of user and system time that a process, its descendants and those of them that ended have had (proc(5)). */
+/**
+ * Milliseconds of user and system time that a process, its descendants and those of them that ended
+ * have had (proc(5)).
+ */
 export const cpuOf = (pid: number): number => familyOf(pid).reduce((sum, member) => sum + ownCpuOf(member), 0)
 
 /** The same of the process and its descendants that ended, without those that run. */

@@ -58,7 +58,8 @@ function charted(rows: readonly Row[]): readonly Row[] {
 }
 
 /**
- * An SVG picture of the rows that have a peer: on a scale of powers, how many times better ours is. Median as a bar, the
+ * An SVG picture of the rows that have a peer: on a scale of powers, how many times better ours is.
+ * Median as a bar, the
  * spread of the rounds as a line, the goal as a diamond. Undefined if no row has a peer.
  */
 export function ratioChart(title: string, rows: readonly Row[]): string | undefined {

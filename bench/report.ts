@@ -64,7 +64,10 @@ export type Figure = {
   readonly goal?: { readonly ratio: number } | { readonly figure: number }
 }
 
-/** The value in the middle; of an even number of values the mean of the two in the middle. Throws RangeError for none. */
+/**
+ * The value in the middle; of an even number of values the mean of the two in the middle. Throws
+ * RangeError for none.
+ */
 export function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b)
   const [low, high] = [sorted[(sorted.length - 1) >> 1], sorted[sorted.length >> 1]]

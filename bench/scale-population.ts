@@ -39,7 +39,8 @@ FROM pg_indexes WHERE tablename IN ('grants', 'login_event') AND indexname <> 'g
 }
 
 /**
- * The site as its last `lifeSeconds` have left it: one login of each address, evenly spread over that time, oldest first;
+ * The site as its last `lifeSeconds` have left it: one login of each address, evenly spread over
+ * that time, oldest first;
  * so that they end evenly over the coming `lifeSeconds`. The indexes are made afterwards, because that is quicker.
  */
 export async function populate(owner: Session, grants: number, lifeSeconds: number): Promise<void> {

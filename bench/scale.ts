@@ -14,7 +14,8 @@ import { addressOf, populate } from './scale-population.ts'
 import { type PopHost, Site } from './scale-site.ts'
 
 /**
- * A site with ten million live grants and a million logins an hour, on Debian's PostgreSQL with everything durable: first
+ * A site with ten million live grants and a million logins an hour, on Debian's PostgreSQL with
+ * everything durable: first
  * at its own pace, then the whole hour as fast as this machine goes. By the code of authd's queue and of the gate's
  * reader. docs/SCALE.md reckons with what it finds.
  * Run: node bench/scale.ts [--grants N] [--logins N] [--seconds S] [--stepwise]

@@ -1,5 +1,7 @@
-// TLS fronts side by side: sslwrap, those of bench/peers/tls-peers.ts that are here, and a bare Node.js server, with the same certificate in
-// front of the same server, in one run. Only ratios of one run count. `node bench/tls.ts [ROUNDS]`; needs gcc and libssl-dev: clients and
+// TLS fronts side by side: sslwrap, those of bench/peers/tls-peers.ts that are here, and a bare
+// Node.js server, with the same certificate in
+// front of the same server, in one run. Only ratios of one run count. `node bench/tls.ts [ROUNDS]`;
+// needs gcc and libssl-dev: clients and
 // server behind are a C program, so that they are never what is measured.
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
@@ -53,7 +55,8 @@ async function compare(rounds: number): Promise<void> {
       await measure(load, front, 'full', HANDSHAKES)
       front.figures.idle.push(await memoryPerIdle(load, front))
     }
-    // A round more, which warms up: the just-in-time compiler and the memory are to be those of a server that has run for a minute.
+    // A round more, which warms up: the just-in-time compiler and the memory are to be those of a
+    // server that has run for a minute.
     for (let round = 0; round <= rounds; round++) {
       for (const front of fronts) await oneRound(load, front, round > 0)
     }

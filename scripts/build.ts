@@ -18,7 +18,8 @@ const PROGRAMS: Readonly<Record<string, string>> = {
 }
 
 /**
- * The gate's program that is started once a connection, as one CommonJS file: an ES module costs the runtime half as much again to start. What
+ * The gate's program that is started once a connection, as one CommonJS file: an ES module costs
+ * the runtime half as much again to start. What
  * it needs only sometimes is loaded from the ES modules named here.
  */
 const EXEC_MODE = {

@@ -45,7 +45,10 @@ for (const group of Object.values(v.parse(manifest, read('package.json')))) {
     if (!/^\d+\.\d+\.\d+[\w.-]*$/.test(version)) faults.push(`${name}: ${version} is a range, not a version`)
 }
 
-/** What the registry knows against the packages that are installed on a server; a registry that cannot be asked says nothing. */
+/**
+ * What the registry knows against the packages that are installed on a server; a registry that
+ * cannot be asked says nothing.
+ */
 function audit(): void {
   const words = ['audit', '--omit=dev', '--json', '--audit=true']
   const { stdout } = spawnSync('npm', words, { encoding: 'utf8', timeout: AUDIT_DEADLINE_MS })

@@ -1,6 +1,7 @@
 /**
  * Checks the rooms of src/ (docs/ARCHITECTURE.md, "Rooms") in the current directory. The import rule stands in
- * .dependency-cruiser.cjs; here are the rules that no list of imports shows. They are read from the syntax tree, so that a
+ * .dependency-cruiser.cjs; here are the rules that no list of imports shows. They are read from the
+ * syntax tree, so that a
  * statement over several lines, a text joined by `+`, or another way to write an import is the same to them.
  */
 import { globSync, readFileSync } from 'node:fs'

@@ -5,7 +5,10 @@ const directory = new URL('../src/pop3d/encoding/', import.meta.url)
 const SOURCE = new URL('line-encoder.wat', directory)
 const MODULE = new URL('line-encoder-module.ts', directory)
 
-/** Text of the TypeScript module that holds the compiled line encoder. Throws an Error with line and column for a fault in the source. */
+/**
+ * Text of the TypeScript module that holds the compiled line encoder. Throws an Error with line and
+ * column for a fault in the source.
+ */
 export async function compileLineEncoder(): Promise<string> {
   const wabt = await createWabt()
   const parsed = wabt.parseWat('line-encoder.wat', readFileSync(SOURCE, 'utf8'), { simd: true })

@@ -22,7 +22,10 @@ const roff = (text: string): string =>
     .replaceAll(/^([.'])/gm, '\\&$1')
     .replaceAll(/[^\x00-\x7e]/gu, character => `\\[u${codeOf(character)}]`)
 
-/** Text that is copied from the page: quotes and the like stay as they are, also in a macro's line, where `"` groups words. */
+/**
+ * Text that is copied from the page: quotes and the like stay as they are, also in a macro's line,
+ * where `"` groups words.
+ */
 const literal = (text: string): string =>
   roff(text)
     .replaceAll("\\&'", "'")

@@ -48,7 +48,8 @@ export type DebOptions = {
 }
 
 /**
- * Builds the Debian package for this machine's processor, with dpkg-deb alone: the bundled programs, the runtime, the native module, units, manual
+ * Builds the Debian package for this machine's processor, with dpkg-deb alone: the bundled
+ * programs, the runtime, the native module, units, manual
  * pages. The same commit gives the same octets. Returns its path.
  */
 export async function packageDeb({ directory, compression, version = debianVersion() }: DebOptions): Promise<string> {

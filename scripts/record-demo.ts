@@ -9,7 +9,10 @@ import { type TerminalLine, terminalSvg } from './terminal-svg.ts'
 const root = new URL('..', import.meta.url).pathname
 const target = `${root}docs/images/demo.svg`
 
-/** Runs the demo and what its screen tells a visitor to try, and draws what really happened: the picture of the README. */
+/**
+ * Runs the demo and what its screen tells a visitor to try, and draws what really happened: the
+ * picture of the README.
+ */
 async function record(directory: string): Promise<readonly TerminalLine[]> {
   const demo = spawn(`${root}bin/auth-relay`, ['up', '--demo', '--dir', directory], {
     cwd: root,

@@ -42,7 +42,10 @@ const propertiesOf = (rows: Readonly<Record<string, Row<unknown>>>): JsonSchema 
     }),
   )
 
-/** What may stand in the file is the input of the row's own schema; what its transformations refuse, only the programs can tell. */
+/**
+ * What may stand in the file is the input of the row's own schema; what its transformations refuse,
+ * only the programs can tell.
+ */
 function propertyOf({ schema, default: fallback, doc }: Row<unknown>): JsonSchema {
   const { $schema, ...form } = toJsonSchema(schema, { typeMode: 'input', errorMode: 'ignore' })
   return { description: doc, default: fallback, ...form }

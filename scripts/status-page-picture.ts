@@ -13,7 +13,10 @@ import { loadSettingsFile } from '../src/settings/settings.ts'
 import { type IpAddress, parseIpAddress, parseNetwork } from '../src/wire/ip-address.ts'
 import type { RelayTally } from '../src/wire/usage-event.ts'
 
-/** Takes the picture of the status page for the README: a demo with a day of a small site's logins, seen by Chromium. */
+/**
+ * Takes the picture of the status page for the README: a demo with a day of a small site's logins,
+ * seen by Chromium.
+ */
 
 const root = new URL('..', import.meta.url).pathname
 const [target = `${root}docs/images/status-page.png`, scheme = 'light', width = '1240', height = '1500'] =
@@ -40,7 +43,10 @@ function* chance(): Generator<number, never> {
   for (let state = 42; ; state = (state * 1_103_515_245 + 12_345) % 2_147_483_648) yield state / 2_147_483_648
 }
 
-/** A day at a small office: devices at their hours, people when they are there, and one who was revoked and keeps trying. */
+/**
+ * A day at a small office: devices at their hours, people when they are there, and one who was
+ * revoked and keeps trying.
+ */
 function day(now: number): { logins: Login[]; uses: RelayUse[]; tallies: RelayTally[] } {
   const numbers = chance()
   const logins: Login[] = []

@@ -31,8 +31,10 @@ export class Maildrops {
   maildirOf = (user: string): string => `${this.#directory}/mail/${user}`
 
   /**
-   * Names as qmail gives them, with parts that differ as they do in life: with names that only count up, Dovecot's table of names
-   * collides and costs it ten times as much. Without sizes in them: Dovecot keeps the sizes in its cache then, and is faster.
+   * Names as qmail gives them, with parts that differ as they do in life: with names that only
+   * count up, Dovecot's table of names
+   * collides and costs it ten times as much. Without sizes in them: Dovecot keeps the sizes in its
+   * cache then, and is faster.
    */
   make(user: string, messages: number, body: string): void {
     const home = this.maildirOf(user)

@@ -15,7 +15,10 @@ const DOCUMENTS = [
 /** A link to a file or a section, with the mark of an image. */
 const LINK = /!?\[(?<text>[^\]]*)\]\((?<target>[^)\s]+)\)/g
 
-/** Name and text of each document. A link leads to a document beside it; a link to a file that is not in the package is its text alone. */
+/**
+ * Name and text of each document. A link leads to a document beside it; a link to a file that is
+ * not in the package is its text alone.
+ */
 export const debianDocuments = (): ReadonlyMap<string, string> =>
   new Map(
     DOCUMENTS.map(path => [posix.basename(path), relinked(path, readFileSync(`${root}${path}`, 'utf8'))] as const),

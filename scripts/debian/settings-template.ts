@@ -4,7 +4,8 @@ import { formatSettings } from '../../src/auth-relay/text/settings-text.ts'
 export const DEBIAN_SCHEMA = '/usr/share/auth-relay/auth-relay.schema.json'
 
 /**
- * The settings file of the Debian package: no secret stands in it, so that every program can read it under its own account; each secret has a
+ * The settings file of the Debian package: no secret stands in it, so that every program can read
+ * it under its own account; each secret has a
  * file that only its program reads (deploy/debian/postinst makes them).
  */
 export const debianSettings = (): string =>

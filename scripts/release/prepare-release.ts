@@ -3,7 +3,8 @@ import { join } from 'node:path'
 import { changesOf } from '../debian/changelog.ts'
 
 /**
- * Turns the pending changes into those of a version, in package.json, package-lock.json and CHANGELOG.md; nothing is committed.
+ * Turns the pending changes into those of a version, in package.json, package-lock.json and
+ * CHANGELOG.md; nothing is committed.
  * @throws Error if the version is none, or nothing is pending.
  */
 export function prepareRelease(root: string, version: string, date: Date): void {

@@ -2,7 +2,10 @@ import { randomBytes } from 'node:crypto'
 import { TemporaryFault } from '../base/exit-status.ts'
 import { crypt } from '../libc/accounts.ts'
 
-/** Methods of crypt(5) by the prefix of their settings, best first: what the host's libcrypt does not know is passed over. */
+/**
+ * Methods of crypt(5) by the prefix of their settings, best first: what the host's libcrypt does
+ * not know is passed over.
+ */
 const METHODS = ['$y$j9T$', '$6$rounds=100000$'] as const
 
 const ALPHABET = './0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'

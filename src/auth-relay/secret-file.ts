@@ -1,10 +1,13 @@
 import { randomBytes } from 'node:crypto'
 import { closeSync, existsSync, fchownSync, openSync, renameSync, writeSync } from 'node:fs'
 
-/** A secret nobody chose: 192 random bits as 32 characters that need no quoting anywhere. */
+/** A random secret of 192 bits, as 32 characters that need no quoting in TOML, SQL or a shell. */
 export const randomSecret = (): string => randomBytes(24).toString('base64url')
 
-/** Makes sure that a file with a secret exists: one line, mode 0600, written whole or not at all. An old one is kept. */
+/**
+ * Makes sure that a file with a secret exists: one line, mode 0600, written whole or not at all. An
+ * old one is kept.
+ */
 export function ensureSecretFile(path: string, owner?: { readonly uid: number; readonly gid: number }): void {
   if (existsSync(path)) return
   writePrivateFile(path, `${randomSecret()}\n`, owner)

@@ -33,7 +33,10 @@ const verbsOf = (program: Command): readonly VerbWords[] =>
     values: VALUES[command.name()] ?? [],
   }))
 
-/** A script for the shell that offers the verbs, then the options of the verb and the words that it takes; files where one may be wanted. */
+/**
+ * A script for the shell that offers the verbs, then the options of the verb and the words that it
+ * takes; files where one may be wanted.
+ */
 export function shellCompletion(shell: Shell, program: Command): string {
   const verbs = verbsOf(program)
   switch (shell) {

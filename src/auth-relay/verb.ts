@@ -2,7 +2,10 @@ import type { Command } from 'commander'
 import type { RunningDaemon } from '../process/lifecycle.ts'
 import { SETTINGS_FILE } from '../settings/settings.ts'
 
-/** What a verb does once its words are understood: something with an end and an exit status, or something that stays. */
+/**
+ * What a verb does once its words are understood: something with an end and an exit status, or
+ * something that stays.
+ */
 export type Action =
   | { readonly type: 'command'; run(): Promise<number> }
   /** `name` stands in its log lines and in its ready line. */

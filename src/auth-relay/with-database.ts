@@ -27,7 +27,10 @@ export async function withDatabase<T>(
   }
 }
 
-/** The remedy for the reason that PostgreSQL or a pooler gives in its own words (English: `lc_messages` of the server decides). */
+/**
+ * The remedy for the reason that PostgreSQL or a pooler gives in its own words (English:
+ * `lc_messages` of the server decides).
+ */
 function remedyFor(message: string, where: string, user: string): string {
   if (message.includes('unsupported startup parameter')) {
     return `set ignore_startup_parameters = statement_timeout in the pooler at ${where} and pool_mode = session, or connect to PostgreSQL directly`

@@ -6,7 +6,8 @@ import { formatLastLines, type LastLine, parseLastLines } from '../wire/last-lin
 export type Place = { readonly inode: number; readonly offset: number }
 
 /**
- * The places in followed files and the journal, kept over restarts in one small JSON file. It is replaced in one step, so
+ * The places in followed files and the journal, kept over restarts in one small JSON file. It is
+ * replaced in one step, so
  * that a crash leaves the old one or the new one. What cannot be read counts as never seen.
  */
 export class FilePlaces {

@@ -108,7 +108,10 @@ export class FollowedFile {
     this.#watcher.on('error', () => this.#watcher?.close()) // it is looked at every second all the same
   }
 
-  /** The state of a container's lines at the place where reading begins: the lines before it say whether one is under way. */
+  /**
+   * The state of a container's lines at the place where reading begins: the lines before it say
+   * whether one is under way.
+   */
   async #linesBefore(handle: FileHandle): Promise<ContainerLines> {
     const begin = Math.max(0, this.#offset - READ_SIZE)
     const containers = new ContainerLines(begin === 0 ? 'first' : 'anywhere')

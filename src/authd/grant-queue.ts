@@ -30,11 +30,15 @@ const MAX_COMMITS = 2
 /** Logins in one transaction. */
 const MAX_BATCH = 1000
 /**
- * Under load a login waits so many milliseconds for others, and they share a transaction: each costs the database more than the
+ * Under load a login waits so many milliseconds for others, and they share a transaction: each
+ * costs the database more than the
  * rows that it holds.
  */
 const COMPANY_WAIT = 3
-/** Logins are under load while they come at shorter intervals than this on average, in milliseconds. A client alone is slower. */
+/**
+ * Logins are under load while they come at shorter intervals than this on average, in milliseconds.
+ * A client alone is slower.
+ */
 const LOAD_INTERVAL = 4
 /** The part of the newest interval in that average. */
 const NEWEST_PART = 1 / 16
@@ -66,8 +70,10 @@ type Entry = {
 }
 
 /**
- * Carries logins to the store: what arrived together, or while two commits were under way, goes into the next. While the
- * store is down it keeps the newest login of each address and tries again with growing pauses; nobody who announces waits
+ * Carries logins to the store: what arrived together, or while two commits were under way, goes
+ * into the next. While the
+ * store is down it keeps the newest login of each address and tries again with growing pauses;
+ * nobody who announces waits
  * longer than `commitWait`, and `committed` is said only of what is committed.
  */
 export class GrantQueue {
@@ -187,7 +193,8 @@ export class GrantQueue {
   }
 
   /**
-   * After everything else of this turn: what one peer sends at once, or several together, goes into one transaction. Under load
+   * After everything else of this turn: what one peer sends at once, or several together, goes into
+   * one transaction. Under load
    * the first login waits some milliseconds for company. A client alone never waits.
    */
   #pumpSoon(): void {
@@ -426,7 +433,8 @@ export class GrantQueue {
 const describe = ({ event: { id, ip, user, daemon }, source }: ReportedLogin) => ({ id, ip, user, daemon, source })
 
 /**
- * The data of a login are at fault (SQLSTATE classes 22, data exception, and 23, integrity constraint violation): they never
+ * The data of a login are at fault (SQLSTATE classes 22, data exception, and 23, integrity
+ * constraint violation): they never
  * will be taken. Everything else, also a missing table or right, is an outage: an administrator can end it.
  */
 const neverHelps = (error: unknown): boolean => /^2[23]/.test(errorCodeOf(error) ?? '')

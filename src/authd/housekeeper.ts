@@ -46,7 +46,10 @@ export class Housekeeper {
     this.savePlaces()
   }
 
-  /** Removes what has ended, publishes what is never granted and, once a day, makes room for the coming days. Never rejects: the next one tries again. */
+  /**
+   * Removes what has ended, publishes what is never granted and, once a day, makes room for the
+   * coming days. Never rejects: the next one tries again.
+   */
   async sweep(): Promise<void> {
     if (this.#sweeping) return
     this.#sweeping = true

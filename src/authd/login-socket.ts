@@ -25,7 +25,10 @@ const LIMITS = { maxConnections: 256, maxOpen: 4096, idleMs: 0 }
 /** A line, or undefined for one that was too long to be read. */
 type Announcement = { readonly line: string | undefined }
 
-/** The Unix socket where popup announces logins: one line each way, several in flight, answers in any order. What a peer that goes away has announced is stored all the same. */
+/**
+ * The Unix socket where popup announces logins: one line each way, several in flight, answers in
+ * any order. What a peer that goes away has announced is stored all the same.
+ */
 export class LoginSocket {
   readonly #options: LoginSocketOptions
   readonly #server: LineServer<Announcement>
@@ -48,7 +51,10 @@ export class LoginSocket {
     })
   }
 
-  /** Where it listens. The mode lets our own account in; others need the directory's leave and their name in the settings. */
+  /**
+   * Where it listens. The mode lets our own account in; others need the directory's leave and their
+   * name in the settings.
+   */
   async listen(): Promise<SocketAddress> {
     const mode = this.#options.uids.size === 0 ? 0o600 : 0o666
     return openListener(this.#server.server, { type: 'unix', path: this.#options.path }, 'authd.socket', {

@@ -6,7 +6,10 @@ import { LoginRecognizer } from '../syslog/login-recognizer.ts'
 import { recognizerOptions } from '../syslog/recognizer-options.ts'
 import type { Recognizers } from './login-sources.ts'
 
-/** What the settings say of lines: which daemons, tags, hosts and senders are believed. @throws UsageFault for unknown ones. */
+/**
+ * What the settings say of lines: which daemons, tags, hosts and senders are believed. @throws
+ * UsageFault for unknown ones.
+ */
 export function recognizersFor({ authd, grants }: Settings): Recognizers {
   const { options, faults } = recognizerOptions({ authd, grants })
   if (faults.length > 0) throw new UsageFault(faults)

@@ -47,7 +47,8 @@ export class SyslogListener {
 
   /**
    * Ends every connection without losing a line. A connection that is closed with lines unread loses them, because no
-   * syslogd notices. So authd sends its end first, which rsyslog sees before it writes the next line, and reads on until
+   * syslogd notices. So authd sends its end first, which rsyslog sees before it writes the next
+   * line, and reads on until
    * the other side has ended or is quiet.
    */
   async close(): Promise<void> {
@@ -82,7 +83,10 @@ export class SyslogListener {
     socket.on('close', () => this.#open.delete(socket))
   }
 
-  /** Any account of this host can connect: who says nothing gives way, so that connections left open keep no syslogd out. */
+  /**
+   * Any account of this host can connect: who says nothing gives way, so that connections left open
+   * keep no syslogd out.
+   */
   #makeRoom(): void {
     if (this.#open.size <= MAX_CONNECTIONS) return
     const [silent] = this.#open

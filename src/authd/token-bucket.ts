@@ -1,4 +1,7 @@
-/** Lets `burst` things through at once and `perSecond` of them in the long run. `clock`: milliseconds that only grow. */
+/**
+ * Lets `burst` things through at once and `perSecond` of them in the long run. `clock`:
+ * milliseconds that only grow.
+ */
 export class TokenBucket {
   readonly #burst: number
   readonly #perSecond: number

@@ -36,14 +36,20 @@ const LIMITS = { maxConnections: 64, maxOpen: 1, idleMs: 0 }
 const MAX_WAITING = 10_000
 /** The same for tallies: an hour of one door. */
 const MAX_TALLIES = 3_600
-/** Lines at once, and a second in the long run: of one connection, and of all together. The burst is what a gate keeps while authd is away. */
+/**
+ * Lines at once, and a second in the long run: of one connection, and of all together. The burst is
+ * what a gate keeps while authd is away.
+ */
 const BURST = 10_000
 const PER_SECOND = 50
 const BURST_OF_ALL = 20_000
 const PER_SECOND_OF_ALL = 100
 /** Uses of this minute and the one before, so that one an address and minute is stored. */
 const MAX_SEEN = 100_000
-/** A gate reports within seconds, and keeps at most an hour while authd is away: an older tally would make a row of its own. */
+/**
+ * A gate reports within seconds, and keeps at most an hour while authd is away: an older tally
+ * would make a row of its own.
+ */
 const MAX_TALLY_AGE_S = 3_700
 const WRITE_EVERY = 1000
 const DEADLINE = 10_000
@@ -51,7 +57,8 @@ const DEADLINE = 10_000
 const WARN_EVERY_MS = 60_000
 
 /**
- * The Unix socket where the gate, which may not write the database, reports who needed a grant and how often it decided what. Nothing is answered.
+ * The Unix socket where the gate, which may not write the database, reports who needed a grant and
+ * how often it decided what. Nothing is answered.
  *
  * Every line becomes a row at most, and the account that reports may be taken over, so that rows have
  * a rate: one use for an address, a door and a minute; tallies for known doors and the last hour,

@@ -23,7 +23,10 @@ export const errorCodeOf = (error: unknown): string | undefined =>
 /** What was thrown, as an Error: of anything else its text is the message. */
 export const asError = (thrown: unknown): Error => (thrown instanceof Error ? thrown : new Error(String(thrown)))
 
-/** The message of what was thrown; of several errors in one, such as those of a connection to several addresses, all. */
+/**
+ * The message of what was thrown; of several errors in one, such as those of a connection to
+ * several addresses, all.
+ */
 export function messageOf(thrown: unknown): string {
   if (thrown instanceof AggregateError && thrown.errors.length > 0) return thrown.errors.map(messageOf).join(', ')
   return thrown instanceof Error ? thrown.message : String(thrown)

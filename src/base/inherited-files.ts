@@ -1,7 +1,8 @@
 import * as v from 'valibot'
 
 /**
- * Texts of files that a program which has given up root cannot read again, by path: the settings file, and for a secret file
+ * Texts of files that a program which has given up root cannot read again, by path: the settings
+ * file, and for a secret file
  * the secret. A supervisor of ours that is still root reads them and sends them with the order to reload.
  */
 export type InheritedFiles = Readonly<Record<string, string>>
@@ -22,7 +23,10 @@ let inForce: ReadonlyMap<string, string> = new Map()
 /** The text that the supervisor sent for this path with the reload that is under way; undefined: read the file. */
 export const handedText = (path: string): string | undefined => inForce.get(path)
 
-/** Runs a reload that finds these texts in place of the files. They are forgotten afterwards. One reload runs at a time. */
+/**
+ * Runs a reload that finds these texts in place of the files. They are forgotten afterwards. One
+ * reload runs at a time.
+ */
 export async function withInheritedFiles<T>(files: InheritedFiles, run: () => Promise<T>): Promise<T> {
   inForce = new Map(Object.entries(files))
   try {

@@ -6,7 +6,8 @@ const DIGEST = 32
 const PREPARED = 8_192
 
 /**
- * HMAC-SHA256 (RFC 2104) of texts under one key, at a fifth of what createHmac costs for a text of a line: the padded key stands ready in
+ * HMAC-SHA256 (RFC 2104) of texts under one key, at a fifth of what createHmac costs for a text of
+ * a line: the padded key stands ready in
  * memory, and each digest is two calls without an object. Cannot be printed.
  */
 export class KeyedHash {

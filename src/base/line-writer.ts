@@ -5,7 +5,8 @@ export type WriteOctets = (octets: Buffer) => number
 /** Octets kept for a reader that is slow; lines beyond are lost, and their number is said when there is room again. */
 const MAX_WAITING = 1_048_576
 /**
- * Octets that a pipe takes whole (PIPE_BUF, pipe(7)): several processes write to one log, and no line of one may be cut by a line of
+ * Octets that a pipe takes whole (PIPE_BUF, pipe(7)): several processes write to one log, and no
+ * line of one may be cut by a line of
  * another. A longer line can be.
  */
 const MOST_TOGETHER = 4_096
@@ -14,7 +15,8 @@ const AGAIN = 10
 
 /**
  * Writes whole lines to a descriptor at once, without ever waiting for its reader. What a full pipe does not take (its
- * writer may have made it non-blocking) is kept and tried again, in order, up to a bound. A reader that is gone for good
+ * writer may have made it non-blocking) is kept and tried again, in order, up to a bound. A reader
+ * that is gone for good
  * loses everything: a login must not fail for a log.
  */
 export class LineWriter {

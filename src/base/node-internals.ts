@@ -1,13 +1,16 @@
 /**
- * Everything that this project uses of Node.js without a promise of Node.js: properties with an underscore, internal events
- * and internal hooks. Each function has a test of its own in test/unit/base/node-internals.test.ts, so that a Node.js that
+ * Everything that this project uses of Node.js without a promise of Node.js: properties with an
+ * underscore, internal events
+ * and internal hooks. Each function has a test of its own in test/unit/base/node-internals.test.ts,
+ * so that a Node.js that
  * changes one of them fails there first.
  */
 import type { Server, Socket } from 'node:net'
 import type { SecureContext, TLSSocket } from 'node:tls'
 
 /**
- * The file descriptor of a socket or server (`_handle.fd`), which system calls need (getsockopt, posix_spawn). Throws if
+ * The file descriptor of a socket or server (`_handle.fd`), which system calls need (getsockopt,
+ * posix_spawn). Throws if
  * there is none: the socket is closed, or was never open.
  */
 export function descriptorOf(socket: Socket | Server): number {
@@ -17,7 +20,8 @@ export function descriptorOf(socket: Socket | Server): number {
 }
 
 /**
- * Why the client's certificate is not trusted; undefined if it is (`_handle.verifyError`). The runtime tells this to its
+ * Why the client's certificate is not trusted; undefined if it is (`_handle.verifyError`). The
+ * runtime tells this to its
  * own tls.Server alone. If the handle has no answer, no certificate is trusted.
  */
 export function verifyErrorOf(socket: TLSSocket): string | undefined {
@@ -30,7 +34,8 @@ export function verifyErrorOf(socket: TLSSocket): string | undefined {
 }
 
 /**
- * Destroys a TLS socket at an error of the TLS layer after the handshake. The runtime reports such an error as `_tlsError`
+ * Destroys a TLS socket at an error of the TLS layer after the handshake. The runtime reports such
+ * an error as `_tlsError`
  * and does not destroy the socket itself unless its own tls.Server made it.
  */
 export function destroyOnTlsError(socket: TLSSocket): void {
@@ -38,22 +43,28 @@ export function destroyOnTlsError(socket: TLSSocket): void {
 }
 
 /**
- * Removes the runtime's `newListener` hook of a TLS socket. The hook waits for a `keylog` listener, which this project never
+ * Removes the runtime's `newListener` hook of a TLS socket. The hook waits for a `keylog` listener,
+ * which this project never
  * adds, and doubles the cost of every other listener.
  */
 export function removeKeylogHook(socket: TLSSocket): void {
   socket.removeAllListeners('newListener')
 }
 
-/** What OpenSSL gets for a ticket (SSL_CTX_set_tlsext_ticket_key_evp_cb(3)): a status, HMAC and AES key, and name and vector of a new one. */
+/**
+ * What OpenSSL gets for a ticket (SSL_CTX_set_tlsext_ticket_key_evp_cb(3)): a status, HMAC and AES
+ * key, and name and vector of a new one.
+ */
 export type TicketKeyAnswer =
   | readonly [status: -1]
   | readonly [status: 0 | 2, hmac: Buffer, aes: Buffer]
   | readonly [status: 1, hmac: Buffer, aes: Buffer, name: Buffer, vector: Buffer]
 
 /**
- * Lets OpenSSL ask for the keys of session tickets at each handshake (`enableTicketKeyCallback`, `onticketkeycallback`): the
- * public option `ticketKeys` cannot renew tickets. Where the runtime has no such hook, `fixedKeys`, 48 octets, serve alone.
+ * Lets OpenSSL ask for the keys of session tickets at each handshake (`enableTicketKeyCallback`,
+ * `onticketkeycallback`): the
+ * public option `ticketKeys` cannot renew tickets. Where the runtime has no such hook, `fixedKeys`,
+ * 48 octets, serve alone.
  */
 export function answerTicketKeys(
   context: SecureContext,

@@ -23,7 +23,8 @@ export class RestartDelay {
 }
 
 /**
- * Starts one process again and again: at most one start is scheduled at a time, and waits grow while runs are short. The
+ * Starts one process again and again: at most one start is scheduled at a time, and waits grow
+ * while runs are short. The
  * owner calls `began` at each start and `schedule` at each end; `cancel` ends it for good.
  */
 export class Restarts {

@@ -1,7 +1,8 @@
 import type { ArrayElement } from './statement.ts'
 
 /**
- * An array as the text that PostgreSQL reads (manual, section 8.15). pg would look at every element several times, and the
+ * An array as the text that PostgreSQL reads (manual, section 8.15). pg would look at every element
+ * several times, and the
  * arrays of a batch are most of what authd sends.
  */
 export function arrayLiteral(elements: readonly ArrayElement[]): string {

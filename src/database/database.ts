@@ -22,7 +22,8 @@ export type DatabaseOptions = ConnectionOptions & {
 }
 
 /**
- * `connecting`: not yet found. `up`: the primary is known; `pooled`: a connection pooler answers for it. `down`: looked for again
+ * `connecting`: not yet found. `up`: the primary is known; `pooled`: a connection pooler answers
+ * for it. `down`: looked for again
  * and again, with back-off.
  */
 export type DatabaseState =
@@ -34,7 +35,10 @@ export type DatabaseState =
 export type RunOptions = { readonly signal?: AbortSignal | undefined }
 
 export interface Session {
-  /** @throws StatementRefused, OutcomeUnknown, DatabaseUnavailable; v.ValiError if the rows are not what they should be. */
+  /**
+   * @throws StatementRefused, OutcomeUnknown, DatabaseUnavailable; v.ValiError if the rows are not
+   * what they should be.
+   */
   query<Row>(statement: Statement<Row>, values?: readonly Value[], options?: RunOptions): Promise<Result<Row>>
   /** Several statements in one text, without parameters: migrations. */
   script(text: string, options?: RunOptions): Promise<void>
@@ -52,7 +56,8 @@ export interface Database extends Session {
 
 /**
  * Connects to the primary among the hosts (the one that takes writes), in the background and at once; follows it when
- * another host becomes the primary; looks for it with back-off while there is none. Statements asked for meanwhile wait for the round
+ * another host becomes the primary; looks for it with back-off while there is none. Statements
+ * asked for meanwhile wait for the round
  * of attempts under way and fail with DatabaseUnavailable if it finds nobody.
  */
 export function openDatabase(options: DatabaseOptions): Database {
@@ -356,8 +361,10 @@ async function typedQuery<Row>(
 const isArray = (value: Value): value is readonly ArrayElement[] => Array.isArray(value)
 
 /**
- * Our named statements are for any parameters alike: planned once for a connection, not at each execution, which PostgreSQL
- * goes on with where it hopes for a better plan from knowing the values (for a login alone that was twice the work of storing it).
+ * Our named statements are for any parameters alike: planned once for a connection, not at each
+ * execution, which PostgreSQL
+ * goes on with where it hopes for a better plan from knowing the values (for a login alone that was
+ * twice the work of storing it).
  * A server that does not know the setting plans as it likes.
  */
 async function planOnce(client: Pick<PoolClient, 'query'>): Promise<void> {

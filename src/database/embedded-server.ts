@@ -27,7 +27,10 @@ export type EmbeddedServerOptions = {
   readonly socketDirectoryMode?: number
   /** A TCP port on 127.0.0.1 besides the Unix socket. Left out: none. */
   readonly tcpPort?: number
-  /** Notices a server that is alive and does not answer; such a server is killed and started again. Left out: not noticed. */
+  /**
+   * Notices a server that is alive and does not answer; such a server is killed and started again.
+   * Left out: not noticed.
+   */
   readonly newPings?: (send: () => void, hung: () => void) => ServerPings
   /** Settings of postgresql.conf that override ours. */
   readonly settings?: Readonly<Record<string, string>>

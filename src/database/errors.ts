@@ -12,7 +12,10 @@ export class OutcomeUnknown extends Error {
   override readonly name = 'OutcomeUnknown'
 }
 
-/** The server answered with an error. `code` is the SQLSTATE; trying the same again does not help unless `temporary`. */
+/**
+ * The server answered with an error. `code` is the SQLSTATE; trying the same again does not help
+ * unless `temporary`.
+ */
 export class StatementRefused extends Error {
   override readonly name = 'StatementRefused'
   readonly code: string

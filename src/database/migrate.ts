@@ -17,7 +17,10 @@ const ROLES_FILE = 'roles.sql'
 const LOCK = 0x617574686c
 
 const TAKE_LOCK: Statement<unknown> = { text: 'SELECT pg_advisory_xact_lock($1)', row: ignored }
-/** Reads the catalogue itself: to_regclass answers from a cache that does not hear of others while it waits for the lock. */
+/**
+ * Reads the catalogue itself: to_regclass answers from a cache that does not hear of others while
+ * it waits for the lock.
+ */
 const HAS_LEDGER: Statement<{ there: boolean }> = {
   row: v.object({ there: v.boolean() }),
   text: `
@@ -53,7 +56,8 @@ WHERE oid = to_regclass('grants')`,
 }
 
 /**
- * A restored dump brings no roles: `roles.sql` makes the roles and rights that are missing. Only the owner of the tables can. The
+ * A restored dump brings no roles: `roles.sql` makes the roles and rights that are missing. Only
+ * the owner of the tables can. The
  * file belongs to the newest schema, so a directory without its last migrations has none.
  */
 async function repairRoles(database: Database, directory: string): Promise<void> {

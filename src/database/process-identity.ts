@@ -1,6 +1,9 @@
 import { readFile } from 'node:fs/promises'
 
-/** A process, told apart from a later one with the same number by its start time (proc(5), field 22 of stat, in clock ticks). */
+/**
+ * A process, told apart from a later one with the same number by its start time (proc(5), field 22
+ * of stat, in clock ticks).
+ */
 export type ProcessIdentity = { readonly pid: number; readonly start: string }
 
 /** Who has this process number now; undefined if nobody. A zombie is nobody. */

@@ -6,8 +6,10 @@ import { EmbeddedServerFault } from './errors.ts'
 export type ServerAccount = { readonly uid: number; readonly gid: number }
 
 /**
- * The account that runs initdb for a server account. initdb needs an account with a name; PostgreSQL itself does not. Ids
- * without a name are for tests and demonstrations: initdb then runs as `nobody`, and the files are given away afterwards.
+ * The account that runs initdb for a server account. initdb needs an account with a name;
+ * PostgreSQL itself does not. Ids
+ * without a name are for tests and demonstrations: initdb then runs as `nobody`, and the files are
+ * given away afterwards.
  * @throws EmbeddedServerFault if the host has neither.
  */
 export async function initialAccount(account: ServerAccount): Promise<ServerAccount> {
@@ -23,7 +25,10 @@ export async function initialAccount(account: ServerAccount): Promise<ServerAcco
   )
 }
 
-/** True if the account may pass through every directory above and including `path`; what does not exist yet is ours to make. */
+/**
+ * True if the account may pass through every directory above and including `path`; what does not
+ * exist yet is ours to make.
+ */
 export async function canReach(path: string, { uid, gid }: ServerAccount): Promise<boolean> {
   for (let directory = path; ; directory = dirname(directory)) {
     const found = await stat(directory).catch(() => undefined)
@@ -41,7 +46,8 @@ export async function giveTo(path: string, account: ServerAccount | undefined): 
 }
 
 /**
- * Gives a directory with everything below it to the server's account; true if another account had it. The directory itself
+ * Gives a directory with everything below it to the server's account; true if another account had
+ * it. The directory itself
  * comes last, so that an interrupted change is noticed and repeated at the next start.
  */
 export async function giveTreeTo(directory: string, account: ServerAccount | undefined): Promise<boolean> {

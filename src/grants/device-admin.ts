@@ -79,7 +79,10 @@ const ADD_LOGINS: Statement<unknown> = {
   text: 'INSERT INTO device_logins SELECT DISTINCT login_key(name), $1 FROM unnest($2::text[]) AS name',
 }
 
-/** The administrator's side of the devices, on a database opened with the role `pop3authd` or the owner. The gate sees a change with its next lookup. */
+/**
+ * The administrator's side of the devices, on a database opened with the role `pop3authd` or the
+ * owner. The gate sees a change with its next lookup.
+ */
 export class DeviceAdmin {
   readonly #database: Database
 

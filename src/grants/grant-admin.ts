@@ -40,9 +40,12 @@ LIMIT $2::bigint`,
 type Finding = { readonly rule: string; readonly detail: string; readonly since: Date; readonly until: Date | null }
 
 /**
- * What the tables know of an address at a time. $1 address, $5 the IPv4 address in it or null, $2 its row of grants, $3 the time, $4 whether that is past:
- * then the history speaks of grants that were refreshed or swept since; for the present the grants alone do. Of logins: the
- * last that still counted then (a block takes the grant away for good), the last that was granted at all, and the last that was
+ * What the tables know of an address at a time. $1 address, $5 the IPv4 address in it or null, $2
+ * its row of grants, $3 the time, $4 whether that is past:
+ * then the history speaks of grants that were refreshed or swept since; for the present the grants
+ * alone do. Of logins: the
+ * last that still counted then (a block takes the grant away for good), the last that was granted
+ * at all, and the last that was
  * refused within the day before. `last-login-block`: the block of whoever logged in last, granted or not.
  */
 const EXPLAIN: Statement<Finding> = {
@@ -107,7 +110,10 @@ UNION ALL
 
 const CLOCK: Statement<{ now: Date }> = { row: v.object({ now: timestamptz }), text: 'SELECT now() AS now' }
 
-/** $1 network, $2 seconds or null, $3 reason, $4 owner, $5 now or null, $6 the IPv4 address in a single address, or null. The new decree takes the place of the old one. */
+/**
+ * $1 network, $2 seconds or null, $3 reason, $4 owner, $5 now or null, $6 the IPv4 address in a
+ * single address, or null. The new decree takes the place of the old one.
+ */
 const ALLOW: Statement<{ until: Date | null }> = {
   row: v.object({ until: endTime }),
   text: `

@@ -36,8 +36,10 @@ export class GrantPolicy {
   }
 
   /**
-   * The text of the row that a login from this address makes: the address, or its /64. An address that embeds an IPv4 address
-   * has a row of its own, which is not the row of the IPv4 address: each grant opens the way by which its login came, no other.
+   * The text of the row that a login from this address makes: the address, or its /64. An address
+   * that embeds an IPv4 address
+   * has a row of its own, which is not the row of the IPv4 address: each grant opens the way by
+   * which its login came, no other.
    */
   rowOf(ip: IpAddress): string {
     if (this.#ipv6Prefix === 128 || familyOf(ip) === 4) return ip

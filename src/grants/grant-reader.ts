@@ -8,7 +8,10 @@ import { networkColumn } from './grant-store.ts'
 
 const source = v.picklist(['login', 'allowance'])
 
-/** $1 address, $2 its row of grants, or null where logins do not count, $3 now or null, $4 the IPv4 address in it or null. At most one row: a sure yes. */
+/**
+ * $1 address, $2 its row of grants, or null where logins do not count, $3 now or null, $4 the IPv4
+ * address in it or null. At most one row: a sure yes.
+ */
 const LOOKUP: Statement<Omit<Grant, 'ip'>> = {
   name: 'lookup-grant',
   row: v.object({
@@ -62,7 +65,10 @@ ORDER BY until DESC
 LIMIT 1`,
 }
 
-/** $1 now or null. Everything that the tables say yes to, except that of a network with a blocked part nothing is listed. */
+/**
+ * $1 now or null. Everything that the tables say yes to, except that of a network with a blocked
+ * part nothing is listed.
+ */
 const CURRENT: Statement<CurrentGrant> = {
   name: 'current-grants',
   row: v.object({ network: networkColumn, source, login: v.nullable(v.string()), until: endTime }),

@@ -93,18 +93,23 @@ export interface GrantWriter {
   /** Notes who needed a grant; never decides anything. */
   recordUses(uses: readonly RelayUse[], options?: QueryOptions): Promise<void>
   /**
-   * Adds what the gate of this host counted to its minutes, and keeps its sample of refused addresses until the next one; never decides anything. After
+   * Adds what the gate of this host counted to its minutes, and keeps its sample of refused
+   * addresses until the next one; never decides anything. After
    * OutcomeUnknown, recording again may count twice.
    */
   recordTallies(tallies: readonly RelayTally[], options?: QueryOptions): Promise<void>
   /**
-   * Tells the views for mail servers that ask the database what this host's policy never grants. Called again and again: own addresses
+   * Tells the views for mail servers that ask the database what this host's policy never grants.
+   * Called again and again: own addresses
    * come and go.
    */
   publishUngrantable(options?: QueryOptions): Promise<void>
   /** Removes what has ended. Housekeeping only: expiry is decided at lookup. */
   sweep(options?: QueryOptions & { readonly now?: Date }): Promise<Swept>
-  /** Makes the coming days' partitions of the two histories and drops those older than `keepDays`, and as old tallies. Call it at start and daily. */
+  /**
+   * Makes the coming days' partitions of the two histories and drops those older than `keepDays`,
+   * and as old tallies. Call it at start and daily.
+   */
   keepHistory(keepDays: number, options?: QueryOptions & { readonly now?: Date }): Promise<void>
 }
 
@@ -113,7 +118,8 @@ export interface GrantReader {
   /** The grant that covers the address now, or undefined. Anything but a sure yes is undefined or an error. */
   lookup(ip: IpAddress, options?: QueryOptions): Promise<Grant | undefined>
   /**
-   * What may relay now, for tables of mail servers that cannot ask. A network is listed without the parts that are never granted,
+   * What may relay now, for tables of mail servers that cannot ask. A network is listed without the
+   * parts that are never granted,
    * so that one grant may be several rows.
    */
   current(options?: QueryOptions): Promise<readonly CurrentGrant[]>
@@ -171,7 +177,10 @@ export interface GrantAdmin {
   list(options?: QueryOptions & { readonly limit?: number }): Promise<readonly GrantRow[]>
   /** May relay, then or now, and why. The past is answered from the history as far as it is kept. */
   explain(ip: IpAddress, at: Date | null, options?: QueryOptions): Promise<Explanation>
-  /** Lets a network relay without a login, except its parts that are never granted. Refused for networks that are never granted. */
+  /**
+   * Lets a network relay without a login, except its parts that are never granted. Refused for
+   * networks that are never granted.
+   */
   allow(
     network: Network,
     request: DecreeRequest,
@@ -179,7 +188,10 @@ export interface GrantAdmin {
   ): Promise<{ readonly refused: Refusal } | { readonly until: Date | null; readonly exceptions: readonly Network[] }>
   /** Ends an allowance; how many there were. */
   disallow(network: Network, options?: QueryOptions): Promise<number>
-  /** Removes the grants of a network or login and keeps new ones away until the block ends; says how many grants were removed. */
+  /**
+   * Removes the grants of a network or login and keeps new ones away until the block ends; says how
+   * many grants were removed.
+   */
   block(
     target: BlockTarget,
     request: DecreeRequest,

@@ -3,7 +3,10 @@ import type { Database } from '../database/database.ts'
 import { int8, type Statement, timestamptz } from '../database/statement.ts'
 import type { RelayVerdict } from '../wire/usage-event.ts'
 
-/** Something that happened: a login that was granted or refused, mail that was relayed, or a client that the gate did not let relay. */
+/**
+ * Something that happened: a login that was granted or refused, mail that was relayed, or a client
+ * that the gate did not let relay.
+ */
 export type HistoryEvent = {
   readonly at: Date
   readonly kind: 'grant' | 'refused' | 'relay' | 'norelay'

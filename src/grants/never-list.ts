@@ -55,7 +55,8 @@ export type NeverListOptions = {
   /** Gateways, webmail hosts: where many people log in from one address. No other option grants an address of these. */
   readonly neverNets: NetworkSet
   /**
-   * Peers that speak for other clients, by the name of the setting that lists them. Loopback in them is judged as loopback. An
+   * Peers that speak for other clients, by the name of the setting that lists them. Loopback in
+   * them is judged as loopback. An
    * address of a proxy says nothing of the clients that come through the proxy.
    */
   readonly trusted: Readonly<Record<string, NetworkSet>>
@@ -68,8 +69,10 @@ export type NeverListOptions = {
 export type Ungrantable = Exclude<Refusal, 'blocked' | 'private'>
 
 /**
- * Decides whether an address can be granted at all, before any table is asked (spec/wrap-and-db.md §4). The answer for an
- * address that embeds an IPv4 address is that of the IPv4 address as well, so that a second way to the same host opens nothing.
+ * Decides whether an address can be granted at all, before any table is asked (spec/wrap-and-db.md
+ * §4). The answer for an
+ * address that embeds an IPv4 address is that of the IPv4 address as well, so that a second way to
+ * the same host opens nothing.
  */
 export class NeverList {
   readonly #options: NeverListOptions
@@ -85,12 +88,18 @@ export class NeverList {
     return this.#judged(ip).reason
   }
 
-  /** The same for a grant by login, which private addresses may be denied; the administrator may still allow them by name. */
+  /**
+   * The same for a grant by login, which private addresses may be denied; the administrator may
+   * still allow them by name.
+   */
   loginRefusal(ip: IpAddress): Exclude<Refusal, 'blocked'> | undefined {
     return this.refusal(ip) ?? (this.isDeniedPrivate(ip) ? 'private' : undefined)
   }
 
-  /** The reason in words that name the setting, for the administrator; undefined if a login can be granted from there. */
+  /**
+   * The reason in words that name the setting, for the administrator; undefined if a login can be
+   * granted from there.
+   */
   describe(ip: IpAddress): string | undefined {
     const { reason, detail, address } = this.#judged(ip)
     const via = address === ip ? '' : ` (for the IPv4 address ${address} in it)`
@@ -99,7 +108,8 @@ export class NeverList {
   }
 
   /**
-   * Why a network cannot be allowed: it lies within networks that are never granted, so that allowing it would do nothing, or it
+   * Why a network cannot be allowed: it lies within networks that are never granted, so that
+   * allowing it would do nothing, or it
    * is so wide that it holds loopback, multicast and the like. Own addresses and proxies inside it are no reason: each
    * address is judged at lookup.
    */
@@ -125,8 +135,10 @@ export class NeverList {
   }
 
   /**
-   * Gives the parts of a network in which every address can be granted, for tables of mail servers that do not ask about each
-   * address. Addresses that embed an IPv4 address are left out, unless the network is one address: no prefix tells which of
+   * Gives the parts of a network in which every address can be granted, for tables of mail servers
+   * that do not ask about each
+   * address. Addresses that embed an IPv4 address are left out, unless the network is one address:
+   * no prefix tells which of
    * the IPv4 addresses can be granted. Own addresses are those of this moment.
    */
   grantableParts(): (network: Network) => readonly Network[] {
@@ -136,7 +148,8 @@ export class NeverList {
   }
 
   /**
-   * What a mail server must know that asks the database itself. `alone`: addresses in the network embed IPv4 addresses, so that
+   * What a mail server must know that asks the database itself. `alone`: addresses in the network
+   * embed IPv4 addresses, so that
    * only a single one of them can be granted.
    */
   published(): readonly { readonly network: Network; readonly alone: boolean }[] {

@@ -8,12 +8,18 @@ import type { GrantReader } from './grant-store.ts'
 
 export type OpenGrantReader = {
   readonly reader: GrantReader
-  /** Calls `heard` soon after the list of grants changed, over a further connection; see listenForChanges. Until `close`. */
+  /**
+   * Calls `heard` soon after the list of grants changed, over a further connection; see
+   * listenForChanges. Until `close`.
+   */
   onChange(heard: () => void): void
   close(): Promise<void>
 }
 
-/** The gate's side of the grants in a database: connects in the background, and again whenever it must. `max`: connections at once. */
+/**
+ * The gate's side of the grants in a database: connects in the background, and again whenever it
+ * must. `max`: connections at once.
+ */
 export function openGrantReader(
   access: ConnectionOptions & { readonly statementTimeoutMs: number; readonly max: number },
   policy: GrantPolicy,

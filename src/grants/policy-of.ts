@@ -23,7 +23,8 @@ export type PolicySettings = {
 type TrustOfPopup = { readonly ssl_hack_trust: NetworkSet; readonly proxy_trust: NetworkSet }
 
 /**
- * The policy that the settings demand. Every program makes its policy here, so that they cannot differ in what they take for
+ * The policy that the settings demand. Every program makes its policy here, so that they cannot
+ * differ in what they take for
  * grantable; after a reload each makes another one.
  */
 export function policyOf(settings: PolicySettings): GrantPolicy {

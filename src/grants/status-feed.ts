@@ -15,7 +15,10 @@ export type LiveGrant = {
   readonly tls: boolean | null
 }
 
-/** A login that was granted or refused, or a mail that was relayed; then `daemon` is the door, and nothing else is known. */
+/**
+ * A login that was granted or refused, or a mail that was relayed; then `daemon` is the door, and
+ * nothing else is known.
+ */
 export type StatusEvent = {
   readonly at: Date
   readonly kind: 'grant' | 'refused' | 'relay'
@@ -133,7 +136,10 @@ export interface StatusFeed {
   liveGrants(limit: number): Promise<readonly LiveGrant[]>
   /** What happened in the last seconds, newest first. */
   lastEvents(seconds: number, limit: number): Promise<readonly StatusEvent[]>
-  /** Counts of the events from one moment to before another, in steps of whole seconds since 1970; steps without events are left out. */
+  /**
+   * Counts of the events from one moment to before another, in steps of whole seconds since 1970;
+   * steps without events are left out.
+   */
   countEvents(from: Date, to: Date, step: number): Promise<readonly EventCounts[]>
   /** What was decided in the last seconds by door, the busiest first. */
   doors(seconds: number): Promise<readonly DoorCounts[]>

@@ -19,7 +19,10 @@ export type UsageRow = {
   readonly relays: number
 }
 
-/** $1 days. A use belongs to the login whose grant covered the address at that time; a login that grants a /64 covers it whole. */
+/**
+ * $1 days. A use belongs to the login whose grant covered the address at that time; a login that
+ * grants a /64 covers it whole.
+ */
 const REPORT: Statement<UsageRow> = {
   row: v.object({
     login: v.string(),

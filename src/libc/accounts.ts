@@ -77,8 +77,10 @@ const CRYPT_DATA_SIZE = 32_768
 const cryptR = asyncTextFunction('libcrypt.so.1', 'str crypt_r(const char *phrase, const char *setting, void *data)')
 
 /**
- * crypt(3): the hash of a password under a setting (a whole stored hash is a setting), by every method that the system knows.
- * A password given as text is hashed as UTF-8. Runs on a thread, so that a slow hash stops nobody. Undefined if the system refuses the setting.
+ * crypt(3): the hash of a password under a setting (a whole stored hash is a setting), by every
+ * method that the system knows.
+ * A password given as text is hashed as UTF-8. Runs on a thread, so that a slow hash stops nobody.
+ * Undefined if the system refuses the setting.
  * The caller compares the result with the stored hash in constant time.
  */
 export async function crypt(password: string | Uint8Array, setting: string): Promise<string | undefined> {

@@ -38,7 +38,10 @@ export type SpawnRequest = {
   readonly argv: readonly (string | Uint8Array)[]
   /** `NAME=value`, each. */
   readonly environment: readonly (string | Uint8Array)[]
-  /** The child's descriptors: `to` becomes what `from` is here. 0, 1 and 2 are inherited where not named; all else of ours is close-on-exec. */
+  /**
+   * The child's descriptors: `to` becomes what `from` is here. 0, 1 and 2 are inherited where not
+   * named; all else of ours is close-on-exec.
+   */
   readonly descriptors: readonly { readonly from: number; readonly to: number }[]
   readonly searchPath?: boolean
   /** Leads a session of its own, so that a terminal's signals do not reach it. */
@@ -49,7 +52,10 @@ export type SpawnRequest = {
 
 const attributes = new Map<number, Uint8Array>()
 
-/** Every signal default, none blocked: the runtime ignores SIGPIPE, and children must not. Made once; the kernel only reads it. */
+/**
+ * Every signal default, none blocked: the runtime ignores SIGPIPE, and children must not. Made
+ * once; the kernel only reads it.
+ */
 function attributesFor(flags: number): Uint8Array {
   const known = attributes.get(flags)
   if (known !== undefined) return known
@@ -64,8 +70,10 @@ function attributesFor(flags: number): Uint8Array {
 }
 
 /**
- * Starts a program and answers its pid, ten times as cheaply as node:child_process. The descriptors should be blocking (`setBlocking`).
- * The caller must wait for the pid (`waitFor`), or it stays a zombie. Throws SystemCallError (ENOENT, EACCES, ENOEXEC, EAGAIN…).
+ * Starts a program and answers its pid, ten times as cheaply as node:child_process. The descriptors
+ * should be blocking (`setBlocking`).
+ * The caller must wait for the pid (`waitFor`), or it stays a zombie. Throws SystemCallError
+ * (ENOENT, EACCES, ENOEXEC, EAGAIN…).
  */
 export function posixSpawn(request: SpawnRequest): number {
   const attr = attributesFor(SETSIGDEF | SETSIGMASK | (request.newSession === true ? SETSID : 0))
@@ -88,9 +96,12 @@ export function posixSpawn(request: SpawnRequest): number {
 type Call = { readonly pid: Buffer; readonly environment: StringArrayMemory }
 
 /**
- * Starts one program again and again, each time with another descriptor as its 0 and 1. Costs a third of posixSpawn: what is the same every time is made once.
- * It also does not stop the event loop: the kernel holds the thread that starts a program until the program's execve is done, which takes longer than all
- * the rest of a small server's work. Limits belong to the process, so the child's open files are ours; PATH is not searched.
+ * Starts one program again and again, each time with another descriptor as its 0 and 1. Costs a
+ * third of posixSpawn: what is the same every time is made once.
+ * It also does not stop the event loop: the kernel holds the thread that starts a program until the
+ * program's execve is done, which takes longer than all
+ * the rest of a small server's work. Limits belong to the process, so the child's open files are
+ * ours; PATH is not searched.
  */
 export class RepeatedSpawn {
   readonly #file: Uint8Array
@@ -112,7 +123,8 @@ export class RepeatedSpawn {
   }
 
   /**
-   * As `start`, on this thread, which waits until the program's execve is done. `environment`: strings one after the other, each with its
+   * As `start`, on this thread, which waits until the program's execve is done. `environment`:
+   * strings one after the other, each with its
    * NUL. Throws SystemCallError, and TypeError for a block whose last string has no end.
    */
   startHere(descriptor: number, environment: Uint8Array): number {
@@ -128,7 +140,10 @@ export class RepeatedSpawn {
     return { pid: Buffer.alloc(4), environment: new StringArrayMemory(this.#environment, this.#variables) }
   }
 
-  /** Answers the pid, to be waited for with `waitFor`. `environment` follows what every start has. Rejects with SystemCallError. */
+  /**
+   * Answers the pid, to be waited for with `waitFor`. `environment` follows what every start has.
+   * Rejects with SystemCallError.
+   */
   async start(descriptor: number, environment: readonly (string | Uint8Array)[]): Promise<number> {
     const call = this.#idle.pop() ?? this.#newCall()
     try {
@@ -214,7 +229,10 @@ const status = Buffer.alloc(4)
 const info = Buffer.alloc(256)
 let poll: NodeJS.Timeout | undefined
 
-/** Waits for a child that `posixSpawn` started, and reaps it. Children of node:child_process are left to the runtime. */
+/**
+ * Waits for a child that `posixSpawn` started, and reaps it. Children of node:child_process are
+ * left to the runtime.
+ */
 export function waitFor(pid: number): Promise<Ending> {
   if (poll === undefined) {
     process.on('SIGCHLD', reapEnded)
@@ -229,7 +247,8 @@ export function waitFor(pid: number): Promise<Ending> {
 }
 
 /**
- * Reaps the children that have ended, in a process whose children are all its own: none of node:child_process. To be called at SIGCHLD. Never waits.
+ * Reaps the children that have ended, in a process whose children are all its own: none of
+ * node:child_process. To be called at SIGCHLD. Never waits.
  */
 export function reapChildren(visit: (pid: number, ending: Ending) => void): void {
   for (;;) {

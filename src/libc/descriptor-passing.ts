@@ -43,8 +43,10 @@ function layOut(octets: number): void {
 }
 
 /**
- * Sends a text of one octet per character and octets behind it through a Unix stream socket, and with the first of them a duplicate of a descriptor
- * (SCM_RIGHTS, unix(7)). Answers how many octets the kernel took, with the descriptor if it took any, or a negative errno (EAGAIN: the queue is full).
+ * Sends a text of one octet per character and octets behind it through a Unix stream socket, and
+ * with the first of them a duplicate of a descriptor
+ * (SCM_RIGHTS, unix(7)). Answers how many octets the kernel took, with the descriptor if it took
+ * any, or a negative errno (EAGAIN: the queue is full).
  * Never waits; the caller's own descriptor stays open. Throws RangeError for more than MAX_PASSED_OCTETS.
  */
 export function sendDescriptor(socket: number, descriptor: number, text: string, octets?: Uint8Array): number {
@@ -64,13 +66,15 @@ export function sendDescriptor(socket: number, descriptor: number, text: string,
 }
 
 /**
- * What has arrived: octets, none at the end of the stream, and the descriptor that came with some of them, which is the caller's; no program started later inherits it.
+ * What has arrived: octets, none at the end of the stream, and the descriptor that came with some
+ * of them, which is the caller's; no program started later inherits it.
  * Null stands for one that this process had no room for among its open files: the kernel has closed it.
  */
 export type Received = { readonly octets: Buffer; readonly descriptor: number | null | undefined }
 
 /**
- * Takes what the other end has sent, in order, up to the first descriptor and what was sent with it. A negative errno if there is nothing (EAGAIN) or something is wrong.
+ * Takes what the other end has sent, in order, up to the first descriptor and what was sent with
+ * it. A negative errno if there is nothing (EAGAIN) or something is wrong.
  * Never waits.
  */
 export function receiveDescriptor(socket: number): Received | number {

@@ -33,7 +33,10 @@ export class Epoll {
     this.#control(CHANGE, fd, events, tag)
   }
 
-  /** To be called before a descriptor is closed: the kernel watches the open file, which another process may have as well. */
+  /**
+   * To be called before a descriptor is closed: the kernel watches the open file, which another
+   * process may have as well.
+   */
   remove(fd: number): void {
     this.#control(REMOVE, fd, 0, 0)
   }

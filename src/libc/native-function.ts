@@ -7,7 +7,8 @@ type Koffi = typeof import('koffi')
 let loaded: Koffi | undefined
 
 /**
- * koffi, loaded at the first call. The prebuilt module is opened where npm puts it: koffi's own search for it costs 15 ms and the search of `require` for the package
+ * koffi, loaded at the first call. The prebuilt module is opened where npm puts it: koffi's own
+ * search for it costs 15 ms and the search of `require` for the package
  * another 2, which a program started once per connection cannot afford.
  */
 function koffi(): Koffi {
@@ -31,7 +32,10 @@ function koffi(): Koffi {
   return loaded
 }
 
-/** Where npm puts packages, seen from here: from the source, from a bundle or a chunk of one, and where we are a package ourselves. */
+/**
+ * Where npm puts packages, seen from here: from the source, from a bundle or a chunk of one, and
+ * where we are a package ourselves.
+ */
 const PACKAGES = ['../node_modules', '../../node_modules', '../..', '../../..']
 
 /** Loads the native module now: a process that will give up its rights may not reach the file afterwards. */
@@ -86,7 +90,8 @@ function library(name: string | null): ReturnType<Koffi['load']> {
 }
 
 /**
- * A function of the C library that returns an integer, by its prototype, which also types the arguments. It is looked up
+ * A function of the C library that returns an integer, by its prototype, which also types the
+ * arguments. It is looked up
  * at its first call. Memory that an argument points to must outlive the call; a Buffer that is an argument does.
  */
 export function nativeFunction<const Prototype extends string>(
@@ -116,7 +121,10 @@ export function asyncTextFunction<const Prototype extends string>(
   return asyncFunction(soname, prototype, result => (typeof result === 'string' ? result : undefined))
 }
 
-/** As nativeFunction, called on a thread of its own; memory among the arguments is kept until the call returns. errno is lost. */
+/**
+ * As nativeFunction, called on a thread of its own; memory among the arguments is kept until the
+ * call returns. errno is lost.
+ */
 export function asyncNumberFunction<const Prototype extends string>(
   prototype: Prototype,
 ): (...args: ArgumentsOf<Prototype>) => Promise<number> {
@@ -125,7 +133,8 @@ export function asyncNumberFunction<const Prototype extends string>(
 }
 
 /**
- * Calls on threads at once: twice what the runtime has threads, so that none waits for the event loop; koffi keeps memory for this many.
+ * Calls on threads at once: twice what the runtime has threads, so that none waits for the event
+ * loop; koffi keeps memory for this many.
  * Callers bound what waits here: connections of the gate, turns of popup's CheckQueue.
  */
 const MAX_ASIDE = 8
@@ -175,7 +184,8 @@ function asyncFunction<T>(
 }
 
 /**
- * Calls back in a turn of the event loop of its own whenever a descriptor is readable, until `stop`. With nothing else to do, the process ends
+ * Calls back in a turn of the event loop of its own whenever a descriptor is readable, until
+ * `stop`. With nothing else to do, the process ends
  * while it is not `ref`ed. What the callback throws is uncaught like any other error.
  */
 export function watchReadable(fd: number, callback: () => void): { ref(): void; unref(): void; stop(): void } {
@@ -220,7 +230,10 @@ export function checked(syscall: string, result: number): number {
 /** Where memory lies while it is kept alive. Addresses have 47 bits: a number holds them. */
 export const addressOf = (memory: Uint8Array): number => Number(koffi().address(memory))
 
-/** A NULL-terminated `char *[]` with its strings behind it, in one piece of memory. Throws TypeError on a NUL inside a string. */
+/**
+ * A NULL-terminated `char *[]` with its strings behind it, in one piece of memory. Throws TypeError
+ * on a NUL inside a string.
+ */
 export function stringArray(strings: readonly (string | Uint8Array)[]): Uint8Array {
   const text = textOf(strings)
   const memory = Buffer.alloc((strings.length + 1) * 8 + text.length)
@@ -228,7 +241,10 @@ export function stringArray(strings: readonly (string | Uint8Array)[]): Uint8Arr
   return memory
 }
 
-/** Memory for one string array after the other, each beginning with the same strings: for a program that is started again and again. */
+/**
+ * Memory for one string array after the other, each beginning with the same strings: for a program
+ * that is started again and again.
+ */
 export class StringArrayMemory {
   /** A part of the beginning's memory, which it keeps alive. */
   readonly #pointers: Uint8Array

@@ -33,7 +33,8 @@ const WORD = 2 ** 32
 const MOST = 64
 const ROOM = 131_072
 /**
- * Messages in one batch that open the kernel's queue. Each queue takes MOST of the host's fs.aio-max-nr, which databases need
+ * Messages in one batch that open the kernel's queue. Each queue takes MOST of the host's
+ * fs.aio-max-nr, which databases need
  * as well, so that a process with few clients at a time opens none.
  */
 const MANY = 8
@@ -46,7 +47,8 @@ const NEVER: ReadonlySet<number> = new Set([EINVAL, ENOSYS, EOPNOTSUPP, EPERM])
 export type BatchEnd = SystemCallError | 'this processor is not known'
 
 /**
- * Told of a message that did not go out whole: how many octets the kernel took, or a negative errno, and the message, which is valid during the call.
+ * Told of a message that did not go out whole: how many octets the kernel took, or a negative
+ * errno, and the message, which is valid during the call.
  * Adding to the batch from inside throws. What it throws is thrown by `send` once every message has been sent.
  */
 export type Incomplete = (sent: number, message: Uint8Array) => void
@@ -54,8 +56,10 @@ export type Incomplete = (sent: number, message: Uint8Array) => void
 type Message = { readonly fd: number; readonly begin: number; readonly end: number; readonly incomplete: Incomplete }
 
 /**
- * Messages for many sockets that go out together, with two system calls (io_submit(2): for a socket it is done when the call returns). Besides the calls it spares the
- * wakings: who is woken by the first message takes the processor when all are sent, and finds them all. Where the kernel does not have the calls, forbids them, or
+ * Messages for many sockets that go out together, with two system calls (io_submit(2): for a socket
+ * it is done when the call returns). Besides the calls it spares the
+ * wakings: who is woken by the first message takes the processor when all are sent, and finds them
+ * all. Where the kernel does not have the calls, forbids them, or
  * knows no NOWAIT for sockets (before 6.4), they go out one by one. Never waits.
  */
 export class SendBatch {
@@ -81,7 +85,10 @@ export class SendBatch {
     return this.#messages.length === 0
   }
 
-  /** Adds a text in Latin-1 with octets behind it. The descriptor must stay open until `send`, which comes first if there is no more room. */
+  /**
+   * Adds a text in Latin-1 with octets behind it. The descriptor must stay open until `send`, which
+   * comes first if there is no more room.
+   */
   add(fd: number, text: string, octets: Uint8Array | undefined, incomplete: Incomplete): void {
     // The octets of messages that are being sent would be overwritten.
     if (this.#isSending) throw new Error('a message was added while the batch is sent')
@@ -102,7 +109,10 @@ export class SendBatch {
     if (this.#end !== undefined) callback(this.#end)
   }
 
-  /** Sends everything, in the order in which it was added. Throws what a callback threw, when all the others were called. */
+  /**
+   * Sends everything, in the order in which it was added. Throws what a callback threw, when all
+   * the others were called.
+   */
   send(): void {
     const messages = this.#messages.splice(0)
     this.#used = 0

@@ -46,7 +46,8 @@ export type SocketName =
   | { readonly family: 'internet'; readonly octets: Uint8Array; readonly port: number }
 
 /**
- * Where a socket is bound (getsockname(2)). Undefined for a descriptor that is no socket, or for another address family.
+ * Where a socket is bound (getsockname(2)). Undefined for a descriptor that is no socket, or for
+ * another address family.
  * Throws SystemCallError for a closed descriptor.
  */
 export function socketName(descriptor: number): SocketName | undefined {
@@ -134,7 +135,10 @@ export function inheritNoDelay(listening: number): void {
   setsockopt(listening, IPPROTO_TCP, TCP_NODELAY, ON, ON.length)
 }
 
-/** Reads what has arrived into `buffer`: the number of octets, 0 at the end of the stream, or a negative errno. Never waits. */
+/**
+ * Reads what has arrived into `buffer`: the number of octets, 0 at the end of the stream, or a
+ * negative errno. Never waits.
+ */
 export function receiveInto(fd: number, buffer: Uint8Array): number {
   const count = recv(fd, buffer, buffer.length, MSG_DONTWAIT)
   return count < 0 ? -lastErrno() : count
@@ -159,7 +163,10 @@ const sender =
     return count < 0 ? -lastErrno() : count
   }
 
-/** Sends the first octets of `buffer`: how many the kernel took, or a negative errno. Never waits, and raises no signal. */
+/**
+ * Sends the first octets of `buffer`: how many the kernel took, or a negative errno. Never waits,
+ * and raises no signal.
+ */
 export const sendFrom = sender(0)
 
 /**
@@ -180,7 +187,10 @@ export const endOutput = (descriptor: number): void => void checked('shutdown', 
 export const unixSocket = ({ blocking }: { readonly blocking: boolean }): number =>
   checked('socket', socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | (blocking ? 0 : SOCK_NONBLOCK), 0))
 
-/** A connected pair of Unix stream sockets: blocking, close-on-exec. The caller closes them. Throws SystemCallError (EMFILE). */
+/**
+ * A connected pair of Unix stream sockets: blocking, close-on-exec. The caller closes them. Throws
+ * SystemCallError (EMFILE).
+ */
 export function openSocketPair(): readonly [number, number] {
   const descriptors = Buffer.alloc(8)
   checked('socketpair', socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, descriptors))
@@ -188,7 +198,8 @@ export function openSocketPair(): readonly [number, number] {
 }
 
 /**
- * Connects to the listener at a path. On a non-blocking socket a full queue of the listener is an error (EAGAIN). Throws
+ * Connects to the listener at a path. On a non-blocking socket a full queue of the listener is an
+ * error (EAGAIN). Throws
  * SystemCallError, RangeError.
  */
 export function connectUnix(descriptor: number, path: string): void {

@@ -35,7 +35,8 @@ export function execve(
 }
 
 /**
- * Gives signals their default action again. The runtime ignores SIGPIPE and SIGXFSZ, and an ignored signal stays ignored
+ * Gives signals their default action again. The runtime ignores SIGPIPE and SIGXFSZ, and an ignored
+ * signal stays ignored
  * through execve: a program started later would not die of a closed connection. A pending signal is discarded.
  */
 export function resetSignals(signals: readonly NodeJS.Signals[]): void {
@@ -44,7 +45,10 @@ export function resetSignals(signals: readonly NodeJS.Signals[]): void {
       if (signalCall(constants.signals[name], action) === SIG_ERR) throw new SystemCallError('signal', lastErrno())
 }
 
-/** Unblocks a signal for the main thread. The runtime blocks SIGUSR1 under `--disable-sigusr1`, which also keeps it from listeners. */
+/**
+ * Unblocks a signal for the main thread. The runtime blocks SIGUSR1 under `--disable-sigusr1`,
+ * which also keeps it from listeners.
+ */
 export function unblockSignal(name: NodeJS.Signals): void {
   const set = Buffer.alloc(SIGSET_BYTES)
   const bit = constants.signals[name] - 1
@@ -85,7 +89,8 @@ export function forbidDumps(): void {
 }
 
 /**
- * The kernel sends this process the signal when its parent ends. A change of uid clears it: call it after that, and look
+ * The kernel sends this process the signal when its parent ends. A change of uid clears it: call it
+ * after that, and look
  * at process.ppid afterwards, because the parent may have ended already.
  *
  * @public

@@ -8,9 +8,15 @@ import { challenge, err, LINE_TOO_LONG, multiline, OVERLONG_LINES_ALLOWED, ok, S
 /** What the shell must do next, in order. The table decides; only the shell touches a socket or asks a checker. */
 export type AuthorizationEffect =
   | { readonly type: 'reply'; readonly text: string }
-  /** Ask the checker. A yes begins TRANSACTION; anything else goes into `afterFailure`. `method` as in a login event. */
+  /**
+   * Ask the checker. A yes begins TRANSACTION; anything else goes into `afterFailure`. `method` as
+   * in a login event.
+   */
   | ({ readonly type: 'authenticate'; readonly method: LoginMethod } & Credentials)
-  /** The reply has been given: upgrade to TLS, throw away what was read beyond this line, start afresh (RFC 2595 §4). */
+  /**
+   * The reply has been given: upgrade to TLS, throw away what was read beyond this line, start
+   * afresh (RFC 2595 §4).
+   */
   | { readonly type: 'startTls' }
   /** The `SSL` command: parse `host:pass`, compare, answer (spec/popup.md §6). Only as the first line, if offered. */
   | { readonly type: 'preamble'; readonly argument: string }
@@ -83,7 +89,8 @@ export const afterStartTls = ({ failures, lines, unknownCommands }: Authorizatio
 /** Lines that are no command, after which the connection is closed. A client that probes for extensions sends a few. */
 const UNKNOWN_COMMANDS_ALLOWED = 10
 /**
- * Lines beside those of login attempts, after which the connection is closed. A client that sends NOOP every few seconds while
+ * Lines beside those of login attempts, after which the connection is closed. A client that sends
+ * NOOP every few seconds while
  * its user types the password stays below it.
  */
 const LINES_ALLOWED = 100
@@ -192,7 +199,8 @@ const FAILURE_REPLIES: Readonly<Record<LoginFailure, { readonly coded: string; r
 }
 
 /**
- * The answer to a login that did not succeed. The session is then as if the login had not been tried (RFC 5034 §4), USER
+ * The answer to a login that did not succeed. The session is then as if the login had not been
+ * tried (RFC 5034 §4), USER
  * included, until `tries` are used up; qmail's popup never gives a second try.
  */
 export function afterFailure(

@@ -5,7 +5,8 @@ export interface Credentials {
 }
 
 /**
- * The message of SASL PLAIN, `[authzid] NUL authcid NUL passwd` (RFC 4616 §2). Undefined if it is not UTF-8, holds other
+ * The message of SASL PLAIN, `[authzid] NUL authcid NUL passwd` (RFC 4616 §2). Undefined if it is
+ * not UTF-8, holds other
  * than two NULs, has an empty name or password or a control character in the name (SASLprep prohibits them), or asks
  * to act as somebody else, which no POP3 user may. Name and password are handed on as sent: preparing them would change
  * passwords that were stored unprepared.

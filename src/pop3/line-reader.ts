@@ -1,4 +1,7 @@
-/** What one line of input turned out to be. `text` holds one character per octet (latin1), so no byte is lost or changed. */
+/**
+ * What one line of input turned out to be. `text` holds one character per octet (latin1), so no
+ * byte is lost or changed.
+ */
 export type Line =
   | { readonly type: 'line'; readonly text: string }
   | { readonly type: 'tooLong' }

@@ -21,7 +21,10 @@ export class HandoffReceiver {
     this.#take = take
   }
 
-  /** Takes over a connection that began with LINK_LINE, and nothing behind that. Without room for another open file it is closed: login relays then. */
+  /**
+   * Takes over a connection that began with LINK_LINE, and nothing behind that. Without room for
+   * another open file it is closed: login relays then.
+   */
   open(connection: Socket): void {
     try {
       const link = new Link(connection, this.#handover, this.#take, () => this.#links.delete(link))
@@ -36,7 +39,10 @@ export class HandoffReceiver {
     return [...this.#links].some(({ isOpen }) => isOpen)
   }
 
-  /** Asks the login processes to pass no more on these links; fulfilled when all have ended their side. What they passed before is served. */
+  /**
+   * Asks the login processes to pass no more on these links; fulfilled when all have ended their
+   * side. What they passed before is served.
+   */
   async dismiss(): Promise<void> {
     const links = [...this.#links]
     for (const link of links) link.sayBye()

@@ -123,7 +123,8 @@ export class Session implements ConnectionListener {
   }
 
   /**
-   * Runs the lines that are there. A command that takes its time comes back here when it is done, and so does whoever sent more
+   * Runs the lines that are there. A command that takes its time comes back here when it is done,
+   * and so does whoever sent more
    * than the other sessions should wait for.
    */
   #run(): void {

@@ -12,7 +12,8 @@ import { MaildropService, NO_MAILDROP, type ServiceOptions } from './serve-maild
 import { standardInput, standardOutput } from './standard-descriptors.ts'
 
 /**
- * `pop3d MAILDIR` as the program that a checker starts: one session on descriptors 0 and 1, as the user the checker made us
+ * `pop3d MAILDIR` as the program that a checker starts: one session on descriptors 0 and 1, as the
+ * user the checker made us
  * (spec/pop3d.md §1). The exit status is 0, but for uid 0, which is temporary.
  * @throws UsageFault for a setting in the environment that has no meaning.
  */

@@ -8,7 +8,10 @@ const SWEEP_EVERY = 30
 /** Why a ticket was not taken. */
 export type TicketRefusal = 'malformed' | 'forged' | 'expired' | 'repeated'
 
-/** Checks the tickets that the login process brings: each is the monitor's word that one session may open one maildrop, once. */
+/**
+ * Checks the tickets that the login process brings: each is the monitor's word that one session may
+ * open one maildrop, once.
+ */
 export class TicketVerifier {
   readonly #mac: KeyedHash
   readonly #used = new Map<string, number>()

@@ -36,8 +36,10 @@ const TICKET_TIME = 10_000
 const START_TIME = 10_000
 
 /**
- * Runs as a worker of popup's monitor: many sessions of one owner in one process (src/wire/maildrop-worker.ts). It ends by
- * itself when it has had no session for a while, and after its last session when the monitor is gone or told it to stop. The
+ * Runs as a worker of popup's monitor: many sessions of one owner in one process
+ * (src/wire/maildrop-worker.ts). It ends by
+ * itself when it has had no session for a while, and after its last session when the monitor is
+ * gone or told it to stop. The
  * monitor holds the listening socket: who connects meanwhile waits there for the next worker.
  */
 export async function startWorker(): Promise<RunningDaemon> {
@@ -138,10 +140,14 @@ class Worker {
   }
 
   #armIdleTimer(): void {
+    clearTimeout(this.#idleTimer)
     this.#idleTimer = setTimeout(() => void this.#retire(), this.#settings.workerIdle * 1000)
   }
 
-  /** Ends when login has let go of us. Whoever it passes to us meanwhile keeps us here: the next worker is started only after us. */
+  /**
+   * Ends when login has let go of us. Whoever it passes to us meanwhile keeps us here: the next
+   * worker is started only after us.
+   */
   async #retire(): Promise<void> {
     await this.#dismiss()
     if (this.#stopping || this.#connections > 0) return

@@ -1,4 +1,7 @@
-/** Tells one listener that a client has gone away before he was served: an AbortSignal without its weight, for there is one for every login. */
+/**
+ * Tells one listener that a client has gone away before he was served: an AbortSignal without its
+ * weight, for there is one for every login.
+ */
 export class ClientGone {
   #hasHappened = false
   #listener: (() => void) | undefined

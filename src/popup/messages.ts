@@ -4,7 +4,10 @@ import { type IpAddress, NetworkSet, parseIpAddress, parseNetwork } from '../wir
 import { isSessionId, type SessionId } from '../wire/session-ticket.ts'
 import { type LoginOctets, loginOctets } from './login-name.ts'
 
-/** What the monitor and a login process say to each other: one JSON object a line. The monitor takes login's for hostile. */
+/**
+ * What the monitor and a login process say to each other: one JSON object a line. The monitor takes
+ * login's for hostile.
+ */
 
 /** One character per octet, as the client sent it. */
 const octets = (max: number) =>

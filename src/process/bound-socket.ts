@@ -7,8 +7,10 @@ import { takeActivatedSocket } from './socket-activation.ts'
 import type { SocketAddress } from './socket-address.ts'
 
 /**
- * A socket that listens and from which this process never accepts: it is held for workers, which inherit the descriptor.
- * Connections that come while no worker runs wait in the kernel's queue, so a crash or an idle end of a worker loses none.
+ * A socket that listens and from which this process never accepts: it is held for workers, which
+ * inherit the descriptor.
+ * Connections that come while no worker runs wait in the kernel's queue, so a crash or an idle end
+ * of a worker loses none.
  */
 export type BoundSocket = {
   readonly descriptor: number
@@ -21,7 +23,8 @@ export type BoundSocket = {
 }
 
 /**
- * Binds and listens, or takes the socket that the service manager handed over for this address. A Unix socket appears under its name only when it is ready and its owner and mode are set.
+ * Binds and listens, or takes the socket that the service manager handed over for this address. A
+ * Unix socket appears under its name only when it is ready and its owner and mode are set.
  * @throws TemporaryFault, UsageFault as openListener.
  */
 export async function holdListener(
@@ -55,8 +58,10 @@ export async function holdListener(
 }
 
 /**
- * As holdListener, for several workers: a TCP port gets a socket for each, among which the kernel spreads the clients (SO_REUSEPORT). From
- * one socket the first worker to wake would take a whole burst. Other addresses, and descriptors, get one socket for all.
+ * As holdListener, for several workers: a TCP port gets a socket for each, among which the kernel
+ * spreads the clients (SO_REUSEPORT). From
+ * one socket the first worker to wake would take a whole burst. Other addresses, and descriptors,
+ * get one socket for all.
  */
 export async function holdListeners(
   address: SocketAddress,
@@ -65,7 +70,8 @@ export async function holdListeners(
 ): Promise<readonly BoundSocket[]> {
   const first = await holdListener(address, setting)
   if (count === 1 || address.type !== 'tcp' || first.isHanded) return [first]
-  // Sockets that share a port would share it with a second server of ours as well; so whether it is free was asked without that.
+  // Sockets that share a port would share it with a second server of ours as well; so whether it is
+  // free was asked without that.
   first.release()
   const held: BoundSocket[] = []
   for (let i = 0; i < count; i++) {

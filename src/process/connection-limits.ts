@@ -4,13 +4,19 @@ import { familyOf, type IpAddress } from '../wire/ip-address.ts'
 /** The customer of an IPv6 address with open connections, and how many it has. */
 type Counted = { readonly customer: string; places: number }
 
-/** Counts open connections, in all and per customer's network (IPv4: the address, IPv6: its /64), and says when it is enough. */
+/**
+ * Counts open connections, in all and per customer's network (IPv4: the address, IPv6: its /64),
+ * and says when it is enough.
+ */
 export class ConnectionLimits {
   #max: number
   #maxPerAddress: number
   #customers: CustomerNetworks
   readonly #open = new Map<string, number>()
-  /** A place is given back to the customer who took it, also when other translators' prefixes are in force since then. */
+  /**
+   * A place is given back to the customer who took it, also when other translators' prefixes are in
+   * force since then.
+   */
   readonly #counted = new Map<IpAddress, Counted>()
   #total = 0
 

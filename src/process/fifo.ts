@@ -7,11 +7,15 @@ import { setPipeSize } from '../libc/descriptors.ts'
 export type OpenFifo = { readonly fd: number; readonly capacity: number; readonly inode: number }
 
 const LINUX_DEFAULT = 65_536
-/** A second of lines at full speed. Without privilege the host allows less, 1 MiB as a rule (/proc/sys/fs/pipe-max-size). */
+/**
+ * A second of lines at full speed. Without privilege the host allows less, 1 MiB as a rule
+ * (/proc/sys/fs/pipe-max-size).
+ */
 const WANTED = 16_777_216
 
 /**
- * Opens a FIFO for reading, read-write and non-blocking: it never sees an end of file when its writers restart, and never
+ * Opens a FIFO for reading, read-write and non-blocking: it never sees an end of file when its
+ * writers restart, and never
  * waits for one. The FIFO is made as large as the host allows.
  * @throws UsageFault if there is none, it is no FIFO, or may not be read; `setting` is the name for the message.
  */

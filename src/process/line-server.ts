@@ -44,7 +44,10 @@ export type Peer = { readonly uid: number | undefined }
 
 /** What a service does with the octets of one connection. */
 export type LineService<Request> = {
-  /** The requests that these octets complete. Throws if the peer does not speak the protocol: the connection is closed. */
+  /**
+   * The requests that these octets complete. Throws if the peer does not speak the protocol: the
+   * connection is closed.
+   */
   cut(chunk: Buffer): readonly Request[]
   /** The answer with all its delimiters; undefined: this request has none. */
   answer(request: Request): Promise<string> | undefined

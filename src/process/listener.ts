@@ -11,7 +11,8 @@ import { formatSocketAddress, type SocketAddress } from './socket-address.ts'
 export type UnixSocketAccess = { readonly mode: number; readonly uid?: number; readonly gid?: number }
 
 /**
- * Makes the server listen and says where it does (with the port that the kernel chose for port 0). A socket that the service manager
+ * Makes the server listen and says where it does (with the port that the kernel chose for port 0).
+ * A socket that the service manager
  * handed over for that address is taken as it is, with the owner and mode that it has.
  * `setting` is the name an administrator knows, for the message.
  * @throws TemporaryFault if the address is in use, UsageFault if it cannot be had at all.
@@ -68,7 +69,8 @@ export async function openListener(
 }
 
 /**
- * A crash leaves its Unix socket behind. It is removed only if the kernel says that nobody listens there; a busy server keeps it.
+ * A crash leaves its Unix socket behind. It is removed only if the kernel says that nobody listens
+ * there; a busy server keeps it.
  * @throws TemporaryFault if somebody does, UsageFault if what is there is no socket.
  */
 export async function removeStaleSocket(path: string, setting: string): Promise<void> {

@@ -2,7 +2,10 @@ import { UsageFault } from '../base/exit-status.ts'
 import { LOOPBACK, parseIpAddress } from '../wire/ip-address.ts'
 import { formatSocketAddress, type SocketAddress } from './socket-address.ts'
 
-/** For listeners where nobody proves who he is. @throws UsageFault unless nobody but this host can reach the address. */
+/**
+ * For listeners where nobody proves who he is. @throws UsageFault unless nobody but this host can
+ * reach the address.
+ */
 export function requireLoopback(address: SocketAddress, setting: string): void {
   if (address.type !== 'tcp') return
   const ip = parseIpAddress(address.host === 'localhost' ? '127.0.0.1' : address.host)

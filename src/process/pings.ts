@@ -5,7 +5,8 @@ const MAX_UNANSWERED = 3
 /**
  * Notices a process that is alive but does not answer: it is stopped, or its event loop stands still.
  *
- * Pings are counted, not seconds, so that an observer that stood still itself blames nobody. They begin with the first sign of
+ * Pings are counted, not seconds, so that an observer that stood still itself blames nobody. They
+ * begin with the first sign of
  * life, because a program that loads cannot answer.
  */
 export class Pings {

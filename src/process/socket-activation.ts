@@ -7,8 +7,10 @@ const FIRST = 3
 const MOST = 64
 
 /**
- * Listening sockets that the service manager opened for us, by the address that they are bound to. A setting that names the same address gets
- * its socket from here: no right to bind is needed then, and connections that come during a restart wait in the kernel's queue.
+ * Listening sockets that the service manager opened for us, by the address that they are bound to.
+ * A setting that names the same address gets
+ * its socket from here: no right to bind is needed then, and connections that come during a restart
+ * wait in the kernel's queue.
  */
 let waiting: Map<string, number> | undefined
 

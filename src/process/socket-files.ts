@@ -13,8 +13,10 @@ export type SocketDirectoryOptions = {
 }
 
 /**
- * Makes the directory of a Unix socket if it is missing and is `runDir` or lies below it. The mode is 0755: the mode of the socket decides
- * which accounts connect. `owner` gets a directory below `runDir`, so that a program that left root can remove its socket at its end.
+ * Makes the directory of a Unix socket if it is missing and is `runDir` or lies below it. The mode
+ * is 0755: the mode of the socket decides
+ * which accounts connect. `owner` gets a directory below `runDir`, so that a program that left root
+ * can remove its socket at its end.
  * Anywhere else a missing directory is the administrator's to make, because it may be a typing error.
  * @throws UsageFault if the directory cannot be made.
  */

@@ -1,8 +1,10 @@
 /**
  * Connections that have not proved anything yet, for a server that is full: one of them makes room for a new one.
  *
- * The customer with most of them gives one up, so that a crowd of one customer displaces nobody else. Of that customer's the
- * oldest goes, but one that is being served (a password is being checked) only if all are. Where several customers have as
+ * The customer with most of them gives one up, so that a crowd of one customer displaces nobody
+ * else. Of that customer's the
+ * oldest goes, but one that is being served (a password is being checked) only if all are. Where
+ * several customers have as
  * many, the oldest connection among theirs goes by the same rule.
  */
 export class WaitingConnections<T> {

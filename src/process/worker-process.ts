@@ -55,8 +55,10 @@ const PONG = 'pong'
 
 /**
  * Starts a program of ours as a worker: listening sockets of the parent become its descriptors 4, 5, …, the control
- * channel its descriptor 3. A number is the descriptor of a BoundSocket. The worker drops its privileges itself, after its code is loaded and before it reads a
- * byte from the network: so the program's files need not be readable to its account. `openSslConfiguration` is a file, see config(5ssl).
+ * channel its descriptor 3. A number is the descriptor of a BoundSocket. The worker drops its
+ * privileges itself, after its code is loaded and before it reads a
+ * byte from the network: so the program's files need not be readable to its account.
+ * `openSslConfiguration` is a file, see config(5ssl).
  * A worker that does not answer pings is killed within 15 s.
  */
 export function startWorker(
@@ -94,7 +96,8 @@ const openSslOptions = (file: string | undefined): readonly string[] =>
   file === undefined || process.env['OPENSSL_CONF'] !== undefined ? [] : [`--openssl-config=${file}`]
 
 /**
- * The worker's end of the channel. The worker ends when its parent does. From now on it leaves no core file: secrets come
+ * The worker's end of the channel. The worker ends when its parent does. From now on it leaves no
+ * core file: secrets come
  * this way. `batch`: the worker does not preempt running processes when it wakes (decision 10).
  */
 export function channelToParent({ batch = false }: { readonly batch?: boolean } = {}): ControlChannel {
@@ -115,7 +118,8 @@ function answeringChannel(): ControlChannel {
 }
 
 /**
- * Lets the supervisor of this daemon see that its event loop runs, and passes the supervisor's messages on. Nothing happens
+ * Lets the supervisor of this daemon see that its event loop runs, and passes the supervisor's
+ * messages on. Nothing happens
  * unless the supervisor asked for it (AUTHRELAY_PINGED=1), with a channel in descriptor 3.
  */
 export function answerPings(onMessage: (message: unknown) => void): void {
@@ -125,7 +129,10 @@ export function answerPings(onMessage: (message: unknown) => void): void {
 /** A supervisor of ours has the other end of the control channel. */
 export const isPinged = (): boolean => process.env['AUTHRELAY_PINGED'] === '1'
 
-/** Keeps children of this process from inheriting the supervisor's channel. To be called before the first child is started. */
+/**
+ * Keeps children of this process from inheriting the supervisor's channel. To be called before the
+ * first child is started.
+ */
 export function keepPingsToOurselves(): void {
   if (isPinged()) setCloseOnExec(CONTROL_DESCRIPTOR, true)
 }
@@ -146,7 +153,10 @@ export function watchedChannel(stream: Duplex, hung: () => void): { channel: Con
   return { channel, isHung: () => isHung }
 }
 
-/** Path of another program of ours beside the running one: built (`dist/pop3d.js`) or as source (`src/pop3d/main.ts`). */
+/**
+ * Path of another program of ours beside the running one: built (`dist/pop3d.js`) or as source
+ * (`src/pop3d/main.ts`).
+ */
 export function programBeside(name: string, running = process.argv[1] ?? ''): string {
   const source = /^(.*)\/[^/]+\/main\.ts$/.exec(running)?.[1]
   return source !== undefined ? `${source}/${name}/main.ts` : running.replace(/[^/]+$/, `${name}.js`)

@@ -16,7 +16,10 @@ export type Row<Output> = {
   readonly unit?: DurationUnit
   /** How the text of an environment variable becomes what would stand in the file. */
   readonly fromText: (text: string) => unknown
-  /** True for settings that the original's config.h or the specification names: their environment variable has no section in its name. */
+  /**
+   * True for settings that the original's config.h or the specification names: their environment
+   * variable has no section in its name.
+   */
   readonly bareName: boolean
   /** Names that the setting had before; each stays valid, in the file and in the environment. */
   readonly formerNames: readonly string[]
@@ -116,7 +119,10 @@ export const duration = (
   return { ...row(schema, writeDuration(fallback, unit), `${doc} ${numbers}`, fromText, options), unit }
 }
 
-/** Numbers of seconds, or texts such as "800ms" and "1.5"; the values are milliseconds. In the environment separated by spaces or commas. */
+/**
+ * Numbers of seconds, or texts such as "800ms" and "1.5"; the values are milliseconds. In the
+ * environment separated by spaces or commas.
+ */
 export const delays = (fallback: readonly number[], doc: string, options?: Options): Row<readonly number[]> => {
   const message = 'must be a list of seconds from 0 to 9999, such as [2, 4, 8, 15]'
   const delay = v.pipe(
@@ -142,7 +148,10 @@ export const text = (fallback: string, doc: string, options?: Options): Row<stri
     options,
   )
 
-/** A password that stands in the file itself; empty stands for "not set". The one that everybody tries first is refused. */
+/**
+ * A password that stands in the file itself; empty stands for "not set". The one that everybody
+ * tries first is refused.
+ */
 export const password = (doc: string, options?: Options): Row<string> =>
   row(
     v.pipe(
@@ -312,13 +321,19 @@ export const defineSection = <const Rows extends Readonly<Record<string, Row<unk
   rows: Rows,
 ): Section<Rows> => ({ name, doc, rows })
 
-/** The environment variable that overrides a setting. `writtenName`: a former name of the setting, if it is written so. */
+/**
+ * The environment variable that overrides a setting. `writtenName`: a former name of the setting,
+ * if it is written so.
+ */
 export const environmentNameOf = (section: Section, name: string, writtenName = name): string =>
   (section.rows[name]?.bareName === true || section.name === '' ? writtenName : `${section.name}_${writtenName}`)
     .toUpperCase()
     .replaceAll('-', '_')
 
-/** The present name of a setting that is written by its present or a former name; undefined if there is no such setting. */
+/**
+ * The present name of a setting that is written by its present or a former name; undefined if there
+ * is no such setting.
+ */
 export const presentNameOf = ({ rows }: Section, written: string): string | undefined =>
   Object.hasOwn(rows, written)
     ? written

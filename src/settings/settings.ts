@@ -25,7 +25,10 @@ export function nearest(word: string, known: readonly string[]): string | undefi
   return best
 }
 
-/** Letters to insert, delete, replace, or exchange with their neighbour: the commonest slip (optimal string alignment). */
+/**
+ * Letters to insert, delete, replace, or exchange with their neighbour: the commonest slip (optimal
+ * string alignment).
+ */
 function distance(a: string, b: string): number {
   let before: number[] = []
   let row = Array.from({ length: b.length + 1 }, (_, j) => j)
@@ -249,7 +252,10 @@ function variableOf(
   return undefined
 }
 
-/** A name in quotes may hold anything (TOML 1.0, basic strings); a fault stays one line and leaves the terminal alone. */
+/**
+ * A name in quotes may hold anything (TOML 1.0, basic strings); a fault stays one line and leaves
+ * the terminal alone.
+ */
 const oneLine = (fault: string): string =>
   fault.replace(/[\p{C}\u2028\u2029]/gu, character => `\\u{${(character.codePointAt(0) ?? 0).toString(16)}}`)
 
@@ -272,7 +278,8 @@ const describeIssue = (section: Section, name: string, issue: v.BaseIssue<unknow
   const inner = (issue.path ?? [])
     .map(item => (typeof item.key === 'number' ? `[${item.key}]` : `.${String(item.key)}`))
     .join('')
-  // A table of a list that lacks a name, or has one too many: the schema's own words for that are not an administrator's.
+  // A table of a list that lacks a name, or has one too many: the schema's own words for that are
+  // not an administrator's.
   const wrongName = issue.type === 'strict_object' && inner !== ''
   const message = wrongName ? (issue.expected === 'never' ? 'unknown setting' : 'is missing') : issue.message
   return `${section.name === '' ? '' : `${section.name}.`}${name}${inner}: ${message}`

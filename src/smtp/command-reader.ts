@@ -12,7 +12,8 @@ const TLS_HANDSHAKE = 0x16
 const NOTHING: Buffer = Buffer.alloc(0)
 
 /**
- * Cuts octets into command lines. A line ends with LF, and one CR before that belongs to the end. The reader holds what was
+ * Cuts octets into command lines. A line ends with LF, and one CR before that belongs to the end.
+ * The reader holds what was
  * pushed until it is taken, and of an unfinished line at most MAX_AUTH_LINE octets.
  */
 export class CommandReader {

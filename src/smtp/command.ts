@@ -26,8 +26,10 @@ export const MAX_COMMAND_LINE = 2048
 export const MAX_AUTH_LINE = 12_288
 
 /**
- * Verbs that are answered here. STARTTLS would blind the front. The others trust a local peer: a server on a socket pair
- * may start a queue run for ETRN, or take another address from XCLIENT. SEND, SOML and SAML begin a message, as MAIL does.
+ * Verbs that are answered here. STARTTLS would blind the front. The others trust a local peer: a
+ * server on a socket pair
+ * may start a queue run for ETRN, or take another address from XCLIENT. SEND, SOML and SAML begin a
+ * message, as MAIL does.
  */
 const HIDDEN: ReadonlySet<string> = new Set(['STARTTLS', 'ETRN', 'TURN', 'ATRN', 'EXPN', 'SEND', 'SOML', 'SAML'])
 

@@ -81,8 +81,10 @@ const MAX_RETURNS = 1000
 const [EMPTY, ONE_DOT, OTHER] = [0, 1, 2]
 
 /**
- * Passes content with its line ends repaired, for a device that sends them wrong: CR* LF, and a CR that no LF follows, are
- * a line end and become CRLF; NUL becomes a space. The message ends only at the octets CR LF . CR LF of the input. Every
+ * Passes content with its line ends repaired, for a device that sends them wrong: CR* LF, and a CR
+ * that no LF follows, are
+ * a line end and become CRLF; NUL becomes a space. The message ends only at the octets CR LF . CR
+ * LF of the input. Every
  * other line of one dot is text and gets a second dot.
  */
 export class RepairedContent implements Content {

@@ -52,7 +52,8 @@ type Entry =
   | { readonly type: 'message'; readonly transaction: Transaction }
 
 /**
- * commands: lines are judged and passed. held: the reply to DATA decides what the next octets are. auth: the reply to AUTH
+ * commands: lines are judged and passed. held: the reply to DATA decides what the next octets are.
+ * auth: the reply to AUTH
  * decides. content: of a message. discarding: of a message that was refused. quitting: QUIT was passed. answering: the
  * session ends with the last reply. Of the last three and of a closed session no command is read.
  */
@@ -63,8 +64,10 @@ type State = 'commands' | 'held' | 'auth' | 'content' | 'discarding' | 'quitting
  * Knows neither sockets nor time.
  *
  * Commands are judged in the order in which the client sends them, and replies go out in that order: `#entries` has one
- * for each command that is not answered yet. The front never adds a command and never answers 2xx or 3xx. It reads nothing
- * as a command if that could be content: between DATA and its reply octets are held, and if the reply is no 354 the session
+ * for each command that is not answered yet. The front never adds a command and never answers 2xx
+ * or 3xx. It reads nothing
+ * as a command if that could be content: between DATA and its reply octets are held, and if the
+ * reply is no 354 the session
  * ends.
  */
 export class FrontDialogue {
@@ -149,7 +152,10 @@ export class FrontDialogue {
     else this.#breakOff('server_ended', '421 4.3.0 the mail server behind ended the session')
   }
 
-  /** Ends the session from outside, with a reply that says why. While content is thrown away that is refused instead. */
+  /**
+   * Ends the session from outside, with a reply that says why. While content is thrown away that is
+   * refused instead.
+   */
   giveUp(rule: string, reply: string): void {
     if (this.#state === 'discarding') this.#refuseContent()
     else if (this.#state !== 'closed') this.#breakOff(rule, reply)

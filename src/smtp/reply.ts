@@ -14,7 +14,10 @@ export class ReplyFault extends Error {
   override readonly name = 'ReplyFault'
 }
 
-/** Cuts a server's octets into lines of replies, which stay as they are. A reply ends at its first line without `-` behind the code. */
+/**
+ * Cuts a server's octets into lines of replies, which stay as they are. A reply ends at its first
+ * line without `-` behind the code.
+ */
 export class ReplyReader {
   #held = NOTHING
 
@@ -43,7 +46,10 @@ const HIDDEN_KEYWORD =
   /^\d{3}[ -](?:STARTTLS|CHUNKING|BINARYMIME|PIPECONNECT|ETRN|ATRN|TURN|EXPN|X[^ =\r\n]*)(?=[ =\r\n])/i
 const AUTH_KEYWORD = /^\d{3}[ -]AUTH(?=[ =\r\n])/i
 
-/** A whole reply to EHLO, less the extensions that stay behind the front. The greeting line stays; so does a reply that is no 250. */
+/**
+ * A whole reply to EHLO, less the extensions that stay behind the front. The greeting line stays;
+ * so does a reply that is no 250.
+ */
 export function filterEhlo(lines: readonly ReplyLine[], hideAuth: boolean): Buffer {
   const [first] = lines
   if (first?.code !== 250) return Buffer.concat(lines.map(({ octets }) => octets))

@@ -17,7 +17,10 @@ const AT_A_TIME = 16
 const MAX_UNSENT = 1_048_576
 const NOTHING: Buffer = Buffer.alloc(0)
 
-/** One end of a Unix stream socket in the socket loop, through which clients' sockets travel beside octets (SCM_RIGHTS, unix(7)). */
+/**
+ * One end of a Unix stream socket in the socket loop, through which clients' sockets travel beside
+ * octets (SCM_RIGHTS, unix(7)).
+ */
 export class DescriptorChannel implements HandoverChannel {
   readonly #descriptor: OwnedDescriptor
   readonly #listener: ChannelListener
@@ -28,7 +31,10 @@ export class DescriptorChannel implements HandoverChannel {
   #isDestroyed = false
   #wantsRoom = false
 
-  /** Takes the descriptor over; the listener is told of what is read from now on. Throws SystemCallError, and the descriptor is closed then. */
+  /**
+   * Takes the descriptor over; the listener is told of what is read from now on. Throws
+   * SystemCallError, and the descriptor is closed then.
+   */
   constructor(descriptor: OwnedDescriptor, listener: ChannelListener) {
     this.#descriptor = descriptor
     this.#listener = listener
@@ -57,13 +63,19 @@ export class DescriptorChannel implements HandoverChannel {
     return new DescriptorChannel(descriptor, listener)
   }
 
-  /** One end of a new pair; the other is a descriptor, which the caller gives to a child and closes. Throws SystemCallError. */
+  /**
+   * One end of a new pair; the other is a descriptor, which the caller gives to a child and closes.
+   * Throws SystemCallError.
+   */
   static pair(listener: ChannelListener): { readonly channel: DescriptorChannel; readonly other: number } {
     const [own, other] = openSocketPair()
     return { channel: new DescriptorChannel(new OwnedDescriptor(own), listener), other }
   }
 
-  /** The connection of a stream, which is destroyed. The other end must have sent nothing that the stream has not given out. */
+  /**
+   * The connection of a stream, which is destroyed. The other end must have sent nothing that the
+   * stream has not given out.
+   */
   static from(stream: Socket, listener: ChannelListener): DescriptorChannel {
     const descriptor = new OwnedDescriptor(duplicateDescriptor(descriptorOf(stream)))
     stream.destroy()

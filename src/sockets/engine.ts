@@ -21,10 +21,16 @@ export type Ends = {
   readonly localPort: number
 }
 
-/** A connection just accepted, from which nothing has been read. Its holder opens it, closes it, or has a child run on it. */
+/**
+ * A connection just accepted, from which nothing has been read. Its holder opens it, closes it, or
+ * has a child run on it.
+ */
 export interface AcceptedSocket extends OpenSocket {
   readonly ends: Ends
-  /** The connection to talk over; the socket is no longer the holder's. Throws if the engine cannot watch it, and it is closed then. */
+  /**
+   * The connection to talk over; the socket is no longer the holder's. Throws if the engine cannot
+   * watch it, and it is closed then.
+   */
   open(): Connection
   /** The descriptor, which is the caller's from now on. */
   detach(): number
@@ -59,7 +65,10 @@ export interface SocketChannel {
   readonly isDestroyed: boolean
   /** Sends a text, one octet per character. */
   write(text: string): void
-  /** Sends a socket, which stays open here, with a text and octets behind it. False, and nothing has happened, if that cannot be done at once. */
+  /**
+   * Sends a socket, which stays open here, with a text and octets behind it. False, and nothing has
+   * happened, if that cannot be done at once.
+   */
   lend(socket: OpenSocket, text: string, octets: Uint8Array): boolean
   /** Sends nothing more, and goes on listening. */
   end(): void
@@ -70,10 +79,14 @@ export interface SocketChannel {
 export interface Handover {
   /** Connects to the Unix socket at `path`. Throws SystemCallError. */
   connect(path: string, listener: ChannelListener): HandoverChannel
-  /** The connection of a stream, which is destroyed. The other end must have sent nothing that the stream has not given out. */
+  /**
+   * The connection of a stream, which is destroyed. The other end must have sent nothing that the
+   * stream has not given out.
+   */
   from(stream: Socket, listener: ChannelListener): HandoverChannel
   /**
-   * The connection of a socket that another process sent; the error if the engine cannot watch it; undefined if it is no stream
+   * The connection of a socket that another process sent; the error if the engine cannot watch it;
+   * undefined if it is no stream
    * socket. Unless it is a connection the socket is closed.
    */
   adopt(socket: OpenSocket): Connection | Error | undefined
@@ -81,18 +94,23 @@ export interface Handover {
 
 export interface HandoverChannel extends SocketChannel {
   /**
-   * Hands a connection over, with a text and with octets that were read of it; it is closed here. False, and nothing has happened,
+   * Hands a connection over, with a text and with octets that were read of it; it is closed here.
+   * False, and nothing has happened,
    * if that cannot be done at once.
    */
   give(connection: Connection, text: string, readAhead: Uint8Array): boolean
   /**
-   * Gives the other process a connection to this one in place of a client's, for a client whose octets are decrypted here: the near
+   * Gives the other process a connection to this one in place of a client's, for a client whose
+   * octets are decrypted here: the near
    * end of it. Undefined if that cannot be done at once.
    */
   bridge(text: string, readAhead: Uint8Array): HalfClosable | undefined
 }
 
-/** Program and arguments of a child, and its environment. Standard input and output are /dev/null, standard error is ours. */
+/**
+ * Program and arguments of a child, and its environment. Standard input and output are /dev/null,
+ * standard error is ours.
+ */
 export type ChannelProgram = {
   readonly file: string
   readonly args: readonly string[]
@@ -100,11 +118,15 @@ export type ChannelProgram = {
 }
 
 /**
- * What carries connections. The rest of the house speaks to `Connection`, and to this interface where connections come from and go.
+ * What carries connections. The rest of the house speaks to `Connection`, and to this interface
+ * where connections come from and go.
  */
 export interface Engine {
   readonly name: EngineName
-  /** Accepts TCP connections from a listening socket, which is the acceptor's from now on, without reading from them. Throws SystemCallError. */
+  /**
+   * Accepts TCP connections from a listening socket, which is the acceptor's from now on, without
+   * reading from them. Throws SystemCallError.
+   */
   accept(listening: ListeningSocket, options: AcceptOptions, take: (socket: AcceptedSocket) => void): Acceptor
   /** Undefined: connections stay in the process that accepted them, and sessions are relayed. */
   readonly handover: Handover | undefined

@@ -8,12 +8,16 @@ export type Ready = (events: number) => void
 const TAGS = 2 ** 32
 
 /**
- * Waits for many sockets at once beside the runtime's own event loop, which sees one descriptor for all of them (epoll(7)). The runtime's own
+ * Waits for many sockets at once beside the runtime's own event loop, which sees one descriptor for
+ * all of them (epoll(7)). The runtime's own
  * sockets cost nearly twice the processor time for the dozen small reads and writes of a short POP3 session.
  */
 export class EventLoop {
   readonly #epoll = new Epoll()
-  /** Each registration has a tag of its own: what is said of one that has ended reaches nobody, though its descriptor be used again. */
+  /**
+   * Each registration has a tag of its own: what is said of one that has ended reaches nobody,
+   * though its descriptor be used again.
+   */
   readonly #registered = new Map<number, Ready>()
   readonly #watch = watchReadable(this.#epoll.descriptor, () => this.#turn())
   #lastTag = 0
@@ -27,7 +31,10 @@ export class EventLoop {
     this.#watch.unref()
   }
 
-  /** Watches a descriptor for `events`, and always for errors. The process does not end by itself while there is one. */
+  /**
+   * Watches a descriptor for `events`, and always for errors. The process does not end by itself
+   * while there is one.
+   */
   add(fd: number, events: number, ready: Ready): Registration {
     this.#lastTag = (this.#lastTag + 1) % TAGS
     const tag = this.#lastTag
@@ -38,7 +45,8 @@ export class EventLoop {
   }
 
   /**
-   * Sends with what else is sent in this turn, or from this microtask on; SendBatch.MOST_OCTETS at most. Answers the number of the batch: it is under way when `batch` is another.
+   * Sends with what else is sent in this turn, or from this microtask on; SendBatch.MOST_OCTETS at
+   * most. Answers the number of the batch: it is under way when `batch` is another.
    * Until then the descriptor must stay open.
    */
   send(fd: number, text: string, octets: Uint8Array | undefined, incomplete: Incomplete): number {
@@ -58,7 +66,8 @@ export class EventLoop {
   }
 
   /**
-   * Calls back once, with its tag, if the kernel reports a descriptor that nobody watches: it was closed before its registration
+   * Calls back once, with its tag, if the kernel reports a descriptor that nobody watches: it was
+   * closed before its registration
    * ended, while another process has the open file, and is reported again and again. That is a fault of this room.
    */
   onStrayEvent(callback: (tag: number) => void): void {
@@ -121,7 +130,8 @@ export class Registration {
   }
 
   /**
-   * Watches no more. It comes before the descriptor is closed: the kernel watches the open file, and while another process
+   * Watches no more. It comes before the descriptor is closed: the kernel watches the open file,
+   * and while another process
    * has that too it would go on telling of a descriptor that nobody here can name any more.
    */
   remove(): void {

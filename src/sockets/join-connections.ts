@@ -26,9 +26,12 @@ export type JoinEnd = {
 }
 
 /**
- * Joins a client's connection to a server's until one of them is closed: octets in order, back-pressure passed on, the end of the
- * client's input too. What the server sent before it closed is delivered, and what the client sent before it left reaches the
- * server. Small messages pass without a promise, an event or a timer of their own. Both connections may be paused. Never rejects.
+ * Joins a client's connection to a server's until one of them is closed: octets in order,
+ * back-pressure passed on, the end of the
+ * client's input too. What the server sent before it closed is delivered, and what the client sent
+ * before it left reaches the
+ * server. Small messages pass without a promise, an event or a timer of their own. Both connections
+ * may be paused. Never rejects.
  */
 export function joinConnections(
   client: Connection,

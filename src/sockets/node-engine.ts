@@ -79,7 +79,10 @@ class AcceptedStream implements AcceptedSocket {
   }
 }
 
-/** A socket that the other process sent. The runtime stops reading from it if it becomes a child's standard input in the same turn. */
+/**
+ * A socket that the other process sent. The runtime stops reading from it if it becomes a child's
+ * standard input in the same turn.
+ */
 class ReceivedStream implements OpenSocket {
   readonly stream: Socket
 

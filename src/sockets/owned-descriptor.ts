@@ -12,7 +12,8 @@ export interface OpenSocket {
 const owned = new Set<number>()
 
 /**
- * A descriptor with one owner. It is taken once and closed or released once; every use after that throws, because the kernel
+ * A descriptor with one owner. It is taken once and closed or released once; every use after that
+ * throws, because the kernel
  * gives the number to the next open file, which may be the connection of another client.
  */
 export class OwnedDescriptor implements OpenSocket {

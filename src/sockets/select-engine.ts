@@ -16,8 +16,10 @@ export type EngineChoice = 'auto' | EngineName
 export type EpollProbe = () => string | undefined
 
 /**
- * The engine of this process. `auto` is `epoll` where the host has all that it needs, and otherwise `node`, which is logged once
- * with the reason. Throws UsageFault for `epoll` on a host that lacks something; `setting` is its name for the administrator.
+ * The engine of this process. `auto` is `epoll` where the host has all that it needs, and otherwise
+ * `node`, which is logged once
+ * with the reason. Throws UsageFault for `epoll` on a host that lacks something; `setting` is its
+ * name for the administrator.
  */
 export function selectEngine(choice: EngineChoice, setting: string, log: Log, probe: EpollProbe = epollLacks): Engine {
   if (choice === 'node') return nodeEngine
@@ -30,7 +32,8 @@ export function selectEngine(choice: EngineChoice, setting: string, log: Log, pr
 }
 
 /**
- * For a process whose children carry the connections: `auto` becomes `node` where the host has no `epoll`, so that the reason is logged
+ * For a process whose children carry the connections: `auto` becomes `node` where the host has no
+ * `epoll`, so that the reason is logged
  * once and not by every child. Throws as `selectEngine`.
  */
 export function settledChoice(choice: EngineChoice, setting: string, log: Log, probe?: EpollProbe): EngineChoice {
@@ -38,7 +41,8 @@ export function settledChoice(choice: EngineChoice, setting: string, log: Log, p
 }
 
 /**
- * Tries everything that the engine needs and another could lack: the native module (another C library), the layout of structures
+ * Tries everything that the engine needs and another could lack: the native module (another C
+ * library), the layout of structures
  * (another processor), the system calls (an old kernel, a seccomp filter).
  */
 export function epollLacks(): string | undefined {

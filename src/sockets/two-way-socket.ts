@@ -20,7 +20,8 @@ const AT_A_TIME = 8
 const NOTHING: Buffer = Buffer.alloc(0)
 
 /**
- * A stream socket whose two directions end apart, in the socket loop. It differs from a `Connection` in three ways that a
+ * A stream socket whose two directions end apart, in the socket loop. It differs from a
+ * `Connection` in three ways that a
  * front between two peers needs: a peer that has gone still has what it said before read; the output can end while the
  * input goes on; what is read costs no copy.
  */
@@ -53,7 +54,10 @@ export class TwoWaySocket {
     }
   }
 
-  /** Two descriptors that are connected to each other; a program on the second finds nothing unusual. Throws SystemCallError. */
+  /**
+   * Two descriptors that are connected to each other; a program on the second finds nothing
+   * unusual. Throws SystemCallError.
+   */
   static pair(): readonly [number, number] {
     return openSocketPair()
   }

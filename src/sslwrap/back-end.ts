@@ -8,7 +8,8 @@ export class BackEndUnavailable extends Error {
 }
 
 /**
- * Connects to the server behind, half-open allowed and without Nagle's delay. The socket is paused and keeps an error listener.
+ * Connects to the server behind, half-open allowed and without Nagle's delay. The socket is paused
+ * and keeps an error listener.
  * @throws BackEndUnavailable after `limit` milliseconds, or when it refuses.
  */
 export function connectBackEnd(address: SocketAddress, limit: number): Promise<Socket> {

@@ -28,7 +28,10 @@ const listener = v.object({
   certificates: v.array(certificate),
 })
 
-/** All that a worker needs to serve; also its replacement after a reload. The n-th listener is the n-th inherited socket. */
+/**
+ * All that a worker needs to serve; also its replacement after a reload. The n-th listener is the
+ * n-th inherited socket.
+ */
 const serve = v.object({
   type: v.literal('serve'),
   /** Account to become before a byte is read; undefined: nothing is separated. */

@@ -20,7 +20,8 @@ import { servicesOf } from './services.ts'
 import { type Ends, type Secured, serveClient } from './session.ts'
 
 /**
- * Serves the one client on descriptors 0 and 1 (tcpserver, inetd), in front of a connection or of a program. The program learns of TLS
+ * Serves the one client on descriptors 0 and 1 (tcpserver, inetd), in front of a connection or of a
+ * program. The program learns of TLS
  * by AUTHRELAY_TLS=1 and of the client by the UCSPI variables that were there before. Answers the exit status.
  * @throws UsageFault
  */
@@ -102,7 +103,10 @@ function programEnvironment(environment: Environment, client?: Secured): NodeJS.
   }
 }
 
-/** Each of its descriptors 0 and 1 is one end of a socket pair, so that half-close reaches it. @throws BackEndUnavailable */
+/**
+ * Each of its descriptors 0 and 1 is one end of a socket pair, so that half-close reaches it.
+ * @throws BackEndUnavailable
+ */
 async function startProgram(program: readonly string[], env: NodeJS.ProcessEnv): Promise<Duplex> {
   const [file = '', ...args] = program
   const child = spawn(file, args, { stdio: ['pipe', 'pipe', 'inherit'], env })

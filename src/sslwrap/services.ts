@@ -5,7 +5,10 @@ import { connectBackEnd } from './back-end.ts'
 import type { ListenerPlan, Serve } from './control-messages.ts'
 import type { Service } from './session.ts'
 
-/** The services of an order, ready for clients. Throws what OpenSSL says if a certificate or the cipher list cannot be used. */
+/**
+ * The services of an order, ready for clients. Throws what OpenSSL says if a certificate or the
+ * cipher list cannot be used.
+ */
 export function servicesOf(order: Serve): readonly Service[] {
   const tickets = new TicketKeyRing(order.ticketKeys)
   return order.listeners.map(listener => serviceOf(listener, order, tickets))

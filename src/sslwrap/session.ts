@@ -15,10 +15,16 @@ import { type SessionId, sessionIdOfGreeting } from '../wire/session-ticket.ts'
 import { formatSslPreamble } from '../wire/ssl-preamble.ts'
 import { BackEndUnavailable } from './back-end.ts'
 
-/** What a listener does with its clients. Replaced as a whole when the settings are read again; running sessions keep theirs. */
+/**
+ * What a listener does with its clients. Replaced as a whole when the settings are read again;
+ * running sessions keep theirs.
+ */
 export type Service = {
   readonly name: string
-  /** Makes the connection to the server behind, or starts it, once the client is secured. Rejects with BackEndUnavailable. */
+  /**
+   * Makes the connection to the server behind, or starts it, once the client is secured. Rejects
+   * with BackEndUnavailable.
+   */
   readonly open: (client: Secured, ends: Ends) => Promise<Duplex>
   readonly preamble: 'ssl' | 'proxy-v1' | 'proxy-v2' | 'none'
   readonly protocol: 'pop3' | 'smtp' | 'other'
@@ -56,7 +62,8 @@ export type Secured = Extract<AcceptedTls, { outcome: 'secure' }>
 export type Ends = { readonly source: Endpoint; readonly destination: Endpoint }
 
 /**
- * Serves one client from its first byte to its last. Never rejects for what client or server did; whatever happens, the socket is closed
+ * Serves one client from its first byte to its last. Never rejects for what client or server did;
+ * whatever happens, the socket is closed
  * and its place given back. `ends`: who the client is, where the socket itself does not tell.
  */
 export async function serveClient(raw: Socket, parts: SessionParts, ends = endsOf(raw)): Promise<void> {
@@ -268,7 +275,8 @@ function tlsFields({ socket, servername, alpn }: Secured) {
 }
 
 /**
- * Last words, with close_notify. What the client still sends is read and dropped, because closing over unread bytes would reset the
+ * Last words, with close_notify. What the client still sends is read and dropped, because closing
+ * over unread bytes would reset the
  * connection and take the words back; a client that does not close in turn is not waited for.
  */
 function say(client: TLSSocket, bytes: Buffer): Promise<void> {

@@ -30,7 +30,8 @@ const STOP_GRACE = 2000
 export type Planned = { readonly plan: Plan; readonly settings: Settings | undefined }
 
 /**
- * Starts sslwrap as `readPlan` says, which is asked again at each SIGHUP. This process binds the ports, reads the keys and never reads a byte from the network; its workers have no privilege.
+ * Starts sslwrap as `readPlan` says, which is asked again at each SIGHUP. This process binds the
+ * ports, reads the keys and never reads a byte from the network; its workers have no privilege.
  * @throws UsageFault, TemporaryFault
  */
 export async function startSupervisor(readPlan: () => Planned, script: string): Promise<RunningDaemon> {
@@ -130,7 +131,10 @@ class Supervisor {
     return serveOrder(plan, materials, { ids, ticketKeys, workers, hasMetrics: place === 0 })
   }
 
-  /** Reads the files and lets OpenSSL judge them here, so that no worker ever gets what it must refuse. @throws UsageFault */
+  /**
+   * Reads the files and lets OpenSSL judge them here, so that no worker ever gets what it must
+   * refuse. @throws UsageFault
+   */
   #readMaterials(plan: Plan): Materials {
     const materials = readMaterials(plan)
     try {
@@ -214,7 +218,8 @@ class Supervisor {
   }
 
   /**
-   * Reads certificates, keys and the password again, at a signal the settings too; if anything cannot be used, all stays as it was.
+   * Reads certificates, keys and the password again, at a signal the settings too; if anything
+   * cannot be used, all stays as it was.
    * What was bound or started with its settings keeps them.
    */
   async #reloadOrKeep(cause: 'signal' | 'file'): Promise<void> {
@@ -238,7 +243,8 @@ class Supervisor {
   }
 
   /**
-   * The plan as the settings are now, but with the addresses, the account, the workers and the log level of the start, and the
+   * The plan as the settings are now, but with the addresses, the account, the workers and the log
+   * level of the start, and the
    * names of the settings that therefore wait for a restart. @throws UsageFault if it contradicts itself.
    */
   #planAgain(): { readonly plan: Plan; readonly waiting: { readonly restart_for?: string } } {

@@ -70,7 +70,10 @@ class Worker {
     this.#servers = order.listeners.map((_, index) => this.#listen(index))
   }
 
-  /** Takes new certificates, secrets, settings and limits in time for the next connection. Throws if they cannot be used; then all stays as it was. */
+  /**
+   * Takes new certificates, secrets, settings and limits in time for the next connection. Throws if
+   * they cannot be used; then all stays as it was.
+   */
   replace(order: Serve): void {
     if (order.listeners.length !== this.#servers.length) throw new TypeError('listeners cannot change while serving')
     this.#services = servicesOf(order)

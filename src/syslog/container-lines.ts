@@ -1,7 +1,10 @@
 import { RFC3339_STAMP } from './stamp-time.ts'
 import { MAX_SYSLOG_LINE } from './syslog-line.ts'
 
-/** Longest line of a log file in octets: a runtime cuts at 16 KiB, and JSON writes a control character in six octets. */
+/**
+ * Longest line of a log file in octets: a runtime cuts at 16 KiB, and JSON writes a control
+ * character in six octets.
+ */
 export const MAX_LOG_FILE_LINE = 131_072
 
 /** A line that a process in a container wrote, with the stamp of the container runtime. */
@@ -19,7 +22,8 @@ const CRI = new RegExp(`^(${RFC3339_STAMP}) (stdout|stderr) ([FP])(?::[!-~]{0,10
  * Takes a container runtime's log file apart: Docker's json-file (`{"log":"…\n","stream":"stdout","time":"…"}`) and the
  * format of Kubernetes' CRI (`2026-11-28T08:00:00.123456789Z stdout F …`).
  *
- * The runtime cuts long lines, and where it cuts may be chosen by the peer of the process. So a piece counts only as a part of
+ * The runtime cuts long lines, and where it cuts may be chosen by the peer of the process. So a
+ * piece counts only as a part of
  * its whole line, per stream; a piece whose beginning was not seen is dropped, never read as a line of its own.
  */
 export class ContainerLines {
@@ -38,7 +42,10 @@ export class ContainerLines {
     this.#unseen = 'lost'
   }
 
-  /** The line of the process that this line of the file completes; `piece` if it completes none; undefined for another format. */
+  /**
+   * The line of the process that this line of the file completes; `piece` if it completes none;
+   * undefined for another format.
+   */
   unwrap(fileLine: string): ContainerLine | 'piece' | undefined {
     const piece = parseJsonFile(fileLine) ?? parseCri(fileLine)
     if (piece === undefined) return undefined

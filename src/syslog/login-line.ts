@@ -14,10 +14,16 @@ export type LoginLineFacts = {
   readonly user: string
 }
 
-/** Why a login failed: wrong name or password, the checker crashed, it could not say now, too long for it, TLS required. */
+/**
+ * Why a login failed: wrong name or password, the checker crashed, it could not say now, too long
+ * for it, TLS required.
+ */
 export type FailReason = 'badauth' | 'crash' | 'temp' | 'toolong' | 'notls'
 
-/** Message of a login (spec/syslog.md §6), to be sent under LOGIN_TAG. The user stands last: nothing parsed follows text of a peer. */
+/**
+ * Message of a login (spec/syslog.md §6), to be sent under LOGIN_TAG. The user stands last: nothing
+ * parsed follows text of a peer.
+ */
 export const formatLoginLine = ({ ip, tls, method, user }: LoginLineFacts): string =>
   `authrelay v=1 ev=login ip=${ip ?? 'unknown'} tls=${tls ? 1 : 0} method=${method} user=${encodeUser(user)}`
 
@@ -51,7 +57,8 @@ const isMethod = (text: string | undefined): text is LoginMethod =>
 const MAX_USER = 128
 
 /**
- * ENC of spec/syslog.md §6: every octet outside `[A-Za-z0-9._@+-]` as `%XX`, at most 128 characters and never cut inside a
+ * ENC of spec/syslog.md §6: every octet outside `[A-Za-z0-9._@+-]` as `%XX`, at most 128 characters
+ * and never cut inside a
  * `%XX`; a cut name ends in `~`, an empty one is `-`.
  */
 export function encodeUser(user: string): string {

@@ -203,7 +203,8 @@ export class LoginRecognizer {
   #login(heard: HeardLine, dialect: Dialect, { form, tag, stamp }: SyslogLine, now: number): Verdict {
     const { ip, login, imap = false, method = 'pass', tls, cut = false } = heard
     if (imap && !this.#imap) return ignore('IMAP login: check_imap is off', tag)
-    // RFC 5424 has a mark for "no stamp". A live source then delivers the line of now; the line of a file may be of any age.
+    // RFC 5424 has a mark for "no stamp". A live source then delivers the line of now; the line of
+    // a file may be of any age.
     const written = stamp === '-' && !this.#ownFiles ? now : stampTime(stamp, now)
     const at = Math.min(written ?? now, now)
     const ahead = Math.max((written ?? now) - now, 0)

@@ -2,7 +2,10 @@ const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', '
 const MINUTE = 60_000
 const DAY = 86_400_000
 
-/** The stamp of RFC 3164, and what syslog-ng and appliances make of it: day unpadded, year in front or behind, fractions. */
+/**
+ * The stamp of RFC 3164, and what syslog-ng and appliances make of it: day unpadded, year in front
+ * or behind, fractions.
+ */
 export const BSD_STAMP = String.raw`(?:\d{4} )?[A-Z][a-z]{2} [ \d]?\d (?:\d{4} )?\d\d:\d\d:\d\d(?:\.\d{1,9})?`
 export const RFC3339_STAMP = String.raw`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)`
 
@@ -10,8 +13,10 @@ const BSD = /^(?:(\d{4}) )?([A-Z][a-z]{2}) {1,2}(\d{1,2}) (?:(\d{4}) )?(\d\d):(\
 const ISO = /^(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?(?:(Z)|([+-])(\d\d):?(\d\d))?$/
 
 /**
- * When a stamp says its line was written, in milliseconds; undefined if it names no time. A stamp without a zone is local
- * time. A stamp without a year belongs to the latest year in which it lies at most a day after `now`. An hour that the end
+ * When a stamp says its line was written, in milliseconds; undefined if it names no time. A stamp
+ * without a zone is local
+ * time. A stamp without a year belongs to the latest year in which it lies at most a day after
+ * `now`. An hour that the end
  * of summer time repeats is read as its latest reading that is not after `now`.
  */
 export function stampTime(stamp: string, now: number): number | undefined {

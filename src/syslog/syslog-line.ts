@@ -6,7 +6,8 @@ export const MAX_SYSLOG_LINE = 8192
 /** A line of syslog, or of a daemon's own log file, taken apart. */
 export type SyslogLine = {
   /**
-   * `bsd`: RFC 3164 stamp; `rfc3339`: the same with an RFC 3339 stamp; `rfc5424`; `file`: a log file that Dovecot writes
+   * `bsd`: RFC 3164 stamp; `rfc3339`: the same with an RFC 3339 stamp; `rfc5424`; `file`: a log
+   * file that Dovecot writes
    * itself, or that a container runtime writes for it; `journal`: an entry of the systemd journal.
    */
   readonly form: 'bsd' | 'rfc3339' | 'rfc5424' | 'file' | 'journal'
@@ -24,7 +25,8 @@ export type SyslogLine = {
 /** Why a text is no line with a message, and the text at the place that is not understood. */
 export type UnreadableLine = { readonly unreadable: string; readonly near?: string }
 
-// A host name does not end in a colon: in a line without host the first word is `TAG:`, and what follows it is text that
+// A host name does not end in a colon: in a line without host the first word is `TAG:`, and what
+// follows it is text that
 // a peer may have chosen, not a tag.
 const HOST = '[A-Za-z0-9._:%@/-]{0,254}[A-Za-z0-9._%@/-]'
 const PREFIX = String.raw`^(?:<(\d{1,3})>)?(?:(${BSD_STAMP})|(${RFC3339_STAMP})) (?:<[\w.]{1,20}> )?(${HOST}) `
@@ -55,7 +57,8 @@ const MAX_NEAR = 40
 
 /**
  * Takes apart one line of syslog as it reaches a file, a pipe or a TCP listener: the forms A to F of spec/syslog.md §1.
- * The line is given without its LF. Never throws; whatever is not exactly one of the forms is unreadable, with the reason.
+ * The line is given without its LF. Never throws; whatever is not exactly one of the forms is
+ * unreadable, with the reason.
  */
 export function parseSyslogLine(line: string): SyslogLine | UnreadableLine {
   if (line === '') return { unreadable: 'empty line' }
@@ -95,7 +98,8 @@ function stumbledOver(line: string): UnreadableLine {
 }
 
 /**
- * Takes apart one line of a file that a daemon writes by itself, without syslogd: Dovecot's `log_path`. Such a line names
+ * Takes apart one line of a file that a daemon writes by itself, without syslogd: Dovecot's
+ * `log_path`. Such a line names
  * no host and has the tag `dovecot`. Undefined if it is none. Only for files that nobody but the daemon writes.
  */
 export function parseOwnFileLine(line: string): SyslogLine | undefined {

@@ -8,7 +8,10 @@ export type AcceptTlsOptions = {
   readonly contexts: TlsContexts
   /** Application protocol that we speak, e.g. `pop3`: chosen if the client offers it. */
   readonly alpn?: string | undefined
-  /** Refuse clients that offer other protocols only (alert no_application_protocol); otherwise they are served without one. */
+  /**
+   * Refuse clients that offer other protocols only (alert no_application_protocol); otherwise they
+   * are served without one.
+   */
   readonly alpnStrict?: boolean | undefined
   /** `required`: without a certificate that the authorities vouch for there is no connection. */
   readonly clientCertificate?: 'none' | 'optional' | 'required' | undefined
@@ -18,7 +21,10 @@ export type AcceptTlsOptions = {
   readonly limit: number
 }
 
-/** `closed`: the peer left before it said anything, as a health check or port scan does. `failed`: `reason` is for the log. */
+/**
+ * `closed`: the peer left before it said anything, as a health check or port scan does. `failed`:
+ * `reason` is for the log.
+ */
 export type AcceptedTls =
   | {
       readonly outcome: 'secure'
@@ -30,8 +36,10 @@ export type AcceptedTls =
   | { readonly outcome: 'failed'; readonly reason: string }
 
 /**
- * The server's side of a TLS handshake on a connected socket that allows half-open connections. For STLS the caller first discards what
- * the client sent in clear text behind the command. Never rejects. Unless the outcome is `secure` the socket is destroyed.
+ * The server's side of a TLS handshake on a connected socket that allows half-open connections. For
+ * STLS the caller first discards what
+ * the client sent in clear text behind the command. Never rejects. Unless the outcome is `secure`
+ * the socket is destroyed.
  * The TLS socket destroys itself on any later error; the caller listens for `error` and `close` on it.
  */
 export async function acceptTls(raw: Socket, options: AcceptTlsOptions): Promise<AcceptedTls> {
@@ -65,7 +73,10 @@ const OLD_TLS: ReadonlySet<string> = new Set(['unsupported protocol', 'no shared
 
 const WAITS_FOR_GREETING = 'a client without TLS waits for a greeting; this port speaks TLS from the first octet'
 
-/** Looks at the client's first message and puts it back. It decides the certificate and the protocol; OpenSSL then reads it for itself. */
+/**
+ * Looks at the client's first message and puts it back. It decides the certificate and the
+ * protocol; OpenSSL then reads it for itself.
+ */
 function peekHello(raw: Socket, onFirstOctet: () => void): Promise<ClientHello | AcceptedTls> {
   return new Promise(resolve => {
     let seen: Buffer | undefined
@@ -142,7 +153,10 @@ function handshake(raw: Socket, hello: ClientHello, options: AcceptTlsOptions): 
   })
 }
 
-/** OpenSSL's own words without its place in the source: `unsupported protocol`, `no shared cipher`, `no application protocol`. */
+/**
+ * OpenSSL's own words without its place in the source: `unsupported protocol`, `no shared cipher`,
+ * `no application protocol`.
+ */
 function reasonOf(error: Error): string {
   const reason: unknown = Reflect.get(error, 'reason')
   return typeof reason === 'string' ? reason : error.message

@@ -32,7 +32,8 @@ export class CertificateUnusable extends Error {
 }
 
 /**
- * Reads a chain and its key, and checks that they belong together and that others cannot read the key. An expired certificate is taken:
+ * Reads a chain and its key, and checks that they belong together and that others cannot read the
+ * key. An expired certificate is taken:
  * clients decide about that, and no service at all would not help them.
  * @throws CertificateUnusable
  */

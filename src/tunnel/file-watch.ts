@@ -4,8 +4,10 @@ import { statSync } from 'node:fs'
 const INTERVAL = 5000
 
 /**
- * Calls `changed` when one of the files is another one or has another content, and the files have been left alone for one interval, so
- * that a certificate and its key are read as a pair. Looking beats listening here: certbot changes a symbolic link in a path, which
+ * Calls `changed` when one of the files is another one or has another content, and the files have
+ * been left alone for one interval, so
+ * that a certificate and its key are read as a pair. Looking beats listening here: certbot changes
+ * a symbolic link in a path, which
  * inotify does not report. Returns how to stop.
  */
 export function watchFiles(files: readonly string[], changed: () => void, interval = INTERVAL): () => void {

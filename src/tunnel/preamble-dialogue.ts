@@ -10,7 +10,8 @@ export type DialogueOptions = {
 }
 
 /**
- * `greeted`: the client may be told `greeting` (with its line end), then `rest`. `refused`: the server did not greet with +OK; the client
+ * `greeted`: the client may be told `greeting` (with its line end), then `rest`. `refused`: the
+ * server did not greet with +OK; the client
  * is told the same, and that is all. `failed`: nothing the server said may reach the client; `reason` is for the log.
  */
 export type DialogueEnd =
@@ -22,7 +23,8 @@ export type DialogueEnd =
 const LINE_MAX_OCTETS = 512
 
 /**
- * The proxy's side of the SSL dialogue (spec/sslwrap.md §3): holds the greeting back, says who the client is, swallows the reply.
+ * The proxy's side of the SSL dialogue (spec/sslwrap.md §3): holds the greeting back, says who the
+ * client is, swallows the reply.
  * Afterwards the stream is paused, carries no listener of ours, and nothing of the client has been sent.
  * Never rejects; on `failed` the caller destroys the stream.
  */

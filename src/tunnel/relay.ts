@@ -9,7 +9,8 @@ export type RelayOptions = {
   /** Milliseconds that a stream is given to take its last bytes after the other one broke. Default 5 s. */
   readonly lingerLimit?: number | undefined
   /**
-   * The server's socket is reset if the client breaks off, so that the server does not take the client for one that has only
+   * The server's socket is reset if the client breaks off, so that the server does not take the
+   * client for one that has only
    * stopped sending. For protocols in which a session that breaks off changes nothing: octets on their way may be lost.
    */
   readonly resetsServer?: boolean
@@ -20,8 +21,10 @@ export type RelayOptions = {
 /** Why a relay ended, and what it carried. */
 export type RelayEnd = {
   /**
-   * `ended`: both sides ended in order. `left`: the client closed without ending, and lacked nothing: the server had ended, or
-   * the client had said QUIT, or nothing at all. `broken`: one failed or closed without ending. `idle`, `aborted`: see RelayOptions.
+   * `ended`: both sides ended in order. `left`: the client closed without ending, and lacked
+   * nothing: the server had ended, or
+   * the client had said QUIT, or nothing at all. `broken`: one failed or closed without ending.
+   * `idle`, `aborted`: see RelayOptions.
    */
   readonly reason: 'ended' | 'left' | 'broken' | 'idle' | 'aborted'
   /** Who ended or broke first; undefined if neither did. */
@@ -33,8 +36,10 @@ export type RelayEnd = {
 
 /**
  * Joins two streams until both have ended: bytes in order, back-pressure and half-close passed on in both directions.
- * Both streams must allow half-open connections, or the first end closes everything. Bytes read earlier are unshifted by the caller.
- * Never rejects. When the promise is fulfilled both streams are destroyed and only a listener that swallows late errors is left on them.
+ * Both streams must allow half-open connections, or the first end closes everything. Bytes read
+ * earlier are unshifted by the caller.
+ * Never rejects. When the promise is fulfilled both streams are destroyed and only a listener that
+ * swallows late errors is left on them.
  */
 export function relay(client: Duplex, server: Duplex, options: RelayOptions = {}): Promise<RelayEnd> {
   return new Promise(resolve => {
@@ -103,7 +108,8 @@ class Relay {
             this.#idle?.refresh()
             if (!target.write(chunk)) source.pause()
           }
-    // A TLS socket with nothing under way has encrypted the chunk when write() returns, so it may read from the shared buffer.
+    // A TLS socket with nothing under way has encrypted the chunk when write() returns, so it may
+    // read from the shared buffer.
     const sharesReads = setSink(source, chunk => {
       const isTakenAtOnce = target instanceof TLSSocket && target.writableLength === 0
       data(isTakenAtOnce ? chunk : Buffer.from(chunk))
@@ -123,7 +129,8 @@ class Relay {
     }
     const fail = (error: Error) => this.#break(side, error, side === 'client' && this.#lacksNothing())
     const close = () => {
-      // An orderly stream closes after both its halves are done; the other half of the relay may still have bytes to deliver.
+      // An orderly stream closes after both its halves are done; the other half of the relay may
+      // still have bytes to deliver.
       if (!(source.readableEnded && source.writableFinished))
         this.#break(side, undefined, side === 'client' && this.#lacksNothing())
     }

@@ -55,7 +55,8 @@ export function makeSelfSigned({ names, now, days = 825 }: SelfSignedOptions): {
 }
 
 /**
- * Writes both files unless one of them exists, the key first, with mode 0600; `owner` if another account shall read them.
+ * Writes both files unless one of them exists, the key first, with mode 0600; `owner` if another
+ * account shall read them.
  * Each file appears whole or not at all. True if they were written.
  */
 export function writeSelfSigned(

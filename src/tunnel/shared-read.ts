@@ -2,7 +2,8 @@ import type { OnReadOpts, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 
 /**
- * One buffer into which every socket of this process that asks for it reads, in turn. Without it the runtime takes 64 KB of fresh memory
+ * One buffer into which every socket of this process that asks for it reads, in turn. Without it
+ * the runtime takes 64 KB of fresh memory
  * for each read, which is half the cost of a download. The size is what a slow reader may keep of us in encrypted form.
  */
 const SHARED = Buffer.allocUnsafeSlow(131_072)
@@ -13,7 +14,8 @@ type Sink = (chunk: Buffer) => boolean
 const sinks = new WeakMap<Duplex, { sink: Sink }>()
 
 /**
- * Connects by `connect`, whose options get our `onread`. Until a sink is set (`setSink`) the socket gives out copies as ordinary `data`
+ * Connects by `connect`, whose options get our `onread`. Until a sink is set (`setSink`) the socket
+ * gives out copies as ordinary `data`
  * events: add a listener before the first byte can come, or pause it.
  */
 export function connectSharingReads(connect: (onread: OnReadOpts) => Socket): Socket {

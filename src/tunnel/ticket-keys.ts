@@ -39,7 +39,8 @@ export class TicketKeyRing {
   }
 
   /**
-   * Makes a context use the ring: tickets of older keys are accepted, and every resumed connection gets a fresh ticket, as
+   * Makes a context use the ring: tickets of older keys are accepted, and every resumed connection
+   * gets a fresh ticket, as
    * RFC 8446 appendix C.4 wants.
    */
   attach(context: SecureContext): void {
@@ -59,7 +60,10 @@ export class TicketKeyRing {
     return [1, newest.hmac, newest.aes, newest.name, freshVector()]
   }
 
-  /** Status 2 makes OpenSSL issue a fresh ticket; 0 stands for an unknown ticket, after which a full handshake follows. */
+  /**
+   * Status 2 makes OpenSSL issue a fresh ticket; 0 stands for an unknown ticket, after which a full
+   * handshake follows.
+   */
   #open(name: Buffer): TicketKeyAnswer {
     const key = this.#keys.find(known => timingSafeEqual(known.name, name))
     return key === undefined ? [0, NO_KEY, NO_KEY] : [2, key.hmac, key.aes]

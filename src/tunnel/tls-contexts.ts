@@ -4,7 +4,10 @@ import { type Certificate, coversName } from './certificate.ts'
 import type { TicketKeyRing } from './ticket-keys.ts'
 
 export type TlsPolicy = {
-  /** `modern`: TLS 1.2 and 1.3 with forward secrecy and AEAD ciphers. `old`: TLS 1.0 and 1.1 too, for listed networks only. */
+  /**
+   * `modern`: TLS 1.2 and 1.3 with forward secrecy and AEAD ciphers. `old`: TLS 1.0 and 1.1 too,
+   * for listed networks only.
+   */
   readonly versions: 'modern' | 'old'
   /** OpenSSL cipher list for TLS 1.2 and older; undefined: a sound one for `versions`. */
   readonly ciphers?: string | undefined
@@ -27,12 +30,18 @@ const MODERN_GROUPS = 'X25519MLKEM768:X25519:prime256v1:secp384r1'
 /** Security level 0 is what OpenSSL 3 demands for the SHA-1 signatures of TLS 1.0 and 1.1. */
 const OLD_CIPHERS = 'DEFAULT:!aNULL:!eNULL:!EXPORT:!RC4:!MD5:@SECLEVEL=0'
 
-/** Contexts for all certificates of a listener, one for each set of names; key types of the same names stand side by side in one. */
+/**
+ * Contexts for all certificates of a listener, one for each set of names; key types of the same
+ * names stand side by side in one.
+ */
 export class TlsContexts {
   readonly #entries: readonly { readonly names: readonly string[]; readonly context: SecureContext }[]
   readonly #fallback: SecureContext
 
-  /** The first certificate answers clients that name no server, or an unknown one. Throws if OpenSSL refuses a certificate or the policy. */
+  /**
+   * The first certificate answers clients that name no server, or an unknown one. Throws if OpenSSL
+   * refuses a certificate or the policy.
+   */
   constructor(certificates: readonly Certificate[], policy: TlsPolicy, tickets: TicketKeyRing) {
     const groups = Map.groupBy(certificates, ({ names }) => names.toSorted().join())
     this.#entries = [...groups.values()].map(group => {

@@ -24,8 +24,10 @@ export type Credentials = {
 }
 
 /**
- * What goes to the checker on descriptor 3: `login NUL password NUL timestamp NUL`. Undefined if it would be longer than 512 octets or a
- * field holds a NUL: such a login must be refused without running anything, or the checker would read other fields than were meant.
+ * What goes to the checker on descriptor 3: `login NUL password NUL timestamp NUL`. Undefined if it
+ * would be longer than 512 octets or a
+ * field holds a NUL: such a login must be refused without running anything, or the checker would
+ * read other fields than were meant.
  */
 export function checkpasswordMessage({ login, password, timestamp }: Credentials): Uint8Array | undefined {
   if ([login, password, timestamp].some(field => field.includes('\0'))) return undefined
@@ -51,10 +53,16 @@ export type Accepted = {
   readonly environment: Environment
 }
 
-/** Exit statuses by which vchkpw means the user rather than itself (spec/checkpassword.md §3); for every other checker it is 1 alone. */
+/**
+ * Exit statuses by which vchkpw means the user rather than itself (spec/checkpassword.md §3); for
+ * every other checker it is 1 alone.
+ */
 const VCHKPW_DENIALS = [1, 3, 12, 13, 15, 20, 21, 23]
 
-/** What the end of a checker means when no session came of it. Exit 0 is no success: vchkpw exits so when it cannot run the program. */
+/**
+ * What the end of a checker means when no session came of it. Exit 0 is no success: vchkpw exits so
+ * when it cannot run the program.
+ */
 export function refusalOf(checker: readonly string[], ending: Ending): Refusal {
   if ('signal' in ending) return { verdict: 'crash', detail: `checker killed by ${ending.signal}` }
   const denials = basename(checker[0] ?? '') === 'vchkpw' ? VCHKPW_DENIALS : [1]
@@ -68,7 +76,8 @@ const TOO_LONG: Refusal = {
 }
 
 /**
- * The program behind the checker in verify mode: says its pid and stays until told to go, so that the monitor can ask the kernel what the
+ * The program behind the checker in verify mode: says its pid and stays until told to go, so that
+ * the monitor can ask the kernel what the
  * checker made of it. The user it runs as could forge a report of its own; the kernel's answers about ids he cannot.
  */
 const WITNESS = ['/bin/sh', '-c', `printf '\\0checked %d\\n' $$ && read -r word`, 'pop3d']
@@ -141,7 +150,10 @@ export type Chain = {
   readonly ended: Promise<{ readonly ending: Ending; readonly timedOut: boolean }>
 }
 
-/** Runs `checkpassword PROG…` with descriptors 0 and 1 on a session. A Refusal if the login cannot be asked; throws SystemCallError if it cannot be started. */
+/**
+ * Runs `checkpassword PROG…` with descriptors 0 and 1 on a session. A Refusal if the login cannot
+ * be asked; throws SystemCallError if it cannot be started.
+ */
 export function startChain(request: ChainRequest): Chain | Refusal {
   const message = checkpasswordMessage(request.credentials)
   if (message === undefined) return TOO_LONG
@@ -220,7 +232,8 @@ function signalGroup(pid: number, signal: NodeJS.Signals): void {
 }
 
 /**
- * The pid in the witness's word; undefined if the checker ends without one. Whatever a checker itself prints before is passed over. The
+ * The pid in the witness's word; undefined if the checker ends without one. Whatever a checker
+ * itself prints before is passed over. The
  * checker's end counts, not the end of input: a child that it left behind may hold the pipe for ever.
  */
 async function witnessPid(readEnd: number, ended: Promise<Ending>): Promise<number | undefined> {
@@ -256,7 +269,10 @@ function statusOf(pid: number): Map<string, string> {
   return new Map(lines.map(line => [line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 1).trim()]))
 }
 
-/** What the kernel says of the witness. Everything about it is distrusted: it runs as a user who may have taken it over by ptrace(2). */
+/**
+ * What the kernel says of the witness. Everything about it is distrusted: it runs as a user who may
+ * have taken it over by ptrace(2).
+ */
 function accepted(pid: number, checker: number): Accepted {
   if (!descendsFrom(pid, checker)) throw new Error('the witness is no process of the checker')
   // A user who made it exec a set-uid program would otherwise pass for root.

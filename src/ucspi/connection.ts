@@ -13,7 +13,8 @@ export type Connection = {
 }
 
 /**
- * The client's address from the environment, or undefined if it is missing or no numeric address. `::ffff:192.0.2.7`, as couriertcpd and
+ * The client's address from the environment, or undefined if it is missing or no numeric address.
+ * `::ffff:192.0.2.7`, as couriertcpd and
  * others write it, is 192.0.2.7. TCP6REMOTEIP (ucspi-tcp6) counts only where TCPREMOTEIP is missing.
  */
 export function remoteIpOf(environment: Environment): IpAddress | undefined {
@@ -67,7 +68,8 @@ export const CONNECTION_VARIABLES: readonly string[] = [
 ]
 
 /**
- * connectionEnvironment as `NAME=value`, for an environment that has none of CONNECTION_VARIABLES: made for every connection of the gate, where objects
+ * connectionEnvironment as `NAME=value`, for an environment that has none of CONNECTION_VARIABLES:
+ * made for every connection of the gate, where objects
  * with computed names cost more than all its other work.
  */
 export function connectionLines(connection: Connection): string[] {
@@ -96,7 +98,10 @@ export type AnnouncedClient = {
   readonly localPort?: number | undefined
 }
 
-/** What changes for every child when a proxy announces its client: the proxy's name, port and ident say nothing about the client. */
+/**
+ * What changes for every child when a proxy announces its client: the proxy's name, port and ident
+ * say nothing about the client.
+ */
 export function announcedClientChanges(client: AnnouncedClient): EnvironmentChanges {
   return {
     TCPREMOTEIP: client.ip,
@@ -113,7 +118,8 @@ export function announcedClientChanges(client: AnnouncedClient): EnvironmentChan
 }
 
 /**
- * What the checker and the program behind it learn of the login: the name as typed, one character per octet, and the method
+ * What the checker and the program behind it learn of the login: the name as typed, one character
+ * per octet, and the method
  * (spec/popup.md §7). Never the password.
  */
 export function loginChanges(login: string, method: string): EnvironmentChanges {

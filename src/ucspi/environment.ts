@@ -1,6 +1,9 @@
 import { readFileSync } from 'node:fs'
 
-/** Variables of a program to be started. Values may be bytes: UCSPI's HOST and INFO are whatever the network said (tcp-environ(5)). */
+/**
+ * Variables of a program to be started. Values may be bytes: UCSPI's HOST and INFO are whatever the
+ * network said (tcp-environ(5)).
+ */
 export type Environment = Readonly<Record<string, string | Uint8Array>>
 
 /** Changes to an environment: undefined removes the variable. */
@@ -25,7 +28,8 @@ export function changeEnvironment(environment: Environment, changes: Environment
 
 /**
  * This process's environment byte for byte as it was handed over; process.env would replace what is not UTF-8.
- * The first of two variables of one name counts, as for getenv(3). Read once: a process that may not be inspected may not read it again.
+ * The first of two variables of one name counts, as for getenv(3). Read once: a process that may
+ * not be inspected may not read it again.
  */
 export function ownEnvironment(): Environment {
   own ??= parseEnvironment(readFileSync('/proc/self/environ'))

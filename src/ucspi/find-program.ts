@@ -1,7 +1,8 @@
 import { accessSync, constants, statSync } from 'node:fs'
 
 /**
- * Path of the program that a command line names: with a `/` it is itself, else the first executable file on PATH. Undefined if there is
+ * Path of the program that a command line names: with a `/` it is itself, else the first executable
+ * file on PATH. Undefined if there is
  * none that this user may run.
  */
 export function findProgram(name: string, path = '/usr/local/bin:/usr/bin:/bin'): string | undefined {

@@ -11,8 +11,10 @@ export type ConnectionSocket = { readonly descriptor: number; close(): void }
 /** Whatever runs one program again and again, each time on another connection. */
 export type ConnectionProgram = {
   /**
-   * Runs it on a connection and closes our end of that. The child finds a socket that waits: one written for that would not understand EAGAIN.
-   * `environment` (`NAME=value`) follows what every child has, without the variables named `without`. Rejects if it cannot be run; the socket is then still open here.
+   * Runs it on a connection and closes our end of that. The child finds a socket that waits: one
+   * written for that would not understand EAGAIN.
+   * `environment` (`NAME=value`) follows what every child has, without the variables named
+   * `without`. Rejects if it cannot be run; the socket is then still open here.
    */
   run(
     socket: ConnectionSocket,
@@ -21,7 +23,10 @@ export type ConnectionProgram = {
   ): Promise<InetdChild>
 }
 
-/** A program that runs with a connection as its descriptors 0 and 1, as inetd and tcpserver run theirs. The connection must be blocking. */
+/**
+ * A program that runs with a connection as its descriptors 0 and 1, as inetd and tcpserver run
+ * theirs. The connection must be blocking.
+ */
 export class InetdProgram implements ConnectionProgram {
   readonly #file: string
   readonly #argv: readonly (string | Uint8Array)[]
@@ -49,8 +54,10 @@ export class InetdProgram implements ConnectionProgram {
   }
 
   /**
-   * Starts it on this thread, which waits until the program's execve is done, and answers the pid, to be reaped by `reapStarted`.
-   * `block`: first the names of the variables that this start lacks, `without` of them, then its own `NAME=value`, each ended by NUL.
+   * Starts it on this thread, which waits until the program's execve is done, and answers the pid,
+   * to be reaped by `reapStarted`.
+   * `block`: first the names of the variables that this start lacks, `without` of them, then its
+   * own `NAME=value`, each ended by NUL.
    * The descriptor stays ours. Throws SystemCallError.
    */
   startHere(descriptor: number, block: Buffer, without: number): number {
@@ -81,7 +88,8 @@ export class InetdProgram implements ConnectionProgram {
 }
 
 /**
- * The same by the runtime's own way to start a program, for connections that are streams of the runtime: it starts the child in the same
+ * The same by the runtime's own way to start a program, for connections that are streams of the
+ * runtime: it starts the child in the same
  * turn, before the event loop could read anything from the connection, and makes the child's descriptors blocking.
  */
 export class SpawnedProgram implements ConnectionProgram {

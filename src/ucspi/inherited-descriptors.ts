@@ -1,8 +1,10 @@
 import { readdirSync, readlinkSync } from 'node:fs'
 
 /**
- * Descriptors above 2 that this process was started with and the runtime did not open itself; ask before anything is opened.
- * The runtime marks them close-on-exec; who runs another program in its place must give them on (relay-ctrl passes a directory so).
+ * Descriptors above 2 that this process was started with and the runtime did not open itself; ask
+ * before anything is opened.
+ * The runtime marks them close-on-exec; who runs another program in its place must give them on
+ * (relay-ctrl passes a directory so).
  */
 export function inheritedDescriptors(): readonly number[] {
   const targets = new Map<number, string>()

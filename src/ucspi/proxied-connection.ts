@@ -11,7 +11,8 @@ export class ProxyHeaderFault extends Error {
 }
 
 /**
- * Reads the PROXY header (version 1 or 2) from a socket that is about to be handed to another process, and not one octet of what follows. It looks from time to
+ * Reads the PROXY header (version 1 or 2) from a socket that is about to be handed to another
+ * process, and not one octet of what follows. It looks from time to
  * time: a socket that the event loop watches would be read dry. Throws ProxyHeaderFault.
  */
 export async function readProxyHeader(descriptor: number, deadlineMs: number): Promise<ProxyHeader> {

@@ -46,8 +46,10 @@ export const OWN_VARIABLES = [
 ] as const
 
 /**
- * Replaces this process by the next program of the chain: same pid, standard streams, signals, limits, and environment except for the
- * changes. Returns only if that is impossible. Never touch process.stdin or process.stdout before: that leaves O_NONBLOCK on the client's
+ * Replaces this process by the next program of the chain: same pid, standard streams, signals,
+ * limits, and environment except for the
+ * changes. Returns only if that is impossible. Never touch process.stdin or process.stdout before:
+ * that leaves O_NONBLOCK on the client's
  * socket, and the next program is not written for it.
  */
 export function runNext(
@@ -71,8 +73,10 @@ export function runNext(
 }
 
 /**
- * Soft RLIMIT_NOFILE of the parent: it is what we were given, unless a `ulimit -n` stood between. The runtime has raised our own to the
- * hard limit before our first line runs, and /proc keeps no memory of it. Undefined if the parent may not be looked at or has no limit.
+ * Soft RLIMIT_NOFILE of the parent: it is what we were given, unless a `ulimit -n` stood between.
+ * The runtime has raised our own to the
+ * hard limit before our first line runs, and /proc keeps no memory of it. Undefined if the parent
+ * may not be looked at or has no limit.
  */
 export function softOpenFilesOf(pid: number): bigint | undefined {
   try {

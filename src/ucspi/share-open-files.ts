@@ -5,8 +5,10 @@ import { softOpenFilesOf } from './run-next.ts'
 const USUAL = 1024n
 
 /**
- * Sets our soft limit of open files back to what we were started with, because every program we run inherits it and old ones close each possible descriptor one by
- * one; but not below what we need ourselves, and to the hard limit if nobody knows what that is. The runtime has raised it to the hard limit at start.
+ * Sets our soft limit of open files back to what we were started with, because every program we run
+ * inherits it and old ones close each possible descriptor one by
+ * one; but not below what we need ourselves, and to the hard limit if nobody knows what that is.
+ * The runtime has raised it to the hard limit at start.
  */
 export function shareOpenFilesLimit(needed: number | undefined): number {
   const { soft, hard } = openFilesLimit()

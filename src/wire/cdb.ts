@@ -49,7 +49,10 @@ export class CdbDamaged extends Error {
   override readonly name = 'CdbDamaged'
 }
 
-/** Asks a cdb held in memory. Every position is checked: a damaged file throws CdbDamaged and never answers nonsense. */
+/**
+ * Asks a cdb held in memory. Every position is checked: a damaged file throws CdbDamaged and never
+ * answers nonsense.
+ */
 export class Cdb {
   readonly #file: Buffer
 

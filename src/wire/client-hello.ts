@@ -7,7 +7,8 @@ export type ClientHello = {
 }
 
 /**
- * `more`: a good beginning. `plain`: no TLS at all. `hello`: enough was read. A message that is TLS and yet not understood here is a
+ * `more`: a good beginning. `plain`: no TLS at all. `hello`: enough was read. A message that is TLS
+ * and yet not understood here is a
  * `hello` that asks for nothing: the TLS library judges it and answers with the alert it deserves.
  */
 export type ClientHelloParse =
@@ -28,7 +29,10 @@ const NOTHING: ClientHelloParse = { state: 'hello', hello: { servername: undefin
 /** True for bytes that begin like the first message of a TLS client. */
 export const beginsLikeTls = ([first, major]: Uint8Array): boolean => first === HANDSHAKE_RECORD && major === 3
 
-/** Looks at the first bytes of a connection without consuming them (RFC 8446 §4.1.2 and §5.1). Never throws, whatever the bytes. */
+/**
+ * Looks at the first bytes of a connection without consuming them (RFC 8446 §4.1.2 and §5.1). Never
+ * throws, whatever the bytes.
+ */
 export function parseClientHello(bytes: Uint8Array): ClientHelloParse {
   const [first, major] = bytes
   if (first === undefined) return { state: 'more' }
@@ -45,7 +49,10 @@ export function parseClientHello(bytes: Uint8Array): ClientHelloParse {
   return hello === undefined ? NOTHING : { state: 'hello', hello }
 }
 
-/** The handshake bytes of all records so far, the last one perhaps incomplete; undefined if a record of another kind lies among them. */
+/**
+ * The handshake bytes of all records so far, the last one perhaps incomplete; undefined if a record
+ * of another kind lies among them.
+ */
 function handshakeBytes(bytes: Uint8Array): Uint8Array | undefined {
   const first = recordAt(bytes, 0)
   if (first === undefined) return bytes.subarray(0, 0)
@@ -105,7 +112,10 @@ function readAlpn(reader: Reader, limit: number): readonly string[] {
   return names
 }
 
-/** Reads numbers and vectors in network byte order; past the end it answers with nothing and remembers that it failed. */
+/**
+ * Reads numbers and vectors in network byte order; past the end it answers with nothing and
+ * remembers that it failed.
+ */
 class Reader {
   readonly #bytes: Buffer
   #at = 0

@@ -30,10 +30,13 @@ type Embedding = {
 }
 
 /**
- * Says which addresses belong to one customer: for limits of connections, delays after failures, and `ipv6_prefix = 64`.
+ * Says which addresses belong to one customer: for limits of connections, delays after failures,
+ * and `ipv6_prefix = 64`.
  *
- * The network of a customer is the IPv4 address alone, and the /64 of an IPv6 address. An IPv6 address that a transition
- * mechanism has made of an IPv4 address belongs to the customer of that IPv4 address, because all of IPv4 can stand in one
+ * The network of a customer is the IPv4 address alone, and the /64 of an IPv6 address. An IPv6
+ * address that a transition
+ * mechanism has made of an IPv4 address belongs to the customer of that IPv4 address, because all
+ * of IPv4 can stand in one
  * /64. ISATAP (RFC 5214) is no such mechanism: every host may choose an interface identifier of this form, and its
  * /64 belongs to one site.
  */
@@ -66,7 +69,8 @@ export class CustomerNetworks {
   }
 
   /**
-   * The network of the customer who has this address. It holds the address, unless it is an IPv4 address that is embedded
+   * The network of the customer who has this address. It holds the address, unless it is an IPv4
+   * address that is embedded
    * in it.
    */
   networkOf(ip: IpAddress): Network {
@@ -126,7 +130,8 @@ function translation(network: Network): Embedding {
 }
 
 /**
- * RFC 8215: translators of one site. The RFC leaves the length of their prefix to the site, so that only the setting tells
+ * RFC 8215: translators of one site. The RFC leaves the length of their prefix to the site, so that
+ * only the setting tells
  * where the IPv4 address stands.
  */
 const LOCAL_TRANSLATION = networkFrom('64:ff9b:1::/48')

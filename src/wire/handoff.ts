@@ -1,7 +1,8 @@
 import { MAX_SESSION_TICKET_LINE } from './session-ticket.ts'
 
 /**
- * The link between a login process and a pop3d worker, over which client sockets change hands (docs/WIRE.md): a Unix connection to the worker's socket.
+ * The link between a login process and a pop3d worker, over which client sockets change hands
+ * (docs/WIRE.md): a Unix connection to the worker's socket.
  * With each `take` comes a descriptor; the nth belongs to the nth.
  */
 
@@ -29,7 +30,10 @@ export function parseTake(line: string): Take | undefined {
   return { n: Number(match?.[1]), octets, ticket }
 }
 
-/** Worker to login: sockets may be passed; the session of that socket is over; or the worker takes no more, and login should end its side. */
+/**
+ * Worker to login: sockets may be passed; the session of that socket is over; or the worker takes
+ * no more, and login should end its side.
+ */
 export type HandoffReply =
   | { readonly type: 'open' }
   | { readonly type: 'ended'; readonly n: number }

@@ -67,7 +67,10 @@ export function parseIpAddress(text: string): IpAddress | undefined {
   return brand(address.isIPv4MappedAddress() ? address.toIPv4Address().toString() : address.toRFC5952String())
 }
 
-/** `::192.0.2.7` as `::c000:0207`: the parser takes the dotted form of an IPv4-compatible address for an IPv4-mapped one. */
+/**
+ * `::192.0.2.7` as `::c000:0207`: the parser takes the dotted form of an IPv4-compatible address
+ * for an IPv4-mapped one.
+ */
 function withoutDottedTail(text: string): string {
   const tail = text.slice(text.lastIndexOf(':') + 1)
   if (!tail.includes('.')) return text
@@ -85,7 +88,10 @@ export function addressBytes(ip: IpAddress, family = familyOf(ip)): Uint8Array {
   return Uint8Array.from(mapped ? parsed.toIPv4MappedAddress().toByteArray() : parsed.toByteArray())
 }
 
-/** The address of 4 or 16 octets in network byte order; the inverse of addressBytes. Other lengths throw a TypeError. */
+/**
+ * The address of 4 or 16 octets in network byte order; the inverse of addressBytes. Other lengths
+ * throw a TypeError.
+ */
 export function readAddress(bytes: Uint8Array): IpAddress {
   if (bytes.length === 4) return brand(`${bytes[0]}.${bytes[1]}.${bytes[2]}.${bytes[3]}`)
   if (bytes.length !== 16) throw new TypeError(`an address of ${bytes.length} octets`)

@@ -1,4 +1,7 @@
-/** Percent-encodes the UTF-8 octets of everything outside `[A-Za-z0-9._-]`: the result holds no space, `=` or control. */
+/**
+ * Percent-encodes the UTF-8 octets of everything outside `[A-Za-z0-9._-]`: the result holds no
+ * space, `=` or control.
+ */
 export function percentEncode(text: string): string {
   if (/^[\w.-]*$/.test(text)) return text
   return encodeURIComponent(text.toWellFormed()).replace(

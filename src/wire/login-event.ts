@@ -26,7 +26,10 @@ export type LoginAnswer =
 /** A line that is no login event of version 1; `id` where one could be read, so that the sender gets his answer. */
 export type BadLoginEvent = { readonly reason: 'syntax' | 'version' | 'key' | 'value'; readonly id: string }
 
-/** Longest event or answer line, in octets without LF; longer lines are refused unread. A name of 255 characters fits, in any script. */
+/**
+ * Longest event or answer line, in octets without LF; longer lines are refused unread. A name of
+ * 255 characters fits, in any script.
+ */
 export const MAX_LOGIN_EVENT_LINE = 4096
 
 const ID = /^[A-Za-z0-9._-]{1,64}$/

@@ -1,5 +1,6 @@
 /**
- * The text by which logins are compared: two logins with the same key are one. Letters of ASCII count without their case,
+ * The text by which logins are compared: two logins with the same key are one. Letters of ASCII
+ * count without their case,
  * because POP3 servers differ in what else they fold; the dot of the root behind a domain is left out. The function
  * login_key of the database is the same (sql/000010).
  */

@@ -14,7 +14,10 @@ const settings = v.strictObject({
   lock: v.picklist(['none', 'exclusive']),
   /** Seconds without a command. */
   idleTime: seconds,
-  /** Seconds without a session after which the process ends with status 0. Connections that wait by then are the next one's. */
+  /**
+   * Seconds without a session after which the process ends with status 0. Connections that wait by
+   * then are the next one's.
+   */
   workerIdle: seconds,
   /** What CAPA answers after login. */
   capabilities: v.strictObject({
@@ -29,13 +32,19 @@ export type MaildropWorkerSettings = v.InferOutput<typeof settings>
 
 const start = v.strictObject({
   type: v.literal('start'),
-  /** The owner whose mail is served: the ids to take. Null where the monitor is not root and the worker has them already. */
+  /**
+   * The owner whose mail is served: the ids to take. Null where the monitor is not root and the
+   * worker has them already.
+   */
   ids: v.nullable(
     v.strictObject({ uid: v.pipe(v.number(), v.integer(), v.minValue(1)), gid: v.pipe(v.number(), v.integer()) }),
   ),
   /** Key of the session tickets: 32 octets, hexadecimal. */
   key: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
-  /** The account of the login processes, which alone may connect besides root and the owner; null where all are one user. */
+  /**
+   * The account of the login processes, which alone may connect besides root and the owner; null
+   * where all are one user.
+   */
   loginUid: v.nullable(v.pipe(v.number(), v.integer())),
   /** Tickets that the worker before this one took, and until when (Unix seconds) they would have been good. */
   usedTickets: v.array(usedTicket),

@@ -27,7 +27,10 @@ export class PolicyFault extends Error {
 export class PolicyReader {
   #held = ''
 
-  /** Takes the next octets, one character per octet, and returns the requests that they complete. Throws PolicyFault. */
+  /**
+   * Takes the next octets, one character per octet, and returns the requests that they complete.
+   * Throws PolicyFault.
+   */
   push(text: string): PolicyRequest[] {
     this.#held += text
     const requests: PolicyRequest[] = []

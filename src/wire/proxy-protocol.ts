@@ -3,7 +3,10 @@ import { addressBytes, familyOf, type IpAddress, parseIpAddress, readAddress } f
 /** One end of a TCP connection. */
 export type Endpoint = { readonly ip: IpAddress; readonly port: number }
 
-/** What a proxy tells of the TLS it took off (TLV 0x20). `verified`: the client showed a certificate and it was found good. */
+/**
+ * What a proxy tells of the TLS it took off (TLV 0x20). `verified`: the client showed a certificate
+ * and it was found good.
+ */
 export type ProxyTls = {
   readonly version?: string | undefined
   readonly cipher?: string | undefined
@@ -21,7 +24,8 @@ export type ProxyFields = {
 }
 
 /**
- * Who is there. `proxied`: the client's own ends. `unknown` (version 1 `UNKNOWN`, version 2 without an IP address) and `local`
+ * Who is there. `proxied`: the client's own ends. `unknown` (version 1 `UNKNOWN`, version 2 without
+ * an IP address) and `local`
  * (a health check of the proxy itself): the real ends of the connection count, if the caller's settings allow it.
  */
 export type ProxyHeader =
@@ -36,7 +40,8 @@ export type ProxyHeader =
   | { readonly kind: 'local'; readonly version: 2 }
 
 /**
- * `more`: the bytes so far are a good beginning; `atLeast` more must come, and reading exactly so many never reads past the header.
+ * `more`: the bytes so far are a good beginning; `atLeast` more must come, and reading exactly so
+ * many never reads past the header.
  * `done`: the header is the first `length` bytes; what follows is the client's.
  */
 export type ProxyParse =
@@ -57,8 +62,10 @@ const SSL_TLV = { version: 0x21, commonName: 0x22, cipher: 0x23 } as const
 const SSL_CLIENT = { tls: 0x01, certificateOnConnection: 0x02, certificateInSession: 0x04 } as const
 
 /**
- * Parses the header that begins with the first byte of `bytes`; give it all bytes so far, again and again, until it is no longer `more`.
- * Never throws, whatever the bytes. Accepts the versions listed only (haproxy's doc/proxy-protocol.txt; spec/sslwrap.md §4).
+ * Parses the header that begins with the first byte of `bytes`; give it all bytes so far, again and
+ * again, until it is no longer `more`.
+ * Never throws, whatever the bytes. Accepts the versions listed only (haproxy's
+ * doc/proxy-protocol.txt; spec/sslwrap.md §4).
  */
 export function parseProxyHeader(bytes: Uint8Array, versions: readonly (1 | 2)[] = [1, 2]): ProxyParse {
   const first = bytes[0]
@@ -79,7 +86,10 @@ export function formatProxyV1(source: Endpoint, destination: Endpoint): string {
   return `PROXY TCP${family} ${text(source)} ${text(destination)} ${source.port} ${destination.port}\r\n`
 }
 
-/** Version 2 bytes of a header, with its CRC32C. Throws a RangeError if the fields do not fit into the bound that we accept ourselves. */
+/**
+ * Version 2 bytes of a header, with its CRC32C. Throws a RangeError if the fields do not fit into
+ * the bound that we accept ourselves.
+ */
 export function formatProxyV2(source: Endpoint, destination: Endpoint, fields: ProxyFields = {}): Buffer {
   const family = sharedFamily(source, destination)
   const ports = Buffer.alloc(4)

@@ -7,7 +7,10 @@ export type RelayQuery = { readonly ip: IpAddress }
 /** `relay v=1 ip=192.0.2.7`, without LF. */
 export const formatRelayQuery = ({ ip }: RelayQuery): string => `relay v=1 ip=${ip}`
 
-/** Inverse of formatRelayQuery; undefined for another version, key, or no address. A CR before the line end is forgiven. */
+/**
+ * Inverse of formatRelayQuery; undefined for another version, key, or no address. A CR before the
+ * line end is forgiven.
+ */
 export function parseRelayQuery(line: string): RelayQuery | undefined {
   const text = line.endsWith('\r') ? line.slice(0, -1) : line
   const pairs = text.startsWith('relay ') ? parseKeyValues(text.slice('relay '.length)) : undefined

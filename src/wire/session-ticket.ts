@@ -20,7 +20,10 @@ export function sessionId(pid: number, counter: number): SessionId {
 export const formatTimestamp = (id: SessionId, unixSeconds: number, host: string): string =>
   `<${id}.${unixSeconds}@${host}>`
 
-/** The session id in the greeting of our own popup, which may do without the brackets; undefined if another server speaks. */
+/**
+ * The session id in the greeting of our own popup, which may do without the brackets; undefined if
+ * another server speaks.
+ */
 export function sessionIdOfGreeting(greeting: string): SessionId | undefined {
   const text = /^\+OK (?:.*<([^<>]+)>|([^<>\s]+))\s*$/.exec(greeting)
   const id = /^([0-9a-f]{1,8}\.[0-9]{1,12})\.\d+@[^@]+$/.exec(text?.[1] ?? text?.[2] ?? '')?.[1]

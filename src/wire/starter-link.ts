@@ -1,6 +1,8 @@
 /**
- * The link between the gate and its starter, over which the sockets of SMTP clients go to the smtpd's account (docs/WIRE.md): a Unix socket pair.
- * With each `start` comes a descriptor; the nth belongs to the nth. Strings of programs follow their line as octets, each ended by NUL.
+ * The link between the gate and its starter, over which the sockets of SMTP clients go to the
+ * smtpd's account (docs/WIRE.md): a Unix socket pair.
+ * With each `start` comes a descriptor; the nth belongs to the nth. Strings of programs follow
+ * their line as octets, each ended by NUL.
  */
 
 /** Longest line of either side, in octets without LF. */
@@ -11,7 +13,10 @@ export const MAX_STARTER_BLOCK = 1_048_576
 
 /** Gate to starter. */
 export type StarterOrder =
-  /** The program of all starts from here on. The block: path, `args` words of argv, then `NAME=value` of every start. `files`: soft limit of open files. */
+  /**
+   * The program of all starts from here on. The block: path, `args` words of argv, then
+   * `NAME=value` of every start. `files`: soft limit of open files.
+   */
   | { readonly type: 'program'; readonly args: number; readonly files: number; readonly octets: number }
   /** Run it on the descriptor. The block: `without` names that this start lacks, then its own `NAME=value`. */
   | { readonly type: 'start'; readonly n: number; readonly without: number; readonly octets: number }

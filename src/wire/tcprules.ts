@@ -28,7 +28,10 @@ export type TcpRuleQuery = {
   readonly info?: string | undefined
 }
 
-/** The addresses under which a rule may stand, in the order in which tcpserver asks for them: the first hit counts (tcprules(1)). */
+/**
+ * The addresses under which a rule may stand, in the order in which tcpserver asks for them: the
+ * first hit counts (tcprules(1)).
+ */
 export function* tcpRuleKeys({ ip, host, info }: TcpRuleQuery): Generator<string> {
   const name = host?.toLowerCase()
   const spellings = new Set([ip, textOf(ip), fullTextOf(ip)])
@@ -110,7 +113,10 @@ export function bitKeysOfText(address: string): readonly string[] {
   return isSingle ? [fullTextOf(network.base)] : bitKeys(network)
 }
 
-/** The network that ucspi-tcp6 reads in `2001:db8::/32`, `2001:db8::7`, `10.0.0.0/8` and `10./8`; undefined for `10.` and all else. */
+/**
+ * The network that ucspi-tcp6 reads in `2001:db8::/32`, `2001:db8::7`, `10.0.0.0/8` and `10./8`;
+ * undefined for `10.` and all else.
+ */
 export function networkOfText(address: string): Network | undefined {
   const [text = '', digits, ...rest] = address.split('/')
   if (rest.length > 0 || (digits === undefined && !address.includes(':'))) return undefined
@@ -265,7 +271,10 @@ function parseVariables(line: string, start: number): string | undefined {
   return data
 }
 
-/** `1.2.3.37-53` is seventeen addresses, `10.0.1-3.` three prefixes, `10.0.5-3.` none. Host names and idents (`user@1.2.3.4`, `=.example.org`) have no ranges. */
+/**
+ * `1.2.3.37-53` is seventeen addresses, `10.0.1-3.` three prefixes, `10.0.5-3.` none. Host names
+ * and idents (`user@1.2.3.4`, `=.example.org`) have no ranges.
+ */
 function expand(address: string): readonly string[] | undefined {
   const hyphen = address.indexOf('-')
   if (hyphen < 0 || /[=@]/.test(address)) return [address]

@@ -1,7 +1,10 @@
 import { type IpAddress, parseIpAddress } from './ip-address.ts'
 import { parseKeyValues } from './key-values.ts'
 
-/** A grant was used: some mail server let this address relay because of it. Sent by the gate, which may not write the database. */
+/**
+ * A grant was used: some mail server let this address relay because of it. Sent by the gate, which
+ * may not write the database.
+ */
 export type RelayUse = {
   readonly ip: IpAddress
   /** Unix seconds. */
@@ -29,13 +32,17 @@ export function parseRelayUse(line: string): RelayUse | undefined {
 }
 
 /**
- * What became of a question at the gate: let through; asked and no grant found; no sure answer in time, so closed on doubt; or not asked, because nothing
+ * What became of a question at the gate: let through; asked and no grant found; no sure answer in
+ * time, so closed on doubt; or not asked, because nothing
  * opens the relay for such an address.
  */
 export const RELAY_VERDICTS = ['relayed', 'refused', 'undecided', 'never'] as const
 export type RelayVerdict = (typeof RELAY_VERDICTS)[number]
 
-/** How often one door of a gate decided what, since its last report. Sent by the gate, which may not write the database. */
+/**
+ * How often one door of a gate decided what, since its last report. Sent by the gate, which may not
+ * write the database.
+ */
 export type RelayTally = {
   /** Unix seconds of the last decision; all of them are of the same minute. */
   readonly at: number
@@ -51,7 +58,10 @@ export const MAX_RECENT = 20
 /** With every number and address at its longest. */
 export const MAX_RELAY_TALLY_LINE = 1024
 
-/** `tally v=1 at=1764000000 door=gate relayed=3 refused=120 undecided=0 never=1 recent=192.0.2.7,2001:db8::7`, without LF. Nothing answers it. */
+/**
+ * `tally v=1 at=1764000000 door=gate relayed=3 refused=120 undecided=0 never=1
+ * recent=192.0.2.7,2001:db8::7`, without LF. Nothing answers it.
+ */
 export const formatRelayTally = ({ at, door, counts, recent }: RelayTally): string =>
   `tally v=1 at=${at} door=${door} ${RELAY_VERDICTS.map(verdict => `${verdict}=${counts[verdict]}`).join(' ')} recent=${recent.join(',')}`
 

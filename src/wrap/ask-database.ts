@@ -18,7 +18,10 @@ export type GrantSource = {
   close(): Promise<void>
 }
 
-/** Opens the store that the settings name, with the role that can only read. Reads secrets at once, connects in the background. Throws UsageFault. */
+/**
+ * Opens the store that the settings name, with the role that can only read. Reads secrets at once,
+ * connects in the background. Throws UsageFault.
+ */
 export function askDatabase(settings: Settings, connections: number): GrantSource {
   const policy = policyOf(settings)
   const { reader, onChange, close } = openGrantReader(

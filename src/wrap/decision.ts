@@ -29,7 +29,8 @@ export type DecideOptions = {
 }
 
 /**
- * Decides about a client. Never rejects and never takes longer than the limit: whatever goes wrong, the relay stays closed and mail for
+ * Decides about a client. Never rejects and never takes longer than the limit: whatever goes wrong,
+ * the relay stays closed and mail for
  * local domains flows (spec/wrap-and-db.md §1).
  */
 export async function decide(ip: IpAddress | undefined, { ask, refusal, timeoutMs }: DecideOptions): Promise<Decision> {
@@ -98,7 +99,10 @@ export function logDecision(
   else log.error('error', { ...fields, relay: false, error: decision.error })
 }
 
-/** The same for a mail server that asks about every client and writes its own log: a stranger is worth a line at level debug only. */
+/**
+ * The same for a mail server that asks about every client and writes its own log: a stranger is
+ * worth a line at level debug only.
+ */
 export function logAnswer(
   log: Log,
   decision: Decision,

@@ -8,7 +8,10 @@ import {
 } from '../settings/settings.ts'
 import type { Overrides } from './command-line.ts'
 
-/** Settings of the resident gate. A command line with --listen needs no file; what it says wins over everything. Throws UsageFault. */
+/**
+ * Settings of the resident gate. A command line with --listen needs no file; what it says wins over
+ * everything. Throws UsageFault.
+ */
 export function loadSettings(
   { config, overrides }: { readonly config: string | undefined; readonly overrides: Overrides },
   environment: Readonly<Record<string, string | undefined>>,

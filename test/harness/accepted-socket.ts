@@ -2,7 +2,10 @@ import { connect, type Socket } from 'node:net'
 import { holdListener } from '../../src/process/bound-socket.ts'
 import type { AcceptedSocket, Engine } from '../../src/sockets/engine.ts'
 
-/** Both ends of a TCP connection: a client of the runtime, and what an engine accepted. `close` closes the client and the listening socket. */
+/**
+ * Both ends of a TCP connection: a client of the runtime, and what an engine accepted. `close`
+ * closes the client and the listening socket.
+ */
 export async function acceptedSocket(
   engine: Engine,
   host = '127.0.0.1',

@@ -13,7 +13,10 @@ const CHECKOUT = '/srv/auth-relay'
 /** The account that runs containers without root. */
 const ROOTLESS = 'rootless'
 
-/** Images that the Containerfile and the compose file name. No registry is asked: the test makes them from Debian 13. */
+/**
+ * Images that the Containerfile and the compose file name. No registry is asked: the test makes
+ * them from Debian 13.
+ */
 const BASES = {
   debian: 'docker.io/library/debian:trixie-slim',
   node: 'docker.io/library/node:24-trixie-slim',
@@ -34,7 +37,8 @@ export class ContainerHost {
     const containers = new ContainerHost(machine)
     // An overlay file system is no place for the upper layer of another one.
     await machine.sh('mount -t tmpfs tmpfs /var/lib/containers')
-    // The test may run where root cannot raise limits, and where the kernel counts no processes in a cgroup of version 2.
+    // The test may run where root cannot raise limits, and where the kernel counts no processes in
+    // a cgroup of version 2.
     machine.write(
       '/etc/containers/containers.conf',
       '[containers]\ndefault_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]\npids_limit = 0\n',
@@ -114,7 +118,10 @@ export class ContainerHost {
     if (ending?.code !== 0) throw new Error(`import of ${image}:\n${lines.join('\n')}`)
   }
 
-  /** The Node.js of this checkout and the npm of this host, which finds in its cache what the lock file names, and nothing else. */
+  /**
+   * The Node.js of this checkout and the npm of this host, which finds in its cache what the lock
+   * file names, and nothing else.
+   */
   async #buildNode(): Promise<void> {
     const { path, remove } = temporaryDirectory()
     try {
@@ -138,7 +145,10 @@ export class ContainerHost {
     await this.machine.must('rm', '-r', '/var/tmp/node')
   }
 
-  /** The machine's own system, which has a PostgreSQL, with as much of the official image's entry point as the compose file uses. */
+  /**
+   * The machine's own system, which has a PostgreSQL, with as much of the official image's entry
+   * point as the compose file uses.
+   */
   async #buildPostgres(): Promise<void> {
     this.machine.write('/usr/local/bin/docker-entrypoint.sh', POSTGRES)
     await this.machine.sh(`chmod 755 /usr/local/bin/docker-entrypoint.sh

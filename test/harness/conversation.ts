@@ -4,7 +4,8 @@ import type { Duplex } from 'node:stream'
 export type ReceivedLine = { readonly text: string; readonly at: number }
 
 /**
- * A dialogue of lines over a socket, written down as it goes: a failure shows it as `C:` and `S:` lines. Every wait has a
+ * A dialogue of lines over a socket, written down as it goes: a failure shows it as `C:` and `S:`
+ * lines. Every wait has a
  * deadline.
  */
 export class Conversation {

@@ -59,7 +59,8 @@ const packagesToFetch = (release: Release): readonly (readonly string[])[] =>
 export const DEBIAN_MACHINE: readonly Need[] = [ROOT, command('debootstrap'), command('unshare', 'util-linux')]
 
 /**
- * A Debian of its own, freshly installed, with its systemd as process 1, in namespaces of this host: packages can be installed and services
+ * A Debian of its own, freshly installed, with its systemd as process 1, in namespaces of this
+ * host: packages can be installed and services
  * started in it as on a real one. Nothing outside is touched; it is gone when it stops.
  */
 export class DebianMachine {
@@ -108,7 +109,10 @@ export class DebianMachine {
     return run(words, { prefix: this.prefix, env })
   }
 
-  /** Installs packages of Debian, or files of packages, with what they depend on; all were fetched when the system was made. */
+  /**
+   * Installs packages of Debian, or files of packages, with what they depend on; all were fetched
+   * when the system was made.
+   */
   install(...names: readonly string[]): Promise<string> {
     return this.must('apt-get', 'install', '-q', '-y', '--no-install-recommends', ...names)
   }

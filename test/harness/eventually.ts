@@ -1,6 +1,9 @@
 import { setTimeout as pause } from 'node:timers/promises'
 
-/** Asks again until `probe` answers something other than undefined or false, or the deadline passes (then the last error, or a clear one). */
+/**
+ * Asks again until `probe` answers something other than undefined or false, or the deadline passes
+ * (then the last error, or a clear one).
+ */
 export async function eventually<T>(
   what: string,
   probe: () => T | undefined | false | Promise<T | undefined | false>,

@@ -49,7 +49,10 @@ export class GateDatabase {
     }
   }
 
-  /** What a mail server that asks the database itself must be told. `host`: a name, or the folder of the server's Unix socket. */
+  /**
+   * What a mail server that asks the database itself must be told. `host`: a name, or the folder of
+   * the server's Unix socket.
+   */
   get reader(): { host: string; port: number; dbname: string; user: string; password: string } {
     const { hosts, database, user, password } = this.database.connection('authwrap')
     const [{ host, port } = { host: '', port: 5432 }] = hosts

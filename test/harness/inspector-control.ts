@@ -1,7 +1,8 @@
 import { Program } from './program.ts'
 
 /**
- * Sends SIGUSR1 to each process, then to a bare Node.js, and waits until that one has opened its inspector: by then the others have had the time to open theirs.
+ * Sends SIGUSR1 to each process, then to a bare Node.js, and waits until that one has opened its
+ * inspector: by then the others have had the time to open theirs.
  */
 export async function signalUntilInspected(pids: readonly number[]): Promise<void> {
   const control = new Program('bare Node.js', [

@@ -8,7 +8,8 @@ const INSTALL = readFileSync(new URL('../../docs/INSTALL.md', import.meta.url), 
 export type Recipe = { readonly wrap: TestSettings[string]; readonly server: string }
 
 /**
- * Recipe of a section of INSTALL whose lines for the mail server contain `marker`. `language` is the language of their code block.
+ * Recipe of a section of INSTALL whose lines for the mail server contain `marker`. `language` is
+ * the language of their code block.
  * Each of `places` is a text of the document and what stands in its place in the test: a port or a directory.
  */
 export function installRecipe(

@@ -3,7 +3,10 @@ export type LogLine = { readonly program: string; readonly fields: Readonly<Reco
 
 const ESCAPE = /\\(?:u\{(?<code>[0-9a-f]+)\}|(?<mark>.))/gu
 
-/** Reads `popup: level=info event=login user="a b"`; undefined for lines of another form (ready lines, stacks, other programs). */
+/**
+ * Reads `popup: level=info event=login user="a b"`; undefined for lines of another form (ready
+ * lines, stacks, other programs).
+ */
 export function parseLogLine(line: string): LogLine | undefined {
   const { program, rest } =
     /^(?<program>[a-z0-9-]+):(?<rest>(?: [a-z_0-9]+=(?:"(?:[^"\\]|\\.)*"|[^" ]+))+)$/iu.exec(line)?.groups ?? {}

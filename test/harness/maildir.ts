@@ -26,7 +26,10 @@ export interface PlannedFile {
 export const OWNER = { uid: 65_534, gid: 65_534 }
 export const isRoot = process.getuid?.() === 0
 
-/** `new/A mtime=100 "x\n"`; without a time it is 1000, without content the file is empty. `mtime=future` is an hour ahead. */
+/**
+ * `new/A mtime=100 "x\n"`; without a time it is 1000, without content the file is empty.
+ * `mtime=future` is an hour ahead.
+ */
 export function parseFile(line: string): PlannedFile {
   const match = /^(?<path>\S+)(?: mtime=(?<mtime>\d+|future))?(?: (?<content>".*"))?$/.exec(line)?.groups
   if (match?.['path'] === undefined) throw new Error(`not a file of a maildrop: ${line}`)
@@ -39,7 +42,10 @@ export function parseFile(line: string): PlannedFile {
 const unescapeOctets = (text: string): string =>
   text.replace(/\\x([0-9a-f]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)))
 
-/** Makes a maildir of these files below `root` and gives its absolute path. A file `-new` or `-cur` leaves that folder out. */
+/**
+ * Makes a maildir of these files below `root` and gives its absolute path. A file `-new` or `-cur`
+ * leaves that folder out.
+ */
 export function makeMaildir(root: string, files: readonly PlannedFile[]): string {
   const maildir = mkdtempSync(`${root}/maildir-`)
   chmodSync(maildir, 0o755)

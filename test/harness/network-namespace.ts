@@ -39,7 +39,10 @@ export const address = (text: string): IpAddress => {
   return parsed
 }
 
-/** A network of this test alone: one host for the servers, and as many client hosts as it takes, each a network namespace. */
+/**
+ * A network of this test alone: one host for the servers, and as many client hosts as it takes,
+ * each a network namespace.
+ */
 export class TestNetwork {
   readonly server: NetworkNamespace
   readonly #hosts: NetworkNamespace[] = []
@@ -50,7 +53,8 @@ export class TestNetwork {
     removeOrphans()
     process.once('exit', this.#removeAtExit)
     this.server = this.#add()
-    // Left to itself a bridge takes the lowest address of its ports, and every new port could change it under its neighbours.
+    // Left to itself a bridge takes the lowest address of its ports, and every new port could
+    // change it under its neighbours.
     const fixed = ['address', '02:00:00:00:00:01']
     // With snooping it would hold back neighbour solicitations for addresses that are seconds old.
     ip('-n', this.server.name, 'link', 'add', 'eth0', ...fixed, 'type', 'bridge', 'mcast_snooping', '0')

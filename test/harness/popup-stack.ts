@@ -47,7 +47,10 @@ export type PopupStack = {
   stop(): Promise<void>
 }
 
-/** Makes the mailboxes and settings, then starts authd's double and popup. `prepare` may add files to the stack's directory. */
+/**
+ * Makes the mailboxes and settings, then starts authd's double and popup. `prepare` may add files
+ * to the stack's directory.
+ */
 export async function startPopup(
   popup: TestSettings[string] | ((stack: Stack) => TestSettings[string]) = {},
   others: TestSettings = {},

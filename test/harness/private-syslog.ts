@@ -4,7 +4,8 @@ import { eventually } from './eventually.ts'
 import { Program, run } from './program.ts'
 
 /**
- * A real rsyslogd of a test: its own input socket, a FIFO as output as in the original's instructions, and a file with the
+ * A real rsyslogd of a test: its own input socket, a FIFO as output as in the original's
+ * instructions, and a file with the
  * same lines. Nothing of the host's own syslog is touched.
  */
 export class PrivateSyslog {

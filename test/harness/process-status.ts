@@ -52,7 +52,10 @@ export type OpenSocket = { readonly state: 'listening' | 'connected' | 'other'; 
 
 const STATES: Readonly<Record<string, OpenSocket['state']>> = { '0A': 'listening', '01': 'connected' }
 
-/** The Internet sockets of a process in our own network namespace; `local` is hexadecimal address:port as in proc(5). */
+/**
+ * The Internet sockets of a process in our own network namespace; `local` is hexadecimal
+ * address:port as in proc(5).
+ */
 export function internetSocketsOf(pid: number): readonly OpenSocket[] {
   const inodes = new Set(
     readdirSync(`/proc/${pid}/fd`).map(fd => {

@@ -61,7 +61,8 @@ export type RestartUnderLoad = {
 }
 
 /**
- * A real rsyslogd delivers logins to authd, which is stopped while lines flow, is away for a part of them, and comes back.
+ * A real rsyslogd delivers logins to authd, which is stopped while lines flow, is away for a part
+ * of them, and comes back.
  * Gives how many logins are in the history before and after the restart, and at the end.
  */
 export async function restartUnderLoad(options: RestartUnderLoad): Promise<{ before: number; stored: number }> {

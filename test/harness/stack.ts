@@ -19,7 +19,10 @@ export const commandOf = (name: ProgramName, ...args: readonly string[]): readon
 
 const isRoot = process.geteuid?.() === 0
 
-/** Ids that no account of the host has, so that nothing else runs or owns anything under them. Without root: our own. */
+/**
+ * Ids that no account of the host has, so that nothing else runs or owns anything under them.
+ * Without root: our own.
+ */
 const id = (number: number): number => (isRoot ? number : (process.getuid?.() ?? number))
 export const TEST_IDS = {
   authd: id(61210),

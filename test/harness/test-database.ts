@@ -15,7 +15,10 @@ export type TestDatabase = {
   remove(): Promise<void>
 }
 
-/** A copy of the migrated template, or an empty database. Remove it when done: it fails if a test leaked a connection. */
+/**
+ * A copy of the migrated template, or an empty database. Remove it when done: it fails if a test
+ * leaked a connection.
+ */
 export async function createTestDatabase({ empty = false }: { empty?: boolean } = {}): Promise<TestDatabase> {
   const postgres = inject('postgres')
   const name = `test_${randomBytes(6).toString('hex')}`

@@ -106,7 +106,10 @@ function parseAction(at: string, text: string): MaildirAction {
   throw new Error(`${at}: unknown action ${text}`)
 }
 
-/** `·` is a space at the end of a line, `\x..` an octet, `\n` a bare line end, `\` at the end no line end at all, `{N}x` N times x. */
+/**
+ * `·` is a space at the end of a line, `\x..` an octet, `\n` a bare line end, `\` at the end no
+ * line end at all, `{N}x` N times x.
+ */
 function unescapeLine(text: string): string {
   const open = text.endsWith('\\')
   const line = (open ? text.slice(0, -1) : text)
@@ -127,7 +130,8 @@ export type Connect = (
 ) => Promise<{ socket: Duplex; closed: Promise<void> }>
 
 /**
- * Runs a transcript. The client's octets go out in one piece between two of its pauses, or cut in two at `cut`, or one by one
+ * Runs a transcript. The client's octets go out in one piece between two of its pauses, or cut in
+ * two at `cut`, or one by one
  * with `cut` 'everywhere'.
  */
 export async function runTranscript(

@@ -39,7 +39,10 @@ export function inPackage(name: string): readonly string[] {
   return ['unshare', '--mount', 'sh', '-c', ENTER, 'enter', root]
 }
 
-/** A file of a package that runs where it was unpacked, without being laid over the system. Throws if the package cannot be had. */
+/**
+ * A file of a package that runs where it was unpacked, without being laid over the system. Throws
+ * if the package cannot be had.
+ */
 export function fileInPackage(name: string, path: string): string {
   if (!listed.has(name)) throw new Error(`${name} is not in debian-unpack.txt`)
   return `${unpack(name)}${path}`

@@ -15,7 +15,8 @@ const OWN = 'ann@machine.example'
 /** Lines by section of the settings file; those of the empty name stand at its end. */
 type Lines = Readonly<Record<string, readonly string[]>>
 
-// Mail hosts as administrators have them, on both releases: Debian's own POP3 and SMTP servers, and auth-relay from its package.
+// Mail hosts as administrators have them, on both releases: Debian's own POP3 and SMTP servers, and
+// auth-relay from its package.
 describe.each(RELEASES)('%s', release => {
   describeWith(
     [...DEBIAN_MACHINE, NETWORK_NAMESPACES, command('curl'), command('strip', 'binutils')],
@@ -49,7 +50,10 @@ function hosts(release: Release): void {
     onTestFailed(async () => console.error(await machine.answer('journalctl', '--no-pager', '-o', 'short', '-n', '60')))
   }
 
-  /** The settings file of the package with these lines, and the units that it says are to be enabled: running, the others not. */
+  /**
+   * The settings file of the package with these lines, and the units that it says are to be
+   * enabled: running, the others not.
+   */
   async function configure(lines: Lines, ...parts: readonly string[]): Promise<void> {
     const fresh = await machine.must('cat', '/usr/share/auth-relay/auth-relay.toml')
     const { '': last = [], ...sections } = lines
@@ -85,7 +89,10 @@ function hosts(release: Release): void {
     return (await run(words, { prefix: client.prefix })).ending?.code === 0
   }
 
-  /** The whole point: closed, a mailbox is opened, open, for that address alone; mail for local users is taken all the time. */
+  /**
+   * The whole point: closed, a mailbox is opened, open, for that address alone; mail for local
+   * users is taken all the time.
+   */
   async function opensRelay(from: string, scheme: 'pop3' | 'pop3s'): Promise<void> {
     expect(await recipientFrom(from)).toBeGreaterThanOrEqual(500)
     expect(await recipientFrom(from, OWN)).toBe(250)

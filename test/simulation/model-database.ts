@@ -64,7 +64,8 @@ export class Tables {
 }
 
 /**
- * Semantics of the statements of src/grants/, on tables in memory. The same histories run on this model and on PostgreSQL
+ * Semantics of the statements of src/grants/, on tables in memory. The same histories run on this
+ * model and on PostgreSQL
  * (test/database/model-database.test.ts), so that a simulation may trust it.
  */
 export class GrantStatements {
@@ -75,7 +76,8 @@ export class GrantStatements {
   }
 
   /**
-   * Begins a statement at a time by the clock of the database. Gives the function that commits it and answers with raw rows:
+   * Begins a statement at a time by the clock of the database. Gives the function that commits it
+   * and answers with raw rows:
    * what the statement read before is as it was at its beginning.
    */
   begin(tables: Tables, { name, text }: Statement<unknown>, values: readonly Value[], clock: number): Commit {

@@ -35,7 +35,10 @@ export type Report = {
   readonly replay: string
 }
 
-/** Runs plans until one fails or so many device-days have passed. `SIMULATION_SEED` names the first plan in place of `seed`. */
+/**
+ * Runs plans until one fails or so many device-days have passed. `SIMULATION_SEED` names the first
+ * plan in place of `seed`.
+ */
 export async function runPlans(
   stage: Stage,
   most: number,

@@ -2,7 +2,8 @@ import type { connect, createServer, Socket } from 'node:net'
 import type { SimulatedSocket, SimulatedSockets } from './simulated-sockets.ts'
 
 /**
- * What stands in the place of node:net while a simulation runs. `handle`: the handle of a real Unix socket, because services
+ * What stands in the place of node:net while a simulation runs. `handle`: the handle of a real Unix
+ * socket, because services
  * ask the kernel for the account of their peer. `directory`: for the few small files of authd.
  */
 export type Stage = { sockets: SimulatedSockets | undefined; handle: unknown; directory: string }

@@ -1,8 +1,10 @@
 /**
  * Time and timers of a simulation. Nothing waits: the clock jumps from one due timer to the next.
  *
- * `install` puts the timers of this object in the place of the runtime's, so that production modules run in virtual time
- * unchanged. Between two timers every promise that is due is settled, as in the runtime. Timers of one moment fire in the
+ * `install` puts the timers of this object in the place of the runtime's, so that production
+ * modules run in virtual time
+ * unchanged. Between two timers every promise that is due is settled, as in the runtime. Timers of
+ * one moment fire in the
  * order in which they were set.
  */
 export class VirtualTime {

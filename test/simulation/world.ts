@@ -525,7 +525,8 @@ class World {
   }
 
   /**
-   * Milliseconds by which a grant may end later than its proof allows: the queue gives a login the time of its commit if it waited for
+   * Milliseconds by which a grant may end later than its proof allows: the queue gives a login the
+   * time of its commit if it waited for
    * less than a second, a stamp in a line has whole seconds, and a statement is on its way. Clocks that stepped differ.
    */
   #slack(): number {

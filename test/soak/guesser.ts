@@ -2,7 +2,10 @@ import { connect } from 'node:net'
 import { parentPort, workerData } from 'node:worker_threads'
 import { clientAddress, logIn } from './crowd.ts'
 
-/** So many wrong passwords a second, each on a connection of its own, from so many addresses and for so many logins in turn. */
+/**
+ * So many wrong passwords a second, each on a connection of its own, from so many addresses and for
+ * so many logins in turn.
+ */
 export type GuesserOrder = {
   readonly port: number
   readonly perSecond: number

@@ -13,7 +13,10 @@ const CLIENTS = 6
 const MESSAGES = 1500
 /** Longest moment of load before a process is killed, in milliseconds. */
 const MOMENT = 250
-/** Kills of one life of the stack. A program that is killed again and again rests longer each time: in a new life it does not. */
+/**
+ * Kills of one life of the stack. A program that is killed again and again rests longer each time:
+ * in a new life it does not.
+ */
 const KILLS_PER_LIFE = 25
 
 const isOf = (words: string) => (process: ProcessStatus) => process.commandLine.join(' ').includes(words)
@@ -53,7 +56,10 @@ test(`kill -9 of every process, ${SOAK.kills} times under load; seed ${SOAK.seed
   const kills = new Map<string, number>()
   const backAfter: number[] = []
   const up = () => stack.start('auth-relay', { args: ['up', '--config', stack.config] })
-  /** Reads what the programs of this life logged, in order: who was committed, and whom the gate did not know all the same. */
+  /**
+   * Reads what the programs of this life logged, in order: who was committed, and whom the gate did
+   * not know all the same.
+   */
   const keep = (): void => {
     for (const { program, fields } of stack.program('auth-relay').log) {
       const { event, ip = '', grant, reason } = fields

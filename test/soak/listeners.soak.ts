@@ -190,7 +190,10 @@ describe('no descriptor is left', () => {
     if (found === undefined) throw new Error(`no process ${words}`)
     return found
   }
-  /** Under the account of the process: nobody else may set its limit, without a capability that a container's root has not. */
+  /**
+   * Under the account of the process: nobody else may set its limit, without a capability that a
+   * container's root has not.
+   */
   const limit = async ({ pid, uids }: ProcessStatus, soft: number): Promise<void> => {
     const ids = ['setpriv', '--reuid', `${uids[0]}`, '--regid', `${uids[0]}`, '--clear-groups', '--']
     const { ending, lines } = await run([...ids, 'prlimit', '--pid', `${pid}`, `--nofile=${soft}:`])

@@ -1,6 +1,9 @@
 import type { Program } from '../harness/program.ts'
 
-/** Environment of a program whose memory is to be asked for: every process of it opens an inspector on a free port of loopback. */
+/**
+ * Environment of a program whose memory is to be asked for: every process of it opens an inspector
+ * on a free port of loopback.
+ */
 export const INSPECTED = { NODE_OPTIONS: '--inspect=127.0.0.1:0' }
 
 const ADDRESS = /^Debugger listening on (ws:\/\/127\.0\.0\.1:\d+\/[\w-]+)$/

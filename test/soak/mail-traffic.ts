@@ -11,7 +11,8 @@ export type Ports = { readonly pop3: number; readonly pop3s: number; readonly sm
 const STRANGER = '127.250.0.1'
 
 /**
- * Clients that read, delete and send without pause, and keep the books: who logged in from where, and which message may be
+ * Clients that read, delete and send without pause, and keep the books: who logged in from where,
+ * and which message may be
  * gone. A server that does not answer is no fault here; one that does what it must not is.
  */
 export class MailTraffic {

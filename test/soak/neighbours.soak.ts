@@ -140,7 +140,10 @@ describe('a message file', () => {
     utimesSync(path, 1000, 1000)
     return path
   }
-  /** Begins to read it, and does not go on until `change` is done; how many octets came, and whether the end mark did. */
+  /**
+   * Begins to read it, and does not go on until `change` is done; how many octets came, and whether
+   * the end mark did.
+   */
   const readWhile = async (change: (path: string) => void): Promise<{ octets: number; whole: boolean }> => {
     const path = bigMessage()
     const socket = connect(running.stack.port('popup'), '127.0.0.1')

@@ -81,7 +81,8 @@ export class Site {
   }
 
   /**
-   * What must hold whatever becomes of the store: mail is read and own mail is taken meanwhile, nobody relays without a login; and
+   * What must hold whatever becomes of the store: mail is read and own mail is taken meanwhile,
+   * nobody relays without a login; and
    * when it is over, the logins of before and of meanwhile count, without anybody's hand.
    */
   async survives(begin: () => Promise<void>, end: () => Promise<void>): Promise<void> {

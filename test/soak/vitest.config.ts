@@ -1,6 +1,9 @@
 import { defineConfig } from 'vitest/config'
 
-/** The endurance tests: parts by name, e.g. `npm run test:soak -- fuzz kills`. One after the other: each wants the machine. */
+/**
+ * The endurance tests: parts by name, e.g. `npm run test:soak -- fuzz kills`. One after the other:
+ * each wants the machine.
+ */
 export default defineConfig({
   test: {
     include: ['test/soak/*.soak.ts'],

@@ -9,7 +9,10 @@ import { childrenOf, dial, MESSAGE, PASS, type PopupStack, startPopup } from '..
 import { internetSocketsOf } from '../harness/process-status.ts'
 import type { Stack } from '../harness/stack.ts'
 
-/** After the login popup gives the client's socket to the pop3d worker. No octet may be lost, doubled or given to another on the way. */
+/**
+ * After the login popup gives the client's socket to the pop3d worker. No octet may be lost,
+ * doubled or given to another on the way.
+ */
 describe('a socket that changes hands', () => {
   let running: PopupStack
   beforeAll(async () => {
@@ -59,7 +62,10 @@ describe('a socket that changes hands', () => {
     return { stream, lines: await linesOf(stream, 2) }
   }
 
-  /** Says everything at once but for a cut where the rest follows some turns later; half of them then end their side. */
+  /**
+   * Says everything at once but for a cut where the rest follows some turns later; half of them
+   * then end their side.
+   */
   async function pipelined(text: string, cut: number, turns: number, ends: boolean): Promise<string> {
     const socket = connect({ port: running.stack.port('popup'), host: '127.0.0.1', noDelay: true, allowHalfOpen: true })
     const heard: Buffer[] = []
@@ -119,7 +125,10 @@ describe('a socket that changes hands', () => {
 
   const residentOf = (pid: number): number => Number(readFileSync(`/proc/${pid}/statm`, 'latin1').split(' ')[1]) * 4096
 
-  /** Reads a message of so many octets without keeping it; how much all processes of popup have grown meanwhile, in octets. */
+  /**
+   * Reads a message of so many octets without keeping it; how much all processes of popup have
+   * grown meanwhile, in octets.
+   */
   async function growthDuring(stream: Duplex, octets: number): Promise<number> {
     const monitor = running.stack.program('popup').pid
     const pids = [monitor, ...childrenOf(monitor, '--login'), ...childrenOf(monitor, '--worker')]

@@ -114,7 +114,10 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
   /** No core file, no ptrace by another process of the same account: then /proc gives its files to root. */
   const cannotBeDumped = ({ pid }: ProcessStatus): void => expect(statSync(`/proc/${pid}/environ`).uid).toBe(0)
 
-  /** Without the right to trace a process its memory, environment and descriptors are closed; `signalled` is what kill says, if that is refused too. */
+  /**
+   * Without the right to trace a process its memory, environment and descriptors are closed;
+   * `signalled` is what kill says, if that is refused too.
+   */
   const cannotTouch = async (id: number, pid: number, signalled?: string): Promise<void> => {
     for (const name of ['environ', 'mem', 'maps']) await cannotRead(id, `/proc/${pid}/${name}`)
     await cannotList(id, `/proc/${pid}/fd`)

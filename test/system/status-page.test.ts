@@ -132,7 +132,10 @@ describeWith([CHROMIUM], 'the page in a real browser', () => {
   })
   afterAll(() => browser.close())
 
-  /** What the page shows in a place once it has been fetched again; whoever comes back to the page need not wait for its turn. */
+  /**
+   * What the page shows in a place once it has been fetched again; whoever comes back to the page
+   * need not wait for its turn.
+   */
   const shown = (place: string, text: string): Promise<unknown> =>
     eventually(
       `${place} shows ${text}`,

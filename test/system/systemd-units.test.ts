@@ -4,7 +4,10 @@ import { run } from '../harness/program.ts'
 
 const units = new URL('../../deploy/systemd/', import.meta.url).pathname
 
-/** Most exposure that systemd may see, by unit. popup's monitor starts checkers and maildrops of any account, so it stays root; it reads no network. */
+/**
+ * Most exposure that systemd may see, by unit. popup's monitor starts checkers and maildrops of any
+ * account, so it stays root; it reads no network.
+ */
 const EXPOSURE = { authd: 2.0, sslwrap: 2.0, wrap: 2.0, 'status-page': 2.0, popup: 4.0 } as const
 
 describeWith([command('systemd-analyze', 'systemd')], 'systemd units', () => {

@@ -162,7 +162,8 @@ const DEBIAN_RELAY_RESTRICTIONS =
 
 let postfixRuns = 0
 /**
- * Folder of a Postfix. `relayRestrictions` takes the place of Debian's line in main.cf, as an administrator would do it. With `chroot`
+ * Folder of a Postfix. `relayRestrictions` takes the place of Debian's line in main.cf, as an
+ * administrator would do it. With `chroot`
  * smtpd runs in the queue directory, as on Debian.
  */
 function postfixConfiguration(
@@ -455,7 +456,10 @@ describeWith([NETWORK_NAMESPACES, command('m4'), unpackedPackage('sendmail-bin')
     network.remove()
   })
 
-  /** sendmail wants a host name with a domain, a client that has a name too, and a socket below folders that only root writes. */
+  /**
+   * sendmail wants a host name with a domain, a client that has a name too, and a socket below
+   * folders that only root writes.
+   */
   const START = `set -e
 home=$1; sockets=$2
 printf '127.0.0.1 mx.example.org localhost\\n192.0.2.7 client.example.net\\n2001:db8::7 client.example.net\\n2001:db8::7:9 client.example.net\\n' >"$home/hosts"

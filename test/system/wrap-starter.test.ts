@@ -73,7 +73,8 @@ describeWith([ROOT], 'the smtpd under an account of its own', () => {
     expect(links['0']).toMatch(/^socket:/)
     expect(links['1']).toBe(links['0'])
     expect(links['2']).toBe(readlinkSync(`/proc/${gate.pid}/fd/2`))
-    // The shell keeps its script open, and a descriptor that this test was started with may go through all processes. Nothing else is open.
+    // The shell keeps its script open, and a descriptor that this test was started with may go
+    // through all processes. Nothing else is open.
     const inherited = new Set(readdirSync('/proc/self/fd').map(fd => linkOf(`/proc/self/fd/${fd}`)))
     expect(open.filter(([fd, target]) => Number(fd) > 2 && target !== smtpd && !inherited.has(target))).toEqual([])
     expect(readlinkSync(`/proc/${pid}/cwd`)).toBe(readlinkSync(`/proc/${gate.pid}/cwd`))

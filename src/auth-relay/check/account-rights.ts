@@ -10,7 +10,8 @@ export type ProgramAccount = { readonly name: string; readonly ids: Ids; readonl
 export type UnitFacts = { readonly user: string; readonly groups: readonly number[]; readonly procSubset: string }
 
 /**
- * True if the account may do this to the path: `r` read it, `w` write to it, `x` search it. The kernel is asked under the ids of
+ * True if the account may do this to the path: `r` read it, `w` write to it, `x` search it. The
+ * kernel is asked under the ids of
  * the account, so that ACLs and directories above the path count.
  */
 export function mayAccount({ ids, groups }: ProgramAccount, right: 'r' | 'w' | 'x', path: string): boolean {

@@ -10,7 +10,10 @@ import { advice, type Finding, fine, unsafe } from './finding.ts'
 /** Faults of one file that are named: beyond, the first ones are enough to begin with. */
 const MAX_FAULTS = 5
 
-/** Authenticators what the gate needs to keep its cdb: the site's rules and the directory, with the rights of the gate's account. */
+/**
+ * Authenticators what the gate needs to keep its cdb: the site's rules and the directory, with the
+ * rights of the gate's account.
+ */
 export function checkCdb({ wrap, grants }: Settings): readonly Finding[] {
   if (wrap.tcprules_cdb === '') {
     return wrap.tcprules_static === ''

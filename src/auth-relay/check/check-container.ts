@@ -25,7 +25,8 @@ export type ContainerSurroundings = {
 const MARKS = ['/run/.containerenv', '/.dockerenv']
 
 /**
- * Judges the networks of a container. Behind a rootless network or docker's userland proxy every client has the address of the
+ * Judges the networks of a container. Behind a rootless network or docker's userland proxy every
+ * client has the address of the
  * gateway or of the container itself, so that one login from there would open the relay for all of them.
  */
 export function checkContainer(
@@ -56,7 +57,8 @@ export function checkContainer(
 }
 
 /**
- * Networks of the devices that an engine made: one end of a pair whose other end is in another network namespace. Other devices, of
+ * Networks of the devices that an engine made: one end of a pair whose other end is in another
+ * network namespace. Other devices, of
  * the host (network_mode: host) or of a type of their own (macvlan), show the client's address.
  */
 function networksOfEngine(interfaces: NodeJS.Dict<NetworkInterfaceInfo[]>, devices: string): readonly Network[] {
@@ -81,7 +83,8 @@ function gateways(routes: string, devices: string): readonly IpAddress[] {
   const v4 = linesOf(`${routes}/route`).flatMap(line => {
     const [device = '', destination, gateway = '', , , , , mask] = line.split('\t')
     const isDefault = destination === '00000000' && mask === '00000000'
-    // The kernel prints the number of the octets in memory, whose order is that of the processor: little-endian on x86 and ARM.
+    // The kernel prints the number of the octets in memory, whose order is that of the processor:
+    // little-endian on x86 and ARM.
     return isDefault && !isCard(device) ? [Buffer.from(gateway, 'hex').reverse()] : []
   })
   const v6 = linesOf(`${routes}/ipv6_route`).flatMap(line => {

@@ -77,7 +77,10 @@ async function checkDatabase(settings: Settings, running: boolean, parts: PartsI
   return [checkEmbedded(new Date()), ...(await checkRoles(settings, ['writer', 'reader', ...statusRole(parts)]))]
 }
 
-/** Days after the publication of the embedded server at which at least one security release of PostgreSQL has followed. */
+/**
+ * Days after the publication of the embedded server at which at least one security release of
+ * PostgreSQL has followed.
+ */
 const EMBEDDED_OLD_DAYS = 100
 const DAY_MS = 86_400_000
 
@@ -97,7 +100,10 @@ export function checkEmbedded(now: Date): Finding {
 
 const statusRole = ({ statusPage }: PartsInUse): readonly DatabaseRole[] => (statusPage ? ['status'] : [])
 
-/** The roles of which this host has the password, or that a part in use needs: an SMTP host needs the reader's alone. */
+/**
+ * The roles of which this host has the password, or that a part in use needs: an SMTP host needs
+ * the reader's alone.
+ */
 export function rolesInUse({ database }: Settings, parts: PartsInUse): readonly DatabaseRole[] {
   const hasPassword = (text: string, file: string): boolean => text !== '' || (file !== '' && existsSync(file))
   const writes = parts.authd || hasPassword(database.dbpass, database.dbpass_file)

@@ -19,7 +19,10 @@ export type ListenerSurroundings = {
   readonly heldByUnit?: (address: SocketAddress) => string | undefined
 }
 
-/** Authenticators every address that the settings make our programs listen on: free, ours, or held by another program. */
+/**
+ * Authenticators every address that the settings make our programs listen on: free, ours, or held
+ * by another program.
+ */
 export async function checkListeners(
   settings: Settings,
   parts: PartsInUse,

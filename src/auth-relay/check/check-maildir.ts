@@ -15,7 +15,10 @@ export interface MaildirReport {
   readonly maildir: string
   /** Files that were looked at. */
   readonly files: number
-  /** Names that are no unique id of RFC 1939, so that clients download these messages again after a change from qmail-pop3d. */
+  /**
+   * Names that are no unique id of RFC 1939, so that clients download these messages again after a
+   * change from qmail-pop3d.
+   */
   readonly odd_names: Kind
   /** Files that the owner of the maildrop cannot read. */
   readonly unreadable: Kind

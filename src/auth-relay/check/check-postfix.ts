@@ -24,7 +24,8 @@ export const checkNames = (shown: readonly ShownSetting[]): readonly Finding[] =
 type ServiceSettings = Pick<Settings['wrap'], 'policy_listen' | 'socketmap_listen' | 'question_listen'>
 
 /**
- * Judges whether a Postfix of this host reaches the gate's Unix sockets that its main.cf names. A smtpd in a chroot, as Debian has it,
+ * Judges whether a Postfix of this host reaches the gate's Unix sockets that its main.cf names. A
+ * smtpd in a chroot, as Debian has it,
  * sees the queue directory alone; and an account that may not write to a socket cannot ask there.
  */
 export function checkPostfix({ wrap }: { readonly wrap: ServiceSettings }, etc = '/etc/postfix'): readonly Finding[] {
@@ -72,7 +73,10 @@ const unixSockets = (wrap: ServiceSettings) =>
     ),
   )
 
-/** Unsafe if the account of a mail server cannot connect to the socket of a gate that runs. Without root no account can be tried. */
+/**
+ * Unsafe if the account of a mail server cannot connect to the socket of a gate that runs. Without
+ * root no account can be tried.
+ */
 function judgeAccess(about: string, path: string, name: string, unit: string): readonly Finding[] {
   const status = statSync(path, { throwIfNoEntry: false })
   if (!isRoot() || status?.isSocket() !== true) return []
@@ -82,7 +86,7 @@ function judgeAccess(about: string, path: string, name: string, unit: string): r
   return [
     unsafe(
       about,
-      `the account ${name} may not connect to ${path}: the gate is never asked, and nobody may relay`,
+      `the account ${name} may not connect to ${path}, so the mail server gets no answer and the relay stays closed`,
       `adduser ${name} ${group === '' ? status.gid : group} && systemctl restart ${unit}`,
     ),
   ]

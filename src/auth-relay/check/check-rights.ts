@@ -21,7 +21,10 @@ export type RightsSurroundings = {
   readonly journals?: readonly string[]
 }
 
-/** Authenticators what the accounts of authd and of the gate may open: the FIFO, followed files, the journal, socket directories. */
+/**
+ * Authenticators what the accounts of authd and of the gate may open: the FIFO, followed files, the
+ * journal, socket directories.
+ */
 export function checkRights(
   settings: Settings,
   { script, unit = unitFacts, journals = ['/var/log/journal', '/run/log/journal'] }: RightsSurroundings,

@@ -4,7 +4,10 @@ import { formatSocketAddress } from '../../process/socket-address.ts'
 import type { Settings } from '../../settings/settings.ts'
 import { advice, type Finding, fine, unsafe } from './finding.ts'
 
-/** The rule for rsyslog that deploy/rsyslog/to-authd-tcp.conf holds, in one line: the queue keeps lines while authd is stopped. */
+/**
+ * The rule for rsyslog that deploy/rsyslog/to-authd-tcp.conf holds, in one line: the queue keeps
+ * lines while authd is stopped.
+ */
 export const omfwdRule = (port: number): string =>
   `mail.info action(type="omfwd" target="127.0.0.1" port="${port}" protocol="tcp" tcp_framing="octet-counted" ` +
   'queue.type="LinkedList" queue.size="100000" queue.timeoutEnqueue="0" action.resumeRetryCount="-1" action.resumeInterval="2")'
@@ -18,7 +21,10 @@ const SYSLOG_FILES = [
   'syslog-ng/conf.d',
 ] as const
 
-/** Authenticators what authd hears of syslogd: the FIFO, whether anybody writes where authd reads, and whether strangers can. */
+/**
+ * Authenticators what authd hears of syslogd: the FIFO, whether anybody writes where authd reads,
+ * and whether strangers can.
+ */
 export function checkSyslog({ authd }: Pick<Settings, 'authd'>, etc = '/etc'): readonly Finding[] {
   if (authd.syslog_fifo === '' && authd.syslog_listen.length === 0) return []
   const lines = SYSLOG_FILES.flatMap(name => filesOf(join(etc, name))).flatMap(linesOf)
@@ -71,7 +77,10 @@ function checkDelivery(addresses: Settings['authd']['syslog_listen'], lines: rea
   })
 }
 
-/** Whoever can write to this syslogd can open the relay for any address (CVE-2001-1075): it must not hear the network. */
+/**
+ * Whoever can write to this syslogd can open the relay for any address (CVE-2001-1075): it must not
+ * hear the network.
+ */
 function checkNetwork(lines: readonly SyslogLine[]): Finding[] {
   return lines
     .filter(

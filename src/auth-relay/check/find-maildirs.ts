@@ -33,7 +33,8 @@ function* below(directory: string, depth: number): Generator<string> {
 }
 
 /**
- * The maildrops that the settings name by themselves: those of popup.passwd_file, or those of the accounts in `accountsFile`
+ * The maildrops that the settings name by themselves: those of popup.passwd_file, or those of the
+ * accounts in `accountsFile`
  * where the checker takes them. Only those that exist.
  * @throws UsageFault where the settings do not tell.
  */

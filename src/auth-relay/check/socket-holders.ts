@@ -14,7 +14,10 @@ export type Holder = {
   readonly name: string
 }
 
-/** A socket that listens at an address, and the processes that have it. Without root those of other accounts stay unknown. */
+/**
+ * A socket that listens at an address, and the processes that have it. Without root those of other
+ * accounts stay unknown.
+ */
 export type HeldSocket = { readonly holders: readonly Holder[] }
 
 const LISTENING = '0A'
@@ -109,7 +112,8 @@ export function describeProcess(pid: number, proc = '/proc'): Holder | undefined
 }
 
 /**
- * The program of ours that a process runs: `popup`, `sslwrap`, `authd`, `wrap`, or a verb of auth-relay that stays. Undefined for any other process.
+ * The program of ours that a process runs: `popup`, `sslwrap`, `authd`, `wrap`, or a verb of
+ * auth-relay that stays. Undefined for any other process.
  * `script` is a program of the same installation.
  */
 export function ourProgram({ pid, words }: Holder, script: string, proc = '/proc'): string | undefined {

@@ -5,7 +5,8 @@ import type { Demo } from './prepare-demo.ts'
 const STRANGER = 'somebody@example.org'
 
 /**
- * What a visitor of the demo sees: the addresses, the account, and commands to copy. The commands work in the directory `cwd`;
+ * What a visitor of the demo sees: the addresses, the account, and commands to copy. The commands
+ * work in the directory `cwd`;
  * `running` is our own program file, from which the path of `bin/auth-relay` follows.
  */
 export function formatBanner(demo: Demo, cwd: string, running: string): string {
@@ -38,7 +39,10 @@ Nothing leaves this machine. Ctrl-C stops everything. What happens:
 `
 }
 
-/** How our command is called from `cwd`: by its launcher where we run from a built tree, by npm's link to it where npm installed us. */
+/**
+ * How our command is called from `cwd`: by its launcher where we run from a built tree, by npm's
+ * link to it where npm installed us.
+ */
 function commandPath(cwd: string, running: string): string {
   const root = dirname(dirname(running))
   const launcher = [join(root, 'bin/auth-relay'), join(root, '../.bin/auth-relay')].find(path => existsSync(path))

@@ -9,7 +9,10 @@ import { isOpenToOthers } from './open-to-others.ts'
 export type DemoDirectory = {
   /** Settings, keys and secrets: read before privileges are dropped. */
   readonly dir: string
-  /** Sockets, maildrop and database: processes under other accounts must reach them. The same as `dir` where that is open. */
+  /**
+   * Sockets, maildrop and database: processes under other accounts must reach them. The same as
+   * `dir` where that is open.
+   */
   readonly runtime: string
 }
 
@@ -17,7 +20,8 @@ export type DemoDirectory = {
 const RECORD = 'runtime-directory'
 
 /**
- * Makes the demo's directory. Started as root below a directory that is closed to others, what must be reachable goes to a directory
+ * Makes the demo's directory. Started as root below a directory that is closed to others, what must
+ * be reachable goes to a directory
  * below /var/tmp, the same one at every start.
  * @throws UsageFault if the directory cannot be made.
  */
@@ -37,7 +41,8 @@ export function openDemoDirectory(wanted: string): DemoDirectory {
 function makeDirectory(wanted: string): string {
   try {
     const isNew = mkdirSync(wanted, { recursive: true }) !== undefined
-    // Other accounts pass through it to their sockets; what is secret in it has a mode of its own. An old directory stays as it is.
+    // Other accounts pass through it to their sockets; what is secret in it has a mode of its own.
+    // An old directory stays as it is.
     if (isNew) chmodSync(wanted, 0o755)
     return realpathSync(wanted)
   } catch (error) {

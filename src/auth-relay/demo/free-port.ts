@@ -3,7 +3,10 @@ import { createServer } from 'node:net'
 /** A TCP port that nobody else can take until it is released. */
 export type HeldPort = { readonly port: number; release(): Promise<void> }
 
-/** Takes a port, or with 0 any that is free, so that several can be chosen without choosing one twice. Rejects with the system's error. */
+/**
+ * Takes a port, or with 0 any that is free, so that several can be chosen without choosing one
+ * twice. Rejects with the system's error.
+ */
 export const holdPort = (host: string, port: number): Promise<HeldPort> =>
   new Promise((resolve, reject) => {
     const server = createServer()

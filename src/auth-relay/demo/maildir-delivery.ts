@@ -3,7 +3,8 @@ import { closeSync, fsyncSync, linkSync, openSync, unlinkSync, writeSync } from 
 import { join } from 'node:path'
 
 /**
- * Delivers a message the way maildir(5) says: written and synced in tmp, then linked into new, so that a reader sees it whole or not at
+ * Delivers a message the way maildir(5) says: written and synced in tmp, then linked into new, so
+ * that a reader sees it whole or not at
  * all. Answers the file's name. Throws the file system's error; nothing is left in tmp then.
  */
 export function deliverToMaildir(maildir: string, host: string, message: readonly Uint8Array[], now: Date): string {

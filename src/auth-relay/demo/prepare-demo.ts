@@ -21,7 +21,10 @@ export type Demo = {
   readonly domain: string
   /** False: everything runs as the visitor himself, because he is not root. */
   readonly separated: boolean
-  /** Where sockets, database and mail are; differs from the settings' directory when that is closed to other accounts. */
+  /**
+   * Where sockets, database and mail are; differs from the settings' directory when that is closed
+   * to other accounts.
+   */
   readonly runtime: string
   readonly dir: string
 }
@@ -56,7 +59,8 @@ const IDS = {
 } as const
 
 /**
- * Writes the demo's settings, secrets, account and sample maildrop into a directory, each only if it is not there yet; the settings
+ * Writes the demo's settings, secrets, account and sample maildrop into a directory, each only if
+ * it is not there yet; the settings
  * are written anew at every start.
  * @throws UsageFault if a port is no port, or the directory cannot be had.
  */
@@ -133,7 +137,10 @@ function makeDirectories(runtime: string, mail: Ids | undefined): void {
   if (mail !== undefined) chownSync(join(runtime, 'mail', USER), mail.uid, mail.gid)
 }
 
-/** A passwd file with the one account. The maildrop's place may have changed: the line is kept only if it still names it. */
+/**
+ * A passwd file with the one account. The maildrop's place may have changed: the line is kept only
+ * if it still names it.
+ */
 async function ensurePasswd(path: string, { uid, gid }: Ids, home: string): Promise<void> {
   const tail = `:${uid}:${gid}:${home}:Maildir\n`
   if (existsSync(path) && readFileSync(path, 'utf8').endsWith(tail)) return

@@ -3,7 +3,10 @@ import { join } from 'node:path'
 
 type Owner = { readonly uid: number; readonly gid: number }
 
-/** RFC 5322 messages of the demo, in the order of their numbers. The second begins lines with dots, the third is not ASCII. */
+/**
+ * RFC 5322 messages of the demo, in the order of their numbers. The second begins lines with dots,
+ * the third is not ASCII.
+ */
 const MESSAGES = [
   `From: "auth-relay" <postmaster@demo.example>
 To: demo@demo.example

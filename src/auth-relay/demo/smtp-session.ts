@@ -35,7 +35,10 @@ class PromptConnection extends SMTPConnection {
   }
 }
 
-/** Speaks SMTP with one client until it goes. Mail for others than the demo user is taken and thrown away: nothing leaves the machine. */
+/**
+ * Speaks SMTP with one client until it goes. Mail for others than the demo user is taken and thrown
+ * away: nothing leaves the machine.
+ */
 export function serveSmtp(socket: Socket, options: DemoSmtpOptions, log: Log): void {
   const server = new SMTPServer(callbacks(options, log))
   const connection = new PromptConnection(server, socket, {

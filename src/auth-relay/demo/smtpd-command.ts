@@ -6,7 +6,8 @@ import { isRoot } from '../../process/privileges.ts'
 import { isOpenToOthers } from './open-to-others.ts'
 
 /**
- * The words that start the demo's SMTP server. It is started by a process without privileges, so Node.js and the program must be
+ * The words that start the demo's SMTP server. It is started by a process without privileges, so
+ * Node.js and the program must be
  * reachable to every account: what lies in a closed directory is copied below `runtime`, once.
  * @throws UsageFault if the program is not built and would have to be copied.
  */

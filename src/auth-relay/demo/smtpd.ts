@@ -5,8 +5,10 @@ import { createLog } from '../../base/log.ts'
 import { serveSmtp } from './smtp-session.ts'
 
 /**
- * `demo-smtpd DOMAIN USER MAILDIR`: the SMTP server of `auth-relay up --demo`, on descriptors 0 and 1. The gate starts it for each
- * connection, as it would start qmail-smtpd; it runs without the settings file and without anything beside this one bundle.
+ * `demo-smtpd DOMAIN USER MAILDIR`: the SMTP server of `auth-relay up --demo`, on descriptors 0 and
+ * 1. The gate starts it for each
+ * connection, as it would start qmail-smtpd; it runs without the settings file and without anything
+ * beside this one bundle.
  */
 const [domain, user, maildir] = process.argv.slice(2)
 if (domain === undefined || user === undefined || maildir === undefined) {

@@ -8,7 +8,8 @@ const PROGRAMS = ['db_dump', 'db5.3_dump', 'db_dump-5.3', 'db48_dump']
 const MAX_OUTPUT = 1 << 30
 
 /**
- * Key and value of each record of a Berkeley DB file, as text. A NUL at their ends, which Postfix's own maps have, is cut off.
+ * Key and value of each record of a Berkeley DB file, as text. A NUL at their ends, which Postfix's
+ * own maps have, is cut off.
  * @throws UsageFault if there is no db_dump, or it cannot read the file.
  */
 export function* berkeleyRecords(path: string): Generator<readonly [key: string, value: string]> {

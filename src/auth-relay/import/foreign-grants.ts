@@ -17,7 +17,10 @@ export type ForeignFormat = {
   readonly directory?: true
 }
 
-/** `now` is for formats without times, `expTime` (milliseconds) for those that note the end of a grant in place of its login. */
+/**
+ * `now` is for formats without times, `expTime` (milliseconds) for those that note the end of a
+ * grant in place of its login.
+ */
 type Times = { readonly now: Date; readonly expTime: number }
 
 type Found = { readonly address: string; readonly at: Date; readonly user: string }
@@ -29,7 +32,10 @@ const fromUnixTime = (text: string): Date => new Date(Number(text) * 1000)
 const OPEN_SMTP = new RegExp(`^([0-9a-fA-F.:]+?):allow,[^\t]*\t(${UNIX_TIME})$`)
 const CSV = new RegExp(`^"?([0-9a-fA-F.:]+)"?\\s*,\\s*"?(${UNIX_TIME})"?(?:\\s*,\\s*"?([^"]*)"?)?$`)
 
-/** The formats by the names of their programs. Berkeley DB files are read by the system's own db_dump, which knows every version of them. */
+/**
+ * The formats by the names of their programs. Berkeley DB files are read by the system's own
+ * db_dump, which knows every version of them.
+ */
 export const FORMATS: Readonly<Record<string, ForeignFormat>> = {
   'open-smtp': {
     doc: 'vpopmail roaming users: ADDRESS:allow,… TAB unix time',

@@ -19,7 +19,10 @@ export type PastLogin = {
 
 const BATCH = 500
 
-/** Records past logins with their own times; each grant ends when it would have ended. `source` begins the session ids. */
+/**
+ * Records past logins with their own times; each grant ends when it would have ended. `source`
+ * begins the session ids.
+ */
 export async function recordPastLogins(
   settings: Settings,
   source: string,

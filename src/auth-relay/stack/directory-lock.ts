@@ -8,7 +8,8 @@ import { tryLock } from '../../libc/descriptors.ts'
 export type DirectoryLock = { stop(): Promise<void> }
 
 /**
- * Makes sure that one `auth-relay up` at a time works in a directory. The kernel keeps the lock, so a killed process leaves none.
+ * Makes sure that one `auth-relay up` at a time works in a directory. The kernel keeps the lock, so
+ * a killed process leaves none.
  * @throws TemporaryFault naming the process that has it.
  */
 export function lockDirectory(directory: string): DirectoryLock {

@@ -2,7 +2,10 @@ import { TemporaryFault } from '../../base/exit-status.ts'
 
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const
 
-/** Ctrl-C or SIGTERM while something is still starting: a promise that is rejected then, so that what has begun can be undone. */
+/**
+ * Ctrl-C or SIGTERM while something is still starting: a promise that is rejected then, so that
+ * what has begun can be undone.
+ */
 export class Interruption {
   readonly happened: Promise<never>
   readonly #listener: (signal: NodeJS.Signals) => void

@@ -11,7 +11,10 @@ export type PartsInUse = {
   readonly statusPage: boolean
 }
 
-/** The parts that the settings use. Without listeners of its own sslwrap stands on *:995 before popup, unless popup speaks TLS itself. */
+/**
+ * The parts that the settings use. Without listeners of its own sslwrap stands on *:995 before
+ * popup, unless popup speaks TLS itself.
+ */
 export function partsInUse({ popup, sslwrap, authd, wrap, statusPage }: Settings): PartsInUse {
   const servesTls = popup.tls_listen.length > 0
   const servesPop3 = servesTls || popup.listen.length > 0 || popup.proxy_listen.length > 0
@@ -28,7 +31,8 @@ export function partsInUse({ popup, sslwrap, authd, wrap, statusPage }: Settings
 }
 
 /**
- * The same on this host: sslwrap, which no setting switches off, is not in use where the administrator has enabled other units
+ * The same on this host: sslwrap, which no setting switches off, is not in use where the
+ * administrator has enabled other units
  * of the package and left its unit out.
  */
 export function partsInUseHere(settings: Settings, isEnabled = enabledUnit): PartsInUse {

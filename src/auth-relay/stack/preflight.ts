@@ -61,7 +61,8 @@ const isSocketAddress = (value: unknown): value is SocketAddress =>
   typeof value === 'object' && value !== null && 'type' in value
 
 /**
- * Finds out what would stop a program from starting before any is started: ports in use, keys and secrets that cannot be read.
+ * Finds out what would stop a program from starting before any is started: ports in use, keys and
+ * secrets that cannot be read.
  * @throws the first fault, with what to do.
  */
 export async function checkBeforeStart(settings: Settings): Promise<void> {

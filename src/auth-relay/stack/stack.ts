@@ -46,7 +46,8 @@ const STOP_GRACE = 5000
 const AUTHD_FLUSH = 36
 
 /**
- * Starts the whole stack in order: database, authd, popup, sslwrap, wrap, status page; each when the one before is ready. What fails is said once
+ * Starts the whole stack in order: database, authd, popup, sslwrap, wrap, status page; each when
+ * the one before is ready. What fails is said once
  * and everything is stopped again.
  * @throws UsageFault or TemporaryFault, with what to do; nothing runs then.
  */
@@ -119,7 +120,8 @@ async function startParts(
 }
 
 /**
- * The files that a program may have to read again and perhaps cannot since it gave up root. Each gets no secret but its own.
+ * The files that a program may have to read again and perhaps cannot since it gave up root. Each
+ * gets no secret but its own.
  * @throws UsageFault if one of them cannot be used.
  */
 function filesFor(program: string, config: string, text: string, settings: Settings): InheritedFiles {
@@ -145,7 +147,10 @@ type ProgramOfStack = {
   readonly words?: readonly string[]
 }
 
-/** The programs that the settings give something to do, in the order of their start, with the seconds that they may drain. */
+/**
+ * The programs that the settings give something to do, in the order of their start, with the
+ * seconds that they may drain.
+ */
 function programsOf(settings: Settings): readonly ProgramOfStack[] {
   const { popup, sslwrap, wrap } = settings
   const parts = partsInUse(settings)

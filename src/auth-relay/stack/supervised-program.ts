@@ -25,7 +25,8 @@ export type ProgramSpec = {
 const MAX_FAULTS = 20
 
 /**
- * A child process in a process group of its own, so that Ctrl-C reaches the supervisor alone. Its standard input is a pipe that nobody
+ * A child process in a process group of its own, so that Ctrl-C reaches the supervisor alone. Its
+ * standard input is a pipe that nobody
  * writes to: when the supervisor is killed, the pipe ends and the program stops by itself. Its standard error is the
  * supervisor's, and no line passes through here; it says by the control channel that it is ready, or why it is not.
  */

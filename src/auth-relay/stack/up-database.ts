@@ -24,7 +24,8 @@ export type UpDatabase = {
 }
 
 /**
- * Starts the embedded PostgreSQL and brings it up to date, or makes sure that the site's own server is there and up to date.
+ * Starts the embedded PostgreSQL and brings it up to date, or makes sure that the site's own server
+ * is there and up to date.
  * @throws TemporaryFault or UsageFault, with what to do; nothing of ours runs then.
  */
 export async function startDatabase(settings: Settings, log: Log): Promise<UpDatabase> {

@@ -21,7 +21,10 @@ export function tlsAddresses({ popup, sslwrap }: Pick<Settings, 'popup' | 'sslwr
   return [USUAL]
 }
 
-/** Looks at a certificate as a client does, from this host: a file may have been replaced without being read, and need not be readable for us. */
+/**
+ * Looks at a certificate as a client does, from this host: a file may have been replaced without
+ * being read, and need not be readable for us.
+ */
 export function probeCertificate(address: SocketAddress): Promise<ShownCertificate> {
   const text = formatSocketAddress(address)
   return new Promise(resolve => {

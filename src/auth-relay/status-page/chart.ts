@@ -7,7 +7,10 @@ import { clockTime } from './times.ts'
 const WIDTH = 960
 const LEFT = 44
 const RIGHT = 8
-/** Heights of the parts, from above: granted logins grow upward, refused ones downward; in a strip of their own the gate's clients likewise. */
+/**
+ * Heights of the parts, from above: granted logins grow upward, refused ones downward; in a strip
+ * of their own the gate's clients likewise.
+ */
 const TOP = 12
 const UP = 110
 const DOWN = 40
@@ -21,7 +24,10 @@ const BASE = TOP + UP
 const MAIL_BASE = BASE + DOWN + GAP + MAILS
 const END = MAIL_BASE + CLOSED
 
-/** The logins, refusals and gate decisions of the last hours as one picture; what a colour says, direction and place say too. */
+/**
+ * The logins, refusals and gate decisions of the last hours as one picture; what a colour says,
+ * direction and place say too.
+ */
 export function chart(steps: readonly EventCounts[]): Markup {
   const width = (WIDTH - LEFT - RIGHT) / steps.length
   const logins = niceMaximum(Math.max(...steps.map(({ granted, refused }) => Math.max(granted, refused))))

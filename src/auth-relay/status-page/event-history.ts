@@ -12,7 +12,10 @@ const SETTLE_MS = 2 * STEP_MS
 
 const floor = (time: number): number => Math.floor(time / STEP_MS) * STEP_MS
 
-/** The counts behind the chart. What is past does not change any more: it is read once, and only the last steps again. */
+/**
+ * The counts behind the chart. What is past does not change any more: it is read once, and only the
+ * last steps again.
+ */
 export class EventHistory {
   readonly #feed: Pick<StatusFeed, 'countEvents'>
   readonly #steps = new Map<number, EventCounts>()

@@ -7,10 +7,16 @@ export class Markup {
   }
 }
 
-/** What may stand in a template: texts and numbers are escaped, markup is not, of lists each item; undefined and false are nothing. */
+/**
+ * What may stand in a template: texts and numbers are escaped, markup is not, of lists each item;
+ * undefined and false are nothing.
+ */
 export type Part = string | number | Markup | undefined | false | readonly Part[]
 
-/** A template of HTML. No text that is put in, a login name from outside among them, can become an element or an attribute. */
+/**
+ * A template of HTML. No text that is put in, a login name from outside among them, can become an
+ * element or an attribute.
+ */
 export const html = (strings: TemplateStringsArray, ...parts: readonly Part[]): Markup =>
   new Markup(strings.map((string, index) => string + (index < parts.length ? render(parts[index]) : '')).join(''))
 

@@ -1,4 +1,7 @@
-/** The page's only script: it fetches the page again and exchanges what has changed. Without it the page reloads itself. */
+/**
+ * The page's only script: it fetches the page again and exchanges what has changed. Without it the
+ * page reloads itself.
+ */
 export const SCRIPT = `'use strict'
 const EVERY = 5000
 let busy = false

@@ -24,7 +24,8 @@ const STATEMENT_TIMEOUT = 5000
 const CONNECTIONS = 2
 
 /**
- * Serves the status page as the settings say, which `load` reads at the start and again at SIGHUP: listens and reads the password of its role, which can only read, gives up root, then answers.
+ * Serves the status page as the settings say, which `load` reads at the start and again at SIGHUP:
+ * listens and reads the password of its role, which can only read, gives up root, then answers.
  * @throws UsageFault if no address is set, or one that others than this host can reach.
  */
 export async function startStatusPage(load: () => Settings): Promise<RunningDaemon> {

@@ -35,7 +35,8 @@ export type StatusServerOptions = {
 }
 
 /**
- * Serves the page, its style sheet, its script and its icon; nothing can be changed through it. A request for another host's name is refused:
+ * Serves the page, its style sheet, its script and its icon; nothing can be changed through it. A
+ * request for another host's name is refused:
  * a name that a stranger's DNS suddenly leads to 127.0.0.1 would let his page read ours (DNS rebinding).
  */
 export function createStatusServer(options: StatusServerOptions): Server {

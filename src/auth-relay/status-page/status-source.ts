@@ -38,7 +38,10 @@ export const MAX_EVENTS = 40
 const HOUR = 3600
 /** Milliseconds for which an answer is given again at least: however many look, the database is asked once. */
 const FRESH_FOR = 2000
-/** As many times as long as the asking took: with millions of grants the page takes no more than a tenth of one connection. */
+/**
+ * As many times as long as the asking took: with millions of grants the page takes no more than a
+ * tenth of one connection.
+ */
 const REST = 10
 /** Milliseconds between two readings of what does not change with every login. */
 const CERTIFICATES_EVERY = 300_000

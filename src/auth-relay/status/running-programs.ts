@@ -16,7 +16,10 @@ const DAEMONS: ReadonlySet<string> = new Set(['authd', 'popup', 'sslwrap', 'wrap
 /** Clock ticks of /proc/PID/stat in a second: USER_HZ, which is 100 on every Linux of today. */
 const TICKS = 100
 
-/** The daemons that run with this settings file; their workers are left out. `script` is a program of the same installation. */
+/**
+ * The daemons that run with this settings file; their workers are left out. `script` is a program
+ * of the same installation.
+ */
 export function runningPrograms(config: string, script: string): readonly RunningProgram[] {
   return readdirSync('/proc').flatMap((entry): RunningProgram[] => {
     const holder = /^\d+$/.test(entry) ? describeProcess(Number(entry)) : undefined

@@ -8,7 +8,8 @@ const FEW = 2
 const MANY = 5
 
 /**
- * Scanners and scripts open the mailbox once for each mail that they send; mail programs open it all day and send now and then. Old devices have
+ * Scanners and scripts open the mailbox once for each mail that they send; mail programs open it
+ * all day and send now and then. Old devices have
  * no TLS, or APOP alone. Somebody who roams has several addresses; a device has one.
  */
 export function deviceHints(

@@ -6,7 +6,10 @@ export type NumberedLine = { readonly n: number; readonly text: string | undefin
 
 const LF = 0x0a
 
-/** The lines of a stream, one at a time and with their numbers; the last one need not end in LF. Holds one line at most. */
+/**
+ * The lines of a stream, one at a time and with their numbers; the last one need not end in LF.
+ * Holds one line at most.
+ */
 export class NumberedLines implements AsyncIterable<NumberedLine> {
   readonly #stream: AsyncIterable<unknown>
 

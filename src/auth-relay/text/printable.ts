@@ -1,5 +1,6 @@
 /**
- * Text from outside as it may stand on a terminal: control, format and unassigned characters are written as `\u{…}`, so that no login
+ * Text from outside as it may stand on a terminal: control, format and unassigned characters are
+ * written as `\u{…}`, so that no login
  * name can move the cursor or forge a line.
  */
 export const printable = (text: string): string =>

@@ -1,4 +1,7 @@
-/** A bar on the terminal's standard error, drawn at most ten times a second; nothing at all where there is no terminal. */
+/**
+ * A bar on the terminal's standard error, drawn at most ten times a second; nothing at all where
+ * there is no terminal.
+ */
 export class ProgressBar {
   readonly #total: number
   readonly #isTerminal: boolean

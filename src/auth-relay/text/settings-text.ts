@@ -20,7 +20,8 @@ export type SettingsTextOptions = {
 const WIDTH = 100
 
 /**
- * A settings file made from the settings' own table. Lists of tables (`sslwrap.listener`) come last in their section, as TOML demands.
+ * A settings file made from the settings' own table. Lists of tables (`sslwrap.listener`) come last
+ * in their section, as TOML demands.
  * @throws TypeError for an override that names no setting.
  */
 export function formatSettings(
@@ -62,7 +63,10 @@ export function formatSettings(
   return `${lines.join('\n').trimStart()}\n`
 }
 
-/** The path of the settings' JSON schema, which stands above the program that runs; undefined where an installation has none. */
+/**
+ * The path of the settings' JSON schema, which stands above the program that runs; undefined where
+ * an installation has none.
+ */
 export function schemaFile(running = process.argv[1] ?? ''): string | undefined {
   const above = dirname(dirname(running))
   const found = [above, dirname(above)].map(directory => join(directory, SCHEMA)).find(path => existsSync(path))

@@ -1,4 +1,7 @@
-/** One column of a table: its title, and what may happen to it when the table is too wide: it is left out, or its cells are cut. */
+/**
+ * One column of a table: its title, and what may happen to it when the table is too wide: it is
+ * left out, or its cells are cut.
+ */
 export type Column = {
   readonly title: string
   readonly align?: 'left' | 'right'
@@ -10,8 +13,10 @@ const GAP = '  '
 const LEAST = 6
 
 /**
- * A table of plain text, no wider than `width` as far as the columns allow: first those that may be left out go, the last one first, then
- * cells are cut, which ends them in `…`. Cells are one line each and free of control characters (see printable). Every line ends in LF.
+ * A table of plain text, no wider than `width` as far as the columns allow: first those that may be
+ * left out go, the last one first, then
+ * cells are cut, which ends them in `…`. Cells are one line each and free of control characters
+ * (see printable). Every line ends in LF.
  */
 export function formatTable(columns: readonly Column[], rows: readonly (readonly string[])[], width: number): string {
   const titles = columns.map(({ title }) => title)

@@ -115,7 +115,10 @@ ${steps.map((step, index) => `  ${index + 1}. ${step}\n`).join('')}`)
   return 0
 }
 
-/** The settings that a file sets in which configured is false still. @throws UsageFault if the administrator has read the file. */
+/**
+ * The settings that a file sets in which configured is false still. @throws UsageFault if the
+ * administrator has read the file.
+ */
 function unreadSettings(config: string): Overrides {
   const { settings, shown } = loadSettingsFile(config, {})
   if (settings.top.configured) {
@@ -130,7 +133,10 @@ function unreadSettings(config: string): Overrides {
   return found
 }
 
-/** Puts a text in the place of a settings file: same owner, same mode unless there is a password in it, the former text beside it. */
+/**
+ * Puts a text in the place of a settings file: same owner, same mode unless there is a password in
+ * it, the former text beside it.
+ */
 function replaceFile(config: string, text: string, isSecret: boolean): void {
   const { uid, gid, mode } = statSync(config)
   copyFileSync(config, `${config}.old`)

@@ -21,7 +21,10 @@ type Options = {
   json?: true
 }
 
-/** `auth-relay passwd`: an account of popup's passwd_file, with a password asked for on the terminal or read from standard input. */
+/**
+ * `auth-relay passwd`: an account of popup's passwd_file, with a password asked for on the terminal
+ * or read from standard input.
+ */
 export const passwd: Verb = (program, { environment, print }, choose) => {
   withConfigOption(program.command('passwd'))
     .description('add an account to passwd_file, or change its password')

@@ -27,7 +27,10 @@ export interface LineEncoder {
 export interface EncoderLane {
   /** `maxInput` octets long. */
   readonly input: Buffer
-  /** As LineEncoder.encode, for the first `length` octets of `input`; the result is good until the same output is asked for again. */
+  /**
+   * As LineEncoder.encode, for the first `length` octets of `input`; the result is good until the
+   * same output is asked for again.
+   */
   encode(length: number, previous: number, keepCr: boolean, output: 0 | 1): Uint8Array
 }
 

@@ -72,7 +72,10 @@ class Transfer {
   }
 }
 
-/** The whole reply to RETR or TOP for a small file; valid until the next call. @throws the system's error if the file cannot be read. */
+/**
+ * The whole reply to RETR or TOP for a small file; valid until the next call. @throws the system's
+ * error if the file cannot be read.
+ */
 export function readMessage(
   fd: number,
   encoder: LineEncoder,
@@ -103,9 +106,11 @@ export function readMessage(
 
 /**
  * Streams the reply to RETR or TOP: while one chunk is written the next is read, and no more than that is held, however
- * long the message and however slow the client. The result is how many octets the reply has; undefined if the client is gone.
+ * long the message and however slow the client. The result is how many octets the reply has;
+ * undefined if the client is gone.
  * `size` is that of the file when it was opened.
- * @throws the system's error if the file cannot be read, or has become shorter: the reply is then unfinished, and the connection must be dropped.
+ * @throws the system's error if the file cannot be read, or has become shorter: the reply is then
+ * unfinished, and the connection must be dropped.
  */
 export async function streamMessage(
   fd: number,

@@ -3,7 +3,8 @@ import type { TimeSlice } from '../time-slice.ts'
 import { LF, type LineEncoder, lineEndAfter } from './line-endings.ts'
 
 /**
- * Octets of an open message file as sent, without byte-stuffing and without the extra empty line (RFC 1939 §11). The file is
+ * Octets of an open message file as sent, without byte-stuffing and without the extra empty line
+ * (RFC 1939 §11). The file is
  * always read: `,S=` and `,W=` in its name are not believed, because a name outlives a change of the file.
  * @throws the system's error if the file cannot be read.
  */

@@ -4,7 +4,8 @@ import { closeSync, constants, fstatSync, openSync, writeSync } from 'node:fs'
 const RECOUNTED_FROM = 5120
 
 /**
- * Tells the Maildir++ quota of a maildir what was removed: one more line in `maildirsize`, in one write, so that other programs
+ * Tells the Maildir++ quota of a maildir what was removed: one more line in `maildirsize`, in one
+ * write, so that other programs
  * may append at the same time. Without the file there is no quota. A file that cannot be written is left alone: its
  * readers count the maildir anew from time to time.
  */

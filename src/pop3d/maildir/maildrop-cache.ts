@@ -71,7 +71,8 @@ export class MaildropCache {
   }
 
   /**
-   * Fulfilled when the sizes of the maildrop are known; undefined if they are. A session asks once before its first STAT or
+   * Fulfilled when the sizes of the maildrop are known; undefined if they are. A session asks once
+   * before its first STAT or
    * LIST, so that files which were changed in place are noticed, and then whenever a size is unknown.
    */
   learnSizes(maildrop: Maildrop): Promise<void> | undefined {

@@ -14,7 +14,8 @@ import { uniqueIds } from './unique-ids.ts'
 const NOTHING_DELETED: ReadonlySet<number> = new Set()
 
 /**
- * Milliseconds per message between two looks at all files for changes in place. One look takes some microseconds a message,
+ * Milliseconds per message between two looks at all files for changes in place. One look takes some
+ * microseconds a message,
  * so that looking takes less than 1 % of the time, however often sessions begin.
  */
 const CHECK_INTERVAL = 2
@@ -33,8 +34,10 @@ export interface ScanResult {
 }
 
 /**
- * What one scan of a maildir found. Numbers, order and unique ids never change, so sessions share it; the messages that a
- * session deletes are the session's own. Sizes and ready listings are made when first asked for. The size of a message whose
+ * What one scan of a maildir found. Numbers, order and unique ids never change, so sessions share
+ * it; the messages that a
+ * session deletes are the session's own. Sizes and ready listings are made when first asked for.
+ * The size of a message whose
  * file was changed in place is learnt again.
  */
 export class Maildrop implements MaildropView {
@@ -51,7 +54,8 @@ export class Maildrop implements MaildropView {
   /** The size of each message; undefined where it has to be learnt, at first or again. */
   readonly #octets: (number | undefined)[]
   /**
-   * Messages whose files could not be read, and why; undefined for one that was removed meanwhile. The file's size stands in
+   * Messages whose files could not be read, and why; undefined for one that was removed meanwhile.
+   * The file's size stands in
    * for theirs, and is not handed on.
    */
   readonly #unreadable = new Map<number, Error | undefined>()
@@ -115,14 +119,19 @@ export class Maildrop implements MaildropView {
     return this.#unknown < this.count
   }
 
-  /** Messages whose size could not be learnt, by number, with the cause; undefined for one that was removed meanwhile. */
+  /**
+   * Messages whose size could not be learnt, by number, with the cause; undefined for one that was
+   * removed meanwhile.
+   */
   get unreadable(): ReadonlyMap<number, Error | undefined> {
     return this.#unreadable
   }
 
   /**
-   * Finds the sizes that are not known; undefined if there is nothing to do. `former` is an earlier scan of the same maildir:
-   * its size of a file of the same name, inode, length and time is taken over. Files are looked at for changes in place if
+   * Finds the sizes that are not known; undefined if there is nothing to do. `former` is an earlier
+   * scan of the same maildir:
+   * its size of a file of the same name, inode, length and time is taken over. Files are looked at
+   * for changes in place if
    * that was last done some time before `now`.
    */
   learnSizes(encoder: LineEncoder, now: number, former?: Maildrop): Promise<void> | undefined {
@@ -183,7 +192,8 @@ export class Maildrop implements MaildropView {
       if (pause !== undefined) await pause
       const message = this.message(number)
       const status = statusOf(filePath(this.path, message.folder, message.name))
-      // A file that was only renamed has the octets that it had. Under the name of the scan there may be another message now.
+      // A file that was only renamed has the octets that it had. Under the name of the scan there
+      // may be another message now.
       if (status === undefined || !status.isFile() || isUnchanged(message, status)) continue
       if (!this.files.hasTwin(message)) this.noteChange(number, status)
     }

@@ -42,10 +42,14 @@ const MAX_READINGS = 3
 /**
  * The files of one scan's messages, wherever they are by now.
  *
- * Another session's QUIT moves files from new/ to cur/, and an IMAP program renames them to set flags. A rename keeps base
- * name and inode, so a file that is not under the name of the scan is looked for by both. Without a file of that inode, the
- * only file of that base name is read, because a program may have rewritten the message; but not where the scan had several
- * messages of that base name ("twins"), because the file may be that of another message. For removal more is asked: such a
+ * Another session's QUIT moves files from new/ to cur/, and an IMAP program renames them to set
+ * flags. A rename keeps base
+ * name and inode, so a file that is not under the name of the scan is looked for by both. Without a
+ * file of that inode, the
+ * only file of that base name is read, because a program may have rewritten the message; but not
+ * where the scan had several
+ * messages of that base name ("twins"), because the file may be that of another message. For
+ * removal more is asked: such a
  * file must have the name of the scan, or size and time of the message. No other file is ever removed.
  *
  * With `compat` qmail a file is opened and removed under the name of the scan alone, as qmail-pop3d does. A twin is
@@ -78,7 +82,8 @@ export class MessageFiles {
   }
 
   /**
-   * Removes the file of a message that was marked as deleted. `since`, by the monotonic clock, is when the session entered
+   * Removes the file of a message that was marked as deleted. `since`, by the monotonic clock, is
+   * when the session entered
    * UPDATE: for one session the folders are searched once.
    */
   remove(message: Message, since: number): Removal | Promise<Removal> {
@@ -107,7 +112,8 @@ export class MessageFiles {
     const target = filePath(this.#maildir, 'cur', seenName(message.name, this.#compat))
     try {
       if (this.hasTwin(message)) {
-        // A program that changes the flags of the other message may take the target's name at this instant: link(2) then
+        // A program that changes the flags of the other message may take the target's name at this
+        // instant: link(2) then
         // fails, where rename(2) would remove a message that nobody deleted.
         linkSync(source, target)
         unlinkSync(source)
@@ -126,7 +132,8 @@ export class MessageFiles {
   }
 
   /**
-   * Whether a file of the message's base name is surely the message's. Inodes are reused, so size and time must be the same
+   * Whether a file of the message's base name is surely the message's. Inodes are reused, so size
+   * and time must be the same
    * too; but a file that was changed in place, and has the name of the scan, is the message's unless there is a twin.
    */
   #isFileOf(message: Message, { folder, name, status }: Found): boolean {

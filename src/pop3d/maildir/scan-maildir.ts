@@ -30,7 +30,8 @@ const LARGE_DIRECTORY = 65_536
 
 /**
  * Reads new/ and cur/ as spec/pop3d.md §2 has it: regular files whose names do not begin with a dot, older than the
- * second `now` (Unix time). A file with two names of the same base, which an interrupted move leaves, is one message. Long
+ * second `now` (Unix time). A file with two names of the same base, which an interrupted move
+ * leaves, is one message. Long
  * scans are divided, so that no other session of the process waits for them.
  * @throws the system's error if either folder cannot be read.
  */

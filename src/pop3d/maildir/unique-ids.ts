@@ -6,10 +6,12 @@ const hashOf = (octets: string): string => createHash('sha256').update(octets, '
 
 /**
  * The unique ids of the messages, in their order: the base name where that is a legal unique id, else its SHA-256. Of
- * several messages with the same base name the oldest keeps it, and each of the others gets a hash of base name and time.
+ * several messages with the same base name the oldest keeps it, and each of the others gets a hash
+ * of base name and time.
  * All of this outlives a rename, so that a change of flags and the move from new/ to cur/ change no id.
  *
- * With `compat` qmail: the base name whatever its length and octets, also where two are alike. Only a line end in a name is
+ * With `compat` qmail: the base name whatever its length and octets, also where two are alike. Only
+ * a line end in a name is
  * hashed, because it would break the reply.
  */
 export function uniqueIds(messages: readonly Message[], compat: 'none' | 'qmail'): readonly string[] {

@@ -11,8 +11,10 @@ export interface RemovalFailure {
 }
 
 /**
- * UPDATE state, RFC 1939 §6 and spec/pop3d.md §5: in the order of the maildrop, removes the messages that are marked and moves
- * the rest of new/ to cur/, read or not. Each step is atomic, so a crash leaves a beginning of the work. Files that another
+ * UPDATE state, RFC 1939 §6 and spec/pop3d.md §5: in the order of the maildrop, removes the
+ * messages that are marked and moves
+ * the rest of new/ to cur/, read or not. Each step is atomic, so a crash leaves a beginning of the
+ * work. Files that another
  * client renamed meanwhile are found by base name and inode, unless `compat` is qmail.
  */
 export async function updateMaildrop(

@@ -9,8 +9,10 @@ const MAX_ROWS = 50_000
 type Row = { readonly proof: string; readonly until: number }
 
 /**
- * Spares the clients that look for mail every few minutes the hash that is made to be slow: a password that was found right is known
- * again for a while by its keyed hash, under a key that never leaves this process. The row belongs to the stored hash, so
+ * Spares the clients that look for mail every few minutes the hash that is made to be slow: a
+ * password that was found right is known
+ * again for a while by its keyed hash, under a key that never leaves this process. The row belongs
+ * to the stored hash, so
  * it is void at once when the password is changed or the account locked. Wrong passwords always cost the whole hash.
  */
 export class AuthenticationCache {

@@ -47,10 +47,13 @@ type Entry = {
 /**
  * The queue before work that is slow for every password check: a hash, a query, a program.
  *
- * At most `atOnce` checks run, at most `mostWaiting` wait. The order is fair by network: the wide networks (IPv4: /16, IPv6: /32)
- * take turns, in each of them the narrower ones (IPv4: the address, IPv6: /48, then /64), and in the narrowest one the check that came
+ * At most `atOnce` checks run, at most `mostWaiting` wait. The order is fair by network: the wide
+ * networks (IPv4: /16, IPv6: /32)
+ * take turns, in each of them the narrower ones (IPv4: the address, IPv6: /48, then /64), and in
+ * the narrowest one the check that came
  * first is the first. An address that has a check waiting goes behind the addresses that have none. Applicants
- * that are known go first, but not for ever. If the queue is full, the network with the most waiting checks loses its newest one.
+ * that are known go first, but not for ever. If the queue is full, the network with the most
+ * waiting checks loses its newest one.
  *
  * An entry whose applicant departs leaves the queue at once and never runs.
  */
@@ -83,7 +86,8 @@ export class CheckQueue {
   }
 
   /**
-   * Fulfilled when it is the applicant's turn, with the function that ends the turn; calls after the first one do nothing. Rejects as
+   * Fulfilled when it is the applicant's turn, with the function that ends the turn; calls after
+   * the first one do nothing. Rejects as
    * `run` does. Takes the place of the departure's listener until then.
    */
   enter(applicant: Applicant): Promise<() => void> {

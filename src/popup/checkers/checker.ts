@@ -29,7 +29,10 @@ export type Verdict =
   | { readonly verdict: 'yes'; readonly maildrop: Maildrop }
   | { readonly verdict: 'no' | 'temporary' | 'crash' | 'toolong'; readonly detail: string }
 
-/** Decides whether a secret is right. Slow work goes on beside the event loop, and waits for its turn in a CheckQueue. */
+/**
+ * Decides whether a secret is right. Slow work goes on beside the event loop, and waits for its
+ * turn in a CheckQueue.
+ */
 export type Checker = {
   /** Never rejects for what a client sent; what does reject counts as temporary, as does CheckQueueFull. */
   check(request: CheckRequest): Promise<Verdict>

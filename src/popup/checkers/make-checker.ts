@@ -7,7 +7,10 @@ import type { AuthenticationCache } from './authentication-cache.ts'
 import { CheckQueue } from './check-queue.ts'
 import type { Checker } from './checker.ts'
 
-/** Checks that wait; above that a login is told to come again. At 20 ms for each hash on two cores the last one waits 10 s. */
+/**
+ * Checks that wait; above that a login is told to come again. At 20 ms for each hash on two cores
+ * the last one waits 10 s.
+ */
 const MOST_WAITING = 1000
 /** Threads that hash at a time: one of the runtime's four stays free for files and host names. */
 const MOST_HASHING = 3

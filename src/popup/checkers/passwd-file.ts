@@ -61,7 +61,10 @@ export function passwdFileChecker(
   }
 }
 
-/** For unknown logins: somebody's hash, of the kind that most have. It costs the same, and its result is thrown away. */
+/**
+ * For unknown logins: somebody's hash, of the kind that most have. It costs the same, and its
+ * result is thrown away.
+ */
 function decoyOf(entries: ReadonlyMap<string, PasswdEntry>): string {
   const kinds = new Map<string, { count: number; hash: string }>()
   for (const { hash } of entries.values()) {

@@ -27,7 +27,10 @@ export async function verifyPassword(
 
 type Verify = (password: Buffer, stored: string, inTurn: InTurn) => Promise<boolean | undefined> | boolean | undefined
 
-/** `{SSHA}`: digest of password and salt, the salt after it; `{SHA}`: the same without salt. Base64, or hex where Dovecot writes hex. */
+/**
+ * `{SSHA}`: digest of password and salt, the salt after it; `{SHA}`: the same without salt. Base64,
+ * or hex where Dovecot writes hex.
+ */
 const DIGESTS: readonly (readonly [string, string])[] = [
   ['SMD5', 'md5'],
   ['SSHA', 'sha1'],

@@ -21,7 +21,8 @@ const id = v.pipe(
 const optionalText = v.optional(v.nullable(v.string()))
 
 /**
- * What the site's query may answer. Text columns may be null. `clear` is the password itself, for APOP; `maildir` may be
+ * What the site's query may answer. Text columns may be null. `clear` is the password itself, for
+ * APOP; `maildir` may be
  * relative to `home`, left out, or in Dovecot's form `maildir:~/Maildir:…`.
  */
 const account = v.object({
@@ -43,7 +44,8 @@ const DECOY =
   '$6$h9mZxkWbYdGfQwLs$0000000000000000000000000000000000000000000000000000000000000000000000000000000000000/'
 
 /**
- * Accounts in PostgreSQL, by the site's own query: $1 is the login name as typed. docs/INSTALL.md has those for vpopmail's and Dovecot's tables.
+ * Accounts in PostgreSQL, by the site's own query: $1 is the login name as typed. docs/INSTALL.md
+ * has those for vpopmail's and Dovecot's tables.
  * @throws UsageFault if the settings are not complete.
  */
 export function sqlChecker(

@@ -20,18 +20,24 @@ export type MaildropDoor = {
   /** Names the owner of the mail: one for each worker. */
   readonly owner: string
   /**
-   * Hands the client's connection over, with what was read of it and nobody has used; `ended` is called when its session is over. False if
+   * Hands the client's connection over, with what was read of it and nobody has used; `ended` is
+   * called when its session is over. False if
    * that cannot be done now, or never with this connection, and the session must be relayed.
    */
   pass(client: Connection, readAhead: Uint8Array, ended: () => void): boolean
-  /** A connection to relay the session to, which goes on behind what was read of the client; undefined if that cannot be done now. */
+  /**
+   * A connection to relay the session to, which goes on behind what was read of the client;
+   * undefined if that cannot be done now.
+   */
   bridge(readAhead: Uint8Array): HalfClosable | undefined
   /** A stream to relay the session to. */
   connect(): Promise<LoginResult>
 }
 
 /**
- * `maildrop`: the login is right and announced, the mail is at the door's other side. `open`: the login is right and announced. The rest of the session is for `stream`; `reply` are octets of its answer to
+ * `maildrop`: the login is right and announced, the mail is at the door's other side. `open`: the
+ * login is right and announced. The rest of the session is for `stream`; `reply` are octets of its
+ * answer to
  * the password that were held back until now, and go to the client first. `closed`: nothing more is said.
  */
 export type LoginResult =

@@ -12,7 +12,8 @@ const LIMIT_MS = 610_000
 const MOST_SHOWN = 80
 
 /**
- * A checkpassword program with a POP3 server behind it decides, run by the monitor. The server's first +OK is the proof. It
+ * A checkpassword program with a POP3 server behind it decides, run by the monitor. The server's
+ * first +OK is the proof. It
  * is held back until the login is announced, and so is what the client sent ahead: servers of qmail's time lose that.
  */
 export function chainAuthenticator(monitor: MonitorRequests, chains: ChainConnections, log: Log): Authenticator {

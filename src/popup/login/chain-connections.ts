@@ -4,7 +4,10 @@ import { readFirstLine } from './first-line.ts'
 /** The monitor says at once which request a connection is for. */
 const LIMIT_MS = 10_000
 
-/** Takes the connections that the monitor makes for chained programs, and hands each to the session that waits for it. */
+/**
+ * Takes the connections that the monitor makes for chained programs, and hands each to the session
+ * that waits for it.
+ */
 export class ChainConnections {
   readonly server: Server
   readonly #expected = new Map<number, (socket: Socket) => void>()

@@ -7,7 +7,8 @@ const MAX_OCTETS = 1024
 export type FirstLine = { readonly line: Buffer; readonly rest: Buffer }
 
 /**
- * Reads one line from a stream; undefined if it ends, fails or is too slow first, or the line is too long. Afterwards the
+ * Reads one line from a stream; undefined if it ends, fails or is too slow first, or the line is
+ * too long. Afterwards the
  * stream is paused and has no listener of ours but one that keeps an error from ending the process.
  * `before` are octets read earlier.
  */

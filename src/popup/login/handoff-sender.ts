@@ -8,7 +8,10 @@ import { LineSplitter } from '../../wire/line-splitter.ts'
 /** Lines of a worker are short. */
 const MAX_NEWS_LINE = 64
 
-/** The links of this login process to pop3d workers, by the name of the worker's socket. One is made when it is first needed. */
+/**
+ * The links of this login process to pop3d workers, by the name of the worker's socket. One is made
+ * when it is first needed.
+ */
 export class HandoffSender {
   readonly #links = new Map<string, HandoffChannel>()
   readonly #handover: Handover
@@ -57,7 +60,8 @@ export class HandoffChannel {
   }
 
   /**
-   * Passes a client's socket, and what was read of it that nobody has used; it is closed here. `ended` is called when the session is over. False,
+   * Passes a client's socket, and what was read of it that nobody has used; it is closed here.
+   * `ended` is called when the session is over. False,
    * and the socket is as it was, if it cannot be passed now.
    */
   pass(client: Connection, ticket: string, readAhead: Uint8Array, ended: () => void): boolean {
@@ -71,7 +75,8 @@ export class HandoffChannel {
   }
 
   /**
-   * As `pass`, for a client whose octets are decrypted here: the near end of a connection whose far end the worker takes for the
+   * As `pass`, for a client whose octets are decrypted here: the near end of a connection whose far
+   * end the worker takes for the
    * client. Undefined if the worker cannot be given one now.
    */
   bridge(ticket: string, readAhead: Uint8Array): HalfClosable | undefined {

@@ -59,7 +59,8 @@ export class LoginServer implements SessionHost {
   readonly #engine: Engine
   readonly #links: HandoffSender | undefined
   /**
-   * The address whose place each client has taken. A client keeps its place until its socket is closed, here or where it was
+   * The address whose place each client has taken. A client keeps its place until its socket is
+   * closed, here or where it was
    * passed to. A trusted proxy takes none until its client is known.
    */
   readonly #places = new Map<LoginSession, IpAddress | undefined>()
@@ -90,7 +91,10 @@ export class LoginServer implements SessionHost {
     return this.settings.loginTime
   }
 
-  /** Above the worker's own limit: the worker ends a session first, unless it hangs. Of other servers nobody knows a limit. */
+  /**
+   * Above the worker's own limit: the worker ends a session first, unless it hangs. Of other
+   * servers nobody knows a limit.
+   */
   get idleLimit(): number {
     return this.settings.idleTime + IDLE_MARGIN_MS
   }
@@ -271,8 +275,10 @@ export class LoginServer implements SessionHost {
   }
 
   /**
-   * Closes a connection so that a new one gets its place; false if every client has logged in. A client that fills every place
-   * with connections that say nothing, take no replies, or wait out a delay for wrong passwords, keeps no other client out.
+   * Closes a connection so that a new one gets its place; false if every client has logged in. A
+   * client that fills every place
+   * with connections that say nothing, take no replies, or wait out a delay for wrong passwords,
+   * keeps no other client out.
    */
   #makeRoom(): boolean {
     const [lingering] = this.#lingering
@@ -282,7 +288,8 @@ export class LoginServer implements SessionHost {
   }
 
   /**
-   * `place`: the address whose place is taken; undefined for a proxy that has not yet said whom it brings. `first`: the connection
+   * `place`: the address whose place is taken; undefined for a proxy that has not yet said whom it
+   * brings. `first`: the connection
    * begins with a TLS handshake, or in clear text.
    */
   #serve(

@@ -11,7 +11,8 @@ import { LoginServer } from './login-server.ts'
 import { MonitorRequests } from './monitor-requests.ts'
 
 /**
- * The process that talks to the network before login: no rights, no secrets but the preamble's password. It is started by
+ * The process that talks to the network before login: no rights, no secrets but the preamble's
+ * password. It is started by
  * the monitor. Fulfilled when it should end: the monitor is gone, or said so and the last session is over.
  */
 export async function runLogin(): Promise<void> {

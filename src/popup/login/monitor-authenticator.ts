@@ -71,7 +71,8 @@ export const failureIn = (answer: Answer): LoginResult =>
   failed(answer.type === 'failed' ? answer.failure : 'temporary')
 
 async function openMaildrop(path: string, ticket: string, log: Log): Promise<LoginResult> {
-  // A client in TLS is given its mail from one buffer: fresh memory for each read would make this process grow with a long message.
+  // A client in TLS is given its mail from one buffer: fresh memory for each read would make this
+  // process grow with a long message.
   const stream = connectSharingReads(onread => connect({ path, allowHalfOpen: true, onread }))
   const error = await new Promise<Error | undefined>(resolve => {
     stream.once('connect', () => resolve(undefined))

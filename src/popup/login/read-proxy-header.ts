@@ -5,7 +5,8 @@ import { PROXY_HEADER_MAX_OCTETS, type ProxyHeader, parseProxyHeader } from '../
 const LIMIT_MS = 3_000
 
 /**
- * `rest`: what the client sent behind the header. `reason`, for the log: why there is no good header in time; `octets` came
+ * `rest`: what the client sent behind the header. `reason`, for the log: why there is no good
+ * header in time; `octets` came
  * instead. `isLate`: the peer waits, as a client does for a greeting.
  */
 export type ReadHeader =

@@ -12,8 +12,10 @@ export type ShareLimits = { readonly perLogin: number; readonly perOwner: number
 export type ShareRefusal = { readonly reason: 'max_per_login' | 'max_per_owner'; readonly isNews: boolean }
 
 /**
- * Counts sessions after login, by login name and by the owner of the mail, so that one mailbox or one account of the host cannot
- * take the places of all others. A session keeps its share until its client's connection is closed, here or by the worker, or until the
+ * Counts sessions after login, by login name and by the owner of the mail, so that one mailbox or
+ * one account of the host cannot
+ * take the places of all others. A session keeps its share until its client's connection is closed,
+ * here or by the worker, or until the
  * worker that holds it is gone.
  */
 export class SessionShares<Session> {
@@ -33,7 +35,10 @@ export class SessionShares<Session> {
     this.#limits = limits
   }
 
-  /** Takes a share for a session, in place of the one that it had. `owner` is undefined where the process behind does not say it. */
+  /**
+   * Takes a share for a session, in place of the one that it had. `owner` is undefined where the
+   * process behind does not say it.
+   */
   take(session: Session, login: string, owner: string | undefined): 'ok' | ShareRefusal {
     this.release(session)
     const byLogin = `login ${loginKey(login)}`

@@ -36,7 +36,10 @@ type Authenticate = Extract<AuthorizationEffect, { type: 'authenticate' }>
 const HIGH_WATER = 4_096
 /** Lines of one client that are run in one turn of the event loop. */
 const LINES_PER_TURN = 32
-/** Octets read from a client at a time: no line before login is longer, and they wait here while a password is checked. */
+/**
+ * Octets read from a client at a time: no line before login is longer, and they wait here while a
+ * password is checked.
+ */
 const READ_SIZE = 16_384
 /** A wrong preamble password is answered so late. */
 const PREAMBLE_PENALTY_MS = 1_000
@@ -133,7 +136,10 @@ export class LoginSession implements ConnectionListener {
     })
   }
 
-  /** The angle brackets alone make a timestamp of it, and the timestamp alone offers APOP; the session id is there either way. */
+  /**
+   * The angle brackets alone make a timestamp of it, and the timestamp alone offers APOP; the
+   * session id is there either way.
+   */
   #greet(): void {
     this.#connection.write(ok(this.#host.apop ? this.#timestamp : this.#timestamp.slice(1, -1)))
   }
@@ -297,7 +303,10 @@ export class LoginSession implements ConnectionListener {
     else this.#close()
   }
 
-  /** From here on the session is the worker's, which has what was read ahead. The keys are here, so its octets pass through here. */
+  /**
+   * From here on the session is the worker's, which has what was read ahead. The keys are here, so
+   * its octets pass through here.
+   */
   async #join(server: HalfClosable): Promise<void> {
     this.#isPassed = true
     clearTimeout(this.#timer)
@@ -332,7 +341,8 @@ export class LoginSession implements ConnectionListener {
   }
 
   /**
-   * Hands a client in clear text over whole: no octet of the mail passes through here. With TLS the keys are here, so that its
+   * Hands a client in clear text over whole: no octet of the mail passes through here. With TLS the
+   * keys are here, so that its
    * connection cannot be handed over. False if it cannot be done now.
    */
   #pass(door: MaildropDoor): boolean {

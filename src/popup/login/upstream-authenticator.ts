@@ -7,7 +7,8 @@ import type { MonitorRequests } from './monitor-requests.ts'
 import { loginUpstream } from './upstream-login.ts'
 
 /**
- * Another POP3 server decides. Its secrets go there and nowhere else: the monitor, who delays and announces, sees none, and
+ * Another POP3 server decides. Its secrets go there and nowhere else: the monitor, who delays and
+ * announces, sees none, and
  * reads nothing that the network sent.
  */
 export function upstreamAuthenticator(monitor: MonitorRequests, server: UpstreamServer): Authenticator {

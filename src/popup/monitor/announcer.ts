@@ -17,7 +17,10 @@ import { SyslogWriter } from './syslog-writer.ts'
 /** Who tried to log in; what every line about an attempt says. */
 export type Attempt = Omit<LoginEvent, 'daemon' | 'id' | 'user'> & { readonly id: SessionId; readonly user: LoginText }
 
-/** Says of an address why no login can open the relay for it; undefined if one can. The policy of the grants decides it. */
+/**
+ * Says of an address why no login can open the relay for it; undefined if one can. The policy of
+ * the grants decides it.
+ */
 export type LoginRefusal = (ip: IpAddress) => string | undefined
 
 /** Tells of logins: authd, which grants; the log; and syslog, for whatever else reads the mail log. */
@@ -43,7 +46,8 @@ export class Announcer {
   }
 
   /**
-   * Announces a login; fulfilled when +OK may go out. A login that can never be granted is told to our own log alone: authd or
+   * Announces a login; fulfilled when +OK may go out. A login that can never be granted is told to
+   * our own log alone: authd or
    * a reader of syslog on another host may not know that its address is a proxy's.
    */
   async login(attempt: Attempt): Promise<void> {

@@ -34,7 +34,8 @@ export type AuthdLinkOptions = {
 export type AuthdLinkTimes = Omit<AuthdLinkOptions, 'path'>
 
 /**
- * One connection to authd, made again whenever it is lost. Several events are in flight at once; what has no answer when
+ * One connection to authd, made again whenever it is lost. Several events are in flight at once;
+ * what has no answer when
  * the connection goes is sent again on the next one, so that no login is lost while authd restarts.
  */
 export class AuthdLink {
@@ -61,7 +62,8 @@ export class AuthdLink {
   }
 
   /**
-   * Announces a login and waits for the answer, at most `grantWait`; after that, or at once when authd has been away for
+   * Announces a login and waits for the answer, at most `grantWait`; after that, or at once when
+   * authd has been away for
    * longer than that, the answer is `queued` and the event is delivered later.
    */
   announce(event: LoginEvent): Promise<LoginAnswer> {

@@ -34,7 +34,8 @@ export type RunningChain = {
 }
 
 /**
- * Runs `checkpassword PROG…` for a login. The session's descriptor is a Unix connection that the monitor makes to the login
+ * Runs `checkpassword PROG…` for a login. The session's descriptor is a Unix connection that the
+ * monitor makes to the login
  * process and from which it never reads: its first line says which request it belongs to, all else is the program's.
  */
 export class ChainRunner {

@@ -3,7 +3,8 @@ import { readSecretFile } from '../../settings/secret.ts'
 import type { Settings } from '../../settings/settings.ts'
 
 /**
- * A fingerprint of all that makes a checker, its secret file included. While it stays the same, a reload keeps the checker with
+ * A fingerprint of all that makes a checker, its secret file included. While it stays the same, a
+ * reload keeps the checker with
  * its connections and the passwords that it remembers. @throws UsageFault if the secret file cannot be used.
  */
 export function checkerFingerprint({ popup }: Settings): string {

@@ -9,7 +9,10 @@ import type { LoginText } from '../login-name.ts'
 const FORGET_MS = 10 * 60_000
 /** Rows of each table: above that the oldest goes. */
 const MAX_ROWS = 20_000
-/** Logins that may fail from a customer's network before its other logins wait: a household has some forgotten devices. */
+/**
+ * Logins that may fail from a customer's network before its other logins wait: a household has some
+ * forgotten devices.
+ */
 const CUSTOMER_TOLERANCE = 3
 /** The same for an IPv6 /48, which may be a customer or a whole building. */
 const SITE_TOLERANCE = 16
@@ -22,16 +25,22 @@ const KNOWN_STRIKES = 3
 type LoginFailures = { readonly count: number; readonly at: number; readonly proofs: readonly string[] }
 
 /**
- * Makes guessing slow: after failures, the next attempts wait before they are checked, longer each time. Waiting before the check,
- * not after, denies the shortcut of hanging up when no quick yes comes. All other clients go on at full speed. An attempt waits
+ * Makes guessing slow: after failures, the next attempts wait before they are checked, longer each
+ * time. Waiting before the check,
+ * not after, denies the shortcut of hanging up when no quick yes comes. All other clients go on at
+ * full speed. An attempt waits
  *
  * - for the failures of its own login, from wherever they came;
- * - for the other logins that failed from its customer's network (IPv4: the address, IPv6: its /64), from the fourth one on, and for those
- *   of its IPv6 /48 from the seventeenth one on. Logins are counted, not failures, so that some devices with old passwords behind a NAT
+ * - for the other logins that failed from its customer's network (IPv4: the address, IPv6: its
+ * /64), from the fourth one on, and for those
+ * of its IPv6 /48 from the seventeenth one on. Logins are counted, not failures, so that some
+ * devices with old passwords behind a NAT
  *   delay nobody else.
  *
- * The longer of these waits counts. A login that has lately been right from a network is known there and does not wait, whatever others
- * do to the login or to the NAT, until three different wrong passwords in a row come from there. A wrong password that comes again
+ * The longer of these waits counts. A login that has lately been right from a network is known
+ * there and does not wait, whatever others
+ * do to the login or to the NAT, until three different wrong passwords in a row come from there. A
+ * wrong password that comes again
  * counts once.
  */
 export class FailureDelays {
@@ -53,7 +62,10 @@ export class FailureDelays {
     this.#sites = new FailedLogins(SITE_TOLERANCE, delays.length, clock)
   }
 
-  /** Puts other delays and translators' prefixes in force. Failures that were counted under another key are forgotten in time. */
+  /**
+   * Puts other delays and translators' prefixes in force. Failures that were counted under another
+   * key are forgotten in time.
+   */
   use(delays: readonly number[], customers: CustomerNetworks): void {
     this.#delays = delays
     this.#customers = customers
@@ -96,7 +108,8 @@ export class FailureDelays {
   succeeded(ip: IpAddress, login: LoginText): void {
     const key = boundedKey(login)
     const before = this.#failuresOf(key)
-    // The proofs stay: a device that repeats an old password does not begin a new row of failures after each right login.
+    // The proofs stay: a device that repeats an old password does not begin a new row of failures
+    // after each right login.
     if (before !== undefined) renew(this.#logins, key, { ...before, count: 0 })
     renew(this.#known, this.#pair(ip, login), 0)
   }

@@ -12,7 +12,8 @@ const EXPIRY_WARNING_DAYS = 14
 type TlsSettings = LoginSettingsMessage['stls']
 
 /**
- * Keeps the certificate of the login processes fresh: new files are taken by themselves, the keys of session tickets change, and the log
+ * Keeps the certificate of the login processes fresh: new files are taken by themselves, the keys
+ * of session tickets change, and the log
  * warns before the certificate ends.
  */
 export class LoginCertificate {
@@ -22,7 +23,10 @@ export class LoginCertificate {
   #keys = rotateTicketKeys()
   #stopWatching = (): void => {}
 
-  /** `changed` is called when login processes need their settings again. It may throw: then the old ones stay in force. */
+  /**
+   * `changed` is called when login processes need their settings again. It may throw: then the old
+   * ones stay in force.
+   */
   constructor(log: Log, changed: () => void) {
     this.#log = log
     this.#changed = () => this.#attempt(changed)

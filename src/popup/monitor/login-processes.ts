@@ -10,7 +10,10 @@ import { MessageAllowance } from './message-allowance.ts'
 /** Far above what honest logins need (two messages each), far below what would keep the monitor from his work. */
 const MESSAGES_PER_SECOND = 20_000
 const MESSAGE_BURST = 40_000
-/** The same for their length: an honest login process forwards what its clients send, and reads and writes those octets several times itself. */
+/**
+ * The same for their length: an honest login process forwards what its clients send, and reads and
+ * writes those octets several times itself.
+ */
 const OCTETS_PER_SECOND = 33_554_432
 const OCTET_BURST = 67_108_864
 /** Characters of answers that a login process has not taken, above which it is killed. */

@@ -10,7 +10,10 @@ import type { TicketKeys } from '../../tunnel/ticket-keys.ts'
 import { formatNetwork, type NetworkSet } from '../../wire/ip-address.ts'
 import type { LoginSettingsMessage } from '../messages.ts'
 
-/** What a login process must know, secrets and certificates read from their files. @throws UsageFault naming every fault. */
+/**
+ * What a login process must know, secrets and certificates read from their files. @throws
+ * UsageFault naming every fault.
+ */
 export function loginSettings(
   { top, grants, popup, pop3d }: Settings,
   fixed: {

@@ -248,7 +248,8 @@ export class Logins {
   }
 
   /**
-   * Answers what a check answers. When its time is over, or if it fails, the answer is `temporary`; the check then leaves its queue as if
+   * Answers what a check answers. When its time is over, or if it fails, the answer is `temporary`;
+   * the check then leaves its queue as if
    * the client were gone. `departed`: the client went away while the check waited for its turn.
    */
   async #inTime<Answer>(

@@ -54,9 +54,12 @@ type Owner = {
 export type OpenMaildrop = { readonly socket: string; readonly ticket: string }
 
 /**
- * The pop3d processes, one per owner: a uid with its gid. The monitor holds each owner's listening socket for good, and the key stays the
- * same as well while they end in order: a client that was let in while the process was just going away waits in the kernel's
- * queue for the next one. What a process that crashed had taken nobody knows: its key is void, and with it every ticket.
+ * The pop3d processes, one per owner: a uid with its gid. The monitor holds each owner's listening
+ * socket for good, and the key stays the
+ * same as well while they end in order: a client that was let in while the process was just going
+ * away waits in the kernel's
+ * queue for the next one. What a process that crashed had taken nobody knows: its key is void, and
+ * with it every ticket.
  */
 export class MaildropWorkers {
   /** Where the sockets are. */

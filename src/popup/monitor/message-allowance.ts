@@ -1,6 +1,9 @@
 import type { Clock } from '../../base/clock.ts'
 
-/** A bucket of messages, or of their octets, that fills again with time: bounds what one login process can make the monitor do. */
+/**
+ * A bucket of messages, or of their octets, that fills again with time: bounds what one login
+ * process can make the monitor do.
+ */
 export class MessageAllowance {
   readonly #perSecond: number
   readonly #burst: number

@@ -6,7 +6,10 @@ import type { Log } from '../../base/log.ts'
 const MAX_WAITING_OCTETS = 1_048_576
 const RESTART_AFTER_MS = 1_000
 
-/** Writes lines to syslog under one tag, facility mail, through one long-lived logger(1) child. Never throws, never waits. */
+/**
+ * Writes lines to syslog under one tag, facility mail, through one long-lived logger(1) child.
+ * Never throws, never waits.
+ */
 export class SyslogWriter {
   readonly #tag: string
   readonly #severity: 'info' | 'notice'
@@ -63,7 +66,8 @@ export class SyslogWriter {
 const CAP_SYS_ADMIN = 1n << 21n
 
 /**
- * The line is ours, so is the process id: the reader of the log finds the process that vouches for it. As root logger proves it to the kernel,
+ * The line is ours, so is the process id: the reader of the log finds the process that vouches for
+ * it. As root logger proves it to the kernel,
  * and sends nothing where that is refused: without CAP_SYS_ADMIN, as under a sandbox, the line has logger's own number.
  */
 function processIdOption(): string {

@@ -2,7 +2,8 @@ import { Socket } from 'node:net'
 import { Duplex, type Readable, type Writable } from 'node:stream'
 
 /**
- * Descriptors 0 and 1 as one stream. Ending or destroying it leaves descriptor 1 open, because popup's own last words may
+ * Descriptors 0 and 1 as one stream. Ending or destroying it leaves descriptor 1 open, because
+ * popup's own last words may
  * come after those of the program that it ran; the connection is closed by the end of the process.
  */
 export class DescriptorStream extends Duplex {

@@ -35,7 +35,8 @@ export type ProgramAuthenticatorOptions = {
 }
 
 /**
- * Runs checker and server as popup's child, their descriptors 0 and 1 on a socket of ours: what the client sent ahead is
+ * Runs checker and server as popup's child, their descriptors 0 and 1 on a socket of ours: what the
+ * client sent ahead is
  * passed on and not lost, and the first +OK is seen on its way.
  */
 export function programAuthenticator(options: ProgramAuthenticatorOptions): Authenticator {

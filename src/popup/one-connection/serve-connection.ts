@@ -27,7 +27,8 @@ const QMAIL_TIMEOUT_MS = 1_200_000
 const LAST_WORDS_MS = 5_000
 
 /**
- * `popup HOST CHECKER PROG…` under tcpserver: one connection on descriptors 0 and 1, no settings file. Settings come from
+ * `popup HOST CHECKER PROG…` under tcpserver: one connection on descriptors 0 and 1, no settings
+ * file. Settings come from
  * the environment under their usual names (COMPAT, SSL_HACK_PASS, REQUIRE_TLS, AUTHD_SOCKET, …).
  * Answers the exit status, which is 1 whatever happened, as it always was: supervisors must not read meaning into it.
  * @throws UsageFault for a setting that has no meaning.

@@ -1,6 +1,7 @@
 import type { Dialect } from '../dialect.ts'
 
-// Written at the end of a session; no word in it says that a login succeeded, only its shape does. Other lines of the daemon
+// Written at the end of a session; no word in it says that a login succeeded, only its shape does.
+// Other lines of the daemon
 // ("lost NAME", "authentication failure NAME") end in what a client sent, which could complete the shape: what begins
 // with such a word is none.
 const SESSION =

@@ -8,7 +8,10 @@ const LOGFMT_PAIR =
   /([A-Za-z][\w.]{0,63})=(?:"((?:[^"\\]|\\(?:["\\nrt]|x\{[0-9A-Fa-f]{2,6}\})){0,1024})"|([^\s"\\=]{0,1024}))( |$)/y
 const CLIENT_HOST = /^(?:(?:[A-Za-z0-9._-]{1,255} ?)?\[([0-9A-Fa-f:.]{2,45})\]|([0-9A-Fa-f:.]{2,45}))$/
 
-/** Cyrus: `login: …` to 3.8, `event=login.good …` from the 3.13 line on (spec/syslog.md §7). Anonymous logins prove nothing. */
+/**
+ * Cyrus: `login: …` to 3.8, `event=login.good …` from the 3.13 line on (spec/syslog.md §7).
+ * Anonymous logins prove nothing.
+ */
 export const cyrus: Dialect = {
   name: 'cyrus',
   setting: 'check_daemon_cyrus',

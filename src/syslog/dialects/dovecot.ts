@@ -1,7 +1,8 @@
 import type { Dialect } from '../dialect.ts'
 import { parseOwnFileLine } from '../syslog-line.ts'
 
-// `Login` up to 2.3, `Logged in` from 2.4. Only the default order of login_log_format_elements; no `<`, `>`, `,` or space in
+// `Login` up to 2.3, `Logged in` from 2.4. Only the default order of login_log_format_elements; no
+// `<`, `>`, `,` or space in
 // the name, since Dovecot escapes none of them. What follows lip= is never parsed for an address.
 const LOGIN =
   /^(pop3|imap)-login: (?:Login|Logged in): user=<([^<>,\s]{1,80})>, method=([\w-]{1,40}), rip=([0-9A-Fa-f:.]{2,45}), lip=[0-9A-Fa-f:.]{2,45}(|, .*\S)$/
@@ -34,8 +35,10 @@ export const dovecot: Dialect = {
   },
 }
 
-// The login stands before the words of success too. So it holds no space, bracket or comma, what follows `lip=` is a closed list,
-// and a message is shorter than any at which a syslogd cuts: no text in a failure line can end the line behind a forged success.
+// The login stands before the words of success too. So it holds no space, bracket or comma, what
+// follows `lip=` is a closed list,
+// and a message is shorter than any at which a syslogd cuts: no text in a failure line can end the
+// line behind a forged success.
 const MAX_PROXY_MESSAGE = 600
 const NAME = String.raw`[^<>(),\s]{1,128}`
 const PROXIED_LOGIN = new RegExp(
@@ -46,7 +49,8 @@ const PROXIED_LOGIN = new RegExp(
 )
 
 /**
- * A Dovecot that hands its clients to other servers: the server behind has accepted the login when the proxy writes this line.
+ * A Dovecot that hands its clients to other servers: the server behind has accepted the login when
+ * the proxy writes this line.
  * The servers behind log the address of the proxy, unless they trust it (`login_trusted_networks`).
  */
 export const dovecotProxy: Dialect = {

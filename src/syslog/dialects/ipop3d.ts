@@ -14,7 +14,10 @@ const METHODS: ReadonlyMap<string, LoginMethod> = new Map([
   ['Authenticated', 'sasl'],
 ])
 
-/** University of Washington ipop3d and imapd (spec/syslog.md §2). "Admin Login" and "Preauthenticated" are no logins. */
+/**
+ * University of Washington ipop3d and imapd (spec/syslog.md §2). "Admin Login" and
+ * "Preauthenticated" are no logins.
+ */
 export const ipop3d: Dialect = {
   name: 'ipop3d',
   setting: 'check_daemon_ipop3d',

@@ -3,7 +3,8 @@ import type { Dialect } from '../dialect.ts'
 // The success word stands at the end, behind text of the client. A line cut by syslog could end inside that text, right
 // after a forged status="ok": so no line comes near the 800 octets at which anybody cuts, and no key may come twice.
 const MAX_MESSAGE = 600
-// On a socket for both families perdition writes IPv4 addresses as `::ffff:192.0.2.7:39757`. Of addresses without brackets
+// On a socket for both families perdition writes IPv4 addresses as `::ffff:192.0.2.7:39757`. Of
+// addresses without brackets
 // only this form is taken: where the port of another IPv6 address begins cannot be told.
 const IPV4 = '(?:::ffff:(?=[0-9.]{7,15}:))?([0-9.]{7,15})'
 const ENDPOINT = String.raw`(?:${IPV4}|\[([0-9A-Fa-f:.]{2,45})\])(?::\d{1,5})?`

@@ -1,6 +1,7 @@
 import type { Dialect } from '../dialect.ts'
 
-// Failure lines begin with the name that the client gave. None of them can end like these, and none that syslog cuts (at
+// Failure lines begin with the name that the client gave. None of them can end like these, and none
+// that syslog cuts (at
 // 800 octets or more) can be as short as the bounds of these fields demand.
 const LOGIN =
   /^\(v[\w.]{1,40}\) POP login by user "([^"\s]{1,64})" at \(([^()\s]{0,255})\) ([0-9A-Fa-f:.]{2,45})(?: \[\w{1,40}\.c:\d{1,6}\])?$/

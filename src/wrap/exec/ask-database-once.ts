@@ -5,7 +5,8 @@ import { askDatabase } from '../ask-database.ts'
 import { type Decision, decide } from '../decision.ts'
 
 /**
- * Decides by asking the database itself, for a program that asks one question: the settings file if there is one, overridden by the environment.
+ * Decides by asking the database itself, for a program that asks one question: the settings file if
+ * there is one, overridden by the environment.
  * Throws UsageFault.
  */
 export async function askDatabaseOnce(

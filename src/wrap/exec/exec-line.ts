@@ -6,7 +6,8 @@ export type ExecLine = {
 }
 
 /**
- * The exec door's command lines: `wrap SMTPD…`, `wrap --config FILE SMTPD…`, or anything at all under the names of the original's place. Undefined for all others: they
+ * The exec door's command lines: `wrap SMTPD…`, `wrap --config FILE SMTPD…`, or anything at all
+ * under the names of the original's place. Undefined for all others: they
  * are for `parseCommandLine`. `script` is the name we were called by.
  */
 export function parseExecLine(args: readonly string[], script: string): ExecLine | undefined {

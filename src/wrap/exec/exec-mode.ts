@@ -35,10 +35,12 @@ const SETTINGS_FILE = '/etc/auth-relay.toml'
 const ADDRESS = /^[0-9A-Fa-f:.]{2,45}$/
 
 /**
- * Stands in place of qmail-smtpd: asks whether the client may relay, sets RELAYCLIENT if so, and becomes the real smtpd. Never reads descriptor 0
+ * Stands in place of qmail-smtpd: asks whether the client may relay, sets RELAYCLIENT if so, and
+ * becomes the real smtpd. Never reads descriptor 0
  * and writes to 1 only if there is no smtpd to run. Answers an exit status only then.
  *
- * Runs once a connection: nothing may be loaded above that costs a noticeable part of an empty program's start (node:net, the address library and the
+ * Runs once a connection: nothing may be loaded above that costs a noticeable part of an empty
+ * program's start (node:net, the address library and the
  * settings table do).
  */
 export async function execMode(request: ExecModeRequest, askDatabase: AskDatabase): Promise<number> {

@@ -13,7 +13,10 @@ export type ExecSettings = {
   readonly ask: string
 }
 
-/** The same as in src/settings/wrap.ts (a test compares them): that table costs three times as much to load as this program may take. */
+/**
+ * The same as in src/settings/wrap.ts (a test compares them): that table costs three times as much
+ * to load as this program may take.
+ */
 export const EXEC_DEFAULTS: ExecSettings = {
   qmaildir: '/var/qmail',
   qmail_smtpd_noauth: 'qmail-smtpd.noauth',
@@ -32,8 +35,10 @@ const VARIABLES = {
 } as const
 
 /**
- * Reads the few settings that every connection needs: from the environment, and from the `[wrap]` table of a settings file unless WRAP_ASK is in the
- * environment (reading it costs a quarter of an empty program's start). `file` undefined: there is none. Throws UsageFault.
+ * Reads the few settings that every connection needs: from the environment, and from the `[wrap]`
+ * table of a settings file unless WRAP_ASK is in the
+ * environment (reading it costs a quarter of an empty program's start). `file` undefined: there is
+ * none. Throws UsageFault.
  */
 export async function readExecSettings(file: string | undefined, environment: Environment): Promise<ExecSettings> {
   const isToldAll = file === undefined || environment[VARIABLES.ask] !== undefined

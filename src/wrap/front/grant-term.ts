@@ -5,8 +5,10 @@ import type { Decision, RelayGrant } from '../decision.ts'
 const ASK_EVERY_MS = 1_000
 
 /**
- * Whether the grant of a session still holds. A session may outlive its grant, and a login may have renewed that since. No
- * command waits for the database: after the end the first command is refused for now, and the answer is there for the next.
+ * Whether the grant of a session still holds. A session may outlive its grant, and a login may have
+ * renewed that since. No
+ * command waits for the database: after the end the first command is refused for now, and the
+ * answer is there for the next.
  */
 export class GrantTerm {
   readonly #decide: () => Promise<Decision>

@@ -54,7 +54,10 @@ export class SmtpFront {
   #lingering = 0
   #refused = 0
 
-  /** Takes both descriptors over. Throws SystemCallError; `server` is closed then, and `client` is still the caller's. */
+  /**
+   * Takes both descriptors over. Throws SystemCallError; `server` is closed then, and `client` is
+   * still the caller's.
+   */
   constructor(client: number, server: number, options: SmtpFrontOptions) {
     const { ip, rules, lineEndings, auth, lineEndingAdvice, times = TIMES } = options
     this.#options = options
@@ -155,6 +158,7 @@ export class SmtpFront {
   }
 
   #discarding(): void {
+    clearTimeout(this.#timer)
     this.#timer = setTimeout(() => this.giveUp('discarded', '421 4.4.2 too slow'), this.#times.discard)
   }
 

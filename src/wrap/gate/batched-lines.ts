@@ -1,7 +1,8 @@
 import { writeSync } from 'node:fs'
 
 /**
- * Writes log lines to standard error, those of one turn of the event loop together: a gate has two for every connection. `flush` before the
+ * Writes log lines to standard error, those of one turn of the event loop together: a gate has two
+ * for every connection. `flush` before the
  * process ends. A standard error that is full or closed loses lines rather than connections.
  */
 export function batchedLines(): { write(line: string): void; flush(): void } {

@@ -12,7 +12,8 @@ export type GateAccounts = {
 }
 
 /**
- * Who is who, by the settings and by the account that started us. Throws UsageFault if the host lacks one of the accounts.
+ * Who is who, by the settings and by the account that started us. Throws UsageFault if the host
+ * lacks one of the accounts.
  */
 export function gateAccounts({ wrap }: Pick<Settings, 'wrap'>): GateAccounts {
   const { listen, smtpd_user } = wrap

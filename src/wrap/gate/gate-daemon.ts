@@ -31,7 +31,8 @@ import { Starters } from './starters.ts'
 const OTHER_DESCRIPTORS = 256
 
 /**
- * Starts the resident gate and every door that the settings open. Listens and reads secrets first, then gives up root, then serves. `load` is called again at SIGHUP;
+ * Starts the resident gate and every door that the settings open. Listens and reads secrets first,
+ * then gives up root, then serves. `load` is called again at SIGHUP;
  * what it throws then leaves everything as it was.
  */
 export async function startGate(load: () => Settings): Promise<RunningDaemon> {
@@ -92,7 +93,10 @@ class Doors {
   #gate: ResidentGate | undefined
   #cdb: CdbExport | undefined
 
-  /** `owner`: the account that the gate will have, of its Unix sockets' directories; undefined: it keeps the one it has. */
+  /**
+   * `owner`: the account that the gate will have, of its Unix sockets' directories; undefined: it
+   * keeps the one it has.
+   */
   constructor(setup: GateSetup, owner: Ids | undefined, engine: Engine) {
     this.#engine = engine
     this.#setup = setup
@@ -170,7 +174,10 @@ class Doors {
     await this.#cdb.start()
   }
 
-  /** Renews everything that new settings can change while connections and smtpds go on. Throws UsageFault, and then nothing has changed. */
+  /**
+   * Renews everything that new settings can change while connections and smtpds go on. Throws
+   * UsageFault, and then nothing has changed.
+   */
   async use(next: GateSetup): Promise<void> {
     const old = this.#setup
     try {

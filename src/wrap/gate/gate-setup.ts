@@ -44,7 +44,10 @@ export class GateSetup {
   readonly #environment: Environment
   readonly #customers: CustomerNetworks
 
-  /** Reads secrets at once, connects to the database in the background. `environment`: our own. `write`: takes log lines. Throws UsageFault. */
+  /**
+   * Reads secrets at once, connects to the database in the background. `environment`: our own.
+   * `write`: takes log lines. Throws UsageFault.
+   */
   constructor(settings: Settings, environment: Environment, write: (line: string) => void) {
     this.settings = settings
     this.#environment = environment

@@ -50,7 +50,10 @@ export type ResidentGateOptions = {
   readonly front?: OpenFront | undefined
 }
 
-/** Takes over the client's socket and one end of a socket pair, with the smtpd at the other. Throws SystemCallError; only the second is closed then. */
+/**
+ * Takes over the client's socket and one end of a socket pair, with the smtpd at the other. Throws
+ * SystemCallError; only the second is closed then.
+ */
 export type OpenFront = (client: number, server: number, session: FrontSession) => SmtpFront
 
 export type FrontSession = { readonly ip: IpAddress; readonly grant: RelayGrant; readonly pid: number }
@@ -68,7 +71,8 @@ const LAST_REPLIES_MS = 1_000
 const PROXY_DEADLINE_MS = 3_000
 
 /**
- * Accepts SMTP connections without reading from them, asks whether the client may relay, and runs the smtpd on the connection: tcpserver and
+ * Accepts SMTP connections without reading from them, asks whether the client may relay, and runs
+ * the smtpd on the connection: tcpserver and
  * auth-wrap in one process. Whatever fails, the smtpd runs, without RELAYCLIENT.
  */
 export class ResidentGate {
@@ -183,7 +187,10 @@ export class ResidentGate {
     }
   }
 
-  /** Runs the smtpd on the connection, which is closed here then; so it is, and the answer undefined, if a rule denies it. */
+  /**
+   * Runs the smtpd on the connection, which is closed here then; so it is, and the answer
+   * undefined, if a rule denies it.
+   */
   async #start(socket: AcceptedSocket, { connection, isNamed }: Served): Promise<Started | undefined> {
     const { rules, reverseDns, relayclientValue, log } = this.#options
     const ip = connection.remoteIp
@@ -214,7 +221,8 @@ export class ResidentGate {
       this.#fronts.add(front)
       return { child, decision, isPreset, host, front }
     }
-    // A rule for the proxy's address, and a gate that is open to all its clients, say nothing about a client without a name.
+    // A rule for the proxy's address, and a gate that is open to all its clients, say nothing about
+    // a client without a name.
     const child = isNamed
       ? await this.#smtpd.run(socket, ruled, own)
       : await this.#smtpd.run(socket, changeEnvironment(ruled, CLOSED), own, Object.keys(CLOSED))
@@ -267,7 +275,8 @@ class Smtpd {
   }
 
   /**
-   * `ruled`: variables of a rule, which take the place of ours. `own`: `NAME=value`, those of the connection. `dropped`: names
+   * `ruled`: variables of a rule, which take the place of ours. `own`: `NAME=value`, those of the
+   * connection. `dropped`: names
    * of variables of ours that the smtpd does not get.
    */
   run(

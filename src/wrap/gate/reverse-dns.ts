@@ -4,7 +4,10 @@ import { type IpAddress, parseIpAddress } from '../../wire/ip-address.ts'
 /** Name of a client's address, in lower case, or undefined: none, not in time, or not a host name. */
 export type ReverseDns = (ip: IpAddress) => Promise<string | undefined>
 
-/** Asks the system's name servers, with a deadline in milliseconds. `forward`: the name must lead back to the address (tcpserver -p). */
+/**
+ * Asks the system's name servers, with a deadline in milliseconds. `forward`: the name must lead
+ * back to the address (tcpserver -p).
+ */
 export function reverseDns(deadlineMs: number, forward: boolean, servers: readonly string[] = []): ReverseDns {
   return async ip => {
     const resolver = new Resolver({ timeout: deadlineMs, tries: 1 })

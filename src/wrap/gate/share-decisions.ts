@@ -2,7 +2,8 @@ import type { IpAddress } from '../../wire/ip-address.ts'
 import type { Decision } from '../decision.ts'
 
 /**
- * Those who ask about one address while a question about it is on its way share the answer. Nothing is kept after it: a revoked address is refused at its
+ * Those who ask about one address while a question about it is on its way share the answer. Nothing
+ * is kept after it: a revoked address is refused at its
  * next connection.
  */
 export function shareDecisions(

@@ -20,7 +20,8 @@ import {
 } from '../../wire/starter-link.ts'
 
 /**
- * Both work, because a start holds its starter until the smtpd runs. One is enough to go on with: after its start the gate has
+ * Both work, because a start holds its starter until the smtpd runs. One is enough to go on with:
+ * after its start the gate has
  * no right to start a process of the smtpd's account.
  */
 const STARTERS = 2
@@ -59,11 +60,15 @@ type Start = {
 }
 
 /**
- * Starts smtpds under their own account, through starter processes that were started while the gate was root (src/wrap/starter, docs/WIRE.md).
+ * Starts smtpds under their own account, through starter processes that were started while the gate
+ * was root (src/wrap/starter, docs/WIRE.md).
  *
- * Each start goes to the starter with the fewest unconfirmed starts. When a starter ends or hangs, the other one does all the
- * work: the starts that the lost one has not confirmed fail, so that their clients hear 421 and come again; starts that were not
- * sent yet wait for the other starter; smtpds that run go on, and the gate looks for their ends itself. Without a starter the
+ * Each start goes to the starter with the fewest unconfirmed starts. When a starter ends or hangs,
+ * the other one does all the
+ * work: the starts that the lost one has not confirmed fail, so that their clients hear 421 and
+ * come again; starts that were not
+ * sent yet wait for the other starter; smtpds that run go on, and the gate looks for their ends
+ * itself. Without a starter the
  * gate cannot serve: `failed` says so, and its supervisor starts it anew as root.
  */
 export class Starters {
@@ -141,7 +146,10 @@ export class Starters {
     else this.#waiting.push(start)
   }
 
-  /** The one that has the fewest starts under way: the first of two that are equal, because its memory is in the caches. */
+  /**
+   * The one that has the fewest starts under way: the first of two that are equal, because its
+   * memory is in the caches.
+   */
   get #leastBusy(): StarterProcess | undefined {
     let least: StarterProcess | undefined
     for (const starter of this.#all)
@@ -190,7 +198,10 @@ type StarterListener = {
   closed(reason: string): void
 }
 
-/** One starter as the gate sees it. What it says is parsed as hostile: it runs under an account that strangers' mail passes through. */
+/**
+ * One starter as the gate sees it. What it says is parsed as hostile: it runs under an account that
+ * strangers' mail passes through.
+ */
 class StarterProcess {
   /** Fulfilled when it runs under its account; rejects with TemporaryFault. */
   readonly ready: Promise<void>

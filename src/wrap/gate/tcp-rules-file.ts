@@ -17,7 +17,10 @@ export class TcpRulesFile {
     this.#path = path
   }
 
-  /** The rule that decides about a connection; without one, it may come in. Throws if the file is missing or damaged, as tcpserver does. */
+  /**
+   * The rule that decides about a connection; without one, it may come in. Throws if the file is
+   * missing or damaged, as tcpserver does.
+   */
   find(question: TcpRuleQuery): TcpRule {
     const cdb = this.#current()
     for (const key of tcpRuleKeys(question)) {

@@ -16,7 +16,10 @@ const FLUSH_MS = 200
 const TALLY_MS = 1_000
 const RETRY_MS = 5_000
 
-/** Tells authd who needed a grant and how often the doors decided what, for its history. Best effort: never waits, never fails, never stops the process from ending. */
+/**
+ * Tells authd who needed a grant and how often the doors decided what, for its history. Best
+ * effort: never waits, never fails, never stops the process from ending.
+ */
 export class UseReporter {
   readonly #path: string
   readonly #waiting: string[] = []
@@ -110,7 +113,10 @@ type OpenTally = {
   readonly recent: IpAddress[]
 }
 
-/** Counts decisions by door and minute until they are taken. However many ask, it stays small: of the refused it keeps the last few addresses. */
+/**
+ * Counts decisions by door and minute until they are taken. However many ask, it stays small: of
+ * the refused it keeps the last few addresses.
+ */
 export class DecisionTallies {
   readonly #open = new Map<string, OpenTally>()
 

@@ -72,7 +72,10 @@ export class CdbExport {
     this.#options = options
   }
 
-  /** Writes the file without grants, then with them, and keeps it; a store that is away only leaves the site's rules. Throws UsageFault if it cannot be written. */
+  /**
+   * Writes the file without grants, then with them, and keeps it; a store that is away only leaves
+   * the site's rules. Throws UsageFault if it cannot be written.
+   */
   async start(): Promise<void> {
     const { path } = this.#options
     this.#site = SiteRules.recover(path) ?? SiteRules.NONE
@@ -95,13 +98,19 @@ export class CdbExport {
     options.onChange(() => this.#changed())
   }
 
-  /** Asks and writes at once (SIGHUP, tests). Never rejects: what cannot be had or written is logged, and tried again. */
+  /**
+   * Asks and writes at once (SIGHUP, tests). Never rejects: what cannot be had or written is
+   * logged, and tried again.
+   */
   async refresh(): Promise<void> {
     await this.#round
     await this.#look()
   }
 
-  /** Stops. The file is left without grants, because nothing would take them out any more; if that cannot be done within 5 s, it is logged. */
+  /**
+   * Stops. The file is left without grants, because nothing would take them out any more; if that
+   * cannot be done within 5 s, it is logged.
+   */
   async stop(): Promise<void> {
     this.#closing.abort()
     clearTimeout(this.#timer)
@@ -121,7 +130,10 @@ export class CdbExport {
     if (this.#round === undefined) this.#schedule()
   }
 
-  /** For the next look: at once when the list has changed, but no more than a tenth of the time goes into looking for that. */
+  /**
+   * For the next look: at once when the list has changed, but no more than a tenth of the time goes
+   * into looking for that.
+   */
   #schedule(): void {
     clearTimeout(this.#timer)
     if (this.#isClosed) return
@@ -232,7 +244,8 @@ export class CdbExport {
   }
 
   /**
-   * Waits for the next end of a grant in the file, or for the next try if the file could not be written. A grant that ended
+   * Waits for the next end of a grant in the file, or for the next try if the file could not be
+   * written. A grant that ended
    * while the file was written has a wait of its own: it stands in the file.
    */
   #awaitEnd(isWritten: boolean, grants: readonly ListedGrant[]): void {

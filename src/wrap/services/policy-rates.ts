@@ -8,7 +8,8 @@ const MAX_KEYS = 50_000
 type Count = { hour: number; now: number; before: number }
 
 /**
- * Counts per key over the last hour, or another period. Two counters a key: the part of the period before that still lies within the last one
+ * Counts per key over the last hour, or another period. Two counters a key: the part of the period
+ * before that still lies within the last one
  * counts in proportion, so a limit cannot be had twice around the full hour.
  */
 export class HourlyRate {

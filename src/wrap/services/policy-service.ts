@@ -22,7 +22,10 @@ export type PolicyServiceOptions = ServiceOptions & {
   readonly rates: PolicyRates
   /** Whose mail counts together in the rates per address. */
   readonly customers: CustomerNetworks
-  /** Do questions of this account count as mail? Those of other accounts are answered, change no count and leave no trace in the history. */
+  /**
+   * Do questions of this account count as mail? Those of other accounts are answered, change no
+   * count and leave no trace in the history.
+   */
   readonly counts: (uid: number | undefined) => boolean
 }
 
@@ -32,7 +35,8 @@ const NO_OPINION = 'DUNNO'
 const IDLE_MS = 1_200_000
 
 /**
- * Postfix's policy service (SMTPD_POLICY_README), for `check_policy_service` before `reject_unauth_destination`: OK for a granted client, DUNNO for all else.
+ * Postfix's policy service (SMTPD_POLICY_README), for `check_policy_service` before
+ * `reject_unauth_destination`: OK for a granted client, DUNNO for all else.
  * `options` is asked for each question: settings may change.
  */
 export function policyService(options: () => PolicyServiceOptions): LineServer<PolicyRequest> {

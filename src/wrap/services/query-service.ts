@@ -12,7 +12,10 @@ import type { ServiceOptions } from './service-options.ts'
 /** Milliseconds: whoever has a question here has it at once. */
 const IDLE_MS = 60_000
 
-/** Questions as lines, `relay v=1 ip=ADDRESS`, answered in order: for the exec door and for Exim's `readsocket` (docs/WIRE.md). `options` is asked for each. */
+/**
+ * Questions as lines, `relay v=1 ip=ADDRESS`, answered in order: for the exec door and for Exim's
+ * `readsocket` (docs/WIRE.md). `options` is asked for each.
+ */
 export function queryService(options: () => ServiceOptions): LineServer<string> {
   const answerTo = async (line: string): Promise<RelayAnswer> => {
     const { decide, onDecision, log } = options()

@@ -9,7 +9,10 @@ import {
   writeSync,
 } from 'node:fs'
 
-/** Replaces a file in one step. Throws, and leaves the file as it was, if its directory cannot be written or the disk is full. */
+/**
+ * Replaces a file in one step. Throws, and leaves the file as it was, if its directory cannot be
+ * written or the disk is full.
+ */
 export function replaceFile(path: string, content: Uint8Array): void {
   const temporary = `${path}.tmp.${process.pid}`
   try {

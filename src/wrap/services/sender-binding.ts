@@ -1,6 +1,8 @@
 /**
- * True if an envelope sender belongs to the login that opened the address: the login is the whole address, or the local part of one in a
- * domain of ours (any domain, if none is listed). `ann+list@…` and `ann-list@…` are ann's, as qmail and Postfix deliver them. The null sender is
+ * True if an envelope sender belongs to the login that opened the address: the login is the whole
+ * address, or the local part of one in a
+ * domain of ours (any domain, if none is listed). `ann+list@…` and `ann-list@…` are ann's, as qmail
+ * and Postfix deliver them. The null sender is
  * everybody's: bounces and receipts have it.
  */
 export function senderBelongsTo(login: string, sender: string, domains: readonly string[]): boolean {

@@ -33,7 +33,10 @@ export class SiteRules {
       .flatMap(([key]) => networkOfText(key) ?? [])
   }
 
-  /** Reads a rules text. Throws an Error that names the first line that tcprules would not take, or why the file cannot be read. */
+  /**
+   * Reads a rules text. Throws an Error that names the first line that tcprules would not take, or
+   * why the file cannot be read.
+   */
   static read(path: string): SiteRules {
     if (!statSync(path).isFile()) throw new Error(`${path} is no regular file`)
     const { records, faults } = parseTcpRules(readFileSync(path))

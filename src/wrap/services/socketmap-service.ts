@@ -10,7 +10,10 @@ import {
 import { logAnswer } from '../decision.ts'
 import type { ServiceOptions } from './service-options.ts'
 
-/** sendmail answers 4xx to a client whose connection to the map was closed meanwhile, and an SMTP session may be silent for an hour. */
+/**
+ * sendmail answers 4xx to a client whose connection to the map was closed meanwhile, and an SMTP
+ * session may be silent for an hour.
+ */
 const IDLE_MS = 2 * 3_600_000
 /** The longest question that sendmail sends. */
 const MAX_QUESTION = 100_000
@@ -39,9 +42,13 @@ function connectKey(key: string): IpAddress | undefined {
 }
 
 /**
- * socketmap tables of Postfix (socketmap_table(5)) and sendmail. Map `relay`: the key is an address, the answer `OK`, as Postfix's
- * check_client_access wants it; Postfix asks a socketmap for whole addresses only. Map `access`: the key is `Connect:` and an address, the answer is sendmail's `RELAY`. What has no such tag may be the domain of a sender
- * or a recipient (`bob@[192.0.2.7]`), to which `RELAY` would let everybody send. Names and parts of addresses are not found. `options` is asked for each question:
+ * socketmap tables of Postfix (socketmap_table(5)) and sendmail. Map `relay`: the key is an
+ * address, the answer `OK`, as Postfix's
+ * check_client_access wants it; Postfix asks a socketmap for whole addresses only. Map `access`:
+ * the key is `Connect:` and an address, the answer is sendmail's `RELAY`. What has no such tag may
+ * be the domain of a sender
+ * or a recipient (`bob@[192.0.2.7]`), to which `RELAY` would let everybody send. Names and parts of
+ * addresses are not found. `options` is asked for each question:
  * settings may change.
  */
 export function socketmapService(options: () => ServiceOptions): LineServer<string> {

@@ -5,7 +5,8 @@ import { nodeEngine } from '../../sockets/node-engine.ts'
 import { serveStarts } from './serve-starts.ts'
 
 /**
- * `smtpd-starter UID:GID ENGINE`, started by the gate with a channel of that engine: starts smtpds on the connections that come
+ * `smtpd-starter UID:GID ENGINE`, started by the gate with a channel of that engine: starts smtpds
+ * on the connections that come
  * through it.
  */
 const ids = /^(\d{1,10}):(\d{1,10})$/.exec(process.argv[2] ?? '')

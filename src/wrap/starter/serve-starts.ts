@@ -24,8 +24,10 @@ type Ending = NonNullable<Awaited<InetdChild['ended']>>
 type Exit = (status: number) => never
 
 /**
- * Starts smtpds for the gate, under the smtpd's account, until the gate closes the link; smtpds that run then go on. Holds no secret, has no database and reads
- * nothing of the clients whose sockets pass through. The account is taken here, after the process has become undumpable: at no time can another process of the account
+ * Starts smtpds for the gate, under the smtpd's account, until the gate closes the link; smtpds
+ * that run then go on. Holds no secret, has no database and reads
+ * nothing of the clients whose sockets pass through. The account is taken here, after the process
+ * has become undumpable: at no time can another process of the account
  * trace this one.
  */
 export function serveStarts(engine: Engine, ids: Ids, exit: Exit): void {
@@ -37,7 +39,8 @@ export function serveStarts(engine: Engine, ids: Ids, exit: Exit): void {
 }
 
 /**
- * Starts smtpds on its only thread, one after the other. A start holds the thread until the smtpd's execve is done, and the starter has
+ * Starts smtpds on its only thread, one after the other. A start holds the thread until the smtpd's
+ * execve is done, and the starter has
  * nothing else to do meanwhile; a second starter keeps a second processor busy.
  */
 class Starter {

@@ -9,7 +9,10 @@ const NASTY = [
   ...['::ffff:198.51.100.66', '198.51.100.66', '__proto__', 'constructor'],
 ]
 
-/** A text (one character per octet) with a few random changes; `dictionary`: further pieces that mean something to the parser. */
+/**
+ * A text (one character per octet) with a few random changes; `dictionary`: further pieces that
+ * mean something to the parser.
+ */
 export function mutated(random: Random, text: string, dictionary: readonly string[] = []): string {
   let changed = text
   for (let left = 1 + random.int(4); left > 0; left--) changed = once(random, changed, dictionary)

@@ -25,7 +25,10 @@ const lineOf = (random: Random, limit: number): Line => {
   return reader.next(limit) ?? { type: 'tooLong' }
 }
 
-/** Lines before login: always an answer, a secret only in `authenticate`, no password where none may be, no try too many. */
+/**
+ * Lines before login: always an answer, a secret only in `authenticate`, no password where none may
+ * be, no try too many.
+ */
 function authorization(random: Random): void {
   const options: AuthorizationOptions = {
     compat: random.pick(['none', 'none', 'qmail']),

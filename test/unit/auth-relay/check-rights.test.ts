@@ -163,7 +163,7 @@ describeWith([ROOT], 'the account of a mail server at a socket of the gate', () 
       {
         verdict: 'unsafe',
         about: `wrap.${setting}`,
-        text: `the account daemon may not connect to ${socket}: the gate is never asked, and nobody may relay`,
+        text: `the account daemon may not connect to ${socket}, so the mail server gets no answer and the relay stays closed`,
         remedy: `adduser daemon bin && systemctl restart ${unit}`,
       },
     ])

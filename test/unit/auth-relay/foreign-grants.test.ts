@@ -12,7 +12,10 @@ const now = new Date('2026-11-26T12:00:00Z')
 const seconds = now.getTime() / 1000
 const times = { now, expTime: 1_800_000 }
 
-/** What a format finds in a file: address, age in seconds and login of each, and the number of entries not understood. */
+/**
+ * What a format finds in a file: address, age in seconds and login of each, and the number of
+ * entries not understood.
+ */
 function read(name: string, file: string) {
   const format = FORMATS[name]
   if (format === undefined) throw new Error(`there is no format ${name}`)

@@ -34,7 +34,8 @@ test('the units, the drop-in and the unit of INSTALL are found', () => {
   )
 })
 
-// From systemd 255 on, "User=root" with NoNewPrivileges=yes and any seccomp filter loses CAP_SETUID: popup could not leave root.
+// From systemd 255 on, "User=root" with NoNewPrivileges=yes and any seccomp filter loses
+// CAP_SETUID: popup could not leave root.
 // A drop-in does not show whether its unit has NoNewPrivileges=yes, so root is named nowhere.
 test.each(Object.entries(units))('%s: root is the default user, never a named one', (_name, unit) => {
   for (const option of ['User', 'Group']) {
@@ -42,7 +43,8 @@ test.each(Object.entries(units))('%s: root is the default user, never a named on
   }
 })
 
-// In a user namespace each account but the unit's own is seen as nobody: peers' accounts cannot be compared with settings.
+// In a user namespace each account but the unit's own is seen as nobody: peers' accounts cannot be
+// compared with settings.
 test.each(['authd', 'wrap'])('%s sees the accounts of its peers', name => {
   expect(valuesOf(units[`deploy/systemd/auth-relay-${name}.service`] ?? '', 'PrivateUsers')).toEqual(['no'])
 })

@@ -8,7 +8,10 @@ import { sessionId } from '../../../src/wire/session-ticket.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
-/** A program in pop3d's place: tells every client which ids it was given, and ends when one connects the second time. */
+/**
+ * A program in pop3d's place: tells every client which ids it was given, and ends when one connects
+ * the second time.
+ */
 const PROGRAM = `
 const { createServer, Socket } = require('node:net')
 const channel = new Socket({ fd: 3, readable: true, writable: true })

@@ -73,7 +73,10 @@ export type SessionOptions = Partial<Pick<FrontOptions, 'lineEndings' | 'auth'>>
   readonly cut?: number
 }
 
-/** A dialogue between a client that writes groups and a stand-in, without sockets. A server answers when the group has been read. */
+/**
+ * A dialogue between a client that writes groups and a stand-in, without sockets. A server answers
+ * when the group has been read.
+ */
 export class FrontSession {
   readonly server: StandIn
   readonly dialogue: FrontDialogue

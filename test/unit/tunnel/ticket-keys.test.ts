@@ -24,7 +24,10 @@ describe('a session', () => {
   const made = makeSelfSigned({ names: ['mx.example.org'], now: Date.now() })
   const certificate = parseCertificate(made.cert, made.key, 'x')
 
-  /** One visit to a server with these keys: whether the session was resumed, and the ticket that the client took home. */
+  /**
+   * One visit to a server with these keys: whether the session was resumed, and the ticket that the
+   * client took home.
+   */
   async function visit(keys: TicketKeys, maxVersion: SecureVersion, session?: Buffer) {
     const contexts = new TlsContexts([certificate], { versions: 'modern' }, new TicketKeyRing(keys))
     const [near, far] = duplexPair({ allowHalfOpen: true })

@@ -127,7 +127,8 @@ describe('version 2', () => {
       const bent = Buffer.from(header)
       bent[i] = (bent[i] ?? 0) ^ 0x40
       const answer = parsed(bent)
-      // A bent type of the checksum field itself makes an unknown field of it: then nothing vouches, as in any header without one.
+      // A bent type of the checksum field itself makes an unknown field of it: then nothing
+      // vouches, as in any header without one.
       if (i !== header.length - 7) expect(answer.state).toBe('malformed')
     }
   })

@@ -112,7 +112,10 @@ export type LineJudgeOptions = {
   readonly anyAge?: boolean
 }
 
-/** Authenticators lines as authd does with these settings; dialects and forms that are not switched on count, and are named. */
+/**
+ * Authenticators lines as authd does with these settings; dialects and forms that are not switched
+ * on count, and are named.
+ */
 export class LineJudge {
   readonly #recognizer: LoginRecognizer
   readonly #believed: ReadonlySet<string>
