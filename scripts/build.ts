@@ -27,7 +27,7 @@ const EXEC_MODE = {
   outfile: 'dist/wrap.cjs',
   lazy: {
     'run-wrap': 'src/wrap/run-wrap.ts',
-    'ask-database-once': 'src/wrap/exec/ask-database-once.ts',
+    'ask-database': 'src/wrap/ask-database.ts',
     'wrap-table': 'src/wrap/exec/wrap-table.ts',
   },
 } as const
@@ -100,11 +100,18 @@ const bundleExecMode = () =>
     plugins: [
       {
         name: 'lazy',
-        setup({ onResolve }) {
-          const names = Object.keys(EXEC_MODE.lazy).join('|')
-          onResolve({ filter: new RegExp(`^\\./(${names})\\.ts$`) }, ({ path, kind }) =>
-            kind === 'dynamic-import' ? { path: `./wrap-${path.slice(2, -3)}.js`, external: true } : undefined,
-          )
+        setup({ onResolve, onEnd }) {
+          const missed = new Set(Object.keys(EXEC_MODE.lazy))
+          onResolve({ filter: new RegExp(`^\\./(${[...missed].join('|')})\\.ts$`) }, ({ path, kind }) => {
+            if (kind !== 'dynamic-import') return undefined
+            const name = path.slice(2, -3)
+            missed.delete(name)
+            return { path: `./wrap-${name}.js`, external: true }
+          })
+          // Otherwise the program would carry the database to every connection, and only its size would say so.
+          onEnd(() => {
+            if (missed.size > 0) throw new Error(`${EXEC_MODE.outfile} loads none of ${[...missed].join(', ')} lazily`)
+          })
         },
       },
     ],

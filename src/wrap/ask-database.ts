@@ -1,10 +1,14 @@
 import { openGrantReader } from '../grants/open-grant-reader.ts'
 import { policyOf } from '../grants/policy-of.ts'
 import { databaseConnection } from '../settings/database-connection.ts'
-import type { Settings } from '../settings/settings.ts'
+import { loadSettingsFile, parseSettings, type Settings } from '../settings/settings.ts'
+import { remoteIpOf } from '../ucspi/connection.ts'
+import type { Environment } from '../ucspi/environment.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
-import type { AskGrant } from './decision.ts'
+import { type AskGrant, type Decision, decide } from './decision.ts'
 import type { ListedGrant } from './services/cdb-export.ts'
+
+/** The database as the store of grants: for the gate's services, and for one question in exec mode. */
 
 /** The store of grants as the doors see it. */
 export type GrantSource = {
@@ -56,3 +60,21 @@ export function askDatabase(settings: Settings, connections: number): GrantSourc
 /** Rounded down: nothing of ours says that a grant lives longer than it does. */
 const unixSeconds = (date: Date | null): number | undefined =>
   date === null ? undefined : Math.floor(date.getTime() / 1000)
+
+/**
+ * Decides by asking the database itself, for a program that asks one question: the settings file if
+ * there is one, overridden by the environment.
+ * Throws UsageFault.
+ */
+export async function askDatabaseOnce(
+  file: string | undefined,
+  environment: Environment,
+  timeoutMs: number,
+): Promise<Decision> {
+  const variables = Object.fromEntries(
+    Object.entries(environment).filter((entry): entry is [string, string] => typeof entry[1] === 'string'),
+  )
+  const { settings } =
+    file === undefined ? parseSettings('', '(no settings file)', variables) : loadSettingsFile(file, variables)
+  return decide(remoteIpOf(environment), { ...askDatabase(settings, 1), timeoutMs })
+}

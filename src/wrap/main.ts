@@ -1,7 +1,6 @@
 import '../base/ignore-inspector-signal.ts'
 import { inheritance } from '../ucspi/run-next.ts'
-import { parseExecLine } from './exec/exec-line.ts'
-import { execMode } from './exec/exec-mode.ts'
+import { execMode, parseExecLine } from './exec/exec-mode.ts'
 
 /** The exec door runs once a connection; everything else, the database too, is loaded only when it is needed. */
 async function main(): Promise<void> {
@@ -14,7 +13,7 @@ async function main(): Promise<void> {
     return runWrap(args, process.env)
   }
   const status = await execMode({ ...line, inheritance: taken, script }, async (...question) => {
-    const { askDatabaseOnce } = await import('./exec/ask-database-once.ts')
+    const { askDatabaseOnce } = await import('./ask-database.ts')
     return askDatabaseOnce(...question)
   })
   // A question that is still open must not hold up the client.

@@ -1,8 +1,133 @@
-import { EXIT } from '../base/exit-status.ts'
+import { existsSync } from 'node:fs'
+import { parseArgs } from 'node:util'
+import { messageOf } from '../base/errors.ts'
+import { EXIT, UsageFault } from '../base/exit-status.ts'
+import { parseDaemonWords } from '../process/command-line.ts'
 import { runCommand, runDaemon } from '../process/lifecycle.ts'
-import { parseCommandLine } from './command-line.ts'
+import { parseSocketAddress, type SocketAddress } from '../process/socket-address.ts'
+import {
+  loadSettingsFile,
+  parseSettings,
+  requireConfigured,
+  SETTINGS_FILE,
+  type Settings,
+} from '../settings/settings.ts'
 import { startGate } from './gate/gate-daemon.ts'
-import { loadSettings } from './load-settings.ts'
+
+/** The program `wrap` apart from exec mode: its command line, its settings, its start. */
+
+const USAGE = `usage: wrap SMTPD [ARGUMENT...]           in front of an smtpd, under tcpserver or inetd
+       wrap [--config FILE]                  the resident gate and its doors, as the settings say
+       wrap --listen ADDRESS [options] -- SMTPD [ARGUMENT...]
+                                             the resident gate without a section in the settings file
+       wrap --help | --version
+
+  --config FILE     settings file; default /etc/auth-relay.toml
+  --listen ADDRESS  192.0.2.1:25, [2001:db8::1]:25, *:25; may be repeated
+  --user ACCOUNT    account of the smtpd
+  --gate-user ACCOUNT   account of the gate itself; default auth-relay-gate
+  -x, --rules CDB   rules made by tcprules
+  -c, --connections N   most smtpds at once
+  --per-address N   most smtpds for one address
+
+Called qmail-smtpd or auth-wrap, it runs QMAILDIR/bin/QMAIL_SMTPD_NOAUTH. Every setting may be overridden by its
+environment variable (DBHOST, EXP_TIME, WRAP_TIMEOUT, RELAYCLIENT_VALUE, ...).
+`
+
+/** What the words after the program's name ask for. */
+type Invocation =
+  /** Help or version, for standard output. */
+  | { readonly type: 'about'; readonly text: string }
+  | { readonly type: 'daemon'; readonly config: string | undefined; readonly overrides: Overrides }
+
+/** Options that the other daemons do not have. */
+const OWN_OPTIONS = /^(--(listen|user|gate-user|rules|connections|per-address)(=|$)|-[xc])/
+
+/** What a command line says instead of the settings file. */
+type Overrides = {
+  readonly listen?: readonly SocketAddress[]
+  readonly smtpd?: readonly string[]
+  readonly smtpd_user?: string
+  readonly user?: string
+  readonly rules?: string
+  readonly connections?: number
+  readonly connections_per_address?: number
+}
+
+/** Command lines of everything but exec mode. Throws UsageFault. */
+export function parseCommandLine(args: readonly string[]): Invocation {
+  // Behind --config, other than in the other daemons, more options may follow.
+  const isCommon = args.length <= 1 || (args.length === 2 && args[0] === '--config')
+  if (isCommon && !args.some(word => OWN_OPTIONS.test(word))) {
+    const words = parseDaemonWords('wrap', USAGE, SETTINGS_FILE, args)
+    if (words.type === 'about') return words
+    if (words.type === 'serve')
+      return { type: 'daemon', config: args.length === 0 ? undefined : words.config, overrides: {} }
+  }
+  const { values, positionals } = (() => {
+    try {
+      return parseArgs({
+        args: [...args],
+        allowPositionals: true,
+        options: {
+          config: { type: 'string' },
+          listen: { type: 'string', multiple: true },
+          user: { type: 'string' },
+          'gate-user': { type: 'string' },
+          rules: { type: 'string', short: 'x' },
+          connections: { type: 'string', short: 'c' },
+          'per-address': { type: 'string' },
+        },
+      })
+    } catch (error) {
+      throw new UsageFault(`${messageOf(error)}: see wrap --help`, error)
+    }
+  })()
+  const { config, listen, user, rules, connections, 'per-address': perAddress, 'gate-user': gateUser } = values
+  if (positionals.length > 0 && listen === undefined)
+    throw new UsageFault('an smtpd after options needs --listen ADDRESS: see wrap --help')
+  return {
+    type: 'daemon',
+    config,
+    overrides: {
+      ...(listen === undefined ? {} : { listen: listen.map(addressOf) }),
+      ...(positionals.length === 0 ? {} : { smtpd: positionals }),
+      ...(user === undefined ? {} : { smtpd_user: user }),
+      ...(gateUser === undefined ? {} : { user: gateUser }),
+      ...(rules === undefined ? {} : { rules }),
+      ...(connections === undefined ? {} : { connections: countOf(connections, '--connections') }),
+      ...(perAddress === undefined ? {} : { connections_per_address: countOf(perAddress, '--per-address') }),
+    },
+  }
+}
+
+function addressOf(text: string): SocketAddress {
+  const address = parseSocketAddress(text)
+  if (address === undefined) throw new UsageFault(`--listen ${text}: write ADDRESS:PORT, [IPV6]:PORT or *:PORT`)
+  return address
+}
+
+function countOf(text: string, option: string): number {
+  if (!/^\d{1,6}$/.test(text)) throw new UsageFault(`${option} ${text}: write a whole number`)
+  return Number(text)
+}
+
+/**
+ * Settings of the resident gate. A command line with --listen needs no file; what it says wins over
+ * everything. Throws UsageFault.
+ */
+function loadSettings(
+  { config, overrides }: { readonly config: string | undefined; readonly overrides: Overrides },
+  environment: Readonly<Record<string, string | undefined>>,
+): Settings {
+  const file = config ?? SETTINGS_FILE
+  const needsFile = config !== undefined || overrides.listen === undefined || existsSync(file)
+  const { settings } = needsFile
+    ? loadSettingsFile(file, environment)
+    : parseSettings('', '(no settings file)', environment)
+  if (needsFile) requireConfigured(settings, file)
+  return { ...settings, wrap: { ...settings.wrap, ...overrides } }
+}
 
 /** The program `wrap` apart from its exec door. */
 export const runWrap = (

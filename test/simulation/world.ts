@@ -31,7 +31,7 @@ import {
 } from '../../src/wire/ip-address.ts'
 import { loginKey } from '../../src/wire/login-key.ts'
 import { decide } from '../../src/wrap/decision.ts'
-import { shareDecisions } from '../../src/wrap/gate/share-decisions.ts'
+import { shareDecisions } from '../../src/wrap/gate/gate-setup.ts'
 import { grantPolicy } from '../harness/grant-policy.ts'
 import {
   GrantStatements,

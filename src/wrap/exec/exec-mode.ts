@@ -1,17 +1,111 @@
 import { existsSync, statSync, writeSync } from 'node:fs'
 import { asError } from '../../base/errors.ts'
-import { EXIT } from '../../base/exit-status.ts'
+import { EXIT, UsageFault } from '../../base/exit-status.ts'
 import { createLog, type Log } from '../../base/log.ts'
 import { forbidInspection } from '../../process/privileges.ts'
+import { parseDurationIn } from '../../settings/duration.ts'
 import { askUnix } from '../../ucspi/ask-unix.ts'
 import { type Environment, ownEnvironment } from '../../ucspi/environment.ts'
 import { findProgram } from '../../ucspi/find-program.ts'
 import { type Inheritance, runNext } from '../../ucspi/run-next.ts'
 import { MAX_RELAY_QUESTION_LINE, parseRelayAnswer } from '../../wire/relay-query.ts'
 import { type Decision, logDecision, relayVariables } from '../decision.ts'
-import { EXEC_DEFAULTS, type ExecSettings, readExecSettings } from './exec-settings.ts'
 
-export type ExecModeRequest = {
+/** Exec mode: one run per connection in place of qmail-smtpd, with its command line and its few settings. */
+
+/** Words that ask for the exec door. */
+type ExecLine = {
+  readonly words: readonly string[]
+  readonly asQmailSmtpd: boolean
+  readonly config?: string
+}
+
+/**
+ * The exec door's command lines: `wrap SMTPD…`, `wrap --config FILE SMTPD…`, or anything at all
+ * under the names of the original's place. Undefined for all others: they
+ * are for `parseCommandLine`. `script` is the name we were called by.
+ */
+export function parseExecLine(args: readonly string[], script: string): ExecLine | undefined {
+  const [first, second, ...rest] = args
+  // The launcher says so for the names under which the original was installed.
+  if (first === '--as-qmail-smtpd') return { words: args.slice(1), asQmailSmtpd: true }
+  if (/(^|\/)(qmail-smtpd|auth-wrap)$/.test(script)) return { words: args, asQmailSmtpd: true }
+  if (first !== undefined && !first.startsWith('-')) return { words: args, asQmailSmtpd: false }
+  if (first === '--config' && second !== undefined && rest[0] !== undefined && !rest[0].startsWith('-'))
+    return { words: rest, asQmailSmtpd: false, config: second }
+  return undefined
+}
+
+/** The settings of the exec door, as far as it does not ask the database itself. */
+type ExecSettings = {
+  readonly qmaildir: string
+  readonly qmail_smtpd_noauth: string
+  readonly relayclient_value: string
+  /** Seconds. */
+  readonly wrap_timeout: number
+  /** Path of the question socket; empty: ask the database. */
+  readonly ask: string
+}
+
+/**
+ * The same as in src/settings/wrap.ts (a test compares them): that table costs three times as much
+ * to load as this program may take.
+ */
+export const EXEC_DEFAULTS: ExecSettings = {
+  qmaildir: '/var/qmail',
+  qmail_smtpd_noauth: 'qmail-smtpd.noauth',
+  relayclient_value: '',
+  wrap_timeout: 3,
+  ask: '',
+}
+
+/** Name of each setting's environment variable. */
+const VARIABLES = {
+  qmaildir: 'QMAILDIR',
+  qmail_smtpd_noauth: 'QMAIL_SMTPD_NOAUTH',
+  relayclient_value: 'RELAYCLIENT_VALUE',
+  wrap_timeout: 'WRAP_TIMEOUT',
+  ask: 'WRAP_ASK',
+} as const
+
+/**
+ * Reads the few settings that every connection needs: from the environment, and from the `[wrap]`
+ * table of a settings file unless WRAP_ASK is in the
+ * environment (reading it costs a quarter of an empty program's start). `file` undefined: there is
+ * none. Throws UsageFault.
+ */
+export async function readExecSettings(file: string | undefined, environment: Environment): Promise<ExecSettings> {
+  const isToldAll = file === undefined || environment[VARIABLES.ask] !== undefined
+  const table = isToldAll ? {} : (await import('./wrap-table.ts')).readWrapTable(file)
+  const written = (name: keyof ExecSettings): unknown =>
+    environment[VARIABLES[name]] ?? table[name] ?? EXEC_DEFAULTS[name]
+  const text = (name: keyof ExecSettings): string => {
+    const value = written(name)
+    if (typeof value !== 'string') throw new UsageFault(`wrap.${name} must be a text`)
+    return value
+  }
+  const seconds = secondsOf(written('wrap_timeout'))
+  if (!(seconds >= 1 && seconds <= 30))
+    throw new UsageFault('wrap.wrap_timeout must be a duration from "1s" to "30s" in whole seconds')
+  const ask = text('ask')
+  if (ask !== '' && !ask.startsWith('unix:/')) throw new UsageFault('wrap.ask must be "unix:/PATH"')
+  return {
+    qmaildir: text('qmaildir'),
+    qmail_smtpd_noauth: text('qmail_smtpd_noauth'),
+    relayclient_value: text('relayclient_value'),
+    wrap_timeout: seconds,
+    ask: ask.slice('unix:'.length),
+  }
+}
+
+/** NaN for a value that is no duration in whole seconds. */
+function secondsOf(written: unknown): number {
+  if (typeof written === 'number') return Number.isInteger(written) ? written : Number.NaN
+  if (typeof written !== 'string') return Number.NaN
+  return /^\d+$/.test(written) ? Number(written) : (parseDurationIn('s', written) ?? Number.NaN)
+}
+
+type ExecModeRequest = {
   /** The smtpd and its arguments; or, `asQmailSmtpd`, arguments only. */
   readonly words: readonly string[]
   /** Called in place of qmail-smtpd: the settings say where the real one is. */
@@ -24,7 +118,7 @@ export type ExecModeRequest = {
 }
 
 /** Loads what asks the database; only when it is to be asked. */
-export type AskDatabase = (file: string | undefined, environment: Environment, timeoutMs: number) => Promise<Decision>
+type AskDatabase = (file: string | undefined, environment: Environment, timeoutMs: number) => Promise<Decision>
 
 /** Marks a process that is a gate: execve keeps the pid, so seeing one's own means that the gate ran itself. */
 const MARK = 'AUTHRELAY_WRAP_PID'

@@ -6,7 +6,7 @@ import { watchDescriptors } from '../../process/descriptor-watch.ts'
 import type { RunningDaemon } from '../../process/lifecycle.ts'
 import type { LineServer } from '../../process/line-server.ts'
 import { openListener } from '../../process/listener.ts'
-import { dropPrivileges, gidOf, type Ids } from '../../process/privileges.ts'
+import { dropPrivileges, gidOf, type Ids, idsOf, isRoot } from '../../process/privileges.ts'
 import { formatSocketAddress, type SocketAddress } from '../../process/socket-address.ts'
 import { makeSocketDirectory } from '../../process/socket-files.ts'
 import { databaseGroups } from '../../settings/database-connection.ts'
@@ -21,11 +21,11 @@ import { PolicyRates } from '../services/policy-rates.ts'
 import { policyService } from '../services/policy-service.ts'
 import { queryService } from '../services/query-service.ts'
 import { socketmapService } from '../services/socketmap-service.ts'
-import { batchedLines } from './batched-lines.ts'
-import { gateAccounts } from './gate-accounts.ts'
 import { GateSetup } from './gate-setup.ts'
 import { ResidentGate, type ResidentGateOptions } from './resident-gate.ts'
 import { Starters } from './starters.ts'
+
+/** The gate as a daemon: its accounts, its listening sockets, its start, reload and stop. */
 
 /** Descriptors of the gate beside those of its connections: listening sockets, the database, clients being refused. */
 const OTHER_DESCRIPTORS = 256
@@ -36,13 +36,11 @@ const OTHER_DESCRIPTORS = 256
  * what it throws then leaves everything as it was.
  */
 export async function startGate(load: () => Settings): Promise<RunningDaemon> {
-  const lines = batchedLines()
-  process.once('exit', lines.flush)
   const settings = load()
   const { wrap } = settings
   // The kernel shows it to nobody any more, us included, once we have changed our account.
   const environment = ownEnvironment()
-  const setup = new GateSetup(settings, environment, lines.write)
+  const setup = new GateSetup(settings, environment)
   watchDescriptors(setup.log)
   const accounts = gateAccounts(settings)
   if (accounts.notSeparated !== undefined) setup.log.warn('not_separated', { reason: accounts.notSeparated })
@@ -69,7 +67,7 @@ export async function startGate(load: () => Settings): Promise<RunningDaemon> {
     if (wrap.tcprules_cdb !== '') await doors.startCdb()
     return {
       ready: [...listening, ...(wrap.tcprules_cdb === '' ? [] : [`cdb=${wrap.tcprules_cdb}`])].join(' '),
-      reload: () => doors.use(new GateSetup(load(), environment, lines.write)),
+      reload: () => doors.use(new GateSetup(load(), environment)),
       stop: () => doors.stop(),
       ...(starters === undefined ? {} : { failed: starters.failed }),
     }
@@ -220,4 +218,35 @@ class Doors {
     const needed = connections * (front ? 2 : 1) + this.#servers.length * service_connections + OTHER_DESCRIPTORS
     this.#openFiles = shareOpenFilesLimit(connections > 0 ? needed : undefined)
   }
+}
+
+/** The accounts of a gate and of its smtpd. */
+type GateAccounts = {
+  /** The account that the gate takes; undefined: it keeps the one it has. */
+  readonly gate: Ids | undefined
+  /** The account of the smtpd, if that is another: starters run under it. */
+  readonly smtpd: Ids | undefined
+  /** Why gate and smtpd share an account. */
+  readonly notSeparated?: string
+}
+
+/**
+ * Who is who, by the settings and by the account that started us. Throws UsageFault if the host
+ * lacks one of the accounts.
+ */
+function gateAccounts({ wrap }: Pick<Settings, 'wrap'>): GateAccounts {
+  const { listen, smtpd_user } = wrap
+  const runsSmtpd = listen.length > 0
+  if (!isRoot()) {
+    const gate = smtpd_user === '' ? undefined : idsOf(smtpd_user, 'wrap.smtpd_user')
+    const notSeparated = 'wrap is not started as root: gate and smtpd are one user'
+    return { gate, smtpd: undefined, ...(runsSmtpd ? { notSeparated } : {}) }
+  }
+  if (!runsSmtpd) return { gate: idsOf(wrap.user, 'wrap.user'), smtpd: undefined }
+  if (smtpd_user === '')
+    return { gate: undefined, smtpd: undefined, notSeparated: 'wrap.smtpd_user is empty: gate and smtpd are root' }
+  const [gate, smtpd] = [idsOf(wrap.user, 'wrap.user'), idsOf(smtpd_user, 'wrap.smtpd_user')]
+  if (gate.uid === smtpd.uid)
+    return { gate, smtpd: undefined, notSeparated: 'wrap.user and wrap.smtpd_user are one account' }
+  return { gate, smtpd }
 }

@@ -1,3 +1,4 @@
+import { isAbsolute, join } from 'node:path'
 import { systemClock } from '../../base/clock.ts'
 import { UsageFault } from '../../base/exit-status.ts'
 import { createLog, type Log } from '../../base/log.ts'
@@ -17,13 +18,13 @@ import { SmtpFront } from '../front/smtp-front.ts'
 import type { CdbExportOptions } from '../services/cdb-export.ts'
 import type { PolicyRates } from '../services/policy-rates.ts'
 import type { PolicyServiceOptions } from '../services/policy-service.ts'
-import type { ServiceOptions } from '../services/service-options.ts'
-import { smtpdCommand } from '../smtpd-command.ts'
+import type { ServiceOptions } from '../services/query-service.ts'
 import type { OpenFront, ResidentGateOptions } from './resident-gate.ts'
 import { reverseDns } from './reverse-dns.ts'
-import { shareDecisions } from './share-decisions.ts'
 import { TcpRulesFile } from './tcp-rules-file.ts'
 import { UseReporter } from './usage-reporter.ts'
+
+/** What the settings make of the gate. */
 
 /** Database connections of the gate: one answers thousands of questions a second, the others stand by. */
 const DATABASE_CONNECTIONS = 4
@@ -45,14 +46,13 @@ export class GateSetup {
   readonly #customers: CustomerNetworks
 
   /**
-   * Reads secrets at once, connects to the database in the background. `environment`: our own.
-   * `write`: takes log lines. Throws UsageFault.
+   * Reads secrets at once, connects to the database in the background. `environment`: our own. Throws UsageFault.
    */
-  constructor(settings: Settings, environment: Environment, write: (line: string) => void) {
+  constructor(settings: Settings, environment: Environment) {
     this.settings = settings
     this.#environment = environment
     this.#customers = new CustomerNetworks(settings.grants.nat64_prefixes)
-    this.log = createLog('wrap', { level: settings.top.log_level, write })
+    this.log = createLog('wrap', { level: settings.top.log_level, byTurn: true })
     this.#source = askDatabase(settings, DATABASE_CONNECTIONS)
     const { uses_socket } = settings.authd
     this.#uses = uses_socket === '' ? undefined : new UseReporter(uses_socket)
@@ -172,4 +172,30 @@ export class GateSetup {
     this.#uses?.close()
     await this.#source.close()
   }
+}
+
+/**
+ * Those who ask about one address while a question about it is on its way share the answer. Nothing
+ * is kept after it: a revoked address is refused at its
+ * next connection.
+ */
+export function shareDecisions(
+  decide: (ip: IpAddress | undefined) => Promise<Decision>,
+): (ip: IpAddress | undefined) => Promise<Decision> {
+  const open = new Map<IpAddress | undefined, Promise<Decision>>()
+  return ip => {
+    const known = open.get(ip)
+    if (known !== undefined) return known
+    const question = decide(ip).finally(() => open.delete(ip))
+    open.set(ip, question)
+    return question
+  }
+}
+
+/** The real smtpd: what the settings say, or qmail's under its second name. `args` follow it. */
+function smtpdCommand({ wrap }: Pick<Settings, 'wrap'>, args: readonly string[] = []): readonly string[] {
+  if (wrap.smtpd.length > 0) return [...wrap.smtpd, ...args]
+  const { qmaildir, qmail_smtpd_noauth } = wrap
+  const file = isAbsolute(qmail_smtpd_noauth) ? qmail_smtpd_noauth : join(qmaildir, 'bin', qmail_smtpd_noauth)
+  return [file, ...args]
 }

@@ -1,4 +1,14 @@
-import { statSync } from 'node:fs'
+import {
+  closeSync,
+  constants,
+  ftruncateSync,
+  openSync,
+  renameSync,
+  statSync,
+  unlinkSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Clock } from '../../base/clock.ts'
 import { messageOf } from '../../base/errors.ts'
@@ -7,7 +17,6 @@ import type { Log } from '../../base/log.ts'
 import type { IpAddress, Network } from '../../wire/ip-address.ts'
 import { formatTcpRule } from '../../wire/tcprules.ts'
 import { grantVariables } from '../decision.ts'
-import { overwriteFile, replaceFile } from './replace-file.ts'
 import { SiteRules } from './site-rules.ts'
 
 /** A grant as the cdb knows it. `until`: Unix seconds; undefined: without end. */
@@ -276,5 +285,39 @@ function versionOf(path: string): string {
     return `${ino} ${mtimeNs} ${size}`
   } catch {
     return '' // The reader finds out why.
+  }
+}
+
+/**
+ * Replaces a file in one step. Throws, and leaves the file as it was, if its directory cannot be
+ * written or the disk is full.
+ */
+function replaceFile(path: string, content: Uint8Array): void {
+  const temporary = `${path}.tmp.${process.pid}`
+  try {
+    writeFileSync(temporary, content, { mode: 0o644 })
+    renameSync(temporary, path)
+  } catch (error) {
+    try {
+      unlinkSync(temporary)
+    } catch {
+      // It was never made.
+    }
+    throw error
+  }
+}
+
+/**
+ * Writes over a file where it stands, for a directory that cannot be written. A reader that has it
+ * open at this moment may find neither the old content nor the new one. Throws if the file is
+ * missing or may not be written.
+ */
+function overwriteFile(path: string, content: Uint8Array): void {
+  const fd = openSync(path, constants.O_WRONLY | constants.O_NOFOLLOW)
+  try {
+    for (let at = 0; at < content.length; ) at += writeSync(fd, content, at, content.length - at, at)
+    ftruncateSync(fd, content.length)
+  } finally {
+    closeSync(fd)
   }
 }

@@ -13,7 +13,7 @@ import {
   refuseSender,
 } from '../mail-rules.ts'
 import type { PolicyRates } from './policy-rates.ts'
-import type { ServiceOptions } from './service-options.ts'
+import type { ServiceOptions } from './query-service.ts'
 
 export type PolicyServiceOptions = ServiceOptions & {
   /** Must the envelope sender belong to the login that opened the address? */

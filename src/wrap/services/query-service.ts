@@ -1,4 +1,6 @@
+import type { Log } from '../../base/log.ts'
 import { LineServer, type LineServerLimits } from '../../process/line-server.ts'
+import type { IpAddress } from '../../wire/ip-address.ts'
 import { LineSplitter } from '../../wire/line-splitter.ts'
 import {
   formatRelayAnswer,
@@ -6,8 +8,7 @@ import {
   parseRelayQuery,
   type RelayAnswer,
 } from '../../wire/relay-query.ts'
-import { logAnswer } from '../decision.ts'
-import type { ServiceOptions } from './service-options.ts'
+import { type Decision, logAnswer } from '../decision.ts'
 
 /** Milliseconds: whoever has a question here has it at once. */
 const IDLE_MS = 60_000
@@ -50,3 +51,12 @@ export function queryService(options: () => ServiceOptions): LineServer<string> 
 
 /** For an allowance that has no end: an end that is a number all the same. */
 const END_OF_TIME = 253_402_300_799
+
+/** What every door that answers questions needs. */
+export type ServiceOptions = {
+  readonly decide: (ip: IpAddress | undefined) => Promise<Decision>
+  /** Called once a question, with what the asker hears; `ip` undefined: whoever asked named no address. */
+  readonly onDecision: (ip: IpAddress | undefined, decision: Decision) => void
+  readonly limits: Pick<LineServerLimits, 'maxConnections' | 'maxOpen'>
+  readonly log: Log
+}

@@ -8,7 +8,7 @@ import {
   type SocketmapAnswer,
 } from '../../wire/socketmap.ts'
 import { logAnswer } from '../decision.ts'
-import type { ServiceOptions } from './service-options.ts'
+import type { ServiceOptions } from './query-service.ts'
 
 /**
  * sendmail answers 4xx to a client whose connection to the map was closed meanwhile, and an SMTP

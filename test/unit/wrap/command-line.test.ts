@@ -1,9 +1,8 @@
 import { expect, test } from 'vitest'
 import { UsageFault } from '../../../src/base/exit-status.ts'
 import { parseSettings } from '../../../src/settings/settings.ts'
-import { parseCommandLine } from '../../../src/wrap/command-line.ts'
-import { parseExecLine } from '../../../src/wrap/exec/exec-line.ts'
-import { EXEC_DEFAULTS, readExecSettings } from '../../../src/wrap/exec/exec-settings.ts'
+import { EXEC_DEFAULTS, parseExecLine, readExecSettings } from '../../../src/wrap/exec/exec-mode.ts'
+import { parseCommandLine } from '../../../src/wrap/run-wrap.ts'
 
 test.each<[readonly string[], string, unknown]>([
   [['smtpd', '-x', 'y'], 'wrap', { words: ['smtpd', '-x', 'y'], asQmailSmtpd: false }],

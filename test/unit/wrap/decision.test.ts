@@ -2,7 +2,7 @@ import { expect, test } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 import { type Decision, decide, logDecision, relayVariables, verdictOf } from '../../../src/wrap/decision.ts'
-import { shareDecisions } from '../../../src/wrap/gate/share-decisions.ts'
+import { shareDecisions } from '../../../src/wrap/gate/gate-setup.ts'
 
 const ip = parseIpAddress('192.0.2.7')
 
