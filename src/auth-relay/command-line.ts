@@ -2,7 +2,7 @@ import { Command, CommanderError } from 'commander'
 import manifest from '../../package.json' with { type: 'json' }
 import { UsageFault } from '../base/exit-status.ts'
 import { nearest } from '../settings/settings.ts'
-import { printable } from './text/printable.ts'
+import { printable } from './text/terminal.ts'
 import type { Action, Surroundings, Verb } from './verb.ts'
 import { cert } from './verbs/cert.ts'
 import { check } from './verbs/check.ts'
@@ -24,7 +24,22 @@ import { settings } from './verbs/settings.ts'
 import { status } from './verbs/status.ts'
 import { statusPage } from './verbs/status-page.ts'
 import { up } from './verbs/up.ts'
-import { version } from './verbs/version.ts'
+
+/** `auth-relay version`: the same as `--version`. */
+const version: Verb = (program, { print }, choose) => {
+  program
+    .command('version')
+    .description('print the version')
+    .action(() => {
+      choose({
+        type: 'command',
+        run: async () => {
+          print(`auth-relay ${manifest.version}\n`)
+          return 0
+        },
+      })
+    })
+}
 
 const VERBS: readonly Verb[] = [
   up,

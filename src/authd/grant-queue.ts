@@ -3,9 +3,20 @@ import { asError, errorCodeOf } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import type { GrantWriter, Login, Outcome } from '../grants/grant-store.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
-import type { LoginAnswer } from '../wire/login-event.ts'
-import type { Counters } from './counters.ts'
-import type { ReportedLogin } from './reported-login.ts'
+import type { LoginAnswer, LoginEvent } from '../wire/login-event.ts'
+import type { Counters, Source } from './metrics.ts'
+
+/** A login that somebody told authd of. */
+export type ReportedLogin = {
+  readonly event: LoginEvent
+  readonly source: Source
+  /** When it happened, in milliseconds, if that was before now: a line read late from a file. */
+  readonly at?: number
+  /** Called once with what the announcer is told: `committed` only after the commit. */
+  readonly answer?: (answer: LoginAnswer) => void
+  /** Called once when nothing more will be done for this login: stored, refused, or replaced by a newer one. */
+  readonly settled?: () => void
+}
 
 export type GrantQueueOptions = {
   readonly store: Pick<GrantWriter, 'record'>

@@ -5,8 +5,8 @@ import type { Ids } from '../process/privileges.ts'
 import type { SocketAddress } from '../process/socket-address.ts'
 import { LineSplitter } from '../wire/line-splitter.ts'
 import { formatLoginAnswer, type LoginAnswer, MAX_LOGIN_EVENT_LINE, parseLoginEvent } from '../wire/login-event.ts'
-import type { Counters } from './counters.ts'
 import type { LoginSources } from './login-sources.ts'
+import type { Counters } from './metrics.ts'
 
 export type LoginSocketOptions = {
   readonly path: string

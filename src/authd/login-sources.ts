@@ -1,16 +1,25 @@
 import type { Clock } from '../base/clock.ts'
+import { UsageFault } from '../base/exit-status.ts'
 import type { Log } from '../base/log.ts'
+import { hasAccount, idsOf } from '../process/privileges.ts'
+import { AUTHD } from '../settings/authd.ts'
+import type { Settings } from '../settings/settings.ts'
 import type { ContainerLines } from '../syslog/container-lines.ts'
-import type { DropReason, LineLogin, LoginRecognizer, Verdict } from '../syslog/login-recognizer.ts'
+import {
+  type DropReason,
+  type LineLogin,
+  LoginRecognizer,
+  recognizerOptions,
+  type Verdict,
+} from '../syslog/login-recognizer.ts'
+import type { SyslogLine } from '../syslog/syslog-line.ts'
 import type { LoginAnswer, LoginEvent } from '../wire/login-event.ts'
 import { sessionId } from '../wire/session-ticket.ts'
-import type { Counters } from './counters.ts'
 import type { GrantQueue } from './grant-queue.ts'
-import type { JournalEntry } from './journal-entry.ts'
-import type { Source } from './reported-login.ts'
+import type { Counters, Source } from './metrics.ts'
 
 /** What lines are believed from each kind of source. */
-export type Recognizers = {
+type Recognizers = {
   /** For what comes from a syslogd, and for the journal. */
   readonly syslog: LoginRecognizer
   /** For followed files: also the lines that a daemon writes to its own log file. */
@@ -39,6 +48,17 @@ const MAX_DAEMON = 32
 
 /** Where a line came from: the source, and the file if there are several. */
 type Origin = { readonly source: Exclude<Source, 'socket'>; readonly path?: string }
+
+/** An entry of the journal. Fields that begin with `_` are journald's own: a sender cannot choose them. */
+export type JournalEntry = {
+  /** The stamp is journald's time. The tag is the sender's: any local process can choose it. */
+  readonly line: SyslogLine
+  /** `_UID`: the account of the sender; undefined for an entry without a sender, e.g. the kernel's. */
+  readonly uid: number | undefined
+  /** `_SYSTEMD_UNIT`: the unit of the sender; empty if there is none. */
+  readonly unit: string
+  readonly cursor: string
+}
 
 /** A followed file, and the state of its lines if a container runtime writes it. */
 export type FileOfLines = { readonly path: string; readonly containers: ContainerLines }
@@ -175,4 +195,30 @@ function remedyForAge(age: number): string {
   return looksLikeZone
     ? 'the stamps look like another time zone: set the same one for the daemon and for authd, or log stamps with a zone (RFC 3339)'
     : 'the line waited in a queue or in the file; if this goes on, look at the queue of syslogd and at the time zone of the stamps'
+}
+
+/**
+ * What the settings say of lines: which daemons, tags, hosts and senders are believed. @throws
+ * UsageFault for unknown ones.
+ */
+export function recognizersFor({ authd, grants }: Settings): Recognizers {
+  const { options, faults } = recognizerOptions({ authd, grants })
+  if (faults.length > 0) throw new UsageFault(faults)
+  return {
+    syslog: new LoginRecognizer(options),
+    files: new LoginRecognizer({ ...options, ownFiles: true }),
+    strangers: new LoginRecognizer(options),
+    senders: {
+      uids: authd.journal ? journalUids(authd.journal_users) : new Set([0]),
+      units: new Set(authd.journal_units),
+    },
+  }
+}
+
+/** Root and the listed accounts. An account of the default that this host does not have is left out. */
+function journalUids(accounts: readonly string[]): ReadonlySet<number> {
+  const usual: unknown = AUTHD.rows.journal_users.default
+  const isUsual = (account: string): boolean => Array.isArray(usual) && usual.includes(account)
+  const known = accounts.filter(account => !isUsual(account) || hasAccount(account))
+  return new Set([0, ...known.map(account => idsOf(account, 'authd.journal_users').uid)])
 }

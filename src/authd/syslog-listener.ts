@@ -4,9 +4,9 @@ import { openListener } from '../process/listener.ts'
 import { requireLoopback } from '../process/loopback.ts'
 import type { SocketAddress } from '../process/socket-address.ts'
 import { SyslogFraming } from '../syslog/syslog-framing.ts'
-import type { Counters } from './counters.ts'
 import type { GrantQueue } from './grant-queue.ts'
 import type { LoginSources } from './login-sources.ts'
+import type { Counters } from './metrics.ts'
 
 export type SyslogListenerOptions = {
   readonly intake: Pick<LoginSources, 'hearLine'>

@@ -14,8 +14,7 @@ import {
   RELAY_VERDICTS,
   type RelayTally,
 } from '../wire/usage-event.ts'
-import type { Counters } from './counters.ts'
-import { TokenBucket } from './token-bucket.ts'
+import type { Counters } from './metrics.ts'
 
 export type UsageSocketOptions = {
   readonly path: string
@@ -198,5 +197,35 @@ export class UsageSocket {
     this.#warnedAt = now
     this.#options.log.warn('uses_dropped', { lines: this.#dropped, reason: 'more than a gate has to report' })
     this.#dropped = 0
+  }
+}
+
+/**
+ * Lets `burst` things through at once and `perSecond` of them in the long run. `clock`:
+ * milliseconds that only grow.
+ */
+class TokenBucket {
+  readonly #burst: number
+  readonly #perSecond: number
+  readonly #clock: () => number
+  #tokens: number
+  #at: number
+
+  constructor(burst: number, perSecond: number, clock: () => number) {
+    this.#burst = burst
+    this.#perSecond = perSecond
+    this.#clock = clock
+    this.#tokens = burst
+    this.#at = clock()
+  }
+
+  /** True if one more may pass, which counts. */
+  take(): boolean {
+    const now = this.#clock()
+    this.#tokens = Math.min(this.#burst, this.#tokens + ((now - this.#at) / 1000) * this.#perSecond)
+    this.#at = now
+    if (this.#tokens < 1) return false
+    this.#tokens -= 1
+    return true
   }
 }

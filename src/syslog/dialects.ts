@@ -1,19 +1,8 @@
 import type { Dialect } from './dialect.ts'
-import { courier } from './dialects/courier.ts'
-import { cucipop } from './dialects/cucipop.ts'
-import { cyrus } from './dialects/cyrus.ts'
-import { dovecot, dovecotProxy } from './dialects/dovecot.ts'
-import { gnuPop3d } from './dialects/gnu-pop3d.ts'
-import { ipop3d } from './dialects/ipop3d.ts'
-import { perdition } from './dialects/perdition.ts'
-import { popa3d } from './dialects/popa3d.ts'
-import { qmailPop3d } from './dialects/qmail-pop3d.ts'
-import { qpopper } from './dialects/qpopper.ts'
-import { solidPop3d, solidPop3dTwoLines } from './dialects/solid-pop3d.ts'
-import { teapop } from './dialects/teapop.ts'
-import { tpop3d } from './dialects/tpop3d.ts'
-import { vchkpw } from './dialects/vchkpw.ts'
-import { vmPop3d, vmPop3dTwoLines } from './dialects/vm-pop3d.ts'
+import { courier, cyrus, dovecot, dovecotProxy, ipop3d, perdition } from './dialects/imap-servers.ts'
+import { cucipop, gnuPop3d, qpopper, teapop, tpop3d } from './dialects/pop3-servers.ts'
+import { qmailPop3d, vchkpw } from './dialects/qmail.ts'
+import { popa3d, solidPop3d, solidPop3dTwoLines, vmPop3d, vmPop3dTwoLines } from './dialects/two-line-servers.ts'
 
 /** Every dialect that is known, in the order of spec/syslog.md. Each is switched on by its own setting. */
 export const DIALECTS: readonly Dialect[] = [

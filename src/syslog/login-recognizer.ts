@@ -3,7 +3,6 @@ import type { LoginMethod } from '../wire/login-event.ts'
 import type { ContainerLines } from './container-lines.ts'
 import type { Dialect, Heard } from './dialect.ts'
 import { DIALECTS } from './dialects.ts'
-import { SessionJoin } from './session-join.ts'
 import { stampTime } from './stamp-time.ts'
 import { parseOwnFileLine, parseSyslogLine, type SyslogLine } from './syslog-line.ts'
 
@@ -242,4 +241,80 @@ function formatAge(milliseconds: number): string {
   const minutes = Math.floor(milliseconds / 60_000)
   if (minutes < 120) return `${minutes} min`
   return minutes < 2880 ? `${Math.floor(minutes / 60)} h` : `${Math.floor(minutes / 1440)} d`
+}
+
+/** Sessions remembered at once; the oldest is forgotten for a new one. */
+const MAX_SESSIONS = 4096
+/** A login that comes later than this after its session line is not believed, in milliseconds. */
+const SESSION_LIFE = 120_000
+
+/** Joins the two lines of daemons that log address and login apart: by host, tag and PID (spec/syslog.md §7). */
+class SessionJoin {
+  readonly #sessions = new Map<string, { readonly ip: IpAddress; readonly at: number }>()
+
+  /** A session began; an older one of the same process is forgotten. */
+  begin(process: string, ip: IpAddress, now: number): void {
+    this.#sessions.delete(process)
+    const [oldest] = this.#sessions.keys()
+    if (this.#sessions.size >= MAX_SESSIONS && oldest !== undefined) this.#sessions.delete(oldest)
+    this.#sessions.set(process, { ip, at: now })
+  }
+
+  /** The session of this process ended or logged in: its address if it is fresh. Each session is given out once. */
+  take(process: string, now: number): IpAddress | undefined {
+    const session = this.#sessions.get(process)
+    this.#sessions.delete(process)
+    // A clock that was set back proves nothing of the age either.
+    if (session === undefined || now < session.at || now - session.at > SESSION_LIFE) return undefined
+    return session.ip
+  }
+
+  get size(): number {
+    return this.#sessions.size
+  }
+}
+
+/** The settings that say which log lines count. Times are in seconds. */
+export type LineSettings = {
+  readonly authd: {
+    readonly check_imap: boolean
+    readonly syslog_hosts: readonly string[]
+    readonly max_lag: number
+    readonly vchkpw_tag: string
+    readonly daemon_tags: readonly string[]
+  }
+  readonly grants: { readonly exp_time: number }
+}
+
+/** What the settings say of lines, the same for authd, `test-line` and `replay`; and what is wrong with them. */
+export function recognizerOptions({ authd, grants }: LineSettings): {
+  readonly options: RecognizerOptions & { readonly maxAge: number }
+  readonly faults: readonly string[]
+} {
+  const { tags, faults } = tagsOf(authd)
+  const maxAge = authd.max_lag === 0 ? grants.exp_time : Math.min(authd.max_lag, grants.exp_time)
+  return {
+    options: {
+      dialects: DIALECTS.filter(({ setting }) => Reflect.get(authd, setting) === true),
+      tags,
+      imap: authd.check_imap,
+      hosts: authd.syslog_hosts,
+      maxAge: maxAge * 1000,
+    },
+    faults,
+  }
+}
+
+function tagsOf({ vchkpw_tag, daemon_tags }: LineSettings['authd']) {
+  const tags = new Map<string, string[]>([['vchkpw', [vchkpw_tag]]])
+  const faults: string[] = []
+  for (const pair of daemon_tags) {
+    const [, name = '', tag = ''] = /^([a-z0-9-]+)=([A-Za-z0-9_./-]{1,32})$/.exec(pair) ?? []
+    if (DIALECTS.some(dialect => dialect.name === name)) tags.set(name, [...(tags.get(name) ?? []), tag])
+    else {
+      const known = DIALECTS.map(dialect => dialect.name).join(', ')
+      faults.push(`authd.daemon_tags: "${pair}": write DIALECT=TAG, with a dialect of: ${known}`)
+    }
+  }
+  return { tags: Object.fromEntries(tags), faults }
 }

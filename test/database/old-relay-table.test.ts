@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { afterAll, expect, test } from 'vitest'
-import { FORMATS, readForeignGrants } from '../../src/auth-relay/import/foreign-grants.ts'
+import { FORMATS, readForeignGrants } from '../../src/auth-relay/verbs/logs/foreign-grants.ts'
 import { command, describeWith } from '../harness/describe-with.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 import { createTestDatabase } from '../harness/test-database.ts'

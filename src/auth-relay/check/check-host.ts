@@ -9,13 +9,12 @@ import { ownAddresses } from '../../grants/never-list.ts'
 import { type DatabaseRole, databaseConnection } from '../../settings/database-connection.ts'
 import { formatDuration } from '../../settings/duration.ts'
 import type { Settings } from '../../settings/settings.ts'
-import { knownSchema } from '../schema-check.ts'
+import { knownSchema, withDatabase } from '../site-database.ts'
 import { lockDirectory } from '../stack/directory-lock.ts'
-import { type PartsInUse, partsInUseHere } from '../stack/parts-in-use.ts'
-import { withDatabase } from '../with-database.ts'
+import { type PartsInUse, partsInUseHere } from '../stack/plan.ts'
 import { checkListeners } from './check-listeners.ts'
 import { advice, type Finding, fine, unsafe, unsafeBecause } from './finding.ts'
-import { socketsAt } from './socket-holders.ts'
+import { socketsAt } from './processes.ts'
 
 /** Seconds by which the clocks of host and database may differ. */
 const CLOCK_ADVICE = 5

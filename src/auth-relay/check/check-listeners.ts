@@ -7,10 +7,10 @@ import { openListener } from '../../process/listener.ts'
 import { isRoot, knownUids } from '../../process/privileges.ts'
 import { formatSocketAddress, type SocketAddress } from '../../process/socket-address.ts'
 import type { Settings } from '../../settings/settings.ts'
-import type { PartsInUse } from '../stack/parts-in-use.ts'
-import { type PlannedListener, plannedSockets } from '../stack/preflight.ts'
+import type { PartsInUse } from '../stack/plan.ts'
+import { type PlannedListener, plannedSockets } from '../stack/plan.ts'
 import { type Finding, fine, unsafe, unsafeBecause } from './finding.ts'
-import { type HeldSocket, type Holder, ourProgram, socketsAt } from './socket-holders.ts'
+import { type HeldSocket, type Holder, ourProgram, socketsAt } from './processes.ts'
 
 /** What the listeners are judged by, besides the settings. */
 export type ListenerSurroundings = {

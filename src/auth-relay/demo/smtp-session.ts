@@ -1,4 +1,7 @@
+import { randomBytes } from 'node:crypto'
+import { closeSync, fsyncSync, linkSync, openSync, unlinkSync, writeSync } from 'node:fs'
 import type { Socket } from 'node:net'
+import { join } from 'node:path'
 import {
   SMTPServer,
   type SMTPServerAddress,
@@ -8,7 +11,6 @@ import {
 } from 'smtp-server'
 import { SMTPConnection } from 'smtp-server/lib/smtp-connection.js'
 import type { Log } from '../../base/log.ts'
-import { deliverToMaildir } from './maildir-delivery.ts'
 
 /** What the demo's SMTP server is told by its command line and by its environment (UCSPI). */
 export type DemoSmtpOptions = {
@@ -138,4 +140,33 @@ function traceHeader(session: SMTPServerSession, to: string, domain: string, { r
     `Received: from ${session.hostNameAppearsAs || 'unknown'} ([${remoteIp}]) by ${domain} with SMTP; ${date}`,
     '',
   ].join('\n')
+}
+
+/**
+ * Delivers a message the way maildir(5) says: written and synced in tmp, then linked into new, so
+ * that a reader sees it whole or not at
+ * all. Answers the file's name. Throws the file system's error; nothing is left in tmp then.
+ */
+function deliverToMaildir(maildir: string, host: string, message: readonly Uint8Array[], now: Date): string {
+  const seconds = Math.floor(now.getTime() / 1000)
+  const safeHost = host.replaceAll('/', '\\057').replaceAll(':', '\\072')
+  const name = `${seconds}.R${randomBytes(8).toString('hex')}P${process.pid}.${safeHost}`
+  const temporary = join(maildir, 'tmp', name)
+  const fd = openSync(temporary, 'wx', 0o600)
+  try {
+    try {
+      for (const part of message) writeFully(fd, part)
+      fsyncSync(fd)
+    } finally {
+      closeSync(fd)
+    }
+    linkSync(temporary, join(maildir, 'new', name))
+  } finally {
+    unlinkSync(temporary)
+  }
+  return name
+}
+
+function writeFully(fd: number, bytes: Uint8Array): void {
+  for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at)
 }

@@ -1,6 +1,6 @@
 import { chmodSync, mkdirSync, rmSync } from 'node:fs'
 import { messageOf } from '../../base/errors.ts'
-import { UsageFault } from '../../base/exit-status.ts'
+import { TemporaryFault, UsageFault } from '../../base/exit-status.ts'
 import type { InheritedFiles } from '../../base/inherited-files.ts'
 import type { Log } from '../../base/log.ts'
 import type { RunningDaemon } from '../../process/lifecycle.ts'
@@ -16,11 +16,8 @@ import {
   type Settings,
 } from '../../settings/settings.ts'
 import { lockDirectory } from './directory-lock.ts'
-import { Interruption } from './interruption.ts'
-import { partsInUse } from './parts-in-use.ts'
-import { checkBeforeStart } from './preflight.ts'
-import { programEnvironment } from './program-environment.ts'
-import { SupervisedProgram } from './supervised-program.ts'
+import { checkBeforeStart, partsInUse } from './plan.ts'
+import { programEnvironment, SupervisedProgram } from './supervised-program.ts'
 import { startDatabase } from './up-database.ts'
 
 type Environment = Readonly<Record<string, string | undefined>>
@@ -171,5 +168,30 @@ function makeDirectory(path: string, setting: string): void {
   } catch (error) {
     const why = messageOf(error)
     throw new UsageFault(`cannot make ${path}: ${why}: start as root, or change ${setting}`, error)
+  }
+}
+
+const SIGNALS = ['SIGINT', 'SIGTERM'] as const
+
+/**
+ * Ctrl-C or SIGTERM while something is still starting: a promise that is rejected then, so that
+ * what has begun can be undone.
+ */
+class Interruption {
+  readonly happened: Promise<never>
+  readonly #listener: (signal: NodeJS.Signals) => void
+
+  constructor() {
+    const { promise, reject } = Promise.withResolvers<never>()
+    this.happened = promise
+    this.#listener = signal => reject(new TemporaryFault(`${signal} before everything was ready: stopped`))
+    for (const signal of SIGNALS) process.on(signal, this.#listener)
+    // Nobody may be waiting yet, or any more.
+    promise.catch(() => {})
+  }
+
+  /** From now on the signals do again what they did before. */
+  end(): void {
+    for (const signal of SIGNALS) process.removeListener(signal, this.#listener)
   }
 }

@@ -11,9 +11,8 @@ import { Pings } from '../../process/pings.ts'
 import { type Ids, idsOf, isRoot } from '../../process/privileges.ts'
 import { databaseConnection, EMBEDDED_FILES } from '../../settings/database-connection.ts'
 import type { Settings } from '../../settings/settings.ts'
-import { checkSchema, migrationsDirectory } from '../schema-check.ts'
-import { ensureSecretFile } from '../secret-file.ts'
-import { withDatabase } from '../with-database.ts'
+import { ensureSecretFile } from '../secrets.ts'
+import { checkSchema, migrationsDirectory, withDatabase } from '../site-database.ts'
 
 /** The database of the stack, ours or the site's. */
 export type UpDatabase = {

@@ -1,3 +1,5 @@
+/** Moments as an administrator writes and reads them. */
+
 /**
  * A moment as an administrator writes it: `2026-11-22T18:24:58Z` (any ISO 8601 offset), `2026-11-22
  * 18:24` in the zone of this host,
@@ -25,4 +27,13 @@ export function formatMoment(moment: Date): string {
   const two = (number: number): string => String(number).padStart(2, '0')
   const date = `${moment.getFullYear()}-${two(moment.getMonth() + 1)}-${two(moment.getDate())}`
   return `${date} ${two(moment.getHours())}:${two(moment.getMinutes())}:${two(moment.getSeconds())}`
+}
+
+/** `18:24` in the zone of this host. */
+export const clockTime = (moment: Date): string => formatMoment(moment).slice(11, 16)
+
+/** `18:24:58` for today, with its date for any other day. */
+export function shortMoment(moment: Date, now: Date): string {
+  const text = formatMoment(moment)
+  return text.slice(0, 10) === formatMoment(now).slice(0, 10) ? text.slice(11) : text
 }

@@ -7,10 +7,10 @@ import { messageOf } from '../../base/errors.ts'
 import { UsageFault } from '../../base/exit-status.ts'
 import { formatDuration } from '../../settings/duration.ts'
 import { loadSettingsFile, type Settings } from '../../settings/settings.ts'
-import { isSelfSigned } from '../is-self-signed.ts'
-import { writePrivateFile } from '../secret-file.ts'
+import { isSelfSigned } from '../certificates.ts'
+import { writePrivateFile } from '../secrets.ts'
 import { formatMoment } from '../text/moment.ts'
-import { printable } from '../text/printable.ts'
+import { printable } from '../text/terminal.ts'
 import { type Verb, withConfigOption } from '../verb.ts'
 
 type Options = { config: string; csr?: string[]; key?: string; json?: true }

@@ -4,13 +4,12 @@ import { UsageFault } from '../../base/exit-status.ts'
 import { type Device, DeviceAdmin } from '../../grants/device-admin.ts'
 import { databaseConnection } from '../../settings/database-connection.ts'
 import { loadSettingsFile, type Settings } from '../../settings/settings.ts'
-import { operatorName } from '../grant-administration.ts'
 import { formatTarget, readNetwork } from '../grant-target.ts'
+import { operatorName, withDatabase } from '../site-database.ts'
 import { formatMoment } from '../text/moment.ts'
-import { printable } from '../text/printable.ts'
+import { printable } from '../text/terminal.ts'
 import type { Action, Surroundings, Verb } from '../verb.ts'
 import { withConfigOption } from '../verb.ts'
-import { withDatabase } from '../with-database.ts'
 
 type Options = {
   readonly config: string

@@ -4,9 +4,16 @@ import { errorCodeOf, messageOf } from '../../base/errors.ts'
 import { UsageFault } from '../../base/exit-status.ts'
 import { distributionServer } from '../../database/server-program.ts'
 import { loadSettingsFile, nearest, SETTINGS_FILE } from '../../settings/settings.ts'
-import { ensureSecretFile, randomSecret, writePrivateFile } from '../secret-file.ts'
-import { isRecipeName, RECIPES, type Recipe, type RecipeName } from '../text/settings-recipes.ts'
-import { formatSettings, type Overrides, schemaFile } from '../text/settings-text.ts'
+import { ensureSecretFile, randomSecret, writePrivateFile } from '../secrets.ts'
+import {
+  formatSettings,
+  isRecipeName,
+  type Overrides,
+  RECIPES,
+  type Recipe,
+  type RecipeName,
+  schemaFile,
+} from '../text/settings-text.ts'
 import type { Verb } from '../verb.ts'
 
 type Options = { config: string; for?: string; dbhost?: string; embedded?: true; json?: true }

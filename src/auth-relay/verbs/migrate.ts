@@ -9,11 +9,10 @@ import { type DatabaseRole, databaseConnection } from '../../settings/database-c
 import { readSecretFile } from '../../settings/secret.ts'
 import { loadSettingsFile, SETTINGS_FILE, type Settings } from '../../settings/settings.ts'
 import { readPeriod } from '../grant-target.ts'
-import { migrationsDirectory } from '../schema-check.ts'
+import { migrationsDirectory, withDatabase } from '../site-database.ts'
 import { lockDirectory } from '../stack/directory-lock.ts'
 import { startDatabase } from '../stack/up-database.ts'
 import type { Verb } from '../verb.ts'
-import { withDatabase } from '../with-database.ts'
 
 type Options = { config: string; user?: string; passwordFile?: string; wait?: string; json?: true }
 

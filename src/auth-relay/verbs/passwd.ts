@@ -5,9 +5,8 @@ import { Writable } from 'node:stream'
 import { UsageFault } from '../../base/exit-status.ts'
 import { accountNamed } from '../../libc/accounts.ts'
 import { loadSettingsFile } from '../../settings/settings.ts'
-import { hashPassword } from '../password-hash.ts'
-import { writePrivateFile } from '../secret-file.ts'
-import { printable } from '../text/printable.ts'
+import { hashPassword, writePrivateFile } from '../secrets.ts'
+import { printable } from '../text/terminal.ts'
 import { type Verb, withConfigOption } from '../verb.ts'
 
 type Options = {

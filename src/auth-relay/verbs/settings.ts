@@ -13,9 +13,8 @@ import {
   SETTINGS_FILE,
   type ShownSetting,
 } from '../../settings/settings.ts'
-import { printable } from '../text/printable.ts'
-import { describeOrigin, hideSecret } from '../text/shown-setting.ts'
-import { type Style, styleFor } from '../text/style.ts'
+import { describeOrigin, hideSecret } from '../text/settings-text.ts'
+import { printable, type Style, styleFor } from '../text/terminal.ts'
 import type { Surroundings, Verb } from '../verb.ts'
 import { withConfigOption } from '../verb.ts'
 

@@ -1,8 +1,25 @@
+import { hostname } from 'node:os'
 import { resolve } from 'node:path'
-import { loadSettingsFile, requireConfigured } from '../../settings/settings.ts'
-import { startStatusPage } from '../status-page/start-status-page.ts'
-import type { Verb } from '../verb.ts'
-import { withConfigOption } from '../verb.ts'
+import manifest from '../../../package.json' with { type: 'json' }
+import { systemClock } from '../../base/clock.ts'
+import { UsageFault } from '../../base/exit-status.ts'
+import { createLog } from '../../base/log.ts'
+import { openDatabase } from '../../database/database.ts'
+import { createStatusFeed } from '../../grants/status-feed.ts'
+import type { RunningDaemon } from '../../process/lifecycle.ts'
+import { openListener } from '../../process/listener.ts'
+import { requireLoopback } from '../../process/loopback.ts'
+import { dropPrivileges, idsOf, isRoot } from '../../process/privileges.ts'
+import { formatSocketAddress } from '../../process/socket-address.ts'
+import { makeSocketDirectory } from '../../process/socket-files.ts'
+import { databaseConnection, databaseGroups } from '../../settings/database-connection.ts'
+import { restartFields } from '../../settings/reload.ts'
+import { loadSettingsFile, requireConfigured, type Settings } from '../../settings/settings.ts'
+import { probeCertificate, tlsAddresses } from '../certificates.ts'
+import { page } from '../status-page/page.ts'
+import { createStatusServer } from '../status-page/status-server.ts'
+import { StatusSource } from '../status-page/status-source.ts'
+import { type Verb, withConfigOption } from '../verb.ts'
 
 /** `auth-relay status-page`: the page for the browser; `up` starts it where the settings name an address for it. */
 export const statusPage: Verb = (program, { environment }, choose) => {
@@ -35,4 +52,55 @@ addresses; unix:/PATH is for root alone.`,
         },
       })
     })
+}
+
+/** For one question of the page: a database that is busy is not made busier. */
+const STATEMENT_TIMEOUT = 5000
+const CONNECTIONS = 2
+
+/**
+ * Serves the status page as the settings say, which `load` reads at the start and again at SIGHUP:
+ * listens and reads the password of its role, which can only read, gives up root, then answers.
+ * @throws UsageFault if no address is set, or one that others than this host can reach.
+ */
+async function startStatusPage(load: () => Settings): Promise<RunningDaemon> {
+  const settings = load()
+  const { listen, user } = settings.statusPage
+  if (listen === undefined) {
+    throw new UsageFault('status-page.listen is empty: set it to a loopback address, e.g. listen = "127.0.0.1:8110"')
+  }
+  requireLoopback(listen, 'status-page.listen')
+  const log = createLog('status-page', { level: settings.top.log_level })
+  const connection = databaseConnection(settings, 'status')
+  const ids = isRoot() && user !== '' ? idsOf(user, 'status-page.user') : undefined
+  const context = { host: hostname(), version: manifest.version, expTime: settings.grants.exp_time }
+  const server = createStatusServer({
+    page: async () => page(await source.snapshot(), context),
+    checkHost: listen.type !== 'unix',
+    onFault: error => log.error('page', { error }),
+  })
+  makeSocketDirectory(listen, { runDir: settings.top.run_dir, setting: 'status-page.listen', owner: ids })
+  const bound = await openListener(server, listen, 'status-page.listen')
+  if (ids !== undefined) dropPrivileges(ids, databaseGroups(settings))
+  const database = openDatabase({
+    ...connection,
+    applicationName: 'auth-relay status-page',
+    max: CONNECTIONS,
+    statementTimeoutMs: STATEMENT_TIMEOUT,
+  })
+  const source = new StatusSource({
+    feed: createStatusFeed(database),
+    databaseState: () => database.state(),
+    probeCertificates: () => Promise.all(tlsAddresses(settings).map(probeCertificate)),
+    clock: systemClock,
+  })
+  return {
+    ready: `listen=${formatSocketAddress(bound)}`,
+    reload: () => log.info('reloaded', restartFields('status-page', settings, load())),
+    stop: async () => {
+      server.close()
+      server.closeAllConnections()
+      await database.close()
+    },
+  }
 }

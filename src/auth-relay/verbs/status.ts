@@ -1,12 +1,189 @@
-import { resolve } from 'node:path'
-import { EXIT } from '../../base/exit-status.ts'
-import { loadSettingsFile } from '../../settings/settings.ts'
-import { type SiteStatus, siteStatus } from '../status/site-status.ts'
+import { readFileSync, statSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { EXIT, TemporaryFault, UsageFault } from '../../base/exit-status.ts'
+import { schemaVersion } from '../../database/migrate.ts'
+import { createStatusFeed, type EventCounts, type Totals } from '../../grants/status-feed.ts'
+import { formatSocketAddress } from '../../process/socket-address.ts'
+import { type DatabaseRole, databaseConnection } from '../../settings/database-connection.ts'
+import { loadSettingsFile, type Settings } from '../../settings/settings.ts'
+import { LAST_LINES_FILE, lastLineKey, parseLastLines } from '../../wire/last-lines.ts'
+import { probeCertificate, type ShownCertificate, tlsAddresses } from '../certificates.ts'
+import { type RunningProgram, runningPrograms } from '../check/processes.ts'
+import { knownSchema, withDatabase } from '../site-database.ts'
+import { partsInUseHere } from '../stack/plan.ts'
 import { formatMoment } from '../text/moment.ts'
-import { printable } from '../text/printable.ts'
-import { type Style, styleFor } from '../text/style.ts'
-import type { Verb } from '../verb.ts'
-import { withConfigOption } from '../verb.ts'
+import { printable, type Style, styleFor } from '../text/terminal.ts'
+import { type Verb, withConfigOption } from '../verb.ts'
+
+const HOUR = 3600
+/** Certificates that end within this number of days are named as a problem. */
+const SOON_DAYS = 7
+const DAY_MS = 86_400_000
+/** Seconds by which the clocks of host and database may differ. */
+const MAX_DRIFT = 60
+
+/** What the database says; `counts` only where the role of the status page has a password here. */
+export type DatabaseStatus =
+  | { readonly state: 'down'; readonly reason: string }
+  | {
+      readonly state: 'up'
+      readonly host: string
+      readonly role: string
+      readonly schema: number
+      readonly counts?: {
+        readonly totals: Totals
+        readonly lastHour: Omit<EventCounts, 'start'>
+        /** When each daemon last reported a login or a relayed mail, within the last hour. */
+        readonly lastHeard: readonly { readonly daemon: string; readonly at: Date }[]
+      }
+    }
+
+/** A login source of authd; `last` and `line`: when authd read the newest line, and its text, where that is known. */
+export type LogSource = {
+  readonly source: string
+  readonly last?: Date
+  readonly line?: string
+  readonly fault?: string
+}
+
+export type SiteStatus = {
+  readonly taken: Date
+  readonly programs: readonly RunningProgram[]
+  readonly database: DatabaseStatus
+  readonly sources: readonly LogSource[]
+  readonly certificates: readonly ShownCertificate[]
+  readonly problems: readonly string[]
+}
+
+/** How the site of a settings file stands now. `script` is a program of the same installation as the daemons. */
+async function siteStatus(settings: Settings, config: string, script: string, now: Date): Promise<SiteStatus> {
+  const parts = partsInUseHere(settings)
+  const [database, certificates] = await Promise.all([
+    askDatabase(settings),
+    parts.sslwrap || settings.popup.tls_listen.length > 0
+      ? Promise.all(tlsAddresses(settings).map(probeCertificate))
+      : [],
+  ])
+  const programs = runningPrograms(config, script)
+  const sources = sourcesOf(settings)
+  const wanted = [
+    ...(parts.authd ? ['authd'] : []),
+    ...(parts.popup ? ['popup'] : []),
+    ...(parts.sslwrap ? ['sslwrap'] : []),
+    ...(parts.gate ? ['wrap'] : []),
+    ...(parts.statusPage ? ['status-page'] : []),
+  ]
+  const missing = wanted.filter(name => programs.every(program => program.name !== name))
+  const problems = [
+    ...missing.map(name => `${name} does not run`),
+    ...(await problemsOfDatabase(database, now)),
+    ...sources.flatMap(({ source, fault }) => (fault === undefined ? [] : [`${source}: ${fault}`])),
+    ...certificates.flatMap(certificate => problemsOfCertificate(certificate, now)),
+  ]
+  return { taken: now, programs, database, sources, certificates, problems }
+}
+
+/** The roles whose password this host may have, the one that reads most first. */
+const ROLES: readonly DatabaseRole[] = ['status', 'writer', 'reader']
+
+async function askDatabase(settings: Settings): Promise<DatabaseStatus> {
+  const reasons: string[] = []
+  for (const role of ROLES) {
+    try {
+      const connection = databaseConnection(settings, role)
+      return await withDatabase(connection, async database => {
+        const schema = await schemaVersion(database)
+        const state = database.state()
+        const about = {
+          state: 'up',
+          host: state.state === 'up' ? state.host : '',
+          role: connection.user,
+          schema,
+        } as const
+        if (role !== 'status') return about
+        const feed = createStatusFeed(database)
+        const totals = await feed.totals()
+        const [from, to] = [totals.now.getTime() - HOUR * 1000, totals.now.getTime() + 1000]
+        const steps = await feed.countEvents(new Date(from), new Date(to), HOUR)
+        const events = await feed.lastEvents(HOUR, 1000)
+        const lastHeard = [...Map.groupBy(events, ({ daemon }) => daemon)].flatMap(([daemon, [newest]]) =>
+          newest === undefined ? [] : [{ daemon, at: newest.at }],
+        )
+        return { ...about, counts: { totals, lastHour: sum(steps), lastHeard } }
+      })
+    } catch (error) {
+      if (!(error instanceof UsageFault || error instanceof TemporaryFault)) throw error
+      reasons.push(error.message)
+    }
+  }
+  return { state: 'down', reason: reasons.at(-1) ?? 'no role' }
+}
+
+const sum = (steps: readonly EventCounts[]): Omit<EventCounts, 'start'> => {
+  const total = (read: (counts: EventCounts) => number): number => steps.reduce((all, step) => all + read(step), 0)
+  return {
+    granted: total(({ granted }) => granted),
+    refused: total(({ refused }) => refused),
+    relayed: total(({ relayed }) => relayed),
+    closed: total(({ closed }) => closed),
+  }
+}
+
+async function problemsOfDatabase(database: DatabaseStatus, now: Date): Promise<readonly string[]> {
+  if (database.state === 'down') return [`database: ${database.reason}`]
+  const known = await knownSchema()
+  const drift = database.counts === undefined ? 0 : (database.counts.totals.now.getTime() - now.getTime()) / 1000
+  return [
+    ...(database.schema === known
+      ? []
+      : [
+          `database: schema ${database.schema}, this program knows ${known}: ${database.schema < known ? 'run auth-relay migrate' : 'install a newer auth-relay'}`,
+        ]),
+    ...(Math.abs(drift) > MAX_DRIFT ? [`clock: ${Math.round(drift)} s from the database: run an NTP client`] : []),
+  ]
+}
+
+/** The login sources of the settings, with the newest lines that authd has left in its file. */
+export function sourcesOf({ authd, popup, top }: Pick<Settings, 'authd' | 'popup' | 'top'>): readonly LogSource[] {
+  const lines = lastLinesOf(join(top.state_dir, LAST_LINES_FILE))
+  const source = (name: string, key: string): LogSource => {
+    const found = lines.get(key)
+    return found === undefined ? { source: name } : { source: name, last: new Date(found.at), line: found.text }
+  }
+  const servesPop3 = popup.listen.length > 0 || popup.proxy_listen.length > 0
+  return [
+    ...authd.follow_files.map((path): LogSource => {
+      const status = statSync(path, { throwIfNoEntry: false })
+      if (status === undefined) return { source: path, fault: 'there is no such file' }
+      const found = source(path, lastLineKey('file', path))
+      // A file that grows and that authd does not read shows its age all the same.
+      return found.last === undefined ? { ...found, last: status.mtime } : found
+    }),
+    ...authd.syslog_listen.map(address => source(`syslog to ${formatSocketAddress(address)}`, lastLineKey('tcp'))),
+    ...(authd.syslog_fifo === '' ? [] : [source(`FIFO ${authd.syslog_fifo}`, lastLineKey('fifo'))]),
+    ...(authd.journal ? [source('journal', lastLineKey('journal'))] : []),
+    ...(servesPop3 && authd.socket !== '' ? [source('login socket', lastLineKey('socket'))] : []),
+  ]
+}
+
+/** Empty if authd has not run here, or if the file is not for this account. */
+function lastLinesOf(path: string): ReturnType<typeof parseLastLines> {
+  try {
+    return parseLastLines(readFileSync(path, 'utf8'))
+  } catch {
+    return new Map()
+  }
+}
+
+function problemsOfCertificate({ address, found }: ShownCertificate, now: Date): readonly string[] {
+  if ('fault' in found) return [`certificate at ${address}: ${found.fault}`]
+  const days = Math.floor((found.until.getTime() - now.getTime()) / DAY_MS)
+  return days < 0
+    ? [`certificate at ${address} has ended`]
+    : days < SOON_DAYS
+      ? [`certificate at ${address} ends in ${days} days`]
+      : []
+}
 
 /** `auth-relay status`: how everything stands, on one screen. */
 export const status: Verb = (program, { environment, print, isTerminal }, choose) => {

@@ -1,6 +1,6 @@
 import { chmodSync, chownSync, mkdirSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeEach, describe, expect, test } from 'vitest'
-import { checkCdb } from '../../../src/auth-relay/check/check-cdb.ts'
+import { checkCdb } from '../../../src/auth-relay/check/check-gate.ts'
 import { parseSettings } from '../../../src/settings/settings.ts'
 import { describeWith, ROOT } from '../../harness/describe-with.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'

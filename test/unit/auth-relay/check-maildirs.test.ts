@@ -1,7 +1,11 @@
 import { chmodSync, chownSync, linkSync, mkdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { afterAll, describe, expect, test } from 'vitest'
-import { checkMaildir, inspectMaildir } from '../../../src/auth-relay/check/check-maildir.ts'
-import { maildirsBelow, maildirsOfSettings } from '../../../src/auth-relay/check/find-maildirs.ts'
+import {
+  checkMaildir,
+  inspectMaildir,
+  maildirsBelow,
+  maildirsOfSettings,
+} from '../../../src/auth-relay/check/check-maildirs.ts'
 import { commandTree } from '../../../src/auth-relay/command-line.ts'
 import type { Action } from '../../../src/auth-relay/verb.ts'
 import { UsageFault } from '../../../src/base/exit-status.ts'

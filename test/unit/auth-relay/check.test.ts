@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { checkNames } from '../../../src/auth-relay/check/check-postfix.ts'
+import { checkNames } from '../../../src/auth-relay/check/check-gate.ts'
 import { checkSettings } from '../../../src/auth-relay/check/check-settings.ts'
 import { formatFindings, formatShown } from '../../../src/auth-relay/verbs/check.ts'
 import { parseSettings } from '../../../src/settings/settings.ts'

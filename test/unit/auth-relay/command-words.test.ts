@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'vitest'
 import { commandTree, readCommandLine } from '../../../src/auth-relay/command-line.ts'
 import { formatTarget, readBlockTarget, readNetwork, readPeriod } from '../../../src/auth-relay/grant-target.ts'
-import { SHELLS, shellCompletion } from '../../../src/auth-relay/shell-completion.ts'
-import { programEnvironment } from '../../../src/auth-relay/stack/program-environment.ts'
+import { programEnvironment } from '../../../src/auth-relay/stack/supervised-program.ts'
+import { SHELLS, shellCompletion } from '../../../src/auth-relay/verbs/completion.ts'
 
 describe('verbs', () => {
   test.each([

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { formatBanner } from '../../../src/auth-relay/demo/banner.ts'
+import { formatBanner } from '../../../src/auth-relay/demo/prepare-demo.ts'
 import { refusalOf } from '../../../src/auth-relay/demo/smtp-session.ts'
 
 describe('the demo’s SMTP server takes', () => {

@@ -1,9 +1,7 @@
 import { fc, test as property } from '@fast-check/vitest'
 import { describe, expect, test } from 'vitest'
 import { formatMoment, parseMoment } from '../../../src/auth-relay/text/moment.ts'
-import { printable } from '../../../src/auth-relay/text/printable.ts'
-import { styleFor } from '../../../src/auth-relay/text/style.ts'
-import { formatTable } from '../../../src/auth-relay/text/table.ts'
+import { formatTable, printable, styleFor } from '../../../src/auth-relay/text/terminal.ts'
 import { formatDuration, parseDuration } from '../../../src/settings/duration.ts'
 
 describe('durations', () => {

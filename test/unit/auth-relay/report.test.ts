@@ -1,6 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { deviceHints } from '../../../src/auth-relay/text/device-hints.ts'
-import { formatCsv, formatReport } from '../../../src/auth-relay/verbs/grants/report.ts'
+import { deviceHints, formatCsv, formatReport } from '../../../src/auth-relay/verbs/grants/report.ts'
 import type { UsageRow } from '../../../src/grants/usage-report.ts'
 
 const scanner: UsageRow = {

@@ -1,10 +1,7 @@
 import { describe, expect, test } from 'vitest'
-import { chart, niceMaximum } from '../../../src/auth-relay/status-page/chart.ts'
-import { EventHistory, STEP, STEPS } from '../../../src/auth-relay/status-page/event-history.ts'
-import { html } from '../../../src/auth-relay/status-page/markup.ts'
-import { page } from '../../../src/auth-relay/status-page/page.ts'
+import { chart, html, niceMaximum, page } from '../../../src/auth-relay/status-page/page.ts'
 import { isLoopbackHost } from '../../../src/auth-relay/status-page/status-server.ts'
-import { StatusSource } from '../../../src/auth-relay/status-page/status-source.ts'
+import { EventHistory, STEP, STEPS, StatusSource } from '../../../src/auth-relay/status-page/status-source.ts'
 import type { EventCounts, StatusFeed, Totals } from '../../../src/grants/status-feed.ts'
 import { parseNetwork } from '../../../src/wire/ip-address.ts'
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import type { SiteStatus } from '../../../src/auth-relay/status/site-status.ts'
+import type { SiteStatus } from '../../../src/auth-relay/verbs/status.ts'
 import { exitStatusOf, formatStatus } from '../../../src/auth-relay/verbs/status.ts'
 
 const same = (text: string): string => text

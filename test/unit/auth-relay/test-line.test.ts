@@ -1,6 +1,6 @@
 import { fc, test as property } from '@fast-check/vitest'
 import { describe, expect, test } from 'vitest'
-import { type NumberedLine, NumberedLines } from '../../../src/auth-relay/text/numbered-lines.ts'
+import { type NumberedLine, NumberedLines } from '../../../src/auth-relay/verbs/logs/numbered-lines.ts'
 import { formatJson, formatText, LineJudge, readDialects } from '../../../src/auth-relay/verbs/logs/test-line.ts'
 import { parseSettings } from '../../../src/settings/settings.ts'
 import { DIALECTS } from '../../../src/syslog/dialects.ts'

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { styleFor } from '../../../src/auth-relay/text/style.ts'
+import { styleFor } from '../../../src/auth-relay/text/terminal.ts'
 import { formatEvent, formatTally } from '../../../src/auth-relay/verbs/grants/watch.ts'
 
 const style = styleFor(false, {})

@@ -1,6 +1,6 @@
 import { fc, test } from '@fast-check/vitest'
 import { describe, expect, it } from 'vitest'
-import { qmailPop3d } from '../../../src/syslog/dialects/qmail-pop3d.ts'
+import { qmailPop3d } from '../../../src/syslog/dialects/qmail.ts'
 import {
   encodeUser,
   FAIL_TAG,

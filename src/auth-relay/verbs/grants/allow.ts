@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
 import type { Refusal } from '../../../grants/grant-store.ts'
-import { operatorName, withGrants } from '../../grant-administration.ts'
 import { formatTarget, readNetwork, readPeriod } from '../../grant-target.ts'
+import { operatorName, withGrants } from '../../site-database.ts'
 import { formatMoment } from '../../text/moment.ts'
 import type { Verb } from '../../verb.ts'
 import { withConfigOption } from '../../verb.ts'

@@ -1,9 +1,9 @@
 import { resolve } from 'node:path'
 import type { BlockTarget } from '../../../grants/grant-store.ts'
-import { operatorName, withGrants } from '../../grant-administration.ts'
 import { formatTarget, readBlockTarget, readPeriod } from '../../grant-target.ts'
+import { operatorName, withGrants } from '../../site-database.ts'
 import { formatMoment } from '../../text/moment.ts'
-import { printable } from '../../text/printable.ts'
+import { printable } from '../../text/terminal.ts'
 import type { Action, Surroundings, Verb } from '../../verb.ts'
 import { withConfigOption } from '../../verb.ts'
 

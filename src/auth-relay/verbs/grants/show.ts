@@ -1,11 +1,10 @@
 import { resolve } from 'node:path'
 import type { AllowanceRow, BlockRow, GrantRow } from '../../../grants/grant-store.ts'
 import { formatDuration } from '../../../settings/duration.ts'
-import { withGrants } from '../../grant-administration.ts'
 import { formatTarget } from '../../grant-target.ts'
+import { withGrants } from '../../site-database.ts'
 import { formatMoment } from '../../text/moment.ts'
-import { printable } from '../../text/printable.ts'
-import { formatTable } from '../../text/table.ts'
+import { formatTable, printable } from '../../text/terminal.ts'
 import type { Verb } from '../../verb.ts'
 import { withConfigOption } from '../../verb.ts'
 

@@ -11,12 +11,11 @@ import {
 } from '../../../grants/history-feed.ts'
 import { databaseConnection } from '../../../settings/database-connection.ts'
 import { loadSettingsFile } from '../../../settings/settings.ts'
+import { withDatabase } from '../../site-database.ts'
 import { formatMoment } from '../../text/moment.ts'
-import { printable } from '../../text/printable.ts'
-import { type Style, styleFor } from '../../text/style.ts'
+import { printable, type Style, styleFor } from '../../text/terminal.ts'
 import type { Verb } from '../../verb.ts'
 import { withConfigOption } from '../../verb.ts'
-import { withDatabase } from '../../with-database.ts'
 
 type Options = { config: string; json?: true }
 

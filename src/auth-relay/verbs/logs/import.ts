@@ -2,11 +2,11 @@ import { resolve } from 'node:path'
 import { UsageFault } from '../../../base/exit-status.ts'
 import { policyOf } from '../../../grants/policy-of.ts'
 import { loadSettingsFile, nearest } from '../../../settings/settings.ts'
-import { FORMATS, readForeignGrants } from '../../import/foreign-grants.ts'
-import { recordPastLogins } from '../../import/record-past-logins.ts'
-import { count, printable } from '../../text/printable.ts'
+import { count, printable } from '../../text/terminal.ts'
 import type { Verb } from '../../verb.ts'
 import { withConfigOption } from '../../verb.ts'
+import { FORMATS, readForeignGrants } from './foreign-grants.ts'
+import { recordPastLogins } from './past-logins.ts'
 
 type Options = { config: string; shadow?: true; json?: true }
 

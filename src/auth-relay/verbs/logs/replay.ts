@@ -6,16 +6,12 @@ import { policyOf } from '../../../grants/policy-of.ts'
 import { loadSettingsFile, parseSettings, type Settings } from '../../../settings/settings.ts'
 import { ContainerLines } from '../../../syslog/container-lines.ts'
 import type { Dialect } from '../../../syslog/dialect.ts'
-import { LoginRecognizer } from '../../../syslog/login-recognizer.ts'
-import { recognizerOptions } from '../../../syslog/recognizer-options.ts'
-import { type PastLogin, recordPastLogins } from '../../import/record-past-logins.ts'
+import { LoginRecognizer, recognizerOptions } from '../../../syslog/login-recognizer.ts'
 import { formatMoment } from '../../text/moment.ts'
-import { NumberedLines } from '../../text/numbered-lines.ts'
-import { printable } from '../../text/printable.ts'
-import { ProgressBar } from '../../text/progress-bar.ts'
-import { formatTable } from '../../text/table.ts'
-import { Tally } from '../../text/tally.ts'
+import { formatTable, ProgressBar, printable } from '../../text/terminal.ts'
 import { type Surroundings, type Verb, withConfigOption } from '../../verb.ts'
+import { NumberedLines } from './numbered-lines.ts'
+import { type PastLogin, recordPastLogins } from './past-logins.ts'
 import { readDialects } from './test-line.ts'
 
 type Options = { config: string; dialect?: string; shadow?: true; json?: true }
@@ -231,4 +227,25 @@ function formatReplay({ lines, logins, expired, ahead, first, last, dialects, ig
       ? ''
       : `${ahead} of the logins have stamps in the future: the daemon has another clock or time zone. They count as logins of now.\n`
   return `${lines} lines, ${logins} logins${span}\n\n${grants}${rest}\n${age}${zone}`
+}
+
+/** Counts of the commonest names: the table stays bounded, what finds no place is counted together under `(others)`. */
+class Tally {
+  readonly #max: number
+  readonly #counts = new Map<string, number>()
+
+  constructor(max = 1000) {
+    this.#max = max
+  }
+
+  add(name: string, count = 1): void {
+    const known = this.#counts.has(name) || this.#counts.size < this.#max
+    const key = known ? name : '(others)'
+    this.#counts.set(key, (this.#counts.get(key) ?? 0) + count)
+  }
+
+  /** Most frequent first. */
+  entries(): readonly (readonly [string, number])[] {
+    return [...this.#counts].sort(([a, m], [b, n]) => n - m || (a < b ? -1 : 1))
+  }
 }

@@ -7,12 +7,11 @@ import { loadSettingsFile, nearest, parseSettings, SETTINGS_FILE, type Settings 
 import { ContainerLines, isOfContainer } from '../../../syslog/container-lines.ts'
 import type { Dialect } from '../../../syslog/dialect.ts'
 import { DIALECTS, dialectNamed } from '../../../syslog/dialects.ts'
-import { LoginRecognizer, type Verdict } from '../../../syslog/login-recognizer.ts'
-import { recognizerOptions } from '../../../syslog/recognizer-options.ts'
-import { NumberedLines } from '../../text/numbered-lines.ts'
-import { printable } from '../../text/printable.ts'
+import { LoginRecognizer, recognizerOptions, type Verdict } from '../../../syslog/login-recognizer.ts'
+import { printable } from '../../text/terminal.ts'
 import type { Surroundings, Verb } from '../../verb.ts'
 import { withConfigOption } from '../../verb.ts'
+import { NumberedLines } from './numbered-lines.ts'
 
 type Options = { config: string; dialect?: string; imap?: true; ownFiles?: true; anyAge?: true; json?: true }
 

@@ -1,0 +1,70 @@
+/** The certificates that TLS listeners show, as a client on this host sees them. */
+
+import type { X509Certificate } from 'node:crypto'
+import { connect } from 'node:tls'
+import { formatSocketAddress, type SocketAddress } from '../process/socket-address.ts'
+import type { Settings } from '../settings/settings.ts'
+
+/** The certificate that clients of a TLS address are shown, or why there is none. */
+export type ShownCertificate = {
+  readonly address: string
+  readonly found:
+    | { readonly names: string; readonly isSelfSigned: boolean; readonly until: Date }
+    | { readonly fault: string }
+}
+
+const TIMEOUT = 5000
+const USUAL: SocketAddress = { type: 'tcp', host: '::', port: 995 }
+
+/** The TLS addresses of popup and sslwrap that answer everybody; those for old devices answer listed networks alone. */
+export function tlsAddresses({ popup, sslwrap }: Pick<Settings, 'popup' | 'sslwrap'>): readonly SocketAddress[] {
+  const listeners = sslwrap.listener.filter(({ tls }) => tls !== 'old').map(({ listen }) => listen)
+  if (sslwrap.listener.length > 0 || popup.tls_listen.length > 0) return [...popup.tls_listen, ...listeners]
+  return [USUAL]
+}
+
+/**
+ * Looks at a certificate as a client does, from this host: a file may have been replaced without
+ * being read, and need not be readable for us.
+ */
+export function probeCertificate(address: SocketAddress): Promise<ShownCertificate> {
+  const text = formatSocketAddress(address)
+  return new Promise(resolve => {
+    const done = (found: ShownCertificate['found']): void => {
+      socket.destroy()
+      resolve({ address: text, found })
+    }
+    // Who it is, is what we want to find out: nothing is believed, and nothing is sent.
+    const socket = connect({ ...endpoint(address), rejectUnauthorized: false, timeout: TIMEOUT }, () => {
+      const certificate = socket.getPeerX509Certificate()
+      if (certificate === undefined) return done({ fault: 'it shows no certificate' })
+      done({
+        names: namesOf(certificate.subjectAltName ?? certificate.subject),
+        isSelfSigned: isSelfSigned(certificate),
+        until: certificate.validToDate,
+      })
+    })
+    socket.once('timeout', () => done({ fault: `no answer within ${TIMEOUT / 1000} s` }))
+    socket.once('error', error => done({ fault: error.message }))
+  })
+}
+
+/** Where a listener is reached from this host: one on every address, at a loopback address. */
+function endpoint(
+  address: SocketAddress,
+): { readonly host: string; readonly port: number } | { readonly path: string } {
+  if (address.type === 'unix') return { path: address.path }
+  if (address.type === 'descriptor') return { path: '/nonexistent' }
+  const host = address.host === '::' ? 'localhost' : address.host === '0.0.0.0' ? '127.0.0.1' : address.host
+  return { host, port: address.port }
+}
+
+const namesOf = (text: string): string => text.replaceAll(/\b(DNS|IP Address|CN)[:=]/g, '').replaceAll('\n', ', ')
+
+/**
+ * True if a certificate vouches for itself. `checkIssued` alone does not say so: it asks whether
+ * the key may sign certificates, which a server's
+ * own may not.
+ */
+export const isSelfSigned = (certificate: X509Certificate): boolean =>
+  certificate.issuer === certificate.subject && certificate.verify(certificate.publicKey)

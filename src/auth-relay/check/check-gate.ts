@@ -1,0 +1,207 @@
+/** Checks of what the gate needs on this host: the cdb of tcprules, and Postfix. */
+
+import { spawnSync } from 'node:child_process'
+import { existsSync, readFileSync, statSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { messageOf } from '../../base/errors.ts'
+import { type Ids, idsOf, isRoot } from '../../process/privileges.ts'
+import type { Settings, ShownSetting } from '../../settings/settings.ts'
+import { parseTcpRule, parseTcpRules } from '../../wire/tcprules.ts'
+import { accountWithGroups, mayAccount } from './check-rights.ts'
+import { advice, type Finding, fine, unsafe } from './finding.ts'
+
+/** Faults of one file that are named: beyond, the first ones are enough to begin with. */
+const MAX_FAULTS = 5
+
+/**
+ * Authenticators what the gate needs to keep its cdb: the site's rules and the directory, with the
+ * rights of the gate's account.
+ */
+export function checkCdb({ wrap, grants }: Settings): readonly Finding[] {
+  if (wrap.tcprules_cdb === '') {
+    return wrap.tcprules_static === ''
+      ? []
+      : [advice('wrap.tcprules_static', 'no cdb is made of it', 'set tcprules_cdb, or remove tcprules_static')]
+  }
+  const account = accountOfGate(wrap.user)
+  return [
+    ...checkDirectory(wrap.tcprules_cdb, account),
+    ...(wrap.tcprules_static === '' ? [] : checkRules(wrap.tcprules_static, account)),
+    ...(grants.ipv6_prefix === 128 ? [] : [LOST_NETWORKS]),
+  ]
+}
+
+const LOST_NETWORKS = advice(
+  'grants.ipv6_prefix',
+  "the tcpserver of Debian's ucspi-tcp-ipv6 finds no network in tcprules_cdb whose prefix holds a group of zeros (2001:db8:0:5::/64)",
+  'let the resident gate listen, or use ucspi-tcp6',
+)
+
+type Account = { readonly name: string; readonly ids: Ids | undefined }
+
+function accountOfGate(user: string): Account {
+  if (user === '' || !isRoot()) return { name: 'this account', ids: undefined }
+  try {
+    return { name: user, ids: idsOf(user, 'wrap.user') }
+  } catch {
+    return { name: 'this account', ids: undefined } // That there is no such account is a finding of its own.
+  }
+}
+
+/** True if the account may do this to the path: `r` read it, `w` write to it, `x` search it. */
+const may = ({ ids }: Account, right: 'r' | 'w' | 'x', path: string): boolean =>
+  spawnSync('test', [`-${right}`, path], { cwd: '/', ...ids }).status === 0
+
+function checkDirectory(cdb: string, account: Account): Finding[] {
+  const directory = dirname(cdb)
+  return may(account, 'w', directory) && may(account, 'x', directory)
+    ? [fine('wrap.tcprules_cdb', `${account.name} can replace ${cdb}`)]
+    : [
+        unsafe(
+          'wrap.tcprules_cdb',
+          `${account.name} cannot make files in ${directory}`,
+          `give the cdb a directory of its own: install -d -o ${account.ids?.uid ?? 'ACCOUNT'} DIRECTORY`,
+        ),
+      ]
+}
+
+function checkRules(path: string, account: Account): Finding[] {
+  const about = 'wrap.tcprules_static'
+  if (!existsSync(path)) return [unsafe(about, `there is no ${path}`, 'write the rules there; an empty file will do')]
+  if (!may(account, 'r', path)) {
+    return [unsafe(about, `${account.name} cannot read ${path}`, `make it readable: chmod a+r ${path}`)]
+  }
+  let text: Buffer
+  try {
+    text = readFileSync(path)
+  } catch (error) {
+    return [unsafe(about, messageOf(error), 'name a rules text of tcprules')]
+  }
+  const { records, faults } = parseTcpRules(text)
+  if (faults.length > 0) {
+    return faults
+      .slice(0, MAX_FAULTS)
+      .map(({ line, reason }) =>
+        unsafe(about, `${path}:${line}: ${reason}`, 'the rules before the fault stay in force until it is mended'),
+      )
+  }
+  const byName = records.find(({ key, data }) => /^(?:[^@]*@)?=/.test(key) && !parseTcpRule(data).allow)
+  return [
+    fine(about, `${path} has ${records.length} rules`),
+    ...(byName === undefined
+      ? []
+      : [
+          advice(
+            about,
+            `${byName.key}:deny does not hold against a grant: tcpserver finds the address before the name`,
+            'deny addresses',
+          ),
+        ]),
+  ]
+}
+
+/** Names the settings that are written by a former name. */
+export const checkNames = (shown: readonly ShownSetting[]): readonly Finding[] =>
+  shown.flatMap(({ section, name, formerName, origin }) =>
+    formerName === undefined
+      ? []
+      : [
+          advice(
+            `${section}.${formerName}`,
+            `is called ${name} now; the former name stays valid`,
+            origin.type === 'environment' ? `rename ${origin.variable}` : `write ${name}`,
+          ),
+        ],
+  )
+
+/** Services of the gate, by the name of the setting. */
+type ServiceSettings = Pick<Settings['wrap'], 'policy_listen' | 'socketmap_listen' | 'question_listen'>
+
+/**
+ * Judges whether a Postfix of this host reaches the gate's Unix sockets that its main.cf names. A
+ * smtpd in a chroot, as Debian has it,
+ * sees the queue directory alone; and an account that may not write to a socket cannot ask there.
+ */
+export function checkPostfix({ wrap }: { readonly wrap: ServiceSettings }, etc = '/etc/postfix'): readonly Finding[] {
+  const main = logicalLines(textOf(join(etc, 'main.cf')))
+  const setting = (name: string): string | undefined =>
+    main.map(line => new RegExp(`^${name}\\s*=\\s*(\\S+)`).exec(line)?.[1]).findLast(value => value !== undefined)
+  const queue = setting('queue_directory') ?? '/var/spool/postfix'
+  const isChrooted = logicalLines(textOf(join(etc, 'master.cf'))).some(line => {
+    const [, type, , , chroot, , , command] = line.split(/\s+/)
+    return type === 'inet' && command === 'smtpd' && chroot === 'y'
+  })
+  return unixSockets(wrap).flatMap(({ name, about, path }): readonly Finding[] => {
+    if (!main.some(line => namesSocket(line, path))) return []
+    const inside = isChrooted && !path.startsWith(`${queue}/`) ? join(queue, path) : path
+    if (inside !== path && statSync(inside, { throwIfNoEntry: false })?.isSocket() !== true) {
+      return [
+        unsafe(
+          about,
+          `the smtpd of Postfix runs in the chroot ${queue} and cannot reach ${path}: it defers all mail`,
+          `use inet:127.0.0.1:10040 in main.cf and ${name} = ["127.0.0.1:10040"], or write n in the chroot column of smtpd in master.cf`,
+        ),
+      ]
+    }
+    const refused = judgeAccess(about, inside, setting('mail_owner') ?? 'postfix', 'postfix')
+    if (refused.length > 0) return refused
+    return isChrooted ? [fine(about, `the smtpd of Postfix reaches ${path} in its chroot`)] : []
+  })
+}
+
+/** Judges whether Debian's Exim may ask at the Unix sockets that its configuration names. */
+export function checkExim(
+  { wrap }: { readonly wrap: ServiceSettings },
+  { configuration = '/var/lib/exim4/config.autogenerated', account = 'Debian-exim' } = {},
+): readonly Finding[] {
+  const text = textOf(configuration)
+  return unixSockets(wrap).flatMap(({ about, path }) =>
+    text.includes(`readsocket{${path}}`) ? judgeAccess(about, path, account, 'exim4') : [],
+  )
+}
+
+const unixSockets = (wrap: ServiceSettings) =>
+  (['policy_listen', 'socketmap_listen', 'question_listen'] as const).flatMap(name =>
+    wrap[name].flatMap(address =>
+      address.type === 'unix' ? [{ name, about: `wrap.${name}`, path: address.path }] : [],
+    ),
+  )
+
+/**
+ * Unsafe if the account of a mail server cannot connect to the socket of a gate that runs. Without
+ * root no account can be tried.
+ */
+function judgeAccess(about: string, path: string, name: string, unit: string): readonly Finding[] {
+  const status = statSync(path, { throwIfNoEntry: false })
+  if (!isRoot() || status?.isSocket() !== true) return []
+  const account = accountWithGroups(name)
+  if (account === undefined || mayAccount(account, 'w', path)) return []
+  const group = spawnSync('getent', ['group', String(status.gid)], { encoding: 'utf8' }).stdout?.split(':')[0] ?? ''
+  return [
+    unsafe(
+      about,
+      `the account ${name} may not connect to ${path}, so the mail server gets no answer and the relay stays closed`,
+      `adduser ${name} ${group === '' ? status.gid : group} && systemctl restart ${unit}`,
+    ),
+  ]
+}
+
+const namesSocket = (line: string, path: string): boolean =>
+  [...line.matchAll(/unix:([^\s,{}]+)/g)].some(([, named = '']) => named === path || named.startsWith(`${path}:`))
+
+/** Lines of postconf(5): one that begins with a blank continues the line before. */
+const logicalLines = (text: string): readonly string[] =>
+  text
+    .split('\n')
+    .filter(line => !/^\s*(#|$)/.test(line))
+    .join('\n')
+    .replace(/\n\s+/g, ' ')
+    .split('\n')
+
+function textOf(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch {
+    return '' // no Postfix here
+  }
+}

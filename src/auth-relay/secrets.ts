@@ -1,0 +1,58 @@
+/** Secrets that auth-relay makes: random passwords, password hashes, private files. */
+
+import { randomBytes } from 'node:crypto'
+import { closeSync, existsSync, fchownSync, openSync, renameSync, writeSync } from 'node:fs'
+import { TemporaryFault } from '../base/exit-status.ts'
+import { crypt } from '../libc/accounts.ts'
+
+/** A random secret of 192 bits, as 32 characters that need no quoting in TOML, SQL or a shell. */
+export const randomSecret = (): string => randomBytes(24).toString('base64url')
+
+/**
+ * Makes sure that a file with a secret exists: one line, mode 0600, written whole or not at all. An
+ * old one is kept.
+ */
+export function ensureSecretFile(path: string, owner?: { readonly uid: number; readonly gid: number }): void {
+  if (existsSync(path)) return
+  writePrivateFile(path, `${randomSecret()}\n`, owner)
+}
+
+/** Writes a file of mode 0600 in one step: readers see the old text or the new one, and a crash leaves no half. */
+export function writePrivateFile(
+  path: string,
+  text: string,
+  owner?: { readonly uid: number; readonly gid: number },
+): void {
+  const temporary = `${path}.${process.pid}.tmp`
+  const fd = openSync(temporary, 'wx', 0o600)
+  try {
+    if (owner !== undefined) fchownSync(fd, owner.uid, owner.gid)
+    writeSync(fd, text)
+  } finally {
+    closeSync(fd)
+  }
+  renameSync(temporary, path)
+}
+
+/**
+ * Methods of crypt(5) by the prefix of their settings, best first: what the host's libcrypt does
+ * not know is passed over.
+ */
+const METHODS = ['$y$j9T$', '$6$rounds=100000$'] as const
+
+const ALPHABET = './0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
+
+/**
+ * A crypt(5) hash of a password with a random salt: yescrypt where the host knows it, else SHA-512.
+ * @throws TemporaryFault if the host's libcrypt refuses all of them.
+ */
+export async function hashPassword(password: string): Promise<string> {
+  for (const method of METHODS) {
+    const hash = await crypt(password, `${method}${randomSalt(16)}$`)
+    if (hash !== undefined) return hash
+  }
+  throw new TemporaryFault('the system has no crypt(3) for yescrypt or SHA-512: install libcrypt1')
+}
+
+/** 64 characters divide 256 evenly: no character is likelier than another. */
+const randomSalt = (length: number): string => Array.from(randomBytes(length), byte => ALPHABET[byte % 64]).join('')

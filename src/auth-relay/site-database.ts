@@ -1,0 +1,128 @@
+/** The site's database for a verb: connection, schema check, grants, and the remedy for each fault. */
+
+import { existsSync } from 'node:fs'
+import { userInfo } from 'node:os'
+import { dirname, join } from 'node:path'
+import { TemporaryFault, UsageFault } from '../base/exit-status.ts'
+import type { ConnectionOptions } from '../database/connection-options.ts'
+import { type Database, openDatabase } from '../database/database.ts'
+import {
+  DatabaseUnavailable,
+  MigrationFailed,
+  OutcomeUnknown,
+  SchemaTooNew,
+  StatementRefused,
+} from '../database/errors.ts'
+import { readMigrations, schemaVersion } from '../database/migrate.ts'
+import { createGrantAdmin } from '../grants/grant-admin.ts'
+import type { GrantAdmin } from '../grants/grant-store.ts'
+import { policyOf } from '../grants/policy-of.ts'
+import { databaseConnection } from '../settings/database-connection.ts'
+import { loadSettingsFile, type Settings } from '../settings/settings.ts'
+import type { Surroundings } from './verb.ts'
+
+/**
+ * Does something with a database and closes it.
+ * @throws TemporaryFault if it cannot be reached, UsageFault if it refuses what we ask; each says what to do.
+ */
+export async function withDatabase<T>(
+  connection: ConnectionOptions,
+  work: (database: Database) => Promise<T>,
+): Promise<T> {
+  const database = openDatabase({ ...connection, applicationName: 'auth-relay', max: 2 })
+  try {
+    return await work(database)
+  } catch (error) {
+    throw explain(error, connection)
+  } finally {
+    await database.close()
+  }
+}
+
+/**
+ * The remedy for the reason that PostgreSQL or a pooler gives in its own words (English:
+ * `lc_messages` of the server decides).
+ */
+function remedyFor(message: string, where: string, user: string): string {
+  if (message.includes('unsupported startup parameter')) {
+    return `set ignore_startup_parameters = statement_timeout in the pooler at ${where} and pool_mode = session, or connect to PostgreSQL directly`
+  }
+  if (/password authentication failed|no password supplied|role ".*" does not exist/.test(message)) {
+    return `make the role ${user} and its password with auth-relay migrate --user postgres, or correct the password in the settings`
+  }
+  if (/database ".*" does not exist/.test(message)) {
+    return 'make it with createdb, then run auth-relay migrate --user postgres'
+  }
+  if (message.includes('no pg_hba.conf entry')) return `let ${user} in: a line in pg_hba.conf of ${where}`
+  return `start PostgreSQL at ${where}, or change database.dbhost, dbname, dbuser or dbpass`
+}
+
+/** Errors of the database room in an administrator's words; others are left as they are. */
+function explain(error: unknown, { hosts, database, user }: ConnectionOptions): unknown {
+  const where = hosts.map(({ host, port }) => (host.startsWith('/') ? host : `${host}:${port}`)).join(', ')
+  if (error instanceof DatabaseUnavailable || error instanceof OutcomeUnknown) {
+    return new TemporaryFault(`no database: ${error.message}: ${remedyFor(error.message, where, user)}`, error)
+  }
+  if (error instanceof StatementRefused) {
+    if (error.code === '42P01')
+      return new UsageFault(`the database ${database} has no tables of ours: run auth-relay migrate`, error)
+    if (error.code === '42501') return new UsageFault(`role ${user} may not do this: ${error.message}`, error)
+    return new TemporaryFault(`the database refused: ${error.message}`, error)
+  }
+  if (error instanceof SchemaTooNew || error instanceof MigrationFailed) return new UsageFault(error.message, error)
+  return error
+}
+
+/**
+ * Where the numbered SQL files are, seen from our own program file: beside `dist/`, or beside `src/`.
+ * @throws UsageFault if the installation has none.
+ */
+export function migrationsDirectory(running = process.argv[1] ?? ''): string {
+  const above = dirname(dirname(running))
+  const found = [join(above, 'sql'), join(dirname(above), 'sql')].find(directory => existsSync(directory))
+  if (found !== undefined) return found
+  throw new UsageFault(`${above} has no directory sql: install auth-relay again`)
+}
+
+/**
+ * Makes sure that a database answers, takes our role, and has the schema that this program knows.
+ * @throws TemporaryFault if it cannot be reached, UsageFault if it must be migrated first.
+ */
+export async function checkSchema(connection: ConnectionOptions): Promise<number> {
+  const found = await withDatabase(connection, schemaVersion)
+  const known = await knownSchema()
+  if (found < known) throw new UsageFault(`the database has schema ${found}, we need ${known}: run auth-relay migrate`)
+  if (found > known)
+    throw new UsageFault(`the database has schema ${found}, we know ${known}: install a newer auth-relay`)
+  return found
+}
+
+/** The schema that this program makes and understands. */
+export const knownSchema = async (): Promise<number> =>
+  (await readMigrations(migrationsDirectory())).at(-1)?.version ?? 0
+
+/** Who gives this order, for the history: the account behind sudo, the account, or its number where it has no name. */
+export function operatorName(environment: Readonly<Record<string, string | undefined>>): string {
+  const behind = environment['SUDO_USER']
+  if (behind !== undefined && behind !== '') return behind
+  try {
+    return userInfo().username
+  } catch {
+    return `uid ${process.getuid?.() ?? '?'}` // an account without a name, as containers have them
+  }
+}
+
+/**
+ * Does something with the grants of the site whose settings file this is.
+ * @throws UsageFault or TemporaryFault, with what to do.
+ */
+export function withGrants<T>(
+  config: string,
+  { environment }: Pick<Surroundings, 'environment'>,
+  work: (admin: GrantAdmin, settings: Settings) => Promise<T>,
+): Promise<T> {
+  const { settings } = loadSettingsFile(config, environment)
+  return withDatabase(databaseConnection(settings, 'writer'), database =>
+    work(createGrantAdmin(database, policyOf(settings)), settings),
+  )
+}

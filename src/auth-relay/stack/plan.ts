@@ -1,0 +1,154 @@
+/** What the settings make the stack run, where it listens, and whether the host permits it. */
+
+import { spawnSync } from 'node:child_process'
+import { accessSync, constants, existsSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { UsageFault } from '../../base/exit-status.ts'
+import { openListener } from '../../process/listener.ts'
+import type { SocketAddress } from '../../process/socket-address.ts'
+import { readSecretFile } from '../../settings/secret.ts'
+import type { Settings } from '../../settings/settings.ts'
+
+/** What the settings give something to do. */
+export type PartsInUse = {
+  readonly popup: boolean
+  readonly sslwrap: boolean
+  /** authd hears of logins: from popup, or from a log. */
+  readonly authd: boolean
+  readonly gate: boolean
+  readonly statusPage: boolean
+}
+
+/**
+ * The parts that the settings use. Without listeners of its own sslwrap stands on *:995 before
+ * popup, unless popup speaks TLS itself.
+ */
+export function partsInUse({ popup, sslwrap, authd, wrap, statusPage }: Settings): PartsInUse {
+  const servesTls = popup.tls_listen.length > 0
+  const servesPop3 = servesTls || popup.listen.length > 0 || popup.proxy_listen.length > 0
+  const readsLogs =
+    authd.syslog_fifo !== '' || authd.syslog_listen.length > 0 || authd.follow_files.length > 0 || authd.journal
+  const services = [wrap.listen, wrap.policy_listen, wrap.socketmap_listen, wrap.question_listen]
+  return {
+    popup: servesPop3,
+    sslwrap: (servesPop3 && !servesTls) || sslwrap.listener.length > 0,
+    authd: servesPop3 || readsLogs,
+    gate: services.some(addresses => addresses.length > 0) || wrap.tcprules_cdb !== '',
+    statusPage: statusPage.listen !== undefined,
+  }
+}
+
+/**
+ * The same on this host: sslwrap, which no setting switches off, is not in use where the
+ * administrator has enabled other units
+ * of the package and left its unit out.
+ */
+export function partsInUseHere(settings: Settings, isEnabled = enabledUnit): PartsInUse {
+  const parts = partsInUse(settings)
+  if (!parts.sslwrap || settings.sslwrap.listener.length > 0) return parts
+  const leftOut =
+    isEnabled('auth-relay-sslwrap.service') === false &&
+    ['authd', 'popup', 'wrap'].some(name => isEnabled(`auth-relay-${name}.service`) === true)
+  return leftOut ? { ...parts, sslwrap: false } : parts
+}
+
+/** Whether systemd starts a unit with the host; undefined: there is no such unit, or no systemd. */
+function enabledUnit(unit: string): boolean | undefined {
+  const { stdout } = spawnSync('systemctl', ['is-enabled', unit], { encoding: 'utf8', timeout: 5000 })
+  const word = stdout?.trim()
+  return word === 'enabled' ? true : word === 'disabled' ? false : undefined
+}
+
+/** An address that a program will listen on, and the setting that says so. */
+export type PlannedListener = {
+  readonly address: SocketAddress
+  readonly setting: string
+  /** The program that listens there. */
+  readonly program: string
+}
+
+/** Where sslwrap listens when no setting says so. */
+const DEFAULT_TLS: PlannedListener = {
+  address: { type: 'tcp', host: '::', port: 995 },
+  setting: 'sslwrap.listener',
+  program: 'sslwrap',
+}
+
+/** Every TCP address that the settings make our programs listen on. */
+export const plannedListeners = (settings: Settings): readonly PlannedListener[] =>
+  plannedSockets(settings, partsInUse(settings)).filter(({ address }) => address.type === 'tcp')
+
+/** Every address, Unix sockets included, on which the parts in use listen. */
+export function plannedSockets(settings: Settings, parts: PartsInUse): readonly PlannedListener[] {
+  const { popup, sslwrap, authd, wrap, statusPage } = settings
+  const listed = Object.entries({ popup, sslwrap, authd, wrap, 'status-page': statusPage }).flatMap(
+    ([program, values]) =>
+      Object.entries(values).flatMap(([name, value]) =>
+        name === 'listen' || name.endsWith('_listen') ? addressesIn(value, `${program}.${name}`, program) : [],
+      ),
+  )
+  const inUse = (program: string): boolean => program !== 'sslwrap' || parts.sslwrap
+  const announced = { socket: authd.socket, uses_socket: authd.uses_socket }
+  return [
+    ...listed.filter(({ program }) => inUse(program)),
+    ...Object.entries(announced).flatMap(([name, path]): PlannedListener[] =>
+      path === '' ? [] : [{ address: { type: 'unix', path }, setting: `authd.${name}`, program: 'authd' }],
+    ),
+    ...sslwrap.listener.map(({ listen }) => ({
+      address: listen,
+      setting: 'sslwrap.listener.listen',
+      program: 'sslwrap',
+    })),
+    ...(parts.sslwrap && sslwrap.listener.length === 0 ? [DEFAULT_TLS] : []),
+  ]
+}
+
+const addressesIn = (value: unknown, setting: string, program: string): PlannedListener[] =>
+  [value]
+    .flat()
+    .filter(isSocketAddress)
+    .map(address => ({ address, setting, program }))
+
+const isSocketAddress = (value: unknown): value is SocketAddress =>
+  typeof value === 'object' && value !== null && 'type' in value
+
+/**
+ * Finds out what would stop a program from starting before any is started: ports in use, keys and
+ * secrets that cannot be read.
+ * @throws the first fault, with what to do.
+ */
+export async function checkBeforeStart(settings: Settings): Promise<void> {
+  const { popup, sslwrap } = settings
+  if (sslwrap.listener.length > 0) {
+    checkReadable(sslwrap.cert, 'sslwrap.cert')
+    checkReadable(sslwrap.key, 'sslwrap.key')
+    if (sslwrap.listener.some(({ preamble }) => preamble === 'ssl')) readSecretFile(popup.ssl_hack_pass)
+  }
+  if (popup.stls || popup.tls_listen.length > 0) {
+    checkReadable(popup.stls_cert, 'popup.stls_cert')
+    checkReadable(popup.stls_key, 'popup.stls_key')
+  }
+  if (popup.listen.length > 0 && popup.checker === 'passwd-file') {
+    if (!existsSync(popup.passwd_file)) {
+      throw new UsageFault(
+        `popup.passwd_file: there is no ${popup.passwd_file}: make one with: auth-relay passwd LOGIN, or choose another popup.checker`,
+      )
+    }
+    checkReadable(popup.passwd_file, 'popup.passwd_file')
+  }
+  for (const { address, setting } of plannedListeners(settings)) {
+    const server = createServer()
+    await openListener(server, address, setting)
+    await new Promise(resolve => server.close(resolve))
+  }
+}
+
+/** A missing file is for the program itself to judge: sslwrap makes what is missing. */
+function checkReadable(path: string, setting: string): void {
+  if (!existsSync(path)) return
+  try {
+    accessSync(path, constants.R_OK)
+  } catch (error) {
+    throw new UsageFault(`${setting}: ${path} cannot be read: give it to the account that starts us, mode 0600`, error)
+  }
+}

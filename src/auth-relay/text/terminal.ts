@@ -1,0 +1,134 @@
+/** Text for a terminal: escaped characters, counts, colour, tables, a progress bar. */
+
+import { styleText } from 'node:util'
+
+/**
+ * Text from outside as it may stand on a terminal: control, format and unassigned characters are
+ * written as `\u{…}`, so that no login
+ * name can move the cursor or forge a line.
+ */
+export const printable = (text: string): string =>
+  text.replace(/[\\\p{C}\u2028\u2029]/gu, character =>
+    character === '\\' ? '\\\\' : `\\u{${(character.codePointAt(0) ?? 0).toString(16)}}`,
+  )
+
+/** `1 grant`, `2 grants`: a number with its noun. */
+export const count = (number: number, one: string, many = `${one}s`): string => `${number} ${number === 1 ? one : many}`
+
+/** Colour for a terminal, and plain text for everything else. */
+export type Style = {
+  readonly good: (text: string) => string
+  readonly bad: (text: string) => string
+  readonly warning: (text: string) => string
+  readonly faint: (text: string) => string
+  readonly strong: (text: string) => string
+}
+
+/** NO_COLOR (no-color.org) and TERM=dumb switch colour off on a terminal too. */
+export function styleFor(isTerminal: boolean, environment: Readonly<Record<string, string | undefined>>): Style {
+  const isPlain = !isTerminal || (environment['NO_COLOR'] ?? '') !== '' || environment['TERM'] === 'dumb'
+  const styled =
+    (format: Parameters<typeof styleText>[0]) =>
+    (text: string): string =>
+      isPlain ? text : styleText(format, text, { validateStream: false })
+  return {
+    good: styled('green'),
+    bad: styled('red'),
+    warning: styled('yellow'),
+    faint: styled('dim'),
+    strong: styled('bold'),
+  }
+}
+
+/**
+ * One column of a table: its title, and what may happen to it when the table is too wide: it is
+ * left out, or its cells are cut.
+ */
+export type Column = {
+  readonly title: string
+  readonly align?: 'left' | 'right'
+  readonly mayDrop?: boolean
+  readonly mayShrink?: boolean
+}
+
+const GAP = '  '
+const LEAST = 6
+
+/**
+ * A table of plain text, no wider than `width` as far as the columns allow: first those that may be
+ * left out go, the last one first, then
+ * cells are cut, which ends them in `…`. Cells are one line each and free of control characters
+ * (see printable). Every line ends in LF.
+ */
+export function formatTable(columns: readonly Column[], rows: readonly (readonly string[])[], width: number): string {
+  const titles = columns.map(({ title }) => title)
+  const drop = columns.findLastIndex(({ mayDrop }) => mayDrop === true)
+  const widths = columns.map((_, index) => widest([titles, ...rows], index))
+  if (drop >= 0 && totalOf(widths) > width) {
+    const without = <T>(cells: readonly T[]): readonly T[] => cells.toSpliced(drop, 1)
+    return formatTable(without(columns), rows.map(without), width)
+  }
+  for (;;) {
+    const total = totalOf(widths)
+    const longest = columns
+      .map(({ mayShrink }, index) => ({ index, width: mayShrink === true ? (widths[index] ?? 0) : 0 }))
+      .reduce((best, each) => (each.width > best.width ? each : best), { index: -1, width: LEAST })
+    if (total <= width || longest.index < 0) break
+    widths[longest.index] = Math.max(LEAST, longest.width - (total - width))
+  }
+  const line = (cells: readonly string[]): string =>
+    columns
+      .map(({ align }, index) => pad(cells[index] ?? '', widths[index] ?? 0, align ?? 'left'))
+      .join(GAP)
+      .trimEnd()
+  return [titles, ...rows].map(row => `${line(row)}\n`).join('')
+}
+
+const totalOf = (widths: readonly number[]): number =>
+  widths.reduce((sum, each) => sum + each, 0) + GAP.length * (widths.length - 1)
+
+/** Of a column; there may be a million rows, more than a call takes arguments. */
+const widest = (rows: readonly (readonly string[])[], index: number): number =>
+  rows.reduce((most, row) => Math.max(most, lengthOf(row[index] ?? '')), 0)
+
+/** Characters, not UTF-16 units. */
+const lengthOf = (text: string): number => [...text].length
+
+function pad(text: string, width: number, align: 'left' | 'right'): string {
+  const characters = [...text]
+  const shown = characters.length > width ? `${characters.slice(0, width - 1).join('')}…` : text
+  const space = ' '.repeat(Math.max(0, width - characters.length))
+  return align === 'right' ? space + shown : shown + space
+}
+
+/**
+ * A bar on the terminal's standard error, drawn at most ten times a second; nothing at all where
+ * there is no terminal.
+ */
+export class ProgressBar {
+  readonly #total: number
+  readonly #isTerminal: boolean
+  #done = 0
+  #drawn = 0
+
+  constructor(total: number, isTerminal = process.stderr.isTTY === true) {
+    this.#total = total
+    this.#isTerminal = isTerminal && total > 0
+  }
+
+  advance(count: number): void {
+    this.#done += count
+    if (!this.#isTerminal || Date.now() - this.#drawn < 100) return
+    this.#drawn = Date.now()
+    const part = Math.min(1, this.#done / this.#total)
+    const filled = Math.round(part * 40)
+    process.stderr.write(
+      `\r${'█'.repeat(filled)}${'░'.repeat(40 - filled)} ${String(Math.floor(part * 100)).padStart(3)} %`,
+    )
+  }
+
+  /** Takes the bar away. */
+  end(): void {
+    if (this.#isTerminal && this.#drawn > 0) process.stderr.write('\r\u001b[K')
+  }
+}

@@ -1,0 +1,97 @@
+/** Dialects of servers that speak POP3 alone and log a login in one line. */
+
+import type { Dialect } from '../dialect.ts'
+
+// Failure lines begin with the name that the client gave. None of them can end like these, and none
+// that syslog cuts (at
+// 800 octets or more) can be as short as the bounds of these fields demand.
+const QPOPPER_LOGIN =
+  /^\(v[\w.]{1,40}\) POP login by user "([^"\s]{1,64})" at \(([^()\s]{0,255})\) ([0-9A-Fa-f:.]{2,45})(?: \[\w{1,40}\.c:\d{1,6}\])?$/
+/** Versions before 4 name the address only in the figures at the end of a session. */
+const QPOPPER_STATS =
+  /^Stats: (\S{1,64}) \d{1,10} \d{1,10} \d{1,10} \d{1,10} (?:[A-Za-z0-9._-]{1,255} )?([0-9A-Fa-f:.]{2,45})$/
+
+/** qpopper (spec/syslog.md §7). */
+export const qpopper: Dialect = {
+  name: 'qpopper',
+  setting: 'check_daemon_qpopper',
+  tags: ['popper', 'qpopper', 'in.qpopper', 'in.popper'],
+  doc: 'qpopper',
+  longestLogin: 64,
+  read(message) {
+    const [match, login = '', , address = ''] = QPOPPER_LOGIN.exec(message) ?? []
+    if (match !== undefined) return { kind: 'login', address, login }
+    const [stats, statsLogin = '', statsAddress = ''] = QPOPPER_STATS.exec(message) ?? []
+    return stats === undefined ? undefined : { kind: 'login', address: statsAddress, login: statsLogin }
+  },
+}
+
+// The first bracket is the server's own address. The client's is the last.
+const TEAPOP_LOGIN =
+  /^Successful login for (\S{1,255}) \[[0-9A-Fa-f:.]{2,45}\] from (\S{1,255}) \[([0-9A-Fa-f:.]{2,45})\]$/
+
+/** teapop; it logs to facility local0 (spec/syslog.md §7). */
+export const teapop: Dialect = {
+  name: 'teapop',
+  setting: 'check_daemon_teapop',
+  tags: ['teapop'],
+  doc: 'teapop (facility local0)',
+  longestLogin: 255,
+  read(message) {
+    const [match, login = '', , address = ''] = TEAPOP_LOGIN.exec(message) ?? []
+    return match === undefined ? undefined : { kind: 'login', address, login }
+  },
+}
+
+const TPOP3D_LOGIN =
+  /^fork_child: \[\d{1,6}\](\d[0-9.]{6,14})(?:\/[A-Za-z0-9.-]{0,255})?: began session for `([^\s`']{1,255})' with [\w.-]{1,40}; child PID is \d{1,10}$/
+
+/** tpop3d, IPv4 only (spec/syslog.md §7). */
+export const tpop3d: Dialect = {
+  name: 'tpop3d',
+  setting: 'check_daemon_tpop3d',
+  tags: ['tpop3d'],
+  doc: 'tpop3d',
+  longestLogin: 255,
+  read(message) {
+    const [match, address = '', login = ''] = TPOP3D_LOGIN.exec(message) ?? []
+    return match === undefined ? undefined : { kind: 'login', address, login }
+  },
+}
+
+const GNU_POP3D_LOGIN = /^User (\S{1,255}) logged in with mailbox (\S{1,255}) from ([0-9A-Fa-f:.]{2,45})$/
+
+/** gnu-pop3d (spec/syslog.md §7). */
+export const gnuPop3d: Dialect = {
+  name: 'gnu-pop3d',
+  setting: 'check_daemon_gnu_pop3d',
+  tags: ['gnu-pop3d'],
+  doc: 'gnu-pop3d',
+  longestLogin: 255,
+  read(message) {
+    const [match, login = '', , address = ''] = GNU_POP3D_LOGIN.exec(message) ?? []
+    return match === undefined ? undefined : { kind: 'login', address, login: unquote(login) }
+  },
+}
+
+const unquote = (name: string): string => (/^'[^']+'$/.test(name) ? name.slice(1, -1) : name)
+
+// Written at the end of a session; no word in it says that a login succeeded, only its shape does.
+// Other lines of the daemon
+// ("lost NAME", "authentication failure NAME") end in what a client sent, which could complete the shape: what begins
+// with such a word is none.
+const CUCIPOP_SESSION =
+  /^(?!(?:lost|auth|authentication|connect|connection|error|bad|invalid|timeout)\b)([^\s,:()]{1,64}) (\d[0-9.]{6,14}) \d{1,10}, \d{1,10} \(\d{1,10}\), \d{1,10} \(\d{1,10}\)$/
+
+/** cucipop: IPv4, at the end of a session only. The weakest anchor of all (spec/syslog.md §7). */
+export const cucipop: Dialect = {
+  name: 'cucipop',
+  setting: 'check_daemon_cucipop',
+  tags: ['cucipop'],
+  doc: 'cucipop; only the shape of its line says that somebody logged in: better left off',
+  longestLogin: 64,
+  read(message) {
+    const [match, login = '', address = ''] = CUCIPOP_SESSION.exec(message) ?? []
+    return match === undefined ? undefined : { kind: 'login', address, login }
+  },
+}
