@@ -28,6 +28,8 @@ check('rooms', 'node', 'scripts/check-rooms.ts')
 check('unused', 'knip')
 check('dependencies', 'node', 'scripts/check-dependencies.ts')
 check('commits', 'node', 'scripts/check-commits.ts')
+check('prose', 'node', 'scripts/check-prose.ts')
+check('spelling', 'cspell', 'lint', '--no-progress')
 mkdirSync(new URL('.', REPORT), { recursive: true })
 check('tests', 'vitest', 'run', '--reporter=default', '--reporter=json', `--outputFile.json=${REPORT.pathname}`)
 

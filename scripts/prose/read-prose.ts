@@ -1,0 +1,163 @@
+import { lexer, type Token } from 'marked'
+import ts from 'typescript'
+
+/** A heading, a paragraph, a list item, a table cell or a comment, without its markup. */
+export interface Block {
+  readonly kind: 'heading' | 'text' | 'comment'
+  /** Line of the file at which the block begins, from 1. */
+  readonly line: number
+  /** Headings above the block, the outermost first. */
+  readonly section: readonly string[]
+  readonly text: string
+}
+
+/** Stands for a code span: the rules see that a name stands there, not what it says. */
+const CODE = 'CODE'
+
+const linesIn = (text: string): number => text.split('\n').length - 1
+
+/** The words of inline tokens, with each code span as one word. */
+function wordsOf(tokens: readonly Token[]): string {
+  return tokens
+    .map(token => {
+      if (token.type === 'codespan') return CODE
+      if (token.type === 'br') return ' '
+      if (token.type === 'html' || token.type === 'image') return ''
+      if ('tokens' in token && token.tokens !== undefined) return wordsOf(token.tokens)
+      return 'text' in token && typeof token.text === 'string' ? token.text : ''
+    })
+    .join('')
+    .replaceAll(/\s+/g, ' ')
+}
+
+/** Blocks of a Markdown document. Code blocks and HTML are left out. */
+export function readMarkdown(text: string): Block[] {
+  const blocks: Block[] = []
+  const headings: string[] = []
+
+  const add = (kind: Block['kind'], line: number, words: string): void => {
+    if (words.trim() !== '') blocks.push({ kind, line, section: [...headings], text: words.trim() })
+  }
+
+  const walk = (tokens: readonly Token[], firstLine: number): void => {
+    let line = firstLine
+    for (const token of tokens) {
+      visit(token, line)
+      line += linesIn(token.raw)
+    }
+  }
+
+  const visit = (token: Token, line: number): void => {
+    switch (token.type) {
+      case 'heading': {
+        const words = wordsOf(token.tokens ?? [])
+        headings.length = Math.min(headings.length, token['depth'] - 1)
+        headings.push(words)
+        add('heading', line, words)
+        break
+      }
+      case 'paragraph':
+        add('text', line, wordsOf(token.tokens ?? []))
+        break
+      case 'text':
+        add('text', line, wordsOf('tokens' in token && token.tokens !== undefined ? token.tokens : [token]))
+        break
+      case 'table':
+        for (const cell of token['header']) add('heading', line, wordsOf(cell.tokens))
+        for (const [row, cells] of token['rows'].entries())
+          for (const cell of cells) add('text', line + 2 + row, wordsOf(cell.tokens))
+        break
+      case 'list':
+        walk(token['items'], line)
+        break
+      case 'list_item':
+      case 'blockquote':
+        walk(token.tokens ?? [], line)
+        break
+      default:
+    }
+  }
+
+  walk(lexer(text), 1)
+  return blocks
+}
+
+/** Comments for tools, not for readers. */
+const DIRECTIVE = /^\s*(biome-ignore|@ts-|v8 ignore|c8 ignore|<reference)/
+
+/**
+ * Comments of a TypeScript file as blocks. Neighbouring `//` lines are one comment, and a blank
+ * line in a comment begins a new block.
+ */
+export function readComments(text: string): Block[] {
+  const file = ts.createSourceFile('file.ts', text, ts.ScriptTarget.Latest, true)
+  const ranges = new Map<number, ts.CommentRange>()
+  const visit = (node: ts.Node): void => {
+    for (const range of ts.getLeadingCommentRanges(text, node.pos) ?? []) ranges.set(range.pos, range)
+    for (const range of ts.getTrailingCommentRanges(text, node.end) ?? []) ranges.set(range.pos, range)
+    for (const child of node.getChildren(file))
+      if (child.kind < ts.SyntaxKind.FirstJSDocNode || child.kind > ts.SyntaxKind.LastJSDocNode) visit(child)
+  }
+  visit(file)
+
+  const blocks: Block[] = []
+  let previousEnd = -1
+  for (const { pos, end } of [...ranges.values()].sort((a, b) => a.pos - b.pos)) {
+    const raw = text.slice(pos, end)
+    const line = file.getLineAndCharacterOfPosition(pos).line + 1
+    const words = raw
+      .replace(/^\/\*+|^\/\/|\*\/$/g, '')
+      .replaceAll(/^[ \t]*\*[ \t]?/gm, '')
+      .replace(/^ /, '')
+    const isContinuation = raw.startsWith('//') && /^\s*$/.test(text.slice(previousEnd, pos)) && previousEnd >= 0
+    previousEnd = raw.startsWith('//') ? end : -1
+    const last = blocks.at(-1)
+    if (isContinuation && last?.kind === 'comment' && !text.slice(0, pos).endsWith('\n\n'))
+      blocks[blocks.length - 1] = { ...last, text: `${last.text}\n${words}` }
+    else if (!DIRECTIVE.test(words)) blocks.push({ kind: 'comment', line, section: [], text: words })
+  }
+  return blocks.flatMap(block =>
+    readMarkdown(block.text).map(part => ({ ...part, kind: 'comment', line: block.line + part.line - 1 })),
+  )
+}
+
+/** Blocks of a manual page in man(7) macros. Examples between `.nf` and `.fi` are left out. */
+export function readManualPage(text: string): Block[] {
+  const blocks: Block[] = []
+  let section: string[] = []
+  let isExample = false
+  let isTag = false
+  let paragraph: { line: number; words: string[] } | undefined
+  const finish = (): void => {
+    if (paragraph !== undefined)
+      blocks.push({ kind: 'text', line: paragraph.line, section, text: paragraph.words.join(' ') })
+    paragraph = undefined
+  }
+  for (const [index, raw] of text.split('\n').entries()) {
+    const [, macro, rest = ''] = /^\.(\\"|[A-Za-z]+) ?(.*)$/.exec(raw) ?? []
+    if (macro === 'nf' || macro === 'EX') isExample = true
+    if (macro === 'fi' || macro === 'EE') isExample = false
+    const isFont = macro !== undefined && /^[BIR]{1,2}$/.test(macro)
+    if (macro !== undefined && !isFont) finish()
+    if (macro === 'SH' || macro === 'SS') section = [rest.replaceAll('"', '')]
+    // The line behind .TP is the name of the setting or option that the paragraph explains.
+    if (macro === 'TP') isTag = true
+    else if (isTag && (macro === undefined || isFont)) isTag = false
+    else if (!isExample && (macro === undefined || isFont) && raw.trim() !== '') {
+      paragraph ??= { line: index + 1, words: [] }
+      paragraph.words.push(isFont ? CODE + (/[.,:;]$/.exec(rest)?.[0] ?? '') : plainText(raw))
+    }
+  }
+  finish()
+  return blocks
+}
+
+/** Text of a roff line: fonts in the line mark names, escapes are characters. */
+const plainText = (line: string): string =>
+  line
+    .replaceAll(/\\f[BI](.*?)\\f[RP]/g, CODE)
+    .replaceAll(/\\\((dq|aq)/g, "'")
+    .replaceAll('\\-', '-')
+    .replaceAll(/\\\[u2013\]|\\\(en/g, '–')
+    .replaceAll('\\&', '')
+    .replaceAll(/\\\[u[0-9A-F]+\]/g, '…')

@@ -1,0 +1,9 @@
+declare module 'write-good' {
+  /** A finding of one of the checks that are switched on. */
+  interface Finding {
+    readonly index: number
+    readonly offset: number
+    readonly reason: string
+  }
+  export default function writeGood(text: string, checks: Readonly<Record<string, boolean>>): Finding[]
+}

@@ -1,0 +1,114 @@
+import { readFileSync } from 'node:fs'
+import { expect, test } from 'vitest'
+import { faultsOf, isCovered, proseFiles, uncheckedEntries } from '../../../scripts/check-prose.ts'
+import { readComments, readManualPage, readMarkdown } from '../../../scripts/prose/read-prose.ts'
+import { findFaults, readReplacements, sentencesOf } from '../../../scripts/prose/rules.ts'
+
+const glossary = readFileSync(new URL('../../../docs/GLOSSARY.md', import.meta.url), 'utf8')
+const replacements = readReplacements(glossary)
+const rulesOf = (markdown: string): string[] =>
+  readMarkdown(markdown)
+    .flatMap(block => findFaults(block, replacements))
+    .map(({ rule }) => rule)
+
+const examples = readFileSync(new URL('prose-examples.md', import.meta.url), 'utf8')
+  .split('\n')
+  .filter(line => line.startsWith('| '))
+  .slice(2)
+  .map(line => line.split(' | ').map(cell => cell.replaceAll(/^\| | \|$/g, '')))
+
+test('the fixture is read whole', () => {
+  expect(examples).toHaveLength(55)
+})
+
+test.each(examples)('refuses: %s', before => {
+  expect(rulesOf(before)).not.toEqual([])
+})
+
+test.each(examples.map(([, after]) => [after ?? '']))('accepts: %s', after => {
+  expect(rulesOf(after)).toEqual([])
+})
+
+test('a sentence has at most 30 words', () => {
+  const words = (count: number): string => `${Array.from({ length: count }, (_, index) => `n${index}`).join(' ')}.`
+  expect(rulesOf(words(30))).toEqual([])
+  expect(rulesOf(words(31))).toEqual(['length'])
+})
+
+test('a sentence has at most two passive verbs', () => {
+  expect(rulesOf('The line is read and the name is compared.')).toEqual([])
+  expect(rulesOf('The line is read, the name is compared, and the grant is written.')).toEqual(['passive'])
+})
+
+test('a dot ends a sentence before a small letter too, and an abbreviation does not', () => {
+  expect(sentencesOf('Only fixes. popup announces, e.g. a login. Done')).toEqual([
+    'Only fixes.',
+    'popup announces, e.g. a login.',
+    'Done',
+  ])
+})
+
+test('a word of the glossary is refused outside code, in headings too', () => {
+  expect(rulesOf('# The keeper')).toEqual(['glossary'])
+  expect(rulesOf('The `keeper` starts.')).toEqual([])
+})
+
+test('the glossary replaces words', () => {
+  expect(replacements.map(({ word }) => word)).toContain('keeper')
+  expect(replacements.length).toBeGreaterThan(10)
+})
+
+test('comments are found wherever they stand, without strings, templates and directives', () => {
+  const source = [
+    "import a from 'a' // at the end of a line",
+    '',
+    '/**',
+    ' * A summary',
+    ' * in two lines.',
+    ' *',
+    ' * A second paragraph.',
+    ' */',
+    'export function f() {',
+    '  // one comment',
+    '  // in two lines',
+    ['  const text = `// $', '{a /* inside */} no comment`'].join(''),
+    '  // biome-ignore lint/a: why',
+    "  return '/* no comment */' + /\\/\\/ no comment/",
+    '  // before the brace',
+    '}',
+  ].join('\n')
+  expect(readComments(source).map(({ line, text }) => [line, text])).toEqual([
+    [1, 'at the end of a line'],
+    [4, 'A summary in two lines.'],
+    [7, 'A second paragraph.'],
+    [10, 'one comment in two lines'],
+    [12, 'inside'],
+    [15, 'before the brace'],
+  ])
+})
+
+test('a manual page is read without its examples, tags and fonts', () => {
+  const page = [
+    '.TH A 8',
+    '.SH NAME',
+    'a \\- b',
+    '.TP',
+    '\\fBx\\fR',
+    'Text of',
+    '.B name.',
+    '.nf',
+    'example',
+    '.fi',
+    'Last.',
+  ]
+  expect(readManualPage(page.join('\n')).map(({ line, text }) => [line, text])).toEqual([
+    [3, 'a - b'],
+    [6, 'Text of CODE.'],
+    [11, 'Last.'],
+  ])
+})
+
+test.each(uncheckedEntries())('%s is not yet plain; a plain text is taken off the list', entry => {
+  const files = proseFiles().filter(path => isCovered(path, entry))
+  expect(files.some(path => faultsOf(path).length > 0)).toBe(true)
+})
