@@ -36,16 +36,25 @@ export type GrantQueueOptions = {
   readonly onCommit?: (milliseconds: number, logins: number) => void
 }
 
-/** Transactions under way at once: while one waits for the disk, the next is made ready. */
+/**
+ * Transactions under way at once. One is the rule: the logins that arrive while it waits for the
+ * disk go into the next one together. The second is for a transaction that takes long, because it
+ * waits for a row lock or for a slow disk.
+ */
 const MAX_COMMITS = 2
+/** Milliseconds after which logins no longer wait for the end of the transaction under way. */
+const SECOND_COMMIT_AFTER = 10
+/** Logins for which a second transaction is worth its cost at once. */
+const SECOND_COMMIT_FOR = 64
 /** Logins in one transaction. */
 const MAX_BATCH = 1000
 /**
- * Under load a login waits so many milliseconds for others, and they share a transaction: each
- * costs the database more than the
- * rows that it holds.
+ * Milliseconds that a login waits for others under load, when no transaction is under way: they
+ * share a transaction, because each transaction costs the database more than the rows it holds.
  */
 const COMPANY_WAIT = 3
+/** Logins that make a transaction at once, because more of them would only wait longer. */
+const COMPANY = 4
 /**
  * Logins are under load while they come at shorter intervals than this on average, in milliseconds.
  * A client alone is slower.
@@ -55,8 +64,6 @@ const LOAD_INTERVAL = 4
 const NEWEST_PART = 1 / 16
 /** No interval counts for more, so that a burst after a quiet hour is noticed at once. */
 const LONGEST_INTERVAL = 32
-/** So many logins are company enough. */
-const COMPANY = 32
 /** Logins waiting for a commit while the store is up; beyond, only the newest of each address is kept. */
 const MAX_PENDING = 100_000
 /** Above this, sources that can wait are asked to. */
@@ -204,14 +211,14 @@ export class GrantQueue {
   }
 
   /**
-   * After everything else of this turn: what one peer sends at once, or several together, goes into
-   * one transaction. Under load
-   * the first login waits some milliseconds for company. A client alone never waits.
+   * Starts a transaction after everything else of this turn, so that the logins that one peer sends
+   * at once, or several peers together, share it; or later, so that others can join.
    */
   #pumpSoon(): void {
     if (this.#pumpIsDue) return
-    if (this.#interval < LOAD_INTERVAL && this.#pending.length < COMPANY) {
-      this.#company ??= setTimeout(() => this.#endCompany(), COMPANY_WAIT)
+    const wait = this.#waitForOthers()
+    if (wait > 0) {
+      this.#company ??= setTimeout(() => this.#endCompany(), wait)
       return
     }
     clearTimeout(this.#company)
@@ -221,6 +228,13 @@ export class GrantQueue {
       this.#pumpIsDue = false
       this.#pump()
     })
+  }
+
+  /** Milliseconds that the logins which wait now wait for others. A client alone never waits. */
+  #waitForOthers(): number {
+    const waiting = this.#pending.length
+    if (this.#commits.size > 0) return waiting < SECOND_COMMIT_FOR ? SECOND_COMMIT_AFTER : 0
+    return this.#interval < LOAD_INTERVAL && waiting < COMPANY ? COMPANY_WAIT : 0
   }
 
   #endCompany(): void {
@@ -264,7 +278,10 @@ export class GrantQueue {
     if (failure === undefined) this.#up()
     else this.#failed(failure, batch)
     for (const waiter of this.#waiters.splice(0)) waiter()
-    if (this.#company === undefined) this.#pump()
+    clearTimeout(this.#company)
+    this.#company = undefined
+    if (this.#kept.size > 0 || this.#waitForOthers() === 0) this.#pump()
+    else if (this.#pending.length > 0) this.#pumpSoon()
   }
 
   /** Rejects if the store is away. A login that the database will never take is refused, alone. */

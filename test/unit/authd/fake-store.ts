@@ -3,7 +3,10 @@ import type { GrantWriter, Login, Outcome } from '../../../src/grants/grant-stor
 /** Says what the next commit does; logins it took are in `stored`. */
 export class FakeStore implements Pick<GrantWriter, 'record'> {
   readonly stored: Login[] = []
+  /** Logins of each commit that succeeded. */
   readonly batches: number[] = []
+  /** Logins of each commit that began. */
+  readonly begun: number[] = []
   /** What every commit waits for. */
   gate: Promise<void> = Promise.resolve()
   failure: Error | undefined
@@ -12,6 +15,7 @@ export class FakeStore implements Pick<GrantWriter, 'record'> {
   until = 1_764_000_000
 
   async record(logins: readonly Login[]): Promise<readonly Outcome[]> {
+    this.begun.push(logins.length)
     await this.gate
     if (this.failure !== undefined) throw this.failure
     if (logins.some(({ event }) => event.user === this.poison)) {

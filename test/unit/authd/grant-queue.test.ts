@@ -82,21 +82,53 @@ describe('GrantQueue', () => {
     ])
   })
 
-  it('sends what arrived together, or while two commits were under way, with the next', async () => {
+  it('sends the logins that arrive while a commit is under way together, when it ends', async () => {
     const commit = held()
     store.gate = commit.promise
     queue.submit(login('1.1'))
     await pass(1)
-    for (let n = 2; n <= 4; n++) queue.submit(login(`1.${n}`, numbered(n)))
-    await pass(1)
-    for (let n = 5; n <= 65; n++) {
+    for (let n = 2; n <= 9; n++) {
       queue.submit(login(`1.${n}`, numbered(n)))
       await pass(1)
     }
     commit.release()
     await pass(1)
-    expect(store.batches).toEqual([1, 3, 61])
-    expect(answers.map(({ id }) => id)).toEqual(Array.from({ length: 65 }, (_, n) => `1.${n + 1}`))
+    expect(store.batches).toEqual([1, 8])
+    expect(answers.map(({ id }) => id)).toEqual(Array.from({ length: 9 }, (_, n) => `1.${n + 1}`))
+  })
+
+  it('starts a second commit beside one that takes more than 10 ms, and no third', async () => {
+    const [slow, second] = [held(), held()]
+    store.gate = slow.promise
+    queue.submit(login('1.1'))
+    await pass(1)
+    store.gate = second.promise
+    queue.submit(login('1.2', '192.0.2.8'))
+    await pass(9)
+    expect(store.begun).toEqual([1])
+    await pass(1)
+    expect(store.begun).toEqual([1, 1])
+    queue.submit(login('1.3', '192.0.2.9'))
+    await pass(100)
+    expect(store.begun).toEqual([1, 1])
+    second.release()
+    await pass(1)
+    expect(answers.map(({ id }) => id)).toEqual(['1.2'])
+    store.gate = Promise.resolve()
+    await pass(10)
+    expect(store.begun).toEqual([1, 1, 1])
+    slow.release()
+    await pass(1)
+    expect(answers.map(({ id }) => id)).toEqual(['1.2', '1.3', '1.1'])
+  })
+
+  it('starts a second commit at once for 64 logins', async () => {
+    store.gate = held().promise
+    queue.submit(login('1.1'))
+    await pass(1)
+    for (let n = 2; n <= 65; n++) queue.submit(login(`1.${n}`, numbered(n)))
+    await pass(0)
+    expect(store.begun).toEqual([1, 64])
   })
 
   it('of two commits that fail, whichever says so first, the newest login of an address is kept', async () => {
@@ -107,7 +139,7 @@ describe('GrantQueue', () => {
     store.gate = second.promise
     queue.submit(login('1.2', '192.0.2.7'))
     queue.submit(login('1.3', '192.0.2.8'))
-    await pass(1)
+    await pass(10)
     store.failure = new Error('no server')
     second.release()
     await pass(1)
@@ -128,7 +160,7 @@ describe('GrantQueue', () => {
     await pass(1)
     store.gate = second.promise
     queue.submit(login('1.2', '192.0.2.8'))
-    await pass(1)
+    await pass(10)
     store.failure = new Error('no server')
     first.release()
     await pass(1)
@@ -163,7 +195,8 @@ describe('GrantQueue', () => {
     commit.release()
     await pass(1)
     expect(answers).toHaveLength(3)
-    expect(store.stored.map(({ at }) => at)).toEqual([null, null, new Date(START + 2)])
+    // The first went out at once, the second and the third 10 ms later, with the database's time.
+    expect(store.stored.map(({ at }) => at)).toEqual([null, null, null])
   })
 
   it('keeps the newest login of each address while the store is away, and stores them with their own times', async () => {
