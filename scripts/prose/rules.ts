@@ -9,6 +9,7 @@ export interface Fault {
   readonly advice: string
 }
 
+/** Words of a sentence, or of its parts between semicolons. */
 const MAX_WORDS = 30
 const MAX_PASSIVES = 3
 
@@ -162,7 +163,7 @@ export function findFaults({ kind, line, text }: Block, replacements: readonly R
   if (kind === 'heading') return faults
 
   for (const sentence of sentencesOf(text)) {
-    const count = wordsIn(sentence)
+    const count = Math.max(...sentence.split('; ').map(wordsIn))
     if (count > MAX_WORDS)
       faults.push({
         line,
