@@ -78,9 +78,9 @@ export function costTable(results: readonly Result[]): string {
       'µs',
       from('connection'),
     ],
-    ['a login in the database, alone', costs.loginAlone, 'µs', `${from('pace')}, a 278th less a question`],
+    ['a login in the database, alone', costs.loginAlone, 'µs', `${from('pace')}, a 278th less a query`],
     ['a login in the database, in batches', costs.loginBatched, 'µs', from('batched')],
-    ['a question in the database', costs.question, 'µs', from('question')],
+    ['a query of the gate in the database', costs.question, 'µs', from('question')],
     ['WAL of a login', costs.wal, 'octets', from('wal')],
     ['a live grant with its indexes', costs.grant, 'octets', from('table', 'indexes')],
     ['a login in the history', costs.history, 'octets', from('history')],
@@ -129,11 +129,11 @@ export function siteTable(results: readonly Result[]): string {
 export function oneHostSentence(results: readonly Result[]): string {
   const { loginsPerSecond, pop3, gate, database } = oneHost(costsOf(results), QUESTIONS)
   const share = (part: number): string => `${Math.round(part * 100)} %`
-  return `**${figureText(loginsPerSecond)} logins a second, ${figureText(loginsPerSecond * 3600)} an hour**, each with ${QUESTIONS} SMTP connections, at half of two cores: ${share(pop3)} of that for TLS, POP3 and authd, ${share(gate)} for the gate and the start of smtpds, ${share(database)} for the database.`
+  return `**${figureText(loginsPerSecond)} logins a second, ${figureText(loginsPerSecond * 3600)} an hour**, each with ${QUESTIONS} SMTP connections, at half of two cores. It spends ${share(pop3)} of that for TLS, POP3 and authd, ${share(gate)} for the gate and the start of smtpds, ${share(database)} for the database.`
 }
 
 /** The assumptions of the table of sites. */
-export const ASSUMPTIONS = `Hosts have two cores, half of them free for peaks. ${QUESTIONS} SMTP connections for a login. A day has the logins of ${BUSY_HOURS} busiest hours. Every login is from an address of its own.`
+export const ASSUMPTIONS = `Hosts have two cores, half of them free for peaks. ${QUESTIONS} SMTP connections for a login. A day has the logins of ${BUSY_HOURS} busiest hours. Every login is from a different address.`
 
 const UNITS = ['B', 'KB', 'MB', 'GB', 'TB', 'PB']
 
