@@ -59,17 +59,17 @@ function commandPage(): string {
 .I verb
 [\\fIoptions\\fR]
 .SH DESCRIPTION
-POP before SMTP: an address may send mail for a while because a mailbox was opened from it. This command runs the whole
-stack, writes and judges its settings, and shows, gives and takes relay rights.
+POP before SMTP: an address may send mail for a limited time after a mailbox was opened from it. This command runs the whole
+stack, writes and checks its settings, and shows, adds and removes relay rights.
 .PP
-A verb that is mistyped is answered with the nearest one. Tables fit the width of a terminal: columns of
-less weight are left out, then names are cut. In a pipe they are whole. Colour appears on a terminal only, and not if
+For a mistyped verb the command names the nearest one. Tables fit the width of a terminal: less important columns are
+omitted, then names are cut. In a pipe they are whole. Colour appears only on a terminal, and not if
 .B NO_COLOR
 is set.
 .SH OPTIONS
 .TP
 .B \\-h, \\-\\-help
-Print a summary; behind a verb, what it does, with its options and examples.
+Print a summary; after a verb, its description, options and examples.
 .TP
 .B \\-V, \\-\\-version
 Print the version.
@@ -83,7 +83,7 @@ Done; for \\fBexplain\\fR: mail would be relayed; for \\fBcheck\\fR: nothing is 
 No: mail would not be relayed, nothing was found, something is unsafe.
 .TP
 .B 100
-Wrong usage or settings: one line for each fault, with what to do.
+Wrong usage or settings: one line for each fault, with its remedy.
 .TP
 .B 111
 Temporary failure: a port in use, no database. Trying again later may help.
@@ -147,16 +147,16 @@ function settingsPage(): string {
     return `.SS ${roff(title)}\n${roff(section.doc)}\n${rows.join('')}`
   })
   return `${header('AUTH-RELAY.TOML', 5, 'auth-relay.toml', 'settings of auth-relay')}.SH DESCRIPTION
-One TOML file for all programs, with a section for each. It is read at the start of each program and again at SIGHUP.
-Every setting can be overridden by the environment variable that is named with it; lists are separated by spaces or commas
-there. Unknown names are errors; all faults of a file are reported together, each with its line and what to do.
+The settings are one TOML file for all programs, with a section for each. Each program reads it at its start and again at SIGHUP.
+The environment variable of a setting overrides it; there, spaces or commas separate the items of a list.
+Unknown names are errors. All faults of a file are reported together, each with its line and its remedy.
 .PP
 .B auth\\-relay init
 writes a commented file,
 .B auth\\-relay settings
 prints each setting with its meaning,
 .B auth\\-relay check
-shows every setting with its origin and judges the file and the host. No daemon starts until
+shows every setting with its origin and checks the file and the host. No daemon starts until
 .B configured
 is true. A duration has its unit: "800ms", "30s", "5min", "8h", "90d", "1h30min". A number without a unit is valid too; each setting names the unit that it counts.
 .SH SETTINGS
