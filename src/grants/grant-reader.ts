@@ -61,7 +61,14 @@ WHERE NOT EXISTS (
   SELECT FROM relay_blocks
   WHERE (net >>= $1::inet OR net >>= $4::inet)
     AND until > coalesce($3::timestamptz, now()))
-ORDER BY until DESC
+-- A grant whose device opens nothing is the answer only where nothing else is.
+ORDER BY EXISTS (
+    SELECT FROM relay_devices d
+    WHERE d.login = login_key(yes.login)
+      AND (d.until <= coalesce($3::timestamptz, now())
+        OR cardinality(d.networks) > 0
+          AND NOT ($1::inet <<= ANY (d.networks) OR coalesce($4::inet <<= ANY (d.networks), false)))),
+  until DESC
 LIMIT 1`,
 }
 

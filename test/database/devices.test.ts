@@ -1,5 +1,6 @@
 import { writeFileSync } from 'node:fs'
 import { Command } from 'commander'
+import * as v from 'valibot'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Action } from '../../src/auth-relay/verb.ts'
 import { device } from '../../src/auth-relay/verbs/device.ts'
@@ -91,6 +92,35 @@ test('the command writes devices, and the gate has their rules with the grant of
   expect(await admin.remove('copier-2')).toBe(false)
   expect(await decision('198.51.100.7')).toMatchObject({ relay: true, device: undefined })
 })
+
+test('the tables of mail servers mind the end and the networks of a device, and an allowance needs no device', async () => {
+  await database.owner.script('TRUNCATE grants, allowances, devices, device_logins')
+  const admin = new DeviceAdmin(database.open('pop3authd'))
+  const reader = createGrantReader(database.open('authwrap'), grantPolicy({}))
+  const listed = async (): Promise<readonly string[]> =>
+    (await database.open('authwrap').query(RELAY_CLIENTS)).rows.map(({ network }) => network)
+  await database.owner.script(`
+    INSERT INTO grants (ip, embedded_ipv4, until, daemon, username) VALUES
+      ('192.0.2.7', NULL, now() + interval '10 min', 'popup', 'Copier2@example.org.'),
+      ('64:ff9b::c000:209', '192.0.2.9', now() + interval '10 min', 'popup', 'copier2@example.org'),
+      ('198.51.100.7', NULL, now() + interval '10 min', 'popup', 'copier2@example.org')`)
+  expect(await admin.store({ ...COPIER, name: 'copier-3' }, true)).toBeUndefined()
+  expect(await listed()).toEqual(['192.0.2.7', '64:ff9b::c000:209'])
+
+  expect(await admin.store({ ...COPIER, name: 'copier-3', until: new Date(Date.now() - 1000) }, false)).toBeUndefined()
+  expect(await listed()).toEqual([])
+  // It ends before the grant.
+  await database.owner.script(`
+    INSERT INTO allowances (net, until, reason, owner) VALUES ('192.0.2.7', now() + interval '1 min', '', '')`)
+  expect(await listed()).toEqual(['192.0.2.7'])
+  expect(await reader.lookup(ip('192.0.2.7'))).toMatchObject({ source: 'allowance', device: null })
+  expect(await admin.remove('copier-3')).toBe(true)
+})
+
+const RELAY_CLIENTS = {
+  text: 'SELECT network FROM relay_clients ORDER BY network',
+  row: v.object({ network: v.string() }),
+}
 
 /** `auth-relay device` with these words, against the database of this file. */
 async function command(...words: string[]): Promise<{ readonly status: number; readonly text: string }> {

@@ -58,7 +58,8 @@ Examples:
 
 set changes what its options name; an empty text ('') empties a list. The gate uses a change
 with the next connection. Senders, domains and limits are enforced by wrap.front and by the
-policy service; networks and the end also by the socketmap and query services and the cdb.
+policy service; networks and the end also by the socketmap and query services, the cdb and
+the SQL views.
 Exit status 1 if there is no such device.`,
     )
     .action((action: string, name: string | undefined, options: Options) =>
