@@ -20,4 +20,6 @@ export const SOAK = {
   seconds: numberOf('SOAK_SECONDS', 180),
   idlePop3: numberOf('SOAK_IDLE_POP3', 5000),
   idleTls: numberOf('SOAK_IDLE_TLS', 2000),
+  /** Random histories about which every service is asked, for each of two policies. */
+  serviceHistories: numberOf('SOAK_SERVICE_HISTORIES', 100),
 } as const
