@@ -65,7 +65,8 @@ export function makeMaildir(root: string, files: readonly PlannedFile[]): string
   return maildir
 }
 
-const octetPath = (maildir: string, path: string): Buffer =>
+/** A path below the maildir whose characters are octets. */
+export const octetPath = (maildir: string, path: string): Buffer =>
   Buffer.concat([Buffer.from(`${maildir}/`), Buffer.from(path.replace(/\/$/, ''), 'latin1')])
 
 function own(path: string | Buffer): void {

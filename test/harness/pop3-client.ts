@@ -40,6 +40,18 @@ export class Pop3Client {
     return { first, lines }
   }
 
+  /** Everything up to the line that is a single dot, as it came, that line included. */
+  async textToDot(): Promise<string> {
+    const end = (): number =>
+      this.#received.startsWith('.\r\n') ? 3 : this.#received.indexOf('\r\n.\r\n') + '\r\n.\r\n'.length
+    const isThere = (): boolean => this.#received.startsWith('.\r\n') || this.#received.includes('\r\n.\r\n')
+    await this.#wait(() => isThere() || this.#closed)
+    if (!isThere()) throw new Error(`the server closed within a text: ${JSON.stringify(this.#received.slice(-200))}`)
+    const text = this.#received.slice(0, end())
+    this.#received = this.#received.slice(text.length)
+    return text
+  }
+
   /** Says a line and reads the first line of the answer. */
   async say(line: string): Promise<string> {
     this.write(`${line}\r\n`)

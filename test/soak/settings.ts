@@ -20,6 +20,8 @@ export const SOAK = {
   seconds: numberOf('SOAK_SECONDS', 180),
   idlePop3: numberOf('SOAK_IDLE_POP3', 5000),
   idleTls: numberOf('SOAK_IDLE_TLS', 2000),
+  /** Commands of POP3 whose answers are compared with a model, over all forms of pop3d. */
+  pop3Commands: numberOf('SOAK_POP3_COMMANDS', 1_000_000),
   /** Random histories about which every service is asked, for each of two policies. */
   serviceHistories: numberOf('SOAK_SERVICE_HISTORIES', 100),
 } as const

@@ -1,0 +1,40 @@
+import fc from 'fast-check'
+import { afterAll, expect, test } from 'vitest'
+import { actions, MaildropTrial } from '../harness/maildrop-trial.ts'
+import { openByWorker, openStandalone, openWithin } from '../harness/open-sessions.ts'
+import { WorkersForTests } from '../harness/pop3d.ts'
+import { temporaryDirectory } from '../harness/temporary-directory.ts'
+import { SOAK } from './settings.ts'
+
+const root = temporaryDirectory()
+const workers = new WorkersForTests(root.path)
+afterAll(async () => {
+  await workers.stop()
+  root.remove()
+})
+
+/** Runs between two looks at the count. */
+const RUNS = 50
+
+test.each([
+  ['one process', 'none', openWithin('none'), 0.4],
+  ['one process', 'qmail', openWithin('qmail'), 0.25],
+  ['a worker', 'none', (maildir: string) => openByWorker(workers, maildir, 'none'), 0.2],
+  ['a worker', 'qmail', (maildir: string) => openByWorker(workers, maildir, 'qmail'), 0.149],
+  ['processes of one session', 'none', openStandalone, 0.0006],
+  ['processes of one session', 'qmail', openStandalone, 0.0004],
+] as const)('%s answers as the model, compat = %s', { timeout: 7_200_000 }, async (name, compat, open, share) => {
+  const wanted = SOAK.pop3Commands * share
+  let commands = 0
+  for (let seed = SOAK.seed; commands < wanted; seed += 1) {
+    const details = await fc.check(
+      fc.asyncProperty(actions(80), async steps => {
+        commands += await MaildropTrial.run(root.path, compat, open, steps)
+      }),
+      { numRuns: name === 'processes of one session' ? 1 : RUNS, seed, interruptAfterTimeLimit: 120_000 },
+    )
+    expect(details.failed, `SOAK_SEED=${seed} ${fc.defaultReportMessage(details)}`).toBe(false)
+  }
+  console.log(`${name}, compat = ${compat}: ${commands} commands`)
+  expect(commands).toBeGreaterThanOrEqual(wanted)
+})
