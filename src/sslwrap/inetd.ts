@@ -14,10 +14,10 @@ import { type Environment, ownEnvironment } from '../ucspi/environment.ts'
 import { CustomerNetworks } from '../wire/customer-networks.ts'
 import { parseIpAddress } from '../wire/ip-address.ts'
 import { sessionId } from '../wire/session-ticket.ts'
-import { BackEndUnavailable, connectBackEnd } from './back-end.ts'
 import { type Plan, readMaterials, serveOrder } from './plan.ts'
-import { servicesOf } from './services.ts'
-import { type Ends, type Secured, serveClient } from './session.ts'
+import type { Ends, Secured } from './services.ts'
+import { BackEndUnavailable, connectBackEnd, servicesOf } from './services.ts'
+import { serveClient } from './session.ts'
 
 /**
  * Serves the one client on descriptors 0 and 1 (tcpserver, inetd), in front of a connection or of a

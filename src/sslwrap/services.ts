@@ -1,9 +1,45 @@
+import { createConnection, type Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { formatSocketAddress, type SocketAddress } from '../process/socket-address.ts'
+import type { AcceptedTls } from '../tunnel/accept-tls.ts'
+import { connectSharingReads } from '../tunnel/shared-read.ts'
 import { TicketKeyRing } from '../tunnel/ticket-keys.ts'
 import { TlsContexts } from '../tunnel/tls-contexts.ts'
 import { NetworkSet, parseNetwork } from '../wire/ip-address.ts'
-import { connectBackEnd } from './back-end.ts'
+import type { Endpoint } from '../wire/proxy-protocol.ts'
 import type { ListenerPlan, Serve } from './control-messages.ts'
-import type { Service } from './session.ts'
+
+/** What each listener does with its clients, and the connection to the server behind it. */
+
+/**
+ * What a listener does with its clients. Replaced as a whole when the settings are read again;
+ * running sessions keep theirs.
+ */
+export type Service = {
+  readonly name: string
+  /**
+   * Makes the connection to the server behind, or starts it, once the client is secured. Rejects
+   * with BackEndUnavailable.
+   */
+  readonly open: (client: Secured, ends: Ends) => Promise<Duplex>
+  readonly preamble: 'ssl' | 'proxy-v1' | 'proxy-v2' | 'none'
+  readonly protocol: 'pop3' | 'smtp' | 'other'
+  readonly contexts: TlsContexts
+  /** Networks that may connect; undefined: everybody. */
+  readonly allow: NetworkSet | undefined
+  readonly preamblePassword: string
+  readonly preambleReply: 'ok' | 'none'
+  readonly alpnStrict: boolean
+  readonly clientCertificate: 'none' | 'optional' | 'required'
+  /** Milliseconds. */
+  readonly handshakeLimit: number
+  readonly connectLimit: number
+  readonly idleLimit: number
+}
+
+export type Secured = Extract<AcceptedTls, { outcome: 'secure' }>
+/** Both ends of the client's connection. */
+export type Ends = { readonly source: Endpoint; readonly destination: Endpoint }
 
 /**
  * The services of an order, ready for clients. Throws what OpenSSL says if a certificate or the
@@ -36,5 +72,50 @@ function serviceOf(listener: ListenerPlan, order: Serve, tickets: TicketKeyRing)
     handshakeLimit: order.handshakeLimit,
     connectLimit: order.connectLimit,
     idleLimit: order.idleLimit,
+  }
+}
+
+/** The server behind cannot be had. The message is for the log; the client hears a generic sentence. */
+export class BackEndUnavailable extends Error {
+  override readonly name = 'BackEndUnavailable'
+}
+
+/**
+ * Connects to the server behind, half-open allowed and without Nagle's delay. The socket is paused
+ * and keeps an error listener.
+ * @throws BackEndUnavailable after `limit` milliseconds, or when it refuses.
+ */
+export function connectBackEnd(address: SocketAddress, limit: number): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = open(address)
+    const name = formatSocketAddress(address)
+    const fail = (why: string, cause?: Error): void => {
+      clearTimeout(timer)
+      socket.destroy()
+      reject(new BackEndUnavailable(`${name}: ${why}`, { cause }))
+    }
+    const timer = setTimeout(() => fail(`no connection within ${limit} ms`), limit)
+    const refused = (error: Error): void => fail('cannot connect', error)
+    socket.once('error', refused)
+    socket.once('connect', () => {
+      clearTimeout(timer)
+      socket.off('error', refused)
+      // Between the stages of a session nobody else listens; each stage looks at `destroyed` first.
+      socket.on('error', () => {})
+      resolve(socket)
+    })
+  })
+}
+
+function open(address: SocketAddress): Socket {
+  switch (address.type) {
+    case 'tcp':
+      return connectSharingReads(onread =>
+        createConnection({ host: address.host, port: address.port, allowHalfOpen: true, noDelay: true, onread }),
+      )
+    case 'unix':
+      return connectSharingReads(onread => createConnection({ path: address.path, allowHalfOpen: true, onread }))
+    case 'descriptor':
+      throw new TypeError('a back end is no descriptor')
   }
 }

@@ -5,41 +5,14 @@ import type { DailyHints } from '../base/daily-hints.ts'
 import type { Log } from '../base/log.ts'
 import type { ConnectionLimits } from '../process/connection-limits.ts'
 import type { WaitingConnections } from '../process/waiting-connections.ts'
-import { type AcceptedTls, acceptTls, isOldTls, NO_TLS } from '../tunnel/accept-tls.ts'
+import { acceptTls, isOldTls, NO_TLS } from '../tunnel/accept-tls.ts'
 import { holdDialogue } from '../tunnel/preamble-dialogue.ts'
 import { relay } from '../tunnel/relay.ts'
-import type { TlsContexts } from '../tunnel/tls-contexts.ts'
-import { type IpAddress, type NetworkSet, parseIpAddress } from '../wire/ip-address.ts'
-import { type Endpoint, formatProxyV1, formatProxyV2, type ProxyTls } from '../wire/proxy-protocol.ts'
+import { type IpAddress, parseIpAddress } from '../wire/ip-address.ts'
+import { formatProxyV1, formatProxyV2, type ProxyTls } from '../wire/proxy-protocol.ts'
 import { type SessionId, sessionIdOfGreeting } from '../wire/session-ticket.ts'
 import { formatSslPreamble } from '../wire/ssl-preamble.ts'
-import { BackEndUnavailable } from './back-end.ts'
-
-/**
- * What a listener does with its clients. Replaced as a whole when the settings are read again;
- * running sessions keep theirs.
- */
-export type Service = {
-  readonly name: string
-  /**
-   * Makes the connection to the server behind, or starts it, once the client is secured. Rejects
-   * with BackEndUnavailable.
-   */
-  readonly open: (client: Secured, ends: Ends) => Promise<Duplex>
-  readonly preamble: 'ssl' | 'proxy-v1' | 'proxy-v2' | 'none'
-  readonly protocol: 'pop3' | 'smtp' | 'other'
-  readonly contexts: TlsContexts
-  /** Networks that may connect; undefined: everybody. */
-  readonly allow: NetworkSet | undefined
-  readonly preamblePassword: string
-  readonly preambleReply: 'ok' | 'none'
-  readonly alpnStrict: boolean
-  readonly clientCertificate: 'none' | 'optional' | 'required'
-  /** Milliseconds. */
-  readonly handshakeLimit: number
-  readonly connectLimit: number
-  readonly idleLimit: number
-}
+import { BackEndUnavailable, type Ends, type Secured, type Service } from './services.ts'
 
 /** Milliseconds for the first octet: a client of TLS speaks first. */
 const FIRST_OCTET_MS = 5_000
@@ -56,10 +29,6 @@ export type SessionParts = {
   readonly log: Log
   readonly nextId: () => SessionId
 }
-
-export type Secured = Extract<AcceptedTls, { outcome: 'secure' }>
-/** Both ends of the client's connection. */
-export type Ends = { readonly source: Endpoint; readonly destination: Endpoint }
 
 /**
  * Serves one client from its first byte to its last. Never rejects for what client or server did;

@@ -1,20 +1,21 @@
 import { createServer, type Server, type Socket } from 'node:net'
+import { Gauge, Registry } from 'prom-client'
 import { DailyHints } from '../base/daily-hints.ts'
 import { createLog, type Log } from '../base/log.ts'
 import { ConnectionLimits } from '../process/connection-limits.ts'
 import { watchDescriptors } from '../process/descriptor-watch.ts'
-import type { MetricsListener } from '../process/metrics-listener.ts'
+import { type MetricsListener, openMetricsListener } from '../process/metrics-listener.ts'
 import { dropPrivileges } from '../process/privileges.ts'
-import { formatSocketAddress } from '../process/socket-address.ts'
+import { formatSocketAddress, type SocketAddress } from '../process/socket-address.ts'
 import { WaitingConnections } from '../process/waiting-connections.ts'
 import { channelToParent, FIRST_LISTENING_DESCRIPTOR } from '../process/worker-process.ts'
 import { CustomerNetworks } from '../wire/customer-networks.ts'
 import { parseNetwork } from '../wire/ip-address.ts'
 import { sessionId } from '../wire/session-ticket.ts'
-import { openCertificateMetrics } from './certificate-metrics.ts'
 import { type FromWorker, parseFromParent, type Serve } from './control-messages.ts'
+import type { Service } from './services.ts'
 import { servicesOf } from './services.ts'
-import { type Handshake, type Service, serveClient } from './session.ts'
+import { type Handshake, serveClient } from './session.ts'
 
 /** The unprivileged process that speaks TLS. It ends with its parent, or when it has drained. */
 export function runWorker(exit: (status: number) => void): void {
@@ -120,4 +121,29 @@ class Worker {
     server.listen({ fd: FIRST_LISTENING_DESCRIPTOR + index })
     return server
   }
+}
+
+/**
+ * Tells Prometheus when each certificate in use ends; `current` is asked at each scrape.
+ * @throws UsageFault, TemporaryFault as openMetricsListener.
+ */
+export function openCertificateMetrics(
+  address: SocketAddress,
+  current: () => Pick<Serve, 'listeners'>,
+): Promise<MetricsListener> {
+  const registry = new Registry()
+  new Gauge({
+    name: 'sslwrap_certificate_expires_timestamp_seconds',
+    help: 'When the certificate in use ends, in seconds since 1970.',
+    labelNames: ['path', 'name'],
+    registers: [registry],
+    collect() {
+      // A certificate that is not used any more shall not go on warning.
+      this.reset()
+      for (const { certificates } of current().listeners) {
+        for (const { path, names, expires } of certificates) this.set({ path, name: names[0] ?? '' }, expires / 1000)
+      }
+    },
+  })
+  return openMetricsListener(registry, address, 'sslwrap.metrics_listen')
 }
