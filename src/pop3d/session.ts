@@ -13,12 +13,12 @@ import {
   type TransactionState,
 } from '../pop3/transaction.ts'
 import type { Connection, ConnectionListener } from '../sockets/connection.ts'
-import type { LineEncoder } from './encoding/line-endings.ts'
+import type { LineEncoder } from './encoding/line-encoder.ts'
 import { readMessage, SMALL_MESSAGE, streamMessage, type TransferRules } from './encoding/send-message.ts'
+import type { OpenedMessage } from './maildir/folders.ts'
 import type { Maildrop } from './maildir/maildrop.ts'
 import type { MaildropCache } from './maildir/maildrop-cache.ts'
-import { isUnchanged } from './maildir/message.ts'
-import type { OpenedMessage } from './maildir/open-message.ts'
+import { isUnchanged } from './maildir/scan-maildir.ts'
 import { updateMaildrop } from './maildir/update-maildrop.ts'
 import { TimeSlice } from './time-slice.ts'
 

@@ -1,3 +1,6 @@
+import { spawnSync } from 'node:child_process'
+import { Socket } from 'node:net'
+import type { Readable, Writable } from 'node:stream'
 import * as v from 'valibot'
 import { EXIT, UsageFault } from '../base/exit-status.ts'
 import { createLog } from '../base/log.ts'
@@ -6,10 +9,12 @@ import { POP3D } from '../settings/pop3d.ts'
 import { POPUP } from '../settings/popup.ts'
 import { defaultOf, environmentNameOf, type Row, type Section } from '../settings/rows.ts'
 import { StreamConnection } from '../sockets/stream-connection.ts'
+import { formatLoginLine, LOGIN_TAG, type LoginLineFacts } from '../syslog/login-line.ts'
+import { remoteIpOf } from '../ucspi/connection.ts'
 import type { Environment } from '../ucspi/environment.ts'
-import { announceLogin } from './announce-login.ts'
 import { MaildropService, NO_MAILDROP, type ServiceOptions } from './serve-maildrop.ts'
-import { standardInput, standardOutput } from './standard-descriptors.ts'
+
+/** One session on descriptors 0 and 1: its settings from the environment, its line in syslog, its streams. */
 
 /**
  * `pop3d MAILDIR` as the program that a checker starts: one session on descriptors 0 and 1, as the
@@ -46,7 +51,7 @@ function entered(maildir: string): boolean {
 }
 
 /** COMPAT, SIZES, EXTRA_BLANK, LOCK and POP3D_IDLE_TIME, with the defaults of the settings file. */
-export function optionsFrom(environment: Environment): ServiceOptions {
+function optionsFrom(environment: Environment): ServiceOptions {
   const faults: string[] = []
   const read = <Output>(
     section: Section,
@@ -87,4 +92,50 @@ export function optionsFrom(environment: Environment): ServiceOptions {
     implementation: 'auth-relay',
   })
   return { compat, sizes, extraBlank, lock, idleTime: idleSeconds * 1000, capabilities }
+}
+
+/** Milliseconds that syslog may keep a login waiting. */
+const LOGGER_TIME = 2000
+
+/**
+ * Tells syslog of the login, for a popup that is not ours: the line of spec/syslog.md §6, facility mail. Our own popup
+ * announces logins itself, before it starts us, and says so by AUTHRELAY_ANNOUNCED=1.
+ */
+function announceLogin(environment: Environment): void {
+  if (environment['AUTHRELAY_ANNOUNCED'] === '1') return
+  const line = formatLoginLine(loginOf(environment))
+  const tag = `${LOGIN_TAG}[${process.pid}]`
+  process.stderr.write(`${tag}: ${line}\n`)
+  // No logger(1), or no syslog: the line on standard error is all we can do, and the user's mail does not wait for it.
+  spawnSync('logger', ['-p', 'mail.info', '-t', tag, '--', line], { stdio: 'ignore', timeout: LOGGER_TIME })
+}
+
+/** Who logged in, as the environment of the checker says it (spec/popup.md §7). */
+function loginOf(environment: Environment): LoginLineFacts {
+  const login = environment['AUTHRELAY_LOGIN'] ?? environment['USER'] ?? ''
+  const method = environment['AUTHRELAY_METHOD']
+  return {
+    ip: remoteIpOf(environment),
+    tls: environment['AUTHRELAY_TLS'] === '1',
+    method: method === 'apop' || method === 'sasl' ? method : 'pass',
+    user: typeof login === 'string' ? login : Buffer.from(login).toString('utf8'),
+  }
+}
+
+/** Descriptor 0. A file or a terminal (a test by hand) is read by Node's own stream. */
+function standardInput(): Readable {
+  try {
+    return new Socket({ fd: 0, readable: true, writable: false })
+  } catch {
+    return process.stdin
+  }
+}
+
+/** Descriptor 1; as standardInput. */
+function standardOutput(): Writable {
+  try {
+    return new Socket({ fd: 1, readable: false, writable: true })
+  } catch {
+    return process.stdout
+  }
 }

@@ -1,4 +1,4 @@
-;; The line encoder of line-endings.ts, sixteen octets at a time.
+;; The kernel of line-encoder.ts, sixteen octets at a time.
 ;;
 ;; Beside the block, the loop loads the same sixteen octets one place earlier, so that each octet and its predecessor stand
 ;; in the same lane. The encoder inserts

@@ -1,9 +1,10 @@
 import { read, readSync } from 'node:fs'
 import { CRLF, ok, TERMINATION } from '../../pop3/reply.ts'
 import type { Connection } from '../../sockets/connection.ts'
-import { BufferPool } from './buffer-pool.ts'
-import { type EncoderLane, LF, type LineEncoder, lineEndAfter, MAX_EXPANSION } from './line-endings.ts'
-import { TopLimit } from './top-limit.ts'
+import type { TimeSlice } from '../time-slice.ts'
+import { CR, type EncoderLane, LF, type LineEncoder, lineEndAfter, MAX_EXPANSION } from './line-encoder.ts'
+
+/** A message file as the octets of a reply: RETR and TOP send them, LIST and STAT count them. */
 
 /** Octets of a file that are read, encoded and written at a time. */
 export const CHUNK = 262_144
@@ -16,6 +17,26 @@ export interface TransferRules {
   readonly keepCr: boolean
   /** One more empty line before the termination, as qmail-pop3d.8 documents. */
   readonly extraBlank: boolean
+}
+
+/** Buffers of one length, kept for the next transfer; idle sessions hold none. */
+class BufferPool {
+  readonly #length: number
+  readonly #kept: Buffer[] = []
+  readonly #maxKept: number
+
+  constructor(length: number, maxKept: number) {
+    this.#length = length
+    this.#maxKept = maxKept
+  }
+
+  take(): Buffer {
+    return this.#kept.pop() ?? Buffer.allocUnsafeSlow(this.#length)
+  }
+
+  give(buffer: Buffer): void {
+    if (this.#kept.length < this.#maxKept) this.#kept.push(buffer)
+  }
 }
 
 const inputs = new BufferPool(CHUNK, 16)
@@ -180,3 +201,64 @@ const readChunk = (fd: number, buffer: Buffer): Promise<number> =>
   new Promise((resolve, reject) => {
     read(fd, buffer, 0, buffer.length, null, (error, got) => (error === null ? resolve(got) : reject(error)))
   })
+
+/** How much of a file TOP sends: the header, the empty line after it, and `bodyLines` lines of the body. */
+export class TopLimit {
+  #inHeader = true
+  #bodyLines: number
+  /** The line begun in an earlier chunk is empty so far, or holds nothing but one CR. */
+  #line: 'empty' | 'cr' | 'text' = 'empty'
+  readonly #crIsEmpty: boolean
+
+  /** `crIsEmpty`: a line of one CR ends the header too; qmail sends the whole of a message with CRLF line ends. */
+  constructor(bodyLines: number, crIsEmpty: boolean) {
+    this.#bodyLines = bodyLines
+    this.#crIsEmpty = crIsEmpty
+  }
+
+  /** Octets of this chunk that are sent; less than its length means that nothing after it is. */
+  take(chunk: Uint8Array): number {
+    let start = 0
+    while (start < chunk.length) {
+      if (!this.#inHeader && this.#line === 'empty') {
+        if (this.#bodyLines === 0) return start
+        this.#bodyLines -= 1
+        this.#line = 'text'
+      }
+      const end = chunk.indexOf(LF, start)
+      if (this.#inHeader) this.#line = this.#lineAfter(chunk, start, end < 0 ? chunk.length : end)
+      if (end < 0) return chunk.length
+      if (this.#line === 'empty' || (this.#line === 'cr' && this.#crIsEmpty)) this.#inHeader = false
+      this.#line = 'empty'
+      start = end + 1
+    }
+    return chunk.length
+  }
+
+  #lineAfter(chunk: Uint8Array, start: number, end: number): 'empty' | 'cr' | 'text' {
+    if (start === end) return this.#line
+    return this.#line === 'empty' && end - start === 1 && chunk[start] === CR ? 'cr' : 'text'
+  }
+}
+
+/**
+ * Octets of an open message file as sent, without byte-stuffing and without the extra empty line
+ * (RFC 1939 §11). The file is
+ * always read: `,S=` and `,W=` in its name are not believed, because a name outlives a change of the file.
+ * @throws the system's error if the file cannot be read.
+ */
+export async function wireOctetsOf(
+  fd: number,
+  { encoder, buffer, keepCr, slice }: { encoder: LineEncoder; buffer: Buffer; keepCr: boolean; slice: TimeSlice },
+): Promise<number> {
+  let octets = 0
+  let previous = LF
+  for (;;) {
+    const got = readSync(fd, buffer, 0, Math.min(buffer.length, encoder.maxInput), null)
+    if (got === 0) return octets + lineEndAfter(previous, keepCr).length
+    octets += encoder.count(buffer.subarray(0, got), previous, keepCr)
+    previous = buffer[got - 1] ?? LF
+    const pause = slice.pause()
+    if (pause !== undefined) await pause
+  }
+}

@@ -1,10 +1,9 @@
 import { accessSync, constants } from 'node:fs'
 import type { Clock } from '../../base/clock.ts'
-import type { LineEncoder } from '../encoding/line-endings.ts'
-import { cleanTmp } from './clean-tmp.ts'
-import { areQuiet, areSame, type Folders, statFolders } from './folders.ts'
+import type { LineEncoder } from '../encoding/line-encoder.ts'
+import { areQuiet, areSame, cleanTmp, type Folders, statFolders } from './folders.ts'
 import { Maildrop, type MaildropRules } from './maildrop.ts'
-import { MaildropMissing, MaildropUnreadable } from './maildrop-errors.ts'
+import { MaildropMissing, MaildropUnreadable } from './maildrop-lock.ts'
 import { scanMaildir } from './scan-maildir.ts'
 
 /** Messages remembered over all maildrops of the process; a few hundred octets each. */

@@ -2,14 +2,13 @@ import { closeSync, type Stats } from 'node:fs'
 import { asError } from '../../base/errors.ts'
 import { formatListing, type Listing, type MaildropView } from '../../pop3/transaction.ts'
 import { baseNameOf } from '../../wire/message-name.ts'
-import type { LineEncoder } from '../encoding/line-endings.ts'
-import { wireOctetsOf } from '../encoding/wire-size.ts'
+import type { LineEncoder } from '../encoding/line-encoder.ts'
+import { wireOctetsOf } from '../encoding/send-message.ts'
 import { TimeSlice } from '../time-slice.ts'
-import { filePath, statusOf } from './file-names.ts'
-import { isUnchanged, type Message, messageOf } from './message.ts'
+import { filePath, statusOf } from './folders.ts'
 import { MessageFiles } from './message-files.ts'
 import type { LeftOut } from './scan-maildir.ts'
-import { uniqueIds } from './unique-ids.ts'
+import { isUnchanged, type Message, messageOf, uniqueIds } from './scan-maildir.ts'
 
 const NOTHING_DELETED: ReadonlySet<number> = new Set()
 

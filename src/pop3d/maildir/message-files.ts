@@ -3,11 +3,18 @@ import { monotonicClock, systemClock } from '../../base/clock.ts'
 import { errorCodeOf } from '../../base/errors.ts'
 import { baseNameOf } from '../../wire/message-name.ts'
 import { TimeSlice } from '../time-slice.ts'
-import { filePath, seenName, statusOf } from './file-names.ts'
-import { areQuiet, areSame, type Folders, statFolders } from './folders.ts'
-import { isUnchanged, type Message } from './message.ts'
-import { type OpenedMessage, openMessage } from './open-message.ts'
-import { namesIn } from './scan-maildir.ts'
+import {
+  areQuiet,
+  areSame,
+  type Folders,
+  filePath,
+  type OpenedMessage,
+  openMessage,
+  seenName,
+  statFolders,
+  statusOf,
+} from './folders.ts'
+import { isUnchanged, type Message, namesIn } from './scan-maildir.ts'
 
 /** What became of the file of a message that was to be removed. */
 export type Removal =

@@ -1,11 +1,11 @@
+import { closeSync, constants, fstatSync, openSync, writeSync } from 'node:fs'
 import { monotonicClock } from '../../base/clock.ts'
 import { TimeSlice } from '../time-slice.ts'
-import { isTrashed } from './file-names.ts'
-import { subtractFromQuota } from './maildir-quota.ts'
+import { isTrashed } from './folders.ts'
 import type { Maildrop } from './maildrop.ts'
 
 /** A message marked as deleted could not be removed. */
-export interface RemovalFailure {
+interface RemovalFailure {
   readonly number: number
   readonly cause: unknown
 }
@@ -49,4 +49,31 @@ export async function updateMaildrop(
   }
   if (removed.messages > 0) subtractFromQuota(maildrop.path, removed)
   return failures
+}
+
+/** Octets from which on readers of the file count the maildir anew, as Maildir++ has it: a line more is of no use. */
+const RECOUNTED_FROM = 5120
+
+/**
+ * Tells the Maildir++ quota of a maildir what was removed: one more line in `maildirsize`, in one
+ * write, so that other programs
+ * may append at the same time. Without the file there is no quota. A file that cannot be written is left alone: its
+ * readers count the maildir anew from time to time.
+ */
+function subtractFromQuota(maildir: string, removed: { readonly octets: number; readonly messages: number }): void {
+  let fd: number
+  try {
+    const { O_WRONLY, O_APPEND, O_NOFOLLOW, O_NONBLOCK } = constants
+    fd = openSync(`${maildir}/maildirsize`, O_WRONLY | O_APPEND | O_NOFOLLOW | O_NONBLOCK)
+  } catch {
+    return
+  }
+  try {
+    const status = fstatSync(fd)
+    if (status.isFile() && status.size < RECOUNTED_FROM) writeSync(fd, `${-removed.octets} ${-removed.messages}\n`)
+  } catch {
+    // No space, or the file system is read-only: the messages are removed all the same.
+  } finally {
+    closeSync(fd)
+  }
 }

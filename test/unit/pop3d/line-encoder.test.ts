@@ -1,8 +1,13 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { createKernelEncoder } from '../../../src/pop3d/encoding/kernel-encoder.ts'
-import { type EncoderLane, LF, type LineEncoder, lineEndAfter } from '../../../src/pop3d/encoding/line-endings.ts'
-import { createScriptEncoder } from '../../../src/pop3d/encoding/script-encoder.ts'
+import {
+  createKernelEncoder,
+  createScriptEncoder,
+  type EncoderLane,
+  LF,
+  type LineEncoder,
+  lineEndAfter,
+} from '../../../src/pop3d/encoding/line-encoder.ts'
 
 const MAX_INPUT = 4096
 const kernel = createKernelEncoder(MAX_INPUT)

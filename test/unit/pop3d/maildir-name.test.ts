@@ -1,8 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { isTrashed, seenName } from '../../../src/pop3d/maildir/file-names.ts'
-import { inMaildropOrder, type Message } from '../../../src/pop3d/maildir/message.ts'
-import { uniqueIds } from '../../../src/pop3d/maildir/unique-ids.ts'
+import { isTrashed, seenName } from '../../../src/pop3d/maildir/folders.ts'
+import { inMaildropOrder, type Message, uniqueIds } from '../../../src/pop3d/maildir/scan-maildir.ts'
 import { baseNameOf } from '../../../src/wire/message-name.ts'
 
 describe('names in a maildir', () => {

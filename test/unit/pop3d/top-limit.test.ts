@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { TopLimit } from '../../../src/pop3d/encoding/top-limit.ts'
+import { TopLimit } from '../../../src/pop3d/encoding/send-message.ts'
 
 /** The rule in its plainest form: lines up to the first empty one, that one, and so many more (RFC 1939 §7). */
 function topOf(file: string, bodyLines: number, crIsEmpty: boolean): string {
