@@ -18,7 +18,6 @@ const MOST_FILES = 15
 const LARGE_FOLDERS: ReadonlyMap<string, string> = new Map([
   ['src/wire', 'one file for each format'],
   ['src/process', 'one file for each part of a life cycle'],
-  ['src/popup/login', 'the steps of a session before login'],
 ])
 
 const PROCESS_EXIT = /^src\/(ucspi|process)\/|\/main\.ts$/

@@ -14,7 +14,7 @@ const USAGE = `Usage: popup [--config FILE]          serve POP3 logins by the se
 const args = process.argv.slice(2)
 
 if (args.length === 1 && args[0] === '--login') {
-  const { runLogin } = await import('./login/login.ts')
+  const { runLogin } = await import('./login/login-server.ts')
   await runCommand('popup', () => runLogin().then(() => process.exit(0)))
 } else {
   await runCommand('popup', async () => {

@@ -12,7 +12,7 @@ import {
 } from 'node:fs'
 import fc from 'fast-check'
 import { afterAll, expect, test } from 'vitest'
-import { createEncoder } from '../../src/pop3d/encoding/kernel-encoder.ts'
+import { createEncoder } from '../../src/pop3d/encoding/line-encoder.ts'
 import { MaildropCache } from '../../src/pop3d/maildir/maildrop-cache.ts'
 import { updateMaildrop } from '../../src/pop3d/maildir/update-maildrop.ts'
 import { makeMaildir } from '../harness/maildir.ts'

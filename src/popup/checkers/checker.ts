@@ -3,6 +3,8 @@ import type { LoginMethod } from '../../wire/login-event.ts'
 import type { LoginOctets } from '../login-name.ts'
 import type { Applicant } from './check-queue.ts'
 
+/** What a checker is asked and answers, whichever kind it is. */
+
 /** A login that somebody must judge. Name and secret hold one character per octet, as sent. */
 export type CheckRequest = {
   readonly login: LoginOctets
@@ -42,3 +44,46 @@ export type Checker = {
 /** The wrong name and the wrong password look alike from outside; the log may tell them apart. */
 export const no = (detail: string): Verdict => ({ verdict: 'no', detail })
 export const temporary = (detail: string): Verdict => ({ verdict: 'temporary', detail })
+
+/**
+ * The absolute path of a maildir: as named, below the home if relative, or the default below the home if none is named.
+ * Understands Dovecot's `maildir:~/Mail:INDEX=…`. Undefined if no absolute path comes of it.
+ */
+export function maildirPath(named: string, home: string, fallback: string): string | undefined {
+  const plain = named.startsWith('maildir:') ? (named.slice('maildir:'.length).split(':')[0] ?? '') : named
+  const chosen = plain === '' ? fallback : plain.replace(/^~(?=\/|$)/, home)
+  if (chosen.includes('\0')) return undefined
+  if (chosen.startsWith('/')) return chosen
+  // Without a home a relative name would mean the root directory.
+  return home.startsWith('/') ? `${home.replace(/\/+$/, '')}/${chosen}` : undefined
+}
+
+type Used = { readonly checker: Checker; readonly running: Set<Promise<Verdict>> }
+
+/** A checker that another one can replace while checks run. The old one is closed after its last check. */
+export class ReplaceableChecker implements Checker {
+  #used: Used
+
+  constructor(checker: Checker) {
+    this.#used = { checker, running: new Set() }
+  }
+
+  check(request: CheckRequest): Promise<Verdict> {
+    const { checker, running } = this.#used
+    const verdict = checker.check(request).finally(() => running.delete(verdict))
+    running.add(verdict)
+    return verdict
+  }
+
+  /** Puts another checker in force for checks from now on. Fulfilled when the old one is closed. */
+  async use(checker: Checker): Promise<void> {
+    const old = this.#used
+    this.#used = { checker, running: new Set() }
+    await Promise.allSettled(old.running)
+    await old.checker.close()
+  }
+
+  close(): Promise<void> | void {
+    return this.#used.checker.close()
+  }
+}

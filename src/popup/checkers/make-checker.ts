@@ -1,11 +1,15 @@
+import { hash } from 'node:crypto'
 import { availableParallelism } from 'node:os'
 import { systemClock } from '../../base/clock.ts'
 import type { Log } from '../../base/log.ts'
+import { readSecretFile } from '../../settings/secret.ts'
 import type { Settings } from '../../settings/settings.ts'
 import type { Environment } from '../../ucspi/environment.ts'
-import type { AuthenticationCache } from './authentication-cache.ts'
 import { CheckQueue } from './check-queue.ts'
 import type { Checker } from './checker.ts'
+import type { AuthenticationCache } from './password-hash.ts'
+
+/** The checker that the settings name, and whether new settings make another one. */
 
 /**
  * Checks that wait; above that a login is told to come again. At 20 ms for each hash on two cores
@@ -66,6 +70,30 @@ export async function makeChecker(
 }
 
 async function remembered(popup: Settings['popup']): Promise<AuthenticationCache> {
-  const { AuthenticationCache } = await import('./authentication-cache.ts')
+  const { AuthenticationCache } = await import('./password-hash.ts')
   return new AuthenticationCache(popup.remember_passwords * 1000, systemClock)
 }
+
+/**
+ * A fingerprint of all that makes a checker, its secret file included. While it stays the same, a
+ * reload keeps the checker with
+ * its connections and the passwords that it remembers. @throws UsageFault if the secret file cannot be used.
+ */
+export function checkerFingerprint({ popup }: Settings): string {
+  const secret =
+    popup.checker === 'sql' && popup.sql_dbpass_file !== '' ? readSecretFile(popup.sql_dbpass_file).reveal() : ''
+  const own = Object.entries(popup).filter(([name]) => name.startsWith('sql_') || OWN.has(name))
+  return hash('sha256', JSON.stringify([own, secret]))
+}
+
+const OWN: ReadonlySet<string> = new Set([
+  'checker',
+  'checkpassword',
+  'chain',
+  'passwd_file',
+  'apop_file',
+  'maildir',
+  'remember_passwords',
+  'check_timeout',
+  'checker_processes',
+])

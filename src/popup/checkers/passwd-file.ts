@@ -1,11 +1,13 @@
+import { closeSync, fstatSync, openSync, readFileSync, type Stats, statSync } from 'node:fs'
+import { messageOf } from '../../base/errors.ts'
+import { UsageFault } from '../../base/exit-status.ts'
 import type { Log } from '../../base/log.ts'
 import { loginText } from '../login-name.ts'
-import type { AuthenticationCache } from './authentication-cache.ts'
 import type { CheckQueue } from './check-queue.ts'
-import { type Checker, no, temporary } from './checker.ts'
-import { type PasswdEntry, parseApopSecrets, parsePasswd } from './passwd-line.ts'
-import { verifyApop, verifyPassword } from './password-hash.ts'
-import { WatchedFile } from './watched-file.ts'
+import { type Checker, maildirPath, no, temporary } from './checker.ts'
+import { type AuthenticationCache, verifyApop, verifyPassword } from './password-hash.ts'
+
+/** Accounts and APOP secrets in files of the site: their format, the checker, and reading them again. */
 
 /** Faulty lines that are logged one by one. */
 const FAULTS_SHOWN = 20
@@ -75,3 +77,140 @@ function decoyOf(entries: ReadonlyMap<string, PasswdEntry>): string {
   }
   return [...kinds.values()].sort((a, b) => b.count - a.count)[0]?.hash ?? ''
 }
+
+/** One account of a passwd file. */
+type PasswdEntry = {
+  readonly login: string
+  readonly hash: string
+  readonly uid: number
+  readonly gid: number
+  readonly maildir: string
+}
+
+/** A line that says nothing: what is wrong with it, without a word of the hash. */
+type PasswdFault = { readonly line: number; readonly reason: string }
+
+/**
+ * Reads `login:hash:uid:gid:home:maildir`. Empty lines and lines that begin with `#` are comments. The maildir may be
+ * left out (the default below the home) or relative to the home. The first line of a login counts.
+ */
+export function parsePasswd(
+  text: string,
+  defaultMaildir: string,
+): { readonly entries: ReadonlyMap<string, PasswdEntry>; readonly faults: readonly PasswdFault[] } {
+  const entries = new Map<string, PasswdEntry>()
+  const faults: PasswdFault[] = []
+  for (const [index, line] of text.split('\n').entries()) {
+    const trimmed = line.trim()
+    if (trimmed === '' || trimmed.startsWith('#')) continue
+    const entry = parseLine(trimmed, defaultMaildir)
+    if (typeof entry === 'string') faults.push({ line: index + 1, reason: entry })
+    else if (entries.has(entry.login)) faults.push({ line: index + 1, reason: 'a second line for the same login' })
+    else entries.set(entry.login, entry)
+  }
+  return { entries, faults }
+}
+
+function parseLine(line: string, defaultMaildir: string): PasswdEntry | string {
+  const [login = '', hash = '', uid = '', gid = '', home = '', maildir = '', ...more] = line.split(':')
+  if (more.length > 0) return 'more than six fields'
+  if (login === '' || login.includes('\0')) return 'no login'
+  if (!isId(uid) || !isId(gid)) return 'uid and gid must be numbers'
+  if (Number(uid) === 0) return 'uid 0 never gets a session: give the mail to another user'
+  const path = maildirPath(maildir, home, defaultMaildir)
+  if (path === undefined) return 'neither home nor maildir is an absolute path'
+  return { login, hash, uid: Number(uid), gid: Number(gid), maildir: path }
+}
+
+const isId = (text: string): boolean => /^\d{1,10}$/.test(text) && Number(text) < 0xffff_ffff
+
+/** Reads `login:secret`, a line each; the secret is the rest of the line. Comments as in the passwd file. */
+export function parseApopSecrets(text: string): ReadonlyMap<string, string> {
+  const secrets = new Map<string, string>()
+  for (const line of text.split(/\r?\n/)) {
+    const colon = line.indexOf(':')
+    if (colon < 1 || line.startsWith('#')) continue
+    const [login, secret] = [line.slice(0, colon), line.slice(colon + 1)]
+    if (secret !== '' && !secrets.has(login)) secrets.set(login, secret)
+  }
+  return secrets
+}
+
+/**
+ * A file with secrets that is read again when it has changed, without a restart. A stat before each use costs
+ * microseconds; a file that became unreadable or open to others answers nobody until it is right again.
+ */
+class WatchedFile<Content> {
+  readonly #path: string
+  readonly #forbiddenMode: number
+  readonly #parse: (text: string) => Content
+  readonly #log: Log
+  /** Of the file as it was read; undefined while it cannot be used. */
+  #status: Stats | undefined
+  #content: Content | undefined
+  #complaint = ''
+
+  /**
+   * `forbiddenMode`: permission bits that must not be set.
+   * @throws UsageFault if the file cannot be used now.
+   */
+  constructor(path: string, forbiddenMode: number, parse: (text: string) => Content, log: Log) {
+    this.#path = path
+    this.#forbiddenMode = forbiddenMode
+    this.#parse = parse
+    this.#log = log
+    this.#read()
+  }
+
+  /** What the file says now; undefined while it cannot be used, which is logged once. */
+  current(): Content | undefined {
+    try {
+      if (!isSameFile(statSync(this.#path), this.#status)) {
+        this.#read()
+        this.#log.info('file_read', { path: this.#path })
+      }
+      this.#complaint = ''
+    } catch (error) {
+      this.#content = undefined
+      this.#status = undefined
+      const complaint = messageOf(error)
+      if (complaint !== this.#complaint) this.#log.error('file_unusable', { path: this.#path, reason: complaint })
+      this.#complaint = complaint
+    }
+    return this.#content
+  }
+
+  #read(): void {
+    const fd = open(this.#path)
+    try {
+      const status = fstatSync(fd)
+      if ((status.mode & this.#forbiddenMode) !== 0) {
+        throw new UsageFault(
+          `${this.#path} holds secrets and is open to others: chmod ${modeAdvice(this.#forbiddenMode)}`,
+        )
+      }
+      this.#content = this.#parse(readFileSync(fd, 'utf8'))
+      this.#status = status
+    } finally {
+      closeSync(fd)
+    }
+  }
+}
+
+function open(path: string): number {
+  try {
+    return openSync(path, 'r')
+  } catch (error) {
+    throw new UsageFault(`cannot read ${path}: ${messageOf(error)}`, error)
+  }
+}
+
+const modeAdvice = (forbidden: number): string => ((forbidden & 0o070) === 0 ? '0640' : '0600')
+
+/** The same file with the same content, as far as its status tells. */
+const isSameFile = (now: Stats, then: Stats | undefined): boolean =>
+  now.mtimeMs === then?.mtimeMs &&
+  now.ctimeMs === then.ctimeMs &&
+  now.size === then.size &&
+  now.ino === then.ino &&
+  now.dev === then.dev

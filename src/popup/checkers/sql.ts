@@ -6,10 +6,9 @@ import type { Statement } from '../../database/statement.ts'
 import { readSecretFile } from '../../settings/secret.ts'
 import type { Settings } from '../../settings/settings.ts'
 import { loginText } from '../login-name.ts'
-import type { AuthenticationCache } from './authentication-cache.ts'
 import { CheckQueue } from './check-queue.ts'
-import { type Checker, no, temporary } from './checker.ts'
-import { maildirPath } from './maildir-path.ts'
+import { type Checker, maildirPath, no, temporary } from './checker.ts'
+import type { AuthenticationCache } from './password-hash.ts'
 import { verifyApop, verifyPassword } from './password-hash.ts'
 
 /** Ids come as numbers, as bigint (text on the wire), or as text columns. */

@@ -3,12 +3,11 @@ import { type Clock, systemClock } from '../../base/clock.ts'
 import { messageOf } from '../../base/errors.ts'
 import { accountNamed } from '../../libc/accounts.ts'
 import { loginText } from '../login-name.ts'
-import type { AuthenticationCache } from './authentication-cache.ts'
 import type { CheckQueue } from './check-queue.ts'
-import { type Checker, no, temporary } from './checker.ts'
-import { maildirPath } from './maildir-path.ts'
-import { verifyPassword } from './password-hash.ts'
-import { isValidOn, shadowEntryOf } from './shadow-line.ts'
+import { type Checker, maildirPath, no, temporary } from './checker.ts'
+import { type AuthenticationCache, verifyPassword } from './password-hash.ts'
+
+/** The host's own accounts: the checker, and the lines of /etc/shadow. */
 
 const DAY_MS = 86_400_000
 /** For accounts that do not exist: a hash of the kind Debian makes, of a password nobody knows. */
@@ -54,3 +53,31 @@ export function systemChecker(
     close: () => {},
   }
 }
+
+/** What /etc/shadow says of an account (shadow(5)); times in days since 1970, undefined where there is none. */
+type ShadowEntry = {
+  readonly hash: string
+  /** The password, unchanged for so long after its end, is no longer taken. */
+  readonly passwordEnds: number | undefined
+  readonly accountEnds: number | undefined
+}
+
+/** Finds an account's line; undefined if there is none. */
+export function shadowEntryOf(text: string, name: string): ShadowEntry | undefined {
+  if (name === '' || name.includes(':')) return undefined
+  const line = text.split('\n').find(candidate => candidate.startsWith(`${name}:`))
+  if (line === undefined) return undefined
+  const [, hash = '', changed, , longest, , inactive, ends] = line.split(':')
+  const day = (field: string | undefined): number | undefined =>
+    field !== undefined && /^\d+$/.test(field) ? Number(field) : undefined
+  const [last, max, grace] = [day(changed), day(longest), day(inactive)]
+  return {
+    hash,
+    passwordEnds: last === undefined || max === undefined || grace === undefined ? undefined : last + max + grace,
+    accountEnds: day(ends),
+  }
+}
+
+/** True if neither the account nor its password has ended. `today` in days since 1970. */
+export const isValidOn = ({ passwordEnds, accountEnds }: ShadowEntry, today: number): boolean =>
+  (passwordEnds === undefined || today <= passwordEnds) && (accountEnds === undefined || today < accountEnds)

@@ -1,10 +1,7 @@
 import type { Duplex } from 'node:stream'
-import { policyOf } from '../../grants/policy-of.ts'
 import type { AuthorizationEffect, LoginFailure } from '../../pop3/authorization.ts'
-import type { Settings } from '../../settings/settings.ts'
 import type { Connection } from '../../sockets/connection.ts'
 import type { HalfClosable } from '../../sockets/join-connections.ts'
-import type { IpAddress } from '../../wire/ip-address.ts'
 import type { ClientGone } from '../client-gone.ts'
 import type { Client } from './client.ts'
 
@@ -50,9 +47,3 @@ export type LoginResult =
 export type Authenticator = (request: LoginRequest, departure: ClientGone) => Promise<LoginResult>
 
 export const failed = (failure: LoginFailure): LoginResult => ({ outcome: 'failed', failure })
-
-/** Says by these settings why no login can open the relay for an address; undefined if one can. */
-export function loginRefusal(settings: Settings): (ip: IpAddress) => string | undefined {
-  const { neverList } = policyOf(settings)
-  return ip => neverList.loginRefusal(ip)
-}

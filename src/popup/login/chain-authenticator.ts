@@ -1,13 +1,13 @@
-import type { Socket } from 'node:net'
+import { createServer, type Server, type Socket } from 'node:net'
 import type { Log } from '../../base/log.ts'
 import type { Authenticator } from './authenticator.ts'
-import type { ChainConnections } from './chain-connections.ts'
 import { isPositive, readFirstLine } from './first-line.ts'
-import { askToVerify, failureIn, withRequest } from './monitor-authenticator.ts'
-import type { MonitorRequests } from './monitor-requests.ts'
+import { askToVerify, failureIn, type MonitorRequests, withRequest } from './monitor-authenticator.ts'
+
+/** Login by a checkpassword program with a POP3 server behind it, and the connections on which that server talks. */
 
 /** Above the longest time that the monitor gives a checker. */
-const LIMIT_MS = 610_000
+const REPLY_LIMIT_MS = 610_000
 /** Characters of a program's line that the log shows. */
 const MOST_SHOWN = 80
 
@@ -24,7 +24,7 @@ export function chainAuthenticator(monitor: MonitorRequests, chains: ChainConnec
       const first = await Promise.race([program, answered])
       chains.forget(request.n)
       if ('type' in first) return failureIn(first)
-      const reply = await readFirstLine(first, LIMIT_MS)
+      const reply = await readFirstLine(first, REPLY_LIMIT_MS)
       if (reply !== undefined && isPositive(reply)) request.report('yes')
       else {
         const line = reply?.line.toString('latin1').trimEnd().slice(0, MOST_SHOWN)
@@ -39,4 +39,42 @@ export function chainAuthenticator(monitor: MonitorRequests, chains: ChainConnec
       first.destroy()
       return failureIn(answer)
     })
+}
+
+/** The monitor says at once which request a connection is for. */
+const NAME_LIMIT_MS = 10_000
+
+/**
+ * Takes the connections that the monitor makes for chained programs, and hands each to the session
+ * that waits for it.
+ */
+export class ChainConnections {
+  readonly server: Server
+  readonly #expected = new Map<number, (socket: Socket) => void>()
+
+  constructor() {
+    this.server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, socket => void this.#accept(socket))
+  }
+
+  /** `take` is called with the connection of request n, unless `forget` comes first. */
+  expect(n: number, take: (socket: Socket) => void): void {
+    this.#expected.set(n, take)
+  }
+
+  forget(n: number): void {
+    this.#expected.delete(n)
+  }
+
+  async #accept(socket: Socket): Promise<void> {
+    const first = await readFirstLine(socket, NAME_LIMIT_MS)
+    const n = Number(/^chain (\d{1,15})\n$/.exec(first?.line.toString('latin1') ?? '')?.[1] ?? 0)
+    const take = this.#expected.get(n)
+    this.#expected.delete(n)
+    if (first === undefined || take === undefined) {
+      socket.destroy()
+      return
+    }
+    if (first.rest.length > 0) socket.unshift(first.rest)
+    take(socket)
+  }
 }

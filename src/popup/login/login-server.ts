@@ -1,14 +1,20 @@
 import { closeSync } from 'node:fs'
 import { monotonicClock, systemClock } from '../../base/clock.ts'
 import { DailyHints } from '../../base/daily-hints.ts'
-import type { Log } from '../../base/log.ts'
+import { createLog, type Log } from '../../base/log.ts'
+import { forbidNewPrivileges } from '../../libc/this-process.ts'
 import type { AuthorizationOptions } from '../../pop3/authorization.ts'
 import { err } from '../../pop3/reply.ts'
 import { ConnectionLimits } from '../../process/connection-limits.ts'
+import { watchDescriptors } from '../../process/descriptor-watch.ts'
+import { openListener } from '../../process/listener.ts'
+import { dropPrivileges } from '../../process/privileges.ts'
 import { WaitingConnections } from '../../process/waiting-connections.ts'
+import { channelToParent, FIRST_LISTENING_DESCRIPTOR } from '../../process/worker-process.ts'
 import { Secret } from '../../settings/secret.ts'
 import type { Connection } from '../../sockets/connection.ts'
 import type { AcceptedSocket, Acceptor, Ends, Engine } from '../../sockets/engine.ts'
+import { selectEngine } from '../../sockets/select-engine.ts'
 import { parseCertificate } from '../../tunnel/certificate.ts'
 import { TicketKeyRing } from '../../tunnel/ticket-keys.ts'
 import { TlsContexts } from '../../tunnel/tls-contexts.ts'
@@ -17,19 +23,63 @@ import type { IpAddress } from '../../wire/ip-address.ts'
 import type { ProxyHeader } from '../../wire/proxy-protocol.ts'
 import { formatTimestamp, isSessionId, type SessionId, sessionId } from '../../wire/session-ticket.ts'
 import { decodeLogin } from '../login-name.ts'
-import type { LoginSettings } from '../messages.ts'
+import { type LoginSettings, parseToLogin } from '../messages.ts'
 import type { Authenticator } from './authenticator.ts'
-import { authorizationOptions, type LoginRules } from './authorization-options.ts'
-import { chainAuthenticator } from './chain-authenticator.ts'
-import { ChainConnections } from './chain-connections.ts'
-import type { Client } from './client.ts'
+import { ChainConnections, chainAuthenticator } from './chain-authenticator.ts'
+import { authorizationOptions, type Client, type LoginRules } from './client.ts'
 import { HandoffSender } from './handoff-sender.ts'
-import { monitorAuthenticator } from './monitor-authenticator.ts'
-import type { MonitorRequests } from './monitor-requests.ts'
+import { MonitorRequests, monitorAuthenticator } from './monitor-authenticator.ts'
 import { readProxyHeader } from './read-proxy-header.ts'
 import { LoginSession, type SessionHost, TOO_MANY } from './session.ts'
 import { SessionShares, type ShareLimits } from './session-shares.ts'
 import { upstreamAuthenticator } from './upstream-authenticator.ts'
+
+/** The login process: its start, and everything that its sessions share. */
+
+/**
+ * The process that talks to the network before login: no rights, no secrets but the preamble's
+ * password. It is started by
+ * the monitor. Fulfilled when it should end: the monitor is gone, or said so and the last session is over.
+ */
+export async function runLogin(): Promise<void> {
+  const ended = Promise.withResolvers<void>()
+  // A terminal's Ctrl-C reaches us too; the monitor says when to stop.
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {})
+  // Many small turns for many clients become fewer turns with more work in each.
+  const channel = channelToParent({ batch: true })
+  const monitor = new MonitorRequests(channel)
+  channel.onClose(ended.resolve)
+  const started = Promise.withResolvers<LoginSettings>()
+  let server: LoginServer | undefined
+  const acceptors: Acceptor[] = []
+  channel.onMessage(raw => {
+    const message = parseToLogin(raw)
+    if (message.type === 'settings') {
+      if (server === undefined) started.resolve(message.settings)
+      else server.use(message.settings)
+    } else if (message.type === 'drain') {
+      for (const acceptor of acceptors) acceptor.close()
+      void server?.drain().then(ended.resolve)
+    } else monitor.receive(message)
+  })
+  const settings = await started.promise
+  const log = createLog('popup', { level: settings.logLevel })
+  watchDescriptors(log)
+  const engine = selectEngine(settings.engine, 'popup.engine', log)
+  engine.logLimits(log)
+  server = new LoginServer(settings, monitor, engine, log)
+  process.chdir(settings.directory)
+  if (settings.ids !== null) dropPrivileges(settings.ids)
+  forbidNewPrivileges()
+  for (const [index, options] of settings.listeners.entries())
+    acceptors.push(server.listen(FIRST_LISTENING_DESCRIPTOR + index, options))
+  if (settings.mode === 'chain') {
+    const fd = FIRST_LISTENING_DESCRIPTOR + settings.listeners.length
+    await openListener(server.chains.server, { type: 'descriptor', fd }, 'popup.listen')
+  }
+  monitor.ready()
+  await ended.promise
+}
 
 /** What the administrator of a proxy or a client has to change. */
 const WRONG_ADDRESS = {

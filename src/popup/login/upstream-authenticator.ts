@@ -1,10 +1,16 @@
 import { randomBytes } from 'node:crypto'
+import { connect, type Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { connect as connectTls } from 'node:tls'
 import { KeyedHash } from '../../base/keyed-hash.ts'
-import type { UpstreamServer } from '../messages.ts'
+import type { Credentials } from '../../pop3/credentials.ts'
+import { type Endpoint, formatProxyV2 } from '../../wire/proxy-protocol.ts'
+import type { Outcome, UpstreamServer } from '../messages.ts'
 import { type Authenticator, failed } from './authenticator.ts'
-import { failureIn, withRequest } from './monitor-authenticator.ts'
-import type { MonitorRequests } from './monitor-requests.ts'
-import { loginUpstream } from './upstream-login.ts'
+import { type FirstLine, isPositive, readFirstLine } from './first-line.ts'
+import { failureIn, type MonitorRequests, withRequest } from './monitor-authenticator.ts'
+
+/** Login by another POP3 server, and the dialogue with it. */
 
 /**
  * Another POP3 server decides. Its secrets go there and nowhere else: the monitor, who delays and
@@ -43,4 +49,93 @@ export function upstreamAuthenticator(monitor: MonitorRequests, server: Upstream
       },
     )
   }
+}
+
+/** Milliseconds for the connection, and again for each line of the server behind. */
+const LIMIT_MS = 30_000
+
+type UpstreamClient = {
+  readonly id: string
+  readonly source: Endpoint
+  readonly destination: Endpoint
+  readonly tls: boolean
+}
+
+/** `yes`: the server's answer to the password is held back in `reply`. */
+type UpstreamAnswer =
+  | { readonly outcome: 'yes'; readonly stream: Duplex; readonly reply: FirstLine }
+  | { readonly outcome: Exclude<Outcome, 'yes'> }
+
+/**
+ * Logs in to the POP3 server behind with what the client gave us. Its first +OK after the password is the proof of
+ * login; the caller sends that line on when the login is announced. Never rejects.
+ */
+async function loginUpstream(
+  server: UpstreamServer,
+  { login, secret }: Credentials,
+  client: UpstreamClient,
+): Promise<UpstreamAnswer> {
+  // SASL can carry what no POP3 line can: it must not become a second command.
+  if (/[\r\n\0]/.test(login + secret)) return { outcome: 'no' }
+  const stream = await open(server, client)
+  if (stream === undefined) return { outcome: 'temporary' }
+  const fail = (outcome: Exclude<Outcome, 'yes'>): UpstreamAnswer => {
+    stream.destroy()
+    return { outcome }
+  }
+  const greeting = await readFirstLine(stream, LIMIT_MS)
+  if (greeting === undefined || !isPositive(greeting)) return fail('temporary')
+  stream.write(`USER ${login}\r\n`, 'latin1')
+  const user = await readFirstLine(stream, LIMIT_MS, greeting.rest)
+  if (user === undefined) return fail('temporary')
+  if (!isPositive(user)) return fail(refusalIn(user))
+  stream.write(`PASS ${secret}\r\n`, 'latin1')
+  const reply = await readFirstLine(stream, LIMIT_MS, user.rest)
+  if (reply === undefined) return fail('temporary')
+  return isPositive(reply) ? { outcome: 'yes', stream, reply } : fail(refusalIn(reply))
+}
+
+/** What the server's response code says (RFC 2449 §8, RFC 3206); without one it is about the password. */
+function refusalIn({ line }: FirstLine): Exclude<Outcome, 'yes'> {
+  const code = /^-ERR \[([A-Za-z/-]{1,32})[^\]]*\]/.exec(line.toString('latin1'))?.[1]?.toUpperCase()
+  if (code === 'IN-USE') return 'inUse'
+  if (code === 'LOGIN-DELAY') return 'loginDelay'
+  return code?.startsWith('SYS/') === true ? 'temporary' : 'no'
+}
+
+/** The header goes before the TLS handshake, as the protocol wants. */
+async function open(
+  { address, tls, proxyHeader }: UpstreamServer,
+  client: UpstreamClient,
+): Promise<Duplex | undefined> {
+  const target = address.type === 'unix' ? { path: address.path } : { host: address.host, port: address.port }
+  const raw: Socket = connect({ ...target, allowHalfOpen: true, noDelay: true })
+  if (!(await settled(raw, 'connect'))) return undefined
+  if (proxyHeader) {
+    const fields = { uniqueId: client.id, ...(client.tls ? { tls: { verified: false } } : {}) }
+    raw.write(formatProxyV2(client.source, client.destination, fields))
+  }
+  if (tls === null) return raw
+  const secure = connectTls({
+    socket: raw,
+    ...(address.type === 'tcp'
+      ? { servername: /^[\d.:]+$/.test(address.host) ? '' : address.host, host: address.host }
+      : {}),
+    ...(tls.ca === null ? {} : { ca: tls.ca }),
+    rejectUnauthorized: tls.verify,
+  })
+  return (await settled(secure, 'secureConnect')) ? secure : undefined
+}
+
+function settled(stream: Duplex, event: 'connect' | 'secureConnect'): Promise<boolean> {
+  return new Promise(resolve => {
+    const settle = (good: boolean): void => {
+      clearTimeout(timer)
+      if (!good) stream.destroy()
+      resolve(good)
+    }
+    const timer = setTimeout(() => settle(false), LIMIT_MS)
+    stream.once(event, () => settle(true))
+    stream.on('error', () => settle(false)) // stays: an error later ends the stream, and `close` says so
+  })
 }

@@ -7,7 +7,7 @@ import { formatSocketAddress } from '../../process/socket-address.ts'
 import { refusalOf, startChain } from '../../ucspi/checkpassword.ts'
 import type { Environment } from '../../ucspi/environment.ts'
 import type { Applicant, CheckQueue } from '../checkers/check-queue.ts'
-import { checkerEnvironment } from '../checkers/checker-environment.ts'
+import { checkerEnvironment } from '../checkers/checkpassword.ts'
 import type { VerifyRequest } from '../messages.ts'
 
 export type ChainRunnerOptions = {

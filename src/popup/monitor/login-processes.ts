@@ -5,7 +5,8 @@ import { Restarts } from '../../base/restarts.ts'
 import type { BoundSocket } from '../../process/bound-socket.ts'
 import { endingFields, programBeside, startWorker, type WorkerProcess } from '../../process/worker-process.ts'
 import { type FromLogin, type LoginSettingsMessage, parseFromLogin, type ToLoginMessage } from '../messages.ts'
-import { MessageAllowance } from './message-allowance.ts'
+
+/** The login processes as the monitor sees them: started again when they end, bounded in what they ask. */
 
 /** Far above what honest logins need (two messages each), far below what would keep the monitor from his work. */
 const MESSAGES_PER_SECOND = 20_000
@@ -25,7 +26,7 @@ export type LoginProcess = {
   send(message: ToLoginMessage): void
 }
 
-export type LoginProcessesOptions = {
+type LoginProcessesOptions = {
   readonly count: number
   /** Path of popup itself. */
   readonly program: string
@@ -38,10 +39,10 @@ export type LoginProcessesOptions = {
   readonly onGone: (process: LoginProcess) => void
 }
 
-/** Starts the login processes, keeps them running, and lets nothing through that they could not honestly have said. */
 /** One ticket after a full handshake: see the file. */
 const openSslConfiguration = join(dirname(programBeside('sslwrap')), 'openssl.cnf')
 
+/** Starts the login processes, keeps them running, and lets nothing through that they could not honestly have said. */
 export class LoginProcesses {
   readonly #options: LoginProcessesOptions
   readonly #log: Log
@@ -138,5 +139,35 @@ export class LoginProcesses {
       this.#log.error('login_process_ended', endingFields(ending))
       restarts.schedule()
     })
+  }
+}
+
+/**
+ * A bucket of messages, or of their octets, that fills again with time: bounds what one login
+ * process can make the monitor do.
+ */
+export class MessageAllowance {
+  readonly #perSecond: number
+  readonly #burst: number
+  readonly #clock: Clock
+  #left: number
+  #at: number
+
+  constructor(perSecond: number, burst: number, clock: Clock) {
+    this.#perSecond = perSecond
+    this.#burst = burst
+    this.#clock = clock
+    this.#left = burst
+    this.#at = clock()
+  }
+
+  /** Takes some; false if there are not so many. */
+  take(count = 1): boolean {
+    const now = this.#clock()
+    this.#left = Math.min(this.#burst, this.#left + ((now - this.#at) / 1000) * this.#perSecond)
+    this.#at = now
+    if (this.#left < count) return false
+    this.#left -= count
+    return true
   }
 }

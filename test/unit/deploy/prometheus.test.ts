@@ -5,8 +5,8 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { parse as parseYaml } from 'yaml'
 import { Counters, Metrics } from '../../../src/authd/metrics.ts'
 import type { MetricsListener } from '../../../src/process/metrics-listener.ts'
-import { openCertificateMetrics } from '../../../src/sslwrap/certificate-metrics.ts'
 import type { Serve } from '../../../src/sslwrap/control-messages.ts'
+import { openCertificateMetrics } from '../../../src/sslwrap/worker.ts'
 
 const read = (name: string): string => readFileSync(new URL(`../../../${name}`, import.meta.url), 'utf8')
 

@@ -1,8 +1,8 @@
 import { fc, test as property } from '@fast-check/vitest'
 import { describe, expect, test } from 'vitest'
-import { maildirPath } from '../../../src/popup/checkers/maildir-path.ts'
-import { parseApopSecrets, parsePasswd } from '../../../src/popup/checkers/passwd-line.ts'
-import { isValidOn, shadowEntryOf } from '../../../src/popup/checkers/shadow-line.ts'
+import { maildirPath } from '../../../src/popup/checkers/checker.ts'
+import { parseApopSecrets, parsePasswd } from '../../../src/popup/checkers/passwd-file.ts'
+import { isValidOn, shadowEntryOf } from '../../../src/popup/checkers/system.ts'
 import { decodeLogin } from '../../../src/popup/login-name.ts'
 
 describe('parsePasswd', () => {

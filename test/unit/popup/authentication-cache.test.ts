@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, test } from 'vitest'
 import { crypt } from '../../../src/libc/accounts.ts'
-import { AuthenticationCache } from '../../../src/popup/checkers/authentication-cache.ts'
+import { AuthenticationCache } from '../../../src/popup/checkers/password-hash.ts'
 
 /** A hash that takes long enough to be told from none at all by the clock of the test. */
 let slow: string

@@ -1,8 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { type LoginText, loginOctets, loginText } from '../../../src/popup/login-name.ts'
-import { FailureDelays } from '../../../src/popup/monitor/failure-delays.ts'
-import { LoginIntervals } from '../../../src/popup/monitor/login-intervals.ts'
-import { MessageAllowance } from '../../../src/popup/monitor/message-allowance.ts'
+import { FailureDelays, LoginIntervals } from '../../../src/popup/monitor/login-delays.ts'
+import { MessageAllowance } from '../../../src/popup/monitor/login-processes.ts'
 import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
 import { type IpAddress, parseIpAddress } from '../../../src/wire/ip-address.ts'
 

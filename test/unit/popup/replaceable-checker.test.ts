@@ -1,6 +1,11 @@
 import { expect, test } from 'vitest'
-import { type Checker, type CheckRequest, no, type Verdict } from '../../../src/popup/checkers/checker.ts'
-import { ReplaceableChecker } from '../../../src/popup/checkers/replaceable-checker.ts'
+import {
+  type Checker,
+  type CheckRequest,
+  no,
+  ReplaceableChecker,
+  type Verdict,
+} from '../../../src/popup/checkers/checker.ts'
 import { ClientGone } from '../../../src/popup/client-gone.ts'
 import { loginOctets } from '../../../src/popup/login-name.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'

@@ -5,6 +5,8 @@ import { formatNetwork, type IpAddress, networkOf } from '../../wire/ip-address.
 import { loginKey } from '../../wire/login-key.ts'
 import type { LoginText } from '../login-name.ts'
 
+/** When a login may be tried: after failures, and after the login before (LOGIN-DELAY). */
+
 /** Failures count until so long after the last one. */
 const FORGET_MS = 10 * 60_000
 /** Rows of each table: above that the oldest goes. */
@@ -190,3 +192,37 @@ function renew<Value>(table: Map<string, Value>, key: string, value: Value, most
 
 const boundedKey = (login: LoginText): string => loginKey(login).slice(0, 320)
 const fingerprint = (login: LoginText): string => hash('sha256', boundedKey(login), 'base64url').slice(0, 11)
+
+/** Logins remembered; above that the one that logged in longest ago is forgotten. */
+const MAX_LOGINS = 100_000
+
+/** LOGIN-DELAY (RFC 2449 §6.5): the shortest time between two logins of one user. */
+export class LoginIntervals {
+  #minimum: number
+  readonly #clock: Clock
+  readonly #last = new Map<LoginText, number>()
+
+  /** `minimum` in milliseconds; 0 = none. */
+  constructor(minimum: number, clock: Clock) {
+    this.#minimum = minimum
+    this.#clock = clock
+  }
+
+  /** Puts another interval in force, which counts from the logins that are remembered. */
+  use(minimum: number): void {
+    this.#minimum = minimum
+  }
+
+  /** True if the user may log in now, which counts as his last login from then on. */
+  take(login: LoginText): boolean {
+    if (this.#minimum === 0) return true
+    const now = this.#clock()
+    const last = this.#last.get(login)
+    if (last !== undefined && now - last < this.#minimum) return false
+    this.#last.delete(login)
+    this.#last.set(login, now)
+    const [oldest] = this.#last.keys()
+    if (this.#last.size > MAX_LOGINS && oldest !== undefined) this.#last.delete(oldest)
+    return true
+  }
+}
