@@ -21,7 +21,8 @@ export type UsageRow = {
 
 /**
  * $1 days. A use belongs to the login whose grant covered the address at that time; a login that
- * grants a /64 covers it whole.
+ * grants a /64 covers it whole. The gate reports a use in whole seconds, so that a login of the same
+ * second counts as the earlier one.
  */
 const REPORT: Statement<UsageRow> = {
   row: v.object({
@@ -51,7 +52,7 @@ WITH logins AS (
   FROM relay_use u CROSS JOIN LATERAL (
     SELECT e.username FROM login_event e
     WHERE e.network = ANY (ARRAY[u.ip, CASE WHEN family(u.ip) = 6 THEN network(set_masklen(u.ip, 64))::inet END])
-      AND e.at <= u.at AND e.until > u.at AND e.username IS NOT NULL
+      AND e.at < date_trunc('second', u.at) + interval '1 second' AND e.until > u.at AND e.username IS NOT NULL
     ORDER BY e.at DESC LIMIT 1) l
   WHERE u.at > now() - make_interval(days => $1::int)
   GROUP BY 1

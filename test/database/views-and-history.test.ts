@@ -6,6 +6,7 @@ import { int8, type Statement, timestamptz } from '../../src/database/statement.
 import { createGrantWriter } from '../../src/grants/grant-writer.ts'
 import { refusedSince, talliesSince } from '../../src/grants/history-feed.ts'
 import { createStatusFeed } from '../../src/grants/status-feed.ts'
+import { reportUsage } from '../../src/grants/usage-report.ts'
 import { type IpAddress, NetworkSet, parseIpAddress, parseNetwork } from '../../src/wire/ip-address.ts'
 import type { RelayTally } from '../../src/wire/usage-event.ts'
 import { grantPolicy } from '../harness/grant-policy.ts'
@@ -224,6 +225,24 @@ describe('the histories', () => {
     await writerAt(null).recordUses([])
     expect((await database.owner.query(COUNT_USES)).rows).toEqual([{ uses: 2 }])
   })
+
+  test('the report counts a use in the second of its login, which the gate reports without a fraction', async () => {
+    const second = Math.floor(Date.now() / 1000) - 60
+    const at = (fraction: number): Date => new Date((second + fraction) * 1000)
+    await writerAt(at(0.9)).record([{ event: event('ann'), at: null }])
+    await writerAt(at(0.9)).record([{ event: event('bob', '2001:db8::7'), at: null }])
+    // The second before: no login had opened the relay.
+    await writerAt(null).recordUses([
+      { ip: address('192.0.2.7'), door: 'gate', at: at(0) },
+      { ip: address('2001:db8::7'), door: 'gate', at: at(-1) },
+    ])
+    const relays = (await reportUsage(writer, 1)).map(row => [row.login, row.relays, row.lastRelay])
+    expect(relays).toEqual([
+      ['ann', 1, at(0)],
+      ['bob', 0, null],
+    ])
+  })
+
   describe('decisions of the gate', () => {
     const tally = (at: Date, counts: Partial<RelayTally['counts']>, recent: readonly string[] = [], door = 'gate') => ({
       at: at.getTime() / 1000,

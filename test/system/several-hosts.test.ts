@@ -14,6 +14,7 @@ const OPERATING = readFileSync(new URL('../../docs/OPERATING.md', import.meta.ur
 const CHECKED = v.object({
   findings: v.array(v.object({ verdict: v.string(), about: v.string(), text: v.string() })),
 })
+const REPORT = v.array(v.object({ login: v.string(), relays: v.number(), hints: v.array(v.string()) }))
 const CLIENT = '203.0.113.5'
 
 describeWith([DEBIAN_POSTGRES], 'several hosts with one database, with the lines of OPERATING for pg_hba.conf', () => {
@@ -119,6 +120,18 @@ describeWith([DEBIAN_POSTGRES], 'several hosts with one database, with the lines
     client.close()
     const answer = await ask(smtp.port('wrap', 0, 'policy'), CLIENT)
     expect(answer).toContain('action=OK')
+  })
+
+  test('report on either host counts the mail that the SMTP host relayed', async () => {
+    for (const host of [pop3, smtp]) {
+      // The question came in the second of the login: the report must not miss that either.
+      const rows = await eventually('the use is stored', async () => {
+        const { lines } = await host.run('auth-relay', ['report', '--json', '--config', host.config])
+        const found = v.parse(REPORT, JSON.parse(lines.join('\n')))
+        return found.some(({ relays }) => relays > 0) && found
+      })
+      expect(rows).toEqual([{ login: 'ann', relays: 1, hints: expect.not.arrayContaining(['never-relays']) }])
+    }
   })
 
   test('a host that pg_hba.conf does not let in is told the line that is missing', async () => {
