@@ -78,7 +78,7 @@ export const SSLWRAP = defineSection('sslwrap', 'TLS outside, plain inside.', {
     200,
     0,
     100_000,
-    'Connections per address (IPv6: per /64); 0: no limit. Both limits are divided among the workers, each of which counts its own: an address can be refused a little before it has all of its connections.',
+    'Connections per address (IPv6: per /64); 0: no limit. Both limits hold for all workers together. Each worker has an equal part, so that a client can be refused while another worker has places.',
   ),
   metrics_listen: socketAddress(
     '',

@@ -33,7 +33,7 @@ export async function serveStandardInput(
   const environment = ownEnvironment()
   forbidInspection()
   const materials = readMaterials(plan)
-  const order = serveOrder(plan, materials, { ids: undefined, ticketKeys: rotateTicketKeys(), workers: 1 })
+  const order = serveOrder(plan, materials, { ids: undefined, ticketKeys: rotateTicketKeys(), workers: 1, place: 0 })
   const [service] = servicesOf(order)
   const [listener] = plan.listeners
   if (service === undefined || listener === undefined) throw new TypeError('a plan without a listener')

@@ -165,7 +165,10 @@ export function readMaterials(plan: Plan): Materials {
 const copy = (certificate: Certificate) => ({ ...certificate, names: [...certificate.names] })
 const needsPassword = ({ listeners }: Plan): boolean => listeners.some(({ preamble }) => preamble === 'ssl')
 
-/** The first message to a worker, and each later one. Limits for all workers together are divided among them. */
+/**
+ * The first message to a worker, and each later one. Each worker counts its own connections, so that
+ * the limits of the program are divided among the workers. The worker of place 0 answers Prometheus.
+ */
 export function serveOrder(
   plan: Plan,
   materials: Materials,
@@ -173,10 +176,11 @@ export function serveOrder(
     readonly ids: Serve['ids']
     readonly ticketKeys: readonly string[]
     readonly workers: number
-    /** This worker answers Prometheus. */
-    readonly hasMetrics?: boolean
+    /** 0 and up. */
+    readonly place: number
   },
 ): Serve {
+  const { workers, place } = parts
   return {
     type: 'serve',
     ids: parts.ids,
@@ -193,11 +197,20 @@ export function serveOrder(
     connectLimit: plan.connectLimit,
     idleLimit: plan.idleLimit,
     drainLimit: plan.drainLimit,
-    maxConnections: Math.ceil(plan.maxConnections / parts.workers),
-    maxPerAddress: Math.ceil(plan.maxPerAddress / parts.workers),
+    maxConnections: shareOf(plan.maxConnections, workers, place),
+    maxPerAddress: shareOf(plan.maxPerAddress, workers, place),
     nat64Prefixes: plan.nat64Prefixes.map(formatNetwork),
-    metricsListen: parts.hasMetrics === true ? plan.metricsListen : undefined,
+    metricsListen: place === 0 ? plan.metricsListen : undefined,
   }
+}
+
+/**
+ * The part of a limit that one of several workers keeps. All parts add up to the limit, unless it is
+ * less than the number of workers: each worker serves one connection at least. 0 stays: no limit.
+ */
+function shareOf(limit: number, workers: number, place: number): number {
+  const share = Math.floor(limit / workers) + (place < limit % workers ? 1 : 0)
+  return limit === 0 ? 0 : Math.max(1, share)
 }
 
 function readAuthorities(path: string): string {

@@ -128,7 +128,7 @@ class Supervisor {
 
   #orderFor(place: number, plan = this.#plan, materials = this.#materials): Serve {
     const [ids, ticketKeys, workers] = [this.#ids, this.#ticketKeys, this.#count]
-    return serveOrder(plan, materials, { ids, ticketKeys, workers, hasMetrics: place === 0 })
+    return serveOrder(plan, materials, { ids, ticketKeys, workers, place })
   }
 
   /**

@@ -342,6 +342,27 @@ describe('limits', () => {
     await talk(client(sslwrap.port)).expect(/^\+OK/)
   })
 
+  test('limits hold for all workers together', async () => {
+    const server = await backEnd(popupLike())
+    const sslwrap = await start({
+      listeners: [inFrontOf(server)],
+      settings: 'workers = 3\nmax_per_address = 5\nmax_connections = 8',
+    })
+    /** Clients that come one after the other and stay, and how many of them are served. */
+    const servedOf = async (localAddress: string, count: number): Promise<number> => {
+      let served = 0
+      for (let n = 0; n < count; n += 1) {
+        const greeting = await talk(client(sslwrap.port, { localAddress })).next()
+        if (greeting !== undefined) served += 1
+      }
+      return served
+    }
+    // The kernel spreads the clients: of 60 each worker has got more than its part.
+    expect(await servedOf('127.0.0.1', 60)).toBe(5)
+    expect(await servedOf('127.0.0.2', 60)).toBe(3)
+    expect(await servedOf('127.0.0.3', 10)).toBe(0)
+  })
+
   test('unfinished handshakes from fifty addresses keep nobody out, and each address loses its oldest', async () => {
     const server = await backEnd(popupLike())
     const sslwrap = await start({
