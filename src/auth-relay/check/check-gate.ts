@@ -4,17 +4,17 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { messageOf } from '../../base/errors.ts'
-import { type Ids, idsOf, isRoot } from '../../process/privileges.ts'
+import { idsOf, isRoot } from '../../process/privileges.ts'
 import type { Settings, ShownSetting } from '../../settings/settings.ts'
 import { parseTcpRule, parseTcpRules } from '../../wire/tcprules.ts'
-import { accountWithGroups, mayAccount } from './check-rights.ts'
+import { accountWithGroups, judgeRights, mayAccount, type ProgramAccount } from './check-rights.ts'
 import { advice, type Finding, fine, unsafe } from './finding.ts'
 
 /** Faults of one file that are named: beyond, the first ones are enough to begin with. */
 const MAX_FAULTS = 5
 
 /**
- * Authenticators what the gate needs to keep its cdb: the site's rules and the directory, with the
+ * Judges what the gate needs to keep its cdb: the site's rules and the directory, with the
  * rights of the gate's account.
  */
 export function checkCdb({ wrap, grants }: Settings): readonly Finding[] {
@@ -25,8 +25,10 @@ export function checkCdb({ wrap, grants }: Settings): readonly Finding[] {
   }
   const account = accountOfGate(wrap.user)
   return [
-    ...checkDirectory(wrap.tcprules_cdb, account),
-    ...(wrap.tcprules_static === '' ? [] : checkRules(wrap.tcprules_static, account)),
+    ...judgeRights('wrap.tcprules_cdb', () => checkDirectory(wrap.tcprules_cdb, account)),
+    ...(wrap.tcprules_static === ''
+      ? []
+      : judgeRights('wrap.tcprules_static', () => checkRules(wrap.tcprules_static, account))),
     ...(grants.ipv6_prefix === 128 ? [] : [LOST_NETWORKS]),
   ]
 }
@@ -37,38 +39,38 @@ const LOST_NETWORKS = advice(
   'let the resident gate listen, or use ucspi-tcp6',
 )
 
-type Account = { readonly name: string; readonly ids: Ids | undefined }
+const THIS_ACCOUNT: ProgramAccount = {
+  name: 'this account',
+  ids: { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 },
+  groups: [],
+}
 
-function accountOfGate(user: string): Account {
-  if (user === '' || !isRoot()) return { name: 'this account', ids: undefined }
+function accountOfGate(user: string): ProgramAccount {
+  if (user === '' || !isRoot()) return THIS_ACCOUNT
   try {
-    return { name: user, ids: idsOf(user, 'wrap.user') }
+    return { name: user, ids: idsOf(user, 'wrap.user'), groups: [] }
   } catch {
-    return { name: 'this account', ids: undefined } // That there is no such account is a finding of its own.
+    return THIS_ACCOUNT // That there is no such account is a finding of its own.
   }
 }
 
-/** True if the account may do this to the path: `r` read it, `w` write to it, `x` search it. */
-const may = ({ ids }: Account, right: 'r' | 'w' | 'x', path: string): boolean =>
-  spawnSync('test', [`-${right}`, path], { cwd: '/', ...ids }).status === 0
-
-function checkDirectory(cdb: string, account: Account): Finding[] {
+function checkDirectory(cdb: string, account: ProgramAccount): Finding[] {
   const directory = dirname(cdb)
-  return may(account, 'w', directory) && may(account, 'x', directory)
+  return mayAccount(account, 'w', directory) && mayAccount(account, 'x', directory)
     ? [fine('wrap.tcprules_cdb', `${account.name} can replace ${cdb}`)]
     : [
         unsafe(
           'wrap.tcprules_cdb',
           `${account.name} cannot make files in ${directory}`,
-          `give the cdb a directory of its own: install -d -o ${account.ids?.uid ?? 'ACCOUNT'} DIRECTORY`,
+          `give the cdb a directory of its own: install -d -o ${account === THIS_ACCOUNT ? 'ACCOUNT' : account.ids.uid} DIRECTORY`,
         ),
       ]
 }
 
-function checkRules(path: string, account: Account): Finding[] {
+function checkRules(path: string, account: ProgramAccount): Finding[] {
   const about = 'wrap.tcprules_static'
   if (!existsSync(path)) return [unsafe(about, `there is no ${path}`, 'write the rules there; an empty file will do')]
-  if (!may(account, 'r', path)) {
+  if (!mayAccount(account, 'r', path)) {
     return [unsafe(about, `${account.name} cannot read ${path}`, `make it readable: chmod a+r ${path}`)]
   }
   let text: Buffer
@@ -175,15 +177,18 @@ function judgeAccess(about: string, path: string, name: string, unit: string): r
   const status = statSync(path, { throwIfNoEntry: false })
   if (!isRoot() || status?.isSocket() !== true) return []
   const account = accountWithGroups(name)
-  if (account === undefined || mayAccount(account, 'w', path)) return []
-  const group = spawnSync('getent', ['group', String(status.gid)], { encoding: 'utf8' }).stdout?.split(':')[0] ?? ''
-  return [
-    unsafe(
-      about,
-      `the account ${name} may not connect to ${path}, so the mail server gets no answer and the relay stays closed`,
-      `adduser ${name} ${group === '' ? status.gid : group} && systemctl restart ${unit}`,
-    ),
-  ]
+  if (account === undefined) return []
+  return judgeRights(about, () => {
+    if (mayAccount(account, 'w', path)) return []
+    const group = spawnSync('getent', ['group', String(status.gid)], { encoding: 'utf8' }).stdout?.split(':')[0] ?? ''
+    return [
+      unsafe(
+        about,
+        `the account ${name} may not connect to ${path}, so the mail server gets no answer and the relay stays closed`,
+        `adduser ${name} ${group === '' ? status.gid : group} && systemctl restart ${unit}`,
+      ),
+    ]
+  })
 }
 
 const namesSocket = (line: string, path: string): boolean =>

@@ -16,7 +16,7 @@ export type RightsSurroundings = {
 }
 
 /**
- * Authenticators what the accounts of authd and of the gate may open: the FIFO, followed files, the
+ * Judges what the accounts of authd and of the gate may open: the FIFO, followed files, the
  * journal, socket directories.
  */
 export function checkRights(
@@ -32,9 +32,11 @@ export function checkRights(
   if (account === undefined) return found
   return [
     ...found,
-    ...checkFifo(authd.syslog_fifo, account),
-    ...authd.follow_files.flatMap(path => checkFollowed(path, account)),
-    ...(authd.journal ? checkJournal(account, unit('auth-relay-authd.service'), journals) : []),
+    ...judgeRights('authd.syslog_fifo', () => checkFifo(authd.syslog_fifo, account)),
+    ...authd.follow_files.flatMap(path => judgeRights('authd.follow_files', () => checkFollowed(path, account))),
+    ...(authd.journal
+      ? judgeRights('authd.journal', () => checkJournal(account, unit('auth-relay-authd.service'), journals))
+      : []),
   ]
 }
 
@@ -73,6 +75,11 @@ function checkFollowed(path: string, account: ProgramAccount): Finding[] {
     return [advice(about, `there is no ${path} yet`, 'nothing, if a daemon is about to make it')]
   if (mayAccount(account, 'r', path)) return [fine(about, `${account.name} can read ${path}`)]
   const { uid } = account.ids
+  const closed = closedDirectory(account, path)
+  if (closed !== undefined) {
+    const text = `${account.name} (uid ${uid}) may not enter ${closed}, so it cannot read ${path}: nothing is granted from it`
+    return [unsafe(about, text, `setfacl -m u:${uid}:x ${closed}, or let the daemon write its file elsewhere`)]
+  }
   const remedy =
     (status.mode & 0o040) !== 0 && status.gid !== 0
       ? `systemctl edit auth-relay-authd, and write under [Service]: SupplementaryGroups=${status.gid}`
@@ -119,39 +126,71 @@ function checkSocketDirectories({ wrap }: Settings, unit: (name: string) => Unit
   const facts = waiting.length === 0 ? undefined : unit('auth-relay-wrap.service')
   const account = facts === undefined ? undefined : accountOfUnit(facts)
   if (account === undefined) return []
-  return waiting.flatMap(({ about, address: { path } }): Finding[] => {
-    const directory = dirname(path)
-    return mayAccount(account, 'w', directory) && mayAccount(account, 'x', directory)
-      ? []
-      : [
-          unsafe(
-            about,
-            `${account.name} cannot make ${path}: the unit of the gate does not start`,
-            `name a socket in /run/auth-relay/gate, or: install -d -o ${account.name} ${directory}`,
-          ),
-        ]
-  })
+  return waiting.flatMap(({ about, address: { path } }) =>
+    judgeRights(about, () => {
+      const directory = dirname(path)
+      return mayAccount(account, 'w', directory) && mayAccount(account, 'x', directory)
+        ? []
+        : [
+            unsafe(
+              about,
+              `${account.name} cannot make ${path}: the unit of the gate does not start`,
+              `name a socket in /run/auth-relay/gate, or: install -d -o ${account.name} ${directory}`,
+            ),
+          ]
+    }),
+  )
 }
 
 const statOf = (path: string): Stats | undefined => statSync(path, { throwIfNoEntry: false })
 
 /** An account with the groups that a program of ours has beside its own. */
-type ProgramAccount = { readonly name: string; readonly ids: Ids; readonly groups: readonly number[] }
+export type ProgramAccount = { readonly name: string; readonly ids: Ids; readonly groups: readonly number[] }
 
 /** What systemd says of a unit; undefined: it knows no such unit, or there is no systemd. */
 export type UnitFacts = { readonly user: string; readonly groups: readonly number[]; readonly procSubset: string }
 
+/** The kernel could not be asked as that account, so that nothing is known of its rights. */
+export class RightsUnknown extends Error {
+  override readonly name = 'RightsUnknown'
+}
+
 /**
  * True if the account may do this to the path: `r` read it, `w` write to it, `x` search it. The
- * kernel is asked under the ids of
- * the account, so that ACLs and directories above the path count.
+ * kernel is asked under the ids of the account, so that ACLs and directories above the path count.
+ * @throws RightsUnknown
  */
-export function mayAccount({ ids, groups }: ProgramAccount, right: 'r' | 'w' | 'x', path: string): boolean {
+export function mayAccount({ name, ids, groups }: ProgramAccount, right: 'r' | 'w' | 'x', path: string): boolean {
   const words = ['test', `-${right}`, path]
   const list = groups.length === 0 ? '--clear-groups' : `--groups=${groups.join(',')}`
   const prefix = isRoot() ? ['setpriv', `--reuid=${ids.uid}`, `--regid=${ids.gid}`, list, '--'] : []
   const [program = 'test', ...rest] = [...prefix, ...words]
-  return spawnSync(program, rest, { cwd: '/' }).status === 0
+  const { status, error, stderr } = spawnSync(program, rest, { cwd: '/', encoding: 'utf8' })
+  if (status === 0) return true
+  // test(1) says no with 1. setpriv and a shell that find no process, memory or program end with others.
+  if (status === 1) return false
+  const reason = error?.message ?? stderr.trim()
+  throw new RightsUnknown(`${path} could not be tried as ${name} (uid ${ids.uid}): ${reason || `status ${status}`}`)
+}
+
+/**
+ * The topmost directory above the path that the account may not search; undefined: it reaches the path.
+ * @throws RightsUnknown
+ */
+function closedDirectory(account: ProgramAccount, path: string): string | undefined {
+  const parent = dirname(path)
+  if (parent === path) return undefined
+  return closedDirectory(account, parent) ?? (mayAccount(account, 'x', parent) ? undefined : parent)
+}
+
+/** The findings of one thing. Where the kernel could not be asked that is said, and nothing is called unsafe. */
+export function judgeRights(about: string, judge: () => readonly Finding[]): readonly Finding[] {
+  try {
+    return judge()
+  } catch (error) {
+    if (!(error instanceof RightsUnknown)) throw error
+    return [advice(about, error.message, 'run auth-relay check again')]
+  }
 }
 
 /** The ids and groups that a process has. */

@@ -59,6 +59,51 @@ describeWith([ROOT], 'what the accounts of programs may open; what systemd says 
     ])
   })
 
+  test('a followed file that anybody may read, below a directory that the account may not enter', () => {
+    const directory = `${path}/closed`
+    mkdirSync(`${directory}/inner`, { recursive: true })
+    writeFileSync(`${directory}/inner/pop3.log`, '', { mode: 0o644 })
+    chmodSync(directory, 0o700)
+    const toml = `[authd]\nuser = "${user}"\nfollow_files = ["${directory}/inner/pop3.log"]`
+    expect(said(toml)).toEqual([
+      `unsafe authd.follow_files: ${user} (uid ${user}) may not enter /closed, so it cannot read /closed/inner/pop3.log: nothing is granted from it | setfacl -m u:${user}:x /closed, or let the daemon write its file elsewhere`,
+    ])
+    chmodSync(directory, 0o711)
+    expect(said(toml)).toEqual([expect.stringMatching(/^fine authd.follow_files: /)])
+  })
+
+  test('where the kernel cannot be asked as the account nothing is called unsafe', () => {
+    const log = `${path}/open.log`
+    const fifo = `${path}/open.fifo`
+    writeFileSync(log, '')
+    chmodSync(log, 0o644)
+    execFileSync('mkfifo', ['-m', '600', fifo])
+    chownSync(fifo, user, user)
+    const tools = process.env['PATH']
+    try {
+      // A host without setpriv(1).
+      process.env['PATH'] = `${path}/empty`
+      expect(said(`[authd]\nuser = "${user}"\nfollow_files = ["${log}"]\nsyslog_fifo = "${fifo}"`)).toEqual([
+        `advice authd.syslog_fifo: /open.fifo could not be tried as ${user} (uid ${user}): spawnSync setpriv ENOENT | run auth-relay check again`,
+        `advice authd.follow_files: /open.log could not be tried as ${user} (uid ${user}): spawnSync setpriv ENOENT | run auth-relay check again`,
+      ])
+      // A host where it cannot start another program.
+      mkdirSync(`${path}/tools`)
+      writeFileSync(`${path}/tools/setpriv`, '#!/bin/sh\necho Resource temporarily unavailable >&2\nexit 126\n', {
+        mode: 0o755,
+      })
+      process.env['PATH'] = `${path}/tools`
+      expect(said(`[authd]\nuser = "${user}"\nfollow_files = ["${log}"]`)).toEqual([
+        expect.stringMatching(/^advice authd.follow_files: .*: Resource temporarily unavailable \| /),
+      ])
+    } finally {
+      process.env['PATH'] = tools
+    }
+    expect(said(`[authd]\nuser = "${user}"\nfollow_files = ["${log}"]`)).toEqual([
+      expect.stringMatching(/^fine authd.follow_files: /),
+    ])
+  })
+
   test('with the injected unit of authd and directories of the journal: hidden by the unit, missing, closed, open', () => {
     const journal = `${path}/journal`
     const file = `${journal}/0123/system.journal`
