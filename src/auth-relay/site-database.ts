@@ -2,7 +2,7 @@
 
 import { existsSync } from 'node:fs'
 import { userInfo } from 'node:os'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { TemporaryFault, UsageFault } from '../base/exit-status.ts'
 import type { ConnectionOptions } from '../database/connection-options.ts'
 import { type Database, openDatabase } from '../database/database.ts'
@@ -39,33 +39,50 @@ export async function withDatabase<T>(
   }
 }
 
+/** The command of the Debian package that makes or migrates the database in the PostgreSQL of its host. */
+export const PACKAGED_SETUP = '/usr/sbin/auth-relay-setup-database'
+
+/**
+ * What makes or migrates tables and roles: the command of the Debian package for a server of this
+ * host, else `byHand`.
+ */
+export function setupCommand(hosts: ConnectionOptions['hosts'], byHand: string, packaged = PACKAGED_SETUP): string {
+  const [server, ...others] = hosts
+  const isHere = server !== undefined && others.length === 0 && /^(localhost$|\/)/.test(server.host)
+  return isHere && existsSync(packaged) ? basename(packaged) : byHand
+}
+
 /**
  * The remedy for the reason that PostgreSQL or a pooler gives in its own words (English:
  * `lc_messages` of the server decides).
  */
-function remedyFor(message: string, where: string, user: string): string {
+function remedyFor(message: string, where: string, { hosts, user }: ConnectionOptions): string {
   if (message.includes('unsupported startup parameter')) {
     return `set ignore_startup_parameters = statement_timeout in the pooler at ${where} and pool_mode = session, or connect to PostgreSQL directly`
   }
   if (/password authentication failed|no password supplied|role ".*" does not exist/.test(message)) {
-    return `make the role ${user} and its password with auth-relay migrate --user postgres, or correct the password in the settings`
+    return `make the role ${user} and its password with ${setupCommand(hosts, 'auth-relay migrate --user postgres')}, or correct the password in the settings`
   }
   if (/database ".*" does not exist/.test(message)) {
-    return 'make it with createdb, then run auth-relay migrate --user postgres'
+    return setupCommand(hosts, 'make it with createdb, then run auth-relay migrate --user postgres')
   }
   if (message.includes('no pg_hba.conf entry')) return `let ${user} in: a line in pg_hba.conf of ${where}`
   return `start PostgreSQL at ${where}, or change database.dbhost, dbname, dbuser or dbpass`
 }
 
 /** Errors of the database room in an administrator's words; others are left as they are. */
-function explain(error: unknown, { hosts, database, user }: ConnectionOptions): unknown {
+function explain(error: unknown, connection: ConnectionOptions): unknown {
+  const { hosts, database, user } = connection
   const where = hosts.map(({ host, port }) => (host.startsWith('/') ? host : `${host}:${port}`)).join(', ')
   if (error instanceof DatabaseUnavailable || error instanceof OutcomeUnknown) {
-    return new TemporaryFault(`no database: ${error.message}: ${remedyFor(error.message, where, user)}`, error)
+    return new TemporaryFault(`no database: ${error.message}: ${remedyFor(error.message, where, connection)}`, error)
   }
   if (error instanceof StatementRefused) {
     if (error.code === '42P01')
-      return new UsageFault(`the database ${database} has no tables of ours: run auth-relay migrate`, error)
+      return new UsageFault(
+        `the database ${database} has no tables of ours: run ${setupCommand(hosts, 'auth-relay migrate')}`,
+        error,
+      )
     if (error.code === '42501') return new UsageFault(`role ${user} may not do this: ${error.message}`, error)
     return new TemporaryFault(`the database refused: ${error.message}`, error)
   }
@@ -91,7 +108,10 @@ export function migrationsDirectory(running = process.argv[1] ?? ''): string {
 export async function checkSchema(connection: ConnectionOptions): Promise<number> {
   const found = await withDatabase(connection, schemaVersion)
   const known = await knownSchema()
-  if (found < known) throw new UsageFault(`the database has schema ${found}, we need ${known}: run auth-relay migrate`)
+  if (found < known) {
+    const command = setupCommand(connection.hosts, 'auth-relay migrate')
+    throw new UsageFault(`the database has schema ${found}, we need ${known}: run ${command}`)
+  }
   if (found > known)
     throw new UsageFault(`the database has schema ${found}, we know ${known}: install a newer auth-relay`)
   return found

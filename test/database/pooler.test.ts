@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { chmodSync, chownSync, existsSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { withDatabase } from '../../src/auth-relay/site-database.ts'
+import { setupCommand, withDatabase } from '../../src/auth-relay/site-database.ts'
 import { type Database, openDatabase } from '../../src/database/database.ts'
 import { inspectRole } from '../../src/grants/database-setup.ts'
 import { idsOf } from '../../src/process/privileges.ts'
@@ -114,4 +114,14 @@ ${lines.join('\n')}
       await expect(withDatabase({ ...optionsFor(cluster.port), ...change }, inspectRole)).rejects.toThrow(message)
     })
   })
+})
+
+test('the Debian package has a command of its own for the server of its host, and for no other', () => {
+  const packaged = new URL(import.meta.url).pathname
+  const name = 'pooler.test.ts'
+  const said = (host: string, installed = packaged) => setupCommand([{ host, port: 5432 }], 'by hand', installed)
+  expect([said('localhost'), said('/var/run/postgresql')]).toEqual([name, name])
+  expect([said('db1.example.org'), said('localhost', '/nonexistent/command')]).toEqual(['by hand', 'by hand'])
+  const several = ['localhost', 'db2.example.org'].map(host => ({ host, port: 5432 }))
+  expect(setupCommand(several, 'by hand', packaged)).toBe('by hand')
 })

@@ -173,6 +173,10 @@ function life(release: Release): void {
 
   test('configured by the steps that it named: everything runs, each under its own account', async () => {
     showJournalOnFailure()
+    // The roles are not there yet: what makes them is a command of the package.
+    expect(await machine.answer('auth-relay', 'check', '--quiet')).toMatch(
+      /password authentication failed .*\n +do: make the role pop3authd and its password with auth-relay-setup-database, /,
+    )
     expect(await machine.must('auth-relay-setup-database')).toMatch(/^Migrated from schema 0 to \d+\.$/)
     expect(await machine.must('auth-relay-setup-database')).toMatch(/^The database is up to date/)
     await machine.must('sh', '-c', MAKE_ANN)

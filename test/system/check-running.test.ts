@@ -177,6 +177,34 @@ describeWith([NETWORK_NAMESPACES], 'check beside programs that run', () => {
     expect(await stand()).toEqual([])
   })
 
+  test('a wrong password, a missing role and a role with wrong rights: the remedy is migrate, not the start of PostgreSQL', async () => {
+    const remedies = async (changed: TestSettings['database']): Promise<readonly string[]> => {
+      stack.configure(settings({ database: changed }))
+      return (await check()).findings.flatMap(({ verdict, about, text, remedy }) =>
+        verdict === 'unsafe' ? [`${about}: ${text} | ${remedy}`] : [],
+      )
+    }
+    const guessed = stack.secret('guessed', 'guessed')
+    const migrate = 'with auth-relay migrate --user postgres, or correct the password in the settings$'
+    expect(await remedies({ dbpass_file: guessed })).toEqual([
+      expect.stringMatching(
+        new RegExp(`^database\\.dbuser: .*password authentication failed .* make the role \\w+ .*${migrate}`),
+      ),
+    ])
+    expect(await remedies({ wrap_dbuser: 'nosuchrole', wrap_dbpass_file: guessed })).toEqual([
+      expect.stringMatching(new RegExp(`^database\\.wrap_dbuser: .* make the role nosuchrole .*${migrate}`)),
+    ])
+    // The gate with the role that writes, and authd with the role that reads.
+    const { dbpass_file, wrap_dbpass_file } = { dbpass_file: '', wrap_dbpass_file: '', ...settings()['database'] }
+    expect(await remedies({ wrap_dbuser: 'pop3authd', wrap_dbpass_file: dbpass_file })).toEqual([
+      'database.wrap_dbuser: pop3authd may write grants: it must only read | auth-relay migrate --user postgres, then leave wrap_dbuser at its default',
+    ])
+    expect(await remedies({ dbuser: 'authwrap', dbpass_file: wrap_dbpass_file })).toEqual([
+      'database.dbuser: authwrap may not write grants | auth-relay migrate --user postgres',
+    ])
+    stack.configure(settings())
+  })
+
   test('a listener that a program of another kind holds is unsafe, with its name and pid', async () => {
     for (const [name, address, text] of [
       ['sslwrap', "{ host: '::', port: 995 }", '[::]:995'],

@@ -9,7 +9,7 @@ import { ownAddresses } from '../../grants/never-list.ts'
 import { type DatabaseRole, databaseConnection } from '../../settings/database-connection.ts'
 import { formatDuration } from '../../settings/duration.ts'
 import type { Settings } from '../../settings/settings.ts'
-import { knownSchema, withDatabase } from '../site-database.ts'
+import { knownSchema, setupCommand, withDatabase } from '../site-database.ts'
 import { lockDirectory } from '../stack/directory-lock.ts'
 import { type PartsInUse, partsInUseHere } from '../stack/plan.ts'
 import { checkListeners } from './check-listeners.ts'
@@ -20,7 +20,7 @@ import { socketsAt } from './processes.ts'
 const CLOCK_ADVICE = 5
 const CLOCK_UNSAFE = 60
 
-/** Authenticators what is running: the database, its roles and its clock, and which programs hold the ports. */
+/** Judges what is running: the database, its roles and its clock, and which programs hold the ports. */
 export async function checkHost(settings: Settings): Promise<readonly Finding[]> {
   const running = isUp(settings.top.state_dir)
   const parts = partsInUseHere(settings)
@@ -129,26 +129,27 @@ async function checkRole(settings: Settings, role: DatabaseRole): Promise<Findin
       state: database.state(),
     }))
     const found: Finding[] = []
+    const makeRoles = setupCommand(connection.hosts, 'auth-relay migrate --user postgres')
     const known = await knownSchema()
     if (schema !== known) {
       found.push(
         unsafe(
           'database',
           `has schema ${schema}, this program knows ${known}`,
-          schema < known ? 'auth-relay migrate' : 'install a newer auth-relay',
+          schema < known ? setupCommand(connection.hosts, 'auth-relay migrate') : 'install a newer auth-relay',
         ),
       )
     }
     if (seen.isSuperuser)
       found.push(unsafe(about, `${connection.user} is a superuser`, 'use the role that auth-relay migrate makes'))
     if (role === 'writer' && !seen.mayWrite)
-      found.push(unsafe(about, `${connection.user} may not write grants`, 'auth-relay migrate --user postgres'))
+      found.push(unsafe(about, `${connection.user} may not write grants`, makeRoles))
     if (role !== 'writer' && seen.mayWrite)
       found.push(
         unsafe(
           about,
           `${connection.user} may write grants: it must only read`,
-          `auth-relay migrate --user postgres, then leave ${about.slice('database.'.length)} at its default`,
+          `${makeRoles}, then leave ${about.slice('database.'.length)} at its default`,
         ),
       )
     if (role === 'writer' && state.state === 'up' && state.pooled) {

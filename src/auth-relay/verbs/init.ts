@@ -1,5 +1,5 @@
 import { chmodSync, copyFileSync, existsSync, statSync } from 'node:fs'
-import { dirname, join, resolve } from 'node:path'
+import { basename, dirname, join, resolve } from 'node:path'
 import { errorCodeOf, messageOf } from '../../base/errors.ts'
 import { UsageFault } from '../../base/exit-status.ts'
 import { distributionServer } from '../../database/server-program.ts'
@@ -15,11 +15,9 @@ import {
   schemaFile,
 } from '../text/settings-text.ts'
 import type { Verb } from '../verb.ts'
+import { PACKAGED_SETUP } from '../site-database.ts'
 
 type Options = { config: string; for?: string; dbhost?: string; embedded?: true; json?: true }
-
-/** The command of the Debian package that makes the database of this host. */
-const SETUP_DATABASE = 'auth-relay-setup-database'
 
 /** `auth-relay init`: a settings file to read, with secrets that nobody chose. */
 export const init: Verb = (program, { print }, choose) => {
@@ -156,13 +154,13 @@ const holdsPassword = ({ database }: Overrides): boolean => PASSWORDS.some(name 
 
 function nextSteps(config: string, { database }: Overrides, recipe: Recipe | undefined): readonly string[] {
   const option = config === SETTINGS_FILE ? '' : ` --config ${config}`
-  const isPackaged = config === SETTINGS_FILE && existsSync(`/usr/sbin/${SETUP_DATABASE}`)
+  const isPackaged = config === SETTINGS_FILE && existsSync(PACKAGED_SETUP)
   const isEmbedded = database?.['embedded'] === true
   const host = database?.['dbhost'] ?? 'localhost'
   const makeDatabase = isEmbedded
     ? []
     : isPackaged && host === 'localhost'
-      ? [SETUP_DATABASE]
+      ? [basename(PACKAGED_SETUP)]
       : [
           `auth-relay migrate${option} --user postgres     tables and roles, in a database made with: createdb pop3authd`,
         ]

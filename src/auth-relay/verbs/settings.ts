@@ -78,7 +78,7 @@ export type DescribedSetting = {
 }
 
 /** Every setting, in the order of the settings file. */
-export function describeSettings({ settings: { popup }, shown }: LoadedSettings): readonly DescribedSetting[] {
+export function describeSettings({ settings: { top, popup }, shown }: LoadedSettings): readonly DescribedSetting[] {
   const sections = new Map(Object.values<Section>(SECTIONS).map(section => [section.name, section]))
   return shown.map(hideSecret).flatMap(({ section: sectionName, name, written, origin }: ShownSetting) => {
     const section = sections.get(sectionName)
@@ -90,7 +90,7 @@ export function describeSettings({ settings: { popup }, shown }: LoadedSettings)
         name,
         value: written,
         origin,
-        default: defaultOf(row, popup.compat),
+        default: defaultOf(row, { compat: popup.compat, runDir: top.run_dir }),
         unit: row.unit === undefined ? null : UNIT_NAMES[row.unit],
         environment: environmentNameOf(section, name),
         formerNames: row.formerNames,

@@ -9,7 +9,7 @@ import { loadSettingsFile, type Settings } from '../../settings/settings.ts'
 import { LAST_LINES_FILE, lastLineKey, parseLastLines } from '../../wire/last-lines.ts'
 import { probeCertificate, type ShownCertificate, tlsAddresses } from '../certificates.ts'
 import { type RunningProgram, runningPrograms } from '../check/processes.ts'
-import { knownSchema, withDatabase } from '../site-database.ts'
+import { knownSchema, setupCommand, withDatabase } from '../site-database.ts'
 import { partsInUseHere } from '../stack/plan.ts'
 import { formatMoment } from '../text/moment.ts'
 import { printable, type Style, styleFor } from '../text/terminal.ts'
@@ -76,7 +76,7 @@ async function siteStatus(settings: Settings, config: string, script: string, no
   const missing = wanted.filter(name => programs.every(program => program.name !== name))
   const problems = [
     ...missing.map(name => `${name} does not run`),
-    ...(await problemsOfDatabase(database, now)),
+    ...(await problemsOfDatabase(database, settings, now)),
     ...sources.flatMap(({ source, fault }) => (fault === undefined ? [] : [`${source}: ${fault}`])),
     ...certificates.flatMap(certificate => problemsOfCertificate(certificate, now)),
   ]
@@ -129,16 +129,21 @@ const sum = (steps: readonly EventCounts[]): Omit<EventCounts, 'start'> => {
   }
 }
 
-async function problemsOfDatabase(database: DatabaseStatus, now: Date): Promise<readonly string[]> {
+async function problemsOfDatabase(
+  database: DatabaseStatus,
+  { database: { dbhost, dbport } }: Pick<Settings, 'database'>,
+  now: Date,
+): Promise<readonly string[]> {
   if (database.state === 'down') return [`database: ${database.reason}`]
   const known = await knownSchema()
+  const hosts = dbhost.split(',').map(host => ({ host: host.trim(), port: dbport }))
+  const remedy =
+    database.schema < known ? `run ${setupCommand(hosts, 'auth-relay migrate')}` : 'install a newer auth-relay'
   const drift = database.counts === undefined ? 0 : (database.counts.totals.now.getTime() - now.getTime()) / 1000
   return [
     ...(database.schema === known
       ? []
-      : [
-          `database: schema ${database.schema}, this program knows ${known}: ${database.schema < known ? 'run auth-relay migrate' : 'install a newer auth-relay'}`,
-        ]),
+      : [`database: schema ${database.schema}, this program knows ${known}: ${remedy}`]),
     ...(Math.abs(drift) > MAX_DRIFT ? [`clock: ${Math.round(drift)} s from the database: run an NTP client`] : []),
   ]
 }
