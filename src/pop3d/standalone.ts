@@ -69,8 +69,8 @@ function optionsFrom(environment: Environment): ServiceOptions {
   const { rows } = POP3D
   const compat = read(POPUP, 'compat', POPUP.rows.compat)
   // All of qmail's ways come together, unless a variable says otherwise.
-  const sizes = read(POP3D, 'sizes', rows.sizes, defaultOf(rows.sizes, compat ?? 'none'))
-  const extraBlank = read(POP3D, 'extra_blank', rows.extra_blank, defaultOf(rows.extra_blank, compat ?? 'none'))
+  const sizes = read(POP3D, 'sizes', rows.sizes, defaultOf(rows.sizes, { compat }))
+  const extraBlank = read(POP3D, 'extra_blank', rows.extra_blank, defaultOf(rows.extra_blank, { compat }))
   const lock = read(POP3D, 'lock', rows.lock)
   const idleSeconds = read(POP3D, 'idle_time', rows.idle_time)
   if (

@@ -8,6 +8,7 @@ import {
   path,
   socketAddress,
   socketAddresses,
+  socketInRunDir,
   text,
 } from './rows.ts'
 
@@ -16,10 +17,10 @@ export const AUTHD = defineSection('authd', 'Hears of logins and keeps the grant
     '',
     'Account that authd takes, if started as root, once its sockets, FIFO and log files are open: it must be able to open them again after a rotation. Empty: none other.',
   ),
-  socket: path('/run/auth-relay/authd.sock', 'Unix socket where popup announces logins.'),
+  socket: socketInRunDir('authd.sock', 'Unix socket where popup announces logins. Empty: none.'),
   socket_users: list([], 'Accounts besides our own that may announce logins there.'),
-  uses_socket: path(
-    '/run/auth-relay/uses.sock',
+  uses_socket: socketInRunDir(
+    'uses.sock',
     'Unix socket where the gate reports who needed a grant and what it decided. Empty: none.',
   ),
   uses_users: list([], 'Accounts besides our own and wrap.user that may report there.'),

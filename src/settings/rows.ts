@@ -1,3 +1,4 @@
+import { join } from 'node:path'
 import * as v from 'valibot'
 import { parseSocketAddress, type SocketAddress } from '../process/socket-address.ts'
 import { TRANSLATION_PREFIX_LENGTHS } from '../wire/customer-networks.ts'
@@ -11,6 +12,8 @@ export type Row<Output> = {
   readonly default: unknown
   /** The default where popup.compat is "qmail", if it is another. */
   readonly qmailDefault?: unknown
+  /** Name of the file in run_dir that is the default. */
+  readonly inRunDir?: string
   readonly doc: string
   /** What a plain number counts; undefined where numbers have no unit. */
   readonly unit?: DurationUnit
@@ -24,6 +27,9 @@ export type Row<Output> = {
   /** Names that the setting had before; each stays valid, in the file and in the environment. */
   readonly formerNames: readonly string[]
 }
+
+/** Where run_dir is if nothing is set. */
+export const RUN_DIR = '/run/auth-relay'
 
 type Options = { readonly bareName?: boolean; readonly formerNames?: readonly string[] }
 
@@ -44,9 +50,14 @@ export const withQmailDefault = <Output>(row: Row<Output>, qmailDefault: Output)
   qmailDefault,
 })
 
+/** Settings on which defaults of others depend; one that is left out has its own default. */
+export type Leading = { readonly compat?: 'none' | 'qmail' | undefined; readonly runDir?: string }
+
 /** What a setting is, as it would stand in the file, where nothing is said. */
-export const defaultOf = (row: Row<unknown>, compat: 'none' | 'qmail'): unknown =>
-  compat === 'qmail' && row.qmailDefault !== undefined ? row.qmailDefault : row.default
+export const defaultOf = (row: Row<unknown>, { compat, runDir }: Leading): unknown => {
+  if (runDir !== undefined && runDir !== '' && row.inRunDir !== undefined) return join(runDir, row.inRunDir)
+  return compat === 'qmail' && row.qmailDefault !== undefined ? row.qmailDefault : row.default
+}
 
 const asIs = (text: string): unknown => text
 const words = (text: string): unknown => text.split(/[\s,]+/).filter(word => word !== '')
@@ -174,6 +185,12 @@ export const path = (fallback: string, doc: string, options?: Options): Row<stri
     asIs,
     options,
   )
+
+/** A Unix socket between our programs: in run_dir, unless another path or none is set. */
+export const socketInRunDir = (name: string, doc: string): Row<string> => ({
+  ...path(join(RUN_DIR, name), `${doc} If it is not set, ${name} in run_dir.`),
+  inRunDir: name,
+})
 
 /** One of a few words. */
 export const choice = <const Word extends string>(

@@ -9,7 +9,15 @@ import { DATABASE } from './database.ts'
 import { GRANTS } from './grants.ts'
 import { POP3D } from './pop3d.ts'
 import { POPUP } from './popup.ts'
-import { defaultOf, environmentNameOf, presentNameOf, type Row, type Section, type ValuesOf } from './rows.ts'
+import {
+  defaultOf,
+  environmentNameOf,
+  type Leading,
+  presentNameOf,
+  type Row,
+  type Section,
+  type ValuesOf,
+} from './rows.ts'
 import { SSLWRAP } from './sslwrap.ts'
 import { STATUS_PAGE, TOP } from './top.ts'
 import { WRAP } from './wrap.ts'
@@ -128,7 +136,7 @@ export function parseSettings(text: string, path: string, environment: Environme
   const shown: ShownSetting[] = []
   const lines = text.split('\n')
   reportUnknown(file, lines, path, faults)
-  const read = <S extends Section>(section: S, compat: 'none' | 'qmail' = 'none'): ValuesOf<S> => {
+  const read = <S extends Section>(section: S, leading: Leading = {}): ValuesOf<S> => {
     const table = section.name === '' ? file : tableOf(file[section.name])
     const values: Record<string, unknown> = {}
     for (const [name, row] of Object.entries(section.rows)) {
@@ -149,7 +157,7 @@ export function parseSettings(text: string, path: string, environment: Environme
           ? row.fromText(inEnvironment.text)
           : writtenName !== undefined
             ? table[writtenName]
-            : defaultOf(row, compat)
+            : defaultOf(row, leading)
       const as = inEnvironment?.name ?? writtenName ?? name
       shown.push({ section: section.name, name, written, origin, ...(as === name ? {} : { formerName: as }) })
       const result = v.safeParse(row.schema, written)
@@ -171,9 +179,9 @@ export function parseSettings(text: string, path: string, environment: Environme
     database,
     grants,
     popup,
-    pop3d: read(POP3D, popup.compat),
+    pop3d: read(POP3D, { compat: popup.compat }),
     sslwrap: read(SSLWRAP),
-    authd: read(AUTHD),
+    authd: read(AUTHD, { runDir: top.run_dir }),
     wrap: read(WRAP),
     statusPage: read(STATUS_PAGE),
   }

@@ -1,4 +1,4 @@
-import { choice, defineSection, flag, path, socketAddress, text } from './rows.ts'
+import { choice, defineSection, flag, path, RUN_DIR, socketAddress, text } from './rows.ts'
 
 export const STATUS_PAGE = defineSection(
   'status-page',
@@ -14,7 +14,7 @@ export const STATUS_PAGE = defineSection(
 
 export const TOP = defineSection('', 'For every program.', {
   configured: flag(false, 'No daemon starts until the administrator has read this file and set this to true.'),
-  run_dir: path('/run/auth-relay', 'Directory of the Unix sockets between the programs.'),
+  run_dir: path(RUN_DIR, 'Directory of the Unix sockets between the programs.'),
   state_dir: path(
     '/var/lib/auth-relay',
     'Directory of what must survive a restart: embedded database, places in log files.',

@@ -55,8 +55,14 @@ describe('every setting changes at a reload, or its program names it', () => {
     const written = `${name} = ${otherThan(section, name, tableOf(usual, key).get(name))}`
     const next = settingsOf(section === '' ? written : `[${section}]\n${written}`)
     const full = section === '' ? name : `${section}.${name}`
+    // run_dir moves sockets whose path is not set.
+    const moved = name === 'run_dir' ? (['socket', 'uses_socket'] as const) : []
     for (const program of programs) {
-      expect(restartFor(program, usual, next), program).toEqual(waiting.includes(program) ? [full] : [])
+      const movedHere = moved.filter(socket => RESTART_FOR.authd[socket].includes(program))
+      expect(restartFor(program, usual, next), program).toEqual([
+        ...(waiting.includes(program) ? [full] : []),
+        ...movedHere.map(socket => `authd.${socket}`),
+      ])
       expect(restartFor(program, next, next)).toEqual([])
     }
   })

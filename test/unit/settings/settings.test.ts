@@ -81,6 +81,19 @@ describe('a good file', () => {
     },
   )
 
+  test('run_dir moves the sockets between our programs, but none whose path is set', () => {
+    const sockets = (text: string, environment = {}) => {
+      const { socket, uses_socket } = parseSettings(text, PATH, environment).settings.authd
+      return [socket, uses_socket]
+    }
+    expect(sockets('')).toEqual(['/run/auth-relay/authd.sock', '/run/auth-relay/uses.sock'])
+    expect(sockets('run_dir = "/srv/run"')).toEqual(['/srv/run/authd.sock', '/srv/run/uses.sock'])
+    expect(sockets('', { RUN_DIR: '/srv/run' })).toEqual(['/srv/run/authd.sock', '/srv/run/uses.sock'])
+    expect(sockets('run_dir = "/srv/run"\n[authd]\nsocket = ""\nuses_socket = "/srv/u"')).toEqual(['', '/srv/u'])
+    expect(sockets('run_dir = ""')).toEqual(sockets(''))
+    expect(faultsOf('run_dir = "run"')).toEqual([expect.stringContaining('run_dir: must be an absolute path')])
+  })
+
   test('nothing of it can be changed afterwards', () => {
     const { settings } = parseSettings('', PATH)
     expect(Object.isFrozen(settings)).toBe(true)
