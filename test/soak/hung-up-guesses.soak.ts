@@ -48,22 +48,56 @@ function clientOf(ip: string): Socket {
 const random = (below: number): string => Math.floor(Math.random() * below).toString(16)
 let guesses = 0
 
-/** Hangs up without having read a word. */
-function guess(): void {
+const guesser = (): Socket => {
   guesses += 1
-  const socket = clientOf(`2001:db8:${random(4096)}:${random(65_536)}::1`)
-  socket.pause()
-  socket.write(`USER x${guesses}\r\nPASS y\r\n`, () => socket.destroy())
+  return clientOf(`2001:db8:${random(4096)}:${random(65_536)}::1`)
 }
+
+/**
+ * How a client hangs up while its password waits, and from where every second right login comes.
+ * Without having read a word: popup gets a reset and forgets the check, so that a neighbour in the
+ * same /32 does not wait. After the reply to USER: popup gets the end of the client's half, which may
+ * still read the answer. The check stays, and the turns of the networks keep other /32s from waiting.
+ */
+const GUESSES = {
+  'with a reset': {
+    guess: () => {
+      const socket = guesser()
+      socket.pause()
+      socket.write(`USER x${guesses}\r\nPASS y\r\n`, () => socket.destroy())
+    },
+    neighbours: '2001:db8:ffff',
+  },
+  'with a plain close': {
+    guess: () => {
+      const socket = guesser()
+      const name = `x${guesses}`
+      let read = ''
+      socket.on('data', chunk => {
+        read += chunk.toString('latin1')
+        // The greeting and the reply to USER: nothing is left unread.
+        if (read.split('\n').length === 3) socket.write('PASS y\r\n', () => socket.destroy())
+      })
+      socket.write(`USER ${name}\r\n`)
+    },
+    neighbours: '3fff:0:ffff',
+  },
+} as const
 
 const residentOctets = (): number => {
   const status = readFileSync(`/proc/${running.stack.program('popup').pid}/status`, 'utf8')
   return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) * 1024
 }
 
-/** Milliseconds until the right password is answered with +OK; the client has never been here before. */
-async function rightLogin(n: number): Promise<number> {
-  const socket = clientOf(n % 2 === 0 ? `198.51.100.${n}` : `2001:db8:ffff:${n.toString(16)}::1`)
+let networks = 0
+/**
+ * Milliseconds until the right password is answered with +OK; the client has never been here before.
+ * Every second client has an IPv6 address in the network `v6`.
+ */
+async function rightLogin(v6: string): Promise<number> {
+  networks += 1
+  const n = networks
+  const socket = clientOf(n % 2 === 0 ? `198.51.${n >> 8}.${n & 255}` : `${v6}:${n.toString(16)}::1`)
   const started = performance.now()
   try {
     expect(await logIn(socket, 'ann')).toBe(true)
@@ -73,45 +107,51 @@ async function rightLogin(n: number): Promise<number> {
   }
 }
 
-test(`${PER_SECOND} guesses a second from fresh networks that hang up delay a right login by less than ${LIMIT_MS} ms`, {
-  retry: 2,
-  timeout: 120_000,
-}, async () => {
-  const quiet = await rightLogin(2)
-  const before = residentOctets()
-  const begun = guesses
-  const started = performance.now()
-  const attack = setInterval(() => {
-    const due = ((performance.now() - started) / 1000) * PER_SECOND
-    while (guesses - begun < due) guess()
-  }, 10)
-  const times: number[] = []
-  let peak = before
-  try {
-    for (let n = 4; performance.now() - started < SECONDS * 1000; n += 1) {
-      times.push(await rightLogin(n))
-      peak = Math.max(peak, residentOctets())
-      await pause(300)
+test.each(Object.entries(GUESSES))(
+  `${PER_SECOND} guesses a second from fresh networks that hang up %s delay a right login by less than ${LIMIT_MS} ms`,
+  {
+    retry: 2,
+    timeout: 120_000,
+  },
+  async (how, { guess, neighbours }) => {
+    const quiet = await rightLogin(neighbours)
+    const before = residentOctets()
+    const begun = guesses
+    const started = performance.now()
+    const attack = setInterval(() => {
+      const due = ((performance.now() - started) / 1000) * PER_SECOND
+      while (guesses - begun < due) guess()
+    }, 10)
+    const times: number[] = []
+    let peak = before
+    try {
+      while (performance.now() - started < SECONDS * 1000) {
+        times.push(await rightLogin(neighbours))
+        peak = Math.max(peak, residentOctets())
+        await pause(300)
+      }
+    } finally {
+      clearInterval(attack)
     }
-  } finally {
-    clearInterval(attack)
-  }
-  const seconds = (performance.now() - started) / 1000
-  const sorted = times.toSorted((a, b) => a - b)
-  const shown = (time: number | undefined): string => `${(time ?? Number.NaN).toFixed(1)} ms`
-  console.log(
-    table('a right login, its hash as auth-relay passwd writes it', [
-      { when: 'quiet', median: shown(quiet), worst: shown(quiet), logins: '1' },
-      {
-        when: `${((guesses - begun) / seconds).toFixed(0)} guesses/s that hang up`,
-        median: shown(sorted[Math.floor(sorted.length / 2)]),
-        worst: shown(sorted.at(-1)),
-        logins: `${sorted.length}`,
-      },
-    ]),
-  )
-  console.log(`  monitor: ${(before / 1_048_576).toFixed(0)} MiB before, ${(peak / 1_048_576).toFixed(0)} MiB at most`)
-  expect((guesses - begun) / seconds).toBeGreaterThan(PER_SECOND * 0.8)
-  expect(sorted.at(-1)).toBeLessThan(LIMIT_MS)
-  expect(peak - before).toBeLessThan(GROWTH)
-})
+    const seconds = (performance.now() - started) / 1000
+    const sorted = times.toSorted((a, b) => a - b)
+    const shown = (time: number | undefined): string => `${(time ?? Number.NaN).toFixed(1)} ms`
+    console.log(
+      table('a right login, its hash as auth-relay passwd writes it', [
+        { when: 'quiet', median: shown(quiet), worst: shown(quiet), logins: '1' },
+        {
+          when: `${((guesses - begun) / seconds).toFixed(0)} guesses/s that hang up ${how}`,
+          median: shown(sorted[Math.floor(sorted.length / 2)]),
+          worst: shown(sorted.at(-1)),
+          logins: `${sorted.length}`,
+        },
+      ]),
+    )
+    console.log(
+      `  monitor: ${(before / 1_048_576).toFixed(0)} MiB before, ${(peak / 1_048_576).toFixed(0)} MiB at most`,
+    )
+    expect((guesses - begun) / seconds).toBeGreaterThan(PER_SECOND * 0.8)
+    expect(sorted.at(-1)).toBeLessThan(LIMIT_MS)
+    expect(peak - before).toBeLessThan(GROWTH)
+  },
+)
