@@ -1,16 +1,9 @@
 import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, inject, onTestFailed, test } from 'vitest'
-import { DEBIAN_MACHINE, DebianMachine, RELEASES, type Release } from '../harness/debian-machine.ts'
+import { DEBIAN_MACHINE, type DebianMachine, RELEASES, type Release } from '../harness/debian-machine.ts'
 import { command, describeWith, NETWORK_NAMESPACES } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
-import { type NetworkNamespace, TestNetwork } from '../harness/network-namespace.ts'
-import { run } from '../harness/program.ts'
-import { SmtpConversation } from '../harness/smtp-conversation.ts'
-
-const SERVER = '192.0.2.1'
-const SERVER_V6 = '2001:db8::1'
-const STRANGER = 'somebody@elsewhere.example'
-const OWN = 'ann@machine.example'
+import { dovecotMaildirs, EXIM_INSERT_ACL, EXIM_INTERNET_SITE, MailHost } from '../harness/mail-host.ts'
 
 /** Lines by section of the settings file; those of the empty name stand at its end. */
 type Lines = Readonly<Record<string, readonly string[]>>
@@ -26,28 +19,21 @@ describe.each(RELEASES)('%s', release => {
 })
 
 function hosts(release: Release): void {
-  let network: TestNetwork
-  let client: NetworkNamespace
+  let host: MailHost
   let machine: DebianMachine
-  let clients = 10
 
   beforeAll(async () => {
-    network = new TestNetwork(SERVER, SERVER_V6)
-    client = network.client('192.0.2.7', '2001:db8::7')
-    machine = await DebianMachine.boot(network.server, release)
+    host = await MailHost.boot(release)
+    machine = host.machine
     machine.copyIn(inject('debianPackage'), '/tmp/auth-relay.deb')
     // rsyslog and PostgreSQL are there; the accounts of mail servers come with them.
     await machine.install('/tmp/auth-relay.deb')
-    await machine.sh(MAKE_ANN)
     await machine.must('auth-relay-setup-database')
   }, 900_000)
-  afterAll(async () => {
-    await machine?.stop()
-    network?.remove()
-  }, 60_000)
+  afterAll(() => host?.stop(), 60_000)
 
   const showJournalOnFailure = (): void => {
-    onTestFailed(async () => console.error(await machine.answer('journalctl', '--no-pager', '-o', 'short', '-n', '60')))
+    onTestFailed(async () => console.error(await host.journal()))
   }
 
   /**
@@ -64,42 +50,6 @@ function hosts(release: Release): void {
     machine.write('/etc/auth-relay.toml', [text, ...last, ''].join('\n'))
     await machine.sh(`systemctl disable --now -q auth-relay-authd auth-relay-popup auth-relay-sslwrap auth-relay-wrap
       systemctl enable --now -q auth-relay.target ${parts.map(part => `auth-relay-${part}`).join(' ')}`)
-  }
-
-  /** An address that nobody has used, of the client's host. */
-  function newAddress(): string {
-    clients += 1
-    const address = `192.0.2.${clients}`
-    client.addAddress(address)
-    return address
-  }
-
-  async function recipientFrom(from: string, recipient = STRANGER): Promise<number> {
-    const host = from.includes(':') ? SERVER_V6 : SERVER
-    const smtp = SmtpConversation.over(client.connect({ host, port: 25, from }))
-    const { code } = await smtp.askFor(recipient)
-    await smtp.quit()
-    return code
-  }
-
-  /** Opens the mailbox of ann; true if the server let her in. */
-  async function opensMailbox(from: string, scheme: 'pop3' | 'pop3s'): Promise<boolean> {
-    const host = from.includes(':') ? `[${SERVER_V6}]` : SERVER
-    const words = ['curl', '-s', '-k', '-m', '20', '--interface', from, `${scheme}://${host}/`, '-u', 'ann:sesame']
-    return (await run(words, { prefix: client.prefix })).ending?.code === 0
-  }
-
-  /**
-   * The whole point: closed, a mailbox is opened, open, for that address alone; mail for local
-   * users is taken all the time.
-   */
-  async function opensRelay(from: string, scheme: 'pop3' | 'pop3s'): Promise<void> {
-    expect(await recipientFrom(from)).toBeGreaterThanOrEqual(500)
-    expect(await recipientFrom(from, OWN)).toBe(250)
-    await eventually('the mailbox is opened', () => opensMailbox(from, scheme))
-    await eventually(`${from} may relay`, async () => (await recipientFrom(from)) === 250)
-    expect(await machine.must('auth-relay', 'explain', from)).toContain(`Mail from ${from} is relayed.`)
-    expect(await recipientFrom('192.0.2.7')).toBeGreaterThanOrEqual(500)
   }
 
   /** check sees that the mail server may not ask, and names the command that INSTALL names. */
@@ -121,7 +71,7 @@ function hosts(release: Release): void {
   test('Dovecot and Postfix stay: authd reads the log by rsyslog, Postfix in its chroot asks the gate', async () => {
     showJournalOnFailure()
     await machine.install('dovecot-pop3d', 'postfix')
-    machine.write('/etc/dovecot/local.conf', dovecotSettings(release))
+    machine.write('/etc/dovecot/local.conf', dovecotMaildirs(release))
     await machine.sh(`
       postconf -e inet_interfaces=all 'mydestination=machine.example localhost' 'mynetworks=127.0.0.0/8 [::1]/128'
       postconf -e 'smtpd_relay_restrictions = permit_mynetworks, check_policy_service { inet:127.0.0.1:10040, default_action=DUNNO }, reject_unauth_destination'
@@ -134,17 +84,17 @@ function hosts(release: Release): void {
       'wrap',
     )
     await machine.must('systemctl', 'restart', 'rsyslog.service')
-    await opensRelay(newAddress(), 'pop3s')
-    await opensRelay('2001:db8::7', 'pop3s')
+    await host.opensRelay(host.newAddress(), 'pop3s')
+    await host.opensRelay('2001:db8::7', 'pop3s')
   })
 
   test('without the gate Postfix takes mail for its own users and relays for nobody', async () => {
     showJournalOnFailure()
     await machine.must('systemctl', 'stop', 'auth-relay-wrap.service')
-    expect(await recipientFrom('2001:db8::7')).toBe(554)
-    expect(await recipientFrom('2001:db8::7', OWN)).toBe(250)
+    expect(await host.recipientFrom('2001:db8::7')).toBe(554)
+    expect(await host.localRecipientFrom('2001:db8::7')).toBe(250)
     await machine.must('systemctl', 'start', 'auth-relay-wrap.service')
-    expect(await recipientFrom('2001:db8::7')).toBe(250)
+    expect(await host.recipientFrom('2001:db8::7')).toBe(250)
   })
 
   test('a Unix socket of the gate is within reach of an smtpd outside the chroot', async () => {
@@ -160,7 +110,7 @@ function hosts(release: Release): void {
       'wrap',
     )
     await joinsGroup(documented(/^adduser postfix .*$/m))
-    await opensRelay(newAddress(), 'pop3s')
+    await host.opensRelay(host.newAddress(), 'pop3s')
   })
 
   test('a socket elsewhere in /run/auth-relay: the gate says which directory it needs', async () => {
@@ -185,7 +135,7 @@ function hosts(release: Release): void {
       postconf -F smtp/inet/chroot=y
       postconf -e 'smtpd_relay_restrictions = permit_mynetworks, check_policy_service { inet:127.0.0.1:10040, default_action=DUNNO }, reject_unauth_destination'
       systemctl restart postfix.service`)
-    await opensRelay(newAddress(), 'pop3s')
+    await host.opensRelay(host.newAddress(), 'pop3s')
   })
 
   test('authd follows mail.log with the drop-in for it', async () => {
@@ -194,7 +144,7 @@ function hosts(release: Release): void {
     const authd = ['follow_files = ["/var/log/mail.log"]', DOVECOT]
     await configure({ authd, wrap: [POLICY], popup: ['listen = []'] }, 'authd', 'wrap')
     expect(await machine.must('stat', '-c', '%a %G', '/var/log/mail.log')).toBe('640 adm')
-    await opensRelay(newAddress(), 'pop3s')
+    await host.opensRelay(host.newAddress(), 'pop3s')
   })
 
   test('a secret that root alone reads comes by LoadCredential', async () => {
@@ -213,7 +163,7 @@ function hosts(release: Release): void {
 
   test('sslwrap on 995 before Dovecot, which learns the address of the client', async () => {
     showJournalOnFailure()
-    machine.write('/etc/dovecot/local.conf', dovecotSettings(release) + DOVECOT_BEHIND_PROXY(release))
+    machine.write('/etc/dovecot/local.conf', dovecotMaildirs(release) + DOVECOT_BEHIND_PROXY(release))
     await machine.must('systemctl', 'restart', 'dovecot.service')
     await dropIn('authd-follow')
     const lines: Lines = {
@@ -223,22 +173,22 @@ function hosts(release: Release): void {
       '': ['[[sslwrap.listener]]', 'listen = "*:995"', 'backend = "127.0.0.1:1110"', 'preamble = "proxy-v2"'],
     }
     await configure(lines, 'authd', 'wrap', 'sslwrap')
-    await opensRelay(newAddress(), 'pop3s')
-    client.addAddress('2001:db8::8')
-    await opensRelay('2001:db8::8', 'pop3s')
+    await host.opensRelay(host.newAddress(), 'pop3s')
+    host.addAddress('2001:db8::8')
+    await host.opensRelay('2001:db8::8', 'pop3s')
   })
 
   test('popup before Dovecot: the login is known before the client reads +OK', async () => {
     showJournalOnFailure()
     machine.write(
       '/etc/dovecot/local.conf',
-      dovecotSettings(release) + DOVECOT_BEHIND_PROXY(release).replaceAll('port = 110\n', 'port = 0\n'),
+      dovecotMaildirs(release) + DOVECOT_BEHIND_PROXY(release).replaceAll('port = 110\n', 'port = 0\n'),
     )
     await machine.must('systemctl', 'restart', 'dovecot.service')
     const popup = ['checker = "upstream"', 'upstream = "127.0.0.1:1110"', 'upstream_proxy = true']
     await configure({ popup, wrap: [POLICY] }, 'authd', 'popup', 'sslwrap', 'wrap')
-    await opensRelay(newAddress(), 'pop3')
-    await opensRelay(newAddress(), 'pop3s')
+    await host.opensRelay(host.newAddress(), 'pop3')
+    await host.opensRelay(host.newAddress(), 'pop3s')
   })
 
   test('haproxy with TLS before popup', async () => {
@@ -252,9 +202,9 @@ function hosts(release: Release): void {
     const popup = ['listen = ["*:110"]', 'proxy_listen = ["127.0.0.1:1111"]', 'proxy_trust = ["127.0.0.0/8"]']
     await configure({ popup, wrap: [POLICY] }, 'authd', 'popup', 'wrap')
     await machine.must('systemctl', 'restart', 'haproxy.service')
-    await opensRelay(newAddress(), 'pop3s')
-    client.addAddress('2001:db8::9')
-    await opensRelay('2001:db8::9', 'pop3s')
+    await host.opensRelay(host.newAddress(), 'pop3s')
+    host.addAddress('2001:db8::9')
+    await host.opensRelay('2001:db8::9', 'pop3s')
     await machine.must('systemctl', 'disable', '--now', '-q', 'haproxy.service')
   })
 
@@ -263,7 +213,7 @@ function hosts(release: Release): void {
     await machine.sh('apt-get purge -q -y dovecot-core postfix')
     await machine.install('courier-pop', 'exim4-daemon-light')
     machine.write('/var/tmp/acl', `${documented(/^accept condition = .*gate\/question\.sock.*$/m)}\n`)
-    await machine.sh(EXIM)
+    await machine.sh(`${EXIM_INTERNET_SITE}\n${EXIM_INSERT_ACL}\nupdate-exim4.conf && systemctl restart exim4.service`)
     await dropIn('authd-journal')
     const wrap = ['question_listen = ["unix:/run/auth-relay/gate/question.sock"]']
     await configure(
@@ -273,7 +223,7 @@ function hosts(release: Release): void {
     )
     await joinsGroup(documented(/^adduser Debian-exim .*$/m))
     await machine.must('systemctl', 'restart', 'courier-pop.service') // popup had its port until now
-    await opensRelay(newAddress(), 'pop3')
+    await host.opensRelay(host.newAddress(), 'pop3')
   })
 }
 
@@ -283,18 +233,6 @@ function documented(line: RegExp): string {
   if (found === null) throw new Error(`INSTALL has no line ${line}`)
   return found[0]
 }
-
-const MAKE_ANN = `useradd --create-home --shell /bin/sh ann
-  echo ann:sesame | chpasswd
-  mkdir -p /home/ann/Maildir/new /home/ann/Maildir/cur /home/ann/Maildir/tmp
-  printf 'Subject: hello\\n\\nAt noon?\\n' > /home/ann/Maildir/new/1700000000.M1.mx
-  chown -R ann: /home/ann`
-
-/** As Debian configures it, with maildirs; passwords in clear text are for the proxy on the same host. */
-const dovecotSettings = (release: Release): string =>
-  release === 'bookworm'
-    ? 'mail_location = maildir:~/Maildir\ndisable_plaintext_auth = no\n'
-    : 'mail_driver = maildir\nmail_path = ~/Maildir\nmail_inbox_path = ~/Maildir\nauth_allow_cleartext = yes\n'
 
 const DOVECOT_BEHIND_PROXY = (release: Release): string => `
 haproxy_trusted_networks = 127.0.0.0/8${release === 'bookworm' ? '' : ' ::1/128'}
@@ -324,17 +262,3 @@ frontend pop3s
 backend popup
   server popup 127.0.0.1:1111 send-proxy-v2
 `
-
-/** The condition goes where INSTALL says: directly before the rule that refuses to relay. */
-const EXIM = `
-  sed -i "s/^dc_eximconfig_configtype=.*/dc_eximconfig_configtype='internet'/
-    s/^dc_local_interfaces=.*/dc_local_interfaces=''/
-    s/^dc_other_hostnames=.*/dc_other_hostnames='machine.example'/" /etc/exim4/update-exim4.conf.conf
-  awk 'held != "" && /relay not permitted/ { while ((getline line < "/var/tmp/acl") > 0) print "  " line; found = 1 }
-    held != "" { print held; held = "" }
-    /^ *require$/ { held = $0; next }
-    { print }
-    END { exit !found }' /etc/exim4/exim4.conf.template > /var/tmp/template
-  cp /var/tmp/template /etc/exim4/exim4.conf.template
-  update-exim4.conf
-  systemctl restart exim4.service`

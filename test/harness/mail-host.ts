@@ -1,0 +1,121 @@
+import { expect } from 'vitest'
+import { DebianMachine, type Release } from './debian-machine.ts'
+import { eventually } from './eventually.ts'
+import { type NetworkNamespace, TestNetwork } from './network-namespace.ts'
+import { run } from './program.ts'
+import { SmtpConversation } from './smtp-conversation.ts'
+
+const SERVER = '192.0.2.1'
+const SERVER_V6 = '2001:db8::1'
+const STRANGER = 'somebody@elsewhere.example'
+/** A recipient of the host's own domain. */
+const OWN = 'ann@machine.example'
+
+/** A booted Debian with a mailbox of `ann`, and a host with which its clients come. */
+export class MailHost {
+  readonly machine: DebianMachine
+  readonly #network: TestNetwork
+  readonly #client: NetworkNamespace
+  #clients = 10
+
+  private constructor(machine: DebianMachine, network: TestNetwork, client: NetworkNamespace) {
+    this.machine = machine
+    this.#network = network
+    this.#client = client
+  }
+
+  static async boot(release: Release): Promise<MailHost> {
+    const network = new TestNetwork(SERVER, SERVER_V6)
+    try {
+      const client = network.client('192.0.2.7', '2001:db8::7')
+      const machine = await DebianMachine.boot(network.server, release)
+      await machine.sh(MAKE_ANN)
+      return new MailHost(machine, network, client)
+    } catch (error) {
+      network.remove()
+      throw error
+    }
+  }
+
+  async stop(): Promise<void> {
+    await this.machine.stop()
+    this.#network.remove()
+  }
+
+  /** The newest lines of the journal. */
+  journal(): Promise<string> {
+    return this.machine.answer('journalctl', '--no-pager', '-o', 'short', '-n', '60')
+  }
+
+  addAddress(address: string): void {
+    this.#client.addAddress(address)
+  }
+
+  /** An address of the clients that nobody has used. */
+  newAddress(): string {
+    this.#clients += 1
+    const address = `192.0.2.${this.#clients}`
+    this.#client.addAddress(address)
+    return address
+  }
+
+  /** What the mail server answers to a recipient, by default one of another domain. */
+  async recipientFrom(from: string, recipient = STRANGER): Promise<number> {
+    const host = from.includes(':') ? SERVER_V6 : SERVER
+    const smtp = SmtpConversation.over(this.#client.connect({ host, port: 25, from }))
+    const { code } = await smtp.askFor(recipient)
+    await smtp.quit()
+    return code
+  }
+
+  /** As recipientFrom, for a recipient of the host's own domain. */
+  localRecipientFrom(from: string): Promise<number> {
+    return this.recipientFrom(from, OWN)
+  }
+
+  /** Opens the mailbox of ann; true if the server let her in. */
+  async opensMailbox(from: string, scheme: 'pop3' | 'pop3s'): Promise<boolean> {
+    const host = from.includes(':') ? `[${SERVER_V6}]` : SERVER
+    const words = ['curl', '-s', '-k', '-m', '20', '--interface', from, `${scheme}://${host}/`, '-u', 'ann:sesame']
+    return (await run(words, { prefix: this.#client.prefix })).ending?.code === 0
+  }
+
+  /**
+   * The whole point: closed, a mailbox is opened, open, for that address alone; mail for local
+   * users is taken all the time.
+   */
+  async opensRelay(from: string, scheme: 'pop3' | 'pop3s'): Promise<void> {
+    expect(await this.recipientFrom(from)).toBeGreaterThanOrEqual(500)
+    expect(await this.localRecipientFrom(from)).toBe(250)
+    await eventually('the mailbox is opened', () => this.opensMailbox(from, scheme))
+    await eventually(`${from} may relay`, async () => (await this.recipientFrom(from)) === 250)
+    expect(await this.machine.must('auth-relay', 'explain', from)).toContain(`Mail from ${from} is relayed.`)
+    expect(await this.recipientFrom('192.0.2.7')).toBeGreaterThanOrEqual(500)
+  }
+}
+
+const MAKE_ANN = `useradd --create-home --shell /bin/sh ann
+  echo ann:sesame | chpasswd
+  mkdir -p /home/ann/Maildir/new /home/ann/Maildir/cur /home/ann/Maildir/tmp
+  printf 'Subject: hello\\n\\nAt noon?\\n' > /home/ann/Maildir/new/1700000000.M1.mx
+  chown -R ann: /home/ann`
+
+/** Dovecot as Debian configures it, with maildirs; passwords in clear text are for the proxy on the same host. */
+export const dovecotMaildirs = (release: Release): string =>
+  release === 'bookworm'
+    ? 'mail_location = maildir:~/Maildir\ndisable_plaintext_auth = no\n'
+    : 'mail_driver = maildir\nmail_path = ~/Maildir\nmail_inbox_path = ~/Maildir\nauth_allow_cleartext = yes\n'
+
+/** Debian's Exim as the mail server of a host in the Internet. */
+export const EXIM_INTERNET_SITE = `sed -i "s/^dc_eximconfig_configtype=.*/dc_eximconfig_configtype='internet'/
+    s/^dc_local_interfaces=.*/dc_local_interfaces=''/
+    s/^dc_other_hostnames=.*/dc_other_hostnames='machine.example'/" /etc/exim4/update-exim4.conf.conf`
+
+/** Puts the lines of /var/tmp/acl where INSTALL says: directly before the rule that refuses to relay. */
+export const EXIM_INSERT_ACL = `
+  awk 'held != "" && /relay not permitted/ { while ((getline line < "/var/tmp/acl") > 0) print "  " line; found = 1 }
+    held != "" { print held; held = "" }
+    /^ *require$/ { held = $0; next }
+    { print }
+    END { exit !found }' /etc/exim4/exim4.conf.template > /var/tmp/template
+  cp /var/tmp/template /etc/exim4/exim4.conf.template`

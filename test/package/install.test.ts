@@ -1,0 +1,304 @@
+import { readFileSync } from 'node:fs'
+import { parse } from 'smol-toml'
+import { afterAll, beforeAll, describe, expect, inject, onTestFailed, test } from 'vitest'
+import { DEBIAN_MACHINE, type DebianMachine, RELEASES, type Release } from '../harness/debian-machine.ts'
+import { command, describeWith, NETWORK_NAMESPACES } from '../harness/describe-with.ts'
+import { dovecotMaildirs, EXIM_INSERT_ACL, EXIM_INTERNET_SITE, MailHost } from '../harness/mail-host.ts'
+
+// The paths of INSTALL, walked on a Debian of their own: every command, every line of settings and of
+// other programs' configuration is read out of the document, in its order, and nothing else is done to
+// auth-relay. What is done besides is what such a host has before auth-relay comes.
+
+const SETTINGS = '/etc/auth-relay.toml'
+
+type Block = { readonly language: string; readonly text: string }
+type Section = { readonly text: string; readonly blocks: readonly Block[] }
+
+const INSTALL = readFileSync(new URL('../../docs/INSTALL.md', import.meta.url), 'utf8')
+
+/** A section of INSTALL by its heading, with its code blocks in order. */
+function sectionOf(heading: string): Section {
+  const text = INSTALL.split(/^## /m).find(each => each.startsWith(`${heading}\n`))
+  if (text === undefined) throw new Error(`INSTALL has no section ${heading}`)
+  const blocks = [...text.matchAll(/^```(\w*)\n([\s\S]*?)^```$/gm)].map(([, language = '', block = '']) => ({
+    language,
+    text: block,
+  }))
+  return { text, blocks }
+}
+
+/** The only code block of a section that the condition holds for. */
+function blockOf({ blocks }: Section, language: string, marker: string): string {
+  const [found, ...others] = blocks.filter(block => block.language === language && block.text.includes(marker))
+  if (found === undefined || others.length > 0)
+    throw new Error(`INSTALL: ${1 + others.length} blocks of "${language}" with ${marker}`)
+  return found.text
+}
+
+/** A command that stands in a sentence of the section, between backticks. */
+function commandIn({ text }: Section, pattern: RegExp): string {
+  const found = [...text.matchAll(/`([^`\n]+)`/g)].map(([, words = '']) => words).filter(words => pattern.test(words))
+  const [first] = found
+  if (first === undefined || new Set(found).size !== 1)
+    throw new Error(`INSTALL: ${found.length} commands like ${pattern}`)
+  return first
+}
+
+/** The lines before the first table of a TOML text, and each table. */
+const partsOf = (toml: string): readonly string[] => toml.split(/^(?=\[)/m)
+
+describe.each(RELEASES)('%s', release => {
+  describeWith(
+    [...DEBIAN_MACHINE, NETWORK_NAMESPACES, command('curl'), command('strip', 'binutils')],
+    'the paths of INSTALL',
+    () => {
+      const reader = 'Log reader beside your POP3 server'
+      describe(`${reader}, Postfix`, () => {
+        const path = new Walk(release)
+        path.walk('Dovecot and Postfix, as Debian has them', () => path.hasPostfix())
+        path.installs()
+        path.writesFileFor('postfix', reader)
+        path.starts(reader)
+        path.sendsLogToAuthd(reader)
+        path.setsUpPostfix()
+        path.works('pop3s')
+      })
+
+      describe(`${reader}, Exim`, () => {
+        const path = new Walk(release)
+        path.walk('Dovecot and Exim, as Debian has them', () => path.hasExim())
+        path.installs()
+        path.writesFileFor('exim', reader)
+        path.starts(reader)
+        path.sendsLogToAuthd(reader)
+        path.setsUpExim()
+        path.works('pop3s')
+      })
+
+      describe('popup in front of your POP3 server, Postfix', () => {
+        const heading = 'popup in front of your POP3 server'
+        const path = new Walk(release)
+        path.walk('Dovecot and Postfix, as Debian has them', () => path.hasPostfix())
+        path.installs()
+        path.movesDovecot(heading)
+        path.changesSettings(heading)
+        path.starts(heading)
+        path.setsUpPostfix()
+        path.works('pop3')
+        path.walk('by POP3 over TLS too', async () => path.host.opensRelay(path.host.newAddress(), 'pop3s'))
+      })
+
+      describe('Whole stack with qmail', () => {
+        const heading = 'Whole stack with qmail'
+        const path = new Walk(release)
+        path.walk('qmail, without a checkpassword program', () => path.hasQmail())
+        path.installs()
+        path.writesFileFor('qmail', heading)
+        path.hasAccountsInPasswdFile(heading)
+        path.startsQmailSmtpd(heading)
+        path.starts(heading)
+        path.works('pop3')
+        path.walk('by POP3 over TLS too', async () => path.host.opensRelay(path.host.newAddress(), 'pop3s'))
+      })
+    },
+  )
+})
+
+/** A machine, and the steps of a path as tests, which run in the order of the calls. */
+class Walk {
+  readonly #release: Release
+  #host: MailHost | undefined
+
+  constructor(release: Release) {
+    this.#release = release
+    beforeAll(async () => {
+      this.#host = await MailHost.boot(release)
+    }, 900_000)
+    afterAll(() => this.#host?.stop(), 60_000)
+  }
+
+  get host(): MailHost {
+    if (this.#host === undefined) throw new Error('the machine is not up')
+    return this.#host
+  }
+
+  get #machine(): DebianMachine {
+    return this.host.machine
+  }
+
+  walk(name: string, step: () => Promise<unknown>): void {
+    test(name, async () => {
+      onTestFailed(async () => console.error(await this.host.journal()))
+      await step()
+    })
+  }
+
+  async hasPostfix(): Promise<void> {
+    await this.#hasDovecot()
+    await this.#machine.install('postfix')
+    await this.#machine.sh(`
+      postconf -e inet_interfaces=all 'mydestination=machine.example localhost' 'mynetworks=127.0.0.0/8 [::1]/128'
+      systemctl restart postfix.service`)
+  }
+
+  async hasExim(): Promise<void> {
+    await this.#hasDovecot()
+    await this.#machine.install('exim4-daemon-light')
+    await this.#machine.sh(`${EXIM_INTERNET_SITE}\nupdate-exim4.conf && systemctl restart exim4.service`)
+  }
+
+  async #hasDovecot(): Promise<void> {
+    await this.#machine.install('dovecot-pop3d')
+    this.#machine.write('/etc/dovecot/conf.d/99-mailboxes.conf', dovecotMaildirs(this.#release))
+    await this.#machine.must('systemctl', 'restart', 'dovecot.service')
+  }
+
+  /** Debian has no qmail: a program stands for qmail-smtpd, and the other files are those of a qmail host. */
+  async hasQmail(): Promise<void> {
+    await this.#machine.sh(`
+      adduser --quiet --system --group --no-create-home --home /nonexistent qmaild
+      mkdir -p /var/qmail/bin /var/qmail/control /var/qmail/queue
+      echo machine.example > /var/qmail/control/rcpthosts
+      head -c 2048 /dev/zero > /etc/tcp.smtp.cdb`)
+    this.#machine.copyIn(new URL('../harness/smtpd.sh', import.meta.url).pathname, '/var/qmail/bin/smtpd.sh')
+    this.#machine.write('/var/qmail/bin/qmail-smtpd', '#!/bin/sh\nexec sh /var/qmail/bin/smtpd.sh machine.example\n')
+    await this.#machine.must('chmod', '755', '/var/qmail/bin/qmail-smtpd', '/var/qmail/bin/smtpd.sh')
+  }
+
+  /** Step 1, with the package that the tests have built already. */
+  installs(): void {
+    this.walk('the package is installed', async () => {
+      const [first] = sectionOf('Log reader beside your POP3 server').blocks
+      expect(first?.text).toBe('npm ci && npm run package:deb && apt install ./packages/auth-relay_*.deb\n')
+      this.#machine.copyIn(inject('debianPackage'), '/tmp/auth-relay.deb')
+      await this.#machine.must('apt', 'install', '-y', '/tmp/auth-relay.deb')
+    })
+  }
+
+  /** The settings file that init writes has the lines of the document. */
+  writesFileFor(site: string, heading: string): void {
+    this.walk(`auth-relay init --for ${site}`, async () => {
+      const section = sectionOf(heading)
+      // One command stands there; the names of other sites stand beside it.
+      expect(commandIn(section, /^auth-relay init --for \w+$/)).toMatch(/ (postfix|qmail)$/)
+      expect(section.text).toMatch(new RegExp(`(\`| --for )${site}\``))
+      await this.#machine.sh(`auth-relay init --for ${site}`)
+      const { configured, ...shown } = parse(blockOf(section, 'toml', '[wrap]'))
+      expect(configured).toBe(true)
+      const own = site === 'exim' ? parse(blockOf(sectionOf('Exim'), 'toml', '127.0.0.1')) : {}
+      expect(parse(await this.#machine.must('cat', SETTINGS))).toMatchObject({ ...shown, ...own })
+      await this.#machine.must('sed', '-i', 's/^configured = false$/configured = true/', SETTINGS)
+    })
+  }
+
+  /** Changes the lines of the settings file that the document shows. */
+  changesSettings(heading: string): void {
+    this.walk('the settings', () => this.#change(blockOf(sectionOf(heading), 'toml', '[wrap]')))
+  }
+
+  async #change(lines: string): Promise<void> {
+    let text = await this.#machine.must('cat', SETTINGS)
+    for (const part of partsOf(lines)) {
+      const [header = ''] = /^\[.*\]\n/.exec(part) ?? []
+      const added = part.slice(header.length)
+      const names = Object.keys(parse(added))
+      text = partsOf(text)
+        .map(each => {
+          if (!each.startsWith(header) || (header === '' && each.startsWith('['))) return each
+          const rest = names.reduce((kept, name) => kept.replace(new RegExp(`^${name} = .*\\n`, 'm'), ''), each)
+          return `${header}${added}${rest.slice(header.length)}`
+        })
+        .join('')
+    }
+    this.#machine.write(SETTINGS, `${text}\n`)
+    expect(parse(text)).toMatchObject(parse(lines))
+  }
+
+  movesDovecot(heading: string): void {
+    this.walk('the POP3 server moves to port 1110', async () => {
+      const section = sectionOf(heading)
+      const names = ['`listen` for `address`', '`auth_allow_cleartext = yes` for `disable_plaintext_auth = no`']
+      for (const words of names) expect(section.text).toContain(words)
+      const [, path = '', lines = ''] =
+        /^# (\/etc\/dovecot\/\S+)\n([\s\S]*)$/.exec(blockOf(section, '', 'haproxy')) ?? []
+      const ofRelease =
+        this.#release === 'bookworm'
+          ? lines
+          : lines.replace('address =', 'listen =').replace('disable_plaintext_auth = no', 'auth_allow_cleartext = yes')
+      this.#machine.write(path, ofRelease)
+      await this.#machine.sh(commandIn(section, /^systemctl restart dovecot$/))
+    })
+  }
+
+  /** The checker for a host without a checkpassword program. */
+  hasAccountsInPasswdFile(heading: string): void {
+    this.walk('accounts in a passwd file', async () => {
+      const section = sectionOf(heading)
+      await this.#change(`[popup]\n${commandIn(section, /^checker = "passwd-file"$/)}`)
+      await this.#machine.sh(`echo sesame | ${commandIn(section, /^auth-relay passwd \w+$/)}`)
+    })
+  }
+
+  startsQmailSmtpd(heading: string): void {
+    this.walk('the drop-in for qmail-smtpd', () =>
+      this.#machine.sh(blockOf(sectionOf(heading), 'sh', '/auth-relay-wrap.service.d')),
+    )
+  }
+
+  /** The database, the check and the start. */
+  starts(heading: string): void {
+    this.walk('it is started', async () => {
+      const lines = blockOf(sectionOf(heading), 'sh', 'systemctl enable').trim().split('\n')
+      expect(lines.slice(0, 2)).toEqual(['auth-relay-setup-database', 'auth-relay check'])
+      for (const line of lines) await this.#machine.sh(line)
+    })
+  }
+
+  sendsLogToAuthd(heading: string): void {
+    this.walk('rsyslog sends the mail log to authd', async () => {
+      const section = sectionOf(heading)
+      const [, path = '', lines = ''] =
+        /^# (\/etc\/rsyslog\.d\/\S+)\n([\s\S]*)$/.exec(blockOf(section, '', 'omfwd')) ?? []
+      this.#machine.write(path, lines)
+      await this.#machine.sh(commandIn(section, /^rsyslogd -N1 && systemctl restart rsyslog$/))
+    })
+  }
+
+  /** The settings of the section stand in the file already. */
+  setsUpPostfix(): void {
+    this.walk('Postfix asks the gate', async () => {
+      const section = sectionOf('Postfix')
+      const lines = blockOf(section, 'postfix', 'inet:127.0.0.1:10040, default_action')
+      expect(lines).toMatch(/^# \/etc\/postfix\/main\.cf\n/)
+      expect(section.text).toContain('**replace** the line `smtpd_relay_restrictions`')
+      const main = await this.#machine.must('cat', '/etc/postfix/main.cf')
+      const replaced = main.replace(/^smtpd_relay_restrictions = .*(\n\s+.*)*$/m, () => lines.trimEnd())
+      expect(replaced).not.toBe(main)
+      this.#machine.write('/etc/postfix/main.cf', `${replaced}\n`)
+      const said = await this.#machine.sh(`{ ${blockOf(section, 'sh', 'postfix check').trim()}; } 2>&1`)
+      expect(said).toBe('')
+    })
+  }
+
+  setsUpExim(): void {
+    this.walk('Exim asks the gate', async () => {
+      const section = sectionOf('Exim')
+      expect(section.text).toContain('directly before `require message = relay not permitted`')
+      this.#machine.write('/var/tmp/acl', blockOf(section, 'exim', 'readsocket{inet:'))
+      await this.#machine.sh(`${EXIM_INSERT_ACL}\n${blockOf(section, 'sh', 'update-exim4.conf')}`)
+    })
+  }
+
+  /** The last section: check has nothing against the host that runs, and the relay opens by a login. */
+  works(scheme: 'pop3' | 'pop3s'): void {
+    this.walk('it works', async () => {
+      const [check = '', , explain = ''] = blockOf(sectionOf('Does it work?'), 'sh', 'swaks').split('\n')
+      expect(check).toMatch(/^auth-relay check --quiet +# ends with: Safe\.$/)
+      expect((await this.#machine.sh(check)).split('\n').at(-1)).toBe('Safe.')
+      const address = this.host.newAddress()
+      await this.host.opensRelay(address, scheme)
+      const said = await this.#machine.sh(explain.replace('192.0.2.7', address))
+      expect(said).toContain(`Mail from ${address} is relayed.`)
+    })
+  }
+}
