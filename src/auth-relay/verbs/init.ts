@@ -5,6 +5,7 @@ import { UsageFault } from '../../base/exit-status.ts'
 import { distributionServer } from '../../database/server-program.ts'
 import { loadSettingsFile, nearest, SETTINGS_FILE } from '../../settings/settings.ts'
 import { ensureSecretFile, randomSecret, writePrivateFile } from '../secrets.ts'
+import { PACKAGED_SETUP } from '../site-database.ts'
 import {
   formatSettings,
   isRecipeName,
@@ -15,7 +16,6 @@ import {
   schemaFile,
 } from '../text/settings-text.ts'
 import type { Verb } from '../verb.ts'
-import { PACKAGED_SETUP } from '../site-database.ts'
 
 type Options = { config: string; for?: string; dbhost?: string; embedded?: true; json?: true }
 
