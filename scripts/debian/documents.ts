@@ -7,7 +7,7 @@ const root = new URL('../../', import.meta.url).pathname
 const DOCUMENTS = [
   'README.md',
   'SECURITY.md',
-  ...['ARCHITECTURE', 'ENDURANCE', 'GLOSSARY', 'INSTALL', 'MIGRATING', 'OPERATING', 'SCALE', 'WIRE'].map(
+  ...['ARCHITECTURE', 'ENDURANCE', 'GLOSSARY', 'INSTALL', 'LOG-EVENTS', 'MIGRATING', 'OPERATING', 'SCALE', 'WIRE'].map(
     name => `docs/${name}.md`,
   ),
 ]

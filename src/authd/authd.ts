@@ -58,8 +58,11 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
   })
   store.onStateChange(state => {
     if (state.state === 'down') {
-      log.error('database', { ...state, remedy: 'start PostgreSQL, or change [database]; logins wait meanwhile' })
-    } else log.info('database', state)
+      log.error('database_unavailable', {
+        ...state,
+        remedy: 'start PostgreSQL, or change [database]; logins wait meanwhile',
+      })
+    } else log.info('database_connected', state)
     if (state.state === 'up') queue.storeIsBack()
   })
   const intake = new LoginSources({
@@ -81,7 +84,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
     const fifo = new SyslogFifo({ ...common, path: authd.syslog_fifo })
     sources.push(fifo)
     ready.push(`fifo=${authd.syslog_fifo}`)
-    log.info('fifo', { path: authd.syslog_fifo, capacity: fifo.capacity })
+    log.info('fifo_opened', { path: authd.syslog_fifo, capacity: fifo.capacity })
   }
   const syslog = new SyslogListener(common)
   sources.push(syslog)
@@ -149,7 +152,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
       intake.reconfigure(recognizersFor(changed))
       store.usePolicy(policyOf(changed))
       warnOfUnsafe(changed, log)
-      log.info('reloaded', restartFields('authd', settings, changed))
+      log.info('settings_reloaded', restartFields('authd', settings, changed))
     },
     report: () => reportCounters(counters, queue, log),
     failed: Promise.race(watches.map(({ gone }) => gone)),
@@ -158,7 +161,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
       socket.stopListening()
       await Promise.all(sources.map(async source => source.close()))
       const lost = await queue.drain(FLUSH, LONGEST_FLUSH)
-      if (lost > 0) log.error('lost', { logins: lost, reason: 'the database did not come back in time' })
+      if (lost > 0) log.error('logins_lost', { logins: lost, reason: 'the database did not come back in time' })
       await uses.write()
       socket.close()
       uses.close()
@@ -193,7 +196,10 @@ function uidOfGate({ wrap }: Settings): readonly number[] {
 
 function warnOfUnsafe({ grants }: Settings, log: Log): void {
   if (!grants.grant_loopback) return
-  log.warn('unsafe', { setting: 'grant_loopback', reason: 'every program on this host can relay: for tests only' })
+  log.warn('setting_unsafe', {
+    setting: 'grant_loopback',
+    reason: 'every program on this host can relay: for tests only',
+  })
 }
 
 /** All counters in a few lines (SIGUSR1 and the end). */
@@ -203,12 +209,12 @@ function reportCounters(counters: Counters, queue: GrantQueue, log: Log): void {
     const dropped = [...(counters.dropped.get(source) ?? [])].map(([reason, n]) => [`dropped_${reason}`, n])
     const events = { ...Object.fromEntries(verdicts), ...Object.fromEntries(dropped) }
     if (lines + overlong + [...verdicts.values()].reduce((sum, n) => sum + n, 0) > 0) {
-      log.info('counters', { source, lines, overlong, ...events })
+      log.info('counters_reported', { source, lines, overlong, ...events })
     }
   }
   const ignored = [...counters.ignored].map(([tag, n]) => `${tag}:${n}`).join(',')
   const { commits, commitFailures, sweeps, swept, fifoFull, badAnnouncements, foreignPeers, uses, decisions } = counters
-  log.info('counters', {
+  log.info('counters_reported', {
     queue: queue.length,
     commits,
     commit_failures: commitFailures,

@@ -89,7 +89,7 @@ export class FollowedFile {
     const offset = place === undefined ? (atEnd ? current.size : 0) : place.inode === current.ino ? place.offset : 0
     await this.#begin(path, offset)
     this.#complained = false
-    log.info('following', { path, offset: this.#offset })
+    log.info('file_followed', { path, offset: this.#offset })
   }
 
   async #begin(path: string, offset: number): Promise<void> {
@@ -129,7 +129,7 @@ export class FollowedFile {
     if (file === undefined) return 0
     const { size } = await file.handle.stat()
     if (size < this.#offset) {
-      this.#options.log.info('truncated', { path: this.#options.path })
+      this.#options.log.info('file_truncated', { path: this.#options.path })
       this.#offset = 0
       this.#containers = new ContainerLines('first')
       this.#splitter = new LineSplitter(MAX_LOG_FILE_LINE)
@@ -195,9 +195,9 @@ export class FollowedFile {
   #complain(error: unknown): void {
     if (this.#complained || this.#stopped) return
     this.#complained = true
-    this.#options.log.warn('cannot-follow', {
+    this.#options.log.warn('file_unreadable', {
       path: this.#options.path,
-      error: asError(error),
+      reason: asError(error),
     })
   }
 }

@@ -298,7 +298,7 @@ export class GrantQueue {
       if (!neverHelps(error)) throw error
       const [first] = batch
       if (batch.length === 1 && first !== undefined) {
-        this.#options.log.error('unstorable', { ...describe(first.heard), error: asError(error) })
+        this.#options.log.error('login_unstorable', { ...describe(first.heard), reason: asError(error) })
         this.#settle(first, { verdict: 'refused', id: first.heard.event.id, reason: 'unstorable' })
         return
       }
@@ -319,13 +319,14 @@ export class GrantQueue {
   #conclude(entry: Entry, outcome: Outcome): void {
     const { event } = entry.heard
     if (outcome.verdict === 'refused') {
-      this.#options.log.info('refused', { ...describe(entry.heard), reason: outcome.reason })
+      this.#options.log.info('grant_refused', { ...describe(entry.heard), reason: outcome.reason })
       this.#settle(entry, { verdict: 'refused', id: event.id, reason: outcome.reason })
       return
     }
-    // popup says so itself, with the end of the grant, in its line for the login.
-    const level = entry.heard.source === 'socket' && event.daemon === 'popup' ? 'debug' : 'info'
-    this.#options.log[level]('grant', { ...describe(entry.heard), until: outcome.until })
+    const fields = { ...describe(entry.heard), until: outcome.until }
+    // The line of popup for the login names the end of the grant too.
+    if (entry.heard.source === 'socket' && event.daemon === 'popup') this.#options.log.debug('grant_stored', fields)
+    else this.#options.log.info('grant_stored', fields)
     this.#settle(entry, { verdict: 'committed', id: event.id, until: outcome.until })
   }
 
@@ -348,7 +349,7 @@ export class GrantQueue {
     if (!this.#down) return
     this.#down = false
     clearTimeout(this.#retryTimer)
-    this.#options.log.info('store-up', { waiting: this.length, dropped: this.#dropped })
+    this.#options.log.info('store_available', { waiting: this.length, dropped: this.#dropped })
     this.#dropped = 0
   }
 
@@ -356,7 +357,7 @@ export class GrantQueue {
     this.#options.counters.commitFailures += 1
     const left = batch.filter(entry => !entry.concluded)
     if (!this.#down) {
-      this.#options.log.error('store-down', { error: asError(error), waiting: this.length + left.length })
+      this.#options.log.error('store_unavailable', { reason: asError(error), waiting: this.length + left.length })
     }
     this.#down = true
     // Of two commits that fail, the one that began first may be the last to say so.
@@ -399,14 +400,15 @@ export class GrantQueue {
     if (oldest !== undefined) {
       this.#kept.delete(oldest.heard.event.ip)
       this.#forget(oldest, 'dropped')
-      if (this.#dropped === 0) this.#options.log.warn('dropping', { kept: MAX_KEPT, reason: 'too many addresses wait' })
+      if (this.#dropped === 0)
+        this.#options.log.warn('logins_dropped', { kept: MAX_KEPT, reason: 'too many addresses wait' })
       this.#dropped += 1
     }
     this.#kept.set(event.ip, entry)
     if (entry.queued) return
     entry.queued = true
     this.#options.counters.countEvent(source, 'queued')
-    this.#options.log.info('queued', describe(entry.heard))
+    this.#options.log.info('login_queued', describe(entry.heard))
   }
 
   /**

@@ -62,11 +62,11 @@ export class Housekeeper {
       const { grants } = await store.sweep({ signal: AbortSignal.timeout(DEADLINE) })
       counters.sweeps += 1
       counters.swept += grants
-      if (grants > 0) log.info('swept', { grants })
+      if (grants > 0) log.info('grants_swept', { grants })
       await store.publishUngrantable({ signal: AbortSignal.timeout(DEADLINE) })
     } catch (error) {
       counters.sweepFailures += 1
-      log.warn('sweep-failed', { error: asError(error) })
+      log.warn('sweep_failed', { reason: asError(error) })
     } finally {
       this.#sweeping = false
     }
@@ -82,7 +82,7 @@ export class Housekeeper {
     } catch (error) {
       if (this.#placesUnsaved) return
       this.#placesUnsaved = true
-      log.error('places-not-saved', { error: asError(error) })
+      log.error('state_save_failed', { reason: asError(error) })
     }
   }
 }

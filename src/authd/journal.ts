@@ -100,7 +100,7 @@ export class Journal {
   #ended(child: ChildProcess, why: string): void {
     if (this.#stopped || this.#child !== child) return
     this.#child = undefined
-    this.#options.log.warn('journal-ended', { reason: why, again: RESTART })
+    this.#options.log.warn('journal_ended', { reason: why, in_ms: RESTART })
     this.#timer = setTimeout(() => this.#start(), RESTART)
   }
 

@@ -44,7 +44,7 @@ export class LoginSocket {
       uids,
       onForeignPeer: () => {
         counters.foreignPeers += 1
-        log.warn('foreign-peer', { reason: 'account may not announce logins: add it to authd.socket_users' })
+        log.warn('peer_refused', { reason: 'account may not announce logins: add it to authd.socket_users' })
       },
       log: () => log,
       newService: () => new Announcer(options),
@@ -106,7 +106,7 @@ class Announcer {
     this.#options.counters.badAnnouncements += 1
     if (!this.#complained.has(reason)) {
       this.#complained.add(reason)
-      this.#options.log.warn('bad-announcement', { id, reason })
+      this.#options.log.warn('announcement_invalid', { id, reason })
     }
     return { verdict: 'refused', id, reason }
   }

@@ -1,6 +1,6 @@
 import type { Clock } from '../base/clock.ts'
 import { UsageFault } from '../base/exit-status.ts'
-import type { Log } from '../base/log.ts'
+import type { FieldsOf, Log } from '../base/log.ts'
 import { hasAccount, idsOf } from '../process/privileges.ts'
 import { AUTHD } from '../settings/authd.ts'
 import type { Settings } from '../settings/settings.ts'
@@ -125,7 +125,7 @@ export class LoginSources {
       this.#drop({ source: 'journal' }, verdict, 'sender', {
         uid,
         unit: unit === '' ? undefined : unit,
-        reason: 'the entry is of an account and a unit that do not count',
+        detail: 'the entry is of an account and a unit that do not count',
         remedy: 'if that is your mail daemon, add it to authd.journal_users or authd.journal_units',
       })
     }
@@ -141,7 +141,10 @@ export class LoginSources {
     const age = clock() - verdict.at
     if (verdict.verdict === 'drop') {
       const { because, reason } = verdict
-      this.#drop(origin, verdict, because, { reason, remedy: because === 'expired' ? remedyForAge(age) : undefined })
+      this.#drop(origin, verdict, because, {
+        detail: reason,
+        remedy: because === 'expired' ? remedyForAge(age) : undefined,
+      })
       return false
     }
     if (verdict.ahead > MAX_AHEAD) this.#warnOfFuture(origin, verdict)
@@ -164,29 +167,36 @@ export class LoginSources {
     return true
   }
 
-  #drop(origin: Origin, login: LineLogin, because: DropReason, why: Parameters<Log['warn']>[1]): void {
-    this.#options.counters.countDropped(origin.source, because)
-    this.#warn('login_dropped', origin, because, login, why)
+  #drop(origin: Origin, login: LineLogin, reason: DropReason, more: FieldsOf<'login_dropped'>): void {
+    this.#options.counters.countDropped(origin.source, reason)
+    if (this.#isDue(reason, origin))
+      this.#options.log.warn('login_dropped', { ...this.#about(reason, origin, login), reason, ...more })
   }
 
   #warnOfFuture(origin: Origin, login: LineLogin): void {
-    this.#warn('stamp_ahead', origin, 'ahead', login, {
+    if (!this.#isDue('ahead', origin)) return
+    this.#options.log.warn('stamp_ahead', {
+      ...this.#about('ahead', origin, login),
       seconds: Math.round(login.ahead / 1000),
-      reason: 'the stamp lies in the future, so a line that is delivered late counts as a login of now',
+      detail: 'the stamp lies in the future, so a line that is delivered late counts as a login of now',
       remedy: 'set the same clock and time zone for the daemon and for authd, or log stamps with a zone (RFC 3339)',
     })
   }
 
-  /** Once for 1, 10, 100, … logins of an origin: a flood must not flood the log as well. */
-  #warn(event: string, origin: Origin, kind: string, login: LineLogin, why: Parameters<Log['warn']>[1]): void {
-    const key = `${kind} ${origin.path ?? origin.source}`
+  /** True for 1, 10, 100, … warnings of a kind and an origin: a flood must not flood the log as well. */
+  #isDue(kind: string, origin: Origin): boolean {
+    const key = keyOf(kind, origin)
     const times = (this.#warnings.get(key) ?? 0) + 1
     this.#warnings.set(key, times)
-    if (!/^10*$/.test(String(times))) return
-    const { ip, login: user, daemon, stamp } = login
-    this.#options.log.warn(event, { ...origin, because: kind, times, ip, user, daemon, stamp, ...why })
+    return /^10*$/.test(String(times))
+  }
+
+  #about(kind: string, origin: Origin, { ip, login: user, daemon, stamp }: LineLogin) {
+    return { ...origin, times: this.#warnings.get(keyOf(kind, origin)), ip, user, daemon, stamp }
   }
 }
+
+const keyOf = (kind: string, { source, path }: Origin): string => `${kind} ${path ?? source}`
 
 /** A login that is late by whole quarters of an hour was written in another time zone, most likely. */
 function remedyForAge(age: number): string {

@@ -71,7 +71,7 @@ export class SyslogFifo {
       },
     })
     socket.on('error', error => {
-      this.#options.log.error('fifo-broken', { error })
+      this.#options.log.error('fifo_failed', { reason: error })
       setTimeout(() => this.#reopen(), 1000).unref()
     })
     socket.resume()
@@ -116,7 +116,7 @@ export class SyslogFifo {
     counters.fifoFull += 1
     // Once for 1, 10, 100, … times: a flood must not flood the log as well.
     if (/^10*$/.test(String(counters.fifoFull))) {
-      log.warn('fifo-full', {
+      log.warn('fifo_full', {
         path,
         times: counters.fifoFull,
         reason: 'syslogd may have dropped lines: deliver by TCP instead (syslog_listen)',
@@ -138,9 +138,9 @@ export class SyslogFifo {
       this.#splitter = new LineSplitter(MAX_SYSLOG_LINE)
       this.#fifo = fifo
       this.#socket = this.#read(fifo.fd)
-      this.#options.log.info('fifo-reopened', { path: this.#options.path })
+      this.#options.log.info('fifo_reopened', { path: this.#options.path })
     } catch (error) {
-      this.#options.log.error('fifo-missing', { error: asError(error) })
+      this.#options.log.error('fifo_missing', { reason: asError(error) })
     }
   }
 }

@@ -93,7 +93,10 @@ export class SyslogListener {
     if (silent === undefined) return
     this.#open.delete(silent)
     silent.destroy()
-    this.#options.log.warn('syslog-connections', { limit: MAX_CONNECTIONS, reason: 'the most silent one was closed' })
+    this.#options.log.warn('syslog_connection_closed', {
+      connections: MAX_CONNECTIONS,
+      reason: 'the most silent one was closed',
+    })
   }
 
   #hear(socket: Socket, framing: SyslogFraming, chunk: Buffer): void {
@@ -102,7 +105,7 @@ export class SyslogListener {
     counters.overlong.tcp += overlong
     for (const line of lines) intake.hearLine('tcp', line)
     if (broken) {
-      log.warn('bad-framing', { reason: 'neither octet counting nor lines (RFC 6587): connection closed' })
+      log.warn('syslog_framing_invalid', { reason: 'neither octet counting nor lines (RFC 6587): connection closed' })
       socket.destroy()
     } else if (!queue.hasRoom && !this.#closing) {
       socket.pause()

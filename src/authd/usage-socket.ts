@@ -87,7 +87,7 @@ export class UsageSocket {
       uids,
       onForeignPeer: () => {
         counters.foreignPeers += 1
-        log.warn('foreign-peer', { reason: 'account may not report uses: add it to authd.uses_users' })
+        log.warn('peer_refused', { reason: 'account may not report uses: add it to authd.uses_users' })
       },
       log: () => log,
       newService: () => {
@@ -127,7 +127,7 @@ export class UsageSocket {
       await this.#writeUses()
       await this.#writeTallies()
     } catch (error) {
-      this.#options.log.debug('uses-wait', { error: asError(error) })
+      this.#options.log.debug('usage_delayed', { reason: asError(error) })
     } finally {
       this.#writing = false
     }
@@ -195,7 +195,7 @@ export class UsageSocket {
     const now = this.#options.monotonic()
     if (now - this.#warnedAt < WARN_EVERY_MS) return
     this.#warnedAt = now
-    this.#options.log.warn('uses_dropped', { lines: this.#dropped, reason: 'more than a gate has to report' })
+    this.#options.log.warn('usage_dropped', { lines: this.#dropped, reason: 'more than a gate has to report' })
     this.#dropped = 0
   }
 }

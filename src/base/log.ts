@@ -1,28 +1,34 @@
 import { writeSync } from 'node:fs'
 import { messageOf } from './errors.ts'
 import { LineWriter } from './line-writer.ts'
+import type { LogEvent, LogEventAt, LogFieldOf, LogLevel } from './log-events.ts'
 
-/** What may stand in a log line. Errors give their message; undefined fields are left out. */
+/** Values of a log line. Errors give their message; undefined fields are left out. */
 export type Fields = Readonly<Record<string, string | number | bigint | boolean | Date | Error | undefined>>
 
 const NO_FIELDS: Fields = {}
 
-/** One event, one line, `key=value`. Nothing a peer sent can make a second line or a second field. */
+/** The fields of an event, as the table of log events lists them. */
+export type FieldsOf<Event extends LogEvent> = { readonly [Name in LogFieldOf<Event>]?: Fields[string] }
+
+/**
+ * One event, one line, `key=value`. No text of a peer can make a second line or a second field.
+ * Names, levels and fields are those of the table of log events.
+ */
 export interface Log {
-  debug(event: string, fields?: Fields): void
-  info(event: string, fields?: Fields): void
-  warn(event: string, fields?: Fields): void
-  error(event: string, fields?: Fields): void
+  debug<Event extends LogEventAt<'debug'>>(event: Event, fields?: FieldsOf<Event>): void
+  info<Event extends LogEventAt<'info'>>(event: Event, fields?: FieldsOf<Event>): void
+  warn<Event extends LogEventAt<'warn'>>(event: Event, fields?: FieldsOf<Event>): void
+  error<Event extends LogEventAt<'error'>>(event: Event, fields?: FieldsOf<Event>): void
   /** The same log with fields that every line carries, e.g. the session id. */
   with(fields: Fields): Log
 }
 
 /** Least important first. */
-export const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const
-export type LogLevel = (typeof LOG_LEVELS)[number]
+export const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const satisfies readonly LogLevel[]
 
-/** `authd: level=info event=grant ip=192.0.2.7 user="a b"`, without line end. */
-export function formatLogLine(program: string, level: LogLevel, event: string, fields: Fields): string {
+/** `authd: level=info event=grant_stored ip=192.0.2.7 user="a b"`, without line end. */
+export function formatLogLine(program: string, level: LogLevel, event: LogEvent, fields: Fields): string {
   let line = `${program}: level=${level} event=${event}`
   for (const key of Object.keys(fields)) {
     const value = fields[key]
@@ -31,7 +37,7 @@ export function formatLogLine(program: string, level: LogLevel, event: string, f
   return line
 }
 
-/** What needs no quotes: printable ASCII without `"`, `=` and `\\`. */
+/** A value without quotes: printable ASCII without `"`, `=` and `\\`. */
 const PLAIN = /^[!#-<>-[\]-~]{1,512}$/
 
 /** Longest value kept, in characters: a log line stays within what syslog carries. */
@@ -68,7 +74,7 @@ export function createLog(
     write = byTurn ? writeWithTurn : writeToStandardError,
   }: {
     level?: LogLevel
-    /** The lines of one turn of the event loop are written together: for who has many to write at once. */
+    /** Writes the lines of one event loop turn together, for programs that write many at once. */
     byTurn?: boolean
     write?: (line: string) => void
   } = {},
@@ -77,7 +83,7 @@ export function createLog(
   const make = (common: Fields): Log => {
     const at =
       (severity: LogLevel) =>
-      (event: string, fields: Fields = {}): void => {
+      (event: LogEvent, fields: Fields = {}): void => {
         if (LOG_LEVELS.indexOf(severity) >= least) {
           write(
             `${formatLogLine(program, severity, event, common === NO_FIELDS ? fields : { ...common, ...fields })}\n`,
@@ -98,7 +104,7 @@ export function createLog(
 const standardError = new LineWriter(octets => writeSync(2, octets))
 process.on('exit', () => standardError.flush())
 
-/** Says something that is no event, after all that was logged before it. */
+/** Writes plain text to standard error, after the pending log lines. */
 export function sayOnStandardError(text: string): void {
   standardError.flush()
   process.stderr.write(text)

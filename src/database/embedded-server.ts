@@ -9,10 +9,10 @@ import { createInterface } from 'node:readline'
 import { setTimeout as pause } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { errorCodeOf } from '../base/errors.ts'
+import type { Log } from '../base/log.ts'
 import { RestartDelay } from '../base/restarts.ts'
 import type { ConnectionOptions } from './connection-options.ts'
 import { EmbeddedServerFault } from './errors.ts'
-import type { EventLog } from './event-log.ts'
 import { formatIdentity, identityOf, isAlive } from './process-identity.ts'
 import { canReach, giveTo, giveTreeTo, initialAccount, type ServerAccount } from './server-account.ts'
 import { installServerProgram } from './server-program.ts'
@@ -20,7 +20,7 @@ import { installServerProgram } from './server-program.ts'
 export type EmbeddedServerOptions = {
   /** Where everything of the server lives (`postgresql/` below it); made if missing. */
   readonly stateDir: string
-  readonly log: EventLog
+  readonly log: Omit<Log, 'with'>
   /** Account of the server, for which it needs root. Undefined: our own, which must not be root. */
   readonly account: ServerAccount | undefined
   /** Mode of the directory that holds the Unix socket; its group is that of the account. Left out: 0750. */
@@ -139,7 +139,7 @@ async function findPlace({ stateDir, account, log }: EmbeddedServerOptions): Pro
   const hash = createHash('sha256').update(directory).digest('hex').slice(0, 12)
   const base = await makeBase(`/var/lib/auth-relay/postgresql-${hash}`)
   await symlink(base, preferred).catch(() => undefined) // a pointer for the administrator; it may be there already
-  log.info('database-elsewhere', {
+  log.info('database_relocated', {
     wanted: preferred,
     used: base,
     reason: 'not reachable for the account of the server',
@@ -233,7 +233,7 @@ async function initialise(
     await promisify(execFile)(command, args, { env: environment, cwd: place.base, maxBuffer: 1 << 20 })
     await giveTreeTo(fresh, place.account)
     await rename(fresh, data)
-    log.info('database-made', { directory: data })
+    log.info('database_created', { directory: data })
   } catch (error) {
     throw new EmbeddedServerFault(`cannot make the database in ${data}: ${textOf(error)}`, { cause: error })
   } finally {
@@ -245,7 +245,7 @@ async function initialise(
  * Nobody owns this cluster any more, yet its server may still run (it is just stopping), or its pid file may name a
  * process that has nothing to do with it and would keep PostgreSQL from starting.
  */
-async function stopOrphan(data: string, log: EventLog): Promise<void> {
+async function stopOrphan(data: string, log: Omit<Log, 'with'>): Promise<void> {
   const file = join(data, 'postmaster.pid')
   const text = await readFile(file, 'utf8').catch(() => undefined)
   const pid = Number(text?.split('\n', 1)[0])
@@ -254,7 +254,7 @@ async function stopOrphan(data: string, log: EventLog): Promise<void> {
     if ((await identityOf(pid)) !== undefined) await rm(file, { force: true })
     return // a dead process: PostgreSQL clears its own file
   }
-  log.warn('database-orphan', { pid, action: 'stop' })
+  log.warn('database_orphaned', { pid })
   for (const signal of ['SIGINT', 'SIGQUIT', 'SIGKILL'] as const) {
     signalProcess(pid, signal)
     const end = performance.now() + FAST_STOP_MS
@@ -348,7 +348,7 @@ class Supervisor {
       ])
       timeout.abort()
       if (inTime) return
-      this.#options.log.warn('database-stop-slow', { pid: child.pid, signal })
+      this.#options.log.warn('database_stop_delayed', { pid: child.pid, signal })
     }
   }
 
@@ -379,8 +379,10 @@ class Supervisor {
   #onLine(line: string): void {
     const text = line.slice(0, 500)
     this.#lastLines = [...this.#lastLines.slice(-9), text]
-    const severity = / (FATAL|PANIC|WARNING): /.test(text) ? 'warn' : 'debug'
-    this.#options.log[severity]('postgres', { line: text.replace(/^\S+ \S+ UTC /, '') })
+    const { log } = this.#options
+    const fields = { line: text.replace(/^\S+ \S+ UTC /, '') }
+    if (/ (FATAL|PANIC|WARNING): /.test(text)) log.warn('postgres_reported', fields)
+    else log.debug('postgres_reported', fields)
   }
 
   /** Asks for TLS, which the server answers with one octet before it wants a name or a slot (SSLRequest). */
@@ -405,7 +407,7 @@ class Supervisor {
 
   #onCrash(): void {
     if (this.#stopping.signal.aborted) return
-    this.#options.log.error('database-died', { pid: this.pid, action: 'restart', last: this.#lastLines.at(-1) })
+    this.#options.log.error('database_crashed', { pid: this.pid, last: this.#lastLines.at(-1) })
     this.#restarting = this.#restart()
   }
 
@@ -414,10 +416,10 @@ class Supervisor {
     while (!this.#stopping.signal.aborted) {
       try {
         await this.start()
-        this.#options.log.info('database-restarted', { pid: this.pid })
+        this.#options.log.info('database_restarted', { pid: this.pid })
         return
       } catch (error) {
-        this.#options.log.error('database-restart-failed', { reason: textOf(error) })
+        this.#options.log.error('database_restart_failed', { reason: textOf(error) })
       }
       await pause(delay.next(0), undefined, { signal: this.#stopping.signal }).catch(() => undefined) // stop ends the wait
     }

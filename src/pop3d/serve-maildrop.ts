@@ -64,11 +64,11 @@ export class MaildropService {
     const rules = { compat, capabilities, idleTime, extraBlank, keepCr: compat === 'qmail' }
     const session = new Session(connection, maildrop, { cache: this.#cache, encoder: this.#encoder, rules, log })
     this.#reportLeftOut(maildrop, log)
-    log.debug('session', { maildrop: maildir, messages: maildrop.count })
+    log.debug('session_started', { maildrop: maildir, messages: maildrop.count })
     session.start(readAhead)
     const end: SessionEnd = await session.ended
     unlock()
-    log.info('session_end', { reason: end.reason, retrieved: end.retrieved, deleted: end.deleted })
+    log.info('session_ended', { reason: end.reason, retrieved: end.retrieved, deleted: end.deleted })
   }
 
   /** Files that are not listed are reported once, and again when there are more or fewer. */
@@ -80,7 +80,7 @@ export class MaildropService {
     if (example === undefined) this.#leftOut.delete(path)
     else {
       this.#leftOut.set(path, report)
-      log.warn('files_left_out', {
+      log.warn('files_ignored', {
         // A session that was started for one maildrop knows it as the current directory.
         maildrop: resolve(path),
         symbolic_links: symbolicLinks,
@@ -93,7 +93,7 @@ export class MaildropService {
 
   #logRefusal(maildrop: string, error: unknown, log: Log): void {
     if (error instanceof MaildropInUse) log.info('maildrop_in_use', { maildrop })
-    else log.error('maildrop_refused', { maildrop, error: asError(error) })
+    else log.error('maildrop_refused', { maildrop, reason: asError(error) })
   }
 }
 

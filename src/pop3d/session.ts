@@ -141,7 +141,7 @@ export class Session implements ConnectionListener {
       working.then(
         () => this.#resume(),
         (error: unknown) => {
-          this.#log.error('session_failed', { error: asError(error) })
+          this.#log.error('session_failed', { reason: asError(error) })
           this.#finish('failed')
         },
       )

@@ -118,7 +118,7 @@ class Worker {
     if (this.#stopping) return
     this.#stopping = true
     clearTimeout(this.#idleTimer)
-    this.#log.debug('worker_stops', { why, sessions: this.#connections })
+    this.#log.debug('worker_stopped', { reason: why, sessions: this.#connections })
     this.#server.close()
     // Who was passed to us before login heard of it is served as well.
     void this.#dismiss().then(() => {
@@ -222,7 +222,7 @@ class Worker {
   #serve(connection: Connection, { id, user, ip, maildir }: SessionTicket, readAhead: Uint8Array): void {
     const log = this.#log.with({ id, user, ip })
     this.#service.serve(connection, maildir, readAhead, log).catch((error: unknown) => {
-      log.error('session_failed', { error: asError(error) })
+      log.error('session_failed', { reason: asError(error) })
       connection.destroy()
     })
   }

@@ -14,10 +14,9 @@ export function watchDescriptors(log: Log, hasOne: () => boolean = hasDescriptor
     const has = hasOne()
     if (has === had) return
     had = has
-    if (has) log.info('descriptors', { state: 'free' })
+    if (has) log.info('descriptors_freed')
     else
-      log.error('descriptors', {
-        state: 'exhausted',
+      log.error('descriptors_exhausted', {
         reason: 'new clients are turned away',
         remedy: 'raise LimitNOFILE (ulimit -n), or lower max_connections',
       })

@@ -34,7 +34,7 @@ export async function runDaemon(program: string, start: () => Promise<RunningDae
   const daemon = await orExit(program, start, isPinged())
   forbidDumps()
   for (const address of unusedActivatedSockets()) {
-    createLog(program).warn('socket-unused', {
+    createLog(program).warn('socket_unused', {
       address,
       reason: 'no setting names this address: give both the same, or disable the socket unit',
     })

@@ -50,6 +50,6 @@ export const epollEngine: Engine = {
 
   logLimits(log) {
     socketLoop().onBatchEnd(reason => log.info('batch_unavailable', { reason }))
-    socketLoop().onStrayEvent(tag => log.error('event_stray', { tag, reason: 'no registration has this tag' }))
+    socketLoop().onStrayEvent(tag => log.error('event_unmatched', { tag, reason: 'no registration has this tag' }))
   },
 }

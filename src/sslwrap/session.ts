@@ -42,7 +42,8 @@ export async function serveClient(raw: Socket, parts: SessionParts, ends = endsO
     // No word to the client: before the handshake there is nothing to say it in.
     raw.on('error', ignore)
     raw.destroy()
-    if (admitted !== 'unknown') parts.log.warn('refused', { ip, reason: admitted, listener: parts.service.name })
+    if (admitted !== 'unknown')
+      parts.log.warn('connection_refused', { ip, reason: admitted, listener: parts.service.name })
     return
   }
   const place = new Place(raw, ip, parts)
@@ -102,7 +103,7 @@ class Place implements Handshake {
     const { log, service } = this.#parts
     this.#gaveWay = true
     this.leave()
-    log.warn('refused', { ip: this.#ip, reason: 'max_connections', listener: service.name })
+    log.warn('connection_refused', { ip: this.#ip, reason: 'max_connections', listener: service.name })
   }
 
   leave(): void {
@@ -128,13 +129,13 @@ async function secureAndServe(raw: Socket, ends: Ends, place: Place, parts: Sess
   place.keep()
   if (place.gaveWay) return
   if (accepted.outcome === 'closed') {
-    log.debug('closed', { ip, listener: service.name })
+    log.debug('connection_closed', { ip, listener: service.name })
     return
   }
   if (accepted.outcome === 'failed') {
     const hint = hintFor(accepted.reason)
     const isDue = hint !== undefined && parts.hints.isDue(`${hint} ${ip}`)
-    log.info('tlsfail', { ip, err: accepted.reason, hint: isDue ? hint : undefined, listener: service.name })
+    log.info('tls_failed', { ip, reason: accepted.reason, hint: isDue ? hint : undefined, listener: service.name })
     return
   }
   accepted.socket.on('error', ignore)
@@ -153,11 +154,11 @@ async function joinBackEnd(accepted: Secured, ends: Ends, parts: SessionParts): 
     const greeted = await introduce(server, accepted, ends, id, service)
     id = greeted.id ?? id
     if (greeted.final) {
-      log.warn('upfail', { id, ip, err: 'the server greeted with a refusal', listener: service.name })
+      log.warn('upstream_failed', { id, ip, reason: 'the server greeted with a refusal', listener: service.name })
       await say(client, greeted.bytes)
       return
     }
-    log.info('connect', { id, ip, port: ends.source.port, ...tlsFields(accepted), listener: service.name })
+    log.info('client_connected', { id, ip, port: ends.source.port, ...tlsFields(accepted), listener: service.name })
     const started = performance.now()
     if (greeted.bytes.length > 0) client.write(greeted.bytes)
     const end = await relay(client, server, {
@@ -165,19 +166,19 @@ async function joinBackEnd(accepted: Secured, ends: Ends, parts: SessionParts): 
       // A POP3 session without QUIT changes nothing, and a password that nobody waits for must not be checked.
       resetsServer: service.protocol === 'pop3',
     })
-    log.info('close', {
+    log.info('session_ended', {
       id,
       ip,
       reason: end.reason,
       first: end.first,
-      err: end.error,
+      detail: end.error,
       in: end.bytesFromClient,
       out: end.bytesFromServer + greeted.bytes.length,
       ms: Math.round(performance.now() - started),
     })
   } catch (error) {
     if (!(error instanceof BackEndUnavailable)) throw error
-    log.error('upfail', { ip, err: error, listener: service.name })
+    log.error('upstream_failed', { ip, reason: error, listener: service.name })
     if (service.protocol === 'pop3') await say(client, Buffer.from('-ERR [SYS/TEMP] service unavailable\r\n'))
   } finally {
     client.destroy()

@@ -68,7 +68,7 @@ class Supervisor {
     this.#log = createLog('sslwrap', { level: this.#plan.logLevel })
     if (isRoot()) this.#ids = idsOf(this.#plan.user, 'sslwrap.user')
     else
-      this.#log.warn('not-separated', {
+      this.#log.warn('privileges_shared', {
         reason: 'not started as root: keys are read and TLS is spoken under one account',
       })
     this.#makeFirstCertificate()
@@ -173,7 +173,7 @@ class Supervisor {
         }
         const reason = answer === undefined ? 'it sent what is no message' : answer.reason
         // While it serves, a worker that refuses new files goes on with the old ones.
-        if (serving && answer !== undefined) this.#log.error('reload-refused', { pid: worker.child.pid, reason })
+        if (serving && answer !== undefined) this.#log.error('reload_refused', { pid: worker.child.pid, reason })
         else worker.child.kill('SIGKILL')
         reject(new TemporaryFault(`a worker of sslwrap cannot serve: ${reason}`))
       })
@@ -185,7 +185,7 @@ class Supervisor {
       orders.end()
       if (!serving || this.#stop.signal.aborted) return
       const wait = restarts.schedule()
-      this.#log.error('worker-ended', { pid: worker.child.pid, ...endingFields(ending), retry_ms: wait })
+      this.#log.error('worker_ended', { pid: worker.child.pid, ...endingFields(ending), in_ms: wait })
     })
     void this.#order(worker, place)
     return started
@@ -196,7 +196,7 @@ class Supervisor {
       await this.#startWorker(place)
     } catch (error) {
       if (this.#stop.signal.aborted) return
-      this.#log.error('worker-failed', { err: asError(error) })
+      this.#log.error('worker_failed', { reason: asError(error) })
       this.#restarts.get(place)?.schedule()
     }
   }
@@ -232,12 +232,12 @@ class Supervisor {
     } catch (error) {
       if (!(error instanceof UsageFault)) throw error
       for (const fault of error.faults)
-        this.#log.error('reload-failed', { cause, reason: `${fault}; what was in use stays` })
+        this.#log.error('reload_failed', { trigger: cause, reason: `${fault}; what was in use stays` })
       return
     }
     if (cause === 'signal') this.#watch()
     await this.#rotate()
-    this.#log.info('reloaded', { cause, ...waiting })
+    this.#log.info('settings_reloaded', { trigger: cause, ...waiting })
     if (cause === 'signal') this.#warnOfOldTls()
     this.#warnOfExpiry()
   }
@@ -262,7 +262,7 @@ class Supervisor {
   #warnOfOldTls(): void {
     for (const { listen, versions, allow } of this.#plan.listeners) {
       if (versions !== 'old') continue
-      this.#log.warn('old-tls', {
+      this.#log.warn('old_tls_enabled', {
         listen: formatSocketAddress(listen),
         networks: allow?.networks.map(formatNetwork).join(' '),
         reason: 'TLS 1.0 and 1.1 can be broken: RFC 8996',
@@ -275,8 +275,8 @@ class Supervisor {
     for (const certificate of certificates.values()) {
       const days = daysLeft(certificate, Date.now())
       const fields = { path: certificate.path, days, expires: new Date(certificate.expires) }
-      if (days < 0) this.#log.error('certificate-expired', fields)
-      else if (days <= EXPIRY_WARNING_DAYS) this.#log.warn('certificate-expires', fields)
+      if (days < 0) this.#log.error('certificate_expired', fields)
+      else if (days <= EXPIRY_WARNING_DAYS) this.#log.warn('certificate_expiring', fields)
     }
   }
 
@@ -296,7 +296,7 @@ class Supervisor {
         error,
       )
     }
-    this.#log.warn('self-signed', {
+    this.#log.warn('certificate_self_signed', {
       path: selfSigned.cert,
       names: selfSigned.names.join(' '),
       reason: 'clients will complain: get a real one',

@@ -117,7 +117,7 @@ class Worker {
       this.#sessions.set(raw, session)
       void session.finally(() => this.#sessions.delete(raw))
     })
-    server.on('error', error => this.#log.error('accept', { err: error }))
+    server.on('error', error => this.#log.error('accept_failed', { reason: error }))
     server.listen({ fd: FIRST_LISTENING_DESCRIPTOR + index })
     return server
   }

@@ -1,5 +1,5 @@
 import { asError } from '../base/errors.ts'
-import type { Log } from '../base/log.ts'
+import type { FieldsOf, Log } from '../base/log.ts'
 import type { GrantedDevice } from '../grants/grant-store.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
 import type { RelayVerdict } from '../wire/usage-event.ts'
@@ -88,26 +88,18 @@ export const grantVariables = ({ until, login }: RelayGrant): Readonly<Record<st
   ...(until === undefined ? {} : { AUTHRELAY_UNTIL: String(until) }),
 })
 
-/** One line per decision: event=relay, norelay or error. */
-export function logDecision(
-  log: Log,
-  decision: Decision,
-  fields: Readonly<Record<string, string | number | undefined>>,
-): void {
-  if (decision.relay) log.info('relay', { ...fields, user: decision.login, until: decision.until })
-  else if (decision.error === undefined) log.info('norelay', { ...fields, reason: decision.reason })
-  else log.error('error', { ...fields, relay: false, error: decision.error })
+/** Logs one line for a decision: `relay_allowed`, `relay_refused` or `decision_failed`. */
+export function logDecision(log: Log, decision: Decision, fields: FieldsOf<'relay_refused'>): void {
+  if (decision.relay) log.info('relay_allowed', { ...fields, user: decision.login, until: decision.until })
+  else if (decision.error === undefined) log.info('relay_refused', { ...fields, reason: decision.reason })
+  else log.error('decision_failed', { ...fields, relay: false, reason: decision.error })
 }
 
 /**
  * The same for a mail server that asks about every client and writes its own log: a stranger is
  * worth a line at level debug only.
  */
-export function logAnswer(
-  log: Log,
-  decision: Decision,
-  fields: Readonly<Record<string, string | number | undefined>>,
-): void {
+export function logAnswer(log: Log, decision: Decision, fields: FieldsOf<'relay_refused'>): void {
   if (decision.relay || decision.error !== undefined) logDecision(log, decision, fields)
-  else log.debug('norelay', { ...fields, reason: decision.reason })
+  else log.debug('relay_refused', { ...fields, reason: decision.reason })
 }

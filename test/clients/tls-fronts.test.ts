@@ -69,7 +69,7 @@ describeWith([ROOT, command('haproxy'), command('stunnel4')], 'other TLS proxies
     await pop.ask('USER ann', /^\+OK/)
     await pop.ask(PASS, /^\+OK/)
     await pop.quit()
-    await running.stack.waitForLog('popup', { event: 'login', ip, tls })
+    await running.stack.waitForLog('popup', { event: 'login_accepted', ip, tls })
   })
 })
 

@@ -94,7 +94,7 @@ describe('the embedded server', () => {
     process.kill(pid, 'SIGKILL')
     await eventually(
       'it runs again',
-      () => server.pid !== pid && server.pid !== 0 && lines.some(line => line.startsWith('database-restarted')),
+      () => server.pid !== pid && server.pid !== 0 && lines.some(line => line.startsWith('database_restarted')),
     )
     await run(server, 'SELECT count(*) FROM kept')
   })

@@ -495,7 +495,8 @@ export class ServiceHost {
         { env: { ...environment, TCPREMOTEIP: texts[at] ?? '', PROTO: 'TCP' } },
       )
       const said = lines.find(line => line.startsWith('220 '))
-      if (said === undefined || lines.some(line => line.includes('event=error'))) throw new Error(lines.join('\n'))
+      if (said === undefined || lines.some(line => line.includes('event=decision_failed')))
+        throw new Error(lines.join('\n'))
       answers.set(at, said.startsWith('220 open'))
     }
     return texts.map((_, index) => answers.get(index))

@@ -264,7 +264,7 @@ describeWith(NEEDS, 'the image and the compose file, with podman on Debian 13', 
     }
     const logins = (await host.rootless('podman logs container_popup_1 2>&1'))
       .split('\n')
-      .filter(line => /event=login /.test(line))
+      .filter(line => /event=login_accepted /.test(line))
     expect(logins.length).toBeGreaterThanOrEqual(2)
     for (const login of logins) expect(login).toMatch(/ ip=10\.110\.110\.\d+ .*grant=refused reason=never$/)
     expect(await host.rootless(`podman exec container_authd_1 auth-relay show --json`)).toBe('[]')

@@ -273,14 +273,16 @@ function life(release: Release): void {
 
   test('what the daemons say is in a log of its own, which logrotate turns over', async () => {
     const log = '/var/log/auth-relay.log'
-    expect(await machine.must('cat', log)).toMatch(/auth-relay-popup\[\d+\]: popup: level=info event=login .*user=ann/)
+    expect(await machine.must('cat', log)).toMatch(
+      /auth-relay-popup\[\d+\]: popup: level=info event=login_accepted .*user=ann/,
+    )
     const rights = () => machine.must('stat', '-c', '%a %U %G', log)
     expect(await rights()).toBe('640 root adm')
     await machine.must('logrotate', '-f', '/etc/logrotate.d/auth-relay')
-    expect(await machine.must('cat', `${log}.1`)).toContain('event=login')
+    expect(await machine.must('cat', `${log}.1`)).toContain('event=login_accepted')
     await machine.must('systemctl', 'reload', 'auth-relay-popup.service')
     await eventually('rsyslog writes to the new file', async () =>
-      (await machine.answer('cat', log)).includes('event=reloaded'),
+      (await machine.answer('cat', log)).includes('event=settings_reloaded'),
     )
     expect(await rights()).toBe('640 root adm')
   })

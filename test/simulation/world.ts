@@ -862,7 +862,7 @@ class Monitor {
   }
 
   #read(event: string, { id, grant, until, reason }: Readonly<Record<string, unknown>>): void {
-    if (event !== 'login' || typeof id !== 'string') return
+    if (event !== 'login_accepted' || typeof id !== 'string') return
     if (grant === 'committed') this.#grants.set(id, { verdict: 'committed', until: Number(until) })
     else if (grant === 'queued') this.#grants.set(id, { verdict: 'queued' })
     else if (grant === 'refused') this.#grants.set(id, { verdict: 'refused', reason: String(reason) })

@@ -63,7 +63,7 @@ test(`kill -9 of every process, ${SOAK.kills} times under load; seed ${SOAK.seed
   const keep = (): void => {
     for (const { program, fields } of stack.program('auth-relay').log) {
       const { event, ip = '', grant, reason } = fields
-      if (program === 'popup' && event === 'login' && grant === 'committed') committed.add(ip)
+      if (program === 'popup' && event === 'login_accepted' && grant === 'committed') committed.add(ip)
       if (program === 'wrap' && reason === 'no_grant' && committed.has(ip))
         traffic.faults.push(`${ip} was committed, and the gate found no grant`)
     }

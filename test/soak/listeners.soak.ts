@@ -170,7 +170,9 @@ describe('a flood from one address', () => {
     for (const socket of sockets) socket.destroy()
     await site.stack.waitForLog(
       program,
-      program === 'wrap' ? { event: 'busy', limit: 'address' } : { event: 'refused', reason: 'max_per_address' },
+      program === 'wrap'
+        ? { event: 'connection_refused', reason: 'connections_per_address' }
+        : { event: 'connection_refused', reason: 'max_per_address' },
     )
     await eventually(
       'its places are free again',
@@ -225,9 +227,8 @@ describe('no descriptor is left', () => {
       const { pid } = target
       const soft = resourcesOf(pid).descriptors + LEFT
       const lines = (state: string): number =>
-        site.stack.log(program).filter(({ fields }) => fields['event'] === 'descriptors' && fields['state'] === state)
-          .length
-      const [exhausted, free] = [lines('exhausted'), lines('free')]
+        site.stack.log(program).filter(({ fields }) => fields['event'] === `descriptors_${state}`).length
+      const [exhausted, freed] = [lines('exhausted'), lines('freed')]
       await limit(target, soft)
       const sockets: Socket[] = []
       try {
@@ -245,7 +246,7 @@ describe('no descriptor is left', () => {
         for (const socket of sockets) socket.destroy()
         await limit(target, MANY)
       }
-      await eventually(`${name} says that it has some again`, () => lines('free') > free, 20_000)
+      await eventually(`${name} says that it has some again`, () => lines('freed') > freed, 20_000)
       expect(statusOf(pid), 'the same process').toBeDefined()
       await everythingWorks()
     },

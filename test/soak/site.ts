@@ -91,7 +91,7 @@ export class Site {
     await eventually('the login opens the relay', () => this.mayRelay(before), 30_000)
     await begin()
     expect(await this.login(during)).toBeLessThan(LOGIN_MS)
-    await this.stack.waitForLog('popup', { event: 'login', ip: during, grant: 'queued' })
+    await this.stack.waitForLog('popup', { event: 'login_accepted', ip: during, grant: 'queued' })
     expect(await this.mayRelay(stranger)).toBe(false)
     expect(await this.askFrom(stranger, 'ann@example.org')).toBe(250)
     await end()

@@ -144,7 +144,7 @@ describeWith([DEBIAN_POSTGRES], 'the database goes away', () => {
       await load.start()
       await eventually('commits', () => load.committed().length > 500)
       await cluster.stop(how)
-      await stack.waitForLog('authd', { event: 'store-down' })
+      await stack.waitForLog('authd', { event: 'store_unavailable' })
       // A slow announcer during the outage: each login is answered at once.
       load.stop()
       await eventually('every announcement is answered', () => load.answers.size === load.next)
@@ -156,7 +156,7 @@ describeWith([DEBIAN_POSTGRES], 'the database goes away', () => {
       }
       expect(performance.now() - started).toBeLessThan(1000)
       await cluster.start()
-      await stack.waitForLog('authd', { event: 'store-up' }, 40_000)
+      await stack.waitForLog('authd', { event: 'store_available' }, 40_000)
       const grants = await eventually('the last one is stored', async () => {
         const found = await stored()
         return found.has('12.0.0.99') && found

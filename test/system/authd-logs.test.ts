@@ -80,7 +80,7 @@ describeWith(RSYSLOG, 'a real rsyslogd writes to the FIFO', () => {
     await startPrivateRsyslog(fifoAction('RSYSLOG_TraditionalFileFormat'))
     await log('ipop3d', login('203.0.113.7'))
     expect(await granted('203.0.113.7')).toMatchObject({ daemon: 'ipop3d', username: 'ann' })
-    await stack.waitForLog('authd', { event: 'grant', ip: '203.0.113.7', source: 'fifo' })
+    await stack.waitForLog('authd', { event: 'grant_stored', ip: '203.0.113.7', source: 'fifo' })
 
     await logDaemon?.stop()
     await startPrivateRsyslog(fifoAction('RSYSLOG_FileFormat'))
@@ -112,7 +112,7 @@ describeWith(RSYSLOG, 'a real rsyslogd writes to the FIFO', () => {
     await start({ syslog_fifo: fifo })
     renameSync(fifo, `${fifo}.old`)
     await run(['mkfifo', '-m', '600', fifo])
-    await stack.waitForLog('authd', { event: 'fifo-reopened' })
+    await stack.waitForLog('authd', { event: 'fifo_reopened' })
     const line = `${bsdStamp()} mx ipop3d[77]: ${login('203.0.113.7')}`
     await run(['sh', '-c', `echo '${line}' > ${fifo}`])
     await granted('203.0.113.7')
@@ -134,7 +134,7 @@ describeWith(RSYSLOG, 'a real rsyslogd delivers by TCP', () => {
     await startPrivateRsyslog(forward(framing, template))
     await log('ipop3d', login('203.0.113.7'))
     await granted('203.0.113.7')
-    await stack.waitForLog('authd', { event: 'grant', ip: '203.0.113.7', source: 'tcp' })
+    await stack.waitForLog('authd', { event: 'grant_stored', ip: '203.0.113.7', source: 'tcp' })
   })
 
   it('loses no line while authd restarts, by the action that the documents tell', async () => {
@@ -166,7 +166,7 @@ describe('a followed file', () => {
 
   it('begins at its end, and goes on through rotation and truncation', async () => {
     await start({ follow_files: [file] })
-    await stack.waitForLog('authd', { event: 'following', path: file })
+    await stack.waitForLog('authd', { event: 'file_followed', path: file })
     appendFileSync(file, line('203.0.113.2').slice(0, 40))
     appendFileSync(file, line('203.0.113.2').slice(40))
     await granted('203.0.113.2')
@@ -180,7 +180,7 @@ describe('a followed file', () => {
 
     copyFileSync(file, `${file}.2`)
     truncateSync(file, 0)
-    await stack.waitForLog('authd', { event: 'truncated' })
+    await stack.waitForLog('authd', { event: 'file_truncated' })
     appendFileSync(file, line('203.0.113.5'))
     await granted('203.0.113.5')
     expect([...(await storedGrants(database.owner)).keys()].sort()).toEqual([2, 3, 4, 5].map(n => `203.0.113.${n}`))
@@ -188,7 +188,7 @@ describe('a followed file', () => {
 
   it('remembers its place over a restart, rotation in between included, and grants nothing that is long over', async () => {
     await start({ follow_files: [file] })
-    await stack.waitForLog('authd', { event: 'following', path: file })
+    await stack.waitForLog('authd', { event: 'file_followed', path: file })
     appendFileSync(file, line('203.0.113.2'))
     await granted('203.0.113.2')
     await stack.stopPrograms()
@@ -207,7 +207,7 @@ describe('a followed file', () => {
 
   it('is waited for', async () => {
     await start({ follow_files: [`${file}.later`] })
-    await stack.waitForLog('authd', { event: 'cannot-follow' })
+    await stack.waitForLog('authd', { event: 'file_unreadable' })
     writeFileSync(`${file}.later`, line('203.0.113.6'))
     await granted('203.0.113.6')
   })
@@ -220,7 +220,7 @@ describe('a followed file', () => {
     const docker = (ip: string): string =>
       `${JSON.stringify({ log: `Nov 28 08:00:00 ${text(ip)}\n`, stream: 'stdout', time: stamp() })}\n`
     await start({ follow_files: [file], check_daemon_dovecot: true })
-    await stack.waitForLog('authd', { event: 'following', path: file })
+    await stack.waitForLog('authd', { event: 'file_followed', path: file })
     appendFileSync(file, docker('203.0.113.2') + cri('203.0.113.3', 'F', 600))
     await granted('203.0.113.2')
     expect(Date.now() - (await granted('203.0.113.3')).last.getTime()).toBeGreaterThanOrEqual(599_000)
@@ -241,7 +241,7 @@ describe('a followed file', () => {
 
   it("may be Dovecot's own", async () => {
     await start({ follow_files: [file], check_daemon_dovecot: true })
-    await stack.waitForLog('authd', { event: 'following', path: file })
+    await stack.waitForLog('authd', { event: 'file_followed', path: file })
     const now = stamp().slice(0, 19).replace('T', ' ')
     const text = 'user=<ann>, method=PLAIN, rip=203.0.113.7, lip=203.0.113.1, mpid=1, TLS, session=<x>'
     appendFileSync(file, `${now} pop3-login: Info: Logged in: ${text}\n`)
@@ -275,7 +275,7 @@ describe('a line that is delivered late', () => {
       { ip: '203.0.113.3', early: true },
       { ip: '203.0.113.4', early: false },
     ])
-    await stack.waitForLog('authd', { event: 'login_dropped', because: 'expired', source: 'tcp', ip: '203.0.113.2' })
+    await stack.waitForLog('authd', { event: 'login_dropped', reason: 'expired', source: 'tcp', ip: '203.0.113.2' })
     await stack.waitForLog('authd', { event: 'stamp_ahead', source: 'tcp', ip: '203.0.113.4' })
     const metrics = await (await fetch(`http://127.0.0.1:${stack.port('authd', 0, 'metrics')}/metrics`)).text()
     expect(metrics).toContain('authd_dropped_logins_total{source="tcp",reason="expired"} 1')
@@ -304,10 +304,10 @@ describe('a line that is delivered late', () => {
     const file = `${stack.directory}/mail.log`
     writeFileSync(file, '')
     await start({ follow_files: [file] })
-    await stack.waitForLog('authd', { event: 'following', path: file })
+    await stack.waitForLog('authd', { event: 'file_followed', path: file })
     // The container writes UTC and the host lives two hours east of it: each line looks two hours old.
     appendFileSync(file, `${bsdStamp(new Date(Date.now() - 7_200_000))} mx ipop3d[77]: ${login('203.0.113.2')}\n`)
-    const { fields } = await stack.waitForLog('authd', { event: 'login_dropped', path: file, because: 'expired' })
+    const { fields } = await stack.waitForLog('authd', { event: 'login_dropped', path: file, reason: 'expired' })
     expect(fields['remedy']).toContain('another time zone')
     expect((await storedGrants(database.owner)).size).toBe(0)
   })
@@ -336,7 +336,7 @@ describe('every source at once', () => {
       journal: true,
       journal_command: ['sh', '-c', `cat ${entries}; exec sleep 60`, 'journalctl'],
     })
-    await stack.waitForLog('authd', { event: 'following', path: file })
+    await stack.waitForLog('authd', { event: 'file_followed', path: file })
     const client = await AuthdClient.connect(`${directory}/run/authd.sock`)
     const line = (ip: string): string => `${new Date().toISOString()} mx ipop3d[77]: ${login(ip)}\n`
     appendFileSync(fifo, line('203.0.113.2'))
@@ -346,7 +346,7 @@ describe('every source at once', () => {
     for (const [n, source] of ['socket', 'fifo', 'tcp', 'file', 'journal'].entries()) {
       const ip = `203.0.113.${n + 1}`
       await granted(ip)
-      await stack.waitForLog('authd', { event: 'grant', ip, source })
+      await stack.waitForLog('authd', { event: 'grant_stored', ip, source })
     }
     const shown = await eventually('status has the newest line of each source', async () => {
       const { lines } = await stack.run('auth-relay', ['status', '--json', '--config', stack.config])
@@ -407,7 +407,7 @@ describeWith([ROOT, command('journalctl', 'systemd'), ...RSYSLOG], 'a real journ
     expect([...(await storedGrants(database.owner)).keys()].sort()).toEqual([1, 11, 2].map(n => `203.0.113.${n}`))
     await stack.waitForLog('authd', {
       event: 'login_dropped',
-      because: 'sender',
+      reason: 'sender',
       uid: '61250',
       ip: '203.0.113.10',
     })
@@ -439,9 +439,9 @@ describe('the journal', () => {
     await start(settings)
     await granted('203.0.113.1')
     writeFileSync(entries, `${entry(2)}not json\n${entry(3)}`)
-    await stack.waitForLog('authd', { event: 'journal-ended' })
+    await stack.waitForLog('authd', { event: 'journal_ended' })
     await granted('203.0.113.3')
-    await stack.waitForLog('authd', { event: 'grant', ip: '203.0.113.2', source: 'journal' })
+    await stack.waitForLog('authd', { event: 'grant_stored', ip: '203.0.113.2', source: 'journal' })
     await stack.stopPrograms()
     await start(settings)
     await granted('203.0.113.3')

@@ -69,7 +69,7 @@ describe('the socket where logins are announced', () => {
 
     configure({ wrap: { proxy_trust: ['203.0.113.10'] } })
     stack.program('authd').signal('SIGHUP')
-    await stack.waitForLog('authd', { event: 'reloaded' })
+    await stack.waitForLog('authd', { event: 'settings_reloaded' })
     expect(await client.announce(loginFrom('2.1', '203.0.113.9'))).toMatchObject(committed)
     expect(await client.announce(loginFrom('2.2', '203.0.113.10'))).toMatchObject(refused)
     await eventually('the other proxy is published alone', async () => {
@@ -91,7 +91,7 @@ describe('the socket where logins are announced', () => {
       if (answer.verdict === 'committed') expect(answer.until).toBe(Math.floor((grant?.until.getTime() ?? 0) / 1000))
     }
     await stack.waitForLog('authd', {
-      event: 'grant',
+      event: 'grant_stored',
       id: '1.499',
       ip: publicAddress(499),
       source: 'socket',
@@ -108,7 +108,7 @@ describe('the socket where logins are announced', () => {
       id: '1.1',
       reason: 'loopback',
     })
-    await stack.waitForLog('authd', { event: 'refused', id: '1.1', reason: 'loopback' })
+    await stack.waitForLog('authd', { event: 'grant_refused', id: '1.1', reason: 'loopback' })
     expect(await storedGrants(database.owner)).toEqual(new Map())
     client.close()
   })
@@ -131,7 +131,7 @@ describe('the socket where logins are announced', () => {
     }
     client.write(`${sound}\n`)
     expect(await client.line(bad.length + 1)).toMatch(/^ok id=1\.1 committed until=\d+$/)
-    const complaints = stack.log('authd').filter(({ fields }) => fields['event'] === 'bad-announcement')
+    const complaints = stack.log('authd').filter(({ fields }) => fields['event'] === 'announcement_invalid')
     expect(complaints.map(({ fields }) => fields['reason'])).toEqual(['syntax', 'version', 'key', 'value'])
     client.close()
   })
@@ -158,7 +158,7 @@ describeWith([ROOT], 'who may announce', () => {
     await start({ authd: { socket_users: ['61250'] } })
     expect(connectAs(61_250)).toMatch(/^ok id=9\.9 committed/)
     expect(connectAs(61_251), 'the kernel says who it is').toMatch(/^(EPIPE|ECONNRESET)?\|closed$/)
-    await stack.waitForLog('authd', { event: 'foreign-peer' })
+    await stack.waitForLog('authd', { event: 'peer_refused' })
   })
 })
 
@@ -179,7 +179,7 @@ describe('syslog by TCP', () => {
     socket.write(`${message.length} ${message}oops `)
     await new Promise(resolve => socket.once('close', resolve))
     await eventually('the grant', async () => (await storedGrants(database.owner)).has('203.0.113.7'))
-    await stack.waitForLog('authd', { event: 'bad-framing' })
+    await stack.waitForLog('authd', { event: 'syslog_framing_invalid' })
   })
 
   it('listens on loopback alone', async () => {
@@ -217,7 +217,7 @@ describe('life', () => {
     })
     configure({ authd: { syslog_listen: ['127.0.0.1:0'], check_daemon_ipop3d: true } })
     authd.signal('SIGHUP')
-    await stack.waitForLog('authd', { event: 'reloaded' })
+    await stack.waitForLog('authd', { event: 'settings_reloaded' })
     await sendSyslog([line])
     await eventually('the grant', async () => (await storedGrants(database.owner)).has('203.0.113.7'))
     // A broken file changes nothing.
@@ -233,7 +233,7 @@ describe('life', () => {
     await start({ grants: { exp_time: 1, alrm_time: 1 } })
     const client = await announcer()
     await client.announce(loginFrom('1.1', '203.0.113.7'))
-    await stack.waitForLog('authd', { event: 'swept', grants: '1' })
+    await stack.waitForLog('authd', { event: 'grants_swept', grants: '1' })
     expect(await storedGrants(database.owner)).toEqual(new Map())
     client.close()
   })

@@ -289,7 +289,7 @@ describe('no database', () => {
   test('authd: one line that names the server; it starts, grants nothing and takes its time', async () => {
     stack.configure(settings())
     const authd = await stack.start('authd')
-    const { fields } = await stack.waitForLog('authd', { level: 'error', event: 'database', state: 'down' })
+    const { fields } = await stack.waitForLog('authd', { level: 'error', event: 'database_unavailable', state: 'down' })
     expect(fields['reason']).toContain(`${stack.directory}/nowhere`)
     expect(fields['remedy']).toContain('start PostgreSQL')
     expect(await authd.stop()).toEqual({ code: 0, signal: null })

@@ -46,7 +46,7 @@ describeWith(
         `sample ready {"bound":{"type":"tcp","host":"127.0.0.1","port":${port}},"held":true}`,
       )
       expect(await hear('--unix-socket', path, 'http://localhost')).toBe('from the held one')
-      expect(daemon.lines.join('\n')).not.toContain('socket-unused')
+      expect(daemon.lines.join('\n')).not.toContain('socket_unused')
       expect(await daemon.stop()).toEqual({ code: 0, signal: null })
       expect(existsSync(path)).toBe(true)
     })
@@ -58,7 +58,7 @@ describeWith(
       const poke = run(['curl', '-s', '-m', '10', `telnet://127.0.0.1:${other}`])
       const ready = await daemon.waitForLine(/^sample ready/)
       expect(ready).toContain('"held":false')
-      expect(daemon.lines.find(line => line.includes('event=socket-unused'))).toContain(`address=127.0.0.1:${other} `)
+      expect(daemon.lines.find(line => line.includes('event=socket_unused'))).toContain(`address=127.0.0.1:${other} `)
       expect(await hear(`telnet://127.0.0.1:${port}`)).toBe(`served by ${daemon.pid}`)
       await daemon.stop()
       await poke

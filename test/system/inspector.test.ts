@@ -113,7 +113,7 @@ describe('SIGUSR1 opens no inspector in any process of the stack, and all go on 
     expect(code).toBe(250)
     expect((await fetch(`http://127.0.0.1:${demo.port('status-page')}/`)).status).toBe(200)
     // What the signal is for: authd says what it counted.
-    await demo.program.waitForLine(/^authd: .*event=counters /)
+    await demo.program.waitForLine(/^authd: .*event=counters_reported /)
   })
 })
 

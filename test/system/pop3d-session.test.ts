@@ -41,7 +41,7 @@ test('an idle session is closed without a word, and nothing is removed', async (
   expect(await pop3.say('DELE 1')).toBe('+OK ')
   expect(await pop3.rest()).toBe('')
   await ended
-  expect(lines).toEqual(['pop3d: level=info event=session_end reason=idle retrieved=0 deleted=0\n'])
+  expect(lines).toEqual(['pop3d: level=info event=session_ended reason=idle retrieved=0 deleted=0\n'])
   expect(stateOf(maildir)).toEqual(['new/A "x\\n"'])
 })
 
@@ -72,7 +72,7 @@ test('what was read and removed is logged', async () => {
   client.end('RETR 1\r\nDELE 1\r\nQUIT\r\n')
   client.resume()
   await ended
-  expect(lines).toEqual(['pop3d: level=info event=session_end reason=quit retrieved=1 deleted=1\n'])
+  expect(lines).toEqual(['pop3d: level=info event=session_ended reason=quit retrieved=1 deleted=1\n'])
 })
 
 test('a client that asks without reading is not served from memory', async () => {

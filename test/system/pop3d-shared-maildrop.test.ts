@@ -290,12 +290,12 @@ describe('the log', () => {
     lutimesSync(`${maildir}/cur/link`, 1000, 1000)
     for (let round = 0; round < 3; round += 1) expect(await service.session(maildir, 'STAT')).toBe('+OK 1 3\r\n')
     const said = (links: number, example: string) =>
-      `pop3d: level=warn event=files_left_out maildrop=${maildir} symbolic_links=${links} future=1 example=${example} reason="symbolic links and files of the future are not listed"\n`
-    expect(service.logged('files_left_out')).toEqual([said(1, 'new/late')])
+      `pop3d: level=warn event=files_ignored maildrop=${maildir} symbolic_links=${links} future=1 example=${example} reason="symbolic links and files of the future are not listed"\n`
+    expect(service.logged('files_ignored')).toEqual([said(1, 'new/late')])
     unlinkSync(`${maildir}/cur/link`)
     await service.session(maildir, 'STAT')
     await service.session(maildir, 'STAT')
-    expect(service.logged('files_left_out')).toEqual([said(1, 'new/late'), said(0, 'new/late')])
+    expect(service.logged('files_ignored')).toEqual([said(1, 'new/late'), said(0, 'new/late')])
   })
 
   test('names each message that was sent, with the octets of the reply, at level debug', async () => {

@@ -127,7 +127,7 @@ describe('popup', () => {
       const answer = await session.expect(/^-ERR authorization failed$/)
       expect(answer.at - asked).toBeGreaterThan(950)
       await session.expectEnd()
-      await running.stack.waitForLog('popup', { event: 'sslfail', reason: 'badpass' })
+      await running.stack.waitForLog('popup', { event: 'preamble_refused', reason: 'badpass' })
     })
 
     test.each(['pop.example.org', '2001:db8::1', '192.0.2.300', '0192.0.2.1', ''])(
@@ -210,7 +210,7 @@ describe('popup', () => {
     await session.ask('PASS swordfish', /^-ERR/)
     await session.ask('AUTH PLAIN !!!swordfish', /^-ERR/)
     await session.ask('swordfish', /^-ERR/)
-    await running.stack.waitForLog('popup', { event: 'fail', user: 'ann' })
+    await running.stack.waitForLog('popup', { event: 'login_check_failed', user: 'ann' })
     expect(running.stack.transcript()).not.toMatch(/swordfish|sesame|preamble of this test|tanstaaf/)
   })
 })
@@ -244,7 +244,7 @@ describe('popup and the grant', () => {
     authd.say({ verdict: 'committed', id, until: 2_000_000_000 })
     const answer = await session.expect(/^\+OK/)
     expect(answer.at).toBeGreaterThan(committed)
-    await running.stack.waitForLog('popup', { event: 'login', id, grant: 'committed', until: '2000000000' })
+    await running.stack.waitForLog('popup', { event: 'login_accepted', id, grant: 'committed', until: '2000000000' })
     session.close()
   })
 
@@ -257,7 +257,7 @@ describe('popup and the grant', () => {
     const answer = await session.expect(/^\+OK/)
     expect(answer.at - asked).toBeGreaterThan(390)
     const { id } = await authd.event('ann')
-    await running.stack.waitForLog('popup', { event: 'login', id, grant: 'queued' })
+    await running.stack.waitForLog('popup', { event: 'login_accepted', id, grant: 'queued' })
     session.close()
   })
 
@@ -265,7 +265,7 @@ describe('popup and the grant', () => {
     running.authd.answer = ({ id }) => ({ verdict: 'refused', id, reason: 'loopback' })
     const session = await loggingIn()
     await session.ask(PASS, /^\+OK/)
-    await running.stack.waitForLog('popup', { event: 'login', grant: 'refused', reason: 'loopback' })
+    await running.stack.waitForLog('popup', { event: 'login_accepted', grant: 'refused', reason: 'loopback' })
     session.close()
   })
 
@@ -280,7 +280,7 @@ describe('popup and the grant', () => {
     await session.ask('USER ann', /^\+OK/)
     await session.ask(PASS, /^\+OK/)
     await session.ask('STAT', /^\+OK 1 /)
-    await running.stack.waitForLog('popup', { event: 'login', ip: address, grant: 'refused', reason })
+    await running.stack.waitForLog('popup', { event: 'login_accepted', ip: address, grant: 'refused', reason })
     // What is announced later arrives later: the refused login never does.
     const other = running.client()
     await other.login('bob')
@@ -439,7 +439,7 @@ describe('the guard', () => {
       const newcomer = full.client()
       await newcomer.login('bob')
       await idle.expectEnd()
-      await full.stack.waitForLog('popup', { event: 'refused', reason: 'max_connections', ip: '127.0.0.1' })
+      await full.stack.waitForLog('popup', { event: 'connection_refused', reason: 'max_connections', ip: '127.0.0.1' })
       await loggedIn.ask('NOOP', /^\+OK/)
       await younger.ask('USER ann', /^\+OK/)
       await younger.ask(PASS, /^\+OK/)
@@ -564,7 +564,7 @@ describe('processes', () => {
       await ann.expectEnd()
       await bob.ask('STAT', /^\+OK 2 /)
       // A ticket that was signed before the monitor knew is void, and the login a temporary failure.
-      await running.stack.program('popup').waitForLine(/event=worker_crashed/)
+      await running.stack.program('popup').waitForLine(/event=worker_ended/)
       const again = await login('ann')
       await again.ask('STAT', /^\+OK 1 /)
       await again.quit()
@@ -612,7 +612,7 @@ describe('processes', () => {
 
   test('a worker without sessions goes away, and the next login has another', async () => {
     await (await login('ann')).quit()
-    await running.stack.waitForLog('popup', { event: 'worker_idle' })
+    await running.stack.waitForLog('popup', { event: 'worker_stopped' })
     // Tickets may still be out: a worker may have been started again for them, and will go as well.
     const session = await login('ann')
     await session.ask('STAT', /^\+OK 1 /)
@@ -655,7 +655,7 @@ describe('processes', () => {
     const session = await login('ann')
     running.stack.configure({ popup: { listen: ['127.0.0.1:0'], hostname: 'new.example.org' } })
     running.stack.program('popup').signal('SIGHUP')
-    await running.stack.waitForLog('popup', { event: 'reloaded' })
+    await running.stack.waitForLog('popup', { event: 'settings_reloaded' })
     await eventually('the new name', async () => {
       const probe = running.client()
       const { text } = await probe.expect(/^\+OK/)

@@ -144,7 +144,7 @@ describe('popup that speaks TLS itself', () => {
     await eventually('said', () =>
       running.stack
         .log('popup')
-        .find(({ fields }) => fields['event'] === 'tlsfail' && fields['reason'] === 'the client does not speak TLS'),
+        .find(({ fields }) => fields['event'] === 'tls_failed' && fields['reason'] === 'the client does not speak TLS'),
     )
   })
 

@@ -54,7 +54,7 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
     const { said, status, log } = converse(`USER ann\r\n${PASS}\r\nSTAT\r\nQUIT\r\n`)
     expect(said).toMatch(/^\+OK <ID>\r\n\+OK \r\n\+OK \r\n\+OK 1 \d+\r\n\+OK \r\n$/)
     expect(status).toBe(1)
-    expect(log).toMatch(/event=login id=\S+ ip=192\.0\.2\.7 user=ann method=pass tls=0/)
+    expect(log).toMatch(/event=login_accepted id=\S+ ip=192\.0\.2\.7 user=ann method=pass tls=0/)
   })
 
   // spec/popup.md §3 and §4, byte for byte.
@@ -96,7 +96,7 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
   test('a program that exits 0 without a word is no login', () => {
     const { said, log } = converse('USER ann\r\nPASS x\r\n', {}, ['pop.example.org', 'true'])
     expect(said).toContain('-ERR [SYS/TEMP]')
-    expect(log).not.toContain('event=login')
+    expect(log).not.toContain('event=login_accepted')
   })
 
   test('a program whose first line is no +OK is no login, and the log says what it said', () => {
@@ -104,9 +104,9 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
     const { said, log } = converse(`USER ann\r\n${PASS}\r\n`, {}, chatty)
     expect(said).toContain('Last login: today\n+OK welcome\n')
     expect(log).toMatch(
-      /event=fail .*reason=temp detail="the first line from checker and program is no \+OK: Last login: today"/,
+      /event=login_check_failed .*reason=temp detail="the first line from checker and program is no \+OK: Last login: today"/,
     )
-    expect(log).not.toContain('event=login ')
+    expect(log).not.toContain('event=login_accepted ')
   })
 
   test('wrong usage is said to the client', () => {
@@ -187,7 +187,7 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
       ...words,
     ])
     expect(said).toBe('')
-    expect(log).toContain('event=proxyfail')
+    expect(log).toContain('event=proxy_refused')
   })
 
   test.each<[string, string, Readonly<Record<string, string>>, readonly string[]]>([
@@ -208,7 +208,9 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
       ...words,
     ])
     expect(said).toMatch(/^\+OK <ID>\r\n\+OK \r\n\+OK \r\n\+OK 1 \d+\r\n\+OK \r\n$/)
-    expect(log).toMatch(/event=login id=\S+ ip=192\.0\.2\.7 user=ann method=pass tls=0 grant=refused reason=proxy\n/)
+    expect(log).toMatch(
+      /event=login_accepted id=\S+ ip=192\.0\.2\.7 user=ann method=pass tls=0 grant=refused reason=proxy\n/,
+    )
     // An event that was announced would have been kept for authd, and lost at the end.
     expect(log).not.toContain('login_events_lost')
   })

@@ -136,7 +136,7 @@ describeWith([NETWORK_NAMESPACES], 'proxies on other hosts', () => {
         stack
           .log('popup')
           .slice(before)
-          .find(line => line.fields['event'] === 'login'),
+          .find(line => line.fields['event'] === 'login_accepted'),
       )
       expect(fields).toMatchObject({ ip: address, grant: 'refused', reason: 'proxy' })
       await expectUngranted(address, setting)
@@ -156,7 +156,7 @@ describeWith([NETWORK_NAMESPACES], 'proxies on other hosts', () => {
       `<22>${bsdStamp()} mx ipop3d[7]: Login user=${user} host=h.example.net [${address}] nmsgs=1/1\n`
     syslog.write(line(POP3_PROXY, 'proxied'))
     syslog.end(line('192.0.2.12', 'direct'))
-    await stack.waitForLog('authd', { event: 'refused', ip: POP3_PROXY, reason: 'proxy' })
+    await stack.waitForLog('authd', { event: 'grant_refused', ip: POP3_PROXY, reason: 'proxy' })
     await eventually('the other line has granted', async () => (await behindSmtpProxy('192.0.2.12')) === 250)
     await expectUngranted(POP3_PROXY, 'popup.proxy_trust')
 
@@ -194,7 +194,7 @@ describeWith([NETWORK_NAMESPACES], 'proxies on other hosts', () => {
       stack
         .log('wrap')
         .slice(before)
-        .find(({ fields }) => fields['event'] === 'norelay'),
+        .find(({ fields }) => fields['event'] === 'relay_refused'),
     )
     expect(line.fields).toMatchObject({ ip: SMTP_PROXY, reason: 'unnamed_client' })
   })

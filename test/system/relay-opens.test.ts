@@ -118,7 +118,7 @@ describeWith(NEEDS, 'the whole stack, real clients, three hosts', () => {
 
   test('one session id from sslwrap through popup and pop3d to authd', async () => {
     const { fields } = await stack.waitForLog('popup', {
-      event: 'login',
+      event: 'login_accepted',
       ip: '192.0.2.10',
       tls: '1',
       grant: 'committed',
@@ -258,7 +258,7 @@ describeWith(NEEDS, 'the whole stack, real clients, three hosts', () => {
         stack
           .log('popup')
           .slice(before)
-          .find(({ fields }) => fields['event'] === 'login' && fields['ip'] === ip),
+          .find(({ fields }) => fields['event'] === 'login_accepted' && fields['ip'] === ip),
       )
       return Number(line.fields['until'])
     }

@@ -95,7 +95,7 @@ const reload = async (): Promise<Readonly<Record<string, Readonly<Record<string,
       stack
         .log(name)
         .slice(before.get(name))
-        .find(({ fields }) => fields['event'] === 'reloaded'),
+        .find(({ fields }) => fields['event'] === 'settings_reloaded'),
     )
     found[name] = line.fields
   }
@@ -153,7 +153,7 @@ describe.runIf(isRoot)('SIGHUP to auth-relay up, with a settings file of mode 06
     const untils = (): number[] =>
       stack
         .log('popup')
-        .filter(({ fields }) => fields['event'] === 'login')
+        .filter(({ fields }) => fields['event'] === 'login_accepted')
         .map(({ fields }) => Number(fields['until']))
     const begun = untils()[0] ?? Number.NaN
     // A grant that is younger than 5 s is not written again.
@@ -175,7 +175,7 @@ describe.runIf(isRoot)('SIGHUP to auth-relay up, with a settings file of mode 06
     const client = pop3()
     await client.login('ann', TEST_PASSWORD)
     client.close()
-    await stack.waitForLog('popup', { event: 'login', grant: 'refused', reason: 'loopback' })
+    await stack.waitForLog('popup', { event: 'login_accepted', grant: 'refused', reason: 'loopback' })
   })
 
   test('closes the gate for a network that never_grant names', async () => {

@@ -89,7 +89,7 @@ describeWith(
         const login = await run(['curl', '-s', '-m', '10', `pop3://127.0.0.1:${port}/1`, '-u', `ann:${TEST_PASSWORD}`])
         expect(login.lines).toContain('Subject: hello')
         await popup.control('hup')
-        await popup.says(/event=reloaded/)
+        await popup.says(/event=settings_reloaded/)
         const pid = Number(/\(?pid (\d+)\)?/.exec(await popup.status())?.[1])
         process.kill(pid, 'SIGKILL')
         await popup.says(/popup ready[\s\S]*popup ready/)

@@ -39,11 +39,15 @@ describeWith([ROOT], 'sslwrap in front of popup', () => {
     await pop.expect(/^\+OK 1 /)
     await pop.quit()
     // Version 1 cannot say that there was TLS.
-    const { fields } = await stack.waitForLog('popup', { event: 'login', ip, tls: preamble === 'proxy-v1' ? '0' : '1' })
+    const { fields } = await stack.waitForLog('popup', {
+      event: 'login_accepted',
+      ip,
+      tls: preamble === 'proxy-v1' ? '0' : '1',
+    })
     const id = fields['id'] ?? expect.unreachable()
     if (preamble !== 'proxy-v1') {
-      await stack.waitForLog('sslwrap', { event: 'connect', ip, id })
-      await stack.waitForLog('sslwrap', { event: 'close', ip, id, reason: 'ended' })
+      await stack.waitForLog('sslwrap', { event: 'client_connected', ip, id })
+      await stack.waitForLog('sslwrap', { event: 'session_ended', ip, id, reason: 'ended' })
     }
   })
 
@@ -57,6 +61,6 @@ describeWith([ROOT], 'sslwrap in front of popup', () => {
     await pop.ask('USER ann', /^\+OK/)
     await pop.ask(PASS, /^\+OK/)
     await pop.quit()
-    await stack.waitForLog('popup', { event: 'login', ip: '127.0.0.24' })
+    await stack.waitForLog('popup', { event: 'login_accepted', ip: '127.0.0.24' })
   })
 })

@@ -70,9 +70,9 @@ describe('the SSL dialogue', () => {
     await pop.expectEnd()
     const heard = server.heard.at(-1)?.text
     expect(heard).toBe(`SSL 127.0.0.1:${SHARED_PASSWORD}\r\nSSL 192.0.2.66:x\r\nUSER ann\r\nQUIT\r\n`)
-    const { tls, alpn } = await sslwrap.event('connect', { id: '7f3a.12' })
+    const { tls, alpn } = await sslwrap.event('client_connected', { id: '7f3a.12' })
     expect([tls, alpn]).toEqual(['TLSv1.3', 'pop3'])
-    await sslwrap.event('close', { id: '7f3a.12', ip: '127.0.0.1', reason: 'ended' })
+    await sslwrap.event('session_ended', { id: '7f3a.12', ip: '127.0.0.1', reason: 'ended' })
     expect(sslwrap.program.lines.join()).not.toContain(SHARED_PASSWORD)
   })
 
@@ -136,17 +136,17 @@ describe('the SSL dialogue', () => {
     const plain = connectTcp(sslwrap.port, '127.0.0.1')
     plain.end('USER ann\r\n')
     await talk(plain).expectEnd()
-    await sslwrap.event('tlsfail', { ip: '127.0.0.1', err: 'the client does not speak TLS' })
+    await sslwrap.event('tls_failed', { ip: '127.0.0.1', reason: 'the client does not speak TLS' })
     const probe = connectTcp(sslwrap.port, '127.0.0.1')
     probe.end()
     await talk(probe).expectEnd()
-    await sslwrap.event('closed')
+    await sslwrap.event('connection_closed')
   })
 
   test('TLS 1.1 and older, and renegotiation: refused', async () => {
     const old = client(sslwrap.port, { minVersion: 'TLSv1', maxVersion: 'TLSv1.1', ciphers: 'DEFAULT:@SECLEVEL=0' })
     await eventually('closed', () => old.destroyed)
-    await sslwrap.event('tlsfail', { err: 'unsupported protocol' })
+    await sslwrap.event('tls_failed', { reason: 'unsupported protocol' })
     const socket = client(sslwrap.port, { maxVersion: 'TLSv1.2' })
     await talk(socket).expect(/^\+OK/)
     const error = await new Promise(resolve => {
@@ -182,7 +182,7 @@ describe('the SSL dialogue', () => {
       .trim()
       .split(' ')
     for (const pid of pids) process.kill(Number(pid), 'SIGKILL')
-    await sslwrap.event('worker-ended', { signal: 'SIGKILL' })
+    await sslwrap.event('worker_ended', { signal: 'SIGKILL' })
     await talk(client(sslwrap.port)).expect(/^\+OK/)
   })
 })
@@ -225,7 +225,7 @@ describe('when the server behind fails', () => {
     await pop.expect(/^-ERR \[SYS\/TEMP\] service unavailable$/)
     await pop.expectEnd()
     await talk(client(sslwrap.ports[1] ?? 0)).expectEnd()
-    expect((await sslwrap.event('upfail'))['err']).toMatch(/ECONNREFUSED/)
+    expect((await sslwrap.event('upstream_failed'))['reason']).toMatch(/ECONNREFUSED/)
   })
 
   test('it refuses the password: the client hears a generic sentence, the log says where to look', async () => {
@@ -239,7 +239,7 @@ describe('when the server behind fails', () => {
     const pop = talk(client(sslwrap.port))
     await pop.expect(/^-ERR \[SYS\/TEMP\] service unavailable$/)
     await pop.expectEnd()
-    expect((await sslwrap.event('upfail'))['err']).toMatch(/shared password/)
+    expect((await sslwrap.event('upstream_failed'))['reason']).toMatch(/shared password/)
     expect(sslwrap.program.lines.join()).not.toContain(SHARED_PASSWORD)
   })
 
@@ -256,7 +256,7 @@ describe('when the server behind fails', () => {
     const silent = await backEnd(new BackEnd(() => {}))
     const sslwrap = await start({ listeners: [inFrontOf(silent)], settings: 'connect_time = 1' })
     await talk(client(sslwrap.port)).expect(/^-ERR \[SYS\/TEMP\]/)
-    expect((await sslwrap.event('upfail'))['err']).toMatch(/no greeting within 1000 ms/)
+    expect((await sslwrap.event('upstream_failed'))['reason']).toMatch(/no greeting within 1000 ms/)
   })
 
   test('it resets in the middle: the client is closed', async () => {
@@ -266,7 +266,7 @@ describe('when the server behind fails', () => {
     await pop.expect(/^\+OK/)
     server.heard.at(-1)?.socket.resetAndDestroy()
     await pop.expectEnd()
-    await sslwrap.event('close', { reason: 'broken', first: 'server' })
+    await sslwrap.event('session_ended', { reason: 'broken', first: 'server' })
   })
 })
 
@@ -283,9 +283,9 @@ describe('what the log says of clients', () => {
       .end('USER ann\r\n')
       .on('error', () => {})
       .resume()
-    await sslwrap.event('tlsfail', { err: 'the client does not speak TLS' })
-    const lines = sslwrap.program.lines.filter(line => line.includes('event=tlsfail'))
-    expect(lines.filter(line => line.includes('err="unsupported protocol"'))).toHaveLength(2)
+    await sslwrap.event('tls_failed', { reason: 'the client does not speak TLS' })
+    const lines = sslwrap.program.lines.filter(line => line.includes('event=tls_failed'))
+    expect(lines.filter(line => line.includes('reason="unsupported protocol"'))).toHaveLength(2)
     expect(lines.filter(line => /hint="[^"]*tls = \\"old\\"[^"]*sslwrap\.old_tls_nets"/.test(line))).toHaveLength(1)
     expect(lines.filter(line => /hint="[^"]*port 110/.test(line))).toHaveLength(1)
   })
@@ -302,13 +302,13 @@ describe('what the log says of clients', () => {
       raw.resetAndDestroy()
     }
     await reset(async () => {})
-    await sslwrap.event('close', { reason: 'left', in: '0' })
+    await sslwrap.event('session_ended', { reason: 'left', in: '0' })
     await reset(pop => pop.ask('QUIT', /^\+OK bye/))
     await eventually(
       'both have left',
-      () => sslwrap.program.lines.filter(line => line.includes('event=close ')).length === 2,
+      () => sslwrap.program.lines.filter(line => line.includes('event=session_ended ')).length === 2,
     )
-    expect(sslwrap.program.lines.filter(line => /event=close .*(broken|err=)/.test(line))).toEqual([])
+    expect(sslwrap.program.lines.filter(line => /event=session_ended .*(broken|detail=)/.test(line))).toEqual([])
   })
 })
 
@@ -320,7 +320,7 @@ describe('limits', () => {
     const begun = connectTcp(sslwrap.port, '127.0.0.1')
     begun.write(Buffer.from('1603010200010001fc0303', 'hex'))
     await Promise.all([silent, begun].map(socket => talk(socket).expectEnd()))
-    await sslwrap.event('tlsfail', { err: 'no handshake within 1000 ms' })
+    await sslwrap.event('tls_failed', { reason: 'no handshake within 1000 ms' })
     expect(server.heard).toEqual([])
   })
 
@@ -333,12 +333,12 @@ describe('limits', () => {
     const [first, second] = [client(sslwrap.port), client(sslwrap.port)]
     await Promise.all([first, second].map(socket => talk(socket).expect(/^\+OK/)))
     await talk(client(sslwrap.port)).expectEnd()
-    await sslwrap.event('refused', { ip: '127.0.0.1', reason: 'max_per_address' })
+    await sslwrap.event('connection_refused', { ip: '127.0.0.1', reason: 'max_per_address' })
     await talk(client(sslwrap.port, { localAddress: '127.0.0.2' })).expect(/^\+OK/)
     await talk(client(sslwrap.port, { localAddress: '127.0.0.3' })).expectEnd()
-    await sslwrap.event('refused', { ip: '127.0.0.3', reason: 'max_connections' })
+    await sslwrap.event('connection_refused', { ip: '127.0.0.3', reason: 'max_connections' })
     first.destroy()
-    await sslwrap.event('close')
+    await sslwrap.event('session_ended')
     await talk(client(sslwrap.port)).expect(/^\+OK/)
   })
 
@@ -386,13 +386,13 @@ describe('limits', () => {
       served.push(socket)
       await talk(socket).expect(/^\+OK/)
     }
-    await sslwrap.event('refused', { ip: '127.0.1.1', reason: 'max_connections' })
+    await sslwrap.event('connection_refused', { ip: '127.0.1.1', reason: 'max_connections' })
     await eventually('as many silent ones are closed', () => silent.filter(({ closed }) => closed).length === 20)
     // One of each of the first twenty addresses, the oldest.
     expect(silent.flatMap(({ closed }, index) => (closed ? [index] : []))).toEqual(served.map((_, index) => index * 4))
     // An address that has its share displaces nobody.
     await talk(client(sslwrap.port, { localAddress: '127.0.1.50' })).expectEnd()
-    await sslwrap.event('refused', { ip: '127.0.1.50', reason: 'max_per_address' })
+    await sslwrap.event('connection_refused', { ip: '127.0.1.50', reason: 'max_per_address' })
     expect(silent.filter(({ closed }) => closed)).toHaveLength(20)
     for (const socket of silent) socket.destroy()
   })
@@ -448,7 +448,7 @@ describe('limits', () => {
     const pop = talk(client(sslwrap.port))
     await pop.expect(/^\+OK/)
     await pop.expectEnd()
-    await sslwrap.event('close', { reason: 'idle' })
+    await sslwrap.event('session_ended', { reason: 'idle' })
   })
 
   test('SIGTERM: what runs may finish within its time', async () => {
@@ -517,8 +517,8 @@ describe('certificates', () => {
     const first = await fingerprint()
     makeCertificate(`${path}/tls`, { names: ['mx.example.org'], days: 7 })
     sslwrap.program.signal('SIGHUP')
-    await sslwrap.event('reloaded')
-    expect((await sslwrap.event('certificate-expires'))['days']).toBe('6')
+    await sslwrap.event('settings_reloaded')
+    expect((await sslwrap.event('certificate_expiring'))['days']).toBe('6')
     // `reloaded` is written when the workers have taken it.
     const second = await fingerprint()
     expect(second).not.toBe(first)
@@ -527,7 +527,7 @@ describe('certificates', () => {
     expect(old.isSessionReused()).toBe(true)
     writeFileSync(`${path}/tls.crt`, 'nonsense')
     sslwrap.program.signal('SIGHUP')
-    expect((await sslwrap.event('reload-failed'))['reason']).toMatch(
+    expect((await sslwrap.event('reload_failed'))['reason']).toMatch(
       /no certificate in PEM form; what was in use stays/,
     )
     expect(await fingerprint()).toBe(second)
@@ -539,7 +539,10 @@ describe('certificates', () => {
     }
     await sslwrap.program.waitFor(
       'reload by itself',
-      () => sslwrap.program.log.some(({ fields }) => fields['event'] === 'reloaded' && fields['cause'] === 'file'),
+      () =>
+        sslwrap.program.log.some(
+          ({ fields }) => fields['event'] === 'settings_reloaded' && fields['trigger'] === 'file',
+        ),
       30_000,
     )
     await eventually('the third certificate', async () => ![first, second].includes(await fingerprint()))
@@ -553,16 +556,16 @@ describe('certificates', () => {
     const text = readFileSync(file, 'utf8')
     writeFileSync(file, text.replace('[sslwrap]', '[sslwrap]\nalpn_strict = true\nmax_connections = 1'))
     sslwrap.program.signal('SIGHUP')
-    await sslwrap.event('reloaded')
+    await sslwrap.event('settings_reloaded')
     const http = client(sslwrap.port, { ALPNProtocols: ['h2'] })
-    await sslwrap.event('tlsfail', { err: 'no application protocol' })
+    await sslwrap.event('tls_failed', { reason: 'no application protocol' })
     await eventually('closed', () => http.destroyed)
     await talk(client(sslwrap.port)).expect(/^\+OK/)
     await talk(client(sslwrap.port)).expectEnd()
-    await sslwrap.event('refused', { reason: 'max_connections' })
+    await sslwrap.event('connection_refused', { reason: 'max_connections' })
     writeFileSync(file, text.replace('workers = 1', 'workers = 2'))
     sslwrap.program.signal('SIGHUP')
-    await sslwrap.event('reloaded', { restart_for: 'sslwrap.workers' })
+    await sslwrap.event('settings_reloaded', { restart_for: 'sslwrap.workers' })
     // The rest of the file has been taken all the same.
     await eventually('a client that the old settings refused is served', () =>
       talk(client(sslwrap.port, { ALPNProtocols: ['h2'] }))
@@ -617,7 +620,7 @@ describe('certificates', () => {
     expect(await told({})).toMatchObject({ version: 'TLSv1.3', verified: false })
     expect(await told(present('ann'))).toMatchObject({ version: 'TLSv1.3', verified: true, commonName: 'ann' })
     await talk(client(sslwrap.port, present('eve'))).expectEnd()
-    expect((await sslwrap.event('tlsfail'))['err']).toMatch(/client certificate|certificate verify failed/)
+    expect((await sslwrap.event('tls_failed'))['reason']).toMatch(/client certificate|certificate verify failed/)
     expect(server.heard).toHaveLength(2)
   })
 
@@ -646,7 +649,7 @@ describe('certificates', () => {
     const server = await backEnd(popupLike())
     const sslwrap = await start({ listeners: [inFrontOf(server)], settings: 'alpn_strict = true' })
     await talk(client(sslwrap.port, { ALPNProtocols: ['h2'] })).expectEnd()
-    await sslwrap.event('tlsfail', { err: 'no application protocol' })
+    await sslwrap.event('tls_failed', { reason: 'no application protocol' })
     await talk(client(sslwrap.port)).expect(/^\+OK/)
   })
 
@@ -656,14 +659,14 @@ describe('certificates', () => {
       listeners: [inFrontOf(server), inFrontOf(server, { tls: 'old' })],
       settings: 'old_tls_nets = ["127.0.0.1"]',
     })
-    await sslwrap.event('old-tls', { networks: '127.0.0.1/32' })
+    await sslwrap.event('old_tls_enabled', { networks: '127.0.0.1/32' })
     const old: ConnectionOptions = { minVersion: 'TLSv1', maxVersion: 'TLSv1', ciphers: 'DEFAULT:@SECLEVEL=0' }
     const socket = client(sslwrap.ports[1] ?? 0, old)
     await talk(socket).expect(/^\+OK/)
     expect(socket.getProtocol()).toBe('TLSv1')
     await talk(client(sslwrap.port, old)).expectEnd()
     await talk(client(sslwrap.ports[1] ?? 0, { localAddress: '127.0.0.2' })).expectEnd()
-    await sslwrap.event('refused', { reason: 'network' })
+    await sslwrap.event('connection_refused', { reason: 'network' })
   })
 })
 
@@ -675,7 +678,7 @@ describe('it does not start', () => {
     stops.push(sslwrap.directory.remove)
     spoil(path)
     const program = await run(sslwrapCommand('--config', `${path}/auth-relay.toml`))
-    return { code: program.ending?.code, lines: program.lines.filter(line => !line.includes('not-separated')) }
+    return { code: program.ending?.code, lines: program.lines.filter(line => !line.includes('privileges_shared')) }
   }
 
   test.each([

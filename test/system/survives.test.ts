@@ -84,7 +84,7 @@ describe('the database stands still', () => {
     for (const { pid } of frozen) process.kill(pid, 'SIGSTOP')
     // GRANT_WAIT is one second; a loaded machine gets some more.
     expect(await readMail()).toBeLessThan(5000)
-    await stack.waitForLog('popup', { event: 'login', grant: 'queued' })
+    await stack.waitForLog('popup', { event: 'login_accepted', grant: 'queued' })
     expect(await mayRelay()).toBe(false)
     expect(await askFor('ann@example.org')).toBe(250)
     wake()

@@ -112,14 +112,16 @@ describe('the demo', () => {
   test('one session id leads from sslwrap through popup to pop3d, and popup says what became of the grant', async () => {
     await shell(demo.command('curl'))
     const { log } = demo.program
-    const id = log.findLast(line => line.program === 'sslwrap' && line.fields['event'] === 'connect')?.fields['id']
+    const id = log.findLast(line => line.program === 'sslwrap' && line.fields['event'] === 'client_connected')?.fields[
+      'id'
+    ]
     expect(id).toMatch(/^[0-9a-f]+\.\d+$/)
     await demo.program.waitFor(`every program speaks of session ${id}`, () =>
       ['sslwrap', 'popup', 'pop3d'].every(program =>
         demo.program.log.some(line => line.program === program && line.fields['id'] === id),
       ),
     )
-    const login = demo.program.log.find(({ fields }) => fields['event'] === 'login' && fields['id'] === id)
+    const login = demo.program.log.find(({ fields }) => fields['event'] === 'login_accepted' && fields['id'] === id)
     expect(login?.fields).toMatchObject({ grant: 'committed', until: expect.stringMatching(/^\d{10}$/) })
   })
 
@@ -171,8 +173,8 @@ describe('the demo', () => {
     demo = new Demo(directory)
     await demo.ready()
     const secondStart = performance.now() - begin
-    expect(demo.program.lines.filter(line => line.includes('event=database-made'))).toEqual([])
-    expect(demo.program.lines.filter(line => line.includes('event=migrated'))).toEqual([])
+    expect(demo.program.lines.filter(line => line.includes('event=database_created'))).toEqual([])
+    expect(demo.program.lines.filter(line => line.includes('event=schema_migrated'))).toEqual([])
     expect(secondStart).toBeLessThan(firstStart * 1.5)
     const list = await shell(demo.command('curl').replace(/\/1$/, '/'))
     expect(list.output.trim().split('\n').length).toBeGreaterThan(3)
@@ -232,7 +234,7 @@ describe.runIf(isRoot)('started as root', () => {
     const command = ['setpriv', ...account, ...commandOf('auth-relay')]
     const demo = new Demo(`${path}/var`, { command })
     await demo.ready()
-    expect(demo.program.log.map(line => line.fields['event'])).toContain('not-separated')
+    expect(demo.program.log.map(line => line.fields['event'])).toContain('privileges_shared')
     await relayOpensByReadingMail(demo)
     // Some end at any moment: those that can still be asked count.
     const living = demo.processes().map(line => statusOf(Number(line.split(' ')[0])))

@@ -58,7 +58,7 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
     expect(logged(program)).toEqual([
       {
         level: 'info',
-        event: 'relay',
+        event: 'relay_allowed',
         ip: '192.0.2.7',
         user: 'ann@example.org',
         until: expect.stringMatching(/^\d+$/),
@@ -109,7 +109,7 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
     // Three seconds for the question; the rest is a busy machine's start of two programs.
     expect(performance.now() - from).toBeLessThan(10_000)
     expect(logged(program)).toHaveLength(1)
-    expect(logged(program)[0]).toMatchObject({ level: 'error', event: 'error', relay: 'false' })
+    expect(logged(program)[0]).toMatchObject({ level: 'error', event: 'decision_failed', relay: 'false' })
   })
 
   test('unreadable settings: the smtpd runs all the same', async () => {
@@ -131,14 +131,14 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
   ])('TCPREMOTEIP=%j: no relay (%s)', async (text, reason) => {
     const program = await wrap({ TCPREMOTEIP: text })
     expect(shown(program)).toContain('relay=unset ')
-    expect(logged(program)).toMatchObject([{ event: 'norelay', reason }])
+    expect(logged(program)).toMatchObject([{ event: 'relay_refused', reason }])
   })
 
   test('loopback is on the never-list unless the settings say otherwise', async () => {
     await grants.grant('127.0.0.1', 'ann')
     const program = await wrap({ TCPREMOTEIP: '127.0.0.1', GRANT_LOOPBACK: '0' })
     expect(shown(program)).toContain('relay=unset ')
-    expect(logged(program)).toMatchObject([{ event: 'norelay', reason: 'loopback' }])
+    expect(logged(program)).toMatchObject([{ event: 'relay_refused', reason: 'loopback' }])
   })
 
   test.each([
@@ -150,7 +150,7 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
     for (const ip of ['192.0.2.7', '64:ff9b::192.0.2.7']) await grants.grant(ip, 'ann')
     const program = await wrap({ TCPREMOTEIP: text, ...env })
     expect(shown(program)).toContain('relay=unset ')
-    expect(logged(program)).toMatchObject([{ event: 'norelay', reason }])
+    expect(logged(program)).toMatchObject([{ event: 'relay_refused', reason }])
   })
 
   test('installed as qmail-smtpd it runs the real one under its second name', async () => {
@@ -180,7 +180,7 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
     const program = await wrap({}, '/nonexistent/smtpd')
     expect(program.lines).toContain('421 unable to run smtpd (#4.3.0)')
     expect(program.ending?.code).toBe(111)
-    expect(logged(program)).toMatchObject([{ event: 'cannot_run' }])
+    expect(logged(program)).toMatchObject([{ event: 'smtpd_start_failed' }])
   })
 
   test('wrong usage is one line and status 100', async () => {

@@ -130,7 +130,7 @@ describeWith(
       expect(code(await mail('b@elsewhere.example'))).toBe('553')
       await grants.grant('127.0.0.1', 'ann')
       expect(code(await mail('b@elsewhere.example'))).toBe('250')
-      await stack.waitForLog('wrap', { event: 'relay', ip: '127.0.0.1', user: 'ann' })
+      await stack.waitForLog('wrap', { event: 'relay_allowed', ip: '127.0.0.1', user: 'ann' })
       await grants.revoke('127.0.0.1')
       expect(code(await mail('b@elsewhere.example'))).toBe('553')
     })
@@ -161,7 +161,7 @@ describeWith(
       )
       expect(code(await mail('bob@example.org'))).toBe('250')
       expect(code(await mail('bob@elsewhere.example'))).toBe('553')
-      await stack.waitForLog('wrap', { event: 'error', relay: 'false' })
+      await stack.waitForLog('wrap', { event: 'decision_failed', relay: 'false' })
       await eventually('both were counted as undecided', () => tallies.get('gate')?.undecided === 2)
       expect(tallies.get('gate')).toMatchObject({ relayed: 0, refused: 0, recent: [] })
     })
@@ -191,7 +191,7 @@ describeWith(
       await listed.ask('RCPT TO:<b@example.org>', /^553 listed/)
       await listed.ask('QUIT', /^221 /)
       await expect(from('127.0.0.3').expect(/^/)).rejects.toThrow('the connection was closed')
-      await stack.waitForLog('wrap', { event: 'deny', ip: '127.0.0.3' })
+      await stack.waitForLog('wrap', { event: 'client_denied', ip: '127.0.0.3' })
     })
 
     test('SIGHUP: new settings hold from the next connection on, what runs goes on, and broken settings change nothing', async () => {
@@ -212,7 +212,7 @@ describeWith(
         reloads += 1
         await program.waitFor(
           `reload ${reloads}`,
-          () => program.lines.filter(line => /event=reloaded|^wrap: reload:/.test(line)).length >= reloads,
+          () => program.lines.filter(line => /event=settings_reloaded|^wrap: reload:/.test(line)).length >= reloads,
         )
       }
       const connection = (says?: string) => {
@@ -274,7 +274,7 @@ describeWith(
       expect(await banner(proxied)).toBe('220 first RELAYCLIENT= ip=192.0.2.7')
       await renew({ proxy_trust: ['127.0.0.1'] }, { grants: { ...grantsOf, never_grant: ['192.0.2.0/24'] } })
       expect(await banner(proxied)).toBe('220 first closed ip=192.0.2.7')
-      await stack.waitForLog('wrap', { event: 'reloaded', restart_for: 'wrap.socket_mode' })
+      await stack.waitForLog('wrap', { event: 'settings_reloaded', restart_for: 'wrap.socket_mode' })
       await renew({}, { database: { ...grants.settings['database'], wrap_dbpass: 'not the password' } })
       expect(await banner()).toMatch(/^220 first closed /)
       await renew({ relayclient_value: '@renewed' })

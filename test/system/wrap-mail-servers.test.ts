@@ -546,6 +546,6 @@ Cwexample.org
       smtpd_user: '',
     })
     for (const client of LOOPBACK) expect(await recipient(client, port, 'bob@example.org')).toBe(250)
-    expect(await mail.stack.waitForLog('wrap', { event: 'end', status: '0' })).toBeDefined()
+    expect(await mail.stack.waitForLog('wrap', { event: 'smtpd_ended', status: '0' })).toBeDefined()
   })
 })

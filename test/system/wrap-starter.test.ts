@@ -53,7 +53,7 @@ describeWith([ROOT], 'the smtpd under an account of its own', () => {
   }
   const starters = (gate: Program): readonly ProcessStatus[] =>
     descendantsOf(gate.pid).filter(({ commandLine }) => commandLine.some(word => word.endsWith('/smtpd-starter.js')))
-  const ends = (pid: number) => stack.waitForLog('wrap', { event: 'end', pid: `${pid}` })
+  const ends = (pid: number) => stack.waitForLog('wrap', { event: 'smtpd_ended', pid: `${pid}` })
 
   test('what the smtpd gets is what it always got', async () => {
     await grants.grant('127.0.0.1', 'ann')
@@ -100,7 +100,7 @@ describeWith([ROOT], 'the smtpd under an account of its own', () => {
     await start({ smtpd: [gone] })
     expect((await banner()).text).toBe('421 unable to run smtpd (#4.3.0)')
     expect((await banner()).text).toBe('421 unable to run smtpd (#4.3.0)')
-    await stack.waitForLog('wrap', { event: 'error', error: /ENOENT/ })
+    await stack.waitForLog('wrap', { event: 'connection_failed', reason: /ENOENT/ })
   })
 
   test('a starter that ends is replaced: sessions go on, and their ends are noticed', async () => {

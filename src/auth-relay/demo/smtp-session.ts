@@ -48,7 +48,7 @@ export function serveSmtp(socket: Socket, options: DemoSmtpOptions, log: Log): v
     remotePort: options.remotePort,
   })
   server.connections.add(connection)
-  connection.on('error', error => log.warn('client-error', { reason: error instanceof Error ? error : String(error) }))
+  connection.on('error', error => log.warn('client_failed', { reason: error instanceof Error ? error : String(error) }))
   connection.init()
 }
 
@@ -65,7 +65,7 @@ function callbacks(options: DemoSmtpOptions, log: Log): SMTPServerOptions {
     onConnect: (_session, done) => done(),
     onRcptTo({ address }, _session, done) {
       const refusal = refusalOf(address, options)
-      log.info('rcpt', {
+      log.info('recipient_answered', {
         ip: remoteIp,
         to: address,
         relay: relayClient !== undefined,
@@ -82,15 +82,20 @@ function callbacks(options: DemoSmtpOptions, log: Log): SMTPServerOptions {
             if (to === `${user}@${domain}`) {
               const header = traceHeader(session, to, domain, options)
               const file = deliverToMaildir(maildir, domain, [Buffer.from(header, 'utf8'), text], new Date())
-              log.info('delivered', { ip: remoteIp, to, octets: text.length, file })
+              log.info('message_delivered', { ip: remoteIp, to, octets: text.length, file })
             } else {
-              log.info('discarded', { ip: remoteIp, to, octets: text.length, why: 'demo: nothing leaves this machine' })
+              log.info('message_discarded', {
+                ip: remoteIp,
+                to,
+                octets: text.length,
+                reason: 'demo: nothing leaves this machine',
+              })
             }
           }
           done(null, 'ok: the demo has taken the message')
         })
         .catch((error: unknown) => {
-          log.error('delivery-failed', { ip: remoteIp, reason: error instanceof Error ? error : String(error) })
+          log.error('delivery_failed', { ip: remoteIp, reason: error instanceof Error ? error : String(error) })
           done(smtpError(451, 'cannot deliver now (#4.3.0)'))
         })
     },

@@ -60,7 +60,7 @@ export async function startStack(options: UpOptions): Promise<Stack> {
   const interruption = new Interruption()
   try {
     const running = await Promise.race([interruption.happened, startParts(options, settings, parts)])
-    log.info('up', { config, programs: [...running.ready.keys()].join(',') })
+    log.info('stack_started', { config, programs: [...running.ready.keys()].join(',') })
     return {
       programs: running.ready,
       ready: [...running.ready].map(([name, text]) => `${name}.${text.replaceAll(' ', ` ${name}.`)}`).join(' '),
@@ -75,7 +75,10 @@ export async function startStack(options: UpOptions): Promise<Stack> {
         const other = [...new Set([...names, ...started])].filter(
           name => !(names.includes(name) && started.includes(name)),
         )
-        log.info('reloaded', { ...restartFields('up', settings, next), programs_changed: other.join(' ') || undefined })
+        log.info('settings_reloaded', {
+          ...restartFields('up', settings, next),
+          programs_changed: other.join(' ') || undefined,
+        })
       },
       stop: stopAll,
     }

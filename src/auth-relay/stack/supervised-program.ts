@@ -80,7 +80,7 @@ export class SupervisedProgram {
     if (child === undefined) return
     child.kill('SIGTERM')
     const force = setTimeout(() => {
-      this.#log.warn('stop-forced', { after_ms: this.#spec.stopWithin })
+      this.#log.warn('program_killed', { after_ms: this.#spec.stopWithin })
       killGroup(child)
     }, this.#spec.stopWithin)
     await this.#ended
@@ -90,7 +90,7 @@ export class SupervisedProgram {
   #keepRunning(ended: Promise<void>): void {
     this.#restarts.began()
     void ended.then(() => {
-      if (!this.#stopping) this.#log.error('restart', { in_ms: this.#restarts.schedule() })
+      if (!this.#stopping) this.#log.error('restart_scheduled', { in_ms: this.#restarts.schedule() })
     })
   }
 
@@ -129,7 +129,7 @@ export class SupervisedProgram {
     }).then(() => {
       if (this.#child === child) this.#child = undefined
       if (started && !this.#stopping) {
-        this.#log.error('ended', { status: child.exitCode ?? undefined, signal: child.signalCode ?? undefined })
+        this.#log.error('program_ended', { status: child.exitCode ?? undefined, signal: child.signalCode ?? undefined })
       }
     })
     const ready = new Promise<string>((resolve, reject) => {

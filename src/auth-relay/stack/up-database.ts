@@ -63,13 +63,13 @@ async function startOurs(settings: Settings, log: Log): Promise<UpDatabase> {
     await withDatabase(connection, database => ensureDatabase(database, dbname))
     const migrated = await withDatabase({ ...connection, database: dbname }, async database => {
       const { from, to } = await migrate(database, migrationsDirectory())
-      if (from !== to) log.info('migrated', { from, to })
+      if (from !== to) log.info('schema_migrated', { from, to })
       for (const role of EVERY_ROLE) await setPassword(database, ROLES[role], join(stateDir, EMBEDDED_FILES[role]))
       return { from, to }
     })
     const directory = connection.hosts[0]?.host ?? ''
     writeFileSync(socket, `${directory}\n`)
-    log.info('database', { directory, pid: server.pid })
+    log.info('database_started', { directory, pid: server.pid })
     return { migrated, stop }
   } catch (error) {
     await stop()

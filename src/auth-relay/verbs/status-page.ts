@@ -77,7 +77,7 @@ async function startStatusPage(load: () => Settings): Promise<RunningDaemon> {
   const server = createStatusServer({
     page: async () => page(await source.snapshot(), context),
     checkHost: listen.type !== 'unix',
-    onFault: error => log.error('page', { error }),
+    onFault: error => log.error('page_failed', { reason: error }),
   })
   makeSocketDirectory(listen, { runDir: settings.top.run_dir, setting: 'status-page.listen', owner: ids })
   const bound = await openListener(server, listen, 'status-page.listen')
@@ -96,7 +96,7 @@ async function startStatusPage(load: () => Settings): Promise<RunningDaemon> {
   })
   return {
     ready: `listen=${formatSocketAddress(bound)}`,
-    reload: () => log.info('reloaded', restartFields('status-page', settings, load())),
+    reload: () => log.info('settings_reloaded', restartFields('status-page', settings, load())),
     stop: async () => {
       server.close()
       server.closeAllConnections()

@@ -43,10 +43,11 @@ const start = (config: string, { environment }: Surroundings): Promise<RunningDa
 
 async function startDemo(dir: string, { environment, print }: Surroundings): Promise<RunningDaemon> {
   const demo = await prepareDemo(resolve(dir), environment)
-  log.warn('unsafe', { setting: 'grant_loopback', why: 'demo: your own address 127.0.0.1 is granted' })
-  if (!demo.separated) log.warn('not-separated', { why: 'started without root: every program runs as the same user' })
+  log.warn('setting_unsafe', { setting: 'grant_loopback', reason: 'demo: your own address 127.0.0.1 is granted' })
+  if (!demo.separated)
+    log.warn('privileges_shared', { reason: 'started without root: every program runs as the same user' })
   if (demo.runtime !== demo.dir) {
-    log.info('runtime-directory', { directory: demo.runtime, why: `${demo.dir} is closed to other accounts` })
+    log.info('directory_chosen', { directory: demo.runtime, reason: `${demo.dir} is closed to other accounts` })
   }
   const stack = await startStack({ config: demo.config, environment, log, passOn })
   // After the ready line, so that it is the last thing on the screen before the first event.

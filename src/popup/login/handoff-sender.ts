@@ -101,7 +101,7 @@ export class HandoffChannel {
       socket.write(`${LINK_LINE}\n`)
       return socket
     } catch (error) {
-      this.#log.debug('link_broken', { path, reason: error instanceof Error ? error : String(error) })
+      this.#log.debug('handoff_failed', { path, reason: error instanceof Error ? error : String(error) })
       queueMicrotask(() => this.#close())
       return undefined
     }
@@ -124,7 +124,7 @@ export class HandoffChannel {
         this.#socket?.end()
         return
       case undefined:
-        this.#log.error('link_news_unknown', { line })
+        this.#log.error('handoff_reply_unknown', { line })
     }
   }
 

@@ -181,7 +181,7 @@ export class LoginServer implements SessionHost {
     try {
       return accepted.open()
     } catch (error) {
-      this.log.error('refused', { id, ip, reason: error instanceof Error ? error : String(error) })
+      this.log.error('connection_failed', { id, ip, reason: error instanceof Error ? error : String(error) })
       return undefined
     }
   }
@@ -211,8 +211,14 @@ export class LoginServer implements SessionHost {
   anotherProtocol({ id, ip }: Client, protocol: 'PROXY' | 'TLS'): void {
     const isDue = this.#hints.isDue(`${protocol} ${ip}`)
     if (protocol === 'PROXY') {
-      this.log[isDue ? 'warn' : 'debug']('proxy_header_refused', { id, ip, reason: WRONG_ADDRESS.listen })
-    } else this.log[isDue ? 'info' : 'debug']('tls_refused', { id, ip, reason: WRONG_ADDRESS.tls })
+      const fields = { id, ip, reason: WRONG_ADDRESS.listen }
+      if (isDue) this.log.warn('proxy_header_refused', fields)
+      else this.log.debug('proxy_header_refused', fields)
+    } else {
+      const fields = { id, ip, reason: WRONG_ADDRESS.tls }
+      if (isDue) this.log.info('tls_refused', fields)
+      else this.log.debug('tls_refused', fields)
+    }
   }
 
   /** Gives the session's place back and takes one for another address; false if that has enough. */
@@ -275,7 +281,7 @@ export class LoginServer implements SessionHost {
 
   async #acceptProxied(socket: Connection, proxy: Client): Promise<void> {
     if (!this.settings.proxyTrust.has(proxy.ip)) {
-      this.log.warn('proxyfail', { ip: proxy.ip, reason: 'not listed in proxy_trust' })
+      this.log.warn('proxy_refused', { ip: proxy.ip, reason: 'not listed in proxy_trust' })
       socket.destroy()
       return
     }
@@ -284,14 +290,14 @@ export class LoginServer implements SessionHost {
       // A load balancer that only looks whether somebody listens says nothing and leaves: that is not worth a line.
       const isWorthALine = read.octets > 0 || (read.isLate && this.#hints.isDue(`late ${proxy.ip}`))
       if (isWorthALine)
-        this.log.warn('proxyfail', { ip: proxy.ip, reason: `${read.reason}: ${WRONG_ADDRESS.proxyListen}` })
+        this.log.warn('proxy_refused', { ip: proxy.ip, reason: `${read.reason}: ${WRONG_ADDRESS.proxyListen}` })
       socket.destroy()
       return
     }
     const { header, rest } = read
     const client = this.#clientOf(header, proxy)
     if (client === undefined) {
-      this.log.warn('proxyfail', { ip: proxy.ip, reason: 'the header does not say who the client is' })
+      this.log.warn('proxy_refused', { ip: proxy.ip, reason: 'the header does not say who the client is' })
       socket.destroy()
       return
     }
@@ -353,7 +359,11 @@ export class LoginServer implements SessionHost {
     const hasRoom = place === undefined || this.#limits.customerHasRoom(place)
     const isFull = hasRoom && this.#places.size >= this.settings.maxConnections && !this.#makeRoom()
     if (isFull || (place !== undefined && this.#limits.acquire(place) !== 'ok')) {
-      this.log.warn('refused', { id: client.id, ip: client.ip, reason: isFull ? 'max_connections' : 'max_per_address' })
+      this.log.warn('connection_refused', {
+        id: client.id,
+        ip: client.ip,
+        reason: isFull ? 'max_connections' : 'max_per_address',
+      })
       // Before a handshake there is nothing to say it in.
       if (first === 'tls') socket.destroy()
       else {
@@ -362,7 +372,7 @@ export class LoginServer implements SessionHost {
       }
       return
     }
-    this.log.debug('connect', { id: client.id, ip: client.ip, proxy: client.proxyIp })
+    this.log.debug('client_connected', { id: client.id, ip: client.ip, proxy: client.proxyIp })
     const session = new LoginSession(this, socket, client)
     this.#running += 1
     this.#places.set(session, place)

@@ -164,7 +164,7 @@ export class LoginSession implements ConnectionListener {
 
   /** Every place is taken, and another client gets the place of this one. */
   giveWay(): void {
-    if (!this.#over) this.#log.warn('refused', { ip: this.#client.ip, reason: 'max_connections' })
+    if (!this.#over) this.#log.warn('connection_refused', { ip: this.#client.ip, reason: 'max_connections' })
     this.#finish()
   }
 
@@ -313,7 +313,7 @@ export class LoginSession implements ConnectionListener {
     this.#reader.rest()
     this.#host.loggedIn(this)
     const end = await joinConnections(this.#connection, server, { idleLimit: this.#host.idleLimit })
-    this.#log.debug('end', { reason: end.reason, in: end.bytesFromClient, out: end.bytesFromServer })
+    this.#log.debug('session_ended', { reason: end.reason, in: end.bytesFromClient, out: end.bytesFromServer })
     this.#finish()
   }
 
@@ -331,7 +331,7 @@ export class LoginSession implements ConnectionListener {
     if (rest.length > 0) other.write(rest)
     this.#host.loggedIn(this)
     const end = await relay(stream, other, { idleLimit: this.#host.idleLimit })
-    this.#log.debug('end', {
+    this.#log.debug('session_ended', {
       reason: end.reason,
       first: end.first,
       in: end.bytesFromClient + rest.length,
@@ -354,7 +354,7 @@ export class LoginSession implements ConnectionListener {
     this.#isPassed = true
     clearTimeout(this.#timer)
     this.#host.loggedIn(this)
-    this.#log.debug('passed', {})
+    this.#log.debug('client_handed_off', {})
     return true
   }
 
@@ -381,7 +381,7 @@ export class LoginSession implements ConnectionListener {
       if (accepted.outcome === 'failed' && !this.#over) {
         const { reason } = accepted
         const hint = isOldTls(reason) ? this.#host.oldTlsHint(this.#client.ip) : undefined
-        this.#log.info('tlsfail', { ip: this.#client.ip, reason, hint })
+        this.#log.info('tls_failed', { ip: this.#client.ip, reason, hint })
       }
       this.#finish()
       return
@@ -432,7 +432,7 @@ export class LoginSession implements ConnectionListener {
   }
 
   #timedOut(): void {
-    this.#log.info('timeout', { ip: this.#client.ip, user: decodeLogin(this.#state.user ?? '') })
+    this.#log.info('login_timed_out', { ip: this.#client.ip, user: decodeLogin(this.#state.user ?? '') })
     // RFC 1939 §3: no words.
     this.#finish()
   }

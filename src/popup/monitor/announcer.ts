@@ -67,7 +67,7 @@ export class Announcer {
     const answer: LoginAnswer | undefined = isRefused
       ? { verdict: 'refused', id, reason: refusal }
       : await this.#authd?.announce({ ...attempt, daemon: 'popup' })
-    this.#log.info('login', { id, ip, user, method, tls: tls ? 1 : 0, ...grantFields(answer) })
+    this.#log.info('login_accepted', { id, ip, user, method, tls: tls ? 1 : 0, ...grantFields(answer) })
     if (!isRefused) this.#logins?.write(formatLoginLine(attempt))
   }
 
@@ -77,14 +77,14 @@ export class Announcer {
     reason: FailReason | 'logindelay' | 'uid',
     detail?: string,
   ): void {
-    this.#log.info('fail', { id, ip: ip ?? 'unknown', user, method, tls: tls ? 1 : 0, reason, detail })
+    this.#log.info('login_failed', { id, ip: ip ?? 'unknown', user, method, tls: tls ? 1 : 0, reason, detail })
     // The syslog line has a closed list of reasons: what the site's own rules refuse is a failed login there.
     const known = reason === 'logindelay' || reason === 'uid' ? 'badauth' : reason
     this.#failures?.write(formatFailLine({ ip, tls, method, user }, known))
   }
 
   preambleFailure(ip: IpAddress, reason: 'badpass' | 'badhost'): void {
-    this.#log.warn('sslfail', { ip, reason })
+    this.#log.warn('preamble_refused', { ip, reason })
     this.#failures?.write(formatPreambleFailLine(ip, reason))
   }
 

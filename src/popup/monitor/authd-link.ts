@@ -132,7 +132,7 @@ export class AuthdLink {
     socket.on('connect', () => {
       this.#connected = true
       this.#wait = RECONNECT_FIRST_MS
-      if (this.#complained) this.#log.info('authd_back', { kept: this.#kept.size })
+      if (this.#complained) this.#log.info('authd_reconnected', { kept: this.#kept.size })
       this.#complained = false
       for (const { event } of this.#kept.values()) this.#send(event)
     })
@@ -142,7 +142,7 @@ export class AuthdLink {
     socket.on('error', error => {
       if (this.#complained || this.#closed) return
       this.#complained = true
-      this.#log.warn('authd_away', { path: this.#options.path, reason: error })
+      this.#log.warn('authd_unreachable', { path: this.#options.path, reason: error })
     })
     socket.on('close', () => {
       if (this.#connected) this.#downSince = this.#clock()

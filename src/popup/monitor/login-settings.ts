@@ -190,7 +190,7 @@ export class LoginCertificate {
     const days = daysLeft(certificate, Date.now())
     const fields = { path: tls.path, days, expires: new Date(certificate.expires) }
     if (days < 0) this.#log.error('certificate_expired', fields)
-    else if (days <= EXPIRY_WARNING_DAYS) this.#log.warn('certificate_expires', fields)
+    else if (days <= EXPIRY_WARNING_DAYS) this.#log.warn('certificate_expiring', fields)
   }
 
   close(): void {

@@ -121,7 +121,7 @@ export class Logins {
     table.octets += octets
     run(pending)
       .catch((error: unknown) => {
-        this.#parts.log.error('login_failed', {
+        this.#parts.log.error('login_check_failed', {
           id,
           reason: error instanceof Error ? (error.stack ?? error) : String(error),
         })
@@ -204,7 +204,7 @@ export class Logins {
     void chain.ended.then(end => {
       if (end.verdict !== 'crash') return
       const { id, ip, user } = pending.attempt
-      this.#parts.log.warn('abort', { id, ip, user, detail: end.detail })
+      this.#parts.log.warn('login_aborted', { id, ip, user, detail: end.detail })
     })
   }
 

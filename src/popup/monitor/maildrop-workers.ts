@@ -190,10 +190,10 @@ export class MaildropWorkers {
     if (this.#stopping) return
     const { uid } = owner
     const inOrder = ending.code === 0
-    if (inOrder) this.#log.info('worker_idle', { uid })
+    if (inOrder) this.#log.info('worker_stopped', { uid })
     else {
       Object.assign(owner, newKey())
-      this.#log.error('worker_crashed', { uid, ...endingFields(ending) })
+      this.#log.error('worker_ended', { uid, ...endingFields(ending) })
     }
     // A client with a ticket may be waiting in the queue.
     if (owner.ticketsUntil > this.#clock()) owner.restarts.schedule({ inOrder })

@@ -102,7 +102,7 @@ export async function startMonitor(settingsFile: string, program: string): Promi
   )
   await processes.start()
   if (loginIds === undefined) {
-    log.warn('not_separated', { reason: 'popup is not started as root: login, monitor and pop3d are one user' })
+    log.warn('privileges_shared', { reason: 'popup is not started as root: login, monitor and pop3d are one user' })
   }
   certificate.use(forLogin.stls, certificateFiles(settings))
   return {
@@ -124,7 +124,7 @@ export async function startMonitor(settingsFile: string, program: string): Promi
       authd?.use(authdTimes(settings))
       announcer.useRefusal(loginRefusal(settings))
       processes.reload()
-      log.info('reloaded', { path: settingsFile, ...restartFields('popup', started, next) })
+      log.info('settings_reloaded', { path: settingsFile, ...restartFields('popup', started, next) })
     },
     stop: async () => {
       certificate.close()

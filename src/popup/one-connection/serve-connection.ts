@@ -88,14 +88,14 @@ async function knownClient(
         }
   if (!proxied) return { client: peer, environment: own }
   if (peer === undefined || !popup.proxy_trust.has(peer.ip)) {
-    log.warn('proxyfail', { id, ip: peer?.ip, reason: 'not listed in PROXY_TRUST' })
+    log.warn('proxy_refused', { id, ip: peer?.ip, reason: 'not listed in PROXY_TRUST' })
     return undefined
   }
   const connection = new StreamConnection(stream, stream)
   const read = await readProxyHeader(connection)
   connection.toStream()
   if ('reason' in read || read.header.kind === 'unknown') {
-    log.warn('proxyfail', { id, ip: peer.ip, reason: 'reason' in read ? read.reason : 'client unknown' })
+    log.warn('proxy_refused', { id, ip: peer.ip, reason: 'reason' in read ? read.reason : 'client unknown' })
     return undefined
   }
   const { header, rest } = read
@@ -179,7 +179,7 @@ class OneConnection {
       const failed = popup.compat === 'qmail' && end.ending.code !== 0
       return this.#stream.lastWords(failed ? err('authorization failed') : '', LAST_WORDS_MS)
     }
-    this.#log.warn('abort', {
+    this.#log.warn('login_aborted', {
       id: sessionId(process.pid, 1),
       ip: this.#known.client?.ip,
       signal: String(end.ending.signal),
@@ -252,7 +252,7 @@ class OneConnection {
   /** Grants are for addresses: without one there is nothing to announce. */
   async #accepted(client: Client, login: string, method: 'pass' | 'apop' | 'sasl'): Promise<void> {
     if (ipOf(client) === undefined) {
-      this.#log.warn('login', { id: client.id, ip: 'unknown', user: loginText(loginOctets(login)), method })
+      this.#log.warn('login_accepted', { id: client.id, ip: 'unknown', user: loginText(loginOctets(login)), method })
       return
     }
     await this.#announcer.login({ ...this.#attempt(client, login), method })

@@ -195,7 +195,7 @@ const failed = (error: unknown): Decision => ({
 })
 
 function cannotRun(log: Log, reason: string): number {
-  log.error('cannot_run', { reason })
+  log.error('smtpd_start_failed', { reason })
   try {
     writeSync(1, CANNOT_RUN)
   } catch {

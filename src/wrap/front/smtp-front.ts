@@ -1,4 +1,4 @@
-import type { Log } from '../../base/log.ts'
+import type { FieldsOf, Log } from '../../base/log.ts'
 import { FrontDialogue, type FrontEvent } from '../../smtp/front-dialogue.ts'
 import type { FrontRules } from '../../smtp/front-rules.ts'
 import { IdleTimer } from '../../sockets/idle-timer.ts'
@@ -14,7 +14,7 @@ export type SmtpFrontOptions = {
   readonly lineEndingAdvice: string
   readonly log: Log
   /** In every log line of the session. */
-  readonly fields: Readonly<Record<string, string | number | undefined>>
+  readonly fields: FieldsOf<'auth_refused'>
   readonly times?: FrontTimes
 }
 
@@ -172,7 +172,7 @@ export class SmtpFront {
     this.#server.resume()
     this.#client.resume()
     if (this.#refused > MAX_LOGGED)
-      this.#options.log.warn('refusals', { ...this.#options.fields, count: this.#refused })
+      this.#options.log.warn('refusals_omitted', { ...this.#options.fields, count: this.#refused })
     // Not inside a read of either socket.
     queueMicrotask(() => this.#finishIfEnded())
   }
@@ -189,12 +189,28 @@ export class SmtpFront {
   }
 
   #log(name: FrontEvent, event: Readonly<Record<string, string>>): void {
-    const { log, fields } = this.#options
-    if (name !== 'refused') {
-      log.info(name === 'fault' ? 'front_ended' : name, { ...fields, ...event })
-      return
+    const { log } = this.#options
+    const fields = { ...this.#options.fields, ...event }
+    switch (name) {
+      case 'refused':
+        this.#refused += 1
+        if (this.#refused <= MAX_LOGGED) log.warn('mail_refused', fields)
+        return
+      case 'fault':
+        log.info('front_ended', fields)
+        return
+      case 'early_data':
+        log.info('early_data_sent', fields)
+        return
+      case 'bare_end':
+        log.info('line_ends_repaired', fields)
+        return
+      case 'auth_unoffered':
+        log.info('auth_refused', fields)
+        return
+      case 'hello_replaced':
+        log.info('hello_replaced', fields)
+        return
     }
-    this.#refused += 1
-    if (this.#refused <= MAX_LOGGED) log.warn('refuse', { ...fields, ...event })
   }
 }

@@ -43,7 +43,7 @@ export async function startGate(load: () => Settings): Promise<RunningDaemon> {
   const setup = new GateSetup(settings, environment)
   watchDescriptors(setup.log)
   const accounts = gateAccounts(settings)
-  if (accounts.notSeparated !== undefined) setup.log.warn('not_separated', { reason: accounts.notSeparated })
+  if (accounts.notSeparated !== undefined) setup.log.warn('privileges_shared', { reason: accounts.notSeparated })
   const engine = selectEngine(wrap.engine, 'wrap.engine', setup.log)
   engine.logLimits(setup.log)
   const doors = new Doors(setup, accounts.gate, engine)
@@ -188,7 +188,7 @@ class Doors {
     this.#rates.limit(next.settings.wrap)
     this.#cdb?.reconfigure(next.cdbOptions())
     if (this.#gate !== undefined) this.#shareOpenFiles()
-    next.log.info('reloaded', restartFields('wrap', this.#started, next.settings))
+    next.log.info('settings_reloaded', restartFields('wrap', this.#started, next.settings))
     await this.#cdb?.refresh()
     await old.close()
   }

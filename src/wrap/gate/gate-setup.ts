@@ -109,7 +109,7 @@ export class GateSetup {
   #openFront(rates: PolicyRates): OpenFront {
     const { sender_binding, sender_domains, front_auth } = this.settings.wrap
     return (client, server, { ip, grant, pid }) => {
-      const fields = { ip, door: 'front', pid, user: grant.login, device: grant.device?.name }
+      const fields = { ip, service: 'front', pid, user: grant.login, device: grant.device?.name }
       const term = new GrantTerm(grant, () => this.#decide(ip), systemClock)
       const { login, device } = grant
       const rules = new GrantRules(
@@ -120,7 +120,7 @@ export class GateSetup {
           senderBinding: sender_binding,
           senderDomains: sender_domains,
           rates,
-          onForeignSender: sender => this.log.warn('foreign_sender', { ...fields, sender }),
+          onForeignSender: sender => this.log.warn('sender_mismatched', { ...fields, sender }),
         },
         () => term.holds(),
       )

@@ -160,7 +160,7 @@ export class ResidentGate {
       isOurs = false
       if (started !== undefined) await this.#follow(started, served, status)
     } catch (error) {
-      log.error('error', { ip: client, error: error instanceof Error ? error : String(error) })
+      log.error('connection_failed', { ip: client, reason: error instanceof Error ? error : String(error) })
       if (isOurs) this.#refuse(socket, client, CANNOT_RUN)
     } finally {
       if (taken) this.#limits.release(client)
@@ -173,7 +173,11 @@ export class ResidentGate {
     if (isProxy) return true
     const answer = this.#limits.acquire(ip)
     if (answer === 'ok') return true
-    this.#options.log.warn('busy', { ip, limit: answer, connections: this.connections })
+    this.#options.log.warn('connection_refused', {
+      ip,
+      reason: answer === 'total' ? 'connections' : 'connections_per_address',
+      connections: this.connections,
+    })
     this.#refuse(socket, ip, answer === 'total' ? BUSY : BUSY_ADDRESS)
     return false
   }
@@ -183,7 +187,7 @@ export class ResidentGate {
     try {
       socket.open().end(banner)
     } catch (error) {
-      this.#options.log.error('error', { ip, error: error instanceof Error ? error : String(error) })
+      this.#options.log.error('connection_failed', { ip, reason: error instanceof Error ? error : String(error) })
     }
   }
 
@@ -197,7 +201,7 @@ export class ResidentGate {
     const host = reverseDns === undefined ? undefined : await reverseDns(ip)
     const rule = rules?.find({ ip, host })
     if (rule?.allow === false) {
-      log.info('deny', { ip, host })
+      log.info('client_denied', { ip, host })
       socket.close()
       return undefined
     }
@@ -239,7 +243,7 @@ export class ResidentGate {
     if (!isPreset) onDecision(isNamed ? ip : undefined, decision)
     const ending = await child.ended
     const how = ending === undefined ? { status: 'unknown' } : 'code' in ending ? { status: ending.code } : ending
-    log.info('end', { pid: child.pid, ...how })
+    log.info('smtpd_ended', { pid: child.pid, ...how })
     if (front === undefined) return
     await front.closed
     this.#fronts.delete(front)

@@ -174,7 +174,11 @@ export class CdbExport {
     } catch (error) {
       if (this.#isClosed) return
       // What we know goes on to expire; nobody new gets in.
-      log.error('error', { door: 'cdb', relay: false, error: error instanceof Error ? error : String(error) })
+      log.error('decision_failed', {
+        service: 'cdb',
+        relay: false,
+        reason: error instanceof Error ? error : String(error),
+      })
     }
   }
 
@@ -231,12 +235,12 @@ export class CdbExport {
         done = true
         this.#complaints.delete('file')
       } catch (error) {
-        this.#complain('file', 'cdb_error', error, 'give the directory of the file to wrap.user, or make room')
+        this.#complain('file', 'cdb_write_failed', error, 'give the directory of the file to wrap.user, or make room')
         done = this.#tryToOverwrite(file)
       }
       if (done) {
         this.#written = file
-        log.info('cdb', { path, grants: grants.length })
+        log.info('cdb_written', { path, grants: grants.length })
       }
     }
     this.#awaitEnd(done, grants)
@@ -267,12 +271,19 @@ export class CdbExport {
     this.#endTimer = setTimeout(() => this.#write(), Math.min(Math.max(10, wait), MAX_TIMER_MS))
   }
 
-  #complain(about: 'rules' | 'file', event: string, error: unknown, remedy: string): void {
+  #complain(
+    about: 'rules' | 'file',
+    event: 'cdb_rules_refused' | 'cdb_write_failed',
+    error: unknown,
+    remedy: string,
+  ): void {
     const { path, log } = this.#options
     const reason = messageOf(error)
     if (this.#complaints.get(about) === reason) return
     this.#complaints.set(about, reason)
-    log.error(event, { path, reason, remedy })
+    const fields = { path, reason, remedy }
+    if (event === 'cdb_rules_refused') log.error('cdb_rules_refused', fields)
+    else log.error('cdb_write_failed', fields)
   }
 }
 

@@ -81,7 +81,7 @@ class PolicyConnection implements LineService<PolicyRequest> {
     const ip = clientOf(request)
     const fields = {
       ip,
-      door: 'policy',
+      service: 'policy',
       sender: request.get('sender'),
       recipient: request.get('recipient'),
       queue: request.get('queue_id') || undefined,
@@ -93,7 +93,7 @@ class PolicyConnection implements LineService<PolicyRequest> {
     }
     const refusal = this.#refusal(request, ip, decision)
     if (refusal !== undefined) {
-      log.warn('refuse', { ...fields, user: decision.login, reason: refusal.reason })
+      log.warn('mail_refused', { ...fields, user: decision.login, reason: refusal.reason })
       this.#report(ip, { relay: false, reason: refusal.reason })
       return refusal.action
     }
@@ -123,7 +123,7 @@ class PolicyConnection implements LineService<PolicyRequest> {
       senderBinding,
       senderDomains,
       rates,
-      onForeignSender: sender => log.warn('foreign_sender', { ip, user: login, sender }),
+      onForeignSender: sender => log.warn('sender_mismatched', { ip, user: login, sender }),
     }
     const refusal =
       refuseSender(rules, request.get('sender') ?? '') ??

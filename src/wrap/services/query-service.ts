@@ -23,7 +23,7 @@ export function queryService(options: () => ServiceOptions): LineServer<string> 
     const question = parseRelayQuery(line)
     if (question === undefined) return { verdict: 'unknown' }
     const decision = await decide(question.ip)
-    logAnswer(log, decision, { ip: question.ip, door: 'question' })
+    logAnswer(log, decision, { ip: question.ip, service: 'query' })
     onDecision(question.ip, decision)
     if (!decision.relay) return { verdict: decision.error === undefined ? 'no' : 'unknown' }
     return { verdict: 'yes', until: decision.until ?? END_OF_TIME, login: decision.login }

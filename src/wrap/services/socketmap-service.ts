@@ -61,7 +61,7 @@ export function socketmapService(options: () => ServiceOptions): LineServer<stri
     const ip = map.clientOf(question.key)
     if (ip === undefined) return { type: 'notfound' }
     const decision = await decide(ip)
-    logAnswer(log, decision, { ip, door: 'socketmap' })
+    logAnswer(log, decision, { ip, service: 'socketmap' })
     onDecision(ip, decision)
     // "Not found" for an error too: a temporary answer would hold up everybody's mail because of the database.
     if (!decision.relay) return { type: 'notfound' }

@@ -78,7 +78,7 @@ describe('GrantQueue', () => {
     expect(settled).toEqual(['1.1'])
     expect(log).toEqual([
       // popup says it at level info.
-      `authd: level=debug event=grant id=1.1 ip=192.0.2.7 user=ann daemon=popup source=socket until=${store.until}\n`,
+      `authd: level=debug event=grant_stored id=1.1 ip=192.0.2.7 user=ann daemon=popup source=socket until=${store.until}\n`,
     ])
   })
 
@@ -177,7 +177,7 @@ describe('GrantQueue', () => {
     queue.submit(login('1.1', '192.0.2.7', { user: 'refused' }))
     await pass(1)
     expect(answers).toEqual([{ verdict: 'refused', id: '1.1', reason: 'blocked' }])
-    expect(log[0]).toContain('event=refused id=1.1 ip=192.0.2.7')
+    expect(log[0]).toContain('event=grant_refused id=1.1 ip=192.0.2.7')
     expect(log[0]).toContain('reason=blocked')
   })
 
@@ -222,7 +222,7 @@ describe('GrantQueue', () => {
     expect(queue.length).toBe(0)
     expect(queue.storeIsDown).toBe(false)
     expect(answers).toHaveLength(3)
-    expect(log.filter(line => line.includes('event=store-'))).toHaveLength(2)
+    expect(log.filter(line => line.includes('event=store_'))).toHaveLength(2)
   })
 
   it('tries again after 1, 2, 4 … at most 30 seconds, and at once when told that the store is back', async () => {
@@ -256,7 +256,7 @@ describe('GrantQueue', () => {
     await pass(10)
     expect(queue.length).toBe(10_000)
     expect(answers).toHaveLength(10_500)
-    expect(log.filter(line => line.includes('event=dropping'))).toHaveLength(1)
+    expect(log.filter(line => line.includes('event=logins_dropped'))).toHaveLength(1)
     expect(counters.events.get('socket')?.get('dropped')).toBe(500)
     expect(settled.slice(0, 2)).toEqual(['1.0', '1.1'])
     store.failure = undefined

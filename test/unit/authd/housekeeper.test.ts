@@ -26,7 +26,7 @@ test('places that cannot be saved are one line of the log until they can be agai
   places.set('/var/log/mail.log', { inode: 1, offset: 10 })
   housekeeper.savePlaces()
   housekeeper.savePlaces()
-  expect(lines).toEqual([expect.stringContaining('event=places-not-saved')])
+  expect(lines).toEqual([expect.stringContaining('event=state_save_failed')])
   rmSync(`${directory.path}/authd`)
   housekeeper.savePlaces()
   expect(new FilePlaces(path).get('/var/log/mail.log')).toEqual({ inode: 1, offset: 10 })

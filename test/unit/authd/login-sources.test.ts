@@ -93,7 +93,7 @@ describe('LoginSources', () => {
       expect(heard).toHaveLength(1)
       expect(counters.dropped.get(isSource(source) ? source : 'fifo')?.get('expired')).toBe(9)
       expect(warnings).toMatchObject([
-        { event: 'login_dropped', fields: { source, because: 'expired', ip: '192.0.2.7' } },
+        { event: 'login_dropped', fields: { source, reason: 'expired', ip: '192.0.2.7' } },
       ])
       expect(warnings[0]?.fields).toHaveProperty('remedy', expect.stringContaining('another time zone'))
       hear('2026-03-05T08:07:00Z')
@@ -131,7 +131,7 @@ describe('LoginSources', () => {
     intake.hearLine('tcp', line('2026-03-05T10:00:00Z').replace('ann', 'a'.repeat(80)))
     expect(heard).toEqual([])
     expect(counters.dropped.get('tcp')?.get('cut_name')).toBe(1)
-    expect(warnings).toMatchObject([{ event: 'login_dropped', fields: { because: 'cut_name' } }])
+    expect(warnings).toMatchObject([{ event: 'login_dropped', fields: { reason: 'cut_name' } }])
   })
 
   it('counts ignored lines by tag, at most 50 of them by name', () => {
@@ -181,7 +181,7 @@ describe('LoginSources', () => {
       expect(intake.hearJournalEntry(entry(fields), () => {})).toBe(false)
       expect(heard).toEqual([])
       expect(counters.dropped.get('journal')?.get('sender')).toBe(1)
-      expect(warnings).toMatchObject([{ event: 'login_dropped', fields: { because: 'sender', source: 'journal' } }])
+      expect(warnings).toMatchObject([{ event: 'login_dropped', fields: { reason: 'sender', source: 'journal' } }])
     })
 
     it('a session line of a stranger gives its address to no login', () => {

@@ -114,7 +114,7 @@ test('an account that reports without end writes a hundred rows a second and is 
     await write()
     return uses.length === 20_000
   })
-  expect(lines.filter(line => line.includes('event=uses_dropped')).length).toBe(1)
+  expect(lines.filter(line => line.includes('event=usage_dropped')).length).toBe(1)
   later(10_000)
   for (const gate of gates) gate.write(many(2_000).join(''))
   await eventually('and what ten seconds give', async () => {

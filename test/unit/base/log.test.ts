@@ -4,12 +4,12 @@ import { createLog, type Fields, formatLogLine } from '../../../src/base/log.ts'
 import { Secret } from '../../../src/settings/secret.ts'
 import { parseLogLine } from '../../harness/log-line.ts'
 
-const format = (fields: Fields) => formatLogLine('popup', 'info', 'login', fields)
+const format = (fields: Fields) => formatLogLine('popup', 'info', 'login_accepted', fields)
 
 describe('one event, one line', () => {
   test('the documented form', () => {
     expect(format({ id: '7f3a.12', ip: '192.0.2.7', tls: true, port: 110, user: 'a b', gone: undefined })).toBe(
-      'popup: level=info event=login id=7f3a.12 ip=192.0.2.7 tls=true port=110 user="a b"',
+      'popup: level=info event=login_accepted id=7f3a.12 ip=192.0.2.7 tls=true port=110 user="a b"',
     )
   })
 
@@ -25,7 +25,7 @@ describe('one event, one line', () => {
     ['é', '"é"'],
     ['x'.repeat(513), `"${'x'.repeat(512)}…"`],
   ])('%j', (text, written) => {
-    expect(format({ user: text })).toBe(`popup: level=info event=login user=${written}`)
+    expect(format({ user: text })).toBe(`popup: level=info event=login_accepted user=${written}`)
   })
 
   test('no text makes a second line, a second field or a control character', () => {
@@ -37,7 +37,7 @@ describe('one event, one line', () => {
           program: 'popup',
           fields: {
             level: 'info',
-            event: 'login',
+            event: 'login_accepted',
             user: user.toWellFormed() === user ? user : expect.any(String),
             note,
           },
@@ -75,13 +75,13 @@ describe('log', () => {
   test('levels below the least are silent; common fields stand in every line', () => {
     const lines: string[] = []
     const log = createLog('authd', { level: 'warn', write: line => lines.push(line) }).with({ id: '1.1' })
-    log.debug('a')
-    log.info('b')
-    log.warn('c', { n: 1 })
-    log.with({ ip: '192.0.2.7' }).error('d')
+    log.debug('usage_delayed')
+    log.info('grants_swept', { grants: 1 })
+    log.warn('passwd_lines_ignored', { count: 1 })
+    log.with({ ip: '192.0.2.7' }).error('fifo_failed')
     expect(lines).toEqual([
-      'authd: level=warn event=c id=1.1 n=1\n',
-      'authd: level=error event=d id=1.1 ip=192.0.2.7\n',
+      'authd: level=warn event=passwd_lines_ignored id=1.1 count=1\n',
+      'authd: level=error event=fifo_failed id=1.1 ip=192.0.2.7\n',
     ])
   })
 })

@@ -75,12 +75,12 @@ describe('AuthdLink', () => {
   test('a login waits no longer than it may, and its event is delivered when authd is there again', async () => {
     const announcer = connect(10)
     expect(await announcer.announce({ ...attempt(1, 'early'), daemon: 'popup' })).toMatchObject({ verdict: 'queued' })
-    await saidNow('event=authd_away')
+    await saidNow('event=authd_unreachable')
     authd = await AuthdDouble.listen(path())
     expect(await authd.event('early')).toMatchObject({ id: attempt(1).id })
     await eventually('the event is answered', () => announcer.unanswered === 0)
-    await saidNow('event=authd_back')
-    expect(lines.filter(line => line.includes('authd_away'))).toHaveLength(1)
+    await saidNow('event=authd_reconnected')
+    expect(lines.filter(line => line.includes('authd_unreachable'))).toHaveLength(1)
   })
 
   test('what had no answer is sent again on the next connection', async () => {
@@ -118,7 +118,7 @@ describe('Announcer', () => {
     authd = await AuthdDouble.listen(path())
     const announcer = new Announcer(connect(60_000), () => undefined, false, log)
     await announcer.login(attempt(1, 'ann'))
-    expect(lines.at(-1)).toMatch(/event=login .*user=ann .*grant=committed until=2000000000/)
+    expect(lines.at(-1)).toMatch(/event=login_accepted .*user=ann .*grant=committed until=2000000000/)
     authd.answer = ({ id }) => ({ verdict: 'refused', id, reason: 'loopback' })
     await announcer.login(attempt(2, 'bob'))
     expect(lines.at(-1)).toMatch(/user=bob .*grant=refused reason=loopback/)
@@ -129,7 +129,7 @@ describe('Announcer', () => {
     authd = await AuthdDouble.listen(path())
     const announcer = new Announcer(connect(60_000), () => 'proxy', false, log)
     await announcer.login(attempt(1, 'ann'))
-    expect(lines.at(-1)).toMatch(/event=login .*grant=refused reason=proxy/)
+    expect(lines.at(-1)).toMatch(/event=login_accepted .*grant=refused reason=proxy/)
     announcer.useRefusal(() => undefined)
     await announcer.login(attempt(2, 'bob'))
     expect(authd.events.map(({ user }) => user)).toEqual(['bob'])
@@ -139,8 +139,10 @@ describe('Announcer', () => {
   test('a failure names its reason; an address that is not known is said to be so', () => {
     const announcer = new Announcer(undefined, () => undefined, false, log)
     announcer.failure({ ...attempt(1), ip: undefined }, 'badauth', 'wrong password')
-    expect(lines.at(-1)).toMatch(/event=fail .*ip=unknown user=ann .*reason=badauth detail="wrong password"/)
+    expect(lines.at(-1)).toMatch(
+      /event=login_check_failed .*ip=unknown user=ann .*reason=badauth detail="wrong password"/,
+    )
     announcer.preambleFailure(ip, 'badpass')
-    expect(lines.at(-1)).toMatch(/event=sslfail ip=192\.0\.2\.7 reason=badpass/)
+    expect(lines.at(-1)).toMatch(/event=preamble_refused ip=192\.0\.2\.7 reason=badpass/)
   })
 })

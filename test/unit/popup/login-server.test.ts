@@ -159,7 +159,7 @@ describe('places before login', () => {
     const { login, port } = await start({ maxPerAddress: 1, hostname: LONG_NAME })
     const slow = login.client(port)
     slow.socket.pause()
-    await eventually('connected', () => login.lines.some(line => line.includes('event=connect')))
+    await eventually('connected', () => login.lines.some(line => line.includes('event=client_connected')))
     await login.server.drain()
     await login.client(port).hears(/^-ERR \[SYS\/TEMP\] too many/)
     slow.socket.resume()
@@ -171,7 +171,7 @@ describe('places before login', () => {
     const { login, port } = await start({ maxConnections: 2, hostname: LONG_NAME })
     const slow = login.client(port)
     slow.socket.pause()
-    await eventually('connected', () => login.lines.some(line => line.includes('event=connect')))
+    await eventually('connected', () => login.lines.some(line => line.includes('event=client_connected')))
     await login.server.drain()
     const waiting = login.client(port)
     await waiting.hears(/^\+OK/)
@@ -191,7 +191,7 @@ describe('places before login', () => {
       return client
     })
     await eventually('all were served or refused', () => {
-      const events = login.lines.filter(line => /event=(connect|refused)/.test(line)).length
+      const events = login.lines.filter(line => /event=(client_connected|connection_refused)/.test(line)).length
       const ours = internetSocketsOf(process.pid).filter(
         ({ local, state }) =>
           state === 'connected' && local.endsWith(`:${port.toString(16).toUpperCase().padStart(4, '0')}`),
@@ -271,13 +271,13 @@ describe('another protocol than POP3', () => {
     const { login } = await start()
     const port = await login.listen({ proxy: true })
     await login.client(port).write('USER ann\r\n').ends()
-    await eventually('logged', () => linesAbout(login, 'proxyfail', 'warn').length === 1)
+    await eventually('logged', () => linesAbout(login, 'proxy_refused', 'warn').length === 1)
     expect(login.lines.join('')).toMatch(/reason="no PROXY header: clients that send none belong to .*popup\.listen"/)
     // A client that waits for a greeting is told of once a day, a probe that leaves is not.
     const waiting = [login.client(port, '127.0.0.2'), login.client(port, '127.0.0.2')]
     login.client(port, '127.0.0.3').socket.end()
     await Promise.all(waiting.map(client => client.ends()))
-    const [, late, ...more] = linesAbout(login, 'proxyfail', 'warn')
+    const [, late, ...more] = linesAbout(login, 'proxy_refused', 'warn')
     expect([late, more]).toEqual([
       expect.stringMatching(/ip=127\.0\.0\.2 reason="no PROXY header within 3000 ms: /),
       [],

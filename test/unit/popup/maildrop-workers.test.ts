@@ -99,7 +99,7 @@ test('a worker that ends while a ticket may still come is started again, on the 
   const { socket } = await open(workers, 61_230)
   const first = await ask(workers, socket)
   await ask(workers, socket)
-  await eventually('the end is logged', () => lines.some(line => line.includes('event=worker_idle')))
+  await eventually('the end is logged', () => lines.some(line => line.includes('event=worker_stopped')))
   const next = await ask(workers, socket)
   expect(next).toMatch(/"pid":\d+/)
   expect(next).not.toBe(first)
@@ -111,7 +111,7 @@ test('a ticket of before a crash is void: the key is another one', async () => {
   expect((await open(workers, 61_230)).ticket).toBe(before.ticket)
   const pid = Number(/"pid":(\d+)/.exec(await ask(workers, before.socket))?.[1])
   process.kill(pid, 'SIGKILL')
-  await eventually('the crash is logged', () => lines.some(line => line.includes('event=worker_crashed')))
+  await eventually('the crash is logged', () => lines.some(line => line.includes('event=worker_ended')))
   expect((await open(workers, 61_230)).ticket).not.toBe(before.ticket)
 })
 

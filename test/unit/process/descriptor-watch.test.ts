@@ -13,9 +13,9 @@ test('one line when the last descriptor is gone, one when there is one again', (
   expect(lines).toEqual([])
   has = false
   vi.advanceTimersByTime(3000)
-  expect(lines).toEqual([expect.stringMatching(/^popup: level=error event=descriptors state=exhausted .*LimitNOFILE/)])
+  expect(lines).toEqual([expect.stringMatching(/^popup: level=error event=descriptors_exhausted .*LimitNOFILE/)])
   has = true
   vi.advanceTimersByTime(3000)
-  expect(lines.slice(1)).toEqual(['popup: level=info event=descriptors state=free\n'])
+  expect(lines.slice(1)).toEqual(['popup: level=info event=descriptors_freed\n'])
   watch.stop()
 })

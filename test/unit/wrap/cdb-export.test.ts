@@ -188,7 +188,7 @@ describe('a directory that cannot be written', () => {
     expect(['192.0.2.61', '192.0.2.62'].map(relays)).toEqual([false, true])
     await door.stop()
     expect(relays('192.0.2.62')).toBe(false)
-    expect(lines.filter(line => line.includes('event=cdb_error')).length).toBe(1)
+    expect(lines.filter(line => line.includes('event=cdb_write_failed')).length).toBe(1)
   })
 
   test('at the end it is tried again until the grants are gone', async () => {
@@ -199,7 +199,7 @@ describe('a directory that cannot be written', () => {
     renameSync(cdb(), `${cdb()}.away`)
     mkdirSync(cdb())
     const stop = door.stop()
-    await eventually('said', () => lines.some(line => line.includes('event=cdb_error')))
+    await eventually('said', () => lines.some(line => line.includes('event=cdb_write_failed')))
     rmSync(cdb(), { recursive: true })
     renameSync(`${cdb()}.away`, cdb())
     await stop

@@ -36,10 +36,10 @@ test('the deadline counts even if nobody listens to its signal', async () => {
 })
 
 test('a login cannot end its variable or begin a log line', () => {
-  const decision: Decision = { relay: true, until: 5, login: 'ann\0X=1\nwrap: level=info event=relay' }
+  const decision: Decision = { relay: true, until: 5, login: 'ann\0X=1\nwrap: level=info event=relay_allowed' }
   expect(relayVariables(decision, '@x')).toEqual({
     RELAYCLIENT: '@x',
-    AUTHRELAY_LOGIN: 'annX=1\nwrap: level=info event=relay',
+    AUTHRELAY_LOGIN: 'annX=1\nwrap: level=info event=relay_allowed',
     AUTHRELAY_UNTIL: '5',
   })
   const lines: string[] = []

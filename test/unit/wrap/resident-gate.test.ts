@@ -108,16 +108,16 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
       expect(relayed).toEqual(['127.0.0.1'])
       await eventually('logged', () => lines.length === 2)
       expect(lines[0]).toMatch(
-        /^wrap: level=info event=relay ip=127\.0\.0\.1 port=\d+ pid=\d+ status=1\/0 user=ann until=1764000000\n$/,
+        /^wrap: level=info event=relay_allowed ip=127\.0\.0\.1 port=\d+ pid=\d+ status=1\/0 user=ann until=1764000000\n$/,
       )
-      expect(lines[1]).toMatch(/^wrap: level=info event=end pid=\d+ status=0\n$/)
+      expect(lines[1]).toMatch(/^wrap: level=info event=smtpd_ended pid=\d+ status=0\n$/)
     })
 
     test('of a stranger: no RELAYCLIENT, mail for local domains goes on', async () => {
       const { talk, lines, relayed } = await start()
       expect(await talk()).toContain(' relay=unset login= until= ')
       expect(relayed).toEqual([])
-      expect(lines[0]).toContain('event=norelay ip=127.0.0.1')
+      expect(lines[0]).toContain('event=relay_refused ip=127.0.0.1')
     })
 
     test('by IPv6', async () => {
@@ -162,7 +162,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
       expect(await talk()).toContain(' relay=unset ')
       expect(performance.now() - from).toBeLessThan(1500)
       expect(relayed).toEqual([])
-      expect(lines.filter(line => line.includes('event=error'))).toHaveLength(1)
+      expect(lines.filter(line => line.includes('event=decision_failed'))).toHaveLength(1)
     })
 
     test('an smtpd that cannot be run: 421, and the place is free again', async () => {
@@ -182,7 +182,11 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
       first.destroy()
       await eventually('released', () => gate.connections === 0)
       expect(await talk()).toContain('220 ')
-      expect(lines.some(line => line.includes('event=busy') && line.includes('limit=address'))).toBe(true)
+      expect(
+        lines.some(
+          line => line.includes('event=connection_refused') && line.includes('reason=connections_per_address'),
+        ),
+      ).toBe(true)
     })
 
     test('the whole house full', async () => {
@@ -210,7 +214,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
       expect(await (await start({ rules: set })).talk()).toContain('x=from rule')
       const deny = await start({ rules: rulesFile({ '127.': { allow: false, environment: {} } }) })
       expect(await deny.talk()).toBe('')
-      expect(deny.lines[0]).toContain('event=deny ip=127.0.0.1')
+      expect(deny.lines[0]).toContain('event=client_denied ip=127.0.0.1')
       const relay = await start({
         rules: rulesFile({ '127.0.0.1': { allow: true, environment: { RELAYCLIENT: '@rule' } } }),
         ask: granted,
@@ -307,7 +311,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
           /relay=unset login= until= ip=127\.0\.0\.1 .*\nEHLO early\r\n$/,
         )
         expect(asked).toEqual([])
-        expect(lines.join('')).toContain('event=norelay')
+        expect(lines.join('')).toContain('event=relay_refused')
         expect(lines.join('')).toContain('reason=unnamed_client')
       })
 

@@ -143,7 +143,7 @@ describe('behind the front', () => {
     await session.expectSmtp(/^250 ok 1 qp 2/)
     await session.quit()
     expect(messages()).toBe('message ann@example.org x@far.example\n')
-    await eventually('ended', () => lines.some(line => line.includes('event=end')))
+    await eventually('ended', () => lines.some(line => line.includes('event=smtpd_ended')))
     expect(lines[0]).toContain('front=yes')
   })
 
@@ -159,7 +159,7 @@ describe('behind the front', () => {
     await session.expectSmtp(/^503/)
     await session.quit()
     expect(saw()).toBe('HELO c\r\nQUIT\r\n')
-    expect(lines.join('')).toContain('event=refuse ip=127.0.0.1 reason=sender sender=ceo@example.org')
+    expect(lines.join('')).toContain('event=mail_refused ip=127.0.0.1 reason=sender sender=ceo@example.org')
   })
 
   test('two sessions share one limit, and a message that the server refuses does not count', async () => {
@@ -206,13 +206,13 @@ describe('behind the front', () => {
     await envelope(session)
     session.say('half of it\r\n.')
     session.close()
-    await eventually('ended', () => lines.some(line => line.includes('event=end')))
+    await eventually('ended', () => lines.some(line => line.includes('event=smtpd_ended')))
     // The dot was passed: either the server has the message, or nobody heard of it.
     const other = smtp()
     await envelope(other)
     other.say('half of it')
     other.close()
-    await eventually('both ended', () => lines.filter(line => line.includes('event=end')).length === 2)
+    await eventually('both ended', () => lines.filter(line => line.includes('event=smtpd_ended')).length === 2)
     expect(messages().split('\n').length).toBeLessThanOrEqual(2)
   })
 

@@ -1,0 +1,105 @@
+/** Writes docs/LOG-EVENTS.md from the table of log events, and finds the events that src/ logs. */
+
+import { globSync, readFileSync, writeFileSync } from 'node:fs'
+import ts from 'typescript'
+import { LOG_EVENT_SECTIONS, LOG_FIELDS, type LogLevel } from '../src/base/log-events.ts'
+
+const root = new URL('../', import.meta.url).pathname
+const PAGE = `${root}docs/LOG-EVENTS.md`
+
+const INTRODUCTION = `# Log events
+
+Each program writes its log to standard error, one line for each event:
+
+\`\`\`
+authd: level=info event=grant_stored id=7f3a.12 ip=192.0.2.7 user=ann daemon=dovecot source=tcp until=1764000000
+\`\`\`
+
+The names, levels and fields below are stable from the first release on. The cause of an event stands in the field \`reason\`. A value with
+spaces or quotes stands in quotes; a character that cannot be printed is written as \`\\u{…}\`. The setting \`log_level\` leaves out the levels
+below it. The line for the mail log (\`authrelay v=1 ev=login …\`) is another format: see [WIRE](WIRE.md).
+
+This page is made by \`node scripts/log-events.ts\` from \`src/base/log-events.ts\`.
+`
+
+/** The text of docs/LOG-EVENTS.md. */
+export function logEventsPage(): string {
+  const sections = LOG_EVENT_SECTIONS.map(({ title, rows }) => {
+    const lines = Object.entries(rows)
+      .sort(([one], [other]) => (one < other ? -1 : 1))
+      .map(([event, { levels, fields, meaning, action }]) =>
+        row([code(event), levels.join(', '), fields.map(code).join(' '), meaning, action ?? '']),
+      )
+    return `## ${title}\n\n${head(['event', 'level', 'fields', 'meaning', 'what to do'])}${lines.join('')}`
+  })
+  const fields = Object.entries(LOG_FIELDS).map(([name, meaning]) => row([code(name), meaning]))
+  return [INTRODUCTION, ...sections, `## Fields\n\n${head(['field', 'meaning'])}${fields.join('')}`].join('\n')
+}
+
+const code = (text: string): string => `\`${text}\``
+const row = (cells: readonly string[]): string => `| ${cells.join(' | ')} |\n`
+const head = (titles: readonly string[]): string => row(titles) + row(titles.map(() => '---'))
+
+/** The page as it is now; empty if there is none. */
+export function logEventsOnDisk(): string {
+  try {
+    return readFileSync(PAGE, 'utf8')
+  } catch {
+    return '' // not made yet
+  }
+}
+
+/** A call of a log. `event` is undefined if the call computes it, so that a search cannot find it. */
+export type LogCall = { readonly place: string; readonly level: LogLevel; readonly event: string | undefined }
+
+/** Every call of a log in src/. */
+export const logCallsOfSource = (): readonly LogCall[] =>
+  globSync('src/**/*.ts', { cwd: root })
+    .filter(file => file !== 'src/base/log.ts')
+    .sort()
+    .flatMap(file => logCalls(file, readFileSync(`${root}${file}`, 'utf8')))
+
+/** The calls of a log in a text: of a method debug, info, warn or error of anything that is called log. */
+export function logCalls(file: string, text: string): readonly LogCall[] {
+  const source = ts.createSourceFile(file, text, ts.ScriptTarget.Latest, true)
+  const found: LogCall[] = []
+  const visit = (node: ts.Node): void => {
+    if (ts.isCallExpression(node)) {
+      const level = levelOf(node.expression)
+      const [event] = node.arguments
+      if (level !== undefined) {
+        const { line } = source.getLineAndCharacterOfPosition(node.getStart(source))
+        for (const name of textsOf(event)) found.push({ place: `${file}:${line + 1}`, level, event: name })
+      }
+    }
+    ts.forEachChild(node, visit)
+  }
+  visit(source)
+  return found
+}
+
+const LEVELS: ReadonlySet<string> = new Set<LogLevel>(['debug', 'info', 'warn', 'error'])
+const isLevel = (text: string): text is LogLevel => LEVELS.has(text)
+
+function levelOf(called: ts.Expression): LogLevel | undefined {
+  if (!ts.isPropertyAccessExpression(called) || !isLevel(called.name.text)) return undefined
+  return /log$/i.test(nameOf(called.expression)) ? called.name.text : undefined
+}
+
+/** `log` of `this.#options.log`, of `log()` and of `createLog(program)`. */
+function nameOf(expression: ts.Expression): string {
+  if (ts.isCallExpression(expression)) return nameOf(expression.expression)
+  if (ts.isPropertyAccessExpression(expression)) {
+    return expression.name.text === 'with' ? nameOf(expression.expression) : expression.name.text
+  }
+  return ts.isIdentifier(expression) ? expression.text : ''
+}
+
+function textsOf(event: ts.Expression | undefined): readonly (string | undefined)[] {
+  if (event === undefined) return [undefined]
+  if (ts.isStringLiteral(event)) return [event.text]
+  if (ts.isConditionalExpression(event)) return [...textsOf(event.whenTrue), ...textsOf(event.whenFalse)]
+  return [undefined]
+}
+
+if (import.meta.main) writeFileSync(PAGE, logEventsPage())

@@ -1,0 +1,87 @@
+import { describe, expect, expectTypeOf, test } from 'vitest'
+import { logCalls, logCallsOfSource, logEventsOnDisk, logEventsPage } from '../../scripts/log-events.ts'
+import type { FieldsOf } from '../../src/base/log.ts'
+import {
+  LOG_EVENT_SECTIONS,
+  LOG_EVENTS,
+  LOG_FIELDS,
+  type LogEvent,
+  type LogEventAt,
+  type LogLevel,
+} from '../../src/base/log-events.ts'
+
+const rows = LOG_EVENT_SECTIONS.flatMap(section => Object.entries(section.rows))
+
+test('docs/LOG-EVENTS.md says what the table says (else: node scripts/log-events.ts)', () => {
+  expect(logEventsOnDisk()).toBe(logEventsPage())
+})
+
+describe('the table', () => {
+  test('has every event in one section', () => {
+    expect(rows.map(([event]) => event).sort()).toEqual(Object.keys(LOG_EVENTS).sort())
+  })
+
+  test.each(rows)('%s is written in one spelling, and a warning or error says what to do', (event, row) => {
+    expect(event).toMatch(/^[a-z][a-z0-9]*(_[a-z0-9]+)+$/)
+    expect(row.levels.length).toBeGreaterThan(0)
+    expect(row.meaning).toMatch(/\.$/)
+    expect(row.action !== undefined).toBe(row.levels.some(level => level === 'warn' || level === 'error'))
+  })
+
+  test('explains the fields of its events, and no others', () => {
+    const used = new Set<string>(rows.flatMap(([, { fields }]) => fields))
+    expect([...used].sort()).toEqual(Object.keys(LOG_FIELDS).sort())
+  })
+
+  test('names the cause `reason` alone', () => {
+    expect(Object.keys(LOG_FIELDS).filter(field => /^(err|error|cause|why|because)$/.test(field))).toEqual([])
+  })
+})
+
+describe('the events of src/', () => {
+  const calls = logCallsOfSource()
+  const known = new Set(rows.flatMap(([event, { levels }]) => levels.map(level => `${level} ${event}`)))
+
+  test('are written as texts, which a search finds', () => {
+    expect(calls.filter(({ event }) => event === undefined)).toEqual([])
+  })
+
+  test('stand in the table, with their level', () => {
+    expect(calls.length).toBeGreaterThan(100)
+    expect(calls.filter(({ level, event }) => !known.has(`${level} ${event}`))).toEqual([])
+  })
+
+  test('are all that the table has', () => {
+    const logged = new Set(calls.map(({ level, event }) => `${level} ${event}`))
+    expect([...known].filter(each => !logged.has(each))).toEqual([])
+  })
+})
+
+describe('the search for events', () => {
+  const found = (text: string) => logCalls('a.ts', text).map(({ level, event }) => [level, event])
+
+  test.each([
+    ["this.#options.log.warn('one_done', {})", [['warn', 'one_done']]],
+    ["log().error('one_done')", [['error', 'one_done']]],
+    ["createLog('popup').with({ id }).info('one_done')", [['info', 'one_done']]],
+    [
+      "log.info(a ? 'one_done' : 'two_done')",
+      [
+        ['info', 'one_done'],
+        ['info', 'two_done'],
+      ],
+    ],
+    ['log.info(event)', [['info', undefined]]],
+    ["settings.error('no log')", []],
+  ])('%s', (text, calls) => {
+    expect(found(text)).toEqual(calls)
+  })
+})
+
+test('the type checker refuses an unknown event, another level and an unknown field', () => {
+  expectTypeOf<'grant_stored'>().toExtend<LogEventAt<'info'>>()
+  expectTypeOf<'grant_stored'>().not.toExtend<LogEventAt<'error'>>()
+  expectTypeOf<'grant-stored'>().not.toExtend<LogEvent>()
+  expectTypeOf<keyof FieldsOf<'grants_swept'>>().toEqualTypeOf<'grants'>()
+  expectTypeOf<LogEventAt<LogLevel>>().toExtend<LogEvent>()
+})
