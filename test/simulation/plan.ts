@@ -36,6 +36,7 @@ export type Deed =
   | { readonly kind: 'line'; readonly device: string; readonly ip: string; readonly lateSeconds: number }
   | { readonly kind: 'ask'; readonly ip: string }
   | { readonly kind: 'compare' }
+  | { readonly kind: 'export'; readonly seconds: number }
   | { readonly kind: 'allow' | 'block'; readonly network: string; readonly seconds: number | null }
   | { readonly kind: 'disallow' | 'unblock'; readonly network: string }
   | { readonly kind: 'block-login'; readonly login: string; readonly seconds: number | null }
@@ -66,6 +67,7 @@ const everyDay = mostly<Deed>(
   [6, fc.record({ kind: fc.constant('line'), device, ip: address, lateSeconds: fc.integer({ min: -300, max: 4000 }) })],
   [30, fc.record({ kind: fc.constant('ask'), ip: address })],
   [3, kinds('compare', 'sweep')],
+  [1, fc.record({ kind: fc.constant('export'), seconds: fc.integer({ min: 10, max: 60 }) })],
   [3, fc.record({ kind: fc.constantFrom('allow', 'block'), network, seconds: period })],
   [3, fc.record({ kind: fc.constantFrom('disallow', 'unblock'), network })],
   [1, fc.record({ kind: fc.constant('block-login'), login: device, seconds: period })],

@@ -29,8 +29,17 @@ import {
   parseNetwork,
 } from '../../src/wire/ip-address.ts'
 import { loginKey } from '../../src/wire/login-key.ts'
-import { decide } from '../../src/wrap/decision.ts'
+import { formatPolicyRequest } from '../../src/wire/policy-request.ts'
+import { formatRelayQuery } from '../../src/wire/relay-query.ts'
+import { formatNetstring } from '../../src/wire/socketmap.ts'
+import { type Decision, decide } from '../../src/wrap/decision.ts'
 import { shareDecisions } from '../../src/wrap/gate/gate-setup.ts'
+import { TcpRulesFile } from '../../src/wrap/gate/tcp-rules-file.ts'
+import { CdbExport, type CdbExportOptions } from '../../src/wrap/services/cdb-export.ts'
+import { PolicyRates } from '../../src/wrap/services/policy-rates.ts'
+import { policyService } from '../../src/wrap/services/policy-service.ts'
+import { queryService } from '../../src/wrap/services/query-service.ts'
+import { socketmapService } from '../../src/wrap/services/socketmap-service.ts'
 import { grantPolicy } from '../harness/grant-policy.ts'
 import {
   GrantStatements,
@@ -53,6 +62,11 @@ const EXP_TIME_S = 1800
 const SLOW_MS = 4000
 /** A login counts from its commit, not from its proof, if it waits at most this long. */
 const GRAIN_MS = 1000
+/** How often the cdb export looks at the store, and how long it waits for it. */
+const CDB_INTERVAL_MS = 5000
+const CDB_TIMEOUT_MS = 3000
+/** Between two looks at the cdb itself. */
+const CDB_LOOK_MS = 7000
 const START = Date.UTC(2026, 0, 5)
 const LOGIN_SOCKET = '/run/auth-relay/authd.sock'
 
@@ -62,6 +76,9 @@ export type WorldMutant =
   | 'queued is called committed'
   | 'queued logins are dropped'
   | 'no address is ungrantable'
+  | 'the cdb keeps what has ended'
+  | 'a service remembers its answers'
+  | 'a service finds nobody'
 
 /** Something that was promised and is not so. */
 export class BrokenPromise extends Error {
@@ -120,6 +137,10 @@ class World {
   #authd: Authd
   #monitor: Monitor
   #gate: Gate
+  readonly #directory: string
+  readonly #cdbFile: TcpRulesFile
+  /** `since`: virtual time at which its first look was over. */
+  #cdb: { readonly cdb: CdbExport; readonly since: number } | undefined
   readonly #administrator: ReturnType<typeof createGrantAdmin>
   /** Of each row of grants, the last proof. */
   readonly #proofs = new Map<string, Proof>()
@@ -149,6 +170,8 @@ class World {
     this.#sockets = new SimulatedSockets(time, this.#random, stage.handle)
     stage.sockets = this.#sockets
     this.#places = new FilePlaces(`${stage.directory}/places.json`)
+    this.#directory = stage.directory
+    this.#cdbFile = new TcpRulesFile(this.#cdbPath)
     const inDatabase = mutants.filter(isDatabaseMutant)
     this.#server = new SimulatedServerPair(time, this.#random, new GrantStatements(inDatabase))
     this.#server.clockOffset = START
@@ -162,7 +185,7 @@ class World {
     }
     this.#authd = this.#startAuthd()
     this.#monitor = this.#startMonitor()
-    this.#gate = new Gate(this.#server, this.#policy)
+    this.#gate = this.#startGate()
     this.#administrator = createGrantAdmin(new SimulatedDatabase(this.#server), this.#policy)
   }
 
@@ -177,9 +200,14 @@ class World {
         return
       case 'ask':
         this.#watch(this.#ask(ipOf(deed.ip)))
+        this.#checkCdb([deed.ip])
         return
       case 'compare':
         this.#watch(this.#compare())
+        this.#checkCdb(ADDRESSES)
+        return
+      case 'export':
+        this.#watch(this.#export(deed.seconds))
         return
       case 'allow':
         this.#watch(this.#allow(networkOf(deed.network), deed.seconds))
@@ -222,6 +250,8 @@ class World {
     this.check()
     await this.#compare()
     this.check()
+    await this.#endExport()
+    this.#gate.stop()
     await this.#authd.stop()
     await this.#monitor.stop()
   }
@@ -280,19 +310,117 @@ class World {
     this.#authd.hearLine(`${stamp} mx ipop3d[1]: Login user=${device} host=[${ip}] nmsgs=0/0`)
   }
 
+  /** Asks the gate itself or one of its services. */
   async #ask(ip: IpAddress): Promise<void> {
     const asked = this.#time.now
     const clockAsked = this.#server.clock
-    const decision = await this.#gate.ask(ip)
-    if (!decision.relay) return
+    const way = WAYS[this.#random.below(WAYS.length)] ?? 'gate'
+    const relay = await this.#gate.ask(ip, way)
+    if (relay === undefined) return
+    if (!relay) {
+      if (this.#isOwed(ip, asked)) this.#fail(`${ip} was promised the relay, and the ${way} said no`)
+      return
+    }
     if (this.#ownPolicy.neverList.refusal(ip) !== undefined)
-      return this.#fail(`the relay opened for ${ip}, which is ungrantable`)
+      return this.#fail(`the relay opened for ${ip}, which is ungrantable, by the ${way}`)
     const block = this.#blocks.find(
       decree => decree.answered <= asked && this.#isInForce(decree, asked) && this.#covers(decree, ip),
     )
     if (block !== undefined && block.answered > this.#lostAt)
-      return this.#fail(`the relay opened for ${ip}, which was blocked before`)
-    if (!this.#mayRelay(ip, asked, clockAsked)) this.#fail(`the relay opened for ${ip} without a login that counts`)
+      return this.#fail(`the relay opened for ${ip}, which was blocked before, by the ${way}`)
+    if (!this.#mayRelay(ip, asked, clockAsked))
+      this.#fail(`the relay opened for ${ip} without a login that counts, by the ${way}`)
+  }
+
+  /** A login from there was answered `committed` before, its grant still lasts, and no fault excuses a no. */
+  #isOwed(ip: IpAddress, since: number): boolean {
+    const promised = this.#promised.get(this.#policy.rowOf(ip))
+    if (promised === undefined || promised.at > since || this.#disturbedUntil >= since) return false
+    if (this.#lostAt >= promised.at || this.#clocksHaveStepped) return false
+    if (promised.until <= this.#server.clock + 1000) return false
+    return !this.#mayBeBlocked(ip, promised.login, promised.at)
+  }
+
+  // ---- the cdb
+
+  async #export(seconds: number): Promise<void> {
+    if (this.#cdb !== undefined) return
+    const reader = createGrantReader(new SimulatedDatabase(this.#server), this.#policy)
+    const keepsAll = this.#mutants.has('the cdb keeps what has ended')
+    let first: Awaited<ReturnType<CdbExportOptions['list']>> | undefined
+    const cdb = new CdbExport({
+      path: this.#cdbPath,
+      rulesPath: '',
+      relayclientValue: '',
+      list: async signal => {
+        const listed = (await reader.current({ signal })).map(({ network, until, login }) => ({
+          network,
+          until: until === null || keepsAll ? undefined : Math.floor(until.getTime() / 1000),
+          login: login ?? undefined,
+        }))
+        first ??= listed
+        return keepsAll ? first : listed
+      },
+      onChange: () => {},
+      refusal: ip => this.#policy.neverList.refusal(ip),
+      timeoutMs: CDB_TIMEOUT_MS,
+      intervalMs: CDB_INTERVAL_MS,
+      clock: this.#machineClock,
+      log: SILENT,
+    })
+    this.#cdb = { cdb, since: Number.POSITIVE_INFINITY }
+    await cdb.start()
+    // It may have been stopped meanwhile.
+    if (this.#cdb?.cdb !== cdb) return
+    const since = this.#time.now
+    this.#cdb = { cdb, since }
+    const look = (): void => {
+      if (this.#cdb?.cdb !== cdb) return
+      this.#checkCdb(ADDRESSES)
+      if (this.#time.now < since + seconds * 1000) this.#time.after(CDB_LOOK_MS, look)
+      else this.#watch(this.#endExport())
+    }
+    this.#time.after(CDB_LOOK_MS, look)
+  }
+
+  async #endExport(): Promise<void> {
+    const running = this.#cdb
+    if (running === undefined) return
+    this.#cdb = undefined
+    await running.cdb.stop()
+    for (const text of ADDRESSES) if (this.#isOpenInCdb(ipOf(text))) this.#fail(`${text} stays in the cdb at its end`)
+  }
+
+  /** Whoever is in the cdb may relay, or might before its last look; whoever was promised so is there. */
+  #checkCdb(texts: readonly string[]): void {
+    if (this.#cdb === undefined || this.#time.now < this.#cdb.since) return
+    const lag = CDB_INTERVAL_MS + CDB_TIMEOUT_MS + 100
+    const looked = this.#time.now - lag
+    for (const text of texts) {
+      const ip = ipOf(text)
+      if (!this.#isOpenInCdb(ip)) {
+        const isExcused = this.#blocks.length > 0 || this.#cdb.since > looked
+        if (!isExcused && this.#isOwed(ip, looked)) this.#fail(`${ip} was promised the relay and is not in the cdb`)
+        continue
+      }
+      if (this.#ownPolicy.neverList.refusal(ip) !== undefined) this.#fail(`${ip} is ungrantable and in the cdb`)
+      // An end counts at once; what the database says later is seen with the next look.
+      if (!this.#mayRelay(ip, looked, this.#server.clock)) this.#fail(`${ip} is in the cdb without a login that counts`)
+      const block = this.#blocks.find(
+        decree => decree.answered <= looked && this.#isInForce(decree, looked) && this.#covers(decree, ip),
+      )
+      if (block !== undefined && block.answered > this.#lostAt && this.#disturbedUntil < looked)
+        this.#fail(`${ip} was blocked before the last look and is in the cdb`)
+    }
+  }
+
+  get #cdbPath(): string {
+    return `${this.#directory}/smtp.cdb`
+  }
+
+  #isOpenInCdb(ip: IpAddress): boolean {
+    const { allow, environment } = this.#cdbFile.find({ ip })
+    return allow && environment['RELAYCLIENT'] !== undefined
   }
 
   /** Somebody allowed the address, or proved a login from it, that may count between `asked` and now. */
@@ -397,7 +525,9 @@ class World {
         this.#monitor = this.#startMonitor()
         return
       case 'restart-gate':
-        this.#gate = new Gate(this.#server, this.#policy)
+        this.#gate.stop()
+        this.#gate = this.#startGate()
+        this.#watch(this.#endExport())
         return
       case 'reload':
         this.#monitor.reload(this.#policy)
@@ -626,6 +756,10 @@ class World {
       this.#mutants,
       this.#places,
     )
+  }
+
+  #startGate(): Gate {
+    return new Gate(this.#server, this.#sockets, this.#policy, this.#customers, this.#mutants)
   }
 
   #startMonitor(): Monitor {
@@ -869,24 +1003,124 @@ class Monitor {
   }
 }
 
-/** The decision of the gate, which its services share. */
+/** Who is asked: the decision with which the gate starts an smtpd, or a service that shares it. */
+const WAYS = ['gate', 'policy', 'socketmap', 'query'] as const
+type Way = (typeof WAYS)[number]
+
+/** The decision of the gate, and its services on sockets. */
 class Gate {
   readonly #server: SimulatedServerPair
+  readonly #sockets: SimulatedSockets
   readonly #policy: GrantPolicy
+  readonly #services: readonly { stopListening(): void }[]
   #decide: ReturnType<typeof shareDecisions>
 
-  constructor(server: SimulatedServerPair, policy: GrantPolicy) {
+  constructor(
+    server: SimulatedServerPair,
+    sockets: SimulatedSockets,
+    policy: GrantPolicy,
+    customers: CustomerNetworks,
+    mutants: ReadonlySet<WorldMutant>,
+  ) {
     this.#server = server
+    this.#sockets = sockets
     this.#policy = policy
     this.#decide = this.#open()
+    const remembered = new Map<IpAddress | undefined, Promise<Decision>>()
+    const options = {
+      decide: (ip: IpAddress | undefined): Promise<Decision> => {
+        if (mutants.has('a service finds nobody')) return this.#decide(undefined)
+        if (!mutants.has('a service remembers its answers')) return this.#decide(ip)
+        const known = remembered.get(ip) ?? this.#decide(ip)
+        remembered.set(ip, known)
+        return known
+      },
+      onDecision: () => {},
+      limits: { maxConnections: 64, maxOpen: 100 },
+      log: SILENT,
+    }
+    const rates = new PolicyRates(NO_RATES, () => 0)
+    const policyOptions = {
+      ...options,
+      senderBinding: 'off',
+      senderDomains: [],
+      rates,
+      customers,
+      counts: () => true,
+    } as const
+    this.#services = [
+      this.#publish(
+        'policy',
+        policyService(() => policyOptions),
+      ),
+      this.#publish(
+        'socketmap',
+        socketmapService(() => options),
+      ),
+      this.#publish(
+        'query',
+        queryService(() => options),
+      ),
+    ]
   }
 
-  ask(ip: IpAddress): ReturnType<ReturnType<typeof shareDecisions>> {
-    return this.#decide(ip)
+  /** Undefined: the connection was cut, or the service has no answer. */
+  async ask(ip: IpAddress, way: Way): Promise<boolean | undefined> {
+    switch (way) {
+      case 'gate':
+        return (await this.#decide(ip)).relay
+      case 'policy':
+        return this.#answer(
+          way,
+          formatPolicyRequest(
+            new Map([
+              ['request', 'smtpd_access_policy'],
+              ['client_address', ip],
+            ]),
+          ),
+          {
+            'action=OK\n\n': true,
+            'action=DUNNO\n\n': false,
+          },
+        )
+      case 'socketmap':
+        return this.#answer(way, formatNetstring(`relay ${ip}`), { '5:OK OK,': true, '9:NOTFOUND ,': false })
+      case 'query': {
+        const text = await this.#converse(way, `${formatRelayQuery({ ip })}\n`)
+        return text.startsWith('yes ') ? true : text === 'no\n' ? false : undefined
+      }
+    }
   }
 
   reload(): void {
     this.#decide = this.#open()
+  }
+
+  stop(): void {
+    for (const service of this.#services) service.stopListening()
+  }
+
+  async #answer(way: Way, request: string, meanings: Readonly<Record<string, boolean>>): Promise<boolean | undefined> {
+    return meanings[await this.#converse(way, request)]
+  }
+
+  #converse(way: Way, request: string): Promise<string> {
+    const socket = this.#sockets.connect({ path: pathOf(way) })
+    let heard = ''
+    socket.on('data', (piece: Buffer) => {
+      heard += piece.toString()
+    })
+    socket.on('error', () => {}) // it was cut; what was heard is judged
+    socket.on('connect', () => {
+      socket.write(request)
+      socket.end()
+    })
+    return new Promise(resolve => socket.on('close', () => resolve(heard)))
+  }
+
+  #publish<T extends { stopListening(): void }>(way: Way, service: T): T {
+    this.#sockets.publishNewest(pathOf(way))
+    return service
   }
 
   #open(): ReturnType<typeof shareDecisions> {
@@ -903,6 +1137,15 @@ class Gate {
     )
   }
 }
+
+const NO_RATES = {
+  messages_per_login: 0,
+  messages_per_address: 0,
+  recipients_per_login: 0,
+  recipients_per_address: 0,
+}
+
+const pathOf = (way: Way): string => `/run/auth-relay/gate/${way}.sock`
 
 const policyOf = (): GrantPolicy =>
   grantPolicy({
