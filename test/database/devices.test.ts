@@ -6,9 +6,8 @@ import type { Action } from '../../src/auth-relay/verb.ts'
 import { device } from '../../src/auth-relay/verbs/device.ts'
 import { type Device, DeviceAdmin } from '../../src/grants/device-admin.ts'
 import { createGrantReader } from '../../src/grants/grant-reader.ts'
-import type { IpAddress } from '../../src/wire/ip-address.ts'
-import { parseIpAddress } from '../../src/wire/ip-address.ts'
 import { decide } from '../../src/wrap/decision.ts'
+import { ip } from '../harness/addresses.ts'
 import { grantPolicy } from '../harness/grant-policy.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
@@ -18,12 +17,6 @@ beforeAll(async () => {
   database = await createTestDatabase()
 })
 afterAll(() => database.remove())
-
-const ip = (text: string): IpAddress => {
-  const parsed = parseIpAddress(text)
-  if (parsed === undefined) throw new Error(text)
-  return parsed
-}
 
 const COPIER: Device = {
   name: 'copier-2',

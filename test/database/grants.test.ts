@@ -9,23 +9,14 @@ import { createGrantReader } from '../../src/grants/grant-reader.ts'
 import type { Outcome } from '../../src/grants/grant-store.ts'
 import { createGrantWriter } from '../../src/grants/grant-writer.ts'
 import { CustomerNetworks } from '../../src/wire/customer-networks.ts'
-import { type IpAddress, NetworkSet, parseIpAddress, parseNetwork } from '../../src/wire/ip-address.ts'
+import { type IpAddress, NetworkSet } from '../../src/wire/ip-address.ts'
 import type { LoginEvent } from '../../src/wire/login-event.ts'
+import { ip, net } from '../harness/addresses.ts'
 import { describeWith } from '../harness/describe-with.ts'
 import { grantPolicy } from '../harness/grant-policy.ts'
 import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres-cluster.ts'
 import { createTestDatabase } from '../harness/test-database.ts'
 
-const ip = (text: string): IpAddress => {
-  const parsed = parseIpAddress(text)
-  if (parsed === undefined) throw new Error(`not an address: ${text}`)
-  return parsed
-}
-const net = (text: string) => {
-  const parsed = parseNetwork(text)
-  if (parsed === undefined) throw new Error(`not a network: ${text}`)
-  return parsed
-}
 const EPOCH = Date.UTC(2026, 0, 1, 12)
 /** Seconds after noon of the test's day. */
 const at = (seconds: number): Date => new Date(EPOCH + seconds * 1000)

@@ -5,7 +5,8 @@ import { createGrantAdmin } from '../../src/grants/grant-admin.ts'
 import { createGrantReader } from '../../src/grants/grant-reader.ts'
 import type { BlockTarget } from '../../src/grants/grant-store.ts'
 import { createGrantWriter } from '../../src/grants/grant-writer.ts'
-import { formatNetwork, type IpAddress, type Network, parseIpAddress, parseNetwork } from '../../src/wire/ip-address.ts'
+import { formatNetwork } from '../../src/wire/ip-address.ts'
+import { ip as ipOf, net as networkOf } from '../harness/addresses.ts'
 import { grantPolicy } from '../harness/grant-policy.ts'
 import { createTestDatabase } from '../harness/test-database.ts'
 import { GrantStatements, immediateDatabase, Tables } from '../simulation/model-database.ts'
@@ -136,17 +137,5 @@ describe('the model of the statements, which the simulation trusts', () => {
     },
   )
 })
-
-function ipOf(text: string): IpAddress {
-  const ip = parseIpAddress(text)
-  if (ip === undefined) throw new Error(`not an address: ${text}`)
-  return ip
-}
-
-function networkOf(text: string): Network {
-  const found = parseNetwork(text)
-  if (found === undefined) throw new Error(`not a network: ${text}`)
-  return found
-}
 
 const aboutNetwork = (text: string): BlockTarget => ({ kind: 'network', network: networkOf(text) })

@@ -2,7 +2,8 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { AuthdDouble } from './authd-double.ts'
-import { Conversation, type ReceivedLine } from './conversation.ts'
+import type { ReceivedLine } from './conversation.ts'
+import { Pop3Conversation } from './pop3-conversation.ts'
 import type { ProgramOptions } from './program.ts'
 import { Stack, TEST_PASSWORD, type TestAccount, type TestSettings } from './stack.ts'
 
@@ -10,22 +11,13 @@ export const MESSAGE = 'Subject: lunch\n\nAt noon?\n'
 export const PASS = `PASS ${TEST_PASSWORD}`
 
 /** A dialogue with popup. */
-export class PopupClient extends Conversation {
+export class PopupClient extends Pop3Conversation {
   constructor(stream: Duplex) {
     super('popup', stream)
   }
 
-  /** Greeting, USER, PASS; the `+OK` after the password, with the time at which it came. */
-  async login(user: string, password = TEST_PASSWORD): Promise<ReceivedLine> {
-    await this.expect(/^\+OK /)
-    await this.ask(`USER ${user}`, /^\+OK/)
-    return this.ask(`PASS ${password}`, /^\+OK/)
-  }
-
-  async quit(): Promise<void> {
-    await this.ask('QUIT', /^\+OK/)
-    await this.expectEnd()
-    this.close()
+  override login(user: string, password = TEST_PASSWORD): Promise<ReceivedLine> {
+    return super.login(user, password)
   }
 }
 

@@ -10,8 +10,9 @@ import type { GrantPolicy } from '../../src/grants/grant-policy.ts'
 import type { BlockTarget } from '../../src/grants/grant-store.ts'
 import { createGrantWriter } from '../../src/grants/grant-writer.ts'
 import { CustomerNetworks } from '../../src/wire/customer-networks.ts'
-import { type IpAddress, type Network, NetworkSet, parseIpAddress, parseNetwork } from '../../src/wire/ip-address.ts'
+import { type Network, NetworkSet, parseNetwork } from '../../src/wire/ip-address.ts'
 import { TcpRulesFile } from '../../src/wrap/gate/tcp-rules-file.ts'
+import { ip as ipFrom } from './addresses.ts'
 import { command, NETWORK_NAMESPACES, type Need } from './describe-with.ts'
 import { eventually } from './eventually.ts'
 import { GateDatabase } from './gate-database.ts'
@@ -560,12 +561,6 @@ const shown = (value: unknown): unknown => {
   const { family, bits } = value
   if (typeof bits !== 'bigint' || (family !== 4 && family !== 6)) return value
   return 'length' in value ? `${textOf({ family, bits })}/${String(value.length)}` : textOf({ family, bits })
-}
-
-function ipFrom(text: string): IpAddress {
-  const ip = parseIpAddress(text)
-  if (ip === undefined) throw new Error(`not an address: ${text}`)
-  return ip
 }
 
 function networkFrom(each: Net): Network {

@@ -1,6 +1,5 @@
 import { request } from 'node:http'
 import { createConnection } from 'node:net'
-import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { CHROMIUM, Chromium } from '../harness/chromium.ts'
 import { Demo } from '../harness/demo.ts'
@@ -141,8 +140,8 @@ describeWith([CHROMIUM], 'the page in a real browser', () => {
       `${place} shows ${text}`,
       async () => {
         await browser.evaluate("void document.dispatchEvent(new Event('visibilitychange'))")
-        await pause(200)
-        return (await browser.text(place)).includes(text)
+        const isShown = async (): Promise<boolean> => (await browser.text(place)).includes(text)
+        return eventually(`${place} is fetched`, isShown, 1000).catch(() => false)
       },
       20_000,
     )

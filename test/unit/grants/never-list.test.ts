@@ -12,14 +12,11 @@ import {
   NetworkSet,
   networkContains,
   networkOf,
-  parseIpAddress,
-  parseNetwork,
   readAddress,
 } from '../../../src/wire/ip-address.ts'
+import { ip, net } from '../../harness/addresses.ts'
 import { grantPolicy } from '../../harness/grant-policy.ts'
 
-const ip = (text: string): IpAddress => parseIpAddress(text) ?? expect.unreachable(text)
-const net = (text: string): Network => parseNetwork(text) ?? expect.unreachable(text)
 const of = (toml: string): GrantPolicy => policyOf(parseSettings(toml, 'x.toml').settings)
 
 describe('peers that speak for other clients', () => {

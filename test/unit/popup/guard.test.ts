@@ -3,13 +3,9 @@ import { type LoginText, loginOctets, loginText } from '../../../src/popup/login
 import { FailureDelays, LoginIntervals } from '../../../src/popup/monitor/login-delays.ts'
 import { MessageAllowance } from '../../../src/popup/monitor/login-processes.ts'
 import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
-import { type IpAddress, parseIpAddress } from '../../../src/wire/ip-address.ts'
+import type { IpAddress } from '../../../src/wire/ip-address.ts'
+import { ip } from '../../harness/addresses.ts'
 
-const ip = (text: string): IpAddress => {
-  const found = parseIpAddress(text)
-  if (found === undefined) throw new TypeError(text)
-  return found
-}
 /** The text of a login name that a client sends in UTF-8. */
 const name = (text: string): LoginText => loginText(loginOctets(Buffer.from(text, 'utf8').toString('latin1')))
 const ANN = name('ann')

@@ -2,10 +2,9 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { ConnectionLimits } from '../../../src/process/connection-limits.ts'
 import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
-import { type IpAddress, parseIpAddress } from '../../../src/wire/ip-address.ts'
+import type { IpAddress } from '../../../src/wire/ip-address.ts'
+import { ip } from '../../harness/addresses.ts'
 import { anyIpAddress } from '../wire/arbitraries.ts'
-
-const ip = (text: string): IpAddress => parseIpAddress(text) ?? expect.unreachable(text)
 
 test('one address is stopped, another is not', () => {
   const limits = new ConnectionLimits(10, 2, new CustomerNetworks())

@@ -42,7 +42,7 @@ describe('no text of an attacker opens the relay', () => {
     ([tag, template], text, length) => {
       const message = template.replaceAll('{}', () => text)
       // These have their success word behind text of the client; see there why no cut line is short enough.
-      if (tag === 'perdition' || template.startsWith('pop3-login: proxy(')) return
+      fc.pre(tag !== 'perdition' && !template.startsWith('pop3-login: proxy('))
       const verdict = believer.recognize(FORMS['A']?.(tag, '1', message.slice(0, length)) ?? '', 0)
       if (verdict.verdict === 'grant') expect(template.startsWith('{}')).toBe(true)
     },

@@ -9,13 +9,7 @@ import {
   remoteIpOf,
 } from '../../../src/ucspi/connection.ts'
 import { changeEnvironment, formatEnvironment } from '../../../src/ucspi/environment.ts'
-import { type IpAddress, parseIpAddress } from '../../../src/wire/ip-address.ts'
-
-const ip = (text: string): IpAddress => {
-  const parsed = parseIpAddress(text)
-  if (parsed === undefined) throw new Error(text)
-  return parsed
-}
+import { ip } from '../../harness/addresses.ts'
 
 test.each([
   [{ TCPREMOTEIP: '192.0.2.7' }, '192.0.2.7'],

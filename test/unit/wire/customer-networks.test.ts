@@ -9,14 +9,12 @@ import {
   type Network,
   networkContains,
   networkOf,
-  parseIpAddress,
   parseNetwork,
   readAddress,
 } from '../../../src/wire/ip-address.ts'
+import { ip, net } from '../../harness/addresses.ts'
 import { anyIpAddress } from './arbitraries.ts'
 
-const ip = (text: string): IpAddress => parseIpAddress(text) ?? expect.unreachable(text)
-const net = (text: string): Network => parseNetwork(text) ?? expect.unreachable(text)
 const customers = new CustomerNetworks()
 const networkText = (text: string, of = customers): string => formatNetwork(of.networkOf(ip(text)))
 

@@ -4,15 +4,13 @@ import {
   addressBytes,
   formatNetwork,
   type IpAddress,
-  type Network,
   NetworkDifference,
   networkContains,
   networkOf,
-  parseNetwork,
   readAddress,
 } from '../../../src/wire/ip-address.ts'
+import { net } from '../../harness/addresses.ts'
 
-const net = (text: string): Network => parseNetwork(text) ?? expect.unreachable(text)
 const difference = (network: string, ...taken: string[]): string[] =>
   new NetworkDifference(taken.map(net)).of(net(network)).map(formatNetwork)
 

@@ -1,19 +1,8 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import {
-  type IpAddress,
-  type Network,
-  NetworkSet,
-  networkContains,
-  networkOf,
-  parseIpAddress,
-} from '../../../src/wire/ip-address.ts'
+import { type IpAddress, type Network, NetworkSet, networkContains, networkOf } from '../../../src/wire/ip-address.ts'
+import { ip as address } from '../../harness/addresses.ts'
 
-const address = (text: string): IpAddress => {
-  const ip = parseIpAddress(text)
-  if (ip === undefined) throw new Error(text)
-  return ip
-}
 const anyAddress: fc.Arbitrary<IpAddress> = fc.oneof(fc.ipV4(), fc.ipV6()).map(address)
 const anyNetwork: fc.Arbitrary<Network> = fc
   .tuple(anyAddress, fc.integer({ min: 0, max: 128 }))

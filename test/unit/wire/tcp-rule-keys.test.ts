@@ -1,17 +1,7 @@
 import { describe, expect, test } from 'vitest'
-import { type IpAddress, type Network, parseIpAddress, parseNetwork } from '../../../src/wire/ip-address.ts'
 import { bitKeysOfText, bitRuleKeys, tcpRuleKeys, textRuleKeys } from '../../../src/wire/tcprules.ts'
+import { ip, net as network } from '../../harness/addresses.ts'
 
-const ip = (text: string): IpAddress => {
-  const parsed = parseIpAddress(text)
-  if (parsed === undefined) throw new Error(text)
-  return parsed
-}
-const network = (text: string): Network => {
-  const parsed = parseNetwork(text)
-  if (parsed === undefined) throw new Error(text)
-  return parsed
-}
 const textKeys = (text: string): string[] => textRuleKeys(network(text)).flatMap(({ own }) => own)
 
 describe('the order of questions is tcpserver’s', () => {

@@ -7,12 +7,13 @@ import { waitedFor } from '../../../src/libc/child-process.ts'
 import { holdListener } from '../../../src/process/bound-socket.ts'
 import { formatCdb } from '../../../src/wire/cdb.ts'
 import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
-import { type IpAddress, LOOPBACK, NetworkSet, parseIpAddress } from '../../../src/wire/ip-address.ts'
+import { LOOPBACK, NetworkSet } from '../../../src/wire/ip-address.ts'
 import { formatProxyLocal, formatProxyV1, formatProxyV2 } from '../../../src/wire/proxy-protocol.ts'
 import { formatTcpRule } from '../../../src/wire/tcprules.ts'
 import { type AskGrant, decide } from '../../../src/wrap/decision.ts'
 import { ResidentGate, type ResidentGateOptions } from '../../../src/wrap/gate/resident-gate.ts'
 import { TcpRulesFile } from '../../../src/wrap/gate/tcp-rules-file.ts'
+import { ip } from '../../harness/addresses.ts'
 import { BOTH_ENGINES } from '../../harness/engines.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
@@ -25,11 +26,6 @@ const script = (text: string): string => {
   writeFileSync(path, `#!/bin/sh\n${text}\n`)
   chmodSync(path, 0o755)
   return path
-}
-const ip = (text: string): IpAddress => {
-  const parsed = parseIpAddress(text)
-  if (parsed === undefined) throw new Error(text)
-  return parsed
 }
 
 /** Says what it was given, then what the client sent. */

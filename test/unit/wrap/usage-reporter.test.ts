@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { createServer } from 'node:net'
-import { afterAll, expect, test } from 'vitest'
+import { afterAll, expect, onTestFinished, test, vi } from 'vitest'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 import { parseRelayUse } from '../../../src/wire/usage-event.ts'
 import { UseReporter } from '../../../src/wrap/gate/usage-reporter.ts'
@@ -14,10 +14,13 @@ test('uses reach authd, also those of a time when it was away; nobody waits for 
   const path = `${directory.path}/uses.sock`
   const ip = parseIpAddress('192.0.2.7')
   if (ip === undefined) throw new Error('no address')
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+  onTestFinished(() => void vi.useRealTimers())
   const reporter = new UseReporter(path, 20)
   reporter.report({ ip, at: 1, door: 'gate' })
-  // Long enough for the first attempt to fail.
-  await new Promise(resolve => setTimeout(resolve, 300))
+  vi.advanceTimersByTime(200)
+  expect(vi.getTimerCount()).toBe(0)
+  await eventually('the first attempt has failed, and the next one is due', () => vi.getTimerCount() === 1)
   let heard = ''
   const server = createServer(socket =>
     socket.on('data', piece => {
@@ -27,7 +30,7 @@ test('uses reach authd, also those of a time when it was away; nobody waits for 
   server.listen(path)
   await once(server, 'listening')
   reporter.report({ ip, at: 2, door: 'policy' })
-  await eventually('heard', () => heard.includes('at=2'))
+  await eventually('heard', () => vi.advanceTimersByTime(20) && heard.includes('at=2'))
   expect(heard.trim().split('\n').map(parseRelayUse)).toEqual([
     { ip, at: 1, door: 'gate' },
     { ip, at: 2, door: 'policy' },
