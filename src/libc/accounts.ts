@@ -1,7 +1,7 @@
 import { constants } from 'node:os'
 import { addressOf, asyncTextFunction, nativeFunction, SystemCallError } from './native-function.ts'
 
-/** A row of the user database (passwd(5)), whatever service the host keeps it in. */
+/** A row of the user database (passwd(5)), from any service that the host uses for it. */
 export type Account = { readonly name: string; readonly uid: number; readonly gid: number; readonly home: string }
 
 const getpwnam = nativeFunction('int getpwnam_r(const char *name, void *row, void *text, size_t size, void *found)')
@@ -35,7 +35,7 @@ const ROW = { size: 48, name: 0, uid: 16, gid: 20, home: 32 } as const
 /** `struct group`, which is smaller: name, password, gid, members. */
 const GROUP_GID = 16
 
-/** What the two calls answer when there is no such account (getpwnam(3), ERRORS). */
+/** Return values of the two calls when the account does not exist (getpwnam(3), ERRORS). */
 const NO_ACCOUNT: ReadonlySet<number> = new Set([
   0,
   constants.errno.ENOENT,
@@ -77,11 +77,10 @@ const CRYPT_DATA_SIZE = 32_768
 const cryptR = asyncTextFunction('libcrypt.so.1', 'str crypt_r(const char *phrase, const char *setting, void *data)')
 
 /**
- * crypt(3): the hash of a password under a setting (a whole stored hash is a setting), by every
- * method that the system knows.
- * A password given as text is hashed as UTF-8. Runs on a thread, so that a slow hash stops nobody.
- * Undefined if the system refuses the setting.
- * The caller compares the result with the stored hash in constant time.
+ * crypt(3): the hash of a password under a setting, by every method of the host's libcrypt. A whole
+ * stored hash is a setting. A password given as text is hashed as UTF-8. Runs on a thread, so that
+ * a slow hash does not block the event loop. Undefined if libcrypt refuses the setting. The caller
+ * compares the result with the stored hash in constant time.
  */
 export async function crypt(password: string | Uint8Array, setting: string): Promise<string | undefined> {
   // crypt(3) reads up to the first NUL: `secret\0anything` would pass for `secret`.

@@ -39,12 +39,12 @@ export type SpawnRequest = {
   /** `NAME=value`, each. */
   readonly environment: readonly (string | Uint8Array)[]
   /**
-   * The child's descriptors: `to` becomes what `from` is here. 0, 1 and 2 are inherited where not
-   * named; all else of ours is close-on-exec.
+   * The child's descriptors: `from` is the descriptor here, `to` the one in the child. 0, 1 and 2
+   * are inherited unless they are named; every other descriptor of this process is close-on-exec.
    */
   readonly descriptors: readonly { readonly from: number; readonly to: number }[]
   readonly searchPath?: boolean
-  /** Leads a session of its own, so that a terminal's signals do not reach it. */
+  /** Starts a new session, so that a terminal's signals do not reach the child. */
   readonly newSession?: boolean
   /** Soft RLIMIT_NOFILE of the child; the runtime's raised one otherwise. */
   readonly openFiles?: bigint
@@ -96,12 +96,12 @@ export function posixSpawn(request: SpawnRequest): number {
 type Call = { readonly pid: Buffer; readonly environment: StringArrayMemory }
 
 /**
- * Starts one program again and again, each time with another descriptor as its 0 and 1. Costs a
- * third of posixSpawn: what is the same every time is made once.
- * It also does not stop the event loop: the kernel holds the thread that starts a program until the
- * program's execve is done, which takes longer than all
- * the rest of a small server's work. Limits belong to the process, so the child's open files are
- * ours; PATH is not searched.
+ * Starts one program many times, each time with another descriptor as its 0 and 1. This costs a
+ * third of posixSpawn, because the common parts are made once.
+ *
+ * It also does not block the event loop. The kernel blocks the calling thread until the program's
+ * execve is done, which takes longer than all other work of a small server. Limits belong to the
+ * process, so the child inherits the limit of open files. PATH is not searched.
  */
 export class RepeatedSpawn {
   readonly #file: Uint8Array
@@ -113,7 +113,7 @@ export class RepeatedSpawn {
   readonly #idle: Call[] = []
   #here: Call | undefined
 
-  /** `environment`: `NAME=value`, what every start has. Throws TypeError on a NUL. */
+  /** `environment`: `NAME=value` strings of every start. Throws TypeError on a NUL. */
   constructor(file: string, argv: readonly (string | Uint8Array)[], environment: readonly (string | Uint8Array)[]) {
     if (file.includes('\0')) throw new TypeError('a NUL cannot stand in the path of a program')
     this.#file = Buffer.from(`${file}\0`)
@@ -157,7 +157,7 @@ export class RepeatedSpawn {
   }
 }
 
-/** By descriptor, never given up: the kernel gives the same small numbers again and again. */
+/** By descriptor, never freed: the kernel reuses the same small numbers. */
 const connectionActions = new Map<number, Uint8Array>()
 
 function actionsFor(descriptor: number): Uint8Array {
@@ -190,7 +190,10 @@ function addDescriptors(actions: Uint8Array, descriptors: SpawnRequest['descript
   for (const copy of moved.values()) ok('addclose', addClose(actions, copy))
 }
 
-/** posix_spawn has no attribute for limits, so ours are the child's for the time of the call. */
+/**
+ * posix_spawn has no attribute for limits, so this process takes the child's limits during the
+ * call.
+ */
 function withOpenFiles(soft: bigint | undefined, run: () => void): void {
   const before = soft === undefined ? 0n : openFilesLimit().soft
   if (soft === undefined || before <= soft) {
@@ -241,7 +244,7 @@ export function waitFor(pid: number): Promise<Ending> {
   if (children.size === 0) poll.ref()
   return new Promise((resolve, reject) => {
     children.set(pid, { resolve, reject })
-    // It may have ended before anybody listened for the signal.
+    // The child may have ended before the signal handler was installed.
     reap(pid)
   })
 }
@@ -262,7 +265,7 @@ export function reapChildren(visit: (pid: number, ending: Ending) => void): void
 /** Number of children being waited for. */
 export const waitedFor = (): number => children.size
 
-/** One SIGCHLD may stand for many: asks the kernel who has ended until nobody has. */
+/** One SIGCHLD may stand for many children: reaps until no ended child is left. */
 function reapEnded(): void {
   while (children.size > 0) {
     info.fill(0)
@@ -270,7 +273,8 @@ function reapEnded(): void {
     const pid = info.readInt32LE(SI_PID)
     if (pid === 0) return
     if (children.has(pid) && reap(pid)) continue
-    // Not ours: the runtime reaps it in its turn, and meanwhile it hides those behind it.
+    // A child of the runtime: the runtime reaps it later, and until then it hides the children
+    // behind it.
     reapEach()
     return
   }

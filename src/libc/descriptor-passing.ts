@@ -43,11 +43,12 @@ function layOut(octets: number): void {
 }
 
 /**
- * Sends a text of one octet per character and octets behind it through a Unix stream socket, and
- * with the first of them a duplicate of a descriptor
- * (SCM_RIGHTS, unix(7)). Answers how many octets the kernel took, with the descriptor if it took
- * any, or a negative errno (EAGAIN: the queue is full).
- * Never waits; the caller's own descriptor stays open. Throws RangeError for more than MAX_PASSED_OCTETS.
+ * Sends a text of one octet per character, and octets after it, through a Unix stream socket. A
+ * duplicate of a descriptor goes with the first octet (SCM_RIGHTS, unix(7)).
+ *
+ * Returns the number of octets that the kernel accepted, with the descriptor if it is not 0, or a
+ * negative errno (EAGAIN: the queue is full). Never waits; the caller's descriptor stays open.
+ * Throws RangeError for more than MAX_PASSED_OCTETS.
  */
 export function sendDescriptor(socket: number, descriptor: number, text: string, octets?: Uint8Array): number {
   const size = text.length + (octets?.length ?? 0)
@@ -66,9 +67,9 @@ export function sendDescriptor(socket: number, descriptor: number, text: string,
 }
 
 /**
- * What has arrived: octets, none at the end of the stream, and the descriptor that came with some
- * of them, which is the caller's; no program started later inherits it.
- * Null stands for one that this process had no room for among its open files: the kernel has closed it.
+ * The received octets, none at the end of the stream, and the descriptor that came with some of
+ * them. The caller owns the descriptor; no program started later inherits it. Null: the process had
+ * no room for the descriptor among its open files, and the kernel closed it.
  */
 export type Received = { readonly octets: Buffer; readonly descriptor: number | null | undefined }
 

@@ -12,9 +12,9 @@ const [LOCK_EX, LOCK_NB] = [2, 4]
 const EWOULDBLOCK = 11
 
 /**
- * Makes a descriptor blocking or non-blocking. The flag belongs to the open file and so applies in every process that
- * has it: a program written for a blocking socket must not inherit a socket of the event loop unchanged. Throws
- * SystemCallError.
+ * Makes a descriptor blocking or non-blocking. The flag belongs to the open file, so it applies in
+ * every process that has the file. A program written for a blocking socket must not inherit a
+ * socket of the event loop unchanged. Throws SystemCallError.
  */
 export function setBlocking(descriptor: number, blocking: boolean): void {
   const flags = checked('fcntl', fcntl(descriptor, F_GETFL, 0))
@@ -39,8 +39,9 @@ export function openPipe(): { readonly readEnd: number; readonly writeEnd: numbe
 }
 
 /**
- * Asks for a larger pipe or FIFO and returns the size in bytes that the kernel set. Throws SystemCallError: EPERM above
- * /proc/sys/fs/pipe-max-size (1 MiB as a rule), EBADF if it is no pipe.
+ * Sets the size of a pipe or FIFO and returns the size in bytes that the kernel chose. Throws
+ * SystemCallError: EPERM above /proc/sys/fs/pipe-max-size (1 MiB as a rule), EBADF if the
+ * descriptor is not a pipe.
  */
 export const setPipeSize = (descriptor: number, bytes: number): number =>
   checked('fcntl(F_SETPIPE_SZ)', fcntl(descriptor, F_SETPIPE_SZ, bytes))

@@ -7,10 +7,12 @@ const wait = nativeFunction('int epoll_wait(int epfd, void *events, int most, in
 const EPOLL_CLOEXEC = 0o2000000
 const [ADD, REMOVE, CHANGE] = [1, 2, 3]
 
-/** What a descriptor may be ready for (epoll_ctl(2)); the last two are reported unasked. */
+/** Events of a descriptor (epoll_ctl(2)); the last two are always reported. */
 export const [READABLE, WRITABLE, BROKEN, HUNG_UP] = [0x1, 0x4, 0x8, 0x10]
 
-/** struct epoll_event in words of 32 bits: the events, then a number of our own. It is packed on x86-64 alone. */
+/**
+ * struct epoll_event in words of 32 bits: the events, then the tag. It is packed on x86-64 alone.
+ */
 const WORDS = process.arch === 'x64' ? 3 : 4
 const TAG = WORDS - 2
 /** Events taken at a time. */
@@ -41,10 +43,10 @@ export class Epoll {
     this.#control(REMOVE, fd, 0, 0)
   }
 
-  /** Tells of descriptors that are ready now, at most 64. Never waits. */
+  /** Reports descriptors that are ready now, at most 64. Never waits. */
   poll(visit: (tag: number, events: number) => void): void {
     const count = wait(this.descriptor, this.#readyOctets, MOST, 0)
-    // -1: a signal came, or so; whoever is ready still is at the next call.
+    // -1: a signal interrupted the call; the next call reports the ready descriptors.
     for (let at = 0; at < count * WORDS; at += WORDS) visit(this.#ready[at + TAG] ?? 0, this.#ready[at] ?? 0)
   }
 

@@ -7,9 +7,9 @@ type Koffi = typeof import('koffi')
 let loaded: Koffi | undefined
 
 /**
- * koffi, loaded at the first call. The prebuilt module is opened where npm puts it: koffi's own
- * search for it costs 15 ms and the search of `require` for the package
- * another 2, which a program started once per connection cannot afford.
+ * koffi, loaded at the first call. The prebuilt module is opened at npm's path. koffi's search for
+ * it takes 15 ms and `require`'s search for the package 2 ms, which is too much for a program that
+ * starts once per connection.
  */
 function koffi(): Koffi {
   if (loaded !== undefined) return loaded
@@ -38,7 +38,10 @@ function koffi(): Koffi {
  */
 const PACKAGES = ['../node_modules', '../../node_modules', '../..', '../../..']
 
-/** Loads the native module now: a process that will give up its rights may not reach the file afterwards. */
+/**
+ * Loads the native module now, because a process that drops its privileges may not reach the file
+ * afterwards.
+ */
 export const loadNativeModule = (): void => void koffi()
 
 function ready(module: unknown): Koffi {
@@ -81,7 +84,8 @@ const libraries = new Map<string | null, ReturnType<Koffi['load']>>()
 function library(name: string | null): ReturnType<Koffi['load']> {
   const known = libraries.get(name)
   if (known !== undefined) return known
-  // By default koffi maps three quarters of a megabyte anew for every call on a thread beyond the second.
+  // By default koffi maps three quarters of a megabyte for every call on a thread beyond the
+  // second.
   if (libraries.size === 0)
     koffi().config({ async_stack_size: 262_144, async_heap_size: 65_536, resident_async_pools: MAX_ASIDE })
   const handle = koffi().load(name)
@@ -111,8 +115,9 @@ function numberFrom(prototype: string, result: unknown): number {
 }
 
 /**
- * A function of a shared library that returns a text or NULL, called on a thread of its own so that the event loop goes
- * on. The arguments are made when the call starts, so that waiting calls hold no memory.
+ * A function of a shared library that returns a text or NULL, called on a separate thread so that
+ * the event loop continues. The arguments are made when the call starts, so that waiting calls hold
+ * no memory.
  */
 export function asyncTextFunction<const Prototype extends string>(
   soname: string,
@@ -122,8 +127,8 @@ export function asyncTextFunction<const Prototype extends string>(
 }
 
 /**
- * As nativeFunction, called on a thread of its own; memory among the arguments is kept until the
- * call returns. errno is lost.
+ * As nativeFunction, called on a separate thread; memory among the arguments is kept until the call
+ * returns. errno is lost.
  */
 export function asyncNumberFunction<const Prototype extends string>(
   prototype: Prototype,
@@ -184,9 +189,9 @@ function asyncFunction<T>(
 }
 
 /**
- * Calls back in a turn of the event loop of its own whenever a descriptor is readable, until
- * `stop`. With nothing else to do, the process ends
- * while it is not `ref`ed. What the callback throws is uncaught like any other error.
+ * Calls back in a separate turn of the event loop whenever a descriptor is readable, until `stop`.
+ * If nothing else keeps the process running, it ends while the watch is not `ref`ed. An error that
+ * the callback throws is uncaught like any other error.
  */
 export function watchReadable(fd: number, callback: () => void): { ref(): void; unref(): void; stop(): void } {
   const handle = koffi().node.poll(fd, { readable: true }, () => {
@@ -251,12 +256,12 @@ export class StringArrayMemory {
   #memory = Buffer.alloc(0)
   #base = 0
 
-  /** `beginning`: made by `stringArray`, of so many strings. */
+  /** `beginning`: made by `stringArray`, of this number of strings. */
   constructor(beginning: Uint8Array, count: number) {
     this.#pointers = beginning.subarray(0, count * 8)
   }
 
-  /** As stringArray, of the beginning and these strings; what was answered before is overwritten. */
+  /** As stringArray, of the beginning and these strings; overwrites the previous result. */
   fill(strings: readonly (string | Uint8Array)[]): Uint8Array {
     return this.#fill(strings.length, textOf(strings))
   }

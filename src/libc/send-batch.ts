@@ -2,7 +2,7 @@ import { constants } from 'node:os'
 import { addressOf, lastErrno, nativeFunction, SystemCallError } from './native-function.ts'
 import { sendFrom } from './sockets.ts'
 
-/** The C library has no functions of its own for these calls. */
+/** The C library has no wrappers for these calls. */
 const setup = nativeFunction('long syscall(long number, unsigned int most, void *context)')
 const destroy = nativeFunction('long syscall(long number, long context)')
 const submit = nativeFunction('long syscall(long number, long context, long count, const void *requests)')
@@ -22,7 +22,9 @@ const CALLS: ReadonlyMap<string, Calls> = new Map([
 const REQUEST = 16
 const [NUMBER, FLAGS, OPERATION, DESCRIPTOR, ADDRESS, LENGTH] = [0, 3, 4, 5, 6, 8]
 const PWRITE = 1
-/** EAGAIN instead of waiting, whatever the descriptor is set to: who else has it could set it otherwise. */
+/**
+ * EAGAIN instead of waiting, because another process that has the descriptor can make it blocking.
+ */
 const NOWAIT = 0x8
 /** struct io_event in words of 32 bits, and where in it is the result; the number of the request comes first. */
 const EVENT = 8
@@ -47,9 +49,9 @@ const NEVER: ReadonlySet<number> = new Set([EINVAL, ENOSYS, EOPNOTSUPP, EPERM])
 export type BatchEnd = SystemCallError | 'this processor is not known'
 
 /**
- * Told of a message that did not go out whole: how many octets the kernel took, or a negative
- * errno, and the message, which is valid during the call.
- * Adding to the batch from inside throws. What it throws is thrown by `send` once every message has been sent.
+ * Receives each message that was not sent whole, with the number of octets that the kernel accepted
+ * or a negative errno. The message is valid during the call. Adding to the batch from inside
+ * throws. `send` rethrows an error of this callback after all messages have been sent.
  */
 export type Incomplete = (sent: number, message: Uint8Array) => void
 
@@ -57,10 +59,11 @@ type Message = { readonly fd: number; readonly begin: number; readonly end: numb
 
 /**
  * Messages for many sockets that go out together, with two system calls (io_submit(2): for a socket
- * it is done when the call returns). Besides the calls it spares the
- * wakings: who is woken by the first message takes the processor when all are sent, and finds them
- * all. Where the kernel does not have the calls, forbids them, or
- * knows no NOWAIT for sockets (before 6.4), they go out one by one. Never waits.
+ * the work is done when the call returns).
+ *
+ * The batch saves system calls and wake-up ping-pong: the first recipient runs only after the whole
+ * batch is queued. Messages go out one by one if the kernel does not have the calls, forbids them,
+ * or has no NOWAIT for sockets (before 6.4). Never waits.
  */
 export class SendBatch {
   readonly #octets = Buffer.allocUnsafeSlow(ROOM)
@@ -169,7 +172,7 @@ export class SendBatch {
   }
 }
 
-/** The requests of one batch as the kernel reads them, and what became of them. */
+/** The requests of one batch as the kernel reads them, and their results. */
 class KernelQueue {
   readonly #calls: Calls
   readonly #context: number
@@ -221,7 +224,7 @@ class KernelQueue {
   submit(count: number): number {
     const taken = submit(this.#calls.submit, this.#context, count, this.#pointerOctets)
     if (taken < 0) return -lastErrno()
-    // A request without a result has gone out, nobody knows how far: its connection cannot go on.
+    // A request without a result was sent to an unknown length, so its connection must be closed.
     this.#results.fill(-EIO, 0, taken)
     const { collect: number } = this.#calls
     const ended = taken === 0 ? 0 : collect(number, this.#context, taken, taken, this.#eventOctets, null)

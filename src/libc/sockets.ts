@@ -46,9 +46,8 @@ export type SocketName =
   | { readonly family: 'internet'; readonly octets: Uint8Array; readonly port: number }
 
 /**
- * Where a socket is bound (getsockname(2)). Undefined for a descriptor that is no socket, or for
- * another address family.
- * Throws SystemCallError for a closed descriptor.
+ * Where a socket is bound (getsockname(2)). Undefined for a descriptor that is not a socket, or for
+ * another address family. Throws SystemCallError for a closed descriptor.
  */
 export function socketName(descriptor: number): SocketName | undefined {
   const address = Buffer.alloc(ADDRESS_BYTES)
@@ -84,10 +83,10 @@ export function isStreamSocket(descriptor: number): boolean {
   return getsockopt(descriptor, SOL_SOCKET, SO_TYPE, type, lengthOf(type)) === 0 && type.readUInt32LE(0) === SOCK_STREAM
 }
 
-/** The process at the other end of a Unix socket, as the kernel knows it (SO_PEERCRED, unix(7)). */
+/** The process at the other end of a Unix socket, from the kernel (SO_PEERCRED, unix(7)). */
 export type PeerCredentials = { readonly pid: number; readonly uid: number; readonly gid: number }
 
-/** What the kernel writes in place of an id where there is none. */
+/** The kernel's value for a missing id. */
 const NO_ID = 0xffff_ffff
 
 /** Credentials of the peer at the time it connected. Throws if the socket is no connected Unix socket. */
@@ -96,7 +95,7 @@ export function peerCredentials(connection: Socket): PeerCredentials {
   const result = getsockopt(descriptorOf(connection), SOL_SOCKET, SO_PEERCRED, value, lengthOf(value))
   checked('getsockopt(SO_PEERCRED)', result)
   const uid = value.readUInt32LE(4)
-  // For a TCP socket the call succeeds as well, and names nobody.
+  // For a TCP socket the call also succeeds, with ids that name no account.
   if (uid === NO_ID) throw new TypeError('the socket has no peer with an account: it is no connected Unix socket')
   return { pid: value.readInt32LE(0), uid, gid: value.readUInt32LE(8) }
 }
@@ -178,7 +177,7 @@ export const sendMoreFrom = sender(MSG_MORE)
 /** True for a negative errno after which the call can be repeated later. */
 export const isLater = (result: number): boolean => result === -EAGAIN || result === -EINTR
 
-/** Ends the output; what the other end sends is still read (shutdown(2)). Throws SystemCallError. */
+/** Ends the output; input of the other end is still read (shutdown(2)). Throws SystemCallError. */
 export const endOutput = (descriptor: number): void => void checked('shutdown', shutdown(descriptor, SHUT_WR))
 
 // --- Unix sockets

@@ -2,7 +2,7 @@ import { Epoll } from '../libc/epoll.ts'
 import { watchReadable } from '../libc/native-function.ts'
 import { type BatchEnd, type Incomplete, SendBatch } from '../libc/send-batch.ts'
 
-/** Called with what a descriptor is ready for. */
+/** Called with the events for which a descriptor is ready. */
 export type Ready = (events: number) => void
 
 const TAGS = 2 ** 32
@@ -15,8 +15,8 @@ const TAGS = 2 ** 32
 export class EventLoop {
   readonly #epoll = new Epoll()
   /**
-   * Each registration has a tag of its own: what is said of one that has ended reaches nobody,
-   * though its descriptor be used again.
+   * Each registration has a separate tag: an event of an ended registration is dropped, even if the
+   * descriptor number is used again.
    */
   readonly #registered = new Map<number, Ready>()
   readonly #watch = watchReadable(this.#epoll.descriptor, () => this.#turn())
@@ -32,8 +32,8 @@ export class EventLoop {
   }
 
   /**
-   * Watches a descriptor for `events`, and always for errors. The process does not end by itself
-   * while there is one.
+   * Watches a descriptor for `events`, and always for errors. A registration keeps the process
+   * running.
    */
   add(fd: number, events: number, ready: Ready): Registration {
     this.#lastTag = (this.#lastTag + 1) % TAGS
@@ -45,9 +45,9 @@ export class EventLoop {
   }
 
   /**
-   * Sends with what else is sent in this turn, or from this microtask on; SendBatch.MOST_OCTETS at
-   * most. Answers the number of the batch: it is under way when `batch` is another.
-   * Until then the descriptor must stay open.
+   * Sends together with the other messages of this turn, or of this microtask; at most
+   * SendBatch.MOST_OCTETS. Returns the number of the batch: the message is sent when `batch` has
+   * another number. Until then the descriptor must stay open.
    */
   send(fd: number, text: string, octets: Uint8Array | undefined, incomplete: Incomplete): number {
     if (!this.#inTurn && this.#batch.isEmpty) queueMicrotask(() => this.#batch.send())
@@ -66,9 +66,9 @@ export class EventLoop {
   }
 
   /**
-   * Calls back once, with its tag, if the kernel reports a descriptor that nobody watches: it was
-   * closed before its registration
-   * ended, while another process has the open file, and is reported again and again. That is a fault of this room.
+   * Calls back once, with its tag, if the kernel reports a descriptor without a registration. This
+   * is a fault of this room: the descriptor was closed before its registration ended, while another
+   * process has the open file. The kernel then reports it at every turn.
    */
   onStrayEvent(callback: (tag: number) => void): void {
     this.#onStrayEvent = callback
@@ -130,9 +130,9 @@ export class Registration {
   }
 
   /**
-   * Watches no more. It comes before the descriptor is closed: the kernel watches the open file,
-   * and while another process
-   * has that too it would go on telling of a descriptor that nobody here can name any more.
+   * Ends the registration. Call it before the descriptor is closed. The kernel watches the open
+   * file. If another process also has the file, the kernel would report a descriptor that has no
+   * name here any more.
    */
   remove(): void {
     this.#epoll.remove(this.#fd)

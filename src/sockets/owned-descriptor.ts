@@ -1,8 +1,11 @@
 import { closeSync } from 'node:fs'
 
-/** A socket of the kernel that one holder uses at a time. It is closed, or given away, once. */
+/** A socket of the kernel that one holder uses at a time. It is closed or handed over once. */
 export interface OpenSocket {
-  /** For system calls, and for the standard descriptors of a child. Throws once the socket is closed or given away. */
+  /**
+   * For system calls, and for the standard descriptors of a child. Throws once the socket is closed
+   * or handed over.
+   */
   readonly descriptor: number
   /** Throws if the socket is closed already. */
   close(): void

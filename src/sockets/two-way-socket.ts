@@ -3,11 +3,13 @@ import { BROKEN, HUNG_UP, READABLE, WRITABLE } from '../libc/epoll.ts'
 import { endOutput, inheritNoDelay, isLater, openSocketPair, receiveInto, sendFrom } from '../libc/sockets.ts'
 import { type Registration, socketLoop } from './event-loop.ts'
 
-/** What the owner of a TwoWaySocket is told. */
+/** Callbacks of the owner of a TwoWaySocket. */
 export type TwoWayListener = {
   /** Octets have come; they are the listener's during the call alone. */
   data(octets: Uint8Array): void
-  /** Nothing more will come: the peer has ended its output, or is gone. Told once, after everything that came. */
+  /**
+   * No more input follows: the peer has ended its output or closed. Called once, after all input.
+   */
   ended(): void
   /** `unsent` has become smaller. */
   room(): void
@@ -15,20 +17,22 @@ export type TwoWayListener = {
 
 /** Every read of every such socket goes through these octets. */
 const INPUT = Buffer.allocUnsafeSlow(65_536)
-/** Full buffers read at a time, before another socket is looked at. */
+/** Full buffers read at a time, before another socket is served. */
 const AT_A_TIME = 8
 const NOTHING: Buffer = Buffer.alloc(0)
 
 /**
- * A stream socket whose two directions end apart, in the socket loop. It differs from a
- * `Connection` in three ways that a
- * front between two peers needs: a peer that has gone still has what it said before read; the output can end while the
- * input goes on; what is read costs no copy.
+ * A stream socket whose two directions end separately, in the socket loop. It differs from a
+ * `Connection` in three ways that a front between two peers needs:
+ *
+ * - Input of a peer that has closed is still read.
+ * - The output can end while the input continues.
+ * - Input is not copied.
  */
 export class TwoWaySocket {
   readonly #fd: number
   readonly #listener: TwoWayListener
-  /** Undefined while the kernel would report a hang-up again and again that nobody can act on. */
+  /** Undefined while the kernel would report a hang-up at every turn that requires no action. */
   #registration: Registration | undefined
   #unsent: Buffer = NOTHING
   #isPaused = true
@@ -100,7 +104,7 @@ export class TwoWaySocket {
     if (this.#unsent.length === 0) this.#shut()
   }
 
-  /** Closes at once. Nothing more is told. */
+  /** Closes at once. No callback follows. */
   destroy(): void {
     if (this.#isDestroyed) return
     this.#isDestroyed = true
@@ -152,7 +156,7 @@ export class TwoWaySocket {
   #send(octets: Uint8Array): number {
     const sent = sendFrom(this.#fd, octets, octets.length)
     if (sent >= 0) return sent
-    // The peer is gone; what it said before may still be there to be read.
+    // The peer has closed; its last input may still be unread.
     if (!isLater(sent)) this.#outputEnded = true
     return 0
   }

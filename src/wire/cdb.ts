@@ -44,7 +44,7 @@ export function formatCdb(records: readonly CdbRecord[]): Buffer {
   return file
 }
 
-/** The file is no cdb, or a damaged one. */
+/** The file is not a cdb, or it is damaged. */
 export class CdbDamaged extends Error {
   override readonly name = 'CdbDamaged'
 }

@@ -1,4 +1,4 @@
-/** What a client asks for in the first message of a TLS handshake, as far as it decides how we answer. */
+/** The parts of a TLS client's first message that decide the answer. */
 export type ClientHello = {
   /** Server name (RFC 6066 §3), lower case, without a final dot; undefined if the client names none, or no DNS name. */
   readonly servername: string | undefined
@@ -7,9 +7,8 @@ export type ClientHello = {
 }
 
 /**
- * `more`: a good beginning. `plain`: no TLS at all. `hello`: enough was read. A message that is TLS
- * and yet not understood here is a
- * `hello` that asks for nothing: the TLS library judges it and answers with the alert it deserves.
+ * `more`: a valid beginning. `plain`: not TLS. `hello`: enough was read. A TLS message that this
+ * parser cannot read is a `hello` without requests; the TLS library answers it with an alert.
  */
 export type ClientHelloParse =
   | { readonly state: 'more' }
@@ -30,8 +29,8 @@ const NOTHING: ClientHelloParse = { state: 'hello', hello: { servername: undefin
 export const beginsLikeTls = ([first, major]: Uint8Array): boolean => first === HANDSHAKE_RECORD && major === 3
 
 /**
- * Looks at the first bytes of a connection without consuming them (RFC 8446 §4.1.2 and §5.1). Never
- * throws, whatever the bytes.
+ * Reads the first bytes of a connection without consuming them (RFC 8446 §4.1.2 and §5.1). Never
+ * throws.
  */
 export function parseClientHello(bytes: Uint8Array): ClientHelloParse {
   const [first, major] = bytes
@@ -62,7 +61,7 @@ function handshakeBytes(bytes: Uint8Array): Uint8Array | undefined {
     if (bytes[at] !== HANDSHAKE_RECORD) return undefined
     const record = recordAt(bytes, at)
     if (record === undefined) break
-    // An empty record would let a client make us loop for nothing.
+    // An empty record would let a client keep this loop running.
     if (record.next === at + 5) return undefined
     parts.push(record.body)
     at = record.next

@@ -44,7 +44,7 @@ export class CustomerNetworks {
   /** Networks whose addresses embed IPv4 addresses. */
   readonly embeddings: readonly Network[]
   readonly #embeddings: readonly Embedding[]
-  /** Each address in these networks is taken for a customer of its own. */
+  /** Each address in these networks counts as a separate customer. */
   readonly #alone: readonly Uint8Array[]
 
   /**
@@ -130,9 +130,8 @@ function translation(network: Network): Embedding {
 }
 
 /**
- * RFC 8215: translators of one site. The RFC leaves the length of their prefix to the site, so that
- * only the setting tells
- * where the IPv4 address stands.
+ * RFC 8215: translators of one site. The RFC leaves the length of their prefix to the site, so only
+ * the setting gives the place of the IPv4 address.
  */
 const LOCAL_TRANSLATION = networkFrom('64:ff9b:1::/48')
 

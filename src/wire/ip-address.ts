@@ -138,12 +138,18 @@ export function networkContains({ base, prefixLength }: Network, ip: IpAddress):
   return familyOf(base) === familyOf(ip) && networkOf(ip, prefixLength).base === base
 }
 
-/** A fixed set of networks, asked often. An empty set holds nothing: an empty list of trusted peers trusts nobody. */
+/**
+ * A fixed set of networks with many lookups. An empty set holds nothing, so an empty list of
+ * trusted peers trusts no peer.
+ */
 export class NetworkSet {
   readonly networks: readonly Network[]
   /** IPv4 by length of the prefix, because BlockList makes an object for each address that it is asked about. */
   readonly #ipv4 = new Map<number, Set<number>>()
-  /** A list of its own: BlockList takes an IPv4 address for its mapped IPv6 one, and `::/0` for every address. */
+  /**
+   * A separate list, because BlockList treats an IPv4 address as its mapped IPv6 one, and `::/0` as
+   * every address.
+   */
   #ipv6: BlockList | undefined
 
   constructor(networks: Iterable<Network>) {

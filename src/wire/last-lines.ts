@@ -28,7 +28,7 @@ export function parseLastLines(json: string): Map<string, LastLine> {
   try {
     stored = JSON.parse(json)
   } catch {
-    return found // a file that somebody spoiled
+    return found // the file was overwritten or damaged
   }
   if (typeof stored !== 'object' || stored === null) return found
   for (const [key, entry] of Object.entries(stored)) {

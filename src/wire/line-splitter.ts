@@ -1,6 +1,6 @@
 const LF = 0x0a
 
-/** What one chunk of octets completed. */
+/** The lines that one chunk of octets completed. */
 export type SplitLines = {
   /** Whole lines without their LF, decoded as UTF-8; octets that are not UTF-8 become U+FFFD, none is dropped. */
   readonly lines: readonly string[]
@@ -11,8 +11,8 @@ export type SplitLines = {
 }
 
 /**
- * Cuts a stream of octets into lines ended by LF. Holds at most one line of `limit` octets: a longer one is dropped
- * unread up to its LF, so that its tail can never pass for a line of its own (spec/syslog.md §1).
+ * Cuts a stream of octets into lines ended by LF. Holds at most one line of `limit` octets. A
+ * longer line is dropped unread up to its LF, so that its tail cannot look like a separate line.
  */
 export class LineSplitter {
   readonly #limit: number
@@ -41,7 +41,10 @@ export class LineSplitter {
     return { lines, overlong: overlongAt.length, overlongAt }
   }
 
-  /** The end of the stream: whatever stands after the last LF is no line (it may have been cut) and is forgotten. */
+  /**
+   * The end of the stream: octets after the last LF are not a line (it may have been cut) and are
+   * dropped.
+   */
   end(): { readonly unfinished: boolean } {
     const unfinished = this.#dropping || this.#heldOctets > 0
     this.#forget()

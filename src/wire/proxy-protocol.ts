@@ -4,8 +4,8 @@ import { addressBytes, familyOf, type IpAddress, parseIpAddress, readAddress } f
 export type Endpoint = { readonly ip: IpAddress; readonly port: number }
 
 /**
- * What a proxy tells of the TLS it took off (TLV 0x20). `verified`: the client showed a certificate
- * and it was found good.
+ * A proxy's report of the TLS that it terminated (TLV 0x20). `verified`: the client sent a
+ * certificate, and the proxy accepted it.
  */
 export type ProxyTls = {
   readonly version?: string | undefined
@@ -24,9 +24,11 @@ export type ProxyFields = {
 }
 
 /**
- * Who is there. `proxied`: the client's own ends. `unknown` (version 1 `UNKNOWN`, version 2 without
- * an IP address) and `local`
- * (a health check of the proxy itself): the real ends of the connection count, if the caller's settings allow it.
+ * The ends of the connection.
+ *
+ * - `proxied`: the client's ends.
+ * - `unknown`: version 1 `UNKNOWN`, version 2 without an IP address. `local`: a health check of the
+ *   proxy itself. The real ends of the connection count, if the caller's settings allow it.
  */
 export type ProxyHeader =
   | {
@@ -40,9 +42,9 @@ export type ProxyHeader =
   | { readonly kind: 'local'; readonly version: 2 }
 
 /**
- * `more`: the bytes so far are a good beginning; `atLeast` more must come, and reading exactly so
- * many never reads past the header.
- * `done`: the header is the first `length` bytes; what follows is the client's.
+ * `more`: the bytes so far are a valid beginning; `atLeast` more must come, and reading exactly
+ * `atLeast` bytes never reads past the header. `done`: the header is the first `length` bytes; the
+ * client's bytes follow.
  */
 export type ProxyParse =
   | { readonly state: 'more'; readonly atLeast: number }
@@ -62,10 +64,9 @@ const SSL_TLV = { version: 0x21, commonName: 0x22, cipher: 0x23 } as const
 const SSL_CLIENT = { tls: 0x01, certificateOnConnection: 0x02, certificateInSession: 0x04 } as const
 
 /**
- * Parses the header that begins with the first byte of `bytes`; give it all bytes so far, again and
- * again, until it is no longer `more`.
- * Never throws, whatever the bytes. Accepts the versions listed only (haproxy's
- * doc/proxy-protocol.txt; spec/sslwrap.md §4).
+ * Parses the header that begins with the first byte of `bytes`. Call it with all bytes so far until
+ * the result is no longer `more`. Never throws. Accepts only the listed versions (haproxy's
+ * doc/proxy-protocol.txt).
  */
 export function parseProxyHeader(bytes: Uint8Array, versions: readonly (1 | 2)[] = [1, 2]): ProxyParse {
   const first = bytes[0]
@@ -153,7 +154,8 @@ function parseV2(bytes: Uint8Array): ProxyParse {
   if (addressLength === undefined) return malformed('PROXY header of unknown address family')
   const body = bytes.subarray(V2_HEAD_OCTETS, length)
   if (body.length < addressLength) return malformed('PROXY header cut short')
-  // An unspecified family has no defined layout: nothing after it can be told apart (doc/proxy-protocol.txt §2.2).
+  // An unspecified family has no defined layout, so the rest cannot be parsed
+  // (doc/proxy-protocol.txt §2.2).
   if (family === 0x00) return { state: 'done', header: { kind: 'unknown', version: 2 }, length }
   const fields = readFields(bytes.subarray(0, length), V2_HEAD_OCTETS + addressLength)
   if (typeof fields === 'string') return malformed(fields)
@@ -270,7 +272,10 @@ const latin1 = (bytes: Uint8Array): string =>
 const beginsAlike = (bytes: Uint8Array, signature: Uint8Array): boolean =>
   signature.every((byte, i) => i >= bytes.length || bytes[i] === byte)
 
-/** Text of a field. What is not UTF-8 is as good as absent: it decides nothing, and may not reach a log as garbage. */
+/**
+ * Text of a field. Octets that are not UTF-8 count as absent: they decide nothing, and must not
+ * reach a log.
+ */
 function textOf(list: readonly Tlv[], type: number): string | undefined {
   const found = list.find(entry => entry.type === type)
   if (found === undefined) return undefined

@@ -13,15 +13,15 @@ import {
  * differently, so that a rule of one is invisible to the others:
  *
  * - ucspi-tcp knows IPv4 only: the address, then prefixes that end in a dot.
- * - ucspi-tcp with the IPv6 patch (Debian's ucspi-tcp-ipv6) takes the text of the address as it
- *   prints it, then prefixes of that text that end in a dot or a colon (`2001:db8::`).
+ * - ucspi-tcp with the IPv6 patch (Debian's ucspi-tcp-ipv6) takes the text of the address, then
+ *   prefixes of that text that end in a dot or a colon (`2001:db8::`).
  * - ucspi-tcp6 writes an IPv6 address as eight groups of four capital digits, and a network as `^`
  *   (IPv6) or `_` (IPv4) with a character for each bit; before version 1.11 a NUL follows.
  *
  * A key has one character for each octet.
  */
 
-/** What is asked about a connection. */
+/** The properties of a connection that rules use. */
 export type TcpRuleQuery = {
   readonly ip: IpAddress
   readonly host?: string | undefined
@@ -198,7 +198,9 @@ function* bitKeysAround(network: Network): Generator<string> {
   }
 }
 
-/** What a rule says about a connection: refuse it, or let it in with some variables (tcprules(1)). */
+/**
+ * The action of a rule for a connection: refuse it, or admit it with some variables (tcprules(1)).
+ */
 export type TcpRule = { readonly allow: boolean; readonly environment: Readonly<Record<string, string | Uint8Array>> }
 
 /** A record of a rules cdb. The key has one character for each octet. */
@@ -256,7 +258,7 @@ function parseLine(line: string): readonly TcpRuleRecord[] | string {
 
 const INSTRUCTIONS = ['deny', 'allow'] as const
 
-/** `,NAME="value",NAME=/value/` as data of a record: whatever stands after `=` is the quote. */
+/** `,NAME="value",NAME=/value/` as data of a record: the character after `=` is the quote. */
 function parseVariables(line: string, start: number): string | undefined {
   let data = ''
   for (let at = start; at < line.length; ) {
