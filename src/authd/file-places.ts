@@ -6,9 +6,9 @@ import { formatLastLines, type LastLine, parseLastLines } from '../wire/last-lin
 export type Place = { readonly inode: number; readonly offset: number }
 
 /**
- * The places in followed files and the journal, kept over restarts in one small JSON file. It is
- * replaced in one step, so
- * that a crash leaves the old one or the new one. What cannot be read counts as never seen.
+ * The places in followed files and the journal, kept over restarts in one small JSON file. The file
+ * is replaced in one step, so that a crash leaves the old or the new one. An unreadable file counts
+ * as missing.
  */
 export class FilePlaces {
   readonly #path: string
@@ -52,7 +52,7 @@ export class FilePlaces {
     try {
       stored = JSON.parse(readFileSync(this.#path, 'utf8'))
     } catch {
-      return // the first start, or a file that somebody spoiled: begin at the end of each log, as at the first start
+      return // the first start, or a damaged file: begin at the end of each log
     }
     if (!isRecord(stored)) return
     if (typeof stored['cursor'] === 'string') this.#cursor = stored['cursor']
@@ -68,8 +68,8 @@ export class FilePlaces {
 }
 
 /**
- * The newest line of each login source, in a file that auth-relay status reads. `lines` is what authd changes; what an
- * earlier authd has left is put into it.
+ * The newest line of each login source, in a file that auth-relay status reads. authd changes
+ * `lines`; entries of an earlier authd are merged into it.
  */
 export class LastLinesFile {
   readonly #path: string

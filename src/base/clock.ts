@@ -4,5 +4,5 @@ export type Clock = () => number
 /** The machine's clock. */
 export const systemClock: Clock = () => Date.now()
 
-/** Milliseconds of a clock that nobody can set, from some beginning: for how long something lasts. */
+/** Milliseconds of the monotonic clock, from an arbitrary beginning: for durations. */
 export const monotonicClock: Clock = () => performance.now()

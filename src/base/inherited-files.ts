@@ -1,9 +1,9 @@
 import * as v from 'valibot'
 
 /**
- * Texts of files that a program which has given up root cannot read again, by path: the settings
- * file, and for a secret file
- * the secret. A supervisor of ours that is still root reads them and sends them with the order to reload.
+ * Texts of files that a program without root cannot read again, by path: the settings file, and for
+ * a secret file the secret. A supervisor that is still root reads them and sends them with the
+ * reload request.
  */
 export type InheritedFiles = Readonly<Record<string, string>>
 

@@ -23,9 +23,8 @@ export class RestartDelay {
 }
 
 /**
- * Starts one process again and again: at most one start is scheduled at a time, and waits grow
- * while runs are short. The
- * owner calls `began` at each start and `schedule` at each end; `cancel` ends it for good.
+ * Restarts one process: at most one start is scheduled at a time, and the delay grows while runs
+ * are short. The owner calls `began` at each start and `schedule` at each end; `cancel` ends it.
  */
 export class Restarts {
   readonly #start: () => void

@@ -4,7 +4,10 @@ const NO_INSPECTOR = '--disable-sigusr1'
 /** An option of this process that opens an inspector, with its value. */
 const INSPECT = /^--inspect(-brk|-wait)?(=|$)/
 
-/** Options of Node.js for a program of ours that this process starts: our own, and never an inspector. */
+/**
+ * Options of Node.js for a child program of this project: the options of this process, without an
+ * inspector.
+ */
 export function runtimeOptions(
   own: readonly string[] = process.execArgv,
   known: ReadonlySet<string> = process.allowedNodeEnvironmentFlags,

@@ -8,7 +8,7 @@ import { ignored, type Statement } from './statement.ts'
 
 export type Migration = { readonly version: number; readonly file: string; readonly text: string }
 
-/** What `migrate` found and did. */
+/** Result of `migrate`. */
 export type Migrated = { readonly from: number; readonly to: number }
 
 /** Roles and rights as they are after all migrations. */
@@ -18,7 +18,7 @@ const LOCK = 0x617574686c
 
 const TAKE_LOCK: Statement<unknown> = { text: 'SELECT pg_advisory_xact_lock($1)', row: ignored }
 /**
- * Reads the catalogue itself: to_regclass answers from a cache that does not hear of others while
+ * Reads the catalogue directly, because to_regclass answers from a cache that is not updated while
  * it waits for the lock.
  */
 const HAS_LEDGER: Statement<{ there: boolean }> = {
@@ -31,10 +31,13 @@ WHERE relname = 'schema_version' AND relkind = 'r' AND pg_table_is_visible(oid)`
 const LEDGER: Statement<{ v: number }> = { text: 'TABLE schema_version', row: v.object({ v: v.number() }) }
 
 /**
- * Brings the schema up to date: every numbered file of the directory that the database has not seen, each in one
- * transaction. A file's first statement enters its own number into `schema_version`, so that no two programs can both
- * apply it, whatever becomes of the lock. Safe when many programs start at once.
- * @throws SchemaTooNew if a newer program was here; MigrationFailed if a file is refused, and then nothing of it stays.
+ * Brings the schema up to date: every numbered file of the directory that the database has not
+ * seen, each in one transaction. A file's first statement enters its number into `schema_version`,
+ * so that two programs cannot both apply it, even if the lock fails. Safe when many programs start
+ * at once.
+ *
+ * @throws SchemaTooNew if a newer program was here; MigrationFailed if a file is refused, and then
+ * nothing of it stays.
  */
 export async function migrate(database: Database, directory: string): Promise<Migrated> {
   const migrations = await readMigrations(directory)
@@ -97,7 +100,7 @@ async function apply(database: Database, migration: Migration): Promise<void> {
   try {
     await database.transaction(async session => {
       await session.query(TAKE_LOCK, [LOCK])
-      // Somebody else may have been faster while we waited for the lock.
+      // Another program may have applied it while this one waited for the lock.
       if ((await schemaVersion(session)) >= migration.version) return
       await session.script(migration.text)
     })

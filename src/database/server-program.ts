@@ -7,8 +7,8 @@ import { EmbeddedServerFault } from './errors.ts'
 
 /**
  * The package of the embedded PostgreSQL, and the day on which it was published. PostgreSQL
- * publishes security releases in
- * February, May, August and November; the package carries libraries of its own as well, which no distribution updates.
+ * publishes security releases in February, May, August and November. The package also contains
+ * libraries, which no distribution updates.
  */
 export const EMBEDDED_RELEASE = { version: '18.4.0-beta.17', published: new Date('2026-06-06T00:00:00Z') } as const
 
@@ -46,20 +46,21 @@ function resolvePackage(name: string): string | undefined {
   try {
     return findPackageJSON(name, import.meta.url)
   } catch {
-    return undefined // not installed: the caller says so with the remedy
+    return undefined // not installed: the caller reports it with the remedy
   }
 }
 
 /**
- * What a running server needs; the rest of the package (static libraries, clients' libraries,
- * headers) stays where it is.
+ * The files that a running server needs. The rest of the package (static libraries, clients'
+ * libraries, headers) is not copied.
  */
 const isNeeded = (path: string): boolean => !/\.a$|\/pkgconfig(\/|$)|\/libecpg|\/libpgtypes|\/include(\/|$)/.test(path)
 
 /**
- * Copies the program files of PostgreSQL below `directory`, once per version, and gives the directory that holds
- * `bin`. A copy, because the account of the server may not be able to reach ours, and because npm may replace the
- * package while the server runs. Makes the symbolic links that the package's install script would have made.
+ * Copies the program files of PostgreSQL below `directory`, once per version, and returns the
+ * directory that holds `bin`. It is a copy, because the account of the server may not reach this
+ * installation, and because npm may replace the package while the server runs. Makes the symbolic
+ * links that the package's install script would have made.
  */
 export async function installServerProgram(directory: string): Promise<string> {
   const { native, version } = await serverPackage()
@@ -111,5 +112,5 @@ async function makeSymlinks(native: string, to: string): Promise<void> {
 const exists = (path: string): Promise<boolean> =>
   access(path).then(
     () => true,
-    () => false, // any reason not to see it means it is not there for us
+    () => false, // an unreadable file counts as missing
   )

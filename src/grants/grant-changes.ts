@@ -12,10 +12,9 @@ const NOTIFY: Statement<unknown> = { name: 'notify-change', row: ignored, text: 
 const PAUSE = 100
 
 /**
- * Tells those who keep a list of the grants that it has changed, so that they need not wait for
- * their next look. After the
- * commit and beside it: a NOTIFY inside would make every commit wait for the one before. Failures
- * are nobody's business.
+ * Announces a change of the grants to the cdb exports, so that they need not wait for their next
+ * read. This happens after the commit and outside of it, because a NOTIFY inside would make every
+ * commit wait for the previous one. Failures are ignored.
  */
 export class ChangeNotifier {
   readonly #database: Pick<Database, 'query'>
@@ -26,7 +25,7 @@ export class ChangeNotifier {
     this.#database = database
   }
 
-  /** The first change is told at once, those that follow closely together. */
+  /** The first change is announced at once, later ones together. */
   changed(): void {
     if (this.#timer !== undefined) {
       this.#again = true
@@ -42,14 +41,14 @@ export class ChangeNotifier {
   }
 }
 
-/** Tells it at once; never rejects. */
+/** Announces the change at once; never rejects. */
 export async function notifyChange(database: Pick<Database, 'query'>): Promise<void> {
   await database.query(NOTIFY).catch(() => undefined)
 }
 
 /**
- * Calls `heard` soon after an address was granted anew, or an allowance or block changed; see
- * listenTo for what it is worth.
+ * Calls `heard` soon after an address was granted, or after an allowance or block changed; listenTo
+ * describes the limits.
  */
 export const listenForChanges = (access: Parameters<typeof listenTo>[0], heard: () => void): Notifications =>
   listenTo(access, CHANNEL, heard)

@@ -11,7 +11,7 @@ export type HistoryEvent = {
   readonly at: Date
   readonly kind: 'grant' | 'refused' | 'relay' | 'norelay'
   readonly ip: string
-  /** Login and daemon, or the door; for refusals the reason as well. */
+  /** Login and daemon, or the service; for refusals the reason as well. */
   readonly detail: string
 }
 
@@ -22,7 +22,7 @@ const row = v.object({
   detail: v.string(),
 })
 
-/** What one door of a host decided within the minute that began `at`. */
+/** The decisions of one service of a host within the minute that began `at`. */
 export type MinuteTally = { readonly at: Date; readonly host: string; readonly door: string } & Readonly<
   Record<RelayVerdict, number>
 >
@@ -37,7 +37,9 @@ FROM login_event WHERE at > $1 AND at <= now() - interval '1 second'
 ORDER BY at LIMIT 1000`,
 }
 
-/** As LOGINS; the gate reports its uses in whole seconds and a moment later, so that more time is left for them. */
+/**
+ * As LOGINS; the gate reports its usage events in whole seconds and later, so they get more time.
+ */
 const RELAYS: Statement<HistoryEvent> = {
   row,
   text: `
@@ -46,7 +48,10 @@ FROM relay_use WHERE at > $1 AND at <= now() - interval '4 seconds'
 ORDER BY at LIMIT 1000`,
 }
 
-/** A sample of those who were refused: each host and door has its latest, at most MAX_RECENT addresses. */
+/**
+ * A sample of the refused addresses: each host and service has its latest, at most MAX_RECENT
+ * addresses.
+ */
 const REFUSED: Statement<HistoryEvent> = {
   row,
   text: `
@@ -82,11 +87,11 @@ export async function databaseNow(database: Database): Promise<Date> {
   return row.now
 }
 
-/** Logins after a moment, oldest first, at most 1000; ask again from the last one's time. */
+/** Logins after a time, oldest first, at most 1000; call again with the last one's time. */
 export const loginsSince = async (database: Database, moment: Date): Promise<readonly HistoryEvent[]> =>
   (await database.query(LOGINS, [moment])).rows
 
-/** Relayed mail after a moment, as loginsSince. */
+/** Relayed mail after a time, as loginsSince. */
 export const relaysSince = async (database: Database, moment: Date): Promise<readonly HistoryEvent[]> =>
   (await database.query(RELAYS, [moment])).rows
 
@@ -94,6 +99,6 @@ export const relaysSince = async (database: Database, moment: Date): Promise<rea
 export const refusedSince = async (database: Database, moment: Date): Promise<readonly HistoryEvent[]> =>
   (await database.query(REFUSED, [moment])).rows
 
-/** Tallies of the minutes that began after a moment and are over, oldest first. */
+/** Tallies of complete minutes that began after a time, oldest first. */
 export const talliesSince = async (database: Database, moment: Date): Promise<readonly MinuteTally[]> =>
   (await database.query(TALLIES, [moment])).rows

@@ -55,9 +55,8 @@ export type NeverListOptions = {
   /** Gateways, webmail hosts: where many people log in from one address. No other option grants an address of these. */
   readonly neverNets: NetworkSet
   /**
-   * Peers that speak for other clients, by the name of the setting that lists them. Loopback in
-   * them is judged as loopback. An
-   * address of a proxy says nothing of the clients that come through the proxy.
+   * Peers that name other clients, by the name of the setting that lists them. Loopback in them
+   * counts as loopback. A proxy's address says nothing about the clients behind the proxy.
    */
   readonly trusted: Readonly<Record<string, NetworkSet>>
   /** The host's own addresses just now; see ownAddresses. */
@@ -108,10 +107,10 @@ export class NeverList {
   }
 
   /**
-   * Why a network cannot be allowed: it lies within networks that are never granted, so that
-   * allowing it would do nothing, or it
-   * is so wide that it holds loopback, multicast and the like. Own addresses and proxies inside it are no reason: each
-   * address is judged at lookup.
+   * Why a network cannot be allowed. Either it is inside networks that are never granted, so that
+   * an allowance would have no effect. Or it is so wide that it holds loopback, multicast and the
+   * like. Own addresses and proxies inside it are not a reason, because each address is checked at
+   * lookup.
    */
   networkRefusal(network: Network): Ungrantable | undefined {
     const isWithin = (outer: Network): boolean => isPartOf(network, outer)
@@ -127,19 +126,18 @@ export class NeverList {
   }
 
   /**
-   * The parts of a network that are never granted, for whoever allows the network. Parts that are the whole network
-   * are not among them: see networkRefusal.
+   * The parts of a network that are never granted, to show when the network is allowed. Parts that
+   * are the whole network are not among them: see networkRefusal.
    */
   exceptionsIn(network: Network): readonly Network[] {
     return this.#ungrantable().filter(part => part.prefixLength > network.prefixLength && isPartOf(part, network))
   }
 
   /**
-   * Gives the parts of a network in which every address can be granted, for tables of mail servers
-   * that do not ask about each
-   * address. Addresses that embed an IPv4 address are left out, unless the network is one address:
-   * no prefix tells which of
-   * the IPv4 addresses can be granted. Own addresses are those of this moment.
+   * Returns the parts of a network in which every address can be granted, for tables of mail
+   * servers that do not query each address. Addresses that embed an IPv4 address are left out,
+   * unless the network is one address, because a prefix does not show which of the IPv4 addresses
+   * can be granted. Own addresses are the current ones.
    */
   grantableParts(): (network: Network) => readonly Network[] {
     const difference = new NetworkDifference([...this.#ungrantable(), ...this.#options.customers.embeddings])
@@ -148,9 +146,9 @@ export class NeverList {
   }
 
   /**
-   * What a mail server must know that asks the database itself. `alone`: addresses in the network
-   * embed IPv4 addresses, so that
-   * only a single one of them can be granted.
+   * The ungrantable networks for a mail server that queries the database directly. `alone`:
+   * addresses in the network embed IPv4 addresses, so that only a single one of them can be
+   * granted.
    */
   published(): readonly { readonly network: Network; readonly alone: boolean }[] {
     const listed = new Map(

@@ -41,8 +41,8 @@ export function makeSocketDirectory(address: SocketAddress, { runDir, setting, o
 const LOOK_EVERY_MS = 1000
 
 /**
- * Looks once a second whether a Unix socket of ours is still where clients look for it: a clean-up of /run may have
- * removed it, and the server itself would never notice. `gone` resolves, once, with the reason.
+ * Checks once a second that a Unix socket of this process is still at its path. A clean-up of /run
+ * may have removed it, and the server would not notice. `gone` resolves, once, with the reason.
  */
 export function watchSocketFile(path: string): { readonly gone: Promise<string>; stop(): void } {
   const inode = lstatSync(path).ino

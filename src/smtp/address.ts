@@ -1,6 +1,6 @@
 /** A mailbox of MAIL or RCPT. One character per octet (Latin-1) throughout, as everywhere in this room. */
 export type Mailbox = {
-  /** As the client wrote it, without a source route: what the server reads between the brackets. */
+  /** As the client wrote it, without a source route: the text between the brackets. */
   readonly written: string
   /** Without quotes and escapes. */
   readonly local: string
@@ -27,10 +27,9 @@ const PARAMETER = /[a-z0-9][a-z0-9-]*(?:=[\x21-\x3c\x3e-\x7e\x80-\xff]+)?(?![^ \
 const SPACE = /[ \t]+/y
 
 /**
- * Reads what follows the verb: `FROM:<path> parameters` or `TO:<path> parameters`.
- *
- * The grammar is narrower than that of any server. A server that takes the first `<` of the line, or a second address
- * behind the first, must never see a text in which it could find another address than this one.
+ * The grammar is narrower than that of any server. Some servers read the first `<` of the line, or
+ * a second address after the first one. Such a server must never get a text in which it could find
+ * another address than this one.
  */
 export function parsePath(argument: string, word: 'FROM' | 'TO'): Path | PathFault {
   const scanner = new Scanner(argument)

@@ -77,7 +77,7 @@ function endOfText(input: Uint8Array, at: number): number {
 /** Of a longer run of CRs the others are left out: no text has one. */
 const MAX_RETURNS = 1000
 
-/** What the line has held so far. */
+/** The octets of the current line so far. */
 const [EMPTY, ONE_DOT, OTHER] = [0, 1, 2]
 
 /**
@@ -164,7 +164,7 @@ export class RepairedContent implements Content {
   }
 }
 
-/** Finds CRLF.CRLF in content that is thrown away. */
+/** Finds CRLF.CRLF in content that is discarded. */
 export class EndFinder {
   #matched = 0
 

@@ -9,7 +9,7 @@ export const MAX_EHLO_REPLY = 65_536
 const LF = 0x0a
 const NOTHING: Buffer = Buffer.alloc(0)
 
-/** What a server said is no SMTP reply. */
+/** The server's line is not an SMTP reply. */
 export class ReplyFault extends Error {
   override readonly name = 'ReplyFault'
 }
@@ -41,7 +41,7 @@ function parseReplyLine(octets: Buffer): ReplyLine {
   return { octets, code: Number(found[1]), isLast: found[2] !== '-' }
 }
 
-/** Keywords of EHLO that a client must not hear of, because the commands behind them are answered here. */
+/** Keywords of EHLO that a client must not get, because the front answers their commands. */
 const HIDDEN_KEYWORD =
   /^\d{3}[ -](?:STARTTLS|CHUNKING|BINARYMIME|PIPECONNECT|ETRN|ATRN|TURN|EXPN|X[^ =\r\n]*)(?=[ =\r\n])/i
 const AUTH_KEYWORD = /^\d{3}[ -]AUTH(?=[ =\r\n])/i
@@ -67,7 +67,7 @@ export function filterEhlo(lines: readonly ReplyLine[], hideAuth: boolean): Buff
   )
 }
 
-/** Octets of a text of ours. */
+/** Octets of a constant text. */
 const MAX_TEXT = 400
 
 /** A reply of one line: printable ASCII, at most 400 octets. `reply`: its code and text. */

@@ -12,26 +12,28 @@ export type ContainerLine = { readonly stamp: string; readonly text: string }
 
 type Piece = ContainerLine & { readonly stream: string; readonly isLast: boolean }
 
-/** What was read of the line that a stream is in: nothing yet, its first pieces, or `lost` if it can be no login. */
+/**
+ * The part of the current line of a stream that was read: nothing, its first pieces, or `lost` if
+ * it cannot be a login.
+ */
 type Begun = ContainerLine | 'nothing' | 'lost'
 
 const STAMP = new RegExp(`^${RFC3339_STAMP}$`)
 const CRI = new RegExp(`^(${RFC3339_STAMP}) (stdout|stderr) ([FP])(?::[!-~]{0,100})? (.*)$`, 's')
 
 /**
- * Takes a container runtime's log file apart: Docker's json-file (`{"log":"…\n","stream":"stdout","time":"…"}`) and the
- * format of Kubernetes' CRI (`2026-11-28T08:00:00.123456789Z stdout F …`).
- *
- * The runtime cuts long lines, and where it cuts may be chosen by the peer of the process. So a
- * piece counts only as a part of
- * its whole line, per stream; a piece whose beginning was not seen is dropped, never read as a line of its own.
+ * The runtime cuts long lines, and the peer of the process may choose the place. So a piece counts
+ * only as a part of its whole line, per stream. A piece whose beginning was not seen is dropped,
+ * never read as a separate line.
  */
 export class ContainerLines {
   readonly #begun = new Map<string, Begun>()
   /** For a stream of which no piece was read. */
   #unseen: 'nothing' | 'lost'
 
-  /** `beginning`: what is read begins with the first line of the file, or anywhere in the file. */
+  /**
+   * `beginning`: the input begins with the first line of the file; otherwise anywhere in the file.
+   */
   constructor(beginning: 'first' | 'anywhere') {
     this.#unseen = beginning === 'first' ? 'nothing' : 'lost'
   }

@@ -1,6 +1,6 @@
 import type { LoginMethod } from '../wire/login-event.ts'
 
-/** What a dialect reads out of one message. Anything it is not sure of is `undefined`: not a login. */
+/** The fields that a dialect reads from one message. `undefined`: not certainly a login. */
 export type Heard =
   | {
       readonly kind: 'login'
@@ -17,7 +17,7 @@ export type Heard =
   | { readonly kind: 'session'; readonly address: string }
   /** Second line of a two-line daemon: the session of this process logged in. */
   | { readonly kind: 'success'; readonly login: string; readonly imap?: boolean; readonly method?: LoginMethod }
-  /** The session of this process failed: what is known of it must be forgotten. */
+  /** The session of this process failed: its data must be dropped. */
   | { readonly kind: 'failure' }
 
 /**
@@ -32,7 +32,7 @@ export type Dialect = {
   readonly setting: `check_daemon_${string}`
   /** Exact tags. */
   readonly tags: readonly string[]
-  /** One sentence for the settings file: what it recognises. */
+  /** One sentence for the settings file: the recognised lines. */
   readonly doc: string
   /**
    * Octets of the longest login that the daemon writes whole, or that `read` takes. A login of that length may be the

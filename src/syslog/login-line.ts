@@ -3,10 +3,10 @@ import type { LoginMethod } from '../wire/login-event.ts'
 
 /** Tag of a login line; the only one that the dialect accepts. */
 export const LOGIN_TAG = 'qmail-pop3d'
-/** Tag of every other line of ours, so that no failure line can ever pass for a login. */
+/** Tag of every other line, so that no failure line can look like a login. */
 export const FAIL_TAG = 'qmail-popup'
 
-/** Who logged in, or tried. `ip` undefined: not known. */
+/** The client of a login or of an attempt. `ip` undefined: not known. */
 export type LoginLineFacts = {
   readonly ip: IpAddress | undefined
   readonly tls: boolean

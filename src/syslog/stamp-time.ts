@@ -3,7 +3,7 @@ const MINUTE = 60_000
 const DAY = 86_400_000
 
 /**
- * The stamp of RFC 3164, and what syslog-ng and appliances make of it: day unpadded, year in front
+ * The stamp of RFC 3164, and its variants of syslog-ng and appliances: day unpadded, year in front
  * or behind, fractions.
  */
 export const BSD_STAMP = String.raw`(?:\d{4} )?[A-Z][a-z]{2} [ \d]?\d (?:\d{4} )?\d\d:\d\d:\d\d(?:\.\d{1,9})?`

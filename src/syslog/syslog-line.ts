@@ -1,6 +1,6 @@
 import { BSD_STAMP, RFC3339_STAMP } from './stamp-time.ts'
 
-/** Longest line that is looked at, in octets; a longer one is no line of a POP3 daemon (spec/syslog.md §1). */
+/** Longest line that is parsed, in octets; a longer one is not a line of a POP3 daemon. */
 export const MAX_SYSLOG_LINE = 8192
 
 /** A line of syslog, or of a daemon's own log file, taken apart. */
@@ -11,7 +11,7 @@ export type SyslogLine = {
    * itself, or that a container runtime writes for it; `journal`: an entry of the systemd journal.
    */
   readonly form: 'bsd' | 'rfc3339' | 'rfc5424' | 'file' | 'journal'
-  /** The stamp as written. Whoever can write to the log socket can choose it. */
+  /** The stamp as written. Any process that can write to the log socket can choose it. */
   readonly stamp: string
   /** The sending host; empty in a log file of a daemon's own. */
   readonly host: string
@@ -25,9 +25,8 @@ export type SyslogLine = {
 /** Why a text is no line with a message, and the text at the place that is not understood. */
 export type UnreadableLine = { readonly unreadable: string; readonly near?: string }
 
-// A host name does not end in a colon: in a line without host the first word is `TAG:`, and what
-// follows it is text that
-// a peer may have chosen, not a tag.
+// A host name does not end in a colon. In a line without host the first word is `TAG:`, and the
+// text after it is not a tag, because a peer may have chosen it.
 const HOST = '[A-Za-z0-9._:%@/-]{0,254}[A-Za-z0-9._%@/-]'
 const PREFIX = String.raw`^(?:<(\d{1,3})>)?(?:(${BSD_STAMP})|(${RFC3339_STAMP})) (?:<[\w.]{1,20}> )?(${HOST}) `
 
@@ -56,9 +55,8 @@ const RFC5424_PIECE = /^(?:<\d{1,3}>)?1 (?:-|\d{4}-\d\d-\d\dT\S*) /
 const MAX_NEAR = 40
 
 /**
- * Takes apart one line of syslog as it reaches a file, a pipe or a TCP listener: the forms A to F of spec/syslog.md §1.
- * The line is given without its LF. Never throws; whatever is not exactly one of the forms is
- * unreadable, with the reason.
+ * Parses one line of syslog from a file, a pipe or a TCP listener, in the forms A to F. The line is
+ * given without its LF. Never throws; a line in another form is unreadable, with the reason.
  */
 export function parseSyslogLine(line: string): SyslogLine | UnreadableLine {
   if (line === '') return { unreadable: 'empty line' }
@@ -81,7 +79,7 @@ export function parseSyslogLine(line: string): SyslogLine | UnreadableLine {
   return parseRfc5424(line) ?? (REPEATED.test(line) ? { unreadable: 'repeat line' } : stumbledOver(line))
 }
 
-/** Which piece of a syslog line is missing, and what stands in its place. */
+/** The missing piece of a syslog line, and the text in its place. */
 function stumbledOver(line: string): UnreadableLine {
   const unreadable = (missing: string, rest: string): UnreadableLine => ({
     unreadable: `not a syslog line: ${missing}`,
@@ -98,9 +96,9 @@ function stumbledOver(line: string): UnreadableLine {
 }
 
 /**
- * Takes apart one line of a file that a daemon writes by itself, without syslogd: Dovecot's
- * `log_path`. Such a line names
- * no host and has the tag `dovecot`. Undefined if it is none. Only for files that nobody but the daemon writes.
+ * Parses one line of a file that a daemon writes without syslogd: Dovecot's `log_path`. Such a line
+ * names no host and has the tag `dovecot`. Undefined for another line. Only for files that no other
+ * program writes.
  */
 export function parseOwnFileLine(line: string): SyslogLine | undefined {
   const [match, stamp = '', service, oldService, text = ''] = DOVECOT_FILE.exec(line) ?? []
@@ -121,5 +119,5 @@ function parseRfc5424(line: string): SyslogLine | UnreadableLine | undefined {
 
 const isPriority = (pri: string | undefined): boolean => pri === undefined || Number(pri) <= 191
 
-/** `/usr/sbin/ipop3d` is `ipop3d`; `cyrus/pop3` is a tag by itself (spec/syslog.md §1). */
+/** `/usr/sbin/ipop3d` is `ipop3d`; `cyrus/pop3` is a complete tag. */
 const baseName = (tag: string): string => (tag.startsWith('/') ? tag.slice(tag.lastIndexOf('/') + 1) : tag)

@@ -13,7 +13,7 @@ export type AcceptTlsOptions = {
    * are served without one.
    */
   readonly alpnStrict?: boolean | undefined
-  /** `required`: without a certificate that the authorities vouch for there is no connection. */
+  /** `required`: the handshake fails without a certificate that the authorities signed. */
   readonly clientCertificate?: 'none' | 'optional' | 'required' | undefined
   /** Milliseconds from now to the client's first octet; undefined: `limit` counts alone. */
   readonly firstOctetLimit?: number | undefined
@@ -162,5 +162,5 @@ function reasonOf(error: Error): string {
   return typeof reason === 'string' ? reason : error.message
 }
 
-/** The outcome tells all; a socket without a listener would end the process. */
+/** The outcome reports every error; a socket without a listener would end the process. */
 const ignore = (): void => {}

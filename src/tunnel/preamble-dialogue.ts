@@ -10,9 +10,9 @@ export type DialogueOptions = {
 }
 
 /**
- * `greeted`: the client may be told `greeting` (with its line end), then `rest`. `refused`: the
- * server did not greet with +OK; the client
- * is told the same, and that is all. `failed`: nothing the server said may reach the client; `reason` is for the log.
+ * `greeted`: send `greeting` (with its line end) and then `rest` to the client. `refused`: the
+ * server did not greet with +OK; send its line to the client and close. `failed`: no octet of the
+ * server may reach the client; `reason` is for the log.
  */
 export type DialogueEnd =
   | { readonly outcome: 'greeted'; readonly greeting: Buffer; readonly rest: Buffer }
@@ -23,10 +23,9 @@ export type DialogueEnd =
 const LINE_MAX_OCTETS = 512
 
 /**
- * The proxy's side of the SSL dialogue (spec/sslwrap.md §3): holds the greeting back, says who the
- * client is, swallows the reply.
- * Afterwards the stream is paused, carries no listener of ours, and nothing of the client has been sent.
- * Never rejects; on `failed` the caller destroys the stream.
+ * The proxy's side of the SSL dialogue: holds the greeting back, sends the client's address,
+ * discards the reply. Afterwards the stream is paused and has no listener of this function, and no
+ * octet of the client has been sent. Never rejects; on `failed` the caller destroys the stream.
  */
 export async function holdDialogue(server: Duplex, { preamble, reply, limit }: DialogueOptions): Promise<DialogueEnd> {
   const greeting = await readLine(server, Buffer.alloc(0), limit, 'greeting')

@@ -74,7 +74,7 @@ export function writeSelfSigned(
       linkSync(temporary, path)
       return true
     } catch (error) {
-      // Somebody else has just put a file there: his stands.
+      // Another process has just written a file there: keep it.
       if (errorCodeOf(error) === 'EEXIST') return false
       throw error
     } finally {

@@ -12,7 +12,7 @@ export const CHECKPASSWORD_LIMIT = 512
 const CHECK_LIMIT_MS = 60_000
 /** From SIGTERM to SIGKILL. */
 const KILL_AFTER_MS = 5_000
-/** What a checker may print on its standard output before the program runs, and be understood all the same. */
+/** Octets that a checker may print on its standard output before the program runs. */
 const LONGEST_NOISE = 65_536
 
 export type Credentials = {
@@ -24,10 +24,9 @@ export type Credentials = {
 }
 
 /**
- * What goes to the checker on descriptor 3: `login NUL password NUL timestamp NUL`. Undefined if it
- * would be longer than 512 octets or a
- * field holds a NUL: such a login must be refused without running anything, or the checker would
- * read other fields than were meant.
+ * The input of the checker on descriptor 3: `login NUL password NUL timestamp NUL`. Undefined if it
+ * would be longer than 512 octets, or if a field holds a NUL. Such a login must be refused without
+ * running the checker, because the checker would read other fields.
  */
 export function checkpasswordMessage({ login, password, timestamp }: Credentials): Uint8Array | undefined {
   if ([login, password, timestamp].some(field => field.includes('\0'))) return undefined
@@ -39,7 +38,7 @@ export function checkpasswordMessage({ login, password, timestamp }: Credentials
 /** Why a checker did not say yes. `badauth` is the only one that blames the client. */
 export type Refusal = { readonly verdict: 'badauth' | 'temporary' | 'crash'; readonly detail: string }
 
-/** The checker accepted: what it made of its process just before the program behind it. */
+/** The checker accepted: the state of its process just before the program behind it. */
 export type Accepted = {
   readonly verdict: 'ok'
   readonly uid: number
@@ -49,7 +48,7 @@ export type Accepted = {
   readonly directory: string
   /** The arguments of the program behind it; a checker may have rewritten them (checkvpw: the mail directory). */
   readonly args: readonly string[]
-  /** USER, HOME, MAILDIR and whatever else it set. */
+  /** USER, HOME, MAILDIR and all other variables that it set. */
   readonly environment: Environment
 }
 
@@ -60,8 +59,8 @@ export type Accepted = {
 const VCHKPW_DENIALS = [1, 3, 12, 13, 15, 20, 21, 23]
 
 /**
- * What the end of a checker means when no session came of it. Exit 0 is no success: vchkpw exits so
- * when it cannot run the program.
+ * The meaning of a checker's end without a session. Exit 0 is not a success: vchkpw exits so when
+ * it cannot run the program.
  */
 export function refusalOf(checker: readonly string[], ending: Ending): Refusal {
   if ('signal' in ending) return { verdict: 'crash', detail: `checker killed by ${ending.signal}` }
@@ -76,9 +75,9 @@ const TOO_LONG: Refusal = {
 }
 
 /**
- * The program behind the checker in verify mode: says its pid and stays until told to go, so that
- * the monitor can ask the kernel what the
- * checker made of it. The user it runs as could forge a report of its own; the kernel's answers about ids he cannot.
+ * The witness: the program behind the checker in verify mode. It prints its pid and waits, so that
+ * the monitor can read from the kernel which ids the checker set. The witness's user could forge a
+ * report of the witness, but not the kernel's answers about ids.
  */
 const WITNESS = ['/bin/sh', '-c', `printf '\\0checked %d\\n' $$ && read -r word`, 'pop3d']
 
@@ -94,8 +93,9 @@ export type CheckRequest = {
 }
 
 /**
- * Asks a checkpassword program about a login and answers who it would have run the POP3 server as.
- * Never throws for what a checker or client did; a checker that cannot be started is `temporary`.
+ * Runs a checkpassword program for a login and returns the account under which it would have run
+ * the POP3 server. Never throws for an act of a checker or client; a checker that cannot be started
+ * is `temporary`.
  */
 export async function verifyLogin(request: CheckRequest): Promise<Accepted | Refusal> {
   const message = checkpasswordMessage(request.credentials)
@@ -170,7 +170,10 @@ export function startChain(request: ChainRequest): Chain | Refusal {
   }
 }
 
-/** The message fits a pipe, so it is written before anybody reads, and a checker that never reads blocks nobody. */
+/**
+ * The message fits a pipe, so it is written before the checker reads. A checker that never reads
+ * blocks nothing.
+ */
 function start(
   { checker, environment }: { readonly checker: readonly string[]; readonly environment: Environment },
   program: readonly string[],
@@ -193,7 +196,7 @@ function start(
         { from: session.output, to: 1 },
         { from: secrets.readEnd, to: 3 },
       ],
-      // A group of its own, so that the time limit reaches a checker's children too.
+      // A separate process group, so that the time limit reaches a checker's children too.
       newSession: true,
       openFiles: 1024n,
     })
@@ -227,14 +230,14 @@ function signalGroup(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(-pid, signal)
   } catch {
-    // It has just ended by itself.
+    // It has just ended.
   }
 }
 
 /**
- * The pid in the witness's word; undefined if the checker ends without one. Whatever a checker
- * itself prints before is passed over. The
- * checker's end counts, not the end of input: a child that it left behind may hold the pipe for ever.
+ * The pid that the witness prints; undefined if the checker ends without one. Earlier output of the
+ * checker is skipped. The checker's end counts, not the end of input: a child that it left behind
+ * may hold the pipe for ever.
  */
 async function witnessPid(readEnd: number, ended: Promise<Ending>): Promise<number | undefined> {
   const stream = new Socket({ fd: readEnd, readable: true, writable: false })
@@ -270,8 +273,8 @@ function statusOf(pid: number): Map<string, string> {
 }
 
 /**
- * What the kernel says of the witness. Everything about it is distrusted: it runs as a user who may
- * have taken it over by ptrace(2).
+ * The kernel's data about the witness. The witness itself is not trusted, because its user may
+ * control it by ptrace(2).
  */
 function accepted(pid: number, checker: number): Accepted {
   if (!descendsFrom(pid, checker)) throw new Error('the witness is no process of the checker')

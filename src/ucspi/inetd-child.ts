@@ -2,13 +2,13 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { type Ending, RepeatedSpawn, reapChildren, waitFor } from '../libc/child-process.ts'
 
-/** A child; `ended` is undefined if nobody who could know how it ended was left. */
+/** A child; `ended` is undefined if its status is not known. */
 export type InetdChild = { readonly pid: number; readonly ended: Promise<Ending | undefined> }
 
 /** A connection that a program is to run on; `close` closes our end. */
 export type ConnectionSocket = { readonly descriptor: number; close(): void }
 
-/** Whatever runs one program again and again, each time on another connection. */
+/** Runs one program many times, each time on another connection. */
 export type ConnectionProgram = {
   /**
    * Runs it on a connection and closes our end of that. The child finds a socket that waits: one
@@ -24,8 +24,8 @@ export type ConnectionProgram = {
 }
 
 /**
- * A program that runs with a connection as its descriptors 0 and 1, as inetd and tcpserver run
- * theirs. The connection must be blocking.
+ * A program that runs with a connection as its descriptors 0 and 1, as under inetd and tcpserver.
+ * The connection must be blocking.
  */
 export class InetdProgram implements ConnectionProgram {
   readonly #file: string
@@ -33,7 +33,7 @@ export class InetdProgram implements ConnectionProgram {
   readonly #environment: readonly (string | Uint8Array)[]
   readonly #spawn: RepeatedSpawn
 
-  /** `environment`: `NAME=value`, each; what every child has. */
+  /** `environment`: the `NAME=value` strings of every child. */
   constructor(file: string, argv: readonly (string | Uint8Array)[], environment: readonly (string | Uint8Array)[]) {
     this.#file = file
     this.#argv = argv
@@ -54,11 +54,10 @@ export class InetdProgram implements ConnectionProgram {
   }
 
   /**
-   * Starts it on this thread, which waits until the program's execve is done, and answers the pid,
-   * to be reaped by `reapStarted`.
-   * `block`: first the names of the variables that this start lacks, `without` of them, then its
-   * own `NAME=value`, each ended by NUL.
-   * The descriptor stays ours. Throws SystemCallError.
+   * Starts it on this thread, which waits until the program's execve is done. Returns the pid, to
+   * be reaped by `reapStarted`. `block`: first the names of the variables that this start lacks,
+   * `without` of them, then its `NAME=value` strings, each ended by NUL. The descriptor stays with
+   * the caller. Throws SystemCallError.
    */
   startHere(descriptor: number, block: Buffer, without: number): number {
     if (without === 0) return this.#spawn.startHere(descriptor, block)
@@ -88,9 +87,9 @@ export class InetdProgram implements ConnectionProgram {
 }
 
 /**
- * The same by the runtime's own way to start a program, for connections that are streams of the
- * runtime: it starts the child in the same
- * turn, before the event loop could read anything from the connection, and makes the child's descriptors blocking.
+ * The same with the runtime's function to start a program, for connections that are streams of the
+ * runtime. It starts the child in the same turn, before the event loop could read from the
+ * connection, and makes the child's descriptors blocking.
  */
 export class SpawnedProgram implements ConnectionProgram {
   readonly #file: string
@@ -120,7 +119,7 @@ export class SpawnedProgram implements ConnectionProgram {
       stdio: [descriptor, descriptor, 'inherit'],
     })
     const { pid } = child
-    // Tells by an event why it could not be started.
+    // Reports by an event why it could not be started.
     if (pid === undefined) throw (await once(child, 'error'))[0]
     child.on('error', () => {})
     const ended = new Promise<Ending>(resolve => {

@@ -1,4 +1,4 @@
-/** Dialects of servers that speak POP3 and IMAP. */
+/** Dialects of servers for POP3 and IMAP. */
 
 import type { LoginMethod } from '../../wire/login-event.ts'
 import type { Dialect, Heard } from '../dialect.ts'
@@ -38,9 +38,9 @@ export const ipop3d: Dialect = {
   },
 }
 
-// `Login` up to 2.3, `Logged in` from 2.4. Only the default order of login_log_format_elements; no
-// `<`, `>`, `,` or space in
-// the name, since Dovecot escapes none of them. What follows lip= is never parsed for an address.
+// `Login` up to 2.3, `Logged in` from 2.4. Only the default order of login_log_format_elements is
+// accepted. The name has no `<`, `>`, `,` or space, because Dovecot escapes none of them. Text
+// after lip= is never parsed for an address.
 const DOVECOT_LOGIN =
   /^(pop3|imap)-login: (?:Login|Logged in): user=<([^<>,\s]{1,80})>, method=([\w-]{1,40}), rip=([0-9A-Fa-f:.]{2,45}), lip=[0-9A-Fa-f:.]{2,45}(|, .*\S)$/
 
@@ -72,10 +72,9 @@ export const dovecot: Dialect = {
   },
 }
 
-// The login stands before the words of success too. So it holds no space, bracket or comma, what
-// follows `lip=` is a closed list,
-// and a message is shorter than any at which a syslogd cuts: no text in a failure line can end the
-// line behind a forged success.
+// The login also stands before the words of success. So it holds no space, bracket or comma, and
+// the text after `lip=` is a closed list. A message is shorter than any limit at which a syslogd
+// cuts. So no text in a failure line can end the line behind a forged success.
 const DOVECOT_MAX_PROXY_MESSAGE = 600
 const DOVECOT_PROXY_NAME = String.raw`[^<>(),\s]{1,128}`
 const DOVECOT_PROXIED_LOGIN = new RegExp(
@@ -201,12 +200,13 @@ function parseLogfmt(message: string): ReadonlyMap<string, string> | undefined {
 
 const isAnonymous = (text: string): boolean => text.toLowerCase() === 'anonymous'
 
-// The success word stands at the end, behind text of the client. A line cut by syslog could end inside that text, right
-// after a forged status="ok": so no line comes near the 800 octets at which anybody cuts, and no key may come twice.
+// The success word stands at the end, behind text of the client. A cut line could end inside that
+// text, directly after a forged status="ok". So no line comes near the 800 octets at which some
+// syslogds cut, and no key may come twice.
 const PERDITION_MAX_MESSAGE = 600
 // On a socket for both families perdition writes IPv4 addresses as `::ffff:192.0.2.7:39757`. Of
-// addresses without brackets
-// only this form is taken: where the port of another IPv6 address begins cannot be told.
+// addresses without brackets only this form is accepted, because the place of the port of another
+// IPv6 address is ambiguous.
 const PERDITION_IPV4 = '(?:::ffff:(?=[0-9.]{7,15}:))?([0-9.]{7,15})'
 const PERDITION_ENDPOINT = String.raw`(?:${PERDITION_IPV4}|\[([0-9A-Fa-f:.]{2,45})\])(?::\d{1,5})?`
 const PERDITION_LOGIN = new RegExp(

@@ -1,4 +1,4 @@
-/** Dialects of servers that speak POP3 alone and log a login in one line. */
+/** Dialects of servers for POP3 only that log a login in one line. */
 
 import type { Dialect } from '../dialect.ts'
 
@@ -76,10 +76,9 @@ export const gnuPop3d: Dialect = {
 
 const unquote = (name: string): string => (/^'[^']+'$/.test(name) ? name.slice(1, -1) : name)
 
-// Written at the end of a session; no word in it says that a login succeeded, only its shape does.
-// Other lines of the daemon
-// ("lost NAME", "authentication failure NAME") end in what a client sent, which could complete the shape: what begins
-// with such a word is none.
+// Written at the end of a session; only the form of the line shows a successful login. Other lines
+// of the daemon ("lost NAME", "authentication failure NAME") end in text of the client, which could
+// complete the form. A line that begins with such a word is not a login.
 const CUCIPOP_SESSION =
   /^(?!(?:lost|auth|authentication|connect|connection|error|bad|invalid|timeout)\b)([^\s,:()]{1,64}) (\d[0-9.]{6,14}) \d{1,10}, \d{1,10} \(\d{1,10}\), \d{1,10} \(\d{1,10}\)$/
 
