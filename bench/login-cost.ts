@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { chownSync, mkdirSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { text } from 'node:stream/consumers'
-import { LineSplitter } from '../src/wire/line-splitter.ts'
+import { LineSplitter } from '../src/wire/lines.ts'
 import { Program } from '../test/harness/program.ts'
 import type { Measured } from './report.ts'
 

@@ -14,12 +14,6 @@ import ts from 'typescript'
 /** Files of one folder, at most: a reader sees the folder whole. */
 const MOST_FILES = 15
 
-/** Folders with more files, each with the reason. */
-const LARGE_FOLDERS: ReadonlyMap<string, string> = new Map([
-  ['src/wire', 'one file for each format'],
-  ['src/process', 'one file for each part of a life cycle'],
-])
-
 const PROCESS_EXIT = /^src\/(ucspi|process)\/|\/main\.ts$/
 const INTERNALS = 'src/base/node-internals.ts'
 const PURE = /^src\/(pop3|wire|syslog)\//
@@ -232,8 +226,7 @@ function checkFolders(): void {
   const count = new Map<string, number>()
   for (const file of files) count.set(dirname(file), (count.get(dirname(file)) ?? 0) + 1)
   for (const [folder, number] of count)
-    if (number > MOST_FILES && !LARGE_FOLDERS.has(folder))
-      broken.push(`${folder}: ${number} files, ${MOST_FILES} at most`)
+    if (number > MOST_FILES) broken.push(`${folder}: ${number} files, ${MOST_FILES} at most`)
 }
 
 const options = await extractDepcruiseOptions('./.dependency-cruiser.cjs')

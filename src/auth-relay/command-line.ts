@@ -1,6 +1,6 @@
 import { Command, CommanderError } from 'commander'
 import manifest from '../../package.json' with { type: 'json' }
-import { UsageFault } from '../base/exit-status.ts'
+import { UsageFault } from '../base/errors.ts'
 import { nearest } from '../settings/settings.ts'
 import { printable } from './text/terminal.ts'
 import type { Action, Surroundings, Verb } from './verb.ts'

@@ -1,4 +1,4 @@
-import { UsageFault } from '../base/exit-status.ts'
+import { UsageFault } from '../base/errors.ts'
 import type { BlockTarget } from '../grants/grant-store.ts'
 import { parseDuration } from '../settings/duration.ts'
 import {

@@ -1,5 +1,5 @@
-import '../base/ignore-inspector-signal.ts'
-import { EXIT } from '../base/exit-status.ts'
+import '../base/inspector.ts'
+import { EXIT } from '../base/errors.ts'
 import { runCommand, runDaemon } from '../process/lifecycle.ts'
 import { forbidInspection } from '../process/privileges.ts'
 import { readCommandLine } from './command-line.ts'

@@ -2,7 +2,7 @@
 
 import { randomBytes } from 'node:crypto'
 import { closeSync, existsSync, fchownSync, openSync, renameSync, writeSync } from 'node:fs'
-import { TemporaryFault } from '../base/exit-status.ts'
+import { TemporaryFault } from '../base/errors.ts'
 import { crypt } from '../libc/accounts.ts'
 
 /** A random secret of 192 bits, as 32 characters that need no quoting in TOML, SQL or a shell. */

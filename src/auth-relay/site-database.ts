@@ -3,7 +3,7 @@
 import { existsSync } from 'node:fs'
 import { userInfo } from 'node:os'
 import { basename, dirname, join } from 'node:path'
-import { TemporaryFault, UsageFault } from '../base/exit-status.ts'
+import { TemporaryFault, UsageFault } from '../base/errors.ts'
 import type { ConnectionOptions } from '../database/connection-options.ts'
 import { type Database, openDatabase } from '../database/database.ts'
 import {
@@ -15,8 +15,8 @@ import {
 } from '../database/errors.ts'
 import { readMigrations, schemaVersion } from '../database/migrate.ts'
 import { createGrantAdmin } from '../grants/grant-admin.ts'
+import { policyOf } from '../grants/grant-policy.ts'
 import type { GrantAdmin } from '../grants/grant-store.ts'
-import { policyOf } from '../grants/policy-of.ts'
 import { databaseConnection } from '../settings/database-connection.ts'
 import { loadSettingsFile, type Settings } from '../settings/settings.ts'
 import type { Surroundings } from './verb.ts'

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import type { Log } from '../base/log.ts'
 import type { SyslogLine } from '../syslog/syslog-line.ts'
-import { LineSplitter } from '../wire/line-splitter.ts'
+import { LineSplitter } from '../wire/lines.ts'
 import type { FilePlaces } from './file-places.ts'
 import type { JournalEntry, LoginSources } from './login-sources.ts'
 import type { Counters } from './metrics.ts'

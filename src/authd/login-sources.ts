@@ -1,8 +1,8 @@
 import type { Clock } from '../base/clock.ts'
-import { UsageFault } from '../base/exit-status.ts'
+import { UsageFault } from '../base/errors.ts'
 import type { FieldsOf, Log } from '../base/log.ts'
 import { hasAccount, idsOf } from '../process/privileges.ts'
-import { AUTHD } from '../settings/authd.ts'
+import { AUTHD } from '../settings/grant-sections.ts'
 import type { Settings } from '../settings/settings.ts'
 import type { ContainerLines } from '../syslog/container-lines.ts'
 import {
@@ -13,8 +13,7 @@ import {
   type Verdict,
 } from '../syslog/login-recognizer.ts'
 import type { SyslogLine } from '../syslog/syslog-line.ts'
-import type { LoginAnswer, LoginEvent } from '../wire/login-event.ts'
-import { sessionId } from '../wire/session-ticket.ts'
+import { type LoginAnswer, type LoginEvent, sessionId } from '../wire/login-event.ts'
 import type { GrantQueue } from './grant-queue.ts'
 import type { Counters, Source } from './metrics.ts'
 

@@ -4,7 +4,7 @@ import { asError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import { type OpenFifo, openFifo } from '../process/fifo.ts'
 import { MAX_SYSLOG_LINE } from '../syslog/syslog-line.ts'
-import { LineSplitter } from '../wire/line-splitter.ts'
+import { LineSplitter } from '../wire/lines.ts'
 import type { LoginSources } from './login-sources.ts'
 import type { Counters } from './metrics.ts'
 

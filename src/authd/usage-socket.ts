@@ -5,7 +5,7 @@ import type { GrantWriter, RelayUse } from '../grants/grant-store.ts'
 import { LineServer } from '../process/line-server.ts'
 import { openListener } from '../process/listener.ts'
 import type { Ids } from '../process/privileges.ts'
-import { LineSplitter } from '../wire/line-splitter.ts'
+import { LineSplitter } from '../wire/lines.ts'
 import {
   MAX_RELAY_TALLY_LINE,
   parseRelayTally,

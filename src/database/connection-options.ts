@@ -1,4 +1,4 @@
-/** A password that gives itself away only when asked: the Secret of src/daemon fits. */
+/** A password that gives itself away only when asked: the Secret of src/settings fits. */
 export interface SecretLike {
   reveal(): string
 }

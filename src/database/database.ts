@@ -2,11 +2,9 @@ import { checkServerIdentity } from 'node:tls'
 import { type ClientConfig, Pool, type PoolClient, type PoolConfig } from 'pg'
 import * as v from 'valibot'
 import { messageOf } from '../base/errors.ts'
-import { arrayLiteral } from './array-literal.ts'
 import type { ConnectionOptions, DatabaseHost } from './connection-options.ts'
-import { DatabaseUnavailable, OutcomeUnknown } from './errors.ts'
-import { failureOf } from './failure.ts'
-import type { ArrayElement, Result, Statement, Value } from './statement.ts'
+import { DatabaseUnavailable, failureOf, OutcomeUnknown } from './errors.ts'
+import { type ArrayElement, arrayLiteral, type Result, type Statement, type Value } from './statement.ts'
 
 export type DatabaseOptions = ConnectionOptions & {
   /** Shown in pg_stat_activity. */

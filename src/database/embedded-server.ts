@@ -13,8 +13,16 @@ import type { Log } from '../base/log.ts'
 import { RestartDelay } from '../base/restarts.ts'
 import type { ConnectionOptions } from './connection-options.ts'
 import { EmbeddedServerFault } from './errors.ts'
-import { formatIdentity, identityOf, isAlive } from './process-identity.ts'
-import { canReach, giveTo, giveTreeTo, initialAccount, type ServerAccount } from './server-account.ts'
+import {
+  canReach,
+  formatIdentity,
+  giveTo,
+  giveTreeTo,
+  identityOf,
+  initialAccount,
+  isAlive,
+  type ServerAccount,
+} from './server-account.ts'
 import { installServerProgram } from './server-program.ts'
 
 export type EmbeddedServerOptions = {

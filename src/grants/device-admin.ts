@@ -1,7 +1,6 @@
 import * as v from 'valibot'
-import { arrayLiteral } from '../database/array-literal.ts'
 import type { Database } from '../database/database.ts'
-import { endTime, ignored, type Statement } from '../database/statement.ts'
+import { arrayLiteral, endTime, ignored, type Statement } from '../database/statement.ts'
 
 /** A device as its owner describes it. Limits: 0 is none; empty lists leave out their rule. */
 export type Device = {

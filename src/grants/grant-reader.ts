@@ -1,10 +1,12 @@
 import * as v from 'valibot'
-import type { Database } from '../database/database.ts'
+import type { ConnectionOptions } from '../database/connection-options.ts'
+import { type Database, openDatabase } from '../database/database.ts'
+import type { Notifications } from '../database/notifications.ts'
 import { endTime, type Statement } from '../database/statement.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
+import { listenForChanges } from './grant-changes.ts'
 import type { GrantPolicy } from './grant-policy.ts'
-import type { CurrentGrant, Grant, GrantReader, QueryOptions } from './grant-store.ts'
-import { networkColumn } from './grant-store.ts'
+import { type CurrentGrant, type Grant, type GrantReader, networkColumn, type QueryOptions } from './grant-store.ts'
 
 const source = v.picklist(['login', 'allowance'])
 
@@ -131,6 +133,37 @@ export function createGrantReader(
       return rows
         .filter(({ network, source }) => source === 'allowance' || !policy.neverList.isDeniedPrivate(network.base))
         .flatMap(row => parts(row.network).map(network => ({ ...row, network })))
+    },
+  }
+}
+
+export type OpenGrantReader = {
+  readonly reader: GrantReader
+  /**
+   * Calls `heard` soon after the list of grants changed, over a further connection; see
+   * listenForChanges. Until `close`.
+   */
+  onChange(heard: () => void): void
+  close(): Promise<void>
+}
+
+/**
+ * The gate's side of the grants in a database: connects in the background, and again whenever it
+ * must. `max`: connections at once.
+ */
+export function openGrantReader(
+  access: ConnectionOptions & { readonly statementTimeoutMs: number; readonly max: number },
+  policy: GrantPolicy,
+): OpenGrantReader {
+  const database = openDatabase({ ...access, applicationName: 'auth-relay wrap' })
+  const listeners: Notifications[] = []
+  return {
+    reader: createGrantReader(database, policy),
+    onChange: heard => {
+      listeners.push(listenForChanges({ ...access, applicationName: 'auth-relay wrap' }, heard))
+    },
+    async close() {
+      await Promise.all([database.close(), ...listeners.map(listener => listener.close())])
     },
   }
 }

@@ -1,9 +1,58 @@
-import { decodeBase64 } from './base64.ts'
-import { type Capabilities, capabilityLines } from './capabilities.ts'
-import { parseCommand, upperCaseAscii } from './command.ts'
-import { type Credentials, parseLoginAnswers, parsePlainMessage } from './credentials.ts'
-import { COMMAND_LINE_LIMIT, type Line, SASL_LINE_LIMIT } from './line-reader.ts'
-import { challenge, err, LINE_TOO_LONG, multiline, OVERLONG_LINES_ALLOWED, ok, SYNTAX_ERROR } from './reply.ts'
+/**
+ * The AUTHORIZATION state of POP3, with the forms in which a client gives its name and password.
+ */
+
+import { COMMAND_LINE_LIMIT, type Line, parseCommand, SASL_LINE_LIMIT, upperCaseAscii } from './command.ts'
+import {
+  type Capabilities,
+  capabilityLines,
+  challenge,
+  err,
+  LINE_TOO_LONG,
+  multiline,
+  OVERLONG_LINES_ALLOWED,
+  ok,
+  SYNTAX_ERROR,
+} from './reply.ts'
+
+const STRICT = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/
+
+/** Decodes base64 to one character per octet; undefined for a foreign character or a misplaced `=` (RFC 5034 §4). */
+export function decodeBase64(text: string): string | undefined {
+  return STRICT.test(text) ? Buffer.from(text, 'base64').toString('latin1') : undefined
+}
+
+/** A login name and its password, one character per octet. */
+export interface Credentials {
+  readonly login: string
+  readonly secret: string
+}
+
+/**
+ * The message of SASL PLAIN, `[authzid] NUL authcid NUL passwd` (RFC 4616 §2). Undefined if it is
+ * not UTF-8, holds other
+ * than two NULs, has an empty name or password or a control character in the name (SASLprep prohibits them), or asks
+ * to act as somebody else, which no POP3 user may. Name and password are handed on as sent: preparing them would change
+ * passwords that were stored unprepared.
+ */
+export function parsePlainMessage(message: string): Credentials | undefined {
+  const [authzid, login, secret, ...more] = message.split('\0')
+  if (authzid === undefined || login === undefined || secret === undefined || more.length > 0) return undefined
+  if (authzid !== '' && authzid !== login) return undefined
+  return isName(login) && secret !== '' && isUtf8(message) ? { login, secret } : undefined
+}
+
+/** The two answers of AUTH LOGIN (no RFC; as Outlook sends them), under the same conditions. */
+export function parseLoginAnswers(login: string, secret: string): Credentials | undefined {
+  return isName(login) && secret !== '' && !secret.includes('\0') ? { login, secret } : undefined
+}
+
+const isName = (login: string): boolean => login !== '' && !/[\x00-\x1f\x7f]/.test(login)
+
+function isUtf8(octets: string): boolean {
+  const bytes = Buffer.from(octets, 'latin1')
+  return bytes.equals(Buffer.from(bytes.toString('utf8'), 'utf8'))
+}
 
 /** What the shell must do next, in order. The table decides; only the shell touches a socket or asks a checker. */
 export type AuthorizationEffect =

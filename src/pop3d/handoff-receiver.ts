@@ -2,7 +2,13 @@ import type { Socket } from 'node:net'
 import type { Connection } from '../sockets/connection.ts'
 import type { Handover, HandoverChannel } from '../sockets/engine.ts'
 import type { OpenSocket } from '../sockets/owned-descriptor.ts'
-import { formatHandoffReply, type HandoffReply, MAX_READ_AHEAD, MAX_TAKE_LINE, parseTake } from '../wire/handoff.ts'
+import {
+  formatHandoffReply,
+  type HandoffReply,
+  MAX_READ_AHEAD,
+  MAX_TAKE_LINE,
+  parseTake,
+} from '../wire/maildrop-worker.ts'
 
 /** Takes a client's socket whose session the ticket opens; `readAhead` is what it has sent already. */
 export type TakeClient = (client: Connection, ticket: string, readAhead: Uint8Array) => void
@@ -10,7 +16,7 @@ export type TakeClient = (client: Connection, ticket: string, readAhead: Uint8Ar
 const LF = 0x0a
 const NOTHING: Buffer = Buffer.alloc(0)
 
-/** The links to login processes, over which clients' sockets arrive (src/wire/handoff.ts). */
+/** The links to login processes, over which clients' sockets arrive (src/wire/maildrop-worker.ts). */
 export class HandoffReceiver {
   readonly #links = new Set<Link>()
   readonly #handover: Handover

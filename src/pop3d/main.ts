@@ -1,5 +1,5 @@
-import '../base/ignore-inspector-signal.ts'
-import { EXIT } from '../base/exit-status.ts'
+import '../base/inspector.ts'
+import { EXIT } from '../base/errors.ts'
 import { parseDaemonWords } from '../process/command-line.ts'
 import { runCommand, runDaemon } from '../process/lifecycle.ts'
 

@@ -2,7 +2,7 @@ import { closeSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { asError, errorCodeOf, messageOf } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
-import { type Line, LineReader } from '../pop3/line-reader.ts'
+import { type Line, LineReader } from '../pop3/command.ts'
 import { err, ok } from '../pop3/reply.ts'
 import {
   formatListing,

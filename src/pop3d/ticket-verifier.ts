@@ -1,6 +1,5 @@
 import { KeyedHash } from '../base/keyed-hash.ts'
-import type { UsedTicket } from '../wire/maildrop-worker.ts'
-import { parseSessionTicket, type SessionTicket } from '../wire/session-ticket.ts'
+import { parseSessionTicket, type SessionTicket, type UsedTicket } from '../wire/maildrop-worker.ts'
 
 /** Seconds between two looks for tickets that are void and need no longer be remembered. */
 const SWEEP_EVERY = 30

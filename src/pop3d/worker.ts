@@ -1,30 +1,29 @@
 import { createServer, type Socket } from 'node:net'
 import { systemClock } from '../base/clock.ts'
-import { asError } from '../base/errors.ts'
-import { TemporaryFault, UsageFault } from '../base/exit-status.ts'
+import { asError, TemporaryFault, UsageFault } from '../base/errors.ts'
 import { createLog, type Log } from '../base/log.ts'
-import { capabilityLines } from '../pop3/capabilities.ts'
-import { LineReader } from '../pop3/line-reader.ts'
-import { err } from '../pop3/reply.ts'
-import { watchDescriptors } from '../process/descriptor-watch.ts'
+import { LineReader } from '../pop3/command.ts'
+import { capabilityLines, err } from '../pop3/reply.ts'
+import { watchDescriptors } from '../process/connection-limits.ts'
 import type { RunningDaemon } from '../process/lifecycle.ts'
 import { openListener } from '../process/listener.ts'
 import { dropPrivileges } from '../process/privileges.ts'
-import { peerIsAllowed } from '../process/unix-peer.ts'
+import { peerIsAllowed } from '../process/unix-sockets.ts'
 import { type ControlChannel, channelToParent, FIRST_LISTENING_DESCRIPTOR } from '../process/worker-process.ts'
 import type { Connection } from '../sockets/connection.ts'
 import type { Engine } from '../sockets/engine.ts'
 import { selectEngine } from '../sockets/select-engine.ts'
 import { StreamConnection } from '../sockets/stream-connection.ts'
-import { LINK_LINE } from '../wire/handoff.ts'
 import {
+  LINK_LINE,
+  MAX_SESSION_TICKET_LINE,
   type MaildropWorkerNews,
   type MaildropWorkerSettings,
   type MaildropWorkerStart,
   parseMaildropWorkerChange,
   parseMaildropWorkerStart,
+  type SessionTicket,
 } from '../wire/maildrop-worker.ts'
-import { MAX_SESSION_TICKET_LINE, type SessionTicket } from '../wire/session-ticket.ts'
 import { HandoffReceiver, type TakeClient } from './handoff-receiver.ts'
 import { MaildropService, type ServiceOptions } from './serve-maildrop.ts'
 import { TicketVerifier } from './ticket-verifier.ts'

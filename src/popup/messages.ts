@@ -1,7 +1,7 @@
 import * as v from 'valibot'
 import { LOG_LEVELS } from '../base/log.ts'
 import { type IpAddress, NetworkSet, parseIpAddress, parseNetwork } from '../wire/ip-address.ts'
-import { isSessionId, type SessionId } from '../wire/session-ticket.ts'
+import { isSessionId, type SessionId } from '../wire/login-event.ts'
 import { type LoginOctets, loginOctets } from './login-name.ts'
 
 /**

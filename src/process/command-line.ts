@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
 import manifest from '../../package.json' with { type: 'json' }
-import { UsageFault } from '../base/exit-status.ts'
+import { UsageFault } from '../base/errors.ts'
 
 /** What the words after a daemon's name ask for, as far as every daemon understands them. */
 export type DaemonWords =

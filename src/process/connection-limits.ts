@@ -1,3 +1,11 @@
+/**
+ * What bounds the open connections of a process: limits per customer, room for new connections, and
+ * descriptors.
+ */
+
+import { closeSync, openSync } from 'node:fs'
+import { errorCodeOf } from '../base/errors.ts'
+import type { Log } from '../base/log.ts'
 import type { CustomerNetworks } from '../wire/customer-networks.ts'
 import { familyOf, type IpAddress } from '../wire/ip-address.ts'
 
@@ -74,5 +82,89 @@ export class ConnectionLimits {
     if (count === 1) this.#open.delete(key)
     else this.#open.set(key, count - 1)
     this.#total -= 1
+  }
+}
+
+/**
+ * Connections that have not proved anything yet, for a server that is full: one of them makes room for a new one.
+ *
+ * The customer with most of them gives one up, so that a crowd of one customer displaces nobody
+ * else. Of that customer's the
+ * oldest goes, but one that is being served (a password is being checked) only if all are. Where
+ * several customers have as
+ * many, the oldest connection among theirs goes by the same rule.
+ */
+export class WaitingConnections<T> {
+  /** In order of arrival, with the customer. */
+  readonly #customers = new Map<T, string | undefined>()
+  readonly #counts = new Map<string, number>()
+
+  /** Undefined stands for a proxy's connection whose client is not known yet: it counts for itself. */
+  add(connection: T, customer: string | undefined): void {
+    this.delete(connection)
+    this.#customers.set(connection, customer)
+    if (customer !== undefined) this.#counts.set(customer, this.#countOf(customer) + 1)
+  }
+
+  delete(connection: T): void {
+    const customer = this.#customers.get(connection)
+    this.#customers.delete(connection)
+    if (customer === undefined) return
+    const others = this.#countOf(customer) - 1
+    if (others > 0) this.#counts.set(customer, others)
+    else this.#counts.delete(customer)
+  }
+
+  /** The connection that makes room; undefined if there is none. It stays here until it is deleted. */
+  toEvict(isBeingServed: (connection: T) => boolean = () => false): T | undefined {
+    let most = 1
+    for (const count of this.#counts.values()) if (count > most) most = count
+    let oldest: T | undefined
+    for (const [connection, customer] of this.#customers) {
+      if ((customer === undefined ? 1 : this.#countOf(customer)) < most) continue
+      if (!isBeingServed(connection)) return connection
+      oldest ??= connection
+    }
+    return oldest
+  }
+
+  [Symbol.iterator](): Iterator<T> {
+    return this.#customers.keys()
+  }
+
+  #countOf(customer: string): number {
+    return this.#counts.get(customer) ?? 0
+  }
+}
+
+const LOOK_EVERY_MS = 1000
+
+/**
+ * Logs when this process has no descriptor left, and when it has one again; looked for once a second. The runtime says
+ * nothing of it: it takes the next client on a descriptor held in reserve and closes it at once.
+ */
+export function watchDescriptors(log: Log, hasOne: () => boolean = hasDescriptor): { stop(): void } {
+  let had = true
+  const timer = setInterval(() => {
+    const has = hasOne()
+    if (has === had) return
+    had = has
+    if (has) log.info('descriptors_freed')
+    else
+      log.error('descriptors_exhausted', {
+        reason: 'new clients are turned away',
+        remedy: 'raise LimitNOFILE (ulimit -n), or lower max_connections',
+      })
+  }, LOOK_EVERY_MS).unref()
+  return { stop: () => clearInterval(timer) }
+}
+
+function hasDescriptor(): boolean {
+  try {
+    closeSync(openSync('/dev/null', 'r'))
+    return true
+  } catch (error) {
+    // ENFILE: the whole host has none. What else may fail says nothing of descriptors.
+    return !['EMFILE', 'ENFILE'].includes(errorCodeOf(error) ?? '')
   }
 }

@@ -1,6 +1,5 @@
 import { closeSync, constants, fstatSync, openSync } from 'node:fs'
-import { errorCodeOf } from '../base/errors.ts'
-import { UsageFault } from '../base/exit-status.ts'
+import { errorCodeOf, UsageFault } from '../base/errors.ts'
 import { setPipeSize } from '../libc/descriptors.ts'
 
 /** An open FIFO and how many octets it holds before its writers block or drop. */

@@ -1,12 +1,15 @@
-import { isAccessDenied } from '../base/errors.ts'
-import { EXIT, TemporaryFault, UsageFault } from '../base/exit-status.ts'
-import { type InheritedFiles, parseReloadOrder, withInheritedFiles } from '../base/inherited-files.ts'
+import { EXIT, isAccessDenied, TemporaryFault, UsageFault } from '../base/errors.ts'
 import { createLog, sayOnStandardError } from '../base/log.ts'
-import { sendStartReport } from '../base/start-report.ts'
+import {
+  type InheritedFiles,
+  parseReloadOrder,
+  sendStartReport,
+  withInheritedFiles,
+} from '../base/supervisor-messages.ts'
 import { notifySocket } from '../libc/sockets.ts'
 import { forbidDumps, unblockSignal } from '../libc/this-process.ts'
+import { unusedActivatedSockets } from './listener.ts'
 import { isRoot } from './privileges.ts'
-import { unusedActivatedSockets } from './socket-activation.ts'
 import { answerPings, CONTROL_DESCRIPTOR, isPinged, keepPingsToOurselves } from './worker-process.ts'
 
 /** A program that has started. */

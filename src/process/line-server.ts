@@ -2,7 +2,7 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { messageOf } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import { peerCredentials } from '../libc/sockets.ts'
-import { peerIsAllowed } from './unix-peer.ts'
+import { peerIsAllowed } from './unix-sockets.ts'
 
 /**
  * Server for short requests and answers on one connection: lines, netstrings, blocks.

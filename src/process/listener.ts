@@ -1,11 +1,65 @@
-import { chmodSync, chownSync, existsSync, lstatSync, unlinkSync } from 'node:fs'
-import { createConnection, type ListenOptions, type Server } from 'node:net'
+/** Listening sockets: opened here, taken from the service manager, or held for worker processes. */
+
+import { chmodSync, chownSync, closeSync, existsSync, lstatSync, renameSync, rmSync, unlinkSync } from 'node:fs'
+import { createConnection, createServer, type ListenOptions, type Server } from 'node:net'
 import { dirname } from 'node:path'
-import { errorCodeOf, messageOf } from '../base/errors.ts'
-import { TemporaryFault, UsageFault } from '../base/exit-status.ts'
+import { errorCodeOf, messageOf, TemporaryFault, UsageFault } from '../base/errors.ts'
+import { descriptorOf } from '../base/node-internals.ts'
 import { accountWithUid } from '../libc/accounts.ts'
-import { takeActivatedSocket } from './socket-activation.ts'
+import { duplicateDescriptor } from '../libc/descriptors.ts'
+import { socketName } from '../libc/sockets.ts'
+import { parseIpAddress, readAddress } from '../wire/ip-address.ts'
 import { formatSocketAddress, type SocketAddress } from './socket-address.ts'
+
+/** The first descriptor that a service manager hands over (sd_listen_fds(3)). */
+const FIRST = 3
+const MOST = 64
+
+/**
+ * Listening sockets that the service manager opened for us, by the address that they are bound to.
+ * A setting that names the same address gets
+ * its socket from here: no right to bind is needed then, and connections that come during a restart
+ * wait in the kernel's queue.
+ */
+let waiting: Map<string, number> | undefined
+
+/** The socket bound to exactly this address, once; undefined if none was handed to us, or it was taken before. */
+export function takeActivatedSocket(address: SocketAddress): number | undefined {
+  const found = activatedSockets()
+  const key = keyOf(address)
+  const descriptor = found.get(key)
+  found.delete(key)
+  return descriptor
+}
+
+/** Addresses of the sockets that nobody took: the unit of the service manager and our settings do not agree. */
+export const unusedActivatedSockets = (): readonly string[] => [...activatedSockets().keys()]
+
+function activatedSockets(): Map<string, number> {
+  waiting ??= process.env['LISTEN_PID'] === String(process.pid) ? read(process.env['LISTEN_FDS']) : new Map()
+  return waiting
+}
+
+function read(count = ''): Map<string, number> {
+  const number = /^\d{1,2}$/.test(count) ? Math.min(Number(count), MOST) : 0
+  const found = new Map<string, number>()
+  for (let descriptor = FIRST; descriptor < FIRST + number; descriptor++) {
+    const name = socketName(descriptor)
+    if (name === undefined) continue
+    const address: SocketAddress =
+      name.family === 'unix'
+        ? { type: 'unix', path: name.path }
+        : { type: 'tcp', host: readAddress(name.octets), port: name.port }
+    found.set(keyOf(address), descriptor)
+  }
+  return found
+}
+
+/** One spelling for one address. */
+function keyOf(address: SocketAddress): string {
+  const ip = address.type === 'tcp' ? parseIpAddress(address.host) : undefined
+  return formatSocketAddress(address.type === 'tcp' && ip !== undefined ? { ...address, host: ip } : address)
+}
 
 /** Mode and owner of a Unix socket: who may connect. */
 export type UnixSocketAccess = { readonly mode: number; readonly uid?: number; readonly gid?: number }
@@ -116,4 +170,78 @@ function remedyWithoutRight(address: SocketAddress, setting: string): string {
   if (address.type !== 'unix') return `start as root, or change ${setting}`
   const account = accountWithUid(process.geteuid?.() ?? 0)?.name ?? `of uid ${process.geteuid?.()}`
   return `account ${account} may not write in ${dirname(address.path)}: give the directory to it, or choose its own directory in ${setting}`
+}
+
+/**
+ * A socket that listens and from which this process never accepts: it is held for workers, which
+ * inherit the descriptor.
+ * Connections that come while no worker runs wait in the kernel's queue, so a crash or an idle end
+ * of a worker loses none.
+ */
+export type BoundSocket = {
+  readonly descriptor: number
+  /** Where it listens, with the port that the kernel chose for port 0. */
+  readonly address: SocketAddress
+  /** The service manager's: it was there before us, and stays. */
+  readonly isHanded: boolean
+  /** Stops holding it, and removes a Unix socket's path. Workers that have it go on listening. */
+  release(): void
+}
+
+/**
+ * Binds and listens, or takes the socket that the service manager handed over for this address. A
+ * Unix socket appears under its name only when it is ready and its owner and mode are set.
+ * @throws TemporaryFault, UsageFault as openListener.
+ */
+export async function holdListener(
+  address: SocketAddress,
+  setting: string,
+  access?: UnixSocketAccess,
+  options: { readonly reusePort?: boolean } = {},
+): Promise<BoundSocket> {
+  const handed = takeActivatedSocket(address)
+  if (handed !== undefined) return { descriptor: handed, address, isHanded: true, release: () => closeSync(handed) }
+  const path = address.type === 'unix' ? address.path : undefined
+  // Taking a new name over an old one asks nobody: a living server there is found before.
+  if (path !== undefined) await removeStaleSocket(path, setting)
+  const server = createServer()
+  // The runtime's server would accept, and unlinks its path when it is closed: it binds under another name.
+  const temporary: SocketAddress = path === undefined ? address : { type: 'unix', path: `${path}.new` }
+  const bound = await openListener(server, temporary, setting, access, options)
+  const descriptor = duplicateDescriptor(descriptorOf(server), 10)
+  if (path !== undefined) renameSync(`${path}.new`, path)
+  // Nothing was accepted: the event loop has not polled since the socket began to listen.
+  server.close()
+  return {
+    descriptor,
+    address: path === undefined ? bound : address,
+    isHanded: false,
+    release: () => {
+      closeSync(descriptor)
+      if (path !== undefined) rmSync(path, { force: true })
+    },
+  }
+}
+
+/**
+ * As holdListener, for several workers: a TCP port gets a socket for each, among which the kernel
+ * spreads the clients (SO_REUSEPORT). From
+ * one socket the first worker to wake would take a whole burst. Other addresses, and descriptors,
+ * get one socket for all.
+ */
+export async function holdListeners(
+  address: SocketAddress,
+  count: number,
+  setting: string,
+): Promise<readonly BoundSocket[]> {
+  const first = await holdListener(address, setting)
+  if (count === 1 || address.type !== 'tcp' || first.isHanded) return [first]
+  // Sockets that share a port would share it with a second server of ours as well; so whether it is
+  // free was asked without that.
+  first.release()
+  const held: BoundSocket[] = []
+  for (let i = 0; i < count; i++) {
+    held.push(await holdListener(first.address, setting, undefined, { reusePort: true }))
+  }
+  return held
 }

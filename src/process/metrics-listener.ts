@@ -1,7 +1,6 @@
 import { createServer } from 'node:http'
 import { openListener } from './listener.ts'
-import { requireLoopback } from './loopback.ts'
-import type { SocketAddress } from './socket-address.ts'
+import { requireLoopback, type SocketAddress } from './socket-address.ts'
 
 /** What a prom-client registry offers. */
 export type MetricsRegistry = { readonly contentType: string; metrics(): Promise<string> }

@@ -1,4 +1,4 @@
-import { UsageFault } from '../base/exit-status.ts'
+import { UsageFault } from '../base/errors.ts'
 import { accountNamed, groupNamed } from '../libc/accounts.ts'
 import { loadNativeModule } from '../libc/native-function.ts'
 import { forbidDumps } from '../libc/this-process.ts'

@@ -1,4 +1,7 @@
+/** Addresses of servers: their text form, and which of them only this host can reach. */
 import { isIPv4, isIPv6 } from 'node:net'
+import { UsageFault } from '../base/errors.ts'
+import { LOOPBACK, parseIpAddress } from '../wire/ip-address.ts'
 
 /** Where a server listens or a client connects. */
 export type SocketAddress =
@@ -34,5 +37,19 @@ export function formatSocketAddress(address: SocketAddress): string {
       return `unix:${address.path}`
     case 'descriptor':
       return `fd:${address.fd}`
+  }
+}
+
+/**
+ * For listeners where nobody proves who he is. @throws UsageFault unless nobody but this host can
+ * reach the address.
+ */
+export function requireLoopback(address: SocketAddress, setting: string): void {
+  if (address.type !== 'tcp') return
+  const ip = parseIpAddress(address.host === 'localhost' ? '127.0.0.1' : address.host)
+  if (ip === undefined || !LOOPBACK.has(ip)) {
+    throw new UsageFault(
+      `${setting}: ${formatSocketAddress(address)} can be reached from elsewhere: use 127.0.0.1:PORT or [::1]:PORT`,
+    )
   }
 }

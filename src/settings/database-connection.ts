@@ -1,7 +1,6 @@
 import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import { errorCodeOf } from '../base/errors.ts'
-import { TemporaryFault, UsageFault } from '../base/exit-status.ts'
+import { errorCodeOf, TemporaryFault, UsageFault } from '../base/errors.ts'
 import { readSecretFile, Secret } from './secret.ts'
 import type { Settings } from './settings.ts'
 

@@ -1,9 +1,8 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { inspect } from 'node:util'
-import { describeDenial, isAccessDenied, messageOf } from '../base/errors.ts'
-import { UsageFault } from '../base/exit-status.ts'
-import { handedText } from '../base/inherited-files.ts'
+import { describeDenial, isAccessDenied, messageOf, UsageFault } from '../base/errors.ts'
+import { handedText } from '../base/supervisor-messages.ts'
 
 /** A text that cannot be printed, logged or serialised by accident: only `reveal` gives it away. */
 export class Secret {

@@ -1,14 +1,10 @@
 import { readFileSync } from 'node:fs'
 import { parse as parseToml, TomlError } from 'smol-toml'
 import * as v from 'valibot'
-import { describeDenial, errorCodeOf, isAccessDenied, messageOf } from '../base/errors.ts'
-import { UsageFault } from '../base/exit-status.ts'
-import { handedText } from '../base/inherited-files.ts'
-import { AUTHD } from './authd.ts'
-import { DATABASE } from './database.ts'
-import { GRANTS } from './grants.ts'
-import { POP3D } from './pop3d.ts'
-import { POPUP } from './popup.ts'
+import { describeDenial, errorCodeOf, isAccessDenied, messageOf, UsageFault } from '../base/errors.ts'
+import { handedText } from '../base/supervisor-messages.ts'
+import { AUTHD, DATABASE, GRANTS, STATUS_PAGE, TOP, WRAP } from './grant-sections.ts'
+import { POP3D, POPUP, SSLWRAP } from './pop3-sections.ts'
 import {
   defaultOf,
   environmentNameOf,
@@ -18,9 +14,6 @@ import {
   type Section,
   type ValuesOf,
 } from './rows.ts'
-import { SSLWRAP } from './sslwrap.ts'
-import { STATUS_PAGE, TOP } from './top.ts'
-import { WRAP } from './wrap.ts'
 
 /** The known word that a typing error most likely meant: at most a third of its letters wrong. */
 export function nearest(word: string, known: readonly string[]): string | undefined {

@@ -1,9 +1,7 @@
-import { type Command, parseCommand } from './command.ts'
-import { type CommandLine, CommandReader } from './command-reader.ts'
+import { type Command, type CommandLine, CommandReader, parseCommand } from './command.ts'
 import { type Content, EndFinder, RepairedContent, StrictContent } from './content.ts'
-import type { FrontRules, Refusal, Reservation } from './front-rules.ts'
 import { filterEhlo, formatReply, MAX_EHLO_REPLY, type ReplyLine, ReplyReader } from './reply.ts'
-import { Transaction } from './transaction.ts'
+import { type FrontRules, type Refusal, type Reservation, Transaction } from './transaction.ts'
 
 /** What a dialogue does, in the order in which it does it. Octets are the caller's again once a call returns. */
 export interface FrontOutput {

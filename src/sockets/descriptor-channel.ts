@@ -4,11 +4,10 @@ import { receiveDescriptor, sendDescriptor } from '../libc/descriptor-passing.ts
 import { duplicateDescriptor } from '../libc/descriptors.ts'
 import { BROKEN, HUNG_UP, READABLE, WRITABLE } from '../libc/epoll.ts'
 import { connectUnix, endOutput, isLater, openSocketPair, sendFrom, unixSocket } from '../libc/sockets.ts'
-import type { Connection } from './connection.ts'
+import type { Connection, HalfClosable } from './connection.ts'
 import type { ChannelListener, HandoverChannel } from './engine.ts'
 import { EpollConnection } from './epoll-connection.ts'
 import { type Registration, socketLoop } from './event-loop.ts'
-import type { HalfClosable } from './join-connections.ts'
 import { type OpenSocket, OwnedDescriptor } from './owned-descriptor.ts'
 
 /** Messages taken at a time, before somebody else has his turn. */

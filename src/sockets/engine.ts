@@ -2,8 +2,7 @@ import type { ChildProcess } from 'node:child_process'
 import type { Socket } from 'node:net'
 import type { Log } from '../base/log.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
-import type { Connection } from './connection.ts'
-import type { HalfClosable } from './join-connections.ts'
+import type { Connection, HalfClosable } from './connection.ts'
 import type { OpenSocket } from './owned-descriptor.ts'
 
 export const ENGINES = ['node', 'epoll'] as const

@@ -2,10 +2,8 @@ import { Socket } from 'node:net'
 import { BROKEN, HUNG_UP, READABLE, WRITABLE } from '../libc/epoll.ts'
 import { SendBatch } from '../libc/send-batch.ts'
 import { endOutput, isLater, receiveInto, sendFrom, sendMoreFrom } from '../libc/sockets.ts'
-import type { ConnectionListener } from './connection.ts'
+import { type ConnectionListener, type HalfClosable, IdleTimer } from './connection.ts'
 import { type EventLoop, type Registration, socketLoop } from './event-loop.ts'
-import { IdleTimer } from './idle-timer.ts'
-import type { HalfClosable } from './join-connections.ts'
 import type { OwnedDescriptor } from './owned-descriptor.ts'
 
 /** Every read of every socket goes through these octets. Nobody sees them outside. */

@@ -1,5 +1,5 @@
 import { endianness } from 'node:os'
-import { UsageFault } from '../base/exit-status.ts'
+import { UsageFault } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import { receiveDescriptor, sendDescriptor } from '../libc/descriptor-passing.ts'
 import { Epoll, READABLE } from '../libc/epoll.ts'

@@ -1,6 +1,5 @@
 import { Duplex, type Readable, type Writable } from 'node:stream'
-import type { Connection, ConnectionListener } from './connection.ts'
-import { IdleTimer } from './idle-timer.ts'
+import { type Connection, type ConnectionListener, IdleTimer } from './connection.ts'
 
 /** A Connection over streams of the runtime: TLS, a relayed session, the two descriptors of the UCSPI form. */
 export class StreamConnection implements Connection {

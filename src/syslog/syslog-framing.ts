@@ -1,4 +1,4 @@
-import { LineSplitter, type SplitLines } from '../wire/line-splitter.ts'
+import { LineSplitter, type SplitLines } from '../wire/lines.ts'
 import { MAX_SYSLOG_LINE } from './syslog-line.ts'
 
 const SPACE = 0x20

@@ -1,5 +1,6 @@
+/** Certificate files: reading, checking and watching them. */
 import { createPrivateKey, X509Certificate } from 'node:crypto'
-import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readFileSync, statSync } from 'node:fs'
 import { messageOf } from '../base/errors.ts'
 
 /** A certificate chain and its key, read and judged. Plain data: it can travel over a control channel. */
@@ -111,3 +112,38 @@ function parse<T>(path: string, why: string, read: () => T): T {
     throw new CertificateUnusable(path, why, error)
   }
 }
+
+/** How often files are looked at, in milliseconds. */
+const INTERVAL = 5000
+
+/**
+ * Calls `changed` when one of the files is another one or has another content, and the files have
+ * been left alone for one interval, so
+ * that a certificate and its key are read as a pair. Looking beats listening here: certbot changes
+ * a symbolic link in a path, which
+ * inotify does not report. Returns how to stop.
+ */
+export function watchFiles(files: readonly string[], changed: () => void, interval = INTERVAL): () => void {
+  let known = stateOf(files)
+  let seen = known
+  const timer = setInterval(() => {
+    const now = stateOf(files)
+    const isStable = now === seen
+    seen = now
+    if (isStable && now !== known) {
+      known = now
+      changed()
+    }
+  }, interval)
+  return () => clearInterval(timer)
+}
+
+const stateOf = (files: readonly string[]): string =>
+  files
+    .map(file => {
+      const status = statSync(file, { bigint: true, throwIfNoEntry: false })
+      return status === undefined
+        ? 'missing'
+        : `${status.dev}:${status.ino}:${status.size}:${status.mtimeNs}:${status.mode}`
+    })
+    .join()

@@ -1,4 +1,8 @@
+/**
+ * Environments of programs: as they were handed over, and what UCSPI says of a connection in them.
+ */
 import { readFileSync } from 'node:fs'
+import { familyOf, type IpAddress, parseIpAddress } from '../wire/ip-address.ts'
 
 /**
  * Variables of a program to be started. Values may be bytes: UCSPI's HOST and INFO are whatever the
@@ -56,4 +60,129 @@ export function parseEnvironment(block: Uint8Array): Environment {
 function textOrBytes(bytes: Uint8Array): string | Uint8Array {
   const text = Buffer.from(bytes).toString()
   return Buffer.from(text).equals(bytes) ? text : bytes
+}
+
+/** The two ends of a TCP connection, as UCSPI names them (tcp-environ(5)). Undefined is "not known". */
+export type Connection = {
+  readonly localIp: IpAddress
+  readonly localPort: number
+  readonly localHost?: string | undefined
+  readonly remoteIp: IpAddress
+  readonly remotePort: number
+  readonly remoteHost?: string | undefined
+  readonly remoteInfo?: string | undefined
+}
+
+/**
+ * The client's address from the environment, or undefined if it is missing or no numeric address.
+ * `::ffff:192.0.2.7`, as couriertcpd and
+ * others write it, is 192.0.2.7. TCP6REMOTEIP (ucspi-tcp6) counts only where TCPREMOTEIP is missing.
+ */
+export function remoteIpOf(environment: Environment): IpAddress | undefined {
+  const text = environment['TCPREMOTEIP'] ?? environment['TCP6REMOTEIP']
+  return typeof text === 'string' ? parseIpAddress(text) : undefined
+}
+
+/** The address that the client connected to, or undefined. */
+export function localIpOf(environment: Environment): IpAddress | undefined {
+  const text = environment['TCPLOCALIP'] ?? environment['TCP6LOCALIP']
+  return typeof text === 'string' ? parseIpAddress(text) : undefined
+}
+
+/** A port number of the environment (`TCPREMOTEPORT`, `TCPLOCALPORT`), or undefined. */
+export function portOf(environment: Environment, name: 'TCPREMOTEPORT' | 'TCPLOCALPORT'): number | undefined {
+  const text = environment[name]
+  return typeof text === 'string' && /^\d{1,5}$/.test(text) && Number(text) <= 65_535 ? Number(text) : undefined
+}
+
+/**
+ * Everything that a UCSPI server sets for a connection, and undefined for what must not be inherited from elsewhere.
+ * IPv6 as ucspi-tcp6 does it: PROTO is TCP6 and the TCP6 names stand beside the TCP ones.
+ */
+export function connectionEnvironment(connection: Connection): EnvironmentChanges {
+  const six = familyOf(connection.remoteIp) === 6
+  const ends = {
+    LOCALIP: connection.localIp,
+    LOCALPORT: String(connection.localPort),
+    LOCALHOST: connection.localHost?.toLowerCase(),
+    REMOTEIP: connection.remoteIp,
+    REMOTEPORT: String(connection.remotePort),
+    REMOTEHOST: connection.remoteHost?.toLowerCase(),
+    REMOTEINFO: connection.remoteInfo,
+  }
+  const changes: Record<string, string | undefined> = { PROTO: six ? 'TCP6' : 'TCP' }
+  for (const [name, value] of Object.entries(ends)) {
+    changes[`TCP${name}`] = value
+    changes[`TCP6${name}`] = six ? value : undefined
+  }
+  return changes
+}
+
+/** Every variable that connectionEnvironment sets or removes. */
+export const CONNECTION_VARIABLES: readonly string[] = [
+  'PROTO',
+  ...['TCP', 'TCP6'].flatMap(proto =>
+    ['LOCALIP', 'LOCALPORT', 'LOCALHOST', 'REMOTEIP', 'REMOTEPORT', 'REMOTEHOST', 'REMOTEINFO'].map(
+      name => `${proto}${name}`,
+    ),
+  ),
+]
+
+/**
+ * connectionEnvironment as `NAME=value`, for an environment that has none of CONNECTION_VARIABLES:
+ * made for every connection of the gate, where objects
+ * with computed names cost more than all its other work.
+ */
+export function connectionLines(connection: Connection): string[] {
+  const { localIp, localPort, localHost, remoteIp, remotePort, remoteHost, remoteInfo } = connection
+  const six = familyOf(remoteIp) === 6
+  const lines = [
+    six ? 'PROTO=TCP6' : 'PROTO=TCP',
+    `TCPLOCALIP=${localIp}`,
+    `TCPLOCALPORT=${localPort}`,
+    `TCPREMOTEIP=${remoteIp}`,
+    `TCPREMOTEPORT=${remotePort}`,
+  ]
+  if (localHost !== undefined) lines.push(`TCPLOCALHOST=${localHost.toLowerCase()}`)
+  if (remoteHost !== undefined) lines.push(`TCPREMOTEHOST=${remoteHost.toLowerCase()}`)
+  if (remoteInfo !== undefined) lines.push(`TCPREMOTEINFO=${remoteInfo}`)
+  return six ? lines.concat(lines.slice(1).map(line => `TCP6${line.slice('TCP'.length)}`)) : lines
+}
+
+/** A client that a trusted proxy announced (spec/popup.md §6). */
+export type AnnouncedClient = {
+  readonly ip: IpAddress
+  readonly tls: boolean
+  /** The proxy's own address, until now the peer's. */
+  readonly proxyIp: IpAddress | undefined
+  /** The port that the client reached on the proxy, if the settings say so; else TCPLOCALPORT stays. */
+  readonly localPort?: number | undefined
+}
+
+/**
+ * What changes for every child when a proxy announces its client: the proxy's name, port and ident
+ * say nothing about the client.
+ */
+export function announcedClientChanges(client: AnnouncedClient): EnvironmentChanges {
+  return {
+    TCPREMOTEIP: client.ip,
+    TCPREMOTEHOST: undefined,
+    TCPREMOTEINFO: undefined,
+    TCPREMOTEPORT: undefined,
+    TCP6REMOTEIP: undefined,
+    TCP6REMOTEHOST: undefined,
+    TCP6REMOTEPORT: undefined,
+    AUTHRELAY_TLS: client.tls ? '1' : undefined,
+    AUTHRELAY_PROXYIP: client.proxyIp,
+    ...(client.localPort === undefined ? {} : { TCPLOCALPORT: String(client.localPort) }),
+  }
+}
+
+/**
+ * What the checker and the program behind it learn of the login: the name as typed, one character
+ * per octet, and the method
+ * (spec/popup.md §7). Never the password.
+ */
+export function loginChanges(login: string, method: string): EnvironmentChanges {
+  return { AUTHRELAY_LOGIN: Buffer.from(login, 'latin1'), AUTHRELAY_METHOD: method }
 }

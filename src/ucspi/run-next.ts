@@ -1,9 +1,53 @@
-import { readFileSync } from 'node:fs'
+/** Running the next program of a chain: where it is, and what it inherits. */
+import { accessSync, constants, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 import { messageOf } from '../base/errors.ts'
 import { setCloseOnExec } from '../libc/descriptors.ts'
-import { execve, resetSignals, setOpenFilesLimit, unblockEverySignal } from '../libc/this-process.ts'
+import { execve, openFilesLimit, resetSignals, setOpenFilesLimit, unblockEverySignal } from '../libc/this-process.ts'
 import { changeEnvironment, type EnvironmentChanges, formatEnvironment, ownEnvironment } from './environment.ts'
-import { inheritedDescriptors } from './inherited-descriptors.ts'
+
+/**
+ * Descriptors above 2 that this process was started with and the runtime did not open itself; ask
+ * before anything is opened.
+ * The runtime marks them close-on-exec; who runs another program in its place must give them on
+ * (relay-ctrl passes a directory so).
+ */
+export function inheritedDescriptors(): readonly number[] {
+  const targets = new Map<number, string>()
+  for (const name of readdirSync('/proc/self/fd')) {
+    try {
+      targets.set(Number(name), readlinkSync(`/proc/self/fd/${name}`))
+    } catch {
+      // The descriptor of this very listing: closed by now.
+    }
+  }
+  const all = [...targets.values()]
+  // The runtime's own are event descriptors and pipes of which it holds both ends.
+  const isOwn = (target: string) =>
+    target.startsWith('anon_inode:') ||
+    (target.startsWith('pipe:') && all.indexOf(target) !== all.lastIndexOf(target)) ||
+    target === '/dev/urandom' ||
+    target === process.execPath
+  return [...targets].filter(([fd, target]) => fd > 2 && !isOwn(target)).map(([fd]) => fd)
+}
+
+/**
+ * Path of the program that a command line names: with a `/` it is itself, else the first executable
+ * file on PATH. Undefined if there is
+ * none that this user may run.
+ */
+export function findProgram(name: string, path = '/usr/local/bin:/usr/bin:/bin'): string | undefined {
+  const candidates = name.includes('/') ? [name] : path.split(':').map(place => `${place === '' ? '.' : place}/${name}`)
+  return candidates.find(isRunnable)
+}
+
+function isRunnable(file: string): boolean {
+  try {
+    accessSync(file, constants.X_OK)
+    return statSync(file).isFile()
+  } catch {
+    return false
+  }
+}
 
 /** The next program of a chain could not be run. */
 export class CannotRun extends Error {
@@ -86,4 +130,27 @@ export function softOpenFilesOf(pid: number): bigint | undefined {
     // A parent under another uid, or gone: the runtime's limit is then the best we know.
     return undefined
   }
+}
+
+/** What supervisors give as a rule, should ours not be readable. */
+const USUAL = 1024n
+
+/**
+ * Sets our soft limit of open files back to what we were started with, because every program we run
+ * inherits it and old ones close each possible descriptor one by
+ * one; but not below what we need ourselves, and to the hard limit if nobody knows what that is.
+ * The runtime has raised it to the hard limit at start.
+ */
+export function shareOpenFilesLimit(needed: number | undefined): number {
+  const { soft, hard } = openFilesLimit()
+  const given = softOpenFilesOf(process.ppid) ?? USUAL
+  const wanted = needed === undefined ? hard : given > BigInt(needed) ? given : BigInt(needed)
+  const possible = wanted < hard ? wanted : hard
+  if (possible !== soft) setOpenFilesLimit(possible)
+  return Number(possible)
+}
+
+/** The same limit in a process that starts programs for us. */
+export function limitOpenFiles(files: number): void {
+  if (BigInt(files) !== openFilesLimit().soft) setOpenFilesLimit(BigInt(files))
 }

@@ -1,4 +1,122 @@
+/**
+ * Between popup and a pop3d worker: the start of the worker, the tickets of its sessions, and the
+ * handoff of connections.
+ */
 import * as v from 'valibot'
+import { type IpAddress, parseIpAddress } from './ip-address.ts'
+import { percentDecode, percentEncode, percentEncodePath } from './lines.ts'
+import { isSessionId, type LoginMethod, type SessionId } from './login-event.ts'
+
+/**
+ * The monitor's word to a pop3d worker that one session may open one maildrop. The login process carries it, but
+ * cannot make it: the text is authenticated with a key that only monitor and worker know.
+ */
+export type SessionTicket = {
+  readonly id: SessionId
+  readonly user: string
+  /** Absolute path of the Maildir. */
+  readonly maildir: string
+  readonly ip: IpAddress
+  readonly tls: boolean
+  readonly method: LoginMethod
+  /** Unix seconds; after that the ticket is void. */
+  readonly expires: number
+}
+
+/** A ticket as received: believe `ticket` only after HMAC-SHA256 of `signedText` was found equal to `mac`. */
+export type PresentedTicket = { readonly ticket: SessionTicket; readonly signedText: string; readonly mac: string }
+
+/** Longest ticket line, in octets without LF. */
+export const MAX_SESSION_TICKET_LINE = 8192
+
+/** What the MAC covers. */
+export function signedTextOf(ticket: SessionTicket): string {
+  const { id, user, maildir, ip, tls, method, expires } = ticket
+  return `session v=1 id=${id} ip=${ip} tls=${tls ? 1 : 0} method=${method} expires=${expires} user=${percentEncode(user)} maildir=${percentEncodePath(maildir)}`
+}
+
+/** The ticket line, without LF. `mac` gives the lower-case hexadecimal HMAC-SHA256 of a text. */
+export function formatSessionTicket(ticket: SessionTicket, mac: (text: string) => string): string {
+  const text = signedTextOf(ticket)
+  return `${text} mac=${mac(text)}`
+}
+
+const LINE =
+  /^(session v=1 id=(\S+) ip=(\S+) tls=([01]) method=(pass|apop|sasl) expires=(\d{1,12}) user=(\S*) maildir=(\/\S*)) mac=([0-9a-f]{64})$/
+
+/** Reads a ticket line; undefined if it has not exactly the form of formatSessionTicket. Checks no MAC. */
+export function parseSessionTicket(line: string): PresentedTicket | undefined {
+  const [, signedText, id, address, tls, method, expires, name, path, mac] = LINE.exec(line) ?? []
+  if (signedText === undefined || id === undefined || mac === undefined) return undefined
+  const ip = parseIpAddress(address ?? '')
+  const user = percentDecode(name ?? '')
+  const maildir = percentDecode(path ?? '')
+  if (!isSessionId(id) || ip === undefined || user === undefined || maildir === undefined) return undefined
+  if (method !== 'pass' && method !== 'apop' && method !== 'sasl') return undefined
+  if (maildir.includes('\0')) return undefined
+  const ticket = { id, user, maildir, ip, tls: tls === '1', method, expires: Number(expires) } as const
+  // Whatever the reader would have understood otherwise is no ticket: one text, one meaning.
+  return signedTextOf(ticket) === signedText ? { ticket, signedText, mac } : undefined
+}
+
+/**
+ * The link between a login process and a pop3d worker, over which client sockets change hands
+ * (docs/WIRE.md): a Unix connection to the worker's socket.
+ * With each `take` comes a descriptor; the nth belongs to the nth.
+ */
+
+/** The first line of both: login's in place of a ticket, then the worker's when descriptors may come. */
+export const LINK_LINE = 'link v=1'
+
+/** Octets read ahead that go with a socket, at most. */
+export const MAX_READ_AHEAD = 131_072
+
+/** Longest `take` line, in octets without LF. */
+export const MAX_TAKE_LINE = MAX_SESSION_TICKET_LINE + 64
+
+/** Login to worker: a socket whose session `ticket` opens. `octets` of what the client sent follow the line. */
+export type Take = { readonly n: number; readonly octets: number; readonly ticket: string }
+
+/** The line, without LF. */
+export const formatTake = ({ n, octets, ticket }: Take): string => `take n=${n} octets=${octets} ${ticket}`
+
+/** Reads a `take` line; undefined if it is none. The ticket is not looked at. */
+export function parseTake(line: string): Take | undefined {
+  const match = /^take n=([1-9]\d{0,14}) octets=(0|[1-9]\d{0,5}) (.+)$/.exec(line)
+  const octets = Number(match?.[2])
+  const ticket = match?.[3]
+  if (ticket === undefined || octets > MAX_READ_AHEAD) return undefined
+  return { n: Number(match?.[1]), octets, ticket }
+}
+
+/**
+ * Worker to login: sockets may be passed; the session of that socket is over; or the worker takes
+ * no more, and login should end its side.
+ */
+export type HandoffReply =
+  | { readonly type: 'open' }
+  | { readonly type: 'ended'; readonly n: number }
+  | { readonly type: 'bye' }
+
+/** The line, without LF. */
+export function formatHandoffReply(news: HandoffReply): string {
+  switch (news.type) {
+    case 'open':
+      return LINK_LINE
+    case 'ended':
+      return `ended n=${news.n}`
+    case 'bye':
+      return 'bye'
+  }
+}
+
+/** Reads a line of the worker; undefined if it is none. */
+export function parseHandoffReply(line: string): HandoffReply | undefined {
+  if (line === LINK_LINE) return { type: 'open' }
+  if (line === 'bye') return { type: 'bye' }
+  const n = /^ended n=([1-9]\d{0,14})$/.exec(line)?.[1]
+  return n === undefined ? undefined : { type: 'ended', n: Number(n) }
+}
 
 const seconds = v.pipe(v.number(), v.minValue(0))
 

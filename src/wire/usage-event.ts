@@ -1,5 +1,5 @@
 import { type IpAddress, parseIpAddress } from './ip-address.ts'
-import { parseKeyValues } from './key-values.ts'
+import { parseKeyValues } from './lines.ts'
 
 /**
  * A grant was used: some mail server let this address relay because of it. Sent by the gate, which

@@ -1,6 +1,6 @@
 import type { GrantedDevice } from '../grants/grant-store.ts'
-import type { Refusal, Reservation } from '../smtp/front-rules.ts'
-import { loginKey } from '../wire/login-key.ts'
+import type { Refusal, Reservation } from '../smtp/transaction.ts'
+import { loginKey } from '../wire/login-event.ts'
 import type { HourlyRate, PolicyRates } from './services/policy-rates.ts'
 
 /** What the policy service and the front enforce for the mail of a granted client. */

@@ -1,4 +1,4 @@
-import '../base/ignore-inspector-signal.ts'
+import '../base/inspector.ts'
 import { inheritance } from '../ucspi/run-next.ts'
 import { execMode, parseExecLine } from './exec/exec-mode.ts'
 

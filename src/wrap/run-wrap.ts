@@ -1,7 +1,6 @@
 import { existsSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { messageOf } from '../base/errors.ts'
-import { EXIT, UsageFault } from '../base/exit-status.ts'
+import { EXIT, messageOf, UsageFault } from '../base/errors.ts'
 import { parseDaemonWords } from '../process/command-line.ts'
 import { runCommand, runDaemon } from '../process/lifecycle.ts'
 import { parseSocketAddress, type SocketAddress } from '../process/socket-address.ts'

@@ -4,7 +4,7 @@ import { afterAll, describe, expect, test } from 'vitest'
 import { openDatabase } from '../../src/database/database.ts'
 import { migrate } from '../../src/database/migrate.ts'
 import type { Statement } from '../../src/database/statement.ts'
-import { loginKey } from '../../src/wire/login-key.ts'
+import { loginKey } from '../../src/wire/login-event.ts'
 import { createTestDatabase } from '../harness/test-database.ts'
 
 const SQL = new URL('../../sql/', import.meta.url).pathname

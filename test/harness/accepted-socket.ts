@@ -1,5 +1,5 @@
 import { connect, type Socket } from 'node:net'
-import { holdListener } from '../../src/process/bound-socket.ts'
+import { holdListener } from '../../src/process/listener.ts'
 import type { AcceptedSocket, Engine } from '../../src/sockets/engine.ts'
 
 /**

@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
-import { LineSplitter } from '../../src/wire/line-splitter.ts'
+import { LineSplitter } from '../../src/wire/lines.ts'
 import {
   formatLoginEvent,
   type LoginAnswer,

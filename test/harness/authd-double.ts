@@ -1,5 +1,5 @@
 import { createServer, type Server, type Socket } from 'node:net'
-import { LineSplitter } from '../../src/wire/line-splitter.ts'
+import { LineSplitter } from '../../src/wire/lines.ts'
 import {
   formatLoginAnswer,
   type LoginAnswer,

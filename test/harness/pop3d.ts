@@ -2,11 +2,16 @@ import { createHmac, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { chownSync } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
-import { type BoundSocket, holdListener } from '../../src/process/bound-socket.ts'
+import { type BoundSocket, holdListener } from '../../src/process/listener.ts'
 import { startWorker, type WorkerProcess } from '../../src/process/worker-process.ts'
 import { parseIpAddress } from '../../src/wire/ip-address.ts'
-import type { MaildropWorkerSettings, MaildropWorkerStart } from '../../src/wire/maildrop-worker.ts'
-import { formatSessionTicket, type SessionTicket, sessionId } from '../../src/wire/session-ticket.ts'
+import { sessionId } from '../../src/wire/login-event.ts'
+import {
+  formatSessionTicket,
+  type MaildropWorkerSettings,
+  type MaildropWorkerStart,
+  type SessionTicket,
+} from '../../src/wire/maildrop-worker.ts'
 import { isRoot, OWNER } from './maildir.ts'
 import type { TranscriptSettings } from './transcript.ts'
 

@@ -9,7 +9,7 @@ import {
   parseIpAddress,
   parseNetwork,
 } from '../../src/wire/ip-address.ts'
-import { loginKey } from '../../src/wire/login-key.ts'
+import { loginKey } from '../../src/wire/login-event.ts'
 import type { Random } from './random.ts'
 import type { VirtualTime } from './virtual-time.ts'
 

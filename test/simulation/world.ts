@@ -28,10 +28,8 @@ import {
   parseIpAddress,
   parseNetwork,
 } from '../../src/wire/ip-address.ts'
-import { loginKey } from '../../src/wire/login-key.ts'
-import { formatPolicyRequest } from '../../src/wire/policy-request.ts'
-import { formatRelayQuery } from '../../src/wire/relay-query.ts'
-import { formatNetstring } from '../../src/wire/socketmap.ts'
+import { loginKey } from '../../src/wire/login-event.ts'
+import { formatNetstring, formatPolicyRequest, formatRelayQuery } from '../../src/wire/relay-services.ts'
 import { type Decision, decide } from '../../src/wrap/decision.ts'
 import { shareDecisions } from '../../src/wrap/gate/gate-setup.ts'
 import { TcpRulesFile } from '../../src/wrap/gate/tcp-rules-file.ts'

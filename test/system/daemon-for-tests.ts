@@ -1,9 +1,8 @@
 import { writeSync } from 'node:fs'
 import { createConnection, createServer } from 'node:net'
-import { TemporaryFault, UsageFault } from '../../src/base/exit-status.ts'
-import { holdListener } from '../../src/process/bound-socket.ts'
+import { TemporaryFault, UsageFault } from '../../src/base/errors.ts'
 import { runDaemon } from '../../src/process/lifecycle.ts'
-import { openListener } from '../../src/process/listener.ts'
+import { holdListener, openListener } from '../../src/process/listener.ts'
 import { dropPrivileges, idsOf } from '../../src/process/privileges.ts'
 import { channelToParent, FIRST_LISTENING_DESCRIPTOR, startWorker } from '../../src/process/worker-process.ts'
 

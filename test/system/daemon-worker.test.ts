@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { createConnection } from 'node:net'
 import { afterEach, describe, expect, test } from 'vitest'
-import { UsageFault } from '../../src/base/exit-status.ts'
+import { UsageFault } from '../../src/base/errors.ts'
 import { idsOf } from '../../src/process/privileges.ts'
 import { programBeside } from '../../src/process/worker-process.ts'
 import { describeWith, ROOT } from '../harness/describe-with.ts'

@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { formatProxyLocal } from '../../src/wire/proxy-protocol.ts'
+import { formatProxyLocal } from '../../src/wire/preamble.ts'
 import { AuthdDouble } from '../harness/authd-double.ts'
 import { command, describeWith, pathOf } from '../harness/describe-with.ts'
 import { dial, MESSAGE, PASS, PopupClient } from '../harness/popup-stack.ts'

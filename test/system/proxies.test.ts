@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { parseIpAddress } from '../../src/wire/ip-address.ts'
-import { formatProxyLocal, formatProxyV1, formatProxyV2 } from '../../src/wire/proxy-protocol.ts'
+import { formatProxyLocal, formatProxyV1, formatProxyV2 } from '../../src/wire/preamble.ts'
 import { bsdStamp } from '../harness/bsd-stamp.ts'
 import { describeWith, NETWORK_NAMESPACES } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'

@@ -3,9 +3,8 @@ import { once } from 'node:events'
 import { chownSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { afterAll, afterEach, beforeAll, expect, onTestFinished, test } from 'vitest'
-import { LineSplitter } from '../../src/wire/line-splitter.ts'
-import { formatPolicyRequest } from '../../src/wire/policy-request.ts'
-import { formatNetstring, NetstringReader } from '../../src/wire/socketmap.ts'
+import { LineSplitter } from '../../src/wire/lines.ts'
+import { formatNetstring, formatPolicyRequest, NetstringReader } from '../../src/wire/relay-services.ts'
 import {
   MAX_RELAY_TALLY_LINE,
   parseRelayTally,

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { type NetworkInterfaceInfo, networkInterfaces } from 'node:os'
-import { type PolicySettings, policyOf } from '../../grants/policy-of.ts'
+import { type PolicySettings, policyOf } from '../../grants/grant-policy.ts'
 import {
   formatNetwork,
   type IpAddress,

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
 import { join } from 'node:path'
-import { TemporaryFault, UsageFault } from '../../base/exit-status.ts'
+import { TemporaryFault, UsageFault } from '../../base/errors.ts'
 import { schemaVersion } from '../../database/migrate.ts'
 import { EMBEDDED_RELEASE } from '../../database/server-program.ts'
 import { inspectRole } from '../../grants/database-setup.ts'

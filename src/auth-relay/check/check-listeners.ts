@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { lstatSync } from 'node:fs'
 import { createServer } from 'node:net'
-import { TemporaryFault, UsageFault } from '../../base/exit-status.ts'
+import { TemporaryFault, UsageFault } from '../../base/errors.ts'
 import { accountWithUid } from '../../libc/accounts.ts'
 import { openListener } from '../../process/listener.ts'
 import { isRoot, knownUids } from '../../process/privileges.ts'

@@ -2,8 +2,7 @@
 
 import { type Dirent, lstatSync, opendirSync, readdirSync, readFileSync, type Stats, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { messageOf } from '../../base/errors.ts'
-import { UsageFault } from '../../base/exit-status.ts'
+import { messageOf, UsageFault } from '../../base/errors.ts'
 import type { Settings } from '../../settings/settings.ts'
 import { baseNameOf, isUniqueId } from '../../wire/message-name.ts'
 import { count } from '../text/terminal.ts'

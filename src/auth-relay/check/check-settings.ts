@@ -1,5 +1,5 @@
 import { basename } from 'node:path'
-import { trustListsOf } from '../../grants/policy-of.ts'
+import { trustListsOf } from '../../grants/grant-policy.ts'
 import { formatSocketAddress, type SocketAddress } from '../../process/socket-address.ts'
 import type { Settings } from '../../settings/settings.ts'
 import { familyOf, LOOPBACK, type NetworkSet, parseIpAddress } from '../../wire/ip-address.ts'

@@ -15,9 +15,8 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
-import { messageOf } from '../../base/errors.ts'
-import { UsageFault } from '../../base/exit-status.ts'
-import { runtimeOptions } from '../../base/runtime-options.ts'
+import { messageOf, UsageFault } from '../../base/errors.ts'
+import { runtimeOptions } from '../../base/inspector.ts'
 import { isRoot } from '../../process/privileges.ts'
 
 /** Where the demo keeps its files. Both are absolute and free of symbolic links. */

@@ -1,7 +1,6 @@
 import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
-import { errorCodeOf } from '../../base/errors.ts'
-import { TemporaryFault, UsageFault } from '../../base/exit-status.ts'
+import { errorCodeOf, TemporaryFault, UsageFault } from '../../base/errors.ts'
 import { type Ids, isRoot } from '../../process/privileges.ts'
 import { programBeside } from '../../process/worker-process.ts'
 import { ensureSecretFile, hashPassword, writePrivateFile } from '../secrets.ts'

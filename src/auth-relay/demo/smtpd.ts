@@ -1,6 +1,6 @@
-import '../../base/ignore-inspector-signal.ts'
+import '../../base/inspector.ts'
 import { Socket } from 'node:net'
-import { EXIT } from '../../base/exit-status.ts'
+import { EXIT } from '../../base/errors.ts'
 import { createLog } from '../../base/log.ts'
 import { serveSmtp } from './smtp-session.ts'
 

@@ -1,7 +1,6 @@
 import { closeSync, constants, existsSync, fchmodSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
-import { messageOf } from '../../base/errors.ts'
-import { TemporaryFault, UsageFault } from '../../base/exit-status.ts'
+import { messageOf, TemporaryFault, UsageFault } from '../../base/errors.ts'
 import { tryLock } from '../../libc/descriptors.ts'
 
 /** A directory that is ours until we stop, or die. */

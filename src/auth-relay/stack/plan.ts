@@ -3,7 +3,7 @@
 import { spawnSync } from 'node:child_process'
 import { accessSync, constants, existsSync } from 'node:fs'
 import { createServer } from 'node:net'
-import { UsageFault } from '../../base/exit-status.ts'
+import { UsageFault } from '../../base/errors.ts'
 import { openListener } from '../../process/listener.ts'
 import type { SocketAddress } from '../../process/socket-address.ts'
 import { readSecretFile } from '../../settings/secret.ts'

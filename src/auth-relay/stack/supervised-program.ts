@@ -1,11 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { Socket } from 'node:net'
-import { TemporaryFault, UsageFault } from '../../base/exit-status.ts'
-import { type InheritedFiles, reloadOrder } from '../../base/inherited-files.ts'
+import { TemporaryFault, UsageFault } from '../../base/errors.ts'
+import { runtimeOptions } from '../../base/inspector.ts'
 import type { Log } from '../../base/log.ts'
 import { Restarts } from '../../base/restarts.ts'
-import { runtimeOptions } from '../../base/runtime-options.ts'
-import { parseStartReport } from '../../base/start-report.ts'
+import { type InheritedFiles, parseStartReport, reloadOrder } from '../../base/supervisor-messages.ts'
 import { CONTROL_DESCRIPTOR, type ControlChannel, watchedChannel } from '../../process/worker-process.ts'
 
 /** One program of the stack: which file, with which arguments and environment. */

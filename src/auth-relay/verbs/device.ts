@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
 import { domainToASCII, domainToUnicode } from 'node:url'
-import { UsageFault } from '../../base/exit-status.ts'
+import { UsageFault } from '../../base/errors.ts'
 import { type Device, DeviceAdmin } from '../../grants/device-admin.ts'
 import { databaseConnection } from '../../settings/database-connection.ts'
 import { loadSettingsFile, type Settings } from '../../settings/settings.ts'

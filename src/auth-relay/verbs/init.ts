@@ -1,7 +1,6 @@
 import { chmodSync, copyFileSync, existsSync, statSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
-import { errorCodeOf, messageOf } from '../../base/errors.ts'
-import { UsageFault } from '../../base/exit-status.ts'
+import { errorCodeOf, messageOf, UsageFault } from '../../base/errors.ts'
 import { distributionServer } from '../../database/server-program.ts'
 import { loadSettingsFile, nearest, SETTINGS_FILE } from '../../settings/settings.ts'
 import { ensureSecretFile, randomSecret, writePrivateFile } from '../secrets.ts'

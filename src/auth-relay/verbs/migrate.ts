@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { systemClock } from '../../base/clock.ts'
-import { TemporaryFault, UsageFault } from '../../base/exit-status.ts'
+import { TemporaryFault, UsageFault } from '../../base/errors.ts'
 import { createLog } from '../../base/log.ts'
 import { migrate as applyMigrations } from '../../database/migrate.ts'
 import { ROLES, setRolePassword } from '../../grants/database-setup.ts'

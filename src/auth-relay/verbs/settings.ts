@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { UsageFault } from '../../base/exit-status.ts'
+import { UsageFault } from '../../base/errors.ts'
 import { UNIT_NAMES } from '../../settings/duration.ts'
 import { defaultOf, environmentNameOf, presentNameOf, type Section } from '../../settings/rows.ts'
 import {

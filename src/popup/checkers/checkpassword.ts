@@ -1,6 +1,11 @@
 import { checkpasswordMessage, verifyLogin } from '../../ucspi/checkpassword.ts'
-import { announcedClientChanges, connectionEnvironment, loginChanges } from '../../ucspi/connection.ts'
-import { changeEnvironment, type Environment } from '../../ucspi/environment.ts'
+import {
+  announcedClientChanges,
+  changeEnvironment,
+  connectionEnvironment,
+  type Environment,
+  loginChanges,
+} from '../../ucspi/environment.ts'
 import type { CheckQueue } from './check-queue.ts'
 import { type Checker, type CheckRequest, maildirPath, no, temporary } from './checker.ts'
 

@@ -1,6 +1,5 @@
 import { closeSync, fstatSync, openSync, readFileSync, type Stats, statSync } from 'node:fs'
-import { messageOf } from '../../base/errors.ts'
-import { UsageFault } from '../../base/exit-status.ts'
+import { messageOf, UsageFault } from '../../base/errors.ts'
 import type { Log } from '../../base/log.ts'
 import { loginText } from '../login-name.ts'
 import type { CheckQueue } from './check-queue.ts'

@@ -1,5 +1,5 @@
 import * as v from 'valibot'
-import { UsageFault } from '../../base/exit-status.ts'
+import { UsageFault } from '../../base/errors.ts'
 import type { Log } from '../../base/log.ts'
 import { type Database, openDatabase } from '../../database/database.ts'
 import type { Statement } from '../../database/statement.ts'

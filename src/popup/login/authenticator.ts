@@ -1,7 +1,6 @@
 import type { Duplex } from 'node:stream'
 import type { AuthorizationEffect, LoginFailure } from '../../pop3/authorization.ts'
-import type { Connection } from '../../sockets/connection.ts'
-import type { HalfClosable } from '../../sockets/join-connections.ts'
+import type { Connection, HalfClosable } from '../../sockets/connection.ts'
 import type { ClientGone } from '../client-gone.ts'
 import type { Client } from './client.ts'
 

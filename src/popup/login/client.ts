@@ -1,6 +1,6 @@
 import type { AuthorizationOptions } from '../../pop3/authorization.ts'
 import type { IpAddress, NetworkSet } from '../../wire/ip-address.ts'
-import type { SessionId } from '../../wire/session-ticket.ts'
+import type { SessionId } from '../../wire/login-event.ts'
 
 /** Who a client is before login, and what the site's rules let it do. */
 

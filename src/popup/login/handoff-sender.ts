@@ -1,9 +1,8 @@
 import type { Log } from '../../base/log.ts'
-import type { Connection } from '../../sockets/connection.ts'
+import type { Connection, HalfClosable } from '../../sockets/connection.ts'
 import type { Handover, HandoverChannel } from '../../sockets/engine.ts'
-import type { HalfClosable } from '../../sockets/join-connections.ts'
-import { formatTake, LINK_LINE, MAX_READ_AHEAD, parseHandoffReply } from '../../wire/handoff.ts'
-import { LineSplitter } from '../../wire/line-splitter.ts'
+import { LineSplitter } from '../../wire/lines.ts'
+import { formatTake, LINK_LINE, MAX_READ_AHEAD, parseHandoffReply } from '../../wire/maildrop-worker.ts'
 
 /** Lines of a worker are short. */
 const MAX_NEWS_LINE = 64
@@ -34,7 +33,7 @@ export class HandoffSender {
   }
 }
 
-/** Passes clients' sockets to one worker (src/wire/handoff.ts). */
+/** Passes clients' sockets to one worker (src/wire/maildrop-worker.ts). */
 export class HandoffChannel {
   /** Fulfilled with the link when sockets can be passed, with undefined if that failed. */
   readonly opened: Promise<HandoffChannel | undefined>

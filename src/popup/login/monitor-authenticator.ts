@@ -1,7 +1,7 @@
 import { connect } from 'node:net'
 import type { Log } from '../../base/log.ts'
 import type { ControlChannel } from '../../process/worker-process.ts'
-import { connectSharingReads } from '../../tunnel/shared-read.ts'
+import { connectSharingReads } from '../../tunnel/relay.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
 import type { ClientGone } from '../client-gone.ts'
 import type { FromLoginMessage, Outcome, ToLogin } from '../messages.ts'

@@ -1,5 +1,5 @@
 import type { Connection } from '../../sockets/connection.ts'
-import { PROXY_HEADER_MAX_OCTETS, type ProxyHeader, parseProxyHeader } from '../../wire/proxy-protocol.ts'
+import { PROXY_HEADER_MAX_OCTETS, type ProxyHeader, parseProxyHeader } from '../../wire/preamble.ts'
 
 /** The whole header must be there within so long (spec/sslwrap.md §4). */
 const LIMIT_MS = 3_000

@@ -1,5 +1,5 @@
 import type { Clock } from '../../base/clock.ts'
-import { loginKey } from '../../wire/login-key.ts'
+import { loginKey } from '../../wire/login-event.ts'
 
 /** A limit that is reached is logged again after so long, for each login and owner. */
 const QUIET_MS = 60_000

@@ -12,19 +12,22 @@ import {
   lineLimit,
   runAuthorization,
 } from '../../pop3/authorization.ts'
-import { LineReader } from '../../pop3/line-reader.ts'
+import { LineReader } from '../../pop3/command.ts'
 import { err, ok } from '../../pop3/reply.ts'
 import type { Secret } from '../../settings/secret.ts'
-import type { Connection, ConnectionListener } from '../../sockets/connection.ts'
-import { type HalfClosable, joinConnections } from '../../sockets/join-connections.ts'
+import {
+  type Connection,
+  type ConnectionListener,
+  type HalfClosable,
+  joinConnections,
+} from '../../sockets/connection.ts'
 import { StreamConnection } from '../../sockets/stream-connection.ts'
 import { acceptTls, isOldTls } from '../../tunnel/accept-tls.ts'
 import { relay } from '../../tunnel/relay.ts'
 import type { TlsContexts } from '../../tunnel/tls-contexts.ts'
 import { beginsLikeTls } from '../../wire/client-hello.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
-import { beginsWithProxyHeader } from '../../wire/proxy-protocol.ts'
-import { parseSslPreamble } from '../../wire/ssl-preamble.ts'
+import { beginsWithProxyHeader, parseSslPreamble } from '../../wire/preamble.ts'
 import { ClientGone } from '../client-gone.ts'
 import { decodeLogin } from '../login-name.ts'
 import type { Authenticator, LoginResult, MaildropDoor } from './authenticator.ts'

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import type { Log } from '../../base/log.ts'
-import { policyOf } from '../../grants/policy-of.ts'
+import { policyOf } from '../../grants/grant-policy.ts'
 import type { Settings } from '../../settings/settings.ts'
 import {
   FAIL_TAG,
@@ -12,8 +12,7 @@ import {
   LOGIN_TAG,
 } from '../../syslog/login-line.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
-import type { LoginAnswer, LoginEvent } from '../../wire/login-event.ts'
-import type { SessionId } from '../../wire/session-ticket.ts'
+import type { LoginAnswer, LoginEvent, SessionId } from '../../wire/login-event.ts'
 import type { LoginText } from '../login-name.ts'
 import type { AuthdLink } from './authd-link.ts'
 

@@ -1,7 +1,7 @@
 import { connect, type Socket } from 'node:net'
 import type { Clock } from '../../base/clock.ts'
 import type { Log } from '../../base/log.ts'
-import { LineSplitter } from '../../wire/line-splitter.ts'
+import { LineSplitter } from '../../wire/lines.ts'
 import {
   formatLoginEvent,
   type LoginAnswer,

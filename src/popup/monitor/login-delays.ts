@@ -2,7 +2,7 @@ import { hash } from 'node:crypto'
 import type { Clock } from '../../base/clock.ts'
 import type { CustomerNetworks } from '../../wire/customer-networks.ts'
 import { formatNetwork, type IpAddress, networkOf } from '../../wire/ip-address.ts'
-import { loginKey } from '../../wire/login-key.ts'
+import { loginKey } from '../../wire/login-event.ts'
 import type { LoginText } from '../login-name.ts'
 
 /** When a login may be tried: after failures, and after the login before (LOGIN-DELAY). */

@@ -2,7 +2,7 @@ import { dirname, join } from 'node:path'
 import type { Clock } from '../../base/clock.ts'
 import type { Log } from '../../base/log.ts'
 import { Restarts } from '../../base/restarts.ts'
-import type { BoundSocket } from '../../process/bound-socket.ts'
+import type { BoundSocket } from '../../process/listener.ts'
 import { endingFields, programBeside, startWorker, type WorkerProcess } from '../../process/worker-process.ts'
 import { type FromLogin, type LoginSettingsMessage, parseFromLogin, type ToLoginMessage } from '../messages.ts'
 

@@ -1,14 +1,18 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
-import { messageOf } from '../../base/errors.ts'
-import { UsageFault } from '../../base/exit-status.ts'
+import { messageOf, UsageFault } from '../../base/errors.ts'
 import type { Log } from '../../base/log.ts'
 import type { Ids } from '../../process/privileges.ts'
 import { readSecretFile } from '../../settings/secret.ts'
 import type { Settings } from '../../settings/settings.ts'
-import { CertificateUnusable, daysLeft, parseCertificate, readCertificate } from '../../tunnel/certificate.ts'
-import { watchFiles } from '../../tunnel/file-watch.ts'
-import { rotateTicketKeys, type TicketKeys } from '../../tunnel/ticket-keys.ts'
+import {
+  CertificateUnusable,
+  daysLeft,
+  parseCertificate,
+  readCertificate,
+  watchFiles,
+} from '../../tunnel/certificate.ts'
+import { rotateTicketKeys, type TicketKeys } from '../../tunnel/tls-contexts.ts'
 import { formatNetwork, type NetworkSet } from '../../wire/ip-address.ts'
 import type { LoginSettingsMessage } from '../messages.ts'
 

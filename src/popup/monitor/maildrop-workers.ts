@@ -4,17 +4,18 @@ import type { Clock } from '../../base/clock.ts'
 import { KeyedHash } from '../../base/keyed-hash.ts'
 import type { Log } from '../../base/log.ts'
 import { Restarts } from '../../base/restarts.ts'
-import { type BoundSocket, holdListener } from '../../process/bound-socket.ts'
+import { type BoundSocket, holdListener } from '../../process/listener.ts'
 import { type Ids, isRoot } from '../../process/privileges.ts'
 import { endingFields, startWorker, type WorkerEnding, type WorkerProcess } from '../../process/worker-process.ts'
 import {
+  formatSessionTicket,
   type MaildropWorkerChange,
   type MaildropWorkerSettings,
   type MaildropWorkerStart,
   parseMaildropWorkerNews,
+  type SessionTicket,
   type UsedTicket,
 } from '../../wire/maildrop-worker.ts'
-import { formatSessionTicket, type SessionTicket } from '../../wire/session-ticket.ts'
 import type { Maildrop } from '../checkers/checker.ts'
 
 /** A ticket must be presented within so long. */

@@ -1,16 +1,22 @@
 import { existsSync } from 'node:fs'
 import { systemClock } from '../../base/clock.ts'
-import { EXIT, UsageFault } from '../../base/exit-status.ts'
+import { EXIT, UsageFault } from '../../base/errors.ts'
 import { createLog, type Log } from '../../base/log.ts'
 import { err } from '../../pop3/reply.ts'
 import { readSecretFile } from '../../settings/secret.ts'
 import { parseSettings, type Settings } from '../../settings/settings.ts'
 import { StreamConnection } from '../../sockets/stream-connection.ts'
 import type { Chain } from '../../ucspi/checkpassword.ts'
-import { connectionEnvironment, localIpOf, portOf, remoteIpOf } from '../../ucspi/connection.ts'
-import { changeEnvironment, type Environment } from '../../ucspi/environment.ts'
+import {
+  changeEnvironment,
+  connectionEnvironment,
+  type Environment,
+  localIpOf,
+  portOf,
+  remoteIpOf,
+} from '../../ucspi/environment.ts'
 import { type IpAddress, parseIpAddress } from '../../wire/ip-address.ts'
-import { formatTimestamp, sessionId } from '../../wire/session-ticket.ts'
+import { formatTimestamp, sessionId } from '../../wire/login-event.ts'
 import type { Client } from '../login/client.ts'
 import { authorizationOptions } from '../login/client.ts'
 import { readProxyHeader } from '../login/read-proxy-header.ts'

@@ -1,14 +1,12 @@
 import { existsSync, statSync, writeSync } from 'node:fs'
-import { asError } from '../../base/errors.ts'
-import { EXIT, UsageFault } from '../../base/exit-status.ts'
+import { asError, EXIT, UsageFault } from '../../base/errors.ts'
 import { createLog, type Log } from '../../base/log.ts'
 import { forbidInspection } from '../../process/privileges.ts'
 import { parseDurationIn } from '../../settings/duration.ts'
-import { askUnix } from '../../ucspi/ask-unix.ts'
 import { type Environment, ownEnvironment } from '../../ucspi/environment.ts'
-import { findProgram } from '../../ucspi/find-program.ts'
-import { type Inheritance, runNext } from '../../ucspi/run-next.ts'
-import { MAX_RELAY_QUESTION_LINE, parseRelayAnswer } from '../../wire/relay-query.ts'
+import { findProgram, type Inheritance, runNext } from '../../ucspi/run-next.ts'
+import { askUnix } from '../../ucspi/unwatched-sockets.ts'
+import { MAX_RELAY_QUESTION_LINE, parseRelayAnswer } from '../../wire/relay-services.ts'
 import { type Decision, logDecision, relayVariables } from '../decision.ts'
 
 /** Exec mode: one run per connection in place of qmail-smtpd, with its command line and its few settings. */
@@ -48,7 +46,7 @@ type ExecSettings = {
 }
 
 /**
- * The same as in src/settings/wrap.ts (a test compares them): that table costs three times as much
+ * The same as in src/settings/grant-sections.ts (a test compares them): that table costs three times as much
  * to load as this program may take.
  */
 export const EXEC_DEFAULTS: ExecSettings = {

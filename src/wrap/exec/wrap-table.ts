@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { parse } from 'smol-toml'
-import { UsageFault } from '../../base/exit-status.ts'
+import { UsageFault } from '../../base/errors.ts'
 
 /** The `[wrap]` table of a settings file as it is written, unchecked. Throws UsageFault. */
 export function readWrapTable(file: string): Readonly<Record<string, unknown>> {

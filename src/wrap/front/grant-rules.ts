@@ -1,5 +1,5 @@
 import type { Mailbox } from '../../smtp/address.ts'
-import type { FrontRules, Refusal, Reservation } from '../../smtp/front-rules.ts'
+import type { FrontRules, Refusal, Reservation } from '../../smtp/transaction.ts'
 import {
   type MailRules,
   messageCounts,

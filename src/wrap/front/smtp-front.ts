@@ -1,7 +1,7 @@
 import type { FieldsOf, Log } from '../../base/log.ts'
 import { FrontDialogue, type FrontEvent } from '../../smtp/front-dialogue.ts'
-import type { FrontRules } from '../../smtp/front-rules.ts'
-import { IdleTimer } from '../../sockets/idle-timer.ts'
+import type { FrontRules } from '../../smtp/transaction.ts'
+import { IdleTimer } from '../../sockets/connection.ts'
 import { TwoWaySocket } from '../../sockets/two-way-socket.ts'
 import { familyOf, type IpAddress } from '../../wire/ip-address.ts'
 

@@ -3,15 +3,17 @@ import { ConnectionLimits } from '../../process/connection-limits.ts'
 import type { AcceptedSocket, Acceptor, Engine, ListeningSocket } from '../../sockets/engine.ts'
 import { type OpenSocket, OwnedDescriptor } from '../../sockets/owned-descriptor.ts'
 import { TwoWaySocket } from '../../sockets/two-way-socket.ts'
-import { CONNECTION_VARIABLES, type Connection, connectionLines } from '../../ucspi/connection.ts'
 import {
+  CONNECTION_VARIABLES,
+  type Connection,
   changeEnvironment,
+  connectionLines,
   type Environment,
   type EnvironmentChanges,
   formatEnvironment,
 } from '../../ucspi/environment.ts'
 import { type ConnectionProgram, type InetdChild, InetdProgram, SpawnedProgram } from '../../ucspi/inetd-child.ts'
-import { readProxyHeader } from '../../ucspi/proxied-connection.ts'
+import { readProxyHeader } from '../../ucspi/unwatched-sockets.ts'
 import type { CustomerNetworks } from '../../wire/customer-networks.ts'
 import type { IpAddress, NetworkSet } from '../../wire/ip-address.ts'
 import { type Decision, logDecision, type RelayGrant, relayVariables, UNNAMED_CLIENT } from '../decision.ts'

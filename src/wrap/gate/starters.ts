@@ -1,15 +1,14 @@
 import type { ChildProcess } from 'node:child_process'
 import { constants } from 'node:os'
-import { errorCodeOf } from '../../base/errors.ts'
-import { TemporaryFault } from '../../base/exit-status.ts'
+import { errorCodeOf, TemporaryFault } from '../../base/errors.ts'
+import { runtimeOptions } from '../../base/inspector.ts'
 import type { Log } from '../../base/log.ts'
-import { runtimeOptions } from '../../base/runtime-options.ts'
 import type { Ids } from '../../process/privileges.ts'
 import { programBeside } from '../../process/worker-process.ts'
 import type { Engine, SocketChannel } from '../../sockets/engine.ts'
 import type { OpenSocket } from '../../sockets/owned-descriptor.ts'
 import type { ConnectionProgram, InetdChild } from '../../ucspi/inetd-child.ts'
-import { LineSplitter } from '../../wire/line-splitter.ts'
+import { LineSplitter } from '../../wire/lines.ts'
 import {
   formatStarterOrder,
   formatStrings,

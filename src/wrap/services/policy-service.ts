@@ -1,8 +1,8 @@
 import { LineServer, type LineServerLimits, type LineService } from '../../process/line-server.ts'
-import type { Refusal } from '../../smtp/front-rules.ts'
+import type { Refusal } from '../../smtp/transaction.ts'
 import type { CustomerNetworks } from '../../wire/customer-networks.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
-import { clientOf, formatPolicyAnswer, PolicyReader, type PolicyRequest } from '../../wire/policy-request.ts'
+import { clientOf, formatPolicyAnswer, PolicyReader, type PolicyRequest } from '../../wire/relay-services.ts'
 import { type Decision, logAnswer, type RelayGrant } from '../decision.ts'
 import {
   type MailRules,

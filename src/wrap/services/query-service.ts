@@ -1,13 +1,13 @@
 import type { Log } from '../../base/log.ts'
 import { LineServer, type LineServerLimits } from '../../process/line-server.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
-import { LineSplitter } from '../../wire/line-splitter.ts'
+import { LineSplitter } from '../../wire/lines.ts'
 import {
   formatRelayAnswer,
   MAX_RELAY_QUESTION_LINE,
   parseRelayQuery,
   type RelayAnswer,
-} from '../../wire/relay-query.ts'
+} from '../../wire/relay-services.ts'
 import { type Decision, logAnswer } from '../decision.ts'
 
 /** Milliseconds: whoever has a question here has it at once. */

@@ -6,7 +6,7 @@ import {
   NetstringReader,
   parseSocketmapQuery,
   type SocketmapAnswer,
-} from '../../wire/socketmap.ts'
+} from '../../wire/relay-services.ts'
 import { logAnswer } from '../decision.ts'
 import type { ServiceOptions } from './query-service.ts'
 

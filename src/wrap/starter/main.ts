@@ -1,5 +1,5 @@
-import '../../base/ignore-inspector-signal.ts'
-import { EXIT } from '../../base/exit-status.ts'
+import '../../base/inspector.ts'
+import { EXIT } from '../../base/errors.ts'
 import { epollEngine } from '../../sockets/epoll-engine.ts'
 import { nodeEngine } from '../../sockets/node-engine.ts'
 import { serveStarts } from './serve-starts.ts'

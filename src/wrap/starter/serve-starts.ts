@@ -1,10 +1,10 @@
 import { constants } from 'node:os'
-import { EXIT } from '../../base/exit-status.ts'
+import { EXIT } from '../../base/errors.ts'
 import { dropPrivileges, forbidInspection, type Ids } from '../../process/privileges.ts'
 import type { Engine, SocketChannel } from '../../sockets/engine.ts'
 import type { OpenSocket } from '../../sockets/owned-descriptor.ts'
 import { type InetdChild, InetdProgram, SpawnedProgram } from '../../ucspi/inetd-child.ts'
-import { limitOpenFiles } from '../../ucspi/share-open-files.ts'
+import { limitOpenFiles } from '../../ucspi/run-next.ts'
 import {
   formatStarterNews,
   MAX_STARTER_BLOCK,

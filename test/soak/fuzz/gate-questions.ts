@@ -1,13 +1,17 @@
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 import {
   clientOf,
+  formatNetstring,
   formatPolicyRequest,
+  formatRelayQuery,
   MAX_POLICY_REQUEST,
+  NetstringFault,
+  NetstringReader,
   PolicyFault,
   PolicyReader,
-} from '../../../src/wire/policy-request.ts'
-import { formatRelayQuery, parseRelayQuery } from '../../../src/wire/relay-query.ts'
-import { formatNetstring, NetstringFault, NetstringReader, parseSocketmapQuery } from '../../../src/wire/socketmap.ts'
+  parseRelayQuery,
+  parseSocketmapQuery,
+} from '../../../src/wire/relay-services.ts'
 import { type FuzzTarget, only, promise } from './fuzz-target.ts'
 import { cut, mutated } from './mutation.ts'
 import type { Random } from './random.ts'

@@ -1,6 +1,5 @@
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
-import { parseKeyValues } from '../../../src/wire/key-values.ts'
-import { LineSplitter } from '../../../src/wire/line-splitter.ts'
+import { LineSplitter, parseKeyValues } from '../../../src/wire/lines.ts'
 import {
   formatLoginAnswer,
   formatLoginEvent,
@@ -8,7 +7,7 @@ import {
   parseLoginAnswer,
   parseLoginEvent,
 } from '../../../src/wire/login-event.ts'
-import { parseSessionTicket, signedTextOf } from '../../../src/wire/session-ticket.ts'
+import { parseSessionTicket, signedTextOf } from '../../../src/wire/maildrop-worker.ts'
 import { formatRelayTally, formatRelayUse, parseRelayTally, parseRelayUse } from '../../../src/wire/usage-event.ts'
 import { type FuzzTarget, promise } from './fuzz-target.ts'
 import { cut, mutated } from './mutation.ts'

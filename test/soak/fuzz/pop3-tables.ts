@@ -8,7 +8,7 @@ import {
   runAuthorization,
   sanitizedLine,
 } from '../../../src/pop3/authorization.ts'
-import { type Line, LineReader } from '../../../src/pop3/line-reader.ts'
+import { type Line, LineReader } from '../../../src/pop3/command.ts'
 import { formatListing, runTransaction, startTransaction } from '../../../src/pop3/transaction.ts'
 import { type FuzzTarget, promise } from './fuzz-target.ts'
 import { mutated } from './mutation.ts'

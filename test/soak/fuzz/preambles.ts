@@ -4,11 +4,12 @@ import {
   formatProxyLocal,
   formatProxyV1,
   formatProxyV2,
+  formatSslPreamble,
   PROXY_HEADER_MAX_OCTETS,
   type ProxyParse,
   parseProxyHeader,
-} from '../../../src/wire/proxy-protocol.ts'
-import { formatSslPreamble, parseSslPreamble } from '../../../src/wire/ssl-preamble.ts'
+  parseSslPreamble,
+} from '../../../src/wire/preamble.ts'
 import { CLIENT_HELLO } from './client-hello.ts'
 import { type FuzzTarget, promise } from './fuzz-target.ts'
 import { mutated } from './mutation.ts'

@@ -1,4 +1,4 @@
-import { UsageFault } from '../../../src/base/exit-status.ts'
+import { UsageFault } from '../../../src/base/errors.ts'
 import { parseSettings, SECTIONS } from '../../../src/settings/settings.ts'
 import { type FuzzTarget, only, promise } from './fuzz-target.ts'
 import { mutated } from './mutation.ts'

@@ -8,7 +8,7 @@ import {
 } from '../../../src/auth-relay/check/check-maildirs.ts'
 import { commandTree } from '../../../src/auth-relay/command-line.ts'
 import type { Action } from '../../../src/auth-relay/verb.ts'
-import { UsageFault } from '../../../src/base/exit-status.ts'
+import { UsageFault } from '../../../src/base/errors.ts'
 import { parseSettings } from '../../../src/settings/settings.ts'
 import { isRoot, makeMaildir, parseFile } from '../../harness/maildir.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { deviceHints, formatCsv, formatReport } from '../../../src/auth-relay/verbs/grants/report.ts'
-import type { UsageRow } from '../../../src/grants/usage-report.ts'
+import type { UsageRow } from '../../../src/grants/history.ts'
 
 const scanner: UsageRow = {
   login: 'scanner',

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { DailyHints } from '../../../src/base/daily-hints.ts'
+import { DailyHints } from '../../../src/base/log.ts'
 
 const HOUR = 3_600_000
 

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { LineWriter } from '../../../src/base/line-writer.ts'
+import { LineWriter } from '../../../src/base/log.ts'
 
 let taken: string
 /** Octets that the pipe takes before it is full. */

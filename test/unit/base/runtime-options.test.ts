@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { runtimeOptions } from '../../../src/base/runtime-options.ts'
+import { runtimeOptions } from '../../../src/base/inspector.ts'
 
 const FLAG = '--disable-sigusr1'
 const newer = new Set([FLAG])

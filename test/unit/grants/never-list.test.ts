@@ -1,7 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import type { GrantPolicy } from '../../../src/grants/grant-policy.ts'
-import { policyOf, trustListsOf } from '../../../src/grants/policy-of.ts'
+import { type GrantPolicy, policyOf, trustListsOf } from '../../../src/grants/grant-policy.ts'
 import { parseSettings, SECTIONS } from '../../../src/settings/settings.ts'
 import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
 import {

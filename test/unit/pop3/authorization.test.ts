@@ -10,7 +10,7 @@ import {
   runAuthorization,
   sanitizedLine,
 } from '../../../src/pop3/authorization.ts'
-import type { Line } from '../../../src/pop3/line-reader.ts'
+import type { Line } from '../../../src/pop3/command.ts'
 
 const MODERN: AuthorizationOptions = {
   compat: 'none',

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { COMMAND_LINE_LIMIT, type Line, LineReader } from '../../../src/pop3/line-reader.ts'
+import { COMMAND_LINE_LIMIT, type Line, LineReader } from '../../../src/pop3/command.ts'
 
 /** Feeds the chunks as a shell does: push, take every line, push again. */
 function linesOf(chunks: readonly Uint8Array[], limit = COMMAND_LINE_LIMIT): Line[] {

@@ -3,7 +3,8 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { TicketVerifier } from '../../../src/pop3d/ticket-verifier.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
-import { formatSessionTicket, type SessionTicket, sessionId } from '../../../src/wire/session-ticket.ts'
+import { sessionId } from '../../../src/wire/login-event.ts'
+import { formatSessionTicket, type SessionTicket } from '../../../src/wire/maildrop-worker.ts'
 
 const KEY = '5f'.repeat(32)
 const NOW = 1_764_000_000

@@ -4,7 +4,7 @@ import { afterAll, afterEach, expect, test } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
 import { MaildropWorkers } from '../../../src/popup/monitor/maildrop-workers.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
-import { sessionId } from '../../../src/wire/session-ticket.ts'
+import { sessionId } from '../../../src/wire/login-event.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 

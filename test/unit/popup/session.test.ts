@@ -9,7 +9,7 @@ import { LoginSession, type SessionHost } from '../../../src/popup/login/session
 import { Secret } from '../../../src/settings/secret.ts'
 import { StreamConnection } from '../../../src/sockets/stream-connection.ts'
 import { NetworkSet, parseIpAddress, parseNetwork } from '../../../src/wire/ip-address.ts'
-import { sessionId } from '../../../src/wire/session-ticket.ts'
+import { sessionId } from '../../../src/wire/login-event.ts'
 
 const ip = parseIpAddress('192.0.2.7')
 if (ip === undefined) throw new TypeError('an address')

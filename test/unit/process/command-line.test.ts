@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { UsageFault } from '../../../src/base/exit-status.ts'
+import { UsageFault } from '../../../src/base/errors.ts'
 import { parseDaemonWords } from '../../../src/process/command-line.ts'
 
 const parse = (...args: readonly string[]) => parseDaemonWords('authd', 'Usage: authd\n', '/etc/x.toml', args)

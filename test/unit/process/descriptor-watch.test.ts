@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
-import { watchDescriptors } from '../../../src/process/descriptor-watch.ts'
+import { watchDescriptors } from '../../../src/process/connection-limits.ts'
 
 beforeEach(() => vi.useFakeTimers())
 afterEach(() => vi.useRealTimers())

@@ -8,7 +8,7 @@ import {
   type LineServerOptions,
   type Peer,
 } from '../../../src/process/line-server.ts'
-import { LineSplitter } from '../../../src/wire/line-splitter.ts'
+import { LineSplitter } from '../../../src/wire/lines.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 

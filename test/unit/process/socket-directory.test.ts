@@ -1,7 +1,7 @@
 import { chmodSync, existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { UsageFault } from '../../../src/base/exit-status.ts'
-import { makeSocketDirectory } from '../../../src/process/socket-files.ts'
+import { UsageFault } from '../../../src/base/errors.ts'
+import { makeSocketDirectory } from '../../../src/process/unix-sockets.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 describe('the directory of a Unix socket', () => {

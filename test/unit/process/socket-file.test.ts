@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { watchSocketFile } from '../../../src/process/socket-files.ts'
+import { watchSocketFile } from '../../../src/process/unix-sockets.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 describe('a Unix socket of ours', () => {

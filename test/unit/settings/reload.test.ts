@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { parseReloadOrder, reloadOrder, withInheritedFiles } from '../../../src/base/inherited-files.ts'
+import { parseReloadOrder, reloadOrder, withInheritedFiles } from '../../../src/base/supervisor-messages.ts'
 import { RESTART_FOR, type ReloadingProgram, restartFields, restartFor } from '../../../src/settings/reload.ts'
 import { readSecretFile } from '../../../src/settings/secret.ts'
 import { parseSettings, readSettingsText, SECTIONS } from '../../../src/settings/settings.ts'

@@ -1,6 +1,6 @@
 import { fc, test } from '@fast-check/vitest'
 import { describe, expect } from 'vitest'
-import { UsageFault } from '../../../src/base/exit-status.ts'
+import { UsageFault } from '../../../src/base/errors.ts'
 import { parseDurationIn, writeDuration } from '../../../src/settings/duration.ts'
 import { environmentNameOf } from '../../../src/settings/rows.ts'
 import { nearest, parseSettings, requireConfigured, SECTIONS } from '../../../src/settings/settings.ts'

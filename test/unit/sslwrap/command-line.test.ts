@@ -1,6 +1,6 @@
 import { chmodSync, writeFileSync } from 'node:fs'
 import { afterAll, describe, expect, test } from 'vitest'
-import { UsageFault } from '../../../src/base/exit-status.ts'
+import { UsageFault } from '../../../src/base/errors.ts'
 import { parseCommandLine } from '../../../src/sslwrap/command-line.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 

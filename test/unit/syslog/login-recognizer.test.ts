@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { DIALECTS, dialectNamed } from '../../../src/syslog/dialects.ts'
 import { encodeUser } from '../../../src/syslog/login-line.ts'
 import { LoginRecognizer, type RecognizerOptions, type Verdict } from '../../../src/syslog/login-recognizer.ts'
-import { LineSplitter } from '../../../src/wire/line-splitter.ts'
+import { LineSplitter } from '../../../src/wire/lines.ts'
 import { FORMS, LOGINS, NO_LOGINS } from './known-lines.ts'
 
 const recognizer = (options: Partial<RecognizerOptions> = {}): LoginRecognizer =>

@@ -2,13 +2,14 @@ import { expect, test } from 'vitest'
 import {
   announcedClientChanges,
   CONNECTION_VARIABLES,
+  changeEnvironment,
   connectionEnvironment,
   connectionLines,
+  formatEnvironment,
   localIpOf,
   portOf,
   remoteIpOf,
-} from '../../../src/ucspi/connection.ts'
-import { changeEnvironment, formatEnvironment } from '../../../src/ucspi/environment.ts'
+} from '../../../src/ucspi/environment.ts'
 import { ip } from '../../harness/addresses.ts'
 
 test.each([

@@ -3,7 +3,7 @@ import { mkdtempSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { findProgram } from '../../../src/ucspi/find-program.ts'
+import { findProgram } from '../../../src/ucspi/run-next.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'run-next-'))
 const module = (name: string) => JSON.stringify(join(import.meta.dirname, '../../../src/ucspi', `${name}.ts`))

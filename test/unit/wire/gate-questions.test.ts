@@ -3,26 +3,22 @@ import { describe, expect, test } from 'vitest'
 import { type IpAddress, parseIpAddress } from '../../../src/wire/ip-address.ts'
 import {
   clientOf,
+  formatNetstring,
   formatPolicyAnswer,
   formatPolicyRequest,
-  MAX_POLICY_REQUEST,
-  PolicyFault,
-  PolicyReader,
-} from '../../../src/wire/policy-request.ts'
-import {
   formatRelayAnswer,
   formatRelayQuery,
-  parseRelayAnswer,
-  parseRelayQuery,
-} from '../../../src/wire/relay-query.ts'
-import {
-  formatNetstring,
   formatSocketmapAnswer,
   formatSocketmapQuery,
+  MAX_POLICY_REQUEST,
   NetstringFault,
   NetstringReader,
+  PolicyFault,
+  PolicyReader,
+  parseRelayAnswer,
+  parseRelayQuery,
   parseSocketmapQuery,
-} from '../../../src/wire/socketmap.ts'
+} from '../../../src/wire/relay-services.ts'
 import {
   formatRelayTally,
   formatRelayUse,

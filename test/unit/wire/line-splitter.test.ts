@@ -1,6 +1,6 @@
 import { fc, test } from '@fast-check/vitest'
 import { describe, expect, it } from 'vitest'
-import { LineSplitter } from '../../../src/wire/line-splitter.ts'
+import { LineSplitter } from '../../../src/wire/lines.ts'
 
 /** Everything a splitter of this limit makes of the chunks. */
 function split(limit: number, chunks: readonly Buffer[]): { lines: string[]; overlong: number; unfinished: boolean } {

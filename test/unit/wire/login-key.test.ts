@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { loginKey } from '../../../src/wire/login-key.ts'
+import { loginKey } from '../../../src/wire/login-event.ts'
 
 test.each([
   ['Ann@Example.ORG', 'ann@example.org'],

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { percentDecode, percentEncode, percentEncodePath } from '../../../src/wire/key-values.ts'
+import { percentDecode, percentEncode, percentEncodePath } from '../../../src/wire/lines.ts'
 
 const anyText = fc.string({ unit: 'binary' })
 

@@ -11,7 +11,7 @@ import {
   type ProxyFields,
   type ProxyParse,
   parseProxyHeader,
-} from '../../../src/wire/proxy-protocol.ts'
+} from '../../../src/wire/preamble.ts'
 import { anyIpAddress } from './arbitraries.ts'
 
 const anyEndpoint: fc.Arbitrary<Endpoint> = fc.record({ ip: anyIpAddress, port: fc.integer({ min: 0, max: 65_535 }) })

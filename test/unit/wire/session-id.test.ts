@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { formatTimestamp, isSessionId, sessionId, sessionIdOfGreeting } from '../../../src/wire/session-ticket.ts'
+import { formatTimestamp, isSessionId, sessionId, sessionIdOfGreeting } from '../../../src/wire/login-event.ts'
 
 const anyId = fc
   .tuple(fc.integer({ min: 1, max: 0x7fffffff }), fc.integer({ min: 1, max: 999_999_999_999 }))

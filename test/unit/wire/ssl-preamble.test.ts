@@ -5,7 +5,7 @@ import {
   isPreamblePassword,
   parseSslPreamble,
   SSL_PREAMBLE_MAX_OCTETS,
-} from '../../../src/wire/ssl-preamble.ts'
+} from '../../../src/wire/preamble.ts'
 import { ip } from '../../harness/addresses.ts'
 import { anyIpAddress } from './arbitraries.ts'
 

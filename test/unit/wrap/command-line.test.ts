@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { UsageFault } from '../../../src/base/exit-status.ts'
+import { UsageFault } from '../../../src/base/errors.ts'
 import { parseSettings } from '../../../src/settings/settings.ts'
 import { EXEC_DEFAULTS, parseExecLine, readExecSettings } from '../../../src/wrap/exec/exec-mode.ts'
 import { parseCommandLine } from '../../../src/wrap/run-wrap.ts'

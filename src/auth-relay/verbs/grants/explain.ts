@@ -1,5 +1,5 @@
 import { resolve } from 'node:path'
-import { UsageFault } from '../../../base/exit-status.ts'
+import { UsageFault } from '../../../base/errors.ts'
 import type { Explanation, Rule } from '../../../grants/grant-store.ts'
 import { formatDuration, parseDuration } from '../../../settings/duration.ts'
 import { readAddress } from '../../grant-target.ts'

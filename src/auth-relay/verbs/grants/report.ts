@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
-import { UsageFault } from '../../../base/exit-status.ts'
-import { reportUsage, type UsageRow } from '../../../grants/usage-report.ts'
+import { UsageFault } from '../../../base/errors.ts'
+import { reportUsage, type UsageRow } from '../../../grants/history.ts'
 import { databaseConnection } from '../../../settings/database-connection.ts'
 import { loadSettingsFile } from '../../../settings/settings.ts'
 import { withDatabase } from '../../site-database.ts'

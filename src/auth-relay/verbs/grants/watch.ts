@@ -8,7 +8,7 @@ import {
   refusedSince,
   relaysSince,
   talliesSince,
-} from '../../../grants/history-feed.ts'
+} from '../../../grants/history.ts'
 import { databaseConnection } from '../../../settings/database-connection.ts'
 import { loadSettingsFile } from '../../../settings/settings.ts'
 import { withDatabase } from '../../site-database.ts'

@@ -1,8 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { accessSync, constants, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import { messageOf } from '../../../base/errors.ts'
-import { UsageFault } from '../../../base/exit-status.ts'
+import { messageOf, UsageFault } from '../../../base/errors.ts'
 import { parseIpAddress } from '../../../wire/ip-address.ts'
 import type { PastLogin } from './past-logins.ts'
 

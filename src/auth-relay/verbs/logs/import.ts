@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
-import { UsageFault } from '../../../base/exit-status.ts'
-import { policyOf } from '../../../grants/policy-of.ts'
+import { UsageFault } from '../../../base/errors.ts'
+import { policyOf } from '../../../grants/grant-policy.ts'
 import { loadSettingsFile, nearest } from '../../../settings/settings.ts'
 import { count, printable } from '../../text/terminal.ts'
 import type { Verb } from '../../verb.ts'

@@ -1,5 +1,5 @@
 import { MAX_LOG_FILE_LINE } from '../../../syslog/container-lines.ts'
-import { LineSplitter } from '../../../wire/line-splitter.ts'
+import { LineSplitter } from '../../../wire/lines.ts'
 
 /** A line of a log with its number, from 1 on; no text if it was longer than authd reads. */
 export type NumberedLine = { readonly n: number; readonly text: string | undefined }

@@ -1,5 +1,5 @@
+import { policyOf } from '../../../grants/grant-policy.ts'
 import { createGrantWriter } from '../../../grants/grant-writer.ts'
-import { policyOf } from '../../../grants/policy-of.ts'
 import { databaseConnection } from '../../../settings/database-connection.ts'
 import type { Settings } from '../../../settings/settings.ts'
 import type { IpAddress } from '../../../wire/ip-address.ts'

@@ -1,7 +1,12 @@
+/**
+ * Unix sockets of ours: the directory and the file of a socket, and the accounts that may speak on
+ * it.
+ */
 import { chownSync, existsSync, lstatSync, mkdirSync } from 'node:fs'
+import type { Socket } from 'node:net'
 import { dirname, relative } from 'node:path'
-import { messageOf } from '../base/errors.ts'
-import { UsageFault } from '../base/exit-status.ts'
+import { messageOf, UsageFault } from '../base/errors.ts'
+import { peerCredentials } from '../libc/sockets.ts'
 import type { Ids } from './privileges.ts'
 import type { SocketAddress } from './socket-address.ts'
 
@@ -53,4 +58,17 @@ export function watchSocketFile(path: string): { readonly gone: Promise<string>;
     resolve(`${path} was removed or replaced: nobody could connect any more`)
   }, LOOK_EVERY_MS).unref()
   return { gone, stop: () => clearInterval(timer) }
+}
+
+/**
+ * Decides, beside the mode of the directory, who may speak on a Unix socket: the kernel's word for the peer's uid
+ * (SO_PEERCRED). Root and our own account always may. Anything unreadable is a no.
+ */
+export function peerIsAllowed(socket: Socket, uids: ReadonlySet<number>): boolean {
+  try {
+    const { uid } = peerCredentials(socket)
+    return uid === 0 || uid === process.geteuid?.() || uids.has(uid)
+  } catch {
+    return false // closed meanwhile, or no Unix socket: nobody is there to be allowed
+  }
 }

@@ -1,6 +1,22 @@
+/**
+ * Sockets that the event loop does not watch: one exchange of lines, and the PROXY header before a
+ * connection is handed on.
+ */
+
 import { setTimeout as pause } from 'node:timers/promises'
-import { receive } from '../libc/sockets.ts'
-import { PROXY_HEADER_MAX_OCTETS, type ProxyHeader, parseProxyHeader } from '../wire/proxy-protocol.ts'
+import { receive, unixExchange } from '../libc/sockets.ts'
+import { PROXY_HEADER_MAX_OCTETS, type ProxyHeader, parseProxyHeader } from '../wire/preamble.ts'
+
+/**
+ * One line to a Unix socket and the line that comes back; blocks the process. Throws an Error that
+ * says what went wrong.
+ */
+export function askUnix(path: string, line: string, limit: number, timeoutMs: number): string {
+  const answer = unixExchange(path, `${line}\n`, limit, timeoutMs)
+  const end = answer.indexOf('\n')
+  if (end < 0) throw new Error(`${path} closed without an answer`)
+  return answer.slice(0, end)
+}
 
 /** The first pause between two looks at a socket that the event loop must not read from, and the longest. */
 const [FIRST_PAUSE_MS, LONGEST_PAUSE_MS] = [1, 50]

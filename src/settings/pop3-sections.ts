@@ -1,3 +1,5 @@
+/** Sections of the settings file for POP3: popup, pop3d and sslwrap. */
+import * as v from 'valibot'
 import {
   BARE,
   choice,
@@ -6,6 +8,7 @@ import {
   delays,
   duration,
   engine,
+  field,
   flag,
   integer,
   list,
@@ -13,7 +16,9 @@ import {
   path,
   socketAddress,
   socketAddresses,
+  tables,
   text,
+  withQmailDefault,
 } from './rows.ts'
 
 export const POPUP = defineSection('popup', 'POP3 login front end.', {
@@ -112,5 +117,107 @@ export const POPUP = defineSection('popup', 'POP3 login front end.', {
   fail_delays: delays(
     [2, 4, 8, 15],
     'Seconds that a login waits before its password is checked: after its first, second, … wrong password from anywhere within 10 minutes, and after the fourth, fifth, … other login that failed from its address (IPv6: its /64; of its /48: after the seventeenth). The longest of these waits counts. A wrong password that comes again counts once. A login that was right from its address does not wait there, until three different wrong passwords in a row. So a right login waits at most the last of these delays, and some devices with old passwords behind a NAT delay no other login.',
+  ),
+})
+
+export const POP3D = defineSection('pop3d', 'Serves maildrops.', {
+  sizes: withQmailDefault(
+    choice(
+      ['wire', 'file'],
+      'wire',
+      'wire: octets as sent (RFC 1939); file: bytes of the file, as qmail, and the default with popup.compat = "qmail".',
+      BARE,
+    ),
+    'file',
+  ),
+  extra_blank: withQmailDefault(
+    flag(
+      false,
+      'End every message with one more empty line, as qmail-pop3d does. LIST does not count it. With popup.compat = "qmail" the default is true.',
+      BARE,
+    ),
+    true,
+  ),
+  lock: choice(
+    ['none', 'exclusive'],
+    'none',
+    'exclusive: a second session on the same maildrop is told [IN-USE].',
+    BARE,
+  ),
+  idle_time: duration('s', 1200, 600, 86_400, 'Time without a command after which a session ends.'),
+  engine: engine('processes that serve maildrops'),
+  worker_idle: duration('s', 60, 1, 86_400, 'Time after its last session at which the process of an owner ends.'),
+})
+
+const absolutePath = v.pipe(v.string('must be a path in quotes'), v.regex(/^\/[^\0\r\n]+$/, 'must be an absolute path'))
+
+const listener = v.strictObject({
+  listen: field.socketAddress,
+  backend: field.socketAddress,
+  preamble: v.optional(
+    v.picklist(['ssl', 'proxy-v1', 'proxy-v2', 'none'], 'must be "ssl", "proxy-v1", "proxy-v2" or "none"'),
+    'ssl',
+  ),
+  protocol: v.optional(v.picklist(['pop3', 'smtp', 'other'], 'must be "pop3", "smtp" or "other"'), 'pop3'),
+  /** In place of sslwrap.cert and sslwrap.key. */
+  cert: v.optional(absolutePath),
+  key: v.optional(absolutePath),
+  /** `old` speaks TLS 1.0 and 1.1 too, and only to sslwrap.old_tls_nets. */
+  tls: v.optional(v.picklist(['modern', 'old'], 'must be "modern" or "old"'), 'modern'),
+})
+
+const certificate = v.strictObject({ cert: absolutePath, key: v.optional(absolutePath) })
+
+export const SSLWRAP = defineSection('sslwrap', 'TLS outside, plain inside.', {
+  listener: tables(
+    listener,
+    'Pairs of a TLS address and the server behind it: listen, backend, preamble (ssl, proxy-v1, proxy-v2, none), protocol (pop3, smtp, other), cert, key, tls (modern, old). None: *:995 before 127.0.0.1:110.',
+  ),
+  user: text('auth-relay-tls', 'Account of the processes that speak TLS.'),
+  workers: integer(0, 0, 64, 'Number of processes; 0: one per core.'),
+  cert: path(
+    '/etc/auth-relay/tls.crt',
+    'Certificate chain (PEM). Missing together with the key: a self-signed one is made.',
+  ),
+  key: path('/etc/auth-relay/tls.key', 'Private key (PEM).'),
+  certificate: tables(
+    certificate,
+    'More certificates (cert, key), chosen by the server name that the client asks for. Same names, other key type: both are offered.',
+  ),
+  hostname: text('', 'Name in a self-signed certificate; empty: the name of this host.'),
+  ciphers: text('', 'OpenSSL cipher list for TLS 1.2; empty: forward secrecy and AEAD only.'),
+  alpn_strict: flag(false, 'Refuse clients that offer only other application protocols (ALPN).'),
+  client_certificate: choice(
+    ['none', 'optional', 'required'],
+    'none',
+    'Ask for a client certificate, or demand one that client_ca vouches for.',
+  ),
+  client_ca: path('', 'Authorities (PEM) for client certificates.'),
+  old_tls_nets: networks([], 'Peers for which a listener with tls = "old" answers. Empty: nobody.'),
+  handshake_time: duration('s', 30, 1, 600, 'Longest time of the TLS handshake. The first octet must come within 5 s.'),
+  connect_time: duration(
+    's',
+    10,
+    1,
+    600,
+    'Longest time for the connection to the server behind, and again for its greeting.',
+  ),
+  idle_time: duration('s', 1260, 1, 86_400, 'Time without a byte in either direction after which a connection ends.'),
+  drain_time: duration('s', 10, 0, 3600, 'Time that open connections get to end after SIGTERM.'),
+  max_connections: integer(
+    10_000,
+    1,
+    1_000_000,
+    'Connections in all. When they are taken, an unfinished handshake makes room: the oldest of the network with most.',
+  ),
+  max_per_address: integer(
+    200,
+    0,
+    100_000,
+    'Connections per address (IPv6: per /64); 0: no limit. Both limits hold for all workers together. Each worker has an equal part, so that a client can be refused while another worker has places.',
+  ),
+  metrics_listen: socketAddress(
+    '',
+    'Loopback address where Prometheus learns when the certificates end, e.g. "127.0.0.1:9634". Empty: none.',
   ),
 })

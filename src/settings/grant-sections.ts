@@ -1,0 +1,351 @@
+/**
+ * Sections of the settings file for granting: what every program shares, the grants and their
+ * database, authd and wrap.
+ */
+import {
+  BARE,
+  choice,
+  command,
+  defineSection,
+  duration,
+  engine,
+  flag,
+  integer,
+  list,
+  networks,
+  numberChoice,
+  password,
+  path,
+  RUN_DIR,
+  socketAddress,
+  socketAddresses,
+  socketInRunDir,
+  text,
+  translationPrefixes,
+} from './rows.ts'
+
+export const STATUS_PAGE = defineSection(
+  'status-page',
+  'A page for the browser of whoever runs this host; it shows and changes nothing.',
+  {
+    listen: socketAddress(
+      '',
+      'Where it is served: a loopback address, e.g. "127.0.0.1:8110", or unix:/run/auth-relay/status/page.sock for root alone. Whoever can connect reads logins and addresses. Empty: no page.',
+    ),
+    user: text('auth-relay-status', 'Account of the process that serves it.'),
+  },
+)
+
+export const TOP = defineSection('', 'For every program.', {
+  configured: flag(false, 'No daemon starts until the administrator has read this file and set this to true.'),
+  run_dir: path(RUN_DIR, 'Directory of the Unix sockets between the programs.'),
+  state_dir: path(
+    '/var/lib/auth-relay',
+    'Directory of what must survive a restart: embedded database, places in log files.',
+  ),
+  log_level: choice(['debug', 'info', 'warn', 'error'], 'info', 'Least important event that is logged.'),
+  syslog: flag(true, 'Send our own login lines to syslog (facility mail) through one logger child.'),
+})
+
+export const GRANTS = defineSection('grants', 'Who is granted, and for how long.', {
+  exp_time: duration(
+    's',
+    1800,
+    1,
+    86_400,
+    'Time that an address may relay after its last login. Below one minute is for tests only.',
+    BARE,
+  ),
+  alrm_time: duration(
+    's',
+    60,
+    1,
+    3600,
+    'Time between two sweeps of expired grants. Expiry itself is decided at each lookup.',
+    BARE,
+  ),
+  max_lifetime: duration(
+    's',
+    0,
+    0,
+    31_536_000,
+    'Time after which even a grant that logins renew ends. 0 means never.',
+    BARE,
+  ),
+  ipv6_prefix: numberChoice(
+    [64, 128],
+    128,
+    '128 grants the address alone, 64 its whole network (privacy addresses change). Addresses that embed an IPv4 address (NAT64, SIIT, Teredo, 6to4) are granted alone in any case.',
+    BARE,
+  ),
+  nat64_prefixes: translationPrefixes(
+    'IPv6 prefixes under which translators of this site show IPv4 clients (RFC 6052), e.g. ["2001:db8:64::/96"]. Each of these addresses counts as its IPv4 client. 64:ff9b::/96 is known without being listed.',
+    BARE,
+  ),
+  never_grant: networks(
+    [],
+    'Networks that are never granted: gateways, webmail hosts, proxies of other programs. Peers in popup.ssl_hack_trust, popup.proxy_trust and wrap.proxy_trust are never granted in any case.',
+    { ...BARE, formerNames: ['never_nets'] },
+  ),
+  deny_private: flag(false, 'Never grant private and carrier-grade NAT addresses.', BARE),
+  grant_loopback: flag(
+    false,
+    'UNSAFE, for demonstration and tests: grant loopback addresses too, apart from those in never_grant.',
+    BARE,
+  ),
+  store_user: flag(true, 'Keep the login name with the grant.', BARE),
+  history_days: duration('d', 90, 1, 3650, 'Time for which logins, uses of grants and decisions of the gate are kept.'),
+})
+
+export const DATABASE = defineSection('database', 'Where the grants are kept: PostgreSQL.', {
+  embedded: flag(
+    false,
+    'Start a PostgreSQL of our own below state_dir (auth-relay up). Otherwise dbhost names a server.',
+  ),
+  embedded_user: text(
+    'auth-relay-db',
+    'Account of the embedded PostgreSQL, if auth-relay up is started as root. No other program may use this account.',
+  ),
+  dbhost: text(
+    'localhost',
+    'Server, or several separated by commas: the primary among them is followed. A directory means its Unix socket.',
+    BARE,
+  ),
+  dbport: integer(5432, 1, 65535, 'Port of the server.', BARE),
+  dbname: text('pop3authd', 'Name of the database.', BARE),
+  dbuser: text('pop3authd', 'Role of authd: writes.', BARE),
+  dbpass: password('Password of dbuser. Better: dbpass_file.', BARE),
+  dbpass_file: path('', 'File with the password of dbuser, mode 0600.', BARE),
+  wrap_dbuser: text('authwrap', 'Role of the gate: can only read.', BARE),
+  wrap_dbpass: password('Password of wrap_dbuser. Better: wrap_dbpass_file.', BARE),
+  wrap_dbpass_file: path('', 'File with the password of wrap_dbuser, readable by the gate alone.', BARE),
+  status_dbuser: text('authstatus', 'Role of the status page: can only read.', BARE),
+  status_dbpass: password('Password of status_dbuser. Better: status_dbpass_file.', BARE),
+  status_dbpass_file: path('', 'File with the password of status_dbuser.', BARE),
+  dbtls: choice(
+    ['off', 'verify'],
+    'off',
+    'TLS toward the server. verify checks the certificate against dbtls_ca.',
+    BARE,
+  ),
+  dbtls_ca: path('', 'CA certificates (PEM) for dbtls = "verify". Empty: those of the system.', BARE),
+})
+
+export const AUTHD = defineSection('authd', 'Hears of logins and keeps the grants.', {
+  user: text(
+    '',
+    'Account that authd takes, if started as root, once its sockets, FIFO and log files are open: it must be able to open them again after a rotation. Empty: none other.',
+  ),
+  socket: socketInRunDir('authd.sock', 'Unix socket where popup announces logins. Empty: none.'),
+  socket_users: list([], 'Accounts besides our own that may announce logins there.'),
+  uses_socket: socketInRunDir(
+    'uses.sock',
+    'Unix socket where the gate reports who needed a grant and what it decided. Empty: none.',
+  ),
+  uses_users: list([], 'Accounts besides our own and wrap.user that may report there.'),
+  commit_wait: duration(
+    'ms',
+    800,
+    10,
+    60_000,
+    'Time after which an announced login is answered "queued" if its grant is not stored yet.',
+  ),
+  syslog_fifo: path(
+    '',
+    'FIFO that syslogd writes to, e.g. /var/pop3-auth/fifo; it belongs to the account of authd. rsyslog drops lines of a burst: syslog_listen is better.',
+    BARE,
+  ),
+  syslog_listen: socketAddresses(
+    [],
+    'Loopback addresses where rsyslog delivers by TCP (omfwd), e.g. ["127.0.0.1:6514"]. The rule for rsyslog stands in to-authd-tcp.conf.',
+  ),
+  follow_files: list([], 'Log files to follow, through rotation and truncation, e.g. ["/var/log/mail.log"].'),
+  journal: flag(
+    false,
+    'Follow the systemd journal. Entries of root count, and those of journal_users and journal_units.',
+  ),
+  journal_users: list(
+    ['cyrus', 'dovecot'],
+    'Accounts besides root whose journal entries count. Only accounts of mail daemons: each of them can grant any address.',
+  ),
+  journal_units: list(
+    [],
+    'systemd units whose journal entries count under any account, e.g. "inetd.service": ipop3d and qpopper log under the account of the user.',
+  ),
+  journal_command: command(
+    ['journalctl'],
+    'Program that prints the journal; options for output, following and place are added.',
+  ),
+  syslog_hosts: list([], 'Host names whose lines count; empty: all.', BARE),
+  max_lag: duration(
+    's',
+    0,
+    0,
+    86_400,
+    'Age by its stamp at which a login of a log line or of the journal grants nothing, if that is less than grants.exp_time. 0 means exp_time.',
+    BARE,
+  ),
+  check_imap: flag(false, 'IMAP logins of these daemons count as well.', BARE),
+  check_daemon_ipop3d: flag(false, 'Lines of uw-imap ipop3d and imapd.', BARE),
+  check_daemon_vchkpw: flag(false, 'Lines of vpopmail vchkpw, built with --enable-logging=y or v.', BARE),
+  check_daemon_hacked_qmailpop3d: flag(false, 'Lines of our pop3d and of the patched qmail-pop3d.', BARE),
+  check_daemon_dovecot: flag(false, 'Lines of Dovecot up to 2.4.', BARE),
+  check_daemon_dovecot_proxy: flag(
+    false,
+    'Lines "started proxying" of a Dovecot that is a proxy or director. Only if the servers behind it are yours.',
+    BARE,
+  ),
+  check_daemon_courier: flag(false, 'Lines of Courier pop3d and imapd.', BARE),
+  check_daemon_cyrus: flag(false, 'Lines of Cyrus pop3d and imapd.', BARE),
+  check_daemon_qpopper: flag(false, 'Lines of qpopper.', BARE),
+  check_daemon_solid: flag(false, 'Lines of solid-pop3d built with log-extend.', BARE),
+  check_daemon_solid_two_lines: flag(
+    false,
+    'Lines of solid-pop3d without log-extend: two lines joined by PID, the weakest form.',
+    BARE,
+  ),
+  check_daemon_teapop: flag(false, 'Lines of teapop (facility local0).', BARE),
+  check_daemon_tpop3d: flag(false, 'Lines of tpop3d.', BARE),
+  check_daemon_gnu_pop3d: flag(false, 'Lines of gnu-pop3d.', BARE),
+  check_daemon_vm_pop3d: flag(false, 'Lines of vm-pop3d, one line a login.', BARE),
+  check_daemon_vm_pop3d_two_lines: flag(
+    false,
+    'Lines of older vm-pop3d: two lines joined by PID, the weakest form.',
+    BARE,
+  ),
+  check_daemon_perdition: flag(false, 'Lines of the perdition proxy.', BARE),
+  check_daemon_cucipop: flag(
+    false,
+    'Lines of cucipop, written when a session ends: no word in them says that a login succeeded, only their shape. Better left off.',
+    BARE,
+  ),
+  check_daemon_popa3d: flag(
+    false,
+    'Lines of popa3d (facility daemon): two lines joined by PID, the weakest form.',
+    BARE,
+  ),
+  vchkpw_tag: text('vpopmail', 'Tag of vchkpw lines.', BARE),
+  daemon_tags: list([], 'Other tags, each as DIALECT=TAG, e.g. "dovecot=dovecot-pop"; they replace the usual ones.'),
+  metrics_listen: socketAddress('', 'Loopback address for Prometheus, e.g. "127.0.0.1:9633". Empty: none.'),
+})
+
+export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.', {
+  listen: socketAddresses([], 'Addresses where the resident gate accepts SMTP connections.'),
+  smtpd: command([], 'The real smtpd with its arguments; empty: QMAILDIR/bin/QMAIL_SMTPD_NOAUTH.'),
+  user: text('auth-relay-gate', 'Account of the resident gate, when it is started as root.'),
+  smtpd_user: text(
+    '',
+    'Account under which the resident gate runs the smtpd. Empty, with wrap.listen: the gate keeps the account that it was started under, and the smtpd has the same.',
+  ),
+  qmaildir: path('/var/qmail', 'Root of the qmail installation.', BARE),
+  qmail_smtpd_noauth: text(
+    'qmail-smtpd.noauth',
+    'Name of the real smtpd below qmaildir/bin, or its absolute path.',
+    BARE,
+  ),
+  relayclient_value: text('', 'Value of RELAYCLIENT for a granted address.', BARE),
+  wrap_timeout: duration('s', 3, 1, 30, 'Longest time of one lookup. After that time the relay stays closed.', BARE),
+  ask: socketAddress(
+    '',
+    'Question socket of a resident gate, e.g. "unix:/run/auth-relay/gate/question.sock": wrap SMTPD… asks there instead of the database, at a fifth of the cost.',
+  ),
+  engine: engine('resident gate and its starters'),
+  connections: integer(40, 0, 100_000, 'Most smtpds of the resident gate at once (tcpserver -c); 0: no limit.'),
+  connections_per_address: integer(0, 0, 100_000, 'Most of them for one client address (IPv6: one /64); 0: no limit.'),
+  front: flag(
+    false,
+    'Resident gate: put an SMTP front between each client to whom a grant opens the relay and its smtpd. The front enforces sender_binding and the hourly limits for every smtpd, and passes no bare LF, bare CR or NUL. For qmail-smtpd; use the policy service for Postfix.',
+  ),
+  front_auth: choice(['pass', 'hide'], 'pass', 'Front: pass AUTH to the smtpd, or hide it from clients.'),
+  rules: path('', 'cdb of tcprules (tcpserver -x): who is refused, and variables for the smtpd.'),
+  reverse_dns: choice(
+    ['off', 'on', 'paranoid'],
+    'off',
+    'Look up TCPREMOTEHOST. paranoid: only a name that leads back to the address (tcpserver -p).',
+  ),
+  reverse_dns_timeout: duration(
+    'ms',
+    2000,
+    10,
+    30_000,
+    'Longest time of that lookup. After that time the name is unknown.',
+  ),
+  proxy_trust: networks([], 'Peers that begin every connection with a PROXY header (v1 or v2), and nobody else.'),
+  drain_timeout: duration(
+    's',
+    10,
+    0,
+    3600,
+    'Time that running smtpds get to end after SIGTERM. Later they go on without the gate.',
+  ),
+  policy_listen: socketAddresses(
+    [],
+    "Addresses of Postfix's policy service: loopback, or unix:/run/auth-relay/gate/policy.sock.",
+  ),
+  socketmap_listen: socketAddresses(
+    [],
+    'Addresses of the socketmap service (Postfix, sendmail): loopback, or unix:/run/auth-relay/gate/socketmap.sock.',
+  ),
+  question_listen: socketAddresses(
+    [],
+    'Addresses of the question service (Exim readsocket, wrap.ask): loopback, or unix:/run/auth-relay/gate/question.sock.',
+  ),
+  socket_mode: choice(
+    ['0600', '0660', '0666'],
+    '0660',
+    'Mode of these Unix sockets. Their answers name logins and addresses: let only the mail server ask.',
+  ),
+  socket_group: text(
+    '',
+    'Group of these Unix sockets, e.g. "postfix". A gate that is not started as root must be a member. Empty: the group of the gate.',
+  ),
+  service_connections: integer(
+    1000,
+    10,
+    100_000,
+    'Most connections of each service. Beyond it the connection that has been silent longest is closed.',
+  ),
+  policy_users: list(
+    ['postfix'],
+    "Policy service: accounts besides root and the gate's own whose questions count as mail. Others are answered, and change nothing. On a port every question counts.",
+  ),
+  sender_binding: choice(
+    ['off', 'warn', 'refuse'],
+    'off',
+    'Policy service and front: must the envelope sender belong to the login that opened the address?',
+  ),
+  sender_domains: list([], 'Domains of senders for logins without a domain; empty: any.'),
+  messages_per_login: integer(
+    0,
+    0,
+    1_000_000,
+    'Policy service and front: messages an hour for one login; 0: no limit.',
+  ),
+  messages_per_address: integer(
+    0,
+    0,
+    1_000_000,
+    'Policy service and front: messages an hour for one address (IPv6: one /64); 0: no limit.',
+  ),
+  recipients_per_login: integer(
+    0,
+    0,
+    1_000_000,
+    'Policy service and front: recipients an hour for one login; 0: no limit.',
+  ),
+  recipients_per_address: integer(
+    0,
+    0,
+    1_000_000,
+    'Policy service and front: recipients an hour for one address (IPv6: one /64); 0: no limit.',
+  ),
+  tcprules_cdb: path('', 'cdb that is kept up to date with the granted addresses, for tcpserver -x.'),
+  tcprules_static: path('', "The site's own rules text, merged into tcprules_cdb; a deny there wins."),
+  tcprules_interval: duration(
+    'ms',
+    1000,
+    100,
+    60_000,
+    'Time between two looks for new grants for tcprules_cdb, for a database that sends no notification.',
+  ),
+})

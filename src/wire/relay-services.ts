@@ -1,0 +1,179 @@
+/**
+ * The protocols of the gate’s services: Postfix’s policy delegation, socketmap, and our own query.
+ */
+import { type IpAddress, parseIpAddress } from './ip-address.ts'
+import { parseKeyValues, percentDecode, percentEncode } from './lines.ts'
+
+/** Attributes of one question of Postfix's policy delegation (SMTPD_POLICY_README). */
+export type PolicyRequest = ReadonlyMap<string, string>
+
+/** Octets of one request that are held at most; Postfix sends about 600. */
+export const MAX_POLICY_REQUEST = 16_384
+
+/** The client's address, if Postfix gave one that is an address (`unknown` otherwise). */
+export const clientOf = (request: PolicyRequest): IpAddress | undefined =>
+  parseIpAddress(request.get('client_address') ?? '')
+
+/** One request with the empty line that ends it. Attributes must hold no line end. */
+export function formatPolicyRequest(request: PolicyRequest): string {
+  return `${[...request].map(([name, value]) => `${name}=${value}\n`).join('')}\n`
+}
+
+/** The answer: one `action=` line and an empty one. Line ends inside the action cannot begin another attribute. */
+export const formatPolicyAnswer = (action: string): string => `action=${action.replace(/[\r\n]+/g, ' ')}\n\n`
+
+/** The client sends no requests of this protocol, or too long ones: the connection must be closed. */
+export class PolicyFault extends Error {
+  override readonly name = 'PolicyFault'
+}
+
+/** Cuts a stream of octets into policy requests; holds at most one of MAX_POLICY_REQUEST octets. */
+export class PolicyReader {
+  #held = ''
+
+  /**
+   * Takes the next octets, one character per octet, and returns the requests that they complete.
+   * Throws PolicyFault.
+   */
+  push(text: string): PolicyRequest[] {
+    this.#held += text
+    const requests: PolicyRequest[] = []
+    let start = 0
+    for (let end = this.#held.indexOf('\n\n'); end >= 0; end = this.#held.indexOf('\n\n', start)) {
+      requests.push(parse(this.#held.slice(start, end)))
+      start = end + 2
+    }
+    this.#held = this.#held.slice(start)
+    if (this.#held.length > MAX_POLICY_REQUEST)
+      throw new PolicyFault(`a request is longer than ${MAX_POLICY_REQUEST} octets`)
+    return requests
+  }
+}
+
+function parse(block: string): PolicyRequest {
+  const attributes = new Map<string, string>()
+  for (const line of block.split('\n')) {
+    const equals = line.indexOf('=')
+    if (equals < 1) throw new PolicyFault('a line of the request is not name=value')
+    const name = line.slice(0, equals)
+    if (!attributes.has(name)) attributes.set(name, line.slice(equals + 1))
+  }
+  if (attributes.get('request') !== 'smtpd_access_policy') throw new PolicyFault('not request=smtpd_access_policy')
+  return attributes
+}
+
+/** `5:hello,` (cr.yp.to/proto/netstrings.txt). */
+export function formatNetstring(content: string): string {
+  return `${Buffer.byteLength(content)}:${content},`
+}
+
+/** The stream is not made of netstrings, or of longer ones than allowed: nothing that follows can be understood. */
+export class NetstringFault extends Error {
+  override readonly name = 'NetstringFault'
+}
+
+/** Cuts a stream of octets into netstrings; holds at most one of `limit` octets. */
+export class NetstringReader {
+  readonly #limit: number
+  #held = Buffer.alloc(0)
+
+  constructor(limit: number) {
+    this.#limit = limit
+  }
+
+  /** Takes the next octets and returns the contents that they complete, as UTF-8. Throws NetstringFault. */
+  push(chunk: Buffer): string[] {
+    let bytes = this.#held.length === 0 ? chunk : Buffer.concat([this.#held, chunk])
+    const contents: string[] = []
+    for (;;) {
+      const head = bytes.subarray(0, 11).toString('latin1')
+      const colon = head.indexOf(':')
+      const digits = colon < 0 ? head : head.slice(0, colon)
+      if (!/^(0|[1-9]\d{0,9})?$/.test(digits) || (colon >= 0 && digits === '') || Number(digits) > this.#limit)
+        throw new NetstringFault(`not a netstring of at most ${this.#limit} octets`)
+      const end = colon + 1 + Number(digits)
+      if (colon < 0 || bytes.length <= end) break
+      if (bytes[end] !== 0x2c) throw new NetstringFault('a netstring does not end in a comma')
+      contents.push(bytes.toString('utf8', colon + 1, end))
+      bytes = bytes.subarray(end + 1)
+    }
+    // A copy: the chunk's memory belongs to the socket.
+    this.#held = Buffer.from(bytes)
+    return contents
+  }
+}
+
+/** A question of Postfix or sendmail: which map, and what to look up (socketmap_table(5)). */
+export type SocketmapQuery = { readonly map: string; readonly key: string }
+
+/** The answers of socketmap_table(5). `temporary` makes the mail system try again later. */
+export type SocketmapAnswer =
+  | { readonly type: 'ok'; readonly data: string }
+  | { readonly type: 'notfound' }
+  | { readonly type: 'temporary' | 'permanent'; readonly reason: string }
+
+/** Content of the netstring that asks. */
+export const formatSocketmapQuery = ({ map, key }: SocketmapQuery): string => `${map} ${key}`
+
+/** Inverse of formatSocketmapQuery; undefined if there is no space. */
+export function parseSocketmapQuery(content: string): SocketmapQuery | undefined {
+  const space = content.indexOf(' ')
+  return space < 1 ? undefined : { map: content.slice(0, space), key: content.slice(space + 1) }
+}
+
+/** Content of the netstring that answers. */
+export function formatSocketmapAnswer(answer: SocketmapAnswer): string {
+  switch (answer.type) {
+    case 'ok':
+      return `OK ${answer.data}`
+    case 'notfound':
+      return 'NOTFOUND '
+    case 'temporary':
+      return `TEMP ${answer.reason}`
+    case 'permanent':
+      return `PERM ${answer.reason}`
+  }
+}
+
+/** "May this address relay?", asked of the resident gate on its question socket. */
+export type RelayQuery = { readonly ip: IpAddress }
+
+/** `relay v=1 ip=192.0.2.7`, without LF. */
+export const formatRelayQuery = ({ ip }: RelayQuery): string => `relay v=1 ip=${ip}`
+
+/**
+ * Inverse of formatRelayQuery; undefined for another version, key, or no address. A CR before the
+ * line end is forgiven.
+ */
+export function parseRelayQuery(line: string): RelayQuery | undefined {
+  const text = line.endsWith('\r') ? line.slice(0, -1) : line
+  const pairs = text.startsWith('relay ') ? parseKeyValues(text.slice('relay '.length)) : undefined
+  if (pairs === undefined || pairs.size !== 2 || pairs.get('v') !== '1') return undefined
+  const ip = parseIpAddress(pairs.get('ip') ?? '')
+  return ip === undefined ? undefined : { ip }
+}
+
+/** The answer. `until`: Unix seconds. `unknown` is no answer: whoever asked must keep the relay closed. */
+export type RelayAnswer =
+  | { readonly verdict: 'yes'; readonly until: number; readonly login: string | undefined }
+  | { readonly verdict: 'no' }
+  | { readonly verdict: 'unknown' }
+
+/** Longest line of either direction, in octets without LF. */
+export const MAX_RELAY_QUESTION_LINE = 4096
+
+/** `yes until=1764000000 user=ann%40example.org`, `no` or `unknown`, without LF. */
+export function formatRelayAnswer(answer: RelayAnswer): string {
+  if (answer.verdict !== 'yes') return answer.verdict
+  const login = answer.login === undefined ? '' : ` user=${percentEncode(answer.login)}`
+  return `yes until=${answer.until}${login}`
+}
+
+/** Inverse of formatRelayAnswer; undefined for anything else. */
+export function parseRelayAnswer(line: string): RelayAnswer | undefined {
+  if (line === 'no' || line === 'unknown') return { verdict: line }
+  const { until, user } = /^yes until=(?<until>\d{1,12})(?: user=(?<user>\S+))?$/.exec(line)?.groups ?? {}
+  if (until === undefined) return undefined
+  const login = user === undefined ? undefined : percentDecode(user)
+  return user !== undefined && login === undefined ? undefined : { verdict: 'yes', until: Number(until), login }
+}
