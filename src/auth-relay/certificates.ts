@@ -16,7 +16,10 @@ export type ShownCertificate = {
 const TIMEOUT = 5000
 const USUAL: SocketAddress = { type: 'tcp', host: '::', port: 995 }
 
-/** The TLS addresses of popup and sslwrap that answer everybody; those for old devices answer listed networks alone. */
+/**
+ * The TLS addresses of popup and sslwrap that answer every client. Listeners for old devices answer
+ * listed networks alone.
+ */
 export function tlsAddresses({ popup, sslwrap }: Pick<Settings, 'popup' | 'sslwrap'>): readonly SocketAddress[] {
   const listeners = sslwrap.listener.filter(({ tls }) => tls !== 'old').map(({ listen }) => listen)
   if (sslwrap.listener.length > 0 || popup.tls_listen.length > 0) return [...popup.tls_listen, ...listeners]
@@ -34,7 +37,7 @@ export function probeCertificate(address: SocketAddress): Promise<ShownCertifica
       socket.destroy()
       resolve({ address: text, found })
     }
-    // Who it is, is what we want to find out: nothing is believed, and nothing is sent.
+    // The probe reads any certificate, valid or not, and sends nothing.
     const socket = connect({ ...endpoint(address), rejectUnauthorized: false, timeout: TIMEOUT }, () => {
       const certificate = socket.getPeerX509Certificate()
       if (certificate === undefined) return done({ fault: 'it shows no certificate' })
@@ -62,9 +65,8 @@ function endpoint(
 const namesOf = (text: string): string => text.replaceAll(/\b(DNS|IP Address|CN)[:=]/g, '').replaceAll('\n', ', ')
 
 /**
- * True if a certificate vouches for itself. `checkIssued` alone does not say so: it asks whether
- * the key may sign certificates, which a server's
- * own may not.
+ * True if a certificate is signed with its own key. `checkIssued` is not enough, because it asks
+ * whether the key may sign certificates, and the key of a server may not.
  */
 export const isSelfSigned = (certificate: X509Certificate): boolean =>
   certificate.issuer === certificate.subject && certificate.verify(certificate.publicKey)

@@ -86,7 +86,7 @@ export function readCommandLine(words: readonly string[], environment: Surroundi
     environment,
     print: text => process.stdout.write(text),
     isTerminal: process.stdout.isTTY === true,
-    // What goes into a file or a pipe is not cut.
+    // Text for a file or a pipe is not cut.
     columns: process.stdout.isTTY === true ? process.stdout.columns : Number.POSITIVE_INFINITY,
   }
   let action: Action | undefined
@@ -118,7 +118,7 @@ export function commandTree(surroundings: Surroundings, choose: (action: Action)
   return program
 }
 
-/** Help was asked for, and printed. */
+/** commander has printed the help. */
 const done: Action = { type: 'command', run: async () => 0 }
 
 function describe(error: CommanderError, words: readonly string[], program: Command): string {

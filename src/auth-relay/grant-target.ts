@@ -34,7 +34,7 @@ export function readAddress(text: string): IpAddress {
   return ip
 }
 
-/** What `revoke` is about: an address, a network, or else a login name. */
+/** The target of a block: an address, a network, or else a login name. */
 export function readBlockTarget(text: string): BlockTarget {
   const looksLikeAddress = /^[\d.]+(\/\d+)?$|:|^[\d.:a-fA-F]+\/\d+$/.test(text)
   return looksLikeAddress ? { kind: 'network', network: readNetwork(text) } : { kind: 'login', login: text }

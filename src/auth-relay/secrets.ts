@@ -35,8 +35,8 @@ export function writePrivateFile(
 }
 
 /**
- * Methods of crypt(5) by the prefix of their settings, best first: what the host's libcrypt does
- * not know is passed over.
+ * Methods of crypt(5) by the prefix of their settings, best first. Methods that the host's libcrypt
+ * does not know are skipped.
  */
 const METHODS = ['$y$j9T$', '$6$rounds=100000$'] as const
 

@@ -23,7 +23,9 @@ import type { Surroundings } from './verb.ts'
 
 /**
  * Does something with a database and closes it.
- * @throws TemporaryFault if it cannot be reached, UsageFault if it refuses what we ask; each says what to do.
+ * @throws TemporaryFault if it cannot be reached, UsageFault if it refuses what we ask; each says
+ * what to do.
+ *
  */
 export async function withDatabase<T>(
   connection: ConnectionOptions,
@@ -43,8 +45,8 @@ export async function withDatabase<T>(
 export const PACKAGED_SETUP = '/usr/sbin/auth-relay-setup-database'
 
 /**
- * What makes or migrates tables and roles: the command of the Debian package for a server of this
- * host, else `byHand`.
+ * The command that makes or migrates tables and roles: that of the Debian package for a server of
+ * this host, else `byHand`.
  */
 export function setupCommand(hosts: ConnectionOptions['hosts'], byHand: string, packaged = PACKAGED_SETUP): string {
   const [server, ...others] = hosts
@@ -91,8 +93,10 @@ function explain(error: unknown, connection: ConnectionOptions): unknown {
 }
 
 /**
- * Where the numbered SQL files are, seen from our own program file: beside `dist/`, or beside `src/`.
+ * Where the numbered SQL files are, seen from our own program file: beside `dist/`, or beside
+ * `src/`.
  * @throws UsageFault if the installation has none.
+ *
  */
 export function migrationsDirectory(running = process.argv[1] ?? ''): string {
   const above = dirname(dirname(running))
@@ -121,7 +125,10 @@ export async function checkSchema(connection: ConnectionOptions): Promise<number
 export const knownSchema = async (): Promise<number> =>
   (await readMigrations(migrationsDirectory())).at(-1)?.version ?? 0
 
-/** Who gives this order, for the history: the account behind sudo, the account, or its number where it has no name. */
+/**
+ * The operator's name for the history: the account behind sudo, the account, or its number if it
+ * has no name.
+ */
 export function operatorName(environment: Readonly<Record<string, string | undefined>>): string {
   const behind = environment['SUDO_USER']
   if (behind !== undefined && behind !== '') return behind

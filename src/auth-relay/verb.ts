@@ -2,16 +2,13 @@ import type { Command } from 'commander'
 import type { RunningDaemon } from '../process/lifecycle.ts'
 import { SETTINGS_FILE } from '../settings/settings.ts'
 
-/**
- * What a verb does once its words are understood: something with an end and an exit status, or
- * something that stays.
- */
+/** The action of a verb: a command with an end and an exit status, or a daemon. */
 export type Action =
   | { readonly type: 'command'; run(): Promise<number> }
   /** `name` stands in its log lines and in its ready line. */
   | { readonly type: 'daemon'; readonly name: string; start(): Promise<RunningDaemon> }
 
-/** What a verb is given: where its output goes, and what it may know of its surroundings. */
+/** The surroundings of a verb: its output and its environment. */
 export type Surroundings = {
   readonly environment: Readonly<Record<string, string | undefined>>
   /** Writes to standard output. */

@@ -26,7 +26,7 @@ import { SyslogFifo } from './syslog-fifo.ts'
 import { SyslogListener } from './syslog-listener.ts'
 import { UsageSocket } from './usage-socket.ts'
 
-/** Logins that are not stored yet get so long at the end without progress, and in all, in milliseconds. */
+/** Milliseconds that logins may take to be stored at the end: without progress, and in all. */
 const FLUSH = 5000
 const LONGEST_FLUSH = 30_000
 
@@ -185,12 +185,12 @@ function ownDirectory(stateDir: string, owner: Ids | undefined): string {
 const uidsOf = (accounts: readonly string[], setting: string): ReadonlySet<number> =>
   new Set(accounts.map(account => idsOf(account, setting).uid))
 
-/** The gate's account, if the host has it: what uses of grants come from. */
+/** The gate's account, if the host has it. The gate reports used grants. */
 function uidOfGate({ wrap }: Settings): readonly number[] {
   try {
     return [idsOf(wrap.user, 'wrap.user').uid]
   } catch {
-    return [] // no gate runs here, or not under an account of its own
+    return [] // this host has no gate, or no separate account for it
   }
 }
 

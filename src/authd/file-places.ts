@@ -6,9 +6,9 @@ import { formatLastLines, type LastLine, parseLastLines } from '../wire/last-lin
 export type Place = { readonly inode: number; readonly offset: number }
 
 /**
- * The places in followed files and the journal, kept over restarts in one small JSON file. The file
- * is replaced in one step, so that a crash leaves the old or the new one. An unreadable file counts
- * as missing.
+ * The positions in followed files and in the journal, kept over restarts in one small JSON file.
+ * The file is replaced in one step, so that a crash leaves the old one or the new one. An entry
+ * that cannot be parsed counts as missing.
  */
 export class FilePlaces {
   readonly #path: string

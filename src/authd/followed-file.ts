@@ -18,15 +18,19 @@ export type FollowedFileOptions = {
 }
 
 const READ_SIZE = 262_144
-/** How often the file is looked at when the kernel says nothing (network file systems), in milliseconds. */
+/**
+ * Milliseconds between two checks of the file where the kernel sends no event (network file
+ * systems).
+ */
 const LOOK_AGAIN = 1000
-/** What logrotate calls the file that was current until now. */
+/** The name that logrotate gives to the file that was current. */
 const ROTATED = '.1'
 
 /**
- * Follows a log file through rotation and truncation, and over our own restarts. The file itself is the queue: the next
- * piece is read only when every login in this one is stored, and the place kept on disk never runs ahead of the store.
- * A file that was never followed begins at its end.
+ * Follows a log file through rotation and truncation, and over restarts of authd.
+ *
+ * The file is the queue: authd reads the next piece after every login of this one is stored. The
+ * saved position is therefore never ahead of the store. Reading a new file starts at its end.
  */
 export class FollowedFile {
   readonly #options: FollowedFileOptions
@@ -78,7 +82,7 @@ export class FollowedFile {
     const place = places.get(path)
     const current = await stat(path).catch(notThere)
     if (place !== undefined && place.inode !== current?.ino) {
-      // Rotated while nobody looked: what was written to it before comes first.
+      // The file was rotated while authd did not run. The rest of the old file comes first.
       const rotated = await stat(`${path}${ROTATED}`).catch(notThere)
       if (rotated?.ino === place.inode) {
         await this.#begin(`${path}${ROTATED}`, place.offset)
@@ -105,7 +109,7 @@ export class FollowedFile {
     this.#watcher = watch(dirname(this.#options.path), (_, name) => {
       if (name === null || name === basename(this.#options.path)) this.#wake?.()
     })
-    this.#watcher.on('error', () => this.#watcher?.close()) // it is looked at every second all the same
+    this.#watcher.on('error', () => this.#watcher?.close()) // the file is checked every second anyway
   }
 
   /**
@@ -171,7 +175,8 @@ export class FollowedFile {
     const file = this.#file
     const current = await stat(this.#options.path).catch(notThere)
     if (file === undefined || current === undefined || current.ino === file.inode) return false
-    // logrotate makes the new file before the writer lets go of the old one: it is left when the new one has lines.
+    // logrotate creates the new file before the writer closes the old one. So authd leaves the old
+    // file when the new one has lines.
     if (current.size === 0) return false
     if ((await file.handle.stat()).size > this.#offset) return true
     await file.handle.close()

@@ -6,13 +6,13 @@ import type { IpAddress } from '../wire/ip-address.ts'
 import type { LoginAnswer, LoginEvent } from '../wire/login-event.ts'
 import type { Counters, Source } from './metrics.ts'
 
-/** A login that somebody told authd of. */
+/** A login that a source reported. */
 export type ReportedLogin = {
   readonly event: LoginEvent
   readonly source: Source
   /** When it happened, in milliseconds, if that was before now: a line read late from a file. */
   readonly at?: number
-  /** Called once with what the announcer is told: `committed` only after the commit. */
+  /** Called once with the answer for the announcer: `committed` only after the commit. */
   readonly answer?: (answer: LoginAnswer) => void
   /** Called once when nothing more will be done for this login: stored, refused, or replaced by a newer one. */
   readonly settled?: () => void
@@ -26,7 +26,7 @@ export type GrantQueueOptions = {
   readonly clock: Clock
   /** A clock that never steps, in milliseconds: measures how long a login has waited. */
   readonly monotonic: Clock
-  /** Milliseconds after which an announcer is told `queued`. */
+  /** Milliseconds after which an announcer gets `queued`. */
   readonly commitWait: number
   /** Milliseconds a commit may take before the store counts as down. */
   readonly commitDeadline?: number
@@ -49,7 +49,7 @@ const SECOND_COMMIT_FOR = 64
 /** Logins in one transaction. */
 const MAX_BATCH = 1000
 /**
- * Milliseconds that a login waits for others under load, when no transaction is under way: they
+ * Milliseconds that a login waits for others under load, when no transaction is under way. They
  * share a transaction, because each transaction costs the database more than the rows it holds.
  */
 const COMPANY_WAIT = 3
@@ -66,7 +66,7 @@ const NEWEST_PART = 1 / 16
 const LONGEST_INTERVAL = 32
 /** Logins waiting for a commit while the store is up; beyond, only the newest of each address is kept. */
 const MAX_PENDING = 100_000
-/** Above this, sources that can wait are asked to. */
+/** Above this number, sources that can wait stop reading. */
 const HIGH_WATER = 5000
 /** Addresses kept while the store is down (spec/wrap-and-db.md §6). */
 const MAX_KEPT = 10_000
@@ -75,11 +75,11 @@ const OWN_TIME_AFTER = 1000
 
 type Entry = {
   readonly heard: ReportedLogin
-  /** Of all that were ever taken, which. */
+  /** Arrival number. It keeps the order across retries. */
   readonly place: number
   /** By the monotonic clock. */
   readonly heardAt: number
-  /** The announcer has been told something. */
+  /** The announcer got its answer. */
   answered: boolean
   /** Stored or refused. */
   concluded: boolean
@@ -88,18 +88,24 @@ type Entry = {
 }
 
 /**
- * Carries logins to the store: what arrived together, or while two commits were under way, goes
- * into the next. While the
- * store is down it keeps the newest login of each address and tries again with growing pauses;
- * nobody who announces waits
- * longer than `commitWait`, and `committed` is said only of what is committed.
+ * Queue between login sources and the grant store.
+ *
+ * A login is in exactly one of three places: `#pending` (waiting for the next commit), `#commits`
+ * (under way), or `#kept` (the store is unavailable; only the newest login of each address is kept,
+ * at most MAX_KEPT addresses). At most two commits run at a time.
+ *
+ * Order: logins of one address are stored in order of arrival. A retry sorts by arrival number,
+ * because concurrent commits can fail out of order.
+ *
+ * Answers: an announcer gets one answer. It is `committed` after the commit, `queued` after
+ * `commitWait` or when the store is unavailable, and `refused` if the login can never be granted.
  */
 export class GrantQueue {
   readonly #options: GrantQueueOptions
   readonly #deadline: number
   readonly #backOff: { readonly first: number; readonly longest: number }
   #pending: Entry[] = []
-  /** Newest login of each address, oldest first: what is left to do from an outage. */
+  /** Newest login of each address, oldest first. They wait for the end of an outage. */
   readonly #kept = new Map<IpAddress, Entry>()
   #walk = this.#kept.values()
   /** The commits that are under way. */
@@ -169,14 +175,15 @@ export class GrantQueue {
     this.#pumpSoon()
   }
 
-  /** Somebody else found the store well: no need to wait for the end of the pause. */
+  /** The store is reachable again: retries now instead of waiting for the pause to end. */
   storeIsBack(): void {
     if (this.#down) this.#retry()
   }
 
   /**
-   * Waits until everything is stored, at most so long without progress and `longest` in all; says how many logins are
-   * left. While it waits, pauses are short.
+   * Waits until everything is stored: at most `milliseconds` without progress, and at most
+   * `longest` in all. Returns the number of logins that are left. Pauses between tries are short
+   * meanwhile.
    */
   async drain(milliseconds: number, longest: number = milliseconds): Promise<number> {
     this.#draining = true
@@ -195,7 +202,7 @@ export class GrantQueue {
     return this.length
   }
 
-  /** Stops every timer; what is left is lost. */
+  /** Stops every timer. Logins that are left are lost. */
   close(): void {
     this.#closed = true
     clearTimeout(this.#retryTimer)
@@ -284,7 +291,10 @@ export class GrantQueue {
     else if (this.#pending.length > 0) this.#pumpSoon()
   }
 
-  /** Rejects if the store is away. A login that the database will never take is refused, alone. */
+  /**
+   * Rejects if the store is unavailable. A login that the database will never take is refused
+   * alone.
+   */
   async #store(batch: readonly Entry[]): Promise<void> {
     const started = this.#options.monotonic()
     let outcomes: readonly Outcome[]
@@ -360,7 +370,7 @@ export class GrantQueue {
       this.#options.log.error('store_unavailable', { reason: asError(error), waiting: this.length + left.length })
     }
     this.#down = true
-    // Of two commits that fail, the one that began first may be the last to say so.
+    // Concurrent commits can fail out of order, so sort by arrival.
     const entries = [...left, ...this.#kept.values()].sort((a, b) => a.place - b.place)
     this.#kept.clear()
     this.#walk = this.#kept.values()
@@ -375,10 +385,10 @@ export class GrantQueue {
 
   #retry(): void {
     clearTimeout(this.#retryTimer)
-    // A commit that is still under way finds out by itself.
+    // A commit that is under way reports the state of the store.
     if (this.#commits.size > 0 || this.#closed) return
     const batch = this.#nextBatch()
-    // Nothing to write: the next login finds out.
+    // There is nothing to write: the next login tries the store.
     if (batch.length === 0) this.#down = false
     else void this.#commit(batch)
   }
@@ -412,8 +422,8 @@ export class GrantQueue {
   }
 
   /**
-   * The oldest that is kept; whoever asks takes it away. One walk through the map goes on from call to call: beginning
-   * anew each time would pass everything that was taken away before.
+   * The oldest entry that is kept. The caller removes it. One iterator serves all calls, because a
+   * new one would first pass every entry that was removed before.
    */
   #nextOldest(): Entry | undefined {
     let next = this.#walk.next()
@@ -437,7 +447,10 @@ export class GrantQueue {
     return { event, at: new Date(at === undefined ? own : Math.min(at, own)) }
   }
 
-  /** Tells announcers `queued` when their time is up; runs only while somebody waits. */
+  /**
+   * Answers `queued` to announcers that have waited for `commitWait`. The timer runs only while
+   * logins wait.
+   */
   #watchWaits(): void {
     this.#waitTimer ??= setInterval(
       () => {
@@ -464,7 +477,8 @@ const describe = ({ event: { id, ip, user, daemon }, source }: ReportedLogin) =>
 
 /**
  * The data of a login are at fault (SQLSTATE classes 22, data exception, and 23, integrity
- * constraint violation): they never
- * will be taken. Everything else, also a missing table or right, is an outage: an administrator can end it.
+ * constraint violation): they never will be taken. Everything else, also a missing table or right,
+ * is an outage: an administrator can end it.
+ *
  */
 const neverHelps = (error: unknown): boolean => /^2[23]/.test(errorCodeOf(error) ?? '')

@@ -18,10 +18,13 @@ export type HousekeeperOptions = {
 
 const DAY = 86_400_000
 const SAVE_PLACES = 1000
-/** A sweep or a new partition that takes longer is given up, in milliseconds; the next one comes. */
+/** Milliseconds after which a sweep or a new partition is cancelled. The next sweep tries again. */
 const DEADLINE = 30_000
 
-/** What must be done now and then. None of it decides who may relay. */
+/**
+ * Periodic work: sweeps, history partitions, saved positions. It has no influence on decisions
+ * about relaying.
+ */
 export class Housekeeper {
   readonly #options: HousekeeperOptions
   readonly #timers: readonly NodeJS.Timeout[]

@@ -6,7 +6,7 @@ import type { FilePlaces } from './file-places.ts'
 import type { JournalEntry, LoginSources } from './login-sources.ts'
 import type { Counters } from './metrics.ts'
 
-/** One line of `journalctl -o json`; undefined if it is no entry. */
+/** Parses one line of `journalctl -o json`; undefined for a line without an entry. */
 export function parseJournalEntry(text: string): JournalEntry | undefined {
   let entry: unknown
   try {

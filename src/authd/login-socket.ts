@@ -19,7 +19,7 @@ export type LoginSocketOptions = {
   readonly log: Log
 }
 
-/** `maxOpen`: announcements that wait for their answer. popup keeps its connection for good. */
+/** `maxOpen`: announcements that wait for their answer. popup keeps its connection open. */
 const LIMITS = { maxConnections: 256, maxOpen: 4096, idleMs: 0 }
 
 /** A line, or undefined for one that was too long to be read. */
@@ -27,7 +27,7 @@ type Announcement = { readonly line: string | undefined }
 
 /**
  * The Unix socket where popup announces logins: one line each way, several in flight, answers in
- * any order. What a peer that goes away has announced is stored all the same.
+ * any order. Logins of a peer that disconnects are stored too.
  */
 export class LoginSocket {
   readonly #options: LoginSocketOptions

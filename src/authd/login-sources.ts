@@ -17,9 +17,9 @@ import { type LoginAnswer, type LoginEvent, sessionId } from '../wire/login-even
 import type { GrantQueue } from './grant-queue.ts'
 import type { Counters, Source } from './metrics.ts'
 
-/** What lines are believed from each kind of source. */
+/** The recognizers for each kind of source. */
 type Recognizers = {
-  /** For what comes from a syslogd, and for the journal. */
+  /** For lines of a syslogd, and for the journal. */
   readonly syslog: LoginRecognizer
   /** For followed files: also the lines that a daemon writes to its own log file. */
   readonly files: LoginRecognizer
@@ -97,8 +97,9 @@ export class LoginSources {
   }
 
   /**
-   * A line of the followed file, which may be from long ago: as hearLine. Says whether a login is under way; only
-   * then `settled` will be called.
+   * A line of the followed file, which may be from long ago: as hearLine. Says whether a login is
+   * under way; only then `settled` will be called.
+   *
    */
   hearFileLine({ path, containers }: FileOfLines, text: string, settled: () => void): boolean {
     const { counters, clock } = this.#options
@@ -207,8 +208,8 @@ function remedyForAge(age: number): string {
 }
 
 /**
- * What the settings say of lines: which daemons, tags, hosts and senders are believed. @throws
- * UsageFault for unknown ones.
+ * The recognizers that the settings ask for: daemons, tags, hosts and senders.
+ * @throws UsageFault for unknown ones.
  */
 export function recognizersFor({ authd, grants }: Settings): Recognizers {
   const { options, faults } = recognizerOptions({ authd, grants })

@@ -1,15 +1,15 @@
-/** What authd counts, and the same numbers for Prometheus. */
+/** Counters of authd, and their names for Prometheus. */
 
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import { DROP_REASONS, type DropReason } from '../syslog/login-recognizer.ts'
 import { type LastLine, lastLineKey } from '../wire/last-lines.ts'
 import type { RelayVerdict } from '../wire/usage-event.ts'
 
-/** Where authd hears of logins. */
+/** Sources of logins. */
 export const SOURCES = ['socket', 'fifo', 'tcp', 'file', 'journal'] as const
 export type Source = (typeof SOURCES)[number]
 
-/** What became of a login event. */
+/** Results of a login event. */
 export const EVENT_VERDICTS = ['committed', 'queued', 'refused', 'replaced', 'dropped'] as const
 export type EventVerdict = (typeof EVENT_VERDICTS)[number]
 
@@ -22,7 +22,7 @@ export class Counters {
   readonly lines = perSource()
   /** Lines longer than any POP3 daemon's, dropped unread. */
   readonly overlong = perSource()
-  /** Login events, by source and by what became of them. */
+  /** Login events, by source and result. */
   readonly events = new Map<Source, Map<EventVerdict, number>>(
     SOURCES.map(source => [source, new Map(EVENT_VERDICTS.map(verdict => [verdict, 0]))]),
   )
@@ -43,9 +43,9 @@ export class Counters {
   badAnnouncements = 0
   /** Reports of used grants, from the gate. */
   uses = 0
-  /** What the doors of the gate decided, as it reported. */
+  /** Decisions that the services of the gate reported. */
   readonly decisions: Record<RelayVerdict, number> = { relayed: 0, refused: 0, undecided: 0, never: 0 }
-  /** Connections on a socket of ours from accounts that may not speak there. */
+  /** Connections to a socket of authd from accounts that are not permitted. */
   foreignPeers = 0
   commits = 0
   commitFailures = 0
@@ -85,7 +85,10 @@ export type MetricsOptions = {
   readonly countLive: () => Promise<number>
 }
 
-/** The numbers of authd for Prometheus. What is counted per line is read when somebody asks, not kept twice. */
+/**
+ * The numbers of authd for Prometheus. Counters of lines are read at each scrape instead of being
+ * kept twice.
+ */
 export class Metrics {
   readonly registry = new Registry()
   readonly #commits: Histogram

@@ -17,16 +17,17 @@ export type SyslogFifoOptions = {
 
 /** Octets taken in one read: a full pipe at its usual largest size. */
 const READ_SIZE = 1_048_576
-/** Octets that are looked at between two looks at the pipe. */
+/** Octets that are parsed between two reads of the pipe. */
 const SLICE = 65_536
 /** Octets read and not looked at yet; beyond, looking goes before reading. */
 const MAX_BACKLOG = 67_108_864
-/** How often it is looked whether the FIFO was removed and made anew, in milliseconds. */
+/** Milliseconds between two checks for a FIFO that was replaced. */
 const LOOK_AGAIN = 5000
 
 /**
- * The FIFO that a syslogd writes to. It is read as fast as lines come and never waits for the store, since a syslogd
- * blocks or drops when it is full; a FIFO found full is counted and logged, because lines may then be lost.
+ * The FIFO that a syslogd writes to. authd reads it at once and never waits for the store, because
+ * a syslogd blocks or drops lines when the FIFO is full. A full FIFO is counted and logged, because
+ * lines may then be lost.
  */
 export class SyslogFifo {
   readonly #options: SyslogFifoOptions
@@ -86,7 +87,10 @@ export class SyslogFifo {
     while (this.#backlogOctets > MAX_BACKLOG) this.#nextSlice()
   }
 
-  /** A slice of what was read, then the next look at the pipe: reading never waits for more than that. */
+  /**
+   * Parses a slice of the octets that were read, then reads the pipe again. Reading never waits for
+   * more than one slice.
+   */
   #work(): void {
     this.#nextSlice()
     if (this.#backlog.length > 0) setImmediate(() => this.#work())
@@ -102,7 +106,7 @@ export class SyslogFifo {
     for (const line of lines) intake.hearLine('fifo', line)
   }
 
-  /** What one turn of the event loop finds is what stood in the pipe when we came back to it. */
+  /** The octets of one event loop turn are those that arrived since the turn before. */
   #watchFilling(octets: number): void {
     if (this.#readInTurn === 0) setImmediate(() => this.#endOfTurn())
     this.#readInTurn += octets
@@ -129,7 +133,7 @@ export class SyslogFifo {
     if (inode !== undefined && inode !== this.#fifo.inode) this.#reopen()
   }
 
-  /** A FIFO that is gone for a moment is tried again; the daemon goes on with its other sources. */
+  /** If the FIFO is missing, authd tries again. The other sources go on. */
   #reopen(): void {
     try {
       const fifo = openFifo(this.#options.path, 'syslog_fifo')

@@ -22,8 +22,8 @@ const QUIET = 1000
 const LAST_LINES = 5000
 
 /**
- * Takes lines from a local rsyslog (omfwd) or syslog-ng by TCP. Nobody proves who he is there: it listens on loopback
- * alone, and whoever may write to the log socket of this host may speak here too.
+ * Takes lines from a local rsyslog (omfwd) or syslog-ng by TCP. The senders are not authenticated.
+ * The listener is on loopback alone, and accounts of this host can write to the log socket anyway.
  */
 export class SyslogListener {
   readonly #options: SyslogListenerOptions
@@ -45,10 +45,10 @@ export class SyslogListener {
   }
 
   /**
-   * Ends every connection without losing a line. A connection that is closed with lines unread loses them, because no
-   * syslogd notices. So authd sends its end first, which rsyslog sees before it writes the next
-   * line, and reads on until
-   * the other side has ended or is quiet.
+   * Ends every connection without losing a line. A connection that is closed with lines unread
+   * loses them, because no syslogd notices. So authd sends its end first, which rsyslog sees before
+   * it writes the next line, and reads on until the other side has ended or is quiet.
+   *
    */
   async close(): Promise<void> {
     this.#closing = true
@@ -83,8 +83,8 @@ export class SyslogListener {
   }
 
   /**
-   * Any account of this host can connect: who says nothing gives way, so that connections left open
-   * keep no syslogd out.
+   * Any account of this host can connect. The most silent connection is closed, so that connections
+   * left open do not block a syslogd.
    */
   #makeRoom(): void {
     if (this.#open.size <= MAX_CONNECTIONS) return

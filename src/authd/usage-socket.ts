@@ -29,15 +29,15 @@ export type UsageSocketOptions = {
   readonly log: Log
 }
 
-/** `maxOpen`: nothing is answered. The gate keeps its connection for good. */
+/** `maxOpen`: nothing is answered. The gate keeps its connection open. */
 const LIMITS = { maxConnections: 64, maxOpen: 1, idleMs: 0 }
 /** Reports that wait for the store; beyond, the oldest go. They are history, and decide nothing. */
 const MAX_WAITING = 10_000
-/** The same for tallies: an hour of one door. */
+/** The same for tallies: an hour of one service. */
 const MAX_TALLIES = 3_600
 /**
  * Lines at once, and a second in the long run: of one connection, and of all together. The burst is
- * what a gate keeps while authd is away.
+ * as large as the reports that a gate keeps while authd does not run.
  */
 const BURST = 10_000
 const PER_SECOND = 50
@@ -46,8 +46,8 @@ const PER_SECOND_OF_ALL = 100
 /** Uses of this minute and the one before, so that one an address and minute is stored. */
 const MAX_SEEN = 100_000
 /**
- * A gate reports within seconds, and keeps at most an hour while authd is away: an older tally
- * would make a row of its own.
+ * A gate reports within seconds, and keeps at most one hour while authd does not run. An older
+ * tally would need a separate row.
  */
 const MAX_TALLY_AGE_S = 3_700
 const WRITE_EVERY = 1000
@@ -56,12 +56,12 @@ const DEADLINE = 10_000
 const WARN_EVERY_MS = 60_000
 
 /**
- * The Unix socket where the gate, which may not write the database, reports who needed a grant and
- * how often it decided what. Nothing is answered.
+ * The Unix socket where the gate reports used grants and tallies of its decisions, because it
+ * cannot write the database. Nothing is answered.
  *
- * Every line becomes a row at most, and the account that reports may be taken over, so that rows have
- * a rate: one use for an address, a door and a minute; tallies for known doors and the last hour,
- * which are added up in one row for a door and a minute; and a number of lines a second.
+ * A line becomes at most one row. An attacker may have the account of the gate, so rows have a
+ * rate: one use for an address, a service and a minute; tallies for known services and the last
+ * hour, added up in one row for a service and a minute; and a number of lines a second.
  */
 export class UsageSocket {
   readonly #options: UsageSocketOptions
@@ -119,7 +119,7 @@ export class UsageSocket {
     this.#server.close()
   }
 
-  /** Stores what was reported. A store that is away costs history, nothing else. */
+  /** Stores the reports. While the store is unavailable, history is lost and nothing else. */
   async write(): Promise<void> {
     if (this.#writing || this.#waiting.length + this.#tallies.length === 0) return
     this.#writing = true
@@ -148,7 +148,7 @@ export class UsageSocket {
     try {
       await this.#options.store.recordTallies(tallies, { signal: AbortSignal.timeout(DEADLINE) })
     } catch (error) {
-      // Who was refused lately is no news any more when the store is back.
+      // Refusals are of use only while they are recent.
       const kept = tallies.map(tally => ({ ...tally, recent: [] }))
       this.#tallies = [...kept, ...this.#tallies].slice(-MAX_TALLIES)
       throw error
@@ -184,7 +184,7 @@ export class UsageSocket {
     if (this.#seen.get(key) === minute) return false
     this.#seen.delete(key)
     this.#seen.set(key, minute)
-    // What was seen longest ago comes first.
+    // The key that was seen longest ago comes first.
     const [oldest] = this.#seen.keys()
     if (this.#seen.size > MAX_SEEN && oldest !== undefined) this.#seen.delete(oldest)
     return true

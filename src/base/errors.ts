@@ -1,7 +1,7 @@
-/** Faults of programs: the exit statuses that they lead to, and what errors of the system say. */
+/** Faults of programs: their exit statuses, and the messages and codes of errors. */
 import { statSync } from 'node:fs'
 
-/** Exit statuses of every program; scripts rely on them (docs/ARCHITECTURE.md). */
+/** Exit statuses of every program. They are stable (docs/OPERATING.md). */
 export const EXIT = { done: 0, no: 1, usage: 100, temporary: 111 } as const
 
 /** Wrong usage or settings: repeating the command as it stands cannot help. Each fault is one line with its remedy. */
@@ -17,7 +17,10 @@ export class UsageFault extends Error {
   }
 }
 
-/** The world is not ready (port in use, database away): trying again later may help. The message says what to do. */
+/**
+ * A temporary external failure (port in use, database unreachable): retrying may succeed. The
+ * message names the remedy.
+ */
 export class TemporaryFault extends Error {
   override readonly name = 'TemporaryFault'
   readonly exitStatus = EXIT.temporary
@@ -27,7 +30,7 @@ export class TemporaryFault extends Error {
   }
 }
 
-/** The system refused because of who this process is. */
+/** The system refused because this process lacks the right. */
 export const isAccessDenied = (error: unknown): boolean =>
   error instanceof Error && 'code' in error && (error.code === 'EACCES' || error.code === 'EPERM')
 
@@ -43,16 +46,16 @@ export function describeDenial(path: string): string {
   }
 }
 
-/** `ENOENT` and the like; undefined for what is no system error. */
+/** `ENOENT` and the like; undefined for other errors. */
 export const errorCodeOf = (error: unknown): string | undefined =>
   error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined
 
-/** What was thrown, as an Error: of anything else its text is the message. */
+/** The thrown value as an Error. The text of any other value becomes the message. */
 export const asError = (thrown: unknown): Error => (thrown instanceof Error ? thrown : new Error(String(thrown)))
 
 /**
- * The message of what was thrown; of several errors in one, such as those of a connection to
- * several addresses, all.
+ * The message of the thrown value. For an error with several causes, such as a connection to
+ * several addresses, all messages.
  */
 export function messageOf(thrown: unknown): string {
   if (thrown instanceof AggregateError && thrown.errors.length > 0) return thrown.errors.map(messageOf).join(', ')

@@ -1,8 +1,11 @@
 /**
- * Every event that a program of auth-relay logs: its name, levels, fields and meaning, and the action that it needs.
+ * Every event that a program of auth-relay logs: its name, levels, fields and meaning, and the
+ * action that it needs.
  *
- * The log accepts only names, levels and fields of these tables (log.ts). docs/LOG-EVENTS.md is generated
- * from them by scripts/log-events.ts. A name is `object_participle`; the cause stands in the field `reason`.
+ * The log accepts only names, levels and fields of these tables (log.ts). docs/LOG-EVENTS.md is
+ * generated from them by scripts/log-events.ts. A name is `object_participle`; the cause stands in
+ * the field `reason`.
+ *
  */
 
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error'

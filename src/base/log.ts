@@ -1,7 +1,4 @@
-/**
- * The log: what a line holds, how it is written without waiting for its reader, and how often a
- * hint is repeated.
- */
+/** The log: the format of a line, writing without waiting for the reader, and hints once a day. */
 
 import { writeSync } from 'node:fs'
 import { errorCodeOf, messageOf } from './errors.ts'
@@ -14,18 +11,18 @@ export type WriteOctets = (octets: Buffer) => number
 const MAX_WAITING = 1_048_576
 /**
  * Octets that a pipe takes whole (PIPE_BUF, pipe(7)): several processes write to one log, and no
- * line of one may be cut by a line of
- * another. A longer line can be.
+ * line of one may be cut by a line of another. A longer line can be.
+ *
  */
 const MOST_TOGETHER = 4_096
 /** Pause before a full pipe is tried again, in milliseconds. */
 const AGAIN = 10
 
 /**
- * Writes whole lines to a descriptor at once, without ever waiting for its reader. What a full pipe does not take (its
- * writer may have made it non-blocking) is kept and tried again, in order, up to a bound. A reader
- * that is gone for good
- * loses everything: a login must not fail for a log.
+ * Writes whole lines to a descriptor at once and never waits for the reader. Lines that a full pipe
+ * does not take are kept up to a bound and written later, in order. (Another process may have made
+ * the pipe non-blocking.) If the reader has closed the pipe, all lines are lost: a login must not
+ * fail because of a log.
  */
 export class LineWriter {
   readonly #write: WriteOctets
@@ -41,7 +38,7 @@ export class LineWriter {
 
   /** Takes one line, its LF included, and writes it. */
   line(text: string): void {
-    // While something waits, its timer is at it; a try for every further line would be a system call for nothing.
+    // A retry is already scheduled. Another attempt for each line would be a wasted system call.
     if (this.#take(text) && this.#timer === undefined) this.flush()
   }
 
@@ -239,7 +236,7 @@ export class DailyHints {
   readonly #given = new Map<string, number>()
   readonly #now: () => number
 
-  /** `now`: milliseconds of a clock that nobody sets. */
+  /** `now`: milliseconds of a clock that never steps. */
   constructor(now: () => number = () => performance.now()) {
     this.#now = now
   }

@@ -1,17 +1,15 @@
 /**
- * Everything that this project uses of Node.js without a promise of Node.js: properties with an
- * underscore, internal events
- * and internal hooks. Each function has a test of its own in test/unit/base/node-internals.test.ts,
- * so that a Node.js that
- * changes one of them fails there first.
+ * Every internal of Node.js that this project uses: properties with an underscore, internal events
+ * and internal hooks. Each function has a test in test/unit/base/node-internals.test.ts, so that a
+ * Node.js that changes one of them fails there first.
  */
 import type { Server, Socket } from 'node:net'
 import type { SecureContext, TLSSocket } from 'node:tls'
 
 /**
  * The file descriptor of a socket or server (`_handle.fd`), which system calls need (getsockopt,
- * posix_spawn). Throws if
- * there is none: the socket is closed, or was never open.
+ * posix_spawn). Throws if there is none: the socket is closed, or was never open.
+ *
  */
 export function descriptorOf(socket: Socket | Server): number {
   const fd = memberOf(Reflect.get(socket, '_handle'), 'fd')
@@ -20,9 +18,9 @@ export function descriptorOf(socket: Socket | Server): number {
 }
 
 /**
- * Why the client's certificate is not trusted; undefined if it is (`_handle.verifyError`). The
- * runtime tells this to its
- * own tls.Server alone. If the handle has no answer, no certificate is trusted.
+ * The reason why the client's certificate is not trusted; undefined if it is
+ * (`_handle.verifyError`). Only the tls.Server of the runtime gets this value otherwise. If the
+ * handle has no answer, no certificate is trusted.
  */
 export function verifyErrorOf(socket: TLSSocket): string | undefined {
   const handle: unknown = Reflect.get(socket, '_handle')
@@ -35,8 +33,8 @@ export function verifyErrorOf(socket: TLSSocket): string | undefined {
 
 /**
  * Destroys a TLS socket at an error of the TLS layer after the handshake. The runtime reports such
- * an error as `_tlsError`
- * and does not destroy the socket itself unless its own tls.Server made it.
+ * an error as `_tlsError` and does not destroy the socket itself unless its own tls.Server made it.
+ *
  */
 export function destroyOnTlsError(socket: TLSSocket): void {
   socket.on('_tlsError', (error: Error) => socket.destroy(error))
@@ -44,16 +42,16 @@ export function destroyOnTlsError(socket: TLSSocket): void {
 
 /**
  * Removes the runtime's `newListener` hook of a TLS socket. The hook waits for a `keylog` listener,
- * which this project never
- * adds, and doubles the cost of every other listener.
+ * which this project never adds, and doubles the cost of every other listener.
+ *
  */
 export function removeKeylogHook(socket: TLSSocket): void {
   socket.removeAllListeners('newListener')
 }
 
 /**
- * What OpenSSL gets for a ticket (SSL_CTX_set_tlsext_ticket_key_evp_cb(3)): a status, HMAC and AES
- * key, and name and vector of a new one.
+ * Values for OpenSSL for a ticket (SSL_CTX_set_tlsext_ticket_key_evp_cb(3)): a status, the HMAC key
+ * and AES key, and the name and vector of a new ticket.
  */
 export type TicketKeyAnswer =
   | readonly [status: -1]
@@ -62,9 +60,9 @@ export type TicketKeyAnswer =
 
 /**
  * Lets OpenSSL ask for the keys of session tickets at each handshake (`enableTicketKeyCallback`,
- * `onticketkeycallback`): the
- * public option `ticketKeys` cannot renew tickets. Where the runtime has no such hook, `fixedKeys`,
- * 48 octets, serve alone.
+ * `onticketkeycallback`): the public option `ticketKeys` cannot renew tickets. Where the runtime
+ * has no such hook, `fixedKeys`, 48 octets, serve alone.
+ *
  */
 export function answerTicketKeys(
   context: SecureContext,

@@ -1,12 +1,15 @@
 /**
- * What a supervised daemon and its supervisor say to each other on the control channel: the report
- * of a start, and the order to reload.
+ * Messages between a supervised daemon and its supervisor on the control channel: the report of a
+ * start, and the order to reload.
  */
 
 import { writeSync } from 'node:fs'
 import * as v from 'valibot'
 
-/** What a supervised program says of its start: what its ready line says, or its faults, one line each. */
+/**
+ * The report of a supervised program about its start: the text of its ready line, or its faults,
+ * one line each.
+ */
 const report = v.variant('type', [
   v.strictObject({ type: v.literal('ready'), text: v.pipe(v.string(), v.maxLength(16_384)) }),
   v.strictObject({
@@ -27,14 +30,14 @@ export function sendStartReport(descriptor: number, said: StartReport): void {
   try {
     writeSync(descriptor, `${JSON.stringify(said)}\n`)
   } catch {
-    // The supervisor is gone, and this program ends by that.
+    // The supervisor has ended, and this program ends with it.
   }
 }
 
 /**
- * Texts of files that a program without root cannot read again, by path: the settings file, and for
- * a secret file the secret. A supervisor that is still root reads them and sends them with the
- * reload request.
+ * Texts of files that a program cannot read again after it drops root, by path: the settings file,
+ * and for a secret file the secret. The supervisor, which is still root, reads the files and sends
+ * them with the order to reload.
  */
 export type InheritedFiles = Readonly<Record<string, string>>
 

@@ -21,8 +21,8 @@ export type DatabaseOptions = ConnectionOptions & {
 
 /**
  * `connecting`: not yet found. `up`: the primary is known; `pooled`: a connection pooler answers
- * for it. `down`: looked for again
- * and again, with back-off.
+ * for it. `down`: looked for again and again, with back-off.
+ *
  */
 export type DatabaseState =
   | { readonly state: 'connecting' }
@@ -53,10 +53,11 @@ export interface Database extends Session {
 }
 
 /**
- * Connects to the primary among the hosts (the one that takes writes), in the background and at once; follows it when
- * another host becomes the primary; looks for it with back-off while there is none. Statements
- * asked for meanwhile wait for the round
- * of attempts under way and fail with DatabaseUnavailable if it finds nobody.
+ * Connects to the primary among the hosts (the one that takes writes), in the background and at
+ * once; follows it when another host becomes the primary; looks for it with back-off while there is
+ * none. Statements asked for meanwhile wait for the round of attempts under way and fail with
+ * DatabaseUnavailable if it finds nobody.
+ *
  */
 export function openDatabase(options: DatabaseOptions): Database {
   if (options.hosts.length === 0) throw new TypeError('openDatabase needs at least one host')
@@ -159,8 +160,9 @@ class PrimaryDatabase implements Database {
   }
 
   /**
-   * Lends a connection of the primary. After the deadline, or any error that is not the server's own answer, the
-   * connection is closed and not lent again.
+   * Lends a connection of the primary. After the deadline, or any error that is not the server's
+   * own answer, the connection is closed and not lent again.
+   *
    */
   async #withClient<T>(outer: AbortSignal | undefined, work: (run: Run) => Promise<T>): Promise<T> {
     const deadline = deadlineOf(outer, (this.#options.statementTimeoutMs ?? DEFAULT_STATEMENT_TIMEOUT_MS) + 1000)
@@ -360,10 +362,10 @@ const isArray = (value: Value): value is readonly ArrayElement[] => Array.isArra
 
 /**
  * Our named statements are for any parameters alike: planned once for a connection, not at each
- * execution, which PostgreSQL
- * goes on with where it hopes for a better plan from knowing the values (for a login alone that was
- * twice the work of storing it).
- * A server that does not know the setting plans as it likes.
+ * execution, which PostgreSQL goes on with where it hopes for a better plan from knowing the values
+ * (for a login alone that was twice the work of storing it). A server that does not know the
+ * setting plans as it likes.
+ *
  */
 async function planOnce(client: Pick<PoolClient, 'query'>): Promise<void> {
   await client.query('SET plan_cache_mode = force_generic_plan').catch(() => undefined)

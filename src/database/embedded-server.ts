@@ -89,9 +89,11 @@ const SETTINGS: Readonly<Record<string, string>> = {
 type Place = { readonly base: string; readonly account: ServerAccount | undefined }
 
 /**
- * Starts the PostgreSQL that npm brought, as our child, and keeps it running until `stop`. The first start makes the
- * database cluster (some seconds); later ones take well under a second. When we die, however we die, it stops too.
+ * Starts the PostgreSQL that npm brought, as our child, and keeps it running until `stop`. The
+ * first start makes the database cluster (some seconds); later ones take well under a second. When
+ * we die, however we die, it stops too.
  * @throws EmbeddedServerFault with what to do.
+ *
  */
 export async function startEmbeddedServer(options: EmbeddedServerOptions): Promise<EmbeddedServer> {
   const place = await findPlace(options)
@@ -133,8 +135,10 @@ export async function startEmbeddedServer(options: EmbeddedServerOptions): Promi
 }
 
 /**
- * `postgresql/` below the state directory; or, when the server's account cannot pass through the directories above
- * it (a checkout below root's home), a directory of its own below /var/lib, with a symbolic link to it.
+ * `postgresql/` below the state directory; or, when the server's account cannot pass through the
+ * directories above it (a checkout below root's home), a directory of its own below /var/lib, with
+ * a symbolic link to it.
+ *
  */
 async function findPlace({ stateDir, account, log }: EmbeddedServerOptions): Promise<Place> {
   if (account === undefined ? process.geteuid?.() === 0 : account.uid === 0) {
@@ -250,8 +254,9 @@ async function initialise(
 }
 
 /**
- * Nobody owns this cluster any more, yet its server may still run (it is just stopping), or its pid file may name a
- * process that has nothing to do with it and would keep PostgreSQL from starting.
+ * Nobody owns this cluster any more, yet its server may still run (it is just stopping), or its pid
+ * file may name a process that has nothing to do with it and would keep PostgreSQL from starting.
+ *
  */
 async function stopOrphan(data: string, log: Omit<Log, 'with'>): Promise<void> {
   const file = join(data, 'postmaster.pid')
@@ -440,8 +445,10 @@ class Supervisor {
 }
 
 /**
- * The command line that runs a program under the server's account and ends it (SIGINT is PostgreSQL's fast shutdown)
- * when our process is gone: setpriv of util-linux does both, and is part of every Debian.
+ * The command line that runs a program under the server's account and ends it (SIGINT is
+ * PostgreSQL's fast shutdown) when our process is gone: setpriv of util-linux does both, and is
+ * part of every Debian.
+ *
  */
 function asAccount(program: string, args: readonly string[], account: ServerAccount | undefined) {
   const drop =

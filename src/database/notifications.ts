@@ -9,11 +9,12 @@ const AGAIN = 1000
 export type Notifications = { close(): Promise<void> }
 
 /**
- * Calls `heard` for every NOTIFY on the channel, and whenever it begins to listen: what was said before may be lost. A
- * notification comes early or not at all, so nothing may depend on it. It holds a connection of its
- * own to the primary, which alone
- * lets anybody listen, and looks for it again and again; a server without LISTEN is asked once a second in vain.
- * `channel`: an SQL identifier of ours.
+ * Calls `heard` for every NOTIFY on the channel, and whenever it begins to listen: what was said
+ * before may be lost. A notification comes early or not at all, so nothing may depend on it. It
+ * holds a connection of its own to the primary, which alone lets anybody listen, and looks for it
+ * again and again; a server without LISTEN is asked once a second in vain. `channel`: an SQL
+ * identifier of ours.
+ *
  */
 export function listenTo(
   options: ConnectionOptions & { readonly applicationName: string },

@@ -8,10 +8,10 @@ export type ServerAccount = { readonly uid: number; readonly gid: number }
 
 /**
  * The account that runs initdb for a server account. initdb needs an account with a name;
- * PostgreSQL itself does not. Ids
- * without a name are for tests and demonstrations: initdb then runs as `nobody`, and the files are
- * given away afterwards.
+ * PostgreSQL itself does not. Ids without a name are for tests and demonstrations: initdb then runs
+ * as `nobody`, and the files are given away afterwards.
  * @throws EmbeddedServerFault if the host has neither.
+ *
  */
 export async function initialAccount(account: ServerAccount): Promise<ServerAccount> {
   let nobody: ServerAccount | undefined
@@ -48,8 +48,9 @@ export async function giveTo(path: string, account: ServerAccount | undefined): 
 
 /**
  * Gives a directory with everything below it to the server's account; true if another account had
- * it. The directory itself
- * comes last, so that an interrupted change is noticed and repeated at the next start.
+ * it. The directory itself comes last, so that an interrupted change is noticed and repeated at the
+ * next start.
+ *
  */
 export async function giveTreeTo(directory: string, account: ServerAccount | undefined): Promise<boolean> {
   if (account === undefined) return false

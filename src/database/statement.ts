@@ -36,8 +36,8 @@ export const endTime = v.union([
 
 /**
  * An array as the text that PostgreSQL reads (manual, section 8.15). pg would look at every element
- * several times, and the
- * arrays of a batch are most of what authd sends.
+ * several times, and the arrays of a batch are most of what authd sends.
+ *
  */
 export function arrayLiteral(elements: readonly ArrayElement[]): string {
   let text = '{'

@@ -41,12 +41,12 @@ type Finding = { readonly rule: string; readonly detail: string; readonly since:
 
 /**
  * What the tables know of an address at a time. $1 address, $5 the IPv4 address in it or null, $2
- * its row of grants, $3 the time, $4 whether that is past:
- * then the history speaks of grants that were refreshed or swept since; for the present the grants
- * alone do. Of logins: the
- * last that still counted then (a block takes the grant away for good), the last that was granted
- * at all, and the last that was
- * refused within the day before. `last-login-block`: the block of whoever logged in last, granted or not.
+ * its row of grants, $3 the time, $4 whether that is past: then the history speaks of grants that
+ * were refreshed or swept since; for the present the grants alone do. Of logins: the last that
+ * still counted then (a block takes the grant away for good), the last that was granted at all, and
+ * the last that was refused within the day before. `last-login-block`: the block of whoever logged
+ * in last, granted or not.
+ *
  */
 const EXPLAIN: Statement<Finding> = {
   row: v.object({

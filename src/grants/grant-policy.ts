@@ -38,9 +38,9 @@ export class GrantPolicy {
 
   /**
    * The text of the row that a login from this address makes: the address, or its /64. An address
-   * that embeds an IPv4 address
-   * has a row of its own, which is not the row of the IPv4 address: each grant opens the way by
-   * which its login came, no other.
+   * that embeds an IPv4 address has a row of its own, which is not the row of the IPv4 address:
+   * each grant opens the way by which its login came, no other.
+   *
    */
   rowOf(ip: IpAddress): string {
     if (this.#ipv6Prefix === 128 || familyOf(ip) === 4) return ip
@@ -54,8 +54,9 @@ export class GrantPolicy {
   }
 
   /**
-   * A login this short a time after the last one changes nothing worth a write: five seconds, less where grants are
-   * short, so that a grant never ends more than a hundredth of its life early.
+   * A login this short a time after the last one changes nothing worth a write: five seconds, less
+   * where grants are short, so that a grant never ends more than a hundredth of its life early.
+   *
    */
   get refreshSeconds(): number {
     return Math.min(5, this.expTime / 100)
@@ -82,8 +83,8 @@ type TrustOfPopup = { readonly ssl_hack_trust: NetworkSet; readonly proxy_trust:
 
 /**
  * The policy that the settings demand. Every program makes its policy here, so that they cannot
- * differ in what they take for
- * grantable; after a reload each makes another one.
+ * differ in what they take for grantable; after a reload each makes another one.
+ *
  */
 export function policyOf(settings: PolicySettings): GrantPolicy {
   const { grants } = settings

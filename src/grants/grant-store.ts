@@ -85,9 +85,10 @@ export type Swept = { readonly grants: number }
 /** authd's side: role `pop3authd`. World errors are those of src/database/errors.ts. */
 export interface GrantWriter {
   /**
-   * One transaction for the whole batch, one outcome per login in the same order. When it resolves, every grant in it
-   * is committed. Rejects as a whole: then nothing was done, or (OutcomeUnknown) perhaps everything; recording again
-   * does no harm.
+   * One transaction for the whole batch, one outcome per login in the same order. When it resolves,
+   * every grant in it is committed. Rejects as a whole: then nothing was done, or (OutcomeUnknown)
+   * perhaps everything; recording again does no harm.
+   *
    */
   record(logins: readonly Login[], options?: QueryOptions): Promise<readonly Outcome[]>
   /** Notes who needed a grant; never decides anything. */
@@ -100,8 +101,8 @@ export interface GrantWriter {
   recordTallies(tallies: readonly RelayTally[], options?: QueryOptions): Promise<void>
   /**
    * Tells the views for mail servers that ask the database what this host's policy never grants.
-   * Called again and again: own addresses
-   * come and go.
+   * Called again and again: own addresses come and go.
+   *
    */
   publishUngrantable(options?: QueryOptions): Promise<void>
   /** Removes what has ended. Housekeeping only: expiry is decided at lookup. */
@@ -119,8 +120,8 @@ export interface GrantReader {
   lookup(ip: IpAddress, options?: QueryOptions): Promise<Grant | undefined>
   /**
    * What may relay now, for tables of mail servers that cannot ask. A network is listed without the
-   * parts that are never granted,
-   * so that one grant may be several rows.
+   * parts that are never granted, so that one grant may be several rows.
+   *
    */
   current(options?: QueryOptions): Promise<readonly CurrentGrant[]>
 }

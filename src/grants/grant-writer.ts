@@ -9,24 +9,23 @@ import type { GrantPolicy } from './grant-policy.ts'
 import type { GrantWriter, Login, Outcome, QueryOptions, Refusal, RelayUse, Swept } from './grant-store.ts'
 
 /**
- * A batch of logins: judged against the blocks, folded to one row per address, upserted in the order of addresses (two
- * writers then never wait for each other in a ring), and entered into the history; all in one statement.
+ * A batch of logins: judged against the blocks, folded to one row per address, upserted in the
+ * order of addresses (two writers then never wait for each other in a ring), and entered into the
+ * history; all in one statement.
  *
  * $1 address, $2 row of grants, $3 time or null, $4 daemon, $5 method, $6 tls, $7 login, $8
- * session, $9 refusal or null;
- * $10 exp_time, $11 max_lifetime or 0, $12 refresh seconds, $13 keep names, $14 now or null; $15
- * IPv4 address in the address
- * or null.
+ * session, $9 refusal or null; $10 exp_time, $11 max_lifetime or 0, $12 refresh seconds, $13 keep
+ * names, $14 now or null; $15 IPv4 address in the address or null.
  *
  * A row whose last login lies more than 60 s in the future was written before the clock was set
  * back: it counts as none.
  *
- * What was written is brought back to its logins by a window, not a join: the plan of a prepared statement takes every
- * batch for ten rows, and joined a thousand by a thousand, one by one.
+ * What was written is brought back to its logins by a window, not a join: the plan of a prepared
+ * statement takes every batch for ten rows, and joined a thousand by a thousand, one by one.
  *
  * The outcomes come back as one row, a word for each login in order: the end of its grant in Unix
- * seconds, or the refusal;
- * and whether an address was granted that had no grant before.
+ * seconds, or the refusal; and whether an address was granted that had no grant before.
+ *
  */
 const RECORD: Statement<{ outcomes: string; fresh: boolean }> = {
   name: 'record-logins',
@@ -150,8 +149,8 @@ ON CONFLICT (host, door) DO UPDATE SET (at, addresses) = (excluded.at, excluded.
 
 /**
  * Grants that have ended, and grants from the future (the clock was set back), which are not valid
- * in any case. Reads the
- * whole table: no index holds "until", so that a refresh touches none.
+ * in any case. Reads the whole table: no index holds "until", so that a refresh touches none.
+ *
  */
 const SWEEP: Statement<{ removed: number }> = {
   name: 'sweep-grants',

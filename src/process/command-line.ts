@@ -13,10 +13,10 @@ export type DaemonWords =
 
 /**
  * Reads what every daemon understands in the same way: nothing, `--config FILE`, `--config=FILE`,
- * `--help` and `--version`
- * with their letters `-h` and `-V`. Throws UsageFault for a `--config` without a file or with more
- * words behind it, and for
- * any other option with two dashes. `settingsFile` is the default; a program without one has words of its own alone.
+ * `--help` and `--version` with their letters `-h` and `-V`. Throws UsageFault for a `--config`
+ * without a file or with more words behind it, and for any other option with two dashes.
+ * `settingsFile` is the default; a program without one has words of its own alone.
+ *
  */
 export function parseDaemonWords(
   program: string,

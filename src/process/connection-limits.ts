@@ -86,13 +86,14 @@ export class ConnectionLimits {
 }
 
 /**
- * Connections that have not proved anything yet, for a server that is full: one of them makes room for a new one.
+ * Connections that have not proved anything yet, for a server that is full: one of them makes room
+ * for a new one.
  *
  * The customer with most of them gives one up, so that a crowd of one customer displaces nobody
- * else. Of that customer's the
- * oldest goes, but one that is being served (a password is being checked) only if all are. Where
- * several customers have as
- * many, the oldest connection among theirs goes by the same rule.
+ * else. Of that customer's the oldest goes, but one that is being served (a password is being
+ * checked) only if all are. Where several customers have as many, the oldest connection among
+ * theirs goes by the same rule.
+ *
  */
 export class WaitingConnections<T> {
   /** In order of arrival, with the customer. */
@@ -140,8 +141,10 @@ export class WaitingConnections<T> {
 const LOOK_EVERY_MS = 1000
 
 /**
- * Logs when this process has no descriptor left, and when it has one again; looked for once a second. The runtime says
- * nothing of it: it takes the next client on a descriptor held in reserve and closes it at once.
+ * Logs when this process has no descriptor left, and when it has one again; looked for once a
+ * second. The runtime says nothing of it: it takes the next client on a descriptor held in reserve
+ * and closes it at once.
+ *
  */
 export function watchDescriptors(log: Log, hasOne: () => boolean = hasDescriptor): { stop(): void } {
   let had = true

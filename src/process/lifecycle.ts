@@ -28,7 +28,9 @@ export type RunningDaemon = {
 
 /**
  * Starts a daemon and stays until it is told to stop. A second SIGTERM or SIGINT ends it at once.
- * Under a supervisor of ours (AUTHRELAY_SUPERVISED=1) the end of standard input means that the supervisor is gone.
+ * Under a supervisor of ours (AUTHRELAY_SUPERVISED=1) the end of standard input means that the
+ * supervisor is gone.
+ *
  */
 export async function runDaemon(program: string, start: () => Promise<RunningDaemon>): Promise<void> {
   // An ordinary user's process may not read its own environment in /proc from here on: the start does that.

@@ -17,9 +17,9 @@ const MOST = 64
 
 /**
  * Listening sockets that the service manager opened for us, by the address that they are bound to.
- * A setting that names the same address gets
- * its socket from here: no right to bind is needed then, and connections that come during a restart
- * wait in the kernel's queue.
+ * A setting that names the same address gets its socket from here: no right to bind is needed then,
+ * and connections that come during a restart wait in the kernel's queue.
+ *
  */
 let waiting: Map<string, number> | undefined
 
@@ -66,10 +66,10 @@ export type UnixSocketAccess = { readonly mode: number; readonly uid?: number; r
 
 /**
  * Makes the server listen and says where it does (with the port that the kernel chose for port 0).
- * A socket that the service manager
- * handed over for that address is taken as it is, with the owner and mode that it has.
- * `setting` is the name an administrator knows, for the message.
+ * A socket that the service manager handed over for that address is taken as it is, with the owner
+ * and mode that it has. `setting` is the name an administrator knows, for the message.
  * @throws TemporaryFault if the address is in use, UsageFault if it cannot be had at all.
+ *
  */
 export async function openListener(
   server: Server,
@@ -225,9 +225,9 @@ export async function holdListener(
 
 /**
  * As holdListener, for several workers: a TCP port gets a socket for each, among which the kernel
- * spreads the clients (SO_REUSEPORT). From
- * one socket the first worker to wake would take a whole burst. Other addresses, and descriptors,
- * get one socket for all.
+ * spreads the clients (SO_REUSEPORT). From one socket the first worker to wake would take a whole
+ * burst. Other addresses, and descriptors, get one socket for all.
+ *
  */
 export async function holdListeners(
   address: SocketAddress,

@@ -12,7 +12,9 @@ export type MetricsListener = { readonly address: SocketAddress; close(): void }
 
 /**
  * Answers `GET /metrics` for Prometheus.
- * @throws UsageFault if others than this host could ask: numbers of logins are nobody else's business.
+ * @throws UsageFault if others than this host could ask: numbers of logins are nobody else's
+ * business.
+ *
  */
 export async function openMetricsListener(
   registry: MetricsRegistry,

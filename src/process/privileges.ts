@@ -30,8 +30,9 @@ export function idsOf(account: string, setting: string): Ids {
 
 /**
  * From now on no other process of this account can trace this one, read its memory or make it leave
- * a core file. Its own environment in /proc is closed to it as
- * well, unless it is root: `ownEnvironment` comes first.
+ * a core file. Its own environment in /proc is closed to it as well, unless it is root:
+ * `ownEnvironment` comes first.
+ *
  */
 export const forbidInspection = (): void => forbidDumps()
 
@@ -58,10 +59,9 @@ export const isRoot = (): boolean => process.geteuid?.() === 0
 
 /**
  * Gives up root for good: sets the supplementary groups (none but those given), then gid, then uid,
- * then checks that there is no
- * way back. Loads the native module first, because its file may be out of the account's reach. Does
- * nothing else when the
- * process already has these ids.
+ * then checks that there is no way back. Loads the native module first, because its file may be out
+ * of the account's reach. Does nothing else when the process already has these ids.
+ *
  */
 export function dropPrivileges({ uid, gid }: Ids, groups: readonly number[] = []): void {
   loadNativeModule()

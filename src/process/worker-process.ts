@@ -15,11 +15,12 @@ const INTERVAL_MS = 3_500
 const MAX_UNANSWERED = 3
 
 /**
- * Notices a process that is alive but does not answer: it is stopped, or its event loop stands still.
+ * Notices a process that is alive but does not answer: it is stopped, or its event loop stands
+ * still.
  *
  * Pings are counted, not seconds, so that an observer that stood still itself blames nobody. They
- * begin with the first sign of
- * life, because a program that loads cannot answer.
+ * begin with the first sign of life, because a program that loads cannot answer.
+ *
  */
 export class Pings {
   readonly #send: () => void
@@ -107,12 +108,12 @@ const PING = 'ping'
 const PONG = 'pong'
 
 /**
- * Starts a program of ours as a worker: listening sockets of the parent become its descriptors 4, 5, …, the control
- * channel its descriptor 3. A number is the descriptor of a BoundSocket. The worker drops its
- * privileges itself, after its code is loaded and before it reads a
- * byte from the network: so the program's files need not be readable to its account.
- * `openSslConfiguration` is a file, see config(5ssl).
- * A worker that does not answer pings is killed within 15 s.
+ * Starts a program of ours as a worker: listening sockets of the parent become its descriptors 4,
+ * 5, …, the control channel its descriptor 3. A number is the descriptor of a BoundSocket. The
+ * worker drops its privileges itself, after its code is loaded and before it reads a byte from the
+ * network: so the program's files need not be readable to its account. `openSslConfiguration` is a
+ * file, see config(5ssl). A worker that does not answer pings is killed within 15 s.
+ *
  */
 export function startWorker(
   script: string,
@@ -150,8 +151,9 @@ const openSslOptions = (file: string | undefined): readonly string[] =>
 
 /**
  * The worker's end of the channel. The worker ends when its parent does. From now on it leaves no
- * core file: secrets come
- * this way. `batch`: the worker does not preempt running processes when it wakes (decision 10).
+ * core file: secrets come this way. `batch`: the worker does not preempt running processes when it
+ * wakes (decision 10).
+ *
  */
 export function channelToParent({ batch = false }: { readonly batch?: boolean } = {}): ControlChannel {
   forbidDumps()
@@ -172,8 +174,9 @@ function answeringChannel(): ControlChannel {
 
 /**
  * Lets the supervisor of this daemon see that its event loop runs, and passes the supervisor's
- * messages on. Nothing happens
- * unless the supervisor asked for it (AUTHRELAY_PINGED=1), with a channel in descriptor 3.
+ * messages on. Nothing happens unless the supervisor asked for it (AUTHRELAY_PINGED=1), with a
+ * channel in descriptor 3.
+ *
  */
 export function answerPings(onMessage: (message: unknown) => void): void {
   if (isPinged()) answeringChannel().onMessage(onMessage)

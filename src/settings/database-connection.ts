@@ -17,7 +17,7 @@ export const EMBEDDED_FILES = {
 /** The role that writes (authd's), the one that only reads (the gate's), or the status page's. */
 export type DatabaseRole = 'writer' | 'reader' | 'status'
 
-/** What src/database needs to know to connect. */
+/** Parameters for src/database to connect. */
 export type DatabaseConnection = {
   readonly hosts: readonly { readonly host: string; readonly port: number }[]
   readonly database: string
@@ -62,15 +62,16 @@ export function passwordFileOf({ database, top }: Pick<Settings, 'database' | 't
 }
 
 /**
- * Supplementary groups that a program needs to reach the database after it gave up root: that of the embedded server's
- * socket directory, which is closed to other accounts. Empty for a server of the site.
+ * Supplementary groups that a program needs to reach the database after it drops root: the group of
+ * the embedded server's socket directory, which is closed to other accounts. Empty for a server of
+ * the site.
  * @throws TemporaryFault if the embedded database does not run.
  */
 export function databaseGroups({ database, top }: Settings): readonly number[] {
   return database.embedded ? [statSync(socketOf(top.state_dir)).gid] : []
 }
 
-/** What the settings say of each role. */
+/** The settings of each role. */
 const credentials = (database: Settings['database']) => ({
   writer: { user: database.dbuser, text: database.dbpass, file: database.dbpass_file },
   reader: { user: database.wrap_dbuser, text: database.wrap_dbpass, file: database.wrap_dbpass_file },

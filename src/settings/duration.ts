@@ -24,8 +24,9 @@ export function parseDuration(text: string): number | undefined {
 export const DURATION_TEXT = /^(\d{1,9}(ms|s|min|m|h|d|w))+$/
 
 /**
- * A duration of the settings file (`"30s"`, `"800ms"`, `"90d"`, `"1h30min"`) counted in `unit`. Undefined for any other
- * text, and for a duration that is not a whole number of the unit.
+ * A duration of the settings file (`"30s"`, `"800ms"`, `"90d"`, `"1h30min"`) counted in `unit`.
+ * Undefined for any other text, and for a duration that is not a whole number of the unit.
+ *
  */
 export function parseDurationIn(unit: DurationUnit, text: string): number | undefined {
   if (!DURATION_TEXT.test(text)) return undefined
@@ -57,7 +58,7 @@ export function formatDuration(seconds: number): string {
   ]
   const first = parts.findIndex(([count]) => count > 0)
   if (first < 0) return '0 s'
-  // From a minute on nobody wants the seconds.
+  // From one minute on, seconds are left out.
   const last = first < 2 ? first + 2 : first + 1
   return parts
     .slice(first, last)

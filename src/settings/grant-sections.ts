@@ -1,5 +1,5 @@
 /**
- * Sections of the settings file for granting: what every program shares, the grants and their
+ * Sections of the settings file for granting: settings shared by all programs, the grants and their
  * database, authd and wrap.
  */
 import {

@@ -5,7 +5,10 @@ import { TRANSLATION_PREFIX_LENGTHS } from '../wire/customer-networks.ts'
 import { familyOf, type Network, NetworkSet, parseNetwork } from '../wire/ip-address.ts'
 import { DURATION_TEXT, type DurationUnit, parseDurationIn, UNIT_NAMES, writeDuration } from './duration.ts'
 
-/** One setting: what it may be, what it is when nobody says, and what it means, in a sentence for the administrator. */
+/**
+ * One setting: its permitted values, its default, and its meaning in a sentence for the
+ * administrator.
+ */
 export type Row<Output> = {
   readonly schema: v.GenericSchema<unknown, Output>
   /** As it would stand in the file. */
@@ -15,7 +18,7 @@ export type Row<Output> = {
   /** Name of the file in run_dir that is the default. */
   readonly inRunDir?: string
   readonly doc: string
-  /** What a plain number counts; undefined where numbers have no unit. */
+  /** The unit of a plain number; undefined where numbers have no unit. */
   readonly unit?: DurationUnit
   /** How the text of an environment variable becomes what would stand in the file. */
   readonly fromText: (text: string) => unknown
@@ -53,7 +56,7 @@ export const withQmailDefault = <Output>(row: Row<Output>, qmailDefault: Output)
 /** Settings on which defaults of others depend; one that is left out has its own default. */
 export type Leading = { readonly compat?: 'none' | 'qmail' | undefined; readonly runDir?: string }
 
-/** What a setting is, as it would stand in the file, where nothing is said. */
+/** The default of a setting, as it would stand in the file. */
 export const defaultOf = (row: Row<unknown>, { compat, runDir }: Leading): unknown => {
   if (runDir !== undefined && runDir !== '' && row.inRunDir !== undefined) return join(runDir, row.inRunDir)
   return compat === 'qmail' && row.qmailDefault !== undefined ? row.qmailDefault : row.default
@@ -72,7 +75,7 @@ export const flag = (fallback: boolean, doc: string, options?: Options): Row<boo
     options,
   )
 
-/** What carries the connections of `processes`. */
+/** The engine for the connections of `processes`. */
 export const engine = (processes: string): Row<'auto' | 'node' | 'epoll'> =>
   choice(
     ['auto', 'node', 'epoll'],
@@ -103,8 +106,10 @@ export const numberChoice = <const N extends number>(
   )
 
 /**
- * A duration between two bounds, both allowed, all counted in `unit`. In the file a text with a unit ("30s", "800ms",
- * "90d"); a plain number counts `unit`, so that files without units stay valid.
+ * A duration between two bounds, both allowed, all counted in `unit`. In the file a text with a
+ * unit ("30s", "800ms", "90d"); a plain number counts `unit`, so that files without units stay
+ * valid.
+ *
  */
 export const duration = (
   unit: DurationUnit,
@@ -160,8 +165,8 @@ export const text = (fallback: string, doc: string, options?: Options): Row<stri
   )
 
 /**
- * A password that stands in the file itself; empty stands for "not set". The one that everybody
- * tries first is refused.
+ * A password that stands in the file itself; empty stands for "not set". The password `password` is
+ * refused.
  */
 export const password = (doc: string, options?: Options): Row<string> =>
   row(
@@ -282,7 +287,7 @@ const networkSchema = v.pipe(
   }),
 )
 
-/** A set of networks. Empty means nobody, never everybody. */
+/** A set of networks. An empty set contains no address. */
 export const networks = (fallback: readonly string[], doc: string, options?: Options): Row<NetworkSet> =>
   row(
     v.pipe(
@@ -326,7 +331,7 @@ export type Section<Rows extends Readonly<Record<string, Row<unknown>>> = Readon
   readonly rows: Rows
 }
 
-/** What a section's settings are, once read. */
+/** The settings of a section after reading. */
 export type ValuesOf<S extends Section> = {
   readonly [Name in keyof S['rows']]: S['rows'][Name] extends Row<infer Output> ? Output : never
 }

@@ -4,7 +4,7 @@ import { inspect } from 'node:util'
 import { describeDenial, isAccessDenied, messageOf, UsageFault } from '../base/errors.ts'
 import { handedText } from '../base/supervisor-messages.ts'
 
-/** A text that cannot be printed, logged or serialised by accident: only `reveal` gives it away. */
+/** A text that cannot be printed, logged or serialised by accident: only `reveal` returns it. */
 export class Secret {
   readonly #text: string
 
@@ -17,7 +17,7 @@ export class Secret {
     return this.#text
   }
 
-  /** Compares in constant time whatever the lengths: digests are compared, not texts. */
+  /** Compares in constant time for texts of any length: digests are compared, not texts. */
   matches(candidate: string): boolean {
     return timingSafeEqual(digest(this.#text), digest(candidate))
   }
@@ -37,12 +37,14 @@ export class Secret {
 
 const digest = (text: string): Buffer => createHash('sha256').update(text, 'utf8').digest()
 
-/** The seed shipped this one; nobody shall use it again. */
+/** The original program shipped this password, so it is refused. */
 const REFUSED = new Set(['', 'password'])
 
 /**
  * First line of a secret file: 1 to 200 printable ASCII characters (spec/popup.md §6).
- * @throws UsageFault if the file is missing, readable by others, empty, or holds the word `password`.
+ * @throws UsageFault if the file is missing, readable by others, empty, or holds the word
+ * `password`.
+ *
  */
 export function readSecretFile(path: string): Secret {
   const handed = handedText(path)

@@ -319,7 +319,10 @@ function deepFreeze<T>(value: T): T {
 
 const describe = (error: unknown): string => messageOf(error)
 
-/** The rows' own schemas have just made the values; this says so to the compiler, and checks that none is missing. */
+/**
+ * The schemas of the rows have just made the values. This check gives them their type, and finds a
+ * missing one.
+ */
 function typed<Values>(section: Section, values: Record<string, unknown>): Values {
   const isComplete = (found: unknown): found is Values =>
     typeof found === 'object' && found !== null && Object.keys(section.rows).length >= Object.keys(found).length

@@ -22,9 +22,10 @@ export type Heard =
 
 /**
  * The login lines of one kind of daemon. `read` gets the text after `TAG[PID]: ` of a line whose
- * tag stands in the list,
- * free of control characters. Every pattern is anchored at both ends, the success word stands at its fixed place, and
- * the address comes from its fixed field: never a search (spec/syslog.md §5).
+ * tag stands in the list, free of control characters. Every pattern is anchored at both ends, the
+ * success word stands at its fixed place, and the address comes from its fixed field: never a
+ * search (spec/syslog.md §5).
+ *
  */
 export type Dialect = {
   readonly name: string
@@ -35,8 +36,10 @@ export type Dialect = {
   /** One sentence for the settings file: the recognised lines. */
   readonly doc: string
   /**
-   * Octets of the longest login that the daemon writes whole, or that `read` takes. A login of that length may be the
-   * beginning of a longer one, which cannot be compared with the blocked logins: it is refused.
+   * Octets of the longest login that the daemon writes whole, or that `read` takes. A login of that
+   * length may be the beginning of a longer one, which cannot be compared with the blocked logins:
+   * it is refused.
+   *
    */
   readonly longestLogin: number
   readonly read: (message: string, tag: string) => Heard | undefined

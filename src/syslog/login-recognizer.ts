@@ -30,7 +30,7 @@ export const DROP_REASONS = ['expired', 'no_time', 'cut_name', 'sender'] as cons
 export type DropReason = (typeof DROP_REASONS)[number]
 
 /**
- * What a line of a log proves. `drop`: a true login that must not be granted; `reason` is for people.
+ * The result for a log line. `drop`: a true login that must not be granted; `reason` is for people.
  * `ignore` carries the tag when the line had one, and the text that is not understood.
  */
 export type Verdict =
@@ -38,7 +38,7 @@ export type Verdict =
   | (LineLogin & { readonly verdict: 'drop'; readonly because: DropReason; readonly reason: string })
   | { readonly verdict: 'ignore'; readonly reason: string; readonly tag?: string; readonly near?: string }
 
-/** What is believed. Nothing is, by default. */
+/** The lines that count as logins. None by default. */
 export type RecognizerOptions = {
   readonly dialects: readonly Dialect[]
   /** Tags in place of a dialect's own, by its name: `{ vchkpw: ['vpopmail', 'vpop'] }`. */
@@ -59,9 +59,10 @@ const REPEAT = /^message repeated \d{1,9} times: \[ ?(.*)\]$/s
 const MAX_LAST = 256
 
 /**
- * Reads log lines and finds the logins in them. Holds no state but the session lines of
- * two-line daemons and the last login of each tag. The rules of
- * spec/syslog.md §5: tag first, then the whole message, the address from its fixed field; on doubt ignore.
+ * Reads log lines and finds the logins in them. Holds no state but the session lines of two-line
+ * daemons and the last login of each tag. The rules of spec/syslog.md §5: tag first, then the whole
+ * message, the address from its fixed field; on doubt ignore.
+ *
  */
 export class LoginRecognizer {
   readonly #byTag = new Map<string, Dialect[]>()
@@ -102,8 +103,9 @@ export class LoginRecognizer {
   }
 
   /**
-   * As `recognize`, for a line of a log file that a container runtime may write: then the runtime's stamp counts.
-   * `containers` is the state of this file.
+   * As `recognize`, for a line of a log file that a container runtime may write: then the runtime's
+   * stamp counts. `containers` is the state of this file.
+   *
    */
   recognizeFileLine(text: string, containers: ContainerLines, now: number): Verdict {
     const inner = containers.unwrap(text)
@@ -137,8 +139,10 @@ export class LoginRecognizer {
   }
 
   /**
-   * A syslogd that joins equal lines writes "message repeated 3 times: [ … ]". Such a line is a login only directly
-   * after the login that it repeats: the same host, tag, PID and text. So it can renew a grant, and open nothing new.
+   * A syslogd that joins equal lines writes "message repeated 3 times: [ … ]". Such a line is a
+   * login only directly after the login that it repeats: the same host, tag, PID and text. So it
+   * can renew a grant, and open nothing new.
+   *
    */
   #repeat(line: SyslogLine, text: string, dialects: readonly Dialect[], now: number): Verdict {
     const last = this.#last.get(lastKey(line))
@@ -286,7 +290,10 @@ export type LineSettings = {
   readonly grants: { readonly exp_time: number }
 }
 
-/** What the settings say of lines, the same for authd, `test-line` and `replay`; and what is wrong with them. */
+/**
+ * The recognizer's options from the settings, the same for authd, `test-line` and `replay`, and the
+ * faults in these settings.
+ */
 export function recognizerOptions({ authd, grants }: LineSettings): {
   readonly options: RecognizerOptions & { readonly maxAge: number }
   readonly faults: readonly string[]

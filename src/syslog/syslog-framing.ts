@@ -4,13 +4,17 @@ import { MAX_SYSLOG_LINE } from './syslog-line.ts'
 const SPACE = 0x20
 const MAX_COUNT_DIGITS = 7
 
-/** What one chunk completed. `broken`: the peer keeps to neither framing; nothing after this can be trusted. */
+/**
+ * The lines that one chunk completed. `broken`: the peer uses neither framing, so nothing after
+ * this can be trusted.
+ */
 export type Frames = Omit<SplitLines, 'overlongAt'> & { readonly broken: boolean }
 
 /**
  * Syslog over TCP (RFC 6587): octet counting (`LENGTH SP MESSAGE`) or lines ended by LF, told apart
- * once for a connection
- * by its first octets. Holds at most one message; longer ones are dropped whole and counted.
+ * once for a connection by its first octets. Holds at most one message; longer ones are dropped
+ * whole and counted.
+ *
  */
 export class SyslogFraming {
   #mode: 'unknown' | 'counted' | 'lines' | 'broken' = 'unknown'

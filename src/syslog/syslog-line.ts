@@ -7,8 +7,9 @@ export const MAX_SYSLOG_LINE = 8192
 export type SyslogLine = {
   /**
    * `bsd`: RFC 3164 stamp; `rfc3339`: the same with an RFC 3339 stamp; `rfc5424`; `file`: a log
-   * file that Dovecot writes
-   * itself, or that a container runtime writes for it; `journal`: an entry of the systemd journal.
+   * file that Dovecot writes itself, or that a container runtime writes for it; `journal`: an entry
+   * of the systemd journal.
+   *
    */
   readonly form: 'bsd' | 'rfc3339' | 'rfc5424' | 'file' | 'journal'
   /** The stamp as written. Any process that can write to the log socket can choose it. */
@@ -25,8 +26,8 @@ export type SyslogLine = {
 /** Why a text is no line with a message, and the text at the place that is not understood. */
 export type UnreadableLine = { readonly unreadable: string; readonly near?: string }
 
-// A host name does not end in a colon. In a line without host the first word is `TAG:`, and the
-// text after it is not a tag, because a peer may have chosen it.
+// A host name does not end in a colon. In a line without a host the first word is `TAG:`, and the
+// text after it may come from a peer. It must not pass for a tag.
 const HOST = '[A-Za-z0-9._:%@/-]{0,254}[A-Za-z0-9._%@/-]'
 const PREFIX = String.raw`^(?:<(\d{1,3})>)?(?:(${BSD_STAMP})|(${RFC3339_STAMP})) (?:<[\w.]{1,20}> )?(${HOST}) `
 

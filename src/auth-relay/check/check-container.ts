@@ -25,9 +25,9 @@ export type ContainerSurroundings = {
 const MARKS = ['/run/.containerenv', '/.dockerenv']
 
 /**
- * Judges the networks of a container. Behind a rootless network or docker's userland proxy every
- * client has the address of the
- * gateway or of the container itself, so that one login from there would open the relay for all of them.
+ * Checks the networks of a container. Behind a rootless network or docker's userland proxy every
+ * client has the address of the gateway or of the container. One login from there would open the
+ * relay for all clients.
  */
 export function checkContainer(
   settings: PolicySettings,
@@ -57,9 +57,9 @@ export function checkContainer(
 }
 
 /**
- * Networks of the devices that an engine made: one end of a pair whose other end is in another
- * network namespace. Other devices, of
- * the host (network_mode: host) or of a type of their own (macvlan), show the client's address.
+ * Networks of the devices that a container engine made: one end of a pair whose other end is in
+ * another network namespace. Other devices show the client's address: those of the host
+ * (network_mode: host), and macvlan.
  */
 function networksOfEngine(interfaces: NodeJS.Dict<NetworkInterfaceInfo[]>, devices: string): readonly Network[] {
   const isPair = (name: string): boolean => {

@@ -142,7 +142,7 @@ function parseCertificate(name: string, cert: string, key: string, now: Date): F
       found.push(unsafe(name, `${key} is not the key of ${cert}`, 'name the pair that belongs together'))
     }
     const { mode } = statSync(key)
-    // A group of its own may read it, as /etc/ssl/private of Debian has one.
+    // A special group may read it, for example that of /etc/ssl/private on Debian.
     if ((mode & 0o037) !== 0) found.push(unsafe(name, `${key} is open to others (${octal(mode)})`, `chmod 600 ${key}`))
     return found.length > 0 ? found : [fine(name, `${cert} is good for ${formatDuration(left)}`)]
   } catch (error) {
@@ -213,7 +213,10 @@ function checkChecker({ popup }: Settings): Finding[] {
   )
 }
 
-/** A gate with something to do takes an account of its own, unless it starts smtpds and their account is not named. */
+/**
+ * A gate that listens or serves needs a separate account, unless it starts smtpds and their account
+ * is not named.
+ */
 const gateHasAccount = ({
   listen,
   smtpd_user,

@@ -20,7 +20,10 @@ import { socketsAt } from './processes.ts'
 const CLOCK_ADVICE = 5
 const CLOCK_UNSAFE = 60
 
-/** Judges what is running: the database, its roles and its clock, and which programs hold the ports. */
+/**
+ * Checks the running host: the database, its roles and its clock, and the programs that hold the
+ * ports.
+ */
 export async function checkHost(settings: Settings): Promise<readonly Finding[]> {
   const running = isUp(settings.top.state_dir)
   const parts = partsInUseHere(settings)
@@ -107,7 +110,8 @@ export function rolesInUse({ database }: Settings, parts: PartsInUse): readonly 
   const hasPassword = (text: string, file: string): boolean => text !== '' || (file !== '' && existsSync(file))
   const writes = parts.authd || hasPassword(database.dbpass, database.dbpass_file)
   const reads = parts.gate || hasPassword(database.wrap_dbpass, database.wrap_dbpass_file)
-  // Roles without passwords, and nothing that tells what this host is: every role is looked at.
+  // The settings have no role passwords and do not show the purpose of this host, so every role is
+  // checked.
   const roles: readonly DatabaseRole[] =
     writes || reads
       ? [...(writes ? (['writer'] as const) : []), ...(reads ? (['reader'] as const) : [])]

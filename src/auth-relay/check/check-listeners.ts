@@ -12,7 +12,7 @@ import { type PlannedListener, plannedSockets } from '../stack/plan.ts'
 import { type Finding, fine, unsafe, unsafeBecause } from './finding.ts'
 import { type HeldSocket, type Holder, ourProgram, socketsAt } from './processes.ts'
 
-/** What the listeners are judged by, besides the settings. */
+/** Inputs of the check besides the settings. */
 export type ListenerSurroundings = {
   /** A program of the same installation as the daemons. */
   readonly script: string
@@ -20,8 +20,8 @@ export type ListenerSurroundings = {
 }
 
 /**
- * Authenticators every address that the settings make our programs listen on: free, ours, or held
- * by another program.
+ * Checks every address that the settings make our programs listen on: free, held by auth-relay, or
+ * held by another program.
  */
 export async function checkListeners(
   settings: Settings,
@@ -49,7 +49,10 @@ export async function checkListeners(
     : [...found, fine('listeners', found.length === 0 ? 'every port is free' : `${free} more free`)]
 }
 
-/** Why a server cannot listen there now; undefined: it can. A Unix socket is looked at, not bound. */
+/**
+ * The reason why a server cannot listen there now; undefined if it can. A Unix socket is inspected
+ * and not bound.
+ */
 async function faultOf({ address, setting }: PlannedListener): Promise<Finding | undefined> {
   if (address.type === 'unix') {
     const status = lstatSync(address.path, { throwIfNoEntry: false })
@@ -108,7 +111,10 @@ const remedyFor = (setting: string): string =>
 /** The setting of *:995, which no setting names. */
 const DEFAULT_TLS = 'sslwrap.listener'
 
-/** The accounts under which our programs run. Another account could run our programs with settings of its own. */
+/**
+ * The accounts under which our programs run. Another account could run our programs with other
+ * settings.
+ */
 function accountsOf({ popup, sslwrap, authd, wrap, statusPage }: Settings): ReadonlySet<number> {
   const named = [popup.login_user, sslwrap.user, authd.user, wrap.user, statusPage.user, 'auth-relay']
   // An account may be written UID:GID.

@@ -37,10 +37,9 @@ function* below(directory: string, depth: number): Generator<string> {
 }
 
 /**
- * The maildrops that the settings name by themselves: those of popup.passwd_file, or those of the
- * accounts in `accountsFile`
- * where the checker takes them. Only those that exist.
- * @throws UsageFault where the settings do not tell.
+ * The maildrops that the settings name: those of popup.passwd_file, or those of the accounts in
+ * `accountsFile` if the checker accepts these accounts. Missing maildrops are left out.
+ * @throws UsageFault if the settings do not name maildrops.
  */
 export function maildirsOfSettings({ popup }: Settings, accountsFile = '/etc/passwd'): readonly string[] {
   const maildirs =
@@ -86,7 +85,7 @@ function entriesOf(directory: string): readonly Dirent[] {
   }
 }
 
-/** Most files of one maildrop that are looked at: some 100 MB of memory. */
+/** Maximum number of files checked in one maildrop: some 100 MB of memory. */
 const MAX_FILES = 500_000
 
 /** Seconds by which a file's time may be ahead: pop3d lists it soon. */
@@ -95,7 +94,7 @@ const FUTURE_TOLERANCE = 60
 /** Files of one maildrop that pop3d treats in another way than its owner may expect. */
 export interface MaildirReport {
   readonly maildir: string
-  /** Files that were looked at. */
+  /** Number of files checked. */
   readonly files: number
   /**
    * Names that are no unique id of RFC 1939, so that clients download these messages again after a
@@ -109,7 +108,7 @@ export interface MaildirReport {
   readonly symbolic_links: Kind
   /** Messages with the base name of another one. */
   readonly twins: Kind
-  /** Why the maildrop could not be looked at, or not all of it. */
+  /** The reason why the maildrop could not be checked, or not all of it. */
   readonly error?: string
 }
 
@@ -184,7 +183,7 @@ export function inspectMaildir(maildir: string, now: number, maxFiles = MAX_FILE
   }
 }
 
-/** What is to be said of a maildrop; nothing if pop3d serves all of it, under qmail's unique ids. */
+/** The findings about a maildrop; none if pop3d serves all of it, under qmail's unique ids. */
 export function checkMaildir(report: MaildirReport, compat: 'none' | 'qmail'): readonly Finding[] {
   const { maildir, odd_names, unreadable, future, symbolic_links, twins, error } = report
   const found: Finding[] = []

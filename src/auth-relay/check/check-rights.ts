@@ -16,7 +16,7 @@ export type RightsSurroundings = {
 }
 
 /**
- * Judges what the accounts of authd and of the gate may open: the FIFO, followed files, the
+ * Checks what the accounts of authd and of the gate may open: the FIFO, followed files, the
  * journal, socket directories.
  */
 export function checkRights(
@@ -53,7 +53,7 @@ function accountOfAuthd(
     try {
       return { name: authd.user, ids: idsOf(authd.user, 'authd.user'), groups: [] }
     } catch {
-      return undefined // A missing account is a finding of its own.
+      return undefined // Another finding reports the missing account.
     }
   }
   const facts = unit('auth-relay-authd.service')
@@ -61,7 +61,7 @@ function accountOfAuthd(
 }
 
 function checkFifo(path: string, account: ProgramAccount): Finding[] {
-  // A missing FIFO is a finding of its own.
+  // Another finding reports the missing FIFO.
   if (path === '' || statOf(path)?.isFIFO() !== true) return []
   if (mayAccount(account, 'r', path) && mayAccount(account, 'w', path)) return []
   const text = `${account.name} (uid ${account.ids.uid}) cannot read and write ${path}: authd does not start`
@@ -144,10 +144,10 @@ function checkSocketDirectories({ wrap }: Settings, unit: (name: string) => Unit
 
 const statOf = (path: string): Stats | undefined => statSync(path, { throwIfNoEntry: false })
 
-/** An account with the groups that a program of ours has beside its own. */
+/** An account with the supplementary groups of a program. */
 export type ProgramAccount = { readonly name: string; readonly ids: Ids; readonly groups: readonly number[] }
 
-/** What systemd says of a unit; undefined: it knows no such unit, or there is no systemd. */
+/** Properties of a systemd unit; undefined if systemd has no such unit, or does not run. */
 export type UnitFacts = { readonly user: string; readonly groups: readonly number[]; readonly procSubset: string }
 
 /** The kernel could not be asked as that account, so that nothing is known of its rights. */
@@ -174,8 +174,10 @@ export function mayAccount({ name, ids, groups }: ProgramAccount, right: 'r' | '
 }
 
 /**
- * The topmost directory above the path that the account may not search; undefined: it reaches the path.
+ * The topmost directory above the path that the account may not search; undefined: it reaches the
+ * path.
  * @throws RightsUnknown
+ *
  */
 function closedDirectory(account: ProgramAccount, path: string): string | undefined {
   const parent = dirname(path)
@@ -183,7 +185,10 @@ function closedDirectory(account: ProgramAccount, path: string): string | undefi
   return closedDirectory(account, parent) ?? (mayAccount(account, 'x', parent) ? undefined : parent)
 }
 
-/** The findings of one thing. Where the kernel could not be asked that is said, and nothing is called unsafe. */
+/**
+ * The findings of one thing. If the kernel gave no answer, the finding says that, and its verdict
+ * is not `unsafe`.
+ */
 export function judgeRights(about: string, judge: () => readonly Finding[]): readonly Finding[] {
   try {
     return judge()
@@ -220,7 +225,7 @@ export function accountWithGroups(name: string, others: readonly number[] = []):
   return { name, ids: { uid: account.uid, gid: account.gid }, groups: [...new Set([...own, ...others])] }
 }
 
-/** What systemd says of a unit with its drop-ins. */
+/** Properties of a systemd unit with its drop-ins. */
 function unitFacts(unit: string): UnitFacts | undefined {
   const words = ['show', '--property=LoadState,User,SupplementaryGroups,ProcSubset', unit]
   const { stdout } = spawnSync('systemctl', words, { encoding: 'utf8', timeout: 5000 })

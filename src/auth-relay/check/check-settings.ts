@@ -31,7 +31,7 @@ function checkFront(wrap: Settings['wrap']): Finding[] {
   ]
 }
 
-/** Authenticators the settings by themselves: no file, no host. */
+/** Checks the settings without the host and its files. */
 export function checkSettings(settings: Settings): readonly Finding[] {
   return [
     ...checkTop(settings),
@@ -104,7 +104,7 @@ function checkGrants({ grants }: Settings): Finding[] {
 /** A list of proxies with a shorter prefix than these probably holds clients as well. */
 const NARROW = { 4: 24, 6: 64 } as const
 
-/** Peers that speak for other clients are never granted: the administrator sees which they are. */
+/** Proxies and gateways are never granted. The finding lists them. */
 function checkTrust(settings: Settings): Finding[] {
   return Object.entries(trustListsOf(settings)).flatMap(([name, { networks }]): Finding[] => {
     const peers = networks.filter(({ base }) => !LOOPBACK.has(base))

@@ -22,8 +22,8 @@ const SYSLOG_FILES = [
 ] as const
 
 /**
- * Authenticators what authd hears of syslogd: the FIFO, whether anybody writes where authd reads,
- * and whether strangers can.
+ * Checks the path from syslogd to authd: the FIFO, whether a program writes to it, and which
+ * accounts and networks can.
  */
 export function checkSyslog({ authd }: Pick<Settings, 'authd'>, etc = '/etc'): readonly Finding[] {
   if (authd.syslog_fifo === '' && authd.syslog_listen.length === 0) return []
@@ -78,8 +78,8 @@ function checkDelivery(addresses: Settings['authd']['syslog_listen'], lines: rea
 }
 
 /**
- * Whoever can write to this syslogd can open the relay for any address (CVE-2001-1075): it must not
- * hear the network.
+ * A sender that can write to this syslogd can open the relay for any address (CVE-2001-1075). So
+ * syslogd must not accept lines from the network.
  */
 function checkNetwork(lines: readonly SyslogLine[]): Finding[] {
   return lines

@@ -1,4 +1,4 @@
-/** What `auth-relay check` thinks of one thing. */
+/** A result of `auth-relay check` about one thing. */
 export type Finding = {
   /** `unsafe`: must not run so. `advice`: runs, could be better. `fine`: looked at, nothing to say against it. */
   readonly verdict: 'unsafe' | 'advice' | 'fine'
@@ -15,7 +15,9 @@ export const unsafe = (about: string, text: string, remedy: string): Finding => 
   text,
   remedy,
 })
-/** A fault of ours as a finding: its message ends with what to do, after the last colon. */
+/**
+ * A fault of a program as a finding. The text after the last colon of its message is the remedy.
+ */
 export function unsafeBecause(about: string, { message }: Error): Finding {
   const [, text = message, remedy = 'see the message'] = /^(.*): (.+)$/s.exec(message) ?? []
   return unsafe(about, text, remedy)

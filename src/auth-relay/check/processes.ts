@@ -115,9 +115,9 @@ function describeProcess(pid: number, proc = '/proc'): Holder | undefined {
 }
 
 /**
- * The program of ours that a process runs: `popup`, `sslwrap`, `authd`, `wrap`, or a verb of
- * auth-relay that stays. Undefined for any other process.
- * `script` is a program of the same installation.
+ * The name of the auth-relay program that a process runs: `popup`, `sslwrap`, `authd`, `wrap`, or a
+ * verb of auth-relay that stays. Undefined for any other process. `script` is a program of the same
+ * installation.
  */
 export function ourProgram({ pid, words }: Holder, script: string, proc = '/proc'): string | undefined {
   const at = words.findIndex((word, index) => index > 0 && !word.startsWith('-'))
@@ -133,7 +133,7 @@ export function ourProgram({ pid, words }: Holder, script: string, proc = '/proc
   }
 }
 
-/** A program of ours that runs with these settings. */
+/** A program of auth-relay that runs with these settings. */
 export type RunningProgram = {
   readonly name: string
   readonly pid: number

@@ -34,9 +34,9 @@ export type DemoDirectory = {
 const RECORD = 'runtime-directory'
 
 /**
- * Makes the demo's directory. Started as root below a directory that is closed to others, what must
- * be reachable goes to a directory
- * below /var/tmp, the same one at every start.
+ * Makes the demo's directory. If root starts the demo below a directory that is closed to other
+ * accounts, files that must be reachable go to a directory below /var/tmp. That directory is the
+ * same one at every start.
  * @throws UsageFault if the directory cannot be made.
  */
 export function openDemoDirectory(wanted: string): DemoDirectory {
@@ -55,8 +55,8 @@ export function openDemoDirectory(wanted: string): DemoDirectory {
 function makeDirectory(wanted: string): string {
   try {
     const isNew = mkdirSync(wanted, { recursive: true }) !== undefined
-    // Other accounts pass through it to their sockets; what is secret in it has a mode of its own.
-    // An old directory stays as it is.
+    // Other accounts pass through the directory to their sockets. Secret files in it have a private
+    // mode. The mode of an old directory stays unchanged.
     if (isNew) chmodSync(wanted, 0o755)
     return realpathSync(wanted)
   } catch (error) {
@@ -73,7 +73,10 @@ function recorded(record: string): string | undefined {
   }
 }
 
-/** /var/tmp belongs to everybody: only a real directory of root's, under the name we give, is trusted again. */
+/**
+ * Every account can write to /var/tmp. So an earlier directory counts only if it is a real
+ * directory of root with a name of this form.
+ */
 function isOurDirectory(path: string): boolean {
   if (!/^\/var\/tmp\/auth-relay-demo-\w{6}$/.test(path)) return false
   const status = lstatSync(path, { throwIfNoEntry: false })
@@ -90,9 +93,9 @@ function isOpenToOthers(path: string): boolean {
 }
 
 /**
- * The words that start the demo's SMTP server. It is started by a process without privileges, so
- * Node.js and the program must be
- * reachable to every account: what lies in a closed directory is copied below `runtime`, once.
+ * The words that start the demo's SMTP server. A process without privileges starts it, so Node.js
+ * and the program must be reachable for every account. Files in a closed directory are copied below
+ * `runtime`, once.
  * @throws UsageFault if the program is not built and would have to be copied.
  */
 export function smtpdCommand(script: string, runtime: string): readonly string[] {
@@ -118,7 +121,7 @@ function copied(from: string, directory: string, mode: number): string {
   return to
 }
 
-/** A copy is newer than what it was made from, and as long. */
+/** A valid copy is newer than its original and has the same size. */
 function isSame(from: string, to: string): boolean {
   const [source, copy] = [statSync(from), statSync(to)]
   return source.size === copy.size && source.mtimeMs <= copy.mtimeMs

@@ -1,6 +1,6 @@
 import { createServer } from 'node:net'
 
-/** A TCP port that nobody else can take until it is released. */
+/** A TCP port that no other process can bind until it is released. */
 export type HeldPort = { readonly port: number; release(): Promise<void> }
 
 /**

@@ -9,14 +9,14 @@ import { openDemoDirectory, smtpdCommand } from './demo-directory.ts'
 import { type HeldPort, holdPort } from './free-port.ts'
 import { ensureSampleMaildrop } from './sample-maildrop.ts'
 
-/** What the demo tells its visitor. */
+/** Facts for the visitor of the demo. */
 type Demo = {
   readonly config: string
   readonly ports: DemoPorts
   readonly user: string
   readonly password: string
   readonly domain: string
-  /** False: everything runs as the visitor himself, because he is not root. */
+  /** False: every program runs under the visitor's account, which is not root. */
   readonly separated: boolean
   /**
    * Where sockets, database and mail are; differs from the settings' directory when that is closed
@@ -36,7 +36,10 @@ export type DemoPorts = {
 type Environment = Readonly<Record<string, string | undefined>>
 
 const HOST = '127.0.0.1'
-/** Seconds that sessions may go on after Ctrl-C: somebody is waiting for his prompt. */
+/**
+ * Seconds that sessions may go on after Ctrl-C. The value is short, because the user waits for the
+ * shell prompt.
+ */
 const DRAIN = 1
 const DOMAIN = 'demo.example'
 const USER = 'demo'
@@ -44,7 +47,9 @@ const PASSWORD = 'demo'
 const PORTS = { pop3: 1110, pop3s: 1995, smtp: 1025, status: 8110 } as const
 const PORT_VARIABLES = { pop3: 'POP3_PORT', pop3s: 'POP3S_PORT', smtp: 'SMTP_PORT', status: 'STATUS_PORT' } as const
 
-/** Ids without accounts: a bare machine has none of ours, and the demo leaves none behind. */
+/**
+ * Ids without accounts: a new machine has no accounts for auth-relay, and the demo creates none.
+ */
 const IDS = {
   authd: 61190,
   login: 61191,
@@ -57,9 +62,8 @@ const IDS = {
 
 /**
  * Writes the demo's settings, secrets, account and sample maildrop into a directory, each only if
- * it is not there yet; the settings
- * are written anew at every start.
- * @throws UsageFault if a port is no port, or the directory cannot be had.
+ * it is missing. The settings are written at every start.
+ * @throws UsageFault if a port is invalid, or the directory cannot be made.
  */
 export async function prepareDemo(wantedDir: string, environment: Environment): Promise<Demo> {
   const ports = await choosePorts(environment)
@@ -144,7 +148,7 @@ async function ensurePasswd(path: string, { uid, gid }: Ids, home: string): Prom
   writePrivateFile(path, `${USER}:${await hashPassword(PASSWORD)}${tail}`)
 }
 
-/** The SMTP server's file beside ours: built, or as source. */
+/** The file of the SMTP server, built or as source, beside this program. */
 const demoSmtpd = (): string =>
   programBeside('demo-smtpd').replace(/\/demo-smtpd\/main\.ts$/, '/auth-relay/demo/smtpd.ts')
 
@@ -177,7 +181,7 @@ async function choosePort(service: keyof DemoPorts, environment: Environment): P
   try {
     return await holdPort(HOST, Number(text))
   } catch (error) {
-    // Nobody types the page's port from memory: another one, which the screen names, is as good.
+    // The port of the page may differ, because the screen names it.
     if (service === 'status' && environment[variable] === undefined) return holdPort(HOST, 0)
     const why = errorCodeOf(error) === 'EACCES' ? 'needs root' : 'is in use'
     throw new TemporaryFault(
@@ -190,9 +194,9 @@ async function choosePort(service: keyof DemoPorts, environment: Environment): P
 const STRANGER = 'somebody@example.org'
 
 /**
- * What a visitor of the demo sees: the addresses, the account, and commands to copy. The commands
- * work in the directory `cwd`;
- * `running` is our own program file, from which the path of `bin/auth-relay` follows.
+ * The text on the screen: the addresses, the account, and commands to copy. The commands work in
+ * the directory `cwd`. `running` is the program file of this process, from which the path of
+ * `bin/auth-relay` follows.
  */
 export function formatBanner(demo: Demo, cwd: string, running: string): string {
   const { ports, user, password, domain } = demo

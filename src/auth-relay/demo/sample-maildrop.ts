@@ -46,7 +46,7 @@ Grüße aus dem Postfach. Antworten Sie ruhig: Ihre Adresse ist bekannt.
 /** When the first of them was delivered, in Unix seconds. Messages are numbered in the order of their files' times. */
 const DELIVERED = 1_767_603_600
 
-/** Makes a Maildir with a few messages for the owner. One that exists is kept as it is, with what arrived in it. */
+/** Makes a Maildir with a few messages for the owner. An existing Maildir stays unchanged. */
 export function ensureSampleMaildrop(maildir: string, owner: Owner | undefined): void {
   if (existsSync(maildir)) return
   for (const directory of [maildir, ...['tmp', 'new', 'cur'].map(name => join(maildir, name))]) {

@@ -12,9 +12,9 @@ import {
 import { SMTPConnection } from 'smtp-server/lib/smtp-connection.js'
 import type { Log } from '../../base/log.ts'
 
-/** What the demo's SMTP server is told by its command line and by its environment (UCSPI). */
+/** Options of the demo's SMTP server, from its command line and its environment (UCSPI). */
 export type DemoSmtpOptions = {
-  /** The one domain it takes mail for from everybody. */
+  /** The domain for which it accepts mail from every client. */
   readonly domain: string
   /** The one mailbox of that domain. */
   readonly user: string
@@ -30,7 +30,7 @@ const MAX_MESSAGE = 10_485_760
 /** Milliseconds without a byte from the client. */
 const IDLE = 300_000
 
-/** The greeting goes out at once: what a pipelining client sends before it reads is no fault here. */
+/** The greeting goes out at once, so early input of a pipelining client is not a fault here. */
 class PromptConnection extends SMTPConnection {
   override init(): void {
     this._setListeners(() => this.connectionReady())
@@ -38,8 +38,8 @@ class PromptConnection extends SMTPConnection {
 }
 
 /**
- * Speaks SMTP with one client until it goes. Mail for others than the demo user is taken and thrown
- * away: nothing leaves the machine.
+ * Speaks SMTP with one client until it disconnects. Mail for others than the demo user is accepted
+ * and discarded, so that no mail leaves the machine.
  */
 export function serveSmtp(socket: Socket, options: DemoSmtpOptions, log: Log): void {
   const server = new SMTPServer(callbacks(options, log))
@@ -149,8 +149,9 @@ function traceHeader(session: SMTPServerSession, to: string, domain: string, { r
 
 /**
  * Delivers a message the way maildir(5) says: written and synced in tmp, then linked into new, so
- * that a reader sees it whole or not at
- * all. Answers the file's name. Throws the file system's error; nothing is left in tmp then.
+ * that a reader sees it whole or not at all. Answers the file's name. Throws the file system's
+ * error; nothing is left in tmp then.
+ *
  */
 function deliverToMaildir(maildir: string, host: string, message: readonly Uint8Array[], now: Date): string {
   const seconds = Math.floor(now.getTime() / 1000)

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { messageOf, TemporaryFault, UsageFault } from '../../base/errors.ts'
 import { tryLock } from '../../libc/descriptors.ts'
 
-/** A directory that is ours until we stop, or die. */
+/** A lock on a directory. It ends with `stop` or with the process. */
 export type DirectoryLock = { stop(): Promise<void> }
 
 /**

@@ -1,4 +1,7 @@
-/** What the settings make the stack run, where it listens, and whether the host permits it. */
+/**
+ * Programs that the settings make the stack run, their addresses, and whether the host permits
+ * them.
+ */
 
 import { spawnSync } from 'node:child_process'
 import { accessSync, constants, existsSync } from 'node:fs'
@@ -9,19 +12,19 @@ import type { SocketAddress } from '../../process/socket-address.ts'
 import { readSecretFile } from '../../settings/secret.ts'
 import type { Settings } from '../../settings/settings.ts'
 
-/** What the settings give something to do. */
+/** The parts that the settings use. */
 export type PartsInUse = {
   readonly popup: boolean
   readonly sslwrap: boolean
-  /** authd hears of logins: from popup, or from a log. */
+  /** authd has a login source: popup, or a log. */
   readonly authd: boolean
   readonly gate: boolean
   readonly statusPage: boolean
 }
 
 /**
- * The parts that the settings use. Without listeners of its own sslwrap stands on *:995 before
- * popup, unless popup speaks TLS itself.
+ * The parts that the settings use. Without `[[sslwrap.listener]]` sslwrap listens on *:995 before
+ * popup, unless popup does the TLS handshake.
  */
 export function partsInUse({ popup, sslwrap, authd, wrap, statusPage }: Settings): PartsInUse {
   const servesTls = popup.tls_listen.length > 0
@@ -40,8 +43,8 @@ export function partsInUse({ popup, sslwrap, authd, wrap, statusPage }: Settings
 
 /**
  * The same on this host: sslwrap, which no setting switches off, is not in use where the
- * administrator has enabled other units
- * of the package and left its unit out.
+ * administrator has enabled other units of the package and left its unit out.
+ *
  */
 export function partsInUseHere(settings: Settings, isEnabled = enabledUnit): PartsInUse {
   const parts = partsInUse(settings)
@@ -59,7 +62,7 @@ function enabledUnit(unit: string): boolean | undefined {
   return word === 'enabled' ? true : word === 'disabled' ? false : undefined
 }
 
-/** An address that a program will listen on, and the setting that says so. */
+/** An address that a program will listen on, and its setting. */
 export type PlannedListener = {
   readonly address: SocketAddress
   readonly setting: string
@@ -67,7 +70,7 @@ export type PlannedListener = {
   readonly program: string
 }
 
-/** Where sslwrap listens when no setting says so. */
+/** The default address of sslwrap. */
 const DEFAULT_TLS: PlannedListener = {
   address: { type: 'tcp', host: '::', port: 995 },
   setting: 'sslwrap.listener',
@@ -143,7 +146,7 @@ export async function checkBeforeStart(settings: Settings): Promise<void> {
   }
 }
 
-/** A missing file is for the program itself to judge: sslwrap makes what is missing. */
+/** The program reports a missing file: sslwrap creates missing certificates. */
 function checkReadable(path: string, setting: string): void {
   if (!existsSync(path)) return
   try {

@@ -29,7 +29,7 @@ export type UpOptions = {
   readonly passOn: (line: string) => void
 }
 
-/** The stack as it runs: what each program said when it was ready, e.g. `listen=127.0.0.1:1110`. */
+/** The running stack: the ready text of each program, e.g. `listen=127.0.0.1:1110`. */
 export type Stack = RunningDaemon & { readonly programs: ReadonlyMap<string, string> }
 
 /** Longest settings file that a reload hands to the programs, in characters of JSON: a secret fits beside it. */
@@ -42,10 +42,9 @@ const STOP_GRACE = 5000
 const AUTHD_FLUSH = 36
 
 /**
- * Starts the whole stack in order: database, authd, popup, sslwrap, wrap, status page; each when
- * the one before is ready. What fails is said once
- * and everything is stopped again.
- * @throws UsageFault or TemporaryFault, with what to do; nothing runs then.
+ * Starts the whole stack in order: database, authd, popup, sslwrap, wrap, status page. Each starts
+ * when the one before is ready. A fault is reported once, and every started program is stopped.
+ * @throws UsageFault or TemporaryFault, with the remedy; nothing runs then.
  */
 export async function startStack(options: UpOptions): Promise<Stack> {
   const { config, environment, log } = options
@@ -119,9 +118,9 @@ async function startParts(
 }
 
 /**
- * The files that a program may have to read again and perhaps cannot since it gave up root. Each
- * gets no secret but its own.
- * @throws UsageFault if one of them cannot be used.
+ * The files that a program may have to read again, and cannot read after it drops root. Each
+ * program gets only its own secrets.
+ * @throws UsageFault if one of the files cannot be used.
  */
 function filesFor(program: string, config: string, text: string, settings: Settings): InheritedFiles {
   if (JSON.stringify(text).length > MAX_SETTINGS) {
@@ -131,7 +130,10 @@ function filesFor(program: string, config: string, text: string, settings: Setti
   return { [config]: text, ...(secret === '' ? {} : { [secret]: readSecretFile(secret).reveal() }) }
 }
 
-/** Sockets that their program could not remove itself: it gave up the right to write in our directory. */
+/**
+ * Sockets that their program could not remove, because it dropped the right to write in the
+ * directory.
+ */
 const removal = (paths: readonly string[]): { stop(): Promise<void> } => ({
   stop: async () => {
     for (const path of paths) if (path !== '') rmSync(path, { force: true })
@@ -176,8 +178,8 @@ function makeDirectory(path: string, setting: string): void {
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const
 
 /**
- * Ctrl-C or SIGTERM while something is still starting: a promise that is rejected then, so that
- * what has begun can be undone.
+ * Ctrl-C or SIGTERM during the start: a promise that rejects then, so that the started programs can
+ * be stopped.
  */
 class Interruption {
   readonly happened: Promise<never>
@@ -188,7 +190,7 @@ class Interruption {
     this.happened = promise
     this.#listener = signal => reject(new TemporaryFault(`${signal} before everything was ready: stopped`))
     for (const signal of SIGNALS) process.on(signal, this.#listener)
-    // Nobody may be waiting yet, or any more.
+    // A rejection without a waiting caller is not a fault.
     promise.catch(() => {})
   }
 

@@ -24,10 +24,11 @@ export type ProgramSpec = {
 const MAX_FAULTS = 20
 
 /**
- * A child process in a process group of its own, so that Ctrl-C reaches the supervisor alone. Its
- * standard input is a pipe that nobody
- * writes to: when the supervisor is killed, the pipe ends and the program stops by itself. Its standard error is the
- * supervisor's, and no line passes through here; it says by the control channel that it is ready, or why it is not.
+ * A child process in a separate process group, so that Ctrl-C reaches the supervisor alone.
+ *
+ * The child's standard input is a pipe without data: when the supervisor is killed, the pipe ends
+ * and the program stops. Its standard error is the supervisor's, and the supervisor copies no line.
+ * The control channel reports that the program is ready, or its faults.
  */
 export class SupervisedProgram {
   readonly #spec: ProgramSpec
@@ -50,8 +51,10 @@ export class SupervisedProgram {
   }
 
   /**
-   * Starts the program and answers what its ready line says. From then on it is started again whenever it ends.
+   * Starts the program and answers what its ready line says. From then on it is started again
+   * whenever it ends.
    * @throws the program's own fault if it ends before it is ready; nothing of it is left then.
+   *
    */
   async start(): Promise<string> {
     const { ready, ended } = this.#launch()
@@ -153,7 +156,7 @@ export class SupervisedProgram {
       // A worker that outlives its parent keeps its ports.
       killGroup(child)
     })
-    // A program that ends at once leaves a broken pipe; that it ended is noticed anyhow.
+    // A program that ends at once breaks the pipe. The exit event reports the end anyway.
     child.stdin?.on('error', () => {})
     channel.onMessage(message => {
       const report = parseStartReport(message)
@@ -164,7 +167,7 @@ export class SupervisedProgram {
   }
 }
 
-/** What a program said about its own end, with the exit status it chose. */
+/** The fault of a program from its own report and its exit status. */
 function faultOf(name: string, child: ChildProcess, faults: readonly string[]): Error {
   const how = child.exitCode === null ? `signal ${child.signalCode}` : `status ${child.exitCode}`
   const lines = faults.length > 0 ? faults : [`ended with ${how} before it was ready`]
@@ -183,7 +186,7 @@ function killGroup(child: ChildProcess | undefined): void {
 
 type Environment = Readonly<Record<string, string | undefined>>
 
-/** What belongs to the supervisor of `up`, not to the programs that `up` supervises. */
+/** Variables for the supervisor of `up`, not for the programs of the stack. */
 const OURS = [
   'NOTIFY_SOCKET',
   'WATCHDOG_USEC',
@@ -198,7 +201,10 @@ const OURS = [
 /** Secrets by the one program that may see them. */
 const SECRETS: Readonly<Record<string, string>> = { DBPASS: 'authd', WRAP_DBPASS: 'wrap', STATUS_DBPASS: 'status-page' }
 
-/** The environment of a program of the stack: ours, without what is not for it. */
+/**
+ * The environment of a program of the stack: that of this process, without variables for other
+ * programs.
+ */
 export function programEnvironment(program: string, environment: Environment): Environment {
   const hidden = new Set([...OURS, ...Object.keys(SECRETS).filter(name => SECRETS[name] !== program)])
   return Object.fromEntries(

@@ -14,18 +14,18 @@ import type { Settings } from '../../settings/settings.ts'
 import { ensureSecretFile } from '../secrets.ts'
 import { checkSchema, migrationsDirectory, withDatabase } from '../site-database.ts'
 
-/** The database of the stack, ours or the site's. */
+/** The database of the stack: embedded, or the server of the site. */
 export type UpDatabase = {
   /** Schema before and after. */
   readonly migrated: Migrated
-  /** Stops it, if it is ours. */
+  /** Stops the embedded server. */
   stop(): Promise<void>
 }
 
 /**
- * Starts the embedded PostgreSQL and brings it up to date, or makes sure that the site's own server
- * is there and up to date.
- * @throws TemporaryFault or UsageFault, with what to do; nothing of ours runs then.
+ * Starts the embedded PostgreSQL and migrates it, or checks that the server of the site is
+ * reachable and migrated.
+ * @throws TemporaryFault or UsageFault, with the remedy; the embedded server does not run then.
  */
 export async function startDatabase(settings: Settings, log: Log): Promise<UpDatabase> {
   if (settings.database.embedded) return startOurs(settings, log)
@@ -47,7 +47,7 @@ async function startOurs(settings: Settings, log: Log): Promise<UpDatabase> {
     account: embeddedAccount(settings),
     newPings: (send, hung) => new Pings(send, hung),
   }).catch((error: unknown) => {
-    // What a program of PostgreSQL said may be several lines; a fault of ours is one.
+    // A message of PostgreSQL may have several lines. A fault has one line.
     throw error instanceof EmbeddedServerFault
       ? new TemporaryFault(error.message.trim().replaceAll(/\s*\n\s*/g, '; '), error)
       : error
@@ -78,8 +78,10 @@ async function startOurs(settings: Settings, log: Log): Promise<UpDatabase> {
 }
 
 /**
- * The account of the embedded server; undefined if we are not root and it runs as ourselves.
- * @throws UsageFault if another program of ours has the account: it could read the superuser's files and the grants.
+ * The account of the embedded server; undefined without root, when the server runs under the
+ * account of this process.
+ * @throws UsageFault if another program of auth-relay has the account, because that program could
+ * read the superuser's files and the grants.
  */
 export function embeddedAccount({ database, popup, sslwrap, authd, wrap, statusPage }: Settings): Ids | undefined {
   if (!isRoot()) return undefined
@@ -107,7 +109,10 @@ export function embeddedAccount({ database, popup, sslwrap, authd, wrap, statusP
   return ids
 }
 
-/** Undefined for an account that the host does not have: the program that needs it says so. */
+/**
+ * Undefined for an account that the host does not have. The program that needs the account reports
+ * it.
+ */
 function uidOf(account: string): number | undefined {
   try {
     return account === '' ? undefined : idsOf(account, '').uid

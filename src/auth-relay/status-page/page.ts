@@ -18,8 +18,8 @@ class Markup {
 }
 
 /**
- * What may stand in a template: texts and numbers are escaped, markup is not, of lists each item;
- * undefined and false are nothing.
+ * Values of a template: texts and numbers are escaped, markup is not, of lists each item; undefined
+ * and false give no text.
  */
 export type Part = string | number | Markup | undefined | false | readonly Part[]
 
@@ -37,7 +37,7 @@ function render(part: Part): string {
   return String(part).replaceAll(/[&<>"'`]/g, character => `&#${character.charCodeAt(0)};`)
 }
 
-/** What the page says besides the snapshot. */
+/** Facts for the page besides the snapshot. */
 export type PageContext = { readonly host: string; readonly version: string; readonly expTime: number }
 
 const MARK = html`<svg viewBox="0 0 40 40" aria-hidden="true"><circle class="mark-ring" cx="20" cy="20" r="17"/><path class="mark-gate" d="M12 27V18a8 8 0 0 1 16 0v9M20 27v-7M9 27h22"/></svg>`
@@ -206,8 +206,8 @@ const WIDTH = 960
 const LEFT = 44
 const RIGHT = 8
 /**
- * Heights of the parts, from above: granted logins grow upward, refused ones downward; in a strip
- * of their own the gate's clients likewise.
+ * Heights of the parts, from above. Granted logins grow upward, refused ones downward. The gate's
+ * clients have a separate strip below.
  */
 const TOP = 12
 const UP = 110
@@ -223,14 +223,14 @@ const MAIL_BASE = BASE + DOWN + GAP + MAILS
 const END = MAIL_BASE + CLOSED
 
 /**
- * The logins, refusals and gate decisions of the last hours as one picture; what a colour says,
- * direction and place say too.
+ * The logins, refusals and gate decisions of the last hours as one picture. Direction and place
+ * repeat the meaning of each colour.
  */
 export function chart(steps: readonly EventCounts[]): Markup {
   const width = (WIDTH - LEFT - RIGHT) / steps.length
   const logins = niceMaximum(Math.max(...steps.map(({ granted, refused }) => Math.max(granted, refused))))
   const mails = niceMaximum(Math.max(...steps.map(({ relayed }) => relayed)))
-  // A scale of its own: on the mail server of a domain nearly everybody is a stranger.
+  // A separate scale, because most clients of a domain's mail server have no grant.
   const strangers = niceMaximum(Math.max(...steps.map(({ closed }) => closed)))
   const x = (index: number): number => round(LEFT + index * width)
   const bar = (kind: string, index: number, y: number, height: number) =>
@@ -252,7 +252,7 @@ export function chart(steps: readonly EventCounts[]): Markup {
   return html`<svg class="chart" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-labelledby="chart-title chart-text"><title id="chart-title">Logins and gate decisions</title><desc id="chart-text">${inWords(steps)}</desc><g class="grid">${hours}<line x1="${LEFT}" y1="${TOP}" x2="${WIDTH - RIGHT}" y2="${TOP}"/><line x1="${LEFT}" y1="${TOP + UP / 2}" x2="${WIDTH - RIGHT}" y2="${TOP + UP / 2}"/><line class="base" x1="${LEFT}" y1="${BASE}" x2="${WIDTH - RIGHT}" y2="${BASE}"/><line class="base" x1="${LEFT}" y1="${MAIL_BASE}" x2="${WIDTH - RIGHT}" y2="${MAIL_BASE}"/><line x1="${LEFT}" y1="${MAIL_BASE - MAILS}" x2="${WIDTH - RIGHT}" y2="${MAIL_BASE - MAILS}"/><line x1="${LEFT}" y1="${END}" x2="${WIDTH - RIGHT}" y2="${END}"/>${label(logins, TOP)}${label(logins / 2, TOP + UP / 2)}${label(0, BASE)}${label(mails, MAIL_BASE - MAILS)}${label(0, MAIL_BASE)}${label(strangers, END)}</g>${columns}</svg>`
 }
 
-/** The same for whoever cannot see it. */
+/** The chart in words, for screen readers. */
 function inWords(steps: readonly EventCounts[]): string {
   const sum = (read: (counts: EventCounts) => number): number => steps.reduce((total, each) => total + read(each), 0)
   const hours = (steps.length * STEP) / 3600
@@ -277,7 +277,7 @@ export function niceMaximum(greatest: number): number {
   )
 }
 
-/** What is there at all can be seen. */
+/** A value above zero has a visible height. */
 const heightOf = (value: number, maximum: number, height: number): number =>
   value === 0 ? 0 : Math.min(height, Math.max(2, (value / maximum) * height))
 

@@ -118,7 +118,7 @@ footer { color: var(--soft); font-size: 13px; padding-top: 6px; padding-bottom: 
 
 const ICON = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 40"><g fill="none" stroke="#0f9d88" stroke-width="3.5" stroke-linecap="round" stroke-linejoin="round"><circle cx="20" cy="20" r="17"/><path d="M12 27V18a8 8 0 0 1 16 0v9M20 27v-7M9 27h22"/></g></svg>`
 
-/** What never changes while we run. */
+/** Files that do not change. */
 const FILES: Readonly<Record<string, { readonly type: string; readonly body: string }>> = {
   '/style.css': { type: 'text/css; charset=utf-8', body: STYLE },
   '/refresh.js': { type: 'text/javascript; charset=utf-8', body: SCRIPT },
@@ -142,19 +142,20 @@ export type StatusServerOptions = {
   readonly page: () => Promise<string>
   /** False behind a Unix socket, which no page of another site can reach. */
   readonly checkHost: boolean
-  /** Hears of a page that could not be made. */
+  /** Called with the fault if the page cannot be made. */
   readonly onFault: (error: Error) => void
 }
 
 /**
- * Serves the page, its style sheet, its script and its icon; nothing can be changed through it. A
- * request for another host's name is refused:
- * a name that a stranger's DNS suddenly leads to 127.0.0.1 would let his page read ours (DNS rebinding).
+ * Serves the page, its style sheet, its script and its icon. The page changes nothing. A request
+ * for another host's name is refused: otherwise a page of an attacker whose DNS name points to
+ * 127.0.0.1 could read this page (DNS rebinding).
  */
 export function createStatusServer(options: StatusServerOptions): Server {
   const limits = {
     ...{ requestTimeout: 10_000, headersTimeout: 5000, keepAliveTimeout: 15_000, maxHeaderSize: 8192 },
-    // Silent connections are looked for each second: a few of them would shut everybody out.
+    // The server checks for silent connections each second, because a few of them would use up all
+    // connections.
     connectionsCheckingInterval: 1000,
   }
   const server = createServer(limits, (request, response) => {
@@ -182,7 +183,10 @@ async function answer(request: IncomingMessage, response: ServerResponse, { page
   refuse(response, 404, 'There is only one page: /')
 }
 
-/** `Host:` is localhost or a loopback address in numbers, with any port: whoever forwards one by SSH has another. */
+/**
+ * `Host:` is localhost or a numeric loopback address, with any port. A port that is forwarded by
+ * SSH differs.
+ */
 export function isLoopbackHost(host: string | undefined): boolean {
   const { name, v6 } =
     /^(?:(?<name>[A-Za-z0-9.-]+)|\[(?<v6>[0-9A-Fa-f:.]+)\])(?::\d{1,5})?$/.exec(host ?? '')?.groups ?? {}
@@ -196,7 +200,7 @@ function send(response: ServerResponse, type: string, body: string): void {
 }
 
 function refuse(response: ServerResponse, status: number, text: string): void {
-  // What the client still sends is not read.
+  // Further input of the client is not read.
   response
     .writeHead(status, { ...HEADERS, 'content-type': 'text/plain; charset=utf-8', connection: 'close' })
     .end(`${text}\n`)

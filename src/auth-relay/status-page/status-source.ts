@@ -4,14 +4,14 @@ import type { DatabaseState } from '../../database/database.ts'
 import type { DoorCounts, EventCounts, LiveGrant, StatusEvent, StatusFeed, Totals } from '../../grants/status-feed.ts'
 import type { ShownCertificate } from '../certificates.ts'
 
-/** What the page shows: how it stood at one moment. */
+/** The content of the page at one time. */
 export type Snapshot = {
   /** By the clock of this host. */
   readonly taken: Date
   readonly database:
     | { readonly state: 'up'; readonly host: string; readonly milliseconds: number; readonly driftSeconds: number }
     | { readonly state: 'down'; readonly reason: string }
-  /** What the database said when it was last asked with success; undefined: never yet. */
+  /** The last answer of the database; undefined before the first one. */
   readonly facts: Facts | undefined
   readonly certificates: readonly ShownCertificate[]
 }
@@ -42,7 +42,7 @@ const FRESH_FOR = 2000
  * tenth of one connection.
  */
 const REST = 10
-/** Milliseconds between two readings of what does not change with every login. */
+/** Milliseconds between two readings of values that change rarely. */
 const CERTIFICATES_EVERY = 300_000
 const HISTORY_EVERY = 3_600_000
 
@@ -62,11 +62,11 @@ export class StatusSource {
     this.#history = new EventHistory(options.feed)
   }
 
-  /** Never rejects: what is away is said in the snapshot. */
+  /** Never rejects. The snapshot names parts that are unavailable. */
   snapshot(): Promise<Snapshot> {
     const now = this.#options.clock()
     if (this.#latest === undefined || now >= this.#askAgainAt) {
-      // Until it is there, nobody asks a second time.
+      // Until the answer is there, no second query starts.
       this.#askAgainAt = Number.POSITIVE_INFINITY
       this.#latest = this.#take(now).finally(() => {
         const took = this.#options.clock() - now
@@ -87,7 +87,8 @@ export class StatusSource {
       const begin = clock()
       const totals = await feed.totals()
       const end = clock()
-      // The database's clock decides what "now" is; ours was between `begin` and `end` when it was read.
+      // The clock of the database is authoritative. The clock of this host was between `begin` and
+      // `end` at that time.
       const driftSeconds = (totals.now.getTime() - (begin + end) / 2) / 1000
       await this.#readHistory(totals.now)
       const [grants, events, doors, lastHour] = await Promise.all([
@@ -130,16 +131,22 @@ export const STEP = 600
 export const STEPS = 72
 
 const STEP_MS = STEP * 1000
-/** Milliseconds that one question covers while the past is read, so that none is long on a busy site. */
+/**
+ * Milliseconds of history that one query covers at the start, so that each query is short on a busy
+ * site.
+ */
 const PIECE_MS = 6 * STEP_MS
-/** Milliseconds within which a login may be stored after its own time, e.g. because the database was away. */
+/**
+ * Milliseconds within which a login may be stored after its own time, e.g. because the database was
+ * unavailable.
+ */
 const SETTLE_MS = 2 * STEP_MS
 
 const floor = (time: number): number => Math.floor(time / STEP_MS) * STEP_MS
 
 /**
- * The counts behind the chart. What is past does not change any more: it is read once, and only the
- * last steps again.
+ * The counts behind the chart. Past steps do not change: they are read once, and only the last
+ * steps again.
  */
 export class EventHistory {
   readonly #feed: Pick<StatusFeed, 'countEvents'>

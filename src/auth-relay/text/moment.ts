@@ -1,9 +1,9 @@
 /** Moments as an administrator writes and reads them. */
 
 /**
- * A moment as an administrator writes it: `2026-11-22T18:24:58Z` (any ISO 8601 offset), `2026-11-22
- * 18:24` in the zone of this host,
- * `18:24` today, or `2h` for two hours ago. Undefined for anything else.
+ * Parses a time as an administrator writes it: `2026-11-22T18:24:58Z` (any ISO 8601 offset),
+ * `2026-11-22 18:24` in the zone of this host, `18:24` today, or `2h` for two hours ago. Undefined
+ * for other texts.
  */
 export function parseMoment(text: string, now: Date, ago: (text: string) => number | undefined): Date | undefined {
   const seconds = ago(text)

@@ -82,7 +82,7 @@ const comment = (line: string): string => (line === '' ? '#' : `# ${line}`)
 const isListOfTables = (value: unknown): value is readonly Record<string, unknown>[] =>
   Array.isArray(value) && value.length > 0 && value.every(item => typeof item === 'object' && item !== null)
 
-/** Comment lines no longer than WIDTH, broken at spaces. */
+/** Comment lines of at most WIDTH columns, wrapped at spaces. */
 function wrap(text: string): string[] {
   const lines: string[] = []
   let line = ''
@@ -103,7 +103,7 @@ export type Recipe = {
   readonly notes: readonly string[]
   /** Units of the package that the site needs. */
   readonly units: readonly string[]
-  /** What is left to do outside of auth-relay, with the section of docs/INSTALL.md. */
+  /** The remaining steps outside of auth-relay, with the section of docs/INSTALL.md. */
   readonly next: readonly string[]
 }
 
@@ -119,7 +119,7 @@ const LOG_READER = {
   next: ['Let rsyslog send the mail log to authd: INSTALL, "Log reader", step 4.'],
 } as const
 
-/** What `auth-relay init --for` knows. */
+/** The recipes of `auth-relay init --for`. */
 export const RECIPES = {
   postfix: {
     about: 'Postfix, and a POP3 server whose log is read',

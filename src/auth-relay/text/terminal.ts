@@ -3,9 +3,8 @@
 import { styleText } from 'node:util'
 
 /**
- * Text from outside as it may stand on a terminal: control, format and unassigned characters are
- * written as `\u{…}`, so that no login
- * name can move the cursor or forge a line.
+ * Escapes text from outside for a terminal: control, format and unassigned characters are written
+ * as `\u{…}`, so that no login name can move the cursor or forge a line.
  */
 export const printable = (text: string): string =>
   text.replace(/[\\\p{C}\u2028\u2029]/gu, character =>
@@ -41,8 +40,8 @@ export function styleFor(isTerminal: boolean, environment: Readonly<Record<strin
 }
 
 /**
- * One column of a table: its title, and what may happen to it when the table is too wide: it is
- * left out, or its cells are cut.
+ * One column of a table: its title, and the way to shorten a table that is too wide: without this
+ * column, or with cut cells.
  */
 export type Column = {
   readonly title: string
@@ -55,10 +54,9 @@ const GAP = '  '
 const LEAST = 6
 
 /**
- * A table of plain text, no wider than `width` as far as the columns allow: first those that may be
- * left out go, the last one first, then
- * cells are cut, which ends them in `…`. Cells are one line each and free of control characters
- * (see printable). Every line ends in LF.
+ * Formats a table of plain text, at most `width` wide if the columns permit it. Columns with
+ * `mayDrop` go first, the last one first. Then cells are cut and end in `…`. Cells are one line
+ * each and free of control characters (see printable). Every line ends in LF.
  */
 export function formatTable(columns: readonly Column[], rows: readonly (readonly string[])[], width: number): string {
   const titles = columns.map(({ title }) => title)
@@ -127,7 +125,7 @@ export class ProgressBar {
     )
   }
 
-  /** Takes the bar away. */
+  /** Removes the bar. */
   end(): void {
     if (this.#isTerminal && this.#drawn > 0) process.stderr.write('\r\u001b[K')
   }

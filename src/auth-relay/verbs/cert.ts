@@ -14,7 +14,7 @@ import { type Verb, withConfigOption } from '../verb.ts'
 
 type Options = { config: string; csr?: string[]; key?: string; json?: true }
 
-/** `auth-relay cert`: what clients are shown, whether it will do, and a request for a real certificate. */
+/** `auth-relay cert`: shows the certificates, checks them, and makes a request for a new one. */
 export const cert: Verb = (program, { environment, print }, choose) => {
   withConfigOption(program.command('cert'))
     .description('show and check the certificates of sslwrap, or make a request for a real one')

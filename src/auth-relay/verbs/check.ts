@@ -16,7 +16,7 @@ import { withConfigOption } from '../verb.ts'
 
 type Options = { config: string; json?: true; quiet?: true; maildirs?: true | readonly string[] }
 
-/** `auth-relay check`: shows every setting with its origin, and judges the file and the host. */
+/** `auth-relay check`: shows every setting with its origin, and checks the file and the host. */
 export const check: Verb = (program, { environment, print, isTerminal }, choose) => {
   withConfigOption(program.command('check'))
     .description('show every setting and where it comes from, and judge the file and this host')
@@ -66,7 +66,10 @@ With --maildirs: 0 if nothing was found, 1 if something was, 100 if a path holds
     })
 }
 
-/** Each maildrop is printed as soon as it has been looked at, so that memory does not grow with their number. */
+/**
+ * Each maildrop is printed as soon as it is checked, so that memory does not grow with their
+ * number.
+ */
 function checkMaildirs(
   config: string,
   wanted: true | readonly string[],

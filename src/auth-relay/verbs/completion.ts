@@ -3,7 +3,7 @@ import { DIALECTS } from '../../syslog/dialects.ts'
 import type { Verb } from '../verb.ts'
 import { FORMATS } from './logs/foreign-grants.ts'
 
-/** `auth-relay completion`: what the shell needs to complete verbs and options. */
+/** `auth-relay completion`: prints the shell script that completes verbs and options. */
 export const completion: Verb = (program, { print }, choose) => {
   program
     .command('completion')

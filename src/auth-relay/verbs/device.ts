@@ -28,7 +28,7 @@ type Options = {
   readonly json?: true
 }
 
-/** `auth-relay device`: what a login may send. */
+/** `auth-relay device`: sets the mail that a login may send. */
 export const device: Verb = (program, surroundings, choose) => {
   withConfigOption(program.command('device'))
     .description('say what a device may send: senders, networks, recipient domains, limits')

@@ -18,7 +18,7 @@ import type { Verb } from '../verb.ts'
 
 type Options = { config: string; for?: string; dbhost?: string; embedded?: true; json?: true }
 
-/** `auth-relay init`: a settings file to read, with secrets that nobody chose. */
+/** `auth-relay init`: writes a commented settings file with random secrets. */
 export const init: Verb = (program, { print }, choose) => {
   program
     .command('init')
@@ -179,7 +179,7 @@ type DatabaseChoice = { readonly dbhost: string } | 'embedded' | 'as before'
 
 const PASSWORDS = ['dbpass', 'wrap_dbpass', 'status_dbpass'] as const
 
-/** What stands in the new file: the settings of a former one, the database that is chosen, the recipe. */
+/** The values of the new file: the settings of an older file, the database and the recipe. */
 export function settingsFor({
   secret,
   database,

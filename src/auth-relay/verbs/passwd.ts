@@ -107,7 +107,10 @@ function rewrite(file: string, lines: readonly string[]): void {
   )
 }
 
-/** `uid:gid:home:maildir` of the line; what is not said comes from the old line, then from the host's account. */
+/**
+ * `uid:gid:home:maildir` of the line. Missing fields come from the old line, then from the host's
+ * account.
+ */
 function tailOf(login: string, { uid, gid, home, maildir }: Options, old: string | undefined): string {
   const [oldUid, oldGid, oldHome, oldMaildir] = old?.split(':') ?? []
   const account = accountNamed(login)

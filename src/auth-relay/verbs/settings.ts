@@ -70,7 +70,7 @@ export type DescribedSetting = {
   readonly value: unknown
   readonly origin: Origin
   readonly default: unknown
-  /** What a number without a unit counts; null where numbers have none. */
+  /** The unit of a plain number; null where numbers have none. */
   readonly unit: string | null
   readonly environment: string
   readonly formerNames: readonly string[]
@@ -101,8 +101,10 @@ export function describeSettings({ settings: { top, popup }, shown }: LoadedSett
 }
 
 /**
- * The settings that the names mean: a section, SECTION.NAME, or a name alone, which may stand in several sections.
+ * The settings that the names mean: a section, SECTION.NAME, or a name alone, which may stand in
+ * several sections.
  * @throws UsageFault for a name that is none, with the nearest one.
+ *
  */
 export function chooseSettings(
   settings: readonly DescribedSetting[],
@@ -133,7 +135,7 @@ function isMeant({ section, name }: DescribedSetting, wanted: string): boolean {
   return sectionWanted === undefined || sectionWanted === section
 }
 
-/** A paragraph for each setting: what could stand in the file, then its meaning. */
+/** A paragraph for each setting: a possible line of the file, then its meaning. */
 export function formatDescribed(
   settings: readonly DescribedSetting[],
   style: Pick<Style, 'faint' | 'strong'>,

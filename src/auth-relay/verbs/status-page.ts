@@ -53,14 +53,14 @@ addresses; unix:/PATH is for root alone.`,
     })
 }
 
-/** For one question of the page: a database that is busy is not made busier. */
+/** Limit for one query of the page, so that the page does not load a busy database further. */
 const STATEMENT_TIMEOUT = 5000
 const CONNECTIONS = 2
 
 /**
- * Serves the status page as the settings say, which `load` reads at the start and again at SIGHUP:
- * listens and reads the password of its role, which can only read, gives up root, then answers.
- * @throws UsageFault if no address is set, or one that others than this host can reach.
+ * Serves the status page. `load` reads the settings at the start and at SIGHUP. The program
+ * listens, reads the password of its role, which can only read, drops root, and then answers.
+ * @throws UsageFault if no address is set, or if other hosts can reach the address.
  */
 async function startStatusPage(load: () => Settings): Promise<RunningDaemon> {
   const settings = load()

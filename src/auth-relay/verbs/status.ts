@@ -22,7 +22,10 @@ const DAY_MS = 86_400_000
 /** Seconds by which the clocks of host and database may differ. */
 const MAX_DRIFT = 60
 
-/** What the database says; `counts` only where the role of the status page has a password here. */
+/**
+ * The state of the database. `counts` is present only if the role of the status page has a password
+ * here.
+ */
 export type DatabaseStatus =
   | { readonly state: 'down'; readonly reason: string }
   | {
@@ -224,7 +227,7 @@ Exit status 0 if nothing is wrong,
     })
 }
 
-/** For monitoring: 0 healthy, 1 something is wrong, 111 the database is away. */
+/** The exit status for monitoring: 0 healthy, 1 a problem, 111 database unavailable. */
 export const exitStatusOf = ({ database, problems }: SiteStatus): number =>
   database.state === 'down' ? EXIT.temporary : problems.length > 0 ? 1 : 0
 

@@ -56,11 +56,14 @@ async function startDemo(dir: string, { environment, print }: Surroundings): Pro
   return process.stdin.isTTY === true ? { ...stack, reload: () => void process.kill(process.pid, 'SIGTERM') } : stack
 }
 
-/** Lines of the programs go where ours go. A full or closed standard error loses lines rather than programs. */
+/**
+ * Writes lines of the programs to the standard error of this process. If it is full or closed,
+ * lines are lost and programs go on.
+ */
 function passOn(line: string): void {
   try {
     writeSync(2, `${line}\n`)
   } catch {
-    // EAGAIN or EPIPE: whoever reads the log is slow or gone.
+    // EAGAIN or EPIPE: the reader of the log is slow or has ended.
   }
 }

@@ -200,9 +200,9 @@ function parseLogfmt(message: string): ReadonlyMap<string, string> | undefined {
 
 const isAnonymous = (text: string): boolean => text.toLowerCase() === 'anonymous'
 
-// The success word stands at the end, behind text of the client. A cut line could end inside that
-// text, directly after a forged status="ok". So no line comes near the 800 octets at which some
-// syslogds cut, and no key may come twice.
+// The success word stands at the end, behind text of the client. A line cut by syslog could end
+// inside that text, right after a forged status="ok". So a line must stay below the 800 octets at
+// which a syslogd cuts, and no key may come twice.
 const PERDITION_MAX_MESSAGE = 600
 // On a socket for both families perdition writes IPv4 addresses as `::ffff:192.0.2.7:39757`. Of
 // addresses without brackets only this form is accepted, because the place of the port of another

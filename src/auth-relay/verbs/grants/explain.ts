@@ -91,7 +91,7 @@ export function formatExplanation(
   return `${lines.join('\n')}\n`
 }
 
-/** How a rule is told to people; its name is for scripts. */
+/** Texts of the rules for people. The names are for scripts. */
 const LEADS: Readonly<Record<Rule['rule'], string>> = {
   'never-granted': 'Never granted',
   block: 'Revoked',

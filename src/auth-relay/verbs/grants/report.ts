@@ -10,7 +10,7 @@ import { type Verb, withConfigOption } from '../../verb.ts'
 
 type Options = { config: string; days: string; json?: true; csv?: true }
 
-/** `auth-relay report`: who still needs POP before SMTP. */
+/** `auth-relay report`: lists the logins that still need POP before SMTP. */
 export const report: Verb = (program, { environment, print, columns }, choose) => {
   withConfigOption(program.command('report'))
     .description(
@@ -67,7 +67,10 @@ const jsonOf = (row: UsageRow) => ({
   hints: deviceHints(row),
 })
 
-/** RFC 4180. Cells that a spreadsheet would take for a formula get an apostrophe: login names come from strangers. */
+/**
+ * RFC 4180. Cells that a spreadsheet would read as a formula get an apostrophe, because an attacker
+ * can choose login names.
+ */
 export function formatCsv(rows: readonly UsageRow[]): string {
   const cell = (value: string): string => {
     const safe = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value
@@ -127,17 +130,23 @@ export function formatReport(rows: readonly UsageRow[], width: number): string {
   return `${table}\n${count(rows.length, 'login')}, ${relaying} of them used the relay.\n`
 }
 
-/** What a login's habits say of the client behind it; the words stand in the report for people and for scripts. */
+/**
+ * Hints about the client of a login, from its use. The report shows the words to people and to
+ * scripts.
+ */
 export type DeviceHint = 'sends-only' | 'polls' | 'never-relays' | 'apop' | 'no-tls' | 'roams'
 
-/** Logins for one relayed mail: with so few, the mailbox is opened in order to send; with so many, to look for mail. */
+/**
+ * Logins for one relayed mail. A client with at most FEW opens the mailbox in order to send. A
+ * client with more than MANY looks for new mail.
+ */
 const FEW = 2
 const MANY = 5
 
 /**
- * Scanners and scripts open the mailbox once for each mail that they send; mail programs open it
- * all day and send now and then. Old devices have
- * no TLS, or APOP alone. Somebody who roams has several addresses; a device has one.
+ * Scanners and scripts open the mailbox once for each mail that they send. Mail programs open it
+ * all day and send now and then. Old devices have no TLS, or APOP alone. A roaming user has several
+ * addresses, and a device has one.
  */
 export function deviceHints(
   row: Pick<UsageRow, 'logins' | 'relays' | 'tlsLogins' | 'methods' | 'addresses'>,

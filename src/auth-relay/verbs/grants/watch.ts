@@ -89,7 +89,7 @@ const HEAD = `${'TIME'.padEnd(19)}  ${'WHAT'.padEnd(7)}  ${'ADDRESS'.padEnd(15)}
 
 type EventStyle = Pick<Style, 'good' | 'bad' | 'faint' | 'strong'>
 
-/** A stranger at the gate is the ordinary case: most mail comes from some. */
+/** A client without a grant is the normal case, because most mail comes from such clients. */
 const WORD_STYLES: Readonly<Record<HistoryEvent['kind'], (style: EventStyle, word: string) => string>> = {
   grant: (style, word) => style.good(word),
   refused: (style, word) => style.bad(word),
@@ -104,7 +104,7 @@ export function formatEvent({ at, kind, ip, detail }: HistoryEvent, style: Event
   return `${style.faint(formatMoment(at))}  ${shown}  ${ip.padEnd(15)}  ${printable(detail)}\n`
 }
 
-/** One line for people: what a door decided within a minute. */
+/** One line for people: the decisions of a service within one minute. */
 export function formatTally(
   { at, host, door, relayed, refused, undecided, never }: MinuteTally,
   style: EventStyle,

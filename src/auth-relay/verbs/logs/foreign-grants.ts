@@ -78,9 +78,10 @@ const MAX_SAMPLES = 10
 const MAX_SAMPLE = 80
 
 /**
- * Every grant in a file of another program (`-`: standard input), and how many entries were none, with samples of them.
- * A time in the future counts as none.
+ * Every grant in a file of another program (`-`: standard input), and how many entries were none,
+ * with samples of them. A time in the future counts as none.
  * @throws UsageFault if it cannot be read.
+ *
  */
 export function readForeignGrants(
   format: ForeignFormat,
@@ -164,7 +165,10 @@ function* berkeleyRecords(path: string): Generator<readonly [key: string, value:
   for (let i = 0; i + 1 < data.length; i += 2) yield [textOf(data[i] ?? ''), textOf(data[i + 1] ?? '')]
 }
 
-/** What db_dump prints: a header, then keys and values in turn, a line each, in hexadecimal after a space. */
+/**
+ * The output of db_dump: a header, then keys and values in turn, a line each, in hexadecimal after
+ * a space.
+ */
 function dump(path: string): string {
   for (const program of PROGRAMS) {
     const { stdout, stderr, status, error } = spawnSync(program, [path], { encoding: 'latin1', maxBuffer: MAX_OUTPUT })

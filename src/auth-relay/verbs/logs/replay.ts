@@ -76,7 +76,10 @@ async function run(file: string, named: readonly Dialect[] | undefined, options:
   return found.logins > 0 ? 0 : 1
 }
 
-/** The recognizer of a followed file, as authd's. @throws UsageFault if no dialect is believed. */
+/**
+ * The recognizer for a followed file, the same as authd's.
+ * @throws UsageFault if no dialect is switched on.
+ */
 function recognizerFor(settings: Settings, named: readonly Dialect[] | undefined): LoginRecognizer {
   const { options, faults } = recognizerOptions(settings)
   if (faults.length > 0) throw new UsageFault(faults)
@@ -104,7 +107,7 @@ type Found = {
   readonly young: readonly PastLogin[]
 }
 
-/** Distinct addresses and logins that are told apart; beyond that the counts say "at least". */
+/** Distinct addresses and logins that are counted. Beyond this number the counts are "at least". */
 const MAX_DISTINCT = 100_000
 
 /** A stamp further in the future is of another clock or time zone, in milliseconds. */
@@ -228,7 +231,10 @@ function formatReplay({ lines, logins, expired, ahead, first, last, dialects, ig
   return `${lines} lines, ${logins} logins${span}\n\n${grants}${rest}\n${age}${zone}`
 }
 
-/** Counts of the commonest names: the table stays bounded, what finds no place is counted together under `(others)`. */
+/**
+ * Counts of the most frequent names. The table is bounded: further names are counted together under
+ * `(others)`.
+ */
 class Tally {
   readonly #max: number
   readonly #counts = new Map<string, number>()

@@ -14,7 +14,10 @@ import { NumberedLines } from './numbered-lines.ts'
 
 type Options = { config: string; dialect?: string; imap?: true; ownFiles?: true; anyAge?: true; json?: true }
 
-/** `auth-relay test-line`: what authd would make of the lines of a log. Grants nothing, needs no database. */
+/**
+ * `auth-relay test-line`: shows the result of authd for the lines of a log. It grants nothing and
+ * needs no database.
+ */
 export const testLine: Verb = (program, surroundings, choose) => {
   withConfigOption(program.command('test-line'))
     .description('say for each line of a log on standard input whether it would grant, to whom, or why not')
@@ -97,7 +100,10 @@ function isReadable(path: string): boolean {
   }
 }
 
-/** A verdict, and what the site must set before authd comes to it. `refusal`: why the address is never granted. */
+/**
+ * A result, and the settings that the site needs for it. `refusal`: the reason why the address is
+ * never granted.
+ */
 export type Judged = { readonly verdict: Verdict; readonly needs: readonly string[]; readonly refusal?: string }
 
 const outcomeOf = ({ verdict: { verdict }, refusal }: Judged): Verdict['verdict'] =>
