@@ -168,6 +168,16 @@ function reset(state: TransactionState): TransactionEffect {
 const listingLine = (maildrop: MaildropView, of: Listing, number: number): string =>
   `${number} ${of === 'LIST' ? maildrop.octets(number) : maildrop.uniqueId(number)}`
 
+/** The reply to RETR and TOP of a message that another program has removed, or that cannot be read. */
+export const CANNOT_OPEN = err('unable to open that message')
+
+/** The reply to QUIT, after so many messages could not be removed: one line (RFC 1939 §6); qmail has one for each. */
+export function updateReply(failures: number, compat: TransactionOptions['compat']): string {
+  const failed = err('unable to unlink all deleted messages')
+  if (compat === 'qmail') return failed.repeat(failures) + ok()
+  return failures > 0 ? failed : ok()
+}
+
 /** The whole reply to LIST or UIDL, termination included, leaving out what is deleted (RFC 1939 §5). */
 export function formatListing(maildrop: MaildropView, of: Listing, deleted: ReadonlySet<number>): string {
   let text = ok()

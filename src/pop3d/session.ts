@@ -3,14 +3,16 @@ import { resolve } from 'node:path'
 import { asError, errorCodeOf, messageOf } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import { type Line, LineReader } from '../pop3/command.ts'
-import { err, ok } from '../pop3/reply.ts'
+import { ok } from '../pop3/reply.ts'
 import {
+  CANNOT_OPEN,
   formatListing,
   needsSizes,
   runTransaction,
   startTransaction,
   type TransactionEffect,
   type TransactionState,
+  updateReply,
 } from '../pop3/transaction.ts'
 import type { Connection, ConnectionListener } from '../sockets/connection.ts'
 import type { LineEncoder } from './encoding/line-encoder.ts'
@@ -212,7 +214,7 @@ export class Session implements ConnectionListener {
   #sendOpened(number: number, opened: OpenedMessage, bodyLines: number | undefined): Promise<void> | undefined {
     if (opened.type !== 'open') {
       if (opened.type === 'unreadable') this.#warnOfUnreadable(number, opened.cause)
-      this.#replies += err('unable to open that message')
+      this.#replies += CANNOT_OPEN
       return undefined
     }
     const { fd, status } = opened
@@ -283,10 +285,7 @@ export class Session implements ConnectionListener {
         reason: errorCodeOf(cause) ?? messageOf(cause),
       })
     }
-    const failed = err('unable to unlink all deleted messages')
-    // RFC 1939 §6: one reply. qmail gives one for each failure, and then `+OK ` all the same.
-    if (compat === 'qmail') this.#replies += failed.repeat(failures.length) + ok()
-    else this.#replies += failures.length > 0 ? failed : ok()
+    this.#replies += updateReply(failures.length, compat)
     this.#finish('quit', failures.length)
   }
 

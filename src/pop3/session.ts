@@ -1,0 +1,166 @@
+/**
+ * A whole POP3 session in memory: AUTHORIZATION joined with TRANSACTION and UPDATE.
+ *
+ * Octets come in by `push` and replies go out as its result, so that any input can be run in any
+ * pieces, without a socket, a file or a clock. What a session needs of the world stands in
+ * `SessionHost`, and each question has its answer at once.
+ */
+import {
+  AUTHORIZATION_START,
+  type AuthorizationEffect,
+  type AuthorizationOptions,
+  type AuthorizationStep,
+  afterFailure,
+  afterStartTls,
+  type LoginFailure,
+  lineLimit,
+  runAuthorization,
+} from './authorization.ts'
+import { type Line, LineReader } from './command.ts'
+import { err, ok } from './reply.ts'
+import {
+  CANNOT_OPEN,
+  formatListing,
+  type MaildropView,
+  runTransaction,
+  startTransaction,
+  type TransactionOptions,
+  type TransactionState,
+  updateReply,
+} from './transaction.ts'
+
+/** An open maildrop with the content of its messages. */
+export interface OpenMaildrop extends MaildropView {
+  /** The reply to RETR and TOP, termination included; undefined if the message cannot be opened. */
+  retrieve(number: number, bodyLines: number | undefined): string | undefined
+  /** UPDATE: removes what is marked. How many messages could not be removed. */
+  update(deleted: ReadonlySet<number>): number
+}
+
+export interface SessionHost {
+  /** The text of the greeting, with the timestamp that APOP digests. */
+  readonly greeting: string
+  readonly authorization: AuthorizationOptions
+  /** In force after STLS, or after an accepted `SSL` command. */
+  readonly overTls: AuthorizationOptions
+  readonly transaction: TransactionOptions
+  /** The maildrop of a login that is right, or why there is none. */
+  authenticate(attempt: Extract<AuthorizationEffect, { type: 'authenticate' }>): OpenMaildrop | LoginFailure
+  /** Judges the argument of the `SSL` command. */
+  preamble(argument: string): 'accepted' | 'malformed' | 'wrong'
+}
+
+/** One session. Replies have one character per octet. */
+export class MemorySession {
+  readonly #host: SessionHost
+  #reader = new LineReader()
+  #options: AuthorizationOptions
+  #authorization = AUTHORIZATION_START
+  #transaction: { readonly state: TransactionState; readonly maildrop: OpenMaildrop } | undefined
+  #replies: string
+  #isOver = false
+
+  /** The greeting waits for the first `push`. */
+  constructor(host: SessionHost) {
+    this.#host = host
+    this.#options = host.authorization
+    this.#replies = ok(host.greeting)
+  }
+
+  /** The server has closed the connection: further octets have no answer. */
+  get isOver(): boolean {
+    return this.#isOver
+  }
+
+  /** Takes what the client sent, in any pieces, and returns the replies to the lines that it completes. */
+  push(octets: Uint8Array): string {
+    this.#reader.push(octets)
+    while (!this.#isOver) {
+      const line = this.#reader.next(this.#transaction === undefined ? lineLimit(this.#authorization) : undefined)
+      if (line === undefined) break
+      if (this.#transaction === undefined) this.#step(runAuthorization(this.#authorization, line, this.#options))
+      else this.#run(this.#transaction, line)
+    }
+    const replies = this.#replies
+    this.#replies = ''
+    return replies
+  }
+
+  #step({ state, effects }: AuthorizationStep): void {
+    this.#authorization = state
+    for (const effect of effects) {
+      switch (effect.type) {
+        case 'reply':
+          this.#replies += effect.text
+          break
+        case 'authenticate':
+          this.#authenticate(effect)
+          break
+        case 'startTls':
+          // What the client sent behind STLS in clear text is thrown away (RFC 2595 §4).
+          this.#reader = new LineReader()
+          this.#authorization = afterStartTls(this.#authorization)
+          this.#options = this.#host.overTls
+          break
+        case 'preamble':
+          this.#preamble(effect.argument)
+          break
+        case 'close':
+          this.#isOver = true
+          break
+      }
+    }
+  }
+
+  #authenticate(attempt: Extract<AuthorizationEffect, { type: 'authenticate' }>): void {
+    const maildrop = this.#host.authenticate(attempt)
+    if (typeof maildrop === 'string') {
+      this.#step(afterFailure(this.#authorization, maildrop, this.#options))
+      return
+    }
+    this.#transaction = { state: startTransaction(maildrop, this.#host.transaction), maildrop }
+    this.#replies += ok()
+  }
+
+  #preamble(argument: string): void {
+    const verdict = this.#host.preamble(argument)
+    if (verdict === 'accepted') {
+      this.#options = this.#host.overTls
+      this.#replies += ok()
+      return
+    }
+    this.#replies += err(verdict === 'malformed' ? 'syntax error' : 'authorization failed')
+    this.#isOver = true
+  }
+
+  #run({ state, maildrop }: { readonly state: TransactionState; readonly maildrop: OpenMaildrop }, line: Line): void {
+    for (const effect of runTransaction(state, line)) {
+      switch (effect.type) {
+        case 'reply':
+          this.#replies += effect.text
+          break
+        case 'listing':
+          this.#replies += formatListing(maildrop, effect.of, state.deleted)
+          break
+        case 'message':
+          this.#replies += maildrop.retrieve(effect.number, effect.bodyLines) ?? CANNOT_OPEN
+          break
+        case 'enterUpdate':
+          this.#replies += updateReply(maildrop.update(state.deleted), this.#host.transaction.compat)
+          this.#isOver = true
+          break
+        case 'close':
+          this.#isOver = true
+          break
+      }
+    }
+  }
+}
+
+/** Runs a whole session: everything that the server says to these octets, whatever pieces they come in. */
+export function runSession(host: SessionHost, pieces: Iterable<Uint8Array>): string {
+  const session = new MemorySession(host)
+  let replies = session.push(new Uint8Array(0))
+  for (const piece of pieces) replies += session.push(piece)
+  return replies
+}

@@ -1,0 +1,163 @@
+import { fc, test as property } from '@fast-check/vitest'
+import { describe, expect, test } from 'vitest'
+import type { AuthorizationOptions, LoginFailure } from '../../../src/pop3/authorization.ts'
+import { capabilityLines } from '../../../src/pop3/reply.ts'
+import { MemorySession, runSession, type SessionHost } from '../../../src/pop3/session.ts'
+import { MemoryMaildrop } from '../../harness/memory-maildrop.ts'
+import { readTranscripts, type Transcript, type TranscriptSettings } from '../../harness/transcript.ts'
+
+const CAPABILITIES = {
+  user: true,
+  sasl: [],
+  stls: false,
+  loginDelay: 0,
+  expire: 'NEVER',
+  implementation: 'auth-relay',
+} as const
+
+const AUTHORIZATION: AuthorizationOptions = {
+  compat: 'none',
+  capabilities: { ...CAPABILITIES, sasl: ['PLAIN', 'LOGIN'], stls: true },
+  cleartext: 'all',
+  preamble: true,
+  tries: 3,
+}
+
+const DEFAULTS: TranscriptSettings = {
+  compat: 'none',
+  sizes: 'wire',
+  extraBlank: false,
+  isWritten: { sizes: false, extraBlank: false },
+}
+
+/** `ann` has the password `secret`; for others the name says why there is no login. */
+function hostFor(maildrop: MemoryMaildrop, { compat } = DEFAULTS): SessionHost {
+  const authorization = { ...AUTHORIZATION, compat }
+  return {
+    greeting: '<1.1.1@mx>',
+    authorization,
+    overTls: { ...authorization, capabilities: { ...authorization.capabilities, stls: false } },
+    transaction: { compat, capabilities: capabilityLines('TRANSACTION', CAPABILITIES) },
+    authenticate: ({ login, secret }) => {
+      const failures: Readonly<Record<string, LoginFailure>> = {
+        later: 'temporary',
+        taken: 'inUse',
+        early: 'loginDelay',
+      }
+      return login === 'ann' && secret === 'secret' ? maildrop : (failures[login] ?? 'credentials')
+    },
+    preamble: argument => (argument === '192.0.2.7:p' ? 'accepted' : argument.startsWith('[') ? 'malformed' : 'wrong'),
+  }
+}
+
+const octets = (text: string): Buffer => Buffer.from(text, 'latin1')
+
+describe('transcripts in memory', () => {
+  /** Those in which no other program and no fault of the file system has a part. */
+  const transcripts = readTranscripts(`${import.meta.dirname}/../../transcripts/pop3d`).filter(
+    ({ steps, before }) =>
+      steps.every(({ type }) => type !== 'meanwhile') &&
+      before.every(({ path }) => path !== '-new' && path !== '-cur' && !path.startsWith('tmp/')),
+  )
+
+  test('are most of all', () => {
+    expect(transcripts.length).toBeGreaterThan(50)
+  })
+
+  const LOGIN = 'USER ann\r\nPASS secret\r\n'
+
+  function run({ before, settings, steps, afterwards }: Transcript, cut: number | 'everywhere'): void {
+    const maildrop = new MemoryMaildrop(before, settings)
+    const said = LOGIN + steps.map(step => (step.type === 'client' ? step.octets : '')).join('')
+    const pieces = cut === 'everywhere' ? [...said] : [said.slice(0, cut), said.slice(cut)]
+    const expected = steps.map(step => (step.type === 'server' ? step.octets : '')).join('')
+    expect(runSession(hostFor(maildrop, settings), pieces.map(octets))).toBe(`+OK <1.1.1@mx>\r\n+OK \r\n${expected}`)
+    expect(maildrop.state).toEqual([...afterwards].sort())
+  }
+
+  describe.each(transcripts)('$name', transcript => {
+    test('in one piece', () => run(transcript, 0))
+
+    test('octet by octet', () => run(transcript, 'everywhere'))
+
+    test('cut at every octet', () => {
+      const length = transcript.steps.reduce((sum, step) => sum + (step.type === 'client' ? step.octets.length : 0), 0)
+      for (let cut = 1; cut < LOGIN.length + length; cut += 1) run(transcript, cut)
+    })
+  })
+})
+
+describe('both states in one session', () => {
+  const mail = [{ path: 'cur/A', content: '.x\n', mtime: 1 }]
+
+  function converse(...lines: readonly string[]): readonly string[] {
+    const input = lines.map(line => `${line}\r\n`).join('')
+    return runSession(hostFor(new MemoryMaildrop(mail, DEFAULTS)), [octets(input)])
+      .split('\r\n')
+      .slice(1, -1)
+  }
+
+  test('a failed login leaves the session before login, and the next one opens the maildrop', () => {
+    expect(converse('USER ann', 'PASS wrong', 'STAT', 'USER ann', 'PASS secret', 'STAT', 'USER ann')).toEqual([
+      ...['+OK ', '-ERR [AUTH] authorization failed', '-ERR authorization first'],
+      ...['+OK ', '+OK ', '+OK 1 4', '-ERR unimplemented'],
+    ])
+  })
+
+  test('the third failure closes, and what follows has no answer', () => {
+    const tries = ['USER later', 'PASS x', 'USER taken', 'PASS x', 'APOP early x', 'NOOP']
+    expect(converse(...tries)).toEqual([
+      ...['+OK ', '-ERR [SYS/TEMP] temporary authentication failure'],
+      ...['+OK ', '-ERR [IN-USE] maildrop is in use', '-ERR [LOGIN-DELAY] minimum time between logins not over'],
+    ])
+  })
+
+  test('AUTH PLAIN, a message with a stuffed dot, and UPDATE', () => {
+    const maildrop = new MemoryMaildrop(mail, DEFAULTS)
+    const session = new MemorySession(hostFor(maildrop))
+    expect(session.push(octets('AUTH PLAIN\r\n'))).toBe('+OK <1.1.1@mx>\r\n+ \r\n')
+    expect(session.push(octets(`${octets('\0ann\0secret').toString('base64')}\r\nRETR 1\r\nDELE 1\r\nQU`))).toBe(
+      '+OK \r\n+OK \r\n..x\r\n.\r\n+OK \r\n',
+    )
+    expect([maildrop.state, session.isOver]).toEqual([['cur/A ".x\\n"'], false])
+    expect(session.push(octets('IT\r\nSTAT\r\n'))).toBe('+OK \r\n')
+    expect([maildrop.state, session.isOver, session.push(octets('STAT\r\n'))]).toEqual([[], true, ''])
+  })
+
+  test('STLS forgets the name and what came behind it in clear text', () => {
+    const session = new MemorySession(hostFor(new MemoryMaildrop(mail, DEFAULTS)))
+    expect(session.push(octets('USER ann\r\nSTLS\r\nPASS secret\r\n'))).toBe('+OK <1.1.1@mx>\r\n+OK \r\n+OK \r\n')
+    expect(session.push(octets('PASS secret\r\nSTLS\r\n'))).toBe('-ERR USER first\r\n-ERR authorization first\r\n')
+  })
+
+  test.each([
+    ['SSL 192.0.2.7:p', ['+OK ', '+OK '], false],
+    ['SSL 192.0.2.7:q', ['-ERR authorization failed'], true],
+    ['SSL [x:p', ['-ERR syntax error'], true],
+  ] as const)('%s', (line, answers, isOver) => {
+    expect(converse(line, 'NOOP')).toEqual([...answers])
+    const session = new MemorySession(hostFor(new MemoryMaildrop(mail, DEFAULTS)))
+    session.push(octets(`${line}\r\n`))
+    expect(session.isOver).toBe(isOver)
+  })
+})
+
+const line = fc.oneof(
+  fc.constantFrom('USER ann', 'PASS secret', 'PASS x', 'STAT', 'LIST', 'UIDL 1', 'RETR 1', 'TOP 1 0', 'DELE 1', 'QUIT'),
+  fc.constantFrom('CAPA', 'RSET', 'NOOP', 'AUTH PLAIN', 'APOP ann x', 'LAST', 'x'.repeat(600), 'a\0b', ''),
+  fc.string({ maxLength: 30 }),
+)
+
+property.prop([fc.array(line, { maxLength: 20 }), fc.array(fc.nat(400), { maxLength: 5 })])(
+  'any input has whole lines for an answer, and the same ones wherever it is cut',
+  (lines, cuts) => {
+    const input = octets(lines.map(text => `${text}\r\n`).join(''))
+    const said = (pieces: readonly Uint8Array[]): string =>
+      runSession(hostFor(new MemoryMaildrop([{ path: 'new/A', content: 'h\n\nb\n', mtime: 1 }], DEFAULTS)), pieces)
+    const at = [0, ...cuts.toSorted((a, b) => a - b), input.length]
+    const whole = said([input])
+    expect(said(at.slice(1).map((end, index) => input.subarray(at[index], end)))).toBe(whole)
+    expect(whole.endsWith('\r\n')).toBe(true)
+    expect(whole.replaceAll('\r\n', '')).not.toMatch(/[\r\n]/)
+  },
+)
