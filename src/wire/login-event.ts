@@ -64,7 +64,7 @@ const ID = /^[A-Za-z0-9._-]{1,64}$/
 const DAEMON = /^[A-Za-z0-9._/-]{1,32}$/
 const KEYS = ['v', 'id', 'ip', 'daemon', 'tls', 'method', 'user']
 
-/** The line of architecture §6, without LF. */
+/** The line of docs/WIRE.md, without LF. */
 export function formatLoginEvent({ id, ip, daemon, tls, method, user }: LoginEvent): string {
   const name = percentEncode([...user].slice(0, 255).join(''))
   return `login v=1 id=${id} ip=${ip} daemon=${daemon} tls=${tls ? 1 : 0} method=${method} user=${name}`
