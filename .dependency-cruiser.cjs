@@ -35,7 +35,7 @@ const floors = [
       'ucspi',
       'settings',
     ],
-    pop3d: ['pop3', 'wire', 'base', 'sockets', 'process', 'syslog', 'ucspi', 'settings'],
+    pop3d: ['pop3', 'wire', 'base', 'libc', 'sockets', 'process', 'syslog', 'ucspi', 'settings'],
     sslwrap: ['wire', 'base', 'process', 'tunnel', 'ucspi', 'settings'],
     authd: ['wire', 'base', 'process', 'syslog', 'grants', 'settings'],
     wrap: ['smtp', 'wire', 'base', 'sockets', 'process', 'grants', 'ucspi', 'settings'],

@@ -9,6 +9,7 @@ import { runtimeOptions } from '../base/inspector.ts'
 import { descriptorOf } from '../base/node-internals.ts'
 import { setCloseOnExec } from '../libc/descriptors.ts'
 import { forbidDumps, scheduleAsBatch } from '../libc/this-process.ts'
+import { LineSplitter } from '../wire/lines.ts'
 
 /** Time between two pings, and the number of unanswered ones after which a process counts as hung: at most 14 s. */
 const INTERVAL_MS = 3_500
@@ -220,7 +221,7 @@ export function programBeside(name: string, running = process.argv[1] ?? ''): st
 
 /** `heard`: takes the words that are no messages. */
 function controlChannel(stream: Duplex, heard: (word: typeof PING | typeof PONG) => void): ControlChannel {
-  let buffered = ''
+  const lines = new LineSplitter(MAX_MESSAGE)
   let closed = false
   let unsent = ''
   const messageListeners: ((message: unknown, length: number) => void)[] = []
@@ -236,12 +237,10 @@ function controlChannel(stream: Duplex, heard: (word: typeof PING | typeof PONG)
     stream.destroy()
     for (const listener of closeListeners) listener()
   }
-  stream.setEncoding('utf8')
-  stream.on('data', (text: string) => {
-    buffered += text
-    for (let end = buffered.indexOf('\n'); end >= 0 && !closed; end = buffered.indexOf('\n')) {
-      const line = buffered.slice(0, end)
-      buffered = buffered.slice(end + 1)
+  stream.on('data', (octets: Buffer) => {
+    const whole = lines.push(octets)
+    for (const line of whole.lines) {
+      if (closed) return
       const message = parseJson(line)
       if (message === undefined) return close()
       if (message === PING || message === PONG) {
@@ -250,7 +249,7 @@ function controlChannel(stream: Duplex, heard: (word: typeof PING | typeof PONG)
       }
       for (const listener of messageListeners) listener(message, line.length)
     }
-    if (buffered.length > MAX_MESSAGE) close()
+    if (whole.overlong > 0 || lines.isOverlong) close()
   })
   stream.on('end', close).on('error', close).on('close', close)
   return {

@@ -166,7 +166,7 @@ describe('a worker', () => {
     const other = await start({ lock: 'exclusive' })
     const next = new Pop3Client(other.open(other.ticket({ maildir }), 'QUIT\r\n'))
     expect(await next.rest()).toBe('+OK \r\n+OK \r\n')
-    // What is no lock of ours is stale as well.
+    // The file says nothing: its lock counts.
     writeFileSync(`${maildir}/pop3d.lock`, 'rubbish')
     const again = new Pop3Client(other.open(other.ticket({ maildir }), 'QUIT\r\n'))
     expect(await again.rest()).toBe('+OK \r\n+OK \r\n')
