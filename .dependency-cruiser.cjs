@@ -12,7 +12,7 @@ const floors = [
   {
     sockets: ['wire', 'base', 'libc'],
     process: ['wire', 'base', 'libc'],
-    syslog: ['wire'],
+    syslog: ['wire', 'base'],
     grants: ['wire', 'base', 'database'],
     tunnel: ['wire', 'base'],
     ucspi: ['wire', 'libc', 'base'],

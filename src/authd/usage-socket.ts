@@ -1,3 +1,4 @@
+import { BoundedMap } from '../base/bounded-map.ts'
 import type { Clock } from '../base/clock.ts'
 import { asError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
@@ -68,7 +69,7 @@ export class UsageSocket {
   readonly #server: LineServer<string>
   readonly #timer: NodeJS.Timeout
   readonly #rateOfAll: TokenBucket
-  readonly #seen = new Map<string, number>()
+  readonly #seen = new BoundedMap<string, number>(MAX_SEEN)
   #waiting: RelayUse[] = []
   #tallies: RelayTally[] = []
   #writing = false
@@ -182,11 +183,7 @@ export class UsageSocket {
 
   #isFirstOfMinute(key: string, minute: number): boolean {
     if (this.#seen.get(key) === minute) return false
-    this.#seen.delete(key)
-    this.#seen.set(key, minute)
-    // The key that was seen longest ago comes first.
-    const [oldest] = this.#seen.keys()
-    if (this.#seen.size > MAX_SEEN && oldest !== undefined) this.#seen.delete(oldest)
+    this.#seen.renew(key, minute)
     return true
   }
 

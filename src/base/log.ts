@@ -1,6 +1,7 @@
 /** The log: the format of a line, writing without waiting for the reader, and hints once a day. */
 
 import { writeSync } from 'node:fs'
+import { BoundedMap } from './bounded-map.ts'
 import { errorCodeOf, messageOf } from './errors.ts'
 import type { LogEvent, LogEventAt, LogFieldOf, LogLevel } from './log-events.ts'
 
@@ -232,8 +233,7 @@ const MOST = 10_000
 
 /** Says whether a hint is due: once a day for each key, such as a client's address. */
 export class DailyHints {
-  /** In order of time. */
-  readonly #given = new Map<string, number>()
+  readonly #given = new BoundedMap<string, number>(MOST)
   readonly #now: () => number
 
   /** `now`: milliseconds of a clock that never steps. */
@@ -246,10 +246,7 @@ export class DailyHints {
     const now = this.#now()
     const last = this.#given.get(key)
     if (last !== undefined && now - last < DAY_MS) return false
-    this.#given.delete(key)
-    this.#given.set(key, now)
-    const [oldest] = this.#given.keys()
-    if (this.#given.size > MOST && oldest !== undefined) this.#given.delete(oldest)
+    this.#given.renew(key, now)
     return true
   }
 }

@@ -1,4 +1,5 @@
 import { resolve } from 'node:path'
+import { BoundedMap } from '../base/bounded-map.ts'
 import { type Clock, systemClock } from '../base/clock.ts'
 import { asError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
@@ -32,7 +33,7 @@ export class MaildropService {
   readonly #encoder: LineEncoder
   readonly #cache: MaildropCache
   /** What was last reported as left out, by maildrop. */
-  readonly #leftOut = new Map<string, string>()
+  readonly #leftOut = new BoundedMap<string, string>(MAX_REPORTS)
 
   constructor(options: ServiceOptions, clock: Clock = systemClock) {
     this.#options = options
@@ -75,11 +76,10 @@ export class MaildropService {
   #reportLeftOut({ path, leftOut: { symbolicLinks, future, example } }: Maildrop, log: Log): void {
     const report = `${symbolicLinks} ${future}`
     if ((this.#leftOut.get(path) ?? '0 0') === report) return
-    // A report that is forgotten here is only made once more than needed.
-    if (this.#leftOut.size >= MAX_REPORTS) this.#leftOut.clear()
+    // A report that the map has forgotten is only made once more than needed.
     if (example === undefined) this.#leftOut.delete(path)
     else {
-      this.#leftOut.set(path, report)
+      this.#leftOut.renew(path, report)
       log.warn('files_ignored', {
         // A session that was started for one maildrop knows it as the current directory.
         maildrop: resolve(path),

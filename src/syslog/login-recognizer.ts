@@ -1,3 +1,4 @@
+import { BoundedMap } from '../base/bounded-map.ts'
 import { type IpAddress, parseIpAddress } from '../wire/ip-address.ts'
 import type { LoginMethod } from '../wire/login-event.ts'
 import type { ContainerLines } from './container-lines.ts'
@@ -73,7 +74,7 @@ export class LoginRecognizer {
   readonly #ownFiles: boolean
   readonly #sessions = new SessionJoin()
   /** By host and tag: the last line, if it was a login. */
-  readonly #last = new Map<string, SyslogLine>()
+  readonly #last = new BoundedMap<string, SyslogLine>(MAX_LAST)
 
   constructor({ dialects, tags = {}, imap = false, hosts = [], maxAge, ownFiles = false }: RecognizerOptions) {
     for (const dialect of dialects) {
@@ -129,12 +130,8 @@ export class LoginRecognizer {
   #first(line: SyslogLine, dialects: readonly Dialect[], now: number): Verdict {
     const verdict = this.#read(line, dialects, now)
     const key = lastKey(line)
-    this.#last.delete(key)
-    if (verdict.verdict === 'grant') {
-      const [oldest] = this.#last.keys()
-      if (this.#last.size >= MAX_LAST && oldest !== undefined) this.#last.delete(oldest)
-      this.#last.set(key, line)
-    }
+    if (verdict.verdict === 'grant') this.#last.renew(key, line)
+    else this.#last.delete(key)
     return verdict
   }
 
@@ -254,14 +251,11 @@ const SESSION_LIFE = 120_000
 
 /** Joins the two lines of daemons that log address and login apart: by host, tag and PID (spec/syslog.md §7). */
 class SessionJoin {
-  readonly #sessions = new Map<string, { readonly ip: IpAddress; readonly at: number }>()
+  readonly #sessions = new BoundedMap<string, { readonly ip: IpAddress; readonly at: number }>(MAX_SESSIONS)
 
   /** A session began; an older one of the same process is forgotten. */
   begin(process: string, ip: IpAddress, now: number): void {
-    this.#sessions.delete(process)
-    const [oldest] = this.#sessions.keys()
-    if (this.#sessions.size >= MAX_SESSIONS && oldest !== undefined) this.#sessions.delete(oldest)
-    this.#sessions.set(process, { ip, at: now })
+    this.#sessions.renew(process, { ip, at: now })
   }
 
   /** The session of this process ended or logged in: its address if it is fresh. Each session is given out once. */

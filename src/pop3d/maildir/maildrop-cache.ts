@@ -1,4 +1,5 @@
 import { accessSync, constants } from 'node:fs'
+import { BoundedMap } from '../../base/bounded-map.ts'
 import type { Clock } from '../../base/clock.ts'
 import type { LineEncoder } from '../encoding/line-encoder.ts'
 import { areQuiet, areSame, cleanTmp, type Folders, statFolders } from './folders.ts'
@@ -27,7 +28,7 @@ interface Entry {
 export class MaildropCache {
   readonly #entries = new Map<string, Entry>()
   readonly #scans = new Map<string, Promise<Maildrop>>()
-  readonly #tmpCleanedAt = new Map<string, number>()
+  readonly #tmpCleanedAt = new BoundedMap<string, number>(10_000)
   readonly #rules: MaildropRules
   readonly #encoder: LineEncoder
   readonly #clock: Clock
@@ -116,8 +117,7 @@ export class MaildropCache {
     const now = this.#clock()
     if (now - (this.#tmpCleanedAt.get(path) ?? Number.NEGATIVE_INFINITY) < CLEAN_TMP_EVERY) return
     // What is forgotten here is only cleaned once more than needed.
-    if (this.#tmpCleanedAt.size >= 10_000) this.#tmpCleanedAt.clear()
-    this.#tmpCleanedAt.set(path, now)
+    this.#tmpCleanedAt.renew(path, now)
     cleanTmp(path, Math.floor(now / 1000))
   }
 }

@@ -1,5 +1,6 @@
 import { argon2, createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { promisify } from 'node:util'
+import { BoundedMap } from '../../base/bounded-map.ts'
 import type { Clock } from '../../base/clock.ts'
 import { KeyedHash } from '../../base/keyed-hash.ts'
 import { crypt } from '../../libc/accounts.ts'
@@ -125,7 +126,7 @@ type Row = { readonly proof: string; readonly until: number }
  */
 export class AuthenticationCache {
   readonly #keyed = new KeyedHash(randomBytes(32))
-  readonly #rows = new Map<string, Row>()
+  readonly #rows = new BoundedMap<string, Row>(MAX_ROWS)
   readonly #lifeMs: number
   readonly #clock: Clock
 
@@ -151,14 +152,8 @@ export class AuthenticationCache {
     inTurn: InTurn | undefined,
   ): Promise<boolean | undefined> {
     const right = await verifyPassword(password, stored, inTurn)
-    if (right === true) {
-      this.#rows.delete(stored)
-      this.#rows.set(stored, { proof: this.#keyed.hex(textOf(password, stored)), until: now + this.#lifeMs })
-      if (this.#rows.size > MAX_ROWS) {
-        const [oldest] = this.#rows.keys()
-        if (oldest !== undefined) this.#rows.delete(oldest)
-      }
-    }
+    if (right === true)
+      this.#rows.renew(stored, { proof: this.#keyed.hex(textOf(password, stored)), until: now + this.#lifeMs })
     return right
   }
 }

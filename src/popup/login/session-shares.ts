@@ -1,3 +1,4 @@
+import { BoundedMap } from '../../base/bounded-map.ts'
 import type { Clock } from '../../base/clock.ts'
 import { loginKey } from '../../wire/login-event.ts'
 
@@ -23,7 +24,7 @@ export class SessionShares<Session> {
   readonly #clock: Clock
   readonly #counts = new Map<string, number>()
   readonly #sessions = new Map<Session, readonly string[]>()
-  readonly #warned = new Map<string, number>()
+  readonly #warned = new BoundedMap<string, number>(MAX_WARNED)
 
   constructor(limits: ShareLimits, clock: Clock) {
     this.#limits = limits
@@ -71,12 +72,7 @@ export class SessionShares<Session> {
     const now = this.#clock()
     const last = this.#warned.get(key)
     const isNews = last === undefined || now - last >= QUIET_MS
-    if (isNews) {
-      this.#warned.delete(key)
-      this.#warned.set(key, now)
-      const [oldest] = this.#warned.keys()
-      if (this.#warned.size > MAX_WARNED && oldest !== undefined) this.#warned.delete(oldest)
-    }
+    if (isNews) this.#warned.renew(key, now)
     return { reason, isNews }
   }
 }

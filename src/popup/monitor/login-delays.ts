@@ -1,4 +1,5 @@
 import { hash } from 'node:crypto'
+import { BoundedMap } from '../../base/bounded-map.ts'
 import type { Clock } from '../../base/clock.ts'
 import type { CustomerNetworks } from '../../wire/customer-networks.ts'
 import { formatNetwork, type IpAddress, networkOf } from '../../wire/ip-address.ts'
@@ -48,12 +49,12 @@ type LoginFailures = { readonly count: number; readonly at: number; readonly pro
 export class FailureDelays {
   #delays: readonly number[]
   readonly #clock: Clock
-  readonly #logins = new Map<string, LoginFailures>()
+  readonly #logins = new BoundedMap<string, LoginFailures>(MAX_ROWS)
   #customers: CustomerNetworks
   readonly #networks: FailedLogins
   readonly #sites: FailedLogins
   /** Pairs of network and login, and the strikes against each. */
-  readonly #known = new Map<string, number>()
+  readonly #known = new BoundedMap<string, number>(MAX_ROWS)
 
   /** Milliseconds to wait after the first, second, … failure; the last one stands for all further ones. */
   constructor(delays: readonly number[], clock: Clock, customers: CustomerNetworks) {
@@ -99,7 +100,7 @@ export class FailureDelays {
     const isRepeated = before?.proofs.includes(proof) === true
     const proofs = [proof, ...(before?.proofs ?? []).filter(other => other !== proof)].slice(0, MAX_PROOFS)
     const count = (before?.count ?? 0) + (isRepeated ? 0 : 1)
-    renew(this.#logins, key, { count, at: this.#clock(), proofs })
+    this.#logins.renew(key, { count, at: this.#clock(), proofs })
     this.#networks.add(this.#customers.keyOf(ip), login)
     const site = this.#siteOf(ip)
     if (site !== undefined) this.#sites.add(site, login)
@@ -112,8 +113,8 @@ export class FailureDelays {
     const before = this.#failuresOf(key)
     // The proofs stay: a device that repeats an old password does not begin a new row of failures
     // after each right login.
-    if (before !== undefined) renew(this.#logins, key, { ...before, count: 0 })
-    renew(this.#known, this.#pair(ip, login), 0)
+    if (before !== undefined) this.#logins.renew(key, { ...before, count: 0 })
+    this.#known.renew(this.#pair(ip, login), 0)
   }
 
   /** The /48 of an ordinary IPv6 address; undefined where a wider network says nothing of the customer. */
@@ -146,7 +147,7 @@ class FailedLogins {
   readonly #tolerance: number
   #most: number
   readonly #clock: Clock
-  readonly #rows = new Map<string, Map<string, number>>()
+  readonly #rows = new BoundedMap<string, BoundedMap<string, number>>(MAX_ROWS)
 
   /** Above `tolerance` logins there are `levels` levels. */
   constructor(tolerance: number, levels: number, clock: Clock) {
@@ -174,19 +175,10 @@ class FailedLogins {
   }
 
   add(network: string, login: LoginText): void {
-    const row = this.#rows.get(network) ?? new Map<string, number>()
-    renew(row, fingerprint(login), this.#clock(), this.#most)
-    renew(this.#rows, network, row)
-  }
-}
-
-/** Sets a row as the newest one; above `most` rows the oldest go. */
-function renew<Value>(table: Map<string, Value>, key: string, value: Value, most = MAX_ROWS): void {
-  table.delete(key)
-  table.set(key, value)
-  for (const oldest of table.keys()) {
-    if (table.size <= most) return
-    table.delete(oldest)
+    const row = this.#rows.get(network) ?? new BoundedMap<string, number>(this.#most)
+    row.most = this.#most
+    row.renew(fingerprint(login), this.#clock())
+    this.#rows.renew(network, row)
   }
 }
 
@@ -200,7 +192,7 @@ const MAX_LOGINS = 100_000
 export class LoginIntervals {
   #minimum: number
   readonly #clock: Clock
-  readonly #last = new Map<LoginText, number>()
+  readonly #last = new BoundedMap<LoginText, number>(MAX_LOGINS)
 
   /** `minimum` in milliseconds; 0 = none. */
   constructor(minimum: number, clock: Clock) {
@@ -219,10 +211,7 @@ export class LoginIntervals {
     const now = this.#clock()
     const last = this.#last.get(login)
     if (last !== undefined && now - last < this.#minimum) return false
-    this.#last.delete(login)
-    this.#last.set(login, now)
-    const [oldest] = this.#last.keys()
-    if (this.#last.size > MAX_LOGINS && oldest !== undefined) this.#last.delete(oldest)
+    this.#last.renew(login, now)
     return true
   }
 }

@@ -1,4 +1,5 @@
 import { connect, type Socket } from 'node:net'
+import { BoundedMap } from '../../base/bounded-map.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
 import {
   formatRelayTally,
@@ -118,7 +119,7 @@ type OpenTally = {
  * the refused it keeps the last few addresses.
  */
 export class DecisionTallies {
-  readonly #open = new Map<string, OpenTally>()
+  readonly #open = new BoundedMap<string, OpenTally>(MAX_TALLIES)
 
   get isEmpty(): boolean {
     return this.#open.size === 0
@@ -145,8 +146,6 @@ export class DecisionTallies {
     const key = `${door} ${Math.floor(at / 60)}`
     const known = this.#open.get(key)
     if (known !== undefined) return known
-    const [oldest] = this.#open.keys()
-    if (this.#open.size === MAX_TALLIES && oldest !== undefined) this.#open.delete(oldest)
     const tally: OpenTally = { at, door, counts: { relayed: 0, refused: 0, undecided: 0, never: 0 }, recent: [] }
     this.#open.set(key, tally)
     return tally

@@ -1,3 +1,4 @@
+import { BoundedMap } from '../../base/bounded-map.ts'
 import type { Clock } from '../../base/clock.ts'
 
 const HOUR_MS = 3_600_000
@@ -17,7 +18,7 @@ export class HourlyRate {
   limit: number
   readonly #clock: Clock
   readonly #period: number
-  readonly #counts = new Map<string, Count>()
+  readonly #counts = new BoundedMap<string, Count>(MAX_KEYS)
 
   constructor(limit: number, clock: Clock, period = HOUR_MS) {
     this.limit = limit
@@ -34,11 +35,7 @@ export class HourlyRate {
     if (limit === 0) return
     const count = this.#counted(key)
     count.now += 1
-    // The key counted last stands last: the first of the map is the one to forget.
-    this.#counts.delete(key)
-    this.#counts.set(key, count)
-    const [oldest] = this.#counts.keys()
-    if (this.#counts.size > MAX_KEYS && oldest !== undefined) this.#counts.delete(oldest)
+    this.#counts.renew(key, count)
   }
 
   /** Undoes one `add`: the message was not sent after all. */
