@@ -3,6 +3,7 @@
  * and internal hooks. Each function has a test in test/unit/base/node-internals.test.ts, so that a
  * Node.js that changes one of them fails there first.
  */
+import type { ChildProcess } from 'node:child_process'
 import type { Server, Socket } from 'node:net'
 import type { SecureContext, TLSSocket } from 'node:tls'
 
@@ -82,6 +83,39 @@ export function answerTicketKeys(
   const keys = fixedKeys()
   if (typeof set === 'function' && keys !== undefined) Reflect.apply(set, native, [keys])
 }
+
+/**
+ * Bounds the messages of a child (`kChannelHandle`, `onread`): the runtime keeps the octets of a message that has no end
+ * yet, however many come. `exceeded` is called once, at the first message that is longer than `mostOctets`; what comes
+ * from then on is thrown away. Throws if the runtime has no such hook.
+ */
+export function limitMessages(child: ChildProcess, mostOctets: number, exceeded: () => void): void {
+  const key = Object.getOwnPropertySymbols(child).find(({ description }) => description === 'kChannelHandle')
+  const channel: unknown = key === undefined ? undefined : Reflect.get(child, key)
+  const read = memberOf(channel, 'onread')
+  if (typeof channel !== 'object' || channel === null || typeof read !== 'function')
+    throw new Error('the messages of a child cannot be bounded: the runtime has no hook for them')
+  /** Octets of the message that has no end yet. */
+  let pending = 0
+  let isExceeded = false
+  const bounded = (chunk: unknown): unknown => {
+    if (chunk instanceof ArrayBuffer) {
+      if (isExceeded) return undefined
+      const octets = new Uint8Array(chunk)
+      const end = octets.indexOf(LF)
+      if (pending + (end < 0 ? octets.length : end) > mostOctets) {
+        isExceeded = true
+        exceeded()
+        return undefined
+      }
+      pending = end < 0 ? pending + octets.length : octets.length - octets.lastIndexOf(LF) - 1
+    }
+    return Reflect.apply(read, channel, [chunk])
+  }
+  Reflect.set(channel, 'onread', bounded)
+}
+
+const LF = 0x0a
 
 const memberOf = (object: unknown, name: string): unknown =>
   typeof object === 'object' && object !== null ? Reflect.get(object, name) : undefined

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { createServer, Socket } from 'node:net'
-import { descriptorOf } from '../base/node-internals.ts'
+import { descriptorOf, limitMessages } from '../base/node-internals.ts'
 import { duplicateDescriptor } from '../libc/descriptors.ts'
 import { parseIpAddress } from '../wire/ip-address.ts'
 import type { Connection } from './connection.ts'
@@ -12,6 +12,10 @@ import { StreamConnection } from './stream-connection.ts'
 const BACKLOG = 4096
 /** Sockets on their way to the other process: the runtime sends the next one only when the last one was confirmed. */
 const MAX_ON_THE_WAY = 64
+/** Characters of one message of a child, which sends a longer text in several. */
+const MAX_MESSAGE = 65_536
+/** Octets of such a message as the runtime encodes it: a character has at most six in JSON, and two are its quotes. */
+const MAX_MESSAGE_OCTETS = 6 * MAX_MESSAGE + 2
 
 /** Streams of the runtime: `node:net` for connections, its message channel for sockets that go to a child. */
 export const nodeEngine: Engine = {
@@ -40,7 +44,10 @@ export const nodeEngine: Engine = {
 
   startChild({ file, args, environment }, listener) {
     const child = spawn(file, [...args], { stdio: ['ignore', 'ignore', 'inherit', 'ipc'], env: { ...environment } })
-    return { child, channel: new MessageChannel(child, listener) }
+    const channel = new MessageChannel(child, listener)
+    // A child may have been taken over, and this process must not fill with what it sends.
+    if (child.connected) limitMessages(child, MAX_MESSAGE_OCTETS, () => channel.destroy())
+    return { child, channel }
   },
 
   channelToParent: listener => new MessageChannel(process, listener),
@@ -139,7 +146,8 @@ class MessageChannel implements SocketChannel {
   }
 
   write(text: string): void {
-    this.#send(text, undefined, () => {})
+    for (let from = 0; from < text.length; from += MAX_MESSAGE)
+      this.#send(text.slice(from, from + MAX_MESSAGE), undefined, () => {})
   }
 
   lend(socket: OpenSocket, text: string, octets: Uint8Array): boolean {

@@ -16,12 +16,18 @@ export type EngineChoice = 'auto' | EngineName
 export type EpollProbe = () => string | undefined
 
 /**
- * The engine of this process. `auto` is `epoll` where the host has all that it needs, and otherwise
- * `node`, which is logged once
- * with the reason. Throws UsageFault for `epoll` on a host that lacks something; `setting` is its
- * name for the administrator.
+ * The engine of this process, which is logged at level debug. `auto` is `epoll` where the host has
+ * all that it needs, and otherwise `node`, which is logged once as a warning with the reason.
+ * Throws UsageFault for `epoll` on a host that lacks something; `setting` is its name for the
+ * administrator.
  */
 export function selectEngine(choice: EngineChoice, setting: string, log: Log, probe: EpollProbe = epollLacks): Engine {
+  const engine = engineFor(choice, setting, log, probe)
+  log.debug('engine_used', { setting, engine: engine.name })
+  return engine
+}
+
+function engineFor(choice: EngineChoice, setting: string, log: Log, probe: EpollProbe): Engine {
   if (choice === 'node') return nodeEngine
   const lack = probe()
   if (lack === undefined) return epollEngine
@@ -36,8 +42,13 @@ export function selectEngine(choice: EngineChoice, setting: string, log: Log, pr
  * `epoll`, so that the reason is logged
  * once and not by every child. Throws as `selectEngine`.
  */
-export function settledChoice(choice: EngineChoice, setting: string, log: Log, probe?: EpollProbe): EngineChoice {
-  return choice !== 'node' && selectEngine(choice, setting, log, probe).name === 'node' ? 'node' : choice
+export function settledChoice(
+  choice: EngineChoice,
+  setting: string,
+  log: Log,
+  probe: EpollProbe = epollLacks,
+): EngineChoice {
+  return choice !== 'node' && engineFor(choice, setting, log, probe).name === 'node' ? 'node' : choice
 }
 
 /**

@@ -169,8 +169,9 @@ class Starter {
   }
 }
 
+/** The system's number of an error, which the runtime has as a negative one. */
 const errnoOf = (error: unknown): number =>
-  error instanceof Error && 'errno' in error ? Number(error.errno) : constants.errno.EINVAL
+  error instanceof Error && 'errno' in error ? Math.abs(Number(error.errno)) : constants.errno.EINVAL
 
 const numberOf = (signal: NodeJS.Signals | number): number =>
   typeof signal === 'number' ? signal : constants.signals[signal]

@@ -1,3 +1,4 @@
+import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fstatSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { createServer, Socket } from 'node:net'
@@ -5,14 +6,16 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { duplexPair } from 'node:stream'
 import { type ConnectionOptions, connect, createSecureContext, type SecureContext, TLSSocket } from 'node:tls'
-import { expect, test } from 'vitest'
+import { afterEach, describe, expect, test } from 'vitest'
 import {
   answerTicketKeys,
   descriptorOf,
   destroyOnTlsError,
+  limitMessages,
   removeKeylogHook,
   verifyErrorOf,
 } from '../../../src/base/node-internals.ts'
+import { eventually } from '../../harness/eventually.ts'
 import { makeCertificate } from '../../harness/sslwrap.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'node-internals-'))
@@ -131,4 +134,64 @@ test('setTicketKeys: where the hook is missing, the fixed keys serve', async () 
   const read: unknown = Reflect.get(native, 'getTicketKeys')
   if (typeof read !== 'function') throw new TypeError('getTicketKeys')
   expect(Reflect.apply(read, native, [])).toEqual(keys)
+})
+
+describe('kChannelHandle, onread: messages of a child', () => {
+  const children: ChildProcess[] = []
+  afterEach(() => {
+    for (const child of children.splice(0)) child.kill('SIGKILL')
+  })
+
+  /** A child that runs a script; `fd` is its end of the channel. What the parent hears, and how often it was exceeded. */
+  function speak(script: string, mostOctets: number) {
+    const child = spawn(process.execPath, ['-e', `const fs = require('node:fs'); const fd = 3; ${script}`], {
+      stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+      env: {},
+    })
+    children.push(child)
+    const heard = { messages: [] as unknown[], exceeded: 0, isOver: false }
+    child.on('message', message => heard.messages.push(message))
+    child.on('disconnect', () => {
+      heard.isOver = true
+    })
+    limitMessages(child, mostOctets, () => {
+      heard.exceeded += 1
+    })
+    return heard
+  }
+
+  test('those of any number and of the greatest length come as they are', async () => {
+    const longest = 'x'.repeat(100_000)
+    const heard = speak(
+      `for (let n = 0; n < 5; n += 1) { process.send(n); process.send('x'.repeat(100_000)) }
+       process.send('last', () => process.disconnect())`,
+      longest.length + 2,
+    )
+    await eventually('the child is done', () => heard.isOver)
+    expect(heard.messages).toEqual([...[0, 1, 2, 3, 4].flatMap(n => [n, longest]), 'last'])
+    expect(heard.exceeded).toBe(0)
+  })
+
+  test('a longer one is never heard, nor is what comes behind it', async () => {
+    const heard = speak("process.send('first'); process.send('x'.repeat(200_000)); process.send('last')", 199_999)
+    await eventually('it is noticed', () => heard.exceeded > 0)
+    expect([heard.messages, heard.exceeded]).toEqual([['first'], 1])
+  })
+
+  test('one without an end does not make this process grow', async () => {
+    const before = process.memoryUsage.rss()
+    const total = 300
+    const heard = speak(
+      `const octets = Buffer.alloc(1 << 20, 'x'); let sent = 0
+       const send = () => {
+         try { while (sent < ${total} * octets.length) sent += fs.writeSync(fd, octets) } catch {}
+         if (sent < ${total} * octets.length) setTimeout(send, 1); else process.exit()
+       }
+       send()`,
+      100_000,
+    )
+    await eventually('the child has sent 300 MiB', () => heard.isOver, 60_000)
+    expect([heard.messages, heard.exceeded]).toEqual([[], 1])
+    expect(process.memoryUsage.rss() - before).toBeLessThan(150 * 1_048_576)
+  })
 })

@@ -1,11 +1,11 @@
 import { execFileSync } from 'node:child_process'
 import { expect, test } from 'vitest'
-import { createLog } from '../../../src/base/log.ts'
+import { createLog, type LogLevel } from '../../../src/base/log.ts'
 import { epollLacks, selectEngine, settledChoice } from '../../../src/sockets/select-engine.ts'
 
-function withLog<T>(run: (log: ReturnType<typeof createLog>) => T) {
+function withLog<T>(run: (log: ReturnType<typeof createLog>) => T, level: LogLevel = 'info') {
   const lines: string[] = []
-  return { result: run(createLog('popup', { level: 'info', write: line => lines.push(line) })), lines }
+  return { result: run(createLog('popup', { level, write: line => lines.push(line) })), lines }
 }
 
 test('auto is epoll on this host, and says nothing', () => {
@@ -30,6 +30,18 @@ test('epoll on a host without it is refused, and node needs no probe', () => {
     expect(selectEngine('node', 'pop3d.engine', log, () => expect.unreachable()).name).toBe('node')
   })
   expect(lines).toEqual([])
+})
+
+test('a process says at level debug what carries its connections, and the one above it does not', () => {
+  const { lines } = withLog(log => {
+    selectEngine('auto', 'popup.engine', log)
+    selectEngine('node', 'wrap.engine', log)
+    settledChoice('auto', 'pop3d.engine', log)
+  }, 'debug')
+  expect(lines).toEqual([
+    'popup: level=debug event=engine_used setting=popup.engine engine=epoll\n',
+    'popup: level=debug event=engine_used setting=wrap.engine engine=node\n',
+  ])
 })
 
 test('a process whose children carry the connections settles auto once for them', () => {

@@ -62,6 +62,30 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
     await expect(program.run(third, [])).rejects.toThrow('no starter is left')
   })
 
+  test('a starter that sends without end is given up, and this process does not grow', async () => {
+    const script = `${directory.path}/endless-${engine.name}.mjs`
+    const say = engine.name === 'node' ? `process.send('ready\\n')` : `writeSync(3, 'ready\\n')`
+    writeFileSync(
+      script,
+      `import { writeSync } from 'node:fs'
+       ${say}
+       const octets = Buffer.alloc(65_536, 'x')
+       const flood = () => {
+         try { for (;;) writeSync(3, octets) } catch (error) { if (error.code !== 'EAGAIN') process.exit() }
+         setTimeout(flood, 1)
+       }
+       setTimeout(flood, 100)`,
+    )
+    const lines: string[] = []
+    const log = createLog('wrap', { write: line => lines.push(line) })
+    const before = process.memoryUsage.rss()
+    const starters = await Starters.start({ ids, engine, log, script, openFiles: () => 1024 })
+    onTestFinished(() => starters.close())
+    expect(await starters.failed).toContain('no starter of smtpds is left')
+    expect(lines.filter(line => line.includes('event=starter_lost'))).toHaveLength(2)
+    expect(process.memoryUsage.rss() - before).toBeLessThan(100 * 1_048_576)
+  })
+
   test('a start goes to the starter that has the fewest under way', async () => {
     const script = `${directory.path}/silent-${engine.name}.mjs`
     const orders = `${directory.path}/orders-${engine.name}-`
