@@ -1,6 +1,26 @@
 import { availableParallelism } from 'node:os'
 import { defineConfig } from 'vitest/config'
 
+/** Tests whose subject is a connection: they are run a second time over the engine that the host does not choose. */
+const OVER_BOTH_ENGINES = [
+  'test/system/engines.test.ts',
+  'test/system/popup-login.test.ts',
+  'test/system/popup-tls.test.ts',
+  'test/system/popup-checkers.test.ts',
+  'test/system/proxies.test.ts',
+  'test/system/sslwrap-popup.test.ts',
+  'test/system/wrap-gate.test.ts',
+  'test/system/wrap-starter.test.ts',
+  'test/clients/pop3-clients.test.ts',
+  'test/clients/tls-fronts.test.ts',
+]
+
+const SYSTEM = {
+  globalSetup: ['test/harness/build-once.ts', 'test/harness/postgres-for-tests.ts'],
+  testTimeout: 120_000,
+  hookTimeout: 180_000,
+}
+
 export default defineConfig({
   test: {
     // Tests wait for processes more than they compute: more of them at once than there are cores.
@@ -20,10 +40,11 @@ export default defineConfig({
         test: {
           name: 'system',
           include: ['test/system/**/*.test.ts', 'test/clients/**/*.test.ts'],
-          globalSetup: ['test/harness/build-once.ts', 'test/harness/postgres-for-tests.ts'],
-          testTimeout: 120_000,
-          hookTimeout: 180_000,
+          ...SYSTEM,
         },
+      },
+      {
+        test: { name: 'engine-node', include: OVER_BOTH_ENGINES, env: { TEST_ENGINE: 'node' }, ...SYSTEM },
       },
     ],
   },

@@ -4,6 +4,7 @@ import { chownSync } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
 import { type BoundSocket, holdListener } from '../../src/process/listener.ts'
 import { startWorker, type WorkerProcess } from '../../src/process/worker-process.ts'
+import { epollEngine } from '../../src/sockets/epoll-engine.ts'
 import { parseIpAddress } from '../../src/wire/ip-address.ts'
 import { sessionId } from '../../src/wire/login-event.ts'
 import {
@@ -12,6 +13,10 @@ import {
   type MaildropWorkerStart,
   type SessionTicket,
 } from '../../src/wire/maildrop-worker.ts'
+import { createLog } from '../../src/base/log.ts'
+import { HandoffSender } from '../../src/popup/login/handoff-sender.ts'
+import { acceptedSocket } from './accepted-socket.ts'
+import { ENGINE_SETTINGS } from './engines.ts'
 import { isRoot, OWNER } from './maildir.ts'
 import type { TranscriptSettings } from './transcript.ts'
 
@@ -56,7 +61,7 @@ export class WorkerForTests {
     const listener = await holdListener({ type: 'unix', path: socket }, 'run_dir')
     if (isRoot) chownSync(socket, OWNER.uid, OWNER.gid)
     const { key: givenKey, ids = isRoot ? OWNER : null, loginUid = null, usedTickets = [], ...others } = options
-    const { logLevel = 'error', engine = 'auto', ...settings } = others
+    const { logLevel = 'error', engine = ENGINE_SETTINGS.engine ?? 'auto', ...settings } = others
     const key = givenKey === undefined ? randomBytes(32) : Buffer.from(givenKey, 'hex')
     const worker = startWorker(PROGRAM, ['--worker'], [listener.descriptor])
     worker.channel.send({
@@ -124,17 +129,38 @@ export class WorkerForTests {
 export class WorkersForTests {
   readonly #directory: string
   readonly #workers = new Map<string, Promise<WorkerForTests>>()
+  readonly #senders = new Map<WorkerForTests, HandoffSender>()
 
   constructor(directory: string) {
     this.#directory = directory
   }
 
-  readonly connect = async (maildir: string, { compat, sizes, extraBlank }: TranscriptSettings) => {
+  /** Relayed: the session comes over the worker's socket. */
+  readonly connect = async (maildir: string, settings: TranscriptSettings) => {
+    const worker = await this.#workerFor(settings)
+    return { socket: worker.open(worker.ticket({ maildir })), closed: Promise.resolve() }
+  }
+
+  /** Handed over: the worker gets the client's own connection, as popup's login process gives it. */
+  readonly handOver = async (maildir: string, settings: TranscriptSettings) => {
+    const worker = await this.#workerFor(settings)
+    const { handover } = epollEngine
+    if (handover === undefined) throw new Error('engine epoll hands connections over')
+    const sender = this.#senders.get(worker) ?? new HandoffSender(handover, createLog('popup', { write: () => {} }))
+    this.#senders.set(worker, sender)
+    const channel = await sender.to(worker.socket)
+    const { client, socket, close } = await acceptedSocket(epollEngine)
+    const over = Promise.withResolvers<void>()
+    if (channel?.pass(socket.open(), worker.ticket({ maildir }), new Uint8Array(0), over.resolve) !== true)
+      throw new Error('the connection was not handed over')
+    return { socket: client, closed: over.promise.finally(close) }
+  }
+
+  #workerFor({ compat, sizes, extraBlank }: TranscriptSettings): Promise<WorkerForTests> {
     const key = `${compat} ${sizes} ${extraBlank}`
     const started = this.#workers.get(key) ?? WorkerForTests.start(this.#directory, { compat, extraBlank, sizes })
     this.#workers.set(key, started)
-    const worker = await started
-    return { socket: worker.open(worker.ticket({ maildir })), closed: Promise.resolve() }
+    return started
   }
 
   async stop(): Promise<void> {

@@ -63,6 +63,7 @@ export async function startPopup(
   })
   const authd = await AuthdDouble.listen(`${stack.directory}/run/authd.sock`)
   await stack.start('popup', options)
+  if (others['']?.['log_level'] === undefined) await stack.waitForEngine('popup', 'popup.engine')
   const clients: PopupClient[] = []
   const opened = (socket: Socket): PopupClient => {
     const client = new PopupClient(socket)

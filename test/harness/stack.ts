@@ -1,6 +1,7 @@
 import { chmodSync, chownSync, copyFileSync, mkdirSync, utimesSync, writeFileSync } from 'node:fs'
 import { onTestFailed } from 'vitest'
 import { formatSettings, type Overrides } from '../../src/auth-relay/text/settings-text.ts'
+import { ENGINE_OF_RUN, ENGINE_SETTINGS } from './engines.ts'
 import type { LogLine } from './log-line.ts'
 import { Program, type ProgramOptions, run } from './program.ts'
 import { temporaryDirectory } from './temporary-directory.ts'
@@ -84,7 +85,9 @@ export class Stack {
         passwd_file: `${this.directory}/passwd`,
         ssl_hack_pass: `${this.directory}/sslhack.pass`,
         fail_delays: ['0'],
+        ...ENGINE_SETTINGS,
       },
+      pop3d: ENGINE_SETTINGS,
       sslwrap: {
         user: `${TEST_IDS.tls}`,
         workers: 1,
@@ -101,6 +104,7 @@ export class Stack {
         smtpd: [`${this.directory}/smtpd.sh`, 'example.org'],
         user: `${TEST_IDS.gate}`,
         smtpd_user: isRoot ? `${TEST_IDS.smtpd}` : '',
+        ...ENGINE_SETTINGS,
       },
     }
     const sections = new Set([...Object.keys(base), ...Object.keys(settings)])
@@ -203,6 +207,22 @@ export class Stack {
     const writer = this.#programs.get(name) ?? this.program('auth-relay')
     const pairs = Object.entries(fields).map(([key, wanted]) => `${key}=${wanted}`)
     return writer.waitFor(`${name} logs ${pairs.join(' ')}`, () => this.log(name).find(matches), deadlineMs)
+  }
+
+  /**
+   * Fulfilled when a process has said, at level debug, that the engine of this test run carries the connections of a
+   * setting. Fails at once if it says another.
+   */
+  async waitForEngine(name: 'popup' | 'wrap', setting: 'popup.engine' | 'pop3d.engine' | 'wrap.engine'): Promise<void> {
+    const said = await this.#programs
+      .get(name)
+      ?.waitFor(`a process says its ${setting}`, () =>
+        this.#programs
+          .get(name)
+          ?.log.find(({ fields }) => fields['event'] === 'engine_used' && fields['setting'] === setting),
+      )
+    if (said?.fields['engine'] !== ENGINE_OF_RUN)
+      throw new Error(`${setting} is ${said?.fields['engine']}, and this run is one of ${ENGINE_OF_RUN}`)
   }
 
   /** Everything that the programs wrote. */

@@ -5,11 +5,20 @@ import { afterAll, describe, expect, test } from 'vitest'
 import { createLog } from '../../src/base/log.ts'
 import { capabilityLines } from '../../src/pop3/reply.ts'
 import { MaildropService } from '../../src/pop3d/serve-maildrop.ts'
+import type { Engine } from '../../src/sockets/engine.ts'
 import { StreamConnection } from '../../src/sockets/stream-connection.ts'
+import { acceptedSocket } from '../harness/accepted-socket.ts'
+import { BOTH_ENGINES } from '../harness/engines.ts'
 import { isRoot, OWNER } from '../harness/maildir.ts'
 import { NODE, PROGRAM, socketPair, WorkersForTests } from '../harness/pop3d.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
-import { type Connect, inputLength, readTranscripts, runTranscript } from '../harness/transcript.ts'
+import {
+  type Connect,
+  inputLength,
+  readTranscripts,
+  runTranscript,
+  type TranscriptSettings,
+} from '../harness/transcript.ts'
 
 const root = temporaryDirectory()
 afterAll(() => root.remove())
@@ -45,8 +54,7 @@ const standalone: Connect = async (maildir, { compat, sizes, extraBlank, isWritt
 const workers = new WorkersForTests(root.path)
 afterAll(() => workers.stop())
 
-/** A session inside the test's process, over a pair of streams. */
-const inProcess: Connect = async (maildir, { compat, sizes, extraBlank }) => {
+function serviceFor({ compat, sizes, extraBlank }: TranscriptSettings): MaildropService {
   const capabilities = capabilityLines('TRANSACTION', {
     user: true,
     sasl: [],
@@ -55,7 +63,7 @@ const inProcess: Connect = async (maildir, { compat, sizes, extraBlank }) => {
     expire: 'NEVER',
     implementation: 'auth-relay',
   })
-  const service = new MaildropService({
+  return new MaildropService({
     compat,
     sizes,
     extraBlank,
@@ -63,10 +71,23 @@ const inProcess: Connect = async (maildir, { compat, sizes, extraBlank }) => {
     idleTime: 1_200_000,
     capabilities,
   })
+}
+
+/** A session inside the test's process, over a pair of streams. */
+const inProcess: Connect = async (maildir, settings) => {
   const [socket, server] = duplexPair()
   const connection = new StreamConnection(server, server)
-  return { socket, closed: service.serve(connection, maildir, new Uint8Array(0), log) }
+  return { socket, closed: serviceFor(settings).serve(connection, maildir, new Uint8Array(0), log) }
 }
+
+/** The same over a TCP connection that an engine accepted. */
+const overEngine =
+  (engine: Engine): Connect =>
+  async (maildir, settings) => {
+    const { client, socket, close } = await acceptedSocket(engine)
+    const closed = serviceFor(settings).serve(socket.open(), maildir, new Uint8Array(0), log)
+    return { socket: client, closed: closed.finally(close) }
+  }
 
 test('there are transcripts', () => {
   expect(transcripts.length).toBeGreaterThan(50)
@@ -87,4 +108,13 @@ describe.each(transcripts)('$name', transcript => {
   test('by pop3d started for one session', () => runTranscript(transcript, root.path, standalone, 'whole'))
 
   test('by a worker', () => runTranscript(transcript, root.path, workers.connect, 'whole'))
+
+  test('by a worker to which login handed the connection over', () =>
+    runTranscript(transcript, root.path, workers.handOver, 'whole'))
+
+  describe.each(BOTH_ENGINES)('over engine $name', ({ engine }) => {
+    test('in one piece', () => runTranscript(transcript, root.path, overEngine(engine), 'whole'))
+
+    test('octet by octet', () => runTranscript(transcript, root.path, overEngine(engine), 'everywhere'))
+  })
 })

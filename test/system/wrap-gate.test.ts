@@ -40,8 +40,10 @@ describeWith(
     })
 
     const start = async (wrap: TestSettings[string], others: TestSettings = {}): Promise<Program> => {
-      stack.configure({ ...grants.settings, ...others, wrap: { ...wrap } })
-      return stack.start('wrap')
+      stack.configure({ '': { log_level: 'debug' }, ...grants.settings, ...others, wrap: { ...wrap } })
+      const gate = await stack.start('wrap')
+      await stack.waitForEngine('wrap', 'wrap.engine')
+      return gate
     }
     const mail = (to: string) =>
       run([

@@ -3,6 +3,7 @@ import { connect, type Socket } from 'node:net'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { Conversation } from '../harness/conversation.ts'
 import { describeWith, ROOT } from '../harness/describe-with.ts'
+import { ENGINE_OF_RUN } from '../harness/engines.ts'
 import { eventually } from '../harness/eventually.ts'
 import { GateDatabase } from '../harness/gate-database.ts'
 import { descendantsOf, type ProcessStatus } from '../harness/process-status.ts'
@@ -38,9 +39,15 @@ describeWith([ROOT], 'the smtpd under an account of its own', () => {
     await grants.remove()
   })
 
-  const start = (wrap: TestSettings[string] = {}, env: Readonly<Record<string, string>> = {}): Promise<Program> => {
-    stack.configure({ ...grants.settings, wrap: { listen: ['127.0.0.1:0'], smtpd: [smtpd], ...wrap } })
-    return stack.start('wrap', { env: { LC_ALL: 'C', ...env } })
+  const start = async (
+    wrap: TestSettings[string] = {},
+    env: Readonly<Record<string, string>> = {},
+  ): Promise<Program> => {
+    stack.configure({ '': { log_level: 'debug' }, ...grants.settings, wrap: { listen: ['127.0.0.1:0'], smtpd: [smtpd], ...wrap } })
+    const gate = await stack.start('wrap', { env: { LC_ALL: 'C', ...env } })
+    await stack.waitForEngine('wrap', 'wrap.engine')
+    expect(starters(gate).map(({ commandLine }) => commandLine.at(-1))).toEqual([ENGINE_OF_RUN, ENGINE_OF_RUN])
+    return gate
   }
   const session = (): Conversation => {
     const socket = connect(stack.port('wrap'), '127.0.0.1')
@@ -48,7 +55,8 @@ describeWith([ROOT], 'the smtpd under an account of its own', () => {
     return new Conversation('client', socket)
   }
   const banner = async (client = session()) => {
-    const { text } = await client.expect(/^\d{3} /)
+    // Among many at once the last one waits until all the others have their smtpd.
+    const { text } = await client.expect(/^\d{3} /, 60_000)
     return { client, text, pid: Number(/^220 (\d+)/.exec(text)?.[1]) }
   }
   const starters = (gate: Program): readonly ProcessStatus[] =>
@@ -150,6 +158,7 @@ describeWith([ROOT], 'the smtpd under an account of its own', () => {
   })
 
   test('many at once, and more than the link holds', async () => {
+    stack.showLogsOnFailure()
     await start({ connections: 400 })
     const clients = await Promise.all(Array.from({ length: 300 }, () => banner(session())))
     expect(new Set(clients.map(({ pid }) => pid)).size).toBe(300)
