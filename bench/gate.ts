@@ -2,8 +2,9 @@ import { spawnSync } from 'node:child_process'
 import { chmodSync, chownSync, copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { availableParallelism } from 'node:os'
+import { parseArgs } from 'node:util'
 import { buildAll } from '../scripts/build.ts'
-import { formatSettings } from '../src/auth-relay/text/settings-text.ts'
+import { formatSettings, type Overrides } from '../src/auth-relay/text/settings-text.ts'
 import { openDatabase } from '../src/database/database.ts'
 import { startEmbeddedServer } from '../src/database/embedded-server.ts'
 import { migrate } from '../src/database/migrate.ts'
@@ -13,6 +14,7 @@ import { Program, run } from '../test/harness/program.ts'
 import { testServerAccount } from '../test/harness/server-account.ts'
 import { temporaryDirectory } from '../test/harness/temporary-directory.ts'
 import { installedVersion } from './debian-programs.ts'
+import { enginePair } from './engine-pair.ts'
 import { cpuOf, familyOf } from './process-family.ts'
 import { BenchReport, type Figure } from './report.ts'
 
@@ -21,9 +23,16 @@ import { BenchReport, type Figure } from './report.ts'
  * a second and the time to the banner, as ratios of
  * one run; questions a second of the policy service; the start of the exec door. Before that so
  * many connections to the gate that a leak would show. Run:
- * node bench/gate.ts [ROUNDS] [SECONDS] [CONNECTIONS]
+ * node bench/gate.ts [ROUNDS] [SECONDS] [CONNECTIONS] [--engine A,B]
+ * --engine: the gate with one engine beside the gate with the other, and both beside tcpserver; nothing else.
  */
-const [rounds = 5, seconds = 3, connections = 100_000] = process.argv.slice(2).map(Number)
+const { values: options, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { engine: { type: 'string' } },
+})
+const [rounds = 5, seconds = 3, connections = 100_000] = positionals.map(Number)
+/** The engine of the gate, and that of the other gate; undefined: the gate chooses by itself, and there is no other. */
+const engines = options.engine === undefined ? undefined : enginePair(options.engine)
 const CLIENTS = 16
 const root = new URL('..', import.meta.url).pathname
 const directory = temporaryDirectory()
@@ -44,7 +53,7 @@ function compile(name: string, ...flags: string[]): void {
   if (status !== 0) throw new Error(`gcc ${name}: ${String(stderr)}: install gcc and libpq-dev`)
 }
 
-async function load({ pid }: Program, port: number, word: string): Promise<Load> {
+async function load({ program: { pid }, port, word }: Server): Promise<Load> {
   const before = cpuOf(pid)
   const { lines } = await run([at('clients'), String(port), String(CLIENTS), String(seconds), word])
   const figures: unknown = JSON.parse(lines.join(''))
@@ -89,13 +98,6 @@ await database.script(`ALTER ROLE authwrap PASSWORD 'authwrap';
 const [host] = server.connection.hosts
 if (host === undefined) throw new Error('no database')
 
-const port = {
-  bare: await freePort(),
-  cdb: await freePort(),
-  gate: await freePort(),
-  together: await freePort(),
-  libpq: await freePort(),
-}
 // As root the gate and its smtpd have accounts of their own, as in production; `together` starts
 // the smtpd itself, under its own account.
 const isRoot = process.geteuid?.() === 0
@@ -109,73 +111,88 @@ const settings = {
   grants: { grant_loopback: true },
   authd: { uses_socket: '' },
   wrap: {
-    listen: [`127.0.0.1:${port.gate}`],
     policy_listen: [`unix:${at('policy.sock')}`],
     question_listen: [`unix:${at('question.sock')}`],
+    tcprules_cdb: at('cdb/relay.cdb'),
     smtpd: [at('smtpd')],
     connections: 100,
-    tcprules_cdb: at('cdb/relay.cdb'),
     ...(isRoot ? { user: `${IDS.gate}`, smtpd_user: `${IDS.smtpd}` } : {}),
   },
 }
-writeFileSync(at('settings.toml'), formatSettings(settings, { head: ['bench'], withDefaults: false }))
-// Its log goes to a file: to read it line by line is work of ours, 2 % of the processors, and bare
-// tcpserver writes none.
-const gate = new Program('wrap', [process.execPath, `${root}dist/wrap.js`, '--config', at('settings.toml')], {
-  prefix: ['sh', '-c', 'exec "$@" >"$0" 2>&1', at('wrap.log')],
-})
-await gate.waitFor('wrap ready', () => readFileSync(at('wrap.log'), 'utf8').includes('wrap ready'), 30_000)
-const {
-  listen: _listen,
-  policy_listen: _policy,
-  question_listen: _question,
-  tcprules_cdb: _cdb,
-  ...rest
-} = settings.wrap
-const oneAccount = { ...settings, wrap: { ...rest, listen: [`127.0.0.1:${port.together}`], smtpd_user: '' } }
-writeFileSync(at('together.toml'), formatSettings(oneAccount, { head: ['bench'], withDefaults: false }))
-const together = new Program('wrap', [process.execPath, `${root}dist/wrap.js`, '--config', at('together.toml')], {
-  prefix: ['sh', '-c', 'exec "$@" >"$0" 2>&1', at('together.log')],
-})
+/** Where a server listens, and the word in its banner. */
+type Server = { readonly program: Program; readonly port: number; readonly word: 'relay' | 'local' }
+
+/** A gate with these settings. Its log goes to a file: to read it line by line is work of ours, and tcpserver writes none. */
+async function startGate(name: string, wrap: Overrides[string], engine = engines?.[0]): Promise<Server> {
+  const port = await freePort()
+  const chosen = engine === undefined ? {} : { engine }
+  const own = { ...settings, wrap: { ...wrap, ...chosen, listen: [`127.0.0.1:${port}`] } }
+  writeFileSync(at(`${name}.toml`), formatSettings(own, { head: ['bench'], withDefaults: false }))
+  const program = new Program(name, [process.execPath, `${root}dist/wrap.js`, '--config', at(`${name}.toml`)], {
+    prefix: ['sh', '-c', 'exec "$@" >"$0" 2>&1', at(`${name}.log`)],
+  })
+  await program.waitFor('wrap ready', () => readFileSync(at(`${name}.log`), 'utf8').includes('wrap ready'), 30_000)
+  return { program, port, word: 'relay' }
+}
+
 const TCPSERVER = ['tcpserver', '-HRl', 'bench', '-c', '100', '-b', '512']
-const tcpserver = (listen: number, ...words: string[]) =>
-  new Program('tcpserver', [
+async function tcpserver(word: Server['word'], ...words: string[]): Promise<Server> {
+  const port = await freePort()
+  const program = new Program('tcpserver', [
     ...TCPSERVER,
     ...words.slice(0, -1),
     '127.0.0.1',
-    String(listen),
+    String(port),
     ...(words.at(-1) ?? '').split('|'),
   ])
-const conninfo = `host=${host.host} port=${host.port} dbname=${server.connection.database} user=authwrap password=authwrap`
-const servers: Record<keyof typeof port, Program> = {
-  gate,
-  together,
-  bare: tcpserver(port.bare, at('smtpd')),
-  cdb: tcpserver(port.cdb, '-x', at('cdb/relay.cdb'), at('smtpd')),
-  libpq: tcpserver(port.libpq, `${at('ask-libpq')}|${conninfo}|${at('smtpd')}`),
+  return { program, port, word }
 }
-for (const number of Object.values(port)) await eventually(`port ${number}`, () => isOpen(number))
 
-const descriptors = () => readdirSync(`/proc/${gate.pid}/fd`).length
+const { policy_listen: _policy, question_listen: _question, tcprules_cdb: _cdb, ...alone } = settings.wrap
+const oneAccount = { ...alone, smtpd_user: '' }
+const gate = await startGate('wrap', settings.wrap)
+const conninfo = `host=${host.host} port=${host.port} dbname=${server.connection.database} user=authwrap password=authwrap`
+const OTHERS = ['cdb', 'libpq'] as const
+const OTHER_GATES = ['other', 'otherTogether'] as const
+type Name = 'gate' | 'together' | 'bare' | (typeof OTHERS)[number] | (typeof OTHER_GATES)[number]
+const servers = new Map<Name, Server>([
+  ['bare', await tcpserver('local', at('smtpd'))],
+  ['gate', gate],
+  ['together', await startGate('together', oneAccount)],
+])
+if (engines === undefined) {
+  servers.set('cdb', await tcpserver('relay', '-x', at('cdb/relay.cdb'), at('smtpd')))
+  servers.set('libpq', await tcpserver('relay', `${at('ask-libpq')}|${conninfo}|${at('smtpd')}`))
+} else {
+  servers.set('other', await startGate('other', alone, engines[1]))
+  servers.set('otherTogether', await startGate('other-together', oneAccount, engines[1]))
+}
+for (const { port } of servers.values()) await eventually(`port ${port}`, () => isOpen(port))
+
+const descriptors = () => readdirSync(`/proc/${gate.program.pid}/fd`).length
 const smtpdsOf = (pid: number) => familyOf(pid).filter(member => readProgram(member) === at('smtpd')).length
-const runs: Record<keyof typeof port, Load[]> = { bare: [], cdb: [], gate: [], together: [], libpq: [] }
-const words = { bare: 'local', cdb: 'relay', gate: 'relay', together: 'relay', libpq: 'relay' }
+const runs = new Map<Name, Load[]>([...servers.keys()].map(name => [name, []]))
 // First the leak test: a resident gate runs for weeks, and the compiler of its engine is not done
 // before some ten thousand connections.
 let total = 0
 const driveGate = async () => {
-  total += (await load(gate, port.gate, words.gate)).perSecond * seconds
+  total += (await load(gate)).perSecond * seconds
 }
 await driveGate()
 // By now the gate has opened what it keeps open.
 const before = descriptors()
 while (total < connections) await driveGate()
-await eventually('children reaped', () => smtpdsOf(gate.pid) === 0)
+await eventually('children reaped', () => smtpdsOf(gate.program.pid) === 0)
 await eventually('descriptors as before', () => descriptors() <= before)
 
+// As many connections for the other gates, so that no engine has the advantage of a warm compiler.
+for (const name of ['together', ...OTHER_GATES] as const) {
+  const other = servers.get(name)
+  if (engines === undefined || other === undefined) continue
+  for (let driven = 0; driven < total; ) driven += (await load(other)).perSecond * seconds
+}
 for (let round = 0; round < rounds; round++) {
-  for (const name of ['bare', 'gate', 'together', 'cdb', 'libpq'] as const)
-    runs[name].push(await load(servers[name], port[name], words[name]))
+  for (const [name, one] of servers) runs.get(name)?.push(await load(one))
 }
 const report = new BenchReport('gate')
 type What = 'perSecond' | 'p99' | 'cpu'
@@ -184,39 +201,56 @@ const UNITS: Readonly<Record<What, string>> = {
   p99: 'µs to the banner, p99',
   cpu: 'µs of CPU a connection',
 }
+const peerNames: Readonly<Partial<Record<Name, string>>> = {
+  bare: 'tcpserver',
+  libpq: 'the original’s design',
+  other: `engine ${engines?.[1]}`,
+  otherTogether: `engine ${engines?.[1]}`,
+}
 /** A door beside another server, and what it should be of the other's. */
-function beside(load: string, name: keyof typeof port, other: 'bare' | 'libpq', what: What, ratio?: number): void {
-  const side = (of: keyof typeof port) => ({
-    rounds: runs[of].map(one => one[what]),
-    generator: runs[of].map(({ generator }) => generator),
+function beside(load: string, name: Name, other: Name, what: What, ratio?: number): void {
+  const side = (of: Name) => ({
+    rounds: (runs.get(of) ?? []).map(one => one[what]),
+    generator: (runs.get(of) ?? []).map(({ generator }) => generator),
   })
   report.add({
     load,
     unit: UNITS[what],
     better: what === 'perSecond' ? 'more' : 'less',
     ours: side(name),
-    peer: { name: other === 'bare' ? 'tcpserver' : 'the original’s design', ...side(other) },
+    peer: { name: peerNames[other] ?? other, ...side(other) },
     ...(ratio === undefined ? {} : { goal: { ratio } }),
   })
 }
-beside('resident gate', 'gate', 'bare', 'perSecond', 0.85)
-beside('resident gate and smtpd, one account', 'together', 'bare', 'perSecond')
-beside('resident gate', 'gate', 'libpq', 'perSecond', 8)
-beside('resident gate', 'gate', 'bare', 'p99', 1.3)
-beside('resident gate', 'gate', 'libpq', 'p99')
-beside('resident gate', 'gate', 'bare', 'cpu')
-beside('resident gate', 'gate', 'libpq', 'cpu')
-beside('tcprules cdb', 'cdb', 'bare', 'perSecond', 0.95)
-beside('tcprules cdb', 'cdb', 'bare', 'p99')
-beside('tcprules cdb', 'cdb', 'bare', 'cpu')
-report.add({
-  load: 'policy service, one connection',
-  unit: 'questions/s',
-  better: 'more',
-  ours: { rounds: [await policyQuestions()] },
-  goal: { figure: 20_000 },
-})
-report.add(await execModeStart())
+if (engines === undefined) {
+  beside('resident gate', 'gate', 'bare', 'perSecond', 0.85)
+  beside('resident gate and smtpd, one account', 'together', 'bare', 'perSecond')
+  beside('resident gate', 'gate', 'libpq', 'perSecond', 8)
+  beside('resident gate', 'gate', 'bare', 'p99', 1.3)
+  beside('resident gate', 'gate', 'libpq', 'p99')
+  beside('resident gate', 'gate', 'bare', 'cpu')
+  beside('resident gate', 'gate', 'libpq', 'cpu')
+  beside('tcprules cdb', 'cdb', 'bare', 'perSecond', 0.95)
+  beside('tcprules cdb', 'cdb', 'bare', 'p99')
+  beside('tcprules cdb', 'cdb', 'bare', 'cpu')
+  report.add({
+    load: 'policy service, one connection',
+    unit: 'questions/s',
+    better: 'more',
+    ours: { rounds: [await policyQuestions()] },
+    goal: { figure: 20_000 },
+  })
+  report.add(await execModeStart())
+} else {
+  for (const what of ['perSecond', 'cpu', 'p99'] as const) {
+    beside(`resident gate, engine ${engines[0]}`, 'gate', 'other', what)
+    beside(`resident gate and smtpd, one account, engine ${engines[0]}`, 'together', 'otherTogether', what)
+  }
+  for (const what of ['perSecond', 'cpu'] as const) {
+    beside(`resident gate, engine ${engines[0]}`, 'gate', 'bare', what)
+    beside(`resident gate, engine ${engines[1]}`, 'other', 'bare', what)
+  }
+}
 report.note(
   `${CLIENTS} clients, the same tiny smtpd in C behind all. The original’s design is tcpserver with a small libpq program before the smtpd. Bare tcpserver asks nobody. Before the rounds the gate served ${Math.round(total)} connections; it had no descriptor more after them and no child left.`,
 )
@@ -224,11 +258,11 @@ report.measured({ name: 'tcpserver', version: installedVersion('ucspi-tcp') ?? '
 report.measured({
   name: 'wrap',
   version: (await run([process.execPath, `${root}dist/wrap.js`, '--version'])).lines.join(' '),
-  settings: readFileSync(at('settings.toml'), 'utf8'),
+  settings: readFileSync(at('wrap.toml'), 'utf8'),
 })
 report.finish()
 
-for (const program of Object.values(servers)) await program.stop()
+for (const { program } of servers.values()) await program.stop()
 await database.close()
 await server.stop()
 directory.remove()

@@ -7,10 +7,12 @@ import * as v from 'valibot'
 import { buildAll } from '../scripts/build.ts'
 import { type Database, openDatabase } from '../src/database/database.ts'
 import { type EmbeddedServer, startEmbeddedServer } from '../src/database/embedded-server.ts'
+import type { EngineName } from '../src/sockets/engine.ts'
 import { eventually } from '../test/harness/eventually.ts'
 import { freePort } from '../test/harness/free-port.ts'
 import { temporaryDirectory } from '../test/harness/temporary-directory.ts'
 import { versionHere } from './debian-programs.ts'
+import { enginePair } from './engine-pair.ts'
 import { courier, dovecot, type PeerCommand, TUNING } from './peers/pop3-peers.ts'
 import { TLS_PEERS } from './peers/tls-peers.ts'
 import { LIST_OF_TEN, listing, Pop3Clients, type Run, retrieve, session } from './pop3/clients.ts'
@@ -27,7 +29,8 @@ import { BenchReport, median } from './report.ts'
  * passwords, certificate and client
  * (bench/pop3/clients.c) for all, in turns within one run. The processor time is that of every
  * process of each, PostgreSQL
- * included. Needs root. --before DIR: another built checkout of ours as a further peer. --growth:
+ * included. Needs root. --before DIR: another built checkout of ours as a further peer. --engine A,B:
+ * ours with one engine beside ours with the other, and no other peer unless --peers names it. --growth:
  * how the cost of a POP3S session
  * grows with clients, addresses and grants, beside tuned Dovecot alone.
  */
@@ -39,6 +42,7 @@ const { values: options } = parseArgs({
     load: { type: 'string', default: '' },
     peers: { type: 'string' },
     before: { type: 'string' },
+    engine: { type: 'string' },
     growth: { type: 'boolean', default: false },
   },
 })
@@ -116,7 +120,9 @@ const cpuOfAll = ({ pids }: Side): number => pids().reduce((sum, pid) => sum + c
 const portFor = (side: Side, { tls }: Load): number | undefined => (tls === 'clear' ? side.clearPort : side.tlsPort)
 const percent = (shares: readonly number[]): string => `${Math.round(median(shares) * 100)} %`
 
-const wantedPeers = options.peers?.split(',')
+/** The engine of ours, and that of the other side; undefined: ours chooses by itself, and there is no such side. */
+const engines = options.engine === undefined ? undefined : enginePair(options.engine)
+const wantedPeers = options.peers?.split(',') ?? (engines === undefined ? undefined : [])
 const isWanted = (name: string): boolean => wantedPeers?.includes(name) ?? true
 
 const directory = temporaryDirectory()
@@ -134,8 +140,9 @@ const certificate = makeCertificate()
 const mostSessions = new Map<string, number>()
 const report = new BenchReport(options.growth ? 'growth' : 'pop3s')
 try {
-  const [ours, wrapped] = await startOurs('auth-relay', root)
-  const others = await startPeers()
+  const [ours, wrapped] = await startOurs('auth-relay', root, engines?.[0])
+  const others = wantedPeers?.length === 0 ? [] : await startPeers()
+  if (engines !== undefined) others.push((await startOurs(`engine ${engines[1]}`, root, engines[1]))[0])
   if (isWanted(wrapped.name)) others.push(wrapped)
   if (options.before !== undefined) others.push(...(await startOurs('before', `${options.before}/`)))
   const sides = [ours, ...others]
@@ -150,6 +157,7 @@ try {
   report.note(
     `${CLIENTS} clients, each session from the next of ${ADDRESSES} addresses; ${seconds} seconds a round and load. A session is USER PASS STAT UIDL LIST QUIT on a maildrop of ten messages of 4 KB. Ours and "${GRANTING}" commit a grant and a row of history for each login before they answer it; the others grant nothing. TLS 1.3, X25519, AES-128-GCM, an ECDSA P-256 certificate.`,
   )
+  if (engines !== undefined) report.note(`Ours is engine ${engines[0]}.`)
   report.note('haproxy and stunnel stand before the tuned Dovecot and do not tell it the address of the client.')
   report.finish()
 } finally {
@@ -184,7 +192,8 @@ function start(name: string, [file = '', ...args]: readonly string[]): () => rea
 }
 
 /** `checkout`: where dist/ is, with a slash behind it. The second side is the same with sslwrap before popup. */
-async function startOurs(name: string, checkout: string): Promise<readonly [Side, Side]> {
+async function startOurs(name: string, checkout: string, engine?: EngineName): Promise<readonly [Side, Side]> {
+  const withEngine = engine === undefined ? '' : `engine = "${engine}"\n`
   const own = `${directory.path}/${name}`
   mkdirSync(own)
   chmodSync(own, 0o755)
@@ -214,7 +223,8 @@ max_per_address = 0
 max_connections = 5000
 max_per_login = 5000
 ssl_hack_pass = "${own}/sslhack.pass"
-[sslwrap]
+${withEngine}[pop3d]
+${withEngine}[sslwrap]
 user = "61192:61192"
 cert = "${certificate.cert}"
 key = "${certificate.key}"
