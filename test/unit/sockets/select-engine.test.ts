@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { createLog, type LogLevel } from '../../../src/base/log.ts'
 import { epollLacks, selectEngine, settledChoice } from '../../../src/sockets/select-engine.ts'
 
@@ -54,30 +54,72 @@ test('a process whose children carry the connections settles auto once for them'
   expect([result, lines.length]).toEqual([['node', 'auto', 'node', 'epoll'], 1])
 })
 
-test.runIf(process.arch === 'x64')(
-  'a seccomp filter that forbids epoll_wait is found out, and the process goes on',
-  () => {
-    const module = (path: string) => JSON.stringify(new URL(`../../../src/${path}`, import.meta.url).pathname)
-    const script = `
-    const { nativeFunction, addressOf } = await import(${module('libc/native-function.ts')})
-    const { epollLacks } = await import(${module('sockets/select-engine.ts')})
-    const before = epollLacks()
-    // struct sock_filter: load the number of the call; 232 is epoll_wait: EPERM; everything else is allowed (seccomp(2)).
-    const filter = Buffer.alloc(4 * 8)
-    const rules = [[0x20, 0, 0, 0], [0x15, 0, 1, 232], [0x06, 0, 0, 0x00050001], [0x06, 0, 0, 0x7fff0000]]
-    rules.forEach(([code, yes, no, value], at) => {
-      filter.writeUInt16LE(code, at * 8)
-      filter.writeUInt8(yes, at * 8 + 2)
-      filter.writeUInt8(no, at * 8 + 3)
-      filter.writeUInt32LE(value, at * 8 + 4)
+/** In a process of its own: `before` takes something from it, then `auto` is to choose. The engine, and its log. */
+function chooseWithout(before: string): string {
+  const module = (path: string) => JSON.stringify(new URL(`../../../src/${path}`, import.meta.url).pathname)
+  const script = `
+    ${before}
+    const { createLog } = await import(${module('base/log.ts')})
+    const { selectEngine } = await import(${module('sockets/select-engine.ts')})
+    const lines = []
+    const log = createLog('popup', { write: line => lines.push(line) })
+    const { name } = selectEngine('auto', 'popup.engine', log)
+    process.stdout.write([name, ...lines].join(' | '))`
+  return execFileSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8' })
+}
+
+const warning = (reason: string): string =>
+  `node | popup: level=warn event=engine_selected setting=popup.engine engine=node reason=${JSON.stringify(reason)}\n`
+
+describe('auto on a host that lacks something is node, with one line that says what', () => {
+  test('nothing is missing: the process that is asked has epoll', () => {
+    expect(chooseWithout('')).toBe('epoll')
+  })
+
+  test('another C library: the native module cannot be loaded', () => {
+    const reason = 'Error relocating koffi.node: fcntl64: symbol not found'
+    expect(chooseWithout(`process.dlopen = () => { throw new Error(${JSON.stringify(reason)}) }`)).toContain(
+      'node | popup: level=warn event=engine_selected setting=popup.engine engine=node reason=',
+    )
+  })
+
+  test.each([
+    ['platform', 'freebsd', 'the system is freebsd, not Linux'],
+    ['arch', 'riscv64', 'the processor riscv64 is not known'],
+  ])('another %s', (property, value, reason) => {
+    expect(chooseWithout(`Object.defineProperty(process, '${property}', { value: '${value}' })`)).toBe(warning(reason))
+  })
+
+  const [EPERM, ENOSYS] = [1, 38]
+  describe.runIf(process.arch === 'x64')('a system call', () => {
+    test.each([
+      ['an old kernel has no epoll_create1', 291, ENOSYS, 'epoll_create1: '],
+      ['a seccomp filter forbids epoll_ctl', 233, EPERM, 'epoll_ctl: '],
+      ['a seccomp filter forbids epoll_wait', 232, EPERM, 'epoll_wait does not report a readable socket'],
+      ['a seccomp filter forbids sendmsg', 46, EPERM, 'sendmsg does not send a descriptor'],
+      ['a seccomp filter forbids recvmsg', 47, EPERM, 'recvmsg does not receive a descriptor'],
+    ])('%s', (_, call, errno, reason) => {
+      const native = JSON.stringify(new URL('../../../src/libc/native-function.ts', import.meta.url).pathname)
+      const said = chooseWithout(`
+        const { nativeFunction, addressOf } = await import(${native})
+        // struct sock_filter: load the number of the call; if it is this one, fail; everything else is allowed (seccomp(2)).
+        const rules = [[0x20, 0, 0, 0], [0x15, 0, 1, ${call}], [0x06, 0, 0, 0x00050000 + ${errno}], [0x06, 0, 0, 0x7fff0000]]
+        const filter = Buffer.alloc(rules.length * 8)
+        rules.forEach(([code, yes, no, value], at) => {
+          filter.writeUInt16LE(code, at * 8)
+          filter.writeUInt8(yes, at * 8 + 2)
+          filter.writeUInt8(no, at * 8 + 3)
+          filter.writeUInt32LE(value, at * 8 + 4)
+        })
+        const program = Buffer.alloc(16)
+        program.writeUInt16LE(rules.length, 0)
+        program.writeBigUInt64LE(BigInt(addressOf(filter)), 8)
+        const prctl = nativeFunction('int prctl(int option, unsigned long a, const void *b, unsigned long c, unsigned long d)')
+        if (prctl(38, 1, null, 0, 0) !== 0 || prctl(22, 2, program, 0, 0) !== 0) throw new Error('no filter')`)
+      expect(said).toMatch(
+        /^node \| popup: level=warn event=engine_selected setting=popup.engine engine=node reason=.*\n$/,
+      )
+      expect(said).toContain(reason)
     })
-    const program = Buffer.alloc(16)
-    program.writeUInt16LE(rules.length, 0)
-    program.writeBigUInt64LE(BigInt(addressOf(filter)), 8)
-    const prctl = nativeFunction('int prctl(int option, unsigned long a, const void *b, unsigned long c, unsigned long d)')
-    const isFiltered = prctl(38, 1, null, 0, 0) === 0 && prctl(22, 2, program, 0, 0) === 0
-    process.stdout.write([before, isFiltered, epollLacks()].join('|'))`
-    const out = execFileSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8' })
-    expect(out).toBe('|true|epoll_wait does not report a readable socket')
-  },
-)
+  })
+})
