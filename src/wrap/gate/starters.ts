@@ -25,7 +25,10 @@ import {
  */
 const STARTERS = 2
 const READY_WITHIN_MS = 30_000
-/** A starter that leaves so many pings unanswered, one at a time, is taken for hung: within 15 s. */
+/**
+ * A starter that leaves so many pings unanswered, one at a time, and says nothing else, is taken for hung: within 15 s. A
+ * ping waits behind the starts that were sent before it, so a busy starter on a busy host answers late.
+ */
 const [PING_EVERY_MS, MOST_MISSED_PINGS] = [4_000, 3]
 /** Between two looks whether an smtpd of a starter that has ended still runs. */
 const LOOK_EVERY_MS = 1_000
@@ -212,7 +215,8 @@ class StarterProcess {
   readonly #lines = new LineSplitter(MAX_STARTER_LINE)
   readonly #pings: NodeJS.Timeout
   #lastPing = 0
-  #lastPong = 0
+  /** The last ping before it said something. */
+  #lastHeard = 0
   #program: Program | undefined
   #isReady: () => void = () => {}
   #isLost = false
@@ -286,7 +290,7 @@ class StarterProcess {
   }
 
   #ping(): void {
-    if (this.#lastPing - this.#lastPong >= MOST_MISSED_PINGS) this.#lose('it does not answer')
+    if (this.#lastPing - this.#lastHeard >= MOST_MISSED_PINGS) this.#lose('it does not answer')
     else {
       this.#lastPing += 1
       this.#link.write(`${formatStarterOrder({ type: 'ping', n: this.#lastPing })}\n`)
@@ -297,7 +301,9 @@ class StarterProcess {
     const { lines, overlong } = this.#lines.push(octets)
     for (const line of lines) {
       const news = parseStarterNews(line)
-      if (!this.#isLost && (news === undefined || !this.#hear(news))) this.#lose('it said what no starter says')
+      if (this.#isLost) continue
+      if (news === undefined || !this.#hear(news)) this.#lose('it said what no starter says')
+      else this.#lastHeard = this.#lastPing
     }
     if (overlong > 0) this.#lose('it said what no starter says')
   }
@@ -309,9 +315,7 @@ class StarterProcess {
         this.#isReady()
         return true
       case 'pong':
-        if (news.n > this.#lastPing) return false
-        this.#lastPong = news.n
-        return true
+        return news.n <= this.#lastPing
       case 'started':
         return this.#started(news.n, news.pid)
       case 'failed': {

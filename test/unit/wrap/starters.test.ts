@@ -1,5 +1,5 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { afterAll, describe, expect, onTestFinished, test } from 'vitest'
+import { afterAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
 import type { AcceptedSocket } from '../../../src/sockets/engine.ts'
 import { Starters } from '../../../src/wrap/gate/starters.ts'
@@ -113,6 +113,42 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
         .filter(name => `${directory.path}/${name}`.startsWith(orders))
         .map(name => readFileSync(`${directory.path}/${name}`, 'latin1').match(/start n=/g)?.length)
     await eventually('three starts each', () => counts().join(' ') === '3 3')
+  })
+
+  test('a starter that is busy with starts is not taken for hung, and one that says nothing is', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const script = `${directory.path}/busy-${engine.name}.mjs`
+    const answer =
+      'for (const [, n] of String(text).matchAll(/start n=(\\d+) without=/g)) say("started n=" + n + " pid=" + (100_000 + Number(n)) + "\\n")'
+    writeFileSync(
+      script,
+      engine.name === 'node'
+        ? `const say = text => process.send(text)
+           say('ready\\n')
+           process.on('message', text => { ${answer} })`
+        : `import { Socket } from 'node:net'
+           const link = new Socket({ fd: 3, readable: true, writable: true })
+           const say = text => link.write(text)
+           say('ready\\n')
+           link.on('data', text => { ${answer} }).on('end', () => process.exit()).on('error', () => process.exit())`,
+    )
+    const lines: string[] = []
+    const log = createLog('wrap', { write: line => lines.push(line) })
+    const starters = await Starters.start({ ids, engine, log, script, openFiles: () => 1024 })
+    onTestFinished(() => starters.close())
+    const program = starters.program('/bin/true', ['true'], [])
+    for (let ping = 0; ping < 6; ping += 1) {
+      // Each start goes to the starter with fewer under way: both answer one before every ping.
+      const [first, second] = [await acceptedSocket(engine), await acceptedSocket(engine)]
+      await Promise.all([program.run(first.socket, []), program.run(second.socket, [])])
+      first.close()
+      second.close()
+      vi.advanceTimersByTime(4_000)
+    }
+    expect(lines).toEqual([])
+    vi.advanceTimersByTime(16_000)
+    expect(await starters.failed).toContain('no starter of smtpds is left')
   })
 
   test('a program that cannot be run keeps the starter', async () => {
