@@ -164,6 +164,11 @@ const SEVERAL_PROGRAMS = {
     meaning: 'The host lacks something that engine `epoll` needs, so the program uses engine `node`.',
     action: 'Set the engine to `node` to accept this, or provide what the reason names.',
   },
+  engine_used: {
+    levels: ['debug'],
+    fields: ['setting', 'engine'],
+    meaning: 'The process uses this engine for its connections.',
+  },
   batch_unavailable: {
     levels: ['info'],
     fields: ['reason'],

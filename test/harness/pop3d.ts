@@ -2,6 +2,8 @@ import { createHmac, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { chownSync } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
+import { createLog } from '../../src/base/log.ts'
+import { HandoffSender } from '../../src/popup/login/handoff-sender.ts'
 import { type BoundSocket, holdListener } from '../../src/process/listener.ts'
 import { startWorker, type WorkerProcess } from '../../src/process/worker-process.ts'
 import { epollEngine } from '../../src/sockets/epoll-engine.ts'
@@ -13,8 +15,6 @@ import {
   type MaildropWorkerStart,
   type SessionTicket,
 } from '../../src/wire/maildrop-worker.ts'
-import { createLog } from '../../src/base/log.ts'
-import { HandoffSender } from '../../src/popup/login/handoff-sender.ts'
 import { acceptedSocket } from './accepted-socket.ts'
 import { ENGINE_SETTINGS } from './engines.ts'
 import { isRoot, OWNER } from './maildir.ts'

@@ -27,7 +27,7 @@ describe(`engine ${ENGINE_OF_RUN}`, () => {
       await running.stack.waitForEngine('popup', 'popup.engine')
       await running.stack.waitForEngine('popup', 'pop3d.engine')
       // The login process of engine node keeps the connection and relays; that of epoll hands it over.
-      const passed = running.stack.log('popup').some(({ fields }) => fields['event'] === 'passed')
+      const passed = running.stack.log('popup').some(({ fields }) => fields['event'] === 'client_handed_off')
       expect(passed).toBe(ENGINE_OF_RUN === 'epoll')
       await client.quit()
     })

@@ -43,7 +43,11 @@ describeWith([ROOT], 'the smtpd under an account of its own', () => {
     wrap: TestSettings[string] = {},
     env: Readonly<Record<string, string>> = {},
   ): Promise<Program> => {
-    stack.configure({ '': { log_level: 'debug' }, ...grants.settings, wrap: { listen: ['127.0.0.1:0'], smtpd: [smtpd], ...wrap } })
+    stack.configure({
+      '': { log_level: 'debug' },
+      ...grants.settings,
+      wrap: { listen: ['127.0.0.1:0'], smtpd: [smtpd], ...wrap },
+    })
     const gate = await stack.start('wrap', { env: { LC_ALL: 'C', ...env } })
     await stack.waitForEngine('wrap', 'wrap.engine')
     expect(starters(gate).map(({ commandLine }) => commandLine.at(-1))).toEqual([ENGINE_OF_RUN, ENGINE_OF_RUN])

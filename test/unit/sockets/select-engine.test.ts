@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { describe, expect, test } from 'vitest'
-import { createLog, type LogLevel } from '../../../src/base/log.ts'
+import { createLog } from '../../../src/base/log.ts'
+import type { LogLevel } from '../../../src/base/log-events.ts'
 import { epollLacks, selectEngine, settledChoice } from '../../../src/sockets/select-engine.ts'
 
 function withLog<T>(run: (log: ReturnType<typeof createLog>) => T, level: LogLevel = 'info') {
