@@ -36,7 +36,7 @@ export class ContainerHost {
     await machine.install(...CONTAINERS)
     const containers = new ContainerHost(machine)
     // An overlay file system is no place for the upper layer of another one.
-    await machine.sh('mount -t tmpfs tmpfs /var/lib/containers')
+    await machine.sh('mkdir -p /var/lib/containers && mount -t tmpfs tmpfs /var/lib/containers')
     // The test may run where root cannot raise limits, and where the kernel counts no processes in
     // a cgroup of version 2.
     machine.write(
