@@ -275,8 +275,12 @@ class Walk {
       const replaced = main.replace(/^smtpd_relay_restrictions = .*(\n\s+.*)*$/m, () => lines.trimEnd())
       expect(replaced).not.toBe(main)
       this.#machine.write('/etc/postfix/main.cf', `${replaced}\n`)
-      const said = await this.#machine.sh(`{ ${blockOf(section, 'sh', 'postfix check').trim()}; } 2>&1`)
-      expect(said).toBe('')
+      const [check = '', reload = ''] = blockOf(section, 'sh', 'postfix check').trim().split(' && ')
+      expect(await this.#machine.sh(`${check} 2>&1`)).toBe('')
+      expect(reload).toBe('systemctl reload postfix')
+      // postfix.service of Debian 12 runs /bin/true at its reload, for which the test's machine may have no control
+      // group any more. The reload itself is that of its instance.
+      await this.#machine.sh(`${reload} || systemctl reload postfix@-.service`)
     })
   }
 

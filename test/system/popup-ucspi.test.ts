@@ -3,7 +3,8 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { formatProxyLocal } from '../../src/wire/preamble.ts'
 import { AuthdDouble } from '../harness/authd-double.ts'
-import { command, describeWith, pathOf } from '../harness/describe-with.ts'
+import { command, describeWith } from '../harness/describe-with.ts'
+import { installBlock } from '../harness/install-recipe.ts'
 import { dial, MESSAGE, PASS, PopupClient } from '../harness/popup-stack.ts'
 import { Program } from '../harness/program.ts'
 import { commandOf, Stack, TEST_PASSWORD, type TestAccount } from '../harness/stack.ts'
@@ -261,9 +262,14 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
   })
 
   describeWith([command('tcpserver', 'ucspi-tcp')], 'under a real tcpserver', () => {
-    test('it serves connections', async () => {
-      const args = ['-1', '-H', '-R', '-l0', '127.0.0.1', '0', ...commandOf('popup', 'pop.example.org', ...words)]
-      const server = new Program('tcpserver', [pathOf('tcpserver') ?? '', ...args], { env: { SYSLOG: '0' } })
+    test('it serves connections, with the run script of INSTALL', async () => {
+      const recipe = { section: 'qmail and notqmail', language: 'sh', marker: 'exec tcpserver' }
+      const quoted = (all: readonly string[]): string => all.map(word => `'${word}'`).join(' ')
+      const script = installBlock(recipe, {
+        'tcpserver -v -R 0 110 popup': `tcpserver -1 -v -H -R -l0 127.0.0.1 0 ${quoted(commandOf('popup'))}`,
+        'checkpassword pop3d Maildir': quoted(words),
+      })
+      const server = new Program('tcpserver', ['sh', '-c', script], { env: { SYSLOG: '0' } })
       const port = Number(await server.waitForLine(/^\d+$/))
       for (let round = 0; round < 2; round++) {
         const session = new PopupClient(dial(port))

@@ -3,6 +3,7 @@ import { createServer, type Server } from 'node:net'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { command, describeWith } from '../harness/describe-with.ts'
 import { GateDatabase } from '../harness/gate-database.ts'
+import { installBlock, installText } from '../harness/install-recipe.ts'
 import { Program, run } from '../harness/program.ts'
 import { Stack } from '../harness/stack.ts'
 
@@ -156,8 +157,10 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
   test('installed as qmail-smtpd it runs the real one under its second name', async () => {
     const qmail = `${stack.directory}/qmail`
     await run(['mkdir', '-p', `${qmail}/bin`])
-    symlinkSync(show, `${qmail}/bin/qmail-smtpd.noauth`)
-    symlinkSync(`${root}bin/wrap`, `${qmail}/bin/qmail-smtpd`)
+    symlinkSync(show, `${qmail}/bin/qmail-smtpd`)
+    const recipe = { section: 'qmail and notqmail', language: 'sh', marker: 'mv qmail-smtpd' }
+    const places = { '/var/qmail': qmail, '/usr/local/bin/wrap': `${root}bin/wrap` }
+    expect((await run(['sh', '-ec', installBlock(recipe, places)])).ending?.code).toBe(0)
     await grants.grant('192.0.2.7', 'ann')
     const program = await run([`${qmail}/bin/qmail-smtpd`, 'arg'], {
       env: { ...grants.environment, QMAILDIR: qmail, TCPREMOTEIP: '192.0.2.7' },
@@ -200,12 +203,20 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
     await stack.stopPrograms()
   })
 
-  test('under a real tcpserver a real client relays after the login, not before', async () => {
-    const server = new Program(
-      'tcpserver',
-      ['tcpserver', '-vHRl', 'mx.example.org', '127.0.0.1', '0', ...WRAP, `${stack.directory}/smtpd.sh`, 'example.org'],
-      { env: { ...grants.environment } },
-    )
+  test.each([
+    ['tcpserver -v 0 10101 wrap smtpd'],
+    // To try the gate beside a qmail-smtpd that stays.
+    [installText('qmail and notqmail', /`(tcpserver [^`]* 10101 wrap[^`]*)`/)],
+  ])('with `%s` a real client relays after the login, not before', async line => {
+    const smtpd = `${stack.directory}/qmail-smtpd`
+    writeFileSync(smtpd, `#!/bin/sh\nexec sh ${stack.directory}/smtpd.sh example.org\n`, { mode: 0o755 })
+    const words = line
+      .replace('-v 0 10101', '-vHRl mx.example.org 127.0.0.1 0')
+      .split(' ')
+      .flatMap(word =>
+        word === 'wrap' ? WRAP : /^(smtpd|\/var\/qmail\/bin\/qmail-smtpd)$/.test(word) ? [smtpd] : [word],
+      )
+    const server = new Program('tcpserver', words, { env: { ...grants.environment } })
     try {
       // tcpserver does not say which port 0 became: the kernel does.
       const inodes = await run(['sh', '-c', `ls -l /proc/${server.pid}/fd; cat /proc/net/tcp`])

@@ -5,7 +5,7 @@ import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { command, describeWith, NETWORK_NAMESPACES } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
 import { GateDatabase } from '../harness/gate-database.ts'
-import { installRecipe } from '../harness/install-recipe.ts'
+import { installRecipe, installText } from '../harness/install-recipe.ts'
 import { TestNetwork } from '../harness/network-namespace.ts'
 import { Program } from '../harness/program.ts'
 import { SmtpConversation } from '../harness/smtp-conversation.ts'
@@ -307,7 +307,7 @@ describeWith([NETWORK_NAMESPACES, unpackedPackage('postfix')], 'Postfix', () => 
   })
 
   test.each([
-    "SELECT 'OK' WHERE may_relay('%s')",
+    installText('Postfix', /`query = (SELECT [^`]+)`/),
     // The query that was documented before: single addresses only.
     "SELECT 'OK' FROM relay_clients WHERE address = '%s'",
   ])('asks the database itself, without the gate, about IPv4: %s', async query => {
@@ -434,8 +434,11 @@ describeWith([unpackedPackage('exim4-daemon-heavy')], 'Exim with PostgreSQL', ()
     const port = await freePort()
     const { host, port: at, dbname, user, password } = mail.grants.reader
     const server = host.startsWith('/') ? `(${host}/.s.PGSQL.${at})` : `${host}::${at}`
-    const mayRelay = `accept condition = \${lookup pgsql{SELECT 'yes' FROM relay_clients WHERE network >>= inet '\${quote_pgsql:$sender_host_address}'}{yes}{no}}`
-    const main = `${eximListens(port)}\nhide pgsql_servers = ${server}/${dbname}/${user}/${password}`
+    const mayRelay = installText('Exim', /^(accept condition = .*lookup pgsql.*)$/m)
+    const servers = installText('Exim', /^(hide pgsql_servers = .*)$/m)
+    const documented = '(/run/postgresql/.s.PGSQL.5432)/pop3authd/authwrap/PASSWORD'
+    expect(servers).toContain(documented)
+    const main = `${eximListens(port)}\n${servers.replace(documented, `${server}/${dbname}/${user}/${password}`)}`
     const config = eximConfiguration(mail, 'exim', mayRelay, main)
     await mail.serve('exim', ['/usr/sbin/exim4', '-C', config, '-bdf'], inPackage('exim4-daemon-heavy'), port)
     await mail.expectRelayFollowsGrants(port)
