@@ -17,7 +17,7 @@ import { readMigrations, schemaVersion } from '../database/migrate.ts'
 import { createGrantAdmin } from '../grants/grant-admin.ts'
 import { policyOf } from '../grants/grant-policy.ts'
 import type { GrantAdmin } from '../grants/grant-store.ts'
-import { databaseConnection } from '../settings/database-connection.ts'
+import { databaseConnection, passwordFileOf } from '../settings/database-connection.ts'
 import { loadSettingsFile, type Settings } from '../settings/settings.ts'
 import type { Surroundings } from './verb.ts'
 
@@ -140,6 +140,22 @@ export function operatorName(environment: Readonly<Record<string, string | undef
 }
 
 /**
+ * The connection of authd's role for a command: the gate's role may not read what commands show.
+ * @throws UsageFault, on a host that has the password of the gate alone with the remedy
+ */
+export function commandConnection(settings: Settings): ConnectionOptions {
+  const { dbuser, wrap_dbuser, wrap_dbpass } = settings.database
+  const [writer, reader] = [passwordFileOf(settings, 'writer'), passwordFileOf(settings, 'reader')]
+  const isOfGate = wrap_dbpass !== '' || (reader !== '' && existsSync(reader))
+  if (writer !== '' && !existsSync(writer) && isOfGate) {
+    throw new UsageFault(
+      `this host has the password of ${wrap_dbuser} alone, and commands need that of ${dbuser}: run the command on a host where authd runs, or write ${writer}`,
+    )
+  }
+  return databaseConnection(settings, 'writer')
+}
+
+/**
  * Does something with the grants of the site whose settings file this is.
  * @throws UsageFault or TemporaryFault, with what to do.
  */
@@ -149,7 +165,7 @@ export function withGrants<T>(
   work: (admin: GrantAdmin, settings: Settings) => Promise<T>,
 ): Promise<T> {
   const { settings } = loadSettingsFile(config, environment)
-  return withDatabase(databaseConnection(settings, 'writer'), database =>
+  return withDatabase(commandConnection(settings), database =>
     work(createGrantAdmin(database, policyOf(settings)), settings),
   )
 }

@@ -1,7 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { createConnection } from 'node:net'
 import * as v from 'valibot'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { openDatabase } from '../../src/database/database.ts'
 import { makeSelfSigned } from '../../src/tunnel/self-signed.ts'
 import { AuthdClient, loginFrom } from '../harness/authd-client.ts'
@@ -131,6 +131,21 @@ describeWith([DEBIAN_POSTGRES], 'several hosts with one database, with the lines
         return found.some(({ relays }) => relays > 0) && found
       })
       expect(rows).toEqual([{ login: 'ann', relays: 1, hints: expect.not.arrayContaining(['never-relays']) }])
+    }
+  })
+
+  test('on a host with the password of the gate alone a command says where to run it', async () => {
+    const other = new Stack()
+    onTestFinished(() => other.stop())
+    const missing = `${other.directory}/dbpass`
+    const reader = other.secret('wrap-dbpass', 'r'.repeat(24))
+    other.configure(settings(other, { database: { dbpass_file: missing, wrap_dbpass_file: reader } }))
+    for (const words of [['show'], ['explain', CLIENT], ['report'], ['watch'], ['block', CLIENT]]) {
+      const { lines, ending } = await other.run('auth-relay', [...words, '--config', other.config])
+      expect(lines).toEqual([
+        `auth-relay: this host has the password of authwrap alone, and commands need that of pop3authd: run the command on a host where authd runs, or write ${missing}`,
+      ])
+      expect(ending?.code).toBe(100)
     }
   })
 

@@ -2,10 +2,9 @@ import { resolve } from 'node:path'
 import { domainToASCII, domainToUnicode } from 'node:url'
 import { UsageFault } from '../../base/errors.ts'
 import { type Device, DeviceAdmin } from '../../grants/device-admin.ts'
-import { databaseConnection } from '../../settings/database-connection.ts'
 import { loadSettingsFile, type Settings } from '../../settings/settings.ts'
 import { formatTarget, readNetwork } from '../grant-target.ts'
-import { operatorName, withDatabase } from '../site-database.ts'
+import { commandConnection, operatorName, withDatabase } from '../site-database.ts'
 import { formatMoment } from '../text/moment.ts'
 import { printable } from '../text/terminal.ts'
 import type { Action, Surroundings, Verb } from '../verb.ts'
@@ -73,7 +72,7 @@ function readAction(action: string, name: string | undefined, options: Options, 
   const { print, environment } = surroundings
   const withDevices = <T>(work: (admin: DeviceAdmin, settings: Settings) => Promise<T>): Promise<T> => {
     const { settings } = loadSettingsFile(resolve(options.config), environment)
-    return withDatabase(databaseConnection(settings, 'writer'), database => work(new DeviceAdmin(database), settings))
+    return withDatabase(commandConnection(settings), database => work(new DeviceAdmin(database), settings))
   }
   const say = (json: object, text: string): void =>
     print(options.json === true ? `${JSON.stringify(json)}\n` : `${text}\n`)

@@ -1,9 +1,8 @@
 import { resolve } from 'node:path'
 import { UsageFault } from '../../../base/errors.ts'
 import { reportUsage, type UsageRow } from '../../../grants/history.ts'
-import { databaseConnection } from '../../../settings/database-connection.ts'
 import { loadSettingsFile } from '../../../settings/settings.ts'
-import { withDatabase } from '../../site-database.ts'
+import { commandConnection, withDatabase } from '../../site-database.ts'
 import { formatMoment } from '../../text/moment.ts'
 import { count, formatTable, printable } from '../../text/terminal.ts'
 import { type Verb, withConfigOption } from '../../verb.ts'
@@ -38,7 +37,7 @@ Logins that never relay need no POP before SMTP: they will not notice its end.`,
         type: 'command',
         run: async () => {
           const { settings } = loadSettingsFile(resolve(options.config), environment)
-          const rows = await withDatabase(databaseConnection(settings, 'writer'), database =>
+          const rows = await withDatabase(commandConnection(settings), database =>
             reportUsage(database, Number(options.days)),
           )
           if (options.json === true) print(`${JSON.stringify(rows.map(jsonOf), undefined, 1)}\n`)

@@ -9,9 +9,8 @@ import {
   relaysSince,
   talliesSince,
 } from '../../../grants/history.ts'
-import { databaseConnection } from '../../../settings/database-connection.ts'
 import { loadSettingsFile } from '../../../settings/settings.ts'
-import { withDatabase } from '../../site-database.ts'
+import { commandConnection, withDatabase } from '../../site-database.ts'
 import { formatMoment } from '../../text/moment.ts'
 import { printable, type Style, styleFor } from '../../text/terminal.ts'
 import type { Verb } from '../../verb.ts'
@@ -55,7 +54,7 @@ most 20 a second and door. "tally" counts them all, by host, door and minute.`,
             options.json === true
               ? ({ at, ...tally }: MinuteTally) => `${JSON.stringify({ at, kind: 'tally', ...tally })}\n`
               : (tally: MinuteTally) => formatTally(tally, style)
-          return withDatabase(databaseConnection(settings, 'writer'), async database => {
+          return withDatabase(commandConnection(settings), async database => {
             const start = await databaseNow(database)
             if (isTerminal && options.json !== true) print(`${style.faint(`${HEAD}\n`)}`)
             // What happened in the second before is not shown yet by the query: begin there, and miss nothing.

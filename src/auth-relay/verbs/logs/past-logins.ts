@@ -1,10 +1,9 @@
 import { policyOf } from '../../../grants/grant-policy.ts'
 import { createGrantWriter } from '../../../grants/grant-writer.ts'
-import { databaseConnection } from '../../../settings/database-connection.ts'
 import type { Settings } from '../../../settings/settings.ts'
 import type { IpAddress } from '../../../wire/ip-address.ts'
 import type { LoginMethod } from '../../../wire/login-event.ts'
-import { withDatabase } from '../../site-database.ts'
+import { commandConnection, withDatabase } from '../../site-database.ts'
 import { ProgressBar } from '../../text/terminal.ts'
 
 /** A login that happened before: from a log, or from another program's table. */
@@ -30,7 +29,7 @@ export async function recordPastLogins(
 ): Promise<{ readonly granted: number; readonly refused: number }> {
   let [granted, refused] = [0, 0]
   if (logins.length === 0) return { granted, refused }
-  await withDatabase(databaseConnection(settings, 'writer'), async database => {
+  await withDatabase(commandConnection(settings), async database => {
     const writer = createGrantWriter(database, policyOf(settings))
     const bar = new ProgressBar(logins.length)
     for (let start = 0; start < logins.length; start += BATCH) {
