@@ -147,7 +147,8 @@ const withKept = ({ popup: { checker, logins, login_user } }: Settings, next: Se
   popup: { ...next.popup, checker, logins, login_user },
 })
 
-const authdTimes = ({ popup, grants }: Settings): AuthdLinkTimes => ({
+/** How long a login waits for authd, and how long it is kept for it. */
+export const authdTimes = ({ popup, grants }: Settings): AuthdLinkTimes => ({
   grantWait: popup.grant_wait,
   keepFor: grants.exp_time * 1000,
 })
@@ -235,7 +236,8 @@ async function makeAuthenticator(
   }
 }
 
-const chainOptions = (settings: Settings, environment: Environment): Omit<ChainRunnerOptions, 'listeners'> => ({
+/** What a reload makes anew of the chain of programs. */
+export const chainOptions = (settings: Settings, environment: Environment): Omit<ChainRunnerOptions, 'listeners'> => ({
   checker: settings.popup.checkpassword,
   program: settings.popup.chain,
   environment,
@@ -243,7 +245,8 @@ const chainOptions = (settings: Settings, environment: Environment): Omit<ChainR
   programs: programQueue(settings),
 })
 
-const workerSettings = ({ popup, pop3d }: Settings): MaildropWorkerSettings => ({
+/** What a reload tells the workers that serve maildrops. */
+export const workerSettings = ({ popup, pop3d }: Settings): MaildropWorkerSettings => ({
   compat: popup.compat,
   sizes: pop3d.sizes,
   extraBlank: pop3d.extra_blank,

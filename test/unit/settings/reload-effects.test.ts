@@ -1,0 +1,250 @@
+import { createPrivateKey } from 'node:crypto'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { inspect } from 'node:util'
+import { afterAll, describe, expect, test } from 'vitest'
+import { formatSettings, type Overrides } from '../../../src/auth-relay/text/settings-text.ts'
+import { recognizersFor } from '../../../src/authd/login-sources.ts'
+import { UsageFault } from '../../../src/base/exit-status.ts'
+import { policyOf } from '../../../src/grants/policy-of.ts'
+import { checkerFingerprint } from '../../../src/popup/monitor/checker-settings.ts'
+import { loginSettings } from '../../../src/popup/monitor/login-settings.ts'
+import { authdTimes, chainOptions, workerSettings } from '../../../src/popup/monitor/monitor.ts'
+import { databaseConnection } from '../../../src/settings/database-connection.ts'
+import { RESTART_FOR } from '../../../src/settings/reload.ts'
+import { parseSettings, SECTIONS, type Settings } from '../../../src/settings/settings.ts'
+import { nodeEngine } from '../../../src/sockets/node-engine.ts'
+import { planOf } from '../../../src/sslwrap/plan.ts'
+import { recognizerOptions } from '../../../src/syslog/login-recognizer.ts'
+import { makeSelfSigned } from '../../../src/tunnel/self-signed.ts'
+import { parseIpAddress } from '../../../src/wire/ip-address.ts'
+import { GateSetup } from '../../../src/wrap/gate/gate-setup.ts'
+import { PolicyRates } from '../../../src/wrap/services/policy-rates.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
+
+// Each program makes the same objects anew at a reload as at its start. Of every setting whose row in the table says
+// "reloaded" one of these objects must be another one when the setting is another one. That the programs use the new
+// objects is what test/system/reload.test.ts sees, with a setting of each object at least.
+
+const { path, remove } = temporaryDirectory()
+afterAll(remove)
+
+const file = (name: string, text: string): string => {
+  writeFileSync(`${path}/${name}`, text, { mode: 0o600 })
+  return `${path}/${name}`
+}
+const { cert, key } = makeSelfSigned({ names: ['mx.example.org'], now: Date.now() })
+const files = {
+  cert: file('cert.pem', cert),
+  key: file('key.pem', key),
+  pair: file('pair.pem', cert + key),
+  // The same key in another encoding.
+  key2: file('key2.pem', createPrivateKey(key).export({ type: 'pkcs1', format: 'pem' }).toString()),
+  secret: file('secret', 'a secret of this test\n'),
+  otherSecret: file('other-secret', 'another secret of this test\n'),
+}
+
+for (const name of ['qmail', 'qmail2']) {
+  mkdirSync(`${path}/${name}/bin`, { recursive: true })
+  writeFileSync(`${path}/${name}/bin/qmail-smtpd.noauth`, '#!/bin/sh\n', { mode: 0o755 })
+}
+const OLD_TLS = { listen: '127.0.0.1:1', backend: '127.0.0.1:2', tls: 'old' }
+
+/** Settings under which some others count. */
+const SITES: readonly Overrides[] = [
+  { authd: { journal: true } },
+  { popup: { checker: 'upstream', upstream: '127.0.0.1:1', upstream_tls: true } },
+  { popup: { checker: 'sql' } },
+  { popup: { checker: 'chain', checkpassword: ['/bin/true'], chain: ['/bin/true'] } },
+  { popup: { ssl_hack_pass: files.secret, stls: true, stls_cert: files.cert, stls_key: files.key } },
+  { sslwrap: { client_ca: '/ca' } },
+  { sslwrap: { listener: [OLD_TLS], old_tls_nets: ['192.0.2.0/24'] } },
+  { wrap: { smtpd: [], qmaildir: `${path}/qmail` } },
+  { wrap: { front: true, reverse_dns: 'on' } },
+]
+const BASE: Overrides = { popup: { ssl_hack_pass: '' }, wrap: { smtpd: ['/bin/true'] } }
+
+/** Another value than the default, where a number that is one more or a flag turned over will not do. */
+const OTHER: Readonly<Record<string, unknown>> = {
+  hostname: 'other.example.org',
+  nat64_prefixes: ['2001:db8:64::/96'],
+  never_grant: ['198.51.100.7'],
+  ipv6_prefix: 64,
+  passwd_file: '/other',
+  'popup.checkpassword': ['/bin/false'],
+  'popup.chain': ['/bin/false'],
+  upstream: '127.0.0.1:2',
+  upstream_ca: files.cert,
+  maildir: 'Mail',
+  ssl_hack_pass: files.otherSecret,
+  sql_dbpass_file: files.secret,
+  sql_query: 'SELECT 1',
+  ssl_hack_trust: ['198.51.100.7'],
+  ssl_reply: 'none',
+  proxy_trust: ['198.51.100.7'],
+  compat: 'qmail',
+  cleartext_nets: ['198.51.100.0/24'],
+  cleartext_logins: ['ann'],
+  'popup.stls_cert': files.pair,
+  'popup.stls_key': files.key2,
+  wrap_dbpass_file: files.secret,
+  fail_delays: [3],
+  sizes: 'file',
+  lock: 'exclusive',
+  certificate: [{ cert: files.pair }],
+  client_certificate: 'optional',
+  client_ca: '/other',
+  old_tls_nets: ['198.51.100.0/24'],
+  journal_users: ['root'],
+  journal_units: ['other.service'],
+  syslog_hosts: ['other'],
+  daemon_tags: ['qpopper=other'],
+  'wrap.smtpd': ['/bin/false'],
+  qmaildir: `${path}/qmail2`,
+  qmail_smtpd_noauth: '/bin/false',
+  front_auth: 'hide',
+  reverse_dns: 'paranoid',
+  policy_users: ['daemon'],
+  sender_binding: 'refuse',
+  sender_domains: ['example.org'],
+  tcprules_static: '/other',
+  ask: 'unix:/other.sock',
+}
+
+const probes = ['127.0.0.1', '10.1.1.1', '198.51.100.7', '2001:db8:1::5', '2001:db8:64::c633:6407'].map(text => {
+  const ip = parseIpAddress(text)
+  if (ip === undefined) throw new TypeError(text)
+  return ip
+})
+
+const shown = (value: unknown): string => inspect(value, { depth: 12, maxArrayLength: null, maxStringLength: null })
+
+/**
+ * Everything that the programs make of their settings at a reload, in words that differ if it differs; undefined if the
+ * settings contradict each other.
+ */
+async function madeOf(settings: Settings): Promise<string | undefined> {
+  try {
+    return await allOf(settings)
+  } catch (error) {
+    if (error instanceof UsageFault) return undefined
+    throw error
+  }
+}
+
+async function allOf(settings: Settings): Promise<string> {
+  const login = loginSettings(settings, {
+    ids: undefined,
+    directory: '/run',
+    listeners: [],
+    ticketKeys: [],
+    engine: 'node',
+    handoff: false,
+  })
+  const policy = policyOf(settings)
+  const { senders } = recognizersFor(settings)
+  const { password, ...database } = databaseConnection(settings, 'reader')
+  const rates = new PolicyRates(settings.wrap, () => 0)
+  const gate = new GateSetup(settings, {})
+  try {
+    const policyOptions = gate.policyOptions(rates)
+    return shown({
+      popup: [
+        login,
+        checkerFingerprint(settings),
+        workerSettings(settings),
+        authdTimes(settings),
+        chainOptions(settings, {}),
+      ],
+      sslwrap: planOf(settings),
+      authd: [
+        recognizerOptions(settings),
+        senders,
+        policy,
+        probes.map(ip => [policy.rowOf(ip), policy.embeddedIpv4(ip), policy.neverList.loginRefusal(ip)]),
+      ],
+      wrap: [
+        gate.gateOptions(nodeEngine, rates),
+        policyOptions,
+        policyOptions.counts(1),
+        rates,
+        gate.cdbOptions(),
+        gate.doorOptions('gate'),
+        [database, password?.reveal()],
+      ],
+    })
+  } finally {
+    await gate.close()
+  }
+}
+
+const settingsOf = (site: Overrides): Settings => {
+  const names = new Set([...Object.keys(BASE), ...Object.keys(site)])
+  const all = Object.fromEntries([...names].map(name => [name, { ...BASE[name], ...site[name] }]))
+  return parseSettings(formatSettings(all, { head: [], withDefaults: false }), 'test.toml').settings
+}
+
+/** Settings whose effect another test sees: what they change is a part of no such object. */
+const SEEN_ELSEWHERE: Readonly<Record<string, { readonly test: string; readonly name: string }>> = {
+  'popup.fail_delays': { test: 'test/system/reload.test.ts', name: 'fail_delays' },
+  // wrap in place of qmail-smtpd, which reads its settings for each connection.
+  'wrap.ask': { test: 'test/system/wrap-exec-door.test.ts', name: 'WRAP_ASK' },
+}
+/** Settings that stand in functions of the new objects: it is seen that they are read for these. */
+const READ_FOR_FUNCTIONS: ReadonlySet<string> = new Set(['front_auth', 'reverse_dns_timeout'])
+
+/** Names of the settings of the gate that are read when its options are made anew. */
+async function namesReadByGate(): Promise<ReadonlySet<string>> {
+  const settings = settingsOf({ wrap: { front: true, reverse_dns: 'on' } })
+  const names = new Set<string>()
+  const wrap = new Proxy(settings.wrap, {
+    get: (target, name, receiver): unknown => {
+      names.add(String(name))
+      return Reflect.get(target, name, receiver)
+    },
+  })
+  const gate = new GateSetup({ ...settings, wrap }, {})
+  try {
+    gate.gateOptions(nodeEngine, new PolicyRates(settings.wrap, () => 0))
+    return names
+  } finally {
+    await gate.close()
+  }
+}
+
+describe('a setting that the table calls reloaded changes what a program makes anew', () => {
+  const rows = Object.entries(SECTIONS).flatMap(([key, section]) =>
+    Object.keys(section.rows).flatMap(name => {
+      const part: unknown = Reflect.get(RESTART_FOR, key)
+      const waiting: unknown = typeof part === 'object' && part !== null ? Reflect.get(part, name) : undefined
+      return Array.isArray(waiting) && waiting.length === 0 && name !== 'configured'
+        ? [{ key, section: section.name, name, full: `${section.name}.${name}` }]
+        : []
+    }),
+  )
+
+  test.each(rows)('$full', async ({ key, section, name, full }) => {
+    const elsewhere = SEEN_ELSEWHERE[full]
+    if (elsewhere !== undefined) {
+      expect(readFileSync(elsewhere.test, 'utf8')).toContain(elsewhere.name)
+      return
+    }
+    if (section === 'wrap' && READ_FOR_FUNCTIONS.has(name)) {
+      expect(await namesReadByGate()).toContain(name)
+      return
+    }
+    const changes: boolean[] = []
+    for (const site of [{}, ...SITES]) {
+      const before = settingsOf(site)
+      const part: unknown = Reflect.get(before, key)
+      const value: unknown = typeof part === 'object' && part !== null ? Reflect.get(part, name) : undefined
+      const changed =
+        OTHER[full] ??
+        OTHER[name] ??
+        (typeof value === 'boolean' ? !value : typeof value === 'number' ? value + 1 : '/other')
+      const after = settingsOf({ ...site, [section]: { ...site[section], [name]: changed } })
+      const [madeBefore, madeAfter] = [await madeOf(before), await madeOf(after)]
+      changes.push(madeBefore !== undefined && madeAfter !== undefined && madeBefore !== madeAfter)
+    }
+    expect(changes).toContain(true)
+  })
+})
