@@ -1,12 +1,13 @@
 import { createHash } from 'node:crypto'
 import { readFileSync, statSync } from 'node:fs'
 import { connect as connectTls } from 'node:tls'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
 import { makeSelfSigned } from '../../src/tunnel/self-signed.ts'
 import { formatProxyV2 } from '../../src/wire/preamble.ts'
 import { AuthdDouble } from '../harness/authd-double.ts'
 import { describeWith, ROOT } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
+import { installText } from '../harness/install-recipe.ts'
 import { address } from '../harness/network-namespace.ts'
 import { childrenOf, dial, PASS, PopupClient, type PopupStack, startPopup } from '../harness/popup-stack.ts'
 import { resourcesOf } from '../harness/process-status.ts'
@@ -213,6 +214,24 @@ describe('popup', () => {
     await running.stack.waitForLog('popup', { event: 'login_check_failed', user: 'ann' })
     expect(running.stack.transcript()).not.toMatch(/swordfish|sesame|preamble of this test|tanstaaf/)
   })
+})
+
+test('POP3 alone, with the setting of INSTALL: a login is right without authd, and is announced to nobody', async () => {
+  const setting = installText('By hand: start', /^\*\*POP3 alone\*\*[^`]*`([^`]+)`/m)
+  expect(setting).toBe('authd.socket = ""')
+  const running = await startPopup({}, { authd: { socket: '' } })
+  running.stack.showLogsOnFailure()
+  onTestFinished(() => running.stop())
+  const session = running.client()
+  await session.login('ann')
+  await session.ask('STAT', /^\+OK 1 /)
+  await session.quit()
+  const { fields } = await running.stack.waitForLog('popup', { event: 'login', user: 'ann' })
+  expect(fields['grant']).toBeUndefined()
+  expect(running.authd.events).toEqual([])
+  expect(running.stack.log('popup').filter(({ fields: { level } }) => level === 'warn' || level === 'error')).toEqual(
+    [],
+  )
 })
 
 describe('popup and the grant', () => {

@@ -148,6 +148,26 @@ describe('popup that speaks TLS itself', () => {
     )
   })
 
+  test('a client that knows old TLS only is closed, and the log names the way out once a day', async () => {
+    const failures = () =>
+      running.stack
+        .log('popup')
+        .filter(({ fields }) => fields['event'] === 'tlsfail' && fields['reason'] === 'unsupported protocol')
+    for (let count = 1; count <= 2; count += 1) {
+      const old = connect({
+        ...{ port: port(), host: '127.0.0.1', rejectUnauthorized: false },
+        ...{ minVersion: 'TLSv1', maxVersion: 'TLSv1.1', ciphers: 'DEFAULT:@SECLEVEL=0' },
+      }).on('error', () => {})
+      sockets.push(old)
+      await eventually('the log names the failure', () => failures().length === count)
+      expect(old.authorized).toBe(false)
+    }
+    expect(failures().map(({ fields }) => /tls = "old".*sslwrap\.old_tls_nets/.test(fields['hint'] ?? ''))).toEqual([
+      true,
+      false,
+    ])
+  })
+
   test('takes another certificate when its files change', async () => {
     const { cert, key } = makeSelfSigned({ names: ['other.example.org'], now: Date.now() })
     const { directory } = running.stack

@@ -117,7 +117,7 @@ export type LineJudgeOptions = {
 }
 
 /**
- * Judges lines as authd does with these settings; dialects and forms that are not switched
+ * Authenticators lines as authd does with these settings; dialects and forms that are not switched
  * on count, and are named.
  */
 export class LineJudge {
