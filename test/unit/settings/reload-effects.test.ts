@@ -1,4 +1,3 @@
-import { createPrivateKey } from 'node:crypto'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { inspect } from 'node:util'
 import { afterAll, describe, expect, test } from 'vitest'
@@ -37,8 +36,6 @@ const files = {
   cert: file('cert.pem', cert),
   key: file('key.pem', key),
   pair: file('pair.pem', cert + key),
-  // The same key in another encoding.
-  key2: file('key2.pem', createPrivateKey(key).export({ type: 'pkcs1', format: 'pem' }).toString()),
   secret: file('secret', 'a secret of this test\n'),
   otherSecret: file('other-secret', 'another secret of this test\n'),
 }
@@ -85,7 +82,6 @@ const OTHER: Readonly<Record<string, unknown>> = {
   cleartext_nets: ['198.51.100.0/24'],
   cleartext_logins: ['ann'],
   'popup.stls_cert': files.pair,
-  'popup.stls_key': files.key2,
   wrap_dbpass_file: files.secret,
   fail_delays: [3],
   sizes: 'file',
@@ -118,6 +114,16 @@ const probes = ['127.0.0.1', '10.1.1.1', '198.51.100.7', '2001:db8:1::5', '2001:
 
 const shown = (value: unknown): string => inspect(value, { depth: 12, maxArrayLength: null, maxStringLength: null })
 
+/** What a login process keeps from the start of popup. */
+const FIXED: Parameters<typeof loginSettings>[1] = {
+  ids: undefined,
+  directory: '/run',
+  listeners: [],
+  ticketKeys: [],
+  engine: 'node',
+  handoff: false,
+}
+
 /**
  * Everything that the programs make of their settings at a reload, in words that differ if it differs; undefined if the
  * settings contradict each other.
@@ -132,14 +138,7 @@ async function madeOf(settings: Settings): Promise<string | undefined> {
 }
 
 async function allOf(settings: Settings): Promise<string> {
-  const login = loginSettings(settings, {
-    ids: undefined,
-    directory: '/run',
-    listeners: [],
-    ticketKeys: [],
-    engine: 'node',
-    handoff: false,
-  })
+  const login = loginSettings(settings, FIXED)
   const policy = policyOf(settings)
   const { senders } = recognizersFor(settings)
   const { password, ...database } = databaseConnection(settings, 'reader')
@@ -189,26 +188,44 @@ const SEEN_ELSEWHERE: Readonly<Record<string, { readonly test: string; readonly 
   // wrap in place of qmail-smtpd, which reads its settings for each connection.
   'wrap.ask': { test: 'test/system/wrap-exec-door.test.ts', name: 'WRAP_ASK' },
 }
-/** Settings that stand in functions of the new objects: it is seen that they are read for these. */
-const READ_FOR_FUNCTIONS: ReadonlySet<string> = new Set(['front_auth', 'reverse_dns_timeout'])
+/** Settings whose other value cannot be seen in the new objects: it is seen that they are read for these. */
+const READ: Readonly<Record<string, () => Promise<ReadonlySet<string>>>> = {
+  // A value of a function.
+  'wrap.front_auth': () => namesReadByGate(),
+  'wrap.reverse_dns_timeout': () => namesReadByGate(),
+  // Another file with the only key that belongs to the certificate.
+  'popup.stls_key': () => namesReadForLogin(),
+}
 
-/** Names of the settings of the gate that are read when its options are made anew. */
-async function namesReadByGate(): Promise<ReadonlySet<string>> {
-  const settings = settingsOf({ wrap: { front: true, reverse_dns: 'on' } })
+/** The object, and the names of its members that are read from now on. */
+function watched<T extends object>(object: T): { readonly proxy: T; readonly names: ReadonlySet<string> } {
   const names = new Set<string>()
-  const wrap = new Proxy(settings.wrap, {
+  const proxy = new Proxy(object, {
     get: (target, name, receiver): unknown => {
       names.add(String(name))
       return Reflect.get(target, name, receiver)
     },
   })
-  const gate = new GateSetup({ ...settings, wrap }, {})
+  return { proxy, names }
+}
+
+async function namesReadByGate(): Promise<ReadonlySet<string>> {
+  const settings = settingsOf({ wrap: { front: true, reverse_dns: 'on' } })
+  const { proxy, names } = watched(settings.wrap)
+  const gate = new GateSetup({ ...settings, wrap: proxy }, {})
   try {
     gate.gateOptions(nodeEngine, new PolicyRates(settings.wrap, () => 0))
     return names
   } finally {
     await gate.close()
   }
+}
+
+async function namesReadForLogin(): Promise<ReadonlySet<string>> {
+  const settings = settingsOf({ popup: { stls: true, stls_cert: files.cert, stls_key: files.key } })
+  const { proxy, names } = watched(settings.popup)
+  loginSettings({ ...settings, popup: proxy }, FIXED)
+  return names
 }
 
 describe('a setting that the table calls reloaded changes what a program makes anew', () => {
@@ -228,8 +245,9 @@ describe('a setting that the table calls reloaded changes what a program makes a
       expect(readFileSync(elsewhere.test, 'utf8')).toContain(elsewhere.name)
       return
     }
-    if (section === 'wrap' && READ_FOR_FUNCTIONS.has(name)) {
-      expect(await namesReadByGate()).toContain(name)
+    const read = READ[full]
+    if (read !== undefined) {
+      expect(await read()).toContain(name)
       return
     }
     const changes: boolean[] = []
