@@ -3,10 +3,13 @@ import { once } from 'node:events'
 import { chmodSync, chownSync, existsSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { checkHost } from '../../src/auth-relay/check/check-host.ts'
 import { setupCommand, withDatabase } from '../../src/auth-relay/site-database.ts'
+import { formatSettings } from '../../src/auth-relay/text/settings-text.ts'
 import { type Database, openDatabase } from '../../src/database/database.ts'
 import { inspectRole } from '../../src/grants/database-setup.ts'
 import { idsOf } from '../../src/process/privileges.ts'
+import { parseSettings } from '../../src/settings/settings.ts'
 import { describeWith } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
 import { freePort } from '../harness/free-port.ts'
@@ -95,6 +98,29 @@ ${lines.join('\n')}
     const port = await startPooler('pool_mode = session', 'ignore_startup_parameters = statement_timeout')
     expect(await pooledOf(openDatabase(optionsFor(port)))).toBe(true)
     expect(await pooledOf(openDatabase(optionsFor(cluster.port)))).toBe(false)
+  })
+
+  test('check advises about it, and finds nothing to say of PostgreSQL itself', async () => {
+    const port = await startPooler('pool_mode = session', 'ignore_startup_parameters = statement_timeout')
+    // check finds the migrations beside the program that runs.
+    const [, program = ''] = process.argv
+    process.argv[1] = new URL('../../src/auth-relay/main.ts', import.meta.url).pathname
+    const adviceAt = async (dbport: number): Promise<readonly string[]> => {
+      const database = { dbhost: '127.0.0.1', dbport, dbname: 'postgres', dbuser: 'postgres' }
+      const site = { database: { ...database, dbpass: PostgresCluster.password }, popup: { listen: [] } }
+      const { settings } = parseSettings(formatSettings(site, { head: [], withDefaults: false }), 'x.toml')
+      return (await checkHost(settings)).flatMap(({ verdict, about, text }) =>
+        about === 'database.dbhost' ? [`${verdict}: ${text}`] : [],
+      )
+    }
+    try {
+      expect(await adviceAt(port)).toEqual([
+        expect.stringMatching(/^advice: a connection pooler answers for PostgreSQL/),
+      ])
+      expect(await adviceAt(cluster.port)).toEqual([])
+    } finally {
+      process.argv[1] = program
+    }
   })
 
   test('that refuses our startup parameter: the error names the setting of the pooler', async () => {
