@@ -5,7 +5,7 @@ import { formatSettings, type Overrides } from '../../../src/auth-relay/text/set
 import { recognizersFor } from '../../../src/authd/login-sources.ts'
 import { UsageFault } from '../../../src/base/exit-status.ts'
 import { policyOf } from '../../../src/grants/policy-of.ts'
-import { checkerFingerprint } from '../../../src/popup/monitor/checker-settings.ts'
+import { checkerFingerprint } from '../../../src/popup/checkers/make-checker.ts'
 import { loginSettings } from '../../../src/popup/monitor/login-settings.ts'
 import { authdTimes, chainOptions, workerSettings } from '../../../src/popup/monitor/monitor.ts'
 import { databaseConnection } from '../../../src/settings/database-connection.ts'
