@@ -480,7 +480,7 @@ exec /usr/libexec/sendmail/sendmail -C"$home/sendmail.cf" "$3"`
       { section: 'sendmail', language: 'sendmail', marker: 'access_db' },
       { '/run/auth-relay/gate/socketmap.sock': '/mnt/run/socketmap.sock' },
     )
-  /** A folder with a configuration that asks the socketmap. */
+  /** A folder with a configuration that asks the socketmap. sendmail's own limits of the load are out of the way. */
   const configure = (name: string, options = ''): string => {
     const home = `${mail.stack.directory}/${name}`
     for (const path of [home, `${home}/queue`]) mkdirSync(path)
@@ -497,6 +497,8 @@ define(\`STATUS_FILE', \`')dnl
 define(\`HELP_FILE', \`')dnl
 define(\`confPID_FILE', \`${home}/pid')dnl
 define(\`confTO_IDENT', \`0')dnl
+define(\`confREFUSE_LA', \`10000')dnl
+define(\`confQUEUE_LA', \`10000')dnl
 ${options}FEATURE(\`accept_unresolvable_domains')dnl
 ${sendmailRecipe().server}DAEMON_OPTIONS(\`Family=inet, Addr=192.0.2.1, Port=${PORT}, Name=v4')dnl
 DAEMON_OPTIONS(\`Family=inet6, Addr=IPv6:2001:db8::1, Port=${PORT}, Name=v6')dnl
