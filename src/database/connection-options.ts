@@ -1,4 +1,4 @@
-/** A password that gives itself away only when asked: the Secret of src/settings fits. */
+/** A password that only `reveal` returns, such as the Secret of src/settings. */
 export interface SecretLike {
   reveal(): string
 }

@@ -11,7 +11,10 @@ export type DatabaseOptions = ConnectionOptions & {
   readonly applicationName: string
   /** Most connections at once. */
   readonly max?: number
-  /** The server gives up a statement after this; we do a second later, and earlier if a signal says so. */
+  /**
+   * The server cancels a statement after this time. The client cancels it one second later, or
+   * earlier by a signal.
+   */
   readonly statementTimeoutMs?: number
   /** Named statements are planned once for each connection. For those who ask the same again and again. */
   readonly planOnce?: boolean
@@ -54,10 +57,11 @@ export interface Database extends Session {
 
 /**
  * Connects to the primary among the hosts (the one that takes writes), in the background and at
- * once; follows it when another host becomes the primary; looks for it with back-off while there is
- * none. Statements asked for meanwhile wait for the round of attempts under way and fail with
- * DatabaseUnavailable if it finds nobody.
+ * once.
  *
+ * The connection follows when another host becomes the primary. While there is no primary, it tries
+ * all hosts in rounds, with growing pauses. A statement waits for the round under way and fails
+ * with DatabaseUnavailable if the round finds no primary.
  */
 export function openDatabase(options: DatabaseOptions): Database {
   if (options.hosts.length === 0) throw new TypeError('openDatabase needs at least one host')
@@ -142,7 +146,8 @@ class PrimaryDatabase implements Database {
         await run({ text: 'COMMIT' })
         return result
       } catch (error) {
-        // A connection that cannot roll back is broken; #withClient has seen that already and closes it.
+        // A connection that cannot roll back is unusable. #withClient has noticed that and closes
+        // it.
         await run({ text: 'ROLLBACK' }).catch(() => undefined)
         throw error
       }
@@ -152,7 +157,7 @@ class PrimaryDatabase implements Database {
   async close(): Promise<void> {
     this.#closing.abort()
     clearTimeout(this.#retry)
-    await this.#round?.catch(() => undefined) // nobody waits for the round any more
+    await this.#round?.catch(() => undefined) // no statement waits for the round
     const primary = this.#primary
     this.#primary = undefined
     if (primary !== undefined) this.#end(primary.pool)
@@ -188,7 +193,8 @@ class PrimaryDatabase implements Database {
       } catch (error) {
         if (deadline.signal.aborted) {
           broken = true
-          // Not one answer since we began: the server itself is gone or stuck, and another may be the primary now.
+          // No answer arrived: the server has stopped or hangs, and another one may be the primary
+          // now.
           if (primary.lastAnswer < started) this.#lost(primary, 'no answer within the deadline')
           throw new OutcomeUnknown('the deadline passed under a statement', { cause: error })
         }
@@ -221,7 +227,9 @@ class PrimaryDatabase implements Database {
     }
   }
 
-  /** Joins the round of attempts under way, or starts one, unless the last one failed a moment ago. */
+  /**
+   * Joins the round of attempts under way, or starts one, unless the last round has just failed.
+   */
   #search(): Promise<Primary> {
     if (this.#closing.signal.aborted) return Promise.reject(new DatabaseUnavailable('the database is closed'))
     if (this.#round !== undefined) return this.#round
@@ -255,7 +263,8 @@ class PrimaryDatabase implements Database {
   /** A primary, or why this host is none. */
   async #tryHost(host: DatabaseHost, index: number): Promise<Primary | string> {
     const pool = new Pool(poolConfig(this.#options, host))
-    // A lent connection that breaks between two statements has nobody else who hears it, and would end the process.
+    // A lent connection that fails between two statements has no other listener for `error`, and
+    // the event would end the process.
     pool.on('connect', client => client.on('error', () => {}))
     // An idle connection that breaks; statements under way get their own error.
     pool.on('error', error => {
@@ -267,7 +276,8 @@ class PrimaryDatabase implements Database {
         const { rows } = await typedQuery(config => client.query(config), FIRST_QUERY, [])
         const [answer] = rows
         if (answer?.read_only === false) {
-          // PostgreSQL tells each client the process that serves it (BackendKeyData); a pooler makes up a number.
+          // PostgreSQL sends each client the id of the process that serves it (BackendKeyData). A
+          // pooler invents a number.
           const pooled = Reflect.get(client, 'processID') !== answer.pid
           return { pool, host: nameOf(host), pooled, index, lastAnswer: performance.now() }
         }
@@ -326,7 +336,7 @@ class PrimaryDatabase implements Database {
   #end(pool: Pool): void {
     const ended: Promise<void> = pool
       .end()
-      .catch(() => undefined) // its connections are gone, which is what we want
+      .catch(() => undefined) // its connections are closed, as intended
       .finally(() => this.#ending.delete(ended))
     this.#ending.add(ended)
   }
@@ -361,11 +371,9 @@ async function typedQuery<Row>(
 const isArray = (value: Value): value is readonly ArrayElement[] => Array.isArray(value)
 
 /**
- * Our named statements are for any parameters alike: planned once for a connection, not at each
- * execution, which PostgreSQL goes on with where it hopes for a better plan from knowing the values
- * (for a login alone that was twice the work of storing it). A server that does not know the
- * setting plans as it likes.
- *
+ * Plans each named statement once for a connection. The default of PostgreSQL may plan at each
+ * execution in order to use the parameters, which doubled the time to store one login. A server
+ * that does not know the setting keeps its default.
  */
 async function planOnce(client: Pick<PoolClient, 'query'>): Promise<void> {
   await client.query('SET plan_cache_mode = force_generic_plan').catch(() => undefined)
@@ -414,7 +422,7 @@ function poolConfig(options: DatabaseOptions, host: DatabaseHost): PoolConfig {
   }
 }
 
-/** The caller's signal or the time limit, whichever comes first. */
+/** Aborts at the caller's signal or at the time limit, if that comes first. */
 function deadlineOf(outer: AbortSignal | undefined, limitMs: number) {
   const inner = new AbortController()
   const abort = (): void => inner.abort(outer?.reason)

@@ -40,7 +40,7 @@ export type EmbeddedServerOptions = {
    * Left out: not noticed.
    */
   readonly newPings?: (send: () => void, hung: () => void) => ServerPings
-  /** Settings of postgresql.conf that override ours. */
+  /** Settings of postgresql.conf that override the defaults of auth-relay. */
   readonly settings?: Readonly<Record<string, string>>
 }
 
@@ -135,10 +135,9 @@ export async function startEmbeddedServer(options: EmbeddedServerOptions): Promi
 }
 
 /**
- * `postgresql/` below the state directory; or, when the server's account cannot pass through the
- * directories above it (a checkout below root's home), a directory of its own below /var/lib, with
- * a symbolic link to it.
- *
+ * `postgresql/` below the state directory. If the server's account cannot pass through the
+ * directories above it (a checkout below root's home), the data are in a separate directory below
+ * /var/lib. A symbolic link leads there.
  */
 async function findPlace({ stateDir, account, log }: EmbeddedServerOptions): Promise<Place> {
   if (account === undefined ? process.geteuid?.() === 0 : account.uid === 0) {
@@ -184,7 +183,7 @@ async function takeOwnership(base: string): Promise<string> {
         `process ${other.trim().split(' ')[0]} already runs the database in ${base}: stop it, or use another directory`,
       )
     }
-    await unlink(file).catch(() => undefined) // somebody else found it stale too: the next round decides
+    await unlink(file).catch(() => undefined) // another process removed it too: the next round decides
   }
   throw new EmbeddedServerFault(`cannot take ${file}: several programs are starting at once; try again`)
 }
@@ -254,9 +253,8 @@ async function initialise(
 }
 
 /**
- * Nobody owns this cluster any more, yet its server may still run (it is just stopping), or its pid
- * file may name a process that has nothing to do with it and would keep PostgreSQL from starting.
- *
+ * The owner of this cluster has ended. Its server may still run, because it is stopping. Or its pid
+ * file may name an unrelated process, which would keep PostgreSQL from starting.
  */
 async function stopOrphan(data: string, log: Omit<Log, 'with'>): Promise<void> {
   const file = join(data, 'postmaster.pid')
@@ -445,10 +443,9 @@ class Supervisor {
 }
 
 /**
- * The command line that runs a program under the server's account and ends it (SIGINT is
- * PostgreSQL's fast shutdown) when our process is gone: setpriv of util-linux does both, and is
- * part of every Debian.
- *
+ * The command line that runs a program under the server's account. The kernel sends the program
+ * SIGINT (PostgreSQL's fast shutdown) when this process ends. setpriv of util-linux, which is part
+ * of every Debian, does both.
  */
 function asAccount(program: string, args: readonly string[], account: ServerAccount | undefined) {
   const drop =
@@ -467,7 +464,7 @@ function signalProcess(pid: number, signal: 'SIGINT' | 'SIGQUIT' | 'SIGKILL'): v
   try {
     process.kill(pid, signal)
   } catch {
-    // ESRCH: it is gone, which is what we want
+    // ESRCH: it has ended, as intended
   }
 }
 

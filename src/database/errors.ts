@@ -1,6 +1,6 @@
 /**
- * Faults of the database: what callers can tell apart, and how errors of the driver are sorted into
- * it.
+ * Faults of the database: the classes that callers distinguish, and their mapping from errors of
+ * the driver.
  */
 
 import { DatabaseError } from 'pg'
@@ -62,7 +62,7 @@ export class MigrationFailed extends Error {
   }
 }
 
-/** The PostgreSQL of our own cannot be started; the message says what to do. */
+/** The embedded PostgreSQL cannot be started. The message names the remedy. */
 export class EmbeddedServerFault extends Error {
   override readonly name = 'EmbeddedServerFault'
 }
@@ -86,7 +86,10 @@ const READ_ONLY = '25006' // read_only_sql_transaction
 
 export type Failure = { readonly error: Error; readonly serverLost: boolean }
 
-/** What an error of a statement under way means for the caller, and whether the server must be looked for anew. */
+/**
+ * The class of an error during a statement, and whether the connection must look for the primary
+ * again.
+ */
 export function failureOf(error: unknown, host: string): Failure {
   if (error instanceof DatabaseError && error.code !== undefined) {
     const { code } = error

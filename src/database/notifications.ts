@@ -9,12 +9,13 @@ const AGAIN = 1000
 export type Notifications = { close(): Promise<void> }
 
 /**
- * Calls `heard` for every NOTIFY on the channel, and whenever it begins to listen: what was said
- * before may be lost. A notification comes early or not at all, so nothing may depend on it. It
- * holds a connection of its own to the primary, which alone lets anybody listen, and looks for it
- * again and again; a server without LISTEN is asked once a second in vain. `channel`: an SQL
- * identifier of ours.
+ * Calls `heard` for every NOTIFY on the channel, and whenever it starts to listen, because earlier
+ * notifications may be lost.
  *
+ * A notification comes early or not at all, so no result may depend on notifications. The listener
+ * holds a separate connection to the primary, because a standby does not permit LISTEN. It tries
+ * again once a second, also with a server without LISTEN.
+ * `channel`: an SQL identifier of auth-relay.
  */
 export function listenTo(
   options: ConnectionOptions & { readonly applicationName: string },
@@ -65,9 +66,9 @@ async function listenOnce(
     heard()
     await ended.promise
   } catch {
-    // A standby, or nobody there: the next host.
+    // A standby, or no server: try the next host.
   } finally {
     signal.removeEventListener('abort', end)
-    await client.end().catch(() => undefined) // it is gone, which is what we want
+    await client.end().catch(() => undefined) // it is closed, as intended
   }
 }

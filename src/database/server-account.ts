@@ -9,9 +9,8 @@ export type ServerAccount = { readonly uid: number; readonly gid: number }
 /**
  * The account that runs initdb for a server account. initdb needs an account with a name;
  * PostgreSQL itself does not. Ids without a name are for tests and demonstrations: initdb then runs
- * as `nobody`, and the files are given away afterwards.
+ * as `nobody`, and the files are given to the ids afterwards.
  * @throws EmbeddedServerFault if the host has neither.
- *
  */
 export async function initialAccount(account: ServerAccount): Promise<ServerAccount> {
   let nobody: ServerAccount | undefined
@@ -27,8 +26,8 @@ export async function initialAccount(account: ServerAccount): Promise<ServerAcco
 }
 
 /**
- * True if the account may pass through every directory above and including `path`; what does not
- * exist yet is ours to make.
+ * True if the account may pass through `path` and every directory above it. auth-relay creates the
+ * missing ones.
  */
 export async function canReach(path: string, { uid, gid }: ServerAccount): Promise<boolean> {
   for (let directory = path; ; directory = dirname(directory)) {
@@ -67,7 +66,7 @@ export async function giveTreeTo(directory: string, account: ServerAccount | und
  */
 export type ProcessIdentity = { readonly pid: number; readonly start: string }
 
-/** Who has this process number now; undefined if nobody. A zombie is nobody. */
+/** The process with this id; undefined if there is none. A zombie does not count. */
 export async function identityOf(pid: number): Promise<ProcessIdentity | undefined> {
   const stat = await readFile(`/proc/${pid}/stat`, 'latin1').catch(() => undefined)
   // The second field is the program's name in parentheses and may hold anything, parentheses included.

@@ -1,7 +1,10 @@
 /** Statements: their text, their values, and their rows. */
 import * as v from 'valibot'
 
-/** A statement and what its rows are: rows that do not fit are a mistake of ours, found at once. */
+/**
+ * A statement and the schema of its rows. A row that does not fit is a fault of the program and
+ * throws at once.
+ */
 export type Statement<Row> = {
   readonly text: string
   /** Prepared once per connection under this name. Left out: sent whole each time. */
@@ -9,19 +12,22 @@ export type Statement<Row> = {
   readonly row: v.GenericSchema<unknown, Row>
 }
 
-/** What may be passed as $1, $2, …; never part of the statement's text. */
+/** Values for $1, $2, …; never part of the statement's text. */
 export type Value = ArrayElement | readonly ArrayElement[]
 export type ArrayElement = string | number | boolean | Date | null
 
 export type Result<Row> = { readonly rows: readonly Row[]; readonly count: number }
 
-/** For statements whose rows nobody reads. */
+/** For statements whose rows are not used. */
 export const ignored: v.GenericSchema<unknown, unknown> = v.unknown()
 
-/** bigint and count(*): text on the wire, because not every bigint is a number; ours are. */
+/**
+ * bigint and count(*): text on the wire, because a bigint may exceed the safe integers. Values of
+ * auth-relay do not.
+ */
 export const int8 = v.pipe(v.string(), v.regex(/^-?\d+$/), v.transform(Number), v.safeInteger())
 
-/** timestamptz that is a moment. */
+/** timestamptz with a finite value. */
 export const timestamptz = v.date()
 
 /** timestamptz that may be missing or `infinity`: null then. */
@@ -35,9 +41,8 @@ export const endTime = v.union([
 ])
 
 /**
- * An array as the text that PostgreSQL reads (manual, section 8.15). pg would look at every element
- * several times, and the arrays of a batch are most of what authd sends.
- *
+ * Formats an array as PostgreSQL parses it (manual, section 8.15). The driver would read every
+ * element several times, and arrays are most of the octets that authd sends.
  */
 export function arrayLiteral(elements: readonly ArrayElement[]): string {
   let text = '{'

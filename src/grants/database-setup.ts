@@ -20,7 +20,7 @@ const SET_PASSWORD: Statement<{ text: string }> = {
   row: v.object({ text: v.string() }),
 }
 
-/** What a role may do, and what time it is there. */
+/** The rights of a role, and the time of the database. */
 export type RoleFacts = { readonly isSuperuser: boolean; readonly mayWrite: boolean; readonly now: Date }
 
 const ROLE_FACTS: Statement<RoleFacts> = {
@@ -46,8 +46,8 @@ export async function ensureDatabase(server: Database, name: string): Promise<vo
 }
 
 /**
- * Sets the password of a role of ours, kept by the server as a SCRAM verifier. Needs a superuser,
- * or a role that may alter this one.
+ * Sets the password of a role of auth-relay, which the server keeps as a SCRAM verifier. Needs a
+ * superuser, or a role that may alter this one.
  */
 export function setRolePassword(database: Database, role: RoleName, password: string): Promise<void> {
   return runMade(database, SET_PASSWORD, [role, password])

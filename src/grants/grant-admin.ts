@@ -40,13 +40,15 @@ LIMIT $2::bigint`,
 type Finding = { readonly rule: string; readonly detail: string; readonly since: Date; readonly until: Date | null }
 
 /**
- * What the tables know of an address at a time. $1 address, $5 the IPv4 address in it or null, $2
- * its row of grants, $3 the time, $4 whether that is past: then the history speaks of grants that
- * were refreshed or swept since; for the present the grants alone do. Of logins: the last that
- * still counted then (a block takes the grant away for good), the last that was granted at all, and
- * the last that was refused within the day before. `last-login-block`: the block of whoever logged
- * in last, granted or not.
+ * The rows that concern an address at a time.
  *
+ * $1 address, $5 the IPv4 address in it or null, $2 its row of grants, $3 the time, $4 whether the
+ * time is past. For the past the history also counts, because grants were refreshed or swept since.
+ * For the present only the grants count.
+ *
+ * Three logins count: the last one that was valid then, the last one that was granted, and the last
+ * one that was refused within the day before. A block removes the grant of a login permanently.
+ * `last-login-block`: the block of the last login, granted or not.
  */
 const EXPLAIN: Statement<Finding> = {
   row: v.object({
@@ -112,7 +114,7 @@ const CLOCK: Statement<{ now: Date }> = { row: v.object({ now: timestamptz }), t
 
 /**
  * $1 network, $2 seconds or null, $3 reason, $4 owner, $5 now or null, $6 the IPv4 address in a
- * single address, or null. The new decree takes the place of the old one.
+ * single address, or null. The new row replaces the old one.
  */
 const ALLOW: Statement<{ until: Date | null }> = {
   row: v.object({ until: endTime }),

@@ -14,7 +14,7 @@ export type GrantPolicyOptions = NeverListOptions & {
   readonly storeUser: boolean
 }
 
-/** What the site decided about grants; one for store and lookup, so that they cannot differ. */
+/** The site's rules for grants: the same for store and lookup, so that they cannot differ. */
 export class GrantPolicy {
   readonly expTime: number
   readonly maxLifetime: number
@@ -37,10 +37,9 @@ export class GrantPolicy {
   }
 
   /**
-   * The text of the row that a login from this address makes: the address, or its /64. An address
-   * that embeds an IPv4 address has a row of its own, which is not the row of the IPv4 address:
-   * each grant opens the way by which its login came, no other.
-   *
+   * The text of the row for a login from this address: the address, or its /64. An address that
+   * embeds an IPv4 address has a separate row, which is not the row of the IPv4 address. Each grant
+   * opens only the path of its login.
    */
   rowOf(ip: IpAddress): string {
     if (this.#ipv6Prefix === 128 || familyOf(ip) === 4) return ip
@@ -54,9 +53,9 @@ export class GrantPolicy {
   }
 
   /**
-   * A login this short a time after the last one changes nothing worth a write: five seconds, less
-   * where grants are short, so that a grant never ends more than a hundredth of its life early.
-   *
+   * Seconds after the last login of an address within which another login is not written. The value
+   * is five, and less for short grants, so that a grant never ends more than a hundredth of its
+   * life early.
    */
   get refreshSeconds(): number {
     return Math.min(5, this.expTime / 100)

@@ -12,7 +12,7 @@ const source = v.picklist(['login', 'allowance'])
 
 /**
  * $1 address, $2 its row of grants, or null where logins do not count, $3 now or null, $4 the IPv4
- * address in it or null. At most one row: a sure yes.
+ * address in it or null. Gives at most one row, which means that the address may relay.
  */
 const LOOKUP: Statement<Omit<Grant, 'ip'>> = {
   name: 'lookup-grant',
@@ -112,7 +112,7 @@ export type GrantReaderOptions = {
   readonly now?: () => Date | null
 }
 
-/** The asking side of the grants, on a database opened with the role `authwrap` (or any other of ours). */
+/** Reads grants, on a database opened with the role `authwrap` or another role of auth-relay. */
 export function createGrantReader(
   database: Database,
   policy: GrantPolicy,

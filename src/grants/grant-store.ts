@@ -17,7 +17,9 @@ export const networkColumn = v.pipe(
 /** Why a login does not open the relay. Stands in the answer `refused … reason=`. */
 export type Refusal = 'loopback' | 'never' | 'proxy' | 'own' | 'private' | 'blocked'
 
-/** What became of a login: the address is granted until then (Unix seconds, committed), or it is not. */
+/**
+ * The result of a login: the address is granted until then (Unix seconds, committed), or it is not.
+ */
 export type Outcome =
   | { readonly verdict: 'granted'; readonly until: number }
   | { readonly verdict: 'refused'; readonly reason: Refusal }
@@ -25,20 +27,23 @@ export type Outcome =
 /** A login and when it happened; null means now, by the database's clock. A time in the future counts as now. */
 export type Login = { readonly event: LoginEvent; readonly at: Date | null }
 
-/** Somebody was let through: RELAYCLIENT was set, or a policy question was answered with yes. `at` as in Login. */
+/**
+ * A use of a grant: RELAYCLIENT was set, or a policy request got a positive answer. `at` as in
+ * Login.
+ */
 export type RelayUse = {
   readonly ip: IpAddress
-  /** Which door: `wrap`, `policy`, `socketmap`, … At most 32 characters. */
+  /** The service: `wrap`, `policy`, `socketmap`, … At most 32 characters. */
   readonly door: string
   readonly at: Date | null
 }
 
-/** A sure yes. */
+/** A grant that covers the address. */
 export type Grant = {
   readonly ip: IpAddress
   /** By a login, or by the administrator's allowance. */
   readonly source: 'login' | 'allowance'
-  /** Who logged in; null for an allowance, and where names are not kept. */
+  /** The login; null for an allowance, and where names are not kept. */
   readonly login: string | null
   /** When it ends (exactly then it has ended); null: without end. */
   readonly until: Date | null
@@ -64,7 +69,7 @@ export type GrantedDevice = {
   readonly elsewhere: boolean
 }
 
-/** One row of what may relay now. `until` null: without end. */
+/** A network that may relay now. `until` null: without end. */
 export type CurrentGrant = Pick<Grant, 'source' | 'login' | 'until'> & { readonly network: Network }
 
 /** One row of `auth-relay show`. */
@@ -100,9 +105,8 @@ export interface GrantWriter {
    */
   recordTallies(tallies: readonly RelayTally[], options?: QueryOptions): Promise<void>
   /**
-   * Tells the views for mail servers that ask the database what this host's policy never grants.
-   * Called again and again: own addresses come and go.
-   *
+   * Publishes the ungrantable addresses of this host's policy for the views of mail servers. Called
+   * repeatedly, because addresses of the host change.
    */
   publishUngrantable(options?: QueryOptions): Promise<void>
   /** Removes what has ended. Housekeeping only: expiry is decided at lookup. */
@@ -116,12 +120,13 @@ export interface GrantWriter {
 
 /** The gate's side: role `authwrap`. */
 export interface GrantReader {
-  /** The grant that covers the address now, or undefined. Anything but a sure yes is undefined or an error. */
+  /**
+   * The grant that covers the address now. In every other case the result is undefined or an error.
+   */
   lookup(ip: IpAddress, options?: QueryOptions): Promise<Grant | undefined>
   /**
-   * What may relay now, for tables of mail servers that cannot ask. A network is listed without the
-   * parts that are never granted, so that one grant may be several rows.
-   *
+   * The networks that may relay now, for tables of mail servers without lookups. A network is
+   * listed without its ungrantable parts, so that one grant may be several rows.
    */
   current(options?: QueryOptions): Promise<readonly CurrentGrant[]>
 }
@@ -135,11 +140,13 @@ export type Rule = {
     | 'grant'
     | 'login'
     | 'refused-login'
-    /** The last login that was granted does not count any more: its time is over, or it was taken away. */
+    /**
+     * The last login that was granted does not count now, because its grant ended or was removed.
+     */
     | 'expired'
     | 'never-seen'
   readonly relay: boolean
-  /** What in particular: the network, the login, the reason. */
+  /** The particular network, login or reason. */
   readonly detail: string
   readonly since: Date | null
   readonly until: Date | null
@@ -190,8 +197,8 @@ export interface GrantAdmin {
   /** Ends an allowance; how many there were. */
   disallow(network: Network, options?: QueryOptions): Promise<number>
   /**
-   * Removes the grants of a network or login and keeps new ones away until the block ends; says how
-   * many grants were removed.
+   * Removes the grants of a network or login and prevents new ones until the block ends. Returns
+   * the number of removed grants.
    */
   block(
     target: BlockTarget,

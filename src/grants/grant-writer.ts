@@ -9,23 +9,23 @@ import type { GrantPolicy } from './grant-policy.ts'
 import type { GrantWriter, Login, Outcome, QueryOptions, Refusal, RelayUse, Swept } from './grant-store.ts'
 
 /**
- * A batch of logins: judged against the blocks, folded to one row per address, upserted in the
- * order of addresses (two writers then never wait for each other in a ring), and entered into the
- * history; all in one statement.
+ * Stores a batch of logins in one statement. It checks the blocks, folds the logins to one row per
+ * address, upserts the rows, and writes the history. The rows are in the order of addresses, so
+ * that two writers cannot deadlock.
  *
  * $1 address, $2 row of grants, $3 time or null, $4 daemon, $5 method, $6 tls, $7 login, $8
  * session, $9 refusal or null; $10 exp_time, $11 max_lifetime or 0, $12 refresh seconds, $13 keep
  * names, $14 now or null; $15 IPv4 address in the address or null.
  *
  * A row whose last login lies more than 60 s in the future was written before the clock was set
- * back: it counts as none.
+ * back, so it does not count.
  *
- * What was written is brought back to its logins by a window, not a join: the plan of a prepared
- * statement takes every batch for ten rows, and joined a thousand by a thousand, one by one.
+ * A window, not a join, assigns the written rows to their logins. The plan of a prepared statement
+ * expects ten rows for every batch, and a join of a thousand by a thousand rows was a nested loop.
  *
- * The outcomes come back as one row, a word for each login in order: the end of its grant in Unix
- * seconds, or the refusal; and whether an address was granted that had no grant before.
- *
+ * The outcomes come back as one row, with a word for each login in order: the end of its grant in
+ * Unix seconds, or the refusal. The last column is true if an address was granted that had no grant
+ * before.
  */
 const RECORD: Statement<{ outcomes: string; fresh: boolean }> = {
   name: 'record-logins',
@@ -122,10 +122,10 @@ SELECT least(coalesce(t.at, now()), now()), t.ip, t.door FROM unnest($1::timesta
 }
 
 /**
- * $1 host, $2 time, $3 door, $4 relayed, $5 refused, $6 undecided, $7 never: one of each for a
- * tally. $8 door, $9 address: the refused. $10 now or null.
- * In the order of the key, so that two writers never wait for each other in a ring. A clock that is
- * ahead does not count into the future.
+ * $1 host, $2 time, $3 service, $4 relayed, $5 refused, $6 undecided, $7 never: one of each for a
+ * tally. $8 service, $9 address: the refused clients. $10 now or null. Rows are written in the
+ * order of the key, so that two writers cannot deadlock. A clock that is ahead does not count into
+ * the future.
  */
 const RECORD_TALLIES: Statement<unknown> = {
   name: 'record-tallies',
@@ -228,7 +228,7 @@ export function createGrantWriter(
 
     async recordTallies(tallies: readonly RelayTally[], { signal }: QueryOptions = {}): Promise<void> {
       if (tallies.length === 0) return
-      // Several reports of a door at once: those of its latest.
+      // Several reports of a service at once: the addresses of the latest one.
       const samples = new Map(
         tallies.filter(({ recent }) => recent.length > 0).map(({ door, recent }) => [door, recent]),
       )
@@ -276,7 +276,7 @@ const COUNT: Statement<{ live: number }> = {
   text: 'SELECT count(*) AS live FROM grants WHERE until > now()',
 }
 
-/** The writing side of the grants with a database connection of its own. */
+/** Writes grants, with a separate database connection. */
 export type OpenGrantWriter = GrantWriter & {
   /** Puts another policy in force from the next call on. */
   usePolicy(policy: GrantPolicy): void
@@ -288,7 +288,9 @@ export type OpenGrantWriter = GrantWriter & {
   close(): Promise<void>
 }
 
-/** Connects in the background: what is asked before the database is there fails with DatabaseUnavailable. */
+/**
+ * Connects in the background. Calls before the database is reachable fail with DatabaseUnavailable.
+ */
 export function openGrantWriter(options: DatabaseOptions, policy: GrantPolicy): OpenGrantWriter {
   const database = openDatabase({ ...options, planOnce: true })
   let writer = createGrantWriter(database, policy)
@@ -301,7 +303,7 @@ export function openGrantWriter(options: DatabaseOptions, policy: GrantPolicy): 
     keepHistory: (keepDays, query) => writer.keepHistory(keepDays, query),
     usePolicy(next) {
       writer = createGrantWriter(database, next)
-      // While the database is away, the next sweep publishes it.
+      // If the database is unavailable, the next sweep publishes them.
       void writer.publishUngrantable().catch(() => undefined)
     },
     async countLive() {

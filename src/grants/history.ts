@@ -1,6 +1,4 @@
-/**
- * What the histories say: logins and mail as they happened, and which logins still need the relay.
- */
+/** Reads the histories: logins and mail in order of time, and logins that still need the relay. */
 import * as v from 'valibot'
 import type { Database } from '../database/database.ts'
 import { int8, type Statement, timestamptz } from '../database/statement.ts'
@@ -106,7 +104,7 @@ export const refusedSince = async (database: Database, moment: Date): Promise<re
 export const talliesSince = async (database: Database, moment: Date): Promise<readonly MinuteTally[]> =>
   (await database.query(TALLIES, [moment])).rows
 
-/** What the histories say of one login: whether its owner still needs POP before SMTP. */
+/** The history of one login: it shows whether its owner still needs POP before SMTP. */
 export type UsageRow = {
   readonly login: string
   readonly lastLogin: Date

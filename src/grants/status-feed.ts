@@ -16,8 +16,8 @@ export type LiveGrant = {
 }
 
 /**
- * A login that was granted or refused, or a mail that was relayed; then `daemon` is the door, and
- * nothing else is known.
+ * A login that was granted or refused, or a mail that was relayed. For a mail, `daemon` is the
+ * service, and the other fields are null.
  */
 export type StatusEvent = {
   readonly at: Date
@@ -30,7 +30,7 @@ export type StatusEvent = {
   readonly reason: string | null
 }
 
-/** What happened from `start` on, for as long as was asked for. */
+/** Counts from `start` on, for the length of the step. */
 export type EventCounts = {
   readonly start: Date
   /** Logins. */
@@ -41,7 +41,10 @@ export type EventCounts = {
   readonly closed: number
 }
 
-/** What a door of the gates decided. `undecided`: that part of `closed` for which there was no sure answer in time. */
+/**
+ * Decisions of a service of the gates. `undecided`: the part of `closed` for which the database
+ * gave no answer in time.
+ */
 export type DoorCounts = {
   readonly door: string
   readonly relayed: number
@@ -49,7 +52,7 @@ export type DoorCounts = {
   readonly undecided: number
 }
 
-/** What is true at this moment, by the database's clock. */
+/** Totals of now, by the database's clock. */
 export type Totals = {
   readonly now: Date
   readonly grants: number
@@ -129,7 +132,7 @@ FROM (
 GROUP BY door ORDER BY 2 DESC, 3 DESC, 1`,
 }
 
-/** What the status page asks. World errors are those of src/database/errors.ts. */
+/** Queries of the status page. Errors are those of src/database/errors.ts. */
 export interface StatusFeed {
   totals(): Promise<Totals>
   /** Grants that count now, those that end last first. */
@@ -141,7 +144,7 @@ export interface StatusFeed {
    * steps without events are left out.
    */
   countEvents(from: Date, to: Date, step: number): Promise<readonly EventCounts[]>
-  /** What was decided in the last seconds by door, the busiest first. */
+  /** Decisions in the last seconds by service, the busiest first. */
   doors(seconds: number): Promise<readonly DoorCounts[]>
 }
 

@@ -2,7 +2,7 @@ import { resolve } from 'node:path'
 import manifest from '../../package.json' with { type: 'json' }
 import { UsageFault } from '../base/errors.ts'
 
-/** What the words after a daemon's name ask for, as far as every daemon understands them. */
+/** The request of a daemon's command line, as far as all daemons share it. */
 export type DaemonWords =
   /** `text` goes to standard output. */
   | { readonly type: 'about'; readonly text: string }
@@ -12,11 +12,11 @@ export type DaemonWords =
   | { readonly type: 'own' }
 
 /**
- * Reads what every daemon understands in the same way: nothing, `--config FILE`, `--config=FILE`,
- * `--help` and `--version` with their letters `-h` and `-V`. Throws UsageFault for a `--config`
- * without a file or with more words behind it, and for any other option with two dashes.
- * `settingsFile` is the default; a program without one has words of its own alone.
- *
+ * Parses the words that all daemons share: none, `--config FILE`, `--config=FILE`, `--help` and
+ * `--version` with their letters `-h` and `-V`.
+ * Throws UsageFault for a `--config` without a file or with more words behind it, and for any other
+ * option with two dashes. `settingsFile` is the default; a program without one has only its own
+ * words.
  */
 export function parseDaemonWords(
   program: string,

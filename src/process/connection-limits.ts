@@ -1,5 +1,5 @@
 /**
- * What bounds the open connections of a process: limits per customer, room for new connections, and
+ * Bounds for the open connections of a process: limits per customer, room for new connections, and
  * descriptors.
  */
 
@@ -47,7 +47,7 @@ export class ConnectionLimits {
     return this.#maxPerAddress === 0 || (this.#open.get(this.customerOf(ip)) ?? 0) < this.#maxPerAddress
   }
 
-  /** Names the customer to whom a place of this address counts. */
+  /** Names the customer for a connection of this address. */
   customerOf(ip: IpAddress): string {
     return this.#counted.get(ip)?.customer ?? this.#customers.keyOf(ip)
   }
@@ -86,14 +86,12 @@ export class ConnectionLimits {
 }
 
 /**
- * Connections that have not proved anything yet, for a server that is full: one of them makes room
- * for a new one.
+ * Connections before login of a server that is full: one of them makes room for a new one.
  *
- * The customer with most of them gives one up, so that a crowd of one customer displaces nobody
- * else. Of that customer's the oldest goes, but one that is being served (a password is being
- * checked) only if all are. Where several customers have as many, the oldest connection among
- * theirs goes by the same rule.
- *
+ * The customer with most connections loses one, so that a crowd of one customer displaces no other
+ * customer. The oldest connection of that customer is closed first. A connection with a password
+ * check under way is closed only if all of them have one. If several customers have equally many,
+ * the oldest of their connections is closed by the same rule.
  */
 export class WaitingConnections<T> {
   /** In order of arrival, with the customer. */
@@ -167,7 +165,7 @@ function hasDescriptor(): boolean {
     closeSync(openSync('/dev/null', 'r'))
     return true
   } catch (error) {
-    // ENFILE: the whole host has none. What else may fail says nothing of descriptors.
+    // ENFILE: the whole host has none. Other errors have no relation to descriptors.
     return !['EMFILE', 'ENFILE'].includes(errorCodeOf(error) ?? '')
   }
 }

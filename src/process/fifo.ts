@@ -13,11 +13,10 @@ const LINUX_DEFAULT = 65_536
 const WANTED = 16_777_216
 
 /**
- * Opens a FIFO for reading, read-write and non-blocking: it never sees an end of file when its
- * writers restart, and never waits for one. The FIFO is made as large as the host allows.
- * @throws UsageFault if there is none, it is no FIFO, or may not be read; `setting` is the name for
- * the message.
- *
+ * Opens a FIFO for reading, read-write and non-blocking: the reader never sees an end of file when
+ * writers restart, and never waits for a writer. The FIFO is made as large as the host allows.
+ * @throws UsageFault if the file is missing, has another type, or is not readable; `setting` is the
+ * name for the message.
  */
 export function openFifo(path: string, setting: string): OpenFifo {
   let fd: number

@@ -14,23 +14,28 @@ import { answerPings, CONTROL_DESCRIPTOR, isPinged, keepPingsToOurselves } from 
 
 /** A program that has started. */
 export type RunningDaemon = {
-  /** What the ready line says, e.g. `listen=127.0.0.1:1110`. */
+  /** Text of the ready line, e.g. `listen=127.0.0.1:1110`. */
   readonly ready: string
-  /** Reads settings, certificates and secrets again (SIGHUP). What is broken stays as it was, and is logged. */
+  /**
+   * Reads settings, certificates and secrets again (SIGHUP). Invalid ones are logged, and the old
+   * ones stay in force.
+   */
   reload?(): void | Promise<void>
   /** Logs what it has counted (SIGUSR1). Without it the signal changes nothing. */
   report?(): void
   /** Stops accepting, lets what runs finish within its own deadline, gives everything back (SIGTERM, SIGINT). */
   stop(): void | Promise<void>
-  /** Resolves, with the reason, when it cannot go on: it is stopped, and ends so that its supervisor starts it anew. */
+  /**
+   * Resolves, with the reason, when the daemon cannot go on. It is stopped and exits, so that its
+   * supervisor starts it again.
+   */
   readonly failed?: Promise<string>
 }
 
 /**
- * Starts a daemon and stays until it is told to stop. A second SIGTERM or SIGINT ends it at once.
- * Under a supervisor of ours (AUTHRELAY_SUPERVISED=1) the end of standard input means that the
- * supervisor is gone.
- *
+ * Starts a daemon and runs until SIGTERM or SIGINT. A second signal ends it at once. Under
+ * `auth-relay up` (AUTHRELAY_SUPERVISED=1) the end of standard input means that the supervisor has
+ * ended.
  */
 export async function runDaemon(program: string, start: () => Promise<RunningDaemon>): Promise<void> {
   // An ordinary user's process may not read its own environment in /proc from here on: the start does that.
@@ -79,7 +84,7 @@ export async function runDaemon(program: string, start: () => Promise<RunningDae
   })
   process.on('SIGTERM', stop)
   process.on('SIGINT', stop)
-  // Only now: whoever reads this may send a signal at once.
+  // The ready line comes last, because its reader may send a signal at once.
   sayOnStandardError(`${program} ready ${daemon.ready}\n`)
   if (isPinged()) sendStartReport(CONTROL_DESCRIPTOR, { type: 'ready', text: daemon.ready })
   stopWatchdog = announceReady()
@@ -97,7 +102,7 @@ export async function runCommand(program: string, command: () => Promise<number>
   process.exitCode = await orExit(program, command)
 }
 
-/** `reports`: the faults go to the supervisor, which says them once with what it has to say. */
+/** `reports`: the faults go to the supervisor, which prints them once. */
 async function orExit<T>(program: string, action: () => Promise<T>, reports = false): Promise<T> {
   try {
     return await action()
@@ -129,7 +134,10 @@ async function orComplain(program: string, what: string, action: () => Promise<v
   }
 }
 
-/** One line for each fault of the administrator's or the world's; a stack only for faults of our own. */
+/**
+ * One line for each fault of the administrator or of the host. A stack only for faults of the
+ * program.
+ */
 const faultLines = (program: string, error: unknown, prefix = ''): string =>
   faultsOf(error)
     .map(line => `${program}: ${prefix}${line}\n`)
@@ -141,7 +149,7 @@ function faultsOf(error: unknown): string[] {
   return [`internal error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`]
 }
 
-/** Tells systemd, if it listens, that we are ready, and keeps its watchdog fed from the event loop. */
+/** Reports to systemd that the program is ready, and triggers its watchdog from the event loop. */
 function announceReady(): () => void {
   notify('READY=1')
   const microseconds = Number(process.env['WATCHDOG_USEC'] ?? '0')
@@ -157,6 +165,6 @@ function notify(state: string): void {
   try {
     notifySocket(path, state)
   } catch {
-    // The service manager is gone: nobody is left to tell, and serving mail does not depend on it.
+    // The service manager has ended. Serving mail does not need it.
   }
 }

@@ -7,12 +7,14 @@ import { peerIsAllowed } from './unix-sockets.ts'
 /**
  * Server for short requests and answers on one connection: lines, netstrings, blocks.
  *
- * Everything that a peer can make grow has a bound. At most `maxOpen` requests of a connection are
- * being answered; the rest of what was read waits, at most one read (64 KiB), and nothing more is
- * read. Nothing is read either while the peer leaves its answers unread. At most `maxConnections`
- * are open; beyond, the one that has been silent longest and waits for no answer is closed. `cut`
- * limits the length of a request by throwing. An answer that fails is logged and becomes `failure`,
- * so that it reaches neither the process nor the requests behind it.
+ * Bounds: at most `maxOpen` requests of a connection are being answered. The rest of the input
+ * waits, at most one read (64 KiB), and reading pauses. Reading also pauses while the peer leaves
+ * answers unread. At most `maxConnections` are open. Above that, the server closes the connection
+ * that has been silent longest and waits for no answer. `cut` limits the length of a request by
+ * throwing.
+ *
+ * An answer that fails is logged and becomes `failure`, so that it affects neither the process nor
+ * later requests.
  */
 export type LineServerOptions<Request> = {
   /** For one connection. */
@@ -42,7 +44,7 @@ export type LineServerLimits = {
 /** `uid`: the account at the other end of a Unix socket; undefined for TCP. */
 export type Peer = { readonly uid: number | undefined }
 
-/** What a service does with the octets of one connection. */
+/** The service of one connection. */
 export type LineService<Request> = {
   /**
    * The requests that these octets complete. Throws if the peer does not speak the protocol: the
@@ -79,7 +81,7 @@ export class LineServer<Request> {
 
   #accept(socket: Socket): void {
     const { uids, onForeignPeer } = this.#options
-    socket.on('error', () => socket.destroy()) // the peer is gone; what it asked for is answered nowhere
+    socket.on('error', () => socket.destroy()) // the peer has closed the connection, so the answers are dropped
     if (uids !== undefined && !peerIsAllowed(socket, uids)) {
       onForeignPeer?.()
       socket.destroy()
@@ -162,7 +164,7 @@ class LineConnection<Request> {
     this.#socket.destroy()
   }
 
-  /** Ends the connection after the answers to what was asked. */
+  /** Ends the connection after the pending answers. */
   end(): void {
     this.#isEnding = true
     this.#endIfDone()

@@ -16,10 +16,9 @@ const FIRST = 3
 const MOST = 64
 
 /**
- * Listening sockets that the service manager opened for us, by the address that they are bound to.
- * A setting that names the same address gets its socket from here: no right to bind is needed then,
- * and connections that come during a restart wait in the kernel's queue.
- *
+ * Listening sockets from the service manager, by their bound address. A setting with the same
+ * address gets its socket from here. The program then needs no right to bind, and connections
+ * during a restart wait in the kernel's queue.
  */
 let waiting: Map<string, number> | undefined
 
@@ -32,7 +31,7 @@ export function takeActivatedSocket(address: SocketAddress): number | undefined 
   return descriptor
 }
 
-/** Addresses of the sockets that nobody took: the unit of the service manager and our settings do not agree. */
+/** Addresses of unused sockets: the unit of the service manager and the settings differ. */
 export const unusedActivatedSockets = (): readonly string[] => [...activatedSockets().keys()]
 
 function activatedSockets(): Map<string, number> {
@@ -123,9 +122,9 @@ export async function openListener(
 }
 
 /**
- * A crash leaves its Unix socket behind. It is removed only if the kernel says that nobody listens
- * there; a busy server keeps it.
- * @throws TemporaryFault if somebody does, UsageFault if what is there is no socket.
+ * A crash leaves the Unix socket behind. The file is removed only if the kernel reports that no
+ * process listens there; a busy server keeps it.
+ * @throws TemporaryFault if a process listens, UsageFault if the file is not a socket.
  */
 export async function removeStaleSocket(path: string, setting: string): Promise<void> {
   const status = lstatSync(path, { throwIfNoEntry: false })
@@ -202,7 +201,7 @@ export async function holdListener(
   const handed = takeActivatedSocket(address)
   if (handed !== undefined) return { descriptor: handed, address, isHanded: true, release: () => closeSync(handed) }
   const path = address.type === 'unix' ? address.path : undefined
-  // Taking a new name over an old one asks nobody: a living server there is found before.
+  // rename() would silently replace a live server's socket, so look for one first.
   if (path !== undefined) await removeStaleSocket(path, setting)
   const server = createServer()
   // The runtime's server would accept, and unlinks its path when it is closed: it binds under another name.
@@ -236,8 +235,8 @@ export async function holdListeners(
 ): Promise<readonly BoundSocket[]> {
   const first = await holdListener(address, setting)
   if (count === 1 || address.type !== 'tcp' || first.isHanded) return [first]
-  // Sockets that share a port would share it with a second server of ours as well; so whether it is
-  // free was asked without that.
+  // SO_REUSEPORT would also succeed beside another instance, so the port was first bound without
+  // it.
   first.release()
   const held: BoundSocket[] = []
   for (let i = 0; i < count; i++) {

@@ -2,7 +2,7 @@ import { createServer } from 'node:http'
 import { openListener } from './listener.ts'
 import { requireLoopback, type SocketAddress } from './socket-address.ts'
 
-/** What a prom-client registry offers. */
+/** The part of a prom-client registry that the listener uses. */
 export type MetricsRegistry = { readonly contentType: string; metrics(): Promise<string> }
 
 /** Silent connections are looked for each second: sixteen of them would shut Prometheus out. */
@@ -12,9 +12,7 @@ export type MetricsListener = { readonly address: SocketAddress; close(): void }
 
 /**
  * Answers `GET /metrics` for Prometheus.
- * @throws UsageFault if others than this host could ask: numbers of logins are nobody else's
- * business.
- *
+ * @throws UsageFault if other hosts could connect, because the numbers are confidential.
  */
 export async function openMetricsListener(
   registry: MetricsRegistry,
@@ -29,7 +27,7 @@ export async function openMetricsListener(
     }
     registry.metrics().then(
       text => response.writeHead(200, { 'content-type': registry.contentType }).end(text),
-      () => response.writeHead(503).end(), // what could not be counted is asked for again at the next scrape
+      () => response.writeHead(503).end(), // the next scrape counts again
     )
   })
   server.maxConnections = 16

@@ -58,10 +58,9 @@ export const knownUids = (accounts: readonly string[]): readonly number[] =>
 export const isRoot = (): boolean => process.geteuid?.() === 0
 
 /**
- * Gives up root for good: sets the supplementary groups (none but those given), then gid, then uid,
- * then checks that there is no way back. Loads the native module first, because its file may be out
- * of the account's reach. Does nothing else when the process already has these ids.
- *
+ * Drops root permanently: sets the supplementary groups (only those given), then gid, then uid,
+ * then checks that the process cannot return. Loads the native module first, because the account
+ * may not be able to read its file. Does nothing else when the process already has these ids.
  */
 export function dropPrivileges({ uid, gid }: Ids, groups: readonly number[] = []): void {
   loadNativeModule()

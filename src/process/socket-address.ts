@@ -42,8 +42,8 @@ export function formatSocketAddress(address: SocketAddress): string {
 }
 
 /**
- * For listeners where nobody proves who he is. @throws UsageFault unless nobody but this host can
- * reach the address.
+ * For listeners without authentication.
+ * @throws UsageFault unless the address is reachable from this host alone.
  */
 export function requireLoopback(address: SocketAddress, setting: string): void {
   if (address.type !== 'tcp') return

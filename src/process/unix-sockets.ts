@@ -1,6 +1,5 @@
 /**
- * Unix sockets of ours: the directory and the file of a socket, and the accounts that may speak on
- * it.
+ * Unix sockets of auth-relay: the directory and the file of a socket, and the permitted accounts.
  */
 import { chownSync, existsSync, lstatSync, mkdirSync } from 'node:fs'
 import type { Socket } from 'node:net'
@@ -70,6 +69,6 @@ export function peerIsAllowed(socket: Socket, uids: ReadonlySet<number>): boolea
     const { uid } = peerCredentials(socket)
     return uid === 0 || uid === process.geteuid?.() || uids.has(uid)
   } catch {
-    return false // closed meanwhile, or no Unix socket: nobody is there to be allowed
+    return false // closed meanwhile, or not a Unix socket: no peer to permit
   }
 }

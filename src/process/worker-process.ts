@@ -1,7 +1,4 @@
-/**
- * A child process of ours: its start, its control channel, and the pings by which a hung one is
- * noticed.
- */
+/** A child process: its start, its control channel, and the pings that detect a hung one. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { type Server, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
@@ -16,12 +13,10 @@ const INTERVAL_MS = 3_500
 const MAX_UNANSWERED = 3
 
 /**
- * Notices a process that is alive but does not answer: it is stopped, or its event loop stands
- * still.
- *
- * Pings are counted, not seconds, so that an observer that stood still itself blames nobody. They
- * begin with the first sign of life, because a program that loads cannot answer.
- *
+ * Detects a process that is alive and does not answer, because it is stopped or its event loop is
+ * blocked. Pings are counted instead of seconds, so that a pause of the observer itself does not
+ * count. Pings start after the first message of the process, because a program that is loading
+ * cannot answer.
  */
 export class Pings {
   readonly #send: () => void
@@ -64,7 +59,10 @@ export class Pings {
 
 /** Longest message on a control channel, in octets: PEM chains and settings fit, floods do not. */
 export const MAX_MESSAGE = 1_048_576
-/** Characters that the other end has not taken, above which the channel is closed: nobody reads there any more. */
+/**
+ * Characters that the other end has not read, above which the channel is closed, because the other
+ * end does not read.
+ */
 const MAX_UNSENT = 16_777_216
 
 /** Descriptor of the control channel in the worker, and of the first listening socket handed to it. */
@@ -78,7 +76,7 @@ export type ControlChannel = {
   readonly unsent: number
   /** Messages come unchecked, each with its length in characters: a parent parses its worker's as hostile. */
   onMessage(listener: (message: unknown, length: number) => void): void
-  /** The other end is gone, sent what is no message, or takes nothing any more. */
+  /** The other end has closed the channel, sent an invalid message, or stopped reading. */
   onClose(listener: () => void): void
   close(): void
 }
@@ -109,12 +107,12 @@ const PING = 'ping'
 const PONG = 'pong'
 
 /**
- * Starts a program of ours as a worker: listening sockets of the parent become its descriptors 4,
- * 5, …, the control channel its descriptor 3. A number is the descriptor of a BoundSocket. The
- * worker drops its privileges itself, after its code is loaded and before it reads a byte from the
- * network: so the program's files need not be readable to its account. `openSslConfiguration` is a
- * file, see config(5ssl). A worker that does not answer pings is killed within 15 s.
+ * Starts a program as a worker: listening sockets of the parent become its descriptors 4, 5, …, and
+ * the control channel its descriptor 3. A number is the descriptor of a BoundSocket.
  *
+ * The worker loads its code, drops its privileges, and then reads its first octet from the network.
+ * So its account need not be able to read the program's files. `openSslConfiguration` is a file,
+ * see config(5ssl). A worker that does not answer pings is killed within 15 s.
  */
 export function startWorker(
   script: string,
@@ -146,7 +144,7 @@ export function startWorker(
   return { child, channel, ended }
 }
 
-/** The administrator's own configuration of OpenSSL counts before ours. */
+/** The administrator's configuration of OpenSSL has precedence. */
 const openSslOptions = (file: string | undefined): readonly string[] =>
   file === undefined || process.env['OPENSSL_CONF'] !== undefined ? [] : [`--openssl-config=${file}`]
 
@@ -183,7 +181,7 @@ export function answerPings(onMessage: (message: unknown) => void): void {
   if (isPinged()) answeringChannel().onMessage(onMessage)
 }
 
-/** A supervisor of ours has the other end of the control channel. */
+/** `auth-relay up` has the other end of the control channel. */
 export const isPinged = (): boolean => process.env['AUTHRELAY_PINGED'] === '1'
 
 /**
@@ -211,7 +209,7 @@ export function watchedChannel(stream: Duplex, hung: () => void): { channel: Con
 }
 
 /**
- * Path of another program of ours beside the running one: built (`dist/pop3d.js`) or as source
+ * Path of another auth-relay program beside the running one: built (`dist/pop3d.js`) or as source
  * (`src/pop3d/main.ts`).
  */
 export function programBeside(name: string, running = process.argv[1] ?? ''): string {
@@ -258,7 +256,7 @@ function controlChannel(stream: Duplex, heard: (word: typeof PING | typeof PONG)
     },
     send: message => {
       if (closed) return
-      // What one turn of the event loop has to say goes out together.
+      // Messages of one event loop turn go out together.
       if (unsent === '') setImmediate(flush)
       unsent += `${JSON.stringify(message)}\n`
       if (unsent.length + stream.writableLength > MAX_UNSENT) close()
@@ -282,6 +280,6 @@ function parseJson(line: string): unknown {
   try {
     return JSON.parse(line)
   } catch {
-    return undefined // what is no JSON is no message: the channel is closed
+    return undefined // not JSON: the channel is closed
   }
 }
