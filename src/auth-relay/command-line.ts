@@ -70,7 +70,7 @@ const VERBS: readonly Verb[] = [
 const EXAMPLES = `
 Examples:
   auth-relay up --demo                     try everything, in ./var, without touching the host
-  auth-relay init && auth-relay check      write a settings file, then judge it and the host
+  auth-relay init && auth-relay check      write a settings file, then check it and the host
   auth-relay show                          who may relay now
   auth-relay explain 192.0.2.7             may this address relay, and why
 

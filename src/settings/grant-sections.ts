@@ -24,30 +24,26 @@ import {
   translationPrefixes,
 } from './rows.ts'
 
-export const STATUS_PAGE = defineSection(
-  'status-page',
-  'A page for the browser of whoever runs this host; it shows and changes nothing.',
-  {
-    listen: socketAddress(
-      '',
-      'Where it is served: a loopback address, e.g. "127.0.0.1:8110", or unix:/run/auth-relay/status/page.sock for root alone. Whoever can connect reads logins and addresses. Empty: no page.',
-    ),
-    user: text('auth-relay-status', 'Account of the process that serves it.'),
-  },
-)
+export const STATUS_PAGE = defineSection('status-page', 'The status page for a browser. It changes nothing.', {
+  listen: socketAddress(
+    '',
+    'Address of the page: a loopback address, e.g. "127.0.0.1:8110", or unix:/run/auth-relay/status/page.sock for root alone. Every account that can connect reads logins and addresses. Empty: no page.',
+  ),
+  user: text('auth-relay-status', 'Account of the process that serves it.'),
+})
 
 export const TOP = defineSection('', 'For every program.', {
   configured: flag(false, 'No daemon starts until the administrator has read this file and set this to true.'),
   run_dir: path(RUN_DIR, 'Directory of the Unix sockets between the programs.'),
   state_dir: path(
     '/var/lib/auth-relay',
-    'Directory of what must survive a restart: embedded database, places in log files.',
+    'Directory of data that must survive a restart: the embedded database, and the positions in log files.',
   ),
   log_level: choice(['debug', 'info', 'warn', 'error'], 'info', 'Least important event that is logged.'),
   syslog: flag(true, 'Send our own login lines to syslog (facility mail) through one logger child.'),
 })
 
-export const GRANTS = defineSection('grants', 'Who is granted, and for how long.', {
+export const GRANTS = defineSection('grants', 'Addresses that are granted, and for how long.', {
   exp_time: duration(
     's',
     1800,
@@ -100,7 +96,7 @@ export const GRANTS = defineSection('grants', 'Who is granted, and for how long.
 export const DATABASE = defineSection('database', 'Where the grants are kept: PostgreSQL.', {
   embedded: flag(
     false,
-    'Start a PostgreSQL of our own below state_dir (auth-relay up). Otherwise dbhost names a server.',
+    'Start an embedded PostgreSQL below state_dir (auth-relay up). Otherwise dbhost names a server.',
   ),
   embedded_user: text(
     'auth-relay-db',
@@ -131,10 +127,10 @@ export const DATABASE = defineSection('database', 'Where the grants are kept: Po
   dbtls_ca: path('', 'CA certificates (PEM) for dbtls = "verify". Empty: those of the system.', BARE),
 })
 
-export const AUTHD = defineSection('authd', 'Hears of logins and keeps the grants.', {
+export const AUTHD = defineSection('authd', 'Reads logins and stores the grants.', {
   user: text(
     '',
-    'Account that authd takes, if started as root, once its sockets, FIFO and log files are open: it must be able to open them again after a rotation. Empty: none other.',
+    'Account to switch to after opening sockets, FIFO and log files as root. It must be able to open them again after a rotation. Empty: keep the current account.',
   ),
   socket: socketInRunDir('authd.sock', 'Unix socket where popup announces logins. Empty: none.'),
   socket_users: list([], 'Accounts besides our own that may announce logins there.'),
@@ -192,7 +188,7 @@ export const AUTHD = defineSection('authd', 'Hears of logins and keeps the grant
   check_daemon_dovecot: flag(false, 'Lines of Dovecot up to 2.4.', BARE),
   check_daemon_dovecot_proxy: flag(
     false,
-    'Lines "started proxying" of a Dovecot that is a proxy or director. Only if the servers behind it are yours.',
+    'Lines "started proxying" of a Dovecot that is a proxy or director. Only if you also operate the servers behind it.',
     BARE,
   ),
   check_daemon_courier: flag(false, 'Lines of Courier pop3d and imapd.', BARE),
@@ -247,17 +243,17 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
   wrap_timeout: duration('s', 3, 1, 30, 'Longest time of one lookup. After that time the relay stays closed.', BARE),
   ask: socketAddress(
     '',
-    'Question socket of a resident gate, e.g. "unix:/run/auth-relay/gate/question.sock": wrap SMTPD… asks there instead of the database, at a fifth of the cost.',
+    'Query socket of a resident gate, e.g. "unix:/run/auth-relay/gate/question.sock": wrap SMTPD… asks there instead of the database, at a fifth of the cost.',
   ),
   engine: engine('resident gate and its starters'),
   connections: integer(40, 0, 100_000, 'Most smtpds of the resident gate at once (tcpserver -c); 0: no limit.'),
   connections_per_address: integer(0, 0, 100_000, 'Most of them for one client address (IPv6: one /64); 0: no limit.'),
   front: flag(
     false,
-    'Resident gate: put an SMTP front between each client to whom a grant opens the relay and its smtpd. The front enforces sender_binding and the hourly limits for every smtpd, and passes no bare LF, bare CR or NUL. For qmail-smtpd; use the policy service for Postfix.',
+    'Resident gate: put an SMTP front between each client that has a grant and its smtpd. The front enforces sender_binding and the hourly limits for every smtpd, and passes no bare LF, bare CR or NUL. For qmail-smtpd; use the policy service for Postfix.',
   ),
   front_auth: choice(['pass', 'hide'], 'pass', 'Front: pass AUTH to the smtpd, or hide it from clients.'),
-  rules: path('', 'cdb of tcprules (tcpserver -x): who is refused, and variables for the smtpd.'),
+  rules: path('', 'cdb of tcprules (tcpserver -x): clients to refuse, and variables for the smtpd.'),
   reverse_dns: choice(
     ['off', 'on', 'paranoid'],
     'off',
@@ -270,7 +266,10 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
     30_000,
     'Longest time of that lookup. After that time the name is unknown.',
   ),
-  proxy_trust: networks([], 'Peers that begin every connection with a PROXY header (v1 or v2), and nobody else.'),
+  proxy_trust: networks(
+    [],
+    'Peers that must begin every connection with a PROXY header (v1 or v2). No other peer may send one.',
+  ),
   drain_timeout: duration(
     's',
     10,
@@ -288,7 +287,7 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
   ),
   question_listen: socketAddresses(
     [],
-    'Addresses of the question service (Exim readsocket, wrap.ask): loopback, or unix:/run/auth-relay/gate/question.sock.',
+    'Addresses of the query service (Exim readsocket, wrap.ask): loopback, or unix:/run/auth-relay/gate/question.sock.',
   ),
   socket_mode: choice(
     ['0600', '0660', '0666'],
@@ -307,7 +306,7 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
   ),
   policy_users: list(
     ['postfix'],
-    "Policy service: accounts besides root and the gate's own whose questions count as mail. Others are answered, and change nothing. On a port every question counts.",
+    "Policy service: accounts besides root and the gate's own whose requests count as mail. Other accounts get an answer that changes nothing. On a port every request counts.",
   ),
   sender_binding: choice(
     ['off', 'warn', 'refuse'],

@@ -33,13 +33,13 @@ export const POPUP = defineSection('popup', 'POP3 login front end.', {
     true,
     'Offer APOP by the timestamp in the greeting, as qmail-popup does. false where the checker has no APOP secrets: some clients insist on APOP once it is offered.',
   ),
-  login_user: text('auth-relay-login', 'Account of the process that talks to the network before login.'),
+  login_user: text('auth-relay-login', 'Account of the login processes, which serve clients before login.'),
   logins: integer(1, 1, 64, 'Number of login processes.'),
   engine: engine('login processes'),
   checker: choice(
     ['passwd-file', 'checkpassword', 'sql', 'system', 'upstream', 'chain'],
     'passwd-file',
-    'Who decides whether a password is right.',
+    'Program or file that checks passwords.',
   ),
   checkpassword: command([], 'checker = "checkpassword" or "chain": the checker and its arguments.'),
   chain: command([], 'checker = "chain": the POP3 server that the checker starts, with its arguments.'),
@@ -56,7 +56,7 @@ export const POPUP = defineSection('popup', 'POP3 login front end.', {
   upstream_ca: path('', 'upstream_tls: certificate authorities (PEM) of that server; empty: the well-known ones.'),
   upstream_verify: flag(
     true,
-    'upstream_tls: false takes any certificate, which no one on the way should be able to offer.',
+    'upstream_tls: verify the certificate of the server. false accepts any certificate and permits man-in-the-middle attacks.',
   ),
   upstream_proxy: flag(false, 'checker = "upstream": begin with a PROXY v2 header.'),
   maildir: text('Maildir', 'Maildir below the home directory, where the checker names none.'),
@@ -109,14 +109,14 @@ export const POPUP = defineSection('popup', 'POP3 login front end.', {
     0,
     0,
     100_000,
-    'Sessions of one owner of mail (uid and gid) at the same time, by whatever logins; one more is answered [IN-USE]. 0: nine tenths of max_connections, at least 5, because all mail may belong to one account.',
+    'Sessions of one owner of mail (uid and gid) at the same time, for all logins together; one more is answered [IN-USE]. 0: nine tenths of max_connections, at least 5, because all mail may belong to one account.',
   ),
   login_time: duration('s', 300, 1, 1200, 'Longest time from connection to login.'),
   max_failures: integer(3, 1, 100, 'Failed logins after which a connection is closed.'),
   drain_time: duration('s', 10, 0, 3600, 'Time that open sessions get to end when popup is stopped.'),
   fail_delays: delays(
     [2, 4, 8, 15],
-    'Seconds that a login waits before its password is checked: after its first, second, … wrong password from anywhere within 10 minutes, and after the fourth, fifth, … other login that failed from its address (IPv6: its /64; of its /48: after the seventeenth). The longest of these waits counts. A wrong password that comes again counts once. A login that was right from its address does not wait there, until three different wrong passwords in a row. So a right login waits at most the last of these delays, and some devices with old passwords behind a NAT delay no other login.',
+    'Delays in seconds before a password check. A login waits after its first, second, … wrong password from any address within 10 minutes. It also waits after the fourth, fifth, … other login that failed from its address (IPv6: from its /64, and from its /48 after the seventeenth). The longest of these delays counts. A repeated wrong password counts once. A login that was right from its address does not wait there, until three different wrong passwords in a row. So a right login waits at most the last of these delays, and devices with old passwords behind a NAT delay no other login.',
   ),
 })
 
@@ -141,7 +141,7 @@ export const POP3D = defineSection('pop3d', 'Serves maildrops.', {
   lock: choice(
     ['none', 'exclusive'],
     'none',
-    'exclusive: a second session on the same maildrop is told [IN-USE].',
+    'exclusive: a second session on the same maildrop is answered [IN-USE].',
     BARE,
   ),
   idle_time: duration('s', 1200, 600, 86_400, 'Time without a command after which a session ends.'),
@@ -173,7 +173,7 @@ export const SSLWRAP = defineSection('sslwrap', 'TLS outside, plain inside.', {
     listener,
     'Pairs of a TLS address and the server behind it: listen, backend, preamble (ssl, proxy-v1, proxy-v2, none), protocol (pop3, smtp, other), cert, key, tls (modern, old). None: *:995 before 127.0.0.1:110.',
   ),
-  user: text('auth-relay-tls', 'Account of the processes that speak TLS.'),
+  user: text('auth-relay-tls', 'Account of the processes that do the TLS handshakes.'),
   workers: integer(0, 0, 64, 'Number of processes; 0: one per core.'),
   cert: path(
     '/etc/auth-relay/tls.crt',
@@ -190,10 +190,10 @@ export const SSLWRAP = defineSection('sslwrap', 'TLS outside, plain inside.', {
   client_certificate: choice(
     ['none', 'optional', 'required'],
     'none',
-    'Ask for a client certificate, or demand one that client_ca vouches for.',
+    'Ask for a client certificate, or demand one that an authority in client_ca has signed.',
   ),
   client_ca: path('', 'Authorities (PEM) for client certificates.'),
-  old_tls_nets: networks([], 'Peers for which a listener with tls = "old" answers. Empty: nobody.'),
+  old_tls_nets: networks([], 'Networks of the clients that a listener with tls = "old" serves. Empty: none.'),
   handshake_time: duration('s', 30, 1, 600, 'Longest time of the TLS handshake. The first octet must come within 5 s.'),
   connect_time: duration(
     's',

@@ -80,7 +80,7 @@ export const engine = (processes: string): Row<'auto' | 'node' | 'epoll'> =>
   choice(
     ['auto', 'node', 'epoll'],
     'auto',
-    `Engine of the connections of the ${processes}. epoll: sockets in an event loop of their own, which costs less processor time. node: streams of Node.js. auto: epoll where the host can do it, and otherwise node.`,
+    `Engine of the connections of the ${processes}. epoll: a separate event loop for sockets, which takes less processor time. node: streams of Node.js. auto: epoll if the host has all that it needs, otherwise node.`,
   )
 
 /** A whole number between two bounds, both allowed. */

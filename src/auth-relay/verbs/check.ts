@@ -19,8 +19,8 @@ type Options = { config: string; json?: true; quiet?: true; maildirs?: true | re
 /** `auth-relay check`: shows every setting with its origin, and checks the file and the host. */
 export const check: Verb = (program, { environment, print, isTerminal }, choose) => {
   withConfigOption(program.command('check'))
-    .description('show every setting and where it comes from, and judge the file and this host')
-    .option('--quiet', 'only what is unsafe or could be better')
+    .description('show every setting with its origin, and check the file and this host')
+    .option('--quiet', 'print only unsafe settings and advice')
     .option('--json', 'print one JSON object; with --maildirs one for each maildrop')
     .option(
       '--maildirs [path...]',

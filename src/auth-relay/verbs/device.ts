@@ -43,7 +43,7 @@ export const device: Verb = (program, surroundings, choose) => {
     .option('--recipients-per-day <count>', 'recipients a day')
     .option('--line-endings <way>', 'strict, or repair for a device that sends bare LF or CR (wrap.front)')
     .option('--until <date>', 'last day, 2027-12-31 (UTC), or never')
-    .option('--owner <name>', 'who answers for the device; by default the operator')
+    .option('--owner <name>', 'person who is responsible for the device; by default the operator')
     .option('--note <text>', 'text that show prints')
     .option('--json', 'print JSON')
     .addHelpText(

@@ -127,7 +127,7 @@ function unreadSettings(config: string): Overrides {
   const { settings, shown } = loadSettingsFile(config, {})
   if (settings.top.configured) {
     throw new UsageFault(
-      `${config} exists and is kept: judge it with auth-relay check, see its settings with auth-relay settings, or move it away first`,
+      `${config} exists and is kept: check it with auth-relay check, see its settings with auth-relay settings, or move it away first`,
     )
   }
   const found: Record<string, Record<string, unknown>> = {}

@@ -29,7 +29,7 @@ export const passwd: Verb = (program, { environment, print }, choose) => {
     .description('add an account to passwd_file, or change its password')
     .argument('<login>', 'login name')
     .option('--file <file>', 'the passwd file; without it popup.passwd_file of the settings')
-    .option('--uid <uid>', 'who owns the maildrop; without it the account of that name, or nobody knows')
+    .option('--uid <uid>', 'account that owns the maildrop; without it the host account of that name')
     .option(
       '--gid <gid>',
       'group of the owner; without it the old one, the group of the account of that name and uid, or the same number',
@@ -124,7 +124,7 @@ function tailOf(login: string, { uid, gid, home, maildir }: Options, old: string
   const directory = home ?? oldHome ?? account?.home
   if (owner === undefined || group === undefined || directory === undefined) {
     throw new UsageFault(
-      `this host has no account ${login}: say who owns the maildrop and where it is: --uid 5000 --home /var/vmail/${login}`,
+      `this host has no account ${login}: name the owner of the maildrop and its place: --uid 5000 --home /var/vmail/${login}`,
     )
   }
   if (!directory.startsWith('/') || /[:\p{C}]/u.test(directory)) {

@@ -196,7 +196,7 @@ function problemsOfCertificate({ address, found }: ShownCertificate, now: Date):
 /** `auth-relay status`: how everything stands, on one screen. */
 export const status: Verb = (program, { environment, print, isTerminal }, choose) => {
   withConfigOption(program.command('status'))
-    .description('one screen: programs, database, log sources, grants, the last hour, certificates, and what is wrong')
+    .description('one screen: programs, database, log sources, grants, the last hour, certificates and problems')
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',

@@ -24,7 +24,7 @@ export const allow: Verb = (program, surroundings, choose) => {
     .description('let an address or network relay without a login')
     .argument('<address>', 'address or network')
     .option('--for <time>', 'how long: 90s, 30m, 8h, 2d; without it until it is ended')
-    .option('--reason <text>', 'why, for whoever reads show and explain', 'no reason given')
+    .option('--reason <text>', 'text that show and explain print', 'no reason given')
     .option('--end', 'end what was allowed before')
     .option('--json', 'print one JSON object')
     .addHelpText(

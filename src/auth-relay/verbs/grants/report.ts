@@ -13,7 +13,7 @@ type Options = { config: string; days: string; json?: true; csv?: true }
 export const report: Verb = (program, { environment, print, columns }, choose) => {
   withConfigOption(program.command('report'))
     .description(
-      'who still needs this: per login the last login, the last mail relayed by it, whether TLS was used, and what kind of client it seems to be',
+      'list the logins that need POP before SMTP: the last login, the last relayed mail, TLS, and the likely kind of client',
     )
     .option('--days <number>', 'how far back; the history is kept for grants.history_days', '30')
     .option('--csv', 'comma-separated values with a header line')

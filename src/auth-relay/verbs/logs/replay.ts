@@ -18,10 +18,10 @@ type Options = { config: string; dialect?: string; shadow?: true; json?: true }
 /** `auth-relay replay`: reads a whole log, says what it would have granted, and grants what is still young enough. */
 export const replay: Verb = (program, surroundings, choose) => {
   withConfigOption(program.command('replay'))
-    .description('read a log from its beginning: what it grants, by daemon, and what is not understood, by tag')
+    .description('read a log from its beginning: count its grants by daemon, and the unknown lines by tag')
     .argument('<file>', 'log file, or - for standard input')
     .option('--shadow', 'grant nothing and ask no database: only say what would be')
-    .option('--dialect <names>', 'daemons whose lines are believed, or all; without it those of the settings')
+    .option('--dialect <names>', 'daemons whose lines count, or all; without it those of the settings')
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',

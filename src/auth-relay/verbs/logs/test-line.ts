@@ -20,10 +20,12 @@ type Options = { config: string; dialect?: string; imap?: true; ownFiles?: true;
  */
 export const testLine: Verb = (program, surroundings, choose) => {
   withConfigOption(program.command('test-line'))
-    .description('say for each line of a log on standard input whether it would grant, to whom, or why not')
-    .option('--dialect <names>', 'daemons whose lines are believed, separated by commas; without it all')
+    .description(
+      'show for each line of a log on standard input whether it would grant, the address, or the reason against it',
+    )
+    .option('--dialect <names>', 'daemons whose lines count, separated by commas; without it all')
     .option('--imap', 'IMAP logins count as well (check_imap)')
-    .option('--any-age', 'judge old lines as if they had just been written')
+    .option('--any-age', 'read old lines as if they were new')
     .option('--own-files', 'no longer needed: lines of a log file that a daemon writes itself are always known')
     .option('--json', 'one JSON object a line')
     .addHelpText(
