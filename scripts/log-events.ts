@@ -2,7 +2,8 @@
 
 import { globSync, readFileSync, writeFileSync } from 'node:fs'
 import ts from 'typescript'
-import { LOG_EVENT_SECTIONS, LOG_FIELDS, type LogLevel } from '../src/base/log-events.ts'
+import { LOG_FIELDS, type LogLevel } from '../src/base/log-events/row.ts'
+import { LOG_EVENT_SECTIONS } from '../src/base/log-events.ts'
 
 const root = new URL('../', import.meta.url).pathname
 const PAGE = `${root}docs/LOG-EVENTS.md`

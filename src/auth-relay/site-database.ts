@@ -25,7 +25,6 @@ import type { Surroundings } from './verb.ts'
  * Does something with a database and closes it.
  * @throws TemporaryFault if it cannot be reached, UsageFault if it refuses what we ask; each says
  * what to do.
- *
  */
 export async function withDatabase<T>(
   connection: ConnectionOptions,
@@ -96,7 +95,6 @@ function explain(error: unknown, connection: ConnectionOptions): unknown {
  * Where the numbered SQL files are, seen from our own program file: beside `dist/`, or beside
  * `src/`.
  * @throws UsageFault if the installation has none.
- *
  */
 export function migrationsDirectory(running = process.argv[1] ?? ''): string {
   const above = dirname(dirname(running))

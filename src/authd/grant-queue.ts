@@ -479,6 +479,5 @@ const describe = ({ event: { id, ip, user, daemon }, source }: ReportedLogin) =>
  * The data of a login are at fault (SQLSTATE classes 22, data exception, and 23, integrity
  * constraint violation): they never will be taken. Everything else, also a missing table or right,
  * is an outage: an administrator can end it.
- *
  */
 const neverHelps = (error: unknown): boolean => /^2[23]/.test(errorCodeOf(error) ?? '')

@@ -99,7 +99,6 @@ export class LoginSources {
   /**
    * A line of the followed file, which may be from long ago: as hearLine. Says whether a login is
    * under way; only then `settled` will be called.
-   *
    */
   hearFileLine({ path, containers }: FileOfLines, text: string, settled: () => void): boolean {
     const { counters, clock } = this.#options

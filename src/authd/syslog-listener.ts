@@ -48,7 +48,6 @@ export class SyslogListener {
    * Ends every connection without losing a line. A connection that is closed with lines unread
    * loses them, because no syslogd notices. So authd sends its end first, which rsyslog sees before
    * it writes the next line, and reads on until the other side has ended or is quiet.
-   *
    */
   async close(): Promise<void> {
     this.#closing = true

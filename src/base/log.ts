@@ -3,7 +3,8 @@
 import { writeSync } from 'node:fs'
 import { BoundedMap } from './bounded-map.ts'
 import { errorCodeOf, messageOf } from './errors.ts'
-import type { LogEvent, LogEventAt, LogFieldOf, LogLevel } from './log-events.ts'
+import type { LogLevel } from './log-events/row.ts'
+import type { LogEvent, LogEventAt, LogFieldOf } from './log-events.ts'
 
 /** Writes octets to a descriptor and says how many it took; throws as write(2) fails. */
 export type WriteOctets = (octets: Buffer) => number
@@ -13,7 +14,6 @@ const MAX_WAITING = 1_048_576
 /**
  * Octets that a pipe takes whole (PIPE_BUF, pipe(7)): several processes write to one log, and no
  * line of one may be cut by a line of another. A longer line can be.
- *
  */
 const MOST_TOGETHER = 4_096
 /** Pause before a full pipe is tried again, in milliseconds. */

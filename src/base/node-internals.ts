@@ -10,7 +10,6 @@ import type { SecureContext, TLSSocket } from 'node:tls'
 /**
  * The file descriptor of a socket or server (`_handle.fd`), which system calls need (getsockopt,
  * posix_spawn). Throws if there is none: the socket is closed, or was never open.
- *
  */
 export function descriptorOf(socket: Socket | Server): number {
   const fd = memberOf(Reflect.get(socket, '_handle'), 'fd')
@@ -35,7 +34,6 @@ export function verifyErrorOf(socket: TLSSocket): string | undefined {
 /**
  * Destroys a TLS socket at an error of the TLS layer after the handshake. The runtime reports such
  * an error as `_tlsError` and does not destroy the socket itself unless its own tls.Server made it.
- *
  */
 export function destroyOnTlsError(socket: TLSSocket): void {
   socket.on('_tlsError', (error: Error) => socket.destroy(error))
@@ -44,7 +42,6 @@ export function destroyOnTlsError(socket: TLSSocket): void {
 /**
  * Removes the runtime's `newListener` hook of a TLS socket. The hook waits for a `keylog` listener,
  * which this project never adds, and doubles the cost of every other listener.
- *
  */
 export function removeKeylogHook(socket: TLSSocket): void {
   socket.removeAllListeners('newListener')
@@ -63,7 +60,6 @@ export type TicketKeyAnswer =
  * Lets OpenSSL ask for the keys of session tickets at each handshake (`enableTicketKeyCallback`,
  * `onticketkeycallback`): the public option `ticketKeys` cannot renew tickets. Where the runtime
  * has no such hook, `fixedKeys`, 48 octets, serve alone.
- *
  */
 export function answerTicketKeys(
   context: SecureContext,

@@ -25,7 +25,6 @@ export type DatabaseOptions = ConnectionOptions & {
 /**
  * `connecting`: not yet found. `up`: the primary is known; `pooled`: a connection pooler answers
  * for it. `down`: looked for again and again, with back-off.
- *
  */
 export type DatabaseState =
   | { readonly state: 'connecting' }
@@ -167,7 +166,6 @@ class PrimaryDatabase implements Database {
   /**
    * Lends a connection of the primary. After the deadline, or any error that is not the server's
    * own answer, the connection is closed and not lent again.
-   *
    */
   async #withClient<T>(outer: AbortSignal | undefined, work: (run: Run) => Promise<T>): Promise<T> {
     const deadline = deadlineOf(outer, (this.#options.statementTimeoutMs ?? DEFAULT_STATEMENT_TIMEOUT_MS) + 1000)

@@ -93,7 +93,6 @@ type Place = { readonly base: string; readonly account: ServerAccount | undefine
  * first start makes the database cluster (some seconds); later ones take well under a second. When
  * we die, however we die, it stops too.
  * @throws EmbeddedServerFault with what to do.
- *
  */
 export async function startEmbeddedServer(options: EmbeddedServerOptions): Promise<EmbeddedServer> {
   const place = await findPlace(options)

@@ -14,7 +14,6 @@ export class DatabaseUnavailable extends Error {
 /**
  * The connection broke, or the deadline passed, while a statement was under way: it may or may not
  * have been done. Trying later may help.
- *
  */
 export class OutcomeUnknown extends Error {
   override readonly name = 'OutcomeUnknown'

@@ -62,7 +62,6 @@ WHERE oid = to_regclass('grants')`,
  * A restored dump brings no roles: `roles.sql` makes the roles and rights that are missing. Only
  * the owner of the tables can. The file belongs to the newest schema, so a directory without its
  * last migrations has none.
- *
  */
 async function repairRoles(database: Database, directory: string): Promise<void> {
   const file = join(directory, ROLES_FILE)

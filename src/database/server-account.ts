@@ -49,7 +49,6 @@ export async function giveTo(path: string, account: ServerAccount | undefined): 
  * Gives a directory with everything below it to the server's account; true if another account had
  * it. The directory itself comes last, so that an interrupted change is noticed and repeated at the
  * next start.
- *
  */
 export async function giveTreeTo(directory: string, account: ServerAccount | undefined): Promise<boolean> {
   if (account === undefined) return false

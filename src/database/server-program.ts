@@ -15,7 +15,6 @@ export const EMBEDDED_RELEASE = { version: '18.4.0-beta.17', published: new Date
 /**
  * The newest PostgreSQL server that packages of the distribution installed (Debian:
  * /usr/lib/postgresql/VERSION), as its major version; undefined if there is none.
- *
  */
 export function distributionServer(directory = '/usr/lib/postgresql'): number | undefined {
   const versions = globSync(`${directory}/*/bin/postgres`).map(path => Number(basename(dirname(dirname(path)))))

@@ -83,7 +83,6 @@ type TrustOfPopup = { readonly ssl_hack_trust: NetworkSet; readonly proxy_trust:
 /**
  * The policy that the settings demand. Every program makes its policy here, so that they cannot
  * differ in what they take for grantable; after a reload each makes another one.
- *
  */
 export function policyOf(settings: PolicySettings): GrantPolicy {
   const { grants } = settings

@@ -93,7 +93,6 @@ export interface GrantWriter {
    * One transaction for the whole batch, one outcome per login in the same order. When it resolves,
    * every grant in it is committed. Rejects as a whole: then nothing was done, or (OutcomeUnknown)
    * perhaps everything; recording again does no harm.
-   *
    */
   record(logins: readonly Login[], options?: QueryOptions): Promise<readonly Outcome[]>
   /** Notes who needed a grant; never decides anything. */

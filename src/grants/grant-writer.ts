@@ -150,7 +150,6 @@ ON CONFLICT (host, door) DO UPDATE SET (at, addresses) = (excluded.at, excluded.
 /**
  * Grants that have ended, and grants from the future (the clock was set back), which are not valid
  * in any case. Reads the whole table: no index holds "until", so that a refresh touches none.
- *
  */
 const SWEEP: Statement<{ removed: number }> = {
   name: 'sweep-grants',

@@ -19,7 +19,6 @@ import type { Refusal } from './grant-store.ts'
 /**
  * The host's own addresses, loopback apart, read again when they are older than `maxAgeMs`:
  * addresses come and go. `interfaces` is os.networkInterfaces, `clock` gives milliseconds.
- *
  */
 export function ownAddresses(
   interfaces: () => NodeJS.Dict<NetworkInterfaceInfo[]>,
@@ -72,7 +71,6 @@ export type Ungrantable = Exclude<Refusal, 'blocked' | 'private'>
  * Decides whether an address can be granted at all, before any table is asked (spec/wrap-and-db.md
  * §4). The answer for an address that embeds an IPv4 address is that of the IPv4 address as well,
  * so that a second way to the same host opens nothing.
- *
  */
 export class NeverList {
   readonly #options: NeverListOptions

@@ -142,7 +142,6 @@ const LOOK_EVERY_MS = 1000
  * Logs when this process has no descriptor left, and when it has one again; looked for once a
  * second. The runtime says nothing of it: it takes the next client on a descriptor held in reserve
  * and closes it at once.
- *
  */
 export function watchDescriptors(log: Log, hasOne: () => boolean = hasDescriptor): { stop(): void } {
   let had = true

@@ -68,7 +68,6 @@ export type UnixSocketAccess = { readonly mode: number; readonly uid?: number; r
  * A socket that the service manager handed over for that address is taken as it is, with the owner
  * and mode that it has. `setting` is the name an administrator knows, for the message.
  * @throws TemporaryFault if the address is in use, UsageFault if it cannot be had at all.
- *
  */
 export async function openListener(
   server: Server,
@@ -226,7 +225,6 @@ export async function holdListener(
  * As holdListener, for several workers: a TCP port gets a socket for each, among which the kernel
  * spreads the clients (SO_REUSEPORT). From one socket the first worker to wake would take a whole
  * burst. Other addresses, and descriptors, get one socket for all.
- *
  */
 export async function holdListeners(
   address: SocketAddress,

@@ -32,7 +32,6 @@ export function idsOf(account: string, setting: string): Ids {
  * From now on no other process of this account can trace this one, read its memory or make it leave
  * a core file. Its own environment in /proc is closed to it as well, unless it is root:
  * `ownEnvironment` comes first.
- *
  */
 export const forbidInspection = (): void => forbidDumps()
 

@@ -13,7 +13,6 @@ export type SocketAddress =
 /**
  * `192.0.2.1:110`, `[2001:db8::1]:110`, `*:110` (every address, both families), `localhost:110`,
  * `110`, `unix:/run/x.sock`, `fd:3`. Port 0 means a free one. Undefined for anything else.
- *
  */
 export function parseSocketAddress(text: string): SocketAddress | undefined {
   if (text.startsWith('unix:/')) return { type: 'unix', path: text.slice('unix:'.length) }

@@ -22,7 +22,6 @@ export type SocketDirectoryOptions = {
  * `runDir`, so that a program that left root can remove its socket at its end. Anywhere else a
  * missing directory is the administrator's to make, because it may be a typing error.
  * @throws UsageFault if the directory cannot be made.
- *
  */
 export function makeSocketDirectory(address: SocketAddress, { runDir, setting, owner }: SocketDirectoryOptions): void {
   if (address.type !== 'unix') return
@@ -62,7 +61,6 @@ export function watchSocketFile(path: string): { readonly gone: Promise<string>;
 /**
  * Decides, beside the mode of the directory, who may speak on a Unix socket: the kernel's word for
  * the peer's uid (SO_PEERCRED). Root and our own account always may. Anything unreadable is a no.
- *
  */
 export function peerIsAllowed(socket: Socket, uids: ReadonlySet<number>): boolean {
   try {

@@ -152,7 +152,6 @@ const openSslOptions = (file: string | undefined): readonly string[] =>
  * The worker's end of the channel. The worker ends when its parent does. From now on it leaves no
  * core file: secrets come this way. `batch`: the worker does not preempt running processes when it
  * wakes (decision 10).
- *
  */
 export function channelToParent({ batch = false }: { readonly batch?: boolean } = {}): ControlChannel {
   forbidDumps()
@@ -175,7 +174,6 @@ function answeringChannel(): ControlChannel {
  * Lets the supervisor of this daemon see that its event loop runs, and passes the supervisor's
  * messages on. Nothing happens unless the supervisor asked for it (AUTHRELAY_PINGED=1), with a
  * channel in descriptor 3.
- *
  */
 export function answerPings(onMessage: (message: unknown) => void): void {
   if (isPinged()) answeringChannel().onMessage(onMessage)

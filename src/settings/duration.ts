@@ -26,7 +26,6 @@ export const DURATION_TEXT = /^(\d{1,9}(ms|s|min|m|h|d|w))+$/
 /**
  * A duration of the settings file (`"30s"`, `"800ms"`, `"90d"`, `"1h30min"`) counted in `unit`.
  * Undefined for any other text, and for a duration that is not a whole number of the unit.
- *
  */
 export function parseDurationIn(unit: DurationUnit, text: string): number | undefined {
   if (!DURATION_TEXT.test(text)) return undefined

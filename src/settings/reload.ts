@@ -17,7 +17,6 @@ const RELOADED: readonly ReloadingProgram[] = []
  * For every setting the programs that need a restart for it. All other programs take it at SIGHUP;
  * the `reloaded` line of a program names those of its settings that have changed and wait. The type
  * forces each new setting into this table.
- *
  */
 export const RESTART_FOR: RestartTable = {
   top: {

@@ -109,7 +109,6 @@ export const numberChoice = <const N extends number>(
  * A duration between two bounds, both allowed, all counted in `unit`. In the file a text with a
  * unit ("30s", "800ms", "90d"); a plain number counts `unit`, so that files without units stay
  * valid.
- *
  */
 export const duration = (
   unit: DurationUnit,

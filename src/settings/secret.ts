@@ -44,7 +44,6 @@ const REFUSED = new Set(['', 'password'])
  * First line of a secret file: 1 to 200 printable ASCII characters (spec/popup.md §6).
  * @throws UsageFault if the file is missing, readable by others, empty, or holds the word
  * `password`.
- *
  */
 export function readSecretFile(path: string): Secret {
   const handed = handedText(path)

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { messageOf, UsageFault } from '../base/errors.ts'
-import type { LogLevel } from '../base/log-events.ts'
+import type { LogLevel } from '../base/log-events/row.ts'
 import { formatSocketAddress, requireLoopback, type SocketAddress } from '../process/socket-address.ts'
 import { readSecretFile } from '../settings/secret.ts'
 import type { Settings } from '../settings/settings.ts'

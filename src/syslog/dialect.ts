@@ -25,7 +25,6 @@ export type Heard =
  * tag stands in the list, free of control characters. Every pattern is anchored at both ends, the
  * success word stands at its fixed place, and the address comes from its fixed field: never a
  * search (spec/syslog.md §5).
- *
  */
 export type Dialect = {
   readonly name: string
@@ -39,7 +38,6 @@ export type Dialect = {
    * Octets of the longest login that the daemon writes whole, or that `read` takes. A login of that
    * length may be the beginning of a longer one, which cannot be compared with the blocked logins:
    * it is refused.
-   *
    */
   readonly longestLogin: number
   readonly read: (message: string, tag: string) => Heard | undefined

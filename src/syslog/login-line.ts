@@ -59,7 +59,6 @@ const MAX_USER = 128
 /**
  * ENC of spec/syslog.md §6: every octet outside `[A-Za-z0-9._@+-]` as `%XX`, at most 128 characters
  * and never cut inside a `%XX`; a cut name ends in `~`, an empty one is `-`.
- *
  */
 export function encodeUser(user: string): string {
   let text = ''

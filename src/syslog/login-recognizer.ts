@@ -63,7 +63,6 @@ const MAX_LAST = 256
  * Reads log lines and finds the logins in them. Holds no state but the session lines of two-line
  * daemons and the last login of each tag. The rules of spec/syslog.md §5: tag first, then the whole
  * message, the address from its fixed field; on doubt ignore.
- *
  */
 export class LoginRecognizer {
   readonly #byTag = new Map<string, Dialect[]>()
@@ -106,7 +105,6 @@ export class LoginRecognizer {
   /**
    * As `recognize`, for a line of a log file that a container runtime may write: then the runtime's
    * stamp counts. `containers` is the state of this file.
-   *
    */
   recognizeFileLine(text: string, containers: ContainerLines, now: number): Verdict {
     const inner = containers.unwrap(text)
@@ -139,7 +137,6 @@ export class LoginRecognizer {
    * A syslogd that joins equal lines writes "message repeated 3 times: [ … ]". Such a line is a
    * login only directly after the login that it repeats: the same host, tag, PID and text. So it
    * can renew a grant, and open nothing new.
-   *
    */
   #repeat(line: SyslogLine, text: string, dialects: readonly Dialect[], now: number): Verdict {
     const last = this.#last.get(lastKey(line))

@@ -17,7 +17,6 @@ const ISO = /^(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?(?:
  * without a zone is local time. A stamp without a year belongs to the latest year in which it lies
  * at most a day after `now`. An hour that the end of summer time repeats is read as its latest
  * reading that is not after `now`.
- *
  */
 export function stampTime(stamp: string, now: number): number | undefined {
   const bsd = BSD.exec(stamp)

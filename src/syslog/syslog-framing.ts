@@ -14,7 +14,6 @@ export type Frames = Omit<SplitLines, 'overlongAt'> & { readonly broken: boolean
  * Syslog over TCP (RFC 6587): octet counting (`LENGTH SP MESSAGE`) or lines ended by LF, told apart
  * once for a connection by its first octets. Holds at most one message; longer ones are dropped
  * whole and counted.
- *
  */
 export class SyslogFraming {
   #mode: 'unknown' | 'counted' | 'lines' | 'broken' = 'unknown'

@@ -9,7 +9,6 @@ export type SyslogLine = {
    * `bsd`: RFC 3164 stamp; `rfc3339`: the same with an RFC 3339 stamp; `rfc5424`; `file`: a log
    * file that Dovecot writes itself, or that a container runtime writes for it; `journal`: an entry
    * of the systemd journal.
-   *
    */
   readonly form: 'bsd' | 'rfc3339' | 'rfc5424' | 'file' | 'journal'
   /** The stamp as written. Any process that can write to the log socket can choose it. */

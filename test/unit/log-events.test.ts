@@ -1,14 +1,8 @@
 import { describe, expect, expectTypeOf, test } from 'vitest'
 import { logCalls, logCallsOfSource, logEventsOnDisk, logEventsPage } from '../../scripts/log-events.ts'
 import type { FieldsOf } from '../../src/base/log.ts'
-import {
-  LOG_EVENT_SECTIONS,
-  LOG_EVENTS,
-  LOG_FIELDS,
-  type LogEvent,
-  type LogEventAt,
-  type LogLevel,
-} from '../../src/base/log-events.ts'
+import { LOG_FIELDS, type LogLevel } from '../../src/base/log-events/row.ts'
+import { LOG_EVENT_SECTIONS, LOG_EVENTS, type LogEvent, type LogEventAt } from '../../src/base/log-events.ts'
 
 const rows = LOG_EVENT_SECTIONS.flatMap(section => Object.entries(section.rows))
 

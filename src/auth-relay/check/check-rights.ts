@@ -177,7 +177,6 @@ export function mayAccount({ name, ids, groups }: ProgramAccount, right: 'r' | '
  * The topmost directory above the path that the account may not search; undefined: it reaches the
  * path.
  * @throws RightsUnknown
- *
  */
 function closedDirectory(account: ProgramAccount, path: string): string | undefined {
   const parent = dirname(path)

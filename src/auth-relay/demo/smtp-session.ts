@@ -151,7 +151,6 @@ function traceHeader(session: SMTPServerSession, to: string, domain: string, { r
  * Delivers a message the way maildir(5) says: written and synced in tmp, then linked into new, so
  * that a reader sees it whole or not at all. Answers the file's name. Throws the file system's
  * error; nothing is left in tmp then.
- *
  */
 function deliverToMaildir(maildir: string, host: string, message: readonly Uint8Array[], now: Date): string {
   const seconds = Math.floor(now.getTime() / 1000)

@@ -44,7 +44,6 @@ export function partsInUse({ popup, sslwrap, authd, wrap, statusPage }: Settings
 /**
  * The same on this host: sslwrap, which no setting switches off, is not in use where the
  * administrator has enabled other units of the package and left its unit out.
- *
  */
 export function partsInUseHere(settings: Settings, isEnabled = enabledUnit): PartsInUse {
   const parts = partsInUse(settings)

@@ -54,7 +54,6 @@ export class SupervisedProgram {
    * Starts the program and answers what its ready line says. From then on it is started again
    * whenever it ends.
    * @throws the program's own fault if it ends before it is ready; nothing of it is left then.
-   *
    */
   async start(): Promise<string> {
     const { ready, ended } = this.#launch()

@@ -104,7 +104,6 @@ export function describeSettings({ settings: { top, popup }, shown }: LoadedSett
  * The settings that the names mean: a section, SECTION.NAME, or a name alone, which may stand in
  * several sections.
  * @throws UsageFault for a name that is none, with the nearest one.
- *
  */
 export function chooseSettings(
   settings: readonly DescribedSetting[],

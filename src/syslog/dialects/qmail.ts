@@ -41,7 +41,6 @@ const IMAP_PORTS = new Set(['143', '993'])
 /**
  * vpopmail's vchkpw (spec/syslog.md §3); it logs successes only when built with
  * `--enable-logging=y` or `v`. The classes smtp, submission and webmail are no logins.
- *
  */
 export const vchkpw: Dialect = {
   name: 'vchkpw',

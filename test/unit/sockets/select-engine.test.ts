@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { describe, expect, test } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
-import type { LogLevel } from '../../../src/base/log-events.ts'
+import type { LogLevel } from '../../../src/base/log-events/row.ts'
 import { epollLacks, selectEngine, settledChoice } from '../../../src/sockets/select-engine.ts'
 
 function withLog<T>(run: (log: ReturnType<typeof createLog>) => T, level: LogLevel = 'info') {

@@ -81,7 +81,6 @@ const MAX_SAMPLE = 80
  * Every grant in a file of another program (`-`: standard input), and how many entries were none,
  * with samples of them. A time in the future counts as none.
  * @throws UsageFault if it cannot be read.
- *
  */
 export function readForeignGrants(
   format: ForeignFormat,
