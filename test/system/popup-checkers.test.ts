@@ -48,7 +48,7 @@ function refusals(running: () => PopupStack): void {
     await session.expect(/^\+OK </)
     await session.ask(`USER ${user}`, /^\+OK/)
     await session.ask(`PASS ${password}`, answer)
-    await running().stack.waitForLog('popup', { event: 'login_check_failed', user, reason })
+    await running().stack.waitForLog('popup', { event: 'login_failed', user, reason })
   })
 }
 

@@ -211,7 +211,7 @@ describe('popup', () => {
     await session.ask('PASS swordfish', /^-ERR/)
     await session.ask('AUTH PLAIN !!!swordfish', /^-ERR/)
     await session.ask('swordfish', /^-ERR/)
-    await running.stack.waitForLog('popup', { event: 'login_check_failed', user: 'ann' })
+    await running.stack.waitForLog('popup', { event: 'login_failed', user: 'ann' })
     expect(running.stack.transcript()).not.toMatch(/swordfish|sesame|preamble of this test|tanstaaf/)
   })
 })

@@ -105,7 +105,7 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
     const { said, log } = converse(`USER ann\r\n${PASS}\r\n`, {}, chatty)
     expect(said).toContain('Last login: today\n+OK welcome\n')
     expect(log).toMatch(
-      /event=login_check_failed .*reason=temp detail="the first line from checker and program is no \+OK: Last login: today"/,
+      /event=login_failed .*reason=temp detail="the first line from checker and program is no \+OK: Last login: today"/,
     )
     expect(log).not.toContain('event=login_accepted ')
   })

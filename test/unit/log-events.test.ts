@@ -1,3 +1,4 @@
+import { globSync, readFileSync } from 'node:fs'
 import { describe, expect, expectTypeOf, test } from 'vitest'
 import { logCalls, logCallsOfSource, logEventsOnDisk, logEventsPage } from '../../scripts/log-events.ts'
 import type { FieldsOf } from '../../src/base/log.ts'
@@ -48,6 +49,30 @@ describe('the events of src/', () => {
   test('are all that the table has', () => {
     const logged = new Set(calls.map(({ level, event }) => `${level} ${event}`))
     expect([...known].filter(each => !logged.has(each))).toEqual([])
+  })
+})
+
+describe('the events that documents and deploy/ name', () => {
+  const root = new URL('../..', import.meta.url).pathname
+  const files = globSync(['*.md', 'docs/*.md', 'deploy/**/*'], { cwd: root, withFileTypes: true }).filter(entry =>
+    entry.isFile(),
+  )
+  const named = files.flatMap(({ parentPath, name }) => {
+    const text = readFileSync(`${parentPath}/${name}`, 'utf8')
+    return [...text.matchAll(/(?:level=(\w+) )?event=([\w-]+)/g)].map(([, level, event]) => ({ name, level, event }))
+  })
+
+  test('stand in the table', () => {
+    expect(named.length).toBeGreaterThan(5)
+    expect(named.filter(({ event = '' }) => !Object.hasOwn(LOG_EVENTS, event))).toEqual([])
+  })
+
+  test('have the level that stands beside them: fail2ban looks for a whole line', () => {
+    const withLevel = named.filter(({ level }) => level !== undefined)
+    expect(withLevel.map(({ name }) => name)).toContain('filter.conf')
+    const calls = new Set(logCallsOfSource().map(({ level, event }) => `${level} ${event}`))
+    expect(withLevel.filter(({ level, event }) => !calls.has(`${level} ${event}`))).toEqual([])
+    expect(withLevel).toContainEqual({ name: 'filter.conf', level: 'info', event: 'login_failed' })
   })
 })
 

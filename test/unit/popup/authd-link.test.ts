@@ -139,9 +139,7 @@ describe('Announcer', () => {
   test('a failure names its reason; an address that is not known is said to be so', () => {
     const announcer = new Announcer(undefined, () => undefined, false, log)
     announcer.failure({ ...attempt(1), ip: undefined }, 'badauth', 'wrong password')
-    expect(lines.at(-1)).toMatch(
-      /event=login_check_failed .*ip=unknown user=ann .*reason=badauth detail="wrong password"/,
-    )
+    expect(lines.at(-1)).toMatch(/event=login_failed .*ip=unknown user=ann .*reason=badauth detail="wrong password"/)
     announcer.preambleFailure(ip, 'badpass')
     expect(lines.at(-1)).toMatch(/event=preamble_refused ip=192\.0\.2\.7 reason=badpass/)
   })
