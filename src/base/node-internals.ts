@@ -81,9 +81,9 @@ export function answerTicketKeys(
 }
 
 /**
- * Bounds the messages of a child (`kChannelHandle`, `onread`): the runtime keeps the octets of a message that has no end
- * yet, however many come. `exceeded` is called once, at the first message that is longer than `mostOctets`; what comes
- * from then on is thrown away. Throws if the runtime has no such hook.
+ * Bounds the messages of a child (`kChannelHandle`, `onread`), because the runtime keeps the octets
+ * of an unfinished message without a limit. `exceeded` is called once, at the first message that is
+ * longer than `mostOctets`. Later octets are discarded. Throws if the runtime has no such hook.
  */
 export function limitMessages(child: ChildProcess, mostOctets: number, exceeded: () => void): void {
   const key = Object.getOwnPropertySymbols(child).find(({ description }) => description === 'kChannelHandle')
