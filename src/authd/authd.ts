@@ -30,7 +30,7 @@ import { UsageSocket } from './usage-socket.ts'
 const FLUSH = 5000
 const LONGEST_FLUSH = 30_000
 
-/** Builds authd out of its parts and joins them. `load` reads the settings, at the start and at each SIGHUP. */
+/** Starts authd. `load` reads the settings, at the start and at each SIGHUP. */
 export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
   const settings = load()
   const { authd, grants, top } = settings
@@ -142,7 +142,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
     keepDays: grants.history_days,
   })
   warnOfUnsafe(settings, log)
-  // Everything that needs root is open now.
+  // Every file and socket that needs root is open now.
   if (owner !== undefined) dropPrivileges(owner, databaseGroups(settings))
 
   return {

@@ -30,7 +30,7 @@ export class FilePlaces {
     this.#places.set(file, place)
   }
 
-  /** The journal's own name for the last entry that was dealt with. */
+  /** The journal's cursor of the last entry that was processed. */
   get cursor(): string | undefined {
     return this.#cursor
   }

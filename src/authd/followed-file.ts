@@ -127,7 +127,7 @@ export class FollowedFile {
     return containers
   }
 
-  /** Reads the next piece and waits until every login in it is dealt with. */
+  /** Reads the next piece and waits until every login in it is stored or refused. */
   async #readPiece(buffer: Buffer): Promise<number> {
     const file = this.#file
     if (file === undefined) return 0
@@ -170,7 +170,9 @@ export class FollowedFile {
     })
   }
 
-  /** True if another file has taken the name; then that one is next. Only asked at the end of this one. */
+  /**
+   * True if another file has the name now, so that it is next. Called at the end of this file only.
+   */
   async #wasReplaced(): Promise<boolean> {
     const file = this.#file
     const current = await stat(this.#options.path).catch(notThere)
@@ -186,7 +188,7 @@ export class FollowedFile {
     return true
   }
 
-  /** The kernel said that something changed, or a second passed. */
+  /** The kernel reported a change, or a second passed. */
   #change(): Promise<void> {
     return new Promise(resolve => {
       const timer = setTimeout(resolve, LOOK_AGAIN)

@@ -14,7 +14,7 @@ export type ReportedLogin = {
   readonly at?: number
   /** Called once with the answer for the announcer: `committed` only after the commit. */
   readonly answer?: (answer: LoginAnswer) => void
-  /** Called once when nothing more will be done for this login: stored, refused, or replaced by a newer one. */
+  /** Called once when the login is stored, refused, or replaced by a newer one. */
   readonly settled?: () => void
 }
 
@@ -28,11 +28,11 @@ export type GrantQueueOptions = {
   readonly monotonic: Clock
   /** Milliseconds after which an announcer gets `queued`. */
   readonly commitWait: number
-  /** Milliseconds a commit may take before the store counts as down. */
+  /** Milliseconds that a commit may take before the store counts as unavailable. */
   readonly commitDeadline?: number
-  /** First and longest pause between two tries while the store is down, in milliseconds. */
+  /** First and longest pause between two tries while the store is unavailable, in milliseconds. */
   readonly backOff?: { readonly first: number; readonly longest: number }
-  /** Told how long each commit took, in milliseconds, and how many logins it held. */
+  /** Called after each commit with its milliseconds and its number of logins. */
   readonly onCommit?: (milliseconds: number, logins: number) => void
 }
 
@@ -64,11 +64,14 @@ const LOAD_INTERVAL = 4
 const NEWEST_PART = 1 / 16
 /** No interval counts for more, so that a burst after a quiet hour is noticed at once. */
 const LONGEST_INTERVAL = 32
-/** Logins waiting for a commit while the store is up; beyond, only the newest of each address is kept. */
+/**
+ * Logins that wait for a commit while the store is available. Above this number only the newest
+ * login of each address is kept.
+ */
 const MAX_PENDING = 100_000
 /** Above this number, sources that can wait stop reading. */
 const HIGH_WATER = 5000
-/** Addresses kept while the store is down (spec/wrap-and-db.md §6). */
+/** Addresses kept while the store is unavailable (spec/wrap-and-db.md §6). */
 const MAX_KEPT = 10_000
 /** A login that waited longer than this is stored with its own time, not the database's. */
 const OWN_TIME_AFTER = 1000
@@ -143,7 +146,10 @@ export class GrantQueue {
     return this.#down
   }
 
-  /** False while sources that can wait should. During an outage there is room: the newest of each address is kept. */
+  /**
+   * False if sources that can wait should stop reading. During an outage there is room, because
+   * only the newest login of each address is kept.
+   */
   get hasRoom(): boolean {
     return this.#pending.length < HIGH_WATER
   }
@@ -272,7 +278,7 @@ export class GrantQueue {
     return batch
   }
 
-  /** One batch to its end; then the next. Never rejects. */
+  /** Commits one batch, then starts the next one. Never rejects. */
   async #commit(batch: readonly Entry[]): Promise<void> {
     this.#commits.add(batch)
     let failure: unknown
@@ -340,7 +346,7 @@ export class GrantQueue {
     this.#settle(entry, { verdict: 'committed', id: event.id, until: outcome.until })
   }
 
-  /** The end of a login's way: stored or refused. */
+  /** Concludes a login: stored or refused. */
   #settle(entry: Entry, answer: LoginAnswer): void {
     entry.concluded = true
     this.#options.counters.countEvent(entry.heard.source, answer.verdict)
@@ -476,8 +482,8 @@ export class GrantQueue {
 const describe = ({ event: { id, ip, user, daemon }, source }: ReportedLogin) => ({ id, ip, user, daemon, source })
 
 /**
- * The data of a login are at fault (SQLSTATE classes 22, data exception, and 23, integrity
- * constraint violation): they never will be taken. Everything else, also a missing table or right,
- * is an outage: an administrator can end it.
+ * True if the data of a login are invalid (SQLSTATE classes 22, data exception, and 23, integrity
+ * constraint violation), so that the database will never take them. Every other error, also a
+ * missing table or right, is an outage that an administrator can end.
  */
 const neverHelps = (error: unknown): boolean => /^2[23]/.test(errorCodeOf(error) ?? '')

@@ -50,8 +50,8 @@ export class Housekeeper {
   }
 
   /**
-   * Removes what has ended, publishes what is never granted and, once a day, makes room for the
-   * coming days. Never rejects: the next one tries again.
+   * Removes ended grants, publishes ungrantable addresses and, once a day, creates history
+   * partitions for the coming days. Never rejects: the next sweep tries again.
    */
   async sweep(): Promise<void> {
     if (this.#sweeping) return
@@ -75,7 +75,7 @@ export class Housekeeper {
     }
   }
 
-  /** A disk that stays full is one line, not one each second. */
+  /** A disk that stays full gives one log line, not one each second. */
   savePlaces(): void {
     const { places, lastLines, log } = this.#options
     try {

@@ -12,7 +12,7 @@ export function parseJournalEntry(text: string): JournalEntry | undefined {
   try {
     entry = JSON.parse(text)
   } catch {
-    return undefined // journalctl prints whole entries; half of one proves nothing
+    return undefined // journalctl prints whole entries; a partial one proves nothing
   }
   if (typeof entry !== 'object' || entry === null) return undefined
   const field = (name: string): string => {
@@ -51,16 +51,25 @@ export type JournalOptions = {
 const MAX_ENTRY = 65_536
 /** Pause before journalctl is started again, in milliseconds. */
 const RESTART = 2000
-/** Entries with logins that are not stored yet; beyond, journalctl is not read from. */
+/**
+ * Entries with logins that are not stored yet. Above this number authd stops reading from
+ * journalctl.
+ */
 const MAX_OPEN = 2000
 
-/** Follows the systemd journal through a child `journalctl -f -o json`, from the last entry that was dealt with. */
+/**
+ * Follows the systemd journal through a child `journalctl -f -o json`, from the last entry that was
+ * processed.
+ */
 export class Journal {
   readonly #options: JournalOptions
   #child: ChildProcess | undefined
   #stopped = false
   #timer: NodeJS.Timeout | undefined
-  /** Cursors in the order of the journal; undefined ones are dealt with only once those before them are. */
+  /**
+   * Cursors in the order of the journal. A position is saved when every entry before it is
+   * processed.
+   */
   readonly #open: { readonly cursor: string; settled: boolean }[] = []
 
   constructor(options: JournalOptions) {

@@ -52,8 +52,8 @@ export class LoginSocket {
   }
 
   /**
-   * Where it listens. The mode lets our own account in; others need the directory's leave and their
-   * name in the settings.
+   * The address of the listener. The mode of the socket admits the account of authd. Other accounts
+   * need access to the directory and their name in the settings.
    */
   async listen(): Promise<SocketAddress> {
     const mode = this.#options.uids.size === 0 ? 0o600 : 0o666

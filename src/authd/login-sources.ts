@@ -62,12 +62,15 @@ export type JournalEntry = {
 /** A followed file, and the state of its lines if a container runtime writes it. */
 export type FileOfLines = { readonly path: string; readonly containers: ContainerLines }
 
-/** Where every source delivers: announced logins go to the queue as they are, lines only if they prove a login. */
+/**
+ * The common end of all sources: announced logins go to the queue unchanged, lines only if they
+ * prove a login.
+ */
 export class LoginSources {
   readonly #options: LoginSourcesOptions
   #recognizers: Recognizers
   #heard = 0
-  /** How often each warning was due. */
+  /** Number of times that each warning was due. */
   readonly #warnings = new Map<string, number>()
 
   constructor(options: LoginSourcesOptions) {
@@ -75,7 +78,9 @@ export class LoginSources {
     this.#recognizers = options.recognizers
   }
 
-  /** Puts other settings in force; sessions of two-line daemons that are under way are forgotten. */
+  /**
+   * Uses other settings from now on. Sessions of two-line daemons that are under way are forgotten.
+   */
   reconfigure(recognizers: Recognizers): void {
     this.#recognizers = recognizers
   }
@@ -97,8 +102,8 @@ export class LoginSources {
   }
 
   /**
-   * A line of the followed file, which may be from long ago: as hearLine. Says whether a login is
-   * under way; only then `settled` will be called.
+   * A line of a followed file, which may be old: as hearLine. Returns whether a login is under way;
+   * only then `settled` will be called.
    */
   hearFileLine({ path, containers }: FileOfLines, text: string, settled: () => void): boolean {
     const { counters, clock } = this.#options

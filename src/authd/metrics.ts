@@ -16,7 +16,7 @@ export type EventVerdict = (typeof EVENT_VERDICTS)[number]
 /** Distinct tags that are counted by name; further ones together, so that no sender of lines can fill the memory. */
 const MAX_TAGS = 50
 
-/** Everything authd counts since its start. Plain numbers: they are touched for every line. */
+/** All counters since the start. They are plain numbers, because each line changes them. */
 export class Counters {
   /** Lines read, by source; login events on the socket are not lines. */
   readonly lines = perSource()
@@ -39,7 +39,7 @@ export class Counters {
   readonly ignored = new Map<string, number>()
   /** Times the FIFO was found full: syslogd may have dropped lines then. */
   fifoFull = 0
-  /** Announcements on the socket that could not be read. */
+  /** Announcements on the socket that could not be parsed. */
   badAnnouncements = 0
   /** Reports of used grants, from the gate. */
   uses = 0

@@ -19,7 +19,7 @@ export type SyslogFifoOptions = {
 const READ_SIZE = 1_048_576
 /** Octets that are parsed between two reads of the pipe. */
 const SLICE = 65_536
-/** Octets read and not looked at yet; beyond, looking goes before reading. */
+/** Octets that are read and not yet parsed. Above this number parsing goes before reading. */
 const MAX_BACKLOG = 67_108_864
 /** Milliseconds between two checks for a FIFO that was replaced. */
 const LOOK_AGAIN = 5000

@@ -75,6 +75,6 @@ function canBecomeRoot(): boolean {
     process.setuid?.(0)
     return true
   } catch {
-    return false // EPERM is what we want to see
+    return false // EPERM: the process cannot return to root, as intended
   }
 }

@@ -59,8 +59,9 @@ export function watchSocketFile(path: string): { readonly gone: Promise<string>;
 }
 
 /**
- * Decides, beside the mode of the directory, who may speak on a Unix socket: the kernel's word for
- * the peer's uid (SO_PEERCRED). Root and our own account always may. Anything unreadable is a no.
+ * Decides, beside the mode of the directory, which accounts may use a Unix socket, by the peer's
+ * uid from the kernel (SO_PEERCRED). Root and the account of this process always may. An unreadable
+ * uid may not.
  */
 export function peerIsAllowed(socket: Socket, uids: ReadonlySet<number>): boolean {
   try {

@@ -102,7 +102,7 @@ export const endingFields = ({ code, signal, hung }: WorkerEnding) => ({
   reason: hung ? 'no answer to pings' : undefined,
 })
 
-/** The words of a channel that are no messages: the parent asks whether the worker is alive. */
+/** Words of the channel beside messages: the parent asks whether the worker is alive. */
 const PING = 'ping'
 const PONG = 'pong'
 
@@ -171,9 +171,8 @@ function answeringChannel(): ControlChannel {
 }
 
 /**
- * Lets the supervisor of this daemon see that its event loop runs, and passes the supervisor's
- * messages on. Nothing happens unless the supervisor asked for it (AUTHRELAY_PINGED=1), with a
- * channel in descriptor 3.
+ * Answers the pings of this daemon's supervisor and passes the supervisor's messages on. Without
+ * AUTHRELAY_PINGED=1 and a channel in descriptor 3 it does nothing.
  */
 export function answerPings(onMessage: (message: unknown) => void): void {
   if (isPinged()) answeringChannel().onMessage(onMessage)

@@ -14,9 +14,9 @@ type RestartTable = {
 const RELOADED: readonly ReloadingProgram[] = []
 
 /**
- * For every setting the programs that need a restart for it. All other programs take it at SIGHUP;
- * the `reloaded` line of a program names those of its settings that have changed and wait. The type
- * forces each new setting into this table.
+ * For every setting the programs that need a restart for it. All other programs use it at SIGHUP.
+ * The `settings_reloaded` line of a program names those of its settings that have changed and wait.
+ * The type forces each new setting into this table.
  */
 export const RESTART_FOR: RestartTable = {
   top: {
@@ -239,7 +239,7 @@ export function restartFor(program: ReloadingProgram, started: Settings, next: S
   })
 }
 
-/** The same as fields of the `reloaded` line. */
+/** The same as fields of the `settings_reloaded` line. */
 export function restartFields(
   program: ReloadingProgram,
   started: Settings,

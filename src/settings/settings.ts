@@ -183,7 +183,7 @@ export function parseSettings(text: string, path: string, environment: Environme
 }
 
 /**
- * Daemons call this first: nothing starts until the administrator has read the file.
+ * Refuses to start until the administrator has read the file. Every daemon calls it first.
  * @throws UsageFault while `configured` is false.
  */
 export function requireConfigured(settings: Settings, path: string): void {
