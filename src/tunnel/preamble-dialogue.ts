@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream'
+import { type FirstLine, readFirstLine } from './first-line.ts'
 
 export type DialogueOptions = {
   /** The whole command, CRLF included (formatSslPreamble). It is written once and never reported. */
@@ -41,47 +42,20 @@ export async function holdDialogue(server: Duplex, { preamble, reply, limit }: D
   return { outcome: 'greeted', greeting: greeting.line, rest: answer.rest }
 }
 
-type Line = { readonly line: Buffer; readonly rest: Buffer }
-
-/** One line with its LF. `before` are bytes read already. */
-function readLine(stream: Duplex, before: Buffer, limit: number, what: string): Promise<Line | DialogueEnd> {
-  return new Promise(resolve => {
-    let bytes = before
-    const timer = setTimeout(() => settle(failed(`no ${what} within ${limit} ms`)), limit)
-    const settle = (answer: Line | DialogueEnd): void => {
-      clearTimeout(timer)
-      stream.off('data', data)
-      stream.off('end', end)
-      stream.off('close', end)
-      stream.off('error', error)
-      stream.pause()
-      resolve(answer)
-    }
-    const look = (): boolean => {
-      const lineFeed = bytes.indexOf(0x0a)
-      if (lineFeed < 0 ? bytes.length < LINE_MAX_OCTETS : lineFeed < LINE_MAX_OCTETS) {
-        if (lineFeed < 0) return false
-        settle({ line: bytes.subarray(0, lineFeed + 1), rest: bytes.subarray(lineFeed + 1) })
-      } else settle(failed(`${what} longer than ${LINE_MAX_OCTETS} octets`))
-      return true
-    }
-    const data = (chunk: Buffer): void => {
-      bytes = bytes.length === 0 ? chunk : Buffer.concat([bytes, chunk])
-      look()
-    }
-    const end = (): void => settle(failed(`server closed before its ${what}`))
-    const error = (cause: Error): void => settle(failed(`server failed before its ${what}`, cause))
-    if (look()) return
-    if (stream.readableEnded || stream.destroyed) {
-      end()
-      return
-    }
-    stream.on('end', end)
-    stream.on('close', end)
-    stream.on('error', error)
-    stream.on('data', data)
-    stream.resume()
-  })
+/** One line with its LF. `before` are octets that were read earlier. */
+async function readLine(server: Duplex, before: Buffer, limit: number, what: string): Promise<FirstLine | DialogueEnd> {
+  const found = await readFirstLine(server, { milliseconds: limit, octets: LINE_MAX_OCTETS }, before)
+  if ('line' in found) return found
+  switch (found.reason) {
+    case 'late':
+      return failed(`no ${what} within ${limit} ms`)
+    case 'long':
+      return failed(`${what} longer than ${LINE_MAX_OCTETS} octets`)
+    case 'ended':
+      return failed(`server closed before its ${what}`)
+    case 'failed':
+      return failed(`server failed before its ${what}`, found.error)
+  }
 }
 
 const failed = (reason: string, error?: Error): DialogueEnd => ({ outcome: 'failed', reason, error })

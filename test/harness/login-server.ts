@@ -3,12 +3,12 @@ import { createLog, type Fields } from '../../src/base/log.ts'
 import { duplicateDescriptor } from '../../src/libc/descriptors.ts'
 import { LoginServer } from '../../src/popup/login/login-server.ts'
 import { MonitorRequests } from '../../src/popup/login/monitor-authenticator.ts'
-import type { LoginSettings, ToLogin } from '../../src/popup/messages.ts'
 import { holdListener } from '../../src/process/listener.ts'
 import type { ControlChannel } from '../../src/process/worker-process.ts'
 import type { Engine } from '../../src/sockets/engine.ts'
 import { epollEngine } from '../../src/sockets/epoll-engine.ts'
 import { NetworkSet, parseNetwork } from '../../src/wire/ip-address.ts'
+import type { LoginSettings, ToLogin } from '../../src/wire/login-process.ts'
 import { eventually } from './eventually.ts'
 
 const networks = (...texts: readonly string[]): NetworkSet =>

@@ -1,6 +1,5 @@
 import type { IpAddress } from '../../wire/ip-address.ts'
-import type { LoginMethod } from '../../wire/login-event.ts'
-import type { LoginOctets } from '../login-name.ts'
+import type { LoginMethod, LoginOctets } from '../../wire/login-event.ts'
 import type { Applicant } from './check-queue.ts'
 
 /** What a checker is asked and answers, whichever kind it is. */

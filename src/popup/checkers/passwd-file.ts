@@ -1,7 +1,7 @@
 import { closeSync, fstatSync, openSync, readFileSync, type Stats, statSync } from 'node:fs'
 import { messageOf, UsageFault } from '../../base/errors.ts'
 import type { Log } from '../../base/log.ts'
-import { loginText } from '../login-name.ts'
+import { loginText } from '../../wire/login-event.ts'
 import type { CheckQueue } from './check-queue.ts'
 import { type Checker, maildirPath, no, temporary } from './checker.ts'
 import { type AuthenticationCache, verifyApop, verifyPassword } from './password-hash.ts'

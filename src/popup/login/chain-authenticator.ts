@@ -1,7 +1,8 @@
 import { createServer, type Server, type Socket } from 'node:net'
 import type { Log } from '../../base/log.ts'
+import { isPositive, readReply } from '../../tunnel/first-line.ts'
+import { parseChainLine } from '../../wire/login-process.ts'
 import type { Authenticator } from './authenticator.ts'
-import { isPositive, readFirstLine } from './first-line.ts'
 import { askToVerify, failureIn, type MonitorRequests, withRequest } from './monitor-authenticator.ts'
 
 /** Login by a checkpassword program with a POP3 server behind it, and the connections on which that server talks. */
@@ -24,7 +25,7 @@ export function chainAuthenticator(monitor: MonitorRequests, chains: ChainConnec
       const first = await Promise.race([program, answered])
       chains.forget(request.n)
       if ('type' in first) return failureIn(first)
-      const reply = await readFirstLine(first, REPLY_LIMIT_MS)
+      const reply = await readReply(first, REPLY_LIMIT_MS)
       if (reply !== undefined && isPositive(reply)) request.report('yes')
       else {
         const line = reply?.line.toString('latin1').trimEnd().slice(0, MOST_SHOWN)
@@ -66,8 +67,8 @@ export class ChainConnections {
   }
 
   async #accept(socket: Socket): Promise<void> {
-    const first = await readFirstLine(socket, NAME_LIMIT_MS)
-    const n = Number(/^chain (\d{1,15})\n$/.exec(first?.line.toString('latin1') ?? '')?.[1] ?? 0)
+    const first = await readReply(socket, NAME_LIMIT_MS)
+    const n = parseChainLine(first?.line.toString('latin1') ?? '') ?? 0
     const take = this.#expected.get(n)
     this.#expected.delete(n)
     if (first === undefined || take === undefined) {

@@ -4,10 +4,10 @@ import type { Duplex } from 'node:stream'
 import { connect as connectTls } from 'node:tls'
 import { KeyedHash } from '../../base/keyed-hash.ts'
 import type { Credentials } from '../../pop3/authorization.ts'
+import { type FirstLine, isPositive, readReply } from '../../tunnel/first-line.ts'
+import type { Outcome, UpstreamServer } from '../../wire/login-process.ts'
 import { type Endpoint, formatProxyV2 } from '../../wire/preamble.ts'
-import type { Outcome, UpstreamServer } from '../messages.ts'
 import { type Authenticator, failed } from './authenticator.ts'
-import { type FirstLine, isPositive, readFirstLine } from './first-line.ts'
 import { failureIn, type MonitorRequests, withRequest } from './monitor-authenticator.ts'
 
 /** Login by another POP3 server, and the dialogue with it. */
@@ -83,14 +83,14 @@ async function loginUpstream(
     stream.destroy()
     return { outcome }
   }
-  const greeting = await readFirstLine(stream, LIMIT_MS)
+  const greeting = await readReply(stream, LIMIT_MS)
   if (greeting === undefined || !isPositive(greeting)) return fail('temporary')
   stream.write(`USER ${login}\r\n`, 'latin1')
-  const user = await readFirstLine(stream, LIMIT_MS, greeting.rest)
+  const user = await readReply(stream, LIMIT_MS, greeting.rest)
   if (user === undefined) return fail('temporary')
   if (!isPositive(user)) return fail(refusalIn(user))
   stream.write(`PASS ${secret}\r\n`, 'latin1')
-  const reply = await readFirstLine(stream, LIMIT_MS, user.rest)
+  const reply = await readReply(stream, LIMIT_MS, user.rest)
   if (reply === undefined) return fail('temporary')
   return isPositive(reply) ? { outcome: 'yes', stream, reply } : fail(refusalIn(reply))
 }

@@ -12,8 +12,7 @@ import {
   LOGIN_TAG,
 } from '../../syslog/login-line.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
-import type { LoginAnswer, LoginEvent, SessionId } from '../../wire/login-event.ts'
-import type { LoginText } from '../login-name.ts'
+import type { LoginAnswer, LoginEvent, LoginText, SessionId } from '../../wire/login-event.ts'
 import type { AuthdLink } from './authd-link.ts'
 
 /** Who tried to log in; what every line about an attempt says. */

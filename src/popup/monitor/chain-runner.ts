@@ -6,9 +6,9 @@ import type { BoundSocket } from '../../process/listener.ts'
 import { formatSocketAddress } from '../../process/socket-address.ts'
 import { refusalOf, startChain } from '../../ucspi/checkpassword.ts'
 import type { Environment } from '../../ucspi/environment.ts'
+import { formatChainLine, type VerifyRequest } from '../../wire/login-process.ts'
 import type { Applicant, CheckQueue } from '../checkers/check-queue.ts'
 import { checkerEnvironment } from '../checkers/checkpassword.ts'
-import type { VerifyRequest } from '../messages.ts'
 
 export type ChainRunnerOptions = {
   readonly checker: readonly string[]
@@ -80,7 +80,7 @@ export class ChainRunner {
     session.pause()
     await new Promise<void>((resolve, reject) => {
       session.on('error', reject)
-      session.write(`chain ${request.n}\n`, () => resolve())
+      session.write(formatChainLine(request.n), () => resolve())
     })
     try {
       const descriptor = descriptorOf(session)

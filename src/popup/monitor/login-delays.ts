@@ -3,8 +3,7 @@ import { BoundedMap } from '../../base/bounded-map.ts'
 import type { Clock } from '../../base/clock.ts'
 import type { CustomerNetworks } from '../../wire/customer-networks.ts'
 import { formatNetwork, type IpAddress, networkOf } from '../../wire/ip-address.ts'
-import { loginKey } from '../../wire/login-event.ts'
-import type { LoginText } from '../login-name.ts'
+import { type LoginText, loginKey } from '../../wire/login-event.ts'
 
 /** When a login may be tried: after failures, and after the login before (LOGIN-DELAY). */
 

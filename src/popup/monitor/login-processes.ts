@@ -4,7 +4,12 @@ import type { Log } from '../../base/log.ts'
 import { Restarts } from '../../base/restarts.ts'
 import type { BoundSocket } from '../../process/listener.ts'
 import { endingFields, programBeside, startWorker, type WorkerProcess } from '../../process/worker-process.ts'
-import { type FromLogin, type LoginSettingsMessage, parseFromLogin, type ToLoginMessage } from '../messages.ts'
+import {
+  type FromLogin,
+  type LoginSettingsMessage,
+  parseFromLogin,
+  type ToLoginMessage,
+} from '../../wire/login-process.ts'
 
 /** The login processes as the monitor sees them: started again when they end, bounded in what they ask. */
 

@@ -14,7 +14,7 @@ import {
 } from '../../tunnel/certificate.ts'
 import { rotateTicketKeys, type TicketKeys } from '../../tunnel/tls-contexts.ts'
 import { formatNetwork, type NetworkSet } from '../../wire/ip-address.ts'
-import type { LoginSettingsMessage } from '../messages.ts'
+import type { LoginSettingsMessage } from '../../wire/login-process.ts'
 
 /** What a login process must know, and its certificate, which is kept fresh. */
 

@@ -4,11 +4,11 @@ import { messageOf } from '../../base/errors.ts'
 import { openSocketPair } from '../../libc/sockets.ts'
 import type { LoginFailure } from '../../pop3/authorization.ts'
 import type { FailReason } from '../../syslog/login-line.ts'
+import { isPositive, readReply } from '../../tunnel/first-line.ts'
 import { type Chain, checkpasswordMessage, refusalOf, startChain } from '../../ucspi/checkpassword.ts'
 import { announcedClientChanges, changeEnvironment, type Environment, loginChanges } from '../../ucspi/environment.ts'
 import { type Authenticator, failed } from '../login/authenticator.ts'
 import type { Client } from '../login/client.ts'
-import { isPositive, readFirstLine } from '../login/first-line.ts'
 
 /** Characters of a program's line that the log shows. */
 const MOST_SHOWN = 80
@@ -72,7 +72,7 @@ export function programAuthenticator(options: ProgramAuthenticatorOptions): Auth
     const session = new Socket({ fd: ours, readable: true, writable: true, allowHalfOpen: true })
     session.on('error', () => {}) // a program that is gone: its exit status says more
     departure.listen(() => session.destroy())
-    const reply = await readFirstLine(session, checkTimeout + 30_000)
+    const reply = await readReply(session, checkTimeout + 30_000)
     if (reply !== undefined && isPositive(reply)) {
       chain.accepted()
       await options.accepted(client, login, method)

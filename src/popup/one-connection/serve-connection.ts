@@ -16,12 +16,11 @@ import {
   remoteIpOf,
 } from '../../ucspi/environment.ts'
 import { type IpAddress, parseIpAddress } from '../../wire/ip-address.ts'
-import { formatTimestamp, sessionId } from '../../wire/login-event.ts'
+import { formatTimestamp, loginOctets, loginText, sessionId } from '../../wire/login-event.ts'
 import type { Client } from '../login/client.ts'
 import { authorizationOptions } from '../login/client.ts'
 import { readProxyHeader } from '../login/read-proxy-header.ts'
 import { LoginSession, type SessionHost } from '../login/session.ts'
-import { loginOctets, loginText } from '../login-name.ts'
 import { Announcer, loginRefusal } from '../monitor/announcer.ts'
 import { AuthdLink } from '../monitor/authd-link.ts'
 import { DescriptorStream } from './descriptor-stream.ts'

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest'
 import { maildirPath } from '../../../src/popup/checkers/checker.ts'
 import { parseApopSecrets, parsePasswd } from '../../../src/popup/checkers/passwd-file.ts'
 import { isValidOn, shadowEntryOf } from '../../../src/popup/checkers/system.ts'
-import { decodeLogin } from '../../../src/popup/login-name.ts'
+import { decodeLogin } from '../../../src/wire/login-event.ts'
 
 describe('parsePasswd', () => {
   test('accounts, comments, a maildir left out, and the first line of a login', () => {

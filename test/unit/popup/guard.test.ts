@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'vitest'
-import { type LoginText, loginOctets, loginText } from '../../../src/popup/login-name.ts'
 import { FailureDelays, LoginIntervals } from '../../../src/popup/monitor/login-delays.ts'
 import { MessageAllowance } from '../../../src/popup/monitor/login-processes.ts'
 import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
 import type { IpAddress } from '../../../src/wire/ip-address.ts'
+import { type LoginText, loginOctets, loginText } from '../../../src/wire/login-event.ts'
 import { ip } from '../../harness/addresses.ts'
 
 /** The text of a login name that a client sends in UTF-8. */

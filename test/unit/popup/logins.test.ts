@@ -2,13 +2,13 @@ import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from 'vit
 import { createLog } from '../../../src/base/log.ts'
 import { CheckQueue } from '../../../src/popup/checkers/check-queue.ts'
 import { type Checker, type CheckRequest, no, temporary, type Verdict } from '../../../src/popup/checkers/checker.ts'
-import { type FromLoginMessage, parseFromLogin, type ToLoginMessage } from '../../../src/popup/messages.ts'
 import { Announcer } from '../../../src/popup/monitor/announcer.ts'
 import { FailureDelays, LoginIntervals } from '../../../src/popup/monitor/login-delays.ts'
 import type { LoginProcess } from '../../../src/popup/monitor/login-processes.ts'
 import { Logins, type LoginsParts } from '../../../src/popup/monitor/logins.ts'
 import { MaildropWorkers } from '../../../src/popup/monitor/maildrop-workers.ts'
 import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
+import { type FromLoginMessage, parseFromLogin, type ToLoginMessage } from '../../../src/wire/login-process.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 const LIMIT_MS = 60_000

@@ -7,8 +7,8 @@ import {
   type Verdict,
 } from '../../../src/popup/checkers/checker.ts'
 import { ClientGone } from '../../../src/popup/client-gone.ts'
-import { loginOctets } from '../../../src/popup/login-name.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
+import { loginOctets } from '../../../src/wire/login-event.ts'
 
 /** A checker whose checks end when the test says so. */
 class SlowChecker implements Checker {

@@ -1,6 +1,6 @@
 import { fc, test as property } from '@fast-check/vitest'
 import { describe, expect, test } from 'vitest'
-import { parseFromLogin, parseToLogin } from '../../../src/popup/messages.ts'
+import { formatChainLine, parseChainLine, parseFromLogin, parseToLogin } from '../../../src/wire/login-process.ts'
 
 const verify = {
   type: 'verify',
@@ -46,3 +46,17 @@ test('parseToLogin refuses what another version might say', () => {
   expect(() => parseToLogin({ type: 'open', n: 1, socket: '1.sock' })).toThrow()
   expect(parseToLogin({ type: 'open', n: 1, socket: '1.sock', ticket: 't' })).toBeDefined()
 })
+
+property.prop([fc.integer({ min: 1, max: 999_999_999_999_999 })])(
+  'the line of a chained program names its login',
+  n => {
+    expect(parseChainLine(formatChainLine(n))).toBe(n)
+  },
+)
+
+test.each(['chain 1', 'chain 1\r\n', 'chain -1\n', 'chain 1 2\n', ' chain 1\n', `chain ${'1'.repeat(16)}\n`, ''])(
+  '%j is no line of a chained program',
+  line => {
+    expect(parseChainLine(line)).toBeUndefined()
+  },
+)

@@ -1,13 +1,10 @@
-import * as v from 'valibot'
-import { LOG_LEVELS } from '../base/log.ts'
-import { type IpAddress, NetworkSet, parseIpAddress, parseNetwork } from '../wire/ip-address.ts'
-import { isSessionId, type SessionId } from '../wire/login-event.ts'
-import { type LoginOctets, loginOctets } from './login-name.ts'
-
 /**
- * What the monitor and a login process say to each other: one JSON object a line. The monitor takes
- * login's for hostile.
+ * Between the monitor of popup and a login process: the settings of the process, and the steps of
+ * each login. The monitor takes every message of a login process for hostile.
  */
+import * as v from 'valibot'
+import { type IpAddress, NetworkSet, parseIpAddress, parseNetwork } from './ip-address.ts'
+import { isSessionId, type LoginOctets, loginOctets, type SessionId } from './login-event.ts'
 
 /** One character per octet, as the client sent it. */
 const octets = (max: number) =>
@@ -125,7 +122,7 @@ export type UpstreamServer = v.InferOutput<typeof upstreamServer>
 const loginSettings = v.strictObject({
   /** Ids to take, where the monitor is root. */
   ids: v.nullable(v.strictObject({ uid: v.number(), gid: v.number() })),
-  logLevel: v.picklist(LOG_LEVELS),
+  logLevel: v.picklist(['debug', 'info', 'warn', 'error']),
   /** What carries the connections. */
   engine: v.picklist(['auto', 'node', 'epoll']),
   /** pop3d workers take connections over. */
@@ -193,3 +190,12 @@ export type ToLoginMessage = v.InferInput<typeof toLogin>
 
 /** Reads a message of the monitor; throws if it is none, because then one of the two is not of this version. */
 export const parseToLogin = (message: unknown): ToLogin => v.parse(toLogin, message)
+
+/** The first line, LF included, of the connection that a chained program gets: `n` is the number of the login. */
+export const formatChainLine = (n: number): string => `chain ${n}\n`
+
+/** Inverse of formatChainLine; undefined for anything else. */
+export function parseChainLine(line: string): number | undefined {
+  const n = /^chain (\d{1,15})\n$/.exec(line)?.[1]
+  return n === undefined ? undefined : Number(n)
+}

@@ -1,0 +1,72 @@
+/** The first line of a stream, read before octets are relayed: greetings, replies, and names of connections. */
+import type { Duplex } from 'node:stream'
+
+/** A line with its LF, and the octets that came behind it. */
+export type FirstLine = { readonly line: Buffer; readonly rest: Buffer }
+
+/** Why there is no line. `late`: the time is over. `long`: the line has too many octets. */
+export type NoLine =
+  | { readonly reason: 'late' | 'long' | 'ended' }
+  | { readonly reason: 'failed'; readonly error: Error }
+
+/** Milliseconds for the line, and octets that it may have, LF included. */
+export type LineLimits = { readonly milliseconds: number; readonly octets: number }
+
+const NOTHING: Buffer = Buffer.alloc(0)
+
+/**
+ * Reads one line. `before` are octets that were read earlier. Afterwards the stream is paused and has
+ * no listener of this function. Never rejects.
+ */
+export function readFirstLine(
+  stream: Duplex,
+  { milliseconds, octets }: LineLimits,
+  before: Buffer = NOTHING,
+): Promise<FirstLine | NoLine> {
+  return new Promise(resolve => {
+    let bytes = before
+    const settle = (answer: FirstLine | NoLine): void => {
+      clearTimeout(timer)
+      stream.off('data', data).off('end', ended).off('close', ended).off('error', failed)
+      stream.pause()
+      resolve(answer)
+    }
+    const look = (): boolean => {
+      const end = bytes.indexOf(0x0a)
+      if (end < 0 && bytes.length < octets) return false
+      if (end < 0 || end >= octets) settle({ reason: 'long' })
+      else settle({ line: bytes.subarray(0, end + 1), rest: bytes.subarray(end + 1) })
+      return true
+    }
+    const data = (chunk: Buffer): void => {
+      bytes = bytes.length === 0 ? chunk : Buffer.concat([bytes, chunk])
+      look()
+    }
+    const ended = (): void => settle({ reason: 'ended' })
+    const failed = (error: Error): void => settle({ reason: 'failed', error })
+    const timer = setTimeout(() => settle({ reason: 'late' }), milliseconds)
+    if (look()) return
+    if (stream.readableEnded || stream.destroyed) return ended()
+    stream.on('end', ended).on('close', ended).on('error', failed).on('data', data)
+    stream.resume()
+  })
+}
+
+/** Octets of a reply line of a POP3 server. RFC 1939 §3 allows 512. */
+const MAX_REPLY_OCTETS = 1024
+
+/**
+ * Reads a reply of a POP3 server; undefined if there is none in time. From here on an error of the
+ * stream does not end the process: `close` follows it.
+ */
+export async function readReply(stream: Duplex, milliseconds: number, before?: Buffer): Promise<FirstLine | undefined> {
+  stream.on('error', () => {})
+  // A server that has closed the connection serves no session, whatever it sent before.
+  if (stream.destroyed || stream.readableEnded) return undefined
+  const found = await readFirstLine(stream, { milliseconds, octets: MAX_REPLY_OCTETS }, before)
+  return 'line' in found ? found : undefined
+}
+
+/** True for `+OK` and what begins with it. */
+export const isPositive = ({ line }: Pick<FirstLine, 'line'>): boolean =>
+  line.subarray(0, 3).toString('latin1') === '+OK'
