@@ -11,6 +11,7 @@ const CHECKED = [
   'docs/*.md',
   'docs/decisions/*.md',
   'docs/man/*.[1-8]',
+  'docs/spec/*.md',
   'src/**/*.md',
   'src/**/*.ts',
 ]

@@ -73,7 +73,7 @@ describe('clauses of the RFCs', () => {
   const rows = read('docs/spec/rfc.md')
     .split('\n')
     .flatMap(row => {
-      const [, section, clause, file, name] = /^\| ([\d., ]+) \| ([^|]+) \| `([^`]+)`: (.+) \|$/.exec(row) ?? []
+      const [, section, clause, file, name] = /^\| ([\d., ]+) \| ([^|]+) \| `([^`]+)`: `(.+)` \|$/.exec(row) ?? []
       return section === undefined || clause === undefined || file === undefined || name === undefined
         ? []
         : [{ row, file, name }]
