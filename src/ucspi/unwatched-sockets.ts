@@ -5,7 +5,7 @@
 
 import { setTimeout as pause } from 'node:timers/promises'
 import { receive, unixExchange } from '../libc/sockets.ts'
-import { PROXY_HEADER_MAX_OCTETS, type ProxyHeader, parseProxyHeader } from '../wire/preamble.ts'
+import { type ProxyHeader, parseProxyHeader } from '../wire/preamble.ts'
 
 /**
  * One line to a Unix socket and the line that comes back; blocks the process. Throws an Error that
@@ -38,7 +38,6 @@ export async function readProxyHeader(descriptor: number, deadlineMs: number): P
     const parse = parseProxyHeader(header)
     if (parse.state === 'done') return parse.header
     if (parse.state === 'malformed') throw new ProxyHeaderFault(parse.reason)
-    if (header.length + parse.atLeast > PROXY_HEADER_MAX_OCTETS) throw new ProxyHeaderFault('the header is too long')
     const piece = receive(descriptor, parse.atLeast)
     if (piece?.length === 0) throw new ProxyHeaderFault('the connection ended before its PROXY header')
     if (piece !== undefined) {

@@ -109,7 +109,8 @@ const SSL_CLIENT = { tls: 0x01, certificateOnConnection: 0x02, certificateInSess
 
 /**
  * Parses the header that begins with the first byte of `bytes`. Call it with all bytes so far until
- * the result is no longer `more`. Never throws. Accepts only the listed versions (haproxy's
+ * the result is no longer `more`, which it never is for a header of more than
+ * PROXY_HEADER_MAX_OCTETS. Never throws. Accepts only the listed versions (haproxy's
  * doc/proxy-protocol.txt).
  */
 export function parseProxyHeader(bytes: Uint8Array, versions: readonly (1 | 2)[] = [1, 2]): ProxyParse {

@@ -1,5 +1,5 @@
 import type { Connection } from '../../sockets/connection.ts'
-import { PROXY_HEADER_MAX_OCTETS, type ProxyHeader, parseProxyHeader } from '../../wire/preamble.ts'
+import { type ProxyHeader, parseProxyHeader } from '../../wire/preamble.ts'
 
 /** The whole header must be there within so long (spec/sslwrap.md §4). */
 const LIMIT_MS = 3_000
@@ -32,7 +32,6 @@ export function readProxyHeader(connection: Connection): Promise<ReadHeader> {
         const parsed = parseProxyHeader(bytes)
         if (parsed.state === 'malformed') fail(parsed.reason)
         else if (parsed.state === 'done') settle({ header: parsed.header, rest: bytes.subarray(parsed.length) })
-        else if (bytes.length > PROXY_HEADER_MAX_OCTETS) fail('header too long')
       },
       end: gone,
       drained: () => {},
