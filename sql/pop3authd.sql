@@ -690,3 +690,135 @@ CREATE OR REPLACE VIEW relay_clients AS
     SELECT FROM blocks b
     WHERE (b.net && part.net OR b.net >>= part.embedded_ipv4) AND b.until > now());
 COMMIT;
+
+-- 000014-hours-and-neighbours.sql
+BEGIN;
+-- The hours of a device, and the logins of addresses from which several mailboxes are opened.
+
+INSERT INTO schema_version (v) VALUES (14);
+
+ALTER TABLE devices
+  ADD COLUMN hours_from smallint CHECK (hours_from BETWEEN 0 AND 1439),
+  ADD COLUMN hours_to   smallint CHECK (hours_to BETWEEN 0 AND 1440),
+  ADD CONSTRAINT devices_hours CHECK (num_nulls(hours_from, hours_to) IN (0, 2) AND hours_from <> hours_to);
+COMMENT ON COLUMN devices.hours_from IS 'Minutes of the local day of the gate''s host, from this one to before hours_to; null: always.';
+
+CREATE OR REPLACE VIEW relay_devices AS
+  SELECT l.login, d.name, d.senders, d.networks, d.recipient_domains, d.messages_per_hour, d.messages_per_day,
+         d.recipients_per_hour, d.recipients_per_day, d.line_endings, d.until, d.hours_from, d.hours_to
+  FROM device_logins l JOIN devices d ON d.name = l.device;
+
+-- Only of networks with several logins: a mailbox that is alone at its address costs no row.
+CREATE TABLE neighbours (
+  network inet NOT NULL,
+  login   text NOT NULL CHECK (login = login_key(login)),
+  last    timestamptz NOT NULL,
+  PRIMARY KEY (network, login)
+) WITH (fillfactor = 70);
+COMMENT ON COLUMN neighbours.last IS 'Last login, to the minute.';
+
+CREATE VIEW relay_neighbours AS SELECT network, login, last FROM neighbours;
+
+REVOKE ALL ON neighbours, relay_neighbours FROM PUBLIC;
+GRANT SELECT, INSERT, UPDATE, DELETE ON neighbours TO pop3authd;
+GRANT SELECT ON relay_neighbours TO pop3authd, authwrap;
+COMMIT;
+
+-- 000015-alarms.sql
+BEGIN;
+-- What somebody should look at: each alarm has one start and one end.
+
+INSERT INTO schema_version (v) VALUES (15);
+
+CREATE TABLE alarms (
+  id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  rule       text NOT NULL CHECK (length(rule) <= 32),
+  subject    text NOT NULL CHECK (length(subject) <= 255),
+  detail     text NOT NULL CHECK (length(detail) <= 500),
+  since      timestamptz NOT NULL,
+  seen       timestamptz NOT NULL,
+  until      timestamptz,
+  told_start timestamptz,
+  told_end   timestamptz
+);
+COMMENT ON COLUMN alarms.subject IS 'The login, the address, the device or the host.';
+COMMENT ON COLUMN alarms.seen IS 'Last time that the rule found it.';
+COMMENT ON COLUMN alarms.until IS 'Null: it lasts.';
+COMMENT ON COLUMN alarms.told_start IS 'One process has taken it on itself to tell of the start; told_end: of the end.';
+CREATE UNIQUE INDEX alarms_open ON alarms (rule, subject) WHERE until IS NULL;
+CREATE INDEX alarms_since ON alarms (since);
+
+-- What the look at alarms remembers, so that it need not read weeks of history: when a login of a device came last, and in how
+-- many minutes of an hour a grant of the device was used.
+ALTER TABLE device_logins ADD COLUMN last_login timestamptz;
+CREATE TABLE device_hours (
+  device  text NOT NULL,
+  hour    timestamptz NOT NULL,
+  minutes smallint NOT NULL,
+  PRIMARY KEY (device, hour)
+);
+
+CREATE VIEW status_alarms AS
+  SELECT rule, subject, detail, since, until FROM alarms WHERE until IS NULL OR until > now() - interval '1 day';
+
+CREATE VIEW status_devices AS
+  SELECT d.name, array_agg(l.login ORDER BY l.login) AS logins, max(l.last_login) AS last_login, d.until
+  FROM devices d JOIN device_logins l ON l.device = d.name GROUP BY d.name;
+
+REVOKE ALL ON alarms, device_hours, status_alarms, status_devices FROM PUBLIC;
+GRANT SELECT, INSERT, UPDATE, DELETE ON alarms, device_hours TO pop3authd;
+GRANT SELECT ON status_alarms, status_devices TO authstatus;
+COMMIT;
+
+-- 000016-places.sql
+BEGIN;
+-- Where a device may be besides its networks: countries and AS numbers, which the gate finds in MMDB files of its host. Tables of
+-- mail servers do not know them, so that there the networks alone count.
+
+INSERT INTO schema_version (v) VALUES (16);
+
+ALTER TABLE devices ADD COLUMN places text[] NOT NULL DEFAULT '{}' CHECK (cardinality(places) <= 100);
+COMMENT ON COLUMN devices.places IS 'Countries and AS numbers: DE, AS64500.';
+
+CREATE OR REPLACE VIEW relay_devices AS
+  SELECT l.login, d.name, d.senders, d.networks, d.recipient_domains, d.messages_per_hour, d.messages_per_day,
+         d.recipients_per_hour, d.recipients_per_day, d.line_endings, d.until, d.hours_from, d.hours_to, d.places
+  FROM device_logins l JOIN devices d ON d.name = l.device;
+
+-- As in 13, with the places.
+CREATE OR REPLACE VIEW relay_clients AS
+  SELECT CASE WHEN family(g.ip) = 4 THEN host(g.ip) END AS address, g.ip AS network, g.until
+  FROM grants g
+  WHERE g.until > now() AND g.last_auth <= now() + interval '60 seconds'
+    AND NOT EXISTS (
+      SELECT FROM blocks b
+      WHERE (b.net && g.ip OR b.net >>= g.embedded_ipv4 OR b.login = login_key(g.username)) AND b.until > now())
+    AND NOT EXISTS (SELECT FROM relay_ungrantable u WHERE u.net && g.ip AND NOT u.alone)
+    AND NOT EXISTS (
+      SELECT FROM relay_devices d
+      WHERE d.login = login_key(g.username)
+        AND (d.until <= now()
+          OR cardinality(d.networks) + cardinality(d.places) > 0
+            AND NOT (g.ip <<= ANY (d.networks) OR coalesce(g.embedded_ipv4 <<= ANY (d.networks), false))))
+  UNION ALL
+  SELECT CASE WHEN family(part.net) = 4 AND masklen(part.net) = 32 THEN host(part.net) END, part.net, part.until
+  FROM (
+    WITH RECURSIVE cut AS (
+      SELECT a.net, a.until, a.embedded_ipv4 FROM allowances a WHERE a.since <= now() AND a.until > now()
+      UNION ALL
+      SELECT half.net, cut.until, cut.embedded_ipv4
+      FROM cut, LATERAL (VALUES
+        (set_masklen(cut.net, masklen(cut.net) + 1)),
+        (set_masklen(broadcast(cut.net), masklen(cut.net) + 1)::cidr)) AS half (net)
+      WHERE EXISTS (SELECT FROM relay_ungrantable u WHERE u.net << cut.net)
+        AND NOT EXISTS (SELECT FROM relay_ungrantable u WHERE u.net >>= cut.net)
+    )
+    SELECT net, until, embedded_ipv4 FROM cut
+    WHERE NOT EXISTS (
+      SELECT FROM relay_ungrantable u
+      WHERE u.net && cut.net AND NOT (u.alone AND masklen(cut.net) = 128))
+  ) AS part
+  WHERE NOT EXISTS (
+    SELECT FROM blocks b
+    WHERE (b.net && part.net OR b.net >>= part.embedded_ipv4) AND b.until > now());
+COMMIT;

@@ -26,14 +26,14 @@ REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO pop3authd, authwrap, authstatus;
 
 GRANT SELECT ON schema_version TO pop3authd, authwrap, authstatus;
-GRANT SELECT ON relay_gate, relay_blocks, relay_allowances, relay_clients, relay_ungrantable, relay_devices TO pop3authd, authwrap;
+GRANT SELECT ON relay_gate, relay_blocks, relay_allowances, relay_clients, relay_ungrantable, relay_devices, relay_neighbours TO pop3authd, authwrap;
 GRANT EXECUTE ON FUNCTION may_relay(text) TO pop3authd, authwrap;
 
-GRANT SELECT, INSERT, UPDATE, DELETE ON grants, ungrantable, devices, device_logins TO pop3authd;
+GRANT SELECT, INSERT, UPDATE, DELETE ON grants, ungrantable, devices, device_logins, neighbours, alarms, device_hours TO pop3authd;
 GRANT SELECT, INSERT ON blocks, allowances, login_event, relay_use TO pop3authd;
 GRANT UPDATE (until) ON blocks, allowances TO pop3authd;
 GRANT SELECT, INSERT, UPDATE ON gate_tally, gate_refused TO pop3authd;
 GRANT SELECT ON relay TO pop3authd;
 GRANT EXECUTE ON FUNCTION keep_history(integer, timestamptz) TO pop3authd;
 
-GRANT SELECT ON status_grants, status_events, status_decrees, status_gate TO authstatus;
+GRANT SELECT ON status_grants, status_events, status_decrees, status_gate, status_alarms, status_devices TO authstatus;

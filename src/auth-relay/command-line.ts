@@ -4,6 +4,7 @@ import { UsageFault } from '../base/errors.ts'
 import { nearest } from '../settings/settings.ts'
 import { printable } from './text/terminal.ts'
 import type { Action, Surroundings, Verb } from './verb.ts'
+import { alerts } from './verbs/alerts.ts'
 import { cert } from './verbs/cert.ts'
 import { check } from './verbs/check.ts'
 import { completion } from './verbs/completion.ts'
@@ -54,6 +55,7 @@ const VERBS: readonly Verb[] = [
   revoke,
   explain,
   device,
+  alerts,
   testLine,
   replay,
   importGrants,

@@ -1,7 +1,7 @@
-/** Secrets that auth-relay makes: random passwords, password hashes, private files. */
+/** Secrets that auth-relay makes: random passwords, password hashes, private files, the passwd file. */
 
-import { randomBytes } from 'node:crypto'
-import { closeSync, existsSync, fchownSync, openSync, renameSync, writeSync } from 'node:fs'
+import { randomBytes, randomInt } from 'node:crypto'
+import { closeSync, existsSync, fchownSync, openSync, readFileSync, renameSync, statSync, writeSync } from 'node:fs'
 import { TemporaryFault } from '../base/errors.ts'
 import { crypt } from '../libc/accounts.ts'
 
@@ -56,3 +56,65 @@ export async function hashPassword(password: string): Promise<string> {
 
 /** 64 characters divide 256 evenly: no character is likelier than another. */
 const randomSalt = (length: number): string => Array.from(randomBytes(length), byte => ALPHABET[byte % 64]).join('')
+
+/** Letters and digits that no display or old panel confuses: without 0, O, 1, l and I. */
+const TYPED = '23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz'
+
+/** 20 letters and digits, for a device on whose panel nothing else can be typed. */
+export const randomPassword = (): string => Array.from({ length: 20 }, () => TYPED[randomInt(TYPED.length)]).join('')
+
+/** popup.passwd_file: a line `login:hash:uid:gid:home:maildir` for each account. */
+export class PasswordFile {
+  readonly path: string
+
+  constructor(path: string) {
+    this.path = path
+  }
+
+  has(login: string): boolean {
+    return this.#lines().some(isOf(login))
+  }
+
+  /** `uid:gid:home:maildir` of an account; undefined if there is none. */
+  tailOf(login: string): string | undefined {
+    return this.#lines().find(isOf(login))?.split(':').slice(2).join(':')
+  }
+
+  /** Changes a password, or adds an account; `tail` as in tailOf, without it the one that stands there. */
+  async setPassword(login: string, password: string, tail = this.tailOf(login)): Promise<void> {
+    const line = `${login}:${await hashPassword(password)}:${tail ?? ''}`
+    const lines = this.#lines()
+    const index = lines.findIndex(isOf(login))
+    this.#write(index < 0 ? [...lines, line] : lines.with(index, line))
+  }
+
+  /** False if there is no such account. */
+  remove(login: string): boolean {
+    const lines = this.#lines()
+    if (!lines.some(isOf(login))) return false
+    this.#write(lines.filter(line => !isOf(login)(line)))
+    return true
+  }
+
+  #lines(): readonly string[] {
+    if (!existsSync(this.path)) return []
+    return readFileSync(this.path, 'utf8')
+      .split('\n')
+      .filter((line, index, all) => line !== '' || index < all.length - 1)
+  }
+
+  /** In one step, with the old owner and group. */
+  #write(lines: readonly string[]): void {
+    const old = statSync(this.path, { throwIfNoEntry: false })
+    writePrivateFile(
+      this.path,
+      lines.map(line => `${line}\n`).join(''),
+      old === undefined ? undefined : { uid: old.uid, gid: old.gid },
+    )
+  }
+}
+
+const isOf =
+  (login: string) =>
+  (line: string): boolean =>
+    line.startsWith(`${login}:`)

@@ -157,13 +157,21 @@ export function commandConnection(settings: Settings): ConnectionOptions {
  * Does something with the grants of the site whose settings file this is.
  * @throws UsageFault or TemporaryFault, with what to do.
  */
-export function withGrants<T>(
+export const withGrants = <T>(
   config: string,
-  { environment }: Pick<Surroundings, 'environment'>,
+  surroundings: Pick<Surroundings, 'environment'>,
   work: (admin: GrantAdmin, settings: Settings) => Promise<T>,
-): Promise<T> {
-  const { settings } = loadSettingsFile(config, environment)
-  return withDatabase(commandConnection(settings), database =>
+): Promise<T> =>
+  withSiteDatabase(config, surroundings, (database, settings) =>
     work(createGrantAdmin(database, policyOf(settings)), settings),
   )
+
+/** The same with the database itself, by the role that writes. */
+export function withSiteDatabase<T>(
+  config: string,
+  { environment }: Pick<Surroundings, 'environment'>,
+  work: (database: Database, settings: Settings) => Promise<T>,
+): Promise<T> {
+  const { settings } = loadSettingsFile(config, environment)
+  return withDatabase(commandConnection(settings), database => work(database, settings))
 }

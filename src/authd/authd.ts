@@ -55,6 +55,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
     queue,
     databaseIsUp: () => store.state().state === 'up',
     countLive: () => store.countLive(),
+    countAlarms: () => store.countAlarms(),
   })
   store.onStateChange(state => {
     if (state.state === 'down') {

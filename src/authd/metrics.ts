@@ -1,6 +1,7 @@
 /** Counters of authd, and their names for Prometheus. */
 
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import { ALARM_RULES } from '../grants/alarms.ts'
 import { DROP_REASONS, type DropReason } from '../syslog/login-recognizer.ts'
 import { type LastLine, lastLineKey } from '../wire/last-lines.ts'
 import type { RelayVerdict } from '../wire/usage-event.ts'
@@ -83,6 +84,8 @@ export type MetricsOptions = {
   /** Whether the primary is known. */
   readonly databaseIsUp: () => boolean
   readonly countLive: () => Promise<number>
+  /** Alarms that last, by rule. */
+  readonly countAlarms: () => Promise<ReadonlyMap<string, number>>
 }
 
 /**
@@ -93,7 +96,7 @@ export class Metrics {
   readonly registry = new Registry()
   readonly #commits: Histogram
 
-  constructor({ counters, queue, databaseIsUp, countLive }: MetricsOptions) {
+  constructor({ counters, queue, databaseIsUp, countLive, countAlarms }: MetricsOptions) {
     const registers = [this.registry]
     collectDefaultMetrics({ register: this.registry, prefix: 'authd_' })
     this.#commits = new Histogram({
@@ -163,6 +166,18 @@ export class Metrics {
       collect() {
         this.reset()
         for (const [source, { at }] of counters.lastLines) this.set({ source }, at / 1000)
+      },
+    })
+    new Gauge({
+      name: 'authd_alarms_open',
+      help: 'Alarms that last, by rule; none while the database is away.',
+      labelNames: ['rule'],
+      registers,
+      async collect() {
+        this.reset()
+        const open = await countAlarms().catch(() => undefined)
+        for (const { name: rule, isOfDatabase } of ALARM_RULES)
+          if (open !== undefined && isOfDatabase) this.set({ rule }, open.get(rule) ?? 0)
       },
     })
     const gauge = (name: string, help: string, read: () => number | Promise<number>): Gauge =>

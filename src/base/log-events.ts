@@ -8,7 +8,7 @@
  */
 
 import { AUTHD, GATE } from './log-events/grant-events.ts'
-import { DEMO, SEVERAL_PROGRAMS, STACK } from './log-events/host-events.ts'
+import { ALERTS, DEMO, SEVERAL_PROGRAMS, STACK } from './log-events/host-events.ts'
 import { POPUP_AND_POP3D, SSLWRAP } from './log-events/pop3-events.ts'
 import type { LogEventRows, LogLevel } from './log-events/row.ts'
 
@@ -19,6 +19,7 @@ export const LOG_EVENTS = {
   ...AUTHD,
   ...GATE,
   ...STACK,
+  ...ALERTS,
   ...DEMO,
 } as const
 
@@ -30,6 +31,7 @@ export const LOG_EVENT_SECTIONS: readonly { readonly title: string; readonly row
   { title: 'authd', rows: AUTHD },
   { title: 'wrap (gate)', rows: GATE },
   { title: 'auth-relay up, embedded database, status page', rows: STACK },
+  { title: 'alerts', rows: ALERTS },
   { title: 'SMTP server of the demo', rows: DEMO },
 ]
 

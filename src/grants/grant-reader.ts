@@ -12,7 +12,7 @@ const source = v.picklist(['login', 'allowance'])
 
 /**
  * $1 address, $2 its row of grants, or null where logins do not count, $3 now or null, $4 the IPv4
- * address in it or null. Gives at most one row, which means that the address may relay.
+ * address in it or null, $5 exp_time. Gives at most one row, which means that the address may relay.
  */
 const LOOKUP: Statement<Omit<Grant, 'ip'>> = {
   name: 'lookup-grant',
@@ -31,10 +31,13 @@ const LOOKUP: Statement<Omit<Grant, 'ip'>> = {
         recipientsPerHour: v.number(),
         recipientsPerDay: v.number(),
         lineEndings: v.picklist(['strict', 'repair']),
+        hours: v.nullable(v.object({ from: v.number(), to: v.number() })),
+        places: v.array(v.string()),
         ended: v.boolean(),
         elsewhere: v.boolean(),
       }),
     ),
+    logins: v.array(v.string()),
   }),
   text: `
 SELECT source, login, until,
@@ -42,10 +45,18 @@ SELECT source, login, until,
      'name', d.name, 'senders', d.senders, 'recipientDomains', d.recipient_domains,
      'messagesPerHour', d.messages_per_hour, 'messagesPerDay', d.messages_per_day,
      'recipientsPerHour', d.recipients_per_hour, 'recipientsPerDay', d.recipients_per_day,
-     'lineEndings', d.line_endings, 'ended', d.until <= coalesce($3::timestamptz, now()),
-     'elsewhere', cardinality(d.networks) > 0
+     'lineEndings', d.line_endings,
+     'hours', CASE WHEN d.hours_from IS NOT NULL THEN jsonb_build_object('from', d.hours_from, 'to', d.hours_to) END,
+     'ended', d.until <= coalesce($3::timestamptz, now()),
+     'places', d.places,
+     'elsewhere', cardinality(d.networks) + cardinality(d.places) > 0
        AND NOT ($1::inet <<= ANY (d.networks) OR coalesce($4::inet <<= ANY (d.networks), false)))
    FROM relay_devices d WHERE d.login = login_key(yes.login)) AS device,
+  ARRAY(
+    SELECT n.login FROM relay_neighbours n
+    WHERE n.network = $2::inet AND yes.source = 'login'
+      AND n.last > coalesce($3::timestamptz, now()) - make_interval(secs => $5::float8)
+    ORDER BY n.last DESC, n.login LIMIT 100) AS logins,
   extract(epoch FROM coalesce($3::timestamptz, now()) - since)::float8 AS age
 FROM (
   SELECT 'login' AS source, username AS login, until, last_auth AS since
@@ -68,21 +79,34 @@ ORDER BY EXISTS (
     SELECT FROM relay_devices d
     WHERE d.login = login_key(yes.login)
       AND (d.until <= coalesce($3::timestamptz, now())
-        OR cardinality(d.networks) > 0
+        OR cardinality(d.networks) + cardinality(d.places) > 0
           AND NOT ($1::inet <<= ANY (d.networks) OR coalesce($4::inet <<= ANY (d.networks), false)))),
   until DESC
 LIMIT 1`,
 }
 
 /**
- * $1 now or null. Everything that the tables say yes to, except that of a network with a blocked
+ * $1 now or null, $2 exp_time. Everything that the tables say yes to, except that of a network with a blocked
  * part nothing is listed.
  */
 const CURRENT: Statement<CurrentGrant> = {
   name: 'current-grants',
-  row: v.object({ network: networkColumn, source, login: v.nullable(v.string()), until: endTime }),
+  row: v.object({
+    network: networkColumn,
+    source,
+    login: v.nullable(v.string()),
+    until: endTime,
+    hasDevice: v.boolean(),
+    logins: v.array(v.string()),
+  }),
   text: `
-SELECT network, source, login, until
+SELECT network, source, login, until,
+  EXISTS (SELECT FROM relay_devices d WHERE d.login = login_key(yes.login)) AS "hasDevice",
+  ARRAY(
+    SELECT n.login FROM relay_neighbours n
+    WHERE n.network = yes.network AND yes.source = 'login'
+      AND n.last > coalesce($1::timestamptz, now()) - make_interval(secs => $2::float8)
+    ORDER BY n.last DESC, n.login LIMIT 100) AS logins
 FROM (
   SELECT ip AS network, 'login' AS source, username AS login, until, embedded_ipv4
   FROM relay_gate
@@ -98,7 +122,7 @@ WHERE NOT EXISTS (
   SELECT FROM relay_devices d
   WHERE d.login = login_key(yes.login)
     AND (d.until <= coalesce($1::timestamptz, now())
-      OR cardinality(d.networks) > 0
+      OR cardinality(d.networks) + cardinality(d.places) > 0
         AND NOT (yes.network <<= ANY (d.networks) OR coalesce(yes.embedded_ipv4 <<= ANY (d.networks), false))))
 AND NOT EXISTS (
   SELECT FROM relay_blocks b
@@ -123,12 +147,14 @@ export function createGrantReader(
     async lookup(ip: IpAddress, { signal }: QueryOptions = {}): Promise<Grant | undefined> {
       if (policy.neverList.refusal(ip) !== undefined) return undefined
       const row = policy.neverList.loginRefusal(ip) === undefined ? policy.rowOf(ip) : null
-      const { rows } = await database.query(LOOKUP, [ip, row, now(), policy.embeddedIpv4(ip) ?? null], { signal })
+      const { rows } = await database.query(LOOKUP, [ip, row, now(), policy.embeddedIpv4(ip) ?? null, policy.expTime], {
+        signal,
+      })
       const found = rows[0]
       return found === undefined ? undefined : { ip, ...found }
     },
     async current({ signal }: QueryOptions = {}): Promise<readonly CurrentGrant[]> {
-      const { rows } = await database.query(CURRENT, [now()], { signal })
+      const { rows } = await database.query(CURRENT, [now(), policy.expTime], { signal })
       const parts = policy.neverList.grantableParts()
       return rows
         .filter(({ network, source }) => source === 'allowance' || !policy.neverList.isDeniedPrivate(network.base))

@@ -51,6 +51,8 @@ export type Grant = {
   readonly age: number
   /** The device of the login; null: it has none. */
   readonly device: GrantedDevice | null
+  /** The logins from its network within the time of a grant, if there was more than one. */
+  readonly logins: readonly string[]
 }
 
 /** The rules of a device, as the gate enforces them. Empty lists and limits of 0 leave out their rule. */
@@ -63,14 +65,21 @@ export type GrantedDevice = {
   readonly recipientsPerHour: number
   readonly recipientsPerDay: number
   readonly lineEndings: 'strict' | 'repair'
+  /** Minutes of the local day between which it may send; `from` may lie behind `to`. Null: always. */
+  readonly hours: { readonly from: number; readonly to: number } | null
   /** It has ended. */
   readonly ended: boolean
+  /** Countries and AS numbers besides its networks. */
+  readonly places: readonly string[]
   /** The client is in none of its networks. */
   readonly elsewhere: boolean
 }
 
 /** A network that may relay now. `until` null: without end. */
-export type CurrentGrant = Pick<Grant, 'source' | 'login' | 'until'> & { readonly network: Network }
+export type CurrentGrant = Pick<Grant, 'source' | 'login' | 'until' | 'logins'> & {
+  readonly network: Network
+  readonly hasDevice: boolean
+}
 
 /** One row of `auth-relay show`. */
 export type GrantRow = {

@@ -4,6 +4,7 @@ import { type Database, type DatabaseOptions, type DatabaseState, openDatabase }
 import { ignored, int8, type Statement } from '../database/statement.ts'
 import { formatNetwork } from '../wire/ip-address.ts'
 import { RELAY_VERDICTS, type RelayTally } from '../wire/usage-event.ts'
+import { Alarms } from './alarms.ts'
 import { ChangeNotifier } from './grant-changes.ts'
 import type { GrantPolicy } from './grant-policy.ts'
 import type { GrantWriter, Login, Outcome, QueryOptions, Refusal, RelayUse, Swept } from './grant-store.ts'
@@ -19,6 +20,8 @@ import type { GrantWriter, Login, Outcome, QueryOptions, Refusal, RelayUse, Swep
  *
  * A row whose last login lies more than 60 s in the future was written before the clock was set
  * back, so it does not count.
+ *
+ * The table neighbours keeps the logins of an address that has several.
  *
  * A window, not a join, assigns the written rows to their logins. The plan of a prepared statement
  * expects ten rows for every batch, and a join of a thousand by a thousand rows was a nested loop.
@@ -89,6 +92,21 @@ WITH login AS (
     AND excluded.last_auth < g.until
     AND (g.daemon, g.username, g.tls) IS NOT DISTINCT FROM (excluded.daemon, excluded.username, excluded.tls))
   RETURNING g.ip, g.until, g.granted_first = g.last_auth AS fresh
+), neighbours AS (
+  INSERT INTO neighbours AS old (network, login, last)
+  SELECT network, login, max(at) FROM (
+    SELECT network, login_key(username) AS login, at,
+           min(login_key(username)) OVER (PARTITION BY network) <> max(login_key(username)) OVER (PARTITION BY network) AS several
+    FROM login WHERE refused IS NULL AND username IS NOT NULL
+    UNION ALL
+    SELECT l.network, met.login, met.at, true
+    FROM login l JOIN grants g ON g.ip = l.network,
+      LATERAL (VALUES (login_key(l.username), l.at), (login_key(g.username), g.last_auth)) AS met(login, at)
+    WHERE l.refused IS NULL AND g.until > l.at AND login_key(g.username) <> login_key(l.username)
+  ) AS heard
+  WHERE several GROUP BY network, login ORDER BY network, login
+  ON CONFLICT (network, login) DO UPDATE SET last = excluded.last
+  WHERE excluded.last > old.last + interval '1 minute'
 ), answered AS (
   SELECT n, ip, network, daemon, method, tls, session, username, at, refused,
          CASE WHEN refused IS NULL
@@ -160,6 +178,8 @@ WITH removed AS (
   WHERE until <= coalesce($1::timestamptz, now())
      OR last_auth > coalesce($1::timestamptz, now()) + interval '60 seconds'
   RETURNING 1
+), forgotten AS (
+  DELETE FROM neighbours WHERE last < coalesce($1::timestamptz, now()) - interval '1 day'
 ) SELECT count(*) AS removed FROM removed`,
 }
 
@@ -281,6 +301,8 @@ export type OpenGrantWriter = GrantWriter & {
   usePolicy(policy: GrantPolicy): void
   /** Grants that have not ended. */
   countLive(): Promise<number>
+  /** Alarms that last, by rule. */
+  countAlarms(): Promise<ReadonlyMap<string, number>>
   state(): DatabaseState
   /** Calls at each change from now on. */
   onStateChange(listener: (state: DatabaseState) => void): void
@@ -309,6 +331,7 @@ export function openGrantWriter(options: DatabaseOptions, policy: GrantPolicy): 
       const { rows } = await database.query(COUNT)
       return rows[0]?.live ?? 0
     },
+    countAlarms: () => new Alarms(database).countOpen(),
     state: () => database.state(),
     onStateChange: listener => void database.onStateChange(listener),
     close: () => database.close(),

@@ -107,6 +107,8 @@ export const talliesSince = async (database: Database, moment: Date): Promise<re
 /** The history of one login: it shows whether its owner still needs POP before SMTP. */
 export type UsageRow = {
   readonly login: string
+  /** Its device; null: it has none. */
+  readonly device: string | null
   readonly lastLogin: Date
   readonly logins: number
   readonly addresses: number
@@ -129,6 +131,7 @@ export type UsageRow = {
 const REPORT: Statement<UsageRow> = {
   row: v.object({
     login: v.string(),
+    device: v.nullable(v.string()),
     lastLogin: timestamptz,
     logins: int8,
     addresses: int8,
@@ -159,13 +162,27 @@ WITH logins AS (
   WHERE u.at > now() - make_interval(days => $1::int)
   GROUP BY 1
 )
-SELECT logins.login, logins.last_login AS "lastLogin", logins.logins, logins.addresses, logins.last_address AS "lastAddress",
+SELECT logins.login, d.device, logins.last_login AS "lastLogin", logins.logins, logins.addresses, logins.last_address AS "lastAddress",
        logins.tls_logins AS "tlsLogins",
        logins.daemons, logins.methods, uses.last_relay AS "lastRelay", coalesce(uses.relays, 0) AS relays
-FROM logins LEFT JOIN uses USING (login)
+FROM logins LEFT JOIN uses USING (login) LEFT JOIN device_logins d USING (login)
 ORDER BY uses.last_relay DESC NULLS LAST, logins.last_login DESC, logins.login`,
 }
 
 /** Every login of the last days, those whose grants were used last first. */
 export const reportUsage = async (database: Database, days: number): Promise<readonly UsageRow[]> =>
   (await database.query(REPORT, [days])).rows
+
+const UNSEEN: Statement<{ name: string }> = {
+  row: v.object({ name: v.string() }),
+  text: `
+SELECT d.name FROM devices d
+WHERE NOT EXISTS (
+  SELECT FROM device_logins l JOIN login_event e ON login_key(e.username) = l.login
+  WHERE l.device = d.name AND e.refused IS NULL AND e.at > now() - make_interval(days => $1::int))
+ORDER BY d.name`,
+}
+
+/** Devices of which no login came in the last days. */
+export const unseenDevices = async (database: Database, days: number): Promise<readonly string[]> =>
+  (await database.query(UNSEEN, [days])).rows.map(({ name }) => name)

@@ -1,6 +1,6 @@
 import * as v from 'valibot'
 import type { Database } from '../database/database.ts'
-import { int8, type Statement, timestamptz } from '../database/statement.ts'
+import { endTime, int8, type Statement, timestamptz } from '../database/statement.ts'
 import type { Network } from '../wire/ip-address.ts'
 import { networkColumn } from './grant-store.ts'
 
@@ -50,6 +50,23 @@ export type DoorCounts = {
   readonly relayed: number
   readonly closed: number
   readonly undecided: number
+}
+
+/** A device as the page shows it; `until` null: without end. */
+export type StatusDevice = {
+  readonly name: string
+  readonly logins: readonly string[]
+  /** Null: not seen since alarms are looked at. */
+  readonly lastLogin: Date | null
+  readonly until: Date | null
+}
+
+/** An alarm that lasts. */
+export type OpenAlarm = {
+  readonly rule: string
+  readonly subject: string
+  readonly detail: string
+  readonly since: Date
 }
 
 /** Totals of now, by the database's clock. */
@@ -132,6 +149,21 @@ FROM (
 GROUP BY door ORDER BY 2 DESC, 3 DESC, 1`,
 }
 
+const ALARMS: Statement<OpenAlarm> = {
+  row: v.object({ rule: v.string(), subject: v.string(), detail: v.string(), since: timestamptz }),
+  text: 'SELECT rule, subject, detail, since FROM status_alarms WHERE until IS NULL ORDER BY since DESC LIMIT $1::bigint',
+}
+
+const DEVICES: Statement<StatusDevice> = {
+  row: v.object({
+    name: v.string(),
+    logins: v.array(v.string()),
+    lastLogin: v.nullable(timestamptz),
+    until: endTime,
+  }),
+  text: 'SELECT name, logins, last_login AS "lastLogin", until FROM status_devices ORDER BY name LIMIT $1::bigint',
+}
+
 /** Queries of the status page. Errors are those of src/database/errors.ts. */
 export interface StatusFeed {
   totals(): Promise<Totals>
@@ -146,6 +178,10 @@ export interface StatusFeed {
   countEvents(from: Date, to: Date, step: number): Promise<readonly EventCounts[]>
   /** Decisions in the last seconds by service, the busiest first. */
   doors(seconds: number): Promise<readonly DoorCounts[]>
+  /** Alarms that last, the newest first. */
+  alarms(limit: number): Promise<readonly OpenAlarm[]>
+  /** Devices by name. */
+  devices(limit: number): Promise<readonly StatusDevice[]>
 }
 
 /** The status page's side of the grants, on a database opened with the role `authstatus`. */
@@ -160,4 +196,6 @@ export const createStatusFeed = (database: Pick<Database, 'query'>): StatusFeed 
   lastEvents: async (seconds, limit) => (await database.query(EVENTS, [seconds, limit])).rows,
   countEvents: async (from, to, step) => (await database.query(COUNTS, [from, to, step])).rows,
   doors: async seconds => (await database.query(DOORS, [seconds])).rows,
+  alarms: async limit => (await database.query(ALARMS, [limit])).rows,
+  devices: async limit => (await database.query(DEVICES, [limit])).rows,
 })

@@ -32,6 +32,34 @@ export const STATUS_PAGE = defineSection('status-page', 'The status page for a b
   user: text('auth-relay-status', 'Account of the process that serves it.'),
 })
 
+export const ALERTS = defineSection('alerts', 'Who is told when a rule about logins, devices or the gate speaks.', {
+  mail_to: list([], 'Addresses that get a mail at the start and at the end of an alarm. Empty: no mail.'),
+  mail_from: text('', 'Sender of these mails. Empty: the account of the process.'),
+  sendmail: command(
+    ['/usr/sbin/sendmail', '-i'],
+    'Program that takes a mail on standard input; the addresses are added behind "--".',
+  ),
+  webhook_file: path(
+    '',
+    'File of mode 0600 with the URL to which each start and end is posted as JSON: such URLs hold a secret. Empty: none.',
+  ),
+  program: command(
+    [],
+    'Program that is run at each start and end, with the JSON of a webhook on standard input. Empty: none.',
+  ),
+  user: text('auth-relay', 'Account of the process, if it is started as root.'),
+  every: duration('s', 60, 10, 3600, 'Time between two looks.'),
+  off: list([], 'Rules that are off, e.g. ["device_silent"]. auth-relay alerts --rules lists them.'),
+  close: list([], 'Rules whose alarm blocks what it names for close_for: login_spread, address_crowd, device_rate.'),
+  close_for: duration('s', 86_400, 60, 31_536_000, 'Time for which such a block holds.'),
+  login_addresses: integer(10, 2, 100_000, 'login_spread: addresses of one login within an hour.'),
+  address_logins: integer(20, 2, 100_000, 'address_crowd: logins from one address within an hour.'),
+  device_factor: integer(5, 2, 1000, 'device_rate: times the median hour of the device.'),
+  refusal_factor: integer(5, 2, 1000, 'refusals_rise: times the refusals of the day before.'),
+  silent_days: integer(7, 1, 365, 'device_silent: days without a login.'),
+  end_days: integer(14, 1, 365, 'device_end, certificate_end: days before the end.'),
+})
+
 export const TOP = defineSection('', 'For every program.', {
   configured: flag(false, 'No daemon starts until the administrator has read this file and set this to true.'),
   run_dir: path(RUN_DIR, 'Directory of the Unix sockets between the programs.'),
@@ -82,6 +110,10 @@ export const GRANTS = defineSection('grants', 'Addresses that are granted, and f
     [],
     'Networks that are never granted: gateways, webmail hosts, proxies of other programs. Peers in popup.ssl_hack_trust, popup.proxy_trust and wrap.proxy_trust are never granted in any case.',
     { ...BARE, formerNames: ['never_nets'] },
+  ),
+  mmdb_files: list(
+    [],
+    'MMDB files with the country or the AS number of addresses, for devices with such places (auth-relay device --from DE,AS64500). Programs read a file once; SIGHUP reads it again.',
   ),
   deny_private: flag(false, 'Never grant private and carrier-grade NAT addresses.', BARE),
   grant_loopback: flag(
@@ -314,6 +346,26 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
     'Policy service and front: must the envelope sender belong to the login that opened the address?',
   ),
   sender_domains: list([], 'Domains of senders for logins without a domain; empty: any.'),
+  recipient_domains: list(
+    [],
+    'Policy service and front: domains to which a login without a device may send; empty: all.',
+  ),
+  without_device: choice(
+    ['relay', 'refuse'],
+    'relay',
+    'What a login without a device opens: the relay, under the rules of this section, or nothing (refuse).',
+  ),
+  shared_addresses: choice(
+    ['devices', 'nobody', 'as_before'],
+    'devices',
+    'What relays from an address that many logins open. devices: devices, and senders that belong to one of these logins (policy service and front). nobody: devices alone. as_before: everything.',
+  ),
+  shared_logins: integer(
+    3,
+    2,
+    100,
+    'Different logins within grants.exp_time that make an address shared. Addresses of 100.64.0.0/10 are shared in any case.',
+  ),
   messages_per_login: integer(
     0,
     0,

@@ -2,7 +2,7 @@ import type { Section } from './rows.ts'
 import { SECTIONS, type Settings } from './settings.ts'
 
 /** The programs that keep settings until a restart. `up` is the supervisor of `auth-relay up`. */
-export type ReloadingProgram = 'up' | 'authd' | 'popup' | 'sslwrap' | 'wrap' | 'status-page'
+export type ReloadingProgram = 'up' | 'authd' | 'popup' | 'sslwrap' | 'wrap' | 'status-page' | 'alerts'
 
 type RestartTable = {
   readonly [S in keyof typeof SECTIONS]: {
@@ -21,28 +21,28 @@ const RELOADED: readonly ReloadingProgram[] = []
 export const RESTART_FOR: RestartTable = {
   top: {
     configured: RELOADED,
-    run_dir: ['up', 'authd', 'popup', 'wrap', 'status-page'],
-    state_dir: ['up', 'authd', 'wrap', 'status-page'],
-    log_level: ['authd', 'popup', 'sslwrap', 'status-page'],
+    run_dir: ['up', 'authd', 'popup', 'wrap', 'status-page', 'alerts'],
+    state_dir: ['up', 'authd', 'wrap', 'status-page', 'alerts'],
+    log_level: ['authd', 'popup', 'sslwrap', 'status-page', 'alerts'],
     syslog: ['popup'],
   },
   database: {
-    embedded: ['up', 'authd', 'wrap', 'status-page'],
+    embedded: ['up', 'authd', 'wrap', 'status-page', 'alerts'],
     embedded_user: ['up'],
-    dbhost: ['authd', 'status-page'],
-    dbport: ['authd', 'status-page'],
-    dbname: ['up', 'authd', 'status-page'],
-    dbuser: ['up', 'authd'],
-    dbpass: ['authd'],
-    dbpass_file: ['authd'],
+    dbhost: ['authd', 'status-page', 'alerts'],
+    dbport: ['authd', 'status-page', 'alerts'],
+    dbname: ['up', 'authd', 'status-page', 'alerts'],
+    dbuser: ['up', 'authd', 'alerts'],
+    dbpass: ['authd', 'alerts'],
+    dbpass_file: ['authd', 'alerts'],
     wrap_dbuser: ['up'],
     wrap_dbpass: RELOADED,
     wrap_dbpass_file: RELOADED,
     status_dbuser: ['up', 'status-page'],
     status_dbpass: ['status-page'],
     status_dbpass_file: ['status-page'],
-    dbtls: ['authd', 'status-page'],
-    dbtls_ca: ['authd', 'status-page'],
+    dbtls: ['authd', 'status-page', 'alerts'],
+    dbtls_ca: ['authd', 'status-page', 'alerts'],
   },
   grants: {
     exp_time: ['status-page'],
@@ -51,6 +51,7 @@ export const RESTART_FOR: RestartTable = {
     ipv6_prefix: RELOADED,
     nat64_prefixes: RELOADED,
     never_grant: RELOADED,
+    mmdb_files: RELOADED,
     deny_private: RELOADED,
     grant_loopback: RELOADED,
     store_user: RELOADED,
@@ -118,7 +119,7 @@ export const RESTART_FOR: RestartTable = {
   },
   sslwrap: {
     // Of a listener sslwrap keeps the address alone.
-    listener: ['sslwrap', 'status-page'],
+    listener: ['sslwrap', 'status-page', 'alerts'],
     user: ['sslwrap'],
     workers: ['sslwrap'],
     cert: RELOADED,
@@ -206,6 +207,10 @@ export const RESTART_FOR: RestartTable = {
     policy_users: RELOADED,
     sender_binding: RELOADED,
     sender_domains: RELOADED,
+    recipient_domains: RELOADED,
+    without_device: RELOADED,
+    shared_addresses: RELOADED,
+    shared_logins: RELOADED,
     messages_per_login: RELOADED,
     messages_per_address: RELOADED,
     recipients_per_login: RELOADED,
@@ -215,6 +220,24 @@ export const RESTART_FOR: RestartTable = {
     tcprules_interval: RELOADED,
   },
   statusPage: { listen: ['status-page'], user: ['status-page'] },
+  alerts: {
+    mail_to: ['up', 'alerts'],
+    mail_from: ['alerts'],
+    sendmail: ['alerts'],
+    webhook_file: ['up', 'alerts'],
+    program: ['up', 'alerts'],
+    user: ['alerts'],
+    every: ['alerts'],
+    off: ['alerts'],
+    close: ['alerts'],
+    close_for: ['alerts'],
+    login_addresses: ['alerts'],
+    address_logins: ['alerts'],
+    device_factor: ['alerts'],
+    refusal_factor: ['alerts'],
+    silent_days: ['alerts'],
+    end_days: ['alerts'],
+  },
 }
 
 /** The part of a setting that its program keeps until a restart, where it takes the rest at SIGHUP. */

@@ -3,7 +3,7 @@ import { parse as parseToml, TomlError } from 'smol-toml'
 import * as v from 'valibot'
 import { describeDenial, errorCodeOf, isAccessDenied, messageOf, UsageFault } from '../base/errors.ts'
 import { handedText } from '../base/supervisor-messages.ts'
-import { AUTHD, DATABASE, GRANTS, STATUS_PAGE, TOP, WRAP } from './grant-sections.ts'
+import { ALERTS, AUTHD, DATABASE, GRANTS, STATUS_PAGE, TOP, WRAP } from './grant-sections.ts'
 import { POP3D, POPUP, SSLWRAP } from './pop3-sections.ts'
 import {
   defaultOf,
@@ -58,6 +58,7 @@ export const SECTIONS = {
   authd: AUTHD,
   wrap: WRAP,
   statusPage: STATUS_PAGE,
+  alerts: ALERTS,
 } as const
 
 /** All settings, typed and frozen. */
@@ -177,6 +178,7 @@ export function parseSettings(text: string, path: string, environment: Environme
     authd: read(AUTHD, { runDir: top.run_dir }),
     wrap: read(WRAP),
     statusPage: read(STATUS_PAGE),
+    alerts: read(ALERTS),
   }
   if (faults.length > 0) throw new UsageFault(faults.map(oneLine))
   return { settings: Object.freeze(settings), shown }

@@ -135,11 +135,21 @@ export function formatSocketmapAnswer(answer: SocketmapAnswer): string {
   }
 }
 
-/** "May this address relay?", asked of the resident gate on its question socket. */
-export type RelayQuery = { readonly ip: IpAddress }
+/**
+ * "May this address relay?", asked of the resident gate on its question socket. Sender and recipient are
+ * envelope addresses, in UTF-8; the empty sender is the null sender.
+ */
+export type RelayQuery = { readonly ip: IpAddress; readonly sender?: string; readonly recipient?: string }
 
 /** `relay v=1 ip=192.0.2.7`, without LF. */
-export const formatRelayQuery = ({ ip }: RelayQuery): string => `relay v=1 ip=${ip}`
+export const formatRelayQuery = ({ ip, sender, recipient }: RelayQuery): string =>
+  [
+    `relay v=1 ip=${ip}`,
+    ...(sender === undefined ? [] : [`sender_encoded=${Buffer.from(sender).toString('base64')}`]),
+    ...(recipient === undefined ? [] : [`recipient_encoded=${Buffer.from(recipient).toString('base64')}`]),
+  ].join(' ')
+
+const KEYS: ReadonlySet<string> = new Set(['v', 'ip', 'sender_encoded', 'recipient_encoded'])
 
 /**
  * Inverse of formatRelayQuery; undefined for another version, key, or no address. A CR before the
@@ -148,9 +158,18 @@ export const formatRelayQuery = ({ ip }: RelayQuery): string => `relay v=1 ip=${
 export function parseRelayQuery(line: string): RelayQuery | undefined {
   const text = line.endsWith('\r') ? line.slice(0, -1) : line
   const pairs = text.startsWith('relay ') ? parseKeyValues(text.slice('relay '.length)) : undefined
-  if (pairs === undefined || pairs.size !== 2 || pairs.get('v') !== '1') return undefined
+  if (pairs === undefined || pairs.get('v') !== '1' || [...pairs.keys()].some(key => !KEYS.has(key))) return undefined
   const ip = parseIpAddress(pairs.get('ip') ?? '')
-  return ip === undefined ? undefined : { ip }
+  const [sender, recipient] = ['sender_encoded', 'recipient_encoded'].map(key => fromBase64(pairs.get(key)))
+  if (ip === undefined || sender === null || recipient === null) return undefined
+  return { ip, ...(sender === undefined ? {} : { sender }), ...(recipient === undefined ? {} : { recipient }) }
+}
+
+/** Null for what is no base64 of UTF-8. Exim's `${base64:...}` writes it: an address cannot break the line. */
+function fromBase64(text: string | undefined): string | undefined | null {
+  if (text === undefined) return undefined
+  const octets = Buffer.from(text, 'base64')
+  return octets.toString('base64') === text && Buffer.from(octets.toString()).equals(octets) ? octets.toString() : null
 }
 
 /** The answer. `until`: Unix seconds. `unknown` is no answer: whoever asked must keep the relay closed. */

@@ -1,3 +1,4 @@
+import { type AddressRules, addressRulesOf, closedBy } from '../grants/devices/mail-rules.ts'
 import { policyOf } from '../grants/grant-policy.ts'
 import { openGrantReader } from '../grants/grant-reader.ts'
 import { databaseConnection } from '../settings/database-connection.ts'
@@ -16,6 +17,7 @@ export type GrantSource = {
   readonly list: (signal: AbortSignal) => Promise<readonly ListedGrant[]>
   /** Calls `heard` soon after that has changed; it may never come. */
   readonly onChange: (heard: () => void) => void
+  readonly rules: AddressRules
   /** Why an address can never be granted; undefined if it can. */
   readonly refusal: (ip: IpAddress) => string | undefined
   close(): Promise<void>
@@ -35,20 +37,24 @@ export function askDatabase(settings: Settings, connections: number): GrantSourc
     },
     policy,
   )
+  const rules = addressRulesOf(settings)
   return {
+    rules,
     ask: async (ip, signal) => {
       const grant = await reader.lookup(ip, { signal })
       if (grant === undefined) return undefined
-      const { until, login, device } = grant
-      return { until: unixSeconds(until), login: login ?? undefined, device: device ?? undefined }
+      const { until, login, device, logins } = grant
+      return { until: unixSeconds(until), login: login ?? undefined, device: device ?? undefined, logins }
     },
     list: async signal => {
       const grants = await reader.current({ signal })
-      return grants.map(({ network, until, login }) => ({
-        network,
-        until: unixSeconds(until),
-        login: login ?? undefined,
-      }))
+      // Of a device the statement has judged what can hold in a table.
+      return grants
+        .filter(
+          ({ network, login, logins, hasDevice }) =>
+            hasDevice || closedBy(network.base, { login: login ?? undefined, logins }, rules) === undefined,
+        )
+        .map(({ network, until, login }) => ({ network, until: unixSeconds(until), login: login ?? undefined }))
     },
     onChange,
     refusal: ip => policy.neverList.refusal(ip),

@@ -1,5 +1,6 @@
 import { asError } from '../base/errors.ts'
 import type { FieldsOf, Log } from '../base/log.ts'
+import { type AddressRules, closedBy, localMinute, type OpenedBy, sharersOf } from '../grants/devices/mail-rules.ts'
 import type { GrantedDevice } from '../grants/grant-store.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
 import type { RelayVerdict } from '../wire/usage-event.ts'
@@ -10,15 +11,26 @@ export type RelayGrant = {
   readonly login: string | undefined
   /** The device of the login, whose rules hold for its mail. */
   readonly device?: GrantedDevice | undefined
+  /** The logins of a shared address; undefined: it is not shared. */
+  readonly sharedBy?: readonly string[] | undefined
 }
 
 /** Asks the store. Rejects when there is no sure answer. */
-export type AskGrant = (ip: IpAddress, signal: AbortSignal) => Promise<RelayGrant | undefined>
+export type AskGrant = (
+  ip: IpAddress,
+  signal: AbortSignal,
+) => Promise<(Omit<RelayGrant, 'sharedBy'> & OpenedBy) | undefined>
 
 /** May the address relay? Only `relay: true` opens anything. */
 export type Decision =
   | ({ readonly relay: true } & RelayGrant)
-  | { readonly relay: false; readonly reason: string; readonly error?: Error }
+  | {
+      readonly relay: false
+      readonly reason: string
+      readonly error?: Error
+      /** The device whose rule keeps the relay closed. */
+      readonly device?: GrantedDevice | undefined
+    }
 
 export type DecideOptions = {
   readonly ask: AskGrant
@@ -26,6 +38,16 @@ export type DecideOptions = {
   readonly refusal: (ip: IpAddress) => string | undefined
   /** For the whole question. */
   readonly timeoutMs: number
+  readonly rules?: AddressRules
+}
+
+/** A grant is enough; the rules of devices hold all the same. */
+const GRANT_IS_ENOUGH: AddressRules = {
+  withoutDevice: 'relay',
+  sharedAddresses: 'as_before',
+  sharedLogins: Infinity,
+  minuteOfDay: localMinute,
+  placesOf: () => [],
 }
 
 /**
@@ -33,16 +55,21 @@ export type DecideOptions = {
  * the relay stays closed and mail for
  * local domains flows (spec/wrap-and-db.md §1).
  */
-export async function decide(ip: IpAddress | undefined, { ask, refusal, timeoutMs }: DecideOptions): Promise<Decision> {
+export async function decide(
+  ip: IpAddress | undefined,
+  { ask, refusal, timeoutMs, rules = GRANT_IS_ENOUGH }: DecideOptions,
+): Promise<Decision> {
   if (ip === undefined) return { relay: false, reason: 'no_address' }
   try {
     const never = refusal(ip)
     if (never !== undefined) return { relay: false, reason: never }
     const grant = await within(timeoutMs, signal => ask(ip, signal))
     if (grant === undefined) return { relay: false, reason: 'no_grant' }
-    if (grant.device?.ended === true) return { relay: false, reason: 'device_ended' }
-    if (grant.device?.elsewhere === true) return { relay: false, reason: 'device_network' }
-    return { relay: true, ...grant }
+    const closed = closedBy(ip, grant, rules)
+    const { logins: _, ...opened } = grant
+    if (closed !== undefined) return { relay: false, reason: closed, device: opened.device }
+    const sharedBy = sharersOf(ip, grant, rules)
+    return sharedBy === undefined ? { relay: true, ...opened } : { relay: true, ...opened, sharedBy }
   } catch (error) {
     return { relay: false, reason: 'error', error: asError(error) }
   }

@@ -1,14 +1,20 @@
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { Command } from 'commander'
 import * as v from 'valibot'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Action } from '../../src/auth-relay/verb.ts'
 import { device } from '../../src/auth-relay/verbs/device.ts'
-import { type Device, DeviceAdmin } from '../../src/grants/device-admin.ts'
+import { type Device, DeviceAdmin } from '../../src/grants/devices/device-admin.ts'
+import { addressRulesOf, closedBy } from '../../src/grants/devices/mail-rules.ts'
+import { NetworkFacts } from '../../src/grants/devices/network-facts.ts'
 import { createGrantReader } from '../../src/grants/grant-reader.ts'
+import { createGrantWriter } from '../../src/grants/grant-writer.ts'
+import { crypt } from '../../src/libc/accounts.ts'
+import { parseNetwork } from '../../src/wire/ip-address.ts'
 import { decide } from '../../src/wrap/decision.ts'
 import { ip } from '../harness/addresses.ts'
 import { grantPolicy } from '../harness/grant-policy.ts'
+import { mmdb } from '../harness/mmdb.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
 
@@ -23,12 +29,14 @@ const COPIER: Device = {
   logins: ['Copier2@Example.org'],
   senders: ['scan@example.org'],
   networks: ['192.0.2.0/24'],
+  places: [],
   recipientDomains: ['example.org', 'bücher.example'],
   messagesPerHour: 60,
   messagesPerDay: 0,
   recipientsPerHour: 0,
   recipientsPerDay: 500,
   lineEndings: 'repair',
+  hours: null,
   until: null,
   owner: 'ann',
   note: 'second floor, "left" \\ wing',
@@ -74,12 +82,18 @@ test('the command writes devices, and the gate has their rules with the grant of
     login: 'ann@example.org',
     device: undefined,
   })
-  expect(await decision('198.51.100.7')).toEqual({ relay: false, reason: 'device_network' })
+  expect(await decision('198.51.100.7')).toMatchObject({ relay: false, reason: 'device_network' })
   expect((await reader.current()).map(({ network }) => network.base)).toEqual(['192.0.2.7', '192.0.2.8'])
 
   expect(await admin.store({ ...COPIER, until: new Date(Date.now() - 1000) }, false)).toBeUndefined()
-  expect(await decision('192.0.2.7')).toEqual({ relay: false, reason: 'device_ended' })
+  expect(await decision('192.0.2.7')).toMatchObject({ relay: false, reason: 'device_ended' })
   expect((await reader.current()).map(({ network }) => network.base)).toEqual(['192.0.2.8'])
+
+  for (const hours of [{ from: 420, to: 1140 }, { from: 1320, to: 360 }, null]) {
+    expect(await admin.store({ ...COPIER, hours }, false)).toBeUndefined()
+    expect(await admin.list('copier-2')).toMatchObject([{ hours }])
+    expect((await reader.lookup(ip('192.0.2.7')))?.device?.hours).toEqual(hours)
+  }
 
   expect(await admin.remove('copier-2')).toBe(true)
   expect(await admin.remove('copier-2')).toBe(false)
@@ -115,15 +129,28 @@ const RELAY_CLIENTS = {
   row: v.object({ network: v.string() }),
 }
 
+/** A POP3 login that was granted, `ago` before now. */
+const loginEvent = (username: string, address: string, ago = '1 hour'): Promise<unknown> =>
+  database.owner.script(
+    `INSERT INTO login_event (at, ip, network, daemon, method, tls, username, session, until)
+     VALUES (now() - interval '${ago}', '${address}', '${address}', 'popup', 'pass', false, '${username}', '', now())`,
+  )
+
 /** `auth-relay device` with these words, against the database of this file. */
-async function command(...words: string[]): Promise<{ readonly status: number; readonly text: string }> {
+const command = (...words: string[]) => commandWith('', ...words)
+
+/** The same with more lines of the settings file. */
+async function commandWith(
+  settings: string,
+  ...words: string[]
+): Promise<{ readonly status: number; readonly text: string }> {
   const directory = temporaryDirectory()
   const config = `${directory.path}/auth-relay.toml`
   const { hosts, database: name, user, password } = database.connection('pop3authd')
   const [{ host, port } = { host: '', port: 0 }] = hosts
   writeFileSync(
     config,
-    `configured = true\n[database]\ndbhost = "${host}"\ndbport = ${port}\ndbname = "${name}"\ndbuser = "${user}"\ndbpass = "${password?.reveal() ?? ''}"\n`,
+    `configured = true\n[database]\ndbhost = "${host}"\ndbport = ${port}\ndbname = "${name}"\ndbuser = "${user}"\ndbpass = "${password?.reveal() ?? ''}"\n${settings}`,
   )
   let text = ''
   let action: Action | undefined
@@ -202,9 +229,178 @@ test.each([
   [['add', 'x', '--login', 'x', '--per-hour', '-1'], 'is no limit'],
   [['add', 'x', '--login', 'x', '--until', '2027-02-30'], 'is no day'],
   [['add', 'x', '--login', 'x', '--line-endings', 'lf'], 'write strict or repair'],
-  [['ad', 'x'], 'write add, set, show, list or remove'],
+  [['add', 'x', '--login', 'x', '--hours', '7-19'], 'write 07:00-19:00'],
+  [['add', 'x', '--login', 'x', '--hours', '07:00-07:00'], 'are no hours of the day'],
+  [['add', 'x', '--login', 'x', '--from', '127.0.0.0/8,::1'], 'no login from 127.0.0.0/8, ::1 is ever granted'],
+  [['add', 'x', '--login', 'x,y', '--password'], 'has 2 logins'],
+  [['adopt'], 'device adopt needs the login'],
+  [['ad', 'x'], 'write add, set, show, list, remove or adopt'],
 ])('%j is refused with the remedy', async (words, message) => {
   await expect(command(...words)).rejects.toThrow(message)
+})
+
+test('auth-relay device adopt makes a device of what a login did', async () => {
+  for (const address of ['192.0.2.7', '192.0.2.7', '198.51.100.1', '2001:db8:1::7', '2001:db8:1::8'])
+    await loginEvent('Fax@example.org', address)
+  await loginEvent('fax@example.org', '203.0.113.9', '40 days')
+  const adopted = await command(
+    'adopt',
+    'fax@example.org',
+    '--sender',
+    'fax@example.org',
+    '--hours',
+    '22:00-06:00',
+    '--json',
+  )
+  expect(JSON.parse(adopted.text)).toMatchObject({
+    name: 'fax-example.org',
+    logins: ['fax@example.org'],
+    networks: ['192.0.2.7/32', '198.51.100.1/32', '2001:db8:1::/64'],
+    senders: ['fax@example.org'],
+    hours: { from: 1320, to: 360 },
+    note: 'adopted: 5 logins',
+  })
+  expect((await command('show', 'fax-example.org')).text).toContain('hours: 22:00 to 06:00, local time')
+  await expect(command('adopt', 'FAX@example.org')).rejects.toThrow('the login fax@example.org belongs to another')
+  expect(await command('adopt', 'nobody', '--json')).toEqual({ status: 1, text: '{"login":"nobody","found":false}\n' })
+  await command('remove', 'fax-example.org')
+})
+
+test('--password writes a password that an old panel can type into passwd_file, and prints it once', async () => {
+  const directory = temporaryDirectory()
+  const file = `${directory.path}/passwd`
+  const settings = `[popup]\npasswd_file = "${file}"\n`
+  const words = ['add', 'panel', '--login', 'panel', '--password', '--json']
+  await expect(commandWith(settings, ...words)).rejects.toThrow(/has no account panel: make it first/)
+  expect((await command('show', 'panel')).status).toBe(1)
+  writeFileSync(file, 'panel:!:5000:5000:/var/vmail/panel:Maildir\n', { mode: 0o600 })
+  const { password } = v.parse(
+    v.object({ password: v.string() }),
+    JSON.parse((await commandWith(settings, ...words)).text),
+  )
+  expect(password).toMatch(/^[A-Za-z0-9]{20}$/)
+  const [line = ''] = readFileSync(file, 'utf8').split('\n')
+  const [, hash = '', ...tail] = line.split(':')
+  expect(tail).toEqual(['5000', '5000', '/var/vmail/panel', 'Maildir'])
+  expect(await crypt(password, hash)).toBe(hash)
+  expect((await command('show', 'panel', '--json')).text).not.toContain(password)
+  await command('remove', 'panel')
+  directory.remove()
+})
+
+test('a rule that nothing enforces, and a sender of a foreign domain, are warned about with the remedy', async () => {
+  const add = [
+    'add',
+    'w',
+    '--login',
+    'w',
+    '--sender',
+    'w@foreign.example',
+    '--per-hour',
+    '1',
+    '--hours',
+    '07:00-19:00',
+    '--json',
+  ]
+  const warningsWith = async (settings: string): Promise<unknown> => {
+    const { warnings } = v.parse(
+      v.object({ warnings: v.unknown() }),
+      JSON.parse((await commandWith(settings, ...add)).text),
+    )
+    await command('remove', 'w')
+    return warnings
+  }
+  expect(await warningsWith('[wrap]\ntcprules_cdb = "/x.cdb"\nsender_domains = ["example.org"]\n')).toEqual([
+    expect.stringContaining('enforces senders, limits: set wrap.front'),
+    expect.stringContaining('wrap.tcprules_cdb does not know the hours'),
+    expect.stringContaining('w@foreign.example: the domain is none of wrap.sender_domains'),
+  ])
+  expect(await warningsWith('[wrap]\nquestion_listen = ["127.0.0.1:10042"]\n')).toEqual([
+    expect.stringContaining('enforces limits: set wrap.front'),
+  ])
+  expect(await warningsWith('[wrap]\npolicy_listen = ["127.0.0.1:10040"]\n')).toEqual([])
+  const both = '[wrap]\npolicy_listen = ["127.0.0.1:10040"]\nsocketmap_listen = ["127.0.0.1:10041"]\n'
+  expect(await warningsWith(both)).toEqual([
+    expect.stringContaining('uses wrap.socketmap_listen knows neither senders'),
+  ])
+})
+
+test('a device may be in a country or an AS besides its networks, and only files of this host say where that is', async () => {
+  const directory = temporaryDirectory()
+  const network = (text: string) => {
+    const parsed = parseNetwork(text)
+    if (parsed === undefined) throw new Error(text)
+    return parsed
+  }
+  const [countries, systems] = [`${directory.path}/country.mmdb`, `${directory.path}/asn.mmdb`]
+  const built = new Date('2026-10-01T00:00:00Z')
+  writeFileSync(countries, mmdb([[network('192.0.2.0/24'), { country: { iso_code: 'DE' } }]], built))
+  writeFileSync(systems, mmdb([[network('2001:db8:5::/48'), { autonomous_system_number: 64500 }]], built))
+  const facts = new NetworkFacts([countries, systems])
+  expect(['192.0.2.7', '2001:db8:5::1', '198.51.100.1', '::ffff:1'].map(text => facts.placesOf(ip(text)))).toEqual([
+    ['DE'],
+    ['AS64500'],
+    [],
+    [],
+  ])
+  expect([...facts.built.values()]).toEqual([built, built])
+  expect(() => new NetworkFacts([`${directory.path}/none`]).placesOf(ip('192.0.2.7'))).toThrow('grants.mmdb_files')
+
+  const words = ['add', 'roaming', '--login', 'roaming', '--from', 'DE,AS64500,203.0.113.0/24']
+  await expect(command(...words)).rejects.toThrow('nothing here knows where DE, AS64500 is')
+  const settings = `[grants]\nmmdb_files = ["${countries}", "${systems}"]\n`
+  expect((await commandWith(settings, ...words)).text).toContain('from: 203.0.113.0/24, DE, AS64500')
+  const reader = createGrantReader(database.open('authwrap'), grantPolicy({}))
+  await database.owner.script(`DELETE FROM grants; DELETE FROM allowances; INSERT INTO grants (ip, until, daemon, username)
+    SELECT ip::inet, now() + interval '10 min', 'popup', 'roaming'
+    FROM unnest(ARRAY['192.0.2.7', '2001:db8:5::1', '198.51.100.1', '203.0.113.9']) AS ip`)
+  const closedAt = async (text: string, mmdb_files: readonly string[]) => {
+    const device = (await reader.lookup(ip(text)))?.device ?? undefined
+    const wrap = { without_device: 'relay', shared_addresses: 'devices', shared_logins: 3 } as const
+    return closedBy(ip(text), { login: 'roaming', device }, addressRulesOf({ wrap, grants: { mmdb_files } }))
+  }
+  for (const text of ['192.0.2.7', '2001:db8:5::1', '203.0.113.9'])
+    expect(await closedAt(text, [countries, systems])).toBeUndefined()
+  expect(await closedAt('198.51.100.1', [countries, systems])).toBe('device_network')
+  // Without a file nothing but the networks is known.
+  expect(await closedAt('192.0.2.7', [])).toBe('device_network')
+  expect(await closedAt('203.0.113.9', [])).toBeUndefined()
+  expect((await reader.current()).map(({ network: { base } }) => base)).toEqual(['203.0.113.9'])
+  await command('remove', 'roaming')
+  directory.remove()
+})
+
+describe('logins of one address', () => {
+  const policy = grantPolicy({ expTime: 1800 })
+  const at = (text: string) => new Date(`2026-03-02T${text}Z`)
+  const heard = async (...logins: readonly (readonly [string, string])[]): Promise<readonly string[]> => {
+    let now = at('08:00:00')
+    const writer = createGrantWriter(database.owner, policy, { now: () => now })
+    const reader = createGrantReader(database.owner, policy, { now: () => now })
+    await database.owner.script('DELETE FROM grants; DELETE FROM neighbours')
+    // Those of one moment go out in one statement.
+    for (const [moment, group] of Map.groupBy(logins, ([moment]) => moment)) {
+      now = at(moment)
+      await writer.record(
+        group.map(([, user], index) => ({
+          event: { id: `1.${index}`, ip: ip('192.0.2.77'), daemon: 'popup', tls: false, method: 'pass', user },
+          at: null,
+        })),
+      )
+    }
+    return (await reader.lookup(ip('192.0.2.77')))?.logins ?? []
+  }
+
+  test('one login leaves no trace, however it is written', async () => {
+    expect(await heard(['08:00:00', 'ann@example.org'], ['08:10:00', 'Ann@Example.ORG'])).toEqual([])
+  })
+  test('several are kept, from one statement and from several', async () => {
+    expect(await heard(['08:00:00', 'ann'], ['08:05:00', 'bob'], ['08:05:00', 'eve'])).toEqual(['bob', 'eve', 'ann'])
+  })
+  test('those whose time is over do not count', async () => {
+    expect(await heard(['08:00:00', 'ann'], ['08:20:00', 'bob'], ['08:40:00', 'bob'])).toEqual(['bob'])
+    expect(await heard(['08:00:00', 'ann'], ['08:31:00', 'bob'])).toEqual([])
+  })
 })
 
 test('the gate writes no device', async () => {

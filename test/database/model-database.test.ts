@@ -123,7 +123,7 @@ describe('the model of the statements, which the simulation trusts', () => {
     async (_, policy) => {
       await fc.assert(
         fc.asyncProperty(fc.array(deed, { maxLength: 25 }), async history => {
-          await owner.script('TRUNCATE grants, blocks, allowances, login_event, relay_use')
+          await owner.script('TRUNCATE grants, blocks, allowances, neighbours, login_event, relay_use')
           const tables = new Tables()
           const model = immediateDatabase(
             new GrantStatements(),

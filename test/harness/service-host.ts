@@ -4,7 +4,7 @@ import { text as textOfStream } from 'node:stream/consumers'
 import fc from 'fast-check'
 import { expect } from 'vitest'
 import type { Database } from '../../src/database/database.ts'
-import { type Device, DeviceAdmin } from '../../src/grants/device-admin.ts'
+import { type Device, DeviceAdmin } from '../../src/grants/devices/device-admin.ts'
 import { createGrantAdmin } from '../../src/grants/grant-admin.ts'
 import type { GrantPolicy } from '../../src/grants/grant-policy.ts'
 import type { BlockTarget } from '../../src/grants/grant-store.ts'
@@ -576,12 +576,14 @@ const deviceOf = (name: string, networks: readonly Net[], hasEnded: boolean): De
   logins: [name],
   senders: [],
   networks: networks.map(netText),
+  places: [],
   recipientDomains: [],
   messagesPerHour: 0,
   messagesPerDay: 0,
   recipientsPerHour: 0,
   recipientsPerDay: 0,
   lineEndings: 'strict',
+  hours: null,
   until: hasEnded ? new Date(Date.now() - 3_600_000) : null,
   owner: 'root',
   note: '',

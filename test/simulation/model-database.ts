@@ -34,6 +34,7 @@ type BlockRow = {
   readonly since: number
   until: number
 }
+type NeighbourRow = { readonly network: string; readonly login: string; readonly last: number }
 type AllowanceRow = {
   readonly embedded: IpAddress | undefined
   readonly network: Network
@@ -55,11 +56,13 @@ export class Tables {
   readonly grants: Map<string, GrantRow>
   readonly blocks: BlockRow[]
   readonly allowances: AllowanceRow[]
+  readonly neighbours: Map<string, NeighbourRow>
 
   constructor(from?: Tables) {
     this.grants = new Map(from?.grants)
     this.blocks = from?.blocks.map(row => ({ ...row })) ?? []
     this.allowances = from?.allowances.map(row => ({ ...row })) ?? []
+    this.neighbours = new Map(from?.neighbours)
   }
 }
 
@@ -128,6 +131,11 @@ export class GrantStatements {
       const before = new Map(judged.map(({ network }) => [network, on.grants.get(network)?.until]))
       const written = new Map<string, number>()
       let fresh = false
+      for (const row of heardNeighbours(on, judged)) {
+        const key = `${row.network} ${row.login}`
+        const known = on.neighbours.get(key)
+        if (known === undefined || row.last > known.last + 60_000) on.neighbours.set(key, row)
+      }
       const isLost = this.mutants.has('commits get lost') && judged.length === 1 && now % 7 < 1
       for (const network of new Set(judged.map(login => login.network))) {
         const counted = judged.filter(login => login.network === network && login.refused === null)
@@ -155,7 +163,7 @@ export class GrantStatements {
     }
   }
 
-  #lookup(tables: Tables, [ip, row, at, ipv4]: readonly Value[], clock: number): readonly unknown[] {
+  #lookup(tables: Tables, [ip, row, at, ipv4, exp]: readonly Value[], clock: number): readonly unknown[] {
     const now = time(at, clock)
     const asked = address(ip)
     const embedded = addressOrNone(ipv4)
@@ -177,12 +185,13 @@ export class GrantStatements {
       ...rest,
       // No device binds anybody in a simulation.
       device: null,
+      logins: rest.source === 'login' ? neighboursOf(tables, String(row), now - number(exp ?? 0) * 1000) : [],
       until: moment(until),
       age: (now - since) / 1000,
     }))
   }
 
-  #current(tables: Tables, [at]: readonly Value[], clock: number): readonly unknown[] {
+  #current(tables: Tables, [at, exp]: readonly Value[], clock: number): readonly unknown[] {
     const now = time(at, clock)
     const found = [
       ...[...tables.grants]
@@ -204,9 +213,50 @@ export class GrantStatements {
         ),
     )
     const listed = this.mutants.has('the list leaves an address out') ? found.slice(1) : found
-    return listed.map(({ embedded, ...row }) => ({ ...row, until: moment(row.until) }))
+    return listed.map(({ embedded, ...row }) => ({
+      ...row,
+      until: moment(row.until),
+      hasDevice: false,
+      logins: row.source === 'login' ? neighboursOf(tables, row.network, now - number(exp ?? 0) * 1000) : [],
+    }))
   }
 }
+
+/** Logins of addresses with several, from a batch and from the grants before it. */
+function heardNeighbours(
+  { grants }: Tables,
+  judged: readonly {
+    readonly network: string
+    readonly at: number
+    readonly username: string | null
+    readonly refused: unknown
+  }[],
+): readonly NeighbourRow[] {
+  const heard = new Map<string, NeighbourRow>()
+  const hear = (network: string, username: string, last: number): void => {
+    const login = loginKey(username)
+    const key = `${network} ${login}`
+    if (last > (heard.get(key)?.last ?? -Infinity)) heard.set(key, { network, login, last })
+  }
+  for (const { network, at, username, refused } of judged) {
+    if (refused !== null || username === null) continue
+    const others = judged.filter(other => other.network === network && other.refused === null)
+    const isAlone = others.every(other => other.username === null || loginKey(other.username) === loginKey(username))
+    if (!isAlone) hear(network, username, at)
+    const before = grants.get(network)
+    if (before === undefined || before.username === null || before.until <= at) continue
+    if (loginKey(before.username) === loginKey(username)) continue
+    hear(network, username, at)
+    hear(network, before.username, before.lastAuth)
+  }
+  return [...heard.values()]
+}
+
+const neighboursOf = ({ neighbours }: Tables, network: string, since: number): readonly string[] =>
+  [...neighbours.values()]
+    .filter(row => row.network === network && row.last > since)
+    .sort((a, b) => b.last - a.last || (a.login < b.login ? -1 : 1))
+    .map(({ login }) => login)
 
 /** Applies what a statement changes and gives its rows as the driver would. */
 type Commit = (tables: Tables) => readonly unknown[]
@@ -274,6 +324,7 @@ function counts(tables: Tables, grant: GrantRow, now: number): boolean {
 function sweep(tables: Tables, now: number): number {
   const ended = [...tables.grants].filter(([, { until, lastAuth }]) => until <= now || lastAuth > now + 60_000)
   for (const [key] of ended) tables.grants.delete(key)
+  for (const [key, { last }] of tables.neighbours) if (last < now - 86_400_000) tables.neighbours.delete(key)
   return ended.length
 }
 

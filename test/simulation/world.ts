@@ -1042,6 +1042,7 @@ class Gate {
       ...options,
       senderBinding: 'off',
       senderDomains: [],
+      recipientDomains: [],
       rates,
       customers,
       counts: () => true,
@@ -1057,7 +1058,7 @@ class Gate {
       ),
       this.#publish(
         'query',
-        queryService(() => options),
+        queryService(() => policyOptions),
       ),
     ]
   }

@@ -384,11 +384,13 @@ describeWith([unpackedPackage('exim4-daemon-light')], 'Exim', () => {
   test('asks by readsocket', async () => {
     const port = await freePort()
     const { wrap, server } = eximByUnixSocket(mail, 'question')
-    await mail.gate({ ...wrap, socket_group: `${PACKAGE_IDS.exim}` })
+    await mail.gate({ ...wrap, socket_group: `${PACKAGE_IDS.exim}`, sender_binding: 'refuse' })
     const config = eximConfiguration(mail, 'exim', server, eximListens(port))
     await mail.serve('exim', ['/usr/sbin/exim4', '-C', config, '-bdf'], inPackage('exim4-daemon-light'), port)
     await mail.expectRelayFollowsGrants(port)
     await mail.expectClosedWithoutDatabase(port)
+    expect(await recipient(mail.first, port, STRANGER, 'boss@example.org')).toBe(550)
+    expect(await recipient(mail.first, port, STRANGER, '')).toBe(250)
   })
 
   test('asks at a port; the gate may go and come back', async () => {

@@ -5,6 +5,8 @@ import { TemporaryFault, UsageFault } from '../../base/errors.ts'
 import { schemaVersion } from '../../database/migrate.ts'
 import { EMBEDDED_RELEASE } from '../../database/server-program.ts'
 import { inspectRole } from '../../grants/database-setup.ts'
+import { DeviceAdmin } from '../../grants/devices/device-admin.ts'
+import { NetworkFacts } from '../../grants/devices/network-facts.ts'
 import { ownAddresses } from '../../grants/never-list.ts'
 import { type DatabaseRole, databaseConnection } from '../../settings/database-connection.ts'
 import { formatDuration } from '../../settings/duration.ts'
@@ -12,6 +14,7 @@ import type { Settings } from '../../settings/settings.ts'
 import { knownSchema, setupCommand, withDatabase } from '../site-database.ts'
 import { lockDirectory } from '../stack/directory-lock.ts'
 import { type PartsInUse, partsInUseHere } from '../stack/plan.ts'
+import { warningsAbout } from '../verbs/device.ts'
 import { checkListeners } from './check-listeners.ts'
 import { advice, type Finding, fine, unsafe, unsafeBecause } from './finding.ts'
 import { socketsAt } from './processes.ts'
@@ -29,6 +32,7 @@ export async function checkHost(settings: Settings): Promise<readonly Finding[]>
   const parts = partsInUseHere(settings)
   return [
     ...checkAddresses(),
+    ...checkPlaces(settings, new Date()),
     ...(await checkDatabase(settings, running, parts)),
     ...checkUses(settings, parts),
     ...(await checkListeners(settings, parts, { script: process.argv[1] ?? '' })),
@@ -51,6 +55,25 @@ export function checkUses({ authd }: Pick<Settings, 'authd'>, parts: PartsInUse)
 function checkAddresses(): Finding[] {
   const own = [...ownAddresses(networkInterfaces, Date.now)()]
   return own.length === 0 ? [] : [fine('addresses', `this host's own, never granted here: ${own.join(', ')}`)]
+}
+
+/** Days after which addresses have often changed hands. */
+const PLACES_OLD_DAYS = 60
+
+/** The files that say where an address is, and their age. */
+export function checkPlaces({ grants }: Pick<Settings, 'grants'>, now: Date): Finding[] {
+  try {
+    return [...new NetworkFacts(grants.mmdb_files).built].map(([path, built]) => {
+      const days = Math.floor((now.getTime() - built.getTime()) / DAY_MS)
+      const text = `${path} is of ${built.toISOString().slice(0, 10)}, ${days} days old`
+      return days > PLACES_OLD_DAYS
+        ? advice('grants.mmdb_files', text, 'install a newer file, then reload wrap')
+        : fine('grants.mmdb_files', text)
+    })
+  } catch (error) {
+    if (!(error instanceof UsageFault)) throw error
+    return [unsafeBecause('grants.mmdb_files', error)]
+  }
 }
 
 /** True if `auth-relay up` has the state directory. */
@@ -123,6 +146,19 @@ async function checkRoles(settings: Settings, roles: readonly DatabaseRole[]): P
   return (await Promise.all(roles.map(role => checkRole(settings, role)))).flat()
 }
 
+/** Devices with a rule that nothing on this host enforces. */
+async function checkDevices(settings: Settings): Promise<Finding[]> {
+  const devices = await withDatabase(databaseConnection(settings, 'writer'), database =>
+    new DeviceAdmin(database).list(),
+  )
+  return devices.flatMap(device =>
+    warningsAbout(device, settings).map(warning => {
+      const [, text = warning, remedy = `auth-relay device show ${device.name}`] = /^(.*): (.+)$/s.exec(warning) ?? []
+      return advice(`device ${device.name}`, text, remedy)
+    }),
+  )
+}
+
 async function checkRole(settings: Settings, role: DatabaseRole): Promise<Finding[]> {
   const about = `database.${{ writer: 'dbuser', reader: 'wrap_dbuser', status: 'status_dbuser' }[role]}`
   try {
@@ -174,7 +210,9 @@ async function checkRole(settings: Settings, role: DatabaseRole): Promise<Findin
           : advice('clock', text, 'run an NTP client on both'),
       )
     }
-    return found.length > 0 ? found : [fine(about, `${connection.user} reaches the database, schema ${schema}`)]
+    if (found.length > 0) return found
+    const reached = fine(about, `${connection.user} reaches the database, schema ${schema}`)
+    return role === 'writer' ? [reached, ...(await checkDevices(settings))] : [reached]
   } catch (error) {
     if (!(error instanceof UsageFault || error instanceof TemporaryFault)) throw error
     return [unsafeBecause(about, error)]

@@ -20,13 +20,15 @@ export type PartsInUse = {
   readonly authd: boolean
   readonly gate: boolean
   readonly statusPage: boolean
+  /** The settings name a recipient of alarms. */
+  readonly alerts: boolean
 }
 
 /**
  * The parts that the settings use. Without `[[sslwrap.listener]]` sslwrap listens on *:995 before
  * popup, unless popup does the TLS handshake.
  */
-export function partsInUse({ popup, sslwrap, authd, wrap, statusPage }: Settings): PartsInUse {
+export function partsInUse({ popup, sslwrap, authd, wrap, statusPage, alerts }: Settings): PartsInUse {
   const servesTls = popup.tls_listen.length > 0
   const servesPop3 = servesTls || popup.listen.length > 0 || popup.proxy_listen.length > 0
   const readsLogs =
@@ -38,6 +40,7 @@ export function partsInUse({ popup, sslwrap, authd, wrap, statusPage }: Settings
     authd: servesPop3 || readsLogs,
     gate: services.some(addresses => addresses.length > 0) || wrap.tcprules_cdb !== '',
     statusPage: statusPage.listen !== undefined,
+    alerts: alerts.mail_to.length > 0 || alerts.webhook_file !== '' || alerts.program.length > 0,
   }
 }
 

@@ -162,6 +162,7 @@ function programsOf(settings: Settings): readonly ProgramOfStack[] {
   if (parts.statusPage) {
     programs.push({ name: 'status-page', drainSeconds: 0, script: 'auth-relay', words: ['status-page'] })
   }
+  if (parts.alerts) programs.push({ name: 'alerts', drainSeconds: 0, script: 'auth-relay', words: ['alerts', 'run'] })
   return programs
 }
 

@@ -197,15 +197,19 @@ const OURS = [
   'LISTEN_PID',
 ]
 
-/** Secrets by the one program that may see them. */
-const SECRETS: Readonly<Record<string, string>> = { DBPASS: 'authd', WRAP_DBPASS: 'wrap', STATUS_DBPASS: 'status-page' }
+/** Secrets by the programs that may see them. */
+const SECRETS: Readonly<Record<string, readonly string[]>> = {
+  DBPASS: ['authd', 'alerts'],
+  WRAP_DBPASS: ['wrap'],
+  STATUS_DBPASS: ['status-page'],
+}
 
 /**
  * The environment of a program of the stack: that of this process, without variables for other
  * programs.
  */
 export function programEnvironment(program: string, environment: Environment): Environment {
-  const hidden = new Set([...OURS, ...Object.keys(SECRETS).filter(name => SECRETS[name] !== program)])
+  const hidden = new Set([...OURS, ...Object.keys(SECRETS).filter(name => SECRETS[name]?.includes(program) !== true)])
   return Object.fromEntries(
     Object.entries(environment).filter(([name, value]) => value !== undefined && !hidden.has(name)),
   )

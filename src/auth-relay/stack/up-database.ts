@@ -83,7 +83,15 @@ async function startOurs(settings: Settings, log: Log): Promise<UpDatabase> {
  * @throws UsageFault if another program of auth-relay has the account, because that program could
  * read the superuser's files and the grants.
  */
-export function embeddedAccount({ database, popup, sslwrap, authd, wrap, statusPage }: Settings): Ids | undefined {
+export function embeddedAccount({
+  database,
+  popup,
+  sslwrap,
+  authd,
+  wrap,
+  statusPage,
+  alerts,
+}: Settings): Ids | undefined {
   if (!isRoot()) return undefined
   const ids = idsOf(database.embedded_user, 'database.embedded_user')
   const others = [
@@ -93,6 +101,7 @@ export function embeddedAccount({ database, popup, sslwrap, authd, wrap, statusP
     ['wrap.user', wrap.user],
     ['wrap.smtpd_user', wrap.smtpd_user],
     ['status-page.user', statusPage.user],
+    ['alerts.user', alerts.user],
   ] as const
   if (database.embedded_user === 'nobody' || ids.uid === 0) {
     throw new UsageFault(

@@ -78,6 +78,7 @@ export function page(snapshot: Snapshot, { host, version, expTime }: PageContext
 </div>
 <div class="states">
 <section class="card" aria-labelledby="gate-head"><div class="head"><h2 id="gate-head">Gate</h2><span class="note">the last hour</span></div><div id="gate" data-live>${facts === undefined ? NOTHING : gate(facts)}</div></section>
+<section class="card" aria-labelledby="devices-head"><div class="head"><h2 id="devices-head">Devices</h2></div><div id="devices" data-live>${facts === undefined ? NOTHING : devices(facts)}</div></section>
 <section class="card" aria-labelledby="database-head"><div class="head"><h2 id="database-head">Database</h2></div><div id="database" data-live>${database(snapshot)}</div></section>
 <section class="card" aria-labelledby="certificate-head"><div class="head"><h2 id="certificate-head">Certificate</h2><span class="note">as clients see it</span></div><div id="certificate" data-live>${certificates(snapshot)}</div></section>
 </div>
@@ -105,6 +106,10 @@ function alarms({ database: state, facts, certificates: shown, taken }: Snapshot
     if ('fault' in certificate) found.push(html`<p>${address} does not speak TLS: ${printable(certificate.fault)}</p>`)
     else if (certificate.until <= taken) found.push(html`<p>The certificate of ${address} has ended.</p>`)
   }
+  for (const { rule, subject, detail, since } of facts?.alarms ?? [])
+    found.push(
+      html`<p>${printable(rule)}: ${printable(subject)}</p><p class="what">${printable(detail)}, since ${formatMoment(since)}. auth-relay alerts says what to do.</p>`,
+    )
   return found.length === 0 ? undefined : html`<div class="alarm">${found}</div>`
 }
 
@@ -170,6 +175,15 @@ function gate({ doors, totals }: Facts): Markup {
   )
   const none = doors.length === 0 && html`<dt>doors</dt><dd>nobody asked</dd>`
   return html`<dl>${rows}${none}<dt>allowed by hand</dt><dd>${count(totals.allowances, 'network')}</dd><dt>blocked</dt><dd>${count(totals.blocks, 'address, network or login', 'addresses, networks and logins')}</dd></dl>`
+}
+
+function devices({ devices: shown }: Facts): Markup {
+  if (shown.length === 0) return html`<p class="empty">No device is described.</p>`
+  const rows = shown.map(({ name, logins, lastLogin, until }) => {
+    const seen = lastLogin === null ? 'not seen yet' : `last login ${formatMoment(lastLogin)}`
+    return html`<dt>${printable(name)}</dt><dd>${printable(logins.join(', '))}: ${seen}${until !== null && html`, ends ${formatMoment(until)}`}</dd>`
+  })
+  return html`<dl>${rows}</dl>`
 }
 
 function database({ database: state, facts }: Snapshot): Markup {

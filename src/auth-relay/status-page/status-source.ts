@@ -1,7 +1,16 @@
 import type { Clock } from '../../base/clock.ts'
 import { messageOf } from '../../base/errors.ts'
 import type { DatabaseState } from '../../database/database.ts'
-import type { DoorCounts, EventCounts, LiveGrant, StatusEvent, StatusFeed, Totals } from '../../grants/status-feed.ts'
+import type {
+  DoorCounts,
+  EventCounts,
+  LiveGrant,
+  OpenAlarm,
+  StatusDevice,
+  StatusEvent,
+  StatusFeed,
+  Totals,
+} from '../../grants/status-feed.ts'
 import type { ShownCertificate } from '../certificates.ts'
 
 /** The content of the page at one time. */
@@ -21,6 +30,8 @@ export type Facts = {
   readonly grants: readonly LiveGrant[]
   readonly events: readonly StatusEvent[]
   readonly doors: readonly DoorCounts[]
+  readonly alarms: readonly OpenAlarm[]
+  readonly devices: readonly StatusDevice[]
   readonly steps: readonly EventCounts[]
   readonly lastHour: Omit<EventCounts, 'start'>
 }
@@ -34,6 +45,8 @@ export type StatusSourceOptions = {
 
 export const MAX_GRANTS = 50
 export const MAX_EVENTS = 40
+const MAX_ALARMS = 10
+const MAX_DEVICES = 50
 const HOUR = 3600
 /** Milliseconds for which an answer is given again at least: however many look, the database is asked once. */
 const FRESH_FOR = 2000
@@ -91,14 +104,16 @@ export class StatusSource {
       // `end` at that time.
       const driftSeconds = (totals.now.getTime() - (begin + end) / 2) / 1000
       await this.#readHistory(totals.now)
-      const [grants, events, doors, lastHour] = await Promise.all([
+      const [grants, events, doors, alarms, devices, lastHour] = await Promise.all([
         feed.liveGrants(MAX_GRANTS),
         feed.lastEvents(HOUR, MAX_EVENTS),
         feed.doors(HOUR),
+        feed.alarms(MAX_ALARMS),
+        feed.devices(MAX_DEVICES),
         feed.countEvents(new Date(totals.now.getTime() - HOUR * 1000), new Date(totals.now.getTime() + 1000), HOUR),
       ])
       const steps = this.#history.steps(totals.now)
-      this.#facts = { totals, grants, events, doors, steps, lastHour: sum(lastHour) }
+      this.#facts = { totals, grants, events, doors, alarms, devices, steps, lastHour: sum(lastHour) }
       const state = databaseState()
       return { state: 'up', host: state.state === 'up' ? state.host : '', milliseconds: end - begin, driftSeconds }
     } catch (error) {

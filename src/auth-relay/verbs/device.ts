@@ -1,9 +1,13 @@
 import { resolve } from 'node:path'
 import { domainToASCII, domainToUnicode } from 'node:url'
 import { UsageFault } from '../../base/errors.ts'
-import { type Device, DeviceAdmin } from '../../grants/device-admin.ts'
+import { type Device, DeviceAdmin } from '../../grants/devices/device-admin.ts'
+import { formatHours } from '../../grants/devices/mail-rules.ts'
+import { isPlace } from '../../grants/devices/network-facts.ts'
+import { policyOf } from '../../grants/grant-policy.ts'
 import { loadSettingsFile, type Settings } from '../../settings/settings.ts'
 import { formatTarget, readNetwork } from '../grant-target.ts'
+import { PasswordFile, randomPassword } from '../secrets.ts'
 import { commandConnection, operatorName, withDatabase } from '../site-database.ts'
 import { formatMoment } from '../text/moment.ts'
 import { printable } from '../text/terminal.ts'
@@ -21,6 +25,8 @@ type Options = {
   readonly recipientsPerHour?: string
   readonly recipientsPerDay?: string
   readonly lineEndings?: string
+  readonly hours?: string
+  readonly password?: true
   readonly until?: string
   readonly owner?: string
   readonly note?: string
@@ -31,17 +37,19 @@ type Options = {
 export const device: Verb = (program, surroundings, choose) => {
   withConfigOption(program.command('device'))
     .description('say what a device may send: senders, networks, recipient domains, limits')
-    .argument('<action>', 'add, set, show, list or remove')
-    .argument('[name]', 'name of the device')
+    .argument('<action>', 'add, set, show, list, remove or adopt')
+    .argument('[name]', 'name of the device; for adopt the login')
     .option('--login <names>', 'POP3 logins of the device, separated by commas')
     .option('--sender <addresses>', 'envelope senders that it may use')
-    .option('--from <networks>', 'networks from which its logins open the relay')
+    .option('--from <networks>', 'networks, countries (DE) and AS numbers (AS64500) from which it opens the relay')
     .option('--to <domains>', 'domains to which it may send')
     .option('--per-hour <count>', 'messages an hour; 0: no limit')
     .option('--per-day <count>', 'messages a day')
     .option('--recipients-per-hour <count>', 'recipients an hour')
     .option('--recipients-per-day <count>', 'recipients a day')
     .option('--line-endings <way>', 'strict, or repair for a device that sends bare LF or CR (wrap.front)')
+    .option('--hours <hours>', 'hours of the day, 07:00-19:00 in local time, or always')
+    .option('--password', 'give its login a new password in popup.passwd_file, and print it')
     .option('--until <date>', 'last day, 2027-12-31 (UTC), or never')
     .option('--owner <name>', 'person who is responsible for the device; by default the operator')
     .option('--note <text>', 'text that show prints')
@@ -52,14 +60,19 @@ export const device: Verb = (program, surroundings, choose) => {
 Examples:
   auth-relay device add copier-2 --login copier2@example.org --sender scan@example.org \\
     --from 192.0.2.0/24 --to example.org,partner.example --per-hour 60 --until 2027-12-31
-  auth-relay device set copier-2 --to example.org
+  auth-relay device set copier-2 --to example.org --hours 07:00-19:00 --password
+  auth-relay device adopt copier2@example.org
   auth-relay device list
 
 set changes what its options name; an empty text ('') empties a list. The gate uses a change
 with the next connection. Senders, domains and limits are enforced by wrap.front and by the
-policy service; networks and the end also by the socketmap and query services, the cdb and
-the SQL views.
-Exit status 1 if there is no such device.`,
+policy service; networks and the end also by the socketmap and query services, the cdb
+and the SQL views; hours and places by all of them but the cdb and the views. The query service judges senders and domains that it is told.
+adopt makes a device of a login that has none, with the networks from which it logged in
+during the last 30 days; the device is named after the login. --sender and all other options
+add to that. The password of --password has 20 letters and digits, and stands in the file as
+a hash. A new login needs its maildrop first: auth-relay passwd LOGIN --uid 5000 --home /PATH
+Exit status 1 if there is no such device, or if adopt finds no login.`,
     )
     .action((action: string, name: string | undefined, options: Options) =>
       choose({ type: 'command', run: readAction(action, name, options, surroundings) }),
@@ -74,6 +87,35 @@ function readAction(action: string, name: string | undefined, options: Options, 
     const { settings } = loadSettingsFile(resolve(options.config), environment)
     return withDatabase(commandConnection(settings), database => work(new DeviceAdmin(database), settings))
   }
+  /** Changes what is stored, and the password of its login if that is wanted. */
+  const store = async (admin: DeviceAdmin, settings: Settings, stored: Device, isNew: boolean): Promise<number> => {
+    const { name } = stored
+    if (stored.logins.length === 0)
+      throw new UsageFault(`device ${name} would have no login: name one with --login, or remove the device`)
+    refuseWithoutEffect(stored, settings)
+    const change = options.password === true ? passwordChange(stored, settings) : undefined
+    const refusal = await admin.store(stored, isNew)
+    if (refusal?.refused === 'login')
+      throw new UsageFault(`the login ${refusal.login} belongs to another device: auth-relay device list`)
+    if (refusal?.refused === 'exists')
+      throw new UsageFault(`the device ${name} exists: change it with device set ${name}`)
+    if (refusal !== undefined) return missing(name)
+    const password = await change?.()
+    const warnings = warningsAbout(stored, settings)
+    say(
+      { ...stored, ...(password === undefined ? {} : { password }), warnings },
+      [
+        describe(stored),
+        ...(password === undefined ? [] : [`  password: ${password}`]),
+        ...warnings.map(warning => `warning: ${warning}`),
+      ].join('\n'),
+    )
+    return 0
+  }
+  const missing = (name: string): number => {
+    say({ name, found: false }, `There is no device ${name}.`)
+    return 1
+  }
   const say = (json: object, text: string): void =>
     print(options.json === true ? `${JSON.stringify(json)}\n` : `${text}\n`)
   if (action === 'list') {
@@ -85,25 +127,44 @@ function readAction(action: string, name: string | undefined, options: Options, 
         return 0
       })
   }
+  if (action === 'adopt') {
+    if (name === undefined)
+      throw new UsageFault('device adopt needs the login: auth-relay device adopt copier2@example.org')
+    const login = readLogin(name)
+    const changes = readChanges(options)
+    return () =>
+      withDevices(async (admin, settings) => {
+        const seen = await admin.observe(login, ADOPT_DAYS)
+        if (seen === undefined) {
+          say({ login, found: false }, `No login ${printable(login)} is known of the last ${ADOPT_DAYS} days.`)
+          return 1
+        }
+        const owner = operatorName(environment)
+        const adopted = {
+          ...NOTHING,
+          owner,
+          networks: seen.networks,
+          name: nameFor(login),
+          note: `adopted: ${seen.logins} logins`,
+        }
+        return store(admin, settings, { ...adopted, ...changes, logins: [login] }, true)
+      })
+  }
   if (name === undefined || !/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(name))
     throw new UsageFault(`device ${action} needs a name of letters, digits, dots, underscores and hyphens, at most 64`)
-  const missing = (): number => {
-    say({ name, found: false }, `There is no device ${name}.`)
-    return 1
-  }
   switch (action) {
     case 'show':
       return () =>
         withDevices(async admin => {
           const [found] = await admin.list(name)
-          if (found === undefined) return missing()
+          if (found === undefined) return missing(name)
           say(found, describe(found))
           return 0
         })
     case 'remove':
       return () =>
         withDevices(async admin => {
-          if (!(await admin.remove(name))) return missing()
+          if (!(await admin.remove(name))) return missing(name)
           say({ name, removed: true }, `The device ${name} is removed. Its logins have the default rules from now on.`)
           return 0
         })
@@ -115,24 +176,14 @@ function readAction(action: string, name: string | undefined, options: Options, 
       return () =>
         withDevices(async (admin, settings) => {
           const [known] = await admin.list(name)
-          if (action === 'set' && known === undefined) return missing()
+          if (action === 'set' && known === undefined) return missing(name)
           const base = known ?? { ...NOTHING, owner: operatorName(environment) }
           const stored: Device = { ...base, ...changes, name }
-          if (stored.logins.length === 0)
-            throw new UsageFault(`device ${name} would have no login: name one with --login, or remove the device`)
-          const refusal = await admin.store(stored, action === 'add')
-          if (refusal?.refused === 'login')
-            throw new UsageFault(`the login ${refusal.login} belongs to another device: auth-relay device list`)
-          if (refusal?.refused === 'exists')
-            throw new UsageFault(`the device ${name} exists: change it with device set ${name}`)
-          if (refusal !== undefined) return missing()
-          const warnings = warningsAbout(stored, settings)
-          say({ ...stored, warnings }, [describe(stored), ...warnings.map(warning => `warning: ${warning}`)].join('\n'))
-          return 0
+          return store(admin, settings, stored, action === 'add')
         })
     }
     default:
-      throw new UsageFault(`device ${action}: write add, set, show, list or remove`)
+      throw new UsageFault(`device ${action}: write add, set, show, list, remove or adopt`)
   }
 }
 
@@ -140,12 +191,14 @@ const NOTHING: Omit<Device, 'name' | 'owner'> = {
   logins: [],
   senders: [],
   networks: [],
+  places: [],
   recipientDomains: [],
   messagesPerHour: 0,
   messagesPerDay: 0,
   recipientsPerHour: 0,
   recipientsPerDay: 0,
   lineEndings: 'strict',
+  hours: null,
   until: null,
   note: '',
 }
@@ -155,7 +208,7 @@ function readChanges(options: Options): Partial<Omit<Device, 'name'>> {
   return {
     ...(login === undefined ? {} : { logins: words(login, '--login').map(readLogin) }),
     ...(sender === undefined ? {} : { senders: words(sender, '--sender').map(readSender) }),
-    ...(from === undefined ? {} : { networks: words(from, '--from').map(each => formatTarget(readNetwork(each))) }),
+    ...(from === undefined ? {} : readFrom(words(from, '--from'))),
     ...(to === undefined ? {} : { recipientDomains: [...new Set(words(to, '--to').flatMap(readDomain))] }),
     ...(perHour === undefined ? {} : { messagesPerHour: readLimit(perHour, '--per-hour') }),
     ...(perDay === undefined ? {} : { messagesPerDay: readLimit(perDay, '--per-day') }),
@@ -166,6 +219,7 @@ function readChanges(options: Options): Partial<Omit<Device, 'name'>> {
       ? {}
       : { recipientsPerDay: readLimit(recipientsPerDay, '--recipients-per-day') }),
     ...(options.lineEndings === undefined ? {} : { lineEndings: readLineEndings(options.lineEndings) }),
+    ...(options.hours === undefined ? {} : { hours: readHours(options.hours) }),
     ...(until === undefined ? {} : { until: readEnd(until) }),
     ...(owner === undefined ? {} : { owner: readText(owner, '--owner', 255) }),
     ...(note === undefined ? {} : { note: readText(note, '--note', 500) }),
@@ -177,6 +231,12 @@ function words(text: string, option: string): readonly string[] {
   if (found.length > 100) throw new UsageFault(`${option} names more than 100: make another device`)
   return found
 }
+
+/** Networks, and places: `DE`, `AS64500`. */
+const readFrom = (from: readonly string[]): Pick<Device, 'networks' | 'places'> => ({
+  networks: from.filter(each => !isPlace(each)).map(each => formatTarget(readNetwork(each))),
+  places: from.filter(isPlace),
+})
 
 function readLogin(text: string): string {
   return readText(text, '--login', 255)
@@ -206,6 +266,19 @@ function readLineEndings(text: string): Device['lineEndings'] {
   throw new UsageFault(`--line-endings ${text}: write strict or repair`)
 }
 
+/** Null for always. */
+function readHours(text: string): Device['hours'] {
+  if (text === 'always') return null
+  const [, fromHour = '', fromMinute = '', toHour = '', toMinute = ''] =
+    /^(\d\d):(\d\d)-(\d\d):(\d\d)$/.exec(text) ?? []
+  const from = Number(fromHour) * 60 + Number(fromMinute)
+  const to = Number(toHour) * 60 + Number(toMinute)
+  const isTime = fromHour !== '' && Number(fromMinute) < 60 && Number(toMinute) < 60 && from < 1440 && to <= 1440
+  if (!isTime || from === to)
+    throw new UsageFault(`--hours ${text} are no hours of the day: write 07:00-19:00, 22:00-06:00 or always`)
+  return { from, to }
+}
+
 /** The moment behind the last day; null for never. */
 function readEnd(text: string): Date | null {
   if (text === 'never') return null
@@ -221,30 +294,108 @@ function readText(text: string, option: string, most: number): string {
   return text
 }
 
-/** Rules that nothing enforces here. */
+/** Days of the history that `adopt` looks at. */
+const ADOPT_DAYS = 30
+
+/** `copier2@example.org` becomes `copier2-example.org`. */
+function nameFor(login: string): string {
+  const name = login
+    .replace(/[^A-Za-z0-9._-]+/g, '-')
+    .replace(/^[^A-Za-z0-9]+/, '')
+    .slice(0, 64)
+  return name === '' ? 'device' : name
+}
+
+/** Writes a new password for the only login of a device; throws before anything is stored if that cannot be. */
+function passwordChange({ name, logins }: Device, { popup }: Settings): () => Promise<string> {
+  const [login = '', ...others] = logins
+  if (others.length > 0)
+    throw new UsageFault(
+      `device ${name} has ${logins.length} logins: auth-relay passwd LOGIN gives one of them a password`,
+    )
+  const accounts = new PasswordFile(resolve(popup.passwd_file))
+  if (!accounts.has(login))
+    throw new UsageFault(
+      `${accounts.path} has no account ${login}: make it first, with its maildrop: auth-relay passwd ${login} --uid 5000 --home /var/vmail/${login}`,
+    )
+  return async () => {
+    const password = randomPassword()
+    await accounts.setPassword(login, password)
+    return password
+  }
+}
+
+/** A device that no grant can ever reach is refused. */
+function refuseWithoutEffect({ name, networks, places }: Device, settings: Settings): void {
+  if (places.length > 0 && settings.grants.mmdb_files.length === 0)
+    throw new UsageFault(
+      `device ${name}: nothing here knows where ${places.join(', ')} is: set grants.mmdb_files, or name networks with --from`,
+    )
+  if (places.length > 0) return
+  const { neverList } = policyOf(settings)
+  if (networks.length === 0 || networks.some(text => neverList.networkRefusal(readNetwork(text)) === undefined)) return
+  throw new UsageFault(
+    `device ${name}: no login from ${networks.join(', ')} is ever granted: name other networks with --from, or take these out of grants.never_grant`,
+  )
+}
+
+/** Rules that nothing enforces here, and senders that will be refused elsewhere. */
 export function warningsAbout(stored: Device, { wrap, grants }: Settings): readonly string[] {
   const warnings: string[] = []
-  const hasMailRules =
-    stored.senders.length > 0 ||
-    stored.recipientDomains.length > 0 ||
-    [stored.messagesPerHour, stored.messagesPerDay, stored.recipientsPerHour, stored.recipientsPerDay].some(
-      each => each > 0,
-    )
-  const hasFront = wrap.front && wrap.listen.length > 0
-  if (hasMailRules && !hasFront && wrap.policy_listen.length === 0)
+  const rules = unenforcedRules(stored, wrap)
+  if (rules.length > 0)
     warnings.push(
-      'nothing on this host enforces senders, domains and limits: set wrap.front (qmail-smtpd) or wrap.policy_listen (Postfix)',
+      `nothing on this host enforces ${rules.join(', ')}: set wrap.front (qmail-smtpd) or wrap.policy_listen (Postfix)`,
     )
-  if (stored.lineEndings === 'repair' && !hasFront)
+  const blind = [
+    ...(wrap.tcprules_cdb === '' ? [] : ['wrap.tcprules_cdb']),
+    ...(wrap.socketmap_listen.length === 0 ? [] : ['wrap.socketmap_listen']),
+  ]
+  if (rules.length === 0 && hasMailRules(stored) && blind.length > 0)
+    warnings.push(
+      `a server that uses ${blind.join(' or ')} knows neither senders nor recipient domains nor limits: put wrap.front or the policy service in its place`,
+    )
+  if (stored.lineEndings === 'repair' && !(wrap.front && wrap.listen.length > 0))
     warnings.push('line endings are repaired by wrap.front alone: set it')
+  if (stored.hours !== null && wrap.tcprules_cdb !== '')
+    warnings.push('wrap.tcprules_cdb does not know the hours of the day: let the gate accept connections (wrap.listen)')
+  if (stored.places.length > 0 && wrap.tcprules_cdb !== '')
+    warnings.push('wrap.tcprules_cdb does not know places: name networks besides with --from')
   if (!grants.store_user)
     warnings.push('grants.store_user is false, so that no grant names its login: no device has an effect')
-  const never = stored.networks.filter(text => {
-    const { base } = readNetwork(text)
-    return grants.never_grant.has(base)
-  })
+  const never = stored.networks.filter(text => grants.never_grant.has(readNetwork(text).base))
   if (never.length > 0) warnings.push(`${never.join(', ')}: begins with an address that grants.never_grant excludes`)
+  const own = wrap.sender_domains.map(domain => domain.toLowerCase())
+  const foreign = stored.senders.filter(
+    sender => !own.includes(sender.slice(sender.lastIndexOf('@') + 1).toLowerCase()),
+  )
+  if (own.length > 0 && foreign.length > 0)
+    warnings.push(
+      `${foreign.join(', ')}: the domain is none of wrap.sender_domains, so that receivers may refuse such mail: change --sender, or add the domain`,
+    )
   return warnings
+}
+
+const limitsOf = (stored: Device): readonly number[] => [
+  stored.messagesPerHour,
+  stored.messagesPerDay,
+  stored.recipientsPerHour,
+  stored.recipientsPerDay,
+]
+
+const hasMailRules = (stored: Device): boolean =>
+  stored.senders.length > 0 || stored.recipientDomains.length > 0 || limitsOf(stored).some(limit => limit > 0)
+
+/** The rules about mail that need a service which sees envelopes. */
+function unenforcedRules(stored: Device, wrap: Settings['wrap']): readonly string[] {
+  if ((wrap.front && wrap.listen.length > 0) || wrap.policy_listen.length > 0) return []
+  // The recipe for Exim in INSTALL sends sender and recipient to the query service.
+  const asks = wrap.question_listen.length > 0
+  return [
+    ...(stored.senders.length > 0 && !asks ? ['senders'] : []),
+    ...(stored.recipientDomains.length > 0 && !asks ? ['recipient domains'] : []),
+    ...(limitsOf(stored).some(limit => limit > 0) ? ['limits'] : []),
+  ]
 }
 
 function describe({ name, until, ...rest }: Device): string {
@@ -258,9 +409,10 @@ function describe({ name, until, ...rest }: Device): string {
   const lines = [
     ['logins', rest.logins.join(', ')],
     ['senders', rest.senders.join(', ')],
-    ['from', rest.networks.join(', ')],
+    ['from', [...rest.networks, ...rest.places].join(', ')],
     ['to', rest.recipientDomains.join(', ')],
     ['limits', given.join(', ')],
+    ['hours', rest.hours === null ? '' : `${formatHours(rest.hours)}, local time`],
     ['line endings', rest.lineEndings === 'repair' ? 'repaired' : ''],
     ['until', until === null ? '' : formatMoment(until)],
     ['owner', rest.owner],

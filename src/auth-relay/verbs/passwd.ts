@@ -1,11 +1,10 @@
-import { existsSync, readFileSync, statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { createInterface, type Interface } from 'node:readline'
 import { Writable } from 'node:stream'
 import { UsageFault } from '../../base/errors.ts'
 import { accountNamed } from '../../libc/accounts.ts'
 import { loadSettingsFile } from '../../settings/settings.ts'
-import { hashPassword, writePrivateFile } from '../secrets.ts'
+import { PasswordFile } from '../secrets.ts'
 import { printable } from '../text/terminal.ts'
 import { type Verb, withConfigOption } from '../verb.ts'
 
@@ -62,49 +61,26 @@ Examples:
               ? loadSettingsFile(resolve(options.config), environment).settings.popup
               : { passwd_file: options.file, compat: undefined }
           const file = resolve(popup.passwd_file)
+          const accounts = new PasswordFile(file)
           const say = (done: 'added' | 'changed' | 'removed' | 'unknown', sentence: string): void =>
             print(options.json === true ? `${JSON.stringify({ login, file, done })}\n` : `${sentence}\n`)
-          const lines = linesOf(file)
-          const index = lines.findIndex(line => line.startsWith(`${login}:`))
           if (options.remove === true) {
-            if (index < 0) {
+            if (!accounts.remove(login)) {
               say('unknown', `There is no account ${login} in ${file}.`)
               return 1
             }
-            lines.splice(index, 1)
-            rewrite(file, lines)
             say('removed', `Removed ${login} from ${file}.`)
             return 0
           }
-          const rest = index < 0 ? undefined : lines[index]?.split(':').slice(2).join(':')
-          const tail = tailOf(login, options, rest)
-          const line = `${login}:${await hashPassword(await readPassword(login, popup.compat))}:${tail}`
-          if (index < 0) lines.push(line)
-          else lines[index] = line
-          rewrite(file, lines)
-          if (index < 0) say('added', `Added ${login} in ${file}. It counts from now on.`)
-          else say('changed', `Changed the password of ${login} in ${file}. It counts from now on.`)
+          const known = accounts.has(login)
+          const tail = tailOf(login, options, accounts.tailOf(login))
+          await accounts.setPassword(login, await readPassword(login, popup.compat), tail)
+          if (known) say('changed', `Changed the password of ${login} in ${file}. It counts from now on.`)
+          else say('added', `Added ${login} in ${file}. It counts from now on.`)
           return 0
         },
       })
     })
-}
-
-function linesOf(file: string): string[] {
-  if (!existsSync(file)) return []
-  return readFileSync(file, 'utf8')
-    .split('\n')
-    .filter((line, index, all) => line !== '' || index < all.length - 1)
-}
-
-/** The file in one step, with its old owner and group. */
-function rewrite(file: string, lines: readonly string[]): void {
-  const old = statSync(file, { throwIfNoEntry: false })
-  writePrivateFile(
-    file,
-    lines.map(line => `${line}\n`).join(''),
-    old === undefined ? undefined : { uid: old.uid, gid: old.gid },
-  )
 }
 
 /**

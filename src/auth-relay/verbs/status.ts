@@ -75,6 +75,7 @@ async function siteStatus(settings: Settings, config: string, script: string, no
     ...(parts.sslwrap ? ['sslwrap'] : []),
     ...(parts.gate ? ['wrap'] : []),
     ...(parts.statusPage ? ['status-page'] : []),
+    ...(parts.alerts ? ['alerts'] : []),
   ]
   const missing = wanted.filter(name => programs.every(program => program.name !== name))
   const problems = [

@@ -251,6 +251,39 @@ export const STACK = {
   },
 } as const satisfies LogEventRows
 
+/** Events of the process `alerts`. */
+export const ALERTS = {
+  alarm_started: {
+    levels: ['warn'],
+    fields: ['rule', 'subject', 'detail'],
+    meaning: 'An alarm began, and is being reported.',
+    action: 'Run `auth-relay alerts`, which prints the remedy.',
+  },
+  alarm_ended: {
+    levels: ['warn'],
+    fields: ['rule', 'subject', 'detail'],
+    meaning: 'An alarm ended: its rule has found nothing for 30 minutes.',
+  },
+  alarm_unreported: {
+    levels: ['error'],
+    fields: ['rule', 'by', 'reason'],
+    meaning: 'One way to report an alarm failed. If all ways fail, the next look reports the alarm again.',
+    action: 'Run `auth-relay alerts test`, and correct the setting that the field `by` names.',
+  },
+  alarm_closed: {
+    levels: ['warn'],
+    fields: ['rule', 'subject', 'seconds'],
+    meaning: 'A rule of `alerts.close` blocked the login or the address that its alarm is about.',
+    action: 'Change the password, then run `auth-relay unblock`.',
+  },
+  alarm_look_failed: {
+    levels: ['error'],
+    fields: ['reason'],
+    meaning: 'The rules could not be computed. After three such looks the database counts as unreachable.',
+    action: 'Look at the database.',
+  },
+} as const satisfies LogEventRows
+
 export const DEMO = {
   directory_chosen: {
     levels: ['info'],

@@ -1,35 +1,31 @@
+import { refuseRecipient, refuseSender } from '../../grants/devices/mail-rules.ts'
 import type { Mailbox } from '../../smtp/address.ts'
 import type { FrontRules, Refusal, Reservation } from '../../smtp/transaction.ts'
-import {
-  type MailRules,
-  messageCounts,
-  recipientCounts,
-  refuseCount,
-  refuseRecipient,
-  refuseSender,
-  reserve,
-} from '../mail-rules.ts'
-
-const EXPIRED: Refusal = {
-  rule: 'expired',
-  reply: '450 4.7.1 open the mailbox by POP3 again, then send',
-}
+import type { RelayGrant } from '../decision.ts'
+import { type MailRules, messageCounts, recipientCounts, refuseCount, reserve } from '../mail-rules.ts'
+import type { GrantTerm } from './grant-term.ts'
 
 /** The rules of the policy service, for a session of a granted client behind the front. */
 export class GrantRules implements FrontRules {
-  readonly #rules: MailRules
-  readonly #isGranted: () => boolean
+  readonly #term: GrantTerm
+  readonly #rulesFor: (grant: RelayGrant) => MailRules
 
-  /** `isGranted`: whether the grant still holds now. */
-  constructor(rules: MailRules, isGranted: () => boolean) {
-    this.#rules = rules
-    this.#isGranted = isGranted
+  constructor(term: GrantTerm, rulesFor: (grant: RelayGrant) => MailRules) {
+    this.#term = term
+    this.#rulesFor = rulesFor
+  }
+
+  get #rules(): MailRules {
+    return this.#rulesFor(this.#term.grant)
   }
 
   sender(sender: Mailbox | undefined): Refusal | undefined {
-    if (!this.#isGranted()) return EXPIRED
-    const foreign = refuseSender(this.#rules, sender === undefined ? '' : addressOf(sender))
-    return foreign ?? refuseCount(messageCounts(this.#rules))
+    const rules = this.#rules
+    return (
+      this.#term.refusal() ??
+      refuseSender(rules, sender === undefined ? '' : addressOf(sender)) ??
+      refuseCount(messageCounts(rules))
+    )
   }
 
   message(): Refusal | Reservation {

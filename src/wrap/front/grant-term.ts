@@ -1,36 +1,53 @@
 import type { Clock } from '../../base/clock.ts'
+import { type MailRefusal, refuseSession } from '../../grants/devices/mail-rules.ts'
 import type { Decision, RelayGrant } from '../decision.ts'
 
-/** Milliseconds between two questions about a grant that has ended. */
-const ASK_EVERY_MS = 1_000
+/** Milliseconds between two questions about a grant that holds, and about one that has ended. */
+const [ASK_EVERY_MS, ASK_ENDED_EVERY_MS] = [30_000, 1_000]
 
 /**
- * Whether the grant of a session still holds. A session may outlive its grant, and a login may have
- * renewed that since. No
- * command waits for the database: after the end the first command is refused for now, and the
- * answer is there for the next.
+ * The grant of a session, which a session may outlive. Meanwhile a login may have renewed it, a block may have ended it, and
+ * the rules of its device may have changed. No command waits for the database: the answer counts for the next command.
  */
 export class GrantTerm {
   readonly #decide: () => Promise<Decision>
   readonly #clock: Clock
-  #until: number | undefined
-  #asked = -Infinity
+  #grant: RelayGrant
+  /** Why the relay is closed now. */
+  #closed: string | undefined
+  #asked: number
 
-  constructor({ until }: RelayGrant, decide: () => Promise<Decision>, clock: Clock) {
-    this.#until = until
+  constructor(grant: RelayGrant, decide: () => Promise<Decision>, clock: Clock) {
+    this.#grant = grant
     this.#decide = decide
     this.#clock = clock
+    this.#asked = clock()
   }
 
-  holds(): boolean {
+  /** As it was heard last. */
+  get grant(): RelayGrant {
+    return this.#grant
+  }
+
+  /** Judges MAIL; undefined: the grant holds. */
+  refusal(): MailRefusal | undefined {
     const now = this.#clock()
-    if (this.#until === undefined || now < this.#until * 1000) return true
-    if (now - this.#asked >= ASK_EVERY_MS) {
+    const { until, device } = this.#grant
+    const closed = this.#closed ?? (until !== undefined && now >= until * 1000 ? 'expired' : undefined)
+    if (now - this.#asked >= (closed === undefined ? ASK_EVERY_MS : ASK_ENDED_EVERY_MS)) {
       this.#asked = now
-      void this.#decide().then(decision => {
-        if (decision.relay) this.#until = decision.until
-      })
+      void this.#decide().then(decision => this.#hear(decision))
     }
-    return false
+    return closed === undefined ? undefined : refuseSession(closed, device)
+  }
+
+  #hear(decision: Decision): void {
+    if (decision.relay) {
+      this.#grant = decision
+      this.#closed = undefined
+    } else if (decision.error === undefined) {
+      this.#closed = decision.reason
+      if (decision.device !== undefined) this.#grant = { ...this.#grant, device: decision.device }
+    }
   }
 }

@@ -54,9 +54,7 @@ export async function startGate(load: () => Settings): Promise<RunningDaemon> {
       ...(await doors.listen('wrap.socketmap_listen', wrap.socketmap_listen, () =>
         socketmapService(() => doors.setup.doorOptions('socketmap')),
       )),
-      ...(await doors.listen('wrap.question_listen', wrap.question_listen, () =>
-        queryService(() => doors.setup.doorOptions('question')),
-      )),
+      ...(await doors.listen('wrap.question_listen', wrap.question_listen, () => queryService(doors.queryOptions))),
     ]
     if (listening.length === 0 && wrap.tcprules_cdb === '')
       throw new UsageFault(
@@ -107,6 +105,7 @@ class Doors {
   }
 
   readonly policyOptions = () => this.#setup.policyOptions(this.#rates)
+  readonly queryOptions = () => this.#setup.queryOptions(this.#rates)
 
   /** Opens a server for each address of a setting; says where for the ready line. */
   async listen<Request>(

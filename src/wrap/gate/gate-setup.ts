@@ -14,10 +14,11 @@ import { type Decision, decide, verdictOf } from '../decision.ts'
 import { GrantRules } from '../front/grant-rules.ts'
 import { GrantTerm } from '../front/grant-term.ts'
 import { SmtpFront } from '../front/smtp-front.ts'
+import { mailRules, type SiteMailRules } from '../mail-rules.ts'
 import type { CdbExportOptions } from '../services/cdb-export.ts'
 import type { PolicyRates } from '../services/policy-rates.ts'
 import type { PolicyServiceOptions } from '../services/policy-service.ts'
-import type { ServiceOptions } from '../services/query-service.ts'
+import type { QueryServiceOptions, ServiceOptions } from '../services/query-service.ts'
 import type { OpenFront, ResidentGateOptions } from './resident-gate.ts'
 import { reverseDns } from './reverse-dns.ts'
 import { TcpRulesFile } from './tcp-rules-file.ts'
@@ -56,9 +57,9 @@ export class GateSetup {
     const { uses_socket } = settings.authd
     this.#uses = uses_socket === '' ? undefined : new UseReporter(uses_socket)
     this.#mailUids = new Set(knownUids(settings.wrap.policy_users))
-    const { ask, refusal } = this.#source
+    const { ask, refusal, rules } = this.#source
     const timeoutMs = settings.wrap.wrap_timeout * 1000
-    this.#decide = shareDecisions(ip => decide(ip, { ask, refusal, timeoutMs }))
+    this.#decide = shareDecisions(ip => decide(ip, { ask, refusal, rules, timeoutMs }))
   }
 
   doorOptions(door: string): ServiceOptions {
@@ -105,29 +106,30 @@ export class GateSetup {
     }
   }
 
+  #siteRules(rates: PolicyRates): SiteMailRules {
+    const { sender_binding, sender_domains, recipient_domains } = this.settings.wrap
+    return {
+      senderBinding: sender_binding,
+      senderDomains: sender_domains,
+      recipientDomains: recipient_domains,
+      rates,
+      customers: this.#customers,
+    }
+  }
+
   #openFront(rates: PolicyRates): OpenFront {
-    const { sender_binding, sender_domains, front_auth } = this.settings.wrap
+    const site = this.#siteRules(rates)
     return (client, server, { ip, grant, pid }) => {
-      const fields = { ip, service: 'front', pid, user: grant.login, device: grant.device?.name }
+      const { device } = grant
+      const fields = { ip, service: 'front', pid, user: grant.login, device: device?.name }
+      const onForeignSender = (sender: string): void => this.log.warn('sender_mismatched', { ...fields, sender })
       const term = new GrantTerm(grant, () => this.#decide(ip), systemClock)
-      const { login, device } = grant
-      const rules = new GrantRules(
-        {
-          login,
-          device,
-          customer: this.#customers.keyOf(ip),
-          senderBinding: sender_binding,
-          senderDomains: sender_domains,
-          rates,
-          onForeignSender: sender => this.log.warn('sender_mismatched', { ...fields, sender }),
-        },
-        () => term.holds(),
-      )
+      const rules = new GrantRules(term, current => mailRules(site, ip, current, onForeignSender))
       return new SmtpFront(client, server, {
         ip,
         rules,
         lineEndings: device?.lineEndings ?? 'strict',
-        auth: front_auth,
+        auth: this.settings.wrap.front_auth,
         lineEndingAdvice:
           device === undefined
             ? 'the sending program must end each line with CR LF'
@@ -139,15 +141,15 @@ export class GateSetup {
   }
 
   policyOptions(rates: PolicyRates): PolicyServiceOptions {
-    const { sender_binding, sender_domains } = this.settings.wrap
     return {
       ...this.doorOptions('policy'),
-      senderBinding: sender_binding,
-      senderDomains: sender_domains,
-      rates,
-      customers: this.#customers,
+      ...this.#siteRules(rates),
       counts: uid => uid === undefined || uid === 0 || uid === process.geteuid?.() || this.#mailUids.has(uid),
     }
+  }
+
+  queryOptions(rates: PolicyRates): QueryServiceOptions {
+    return { ...this.doorOptions('question'), ...this.#siteRules(rates) }
   }
 
   cdbOptions(): CdbExportOptions {

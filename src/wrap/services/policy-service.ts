@@ -1,27 +1,13 @@
+import { refuseRecipient, refuseSender } from '../../grants/devices/mail-rules.ts'
 import { LineServer, type LineServerLimits, type LineService } from '../../process/line-server.ts'
 import type { Refusal } from '../../smtp/transaction.ts'
-import type { CustomerNetworks } from '../../wire/customer-networks.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
 import { clientOf, formatPolicyAnswer, PolicyReader, type PolicyRequest } from '../../wire/relay-services.ts'
 import { type Decision, logAnswer, type RelayGrant } from '../decision.ts'
-import {
-  type MailRules,
-  messageCounts,
-  recipientCounts,
-  refuseCount,
-  refuseRecipient,
-  refuseSender,
-} from '../mail-rules.ts'
-import type { PolicyRates } from './policy-rates.ts'
-import type { ServiceOptions } from './query-service.ts'
+import { type MailRules, mailRules, messageCounts, recipientCounts, refuseCount } from '../mail-rules.ts'
+import type { QueryServiceOptions } from './query-service.ts'
 
-export type PolicyServiceOptions = ServiceOptions & {
-  /** Must the envelope sender belong to the login that opened the address? */
-  readonly senderBinding: 'off' | 'warn' | 'refuse'
-  readonly senderDomains: readonly string[]
-  readonly rates: PolicyRates
-  /** Whose mail counts together in the rates per address. */
-  readonly customers: CustomerNetworks
+export type PolicyServiceOptions = QueryServiceOptions & {
   /**
    * Do questions of this account count as mail? Those of other accounts are answered, change no
    * count and leave no trace in the history.
@@ -113,18 +99,12 @@ class PolicyConnection implements LineService<PolicyRequest> {
   #refusal(
     request: PolicyRequest,
     ip: IpAddress,
-    { login, device }: RelayGrant,
+    grant: RelayGrant,
   ): { readonly reason: string; readonly action: string } | undefined {
-    const { senderBinding, senderDomains, rates, customers, log } = this.#options()
-    const rules: MailRules = {
-      login,
-      device,
-      customer: customers.keyOf(ip),
-      senderBinding,
-      senderDomains,
-      rates,
-      onForeignSender: sender => log.warn('sender_mismatched', { ip, user: login, sender }),
-    }
+    const options = this.#options()
+    const rules = mailRules(options, ip, grant, sender =>
+      options.log.warn('sender_mismatched', { ip, user: grant.login, sender }),
+    )
     const refusal =
       refuseSender(rules, request.get('sender') ?? '') ??
       refuseRecipient(rules, request.get('recipient') ?? '') ??

@@ -1,4 +1,5 @@
 import type { Log } from '../../base/log.ts'
+import { refuseRecipient, refuseSender } from '../../grants/devices/mail-rules.ts'
 import { LineServer, type LineServerLimits } from '../../process/line-server.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
 import { LineSplitter } from '../../wire/lines.ts'
@@ -9,22 +10,35 @@ import {
   type RelayAnswer,
 } from '../../wire/relay-services.ts'
 import { type Decision, logAnswer } from '../decision.ts'
+import { type MailRules, mailRules, type SiteMailRules } from '../mail-rules.ts'
 
 /** Milliseconds: whoever has a question here has it at once. */
 const IDLE_MS = 60_000
 
 /**
- * Questions as lines, `relay v=1 ip=ADDRESS`, answered in order: for the exec door and for Exim's
- * `readsocket` (docs/WIRE.md). `options` is asked for each.
+ * Questions as lines, `relay v=1 ip=ADDRESS`, answered in order: for exec mode and for Exim's
+ * `readsocket` (docs/WIRE.md). A question that names sender and recipient has them judged; it counts nothing.
+ * `options` is asked for each.
  */
-export function queryService(options: () => ServiceOptions): LineServer<string> {
+export function queryService(options: () => QueryServiceOptions): LineServer<string> {
   const answerTo = async (line: string): Promise<RelayAnswer> => {
-    const { decide, onDecision, log } = options()
+    const { decide, onDecision, log, ...site } = options()
     const question = parseRelayQuery(line)
     if (question === undefined) return { verdict: 'unknown' }
-    const decision = await decide(question.ip)
-    logAnswer(log, decision, { ip: question.ip, service: 'query' })
-    onDecision(question.ip, decision)
+    const { ip, sender, recipient } = question
+    const granted = await decide(ip)
+    const refusal = granted.relay
+      ? refuseEnvelope(
+          mailRules(site, ip, granted, () => {}),
+          sender,
+          recipient,
+        )
+      : undefined
+    const decision: Decision = refusal === undefined ? granted : { relay: false, reason: refusal.rule }
+    const fields = { ip, service: 'query', sender, recipient }
+    if (refusal === undefined) logAnswer(log, decision, fields)
+    else log.warn('mail_refused', { ...fields, user: granted.relay ? granted.login : undefined, reason: refusal.rule })
+    onDecision(ip, decision)
     if (!decision.relay) return { verdict: decision.error === undefined ? 'no' : 'unknown' }
     return { verdict: 'yes', until: decision.until ?? END_OF_TIME, login: decision.login }
   }
@@ -48,6 +62,14 @@ export function queryService(options: () => ServiceOptions): LineServer<string> 
     },
   })
 }
+
+/** Judges what a question names of an envelope. */
+const refuseEnvelope = (rules: MailRules, sender: string | undefined, recipient: string | undefined) =>
+  (sender === undefined ? undefined : refuseSender(rules, sender)) ??
+  (recipient === undefined ? undefined : refuseRecipient(rules, recipient))
+
+/** The rules for what a granted client may send, beside those for questions. */
+export type QueryServiceOptions = ServiceOptions & SiteMailRules
 
 /** For an allowance that has no end: an end that is a number all the same. */
 const END_OF_TIME = 253_402_300_799

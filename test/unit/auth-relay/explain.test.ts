@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest'
-import { formatExplanation } from '../../../src/auth-relay/verbs/grants/explain.ts'
+import { explainMail, formatExplanation, formatMailExplanation } from '../../../src/auth-relay/verbs/grants/explain.ts'
 import { formatGrants, jsonOf } from '../../../src/auth-relay/verbs/grants/show.ts'
-import type { Explanation, GrantRow, Rule } from '../../../src/grants/grant-store.ts'
+import type { Explanation, Grant, GrantRow, Rule } from '../../../src/grants/grant-store.ts'
+import { parseSettings } from '../../../src/settings/settings.ts'
 import { parseIpAddress, parseNetwork } from '../../../src/wire/ip-address.ts'
 
 const plain = { good: (text: string) => text, bad: (text: string) => text, faint: (text: string) => text }
@@ -90,5 +91,69 @@ describe('show', () => {
       last: at.toISOString(),
       logins: 3,
     })
+  })
+})
+
+describe('what the gate would say to mail', () => {
+  const ip = parseIpAddress('192.0.2.7')
+  if (ip === undefined) throw new Error('no address')
+  const device: NonNullable<Grant['device']> = {
+    name: 'copier-2',
+    senders: ['scan@example.org'],
+    recipientDomains: ['example.org'],
+    messagesPerHour: 60,
+    messagesPerDay: 0,
+    recipientsPerHour: 0,
+    recipientsPerDay: 0,
+    lineEndings: 'strict',
+    hours: null,
+    places: [],
+    ended: false,
+    elsewhere: false,
+  }
+  const found: Grant = { ip, source: 'login', login: 'copier2', until: null, age: 1, device, logins: [] }
+  const explained = (grant: Partial<Grant>, asked: { sender?: string; to?: string }, wrap = '') =>
+    explainMail({ ...found, ...grant }, ip, parseSettings(`[wrap]\n${wrap}\n`, 'test', {}).settings, asked)
+
+  test('a device: its rules, and what each part of the envelope would hear', () => {
+    const mail = explained({}, { sender: 'ceo@example.org', to: 'bob@example.org' })
+    expect(mail).toMatchObject({ refused: true, closed: null, sender: { rule: 'device_sender' }, recipient: null })
+    expect(
+      formatMailExplanation(mail),
+    ).toBe(`  Device: copier-2, sends as scan@example.org; to example.org; at most 60 messages an hour
+  Sender: 550 5.7.1 device "copier-2" may not send as <ceo@example.org>; set its sender to scan@example.org (device_sender)
+  Recipient: may pass
+`)
+    expect(explained({}, { sender: 'scan@example.org', to: 'bob@example.org' })?.refused).toBe(false)
+  })
+
+  test('a device that may not send now is closed, whatever the envelope', () => {
+    expect(explained({ device: { ...device, ended: true } }, {})).toMatchObject({
+      refused: true,
+      closed: 'device_ended',
+    })
+    expect(formatMailExplanation(explained({ device: { ...device, elsewhere: true } }, {}))).toContain(
+      'Closed by: device_network',
+    )
+  })
+
+  test('a shared address: its logins, and only they may send', () => {
+    const shared = { device: null, login: 'ann', logins: ['ann', 'bob', 'eve'] }
+    const mail = explained(shared, { sender: 'ceo@example.org' })
+    expect(mail).toMatchObject({ sharedBy: ['ann', 'bob', 'eve'], sender: { rule: 'shared_address' }, refused: true })
+    expect(formatMailExplanation(mail)).toContain('Shared address: ann, bob, eve')
+    expect(explained(shared, { sender: 'bob@example.org' })?.refused).toBe(false)
+    expect(explained(shared, {}, 'shared_addresses = "nobody"')?.closed).toBe('shared_address')
+    expect(explained({ device: null }, {}, 'without_device = "refuse"')?.closed).toBe('no_device')
+  })
+
+  test('an allowance has no rules of a login', () => {
+    const mail = explained(
+      { source: 'allowance', login: null, device: null },
+      { sender: 'x@y', to: 'z@w' },
+      'sender_binding = "refuse"',
+    )
+    expect(mail).toMatchObject({ refused: false, sender: null, recipient: null })
+    expect(formatMailExplanation(undefined)).toBe('')
   })
 })

@@ -4,6 +4,7 @@ import type { UsageRow } from '../../../src/grants/history.ts'
 
 const scanner: UsageRow = {
   login: 'scanner',
+  device: null,
   lastLogin: new Date(2026, 10, 22, 18, 24, 58),
   logins: 12,
   addresses: 1,
@@ -31,11 +32,12 @@ describe('hints about the client behind a login', () => {
 
 describe('the report', () => {
   test('a table for people, cut to the width of the terminal', () => {
-    expect(formatReport([scanner], 200)).toBe(
-      `LOGIN    LAST LOGIN           LOGINS  LAST ADDRESS  TLS    BY          LAST RELAY           RELAYS  HINTS
-scanner  2026-11-22 18:24:58      12  192.0.2.7     never  popup apop  2026-11-22 18:25:00      11  sends-only apop no-tls
+    expect(formatReport([{ ...scanner, device: 'fax-1' }], 200, ['copier-2'])).toBe(
+      `LOGIN    DEVICE  LAST LOGIN           LOGINS  LAST ADDRESS  TLS    BY          LAST RELAY           RELAYS  HINTS
+scanner  fax-1   2026-11-22 18:24:58      12  192.0.2.7     never  popup apop  2026-11-22 18:25:00      11  sends-only apop no-tls
 
 1 login, 1 of them used the relay.
+Devices without a login in this time: copier-2.
 `,
     )
     const lines = formatReport([{ ...scanner, login: 'a'.repeat(200), addresses: 9 }], 80).split('\n')
@@ -46,10 +48,10 @@ scanner  2026-11-22 18:24:58      12  192.0.2.7     never  popup apop  2026-11-2
     const [head, ...rows] = formatCsv([scanner, { ...scanner, login: '=cmd|"x",1', lastRelay: null, relays: 0 }])
       .trimEnd()
       .split('\r\n')
-    expect(head?.split(',')).toHaveLength(11)
+    expect(head?.split(',')).toHaveLength(12)
     expect(rows[0]).toBe(
-      `scanner,${scanner.lastLogin.toISOString()},12,1,192.0.2.7,never,popup,apop,${scanner.lastRelay?.toISOString()},11,sends-only apop no-tls`,
+      `scanner,${scanner.lastLogin.toISOString()},12,1,192.0.2.7,never,popup,apop,${scanner.lastRelay?.toISOString()},11,sends-only apop no-tls,`,
     )
-    expect(rows[1]).toMatch(/^"'=cmd\|""x"",1",.*,0,never-relays polls apop no-tls$/)
+    expect(rows[1]).toMatch(/^"'=cmd\|""x"",1",.*,0,never-relays polls apop no-tls,$/)
   })
 })

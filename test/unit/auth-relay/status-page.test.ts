@@ -145,6 +145,8 @@ describe('what the page is made from', () => {
       lastEvents: async () => [],
       countEvents: async () => [],
       doors: async () => [{ door: 'gate', relayed: 1, closed: 90, undecided: 2 }],
+      alarms: async () => [{ rule: 'login_spread', subject: '<ann>', detail: '37 addresses', since: now }],
+      devices: async () => [{ name: 'copier-2', logins: ['copier2@example.org'], lastLogin: now, until: null }],
     }
     const source = new StatusSource({
       feed,
@@ -186,6 +188,12 @@ describe('what the page is made from', () => {
     expect(page(await site().source.snapshot(), context)).toContain(
       '<dt>door gate</dt><dd>1 connection let through, 90 not <span class="badge bad">2 without an answer of the database</span></dd>',
     )
+  })
+
+  test('alarms that last stand first, and each device says when it was seen', async () => {
+    const text = page(await site().source.snapshot(), context)
+    expect(text).toContain('<p>login_spread: &#60;ann&#62;</p><p class="what">37 addresses, since ')
+    expect(text).toContain('<dt>copier-2</dt><dd>copier2@example.org: last login 2026-11-26 12:04')
   })
 
   test('a database that goes away leaves what was known, and says since when', async () => {

@@ -4,6 +4,7 @@ import * as v from 'valibot'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { parse as parseYaml } from 'yaml'
 import { Counters, Metrics } from '../../../src/authd/metrics.ts'
+import { ALARM_RULES } from '../../../src/grants/alarms.ts'
 import type { MetricsListener } from '../../../src/process/metrics-listener.ts'
 import type { Serve } from '../../../src/sslwrap/control-messages.ts'
 import { openCertificateMetrics } from '../../../src/sslwrap/worker.ts'
@@ -69,6 +70,7 @@ beforeAll(async () => {
     queue: { length: 0, storeIsDown: false },
     databaseIsUp: () => true,
     countLive: () => Promise.resolve(0),
+    countAlarms: () => Promise.resolve(new Map()),
   })
   listener = await openCertificateMetrics({ type: 'tcp', host: '127.0.0.1', port: 0 }, () => ({
     listeners: [CERTIFIED],
@@ -155,6 +157,22 @@ describe('alerting rules for Prometheus', () => {
     const explained = [...read('docs/OPERATING.md').matchAll(/^\| `(AuthRelay\w+)` \|/gm)].map(([, alert]) => alert)
     expect(explained).toEqual(rules.map(({ alert }) => alert))
   })
+})
+
+/** `login_spread` is `AuthRelayAlarmLoginSpread`. */
+const alertName = (rule: string): string =>
+  `AuthRelayAlarm${rule.replace(/(?:^|_)(.)/g, (_, letter: string) => letter.toUpperCase())}`
+
+test('the rules about devices and logins are those of the table, in its words', () => {
+  const ofTable = ALARM_RULES.filter(({ isOfDatabase }) => isOfDatabase).map(({ name, summary, severity }) => ({
+    alert: alertName(name),
+    expr: `authd_alarms_open{rule="${name}"} > 0`,
+    labels: { severity },
+    annotations: { summary },
+  }))
+  expect(rules.filter(({ expr }) => expr.includes('authd_alarms_open'))).toEqual(ofTable)
+  const shown = board.panels.find(({ targets }) => targets.some(({ expr }) => expr.includes('authd_alarms_open')))
+  expect(shown?.description).toContain('auth-relay alerts')
 })
 
 describe('the board for Grafana', () => {

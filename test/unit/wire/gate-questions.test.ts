@@ -127,6 +127,9 @@ describe('relay question', () => {
     fc.assert(
       fc.property(addresses, fc.option(text, { nil: undefined }), fc.nat(), (ip, login, until) => {
         expect(parseRelayQuery(formatRelayQuery({ ip }))).toEqual({ ip })
+        const mail = { ip, sender: `a b=${login ?? ''}@example.org`.toWellFormed(), recipient: 'ü@example.org' }
+        expect(parseRelayQuery(formatRelayQuery(mail))).toEqual(mail)
+        expect(parseRelayQuery(formatRelayQuery({ ip, sender: '' }))).toEqual({ ip, sender: '' })
         const named = login === '' ? undefined : login
         const yes = { verdict: 'yes', until, login: named } as const
         expect(parseRelayAnswer(formatRelayAnswer(yes))).toEqual(yes)
@@ -135,12 +138,18 @@ describe('relay question', () => {
     for (const verdict of ['no', 'unknown'] as const)
       expect(parseRelayAnswer(formatRelayAnswer({ verdict }))).toEqual({ verdict })
   })
-  test.each(['', 'relay', 'relay v=2 ip=192.0.2.7', 'relay v=1 ip=host', 'relay v=1 ip=192.0.2.7 x=1', 'yes'])(
-    '%j is no question',
-    line => {
-      expect(parseRelayQuery(line)).toBeUndefined()
-    },
-  )
+  test.each([
+    '',
+    'relay',
+    'relay v=2 ip=192.0.2.7',
+    'relay v=1 ip=host',
+    'relay v=1 ip=192.0.2.7 x=1',
+    'yes',
+    'relay v=1 ip=192.0.2.7 sender_encoded=a@b',
+    'relay v=1 ip=192.0.2.7 sender_encoded=/w==',
+  ])('%j is no question', line => {
+    expect(parseRelayQuery(line)).toBeUndefined()
+  })
   test.each(['', 'yes', 'yes until=', 'yes until=1 user=%', 'yes until=1x', 'YES until=1', 'no '])(
     '%j is no answer',
     line => {

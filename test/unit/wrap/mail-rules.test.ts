@@ -1,13 +1,14 @@
 import { describe, expect, test } from 'vitest'
-import type { GrantedDevice } from '../../../src/grants/grant-store.ts'
 import {
-  type MailRules,
-  messageCounts,
-  recipientCounts,
+  closedBy,
+  isShared,
   refuseRecipient,
   refuseSender,
-  reserve,
-} from '../../../src/wrap/mail-rules.ts'
+  refuseSession,
+} from '../../../src/grants/devices/mail-rules.ts'
+import type { GrantedDevice } from '../../../src/grants/grant-store.ts'
+import { type IpAddress, parseIpAddress } from '../../../src/wire/ip-address.ts'
+import { type MailRules, messageCounts, recipientCounts, reserve } from '../../../src/wrap/mail-rules.ts'
 import { PolicyRates } from '../../../src/wrap/services/policy-rates.ts'
 
 const HOUR = 3_600_000
@@ -20,6 +21,8 @@ const COPIER: GrantedDevice = {
   recipientsPerHour: 0,
   recipientsPerDay: 2,
   lineEndings: 'strict',
+  hours: null,
+  places: [],
   ended: false,
   elsewhere: false,
 }
@@ -30,6 +33,8 @@ const rules = (more: Partial<MailRules> = {}, clock = () => 48 * HOUR): MailRule
   customer: '192.0.2.7',
   senderBinding: 'off',
   senderDomains: [],
+  recipientDomains: [],
+  sharedBy: undefined,
   rates: new PolicyRates(
     { messages_per_login: 0, messages_per_address: 0, recipients_per_login: 0, recipients_per_address: 0 },
     clock,
@@ -99,4 +104,92 @@ test('limits hold for an hour and for a day, and what was not sent is given back
   expect(reserve(recipientCounts(copier))).toHaveProperty('giveBack')
   expect(reserve(recipientCounts(copier))).toHaveProperty('giveBack')
   expect(reserve(recipientCounts(copier))).toMatchObject({ rule: 'device_day' })
+})
+
+describe('an address that many logins open', () => {
+  const site = {
+    withoutDevice: 'relay',
+    sharedAddresses: 'devices',
+    sharedLogins: 3,
+    minuteOfDay: () => 600,
+    placesOf: () => ['DE', 'AS64500'],
+  } as const
+  const address = (text: string): IpAddress => {
+    const ip = parseIpAddress(text)
+    if (ip === undefined) throw new Error(text)
+    return ip
+  }
+  const [home, carrier] = [address('192.0.2.7'), address('100.64.1.2')]
+  const three = { login: 'ann', logins: ['ann', 'bob', 'eve'] }
+
+  test.each([
+    ['two logins', home, { login: 'ann', logins: ['ann', 'bob'] }, false],
+    ['three', home, three, true],
+    ['one in 100.64.0.0/10', carrier, { login: 'ann', logins: [] }, true],
+    ['an allowance', carrier, { login: undefined }, false],
+  ])('%s', (_, ip, opened, shared) => {
+    expect(isShared(ip, opened, site)).toBe(shared)
+    expect(closedBy(ip, opened, site)).toBeUndefined()
+    const nobody = { ...site, sharedAddresses: 'nobody' } as const
+    expect(closedBy(ip, opened, nobody)).toBe(shared ? 'shared_address' : undefined)
+    expect(closedBy(ip, { ...opened, device: COPIER }, nobody)).toBeUndefined()
+    expect(isShared(ip, opened, { ...site, sharedAddresses: 'as_before' })).toBe(false)
+  })
+
+  test('each of its logins sends as itself, and nobody else does', () => {
+    const shared = rules({ device: undefined, login: 'ann', sharedBy: three.logins })
+    for (const sender of ['bob@example.org', 'eve+x@example.org', ''])
+      expect(refuseSender(shared, sender)).toBeUndefined()
+    expect(refuseSender(shared, 'ceo@example.org')).toEqual({
+      rule: 'shared_address',
+      reply: '550 5.7.1 many mailboxes were opened from this address; send as one of them',
+    })
+    expect(refuseSender(rules({ sharedBy: three.logins }), 'scan@example.org')).toBeUndefined()
+  })
+
+  test('a login without a device may be no login', () => {
+    const refused = { ...site, withoutDevice: 'refuse' } as const
+    expect(closedBy(home, { login: 'ann' }, refused)).toBe('no_device')
+    expect(closedBy(home, { login: 'ann', device: COPIER }, refused)).toBeUndefined()
+    expect(closedBy(home, { login: undefined }, refused)).toBeUndefined()
+  })
+
+  test.each([
+    [420, 1140, 419, false],
+    [420, 1140, 420, true],
+    [420, 1140, 1140, false],
+    [1320, 360, 1320, true],
+    [1320, 360, 359, true],
+    [1320, 360, 360, false],
+  ])('hours from %i to %i at %i', (from, to, minute, isOpen) => {
+    const device = { ...COPIER, hours: { from, to } }
+    const closed = closedBy(home, { login: 'x', device }, { ...site, minuteOfDay: () => minute })
+    expect(closed).toBe(isOpen ? undefined : 'device_hours')
+  })
+
+  test('a place opens what the networks leave closed, and nothing else', () => {
+    const away = { ...COPIER, elsewhere: true }
+    expect(closedBy(home, { login: 'x', device: away }, site)).toBe('device_network')
+    expect(closedBy(home, { login: 'x', device: { ...away, places: ['AS64500'] } }, site)).toBeUndefined()
+    expect(closedBy(home, { login: 'x', device: { ...away, places: ['FR'] } }, site)).toBe('device_network')
+    expect(closedBy(home, { login: 'x', device: { ...away, places: ['DE'], ended: true } }, site)).toBe('device_ended')
+  })
+
+  test('a session that was open before is told why', () => {
+    const reply = (reason: string) => refuseSession(reason, { ...COPIER, hours: { from: 420, to: 1140 } }).reply
+    expect(reply('device_hours')).toBe('450 4.7.1 device "copier-2" may send from 07:00 to 19:00; try again then')
+    expect(reply('device_ended')).toMatch(
+      /^550 5\.7\.1 device "copier-2" has ended; auth-relay device set copier-2 --until/,
+    )
+    expect(reply('device_network')).toMatch(/^550 5\.7\.1 .*--from NETWORK$/)
+    expect(reply('no_grant')).toBe('450 4.7.1 open the mailbox by POP3 again, then send')
+    expect(refuseSession('expired', undefined).reply).toBe('450 4.7.1 open the mailbox by POP3 again, then send')
+  })
+})
+
+test('recipients of a login without a device', () => {
+  const bound = rules({ device: undefined, recipientDomains: ['example.org'] })
+  expect(refuseRecipient(bound, 'u@Example.org')).toBeUndefined()
+  expect(refuseRecipient(bound, 'u@evil.test')?.rule).toBe('recipient')
+  expect(refuseRecipient({ ...bound, login: undefined }, 'u@evil.test')).toBeUndefined()
 })

@@ -38,6 +38,7 @@ async function open(options: Partial<PolicyServiceOptions> = {}, limits: Partial
     log: createLog('wrap', { write: line => lines.push(line) }),
     senderBinding: 'off',
     senderDomains: [],
+    recipientDomains: [],
     rates,
     customers: new CustomerNetworks(),
     ...options,

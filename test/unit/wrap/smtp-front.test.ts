@@ -76,18 +76,17 @@ async function start({ ask, argv, messages = 0, times, clock = () => 10 * HOUR }
       const term = new GrantTerm(session.grant, question, clock)
       return new SmtpFront(client, server, {
         ip: session.ip,
-        rules: new GrantRules(
-          {
-            login: session.grant.login,
-            device: session.grant.device,
-            customer: session.ip,
-            senderBinding: 'refuse',
-            senderDomains: [],
-            rates,
-            onForeignSender: () => {},
-          },
-          () => term.holds(),
-        ),
+        rules: new GrantRules(term, ({ login, device, sharedBy }) => ({
+          login,
+          device,
+          sharedBy,
+          customer: session.ip,
+          senderBinding: 'refuse',
+          senderDomains: [],
+          recipientDomains: [],
+          rates,
+          onForeignSender: () => {},
+        })),
         lineEndings: 'strict',
         auth: 'pass',
         lineEndingAdvice: 'mend it',

@@ -1,15 +1,30 @@
 import { resolve } from 'node:path'
 import { UsageFault } from '../../../base/errors.ts'
-import type { Explanation, Rule } from '../../../grants/grant-store.ts'
+import {
+  addressRulesOf,
+  closedBy,
+  type EnvelopeRules,
+  formatHours,
+  type MailRefusal,
+  refuseRecipient,
+  refuseSender,
+  sharersOf,
+} from '../../../grants/devices/mail-rules.ts'
+import { createGrantAdmin } from '../../../grants/grant-admin.ts'
+import { policyOf } from '../../../grants/grant-policy.ts'
+import { createGrantReader } from '../../../grants/grant-reader.ts'
+import type { Explanation, Grant, GrantedDevice, Rule } from '../../../grants/grant-store.ts'
 import { formatDuration, parseDuration } from '../../../settings/duration.ts'
+import type { Settings } from '../../../settings/settings.ts'
+import type { IpAddress } from '../../../wire/ip-address.ts'
 import { readAddress } from '../../grant-target.ts'
-import { withGrants } from '../../site-database.ts'
+import { withSiteDatabase } from '../../site-database.ts'
 import { formatMoment, parseMoment } from '../../text/moment.ts'
 import { printable, styleFor } from '../../text/terminal.ts'
 import type { Verb } from '../../verb.ts'
 import { withConfigOption } from '../../verb.ts'
 
-type Options = { config: string; at?: string; json?: true }
+type Options = { config: string; at?: string; sender?: string; to?: string; json?: true }
 
 /** `auth-relay explain`: would mail from an address be relayed, now or then, and by which rule. */
 export const explain: Verb = (program, surroundings, choose) => {
@@ -18,6 +33,8 @@ export const explain: Verb = (program, surroundings, choose) => {
     .description('would mail from an address be relayed, by whose login and until when, or which rule says no')
     .argument('<address>', 'numeric address')
     .option('--at <time>', "a past moment: '2026-11-22 18:24', 18:24, 2026-11-22T18:24:58Z, or 2h for two hours ago")
+    .option('--sender <address>', "envelope sender to judge as the gate would; '' is the null sender")
+    .option('--to <address>', 'envelope recipient to judge')
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
@@ -25,26 +42,125 @@ export const explain: Verb = (program, surroundings, choose) => {
 Examples:
   auth-relay explain 192.0.2.7
   auth-relay explain 192.0.2.7 --at '2026-11-22 18:24'
+  auth-relay explain 192.0.2.7 --sender scan@example.org --to bob@partner.example
 
+Of the present, the device of the login is named with its rules, and the other logins of the
+address. How much of a limit is left, only the gate knows: its refusals say it.
 Exit status 0 if mail would be relayed, 1 if not.`,
     )
     .action((address: string, options: Options) => {
+      if (options.at !== undefined && (options.sender ?? options.to) !== undefined)
+        throw new UsageFault('--sender and --to are judged by the rules of now: leave out --at')
       const ip = readAddress(address)
       const at = readMoment(options.at)
       choose({
         type: 'command',
         run: () =>
-          withGrants(resolve(options.config), surroundings, async (admin, { grants }) => {
-            const explanation = await admin.explain(ip, at)
+          withSiteDatabase(resolve(options.config), surroundings, async (database, settings) => {
+            const policy = policyOf(settings)
+            const explanation = await createGrantAdmin(database, policy).explain(ip, at)
+            const mail =
+              at === null && explanation.relay
+                ? explainMail(await createGrantReader(database, policy).lookup(ip), ip, settings, options)
+                : undefined
             print(
               options.json === true
-                ? `${JSON.stringify(jsonOf(explanation))}\n`
-                : formatExplanation(explanation, at !== null, grants.exp_time, styleFor(isTerminal, environment)),
+                ? `${JSON.stringify({ ...jsonOf(explanation), ...(mail === undefined ? {} : { mail }) })}\n`
+                : formatExplanation(
+                    explanation,
+                    at !== null,
+                    settings.grants.exp_time,
+                    styleFor(isTerminal, environment),
+                  ) + formatMailExplanation(mail),
             )
-            return explanation.relay ? 0 : 1
+            return explanation.relay && mail?.refused !== true ? 0 : 1
           }),
       })
     })
+}
+
+/** The decision of the gate about mail from an address that has a grant. */
+type MailExplanation = {
+  readonly login: string | null
+  /** Null: the login has none. */
+  readonly device: GrantedDevice | null
+  /** The logins of a shared address; empty if it is not shared. */
+  readonly sharedBy: readonly string[]
+  /** Country and AS number of the address, as far as files of this host know them. */
+  readonly places: readonly string[]
+  /** The rule that keeps the relay closed; null: none. */
+  readonly closed: string | null
+  /** The refusal of each part that was asked about, null for a part that may pass. */
+  readonly sender?: MailRefusal | null
+  readonly recipient?: MailRefusal | null
+  readonly refused: boolean
+}
+
+/** Decides as the gate does, by the same rules. */
+export function explainMail(
+  grant: Grant | undefined,
+  ip: IpAddress,
+  settings: Pick<Settings, 'wrap' | 'grants'>,
+  { sender, to }: Pick<Options, 'sender' | 'to'>,
+): MailExplanation | undefined {
+  if (grant === undefined) return undefined
+  const addressRules = addressRulesOf(settings)
+  const opened = { login: grant.login ?? undefined, device: grant.device ?? undefined, logins: grant.logins }
+  const closed = closedBy(ip, opened, addressRules) ?? null
+  const sharedBy = sharersOf(ip, opened, addressRules)
+  const { sender_binding, sender_domains, recipient_domains } = settings.wrap
+  const rules: EnvelopeRules = {
+    login: opened.login,
+    device: opened.device,
+    sharedBy,
+    senderBinding: sender_binding,
+    senderDomains: sender_domains,
+    recipientDomains: recipient_domains,
+    onForeignSender: () => {},
+  }
+  const judged = {
+    ...(sender === undefined ? {} : { sender: refuseSender(rules, sender) ?? null }),
+    ...(to === undefined ? {} : { recipient: refuseRecipient(rules, to) ?? null }),
+  }
+  const refused = closed !== null || Object.values(judged).some(refusal => refusal !== null)
+  return {
+    login: grant.login,
+    device: grant.device,
+    sharedBy: sharedBy ?? [],
+    places: addressRules.placesOf(ip),
+    closed,
+    ...judged,
+    refused,
+  }
+}
+
+/** The same in words, behind the explanation of the address. */
+export function formatMailExplanation(mail: MailExplanation | undefined): string {
+  if (mail === undefined) return ''
+  const { device, sharedBy, places, closed, sender, recipient, login } = mail
+  const lines: string[] = []
+  if (device !== null) {
+    const limits = [
+      [device.messagesPerHour, 'messages an hour'],
+      [device.messagesPerDay, 'messages a day'],
+      [device.recipientsPerHour, 'recipients an hour'],
+      [device.recipientsPerDay, 'recipients a day'],
+    ] as const
+    const rules = [
+      device.senders.length > 0 ? `sends as ${device.senders.join(', ')}` : '',
+      device.recipientDomains.length > 0 ? `to ${device.recipientDomains.join(', ')}` : '',
+      ...limits.map(([count, what]) => (count > 0 ? `at most ${count} ${what}` : '')),
+      device.hours === null ? '' : `from ${formatHours(device.hours)}`,
+    ].filter(text => text !== '')
+    lines.push(`Device: ${device.name}${rules.length > 0 ? `, ${rules.join('; ')}` : ''}`)
+  } else if (login !== null) lines.push('Device: none; the rules of [wrap] hold')
+  if (places.length > 0) lines.push(`Place: ${places.join(', ')}`)
+  if (sharedBy.length > 0) lines.push(`Shared address: ${sharedBy.join(', ')}`)
+  if (closed !== null) lines.push(`Closed by: ${closed}`)
+  if (sender !== undefined) lines.push(`Sender: ${sender === null ? 'may pass' : `${sender.reply} (${sender.rule})`}`)
+  if (recipient !== undefined)
+    lines.push(`Recipient: ${recipient === null ? 'may pass' : `${recipient.reply} (${recipient.rule})`}`)
+  return lines.map(line => `  ${printable(line)}\n`).join('')
 }
 
 function readMoment(text: string | undefined): Date | null {

@@ -1,7 +1,9 @@
 import { resolve } from 'node:path'
 import { UsageFault } from '../../../base/errors.ts'
-import { reportUsage, type UsageRow } from '../../../grants/history.ts'
+import { NetworkFacts } from '../../../grants/devices/network-facts.ts'
+import { reportUsage, type UsageRow, unseenDevices } from '../../../grants/history.ts'
 import { loadSettingsFile } from '../../../settings/settings.ts'
+import { parseIpAddress } from '../../../wire/ip-address.ts'
 import { commandConnection, withDatabase } from '../../site-database.ts'
 import { formatMoment } from '../../text/moment.ts'
 import { count, formatTable, printable } from '../../text/terminal.ts'
@@ -37,16 +39,26 @@ Logins that never relay need no POP before SMTP: they will not notice its end.`,
         type: 'command',
         run: async () => {
           const { settings } = loadSettingsFile(resolve(options.config), environment)
-          const rows = await withDatabase(commandConnection(settings), database =>
-            reportUsage(database, Number(options.days)),
-          )
-          if (options.json === true) print(`${JSON.stringify(rows.map(jsonOf), undefined, 1)}\n`)
+          const days = Number(options.days)
+          const { rows, unseen } = await withDatabase(commandConnection(settings), async database => ({
+            rows: await reportUsage(database, days),
+            unseen: await unseenDevices(database, days),
+          }))
+          const facts = new NetworkFacts(settings.grants.mmdb_files)
+          const withPlaces = (row: UsageRow) => ({ ...jsonOf(row), places: placesOf(facts, row.lastAddress) })
+          if (options.json === true) print(`${JSON.stringify(rows.map(withPlaces), undefined, 1)}\n`)
           else if (options.csv === true) print(formatCsv(rows))
-          else print(formatReport(rows, columns))
+          else print(formatReport(rows, columns, unseen, address => placesOf(facts, address)))
           return 0
         },
       })
     })
+}
+
+/** Country and AS number of an address, as far as files of this host know them. */
+function placesOf(facts: NetworkFacts, address: string): readonly string[] {
+  const ip = parseIpAddress(address)
+  return ip === undefined ? [] : facts.placesOf(ip)
 }
 
 const tlsOf = ({ logins, tlsLogins }: UsageRow): 'always' | 'sometimes' | 'never' =>
@@ -54,6 +66,7 @@ const tlsOf = ({ logins, tlsLogins }: UsageRow): 'always' | 'sometimes' | 'never
 
 const jsonOf = (row: UsageRow) => ({
   login: row.login,
+  device: row.device,
   last_login: row.lastLogin.toISOString(),
   logins: row.logins,
   addresses: row.addresses,
@@ -75,7 +88,7 @@ export function formatCsv(rows: readonly UsageRow[]): string {
     const safe = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value
     return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe
   }
-  const head = 'login,last_login,logins,addresses,last_address,tls,daemons,methods,last_relay,relays,hints'
+  const head = 'login,last_login,logins,addresses,last_address,tls,daemons,methods,last_relay,relays,hints,device'
   const lines = rows.map(row => {
     const { daemons, methods, last_relay, hints, ...rest } = jsonOf(row)
     const cells = [
@@ -90,6 +103,7 @@ export function formatCsv(rows: readonly UsageRow[]): string {
       last_relay ?? '',
       rest.relays,
       hints.join(' '),
+      rest.device ?? '',
     ]
     return cells.map(value => cell(String(value))).join(',')
   })
@@ -97,12 +111,19 @@ export function formatCsv(rows: readonly UsageRow[]): string {
 }
 
 /** A table for people. */
-export function formatReport(rows: readonly UsageRow[], width: number): string {
-  if (rows.length === 0) return 'Nobody has logged in (or store_user is off).\n'
+export function formatReport(
+  rows: readonly UsageRow[],
+  width: number,
+  unseen: readonly string[] = [],
+  places: (address: string) => readonly string[] = () => [],
+): string {
+  const silent = unseen.length === 0 ? '' : `Devices without a login in this time: ${unseen.join(', ')}.\n`
+  if (rows.length === 0) return `Nobody has logged in (or store_user is off).\n${silent}`
   const right = { align: 'right' } as const
   const table = formatTable(
     [
       { title: 'LOGIN', mayShrink: true },
+      { title: 'DEVICE', mayDrop: true },
       { title: 'LAST LOGIN' },
       { title: 'LOGINS', ...right },
       { title: 'LAST ADDRESS', mayDrop: true },
@@ -114,9 +135,14 @@ export function formatReport(rows: readonly UsageRow[], width: number): string {
     ],
     rows.map(row => [
       printable(row.login),
+      row.device ?? '-',
       formatMoment(row.lastLogin),
       String(row.logins),
-      row.addresses > 1 ? `${row.lastAddress} and ${row.addresses - 1} more` : row.lastAddress,
+      [
+        row.lastAddress,
+        ...places(row.lastAddress),
+        ...(row.addresses > 1 ? [`and ${row.addresses - 1} more`] : []),
+      ].join(' '),
       tlsOf(row),
       printable(`${row.daemons} ${row.methods}`),
       row.lastRelay === null ? '-' : formatMoment(row.lastRelay),
@@ -126,7 +152,7 @@ export function formatReport(rows: readonly UsageRow[], width: number): string {
     width,
   )
   const relaying = rows.filter(({ relays }) => relays > 0).length
-  return `${table}\n${count(rows.length, 'login')}, ${relaying} of them used the relay.\n`
+  return `${table}\n${count(rows.length, 'login')}, ${relaying} of them used the relay.\n${silent}`
 }
 
 /**

@@ -1,0 +1,159 @@
+import { messageOf } from '../../base/errors.ts'
+import type { Log } from '../../base/log.ts'
+import {
+  ALARM_RULES,
+  type AlarmFact,
+  type AlarmLimits,
+  type AlarmNews,
+  type AlarmRule,
+  type Alarms,
+} from '../../grants/alarms.ts'
+import type { BlockTarget, GrantAdmin } from '../../grants/grant-store.ts'
+import { parseIpAddress, parseNetwork } from '../../wire/ip-address.ts'
+import type { AlertMessage, Teller } from './tell.ts'
+
+export type AlertWatchOptions = {
+  readonly alarms: Pick<Alarms, 'look' | 'take' | 'giveBack'>
+  readonly admin: Pick<GrantAdmin, 'block'>
+  /** Logins of a device. */
+  readonly loginsOf: (device: string) => Promise<readonly string[]>
+  readonly tellers: readonly Teller[]
+  readonly limits: AlarmLimits
+  readonly off: readonly string[]
+  readonly close: readonly string[]
+  /** Seconds. */
+  readonly closeFor: number
+  /** Facts that this host alone can see: the certificates that it shows. */
+  readonly facts: () => Promise<readonly AlarmFact[]>
+  readonly host: string
+  readonly log: Log
+  readonly now: () => Date
+}
+
+/** Looks that fail in a row until the database counts as unreachable. */
+const AWAY_AFTER = 3
+const AWAY = 'database_away'
+
+/** The rule of that name. A rule that a newer program has written has its name alone. */
+export const ruleNamed = (name: string): AlarmRule =>
+  ALARM_RULES.find(rule => rule.name === name) ?? {
+    name,
+    summary: `The rule ${name} speaks.`,
+    remedy: 'auth-relay alerts',
+    severity: 'warning',
+    isOfDatabase: true,
+  }
+
+/** Computes the alarms of the site at each look, and reports starts and ends. */
+export class AlertWatch {
+  readonly #options: AlertWatchOptions
+  #failures = 0
+  /** Since when the database is unreachable, and whether that is reported. */
+  #away: { readonly since: Date; told: boolean } | undefined
+  #isLooking = false
+
+  constructor(options: AlertWatchOptions) {
+    this.#options = options
+  }
+
+  /** One look. Never rejects: the next one comes. */
+  async look(): Promise<void> {
+    if (this.#isLooking) return
+    this.#isLooking = true
+    try {
+      await this.#lookAndTell()
+      this.#failures = 0
+      await this.#databaseIsBack()
+    } catch (error) {
+      this.#failures += 1
+      this.#options.log.error('alarm_look_failed', { reason: messageOf(error) })
+      if (this.#failures >= AWAY_AFTER) await this.#databaseIsAway(messageOf(error))
+    } finally {
+      this.#isLooking = false
+    }
+  }
+
+  async #lookAndTell(): Promise<void> {
+    const { alarms, limits, off, facts } = this.#options
+    await alarms.look(limits, { facts: await facts(), off })
+    for (const news of await alarms.take()) {
+      if (!(await this.#tell(messageFor(news, this.#options.host)))) await alarms.giveBack(news)
+      else if (news.state === 'start') await this.#close(news)
+    }
+  }
+
+  /** False if all ways to report failed. One successful way is enough, so that no way reports an alarm twice. */
+  async #tell(message: AlertMessage): Promise<boolean> {
+    const { tellers, log } = this.#options
+    const { rule, state, subject, detail } = message
+    log.warn(state === 'start' ? 'alarm_started' : 'alarm_ended', { rule, subject, detail })
+    let heard = tellers.length === 0
+    for (const { name, tell } of tellers) {
+      try {
+        await tell(message)
+        heard = true
+      } catch (error) {
+        log.error('alarm_unreported', { rule, by: name, reason: messageOf(error) })
+      }
+    }
+    return heard
+  }
+
+  async #close({ alarm: { rule, subject, detail } }: AlarmNews): Promise<void> {
+    const { admin, close, closeFor, log, loginsOf } = this.#options
+    if (!close.includes(rule)) return
+    const { closes } = ruleNamed(rule)
+    const logins = closes === 'login' ? [subject] : closes === 'device' ? await loginsOf(subject) : []
+    const network = closes === 'network' ? networkOf(subject) : undefined
+    const targets: BlockTarget[] = [
+      ...logins.map(login => ({ kind: 'login', login }) as const),
+      ...(network === undefined ? [] : [{ kind: 'network', network } as const]),
+    ]
+    for (const target of targets) {
+      await admin.block(target, { forSeconds: closeFor, reason: `${rule}: ${detail}`, owner: 'alerts' })
+      log.warn('alarm_closed', { rule, subject, seconds: closeFor })
+    }
+  }
+
+  async #databaseIsAway(reason: string): Promise<void> {
+    const { now, off } = this.#options
+    this.#away ??= { since: now(), told: off.includes(AWAY) }
+    if (!this.#away.told) this.#away.told = await this.#tell(this.#awayMessage('start', reason))
+  }
+
+  async #databaseIsBack(): Promise<void> {
+    const { off } = this.#options
+    if (this.#away?.told === true && !off.includes(AWAY)) await this.#tell(this.#awayMessage('end', 'it answers again'))
+    this.#away = undefined
+  }
+
+  #awayMessage(state: 'start' | 'end', detail: string): AlertMessage {
+    const { host, now } = this.#options
+    const { summary, remedy, severity } = ruleNamed(AWAY)
+    const since = this.#away?.since ?? now()
+    return {
+      rule: AWAY,
+      state,
+      subject: host,
+      detail,
+      summary,
+      remedy,
+      severity,
+      since,
+      until: state === 'end' ? now() : null,
+      host,
+    }
+  }
+}
+
+/** A message about a start or an end. */
+function messageFor({ state, alarm }: AlarmNews, host: string): AlertMessage {
+  const { rule, subject, detail, since, until } = alarm
+  const { summary, remedy, severity } = ruleNamed(rule)
+  return { rule, state, subject, detail, summary, remedy, severity, since, until: state === 'end' ? until : null, host }
+}
+
+function networkOf(text: string): ReturnType<typeof parseNetwork> {
+  const ip = parseIpAddress(text)
+  return parseNetwork(ip ?? text)
+}

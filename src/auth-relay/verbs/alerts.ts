@@ -1,0 +1,204 @@
+import { hostname } from 'node:os'
+import { resolve } from 'node:path'
+import { systemClock } from '../../base/clock.ts'
+import { UsageFault } from '../../base/errors.ts'
+import { createLog } from '../../base/log.ts'
+import { openDatabase } from '../../database/database.ts'
+import { ALARM_RULES, type AlarmFact, type AlarmLimits, Alarms } from '../../grants/alarms.ts'
+import { DeviceAdmin } from '../../grants/devices/device-admin.ts'
+import { createGrantAdmin } from '../../grants/grant-admin.ts'
+import { policyOf } from '../../grants/grant-policy.ts'
+import type { RunningDaemon } from '../../process/lifecycle.ts'
+import { dropPrivileges, idsOf, isRoot } from '../../process/privileges.ts'
+import { databaseConnection, databaseGroups } from '../../settings/database-connection.ts'
+import { restartFields } from '../../settings/reload.ts'
+import { loadSettingsFile, requireConfigured, type Settings } from '../../settings/settings.ts'
+import { AlertWatch, ruleNamed } from '../alerts/alert-watch.ts'
+import { tellersOf } from '../alerts/tell.ts'
+import { probeCertificate, tlsAddresses } from '../certificates.ts'
+import { commandConnection, withDatabase } from '../site-database.ts'
+import { partsInUse } from '../stack/plan.ts'
+import { formatMoment } from '../text/moment.ts'
+import { printable } from '../text/terminal.ts'
+import type { Verb } from '../verb.ts'
+import { withConfigOption } from '../verb.ts'
+
+type Options = { readonly config: string; readonly days: string; readonly rules?: true; readonly json?: true }
+
+/** `auth-relay alerts`: lists the alarms, sends test reports, or computes and reports alarms as a daemon. */
+export const alerts: Verb = (program, { environment, print }, choose) => {
+  withConfigOption(program.command('alerts'))
+    .description('list the alarms, tell of each rule as a test, or look at them again and again and tell of each')
+    .argument('[action]', 'list (the default), test, or run')
+    .option('--days <number>', 'list: alarms that ended within so many days', '7')
+    .option('--rules', 'list: the rules with what to do')
+    .option('--json', 'print JSON')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  auth-relay alerts
+  auth-relay alerts test          sends each kind of alarm, marked as a test
+  auth-relay alerts --rules
+
+run is for a supervisor: auth-relay up starts it if [alerts] names somebody to tell. It
+computes the rules once a minute; without it no alarm begins. An alarm has one start and one
+end: it ends when its rule has found nothing for 30 minutes.
+Exit status of list: 1 if an alarm lasts. Of test: 1 if a way to tell failed.`,
+    )
+    .action((action = 'list', options: Options) => {
+      const config = resolve(options.config)
+      const load = (): Settings => loadSettingsFile(config, environment).settings
+      switch (action) {
+        case 'list':
+          return choose({ type: 'command', run: () => list(load(), options, print) })
+        case 'test':
+          return choose({ type: 'command', run: () => testTellers(load(), options, print) })
+        case 'run':
+          return choose({
+            type: 'daemon',
+            name: 'alerts',
+            start: async () =>
+              startAlerts(() => {
+                const settings = load()
+                requireConfigured(settings, config)
+                return settings
+              }),
+          })
+        default:
+          throw new UsageFault(`alerts ${printable(String(action))}: write list, test or run`)
+      }
+    })
+}
+
+async function list(
+  settings: Settings,
+  { days, rules, json }: Options,
+  print: (text: string) => void,
+): Promise<number> {
+  if (!/^\d{1,4}$/.test(days)) throw new UsageFault(`--days ${days} is no number of days`)
+  if (rules === true) {
+    const off = new Set(settings.alerts.off)
+    if (json === true) print(`${JSON.stringify(ALARM_RULES.map(rule => ({ ...rule, isOn: !off.has(rule.name) })))}\n`)
+    else
+      for (const { name, summary, remedy } of ALARM_RULES)
+        print(`${name}${off.has(name) ? ' (off)' : ''}\n  ${summary}\n  to do: ${remedy}\n`)
+    return 0
+  }
+  const found = await withDatabase(commandConnection(settings), database => new Alarms(database).list(Number(days)))
+  if (json === true) print(`${JSON.stringify(found)}\n`)
+  else if (found.length === 0) print('There is no alarm.\n')
+  else
+    for (const { rule, subject, detail, since, until } of found) {
+      const time = until === null ? `since ${formatMoment(since)}` : `${formatMoment(since)} to ${formatMoment(until)}`
+      print(`${until === null ? 'ALARM' : 'over '}  ${rule}: ${printable(subject)}, ${printable(detail)}, ${time}\n`)
+      if (until === null) print(`       to do: ${ruleNamed(rule).remedy}\n`)
+    }
+  return found.some(({ until }) => until === null) ? 1 : 0
+}
+
+/** Reports one start and one end of each rule, marked as a test. Stores nothing and blocks nothing. */
+async function testTellers(settings: Settings, { json }: Options, print: (text: string) => void): Promise<number> {
+  const tellers = tellersOf(settings)
+  if (tellers.length === 0)
+    throw new UsageFault('nobody is told: set alerts.mail_to, alerts.webhook_file or alerts.program')
+  const now = new Date(systemClock())
+  const results: { rule: string; by: string; fault?: string }[] = []
+  for (const { name: rule, ...texts } of ALARM_RULES.filter(({ name }) => !settings.alerts.off.includes(name)))
+    for (const { name: by, tell } of tellers)
+      for (const state of ['start', 'end'] as const) {
+        const until = state === 'end' ? now : null
+        const { summary, remedy, severity } = texts
+        const message = { rule, state, subject: 'test', detail: 'this is a test', since: now, until, host: hostname() }
+        const fault = await tell({ ...message, summary, remedy, severity }).then(
+          () => undefined,
+          (error: unknown) => (error instanceof Error ? error.message : String(error)),
+        )
+        if (state === 'start' || fault !== undefined)
+          results.push({ rule, by, ...(fault === undefined ? {} : { fault }) })
+      }
+  if (json === true) print(`${JSON.stringify(results)}\n`)
+  else
+    for (const { rule, by, fault } of results)
+      print(`${rule} by ${by}: ${fault === undefined ? 'told' : printable(fault)}\n`)
+  return results.some(({ fault }) => fault !== undefined) ? 1 : 0
+}
+
+/** For one look: it reads an hour of the history. */
+const STATEMENT_TIMEOUT = 30_000
+
+async function startAlerts(load: () => Settings): Promise<RunningDaemon> {
+  const settings = load()
+  const { every, user, off, close, close_for } = settings.alerts
+  checkRuleNames(settings)
+  const log = createLog('alerts', { level: settings.top.log_level })
+  const tellers = tellersOf(settings)
+  const connection = databaseConnection(settings, 'writer')
+  const ids = isRoot() && user !== '' ? idsOf(user, 'alerts.user') : undefined
+  if (ids !== undefined) dropPrivileges(ids, databaseGroups(settings))
+  const database = openDatabase({
+    ...connection,
+    applicationName: 'auth-relay alerts',
+    max: 2,
+    statementTimeoutMs: STATEMENT_TIMEOUT,
+  })
+  const devices = new DeviceAdmin(database)
+  const watch = new AlertWatch({
+    alarms: new Alarms(database),
+    admin: createGrantAdmin(database, policyOf(settings)),
+    loginsOf: async name => (await devices.list(name)).flatMap(({ logins }) => logins),
+    tellers,
+    limits: limitsOf(settings),
+    off,
+    close,
+    closeFor: close_for,
+    facts: () => factsOfHost(settings),
+    host: hostname(),
+    log,
+    now: () => new Date(systemClock()),
+  })
+  void watch.look()
+  const timer = setInterval(() => void watch.look(), every * 1000)
+  return {
+    ready: `every=${every}s told_by=${tellers.map(({ name }) => name).join(',') || 'nobody'}`,
+    reload: () => log.info('settings_reloaded', restartFields('alerts', settings, load())),
+    stop: async () => {
+      clearInterval(timer)
+      await database.close()
+    },
+  }
+}
+
+function checkRuleNames({ alerts: { off, close } }: Settings): void {
+  const known = ALARM_RULES.map(({ name }) => name)
+  for (const name of off)
+    if (!known.includes(name)) throw new UsageFault(`alerts.off: there is no rule ${name}: auth-relay alerts --rules`)
+  for (const name of close)
+    if (ruleNamed(name).closes === undefined)
+      throw new UsageFault(`alerts.close: ${name} names nothing that a block could close: remove it`)
+}
+
+const limitsOf = ({ alerts: limits }: Settings): AlarmLimits => ({
+  loginAddresses: limits.login_addresses,
+  addressLogins: limits.address_logins,
+  deviceFactor: limits.device_factor,
+  refusalFactor: limits.refusal_factor,
+  silentDays: limits.silent_days,
+  endDays: limits.end_days,
+})
+
+const DAY_MS = 86_400_000
+
+/** The certificates that this host shows. */
+async function factsOfHost(settings: Settings): Promise<readonly AlarmFact[]> {
+  const parts = partsInUse(settings)
+  if (!parts.sslwrap && settings.popup.tls_listen.length === 0) return []
+  const shown = await Promise.all(tlsAddresses(settings).map(probeCertificate))
+  const near = systemClock() + settings.alerts.end_days * DAY_MS
+  return shown.flatMap(({ address, found }) => {
+    const subject = `${hostname()} ${address}`
+    if ('fault' in found) return [{ rule: 'certificate_end', subject, detail: found.fault }]
+    if (found.until.getTime() > near) return []
+    return [{ rule: 'certificate_end', subject, detail: `ends ${formatMoment(found.until)}` }]
+  })
+}

@@ -1,0 +1,351 @@
+import * as v from 'valibot'
+import type { Database } from '../database/database.ts'
+import { arrayLiteral, ignored, int8, type Statement, timestamptz } from '../database/statement.ts'
+
+/** What one rule looks for. The rules for Prometheus, the documents and the command say the same of it. */
+export type AlarmRule = {
+  readonly name: string
+  /** One sentence for whoever reads the alarm. */
+  readonly summary: string
+  readonly remedy: string
+  readonly severity: 'warning' | 'critical'
+  /** Found in the histories. Other rules are about one host, and its process finds them. */
+  readonly isOfDatabase: boolean
+  /** What a block can close: the login or the address that the alarm names. */
+  readonly closes?: 'login' | 'network' | 'device'
+}
+
+export const ALARM_RULES: readonly AlarmRule[] = [
+  {
+    name: 'login_spread',
+    summary: 'One login came from many addresses within an hour. Its password is probably known to others.',
+    remedy: 'auth-relay block LOGIN, then change the password',
+    severity: 'critical',
+    isOfDatabase: true,
+    closes: 'login',
+  },
+  {
+    name: 'address_crowd',
+    summary:
+      'Many logins came from one address within an hour. The address is a gateway, or an attacker tries stolen passwords.',
+    remedy: 'add a gateway to grants.never_grant; else auth-relay block ADDRESS',
+    severity: 'warning',
+    isOfDatabase: true,
+    closes: 'network',
+  },
+  {
+    name: 'device_rate',
+    summary: 'A device is busy far above its own median. It may be infected.',
+    remedy: 'auth-relay device show NAME, then auth-relay block its login',
+    severity: 'critical',
+    isOfDatabase: true,
+    closes: 'device',
+  },
+  {
+    name: 'refusals_rise',
+    summary: 'The gates refuse far more clients than on the day before.',
+    remedy: 'auth-relay watch shows who is refused',
+    severity: 'warning',
+    isOfDatabase: true,
+  },
+  {
+    name: 'gate_undecided',
+    summary: 'A gate had no sure answer in time. Clients with a grant are refused.',
+    remedy: 'look at the database and at the log of wrap',
+    severity: 'critical',
+    isOfDatabase: true,
+  },
+  {
+    name: 'device_silent',
+    summary: 'A known device has not logged in for a week.',
+    remedy: 'look at the device, or auth-relay device remove NAME',
+    severity: 'warning',
+    isOfDatabase: true,
+  },
+  {
+    name: 'device_end',
+    summary: 'The end date of a device is near.',
+    remedy: 'auth-relay device set NAME --until DATE',
+    severity: 'warning',
+    isOfDatabase: true,
+  },
+  {
+    name: 'certificate_end',
+    summary: 'A certificate ends soon, or could not be looked at.',
+    remedy: 'renew the certificate',
+    severity: 'critical',
+    isOfDatabase: false,
+  },
+  {
+    name: 'database_away',
+    summary: 'The database does not answer. Without a database the relay is closed.',
+    remedy: 'start PostgreSQL, or look at its log',
+    severity: 'critical',
+    isOfDatabase: false,
+  },
+]
+
+/** From which number on the rules speak. */
+export type AlarmLimits = {
+  /** Addresses of one login within an hour. */
+  readonly loginAddresses: number
+  /** Logins of one address within an hour. */
+  readonly addressLogins: number
+  /** Times its own median hour. */
+  readonly deviceFactor: number
+  /** Times the mean of the day before, and at least 100 in ten minutes. */
+  readonly refusalFactor: number
+  readonly silentDays: number
+  readonly endDays: number
+}
+
+/** Something that a rule found now. */
+export type AlarmFact = { readonly rule: string; readonly subject: string; readonly detail: string }
+
+type Alarm = AlarmFact & {
+  readonly id: number
+  readonly since: Date
+  /** Null: it lasts. */
+  readonly until: Date | null
+}
+
+const alarmRow = v.object({
+  id: int8,
+  rule: v.string(),
+  subject: v.string(),
+  detail: v.string(),
+  since: timestamptz,
+  until: v.nullable(timestamptz),
+})
+
+/** Alarms of one rule that one look can open. */
+const MOST_OF_A_RULE = 100
+/** Starts, and ends, that one process takes at a time. */
+const MOST_TOLD = 20
+/** Minutes for which a rule must find nothing before its alarm ends, so that no alarm comes and goes. */
+const QUIET_MINUTES = 30
+
+/** One look at a time, on whatever host. */
+const LOCK: Statement<{ locked: boolean }> = {
+  row: v.object({ locked: v.boolean() }),
+  text: 'SELECT pg_try_advisory_xact_lock(418565088364) AS locked',
+}
+
+/** $1 now or null. */
+const REMEMBER_LOGINS: Statement<unknown> = {
+  row: ignored,
+  text: `
+UPDATE device_logins d SET last_login = seen.at
+FROM (
+  SELECT login_key(username) AS login, max(at) AS at FROM login_event
+  WHERE at > coalesce($1::timestamptz, now()) - interval '1 hour' AND at <= coalesce($1::timestamptz, now())
+    AND refused IS NULL AND username IS NOT NULL
+  GROUP BY 1) AS seen
+WHERE d.login = seen.login AND (d.last_login IS NULL OR d.last_login < seen.at - interval '5 minutes')`,
+}
+
+/** $1 now or null. Minutes in which a grant of a device was used, of this hour and of the one before. */
+const REMEMBER_HOURS: Statement<unknown> = {
+  row: ignored,
+  text: `
+WITH used AS (
+  SELECT l.device, u.at
+  FROM relay_use u CROSS JOIN LATERAL (
+    SELECT e.username FROM login_event e
+    WHERE e.network = ANY (ARRAY[u.ip, CASE WHEN family(u.ip) = 6 THEN network(set_masklen(u.ip, 64))::inet END])
+      AND e.at <= u.at AND e.until > u.at AND e.username IS NOT NULL
+    ORDER BY e.at DESC LIMIT 1) AS opened
+  JOIN device_logins l ON l.login = login_key(opened.username)
+  WHERE u.at >= date_trunc('hour', coalesce($1::timestamptz, now())) - interval '1 hour'
+    AND u.at <= coalesce($1::timestamptz, now()) AND EXISTS (SELECT FROM devices)
+), forgotten AS (
+  DELETE FROM device_hours WHERE hour < coalesce($1::timestamptz, now()) - interval '30 days'
+)
+INSERT INTO device_hours AS h (device, hour, minutes)
+SELECT device, date_trunc('hour', at), count(DISTINCT date_trunc('minute', at)) FROM used GROUP BY 1, 2 ORDER BY 1, 2
+ON CONFLICT (device, hour) DO UPDATE SET minutes = excluded.minutes WHERE h.minutes <> excluded.minutes`,
+}
+
+/**
+ * $1 now or null; $2 addresses of a login, $3 logins of an address, $4 device factor, $5 refusal factor, $6 silent days,
+ * $7 end days; $8 rules, $9 subjects, $10 details of facts that were found elsewhere; $11 rules that are off.
+ *
+ * The median of a device is that of the hours in which it was busy, of which there must be 20.
+ */
+const LOOK: Statement<unknown> = {
+  row: ignored,
+  text: `
+WITH clock AS (
+  SELECT coalesce($1::timestamptz, now()) AS now
+), pairs AS MATERIALIZED (
+  SELECT DISTINCT e.network, login_key(e.username) AS login
+  FROM login_event e, clock
+  WHERE e.at > clock.now - interval '1 hour' AND e.at <= clock.now AND e.refused IS NULL AND e.username IS NOT NULL
+), refused AS (
+  SELECT sum(refused) FILTER (WHERE minute > clock.now - interval '10 minutes') AS lately,
+         sum(refused) FILTER (WHERE minute <= clock.now - interval '10 minutes') / 143 AS before,
+         min(minute) < clock.now - interval '23 hours' AS is_day
+  FROM gate_tally, clock WHERE minute > clock.now - interval '1 day' AND minute <= clock.now GROUP BY clock.now
+), medians AS (
+  SELECT device, percentile_cont(0.5) WITHIN GROUP (ORDER BY minutes) AS median
+  FROM device_hours, clock WHERE hour < date_trunc('hour', clock.now) GROUP BY device HAVING count(*) >= 20
+), facts AS (
+  (SELECT 'login_spread' AS rule, login AS subject, count(*) || ' addresses within an hour' AS detail
+   FROM pairs GROUP BY login HAVING count(*) >= $2::int ORDER BY count(*) DESC LIMIT ${MOST_OF_A_RULE})
+  UNION ALL
+  (SELECT 'address_crowd', CASE WHEN family(network) = 4 THEN host(network) ELSE network::text END,
+     count(*) || ' logins within an hour'
+   FROM pairs GROUP BY network HAVING count(*) >= $3::int ORDER BY count(*) DESC LIMIT ${MOST_OF_A_RULE})
+  UNION ALL
+  (SELECT 'device_rate', h.device, h.minutes || ' busy minutes of an hour, usually ' || m.median
+   FROM device_hours h JOIN medians m USING (device) JOIN devices d ON d.name = h.device, clock
+   WHERE h.hour = date_trunc('hour', clock.now) AND h.minutes >= 10 AND h.minutes > $4::float8 * m.median
+   LIMIT ${MOST_OF_A_RULE})
+  UNION ALL
+  SELECT 'refusals_rise', 'gates', lately || ' in ten minutes, usually ' || round(before)
+  FROM refused WHERE is_day AND lately >= 100 AND lately > $5::float8 * before
+  UNION ALL
+  (SELECT 'gate_undecided', host, sum(undecided) || ' decisions within five minutes'
+   FROM gate_tally, clock WHERE minute > clock.now - interval '5 minutes' AND minute <= clock.now
+   GROUP BY host HAVING sum(undecided) > 0 LIMIT ${MOST_OF_A_RULE})
+  UNION ALL
+  (SELECT 'device_silent', device, 'last login ' || to_char(max(last_login) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"')
+   FROM device_logins, clock GROUP BY device, clock.now
+   HAVING max(last_login) < clock.now - make_interval(days => $6::int) LIMIT ${MOST_OF_A_RULE})
+  UNION ALL
+  (SELECT 'device_end', name, 'ends ' || to_char(until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"')
+   FROM devices, clock WHERE until > clock.now AND until < clock.now + make_interval(days => $7::int) LIMIT ${MOST_OF_A_RULE})
+  UNION ALL
+  SELECT * FROM unnest($8::text[], $9::text[], $10::text[])
+), found AS (
+  SELECT rule, left(subject, 255) AS subject, left(min(detail), 500) AS detail
+  FROM facts WHERE rule <> ALL ($11::text[]) GROUP BY 1, 2
+), lasting AS (
+  UPDATE alarms a SET seen = clock.now, detail = found.detail
+  FROM found, clock WHERE a.until IS NULL AND a.rule = found.rule AND a.subject = found.subject
+), ended AS (
+  UPDATE alarms a SET until = clock.now
+  FROM clock
+  WHERE a.until IS NULL AND a.seen < clock.now - interval '${QUIET_MINUTES} minutes'
+    AND NOT EXISTS (SELECT FROM found WHERE found.rule = a.rule AND found.subject = a.subject)
+)
+INSERT INTO alarms (rule, subject, detail, since, seen)
+SELECT rule, subject, detail, now, now FROM found, clock
+ON CONFLICT (rule, subject) WHERE until IS NULL DO NOTHING`,
+}
+
+/** $1 now or null. What one process takes on itself to tell. */
+const TAKE_STARTS: Statement<Alarm> = {
+  row: alarmRow,
+  text: `
+UPDATE alarms SET told_start = coalesce($1::timestamptz, now())
+WHERE id IN (SELECT id FROM alarms WHERE told_start IS NULL ORDER BY id LIMIT ${MOST_TOLD} FOR UPDATE SKIP LOCKED)
+RETURNING id, rule, subject, detail, since, until`,
+}
+const TAKE_ENDS: Statement<Alarm> = {
+  row: alarmRow,
+  text: `
+UPDATE alarms SET told_end = coalesce($1::timestamptz, now())
+WHERE id IN (
+  SELECT id FROM alarms WHERE until IS NOT NULL AND told_start IS NOT NULL AND told_end IS NULL
+  ORDER BY id LIMIT ${MOST_TOLD} FOR UPDATE SKIP LOCKED)
+RETURNING id, rule, subject, detail, since, until`,
+}
+const GIVE_BACK_START: Statement<unknown> = {
+  row: ignored,
+  text: 'UPDATE alarms SET told_start = NULL WHERE id = $1::bigint',
+}
+const GIVE_BACK_END: Statement<unknown> = {
+  row: ignored,
+  text: 'UPDATE alarms SET told_end = NULL WHERE id = $1::bigint',
+}
+
+/** $1 days: alarms that last, and those that ended since. */
+const LIST: Statement<Alarm> = {
+  row: alarmRow,
+  text: `
+SELECT id, rule, subject, detail, since, until FROM alarms
+WHERE until IS NULL OR until > now() - make_interval(days => $1::int)
+ORDER BY until IS NOT NULL, since DESC LIMIT 1000`,
+}
+
+const COUNT_OPEN: Statement<{ rule: string; count: number }> = {
+  row: v.object({ rule: v.string(), count: int8 }),
+  text: 'SELECT rule, count(*) AS count FROM alarms WHERE until IS NULL GROUP BY rule',
+}
+
+const FORGET: Statement<unknown> = {
+  row: ignored,
+  text: "DELETE FROM alarms WHERE until < coalesce($1::timestamptz, now()) - interval '90 days'",
+}
+
+/** A start or an end that is to be told. */
+export type AlarmNews = { readonly state: 'start' | 'end'; readonly alarm: Alarm }
+
+/** The alarms of the site, on a database opened with the role `pop3authd`. */
+export class Alarms {
+  readonly #database: Database
+
+  constructor(database: Database) {
+    this.#database = database
+  }
+
+  /**
+   * Looks at everything once: opens the alarms that a rule finds, and ends those that no rule has found for a while. Does
+   * nothing if another host is looking. `now` null: the database's time.
+   */
+  async look(
+    limits: AlarmLimits,
+    {
+      facts = [],
+      off = [],
+      now = null,
+    }: { facts?: readonly AlarmFact[]; off?: readonly string[]; now?: Date | null } = {},
+  ): Promise<void> {
+    await this.#database.transaction(async session => {
+      const [lock] = (await session.query(LOCK, [])).rows
+      if (lock?.locked !== true) return
+      await session.query(REMEMBER_LOGINS, [now])
+      await session.query(REMEMBER_HOURS, [now])
+      await session.query(LOOK, [
+        now,
+        limits.loginAddresses,
+        limits.addressLogins,
+        limits.deviceFactor,
+        limits.refusalFactor,
+        limits.silentDays,
+        limits.endDays,
+        arrayLiteral(facts.map(({ rule }) => rule)),
+        arrayLiteral(facts.map(({ subject }) => subject)),
+        arrayLiteral(facts.map(({ detail }) => detail)),
+        arrayLiteral(off),
+      ])
+      await session.query(FORGET, [now])
+    })
+  }
+
+  /** Starts and ends that nobody has told. They are this process's from now on: it tells them, or gives them back. */
+  async take(now: Date | null = null): Promise<readonly AlarmNews[]> {
+    const starts = (await this.#database.query(TAKE_STARTS, [now])).rows
+    const ends = (await this.#database.query(TAKE_ENDS, [now])).rows
+    return [
+      ...starts.map(alarm => ({ state: 'start', alarm }) as const),
+      ...ends.map(alarm => ({ state: 'end', alarm }) as const),
+    ]
+  }
+
+  /** Telling failed: the next look takes it again. */
+  async giveBack({ state, alarm }: AlarmNews): Promise<void> {
+    await this.#database.query(state === 'start' ? GIVE_BACK_START : GIVE_BACK_END, [alarm.id])
+  }
+
+  /** Those that last first, then those that ended within the last days. */
+  async list(days: number): Promise<readonly Alarm[]> {
+    return (await this.#database.query(LIST, [days])).rows
+  }
+
+  /** How many last, by rule. */
+  async countOpen(): Promise<ReadonlyMap<string, number>> {
+    return new Map((await this.#database.query(COUNT_OPEN, [])).rows.map(({ rule, count }) => [rule, count]))
+  }
+}

@@ -1,0 +1,171 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { ALARM_RULES, type AlarmLimits, Alarms } from '../../src/grants/alarms.ts'
+import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
+
+let database: TestDatabase
+let alarms: Alarms
+beforeAll(async () => {
+  database = await createTestDatabase()
+  alarms = new Alarms(database.open('pop3authd'))
+})
+afterAll(() => database.remove())
+beforeEach(() =>
+  database.owner.script('TRUNCATE alarms, login_event, relay_use, gate_tally, devices, device_logins, device_hours'),
+)
+
+const LIMITS: AlarmLimits = {
+  loginAddresses: 10,
+  addressLogins: 20,
+  deviceFactor: 5,
+  refusalFactor: 5,
+  silentDays: 7,
+  endDays: 14,
+}
+const DAY = 86_400_000
+const START = Date.UTC(2026, 1, 1)
+const later = (ms: number): Date => new Date(START + ms)
+const minutes = (count: number): Date => later(count * 60_000)
+const sql = (text: string): Promise<unknown> => database.owner.script(text)
+const at = (time: Date): string => `'${time.toISOString()}'`
+
+const login = (user: string, ip: string, time: Date): string =>
+  `INSERT INTO login_event (at, ip, network, daemon, method, tls, username, session, until)
+   VALUES (${at(time)}, '${ip}', '${ip}', 'popup', 'pass', true, '${user}', '', ${at(new Date(time.getTime() + 1_800_000))});`
+const shown = async () =>
+  (await alarms.list(3650)).map(({ rule, subject, until }) => `${rule} ${subject}${until === null ? '' : ' over'}`)
+
+describe('rules', () => {
+  test('one login from ten addresses, an address with twenty logins', async () => {
+    const spread = Array.from({ length: 10 }, (_, n) => login('Ann@example.org', `192.0.2.${n + 1}`, minutes(n)))
+    const crowd = Array.from({ length: 20 }, (_, n) => login(`user${n}`, '2001:db8::7', minutes(n)))
+    await sql([...spread.slice(1), ...crowd.slice(1)].join(''))
+    await alarms.look(LIMITS, { now: minutes(30) })
+    expect(await shown()).toEqual([])
+    await sql(`${spread[0]}${crowd[0]}`)
+    await alarms.look(LIMITS, { now: minutes(30) })
+    expect((await shown()).sort()).toEqual(['address_crowd 2001:db8::7/128', 'login_spread ann@example.org'])
+  })
+
+  test('a device far above its own median', async () => {
+    await sql(`INSERT INTO devices (name, senders, networks, recipient_domains, messages_per_hour, messages_per_day, recipients_per_hour,
+        recipients_per_day, line_endings, until, owner, note) VALUES ('copier', '{}', '{}', '{}', 0, 0, 0, 0, 'strict', 'infinity', '', '');
+      INSERT INTO device_logins (login, device) VALUES ('scan', 'copier');`)
+    // Two busy minutes an hour for 30 hours; then fifteen.
+    const use = (minute: number): string =>
+      `INSERT INTO relay_use (at, ip, door) VALUES (${at(minutes(minute))}, '192.0.2.7', 'gate');`
+    for (let hour = 0; hour < 31; hour += 1) {
+      const busy = hour < 30 ? [5, 20] : Array.from({ length: 15 }, (_, n) => n + 1)
+      await sql(
+        login('scan', '192.0.2.7', minutes(hour * 60)) +
+          login('scan', '192.0.2.7', minutes(hour * 60 + 15)) +
+          busy.map(minute => use(hour * 60 + minute)).join(''),
+      )
+      await alarms.look(LIMITS, { now: minutes(hour * 60 + 30) })
+      expect(await shown()).toEqual(hour < 30 ? [] : ['device_rate copier'])
+    }
+  })
+
+  test('a device that is silent for a week, and one that ends', async () => {
+    await sql(`INSERT INTO devices (name, senders, networks, recipient_domains, messages_per_hour, messages_per_day, recipients_per_hour,
+        recipients_per_day, line_endings, until, owner, note) VALUES
+        ('silent', '{}', '{}', '{}', 0, 0, 0, 0, 'strict', 'infinity', '', ''),
+        ('new', '{}', '{}', '{}', 0, 0, 0, 0, 'strict', 'infinity', '', ''),
+        ('ends', '{}', '{}', '{}', 0, 0, 0, 0, 'strict', ${at(later(20 * DAY))}, '', '');
+      INSERT INTO device_logins (login, device) VALUES ('silent', 'silent'), ('new', 'new'), ('ends', 'ends');`)
+    await sql(login('silent', '192.0.2.7', later(0)))
+    await alarms.look(LIMITS, { now: minutes(1) })
+    await alarms.look(LIMITS, { now: later(6 * DAY - 60_000) })
+    expect(await shown()).toEqual([])
+    await alarms.look(LIMITS, { now: later(7 * DAY + 60_000) })
+    expect((await shown()).sort()).toEqual(['device_end ends', 'device_silent silent'])
+    // A login ends the first, and the end itself the second.
+    await sql(login('silent', '192.0.2.7', later(20 * DAY)))
+    await alarms.look(LIMITS, { now: later(20 * DAY + 60_000) })
+    await alarms.look(LIMITS, { now: later(20 * DAY + 45 * 60_000) })
+    expect((await shown()).sort()).toEqual(['device_end ends over', 'device_silent silent over'])
+  })
+
+  test('refusals above the day before, a gate without answers, and facts of a host', async () => {
+    const tally = (minute: number, refused: number, undecided = 0): string =>
+      `INSERT INTO gate_tally VALUES (${at(minutes(minute))}, 'mx', 'gate', 0, ${refused}, ${undecided}, 0);`
+    await sql(Array.from({ length: 1440 }, (_, minute) => tally(minute, 10)).join(''))
+    await alarms.look(LIMITS, { now: minutes(1440) })
+    expect(await shown()).toEqual([])
+    await sql(Array.from({ length: 9 }, (_, minute) => tally(1441 + minute, 80, minute === 8 ? 2 : 0)).join(''))
+    await alarms.look(LIMITS, {
+      now: minutes(1450),
+      facts: [{ rule: 'certificate_end', subject: 'mx *:995', detail: 'ends tomorrow' }],
+      off: ['gate_undecided'],
+    })
+    expect((await shown()).sort()).toEqual(['certificate_end mx *:995', 'refusals_rise gates'])
+    await alarms.look(LIMITS, { now: minutes(1450) })
+    expect((await shown()).sort()).toEqual(['certificate_end mx *:995', 'gate_undecided mx', 'refusals_rise gates'])
+  })
+})
+
+test('an alarm has one start and one end, is told once, and is taken again if nobody was told', async () => {
+  const spread = (from: number) =>
+    Array.from({ length: 10 }, (_, n) => login('ann', `192.0.2.${n + 1}`, minutes(from + n))).join('')
+  await sql(spread(0))
+  for (const minute of [10, 11, 59]) await alarms.look(LIMITS, { now: minutes(minute) })
+  expect(await shown()).toEqual(['login_spread ann'])
+  const [start, ...more] = await alarms.take()
+  expect([start?.state, more]).toEqual(['start', []])
+  expect(await alarms.take()).toEqual([])
+  if (start !== undefined) await alarms.giveBack(start)
+  expect(await alarms.take()).toMatchObject([{ state: 'start', alarm: { rule: 'login_spread', subject: 'ann' } }])
+  // It falls silent and comes back within half an hour: the same alarm.
+  await alarms.look(LIMITS, { now: minutes(85) })
+  await sql(spread(86))
+  await alarms.look(LIMITS, { now: minutes(96) })
+  expect(await shown()).toEqual(['login_spread ann'])
+  await alarms.look(LIMITS, { now: minutes(96 + 65) })
+  expect(await shown()).toEqual(['login_spread ann over'])
+  expect(await alarms.take()).toMatchObject([{ state: 'end', alarm: { subject: 'ann' } }])
+  expect(await alarms.take()).toEqual([])
+  expect(new Set(ALARM_RULES.map(({ name }) => name)).size).toBe(ALARM_RULES.length)
+})
+
+test('a month with 10,000 logins a day: the hacked account is found within five minutes, and little else', async () => {
+  const DAYS = 28
+  const HACKED_AT = later(17 * DAY + 9 * 3_600_000)
+  // 3,000 people with a home each; a third has a phone that changes its address some times a day; 40 offices of 12.
+  for (let day = 0; day < DAYS; day += 1)
+    await sql(`
+      SELECT setseed(${day / 100});
+      INSERT INTO login_event (at, ip, network, daemon, method, tls, username, session, until)
+      SELECT at, ip, ip, 'popup', 'pass', true, 'user' || person || '@example.org', '', at + interval '30 minutes'
+      FROM (
+        SELECT person, at, CASE
+            WHEN person <= 480 AND random() < 0.6 THEN '198.51.100.0'::inet + person / 12
+            WHEN person % 3 = 0 AND random() < 0.5
+              THEN '10.0.0.0'::inet + person * 400 + (extract(epoch FROM at)::bigint / 10800 % 350)::int
+            ELSE '172.16.0.0'::inet + person
+          END AS ip
+        FROM (
+          SELECT 1 + floor(random() * 3000)::int AS person,
+                 ${at(later(day * DAY))}::timestamptz + random() * interval '1 day' AS at
+          FROM generate_series(1, 10000)) AS visits) AS logins`)
+  await sql(`
+    INSERT INTO login_event (at, ip, network, daemon, method, tls, username, session, until)
+    SELECT at, ip, ip, 'dovecot', 'pass', true, 'user777@example.org', '', at + interval '30 minutes'
+    FROM (
+      SELECT ${at(HACKED_AT)}::timestamptz + n * interval '20 seconds' AS at, '203.0.113.0'::inet + n AS ip
+      FROM generate_series(1, 130) AS n) AS thief;
+    -- In production the partition of a day bounds the search.
+    CREATE INDEX month_at ON login_event_default (at);
+    ANALYZE login_event;`)
+  const step = 30
+  for (let minute = 60; minute <= DAYS * 1440; minute += step) {
+    const now = minutes(minute)
+    // Around the theft as often as in production.
+    const isNear = Math.abs(now.getTime() - HACKED_AT.getTime()) < step * 60_000
+    for (let part = 0; part < (isNear ? step : 1); part += 1) await alarms.look(LIMITS, { now: minutes(minute + part) })
+  }
+  const found = await alarms.list(36_500)
+  const hacked = found.filter(({ subject }) => subject === 'user777@example.org')
+  expect(hacked.map(({ rule }) => rule)).toEqual(['login_spread'])
+  expect((hacked[0]?.since.getTime() ?? Infinity) - HACKED_AT.getTime()).toBeLessThanOrEqual(5 * 60_000)
+  expect(found.length - hacked.length).toBeLessThanOrEqual(3)
+  await sql('DROP INDEX month_at')
+}, 400_000)

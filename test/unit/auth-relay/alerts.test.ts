@@ -1,0 +1,207 @@
+import { once } from 'node:events'
+import { chmodSync, readFileSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import { afterAll, afterEach, describe, expect, test } from 'vitest'
+import { AlertWatch, type AlertWatchOptions } from '../../../src/auth-relay/alerts/alert-watch.ts'
+import { type AlertMessage, formatMail, type Teller, tellersOf } from '../../../src/auth-relay/alerts/tell.ts'
+import { createLog } from '../../../src/base/log.ts'
+import type { AlarmNews } from '../../../src/grants/alarms.ts'
+import type { BlockTarget } from '../../../src/grants/grant-store.ts'
+import { parseSettings } from '../../../src/settings/settings.ts'
+import { formatNetwork } from '../../../src/wire/ip-address.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
+
+const directory = temporaryDirectory()
+afterAll(() => directory.remove())
+const closing: (() => void)[] = []
+afterEach(() => {
+  for (const close of closing.splice(0)) close()
+})
+
+const SINCE = new Date('2026-11-28T10:00:00Z')
+const MESSAGE: AlertMessage = {
+  rule: 'login_spread',
+  state: 'start',
+  subject: 'ann@example.org',
+  detail: '37 addresses within an hour',
+  summary: 'One login came from many addresses.',
+  remedy: 'auth-relay block LOGIN',
+  severity: 'critical',
+  since: SINCE,
+  until: null,
+  host: 'mx.example.org',
+}
+const JSON_MESSAGE = { ...MESSAGE, since: '2026-11-28T10:00:00.000Z' }
+
+/** Writes its words and its input into files. */
+function program(name: string, status = 0): { readonly path: string; words(): string; input(): string } {
+  const path = `${directory.path}/${name}`
+  writeFileSync(path, `#!/bin/sh\necho "$@" > ${path}.words\ncat > ${path}.input\nexit ${status}\n`)
+  chmodSync(path, 0o755)
+  const read = (part: string) => () => readFileSync(`${path}.${part}`, 'utf8')
+  return { path, words: read('words'), input: read('input') }
+}
+
+const tellers = (lines: string): readonly Teller[] =>
+  tellersOf(parseSettings(`[alerts]\n${lines}\n`, 'test', {}).settings)
+
+describe('ways to tell', () => {
+  test('a mail by the local sendmail', async () => {
+    const sendmail = program('sendmail')
+    const [mail] = tellers(
+      `mail_to = ["postmaster@example.org", "noc@example.org"]\nmail_from = "alerts@example.org"\nsendmail = ["${sendmail.path}", "-i"]`,
+    )
+    await mail?.tell(MESSAGE)
+    expect(sendmail.words()).toBe('-i -f alerts@example.org -- postmaster@example.org noc@example.org\n')
+    const [head = '', body = ''] = sendmail.input().split('\n\n', 2)
+    expect(head.split('\n').slice(0, 4)).toEqual([
+      'From: auth-relay <alerts@example.org>',
+      'To: postmaster@example.org, noc@example.org',
+      'Subject: [auth-relay] ALARM: login_spread ann@example.org',
+      'Auto-Submitted: auto-generated',
+    ])
+    expect(body).toContain('One login came from many addresses.')
+    expect(sendmail.input()).toContain('to do:  auth-relay block LOGIN')
+  })
+
+  test('no text of a stranger can begin a line of the mail', () => {
+    const subject = `ann\nBcc: evil@example.net\r\n\r\nü${'x'.repeat(500)}`
+    const text = formatMail({ ...MESSAGE, subject, detail: subject }, ['a@example.org'], '')
+    expect(text.split('\n').filter(line => /^(Bcc|evil|x)/.test(line))).toEqual([])
+    expect(text.split('\n').find(line => line.startsWith('Subject:'))?.length).toBeLessThan(300)
+  })
+
+  test('a program, and a webhook by a URL that no log can show', async () => {
+    const heard: unknown[] = []
+    let status = 200
+    const server = createServer((request, response) => {
+      let text = ''
+      request.on('data', piece => {
+        text += String(piece)
+      })
+      request.on('end', () => {
+        heard.push({ url: request.url, body: JSON.parse(text) })
+        response.writeHead(status).end()
+      })
+    }).listen(0, '127.0.0.1')
+    closing.push(() => server.close())
+    await once(server, 'listening')
+    const address = server.address()
+    if (address === null || typeof address === 'string') throw new Error('no port')
+    const file = `${directory.path}/webhook`
+    writeFileSync(file, `http://127.0.0.1:${address.port}/secret-token\n`, { mode: 0o600 })
+    const hook = program('hook')
+    const [webhook, other] = tellers(`webhook_file = "${file}"\nprogram = ["${hook.path}", "page"]`)
+    await webhook?.tell(MESSAGE)
+    expect(heard).toEqual([{ url: '/secret-token', body: JSON_MESSAGE }])
+    status = 503
+    await expect(webhook?.tell(MESSAGE)).rejects.toThrow('the webhook: it answered 503')
+    server.close()
+    server.closeAllConnections()
+    await expect(webhook?.tell(MESSAGE)).rejects.toThrow(/^the webhook: it cannot be reached within 20 s$/)
+    await other?.tell(MESSAGE)
+    expect([hook.words(), JSON.parse(hook.input())]).toEqual(['page\n', JSON_MESSAGE])
+  })
+
+  test('what fails is said, and bad input is refused with the remedy', async () => {
+    const [failing] = tellers(`program = ["${program('failing', 3).path}"]`)
+    await expect(failing?.tell(MESSAGE)).rejects.toThrow(/failing ended with status 3$/)
+    const [missing] = tellers('program = ["/nonexistent/pager"]')
+    await expect(missing?.tell(MESSAGE)).rejects.toThrow('ENOENT')
+    expect(() => tellers('mail_to = ["-oQ/tmp"]')).toThrow('is no address')
+    writeFileSync(`${directory.path}/no-url`, 'example.org\n', { mode: 0o600 })
+    expect(() => tellers(`webhook_file = "${directory.path}/no-url"`)).toThrow('holds no URL')
+    expect(tellers('')).toEqual([])
+  })
+})
+
+describe('the watch', () => {
+  const news = (state: 'start' | 'end', rule: string, subject: string): AlarmNews => ({
+    state,
+    alarm: { id: 1, rule, subject, detail: 'found', since: SINCE, until: state === 'end' ? SINCE : null },
+  })
+  function watch(options: Partial<AlertWatchOptions> = {}) {
+    const told: string[] = []
+    const lines: string[] = []
+    const blocked: BlockTarget[] = []
+    const givenBack: AlarmNews[] = []
+    const state: { news: AlarmNews[]; fails: boolean } = { news: [], fails: false }
+    const teller: Teller = {
+      name: 'mail',
+      tell: async message => void told.push(`${message.state} ${message.rule} ${message.subject}`),
+    }
+    const watched = new AlertWatch({
+      alarms: {
+        look: async () => {
+          if (state.fails) throw new Error('connection refused')
+        },
+        take: async () => state.news.splice(0),
+        giveBack: async one => void givenBack.push(one),
+      },
+      admin: {
+        block: async target => {
+          blocked.push(target)
+          return { removed: 0, until: null }
+        },
+      },
+      loginsOf: async name => [`${name}@example.org`],
+      tellers: [teller],
+      limits: { loginAddresses: 1, addressLogins: 1, deviceFactor: 1, refusalFactor: 1, silentDays: 1, endDays: 1 },
+      off: [],
+      close: [],
+      closeFor: 3600,
+      facts: async () => [],
+      host: 'mx',
+      log: createLog('alerts', { write: line => lines.push(line) }),
+      now: () => SINCE,
+      ...options,
+    })
+    return { watched, told, lines, blocked, givenBack, state }
+  }
+
+  test('each start and end is told once, and a rule that closes blocks what it names', async () => {
+    const { watched, told, blocked, state } = watch({ close: ['login_spread', 'address_crowd', 'device_rate'] })
+    state.news = [
+      news('start', 'login_spread', 'ann'),
+      news('start', 'address_crowd', '192.0.2.7'),
+      news('start', 'device_rate', 'copier'),
+      news('start', 'device_end', 'fax'),
+      news('end', 'login_spread', 'bob'),
+    ]
+    await watched.look()
+    await watched.look()
+    expect(told).toEqual([
+      'start login_spread ann',
+      'start address_crowd 192.0.2.7',
+      'start device_rate copier',
+      'start device_end fax',
+      'end login_spread bob',
+    ])
+    expect(blocked.map(target => (target.kind === 'login' ? target.login : formatNetwork(target.network)))).toEqual([
+      'ann',
+      '192.0.2.7/32',
+      'copier@example.org',
+    ])
+  })
+
+  test('if nobody was told, the alarm is given back and nothing is closed', async () => {
+    const failing: Teller = { name: 'webhook', tell: () => Promise.reject(new Error('it answered 503')) }
+    const { watched, blocked, givenBack, lines, state } = watch({ tellers: [failing], close: ['login_spread'] })
+    state.news = [news('start', 'login_spread', 'ann')]
+    await watched.look()
+    expect([givenBack.length, blocked.length]).toEqual([1, 0])
+    expect(lines.join('')).toContain('event=alarm_unreported rule=login_spread by=webhook reason="it answered 503"')
+  })
+
+  test('the database is away after three looks, and back with the next: one start and one end', async () => {
+    const { watched, told, state } = watch()
+    state.fails = true
+    for (let look = 0; look < 2; look += 1) await watched.look()
+    expect(told).toEqual([])
+    for (let look = 0; look < 5; look += 1) await watched.look()
+    expect(told).toEqual(['start database_away mx'])
+    state.fails = false
+    for (let look = 0; look < 2; look += 1) await watched.look()
+    expect(told).toEqual(['start database_away mx', 'end database_away mx'])
+  })
+})
