@@ -1,7 +1,4 @@
-/**
- * Connections, whatever engine carries them: what a session sees of one, its idle time, and two of
- * them joined.
- */
+/** The interface of every client connection, its idle timer, and the join of two connections. */
 import type { Duplex } from 'node:stream'
 
 /** What happens on a connection. */
@@ -11,32 +8,31 @@ export interface ConnectionListener {
   /** The peer sends no more. It may still read. */
   end(): void
   /**
-   * `unsent` has come down to 0. It is told after octets were left unsent at the end of a turn of
-   * the event loop; octets that
-   * the kernel takes in the turn in which they are written need not be told of. Never from inside
-   * `write` or `writeChunk`.
+   * `unsent` is 0 again. Called if octets were unsent at the end of a turn of the event loop; not
+   * for octets that the kernel accepts in the turn of their write. Never called from inside `write`
+   * or `writeChunk`.
    */
   drained(): void
   /**
-   * The connection is closed, whoever closed it: nothing comes after this. It may be told from
-   * inside `destroy` and `end`.
+   * The connection is closed, by either side: no callback follows. It may be called from inside
+   * `destroy` and `end`.
    */
   closed(): void
 }
 
-/** A byte stream with a client at its other end, whatever carries it. It is paused until it is first resumed. */
+/** A byte stream to a client, of any engine. It is paused until it is first resumed. */
 export interface Connection {
   /**
-   * Tells this listener from now on, instead of the one before; undefined: nobody. On a closed
-   * connection it is told `closed`.
+   * Replaces the listener; undefined removes it. On a closed connection the new listener gets
+   * `closed`.
    */
   listen(listener: ConnectionListener | undefined): void
   readonly isPaused: boolean
   /**
-   * The listener is told of no octets and no end until `resume`; they stay with the kernel. If the client resets the
-   * connection meanwhile, `closed` may come at once, or only with the next octets written or after
-   * `resume`: a paused stream
-   * of the runtime does not look at its socket. A session that may pause for long needs a timer.
+   * The listener gets no octets and no end until `resume`; they stay in the kernel. If the client
+   * resets the connection during a pause, `closed` comes at once, with the next write, or after
+   * `resume`. A paused stream of the runtime does not read its socket. A session that may pause for
+   * long needs a timer.
    */
   pause(): void
   resume(): void
@@ -51,9 +47,8 @@ export interface Connection {
    */
   writeChunk(octets: Uint8Array): Promise<boolean>
   /**
-   * Reads at most so many octets at a time from now on, where the engine can: they are the octets
-   * that a listener which pauses
-   * has to keep. Without it, and on streams of the runtime, one read brings up to 64 KiB.
+   * Limits the octets of one read from now on, where the engine can: a listener that pauses has to
+   * keep them. Without it, and on streams of the runtime, one read brings up to 64 KiB.
    */
   readAtMost(octets: number): void
   /**
@@ -63,44 +58,42 @@ export interface Connection {
   readonly unsent: number
   readonly isDestroyed: boolean
   /**
-   * Calls back once the client's connection is closed here, before the listener is told `closed`;
-   * also if it closes as the
-   * stream that it became. Never after `handOver`. On a closed connection the callback comes at once, in a microtask.
+   * Calls back once the client's connection is closed here, before the listener's `closed`. Also if
+   * it closes as the stream that it became. Never after `handOver`. On a closed connection the
+   * callback comes in a microtask.
    */
   onceClosed(callback: () => void): void
-  /** Calls back once nothing has been read or written for so many milliseconds. */
+  /** Calls back if no octet is read or written for this number of milliseconds. */
   onIdle(milliseconds: number, idle: () => void): void
   /**
-   * Sends last words, in Latin-1, and closes when everything written is on its way; what still
-   * comes is thrown away.
+   * Sends the last octets, in Latin-1, and closes when all output is sent; later input is
+   * discarded.
    */
   end(lastWords?: string): void
   /** Closes at once, also the stream that the connection became; octets that are unsent are lost. */
   destroy(): void
   /**
-   * The same connection as a stream of the runtime, paused, that first sends what is unsent. This
-   * object is done with it:
-   * `isDestroyed` is true, and the listener is told nothing more. An error destroys the stream.
-   * Throws if the connection is closed.
+   * The same connection as a stream of the runtime, paused, that first sends the unsent octets.
+   * This object is then unused: `isDestroyed` is true, and the listener gets no more callbacks. An
+   * error destroys the stream. Throws if the connection is closed.
    */
   toStream(): Duplex
   /**
-   * Lets another process have the connection: `give` is called with the descriptor, and returns
-   * whether the other process
-   * gets it. If so, the connection is closed here, and nobody is told. Octets read so far are not
-   * part of it. False, and
-   * nothing has happened, if `give` says so, with octets unsent, and wherever octets pass through
-   * this process: TLS, relays, and
-   * all connections of the engine `node`.
+   * Hands the connection over to another process. `give` is called with the descriptor, and returns
+   * whether the other process gets it. If so, the connection is closed here, and no listener is
+   * called. Octets read so far are not part of it.
+   *
+   * Returns false, without an effect, if `give` returns false or if octets are unsent. Also if
+   * octets pass through this process: TLS, relays, and all connections of the engine `node`.
    */
   handOver(give: (descriptor: number) => boolean): boolean
 }
 
-/** Calls back once nothing has happened for so long. Not set, or cleared, it does nothing. */
+/** Calls back after a time without activity. Not set, or cleared, it does nothing. */
 export class IdleTimer {
   #timer: NodeJS.Timeout | undefined
 
-  /** Begins anew with so many milliseconds. */
+  /** Restarts with this number of milliseconds. */
   set(milliseconds: number, idle: () => void): void {
     clearTimeout(this.#timer)
     this.#timer = setTimeout(idle, milliseconds)
@@ -135,7 +128,10 @@ export type JoinOptions = {
   readonly idleLimit: number
 }
 
-/** `idle`: nothing came for too long. `left`: the client closed first. `ended`: the server did. */
+/**
+ * Why the connections ended. `idle`: no octet came within the limit. `left`: the client closed
+ * first. `ended`: the server closed first.
+ */
 export type JoinEnd = {
   readonly reason: 'idle' | 'left' | 'ended'
   readonly bytesFromClient: number
@@ -143,12 +139,12 @@ export type JoinEnd = {
 }
 
 /**
- * Joins a client's connection to a server's until one of them is closed: octets in order,
- * back-pressure passed on, the end of the
- * client's input too. What the server sent before it closed is delivered, and what the client sent
- * before it left reaches the
- * server. Small messages pass without a promise, an event or a timer of their own. Both connections
- * may be paused. Never rejects.
+ * Joins a client's connection to a server's until one of them is closed. Octets keep their order;
+ * back-pressure and the end of the client's input are passed on.
+ *
+ * The last octets of the server are delivered, and so are the last octets of the client. Small
+ * messages pass without a promise, an event or a timer each. Both connections may be paused. Never
+ * rejects.
  */
 export function joinConnections(
   client: Connection,
@@ -178,7 +174,8 @@ export function joinConnections(
       closed: () => {
         reason ??= 'left'
         if (server.isDestroyed) return settle()
-        // Closing over replies that nobody read would reset the connection, and the server could lose commands with it.
+        // Closing with unread replies would reset the connection, and the server could lose
+        // commands.
         server.endOutput()
         server.listen({ data: () => {}, end: settle, drained: () => {}, closed: settle })
         server.resume()

@@ -10,9 +10,9 @@ import { EpollConnection } from './epoll-connection.ts'
 import { type Registration, socketLoop } from './event-loop.ts'
 import { type OpenSocket, OwnedDescriptor } from './owned-descriptor.ts'
 
-/** Messages taken at a time, before somebody else has his turn. */
+/** Messages read at a time, before other sockets are served. */
 const AT_A_TIME = 16
-/** Octets that the other end has not taken, above which it is given up. */
+/** Maximum unsent octets; above this the connection is closed. */
 const MAX_UNSENT = 1_048_576
 const NOTHING: Buffer = Buffer.alloc(0)
 
@@ -31,8 +31,8 @@ export class DescriptorChannel implements HandoverChannel {
   #wantsRoom = false
 
   /**
-   * Takes the descriptor over; the listener is told of what is read from now on. Throws
-   * SystemCallError, and the descriptor is closed then.
+   * Takes the descriptor over; the listener gets all later input. Throws SystemCallError, and the
+   * descriptor is closed then.
    */
   constructor(descriptor: OwnedDescriptor, listener: ChannelListener) {
     this.#descriptor = descriptor
@@ -50,7 +50,7 @@ export class DescriptorChannel implements HandoverChannel {
     return this.#descriptor.descriptor
   }
 
-  /** Connects to whoever listens at `path`. Throws SystemCallError. */
+  /** Connects to the process that listens at `path`. Throws SystemCallError. */
   static connect(path: string, listener: ChannelListener): DescriptorChannel {
     const descriptor = new OwnedDescriptor(unixSocket({ blocking: false }))
     try {
@@ -194,7 +194,7 @@ export class DescriptorChannel implements HandoverChannel {
     )
   }
 
-  /** How many octets the kernel took; undefined if the connection is broken. */
+  /** Octets that the kernel accepted; undefined if the connection failed. */
   #result(sent: number): number | undefined {
     if (sent >= 0) return sent
     if (isLater(sent)) return 0
@@ -202,7 +202,7 @@ export class DescriptorChannel implements HandoverChannel {
     return undefined
   }
 
-  /** The owner, who is just saying something, is told in a moment. */
+  /** Deferred, so that `closed` is never called from inside the owner's `write`. */
   #giveUp(): void {
     queueMicrotask(() => this.destroy())
   }

@@ -38,7 +38,7 @@ export interface AcceptedSocket extends OpenSocket {
 export type AcceptOptions = {
   /** For a program that is started on the connection: it knows nothing of sockets that say EAGAIN. */
   readonly blocking: boolean
-  /** What is written goes out at once (TCP_NODELAY, tcp(7)). */
+  /** Output is sent at once (TCP_NODELAY, tcp(7)). */
   readonly noDelay: boolean
 }
 
@@ -47,7 +47,7 @@ export interface Acceptor {
   close(): void
 }
 
-/** What the owner of a channel is told. */
+/** Callbacks of the owner of a channel. */
 export type ChannelListener = {
   /** In order. `socket` came with some of the octets and is the listener's; null: this process had no room for it. */
   data(octets: Buffer, socket: OpenSocket | null | undefined): void
@@ -55,11 +55,14 @@ export type ChannelListener = {
   end(): void
   /** There is room again, after `lend` had none. */
   room?(): void
-  /** Closed, here or there; nothing is told after this. */
+  /** Closed, by either side; no callback follows. */
   closed(): void
 }
 
-/** One end of a connection between two processes of ours, over which open sockets travel beside octets. */
+/**
+ * One end of a connection between two processes of this project, which carries open sockets and
+ * octets.
+ */
 export interface SocketChannel {
   readonly isDestroyed: boolean
   /** Sends a text, one octet per character. */
@@ -74,7 +77,10 @@ export interface SocketChannel {
   destroy(): void
 }
 
-/** Handing clients' connections over to a process that is no child of ours (SCM_RIGHTS, unix(7)). */
+/**
+ * Handing client connections over to a process that is not a child of this one (SCM_RIGHTS,
+ * unix(7)).
+ */
 export interface Handover {
   /** Connects to the Unix socket at `path`. Throws SystemCallError. */
   connect(path: string, listener: ChannelListener): HandoverChannel
@@ -108,7 +114,7 @@ export interface HandoverChannel extends SocketChannel {
 
 /**
  * Program and arguments of a child, and its environment. Standard input and output are /dev/null,
- * standard error is ours.
+ * standard error is inherited.
  */
 export type ChannelProgram = {
   readonly file: string
@@ -117,8 +123,8 @@ export type ChannelProgram = {
 }
 
 /**
- * What carries connections. The rest of the house speaks to `Connection`, and to this interface
- * where connections come from and go.
+ * Implementation of connections. The other rooms use `Connection`, and this interface where
+ * connections begin and end.
  */
 export interface Engine {
   readonly name: EngineName

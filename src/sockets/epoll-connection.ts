@@ -6,10 +6,10 @@ import { type ConnectionListener, type HalfClosable, IdleTimer } from './connect
 import { type EventLoop, type Registration, socketLoop } from './event-loop.ts'
 import type { OwnedDescriptor } from './owned-descriptor.ts'
 
-/** Every read of every socket goes through these octets. Nobody sees them outside. */
+/** Every read of every socket uses this buffer. No other module sees it. */
 const INPUT = Buffer.allocUnsafeSlow(65_536)
 
-/** So many full buffers of a peer that still talks are thrown away before the connection is closed on it. */
+/** Maximum number of 64 KiB reads drained and discarded before closing. */
 const LAST_READS = 16
 
 type Unsent = { octets: Uint8Array; readonly done: ((isSent: boolean) => void) | undefined }
@@ -26,13 +26,13 @@ export class EpollConnection implements HalfClosable {
   #isEnding = false
   #outputEnds = false
   #isDestroyed = false
-  /** What the connection became. */
+  /** The stream that the connection became. */
   #stream: Socket | undefined
   /** Another process has the connection, or a stream. */
   #isGone = false
   readonly #unsent: Unsent[] = []
   #unsentOctets = 0
-  /** That holds what was written last. */
+  /** Number of the batch that contains the latest write. */
   #batch: number | undefined
   readonly #idle = new IdleTimer()
   #input = INPUT
@@ -53,7 +53,7 @@ export class EpollConnection implements HalfClosable {
     }
   }
 
-  /** Throws once the descriptor is closed or given away. */
+  /** Throws once the descriptor is closed or handed over. */
   get #fd(): number {
     return this.#descriptor.descriptor
   }
@@ -88,7 +88,7 @@ export class EpollConnection implements HalfClosable {
     return this.#unsentOctets
   }
 
-  /** The kernel is asked to be silent only if it speaks meanwhile: most pauses are over before. */
+  /** Lazy: EPOLLIN is disarmed only if data arrives while paused, because most pauses end first. */
   pause(): void {
     this.#isPaused = true
   }
@@ -153,7 +153,7 @@ export class EpollConnection implements HalfClosable {
     this.#isEnding = true
     this.#isPaused = false
     if (this.#unsent.length === 0) this.#discardInput()
-    // They wait in the kernel for the end, which follows: one segment for both, and the peer wakes once.
+    // MSG_MORE: the last reply leaves in the same segment as the FIN.
     this.#sendNow(Buffer.from(lastWords, 'latin1'), sendMoreFrom)
     if (this.#unsent.length === 0) this.destroy()
     else this.#watch()
@@ -170,7 +170,7 @@ export class EpollConnection implements HalfClosable {
     try {
       endOutput(this.#fd)
     } catch {
-      queueMicrotask(() => this.destroy()) // the peer is gone
+      queueMicrotask(() => this.destroy()) // the peer has closed
     }
   }
 
@@ -221,7 +221,7 @@ export class EpollConnection implements HalfClosable {
     return this.#descriptor
   }
 
-  /** Has the loop watch for what is of interest now. */
+  /** Sets the events that the loop watches. */
   #watch(): void {
     const events = (this.#isPaused || this.#inputEnded ? 0 : READABLE) | (this.#unsent.length > 0 ? WRITABLE : 0)
     this.#registration.change(events)
@@ -240,7 +240,8 @@ export class EpollConnection implements HalfClosable {
     }
     const count = receiveInto(this.#fd, this.#input)
     if (count > 0) {
-      // Who only talks, and does not take our last words, is not waited for.
+      // While closing, discard input: a peer that keeps sending but never reads must not keep the
+      // connection open.
       if (this.#isEnding) return
       this.#idle.refresh()
       const octets = Buffer.allocUnsafe(count)
@@ -258,7 +259,10 @@ export class EpollConnection implements HalfClosable {
     this.#unsentOctets += octets.length
   }
 
-  /** True if everything has gone, or as much as the kernel takes now; false if the connection is broken or closed. */
+  /**
+   * True if all octets are sent, or as many as the kernel accepts now; false if the connection
+   * failed or is closed.
+   */
   #flush(): boolean {
     for (let first = this.#unsent[0]; first !== undefined; first = this.#unsent[0]) {
       const sent = this.#octetsSent(sendFrom(this.#fd, first.octets, first.octets.length))
@@ -287,7 +291,10 @@ export class EpollConnection implements HalfClosable {
     else this.#listener?.drained()
   }
 
-  /** How many octets the kernel took; undefined if the connection is broken, which its owner is told in a moment. */
+  /**
+   * Octets that the kernel accepted; undefined if the connection failed, of which the owner gets
+   * `closed` later.
+   */
   #octetsSent(result: number): number | undefined {
     if (result >= 0) {
       this.#idle.refresh()

@@ -15,7 +15,7 @@ import { EpollConnection } from './epoll-connection.ts'
 import { type Registration, socketLoop } from './event-loop.ts'
 import { OwnedDescriptor } from './owned-descriptor.ts'
 
-/** Connections accepted at a time, before whoever is connected gets his turn. */
+/** Maximum accepts per wake-up, so that new connections cannot starve existing ones. */
 const AT_A_TIME = 16
 const { EMFILE, ENFILE } = constants.errno
 
@@ -25,10 +25,13 @@ export class ClientAcceptor implements Acceptor {
   readonly #take: (socket: AcceptedSocket) => void
   readonly #options: AcceptOptions
   readonly #registration: Registration
-  /** Where clients are told the same about our end: what it is. */
+  /** Local address, if the listening socket is bound to a specific one. */
   readonly #local: { readonly ip: IpAddress; readonly port: number } | undefined
   #isClosed = false
-  /** Held so that with no descriptor left a client can still be taken, and turned away. */
+  /**
+   * A spare descriptor. When no other one is left, it is closed, so that the acceptor can accept a
+   * client and refuse it.
+   */
   #reserve: OwnedDescriptor | undefined
 
   /** Throws SystemCallError. */
@@ -67,7 +70,7 @@ export class ClientAcceptor implements Acceptor {
     }
   }
 
-  /** A client that nobody takes would be reported again and again. */
+  /** An unaccepted client would be reported at every turn. */
   #turnAway(): void {
     this.#reserve?.close()
     const accepted = acceptFrom(this.#listening.descriptor, this.#options)

@@ -45,7 +45,7 @@ export const nodeEngine: Engine = {
   startChild({ file, args, environment }, listener) {
     const child = spawn(file, [...args], { stdio: ['ignore', 'ignore', 'inherit', 'ipc'], env: { ...environment } })
     const channel = new MessageChannel(child, listener)
-    // A child may have been taken over, and this process must not fill with what it sends.
+    // The child may be compromised, and its messages must not fill this process.
     if (child.connected) limitMessages(child, MAX_MESSAGE_OCTETS, () => channel.destroy())
     return { child, channel }
   },

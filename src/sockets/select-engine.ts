@@ -52,9 +52,9 @@ export function settledChoice(
 }
 
 /**
- * Tries everything that the engine needs and another could lack: the native module (another C
- * library), the layout of structures
- * (another processor), the system calls (an old kernel, a seccomp filter).
+ * Tests everything that the engine needs and another host could lack. The native module may need
+ * another C library, structures another processor, and the system calls a newer kernel or another
+ * seccomp filter.
  */
 export function epollLacks(): string | undefined {
   if (process.platform !== 'linux') return `the system is ${process.platform}, not Linux`

@@ -8,11 +8,11 @@ export class StreamConnection implements Connection {
   #listener: ConnectionListener | undefined
   readonly #idle = new IdleTimer()
   #isEnding = false
-  /** Octets were left when something was written, and the listener is to be told when they have gone. */
+  /** Octets were left after a write; call `drained` when they are sent. */
   #isWaiting = false
-  /** The stream ended while it was paused, which it says at once; the listener is told after `resume`. */
+  /** The stream ended while it was paused; `end` is called after `resume`. */
   #endIsHeld = false
-  /** It became a stream that somebody else uses. */
+  /** It became a stream with another owner. */
   #isGone = false
   readonly #onceClosed: (() => void)[] = []
 
@@ -22,7 +22,8 @@ export class StreamConnection implements Connection {
     this.#output = output
     input.pause()
     input.on('data', this.#receive).on('end', this.#endInput).on('error', this.#fail)
-    // An input of its own closes after its end, which is none yet.
+    // A separate input stream emits 'close' after 'end'; only the output's 'close' ends the
+    // connection.
     output.on('error', this.#fail).on('close', this.#close)
   }
 
@@ -127,7 +128,8 @@ export class StreamConnection implements Connection {
   }
 
   readonly #receive = (chunk: Buffer): void => {
-    // Who only talks, and does not take our last words, is not waited for.
+    // While closing, discard input: a peer that keeps sending but never reads must not keep the
+    // connection open.
     if (this.#isEnding) return
     this.#idle.refresh()
     this.#listener?.data(chunk)

@@ -8,7 +8,7 @@ import { readSecretFile } from '../settings/secret.ts'
 import { SETTINGS_FILE } from '../settings/settings.ts'
 import type { Plan, PlannedListener } from './plan.ts'
 
-/** What the words after the program's name ask for. */
+/** The request of the command line. */
 export type Invocation =
   /** Help or version, for standard output. */
   | { readonly type: 'about'; readonly text: string }

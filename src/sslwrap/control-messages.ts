@@ -23,7 +23,7 @@ const listener = v.object({
   preamble: v.picklist(['ssl', 'proxy-v1', 'proxy-v2', 'none']),
   protocol: v.picklist(['pop3', 'smtp', 'other']),
   versions: v.picklist(['modern', 'old']),
-  /** Networks that may connect; undefined: everybody. */
+  /** Networks that may connect; undefined: all networks. */
   allow: v.optional(v.array(v.string())),
   certificates: v.array(certificate),
 })
@@ -54,7 +54,7 @@ const serve = v.object({
   maxPerAddress: v.number(),
   /** Prefixes of the site's translators: whose connections count together. */
   nat64Prefixes: v.array(v.string()),
-  /** Where this worker tells when the certificates end; only one worker is asked to. */
+  /** Address at which this worker reports the end of the certificates; only one worker has it. */
   metricsListen: v.optional(socketAddress),
 })
 

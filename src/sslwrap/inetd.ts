@@ -35,7 +35,8 @@ export async function serveStandardInput(
   const [listener] = plan.listeners
   if (service === undefined || listener === undefined) throw new TypeError('a plan without a listener')
   const ids = user === undefined ? undefined : idsOf(user, '-user')
-  // A program that needs root (a checker) is started before root is given up; it waits for the handshake all the same.
+  // A program that needs root (a checker) is started before root is dropped; it still waits for the
+  // handshake.
   const early =
     ids === undefined || program === undefined ? undefined : startProgram(program, programEnvironment(environment))
   if (ids !== undefined) dropPrivileges(ids)
@@ -83,7 +84,9 @@ function endsOf(raw: Socket, environment: Environment): Ends {
   }
 }
 
-/** What the program inherits, and what it learns of TLS; the names are those of sslserver and mod_ssl. */
+/**
+ * The variables of the program, with the TLS data; the names are those of sslserver and mod_ssl.
+ */
 function programEnvironment(environment: Environment, client?: Secured): NodeJS.ProcessEnv {
   const inherited = Object.entries(environment).map(([name, value]) => [
     name,

@@ -9,7 +9,10 @@ import { type Certificate, type CertificateFiles, CertificateUnusable, readCerti
 import { formatNetwork, type Network, type NetworkSet } from '../wire/ip-address.ts'
 import type { ListenerPlan, Serve } from './control-messages.ts'
 
-/** What sslwrap is to do, from the settings file or the original's command line; files are named, not yet read. */
+/**
+ * The tasks of sslwrap, from the settings file or the original's command line. Files are named, not
+ * yet read.
+ */
 export type Plan = {
   readonly listeners: readonly PlannedListener[]
   readonly user: string
@@ -223,7 +226,10 @@ function readAuthorities(path: string): string {
   }
 }
 
-/** Collects what the administrator has to mend; anything else is a fault of ours. */
+/**
+ * Collects the faults that the administrator can correct; any other fault is a fault of the
+ * program.
+ */
 function attempt<T>(faults: string[], read: () => T): T | undefined {
   try {
     return read()

@@ -8,11 +8,11 @@ import { NetworkSet, parseNetwork } from '../wire/ip-address.ts'
 import type { Endpoint } from '../wire/preamble.ts'
 import type { ListenerPlan, Serve } from './control-messages.ts'
 
-/** What each listener does with its clients, and the connection to the server behind it. */
+/** The treatment of each listener's clients, and the connection to the server behind it. */
 
 /**
- * What a listener does with its clients. Replaced as a whole when the settings are read again;
- * running sessions keep theirs.
+ * The treatment of a listener's clients. Replaced as a whole when the settings are read again;
+ * running sessions keep the old one.
  */
 export type Service = {
   readonly name: string
@@ -24,7 +24,7 @@ export type Service = {
   readonly preamble: 'ssl' | 'proxy-v1' | 'proxy-v2' | 'none'
   readonly protocol: 'pop3' | 'smtp' | 'other'
   readonly contexts: TlsContexts
-  /** Networks that may connect; undefined: everybody. */
+  /** Networks that may connect; undefined: all networks. */
   readonly allow: NetworkSet | undefined
   readonly preamblePassword: string
   readonly preambleReply: 'ok' | 'none'
@@ -74,7 +74,9 @@ function serviceOf(listener: ListenerPlan, order: Serve, tickets: TicketKeyRing)
   }
 }
 
-/** The server behind cannot be had. The message is for the log; the client hears a generic sentence. */
+/**
+ * The server behind is unreachable. The message is for the log; the client gets a generic sentence.
+ */
 export class BackEndUnavailable extends Error {
   override readonly name = 'BackEndUnavailable'
 }
@@ -99,7 +101,7 @@ export function connectBackEnd(address: SocketAddress, limit: number): Promise<S
     socket.once('connect', () => {
       clearTimeout(timer)
       socket.off('error', refused)
-      // Between the stages of a session nobody else listens; each stage looks at `destroyed` first.
+      // Between the stages of a session there is no listener; each stage first checks `destroyed`.
       socket.on('error', () => {})
       resolve(socket)
     })

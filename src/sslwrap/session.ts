@@ -28,9 +28,9 @@ export type SessionParts = {
 }
 
 /**
- * Serves one client from its first byte to its last. Never rejects for what client or server did;
- * whatever happens, the socket is closed
- * and its place given back. `ends`: who the client is, where the socket itself does not tell.
+ * Serves one client from its first byte to its last. Never rejects for an act of client or server;
+ * at every end the socket is closed and its place is free. `ends`: the addresses of the client, if
+ * they are not those of the socket.
  */
 export async function serveClient(raw: Socket, parts: SessionParts, ends = endsOf(raw)): Promise<void> {
   const ip = ends?.source.ip
@@ -51,7 +51,7 @@ export async function serveClient(raw: Socket, parts: SessionParts, ends = endsO
   }
 }
 
-/** What the administrator may do about a failed handshake. */
+/** The administrator's remedy for a failed handshake. */
 function hintFor(reason: string): string | undefined {
   if (isOldTls(reason))
     return 'for old devices: a listener with tls = "old", whose clients stand in sslwrap.old_tls_nets'
@@ -64,14 +64,14 @@ function admit(
   { service, limits, handshakes }: SessionParts,
 ): 'ok' | 'network' | 'max_connections' | 'max_per_address' {
   if (service.allow?.has(ip) === false) return 'network'
-  // A client that has its share displaces nobody.
+  // A client at its limit displaces no other client.
   if (!limits.customerHasRoom(ip)) return 'max_per_address'
   if (limits.acquire(ip) === 'ok') return 'ok'
   handshakes.toEvict()?.giveWay()
   return limits.acquire(ip) === 'ok' ? 'ok' : 'max_connections'
 }
 
-/** A place that was taken for a client. It is given back once, when the client's socket is closed. */
+/** A place that a client has. It is freed once, when the client's socket is closed. */
 class Place implements Handshake {
   readonly #raw: Socket
   readonly #ip: IpAddress
@@ -91,7 +91,7 @@ class Place implements Handshake {
     return this.#gaveWay
   }
 
-  /** The handshake is over: nobody else gets the place any more. */
+  /** The handshake is complete: no other client can displace this one. */
   keep(): void {
     this.#parts.handshakes.delete(this)
   }
@@ -160,7 +160,8 @@ async function joinBackEnd(accepted: Secured, ends: Ends, parts: SessionParts): 
     if (greeted.bytes.length > 0) client.write(greeted.bytes)
     const end = await relay(client, server, {
       idleLimit: service.idleLimit,
-      // A POP3 session without QUIT changes nothing, and a password that nobody waits for must not be checked.
+      // A POP3 session without QUIT changes nothing, and a password whose client has left must not
+      // be checked.
       resetsServer: service.protocol === 'pop3',
     })
     log.info('session_ended', {
@@ -183,11 +184,11 @@ async function joinBackEnd(accepted: Secured, ends: Ends, parts: SessionParts): 
   }
 }
 
-/** What the client is told first. `final`: that is all. */
+/** The first octets for the client. `final`: no octets follow. */
 type Greeted = { readonly bytes: Buffer; readonly final: boolean; readonly id?: SessionId | undefined }
 const NOTHING_YET: Greeted = { bytes: Buffer.alloc(0), final: false }
 
-/** Tells the server who the client is. @throws BackEndUnavailable */
+/** Sends the client's address to the server. @throws BackEndUnavailable */
 async function introduce(
   server: Duplex,
   accepted: Secured,
@@ -242,9 +243,9 @@ function tlsFields({ socket, servername, alpn }: Secured) {
 }
 
 /**
- * Last words, with close_notify. What the client still sends is read and dropped, because closing
- * over unread bytes would reset the
- * connection and take the words back; a client that does not close in turn is not waited for.
+ * The last octets, with close_notify. Later input of the client is read and dropped, because
+ * closing over unread bytes would reset the connection and lose the last octets. A client that does
+ * not close is not waited for.
  */
 function say(client: TLSSocket, bytes: Buffer): Promise<void> {
   return new Promise(resolve => {
@@ -262,7 +263,7 @@ const LAST_WORDS_LIMIT = 5000
 function endsOf({ remoteAddress, remotePort, localAddress, localPort }: Socket): Ends | undefined {
   const source = parseIpAddress(remoteAddress?.replace(/%.*/, '') ?? '')
   const destination = parseIpAddress(localAddress?.replace(/%.*/, '') ?? '')
-  // A client that is gone already has no address any more.
+  // A client that has disconnected has no address any more.
   if (source === undefined || destination === undefined || remotePort === undefined || localPort === undefined)
     return undefined
   return { source: { ip: source, port: remotePort }, destination: { ip: destination, port: localPort } }

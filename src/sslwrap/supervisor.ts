@@ -130,7 +130,7 @@ class Supervisor {
   }
 
   /**
-   * Reads the files and lets OpenSSL judge them here, so that no worker ever gets what it must
+   * Reads the files and lets OpenSSL check them here, so that no worker gets a file that it must
    * refuse. @throws UsageFault
    */
   #readMaterials(plan: Plan): Materials {
@@ -199,7 +199,10 @@ class Supervisor {
     }
   }
 
-  /** Gives every worker a fresh ticket key with all the rest; fulfilled when each of them has taken it, or is gone. */
+  /**
+   * Sends every worker a new ticket key with all other data; fulfilled when each worker has applied
+   * it or has ended.
+   */
   async #rotate(): Promise<void> {
     this.#ticketKeys = rotateTicketKeys(this.#ticketKeys)
     await Promise.all([...this.#workers].map(([worker, place]) => this.#order(worker, place)))
@@ -216,9 +219,8 @@ class Supervisor {
   }
 
   /**
-   * Reads certificates, keys and the password again, at a signal the settings too; if anything
-   * cannot be used, all stays as it was.
-   * What was bound or started with its settings keeps them.
+   * Reads certificates, keys and the password again, and at a signal the settings too. If any of
+   * them is invalid, all stay in force. Sockets and workers keep the settings of their start.
    */
   async #reloadOrKeep(cause: 'signal' | 'file'): Promise<void> {
     let waiting: Readonly<Record<string, string>>
@@ -241,9 +243,9 @@ class Supervisor {
   }
 
   /**
-   * The plan as the settings are now, but with the addresses, the account, the workers and the log
-   * level of the start, and the
-   * names of the settings that therefore wait for a restart. @throws UsageFault if it contradicts itself.
+   * The plan by the current settings, with the addresses, the account, the workers and the log
+   * level of the start. Also the names of the settings that therefore need a restart. @throws
+   * UsageFault if the plan contradicts itself.
    */
   #planAgain(): { readonly plan: Plan; readonly waiting: { readonly restart_for?: string } } {
     const [next, started] = [this.#readPlan(), this.#started]

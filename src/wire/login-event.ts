@@ -20,8 +20,8 @@ export const formatTimestamp = (id: SessionId, unixSeconds: number, host: string
   `<${id}.${unixSeconds}@${host}>`
 
 /**
- * The session id in the greeting of our own popup, which may do without the brackets; undefined if
- * another server speaks.
+ * The session id in the greeting of this project's popup, which may omit the brackets; undefined
+ * for another server.
  */
 export function sessionIdOfGreeting(greeting: string): SessionId | undefined {
   const text = /^\+OK (?:.*<([^<>]+)>|([^<>\s]+))\s*$/.exec(greeting)
@@ -29,10 +29,12 @@ export function sessionIdOfGreeting(greeting: string): SessionId | undefined {
   return id !== undefined && isSessionId(id) ? id : undefined
 }
 
-/** How the client proved himself: USER/PASS, APOP, or SASL. */
+/** How the client proved its login: USER/PASS, APOP, or SASL. */
 export type LoginMethod = 'pass' | 'apop' | 'sasl'
 
-/** Somebody proved himself by POP3 from an address. Says nothing of whether the address is granted: authd decides. */
+/**
+ * A login was proved by POP3 from an address. The event does not grant the address: authd decides.
+ */
 export type LoginEvent = {
   /** Session id: the same in every log line of the session. */
   readonly id: string
@@ -45,13 +47,16 @@ export type LoginEvent = {
   readonly user: string
 }
 
-/** What authd says to an event. `until`: Unix seconds. */
+/** authd's answer to an event. `until`: Unix seconds. */
 export type LoginAnswer =
   | { readonly verdict: 'committed'; readonly id: string; readonly until: number }
   | { readonly verdict: 'queued'; readonly id: string }
   | { readonly verdict: 'refused'; readonly id: string; readonly reason: string }
 
-/** A line that is no login event of version 1; `id` where one could be read, so that the sender gets his answer. */
+/**
+ * A line that is not a login event of version 1. `id` if one could be read, so that the sender gets
+ * an answer.
+ */
 export type BadLoginEvent = { readonly reason: 'syntax' | 'version' | 'key' | 'value'; readonly id: string }
 
 /**

@@ -29,7 +29,7 @@ export type PresentedTicket = { readonly ticket: SessionTicket; readonly signedT
 /** Longest ticket line, in octets without LF. */
 export const MAX_SESSION_TICKET_LINE = 8192
 
-/** What the MAC covers. */
+/** The text under the MAC. */
 export function signedTextOf(ticket: SessionTicket): string {
   const { id, user, maildir, ip, tls, method, expires } = ticket
   return `session v=1 id=${id} ip=${ip} tls=${tls ? 1 : 0} method=${method} expires=${expires} user=${percentEncode(user)} maildir=${percentEncodePath(maildir)}`
@@ -55,7 +55,7 @@ export function parseSessionTicket(line: string): PresentedTicket | undefined {
   if (method !== 'pass' && method !== 'apop' && method !== 'sasl') return undefined
   if (maildir.includes('\0')) return undefined
   const ticket = { id, user, maildir, ip, tls: tls === '1', method, expires: Number(expires) } as const
-  // Whatever the reader would have understood otherwise is no ticket: one text, one meaning.
+  // A text that the reader could parse in another way is not a ticket: one text, one meaning.
   return signedTextOf(ticket) === signedText ? { ticket, signedText, mac } : undefined
 }
 
@@ -74,7 +74,10 @@ export const MAX_READ_AHEAD = 131_072
 /** Longest `take` line, in octets without LF. */
 export const MAX_TAKE_LINE = MAX_SESSION_TICKET_LINE + 64
 
-/** Login to worker: a socket whose session `ticket` opens. `octets` of what the client sent follow the line. */
+/**
+ * Login to worker: a socket whose session `ticket` opens. `octets` octets of the client's input
+ * follow the line.
+ */
 export type Take = { readonly n: number; readonly octets: number; readonly ticket: string }
 
 /** The line, without LF. */
@@ -124,7 +127,7 @@ const usedTicket = v.strictObject({ id: v.pipe(v.string(), v.maxLength(32)), exp
 
 export type UsedTicket = v.InferOutput<typeof usedTicket>
 
-/** What a reload can change for the sessions of a worker. */
+/** The settings of running sessions that a reload can change. */
 const settings = v.strictObject({
   compat: v.picklist(['none', 'qmail']),
   sizes: v.picklist(['wire', 'file']),
@@ -137,7 +140,7 @@ const settings = v.strictObject({
    * then are the next one's.
    */
   workerIdle: seconds,
-  /** What CAPA answers after login. */
+  /** The capabilities after login (CAPA). */
   capabilities: v.strictObject({
     user: v.boolean(),
     sasl: v.array(v.string()),
@@ -167,7 +170,7 @@ const start = v.strictObject({
   /** Tickets that the worker before this one took, and until when (Unix seconds) they would have been good. */
   usedTickets: v.array(usedTicket),
   logLevel: v.picklist(['debug', 'info', 'warn', 'error']),
-  /** What carries the connections. */
+  /** The engine of the connections. */
   engine: v.picklist(['auto', 'node', 'epoll']),
   settings,
 })
@@ -181,9 +184,9 @@ export type MaildropWorkerChange = v.InferOutput<typeof change>
 export const parseMaildropWorkerChange = (message: unknown): MaildropWorkerChange => v.parse(change, message)
 
 /**
- * What popup's monitor says to a pop3d worker on its control channel, first of all and only once. The listening Unix
- * socket is descriptor 4. The worker answers `{"type":"ready"}`, and before it ends
- * in order which tickets it took; the end of the channel is the end of the worker.
+ * The first and only message of popup's monitor to a pop3d worker on its control channel. The
+ * listening Unix socket is descriptor 4. The worker answers `{"type":"ready"}`, and before a clean
+ * exit the tickets that it used. The worker ends when the channel ends.
  */
 export type MaildropWorkerStart = v.InferOutput<typeof start>
 

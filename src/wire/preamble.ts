@@ -1,12 +1,12 @@
 /**
- * What a proxy says of its client before the client’s first octet: the SSL command, or a PROXY
+ * The octets that a proxy sends before the client’s first octet: the SSL command, or a PROXY
  * header.
  */
 import { addressBytes, familyOf, type IpAddress, parseIpAddress, readAddress } from './ip-address.ts'
 
 /**
- * What a TLS proxy says of its client before the client's first byte: who he is, and the password
- * that popup and the proxy share.
+ * The data that a TLS proxy sends before the client's first byte: the client's address, and the
+ * password that popup and the proxy share.
  */
 export type SslPreamble = { readonly host: IpAddress; readonly pass: string }
 

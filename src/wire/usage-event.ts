@@ -9,11 +9,11 @@ export type RelayUse = {
   readonly ip: IpAddress
   /** Unix seconds. */
   readonly at: number
-  /** Which door asked: `wrap`, `gate`, `policy`, `socketmap`, `question`. */
+  /** The service that looked up the address: `wrap`, `gate`, `policy`, `socketmap`, `question`. */
   readonly door: string
 }
 
-/** Every door that reports. */
+/** Every service that reports. */
 export const RELAY_DOORS: ReadonlySet<string> = new Set(['wrap', 'gate', 'policy', 'socketmap', 'question'])
 
 const DOOR = /^[a-z]{1,16}$/
@@ -32,16 +32,15 @@ export function parseRelayUse(line: string): RelayUse | undefined {
 }
 
 /**
- * What became of a question at the gate: let through; asked and no grant found; no sure answer in
- * time, so closed on doubt; or not asked, because nothing
- * opens the relay for such an address.
+ * The gate's decision for a client: a grant was found; no grant was found; no answer came in time,
+ * so the relay stays closed; or no lookup, because nothing opens the relay for such an address.
  */
 export const RELAY_VERDICTS = ['relayed', 'refused', 'undecided', 'never'] as const
 export type RelayVerdict = (typeof RELAY_VERDICTS)[number]
 
 /**
- * How often one door of a gate decided what, since its last report. Sent by the gate, which may not
- * write the database.
+ * The number of decisions of one service of a gate since its last report. The gate sends it,
+ * because the gate may not write to the database.
  */
 export type RelayTally = {
   /** Unix seconds of the last decision; all of them are of the same minute. */
@@ -53,7 +52,7 @@ export type RelayTally = {
   readonly recent: readonly IpAddress[]
 }
 
-/** Strangers come from the whole Internet: of them a report has a sample. */
+/** Refused clients come from the whole Internet: a report has a sample of them. */
 export const MAX_RECENT = 20
 /** With every number and address at its longest. */
 export const MAX_RELAY_TALLY_LINE = 1024

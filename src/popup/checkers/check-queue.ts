@@ -1,13 +1,13 @@
 import { familyOf, formatNetwork, type Network, networkOf } from '../../wire/ip-address.ts'
 import type { ClientGone } from '../client-gone.ts'
 
-/** For whom a password is checked. */
+/** The applicant of a password check. */
 export type Applicant = {
   /** The networks whose turns the check shares, the widest first. */
   readonly networks: readonly string[]
   /** This login has lately been right from this address. */
   readonly isKnown: boolean
-  /** Nobody waits for the answer any more: the client is gone, or its time is over. */
+  /** The answer is not needed any more: the client has disconnected, or its time is over. */
   readonly departure: ClientGone
 }
 
@@ -27,7 +27,7 @@ export class CheckQueueFull extends Error {
   }
 }
 
-/** Nobody waits for the check any more, so it was not started. */
+/** The answer is not needed any more, so the check was not started. */
 export class ApplicantDeparted extends Error {
   override readonly name = 'ApplicantDeparted'
   constructor() {
@@ -35,7 +35,7 @@ export class ApplicantDeparted extends Error {
   }
 }
 
-/** After so many applicants that are known, one that is not known comes next. */
+/** After this number of known applicants an unknown one comes next. */
 const KNOWN_IN_A_ROW = 3
 
 type Entry = {
@@ -45,15 +45,13 @@ type Entry = {
 }
 
 /**
- * The queue before work that is slow for every password check: a hash, a query, a program.
+ * At most `atOnce` checks run, at most `mostWaiting` wait. The order is fair by network. The wide
+ * networks (IPv4: /16, IPv6: /32) alternate, in each of them the narrower ones (IPv4: the address,
+ * IPv6: /48, then /64). In the narrowest one the order is that of arrival.
  *
- * At most `atOnce` checks run, at most `mostWaiting` wait. The order is fair by network: the wide
- * networks (IPv4: /16, IPv6: /32)
- * take turns, in each of them the narrower ones (IPv4: the address, IPv6: /48, then /64), and in
- * the narrowest one the check that came
- * first is the first. An address that has a check waiting goes behind the addresses that have none. Applicants
- * that are known go first, but not for ever. If the queue is full, the network with the most
- * waiting checks loses its newest one.
+ * An address with a waiting check goes behind the addresses without one. Known applicants go first,
+ * up to a limit. If the queue is full, the network with the most waiting checks loses its newest
+ * one.
  *
  * An entry whose applicant departs leaves the queue at once and never runs.
  */
@@ -75,7 +73,10 @@ export class CheckQueue {
     return this.#known.size + this.#others.size
   }
 
-  /** Runs the work when its turn comes. Rejects with CheckQueueFull or ApplicantDeparted if the turn never comes. */
+  /**
+   * Runs the work in its order. Rejects with CheckQueueFull or ApplicantDeparted if the work never
+   * runs.
+   */
   async run<T>(applicant: Applicant, work: () => Promise<T>): Promise<T> {
     const leave = await this.enter(applicant)
     try {
@@ -86,9 +87,8 @@ export class CheckQueue {
   }
 
   /**
-   * Fulfilled when it is the applicant's turn, with the function that ends the turn; calls after
-   * the first one do nothing. Rejects as
-   * `run` does. Takes the place of the departure's listener until then.
+   * Fulfilled when the applicant's work may run, with the function that ends the work; later calls
+   * do nothing. It rejects in the same cases as `run`. Replaces the departure's listener until then.
    */
   enter(applicant: Applicant): Promise<() => void> {
     if (applicant.departure.hasHappened) return Promise.reject(new ApplicantDeparted())
@@ -137,7 +137,9 @@ export class CheckQueue {
   }
 }
 
-/** What waits of one network, by the networks in it. A Map's order is the order of turns. */
+/**
+ * The waiting checks of one network, by the networks in it. A Map's order is the order of service.
+ */
 class Share {
   size = 0
   readonly #parts = new Map<string, Share>()

@@ -2,9 +2,9 @@ import type { IpAddress } from '../../wire/ip-address.ts'
 import type { LoginMethod, LoginOctets } from '../../wire/login-event.ts'
 import type { Applicant } from './check-queue.ts'
 
-/** What a checker is asked and answers, whichever kind it is. */
+/** Request and answer of every kind of checker. */
 
-/** A login that somebody must judge. Name and secret hold one character per octet, as sent. */
+/** A login to check. Name and secret hold one character per octet, as sent. */
 export type CheckRequest = {
   readonly login: LoginOctets
   /** The password; for APOP the digest. */
@@ -18,7 +18,7 @@ export type CheckRequest = {
   readonly localIp?: IpAddress | undefined
   readonly localPort?: number | undefined
   readonly proxyIp?: IpAddress | undefined
-  /** For whom slow work waits in a CheckQueue. */
+  /** The applicant for which slow work waits in a CheckQueue. */
   readonly applicant: Applicant
 }
 
@@ -31,16 +31,20 @@ export type Verdict =
   | { readonly verdict: 'no' | 'temporary' | 'crash' | 'toolong'; readonly detail: string }
 
 /**
- * Decides whether a secret is right. Slow work goes on beside the event loop, and waits for its
- * turn in a CheckQueue.
+ * Decides whether a secret is right. Slow work runs outside of the event loop, and waits in a
+ * CheckQueue.
  */
 export type Checker = {
-  /** Never rejects for what a client sent; what does reject counts as temporary, as does CheckQueueFull. */
+  /**
+   * Never rejects for input of a client; a rejection counts as temporary, as does CheckQueueFull.
+   */
   check(request: CheckRequest): Promise<Verdict>
   close(): Promise<void> | void
 }
 
-/** The wrong name and the wrong password look alike from outside; the log may tell them apart. */
+/**
+ * A wrong name and a wrong password give the client the same answer; the log may distinguish them.
+ */
 export const no = (detail: string): Verdict => ({ verdict: 'no', detail })
 export const temporary = (detail: string): Verdict => ({ verdict: 'temporary', detail })
 

@@ -12,8 +12,9 @@ import { type Checker, type CheckRequest, maildirPath, no, temporary } from './c
 /** Programs of the checkpassword interface: the checker that runs one, and the environment of every one. */
 
 /**
- * Any checkpassword program, asked for a verdict only: what it would have run the POP3 server as is who the session
- * belongs to (spec/checkpassword.md). One that rewrites the server's mail directory (checkvpw) is heard.
+ * Any checkpassword program in verify mode: the account under which it would have run the POP3
+ * server owns the session. A program that changes the server's mail directory (checkvpw) is
+ * supported.
  */
 export function checkpasswordChecker(options: {
   readonly command: readonly string[]
@@ -50,7 +51,7 @@ export function checkpasswordChecker(options: {
   }
 }
 
-/** What belongs to the monitor and to nobody it starts. */
+/** Variables of the monitor that no child gets. */
 const NOT_INHERITED = /PASS|SECRET|^NODE_OPTIONS$|^NODE_COMPILE_CACHE$|^NOTIFY_SOCKET$|^WATCHDOG_|^LISTEN_|^AUTHRELAY_/
 
 /** The environment that this program hands to checkers: its own, without secrets. */
@@ -58,7 +59,7 @@ export function inheritable(own: Environment): Environment {
   return Object.fromEntries(Object.entries(own).filter(([name]) => !NOT_INHERITED.test(name)))
 }
 
-/** UCSPI's variables for the client (spec/popup.md §6 and §7), on top of what every checker gets. */
+/** UCSPI's variables for the client, added to those of every checker. */
 export function checkerEnvironment(base: Environment, request: Omit<CheckRequest, 'applicant'>): Environment {
   const { ip, tls, proxyIp, remotePort, localIp, localPort, login, method } = request
   const ends = connectionEnvironment({

@@ -12,8 +12,8 @@ import type { AuthenticationCache } from './password-hash.ts'
 /** The checker that the settings name, and whether new settings make another one. */
 
 /**
- * Checks that wait; above that a login is told to come again. At 20 ms for each hash on two cores
- * the last one waits 10 s.
+ * Maximum number of waiting checks; above it a login gets a temporary failure. At 20 ms for each
+ * hash on two cores the last one waits 10 s.
  */
 const MOST_WAITING = 1000
 /** Threads that hash at a time: one of the runtime's four stays free for files and host names. */

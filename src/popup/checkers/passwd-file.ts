@@ -63,8 +63,8 @@ export function passwdFileChecker(
 }
 
 /**
- * For unknown logins: somebody's hash, of the kind that most have. It costs the same, and its
- * result is thrown away.
+ * For unknown logins: the hash of another login, of the most frequent kind. Its check takes the
+ * same time, and the result is discarded.
  */
 function decoyOf(entries: ReadonlyMap<string, PasswdEntry>): string {
   const kinds = new Map<string, { count: number; hash: string }>()
@@ -86,7 +86,7 @@ type PasswdEntry = {
   readonly maildir: string
 }
 
-/** A line that says nothing: what is wrong with it, without a word of the hash. */
+/** An invalid line: its fault, without a part of the hash. */
 type PasswdFault = { readonly line: number; readonly reason: string }
 
 /**
@@ -136,8 +136,9 @@ export function parseApopSecrets(text: string): ReadonlyMap<string, string> {
 }
 
 /**
- * A file with secrets that is read again when it has changed, without a restart. A stat before each use costs
- * microseconds; a file that became unreadable or open to others answers nobody until it is right again.
+ * A file with secrets that is read again when it has changed, without a restart. A stat before each
+ * use costs microseconds. While the file is unreadable or open to other accounts, no login
+ * succeeds.
  */
 class WatchedFile<Content> {
   readonly #path: string
@@ -161,7 +162,7 @@ class WatchedFile<Content> {
     this.#read()
   }
 
-  /** What the file says now; undefined while it cannot be used, which is logged once. */
+  /** The content of the file now; undefined while it is unusable, which is logged once. */
   current(): Content | undefined {
     try {
       if (!isSameFile(statSync(this.#path), this.#status)) {
@@ -206,7 +207,7 @@ function open(path: string): number {
 
 const modeAdvice = (forbidden: number): string => ((forbidden & 0o070) === 0 ? '0640' : '0600')
 
-/** The same file with the same content, as far as its status tells. */
+/** The same file with the same content, according to its status. */
 const isSameFile = (now: Stats, then: Stats | undefined): boolean =>
   now.mtimeMs === then?.mtimeMs &&
   now.ctimeMs === then.ctimeMs &&

@@ -7,15 +7,16 @@ import { crypt } from '../../libc/accounts.ts'
 
 /** Whether a password is the stored one, and the cache of those that lately were. */
 
-/** Runs slow work when its turn comes. */
+/** Runs slow work in the order of the queue. */
 type InTurn = <T>(work: () => Promise<T>) => Promise<T>
 
 const atOnce: InTurn = work => work()
 
 /**
- * True if the password (one character per octet) is the one that was stored: as crypt(3) or argon2id writes it, or with
- * a `{SCHEME}` in front as Dovecot and LDAP do. Undefined if the form is not known, or names no password at all
- * (locked, empty). Slow forms run beside the event loop, `inTurn`; the comparison takes constant time.
+ * True if the password (an octet per character) matches the stored hash, in the form of crypt(3) or
+ * argon2id, or with a `{SCHEME}` in front. Undefined if the form is unknown,
+ * or is not a password (locked, empty). Slow forms run outside of the event loop, `inTurn`; the
+ * comparison takes constant time.
  */
 export async function verifyPassword(
   password: string,
@@ -118,11 +119,12 @@ const MAX_ROWS = 50_000
 type Row = { readonly proof: string; readonly until: number }
 
 /**
- * Spares the clients that look for mail every few minutes the hash that is made to be slow: a
- * password that was found right is known
- * again for a while by its keyed hash, under a key that never leaves this process. The row belongs
- * to the stored hash, so
- * it is void at once when the password is changed or the account locked. Wrong passwords always cost the whole hash.
+ * Cache of successful password checks, for clients that look for mail every few minutes. It skips
+ * the slow hash: a password is compared by its keyed hash, under a key that never leaves this
+ * process.
+ *
+ * The row belongs to the stored hash, so it is void at once when the password is changed or the
+ * account locked. Wrong passwords always cost the whole hash.
  */
 export class AuthenticationCache {
   readonly #keyed = new KeyedHash(randomBytes(32))

@@ -20,9 +20,8 @@ const id = v.pipe(
 const optionalText = v.optional(v.nullable(v.string()))
 
 /**
- * What the site's query may answer. Text columns may be null. `clear` is the password itself, for
- * APOP; `maildir` may be
- * relative to `home`, left out, or in Dovecot's form `maildir:~/Maildir:…`.
+ * Columns of the site's query. Text columns may be null. `clear` is the password itself, for APOP;
+ * `maildir` may be relative to `home`, omitted, or in Dovecot's form `maildir:~/Maildir:…`.
  */
 const account = v.object({
   password: v.nullable(v.string()),
@@ -34,9 +33,9 @@ const account = v.object({
 })
 
 const QUERY_LIMIT_MS = 10_000
-/** As many as there are logins at a time on a busy morning; what comes above that waits. */
+/** The number of simultaneous logins on a busy morning; further logins wait. */
 const CONNECTIONS = 10
-/** Logins that wait for a connection; what comes above that is refused at once. */
+/** Logins that wait for a connection; further logins are refused at once. */
 const MOST_WAITING = 1000
 /** Work for logins that do not exist, until one that does shows how the site hashes. */
 const DECOY =

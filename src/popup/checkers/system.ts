@@ -10,7 +10,7 @@ import { type AuthenticationCache, verifyPassword } from './password-hash.ts'
 /** The host's own accounts: the checker, and the lines of /etc/shadow. */
 
 const DAY_MS = 86_400_000
-/** For accounts that do not exist: a hash of the kind Debian makes, of a password nobody knows. */
+/** For accounts that do not exist: a hash in Debian's form of a random password. */
 const DECOY = '$y$j9T$5CeQfsY5NtBIVCXSkcKtz1$vIg7S3zeAZhsTB6XXoeSUUFlZ9R4v3zXv1T4dCZEPJ5'
 
 /**
@@ -57,7 +57,7 @@ export function systemChecker(
 /** What /etc/shadow says of an account (shadow(5)); times in days since 1970, undefined where there is none. */
 type ShadowEntry = {
   readonly hash: string
-  /** The password, unchanged for so long after its end, is no longer taken. */
+  /** Number of days after its end for which an unchanged password is accepted. */
   readonly passwordEnds: number | undefined
   readonly accountEnds: number | undefined
 }

@@ -11,14 +11,13 @@ export type LoginRequest = Omit<Extract<AuthorizationEffect, { type: 'authentica
   readonly timestamp: string
 }
 
-/** Where a maildrop is served, by a process of ours. */
+/** The place of a maildrop that a pop3d worker serves. */
 export type MaildropDoor = {
   /** Names the owner of the mail: one for each worker. */
   readonly owner: string
   /**
-   * Hands the client's connection over, with what was read of it and nobody has used; `ended` is
-   * called when its session is over. False if
-   * that cannot be done now, or never with this connection, and the session must be relayed.
+   * Hands the client's connection over, with its unused input; `ended` is called when its session
+   * ends. False if that is impossible now, or for this connection, and the session must be relayed.
    */
   pass(client: Connection, readAhead: Uint8Array, ended: () => void): boolean
   /**
@@ -31,10 +30,12 @@ export type MaildropDoor = {
 }
 
 /**
- * `maildrop`: the login is right and announced, the mail is at the door's other side. `open`: the
- * login is right and announced. The rest of the session is for `stream`; `reply` are octets of its
- * answer to
- * the password that were held back until now, and go to the client first. `closed`: nothing more is said.
+ * Result of a successful login, which is announced.
+ *
+ * - `maildrop`: continue through the handoff.
+ * - `open`: `stream` serves the rest of the session. `reply` are held-back octets of its answer to
+ *   the password, and go to the client first.
+ * - `closed`: no octets follow.
  */
 export type LoginResult =
   | { readonly outcome: 'maildrop'; readonly door: MaildropDoor }
@@ -42,7 +43,10 @@ export type LoginResult =
   | { readonly outcome: 'failed'; readonly failure: LoginFailure }
   | { readonly outcome: 'closed' }
 
-/** Decides about logins and opens what comes after them. `departure` tells whether the client goes away first. */
+/**
+ * Decides about logins and opens the next part of the session. `departure` reports a client that
+ * disconnects first.
+ */
 export type Authenticator = (request: LoginRequest, departure: ClientGone) => Promise<LoginResult>
 
 export const failed = (failure: LoginFailure): LoginResult => ({ outcome: 'failed', failure })

@@ -2,9 +2,9 @@ import type { AuthorizationOptions } from '../../pop3/authorization.ts'
 import type { IpAddress, NetworkSet } from '../../wire/ip-address.ts'
 import type { SessionId } from '../../wire/login-event.ts'
 
-/** Who a client is before login, and what the site's rules let it do. */
+/** The identity of a client before login, and its rights by the site's rules. */
 
-/** Who is at the other end of a connection, as far as we believe it. */
+/** The identity of the other end of a connection, as far as it is trusted. */
 export type Client = {
   readonly id: SessionId
   readonly ip: IpAddress
@@ -16,7 +16,7 @@ export type Client = {
   readonly proxyIp: IpAddress | undefined
 }
 
-/** The site's rules for what a client may do before login. */
+/** The site's rules for a client before login. */
 export type LoginRules = {
   readonly compat: 'none' | 'qmail'
   readonly requireTls: boolean
@@ -31,7 +31,7 @@ export type LoginRules = {
   readonly stls: boolean
 }
 
-/** What this client may do by the rules. */
+/** The rights of this client by the rules. */
 export function authorizationOptions(rules: LoginRules, { ip, tls }: Client): AuthorizationOptions {
   const { cleartextLogins } = rules
   const isFree = tls || !rules.requireTls || rules.cleartextNets.has(ip)

@@ -59,9 +59,9 @@ export class HandoffChannel {
   }
 
   /**
-   * Passes a client's socket, and what was read of it that nobody has used; it is closed here.
-   * `ended` is called when the session is over. False,
-   * and the socket is as it was, if it cannot be passed now.
+   * Hands a client's socket over, with its unused input; the socket is closed here. `ended` is
+   * called when the session ends. False, and the socket is unchanged, if it cannot be handed over
+   * now.
    */
   pass(client: Connection, ticket: string, readAhead: Uint8Array, ended: () => void): boolean {
     const octets = readAhead.length
@@ -119,7 +119,7 @@ export class HandoffChannel {
       case 'bye':
         this.#isOpen = false
         this.#retire()
-        // What was passed before is on its way, and its end is still told to us.
+        // Earlier handoffs are in transit, and the worker still reports their end.
         this.#socket?.end()
         return
       case undefined:
@@ -133,7 +133,7 @@ export class HandoffChannel {
     ended?.()
   }
 
-  /** The worker is gone, and with it its sessions. */
+  /** The worker has ended, and its sessions with it. */
   #close(): void {
     this.#isOpen = false
     this.#open.resolve(undefined)

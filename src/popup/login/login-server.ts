@@ -32,9 +32,9 @@ import { upstreamAuthenticator } from './upstream-authenticator.ts'
 /** The login process: its start, and everything that its sessions share. */
 
 /**
- * The process that talks to the network before login: no rights, no secrets but the preamble's
- * password. It is started by
- * the monitor. Fulfilled when it should end: the monitor is gone, or said so and the last session is over.
+ * The process that serves the network before login: no rights, no secrets but the preamble's
+ * password. The monitor starts it. Fulfilled when it should end: the monitor has ended, or
+ * requested it and the last session is over.
  */
 export async function runLogin(): Promise<void> {
   const ended = Promise.withResolvers<void>()
@@ -76,7 +76,7 @@ export async function runLogin(): Promise<void> {
   await ended.promise
 }
 
-/** What the administrator of a proxy or a client has to change. */
+/** The change that the administrator of a proxy or a client has to make. */
 const WRONG_ADDRESS = {
   listen: 'a PROXY header came to an address of popup.listen: name the address in popup.proxy_listen',
   proxyListen: 'clients that send none belong to an address of popup.listen',
@@ -85,7 +85,10 @@ const WRONG_ADDRESS = {
 
 const IDLE_MARGIN_MS = 60_000
 
-/** What comes first on each connection of a listener: a PROXY header, a TLS handshake, or the greeting. */
+/**
+ * The first part of each connection of a listener: a PROXY header, a TLS handshake, or the
+ * greeting.
+ */
 type ListenerKind = LoginSettings['listeners'][number]
 
 /** Everything that the sessions of one login process share. */
@@ -137,14 +140,14 @@ export class LoginServer implements SessionHost {
   }
 
   /**
-   * Above the worker's own limit: the worker ends a session first, unless it hangs. Of other
-   * servers nobody knows a limit.
+   * Above the worker's limit, so that the worker ends a session first, unless it hangs. The limit
+   * of other servers is unknown.
    */
   get idleLimit(): number {
     return this.settings.idleTime + IDLE_MARGIN_MS
   }
 
-  /** Takes other settings: for connections from now on, and for what running ones ask from now on. */
+  /** Applies other settings to new connections, and to later requests of running ones. */
   use(settings: LoginSettings): void {
     this.settings = settings
     this.judge = this.#judgeFor(settings)
@@ -282,7 +285,7 @@ export class LoginServer implements SessionHost {
     }
     const read = await readProxyHeader(socket)
     if ('reason' in read) {
-      // A load balancer that only looks whether somebody listens says nothing and leaves: that is not worth a line.
+      // A health check of a load balancer connects and sends nothing; it gets no log line.
       const isWorthALine = read.octets > 0 || (read.isLate && this.#hints.isDue(`late ${proxy.ip}`))
       if (isWorthALine)
         this.log.warn('proxy_refused', { ip: proxy.ip, reason: `${read.reason}: ${WRONG_ADDRESS.proxyListen}` })
@@ -339,9 +342,8 @@ export class LoginServer implements SessionHost {
   }
 
   /**
-   * `place`: the address whose place is taken; undefined for a proxy that has not yet said whom it
-   * brings. `first`: the connection
-   * begins with a TLS handshake, or in clear text.
+   * `place`: the address that has the place; undefined for a proxy that has not yet named its
+   * client. `first`: the connection begins with a TLS handshake, or in clear text.
    */
   #serve(
     socket: Connection,
@@ -350,7 +352,7 @@ export class LoginServer implements SessionHost {
     first: 'tls' | 'clear' = 'clear',
     readAhead?: Buffer,
   ): void {
-    // A client that has its share displaces nobody.
+    // A client at its limit displaces no other client.
     const hasRoom = place === undefined || this.#limits.customerHasRoom(place)
     const isFull = hasRoom && this.#places.size >= this.settings.maxConnections && !this.#makeRoom()
     if (isFull || (place !== undefined && this.#limits.acquire(place) !== 'ok')) {

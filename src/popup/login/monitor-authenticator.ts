@@ -8,32 +8,37 @@ import type { ClientGone } from '../client-gone.ts'
 import { type Authenticator, failed, type LoginRequest, type LoginResult, type MaildropDoor } from './authenticator.ts'
 import type { HandoffSender } from './handoff-sender.ts'
 
-/** Login by the monitor's checker, and the questions that every authenticator puts to the monitor. */
+/**
+ * Login by the monitor's checker, and the requests that every authenticator sends to the monitor.
+ */
 
 /** An answer of the monitor to one request. */
 type Answer = Exclude<ToLogin, { type: 'settings' | 'drain' }>
 
-/** One question to the monitor and what follows from it. */
+/** One request to the monitor and its continuation. */
 type MonitorRequest = {
   readonly n: number
   /** The next answer. */
   answer(): Promise<Answer>
   /** Says what another server answered. */
   report(outcome: Outcome): void
-  /** The client is gone: the monitor forgets it, and whoever waits for an answer here is told `temporary`. */
+  /**
+   * The client has disconnected: the monitor drops the request, and a waiting caller gets
+   * `temporary`.
+   */
   cancel(): void
   /** Nothing more is expected. */
   end(): void
 }
 
-/** Characters that the monitor has not taken, above which it is asked nothing more: a login is told to come again. */
+/** Maximum unsent characters to the monitor; above it a login gets a temporary failure. */
 const MAX_UNSENT = 4_194_304
 
 type Verify = Extract<FromLoginMessage, { type: 'verify' }>
 type Attempt = Extract<FromLoginMessage, { type: 'attempt' }>
 type Waiting = { readonly answers: Answer[]; wake: (() => void) | undefined }
 
-/** Matches the monitor's answers to the questions of this login process. */
+/** Matches the monitor's answers to the requests of this login process. */
 export class MonitorRequests {
   readonly #channel: ControlChannel
   readonly #waiting = new Map<number, Waiting>()
@@ -48,7 +53,7 @@ export class MonitorRequests {
     return this.#begin(n => ({ type: 'verify', n, ...request }))
   }
 
-  /** Asks to be let through to a server that judges by itself. */
+  /** Requests admission to a server that checks the login. */
   attempt(attempt: Omit<Attempt, 'type' | 'n'>): MonitorRequest {
     return this.#begin(n => ({ type: 'attempt', n, ...attempt }))
   }
@@ -61,7 +66,7 @@ export class MonitorRequests {
     this.#send({ type: 'ready' })
   }
 
-  /** An answer has come. Those to requests that have ended are of no use to anybody. */
+  /** An answer has arrived. Answers to ended requests are dropped. */
   receive(answer: Answer): void {
     const waiting = this.#waiting.get(answer.n)
     waiting?.answers.push(answer)
@@ -150,7 +155,7 @@ export function askToVerify(
   })
 }
 
-/** Runs `work`, and tells the monitor if the client goes away before it is done. */
+/** Runs `work`, and sends the monitor a message if the client disconnects before it is done. */
 export async function withRequest(
   request: MonitorRequest,
   departure: ClientGone,

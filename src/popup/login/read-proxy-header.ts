@@ -1,13 +1,12 @@
 import type { Connection } from '../../sockets/connection.ts'
 import { type ProxyHeader, parseProxyHeader } from '../../wire/preamble.ts'
 
-/** The whole header must be there within so long (spec/sslwrap.md §4). */
+/** Time limit for the whole header. */
 const LIMIT_MS = 3_000
 
 /**
- * `rest`: what the client sent behind the header. `reason`, for the log: why there is no good
- * header in time; `octets` came
- * instead. `isLate`: the peer waits, as a client does for a greeting.
+ * `rest`: the client's octets behind the header. `reason`, for the log: why there is no valid
+ * header in time; `octets` came instead. `isLate`: the peer waits, as a client does for a greeting.
  */
 export type ReadHeader =
   | { readonly header: ProxyHeader; readonly rest: Buffer }

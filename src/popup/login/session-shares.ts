@@ -2,7 +2,7 @@ import { BoundedMap } from '../../base/bounded-map.ts'
 import type { Clock } from '../../base/clock.ts'
 import { loginKey } from '../../wire/login-event.ts'
 
-/** A limit that is reached is logged again after so long, for each login and owner. */
+/** Time after which a reached limit is logged again, for each login and owner. */
 const QUIET_MS = 60_000
 /** Logins and owners whose last warning is remembered. */
 const MAX_WARNED = 1_000
@@ -13,11 +13,9 @@ export type ShareLimits = { readonly perLogin: number; readonly perOwner: number
 export type ShareRefusal = { readonly reason: 'max_per_login' | 'max_per_owner'; readonly isNews: boolean }
 
 /**
- * Counts sessions after login, by login name and by the owner of the mail, so that one mailbox or
- * one account of the host cannot
- * take the places of all others. A session keeps its share until its client's connection is closed,
- * here or by the worker, or until the
- * worker that holds it is gone.
+ * Counts sessions after login, by login name and by owner, so that one mailbox or
+ * one account of the host cannot take the places of all others. A session keeps its share until its
+ * client's connection is closed, here or by the worker, or until its worker ends.
  */
 export class SessionShares<Session> {
   #limits: ShareLimits

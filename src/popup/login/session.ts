@@ -52,7 +52,7 @@ const FIRST_OCTET_MS = 5_000
 /** A client that does not take our last words is left. */
 const LINGER_MS = 5_000
 
-/** What a session needs of the process that it is in. */
+/** The parts of the process that a session needs. */
 export type SessionHost = {
   readonly log: Log
   readonly judge: Authenticator
@@ -69,7 +69,9 @@ export type SessionHost = {
   timestampFor(client: Client): string
   optionsFor(client: Client): AuthorizationOptions
   preambleRefused(peer: IpAddress, reason: 'badpass' | 'badhost'): void
-  /** What the administrator may do about a client that knows old TLS only; undefined if it was said today. */
+  /**
+   * The administrator's remedy for a client with old TLS only; undefined if it was logged today.
+   */
   oldTlsHint(ip: IpAddress): string | undefined
   /** The client began with a PROXY header, or with TLS, where POP3 is spoken: an address or port is set up wrongly. */
   anotherProtocol(client: Client, protocol: 'PROXY' | 'TLS'): void
@@ -79,7 +81,10 @@ export type SessionHost = {
   admit(session: LoginSession, login: string, owner: string | undefined): boolean
   loggedIn(session: LoginSession): void
   left(session: LoginSession): void
-  /** The client's connection is closed, here or where it was passed to; `left` is called before or at the same time. */
+  /**
+   * The client's connection is closed, here or after its handoff; `left` is called before or at the
+   * same time.
+   */
   disconnected(session: LoginSession): void
 }
 
@@ -91,12 +96,12 @@ export class LoginSession implements ConnectionListener {
   #client: Client
   /** The client's own connection, in clear text. */
   readonly #raw: Connection
-  /** What we talk over: that, or TLS in it. */
+  /** The connection of the dialogue: the client's, or TLS in it. */
   #connection: Connection
   #reader = new LineReader()
   #state: AuthorizationState = AUTHORIZATION_START
   #options: AuthorizationOptions
-  /** Somebody is being asked: the client's next lines wait. */
+  /** An answer is pending: the client's next lines wait. */
   #busy = false
   /** The TLS handshake goes on. */
   #isSecuring = false
@@ -105,7 +110,7 @@ export class LoginSession implements ConnectionListener {
   #isPassed = false
   /** The next lines wait for a later turn of the event loop, or until the client has taken replies. */
   #isHeld = false
-  /** For who is asked about the login: the client is gone. */
+  /** For the pending login request: reports that the client has disconnected. */
   readonly #departure = new ClientGone()
   readonly #timer: NodeJS.Timeout
 
@@ -131,7 +136,7 @@ export class LoginSession implements ConnectionListener {
     if (!this.#busy && !this.#isHeld && !this.#over) this.#connection.resume()
   }
 
-  /** The session ends with the client's own connection, whatever that has become. */
+  /** The session ends with the client's connection, in each of its forms. */
   #follow(): void {
     this.#raw.onceClosed(() => {
       this.#finish()
@@ -147,7 +152,7 @@ export class LoginSession implements ConnectionListener {
     this.#connection.write(ok(this.#host.apop ? this.#timestamp : this.#timestamp.slice(1, -1)))
   }
 
-  /** As `start`, for a client that speaks TLS from the first octet. The greeting comes after the handshake. */
+  /** As `start`, for a client that begins with TLS. The greeting comes after the handshake. */
   startSecure(): void {
     this.#follow()
     this.#wait(this.#startTls(FIRST_OCTET_MS).then(() => this.#greet()))
@@ -160,7 +165,7 @@ export class LoginSession implements ConnectionListener {
     this.#close()
   }
 
-  /** Somebody else is being asked about this client, such as whether its password is right. */
+  /** An answer about this client is pending, for example a password check. */
   get isBusy(): boolean {
     return this.#busy && !this.#isSecuring
   }
@@ -202,7 +207,10 @@ export class LoginSession implements ConnectionListener {
     this.#finish()
   }
 
-  /** Runs the lines that are there, until one of them needs somebody else's answer, or the client has had its share. */
+  /**
+   * Runs the received lines, until one of them needs an answer of another process, or the client
+   * reaches its limit for one turn.
+   */
   #run(): void {
     if (this.#isHeld) return
     let replies = ''
@@ -320,7 +328,7 @@ export class LoginSession implements ConnectionListener {
     this.#finish()
   }
 
-  /** From here on the session is the other one's; what was read ahead goes with it. */
+  /** From here on the other side owns the session; unused input goes with it. */
   async #relay({ stream: other, reply }: Extract<LoginResult, { outcome: 'open' }>): Promise<void> {
     if (this.#over || this.#connection.isDestroyed) {
       other.destroy()
@@ -365,7 +373,9 @@ export class LoginSession implements ConnectionListener {
     this.#connection.write(this.#apply(afterFailure(this.#state, failure, this.#options)))
   }
 
-  /** RFC 2595 §4: whatever came in clear text behind the command is thrown away, and the session begins anew. */
+  /**
+   * RFC 2595 §4: octets in clear text behind the command are discarded, and a new session begins.
+   */
   async #startTls(firstOctetLimit?: number): Promise<void> {
     const { stls } = this.#host
     if (this.#connection.isDestroyed) return this.#finish()

@@ -13,14 +13,13 @@ import { failureIn, type MonitorRequests, withRequest } from './monitor-authenti
 /** Login by another POP3 server, and the dialogue with it. */
 
 /**
- * Another POP3 server decides. Its secrets go there and nowhere else: the monitor, who delays and
- * announces, sees none, and
- * reads nothing that the network sent.
+ * Another POP3 server decides. The client's secrets go only to that server. The monitor delays and
+ * announces; it gets no secret and reads nothing that the network sent.
  */
 export function upstreamAuthenticator(monitor: MonitorRequests, server: UpstreamServer): Authenticator {
   const proofs = new KeyedHash(randomBytes(32))
   return async ({ login, secret, method, client }, departure) => {
-    // The digest is over our own timestamp: nobody behind could check it.
+    // The digest is over popup's timestamp, so the server behind could not check it.
     if (method === 'apop') return failed('credentials')
     const { id, ip, port, localIp, localPort, tls } = client
     return withRequest(
@@ -67,8 +66,8 @@ type UpstreamAnswer =
   | { readonly outcome: Exclude<Outcome, 'yes'> }
 
 /**
- * Logs in to the POP3 server behind with what the client gave us. Its first +OK after the password is the proof of
- * login; the caller sends that line on when the login is announced. Never rejects.
+ * Logs in to the POP3 server behind with the client's credentials. Its first +OK after the password
+ * is the proof of login; the caller passes that line on when the login is announced. Never rejects.
  */
 async function loginUpstream(
   server: UpstreamServer,
@@ -95,7 +94,10 @@ async function loginUpstream(
   return isPositive(reply) ? { outcome: 'yes', stream, reply } : fail(refusalIn(reply))
 }
 
-/** What the server's response code says (RFC 2449 §8, RFC 3206); without one it is about the password. */
+/**
+ * Meaning of the server's response code (RFC 2449 §8, RFC 3206); without a code the reply is about
+ * the password.
+ */
 function refusalIn({ line }: FirstLine): Exclude<Outcome, 'yes'> {
   const code = /^-ERR \[([A-Za-z/-]{1,32})[^\]]*\]/.exec(line.toString('latin1'))?.[1]?.toUpperCase()
   if (code === 'IN-USE') return 'inUse'
@@ -136,6 +138,6 @@ function settled(stream: Duplex, event: 'connect' | 'secureConnect'): Promise<bo
     }
     const timer = setTimeout(() => settle(false), LIMIT_MS)
     stream.once(event, () => settle(true))
-    stream.on('error', () => settle(false)) // stays: an error later ends the stream, and `close` says so
+    stream.on('error', () => settle(false)) // stays: a later error ends the stream, and `close` reports it
   })
 }

@@ -15,7 +15,7 @@ import type { IpAddress } from '../../wire/ip-address.ts'
 import type { LoginAnswer, LoginEvent, LoginText, SessionId } from '../../wire/login-event.ts'
 import type { AuthdLink } from './authd-link.ts'
 
-/** Who tried to log in; what every line about an attempt says. */
+/** The fields of every line about an attempt to log in. */
 export type Attempt = Omit<LoginEvent, 'daemon' | 'id' | 'user'> & { readonly id: SessionId; readonly user: LoginText }
 
 /**
@@ -30,7 +30,10 @@ export function loginRefusal(settings: Settings): LoginRefusal {
   return ip => neverList.loginRefusal(ip)
 }
 
-/** Tells of logins: authd, which grants; the log; and syslog, for whatever else reads the mail log. */
+/**
+ * Announces logins to authd, which grants; to the log; and to syslog, for other readers of the mail
+ * log.
+ */
 export class Announcer {
   readonly #authd: AuthdLink | undefined
   readonly #log: Log
@@ -53,9 +56,8 @@ export class Announcer {
   }
 
   /**
-   * Announces a login; fulfilled when +OK may go out. A login that can never be granted is told to
-   * our own log alone: authd or
-   * a reader of syslog on another host may not know that its address is a proxy's.
+   * Announces a login; fulfilled when +OK may be sent. An ungrantable login goes only to popup's log, because authd or a syslog reader on another host may not know
+   * that its address is a proxy's.
    */
   async login(attempt: Attempt): Promise<void> {
     const { id, ip, user, method, tls } = attempt
@@ -76,7 +78,8 @@ export class Announcer {
     detail?: string,
   ): void {
     this.#log.info('login_failed', { id, ip: ip ?? 'unknown', user, method, tls: tls ? 1 : 0, reason, detail })
-    // The syslog line has a closed list of reasons: what the site's own rules refuse is a failed login there.
+    // The syslog line has a closed list of reasons: a login that the site's rules refuse is a
+    // failed login there.
     const known = reason === 'logindelay' || reason === 'uid' ? 'badauth' : reason
     this.#failures?.write(formatFailLine({ ip, tls, method, user }, known))
   }
@@ -161,7 +164,7 @@ class SyslogWriter {
     }
     child.on('error', gone)
     child.on('exit', (code, signal) => gone(signal ?? `exit status ${code}`))
-    child.stdin?.on('error', () => {}) // EPIPE: logger has ended, and `exit` says so
+    child.stdin?.on('error', () => {}) // EPIPE: logger has ended, and `exit` reports it
     this.#complained = false
     return child
   }
@@ -170,9 +173,9 @@ class SyslogWriter {
 const CAP_SYS_ADMIN = 1n << 21n
 
 /**
- * The line is ours, so is the process id: the reader of the log finds the process that vouches for
- * it. As root logger proves it to the kernel,
- * and sends nothing where that is refused: without CAP_SYS_ADMIN, as under a sandbox, the line has logger's own number.
+ * Log under our own PID (`logger --id`), so that a reader of the log finds the process. As root
+ * logger proves the PID to the kernel, and sends nothing if that is refused. Without CAP_SYS_ADMIN,
+ * as in a sandbox, the line has logger's PID.
  */
 function processIdOption(): string {
   const { uid = '1', capabilities = '0' } =

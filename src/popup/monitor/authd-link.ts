@@ -26,7 +26,7 @@ export type AuthdLinkOptions = {
   readonly path: string
   /** Milliseconds that a login waits for the answer. */
   readonly grantWait: number
-  /** Milliseconds after which an event that could not be delivered is worth nothing. */
+  /** Milliseconds after which an undelivered event expires. */
   readonly keepFor: number
 }
 
@@ -34,9 +34,9 @@ export type AuthdLinkOptions = {
 export type AuthdLinkTimes = Omit<AuthdLinkOptions, 'path'>
 
 /**
- * One connection to authd, made again whenever it is lost. Several events are in flight at once;
- * what has no answer when
- * the connection goes is sent again on the next one, so that no login is lost while authd restarts.
+ * One connection to authd, restored after each loss. Several events are in flight at once. Events
+ * without an answer are sent again on the next connection, so that no login is lost while authd
+ * restarts.
  */
 export class AuthdLink {
   #options: AuthdLinkOptions
@@ -62,9 +62,9 @@ export class AuthdLink {
   }
 
   /**
-   * Announces a login and waits for the answer, at most `grantWait`; after that, or at once when
-   * authd has been away for
-   * longer than that, the answer is `queued` and the event is delivered later.
+   * Announces a login and waits for the answer, at most `grantWait`. After that the answer is
+   * `queued` and the event is delivered later; at once if authd has been unreachable for longer
+   * than that.
    */
   announce(event: LoginEvent): Promise<LoginAnswer> {
     return new Promise(resolve => {
@@ -85,7 +85,7 @@ export class AuthdLink {
     })
   }
 
-  /** What one turn of the event loop has to announce goes out together. */
+  /** The events of one event-loop turn are sent together. */
   #send(event: LoginEvent): void {
     if (this.#unsent === '') {
       setImmediate(() => {

@@ -34,9 +34,9 @@ export type RunningChain = {
 }
 
 /**
- * Runs `checkpassword PROG…` for a login. The session's descriptor is a Unix connection that the
- * monitor makes to the login
- * process and from which it never reads: its first line says which request it belongs to, all else is the program's.
+ * Runs `checkpassword PROG…` for a login. The session's descriptor is a Unix connection from the
+ * monitor to the login process, from which the monitor never reads. Its first line names the
+ * request; all later octets are the program's.
  */
 export class ChainRunner {
   #options: ChainRunnerOptions
@@ -115,6 +115,6 @@ function killGroup(pid: number): void {
   try {
     process.kill(-pid, 'SIGTERM')
   } catch {
-    // It has just ended by itself.
+    // It has just ended.
   }
 }

@@ -7,7 +7,7 @@ import { type LoginText, loginKey } from '../../wire/login-event.ts'
 
 /** When a login may be tried: after failures, and after the login before (LOGIN-DELAY). */
 
-/** Failures count until so long after the last one. */
+/** Failures count for this time after the last one. */
 const FORGET_MS = 10 * 60_000
 /** Rows of each table: above that the oldest goes. */
 const MAX_ROWS = 20_000
@@ -18,32 +18,34 @@ const MAX_ROWS = 20_000
 const CUSTOMER_TOLERANCE = 3
 /** The same for an IPv6 /48, which may be a customer or a whole building. */
 const SITE_TOLERANCE = 16
-/** Wrong passwords of a login that are told apart from new ones. */
+/** Different wrong passwords of a login that are distinguished from new ones. */
 const MAX_PROOFS = 4
 /** Different wrong passwords in a row from an address, after which a login is not known there any more. */
 const KNOWN_STRIKES = 3
 
-/** `proofs`: fingerprints of login and secret together. The same wrong password again tells an attacker nothing. */
+/**
+ * `proofs`: fingerprints of login and secret together. The same wrong password again gives an
+ * attacker no information.
+ */
 type LoginFailures = { readonly count: number; readonly at: number; readonly proofs: readonly string[] }
 
 /**
- * Makes guessing slow: after failures, the next attempts wait before they are checked, longer each
- * time. Waiting before the check,
- * not after, denies the shortcut of hanging up when no quick yes comes. All other clients go on at
- * full speed. An attempt waits
+ * Slows guessing down: after failures, the next attempts wait before the check, longer each time.
+ * The delay comes before the check, so an attacker cannot skip it by disconnecting. Other clients
+ * are not delayed. An attempt waits
  *
- * - for the failures of its own login, from wherever they came;
+ * - for the failures of its login, from all addresses;
  * - for the other logins that failed from its customer's network (IPv4: the address, IPv6: its
- * /64), from the fourth one on, and for those
- * of its IPv6 /48 from the seventeenth one on. Logins are counted, not failures, so that some
- * devices with old passwords behind a NAT
- *   delay nobody else.
+ *   /64), from the fourth one on;
+ * - for those of its IPv6 /48, from the seventeenth one on.
  *
- * The longer of these waits counts. A login that has lately been right from a network is known
- * there and does not wait, whatever others
- * do to the login or to the NAT, until three different wrong passwords in a row come from there. A
- * wrong password that comes again
- * counts once.
+ * Logins are counted, not failures, so that some devices with old passwords behind a NAT delay no
+ * other client.
+ *
+ * The longest of these waits counts. A login that has lately been right from a network is known
+ * there and does not wait, even if other clients fail with this login or from this NAT. It is known
+ * until three different wrong passwords in a row come from there. A repeated wrong password counts
+ * once.
  */
 export class FailureDelays {
   #delays: readonly number[]
@@ -204,7 +206,7 @@ export class LoginIntervals {
     this.#minimum = minimum
   }
 
-  /** True if the user may log in now, which counts as his last login from then on. */
+  /** True if the user may log in now; the time then counts as the user's last login. */
   take(login: LoginText): boolean {
     if (this.#minimum === 0) return true
     const now = this.#clock()

@@ -13,7 +13,10 @@ import {
 
 /** The login processes as the monitor sees them: started again when they end, bounded in what they ask. */
 
-/** Far above what honest logins need (two messages each), far below what would keep the monitor from his work. */
+/**
+ * Far above the need of honest logins (two messages each), far below a load that would block the
+ * monitor.
+ */
 const MESSAGES_PER_SECOND = 20_000
 const MESSAGE_BURST = 40_000
 /**
@@ -166,7 +169,7 @@ export class MessageAllowance {
     this.#at = clock()
   }
 
-  /** Takes some; false if there are not so many. */
+  /** Takes `count` tokens; false if there are fewer. */
   take(count = 1): boolean {
     const now = this.#clock()
     this.#left = Math.min(this.#burst, this.#left + ((now - this.#at) / 1000) * this.#perSecond)

@@ -16,11 +16,11 @@ import { rotateTicketKeys, type TicketKeys } from '../../tunnel/tls-contexts.ts'
 import { formatNetwork, type NetworkSet } from '../../wire/ip-address.ts'
 import type { LoginSettingsMessage } from '../../wire/login-process.ts'
 
-/** What a login process must know, and its certificate, which is kept fresh. */
+/** The settings of a login process, and its certificate, which is kept current. */
 
 /**
- * What a login process must know, secrets and certificates read from their files. @throws
- * UsageFault naming every fault.
+ * The settings of a login process; secrets and certificates are read from their files.
+ * @throws UsageFault naming every fault.
  */
 export function loginSettings(
   { top, grants, popup, pop3d }: Settings,
@@ -84,7 +84,7 @@ export function loginSettings(
 /** A person may have some devices at the same time, however few connections there are in all. */
 const LEAST_SHARE = 5
 
-/** What is set, or the part of all connections. */
+/** The limit of the settings, or the part of all connections. */
 const sessionsOf = (limit: number, all: number, part: number): number =>
   limit > 0 ? limit : Math.max(LEAST_SHARE, Math.floor(all * part))
 
@@ -141,17 +141,16 @@ function readPem(path: string, setting: string): string {
   }
 }
 
-/** Session tickets are made with a fresh key after so long. */
+/** Time after which session tickets get a new key. */
 const ROTATION_MS = 12 * 3_600_000
-/** From so many days before the end the log warns at each start and reload, and twice a day. */
+/** Days before the end from which the log warns at each start and reload, and twice a day. */
 const EXPIRY_WARNING_DAYS = 14
 
 type TlsSettings = LoginSettingsMessage['stls']
 
 /**
- * Keeps the certificate of the login processes fresh: new files are taken by themselves, the keys
- * of session tickets change, and the log
- * warns before the certificate ends.
+ * Keeps the certificate of the login processes current: loads new files, changes the keys of
+ * session tickets, and logs a warning before the certificate ends.
  */
 export class LoginCertificate {
   readonly #log: Log

@@ -22,7 +22,10 @@ const MAX_PENDING = 100_000
 const MAX_PENDING_OCTETS = 8_388_608
 
 export type LoginsParts = {
-  /** Who decides: our checker, a chained program, or a server that login itself asks. */
+  /**
+   * The authenticator: popup's checker, a chained program, or a server that the login process
+   * queries.
+   */
   readonly judge:
     | { readonly type: 'checker'; readonly checker: Checker; readonly workers: MaildropWorkers }
     | { readonly type: 'chain'; readonly chains: ChainRunner }
@@ -89,7 +92,7 @@ export class Logins {
     }
   }
 
-  /** The process is gone, and with it whoever waited for answers. */
+  /** The login process has ended, and all its requests with it. */
   gone(process: LoginProcess): void {
     for (const { departure } of this.#pending.get(process)?.requests.values() ?? []) departure.happen()
     this.#pending.delete(process)
@@ -177,7 +180,7 @@ export class Logins {
     pending: Pending,
   ): Promise<void> {
     const { n } = request
-    // The program has a time limit of its own once it runs.
+    // The running program has a separate time limit.
     const chain = await this.#inTime(pending, () => chains.start(process.index, request, this.#applicant(pending)))
     if (chain === 'departed') return
     if ('verdict' in chain) {
@@ -228,7 +231,7 @@ export class Logins {
     process.send({ type: 'announced', n })
   }
 
-  /** Waits as long as the failures before this attempt demand; false if the client went away meanwhile. */
+  /** Waits for the delay of earlier failures; false if the client disconnects meanwhile. */
   async #waitTurn({ attempt, departure }: Pending): Promise<boolean> {
     const delay = this.#parts.delays.delayFor(attempt.ip, attempt.user)
     if (delay === 0) return !departure.hasHappened
@@ -247,9 +250,9 @@ export class Logins {
   }
 
   /**
-   * Answers what a check answers. When its time is over, or if it fails, the answer is `temporary`;
-   * the check then leaves its queue as if
-   * the client were gone. `departed`: the client went away while the check waited for its turn.
+   * Returns the answer of a check. After its time limit, or if it fails, the answer is `temporary`;
+   * the check then leaves its queue as if the client had disconnected. `departed`: the client
+   * disconnected while the check waited.
    */
   async #inTime<Answer>(
     { departure }: Pending,
@@ -291,7 +294,9 @@ export class Logins {
   }
 }
 
-/** What one login process has under way, with the characters of all its names and secrets. */
+/**
+ * The pending requests of one login process, with the characters of all their names and secrets.
+ */
 type PendingRequests = { readonly requests: Map<number, Pending>; octets: number }
 
 type Refusal = { readonly failure: LoginFailure; readonly reason: FailReason | 'logindelay' | 'uid' }

@@ -18,9 +18,9 @@ import {
 } from '../../wire/maildrop-worker.ts'
 import type { Maildrop } from '../checkers/checker.ts'
 
-/** A ticket must be presented within so long. */
+/** Time within which a ticket must be presented. */
 export const TICKET_LIFE_MS = 30_000
-/** An owner whose worker has been away so long gives up his socket too. */
+/** Idle time after which an owner's listening socket is closed. */
 const FORGET_OWNER_MS = 10 * 60_000
 
 export type MaildropWorkersOptions = {
@@ -41,7 +41,7 @@ type Owner = {
   /** Signs tickets with that key. */
   mac: KeyedHash
   readonly listener: BoundSocket
-  /** What the last worker that ended in order had taken. */
+  /** The used tickets of the last worker that exited cleanly. */
   usedTickets: readonly UsedTicket[]
   readonly name: string
   worker: WorkerProcess | undefined
@@ -51,16 +51,19 @@ type Owner = {
   forget: NodeJS.Timeout | undefined
 }
 
-/** What login needs to open a maildrop: the socket's name in the workers' directory, and the first line to say. */
+/**
+ * Data with which the login process opens a maildrop: the socket's name in the workers' directory,
+ * and the first line.
+ */
 export type OpenMaildrop = { readonly socket: string; readonly ticket: string }
 
 /**
- * The pop3d processes, one per owner: a uid with its gid. The monitor holds each owner's listening
- * socket for good, and the key stays the
- * same as well while they end in order: a client that was let in while the process was just going
- * away waits in the kernel's
- * queue for the next one. What a process that crashed had taken nobody knows: its key is void, and
- * with it every ticket.
+ * The pop3d processes, one per owner: a uid with its gid. The monitor keeps each owner's listening
+ * socket open. So a client that arrives while the process exits waits in the kernel's queue for the
+ * next one.
+ *
+ * After a clean exit the key stays the same. After a crash the used tickets are unknown, so the key
+ * and every ticket are void.
  */
 export class MaildropWorkers {
   /** Where the sockets are. */
@@ -78,7 +81,8 @@ export class MaildropWorkers {
     this.#settings = options.settings
     this.#log = log
     this.#clock = clock
-    // Login enters before it gives up root and sees nothing of it later; the sockets themselves are his alone.
+    // login changes into this directory before it drops root and cannot list it later; the sockets
+    // belong to its account.
     mkdirSync(this.directory, { recursive: true, mode: 0o711 })
     chmodSync(this.directory, 0o711)
   }
@@ -91,7 +95,7 @@ export class MaildropWorkers {
     return undefined
   }
 
-  /** Makes sure that the owner's process runs and may be asked for this maildrop. */
+  /** Makes sure that the owner's process runs and accepts this maildrop. */
   async open(
     { uid, gid, maildir }: Maildrop,
     session: Omit<SessionTicket, 'maildir' | 'expires'>,

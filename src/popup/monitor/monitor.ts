@@ -36,7 +36,7 @@ export async function startMonitor(settingsFile: string, program: string): Promi
   requireConfigured(settings, settingsFile)
   const log = createLog('popup', { level: settings.top.log_level, byTurn: true })
   watchDescriptors(log)
-  // Delays, intervals, allowances: a clock that is set must neither lock anybody out nor let anybody in.
+  // For delays, intervals and allowances: a clock step must neither refuse nor admit a login.
   const clock = monotonicClock
   const { popup, top } = settings
   const loginIds = isRoot() ? idsOf(popup.login_user, 'popup.login_user') : undefined
@@ -141,7 +141,7 @@ export async function startMonitor(settingsFile: string, program: string): Promi
 
 const certificateFiles = ({ popup }: Settings): readonly string[] => [popup.stls_cert, popup.stls_key]
 
-/** New settings with the old ones where only a restart can change them: what depends on those stays as it is. */
+/** New settings, with the old ones where only a restart can change them. */
 const withKept = ({ popup: { checker, logins, login_user } }: Settings, next: Settings): Settings => ({
   ...next,
   popup: { ...next.popup, checker, logins, login_user },
@@ -174,7 +174,10 @@ async function holdChainSockets({ popup, top }: Settings, loginIds: Ids | undefi
   )
 }
 
-/** The judge, and how a reload changes it. `use` throws UsageFault before it has changed anything. */
+/**
+ * The authenticator, and how a reload changes it. `use` throws UsageFault before it has changed
+ * anything.
+ */
 type ReplaceableAuthenticator = LoginsParts['judge'] & { use(settings: Settings): Promise<void> }
 
 async function makeAuthenticator(
@@ -236,7 +239,7 @@ async function makeAuthenticator(
   }
 }
 
-/** What a reload makes anew of the chain of programs. */
+/** The parts of the chain of programs that a reload replaces. */
 export const chainOptions = (settings: Settings, environment: Environment): Omit<ChainRunnerOptions, 'listeners'> => ({
   checker: settings.popup.checkpassword,
   program: settings.popup.chain,
@@ -245,7 +248,7 @@ export const chainOptions = (settings: Settings, environment: Environment): Omit
   programs: programQueue(settings),
 })
 
-/** What a reload tells the workers that serve maildrops. */
+/** The settings that a reload sends to the workers for maildrops. */
 export const workerSettings = ({ popup, pop3d }: Settings): MaildropWorkerSettings => ({
   compat: popup.compat,
   sizes: pop3d.sizes,

@@ -32,7 +32,9 @@ export class DescriptorStream extends Duplex {
     this.#output.write(chunk, done)
   }
 
-  /** Whoever wrote here has ended: the client, who waits for the close, will say nothing more that matters. */
+  /**
+   * The other end has closed: the client waits for the close and sends nothing more that matters.
+   */
   override _final(done: () => void): void {
     this.#endInput()
     done()

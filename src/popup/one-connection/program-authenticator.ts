@@ -34,9 +34,8 @@ export type ProgramAuthenticatorOptions = {
 }
 
 /**
- * Runs checker and server as popup's child, their descriptors 0 and 1 on a socket of ours: what the
- * client sent ahead is
- * passed on and not lost, and the first +OK is seen on its way.
+ * Runs checker and server as popup's child, with a socket of popup as their descriptors 0 and 1. So
+ * the input that the client sent ahead is not lost, and popup reads the first +OK.
  */
 export function programAuthenticator(options: ProgramAuthenticatorOptions): Authenticator {
   const { command, compat, checkTimeout } = options
@@ -70,7 +69,7 @@ export function programAuthenticator(options: ProgramAuthenticatorOptions): Auth
       closeSync(theirs)
     }
     const session = new Socket({ fd: ours, readable: true, writable: true, allowHalfOpen: true })
-    session.on('error', () => {}) // a program that is gone: its exit status says more
+    session.on('error', () => {}) // the program has ended: its exit status says more
     departure.listen(() => session.destroy())
     const reply = await readReply(session, checkTimeout + 30_000)
     if (reply !== undefined && isPositive(reply)) {

@@ -32,9 +32,9 @@ const LAST_WORDS_MS = 5_000
 
 /**
  * `popup HOST CHECKER PROG…` under tcpserver: one connection on descriptors 0 and 1, no settings
- * file. Settings come from
- * the environment under their usual names (COMPAT, SSL_HACK_PASS, REQUIRE_TLS, AUTHD_SOCKET, …).
- * Answers the exit status, which is 1 whatever happened, as it always was: supervisors must not read meaning into it.
+ * file. Settings come from the environment under their usual names (COMPAT, SSL_HACK_PASS,
+ * REQUIRE_TLS, AUTHD_SOCKET, …). Returns the exit status, which is always 1, as in the original:
+ * it has no meaning for supervisors.
  * @throws UsageFault for a setting that has no meaning.
  */
 export async function serveConnection(words: readonly string[], own: Environment): Promise<number> {
@@ -67,7 +67,7 @@ function settingsFrom(own: Environment): Settings {
   return parseSettings('', 'environment', texts).settings
 }
 
-/** The client as tcpserver or the proxy names it. The address may be unknown: nobody is granted anything then. */
+/** The client as tcpserver or the proxy names it. If the address is unknown, nothing is granted. */
 type KnownClient = { readonly client: Client | undefined; readonly environment: Environment }
 
 async function knownClient(
@@ -131,7 +131,7 @@ async function knownClient(
   return { client, environment }
 }
 
-/** Stands for an address that nobody told us; it is never granted. */
+/** Stands for an unknown address; it is never granted. */
 const UNKNOWN: IpAddress | undefined = parseIpAddress('0.0.0.0')
 
 function strangerOf(id: Client['id']): Client {
@@ -141,7 +141,7 @@ function strangerOf(id: Client['id']): Client {
 
 const ipOf = ({ ip }: Client): IpAddress | undefined => (ip === UNKNOWN ? undefined : ip)
 
-/** The one session of this process, and what it needs. */
+/** The one session of this process, and its parts. */
 class OneConnection {
   readonly #hostname: string
   readonly #command: readonly string[]
@@ -180,7 +180,7 @@ class OneConnection {
     const end = await this.#program?.ended
     if (end === undefined) return this.#stream.lastWords('', LAST_WORDS_MS)
     if (!('signal' in end.ending)) {
-      // qmail-popup cannot tell a program that failed from a login that did.
+      // qmail-popup cannot distinguish a failed program from a failed login.
       const failed = popup.compat === 'qmail' && end.ending.code !== 0
       return this.#stream.lastWords(failed ? err('authorization failed') : '', LAST_WORDS_MS)
     }
