@@ -21,6 +21,8 @@ const SQL_ROOM = 'src/grants/'
 /** Statements about the server itself, not about grants. */
 const SQL_EXEMPT: ReadonlyMap<string, string> = new Map([
   ['src/database/database.ts', 'asks a server whether it is the primary; transactions'],
+  ['src/database/connect.ts', 'settings of a session; what a pooler does with it'],
+  ['src/database/replication.ts', 'what a commit waits for; the answers of standbys'],
   ['src/database/migrate.ts', 'reads and writes the ledger of migrations'],
   ['src/database/notifications.ts', 'LISTEN'],
 ])

@@ -28,6 +28,7 @@ GRANT USAGE ON SCHEMA public TO pop3authd, authwrap, authstatus;
 GRANT SELECT ON schema_version TO pop3authd, authwrap, authstatus;
 GRANT SELECT ON relay_gate, relay_blocks, relay_allowances, relay_clients, relay_ungrantable, relay_devices, relay_neighbours TO pop3authd, authwrap;
 GRANT EXECUTE ON FUNCTION may_relay(text) TO pop3authd, authwrap;
+GRANT EXECUTE ON FUNCTION standby_replies() TO pop3authd, authwrap;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON grants, ungrantable, devices, device_logins, neighbours, alarms, device_hours TO pop3authd;
 GRANT SELECT, INSERT ON blocks, allowances, login_event, relay_use TO pop3authd;

@@ -58,9 +58,8 @@ export function setupCommand(hosts: ConnectionOptions['hosts'], byHand: string, 
  * `lc_messages` of the server decides).
  */
 function remedyFor(message: string, where: string, { hosts, user }: ConnectionOptions): string {
-  if (message.includes('unsupported startup parameter')) {
-    return `set ignore_startup_parameters = statement_timeout in the pooler at ${where} and pool_mode = session, or connect to PostgreSQL directly`
-  }
+  if (message.includes('pool_mode'))
+    return `set pool_mode = session in the pooler at ${where}, or connect to PostgreSQL directly`
   if (/password authentication failed|no password supplied|role ".*" does not exist/.test(message)) {
     return `make the role ${user} and its password with ${setupCommand(hosts, 'auth-relay migrate --user postgres')}, or correct the password in the settings`
   }
@@ -75,7 +74,13 @@ function remedyFor(message: string, where: string, { hosts, user }: ConnectionOp
 function explain(error: unknown, connection: ConnectionOptions): unknown {
   const { hosts, database, user } = connection
   const where = hosts.map(({ host, port }) => (host.startsWith('/') ? host : `${host}:${port}`)).join(', ')
-  if (error instanceof DatabaseUnavailable || error instanceof OutcomeUnknown) {
+  if (error instanceof OutcomeUnknown) {
+    return new TemporaryFault(
+      `the outcome is unknown, and a failover may lose the change: ${error.message}: look whether it is there, and repeat the command`,
+      error,
+    )
+  }
+  if (error instanceof DatabaseUnavailable) {
     return new TemporaryFault(`no database: ${error.message}: ${remedyFor(error.message, where, connection)}`, error)
   }
   if (error instanceof StatementRefused) {

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { systemClock } from '../base/clock.ts'
 import { createLog, type Log } from '../base/log.ts'
 import { policyOf } from '../grants/grant-policy.ts'
-import { openGrantWriter } from '../grants/grant-writer.ts'
+import { type OpenGrantWriter, openGrantWriter } from '../grants/grant-writer.ts'
 import { watchDescriptors } from '../process/connection-limits.ts'
 import type { RunningDaemon } from '../process/lifecycle.ts'
 import { openMetricsListener } from '../process/metrics-listener.ts'
@@ -30,6 +30,9 @@ import { UsageSocket } from './usage-socket.ts'
 const FLUSH = 5000
 const LONGEST_FLUSH = 30_000
 
+/** Longest wait for the row of an address that another transaction has locked, in milliseconds. */
+const LOCK_TIMEOUT = 1000
+
 /** Starts authd. `load` reads the settings, at the start and at each SIGHUP. */
 export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
   const settings = load()
@@ -38,7 +41,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
   watchDescriptors(log)
   const counters = new Counters()
   const store = openGrantWriter(
-    { ...databaseConnection(settings, 'writer'), applicationName: 'authd', max: 4 },
+    { ...databaseConnection(settings, 'writer'), applicationName: 'authd', max: 4, lockTimeoutMs: LOCK_TIMEOUT },
     policyOf(settings),
   )
   const queue = new GrantQueue({
@@ -63,7 +66,10 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
         ...state,
         remedy: 'start PostgreSQL, or change [database]; logins wait meanwhile',
       })
-    } else log.info('database_connected', state)
+    } else if (state.state === 'up') {
+      log.info('database_connected', { state: state.state, host: state.host, pooled: state.pooled })
+    }
+    warnOfCommit(state, settings, log)
     if (state.state === 'up') queue.storeIsBack()
   })
   const intake = new LoginSources({
@@ -193,6 +199,22 @@ function uidOfGate({ wrap }: Settings): readonly number[] {
   } catch {
     return [] // this host has no gate, or no separate account for it
   }
+}
+
+/** Notices that the server lowers the durability of commits for authd's role, database or as a whole. */
+function warnOfCommit(state: ReturnType<OpenGrantWriter['state']>, { database }: Settings, log: Log): void {
+  if (state.state !== 'up') return
+  const { host, synchronousCommit: value } = state
+  const lowered = database.require_sync ? ['off', 'local', 'remote_write'] : ['off']
+  if (!lowered.includes(value)) return
+  log.warn('synchronous_commit_lowered', {
+    host,
+    value,
+    reason: database.require_sync
+      ? 'authd sets synchronous_commit = on for its own connections'
+      : 'a crash of the server may lose logins that were answered committed',
+    remedy: `raise synchronous_commit to on for the role ${database.dbuser}, the database or the server`,
+  })
 }
 
 function warnOfUnsafe({ grants }: Settings, log: Log): void {

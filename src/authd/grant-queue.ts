@@ -73,6 +73,13 @@ const MAX_PENDING = 100_000
 const HIGH_WATER = 5000
 /** Addresses kept while the store is unavailable (spec/wrap-and-db.md §6). */
 const MAX_KEPT = 10_000
+/**
+ * Addresses whose row another transaction has locked, set aside one by one; more of them mean that
+ * the store is down.
+ */
+const MAX_LOCKED = 100
+/** Pause before the addresses that were set aside are tried again, in milliseconds. */
+const LOCKED_PAUSE = 1000
 /** A login that waited longer than this is stored with its own time, not the database's. */
 const OWN_TIME_AFTER = 1000
 
@@ -93,8 +100,8 @@ type Entry = {
 /**
  * Queue between login sources and the grant store.
  *
- * A login is in exactly one of three places: `#pending` (waiting for the next commit), `#commits`
- * (under way), or `#kept` (the store is unavailable; only the newest login of each address is kept,
+ * A login is in exactly one of four places: `#pending` (waiting for the next commit), `#commits`
+ * (under way), `#locked` (see below), or `#kept` (the store is unavailable; only the newest login of each address is kept,
  * at most MAX_KEPT addresses). At most two commits run at a time.
  *
  * Order: logins of one address are stored in order of arrival. A retry sorts by arrival number,
@@ -102,6 +109,11 @@ type Entry = {
  *
  * Answers: an announcer gets one answer. It is `committed` after the commit, `queued` after
  * `commitWait` or when the store is unavailable, and `refused` if the login can never be granted.
+ *
+ * Locks: a commit that waits in vain for a synchronous standby keeps its row locks after its client
+ * has disconnected. A batch that meets such a lock is refused as a whole. It is halved until the locked
+ * addresses stand alone. `#locked` holds the newest login of each of them; they are tried again apart
+ * from the others, which are stored meanwhile.
  */
 export class GrantQueue {
   readonly #options: GrantQueueOptions
@@ -111,6 +123,9 @@ export class GrantQueue {
   /** Newest login of each address, oldest first. They wait for the end of an outage. */
   readonly #kept = new Map<IpAddress, Entry>()
   #walk = this.#kept.values()
+  /** Newest login of each address whose row is locked. */
+  readonly #locked = new Map<IpAddress, Entry>()
+  #lockedTimer: NodeJS.Timeout | undefined
   /** The commits that are under way. */
   readonly #commits = new Set<readonly Entry[]>()
   #taken = 0
@@ -138,7 +153,7 @@ export class GrantQueue {
 
   /** Logins not yet stored. */
   get length(): number {
-    return this.#pending.length + this.#kept.size + this.#committing().length
+    return this.#pending.length + this.#kept.size + this.#locked.size + this.#committing().length
   }
 
   /** Whether the last commit failed. */
@@ -173,6 +188,10 @@ export class GrantQueue {
     }
     if (this.#down) {
       this.#keep(entry)
+      return
+    }
+    if (this.#locked.has(heard.event.ip)) {
+      this.#setAside(entry)
       return
     }
     this.#pending.push(entry)
@@ -212,6 +231,7 @@ export class GrantQueue {
   close(): void {
     this.#closed = true
     clearTimeout(this.#retryTimer)
+    clearTimeout(this.#lockedTimer)
     clearTimeout(this.#company)
     clearInterval(this.#waitTimer)
   }
@@ -283,7 +303,7 @@ export class GrantQueue {
     this.#commits.add(batch)
     let failure: unknown
     try {
-      await this.#store(batch)
+      await this.#store(batch, this.#options.monotonic() + this.#deadline)
     } catch (error) {
       failure = error
     }
@@ -298,10 +318,10 @@ export class GrantQueue {
   }
 
   /**
-   * Rejects if the store is unavailable. A login that the database will never take is refused
-   * alone.
+   * Rejects if the store is unavailable, or if the batch is not stored at `end`. A login that the
+   * database will never take gets `refused` alone. A login whose row is locked goes to `#locked`.
    */
-  async #store(batch: readonly Entry[]): Promise<void> {
+  async #store(batch: readonly Entry[], end: number): Promise<void> {
     const started = this.#options.monotonic()
     let outcomes: readonly Outcome[]
     try {
@@ -311,16 +331,23 @@ export class GrantQueue {
         { signal },
       )
     } catch (error) {
-      if (!neverHelps(error)) throw error
+      const isLocked = meetsLock(error)
+      if (!neverHelps(error) && !isLocked) throw error
+      if (isLocked && (this.#options.monotonic() >= end || this.#locked.size >= MAX_LOCKED)) throw error
       const [first] = batch
+      if (batch.length === 1 && first !== undefined && isLocked) {
+        this.#options.log.warn('login_locked', { ...describe(first.heard), reason: asError(error) })
+        this.#setAside(first)
+        return
+      }
       if (batch.length === 1 && first !== undefined) {
         this.#options.log.error('login_unstorable', { ...describe(first.heard), reason: asError(error) })
         this.#settle(first, { verdict: 'refused', id: first.heard.event.id, reason: 'unstorable' })
         return
       }
       const half = Math.ceil(batch.length / 2)
-      await this.#store(batch.slice(0, half))
-      await this.#store(batch.slice(half))
+      await this.#store(batch.slice(0, half), end)
+      await this.#store(batch.slice(half), end)
       return
     }
     if (outcomes.length !== batch.length) throw new Error('the store gave another number of outcomes than logins')
@@ -371,7 +398,7 @@ export class GrantQueue {
 
   #failed(error: unknown, batch: readonly Entry[]): void {
     this.#options.counters.commitFailures += 1
-    const left = batch.filter(entry => !entry.concluded)
+    const left = batch.filter(entry => !entry.concluded && this.#locked.get(entry.heard.event.ip) !== entry)
     if (!this.#down) {
       this.#options.log.error('store_unavailable', { reason: asError(error), waiting: this.length + left.length })
     }
@@ -387,6 +414,27 @@ export class GrantQueue {
     this.#pause = Math.min(this.#pause * 2, this.#backOff.longest)
     clearTimeout(this.#retryTimer)
     this.#retryTimer = setTimeout(() => this.#retry(), pause)
+  }
+
+  /** Keeps the newest login of an address whose row is locked, and tries it again apart from the others. */
+  #setAside(entry: Entry): void {
+    const { event } = entry.heard
+    this.#answer(entry, { verdict: 'queued', id: event.id })
+    const other = this.#locked.get(event.ip)
+    const [older, newer] = other === undefined || other.place < entry.place ? [other, entry] : [entry, other]
+    if (older !== undefined) this.#forget(older, 'replaced')
+    this.#locked.set(event.ip, newer)
+    this.#countQueued(entry)
+    this.#lockedTimer ??= setTimeout(() => this.#tryLocked(), LOCKED_PAUSE)
+  }
+
+  #tryLocked(): void {
+    this.#lockedTimer = undefined
+    if (this.#closed) return
+    const batch = [...this.#locked.values()]
+    this.#locked.clear()
+    if (this.#down) for (const entry of batch) this.#keep(entry)
+    else if (batch.length > 0) void this.#commit(batch)
   }
 
   #retry(): void {
@@ -407,7 +455,7 @@ export class GrantQueue {
 
   /** Keeps the newest login of each address; the announcer need not wait for it. */
   #keep(entry: Entry): void {
-    const { event, source } = entry.heard
+    const { event } = entry.heard
     this.#answer(entry, { verdict: 'queued', id: event.id })
     const older = this.#kept.get(event.ip)
     this.#kept.delete(event.ip)
@@ -421,9 +469,13 @@ export class GrantQueue {
       this.#dropped += 1
     }
     this.#kept.set(event.ip, entry)
+    this.#countQueued(entry)
+  }
+
+  #countQueued(entry: Entry): void {
     if (entry.queued) return
     entry.queued = true
-    this.#options.counters.countEvent(source, 'queued')
+    this.#options.counters.countEvent(entry.heard.source, 'queued')
     this.#options.log.info('login_queued', describe(entry.heard))
   }
 
@@ -487,3 +539,6 @@ const describe = ({ event: { id, ip, user, daemon }, source }: ReportedLogin) =>
  * missing table or right, is an outage that an administrator can end.
  */
 const neverHelps = (error: unknown): boolean => /^2[23]/.test(errorCodeOf(error) ?? '')
+
+/** Another transaction has locked what this one needs (lock_not_available, query_canceled); surely not done. */
+const meetsLock = (error: unknown): boolean => /^(55P03|57014)$/.test(errorCodeOf(error) ?? '')

@@ -9,6 +9,15 @@ export type DatabaseHost = { readonly host: string; readonly port: number }
 /** TLS toward the server: the certificate is always verified, name included. `ca`: PEM text; left out, the system's. */
 export type DatabaseTls = { readonly ca?: string; readonly serverName?: string }
 
+/** PostgreSQL with synchronous replication and automatic failover. */
+export type ClusterRules = {
+  /**
+   * The longest silence of a synchronous standby, in milliseconds, after which its primary is not
+   * believed any more; 0: believed always.
+   */
+  readonly standbyAgeMs: number
+}
+
 /** Where a database is and who asks. */
 export type ConnectionOptions = {
   /** At least one; the primary among them is found and followed. */
@@ -17,4 +26,6 @@ export type ConnectionOptions = {
   readonly user: string
   readonly password?: SecretLike | undefined
   readonly tls?: DatabaseTls | undefined
+  /** Left out: one server, or replication that no commit waits for. */
+  readonly cluster?: ClusterRules | undefined
 }

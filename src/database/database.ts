@@ -1,9 +1,18 @@
-import { checkServerIdentity } from 'node:tls'
-import { type ClientConfig, Pool, type PoolClient, type PoolConfig } from 'pg'
+import { Pool, type PoolClient } from 'pg'
 import * as v from 'valibot'
 import { messageOf } from '../base/errors.ts'
+import {
+  CancelledWaits,
+  clientConfig,
+  DEFAULT_STATEMENT_TIMEOUT_MS,
+  poolConfig,
+  poolsTransactions,
+  prepareSession,
+  TRANSACTION_POOLING,
+} from './connect.ts'
 import type { ConnectionOptions, DatabaseHost } from './connection-options.ts'
 import { DatabaseUnavailable, failureOf, OutcomeUnknown } from './errors.ts'
+import { REPLICATION, requireReplicated, STANDBY_REPLIES, StandbyWatch } from './replication.ts'
 import { type ArrayElement, arrayLiteral, type Result, type Statement, type Value } from './statement.ts'
 
 export type DatabaseOptions = ConnectionOptions & {
@@ -12,10 +21,12 @@ export type DatabaseOptions = ConnectionOptions & {
   /** Most connections at once. */
   readonly max?: number
   /**
-   * The server cancels a statement after this time. The client cancels it one second later, or
-   * earlier by a signal.
+   * The server ends a statement after this; the client's own limit is a second longer, and a signal
+   * may be earlier. The server does not count the wait for a synchronous standby, the client does.
    */
   readonly statementTimeoutMs?: number
+  /** The server refuses a statement (55P03) that waits longer for a lock. Left out: statementTimeoutMs alone. */
+  readonly lockTimeoutMs?: number
   /** Named statements are planned once for each connection. For those who ask the same again and again. */
   readonly planOnce?: boolean
   /** For one host to take a connection. */
@@ -24,15 +35,36 @@ export type DatabaseOptions = ConnectionOptions & {
 
 /**
  * `connecting`: not yet found. `up`: the primary is known; `pooled`: a connection pooler answers
- * for it. `down`: looked for again and again, with back-off.
+ * for it; `synchronousCommit`: the setting of role, database and server. `down`: looked for again
+ * and again, with back-off.
  */
 export type DatabaseState =
   | { readonly state: 'connecting' }
-  | { readonly state: 'up'; readonly host: string; readonly pooled: boolean }
+  | {
+      readonly state: 'up'
+      readonly host: string
+      readonly pooled: boolean
+      readonly synchronousCommit: string
+    }
   | { readonly state: 'down'; readonly reason: string }
 
-/** `signal`: the deadline. Passing it rejects at once, with OutcomeUnknown if the statement was under way. */
-export type RunOptions = { readonly signal?: AbortSignal | undefined }
+/**
+ * `signal`: the deadline. Passing it rejects at once, with OutcomeUnknown if the statement was under
+ * way. In a cluster (ConnectionOptions.cluster) besides:
+ *
+ * `proven`: the answer counts only if the synchronous standby has answered this primary within
+ * `standbyAgeMs`; otherwise DatabaseUnavailable.
+ *
+ * `durable`: the statement counts only if the commit waited for a standby's disk; otherwise
+ * OutcomeUnknown. A commit that waits for a standby keeps its locks and its server process until the
+ * wait ends, also after its client has disconnected. So, after a statement of unknown outcome, no further
+ * durable one is sent before a standby streams from the primary (DatabaseUnavailable).
+ */
+export type RunOptions = {
+  readonly signal?: AbortSignal | undefined
+  readonly proven?: boolean
+  readonly durable?: boolean
+}
 
 export interface Session {
   /**
@@ -72,20 +104,33 @@ const LONGEST_PAUSE_MS = 5000
 /** A statement may cut the pause between two rounds short, but not below this. */
 const LEAST_PAUSE_MS = 200
 
-/** Whether the server takes writes, and which of its processes answers; asked once per server. */
-const FIRST_QUERY: Statement<{ read_only: boolean; pid: number }> = {
+/**
+ * Whether the server takes writes, on which timeline, and which of its processes answers; asked once
+ * per server. Each promotion begins a new timeline, so of two primaries the older has the lower one.
+ */
+const FIRST_QUERY: Statement<{ read_only: boolean; timeline: number; pid: number }> = {
   text: `SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean AS read_only,
+  CASE WHEN pg_is_in_recovery() THEN 0
+       ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END AS timeline,
   pg_backend_pid() AS pid`,
-  row: v.object({ read_only: v.boolean(), pid: v.number() }),
+  row: v.object({ read_only: v.boolean(), timeline: v.number(), pid: v.number() }),
 }
+/** In a cluster, the time that other hosts get after the first primary has answered, in milliseconds. */
+const OTHER_PRIMARY_MS = 500
 
 /** A server that took writes when we found it. */
 type Primary = {
   readonly pool: Pool
   readonly host: string
   readonly pooled: boolean
+  readonly synchronousCommit: string
+  readonly timeline: number
   index: number
   lastAnswer: number
+  /** A deadline passed under a statement, and no durable one has succeeded since. */
+  isUnsure: boolean
+  /** Watches the synchronous standbys; made for the first answer that must be proven. */
+  watch: StandbyWatch | undefined
 }
 
 class PrimaryDatabase implements Database {
@@ -103,6 +148,8 @@ class PrimaryDatabase implements Database {
   #pause = FIRST_PAUSE_MS
   /** Pools that are being emptied. */
   readonly #ending = new Set<Promise<void>>()
+  readonly #cancelledWaits = new CancelledWaits()
+  #lookingAround = false
 
   constructor(options: DatabaseOptions) {
     this.#options = options
@@ -118,22 +165,18 @@ class PrimaryDatabase implements Database {
     return () => this.#listeners.delete(listener)
   }
 
-  query<Row>(
-    statement: Statement<Row>,
-    values: readonly Value[] = [],
-    { signal }: RunOptions = {},
-  ): Promise<Result<Row>> {
-    return this.#withClient(signal, run => typedQuery(run, statement, values))
+  query<Row>(statement: Statement<Row>, values: readonly Value[] = [], options: RunOptions = {}): Promise<Result<Row>> {
+    return this.#withClient(options, run => typedQuery(run, statement, values))
   }
 
-  script(text: string, { signal }: RunOptions = {}): Promise<void> {
-    return this.#withClient(signal, async run => {
+  script(text: string, options: RunOptions = {}): Promise<void> {
+    return this.#withClient(options, async run => {
       await run({ text })
     })
   }
 
-  transaction<T>(work: (session: Session) => Promise<T>, { signal }: RunOptions = {}): Promise<T> {
-    return this.#withClient(signal, async run => {
+  transaction<T>(work: (session: Session) => Promise<T>, options: RunOptions = {}): Promise<T> {
+    return this.#withClient(options, async run => {
       await run({ text: 'BEGIN' })
       try {
         const result = await work({
@@ -159,15 +202,19 @@ class PrimaryDatabase implements Database {
     await this.#round?.catch(() => undefined) // no statement waits for the round
     const primary = this.#primary
     this.#primary = undefined
-    if (primary !== undefined) this.#end(primary.pool)
+    if (primary !== undefined) this.#end(primary)
     await Promise.all(this.#ending)
   }
 
   /**
-   * Lends a connection of the primary. After the deadline, or any error that is not the server's
-   * own answer, the connection is closed and not lent again.
+   * Lends a connection of the primary. After the deadline, any error that is not the server's own
+   * answer, or a cancelled wait for the synchronous standby, the connection is closed and not lent
+   * again.
    */
-  async #withClient<T>(outer: AbortSignal | undefined, work: (run: Run) => Promise<T>): Promise<T> {
+  async #withClient<T>(
+    { signal: outer, proven = false, durable = false }: RunOptions,
+    work: (run: Run) => Promise<T>,
+  ): Promise<T> {
     const deadline = deadlineOf(outer, (this.#options.statementTimeoutMs ?? DEFAULT_STATEMENT_TIMEOUT_MS) + 1000)
     const started = performance.now()
     let primary: Primary
@@ -175,6 +222,7 @@ class PrimaryDatabase implements Database {
     try {
       if (deadline.signal.aborted) throw deadline.signal.reason
       primary = await raced(deadline.signal, this.#primary ?? this.#search())
+      if (proven) await raced(deadline.signal, this.#watchOf(primary)?.proven())
       client = await raced(deadline.signal, this.#connect(primary), late => late.release())
     } catch (error) {
       deadline.clear()
@@ -185,14 +233,23 @@ class PrimaryDatabase implements Database {
     const run: Run = async config => {
       if (broken) throw new OutcomeUnknown(`connection to ${primary.host} is closed`)
       try {
+        this.#cancelledWaits.forget(client)
         const result = await raced<RawResult>(deadline.signal, client.query(config))
         primary.lastAnswer = performance.now()
+        const cancelled = this.#cancelledWaits.of(client)
+        if (cancelled !== undefined) {
+          broken = true
+          throw new OutcomeUnknown(`committed on ${primary.host} alone, perhaps not on a standby: ${cancelled}`)
+        }
         return result
       } catch (error) {
+        if (error instanceof OutcomeUnknown) throw error
         if (deadline.signal.aborted) {
           broken = true
-          // No answer arrived: the server has stopped or hangs, and another one may be the primary
-          // now.
+          primary.isUnsure = true
+          // A commit that waits for a standby in vain looks like this, and so does an old primary.
+          this.#lookAround(primary)
+          // Not one answer since we began: the server itself is gone or stuck, and another may be the primary now.
           if (primary.lastAnswer < started) this.#lost(primary, 'no answer within the deadline')
           throw new OutcomeUnknown('the deadline passed under a statement', { cause: error })
         }
@@ -203,11 +260,72 @@ class PrimaryDatabase implements Database {
       }
     }
     try {
-      return await work(run)
+      const isDurable = durable && this.#options.cluster !== undefined
+      if (isDurable && primary.isUnsure) {
+        const [replies] = (await typedQuery(run, STANDBY_REPLIES, [])).rows
+        if (replies?.standbys.length === 0) {
+          throw new DatabaseUnavailable(`no synchronous standby streams from ${primary.host}`)
+        }
+      }
+      const result = await work(run)
+      if (isDurable) {
+        requireReplicated((await typedQuery(run, REPLICATION, [])).rows[0])
+        primary.isUnsure = false
+      }
+      // The proof is younger than the answer: no standby has been promoted before it.
+      if (proven) primary.watch?.assertProven()
+      return result
     } finally {
       deadline.clear()
       client.release(broken)
     }
+  }
+
+  /** The watch over the standbys of a primary; undefined where nothing need be proven. */
+  #watchOf(primary: Primary): StandbyWatch | undefined {
+    const limitMs = this.#options.cluster?.standbyAgeMs ?? 0
+    if (limitMs === 0) return undefined
+    primary.watch ??= new StandbyWatch({
+      limitMs,
+      host: primary.host,
+      ask: async (statement, signal) => {
+        const client = await raced(signal, primary.pool.connect(), late => late.release())
+        let isLate = true
+        try {
+          const answer = typedQuery(config => client.query(config), statement, [])
+          const { rows } = await raced(signal, answer)
+          isLate = false
+          return rows
+        } finally {
+          client.release(isLate)
+        }
+      },
+      silent: () => this.#lookAround(primary),
+    })
+    return primary.watch
+  }
+
+  /**
+   * Looks for a later primary among the other hosts while this one is known: it may be a primary that
+   * was replaced and does not know it. At most one look at a time.
+   */
+  #lookAround(primary: Primary): void {
+    if (this.#options.cluster === undefined || this.#options.hosts.length < 2) return
+    if (this.#lookingAround || this.#primary !== primary) return
+    this.#lookingAround = true
+    void this.#tryEveryHost(primary.index)
+      .then(
+        found => {
+          const isLater = found.timeline > primary.timeline && this.#primary === primary
+          if (!isLater) return this.#end(found)
+          this.#lost(primary, `${found.host} is the primary of a later timeline`)
+          this.#end(found)
+        },
+        () => undefined, // no other primary
+      )
+      .finally(() => {
+        this.#lookingAround = false
+      })
   }
 
   /** A connection of the known primary. A server that takes none is lost. */
@@ -244,26 +362,71 @@ class PrimaryDatabase implements Database {
     return this.#round
   }
 
-  async #tryEveryHost(): Promise<Primary> {
+  /** A primary among the hosts, `except` one of them left out. In a cluster, that of the latest timeline. */
+  async #tryEveryHost(except?: number): Promise<Primary> {
     const { hosts } = this.#options
+    const order = hosts.map((_, step) => (this.#next + step) % hosts.length).filter(index => index !== except)
     const reasons: string[] = []
-    for (let step = 0; step < hosts.length && !this.#closing.signal.aborted; step++) {
-      const index = (this.#next + step) % hosts.length
-      const host = hosts[index]
-      if (host === undefined) continue
-      const found = await this.#tryHost(host, index)
-      if (typeof found !== 'string') return found
-      reasons.push(`${nameOf(host)}: ${found}`)
+    if (this.#options.cluster !== undefined && order.length > 1) {
+      const latest = await this.#latestPrimary(order, reasons)
+      if (latest !== undefined) return latest
+    } else {
+      for (const index of order) {
+        if (this.#closing.signal.aborted) break
+        const found = await this.#tryHost(index)
+        if (typeof found !== 'string') return found
+        reasons.push(found)
+      }
     }
     throw new DatabaseUnavailable(`no primary among the database hosts (${reasons.join('; ')})`)
   }
 
+  /** Asks the hosts at once. After the first primary has answered, the others get OTHER_PRIMARY_MS. */
+  async #latestPrimary(order: readonly number[], reasons: string[]): Promise<Primary | undefined> {
+    let latest: Primary | undefined
+    let isOver = false
+    let timer: NodeJS.Timeout | undefined
+    const over = Promise.withResolvers<void>()
+    const asked = order.map(async index => {
+      const found = await this.#tryHost(index)
+      if (typeof found === 'string') reasons.push(found)
+      else if (isOver || (latest !== undefined && latest.timeline >= found.timeline)) this.#end(found)
+      else {
+        if (latest !== undefined) this.#end(latest)
+        latest = found
+        timer ??= setTimeout(over.resolve, OTHER_PRIMARY_MS)
+      }
+    })
+    await Promise.race([Promise.all(asked), over.promise])
+    isOver = true
+    clearTimeout(timer)
+    return latest
+  }
+
   /** A primary, or why this host is none. */
-  async #tryHost(host: DatabaseHost, index: number): Promise<Primary | string> {
-    const pool = new Pool(poolConfig(this.#options, host))
-    // A lent connection that fails between two statements has no other listener for `error`, and
-    // the event would end the process.
-    pool.on('connect', client => client.on('error', () => {}))
+  async #tryHost(index: number): Promise<Primary | string> {
+    const host = this.#options.hosts[index]
+    if (host === undefined) return 'no such host'
+    // One name may lead to several servers in turn, for instance when an address moves. A pool holds
+    // connections to the server that it found first.
+    let server: Date | undefined
+    let synchronousCommit = ''
+    const pool = new Pool({
+      ...poolConfig(this.#options, host),
+      onConnect: async client => {
+        const session = await prepareSession(client, this.#options)
+        if (server !== undefined && server.getTime() !== session.serverStarted.getTime()) {
+          throw new DatabaseUnavailable(`${nameOf(host)} leads to another server now`)
+        }
+        server = session.serverStarted
+        synchronousCommit = session.synchronousCommit
+      },
+    })
+    // A lent connection that breaks between two statements has nobody else who hears it, and would end the process.
+    pool.on('connect', client => {
+      client.on('error', () => {})
+      this.#cancelledWaits.watch(client)
+    })
     // An idle connection that breaks; statements under way get their own error.
     pool.on('error', error => {
       if (this.#primary?.pool === pool) this.#lost(this.#primary, error.message)
@@ -277,28 +440,47 @@ class PrimaryDatabase implements Database {
           // PostgreSQL sends each client the id of the process that serves it (BackendKeyData). A
           // pooler invents a number.
           const pooled = Reflect.get(client, 'processID') !== answer.pid
-          return { pool, host: nameOf(host), pooled, index, lastAnswer: performance.now() }
+          if (pooled && (await poolsTransactions(client, clientConfig(this.#options, host)))) {
+            client.release(true)
+            this.#endPool(pool)
+            return `${nameOf(host)}: ${TRANSACTION_POOLING}`
+          }
+          client.release()
+          return {
+            pool,
+            host: nameOf(host),
+            pooled,
+            synchronousCommit,
+            timeline: answer.timeline,
+            index,
+            lastAnswer: performance.now(),
+            isUnsure: false,
+            watch: undefined,
+          }
         }
-      } finally {
         client.release()
+      } catch (error) {
+        client.release(true)
+        throw error
       }
-      this.#end(pool)
-      return 'a standby'
+      this.#endPool(pool)
+      return `${nameOf(host)}: a standby`
     } catch (error) {
-      this.#end(pool)
-      return messageOf(error)
+      this.#endPool(pool)
+      return `${nameOf(host)}: ${messageOf(error)}`
     }
   }
 
   #found(primary: Primary): Primary {
     if (this.#closing.signal.aborted) {
-      this.#end(primary.pool)
+      this.#end(primary)
       throw new DatabaseUnavailable('the database is closed')
     }
     this.#primary = primary
     this.#next = primary.index
     this.#pause = FIRST_PAUSE_MS
-    this.#setState({ state: 'up', host: primary.host, pooled: primary.pooled })
+    const { host, pooled, synchronousCommit } = primary
+    this.#setState({ state: 'up', host, pooled, synchronousCommit })
     return primary
   }
 
@@ -325,13 +507,18 @@ class PrimaryDatabase implements Database {
     if (this.#primary !== primary) return
     this.#primary = undefined
     this.#next = (primary.index + 1) % this.#options.hosts.length
-    this.#end(primary.pool)
+    this.#end(primary)
     if (this.#closing.signal.aborted) return
     this.#setState({ state: 'down', reason: `${primary.host}: ${reason}` })
     this.#search().catch(() => undefined) // the state says it
   }
 
-  #end(pool: Pool): void {
+  #end(primary: Primary): void {
+    primary.watch?.stop()
+    this.#endPool(primary.pool)
+  }
+
+  #endPool(pool: Pool): void {
     const ended: Promise<void> = pool
       .end()
       .catch(() => undefined) // its connections are closed, as intended
@@ -346,8 +533,6 @@ class PrimaryDatabase implements Database {
     for (const listener of this.#listeners) listener(state)
   }
 }
-
-const DEFAULT_STATEMENT_TIMEOUT_MS = 10_000
 
 type RawResult = { readonly rows: readonly unknown[]; readonly rowCount: number | null }
 type Run = (config: { text: string; values?: unknown[]; name?: string }) => Promise<RawResult>
@@ -368,59 +553,7 @@ async function typedQuery<Row>(
 /** Array.isArray does not see that a readonly array is one. */
 const isArray = (value: Value): value is readonly ArrayElement[] => Array.isArray(value)
 
-/**
- * Plans each named statement once for a connection. The default of PostgreSQL may plan at each
- * execution in order to use the parameters, which doubled the time to store one login. A server
- * that does not know the setting keeps its default.
- */
-async function planOnce(client: Pick<PoolClient, 'query'>): Promise<void> {
-  await client.query('SET plan_cache_mode = force_generic_plan').catch(() => undefined)
-}
-
-/** How one connection to a host is made; never without verified TLS where the options want it. */
-export function clientConfig(
-  options: ConnectionOptions & Pick<DatabaseOptions, 'applicationName' | 'connectTimeoutMs'>,
-  { host, port }: DatabaseHost,
-): ClientConfig {
-  const { tls, password } = options
-  const ssl =
-    tls === undefined || host.startsWith('/')
-      ? false
-      : {
-          rejectUnauthorized: true,
-          minVersion: 'TLSv1.2' as const,
-          ...(tls.ca === undefined ? {} : { ca: tls.ca }),
-          // Given the connection's own socket, node:tls would compare the certificate with `localhost`.
-          checkServerIdentity: (_: string, certificate: Parameters<typeof checkServerIdentity>[1]) =>
-            checkServerIdentity(tls.serverName ?? host, certificate),
-        }
-  return {
-    host,
-    port,
-    database: options.database,
-    user: options.user,
-    ...(password === undefined ? {} : { password: password.reveal() }),
-    ssl,
-    connectionTimeoutMillis: options.connectTimeoutMs ?? 3000,
-    application_name: options.applicationName,
-    keepAlive: true,
-    keepAliveInitialDelayMillis: 10_000,
-  }
-}
-
-function poolConfig(options: DatabaseOptions, host: DatabaseHost): PoolConfig {
-  return {
-    ...clientConfig(options, host),
-    max: options.max ?? 4,
-    // One stays open, so that a server whose slots other clients have taken still answers us.
-    min: 1,
-    idleTimeoutMillis: 60_000,
-    statement_timeout: options.statementTimeoutMs ?? DEFAULT_STATEMENT_TIMEOUT_MS,
-    ...(options.planOnce === true ? { onConnect: planOnce } : {}),
-  }
-}
-
-/** Aborts at the caller's signal or at the time limit, if that comes first. */
+/** The caller's signal or the time limit, whichever comes first. */
 function deadlineOf(outer: AbortSignal | undefined, limitMs: number) {
   const inner = new AbortController()
   const abort = (): void => inner.abort(outer?.reason)

@@ -1,7 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { Client } from 'pg'
+import { clientConfig } from './connect.ts'
 import type { ConnectionOptions, DatabaseHost } from './connection-options.ts'
-import { clientConfig } from './database.ts'
 
 /** Between two attempts, in milliseconds. */
 const AGAIN = 1000

@@ -20,15 +20,39 @@ const SET_PASSWORD: Statement<{ text: string }> = {
   row: v.object({ text: v.string() }),
 }
 
-/** The rights of a role, and the time of the database. */
-export type RoleFacts = { readonly isSuperuser: boolean; readonly mayWrite: boolean; readonly now: Date }
+/** The rights of a role, the time of the database, and its settings of replication. */
+export type RoleFacts = {
+  readonly isSuperuser: boolean
+  readonly mayWrite: boolean
+  readonly now: Date
+  /** synchronous_commit as this role gets it before a connection raises it: of the role, the database or the server. */
+  readonly synchronousCommit: string
+  readonly standbyNames: string
+  /** Seconds between two answers of an idle standby. */
+  readonly statusInterval: number
+  /** Whether standby_replies() may read the answers; null: the function does not exist. */
+  readonly seesReplies: boolean | null
+}
 
 const ROLE_FACTS: Statement<RoleFacts> = {
   text: `
 SELECT current_setting('is_superuser')::boolean AS "isSuperuser", clock_timestamp() AS now,
   coalesce((SELECT has_table_privilege(c.oid, 'INSERT') FROM pg_class c WHERE c.oid = to_regclass('grants')), false)
-    AS "mayWrite"`,
-  row: v.object({ isSuperuser: v.boolean(), mayWrite: v.boolean(), now: timestamptz }),
+    AS "mayWrite",
+  (SELECT reset_val FROM pg_settings WHERE name = 'synchronous_commit') AS "synchronousCommit",
+  current_setting('synchronous_standby_names') AS "standbyNames",
+  (SELECT setting::int FROM pg_settings WHERE name = 'wal_receiver_status_interval') AS "statusInterval",
+  (SELECT pg_has_role(proowner, 'pg_read_all_stats', 'USAGE') FROM pg_proc WHERE oid = to_regprocedure('standby_replies()'))
+    AS "seesReplies"`,
+  row: v.object({
+    isSuperuser: v.boolean(),
+    mayWrite: v.boolean(),
+    now: timestamptz,
+    synchronousCommit: v.string(),
+    standbyNames: v.string(),
+    statusInterval: v.number(),
+    seesReplies: v.nullable(v.boolean()),
+  }),
 }
 
 /** Looks at the role by which the database was opened. */

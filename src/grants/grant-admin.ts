@@ -222,13 +222,13 @@ export function createGrantAdmin(database: Database, policy: GrantPolicy, option
       if (refused !== undefined) return { refused }
       const embedded = isSingleAddress(target) ? policy.embeddedIpv4(target.base) : undefined
       const values = [formatNetwork(target), request.forSeconds, request.reason, request.owner, now(), embedded ?? null]
-      const { rows } = await database.query(ALLOW, values, { signal })
+      const { rows } = await database.query(ALLOW, values, { signal, durable: true })
       await notifyChange(database)
       return { until: rows[0]?.until ?? null, exceptions: policy.neverList.exceptionsIn(target) }
     },
 
     async disallow(target: Network, { signal }: QueryOptions = {}) {
-      const { count } = await database.query(DISALLOW, [formatNetwork(target), now()], { signal })
+      const { count } = await database.query(DISALLOW, [formatNetwork(target), now()], { signal, durable: true })
       await notifyChange(database)
       return count
     },
@@ -240,13 +240,13 @@ export function createGrantAdmin(database: Database, policy: GrantPolicy, option
         const removed = await session.query(REMOVE_BLOCKED, columnsOf(target))
         return { removed: removed.count, until: rows[0]?.until ?? null }
       }
-      const done = await database.transaction(work, { signal })
+      const done = await database.transaction(work, { signal, durable: true })
       await notifyChange(database)
       return done
     },
 
     async unblock(target: BlockTarget, { signal }: QueryOptions = {}) {
-      const { count } = await database.query(UNBLOCK, [...columnsOf(target), now()], { signal })
+      const { count } = await database.query(UNBLOCK, [...columnsOf(target), now()], { signal, durable: true })
       await notifyChange(database)
       return count
     },

@@ -149,12 +149,13 @@ export function createGrantReader(
       const row = policy.neverList.loginRefusal(ip) === undefined ? policy.rowOf(ip) : null
       const { rows } = await database.query(LOOKUP, [ip, row, now(), policy.embeddedIpv4(ip) ?? null, policy.expTime], {
         signal,
+        proven: true,
       })
       const found = rows[0]
       return found === undefined ? undefined : { ip, ...found }
     },
     async current({ signal }: QueryOptions = {}): Promise<readonly CurrentGrant[]> {
-      const { rows } = await database.query(CURRENT, [now(), policy.expTime], { signal })
+      const { rows } = await database.query(CURRENT, [now(), policy.expTime], { signal, proven: true })
       const parts = policy.neverList.grantableParts()
       return rows
         .filter(({ network, source }) => source === 'allowance' || !policy.neverList.isDeniedPrivate(network.base))

@@ -232,7 +232,7 @@ export function createGrantWriter(
       ]
       const settings = [policy.expTime, policy.maxLifetime, policy.refreshSeconds, policy.storeUser, now()]
       const embedded = logins.map(({ event }) => policy.embeddedIpv4(event.ip) ?? null)
-      const { rows } = await database.query(RECORD, [...values, ...settings, embedded], { signal })
+      const { rows } = await database.query(RECORD, [...values, ...settings, embedded], { signal, durable: true })
       if (rows[0]?.fresh === true) changes.changed()
       const words = rows[0]?.outcomes.split(' ') ?? []
       if (words.length !== logins.length) throw new Error(`${words.length} outcomes for ${logins.length} logins`)

@@ -24,6 +24,8 @@ export type DatabaseConnection = {
   readonly user: string
   readonly password?: Secret | undefined
   readonly tls?: { readonly ca?: string } | undefined
+  /** Set with database.require_sync. */
+  readonly cluster?: { readonly standbyAgeMs: number } | undefined
 }
 
 /**
@@ -53,7 +55,8 @@ export function databaseConnection({ database, top }: Settings, role: DatabaseRo
   const password = file !== '' ? readSecretFile(file) : text === '' ? undefined : new Secret(text)
   const { dbtls, dbtls_ca } = database
   const tls = dbtls === 'off' ? undefined : dbtls_ca === '' ? {} : { ca: readCertificates(dbtls_ca) }
-  return { hosts, database: database.dbname, user, password, tls }
+  const cluster = database.require_sync ? { standbyAgeMs: database.standby_age * 1000 } : undefined
+  return { hosts, database: database.dbname, user, password, tls, cluster }
 }
 
 /** The secret file with the role's password; empty if there is none. */

@@ -156,6 +156,23 @@ export const DATABASE = defineSection('database', 'Where the grants are kept: Po
     'TLS toward the server. verify checks the certificate against dbtls_ca.',
     BARE,
   ),
+  require_sync: flag(
+    false,
+    'The database is a cluster with synchronous replication. A login counts as committed only when a standby has it too.',
+  ),
+  standby_age: duration(
+    's',
+    3,
+    0,
+    300,
+    'With require_sync: the longest silence of a synchronous standby. Afterwards the gate does not believe the primary, and the relay stays closed. 0: no limit.',
+  ),
+  patroni_port: integer(
+    8008,
+    0,
+    65535,
+    'With require_sync: port of Patroni on the hosts of dbhost. auth-relay check reads the settings of the cluster there. 0: no Patroni.',
+  ),
   dbtls_ca: path('', 'CA certificates (PEM) for dbtls = "verify". Empty: those of the system.', BARE),
 })
 

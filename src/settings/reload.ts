@@ -42,6 +42,9 @@ export const RESTART_FOR: RestartTable = {
     status_dbpass: ['status-page'],
     status_dbpass_file: ['status-page'],
     dbtls: ['authd', 'status-page', 'alerts'],
+    require_sync: ['authd', 'status-page', 'alerts'],
+    standby_age: RELOADED,
+    patroni_port: RELOADED,
     dbtls_ca: ['authd', 'status-page', 'alerts'],
   },
   grants: {

@@ -2,11 +2,14 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, chownSync, existsSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
+import * as v from 'valibot'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { checkHost } from '../../src/auth-relay/check/check-host.ts'
 import { setupCommand, withDatabase } from '../../src/auth-relay/site-database.ts'
 import { formatSettings } from '../../src/auth-relay/text/settings-text.ts'
 import { type Database, openDatabase } from '../../src/database/database.ts'
+import { listenTo } from '../../src/database/notifications.ts'
+import type { Statement } from '../../src/database/statement.ts'
 import { inspectRole } from '../../src/grants/database-setup.ts'
 import { idsOf } from '../../src/process/privileges.ts'
 import { parseSettings } from '../../src/settings/settings.ts'
@@ -95,7 +98,7 @@ ${lines.join('\n')}
   })
 
   test('is recognised; PostgreSQL itself is not taken for one', async () => {
-    const port = await startPooler('pool_mode = session', 'ignore_startup_parameters = statement_timeout')
+    const port = await startPooler('pool_mode = session')
     expect(await pooledOf(openDatabase(optionsFor(port)))).toBe(true)
     expect(await pooledOf(openDatabase(optionsFor(cluster.port)))).toBe(false)
   })
@@ -123,12 +126,47 @@ ${lines.join('\n')}
     }
   })
 
-  test('that refuses our startup parameter: the error names the setting of the pooler', async () => {
+  test('of sessions works as Debian configures it: timeouts, named statements, and NOTIFY', async () => {
     const port = await startPooler('pool_mode = session')
-    await expect(withDatabase(optionsFor(port), inspectRole)).rejects.toThrow(
-      /^no database: .*: set ignore_startup_parameters = statement_timeout in the pooler at 127\.0\.0\.1:\d+ and pool_mode = session/,
-    )
+    const database = openDatabase({ ...optionsFor(port), statementTimeoutMs: 4321, planOnce: true, max: 2 })
+    const named: Statement<{ timeout: string }> = {
+      name: 'timeout',
+      text: "SELECT current_setting('statement_timeout') AS timeout",
+      row: v.object({ timeout: v.string() }),
+    }
+    for (let n = 0; n < 20; n++) expect((await database.query(named)).rows).toEqual([{ timeout: '4321ms' }])
+    let heard = 0
+    const listener = listenTo(optionsFor(port), 'of_tests', () => {
+      heard += 1
+    })
+    await eventually('it listens', () => heard > 0)
+    const before = heard
+    await database.script('NOTIFY of_tests')
+    await eventually('it hears', () => heard > before)
+    await listener.close()
+    await database.close()
   })
+
+  test('of sessions with one server process is not taken for one of transactions', async () => {
+    const port = await startPooler('pool_mode = session', 'default_pool_size = 1')
+    expect(await pooledOf(openDatabase({ ...optionsFor(port), max: 1, connectTimeoutMs: 500 }))).toBe(true)
+  })
+
+  test.each(['transaction', 'statement'])(
+    'of %ss is refused, and the error names the setting of the pooler',
+    async mode => {
+      const port = await startPooler(`pool_mode = ${mode}`, 'ignore_startup_parameters = statement_timeout')
+      await expect(withDatabase(optionsFor(port), inspectRole)).rejects.toThrow(
+        /^no database: .*: set pool_mode = session in the pooler at 127\.0\.0\.1:\d+, or connect to PostgreSQL directly$/,
+      )
+      const database = openDatabase(optionsFor(port))
+      await eventually('the log hears of it', () => {
+        const state = database.state()
+        return state.state === 'down' && state.reason.includes('pool_mode')
+      })
+      await database.close()
+    },
+  )
 
   describe('other refusals have their own remedy', () => {
     test.each([

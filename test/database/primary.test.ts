@@ -224,7 +224,12 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its streaming replica', () => {
   test('the standby is passed over; after pg_promote it is followed; what was committed is there', async () => {
     const pool = open([replica.port, primary.port])
     await pool.script('CREATE TABLE kept (a int); INSERT INTO kept VALUES (1)')
-    expect(pool.state()).toEqual({ state: 'up', host: `127.0.0.1:${primary.port}`, pooled: false })
+    expect(pool.state()).toEqual({
+      state: 'up',
+      host: `127.0.0.1:${primary.port}`,
+      pooled: false,
+      synchronousCommit: 'on',
+    })
     const behind = open([replica.port])
     await expect(behind.query(ONE)).rejects.toThrow(/a standby/)
     const lag: Statement<{ caught_up: boolean }> = {
@@ -238,7 +243,12 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its streaming replica', () => {
       await pool.script('INSERT INTO kept VALUES (2)')
       return true
     })
-    expect(pool.state()).toEqual({ state: 'up', host: `127.0.0.1:${replica.port}`, pooled: false })
+    expect(pool.state()).toEqual({
+      state: 'up',
+      host: `127.0.0.1:${replica.port}`,
+      pooled: false,
+      synchronousCommit: 'on',
+    })
     expect((await pool.query(COUNT)).rows).toEqual([{ n: 2 }])
     await eventually('the pool that knew the standby alone finds a primary in it', () => works(behind))
   })

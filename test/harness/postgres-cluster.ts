@@ -64,6 +64,7 @@ export class PostgresCluster {
   readonly #settings: Readonly<Record<string, string>>
   #child: ChildProcess | undefined
   readonly #output: string[] = []
+  readonly #stalled = new Set<number>()
 
   private constructor(
     directory: ReturnType<typeof temporaryDirectory>,
@@ -217,6 +218,34 @@ export class PostgresCluster {
   /** Pid of the server while it runs. */
   get pid(): number {
     return this.#child?.pid ?? 0
+  }
+
+  /**
+   * Stops the process of a standby that receives and answers, as a stalled machine would. The server
+   * itself goes on.
+   */
+  stallReplication(): void {
+    for (const pid of this.#children()) {
+      if (!readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('walreceiver')) continue
+      process.kill(pid, 'SIGSTOP')
+      this.#stalled.add(pid)
+    }
+    if (this.#stalled.size === 0) throw new Error('the standby has no walreceiver')
+  }
+
+  resumeReplication(): void {
+    for (const pid of this.#stalled) {
+      try {
+        process.kill(pid, 'SIGCONT')
+      } catch {
+        // It has ended.
+      }
+    }
+    this.#stalled.clear()
+  }
+
+  #children(): readonly number[] {
+    return readFileSync(`/proc/${this.pid}/task/${this.pid}/children`, 'utf8').trim().split(' ').map(Number)
   }
 
   /** A standby becomes a primary. */

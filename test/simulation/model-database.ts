@@ -581,7 +581,7 @@ export class SimulatedDatabase implements Database {
   state(): DatabaseState {
     return this.#server.weather.down
       ? { state: 'down', reason: 'simulated' }
-      : { state: 'up', host: 'simulated', pooled: false }
+      : { state: 'up', host: 'simulated', pooled: false, synchronousCommit: 'on' }
   }
 
   onStateChange(): () => void {
@@ -621,7 +621,7 @@ export function immediateDatabase(statements: GrantStatements, tables: () => Tab
   return {
     ...session,
     transaction: work => work(session),
-    state: () => ({ state: 'up', host: 'model', pooled: false }),
+    state: () => ({ state: 'up', host: 'model', pooled: false, synchronousCommit: 'on' }),
     onStateChange: () => () => {},
     close: () => Promise.resolve(),
   }

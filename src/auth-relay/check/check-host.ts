@@ -15,6 +15,7 @@ import { knownSchema, setupCommand, withDatabase } from '../site-database.ts'
 import { lockDirectory } from '../stack/directory-lock.ts'
 import { type PartsInUse, partsInUseHere } from '../stack/plan.ts'
 import { warningsAbout } from '../verbs/device.ts'
+import { checkPatroni, checkReplication } from './check-cluster.ts'
 import { checkListeners } from './check-listeners.ts'
 import { advice, type Finding, fine, unsafe, unsafeBecause } from './finding.ts'
 import { socketsAt } from './processes.ts'
@@ -34,6 +35,7 @@ export async function checkHost(settings: Settings): Promise<readonly Finding[]>
     ...checkAddresses(),
     ...checkPlaces(settings, new Date()),
     ...(await checkDatabase(settings, running, parts)),
+    ...(await checkPatroni(settings)),
     ...checkUses(settings, parts),
     ...(await checkListeners(settings, parts, { script: process.argv[1] ?? '' })),
   ]
@@ -192,12 +194,13 @@ async function checkRole(settings: Settings, role: DatabaseRole): Promise<Findin
           `${makeRoles}, then leave ${about.slice('database.'.length)} at its default`,
         ),
       )
+    if (role === 'writer') found.push(...checkReplication(settings, seen, connection.user))
     if (role === 'writer' && state.state === 'up' && state.pooled) {
       found.push(
         advice(
           'database.dbhost',
-          'a connection pooler answers for PostgreSQL; with transaction pooling most lookups fail, and the relay stays closed',
-          'make sure that pool_mode = session, or connect to PostgreSQL directly',
+          'a connection pooler answers for PostgreSQL; it pools sessions, as it must',
+          'leave pool_mode = session, and mind that a pooler with one server follows no failover',
         ),
       )
     }

@@ -18,6 +18,13 @@ export const AUTHD = {
     fields: ['id', 'ip', 'user', 'daemon', 'source'],
     meaning: 'A login waits, because the store is slow or unavailable.',
   },
+  login_locked: {
+    levels: ['warn'],
+    fields: ['id', 'ip', 'user', 'daemon', 'source', 'reason'],
+    meaning:
+      'Another transaction has locked the row of the address. The login waits, apart from the logins of other addresses.',
+    action: 'If it repeats, look in pg_stat_activity for a transaction that stays open or waits for a standby.',
+  },
   login_unstorable: {
     levels: ['error'],
     fields: ['id', 'ip', 'user', 'daemon', 'source', 'reason'],
@@ -57,6 +64,12 @@ export const AUTHD = {
     levels: ['info'],
     fields: ['state', 'host', 'pooled'],
     meaning: 'authd is connected to the primary of the database, or looks for it.',
+  },
+  synchronous_commit_lowered: {
+    levels: ['warn'],
+    fields: ['host', 'value', 'reason', 'remedy'],
+    meaning: 'Role, database or server set synchronous_commit so low that a failover or a crash can lose commits.',
+    action: 'Follow `remedy`.',
   },
   database_unavailable: {
     levels: ['error'],

@@ -117,6 +117,7 @@ export const LOG_FIELDS = {
   to: 'schema after, or the recipient',
   trigger: 'cause of the reload: `signal` or `file`',
   uid: 'user id',
+  value: 'value of a setting',
   unit: 'systemd unit of the sender',
   until: 'end of the grant',
   used: 'directory that is used',

@@ -1,5 +1,5 @@
 import * as v from 'valibot'
-import type { Database } from '../../database/database.ts'
+import type { Database, Session } from '../../database/database.ts'
 import { arrayLiteral, endTime, ignored, int8, type Statement } from '../../database/statement.ts'
 
 /** A device as its owner describes it. Limits: 0 is none; empty lists leave out their rule. */
@@ -127,7 +127,7 @@ export class DeviceAdmin {
   store(device: Device, isNew: boolean): Promise<DeviceRefusal | undefined> {
     const { name } = device
     const logins = arrayLiteral(device.logins)
-    return this.#database.transaction(async session => {
+    const work = async (session: Session): Promise<DeviceRefusal | undefined> => {
       const known = await session.query(LIST, [name])
       if (known.rows.length > 0 === isNew) return { refused: isNew ? 'exists' : 'unknown' }
       const [taken] = (await session.query(TAKEN, [name, logins])).rows
@@ -152,7 +152,8 @@ export class DeviceAdmin {
       await session.query(FORGET_LOGINS, [name, logins])
       await session.query(ADD_LOGINS, [name, logins])
       return undefined
-    })
+    }
+    return this.#database.transaction(work, { durable: true })
   }
 
   /** Where a login came from in the last days; undefined: nowhere. */
@@ -163,6 +164,6 @@ export class DeviceAdmin {
 
   /** False if there is none. */
   async remove(name: string): Promise<boolean> {
-    return (await this.#database.query(REMOVE, [name])).count > 0
+    return (await this.#database.query(REMOVE, [name], { durable: true })).count > 0
   }
 }

@@ -150,7 +150,7 @@ describe('what the page is made from', () => {
     }
     const source = new StatusSource({
       feed,
-      databaseState: () => ({ state: 'up', host: 'db:5432', pooled: false }),
+      databaseState: () => ({ state: 'up', host: 'db:5432', pooled: false, synchronousCommit: 'on' }),
       probeCertificates: async () => [],
       clock: () => state.time,
     })

@@ -12,6 +12,8 @@ export class FakeStore implements Pick<GrantWriter, 'record'> {
   failure: Error | undefined
   /** Logins of this user are never taken: the server says so for the whole batch. */
   poison: string | undefined
+  /** Another transaction has locked the row of this address. */
+  lockedIp: string | undefined
   until = 1_764_000_000
 
   async record(logins: readonly Login[]): Promise<readonly Outcome[]> {
@@ -20,6 +22,9 @@ export class FakeStore implements Pick<GrantWriter, 'record'> {
     if (this.failure !== undefined) throw this.failure
     if (logins.some(({ event }) => event.user === this.poison)) {
       throw Object.assign(new Error('invalid byte sequence'), { code: '22021' })
+    }
+    if (logins.some(({ event }) => event.ip === this.lockedIp)) {
+      throw Object.assign(new Error('canceling statement due to lock timeout'), { code: '55P03' })
     }
     this.stored.push(...logins)
     this.batches.push(logins.length)

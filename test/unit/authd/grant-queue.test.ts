@@ -64,6 +64,73 @@ function login(id: string, ip = '192.0.2.7', rest: { user?: string; at?: number 
 }
 const numbered = (n: number): string => `10.${n >> 16}.${(n >> 8) & 255}.${n & 255}`
 
+describe('an address whose row another transaction has locked', () => {
+  const locked = Object.assign(new Error('canceling statement due to lock timeout'), { code: '55P03' })
+  const ips = Array.from({ length: 40 }, (_, n) => numbered(n + 1))
+
+  it('does not hold up the others of its batch, and is stored when it is free', async () => {
+    store.lockedIp = numbered(17)
+    for (const [n, ip] of ips.entries()) queue.submit(login(`1.${n}`, ip))
+    await pass(50)
+    expect(answers.filter(({ verdict }) => verdict === 'committed')).toHaveLength(39)
+    expect(answers.filter(({ verdict }) => verdict === 'queued')).toEqual([{ verdict: 'queued', id: '1.16' }])
+    expect(queue.length).toBe(1)
+    expect(queue.storeIsDown).toBe(false)
+    // A further login of the same address waits with it; another address does not.
+    queue.submit(login('2.1', numbered(17)))
+    queue.submit(login('2.2', '192.0.2.200'))
+    await pass(50)
+    expect(answers.slice(-2)).toEqual([
+      { verdict: 'queued', id: '2.1' },
+      { verdict: 'committed', id: '2.2', until: store.until },
+    ])
+    store.lockedIp = undefined
+    await pass(1100)
+    expect(queue.length).toBe(0)
+    // Only the newest of an address is kept.
+    expect(store.stored.filter(({ event }) => event.ip === numbered(17)).map(({ event }) => event.id)).toEqual(['2.1'])
+  })
+
+  it('is tried again apart from the others for as long as it is locked', async () => {
+    store.lockedIp = numbered(1)
+    queue.submit(login('1.1', numbered(1)))
+    for (let n = 0; n < 5; n++) {
+      await pass(1000)
+      queue.submit(login(`2.${n}`, numbered(n + 2)))
+      await pass(50)
+      expect(answers.at(-1)).toMatchObject({ verdict: 'committed', id: `2.${n}` })
+    }
+    expect(queue.length).toBe(1)
+  })
+
+  it('is kept when the store goes down, and stored afterwards', async () => {
+    store.lockedIp = numbered(1)
+    queue.submit(login('1.1', numbered(1)))
+    await pass(50)
+    store.failure = new Error('no database')
+    queue.submit(login('1.2', numbered(2)))
+    await pass(1500)
+    expect(queue.length).toBe(2)
+    store.failure = undefined
+    store.lockedIp = undefined
+    await pass(10_000)
+    expect(queue.length).toBe(0)
+    expect(store.stored.map(({ event }) => event.id).sort()).toEqual(['1.1', '1.2'])
+  })
+
+  it('with too many of its kind means that the store is down', async () => {
+    store.failure = locked
+    for (let n = 0; n < 300; n++) queue.submit(login(`1.${n}`, numbered(n + 1)))
+    await pass(100)
+    expect(queue.storeIsDown).toBe(true)
+    expect(queue.length).toBe(300)
+    store.failure = undefined
+    await pass(5000)
+    expect(queue.length).toBe(0)
+    expect(store.stored).toHaveLength(300)
+  })
+})
+
 describe('GrantQueue', () => {
   it('says committed after the commit, with the end of the grant', async () => {
     const commit = held()

@@ -1,0 +1,164 @@
+import { checkServerIdentity } from 'node:tls'
+import { Client, type ClientBase, type ClientConfig, DatabaseError, type PoolConfig } from 'pg'
+import * as v from 'valibot'
+import type { ConnectionOptions, DatabaseHost } from './connection-options.ts'
+
+/** The options of a connection. */
+type ConnectOptions = ConnectionOptions & {
+  readonly applicationName: string
+  readonly max?: number
+  readonly connectTimeoutMs?: number
+}
+
+/** How one connection to a host is made; never without verified TLS where the options want it. */
+export function clientConfig(options: Omit<ConnectOptions, 'max'>, { host, port }: DatabaseHost): ClientConfig {
+  const { tls, password } = options
+  const ssl =
+    tls === undefined || host.startsWith('/')
+      ? false
+      : {
+          rejectUnauthorized: true,
+          minVersion: 'TLSv1.2' as const,
+          ...(tls.ca === undefined ? {} : { ca: tls.ca }),
+          // Given the connection's own socket, node:tls would compare the certificate with `localhost`.
+          checkServerIdentity: (_: string, certificate: Parameters<typeof checkServerIdentity>[1]) =>
+            checkServerIdentity(tls.serverName ?? host, certificate),
+        }
+  return {
+    host,
+    port,
+    database: options.database,
+    user: options.user,
+    ...(password === undefined ? {} : { password: password.reveal() }),
+    ssl,
+    connectionTimeoutMillis: options.connectTimeoutMs ?? 3000,
+    application_name: options.applicationName,
+    keepAlive: true,
+    keepAliveInitialDelayMillis: 10_000,
+  }
+}
+
+export function poolConfig(options: ConnectOptions, host: DatabaseHost): PoolConfig {
+  return {
+    ...clientConfig(options, host),
+    max: options.max ?? 4,
+    // One stays open, so that a server whose slots other clients have taken still answers us.
+    min: 1,
+    idleTimeoutMillis: 60_000,
+  }
+}
+
+export const DEFAULT_STATEMENT_TIMEOUT_MS = 10_000
+
+/** The start time of the server, and the synchronous_commit that role, database and server set. */
+export type PreparedSession = { readonly serverStarted: Date; readonly synchronousCommit: string }
+
+const FOUND = v.object({ started: v.date(), found: v.string() })
+
+/**
+ * Makes a new connection fit for use; rejects if one of the settings is refused, and the connection
+ * is closed then. By SET and not by startup parameters, because poolers refuse or drop those.
+ *
+ * Warnings must arrive (see CancelledWaits). In a cluster a commit waits for the standby's disk:
+ * the connection raises a lower setting of role or database. `remote_apply` waits for more and stays.
+ */
+export async function prepareSession(
+  client: Pick<ClientBase, 'query'>,
+  options: Pick<ConnectionOptions, 'cluster'> & {
+    readonly statementTimeoutMs?: number
+    readonly lockTimeoutMs?: number
+    readonly planOnce?: boolean
+  },
+): Promise<PreparedSession> {
+  const { statementTimeoutMs = DEFAULT_STATEMENT_TIMEOUT_MS, lockTimeoutMs, cluster, planOnce = false } = options
+  const { rows } = await client.query(`SELECT pg_postmaster_start_time() AS started, s.found,
+  set_config('client_min_messages', 'warning', false),
+  set_config('statement_timeout', '${Math.round(statementTimeoutMs)}', false)${
+    lockTimeoutMs === undefined ? '' : `,\n  set_config('lock_timeout', '${Math.round(lockTimeoutMs)}', false)`
+  }${
+    cluster === undefined
+      ? ''
+      : `,\n  set_config('synchronous_commit', CASE s.found WHEN 'remote_apply' THEN s.found ELSE 'on' END, false)`
+  }
+FROM (SELECT current_setting('synchronous_commit') AS found) AS s`)
+  const { started, found } = v.parse(FOUND, rows[0])
+  if (planOnce) await planForAnyParameters(client)
+  return { serverStarted: started, synchronousCommit: found }
+}
+
+/**
+ * Named statements are planned once for a connection. By default PostgreSQL plans some of them at
+ * each execution, because the values may allow a better plan; for one login that doubled the work. A
+ * server that does not know the setting keeps its default.
+ */
+async function planForAnyParameters(client: Pick<ClientBase, 'query'>): Promise<void> {
+  await client.query('SET plan_cache_mode = force_generic_plan').catch(() => undefined)
+}
+
+/** 01000: the wait was cancelled. 57P01: the server shuts down. Both with a successful commit. */
+const WAIT_ENDED = new Set(['01000', '57P01'])
+
+/**
+ * Waits for a synchronous standby that ended early. The server commits before it waits, so a
+ * cancelled wait ends with a warning and a success: the row is on one disk alone, and a failover
+ * loses it. The text is translated by lc_messages, the SQLSTATE and the name of the server's routine
+ * are not. `RAISE WARNING` of a function has the same SQLSTATE and another routine.
+ */
+export class CancelledWaits {
+  readonly #reasons = new WeakMap<object, string>()
+
+  /** From now on; call it once for a connection, before its first statement. */
+  watch(client: Pick<ClientBase, 'on'>): void {
+    client.on('notice', ({ code = '', routine, message }) => {
+      if (routine === 'SyncRepWaitForLSN' || (WAIT_ENDED.has(code) && routine !== 'exec_stmt_raise')) {
+        this.#reasons.set(client, `${message ?? 'warning'} (SQLSTATE ${code})`)
+      }
+    })
+  }
+
+  forget(client: object): void {
+    this.#reasons.delete(client)
+  }
+
+  /** Why the commit of the statement that has just ended may be on one server alone; undefined if it is not. */
+  of(client: object): string | undefined {
+    return this.#reasons.get(client)
+  }
+}
+
+/** Why a connection pooler cannot be used. Part of the message; `auth-relay` adds where the pooler is. */
+export const TRANSACTION_POOLING = 'a connection pooler lends its connections for one transaction (pool_mode)'
+
+const BACKEND = v.object({ pid: v.number() })
+/** Other clients of the pooler may take the process in between. */
+const TRIES = 3
+
+/**
+ * Whether a connection pooler lends server processes for single transactions. Settings of
+ * one session then reach other clients, named statements fail, and LISTEN is silent. Found by two clients that get the same process in turn: a pooler of sessions keeps a
+ * process for its client until the client goes.
+ */
+export async function poolsTransactions(client: Pick<ClientBase, 'query'>, config: ClientConfig): Promise<boolean> {
+  const pidOf = async (session: Pick<ClientBase, 'query'>): Promise<number> =>
+    v.parse(BACKEND, (await session.query('SELECT pg_backend_pid() AS pid')).rows[0]).pid
+  // The only process of a small pool is taken by the first client: the second one waits.
+  const other = new Client({ ...config, query_timeout: config.connectionTimeoutMillis })
+  other.on('error', () => {}) // the statement under way gets it too
+  try {
+    await other.connect()
+    for (let left = TRIES; left > 0; left--) {
+      const before = await pidOf(client)
+      await other.query('BEGIN')
+      const taken = await pidOf(other)
+      const after = await pidOf(client)
+      await other.query('ROLLBACK')
+      if (taken === before || after !== before) return true
+    }
+    return false
+  } catch (error) {
+    // A pooler of statements refuses BEGIN. Anything else is a second client that was not served.
+    return error instanceof DatabaseError && error.code === '08P01'
+  } finally {
+    void other.end().catch(() => undefined) // the connection is closed already
+  }
+}

@@ -1,0 +1,182 @@
+import * as v from 'valibot'
+import { messageOf } from '../base/errors.ts'
+import { DatabaseUnavailable, OutcomeUnknown } from './errors.ts'
+import type { Statement } from './statement.ts'
+
+/** The settings that decide the wait of a commit: synchronous_commit and synchronous_standby_names. */
+type Replication = { readonly commit: string; readonly standbys: string }
+
+export const REPLICATION: Statement<Replication> = {
+  text: `SELECT current_setting('synchronous_commit') AS commit, current_setting('synchronous_standby_names') AS standbys`,
+  row: v.object({ commit: v.string(), standbys: v.string() }),
+}
+
+/** Settings of synchronous_commit with which a commit waits for the standby's disk. */
+const DURABLE_COMMITS: ReadonlySet<string> = new Set(['on', 'remote_apply'])
+
+/** Why a commit under these settings can be lost by a failover; undefined if it cannot. */
+export function whyNotReplicated({ commit, standbys }: Replication): string | undefined {
+  if (!DURABLE_COMMITS.has(commit)) return `synchronous_commit is ${commit}`
+  return standbys.trim() === '' ? 'synchronous_standby_names is empty' : undefined
+}
+
+/** @throws OutcomeUnknown if what was committed under these settings is perhaps on one server alone. */
+export function requireReplicated(replication: Replication | undefined): void {
+  const reason = replication === undefined ? 'its settings are unknown' : whyNotReplicated(replication)
+  if (reason !== undefined) throw new OutcomeUnknown(`committed on the primary alone: ${reason}`)
+}
+
+/**
+ * Proof that a server is still the primary of its cluster.
+ *
+ * A primary that was cut off, or whose cluster manager hangs, goes on answering while another server
+ * has been promoted. Only a synchronous standby can be promoted, and a promoted standby stops
+ * answering its old primary. So an answer of every synchronous standby to this primary proves that no
+ * other primary existed at that moment.
+ *
+ * The age of an answer is measured without trusting a clock of the cluster. `reply_time` is written
+ * by the standby's clock, which may be minutes off. The watch estimates the difference between that
+ * clock and its own monotonic clock by the freshest answers that it has seen, and computes the age
+ * from it. A value that never changes proves nothing, and neither does a first one. If the standby's
+ * clock is set back, its answers look old, and the relay stays closed, until WINDOW newer answers
+ * have been seen.
+ */
+
+/** One standby as the primary sees it; `replied` in milliseconds by the standby's clock, `pid` of the walsender. */
+export type StandbyReply = { readonly name: string; readonly pid: number; readonly replied: number }
+
+/** The standbys of a primary; `names`: its setting synchronous_standby_names. */
+export type StandbyReplies = { readonly names: string; readonly standbys: readonly StandbyReply[] }
+
+export const STANDBY_REPLIES: Statement<StandbyReplies> = {
+  text: `SELECT current_setting('synchronous_standby_names') AS names,
+  coalesce((SELECT jsonb_agg(jsonb_build_object('name', r.name, 'pid', r.pid,
+    'replied', extract(epoch FROM r.reply_time) * 1000)) FROM standby_replies() AS r WHERE r.reply_time IS NOT NULL), '[]') AS standbys`,
+  row: v.object({
+    names: v.string(),
+    standbys: v.array(v.object({ name: v.string(), pid: v.number(), replied: v.number() })),
+  }),
+}
+
+/**
+ * The standbys of synchronous_standby_names, in lower case: `n2`, `"n2","n3"`, `2 (n2, n3)`, `ANY 1 (n2, n3)`. Empty if
+ * there are none, or if any standby will do (`*`).
+ */
+export function standbyNames(setting: string): readonly string[] {
+  const inner = /^\s*(?:(?:any|first)\s+)?\d+\s*\((?<list>.*)\)\s*$/is.exec(setting)?.groups?.['list'] ?? setting
+  const words = [...inner.matchAll(/"(?<quoted>(?:[^"]|"")*)"|(?<bare>[^\s,"]+)/g)]
+  const names = words.map(({ groups }) =>
+    (groups?.['quoted']?.replaceAll('""', '"') ?? groups?.['bare'] ?? '').toLowerCase(),
+  )
+  return names.includes('*') ? [] : names
+}
+
+/** Newer answers of one standby after which an older estimate of its clock is forgotten. */
+const WINDOW = 30
+
+type Track = { readonly pid: number; replied: number; changes: number; readonly offsets: number[] }
+
+/** How old the standbys' last answers are. Pure: the time is an argument, in milliseconds of a monotonic clock. */
+export class StandbyAges {
+  #tracks = new Map<string, Track>()
+
+  observe({ names, standbys }: StandbyReplies, now: number): void {
+    const tracks = new Map<string, Track>()
+    for (const name of standbyNames(names)) {
+      // Two walsenders of one name: while a standby reconnects. The newer counts.
+      const reply = standbys.filter(each => each.name.toLowerCase() === name).sort((a, b) => b.replied - a.replied)[0]
+      const before = this.#tracks.get(name)
+      if (reply === undefined) tracks.set(name, { pid: 0, replied: 0, changes: 0, offsets: [] })
+      else if (before === undefined || before.pid !== reply.pid) {
+        tracks.set(name, { pid: reply.pid, replied: reply.replied, changes: 0, offsets: [reply.replied - now] })
+      } else {
+        if (before.replied !== reply.replied) {
+          before.replied = reply.replied
+          before.changes += 1
+          before.offsets.push(reply.replied - now)
+          if (before.offsets.length > WINDOW) before.offsets.shift()
+        }
+        tracks.set(name, before)
+      }
+    }
+    this.#tracks = tracks
+  }
+
+  /** The age of the oldest last answer; infinite if a standby has none that proves anything, or there is no standby. */
+  age(now: number): number {
+    let oldest = this.#tracks.size === 0 ? Number.POSITIVE_INFINITY : 0
+    for (const { replied, changes, offsets } of this.#tracks.values()) {
+      oldest = Math.max(oldest, changes === 0 ? Number.POSITIVE_INFINITY : now - (replied - Math.max(...offsets)))
+    }
+    return oldest
+  }
+}
+
+export type StandbyWatchOptions = {
+  readonly limitMs: number
+  readonly host: string
+  readonly ask: (statement: Statement<StandbyReplies>, signal: AbortSignal) => Promise<readonly StandbyReplies[]>
+  /** Called after each query whose answer proves nothing. */
+  readonly silent: () => void
+}
+
+/** Asks a primary again and again for the answers of its standbys, from its making until `stop`. */
+export class StandbyWatch {
+  readonly #options: StandbyWatchOptions
+  readonly #ages = new StandbyAges()
+  readonly #began = performance.now()
+  #next: NodeJS.Timeout | undefined
+  #asked: PromiseWithResolvers<void> = Promise.withResolvers()
+  #failure = 'its synchronous standby does not answer'
+  #stopped = false
+
+  constructor(options: StandbyWatchOptions) {
+    this.#options = options
+    void this.#ask()
+  }
+
+  /** Throws DatabaseUnavailable unless every synchronous standby has answered this primary within the limit. */
+  assertProven(): void {
+    if (!this.#isProven()) {
+      throw new DatabaseUnavailable(`${this.#options.host} may not be the primary any more: ${this.#failure}`)
+    }
+  }
+
+  /** Waits for the first proof, at most the limit from the beginning of the watch; then as assertProven. */
+  async proven(): Promise<void> {
+    while (!this.#isProven() && !this.#stopped && performance.now() - this.#began < this.#options.limitMs) {
+      await this.#asked.promise
+    }
+    this.assertProven()
+  }
+
+  stop(): void {
+    this.#stopped = true
+    clearTimeout(this.#next)
+    this.#asked.resolve()
+  }
+
+  #isProven(): boolean {
+    return this.#ages.age(performance.now()) <= this.#options.limitMs
+  }
+
+  async #ask(): Promise<void> {
+    const { limitMs, ask, silent } = this.#options
+    try {
+      const [replies] = await ask(STANDBY_REPLIES, AbortSignal.timeout(limitMs))
+      if (replies !== undefined) this.#ages.observe(replies, performance.now())
+      const names = standbyNames(replies?.names ?? '').join(', ')
+      this.#failure =
+        names === '' ? 'it has no synchronous standby' : `its synchronous standby ${names} does not answer`
+    } catch (error) {
+      this.#failure = `it does not tell the answers of its standbys: ${messageOf(error)}`
+    }
+    if (this.#stopped) return
+    const asked = this.#asked
+    this.#asked = Promise.withResolvers()
+    asked.resolve()
+    if (!this.#isProven()) silent()
+    // Several queries within the limit, because the first proof needs two answers of the standby.
+    this.#next = setTimeout(() => void this.#ask(), Math.min(1000, limitMs / 6)).unref()
+  }
+}
