@@ -1,0 +1,367 @@
+import { execFile, execFileSync, spawnSync } from 'node:child_process'
+import { chmodSync, chownSync, mkdirSync, readdirSync, rmSync, statfsSync, symlinkSync, writeFileSync } from 'node:fs'
+import * as v from 'valibot'
+import { idsOf } from '../../src/process/privileges.ts'
+import type { NetworkNamespace, TestNetwork } from '../harness/network-namespace.ts'
+import { debianPostgres } from '../harness/postgres-cluster.ts'
+import { descendantsOf, type ProcessStatus } from '../harness/process-status.ts'
+import { Program } from '../harness/program.ts'
+
+export const PASSWORDS = { postgres: 'super of tests', replicator: 'replica of tests', rewinder: 'rewind of tests' }
+export const SCOPE = 'tests'
+
+/** What Patroni runs with in these tests: the shortest times that it allows. */
+export const TTL = 20
+
+const FAKETIME = '/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1'
+/** The disk of a node's database, in MB. */
+const DISK = 500
+
+export type Member = { readonly name: string; readonly role: string; readonly state: string; readonly timeline: number }
+const MEMBERS = v.array(
+  v.object({
+    Member: v.string(),
+    Role: v.string(),
+    State: v.string(),
+    TL: v.optional(v.nullable(v.union([v.number(), v.string()])), 0),
+  }),
+)
+
+type Command = Pick<ProcessStatus, 'commandLine'>
+const isPostgres = ({ commandLine: [program = ''] }: Command): boolean => /postgres/.test(program)
+const isPatroni = ({ commandLine: [program = '', script = ''] }: Command): boolean =>
+  /python3$/.test(program) && script === '/usr/bin/patroni'
+const isEtcd = ({ commandLine: [program = ''] }: Command): boolean => /(^|\/)etcd$/.test(program)
+
+/**
+ * A machine with etcd, Patroni and PostgreSQL: a network namespace, a PID namespace whose first
+ * process reaps, a small disk of its own, and a clock that a file sets (libfaketime; monotonic time
+ * is left alone, as a step of a real clock leaves it).
+ */
+export class DatabaseNode {
+  readonly name: string
+  readonly host: NetworkNamespace
+  readonly ip: string
+  readonly directory: string
+  readonly #peers: readonly { readonly name: string; readonly ip: string }[]
+  readonly #synchronous: boolean
+  readonly #first: Program
+  readonly #account = idsOf('postgres', 'the account of PostgreSQL')
+  #stopped: number[] = []
+  #routes: string[] = []
+
+  constructor(
+    network: TestNetwork,
+    peers: readonly { readonly name: string; readonly ip: string }[],
+    own: { readonly name: string; readonly ip: string },
+    options: { readonly directory: string; readonly synchronous: boolean },
+  ) {
+    this.name = own.name
+    this.ip = own.ip
+    this.#peers = peers
+    this.#synchronous = options.synchronous
+    this.directory = `${options.directory}/${own.name}`
+    this.host = network.client(own.ip)
+    mkdirSync(this.directory)
+    mkdirSync(`${this.directory}/disk`)
+    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${DISK}m,mode=700`, 'tmpfs', `${this.directory}/disk`])
+    this.setClock(0)
+    this.#give(`${this.directory}/disk`, 0o700)
+    this.#makePrograms()
+    mkdirSync(`${this.directory}/sock`)
+    this.#give(`${this.directory}/sock`, 0o700)
+    writeFileSync(`${this.directory}/patroni.json`, JSON.stringify(this.#patroniSettings()))
+    this.#give(`${this.directory}/patroni.json`, 0o600)
+    this.#give(this.directory, 0o700)
+    const drop = ['--reuid', `${this.#account.uid}`, '--regid', `${this.#account.gid}`, '--clear-groups', '--']
+    const python = ['/usr/bin/python3', '-u', new URL('first-process.py', import.meta.url).pathname]
+    this.#first = new Program(own.name, ['setpriv', ...drop, ...python], {
+      prefix: [...this.host.prefix, 'unshare', '--pid', '--fork', '--kill-child', '--mount-proc'],
+      cwd: this.directory,
+    })
+  }
+
+  /** PostgreSQL's programs; the server sees the node's clock. Python's time.sleep fails under libfaketime: Patroni does not. */
+  #makePrograms(): void {
+    const real = debianPostgres()
+    if (real === undefined) throw new Error('no PostgreSQL')
+    mkdirSync(`${this.directory}/bin`)
+    for (const name of readdirSync(real)) {
+      if (name !== 'postgres') symlinkSync(`${real}/${name}`, `${this.directory}/bin/${name}`)
+    }
+    const variables = `LD_PRELOAD=${FAKETIME} FAKETIME_TIMESTAMP_FILE=${this.directory}/clock FAKETIME_CACHE_DURATION=1 DONT_FAKE_MONOTONIC=1`
+    writeFileSync(`${this.directory}/bin/postgres`, `#!/bin/sh\n${variables} exec ${real}/postgres "$@"\n`)
+    chmodSync(`${this.directory}/bin/postgres`, 0o755)
+  }
+
+  #give(path: string, mode: number): void {
+    chownSync(path, this.#account.uid, this.#account.gid)
+    chmodSync(path, mode)
+  }
+
+  #patroniSettings(): object {
+    const address = (port: number): string => `${this.ip}:${port}`
+    const role = (username: 'replicator' | 'rewinder') => ({ username, password: PASSWORDS[username] })
+    return {
+      scope: SCOPE,
+      namespace: '/service/',
+      name: this.name,
+      restapi: { listen: address(8008), connect_address: address(8008) },
+      etcd3: { hosts: this.#peers.map(({ ip }) => `${ip}:2379`) },
+      bootstrap: {
+        dcs: {
+          ttl: TTL,
+          loop_wait: 2,
+          retry_timeout: 3,
+          maximum_lag_on_failover: 1_048_576,
+          master_start_timeout: 0,
+          synchronous_mode: this.#synchronous,
+          synchronous_mode_strict: this.#synchronous,
+          synchronous_node_count: 1,
+          postgresql: {
+            use_pg_rewind: true,
+            use_slots: true,
+            remove_data_directory_on_rewind_failure: true,
+            remove_data_directory_on_diverged_timelines: true,
+            parameters: {
+              wal_log_hints: 'on',
+              max_connections: 100,
+              max_wal_senders: 10,
+              max_replication_slots: 10,
+              wal_keep_size: '64MB',
+              max_wal_size: '128MB',
+              shared_buffers: '16MB',
+              fsync: 'off',
+              wal_sender_timeout: '5s',
+              wal_receiver_timeout: '5s',
+              wal_receiver_status_interval: '1s',
+              tcp_user_timeout: '5s',
+            },
+          },
+        },
+        initdb: [{ encoding: 'UTF8' }, { locale: 'C.UTF-8' }, 'data-checksums'],
+        pg_hba: [
+          'local all all trust',
+          'host replication replicator 192.0.2.0/24 scram-sha-256',
+          'host all all 192.0.2.0/24 scram-sha-256',
+        ],
+      },
+      postgresql: {
+        listen: `${this.ip},127.0.0.1:5432`,
+        connect_address: address(5432),
+        use_unix_socket: true,
+        data_dir: `${this.directory}/disk/pg`,
+        bin_dir: `${this.directory}/bin`,
+        pgpass: `${this.directory}/pgpass`,
+        parameters: { unix_socket_directories: `${this.directory}/sock` },
+        authentication: {
+          superuser: { username: 'postgres', password: PASSWORDS.postgres },
+          replication: role('replicator'),
+          rewind: role('rewinder'),
+        },
+      },
+      watchdog: { mode: 'off' },
+    }
+  }
+
+  #start(argv: readonly string[], log: string, env: Readonly<Record<string, string>> = {}): void {
+    const order = {
+      argv,
+      log: `${this.directory}/${log}.log`,
+      env: { PATH: '/usr/bin:/bin', LC_ALL: 'C.UTF-8', ...env },
+    }
+    this.#first.child.stdin?.write(`${JSON.stringify(order)}\n`)
+  }
+
+  startEtcd(): void {
+    const url = (port: number): string => `http://${this.ip}:${port}`
+    const cluster = this.#peers.map(({ name, ip }) => `${name}=http://${ip}:2380`).join(',')
+    this.#start(
+      [
+        ...['etcd', '--name', this.name, '--data-dir', `${this.directory}/etcd`, '--initial-cluster-state', 'new'],
+        ...['--initial-cluster-token', SCOPE, '--initial-cluster', cluster, '--unsafe-no-fsync'],
+        ...['--listen-peer-urls', url(2380), '--initial-advertise-peer-urls', url(2380)],
+        ...['--listen-client-urls', `${url(2379)},http://127.0.0.1:2379`, '--advertise-client-urls', url(2379)],
+        // The machine of the test may be busy: no election for a heartbeat that is late.
+        ...['--heartbeat-interval', '250', '--election-timeout', '2500'],
+      ],
+      'etcd',
+    )
+  }
+
+  startPatroni(): void {
+    this.#start(['/usr/bin/patroni', `${this.directory}/patroni.json`], 'patroni')
+  }
+
+  /** Every process of the node but the first. */
+  #processes(): readonly ProcessStatus[] {
+    return descendantsOf(this.#first.pid).filter(
+      each => isEtcd(each) || isPatroni(each) || isPostgres(each) || each.commandLine[0]?.includes('pg_') === true,
+    )
+  }
+
+  #kill(which: (process: ProcessStatus) => boolean, signal: NodeJS.Signals): number[] {
+    const pids = this.#processes()
+      .filter(which)
+      .map(({ pid }) => pid)
+    for (const pid of pids) {
+      try {
+        process.kill(pid, signal)
+      } catch {
+        // It has ended meanwhile.
+      }
+    }
+    return pids
+  }
+
+  killPostmaster(): void {
+    const all = this.#processes().filter(isPostgres)
+    const postmaster = all.find(({ parent }) => !all.some(({ pid }) => pid === parent))
+    if (postmaster !== undefined) process.kill(postmaster.pid, 'SIGKILL')
+  }
+
+  /** Patroni first, so that it repairs nothing. */
+  killDatabase(): void {
+    this.#kill(isPatroni, 'SIGKILL')
+    this.#kill(each => !isEtcd(each), 'SIGKILL')
+  }
+
+  killEtcd(): void {
+    this.#kill(isEtcd, 'SIGKILL')
+  }
+
+  stop(which: 'patroni' | 'database'): void {
+    this.#stopped = this.#kill(which === 'patroni' ? isPatroni : each => !isEtcd(each), 'SIGSTOP')
+  }
+
+  resume(): void {
+    for (const pid of this.#stopped.splice(0)) {
+      try {
+        process.kill(pid, 'SIGCONT')
+      } catch {
+        // It has ended meanwhile.
+      }
+    }
+  }
+
+  setLink(state: 'up' | 'down'): void {
+    execFileSync('ip', ['-n', this.host.name, 'link', 'set', 'eth0', state])
+  }
+
+  /** Packets of this node to an address are dropped from now on; those that arrive are not. */
+  dropTo(ip: string): void {
+    execFileSync('ip', ['-n', this.host.name, 'route', 'replace', 'blackhole', `${ip}/32`])
+    this.#routes.push(ip)
+  }
+
+  /** What this node sends is limited to so many kilobits per second. */
+  slow(kilobits: number): void {
+    const limit = ['rate', `${kilobits}kbit`, 'burst', '8kbit', 'latency', '800ms']
+    execFileSync('tc', ['-n', this.host.name, 'qdisc', 'replace', 'dev', 'eth0', 'root', 'tbf', ...limit])
+  }
+
+  /** Seconds by which the wall clock of the node's PostgreSQL is ahead. */
+  setClock(seconds: number): void {
+    writeFileSync(`${this.directory}/clock`, `${seconds < 0 ? '' : '+'}${seconds}\n`)
+    chmodSync(`${this.directory}/clock`, 0o644)
+  }
+
+  fillDisk(): void {
+    const { bavail, bsize } = statfsSync(`${this.directory}/disk`)
+    try {
+      writeFileSync(`${this.directory}/disk/filler`, Buffer.alloc(bavail * bsize))
+    } catch {
+      // The database took the rest meanwhile: the disk is full.
+    }
+  }
+
+  /** Undoes every fault but dead processes. */
+  heal(): void {
+    this.resume()
+    this.setClock(0)
+    rmSync(`${this.directory}/disk/filler`, { force: true })
+    for (const ip of this.#routes.splice(0))
+      spawnSync('ip', ['-n', this.host.name, 'route', 'del', 'blackhole', `${ip}/32`])
+    spawnSync('tc', ['-n', this.host.name, 'qdisc', 'del', 'dev', 'eth0', 'root'])
+    this.setLink('up')
+  }
+
+  /** Starts what does not run. */
+  revive(): void {
+    const all = this.#processes()
+    if (!all.some(isEtcd)) this.startEtcd()
+    if (!all.some(isPatroni)) this.startPatroni()
+  }
+
+  /** What Patroni says of its cluster; undefined if it says nothing in time. */
+  async members(): Promise<readonly Member[] | undefined> {
+    const stdout = await this.#run([
+      '/usr/bin/patronictl',
+      '-c',
+      `${this.directory}/patroni.json`,
+      'list',
+      '-f',
+      'json',
+    ])
+    if (stdout === undefined) return undefined
+    try {
+      return v
+        .parse(MEMBERS, JSON.parse(stdout))
+        .map(({ Member, Role, State, TL }) => ({ name: Member, role: Role, state: State, timeline: Number(TL ?? 0) }))
+    } catch {
+      return undefined // a member is starting
+    }
+  }
+
+  async switchover(from: string, to: string): Promise<void> {
+    const config = `${this.directory}/patroni.json`
+    await this.#run([
+      '/usr/bin/patronictl',
+      '-c',
+      config,
+      'switchover',
+      SCOPE,
+      '--master',
+      from,
+      '--candidate',
+      to,
+      '--force',
+    ])
+  }
+
+  /** The answer of this node's server as text, one line a row; undefined if it does not answer in time. */
+  async psql(statement: string, database = 'pop3authd'): Promise<readonly string[] | undefined> {
+    const target = `host=${this.directory}/sock user=postgres dbname=${database} connect_timeout=3`
+    const stdout = await this.#run(['/usr/bin/psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-c', statement, target])
+    return stdout?.split('\n').filter(line => line !== '')
+  }
+
+  /** The output of a command on this node; undefined if it fails or takes longer than 20 s. */
+  #run(command: readonly string[]): Promise<string | undefined> {
+    const drop = [
+      'setpriv',
+      '--reuid',
+      `${this.#account.uid}`,
+      '--regid',
+      `${this.#account.gid}`,
+      '--clear-groups',
+      '--',
+    ]
+    const [file = '', ...args] = [...this.host.prefix, ...drop, ...command]
+    const env = { PATH: '/usr/bin:/bin', LC_ALL: 'C.UTF-8', PGPASSWORD: PASSWORDS.postgres }
+    const options = { timeout: 20_000, killSignal: 'SIGKILL', cwd: this.directory, env, maxBuffer: 2 ** 28 } as const
+    return new Promise(resolve => {
+      execFile(file, args, options, (error, stdout) => resolve(error === null ? stdout : undefined))
+    })
+  }
+
+  async remove(): Promise<void> {
+    this.resume()
+    this.#kill(() => true, 'SIGKILL')
+    await this.#first.stop(1000).catch(() => undefined)
+    this.#first.signal('SIGKILL')
+    await this.#first.ended
+    // The memory disk goes with its mount, lazily if a process is still ending.
+    spawnSync('umount', ['-l', `${this.directory}/disk`])
+  }
+}

@@ -1,0 +1,178 @@
+import type { Random } from '../soak/fuzz/random.ts'
+import type { DatabaseNode } from './database-node.ts'
+import { pause } from './traffic.ts'
+
+/** The nodes by their part at the moment when a fault begins. */
+export type Parts = {
+  readonly leader: DatabaseNode
+  readonly standby: DatabaseNode
+  readonly others: readonly DatabaseNode[]
+  readonly all: readonly DatabaseNode[]
+  /** Addresses of the hosts that ask the database. */
+  readonly clientIps: readonly string[]
+}
+
+/** Strikes, holds for a while, and returns when everything may be healed. */
+export type Fault = { readonly name: string; readonly strike: (parts: Parts, random: Random) => Promise<void> }
+
+const seconds = (n: number): Promise<void> => pause(n * 1000)
+
+/** Cuts a node from some addresses: what it sends there is dropped, or what they send, or both. */
+function cut(node: DatabaseNode, from: readonly DatabaseNode[], way: 'out' | 'in' | 'both'): void {
+  for (const peer of from) {
+    if (way !== 'in') node.dropTo(peer.ip)
+    if (way !== 'out') peer.dropTo(node.ip)
+  }
+}
+
+/**
+ * The faults of a round. Nothing here stops Patroni for longer than ttl and lets it go on: that round
+ * is a test of its own, because Patroni 3.0.2 loses commits then.
+ */
+export const FAULTS: readonly Fault[] = [
+  {
+    name: 'kill -9 of the postmaster',
+    strike: async ({ leader }) => {
+      leader.killPostmaster()
+      await seconds(3)
+    },
+  },
+  {
+    name: 'kill -9 of Patroni and PostgreSQL',
+    strike: async ({ leader }) => {
+      leader.killDatabase()
+      await seconds(26)
+    },
+  },
+  {
+    name: 'the machine goes',
+    strike: async ({ leader }) => {
+      leader.setLink('down')
+      leader.killDatabase()
+      leader.killEtcd()
+      await seconds(28)
+    },
+  },
+  {
+    name: 'the machine stalls for 5 s',
+    strike: async ({ leader }) => {
+      leader.stop('database')
+      await seconds(5)
+    },
+  },
+  {
+    name: 'the machine stalls for 30 s and is reset',
+    strike: async ({ leader }) => {
+      leader.stop('database')
+      await seconds(30)
+      // As a watchdog does it.
+      leader.killDatabase()
+    },
+  },
+  {
+    name: 'Patroni stalls for 5 s',
+    strike: async ({ leader }) => {
+      leader.stop('patroni')
+      await seconds(5)
+    },
+  },
+  {
+    name: 'replication cut, then the machine goes',
+    strike: async ({ leader, others }) => {
+      cut(leader, others, 'out')
+      await seconds(1)
+      leader.setLink('down')
+      leader.killDatabase()
+      await seconds(28)
+    },
+  },
+  {
+    name: 'the wait is cancelled, then the machine goes',
+    strike: async ({ leader, others }) => {
+      cut(leader, others, 'out')
+      await seconds(1.5)
+      await leader.psql("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+      leader.setLink('down')
+      leader.killDatabase()
+      await seconds(28)
+    },
+  },
+  {
+    name: 'leader cut off both ways',
+    strike: async ({ leader, others }) => {
+      cut(leader, others, 'both')
+      await seconds(30)
+    },
+  },
+  {
+    name: 'leader cut off one way, outgoing',
+    strike: async ({ leader, others }) => {
+      cut(leader, others, 'out')
+      await seconds(30)
+    },
+  },
+  {
+    name: 'leader cut off one way, incoming',
+    strike: async ({ leader, others }) => {
+      cut(leader, others, 'in')
+      await seconds(30)
+    },
+  },
+  {
+    name: 'leader cut off from its clients',
+    strike: async ({ leader, clientIps }) => {
+      for (const ip of clientIps) leader.dropTo(ip)
+      await seconds(8)
+    },
+  },
+  {
+    name: 'slow network of the leader',
+    strike: async ({ leader }) => {
+      leader.slow(256)
+      await seconds(12)
+    },
+  },
+  {
+    name: 'synchronous standby dies',
+    strike: async ({ standby }) => {
+      standby.setLink('down')
+      standby.killDatabase()
+      await seconds(15)
+    },
+  },
+  {
+    name: 'full disk of the leader',
+    strike: async ({ leader }) => {
+      leader.fillDisk()
+      await seconds(15)
+    },
+  },
+  {
+    name: "the leader's clock steps",
+    strike: async ({ leader, others }, random) => {
+      leader.setClock(random.pick([-300, 300, -45, 45]))
+      for (const node of others) node.setClock(random.pick([-120, 0, 120]))
+      await seconds(10)
+    },
+  },
+  {
+    name: 'restart of one etcd',
+    strike: async ({ all }, random) => {
+      random.pick(all).killEtcd()
+      await seconds(2)
+    },
+  },
+  {
+    name: 'restart of every etcd',
+    strike: async ({ all }) => {
+      for (const node of all) node.killEtcd()
+      await seconds(4)
+    },
+  },
+  {
+    name: 'switchover',
+    strike: async ({ leader, standby }) => {
+      await standby.switchover(leader.name, standby.name)
+    },
+  },
+]

@@ -1,0 +1,234 @@
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { expect, test } from 'vitest'
+import { command, describeWith, NETWORK_NAMESPACES, ROOT } from '../harness/describe-with.ts'
+import { eventually } from '../harness/eventually.ts'
+import { TestNetwork } from '../harness/network-namespace.ts'
+import { DEBIAN_POSTGRES } from '../harness/postgres-cluster.ts'
+import { Random } from '../soak/fuzz/random.ts'
+import { DatabaseCluster } from './database-cluster.ts'
+import { type DatabaseNode, PASSWORDS } from './database-node.ts'
+import { FAULTS, type Fault } from './faults.ts'
+import { ClientHost, GateHost, Pop3Host } from './site.ts'
+import { pause, Traffic } from './traffic.ts'
+
+const ROUNDS = Number(process.env['CLUSTER_ROUNDS'] ?? '20')
+const SEED = Number(process.env['CLUSTER_SEED'] ?? '24')
+/** Parts of the names of the faults that are wanted; empty: all. */
+const WANTED = (process.env['CLUSTER_FAULTS'] ?? '').split(',').filter(Boolean)
+/** Load before a fault, in milliseconds. */
+const CALM = 3000
+
+const NEEDS = [ROOT, NETWORK_NAMESPACES, DEBIAN_POSTGRES, command('patroni'), command('etcd', 'etcd-server')]
+
+type Round = {
+  readonly fault: string
+  readonly logins: number
+  readonly committed: number
+  readonly queued: number
+  readonly lost: number
+  readonly falseYes: number
+  /** Seconds from the fault to the last answer that was not the yes it should have been. */
+  readonly untilYes: number
+  /** Longest wait for the reply to PASS, in milliseconds. */
+  readonly worstWait: number
+}
+
+class Site {
+  readonly network = new TestNetwork('192.0.2.1', '2001:db8::1')
+  cluster: DatabaseCluster | undefined
+  readonly pop3: Pop3Host[] = []
+  readonly gates: GateHost[] = []
+
+  async start(
+    synchronous: boolean,
+    requireSync: boolean,
+  ): Promise<{ readonly clients: ClientHost; readonly cluster: DatabaseCluster }> {
+    const cluster = await DatabaseCluster.start(this.network, { synchronous })
+    this.cluster = cluster
+    const { leader } = await cluster.whole()
+    await leader.psql('CREATE DATABASE pop3authd', 'postgres')
+    const clients = new ClientHost(this.network)
+    const options = { databases: DatabaseCluster.ips, requireSync }
+    for (const n of [1, 2]) {
+      this.pop3.push(await Pop3Host.start(this.network, `192.0.2.2${n}`, `2001:db8::2${n}`, options))
+      this.gates.push(await GateHost.start(this.network, `192.0.2.3${n}`, `2001:db8::3${n}`, options))
+    }
+    await this.pop3[0]?.migrate(PASSWORDS.postgres)
+    for (const host of [...this.pop3, ...this.gates]) await host.startPrograms()
+    return { clients, cluster }
+  }
+
+  async stop(): Promise<void> {
+    for (const gate of this.gates) gate.close()
+    await Promise.all([...this.pop3, ...this.gates].map(({ stack }) => stack.stop()))
+    await this.cluster?.remove()
+    this.network.remove()
+  }
+}
+
+/** Addresses of a table as the node's server has it. */
+async function addresses(node: DatabaseNode, statement: string): Promise<ReadonlySet<string>> {
+  return new Set(await eventually(`${node.name} answers`, () => node.psql(statement)))
+}
+
+/** Compares what clients were told with what the databases have. Returns the addresses that are lost. */
+async function lostLogins(
+  traffic: Traffic,
+  leader: DatabaseNode,
+  others: readonly DatabaseNode[],
+): Promise<readonly string[]> {
+  const told = traffic.committed()
+  const blocked = new Set(traffic.blocked.keys())
+  const [lsn = ''] = (await eventually('the leader answers', () => leader.psql('SELECT pg_current_wal_lsn()'))) ?? []
+  const lost = new Set<string>()
+  for (const node of [leader, ...others]) {
+    if (node !== leader) {
+      await eventually(`${node.name} has replayed`, async () => {
+        const answer = await node.psql(`SELECT pg_last_wal_replay_lsn() >= '${lsn}'`)
+        return answer?.[0] === 't'
+      })
+    }
+    const granted = await addresses(node, 'SELECT host(ip) FROM grants')
+    const heard = await addresses(node, 'SELECT DISTINCT host(ip) FROM login_event WHERE refused IS NULL')
+    for (const ip of told) if (!heard.has(ip) || (!granted.has(ip) && !blocked.has(ip))) lost.add(ip)
+    for (const ip of granted) {
+      if (!traffic.logins.has(ip)) traffic.violations.push({ rule: 'no row without a login', ip, detail: node.name })
+    }
+    const blocks = await addresses(node, 'SELECT host(net) FROM blocks')
+    for (const [ip, done] of traffic.blocked) if (done !== undefined && !blocks.has(ip)) lost.add(`block ${ip}`)
+  }
+  return [...lost]
+}
+
+function report(title: string, rounds: readonly Round[]): void {
+  const times = rounds.map(({ untilYes }) => untilYes).sort((a, b) => a - b)
+  const sum = (pick: (round: Round) => number): number => rounds.reduce((all, round) => all + pick(round), 0)
+  const lines = [
+    title,
+    ...rounds.map(
+      (round, n) =>
+        `${String(n + 1).padStart(3)} ${round.fault.padEnd(46)} logins ${round.logins} committed ${round.committed} queued ${round.queued} lost ${round.lost} false ${round.falseYes} yes after ${round.untilYes.toFixed(1)} s, PASS at most ${Math.round(round.worstWait)} ms`,
+    ),
+    `rounds ${rounds.length}, logins ${sum(({ logins }) => logins)}, lost ${sum(({ lost }) => lost)}, false ${sum(({ falseYes }) => falseYes)}, seconds until the gate says yes: median ${(times[Math.floor(times.length / 2)] ?? 0).toFixed(1)}, worst ${(times.at(-1) ?? 0).toFixed(1)}`,
+  ]
+  console.log(lines.join('\n'))
+}
+
+/** One fault under load, until everything is whole again. */
+async function playRound(
+  fault: Fault,
+  site: Site,
+  cluster: DatabaseCluster,
+  traffic: Traffic,
+  random: Random,
+): Promise<Round> {
+  const { leader, standby, others } = await cluster.whole()
+  const clientIps = [...site.pop3, ...site.gates].map((_, n) => `192.0.2.${n < 2 ? 21 + n : 29 + n}`)
+  const before = { logins: traffic.logins.size, violations: traffic.violations.length }
+  traffic.worstWait = 0
+  await pause(CALM)
+  const began = performance.now()
+  const operator = traffic.block(random.pick(site.pop3))
+  await fault.strike({ leader, standby, others, all: cluster.nodes, clientIps }, random)
+  cluster.heal()
+  await operator
+  const healed = await cluster.whole()
+  // Every gate says yes for a login that was committed after the fault.
+  const known = traffic.committed().length
+  await eventually('logins are committed again', () => traffic.committed().length > known + 2, 120_000)
+  await eventually('every gate says yes again', () => performance.now() - traffic.lastNotYes > 2500, 120_000)
+  const lost = await lostLogins(traffic, healed.leader, healed.others)
+  for (const ip of lost) console.log(`lost: ${ip}`)
+  const wrong = traffic.violations.slice(before.violations)
+  for (const { rule, ip, detail } of wrong) console.log(`violation: ${rule}: ${ip} ${detail}`)
+  const logins = [...traffic.logins.values()].slice(before.logins)
+  const counted = (grant: string): number => logins.filter(login => login.grant === grant).length
+  return {
+    fault: fault.name,
+    logins: logins.length,
+    committed: counted('committed'),
+    queued: counted('queued'),
+    lost: lost.length,
+    falseYes: wrong.length,
+    untilYes: Math.max(0, traffic.lastNotYes - began) / 1000,
+    worstWait: traffic.worstWait,
+  }
+}
+
+describeWith(NEEDS, 'a cluster of three databases, two POP3 hosts and two gates', () => {
+  test(`${ROUNDS} rounds, seed ${SEED}: no committed login is lost, and no yes is wrong`, async () => {
+    const random = new Random(SEED)
+    const site = new Site()
+    const rounds: Round[] = []
+    let traffic: Traffic | undefined
+    try {
+      const { clients, cluster } = await site.start(true, true)
+      const load = new Traffic({ pop3: site.pop3, gates: site.gates, clients }, random)
+      traffic = load
+      load.start()
+      const faults = FAULTS.filter(({ name }) => WANTED.length === 0 || WANTED.some(part => name.includes(part)))
+      const bag: Fault[] = []
+      for (let n = 0; n < ROUNDS; n++) {
+        // Every fault once before any comes again.
+        if (bag.length === 0) bag.push(...faults)
+        const fault = random.pick(bag)
+        bag.splice(bag.indexOf(fault), 1)
+        const round = await playRound(fault, site, cluster, load, random)
+        rounds.push(round)
+        report(`after round ${n + 1}`, [round])
+      }
+      await load.stop()
+      const { leader, others } = await cluster.whole()
+      // What was queued is stored at last; nobody had to do anything.
+      await eventually(
+        'the queues are empty',
+        async () => {
+          const granted = await addresses(leader, 'SELECT DISTINCT host(ip) FROM login_event')
+          return [...load.logins.values()].filter(({ ok }) => ok).every(({ ip }) => granted.has(ip))
+        },
+        60_000,
+      )
+      expect(await lostLogins(load, leader, others)).toEqual([])
+      expect(load.violations).toEqual([])
+      expect(load.refusedLogins).toBe(0)
+    } catch (error) {
+      keepLogs(site)
+      throw error
+    } finally {
+      report(`seed ${SEED}`, rounds)
+      await traffic?.stop()
+      await site.stop()
+    }
+  })
+
+  test('asynchronous, the same test finds lost grants', async () => {
+    const random = new Random(SEED)
+    const site = new Site()
+    let traffic: Traffic | undefined
+    try {
+      const { clients, cluster } = await site.start(false, false)
+      const load = new Traffic({ pop3: site.pop3, gates: site.gates, clients }, random)
+      traffic = load
+      load.start()
+      const fault = FAULTS.find(({ name }) => name === 'replication cut, then the machine goes')
+      if (fault === undefined) throw new Error('no such fault')
+      const round = await playRound(fault, site, cluster, load, random)
+      report('asynchronous replication', [round])
+      await load.stop()
+      expect(round.lost).toBeGreaterThan(0)
+    } finally {
+      await traffic?.stop()
+      await site.stop()
+    }
+  })
+})
+
+/** What everything said, for a person who looks for the cause. */
+function keepLogs(site: Site): void {
+  const directory = process.env['CLUSTER_LOGS']
+  if (directory === undefined) return
+  mkdirSync(directory, { recursive: true })
+  for (const [n, { stack }] of [...site.pop3, ...site.gates].entries()) {
+    writeFileSync(`${directory}/host${n}.log`, stack.transcript())
+  }
+}

@@ -1,0 +1,149 @@
+import type { Random } from '../soak/fuzz/random.ts'
+import type { ClientHost, GateHost, Pop3Host } from './site.ts'
+
+/** One login of a client that logs in once; times in milliseconds of the test's monotonic clock. */
+type Login = {
+  readonly ip: string
+  readonly sentAt: number
+  answeredAt: number
+  ok: boolean
+  /** What authd answered: committed, queued; unknown while it is open. */
+  grant: string
+  readonly waited: number
+}
+
+export type Violation = { readonly rule: string; readonly ip: string; readonly detail: string }
+
+/** Questions are asked about this many logins back, so that each is asked about again and again. */
+const RECENT = 60
+/** Pause between two logins of one host and between two questions of one gate, in milliseconds. */
+const PAUSE = 60
+
+/**
+ * Load, and the record of all that was said to clients: what the oracle is compared with. Nothing of
+ * it runs on a machine that a fault touches.
+ */
+export class Traffic {
+  readonly #pop3: readonly Pop3Host[]
+  readonly #gates: readonly GateHost[]
+  readonly #clients: ClientHost
+  readonly #random: Random
+  readonly logins = new Map<string, Login>()
+  readonly #order: string[] = []
+  /** When the command that blocked an address was answered as done; undefined while it is under way. */
+  readonly blocked = new Map<string, number | undefined>()
+  readonly violations: Violation[] = []
+  /** Longest wait from PASS to its reply since the last round began. */
+  worstWait = 0
+  refusedLogins = 0
+  /** The last time at which a gate did not say yes about an address that it should. */
+  lastNotYes = 0
+  unknowns = 0
+  #count = 0
+  #running = true
+  readonly #loops: Promise<void>[] = []
+
+  constructor(
+    parts: { readonly pop3: readonly Pop3Host[]; readonly gates: readonly GateHost[]; readonly clients: ClientHost },
+    random: Random,
+  ) {
+    this.#pop3 = parts.pop3
+    this.#gates = parts.gates
+    this.#clients = parts.clients
+    this.#random = random
+  }
+
+  start(): void {
+    for (const host of this.#pop3) this.#loops.push(this.#loginLoop(host))
+    for (const gate of this.#gates) this.#loops.push(this.#gateLoop(gate))
+  }
+
+  async stop(): Promise<void> {
+    this.#running = false
+    await Promise.all(this.#loops)
+  }
+
+  /** Addresses that were answered committed, and are not blocked. */
+  committed(): readonly string[] {
+    return [...this.logins.values()].filter(({ grant }) => grant === 'committed').map(({ ip }) => ip)
+  }
+
+  /** Blocks an address that was granted. */
+  async block(host: Pop3Host): Promise<void> {
+    const candidates = this.#order.slice(-RECENT).filter(ip => !this.blocked.has(ip))
+    const ip = candidates.length === 0 ? undefined : this.#random.pick(candidates)
+    if (ip === undefined) return
+    this.blocked.set(ip, undefined)
+    const code = await host.block(ip)
+    if (code === 0) this.blocked.set(ip, performance.now())
+  }
+
+  #fresh(): string {
+    this.#count += 1
+    const n = this.#count
+    return n % 2 === 0 ? `10.99.${(n >> 8) & 255}.${n & 255}` : `2001:db8:0:99::${n.toString(16)}`
+  }
+
+  /** An address that never logs in. */
+  #stranger(): string {
+    const n = this.#random.int(50_000)
+    return this.#random.oneIn(2) ? `10.98.${n >> 8}.${n & 255}` : `2001:db8:0:98::${n.toString(16)}`
+  }
+
+  async #loginLoop(host: Pop3Host): Promise<void> {
+    while (this.#running) {
+      const ip = this.#fresh()
+      const login: Login = { ip, sentAt: performance.now(), answeredAt: 0, ok: false, grant: 'unknown', waited: 0 }
+      this.logins.set(ip, login)
+      try {
+        const { ok, grant = 'unknown', waited } = await host.login(this.#clients, ip)
+        login.ok = ok
+        login.grant = grant
+        login.answeredAt = performance.now()
+        this.worstWait = Math.max(this.worstWait, waited)
+        if (!ok) this.refusedLogins += 1
+        if (grant === 'committed') this.#order.push(ip)
+      } catch (error) {
+        this.refusedLogins += 1
+        this.violations.push({ rule: 'POP3 answers', ip, detail: String(error) })
+      }
+      await pause(PAUSE)
+    }
+  }
+
+  async #gateLoop(gate: GateHost): Promise<void> {
+    while (this.#running) {
+      const isStranger = this.#random.oneIn(4) || this.#order.length === 0
+      const ip = isStranger ? this.#stranger() : this.#random.pick(this.#order.slice(-RECENT))
+      const askedAt = performance.now()
+      const answer = await gate.ask(ip).catch(() => 'unknown' as const)
+      const login = this.logins.get(ip)
+      const blockedAt = this.blocked.get(ip)
+      if (answer === 'unknown') this.unknowns += 1
+      if (answer === 'yes') {
+        if (login === undefined) this.violations.push({ rule: 'no yes without a login', ip, detail: 'stranger' })
+        // standby_age, and what this process itself may have been late.
+        if (blockedAt !== undefined && askedAt > blockedAt + 3500) {
+          const excess = Math.round(askedAt - blockedAt)
+          this.violations.push({
+            rule: 'no yes after a block',
+            ip,
+            detail: `${excess} ms after the block was answered`,
+          })
+        }
+      } else if (!isStranger && !this.blocked.has(ip)) {
+        this.lastNotYes = performance.now()
+        if (answer === 'no') {
+          this.violations.push({
+            rule: 'no plain no for a committed login',
+            ip,
+            detail: `asked ${Math.round(askedAt - (login?.answeredAt ?? 0))} ms after committed`,
+          })
+        }
+      }
+      await pause(PAUSE)
+    }
+  }
+}
+
+export const pause = (milliseconds: number): Promise<void> => new Promise(resolve => setTimeout(resolve, milliseconds))

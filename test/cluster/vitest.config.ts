@@ -1,0 +1,17 @@
+import { defineConfig } from 'vitest/config'
+
+/**
+ * Failover with Patroni and etcd, as root: `npm run test:cluster`. CLUSTER_ROUNDS, CLUSTER_SEED and
+ * CLUSTER_FAULTS (names, separated by commas) choose the rounds.
+ */
+export default defineConfig({
+  test: {
+    include: ['test/cluster/*.cluster.ts'],
+    globalSetup: ['test/harness/build-once.ts'],
+    fileParallelism: false,
+    testTimeout: 6 * 3600_000,
+    hookTimeout: 300_000,
+    // The figures are the result: shown as they come.
+    disableConsoleIntercept: true,
+  },
+})
