@@ -82,7 +82,13 @@ const isOpen = (port: number): Promise<boolean> =>
     }).once('error', () => resolve(false))
   })
 
-for (const [name, ...flags] of [['smtpd'], ['clients'], ['ask-libpq', '-I/usr/include/postgresql', '-lpq']] as const)
+for (const [name, ...flags] of [
+  ['smtpd'],
+  ['sink'],
+  ['message'],
+  ['clients'],
+  ['ask-libpq', '-I/usr/include/postgresql', '-lpq'],
+] as const)
   compile(name, ...flags)
 await buildAll()
 const server = await startEmbeddedServer({
@@ -152,7 +158,7 @@ const { policy_listen: _policy, question_listen: _question, tcprules_cdb: _cdb, 
 const oneAccount = { ...alone, smtpd_user: '' }
 const gate = await startGate('wrap', settings.wrap)
 const conninfo = `host=${host.host} port=${host.port} dbname=${server.connection.database} user=authwrap password=authwrap`
-const OTHERS = ['cdb', 'libpq'] as const
+const OTHERS = ['front', 'cdb', 'libpq'] as const
 const OTHER_GATES = ['other', 'otherTogether'] as const
 type Name = 'gate' | 'together' | 'bare' | (typeof OTHERS)[number] | (typeof OTHER_GATES)[number]
 const servers = new Map<Name, Server>([
@@ -161,13 +167,21 @@ const servers = new Map<Name, Server>([
   ['together', await startGate('together', oneAccount)],
 ])
 if (engines === undefined) {
+  servers.set('front', await startGate('front', { ...alone, front: true }))
   servers.set('cdb', await tcpserver('relay', '-x', at('cdb/relay.cdb'), at('smtpd')))
   servers.set('libpq', await tcpserver('relay', `${at('ask-libpq')}|${conninfo}|${at('smtpd')}`))
 } else {
   servers.set('other', await startGate('other', alone, engines[1]))
   servers.set('otherTogether', await startGate('other-together', oneAccount, engines[1]))
 }
-for (const { port } of servers.values()) await eventually(`port ${port}`, () => isOpen(port))
+/** Where messages go whose content is measured: through the front, and to the same smtpd without a gate. */
+const contents = {
+  front: await startGate('content', { ...alone, smtpd: [at('sink')], front: true }),
+  direct: await tcpserver('relay', at('sink')),
+}
+const contentRates: Record<keyof typeof contents, number[]> = { front: [], direct: [] }
+for (const { port } of [...servers.values(), ...Object.values(contents)])
+  await eventually(`port ${port}`, () => isOpen(port))
 
 const descriptors = () => readdirSync(`/proc/${gate.program.pid}/fd`).length
 const smtpdsOf = (pid: number) => familyOf(pid).filter(member => readProgram(member) === at('smtpd')).length
@@ -193,6 +207,8 @@ for (const name of ['together', ...OTHER_GATES] as const) {
 }
 for (let round = 0; round < rounds; round++) {
   for (const [name, one] of servers) runs.get(name)?.push(await load(one))
+  if (engines === undefined)
+    for (const name of ['front', 'direct'] as const) contentRates[name].push(await contentRate(contents[name]))
 }
 const report = new BenchReport('gate')
 type What = 'perSecond' | 'p99' | 'cpu'
@@ -204,6 +220,7 @@ const UNITS: Readonly<Record<What, string>> = {
 const peerNames: Readonly<Partial<Record<Name, string>>> = {
   bare: 'tcpserver',
   libpq: 'the original’s design',
+  gate: 'the gate without the front',
   other: `engine ${engines?.[1]}`,
   otherTogether: `engine ${engines?.[1]}`,
 }
@@ -230,6 +247,17 @@ if (engines === undefined) {
   beside('resident gate', 'gate', 'libpq', 'p99')
   beside('resident gate', 'gate', 'bare', 'cpu')
   beside('resident gate', 'gate', 'libpq', 'cpu')
+  beside('gate with the front', 'front', 'gate', 'perSecond', 0.7)
+  beside('gate with the front', 'front', 'gate', 'p99')
+  beside('gate with the front', 'front', 'gate', 'cpu')
+  report.add({
+    load: 'content of messages through the front, one connection',
+    unit: 'MB/s',
+    better: 'more',
+    ours: { rounds: contentRates.front },
+    peer: { name: 'tcpserver', rounds: contentRates.direct },
+    goal: { figure: 500 },
+  })
   beside('tcprules cdb', 'cdb', 'bare', 'perSecond', 0.95)
   beside('tcprules cdb', 'cdb', 'bare', 'p99')
   beside('tcprules cdb', 'cdb', 'bare', 'cpu')
@@ -262,10 +290,17 @@ report.measured({
 })
 report.finish()
 
-for (const { program } of servers.values()) await program.stop()
+for (const { program } of [...servers.values(), ...Object.values(contents)]) await program.stop()
 await database.close()
 await server.stop()
 directory.remove()
+
+/** MB of content a second over one connection. */
+async function contentRate({ port }: Server): Promise<number> {
+  const { lines, ending } = await run([at('message'), String(port), String(seconds)])
+  if (ending?.code !== 0) throw new Error(`message: ${lines.join(' ')}`)
+  return Number(lines[0])
+}
 
 function readProgram(pid: number): string | undefined {
   try {

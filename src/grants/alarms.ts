@@ -2,16 +2,16 @@ import * as v from 'valibot'
 import type { Database } from '../database/database.ts'
 import { arrayLiteral, ignored, int8, type Statement, timestamptz } from '../database/statement.ts'
 
-/** What one rule looks for. The rules for Prometheus, the documents and the command say the same of it. */
+/** A rule for alarms. The rules for Prometheus, the documents and the command use its texts. */
 export type AlarmRule = {
   readonly name: string
-  /** One sentence for whoever reads the alarm. */
+  /** The meaning, for the administrator. */
   readonly summary: string
   readonly remedy: string
   readonly severity: 'warning' | 'critical'
   /** Found in the histories. Other rules are about one host, and its process finds them. */
   readonly isOfDatabase: boolean
-  /** What a block can close: the login or the address that the alarm names. */
+  /** Kind of block that closes the subject. Absent: no block can. */
   readonly closes?: 'login' | 'network' | 'device'
 }
 
@@ -125,7 +125,7 @@ const MOST_TOLD = 20
 /** Minutes for which a rule must find nothing before its alarm ends, so that no alarm comes and goes. */
 const QUIET_MINUTES = 30
 
-/** One look at a time, on whatever host. */
+/** One look at a time, among all hosts. */
 const LOCK: Statement<{ locked: boolean }> = {
   row: v.object({ locked: v.boolean() }),
   text: 'SELECT pg_try_advisory_xact_lock(418565088364) AS locked',
@@ -234,7 +234,7 @@ SELECT rule, subject, detail, now, now FROM found, clock
 ON CONFLICT (rule, subject) WHERE until IS NULL DO NOTHING`,
 }
 
-/** $1 now or null. What one process takes on itself to tell. */
+/** $1 now or null. Starts that this process reports. */
 const TAKE_STARTS: Statement<Alarm> = {
   row: alarmRow,
   text: `
@@ -279,7 +279,7 @@ const FORGET: Statement<unknown> = {
   text: "DELETE FROM alarms WHERE until < coalesce($1::timestamptz, now()) - interval '90 days'",
 }
 
-/** A start or an end that is to be told. */
+/** A start or an end to report. */
 export type AlarmNews = { readonly state: 'start' | 'end'; readonly alarm: Alarm }
 
 /** The alarms of the site, on a database opened with the role `pop3authd`. */
@@ -324,7 +324,7 @@ export class Alarms {
     })
   }
 
-  /** Starts and ends that nobody has told. They are this process's from now on: it tells them, or gives them back. */
+  /** Takes the starts and ends without a report. This process reports each, or gives it back. */
   async take(now: Date | null = null): Promise<readonly AlarmNews[]> {
     const starts = (await this.#database.query(TAKE_STARTS, [now])).rows
     const ends = (await this.#database.query(TAKE_ENDS, [now])).rows

@@ -56,7 +56,7 @@ export type DoorCounts = {
 export type StatusDevice = {
   readonly name: string
   readonly logins: readonly string[]
-  /** Null: not seen since alarms are looked at. */
+  /** Null: no login since the process alerts runs. */
   readonly lastLogin: Date | null
   readonly until: Date | null
 }

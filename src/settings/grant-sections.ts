@@ -32,7 +32,7 @@ export const STATUS_PAGE = defineSection('status-page', 'The status page for a b
   user: text('auth-relay-status', 'Account of the process that serves it.'),
 })
 
-export const ALERTS = defineSection('alerts', 'Who is told when a rule about logins, devices or the gate speaks.', {
+export const ALERTS = defineSection('alerts', 'Reports of alarms about logins, devices and the gate.', {
   mail_to: list([], 'Addresses that get a mail at the start and at the end of an alarm. Empty: no mail.'),
   mail_from: text('', 'Sender of these mails. Empty: the account of the process.'),
   sendmail: command(
@@ -370,12 +370,12 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
   without_device: choice(
     ['relay', 'refuse'],
     'relay',
-    'What a login without a device opens: the relay, under the rules of this section, or nothing (refuse).',
+    'A login without a device opens the relay under the rules of this section, or opens nothing (refuse).',
   ),
   shared_addresses: choice(
     ['devices', 'nobody', 'as_before'],
     'devices',
-    'What relays from an address that many logins open. devices: devices, and senders that belong to one of these logins (policy service and front). nobody: devices alone. as_before: everything.',
+    'Mail that relays from an address that many logins open. devices: mail of devices, and of senders that belong to one of these logins (policy service and front). The second value permits devices alone, as_before permits all mail.',
   ),
   shared_logins: integer(
     3,

@@ -28,9 +28,9 @@ type Options = { readonly config: string; readonly days: string; readonly rules?
 /** `auth-relay alerts`: lists the alarms, sends test reports, or computes and reports alarms as a daemon. */
 export const alerts: Verb = (program, { environment, print }, choose) => {
   withConfigOption(program.command('alerts'))
-    .description('list the alarms, tell of each rule as a test, or look at them again and again and tell of each')
+    .description('list the alarms, report each rule as a test, or compute and report alarms as a daemon')
     .argument('[action]', 'list (the default), test, or run')
-    .option('--days <number>', 'list: alarms that ended within so many days', '7')
+    .option('--days <number>', 'list: days for which alarms that ended are shown', '7')
     .option('--rules', 'list: the rules with what to do')
     .option('--json', 'print JSON')
     .addHelpText(
@@ -41,10 +41,10 @@ Examples:
   auth-relay alerts test          sends each kind of alarm, marked as a test
   auth-relay alerts --rules
 
-run is for a supervisor: auth-relay up starts it if [alerts] names somebody to tell. It
+run is for a supervisor: auth-relay up starts it if [alerts] names a recipient. It
 computes the rules once a minute; without it no alarm begins. An alarm has one start and one
 end: it ends when its rule has found nothing for 30 minutes.
-Exit status of list: 1 if an alarm lasts. Of test: 1 if a way to tell failed.`,
+Exit status of list: 1 if an alarm lasts. Of test: 1 if a way to report failed.`,
     )
     .action((action = 'list', options: Options) => {
       const config = resolve(options.config)

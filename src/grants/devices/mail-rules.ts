@@ -6,13 +6,13 @@ import { NetworkFacts } from './network-facts.ts'
 /** Why mail is refused: the rule's name for the log, and the SMTP reply with an enhanced code. */
 export type MailRefusal = { readonly rule: string; readonly reply: string }
 
-/** What the site decided about addresses and logins that no device describes. */
+/** Rules of the site for addresses and for logins without a device. */
 export type AddressRules = {
   /** `refuse`: only devices open the relay. */
   readonly withoutDevice: 'relay' | 'refuse'
-  /** From an address of many logins relay: `devices` and bound senders, `nobody`, or everybody, `as_before`. */
+  /** From an address of many logins relay: devices and bound senders (`devices`), devices (`nobody`), or all mail (`as_before`). */
   readonly sharedAddresses: 'devices' | 'nobody' | 'as_before'
-  /** So many different logins within the time of a grant make an address shared. */
+  /** Number of different logins within the time of a grant that makes an address shared. */
   readonly sharedLogins: number
   /** Minute of the day in local time, for the hours of devices. */
   readonly minuteOfDay: () => number
@@ -30,7 +30,7 @@ type AddressSettings = {
   readonly grants: { readonly mmdb_files: readonly string[] }
 }
 
-/** The rules that the settings demand: one for the gate and for what the administrator is told. */
+/** The rules that the settings demand, the same for the gate and for `explain`. */
 export function addressRulesOf({ wrap, grants }: AddressSettings): AddressRules {
   const facts = new NetworkFacts(grants.mmdb_files)
   return {
@@ -57,7 +57,7 @@ export const sharersOf = (ip: IpAddress, opened: OpenedBy, rules: AddressRules):
 /** Carrier-grade NAT (RFC 6598): shared before the first login. */
 const CARRIER_NAT = new NetworkSet([parseNetwork('100.64.0.0/10')].filter(network => network !== undefined))
 
-/** What opens an address: a login with its device and the other logins there, or an allowance, which has no login. */
+/** An open address: a login with its device and the other logins there, or an allowance, which has no login. */
 export type OpenedBy = {
   readonly login?: string | undefined
   readonly device?: GrantedDevice | undefined
@@ -65,7 +65,7 @@ export type OpenedBy = {
   readonly logins?: readonly string[] | undefined
 }
 
-/** Whether so many mailboxes are opened from an address that its last login says little. */
+/** Whether several logins open an address, so that its last login does not identify the sender. */
 export const isShared = (ip: IpAddress, { login, logins = [] }: OpenedBy, rules: AddressRules): boolean =>
   login !== undefined &&
   rules.sharedAddresses !== 'as_before' &&
@@ -116,7 +116,7 @@ export function refuseSession(reason: string, device: GrantedDevice | undefined)
   }
 }
 
-/** What a granted client may write into an envelope. */
+/** Rules for the envelopes of a granted client. */
 export type EnvelopeRules = {
   readonly login: string | undefined
   readonly device: GrantedDevice | undefined
@@ -139,7 +139,7 @@ const SHARED: MailRefusal = {
   reply: '550 5.7.1 many mailboxes were opened from this address; send as one of them',
 }
 
-/** Judges an envelope sender, in UTF-8 and unquoted; empty: the null sender. */
+/** Checks an envelope sender, in UTF-8 and unquoted; empty: the null sender. */
 export function refuseSender(rules: EnvelopeRules, sender: string): MailRefusal | undefined {
   const { login, device, sharedBy, senderBinding, senderDomains, onForeignSender } = rules
   if (sender === '') return undefined
@@ -157,7 +157,7 @@ export function refuseSender(rules: EnvelopeRules, sender: string): MailRefusal 
   return undefined
 }
 
-/** Judges an envelope recipient, in UTF-8 and unquoted. */
+/** Checks an envelope recipient, in UTF-8 and unquoted. */
 export function refuseRecipient(
   { login, device, recipientDomains }: EnvelopeRules,
   recipient: string,
@@ -187,11 +187,10 @@ const shownDomain = (text: string): string =>
     .replace(/[^\x21-\x7e]/g, character => encodeURIComponent(character.isWellFormed() ? character : '?'))
 
 /**
- * True if an envelope sender belongs to the login that opened the address: the login is the whole
- * address, or the local part of one in a
- * domain of ours (any domain, if none is listed). `ann+list@…` and `ann-list@…` are ann's, as qmail
- * and Postfix deliver them. The null sender is
- * everybody's: bounces and receipts have it.
+ * True if an envelope sender belongs to the login that opened the address. The login is the whole
+ * address, or the local part of an address in one of `domains` (any domain, if the list is empty).
+ * `ann+list@…` and `ann-list@…` belong to ann, as qmail and Postfix deliver them. The null sender
+ * belongs to every login, because bounces and receipts have it.
  */
 export function senderBelongsTo(login: string, sender: string, domains: readonly string[]): boolean {
   if (sender === '') return true

@@ -4,14 +4,14 @@ import * as v from 'valibot'
 import { messageOf, UsageFault } from '../../base/errors.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
 
-/** What the files of several publishers have in common. */
+/** Fields that the files of several publishers share. */
 const RECORD = v.object({
   country: v.optional(v.object({ iso_code: v.optional(v.string()) })),
   autonomous_system_number: v.optional(v.number()),
 })
 
 /**
- * Country and AS number of addresses, from MMDB files of this host. Each file is read at the first question and stays in
+ * Country and AS number of addresses, from MMDB files of this host. Each file is read at the first lookup and stays in
  * memory. The facts only ever narrow what a device may do: an address that no file knows is in no place.
  */
 export class NetworkFacts {

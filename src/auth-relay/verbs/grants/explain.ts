@@ -33,8 +33,8 @@ export const explain: Verb = (program, surroundings, choose) => {
     .description('would mail from an address be relayed, by whose login and until when, or which rule says no')
     .argument('<address>', 'numeric address')
     .option('--at <time>', "a past moment: '2026-11-22 18:24', 18:24, 2026-11-22T18:24:58Z, or 2h for two hours ago")
-    .option('--sender <address>', "envelope sender to judge as the gate would; '' is the null sender")
-    .option('--to <address>', 'envelope recipient to judge')
+    .option('--sender <address>', "envelope sender to check as the gate does; '' is the null sender")
+    .option('--to <address>', 'envelope recipient to check')
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
