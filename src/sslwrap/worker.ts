@@ -14,7 +14,7 @@ import type { Service } from './services.ts'
 import { servicesOf } from './services.ts'
 import { type Handshake, serveClient } from './session.ts'
 
-/** The unprivileged process that speaks TLS. It ends with its parent, or when it has drained. */
+/** The unprivileged process for TLS. It ends with its parent, or when it has drained. */
 export function runWorker(exit: (status: number) => void): void {
   const channel = channelToParent()
   const send = (message: FromWorker): void => channel.send(message)
@@ -80,7 +80,10 @@ class Worker {
     this.#limits.change(order.maxConnections, order.maxPerAddress, customersOf(order))
   }
 
-  /** Begins to answer Prometheus, if this worker is asked to; where. @throws UsageFault, TemporaryFault */
+  /**
+   * Starts the listener for Prometheus, if this worker has its address. @throws UsageFault,
+   * TemporaryFault
+   */
   async openMetrics(): Promise<string | undefined> {
     const { metricsListen } = this.#order
     if (metricsListen === undefined) return undefined
@@ -121,7 +124,7 @@ class Worker {
 }
 
 /**
- * Tells Prometheus when each certificate in use ends; `current` is asked at each scrape.
+ * Reports to Prometheus the end of each certificate in use; calls `current` at each scrape.
  * @throws UsageFault, TemporaryFault as openMetricsListener.
  */
 export function openCertificateMetrics(

@@ -157,7 +157,10 @@ export type LoginText = string & { readonly [text]: 'LoginText' }
 
 export const isLoginOctets = (value: string): value is LoginOctets => /^[\x01-\xff]*$/.test(value)
 
-/** Marks a name that a POP3 line or a SASL message carried. Throws TypeError if a character is no octet, or is NUL. */
+/**
+ * Marks a name from a POP3 line or a SASL message. Throws TypeError if a character is not an octet,
+ * or is NUL.
+ */
 export function loginOctets(value: string): LoginOctets {
   if (!isLoginOctets(value)) throw new TypeError('a login name holds octets other than NUL')
   return value

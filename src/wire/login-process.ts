@@ -38,7 +38,7 @@ const sessionIdText = v.pipe(
 const port = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(65_535))
 const requestNumber = v.pipe(v.number(), v.safeInteger(), v.minValue(1))
 
-/** Who wants to log in from where. */
+/** The login and the address of an attempt. */
 const attempt = {
   /** Names the request between this login process and the monitor. */
   n: requestNumber,
@@ -61,11 +61,11 @@ const connection = {
 }
 
 const OUTCOMES = ['yes', 'no', 'temporary', 'inUse', 'loginDelay'] as const
-/** What another server than ours said to a login. */
+/** The answer of another server to a login. */
 export type Outcome = (typeof OUTCOMES)[number]
 
 const fromLogin = v.variant('type', [
-  /** It has its settings, has given up its privileges and takes connections. */
+  /** The login process has its settings, has dropped its privileges and accepts connections. */
   v.strictObject({ type: v.literal('ready') }),
   /** Is this secret right, and whose maildrop is it? Also the beginning of a chain. */
   v.strictObject({
@@ -82,9 +82,9 @@ const fromLogin = v.variant('type', [
     /** Fingerprint of login and secret together, of use in this login process alone. */
     proof: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
   }),
-  /** What that server, or the chained program, said. */
+  /** The reply of that server, or of the chained program. */
   v.strictObject({ type: v.literal('outcome'), n: requestNumber, outcome: v.picklist(OUTCOMES) }),
-  /** The client is gone: forget the request. */
+  /** The client has disconnected: drop the request. */
   v.strictObject({ type: v.literal('cancel'), n: requestNumber }),
   /** For the record: an attempt that login itself refused, or a preamble that was wrong. */
   v.strictObject({ type: v.literal('preambleRefused'), ip: ipAddress, reason: v.picklist(['badpass', 'badhost']) }),
@@ -123,7 +123,7 @@ const loginSettings = v.strictObject({
   /** Ids to take, where the monitor is root. */
   ids: v.nullable(v.strictObject({ uid: v.number(), gid: v.number() })),
   logLevel: v.picklist(['debug', 'info', 'warn', 'error']),
-  /** What carries the connections. */
+  /** The engine of the connections. */
   engine: v.picklist(['auto', 'node', 'epoll']),
   /** pop3d workers take connections over. */
   handoff: v.boolean(),
@@ -131,7 +131,7 @@ const loginSettings = v.strictObject({
   directory: v.string(),
   /** For each inherited listening socket, from descriptor 4 on: does a PROXY header come first, or a TLS handshake? */
   listeners: v.array(v.strictObject({ proxy: v.boolean(), tls: v.boolean() })),
-  /** Who decides: the monitor's checker, a chained program, or the server behind. */
+  /** The authenticator: the monitor's checker, a chained program, or the server behind. */
   mode: v.picklist(['verify', 'chain', 'upstream']),
   hostname: v.string(),
   /** Offer APOP. */
@@ -145,7 +145,7 @@ const loginSettings = v.strictObject({
   cleartextLogins: v.array(v.string()),
   /** Offer STLS on connections in clear text. */
   offersStls: v.boolean(),
-  /** The certificate for STLS and for listeners that speak TLS. */
+  /** The certificate for STLS and for TLS listeners. */
   stls: v.nullable(
     v.strictObject({ cert: v.string(), key: v.string(), path: v.string(), ticketKeys: v.array(v.string()) }),
   ),
@@ -163,7 +163,10 @@ const loginSettings = v.strictObject({
   upstream: v.nullable(upstreamServer),
 })
 
-/** What a login process must know. No secret is in it but the preamble's password and the key for STLS. */
+/**
+ * The settings of a login process. They hold no secret but the preamble's password and the key for
+ * STLS.
+ */
 export type LoginSettings = v.InferOutput<typeof loginSettings>
 export type LoginSettingsMessage = v.InferInput<typeof loginSettings>
 

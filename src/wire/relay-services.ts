@@ -4,7 +4,7 @@
 import { type IpAddress, parseIpAddress } from './ip-address.ts'
 import { parseKeyValues, percentDecode, percentEncode } from './lines.ts'
 
-/** Attributes of one question of Postfix's policy delegation (SMTPD_POLICY_README). */
+/** Attributes of one request of Postfix's policy delegation (SMTPD_POLICY_README). */
 export type PolicyRequest = ReadonlyMap<string, string>
 
 /** Octets of one request that are held at most; Postfix sends about 600. */
@@ -103,7 +103,7 @@ export class NetstringReader {
   }
 }
 
-/** A question of Postfix or sendmail: which map, and what to look up (socketmap_table(5)). */
+/** A request of Postfix or sendmail: the map, and the key (socketmap_table(5)). */
 export type SocketmapQuery = { readonly map: string; readonly key: string }
 
 /** The answers of socketmap_table(5). `temporary` makes the mail system try again later. */
@@ -136,8 +136,8 @@ export function formatSocketmapAnswer(answer: SocketmapAnswer): string {
 }
 
 /**
- * "May this address relay?", asked of the resident gate on its question socket. Sender and recipient are
- * envelope addresses, in UTF-8; the empty sender is the null sender.
+ * "May this address relay?", sent to the resident gate on its query socket. Sender and recipient
+ * are envelope addresses, in UTF-8; the empty sender is the null sender.
  */
 export type RelayQuery = { readonly ip: IpAddress; readonly sender?: string; readonly recipient?: string }
 
@@ -165,14 +165,20 @@ export function parseRelayQuery(line: string): RelayQuery | undefined {
   return { ip, ...(sender === undefined ? {} : { sender }), ...(recipient === undefined ? {} : { recipient }) }
 }
 
-/** Null for what is no base64 of UTF-8. Exim's `${base64:...}` writes it: an address cannot break the line. */
+/**
+ * Null if the text is not base64 of UTF-8. Exim's `${base64:...}` writes it, so that an address
+ * cannot break the line.
+ */
 function fromBase64(text: string | undefined): string | undefined | null {
   if (text === undefined) return undefined
   const octets = Buffer.from(text, 'base64')
   return octets.toString('base64') === text && Buffer.from(octets.toString()).equals(octets) ? octets.toString() : null
 }
 
-/** The answer. `until`: Unix seconds. `unknown` is no answer: whoever asked must keep the relay closed. */
+/**
+ * The answer. `until`: Unix seconds. `unknown` means that there is no answer: the client must keep
+ * the relay closed.
+ */
 export type RelayAnswer =
   | { readonly verdict: 'yes'; readonly until: number; readonly login: string | undefined }
   | { readonly verdict: 'no' }
