@@ -5,8 +5,7 @@ import { asError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import { CRLF, err } from '../pop3/reply.ts'
 import type { Connection } from '../sockets/connection.ts'
-import type { LineEncoder } from './encoding/line-encoder.ts'
-import { createEncoder } from './encoding/line-encoder.ts'
+import { EncoderPool } from './encoding/line-encoder.ts'
 import { CHUNK } from './encoding/send-message.ts'
 import type { Maildrop } from './maildir/maildrop.ts'
 import { MaildropCache } from './maildir/maildrop-cache.ts'
@@ -30,15 +29,14 @@ const MAX_REPORTS = 10_000
 /** Serves maildrops of one owner: what all sessions of a process share. */
 export class MaildropService {
   readonly #options: ServiceOptions
-  readonly #encoder: LineEncoder
+  readonly #encoders = new EncoderPool(CHUNK)
   readonly #cache: MaildropCache
   /** What was last reported as left out, by maildrop. */
   readonly #leftOut = new BoundedMap<string, string>(MAX_REPORTS)
 
   constructor(options: ServiceOptions, clock: Clock = systemClock) {
     this.#options = options
-    this.#encoder = createEncoder(CHUNK)
-    this.#cache = new MaildropCache({ sizes: options.sizes, compat: options.compat }, this.#encoder, clock)
+    this.#cache = new MaildropCache({ sizes: options.sizes, compat: options.compat }, this.#encoders, clock)
   }
 
   /**
@@ -63,7 +61,7 @@ export class MaildropService {
     }
     const { compat, extraBlank, idleTime, capabilities } = this.#options
     const rules = { compat, capabilities, idleTime, extraBlank, keepCr: compat === 'qmail' }
-    const session = new Session(connection, maildrop, { cache: this.#cache, encoder: this.#encoder, rules, log })
+    const session = new Session(connection, maildrop, { cache: this.#cache, encoders: this.#encoders, rules, log })
     this.#reportLeftOut(maildrop, log)
     log.debug('session_started', { maildrop: maildir, messages: maildrop.count })
     session.start(readAhead)

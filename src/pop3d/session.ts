@@ -15,7 +15,7 @@ import {
   updateReply,
 } from '../pop3/transaction.ts'
 import type { Connection, ConnectionListener } from '../sockets/connection.ts'
-import type { LineEncoder } from './encoding/line-encoder.ts'
+import type { EncoderPool } from './encoding/line-encoder.ts'
 import { readMessage, SMALL_MESSAGE, streamMessage, type TransferRules } from './encoding/send-message.ts'
 import type { OpenedMessage } from './maildir/folders.ts'
 import type { Maildrop } from './maildir/maildrop.ts'
@@ -54,7 +54,7 @@ export class Session implements ConnectionListener {
   readonly #connection: Connection
   readonly #maildrop: Maildrop
   readonly #cache: MaildropCache
-  readonly #encoder: LineEncoder
+  readonly #encoders: EncoderPool
   readonly #rules: SessionRules
   readonly #log: Log
   readonly #reader = new LineReader()
@@ -74,12 +74,12 @@ export class Session implements ConnectionListener {
   constructor(
     connection: Connection,
     maildrop: Maildrop,
-    { cache, encoder, rules, log }: { cache: MaildropCache; encoder: LineEncoder; rules: SessionRules; log: Log },
+    { cache, encoders, rules, log }: { cache: MaildropCache; encoders: EncoderPool; rules: SessionRules; log: Log },
   ) {
     this.#connection = connection
     this.#maildrop = maildrop
     this.#cache = cache
-    this.#encoder = encoder
+    this.#encoders = encoders
     this.#rules = rules
     this.#log = log
     this.#state = startTransaction(maildrop, rules)
@@ -221,14 +221,16 @@ export class Session implements ConnectionListener {
     if (!isUnchanged(this.#maildrop.message(number), status)) this.#maildrop.noteChange(number, status)
     this.#retrieved += 1
     if (status.size > SMALL_MESSAGE) return this.#streamMessage(number, fd, status.size, bodyLines)
+    const encoder = this.#encoders.take()
     try {
-      const reply = readMessage(fd, this.#encoder, this.#rules, bodyLines)
+      const reply = readMessage(fd, encoder, this.#rules, bodyLines)
       this.#send(reply)
       this.#logSent(number, reply.length)
     } catch (error) {
       // The client must not take a part for the whole: no termination, no further reply (spec/pop3d.md §4).
       this.#unreadable(number, error)
     } finally {
+      encoder.release()
       closeSync(fd)
     }
     return undefined
@@ -236,10 +238,12 @@ export class Session implements ConnectionListener {
 
   async #streamMessage(number: number, fd: number, size: number, bodyLines: number | undefined): Promise<void> {
     this.#flush()
+    const encoder = this.#encoders.take()
     try {
-      const octets = await streamMessage(fd, size, this.#connection, this.#encoder, this.#rules, bodyLines)
+      const octets = await streamMessage(fd, size, this.#connection, encoder, this.#rules, bodyLines)
       if (octets !== undefined) this.#logSent(number, octets)
     } finally {
+      encoder.release()
       closeSync(fd)
     }
   }

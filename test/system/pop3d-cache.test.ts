@@ -1,6 +1,6 @@
 import { chmodSync, lutimesSync, renameSync, rmSync, symlinkSync, unlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeEach, describe, expect, test } from 'vitest'
-import { createEncoder } from '../../src/pop3d/encoding/line-encoder.ts'
+import { EncoderPool } from '../../src/pop3d/encoding/line-encoder.ts'
 import { MaildropCache } from '../../src/pop3d/maildir/maildrop-cache.ts'
 import { MaildropMissing, MaildropUnreadable } from '../../src/pop3d/maildir/maildrop-lock.ts'
 import { makeMaildir, parseFile } from '../harness/maildir.ts'
@@ -9,7 +9,7 @@ import { temporaryDirectory } from '../harness/temporary-directory.ts'
 const root = temporaryDirectory()
 afterAll(() => root.remove())
 
-const encoder = createEncoder(65_536)
+const encoders = new EncoderPool(65_536)
 const maildirOf = (...files: readonly string[]) => makeMaildir(root.path, files.map(parseFile))
 
 /** Time as the cache sees it: well after everything that was just written, unless a test says otherwise. */
@@ -17,7 +17,7 @@ let now = 0
 beforeEach(() => {
   now = Date.now() + 60_000
 })
-const cacheWith = (sizes: 'wire' | 'file' = 'wire') => new MaildropCache({ sizes, compat: 'none' }, encoder, () => now)
+const cacheWith = (sizes: 'wire' | 'file' = 'wire') => new MaildropCache({ sizes, compat: 'none' }, encoders, () => now)
 
 describe('the maildrop cache', () => {
   test('scans once while nothing changes', async () => {

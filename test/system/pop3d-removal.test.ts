@@ -12,7 +12,7 @@ import {
 } from 'node:fs'
 import fc from 'fast-check'
 import { afterAll, expect, test } from 'vitest'
-import { createEncoder } from '../../src/pop3d/encoding/line-encoder.ts'
+import { EncoderPool } from '../../src/pop3d/encoding/line-encoder.ts'
 import { MaildropCache } from '../../src/pop3d/maildir/maildrop-cache.ts'
 import { updateMaildrop } from '../../src/pop3d/maildir/update-maildrop.ts'
 import { makeMaildir } from '../harness/maildir.ts'
@@ -20,7 +20,7 @@ import { temporaryDirectory } from '../harness/temporary-directory.ts'
 
 const root = temporaryDirectory()
 afterAll(() => root.remove())
-const encoder = createEncoder(65_536)
+const encoders = new EncoderPool(65_536)
 
 const BASES = ['X', 'Y', 'Z']
 const place = fc.record({
@@ -67,7 +67,7 @@ test.each(['none', 'qmail'] as const)(
           for (const [index, { folder, base, flags }] of places.entries()) {
             write(`${maildir}/${folder}/${base}${flags}`, `${folder}/${base}${flags}`, 1000 + (index % 2))
           }
-          const maildrop = await new MaildropCache({ sizes: 'file', compat }, encoder, Date.now).open(maildir)
+          const maildrop = await new MaildropCache({ sizes: 'file', compat }, encoders, Date.now).open(maildir)
           expect(maildrop.count).toBe(places.length)
           const names = maildrop.messages.map(({ folder, name }) => `${folder}/${name}`)
           const deleted = new Set(names.flatMap((_, index) => (marks[index] === true ? [index + 1] : [])))

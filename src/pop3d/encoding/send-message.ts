@@ -2,7 +2,7 @@ import { read, readSync } from 'node:fs'
 import { CRLF, ok, TERMINATION } from '../../pop3/reply.ts'
 import type { Connection } from '../../sockets/connection.ts'
 import type { TimeSlice } from '../time-slice.ts'
-import { CR, type EncoderLane, LF, type LineEncoder, lineEndAfter, MAX_EXPANSION } from './line-encoder.ts'
+import { CR, LF, type LineEncoder, lineEndAfter } from './line-encoder.ts'
 
 /** A message file as the octets of a reply: RETR and TOP send them, LIST and STAT count them. */
 
@@ -19,34 +19,7 @@ export interface TransferRules {
   readonly extraBlank: boolean
 }
 
-/** Buffers of one length, kept for the next transfer; idle sessions hold none. */
-class BufferPool {
-  readonly #length: number
-  readonly #kept: Buffer[] = []
-  readonly #maxKept: number
-
-  constructor(length: number, maxKept: number) {
-    this.#length = length
-    this.#maxKept = maxKept
-  }
-
-  take(): Buffer {
-    return this.#kept.pop() ?? Buffer.allocUnsafeSlow(this.#length)
-  }
-
-  give(buffer: Buffer): void {
-    if (this.#kept.length < this.#maxKept) this.#kept.push(buffer)
-  }
-}
-
-const inputs = new BufferPool(CHUNK, 16)
-const outputs = new BufferPool(CHUNK * MAX_EXPANSION, 32)
-const scratch = Buffer.allocUnsafeSlow(CHUNK)
-/** Octets of the longest end of a reply. */
-const LONGEST_END = 16
-const small = Buffer.allocUnsafeSlow(CHUNK * MAX_EXPANSION)
-
-/** A message file on its way: what remembers, between two chunks, where in a line and in the message we are. */
+/** A message file on its way: what remembers, between two pieces, where in a line and in the message we are. */
 class Transfer {
   readonly #rules: TransferRules
   readonly #encoder: LineEncoder
@@ -65,37 +38,26 @@ class Transfer {
     return this.#cutShort
   }
 
-  /** The octets to send for this chunk; valid until the next call on any transfer. */
-  encode(chunk: Uint8Array): Uint8Array {
-    return this.#encode(chunk, (length, previous, keepCr) =>
-      this.#encoder.encode(length < chunk.length ? chunk.subarray(0, length) : chunk, previous, keepCr),
-    )
+  /** Encodes the first `got` octets of the encoder's input, as the encoder does; how many octets are to be sent. */
+  encode(got: number, output: 0 | 1, at: number): number {
+    const { input } = this.#encoder
+    const wanted = this.#limit === undefined ? got : this.#limit.take(input.subarray(0, got))
+    this.#cutShort = wanted < got
+    const last = input[wanted - 1]
+    const octets = this.#encoder.encode(wanted, this.#previous, this.#rules.keepCr, output, at)
+    if (wanted > 0) this.#previous = last ?? this.#previous
+    return octets
   }
 
-  /** The same for the first `got` octets of a lane's input; valid until the same output is asked for again. */
-  encodeIn(lane: EncoderLane, got: number, output: 0 | 1): Uint8Array {
-    const chunk = lane.input.subarray(0, got)
-    return this.#encode(chunk, (length, previous, keepCr) => lane.encode(length, previous, keepCr, output))
-  }
-
-  #encode(chunk: Uint8Array, run: (length: number, previous: number, keepCr: boolean) => Uint8Array): Uint8Array {
-    const wanted = this.#limit === undefined ? chunk.length : this.#limit.take(chunk)
-    this.#cutShort = wanted < chunk.length
-    const last = chunk[wanted - 1]
-    const encoded = run(wanted, this.#previous, this.#rules.keepCr)
-    this.#previous = last ?? this.#previous
-    return encoded
-  }
-
-  /** What follows the last chunk: the end of an unfinished line, the extra line, the termination (RFC 1939 §3). */
+  /** What follows the last piece: the end of an unfinished line, the extra line, the termination (RFC 1939 §3). */
   end(): string {
     return lineEndAfter(this.#previous, this.#rules.keepCr) + (this.#rules.extraBlank ? CRLF : '') + TERMINATION
   }
 }
 
 /**
- * The whole reply to RETR or TOP for a small file; valid until the next call. @throws the system's
- * error if the file cannot be read.
+ * The whole reply to RETR or TOP for a small file, in the memory of the encoder: valid until that is used again.
+ * @throws the system's error if the file cannot be read.
  */
 export function readMessage(
   fd: number,
@@ -104,29 +66,25 @@ export function readMessage(
   bodyLines: number | undefined,
 ): Uint8Array {
   const transfer = new Transfer(encoder, rules, bodyLines)
-  const head = ok()
-  let reply = small
-  reply.write(head, 0, 'latin1')
-  let size = head.length
+  const [reply] = encoder.outputs
+  let earlier: Buffer | undefined
+  let size = reply.write(ok(), 0, 'latin1')
   for (;;) {
-    const got = readSync(fd, scratch, 0, scratch.length, null)
-    if (got > 0) {
-      const encoded = transfer.encode(scratch.subarray(0, got))
-      // Only a file that has grown since it was opened does not fit.
-      if (size + encoded.length + LONGEST_END > reply.length)
-        reply = Buffer.concat([reply, Buffer.alloc(CHUNK * MAX_EXPANSION)])
-      reply.set(encoded, size)
-      size += encoded.length
-    }
+    const got = readSync(fd, encoder.input, 0, encoder.input.length, null)
+    if (got > 0) size += transfer.encode(got, 0, size)
     // A regular file gives less than asked for only at its end.
-    if (got < scratch.length || transfer.cutShort) break
+    if (got < encoder.input.length || transfer.cutShort) break
+    // Only a file that has grown since it was opened goes on.
+    earlier = Buffer.concat([earlier ?? Buffer.alloc(0), reply.subarray(0, size)])
+    size = 0
   }
   size += reply.write(transfer.end(), size, 'latin1')
-  return reply.subarray(0, size)
+  const last = reply.subarray(0, size)
+  return earlier === undefined ? last : Buffer.concat([earlier, last])
 }
 
 /**
- * Streams the reply to RETR or TOP: while one chunk is written the next is read, and no more than that is held, however
+ * Streams the reply to RETR or TOP: while one piece is written the next is read, and no more than that is held, however
  * long the message and however slow the client. The result is how many octets the reply has;
  * undefined if the client is gone.
  * `size` is that of the file when it was opened.
@@ -142,8 +100,7 @@ export async function streamMessage(
   bodyLines: number | undefined,
 ): Promise<number | undefined> {
   const transfer = new Transfer(encoder, rules, bodyLines)
-  const lane = encoder.takeLane() ?? new CopyingLane(encoder)
-  let next: 0 | 1 = 0
+  let output: 0 | 1 = 0
   const head = ok()
   let octets = head.length
   let taken = 0
@@ -151,11 +108,11 @@ export async function streamMessage(
   try {
     connection.write(head)
     for (;;) {
-      const got = await readChunk(fd, lane.input)
+      const got = await readChunk(fd, encoder.input)
       if (got === 0) break
       taken += got
-      const encoded = transfer.encodeIn(lane, got, next)
-      next = next === 0 ? 1 : 0
+      const encoded = encoder.outputs[output].subarray(0, transfer.encode(got, output, 0))
+      output = output === 0 ? 1 : 0
       if (!(await written)) return undefined
       written = connection.writeChunk(encoded)
       octets += encoded.length
@@ -169,31 +126,6 @@ export async function streamMessage(
   } finally {
     // Only what no write still reads from may serve another transfer.
     await written
-    if (lane instanceof CopyingLane) lane.release()
-    else encoder.giveLane(lane)
-  }
-}
-
-/** Where the encoder has no lane to give: its result is copied out of the memory that all share. */
-class CopyingLane implements EncoderLane {
-  readonly input = inputs.take()
-  readonly #outputs = [outputs.take(), outputs.take()] as const
-  readonly #encoder: LineEncoder
-
-  constructor(encoder: LineEncoder) {
-    this.#encoder = encoder
-  }
-
-  encode(length: number, previous: number, keepCr: boolean, output: 0 | 1): Uint8Array {
-    const encoded = this.#encoder.encode(this.input.subarray(0, length), previous, keepCr)
-    const own = this.#outputs[output]
-    own.set(encoded)
-    return own.subarray(0, encoded.length)
-  }
-
-  release(): void {
-    inputs.give(this.input)
-    for (const output of this.#outputs) outputs.give(output)
   }
 }
 
@@ -249,15 +181,16 @@ export class TopLimit {
  */
 export async function wireOctetsOf(
   fd: number,
-  { encoder, buffer, keepCr, slice }: { encoder: LineEncoder; buffer: Buffer; keepCr: boolean; slice: TimeSlice },
+  { encoder, keepCr, slice }: { encoder: LineEncoder; keepCr: boolean; slice: TimeSlice },
 ): Promise<number> {
   let octets = 0
   let previous = LF
   for (;;) {
-    const got = readSync(fd, buffer, 0, Math.min(buffer.length, encoder.maxInput), null)
+    const got = readSync(fd, encoder.input, 0, encoder.input.length, null)
     if (got === 0) return octets + lineEndAfter(previous, keepCr).length
-    octets += encoder.count(buffer.subarray(0, got), previous, keepCr)
-    previous = buffer[got - 1] ?? LF
+    const last = encoder.input[got - 1] ?? LF
+    octets += encoder.count(got, previous, keepCr)
+    previous = last
     const pause = slice.pause()
     if (pause !== undefined) await pause
   }

@@ -1,7 +1,7 @@
 import { accessSync, constants } from 'node:fs'
 import { BoundedMap } from '../../base/bounded-map.ts'
 import type { Clock } from '../../base/clock.ts'
-import type { LineEncoder } from '../encoding/line-encoder.ts'
+import type { EncoderPool } from '../encoding/line-encoder.ts'
 import { areQuiet, areSame, cleanTmp, type Folders, statFolders } from './folders.ts'
 import { Maildrop, type MaildropRules } from './maildrop.ts'
 import { MaildropMissing, MaildropUnreadable } from './maildrop-lock.ts'
@@ -30,13 +30,13 @@ export class MaildropCache {
   readonly #scans = new Map<string, Promise<Maildrop>>()
   readonly #tmpCleanedAt = new BoundedMap<string, number>(10_000)
   readonly #rules: MaildropRules
-  readonly #encoder: LineEncoder
+  readonly #encoders: EncoderPool
   readonly #clock: Clock
   #messages = 0
 
-  constructor(rules: MaildropRules, encoder: LineEncoder, clock: Clock) {
+  constructor(rules: MaildropRules, encoders: EncoderPool, clock: Clock) {
     this.#rules = rules
-    this.#encoder = encoder
+    this.#encoders = encoders
     this.#clock = clock
   }
 
@@ -78,7 +78,7 @@ export class MaildropCache {
   learnSizes(maildrop: Maildrop): Promise<void> | undefined {
     const entry = this.#entries.get(maildrop.path)
     const former = entry?.maildrop === maildrop ? entry.former : entry?.maildrop
-    return maildrop.learnSizes(this.#encoder, this.#clock(), former)?.then(() => {
+    return maildrop.learnSizes(this.#encoders, this.#clock(), former)?.then(() => {
       if (entry?.maildrop === maildrop) entry.former = undefined
     })
   }

@@ -2,7 +2,7 @@ import { closeSync, type Stats } from 'node:fs'
 import { asError } from '../../base/errors.ts'
 import { formatListing, type Listing, type MaildropView } from '../../pop3/transaction.ts'
 import { baseNameOf } from '../../wire/message-name.ts'
-import type { LineEncoder } from '../encoding/line-encoder.ts'
+import type { EncoderPool, LineEncoder } from '../encoding/line-encoder.ts'
 import { wireOctetsOf } from '../encoding/send-message.ts'
 import { TimeSlice } from '../time-slice.ts'
 import { filePath, statusOf } from './folders.ts'
@@ -133,11 +133,11 @@ export class Maildrop implements MaildropView {
    * for changes in place if
    * that was last done some time before `now`.
    */
-  learnSizes(encoder: LineEncoder, now: number, former?: Maildrop): Promise<void> | undefined {
+  learnSizes(encoders: EncoderPool, now: number, former?: Maildrop): Promise<void> | undefined {
     const isDue = Math.abs(now - this.#checkedAt) > this.count * CHECK_INTERVAL
     if (this.sizesKnown && this.#unreadable.size === 0 && !isDue) return undefined
     if (isDue) this.#checkedAt = now
-    this.#learning = this.#learning.then(() => this.#learn(encoder, isDue, former))
+    this.#learning = this.#learning.then(() => this.#learn(encoders, isDue, former))
     return this.#learning
   }
 
@@ -169,18 +169,29 @@ export class Maildrop implements MaildropView {
     return made
   }
 
-  async #learn(encoder: LineEncoder, isDue: boolean, former: Maildrop | undefined): Promise<void> {
+  async #learn(encoders: EncoderPool, isDue: boolean, former: Maildrop | undefined): Promise<void> {
     const slice = new TimeSlice()
     if (isDue) await this.#lookForChanges(slice)
     if (this.#rules.sizes === 'file' || (this.sizesKnown && this.#unreadable.size === 0)) return
-    const buffer = Buffer.allocUnsafeSlow(encoder.maxInput)
-    const known = former?.knownOctets()
+    const encoder = encoders.take()
+    try {
+      await this.#measureAll(encoder, slice, former?.knownOctets())
+    } finally {
+      encoder.release()
+    }
+  }
+
+  async #measureAll(
+    encoder: LineEncoder,
+    slice: TimeSlice,
+    known: ReadonlyMap<string, number> | undefined,
+  ): Promise<void> {
     for (let number = 1; number <= this.count; number += 1) {
       if (this.#octets[number - 1] !== undefined && !this.#unreadable.has(number)) continue
       const pause = slice.pause()
       if (pause !== undefined) await pause
       const size = known?.get(identityOf(this.message(number)))
-      if (size === undefined) await this.#measure(number, { encoder, buffer, slice })
+      if (size === undefined) await this.#measure(number, encoder, slice)
       else this.#setOctets(number, size)
     }
   }
@@ -198,10 +209,7 @@ export class Maildrop implements MaildropView {
     }
   }
 
-  async #measure(
-    number: number,
-    { encoder, buffer, slice }: { encoder: LineEncoder; buffer: Buffer; slice: TimeSlice },
-  ): Promise<void> {
+  async #measure(number: number, encoder: LineEncoder, slice: TimeSlice): Promise<void> {
     const opened = await this.files.open(this.message(number))
     if (opened.type !== 'open') {
       this.#standIn(number, opened.type === 'gone' ? undefined : opened.cause)
@@ -210,7 +218,7 @@ export class Maildrop implements MaildropView {
     try {
       if (!isUnchanged(this.message(number), opened.status)) this.noteChange(number, opened.status)
       const keepCr = this.#rules.compat === 'qmail'
-      this.#setOctets(number, await wireOctetsOf(opened.fd, { encoder, buffer, keepCr, slice }))
+      this.#setOctets(number, await wireOctetsOf(opened.fd, { encoder, keepCr, slice }))
     } catch (error) {
       this.#standIn(number, asError(error))
     } finally {
