@@ -1,6 +1,6 @@
 import { CRLF, ok, TERMINATION } from '../../src/pop3/reply.ts'
 import type { OpenMaildrop } from '../../src/pop3/session.ts'
-import { createScriptEncoder, LF, lineEndAfter } from '../../src/pop3d/encoding/line-encoder.ts'
+import { EncoderPool, LF, type LineEncoder, lineEndAfter, scriptBlock } from '../../src/pop3d/encoding/line-encoder.ts'
 import { TopLimit } from '../../src/pop3d/encoding/send-message.ts'
 import { seenName } from '../../src/pop3d/maildir/folders.ts'
 import { inMaildropOrder, type Message, uniqueIds } from '../../src/pop3d/maildir/scan-maildir.ts'
@@ -32,7 +32,7 @@ export class MemoryMaildrop implements OpenMaildrop {
     const { content } = this.#message(number)
     if (this.#settings.sizes === 'file') return content.length
     const end = lineEndAfter(content.at(-1) ?? LF, this.#keepsCr)
-    return createScriptEncoder(content.length).count(content, LF, this.#keepsCr) + end.length
+    return encoderOf(content).count(content.length, LF, this.#keepsCr) + end.length
   }
 
   totalOctets(): number {
@@ -47,7 +47,9 @@ export class MemoryMaildrop implements OpenMaildrop {
     const { content } = this.#message(number)
     const wanted = bodyLines === undefined ? content.length : new TopLimit(bodyLines, !this.#keepsCr).take(content)
     const sent = content.subarray(0, wanted)
-    const encoded = Buffer.from(createScriptEncoder(sent.length).encode(sent, LF, this.#keepsCr)).toString('latin1')
+    const encoder = encoderOf(sent)
+    const octets = encoder.encode(sent.length, LF, this.#keepsCr, 0, 0)
+    const encoded = encoder.outputs[0].toString('latin1', 0, octets)
     const end = lineEndAfter(sent.at(-1) ?? LF, this.#keepsCr)
     return ok() + encoded + end + (this.#settings.extraBlank ? CRLF : '') + TERMINATION
   }
@@ -88,4 +90,11 @@ function messagesOf({ path, content, mtime }: PlannedFile, index: number): reado
   if (mtime * 1000 >= Date.now()) return []
   const octets = Buffer.from(content, 'latin1')
   return [{ folder, name, fileOctets: octets.length, mtime, mtimeMs: mtime * 1000, inode: index + 1, content: octets }]
+}
+
+/** An encoder in script that has this content as its input. */
+function encoderOf(content: Buffer): LineEncoder {
+  const encoder = new EncoderPool(content.length, scriptBlock).take()
+  content.copy(encoder.input)
+  return encoder
 }
