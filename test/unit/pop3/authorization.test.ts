@@ -307,3 +307,47 @@ test('every line of any client has an answer', () => {
     }),
   )
 })
+
+test('what may be logged of each line holds no secret, and nothing that was typed in place of a command', () => {
+  const logged = (text: string) => sanitizedLine(AUTHORIZATION_START, { type: 'line', text })
+  expect(
+    ['USER ann', 'PASS sesame', 'APOP ann 0123', 'AUTH PLAIN AGFubg==', 'SSL 192.0.2.7:x', 'CAPA', 'STLS', 'UTF8'].map(
+      logged,
+    ),
+  ).toEqual(['USER ann', 'PASS ***', 'APOP ann ***', 'AUTH PLAIN ***', 'SSL ***', 'CAPA', 'STLS', 'UTF8'])
+  expect(['NOOP', 'quit now', 'sesame', ''].map(logged)).toEqual(['NOOP', 'QUIT', 'unknown command', 'unknown command'])
+})
+
+test('two overlong lines are answered, the third closes', () => {
+  let state = AUTHORIZATION_START
+  const effects: AuthorizationEffect[][] = []
+  for (let n = 0; n < 3; n += 1) {
+    const step = runAuthorization(state, { type: 'tooLong' }, MODERN)
+    state = step.state
+    effects.push([...step.effects])
+  }
+  const tooLong = reply('-ERR line too long')
+  expect(effects).toEqual([[tooLong], [tooLong], [tooLong, close]])
+})
+
+test('the limit of lines is 100, and 4 for each try', () => {
+  let state = AUTHORIZATION_START
+  const closesAt = (tries: number): number => {
+    state = AUTHORIZATION_START
+    for (let n = 1; n < 500; n += 1) {
+      const step = runAuthorization(state, { type: 'line', text: 'NOOP' }, { ...MODERN, tries })
+      state = step.state
+      if (step.effects.some(({ type }) => type === 'close')) return n
+    }
+    return 0
+  }
+  expect([closesAt(3), closesAt(1)]).toEqual([113, 105])
+})
+
+test('AUTH with a mechanism that is not offered, or none that exists', () => {
+  const plainOnly = { ...MODERN, capabilities: { ...MODERN.capabilities, sasl: ['PLAIN'] } }
+  expect(say(plainOnly, 'AUTH LOGIN')).toEqual([reply('-ERR unknown mechanism')])
+  expect(say(MODERN, 'AUTH CRAM-MD5')).toEqual([reply('-ERR unknown mechanism')])
+  expect(say(MODERN, `AUTH PLAIN ${base64('\0ann\0sesame')}`)).toEqual(login('sasl', 'ann', 'sesame'))
+  expect(say(MODERN, 'AUTH LOGIN', base64('ann'), base64('sesame'))).toEqual(login('sasl', 'ann', 'sesame'))
+})

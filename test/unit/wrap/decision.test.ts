@@ -1,7 +1,15 @@
-import { expect, test } from 'vitest'
+import { expect, onTestFinished, test, vi } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
-import { type Decision, decide, logDecision, relayVariables, verdictOf } from '../../../src/wrap/decision.ts'
+import {
+  type Decision,
+  decide,
+  logAnswer,
+  logDecision,
+  type RelayGrant,
+  relayVariables,
+  verdictOf,
+} from '../../../src/wrap/decision.ts'
 import { shareDecisions } from '../../../src/wrap/gate/gate-setup.ts'
 
 const ip = parseIpAddress('192.0.2.7')
@@ -57,4 +65,76 @@ test('a decision counts as what it was: a doubt is no refusal', async () => {
     expect(await verdict(async () => undefined, reason)).toBe('never')
   // The policy door's own no to a client that has a grant.
   expect(verdictOf({ relay: false, reason: 'sender' })).toBe('refused')
+})
+
+test('a grant whose device has ended or is elsewhere opens nothing', async () => {
+  const device = {
+    name: 'copier',
+    senders: [],
+    recipientDomains: [],
+    messagesPerHour: 0,
+    messagesPerDay: 0,
+    recipientsPerHour: 0,
+    recipientsPerDay: 0,
+    lineEndings: 'strict',
+    ended: false,
+    elsewhere: false,
+  } as const
+  const decisionOf = (grant: RelayGrant | undefined) =>
+    decide(ip, { ask: async () => grant, refusal: () => undefined, timeoutMs: 1000 })
+  const grant = { until: 5, login: 'ann', device }
+  expect(await decisionOf(grant)).toEqual({ relay: true, ...grant })
+  expect(await decisionOf({ ...grant, device: { ...device, ended: true } })).toEqual({
+    relay: false,
+    reason: 'device_ended',
+  })
+  expect(await decisionOf({ ...grant, device: { ...device, elsewhere: true } })).toEqual({
+    relay: false,
+    reason: 'device_network',
+  })
+  expect(await decisionOf(undefined)).toEqual({ relay: false, reason: 'no_grant' })
+})
+
+test('the store is told when nobody waits any more, and no timer is left', async () => {
+  vi.useFakeTimers()
+  onTestFinished(() => void vi.useRealTimers())
+  let signal: AbortSignal | undefined
+  const late = decide(ip, {
+    ask: (_, given) => {
+      signal = given
+      return new Promise(() => {})
+    },
+    refusal: () => undefined,
+    timeoutMs: 3000,
+  })
+  await vi.advanceTimersByTimeAsync(2999)
+  expect(signal?.aborted).toBe(false)
+  await vi.advanceTimersByTimeAsync(1)
+  expect(signal?.aborted).toBe(true)
+  expect(await late).toMatchObject({ relay: false, reason: 'error' })
+  await decide(ip, { ask: async () => undefined, refusal: () => undefined, timeoutMs: 3000 })
+  expect(vi.getTimerCount()).toBe(0)
+})
+
+test('the smtpd learns the login and the end of a grant that has them', () => {
+  expect(relayVariables({ relay: true, until: undefined, login: undefined }, '')).toEqual({ RELAYCLIENT: '' })
+  expect(relayVariables({ relay: false, reason: 'no_grant' }, '')).toEqual({})
+})
+
+test('each decision is a line; a stranger who is only asked about is one at level debug', () => {
+  const lines: string[] = []
+  const log = createLog('wrap', { level: 'debug', write: line => lines.push(line) })
+  const fields = { ip: '192.0.2.7', door: 'policy' }
+  const decisions: readonly Decision[] = [
+    { relay: true, until: 5, login: 'ann' },
+    { relay: false, reason: 'no_grant' },
+    { relay: false, reason: 'error', error: new Error('store is down') },
+  ]
+  for (const decision of decisions) logDecision(log, decision, fields)
+  for (const decision of decisions) logAnswer(log, decision, fields)
+  const where = 'ip=192.0.2.7 door=policy'
+  const yes = `wrap: level=info event=relay_allowed ${where} user=ann until=5\n`
+  const error = `wrap: level=error event=decision_failed ${where} relay=false reason="store is down"\n`
+  const no = (level: string) => `wrap: level=${level} event=relay_refused ${where} reason=no_grant\n`
+  expect(lines).toEqual([yes, no('info'), error, yes, no('debug'), error])
 })

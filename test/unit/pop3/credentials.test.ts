@@ -1,0 +1,71 @@
+import { describe, expect, test } from 'vitest'
+import { capabilityLines } from '../../../src/pop3/capabilities.ts'
+import { parseLoginAnswers, parsePlainMessage } from '../../../src/pop3/credentials.ts'
+
+describe('SASL PLAIN', () => {
+  test.each([
+    ['\0ann\0sesame', 'ann', 'sesame'],
+    ['ann\0ann\0sesame', 'ann', 'sesame'],
+    ['\0j\xc3\xbcrgen\0\x01\x02', 'j\xc3\xbcrgen', '\x01\x02'],
+  ])('%j', (message, login, secret) => {
+    expect(parsePlainMessage(message)).toEqual({ login, secret })
+  })
+
+  test.each([
+    ['nothing', ''],
+    ['one NUL', 'ann\0sesame'],
+    ['three NULs', '\0ann\0sesame\0'],
+    ['somebody else', 'bob\0ann\0sesame'],
+    ['no name', '\0\0sesame'],
+    ['no password', '\0ann\0'],
+    ['a control character in the name', '\0an\x1fn\0sesame'],
+    ['DEL in the name', '\0ann\x7f\0sesame'],
+    ['no UTF-8', '\0ann\0\xff'],
+  ])('%s: no credentials', (_, message) => {
+    expect(parsePlainMessage(message)).toBeUndefined()
+  })
+})
+
+describe('AUTH LOGIN', () => {
+  test('takes a name and a password', () => {
+    expect(parseLoginAnswers('ann', 'se same')).toEqual({ login: 'ann', secret: 'se same' })
+  })
+
+  test.each([
+    ['', 'sesame'],
+    ['ann', ''],
+    ['an\nn', 'sesame'],
+    ['ann', 'ses\0ame'],
+    ['', ''],
+  ])('%j and %j: no credentials', (login, secret) => {
+    expect(parseLoginAnswers(login, secret)).toBeUndefined()
+  })
+})
+
+describe('capabilities', () => {
+  const none = { user: false, sasl: [], stls: false, loginDelay: 0, expire: 'NEVER', implementation: 'x' } as const
+  const always = ['TOP', 'UIDL', 'RESP-CODES', 'AUTH-RESP-CODE', 'PIPELINING', 'EXPIRE NEVER', 'IMPLEMENTATION x']
+
+  test('of a server that offers nothing more', () => {
+    expect(capabilityLines('AUTHORIZATION', none)).toEqual(always)
+    expect(capabilityLines('TRANSACTION', none)).toEqual(always)
+  })
+
+  test('of one that offers everything; STLS before login alone', () => {
+    const all = { ...none, user: true, sasl: ['PLAIN', 'LOGIN'], stls: true, loginDelay: 900, expire: 30 }
+    const after = [
+      'TOP',
+      'UIDL',
+      'USER',
+      'SASL PLAIN LOGIN',
+      'RESP-CODES',
+      'AUTH-RESP-CODE',
+      'PIPELINING',
+      'LOGIN-DELAY 900',
+      'EXPIRE 30',
+      'IMPLEMENTATION x',
+    ]
+    expect(capabilityLines('TRANSACTION', all)).toEqual(after)
+    expect(capabilityLines('AUTHORIZATION', all)).toEqual([...after.slice(0, 4), 'STLS', ...after.slice(4)])
+  })
+})
