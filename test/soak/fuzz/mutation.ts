@@ -43,11 +43,16 @@ function once(random: Random, text: string, dictionary: readonly string[]): stri
         before + (dictionary.length === 0 ? '' : random.pick(dictionary)) + (random.oneIn(2) ? text.slice(at) : after)
       )
     case 8:
-      return random.oneIn(64) ? before + (piece || 'x').repeat(random.int(2000)) + after : after + before
+      return random.oneIn(64) ? before + repeated(piece || 'x', random.int(2000)) + after : after + before
     default:
       return before + upperCaseAscii(piece) + after
   }
 }
+
+/** No more than MAX_REPEATED octets, however often a text is changed. */
+const repeated = (piece: string, times: number): string =>
+  piece.repeat(Math.min(times, Math.floor(MAX_REPEATED / piece.length)))
+const MAX_REPEATED = 200_000
 
 /** The octets cut into pieces at random places, in order. */
 export function cut(random: Random, octets: Buffer): readonly Buffer[] {

@@ -7,6 +7,7 @@ import { pop3Lines } from './pop3-lines.ts'
 import { pop3Tables } from './pop3-tables.ts'
 import { clientHello, proxyHeader, sslPreamble } from './preambles.ts'
 import { settingsFile } from './settings-file.ts'
+import { smtpFront } from './smtp-front.ts'
 import { syslogLines } from './syslog-lines.ts'
 
 /** Everything that reads what somebody else wrote. */
@@ -22,4 +23,5 @@ export const TARGETS: readonly FuzzTarget[] = [
   cdb,
   settingsFile,
   monitorMessages,
+  smtpFront,
 ]
