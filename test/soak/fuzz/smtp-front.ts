@@ -1,6 +1,5 @@
 import { formatPath, parsePath } from '../../../src/smtp/address.ts'
-import { MAX_AUTH_LINE, MAX_COMMAND_LINE, parseCommand } from '../../../src/smtp/command.ts'
-import { CommandReader } from '../../../src/smtp/command-reader.ts'
+import { CommandReader, MAX_AUTH_LINE, MAX_COMMAND_LINE, parseCommand } from '../../../src/smtp/command.ts'
 import { type Content, EndFinder, RepairedContent, StrictContent } from '../../../src/smtp/content.ts'
 import { ReplyFault, ReplyReader } from '../../../src/smtp/reply.ts'
 import { type FuzzTarget, only, promise } from './fuzz-target.ts'

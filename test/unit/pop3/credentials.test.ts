@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import { capabilityLines } from '../../../src/pop3/capabilities.ts'
-import { parseLoginAnswers, parsePlainMessage } from '../../../src/pop3/credentials.ts'
+import { parseLoginAnswers, parsePlainMessage } from '../../../src/pop3/authorization.ts'
+import { capabilityLines } from '../../../src/pop3/reply.ts'
 
 describe('SASL PLAIN', () => {
   test.each([

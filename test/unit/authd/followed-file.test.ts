@@ -1,0 +1,138 @@
+import { appendFileSync, renameSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { FilePlaces } from '../../../src/authd/file-places.ts'
+import { FollowedFile } from '../../../src/authd/followed-file.ts'
+import { Counters } from '../../../src/authd/metrics.ts'
+import { createLog } from '../../../src/base/log.ts'
+import { eventually } from '../../harness/eventually.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
+
+let directory = temporaryDirectory()
+let path = ''
+let events: string[] = []
+let following: FollowedFile | undefined
+const log = createLog('authd', { write: line => events.push(/event=(\S+)/.exec(line)?.[1] ?? '') })
+
+beforeEach(() => {
+  directory = temporaryDirectory()
+  path = `${directory.path}/mail.log`
+  events = []
+})
+afterEach(async () => {
+  await following?.close()
+  following = undefined
+  directory.remove()
+})
+
+/** Takes the lines of a file in place of the login sources. A line with `login` is one that the store must take. */
+class Intake {
+  readonly lines: string[] = []
+  readonly #open: (() => void)[] = []
+
+  hearFileLine(_: unknown, text: string, settled: () => void): boolean {
+    this.lines.push(text)
+    if (!text.includes('login')) return false
+    this.#open.push(settled)
+    return true
+  }
+
+  /** The store has taken everything. */
+  settle(): void {
+    for (const settled of this.#open.splice(0)) settled()
+  }
+
+  has(...lines: readonly string[]): Promise<unknown> {
+    return eventually(`the lines ${lines.join(', ')}`, () => this.lines.join() === lines.join())
+  }
+}
+
+function follow(places: FilePlaces): Intake {
+  const intake = new Intake()
+  following = new FollowedFile({ path, places, intake, counters: new Counters(), log })
+  return intake
+}
+const newPlaces = (): FilePlaces => new FilePlaces(`${directory.path}/places.json`)
+const isFollowed = () => eventually('the file is followed', () => events.includes('file_followed'))
+
+test('a file that is there at the first start is read from its end, in whole lines', async () => {
+  writeFileSync(path, 'old\n')
+  const intake = follow(newPlaces())
+  await isFollowed()
+  appendFileSync(path, 'one\ntw')
+  await intake.has('one')
+  appendFileSync(path, 'o\n')
+  await intake.has('one', 'two')
+})
+
+test('a file that comes later is read from its beginning, and its absence is said once', async () => {
+  const intake = follow(newPlaces())
+  await eventually('it is said', () => events.includes('file_unreadable'))
+  writeFileSync(path, 'one\n')
+  await intake.has('one')
+  expect(events).toEqual(['file_unreadable', 'file_followed'])
+})
+
+test('the place is saved only when the store has every login before it', async () => {
+  writeFileSync(path, '')
+  const places = newPlaces()
+  const intake = follow(places)
+  await isFollowed()
+  appendFileSync(path, 'login a\nnothing\n')
+  await intake.has('login a', 'nothing')
+  appendFileSync(path, 'login b\n')
+  expect(places.get(path)?.offset).toBe(0)
+  expect(intake.lines).toHaveLength(2)
+  intake.settle()
+  await intake.has('login a', 'nothing', 'login b')
+  expect(places.get(path)?.offset).toBe('login a\nnothing\n'.length)
+  intake.settle()
+  await eventually('the place is behind the last line', () => places.get(path)?.offset === statSync(path).size)
+})
+
+test('the rest of a rotated file is read before the new one', async () => {
+  writeFileSync(path, '')
+  const intake = follow(newPlaces())
+  await isFollowed()
+  appendFileSync(path, 'one\n')
+  await intake.has('one')
+  renameSync(path, `${path}.1`)
+  writeFileSync(path, '')
+  // The writer still has the old one open.
+  appendFileSync(`${path}.1`, 'two\n')
+  await intake.has('one', 'two')
+  appendFileSync(path, 'three\n')
+  await intake.has('one', 'two', 'three')
+})
+
+test('a file that was truncated is read from its beginning', async () => {
+  writeFileSync(path, '')
+  const intake = follow(newPlaces())
+  await isFollowed()
+  appendFileSync(path, 'a long first line\n')
+  await intake.has('a long first line')
+  truncateSync(path)
+  await eventually('it is noticed', () => {
+    appendFileSync(path, '')
+    return events.includes('file_truncated')
+  })
+  appendFileSync(path, 'two\n')
+  await intake.has('a long first line', 'two')
+})
+
+test('a restart goes on where the last one stopped, also in a file that was rotated meanwhile', async () => {
+  writeFileSync(path, '')
+  const places = newPlaces()
+  const first = follow(places)
+  await isFollowed()
+  appendFileSync(path, 'one\n')
+  await first.has('one')
+  await eventually('the place is known', () => places.get(path)?.offset === 4)
+  await following?.close()
+  places.save()
+
+  appendFileSync(path, 'two\n')
+  renameSync(path, `${path}.1`)
+  writeFileSync(path, 'three\n')
+  const second = follow(newPlaces())
+  await second.has('two', 'three')
+})
