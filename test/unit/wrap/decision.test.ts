@@ -77,6 +77,8 @@ test('a grant whose device has ended or is elsewhere opens nothing', async () =>
     recipientsPerHour: 0,
     recipientsPerDay: 0,
     lineEndings: 'strict',
+    hours: null,
+    places: [],
     ended: false,
     elsewhere: false,
   } as const
