@@ -85,12 +85,12 @@ test('a grant whose device has ended or is elsewhere opens nothing', async () =>
   const decisionOf = (grant: RelayGrant | undefined) =>
     decide(ip, { ask: async () => grant, refusal: () => undefined, timeoutMs: 1000 })
   const grant = { until: 5, login: 'ann', device }
-  expect(await decisionOf(grant)).toEqual({ relay: true, ...grant })
-  expect(await decisionOf({ ...grant, device: { ...device, ended: true } })).toEqual({
+  expect(await decisionOf(grant)).toMatchObject({ relay: true, ...grant })
+  expect(await decisionOf({ ...grant, device: { ...device, ended: true } })).toMatchObject({
     relay: false,
     reason: 'device_ended',
   })
-  expect(await decisionOf({ ...grant, device: { ...device, elsewhere: true } })).toEqual({
+  expect(await decisionOf({ ...grant, device: { ...device, elsewhere: true } })).toMatchObject({
     relay: false,
     reason: 'device_network',
   })
