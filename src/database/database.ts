@@ -249,7 +249,8 @@ class PrimaryDatabase implements Database {
           primary.isUnsure = true
           // A commit that waits for a standby in vain looks like this, and so does an old primary.
           this.#lookAround(primary)
-          // Not one answer since we began: the server itself is gone or stuck, and another may be the primary now.
+          // The server has sent no answer since this query began: it is unreachable or stuck, and another
+          // server may be the primary now.
           if (primary.lastAnswer < started) this.#lost(primary, 'no answer within the deadline')
           throw new OutcomeUnknown('the deadline passed under a statement', { cause: error })
         }
@@ -422,7 +423,7 @@ class PrimaryDatabase implements Database {
         synchronousCommit = session.synchronousCommit
       },
     })
-    // A lent connection that breaks between two statements has nobody else who hears it, and would end the process.
+    // Without a listener, a lent connection that breaks between two statements would end the process.
     pool.on('connect', client => {
       client.on('error', () => {})
       this.#cancelledWaits.watch(client)
@@ -553,7 +554,7 @@ async function typedQuery<Row>(
 /** Array.isArray does not see that a readonly array is one. */
 const isArray = (value: Value): value is readonly ArrayElement[] => Array.isArray(value)
 
-/** The caller's signal or the time limit, whichever comes first. */
+/** Aborts at the caller's signal or at the time limit: at the one that comes first. */
 function deadlineOf(outer: AbortSignal | undefined, limitMs: number) {
   const inner = new AbortController()
   const abort = (): void => inner.abort(outer?.reason)

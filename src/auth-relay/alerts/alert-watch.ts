@@ -86,7 +86,8 @@ export class AlertWatch {
   async #tell(message: AlertMessage): Promise<boolean> {
     const { tellers, log } = this.#options
     const { rule, state, subject, detail } = message
-    log.warn(state === 'start' ? 'alarm_started' : 'alarm_ended', { rule, subject, detail })
+    if (state === 'start') log.warn('alarm_started', { rule, subject, detail })
+    else log.info('alarm_ended', { rule, subject, detail })
     let heard = tellers.length === 0
     for (const { name, tell } of tellers) {
       try {

@@ -260,7 +260,7 @@ export const ALERTS = {
     action: 'Run `auth-relay alerts`, which prints the remedy.',
   },
   alarm_ended: {
-    levels: ['warn'],
+    levels: ['info'],
     fields: ['rule', 'subject', 'detail'],
     meaning: 'An alarm ended: its rule has found nothing for 30 minutes.',
   },

@@ -119,6 +119,7 @@ export class GateSetup {
 
   #openFront(rates: PolicyRates): OpenFront {
     const site = this.#siteRules(rates)
+    const { front_auth: auth } = this.settings.wrap
     return (client, server, { ip, grant, pid }) => {
       const { device } = grant
       const fields = { ip, service: 'front', pid, user: grant.login, device: device?.name }
@@ -129,7 +130,7 @@ export class GateSetup {
         ip,
         rules,
         lineEndings: device?.lineEndings ?? 'strict',
-        auth: this.settings.wrap.front_auth,
+        auth,
         lineEndingAdvice:
           device === undefined
             ? 'the sending program must end each line with CR LF'

@@ -4,6 +4,7 @@ import { afterAll, describe, expect, test } from 'vitest'
 import { formatSettings, type Overrides } from '../../../src/auth-relay/text/settings-text.ts'
 import { recognizersFor } from '../../../src/authd/login-sources.ts'
 import { UsageFault } from '../../../src/base/errors.ts'
+import { addressRulesOf } from '../../../src/grants/devices/mail-rules.ts'
 import { policyOf } from '../../../src/grants/grant-policy.ts'
 import { checkerFingerprint } from '../../../src/popup/checkers/make-checker.ts'
 import { loginSettings } from '../../../src/popup/monitor/login-settings.ts'
@@ -57,6 +58,7 @@ const SITES: readonly Overrides[] = [
   { sslwrap: { listener: [OLD_TLS], old_tls_nets: ['192.0.2.0/24'] } },
   { wrap: { smtpd: [], qmaildir: `${path}/qmail` } },
   { wrap: { front: true, reverse_dns: 'on' } },
+  { database: { require_sync: true } },
 ]
 const BASE: Overrides = { popup: { ssl_hack_pass: '' }, wrap: { smtpd: ['/bin/true'] } }
 
@@ -102,6 +104,9 @@ const OTHER: Readonly<Record<string, unknown>> = {
   policy_users: ['daemon'],
   sender_binding: 'refuse',
   sender_domains: ['example.org'],
+  recipient_domains: ['example.org'],
+  without_device: 'refuse',
+  shared_addresses: 'nobody',
   tcprules_static: '/other',
   ask: 'unix:/other.sock',
 }
@@ -167,6 +172,7 @@ async function allOf(settings: Settings): Promise<string> {
         policyOptions.counts(1),
         rates,
         gate.cdbOptions(),
+        addressRulesOf(settings),
         gate.doorOptions('gate'),
         [database, password?.reveal()],
       ],
@@ -185,6 +191,8 @@ const settingsOf = (site: Overrides): Settings => {
 /** Settings whose effect another test sees: what they change is a part of no such object. */
 const SEEN_ELSEWHERE: Readonly<Record<string, { readonly test: string; readonly name: string }>> = {
   'popup.fail_delays': { test: 'test/system/reload.test.ts', name: 'fail_delays' },
+  // The command alone reads it.
+  'database.patroni_port': { test: 'test/unit/auth-relay/check-cluster.test.ts', name: 'patroni_port' },
   // wrap in place of qmail-smtpd, which reads its settings for each connection.
   'wrap.ask': { test: 'test/system/wrap-exec-door.test.ts', name: 'WRAP_ASK' },
 }
@@ -193,6 +201,8 @@ const READ: Readonly<Record<string, () => Promise<ReadonlySet<string>>>> = {
   // A value of a function.
   'wrap.front_auth': () => namesReadByGate(),
   'wrap.reverse_dns_timeout': () => namesReadByGate(),
+  // Another file must be a database of networks.
+  'grants.mmdb_files': () => Promise.resolve(namesReadForAddresses()),
   // Another file with the only key that belongs to the certificate.
   'popup.stls_key': () => namesReadForLogin(),
 }
@@ -225,6 +235,13 @@ async function namesReadForLogin(): Promise<ReadonlySet<string>> {
   const settings = settingsOf({ popup: { stls: true, stls_cert: files.cert, stls_key: files.key } })
   const { proxy, names } = watched(settings.popup)
   loginSettings({ ...settings, popup: proxy }, FIXED)
+  return names
+}
+
+function namesReadForAddresses(): ReadonlySet<string> {
+  const settings = settingsOf({})
+  const { proxy, names } = watched(settings.grants)
+  addressRulesOf({ ...settings, grants: proxy })
   return names
 }
 
