@@ -152,7 +152,7 @@ describe('popup that speaks TLS itself', () => {
     const failures = () =>
       running.stack
         .log('popup')
-        .filter(({ fields }) => fields['event'] === 'tlsfail' && fields['reason'] === 'unsupported protocol')
+        .filter(({ fields }) => fields['event'] === 'tls_failed' && fields['reason'] === 'unsupported protocol')
     for (let count = 1; count <= 2; count += 1) {
       const old = connect({
         ...{ port: port(), host: '127.0.0.1', rejectUnauthorized: false },
