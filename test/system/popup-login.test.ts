@@ -226,7 +226,7 @@ test('POP3 alone, with the setting of INSTALL: a login is right without authd, a
   await session.login('ann')
   await session.ask('STAT', /^\+OK 1 /)
   await session.quit()
-  const { fields } = await running.stack.waitForLog('popup', { event: 'login', user: 'ann' })
+  const { fields } = await running.stack.waitForLog('popup', { event: 'login_accepted', user: 'ann' })
   expect(fields['grant']).toBeUndefined()
   expect(running.authd.events).toEqual([])
   expect(running.stack.log('popup').filter(({ fields: { level } }) => level === 'warn' || level === 'error')).toEqual(
