@@ -67,7 +67,8 @@ Examples:
 set changes what its options name; an empty text ('') empties a list. The gate uses a change
 with the next connection. Senders, domains and limits are enforced by wrap.front and by the
 policy service; networks and the end also by the socketmap and query services, the cdb
-and the SQL views; hours and places by all of them but the cdb and the views. The query service judges senders and domains that it is told.
+and the SQL views; hours and places by all of them except the cdb and the views. The
+query service checks senders and domains that a question names.
 adopt makes a device of a login that has none, with the networks from which it logged in
 during the last 30 days; the device is named after the login. --sender and all other options
 add to that. The password of --password has 20 letters and digits, and stands in the file as
