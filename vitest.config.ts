@@ -24,7 +24,7 @@ const SYSTEM = {
 export default defineConfig({
   test: {
     // Tests wait for processes more than they compute: more of them at once than there are cores.
-    maxWorkers: Math.max(3, availableParallelism()),
+    maxWorkers: Math.max(4, availableParallelism()),
     projects: [
       { test: { name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: 60_000 } },
       {

@@ -92,3 +92,12 @@ describe.each(DOCUMENTS)('%s', name => {
     }
   })
 })
+
+test('each decision has a number of its own, which stands in its title', () => {
+  const names = readdirSync(`${root}docs/decisions`).filter(name => name !== 'README.md')
+  expect(names.length).toBeGreaterThan(0)
+  for (const [index, name] of names.sort().entries()) {
+    expect(name).toMatch(new RegExp(`^${String(index + 1).padStart(4, '0')}-`))
+    expect(textOf(`docs/decisions/${name}`)).toMatch(new RegExp(`^# ${index + 1}\\. `))
+  }
+})
