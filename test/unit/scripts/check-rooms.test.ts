@@ -150,7 +150,10 @@ test('a room that is not read is noticed', { timeout: 120_000 }, () => {
 test('a floor that imports upwards is refused by the table itself', { timeout: 120_000 }, () => {
   const copy = copyOfTree()
   const file = join(copy, '.dependency-cruiser.cjs')
-  writeFileSync(file, readFileSync(file, 'utf8').replace(`syslog: ['wire', 'base']`, `syslog: ['wire', 'base', 'settings']`))
+  writeFileSync(
+    file,
+    readFileSync(file, 'utf8').replace(`syslog: ['wire', 'base']`, `syslog: ['wire', 'base', 'settings']`),
+  )
   const { status, stderr } = spawnSync(process.execPath, [join(root, 'scripts/check-rooms.ts')], {
     cwd: copy,
     encoding: 'utf8',
