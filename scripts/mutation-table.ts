@@ -1,0 +1,47 @@
+import { readFileSync, writeFileSync } from 'node:fs'
+import * as v from 'valibot'
+
+/** Writes the table of `npm run test:mutation` into the page of its last result; the text below the table stays. */
+const REPORT = new URL('../node_modules/.cache/mutation.json', import.meta.url)
+const PAGE = new URL('../test/mutation/RESULT.md', import.meta.url)
+const MARK = '<!-- table -->'
+
+const report = v.object({
+  files: v.record(v.string(), v.object({ mutants: v.array(v.object({ status: v.string() })) })),
+})
+
+type Row = { readonly name: string; readonly killed: number; readonly survived: number; readonly unreached: number }
+
+const rows = Object.entries(v.parse(report, JSON.parse(readFileSync(REPORT, 'utf8'))).files).map(
+  ([name, { mutants }]): Row => {
+    const count = (...wanted: readonly string[]): number =>
+      mutants.filter(({ status }) => wanted.includes(status)).length
+    return {
+      name,
+      killed: count('Killed', 'Timeout'),
+      survived: count('Survived'),
+      unreached: count('NoCoverage'),
+    }
+  },
+)
+const sum = (of: (row: Row) => number): number => rows.reduce((total, row) => total + of(row), 0)
+const all: Row = {
+  name: 'all',
+  killed: sum(row => row.killed),
+  survived: sum(row => row.survived),
+  unreached: sum(row => row.unreached),
+}
+const percent = ({ killed, survived, unreached }: Row): string =>
+  `${((100 * killed) / Math.max(1, killed + survived + unreached)).toFixed(1)} %`
+const line = (row: Row): string =>
+  `| ${row.name === 'all' ? row.name : `\`${row.name}\``} | ${row.killed} | ${row.survived} | ${row.unreached} | ${percent(row)} |`
+const table = [
+  '| file | killed | survived | not reached | score |',
+  '| --- | ---: | ---: | ---: | ---: |',
+  ...rows.map(line),
+  line(all),
+].join('\n')
+
+const [head, , rest] = readFileSync(PAGE, 'utf8').split(MARK)
+writeFileSync(PAGE, [head, `\n${table}\n`, rest].join(MARK))
+console.log(table)
