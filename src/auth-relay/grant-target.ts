@@ -44,7 +44,10 @@ export function readBlockTarget(text: string): BlockTarget {
 export const formatTarget = ({ base, prefixLength }: Network): string =>
   prefixLength === (base.includes(':') ? 128 : 32) ? base : formatNetwork({ base, prefixLength })
 
-/** Seconds of an option such as `--for`, null without it. @throws UsageFault that says how to write it. */
+/**
+ * Seconds of an option such as `--for`, null without it. @throws UsageFault that says how to write
+ * it.
+ */
 export function readPeriod(text: string | undefined, option = '--for'): number | null {
   if (text === undefined) return null
   const seconds = parseDuration(text)

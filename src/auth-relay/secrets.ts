@@ -1,4 +1,6 @@
-/** Secrets that auth-relay makes: random passwords, password hashes, private files, the passwd file. */
+/**
+ * Secrets that auth-relay makes: random passwords, password hashes, private files, the passwd file.
+ */
 
 import { randomBytes, randomInt } from 'node:crypto'
 import { closeSync, existsSync, fchownSync, openSync, readFileSync, renameSync, statSync, writeSync } from 'node:fs'
@@ -17,7 +19,10 @@ export function ensureSecretFile(path: string, owner?: { readonly uid: number; r
   writePrivateFile(path, `${randomSecret()}\n`, owner)
 }
 
-/** Writes a file of mode 0600 in one step: readers see the old text or the new one, and a crash leaves no half. */
+/**
+ * Writes a file of mode 0600 in one step: readers see the old text or the new one, and a crash
+ * leaves no half.
+ */
 export function writePrivateFile(
   path: string,
   text: string,
@@ -80,7 +85,10 @@ export class PasswordFile {
     return this.#lines().find(isOf(login))?.split(':').slice(2).join(':')
   }
 
-  /** Changes a password, or adds an account; `tail` as in tailOf, without it the one that stands there. */
+  /**
+   * Changes a password, or adds an account; `tail` as in tailOf, without it the one that stands
+   * there.
+   */
   async setPassword(login: string, password: string, tail = this.tailOf(login)): Promise<void> {
     const line = `${login}:${await hashPassword(password)}:${tail ?? ''}`
     const lines = this.#lines()

@@ -1,4 +1,6 @@
-/** The site's database for a verb: connection, schema check, grants, and the remedy for each fault. */
+/**
+ * The site's database for a verb: connection, schema check, grants, and the remedy for each fault.
+ */
 
 import { existsSync } from 'node:fs'
 import { userInfo } from 'node:os'
@@ -40,7 +42,10 @@ export async function withDatabase<T>(
   }
 }
 
-/** The command of the Debian package that makes or migrates the database in the PostgreSQL of its host. */
+/**
+ * The command of the Debian package that makes or migrates the database in the PostgreSQL of its
+ * host.
+ */
 export const PACKAGED_SETUP = '/usr/sbin/auth-relay-setup-database'
 
 /**

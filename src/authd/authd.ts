@@ -201,7 +201,10 @@ function uidOfGate({ wrap }: Settings): readonly number[] {
   }
 }
 
-/** Notices that the server lowers the durability of commits for authd's role, database or as a whole. */
+/**
+ * Notices that the server lowers the durability of commits for authd's role, database or as a
+ * whole.
+ */
 function warnOfCommit(state: ReturnType<OpenGrantWriter['state']>, { database }: Settings, log: Log): void {
   if (state.state !== 'up') return
   const { host, synchronousCommit: value } = state

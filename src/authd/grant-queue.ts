@@ -101,8 +101,8 @@ type Entry = {
  * Queue between login sources and the grant store.
  *
  * A login is in exactly one of four places: `#pending` (waiting for the next commit), `#commits`
- * (under way), `#locked` (see below), or `#kept` (the store is unavailable; only the newest login of each address is kept,
- * at most MAX_KEPT addresses). At most two commits run at a time.
+ * (under way), `#locked` (see below), or `#kept` (the store is unavailable; only the newest login
+ * of each address is kept, at most MAX_KEPT addresses). At most two commits run at a time.
  *
  * Order: logins of one address are stored in order of arrival. A retry sorts by arrival number,
  * because concurrent commits can fail out of order.
@@ -111,9 +111,9 @@ type Entry = {
  * `commitWait` or when the store is unavailable, and `refused` if the login can never be granted.
  *
  * Locks: a commit that waits in vain for a synchronous standby keeps its row locks after its client
- * has disconnected. A batch that meets such a lock is refused as a whole. It is halved until the locked
- * addresses stand alone. `#locked` holds the newest login of each of them; they are tried again apart
- * from the others, which are stored meanwhile.
+ * has disconnected. A batch that meets such a lock is refused as a whole. It is halved until the
+ * locked addresses stand alone. `#locked` holds the newest login of each of them; they are tried
+ * again apart from the others, which are stored meanwhile.
  */
 export class GrantQueue {
   readonly #options: GrantQueueOptions
@@ -416,7 +416,10 @@ export class GrantQueue {
     this.#retryTimer = setTimeout(() => this.#retry(), pause)
   }
 
-  /** Keeps the newest login of an address whose row is locked, and tries it again apart from the others. */
+  /**
+   * Keeps the newest login of an address whose row is locked, and tries it again apart from the
+   * others.
+   */
   #setAside(entry: Entry): void {
     const { event } = entry.heard
     this.#answer(entry, { verdict: 'queued', id: event.id })
@@ -500,7 +503,8 @@ export class GrantQueue {
   #login({ heard: { event, at }, heardAt, queued }: Entry): Login {
     const age = this.#options.monotonic() - heardAt
     if (at === undefined && !queued && age < OWN_TIME_AFTER) return { event, at: null }
-    // Counted back from now by a clock that does not step, so that a step of the machine's clock moves no login.
+    // Counted back from now by a clock that does not step, so that a step of the machine's clock
+    // moves no login.
     const own = this.#options.clock() - age
     return { event, at: new Date(at === undefined ? own : Math.min(at, own)) }
   }
@@ -540,5 +544,8 @@ const describe = ({ event: { id, ip, user, daemon }, source }: ReportedLogin) =>
  */
 const neverHelps = (error: unknown): boolean => /^2[23]/.test(errorCodeOf(error) ?? '')
 
-/** Another transaction has locked what this one needs (lock_not_available, query_canceled); surely not done. */
+/**
+ * Another transaction has locked what this one needs (lock_not_available, query_canceled); surely
+ * not done.
+ */
 const meetsLock = (error: unknown): boolean => /^(55P03|57014)$/.test(errorCodeOf(error) ?? '')

@@ -48,11 +48,16 @@ const MAX_DAEMON = 32
 /** Where a line came from: the source, and the file if there are several. */
 type Origin = { readonly source: Exclude<Source, 'socket'>; readonly path?: string }
 
-/** An entry of the journal. Fields that begin with `_` are journald's own: a sender cannot choose them. */
+/**
+ * An entry of the journal. Fields that begin with `_` are journald's own: a sender cannot choose
+ * them.
+ */
 export type JournalEntry = {
   /** The stamp is journald's time. The tag is the sender's: any local process can choose it. */
   readonly line: SyslogLine
-  /** `_UID`: the account of the sender; undefined for an entry without a sender, e.g. the kernel's. */
+  /**
+   * `_UID`: the account of the sender; undefined for an entry without a sender, e.g. the kernel's.
+   */
   readonly uid: number | undefined
   /** `_SYSTEMD_UNIT`: the unit of the sender; empty if there is none. */
   readonly unit: string
@@ -92,7 +97,10 @@ export class LoginSources {
     queue.submit({ event, source: 'socket', answer })
   }
 
-  /** A line from a syslogd. It may have waited in a queue: its stamp can make the login older, never newer. */
+  /**
+   * A line from a syslogd. It may have waited in a queue: its stamp can make the login older, never
+   * newer.
+   */
   hearLine(source: 'fifo' | 'tcp', text: string): void {
     const { counters, clock } = this.#options
     const now = clock()
@@ -187,7 +195,10 @@ export class LoginSources {
     })
   }
 
-  /** True for 1, 10, 100, … warnings of a kind and an origin: a flood must not flood the log as well. */
+  /**
+   * True for 1, 10, 100, … warnings of a kind and an origin: a flood must not flood the log as
+   * well.
+   */
   #isDue(kind: string, origin: Origin): boolean {
     const key = keyOf(kind, origin)
     const times = (this.#warnings.get(key) ?? 0) + 1
@@ -202,7 +213,9 @@ export class LoginSources {
 
 const keyOf = (kind: string, { source, path }: Origin): string => `${kind} ${path ?? source}`
 
-/** A login that is late by whole quarters of an hour was written in another time zone, most likely. */
+/**
+ * A login that is late by whole quarters of an hour was written in another time zone, most likely.
+ */
 function remedyForAge(age: number): string {
   const beside = age % ZONE_GRAIN
   const looksLikeZone = age > ZONE_GRAIN && Math.min(beside, ZONE_GRAIN - beside) < MAX_AHEAD
@@ -229,7 +242,9 @@ export function recognizersFor({ authd, grants }: Settings): Recognizers {
   }
 }
 
-/** Root and the listed accounts. An account of the default that this host does not have is left out. */
+/**
+ * Root and the listed accounts. An account of the default that this host does not have is left out.
+ */
 function journalUids(accounts: readonly string[]): ReadonlySet<number> {
   const usual: unknown = AUTHD.rows.journal_users.default
   const isUsual = (account: string): boolean => Array.isArray(usual) && usual.includes(account)

@@ -14,7 +14,10 @@ export type Source = (typeof SOURCES)[number]
 export const EVENT_VERDICTS = ['committed', 'queued', 'refused', 'replaced', 'dropped'] as const
 export type EventVerdict = (typeof EVENT_VERDICTS)[number]
 
-/** Distinct tags that are counted by name; further ones together, so that no sender of lines can fill the memory. */
+/**
+ * Distinct tags that are counted by name; further ones together, so that no sender of lines can
+ * fill the memory.
+ */
 const MAX_TAGS = 50
 
 /** All counters since the start. They are plain numbers, because each line changes them. */

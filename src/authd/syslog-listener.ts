@@ -36,7 +36,10 @@ export class SyslogListener {
     this.#options = options
   }
 
-  /** Listens on one more address; says where. @throws UsageFault for an address that is not loopback. */
+  /**
+   * Listens on one more address; says where. @throws UsageFault for an address that is not
+   * loopback.
+   */
   async listen(address: SocketAddress): Promise<SocketAddress> {
     requireLoopback(address, 'authd.syslog_listen')
     const server = createServer(socket => this.#accept(socket))

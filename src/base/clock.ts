@@ -1,4 +1,7 @@
-/** Milliseconds since 1970, as Date.now gives them. Passed in wherever time decides something, so that tests own it. */
+/**
+ * Milliseconds since 1970, as Date.now gives them. Passed in wherever time decides something, so
+ * that tests own it.
+ */
 export type Clock = () => number
 
 /** The machine's clock. */

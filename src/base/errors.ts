@@ -4,7 +4,10 @@ import { statSync } from 'node:fs'
 /** Exit statuses of every program. They are stable (docs/OPERATING.md). */
 export const EXIT = { done: 0, no: 1, usage: 100, temporary: 111 } as const
 
-/** Wrong usage or settings: repeating the command as it stands cannot help. Each fault is one line with its remedy. */
+/**
+ * Wrong usage or settings: repeating the command as it stands cannot help. Each fault is one line
+ * with its remedy.
+ */
 export class UsageFault extends Error {
   override readonly name = 'UsageFault'
   readonly exitStatus = EXIT.usage

@@ -8,7 +8,10 @@
  */
 if (!process.execArgv.includes('--disable-sigusr1')) process.on('SIGUSR1', () => {})
 
-/** SIGUSR1 opens no inspector. Node.js before 22.14 does not know the option, and ends if it is given. */
+/**
+ * SIGUSR1 opens no inspector. Node.js before 22.14 does not know the option, and ends if it is
+ * given.
+ */
 const NO_INSPECTOR = '--disable-sigusr1'
 
 /** An option of this process that opens an inspector, with its value. */

@@ -9,7 +9,10 @@ import type { LogEvent, LogEventAt, LogFieldOf } from './log-events.ts'
 /** Writes octets to a descriptor and says how many it took; throws as write(2) fails. */
 export type WriteOctets = (octets: Buffer) => number
 
-/** Octets kept for a reader that is slow; lines beyond are lost, and their number is said when there is room again. */
+/**
+ * Octets kept for a reader that is slow; lines beyond are lost, and their number is said when there
+ * is room again.
+ */
 const MAX_WAITING = 1_048_576
 /**
  * Octets that a pipe takes whole (PIPE_BUF, pipe(7)): several processes write to one log, and no
@@ -43,7 +46,9 @@ export class LineWriter {
     if (this.#take(text) && this.#timer === undefined) this.flush()
   }
 
-  /** As `line`, written together with everything else that this turn of the event loop has to say. */
+  /**
+   * As `line`, written together with everything else that this turn of the event loop has to say.
+   */
   lineOfTurn(text: string): void {
     if (!this.#take(text) || this.#timer !== undefined || this.#isDue) return
     this.#isDue = true
@@ -164,7 +169,8 @@ function formatValue(value: string | number | bigint | boolean | Date | Error): 
 
 /** An error and what caused it, in one text; the causes may form a ring. */
 function describe(error: Error, depth = 0): string {
-  // Connecting to a name with several addresses fails with an error that says nothing but holds one for each address.
+  // Connecting to a name with several addresses fails with an error that says nothing but holds one
+  // for each address.
   const parts: unknown[] = error instanceof AggregateError && error.message === '' ? error.errors : []
   const own = error.message || parts.map(part => messageOf(part)).join('; ')
   const text = own === '' ? error.name : own
@@ -228,7 +234,9 @@ function writeWithTurn(line: string): void {
 }
 
 const DAY_MS = 86_400_000
-/** Keys that are remembered: an attacker with many addresses gets a hint twice, and no more memory. */
+/**
+ * Keys that are remembered: an attacker with many addresses gets a hint twice, and no more memory.
+ */
 const MOST = 10_000
 
 /** Says whether a hint is due: once a day for each key, such as a client's address. */

@@ -5,7 +5,9 @@ const LONGEST_MS = 10_000
 /** After a run of this length the next wait is the first again. */
 const SOUND_RUN_MS = 60_000
 
-/** How long to wait before a process is started again: 0.1 s, doubled at each failure up to 10 s. */
+/**
+ * How long to wait before a process is started again: 0.1 s, doubled at each failure up to 10 s.
+ */
 export class RestartDelay {
   #next = FIRST_MS
 
@@ -48,7 +50,10 @@ export class Restarts {
     this.#begun = this.#clock()
   }
 
-  /** Schedules the next start and returns the milliseconds until then. `inOrder`: the run did not fail, so it is 0. */
+  /**
+   * Schedules the next start and returns the milliseconds until then. `inOrder`: the run did not
+   * fail, so it is 0.
+   */
   schedule({ inOrder = false }: { readonly inOrder?: boolean } = {}): number {
     const wait = this.#waitAfter(inOrder)
     clearTimeout(this.#timer)

@@ -54,7 +54,10 @@ export function parseReloadOrder(message: unknown): InheritedFiles | undefined {
 
 let inForce: ReadonlyMap<string, string> = new Map()
 
-/** The text that the supervisor sent for this path with the reload that is under way; undefined: read the file. */
+/**
+ * The text that the supervisor sent for this path with the reload that is under way; undefined:
+ * read the file.
+ */
 export const handedText = (path: string): string | undefined => inForce.get(path)
 
 /**

@@ -20,7 +20,8 @@ export function clientConfig(options: Omit<ConnectOptions, 'max'>, { host, port 
           rejectUnauthorized: true,
           minVersion: 'TLSv1.2' as const,
           ...(tls.ca === undefined ? {} : { ca: tls.ca }),
-          // Given the connection's own socket, node:tls would compare the certificate with `localhost`.
+          // Given the connection's own socket, node:tls would compare the certificate with
+          // `localhost`.
           checkServerIdentity: (_: string, certificate: Parameters<typeof checkServerIdentity>[1]) =>
             checkServerIdentity(tls.serverName ?? host, certificate),
         }
@@ -60,7 +61,8 @@ const FOUND = v.object({ started: v.date(), found: v.string() })
  * is closed then. By SET and not by startup parameters, because poolers refuse or drop those.
  *
  * Warnings must arrive (see CancelledWaits). In a cluster a commit waits for the standby's disk:
- * the connection raises a lower setting of role or database. `remote_apply` waits for more and stays.
+ * the connection raises a lower setting of role or database. `remote_apply` waits for more and
+ * stays.
  */
 export async function prepareSession(
   client: Pick<ClientBase, 'query'>,
@@ -88,8 +90,8 @@ FROM (SELECT current_setting('synchronous_commit') AS found) AS s`)
 
 /**
  * Named statements are planned once for a connection. By default PostgreSQL plans some of them at
- * each execution, because the values may allow a better plan; for one login that doubled the work. A
- * server that does not know the setting keeps its default.
+ * each execution, because the values may allow a better plan; for one login that doubled the work.
+ * A server that does not know the setting keeps its default.
  */
 async function planForAnyParameters(client: Pick<ClientBase, 'query'>): Promise<void> {
   await client.query('SET plan_cache_mode = force_generic_plan').catch(() => undefined)
@@ -101,8 +103,8 @@ const WAIT_ENDED = new Set(['01000', '57P01'])
 /**
  * Waits for a synchronous standby that ended early. The server commits before it waits, so a
  * cancelled wait ends with a warning and a success: the row is on one disk alone, and a failover
- * loses it. The text is translated by lc_messages, the SQLSTATE and the name of the server's routine
- * are not. `RAISE WARNING` of a function has the same SQLSTATE and another routine.
+ * loses it. The text is translated by lc_messages, the SQLSTATE and the name of the server's
+ * routine are not. `RAISE WARNING` of a function has the same SQLSTATE and another routine.
  */
 export class CancelledWaits {
   readonly #reasons = new WeakMap<object, string>()
@@ -120,13 +122,19 @@ export class CancelledWaits {
     this.#reasons.delete(client)
   }
 
-  /** Why the commit of the statement that has just ended may be on one server alone; undefined if it is not. */
+  /**
+   * Why the commit of the statement that has just ended may be on one server alone; undefined if it
+   * is not.
+   */
   of(client: object): string | undefined {
     return this.#reasons.get(client)
   }
 }
 
-/** Why a connection pooler cannot be used. Part of the message; `auth-relay` adds where the pooler is. */
+/**
+ * Why a connection pooler cannot be used. Part of the message; `auth-relay` adds where the pooler
+ * is.
+ */
 export const TRANSACTION_POOLING = 'a connection pooler lends its connections for one transaction (pool_mode)'
 
 const BACKEND = v.object({ pid: v.number() })
@@ -134,9 +142,10 @@ const BACKEND = v.object({ pid: v.number() })
 const TRIES = 3
 
 /**
- * Whether a connection pooler lends server processes for single transactions. Settings of
- * one session then reach other clients, named statements fail, and LISTEN is silent. Found by two clients that get the same process in turn: a pooler of sessions keeps a
- * process for its client until the client goes.
+ * Whether a connection pooler lends server processes for single transactions. Settings of one
+ * session then reach other clients, named statements fail, and LISTEN is silent. Found by two
+ * clients that get the same process in turn: a pooler of sessions keeps a process for its client
+ * until the client goes.
  */
 export async function poolsTransactions(client: Pick<ClientBase, 'query'>, config: ClientConfig): Promise<boolean> {
   const pidOf = async (session: Pick<ClientBase, 'query'>): Promise<number> =>

@@ -6,7 +6,10 @@ export interface SecretLike {
 /** A server: host name, address, or the directory of its Unix socket (begins with `/`). */
 export type DatabaseHost = { readonly host: string; readonly port: number }
 
-/** TLS toward the server: the certificate is always verified, name included. `ca`: PEM text; left out, the system's. */
+/**
+ * TLS toward the server: the certificate is always verified, name included. `ca`: PEM text; left
+ * out, the system's.
+ */
 export type DatabaseTls = { readonly ca?: string; readonly serverName?: string }
 
 /** PostgreSQL with synchronous replication and automatic failover. */

@@ -25,9 +25,15 @@ export type DatabaseOptions = ConnectionOptions & {
    * may be earlier. The server does not count the wait for a synchronous standby, the client does.
    */
   readonly statementTimeoutMs?: number
-  /** The server refuses a statement (55P03) that waits longer for a lock. Left out: statementTimeoutMs alone. */
+  /**
+   * The server refuses a statement (55P03) that waits longer for a lock. Left out:
+   * statementTimeoutMs alone.
+   */
   readonly lockTimeoutMs?: number
-  /** Named statements are planned once for each connection. For those who ask the same again and again. */
+  /**
+   * Named statements are planned once for each connection. For those who ask the same again and
+   * again.
+   */
   readonly planOnce?: boolean
   /** For one host to take a connection. */
   readonly connectTimeoutMs?: number
@@ -49,16 +55,16 @@ export type DatabaseState =
   | { readonly state: 'down'; readonly reason: string }
 
 /**
- * `signal`: the deadline. Passing it rejects at once, with OutcomeUnknown if the statement was under
- * way. In a cluster (ConnectionOptions.cluster) besides:
+ * `signal`: the deadline. Passing it rejects at once, with OutcomeUnknown if the statement was
+ * under way. In a cluster (ConnectionOptions.cluster) besides:
  *
  * `proven`: the answer counts only if the synchronous standby has answered this primary within
  * `standbyAgeMs`; otherwise DatabaseUnavailable.
  *
  * `durable`: the statement counts only if the commit waited for a standby's disk; otherwise
- * OutcomeUnknown. A commit that waits for a standby keeps its locks and its server process until the
- * wait ends, also after its client has disconnected. So, after a statement of unknown outcome, no further
- * durable one is sent before a standby streams from the primary (DatabaseUnavailable).
+ * OutcomeUnknown. A commit that waits for a standby keeps its locks and its server process until
+ * the wait ends, also after its client has disconnected. So, after a statement of unknown outcome,
+ * no further durable one is sent before a standby streams from the primary (DatabaseUnavailable).
  */
 export type RunOptions = {
   readonly signal?: AbortSignal | undefined
@@ -77,7 +83,9 @@ export interface Session {
 }
 
 export interface Database extends Session {
-  /** Commits if `work` resolves, else rolls back. The signal covers everything, the commit included. */
+  /**
+   * Commits if `work` resolves, else rolls back. The signal covers everything, the commit included.
+   */
   transaction<T>(work: (session: Session) => Promise<T>, options?: RunOptions): Promise<T>
   state(): DatabaseState
   /** Calls at each change from now on; gives the function that ends that. */
@@ -105,8 +113,9 @@ const LONGEST_PAUSE_MS = 5000
 const LEAST_PAUSE_MS = 200
 
 /**
- * Whether the server takes writes, on which timeline, and which of its processes answers; asked once
- * per server. Each promotion begins a new timeline, so of two primaries the older has the lower one.
+ * Whether the server takes writes, on which timeline, and which of its processes answers; asked
+ * once per server. Each promotion begins a new timeline, so of two primaries the older has the
+ * lower one.
  */
 const FIRST_QUERY: Statement<{ read_only: boolean; timeline: number; pid: number }> = {
   text: `SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean AS read_only,
@@ -115,7 +124,10 @@ const FIRST_QUERY: Statement<{ read_only: boolean; timeline: number; pid: number
   pg_backend_pid() AS pid`,
   row: v.object({ read_only: v.boolean(), timeline: v.number(), pid: v.number() }),
 }
-/** In a cluster, the time that other hosts get after the first primary has answered, in milliseconds. */
+/**
+ * In a cluster, the time that other hosts get after the first primary has answered, in
+ * milliseconds.
+ */
 const OTHER_PRIMARY_MS = 500
 
 /** A server that took writes when we found it. */
@@ -249,8 +261,8 @@ class PrimaryDatabase implements Database {
           primary.isUnsure = true
           // A commit that waits for a standby in vain looks like this, and so does an old primary.
           this.#lookAround(primary)
-          // The server has sent no answer since this query began: it is unreachable or stuck, and another
-          // server may be the primary now.
+          // The server has sent no answer since this query began: it is unreachable or stuck, and
+          // another server may be the primary now.
           if (primary.lastAnswer < started) this.#lost(primary, 'no answer within the deadline')
           throw new OutcomeUnknown('the deadline passed under a statement', { cause: error })
         }
@@ -307,8 +319,8 @@ class PrimaryDatabase implements Database {
   }
 
   /**
-   * Looks for a later primary among the other hosts while this one is known: it may be a primary that
-   * was replaced and does not know it. At most one look at a time.
+   * Looks for a later primary among the other hosts while this one is known: it may be a primary
+   * that was replaced and does not know it. At most one look at a time.
    */
   #lookAround(primary: Primary): void {
     if (this.#options.cluster === undefined || this.#options.hosts.length < 2) return
@@ -363,7 +375,10 @@ class PrimaryDatabase implements Database {
     return this.#round
   }
 
-  /** A primary among the hosts, `except` one of them left out. In a cluster, that of the latest timeline. */
+  /**
+   * A primary among the hosts, `except` one of them left out. In a cluster, that of the latest
+   * timeline.
+   */
   async #tryEveryHost(except?: number): Promise<Primary> {
     const { hosts } = this.#options
     const order = hosts.map((_, step) => (this.#next + step) % hosts.length).filter(index => index !== except)
@@ -382,7 +397,9 @@ class PrimaryDatabase implements Database {
     throw new DatabaseUnavailable(`no primary among the database hosts (${reasons.join('; ')})`)
   }
 
-  /** Asks the hosts at once. After the first primary has answered, the others get OTHER_PRIMARY_MS. */
+  /**
+   * Asks the hosts at once. After the first primary has answered, the others get OTHER_PRIMARY_MS.
+   */
   async #latestPrimary(order: readonly number[], reasons: string[]): Promise<Primary | undefined> {
     let latest: Primary | undefined
     let isOver = false
@@ -408,8 +425,8 @@ class PrimaryDatabase implements Database {
   async #tryHost(index: number): Promise<Primary | string> {
     const host = this.#options.hosts[index]
     if (host === undefined) return 'no such host'
-    // One name may lead to several servers in turn, for instance when an address moves. A pool holds
-    // connections to the server that it found first.
+    // One name may lead to several servers in turn, for instance when an address moves. A pool
+    // holds connections to the server that it found first.
     let server: Date | undefined
     let synchronousCommit = ''
     const pool = new Pool({
@@ -423,7 +440,8 @@ class PrimaryDatabase implements Database {
         synchronousCommit = session.synchronousCommit
       },
     })
-    // Without a listener, a lent connection that breaks between two statements would end the process.
+    // Without a listener, a lent connection that breaks between two statements would end the
+    // process.
     pool.on('connect', client => {
       client.on('error', () => {})
       this.#cancelledWaits.watch(client)

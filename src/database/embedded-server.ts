@@ -31,7 +31,10 @@ export type EmbeddedServerOptions = {
   readonly log: Omit<Log, 'with'>
   /** Account of the server, for which it needs root. Undefined: our own, which must not be root. */
   readonly account: ServerAccount | undefined
-  /** Mode of the directory that holds the Unix socket; its group is that of the account. Left out: 0750. */
+  /**
+   * Mode of the directory that holds the Unix socket; its group is that of the account. Left out:
+   * 0750.
+   */
   readonly socketDirectoryMode?: number
   /** A TCP port on 127.0.0.1 besides the Unix socket. Left out: none. */
   readonly tcpPort?: number
@@ -67,7 +70,10 @@ const PING_LIMIT_MS = 20_000
 /** sun_path of unix(7) holds 108 octets with its NUL. */
 const MAX_SOCKET_PATH = 107
 
-/** Small machine, one application, short transactions; durable, because `committed` must mean committed. */
+/**
+ * Small machine, one application, short transactions; durable, because `committed` must mean
+ * committed.
+ */
 const SETTINGS: Readonly<Record<string, string>> = {
   listen_addresses: '',
   unix_socket_permissions: '0777', // the directory decides about accounts, the password about roles
@@ -197,7 +203,10 @@ async function superuserPassword(base: string): Promise<string> {
   return made
 }
 
-/** Makes the cluster unless it is there. An interrupted first start leaves `data.new`, which is begun again. */
+/**
+ * Makes the cluster unless it is there. An interrupted first start leaves `data.new`, which is
+ * begun again.
+ */
 async function initialise(
   program: string,
   data: string,
@@ -281,7 +290,10 @@ async function isServerOf(pid: number, data: string): Promise<boolean> {
   return words[0]?.endsWith('/postgres') === true && words.includes(data)
 }
 
-/** Beside the data when the path fits into a socket address, else in the directory for temporary files. */
+/**
+ * Beside the data when the path fits into a socket address, else in the directory for temporary
+ * files.
+ */
 async function makeSocketDir(
   { base, account }: Place,
   { socketDirectoryMode = 0o750 }: EmbeddedServerOptions,
@@ -395,7 +407,10 @@ class Supervisor {
     else log.debug('postgres_reported', fields)
   }
 
-  /** Asks for TLS, which the server answers with one octet before it wants a name or a slot (SSLRequest). */
+  /**
+   * Asks for TLS, which the server answers with one octet before it wants a name or a slot
+   * (SSLRequest).
+   */
   #ping(answered: () => void): void {
     const probe = connect(join(this.#socketDir, `.s.PGSQL.${this.#options.tcpPort ?? SOCKET_PORT}`))
     const end = (): void => void probe.destroy()
@@ -403,7 +418,9 @@ class Supervisor {
     probe.write(SSL_REQUEST)
   }
 
-  /** As pg_ctl does: line 8 of postmaster.pid says `ready`, line 1 that it is this server's file. */
+  /**
+   * As pg_ctl does: line 8 of postmaster.pid says `ready`, line 1 that it is this server's file.
+   */
   async #ready(child: ChildProcess): Promise<void> {
     const end = performance.now() + START_TIMEOUT_MS
     while (performance.now() < end) {

@@ -6,7 +6,10 @@
 import { DatabaseError } from 'pg'
 import { messageOf } from '../base/errors.ts'
 
-/** No server that takes our statements can be reached just now. Trying later may help; nothing was done. */
+/**
+ * No server that takes our statements can be reached just now. Trying later may help; nothing was
+ * done.
+ */
 export class DatabaseUnavailable extends Error {
   override readonly name = 'DatabaseUnavailable'
 }
@@ -66,7 +69,10 @@ export class EmbeddedServerFault extends Error {
   override readonly name = 'EmbeddedServerFault'
 }
 
-/** SQLSTATEs after which this connection, and most likely its server, is of no use to us (PostgreSQL appendix A). */
+/**
+ * SQLSTATEs after which this connection, and most likely its server, is of no use to us (PostgreSQL
+ * appendix A).
+ */
 const CONNECTION_LOST = new Set([
   '57P01', // admin_shutdown
   '57P02', // crash_shutdown

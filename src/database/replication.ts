@@ -3,7 +3,9 @@ import { messageOf } from '../base/errors.ts'
 import { DatabaseUnavailable, OutcomeUnknown } from './errors.ts'
 import type { Statement } from './statement.ts'
 
-/** The settings that decide the wait of a commit: synchronous_commit and synchronous_standby_names. */
+/**
+ * The settings that decide the wait of a commit: synchronous_commit and synchronous_standby_names.
+ */
 type Replication = { readonly commit: string; readonly standbys: string }
 
 export const REPLICATION: Statement<Replication> = {
@@ -20,7 +22,9 @@ export function whyNotReplicated({ commit, standbys }: Replication): string | un
   return standbys.trim() === '' ? 'synchronous_standby_names is empty' : undefined
 }
 
-/** @throws OutcomeUnknown if what was committed under these settings is perhaps on one server alone. */
+/**
+ * @throws OutcomeUnknown if what was committed under these settings is perhaps on one server alone.
+ */
 export function requireReplicated(replication: Replication | undefined): void {
   const reason = replication === undefined ? 'its settings are unknown' : whyNotReplicated(replication)
   if (reason !== undefined) throw new OutcomeUnknown(`committed on the primary alone: ${reason}`)
@@ -29,20 +33,23 @@ export function requireReplicated(replication: Replication | undefined): void {
 /**
  * Proof that a server is still the primary of its cluster.
  *
- * A primary that was cut off, or whose cluster manager hangs, goes on answering while another server
- * has been promoted. Only a synchronous standby can be promoted, and a promoted standby stops
- * answering its old primary. So an answer of every synchronous standby to this primary proves that no
- * other primary existed at that moment.
+ * A primary that was cut off, or whose cluster manager hangs, goes on answering while another
+ * server has been promoted. Only a synchronous standby can be promoted, and a promoted standby
+ * stops answering its old primary. So an answer of every synchronous standby to this primary proves
+ * that no other primary existed at that moment.
  *
  * The age of an answer is measured without trusting a clock of the cluster. `reply_time` is written
  * by the standby's clock, which may be minutes off. The watch estimates the difference between that
  * clock and its own monotonic clock by the freshest answers that it has seen, and computes the age
- * from it. A value that never changes proves nothing, and neither does a first one. If the standby's
- * clock is set back, its answers look old, and the relay stays closed, until WINDOW newer answers
- * have been seen.
+ * from it. A value that never changes proves nothing, and neither does a first one. If the
+ * standby's clock is set back, its answers look old, and the relay stays closed, until WINDOW newer
+ * answers have been seen.
  */
 
-/** One standby as the primary sees it; `replied` in milliseconds by the standby's clock, `pid` of the walsender. */
+/**
+ * One standby as the primary sees it; `replied` in milliseconds by the standby's clock, `pid` of
+ * the walsender.
+ */
 export type StandbyReply = { readonly name: string; readonly pid: number; readonly replied: number }
 
 /** The standbys of a primary; `names`: its setting synchronous_standby_names. */
@@ -59,8 +66,8 @@ export const STANDBY_REPLIES: Statement<StandbyReplies> = {
 }
 
 /**
- * The standbys of synchronous_standby_names, in lower case: `n2`, `"n2","n3"`, `2 (n2, n3)`, `ANY 1 (n2, n3)`. Empty if
- * there are none, or if any standby will do (`*`).
+ * The standbys of synchronous_standby_names, in lower case: `n2`, `"n2","n3"`, `2 (n2, n3)`, `ANY 1
+ * (n2, n3)`. Empty if there are none, or if any standby will do (`*`).
  */
 export function standbyNames(setting: string): readonly string[] {
   const inner = /^\s*(?:(?:any|first)\s+)?\d+\s*\((?<list>.*)\)\s*$/is.exec(setting)?.groups?.['list'] ?? setting
@@ -76,7 +83,10 @@ const WINDOW = 30
 
 type Track = { readonly pid: number; replied: number; changes: number; readonly offsets: number[] }
 
-/** How old the standbys' last answers are. Pure: the time is an argument, in milliseconds of a monotonic clock. */
+/**
+ * How old the standbys' last answers are. Pure: the time is an argument, in milliseconds of a
+ * monotonic clock.
+ */
 export class StandbyAges {
   #tracks = new Map<string, Track>()
 
@@ -102,7 +112,10 @@ export class StandbyAges {
     this.#tracks = tracks
   }
 
-  /** The age of the oldest last answer; infinite if a standby has none that proves anything, or there is no standby. */
+  /**
+   * The age of the oldest last answer; infinite if a standby has none that proves anything, or
+   * there is no standby.
+   */
   age(now: number): number {
     let oldest = this.#tracks.size === 0 ? Number.POSITIVE_INFINITY : 0
     for (const { replied, changes, offsets } of this.#tracks.values()) {
@@ -135,14 +148,20 @@ export class StandbyWatch {
     void this.#ask()
   }
 
-  /** Throws DatabaseUnavailable unless every synchronous standby has answered this primary within the limit. */
+  /**
+   * Throws DatabaseUnavailable unless every synchronous standby has answered this primary within
+   * the limit.
+   */
   assertProven(): void {
     if (!this.#isProven()) {
       throw new DatabaseUnavailable(`${this.#options.host} may not be the primary any more: ${this.#failure}`)
     }
   }
 
-  /** Waits for the first proof, at most the limit from the beginning of the watch; then as assertProven. */
+  /**
+   * Waits for the first proof, at most the limit from the beginning of the watch; then as
+   * assertProven.
+   */
   async proven(): Promise<void> {
     while (!this.#isProven() && !this.#stopped && performance.now() - this.#began < this.#options.limitMs) {
       await this.#asked.promise

@@ -68,7 +68,8 @@ export type ProcessIdentity = { readonly pid: number; readonly start: string }
 /** The process with this id; undefined if there is none. A zombie does not count. */
 export async function identityOf(pid: number): Promise<ProcessIdentity | undefined> {
   const stat = await readFile(`/proc/${pid}/stat`, 'latin1').catch(() => undefined)
-  // The second field is the program's name in parentheses and may hold anything, parentheses included.
+  // The second field is the program's name in parentheses and may hold anything, parentheses
+  // included.
   const fields = stat?.slice(stat.lastIndexOf(')') + 2).split(' ')
   const start = fields?.[19]
   return start === undefined || fields?.[0] === 'Z' ? undefined : { pid, start }

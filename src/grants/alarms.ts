@@ -122,7 +122,10 @@ const alarmRow = v.object({
 const MOST_OF_A_RULE = 100
 /** Starts, and ends, that one process takes at a time. */
 const MOST_TOLD = 20
-/** Minutes for which a rule must find nothing before its alarm ends, so that no alarm comes and goes. */
+/**
+ * Minutes for which a rule must find nothing before its alarm ends, so that no alarm comes and
+ * goes.
+ */
 const QUIET_MINUTES = 30
 
 /** One look at a time, among all hosts. */
@@ -144,7 +147,10 @@ FROM (
 WHERE d.login = seen.login AND (d.last_login IS NULL OR d.last_login < seen.at - interval '5 minutes')`,
 }
 
-/** $1 now or null. Minutes in which a grant of a device was used, of this hour and of the one before. */
+/**
+ * $1 now or null. Minutes in which a grant of a device was used, of this hour and of the one
+ * before.
+ */
 const REMEMBER_HOURS: Statement<unknown> = {
   row: ignored,
   text: `
@@ -167,8 +173,9 @@ ON CONFLICT (device, hour) DO UPDATE SET minutes = excluded.minutes WHERE h.minu
 }
 
 /**
- * $1 now or null; $2 addresses of a login, $3 logins of an address, $4 device factor, $5 refusal factor, $6 silent days,
- * $7 end days; $8 rules, $9 subjects, $10 details of facts that were found elsewhere; $11 rules that are off.
+ * $1 now or null; $2 addresses of a login, $3 logins of an address, $4 device factor, $5 refusal
+ * factor, $6 silent days, $7 end days; $8 rules, $9 subjects, $10 details of facts that were found
+ * elsewhere; $11 rules that are off.
  *
  * The median of a device is that of the hours in which it was busy, of which there must be 20.
  */
@@ -291,8 +298,8 @@ export class Alarms {
   }
 
   /**
-   * Looks at everything once: opens the alarms that a rule finds, and ends those that no rule has found for a while. Does
-   * nothing if another host is looking. `now` null: the database's time.
+   * Looks at everything once: opens the alarms that a rule finds, and ends those that no rule has
+   * found for a while. Does nothing if another host is looking. `now` null: the database's time.
    */
   async look(
     limits: AlarmLimits,

@@ -25,7 +25,10 @@ export type RoleFacts = {
   readonly isSuperuser: boolean
   readonly mayWrite: boolean
   readonly now: Date
-  /** synchronous_commit as this role gets it before a connection raises it: of the role, the database or the server. */
+  /**
+   * synchronous_commit as this role gets it before a connection raises it: of the role, the
+   * database or the server.
+   */
   readonly synchronousCommit: string
   readonly standbyNames: string
   /** Seconds between two answers of an idle standby. */

@@ -150,7 +150,10 @@ VALUES ($1::cidr, login_key($2), coalesce($6::timestamptz, now()),
 RETURNING until`,
 }
 
-/** After BLOCK, in the same transaction: logins committed meanwhile are seen, later ones see the block. */
+/**
+ * After BLOCK, in the same transaction: logins committed meanwhile are seen, later ones see the
+ * block.
+ */
 const REMOVE_BLOCKED: Statement<unknown> = {
   row: ignored,
   text: 'DELETE FROM grants WHERE ip <<= $1::cidr OR embedded_ipv4 <<= $1::cidr OR login_key(username) = login_key($2)',
@@ -198,7 +201,10 @@ export type GrantAdminOptions = {
   readonly now?: () => Date | null
 }
 
-/** The administrator's side of the grants, on a database opened with the role `pop3authd` or the owner. */
+/**
+ * The administrator's side of the grants, on a database opened with the role `pop3authd` or the
+ * owner.
+ */
 export function createGrantAdmin(database: Database, policy: GrantPolicy, options: GrantAdminOptions = {}): GrantAdmin {
   const { now = () => null } = options
 

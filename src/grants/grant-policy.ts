@@ -6,7 +6,10 @@ import { NeverList, type NeverListOptions, ownAddresses } from './never-list.ts'
 export type GrantPolicyOptions = NeverListOptions & {
   /** Seconds that an address may relay after its last login. */
   readonly expTime: number
-  /** Seconds after which even a grant that is refreshed ends, and the next login begins a new one; 0: never. */
+  /**
+   * Seconds after which even a grant that is refreshed ends, and the next login begins a new one;
+   * 0: never.
+   */
   readonly maxLifetime: number
   /** 64: a login grants its customer's whole /64; the same at store and lookup. */
   readonly ipv6Prefix: number
@@ -47,7 +50,10 @@ export class GrantPolicy {
     return network.prefixLength === 128 ? ip : formatNetwork(network)
   }
 
-  /** The IPv4 address of which the address was made: a block of it closes both. Undefined for all others. */
+  /**
+   * The IPv4 address of which the address was made: a block of it closes both. Undefined for all
+   * others.
+   */
   embeddedIpv4(ip: IpAddress): IpAddress | undefined {
     return this.#customers.embeddedIpv4(ip)
   }

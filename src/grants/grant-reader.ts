@@ -12,7 +12,8 @@ const source = v.picklist(['login', 'allowance'])
 
 /**
  * $1 address, $2 its row of grants, or null where logins do not count, $3 now or null, $4 the IPv4
- * address in it or null, $5 exp_time. Gives at most one row, which means that the address may relay.
+ * address in it or null, $5 exp_time. Gives at most one row, which means that the address may
+ * relay.
  */
 const LOOKUP: Statement<Omit<Grant, 'ip'>> = {
   name: 'lookup-grant',
@@ -86,8 +87,8 @@ LIMIT 1`,
 }
 
 /**
- * $1 now or null, $2 exp_time. Everything that the tables say yes to, except that of a network with a blocked
- * part nothing is listed.
+ * $1 now or null, $2 exp_time. Everything that the tables say yes to, except that of a network with
+ * a blocked part nothing is listed.
  */
 const CURRENT: Statement<CurrentGrant> = {
   name: 'current-grants',

@@ -24,7 +24,10 @@ export type Outcome =
   | { readonly verdict: 'granted'; readonly until: number }
   | { readonly verdict: 'refused'; readonly reason: Refusal }
 
-/** A login and when it happened; null means now, by the database's clock. A time in the future counts as now. */
+/**
+ * A login and when it happened; null means now, by the database's clock. A time in the future
+ * counts as now.
+ */
 export type Login = { readonly event: LoginEvent; readonly at: Date | null }
 
 /**
@@ -55,7 +58,10 @@ export type Grant = {
   readonly logins: readonly string[]
 }
 
-/** The rules of a device, as the gate enforces them. Empty lists and limits of 0 leave out their rule. */
+/**
+ * The rules of a device, as the gate enforces them. Empty lists and limits of 0 leave out their
+ * rule.
+ */
 export type GrantedDevice = {
   readonly name: string
   readonly senders: readonly string[]
@@ -65,7 +71,9 @@ export type GrantedDevice = {
   readonly recipientsPerHour: number
   readonly recipientsPerDay: number
   readonly lineEndings: 'strict' | 'repair'
-  /** Minutes of the local day between which it may send; `from` may lie behind `to`. Null: always. */
+  /**
+   * Minutes of the local day between which it may send; `from` may lie behind `to`. Null: always.
+   */
   readonly hours: { readonly from: number; readonly to: number } | null
   /** It has ended. */
   readonly ended: boolean
@@ -191,7 +199,9 @@ export type DecreeRequest = {
 export interface GrantAdmin {
   /** Live grants, newest login first. */
   list(options?: QueryOptions & { readonly limit?: number }): Promise<readonly GrantRow[]>
-  /** May relay, then or now, and why. The past is answered from the history as far as it is kept. */
+  /**
+   * May relay, then or now, and why. The past is answered from the history as far as it is kept.
+   */
   explain(ip: IpAddress, at: Date | null, options?: QueryOptions): Promise<Explanation>
   /**
    * Lets a network relay without a login, except its parts that are never granted. Refused for

@@ -183,7 +183,10 @@ WITH removed AS (
 ) SELECT count(*) AS removed FROM removed`,
 }
 
-/** $1 host, $2 networks, $3 whether each is of addresses that are granted one by one. Rows are renewed once an hour. */
+/**
+ * $1 host, $2 networks, $3 whether each is of addresses that are granted one by one. Rows are
+ * renewed once an hour.
+ */
 const PUBLISH_UNGRANTABLE: Statement<unknown> = {
   name: 'publish-ungrantable',
   row: ignored,
@@ -207,7 +210,9 @@ export type GrantWriterOptions = {
   readonly now?: () => Date | null
 }
 
-/** The writing side of the grants, on a database opened with the role `pop3authd` (or the owner). */
+/**
+ * The writing side of the grants, on a database opened with the role `pop3authd` (or the owner).
+ */
 export function createGrantWriter(
   database: Database,
   policy: GrantPolicy,

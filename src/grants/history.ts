@@ -28,7 +28,10 @@ export type MinuteTally = { readonly at: Date; readonly host: string; readonly d
   Record<RelayVerdict, number>
 >
 
-/** $1 after this moment. The clock of the database decides what is new; a second is left for transactions under way. */
+/**
+ * $1 after this moment. The clock of the database decides what is new; a second is left for
+ * transactions under way.
+ */
 const LOGINS: Statement<HistoryEvent> = {
   row,
   text: `
@@ -125,8 +128,8 @@ export type UsageRow = {
 
 /**
  * $1 days. A use belongs to the login whose grant covered the address at that time; a login that
- * grants a /64 covers it whole. The gate reports a use in whole seconds, so that a login of the same
- * second counts as the earlier one.
+ * grants a /64 covers it whole. The gate reports a use in whole seconds, so that a login of the
+ * same second counts as the earlier one.
  */
 const REPORT: Statement<UsageRow> = {
   row: v.object({

@@ -48,11 +48,17 @@ function addressesOf(interfaces: NodeJS.Dict<NetworkInterfaceInfo[]>): ReadonlyS
 }
 
 export type NeverListOptions = {
-  /** UNSAFE, for demonstration and tests. Loopback that `neverNets` lists is never granted all the same. */
+  /**
+   * UNSAFE, for demonstration and tests. Loopback that `neverNets` lists is never granted all the
+   * same.
+   */
   readonly grantLoopback: boolean
   /** Private and carrier-grade NAT addresses get no grant by login. */
   readonly denyPrivate: boolean
-  /** Gateways, webmail hosts: where many people log in from one address. No other option grants an address of these. */
+  /**
+   * Gateways, webmail hosts: where many people log in from one address. No other option grants an
+   * address of these.
+   */
   readonly neverNets: NetworkSet
   /**
    * Peers that name other clients, by the name of the setting that lists them. Loopback in them

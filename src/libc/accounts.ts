@@ -27,10 +27,15 @@ export function groupNamed(name: string): number | undefined {
   )
 }
 
-/** A row's texts fit into a page nearly everywhere; a directory service may need more, but not without end. */
+/**
+ * A row's texts fit into a page nearly everywhere; a directory service may need more, but not
+ * without end.
+ */
 const [FIRST_TEXT, LARGEST_TEXT] = [4096, 1_048_576]
 
-/** `struct passwd` where pointers have 64 bits: name, password, uid and gid, comment, home, shell. */
+/**
+ * `struct passwd` where pointers have 64 bits: name, password, uid and gid, comment, home, shell.
+ */
 const ROW = { size: 48, name: 0, uid: 16, gid: 20, home: 32 } as const
 /** `struct group`, which is smaller: name, password, gid, members. */
 const GROUP_GID = 16

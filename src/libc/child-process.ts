@@ -28,11 +28,16 @@ const waitpid = nativeFunction('int waitpid(int pid, void *status, int options)'
 const waitid = nativeFunction('int waitid(int idtype, int id, void *info, int options)')
 
 const [SETSIGDEF, SETSIGMASK, SETSID] = [0x04, 0x08, 0x80]
-/** Roomier than posix_spawnattr_t (336), posix_spawn_file_actions_t (80) and sigset_t (128) of glibc and musl. */
+/**
+ * Roomier than posix_spawnattr_t (336), posix_spawn_file_actions_t (80) and sigset_t (128) of glibc
+ * and musl.
+ */
 const ROOM = 1024
 
 export type SpawnRequest = {
-  /** Path of the program; searched for in this process's PATH if `searchPath` and it holds no `/`. */
+  /**
+   * Path of the program; searched for in this process's PATH if `searchPath` and it holds no `/`.
+   */
   readonly file: string
   /** argv, the name first. */
   readonly argv: readonly (string | Uint8Array)[]
@@ -62,7 +67,8 @@ function attributesFor(flags: number): Uint8Array {
   const attr = Buffer.alloc(ROOM)
   ok('posix_spawnattr_init', attrInit(attr))
   ok('posix_spawnattr_setflags', attrSetFlags(attr, flags))
-  // All bits, not sigfillset: that leaves out glibc's own two signals, and posix_spawn would have them ignored.
+  // All bits, not sigfillset: that leaves out glibc's own two signals, and posix_spawn would have
+  // them ignored.
   ok('posix_spawnattr_setsigdefault', attrSetSigDefault(attr, Buffer.alloc(ROOM, 0xff)))
   ok('posix_spawnattr_setsigmask', attrSetSigMask(attr, Buffer.alloc(ROOM)))
   attributes.set(flags, attr)
@@ -171,7 +177,10 @@ function actionsFor(descriptor: number): Uint8Array {
   return actions
 }
 
-/** A source that an earlier step overwrites is put out of the way first, above every number in use here. */
+/**
+ * A source that an earlier step overwrites is put out of the way first, above every number in use
+ * here.
+ */
 function addDescriptors(actions: Uint8Array, descriptors: SpawnRequest['descriptors']): void {
   let spare = descriptors.reduce((top, { from, to }) => Math.max(top, from, to), 2) + 1
   const written = new Set<number>()

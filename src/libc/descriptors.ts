@@ -22,16 +22,25 @@ export function setBlocking(descriptor: number, blocking: boolean): void {
   if (wanted !== flags) checked('fcntl', fcntl(descriptor, F_SETFL, wanted))
 }
 
-/** Sets whether the kernel closes the descriptor when another program replaces this process. Throws SystemCallError. */
+/**
+ * Sets whether the kernel closes the descriptor when another program replaces this process. Throws
+ * SystemCallError.
+ */
 export function setCloseOnExec(descriptor: number, close: boolean): void {
   checked('fcntl', fcntl(descriptor, F_SETFD, close ? FD_CLOEXEC : 0))
 }
 
-/** Another descriptor, at least `lowest`, for the same open file, close-on-exec. Throws SystemCallError. */
+/**
+ * Another descriptor, at least `lowest`, for the same open file, close-on-exec. Throws
+ * SystemCallError.
+ */
 export const duplicateDescriptor = (descriptor: number, lowest = 3): number =>
   checked('fcntl(F_DUPFD_CLOEXEC)', fcntl(descriptor, F_DUPFD_CLOEXEC, lowest))
 
-/** An anonymous pipe: blocking, both ends close-on-exec. The caller closes them. Throws SystemCallError (EMFILE). */
+/**
+ * An anonymous pipe: blocking, both ends close-on-exec. The caller closes them. Throws
+ * SystemCallError (EMFILE).
+ */
 export function openPipe(): { readonly readEnd: number; readonly writeEnd: number } {
   const descriptors = Buffer.alloc(8)
   checked('pipe2', pipe2(descriptors, O_CLOEXEC))
@@ -47,8 +56,9 @@ export const setPipeSize = (descriptor: number, bytes: number): number =>
   checked('fcntl(F_SETPIPE_SZ)', fcntl(descriptor, F_SETPIPE_SZ, bytes))
 
 /**
- * Takes the exclusive lock of an open file without waiting; false if another process holds it. The kernel releases the
- * lock when the descriptor is closed, so also when the process dies (flock(2)). Throws SystemCallError.
+ * Takes the exclusive lock of an open file without waiting; false if another process holds it. The
+ * kernel releases the lock when the descriptor is closed, so also when the process dies (flock(2)).
+ * Throws SystemCallError.
  */
 export function tryLock(descriptor: number): boolean {
   if (flock(descriptor, LOCK_EX | LOCK_NB) === 0) return true

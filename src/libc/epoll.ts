@@ -18,7 +18,10 @@ const TAG = WORDS - 2
 /** Events taken at a time. */
 const MOST = 64
 
-/** One epoll(7) instance, level-triggered. Every call throws SystemCallError where the kernel says no. */
+/**
+ * One epoll(7) instance, level-triggered. Every call throws SystemCallError where the kernel says
+ * no.
+ */
 export class Epoll {
   readonly descriptor = checked('epoll_create1', create(EPOLL_CLOEXEC))
   readonly #ready = new Uint32Array(WORDS * MOST)

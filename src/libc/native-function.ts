@@ -58,9 +58,9 @@ type NativeArgument = number | string | null | Uint8Array
 type Integer = 'int' | 'long' | 'short' | 'unsigned int' | 'unsigned long' | 'uint32_t' | 'size_t' | 'intptr_t'
 
 /**
- * The argument that a parameter of a prototype takes: `const char *` a text or memory that ends with NUL, any other
- * pointer memory or NULL, an integer a number. A parameter in another form takes nothing, so that the compiler rejects
- * every call.
+ * The argument that a parameter of a prototype takes: `const char *` a text or memory that ends
+ * with NUL, any other pointer memory or NULL, an integer a number. A parameter in another form
+ * takes nothing, so that the compiler rejects every call.
  */
 type Argument<Parameter extends string> = Parameter extends `const char *${string}`
   ? string | Uint8Array
@@ -95,8 +95,8 @@ function library(name: string | null): ReturnType<Koffi['load']> {
 
 /**
  * A function of the C library that returns an integer, by its prototype, which also types the
- * arguments. It is looked up
- * at its first call. Memory that an argument points to must outlive the call; a Buffer that is an argument does.
+ * arguments. It is looked up at its first call. Memory that an argument points to must outlive the
+ * call; a Buffer that is an argument does.
  */
 export function nativeFunction<const Prototype extends string>(
   prototype: Prototype,
@@ -266,7 +266,10 @@ export class StringArrayMemory {
     return this.#fill(strings.length, textOf(strings))
   }
 
-  /** The same of strings that lie one after the other, each with its NUL. Throws TypeError if the last one has none. */
+  /**
+   * The same of strings that lie one after the other, each with its NUL. Throws TypeError if the
+   * last one has none.
+   */
   fillWith(block: Uint8Array): Uint8Array {
     let count = 0
     for (let nul = block.indexOf(0); nul >= 0; nul = block.indexOf(0, nul + 1)) count += 1

@@ -18,7 +18,10 @@ const CALLS: ReadonlyMap<string, Calls> = new Map([
   ['arm64', { setup: 0, destroy: 1, collect: 4, submit: 2 }],
 ])
 
-/** struct iocb in words of 32 bits, and where in it is what we set; both processors have the low word first. */
+/**
+ * struct iocb in words of 32 bits, and where in it is what we set; both processors have the low
+ * word first.
+ */
 const REQUEST = 16
 const [NUMBER, FLAGS, OPERATION, DESCRIPTOR, ADDRESS, LENGTH] = [0, 3, 4, 5, 6, 8]
 const PWRITE = 1
@@ -26,7 +29,10 @@ const PWRITE = 1
  * EAGAIN instead of waiting, because another process that has the descriptor can make it blocking.
  */
 const NOWAIT = 0x8
-/** struct io_event in words of 32 bits, and where in it is the result; the number of the request comes first. */
+/**
+ * struct io_event in words of 32 bits, and where in it is the result; the number of the request
+ * comes first.
+ */
 const EVENT = 8
 const RESULT = 4
 const WORD = 2 ** 32
@@ -220,7 +226,10 @@ class KernelQueue {
     this.#requests[at + LENGTH] = size
   }
 
-  /** Hands the first `count` requests to the kernel; answers how many it took, in order, or a negative errno. */
+  /**
+   * Hands the first `count` requests to the kernel; answers how many it took, in order, or a
+   * negative errno.
+   */
   submit(count: number): number {
     const taken = submit(this.#calls.submit, this.#context, count, this.#pointerOctets)
     if (taken < 0) return -lastErrno()

@@ -89,7 +89,10 @@ export type PeerCredentials = { readonly pid: number; readonly uid: number; read
 /** The kernel's value for a missing id. */
 const NO_ID = 0xffff_ffff
 
-/** Credentials of the peer at the time it connected. Throws if the socket is no connected Unix socket. */
+/**
+ * Credentials of the peer at the time it connected. Throws if the socket is no connected Unix
+ * socket.
+ */
 export function peerCredentials(connection: Socket): PeerCredentials {
   const value = Buffer.alloc(12)
   const result = getsockopt(descriptorOf(connection), SOL_SOCKET, SO_PEERCRED, value, lengthOf(value))
@@ -115,8 +118,9 @@ const peerAddress = Buffer.alloc(ADDRESS_BYTES)
 const peerLength = Buffer.alloc(4)
 
 /**
- * Accepts the next connection of a non-blocking listening socket; a negative errno if there is none. The descriptor is
- * close-on-exec; `blocking` is for a program that is started on it on purpose.
+ * Accepts the next connection of a non-blocking listening socket; a negative errno if there is
+ * none. The descriptor is close-on-exec; `blocking` is for a program that is started on it on
+ * purpose.
  */
 export function acceptFrom(listening: number, { blocking }: { readonly blocking: boolean }): Accepted | number {
   peerLength.writeUInt32LE(ADDRESS_BYTES)
@@ -127,8 +131,8 @@ export function acceptFrom(listening: number, { blocking }: { readonly blocking:
 const ON = Buffer.from(Uint32Array.of(1).buffer)
 
 /**
- * Connections that this listening socket accepts from now on send at once (TCP_NODELAY, tcp(7)). No effect on sockets
- * other than TCP.
+ * Connections that this listening socket accepts from now on send at once (TCP_NODELAY, tcp(7)). No
+ * effect on sockets other than TCP.
  */
 export function inheritNoDelay(listening: number): void {
   setsockopt(listening, IPPROTO_TCP, TCP_NODELAY, ON, ON.length)
@@ -144,8 +148,9 @@ export function receiveInto(fd: number, buffer: Uint8Array): number {
 }
 
 /**
- * Reads at most `size` octets that have arrived and not one more, so that the rest stays for another process. Empty at
- * the end of the stream; undefined if nothing has arrived yet. Never waits. Throws SystemCallError.
+ * Reads at most `size` octets that have arrived and not one more, so that the rest stays for
+ * another process. Empty at the end of the stream; undefined if nothing has arrived yet. Never
+ * waits. Throws SystemCallError.
  */
 export function receive(descriptor: number, size: number): Buffer | undefined {
   const buffer = Buffer.alloc(size)
@@ -169,8 +174,8 @@ const sender =
 export const sendFrom = sender(0)
 
 /**
- * The same, for octets that more octets or the end of the connection follow at once: the kernel holds them back until
- * then (MSG_MORE, send(2)).
+ * The same, for octets that more octets or the end of the connection follow at once: the kernel
+ * holds them back until then (MSG_MORE, send(2)).
  */
 export const sendMoreFrom = sender(MSG_MORE)
 
@@ -182,7 +187,9 @@ export const endOutput = (descriptor: number): void => void checked('shutdown', 
 
 // --- Unix sockets
 
-/** A Unix stream socket, not connected, close-on-exec. The caller closes it. Throws SystemCallError. */
+/**
+ * A Unix stream socket, not connected, close-on-exec. The caller closes it. Throws SystemCallError.
+ */
 export const unixSocket = ({ blocking }: { readonly blocking: boolean }): number =>
   checked('socket', socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | (blocking ? 0 : SOCK_NONBLOCK), 0))
 
@@ -217,9 +224,10 @@ function unixAddress(path: string, size = 0): Buffer {
 }
 
 /**
- * Connects to a Unix socket, sends a text and returns the answer up to the first LF or the end, at most `limit` octets.
- * Blocks the whole process for at most twice the time given: for a program that does nothing else and must not pay for
- * loading an event-driven network. Throws SystemCallError (EAGAIN: too late).
+ * Connects to a Unix socket, sends a text and returns the answer up to the first LF or the end, at
+ * most `limit` octets. Blocks the whole process for at most twice the time given: for a program
+ * that does nothing else and must not pay for loading an event-driven network. Throws
+ * SystemCallError (EAGAIN: too late).
  */
 export function unixExchange(path: string, text: string, limit: number, timeoutMs: number): string {
   const until = performance.now() + timeoutMs
@@ -265,8 +273,9 @@ function setTimeouts(fd: number, ms: number): void {
 }
 
 /**
- * Sends one datagram to the service manager's socket (sd_notify(3)): `READY=1`, `WATCHDOG=1`, … A leading `@` means the
- * abstract name space. Throws SystemCallError if the socket cannot be reached.
+ * Sends one datagram to the service manager's socket (sd_notify(3)): `READY=1`, `WATCHDOG=1`, … A
+ * leading `@` means the abstract name space. Throws SystemCallError if the socket cannot be
+ * reached.
  */
 export function notifySocket(path: string, state: string): void {
   const address = unixAddress(path.replace(/^@/, '\0'))

@@ -22,8 +22,8 @@ const SCHED_BATCH = 3
 const SCHED_PARAMETER = Buffer.alloc(4)
 
 /**
- * Replaces this process. Returns only if the kernel refused, with the reason (process.execve would abort instead).
- * Arguments and environment may be bytes: UCSPI variables are not always UTF-8.
+ * Replaces this process. Returns only if the kernel refused, with the reason (process.execve would
+ * abort instead). Arguments and environment may be bytes: UCSPI variables are not always UTF-8.
  */
 export function execve(
   file: string,
@@ -36,8 +36,8 @@ export function execve(
 
 /**
  * Gives signals their default action again. The runtime ignores SIGPIPE and SIGXFSZ, and an ignored
- * signal stays ignored
- * through execve: a program started later would not die of a closed connection. A pending signal is discarded.
+ * signal stays ignored through execve: a program started later would not die of a closed
+ * connection. A pending signal is discarded.
  */
 export function resetSignals(signals: readonly NodeJS.Signals[]): void {
   for (const name of signals)
@@ -56,7 +56,10 @@ export function unblockSignal(name: NodeJS.Signals): void {
   changeSignalMask(SIG_UNBLOCK, set)
 }
 
-/** Unblocks every signal: the mask stays through execve, and a program that replaces this one expects an empty one. */
+/**
+ * Unblocks every signal: the mask stays through execve, and a program that replaces this one
+ * expects an empty one.
+ */
 export const unblockEverySignal = (): void => changeSignalMask(SIG_SETMASK, Buffer.alloc(SIGSET_BYTES))
 
 function changeSignalMask(how: number, set: Uint8Array): void {
@@ -72,8 +75,8 @@ export function openFilesLimit(): { soft: bigint; hard: bigint } {
 }
 
 /**
- * Sets the soft limit, at most to the hard one. The runtime raises it to the hard limit at start; programs that close
- * every possible descriptor, or use select(2), must not inherit that.
+ * Sets the soft limit, at most to the hard one. The runtime raises it to the hard limit at start;
+ * programs that close every possible descriptor, or use select(2), must not inherit that.
  */
 export function setOpenFilesLimit(soft: bigint): void {
   const { hard } = openFilesLimit()
@@ -83,7 +86,10 @@ export function setOpenFilesLimit(soft: bigint): void {
   checked('setrlimit', setrlimit(RLIMIT_NOFILE, limit))
 }
 
-/** Forbids core files, ptrace and /proc/PID/mem for processes of the same user: for a process that holds secrets. */
+/**
+ * Forbids core files, ptrace and /proc/PID/mem for processes of the same user: for a process that
+ * holds secrets.
+ */
 export function forbidDumps(): void {
   checked('prctl(PR_SET_DUMPABLE)', prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
 }
@@ -99,14 +105,17 @@ export function signalOnParentDeath(signal: number): void {
   checked('prctl(PR_SET_PDEATHSIG)', prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0))
 }
 
-/** From now on no execve of this process or its children gains privileges (setuid programs included). */
+/**
+ * From now on no execve of this process or its children gains privileges (setuid programs
+ * included).
+ */
 export function forbidNewPrivileges(): void {
   checked('prctl(PR_SET_NO_NEW_PRIVS)', prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 }
 
 /**
- * From now on this thread, when it wakes, does not preempt a running one (SCHED_BATCH, sched(7)); its share stays the
- * same. Threads and programs started later inherit that. Needs no privilege. False, without effect, where the system
- * forbids it.
+ * From now on this thread, when it wakes, does not preempt a running one (SCHED_BATCH, sched(7));
+ * its share stays the same. Threads and programs started later inherit that. Needs no privilege.
+ * False, without effect, where the system forbids it.
  */
 export const scheduleAsBatch = (): boolean => setScheduler(0, SCHED_BATCH, SCHED_PARAMETER) === 0

@@ -17,7 +17,10 @@ import {
 
 const STRICT = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/
 
-/** Decodes base64 to one character per octet; undefined for a foreign character or a misplaced `=` (RFC 5034 §4). */
+/**
+ * Decodes base64 to one character per octet; undefined for a foreign character or a misplaced `=`
+ * (RFC 5034 §4).
+ */
 export function decodeBase64(text: string): string | undefined {
   return STRICT.test(text) ? Buffer.from(text, 'base64').toString('latin1') : undefined
 }
@@ -30,10 +33,10 @@ export interface Credentials {
 
 /**
  * The message of SASL PLAIN, `[authzid] NUL authcid NUL passwd` (RFC 4616 §2). Undefined if it is
- * not UTF-8, holds other
- * than two NULs, has an empty name or password or a control character in the name (SASLprep prohibits them), or asks
- * to act as somebody else, which no POP3 user may. Name and password are handed on as sent: preparing them would change
- * passwords that were stored unprepared.
+ * not UTF-8, holds other than two NULs, has an empty name or password or a control character in the
+ * name (SASLprep prohibits them), or asks to act as somebody else, which no POP3 user may. Name and
+ * password are handed on as sent: preparing them would change passwords that were stored
+ * unprepared.
  */
 export function parsePlainMessage(message: string): Credentials | undefined {
   const [authzid, login, secret, ...more] = message.split('\0')
@@ -54,7 +57,10 @@ function isUtf8(octets: string): boolean {
   return bytes.equals(Buffer.from(bytes.toString('utf8'), 'utf8'))
 }
 
-/** What the shell must do next, in order. The table decides; only the shell touches a socket or asks a checker. */
+/**
+ * What the shell must do next, in order. The table decides; only the shell touches a socket or asks
+ * a checker.
+ */
 export type AuthorizationEffect =
   | { readonly type: 'reply'; readonly text: string }
   /**
@@ -67,7 +73,10 @@ export type AuthorizationEffect =
    * afresh (RFC 2595 §4).
    */
   | { readonly type: 'startTls' }
-  /** The `SSL` command: parse `host:pass`, compare, answer (spec/popup.md §6). Only as the first line, if offered. */
+  /**
+   * The `SSL` command: parse `host:pass`, compare, answer (spec/popup.md §6). Only as the first
+   * line, if offered.
+   */
   | { readonly type: 'preamble'; readonly argument: string }
   | { readonly type: 'close' }
 
@@ -92,9 +101,15 @@ export type LoginFailure =
 export interface AuthorizationOptions {
   /** `qmail`: every answer as qmail-popup gives it, one try only, no modern command. */
   readonly compat: 'none' | 'qmail'
-  /** Announced by CAPA. `sasl` are the mechanisms in reach (PLAIN, LOGIN), `stls` says whether STLS is accepted. */
+  /**
+   * Announced by CAPA. `sasl` are the mechanisms in reach (PLAIN, LOGIN), `stls` says whether STLS
+   * is accepted.
+   */
   readonly capabilities: Capabilities
-  /** Whether passwords may come in clear text on this connection: for all logins, none, or some. With TLS: `all`. */
+  /**
+   * Whether passwords may come in clear text on this connection: for all logins, none, or some.
+   * With TLS: `all`.
+   */
   readonly cleartext: 'all' | 'none' | ((login: string) => boolean)
   /** The feature is configured and the peer trusted; if not, `SSL` is an unknown command. */
   readonly preamble: boolean
@@ -126,7 +141,10 @@ export const AUTHORIZATION_START: AuthorizationState = {
   unknownCommands: 0,
 }
 
-/** The state after STLS: the client begins anew (RFC 2595 section 4), but limits of the connection go on. */
+/**
+ * The state after STLS: the client begins anew (RFC 2595 section 4), but limits of the connection
+ * go on.
+ */
 export const afterStartTls = ({ failures, lines, unknownCommands }: AuthorizationState): AuthorizationState => ({
   ...AUTHORIZATION_START,
   begun: true,
@@ -135,7 +153,10 @@ export const afterStartTls = ({ failures, lines, unknownCommands }: Authorizatio
   unknownCommands,
 })
 
-/** Lines that are no command, after which the connection is closed. A client that probes for extensions sends a few. */
+/**
+ * Lines that are no command, after which the connection is closed. A client that probes for
+ * extensions sends a few.
+ */
 const UNKNOWN_COMMANDS_ALLOWED = 10
 /**
  * Lines beside those of login attempts, after which the connection is closed. A client that sends
@@ -158,7 +179,9 @@ interface AuthorizationCommand {
   /** Spaces before the argument belong to it (RFC 1939 §7, PASS); qmail skips them all. */
   readonly keepsSpaces?: true
   readonly run: (state: AuthorizationState, argument: string, options: AuthorizationOptions) => AuthorizationStep
-  /** The line as it may be logged: a secret never leaves this room but in an `authenticate` effect. */
+  /**
+   * The line as it may be logged: a secret never leaves this room but in an `authenticate` effect.
+   */
   readonly sanitized: (argument: string) => string
 }
 
@@ -183,7 +206,10 @@ const asked = (state: AuthorizationState, method: LoginMethod, credentials: Cred
 
 const firstWord = (argument: string): string => argument.split(' ', 1)[0] ?? ''
 
-/** AUTHORIZATION state: RFC 1939 §4 and §7, RFC 2449, RFC 2595, RFC 5034; replies of spec/popup.md §3. */
+/**
+ * AUTHORIZATION state: RFC 1939 §4 and §7, RFC 2449, RFC 2595, RFC 5034; replies of spec/popup.md
+ * §3.
+ */
 export const AUTHORIZATION: ReadonlyMap<string, AuthorizationCommand> = new Map<string, AuthorizationCommand>([
   ['USER', { run: user, sanitized: argument => `USER ${argument}` }],
   ['PASS', { keepsSpaces: true, run: pass, sanitized: () => 'PASS ***' }],

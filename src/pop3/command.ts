@@ -12,7 +12,10 @@ export type Line =
 /** Octets of a command line, CRLF included. RFC 2449 §4 asks for at least 255; spec/popup.md §2. */
 export const COMMAND_LINE_LIMIT = 512
 
-/** Octets of a SASL response line, CRLF included. RFC 5034 §4: as long as the mechanism needs; spec/popup.md §2. */
+/**
+ * Octets of a SASL response line, CRLF included. RFC 5034 §4: as long as the mechanism needs;
+ * spec/popup.md §2.
+ */
 export const SASL_LINE_LIMIT = 12_288
 
 const LF = 0x0a
@@ -22,9 +25,10 @@ const EMPTY: Buffer = Buffer.alloc(0)
 /**
  * Bytes in, lines out. A line ends at LF; one CR directly before it is dropped (spec/popup.md §2).
  *
- * Push a chunk, then call `next` until it returns undefined, and only then push again: between two pushes at most one
- * unfinished line (`limit` octets) is held, however long the peer makes it. What follows the last line taken can be
- * had back with `rest`, for the program that continues the dialogue.
+ * Push a chunk, then call `next` until it returns undefined, and only then push again: between two
+ * pushes at most one unfinished line (`limit` octets) is held, however long the peer makes it. What
+ * follows the last line taken can be had back with `rest`, for the program that continues the
+ * dialogue.
  */
 export class LineReader {
   #octets: Buffer = EMPTY
@@ -37,7 +41,10 @@ export class LineReader {
     this.#begin = 0
   }
 
-  /** The next whole line, or undefined if more input is needed. `limit` counts octets including the line end. */
+  /**
+   * The next whole line, or undefined if more input is needed. `limit` counts octets including the
+   * line end.
+   */
   next(limit: number = COMMAND_LINE_LIMIT): Line | undefined {
     const [octets, begin] = [this.#octets, this.#begin]
     const end = octets.indexOf(LF, begin)
@@ -81,7 +88,9 @@ export class LineReader {
 const asBuffer = (octets: Uint8Array): Buffer =>
   Buffer.isBuffer(octets) ? octets : Buffer.from(octets.buffer, octets.byteOffset, octets.byteLength)
 
-/** One command line: the verb in upper case, and the argument as it came. One character per octet. */
+/**
+ * One command line: the verb in upper case, and the argument as it came. One character per octet.
+ */
 export interface Command {
   readonly verb: string
   readonly argument: string
@@ -90,8 +99,9 @@ export interface Command {
 }
 
 /**
- * Verb = everything up to the first SPACE, ASCII case-insensitive; the spaces after it are skipped; the argument is the
- * rest, inner and trailing spaces kept. A line that begins with a space has the empty verb. spec/popup.md §2.
+ * Verb = everything up to the first SPACE, ASCII case-insensitive; the spaces after it are skipped;
+ * the argument is the rest, inner and trailing spaces kept. A line that begins with a space has the
+ * empty verb. spec/popup.md §2.
  */
 export function parseCommand(line: string): Command {
   const space = line.indexOf(' ')
@@ -101,7 +111,10 @@ export function parseCommand(line: string): Command {
   return { verb: upperCaseAscii(line.slice(0, space)), argument: line.slice(start), afterSpace: line.slice(space + 1) }
 }
 
-/** Only a to z: `toUpperCase` would also turn other letters into ASCII ones, so that two verbs became one. */
+/**
+ * Only a to z: `toUpperCase` would also turn other letters into ASCII ones, so that two verbs
+ * became one.
+ */
 export const upperCaseAscii = (text: string): string =>
   // Most clients shout.
   HAS_LOWER_CASE.test(text) ? text.replace(LOWER_CASE, letters => letters.toUpperCase()) : text

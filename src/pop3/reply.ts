@@ -4,7 +4,10 @@ export const CRLF = '\r\n'
 /** The only line of a multi-line response that is a single dot ends it, RFC 1939 §3. */
 export const TERMINATION = '.\r\n'
 
-/** `+OK ` and an optional text. The space stays also without text: some old clients need it (RFC 1957). */
+/**
+ * `+OK ` and an optional text. The space stays also without text: some old clients need it (RFC
+ * 1957).
+ */
 export const ok = (text = ''): string => `+OK ${text}${CRLF}`
 
 /** `-ERR ` and a text. It must not begin with `[` unless that is a response code (RFC 2449 §8). */
@@ -41,8 +44,9 @@ export interface Capabilities {
 }
 
 /**
- * The lines of the CAPA response (RFC 2449 §5; SASL RFC 5034 §6, AUTH-RESP-CODE RFC 3206 §6). What is announced before
- * login is announced after it too, except STLS, which is of no use there (RFC 2595 §4).
+ * The lines of the CAPA response (RFC 2449 §5; SASL RFC 5034 §6, AUTH-RESP-CODE RFC 3206 §6). What
+ * is announced before login is announced after it too, except STLS, which is of no use there (RFC
+ * 2595 §4).
  */
 export function capabilityLines(
   state: 'AUTHORIZATION' | 'TRANSACTION',

@@ -72,7 +72,10 @@ export class MemorySession {
     return this.#isOver
   }
 
-  /** Takes what the client sent, in any pieces, and returns the replies to the lines that it completes. */
+  /**
+   * Takes what the client sent, in any pieces, and returns the replies to the lines that it
+   * completes.
+   */
   push(octets: Uint8Array): string {
     this.#reader.push(octets)
     while (!this.#isOver) {
@@ -157,7 +160,10 @@ export class MemorySession {
   }
 }
 
-/** Runs a whole session: everything that the server says to these octets, whatever pieces they come in. */
+/**
+ * Runs a whole session: everything that the server says to these octets, whatever pieces they come
+ * in.
+ */
 export function runSession(host: SessionHost, pieces: Iterable<Uint8Array>): string {
   const session = new MemorySession(host)
   let replies = session.push(new Uint8Array(0))

@@ -8,9 +8,9 @@ export interface LeadingNumber {
 }
 
 /**
- * Reads leading decimal digits and ignores what follows, as qmail's scan_ulong does (`2x` is 2); undefined without a
- * digit. Values beyond 2^31-1 become exactly that: larger than any message number, instead of wrapping as in C
- * (spec/pop3d.md §3).
+ * Reads leading decimal digits and ignores what follows, as qmail's scan_ulong does (`2x` is 2);
+ * undefined without a digit. Values beyond 2^31-1 become exactly that: larger than any message
+ * number, instead of wrapping as in C (spec/pop3d.md §3).
  */
 export function parseLeadingNumber(text: string): LeadingNumber | undefined {
   const digits = /^[0-9]+/.exec(text)?.[0]
@@ -32,9 +32,14 @@ export interface MaildropView {
 /** What the shell must do next. The table decides; only the shell touches a socket or a file. */
 export type TransactionEffect =
   | { readonly type: 'reply'; readonly text: string }
-  /** Reply with the whole scan listing: a ready one while nothing is deleted, else `formatListing`. */
+  /**
+   * Reply with the whole scan listing: a ready one while nothing is deleted, else `formatListing`.
+   */
   | { readonly type: 'listing'; readonly of: Listing }
-  /** Send `+OK `, the message and the termination; header and so many lines of the body if `bodyLines` is given. */
+  /**
+   * Send `+OK `, the message and the termination; header and so many lines of the body if
+   * `bodyLines` is given.
+   */
   | { readonly type: 'message'; readonly number: number; readonly bodyLines: number | undefined }
   /** Remove what is marked, reply, close: RFC 1939 §6. */
   | { readonly type: 'enterUpdate' }
@@ -50,8 +55,8 @@ export interface TransactionOptions {
 }
 
 /**
- * One session in TRANSACTION state. It is changed in place: on a maildrop of 10,000 messages a copy for each DELE would
- * move fifty million entries.
+ * One session in TRANSACTION state. It is changed in place: on a maildrop of 10,000 messages a copy
+ * for each DELE would move fifty million entries.
  */
 export interface TransactionState {
   readonly maildrop: MaildropView
@@ -72,7 +77,10 @@ export const startTransaction = (maildrop: MaildropView, options: TransactionOpt
 
 /** One row per command: what its argument is, whether the sizes must be known, what it does. */
 interface TransactionCommand {
-  /** `optional`: an argument, if there is one, is a message number. Other arguments are ignored, as qmail does. */
+  /**
+   * `optional`: an argument, if there is one, is a message number. Other arguments are ignored, as
+   * qmail does.
+   */
   readonly message: 'none' | 'optional' | 'required'
   readonly needsSizes: boolean
   /** Not in qmail: unknown with compat = "qmail". */
@@ -83,7 +91,10 @@ interface TransactionCommand {
 const reply = (text: string): TransactionEffect => ({ type: 'reply', text })
 const OK = reply(ok())
 
-/** TRANSACTION state, RFC 1939 §5 and §7, as spec/pop3d.md §3 has it. No command here carries a secret. */
+/**
+ * TRANSACTION state, RFC 1939 §5 and §7, as spec/pop3d.md §3 has it. No command here carries a
+ * secret.
+ */
 export const TRANSACTION: ReadonlyMap<string, TransactionCommand> = new Map<string, TransactionCommand>([
   ['STAT', { message: 'none', needsSizes: true, run: stat }],
   ['LIST', { message: 'optional', needsSizes: true, run: (state, number) => listing(state, 'LIST', number) }],
@@ -149,7 +160,8 @@ function listing({ maildrop }: TransactionState, of: Listing, number: number): T
 }
 
 function sendMessage(_: TransactionState, number: number, rest: string): TransactionEffect {
-  // RETR with a second number acts as TOP, TOP without one as RETR: one function in qmail, kept (spec/pop3d.md §3).
+  // RETR with a second number acts as TOP, TOP without one as RETR: one function in qmail, kept
+  // (spec/pop3d.md §3).
   return { type: 'message', number, bodyLines: parseLeadingNumber(rest.replace(/^ +/, ''))?.value }
 }
 
@@ -168,17 +180,24 @@ function reset(state: TransactionState): TransactionEffect {
 const listingLine = (maildrop: MaildropView, of: Listing, number: number): string =>
   `${number} ${of === 'LIST' ? maildrop.octets(number) : maildrop.uniqueId(number)}`
 
-/** The reply to RETR and TOP of a message that another program has removed, or that cannot be read. */
+/**
+ * The reply to RETR and TOP of a message that another program has removed, or that cannot be read.
+ */
 export const CANNOT_OPEN = err('unable to open that message')
 
-/** The reply to QUIT, after so many messages could not be removed: one line (RFC 1939 §6); qmail has one for each. */
+/**
+ * The reply to QUIT, after so many messages could not be removed: one line (RFC 1939 §6); qmail has
+ * one for each.
+ */
 export function updateReply(failures: number, compat: TransactionOptions['compat']): string {
   const failed = err('unable to unlink all deleted messages')
   if (compat === 'qmail') return failed.repeat(failures) + ok()
   return failures > 0 ? failed : ok()
 }
 
-/** The whole reply to LIST or UIDL, termination included, leaving out what is deleted (RFC 1939 §5). */
+/**
+ * The whole reply to LIST or UIDL, termination included, leaving out what is deleted (RFC 1939 §5).
+ */
 export function formatListing(maildrop: MaildropView, of: Listing, deleted: ReadonlySet<number>): string {
   let text = ok()
   for (let number = 1; number <= maildrop.count; number += 1) {

@@ -10,13 +10,17 @@ import {
   parseTake,
 } from '../wire/maildrop-worker.ts'
 
-/** Takes a client's socket whose session the ticket opens; `readAhead` is what it has sent already. */
+/**
+ * Takes a client's socket whose session the ticket opens; `readAhead` is what it has sent already.
+ */
 export type TakeClient = (client: Connection, ticket: string, readAhead: Uint8Array) => void
 
 const LF = 0x0a
 const NOTHING: Buffer = Buffer.alloc(0)
 
-/** The links to login processes, over which clients' sockets arrive (src/wire/maildrop-worker.ts). */
+/**
+ * The links to login processes, over which clients' sockets arrive (src/wire/maildrop-worker.ts).
+ */
 export class HandoffReceiver {
   readonly #links = new Set<Link>()
   readonly #handover: Handover
@@ -136,7 +140,10 @@ class Link {
     return rest
   }
 
-  /** False if login did not keep to the rules: no descriptor came with the line, or it is no connection. */
+  /**
+   * False if login did not keep to the rules: no descriptor came with the line, or it is no
+   * connection.
+   */
   #adopt(n: number, ticket: string, readAhead: Uint8Array): boolean {
     const socket = this.#sockets.shift()
     if (socket === undefined) return false

@@ -40,8 +40,9 @@ export class MaildropService {
   }
 
   /**
-   * Serves one session: the reply to the login, TRANSACTION, UPDATE. `readAhead` is what the client has sent already.
-   * Fulfilled when it is over; a maildrop that cannot be opened is told to the client and logged.
+   * Serves one session: the reply to the login, TRANSACTION, UPDATE. `readAhead` is what the client
+   * has sent already. Fulfilled when it is over; a maildrop that cannot be opened is told to the
+   * client and logged.
    */
   async serve(connection: Connection, maildir: string, readAhead: Uint8Array, log: Log): Promise<void> {
     let unlock = () => {}

@@ -29,7 +29,10 @@ export interface SessionRules extends TransferRules {
   readonly compat: 'none' | 'qmail'
   /** Lines of the CAPA response. */
   readonly capabilities: readonly string[]
-  /** Milliseconds without a command, or without the client reading, after which the connection is closed. */
+  /**
+   * Milliseconds without a command, or without the client reading, after which the connection is
+   * closed.
+   */
   readonly idleTime: number
 }
 
@@ -47,8 +50,8 @@ const MAX_WARNINGS = 20
 const HIGH_WATER = 65_536
 
 /**
- * One session in TRANSACTION and UPDATE state over an open maildrop. Replies to pipelined commands go out together.
- * Whatever ends the session but QUIT leaves the maildrop as it was (RFC 1939 §6).
+ * One session in TRANSACTION and UPDATE state over an open maildrop. Replies to pipelined commands
+ * go out together. Whatever ends the session but QUIT leaves the maildrop as it was (RFC 1939 §6).
  */
 export class Session implements ConnectionListener {
   readonly #connection: Connection
@@ -90,7 +93,10 @@ export class Session implements ConnectionListener {
     return this.#ended.promise
   }
 
-  /** Sends the `+OK ` that answers the login, and serves. `readAhead` is what the client has sent already. */
+  /**
+   * Sends the `+OK ` that answers the login, and serves. `readAhead` is what the client has sent
+   * already.
+   */
   start(readAhead: Uint8Array): void {
     this.#connection.onIdle(this.#rules.idleTime, () => this.#finish('idle'))
     this.#connection.listen(this)
@@ -227,7 +233,8 @@ export class Session implements ConnectionListener {
       this.#send(reply)
       this.#logSent(number, reply.length)
     } catch (error) {
-      // The client must not take a part for the whole: no termination, no further reply (spec/pop3d.md §4).
+      // The client must not take a part for the whole: no termination, no further reply
+      // (spec/pop3d.md §4).
       this.#unreadable(number, error)
     } finally {
       encoder.release()

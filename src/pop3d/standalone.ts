@@ -12,7 +12,10 @@ import { formatLoginLine, LOGIN_TAG, type LoginLineFacts } from '../syslog/login
 import { type Environment, remoteIpOf } from '../ucspi/environment.ts'
 import { MaildropService, NO_MAILDROP, type ServiceOptions } from './serve-maildrop.ts'
 
-/** One session on descriptors 0 and 1: its settings from the environment, its line in syslog, its streams. */
+/**
+ * One session on descriptors 0 and 1: its settings from the environment, its line in syslog, its
+ * streams.
+ */
 
 /**
  * `pop3d MAILDIR` as the program that a checker starts: one session on descriptors 0 and 1, as the
@@ -22,7 +25,8 @@ import { MaildropService, NO_MAILDROP, type ServiceOptions } from './serve-maild
  */
 export async function serveStandalone(maildir: string | undefined, environment: Environment): Promise<number> {
   if (process.getuid?.() === 0) {
-    // A checker that did not become the user is a broken set-up: status 1 would blame the client for a wrong password.
+    // A checker that did not become the user is a broken set-up: status 1 would blame the client
+    // for a wrong password.
     process.stderr.write('qmail-pop3d invoked as uid 0, terminating\n')
     return EXIT.temporary
   }
@@ -96,15 +100,17 @@ function optionsFrom(environment: Environment): ServiceOptions {
 const LOGGER_TIME = 2000
 
 /**
- * Tells syslog of the login, for a popup that is not ours: the line of spec/syslog.md §6, facility mail. Our own popup
- * announces logins itself, before it starts us, and says so by AUTHRELAY_ANNOUNCED=1.
+ * Tells syslog of the login, for a popup that is not ours: the line of spec/syslog.md §6, facility
+ * mail. Our own popup announces logins itself, before it starts us, and says so by
+ * AUTHRELAY_ANNOUNCED=1.
  */
 function announceLogin(environment: Environment): void {
   if (environment['AUTHRELAY_ANNOUNCED'] === '1') return
   const line = formatLoginLine(loginOf(environment))
   const tag = `${LOGIN_TAG}[${process.pid}]`
   process.stderr.write(`${tag}: ${line}\n`)
-  // No logger(1), or no syslog: the line on standard error is all we can do, and the user's mail does not wait for it.
+  // No logger(1), or no syslog: the line on standard error is all we can do, and the user's mail
+  // does not wait for it.
   spawnSync('logger', ['-p', 'mail.info', '-t', tag, '--', line], { stdio: 'ignore', timeout: LOGGER_TIME })
 }
 

@@ -22,7 +22,10 @@ export class TicketVerifier {
     this.#mac = new KeyedHash(Buffer.from(hexKey, 'hex'))
   }
 
-  /** The ticket, if the monitor made it, it has not expired at `now` (Unix seconds) and was not shown before. */
+  /**
+   * The ticket, if the monitor made it, it has not expired at `now` (Unix seconds) and was not
+   * shown before.
+   */
   check(line: string, now: number): SessionTicket | TicketRefusal {
     const presented = parseSessionTicket(line)
     if (presented === undefined) return 'malformed'

@@ -3,7 +3,10 @@ import { setImmediate } from 'node:timers/promises'
 /** Milliseconds that a long job may keep the other sessions of the process waiting. */
 const SLICE = 4
 
-/** Divides a long job: await `pause()` between its steps, and the event loop gets its turn every few milliseconds. */
+/**
+ * Divides a long job: await `pause()` between its steps, and the event loop gets its turn every few
+ * milliseconds.
+ */
 export class TimeSlice {
   #end = performance.now() + SLICE
 

@@ -98,7 +98,9 @@ export class WaitingConnections<T> {
   readonly #customers = new Map<T, string | undefined>()
   readonly #counts = new Map<string, number>()
 
-  /** Undefined stands for a proxy's connection whose client is not known yet: it counts for itself. */
+  /**
+   * Undefined stands for a proxy's connection whose client is not known yet: it counts for itself.
+   */
   add(connection: T, customer: string | undefined): void {
     this.delete(connection)
     this.#customers.set(connection, customer)
@@ -114,7 +116,9 @@ export class WaitingConnections<T> {
     else this.#counts.delete(customer)
   }
 
-  /** The connection that makes room; undefined if there is none. It stays here until it is deleted. */
+  /**
+   * The connection that makes room; undefined if there is none. It stays here until it is deleted.
+   */
   toEvict(isBeingServed: (connection: T) => boolean = () => false): T | undefined {
     let most = 1
     for (const count of this.#counts.values()) if (count > most) most = count

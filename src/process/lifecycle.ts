@@ -23,7 +23,10 @@ export type RunningDaemon = {
   reload?(): void | Promise<void>
   /** Logs what it has counted (SIGUSR1). Without it the signal changes nothing. */
   report?(): void
-  /** Stops accepting, lets what runs finish within its own deadline, gives everything back (SIGTERM, SIGINT). */
+  /**
+   * Stops accepting, lets what runs finish within its own deadline, gives everything back (SIGTERM,
+   * SIGINT).
+   */
   stop(): void | Promise<void>
   /**
    * Resolves, with the reason, when the daemon cannot go on. It is stopped and exits, so that its
@@ -38,7 +41,8 @@ export type RunningDaemon = {
  * ended.
  */
 export async function runDaemon(program: string, start: () => Promise<RunningDaemon>): Promise<void> {
-  // An ordinary user's process may not read its own environment in /proc from here on: the start does that.
+  // An ordinary user's process may not read its own environment in /proc from here on: the start
+  // does that.
   if (isRoot()) forbidDumps()
   keepPingsToOurselves()
   const daemon = await orExit(program, start, isPinged())
@@ -97,7 +101,10 @@ export async function runDaemon(program: string, start: () => Promise<RunningDae
   }
 }
 
-/** Runs a command to its end; its faults become one clear line each and the exit status of their kind. */
+/**
+ * Runs a command to its end; its faults become one clear line each and the exit status of their
+ * kind.
+ */
 export async function runCommand(program: string, command: () => Promise<number>): Promise<void> {
   process.exitCode = await orExit(program, command)
 }
@@ -113,7 +120,10 @@ async function orExit<T>(program: string, action: () => Promise<T>, reports = fa
   }
 }
 
-/** Reloads. If a file is closed to the account that a program took after its start, the fault names what helps. */
+/**
+ * Reloads. If a file is closed to the account that a program took after its start, the fault names
+ * what helps.
+ */
 async function withRemedy(daemon: RunningDaemon): Promise<void> {
   try {
     await daemon.reload?.()

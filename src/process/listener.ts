@@ -22,7 +22,10 @@ const MOST = 64
  */
 let waiting: Map<string, number> | undefined
 
-/** The socket bound to exactly this address, once; undefined if none was handed to us, or it was taken before. */
+/**
+ * The socket bound to exactly this address, once; undefined if none was handed to us, or it was
+ * taken before.
+ */
 export function takeActivatedSocket(address: SocketAddress): number | undefined {
   const found = activatedSockets()
   const key = keyOf(address)
@@ -203,7 +206,8 @@ export async function holdListener(
   // rename() would silently replace a live server's socket, so look for one first.
   if (path !== undefined) await removeStaleSocket(path, setting)
   const server = createServer()
-  // The runtime's server would accept, and unlinks its path when it is closed: it binds under another name.
+  // The runtime's server would accept, and unlinks its path when it is closed: it binds under
+  // another name.
   const temporary: SocketAddress = path === undefined ? address : { type: 'unix', path: `${path}.new` }
   const bound = await openListener(server, temporary, setting, access, options)
   const descriptor = duplicateDescriptor(descriptorOf(server), 10)

@@ -8,7 +8,10 @@ import { setCloseOnExec } from '../libc/descriptors.ts'
 import { forbidDumps, scheduleAsBatch } from '../libc/this-process.ts'
 import { LineSplitter } from '../wire/lines.ts'
 
-/** Time between two pings, and the number of unanswered ones after which a process counts as hung: at most 14 s. */
+/**
+ * Time between two pings, and the number of unanswered ones after which a process counts as hung:
+ * at most 14 s.
+ */
 const INTERVAL_MS = 3_500
 const MAX_UNANSWERED = 3
 
@@ -65,7 +68,9 @@ export const MAX_MESSAGE = 1_048_576
  */
 const MAX_UNSENT = 16_777_216
 
-/** Descriptor of the control channel in the worker, and of the first listening socket handed to it. */
+/**
+ * Descriptor of the control channel in the worker, and of the first listening socket handed to it.
+ */
 export const CONTROL_DESCRIPTOR = 3
 export const FIRST_LISTENING_DESCRIPTOR = 4
 
@@ -74,7 +79,10 @@ export type ControlChannel = {
   send(message: unknown): void
   /** Characters that the other end has not taken yet. */
   readonly unsent: number
-  /** Messages come unchecked, each with its length in characters: a parent parses its worker's as hostile. */
+  /**
+   * Messages come unchecked, each with its length in characters: a parent parses its worker's as
+   * hostile.
+   */
   onMessage(listener: (message: unknown, length: number) => void): void
   /** The other end has closed the channel, sent an invalid message, or stopped reading. */
   onClose(listener: () => void): void
@@ -189,7 +197,10 @@ export function keepPingsToOurselves(): void {
   if (isPinged()) setCloseOnExec(CONTROL_DESCRIPTOR, true)
 }
 
-/** The parent's end of a channel, which pings the other end and calls `hung` once if there is no answer. */
+/**
+ * The parent's end of a channel, which pings the other end and calls `hung` once if there is no
+ * answer.
+ */
 export function watchedChannel(stream: Duplex, hung: () => void): { channel: ControlChannel; isHung: () => boolean } {
   let isHung = false
   const pings = new Pings(

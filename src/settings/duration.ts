@@ -10,7 +10,10 @@ export type DurationUnit = keyof typeof UNIT_NAMES
 const isUnit = (text: string): text is keyof typeof UNITS => Object.hasOwn(UNITS, text)
 const isSettingUnit = (text: string): text is keyof typeof UNIT_MS => Object.hasOwn(UNIT_MS, text)
 
-/** Seconds of `90`, `30m`, `8h`, `2d`, `1h30m`; undefined for anything else, for 0, and for more than ten years. */
+/**
+ * Seconds of `90`, `30m`, `8h`, `2d`, `1h30m`; undefined for anything else, for 0, and for more
+ * than ten years.
+ */
 export function parseDuration(text: string): number | undefined {
   if (!/^(\d{1,9}|(\d{1,9}[smhdw])+)$/.test(text)) return undefined
   let seconds = 0

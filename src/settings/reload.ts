@@ -243,12 +243,17 @@ export const RESTART_FOR: RestartTable = {
   },
 }
 
-/** The part of a setting that its program keeps until a restart, where it takes the rest at SIGHUP. */
+/**
+ * The part of a setting that its program keeps until a restart, where it takes the rest at SIGHUP.
+ */
 const KEPT_PART: Readonly<Record<string, (settings: Settings) => unknown>> = {
   'sslwrap sslwrap.listener': ({ sslwrap }) => sslwrap.listener.map(({ listen }) => listen),
 }
 
-/** Names of the settings that differ from those with which the program was started and that wait for its restart. */
+/**
+ * Names of the settings that differ from those with which the program was started and that wait for
+ * its restart.
+ */
 export function restartFor(program: ReloadingProgram, started: Settings, next: Settings): readonly string[] {
   return Object.entries<Section>(SECTIONS).flatMap(([key, { name: section }]) => {
     const programs = entriesOf(RESTART_FOR, key)

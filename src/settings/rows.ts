@@ -234,7 +234,8 @@ const SOCKET_ADDRESS_FORMS = 'must be "ADDRESS:PORT", "[IPV6]:PORT", "*:PORT" or
 /** The pattern is for editors, which read the JSON schema; parseSocketAddress decides. */
 const socketAddressSchema = v.pipe(
   v.string('must be an address in quotes'),
-  // RE2 and Rust read "[:[" as the beginning of a class, so the brackets are written by their codes.
+  // RE2 and Rust read "[:[" as the beginning of a class, so the brackets are written by their
+  // codes.
   v.regex(/^(unix:\/.*|fd:\d{1,4}|((\[[^\]]+\]|[^:\x5b\x5d]*):)?\d{1,5})$/, SOCKET_ADDRESS_FORMS),
   v.rawTransform<string, SocketAddress>(({ dataset, addIssue, NEVER }) => {
     const address = parseSocketAddress(dataset.value)
@@ -323,7 +324,10 @@ export const tables = <Output>(schema: v.GenericSchema<unknown, Output>, doc: st
 /** Schemas for the fields of `tables`. */
 export const field = { socketAddress: socketAddressSchema, network: networkSchema }
 
-/** The settings of one program: a `[name]` table of the settings file. The name `''` is the top of the file. */
+/**
+ * The settings of one program: a `[name]` table of the settings file. The name `''` is the top of
+ * the file.
+ */
 export type Section<Rows extends Readonly<Record<string, Row<unknown>>> = Readonly<Record<string, Row<unknown>>>> = {
   readonly name: string
   readonly doc: string

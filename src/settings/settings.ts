@@ -240,7 +240,10 @@ const namesIn = (
   { formerNames }: Formerly,
 ): readonly string[] => [name, ...formerNames].filter(each => Object.hasOwn(table, each))
 
-/** The environment variable that overrides the setting, and the name of the setting that the variable has. */
+/**
+ * The environment variable that overrides the setting, and the name of the setting that the
+ * variable has.
+ */
 function variableOf(
   environment: Environment,
   section: Section,
@@ -288,7 +291,10 @@ const describeIssue = (section: Section, name: string, issue: v.BaseIssue<unknow
   return `${section.name === '' ? '' : `${section.name}.`}${name}${inner}: ${message}`
 }
 
-/** 1-based line of `name = …` below `[section]`; the table's own line if it is written in another way; else 1. */
+/**
+ * 1-based line of `name = …` below `[section]`; the table's own line if it is written in another
+ * way; else 1.
+ */
 function lineOf(lines: readonly string[], section: string, name: string): number {
   let current = ''
   let tableLine = 1

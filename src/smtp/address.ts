@@ -1,4 +1,7 @@
-/** A mailbox of MAIL or RCPT. One character per octet (Latin-1) throughout, as everywhere in this room. */
+/**
+ * A mailbox of MAIL or RCPT. One character per octet (Latin-1) throughout, as everywhere in this
+ * room.
+ */
 export type Mailbox = {
   /** As the client wrote it, without a source route: the text between the brackets. */
   readonly written: string
@@ -8,7 +11,10 @@ export type Mailbox = {
   readonly domain: string | undefined
 }
 
-/** `MAIL FROM:<path> parameters` or `RCPT TO:<path> parameters`. The mailbox is undefined for the null path `<>`. */
+/**
+ * `MAIL FROM:<path> parameters` or `RCPT TO:<path> parameters`. The mailbox is undefined for the
+ * null path `<>`.
+ */
 export type Path = { readonly mailbox: Mailbox | undefined; readonly parameters: readonly string[] }
 
 /** Why an argument of MAIL or RCPT is refused. */
@@ -17,7 +23,10 @@ export type PathFault = 'syntax' | 'too_long' | 'not_utf8'
 /** RFC 5321 section 4.5.3.1. */
 const [MAX_LOCAL, MAX_DOMAIN, MAX_PATH] = [64, 255, 256]
 
-/** RFC 5321's atext, dots and every octet above ASCII. Dots may stand anywhere, as old mailboxes have them. */
+/**
+ * RFC 5321's atext, dots and every octet above ASCII. Dots may stand anywhere, as old mailboxes
+ * have them.
+ */
 const LOCAL = /[a-z0-9!#$%&'*+\-/=?^_`{|}~.\x80-\xff]+/iy
 /** Names with an underscore exist, and every server takes them. */
 const DOMAIN = /[a-z0-9_.\-\x80-\xff]+/iy
@@ -63,7 +72,10 @@ export function parsePath(argument: string, word: 'FROM' | 'TO'): Path | PathFau
 export const formatPath = ({ mailbox, parameters }: Path, word: 'FROM' | 'TO'): string =>
   [`${word}:<${mailbox?.written ?? ''}>`, ...parameters].join(' ')
 
-/** RFC 5321 appendix C: a source route is accepted and removed. False if a route has begun and does not end. */
+/**
+ * RFC 5321 appendix C: a source route is accepted and removed. False if a route has begun and does
+ * not end.
+ */
 function skipRoute(scanner: Scanner): boolean {
   if (!scanner.sees('@')) return true
   do {

@@ -1,7 +1,10 @@
 /** Commands of an SMTP client: taken apart, and cut from its octets. */
 import { formatPath, type Mailbox, type PathFault, parsePath } from './address.ts'
 
-/** What a command line of the client means for a front. `line` is what the server reads, without its line end. */
+/**
+ * What a command line of the client means for a front. `line` is what the server reads, without its
+ * line end.
+ */
 export type Command =
   | { readonly type: 'mail'; readonly line: string; readonly sender: Mailbox | undefined }
   | { readonly type: 'recipient'; readonly line: string; readonly recipient: Mailbox | undefined }
@@ -21,7 +24,10 @@ export type Command =
   | { readonly type: 'chunk' }
   | { readonly type: 'fault'; readonly reply: string }
 
-/** Octets of a command line, its end included (RFC 5321 section 4.5.3.1.4 asks for 512 and more with extensions). */
+/**
+ * Octets of a command line, its end included (RFC 5321 section 4.5.3.1.4 asks for 512 and more with
+ * extensions).
+ */
 export const MAX_COMMAND_LINE = 2048
 /** Of a line that is part of an AUTH dialogue (RFC 4954 section 4). */
 export const MAX_AUTH_LINE = 12_288
@@ -129,7 +135,10 @@ export class CommandReader {
     this.#octets = NOTHING
   }
 
-  /** The next line, or undefined if more octets are needed. `isAuth`: the line answers a challenge of AUTH. */
+  /**
+   * The next line, or undefined if more octets are needed. `isAuth`: the line answers a challenge
+   * of AUTH.
+   */
   next(isAuth: boolean): CommandLine | undefined {
     const octets = this.#octets
     if (octets[0] === TLS_HANDSHAKE && !this.#isDiscarding && !isAuth) return { type: 'tls_hello' }

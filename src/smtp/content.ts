@@ -1,6 +1,9 @@
 /** How far a read of a message's content went. */
 export type ContentStep = {
-  /** `more`: all of the input was taken. `end`: the message ended. `violation`: the next octet cannot be passed. */
+  /**
+   * `more`: all of the input was taken. `end`: the message ended. `violation`: the next octet
+   * cannot be passed.
+   */
   readonly state: 'more' | 'end' | 'violation'
   /** Octets taken of the input. */
   readonly taken: number
@@ -9,7 +12,10 @@ export type ContentStep = {
 /** Takes octets for the server; they are the caller's again once this returns. */
 export type WriteOctets = (octets: Uint8Array) => void
 
-/** The content of one message, from the reply to DATA to CRLF.CRLF. The CRLF of the DATA line counts as the first. */
+/**
+ * The content of one message, from the reply to DATA to CRLF.CRLF. The CRLF of the DATA line counts
+ * as the first.
+ */
 export interface Content {
   push(input: Uint8Array, write: WriteOctets): ContentStep
 }
@@ -22,8 +28,9 @@ const FIRST_HARMLESS = 14
 const [LINE, TEXT, AFTER_CR, AFTER_DOT, AFTER_DOT_CR] = [0, 1, 2, 3, 4]
 
 /**
- * Passes content as it is until an octet comes that servers do not agree about: LF without CR before it, CR without LF
- * behind it, NUL. Such an octet is not passed: some servers end a message there, and run the rest as commands.
+ * Passes content as it is until an octet comes that servers do not agree about: LF without CR
+ * before it, CR without LF behind it, NUL. Such an octet is not passed: some servers end a message
+ * there, and run the rest as commands.
  */
 export class StrictContent implements Content {
   #state = LINE
@@ -88,7 +95,10 @@ const [EMPTY, ONE_DOT, OTHER] = [0, 1, 2]
  * other line of one dot is text and gets a second dot.
  */
 export class RepairedContent implements Content {
-  /** Called once for a line of one dot that does not end the message: the device may wait for a reply. */
+  /**
+   * Called once for a line of one dot that does not end the message: the device may wait for a
+   * reply.
+   */
   readonly #onBareEnd: () => void
   #line = EMPTY
   /** CRs that have come and are not written. */
@@ -102,7 +112,8 @@ export class RepairedContent implements Content {
   }
 
   push(input: Uint8Array, write: WriteOctets): ContentStep {
-    // An octet makes two, and so does each CR that is held back; a dot that is held back makes two more.
+    // An octet makes two, and so does each CR that is held back; a dot that is held back makes two
+    // more.
     const output = new Uint8Array(2 * (input.length + MAX_RETURNS) + 4)
     let size = 0
     const put = (octet: number): void => {

@@ -3,7 +3,10 @@ import { type Content, EndFinder, RepairedContent, StrictContent } from './conte
 import { filterEhlo, formatReply, MAX_EHLO_REPLY, type ReplyLine, ReplyReader } from './reply.ts'
 import { type FrontRules, type Refusal, type Reservation, Transaction } from './transaction.ts'
 
-/** What a dialogue does, in the order in which it does it. Octets are the caller's again once a call returns. */
+/**
+ * What a dialogue does, in the order in which it does it. Octets are the caller's again once a call
+ * returns.
+ */
 export interface FrontOutput {
   toServer(octets: Uint8Array): void
   toClient(octets: Uint8Array): void
@@ -18,13 +21,18 @@ export interface FrontOutput {
   event(name: FrontEvent, fields: Readonly<Record<string, string>>): void
 }
 
-/** What is worth a line in the log. `refused`: a rule refused a command. `fault`: the dialogue was broken off. */
+/**
+ * What is worth a line in the log. `refused`: a rule refused a command. `fault`: the dialogue was
+ * broken off.
+ */
 export type FrontEvent = 'refused' | 'fault' | 'early_data' | 'bare_end' | 'auth_unoffered' | 'hello_replaced'
 
 export type FrontOptions = {
   readonly rules: FrontRules
   readonly output: FrontOutput
-  /** Takes the place of a name that the client did not give: `[192.0.2.7]`, `[IPv6:2001:db8::7]`. */
+  /**
+   * Takes the place of a name that the client did not give: `[192.0.2.7]`, `[IPv6:2001:db8::7]`.
+   */
   readonly helloName: string
   readonly lineEndings: 'strict' | 'repair'
   readonly auth: 'pass' | 'hide'
@@ -51,9 +59,9 @@ type Entry =
 
 /**
  * commands: lines are judged and passed. held: the reply to DATA decides what the next octets are.
- * auth: the reply to AUTH
- * decides. content: of a message. discarding: of a message that was refused. quitting: QUIT was passed. answering: the
- * session ends with the last reply. Of the last three and of a closed session no command is read.
+ * auth: the reply to AUTH decides. content: of a message. discarding: of a message that was
+ * refused. quitting: QUIT was passed. answering: the session ends with the last reply. Of the last
+ * three and of a closed session no command is read.
  */
 type State = 'commands' | 'held' | 'auth' | 'content' | 'discarding' | 'quitting' | 'answering' | 'closed'
 
@@ -61,12 +69,10 @@ type State = 'commands' | 'held' | 'auth' | 'content' | 'discarding' | 'quitting
  * An SMTP session between a client and a server that was started for it, seen from between them .
  * Knows neither sockets nor time.
  *
- * Commands are judged in the order in which the client sends them, and replies go out in that order: `#entries` has one
- * for each command that is not answered yet. The front never adds a command and never answers 2xx
- * or 3xx. It reads nothing
- * as a command if that could be content: between DATA and its reply octets are held, and if the
- * reply is no 354 the session
- * ends.
+ * Commands are judged in the order in which the client sends them, and replies go out in that
+ * order: `#entries` has one for each command that is not answered yet. The front never adds a
+ * command and never answers 2xx or 3xx. It reads nothing as a command if that could be content:
+ * between DATA and its reply octets are held, and if the reply is no 354 the session ends.
  */
 export class FrontDialogue {
   readonly #options: FrontOptions
@@ -179,7 +185,10 @@ export class FrontDialogue {
     }
   }
 
-  /** The client has ended. Half a line is dropped; whole ones that wait, and held octets, must first be understood. */
+  /**
+   * The client has ended. Half a line is dropped; whole ones that wait, and held octets, must first
+   * be understood.
+   */
   #mayEndServer(): boolean {
     if (this.#state === 'commands') return this.#entries.length < MAX_ENTRIES
     if (this.#state === 'held') return this.#reader.pending === 0
@@ -292,7 +301,10 @@ export class FrontDialogue {
     else this.#enter({ type: 'data', reply })
   }
 
-  /** A line of an AUTH dialogue: the server has asked for it, and nothing else could stand in its place. */
+  /**
+   * A line of an AUTH dialogue: the server has asked for it, and nothing else could stand in its
+   * place.
+   */
   #passAuthLine(line: CommandLine): void {
     if (line.type === 'line') this.#pass(line.text, { type: 'auth' })
     else this.#breakOff('auth_line', '421 4.7.0 the answer to AUTH is no text of one line')

@@ -1,6 +1,9 @@
 import type { Mailbox } from './address.ts'
 
-/** Why a front refuses a command: the rule's name for the log, and the reply, an enhanced code in it. */
+/**
+ * Why a front refuses a command: the rule's name for the log, and the reply, an enhanced code in
+ * it.
+ */
 export type Refusal = { readonly rule: string; readonly reply: string }
 
 /** A message or a recipient that counts against a limit. */
@@ -23,7 +26,10 @@ export interface FrontRules {
 const MAX_RECIPIENTS = 10_000
 const TOO_MANY: Refusal = { rule: 'too_many_recipients', reply: '452 4.5.3 too many recipients' }
 
-/** One mail transaction as the client sees it: from MAIL to the end of the message, RSET or the next greeting. */
+/**
+ * One mail transaction as the client sees it: from MAIL to the end of the message, RSET or the next
+ * greeting.
+ */
 export class Transaction {
   /** The front refused MAIL: no recipient and no message can follow. */
   mailIsRefused = false
@@ -83,7 +89,9 @@ export class Transaction {
     this.#closeIfEmpty()
   }
 
-  /** The command that should have ended an earlier transaction was refused: that one goes on here. */
+  /**
+   * The command that should have ended an earlier transaction was refused: that one goes on here.
+   */
   absorb(earlier: Transaction): void {
     for (const recipient of earlier.#recipients) this.#recipients.add(recipient)
     earlier.#recipients.clear()

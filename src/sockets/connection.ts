@@ -70,7 +70,9 @@ export interface Connection {
    * discarded.
    */
   end(lastWords?: string): void
-  /** Closes at once, also the stream that the connection became; octets that are unsent are lost. */
+  /**
+   * Closes at once, also the stream that the connection became; octets that are unsent are lost.
+   */
   destroy(): void
   /**
    * The same connection as a stream of the runtime, paused, that first sends the unsent octets.
@@ -185,7 +187,8 @@ export function joinConnections(
     const fromServer: ConnectionListener = {
       data: octets => {
         bytesFromServer += octets.length
-        // A large part of a message is not copied once more: the garbage would make the process grow.
+        // A large part of a message is not copied once more: the garbage would make the process
+        // grow.
         if (octets.length > SMALL) void client.writeChunk(octets)
         else client.write('', octets)
         if (client.unsent > HIGH_WATER) server.pause()

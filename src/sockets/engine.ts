@@ -6,7 +6,10 @@ import type { Connection, HalfClosable } from './connection.ts'
 import type { OpenSocket } from './owned-descriptor.ts'
 
 export const ENGINES = ['node', 'epoll'] as const
-/** `node`: streams of the runtime. `epoll`: descriptors in an epoll instance (README.md of this room). */
+/**
+ * `node`: streams of the runtime. `epoll`: descriptors in an epoll instance (README.md of this
+ * room).
+ */
 export type EngineName = (typeof ENGINES)[number]
 
 /** Such as a BoundSocket. */
@@ -36,7 +39,9 @@ export interface AcceptedSocket extends OpenSocket {
 }
 
 export type AcceptOptions = {
-  /** For a program that is started on the connection: it knows nothing of sockets that say EAGAIN. */
+  /**
+   * For a program that is started on the connection: it knows nothing of sockets that say EAGAIN.
+   */
   readonly blocking: boolean
   /** Output is sent at once (TCP_NODELAY, tcp(7)). */
   readonly noDelay: boolean
@@ -49,7 +54,10 @@ export interface Acceptor {
 
 /** Callbacks of the owner of a channel. */
 export type ChannelListener = {
-  /** In order. `socket` came with some of the octets and is the listener's; null: this process had no room for it. */
+  /**
+   * In order. `socket` came with some of the octets and is the listener's; null: this process had
+   * no room for it.
+   */
   data(octets: Buffer, socket: OpenSocket | null | undefined): void
   /** The other end sends nothing more. */
   end(): void

@@ -39,8 +39,8 @@ export class EpollConnection implements HalfClosable {
 
   /**
    * Takes the descriptor over; blocking or not, nothing here waits. The socket is watched from now
-   * on, so that no later call
-   * fails because the kernel has no room for another watch. Throws SystemCallError, and the descriptor is closed then.
+   * on, so that no later call fails because the kernel has no room for another watch. Throws
+   * SystemCallError, and the descriptor is closed then.
    */
   constructor(descriptor: OwnedDescriptor, loop = socketLoop()) {
     this.#descriptor = descriptor

@@ -9,8 +9,8 @@ const TAGS = 2 ** 32
 
 /**
  * Waits for many sockets at once beside the runtime's own event loop, which sees one descriptor for
- * all of them (epoll(7)). The runtime's own
- * sockets cost nearly twice the processor time for the dozen small reads and writes of a short POP3 session.
+ * all of them (epoll(7)). The runtime's own sockets cost nearly twice the processor time for the
+ * dozen small reads and writes of a short POP3 session.
  */
 export class EventLoop {
   readonly #epoll = new Epoll()
@@ -60,7 +60,10 @@ export class EventLoop {
     return this.#batch.number
   }
 
-  /** Calls back when the kernel no longer takes the messages of a turn together, at once if that is so already. */
+  /**
+   * Calls back when the kernel no longer takes the messages of a turn together, at once if that is
+   * so already.
+   */
   onBatchEnd(callback: (end: BatchEnd) => void): void {
     this.#batch.onEnd(callback)
   }

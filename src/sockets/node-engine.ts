@@ -10,14 +10,23 @@ import { StreamConnection } from './stream-connection.ts'
 
 /** As the listeners of this project. */
 const BACKLOG = 4096
-/** Sockets on their way to the other process: the runtime sends the next one only when the last one was confirmed. */
+/**
+ * Sockets on their way to the other process: the runtime sends the next one only when the last one
+ * was confirmed.
+ */
 const MAX_ON_THE_WAY = 64
 /** Characters of one message of a child, which sends a longer text in several. */
 const MAX_MESSAGE = 65_536
-/** Octets of such a message as the runtime encodes it: a character has at most six in JSON, and two are its quotes. */
+/**
+ * Octets of such a message as the runtime encodes it: a character has at most six in JSON, and two
+ * are its quotes.
+ */
 const MAX_MESSAGE_OCTETS = 6 * MAX_MESSAGE + 2
 
-/** Streams of the runtime: `node:net` for connections, its message channel for sockets that go to a child. */
+/**
+ * Streams of the runtime: `node:net` for connections, its message channel for sockets that go to a
+ * child.
+ */
 export const nodeEngine: Engine = {
   name: 'node',
   handover: undefined,
@@ -123,7 +132,10 @@ type Peer = {
   on(event: 'disconnect', gone: () => void): unknown
 }
 
-/** The runtime's channel between a process and its child. One message is one text, of one octet per character. */
+/**
+ * The runtime's channel between a process and its child. One message is one text, of one octet per
+ * character.
+ */
 class MessageChannel implements SocketChannel {
   readonly #peer: Peer
   readonly #listener: ChannelListener

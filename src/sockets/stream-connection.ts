@@ -1,7 +1,10 @@
 import { Duplex, type Readable, type Writable } from 'node:stream'
 import { type Connection, type ConnectionListener, IdleTimer } from './connection.ts'
 
-/** A Connection over streams of the runtime: TLS, a relayed session, the two descriptors of the UCSPI form. */
+/**
+ * A Connection over streams of the runtime: TLS, a relayed session, the two descriptors of the
+ * UCSPI form.
+ */
 export class StreamConnection implements Connection {
   readonly #input: Readable
   readonly #output: Writable

@@ -41,7 +41,10 @@ export class TwoWaySocket {
   #outputEnded = false
   #isDestroyed = false
 
-  /** Takes the descriptor over, paused. Throws SystemCallError; the descriptor is still the caller's then. */
+  /**
+   * Takes the descriptor over, paused. Throws SystemCallError; the descriptor is still the caller's
+   * then.
+   */
   constructor(fd: number, listener: TwoWayListener) {
     this.#fd = fd
     this.#listener = listener
@@ -88,7 +91,10 @@ export class TwoWaySocket {
     this.#watch()
   }
 
-  /** Sends; the octets are the caller's again at once. Nothing happens if the output has ended, here or there. */
+  /**
+   * Sends; the octets are the caller's again at once. Nothing happens if the output has ended, here
+   * or there.
+   */
   write(octets: Uint8Array): void {
     if (this.#isEnding || this.#outputEnded || octets.length === 0) return
     const sent = this.#unsent.length > 0 ? 0 : this.#send(octets)

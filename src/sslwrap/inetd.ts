@@ -18,8 +18,8 @@ import { serveClient } from './session.ts'
 
 /**
  * Serves the one client on descriptors 0 and 1 (tcpserver, inetd), in front of a connection or of a
- * program. The program learns of TLS
- * by AUTHRELAY_TLS=1 and of the client by the UCSPI variables that were there before. Answers the exit status.
+ * program. The program learns of TLS by AUTHRELAY_TLS=1 and of the client by the UCSPI variables
+ * that were there before. Answers the exit status.
  * @throws UsageFault
  */
 export async function serveStandardInput(
@@ -71,7 +71,10 @@ function openStandardInput(): Socket {
   }
 }
 
-/** The environment counts before the socket: another proxy may have put the client's own address there. */
+/**
+ * The environment counts before the socket: another proxy may have put the client's own address
+ * there.
+ */
 function endsOf(raw: Socket, environment: Environment): Ends {
   const source = remoteIpOf(environment) ?? parseIpAddress(raw.remoteAddress ?? '')
   const destination = localIpOf(environment) ?? parseIpAddress(raw.localAddress ?? '')

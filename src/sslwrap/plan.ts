@@ -133,7 +133,10 @@ export type Materials = {
   readonly clientCa: string | undefined
 }
 
-/** Reads keys, certificates and the password. @throws UsageFault naming every file that cannot be used. */
+/**
+ * Reads keys, certificates and the password. @throws UsageFault naming every file that cannot be
+ * used.
+ */
 export function readMaterials(plan: Plan): Materials {
   const faults: string[] = []
   const known = new Map<string, Certificate>()
@@ -167,8 +170,9 @@ const copy = (certificate: Certificate) => ({ ...certificate, names: [...certifi
 const needsPassword = ({ listeners }: Plan): boolean => listeners.some(({ preamble }) => preamble === 'ssl')
 
 /**
- * The first message to a worker, and each later one. Each worker counts its own connections, so that
- * the limits of the program are divided among the workers. The worker of place 0 answers Prometheus.
+ * The first message to a worker, and each later one. Each worker counts its own connections, so
+ * that the limits of the program are divided among the workers. The worker of place 0 answers
+ * Prometheus.
  */
 export function serveOrder(
   plan: Plan,
@@ -206,8 +210,9 @@ export function serveOrder(
 }
 
 /**
- * The part of a limit that one of several workers keeps. All parts add up to the limit, unless it is
- * less than the number of workers: each worker serves one connection at least. 0 stays: no limit.
+ * The part of a limit that one of several workers keeps. All parts add up to the limit, unless it
+ * is less than the number of workers: each worker serves one connection at least. 0 stays: no
+ * limit.
  */
 function shareOf(limit: number, workers: number, place: number): number {
   const share = Math.floor(limit / workers) + (place < limit % workers ? 1 : 0)

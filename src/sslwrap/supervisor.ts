@@ -41,7 +41,10 @@ class Supervisor {
   readonly #readPlan: () => Planned
   readonly #script: string
   readonly #log: Log
-  /** Each worker with its place, 0 and up: one that is started again takes the place of the dead one. */
+  /**
+   * Each worker with its place, 0 and up: one that is started again takes the place of the dead
+   * one.
+   */
   readonly #workers = new Map<WorkerProcess, number>()
   /** For each place. */
   readonly #restarts = new Map<number, Restarts>()
@@ -144,7 +147,10 @@ class Supervisor {
     return materials
   }
 
-  /** Resolves when the worker serves. @throws UsageFault if it refuses what it is given, TemporaryFault if it ends. */
+  /**
+   * Resolves when the worker serves. @throws UsageFault if it refuses what it is given,
+   * TemporaryFault if it ends.
+   */
   #startWorker(place: number): Promise<void> {
     const restarts = this.#restarts.get(place) ?? new Restarts(() => void this.#startAgain(place))
     this.#restarts.set(place, restarts)

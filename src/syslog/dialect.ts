@@ -13,7 +13,10 @@ export type Heard =
       /** The daemon marked the login as cut: it is the beginning of a longer name. */
       readonly cut?: boolean
     }
-  /** First line of a two-line daemon: a session of this process began from this address, numeric or not. */
+  /**
+   * First line of a two-line daemon: a session of this process began from this address, numeric or
+   * not.
+   */
   | { readonly kind: 'session'; readonly address: string }
   /** Second line of a two-line daemon: the session of this process logged in. */
   | { readonly kind: 'success'; readonly login: string; readonly imap?: boolean; readonly method?: LoginMethod }

@@ -4,7 +4,10 @@ import { cucipop, gnuPop3d, qpopper, teapop, tpop3d } from './dialects/pop3-serv
 import { qmailPop3d, vchkpw } from './dialects/qmail.ts'
 import { popa3d, solidPop3d, solidPop3dTwoLines, vmPop3d, vmPop3dTwoLines } from './dialects/two-line-servers.ts'
 
-/** Every dialect that is known, in the order of spec/syslog.md. Each is switched on by its own setting. */
+/**
+ * Every dialect that is known, in the order of spec/syslog.md. Each is switched on by its own
+ * setting.
+ */
 export const DIALECTS: readonly Dialect[] = [
   ipop3d,
   vchkpw,
@@ -26,6 +29,9 @@ export const DIALECTS: readonly Dialect[] = [
   popa3d,
 ]
 
-/** The dialect of that name (`solid-pop3d`) or setting (`check_daemon_solid`); undefined if there is none. */
+/**
+ * The dialect of that name (`solid-pop3d`) or setting (`check_daemon_solid`); undefined if there is
+ * none.
+ */
 export const dialectNamed = (name: string): Dialect | undefined =>
   DIALECTS.find(dialect => dialect.name === name || dialect.setting === name)

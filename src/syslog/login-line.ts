@@ -31,7 +31,9 @@ export const formatLoginLine = ({ ip, tls, method, user }: LoginLineFacts): stri
 export const formatFailLine = ({ ip, tls, method, user }: LoginLineFacts, reason: FailReason): string =>
   `authrelay v=1 ev=fail ip=${ip ?? 'unknown'} tls=${tls ? 1 : 0} method=${method} reason=${reason} user=${encodeUser(user)}`
 
-/** Message of a preamble that was refused: wrong password, or no numeric address. Under FAIL_TAG. */
+/**
+ * Message of a preamble that was refused: wrong password, or no numeric address. Under FAIL_TAG.
+ */
 export const formatPreambleFailLine = (ip: IpAddress | undefined, reason: 'badpass' | 'badhost'): string =>
   `authrelay v=1 ev=sslfail ip=${ip ?? 'unknown'} reason=${reason}`
 
@@ -73,7 +75,10 @@ export function encodeUser(user: string): string {
   return text === '' ? '-' : text
 }
 
-/** The name again; octets that are not UTF-8 (a character cut in two) become U+FFFD. The `~` of a cut name stays. */
+/**
+ * The name again; octets that are not UTF-8 (a character cut in two) become U+FFFD. The `~` of a
+ * cut name stays.
+ */
 const decodeUser = (text: string): string =>
   text.includes('%')
     ? Buffer.from(

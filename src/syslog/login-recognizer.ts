@@ -22,7 +22,9 @@ export type LineLogin = {
   readonly stamp: string
   /** When the login happened, in milliseconds: the time of the stamp, never later than now. */
   readonly at: number
-  /** Milliseconds by which the stamp lies in the future: the sender's clock or time zone differs. */
+  /**
+   * Milliseconds by which the stamp lies in the future: the sender's clock or time zone differs.
+   */
   readonly ahead: number
 }
 
@@ -56,7 +58,10 @@ export type RecognizerOptions = {
 
 const CONTROL = /[\0-\x1f\x7f]/
 const REPEAT = /^message repeated \d{1,9} times: \[ ?(.*)\]$/s
-/** Tags of hosts whose last login is remembered for a repeat line; the oldest is forgotten for a new one. */
+/**
+ * Tags of hosts whose last login is remembered for a repeat line; the oldest is forgotten for a new
+ * one.
+ */
 const MAX_LAST = 256
 
 /**
@@ -246,7 +251,10 @@ const MAX_SESSIONS = 4096
 /** A login that comes later than this after its session line is not believed, in milliseconds. */
 const SESSION_LIFE = 120_000
 
-/** Joins the two lines of daemons that log address and login apart: by host, tag and PID (spec/syslog.md §7). */
+/**
+ * Joins the two lines of daemons that log address and login apart: by host, tag and PID
+ * (spec/syslog.md §7).
+ */
 class SessionJoin {
   readonly #sessions = new BoundedMap<string, { readonly ip: IpAddress; readonly at: number }>(MAX_SESSIONS)
 
@@ -255,7 +263,10 @@ class SessionJoin {
     this.#sessions.renew(process, { ip, at: now })
   }
 
-  /** The session of this process ended or logged in: its address if it is fresh. Each session is given out once. */
+  /**
+   * The session of this process ended or logged in: its address if it is fresh. Each session is
+   * given out once.
+   */
   take(process: string, now: number): IpAddress | undefined {
     const session = this.#sessions.get(process)
     this.#sessions.delete(process)

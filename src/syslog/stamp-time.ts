@@ -61,7 +61,8 @@ type TimeFields = [number, number, number, number, number, number]
 function localTime(fields: TimeFields, milliseconds: number, now: number): number | undefined {
   if (!isTime(fields)) return undefined
   const at = new Date(...fields).getTime() + milliseconds
-  // An hour that comes twice is the first one for Date; three hours later the clock of the second one is in force.
+  // An hour that comes twice is the first one for Date; three hours later the clock of the second
+  // one is in force.
   const behind = new Date(at + 180 * MINUTE).getTimezoneOffset() - new Date(at).getTimezoneOffset()
   const second = at + behind * MINUTE
   const isTwice = behind > 0 && new Date(second).getHours() === fields[3] && new Date(second).getDate() === fields[2]

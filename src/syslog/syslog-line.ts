@@ -40,7 +40,10 @@ const RFC5424 = new RegExp(
 const RFC5424_WITHOUT_PRI = /^1 (?:-|\d{4}-\d\d-\d\dT)/
 const SOLARIS_ID = /^\[ID \d{1,10} [a-z0-9]{1,16}\.[a-z]{1,16}\] /
 
-/** Dovecot writing its own file: 2.x, 1.2 and 1.0 order; stamps with and without year, zone and fractions. */
+/**
+ * Dovecot writing its own file: 2.x, 1.2 and 1.0 order; stamps with and without year, zone and
+ * fractions.
+ */
 const DOVECOT_STAMP = String.raw`${BSD_STAMP}|\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?`
 const DOVECOT_FILE = new RegExp(
   `^(?:dovecot: )?(${DOVECOT_STAMP}) (?:((?:pop3|imap)-login): Info|Info: ((?:pop3|imap)-login)): (.*)$`,
@@ -112,7 +115,8 @@ function parseRfc5424(line: string): SyslogLine | UnreadableLine | undefined {
   const [, pri, stamp = '', host = '', app = '', pid = '', text = ''] = match
   if (!isPriority(pri)) return { unreadable: 'priority above 191' }
   if (app === '-') return { unreadable: 'no program name' }
-  // rsyslog keeps the space between `TAG:` and the text as the first character of MSG when it forwards in this form.
+  // rsyslog keeps the space between `TAG:` and the text as the first character of MSG when it
+  // forwards in this form.
   const message = text.startsWith(' ') ? text.slice(1) : text
   return { form: 'rfc5424', stamp, host, tag: baseName(app), pid: pid === '-' ? '' : pid, message }
 }

@@ -37,10 +37,9 @@ export type AcceptedTls =
 
 /**
  * The server's side of a TLS handshake on a connected socket that allows half-open connections. For
- * STLS the caller first discards what
- * the client sent in clear text behind the command. Never rejects. Unless the outcome is `secure`
- * the socket is destroyed.
- * The TLS socket destroys itself on any later error; the caller listens for `error` and `close` on it.
+ * STLS the caller first discards what the client sent in clear text behind the command. Never
+ * rejects. Unless the outcome is `secure` the socket is destroyed. The TLS socket destroys itself
+ * on any later error; the caller listens for `error` and `close` on it.
  */
 export async function acceptTls(raw: Socket, options: AcceptTlsOptions): Promise<AcceptedTls> {
   raw.on('error', ignore)
@@ -67,7 +66,10 @@ export async function acceptTls(raw: Socket, options: AcceptTlsOptions): Promise
 /** The reason of a failure: the first octets are no TLS. */
 export const NO_TLS = 'the client does not speak TLS'
 
-/** True for the reason of a client that knows only versions or ciphers which are refused, as old devices do. */
+/**
+ * True for the reason of a client that knows only versions or ciphers which are refused, as old
+ * devices do.
+ */
 export const isOldTls = (reason: string): boolean => OLD_TLS.has(reason)
 const OLD_TLS: ReadonlySet<string> = new Set(['unsupported protocol', 'no shared cipher', 'version too low'])
 
@@ -105,7 +107,8 @@ function peekHello(raw: Socket, onFirstOctet: () => void): Promise<ClientHello |
     raw.on('end', gone)
     raw.on('close', gone)
     if (raw.destroyed) gone()
-    // A caller that answers STLS may pause the socket once more in the turn in which it hands it over.
+    // A caller that answers STLS may pause the socket once more in the turn in which it hands it
+    // over.
     else process.nextTick(() => raw.resume())
   })
 }

@@ -3,7 +3,10 @@ import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { closeSync, fstatSync, openSync, readFileSync, statSync } from 'node:fs'
 import { messageOf } from '../base/errors.ts'
 
-/** A certificate chain and its key, read and judged. Plain data: it can travel over a control channel. */
+/**
+ * A certificate chain and its key, read and judged. Plain data: it can travel over a control
+ * channel.
+ */
 export type Certificate = {
   /** PEM, the server's own certificate first. */
   readonly cert: string
@@ -72,7 +75,10 @@ export function parseCertificate(cert: string, keyText: string, path: string, ke
 /** Whole days until the certificate expires; negative once it has. */
 export const daysLeft = ({ expires }: Certificate, now: number): number => Math.floor((expires - now) / 86_400_000)
 
-/** True if the certificate covers the name: exactly, or by one leading wildcard label (RFC 6125 §6.4.3). */
+/**
+ * True if the certificate covers the name: exactly, or by one leading wildcard label (RFC 6125
+ * §6.4.3).
+ */
 export function coversName(names: readonly string[], servername: string): boolean {
   const wildcard = servername.replace(/^[^.]+/, '*')
   return names.some(name => name === servername || name === wildcard)
@@ -88,7 +94,10 @@ function namesOf(certificate: X509Certificate): readonly string[] {
   return [...alternative.matchAll(/(?:^|, )DNS:([^,"]+)/g)].map(([, name = '']) => name.toLowerCase())
 }
 
-/** The descriptor's own mode is judged, so that a swapped symbolic link (certbot's `live/`) cannot come between. */
+/**
+ * The descriptor's own mode is judged, so that a swapped symbolic link (certbot's `live/`) cannot
+ * come between.
+ */
 function readText(path: string, isSecret: boolean): string {
   let fd: number | undefined
   try {

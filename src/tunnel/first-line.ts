@@ -1,4 +1,7 @@
-/** The first line of a stream, read before octets are relayed: greetings, replies, and names of connections. */
+/**
+ * The first line of a stream, read before octets are relayed: greetings, replies, and names of
+ * connections.
+ */
 import type { Duplex } from 'node:stream'
 
 /** A line with its LF, and the octets that came behind it. */
@@ -15,8 +18,8 @@ export type LineLimits = { readonly milliseconds: number; readonly octets: numbe
 const NOTHING: Buffer = Buffer.alloc(0)
 
 /**
- * Reads one line. `before` are octets that were read earlier. Afterwards the stream is paused and has
- * no listener of this function. Never rejects.
+ * Reads one line. `before` are octets that were read earlier. Afterwards the stream is paused and
+ * has no listener of this function. Never rejects.
  */
 export function readFirstLine(
   stream: Duplex,

@@ -2,9 +2,14 @@ import type { Duplex } from 'node:stream'
 import { type FirstLine, readFirstLine } from './first-line.ts'
 
 export type DialogueOptions = {
-  /** The whole command, CRLF included (formatSslPreamble). It is written once and never reported. */
+  /**
+   * The whole command, CRLF included (formatSslPreamble). It is written once and never reported.
+   */
   readonly preamble: string
-  /** `ok`: the server answers the command with one line, which is swallowed. `none`: it stays silent. */
+  /**
+   * `ok`: the server answers the command with one line, which is swallowed. `none`: it stays
+   * silent.
+   */
   readonly reply: 'ok' | 'none'
   /** Milliseconds for the greeting, and again for the reply. */
   readonly limit: number

@@ -5,12 +5,15 @@ import { TLSSocket } from 'node:tls'
 
 /**
  * One buffer into which every socket of this process that asks for it reads, in turn. Without it
- * the runtime takes 64 KB of fresh memory
- * for each read, which is half the cost of a download. The size is what a slow reader may keep of us in encrypted form.
+ * the runtime takes 64 KB of fresh memory for each read, which is half the cost of a download. The
+ * size is what a slow reader may keep of us in encrypted form.
  */
 const SHARED = Buffer.allocUnsafeSlow(131_072)
 
-/** Takes a chunk that is good only until it returns; false to be given no more until the socket is resumed. */
+/**
+ * Takes a chunk that is good only until it returns; false to be given no more until the socket is
+ * resumed.
+ */
 type Sink = (chunk: Buffer) => boolean
 
 const sinks = new WeakMap<Duplex, { sink: Sink }>()
@@ -34,7 +37,10 @@ export function connectSharingReads(connect: (onread: OnReadOpts) => Socket): So
   return socket
 }
 
-/** Gives the socket's chunks to a sink instead of `data` listeners. False if it is no socket of connectSharingReads. */
+/**
+ * Gives the socket's chunks to a sink instead of `data` listeners. False if it is no socket of
+ * connectSharingReads.
+ */
 export function setSink(stream: Duplex, sink: Sink): boolean {
   const holder = sinks.get(stream)
   if (holder !== undefined) holder.sink = sink
@@ -42,14 +48,20 @@ export function setSink(stream: Duplex, sink: Sink): boolean {
 }
 
 export type RelayOptions = {
-  /** Milliseconds without a byte in either direction after which both streams are closed; undefined: no limit. */
+  /**
+   * Milliseconds without a byte in either direction after which both streams are closed; undefined:
+   * no limit.
+   */
   readonly idleLimit?: number | undefined
-  /** Milliseconds that a stream is given to take its last bytes after the other one broke. Default 5 s. */
+  /**
+   * Milliseconds that a stream is given to take its last bytes after the other one broke. Default 5
+   * s.
+   */
   readonly lingerLimit?: number | undefined
   /**
    * The server's socket is reset if the client breaks off, so that the server does not take the
-   * client for one that has only
-   * stopped sending. For protocols in which a session that breaks off changes nothing: octets on their way may be lost.
+   * client for one that has only stopped sending. For protocols in which a session that breaks off
+   * changes nothing: octets on their way may be lost.
    */
   readonly resetsServer?: boolean
   /** Closes both streams at once. */
@@ -73,11 +85,11 @@ export type RelayEnd = {
 }
 
 /**
- * Joins two streams until both have ended: bytes in order, back-pressure and half-close passed on in both directions.
- * Both streams must allow half-open connections, or the first end closes everything. Bytes read
- * earlier are unshifted by the caller.
- * Never rejects. When the promise is fulfilled both streams are destroyed and only a listener that
- * swallows late errors is left on them.
+ * Joins two streams until both have ended: bytes in order, back-pressure and half-close passed on
+ * in both directions. Both streams must allow half-open connections, or the first end closes
+ * everything. Bytes read earlier are unshifted by the caller. Never rejects. When the promise is
+ * fulfilled both streams are destroyed and only a listener that swallows late errors is left on
+ * them.
  */
 export function relay(client: Duplex, server: Duplex, options: RelayOptions = {}): Promise<RelayEnd> {
   return new Promise(resolve => {
@@ -196,7 +208,10 @@ class Relay {
     else source.resume()
   }
 
-  /** One side is gone: what is already on its way to the other is still delivered, then that is closed too. */
+  /**
+   * One side is gone: what is already on its way to the other is still delivered, then that is
+   * closed too.
+   */
   #break(side: Side, error: Error | undefined, hasLeft = false): void {
     if (this.#settled || this.#broken !== undefined) return
     const reason = hasLeft ? 'left' : 'broken'
@@ -225,7 +240,10 @@ class Relay {
     other.end()
   }
 
-  /** Many clients, and health checks, close a TLS connection without close_notify, or reset it, when they are done. */
+  /**
+   * Many clients, and health checks, close a TLS connection without close_notify, or reset it, when
+   * they are done.
+   */
   #lacksNothing(): boolean {
     if (this.#client.writableLength > 0) return false
     const hasQuit = this.#bytesFromServer > 0 && /QUIT\r?\n$/i.test(this.#lastOfClient)

@@ -16,7 +16,10 @@ export type SelfSignedOptions = {
 
 const DAY = 86_400_000
 
-/** A first certificate for a host that has none: RSA 2048, good for TLS servers only, not a CA. PEM texts. */
+/**
+ * A first certificate for a host that has none: RSA 2048, good for TLS servers only, not a CA. PEM
+ * texts.
+ */
 export function makeSelfSigned({ names, now, days = 825 }: SelfSignedOptions): {
   readonly cert: string
   readonly key: string

@@ -4,14 +4,20 @@ import { createSecureContext, type SecureContext } from 'node:tls'
 import { answerTicketKeys, type TicketKeyAnswer } from '../base/node-internals.ts'
 import { type Certificate, coversName } from './certificate.ts'
 
-/** Keys of TLS session tickets, newest first; hexadecimal, so that a parent can send them to its workers. */
+/**
+ * Keys of TLS session tickets, newest first; hexadecimal, so that a parent can send them to its
+ * workers.
+ */
 export type TicketKeys = readonly string[]
 
 const [NAME, HMAC, AES] = [16, 16, 16]
 /** The newest key makes tickets, the older ones still open them. */
 const KEYS_KEPT = 3
 
-/** Puts a fresh key before the others (at start, at each reload and each 12 hours; spec/sslwrap.md §5). */
+/**
+ * Puts a fresh key before the others (at start, at each reload and each 12 hours; spec/sslwrap.md
+ * §5).
+ */
 export const rotateTicketKeys = (keys: TicketKeys = []): TicketKeys => [
   randomBytes(NAME + HMAC + AES).toString('hex'),
   ...keys.slice(0, KEYS_KEPT - 1),
@@ -27,7 +33,9 @@ export class TicketKeyRing {
     this.replace(keys)
   }
 
-  /** Takes new keys. Throws a TypeError if there is none, or if one is not 48 octets in hexadecimal. */
+  /**
+   * Takes new keys. Throws a TypeError if there is none, or if one is not 48 octets in hexadecimal.
+   */
   replace(keys: TicketKeys): void {
     if (keys.length === 0 || !keys.every(key => /^[0-9a-f]{96}$/.test(key))) throw new TypeError('bad ticket keys')
     this.#keys = keys.map(key => {
@@ -138,7 +146,10 @@ export class TlsContexts {
     this.#fallback = first.context
   }
 
-  /** The context for a server name: an exact name wins over a wildcard. The name is lower case (parseClientHello). */
+  /**
+   * The context for a server name: an exact name wins over a wildcard. The name is lower case
+   * (parseClientHello).
+   */
   select(servername: string | undefined): SecureContext {
     if (servername === undefined || this.#entries.length === 1) return this.#fallback
     const exact = this.#entries.find(({ names }) => names.includes(servername))

@@ -46,7 +46,10 @@ export type Accepted = {
   readonly groups: readonly number[]
   /** The working directory it chose: the home. */
   readonly directory: string
-  /** The arguments of the program behind it; a checker may have rewritten them (checkvpw: the mail directory). */
+  /**
+   * The arguments of the program behind it; a checker may have rewritten them (checkvpw: the mail
+   * directory).
+   */
   readonly args: readonly string[]
   /** USER, HOME, MAILDIR and all other variables that it set. */
   readonly environment: Environment
@@ -146,7 +149,9 @@ export type Chain = {
   readonly pid: number
   /** Call at the first sign of success: the time limit is for the check, not for the session. */
   accepted(): void
-  /** The end; `timedOut` if it was the time limit's doing. Use `refusalOf` if no success was seen. */
+  /**
+   * The end; `timedOut` if it was the time limit's doing. Use `refusalOf` if no success was seen.
+   */
   readonly ended: Promise<{ readonly ending: Ending; readonly timedOut: boolean }>
 }
 

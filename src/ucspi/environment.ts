@@ -31,9 +31,9 @@ export function changeEnvironment(environment: Environment, changes: Environment
 }
 
 /**
- * This process's environment byte for byte as it was handed over; process.env would replace what is not UTF-8.
- * The first of two variables of one name counts, as for getenv(3). Read once: a process that may
- * not be inspected may not read it again.
+ * This process's environment byte for byte as it was handed over; process.env would replace what is
+ * not UTF-8. The first of two variables of one name counts, as for getenv(3). Read once: a process
+ * that may not be inspected may not read it again.
  */
 export function ownEnvironment(): Environment {
   own ??= parseEnvironment(readFileSync('/proc/self/environ'))
@@ -62,7 +62,9 @@ function textOrBytes(bytes: Uint8Array): string | Uint8Array {
   return Buffer.from(text).equals(bytes) ? text : bytes
 }
 
-/** The two ends of a TCP connection, as UCSPI names them (tcp-environ(5)). Undefined is "not known". */
+/**
+ * The two ends of a TCP connection, as UCSPI names them (tcp-environ(5)). Undefined is "not known".
+ */
 export type Connection = {
   readonly localIp: IpAddress
   readonly localPort: number
@@ -75,8 +77,8 @@ export type Connection = {
 
 /**
  * The client's address from the environment, or undefined if it is missing or no numeric address.
- * `::ffff:192.0.2.7`, as couriertcpd and
- * others write it, is 192.0.2.7. TCP6REMOTEIP (ucspi-tcp6) counts only where TCPREMOTEIP is missing.
+ * `::ffff:192.0.2.7`, as couriertcpd and others write it, is 192.0.2.7. TCP6REMOTEIP (ucspi-tcp6)
+ * counts only where TCPREMOTEIP is missing.
  */
 export function remoteIpOf(environment: Environment): IpAddress | undefined {
   const text = environment['TCPREMOTEIP'] ?? environment['TCP6REMOTEIP']
@@ -96,8 +98,9 @@ export function portOf(environment: Environment, name: 'TCPREMOTEPORT' | 'TCPLOC
 }
 
 /**
- * Everything that a UCSPI server sets for a connection, and undefined for what must not be inherited from elsewhere.
- * IPv6 as ucspi-tcp6 does it: PROTO is TCP6 and the TCP6 names stand beside the TCP ones.
+ * Everything that a UCSPI server sets for a connection, and undefined for what must not be
+ * inherited from elsewhere. IPv6 as ucspi-tcp6 does it: PROTO is TCP6 and the TCP6 names stand
+ * beside the TCP ones.
  */
 export function connectionEnvironment(connection: Connection): EnvironmentChanges {
   const six = familyOf(connection.remoteIp) === 6
@@ -155,7 +158,9 @@ export type AnnouncedClient = {
   readonly tls: boolean
   /** The proxy's own address, until now the peer's. */
   readonly proxyIp: IpAddress | undefined
-  /** The port that the client reached on the proxy, if the settings say so; else TCPLOCALPORT stays. */
+  /**
+   * The port that the client reached on the proxy, if the settings say so; else TCPLOCALPORT stays.
+   */
   readonly localPort?: number | undefined
 }
 

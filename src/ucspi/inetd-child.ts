@@ -72,7 +72,10 @@ export class InetdProgram implements ConnectionProgram {
     return this.#spawnWithout(names).startHere(descriptor, block.subarray(own))
   }
 
-  /** Reaps children of `startHere` that have ended, in a process that has no others. To be called at SIGCHLD. */
+  /**
+   * Reaps children of `startHere` that have ended, in a process that has no others. To be called at
+   * SIGCHLD.
+   */
   static reapStarted(visit: (pid: number, ending: Ending) => void): void {
     reapChildren(visit)
   }

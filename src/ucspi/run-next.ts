@@ -69,7 +69,10 @@ export const inheritance = (): Inheritance => ({
   openFiles: softOpenFilesOf(process.ppid),
 })
 
-/** Variables that hold secrets of ours, or tell programs about us: no child gets them (spec/wrap-and-db.md §7). */
+/**
+ * Variables that hold secrets of ours, or tell programs about us: no child gets them
+ * (spec/wrap-and-db.md §7).
+ */
 export const OWN_VARIABLES = [
   'DBPASS',
   'DBPASS_FILE',

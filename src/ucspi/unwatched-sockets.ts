@@ -18,7 +18,10 @@ export function askUnix(path: string, line: string, limit: number, timeoutMs: nu
   return answer.slice(0, end)
 }
 
-/** The first pause between two looks at a socket that the event loop must not read from, and the longest. */
+/**
+ * The first pause between two looks at a socket that the event loop must not read from, and the
+ * longest.
+ */
 const [FIRST_PAUSE_MS, LONGEST_PAUSE_MS] = [1, 50]
 
 /** The proxy sent no header, a malformed one, or not in time. */

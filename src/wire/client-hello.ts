@@ -1,6 +1,9 @@
 /** The parts of a TLS client's first message that decide the answer. */
 export type ClientHello = {
-  /** Server name (RFC 6066 §3), lower case, without a final dot; undefined if the client names none, or no DNS name. */
+  /**
+   * Server name (RFC 6066 §3), lower case, without a final dot; undefined if the client names none,
+   * or no DNS name.
+   */
   readonly servername: string | undefined
   /** Application protocols offered (RFC 7301), in the client's order. */
   readonly alpn: readonly string[]
@@ -15,7 +18,9 @@ export type ClientHelloParse =
   | { readonly state: 'plain' }
   | { readonly state: 'hello'; readonly hello: ClientHello }
 
-/** Longest beginning that we look at; a hello with post-quantum key shares has about 1,800 octets. */
+/**
+ * Longest beginning that we look at; a hello with post-quantum key shares has about 1,800 octets.
+ */
 export const CLIENT_HELLO_MAX_OCTETS = 16_384
 
 const HANDSHAKE_RECORD = 0x16
@@ -145,7 +150,10 @@ class Reader {
     return octets === 1 ? first : first * 256 + (this.#bytes[at + 1] ?? 0)
   }
 
-  /** Where the vector ends whose length, in `lengthOctets` octets, comes next; it may not reach beyond `limit`. */
+  /**
+   * Where the vector ends whose length, in `lengthOctets` octets, comes next; it may not reach
+   * beyond `limit`.
+   */
   vectorEnd(lengthOctets: 1 | 2, limit = this.#bytes.length): number {
     const length = this.number(lengthOctets)
     if (this.#at + length > limit) this.failed = true

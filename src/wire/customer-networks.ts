@@ -34,11 +34,9 @@ type Embedding = {
  * and `ipv6_prefix = 64`.
  *
  * The network of a customer is the IPv4 address alone, and the /64 of an IPv6 address. An IPv6
- * address that a transition
- * mechanism has made of an IPv4 address belongs to the customer of that IPv4 address, because all
- * of IPv4 can stand in one
- * /64. ISATAP (RFC 5214) is no such mechanism: every host may choose an interface identifier of this form, and its
- * /64 belongs to one site.
+ * address that a transition mechanism has made of an IPv4 address belongs to the customer of that
+ * IPv4 address, because all of IPv4 can stand in one /64. ISATAP (RFC 5214) is no such mechanism:
+ * every host may choose an interface identifier of this form, and its /64 belongs to one site.
  */
 export class CustomerNetworks {
   /** Networks whose addresses embed IPv4 addresses. */
@@ -48,17 +46,20 @@ export class CustomerNetworks {
   readonly #alone: readonly Uint8Array[]
 
   /**
-   * `sitePrefixes`: prefixes of the site's own translators, whose lengths are TRANSLATION_PREFIX_LENGTHS.
+   * `sitePrefixes`: prefixes of the site's own translators, whose lengths are
+   * TRANSLATION_PREFIX_LENGTHS.
    * @throws RangeError for another length.
    */
   constructor(sitePrefixes: readonly Network[] = []) {
-    // The longest first, because a site may use a part of its translator's prefix for another translator.
+    // The longest first, because a site may use a part of its translator's prefix for another
+    // translator.
     const translators = [...sitePrefixes, ...Object.values(WELL_KNOWN).map(networkFrom)].sort(
       (a, b) => b.prefixLength - a.prefixLength,
     )
     this.embeddings = [...translators, SIX_TO_FOUR, TEREDO, LOCAL_TRANSLATION]
     this.#embeddings = [...translators.map(translation), sixToFour, teredo]
-    // An ordinary address may share its /64 with a translator's prefix: a grant for that /64 would hold all of IPv4.
+    // An ordinary address may share its /64 with a translator's prefix: a grant for that /64 would
+    // hold all of IPv4.
     const shared = translators.filter(({ prefixLength }) => prefixLength > 64)
     this.#alone = [prefixBytes(LOCAL_TRANSLATION), ...shared.map(({ base }) => prefixBytes(networkOf(base, 64)))]
   }
@@ -88,8 +89,8 @@ export class CustomerNetworks {
   }
 
   /**
-   * The largest network that holds the address and, of IPv6, no address of another customer. An address that embeds an
-   * IPv4 address stands alone in it.
+   * The largest network that holds the address and, of IPv6, no address of another customer. An
+   * address that embeds an IPv4 address stands alone in it.
    */
   grantedNetworkOf(ip: IpAddress): Network {
     if (familyOf(ip) === 4) return { base: ip, prefixLength: 32 }
@@ -139,7 +140,9 @@ const LOCAL_TRANSLATION = networkFrom('64:ff9b:1::/48')
 const SIX_TO_FOUR = networkFrom('2002::/16')
 const sixToFour: Embedding = { prefix: prefixBytes(SIX_TO_FOUR), at: [2, 3, 4, 5], mask: 0 }
 
-/** RFC 4380 section 4: the last four octets are the client's IPv4 address with every bit inverted. */
+/**
+ * RFC 4380 section 4: the last four octets are the client's IPv4 address with every bit inverted.
+ */
 const TEREDO = networkFrom('2001::/32')
 const teredo: Embedding = { prefix: prefixBytes(TEREDO), at: [12, 13, 14, 15], mask: 0xff }
 

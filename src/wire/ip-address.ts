@@ -6,7 +6,10 @@ type Bits = { readonly bytes: Uint8Array; readonly length: number }
 
 const bitsOf = ({ base, prefixLength }: Network): Bits => ({ bytes: addressBytes(base), length: prefixLength })
 
-/** Takes networks out of other networks: for tables whose rows are networks and that cannot hold exceptions. */
+/**
+ * Takes networks out of other networks: for tables whose rows are networks and that cannot hold
+ * exceptions.
+ */
 export class NetworkDifference {
   readonly #taken: readonly Bits[]
 
@@ -14,7 +17,10 @@ export class NetworkDifference {
     this.#taken = [...taken].map(bitsOf)
   }
 
-  /** The largest networks that together hold every address of the network but those that are taken out. */
+  /**
+   * The largest networks that together hold every address of the network but those that are taken
+   * out.
+   */
   of(network: Network): readonly Network[] {
     const bits = bitsOf(network)
     const inside = this.#taken.filter(taken => overlap(taken, bits))
@@ -22,7 +28,10 @@ export class NetworkDifference {
   }
 }
 
-/** `taken`: networks that overlap `network`. Each of them costs one network per bit of its length at most. */
+/**
+ * `taken`: networks that overlap `network`. Each of them costs one network per bit of its length at
+ * most.
+ */
 function remainder(network: Bits, taken: readonly Bits[]): readonly Network[] {
   if (taken.length === 0) {
     const base = readAddress(network.bytes)
@@ -56,10 +65,16 @@ function overlap(a: Bits, b: Bits): boolean {
 }
 
 declare const canonical: unique symbol
-/** The one canonical text of an address: dotted quad, or RFC 5952. An IPv4-mapped IPv6 address is its IPv4 address. */
+/**
+ * The one canonical text of an address: dotted quad, or RFC 5952. An IPv4-mapped IPv6 address is
+ * its IPv4 address.
+ */
 export type IpAddress = string & { readonly [canonical]: 'IpAddress' }
 
-/** Canonical text of a numeric address, or undefined: no zone, no short or octal IPv4 (spec/syslog.md §5 rule 5). */
+/**
+ * Canonical text of a numeric address, or undefined: no zone, no short or octal IPv4
+ * (spec/syslog.md §5 rule 5).
+ */
 export function parseIpAddress(text: string): IpAddress | undefined {
   if (isIPv4(text)) return brand(text)
   if (!isIPv6(text) || text.includes('%')) return undefined
@@ -81,7 +96,10 @@ function withoutDottedTail(text: string): string {
 /** Address family as node:net and PostgreSQL's family() number it. */
 export const familyOf = (ip: IpAddress): 4 | 6 => (ip.includes(':') ? 6 : 4)
 
-/** The address in network byte order, 4 or 16 octets; an IPv4 address asked for as family 6 is IPv4-mapped. */
+/**
+ * The address in network byte order, 4 or 16 octets; an IPv4 address asked for as family 6 is
+ * IPv4-mapped.
+ */
 export function addressBytes(ip: IpAddress, family = familyOf(ip)): Uint8Array {
   const parsed = ipaddr.parse(ip)
   const mapped = family === 6 && parsed instanceof ipaddr.IPv4
@@ -102,7 +120,10 @@ export function readAddress(bytes: Uint8Array): IpAddress {
 /** An address block in CIDR notation; `base` has its host bits cleared. */
 export type Network = { readonly base: IpAddress; readonly prefixLength: number }
 
-/** `192.0.2.0/24`, `2001:db8::/32`, or a single address. Undefined if it is neither, or if host bits are set. */
+/**
+ * `192.0.2.0/24`, `2001:db8::/32`, or a single address. Undefined if it is neither, or if host bits
+ * are set.
+ */
 export function parseNetwork(text: string): Network | undefined {
   const slash = text.indexOf('/')
   const address = parseIpAddress(slash < 0 ? text : text.slice(0, slash))
@@ -115,7 +136,10 @@ export function parseNetwork(text: string): Network | undefined {
   return network.base === address ? network : undefined
 }
 
-/** The block of the given length that holds the address; lengths above the family's width mean the address alone. */
+/**
+ * The block of the given length that holds the address; lengths above the family's width mean the
+ * address alone.
+ */
 export function networkOf(ip: IpAddress, prefixLength: number): Network {
   const parsed = ipaddr.parse(ip)
   const bytes = parsed.toByteArray()
@@ -144,7 +168,10 @@ export function networkContains({ base, prefixLength }: Network, ip: IpAddress):
  */
 export class NetworkSet {
   readonly networks: readonly Network[]
-  /** IPv4 by length of the prefix, because BlockList makes an object for each address that it is asked about. */
+  /**
+   * IPv4 by length of the prefix, because BlockList makes an object for each address that it is
+   * asked about.
+   */
   readonly #ipv4 = new Map<number, Set<number>>()
   /**
    * A separate list, because BlockList treats an IPv4 address as its mapped IPv6 one, and `::/0` as
@@ -207,12 +234,17 @@ export const NEVER_GRANTED = new NetworkSet(
   listed('0.0.0.0/8', '169.254.0.0/16', '224.0.0.0/4', '240.0.0.0/4', '::/128', 'fe80::/10', 'ff00::/8'),
 )
 
-/** Private and carrier-grade NAT ranges, refused when `deny_private` is set (spec/wrap-and-db.md §4). */
+/**
+ * Private and carrier-grade NAT ranges, refused when `deny_private` is set (spec/wrap-and-db.md
+ * §4).
+ */
 export const PRIVATE_NETWORKS = new NetworkSet(
   listed('10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', '100.64.0.0/10', 'fc00::/7'),
 )
 
-/** The only place where a text becomes an IpAddress: each caller has just made the text canonical. */
+/**
+ * The only place where a text becomes an IpAddress: each caller has just made the text canonical.
+ */
 function brand(text: string): IpAddress {
   if (!isCanonical(text)) throw new TypeError(`not a canonical address: ${text}`)
   return text

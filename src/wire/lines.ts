@@ -4,7 +4,10 @@ const LF = 0x0a
 
 /** The lines that one chunk of octets completed. */
 export type SplitLines = {
-  /** Whole lines without their LF, decoded as UTF-8; octets that are not UTF-8 become U+FFFD, none is dropped. */
+  /**
+   * Whole lines without their LF, decoded as UTF-8; octets that are not UTF-8 become U+FFFD, none
+   * is dropped.
+   */
   readonly lines: readonly string[]
   /** How many lines were longer than the limit: each was dropped whole, up to its LF. */
   readonly overlong: number

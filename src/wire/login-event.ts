@@ -2,10 +2,15 @@ import { type IpAddress, parseIpAddress } from './ip-address.ts'
 import { parseKeyValues, percentDecode, percentEncode } from './lines.ts'
 
 declare const checked: unique symbol
-/** Names one POP3 session in every log line, from sslwrap through popup and pop3d to authd: `7f3a.12`. */
+/**
+ * Names one POP3 session in every log line, from sslwrap through popup and pop3d to authd:
+ * `7f3a.12`.
+ */
 export type SessionId = string & { readonly [checked]: 'SessionId' }
 
-/** A session id as this project's programs make them: hexadecimal process id, dot, decimal counter. */
+/**
+ * A session id as this project's programs make them: hexadecimal process id, dot, decimal counter.
+ */
 export const isSessionId = (text: string): text is SessionId => /^[0-9a-f]{1,8}\.[0-9]{1,12}$/.test(text)
 
 /** The id of a process's n-th session; n counts from 1. */
@@ -15,7 +20,10 @@ export function sessionId(pid: number, counter: number): SessionId {
   return id
 }
 
-/** The msg-id of a greeting, which APOP digests: `<ID.SECONDS@HOST>`, different for every connection (RFC 1939 §7). */
+/**
+ * The msg-id of a greeting, which APOP digests: `<ID.SECONDS@HOST>`, different for every connection
+ * (RFC 1939 §7).
+ */
 export const formatTimestamp = (id: SessionId, unixSeconds: number, host: string): string =>
   `<${id}.${unixSeconds}@${host}>`
 
@@ -75,7 +83,10 @@ export function formatLoginEvent({ id, ip, daemon, tls, method, user }: LoginEve
   return `login v=1 id=${id} ip=${ip} daemon=${daemon} tls=${tls ? 1 : 0} method=${method} user=${name}`
 }
 
-/** Inverse of formatLoginEvent; never throws. Unknown versions, unknown keys and missing keys are refused. */
+/**
+ * Inverse of formatLoginEvent; never throws. Unknown versions, unknown keys and missing keys are
+ * refused.
+ */
 export function parseLoginEvent(line: string): LoginEvent | BadLoginEvent {
   const pairs = line.startsWith('login ') ? parseKeyValues(line.slice('login '.length)) : undefined
   if (pairs === undefined) return { reason: 'syntax', id: '-' }
@@ -126,9 +137,8 @@ const isUserName = (user: string | undefined): user is string =>
 
 /**
  * The text by which logins are compared: two logins with the same key are one. Letters of ASCII
- * count without their case,
- * because POP3 servers differ in what else they fold; the dot of the root behind a domain is left out. The function
- * login_key of the database is the same (sql/000010).
+ * count without their case, because POP3 servers differ in what else they fold; the dot of the root
+ * behind a domain is left out. The function login_key of the database is the same (sql/000010).
  */
 export function loginKey(login: string): string {
   const key = login.replace(/[A-Z]+/g, letters => letters.toLowerCase())
@@ -136,8 +146,8 @@ export function loginKey(login: string): string {
 }
 
 /**
- * The text that octets (one character each) stand for: UTF-8 if they are, else each octet is the character of its
- * number. Names in files and databases are texts; the wire has octets.
+ * The text that octets (one character each) stand for: UTF-8 if they are, else each octet is the
+ * character of its number. Names in files and databases are texts; the wire has octets.
  */
 export function decodeLogin(octets: string): string {
   if (!/[\x80-\xff]/.test(octets)) return octets
@@ -152,7 +162,9 @@ declare const text: unique symbol
 /** A login name as the client sent it, one character per octet. */
 export type LoginOctets = string & { readonly [octets]: 'LoginOctets' }
 
-/** The same name as text: the one form that delays, intervals, files, databases and log lines know. */
+/**
+ * The same name as text: the one form that delays, intervals, files, databases and log lines know.
+ */
 export type LoginText = string & { readonly [text]: 'LoginText' }
 
 export const isLoginOctets = (value: string): value is LoginOctets => /^[\x01-\xff]*$/.test(value)
@@ -166,7 +178,10 @@ export function loginOctets(value: string): LoginOctets {
   return value
 }
 
-/** The text of a login name: UTF-8 where the octets are UTF-8, else each octet is the character of its number. */
+/**
+ * The text of a login name: UTF-8 where the octets are UTF-8, else each octet is the character of
+ * its number.
+ */
 export function loginText(login: LoginOctets): LoginText {
   const value = decodeLogin(login)
   if (!isLoginText(value)) throw new TypeError('the text of a login name holds no NUL')

@@ -127,9 +127,15 @@ const loginSettings = v.strictObject({
   engine: v.picklist(['auto', 'node', 'epoll']),
   /** pop3d workers take connections over. */
   handoff: v.boolean(),
-  /** Where the sockets of pop3d workers are; entered before the ids are taken, so that the way to it may be closed. */
+  /**
+   * Where the sockets of pop3d workers are; entered before the ids are taken, so that the way to it
+   * may be closed.
+   */
   directory: v.string(),
-  /** For each inherited listening socket, from descriptor 4 on: does a PROXY header come first, or a TLS handshake? */
+  /**
+   * For each inherited listening socket, from descriptor 4 on: does a PROXY header come first, or a
+   * TLS handshake?
+   */
   listeners: v.array(v.strictObject({ proxy: v.boolean(), tls: v.boolean() })),
   /** The authenticator: the monitor's checker, a chained program, or the server behind. */
   mode: v.picklist(['verify', 'chain', 'upstream']),
@@ -191,10 +197,16 @@ const toLogin = v.variant('type', [
 export type ToLogin = v.InferOutput<typeof toLogin>
 export type ToLoginMessage = v.InferInput<typeof toLogin>
 
-/** Reads a message of the monitor; throws if it is none, because then one of the two is not of this version. */
+/**
+ * Reads a message of the monitor; throws if it is none, because then one of the two is not of this
+ * version.
+ */
 export const parseToLogin = (message: unknown): ToLogin => v.parse(toLogin, message)
 
-/** The first line, LF included, of the connection that a chained program gets: `n` is the number of the login. */
+/**
+ * The first line, LF included, of the connection that a chained program gets: `n` is the number of
+ * the login.
+ */
 export const formatChainLine = (n: number): string => `chain ${n}\n`
 
 /** Inverse of formatChainLine; undefined for anything else. */

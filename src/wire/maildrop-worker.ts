@@ -8,8 +8,9 @@ import { percentDecode, percentEncode, percentEncodePath } from './lines.ts'
 import { isSessionId, type LoginMethod, type SessionId } from './login-event.ts'
 
 /**
- * The monitor's word to a pop3d worker that one session may open one maildrop. The login process carries it, but
- * cannot make it: the text is authenticated with a key that only monitor and worker know.
+ * The monitor's word to a pop3d worker that one session may open one maildrop. The login process
+ * carries it, but cannot make it: the text is authenticated with a key that only monitor and worker
+ * know.
  */
 export type SessionTicket = {
   readonly id: SessionId
@@ -23,7 +24,10 @@ export type SessionTicket = {
   readonly expires: number
 }
 
-/** A ticket as received: believe `ticket` only after HMAC-SHA256 of `signedText` was found equal to `mac`. */
+/**
+ * A ticket as received: believe `ticket` only after HMAC-SHA256 of `signedText` was found equal to
+ * `mac`.
+ */
 export type PresentedTicket = { readonly ticket: SessionTicket; readonly signedText: string; readonly mac: string }
 
 /** Longest ticket line, in octets without LF. */
@@ -44,7 +48,10 @@ export function formatSessionTicket(ticket: SessionTicket, mac: (text: string) =
 const LINE =
   /^(session v=1 id=(\S+) ip=(\S+) tls=([01]) method=(pass|apop|sasl) expires=(\d{1,12}) user=(\S*) maildir=(\/\S*)) mac=([0-9a-f]{64})$/
 
-/** Reads a ticket line; undefined if it has not exactly the form of formatSessionTicket. Checks no MAC. */
+/**
+ * Reads a ticket line; undefined if it has not exactly the form of formatSessionTicket. Checks no
+ * MAC.
+ */
 export function parseSessionTicket(line: string): PresentedTicket | undefined {
   const [, signedText, id, address, tls, method, expires, name, path, mac] = LINE.exec(line) ?? []
   if (signedText === undefined || id === undefined || mac === undefined) return undefined
@@ -65,7 +72,10 @@ export function parseSessionTicket(line: string): PresentedTicket | undefined {
  * With each `take` comes a descriptor; the nth belongs to the nth.
  */
 
-/** The first line of both: login's in place of a ticket, then the worker's when descriptors may come. */
+/**
+ * The first line of both: login's in place of a ticket, then the worker's when descriptors may
+ * come.
+ */
 export const LINK_LINE = 'link v=1'
 
 /** Octets read ahead that go with a socket, at most. */
@@ -167,7 +177,10 @@ const start = v.strictObject({
    * where all are one user.
    */
   loginUid: v.nullable(v.pipe(v.number(), v.integer())),
-  /** Tickets that the worker before this one took, and until when (Unix seconds) they would have been good. */
+  /**
+   * Tickets that the worker before this one took, and until when (Unix seconds) they would have
+   * been good.
+   */
   usedTickets: v.array(usedTicket),
   logLevel: v.picklist(['debug', 'info', 'warn', 'error']),
   /** The engine of the connections. */

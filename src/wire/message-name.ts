@@ -1,6 +1,11 @@
-/** Names of message files in a Maildir, as maildir(5) has them. Names hold one character per octet. */
+/**
+ * Names of message files in a Maildir, as maildir(5) has them. Names hold one character per octet.
+ */
 
-/** The part of a file name below new/ or cur/ that never changes: up to the first `:`. qmail-pop3d's unique id. */
+/**
+ * The part of a file name below new/ or cur/ that never changes: up to the first `:`. qmail-pop3d's
+ * unique id.
+ */
 export function baseNameOf(name: string): string {
   const colon = name.indexOf(':')
   return colon < 0 ? name : name.slice(0, colon)

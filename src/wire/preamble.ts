@@ -13,7 +13,10 @@ export type SslPreamble = { readonly host: IpAddress; readonly pass: string }
 /** Longest command, CRLF included (spec/sslwrap.md §3). */
 export const SSL_PREAMBLE_MAX_OCTETS = 255
 
-/** True if the text can stand as the password: 1 to 200 printable ASCII bytes, blanks and colons among them. */
+/**
+ * True if the text can stand as the password: 1 to 200 printable ASCII bytes, blanks and colons
+ * among them.
+ */
 export const isPreamblePassword = (text: string): boolean => /^[\x20-\x7e]{1,200}$/.test(text)
 
 /**
@@ -27,10 +30,9 @@ export function formatSslPreamble({ host, pass }: SslPreamble): string {
 
 /**
  * Parses a line without its line end. Undefined if the verb is not SSL at all; 'malformed' if it
- * is, and the rest is not
- * `host:pass`. Whether the password is right, and whether the peer may say this, is the caller's matter.
- * An IPv4 host ends at the first colon and a bracketed one at its bracket, so that the password may
- * hold colons (spec/sslwrap.md §3).
+ * is, and the rest is not `host:pass`. Whether the password is right, and whether the peer may say
+ * this, is the caller's matter. An IPv4 host ends at the first colon and a bracketed one at its
+ * bracket, so that the password may hold colons (spec/sslwrap.md §3).
  */
 export function parseSslPreamble(line: string): SslPreamble | 'malformed' | undefined {
   if (!/^ssl(?: |$)/i.test(line)) return undefined
@@ -213,7 +215,9 @@ function parseV2(bytes: Uint8Array): ProxyParse {
 }
 
 const UNIX_OCTETS = 216
-/** Octets of addresses and ports, by family and protocol. Datagrams have no business on a stream. */
+/**
+ * Octets of addresses and ports, by family and protocol. Datagrams have no business on a stream.
+ */
 const ADDRESS_OCTETS = new Map([
   [0x00, 0],
   [0x11, 12],
@@ -264,7 +268,10 @@ function readTlvs(bytes: Uint8Array, from: number): readonly Tlv[] | undefined {
   return list
 }
 
-/** The checksum is that of the whole header with its own four octets taken as zero (doc/proxy-protocol.txt §2.2.3). */
+/**
+ * The checksum is that of the whole header with its own four octets taken as zero
+ * (doc/proxy-protocol.txt §2.2.3).
+ */
 function checksumHolds(header: Uint8Array, { value, at }: Tlv): boolean {
   if (value.length !== 4) return false
   const blank = Uint8Array.from(header)

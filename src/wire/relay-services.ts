@@ -19,10 +19,15 @@ export function formatPolicyRequest(request: PolicyRequest): string {
   return `${[...request].map(([name, value]) => `${name}=${value}\n`).join('')}\n`
 }
 
-/** The answer: one `action=` line and an empty one. Line ends inside the action cannot begin another attribute. */
+/**
+ * The answer: one `action=` line and an empty one. Line ends inside the action cannot begin another
+ * attribute.
+ */
 export const formatPolicyAnswer = (action: string): string => `action=${action.replace(/[\r\n]+/g, ' ')}\n\n`
 
-/** The client sends no requests of this protocol, or too long ones: the connection must be closed. */
+/**
+ * The client sends no requests of this protocol, or too long ones: the connection must be closed.
+ */
 export class PolicyFault extends Error {
   override readonly name = 'PolicyFault'
 }
@@ -67,7 +72,10 @@ export function formatNetstring(content: string): string {
   return `${Buffer.byteLength(content)}:${content},`
 }
 
-/** The stream is not made of netstrings, or of longer ones than allowed: nothing that follows can be understood. */
+/**
+ * The stream is not made of netstrings, or of longer ones than allowed: nothing that follows can be
+ * understood.
+ */
 export class NetstringFault extends Error {
   override readonly name = 'NetstringFault'
 }
@@ -81,7 +89,10 @@ export class NetstringReader {
     this.#limit = limit
   }
 
-  /** Takes the next octets and returns the contents that they complete, as UTF-8. Throws NetstringFault. */
+  /**
+   * Takes the next octets and returns the contents that they complete, as UTF-8. Throws
+   * NetstringFault.
+   */
   push(chunk: Buffer): string[] {
     let bytes = this.#held.length === 0 ? chunk : Buffer.concat([this.#held, chunk])
     const contents: string[] = []

@@ -18,7 +18,10 @@ export type StarterOrder =
    * `NAME=value` of every start. `files`: soft limit of open files.
    */
   | { readonly type: 'program'; readonly args: number; readonly files: number; readonly octets: number }
-  /** Run it on the descriptor. The block: `without` names that this start lacks, then its own `NAME=value`. */
+  /**
+   * Run it on the descriptor. The block: `without` names that this start lacks, then its own
+   * `NAME=value`.
+   */
   | { readonly type: 'start'; readonly n: number; readonly without: number; readonly octets: number }
   /** End another starter of the same account, which has stopped answering. */
   | { readonly type: 'kill'; readonly pid: number }

@@ -52,7 +52,10 @@ export function* tcpRuleKeys({ ip, host, info }: TcpRuleQuery): Generator<string
   yield ''
 }
 
-/** Keys of one network: its own, and those that tcpserver asks for after it, the most specific first. */
+/**
+ * Keys of one network: its own, and those that tcpserver asks for after it, the most specific
+ * first.
+ */
 export type TcpRuleKeys = { readonly own: readonly string[]; readonly around: readonly string[] }
 
 /**
@@ -133,7 +136,10 @@ function fourOctets(text: string): string {
 
 const widthOf = (ip: IpAddress): number => (familyOf(ip) === 4 ? 32 : 128)
 
-/** Prefixes of a text that end in a dot or a colon, the longest first; the text itself too, if it ends so. */
+/**
+ * Prefixes of a text that end in a dot or a colon, the longest first; the text itself too, if it
+ * ends so.
+ */
 function* textPrefixes(text: string): Generator<string> {
   for (let length = text.length; length > 0; length--) {
     const last = text[length - 1]
@@ -146,7 +152,10 @@ const groupsOf = (ip: IpAddress): readonly string[] => {
   return Array.from({ length: 8 }, (_, i) => (((octets[2 * i] ?? 0) << 8) | (octets[2 * i + 1] ?? 0)).toString(16))
 }
 
-/** As ucspi-tcp-ipv6 prints an address: unlike RFC 5952, `::` also stands for a single group of zeros. */
+/**
+ * As ucspi-tcp-ipv6 prints an address: unlike RFC 5952, `::` also stands for a single group of
+ * zeros.
+ */
 function textOf(ip: IpAddress): string {
   if (familyOf(ip) === 4) return ip
   const groups = groupsOf(ip)
@@ -303,7 +312,9 @@ function numberOf(text: string): bigint | undefined {
   return number
 }
 
-/** Data of a rule in a tcprules cdb: `D` first for deny, then `+NAME=value` NUL for each variable. */
+/**
+ * Data of a rule in a tcprules cdb: `D` first for deny, then `+NAME=value` NUL for each variable.
+ */
 export function formatTcpRule({ allow, environment }: TcpRule): Buffer {
   const variables = Object.entries(environment).flatMap(([name, value]) => [
     Buffer.from(`+${name}=`),
@@ -313,7 +324,10 @@ export function formatTcpRule({ allow, environment }: TcpRule): Buffer {
   return Buffer.concat([...(allow ? [] : [Buffer.from('D\0')]), ...variables])
 }
 
-/** Inverse of formatTcpRule, for files that tcprules made as well. Values that are not UTF-8 stay octets. */
+/**
+ * Inverse of formatTcpRule, for files that tcprules made as well. Values that are not UTF-8 stay
+ * octets.
+ */
 export function parseTcpRule(data: Uint8Array): TcpRule {
   const environment: Record<string, string | Uint8Array> = {}
   let allow = true

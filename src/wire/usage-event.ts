@@ -18,7 +18,10 @@ export const RELAY_DOORS: ReadonlySet<string> = new Set(['wrap', 'gate', 'policy
 
 const DOOR = /^[a-z]{1,16}$/
 
-/** `use v=1 ip=192.0.2.7 at=1764000000 door=gate`, without LF. Nothing answers it: it is a report, best effort. */
+/**
+ * `use v=1 ip=192.0.2.7 at=1764000000 door=gate`, without LF. Nothing answers it: it is a report,
+ * best effort.
+ */
 export const formatRelayUse = ({ ip, at, door }: RelayUse): string => `use v=1 ip=${ip} at=${at} door=${door}`
 
 /** Inverse of formatRelayUse; undefined for anything else. */

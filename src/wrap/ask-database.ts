@@ -8,7 +8,9 @@ import type { IpAddress } from '../wire/ip-address.ts'
 import { type AskGrant, type Decision, decide } from './decision.ts'
 import type { ListedGrant } from './services/cdb-export.ts'
 
-/** The database as the store of grants: for the gate's services, and for one question in exec mode. */
+/**
+ * The database as the store of grants: for the gate's services, and for one question in exec mode.
+ */
 
 /** The store of grants as the doors see it. */
 export type GrantSource = {

@@ -104,12 +104,18 @@ export function verdictOf(decision: Decision): RelayVerdict {
   return NEVER_REASONS.has(decision.reason) ? 'never' : 'refused'
 }
 
-/** The decision as variables of the smtpd. An existing RELAYCLIENT never gets here: it is left alone. */
+/**
+ * The decision as variables of the smtpd. An existing RELAYCLIENT never gets here: it is left
+ * alone.
+ */
 export function relayVariables(decision: Decision, relayclientValue: string): Readonly<Record<string, string>> {
   return decision.relay ? { RELAYCLIENT: relayclientValue, ...grantVariables(decision) } : {}
 }
 
-/** What the smtpd learns of the grant beside RELAYCLIENT: whose mail this is, and how long the address may relay. */
+/**
+ * What the smtpd learns of the grant beside RELAYCLIENT: whose mail this is, and how long the
+ * address may relay.
+ */
 export const grantVariables = ({ until, login }: RelayGrant): Readonly<Record<string, string>> => ({
   ...(login === undefined ? {} : { AUTHRELAY_LOGIN: login.replaceAll('\0', '') }),
   ...(until === undefined ? {} : { AUTHRELAY_UNTIL: String(until) }),

@@ -2,7 +2,10 @@ import '../base/inspector.ts'
 import { inheritance } from '../ucspi/run-next.ts'
 import { execMode, parseExecLine } from './exec/exec-mode.ts'
 
-/** The exec door runs once a connection; everything else, the database too, is loaded only when it is needed. */
+/**
+ * The exec door runs once a connection; everything else, the database too, is loaded only when it
+ * is needed.
+ */
 async function main(): Promise<void> {
   const taken = inheritance()
   const args = process.argv.slice(2)

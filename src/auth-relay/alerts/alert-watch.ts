@@ -82,7 +82,10 @@ export class AlertWatch {
     }
   }
 
-  /** False if all ways to report failed. One successful way is enough, so that no way reports an alarm twice. */
+  /**
+   * False if all ways to report failed. One successful way is enough, so that no way reports an
+   * alarm twice.
+   */
   async #tell(message: AlertMessage): Promise<boolean> {
     const { tellers, log } = this.#options
     const { rule, state, subject, detail } = message

@@ -105,7 +105,10 @@ async function askPatroni(base: string): Promise<PatroniAnswer> {
   return { config, version: v.parse(Status, await ask('/patroni')).patroni.version }
 }
 
-/** From this release on Patroni compares the holder of the leader key before it renews it (fixed in May 2023). */
+/**
+ * From this release on Patroni compares the holder of the leader key before it renews it (fixed in
+ * May 2023).
+ */
 const COMPARES_SINCE = [3, 1] as const
 
 export function judgePatroni(

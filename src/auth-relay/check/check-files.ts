@@ -150,7 +150,9 @@ function parseCertificate(name: string, cert: string, key: string, now: Date): F
   }
 }
 
-/** rcpthosts decides whether qmail is an open relay; without it the gate is moot (qmail-smtpd.8). */
+/**
+ * rcpthosts decides whether qmail is an open relay; without it the gate is moot (qmail-smtpd.8).
+ */
 function checkQmail({ wrap }: Settings): Finding[] {
   const usesQmail = wrap.smtpd.length === 0 || wrap.smtpd[0]?.startsWith(`${wrap.qmaildir}/`) === true
   const isGate = wrap.listen.length > 0

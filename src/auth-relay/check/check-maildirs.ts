@@ -8,10 +8,16 @@ import { baseNameOf, isUniqueId } from '../../wire/message-name.ts'
 import { count } from '../text/terminal.ts'
 import { advice, type Finding, unsafe } from './finding.ts'
 
-/** Directories below a path that are entered: /home/USER/Maildir, /var/mail/DOMAIN/USER/Maildir and one more. */
+/**
+ * Directories below a path that are entered: /home/USER/Maildir, /var/mail/DOMAIN/USER/Maildir and
+ * one more.
+ */
 const MAX_DEPTH = 5
 
-/** The maildrops at and below the paths, one after the other. No symbolic link below a path is followed. */
+/**
+ * The maildrops at and below the paths, one after the other. No symbolic link below a path is
+ * followed.
+ */
 export function* maildirsBelow(paths: readonly string[]): Generator<string> {
   for (const path of paths) {
     let found = false
@@ -132,7 +138,10 @@ class Tally {
   }
 }
 
-/** Looks at the names and the status of all files of a maildrop. No file is opened. `now` in Unix seconds. */
+/**
+ * Looks at the names and the status of all files of a maildrop. No file is opened. `now` in Unix
+ * seconds.
+ */
 export function inspectMaildir(maildir: string, now: number, maxFiles = MAX_FILES): MaildirReport {
   const oddNames = new Tally()
   const unreadable = new Tally()
@@ -223,14 +232,19 @@ export function checkMaildir(report: MaildirReport, compat: 'none' | 'qmail'): r
   return found
 }
 
-/** Whether the owner of the maildrop may read the file by its mode. Access control lists are not looked at. */
+/**
+ * Whether the owner of the maildrop may read the file by its mode. Access control lists are not
+ * looked at.
+ */
 function isReadableBy(owner: Stats, file: Stats): boolean {
   if (owner.uid === file.uid) return (file.mode & 0o400) !== 0
   if (owner.gid === file.gid) return (file.mode & 0o040) !== 0
   return (file.mode & 0o004) !== 0
 }
 
-/** Files of new/ and cur/ whose names do not begin with a dot; names hold one character per octet. */
+/**
+ * Files of new/ and cur/ whose names do not begin with a dot; names hold one character per octet.
+ */
 function* filesOf(
   maildir: string,
 ): Generator<{ readonly path: Buffer; readonly name: string; readonly shown: string }> {

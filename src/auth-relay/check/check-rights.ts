@@ -112,7 +112,9 @@ function checkJournal(account: ProgramAccount, facts: UnitFacts | undefined, jou
   ]
 }
 
-/** Under its unit the gate is never root: the directories of its sockets must belong to its account. */
+/**
+ * Under its unit the gate is never root: the directories of its sockets must belong to its account.
+ */
 function checkSocketDirectories({ wrap }: Settings, unit: (name: string) => UnitFacts | undefined): Finding[] {
   const services = {
     policy_listen: wrap.policy_listen,
@@ -167,7 +169,8 @@ export function mayAccount({ name, ids, groups }: ProgramAccount, right: 'r' | '
   const [program = 'test', ...rest] = [...prefix, ...words]
   const { status, error, stderr } = spawnSync(program, rest, { cwd: '/', encoding: 'utf8' })
   if (status === 0) return true
-  // test(1) says no with 1. setpriv and a shell that find no process, memory or program end with others.
+  // test(1) says no with 1. setpriv and a shell that find no process, memory or program end with
+  // others.
   if (status === 1) return false
   const reason = error?.message ?? stderr.trim()
   throw new RightsUnknown(`${path} could not be tried as ${name} (uid ${ids.uid}): ${reason || `status ${status}`}`)

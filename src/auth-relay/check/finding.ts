@@ -1,6 +1,9 @@
 /** A result of `auth-relay check` about one thing. */
 export type Finding = {
-  /** `unsafe`: must not run so. `advice`: runs, could be better. `fine`: looked at, nothing to say against it. */
+  /**
+   * `unsafe`: must not run so. `advice`: runs, could be better. `fine`: looked at, nothing to say
+   * against it.
+   */
   readonly verdict: 'unsafe' | 'advice' | 'fine'
   /** The setting or the thing on the host. */
   readonly about: string

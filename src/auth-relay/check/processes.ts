@@ -1,4 +1,7 @@
-/** Processes of this host: the holders of listening sockets, and the programs of auth-relay that run. */
+/**
+ * Processes of this host: the holders of listening sockets, and the programs of auth-relay that
+ * run.
+ */
 
 import { readdirSync, readFileSync, readlinkSync, realpathSync, statSync } from 'node:fs'
 import { endianness } from 'node:os'
@@ -40,7 +43,10 @@ export function socketsAt(address: SocketAddress, proc = '/proc'): readonly Held
   return inodes.map(inode => ({ holders: holders.get(inode) ?? [] }))
 }
 
-/** Lines of a table of the kernel below its heading; empty where there is no such table (a kernel without IPv6). */
+/**
+ * Lines of a table of the kernel below its heading; empty where there is no such table (a kernel
+ * without IPv6).
+ */
 function rowsOf(path: string): readonly (readonly string[])[] {
   try {
     return readFileSync(path, 'utf8')
@@ -170,7 +176,9 @@ function configOf(words: readonly string[]): string {
   return at < 0 ? SETTINGS_FILE : resolve(words[at + 1] ?? '')
 }
 
-/** Parent and start of a process (proc_pid_stat(5)); its name, in parentheses, can hold anything. */
+/**
+ * Parent and start of a process (proc_pid_stat(5)); its name, in parentheses, can hold anything.
+ */
 function statOf(pid: number): { readonly parent: number; readonly since: Date } | undefined {
   try {
     const text = readFileSync(`/proc/${pid}/stat`, 'utf8')

@@ -171,7 +171,10 @@ async function choosePorts(environment: Environment): Promise<DemoPorts> {
   }
 }
 
-/** 0 in the environment means a free port. One that is taken is said at once, with the variable that changes it. */
+/**
+ * 0 in the environment means a free port. One that is taken is said at once, with the variable that
+ * changes it.
+ */
 async function choosePort(service: keyof DemoPorts, environment: Environment): Promise<HeldPort> {
   const variable = PORT_VARIABLES[service]
   const text = environment[variable] ?? String(PORTS[service])

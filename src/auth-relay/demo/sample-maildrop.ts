@@ -43,7 +43,10 @@ Grüße aus dem Postfach. Antworten Sie ruhig: Ihre Adresse ist bekannt.
 `,
 ]
 
-/** When the first of them was delivered, in Unix seconds. Messages are numbered in the order of their files' times. */
+/**
+ * When the first of them was delivered, in Unix seconds. Messages are numbered in the order of
+ * their files' times.
+ */
 const DELIVERED = 1_767_603_600
 
 /** Makes a Maildir with a few messages for the owner. An existing Maildir stays unchanged. */

@@ -61,7 +61,8 @@ function callbacks(options: DemoSmtpOptions, log: Log): SMTPServerOptions {
     socketTimeout: IDLE,
     disabledCommands: ['AUTH', 'STARTTLS'],
     disableReverseLookup: true,
-    // At once, and not a turn of the event loop later: by then the client's first words could be there.
+    // At once, and not a turn of the event loop later: by then the client's first words could be
+    // there.
     onConnect: (_session, done) => done(),
     onRcptTo({ address }, _session, done) {
       const refusal = refusalOf(address, options)
@@ -121,7 +122,10 @@ type SmtpError = Error & { readonly responseCode: number }
 const smtpError = (responseCode: number, message: string): SmtpError =>
   Object.assign(new Error(message), { responseCode })
 
-/** The message with LF line ends, as a Maildir keeps it; undefined if it was too large (and was read to its end). */
+/**
+ * The message with LF line ends, as a Maildir keeps it; undefined if it was too large (and was read
+ * to its end).
+ */
 async function receive(stream: SMTPServerDataStream): Promise<Buffer | undefined> {
   const chunks: Buffer[] = []
   let octets = 0

@@ -32,13 +32,19 @@ export type UpOptions = {
 /** The running stack: the ready text of each program, e.g. `listen=127.0.0.1:1110`. */
 export type Stack = RunningDaemon & { readonly programs: ReadonlyMap<string, string> }
 
-/** Longest settings file that a reload hands to the programs, in characters of JSON: a secret fits beside it. */
+/**
+ * Longest settings file that a reload hands to the programs, in characters of JSON: a secret fits
+ * beside it.
+ */
 const MAX_SETTINGS = MAX_MESSAGE - 10_000
 /** Milliseconds that a program may take to its ready line. */
 const READY_WITHIN = 30_000
 /** Milliseconds that a program may take to end, after its sessions have. */
 const STOP_GRACE = 5000
-/** Seconds that authd may take to read the last lines of its syslog connections and to store what is left. */
+/**
+ * Seconds that authd may take to read the last lines of its syslog connections and to store what is
+ * left.
+ */
 const AUTHD_FLUSH = 36
 
 /**

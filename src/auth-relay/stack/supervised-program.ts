@@ -68,7 +68,10 @@ export class SupervisedProgram {
     }
   }
 
-  /** Lets the program reload with these texts in place of its files; nothing happens if the program is not running. */
+  /**
+   * Lets the program reload with these texts in place of its files; nothing happens if the program
+   * is not running.
+   */
   reload(files: InheritedFiles): void {
     this.#channel?.send(reloadOrder(files))
   }
@@ -125,7 +128,8 @@ export class SupervisedProgram {
     let started = false
     const ended = new Promise<void>(resolve => {
       child.once('error', () => resolve())
-      // `close` and not `exit`: the last message on the control channel is read before the end is acted on.
+      // `close` and not `exit`: the last message on the control channel is read before the end is
+      // acted on.
       child.once('close', () => resolve())
     }).then(() => {
       if (this.#child === child) this.#child = undefined

@@ -42,7 +42,9 @@ export type PageContext = { readonly host: string; readonly version: string; rea
 
 const MARK = html`<svg viewBox="0 0 40 40" aria-hidden="true"><circle class="mark-ring" cx="20" cy="20" r="17"/><path class="mark-gate" d="M12 27V18a8 8 0 0 1 16 0v9M20 27v-7M9 27h22"/></svg>`
 
-/** The whole page. Everything in a part marked data-live is exchanged by the script; its ids stay. */
+/**
+ * The whole page. Everything in a part marked data-live is exchanged by the script; its ids stay.
+ */
 export function page(snapshot: Snapshot, { host, version, expTime }: PageContext): string {
   const { taken, facts } = snapshot
   const open = facts === undefined ? 'no data' : `${count(facts.totals.grants, 'address', 'addresses')} may relay`

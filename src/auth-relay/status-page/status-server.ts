@@ -34,7 +34,9 @@ setInterval(refresh, EVERY)
 document.addEventListener('visibilitychange', refresh)
 `
 
-/** The page's style sheet. Fonts are those of the reader's system: nothing is fetched from anywhere. */
+/**
+ * The page's style sheet. Fonts are those of the reader's system: nothing is fetched from anywhere.
+ */
 const STYLE = `:root {
   color-scheme: light dark;
   --page: #f5f6f8; --card: #ffffff; --edge: #e2e5ea; --text: #1c2430; --soft: #5b6675; --faint: #eceff3;
@@ -125,7 +127,10 @@ const FILES: Readonly<Record<string, { readonly type: string; readonly body: str
   '/icon.svg': { type: 'image/svg+xml', body: ICON },
 }
 
-/** The browser runs our script alone, talks to us alone, and lets no other page embed or read this one. */
+/**
+ * The browser runs our script alone, talks to us alone, and lets no other page embed or read this
+ * one.
+ */
 const HEADERS = {
   'content-security-policy':
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",

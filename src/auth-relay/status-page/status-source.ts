@@ -48,7 +48,10 @@ export const MAX_EVENTS = 40
 const MAX_ALARMS = 10
 const MAX_DEVICES = 50
 const HOUR = 3600
-/** Milliseconds for which an answer is given again at least: however many look, the database is asked once. */
+/**
+ * Milliseconds for which an answer is given again at least: however many look, the database is
+ * asked once.
+ */
 const FRESH_FOR = 2000
 /**
  * As many times as long as the asking took: with millions of grants the page takes no more than a

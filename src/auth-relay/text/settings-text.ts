@@ -1,4 +1,7 @@
-/** Settings as text: a settings file, the recipes of init, and single settings without their secrets. */
+/**
+ * Settings as text: a settings file, the recipes of init, and single settings without their
+ * secrets.
+ */
 
 import { existsSync, realpathSync } from 'node:fs'
 import { dirname, join } from 'node:path'

@@ -25,7 +25,10 @@ import { withConfigOption } from '../verb.ts'
 
 type Options = { readonly config: string; readonly days: string; readonly rules?: true; readonly json?: true }
 
-/** `auth-relay alerts`: lists the alarms, sends test reports, or computes and reports alarms as a daemon. */
+/**
+ * `auth-relay alerts`: lists the alarms, sends test reports, or computes and reports alarms as a
+ * daemon.
+ */
 export const alerts: Verb = (program, { environment, print }, choose) => {
   withConfigOption(program.command('alerts'))
     .description('list the alarms, report each rule as a test, or compute and report alarms as a daemon')
@@ -97,7 +100,9 @@ async function list(
   return found.some(({ until }) => until === null) ? 1 : 0
 }
 
-/** Reports one start and one end of each rule, marked as a test. Stores nothing and blocks nothing. */
+/**
+ * Reports one start and one end of each rule, marked as a test. Stores nothing and blocks nothing.
+ */
 async function testTellers(settings: Settings, { json }: Options, print: (text: string) => void): Promise<number> {
   const tellers = tellersOf(settings)
   if (tellers.length === 0)

@@ -125,7 +125,10 @@ function formatFacts({ file, key, keyFits, names, issuer, selfSigned, from, unti
 `
 }
 
-/** A request in PEM. The key is read, or made (RSA 2048, mode 0600): node-forge signs with RSA alone. */
+/**
+ * A request in PEM. The key is read, or made (RSA 2048, mode 0600): node-forge signs with RSA
+ * alone.
+ */
 function certificateRequest(names: readonly string[], keyFile: string): string {
   for (const name of names) {
     if (isIP(name) === 0 && !/^(\*\.)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/i.test(name)) {

@@ -307,7 +307,10 @@ function nameFor(login: string): string {
   return name === '' ? 'device' : name
 }
 
-/** Writes a new password for the only login of a device; throws before anything is stored if that cannot be. */
+/**
+ * Writes a new password for the only login of a device; throws before anything is stored if that
+ * cannot be.
+ */
 function passwordChange({ name, logins }: Device, { popup }: Settings): () => Promise<string> {
   const [login = '', ...others] = logins
   if (others.length > 0)

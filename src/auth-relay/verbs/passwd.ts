@@ -91,7 +91,8 @@ function tailOf(login: string, { uid, gid, home, maildir }: Options, old: string
   const [oldUid, oldGid, oldHome, oldMaildir] = old?.split(':') ?? []
   const account = accountNamed(login)
   const owner = numberOf(uid, '--uid') ?? oldUid ?? account?.uid.toString()
-  // A group goes with its uid: the group of another uid would open that uid's files to the owner of this mail.
+  // A group goes with its uid: the group of another uid would open that uid's files to the owner of
+  // this mail.
   const ofOwner = [
     { uid: oldUid, gid: oldGid },
     { uid: account?.uid.toString(), gid: account?.gid.toString() },

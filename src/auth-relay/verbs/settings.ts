@@ -55,7 +55,10 @@ Without /etc/auth-relay.toml the values are the defaults. Passwords are left out
     })
 }
 
-/** The settings of the site; the defaults where the usual file is missing, as before `auth-relay init`. */
+/**
+ * The settings of the site; the defaults where the usual file is missing, as before `auth-relay
+ * init`.
+ */
 function settingsOrDefaults(config: string, environment: Surroundings['environment']): LoadedSettings {
   return config === SETTINGS_FILE && !existsSync(config)
     ? parseSettings('', config, environment)

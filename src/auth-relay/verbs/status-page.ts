@@ -20,7 +20,10 @@ import { createStatusServer } from '../status-page/status-server.ts'
 import { StatusSource } from '../status-page/status-source.ts'
 import { type Verb, withConfigOption } from '../verb.ts'
 
-/** `auth-relay status-page`: the page for the browser; `up` starts it where the settings name an address for it. */
+/**
+ * `auth-relay status-page`: the page for the browser; `up` starts it where the settings name an
+ * address for it.
+ */
 export const statusPage: Verb = (program, { environment }, choose) => {
   withConfigOption(program.command('status-page'))
     .description(

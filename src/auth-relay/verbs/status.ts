@@ -41,7 +41,10 @@ export type DatabaseStatus =
       }
     }
 
-/** A login source of authd; `last` and `line`: when authd read the newest line, and its text, where that is known. */
+/**
+ * A login source of authd; `last` and `line`: when authd read the newest line, and its text, where
+ * that is known.
+ */
 export type LogSource = {
   readonly source: string
   readonly last?: Date
@@ -58,7 +61,10 @@ export type SiteStatus = {
   readonly problems: readonly string[]
 }
 
-/** How the site of a settings file stands now. `script` is a program of the same installation as the daemons. */
+/**
+ * How the site of a settings file stands now. `script` is a program of the same installation as the
+ * daemons.
+ */
 async function siteStatus(settings: Settings, config: string, script: string, now: Date): Promise<SiteStatus> {
   const parts = partsInUseHere(settings)
   const [database, certificates] = await Promise.all([

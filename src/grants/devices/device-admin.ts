@@ -17,7 +17,9 @@ export type Device = {
   readonly recipientsPerHour: number
   readonly recipientsPerDay: number
   readonly lineEndings: 'strict' | 'repair'
-  /** Minutes of the local day between which it may send; `from` may lie behind `to`. Null: always. */
+  /**
+   * Minutes of the local day between which it may send; `from` may lie behind `to`. Null: always.
+   */
   readonly hours: { readonly from: number; readonly to: number } | null
   /** Null: no end. */
   readonly until: Date | null
@@ -95,7 +97,9 @@ INSERT INTO device_logins (login, device) SELECT DISTINCT login_key(name), $1 FR
 ON CONFLICT (login) DO NOTHING`,
 }
 
-/** $1 login, $2 days: the networks of its logins, IPv6 by the /64, and how many logins there were. */
+/**
+ * $1 login, $2 days: the networks of its logins, IPv6 by the /64, and how many logins there were.
+ */
 const OBSERVE: Statement<{ networks: readonly string[]; logins: number }> = {
   row: v.object({ networks: texts, logins: int8 }),
   text: `
@@ -123,7 +127,10 @@ export class DeviceAdmin {
     return (await this.#database.query(LIST, [name])).rows
   }
 
-  /** Stores a device in place of one of its name. `isNew`: whether there must be none, or must be one. */
+  /**
+   * Stores a device in place of one of its name. `isNew`: whether there must be none, or must be
+   * one.
+   */
   store(device: Device, isNew: boolean): Promise<DeviceRefusal | undefined> {
     const { name } = device
     const logins = arrayLiteral(device.logins)

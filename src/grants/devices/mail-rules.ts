@@ -10,7 +10,10 @@ export type MailRefusal = { readonly rule: string; readonly reply: string }
 export type AddressRules = {
   /** `refuse`: only devices open the relay. */
   readonly withoutDevice: 'relay' | 'refuse'
-  /** From an address of many logins relay: devices and bound senders (`devices`), devices (`nobody`), or all mail (`as_before`). */
+  /**
+   * From an address of many logins relay: devices and bound senders (`devices`), devices
+   * (`nobody`), or all mail (`as_before`).
+   */
   readonly sharedAddresses: 'devices' | 'nobody' | 'as_before'
   /** Number of different logins within the time of a grant that makes an address shared. */
   readonly sharedLogins: number
@@ -57,7 +60,10 @@ export const sharersOf = (ip: IpAddress, opened: OpenedBy, rules: AddressRules):
 /** Carrier-grade NAT (RFC 6598): shared before the first login. */
 const CARRIER_NAT = new NetworkSet([parseNetwork('100.64.0.0/10')].filter(network => network !== undefined))
 
-/** An open address: a login with its device and the other logins there, or an allowance, which has no login. */
+/**
+ * An open address: a login with its device and the other logins there, or an allowance, which has
+ * no login.
+ */
 export type OpenedBy = {
   readonly login?: string | undefined
   readonly device?: GrantedDevice | undefined
@@ -95,7 +101,10 @@ export const formatHours = ({ from, to }: { readonly from: number; readonly to: 
 const clockTime = (minute: number): string =>
   `${String(Math.floor(minute / 60)).padStart(2, '0')}:${String(minute % 60).padStart(2, '0')}`
 
-/** The refusal of MAIL in a session that was open before its grant was closed, for a reason of `closedBy` or another. */
+/**
+ * The refusal of MAIL in a session that was open before its grant was closed, for a reason of
+ * `closedBy` or another.
+ */
 export function refuseSession(reason: string, device: GrantedDevice | undefined): MailRefusal {
   if (device === undefined) return { rule: 'expired', reply: '450 4.7.1 open the mailbox by POP3 again, then send' }
   const name = `device "${device.name}"`

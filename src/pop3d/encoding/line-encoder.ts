@@ -3,25 +3,31 @@ import { LINE_ENCODER_MODULE } from './line-encoder-module.ts'
 /**
  * Line ends and dots of message files as RFC 1939 §3 sends them.
  *
- * A transfer takes an encoder for itself: memory for a piece of the file, and for two results, so that one can be written
- * while the next is made. A kernel in WebAssembly does the work, and a twin in script where there is none. Encoders of the
- * kernel stand side by side in the memory of one instance: each memory of WebAssembly reserves ten gigabytes of address
- * space, and an instance for each transfer would reach the limits of a host (decision 12).
+ * A transfer takes an encoder for itself: memory for a piece of the file, and for two results, so
+ * that one can be written while the next is made. A kernel in WebAssembly does the work, and a twin
+ * in script where there is none. Encoders of the kernel stand side by side in the memory of one
+ * instance: each memory of WebAssembly reserves ten gigabytes of address space, and an instance for
+ * each transfer would reach the limits of a host (decision 12).
  */
 
 export const LF = 0x0a
 export const CR = 0x0d
 const DOT = 0x2e
 
-/** An encoded piece is at most so many times as long as its input: when every octet is LF, or a dot after LF. */
+/**
+ * An encoded piece is at most so many times as long as its input: when every octet is LF, or a dot
+ * after LF.
+ */
 const MAX_EXPANSION = 2
-/** Octets of an output besides the longest result: the head and the end of a reply fit around it. */
+/**
+ * Octets of an output besides the longest result: the head and the end of a reply fit around it.
+ */
 export const REPLY_ROOM = 64
 
 /**
- * Turns octets of a message file into octets of the wire: every line ends in CRLF, a line that begins with a dot gets
- * one more (RFC 1939 §3). All other octets pass unchanged. A CR before LF stays the only one; with `keepCr`, as in
- * qmail, it is sent besides ours.
+ * Turns octets of a message file into octets of the wire: every line ends in CRLF, a line that
+ * begins with a dot gets one more (RFC 1939 §3). All other octets pass unchanged. A CR before LF
+ * stays the only one; with `keepCr`, as in qmail, it is sent besides ours.
  */
 export interface LineEncoder {
   /** Where a piece of the file is put; as long as the pool says. */
@@ -29,9 +35,9 @@ export interface LineEncoder {
   /** Where results are put; the encoder writes only what `encode` says. */
   readonly outputs: readonly [Buffer, Buffer]
   /**
-   * Encodes the first `length` octets of `input` into an output from `at` on, at most REPLY_ROOM / 2, and says how many
-   * octets that made. `previous` is the octet before the piece, LF at the start of the file. May change the 16 octets of
-   * the output behind the result.
+   * Encodes the first `length` octets of `input` into an output from `at` on, at most REPLY_ROOM /
+   * 2, and says how many octets that made. `previous` is the octet before the piece, LF at the
+   * start of the file. May change the 16 octets of the output behind the result.
    */
   encode(length: number, previous: number, keepCr: boolean, output: 0 | 1, at: number): number
   /** Octets that `encode` would make without byte-stuffing: the message size of RFC 1939 §11. */
@@ -40,11 +46,17 @@ export interface LineEncoder {
   release(): void
 }
 
-/** What completes the last line after the whole file was encoded; empty for an empty file or one that ends in LF. */
+/**
+ * What completes the last line after the whole file was encoded; empty for an empty file or one
+ * that ends in LF.
+ */
 export const lineEndAfter = (previous: number, keepCr: boolean): string =>
   previous === LF ? '' : previous === CR && !keepCr ? '\n' : '\r\n'
 
-/** The encoders of a process, for pieces of up to `maxInput` octets. Their number is that of the transfers at one time. */
+/**
+ * The encoders of a process, for pieces of up to `maxInput` octets. Their number is that of the
+ * transfers at one time.
+ */
 export class EncoderPool {
   readonly maxInput: number
   readonly #makeBlock: (maxInput: number) => readonly Slot[]
@@ -98,7 +110,10 @@ export class EncoderPool {
 type Slot = Omit<LineEncoder, 'release'>
 type Block = { readonly free: LineEncoder[]; size: number }
 
-/** The part of WebAssembly that is used here: the compiler knows it only with the types of a browser. */
+/**
+ * The part of WebAssembly that is used here: the compiler knows it only with the types of a
+ * browser.
+ */
 declare namespace WebAssembly {
   class Module {
     constructor(binary: Uint8Array<ArrayBuffer>)
@@ -120,7 +135,9 @@ const BLOCK = 16
 /** Encoders of one instance. Their memory is touched when it is first used. */
 const SLOTS = 16
 
-/** Makes encoders of the kernel; undefined where the runtime has no WebAssembly, or none with SIMD. */
+/**
+ * Makes encoders of the kernel; undefined where the runtime has no WebAssembly, or none with SIMD.
+ */
 export const kernelBlock: ((maxInput: number) => readonly Slot[]) | undefined = kernelBlocks()
 
 function kernelBlocks(): ((maxInput: number) => readonly Slot[]) | undefined {

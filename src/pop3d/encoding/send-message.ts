@@ -9,7 +9,10 @@ import { CR, LF, type LineEncoder, lineEndAfter } from './line-encoder.ts'
 /** Octets of a file that are read, encoded and written at a time. */
 export const CHUNK = 262_144
 
-/** A file up to this length is read at once; a longer one is streamed, so that a slow client costs two buffers. */
+/**
+ * A file up to this length is read at once; a longer one is streamed, so that a slow client costs
+ * two buffers.
+ */
 export const SMALL_MESSAGE = 65_536
 
 export interface TransferRules {
@@ -19,7 +22,10 @@ export interface TransferRules {
   readonly extraBlank: boolean
 }
 
-/** A message file on its way: what remembers, between two pieces, where in a line and in the message we are. */
+/**
+ * A message file on its way: what remembers, between two pieces, where in a line and in the message
+ * we are.
+ */
 class Transfer {
   readonly #rules: TransferRules
   readonly #encoder: LineEncoder
@@ -38,7 +44,10 @@ class Transfer {
     return this.#cutShort
   }
 
-  /** Encodes the first `got` octets of the encoder's input, as the encoder does; how many octets are to be sent. */
+  /**
+   * Encodes the first `got` octets of the encoder's input, as the encoder does; how many octets are
+   * to be sent.
+   */
   encode(got: number, output: 0 | 1, at: number): number {
     const { input } = this.#encoder
     const wanted = this.#limit === undefined ? got : this.#limit.take(input.subarray(0, got))
@@ -49,14 +58,18 @@ class Transfer {
     return octets
   }
 
-  /** What follows the last piece: the end of an unfinished line, the extra line, the termination (RFC 1939 §3). */
+  /**
+   * What follows the last piece: the end of an unfinished line, the extra line, the termination
+   * (RFC 1939 §3).
+   */
   end(): string {
     return lineEndAfter(this.#previous, this.#rules.keepCr) + (this.#rules.extraBlank ? CRLF : '') + TERMINATION
   }
 }
 
 /**
- * The whole reply to RETR or TOP for a small file, in the memory of the encoder: valid until that is used again.
+ * The whole reply to RETR or TOP for a small file, in the memory of the encoder: valid until that
+ * is used again.
  * @throws the system's error if the file cannot be read.
  */
 export function readMessage(
@@ -84,10 +97,9 @@ export function readMessage(
 }
 
 /**
- * Streams the reply to RETR or TOP: while one piece is written the next is read, and no more than that is held, however
- * long the message and however slow the client. The result is how many octets the reply has;
- * undefined if the client is gone.
- * `size` is that of the file when it was opened.
+ * Streams the reply to RETR or TOP: while one piece is written the next is read, and no more than
+ * that is held, however long the message and however slow the client. The result is how many octets
+ * the reply has; undefined if the client is gone. `size` is that of the file when it was opened.
  * @throws the system's error if the file cannot be read, or has become shorter: the reply is then
  * unfinished, and the connection must be dropped.
  */
@@ -134,7 +146,10 @@ const readChunk = (fd: number, buffer: Buffer): Promise<number> =>
     read(fd, buffer, 0, buffer.length, null, (error, got) => (error === null ? resolve(got) : reject(error)))
   })
 
-/** How much of a file TOP sends: the header, the empty line after it, and `bodyLines` lines of the body. */
+/**
+ * How much of a file TOP sends: the header, the empty line after it, and `bodyLines` lines of the
+ * body.
+ */
 export class TopLimit {
   #inHeader = true
   #bodyLines: number
@@ -142,7 +157,10 @@ export class TopLimit {
   #line: 'empty' | 'cr' | 'text' = 'empty'
   readonly #crIsEmpty: boolean
 
-  /** `crIsEmpty`: a line of one CR ends the header too; qmail sends the whole of a message with CRLF line ends. */
+  /**
+   * `crIsEmpty`: a line of one CR ends the header too; qmail sends the whole of a message with CRLF
+   * line ends.
+   */
   constructor(bodyLines: number, crIsEmpty: boolean) {
     this.#bodyLines = bodyLines
     this.#crIsEmpty = crIsEmpty
@@ -175,8 +193,8 @@ export class TopLimit {
 
 /**
  * Octets of an open message file as sent, without byte-stuffing and without the extra empty line
- * (RFC 1939 §11). The file is
- * always read: `,S=` and `,W=` in its name are not believed, because a name outlives a change of the file.
+ * (RFC 1939 §11). The file is always read: `,S=` and `,W=` in its name are not believed, because a
+ * name outlives a change of the file.
  * @throws the system's error if the file cannot be read.
  */
 export async function wireOctetsOf(

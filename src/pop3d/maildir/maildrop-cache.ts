@@ -22,8 +22,8 @@ interface Entry {
 }
 
 /**
- * Opens maildrops, and remembers what it found for as long as the inodes and the times of new/ and cur/ stay the same:
- * whatever is delivered, moved or removed changes them.
+ * Opens maildrops, and remembers what it found for as long as the inodes and the times of new/ and
+ * cur/ stay the same: whatever is delivered, moved or removed changes them.
  */
 export class MaildropCache {
   readonly #entries = new Map<string, Entry>()
@@ -48,7 +48,8 @@ export class MaildropCache {
     const folders = foldersOf(path)
     const known = this.#recall(path, folders)
     if (known !== undefined) return known
-    // Sessions that begin during a scan share it, if the directories are as they were when it began.
+    // Sessions that begin during a scan share it, if the directories are as they were when it
+    // began.
     const scanId = `${folders.map(({ dev, ino, mtimeMs, ctimeMs }) => `${dev}.${ino}.${mtimeMs}.${ctimeMs}`).join(' ')} ${path}`
     const running = this.#scans.get(scanId)
     if (running !== undefined) return running
@@ -72,8 +73,8 @@ export class MaildropCache {
 
   /**
    * Fulfilled when the sizes of the maildrop are known; undefined if they are. A session asks once
-   * before its first STAT or
-   * LIST, so that files which were changed in place are noticed, and then whenever a size is unknown.
+   * before its first STAT or LIST, so that files which were changed in place are noticed, and then
+   * whenever a size is unknown.
    */
   learnSizes(maildrop: Maildrop): Promise<void> | undefined {
     const entry = this.#entries.get(maildrop.path)

@@ -3,7 +3,10 @@ import { tryLock } from '../../libc/descriptors.ts'
 
 /** Why a maildrop cannot be opened, and the lock that is one of the reasons. */
 
-/** The maildrop is not there, or its owner may not enter it. Creating it, or correcting its owner, helps. */
+/**
+ * The maildrop is not there, or its owner may not enter it. Creating it, or correcting its owner,
+ * helps.
+ */
 export class MaildropMissing extends Error {
   override readonly name = 'MaildropMissing'
   readonly path: string

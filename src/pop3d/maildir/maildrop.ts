@@ -109,7 +109,10 @@ export class Maildrop implements MaildropView {
     return this.#unknown === 0
   }
 
-  /** A file was changed in place since the scan: the next session needs a new one, because the order may be another. */
+  /**
+   * A file was changed in place since the scan: the next session needs a new one, because the order
+   * may be another.
+   */
   get isChanged(): boolean {
     return this.#changed
   }
@@ -160,7 +163,9 @@ export class Maildrop implements MaildropView {
     return known
   }
 
-  /** The whole reply to LIST or UIDL while nothing is deleted. LIST only once the sizes are known. */
+  /**
+   * The whole reply to LIST or UIDL while nothing is deleted. LIST only once the sizes are known.
+   */
   readyListing(of: Listing): Buffer {
     const ready = this.#ready.get(of)
     if (ready !== undefined) return ready

@@ -50,17 +50,15 @@ const MAX_READINGS = 3
  * The files of one scan's messages, wherever they are by now.
  *
  * Another session's QUIT moves files from new/ to cur/, and an IMAP program renames them to set
- * flags. A rename keeps base
- * name and inode, so a file that is not under the name of the scan is looked for by both. Without a
- * file of that inode, the
- * only file of that base name is read, because a program may have rewritten the message; but not
- * where the scan had several
- * messages of that base name ("twins"), because the file may be that of another message. For
- * removal more is asked: such a
- * file must have the name of the scan, or size and time of the message. No other file is ever removed.
+ * flags. A rename keeps base name and inode, so a file that is not under the name of the scan is
+ * looked for by both. Without a file of that inode, the only file of that base name is read,
+ * because a program may have rewritten the message; but not where the scan had several messages of
+ * that base name ("twins"), because the file may be that of another message. For removal more is
+ * asked: such a file must have the name of the scan, or size and time of the message. No other file
+ * is ever removed.
  *
- * With `compat` qmail a file is opened and removed under the name of the scan alone, as qmail-pop3d does. A twin is
- * protected there too.
+ * With `compat` qmail a file is opened and removed under the name of the scan alone, as qmail-pop3d
+ * does. A twin is protected there too.
  */
 export class MessageFiles {
   readonly #maildir: string
@@ -113,7 +111,10 @@ export class MessageFiles {
     return this.#removeFound(message, since)
   }
 
-  /** QUIT: moves a message of new/ to cur/, unless it is elsewhere by now, or a file of the new name exists. */
+  /**
+   * QUIT: moves a message of new/ to cur/, unless it is elsewhere by now, or a file of the new name
+   * exists.
+   */
   moveToCur(message: Message): void {
     const source = this.#pathOf(message)
     const target = filePath(this.#maildir, 'cur', seenName(message.name, this.#compat))
@@ -128,7 +129,8 @@ export class MessageFiles {
         renameSync(source, target)
       }
     } catch {
-      // Another client moved or removed it: the message is where that client wanted it (spec/pop3d.md §5).
+      // Another client moved or removed it: the message is where that client wanted it
+      // (spec/pop3d.md §5).
     }
   }
 
@@ -140,8 +142,8 @@ export class MessageFiles {
 
   /**
    * Whether a file of the message's base name is surely the message's. Inodes are reused, so size
-   * and time must be the same
-   * too; but a file that was changed in place, and has the name of the scan, is the message's unless there is a twin.
+   * and time must be the same too; but a file that was changed in place, and has the name of the
+   * scan, is the message's unless there is a twin.
    */
   #isFileOf(message: Message, { folder, name, status }: Found): boolean {
     if (status.ino !== message.inode || !status.isFile()) return false
@@ -150,7 +152,8 @@ export class MessageFiles {
   }
 
   async #openFound(message: Message, opened: OpenedMessage): Promise<OpenedMessage> {
-    // An index that is out of date has too few files, but a file of the right inode is right all the same.
+    // An index that is out of date has too few files, but a file of the right inode is right all
+    // the same.
     const known = this.#index === undefined ? undefined : this.#sureIn(message, this.#index)[0]
     if (known !== undefined) return openMessage(this.#pathOf(known))
     const index = await this.#currentIndex()
@@ -264,7 +267,9 @@ function basesOfSeveral(messages: readonly Message[]): ReadonlySet<string> {
   return several
 }
 
-/** Whether the only file of a message's base name may be taken for a rewritten or copied message. */
+/**
+ * Whether the only file of a message's base name may be taken for a rewritten or copied message.
+ */
 const isLikely = (message: Message, { status, ...place }: Found): boolean =>
   isNamed(message, place) || (status.size === message.fileOctets && status.mtimeMs === message.mtimeMs)
 

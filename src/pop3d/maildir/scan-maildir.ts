@@ -17,7 +17,10 @@ export interface Message {
   readonly fileOctets: number
   /** Modification time in whole seconds: the order of the maildrop. */
   readonly mtime: number
-  /** Modification time in milliseconds, as fine as the file system has it: tells a file that was changed in place. */
+  /**
+   * Modification time in milliseconds, as fine as the file system has it: tells a file that was
+   * changed in place.
+   */
   readonly mtimeMs: number
   /** A rename keeps it: tells the message from another one of the same base name. */
   readonly inode: number
@@ -37,7 +40,10 @@ export const messageOf = (folder: 'new' | 'cur', name: string, status: Stats): M
 export const isUnchanged = (message: Message, status: Stats): boolean =>
   status.ino === message.inode && status.size === message.fileOctets && status.mtimeMs === message.mtimeMs
 
-/** spec/pop3d.md §2: by time, then by the octets of the name, then new before cur. Any order of ties is qmail's. */
+/**
+ * spec/pop3d.md §2: by time, then by the octets of the name, then new before cur. Any order of ties
+ * is qmail's.
+ */
 export function inMaildropOrder(a: Message, b: Message): number {
   if (a.mtime !== b.mtime) return a.mtime - b.mtime
   if (a.name !== b.name) return a.name < b.name ? -1 : 1
@@ -47,7 +53,10 @@ export function inMaildropOrder(a: Message, b: Message): number {
 interface Scan {
   /** In maildrop order: message 1 first. */
   readonly messages: readonly Message[]
-  /** A file was left out only because it is of the current second, or of the future: the next scan may find it. */
+  /**
+   * A file was left out only because it is of the current second, or of the future: the next scan
+   * may find it.
+   */
   readonly incomplete: boolean
   readonly leftOut: LeftOut
 }
@@ -61,17 +70,23 @@ export interface LeftOut {
   readonly example: string | undefined
 }
 
-/** Seconds by which the clock of a delivering host may be ahead before its messages are reported as left out. */
+/**
+ * Seconds by which the clock of a delivering host may be ahead before its messages are reported as
+ * left out.
+ */
 const FUTURE_TOLERANCE = 60
 
-/** A directory file of this size holds a thousand names or so: too many to read while other sessions wait. */
+/**
+ * A directory file of this size holds a thousand names or so: too many to read while other sessions
+ * wait.
+ */
 const LARGE_DIRECTORY = 65_536
 
 /**
- * Reads new/ and cur/ as spec/pop3d.md §2 has it: regular files whose names do not begin with a dot, older than the
- * second `now` (Unix time). A file with two names of the same base, which an interrupted move
- * leaves, is one message. Long
- * scans are divided, so that no other session of the process waits for them.
+ * Reads new/ and cur/ as spec/pop3d.md §2 has it: regular files whose names do not begin with a
+ * dot, older than the second `now` (Unix time). A file with two names of the same base, which an
+ * interrupted move leaves, is one message. Long scans are divided, so that no other session of the
+ * process waits for them.
  * @throws the system's error if either folder cannot be read.
  */
 export async function scanMaildir(maildir: string, now: number): Promise<Scan> {
@@ -96,7 +111,8 @@ export async function scanMaildir(maildir: string, now: number): Promise<Scan> {
         continue
       }
       const message = messageOf(folder, name, status)
-      // Strictly older: a file of this second may still get neighbours that sort before it (spec/pop3d.md §2).
+      // Strictly older: a file of this second may still get neighbours that sort before it
+      // (spec/pop3d.md §2).
       if (message.mtime >= now) {
         incomplete = true
         if (message.mtime <= now + FUTURE_TOLERANCE) continue
@@ -129,10 +145,10 @@ export function namesIn(path: string): readonly string[] | Promise<readonly stri
 const hashOf = (octets: string): string => createHash('sha256').update(octets, 'latin1').digest('hex')
 
 /**
- * The unique ids of the messages, in their order: the base name where that is a legal unique id, else its SHA-256. Of
- * several messages with the same base name the oldest keeps it, and each of the others gets a hash
- * of base name and time.
- * All of this outlives a rename, so that a change of flags and the move from new/ to cur/ change no id.
+ * The unique ids of the messages, in their order: the base name where that is a legal unique id,
+ * else its SHA-256. Of several messages with the same base name the oldest keeps it, and each of
+ * the others gets a hash of base name and time. All of this outlives a rename, so that a change of
+ * flags and the move from new/ to cur/ change no id.
  *
  * With `compat` qmail: the base name whatever its length and octets, also where two are alike. Only
  * a line end in a name is

@@ -51,14 +51,16 @@ export async function updateMaildrop(
   return failures
 }
 
-/** Octets from which on readers of the file count the maildir anew, as Maildir++ has it: a line more is of no use. */
+/**
+ * Octets from which on readers of the file count the maildir anew, as Maildir++ has it: a line more
+ * is of no use.
+ */
 const RECOUNTED_FROM = 5120
 
 /**
  * Tells the Maildir++ quota of a maildir what was removed: one more line in `maildirsize`, in one
- * write, so that other programs
- * may append at the same time. Without the file there is no quota. A file that cannot be written is left alone: its
- * readers count the maildir anew from time to time.
+ * write, so that other programs may append at the same time. Without the file there is no quota. A
+ * file that cannot be written is left alone: its readers count the maildir anew from time to time.
  */
 function subtractFromQuota(maildir: string, removed: { readonly octets: number; readonly messages: number }): void {
   let fd: number

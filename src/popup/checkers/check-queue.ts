@@ -14,7 +14,8 @@ export type Applicant = {
 /** The networks that share turns, by the customer's own network. */
 export function sharingNetworks(customer: Network): readonly string[] {
   const { base, prefixLength } = customer
-  // A single IPv6 address stands for a customer behind a translator: the networks around it say nothing.
+  // A single IPv6 address stands for a customer behind a translator: the networks around it say
+  // nothing.
   const wider = familyOf(base) === 4 ? [16] : prefixLength === 128 ? [] : [32, 48]
   return [...wider.map(length => networkOf(base, length)), customer].map(formatNetwork)
 }
@@ -88,7 +89,8 @@ export class CheckQueue {
 
   /**
    * Fulfilled when the applicant's work may run, with the function that ends the work; later calls
-   * do nothing. It rejects in the same cases as `run`. Replaces the departure's listener until then.
+   * do nothing. It rejects in the same cases as `run`. Replaces the departure's listener until
+   * then.
    */
   enter(applicant: Applicant): Promise<() => void> {
     if (applicant.departure.hasHappened) return Promise.reject(new ApplicantDeparted())

@@ -49,8 +49,9 @@ export const no = (detail: string): Verdict => ({ verdict: 'no', detail })
 export const temporary = (detail: string): Verdict => ({ verdict: 'temporary', detail })
 
 /**
- * The absolute path of a maildir: as named, below the home if relative, or the default below the home if none is named.
- * Understands Dovecot's `maildir:~/Mail:INDEX=…`. Undefined if no absolute path comes of it.
+ * The absolute path of a maildir: as named, below the home if relative, or the default below the
+ * home if none is named. Understands Dovecot's `maildir:~/Mail:INDEX=…`. Undefined if no absolute
+ * path comes of it.
  */
 export function maildirPath(named: string, home: string, fallback: string): string | undefined {
   const plain = named.startsWith('maildir:') ? (named.slice('maildir:'.length).split(':')[0] ?? '') : named
@@ -63,7 +64,10 @@ export function maildirPath(named: string, home: string, fallback: string): stri
 
 type Used = { readonly checker: Checker; readonly running: Set<Promise<Verdict>> }
 
-/** A checker that another one can replace while checks run. The old one is closed after its last check. */
+/**
+ * A checker that another one can replace while checks run. The old one is closed after its last
+ * check.
+ */
 export class ReplaceableChecker implements Checker {
   #used: Used
 

@@ -9,7 +9,10 @@ import {
 import type { CheckQueue } from './check-queue.ts'
 import { type Checker, type CheckRequest, maildirPath, no, temporary } from './checker.ts'
 
-/** Programs of the checkpassword interface: the checker that runs one, and the environment of every one. */
+/**
+ * Programs of the checkpassword interface: the checker that runs one, and the environment of every
+ * one.
+ */
 
 /**
  * Any checkpassword program in verify mode: the account under which it would have run the POP3

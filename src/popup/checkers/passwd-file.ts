@@ -6,7 +6,10 @@ import type { CheckQueue } from './check-queue.ts'
 import { type Checker, maildirPath, no, temporary } from './checker.ts'
 import { type AuthenticationCache, verifyApop, verifyPassword } from './password-hash.ts'
 
-/** Accounts and APOP secrets in files of the site: their format, the checker, and reading them again. */
+/**
+ * Accounts and APOP secrets in files of the site: their format, the checker, and reading them
+ * again.
+ */
 
 /** Faulty lines that are logged one by one. */
 const FAULTS_SHOWN = 20
@@ -14,8 +17,9 @@ const FAULTS_SHOWN = 20
 type Accounts = { readonly entries: ReadonlyMap<string, PasswdEntry>; readonly decoy: string }
 
 /**
- * Accounts of a file that needs no other program (`login:hash:uid:gid:home:maildir`), and APOP secrets of another one.
- * Both are read again when they change. An unknown login costs the same work as a known one.
+ * Accounts of a file that needs no other program (`login:hash:uid:gid:home:maildir`), and APOP
+ * secrets of another one. Both are read again when they change. An unknown login costs the same
+ * work as a known one.
  * @throws UsageFault if a file cannot be read, or is open to others.
  */
 export function passwdFileChecker(
@@ -90,8 +94,9 @@ type PasswdEntry = {
 type PasswdFault = { readonly line: number; readonly reason: string }
 
 /**
- * Reads `login:hash:uid:gid:home:maildir`. Empty lines and lines that begin with `#` are comments. The maildir may be
- * left out (the default below the home) or relative to the home. The first line of a login counts.
+ * Reads `login:hash:uid:gid:home:maildir`. Empty lines and lines that begin with `#` are comments.
+ * The maildir may be left out (the default below the home) or relative to the home. The first line
+ * of a login counts.
  */
 export function parsePasswd(
   text: string,
@@ -123,7 +128,10 @@ function parseLine(line: string, defaultMaildir: string): PasswdEntry | string {
 
 const isId = (text: string): boolean => /^\d{1,10}$/.test(text) && Number(text) < 0xffff_ffff
 
-/** Reads `login:secret`, a line each; the secret is the rest of the line. Comments as in the passwd file. */
+/**
+ * Reads `login:secret`, a line each; the secret is the rest of the line. Comments as in the passwd
+ * file.
+ */
 export function parseApopSecrets(text: string): ReadonlyMap<string, string> {
   const secrets = new Map<string, string>()
   for (const line of text.split(/\r?\n/)) {

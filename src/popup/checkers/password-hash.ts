@@ -107,7 +107,10 @@ const isArgon2 = (name: string | undefined): name is 'argon2id' | 'argon2i' | 'a
 const sha256 = (bytes: Buffer): Buffer => createHash('sha256').update(bytes).digest()
 const same = (a: Buffer, b: Buffer): boolean => a.length === b.length && timingSafeEqual(a, b)
 
-/** APOP (RFC 1939 §7): 32 lower-case hex digits of MD5 over the timestamp with its brackets and the secret. */
+/**
+ * APOP (RFC 1939 §7): 32 lower-case hex digits of MD5 over the timestamp with its brackets and the
+ * secret.
+ */
 export function verifyApop(digest: string, timestamp: string, secret: string): boolean {
   const expected = createHash('md5').update(timestamp, 'latin1').update(secret, 'utf8').digest('hex')
   return same(sha256(Buffer.from(expected)), sha256(Buffer.from(digest, 'latin1')))

@@ -54,7 +54,10 @@ export function systemChecker(
   }
 }
 
-/** What /etc/shadow says of an account (shadow(5)); times in days since 1970, undefined where there is none. */
+/**
+ * What /etc/shadow says of an account (shadow(5)); times in days since 1970, undefined where there
+ * is none.
+ */
 type ShadowEntry = {
   readonly hash: string
   /** Number of days after its end for which an unchanged password is accepted. */

@@ -5,7 +5,10 @@ import { parseChainLine } from '../../wire/login-process.ts'
 import type { Authenticator } from './authenticator.ts'
 import { askToVerify, failureIn, type MonitorRequests, withRequest } from './monitor-authenticator.ts'
 
-/** Login by a checkpassword program with a POP3 server behind it, and the connections on which that server talks. */
+/**
+ * Login by a checkpassword program with a POP3 server behind it, and the connections on which that
+ * server talks.
+ */
 
 /** Above the longest time that the monitor gives a checker. */
 const REPLY_LIMIT_MS = 610_000
@@ -14,8 +17,8 @@ const MOST_SHOWN = 80
 
 /**
  * A checkpassword program with a POP3 server behind it decides, run by the monitor. The server's
- * first +OK is the proof. It
- * is held back until the login is announced, and so is what the client sent ahead: servers of qmail's time lose that.
+ * first +OK is the proof. It is held back until the login is announced, and so is what the client
+ * sent ahead: servers of qmail's time lose that.
  */
 export function chainAuthenticator(monitor: MonitorRequests, chains: ChainConnections, log: Log): Authenticator {
   return (login, departure) =>

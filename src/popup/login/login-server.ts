@@ -100,7 +100,10 @@ export class LoginServer implements SessionHost {
   judge: Authenticator
   preamble: SessionHost['preamble']
   stls: TlsContexts | undefined
-  /** Made once: a copy of the settings for every connection cost a fifteenth of all that this process does. */
+  /**
+   * Made once: a copy of the settings for every connection cost a fifteenth of all that this
+   * process does.
+   */
   #rules: LoginRules
   readonly #limits: ConnectionLimits
   readonly #shares: SessionShares<LoginSession>
@@ -113,7 +116,10 @@ export class LoginServer implements SessionHost {
    */
   readonly #places = new Map<LoginSession, IpAddress | undefined>()
   readonly #beforeLogin = new WaitingConnections<LoginSession>()
-  /** Sessions that are over, whose sockets wait for the client to take the last words; the oldest comes first. */
+  /**
+   * Sessions that are over, whose sockets wait for the client to take the last words; the oldest
+   * comes first.
+   */
   readonly #lingering = new Set<LoginSession>()
   /** Sessions that are not over. */
   #running = 0

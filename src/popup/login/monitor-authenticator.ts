@@ -109,8 +109,8 @@ export class MonitorRequests {
 }
 
 /**
- * The monitor's checker decides; the mail is in a pop3d worker's hands, whose first reply answers the password. Without
- * `links` every session is relayed.
+ * The monitor's checker decides; the mail is in a pop3d worker's hands, whose first reply answers
+ * the password. Without `links` every session is relayed.
  */
 export function monitorAuthenticator(
   monitor: MonitorRequests,

@@ -12,7 +12,9 @@ export type ReadHeader =
   | { readonly header: ProxyHeader; readonly rest: Buffer }
   | { readonly reason: string; readonly octets: number; readonly isLate: boolean }
 
-/** Reads the PROXY header with which a connection begins, which is paused then and has no listener. */
+/**
+ * Reads the PROXY header with which a connection begins, which is paused then and has no listener.
+ */
 export function readProxyHeader(connection: Connection): Promise<ReadHeader> {
   return new Promise(resolve => {
     let bytes: Buffer = Buffer.alloc(0)

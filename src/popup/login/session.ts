@@ -73,11 +73,17 @@ export type SessionHost = {
    * The administrator's remedy for a client with old TLS only; undefined if it was logged today.
    */
   oldTlsHint(ip: IpAddress): string | undefined
-  /** The client began with a PROXY header, or with TLS, where POP3 is spoken: an address or port is set up wrongly. */
+  /**
+   * The client began with a PROXY header, or with TLS, where POP3 is spoken: an address or port is
+   * set up wrongly.
+   */
   anotherProtocol(client: Client, protocol: 'PROXY' | 'TLS'): void
   /** A proxy said who its client is: true if that address may have one more connection. */
   moveTo(session: LoginSession, client: Client): boolean
-  /** The login is right: true if the login, and the owner of the mail where it is known, may have one more session. */
+  /**
+   * The login is right: true if the login, and the owner of the mail where it is known, may have
+   * one more session.
+   */
   admit(session: LoginSession, login: string, owner: string | undefined): boolean
   loggedIn(session: LoginSession): void
   left(session: LoginSession): void
@@ -108,7 +114,9 @@ export class LoginSession implements ConnectionListener {
   #inputEnded = false
   #over = false
   #isPassed = false
-  /** The next lines wait for a later turn of the event loop, or until the client has taken replies. */
+  /**
+   * The next lines wait for a later turn of the event loop, or until the client has taken replies.
+   */
   #isHeld = false
   /** For the pending login request: reports that the client has disconnected. */
   readonly #departure = new ClientGone()
@@ -182,7 +190,10 @@ export class LoginSession implements ConnectionListener {
     this.#run()
   }
 
-  /** Looks at the first octets, and closes if they are no POP3: as commands they would be answered one by one. */
+  /**
+   * Looks at the first octets, and closes if they are no POP3: as commands they would be answered
+   * one by one.
+   */
   #isAnotherProtocol(): boolean {
     const first = this.#reader.pending
     if (beginsWithProxyHeader(first)) {
@@ -228,7 +239,10 @@ export class LoginSession implements ConnectionListener {
     if (this.#inputEnded && !this.#busy && !this.#isHeld && !this.#over) this.#close()
   }
 
-  /** Lets other clients come first. With replies that the client does not take, its next lines wait until it does. */
+  /**
+   * Lets other clients come first. With replies that the client does not take, its next lines wait
+   * until it does.
+   */
   #hold(): void {
     this.#isHeld = true
     this.#connection.pause()

@@ -56,8 +56,9 @@ export class Announcer {
   }
 
   /**
-   * Announces a login; fulfilled when +OK may be sent. An ungrantable login goes only to popup's log, because authd or a syslog reader on another host may not know
-   * that its address is a proxy's.
+   * Announces a login; fulfilled when +OK may be sent. An ungrantable login goes only to popup's
+   * log, because authd or a syslog reader on another host may not know that its address is a
+   * proxy's.
    */
   async login(attempt: Attempt): Promise<void> {
     const { id, ip, user, method, tls } = attempt

@@ -22,7 +22,9 @@ export type ChainRunnerOptions = {
   readonly programs: CheckQueue
 }
 
-/** How a chained program ended, in the words of a refusal: what it means if no session came of it. */
+/**
+ * How a chained program ended, in the words of a refusal: what it means if no session came of it.
+ */
 export type ChainEnd = { readonly verdict: 'badauth' | 'temporary' | 'crash' | 'toolong'; readonly detail: string }
 
 export type RunningChain = {
@@ -76,7 +78,8 @@ export class ChainRunner {
     const address = listeners[loginProcess]?.address
     if (address?.type !== 'unix') throw new Error(`no chain socket: ${address && formatSocketAddress(address)}`)
     const session = connect({ path: address.path })
-    // Paused before it is connected, so that the runtime never begins to read what is the program's.
+    // Paused before it is connected, so that the runtime never begins to read what is the
+    // program's.
     session.pause()
     await new Promise<void>((resolve, reject) => {
       session.on('error', reject)

@@ -20,7 +20,10 @@ const CUSTOMER_TOLERANCE = 3
 const SITE_TOLERANCE = 16
 /** Different wrong passwords of a login that are distinguished from new ones. */
 const MAX_PROOFS = 4
-/** Different wrong passwords in a row from an address, after which a login is not known there any more. */
+/**
+ * Different wrong passwords in a row from an address, after which a login is not known there any
+ * more.
+ */
 const KNOWN_STRIKES = 3
 
 /**
@@ -57,7 +60,10 @@ export class FailureDelays {
   /** Pairs of network and login, and the strikes against each. */
   readonly #known = new BoundedMap<string, number>(MAX_ROWS)
 
-  /** Milliseconds to wait after the first, second, … failure; the last one stands for all further ones. */
+  /**
+   * Milliseconds to wait after the first, second, … failure; the last one stands for all further
+   * ones.
+   */
   constructor(delays: readonly number[], clock: Clock, customers: CustomerNetworks) {
     this.#delays = delays
     this.#clock = clock
@@ -108,7 +114,10 @@ export class FailureDelays {
     if (!isRepeated) this.#strike(this.#pair(ip, login))
   }
 
-  /** The checker said yes. One good account does not buy an address free: only this pair is known now. */
+  /**
+   * The checker said yes. One good account does not buy an address free: only this pair is known
+   * now.
+   */
   succeeded(ip: IpAddress, login: LoginText): void {
     const key = boundedKey(login)
     const before = this.#failuresOf(key)
@@ -118,7 +127,10 @@ export class FailureDelays {
     this.#known.renew(this.#pair(ip, login), 0)
   }
 
-  /** The /48 of an ordinary IPv6 address; undefined where a wider network says nothing of the customer. */
+  /**
+   * The /48 of an ordinary IPv6 address; undefined where a wider network says nothing of the
+   * customer.
+   */
   #siteOf(ip: IpAddress): string | undefined {
     const { base, prefixLength } = this.#customers.networkOf(ip)
     return prefixLength === 64 ? formatNetwork(networkOf(base, 48)) : undefined
@@ -143,7 +155,10 @@ export class FailureDelays {
   }
 }
 
-/** For each network the logins that failed there lately, by fingerprint, with the time of the last failure of each. */
+/**
+ * For each network the logins that failed there lately, by fingerprint, with the time of the last
+ * failure of each.
+ */
 class FailedLogins {
   readonly #tolerance: number
   #most: number

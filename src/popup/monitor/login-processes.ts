@@ -11,7 +11,10 @@ import {
   type ToLoginMessage,
 } from '../../wire/login-process.ts'
 
-/** The login processes as the monitor sees them: started again when they end, bounded in what they ask. */
+/**
+ * The login processes as the monitor sees them: started again when they end, bounded in what they
+ * ask.
+ */
 
 /**
  * Far above the need of honest logins (two messages each), far below a load that would block the
@@ -39,7 +42,10 @@ type LoginProcessesOptions = {
   /** Path of popup itself. */
   readonly program: string
   readonly listeners: readonly BoundSocket[]
-  /** Extra listening sockets, one for each process: where the monitor brings it the connections of chained programs. */
+  /**
+   * Extra listening sockets, one for each process: where the monitor brings it the connections of
+   * chained programs.
+   */
   readonly chainListeners: readonly BoundSocket[]
   readonly settings: () => LoginSettingsMessage
   readonly onMessage: (process: LoginProcess, message: FromLogin) => void
@@ -50,7 +56,10 @@ type LoginProcessesOptions = {
 /** One ticket after a full handshake: see the file. */
 const openSslConfiguration = join(dirname(programBeside('sslwrap')), 'openssl.cnf')
 
-/** Starts the login processes, keeps them running, and lets nothing through that they could not honestly have said. */
+/**
+ * Starts the login processes, keeps them running, and lets nothing through that they could not
+ * honestly have said.
+ */
 export class LoginProcesses {
   readonly #options: LoginProcessesOptions
   readonly #log: Log

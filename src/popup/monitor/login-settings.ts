@@ -104,7 +104,10 @@ function upstreamServer(popup: Settings['popup']): LoginSettingsMessage['upstrea
   }
 }
 
-/** No file, no feature. A file that cannot be right is a fault, because the administrator meant the feature. */
+/**
+ * No file, no feature. A file that cannot be right is a fault, because the administrator meant the
+ * feature.
+ */
 function preambleSettings(popup: Settings['popup']): LoginSettingsMessage['preamble'] {
   if (popup.ssl_hack_pass === '' || !existsSync(popup.ssl_hack_pass)) return null
   const password = readSecretFile(popup.ssl_hack_pass).reveal()

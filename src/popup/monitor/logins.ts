@@ -16,7 +16,10 @@ import type { FailureDelays, LoginIntervals } from './login-delays.ts'
 import type { LoginProcess } from './login-processes.ts'
 import type { MaildropWorkers } from './maildrop-workers.ts'
 
-/** Requests that one login process may have under way: more than it can have connections, but an end. */
+/**
+ * Requests that one login process may have under way: more than it can have connections, but an
+ * end.
+ */
 const MAX_PENDING = 100_000
 /** Characters of names and secrets in the requests that one login process may have under way. */
 const MAX_PENDING_OCTETS = 8_388_608
@@ -162,7 +165,8 @@ export class Logins {
     const { maildrop } = verdict
     const refusal = workers.refusalOf(maildrop)
     if (refusal !== undefined) {
-      // Looks like a wrong password, or it would be a way to try passwords of accounts that have no session here.
+      // Looks like a wrong password, or it would be a way to try passwords of accounts that have no
+      // session here.
       this.#refuse(process, n, pending, { failure: 'credentials', reason: 'uid' }, refusal)
       return
     }

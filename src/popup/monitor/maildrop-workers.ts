@@ -27,7 +27,10 @@ export type MaildropWorkersOptions = {
   readonly runDir: string
   /** Path of the pop3d program. */
   readonly program: string
-  /** The account of the login processes, the only one that may connect; undefined where all is one user. */
+  /**
+   * The account of the login processes, the only one that may connect; undefined where all is one
+   * user.
+   */
   readonly loginIds: Ids | undefined
   readonly logLevel: MaildropWorkerStart['logLevel']
   readonly engine: MaildropWorkerStart['engine']

@@ -27,8 +27,8 @@ import { Logins, type LoginsParts } from './logins.ts'
 import { MaildropWorkers } from './maildrop-workers.ts'
 
 /**
- * Starts popup: the monitor is this process; it binds, checks and announces, and reads nothing from the network.
- * `program` is the path of popup itself.
+ * Starts popup: the monitor is this process; it binds, checks and announces, and reads nothing from
+ * the network. `program` is the path of popup itself.
  * @throws UsageFault, TemporaryFault: nothing is left half-started, for this process then ends.
  */
 export async function startMonitor(settingsFile: string, program: string): Promise<RunningDaemon> {

@@ -51,7 +51,10 @@ export class DescriptorStream extends Duplex {
     done(error)
   }
 
-  /** Writes even after the stream was destroyed; fulfilled when the octets are handed over, or cannot be. */
+  /**
+   * Writes even after the stream was destroyed; fulfilled when the octets are handed over, or
+   * cannot be.
+   */
   lastWords(text: string, limitMs: number): Promise<void> {
     return new Promise(resolve => {
       const timer = setTimeout(() => {

@@ -4,7 +4,8 @@ import type { LoginMethod } from '../../wire/login-event.ts'
 import type { Dialect, Heard } from '../dialect.ts'
 import { parseOwnFileLine } from '../syslog-line.ts'
 
-// The closing bracket is required: host names are cut at 80 octets, and a cut address could be another valid address.
+// The closing bracket is required: host names are cut at 80 octets, and a cut address could be
+// another valid address.
 const IPOP3D_HOST = String.raw`(?:[A-Za-z0-9.-]{1,80} )?\[([0-9A-Fa-f:.]{2,45}(?:%[\w.-]{1,16})?)\]`
 const IPOP3D_POP3 = new RegExp(
   String.raw`^(Login|Auth|APOP) user=(\S{1,80}) host=${IPOP3D_HOST}(?: nmsgs=\d{1,10}/\d{1,10}| no mailbox)$`,
@@ -44,11 +45,16 @@ export const ipop3d: Dialect = {
 const DOVECOT_LOGIN =
   /^(pop3|imap)-login: (?:Login|Logged in): user=<([^<>,\s]{1,80})>, method=([\w-]{1,40}), rip=([0-9A-Fa-f:.]{2,45}), lip=[0-9A-Fa-f:.]{2,45}(|, .*\S)$/
 
-/** Of a name above 80 octets Dovecot writes 74 to 77 (no character is cut in two) and three dots. */
+/**
+ * Of a name above 80 octets Dovecot writes 74 to 77 (no character is cut in two) and three dots.
+ */
 const DOVECOT_CUT_NAME = /\.\.\.$/
 const DOVECOT_SHORTEST_CUT = 77
 
-/** Dovecot, all versions to 2.4, through syslog, its own log file or standard output (spec/syslog.md §7). */
+/**
+ * Dovecot, all versions to 2.4, through syslog, its own log file or standard output (spec/syslog.md
+ * §7).
+ */
 export const dovecot: Dialect = {
   name: 'dovecot',
   setting: 'check_daemon_dovecot',
@@ -56,7 +62,8 @@ export const dovecot: Dialect = {
   doc: 'Dovecot to 2.4',
   longestLogin: 255,
   read(message) {
-    // Written to standard output, e.g. in a container, the message begins with Dovecot's own stamp and level.
+    // Written to standard output, e.g. in a container, the message begins with Dovecot's own stamp
+    // and level.
     const text = parseOwnFileLine(message)?.message ?? message
     const [match, service, login = '', mechanism, address = '', rest = ''] = DOVECOT_LOGIN.exec(text) ?? []
     if (match === undefined) return undefined
@@ -148,7 +155,10 @@ export const courier: Dialect = {
 const CYRUS_LOGIN =
   /^login: (?:[A-Za-z0-9._-]{1,255} ?)?\[([0-9A-Fa-f:.]{2,45})\] (\S{1,255}) ([A-Za-z0-9_-]{2,20})(\+TLS)? User logged in(?: SESSIONID=<[^<>\s]{0,255}>)?$/
 
-/** One `key=value` of logfmt at the given place; the value bare, or quoted with `\"` `\\` `\n` `\x{HH}`. */
+/**
+ * One `key=value` of logfmt at the given place; the value bare, or quoted with `\"` `\\` `\n`
+ * `\x{HH}`.
+ */
 const CYRUS_LOGFMT_PAIR =
   /([A-Za-z][\w.]{0,63})=(?:"((?:[^"\\]|\\(?:["\\nrt]|x\{[0-9A-Fa-f]{2,6}\})){0,1024})"|([^\s"\\=]{0,1024}))( |$)/y
 const CYRUS_CLIENT_HOST = /^(?:(?:[A-Za-z0-9._-]{1,255} ?)?\[([0-9A-Fa-f:.]{2,45})\]|([0-9A-Fa-f:.]{2,45}))$/
@@ -184,7 +194,9 @@ function readCyrusLogfmt(message: string, imap: boolean): Heard | undefined {
   return { kind: 'login', address, login, imap, tls: pairs.get('login.tls') === '1' }
 }
 
-/** The whole message as pairs; undefined if any part of it has another shape or a key comes twice. */
+/**
+ * The whole message as pairs; undefined if any part of it has another shape or a key comes twice.
+ */
 function parseLogfmt(message: string): ReadonlyMap<string, string> | undefined {
   const pairs = new Map<string, string>()
   CYRUS_LOGFMT_PAIR.lastIndex = 0

@@ -1,4 +1,6 @@
-/** Dialects of POP3 servers whose versions log the address and the login in two lines, or in one. */
+/**
+ * Dialects of POP3 servers whose versions log the address and the login in two lines, or in one.
+ */
 
 import type { Dialect } from '../dialect.ts'
 
@@ -7,7 +9,10 @@ const POPA3D_SESSION = /^Session from (.{0,255})$/
 const POPA3D_SUCCESS = /^Authentication passed for (\S{1,255})$/
 const POPA3D_FAILURE = /^(?:Authentication failed for |Didn't attempt authentication)/
 
-/** popa3d: address and login in two lines, joined by PID; or one, with the patch that is about (spec/syslog.md §7). */
+/**
+ * popa3d: address and login in two lines, joined by PID; or one, with the patch that is about
+ * (spec/syslog.md §7).
+ */
 export const popa3d: Dialect = {
   name: 'popa3d',
   setting: 'check_daemon_popa3d',

@@ -9,7 +9,10 @@ import { askUnix } from '../../ucspi/unwatched-sockets.ts'
 import { MAX_RELAY_QUESTION_LINE, parseRelayAnswer } from '../../wire/relay-services.ts'
 import { type Decision, logDecision, relayVariables } from '../decision.ts'
 
-/** Exec mode: one run per connection in place of qmail-smtpd, with its command line and its few settings. */
+/**
+ * Exec mode: one run per connection in place of qmail-smtpd, with its command line and its few
+ * settings.
+ */
 
 /** Words that ask for the exec door. */
 type ExecLine = {
@@ -46,8 +49,8 @@ type ExecSettings = {
 }
 
 /**
- * The same as in src/settings/grant-sections.ts (a test compares them): that table costs three times as much
- * to load as this program may take.
+ * The same as in src/settings/grant-sections.ts (a test compares them): that table costs three
+ * times as much to load as this program may take.
  */
 export const EXEC_DEFAULTS: ExecSettings = {
   qmaildir: '/var/qmail',
@@ -118,10 +121,15 @@ type ExecModeRequest = {
 /** Loads what asks the database; only when it is to be asked. */
 type AskDatabase = (file: string | undefined, environment: Environment, timeoutMs: number) => Promise<Decision>
 
-/** Marks a process that is a gate: execve keeps the pid, so seeing one's own means that the gate ran itself. */
+/**
+ * Marks a process that is a gate: execve keeps the pid, so seeing one's own means that the gate ran
+ * itself.
+ */
 const MARK = 'AUTHRELAY_WRAP_PID'
 const CANNOT_RUN = '421 unable to run smtpd (#4.3.0)\r\n'
-/** As in src/settings/settings.ts, which is not loaded where no question to the database is asked. */
+/**
+ * As in src/settings/settings.ts, which is not loaded where no question to the database is asked.
+ */
 const SETTINGS_FILE = '/etc/auth-relay.toml'
 /** What may be an address at all; whoever answers judges it. */
 const ADDRESS = /^[0-9A-Fa-f:.]{2,45}$/

@@ -6,8 +6,9 @@ import type { Decision, RelayGrant } from '../decision.ts'
 const [ASK_EVERY_MS, ASK_ENDED_EVERY_MS] = [30_000, 1_000]
 
 /**
- * The grant of a session, which a session may outlive. Meanwhile a login may have renewed it, a block may have ended it, and
- * the rules of its device may have changed. No command waits for the database: the answer counts for the next command.
+ * The grant of a session, which a session may outlive. Meanwhile a login may have renewed it, a
+ * block may have ended it, and the rules of its device may have changed. No command waits for the
+ * database: the answer counts for the next command.
  */
 export class GrantTerm {
   readonly #decide: () => Promise<Decision>

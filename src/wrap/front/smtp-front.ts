@@ -31,12 +31,18 @@ export type FrontTimes = {
 const TIMES: FrontTimes = { idle: 3_900_000, discard: 30_000, linger: 5_000 }
 /** Octets that wait for one peer, above which the other is not read. */
 const MAX_WAITING = 65_536
-/** Octets of the client that are thrown away after the last reply: a reset by unread octets could destroy that. */
+/**
+ * Octets of the client that are thrown away after the last reply: a reset by unread octets could
+ * destroy that.
+ */
 const MAX_LINGERING = 1_048_576
 /** Refusals of one session that are logged one by one. */
 const MAX_LOGGED = 20
 
-/** An SMTP dialogue between a client's socket and one end of a socket pair, with the smtpd at the other end. */
+/**
+ * An SMTP dialogue between a client's socket and one end of a socket pair, with the smtpd at the
+ * other end.
+ */
 export class SmtpFront {
   /** Fulfilled when both descriptors are closed. */
   readonly closed: Promise<void>

@@ -26,7 +26,10 @@ import { Starters } from './starters.ts'
 
 /** The gate as a daemon: its accounts, its listening sockets, its start, reload and stop. */
 
-/** Descriptors of the gate beside those of its connections: listening sockets, the database, clients being refused. */
+/**
+ * Descriptors of the gate beside those of its connections: listening sockets, the database, clients
+ * being refused.
+ */
 const OTHER_DESCRIPTORS = 256
 
 /**
@@ -210,7 +213,10 @@ class Doors {
     await this.#setup.close()
   }
 
-  /** Without a limit of connections nobody knows how many descriptors it takes: the raised limit stays then. */
+  /**
+   * Without a limit of connections nobody knows how many descriptors it takes: the raised limit
+   * stays then.
+   */
   #shareOpenFiles(): void {
     const { connections, service_connections, front } = this.#setup.settings.wrap
     const needed = connections * (front ? 2 : 1) + this.#servers.length * service_connections + OTHER_DESCRIPTORS

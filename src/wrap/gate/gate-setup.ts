@@ -26,13 +26,19 @@ import { UseReporter } from './usage-reporter.ts'
 
 /** What the settings make of the gate. */
 
-/** Database connections of the gate: one answers thousands of questions a second, the others stand by. */
+/**
+ * Database connections of the gate: one answers thousands of questions a second, the others stand
+ * by.
+ */
 const DATABASE_CONNECTIONS = 4
 
 /** Questions of one connection that are being answered; Postfix asks one at a time. */
 const MAX_OPEN = 1_000
 
-/** All that settings make of the gate. At SIGHUP another one takes its place, and this one is closed. */
+/**
+ * All that settings make of the gate. At SIGHUP another one takes its place, and this one is
+ * closed.
+ */
 export class GateSetup {
   readonly settings: Settings
   readonly log: Log
@@ -46,7 +52,8 @@ export class GateSetup {
   readonly #customers: CustomerNetworks
 
   /**
-   * Reads secrets at once, connects to the database in the background. `environment`: our own. Throws UsageFault.
+   * Reads secrets at once, connects to the database in the background. `environment`: our own.
+   * Throws UsageFault.
    */
   constructor(settings: Settings, environment: Environment) {
     this.settings = settings

@@ -37,7 +37,10 @@ export type ResidentGateOptions = {
   readonly environment: Environment
   readonly relayclientValue: string
   readonly decide: (ip: IpAddress) => Promise<Decision>
-  /** Called once a connection that was decided about. The address is undefined if the proxy did not name its client. */
+  /**
+   * Called once a connection that was decided about. The address is undefined if the proxy did not
+   * name its client.
+   */
   readonly onDecision: (ip: IpAddress | undefined, decision: Decision) => void
   readonly log: Log
   readonly rules?: TcpRulesFile | undefined
@@ -48,7 +51,10 @@ export type ResidentGateOptions = {
   readonly maxPerAddress: number
   /** Whose connections count together for `maxPerAddress`. */
   readonly customers: CustomerNetworks
-  /** Stands between a client to whom a decision has opened the relay and its smtpd; undefined: nothing does. */
+  /**
+   * Stands between a client to whom a decision has opened the relay and its smtpd; undefined:
+   * nothing does.
+   */
   readonly front?: OpenFront | undefined
 }
 
@@ -118,8 +124,9 @@ export class ResidentGate {
   }
 
   /**
-   * Accepts no more and waits for every smtpd to end, at most so long. They go on by themselves after that, as under
-   * tcpserver; sessions behind the front, which ends with this process, are closed with 421.
+   * Accepts no more and waits for every smtpd to end, at most so long. They go on by themselves
+   * after that, as under tcpserver; sessions behind the front, which ends with this process, are
+   * closed with 421.
    */
   async drain(deadlineMs: number): Promise<void> {
     this.close()
@@ -170,7 +177,10 @@ export class ResidentGate {
     }
   }
 
-  /** Takes a place for the client, or says no with a banner. A proxy that still owes its header takes none. */
+  /**
+   * Takes a place for the client, or says no with a banner. A proxy that still owes its header
+   * takes none.
+   */
   #acquire(socket: AcceptedSocket, ip: IpAddress, isProxy: boolean): boolean {
     if (isProxy) return true
     const answer = this.#limits.acquire(ip)
@@ -252,10 +262,15 @@ export class ResidentGate {
   }
 }
 
-/** The relay was opened by a rule or by the gate's environment, so that there is nothing to decide. */
+/**
+ * The relay was opened by a rule or by the gate's environment, so that there is nothing to decide.
+ */
 const PRESET: Decision = { relay: false, reason: 'preset' }
 
-/** A connection and whether its ends are the client's own: false if they are those of a proxy that named no client. */
+/**
+ * A connection and whether its ends are the client's own: false if they are those of a proxy that
+ * named no client.
+ */
 type Served = { readonly connection: Connection; readonly isNamed: boolean }
 
 type Started = {
@@ -306,7 +321,10 @@ const ownProgramOf =
 const without = (names: readonly string[]): EnvironmentChanges =>
   Object.fromEntries(names.map(name => [name, undefined]))
 
-/** The ends that the proxy announces; its own for a health check or an unknown client, who is not named then. */
+/**
+ * The ends that the proxy announces; its own for a health check or an unknown client, who is not
+ * named then.
+ */
 async function readProxiedConnection({ descriptor }: AcceptedSocket, own: Connection): Promise<Served> {
   const header = await readProxyHeader(descriptor, PROXY_DEADLINE_MS)
   if (header.kind !== 'proxied') return { connection: own, isNamed: false }

@@ -1,7 +1,9 @@
 import { Resolver } from 'node:dns/promises'
 import { type IpAddress, parseIpAddress } from '../../wire/ip-address.ts'
 
-/** Name of a client's address, in lower case, or undefined: none, not in time, or not a host name. */
+/**
+ * Name of a client's address, in lower case, or undefined: none, not in time, or not a host name.
+ */
 export type ReverseDns = (ip: IpAddress) => Promise<string | undefined>
 
 /**
@@ -22,7 +24,8 @@ export function reverseDns(deadlineMs: number, forward: boolean, servers: readon
       }
       return name.replace(/\.$/, '').toLowerCase()
     } catch {
-      // No name, or no name server in time: "unknown" is what UCSPI says then, by leaving the variable out.
+      // No name, or no name server in time: "unknown" is what UCSPI says then, by leaving the
+      // variable out.
       return undefined
     } finally {
       clearTimeout(timer)

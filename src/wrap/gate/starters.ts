@@ -26,8 +26,9 @@ import {
 const STARTERS = 2
 const READY_WITHIN_MS = 30_000
 /**
- * A starter that leaves so many pings unanswered, one at a time, and says nothing else, is taken for hung: within 15 s. A
- * ping waits behind the starts that were sent before it, so a busy starter on a busy host answers late.
+ * A starter that leaves so many pings unanswered, one at a time, and says nothing else, is taken
+ * for hung: within 15 s. A ping waits behind the starts that were sent before it, so a busy starter
+ * on a busy host answers late.
  */
 const [PING_EVERY_MS, MOST_MISSED_PINGS] = [4_000, 3]
 /** Between two looks whether an smtpd of a starter that has ended still runs. */
@@ -114,7 +115,9 @@ export class Starters {
     }
   }
 
-  /** A program to be run again and again. `environment`: `NAME=value`, each; what every child has. */
+  /**
+   * A program to be run again and again. `environment`: `NAME=value`, each; what every child has.
+   */
   program(file: string, argv: readonly string[], environment: readonly Text[]): ConnectionProgram {
     const program: Program = { file, argv, environment }
     return { run: (...start) => this.#run(program, ...start) }

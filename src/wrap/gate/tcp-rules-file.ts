@@ -7,7 +7,10 @@ const MAX_OCTETS = 256 * 1024 * 1024
 
 const EVERYBODY: TcpRule = { allow: true, environment: {} }
 
-/** The rules of `tcpserver -x`: a cdb made by tcprules. A new file in its place counts from the next connection on. */
+/**
+ * The rules of `tcpserver -x`: a cdb made by tcprules. A new file in its place counts from the next
+ * connection on.
+ */
 export class TcpRulesFile {
   readonly #path: string
   #version = ''

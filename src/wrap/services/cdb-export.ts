@@ -36,7 +36,10 @@ export type CdbExportOptions = {
   readonly onChange: (heard: () => void) => void
   readonly refusal: (ip: IpAddress) => string | undefined
   readonly timeoutMs: number
-  /** How often the store is asked. A grant that ends is taken out to the second even if the store is away. */
+  /**
+   * How often the store is asked. A grant that ends is taken out to the second even if the store is
+   * away.
+   */
   readonly intervalMs: number
   readonly clock: Clock
   readonly log: Log
@@ -44,7 +47,10 @@ export type CdbExportOptions = {
 
 /** Milliseconds after a change: others may follow it. */
 const SOON = 20
-/** At the end: how long, and how often, it is tried to take the grants out of a file that cannot be written. */
+/**
+ * At the end: how long, and how often, it is tried to take the grants out of a file that cannot be
+ * written.
+ */
 const STOP_MS = 5_000
 const STOP_RETRY_MS = 200
 
@@ -202,7 +208,10 @@ export class CdbExport {
     })
   }
 
-  /** Takes the site's rules if they are good and have changed; otherwise those that were good last stay. */
+  /**
+   * Takes the site's rules if they are good and have changed; otherwise those that were good last
+   * stay.
+   */
   #readSite(): void {
     const { rulesPath, log } = this.#options
     if (rulesPath === '') {

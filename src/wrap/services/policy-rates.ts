@@ -3,7 +3,10 @@ import type { Clock } from '../../base/clock.ts'
 
 const HOUR_MS = 3_600_000
 const DAY_MS = 24 * HOUR_MS
-/** Keys counted at once; beyond that the oldest are forgotten, so that no sender can fill the memory. */
+/**
+ * Keys counted at once; beyond that the oldest are forgotten, so that no sender can fill the
+ * memory.
+ */
 const MAX_KEYS = 50_000
 
 type Count = { hour: number; now: number; before: number }
@@ -14,7 +17,10 @@ type Count = { hour: number; now: number; before: number }
  * counts in proportion, so a limit cannot be had twice around the full hour.
  */
 export class HourlyRate {
-  /** Per hour and key, unless a call says another; 0 means no limit, and nothing is counted. May be changed. */
+  /**
+   * Per hour and key, unless a call says another; 0 means no limit, and nothing is counted. May be
+   * changed.
+   */
   limit: number
   readonly #clock: Clock
   readonly #period: number

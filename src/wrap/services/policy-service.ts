@@ -15,9 +15,14 @@ export type PolicyServiceOptions = QueryServiceOptions & {
   readonly counts: (uid: number | undefined) => boolean
 }
 
-/** Says nothing about the mail: the restrictions that follow in main.cf decide (Postfix access(5)). */
+/**
+ * Says nothing about the mail: the restrictions that follow in main.cf decide (Postfix access(5)).
+ */
 const NO_OPINION = 'DUNNO'
-/** Milliseconds: Postfix closes a connection after 1000 s at the latest (smtpd_policy_service_max_ttl). */
+/**
+ * Milliseconds: Postfix closes a connection after 1000 s at the latest
+ * (smtpd_policy_service_max_ttl).
+ */
 const IDLE_MS = 1_200_000
 
 /**
@@ -41,7 +46,10 @@ class PolicyConnection implements LineService<PolicyRequest> {
   readonly #options: () => PolicyServiceOptions
   readonly #uid: number | undefined
   readonly #reader = new PolicyReader()
-  /** Message that recipients were counted for last: Postfix keeps `instance` the same over one message. */
+  /**
+   * Message that recipients were counted for last: Postfix keeps `instance` the same over one
+   * message.
+   */
   #instance = ''
   /** Questions count in their order, however their decisions arrive. */
   #last: Promise<unknown> = Promise.resolve()

@@ -17,8 +17,8 @@ const IDLE_MS = 60_000
 
 /**
  * Questions as lines, `relay v=1 ip=ADDRESS`, answered in order: for exec mode and for Exim's
- * `readsocket` (docs/WIRE.md). A question that names sender and recipient has them judged; it counts nothing.
- * `options` is asked for each.
+ * `readsocket` (docs/WIRE.md). A question that names sender and recipient has them judged; it
+ * counts nothing. `options` is asked for each.
  */
 export function queryService(options: () => QueryServiceOptions): LineServer<string> {
   const answerTo = async (line: string): Promise<RelayAnswer> => {
@@ -77,7 +77,10 @@ const END_OF_TIME = 253_402_300_799
 /** What every door that answers questions needs. */
 export type ServiceOptions = {
   readonly decide: (ip: IpAddress | undefined) => Promise<Decision>
-  /** Called once a question, with what the asker hears; `ip` undefined: whoever asked named no address. */
+  /**
+   * Called once a question, with what the asker hears; `ip` undefined: whoever asked named no
+   * address.
+   */
   readonly onDecision: (ip: IpAddress | undefined, decision: Decision) => void
   readonly limits: Pick<LineServerLimits, 'maxConnections' | 'maxOpen'>
   readonly log: Log

@@ -22,7 +22,10 @@ export class SiteRules {
   readonly #records: readonly TcpRuleRecord[]
   /** tcpserver takes the first record of a key. */
   readonly #first = new Map<string, Uint8Array>()
-  /** Networks that are denied in CIDR notation. A prefix as text is found before them, or they are not found at all. */
+  /**
+   * Networks that are denied in CIDR notation. A prefix as text is found before them, or they are
+   * not found at all.
+   */
   readonly #denied: readonly Network[]
 
   private constructor(records: readonly TcpRuleRecord[]) {
@@ -47,7 +50,10 @@ export class SiteRules {
     )
   }
 
-  /** The rules in a cdb that was written by `format`, without the grants; undefined for every other file. */
+  /**
+   * The rules in a cdb that was written by `format`, without the grants; undefined for every other
+   * file.
+   */
   static recover(path: string): SiteRules | undefined {
     try {
       const [mark, ...records] = new Cdb(readFileSync(path)).records()

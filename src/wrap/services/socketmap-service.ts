@@ -63,7 +63,8 @@ export function socketmapService(options: () => ServiceOptions): LineServer<stri
     const decision = await decide(ip)
     logAnswer(log, decision, { ip, service: 'socketmap' })
     onDecision(ip, decision)
-    // "Not found" for an error too: a temporary answer would hold up everybody's mail because of the database.
+    // "Not found" for an error too: a temporary answer would hold up everybody's mail because of
+    // the database.
     if (!decision.relay) return { type: 'notfound' }
     return { type: 'ok', data: map.found }
   }

@@ -32,7 +32,8 @@ type Exit = (status: number) => never
  */
 export function serveStarts(engine: Engine, ids: Ids, exit: Exit): void {
   forbidInspection()
-  // A terminal's Ctrl-C and a signal to every process of the account are not for us: the gate says when to end.
+  // A terminal's Ctrl-C and a signal to every process of the account are not for us: the gate says
+  // when to end.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {})
   dropPrivileges(ids)
   new Starter(engine, exit)
@@ -47,7 +48,9 @@ class Starter {
   readonly #exit: Exit
   readonly #engine: Engine
   readonly #link: SocketChannel
-  /** Those whose `start` is not there yet, in order; null for one that this process had no room for. */
+  /**
+   * Those whose `start` is not there yet, in order; null for one that this process had no room for.
+   */
   readonly #sockets: (OpenSocket | null)[] = []
   #pending: Buffer = NOTHING
   #news = ''
@@ -127,7 +130,9 @@ class Starter {
     }
   }
 
-  /** The runtime starts the smtpd in this turn, before it could read anything from the connection. */
+  /**
+   * The runtime starts the smtpd in this turn, before it could read anything from the connection.
+   */
   #spawn(n: number, program: SpawnedProgram, socket: OpenSocket, without: number, block: Buffer): void {
     const strings = parseStrings(block) ?? this.#refuse()
     const names = strings.slice(0, without).map(name => name.toString('latin1'))

@@ -190,7 +190,10 @@ const jsonOf = ({ ip, at, relay, decided, rules }: Explanation) => ({
   })),
 })
 
-/** The explanation in words: the answer, the rule that gave it, what to do, and everything else that is known. */
+/**
+ * The explanation in words: the answer, the rule that gave it, what to do, and everything else that
+ * is known.
+ */
 export function formatExplanation(
   { ip, at, relay, decided, rules }: Explanation,
   isPast: boolean,

@@ -23,7 +23,10 @@ const INTERVAL = 1000
 /** A minute's tallies are shown when it is over: begin with the minute that is under way. */
 const MINUTE = 60_000
 
-/** `auth-relay watch`: logins, refusals, relayed mail and what else the gate decides, as it happens, until Ctrl-C. */
+/**
+ * `auth-relay watch`: logins, refusals, relayed mail and what else the gate decides, as it happens,
+ * until Ctrl-C.
+ */
 export const watch: Verb = (program, { environment, print, isTerminal }, choose) => {
   withConfigOption(program.command('watch'))
     .description('logins, grants, refusals, relayed mail and gate decisions as they happen, until Ctrl-C')
@@ -57,7 +60,8 @@ most 20 a second and door. "tally" counts them all, by host, door and minute.`,
           return withDatabase(commandConnection(settings), async database => {
             const start = await databaseNow(database)
             if (isTerminal && options.json !== true) print(`${style.faint(`${HEAD}\n`)}`)
-            // What happened in the second before is not shown yet by the query: begin there, and miss nothing.
+            // What happened in the second before is not shown yet by the query: begin there, and
+            // miss nothing.
             let login = new Date(start.getTime() - INTERVAL)
             let [relay, refusal] = [login, login]
             let minute = new Date(start.getTime() - MINUTE)

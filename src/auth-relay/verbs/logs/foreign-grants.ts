@@ -70,7 +70,10 @@ export const FORMATS: Readonly<Record<string, ForeignFormat>> = {
   },
 }
 
-/** An entry that is no grant: its line, or its place in a directory or database, from 1 on; and the text of it. */
+/**
+ * An entry that is no grant: its line, or its place in a directory or database, from 1 on; and the
+ * text of it.
+ */
 export type ForeignFault = { readonly n: number; readonly text: string }
 
 /** Faults that are kept with their text; further ones are only counted. */
@@ -131,7 +134,10 @@ function* candidates(format: ForeignFormat, path: string, times: Times): Generat
   }
 }
 
-/** Name: the address; time of change: the last login; content: `USER=name` and `DOMAIN=domain`, each ended by NUL. */
+/**
+ * Name: the address; time of change: the last login; content: `USER=name` and `DOMAIN=domain`, each
+ * ended by NUL.
+ */
 function relayCtrlFile(directory: string, name: string): Found | undefined {
   const path = join(directory, name)
   const status = statSync(path)
@@ -147,7 +153,10 @@ function relayCtrlFile(directory: string, name: string): Found | undefined {
   return { address: name, at: status.mtime, user: domain === '' ? user : `${user}@${domain}` }
 }
 
-/** The reader of Berkeley DB files that comes with the database itself, under the names that systems give it. */
+/**
+ * The reader of Berkeley DB files that comes with the database itself, under the names that systems
+ * give it.
+ */
 const PROGRAMS = ['db_dump', 'db5.3_dump', 'db_dump-5.3', 'db48_dump']
 
 const MAX_OUTPUT = 1 << 30

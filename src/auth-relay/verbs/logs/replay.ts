@@ -15,7 +15,10 @@ import { readDialects } from './test-line.ts'
 
 type Options = { config: string; dialect?: string; shadow?: true; json?: true }
 
-/** `auth-relay replay`: reads a whole log, says what it would have granted, and grants what is still young enough. */
+/**
+ * `auth-relay replay`: reads a whole log, says what it would have granted, and grants what is still
+ * young enough.
+ */
 export const replay: Verb = (program, surroundings, choose) => {
   withConfigOption(program.command('replay'))
     .description('read a log from its beginning: count its grants by daemon, and the unknown lines by tag')
