@@ -113,6 +113,7 @@ describe('LoginProcesses', () => {
 
   test('a flood of long messages is bounded by its octets, long before its number', async () => {
     let heard = 0
+    let isFirst = true
     const flood = `say({ type: 'ready' }); let n = 0
       const more = () => { for (let i = 0; i < 100; i++) say(verify(++n)); channel.once('drain', more) }
       more()`
@@ -120,8 +121,10 @@ describe('LoginProcesses', () => {
     const { lines } = await start(
       'flood',
       flood,
-      () => {
-        heard += 1
+      message => {
+        // The process that takes the place of the first one begins at 1 again.
+        if (heard > 0 && 'n' in message && message.n === 1) isFirst = false
+        if (isFirst) heard += 1
       },
       () => 0,
     )
