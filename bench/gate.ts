@@ -31,7 +31,10 @@ const { values: options, positionals } = parseArgs({
   options: { engine: { type: 'string' } },
 })
 const [rounds = 5, seconds = 3, connections = 100_000] = positionals.map(Number)
-/** The engine of the gate, and that of the other gate; undefined: the gate chooses by itself, and there is no other. */
+/**
+ * The engine of the gate, and the engine of the second gate. Undefined: the setting `auto` holds, and
+ * there is no second gate.
+ */
 const engines = options.engine === undefined ? undefined : enginePair(options.engine)
 const CLIENTS = 16
 const root = new URL('..', import.meta.url).pathname

@@ -120,7 +120,10 @@ const cpuOfAll = ({ pids }: Side): number => pids().reduce((sum, pid) => sum + c
 const portFor = (side: Side, { tls }: Load): number | undefined => (tls === 'clear' ? side.clearPort : side.tlsPort)
 const percent = (shares: readonly number[]): string => `${Math.round(median(shares) * 100)} %`
 
-/** The engine of ours, and that of the other side; undefined: ours chooses by itself, and there is no such side. */
+/**
+ * The engine of ours, and the engine of the second side. Undefined: the setting `auto` holds, and there
+ * is no second side.
+ */
 const engines = options.engine === undefined ? undefined : enginePair(options.engine)
 const wantedPeers = options.peers?.split(',') ?? (engines === undefined ? undefined : [])
 const isWanted = (name: string): boolean => wantedPeers?.includes(name) ?? true
