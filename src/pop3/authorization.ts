@@ -32,11 +32,12 @@ export interface Credentials {
 }
 
 /**
- * The message of SASL PLAIN, `[authzid] NUL authcid NUL passwd` (RFC 4616 §2). Undefined if it is
- * not UTF-8, holds other than two NULs, has an empty name or password or a control character in the
- * name (SASLprep prohibits them), or asks to act as somebody else, which no POP3 user may. Name and
- * password are handed on as sent: preparing them would change passwords that were stored
- * unprepared.
+ * Parses the message of SASL PLAIN, `[authzid] NUL authcid NUL passwd` (RFC 4616 §2).
+ *
+ * Undefined if the message is not UTF-8, does not have exactly two NULs, or has an empty name or
+ * password. The name may have no control character, because SASLprep prohibits them. `authzid` may
+ * only repeat the name: no POP3 user may act for another one. Name and password are returned as
+ * sent, because preparing them would change passwords that were stored unprepared.
  */
 export function parsePlainMessage(message: string): Credentials | undefined {
   const [authzid, login, secret, ...more] = message.split('\0')
@@ -45,7 +46,10 @@ export function parsePlainMessage(message: string): Credentials | undefined {
   return isName(login) && secret !== '' && isUtf8(message) ? { login, secret } : undefined
 }
 
-/** The two answers of AUTH LOGIN (no RFC; as Outlook sends them), under the same conditions. */
+/**
+ * Parses the two answers of AUTH LOGIN under the same conditions. No RFC describes the mechanism;
+ * Outlook uses it.
+ */
 export function parseLoginAnswers(login: string, secret: string): Credentials | undefined {
   return isName(login) && secret !== '' && !secret.includes('\0') ? { login, secret } : undefined
 }
@@ -58,75 +62,75 @@ function isUtf8(octets: string): boolean {
 }
 
 /**
- * What the shell must do next, in order. The table decides; only the shell touches a socket or asks
- * a checker.
+ * An action for the shell. The shell runs the effects of a step in order. This table decides; only
+ * the shell uses sockets and checkers.
  */
 export type AuthorizationEffect =
   | { readonly type: 'reply'; readonly text: string }
   /**
-   * Ask the checker. A yes begins TRANSACTION; anything else goes into `afterFailure`. `method` as
-   * in a login event.
+   * Ask the checker. A positive answer begins TRANSACTION; for any other answer the shell calls
+   * `afterFailure`. `method` is the method of a login event.
    */
   | ({ readonly type: 'authenticate'; readonly method: LoginMethod } & Credentials)
-  /**
-   * The reply has been given: upgrade to TLS, throw away what was read beyond this line, start
-   * afresh (RFC 2595 §4).
-   */
+  /** Upgrade to TLS after the reply, and discard the octets read behind this line (RFC 2595 §4). */
   | { readonly type: 'startTls' }
   /**
-   * The `SSL` command: parse `host:pass`, compare, answer (spec/popup.md §6). Only as the first
-   * line, if offered.
+   * Parse the `host:pass` of the `SSL` command, check it and reply (spec/popup.md §6). Occurs for
+   * the first line only, and only if `preamble` is set.
    */
   | { readonly type: 'preamble'; readonly argument: string }
   | { readonly type: 'close' }
 
 export type LoginMethod = 'pass' | 'apop' | 'sasl'
 
-/** Why a login did not succeed: the shell's answer to an `authenticate` effect. */
+/** Why a login failed: the shell's answer to an `authenticate` effect. */
 export type LoginFailure =
-  /** The checker said no. */
+  /** The password or the name is wrong. */
   | 'credentials'
-  /** Nobody could say: try again later. */
+  /** The checker could not decide. The client may try again later. */
   | 'temporary'
-  /** A human has to set something right first. */
+  /** The login cannot succeed until an administrator corrects the setup. */
   | 'permanent'
-  /** Another session holds the maildrop, RFC 2449 §8.1.2. */
+  /** Another session holds the maildrop (RFC 2449 §8.1.2). */
   | 'inUse'
-  /** Too soon after the last login, RFC 2449 §8.1.1. */
+  /** The login delay since the last login is not over (RFC 2449 §8.1.1). */
   | 'loginDelay'
-  /** A chained program ended by a signal. */
+  /** A signal ended the chained program. */
   | 'crashed'
 
-/** What this connection may do; fixed until STLS or `SSL` changes it. */
+/** Permissions of this connection. Only STLS or `SSL` changes them. */
 export interface AuthorizationOptions {
-  /** `qmail`: every answer as qmail-popup gives it, one try only, no modern command. */
+  /**
+   * `qmail`: each reply is the one of qmail-popup, one login attempt is allowed, and newer commands
+   * are unknown.
+   */
   readonly compat: 'none' | 'qmail'
   /**
-   * Announced by CAPA. `sasl` are the mechanisms in reach (PLAIN, LOGIN), `stls` says whether STLS
-   * is accepted.
+   * Announced by CAPA. `sasl` has the mechanisms that this connection may use (PLAIN, LOGIN);
+   * `stls` is true while STLS is accepted.
    */
   readonly capabilities: Capabilities
-  /**
-   * Whether passwords may come in clear text on this connection: for all logins, none, or some.
-   * With TLS: `all`.
-   */
+  /** Which logins may send a password on this connection without TLS. With TLS: `all`. */
   readonly cleartext: 'all' | 'none' | ((login: string) => boolean)
-  /** The feature is configured and the peer trusted; if not, `SSL` is an unknown command. */
+  /**
+   * True if the `SSL` command is configured and the peer is a trusted proxy. Otherwise `SSL` is an
+   * unknown command.
+   */
   readonly preamble: boolean
   /** Failed logins after which the connection is closed. */
   readonly tries: number
 }
 
 export interface AuthorizationState {
-  /** A line has been read: `SSL` comes too late. */
+  /** A line was read, so `SSL` is refused from now on. */
   readonly begun: boolean
-  /** The name given by USER. */
+  /** The name of the last USER command. */
   readonly user: string | undefined
-  /** What the next line is: a command, or a SASL response. */
+  /** How the next line is read: as a command, or as a SASL response. */
   readonly awaiting: 'command' | 'plainMessage' | 'loginName' | { readonly passwordOf: string }
   readonly failures: number
   readonly overlongLines: number
-  /** Lines read on this connection, and those among them that are no command. */
+  /** Lines read on this connection. */
   readonly lines: number
   readonly unknownCommands: number
 }
@@ -142,8 +146,8 @@ export const AUTHORIZATION_START: AuthorizationState = {
 }
 
 /**
- * The state after STLS: the client begins anew (RFC 2595 section 4), but limits of the connection
- * go on.
+ * Returns the state after STLS. The session begins again (RFC 2595 §4), but the limits of the
+ * connection keep counting.
  */
 export const afterStartTls = ({ failures, lines, unknownCommands }: AuthorizationState): AuthorizationState => ({
   ...AUTHORIZATION_START,
@@ -154,17 +158,16 @@ export const afterStartTls = ({ failures, lines, unknownCommands }: Authorizatio
 })
 
 /**
- * Lines that are no command, after which the connection is closed. A client that probes for
- * extensions sends a few.
+ * Unknown commands after which the connection is closed. Clients that probe for extensions send a
+ * few.
  */
 const UNKNOWN_COMMANDS_ALLOWED = 10
 /**
- * Lines beside those of login attempts, after which the connection is closed. A client that sends
- * NOOP every few seconds while
- * its user types the password stays below it.
+ * Lines outside login attempts after which the connection is closed. A client that sends NOOP every
+ * few seconds while its user types the password stays below this limit.
  */
 const LINES_ALLOWED = 100
-/** Lines of one login attempt: AUTH, login name, password, and a command before it. */
+/** Lines of one login attempt: AUTH, login name, password, and one command before them. */
 const LINES_OF_ATTEMPT = 4
 
 export interface AuthorizationStep {
@@ -172,15 +175,18 @@ export interface AuthorizationStep {
   readonly effects: readonly AuthorizationEffect[]
 }
 
-/** One row per command: what it does, and the form of it that may be logged. */
+/** A command: its action, and the form of its line that may be logged. */
 interface AuthorizationCommand {
-  /** Not in qmail: unknown with compat = "qmail". */
+  /** qmail-popup does not know the command, so it is unknown with compat = "qmail". */
   readonly modern?: true
-  /** Spaces before the argument belong to it (RFC 1939 §7, PASS); qmail skips them all. */
+  /**
+   * Spaces before the argument belong to the argument (RFC 1939 §7, PASS). With compat = "qmail"
+   * they are skipped.
+   */
   readonly keepsSpaces?: true
   readonly run: (state: AuthorizationState, argument: string, options: AuthorizationOptions) => AuthorizationStep
   /**
-   * The line as it may be logged: a secret never leaves this room but in an `authenticate` effect.
+   * Returns the line without secrets. A secret leaves this room only in an `authenticate` effect.
    */
   readonly sanitized: (argument: string) => string
 }
@@ -190,7 +196,7 @@ const TOO_MANY_UNKNOWN = err('too many unknown commands')
 const TOO_MANY_LINES = err('too many commands without a login')
 const AUTHENTICATION_CANCELLED = err('authentication cancelled')
 const TLS_REQUIRED = err('[AUTH] TLS required')
-// 'Username:' and 'Password:', the prompts that clients of AUTH LOGIN wait for.
+// "Username:" and "Password:" in base64, the prompts that clients of AUTH LOGIN expect.
 const LOGIN_NAME_PROMPT = challenge('VXNlcm5hbWU6')
 const LOGIN_PASSWORD_PROMPT = challenge('UGFzc3dvcmQ6')
 
@@ -207,8 +213,8 @@ const asked = (state: AuthorizationState, method: LoginMethod, credentials: Cred
 const firstWord = (argument: string): string => argument.split(' ', 1)[0] ?? ''
 
 /**
- * AUTHORIZATION state: RFC 1939 §4 and §7, RFC 2449, RFC 2595, RFC 5034; replies of spec/popup.md
- * §3.
+ * Commands of the AUTHORIZATION state (RFC 1939 §4 and §7, RFC 2449, RFC 2595, RFC 5034).
+ * spec/popup.md §3 has the replies.
  */
 export const AUTHORIZATION: ReadonlyMap<string, AuthorizationCommand> = new Map<string, AuthorizationCommand>([
   ['USER', { run: user, sanitized: argument => `USER ${argument}` }],
@@ -218,18 +224,23 @@ export const AUTHORIZATION: ReadonlyMap<string, AuthorizationCommand> = new Map<
   ['SSL', { run: preamble, sanitized: () => 'SSL ***' }],
   ['CAPA', { modern: true, run: capa, sanitized: () => 'CAPA' }],
   ['STLS', { modern: true, run: stls, sanitized: () => 'STLS' }],
-  // RFC 6856: bytes pass unchanged in any case, so there is nothing to switch on; not announced.
+  // RFC 6856: octets pass unchanged with and without UTF8, so the command changes nothing and is
+  // not announced.
   ['UTF8', { modern: true, run: state => replied(state, ok()), sanitized: () => 'UTF8' }],
-  // RFC 1939 §5 has NOOP after login only; qmail answers it here too, and nobody is harmed.
+  // RFC 1939 §5 defines NOOP after login only. qmail-popup accepts NOOP before login too, and
+  // accepting it does no harm.
   ['NOOP', { run: state => replied(state, ok()), sanitized: () => 'NOOP' }],
   ['QUIT', { run: quit, sanitized: () => 'QUIT' }],
 ])
 
-/** The longest line, CRLF included, that the state takes next: for `LineReader.next`. */
+/**
+ * Returns the longest line, in octets with CRLF, that the state accepts next. Argument of
+ * `LineReader.next`.
+ */
 export const lineLimit = ({ awaiting }: AuthorizationState): number =>
   awaiting === 'command' ? COMMAND_LINE_LIMIT : SASL_LINE_LIMIT
 
-/** Runs one line of input. Total: whatever the client sends has an answer. */
+/** Runs one line of input. Each possible line has a reply. */
 export function runAuthorization(
   state: AuthorizationState,
   line: Line,
@@ -249,18 +260,21 @@ export function runAuthorization(
   const { verb, argument, afterSpace } = parseCommand(line.text)
   const command = AUTHORIZATION.get(verb)
   if (command === undefined || (command.modern && options.compat === 'qmail')) return unknown(begun)
-  // The first line alone may be `SSL`: only this command has to know that nothing came before it.
+  // `SSL` must be the first line, so its handler gets `begun` as it was before this line.
   const stateFor = verb === 'SSL' ? { ...begun, begun: state.begun } : begun
   const keepsSpaces = command.keepsSpaces === true && options.compat !== 'qmail'
   return command.run(stateFor, keepsSpaces ? afterSpace : argument, options)
 }
 
-/** The form of a line that may be logged. It holds the client's text: the log escapes it. */
+/**
+ * Returns the form of a line that may be logged. It contains text of the client, which the log
+ * escapes.
+ */
 export function sanitizedLine(state: AuthorizationState, line: Line): string {
   if (line.type !== 'line') return line.type
   if (state.awaiting !== 'command') return 'SASL response ***'
   const { verb, argument } = parseCommand(line.text)
-  // An unknown verb is not logged: it may be a password typed at the wrong moment.
+  // An unknown verb is not logged, because it may be a password typed at the wrong prompt.
   return AUTHORIZATION.get(verb)?.sanitized(argument) ?? 'unknown command'
 }
 
@@ -274,9 +288,9 @@ const FAILURE_REPLIES: Readonly<Record<LoginFailure, { readonly coded: string; r
 }
 
 /**
- * The answer to a login that did not succeed. The session is then as if the login had not been
- * tried (RFC 5034 §4), USER
- * included, until `tries` are used up; qmail's popup never gives a second try.
+ * Returns the reply to a failed login. The session then continues as if the login had not been
+ * tried (RFC 5034 §4): the name of USER is forgotten too. The connection is closed after `tries`
+ * failures; with compat = "qmail" it is closed after the first one.
  */
 export function afterFailure(
   state: AuthorizationState,
@@ -289,7 +303,7 @@ export function afterFailure(
   return compat === 'qmail' || failure === 'crashed' || failures >= tries ? closing(step) : step
 }
 
-/** The answer to a line that is no command here. */
+/** Replies to an unknown command and counts it. */
 function unknown(state: AuthorizationState, text = UNKNOWN): AuthorizationStep {
   const unknownCommands = state.unknownCommands + 1
   const after = { ...state, unknownCommands }
@@ -337,17 +351,20 @@ function quit(state: AuthorizationState): AuthorizationStep {
   return closing(replied(state, ok()))
 }
 
-/** `state.begun` tells of the lines before this one, unlike for the others. */
+/**
+ * `state.begun` covers the lines before this one. In the other handlers it covers this line too.
+ */
 function preamble(state: AuthorizationState, argument: string, options: AuthorizationOptions): AuthorizationStep {
   const begun = { ...state, begun: true }
-  // The same answer as to an unknown command: whether the feature exists is nobody's business.
+  // The reply is that of an unknown command, so that a client cannot find out whether the command
+  // is configured.
   if (state.begun || !options.preamble) return unknown(begun)
   return { state: begun, effects: [{ type: 'preamble', argument }] }
 }
 
 function auth(state: AuthorizationState, argument: string, options: AuthorizationOptions): AuthorizationStep {
   const { sasl } = options.capabilities
-  // Without an argument RFC 5034 has nothing; old clients expect the list of mechanisms.
+  // RFC 5034 does not define AUTH without an argument. Old clients expect the list of mechanisms.
   if (argument === '') return replied(state, multiline(sasl))
   const [name = '', initial, ...more] = argument.split(' ')
   const mechanism = upperCaseAscii(name)
@@ -372,7 +389,7 @@ function saslResponse(
   if (awaiting === 'loginName') return replied({ ...state, awaiting: { passwordOf: response } }, LOGIN_PASSWORD_PROMPT)
   const credentials =
     awaiting === 'plainMessage' ? parsePlainMessage(response) : parseLoginAnswers(awaiting.passwordOf, response)
-  // RFC 5034 §4, RFC 4616 §2: a message that is not well formed is a failed login.
+  // A malformed message is a failed login (RFC 5034 §4, RFC 4616 §2).
   if (credentials === undefined) return afterFailure(state, 'credentials', options)
   if (!mayBeClear(options, credentials.login)) return replied(state, TLS_REQUIRED)
   return asked(state, 'sasl', credentials)

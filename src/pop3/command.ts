@@ -1,19 +1,20 @@
-/** Command lines of a POP3 client: cut from its octets, and taken apart. */
+/** POP3 command lines: splitting the client's octets into lines, and parsing a line. */
 
 /**
- * What one line of input turned out to be. `text` holds one character per octet (latin1), so no
- * byte is lost or changed.
+ * One line of input. `text` holds one character per octet (latin1), so no octet is lost or changed.
  */
 export type Line =
   | { readonly type: 'line'; readonly text: string }
   | { readonly type: 'tooLong' }
   | { readonly type: 'holdsNul' }
 
-/** Octets of a command line, CRLF included. RFC 2449 §4 asks for at least 255; spec/popup.md §2. */
+/**
+ * Longest command line in octets, with CRLF. RFC 2449 §4 requires at least 255; spec/popup.md §2.
+ */
 export const COMMAND_LINE_LIMIT = 512
 
 /**
- * Octets of a SASL response line, CRLF included. RFC 5034 §4: as long as the mechanism needs;
+ * Longest SASL response line in octets, with CRLF. RFC 5034 §4 leaves the length to the mechanism;
  * spec/popup.md §2.
  */
 export const SASL_LINE_LIMIT = 12_288
@@ -23,16 +24,16 @@ const CR = 0x0d
 const EMPTY: Buffer = Buffer.alloc(0)
 
 /**
- * Bytes in, lines out. A line ends at LF; one CR directly before it is dropped (spec/popup.md §2).
+ * Splits octets into lines. A line ends at LF, and one CR directly before LF is removed
+ * (spec/popup.md §2).
  *
- * Push a chunk, then call `next` until it returns undefined, and only then push again: between two
- * pushes at most one unfinished line (`limit` octets) is held, however long the peer makes it. What
- * follows the last line taken can be had back with `rest`, for the program that continues the
- * dialogue.
+ * Push a chunk, and call `next` until it returns undefined before the next push. Between two pushes
+ * the reader then holds at most `limit` octets of an unfinished line. `rest` returns the octets
+ * behind the last line, for the program that continues the dialogue.
  */
 export class LineReader {
   #octets: Buffer = EMPTY
-  /** Where in them begins what has not been returned. */
+  /** Index in `#octets` of the first octet that was not returned yet. */
   #begin = 0
   #discarding = false
 
@@ -42,8 +43,8 @@ export class LineReader {
   }
 
   /**
-   * The next whole line, or undefined if more input is needed. `limit` counts octets including the
-   * line end.
+   * Returns the next whole line, or undefined if more octets are needed. `limit` counts octets with
+   * the line end.
    */
   next(limit: number = COMMAND_LINE_LIMIT): Line | undefined {
     const [octets, begin] = [this.#octets, this.#begin]
@@ -52,7 +53,7 @@ export class LineReader {
       const size = octets.length - begin
       if (this.#discarding || size >= limit) this.#discarding = true
       if (this.#discarding || size === 0) this.#keep(EMPTY)
-      // An unfinished line must not keep the whole chunk it came in alive.
+      // Copy an unfinished line, because a view of it would keep the memory of its whole chunk.
       else if (octets.buffer.byteLength > 4 * limit) this.#keep(asBuffer(this.pending.slice()))
       return undefined
     }
@@ -66,13 +67,13 @@ export class LineReader {
     return text.includes('\0') ? { type: 'holdsNul' } : { type: 'line', text }
   }
 
-  /** Everything not yet returned as a line; it stays. */
+  /** The octets that were not returned as a line. The reader keeps them. */
   get pending(): Uint8Array {
     const { buffer, byteOffset } = this.#octets
     return new Uint8Array(buffer, byteOffset + this.#begin, this.#octets.length - this.#begin)
   }
 
-  /** Takes everything not yet returned as a line. */
+  /** Removes and returns the octets that were not returned as a line. */
   rest(): Uint8Array {
     const rest = this.pending
     this.#keep(EMPTY)
@@ -88,20 +89,18 @@ export class LineReader {
 const asBuffer = (octets: Uint8Array): Buffer =>
   Buffer.isBuffer(octets) ? octets : Buffer.from(octets.buffer, octets.byteOffset, octets.byteLength)
 
-/**
- * One command line: the verb in upper case, and the argument as it came. One character per octet.
- */
+/** One command line: the verb in upper case, and the argument as sent. One character per octet. */
 export interface Command {
   readonly verb: string
   readonly argument: string
-  /** Everything after the one SPACE that ends the verb: the argument with the spaces before it. */
+  /** Text behind the first SPACE: the argument with the spaces before it. */
   readonly afterSpace: string
 }
 
 /**
- * Verb = everything up to the first SPACE, ASCII case-insensitive; the spaces after it are skipped;
- * the argument is the rest, inner and trailing spaces kept. A line that begins with a space has the
- * empty verb. spec/popup.md §2.
+ * Parses a command line (spec/popup.md §2). The verb is the text before the first SPACE, without
+ * regard to the case of ASCII letters. Spaces behind the verb are skipped. The argument keeps its
+ * inner and trailing spaces. A line that begins with a space has an empty verb.
  */
 export function parseCommand(line: string): Command {
   const space = line.indexOf(' ')
@@ -112,11 +111,11 @@ export function parseCommand(line: string): Command {
 }
 
 /**
- * Only a to z: `toUpperCase` would also turn other letters into ASCII ones, so that two verbs
- * became one.
+ * Converts a to z only. `toUpperCase` also maps other letters to ASCII letters, so two verbs could
+ * become one.
  */
 export const upperCaseAscii = (text: string): string =>
-  // Most clients shout.
+  // Most clients send upper case, so test before replacing.
   HAS_LOWER_CASE.test(text) ? text.replace(LOWER_CASE, letters => letters.toUpperCase()) : text
 
 const HAS_LOWER_CASE = /[a-z]/

@@ -1,52 +1,57 @@
-/** The line ending of POP3 replies, RFC 1939 §3. */
+/** Line end of POP3 replies (RFC 1939 §3). */
 export const CRLF = '\r\n'
 
-/** The only line of a multi-line response that is a single dot ends it, RFC 1939 §3. */
+/** Last line of a multi-line response (RFC 1939 §3). */
 export const TERMINATION = '.\r\n'
 
 /**
- * `+OK ` and an optional text. The space stays also without text: some old clients need it (RFC
- * 1957).
+ * Formats `+OK ` and an optional text. The space stays without text too, because some old clients
+ * need it (RFC 1957).
  */
 export const ok = (text = ''): string => `+OK ${text}${CRLF}`
 
-/** `-ERR ` and a text. It must not begin with `[` unless that is a response code (RFC 2449 §8). */
+/**
+ * Formats `-ERR ` and a text. A text that begins with `[` must begin with a response code (RFC 2449
+ * §8).
+ */
 export const err = (text: string): string => `-ERR ${text}${CRLF}`
 
-/** `+ ` and base64, nothing else: a SASL challenge, RFC 5034 §4. */
+/** Formats a SASL challenge: `+ ` and base64 (RFC 5034 §4). */
 export const challenge = (base64 = ''): string => `+ ${base64}${CRLF}`
 
-/** A multi-line response. A line of it that begins with a dot gets one more, RFC 1939 §3. */
+/** Formats a multi-line response. A line that begins with a dot gets a second dot (RFC 1939 §3). */
 export const multiline = (lines: readonly string[]): string =>
   ok() + lines.map(line => (line.startsWith('.') ? `.${line}${CRLF}` : line + CRLF)).join('') + TERMINATION
 
-/** Replies that both states give. */
+/** Replies of both AUTHORIZATION and TRANSACTION. */
 export const LINE_TOO_LONG = err('line too long')
 export const SYNTAX_ERROR = err('syntax error')
 
-/** After so many overlong lines the connection is closed, spec/popup.md §2. */
+/**
+ * Overlong lines that a session survives; the next one closes the connection (spec/popup.md §2).
+ */
 export const OVERLONG_LINES_ALLOWED = 2
 
-/** What a server can do, from which the answer to CAPA is made. */
+/** Facts from which the reply to CAPA is made. */
 export interface Capabilities {
-  /** USER and PASS are of use on this connection. */
+  /** True if USER and PASS may be used on this connection. */
   readonly user: boolean
-  /** SASL mechanisms of use on this connection, upper case. */
+  /** SASL mechanisms that may be used on this connection, in upper case. */
   readonly sasl: readonly string[]
-  /** STLS would be accepted now. */
+  /** True if STLS is accepted now. */
   readonly stls: boolean
-  /** Seconds between two logins of one user, 0 = no minimum. */
+  /** Minimum time in seconds between two logins of one user; 0: no minimum. */
   readonly loginDelay: number
-  /** Days until the site deletes mail, RFC 2449 §6.7. */
+  /** Days after which the site deletes messages (RFC 2449 §6.7). */
   readonly expire: number | 'NEVER'
-  /** Name of the server software, without its version before login. */
+  /** Name of the server software. Before login it has no version. */
   readonly implementation: string
 }
 
 /**
- * The lines of the CAPA response (RFC 2449 §5; SASL RFC 5034 §6, AUTH-RESP-CODE RFC 3206 §6). What
- * is announced before login is announced after it too, except STLS, which is of no use there (RFC
- * 2595 §4).
+ * Formats the lines of the CAPA response (RFC 2449 §5; SASL: RFC 5034 §6; AUTH-RESP-CODE: RFC 3206
+ * §6). Each capability is announced before and after login, except STLS, which is useless after
+ * login (RFC 2595 §4).
  */
 export function capabilityLines(
   state: 'AUTHORIZATION' | 'TRANSACTION',

@@ -1,9 +1,8 @@
 /**
  * A whole POP3 session in memory: AUTHORIZATION joined with TRANSACTION and UPDATE.
  *
- * Octets come in by `push` and replies go out as its result, so that any input can be run in any
- * pieces, without a socket, a file or a clock. What a session needs of the world stands in
- * `SessionHost`, and each question has its answer at once.
+ * `push` takes octets and returns the replies, so tests can run any input, cut at any octet,
+ * without a socket, a file or a clock. The functions of `SessionHost` return synchronously.
  */
 import {
   AUTHORIZATION_START,
@@ -29,24 +28,29 @@ import {
   updateReply,
 } from './transaction.ts'
 
-/** An open maildrop with the content of its messages. */
+/** An open maildrop and the content of its messages. */
 export interface OpenMaildrop extends MaildropView {
-  /** The reply to RETR and TOP, termination included; undefined if the message cannot be opened. */
+  /**
+   * Returns the reply to RETR or TOP with its termination; undefined if the message cannot be
+   * opened.
+   */
   retrieve(number: number, bodyLines: number | undefined): string | undefined
-  /** UPDATE: removes what is marked. How many messages could not be removed. */
+  /**
+   * UPDATE: removes the marked messages. Returns the number of messages that could not be removed.
+   */
   update(deleted: ReadonlySet<number>): number
 }
 
 export interface SessionHost {
-  /** The text of the greeting, with the timestamp that APOP digests. */
+  /** Text of the greeting, with the timestamp for APOP. */
   readonly greeting: string
   readonly authorization: AuthorizationOptions
-  /** In force after STLS, or after an accepted `SSL` command. */
+  /** Options after STLS, or after an accepted `SSL` command. */
   readonly overTls: AuthorizationOptions
   readonly transaction: TransactionOptions
-  /** The maildrop of a login that is right, or why there is none. */
+  /** Returns the maildrop of a correct login, or the reason of a failed one. */
   authenticate(attempt: Extract<AuthorizationEffect, { type: 'authenticate' }>): OpenMaildrop | LoginFailure
-  /** Judges the argument of the `SSL` command. */
+  /** Checks the argument of the `SSL` command. */
   preamble(argument: string): 'accepted' | 'malformed' | 'wrong'
 }
 
@@ -60,22 +64,19 @@ export class MemorySession {
   #replies: string
   #isOver = false
 
-  /** The greeting waits for the first `push`. */
+  /** The first `push` returns the greeting. */
   constructor(host: SessionHost) {
     this.#host = host
     this.#options = host.authorization
     this.#replies = ok(host.greeting)
   }
 
-  /** The server has closed the connection: further octets have no answer. */
+  /** True after the server has closed the connection. Further octets get no reply. */
   get isOver(): boolean {
     return this.#isOver
   }
 
-  /**
-   * Takes what the client sent, in any pieces, and returns the replies to the lines that it
-   * completes.
-   */
+  /** Takes octets of the client and returns the replies to the lines that they complete. */
   push(octets: Uint8Array): string {
     this.#reader.push(octets)
     while (!this.#isOver) {
@@ -100,7 +101,7 @@ export class MemorySession {
           this.#authenticate(effect)
           break
         case 'startTls':
-          // What the client sent behind STLS in clear text is thrown away (RFC 2595 §4).
+          // Discard clear text that the client sent behind STLS (RFC 2595 §4).
           this.#reader = new LineReader()
           this.#authorization = afterStartTls(this.#authorization)
           this.#options = this.#host.overTls
@@ -161,8 +162,8 @@ export class MemorySession {
 }
 
 /**
- * Runs a whole session: everything that the server says to these octets, whatever pieces they come
- * in.
+ * Runs a whole session and returns all replies. The result does not depend on how the octets are
+ * cut into pieces.
  */
 export function runSession(host: SessionHost, pieces: Iterable<Uint8Array>): string {
   const session = new MemorySession(host)

@@ -1,16 +1,16 @@
 import { type Line, parseCommand } from './command.ts'
 import { CRLF, err, LINE_TOO_LONG, multiline, OVERLONG_LINES_ALLOWED, ok, SYNTAX_ERROR, TERMINATION } from './reply.ts'
 
-/** A number at the beginning of an argument, and what follows it. */
+/** A number at the beginning of an argument, and the text behind it. */
 export interface LeadingNumber {
   readonly value: number
   readonly rest: string
 }
 
 /**
- * Reads leading decimal digits and ignores what follows, as qmail's scan_ulong does (`2x` is 2);
- * undefined without a digit. Values beyond 2^31-1 become exactly that: larger than any message
- * number, instead of wrapping as in C (spec/pop3d.md §3).
+ * Reads leading decimal digits and ignores the text behind them, as qmail's scan_ulong does (`2x`
+ * is 2). Undefined without a digit. A value above 2^31-1 becomes 2^31-1, which is larger than any
+ * message number, where C would wrap around (spec/pop3d.md §3).
  */
 export function parseLeadingNumber(text: string): LeadingNumber | undefined {
   const digits = /^[0-9]+/.exec(text)?.[0]
@@ -18,51 +18,57 @@ export function parseLeadingNumber(text: string): LeadingNumber | undefined {
   return { value: Math.min(Number(digits), 2 ** 31 - 1), rest: text.slice(digits.length) }
 }
 
-/** The maildrop as the protocol sees it: messages 1 to `count`. */
+/** The maildrop as the protocol uses it: messages 1 to `count`. */
 export interface MaildropView {
   readonly count: number
-  /** Size of message `number` in octets; asked only after the shell has fulfilled `needsSizes`. */
+  /** Size of message `number` in octets. The shell must have satisfied `needsSizes` before. */
   octets(number: number): number
-  /** Unique-id of message `number`, RFC 1939 §7. */
+  /** Unique-id of message `number` (RFC 1939 §7). */
   uniqueId(number: number): string
-  /** Sum of the sizes of all messages; under the same condition. */
+  /**
+   * Sum of the sizes of all messages in octets. The shell must have satisfied `needsSizes` before.
+   */
   totalOctets(): number
 }
 
-/** What the shell must do next. The table decides; only the shell touches a socket or a file. */
+/** An action for the shell. This table decides; only the shell uses sockets and files. */
 export type TransactionEffect =
   | { readonly type: 'reply'; readonly text: string }
   /**
-   * Reply with the whole scan listing: a ready one while nothing is deleted, else `formatListing`.
+   * Reply with the whole scan listing or unique-id listing: the prepared one while no message is
+   * deleted, otherwise `formatListing`.
    */
   | { readonly type: 'listing'; readonly of: Listing }
   /**
-   * Send `+OK `, the message and the termination; header and so many lines of the body if
-   * `bodyLines` is given.
+   * Send `+OK `, the message and the termination. With `bodyLines`: the header and this number of
+   * lines of the body.
    */
   | { readonly type: 'message'; readonly number: number; readonly bodyLines: number | undefined }
-  /** Remove what is marked, reply, close: RFC 1939 §6. */
+  /** Remove the marked messages, reply and close (RFC 1939 §6). */
   | { readonly type: 'enterUpdate' }
   | { readonly type: 'close' }
 
 export type Listing = 'LIST' | 'UIDL'
 
 export interface TransactionOptions {
-  /** `qmail`: every answer as qmail-pop3d gives it. */
+  /** `qmail`: each reply is the one of qmail-pop3d. */
   readonly compat: 'none' | 'qmail'
   /** Lines of the CAPA response. */
   readonly capabilities: readonly string[]
 }
 
 /**
- * One session in TRANSACTION state. It is changed in place: on a maildrop of 10,000 messages a copy
- * for each DELE would move fifty million entries.
+ * A session in TRANSACTION state. It is changed in place, because on a maildrop of 10,000 messages
+ * a copy for each DELE would move fifty million entries.
  */
 export interface TransactionState {
   readonly maildrop: MaildropView
   readonly options: TransactionOptions
   readonly deleted: Set<number>
-  /** The highest message number accessed; in qmail's sense, that is deleted. RFC 1460's LAST. */
+  /**
+   * Highest message number that DELE has marked. LAST (RFC 1460) reports this number, as in
+   * qmail-pop3d.
+   */
   last: number
   overlongLines: number
 }
@@ -75,15 +81,15 @@ export const startTransaction = (maildrop: MaildropView, options: TransactionOpt
   overlongLines: 0,
 })
 
-/** One row per command: what its argument is, whether the sizes must be known, what it does. */
+/** A command: its argument, whether it needs the sizes, and its action. */
 interface TransactionCommand {
   /**
-   * `optional`: an argument, if there is one, is a message number. Other arguments are ignored, as
-   * qmail does.
+   * Whether the argument is a message number. `optional`: an argument may be missing. Arguments of
+   * `none` are ignored, as in qmail-pop3d.
    */
   readonly message: 'none' | 'optional' | 'required'
   readonly needsSizes: boolean
-  /** Not in qmail: unknown with compat = "qmail". */
+  /** qmail-pop3d does not know the command, so it is unknown with compat = "qmail". */
   readonly modern?: true
   readonly run: (state: TransactionState, number: number, rest: string) => TransactionEffect
 }
@@ -92,8 +98,8 @@ const reply = (text: string): TransactionEffect => ({ type: 'reply', text })
 const OK = reply(ok())
 
 /**
- * TRANSACTION state, RFC 1939 §5 and §7, as spec/pop3d.md §3 has it. No command here carries a
- * secret.
+ * Commands of the TRANSACTION state (RFC 1939 §5 and §7, spec/pop3d.md §3). No command here carries
+ * a secret.
  */
 export const TRANSACTION: ReadonlyMap<string, TransactionCommand> = new Map<string, TransactionCommand>([
   ['STAT', { message: 'none', needsSizes: true, run: stat }],
@@ -112,12 +118,12 @@ export const TRANSACTION: ReadonlyMap<string, TransactionCommand> = new Map<stri
   ],
 ])
 
-/** Whether the sizes of all messages must be known before `runTransaction` is given this line. */
+/** True if `runTransaction` needs the sizes of all messages for this line. */
 export function needsSizes(line: Line): boolean {
   return line.type === 'line' && TRANSACTION.get(parseCommand(line.text).verb)?.needsSizes === true
 }
 
-/** Runs one line of input against the state. Total: whatever the client sends has an answer. */
+/** Runs one line of input and changes the state. Each possible line has a reply. */
 export function runTransaction(state: TransactionState, line: Line): readonly TransactionEffect[] {
   switch (line.type) {
     case 'tooLong':
@@ -150,7 +156,8 @@ function runCommand(state: TransactionState, text: string): TransactionEffect {
 function stat({ maildrop, deleted, options }: TransactionState): TransactionEffect {
   let octets = maildrop.totalOctets()
   for (const number of deleted) octets -= maildrop.octets(number)
-  // RFC 1939 §5: deleted messages are not counted in either number. qmail counts them in the first.
+  // RFC 1939 §5: deleted messages count in neither number. qmail-pop3d counts them in the first
+  // one.
   const count = options.compat === 'qmail' ? maildrop.count : maildrop.count - deleted.size
   return reply(ok(`${count} ${octets}`))
 }
@@ -160,8 +167,8 @@ function listing({ maildrop }: TransactionState, of: Listing, number: number): T
 }
 
 function sendMessage(_: TransactionState, number: number, rest: string): TransactionEffect {
-  // RETR with a second number acts as TOP, TOP without one as RETR: one function in qmail, kept
-  // (spec/pop3d.md §3).
+  // RETR with a second number acts as TOP, and TOP without one as RETR, because qmail-pop3d has one
+  // function for both (spec/pop3d.md §3).
   return { type: 'message', number, bodyLines: parseLeadingNumber(rest.replace(/^ +/, ''))?.value }
 }
 
@@ -180,14 +187,12 @@ function reset(state: TransactionState): TransactionEffect {
 const listingLine = (maildrop: MaildropView, of: Listing, number: number): string =>
   `${number} ${of === 'LIST' ? maildrop.octets(number) : maildrop.uniqueId(number)}`
 
-/**
- * The reply to RETR and TOP of a message that another program has removed, or that cannot be read.
- */
+/** Reply to RETR and TOP if another program has removed the message, or if it cannot be read. */
 export const CANNOT_OPEN = err('unable to open that message')
 
 /**
- * The reply to QUIT, after so many messages could not be removed: one line (RFC 1939 §6); qmail has
- * one for each.
+ * Returns the reply to QUIT after `failures` messages could not be removed: one line (RFC 1939 §6).
+ * With compat = "qmail" each failed message has a line.
  */
 export function updateReply(failures: number, compat: TransactionOptions['compat']): string {
   const failed = err('unable to unlink all deleted messages')
@@ -196,7 +201,8 @@ export function updateReply(failures: number, compat: TransactionOptions['compat
 }
 
 /**
- * The whole reply to LIST or UIDL, termination included, leaving out what is deleted (RFC 1939 §5).
+ * Formats the reply to LIST or UIDL with its termination. Deleted messages are left out (RFC 1939
+ * §5).
  */
 export function formatListing(maildrop: MaildropView, of: Listing, deleted: ReadonlySet<number>): string {
   let text = ok()

@@ -11,7 +11,8 @@ import {
 } from '../wire/maildrop-worker.ts'
 
 /**
- * Takes a client's socket whose session the ticket opens; `readAhead` is what it has sent already.
+ * Receives a client's socket whose session the ticket permits. `readAhead` contains the octets that
+ * the client has already sent.
  */
 export type TakeClient = (client: Connection, ticket: string, readAhead: Uint8Array) => void
 
@@ -19,7 +20,8 @@ const LF = 0x0a
 const NOTHING: Buffer = Buffer.alloc(0)
 
 /**
- * The links to login processes, over which clients' sockets arrive (src/wire/maildrop-worker.ts).
+ * Handoff channels from login processes, over which clients' sockets arrive
+ * (src/wire/maildrop-worker.ts).
  */
 export class HandoffReceiver {
   readonly #links = new Set<Link>()
@@ -32,8 +34,9 @@ export class HandoffReceiver {
   }
 
   /**
-   * Takes over a connection that began with LINK_LINE, and nothing behind that. Without room for
-   * another open file it is closed: login relays then.
+   * Takes over a connection whose first line was LINK_LINE, without an octet behind it. If the
+   * process has no free descriptor, the connection is closed, and the login process relays its
+   * clients.
    */
   open(connection: Socket): void {
     try {
@@ -44,14 +47,14 @@ export class HandoffReceiver {
     }
   }
 
-  /** Whether a login process could pass a socket now. */
+  /** True if a login process could send a socket now. */
   get someOpen(): boolean {
     return [...this.#links].some(({ isOpen }) => isOpen)
   }
 
   /**
-   * Asks the login processes to pass no more on these links; fulfilled when all have ended their
-   * side. What they passed before is served.
+   * Asks the login processes to send no more clients on these channels. Settles when all have ended
+   * their side. Clients that were sent before are served.
    */
   async dismiss(): Promise<void> {
     const links = [...this.#links]
@@ -59,27 +62,33 @@ export class HandoffReceiver {
     await Promise.all(links.map(({ inputEnded }) => inputEnded))
   }
 
-  /** Closes everything. */
+  /** Closes all channels. */
   destroy(): void {
     for (const link of this.#links) link.destroy()
   }
 }
 
-/** One login process. Its sessions end with it, unless it said goodbye. */
+/**
+ * The channel of one login process. The sessions of its clients end with the process, unless the
+ * channel has ended in order.
+ */
 class Link {
   readonly inputEnded: Promise<void>
   readonly #socket: HandoverChannel
   readonly #handover: Handover
   readonly #take: TakeClient
   readonly #clients = new Set<Connection>()
-  /** Those whose `take` is not there yet, in order; null for one that was lost. */
+  /**
+   * Sockets whose `take` message has not arrived yet, in order of arrival. Null stands for a socket
+   * that could not be received.
+   */
   readonly #sockets: (OpenSocket | null)[] = []
   #pending: Buffer = NOTHING
   #news = ''
   #saidBye = false
   #inputEnds = false
 
-  /** `closed` is called when it is over. */
+  /** `closed` is called when the channel is closed. */
   constructor(connection: Socket, handover: Handover, take: TakeClient, closed: () => void) {
     this.#handover = handover
     this.#take = take
@@ -126,7 +135,10 @@ class Link {
     else this.#pending = rest
   }
 
-  /** What is left behind the last whole message; undefined if login does not keep to the rules. */
+  /**
+   * Processes the complete messages and returns the octets behind them. Undefined if the login
+   * process violates the protocol.
+   */
   #takeAll(octets: Buffer): Buffer | undefined {
     let rest = octets
     for (let end = rest.indexOf(LF); end >= 0; end = rest.indexOf(LF)) {
@@ -141,14 +153,14 @@ class Link {
   }
 
   /**
-   * False if login did not keep to the rules: no descriptor came with the line, or it is no
-   * connection.
+   * Returns false if the login process violates the protocol: no descriptor came with the line, or
+   * the descriptor is not a connection.
    */
   #adopt(n: number, ticket: string, readAhead: Uint8Array): boolean {
     const socket = this.#sockets.shift()
     if (socket === undefined) return false
     if (socket === null) {
-      // Too many open files: this client is lost, the others are not.
+      // The process has too many open files. Only this client is lost.
       this.#say({ type: 'ended', n })
       return true
     }
@@ -168,12 +180,12 @@ class Link {
     return true
   }
 
-  /** After goodbyes on both sides and the last session, there is nothing more to say. */
+  /** Both sides have ended and the last session is over, so the channel can be closed. */
   #endIfOver(): void {
     if (this.#inputEnds && this.#clients.size === 0) setImmediate(() => this.destroy())
   }
 
-  /** What one turn of the event loop has to say goes out together. */
+  /** Sends the replies of one event loop turn in one write. */
   #say(news: HandoffReply): void {
     if (this.#news === '') {
       setImmediate(() => {

@@ -12,7 +12,7 @@ import { MaildropCache } from './maildir/maildrop-cache.ts'
 import { lockMaildrop, MaildropInUse, MaildropMissing, MaildropUnreadable } from './maildir/maildrop-lock.ts'
 import { Session, type SessionEnd } from './session.ts'
 
-/** The settings of pop3d as its sessions need them. */
+/** The settings of pop3d in the form that its sessions use. */
 export interface ServiceOptions {
   readonly compat: 'none' | 'qmail'
   readonly sizes: 'wire' | 'file'
@@ -23,15 +23,15 @@ export interface ServiceOptions {
   readonly capabilities: readonly string[]
 }
 
-/** Maildrops whose left out files are remembered as reported. */
+/** Maildrops for which the last report of left out files is kept. */
 const MAX_REPORTS = 10_000
 
-/** Serves maildrops of one owner: what all sessions of a process share. */
+/** Serves the maildrops of one owner. It holds the state that all sessions of a process share. */
 export class MaildropService {
   readonly #options: ServiceOptions
   readonly #encoders = new EncoderPool(CHUNK)
   readonly #cache: MaildropCache
-  /** What was last reported as left out, by maildrop. */
+  /** The last report of left out files, by maildrop. */
   readonly #leftOut = new BoundedMap<string, string>(MAX_REPORTS)
 
   constructor(options: ServiceOptions, clock: Clock = systemClock) {
@@ -40,9 +40,9 @@ export class MaildropService {
   }
 
   /**
-   * Serves one session: the reply to the login, TRANSACTION, UPDATE. `readAhead` is what the client
-   * has sent already. Fulfilled when it is over; a maildrop that cannot be opened is told to the
-   * client and logged.
+   * Serves one session: the reply to the login, TRANSACTION, UPDATE. `readAhead` contains the
+   * octets that the client has already sent. Settles when the session is over. If the maildrop
+   * cannot be opened, the client gets a reply and the log an event.
    */
   async serve(connection: Connection, maildir: string, readAhead: Uint8Array, log: Log): Promise<void> {
     let unlock = () => {}
@@ -51,7 +51,8 @@ export class MaildropService {
       maildrop = this.#cache.remembered(maildir) ?? (await this.#cache.open(maildir))
       if (this.#options.lock !== 'none') {
         unlock = lockMaildrop(maildir)
-        // What the session before us did at its QUIT is seen only by a look taken under the lock.
+        // Read again under the lock, because an earlier session may have changed the maildrop at
+        // its QUIT.
         maildrop = await this.#cache.open(maildir)
       }
     } catch (error) {
@@ -71,16 +72,17 @@ export class MaildropService {
     log.info('session_ended', { reason: end.reason, retrieved: end.retrieved, deleted: end.deleted })
   }
 
-  /** Files that are not listed are reported once, and again when there are more or fewer. */
+  /** Reports files that are not listed once, and again when their number changes. */
   #reportLeftOut({ path, leftOut: { symbolicLinks, future, example } }: Maildrop, log: Log): void {
     const report = `${symbolicLinks} ${future}`
     if ((this.#leftOut.get(path) ?? '0 0') === report) return
-    // A report that the map has forgotten is only made once more than needed.
+    // A report that the map has dropped is made once more than necessary.
     if (example === undefined) this.#leftOut.delete(path)
     else {
       this.#leftOut.renew(path, report)
       log.warn('files_ignored', {
-        // A session that was started for one maildrop knows it as the current directory.
+        // A process for one session may get the maildrop as the current directory, so resolve the
+        // path.
         maildrop: resolve(path),
         symbolic_links: symbolicLinks,
         future,
@@ -96,7 +98,10 @@ export class MaildropService {
   }
 }
 
-/** What the client is told, in the words of qmail-pop3d where it has them (spec/pop3d.md §1). */
+/**
+ * Returns the reply to the client, in the words of qmail-pop3d if it has such a reply
+ * (spec/pop3d.md §1).
+ */
 function refusalOf(error: unknown): string {
   if (error instanceof MaildropMissing) return NO_MAILDROP
   if (error instanceof MaildropUnreadable) return err('unable to scan $HOME/Maildir')
@@ -104,5 +109,5 @@ function refusalOf(error: unknown): string {
   return err('[SYS/TEMP] maildrop cannot be opened')
 }
 
-/** The reply where there is no maildrop, or none was named. */
+/** Reply without a maildrop, or if the command line names none. */
 export const NO_MAILDROP = `-ERR this user has no $HOME/Maildir${CRLF}`

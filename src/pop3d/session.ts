@@ -24,14 +24,14 @@ import { isUnchanged } from './maildir/scan-maildir.ts'
 import { updateMaildrop } from './maildir/update-maildrop.ts'
 import { TimeSlice } from './time-slice.ts'
 
-/** How sessions are held; one for all sessions of a process. */
+/** Rules that all sessions of a process share. */
 export interface SessionRules extends TransferRules {
   readonly compat: 'none' | 'qmail'
   /** Lines of the CAPA response. */
   readonly capabilities: readonly string[]
   /**
-   * Milliseconds without a command, or without the client reading, after which the connection is
-   * closed.
+   * Milliseconds after which the connection is closed, if the client neither sends a command nor
+   * reads.
    */
   readonly idleTime: number
 }
@@ -43,15 +43,15 @@ export interface SessionEnd {
   readonly deleted: number
 }
 
-/** Most messages that one session reports as unreadable, and again as not removed. */
+/** Messages that one session reports as unreadable at most, and again as not removed. */
 const MAX_WARNINGS = 20
 
-/** Octets not yet read by the client beyond which no further command is run. */
+/** Octets that the client has not read, above which no further command runs. */
 const HIGH_WATER = 65_536
 
 /**
- * One session in TRANSACTION and UPDATE state over an open maildrop. Replies to pipelined commands
- * go out together. Whatever ends the session but QUIT leaves the maildrop as it was (RFC 1939 §6).
+ * One session in TRANSACTION and UPDATE over an open maildrop. The replies to pipelined commands
+ * are sent together. A session that ends without QUIT leaves the maildrop unchanged (RFC 1939 §6).
  */
 export class Session implements ConnectionListener {
   readonly #connection: Connection
@@ -65,7 +65,7 @@ export class Session implements ConnectionListener {
   readonly #ended = Promise.withResolvers<SessionEnd>()
   #replies = ''
   #running = false
-  /** Goes on with a client that has read what it asked for. */
+  /** Continues the session after the client has read enough of the pending output. */
   #wake: (() => void) | undefined
   #inputEnded = false
   #over = false
@@ -88,14 +88,14 @@ export class Session implements ConnectionListener {
     this.#state = startTransaction(maildrop, rules)
   }
 
-  /** Fulfilled when the session is over. Its connection is then closing by itself. */
+  /** Settles when the session is over. Its connection then closes without further calls. */
   get ended(): Promise<SessionEnd> {
     return this.#ended.promise
   }
 
   /**
-   * Sends the `+OK ` that answers the login, and serves. `readAhead` is what the client has sent
-   * already.
+   * Sends the `+OK ` that answers the login, and serves. `readAhead` contains the octets that the
+   * client has already sent.
    */
   start(readAhead: Uint8Array): void {
     this.#connection.onIdle(this.#rules.idleTime, () => this.#finish('idle'))
@@ -103,14 +103,15 @@ export class Session implements ConnectionListener {
     this.#replies = ok()
     if (readAhead.length > 0) this.#reader.push(readAhead)
     this.#run()
-    // It was paused while the maildrop was opened, and a listener alone does not take that back.
+    // The connection was paused while the maildrop was opened. Setting a listener does not resume
+    // it.
     if (!this.#running) this.#connection.resume()
   }
 
   data(octets: Buffer): void {
     if (this.#over) return
     this.#reader.push(octets)
-    // While a command runs, one chunk waits in the reader and the rest in the kernel.
+    // While a command runs, one chunk waits in the reader and further octets wait in the kernel.
     if (this.#running) this.#connection.pause()
     else this.#run()
   }
@@ -124,16 +125,15 @@ export class Session implements ConnectionListener {
     this.#wake?.()
   }
 
-  /** A reset connection ends like any other without QUIT. */
+  /** A reset connection ends the session like any other end without QUIT. */
   closed(): void {
     this.#wake?.()
     this.#finish('dropped')
   }
 
   /**
-   * Runs the lines that are there. A command that takes its time comes back here when it is done,
-   * and so does whoever sent more
-   * than the other sessions should wait for.
+   * Runs the complete lines. An asynchronous command continues here when it is done. After a full
+   * time slice the session yields to the other sessions and continues here.
    */
   #run(): void {
     const slice = new TimeSlice()
@@ -233,8 +233,8 @@ export class Session implements ConnectionListener {
       this.#send(reply)
       this.#logSent(number, reply.length)
     } catch (error) {
-      // The client must not take a part for the whole: no termination, no further reply
-      // (spec/pop3d.md §4).
+      // Without termination and further replies the client cannot mistake a part of the message for
+      // the whole (spec/pop3d.md §4).
       this.#unreadable(number, error)
     } finally {
       encoder.release()
@@ -269,7 +269,7 @@ export class Session implements ConnectionListener {
     })
   }
 
-  /** For the log. A session that was started for one maildrop knows it as the current directory. */
+  /** Path for the log. A process for one session may have the maildrop as the current directory. */
   #fileOf(number: number): string {
     const { folder, name } = this.#maildrop.message(number)
     return resolve(this.#maildrop.path, folder, name)
@@ -311,7 +311,10 @@ export class Session implements ConnectionListener {
     this.#replies = ''
   }
 
-  /** A client that asks and does not read is asked for patience, not served from memory. */
+  /**
+   * Back-pressure: no further command runs while the client leaves more than HIGH_WATER octets
+   * unread.
+   */
   #drained(): Promise<void> | undefined {
     if (this.#replies.length > HIGH_WATER) this.#flush()
     if (this.#connection.unsent <= HIGH_WATER) return undefined

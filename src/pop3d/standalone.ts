@@ -13,26 +13,27 @@ import { type Environment, remoteIpOf } from '../ucspi/environment.ts'
 import { MaildropService, NO_MAILDROP, type ServiceOptions } from './serve-maildrop.ts'
 
 /**
- * One session on descriptors 0 and 1: its settings from the environment, its line in syslog, its
+ * One session on descriptors 0 and 1: settings from the environment, the login line for syslog,
  * streams.
  */
 
 /**
- * `pop3d MAILDIR` as the program that a checker starts: one session on descriptors 0 and 1, as the
- * user the checker made us
- * (spec/pop3d.md §1). The exit status is 0, but for uid 0, which is temporary.
- * @throws UsageFault for a setting in the environment that has no meaning.
+ * Runs `pop3d MAILDIR` as a checker starts it: one session on descriptors 0 and 1, under the user
+ * that the checker has set (spec/pop3d.md §1). Returns exit status 0, or the status for a temporary
+ * failure as uid 0.
+ * @throws UsageFault for an invalid setting in the environment.
  */
 export async function serveStandalone(maildir: string | undefined, environment: Environment): Promise<number> {
   if (process.getuid?.() === 0) {
-    // A checker that did not become the user is a broken set-up: status 1 would blame the client
-    // for a wrong password.
+    // A checker that keeps uid 0 is set up wrongly. Status 1 would report a wrong password to the
+    // client.
     process.stderr.write('qmail-pop3d invoked as uid 0, terminating\n')
     return EXIT.temporary
   }
   const options = optionsFrom(environment)
   const connection = new StreamConnection(standardInput(), standardOutput())
-  // The password was right: that is what the relay gate asks, mail or no mail.
+  // The checker has accepted the password. The login counts for the relay even if there is no
+  // maildrop.
   announceLogin(environment)
   if (maildir === undefined || !entered(maildir)) {
     connection.end(NO_MAILDROP)
@@ -48,11 +49,14 @@ function entered(maildir: string): boolean {
     process.chdir(maildir)
     return true
   } catch {
-    return false // the client is told; the name comes from the site's own run script
+    return false // The client gets the reply for a missing maildrop.
   }
 }
 
-/** COMPAT, SIZES, EXTRA_BLANK, LOCK and POP3D_IDLE_TIME, with the defaults of the settings file. */
+/**
+ * Reads COMPAT, SIZES, EXTRA_BLANK, LOCK and POP3D_IDLE_TIME. Their defaults are those of the
+ * settings file.
+ */
 function optionsFrom(environment: Environment): ServiceOptions {
   const faults: string[] = []
   const read = <Output>(
@@ -70,7 +74,7 @@ function optionsFrom(environment: Environment): ServiceOptions {
   }
   const { rows } = POP3D
   const compat = read(POPUP, 'compat', POPUP.rows.compat)
-  // All of qmail's ways come together, unless a variable says otherwise.
+  // `compat` decides the defaults of the other settings.
   const sizes = read(POP3D, 'sizes', rows.sizes, defaultOf(rows.sizes, { compat }))
   const extraBlank = read(POP3D, 'extra_blank', rows.extra_blank, defaultOf(rows.extra_blank, { compat }))
   const lock = read(POP3D, 'lock', rows.lock)
@@ -86,7 +90,7 @@ function optionsFrom(environment: Environment): ServiceOptions {
   }
   const capabilities = capabilityLines('TRANSACTION', {
     user: true,
-    // What a foreign popup offered before login is not known here.
+    // The capabilities that another popup announced before login are unknown here.
     sasl: [],
     stls: false,
     loginDelay: 0,
@@ -96,12 +100,12 @@ function optionsFrom(environment: Environment): ServiceOptions {
   return { compat, sizes, extraBlank, lock, idleTime: idleSeconds * 1000, capabilities }
 }
 
-/** Milliseconds that syslog may keep a login waiting. */
+/** Milliseconds for which logger(1) may delay a login. */
 const LOGGER_TIME = 2000
 
 /**
- * Tells syslog of the login, for a popup that is not ours: the line of spec/syslog.md §6, facility
- * mail. Our own popup announces logins itself, before it starts us, and says so by
+ * Writes the login line for syslog (spec/syslog.md §6, facility mail) on behalf of a popup that
+ * does not announce logins. auth-relay's popup announces logins before it starts pop3d, and sets
  * AUTHRELAY_ANNOUNCED=1.
  */
 function announceLogin(environment: Environment): void {
@@ -109,12 +113,12 @@ function announceLogin(environment: Environment): void {
   const line = formatLoginLine(loginOf(environment))
   const tag = `${LOGIN_TAG}[${process.pid}]`
   process.stderr.write(`${tag}: ${line}\n`)
-  // No logger(1), or no syslog: the line on standard error is all we can do, and the user's mail
-  // does not wait for it.
+  // The result is ignored: without logger(1) or syslog, the line above on standard error is the
+  // only report.
   spawnSync('logger', ['-p', 'mail.info', '-t', tag, '--', line], { stdio: 'ignore', timeout: LOGGER_TIME })
 }
 
-/** Who logged in, as the environment of the checker says it (spec/popup.md §7). */
+/** Reads the login from the environment of the checker (spec/popup.md §7). */
 function loginOf(environment: Environment): LoginLineFacts {
   const login = environment['AUTHRELAY_LOGIN'] ?? environment['USER'] ?? ''
   const method = environment['AUTHRELAY_METHOD']
@@ -126,7 +130,10 @@ function loginOf(environment: Environment): LoginLineFacts {
   }
 }
 
-/** Descriptor 0. A file or a terminal (a test by hand) is read by Node's own stream. */
+/**
+ * Returns descriptor 0 as a stream. A file or a terminal, as in a manual test, is read by Node's
+ * own stream.
+ */
 function standardInput(): Readable {
   try {
     return new Socket({ fd: 0, readable: true, writable: false })
@@ -135,7 +142,7 @@ function standardInput(): Readable {
   }
 }
 
-/** Descriptor 1; as standardInput. */
+/** Returns descriptor 1 as a stream, by the same rule. */
 function standardOutput(): Writable {
   try {
     return new Socket({ fd: 1, readable: false, writable: true })

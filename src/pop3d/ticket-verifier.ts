@@ -1,30 +1,30 @@
 import { KeyedHash } from '../base/keyed-hash.ts'
 import { parseSessionTicket, type SessionTicket, type UsedTicket } from '../wire/maildrop-worker.ts'
 
-/** Seconds between two looks for tickets that are void and need no longer be remembered. */
+/** Seconds between two removals of expired tickets from memory. */
 const SWEEP_EVERY = 30
 
-/** Why a ticket was not taken. */
+/** Why a ticket is refused. */
 export type TicketRefusal = 'malformed' | 'forged' | 'expired' | 'repeated'
 
 /**
- * Checks the tickets that the login process brings: each is the monitor's word that one session may
- * open one maildrop, once.
+ * Checks the tickets that the login process presents. Each ticket is the monitor's permission for
+ * one session to open one maildrop, once.
  */
 export class TicketVerifier {
   readonly #mac: KeyedHash
   readonly #used = new Map<string, number>()
   #nextSweep = 0
 
-  /** `used` are the tickets that the worker before this one took. */
+  /** `used`: tickets that the previous worker has accepted. */
   constructor(hexKey: string, used: readonly UsedTicket[] = []) {
     for (const { id, expires } of used) this.#used.set(id, expires)
     this.#mac = new KeyedHash(Buffer.from(hexKey, 'hex'))
   }
 
   /**
-   * The ticket, if the monitor made it, it has not expired at `now` (Unix seconds) and was not
-   * shown before.
+   * Returns the ticket if the monitor has signed it, it has not expired at `now` (Unix seconds),
+   * and it was not used before.
    */
   check(line: string, now: number): SessionTicket | TicketRefusal {
     const presented = parseSessionTicket(line)
@@ -38,7 +38,7 @@ export class TicketVerifier {
     return ticket
   }
 
-  /** Tickets that were taken and would still be good at `now` (Unix seconds). */
+  /** Returns the used tickets that have not expired at `now` (Unix seconds). */
   used(now: number): readonly UsedTicket[] {
     this.#sweep(now)
     return [...this.#used].map(([id, expires]) => ({ id, expires }))

@@ -1,16 +1,16 @@
 import { setImmediate } from 'node:timers/promises'
 
-/** Milliseconds that a long job may keep the other sessions of the process waiting. */
+/** Milliseconds for which a long job may block the other sessions of the process. */
 const SLICE = 4
 
 /**
- * Divides a long job: await `pause()` between its steps, and the event loop gets its turn every few
- * milliseconds.
+ * Divides a long job into slices. Await `pause()` between the steps of the job; the event loop then
+ * runs every 4 ms.
  */
 export class TimeSlice {
   #end = performance.now() + SLICE
 
-  /** Undefined while the slice lasts, so that no promise is made for each of ten thousand steps. */
+  /** Undefined during the slice, so that ten thousand steps do not make ten thousand promises. */
   pause(): Promise<void> | undefined {
     return performance.now() < this.#end ? undefined : this.#yield()
   }

@@ -28,21 +28,20 @@ import { HandoffReceiver, type TakeClient } from './handoff-receiver.ts'
 import { MaildropService, type ServiceOptions } from './serve-maildrop.ts'
 import { TicketVerifier } from './ticket-verifier.ts'
 
-/** Milliseconds that the login process has to show its ticket after it connected. */
+/** Milliseconds in which the login process must present a ticket after it has connected. */
 const TICKET_TIME = 10_000
 
-/** Milliseconds that the monitor has to send its first message. */
+/** Milliseconds in which the monitor must send its first message. */
 const START_TIME = 10_000
 
 /**
  * Runs as a worker of popup's monitor: many sessions of one owner in one process
- * (src/wire/maildrop-worker.ts). It ends by
- * itself when it has had no session for a while, and after its last session when the monitor is
- * gone or told it to stop. The
- * monitor holds the listening socket: who connects meanwhile waits there for the next worker.
+ * (src/wire/maildrop-worker.ts). The worker exits after its idle time without a session, and after
+ * its last session if the monitor has exited or has asked it to stop. The monitor holds the
+ * listening socket, so connections wait there for the next worker.
  */
 export async function startWorker(): Promise<RunningDaemon> {
-  // Many small turns for many clients become fewer turns with more work in each.
+  // SCHED_BATCH: the worker wakes less often and does more work for each wake-up.
   const channel = channelToParent({ batch: true })
   const start = await firstMessage(channel)
   if (start.ids !== null) dropPrivileges(start.ids)
@@ -61,7 +60,7 @@ class Worker {
   #service: MaildropService
   #settings: MaildropWorkerSettings
   readonly #server = createServer({ allowHalfOpen: true }, socket => this.#accept(socket))
-  /** Undefined where the engine hands nothing over. */
+  /** Undefined if the engine has no handoff. */
   readonly #links: HandoffReceiver | undefined
   readonly #mayConnect: ReadonlySet<number>
   readonly #stopped = Promise.withResolvers<void>()
@@ -101,7 +100,7 @@ class Worker {
     }
   }
 
-  /** Sessions that run keep the settings and the maildrops with which they began. */
+  /** Uses new settings for new sessions. Running sessions keep their settings and maildrops. */
   #use(settings: MaildropWorkerSettings): void {
     const old = this.#settings
     this.#settings = settings
@@ -119,7 +118,7 @@ class Worker {
     clearTimeout(this.#idleTimer)
     this.#log.debug('worker_stopped', { reason: why, sessions: this.#connections })
     this.#server.close()
-    // Who was passed to us before login heard of it is served as well.
+    // Clients that the login process sent before it got the request are served too.
     void this.#dismiss().then(() => {
       this.#passingEnded = true
       this.#endIfLast()
@@ -130,7 +129,7 @@ class Worker {
     if (!this.#passingEnded || this.#connections > 0) return
     this.#say({ type: 'usedTickets', tickets: [...this.#office.used(nowSeconds())] })
     this.#links?.destroy()
-    // After what was said just now has gone out.
+    // Exit after the messages above are sent.
     setImmediate(() => this.#stopped.resolve())
   }
 
@@ -144,8 +143,9 @@ class Worker {
   }
 
   /**
-   * Ends when login has let go of us. Whoever it passes to us meanwhile keeps us here: the next
-   * worker is started only after us.
+   * Shuts the worker down when it is idle. The worker first asks the login process to stop handing
+   * over clients. It then exits, unless a client arrived in between. The monitor starts the next
+   * worker only after this one has exited.
    */
   async #retire(): Promise<void> {
     await this.#dismiss()
@@ -158,7 +158,7 @@ class Worker {
     await this.#links?.dismiss()
   }
 
-  /** It counts until it is closed: a worker with a session does not go away. */
+  /** Counts a connection until it is closed. A worker with connections does not exit. */
   #begin(): void {
     this.#connections += 1
     clearTimeout(this.#idleTimer)
@@ -180,7 +180,7 @@ class Worker {
     const discount = () => this.#discount()
     this.#begin()
     socket.once('close', discount)
-    // The ticket is not there in time, or the login process is gone: there is nobody to serve.
+    // The ticket is late, or the login process has exited, so there is no session to serve.
     const giveUp = () => socket.destroy()
     socket.on('error', giveUp)
     socket.setTimeout(TICKET_TIME, giveUp)
@@ -191,10 +191,10 @@ class Worker {
       const line = reader.next(MAX_SESSION_TICKET_LINE + 1)
       if (line === undefined) return
       socket.off('data', receive).off('end', giveUp).off('timeout', giveUp).setTimeout(0)
-      // Paused until the session listens: the maildrop may take a moment to open.
+      // Pause until the session listens, because opening the maildrop may take time.
       socket.pause()
       if (line.type === 'line' && line.text === LINK_LINE) {
-        // A link is no session: with links alone the worker is idle.
+        // A handoff channel is not a session. A worker with channels only is idle.
         socket.off('close', discount)
         if (this.#links === undefined || reader.rest().length > 0) socket.destroy()
         else this.#links.open(socket)

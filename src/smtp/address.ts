@@ -1,34 +1,30 @@
-/**
- * A mailbox of MAIL or RCPT. One character per octet (Latin-1) throughout, as everywhere in this
- * room.
- */
+/** A mailbox of MAIL or RCPT. Texts of this room have one character per octet (latin1). */
 export type Mailbox = {
-  /** As the client wrote it, without a source route: the text between the brackets. */
+  /** The text between the brackets as the client wrote it, without a source route. */
   readonly written: string
-  /** Without quotes and escapes. */
+  /** The local part without quotes and escapes. */
   readonly local: string
-  /** Undefined for a local part alone. An address literal keeps its brackets. */
+  /** Undefined if the mailbox is a local part alone. An address literal keeps its brackets. */
   readonly domain: string | undefined
 }
 
 /**
- * `MAIL FROM:<path> parameters` or `RCPT TO:<path> parameters`. The mailbox is undefined for the
- * null path `<>`.
+ * `MAIL FROM:<path> parameters` or `RCPT TO:<path> parameters`. The null path `<>` has no mailbox.
  */
 export type Path = { readonly mailbox: Mailbox | undefined; readonly parameters: readonly string[] }
 
 /** Why an argument of MAIL or RCPT is refused. */
 export type PathFault = 'syntax' | 'too_long' | 'not_utf8'
 
-/** RFC 5321 section 4.5.3.1. */
+/** Octets (RFC 5321 §4.5.3.1). */
 const [MAX_LOCAL, MAX_DOMAIN, MAX_PATH] = [64, 255, 256]
 
 /**
- * RFC 5321's atext, dots and every octet above ASCII. Dots may stand anywhere, as old mailboxes
- * have them.
+ * atext of RFC 5321, dots, and all octets above ASCII. Dots may stand anywhere, because old
+ * mailboxes have them anywhere.
  */
 const LOCAL = /[a-z0-9!#$%&'*+\-/=?^_`{|}~.\x80-\xff]+/iy
-/** Names with an underscore exist, and every server takes them. */
+/** Host names with an underscore exist, and every mail server accepts them. */
 const DOMAIN = /[a-z0-9_.\-\x80-\xff]+/iy
 const LITERAL = /\[[\x21-\x5a\x5e-\x7e]+\]/y
 const QUOTED = /"(?:[\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\x20-\x7e])*"/y
@@ -36,9 +32,9 @@ const PARAMETER = /[a-z0-9][a-z0-9-]*(?:=[\x21-\x3c\x3e-\x7e\x80-\xff]+)?(?![^ \
 const SPACE = /[ \t]+/y
 
 /**
- * The grammar is narrower than that of any server. Some servers read the first `<` of the line, or
- * a second address after the first one. Such a server must never get a text in which it could find
- * another address than this one.
+ * Parses the argument of MAIL or RCPT. The grammar is narrower than that of any server, because
+ * some servers read the first `<` of the line, or a second address behind the first one. A server
+ * must not get a text in which it could find another address than the front.
  */
 export function parsePath(argument: string, word: 'FROM' | 'TO'): Path | PathFault {
   const scanner = new Scanner(argument)
@@ -68,13 +64,13 @@ export function parsePath(argument: string, word: 'FROM' | 'TO'): Path | PathFau
   return { mailbox, parameters }
 }
 
-/** The canonical form: one space, brackets, no route. `FROM:<local@domain> SIZE=9`. */
+/** Formats a path canonically: one space, brackets, no route. `FROM:<local@domain> SIZE=9`. */
 export const formatPath = ({ mailbox, parameters }: Path, word: 'FROM' | 'TO'): string =>
   [`${word}:<${mailbox?.written ?? ''}>`, ...parameters].join(' ')
 
 /**
- * RFC 5321 appendix C: a source route is accepted and removed. False if a route has begun and does
- * not end.
+ * Skips a source route, which servers accept and remove (RFC 5321 appendix C). False if a route
+ * begins and does not end.
  */
 function skipRoute(scanner: Scanner): boolean {
   if (!scanner.sees('@')) return true
@@ -84,7 +80,7 @@ function skipRoute(scanner: Scanner): boolean {
   return scanner.takeOctet(':')
 }
 
-/** Undefined if no mailbox stands here. */
+/** Takes a mailbox; undefined if the text at this place is not a mailbox. */
 function takeMailbox(scanner: Scanner): Mailbox | undefined | 'syntax' {
   const isQuoted = scanner.sees('"')
   const written = scanner.take(isQuoted ? QUOTED : LOCAL)
@@ -123,19 +119,19 @@ class Scanner {
     return true
   }
 
-  /** Without case. */
+  /** Takes the word, in upper or lower case. */
   takeWord(word: string): boolean {
     if (this.#text.slice(this.#at, this.#at + word.length).toUpperCase() !== word) return false
     this.#at += word.length
     return true
   }
 
-  /** True if there was one. */
+  /** Skips spaces. True if there was one. */
   skipSpace(): boolean {
     return this.take(SPACE) !== undefined
   }
 
-  /** `pattern` is sticky. */
+  /** Takes the text that `pattern` matches. The pattern must be sticky. */
   take(pattern: RegExp): string | undefined {
     pattern.lastIndex = this.#at
     const found = pattern.exec(this.#text)?.[0]

@@ -1,51 +1,54 @@
-/** Commands of an SMTP client: taken apart, and cut from its octets. */
+/** SMTP commands: parsing them, and splitting the client's octets into lines. */
 import { formatPath, type Mailbox, type PathFault, parsePath } from './address.ts'
 
 /**
- * What a command line of the client means for a front. `line` is what the server reads, without its
- * line end.
+ * Meaning of a command line for the front. `line` is the line for the server, without its line end.
  */
 export type Command =
   | { readonly type: 'mail'; readonly line: string; readonly sender: Mailbox | undefined }
   | { readonly type: 'recipient'; readonly line: string; readonly recipient: Mailbox | undefined }
   | { readonly type: 'data' | 'reset' | 'quit' | 'auth' | 'other'; readonly line: string }
-  /** HELO or EHLO. `name` is undefined if the client gave none, or one that servers refuse. */
+  /** HELO or EHLO. `name` is undefined if the client sent no name, or one that servers refuse. */
   | {
       readonly type: 'hello'
       readonly verb: 'HELO' | 'EHLO'
       readonly line: string
       readonly name: string | undefined
-      /** As the client sent it. */
+      /** The name as the client sent it. */
       readonly sent: string
     }
-  /** A command that no server may see from here. */
+  /** A command that the front answers and never passes to the server. */
   | { readonly type: 'hidden' }
-  /** BDAT: octets follow that are no commands. */
+  /** BDAT. The octets behind this line are not commands. */
   | { readonly type: 'chunk' }
   | { readonly type: 'fault'; readonly reply: string }
 
 /**
- * Octets of a command line, its end included (RFC 5321 section 4.5.3.1.4 asks for 512 and more with
- * extensions).
+ * Longest command line in octets, with its end. RFC 5321 §4.5.3.1.4 requires 512, and more with
+ * extensions.
  */
 export const MAX_COMMAND_LINE = 2048
-/** Of a line that is part of an AUTH dialogue (RFC 4954 section 4). */
+/** Longest line of an AUTH dialogue in octets (RFC 4954 §4). */
 export const MAX_AUTH_LINE = 12_288
 
 /**
- * Verbs that are answered here. STARTTLS would blind the front. The others trust a local peer: a
- * server on a socket pair
- * may start a queue run for ETRN, or take another address from XCLIENT. SEND, SOML and SAML begin a
- * message, as MAIL does.
+ * Verbs that the front answers. After STARTTLS the front could not read the dialogue. Servers trust
+ * a local peer with the other verbs: through a socket pair, a server may start a queue run for
+ * ETRN, or accept another client address from XCLIENT. SEND, SOML and SAML begin a message, as MAIL
+ * does.
  */
 const HIDDEN: ReadonlySet<string> = new Set(['STARTTLS', 'ETRN', 'TURN', 'ATRN', 'EXPN', 'SEND', 'SOML', 'SAML'])
 
-/** Names of hosts and address literals; servers refuse others. */
+/** Host names and address literals. Servers refuse other names. */
 const HOST_NAME = /^[A-Za-z0-9.:[\]-]+$/
 
-/** Reads a line without its end, one character per octet. It holds no control octet but TAB. */
+/**
+ * Parses a command line without its end, one character per octet. The line has no control octet
+ * except TAB.
+ */
 export function parseCommand(text: string): Command {
-  // Postfix and sendmail skip space before the verb: what is judged here must be what they read.
+  // Postfix and sendmail skip space before the verb. The front must check the same verb that the
+  // server reads.
   const [, verb = '', rest] = /^[ \t]*([^ \t]*)(?:[ \t](.*))?$/s.exec(text) ?? []
   const name = verb.toUpperCase()
   if (HIDDEN.has(name) || name.startsWith('X')) return { type: 'hidden' }
@@ -94,21 +97,21 @@ function faultReply(fault: PathFault, verb: 'MAIL' | 'RCPT'): string {
   }
 }
 
-/** A line of the client, without its end; one character per octet. */
+/** A line of the client without its end; one character per octet. */
 export type CommandLine =
   | { readonly type: 'line'; readonly text: string }
   | { readonly type: 'too_long' | 'control_character' | 'tls_hello' }
 
 const LF = 0x0a
 const CR = 0x0d
-/** The first octet of a TLS record that holds a handshake. */
+/** First octet of a TLS record with a handshake. */
 const TLS_HANDSHAKE = 0x16
 const NOTHING: Buffer = Buffer.alloc(0)
 
 /**
- * Cuts octets into command lines. A line ends with LF, and one CR before that belongs to the end.
- * The reader holds what was
- * pushed until it is taken, and of an unfinished line at most MAX_AUTH_LINE octets.
+ * Splits octets into command lines. A line ends with LF, and one CR before LF belongs to the end.
+ * The reader holds pushed octets until they are taken. It holds at most MAX_AUTH_LINE octets of an
+ * unfinished line.
  */
 export class CommandReader {
   #octets: Buffer = NOTHING
@@ -118,26 +121,26 @@ export class CommandReader {
     this.#octets = Buffer.concat([this.#octets, octets])
   }
 
-  /** Octets that belong to no line taken. */
+  /** Number of octets that were not taken as a line. */
   get pending(): number {
     return this.#octets.length
   }
 
-  /** Takes everything pending. */
+  /** Removes and returns all pending octets. */
   rest(): Buffer {
     const rest = this.#octets
     this.#octets = NOTHING
     return rest
   }
 
-  /** Forgets an unfinished line. */
+  /** Discards an unfinished line. */
   dropRest(): void {
     this.#octets = NOTHING
   }
 
   /**
-   * The next line, or undefined if more octets are needed. `isAuth`: the line answers a challenge
-   * of AUTH.
+   * Returns the next line, or undefined if more octets are needed. `isAuth`: the line answers a
+   * challenge of AUTH.
    */
   next(isAuth: boolean): CommandLine | undefined {
     const octets = this.#octets

@@ -1,36 +1,38 @@
-/** How far a read of a message's content went. */
+/** Result of reading a piece of a message's content. */
 export type ContentStep = {
   /**
-   * `more`: all of the input was taken. `end`: the message ended. `violation`: the next octet
-   * cannot be passed.
+   * `more`: all octets of the input were taken. `end`: the message has ended. `violation`: the next
+   * octet must not be passed.
    */
   readonly state: 'more' | 'end' | 'violation'
-  /** Octets taken of the input. */
+  /** Octets taken from the input. */
   readonly taken: number
 }
 
-/** Takes octets for the server; they are the caller's again once this returns. */
+/**
+ * Receives octets for the server. The octets belong to the caller again when the function returns.
+ */
 export type WriteOctets = (octets: Uint8Array) => void
 
 /**
  * The content of one message, from the reply to DATA to CRLF.CRLF. The CRLF of the DATA line counts
- * as the first.
+ * as the first CRLF.
  */
 export interface Content {
   push(input: Uint8Array, write: WriteOctets): ContentStep
 }
 
 const [NUL, LF, CR, DOT] = [0x00, 0x0a, 0x0d, 0x2e]
-/** LF, CR and NUL are below; so are octets that mean nothing here. */
+/** LF, CR and NUL are below 14. The other octets below 14 need no handling. */
 const FIRST_HARMLESS = 14
 
-/** Where in a line the last octet stands. */
+/** Position in a line after the last octet. */
 const [LINE, TEXT, AFTER_CR, AFTER_DOT, AFTER_DOT_CR] = [0, 1, 2, 3, 4]
 
 /**
- * Passes content as it is until an octet comes that servers do not agree about: LF without CR
- * before it, CR without LF behind it, NUL. Such an octet is not passed: some servers end a message
- * there, and run the rest as commands.
+ * Passes content unchanged up to an octet that servers interpret differently: LF without CR before
+ * it, CR without LF behind it, NUL. That octet is not passed, because some servers end the message
+ * there and run the rest as commands.
  */
 export class StrictContent implements Content {
   #state = LINE
@@ -73,7 +75,10 @@ export class StrictContent implements Content {
   }
 }
 
-/** The first octet from `at` on that is below FIRST_HARMLESS, or the size. */
+/**
+ * Returns the index of the first octet from `at` on that is below FIRST_HARMLESS, or the length of
+ * the input.
+ */
 function endOfText(input: Uint8Array, at: number): number {
   const size = input.length
   let end = at
@@ -81,29 +86,27 @@ function endOfText(input: Uint8Array, at: number): number {
   return end
 }
 
-/** Of a longer run of CRs the others are left out: no text has one. */
+/** CRs of one line end that are kept. More CRs are dropped, because text has no such runs. */
 const MAX_RETURNS = 1000
 
-/** The octets of the current line so far. */
+/** Content of the current line so far. */
 const [EMPTY, ONE_DOT, OTHER] = [0, 1, 2]
 
 /**
- * Passes content with its line ends repaired, for a device that sends them wrong: CR* LF, and a CR
- * that no LF follows, are
- * a line end and become CRLF; NUL becomes a space. The message ends only at the octets CR LF . CR
- * LF of the input. Every
- * other line of one dot is text and gets a second dot.
+ * Passes content with repaired line ends, for a device that sends them wrong. CR* LF, and a CR
+ * without LF behind it, become CRLF; NUL becomes a space. Only the input octets CR LF . CR LF end
+ * the message. Each other line of one dot is text and gets a second dot.
  */
 export class RepairedContent implements Content {
   /**
-   * Called once for a line of one dot that does not end the message: the device may wait for a
-   * reply.
+   * Called once, at the first line of one dot that does not end the message. The device may be
+   * waiting for a reply there.
    */
   readonly #onBareEnd: () => void
   #line = EMPTY
-  /** CRs that have come and are not written. */
+  /** CRs that were read and not written yet. */
   #returns = 0
-  /** Whether the line end before this line was CR LF in the input. */
+  /** True if the line end before this line was CR LF in the input. */
   #isAfterCrlf = true
   #toldOfBareEnd = false
 
@@ -112,8 +115,7 @@ export class RepairedContent implements Content {
   }
 
   push(input: Uint8Array, write: WriteOctets): ContentStep {
-    // An octet makes two, and so does each CR that is held back; a dot that is held back makes two
-    // more.
+    // One octet can become two, and so can each CR held back. A dot held back adds two more.
     const output = new Uint8Array(2 * (input.length + MAX_RETURNS) + 4)
     let size = 0
     const put = (octet: number): void => {
@@ -175,11 +177,11 @@ export class RepairedContent implements Content {
   }
 }
 
-/** Finds CRLF.CRLF in content that is discarded. */
+/** Finds CRLF.CRLF in discarded content. */
 export class EndFinder {
   #matched = 0
 
-  /** Octets up to and with the end, or -1. */
+  /** Returns the number of octets up to the end of the message, the end included, or -1. */
   push(input: Uint8Array): number {
     for (let at = 0; at < input.length; at += 1) {
       const octet = input[at]

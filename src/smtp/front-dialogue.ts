@@ -4,75 +4,79 @@ import { filterEhlo, formatReply, MAX_EHLO_REPLY, type ReplyLine, ReplyReader } 
 import { type FrontRules, type Refusal, type Reservation, Transaction } from './transaction.ts'
 
 /**
- * What a dialogue does, in the order in which it does it. Octets are the caller's again once a call
- * returns.
+ * Actions of a dialogue, called in order. Octets belong to the dialogue again when a call returns.
  */
 export interface FrontOutput {
   toServer(octets: Uint8Array): void
   toClient(octets: Uint8Array): void
-  /** Nothing more goes to the server; its replies are still read. */
+  /** Ends the output to the server. Its replies are still read. */
   endServer(): void
-  /** Closes the server's side at once. */
+  /** Closes the server's side immediately. */
   dropServer(): void
-  /** The last: everything written to the client goes out, then both sides are closed. */
+  /** Last call: sends all octets written to the client, then closes both sides. */
   close(): void
-  /** Content is being thrown away from now on: `giveUp` ends that. */
+  /**
+   * Called when the dialogue begins to discard content. The owner ends this state with `giveUp`.
+   */
   discarding(): void
   event(name: FrontEvent, fields: Readonly<Record<string, string>>): void
 }
 
 /**
- * What is worth a line in the log. `refused`: a rule refused a command. `fault`: the dialogue was
- * broken off.
+ * Event for the log. `refused`: a rule refused a command. `fault`: the dialogue ended the session
+ * because of an error.
  */
 export type FrontEvent = 'refused' | 'fault' | 'early_data' | 'bare_end' | 'auth_unoffered' | 'hello_replaced'
 
 export type FrontOptions = {
   readonly rules: FrontRules
   readonly output: FrontOutput
-  /**
-   * Takes the place of a name that the client did not give: `[192.0.2.7]`, `[IPv6:2001:db8::7]`.
-   */
+  /** Used if the client sent no valid name: `[192.0.2.7]`, `[IPv6:2001:db8::7]`. */
   readonly helloName: string
   readonly lineEndings: 'strict' | 'repair'
   readonly auth: 'pass' | 'hide'
-  /** What a refusal for line ends advises. */
+  /** Advice in the reply that refuses wrong line ends. */
   readonly lineEndingAdvice: string
 }
 
-/** Replies that are awaited; beyond them no command is read. */
+/** Pending replies above which no further command is read. */
 const MAX_ENTRIES = 100
 const MAX_SYNTAX_FAULTS = 20
-/** Octets of a message with a fault in its line ends that are thrown away, at most. */
+/** Octets of a refused message that are discarded before the session ends. */
 const MAX_DISCARDED = 16 * 1_048_576
 
-/** A reply that the client gets in its turn: the server's, or one that is ready. */
+/** A reply that the client gets in order: the server's reply, or one of the front. */
 type Entry =
   | { readonly type: 'own'; readonly reply: string }
   | { readonly type: 'banner' | 'command' | 'quit' | 'auth' }
   | { readonly type: 'hello' | 'reset' | 'mail'; readonly before: Transaction }
   | { readonly type: 'recipient'; readonly transaction: Transaction; readonly reservation: Reservation }
-  /** `reply`: the front refuses it. */
+  /** With `reply`, the front refuses the command itself. */
   | { readonly type: 'data'; readonly reply?: string }
-  /** The message is the server's. */
+  /** The message was passed; the server replies to it. */
   | { readonly type: 'message'; readonly transaction: Transaction }
 
 /**
- * commands: lines are judged and passed. held: the reply to DATA decides what the next octets are.
- * auth: the reply to AUTH decides. content: of a message. discarding: of a message that was
- * refused. quitting: QUIT was passed. answering: the session ends with the last reply. Of the last
- * three and of a closed session no command is read.
+ * State of the dialogue, which decides how the client's octets are used:
+ * - `commands`: lines are checked and passed.
+ * - `held`: octets are kept, because the reply to DATA decides whether content follows.
+ * - `auth`: lines are passed to the server, because the reply to AUTH is pending.
+ * - `content`: octets are the content of a message.
+ * - `discarding`: octets are the content of a refused message.
+ * - `quitting`: QUIT was passed.
+ * - `answering`: the session ends with the last reply.
+ *
+ * No command is read in the last three states and after the session is closed.
  */
 type State = 'commands' | 'held' | 'auth' | 'content' | 'discarding' | 'quitting' | 'answering' | 'closed'
 
 /**
- * An SMTP session between a client and a server that was started for it, seen from between them .
- * Knows neither sockets nor time.
+ * An SMTP session between a client and its own smtpd. The class uses neither sockets nor time.
  *
- * Commands are judged in the order in which the client sends them, and replies go out in that
- * order: `#entries` has one for each command that is not answered yet. The front never adds a
- * command and never answers 2xx or 3xx. It reads nothing as a command if that could be content:
- * between DATA and its reply octets are held, and if the reply is no 354 the session ends.
+ * Commands are checked in the order in which the client sends them, and replies leave in that
+ * order: `#entries` has one entry for each command without a reply. The front never adds a command
+ * and never replies with 2xx or 3xx. It reads nothing as a command if it could be content: octets
+ * between DATA and its reply are held. If there are any, each reply except 354 ends the session.
  */
 export class FrontDialogue {
   readonly #options: FrontOptions
@@ -96,7 +100,9 @@ export class FrontDialogue {
     this.#output = options.output
   }
 
-  /** Whether more of the client can be used now. If not, it must not be read. */
+  /**
+   * True if the dialogue can use more octets of the client. Otherwise the client must not be read.
+   */
   get wantsClient(): boolean {
     const hasRoom = this.#reader.pending === 0
     if (this.#state === 'commands') return hasRoom || this.#entries.length < MAX_ENTRIES
@@ -125,7 +131,7 @@ export class FrontDialogue {
     }
   }
 
-  /** The client sends nothing more; it may still read. */
+  /** The client has ended its output. It may still read. */
   clientEnded(): void {
     if (this.#state === 'closed' || this.#clientHasEnded) return
     this.#clientHasEnded = true
@@ -157,8 +163,8 @@ export class FrontDialogue {
   }
 
   /**
-   * Ends the session from outside, with a reply that says why. While content is thrown away that is
-   * refused instead.
+   * Ends the session with a reply that says why. While content is discarded, the reply refuses the
+   * message instead.
    */
   giveUp(rule: string, reply: string): void {
     if (this.#state === 'discarding') this.#refuseContent()
@@ -169,7 +175,7 @@ export class FrontDialogue {
     return this.#state === 'closed'
   }
 
-  /** Reads commands as long as there are any and they may be read. */
+  /** Runs the complete lines as long as the state permits commands. */
   #run(): void {
     while (this.#entries.length < MAX_ENTRIES && (this.#state === 'commands' || this.#state === 'auth')) {
       const isAuth = this.#state === 'auth'
@@ -186,8 +192,8 @@ export class FrontDialogue {
   }
 
   /**
-   * The client has ended. Half a line is dropped; whole ones that wait, and held octets, must first
-   * be understood.
+   * True if the server's input can end after the client's. Half a line is dropped. Complete lines
+   * that wait and held octets must be processed first.
    */
   #mayEndServer(): boolean {
     if (this.#state === 'commands') return this.#entries.length < MAX_ENTRIES
@@ -221,7 +227,7 @@ export class FrontDialogue {
         return
       case 'chunk':
         this.#answer('502 5.5.1 command not available here')
-        // What follows is as long as the command said, and no command.
+        // The octets behind BDAT are content and must not run as commands, so the session ends.
         if (!this.#isClosed()) this.#state = 'answering'
         this.#closeWhenAnswered()
         return
@@ -302,8 +308,8 @@ export class FrontDialogue {
   }
 
   /**
-   * A line of an AUTH dialogue: the server has asked for it, and nothing else could stand in its
-   * place.
+   * Passes a line of an AUTH dialogue. The server has asked for the line, so the line cannot be a
+   * command.
    */
   #passAuthLine(line: CommandLine): void {
     if (line.type === 'line') this.#pass(line.text, { type: 'auth' })
@@ -315,7 +321,7 @@ export class FrontDialogue {
     this.#entries.push(entry)
   }
 
-  /** A reply of ours, in its turn. */
+  /** Queues a reply of the front behind the replies that are still pending. */
   #answer(reply: string): void {
     this.#enter({ type: 'own', reply })
   }
@@ -336,7 +342,7 @@ export class FrontDialogue {
     else this.#breakOff('too_many_errors', '421 4.7.0 too many errors')
   }
 
-  /** Writes the replies of ours that stand first. */
+  /** Sends the front's replies at the head of the queue. */
   #writeOwn(): void {
     for (let [first] = this.#entries; first !== undefined; [first] = this.#entries) {
       if (!('reply' in first) || first.reply === undefined) break
@@ -352,7 +358,9 @@ export class FrontDialogue {
     if (this.#state === 'answering' && this.#entries.length === 0) this.#close()
   }
 
-  /** DATA has no 354. Octets behind it may be content: they must not be run as commands. */
+  /**
+   * The server refused DATA. Octets behind DATA may be content, so they must not run as commands.
+   */
   #dataRefused(): void {
     if (this.#reader.pending > 0) {
       this.#output.event('fault', { reason: 'early_data_refused' })
@@ -379,7 +387,8 @@ export class FrontDialogue {
       if (!line.isLast) return
     }
     if (line.code === 421 || entry === undefined || this.#state === 'content') {
-      // The server ends the session, or speaks unasked: nothing that follows is an answer.
+      // The server ends the session, or replies without a command. Later replies could not be
+      // matched to commands.
       this.#output.event('fault', {
         reason: this.#state === 'content' ? 'early_reply' : 'server_reply',
         code: `${line.code}`,
@@ -393,7 +402,7 @@ export class FrontDialogue {
     if (!this.#isClosed()) this.#writeOwn()
   }
 
-  /** The server has answered a command. */
+  /** Handles the server's reply to a command. */
   #answered(entry: Entry, code: number): void {
     const isDone = code >= 200 && code < 300
     switch (entry.type) {

@@ -1,27 +1,27 @@
-/** A line of a server's reply, with its end. */
+/** A line of a server's reply, with its line end. */
 export type ReplyLine = { readonly octets: Buffer; readonly code: number; readonly isLast: boolean }
 
-/** Octets of a line of a reply, its end included (RFC 5321 section 4.5.3.1.5 asks for 512). */
+/** Longest line of a reply in octets, with its end. RFC 5321 §4.5.3.1.5 requires 512. */
 export const MAX_REPLY_LINE = 4096
-/** Octets of a reply to EHLO, which is held until it is whole. */
+/** Longest reply to EHLO in octets. The front holds the reply until it is complete. */
 export const MAX_EHLO_REPLY = 65_536
 
 const LF = 0x0a
 const NOTHING: Buffer = Buffer.alloc(0)
 
-/** The server's line is not an SMTP reply. */
+/** A line of the server is not an SMTP reply. */
 export class ReplyFault extends Error {
   override readonly name = 'ReplyFault'
 }
 
 /**
- * Cuts a server's octets into lines of replies, which stay as they are. A reply ends at its first
- * line without `-` behind the code.
+ * Splits a server's octets into reply lines and keeps them unchanged. The last line of a reply has
+ * no `-` behind its code.
  */
 export class ReplyReader {
   #held = NOTHING
 
-  /** Throws ReplyFault at a line that no reply has, or that is longer than MAX_REPLY_LINE. */
+  /** Throws ReplyFault at a line without a reply code, or longer than MAX_REPLY_LINE. */
   push(octets: Uint8Array): readonly ReplyLine[] {
     let rest: Buffer = this.#held.length === 0 ? Buffer.from(octets) : Buffer.concat([this.#held, octets])
     const lines: ReplyLine[] = []
@@ -41,14 +41,14 @@ function parseReplyLine(octets: Buffer): ReplyLine {
   return { octets, code: Number(found[1]), isLast: found[2] !== '-' }
 }
 
-/** Keywords of EHLO that a client must not get, because the front answers their commands. */
+/** Keywords of EHLO that are removed, because the front answers their commands itself. */
 const HIDDEN_KEYWORD =
   /^\d{3}[ -](?:STARTTLS|CHUNKING|BINARYMIME|PIPECONNECT|ETRN|ATRN|TURN|EXPN|X[^ =\r\n]*)(?=[ =\r\n])/i
 const AUTH_KEYWORD = /^\d{3}[ -]AUTH(?=[ =\r\n])/i
 
 /**
- * A whole reply to EHLO, less the extensions that stay behind the front. The greeting line stays;
- * so does a reply that is no 250.
+ * Removes from a complete reply to EHLO the extensions that the front does not pass. The greeting
+ * line stays, and a reply other than 250 stays unchanged.
  */
 export function filterEhlo(lines: readonly ReplyLine[], hideAuth: boolean): Buffer {
   const [first] = lines
@@ -67,10 +67,13 @@ export function filterEhlo(lines: readonly ReplyLine[], hideAuth: boolean): Buff
   )
 }
 
-/** Octets of a constant text. */
+/** Longest text of a reply in octets. */
 const MAX_TEXT = 400
 
-/** A reply of one line: printable ASCII, at most 400 octets. `reply`: its code and text. */
+/**
+ * Formats a reply of one line in printable ASCII, at most 400 octets. `reply` has its code and its
+ * text.
+ */
 export const formatReply = (reply: string): Buffer =>
   Buffer.from(`${reply.replace(/[^\x20-\x7e]/g, percent).slice(0, MAX_TEXT)}\r\n`, 'latin1')
 

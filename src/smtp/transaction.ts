@@ -1,46 +1,46 @@
 import type { Mailbox } from './address.ts'
 
 /**
- * Why a front refuses a command: the rule's name for the log, and the reply, an enhanced code in
- * it.
+ * Why the front refuses a command: the name of the rule for the log, and the reply with its
+ * enhanced code.
  */
 export type Refusal = { readonly rule: string; readonly reply: string }
 
-/** A message or a recipient that counts against a limit. */
+/** A message or recipient that was counted against a limit. */
 export type Reservation = {
-  /** The server did not take it: it does not count. Called once at most. */
+  /** Removes it from the count, because the server did not accept it. Called at most once. */
   giveBack(): void
 }
 
-/** What one client may send. Everything is decided at once: no command waits for a database. */
+/** Rules for one client. They decide synchronously: no command waits for the database. */
 export interface FrontRules {
-  /** Judges MAIL; undefined: it may pass. The null sender is undefined. */
+  /** Checks MAIL; undefined: permitted. The null sender is undefined. */
   sender(sender: Mailbox | undefined): Refusal | undefined
-  /** Counts a message, at its first recipient. */
+  /** Counts a message. Called at its first recipient. */
   message(): Refusal | Reservation
-  /** Judges RCPT and counts it. */
+  /** Checks RCPT and counts the recipient. */
   recipient(recipient: Mailbox | undefined): Refusal | Reservation
 }
 
-/** Recipients of one message (RFC 5321 section 4.5.3.1.8 asks for 100). */
+/** Recipients of one message. RFC 5321 §4.5.3.1.8 requires at least 100. */
 const MAX_RECIPIENTS = 10_000
 const TOO_MANY: Refusal = { rule: 'too_many_recipients', reply: '452 4.5.3 too many recipients' }
 
 /**
- * One mail transaction as the client sees it: from MAIL to the end of the message, RSET or the next
+ * One mail transaction of the client, from MAIL to the end of the message, RSET or the next
  * greeting.
  */
 export class Transaction {
-  /** The front refused MAIL: no recipient and no message can follow. */
+  /** The front refused MAIL, so recipients and the message are refused too. */
   mailIsRefused = false
-  /** A recipient was passed, whatever the server says of it. */
+  /** A recipient was passed to the server, even if the server refused it. */
   hasPassed = false
   #lastRefusal: string | undefined
   #allAreTemporary = true
   #message: Reservation | undefined
   readonly #recipients = new Set<Reservation>()
 
-  /** Counts a recipient, and with the first one the message. */
+  /** Counts a recipient, and the message at its first recipient. */
   reserve(message: () => Refusal | Reservation, recipient: () => Refusal | Reservation): Refusal | Reservation {
     if (this.#recipients.size >= MAX_RECIPIENTS) return this.#refused(TOO_MANY)
     const opened = this.#message ?? message()
@@ -62,14 +62,14 @@ export class Transaction {
     return refusal
   }
 
-  /** The reply to DATA if the front refused every recipient. */
+  /** Reply to DATA if the front refused every recipient; otherwise undefined. */
   get noRecipients(): string | undefined {
     if (this.hasPassed || this.#lastRefusal === undefined) return undefined
     const text = this.#lastRefusal.replace(/^\d{3} \d\.\d+\.\d+ /, '')
     return this.#allAreTemporary ? `450 4.7.1 ${text}` : `554 5.5.1 no valid recipients: ${text}`
   }
 
-  /** The server refused this recipient. */
+  /** Handles the server's refusal of a recipient. */
   remove(recipient: Reservation): void {
     if (!this.#recipients.delete(recipient)) return
     recipient.giveBack()
@@ -82,7 +82,7 @@ export class Transaction {
     this.#message = undefined
   }
 
-  /** The server took no message. */
+  /** Handles the server's refusal of the message. */
   giveBack(): void {
     for (const recipient of this.#recipients) recipient.giveBack()
     this.#recipients.clear()
@@ -90,7 +90,8 @@ export class Transaction {
   }
 
   /**
-   * The command that should have ended an earlier transaction was refused: that one goes on here.
+   * Takes over the recipients of an earlier transaction, because the server refused the command
+   * that would have ended it.
    */
   absorb(earlier: Transaction): void {
     for (const recipient of earlier.#recipients) this.#recipients.add(recipient)

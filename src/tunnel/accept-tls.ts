@@ -6,24 +6,26 @@ import type { TlsContexts } from './tls-contexts.ts'
 
 export type AcceptTlsOptions = {
   readonly contexts: TlsContexts
-  /** Application protocol that we speak, e.g. `pop3`: chosen if the client offers it. */
+  /** Application protocol of the listener, e.g. `pop3`. It is chosen if the client offers it. */
   readonly alpn?: string | undefined
   /**
-   * Refuse clients that offer other protocols only (alert no_application_protocol); otherwise they
-   * are served without one.
+   * Refuses clients that offer only other protocols (alert no_application_protocol). Otherwise they
+   * are served without a protocol.
    */
   readonly alpnStrict?: boolean | undefined
-  /** `required`: the handshake fails without a certificate that the authorities signed. */
+  /**
+   * `required`: the handshake fails without a certificate that one of the authorities has signed.
+   */
   readonly clientCertificate?: 'none' | 'optional' | 'required' | undefined
-  /** Milliseconds from now to the client's first octet; undefined: `limit` counts alone. */
+  /** Milliseconds from now to the client's first octet. Undefined: only `limit` counts. */
   readonly firstOctetLimit?: number | undefined
   /** Milliseconds from now to the end of the handshake. */
   readonly limit: number
 }
 
 /**
- * `closed`: the peer left before it said anything, as a health check or port scan does. `failed`:
- * `reason` is for the log.
+ * `closed`: the peer closed the connection before its first octet, as health checks and port scans
+ * do. `failed`: `reason` is for the log.
  */
 export type AcceptedTls =
   | {
@@ -36,14 +38,15 @@ export type AcceptedTls =
   | { readonly outcome: 'failed'; readonly reason: string }
 
 /**
- * The server's side of a TLS handshake on a connected socket that allows half-open connections. For
- * STLS the caller first discards what the client sent in clear text behind the command. Never
- * rejects. Unless the outcome is `secure` the socket is destroyed. The TLS socket destroys itself
- * on any later error; the caller listens for `error` and `close` on it.
+ * Performs the server's side of a TLS handshake. The socket must allow half-open connections. For
+ * STLS the caller first discards the clear text that the client sent behind the command.
+ *
+ * Never rejects. Unless the outcome is `secure`, the socket is destroyed. The TLS socket destroys
+ * itself on a later error; the caller listens for its `error` and `close`.
  */
 export async function acceptTls(raw: Socket, options: AcceptTlsOptions): Promise<AcceptedTls> {
   raw.on('error', ignore)
-  // Few timers, and of one length for all clients: the runtime keeps a list for each length.
+  // Use one timer length for all clients, because the runtime keeps a list for each length.
   const { limit, firstOctetLimit = limit } = options
   let tooLate: string | undefined
   const endWith = (reason: string): void => {
@@ -63,12 +66,11 @@ export async function acceptTls(raw: Socket, options: AcceptTlsOptions): Promise
   return tooLate === undefined ? accepted : { outcome: 'failed', reason: tooLate }
 }
 
-/** The reason of a failure: the first octets are no TLS. */
+/** Reason of a failure: the first octets are not TLS. */
 export const NO_TLS = 'the client does not speak TLS'
 
 /**
- * True for the reason of a client that knows only versions or ciphers which are refused, as old
- * devices do.
+ * True for the reason of a failure that old devices cause: their versions or ciphers are refused.
  */
 export const isOldTls = (reason: string): boolean => OLD_TLS.has(reason)
 const OLD_TLS: ReadonlySet<string> = new Set(['unsupported protocol', 'no shared cipher', 'version too low'])
@@ -76,8 +78,8 @@ const OLD_TLS: ReadonlySet<string> = new Set(['unsupported protocol', 'no shared
 const WAITS_FOR_GREETING = 'a client without TLS waits for a greeting; this port speaks TLS from the first octet'
 
 /**
- * Looks at the client's first message and puts it back. It decides the certificate and the
- * protocol; OpenSSL then reads it for itself.
+ * Reads the client's first message and puts it back for OpenSSL. The message decides the
+ * certificate and the protocol.
  */
 function peekHello(raw: Socket, onFirstOctet: () => void): Promise<ClientHello | AcceptedTls> {
   return new Promise(resolve => {
@@ -107,8 +109,8 @@ function peekHello(raw: Socket, onFirstOctet: () => void): Promise<ClientHello |
     raw.on('end', gone)
     raw.on('close', gone)
     if (raw.destroyed) gone()
-    // A caller that answers STLS may pause the socket once more in the turn in which it hands it
-    // over.
+    // A caller that answers STLS may pause the socket later in the same loop turn, so resume after
+    // it.
     else process.nextTick(() => raw.resume())
   })
 }
@@ -157,7 +159,7 @@ function handshake(raw: Socket, hello: ClientHello, options: AcceptTlsOptions): 
 }
 
 /**
- * OpenSSL's own words without its place in the source: `unsupported protocol`, `no shared cipher`,
+ * Returns OpenSSL's reason without its source location: `unsupported protocol`, `no shared cipher`,
  * `no application protocol`.
  */
 function reasonOf(error: Error): string {
@@ -165,5 +167,7 @@ function reasonOf(error: Error): string {
   return typeof reason === 'string' ? reason : error.message
 }
 
-/** The outcome reports every error; a socket without a listener would end the process. */
+/**
+ * The outcome reports every error, but an `error` event without a listener would end the process.
+ */
 const ignore = (): void => {}

@@ -4,27 +4,27 @@ import { closeSync, fstatSync, openSync, readFileSync, statSync } from 'node:fs'
 import { messageOf } from '../base/errors.ts'
 
 /**
- * A certificate chain and its key, read and judged. Plain data: it can travel over a control
+ * A certificate chain and its key, read and checked. Plain data that can be sent over a control
  * channel.
  */
 export type Certificate = {
-  /** PEM, the server's own certificate first. */
+  /** PEM, with the server's own certificate first. */
   readonly cert: string
   readonly key: string
   readonly keyType: 'rsa' | 'ec' | 'ed25519'
-  /** DNS names that it is good for, lower case, a wildcard as `*.example.org`. */
+  /** DNS names of the certificate in lower case, a wildcard as `*.example.org`. */
   readonly names: readonly string[]
   /** Milliseconds since 1970. */
   readonly notBefore: number
   readonly expires: number
-  /** Where it was read, for messages. */
+  /** Path of the certificate file, for messages. */
   readonly path: string
 }
 
-/** Where the PEM files are. Without `key` the key stands in the certificate's file. */
+/** Paths of the PEM files. Without `key`, the certificate's file also contains the key. */
 export type CertificateFiles = { readonly cert: string; readonly key?: string | undefined }
 
-/** The files cannot be used; the message names the file and says what to do. */
+/** The files cannot be used. The message names the file and the remedy. */
 export class CertificateUnusable extends Error {
   override readonly name = 'CertificateUnusable'
   readonly path: string
@@ -36,9 +36,9 @@ export class CertificateUnusable extends Error {
 }
 
 /**
- * Reads a chain and its key, and checks that they belong together and that others cannot read the
- * key. An expired certificate is taken:
- * clients decide about that, and no service at all would not help them.
+ * Reads a chain and its key. Checks that they belong together and that other accounts cannot read
+ * the key. An expired certificate is accepted, because clients decide about expiry, and ending the
+ * service would not help them.
  * @throws CertificateUnusable
  */
 export function readCertificate(files: CertificateFiles): Certificate {
@@ -47,7 +47,7 @@ export function readCertificate(files: CertificateFiles): Certificate {
   return parseCertificate(cert, readText(keyPath, true), files.cert, keyPath)
 }
 
-/** As readCertificate, for texts that are already read. */
+/** Checks texts that were already read; otherwise like readCertificate. */
 export function parseCertificate(cert: string, keyText: string, path: string, keyPath: string = path): Certificate {
   const leaf = parse(path, 'holds no certificate in PEM form', () => new X509Certificate(cert))
   const key = parse(keyPath, 'holds no private key in PEM form without a passphrase', () => createPrivateKey(keyText))
@@ -72,11 +72,11 @@ export function parseCertificate(cert: string, keyText: string, path: string, ke
   }
 }
 
-/** Whole days until the certificate expires; negative once it has. */
+/** Whole days until the certificate expires; negative after it has expired. */
 export const daysLeft = ({ expires }: Certificate, now: number): number => Math.floor((expires - now) / 86_400_000)
 
 /**
- * True if the certificate covers the name: exactly, or by one leading wildcard label (RFC 6125
+ * True if the certificate covers the name, exactly or by one leading wildcard label (RFC 6125
  * §6.4.3).
  */
 export function coversName(names: readonly string[], servername: string): boolean {
@@ -84,7 +84,7 @@ export function coversName(names: readonly string[], servername: string): boolea
   return names.some(name => name === servername || name === wildcard)
 }
 
-/** DNS names of the subject alternative names; the common name only if there are none. */
+/** DNS names of the subject alternative names. The common name counts only if there are none. */
 function namesOf(certificate: X509Certificate): readonly string[] {
   const alternative = certificate.subjectAltName
   if (alternative === undefined) {
@@ -95,8 +95,8 @@ function namesOf(certificate: X509Certificate): readonly string[] {
 }
 
 /**
- * The descriptor's own mode is judged, so that a swapped symbolic link (certbot's `live/`) cannot
- * come between.
+ * Checks the mode of the open descriptor, because a symbolic link (certbot's `live/`) may change
+ * between a check of the path and the read.
  */
 function readText(path: string, isSecret: boolean): string {
   let fd: number | undefined
@@ -122,15 +122,14 @@ function parse<T>(path: string, why: string, read: () => T): T {
   }
 }
 
-/** How often files are looked at, in milliseconds. */
+/** Milliseconds between two checks of the files. */
 const INTERVAL = 5000
 
 /**
- * Calls `changed` when one of the files is another one or has another content, and the files have
- * been left alone for one interval, so
- * that a certificate and its key are read as a pair. Looking beats listening here: certbot changes
- * a symbolic link in a path, which
- * inotify does not report. Returns how to stop.
+ * Calls `changed` after a file was replaced or its content changed, once the files have stayed the
+ * same for one interval. A certificate and its key are then read as a pair. The function polls,
+ * because certbot changes a symbolic link in the path and inotify does not report that. Returns a
+ * function that stops it.
  */
 export function watchFiles(files: readonly string[], changed: () => void, interval = INTERVAL): () => void {
   let known = stateOf(files)

@@ -4,7 +4,7 @@
  */
 import type { Duplex } from 'node:stream'
 
-/** A line with its LF, and the octets that came behind it. */
+/** A line with its LF, and the octets behind it. */
 export type FirstLine = { readonly line: Buffer; readonly rest: Buffer }
 
 /** Why there is no line. `late`: the time is over. `long`: the line has too many octets. */
@@ -12,14 +12,14 @@ export type NoLine =
   | { readonly reason: 'late' | 'long' | 'ended' }
   | { readonly reason: 'failed'; readonly error: Error }
 
-/** Milliseconds for the line, and octets that it may have, LF included. */
+/** Milliseconds until the line must be complete, and its length in octets with LF. */
 export type LineLimits = { readonly milliseconds: number; readonly octets: number }
 
 const NOTHING: Buffer = Buffer.alloc(0)
 
 /**
- * Reads one line. `before` are octets that were read earlier. Afterwards the stream is paused and
- * has no listener of this function. Never rejects.
+ * Reads one line. `before` contains octets that were read earlier. Afterwards the stream is paused
+ * and has no listener of this function. Never rejects.
  */
 export function readFirstLine(
   stream: Duplex,
@@ -55,21 +55,21 @@ export function readFirstLine(
   })
 }
 
-/** Octets of a reply line of a POP3 server. RFC 1939 §3 allows 512. */
+/** Longest reply line of a POP3 server in octets. RFC 1939 §3 allows 512. */
 const MAX_REPLY_OCTETS = 1024
 
 /**
- * Reads a reply of a POP3 server; undefined if there is none in time. From here on an error of the
+ * Reads a reply of a POP3 server; undefined if there is none in time. From now on an error of the
  * stream does not end the process: `close` follows it.
  */
 export async function readReply(stream: Duplex, milliseconds: number, before?: Buffer): Promise<FirstLine | undefined> {
   stream.on('error', () => {})
-  // A server that has closed the connection serves no session, whatever it sent before.
+  // A server that has closed the connection serves no session, even if it has sent a reply.
   if (stream.destroyed || stream.readableEnded) return undefined
   const found = await readFirstLine(stream, { milliseconds, octets: MAX_REPLY_OCTETS }, before)
   return 'line' in found ? found : undefined
 }
 
-/** True for `+OK` and what begins with it. */
+/** True for a line that begins with `+OK`. */
 export const isPositive = ({ line }: Pick<FirstLine, 'line'>): boolean =>
   line.subarray(0, 3).toString('latin1') === '+OK'

@@ -2,36 +2,35 @@ import type { Duplex } from 'node:stream'
 import { type FirstLine, readFirstLine } from './first-line.ts'
 
 export type DialogueOptions = {
-  /**
-   * The whole command, CRLF included (formatSslPreamble). It is written once and never reported.
-   */
+  /** The whole command with CRLF (formatSslPreamble). It is sent once and never reported. */
   readonly preamble: string
   /**
-   * `ok`: the server answers the command with one line, which is swallowed. `none`: it stays
-   * silent.
+   * `ok`: the server replies to the command with one line, which is discarded. `none`: the server
+   * does not reply.
    */
   readonly reply: 'ok' | 'none'
-  /** Milliseconds for the greeting, and again for the reply. */
+  /** Milliseconds for the greeting, and the same again for the reply. */
   readonly limit: number
 }
 
 /**
  * `greeted`: send `greeting` (with its line end) and then `rest` to the client. `refused`: the
- * server did not greet with +OK; send its line to the client and close. `failed`: no octet of the
- * server may reach the client; `reason` is for the log.
+ * greeting was not +OK; send its line to the client and close. `failed`: the client must get no
+ * octet of the server; `reason` is for the log.
  */
 export type DialogueEnd =
   | { readonly outcome: 'greeted'; readonly greeting: Buffer; readonly rest: Buffer }
   | { readonly outcome: 'refused'; readonly greeting: Buffer }
   | { readonly outcome: 'failed'; readonly reason: string; readonly error?: Error | undefined }
 
-/** Longest line that a server may say before the client speaks (RFC 2449 §4). */
+/** Longest line of a server before the client's first command, in octets (RFC 2449 §4). */
 const LINE_MAX_OCTETS = 512
 
 /**
- * The proxy's side of the SSL dialogue: holds the greeting back, sends the client's address,
- * discards the reply. Afterwards the stream is paused and has no listener of this function, and no
- * octet of the client has been sent. Never rejects; on `failed` the caller destroys the stream.
+ * Performs the proxy's side of the SSL dialogue: holds the greeting back, sends the client's
+ * address, discards the reply. Afterwards the stream is paused and has no listener of this
+ * function, and no octet of the client was sent. Never rejects. On `failed` the caller destroys the
+ * stream.
  */
 export async function holdDialogue(server: Duplex, { preamble, reply, limit }: DialogueOptions): Promise<DialogueEnd> {
   const greeting = await readLine(server, Buffer.alloc(0), limit, 'greeting')
@@ -41,13 +40,14 @@ export async function holdDialogue(server: Duplex, { preamble, reply, limit }: D
   if (reply === 'none') return { outcome: 'greeted', greeting: greeting.line, rest: greeting.rest }
   const answer = await readLine(server, greeting.rest, limit, 'reply')
   if (!('line' in answer)) return answer
-  // The reply is not quoted: a server that echoes commands would put the password into the log.
+  // The reply is not logged, because a server that echoes commands would put the password into the
+  // log.
   if (!answer.line.toString('latin1').startsWith('+OK'))
     return failed('preamble refused: check the shared password file and the trusted peers')
   return { outcome: 'greeted', greeting: greeting.line, rest: answer.rest }
 }
 
-/** One line with its LF. `before` are octets that were read earlier. */
+/** Reads one line with its LF. `before` contains octets that were read earlier. */
 async function readLine(server: Duplex, before: Buffer, limit: number, what: string): Promise<FirstLine | DialogueEnd> {
   const found = await readFirstLine(server, { milliseconds: limit, octets: LINE_MAX_OCTETS }, before)
   if ('line' in found) return found

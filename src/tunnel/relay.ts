@@ -1,27 +1,26 @@
-/** Relaying octets between two streams, with one buffer for the reads of all of them. */
+/** Relaying octets between two streams, with one read buffer for all of them. */
 import { type OnReadOpts, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { TLSSocket } from 'node:tls'
 
 /**
- * One buffer into which every socket of this process that asks for it reads, in turn. Without it
- * the runtime takes 64 KB of fresh memory for each read, which is half the cost of a download. The
- * size is what a slow reader may keep of us in encrypted form.
+ * Read buffer of all sockets of connectSharingReads. Without it, the runtime allocates 64 KiB for
+ * each read, which is half the cost of a download. The size also bounds the encrypted octets that
+ * wait for a slow reader.
  */
 const SHARED = Buffer.allocUnsafeSlow(131_072)
 
 /**
- * Takes a chunk that is good only until it returns; false to be given no more until the socket is
- * resumed.
+ * Takes a chunk, which is valid only during the call. Returns false to get no more chunks until the
+ * socket is resumed.
  */
 type Sink = (chunk: Buffer) => boolean
 
 const sinks = new WeakMap<Duplex, { sink: Sink }>()
 
 /**
- * Connects by `connect`, whose options get our `onread`. Until a sink is set (`setSink`) the socket
- * gives out copies as ordinary `data`
- * events: add a listener before the first byte can come, or pause it.
+ * Connects by `connect`, whose options get an `onread`. Until `setSink`, the socket emits copies as
+ * ordinary `data` events. Add a listener or pause the socket before the first octet can arrive.
  */
 export function connectSharingReads(connect: (onread: OnReadOpts) => Socket): Socket {
   const holder: { sink: Sink } = { sink: () => false }
@@ -38,8 +37,8 @@ export function connectSharingReads(connect: (onread: OnReadOpts) => Socket): So
 }
 
 /**
- * Gives the socket's chunks to a sink instead of `data` listeners. False if it is no socket of
- * connectSharingReads.
+ * Passes the socket's chunks to a sink instead of `data` listeners. Returns false for a socket that
+ * connectSharingReads did not make.
  */
 export function setSink(stream: Duplex, sink: Sink): boolean {
   const holder = sinks.get(stream)
@@ -49,35 +48,34 @@ export function setSink(stream: Duplex, sink: Sink): boolean {
 
 export type RelayOptions = {
   /**
-   * Milliseconds without a byte in either direction after which both streams are closed; undefined:
-   * no limit.
+   * Milliseconds without an octet in either direction after which both streams are closed.
+   * Undefined: no limit.
    */
   readonly idleLimit?: number | undefined
   /**
-   * Milliseconds that a stream is given to take its last bytes after the other one broke. Default 5
-   * s.
+   * Milliseconds in which a stream may take its last octets after an error of the other one.
+   * Default: 5,000.
    */
   readonly lingerLimit?: number | undefined
   /**
-   * The server's socket is reset if the client breaks off, so that the server does not take the
-   * client for one that has only stopped sending. For protocols in which a session that breaks off
-   * changes nothing: octets on their way may be lost.
+   * Resets the server's socket if the client breaks off, so that the server does not mistake the
+   * break for a half-close. Only for protocols in which an incomplete session changes nothing,
+   * because octets in transit may be lost.
    */
   readonly resetsServer?: boolean
   /** Closes both streams at once. */
   readonly signal?: AbortSignal | undefined
 }
 
-/** Why a relay ended, and what it carried. */
+/** Why a relay has ended, and how many octets it carried. */
 export type RelayEnd = {
   /**
-   * `ended`: both sides ended in order. `left`: the client closed without ending, and lacked
-   * nothing: the server had ended, or
-   * the client had said QUIT, or nothing at all. `broken`: one failed or closed without ending.
-   * `idle`, `aborted`: see RelayOptions.
+   * `ended`: both sides ended in order. `left`: the client closed the connection without an end,
+   * and lacked nothing, because the server had ended, or the client had sent QUIT or no octet.
+   * `broken`: a side failed or closed without an end. `idle`, `aborted`: see RelayOptions.
    */
   readonly reason: 'ended' | 'left' | 'broken' | 'idle' | 'aborted'
-  /** Who ended or broke first; undefined if neither did. */
+  /** The side that ended or broke first; undefined if the relay ended by time or signal. */
   readonly first: 'client' | 'server' | undefined
   readonly error: Error | undefined
   readonly bytesFromClient: number
@@ -85,11 +83,12 @@ export type RelayEnd = {
 }
 
 /**
- * Joins two streams until both have ended: bytes in order, back-pressure and half-close passed on
- * in both directions. Both streams must allow half-open connections, or the first end closes
- * everything. Bytes read earlier are unshifted by the caller. Never rejects. When the promise is
- * fulfilled both streams are destroyed and only a listener that swallows late errors is left on
- * them.
+ * Joins two streams until both have ended: octets in order, with back-pressure and half-close in
+ * both directions. Both streams must allow half-open connections; otherwise the first end closes
+ * everything. The caller has unshifted octets that were read earlier.
+ *
+ * Never rejects. At the end both streams are destroyed, and a listener that ignores late errors
+ * stays on them.
  */
 export function relay(client: Duplex, server: Duplex, options: RelayOptions = {}): Promise<RelayEnd> {
   return new Promise(resolve => {
@@ -97,7 +96,7 @@ export function relay(client: Duplex, server: Duplex, options: RelayOptions = {}
   })
 }
 
-/** QUIT with its line end. */
+/** Length of QUIT with CRLF. */
 const QUIT_OCTETS = 6
 
 type Side = 'client' | 'server'
@@ -110,7 +109,7 @@ class Relay {
   readonly #undo: (() => void)[] = []
   #idle: NodeJS.Timeout | undefined
   #bytesFromClient = 0
-  /** The last octets of the client's last chunk. */
+  /** The last octets of the client's newest chunk. */
   #lastOfClient = ''
   #bytesFromServer = 0
   #finished = 0
@@ -143,7 +142,7 @@ class Relay {
     if (this.#broken === undefined) this.#join(this.#server, this.#client, 'server')
   }
 
-  /** One direction, and the fate of its source. */
+  /** Relays one direction and handles the end of its source. */
   #join(source: Duplex, target: Duplex, side: Side): void {
     const data =
       side === 'client'
@@ -158,8 +157,8 @@ class Relay {
             this.#idle?.refresh()
             if (!target.write(chunk)) source.pause()
           }
-    // A TLS socket with nothing under way has encrypted the chunk when write() returns, so it may
-    // read from the shared buffer.
+    // A TLS socket without pending output encrypts the chunk inside write(), so the chunk may lie
+    // in the shared buffer.
     const sharesReads = setSink(source, chunk => {
       const isTakenAtOnce = target instanceof TLSSocket && target.writableLength === 0
       data(isTakenAtOnce ? chunk : Buffer.from(chunk))
@@ -179,8 +178,8 @@ class Relay {
     }
     const fail = (error: Error) => this.#break(side, error, side === 'client' && this.#lacksNothing())
     const close = () => {
-      // An orderly stream closes after both its halves are done; the other half of the relay may
-      // still have bytes to deliver.
+      // An orderly stream emits `close` after both its halves are done. The other direction may
+      // still have octets to deliver.
       if (!(source.readableEnded && source.writableFinished))
         this.#break(side, undefined, side === 'client' && this.#lacksNothing())
     }
@@ -202,15 +201,15 @@ class Relay {
       target.off('drain', drain)
       target.off('finish', finish)
     })
-    // A stream read to its end before the relay began will not say so again.
+    // A stream that was read to its end before the relay began emits no further `end`.
     if (source.readableEnded) end()
     else if (target.writableNeedDrain) source.pause()
     else source.resume()
   }
 
   /**
-   * One side is gone: what is already on its way to the other is still delivered, then that is
-   * closed too.
+   * Handles the failure of a side: the octets for the other side are still delivered, then the
+   * other side is closed.
    */
   #break(side: Side, error: Error | undefined, hasLeft = false): void {
     if (this.#settled || this.#broken !== undefined) return
@@ -241,8 +240,8 @@ class Relay {
   }
 
   /**
-   * Many clients, and health checks, close a TLS connection without close_notify, or reset it, when
-   * they are done.
+   * True if a client that closes now lacks nothing. Many clients and health checks close or reset a
+   * TLS connection without close_notify.
    */
   #lacksNothing(): boolean {
     if (this.#client.writableLength > 0) return false
@@ -267,5 +266,8 @@ class Relay {
   }
 }
 
-/** Whatever matters has been heard before; a stream without a listener would end the process. */
+/**
+ * The relay has handled the important errors before. A stream without an `error` listener would end
+ * the process.
+ */
 const swallow = (): void => {}

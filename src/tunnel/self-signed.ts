@@ -6,19 +6,19 @@ import forge from 'node-forge'
 import { errorCodeOf } from '../base/errors.ts'
 
 export type SelfSignedOptions = {
-  /** Host names and IP addresses; the first one is the common name. */
+  /** Host names and IP addresses. The first one is the common name. */
   readonly names: readonly string[]
   /** Milliseconds since 1970. */
   readonly now: number
-  /** At most 825, the longest that clients accept. */
+  /** At most 825, the longest lifetime that clients accept. */
   readonly days?: number
 }
 
 const DAY = 86_400_000
 
 /**
- * A first certificate for a host that has none: RSA 2048, good for TLS servers only, not a CA. PEM
- * texts.
+ * Makes a first certificate for a host that has none: RSA 2048, for TLS servers only, not a CA.
+ * Returns PEM texts.
  */
 export function makeSelfSigned({ names, now, days = 825 }: SelfSignedOptions): {
   readonly cert: string
@@ -27,7 +27,7 @@ export function makeSelfSigned({ names, now, days = 825 }: SelfSignedOptions): {
   const [commonName] = names
   if (commonName === undefined) throw new TypeError('a certificate needs a name')
   if (!(days > 0 && days <= 825)) throw new RangeError('a certificate may live 1 to 825 days')
-  // The runtime makes the key in a tenth of a second; node-forge alone would take several.
+  // The runtime makes the key in 0.1 s; node-forge would take several seconds.
   const { privateKey, publicKey } = generateKeyPairSync('rsa', {
     modulusLength: 2048,
     privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
@@ -37,7 +37,7 @@ export function makeSelfSigned({ names, now, days = 825 }: SelfSignedOptions): {
   certificate.publicKey = forge.pki.publicKeyFromPem(publicKey)
   // A positive number of 16 octets (RFC 5280 §4.1.2.2).
   certificate.serialNumber = `01${randomBytes(15).toString('hex')}`
-  // Clocks of clients are wrong by minutes, so it begins a day ago.
+  // The certificate is valid from one day ago, because clients' clocks are wrong by minutes.
   certificate.validity.notBefore = new Date(now - DAY)
   certificate.validity.notAfter = new Date(now + (days - 1) * DAY)
   const subject = [{ name: 'commonName', value: commonName.slice(0, 64) }]
@@ -58,9 +58,9 @@ export function makeSelfSigned({ names, now, days = 825 }: SelfSignedOptions): {
 }
 
 /**
- * Writes both files unless one of them exists, the key first, with mode 0600; `owner` if another
- * account shall read them.
- * Each file appears whole or not at all. True if they were written.
+ * Writes both files with mode 0600, the key first, unless one of them exists. `owner`: the account
+ * that reads them, if it is another one. A file appears complete or not at all. Returns true if the
+ * files were written.
  */
 export function writeSelfSigned(
   files: { readonly cert: string; readonly key: string },
@@ -77,7 +77,7 @@ export function writeSelfSigned(
       linkSync(temporary, path)
       return true
     } catch (error) {
-      // Another process has just written a file there: keep it.
+      // Another process has just written a file. Keep that file.
       if (errorCodeOf(error) === 'EEXIST') return false
       throw error
     } finally {

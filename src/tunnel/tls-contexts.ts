@@ -5,17 +5,17 @@ import { answerTicketKeys, type TicketKeyAnswer } from '../base/node-internals.t
 import { type Certificate, coversName } from './certificate.ts'
 
 /**
- * Keys of TLS session tickets, newest first; hexadecimal, so that a parent can send them to its
+ * Keys of TLS session tickets, newest first, in hexadecimal, so that a parent can send them to its
  * workers.
  */
 export type TicketKeys = readonly string[]
 
 const [NAME, HMAC, AES] = [16, 16, 16]
-/** The newest key makes tickets, the older ones still open them. */
+/** The newest key encrypts tickets; all keys decrypt them. */
 const KEYS_KEPT = 3
 
 /**
- * Puts a fresh key before the others (at start, at each reload and each 12 hours; spec/sslwrap.md
+ * Puts a new key before the others: at start, at each reload and every 12 hours (spec/sslwrap.md
  * §5).
  */
 export const rotateTicketKeys = (keys: TicketKeys = []): TicketKeys => [
@@ -25,7 +25,7 @@ export const rotateTicketKeys = (keys: TicketKeys = []): TicketKeys => [
 
 type Key = { readonly name: Buffer; readonly hmac: Buffer; readonly aes: Buffer }
 
-/** Keys that contexts share and that can be changed while they serve. */
+/** Keys that several contexts share and that can change while the contexts serve. */
 export class TicketKeyRing {
   #keys: readonly Key[] = []
 
@@ -34,7 +34,8 @@ export class TicketKeyRing {
   }
 
   /**
-   * Takes new keys. Throws a TypeError if there is none, or if one is not 48 octets in hexadecimal.
+   * Replaces the keys. Throws a TypeError without a key, or if a key is not 48 octets in
+   * hexadecimal.
    */
   replace(keys: TicketKeys): void {
     if (keys.length === 0 || !keys.every(key => /^[0-9a-f]{96}$/.test(key))) throw new TypeError('bad ticket keys')
@@ -49,9 +50,8 @@ export class TicketKeyRing {
   }
 
   /**
-   * Makes a context use the ring: tickets of older keys are accepted, and every resumed connection
-   * gets a fresh ticket, as
-   * RFC 8446 appendix C.4 wants.
+   * Connects a context to the ring. The context accepts tickets of older keys and sends a new
+   * ticket on every resumed connection (RFC 8446 appendix C.4).
    */
   attach(context: SecureContext): void {
     answerTicketKeys(
@@ -71,8 +71,8 @@ export class TicketKeyRing {
   }
 
   /**
-   * Status 2 makes OpenSSL issue a fresh ticket; 0 stands for an unknown ticket, after which a full
-   * handshake follows.
+   * With status 2 OpenSSL issues a new ticket. With 0 the ticket is unknown, and a full handshake
+   * follows.
    */
   #open(name: Buffer): TicketKeyAnswer {
     const key = this.#keys.find(known => timingSafeEqual(known.name, name))
@@ -82,7 +82,7 @@ export class TicketKeyRing {
 
 const NO_KEY = Buffer.alloc(16)
 
-/** Random numbers cost less by the page. */
+/** One call for 4,096 octets of random numbers costs less than many calls for a few. */
 const page = Buffer.alloc(4096)
 let used = page.length
 
@@ -101,11 +101,13 @@ export type TlsPolicy = {
    * for listed networks only.
    */
   readonly versions: 'modern' | 'old'
-  /** OpenSSL cipher list for TLS 1.2 and older; undefined: a sound one for `versions`. */
+  /** OpenSSL cipher list for TLS 1.2 and older. Undefined: a default for `versions`. */
   readonly ciphers?: string | undefined
-  /** PEM of the authorities for client certificates; undefined: clients are not asked for one. */
+  /**
+   * PEM of the authorities for client certificates. Undefined: no client certificate is requested.
+   */
   readonly clientCa?: string | undefined
-  /** Seconds for which a ticket resumes a session. Default two hours. */
+  /** Seconds for which a ticket can resume a session. Default: 7,200. */
   readonly ticketLifetime?: number | undefined
 }
 
@@ -116,22 +118,25 @@ const MODERN_CIPHERS = [
   ...['ECDHE-ECDSA-CHACHA20-POLY1305', 'ECDHE-RSA-CHACHA20-POLY1305'],
 ].join(':')
 
-/** One tuple, so that no client that has sent a good key share is asked for another one. */
+/**
+ * One tuple, so that a client that has sent a key share of any of these groups needs no second
+ * round trip.
+ */
 const MODERN_GROUPS = 'X25519MLKEM768:X25519:prime256v1:secp384r1'
 
-/** Security level 0 is what OpenSSL 3 demands for the SHA-1 signatures of TLS 1.0 and 1.1. */
+/** OpenSSL 3 requires security level 0 for the SHA-1 signatures of TLS 1.0 and 1.1. */
 const OLD_CIPHERS = 'DEFAULT:!aNULL:!eNULL:!EXPORT:!RC4:!MD5:@SECLEVEL=0'
 
 /**
- * Contexts for all certificates of a listener, one for each set of names; key types of the same
- * names stand side by side in one.
+ * Contexts for all certificates of a listener, one for each set of names. Certificates of the same
+ * names and different key types share a context.
  */
 export class TlsContexts {
   readonly #entries: readonly { readonly names: readonly string[]; readonly context: SecureContext }[]
   readonly #fallback: SecureContext
 
   /**
-   * The first certificate answers clients that name no server, or an unknown one. Throws if OpenSSL
+   * The first certificate serves clients that name no server or an unknown one. Throws if OpenSSL
    * refuses a certificate or the policy.
    */
   constructor(certificates: readonly Certificate[], policy: TlsPolicy, tickets: TicketKeyRing) {
@@ -147,8 +152,8 @@ export class TlsContexts {
   }
 
   /**
-   * The context for a server name: an exact name wins over a wildcard. The name is lower case
-   * (parseClientHello).
+   * Returns the context for a server name in lower case (parseClientHello). An exact name precedes
+   * a wildcard.
    */
   select(servername: string | undefined): SecureContext {
     if (servername === undefined || this.#entries.length === 1) return this.#fallback
@@ -157,7 +162,7 @@ export class TlsContexts {
   }
 }
 
-/** Of several certificates of one key type OpenSSL keeps the last; ours is the one named first. */
+/** OpenSSL keeps the last certificate of a key type, but the first one of the settings must win. */
 const onePerKeyType = (group: readonly Certificate[]): readonly Certificate[] => [
   ...new Map(group.toReversed().map(certificate => [certificate.keyType, certificate])).values(),
 ]
@@ -174,7 +179,7 @@ function createContext(certificates: readonly Certificate[], policy: TlsPolicy):
     ecdhCurve: policy.versions === 'old' ? 'auto' : MODERN_GROUPS,
     secureOptions:
       SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA,
-    // Workers resume one another's sessions only if they agree on this.
+    // Workers can resume the sessions of other workers only if this value is the same in all.
     sessionIdContext: 'auth-relay',
     sessionTimeout: policy.ticketLifetime ?? 7200,
     ...(policy.clientCa === undefined ? {} : { ca: policy.clientCa }),

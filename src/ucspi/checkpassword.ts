@@ -6,11 +6,11 @@ import { type Ending, posixSpawn, waitFor } from '../libc/child-process.ts'
 import { openPipe } from '../libc/descriptors.ts'
 import { type Environment, formatEnvironment, parseEnvironment } from './environment.ts'
 
-/** The most that a checker reads from descriptor 3, in octets (spec/checkpassword.md §1). */
+/** Octets that a checker reads from descriptor 3 at most (spec/checkpassword.md §1). */
 export const CHECKPASSWORD_LIMIT = 512
-/** A checker gets this long to say yes or no; then SIGTERM. */
+/** Time for the answer of a checker. The checker then gets SIGTERM. */
 const CHECK_LIMIT_MS = 60_000
-/** From SIGTERM to SIGKILL. */
+/** Time from SIGTERM to SIGKILL. */
 const KILL_AFTER_MS = 5_000
 /** Octets that a checker may print on its standard output before the program runs. */
 const LONGEST_NOISE = 65_536
@@ -30,40 +30,40 @@ export type Credentials = {
  */
 export function checkpasswordMessage({ login, password, timestamp }: Credentials): Uint8Array | undefined {
   if ([login, password, timestamp].some(field => field.includes('\0'))) return undefined
-  // Octets as the client sent them: the line reader hands lines over as latin1.
+  // The line reader returns latin1, so these are the octets as the client sent them.
   const message = Buffer.from(`${login}\0${password}\0${timestamp}\0`, 'latin1')
   return message.length > CHECKPASSWORD_LIMIT ? undefined : message
 }
 
-/** Why a checker did not say yes. `badauth` is the only one that blames the client. */
+/** Why a login failed. `badauth` is the only refusal that the client has caused. */
 export type Refusal = { readonly verdict: 'badauth' | 'temporary' | 'crash'; readonly detail: string }
 
-/** The checker accepted: the state of its process just before the program behind it. */
+/** A positive answer: the state of the checker's process just before the program behind it. */
 export type Accepted = {
   readonly verdict: 'ok'
   readonly uid: number
   readonly gid: number
   readonly groups: readonly number[]
-  /** The working directory it chose: the home. */
+  /** The working directory that the checker has chosen: the home directory. */
   readonly directory: string
   /**
-   * The arguments of the program behind it; a checker may have rewritten them (checkvpw: the mail
-   * directory).
+   * The arguments of the program behind the checker. A checker may have rewritten them (checkvpw:
+   * the mail directory).
    */
   readonly args: readonly string[]
-  /** USER, HOME, MAILDIR and all other variables that it set. */
+  /** USER, HOME, MAILDIR and all other variables that the checker has set. */
   readonly environment: Environment
 }
 
 /**
- * Exit statuses by which vchkpw means the user rather than itself (spec/checkpassword.md §3); for
- * every other checker it is 1 alone.
+ * Exit statuses by which vchkpw refuses the user (spec/checkpassword.md §3). Every other checker
+ * refuses with 1 alone.
  */
 const VCHKPW_DENIALS = [1, 3, 12, 13, 15, 20, 21, 23]
 
 /**
- * The meaning of a checker's end without a session. Exit 0 is not a success: vchkpw exits so when
- * it cannot run the program.
+ * Returns the meaning of a checker's end without a session. Exit 0 is not a success, because vchkpw
+ * exits with 0 when it cannot run the program.
  */
 export function refusalOf(checker: readonly string[], ending: Ending): Refusal {
   if ('signal' in ending) return { verdict: 'crash', detail: `checker killed by ${ending.signal}` }
@@ -89,16 +89,16 @@ export type CheckRequest = {
   readonly checker: readonly string[]
   readonly credentials: Credentials
   readonly environment: Environment
-  /** Arguments of the program behind the checker, as a run script would write them: `Maildir`. */
+  /** Arguments of the program behind the checker, as a run script writes them: `Maildir`. */
   readonly args: readonly string[]
   readonly limitMs?: number
   readonly killAfterMs?: number
 }
 
 /**
- * Runs a checkpassword program for a login and returns the account under which it would have run
- * the POP3 server. Never throws for an act of a checker or client; a checker that cannot be started
- * is `temporary`.
+ * Runs a checkpassword program for a login. Returns the account under which the checker would have
+ * run the POP3 server. Never throws because of a checker or client; a checker that cannot be
+ * started is `temporary`.
  */
 export async function verifyLogin(request: CheckRequest): Promise<Accepted | Refusal> {
   const message = checkpasswordMessage(request.credentials)
@@ -144,20 +144,24 @@ export type ChainRequest = {
   readonly killAfterMs?: number
 }
 
-/** A running `checkpassword PROG…`. */
+/** A running chain `checkpassword PROG…`. */
 export type Chain = {
   readonly pid: number
-  /** Call at the first sign of success: the time limit is for the check, not for the session. */
+  /**
+   * Ends the time limit at the first sign of success, because the limit is for the check, not for
+   * the session.
+   */
   accepted(): void
   /**
-   * The end; `timedOut` if it was the time limit's doing. Use `refusalOf` if no success was seen.
+   * Settles when the chain has ended. `timedOut`: the time limit ended it. Without a success, use
+   * `refusalOf`.
    */
   readonly ended: Promise<{ readonly ending: Ending; readonly timedOut: boolean }>
 }
 
 /**
- * Runs `checkpassword PROG…` with descriptors 0 and 1 on a session. A Refusal if the login cannot
- * be asked; throws SystemCallError if it cannot be started.
+ * Runs `checkpassword PROG…` with a session as descriptors 0 and 1. Returns a Refusal if the login
+ * does not fit the interface. Throws SystemCallError if the checker cannot be started.
  */
 export function startChain(request: ChainRequest): Chain | Refusal {
   const message = checkpasswordMessage(request.credentials)
@@ -176,8 +180,8 @@ export function startChain(request: ChainRequest): Chain | Refusal {
 }
 
 /**
- * The message fits a pipe, so it is written before the checker reads. A checker that never reads
- * blocks nothing.
+ * The message fits into a pipe, so it is written before the checker reads. A checker that never
+ * reads blocks nothing.
  */
 function start(
   { checker, environment }: { readonly checker: readonly string[]; readonly environment: Environment },
@@ -211,7 +215,7 @@ function start(
   }
 }
 
-/** SIGTERM when the limit has passed, SIGKILL some seconds later. */
+/** Sends SIGTERM at the time limit, and SIGKILL 5 s later. */
 function endInTime(
   pid: number,
   ended: Promise<Ending>,
@@ -235,14 +239,14 @@ function signalGroup(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(-pid, signal)
   } catch {
-    // It has just ended.
+    // The checker has just ended.
   }
 }
 
 /**
- * The pid that the witness prints; undefined if the checker ends without one. Earlier output of the
- * checker is skipped. The checker's end counts, not the end of input: a child that it left behind
- * may hold the pipe for ever.
+ * Returns the pid that the witness prints, or undefined if the checker ends without a witness.
+ * Other output of the checker before the pid is skipped. The checker's end is decisive, not the end
+ * of input, because a child of the checker may keep the pipe open.
  */
 async function witnessPid(readEnd: number, ended: Promise<Ending>): Promise<number | undefined> {
   const stream = new Socket({ fd: readEnd, readable: true, writable: false })
@@ -256,14 +260,17 @@ async function witnessPid(readEnd: number, ended: Promise<Ending>): Promise<numb
       if (word !== null) return Number(word[1])
     }
   } catch {
-    // Closed under the reader because the checker has ended: no word came.
+    // The stream was closed because the checker has ended, so there is no pid.
   } finally {
     stream.destroy()
   }
   return undefined
 }
 
-/** A checker usually becomes the program; one that holds a PAM session open forks first. */
+/**
+ * Most checkers replace themselves with the program. A checker that holds a PAM session open forks
+ * first.
+ */
 function descendsFrom(pid: number, ancestor: number): boolean {
   for (let at = pid, steps = 0; at > 1 && steps < 8; steps++) {
     if (at === ancestor) return true
@@ -278,12 +285,12 @@ function statusOf(pid: number): Map<string, string> {
 }
 
 /**
- * The kernel's data about the witness. The witness itself is not trusted, because its user may
- * control it by ptrace(2).
+ * Reads the kernel's data about the witness. The witness itself is not trusted, because its user
+ * may control it by ptrace(2).
  */
 function accepted(pid: number, checker: number): Accepted {
   if (!descendsFrom(pid, checker)) throw new Error('the witness is no process of the checker')
-  // A user who made it exec a set-uid program would otherwise pass for root.
+  // A user who makes the witness exec a set-uid program would otherwise get root's ids.
   if (readlinkSync(`/proc/${pid}/exe`) !== realpathSync('/bin/sh'))
     throw new Error('the witness became another program')
   const status = statusOf(pid)

@@ -1,26 +1,27 @@
 /**
- * Environments of programs: as they were handed over, and what UCSPI says of a connection in them.
+ * Environments of programs: as inherited, and the variables with which UCSPI describes a
+ * connection.
  */
 import { readFileSync } from 'node:fs'
 import { familyOf, type IpAddress, parseIpAddress } from '../wire/ip-address.ts'
 
 /**
- * Variables of a program to be started. Values may be bytes: UCSPI's HOST and INFO are whatever the
- * network said (tcp-environ(5)).
+ * Variables of a program. Values may be octets, because UCSPI's HOST and INFO come from the network
+ * unchecked (tcp-environ(5)).
  */
 export type Environment = Readonly<Record<string, string | Uint8Array>>
 
-/** Changes to an environment: undefined removes the variable. */
+/** Changes to an environment. Undefined removes the variable. */
 export type EnvironmentChanges = Readonly<Record<string, string | Uint8Array | undefined>>
 
-/** `NAME=value` for posix_spawn and execve. */
+/** Formats `NAME=value` for posix_spawn and execve. */
 export function formatEnvironment(environment: Environment): (string | Uint8Array)[] {
   return Object.entries(environment).map(([name, value]) =>
     typeof value === 'string' ? `${name}=${value}` : Buffer.concat([Buffer.from(`${name}=`), value]),
   )
 }
 
-/** The environment with some variables set and others removed. */
+/** Returns the environment with the changes applied. */
 export function changeEnvironment(environment: Environment, changes: EnvironmentChanges): Environment {
   const changed: Record<string, string | Uint8Array> = { ...environment }
   for (const [name, value] of Object.entries(changes)) {
@@ -31,9 +32,9 @@ export function changeEnvironment(environment: Environment, changes: Environment
 }
 
 /**
- * This process's environment byte for byte as it was handed over; process.env would replace what is
- * not UTF-8. The first of two variables of one name counts, as for getenv(3). Read once: a process
- * that may not be inspected may not read it again.
+ * Returns this process's environment unchanged, where process.env would replace octets that are not
+ * UTF-8. The first of two variables of one name counts, as in getenv(3). The environment is read
+ * once, because a process that has become undumpable may not read it again.
  */
 export function ownEnvironment(): Environment {
   own ??= parseEnvironment(readFileSync('/proc/self/environ'))
@@ -41,7 +42,7 @@ export function ownEnvironment(): Environment {
 }
 let own: Environment | undefined
 
-/** What /proc/PID/environ says. */
+/** Parses the content of /proc/PID/environ. */
 export function parseEnvironment(block: Uint8Array): Environment {
   const environment: Record<string, string | Uint8Array> = {}
   for (let at = 0; at < block.length; ) {
@@ -63,7 +64,7 @@ function textOrBytes(bytes: Uint8Array): string | Uint8Array {
 }
 
 /**
- * The two ends of a TCP connection, as UCSPI names them (tcp-environ(5)). Undefined is "not known".
+ * The two ends of a TCP connection, with the names of UCSPI (tcp-environ(5)). Undefined: unknown.
  */
 export type Connection = {
   readonly localIp: IpAddress
@@ -76,31 +77,31 @@ export type Connection = {
 }
 
 /**
- * The client's address from the environment, or undefined if it is missing or no numeric address.
+ * Returns the client's address, or undefined if it is missing or not a numeric address.
  * `::ffff:192.0.2.7`, as couriertcpd and others write it, is 192.0.2.7. TCP6REMOTEIP (ucspi-tcp6)
- * counts only where TCPREMOTEIP is missing.
+ * counts only if TCPREMOTEIP is missing.
  */
 export function remoteIpOf(environment: Environment): IpAddress | undefined {
   const text = environment['TCPREMOTEIP'] ?? environment['TCP6REMOTEIP']
   return typeof text === 'string' ? parseIpAddress(text) : undefined
 }
 
-/** The address that the client connected to, or undefined. */
+/** Returns the address that the client connected to, or undefined. */
 export function localIpOf(environment: Environment): IpAddress | undefined {
   const text = environment['TCPLOCALIP'] ?? environment['TCP6LOCALIP']
   return typeof text === 'string' ? parseIpAddress(text) : undefined
 }
 
-/** A port number of the environment (`TCPREMOTEPORT`, `TCPLOCALPORT`), or undefined. */
+/** Returns a port number of the environment, or undefined. */
 export function portOf(environment: Environment, name: 'TCPREMOTEPORT' | 'TCPLOCALPORT'): number | undefined {
   const text = environment[name]
   return typeof text === 'string' && /^\d{1,5}$/.test(text) && Number(text) <= 65_535 ? Number(text) : undefined
 }
 
 /**
- * Everything that a UCSPI server sets for a connection, and undefined for what must not be
- * inherited from elsewhere. IPv6 as ucspi-tcp6 does it: PROTO is TCP6 and the TCP6 names stand
- * beside the TCP ones.
+ * Returns all variables that a UCSPI server sets for a connection, and undefined for variables that
+ * must not be inherited. For IPv6, PROTO is TCP6 and the TCP6 names accompany the TCP names, as in
+ * ucspi-tcp6.
  */
 export function connectionEnvironment(connection: Connection): EnvironmentChanges {
   const six = familyOf(connection.remoteIp) === 6
@@ -121,7 +122,7 @@ export function connectionEnvironment(connection: Connection): EnvironmentChange
   return changes
 }
 
-/** Every variable that connectionEnvironment sets or removes. */
+/** All variables that connectionEnvironment sets or removes. */
 export const CONNECTION_VARIABLES: readonly string[] = [
   'PROTO',
   ...['TCP', 'TCP6'].flatMap(proto =>
@@ -132,9 +133,9 @@ export const CONNECTION_VARIABLES: readonly string[] = [
 ]
 
 /**
- * connectionEnvironment as `NAME=value`, for an environment that has none of CONNECTION_VARIABLES:
- * made for every connection of the gate, where objects
- * with computed names cost more than all its other work.
+ * Returns connectionEnvironment as `NAME=value`, for an environment without CONNECTION_VARIABLES.
+ * The gate calls this for each connection, and objects with computed names would cost more than all
+ * its other work.
  */
 export function connectionLines(connection: Connection): string[] {
   const { localIp, localPort, localHost, remoteIp, remotePort, remoteHost, remoteInfo } = connection
@@ -152,21 +153,22 @@ export function connectionLines(connection: Connection): string[] {
   return six ? lines.concat(lines.slice(1).map(line => `TCP6${line.slice('TCP'.length)}`)) : lines
 }
 
-/** A client that a trusted proxy announced (spec/popup.md §6). */
+/** A client that a trusted proxy has announced (spec/popup.md §6). */
 export type AnnouncedClient = {
   readonly ip: IpAddress
   readonly tls: boolean
-  /** The proxy's own address, until now the peer's. */
+  /** The proxy's own address, which was the peer's address until the announcement. */
   readonly proxyIp: IpAddress | undefined
   /**
-   * The port that the client reached on the proxy, if the settings say so; else TCPLOCALPORT stays.
+   * The port that the client reached at the proxy, if the settings name it. Otherwise TCPLOCALPORT
+   * stays.
    */
   readonly localPort?: number | undefined
 }
 
 /**
- * What changes for every child when a proxy announces its client: the proxy's name, port and ident
- * say nothing about the client.
+ * Returns the changes for every child after a proxy has announced its client. The proxy's name,
+ * port and ident do not describe the client.
  */
 export function announcedClientChanges(client: AnnouncedClient): EnvironmentChanges {
   return {
@@ -184,9 +186,8 @@ export function announcedClientChanges(client: AnnouncedClient): EnvironmentChan
 }
 
 /**
- * What the checker and the program behind it learn of the login: the name as typed, one character
- * per octet, and the method
- * (spec/popup.md §7). Never the password.
+ * Returns what the checker and the program behind it get about the login: the name as sent, one
+ * character per octet, and the method (spec/popup.md §7). The password is not included.
  */
 export function loginChanges(login: string, method: string): EnvironmentChanges {
   return { AUTHRELAY_LOGIN: Buffer.from(login, 'latin1'), AUTHRELAY_METHOD: method }

@@ -2,19 +2,19 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { type Ending, RepeatedSpawn, reapChildren, waitFor } from '../libc/child-process.ts'
 
-/** A child; `ended` is undefined if its status is not known. */
+/** A started child. `ended` is undefined if the exit status cannot be known. */
 export type InetdChild = { readonly pid: number; readonly ended: Promise<Ending | undefined> }
 
-/** A connection that a program is to run on; `close` closes our end. */
+/** A connection for a program. `close` closes the copy of this process. */
 export type ConnectionSocket = { readonly descriptor: number; close(): void }
 
 /** Runs one program many times, each time on another connection. */
 export type ConnectionProgram = {
   /**
-   * Runs it on a connection and closes our end of that. The child finds a socket that waits: one
-   * written for that would not understand EAGAIN.
-   * `environment` (`NAME=value`) follows what every child has, without the variables named
-   * `without`. Rejects if it cannot be run; the socket is then still open here.
+   * Runs the program on a connection and closes this process's copy. The child gets a blocking
+   * socket, because programs written for inetd do not handle EAGAIN. `environment` (`NAME=value`)
+   * is added to the variables of every child, less those named in `without`. Rejects if the program
+   * cannot be run; the socket is then still open here.
    */
   run(
     socket: ConnectionSocket,
@@ -24,8 +24,8 @@ export type ConnectionProgram = {
 }
 
 /**
- * A program that runs with a connection as its descriptors 0 and 1, as under inetd and tcpserver.
- * The connection must be blocking.
+ * A program that runs with a connection as descriptors 0 and 1, as under inetd and tcpserver. The
+ * connection must be blocking.
  */
 export class InetdProgram implements ConnectionProgram {
   readonly #file: string
@@ -33,7 +33,7 @@ export class InetdProgram implements ConnectionProgram {
   readonly #environment: readonly (string | Uint8Array)[]
   readonly #spawn: RepeatedSpawn
 
-  /** `environment`: the `NAME=value` strings of every child. */
+  /** `environment`: `NAME=value` strings of every child. */
   constructor(file: string, argv: readonly (string | Uint8Array)[], environment: readonly (string | Uint8Array)[]) {
     this.#file = file
     this.#argv = argv
@@ -54,10 +54,10 @@ export class InetdProgram implements ConnectionProgram {
   }
 
   /**
-   * Starts it on this thread, which waits until the program's execve is done. Returns the pid, to
-   * be reaped by `reapStarted`. `block`: first the names of the variables that this start lacks,
-   * `without` of them, then its `NAME=value` strings, each ended by NUL. The descriptor stays with
-   * the caller. Throws SystemCallError.
+   * Starts the program on this thread and waits for its execve. Returns the pid, which
+   * `reapStarted` reaps. `block` has the names of the `without` variables that this start lacks,
+   * then its `NAME=value` strings, each ended by NUL. The descriptor stays with the caller. Throws
+   * SystemCallError.
    */
   startHere(descriptor: number, block: Buffer, without: number): number {
     if (without === 0) return this.#spawn.startHere(descriptor, block)
@@ -73,8 +73,7 @@ export class InetdProgram implements ConnectionProgram {
   }
 
   /**
-   * Reaps children of `startHere` that have ended, in a process that has no others. To be called at
-   * SIGCHLD.
+   * Reaps ended children of `startHere`. Call it at SIGCHLD, in a process without other children.
    */
   static reapStarted(visit: (pid: number, ending: Ending) => void): void {
     reapChildren(visit)
@@ -90,16 +89,16 @@ export class InetdProgram implements ConnectionProgram {
 }
 
 /**
- * The same with the runtime's function to start a program, for connections that are streams of the
- * runtime. It starts the child in the same turn, before the event loop could read from the
- * connection, and makes the child's descriptors blocking.
+ * Runs a program through the runtime's own function, for connections that are streams of the
+ * runtime. The child starts in the same loop turn, before the event loop can read from the
+ * connection. The runtime makes the child's descriptors blocking.
  */
 export class SpawnedProgram implements ConnectionProgram {
   readonly #file: string
   readonly #argv: readonly string[]
   readonly #environment: ReadonlyMap<string, string>
 
-  /** As of InetdProgram. The runtime passes texts in UTF-8. */
+  /** Arguments as for InetdProgram. The runtime passes texts in UTF-8. */
   constructor(file: string, argv: readonly (string | Uint8Array)[], environment: readonly (string | Uint8Array)[]) {
     this.#file = file
     this.#argv = argv.map(textOf)
@@ -122,7 +121,7 @@ export class SpawnedProgram implements ConnectionProgram {
       stdio: [descriptor, descriptor, 'inherit'],
     })
     const { pid } = child
-    // Reports by an event why it could not be started.
+    // The event `error` carries the reason why the program could not be started.
     if (pid === undefined) throw (await once(child, 'error'))[0]
     child.on('error', () => {})
     const ended = new Promise<Ending>(resolve => {
@@ -141,7 +140,7 @@ function variableOf(variable: string | Uint8Array): [string, string] {
   return equals < 0 ? [text, ''] : [text.slice(0, equals), text.slice(equals + 1)]
 }
 
-/** Of `NAME=value`. */
+/** Returns the name of a `NAME=value` string. */
 function nameOf(variable: string | Uint8Array): string {
   const text = typeof variable === 'string' ? variable : Buffer.from(variable).toString('latin1')
   const equals = text.indexOf('=')

@@ -1,4 +1,4 @@
-/** Running the next program of a chain: where it is, and what it inherits. */
+/** Running the next program of a chain: finding its file, and its inheritance. */
 import { accessSync, constants, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 import { messageOf } from '../base/errors.ts'
 import { setCloseOnExec } from '../libc/descriptors.ts'
@@ -6,10 +6,9 @@ import { execve, openFilesLimit, resetSignals, setOpenFilesLimit, unblockEverySi
 import { changeEnvironment, type EnvironmentChanges, formatEnvironment, ownEnvironment } from './environment.ts'
 
 /**
- * Descriptors above 2 that this process was started with and the runtime did not open itself; ask
- * before anything is opened.
- * The runtime marks them close-on-exec; who runs another program in its place must give them on
- * (relay-ctrl passes a directory so).
+ * Returns the inherited descriptors above 2, without those that the runtime opened. Call it before
+ * anything is opened. The runtime marks inherited descriptors as close-on-exec, so a process that
+ * runs another program in its place must pass them on (relay-ctrl passes a directory in this way).
  */
 export function inheritedDescriptors(): readonly number[] {
   const targets = new Map<number, string>()
@@ -17,11 +16,11 @@ export function inheritedDescriptors(): readonly number[] {
     try {
       targets.set(Number(name), readlinkSync(`/proc/self/fd/${name}`))
     } catch {
-      // The descriptor of this very listing: closed by now.
+      // This is the descriptor of the directory listing itself, which is closed now.
     }
   }
   const all = [...targets.values()]
-  // The runtime's own are event descriptors and pipes of which it holds both ends.
+  // The runtime's descriptors are event descriptors, and pipes with both ends in this process.
   const isOwn = (target: string) =>
     target.startsWith('anon_inode:') ||
     (target.startsWith('pipe:') && all.indexOf(target) !== all.lastIndexOf(target)) ||
@@ -31,9 +30,8 @@ export function inheritedDescriptors(): readonly number[] {
 }
 
 /**
- * Path of the program that a command line names: with a `/` it is itself, else the first executable
- * file on PATH. Undefined if there is
- * none that this user may run.
+ * Returns the path of the program that a command line names: a name with `/` unchanged, otherwise
+ * the first executable file on PATH. Undefined if this user may not run such a file.
  */
 export function findProgram(name: string, path = '/usr/local/bin:/usr/bin:/bin'): string | undefined {
   const candidates = name.includes('/') ? [name] : path.split(':').map(place => `${place === '' ? '.' : place}/${name}`)
@@ -60,17 +58,17 @@ export class CannotRun extends Error {
   }
 }
 
-/** The process as it was handed over: take it first thing, before anything is opened. */
+/** State of the process at its start. Take it first, before anything is opened. */
 export type Inheritance = { readonly descriptors: readonly number[]; readonly openFiles: bigint | undefined }
 
-/** What the runtime hides from us about our start. */
+/** Reads the inherited descriptors and the inherited limit of open files. */
 export const inheritance = (): Inheritance => ({
   descriptors: inheritedDescriptors(),
   openFiles: softOpenFilesOf(process.ppid),
 })
 
 /**
- * Variables that hold secrets of ours, or tell programs about us: no child gets them
+ * Variables with secrets or settings of these programs. Children do not get them
  * (spec/wrap-and-db.md §7).
  */
 export const OWN_VARIABLES = [
@@ -93,11 +91,12 @@ export const OWN_VARIABLES = [
 ] as const
 
 /**
- * Replaces this process by the next program of the chain: same pid, standard streams, signals,
- * limits, and environment except for the
- * changes. Returns only if that is impossible. Never touch process.stdin or process.stdout before:
- * that leaves O_NONBLOCK on the client's
- * socket, and the next program is not written for it.
+ * Replaces this process with the next program of the chain. The program keeps pid, standard
+ * streams, signals, limits and the environment with the changes. Returns only if the program cannot
+ * be run.
+ *
+ * The caller must not have used process.stdin or process.stdout before, because they leave
+ * O_NONBLOCK on the client's socket, and the next program does not expect that.
  */
 export function runNext(
   file: string,
@@ -108,7 +107,7 @@ export function runNext(
   try {
     const withoutOwn = Object.fromEntries(OWN_VARIABLES.map(name => [name, undefined]))
     const environment = formatEnvironment(changeEnvironment(ownEnvironment(), { ...withoutOwn, ...changes }))
-    // The runtime ignores two and blocks the third, and through execve both would last.
+    // The runtime ignores two of these signals and blocks the third, and execve keeps both states.
     resetSignals(['SIGPIPE', 'SIGXFSZ', 'SIGUSR1'])
     unblockEverySignal()
     if (openFiles !== undefined) setOpenFilesLimit(openFiles)
@@ -120,29 +119,29 @@ export function runNext(
 }
 
 /**
- * Soft RLIMIT_NOFILE of the parent: it is what we were given, unless a `ulimit -n` stood between.
- * The runtime has raised our own to the
- * hard limit before our first line runs, and /proc keeps no memory of it. Undefined if the parent
- * may not be looked at or has no limit.
+ * Returns the soft limit of open files of the parent. It is this process's inherited limit, unless
+ * a `ulimit -n` ran in between. The parent is read because the runtime has already raised its own
+ * limit to the hard limit, and /proc does not keep the old value. Undefined if the parent cannot be
+ * read or has no limit.
  */
 export function softOpenFilesOf(pid: number): bigint | undefined {
   try {
     const soft = /^Max open files\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/limits`, 'latin1'))?.[1]
     return soft === undefined ? undefined : BigInt(soft)
   } catch {
-    // A parent under another uid, or gone: the runtime's limit is then the best we know.
+    // The parent has ended or runs under another uid, so use the limit of the runtime.
     return undefined
   }
 }
 
-/** What supervisors give as a rule, should ours not be readable. */
+/** Usual limit of supervisors, used if the parent's limit cannot be read. */
 const USUAL = 1024n
 
 /**
- * Sets our soft limit of open files back to what we were started with, because every program we run
- * inherits it and old ones close each possible descriptor one by
- * one; but not below what we need ourselves, and to the hard limit if nobody knows what that is.
- * The runtime has raised it to the hard limit at start.
+ * Sets the soft limit of open files back to the inherited one, but not below `needed`. Without
+ * `needed` the hard limit is set. Every program that this process runs inherits the limit, and old
+ * programs close each possible descriptor one by one. The runtime has raised the limit to the hard
+ * limit at its start.
  */
 export function shareOpenFilesLimit(needed: number | undefined): number {
   const { soft, hard } = openFilesLimit()
@@ -153,7 +152,7 @@ export function shareOpenFilesLimit(needed: number | undefined): number {
   return Number(possible)
 }
 
-/** The same limit in a process that starts programs for us. */
+/** Sets the same limit in a process that starts programs for another one. */
 export function limitOpenFiles(files: number): void {
   if (BigInt(files) !== openFilesLimit().soft) setOpenFilesLimit(BigInt(files))
 }

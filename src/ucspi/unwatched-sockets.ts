@@ -1,6 +1,6 @@
 /**
- * Sockets that the event loop does not watch: one exchange of lines, and the PROXY header before a
- * connection is handed on.
+ * Sockets outside the event loop: one exchange of lines, and the PROXY header of a connection that
+ * is passed on.
  */
 
 import { setTimeout as pause } from 'node:timers/promises'
@@ -8,8 +8,8 @@ import { receive, unixExchange } from '../libc/sockets.ts'
 import { type ProxyHeader, parseProxyHeader } from '../wire/preamble.ts'
 
 /**
- * One line to a Unix socket and the line that comes back; blocks the process. Throws an Error that
- * says what went wrong.
+ * Sends a line to a Unix socket and returns the reply line. Blocks the process. Throws an Error
+ * that describes the failure.
  */
 export function askUnix(path: string, line: string, limit: number, timeoutMs: number): string {
   const answer = unixExchange(path, `${line}\n`, limit, timeoutMs)
@@ -18,21 +18,18 @@ export function askUnix(path: string, line: string, limit: number, timeoutMs: nu
   return answer.slice(0, end)
 }
 
-/**
- * The first pause between two looks at a socket that the event loop must not read from, and the
- * longest.
- */
+/** First and longest pause between two reads of a socket that the event loop must not watch. */
 const [FIRST_PAUSE_MS, LONGEST_PAUSE_MS] = [1, 50]
 
-/** The proxy sent no header, a malformed one, or not in time. */
+/** The PROXY header is missing, malformed or late. */
 export class ProxyHeaderFault extends Error {
   override readonly name = 'ProxyHeaderFault'
 }
 
 /**
- * Reads the PROXY header (version 1 or 2) from a socket that is about to be handed to another
- * process, and not one octet of what follows. It looks from time to
- * time: a socket that the event loop watches would be read dry. Throws ProxyHeaderFault.
+ * Reads the PROXY header (version 1 or 2) from a socket that another process will get, and no octet
+ * behind it. The function polls, because the event loop would read all octets of a socket that it
+ * watches. Throws ProxyHeaderFault.
  */
 export async function readProxyHeader(descriptor: number, deadlineMs: number): Promise<ProxyHeader> {
   const end = performance.now() + deadlineMs

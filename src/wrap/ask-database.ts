@@ -8,25 +8,23 @@ import type { IpAddress } from '../wire/ip-address.ts'
 import { type AskGrant, type Decision, decide } from './decision.ts'
 import type { ListedGrant } from './services/cdb-export.ts'
 
-/**
- * The database as the store of grants: for the gate's services, and for one question in exec mode.
- */
+/** The database as the store of grants, for the gate's services and for one query in exec mode. */
 
-/** The store of grants as the doors see it. */
+/** The store of grants for the services. */
 export type GrantSource = {
   readonly ask: AskGrant
-  /** Everything that may relay now. */
+  /** Lists all grants and allowances that are in force. */
   readonly list: (signal: AbortSignal) => Promise<readonly ListedGrant[]>
-  /** Calls `heard` soon after that has changed; it may never come. */
+  /** Calls `heard` soon after the list has changed. The notification may be lost. */
   readonly onChange: (heard: () => void) => void
   readonly rules: AddressRules
-  /** Why an address can never be granted; undefined if it can. */
+  /** Returns why an address can never be granted; undefined if it can. */
   readonly refusal: (ip: IpAddress) => string | undefined
   close(): Promise<void>
 }
 
 /**
- * Opens the store that the settings name, with the role that can only read. Reads secrets at once,
+ * Opens the store that the settings name, with the read-only role. Reads secrets immediately and
  * connects in the background. Throws UsageFault.
  */
 export function askDatabase(settings: Settings, connections: number): GrantSource {
@@ -50,7 +48,8 @@ export function askDatabase(settings: Settings, connections: number): GrantSourc
     },
     list: async signal => {
       const grants = await reader.current({ signal })
-      // Of a device the statement has judged what can hold in a table.
+      // The database checks the rules of a device for this list, as far as a table of addresses can
+      // express them.
       return grants
         .filter(
           ({ network, login, logins, hasDevice }) =>
@@ -64,14 +63,13 @@ export function askDatabase(settings: Settings, connections: number): GrantSourc
   }
 }
 
-/** Rounded down: nothing of ours says that a grant lives longer than it does. */
+/** Rounded down, so that no reported end is later than the end of the grant. */
 const unixSeconds = (date: Date | null): number | undefined =>
   date === null ? undefined : Math.floor(date.getTime() / 1000)
 
 /**
- * Decides by asking the database itself, for a program that asks one question: the settings file if
- * there is one, overridden by the environment.
- * Throws UsageFault.
+ * Decides by a query to the database, for a program that asks once. Settings come from the settings
+ * file if there is one, and the environment overrides them. Throws UsageFault.
  */
 export async function askDatabaseOnce(
   file: string | undefined,

@@ -5,23 +5,25 @@ import type { GrantedDevice } from '../grants/grant-store.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
 import type { RelayVerdict } from '../wire/usage-event.ts'
 
-/** A sure yes of the store. `until`: Unix seconds, undefined for an allowance without end. */
+/**
+ * A positive answer of the store. `until`: Unix seconds; undefined for an allowance without an end.
+ */
 export type RelayGrant = {
   readonly until: number | undefined
   readonly login: string | undefined
-  /** The device of the login, whose rules hold for its mail. */
+  /** The device of the login. Its rules apply to the mail. */
   readonly device?: GrantedDevice | undefined
-  /** The logins of a shared address; undefined: it is not shared. */
+  /** The logins of a shared address; undefined if the address is not shared. */
   readonly sharedBy?: readonly string[] | undefined
 }
 
-/** Asks the store. Rejects when there is no sure answer. */
+/** Asks the store. Rejects if the store gives no certain answer. */
 export type AskGrant = (
   ip: IpAddress,
   signal: AbortSignal,
 ) => Promise<(Omit<RelayGrant, 'sharedBy'> & OpenedBy) | undefined>
 
-/** May the address relay? Only `relay: true` opens anything. */
+/** Whether an address may relay. Only `relay: true` opens the relay. */
 export type Decision =
   | ({ readonly relay: true } & RelayGrant)
   | {
@@ -34,14 +36,14 @@ export type Decision =
 
 export type DecideOptions = {
   readonly ask: AskGrant
-  /** Why an address can never be granted; undefined if it can. */
+  /** Returns why an address can never be granted; undefined if it can. */
   readonly refusal: (ip: IpAddress) => string | undefined
-  /** For the whole question. */
+  /** Limit for the whole decision. */
   readonly timeoutMs: number
   readonly rules?: AddressRules
 }
 
-/** A grant is enough; the rules of devices hold all the same. */
+/** A grant suffices. The rules of devices apply nevertheless. */
 const GRANT_IS_ENOUGH: AddressRules = {
   withoutDevice: 'relay',
   sharedAddresses: 'as_before',
@@ -51,9 +53,8 @@ const GRANT_IS_ENOUGH: AddressRules = {
 }
 
 /**
- * Decides about a client. Never rejects and never takes longer than the limit: whatever goes wrong,
- * the relay stays closed and mail for
- * local domains flows (spec/wrap-and-db.md §1).
+ * Decides about a client. Never rejects and never exceeds the limit. After an error the relay stays
+ * closed and mail for local domains flows (spec/wrap-and-db.md §1).
  */
 export async function decide(
   ip: IpAddress | undefined,
@@ -75,7 +76,7 @@ export async function decide(
   }
 }
 
-/** The deadline counts even if whoever is asked does not listen to its signal. */
+/** The deadline also holds for an action that ignores its signal. */
 async function within<T>(timeoutMs: number, action: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const controller = new AbortController()
   const { promise: deadline, reject } = Promise.withResolvers<never>()
@@ -91,13 +92,13 @@ async function within<T>(timeoutMs: number, action: (signal: AbortSignal) => Pro
   }
 }
 
-/** The proxy did not say who its client is, so that there is no address to ask about. */
+/** The proxy did not name its client, so there is no address to look up. */
 export const UNNAMED_CLIENT: Decision = { relay: false, reason: 'unnamed_client' }
 
-/** Reasons for which no login opens the relay. */
+/** Reasons for which no login can open the relay. */
 const NEVER_REASONS: ReadonlySet<string> = new Set(['loopback', 'never', 'proxy', 'own', 'unnamed_client'])
 
-/** What the decision is counted as. */
+/** Returns the name under which the decision is counted. */
 export function verdictOf(decision: Decision): RelayVerdict {
   if (decision.relay) return 'relayed'
   if (decision.error !== undefined) return 'undecided'
@@ -105,17 +106,14 @@ export function verdictOf(decision: Decision): RelayVerdict {
 }
 
 /**
- * The decision as variables of the smtpd. An existing RELAYCLIENT never gets here: it is left
- * alone.
+ * Returns the decision as variables of the smtpd. A connection that already has RELAYCLIENT is not
+ * decided and keeps its value.
  */
 export function relayVariables(decision: Decision, relayclientValue: string): Readonly<Record<string, string>> {
   return decision.relay ? { RELAYCLIENT: relayclientValue, ...grantVariables(decision) } : {}
 }
 
-/**
- * What the smtpd learns of the grant beside RELAYCLIENT: whose mail this is, and how long the
- * address may relay.
- */
+/** Variables that describe the grant to the smtpd: its login and its end. */
 export const grantVariables = ({ until, login }: RelayGrant): Readonly<Record<string, string>> => ({
   ...(login === undefined ? {} : { AUTHRELAY_LOGIN: login.replaceAll('\0', '') }),
   ...(until === undefined ? {} : { AUTHRELAY_UNTIL: String(until) }),
@@ -129,8 +127,8 @@ export function logDecision(log: Log, decision: Decision, fields: FieldsOf<'rela
 }
 
 /**
- * The same for a mail server that asks about every client and writes its own log: a stranger is
- * worth a line at level debug only.
+ * Logs a decision for a mail server that asks about every client and writes its own log. A refusal
+ * is logged at level debug only.
  */
 export function logAnswer(log: Log, decision: Decision, fields: FieldsOf<'relay_refused'>): void {
   if (decision.relay || decision.error !== undefined) logDecision(log, decision, fields)

@@ -6,19 +6,19 @@ import { loginKey } from '../wire/login-event.ts'
 import type { RelayGrant } from './decision.ts'
 import type { HourlyRate, PolicyRates } from './services/policy-rates.ts'
 
-/** What the policy service and the front enforce for the mail of a granted client. */
+/** Rules of the policy service and the front for the mail of a granted client. */
 export type MailRules = EnvelopeRules & {
-  /** Whose mail counts together in the rates per address. */
+  /** Network of the customer, whose mail counts together in the rates for each address. */
   readonly customer: string
   readonly rates: PolicyRates
 }
 
-/** The same for every client of the site. */
+/** The rules that are the same for every client of the site. */
 export type SiteMailRules = Pick<MailRules, 'senderBinding' | 'senderDomains' | 'recipientDomains' | 'rates'> & {
   readonly customers: CustomerNetworks
 }
 
-/** The rules for one client, by what opened its address. */
+/** Returns the rules for one client, by the grant or allowance of its address. */
 export const mailRules = (
   { customers, ...site }: SiteMailRules,
   ip: IpAddress,
@@ -30,11 +30,11 @@ type Counted = {
   readonly rate: HourlyRate
   readonly key: string
   readonly rule: string
-  /** Of this key; undefined: the rate's own. */
+  /** Limit for this key. Undefined: the limit of the rate. */
   readonly limit?: number
 }
 
-/** What one more message counts for. */
+/** Returns the counters that one more message increases. */
 export function messageCounts({ login, device, customer, rates }: MailRules): readonly Counted[] {
   return [
     { rate: rates.messagesPerAddress, key: customer, rule: 'messages_per_address' },
@@ -50,7 +50,7 @@ export function messageCounts({ login, device, customer, rates }: MailRules): re
   ]
 }
 
-/** What one more recipient counts for. */
+/** Returns the counters that one more recipient increases. */
 export function recipientCounts({ login, device, customer, rates }: MailRules): readonly Counted[] {
   return [
     { rate: rates.recipientsPerAddress, key: customer, rule: 'recipients_per_address' },
@@ -71,7 +71,7 @@ export function recipientCounts({ login, device, customer, rates }: MailRules): 
   ]
 }
 
-/** Whether one more is within every limit. */
+/** Returns a refusal if one more exceeds a limit. */
 export function refuseCount(counted: readonly Counted[]): Refusal | undefined {
   const over = counted.find(({ rate, key, limit }) => !rate.allows(key, limit))
   if (over === undefined) return undefined
@@ -81,7 +81,7 @@ export function refuseCount(counted: readonly Counted[]): Refusal | undefined {
   return { rule, reply: `450 4.7.1 device "${key}" has reached its limit of ${limit} in ${period}; try again later` }
 }
 
-/** Counts one more, if every limit allows it. */
+/** Counts one more if every limit permits it. */
 export function reserve(counted: readonly Counted[]): Refusal | Reservation {
   const refusal = refuseCount(counted)
   if (refusal !== undefined) return refusal

@@ -3,8 +3,8 @@ import { inheritance } from '../ucspi/run-next.ts'
 import { execMode, parseExecLine } from './exec/exec-mode.ts'
 
 /**
- * The exec door runs once a connection; everything else, the database too, is loaded only when it
- * is needed.
+ * Exec mode runs once for each connection, so everything else, the database too, is loaded only
+ * when it is needed.
  */
 async function main(): Promise<void> {
   const taken = inheritance()
@@ -19,7 +19,7 @@ async function main(): Promise<void> {
     const { askDatabaseOnce } = await import('./ask-database.ts')
     return askDatabaseOnce(...question)
   })
-  // A question that is still open must not hold up the client.
+  // Exit now, because a pending query must not delay the client.
   process.exit(status)
 }
 

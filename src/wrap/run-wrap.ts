@@ -33,16 +33,16 @@ Called qmail-smtpd or auth-wrap, it runs QMAILDIR/bin/QMAIL_SMTPD_NOAUTH. Every 
 environment variable (DBHOST, EXP_TIME, WRAP_TIMEOUT, RELAYCLIENT_VALUE, ...).
 `
 
-/** What the words after the program's name ask for. */
+/** The request of a command line. */
 type Invocation =
   /** Help or version, for standard output. */
   | { readonly type: 'about'; readonly text: string }
   | { readonly type: 'daemon'; readonly config: string | undefined; readonly overrides: Overrides }
 
-/** Options that the other daemons do not have. */
+/** Options that other daemons do not have. */
 const OWN_OPTIONS = /^(--(listen|user|gate-user|rules|connections|per-address)(=|$)|-[xc])/
 
-/** What a command line says instead of the settings file. */
+/** Settings of the command line, which override the settings file. */
 type Overrides = {
   readonly listen?: readonly SocketAddress[]
   readonly smtpd?: readonly string[]
@@ -53,9 +53,9 @@ type Overrides = {
   readonly connections_per_address?: number
 }
 
-/** Command lines of everything but exec mode. Throws UsageFault. */
+/** Parses all command lines except those of exec mode. Throws UsageFault. */
 export function parseCommandLine(args: readonly string[]): Invocation {
-  // Behind --config, other than in the other daemons, more options may follow.
+  // Unlike in other daemons, further options may follow --config.
   const isCommon = args.length <= 1 || (args.length === 2 && args[0] === '--config')
   if (isCommon && !args.some(word => OWN_OPTIONS.test(word))) {
     const words = parseDaemonWords('wrap', USAGE, SETTINGS_FILE, args)
@@ -112,8 +112,8 @@ function countOf(text: string, option: string): number {
 }
 
 /**
- * Settings of the resident gate. A command line with --listen needs no file; what it says wins over
- * everything. Throws UsageFault.
+ * Loads the settings of the gate. A command line with --listen needs no file. The command line
+ * overrides file and environment. Throws UsageFault.
  */
 function loadSettings(
   { config, overrides }: { readonly config: string | undefined; readonly overrides: Overrides },
@@ -128,7 +128,7 @@ function loadSettings(
   return { ...settings, wrap: { ...settings.wrap, ...overrides } }
 }
 
-/** The program `wrap` apart from its exec door. */
+/** Runs the program `wrap` apart from exec mode. */
 export const runWrap = (
   args: readonly string[],
   environment: Readonly<Record<string, string | undefined>>,

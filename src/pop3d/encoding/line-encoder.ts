@@ -3,66 +3,65 @@ import { LINE_ENCODER_MODULE } from './line-encoder-module.ts'
 /**
  * Line ends and dots of message files as RFC 1939 §3 sends them.
  *
- * A transfer takes an encoder for itself: memory for a piece of the file, and for two results, so
- * that one can be written while the next is made. A kernel in WebAssembly does the work, and a twin
- * in script where there is none. Encoders of the kernel stand side by side in the memory of one
- * instance: each memory of WebAssembly reserves ten gigabytes of address space, and an instance for
- * each transfer would reach the limits of a host (decision 12).
+ * Each transfer takes an encoder for itself: memory for a piece of the file, and for two results,
+ * so that one result can be written while the next is made. A kernel in WebAssembly encodes; where
+ * the runtime has no WebAssembly with SIMD, a twin in JavaScript does. The encoders of the kernel
+ * share the memory of one instance, because each memory of WebAssembly reserves ten gigabytes of
+ * address space, and an instance for each transfer would reach the limits of a host (decision 12).
  */
 
 export const LF = 0x0a
 export const CR = 0x0d
 const DOT = 0x2e
 
-/**
- * An encoded piece is at most so many times as long as its input: when every octet is LF, or a dot
- * after LF.
- */
+/** Longest result in relation to its input. Reached if every octet is LF, or a dot after LF. */
 const MAX_EXPANSION = 2
-/**
- * Octets of an output besides the longest result: the head and the end of a reply fit around it.
- */
+/** Octets of an output besides the longest result, for the first and the last line of a reply. */
 export const REPLY_ROOM = 64
 
 /**
- * Turns octets of a message file into octets of the wire: every line ends in CRLF, a line that
- * begins with a dot gets one more (RFC 1939 §3). All other octets pass unchanged. A CR before LF
- * stays the only one; with `keepCr`, as in qmail, it is sent besides ours.
+ * Encodes octets of a message file for the wire: every line ends in CRLF, and a line that begins
+ * with a dot gets a second dot (RFC 1939 §3). All other octets stay unchanged. A CR before LF
+ * becomes part of CRLF; with `keepCr`, as in qmail, it is sent in addition to CRLF.
  */
 export interface LineEncoder {
-  /** Where a piece of the file is put; as long as the pool says. */
+  /** Place for a piece of the file, of the length that the pool names. */
   readonly input: Buffer
-  /** Where results are put; the encoder writes only what `encode` says. */
+  /** Places for results. The encoder writes only the octets that `encode` names. */
   readonly outputs: readonly [Buffer, Buffer]
   /**
-   * Encodes the first `length` octets of `input` into an output from `at` on, at most REPLY_ROOM /
-   * 2, and says how many octets that made. `previous` is the octet before the piece, LF at the
-   * start of the file. May change the 16 octets of the output behind the result.
+   * Encodes the first `length` octets of `input` into an output from `at` on, and returns the
+   * number of octets of the result. `at` is at most REPLY_ROOM / 2. `previous` is the octet before
+   * the piece, or LF at the start of the file. The 16 octets of the output behind the result may
+   * change too.
    */
   encode(length: number, previous: number, keepCr: boolean, output: 0 | 1, at: number): number
-  /** Octets that `encode` would make without byte-stuffing: the message size of RFC 1939 §11. */
+  /**
+   * Returns the number of octets that `encode` would make without byte-stuffing: the message size
+   * of RFC 1939 §11.
+   */
   count(length: number, previous: number, keepCr: boolean): number
-  /** Gives the memory to another transfer: nobody may read from it or write to it any more. */
+  /** Returns the memory to the pool. The transfer must not read or write it any more. */
   release(): void
 }
 
 /**
- * What completes the last line after the whole file was encoded; empty for an empty file or one
- * that ends in LF.
+ * Returns the octets that complete the last line of a file. Empty for an empty file or one that
+ * ends in LF.
  */
 export const lineEndAfter = (previous: number, keepCr: boolean): string =>
   previous === LF ? '' : previous === CR && !keepCr ? '\n' : '\r\n'
 
 /**
- * The encoders of a process, for pieces of up to `maxInput` octets. Their number is that of the
- * transfers at one time.
+ * The encoders of a process, for pieces of up to `maxInput` octets. The pool grows to the number of
+ * concurrent transfers.
  */
 export class EncoderPool {
   readonly maxInput: number
   readonly #makeBlock: (maxInput: number) => readonly Slot[]
   readonly #blocks: Block[] = []
 
-  /** `makeBlock`: the kernel's, or the twin's. */
+  /** `makeBlock` makes encoders: those of the kernel by default, otherwise those in JavaScript. */
   constructor(maxInput: number, makeBlock: (maxInput: number) => readonly Slot[] = kernelBlock ?? scriptBlock) {
     this.maxInput = maxInput
     this.#makeBlock = makeBlock
@@ -83,7 +82,7 @@ export class EncoderPool {
         ...slot,
         release: () => {
           block.free.push(encoder)
-          // Of the memory of a rush only the first block stays.
+          // After a peak of transfers only the first block is kept.
           const at = this.#blocks.indexOf(block)
           if (at > 0 && block.free.length === block.size) this.#blocks.splice(at, 1)
         },
@@ -99,20 +98,20 @@ export class EncoderPool {
     try {
       return this.#makeBlock(this.maxInput)
     } catch (error) {
-      // The address space has a limit (RLIMIT_AS): script needs no reserve.
+      // The address space has a limit (RLIMIT_AS). Encoders in JavaScript reserve none.
       if (error instanceof RangeError) return scriptBlock(this.maxInput)
       throw error
     }
   }
 }
 
-/** An encoder without its place in a pool. */
+/** An encoder that does not belong to a pool yet. */
 type Slot = Omit<LineEncoder, 'release'>
 type Block = { readonly free: LineEncoder[]; size: number }
 
 /**
- * The part of WebAssembly that is used here: the compiler knows it only with the types of a
- * browser.
+ * Declares the part of WebAssembly that this file uses, because TypeScript has these types only in
+ * the library for browsers.
  */
 declare namespace WebAssembly {
   class Module {
@@ -130,14 +129,12 @@ declare namespace WebAssembly {
 }
 
 const PAGE = 65_536
-/** Octets that the kernel looks at together. */
+/** Octets that the kernel processes at a time. */
 const BLOCK = 16
-/** Encoders of one instance. Their memory is touched when it is first used. */
+/** Encoders of one instance. The system provides their memory at first use. */
 const SLOTS = 16
 
-/**
- * Makes encoders of the kernel; undefined where the runtime has no WebAssembly, or none with SIMD.
- */
+/** Makes encoders of the kernel. Undefined if the runtime has no WebAssembly, or none with SIMD. */
 export const kernelBlock: ((maxInput: number) => readonly Slot[]) | undefined = kernelBlocks()
 
 function kernelBlocks(): ((maxInput: number) => readonly Slot[]) | undefined {
@@ -179,7 +176,10 @@ function kernelBlocks(): ((maxInput: number) => readonly Slot[]) | undefined {
   }
 }
 
-/** One encoder in plain script: what the kernel must agree with, and its stand-in. */
+/**
+ * Makes one encoder in JavaScript. It replaces the kernel, and the kernel must give the same
+ * octets.
+ */
 export function scriptBlock(maxInput: number): readonly Slot[] {
   const input = Buffer.allocUnsafeSlow(maxInput)
   const outputLength = maxInput * MAX_EXPANSION + REPLY_ROOM

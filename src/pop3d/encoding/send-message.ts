@@ -4,28 +4,25 @@ import type { Connection } from '../../sockets/connection.ts'
 import type { TimeSlice } from '../time-slice.ts'
 import { CR, LF, type LineEncoder, lineEndAfter } from './line-encoder.ts'
 
-/** A message file as the octets of a reply: RETR and TOP send them, LIST and STAT count them. */
+/** A message file as the octets of a reply, sent by RETR and TOP, counted by LIST and STAT. */
 
 /** Octets of a file that are read, encoded and written at a time. */
 export const CHUNK = 262_144
 
 /**
- * A file up to this length is read at once; a longer one is streamed, so that a slow client costs
- * two buffers.
+ * Longest file in octets that is read at once. A longer file is streamed, so that a slow client
+ * costs two buffers.
  */
 export const SMALL_MESSAGE = 65_536
 
 export interface TransferRules {
-  /** qmail's CR before CRLF. */
+  /** Send a CR before CRLF too, as qmail does. */
   readonly keepCr: boolean
-  /** One more empty line before the termination, as qmail-pop3d.8 documents. */
+  /** Send one more empty line before the termination, as qmail-pop3d.8 documents. */
   readonly extraBlank: boolean
 }
 
-/**
- * A message file on its way: what remembers, between two pieces, where in a line and in the message
- * we are.
- */
+/** A message file in transfer: the position in the line and in the message between two pieces. */
 class Transfer {
   readonly #rules: TransferRules
   readonly #encoder: LineEncoder
@@ -39,14 +36,13 @@ class Transfer {
     this.#limit = bodyLines === undefined ? undefined : new TopLimit(bodyLines, !rules.keepCr)
   }
 
-  /** TOP has all it asked for: the rest of the file is not needed. */
+  /** True if TOP has sent all requested lines, so that the rest of the file is not needed. */
   get cutShort(): boolean {
     return this.#cutShort
   }
 
   /**
-   * Encodes the first `got` octets of the encoder's input, as the encoder does; how many octets are
-   * to be sent.
+   * Encodes the first `got` octets of the encoder's input. Returns the number of octets to send.
    */
   encode(got: number, output: 0 | 1, at: number): number {
     const { input } = this.#encoder
@@ -59,8 +55,8 @@ class Transfer {
   }
 
   /**
-   * What follows the last piece: the end of an unfinished line, the extra line, the termination
-   * (RFC 1939 §3).
+   * Returns the octets behind the last piece: the end of an unfinished line, the extra line, the
+   * termination (RFC 1939 §3).
    */
   end(): string {
     return lineEndAfter(this.#previous, this.#rules.keepCr) + (this.#rules.extraBlank ? CRLF : '') + TERMINATION
@@ -68,8 +64,8 @@ class Transfer {
 }
 
 /**
- * The whole reply to RETR or TOP for a small file, in the memory of the encoder: valid until that
- * is used again.
+ * Returns the complete reply to RETR or TOP for a small file. The reply lies in the memory of the
+ * encoder and is valid until the encoder is used again.
  * @throws the system's error if the file cannot be read.
  */
 export function readMessage(
@@ -85,9 +81,9 @@ export function readMessage(
   for (;;) {
     const got = readSync(fd, encoder.input, 0, encoder.input.length, null)
     if (got > 0) size += transfer.encode(got, 0, size)
-    // A regular file gives less than asked for only at its end.
+    // A read of a regular file returns fewer octets than requested only at its end.
     if (got < encoder.input.length || transfer.cutShort) break
-    // Only a file that has grown since it was opened goes on.
+    // Only a file that has grown since it was opened reaches this line.
     earlier = Buffer.concat([earlier ?? Buffer.alloc(0), reply.subarray(0, size)])
     size = 0
   }
@@ -97,11 +93,12 @@ export function readMessage(
 }
 
 /**
- * Streams the reply to RETR or TOP: while one piece is written the next is read, and no more than
- * that is held, however long the message and however slow the client. The result is how many octets
- * the reply has; undefined if the client is gone. `size` is that of the file when it was opened.
- * @throws the system's error if the file cannot be read, or has become shorter: the reply is then
- * unfinished, and the connection must be dropped.
+ * Streams the reply to RETR or TOP. While one piece is written, the next one is read, so the
+ * transfer holds two pieces for every length of the message and every speed of the client. Returns
+ * the number of octets of the reply, or undefined if the client has closed the connection. `size`
+ * is the size of the file when it was opened.
+ * @throws the system's error if the file cannot be read or has become shorter. The reply is then
+ * incomplete, and the caller must close the connection.
  */
 export async function streamMessage(
   fd: number,
@@ -136,7 +133,7 @@ export async function streamMessage(
     connection.write(end)
     return octets + end.length
   } finally {
-    // Only what no write still reads from may serve another transfer.
+    // The write still reads from the encoder's memory, so the memory is released after the write.
     await written
   }
 }
@@ -147,26 +144,29 @@ const readChunk = (fd: number, buffer: Buffer): Promise<number> =>
   })
 
 /**
- * How much of a file TOP sends: the header, the empty line after it, and `bodyLines` lines of the
- * body.
+ * Limits a file to the lines that TOP sends: the header, the empty line after it, and `bodyLines`
+ * lines of the body.
  */
 export class TopLimit {
   #inHeader = true
   #bodyLines: number
-  /** The line begun in an earlier chunk is empty so far, or holds nothing but one CR. */
+  /** Content so far of a line that began in an earlier chunk: empty, one CR, or text. */
   #line: 'empty' | 'cr' | 'text' = 'empty'
   readonly #crIsEmpty: boolean
 
   /**
-   * `crIsEmpty`: a line of one CR ends the header too; qmail sends the whole of a message with CRLF
-   * line ends.
+   * `crIsEmpty`: a line of one CR also ends the header. qmail does not set it, so it sends the
+   * whole of a message with CRLF line ends.
    */
   constructor(bodyLines: number, crIsEmpty: boolean) {
     this.#bodyLines = bodyLines
     this.#crIsEmpty = crIsEmpty
   }
 
-  /** Octets of this chunk that are sent; less than its length means that nothing after it is. */
+  /**
+   * Returns the number of octets of this chunk to send. A number below its length means that
+   * nothing behind it is sent.
+   */
   take(chunk: Uint8Array): number {
     let start = 0
     while (start < chunk.length) {
@@ -192,9 +192,9 @@ export class TopLimit {
 }
 
 /**
- * Octets of an open message file as sent, without byte-stuffing and without the extra empty line
- * (RFC 1939 §11). The file is always read: `,S=` and `,W=` in its name are not believed, because a
- * name outlives a change of the file.
+ * Counts the octets of an open message file as sent, without byte-stuffing and without the extra
+ * empty line (RFC 1939 §11). The file is always read. `,S=` and `,W=` in its name are ignored,
+ * because a name outlives a change of the file.
  * @throws the system's error if the file cannot be read.
  */
 export async function wireOctetsOf(

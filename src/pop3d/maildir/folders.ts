@@ -12,23 +12,22 @@ import {
 import { asError, errorCodeOf } from '../../base/errors.ts'
 
 /**
- * The files and folders of a maildir as the file system has them: names, paths, status, the
- * abandoned files in tmp/.
+ * Files and folders of a maildir in the file system: names, paths, status, abandoned files in tmp/.
  */
 
 /**
- * The name a message of new/ gets in cur/ at QUIT: with flags, none set; a name that has flags
- * already keeps them.
+ * Returns the name that a message of new/ gets in cur/ at QUIT. A name without flags gets an empty
+ * set of flags.
  */
 export const seenName = (name: string, compat: 'none' | 'qmail'): string =>
   compat === 'none' && name.includes(':') ? name : `${name}:2,`
 
-/** Whether the name has the flag T: Maildir++ does not count such a message against the quota. */
+/** True if the name has the flag T. Maildir++ does not count such a message against the quota. */
 export const isTrashed = (name: string): boolean => /:2,[^:]*T/.test(name)
 
 /**
- * Path of a message file. Node takes a path of bytes only as a Buffer, so names that are not ASCII
- * become one.
+ * Returns the path of a message file. Node accepts a path that is not UTF-8 only as a Buffer, so a
+ * name outside ASCII becomes a Buffer.
  */
 export function filePath(maildir: string, folder: string, name: string): string | Buffer {
   if (/^[\x01-\x7f]*$/.test(name)) return `${maildir}/${folder}/${name}`
@@ -36,42 +35,43 @@ export function filePath(maildir: string, folder: string, name: string): string 
 }
 
 /**
- * The status of a file, of a symbolic link itself; undefined if there is none or it cannot be
- * looked at.
+ * Returns the status of a file, or of a symbolic link itself; undefined if it is missing or not
+ * accessible.
  */
 export function statusOf(path: string | Buffer): Stats | undefined {
   try {
     return lstatSync(path, { throwIfNoEntry: false })
   } catch {
-    // As qmail: a file that cannot be looked at is no message of this session.
+    // A file without a readable status is not a message of this session, as in qmail.
     return undefined
   }
 }
 
 /**
- * The status of new/ and of cur/: as long as it stays the same, no file came, went or changed its
- * name.
+ * The status of new/ and of cur/. While both stay the same, no file was added, removed or renamed.
  */
 export type Folders = readonly [Stats, Stats]
 
 /**
- * Milliseconds for which a directory must have been quiet: its time stamp is too coarse to tell two
- * quick changes.
+ * Milliseconds without a change after which the time stamp of a directory is reliable. Within this
+ * time, two quick changes can have the same stamp.
  */
 const QUIET_TIME = 2_000
 
-/** @throws the system's error if either folder is missing or cannot be looked at. */
+/**
+ * Reads the status of both folders.
+ * @throws the system's error if a folder is missing or not accessible.
+ */
 export const statFolders = (maildir: string): Folders => [statSync(`${maildir}/new`), statSync(`${maildir}/cur`)]
 
 /**
- * Times are doubles, fine to a quarter of a microsecond: finer than any that QUIET_TIME leaves
- * open.
+ * Times are doubles with a resolution of 0.25 µs. QUIET_TIME makes a finer resolution unnecessary.
  */
 export const areSame = (then: Folders, now: Folders): boolean => isSame(then[0], now[0]) && isSame(then[1], now[1])
 
 /**
- * Whether a later change of a folder that was looked at at `now` (Unix milliseconds) shows in its
- * status.
+ * True if the status will show a change of a folder after `now` (Unix milliseconds), when the
+ * status was read.
  */
 export const areQuiet = (folders: Folders, now: number): boolean =>
   folders.every(({ mtimeMs }) => now - mtimeMs > QUIET_TIME)
@@ -79,12 +79,12 @@ export const areQuiet = (folders: Folders, now: number): boolean =>
 const isSame = (then: Stats, now: Stats): boolean =>
   then.mtimeMs === now.mtimeMs && then.ctimeMs === now.ctimeMs && then.ino === now.ino && then.dev === now.dev
 
-/** No symbolic link is followed, and a FIFO that took the place of the file does not block. */
+/** Symbolic links are not followed, and a FIFO in place of the file does not block. */
 const OPEN_MESSAGE = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
 
 /**
- * A message file: open, with its status at that moment; gone; or there and closed to us, with the
- * cause.
+ * Result of opening a message file: open, with the status at that time; missing; or not accessible,
+ * with the cause.
  */
 export type OpenedMessage =
   | { readonly type: 'open'; readonly fd: number; readonly status: Stats }
@@ -106,19 +106,19 @@ export function openMessage(path: string | Buffer): OpenedMessage {
 }
 
 /**
- * Seconds after its last access that a file in tmp/ is the remains of a failed delivery: 36 hours
- * (maildir(5)).
+ * Seconds after the last access after which a file in tmp/ is the remains of a failed delivery: 36
+ * hours (maildir(5)).
  */
 const ABANDONED_AFTER = 129_600
 
-/** Removes what deliveries left behind in tmp/. `now` in Unix seconds. */
+/** Removes the remains of failed deliveries in tmp/. `now` in Unix seconds. */
 export function cleanTmp(maildir: string, now: number): void {
   try {
     for (const name of readdirSync(`${maildir}/tmp`, { encoding: 'latin1' })) {
       if (!name.startsWith('.')) removeIfAbandoned(filePath(maildir, 'tmp', name), now)
     }
   } catch {
-    // No tmp/, or not ours to read: nothing that a mail reader needs (spec/pop3d.md §2).
+    // tmp/ is missing or not readable. Reading messages does not need it (spec/pop3d.md §2).
   }
 }
 
@@ -126,6 +126,7 @@ function removeIfAbandoned(path: string | Buffer, now: number): void {
   try {
     if (now > Math.floor(lstatSync(path).atimeMs / 1000) + ABANDONED_AFTER) unlinkSync(path)
   } catch {
-    // A delivery has just moved it, or it is a directory: either way not abandoned mail.
+    // A delivery has just moved the file, or it is a directory. It is not the remains of a
+    // delivery.
   }
 }

@@ -7,23 +7,23 @@ import { Maildrop, type MaildropRules } from './maildrop.ts'
 import { MaildropMissing, MaildropUnreadable } from './maildrop-lock.ts'
 import { scanMaildir } from './scan-maildir.ts'
 
-/** Messages remembered over all maildrops of the process; a few hundred octets each. */
+/** Messages in all cached maildrops of the process, at a few hundred octets each. */
 const MAX_MESSAGES = 200_000
 
-/** Milliseconds between two cleanings of tmp/: what is swept away is 36 hours old. */
+/** Milliseconds between two cleanings of tmp/. Files there are removed after 36 hours. */
 const CLEAN_TMP_EVERY = 3_600_000
 
 interface Entry {
   readonly maildrop: Maildrop
-  /** The two directories as the scan saw them; undefined if it may not be used again. */
+  /** The two directories as the scan read them; undefined if the scan must not be used again. */
   readonly folders: Folders | undefined
-  /** The scan before, for the sizes it knew, until this one knows its own. */
+  /** The previous scan. It provides known sizes until this scan has its own. */
   former: Maildrop | undefined
 }
 
 /**
- * Opens maildrops, and remembers what it found for as long as the inodes and the times of new/ and
- * cur/ stay the same: whatever is delivered, moved or removed changes them.
+ * Opens maildrops and caches the scans. A scan is valid while inode and times of new/ and cur/ stay
+ * the same, because each delivery, move or removal changes them.
  */
 export class MaildropCache {
   readonly #entries = new Map<string, Entry>()
@@ -41,15 +41,16 @@ export class MaildropCache {
   }
 
   /**
-   * The maildrop as it is now. `path` names a Maildir, absolute or from the current directory.
+   * Opens the maildrop in its present state. `path` names a Maildir, absolute or relative to the
+   * current directory.
    * @throws MaildropMissing, MaildropUnreadable
    */
   async open(path: string): Promise<Maildrop> {
     const folders = foldersOf(path)
     const known = this.#recall(path, folders)
     if (known !== undefined) return known
-    // Sessions that begin during a scan share it, if the directories are as they were when it
-    // began.
+    // Sessions that begin during a scan share the scan, if the directories are still as at its
+    // beginning.
     const scanId = `${folders.map(({ dev, ino, mtimeMs, ctimeMs }) => `${dev}.${ino}.${mtimeMs}.${ctimeMs}`).join(' ')} ${path}`
     const running = this.#scans.get(scanId)
     if (running !== undefined) return running
@@ -58,7 +59,10 @@ export class MaildropCache {
     return scan
   }
 
-  /** What `open` would answer, at once; undefined if it has to be read. Throws what `open` does. */
+  /**
+   * Returns the maildrop without waiting if it is cached; undefined if it must be read. Throws the
+   * errors of `open`.
+   */
   remembered(path: string): Maildrop | undefined {
     return this.#recall(path, foldersOf(path))
   }
@@ -72,9 +76,9 @@ export class MaildropCache {
   }
 
   /**
-   * Fulfilled when the sizes of the maildrop are known; undefined if they are. A session asks once
-   * before its first STAT or LIST, so that files which were changed in place are noticed, and then
-   * whenever a size is unknown.
+   * Settles when the sizes of the maildrop are known; undefined if they are known already. A
+   * session calls this before its first STAT or LIST, to notice files that were changed in place,
+   * and later whenever a size is unknown.
    */
   learnSizes(maildrop: Maildrop): Promise<void> | undefined {
     const entry = this.#entries.get(maildrop.path)
@@ -98,7 +102,7 @@ export class MaildropCache {
     }
   }
 
-  /** Puts the entry last in the row of those that are forgotten first. */
+  /** Moves the entry to the end of the order in which entries are dropped. */
   #remember(path: string, entry: Entry): void {
     this.#forget(path)
     this.#entries.set(path, entry)
@@ -117,7 +121,7 @@ export class MaildropCache {
   #cleanTmp(path: string): void {
     const now = this.#clock()
     if (now - (this.#tmpCleanedAt.get(path) ?? Number.NEGATIVE_INFINITY) < CLEAN_TMP_EVERY) return
-    // What is forgotten here is only cleaned once more than needed.
+    // A dropped path is cleaned once more than necessary.
     this.#tmpCleanedAt.renew(path, now)
     cleanTmp(path, Math.floor(now / 1000))
   }
@@ -131,12 +135,12 @@ function foldersOf(path: string): Folders {
   }
 }
 
-/** Whether chdir(2), with which qmail-pop3d begins, would succeed. */
+/** True if chdir(2), with which qmail-pop3d begins, would succeed. */
 function mayBeEntered(path: string): boolean {
   try {
     accessSync(`${path}/.`, constants.X_OK)
     return true
   } catch {
-    return false // missing, no directory, or not for us: the client is told, and the caller has the cause
+    return false // The client gets the reply for a missing maildrop.
   }
 }

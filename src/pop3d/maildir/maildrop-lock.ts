@@ -1,11 +1,11 @@
 import { closeSync, constants, openSync } from 'node:fs'
 import { tryLock } from '../../libc/descriptors.ts'
 
-/** Why a maildrop cannot be opened, and the lock that is one of the reasons. */
+/** Reasons why a maildrop cannot be opened, and the lock that causes one of them. */
 
 /**
- * The maildrop is not there, or its owner may not enter it. Creating it, or correcting its owner,
- * helps.
+ * The maildrop is missing, or its owner may not enter it. The administrator must create the
+ * maildrop or correct its owner.
  */
 export class MaildropMissing extends Error {
   override readonly name = 'MaildropMissing'
@@ -28,7 +28,10 @@ export class MaildropUnreadable extends Error {
   }
 }
 
-/** Another session holds the maildrop, and `lock = "exclusive"`. Trying later helps. */
+/**
+ * Another session holds the maildrop, and `lock = "exclusive"` is set. The client can try again
+ * later.
+ */
 export class MaildropInUse extends Error {
   override readonly name = 'MaildropInUse'
   readonly path: string
@@ -39,12 +42,12 @@ export class MaildropInUse extends Error {
   }
 }
 
-/** The lock of RFC 1939 §4 for `lock = "exclusive"`: a file in the maildir, which stays there. */
+/** File for the lock of RFC 1939 §4 with `lock = "exclusive"`. It stays in the maildir. */
 const LOCK_FILE = 'pop3d.lock'
 
 /**
- * Locks a maildrop against the other sessions of all pop3d processes; the result releases it. The
- * kernel keeps the lock, so a killed process leaves none.
+ * Locks a maildrop against the other sessions of all pop3d processes. Returns a function that
+ * releases the lock. The kernel holds the lock, so a killed process leaves none.
  * @throws MaildropInUse, or the system's error if the lock file cannot be opened.
  */
 export function lockMaildrop(maildir: string): () => void {

@@ -13,19 +13,19 @@ import { isUnchanged, type Message, messageOf, uniqueIds } from './scan-maildir.
 const NOTHING_DELETED: ReadonlySet<number> = new Set()
 
 /**
- * Milliseconds per message between two looks at all files for changes in place. One look takes some
- * microseconds a message,
- * so that looking takes less than 1 % of the time, however often sessions begin.
+ * Milliseconds for each message between two checks of all files for changes in place. A check takes
+ * some microseconds for each message, so checks take less than 1 % of the time, even if sessions
+ * begin continuously.
  */
 const CHECK_INTERVAL = 2
 
 export interface MaildropRules {
-  /** `wire`: octets as sent (RFC 1939 §11); `file`: octets of the file, as qmail. */
+  /** `wire`: octets as sent (RFC 1939 §11). `file`: octets of the file, as in qmail. */
   readonly sizes: 'wire' | 'file'
   readonly compat: 'none' | 'qmail'
 }
 
-/** What a scan found, and when it began (Unix milliseconds). */
+/** Result of a scan, and the time when it began (Unix milliseconds). */
 export interface ScanResult {
   readonly messages: readonly Message[]
   readonly leftOut: LeftOut
@@ -33,29 +33,30 @@ export interface ScanResult {
 }
 
 /**
- * What one scan of a maildir found. Numbers, order and unique ids never change, so sessions share
- * it; the messages that a
- * session deletes are the session's own. Sizes and ready listings are made when first asked for.
- * The size of a message whose
- * file was changed in place is learnt again.
+ * The messages of one scan of a maildir. Numbers, order and unique-ids never change, so sessions
+ * share the object; the marks of deleted messages belong to the session. Sizes and listings are
+ * made at first use. The size of a message whose file was changed in place is determined again.
  */
 export class Maildrop implements MaildropView {
   readonly path: string
   readonly leftOut: LeftOut
-  /** Where the messages are now. */
+  /** The present places of the files. */
   readonly files: MessageFiles
-  /** How many of the messages were in new/: QUIT has to move them. */
+  /** Number of messages that were in new/. QUIT must move them. */
   readonly newCount: number
   readonly #messages: Message[]
   readonly #ids: readonly string[]
   readonly #rules: MaildropRules
   readonly #ready = new Map<Listing, Buffer>()
-  /** The size of each message; undefined where it has to be learnt, at first or again. */
+  /**
+   * Size of each message in octets; undefined if it must be determined, for the first time or
+   * again.
+   */
   readonly #octets: (number | undefined)[]
   /**
-   * Messages whose files could not be read, and why; undefined for one that was removed meanwhile.
-   * The file's size stands in
-   * for theirs, and is not handed on.
+   * Messages whose files could not be read, with the cause; undefined for a file that was removed
+   * after the scan. The size of the file replaces the size of such a message and is not passed to
+   * later scans.
    */
   readonly #unreadable = new Map<number, Error | undefined>()
   #unknown: number
@@ -85,7 +86,7 @@ export class Maildrop implements MaildropView {
     return this.#messages
   }
 
-  /** The message with this number, which the protocol table has checked. */
+  /** Returns the message with this number. The protocol table has checked the number. */
   message(number: number): Message {
     const message = this.#messages[number - 1]
     if (message === undefined) throw new RangeError(`no message ${number} among ${this.count}`)
@@ -110,8 +111,8 @@ export class Maildrop implements MaildropView {
   }
 
   /**
-   * A file was changed in place since the scan: the next session needs a new one, because the order
-   * may be another.
+   * True if a file was changed in place since the scan. The next session needs a new scan, because
+   * the order may have changed.
    */
   get isChanged(): boolean {
     return this.#changed
@@ -122,19 +123,18 @@ export class Maildrop implements MaildropView {
   }
 
   /**
-   * Messages whose size could not be learnt, by number, with the cause; undefined for one that was
-   * removed meanwhile.
+   * Messages whose size could not be determined, by number, with the cause; undefined for a file
+   * that was removed after the scan.
    */
   get unreadable(): ReadonlyMap<number, Error | undefined> {
     return this.#unreadable
   }
 
   /**
-   * Finds the sizes that are not known; undefined if there is nothing to do. `former` is an earlier
-   * scan of the same maildir:
-   * its size of a file of the same name, inode, length and time is taken over. Files are looked at
-   * for changes in place if
-   * that was last done some time before `now`.
+   * Determines the unknown sizes; undefined if there is nothing to do. `former` is an earlier scan
+   * of the same maildir: the sizes of files with the same name, inode, length and time are copied
+   * from it. Files are checked for changes in place if the last check before `now` was long enough
+   * ago.
    */
   learnSizes(encoders: EncoderPool, now: number, former?: Maildrop): Promise<void> | undefined {
     const isDue = Math.abs(now - this.#checkedAt) > this.count * CHECK_INTERVAL
@@ -144,16 +144,16 @@ export class Maildrop implements MaildropView {
     return this.#learning
   }
 
-  /** The file of a message is another than at the scan, or was changed. */
+  /** Records that the file of a message was replaced or changed since the scan. */
   noteChange(number: number, status: Stats): void {
     const { folder, name, mtime } = this.message(number)
-    // The order of the maildrop stays what it was in this session.
+    // The order of the maildrop must not change during a session, so the time of the scan is kept.
     this.#messages[number - 1] = { ...messageOf(folder, name, status), mtime }
     this.#changed = true
     this.#setOctets(number, this.#rules.sizes === 'file' ? status.size : undefined)
   }
 
-  /** Sizes by file, for a later scan. */
+  /** Returns the known sizes by file, for a later scan. */
   knownOctets(): ReadonlyMap<string, number> {
     const known = new Map<string, number>()
     for (const [index, message] of this.#messages.entries()) {
@@ -164,7 +164,8 @@ export class Maildrop implements MaildropView {
   }
 
   /**
-   * The whole reply to LIST or UIDL while nothing is deleted. LIST only once the sizes are known.
+   * Returns the reply to LIST or UIDL while no message is deleted. For LIST the sizes must be
+   * known.
    */
   readyListing(of: Listing): Buffer {
     const ready = this.#ready.get(of)
@@ -207,8 +208,8 @@ export class Maildrop implements MaildropView {
       if (pause !== undefined) await pause
       const message = this.message(number)
       const status = statusOf(filePath(this.path, message.folder, message.name))
-      // A file that was only renamed has the octets that it had. Under the name of the scan there
-      // may be another message now.
+      // A file that was only renamed has the same octets. The name of the scan may belong to
+      // another message now.
       if (status === undefined || !status.isFile() || isUnchanged(message, status)) continue
       if (!this.files.hasTwin(message)) this.noteChange(number, status)
     }
@@ -247,6 +248,8 @@ export class Maildrop implements MaildropView {
   }
 }
 
-/** The same base name, inode, length and time: the same octets, also after a rename. */
+/**
+ * Files with the same base name, inode, length and time have the same octets, even after a rename.
+ */
 const identityOf = ({ name, inode, fileOctets, mtimeMs }: Message): string =>
   `${baseNameOf(name)}/${inode}/${fileOctets}/${mtimeMs}`

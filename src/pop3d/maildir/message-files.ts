@@ -16,10 +16,10 @@ import {
 } from './folders.ts'
 import { isUnchanged, type Message, namesIn } from './scan-maildir.ts'
 
-/** What became of the file of a message that was to be removed. */
+/** Result of removing the file of a message. */
 export type Removal =
   | { readonly type: 'removed'; readonly name: string; readonly octets: number }
-  /** Another session or program removed it. */
+  /** Another session or program has removed the file. */
   | { readonly type: 'gone' }
   | { readonly type: 'failed'; readonly cause: unknown }
 
@@ -33,32 +33,34 @@ interface Found extends Place {
   readonly status: Stats
 }
 
-/** Files by base name, as the two folders had them. */
+/** Files of the two folders by base name. */
 interface Index {
   readonly places: ReadonlyMap<string, readonly Place[]>
   readonly folders: Folders
-  /** A change of the folders since then shows in their status. */
+  /** True if the status of the folders will show a later change. */
   readonly isQuiet: boolean
-  /** When it was begun, by the monotonic clock. */
+  /** Time of the beginning of the reading, by the monotonic clock. */
   readonly madeAt: number
 }
 
-/** Times that the folders are read again because they changed meanwhile. */
+/** Number of times that the folders are read, because they may change during the reading. */
 const MAX_READINGS = 3
 
 /**
- * The files of one scan's messages, wherever they are by now.
+ * Finds the files of one scan's messages after other programs have renamed them.
  *
- * Another session's QUIT moves files from new/ to cur/, and an IMAP program renames them to set
- * flags. A rename keeps base name and inode, so a file that is not under the name of the scan is
- * looked for by both. Without a file of that inode, the only file of that base name is read,
- * because a program may have rewritten the message; but not where the scan had several messages of
- * that base name ("twins"), because the file may be that of another message. For removal more is
- * asked: such a file must have the name of the scan, or size and time of the message. No other file
- * is ever removed.
+ * QUIT of another session moves files from new/ to cur/, and IMAP programs rename files to set
+ * flags. A rename keeps base name and inode, so a file that has lost the name of the scan is
+ * searched by both. If no file of the base name has the inode, and exactly one file has the base
+ * name, that file is read, because a program may have rewritten the message. If the scan had
+ * several messages of the base name ("twins"), no such file is read, because it may belong to
+ * another message.
  *
- * With `compat` qmail a file is opened and removed under the name of the scan alone, as qmail-pop3d
- * does. A twin is protected there too.
+ * Removal is stricter: a file without the inode must have the name of the scan, or size and time of
+ * the message. Other files are never removed.
+ *
+ * With `compat` qmail a file is opened and removed only under the name of the scan, as in
+ * qmail-pop3d. Twins are protected there too.
  */
 export class MessageFiles {
   readonly #maildir: string
@@ -73,7 +75,7 @@ export class MessageFiles {
     this.#compat = compat
   }
 
-  /** Opens the file of a message: at once under the name of the scan, else after a search. */
+  /** Opens the file of a message: at once under the name of the scan, otherwise after a search. */
   open(message: Message): OpenedMessage | Promise<OpenedMessage> {
     const opened = openMessage(this.#pathOf(message))
     if (this.#compat === 'qmail') return opened
@@ -87,9 +89,8 @@ export class MessageFiles {
   }
 
   /**
-   * Removes the file of a message that was marked as deleted. `since`, by the monotonic clock, is
-   * when the session entered
-   * UPDATE: for one session the folders are searched once.
+   * Removes the file of a deleted message. `since` is the time at which the session entered UPDATE,
+   * by the monotonic clock. The folders are searched once for each UPDATE.
    */
   remove(message: Message, since: number): Removal | Promise<Removal> {
     const path = this.#pathOf(message)
@@ -99,7 +100,7 @@ export class MessageFiles {
     } catch (cause) {
       return { type: 'failed', cause }
     }
-    // In the file's place there is a directory now, or a link to where an archive has it.
+    // The place of the file has a directory now, or a link that an archive program has put there.
     if (status !== undefined && !status.isFile()) return removeFile(path, message.name, message.fileOctets)
     const isOwn = status !== undefined && this.#isFileOf(message, { ...message, status })
     if (this.#compat === 'qmail') {
@@ -112,38 +113,38 @@ export class MessageFiles {
   }
 
   /**
-   * QUIT: moves a message of new/ to cur/, unless it is elsewhere by now, or a file of the new name
-   * exists.
+   * Moves a message of new/ to cur/ at QUIT. A message that has moved already stays, and so does
+   * one whose new name is taken.
    */
   moveToCur(message: Message): void {
     const source = this.#pathOf(message)
     const target = filePath(this.#maildir, 'cur', seenName(message.name, this.#compat))
     try {
       if (this.hasTwin(message)) {
-        // A program that changes the flags of the other message may take the target's name at this
-        // instant: link(2) then
-        // fails, where rename(2) would remove a message that nobody deleted.
+        // A program that changes the flags of another message may take the target's name at this
+        // instant. link(2) then fails, where rename(2) would remove a message that no client has
+        // deleted.
         linkSync(source, target)
         unlinkSync(source)
       } else if (lstatSync(target, { throwIfNoEntry: false }) === undefined) {
         renameSync(source, target)
       }
     } catch {
-      // Another client moved or removed it: the message is where that client wanted it
+      // Another client has moved or removed the message. Its present place is the correct one
       // (spec/pop3d.md §5).
     }
   }
 
-  /** Whether the scan had other messages of the same base name. */
+  /** True if the scan had other messages of the same base name. */
   hasTwin({ name }: Message): boolean {
     this.#twins ??= basesOfSeveral(this.#messages)
     return this.#twins.has(baseNameOf(name))
   }
 
   /**
-   * Whether a file of the message's base name is surely the message's. Inodes are reused, so size
-   * and time must be the same too; but a file that was changed in place, and has the name of the
-   * scan, is the message's unless there is a twin.
+   * True if a file with the message's base name certainly belongs to the message. Inodes are
+   * reused, so size and time must be the same too. A file with the name of the scan that was
+   * changed in place belongs to the message, unless the message has a twin.
    */
   #isFileOf(message: Message, { folder, name, status }: Found): boolean {
     if (status.ino !== message.inode || !status.isFile()) return false
@@ -152,8 +153,7 @@ export class MessageFiles {
   }
 
   async #openFound(message: Message, opened: OpenedMessage): Promise<OpenedMessage> {
-    // An index that is out of date has too few files, but a file of the right inode is right all
-    // the same.
+    // An outdated index has too few files, but a file with the right inode is correct in it too.
     const known = this.#index === undefined ? undefined : this.#sureIn(message, this.#index)[0]
     if (known !== undefined) return openMessage(this.#pathOf(known))
     const index = await this.#currentIndex()
@@ -184,7 +184,7 @@ export class MessageFiles {
         return { type: 'failed', cause: new Error('another file has its base name now') }
       }
     }
-    // Several names of one file are one message: an interrupted move leaves two.
+    // Several names of one file are one message, because an interrupted move leaves two names.
     let removal: Removal = { type: 'gone' }
     for (const place of sure.length > 0 ? sure : found) {
       const next = removeFile(this.#pathOf(place), place.name, place.status.size)
@@ -193,7 +193,7 @@ export class MessageFiles {
     return removal
   }
 
-  /** Whether a file is surely that of another message of the scan. */
+  /** True if a file certainly belongs to another message of the scan. */
   #isOfOther(message: Message, file: Found): boolean {
     return this.#messages.some(other => other !== message && this.#isFileOf(other, file))
   }
@@ -209,7 +209,10 @@ export class MessageFiles {
     })
   }
 
-  /** What the folders hold now, or held at some time after `since`; undefined if they are gone. */
+  /**
+   * Returns the files of the folders now, or at a time after `since`; undefined if the folders are
+   * missing.
+   */
   async #currentIndex(since = Number.POSITIVE_INFINITY): Promise<Index | undefined> {
     try {
       const known = this.#index
@@ -219,14 +222,14 @@ export class MessageFiles {
       }
       for (let reading = 1; ; reading += 1) {
         const index = await this.#read()
-        // A name that changes while a large folder is read may be missing.
+        // A file that is renamed while a large folder is read may be missing from the index.
         if (reading === MAX_READINGS || areSame(index.folders, statFolders(this.#maildir))) {
           this.#index = index
           return index
         }
       }
     } catch {
-      // A folder is gone, and every file in it.
+      // A folder was removed, with every file in it.
       return undefined
     }
   }
@@ -237,7 +240,7 @@ export class MessageFiles {
     const isQuiet = areQuiet(folders, systemClock())
     const places = new Map<string, Place[]>()
     const slice = new TimeSlice()
-    // In the order in which files move.
+    // Files move from new/ to cur/, so new/ is read first and no file is missed.
     for (const folder of ['new', 'cur'] as const) {
       for (const name of await namesIn(`${this.#maildir}/${folder}`)) {
         if (name.startsWith('.')) continue
@@ -268,12 +271,12 @@ function basesOfSeveral(messages: readonly Message[]): ReadonlySet<string> {
 }
 
 /**
- * Whether the only file of a message's base name may be taken for a rewritten or copied message.
+ * True if the only file with a message's base name may be used as a rewritten or copied message.
  */
 const isLikely = (message: Message, { status, ...place }: Found): boolean =>
   isNamed(message, place) || (status.size === message.fileOctets && status.mtimeMs === message.mtimeMs)
 
-/** Whether the file has the name of the scan. */
+/** True if the file has the name of the scan. */
 const isNamed = (message: Message, { folder, name }: Place): boolean =>
   folder === message.folder && name === message.name
 

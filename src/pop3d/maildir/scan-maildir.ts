@@ -5,28 +5,28 @@ import { baseNameOf, isUniqueId } from '../../wire/message-name.ts'
 import { TimeSlice } from '../time-slice.ts'
 import { filePath, statusOf } from './folders.ts'
 
-/** The messages of a maildir: which files they are, in which order, under which unique ids. */
+/** Scan of a maildir: which files are messages, their order and their unique-ids. */
 
-/** One message of a maildrop, as the scan found it. */
+/** One message of a maildrop, as scanned. */
 export interface Message {
-  /** Which folder held it at the scan. */
+  /** Folder of the message at the scan. */
   readonly folder: 'new' | 'cur'
-  /** File name below the folder, one character per octet (latin1). */
+  /** File name in the folder, one character per octet (latin1). */
   readonly name: string
-  /** Octets of the file. */
+  /** Size of the file in octets. */
   readonly fileOctets: number
-  /** Modification time in whole seconds: the order of the maildrop. */
+  /** Modification time in whole seconds. It decides the order of the maildrop. */
   readonly mtime: number
   /**
-   * Modification time in milliseconds, as fine as the file system has it: tells a file that was
-   * changed in place.
+   * Modification time in milliseconds, with the resolution of the file system. It shows that a file
+   * was changed in place.
    */
   readonly mtimeMs: number
-  /** A rename keeps it: tells the message from another one of the same base name. */
+  /** Inode, which a rename keeps. It distinguishes messages of the same base name. */
   readonly inode: number
 }
 
-/** The message as the status of its file has it. */
+/** Makes the message from the status of its file. */
 export const messageOf = (folder: 'new' | 'cur', name: string, status: Stats): Message => ({
   folder,
   name,
@@ -36,13 +36,13 @@ export const messageOf = (folder: 'new' | 'cur', name: string, status: Stats): M
   inode: status.ino,
 })
 
-/** Whether the file was not changed since the message was looked at. */
+/** True if the file is the same and unchanged since the message was read. */
 export const isUnchanged = (message: Message, status: Stats): boolean =>
   status.ino === message.inode && status.size === message.fileOctets && status.mtimeMs === message.mtimeMs
 
 /**
- * spec/pop3d.md §2: by time, then by the octets of the name, then new before cur. Any order of ties
- * is qmail's.
+ * Compares by time, then by the octets of the name, then new before cur (spec/pop3d.md §2). qmail
+ * leaves the order of ties undefined.
  */
 export function inMaildropOrder(a: Message, b: Message): number {
   if (a.mtime !== b.mtime) return a.mtime - b.mtime
@@ -51,22 +51,22 @@ export function inMaildropOrder(a: Message, b: Message): number {
 }
 
 interface Scan {
-  /** In maildrop order: message 1 first. */
+  /** In the order of the maildrop: message 1 first. */
   readonly messages: readonly Message[]
   /**
-   * A file was left out only because it is of the current second, or of the future: the next scan
-   * may find it.
+   * True if a file was left out only because its time is the current second or in the future. The
+   * next scan may list it.
    */
   readonly incomplete: boolean
   readonly leftOut: LeftOut
 }
 
-/** Files that look like messages and are not listed. */
+/** Files that resemble messages and are not listed. */
 export interface LeftOut {
   readonly symbolicLinks: number
   /** Files whose time is more than FUTURE_TOLERANCE ahead. */
   readonly future: number
-  /** One of them, e.g. `new/NAME`; undefined if there is none. */
+  /** Path of one of the files, e.g. `new/NAME`; undefined without such files. */
   readonly example: string | undefined
 }
 
@@ -77,17 +77,17 @@ export interface LeftOut {
 const FUTURE_TOLERANCE = 60
 
 /**
- * A directory file of this size holds a thousand names or so: too many to read while other sessions
- * wait.
+ * Size of a directory file in octets that corresponds to about a thousand names. Such a directory
+ * is not read synchronously, because other sessions would wait.
  */
 const LARGE_DIRECTORY = 65_536
 
 /**
- * Reads new/ and cur/ as spec/pop3d.md §2 has it: regular files whose names do not begin with a
- * dot, older than the second `now` (Unix time). A file with two names of the same base, which an
- * interrupted move leaves, is one message. Long scans are divided, so that no other session of the
- * process waits for them.
- * @throws the system's error if either folder cannot be read.
+ * Reads new/ and cur/ (spec/pop3d.md §2): regular files whose names do not begin with a dot, older
+ * than the second `now` (Unix time). A file with two names of the same base, which an interrupted
+ * move leaves, is one message. A long scan is divided into slices, so that no other session of the
+ * process waits for it.
+ * @throws the system's error if a folder cannot be read.
  */
 export async function scanMaildir(maildir: string, now: number): Promise<Scan> {
   const messages: Message[] = []
@@ -111,8 +111,8 @@ export async function scanMaildir(maildir: string, now: number): Promise<Scan> {
         continue
       }
       const message = messageOf(folder, name, status)
-      // Strictly older: a file of this second may still get neighbours that sort before it
-      // (spec/pop3d.md §2).
+      // Only older files, because a file of this second may still get neighbours that sort before
+      // it (spec/pop3d.md §2).
       if (message.mtime >= now) {
         incomplete = true
         if (message.mtime <= now + FUTURE_TOLERANCE) continue
@@ -128,14 +128,17 @@ export async function scanMaildir(maildir: string, now: number): Promise<Scan> {
       messages.push(message)
     }
   }
-  // To sort ten thousand takes a slice by itself, and so does what the caller makes of them.
+  // Sorting ten thousand messages takes a whole slice, and the caller's work on them takes another.
   await slice.pause()
   messages.sort(inMaildropOrder)
   await slice.pause()
   return { messages, incomplete, leftOut: { symbolicLinks, future, example } }
 }
 
-/** The names in a directory, one character per octet; at once for a small one. */
+/**
+ * Returns the names in a directory, one character per octet. A small directory is read
+ * synchronously.
+ */
 export function namesIn(path: string): readonly string[] | Promise<readonly string[]> {
   return statSync(path).size > LARGE_DIRECTORY
     ? readdir(path, { encoding: 'latin1' })
@@ -145,14 +148,15 @@ export function namesIn(path: string): readonly string[] | Promise<readonly stri
 const hashOf = (octets: string): string => createHash('sha256').update(octets, 'latin1').digest('hex')
 
 /**
- * The unique ids of the messages, in their order: the base name where that is a legal unique id,
- * else its SHA-256. Of several messages with the same base name the oldest keeps it, and each of
- * the others gets a hash of base name and time. All of this outlives a rename, so that a change of
- * flags and the move from new/ to cur/ change no id.
+ * Returns the unique-ids of the messages in their order. The unique-id is the base name if that is
+ * a legal unique-id, otherwise its SHA-256. Of several messages with the same base name the oldest
+ * keeps the base name, and each of the others gets a hash of base name and time. A rename does not
+ * change any of these values, so a change of flags and the move from new/ to cur/ keep the
+ * unique-id.
  *
- * With `compat` qmail: the base name whatever its length and octets, also where two are alike. Only
- * a line end in a name is
- * hashed, because it would break the reply.
+ * With `compat` qmail the unique-id is the base name at any length and with any octets, even if two
+ * are the same. Only a base name with a line end is hashed, because a line end would break the
+ * reply.
  */
 export function uniqueIds(messages: readonly Message[], compat: 'none' | 'qmail'): readonly string[] {
   if (compat === 'qmail') {
@@ -173,7 +177,7 @@ export function uniqueIds(messages: readonly Message[], compat: 'none' | 'qmail'
       const message = messages[index]
       if (message === undefined) continue
       const dated = hashOf(`${baseNameOf(message.name)}/${message.mtime}`)
-      // Twins of the same second: only the inode tells them apart.
+      // Messages with the same base name and second differ only in the inode.
       const id = taken.has(dated) ? hashOf(`${baseNameOf(message.name)}/${message.mtime}/${message.inode}`) : dated
       taken.add(id)
       ids[index] = id

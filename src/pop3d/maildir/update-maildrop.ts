@@ -4,18 +4,17 @@ import { TimeSlice } from '../time-slice.ts'
 import { isTrashed } from './folders.ts'
 import type { Maildrop } from './maildrop.ts'
 
-/** A message marked as deleted could not be removed. */
+/** A deleted message that could not be removed. */
 interface RemovalFailure {
   readonly number: number
   readonly cause: unknown
 }
 
 /**
- * UPDATE state, RFC 1939 §6 and spec/pop3d.md §5: in the order of the maildrop, removes the
- * messages that are marked and moves
- * the rest of new/ to cur/, read or not. Each step is atomic, so a crash leaves a beginning of the
- * work. Files that another
- * client renamed meanwhile are found by base name and inode, unless `compat` is qmail.
+ * UPDATE (RFC 1939 §6, spec/pop3d.md §5). In the order of the maildrop, removes the deleted
+ * messages and moves the other messages of new/ to cur/, read or not. Each step is atomic, so after
+ * a crash the first steps are done and the others are not. A file that another client has renamed
+ * is found by base name and inode, unless `compat` is qmail.
  */
 export async function updateMaildrop(
   maildrop: Maildrop,
@@ -35,7 +34,7 @@ export async function updateMaildrop(
       if (removal.type === 'failed') {
         failures.push({ number, cause: removal.cause })
       } else if (removal.type === 'gone') {
-        // The client has what it asked for. To qmail it is a failure.
+        // The message is already removed, as the client requested. In qmail this is a failure.
         if (compat === 'qmail') failures.push({ number, cause: new Error('it was renamed or removed meanwhile') })
       } else if (!isTrashed(removal.name)) {
         removed.octets += removal.octets
@@ -52,15 +51,16 @@ export async function updateMaildrop(
 }
 
 /**
- * Octets from which on readers of the file count the maildir anew, as Maildir++ has it: a line more
- * is of no use.
+ * Size of `maildirsize` in octets from which on its readers count the maildir again (Maildir++). A
+ * further line would have no effect.
  */
 const RECOUNTED_FROM = 5120
 
 /**
- * Tells the Maildir++ quota of a maildir what was removed: one more line in `maildirsize`, in one
- * write, so that other programs may append at the same time. Without the file there is no quota. A
- * file that cannot be written is left alone: its readers count the maildir anew from time to time.
+ * Subtracts the removed messages from the Maildir++ quota. The function appends one line to
+ * `maildirsize` in one write, so that other programs may append at the same time. Without the file
+ * there is no quota. A file that cannot be written stays as it is, because its readers count the
+ * maildir again from time to time.
  */
 function subtractFromQuota(maildir: string, removed: { readonly octets: number; readonly messages: number }): void {
   let fd: number
@@ -74,7 +74,7 @@ function subtractFromQuota(maildir: string, removed: { readonly octets: number; 
     const status = fstatSync(fd)
     if (status.isFile() && status.size < RECOUNTED_FROM) writeSync(fd, `${-removed.octets} ${-removed.messages}\n`)
   } catch {
-    // No space, or the file system is read-only: the messages are removed all the same.
+    // The disk is full or the file system is read-only. The messages are removed nevertheless.
   } finally {
     closeSync(fd)
   }

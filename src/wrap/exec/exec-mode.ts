@@ -10,11 +10,11 @@ import { MAX_RELAY_QUESTION_LINE, parseRelayAnswer } from '../../wire/relay-serv
 import { type Decision, logDecision, relayVariables } from '../decision.ts'
 
 /**
- * Exec mode: one run per connection in place of qmail-smtpd, with its command line and its few
+ * Exec mode: one run for each connection in place of qmail-smtpd, with its command line and its few
  * settings.
  */
 
-/** Words that ask for the exec door. */
+/** The command line of exec mode. */
 type ExecLine = {
   readonly words: readonly string[]
   readonly asQmailSmtpd: boolean
@@ -22,13 +22,13 @@ type ExecLine = {
 }
 
 /**
- * The exec door's command lines: `wrap SMTPD…`, `wrap --config FILE SMTPD…`, or anything at all
- * under the names of the original's place. Undefined for all others: they
- * are for `parseCommandLine`. `script` is the name we were called by.
+ * Parses the command lines of exec mode: `wrap SMTPD…`, `wrap --config FILE SMTPD…`, and each
+ * command line under the names of the original program. Undefined for all other command lines,
+ * which `parseCommandLine` reads. `script` is the name under which the program was called.
  */
 export function parseExecLine(args: readonly string[], script: string): ExecLine | undefined {
   const [first, second, ...rest] = args
-  // The launcher says so for the names under which the original was installed.
+  // The launcher adds this word for the names under which the original was installed.
   if (first === '--as-qmail-smtpd') return { words: args.slice(1), asQmailSmtpd: true }
   if (/(^|\/)(qmail-smtpd|auth-wrap)$/.test(script)) return { words: args, asQmailSmtpd: true }
   if (first !== undefined && !first.startsWith('-')) return { words: args, asQmailSmtpd: false }
@@ -37,20 +37,20 @@ export function parseExecLine(args: readonly string[], script: string): ExecLine
   return undefined
 }
 
-/** The settings of the exec door, as far as it does not ask the database itself. */
+/** The settings of exec mode, without those for its own query to the database. */
 type ExecSettings = {
   readonly qmaildir: string
   readonly qmail_smtpd_noauth: string
   readonly relayclient_value: string
   /** Seconds. */
   readonly wrap_timeout: number
-  /** Path of the question socket; empty: ask the database. */
+  /** Path of the query socket. Empty: ask the database. */
   readonly ask: string
 }
 
 /**
- * The same as in src/settings/grant-sections.ts (a test compares them): that table costs three
- * times as much to load as this program may take.
+ * The same defaults as in src/settings/grant-sections.ts; a test compares them. Loading that table
+ * would take three times as long as this program may take.
  */
 export const EXEC_DEFAULTS: ExecSettings = {
   qmaildir: '/var/qmail',
@@ -70,10 +70,10 @@ const VARIABLES = {
 } as const
 
 /**
- * Reads the few settings that every connection needs: from the environment, and from the `[wrap]`
- * table of a settings file unless WRAP_ASK is in the
- * environment (reading it costs a quarter of an empty program's start). `file` undefined: there is
- * none. Throws UsageFault.
+ * Reads the few settings that every connection needs, from the environment and from the `[wrap]`
+ * table of a settings file. If WRAP_ASK is in the environment, the file is not read, because
+ * reading it costs a quarter of an empty program's start. `file` undefined: no file. Throws
+ * UsageFault.
  */
 export async function readExecSettings(file: string | undefined, environment: Environment): Promise<ExecSettings> {
   const isToldAll = file === undefined || environment[VARIABLES.ask] !== undefined
@@ -99,7 +99,7 @@ export async function readExecSettings(file: string | undefined, environment: En
   }
 }
 
-/** NaN for a value that is no duration in whole seconds. */
+/** Returns NaN for a value that is not a duration in whole seconds. */
 function secondsOf(written: unknown): number {
   if (typeof written === 'number') return Number.isInteger(written) ? written : Number.NaN
   if (typeof written !== 'string') return Number.NaN
@@ -107,41 +107,38 @@ function secondsOf(written: unknown): number {
 }
 
 type ExecModeRequest = {
-  /** The smtpd and its arguments; or, `asQmailSmtpd`, arguments only. */
+  /** The smtpd and its arguments; with `asQmailSmtpd`, the arguments only. */
   readonly words: readonly string[]
-  /** Called in place of qmail-smtpd: the settings say where the real one is. */
+  /** The program was called in place of qmail-smtpd. The settings name the real one. */
   readonly asQmailSmtpd: boolean
-  /** Settings file that was asked for; undefined: the usual one, if it is there. */
+  /** Settings file of the command line. Undefined: the default file, if it exists. */
   readonly config?: string | undefined
   readonly inheritance: Inheritance
-  /** Our own script, which must not be the smtpd. */
+  /** Path of this program's script, which must not be the smtpd. */
   readonly script: string
 }
 
-/** Loads what asks the database; only when it is to be asked. */
+/** Loads the code that asks the database, only when it is needed. */
 type AskDatabase = (file: string | undefined, environment: Environment, timeoutMs: number) => Promise<Decision>
 
 /**
- * Marks a process that is a gate: execve keeps the pid, so seeing one's own means that the gate ran
- * itself.
+ * Marks the environment of an smtpd with this process's pid. execve keeps the pid, so a process
+ * that finds its own pid has run itself in place of the smtpd.
  */
 const MARK = 'AUTHRELAY_WRAP_PID'
 const CANNOT_RUN = '421 unable to run smtpd (#4.3.0)\r\n'
-/**
- * As in src/settings/settings.ts, which is not loaded where no question to the database is asked.
- */
+/** The same path as in src/settings/settings.ts, which is not loaded here. */
 const SETTINGS_FILE = '/etc/auth-relay.toml'
-/** What may be an address at all; whoever answers judges it. */
+/** Rough form of an address. The gate or the database checks it exactly. */
 const ADDRESS = /^[0-9A-Fa-f:.]{2,45}$/
 
 /**
- * Stands in place of qmail-smtpd: asks whether the client may relay, sets RELAYCLIENT if so, and
- * becomes the real smtpd. Never reads descriptor 0
- * and writes to 1 only if there is no smtpd to run. Answers an exit status only then.
+ * Takes the place of qmail-smtpd: asks whether the client may relay, sets RELAYCLIENT if it may,
+ * and becomes the real smtpd. Never reads descriptor 0. Only if the smtpd cannot run, writes to
+ * descriptor 1 and returns an exit status.
  *
- * Runs once a connection: nothing may be loaded above that costs a noticeable part of an empty
- * program's start (node:net, the address library and the
- * settings table do).
+ * Runs once for each connection. Imports of this file must be cheap compared with the start of an
+ * empty program; node:net, the address library and the settings table are not.
  */
 export async function execMode(request: ExecModeRequest, askDatabase: AskDatabase): Promise<number> {
   const log = createLog('wrap')
@@ -176,7 +173,9 @@ export async function execMode(request: ExecModeRequest, askDatabase: AskDatabas
 const realSmtpd = ({ qmaildir, qmail_smtpd_noauth }: ExecSettings): string =>
   qmail_smtpd_noauth.startsWith('/') ? qmail_smtpd_noauth : `${qmaildir}/bin/${qmail_smtpd_noauth}`
 
-/** Asks the resident gate, or the database where no gate is named. Whatever fails is a no. */
+/**
+ * Asks the gate, or the database if no gate is configured. After an error the relay stays closed.
+ */
 async function decisionAbout(
   ip: string,
   { ask, wrap_timeout }: ExecSettings,
@@ -205,7 +204,7 @@ function cannotRun(log: Log, reason: string): number {
   try {
     writeSync(1, CANNOT_RUN)
   } catch {
-    // The client is gone; there is nobody to tell.
+    // The client has closed the connection.
   }
   return EXIT.temporary
 }

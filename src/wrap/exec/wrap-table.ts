@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { parse } from 'smol-toml'
 import { UsageFault } from '../../base/errors.ts'
 
-/** The `[wrap]` table of a settings file as it is written, unchecked. Throws UsageFault. */
+/** Reads the `[wrap]` table of a settings file without checking it. Throws UsageFault. */
 export function readWrapTable(file: string): Readonly<Record<string, unknown>> {
   try {
     const { wrap } = parse(readFileSync(file, 'utf8'))

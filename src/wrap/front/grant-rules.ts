@@ -38,6 +38,6 @@ export class GrantRules implements FrontRules {
   }
 }
 
-/** As the policy service has it: unquoted, in UTF-8. */
+/** Returns the address in the form of the policy service: unquoted, in UTF-8. */
 const addressOf = ({ local, domain }: Mailbox): string =>
   Buffer.from(domain === undefined ? local : `${local}@${domain.replace(/\.$/, '')}`, 'latin1').toString()

@@ -2,13 +2,13 @@ import type { Clock } from '../../base/clock.ts'
 import { type MailRefusal, refuseSession } from '../../grants/devices/mail-rules.ts'
 import type { Decision, RelayGrant } from '../decision.ts'
 
-/** Milliseconds between two questions about a grant that holds, and about one that has ended. */
+/** Milliseconds between two queries about a grant in force, and about one that has ended. */
 const [ASK_EVERY_MS, ASK_ENDED_EVERY_MS] = [30_000, 1_000]
 
 /**
- * The grant of a session, which a session may outlive. Meanwhile a login may have renewed it, a
- * block may have ended it, and the rules of its device may have changed. No command waits for the
- * database: the answer counts for the next command.
+ * The grant of a session. During the session a login may renew the grant, a block may end it, and
+ * the rules of its device may change. No command waits for the database: an answer applies from the
+ * next command on.
  */
 export class GrantTerm {
   readonly #decide: () => Promise<Decision>
@@ -25,12 +25,12 @@ export class GrantTerm {
     this.#asked = clock()
   }
 
-  /** As it was heard last. */
+  /** The grant according to the latest answer. */
   get grant(): RelayGrant {
     return this.#grant
   }
 
-  /** Judges MAIL; undefined: the grant holds. */
+  /** Checks MAIL. Undefined: the grant is in force. */
   refusal(): MailRefusal | undefined {
     const now = this.#clock()
     const { until, device } = this.#grant

@@ -10,41 +10,44 @@ export type SmtpFrontOptions = {
   readonly rules: FrontRules
   readonly lineEndings: 'strict' | 'repair'
   readonly auth: 'pass' | 'hide'
-  /** What a refusal for line ends advises. */
+  /** Advice in the reply that refuses wrong line ends. */
   readonly lineEndingAdvice: string
   readonly log: Log
-  /** In every log line of the session. */
+  /** Fields of every log line of the session. */
   readonly fields: FieldsOf<'auth_refused'>
   readonly times?: FrontTimes
 }
 
-/** Milliseconds. */
+/** Limits in milliseconds. */
 export type FrontTimes = {
-  /** Without an octet either way. Above every server's own limit (sendmail: an hour). */
+  /**
+   * Time without an octet in either direction. Longer than the limit of each known server
+   * (sendmail: one hour).
+   */
   readonly idle: number
-  /** For the rest of a message whose line ends were refused. */
+  /** Time for the rest of a message whose line ends were refused. */
   readonly discard: number
-  /** For the peers to end when the session is over. */
+  /** Time for the peers to end after the session. */
   readonly linger: number
 }
 
 const TIMES: FrontTimes = { idle: 3_900_000, discard: 30_000, linger: 5_000 }
-/** Octets that wait for one peer, above which the other is not read. */
+/** Octets waiting for one peer above which the other peer is not read. */
 const MAX_WAITING = 65_536
 /**
- * Octets of the client that are thrown away after the last reply: a reset by unread octets could
- * destroy that.
+ * Octets of the client that are discarded after the last reply. Closing a socket with unread octets
+ * sends a reset, which could destroy the reply.
  */
 const MAX_LINGERING = 1_048_576
 /** Refusals of one session that are logged one by one. */
 const MAX_LOGGED = 20
 
 /**
- * An SMTP dialogue between a client's socket and one end of a socket pair, with the smtpd at the
- * other end.
+ * An SMTP dialogue between a client's socket and a socket pair, with the smtpd at the other end of
+ * the pair.
  */
 export class SmtpFront {
-  /** Fulfilled when both descriptors are closed. */
+  /** Settles when both descriptors are closed. */
   readonly closed: Promise<void>
   readonly #options: SmtpFrontOptions
   readonly #times: FrontTimes
@@ -61,8 +64,8 @@ export class SmtpFront {
   #refused = 0
 
   /**
-   * Takes both descriptors over. Throws SystemCallError; `server` is closed then, and `client` is
-   * still the caller's.
+   * Takes over both descriptors. Throws SystemCallError; then `server` is closed and `client` stays
+   * with the caller.
    */
   constructor(client: number, server: number, options: SmtpFrontOptions) {
     const { ip, rules, lineEndings, auth, lineEndingAdvice, times = TIMES } = options
@@ -148,7 +151,7 @@ export class SmtpFront {
     }
   }
 
-  /** Reads each peer only while the other takes what it is sent. */
+  /** Reads each peer only while the other one accepts output. */
   #turn(): void {
     if (this.#isClosing) return
     const clientReads = this.#client.unsent < MAX_WAITING
@@ -179,7 +182,7 @@ export class SmtpFront {
     this.#client.resume()
     if (this.#refused > MAX_LOGGED)
       this.#options.log.warn('refusals_omitted', { ...this.#options.fields, count: this.#refused })
-    // Not inside a read of either socket.
+    // Deferred to a microtask, so that nothing is closed inside a read of either socket.
     queueMicrotask(() => this.#finishIfEnded())
   }
 

@@ -27,20 +27,20 @@ import { Starters } from './starters.ts'
 /** The gate as a daemon: its accounts, its listening sockets, its start, reload and stop. */
 
 /**
- * Descriptors of the gate beside those of its connections: listening sockets, the database, clients
- * being refused.
+ * Descriptors of the gate besides those of its connections: listening sockets, the database,
+ * clients that are refused.
  */
 const OTHER_DESCRIPTORS = 256
 
 /**
- * Starts the resident gate and every door that the settings open. Listens and reads secrets first,
- * then gives up root, then serves. `load` is called again at SIGHUP;
- * what it throws then leaves everything as it was.
+ * Starts the gate and all services that the settings open. Binds sockets and reads secrets, then
+ * drops root, then serves. SIGHUP calls `load` again; if `load` throws, the old settings stay in
+ * force.
  */
 export async function startGate(load: () => Settings): Promise<RunningDaemon> {
   const settings = load()
   const { wrap } = settings
-  // The kernel shows it to nobody any more, us included, once we have changed our account.
+  // Read now, because /proc hides the environment from this process after the change of account.
   const environment = ownEnvironment()
   const setup = new GateSetup(settings, environment)
   watchDescriptors(setup.log)
@@ -78,7 +78,7 @@ export async function startGate(load: () => Settings): Promise<RunningDaemon> {
   }
 }
 
-/** What stays when the settings change: sockets, running smtpds, counts. */
+/** State that survives a reload: sockets, running smtpds, counts. */
 class Doors {
   #setup: GateSetup
   readonly #started: Settings
@@ -92,8 +92,8 @@ class Doors {
   #cdb: CdbExport | undefined
 
   /**
-   * `owner`: the account that the gate will have, of its Unix sockets' directories; undefined: it
-   * keeps the one it has.
+   * `owner`: the account that the gate will have, for the directories of its Unix sockets.
+   * Undefined: the gate keeps its account.
    */
   constructor(setup: GateSetup, owner: Ids | undefined, engine: Engine) {
     this.#engine = engine
@@ -110,7 +110,7 @@ class Doors {
   readonly policyOptions = () => this.#setup.policyOptions(this.#rates)
   readonly queryOptions = () => this.#setup.queryOptions(this.#rates)
 
-  /** Opens a server for each address of a setting; says where for the ready line. */
+  /** Opens a server for each address of a setting. Returns the addresses for the ready line. */
   async listen<Request>(
     setting: string,
     addresses: readonly SocketAddress[],
@@ -131,7 +131,7 @@ class Doors {
     return texts
   }
 
-  /** As listen, for the resident gate. */
+  /** Opens the listening sockets of the gate, otherwise like `listen`. */
   async listenForGate(addresses: readonly SocketAddress[]): Promise<string[]> {
     const texts: string[] = []
     for (const address of addresses) {
@@ -142,7 +142,7 @@ class Doors {
     return texts
   }
 
-  /** From now on the smtpd runs under an account of its own. */
+  /** Starts the starters. The smtpd runs under its own account from now on. */
   async startStarters(ids: Ids): Promise<Starters> {
     this.#starters = await Starters.start({
       ids,
@@ -174,7 +174,7 @@ class Doors {
   }
 
   /**
-   * Renews everything that new settings can change while connections and smtpds go on. Throws
+   * Replaces everything that new settings can change while connections and smtpds go on. Throws
    * UsageFault, and then nothing has changed.
    */
   async use(next: GateSetup): Promise<void> {
@@ -199,7 +199,7 @@ class Doors {
     this.#gate?.close()
   }
 
-  /** After a start that failed. */
+  /** Closes everything after a failed start. */
   abandon(): void {
     this.close()
     this.#starters?.close()
@@ -214,8 +214,7 @@ class Doors {
   }
 
   /**
-   * Without a limit of connections nobody knows how many descriptors it takes: the raised limit
-   * stays then.
+   * Without a limit of connections the number of descriptors is unknown, so the raised limit stays.
    */
   #shareOpenFiles(): void {
     const { connections, service_connections, front } = this.#setup.settings.wrap
@@ -226,17 +225,17 @@ class Doors {
 
 /** The accounts of a gate and of its smtpd. */
 type GateAccounts = {
-  /** The account that the gate takes; undefined: it keeps the one it has. */
+  /** The account for the gate. Undefined: it keeps its account. */
   readonly gate: Ids | undefined
-  /** The account of the smtpd, if that is another: starters run under it. */
+  /** The account of the smtpd if it is another one. Starters run under it. */
   readonly smtpd: Ids | undefined
-  /** Why gate and smtpd share an account. */
+  /** Why the gate and the smtpd share an account. */
   readonly notSeparated?: string
 }
 
 /**
- * Who is who, by the settings and by the account that started us. Throws UsageFault if the host
- * lacks one of the accounts.
+ * Returns the accounts, from the settings and the account that started the gate. Throws UsageFault
+ * if the host lacks one of the accounts.
  */
 function gateAccounts({ wrap }: Pick<Settings, 'wrap'>): GateAccounts {
   const { listen, smtpd_user } = wrap

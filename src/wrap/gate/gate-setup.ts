@@ -24,27 +24,27 @@ import { reverseDns } from './reverse-dns.ts'
 import { TcpRulesFile } from './tcp-rules-file.ts'
 import { UseReporter } from './usage-reporter.ts'
 
-/** What the settings make of the gate. */
+/** The parts of the gate that the settings decide. */
 
 /**
- * Database connections of the gate: one answers thousands of questions a second, the others stand
- * by.
+ * Database connections of the gate. One answers thousands of queries a second; the others replace
+ * it while it waits.
  */
 const DATABASE_CONNECTIONS = 4
 
-/** Questions of one connection that are being answered; Postfix asks one at a time. */
+/** Pending queries of one connection. Postfix sends one at a time. */
 const MAX_OPEN = 1_000
 
 /**
- * All that settings make of the gate. At SIGHUP another one takes its place, and this one is
- * closed.
+ * Everything in the gate that the settings decide. At SIGHUP a new GateSetup replaces the old one,
+ * which is closed.
  */
 export class GateSetup {
   readonly settings: Settings
   readonly log: Log
   readonly #source: GrantSource
   readonly #uses: UseReporter | undefined
-  /** Accounts besides root and our own whose policy questions are mail. */
+  /** Accounts besides root and the gate's own whose policy queries count as mail. */
   readonly #mailUids: ReadonlySet<number>
   readonly #decide: (ip: IpAddress | undefined) => Promise<Decision>
 
@@ -52,8 +52,8 @@ export class GateSetup {
   readonly #customers: CustomerNetworks
 
   /**
-   * Reads secrets at once, connects to the database in the background. `environment`: our own.
-   * Throws UsageFault.
+   * Reads secrets immediately and connects to the database in the background. `environment`: that
+   * of this process. Throws UsageFault.
    */
   constructor(settings: Settings, environment: Environment) {
     this.settings = settings
@@ -84,7 +84,7 @@ export class GateSetup {
     this.#uses?.count(door, verdictOf(decision), ip, at)
   }
 
-  /** Throws UsageFault if there is no such smtpd. */
+  /** Throws UsageFault if the smtpd does not exist. */
   gateOptions(engine: Engine, rates: PolicyRates): ResidentGateOptions {
     const { wrap } = this.settings
     const argv = smtpdCommand(this.settings)
@@ -176,7 +176,7 @@ export class GateSetup {
     }
   }
 
-  /** Lets questions that are under way have their answers. */
+  /** Waits for the answers to pending queries, then closes. */
   async close(): Promise<void> {
     this.#uses?.close()
     await this.#source.close()
@@ -184,9 +184,8 @@ export class GateSetup {
 }
 
 /**
- * Those who ask about one address while a question about it is on its way share the answer. Nothing
- * is kept after it: a revoked address is refused at its
- * next connection.
+ * Shares one answer among callers that ask about the same address at the same time. No answer is
+ * kept afterwards, so a blocked address is refused at its next connection.
  */
 export function shareDecisions(
   decide: (ip: IpAddress | undefined) => Promise<Decision>,
@@ -201,7 +200,10 @@ export function shareDecisions(
   }
 }
 
-/** The real smtpd: what the settings say, or qmail's under its second name. `args` follow it. */
+/**
+ * Returns the command of the real smtpd: that of the settings, or qmail-smtpd under its second
+ * name. `args` follow the command.
+ */
 function smtpdCommand({ wrap }: Pick<Settings, 'wrap'>, args: readonly string[] = []): readonly string[] {
   if (wrap.smtpd.length > 0) return [...wrap.smtpd, ...args]
   const { qmaildir, qmail_smtpd_noauth } = wrap

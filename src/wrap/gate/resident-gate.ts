@@ -22,45 +22,42 @@ import type { ReverseDns } from './reverse-dns.ts'
 import type { TcpRulesFile } from './tcp-rules-file.ts'
 
 export type ResidentGateOptions = {
-  /** What carries the connections; it stays as it is when other options are put in force. */
+  /** Engine of the connections. It does not change with other options. */
   readonly engine: Engine
   /** Path of the smtpd, and its argv. */
   readonly file: string
   readonly argv: readonly string[]
-  /** Who starts the smtpd: a starter under an account of its own, or this process. */
+  /** Makes the program that starts the smtpd: a starter under another account, or this process. */
   readonly programOf?: (
     file: string,
     argv: readonly string[],
     environment: readonly (string | Uint8Array)[],
   ) => ConnectionProgram
-  /** What every smtpd gets; secrets of ours are not in it. */
+  /** Environment of every smtpd, without secrets. */
   readonly environment: Environment
   readonly relayclientValue: string
   readonly decide: (ip: IpAddress) => Promise<Decision>
   /**
-   * Called once a connection that was decided about. The address is undefined if the proxy did not
+   * Called once for each connection that was decided. The address is undefined if the proxy did not
    * name its client.
    */
   readonly onDecision: (ip: IpAddress | undefined, decision: Decision) => void
   readonly log: Log
   readonly rules?: TcpRulesFile | undefined
   readonly reverseDns?: ReverseDns | undefined
-  /** Peers that must begin with a PROXY header; nobody else may. */
+  /** Peers that must begin with a PROXY header. Other peers must not. */
   readonly proxyTrust: NetworkSet
   readonly maxConnections: number
   readonly maxPerAddress: number
-  /** Whose connections count together for `maxPerAddress`. */
+  /** Defines which connections count together for `maxPerAddress`. */
   readonly customers: CustomerNetworks
-  /**
-   * Stands between a client to whom a decision has opened the relay and its smtpd; undefined:
-   * nothing does.
-   */
+  /** Opens a front between a granted client and its smtpd. Undefined: no front. */
   readonly front?: OpenFront | undefined
 }
 
 /**
- * Takes over the client's socket and one end of a socket pair, with the smtpd at the other. Throws
- * SystemCallError; only the second is closed then.
+ * Takes over the client's socket and one end of a socket pair, with the smtpd at the other end.
+ * Throws SystemCallError; then only the second descriptor is closed.
  */
 export type OpenFront = (client: number, server: number, session: FrontSession) => SmtpFront
 
@@ -70,18 +67,18 @@ const BUSY = '421 too many connections, try again later (#4.3.2)\r\n'
 const BUSY_ADDRESS = '421 too many connections from your address (#4.7.0)\r\n'
 const NO_VARIABLES: Environment = {}
 const NO_NAMES: readonly string[] = []
-/** What keeps the relay closed, whatever else says that it is open. */
+/** Keeps the relay closed even if a rule or the environment opens it. */
 const CLOSED: EnvironmentChanges = { RELAYCLIENT: undefined }
 const CANNOT_RUN = '421 unable to run smtpd (#4.3.0)\r\n'
-/** For the fronts' last replies to reach their clients. */
+/** Time for the last replies of the fronts to reach their clients. */
 const LAST_REPLIES_MS = 1_000
-/** For a proxy to send its header. */
+/** Time for a proxy to send its header. */
 const PROXY_DEADLINE_MS = 3_000
 
 /**
  * Accepts SMTP connections without reading from them, asks whether the client may relay, and runs
- * the smtpd on the connection: tcpserver and
- * auth-wrap in one process. Whatever fails, the smtpd runs, without RELAYCLIENT.
+ * the smtpd on the connection. The gate replaces tcpserver and auth-wrap. After an error the smtpd
+ * runs without RELAYCLIENT.
  */
 export class ResidentGate {
   #options: ResidentGateOptions
@@ -97,14 +94,17 @@ export class ResidentGate {
     this.#limits = new ConnectionLimits(options.maxConnections, options.maxPerAddress, options.customers)
   }
 
-  /** For connections from now on; those that have an smtpd keep it, and count. */
+  /**
+   * Applies the options to new connections. Connections with a running smtpd keep theirs and still
+   * count.
+   */
   reconfigure(options: ResidentGateOptions): void {
     this.#smtpd = new Smtpd(options)
     this.#options = options
     this.#limits.change(options.maxConnections, options.maxPerAddress, options.customers)
   }
 
-  /** Accepts from one listening socket, which is the gate's from now on. */
+  /** Accepts from a listening socket, which the gate owns from now on. */
   listen(socket: ListeningSocket): void {
     this.#acceptors.push(
       this.#options.engine.accept(socket, { blocking: true, noDelay: false }, accepted => {
@@ -113,20 +113,20 @@ export class ResidentGate {
     )
   }
 
-  /** Connections now: with an smtpd, or on their way to one. */
+  /** Number of connections with an smtpd, or before its start. */
   get connections(): number {
     return this.#limits.total
   }
 
-  /** Accepts no more. */
+  /** Stops accepting. */
   close(): void {
     for (const acceptor of this.#acceptors) acceptor.close()
   }
 
   /**
-   * Accepts no more and waits for every smtpd to end, at most so long. They go on by themselves
-   * after that, as under tcpserver; sessions behind the front, which ends with this process, are
-   * closed with 421.
+   * Stops accepting and waits for every smtpd to end, at most until the deadline. Smtpds that still
+   * run go on, as under tcpserver. Sessions behind the front end with 421, because the front is
+   * part of this process.
    */
   async drain(deadlineMs: number): Promise<void> {
     this.close()
@@ -145,13 +145,13 @@ export class ResidentGate {
     clearTimeout(timer)
   }
 
-  /** The socket is closed in the end, whatever happens. */
+  /** Every path must close the socket. */
   async #serve(socket: AcceptedSocket): Promise<void> {
     const connection = socket.ends
     const { log, maxConnections } = this.#options
     const peer = connection.remoteIp
     const isProxy = this.#options.proxyTrust.has(peer)
-    // A proxy's own address says nothing of how many connections one client has.
+    // The address of a proxy does not say how many connections one client has.
     const first = this.#acquire(socket, peer, isProxy)
     if (!first) return
     let client = peer
@@ -178,8 +178,8 @@ export class ResidentGate {
   }
 
   /**
-   * Takes a place for the client, or says no with a banner. A proxy that still owes its header
-   * takes none.
+   * Takes a place for the client, or refuses it with a banner. A proxy that has not sent its header
+   * yet takes no place.
    */
   #acquire(socket: AcceptedSocket, ip: IpAddress, isProxy: boolean): boolean {
     if (isProxy) return true
@@ -194,7 +194,7 @@ export class ResidentGate {
     return false
   }
 
-  /** Says why and closes. */
+  /** Sends a banner with the reason and closes the socket. */
   #refuse(socket: AcceptedSocket, ip: IpAddress, banner: string): void {
     try {
       socket.open().end(banner)
@@ -204,8 +204,8 @@ export class ResidentGate {
   }
 
   /**
-   * Runs the smtpd on the connection, which is closed here then; so it is, and the answer
-   * undefined, if a rule denies it.
+   * Runs the smtpd on the connection and closes the gate's copy. If a rule denies the connection,
+   * closes it and returns undefined.
    */
   async #start(socket: AcceptedSocket, { connection, isNamed }: Served): Promise<Started | undefined> {
     const { rules, reverseDns, relayclientValue, log } = this.#options
@@ -237,15 +237,15 @@ export class ResidentGate {
       this.#fronts.add(front)
       return { child, decision, isPreset, host, front }
     }
-    // A rule for the proxy's address, and a gate that is open to all its clients, say nothing about
-    // a client without a name.
+    // A rule for the proxy's address, or an environment that opens the relay for all clients, does
+    // not apply to a client without a name.
     const child = isNamed
       ? await this.#smtpd.run(socket, ruled, own)
       : await this.#smtpd.run(socket, changeEnvironment(ruled, CLOSED), own, Object.keys(CLOSED))
     return { child, decision, isPreset, host }
   }
 
-  /** Says what was decided, and at last how it ended. */
+  /** Logs the decision, and at the end the status of the smtpd. */
   async #follow({ child, decision, isPreset, host, front }: Started, served: Served, status: string): Promise<void> {
     const { log, onDecision } = this.#options
     const { connection, isNamed } = served
@@ -262,29 +262,24 @@ export class ResidentGate {
   }
 }
 
-/**
- * The relay was opened by a rule or by the gate's environment, so that there is nothing to decide.
- */
+/** A rule or the gate's environment has opened the relay, so the store is not asked. */
 const PRESET: Decision = { relay: false, reason: 'preset' }
 
-/**
- * A connection and whether its ends are the client's own: false if they are those of a proxy that
- * named no client.
- */
+/** A connection. `isNamed` is false if its ends are those of a proxy that named no client. */
 type Served = { readonly connection: Connection; readonly isNamed: boolean }
 
 type Started = {
   readonly child: InetdChild
   readonly decision: Decision
-  /** The relay was open anyway, and nobody was asked. */
+  /** A rule or the environment opened the relay, and the store was not asked. */
   readonly isPreset: boolean
   readonly host: string | undefined
   readonly front?: SmtpFront
 }
 
-/** The smtpd with the environment that all of them have. */
+/** The smtpd with the environment that all connections share. */
 class Smtpd {
-  /** Without what is different for each connection. */
+  /** The environment without the variables of a connection. */
   readonly #environment: Environment
   readonly #program: ConnectionProgram
   readonly relayIsPreset: boolean
@@ -296,9 +291,8 @@ class Smtpd {
   }
 
   /**
-   * `ruled`: variables of a rule, which take the place of ours. `own`: `NAME=value`, those of the
-   * connection. `dropped`: names
-   * of variables of ours that the smtpd does not get.
+   * `ruled`: variables of a rule, which replace those of the gate. `own`: `NAME=value` strings of
+   * the connection. `dropped`: names of the gate's variables that the smtpd does not get.
    */
   run(
     socket: OpenSocket,
@@ -306,7 +300,7 @@ class Smtpd {
     own: readonly string[],
     dropped: readonly string[] = NO_NAMES,
   ): Promise<InetdChild> {
-    // Most connections have no rule, and what is made for each of them counts.
+    // Fast path: most connections have no rule, and allocations for each connection are expensive.
     if (ruled === NO_VARIABLES && dropped === NO_NAMES) return this.#program.run(socket, own)
     const taken = [...Object.keys(ruled), ...dropped].filter(name => Object.hasOwn(this.#environment, name))
     return this.#program.run(socket, [...formatEnvironment(ruled), ...own], taken)
@@ -322,8 +316,8 @@ const without = (names: readonly string[]): EnvironmentChanges =>
   Object.fromEntries(names.map(name => [name, undefined]))
 
 /**
- * The ends that the proxy announces; its own for a health check or an unknown client, who is not
- * named then.
+ * Returns the ends that the proxy announces. For a health check or an unknown client these are the
+ * proxy's own ends, and the client is not named.
  */
 async function readProxiedConnection({ descriptor }: AcceptedSocket, own: Connection): Promise<Served> {
   const header = await readProxyHeader(descriptor, PROXY_DEADLINE_MS)

@@ -2,13 +2,14 @@ import { Resolver } from 'node:dns/promises'
 import { type IpAddress, parseIpAddress } from '../../wire/ip-address.ts'
 
 /**
- * Name of a client's address, in lower case, or undefined: none, not in time, or not a host name.
+ * Returns the name of a client's address in lower case. Undefined if there is none in time, or if
+ * it is not a host name.
  */
 export type ReverseDns = (ip: IpAddress) => Promise<string | undefined>
 
 /**
- * Asks the system's name servers, with a deadline in milliseconds. `forward`: the name must lead
- * back to the address (tcpserver -p).
+ * Asks the system's name servers, with a deadline in milliseconds. `forward`: the name must resolve
+ * to the address (tcpserver -p).
  */
 export function reverseDns(deadlineMs: number, forward: boolean, servers: readonly string[] = []): ReverseDns {
   return async ip => {
@@ -24,8 +25,7 @@ export function reverseDns(deadlineMs: number, forward: boolean, servers: readon
       }
       return name.replace(/\.$/, '').toLowerCase()
     } catch {
-      // No name, or no name server in time: "unknown" is what UCSPI says then, by leaving the
-      // variable out.
+      // There is no name or no reachable name server. UCSPI then leaves the variable out.
       return undefined
     } finally {
       clearTimeout(timer)

@@ -19,19 +19,19 @@ import {
 } from '../../wire/starter-link.ts'
 
 /**
- * Both work, because a start holds its starter until the smtpd runs. One is enough to go on with:
- * after its start the gate has
- * no right to start a process of the smtpd's account.
+ * Number of starters. Two, because a start blocks its starter until the smtpd runs. One suffices
+ * afterwards; the gate cannot start another, because it has dropped the right to start a process of
+ * the smtpd's account.
  */
 const STARTERS = 2
 const READY_WITHIN_MS = 30_000
 /**
- * A starter that leaves so many pings unanswered, one at a time, and says nothing else, is taken
- * for hung: within 15 s. A ping waits behind the starts that were sent before it, so a busy starter
+ * A starter that leaves this number of pings unanswered, one at a time, and sends nothing else, is
+ * hung. That takes 15 s. A ping waits behind the starts that were sent before it, so a busy starter
  * on a busy host answers late.
  */
 const [PING_EVERY_MS, MOST_MISSED_PINGS] = [4_000, 3]
-/** Between two looks whether an smtpd of a starter that has ended still runs. */
+/** Time between two checks whether an smtpd of an ended starter still runs. */
 const LOOK_EVERY_MS = 1_000
 
 type Ending = Awaited<InetdChild['ended']>
@@ -39,10 +39,10 @@ type Ending = Awaited<InetdChild['ended']>
 export type StartersOptions = {
   /** The smtpd's account. */
   readonly ids: Ids
-  /** Through which the clients' sockets go to the starters. */
+  /** Engine of the channels that carry the clients' sockets to the starters. */
   readonly engine: Engine
   readonly log: Log
-  /** Soft limit of open files of the smtpds, asked for when it is needed. */
+  /** Soft limit of open files of the smtpds, called when it is needed. */
   readonly openFiles: () => number
   /** Path of the starter program. */
   readonly script?: string
@@ -51,7 +51,7 @@ export type StartersOptions = {
 type Program = { readonly file: string; readonly argv: readonly string[]; readonly environment: readonly Text[] }
 type Text = string | Uint8Array
 
-/** A connection for which an smtpd is to be started. */
+/** A connection for which an smtpd must be started. */
 type Start = {
   readonly n: number
   readonly socket: OpenSocket
@@ -63,24 +63,22 @@ type Start = {
 }
 
 /**
- * Starts smtpds under their own account, through starter processes that were started while the gate
- * was root (src/wrap/starter, docs/WIRE.md).
+ * Starts smtpds under their own account, through starter processes that the gate starts while it is
+ * root (src/wrap/starter, docs/WIRE.md).
  *
  * Each start goes to the starter with the fewest unconfirmed starts. When a starter ends or hangs,
- * the other one does all the
- * work: the starts that the lost one has not confirmed fail, so that their clients hear 421 and
- * come again; starts that were not
- * sent yet wait for the other starter; smtpds that run go on, and the gate looks for their ends
- * itself. Without a starter the
- * gate cannot serve: `failed` says so, and its supervisor starts it anew as root.
+ * the other starter takes all starts. The unconfirmed starts of the ended starter fail: their
+ * clients get 421 and try again. Starts that were not sent yet wait for the other starter. Running
+ * smtpds go on, and the gate polls for their ends. Without a starter the gate cannot serve:
+ * `failed` resolves, and the supervisor restarts the gate as root.
  */
 export class Starters {
-  /** Resolves, with the reason, when none is left. */
+  /** Resolves with the reason when no starter is left. */
   readonly failed: Promise<string>
   readonly #options: StartersOptions
   readonly #fail: (reason: string) => void
   readonly #all = new Set<StarterProcess>()
-  /** In order: those not sent yet. */
+  /** Starts that were not sent yet, in order. */
   readonly #waiting: Start[] = []
   /** Smtpds whose starter has ended. */
   readonly #orphans = new Map<number, (ending: Ending) => void>()
@@ -95,7 +93,7 @@ export class Starters {
     this.#fail = resolve
   }
 
-  /** Starts them, as root. @throws TemporaryFault if one does not become ready. */
+  /** Starts the starters, as root. @throws TemporaryFault if one does not become ready. */
   static async start(options: StartersOptions): Promise<Starters> {
     const starters = new Starters(options)
     const { ids, engine, script = starterScript() } = options
@@ -115,15 +113,13 @@ export class Starters {
     }
   }
 
-  /**
-   * A program to be run again and again. `environment`: `NAME=value`, each; what every child has.
-   */
+  /** Makes a program that runs many times. `environment`: `NAME=value` strings of every child. */
   program(file: string, argv: readonly string[], environment: readonly Text[]): ConnectionProgram {
     const program: Program = { file, argv, environment }
     return { run: (...start) => this.#run(program, ...start) }
   }
 
-  /** The starters end; smtpds that run go on. */
+  /** Ends the starters. Running smtpds go on. */
   close(): void {
     this.#isClosed = true
     clearInterval(this.#look)
@@ -145,15 +141,15 @@ export class Starters {
     })
   }
 
-  /** A start that cannot be sent now. */
+  /** Queues a start that cannot be sent now. */
   #wait(start: Start): void {
     if (this.#leastBusy === undefined) start.reject(new Error('no starter is left'))
     else this.#waiting.push(start)
   }
 
   /**
-   * The one that has the fewest starts under way: the first of two that are equal, because its
-   * memory is in the caches.
+   * The starter with the fewest pending starts. Of two equal ones the first, because its memory is
+   * in the processor's caches.
    */
   get #leastBusy(): StarterProcess | undefined {
     let least: StarterProcess | undefined
@@ -174,7 +170,7 @@ export class Starters {
     if (this.#isClosed) return
     const next = this.#leastBusy
     this.#options.log.error('starter_lost', { pid: starter.pid, reason, left: this.#all.size })
-    // It has the account's right to do so; we have not.
+    // The other starter has the account's right to send the signal; the gate does not.
     if (starter.pid !== undefined) next?.kill(starter.pid)
     for (const [pid, resolve] of starter.children) this.#orphans.set(pid, resolve)
     if (this.#orphans.size > 0) this.#look ??= setInterval(() => this.#lookAtOrphans(), LOOK_EVERY_MS)
@@ -198,17 +194,17 @@ export class Starters {
 }
 
 type StarterListener = {
-  /** A start that was refused could be sent now. */
+  /** A start that was not accepted can be sent now. */
   room(): void
   closed(reason: string): void
 }
 
 /**
- * One starter as the gate sees it. What it says is parsed as hostile: it runs under an account that
- * strangers' mail passes through.
+ * The gate's view of one starter. Its messages are checked like hostile input, because it runs
+ * under the account that processes mail from the network.
  */
 class StarterProcess {
-  /** Fulfilled when it runs under its account; rejects with TemporaryFault. */
+  /** Settles when the starter runs under its account. Rejects with TemporaryFault. */
   readonly ready: Promise<void>
   readonly underWay = new Map<number, Start>()
   readonly children = new Map<number, (ending: Ending) => void>()
@@ -218,7 +214,7 @@ class StarterProcess {
   readonly #lines = new LineSplitter(MAX_STARTER_LINE)
   readonly #pings: NodeJS.Timeout
   #lastPing = 0
-  /** The last ping before it said something. */
+  /** Number of the newest ping at the starter's last message. */
   #lastHeard = 0
   #program: Program | undefined
   #isReady: () => void = () => {}
@@ -230,7 +226,8 @@ class StarterProcess {
       {
         file: process.execPath,
         args: [...runtimeOptions(), script, `${ids.uid}:${ids.gid}`, engine.name],
-        // No variable of ours goes along: among them may be secrets. Standard error is the smtpds'.
+        // The starter gets none of the gate's variables, because some are secrets. Its standard
+        // error is that of the smtpds.
         environment: {},
       },
       {
@@ -267,7 +264,7 @@ class StarterProcess {
     return this.#child.pid
   }
 
-  /** False, and nothing has happened, if it takes no start now. */
+  /** Returns false, without an effect, if the starter accepts no start now. */
   start(start: Start, openFiles: () => number): boolean {
     const { n, socket, program, without, block } = start
     if (program !== this.#program) this.#use(program, openFiles())
@@ -311,7 +308,7 @@ class StarterProcess {
     if (overlong > 0) this.#lose('it said what no starter says')
   }
 
-  /** False if it could not honestly have said so. */
+  /** Returns false if a correct starter cannot have sent the message. */
   #hear(news: StarterNews): boolean {
     switch (news.type) {
       case 'ready':
@@ -356,11 +353,11 @@ class StarterProcess {
   }
 }
 
-/** The starter's file beside ours: built, or as source. */
+/** Path of the starter's script beside this one, built or as source. */
 const starterScript = (): string =>
   programBeside('smtpd-starter').replace(/\/smtpd-starter\/main\.ts$/, '/wrap/starter/main.ts')
 
-/** Whether a process of another account runs: the kernel answers EPERM for one. */
+/** True if a process of another account runs. For such a process, the kernel answers EPERM. */
 function runs(pid: number): boolean {
   try {
     return process.kill(pid, 0)

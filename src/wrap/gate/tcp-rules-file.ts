@@ -2,14 +2,14 @@ import { readFileSync, statSync } from 'node:fs'
 import { Cdb } from '../../wire/cdb.ts'
 import { parseTcpRule, type TcpRule, type TcpRuleQuery, tcpRuleKeys } from '../../wire/tcprules.ts'
 
-/** A cdb larger than this is no rules file. */
+/** Largest cdb that is accepted as a rules file, in octets. */
 const MAX_OCTETS = 256 * 1024 * 1024
 
 const EVERYBODY: TcpRule = { allow: true, environment: {} }
 
 /**
- * The rules of `tcpserver -x`: a cdb made by tcprules. A new file in its place counts from the next
- * connection on.
+ * The rules of `tcpserver -x`: a cdb of tcprules. A replaced file applies from the next connection
+ * on.
  */
 export class TcpRulesFile {
   readonly #path: string
@@ -21,8 +21,8 @@ export class TcpRulesFile {
   }
 
   /**
-   * The rule that decides about a connection; without one, it may come in. Throws if the file is
-   * missing or damaged, as tcpserver does.
+   * Returns the rule for a connection. Without a rule the connection is accepted. Throws if the
+   * file is missing or damaged, as tcpserver does.
    */
   find(question: TcpRuleQuery): TcpRule {
     const cdb = this.#current()

@@ -10,16 +10,16 @@ import {
   type RelayVerdict,
 } from '../../wire/usage-event.ts'
 
-/** Uses kept while authd is away; the oldest go first. */
+/** Usage events kept while authd is unreachable. The oldest are dropped first. */
 const MAX_WAITING = 10_000
 const FLUSH_MS = 200
-/** Between two reports of what was counted. */
+/** Time between two reports of counts. */
 const TALLY_MS = 1_000
 const RETRY_MS = 5_000
 
 /**
- * Tells authd who needed a grant and how often the doors decided what, for its history. Best
- * effort: never waits, never fails, never stops the process from ending.
+ * Reports to authd which grants were used and how often each service decided what, for the history.
+ * Best effort: never waits, never fails, never keeps the process running.
  */
 export class UseReporter {
   readonly #path: string
@@ -32,7 +32,7 @@ export class UseReporter {
 
   readonly #retryMs: number
 
-  /** `path`: authd's Unix socket for uses. */
+  /** `path`: authd's Unix socket for usage events. */
   constructor(path: string, retryMs = RETRY_MS) {
     this.#path = path
     this.#retryMs = retryMs
@@ -44,7 +44,7 @@ export class UseReporter {
     this.#flushIn(FLUSH_MS)
   }
 
-  /** Counts a decision; what was counted is reported once a second. `at`: Unix seconds. */
+  /** Counts a decision. Counts are reported once a second. `at`: Unix seconds. */
   count(door: string, verdict: RelayVerdict, ip: IpAddress | undefined, at: number): void {
     this.#tallies.count(door, verdict, ip, at)
     if (this.#tallyIsDue) return
@@ -55,7 +55,7 @@ export class UseReporter {
     }, TALLY_MS).unref()
   }
 
-  /** Sends what waits, if authd is there. */
+  /** Sends the pending events if authd is connected. */
   close(): void {
     clearTimeout(this.#timer)
     clearTimeout(this.#tallyTimer)
@@ -95,7 +95,7 @@ export class UseReporter {
     const socket = connect({ path: this.#path }).unref()
     this.#socket = socket
     socket.once('connect', () => this.#flush())
-    socket.on('error', () => {}) // authd is away; what waits is kept, up to a bound
+    socket.on('error', () => {}) // authd is unreachable; pending events are kept, up to MAX_WAITING.
     socket.on('close', () => {
       this.#socket = undefined
       if (this.#waiting.length > 0 || this.#hasTally) this.#flushIn(this.#retryMs)
@@ -104,7 +104,10 @@ export class UseReporter {
   }
 }
 
-/** An hour of every door, while authd is away; the oldest go first. */
+/**
+ * Counts of one hour for every service, kept while authd is unreachable. The oldest are dropped
+ * first.
+ */
 const MAX_TALLIES = 300
 
 type OpenTally = {
@@ -115,8 +118,8 @@ type OpenTally = {
 }
 
 /**
- * Counts decisions by door and minute until they are taken. However many ask, it stays small: of
- * the refused it keeps the last few addresses.
+ * Counts decisions by service and minute until they are taken. Memory is bounded: of the refused
+ * addresses only the last few are kept.
  */
 export class DecisionTallies {
   readonly #open = new BoundedMap<string, OpenTally>(MAX_TALLIES)
@@ -135,7 +138,7 @@ export class DecisionTallies {
     tally.recent.push(ip)
   }
 
-  /** What was counted since the last time, oldest minute first. */
+  /** Takes the counts since the last call, oldest minute first. */
   take(): readonly RelayTally[] {
     const tallies = [...this.#open.values()]
     this.#open.clear()

@@ -18,7 +18,7 @@ import { formatTcpRule } from '../../wire/tcprules.ts'
 import { grantVariables } from '../decision.ts'
 import { SiteRules } from './site-rules.ts'
 
-/** A grant as the cdb knows it. `until`: Unix seconds; undefined: without end. */
+/** A grant for the cdb. `until`: Unix seconds; undefined: without an end. */
 export type ListedGrant = {
   readonly network: Network
   readonly until: number | undefined
@@ -26,60 +26,64 @@ export type ListedGrant = {
 }
 
 export type CdbExportOptions = {
-  /** The cdb of `tcpserver -x`; replaced in one step. */
+  /** The cdb for `tcpserver -x`. It is replaced atomically. */
   readonly path: string
-  /** The site's own rules text, or empty. */
+  /** The text of the site's own rules, or empty. */
   readonly rulesPath: string
   readonly relayclientValue: string
   readonly list: (signal: AbortSignal) => Promise<readonly ListedGrant[]>
-  /** Calls `heard` soon after the list has changed; it may never come. */
+  /** Calls `heard` soon after the list has changed. The notification may be lost. */
   readonly onChange: (heard: () => void) => void
   readonly refusal: (ip: IpAddress) => string | undefined
   readonly timeoutMs: number
   /**
-   * How often the store is asked. A grant that ends is taken out to the second even if the store is
-   * away.
+   * Time between two queries to the store. An expired grant is removed to the second, even if the
+   * store is unavailable.
    */
   readonly intervalMs: number
   readonly clock: Clock
   readonly log: Log
 }
 
-/** Milliseconds after a change: others may follow it. */
+/** Milliseconds to wait after a change, because further changes may follow. */
 const SOON = 20
 /**
- * At the end: how long, and how often, it is tried to take the grants out of a file that cannot be
- * written.
+ * At the stop: the time in which removing the grants from an unwritable file is tried, and the time
+ * between two tries.
  */
 const STOP_MS = 5_000
 const STOP_RETRY_MS = 200
 
 /**
- * Keeps a tcprules cdb up to date for sites that stay with tcpserver.
+ * Keeps a tcprules cdb up to date for sites that use tcpserver.
  *
- * The file is made of two parts that fail independently. The grants are those of now, always: each
- * end and each change of the store leads to a new file. The site's rules are the last good ones: a
- * rules text that is missing or has a fault is logged and changes nothing. After a restart the last
- * good rules are those in the cdb itself. tcpserver has no way to see that a grant has ended, so a
- * gate that is killed leaves its grants in the file until it is started again; the first thing that
- * a start does is to write the file without grants.
+ * The file has two parts that fail independently. The grants are always the present ones: each
+ * expiry and each change of the store leads to a new file. The site's rules are the last valid
+ * ones: a rules text that is missing or invalid is logged and changes nothing. After a restart the
+ * last valid rules are those in the cdb.
+ *
+ * tcpserver cannot know that a grant has expired, so the grants of a killed gate stay in the file
+ * until the gate starts again. Each start first writes the file without grants.
  */
 export class CdbExport {
   #options: CdbExportOptions
   #grants: readonly ListedGrant[] = []
   #site = SiteRules.NONE
-  /** State of the rules text that was read last, good or not. */
+  /** Version of the rules text that was read last, valid or not. */
   #siteVersion = ''
   #written: Buffer | undefined
   #timer: NodeJS.Timeout | undefined
   #endTimer: NodeJS.Timeout | undefined
   readonly #closing = new AbortController()
-  /** Told that the list has changed since the last look. */
+  /** True if the list has changed since the last query. */
   #isDue = false
-  /** Milliseconds that the last look took. */
+  /** Milliseconds that the last query took. */
   #took = 0
   #round: Promise<void> | undefined
-  /** What was logged last about the rules and about the file, so that it is logged once. */
+  /**
+   * The last error that was logged about the rules and about the file, so that each error is logged
+   * once.
+   */
   readonly #complaints = new Map<'rules' | 'file', string>()
 
   constructor(options: CdbExportOptions) {
@@ -87,8 +91,9 @@ export class CdbExport {
   }
 
   /**
-   * Writes the file without grants, then with them, and keeps it; a store that is away only leaves
-   * the site's rules. Throws UsageFault if it cannot be written.
+   * Writes the file without grants, then with them, and keeps it up to date. If the store is
+   * unavailable, the file has the site's rules only. Throws UsageFault if the file cannot be
+   * written.
    */
   async start(): Promise<void> {
     const { path } = this.#options
@@ -96,7 +101,8 @@ export class CdbExport {
     try {
       replaceFile(path, this.#format())
     } catch (error) {
-      // What a gate that was killed has left behind must not stay, whatever else is wrong.
+      // The grants of a killed gate must not stay in the file, even if the start fails for another
+      // reason.
       this.#tryToOverwrite()
       const why = messageOf(error)
       throw new UsageFault(`cannot write wrap.tcprules_cdb ${path}: ${why}. Give its directory to wrap.user`, error)
@@ -106,15 +112,14 @@ export class CdbExport {
     this.#schedule()
   }
 
-  /** From the next round on; the path stays. */
+  /** Applies the options from the next round on. The path stays the same. */
   reconfigure(options: CdbExportOptions): void {
     this.#options = { ...options, path: this.#options.path }
     options.onChange(() => this.#changed())
   }
 
   /**
-   * Asks and writes at once (SIGHUP, tests). Never rejects: what cannot be had or written is
-   * logged, and tried again.
+   * Queries and writes immediately (SIGHUP, tests). Never rejects: failures are logged and retried.
    */
   async refresh(): Promise<void> {
     await this.#round
@@ -122,8 +127,8 @@ export class CdbExport {
   }
 
   /**
-   * Stops. The file is left without grants, because nothing would take them out any more; if that
-   * cannot be done within 5 s, it is logged.
+   * Stops. The file is left without grants, because nothing would remove expired ones later. If
+   * that fails for 5 s, it is logged.
    */
   async stop(): Promise<void> {
     this.#closing.abort()
@@ -144,10 +149,7 @@ export class CdbExport {
     if (this.#round === undefined) this.#schedule()
   }
 
-  /**
-   * For the next look: at once when the list has changed, but no more than a tenth of the time goes
-   * into looking for that.
-   */
+  /** Schedules the next query: immediately after a change, but limited to 10 % of the time. */
   #schedule(): void {
     clearTimeout(this.#timer)
     if (this.#isClosed) return
@@ -178,7 +180,7 @@ export class CdbExport {
       this.#grants = await list(AbortSignal.any([AbortSignal.timeout(timeoutMs), this.#closing.signal]))
     } catch (error) {
       if (this.#isClosed) return
-      // What we know goes on to expire; nobody new gets in.
+      // The known grants stay until they expire, and no new grant is added.
       log.error('decision_failed', {
         service: 'cdb',
         relay: false,
@@ -208,10 +210,7 @@ export class CdbExport {
     })
   }
 
-  /**
-   * Takes the site's rules if they are good and have changed; otherwise those that were good last
-   * stay.
-   */
+  /** Reads the site's rules. Invalid rules are not used: the last valid ones stay. */
   #readSite(): void {
     const { rulesPath, log } = this.#options
     if (rulesPath === '') {
@@ -230,7 +229,10 @@ export class CdbExport {
     }
   }
 
-  /** Brings the file to what is true now; false if that failed, which is logged and tried again. */
+  /**
+   * Writes the present state to the file. Returns false after a failure, which is logged and
+   * retried.
+   */
   #write(): boolean {
     const { path, log } = this.#options
     clearTimeout(this.#endTimer)
@@ -260,14 +262,13 @@ export class CdbExport {
       overwriteFile(this.#options.path, file)
       return true
     } catch {
-      return false // The caller has said why the file cannot be replaced, and tries again.
+      return false // The caller has logged the first failure, and retries.
     }
   }
 
   /**
-   * Waits for the next end of a grant in the file, or for the next try if the file could not be
-   * written. A grant that ended
-   * while the file was written has a wait of its own: it stands in the file.
+   * Waits for the next expiry of a grant in the file, or for the next try if the file could not be
+   * written. A grant that expired during the write is still in the file, so it counts too.
    */
   #awaitEnd(isWritten: boolean, grants: readonly ListedGrant[]): void {
     const { clock, intervalMs } = this.#options
@@ -295,7 +296,7 @@ export class CdbExport {
   }
 }
 
-/** What setTimeout can wait. */
+/** Longest time for setTimeout. */
 const MAX_TIMER_MS = 2_147_483_647
 
 function versionOf(path: string): string {
@@ -303,12 +304,12 @@ function versionOf(path: string): string {
     const { ino, mtimeNs, size } = statSync(path, { bigint: true })
     return `${ino} ${mtimeNs} ${size}`
   } catch {
-    return '' // The reader finds out why.
+    return '' // Reading the file reports the reason.
   }
 }
 
 /**
- * Replaces a file in one step. Throws, and leaves the file as it was, if its directory cannot be
+ * Replaces a file atomically. Throws and leaves the file unchanged if its directory cannot be
  * written or the disk is full.
  */
 function replaceFile(path: string, content: Uint8Array): void {
@@ -320,16 +321,15 @@ function replaceFile(path: string, content: Uint8Array): void {
     try {
       unlinkSync(temporary)
     } catch {
-      // It was never made.
+      // The temporary file was not created.
     }
     throw error
   }
 }
 
 /**
- * Writes over a file where it stands, for a directory that cannot be written. A reader that has it
- * open at this moment may find neither the old content nor the new one. Throws if the file is
- * missing or may not be written.
+ * Overwrites a file in place, if its directory cannot be written. A reader that has the file open
+ * may see a mixture of old and new content. Throws if the file is missing or not writable.
  */
 function overwriteFile(path: string, content: Uint8Array): void {
   const fd = openSync(path, constants.O_WRONLY | constants.O_NOFOLLOW)

@@ -4,7 +4,7 @@ import type { Clock } from '../../base/clock.ts'
 const HOUR_MS = 3_600_000
 const DAY_MS = 24 * HOUR_MS
 /**
- * Keys counted at once; beyond that the oldest are forgotten, so that no sender can fill the
+ * Keys that are counted at a time. The oldest ones are dropped, so that no sender can fill the
  * memory.
  */
 const MAX_KEYS = 50_000
@@ -12,14 +12,14 @@ const MAX_KEYS = 50_000
 type Count = { hour: number; now: number; before: number }
 
 /**
- * Counts per key over the last hour, or another period. Two counters a key: the part of the period
- * before that still lies within the last one
- * counts in proportion, so a limit cannot be had twice around the full hour.
+ * Counts for each key over the last hour or another period. Each key has two counters. The counter
+ * of the previous period counts in proportion to the part of it that lies within the last period,
+ * so a client cannot use the limit twice around the full hour.
  */
 export class HourlyRate {
   /**
-   * Per hour and key, unless a call says another; 0 means no limit, and nothing is counted. May be
-   * changed.
+   * Limit for each hour and key, unless a call has its own. With 0 there is no limit, and nothing
+   * is counted. The limit can be changed.
    */
   limit: number
   readonly #clock: Clock
@@ -32,7 +32,7 @@ export class HourlyRate {
     this.#period = period
   }
 
-  /** True if one more is within the limit. Counts nothing: call `add` when the answer is used. */
+  /** True if one more is within the limit. Does not count; call `add` when the answer is used. */
   allows(key: string, limit = this.limit): boolean {
     return limit === 0 || this.#rate(key) + 1 <= limit
   }
@@ -44,7 +44,7 @@ export class HourlyRate {
     this.#counts.renew(key, count)
   }
 
-  /** Undoes one `add`: the message was not sent after all. */
+  /** Undoes one `add`, because the message was not sent. */
   takeBack(key: string): void {
     const count = this.#counts.get(key)
     if (count === undefined) return
@@ -67,7 +67,7 @@ export class HourlyRate {
   }
 }
 
-/** Most of something within an hour; 0: no limit. */
+/** Limits for one hour; 0: no limit. */
 export type PolicyLimits = {
   readonly messages_per_login: number
   readonly messages_per_address: number
@@ -75,13 +75,13 @@ export type PolicyLimits = {
   readonly recipients_per_address: number
 }
 
-/** What the policy door counts. New limits apply to what is counted already. */
+/** The counters of the policy service. New limits apply to existing counts. */
 export class PolicyRates {
   readonly messagesPerLogin: HourlyRate
   readonly messagesPerAddress: HourlyRate
   readonly recipientsPerLogin: HourlyRate
   readonly recipientsPerAddress: HourlyRate
-  /** By the device's name, against the limits of each device. */
+  /** Counts by device name, against the limits of each device. */
   readonly device: {
     readonly messagesPerHour: HourlyRate
     readonly messagesPerDay: HourlyRate

@@ -9,32 +9,30 @@ import type { QueryServiceOptions } from './query-service.ts'
 
 export type PolicyServiceOptions = QueryServiceOptions & {
   /**
-   * Do questions of this account count as mail? Those of other accounts are answered, change no
-   * count and leave no trace in the history.
+   * Returns true if queries of this account count as mail. Queries of other accounts get an answer,
+   * but change no count and leave no trace in the history.
    */
   readonly counts: (uid: number | undefined) => boolean
 }
 
-/**
- * Says nothing about the mail: the restrictions that follow in main.cf decide (Postfix access(5)).
- */
+/** No decision: the restrictions that follow in main.cf decide (Postfix access(5)). */
 const NO_OPINION = 'DUNNO'
 /**
- * Milliseconds: Postfix closes a connection after 1000 s at the latest
+ * Longer than 1,000 s, after which Postfix closes a connection at the latest
  * (smtpd_policy_service_max_ttl).
  */
 const IDLE_MS = 1_200_000
 
 /**
- * Postfix's policy service (SMTPD_POLICY_README), for `check_policy_service` before
- * `reject_unauth_destination`: OK for a granted client, DUNNO for all else.
- * `options` is asked for each question: settings may change.
+ * Makes Postfix's policy service (SMTPD_POLICY_README), for `check_policy_service` before
+ * `reject_unauth_destination`. The answer is OK for a granted client and DUNNO for all others.
+ * `options` is called for each query, because settings may change.
  */
 export function policyService(options: () => PolicyServiceOptions): LineServer<PolicyRequest> {
   return new LineServer({
     name: 'policy',
     order: 'asked',
-    // A fault of ours must not take Postfix's mail down: it goes on as for any stranger.
+    // After an internal error Postfix must continue as for a client without a grant.
     failure: formatPolicyAnswer(NO_OPINION),
     limits: (): LineServerLimits => ({ ...options().limits, idleMs: IDLE_MS }),
     log: () => options().log,
@@ -47,11 +45,11 @@ class PolicyConnection implements LineService<PolicyRequest> {
   readonly #uid: number | undefined
   readonly #reader = new PolicyReader()
   /**
-   * Message that recipients were counted for last: Postfix keeps `instance` the same over one
+   * Message for which recipients were counted last. Postfix keeps `instance` the same during one
    * message.
    */
   #instance = ''
-  /** Questions count in their order, however their decisions arrive. */
+  /** Queries count in their order, even if their decisions arrive in another order. */
   #last: Promise<unknown> = Promise.resolve()
 
   constructor(uid: number | undefined, options: () => PolicyServiceOptions) {
@@ -120,7 +118,7 @@ class PolicyConnection implements LineService<PolicyRequest> {
     return refusal === undefined ? undefined : { reason: refusal.rule, action: refusal.reply }
   }
 
-  /** Counts a recipient at each RCPT and a message at its first. */
+  /** Counts a recipient at each RCPT, and a message at its first RCPT. */
   #overRate(request: PolicyRequest, rules: MailRules): Refusal | undefined {
     if ((request.get('protocol_state') ?? 'RCPT') !== 'RCPT') return undefined
     const instance = request.get('instance') ?? ''

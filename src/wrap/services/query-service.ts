@@ -12,13 +12,13 @@ import {
 import { type Decision, logAnswer } from '../decision.ts'
 import { type MailRules, mailRules, type SiteMailRules } from '../mail-rules.ts'
 
-/** Milliseconds: whoever has a question here has it at once. */
+/** Milliseconds. Clients of this service send their query immediately. */
 const IDLE_MS = 60_000
 
 /**
- * Questions as lines, `relay v=1 ip=ADDRESS`, answered in order: for exec mode and for Exim's
- * `readsocket` (docs/WIRE.md). A question that names sender and recipient has them judged; it
- * counts nothing. `options` is asked for each.
+ * Makes the query service: lines `relay v=1 ip=ADDRESS`, answered in order, for exec mode and for
+ * Exim's `readsocket` (docs/WIRE.md). If a query names sender and recipient, they are checked, but
+ * not counted. `options` is called for each query.
  */
 export function queryService(options: () => QueryServiceOptions): LineServer<string> {
   const answerTo = async (line: string): Promise<RelayAnswer> => {
@@ -63,23 +63,23 @@ export function queryService(options: () => QueryServiceOptions): LineServer<str
   })
 }
 
-/** Judges what a question names of an envelope. */
+/** Checks the sender and the recipient of a query. */
 const refuseEnvelope = (rules: MailRules, sender: string | undefined, recipient: string | undefined) =>
   (sender === undefined ? undefined : refuseSender(rules, sender)) ??
   (recipient === undefined ? undefined : refuseRecipient(rules, recipient))
 
-/** The rules for what a granted client may send, beside those for questions. */
+/** Rules for the mail of a granted client, and the options of a service. */
 export type QueryServiceOptions = ServiceOptions & SiteMailRules
 
-/** For an allowance that has no end: an end that is a number all the same. */
+/** Unix seconds for the end of an allowance without an end, because the answer needs a number. */
 const END_OF_TIME = 253_402_300_799
 
-/** What every door that answers questions needs. */
+/** Options of every service. */
 export type ServiceOptions = {
   readonly decide: (ip: IpAddress | undefined) => Promise<Decision>
   /**
-   * Called once a question, with what the asker hears; `ip` undefined: whoever asked named no
-   * address.
+   * Called once for each query, with the decision that the client gets. `ip` undefined: the query
+   * named no address.
    */
   readonly onDecision: (ip: IpAddress | undefined, decision: Decision) => void
   readonly limits: Pick<LineServerLimits, 'maxConnections' | 'maxOpen'>

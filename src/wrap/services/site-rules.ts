@@ -12,19 +12,19 @@ import {
   textRuleKeys,
 } from '../../wire/tcprules.ts'
 
-/** Says how many of the records that follow it are grants. No tcpserver asks for such a key. */
+/** Key of the record with the number of grants that follow it. No tcpserver looks up this key. */
 const MARK = '#auth-relay'
 
-/** The site's own rules, and the cdb that is made of them and of the grants. */
+/** The site's own rules, and the cdb made from them and the grants. */
 export class SiteRules {
   static readonly NONE = new SiteRules([])
 
   readonly #records: readonly TcpRuleRecord[]
-  /** tcpserver takes the first record of a key. */
+  /** tcpserver uses the first record of a key. */
   readonly #first = new Map<string, Uint8Array>()
   /**
-   * Networks that are denied in CIDR notation. A prefix as text is found before them, or they are
-   * not found at all.
+   * Networks that are denied in CIDR notation. tcpserver finds a prefix in text form first, or does
+   * not find these networks at all.
    */
   readonly #denied: readonly Network[]
 
@@ -37,8 +37,8 @@ export class SiteRules {
   }
 
   /**
-   * Reads a rules text. Throws an Error that names the first line that tcprules would not take, or
-   * why the file cannot be read.
+   * Reads a rules text. Throws an Error that names the first line which tcprules would not accept,
+   * or why the file cannot be read.
    */
   static read(path: string): SiteRules {
     if (!statSync(path).isFile()) throw new Error(`${path} is no regular file`)
@@ -50,10 +50,7 @@ export class SiteRules {
     )
   }
 
-  /**
-   * The rules in a cdb that was written by `format`, without the grants; undefined for every other
-   * file.
-   */
+  /** Returns the rules in a cdb of `format`, without the grants. Undefined for every other file. */
   static recover(path: string): SiteRules | undefined {
     try {
       const [mark, ...records] = new Cdb(readFileSync(path)).records()
@@ -61,14 +58,15 @@ export class SiteRules {
       const site = records.slice(Number(/^grants=(\d{1,10})$/.exec(latin1(mark.value))?.[1] ?? Infinity))
       return new SiteRules(site.map(({ key, value }) => ({ key: latin1(key), data: value })))
     } catch {
-      return undefined // There is no file, or no cdb: nothing can be recovered.
+      return undefined // The file is missing or not a cdb.
     }
   }
 
   /**
-   * A cdb of these rules and of records for granted networks. `dataFor` makes the data of a grant's
-   * record. A record hides the site's rule for a wider network, so `dataFor` gets that rule; where
-   * it is a deny, there is no record, because a deny of the site is stronger than a grant.
+   * Makes a cdb of these rules and of records for granted networks. `dataFor` makes the data of a
+   * grant's record. A record hides the site's rule for a wider network, so `dataFor` gets that
+   * rule. If that rule is a deny, the grant gets no record, because a deny of the site overrides a
+   * grant.
    */
   format<T extends { readonly network: Network }>(
     grants: readonly T[],
@@ -87,7 +85,7 @@ export class SiteRules {
     ])
   }
 
-  /** Keys for a granted network, with the rule of the site that each of them hides. */
+  /** Returns keys for a granted network, each with the rule of the site that it hides. */
   #keysFor(network: Network): readonly { keys: readonly string[]; rule: TcpRule | undefined }[] {
     const find = ({ own, around }: { own: readonly string[]; around: readonly string[] }) => ({
       keys: own,
@@ -95,7 +93,7 @@ export class SiteRules {
     })
     const bits = find(bitRuleKeys(network))
     const texts = textRuleKeys(network).map(find)
-    // The rule may be written for the other program: a deny counts in both spellings.
+    // The rule may be written for the other program, so a deny counts in both spellings.
     if (isDeny(bits) || (texts.length > 0 && texts.every(isDeny))) return []
     const hidesDeny = this.#denied.some(({ base, prefixLength }) => {
       return prefixLength > network.prefixLength && networkContains(network, base)

@@ -11,14 +11,14 @@ import { logAnswer } from '../decision.ts'
 import type { ServiceOptions } from './query-service.ts'
 
 /**
- * sendmail answers 4xx to a client whose connection to the map was closed meanwhile, and an SMTP
+ * If the connection to the map was closed meanwhile, sendmail replies 4xx to its client. An SMTP
  * session may be silent for an hour.
  */
 const IDLE_MS = 2 * 3_600_000
-/** The longest question that sendmail sends. */
+/** Longest query of sendmail in octets. */
 const MAX_QUESTION = 100_000
 
-/** Each map: what it says of a granted address, and how its keys name a client. */
+/** The maps: the answer for a granted address, and how a key names the client. */
 const MAPS: ReadonlyMap<string, { readonly found: string; readonly clientOf: (key: string) => IpAddress | undefined }> =
   new Map([
     ['relay', { found: 'OK', clientOf: parseIpAddress }],
@@ -28,10 +28,10 @@ const MAPS: ReadonlyMap<string, { readonly found: string; readonly clientOf: (ke
 const EIGHT_GROUPS = /^[0-9a-f]{1,4}(?::[0-9a-f]{1,4}){7}$/i
 
 /**
- * The client that sendmail's `Connect:` key names. sendmail asks for the whole address and then for
- * what is left of it when parts are cut off at the right, so an IPv6 address must show that nothing
- * was cut off: by brackets or by all of its eight groups. `2001:db8::7` may be a part of
- * `2001:db8::7:9`, which sendmail writes so with UseCompressedIPv6Addresses.
+ * Returns the client of sendmail's key `Connect:`. sendmail asks for the whole address and then for
+ * prefixes of it, cut off at the right. An IPv6 address must show that it is complete, by brackets
+ * or by all eight groups: `2001:db8::7` may be a part of `2001:db8::7:9`, which sendmail writes in
+ * this form with UseCompressedIPv6Addresses.
  */
 function connectKey(key: string): IpAddress | undefined {
   const text = /^connect:(.*)$/is.exec(key)?.[1] ?? ''
@@ -42,14 +42,15 @@ function connectKey(key: string): IpAddress | undefined {
 }
 
 /**
- * socketmap tables of Postfix (socketmap_table(5)) and sendmail. Map `relay`: the key is an
- * address, the answer `OK`, as Postfix's
- * check_client_access wants it; Postfix asks a socketmap for whole addresses only. Map `access`:
- * the key is `Connect:` and an address, the answer is sendmail's `RELAY`. What has no such tag may
- * be the domain of a sender
- * or a recipient (`bob@[192.0.2.7]`), to which `RELAY` would let everybody send. Names and parts of
- * addresses are not found. `options` is asked for each question:
- * settings may change.
+ * Makes the socketmap service for Postfix (socketmap_table(5)) and sendmail.
+ * - Map `relay`: the key is an address, the answer is `OK` for Postfix's check_client_access.
+ *   Postfix asks a socketmap for whole addresses only.
+ * - Map `access`: the key is `Connect:` and an address, the answer is sendmail's `RELAY`. A key
+ *   without this tag may be the domain of a sender or a recipient (`bob@[192.0.2.7]`), for which
+ *   `RELAY` would open the relay to every client.
+ *
+ * Names and parts of addresses are not found. `options` is called for each query, because settings
+ * may change.
  */
 export function socketmapService(options: () => ServiceOptions): LineServer<string> {
   const answerTo = async (content: string): Promise<SocketmapAnswer> => {
@@ -63,8 +64,8 @@ export function socketmapService(options: () => ServiceOptions): LineServer<stri
     const decision = await decide(ip)
     logAnswer(log, decision, { ip, service: 'socketmap' })
     onDecision(ip, decision)
-    // "Not found" for an error too: a temporary answer would hold up everybody's mail because of
-    // the database.
+    // "Not found" after an error too, because a temporary error would delay all mail while the
+    // database is down.
     if (!decision.relay) return { type: 'notfound' }
     return { type: 'ok', data: map.found }
   }

@@ -5,9 +5,8 @@ import { nodeEngine } from '../../sockets/node-engine.ts'
 import { serveStarts } from './serve-starts.ts'
 
 /**
- * `smtpd-starter UID:GID ENGINE`, started by the gate with a channel of that engine: starts smtpds
- * on the connections that come
- * through it.
+ * `smtpd-starter UID:GID ENGINE`: starts smtpds on the connections that arrive through a channel of
+ * the gate. The gate starts this program, and ENGINE is the engine of the channel.
  */
 const ids = /^(\d{1,10}):(\d{1,10})$/.exec(process.argv[2] ?? '')
 const engine = [nodeEngine, epollEngine].find(({ name }) => name === process.argv[3])

@@ -24,32 +24,32 @@ type Ending = NonNullable<Awaited<InetdChild['ended']>>
 type Exit = (status: number) => never
 
 /**
- * Starts smtpds for the gate, under the smtpd's account, until the gate closes the link; smtpds
- * that run then go on. Holds no secret, has no database and reads
- * nothing of the clients whose sockets pass through. The account is taken here, after the process
- * has become undumpable: at no time can another process of the account
- * trace this one.
+ * Starts smtpds for the gate under the smtpd's account until the gate closes the channel. Running
+ * smtpds then go on. The process has no secrets and no database, and does not read from the
+ * clients' sockets. It becomes undumpable before it takes the account, so that no other process of
+ * the account can trace it.
  */
 export function serveStarts(engine: Engine, ids: Ids, exit: Exit): void {
   forbidInspection()
-  // A terminal's Ctrl-C and a signal to every process of the account are not for us: the gate says
-  // when to end.
+  // Ctrl-C in a terminal and signals to all processes of the account must not end a starter. The
+  // gate ends it by closing the channel.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {})
   dropPrivileges(ids)
   new Starter(engine, exit)
 }
 
 /**
- * Starts smtpds on its only thread, one after the other. A start holds the thread until the smtpd's
- * execve is done, and the starter has
- * nothing else to do meanwhile; a second starter keeps a second processor busy.
+ * Starts smtpds one after the other on its only thread. A start blocks the thread until the smtpd's
+ * execve is done; meanwhile the starter has no other work. A second starter uses a second
+ * processor.
  */
 class Starter {
   readonly #exit: Exit
   readonly #engine: Engine
   readonly #link: SocketChannel
   /**
-   * Those whose `start` is not there yet, in order; null for one that this process had no room for.
+   * Sockets whose `start` has not arrived yet, in order of arrival. Null stands for a socket that
+   * the process had no descriptor for.
    */
   readonly #sockets: (OpenSocket | null)[] = []
   #pending: Buffer = NOTHING
@@ -67,7 +67,7 @@ class Starter {
       end: () => exit(EXIT.done),
       closed: () => exit(EXIT.done),
     })
-    // The runtime reaps the children that it started itself, and must find them.
+    // The runtime must reap the children that it has started itself.
     if (engine.name !== 'node') process.on('SIGCHLD', () => InetdProgram.reapStarted(this.#ended))
     this.#say({ type: 'ready' })
   }
@@ -88,7 +88,7 @@ class Starter {
   }
 
   #obey(order: StarterOrder, block: Buffer): void {
-    // A block of strings ends with the NUL of the last one.
+    // A block of strings ends with the NUL of its last string.
     if (block.length > 0 && block.at(-1) !== 0) this.#refuse()
     switch (order.type) {
       case 'program': {
@@ -130,9 +130,7 @@ class Starter {
     }
   }
 
-  /**
-   * The runtime starts the smtpd in this turn, before it could read anything from the connection.
-   */
+  /** The runtime starts the smtpd in this loop turn, before it could read from the connection. */
   #spawn(n: number, program: SpawnedProgram, socket: OpenSocket, without: number, block: Buffer): void {
     const strings = parseStrings(block) ?? this.#refuse()
     const names = strings.slice(0, without).map(name => name.toString('latin1'))
@@ -155,7 +153,7 @@ class Starter {
     else this.#say({ type: 'ended', pid, signal: numberOf(ending.signal) })
   }
 
-  /** What one turn of the event loop has to say goes out together. */
+  /** Sends the replies of one event loop turn in one write. */
   #say(news: StarterNews): void {
     if (this.#news === '') setImmediate(this.#flush)
     this.#news += `${formatStarterNews(news)}\n`
@@ -167,14 +165,17 @@ class Starter {
     this.#link.write(news)
   }
 
-  /** The gate says what no gate says: it starts another of us, or none. */
+  /**
+   * Exits after a message that a gate cannot have sent. The gate then starts no further smtpd
+   * through this process.
+   */
   #refuse(): never {
     process.stderr.write('smtpd-starter: what came through the link is no order of a gate\n')
     return this.#exit(EXIT.temporary)
   }
 }
 
-/** The system's number of an error, which the runtime has as a negative one. */
+/** Returns the system's error number, which the runtime has as a negative number. */
 const errnoOf = (error: unknown): number =>
   error instanceof Error && 'errno' in error ? Math.abs(Number(error.errno)) : constants.errno.EINVAL
 
@@ -185,6 +186,6 @@ function kill(pid: number): void {
   try {
     process.kill(pid, 'SIGKILL')
   } catch {
-    // ESRCH: it has ended meanwhile.
+    // ESRCH: the process has already ended.
   }
 }
