@@ -23,10 +23,10 @@ import { cpuOf } from './process-family.ts'
 import { BenchReport, type Figure } from './report.ts'
 
 /**
- * What authd takes: lines a second through parser and TCP, logins a second answered `committed`,
- * what that answer adds to
- * a POP3 login, and what a burst into a FIFO loses beside the same burst by TCP. Durable database,
- * everything on this machine.
+ * Throughput of authd: lines a second through the parser and over TCP, logins a second answered
+ * `committed`, the time that this answer adds to a POP3 login, and the lines that a burst loses in
+ * a FIFO and over TCP. The database is durable, and everything runs on this machine.
+ *
  * Run: node bench/authd.ts [--rounds N] [--quick] [parser] [tcp] [socket] [login] [burst]
  */
 const root = new URL('..', import.meta.url).pathname
@@ -213,7 +213,10 @@ async function announced(
   figure(what, "µs of PostgreSQL's CPU a login", cpu(cpuBefore.postgres, cpuOf(postgres)), { better: 'less' })
 }
 
-/** The same burst through a real rsyslogd: into a FIFO with a plain reader, into authd's FIFO, and by TCP to authd. */
+/**
+ * The same burst through a real rsyslogd: into a FIFO with a plain reader, into authd's FIFO, and
+ * by TCP to authd.
+ */
 async function bursts(settings: (authd: string) => string): Promise<void> {
   const rsyslogd = pathOf('rsyslogd')
   const logger = pathOf('logger')

@@ -1,6 +1,9 @@
 import { ENGINES, type EngineName } from '../src/sockets/engine.ts'
 
-/** Reads `--engine epoll,node`: the engine of ours, then the one that it is measured beside. Throws Error. */
+/**
+ * Reads `--engine epoll,node`: the engine of ours, then the one that it is measured beside. Throws
+ * Error.
+ */
 export function enginePair(text: string): readonly [EngineName, EngineName] {
   const [ours, other, ...more] = text.split(',').map(name => ENGINES.find(engine => engine === name))
   if (ours === undefined || other === undefined || more.length > 0)

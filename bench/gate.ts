@@ -19,12 +19,14 @@ import { cpuOf, familyOf } from './process-family.ts'
 import { BenchReport, type Figure } from './report.ts'
 
 /**
- * The gate beside tcpserver and beside the original's design, with the same tiny smtpd: connections
- * a second and the time to the banner, as ratios of
- * one run; questions a second of the policy service; the start of the exec door. Before that so
- * many connections to the gate that a leak would show. Run:
- * node bench/gate.ts [ROUNDS] [SECONDS] [CONNECTIONS] [--engine A,B]
- * --engine: the gate with one engine beside the gate with the other, and both beside tcpserver; nothing else.
+ * The gate beside tcpserver and beside the design of the original program, with the same small
+ * smtpd: connections a second and the time to the banner, as ratios of one run. Further figures are
+ * the queries a second of the policy service and the start in exec mode. Before the measurement,
+ * CONNECTIONS connections to the gate would show a leak.
+ *
+ * Run: node bench/gate.ts [ROUNDS] [SECONDS] [CONNECTIONS] [--engine A,B]
+ *
+ * --engine measures only the gate with either engine, both beside tcpserver.
  */
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,
@@ -32,8 +34,8 @@ const { values: options, positionals } = parseArgs({
 })
 const [rounds = 5, seconds = 3, connections = 100_000] = positionals.map(Number)
 /**
- * The engine of the gate, and the engine of the second gate. Undefined: the setting `auto` holds, and
- * there is no second gate.
+ * The engine of the gate, and the engine of the second gate. Undefined: the setting `auto` holds,
+ * and there is no second gate.
  */
 const engines = options.engine === undefined ? undefined : enginePair(options.engine)
 const CLIENTS = 16
@@ -131,7 +133,10 @@ const settings = {
 /** Where a server listens, and the word in its banner. */
 type Server = { readonly program: Program; readonly port: number; readonly word: 'relay' | 'local' }
 
-/** A gate with these settings. Its log goes to a file: to read it line by line is work of ours, and tcpserver writes none. */
+/**
+ * A gate with these settings. Its log goes to a file: to read it line by line is work of ours, and
+ * tcpserver writes none.
+ */
 async function startGate(name: string, wrap: Overrides[string], engine = engines?.[0]): Promise<Server> {
   const port = await freePort()
   const chosen = engine === undefined ? {} : { engine }
@@ -177,7 +182,10 @@ if (engines === undefined) {
   servers.set('other', await startGate('other', alone, engines[1]))
   servers.set('otherTogether', await startGate('other-together', oneAccount, engines[1]))
 }
-/** Where messages go whose content is measured: through the front, and to the same smtpd without a gate. */
+/**
+ * Where messages go whose content is measured: through the front, and to the same smtpd without a
+ * gate.
+ */
 const contents = {
   front: await startGate('content', { ...alone, smtpd: [at('sink')], front: true }),
   direct: await tcpserver('relay', at('sink')),
@@ -346,7 +354,10 @@ async function policyQuestions(): Promise<number> {
   return Math.round((answered / (performance.now() - started)) * 1000)
 }
 
-/** Wall time of the door, with its question and the smtpd's start, beside an empty program, interleaved. */
+/**
+ * Wall time of the door, with its question and the smtpd's start, beside an empty program,
+ * interleaved.
+ */
 async function execModeStart(): Promise<Figure> {
   writeFileSync(at('empty.mjs'), '')
   copyFileSync('/bin/true', at('true'))

@@ -13,8 +13,10 @@ import { cpuOf } from './process-family.ts'
 import { BenchReport, type Figure, figureText } from './report.ts'
 
 /**
- * The grant table alone, durable, on the embedded PostgreSQL: logins a second in batches and one by one, the time of a
- * lookup and of a sweep among a million live grants. Figures of one run, and their ratios.
+ * The grant table alone, durable, on the embedded PostgreSQL: logins a second in batches and one by
+ * one, and the time of a lookup and of a sweep with a million live grants. Figures of one run, and
+ * their ratios.
+ *
  * Run: node bench/grants.ts [SECONDS] [GRANTS]
  */
 const [seconds = 4, live = 1_000_000] = process.argv.slice(2).map(Number)

@@ -12,7 +12,9 @@ export const keptResults = (): readonly Result[] =>
     .filter(file => existsSync(file))
     .map(file => parseResult(readFileSync(file, 'utf8')))
 
-/** The picture of each bench that runs beside others: ours beside ours is no picture of this kind. */
+/**
+ * The picture of each bench that runs beside others: ours beside ours is no picture of this kind.
+ */
 export function chartsOf(results: readonly Result[]): ReadonlyMap<string, string> {
   const charts = new Map<string, string>()
   for (const { bench, title, rows } of results) {

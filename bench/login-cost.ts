@@ -29,8 +29,8 @@ export type LoginCost = Readonly<Record<'p50' | 'p99', { readonly granted: Measu
 
 /**
  * What it costs a login that its grant is committed first: the same popup twice, once with authd
- * and once without, in turns.
- * Every login comes from another loopback address, so that none is coalesced.
+ * and once without, in turns. Every login comes from another loopback address, so that none is
+ * coalesced.
  */
 export async function measureLoginCost(options: LoginCostOptions): Promise<LoginCost> {
   const { directory, authdSocket, rounds, logins } = options

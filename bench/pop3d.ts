@@ -15,10 +15,10 @@ import { cpuOf, memoryOf } from './process-family.ts'
 import { BenchReport, type MeasuredProgram } from './report.ts'
 
 /**
- * popup and pop3d beside the POP3 servers of bench/peers/pop3-peers.ts that are here: the same
- * maildrops, passwords, hash and
- * client (bench/pop3/clients.c), each with its log, in turns within one run, so that the ratios
- * count and the figures do not.
+ * popup and pop3d beside the installed POP3 servers of bench/peers/pop3-peers.ts. All have the same
+ * maildrops, passwords, hash and client (bench/pop3/clients.c), and each writes its log. The rounds
+ * of the servers alternate within one run, so compare the ratios and not the figures.
+ *
  * Run as root: node bench/pop3d.ts [ROUNDS] [PART OF A LOAD'S NAME] [SECONDS]
  */
 const CLIENTS = 16
@@ -151,7 +151,9 @@ const LOADS: readonly Load[] = [
 
 type Result = Readonly<Record<What, number>> & { readonly generator: number }
 
-/** One load at one server; `generator` is the share of its one processor that the client was busy. */
+/**
+ * One load at one server; `generator` is the share of its one processor that the client was busy.
+ */
 async function measure(server: Server, load: Load): Promise<Result> {
   const { sessions } = load
   const pid = server.child.pid ?? 0
@@ -173,7 +175,10 @@ async function measure(server: Server, load: Load): Promise<Result> {
 
 const IDLE = 200
 
-/** KB that one more idle session costs, after login; undefined if the server does not let in so many. */
+/**
+ * KB that one more idle session costs, after login; undefined if the server does not let in so
+ * many.
+ */
 async function idleMemory(server: Server): Promise<number | undefined> {
   const before = memoryOf(server.child.pid ?? 0)
   let isWelcome = true

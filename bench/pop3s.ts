@@ -21,18 +21,19 @@ import { cpuOf, familyOf, memoryOf, ownCpuOf } from './process-family.ts'
 import { BenchReport, median } from './report.ts'
 
 /**
- * Whole POP3 sessions as users have them: `auth-relay up` with the embedded PostgreSQL, the grant
- * committed before +OK, history
- * and log on, in clear text and over TLS. Beside it Dovecot tuned to its fastest; the same Dovecot
- * that does the same job with
- * one SQL statement a login; stunnel and haproxy before Dovecot; Courier. The same maildrops,
- * passwords, certificate and client
- * (bench/pop3/clients.c) for all, in turns within one run. The processor time is that of every
- * process of each, PostgreSQL
- * included. Needs root. --before DIR: another built checkout of ours as a further peer. --engine A,B:
- * ours with one engine beside ours with the other, and no other peer unless --peers names it. --growth:
- * how the cost of a POP3S session
- * grows with clients, addresses and grants, beside tuned Dovecot alone.
+ * Whole POP3 sessions as on a real site: `auth-relay up` with the embedded PostgreSQL, the grant
+ * committed before +OK, history and log on, in clear text and over TLS.
+ *
+ * The peers are Dovecot, tuned to its fastest; the same Dovecot with one SQL statement for each
+ * login, which makes the same grants; stunnel and haproxy before Dovecot; and Courier. All have the
+ * same maildrops, passwords, certificate and client (bench/pop3/clients.c), and their rounds
+ * alternate within one run. The processor time is that of all processes of a server, PostgreSQL
+ * included. Needs root.
+ *
+ * - `--before DIR`: another built checkout of auth-relay as a further peer.
+ * - `--engine A,B`: auth-relay with either engine, and no other peer unless --peers names it.
+ * - `--growth`: growth of the cost of a POP3S session with clients, addresses and grants, beside
+ *   tuned Dovecot alone.
  */
 const { values: options } = parseArgs({
   options: {
@@ -121,8 +122,8 @@ const portFor = (side: Side, { tls }: Load): number | undefined => (tls === 'cle
 const percent = (shares: readonly number[]): string => `${Math.round(median(shares) * 100)} %`
 
 /**
- * The engine of ours, and the engine of the second side. Undefined: the setting `auto` holds, and there
- * is no second side.
+ * The engine of ours, and the engine of the second side. Undefined: the setting `auto` holds, and
+ * there is no second side.
  */
 const engines = options.engine === undefined ? undefined : enginePair(options.engine)
 const wantedPeers = options.peers?.split(',') ?? (engines === undefined ? undefined : [])
@@ -194,7 +195,10 @@ function start(name: string, [file = '', ...args]: readonly string[]): () => rea
   return () => [child.pid ?? 0]
 }
 
-/** `checkout`: where dist/ is, with a slash behind it. The second side is the same with sslwrap before popup. */
+/**
+ * `checkout`: where dist/ is, with a slash behind it. The second side is the same with sslwrap
+ * before popup.
+ */
 async function startOurs(name: string, checkout: string, engine?: EngineName): Promise<readonly [Side, Side]> {
   const withEngine = engine === undefined ? '' : `engine = "${engine}"\n`
   const own = `${directory.path}/${name}`
@@ -252,7 +256,10 @@ uses_socket = "${own}/run/uses.sock"
   ]
 }
 
-/** An embedded PostgreSQL as ours is, with the tables of a site that grants from Dovecot; what its userdb says. */
+/**
+ * An embedded PostgreSQL as ours is, with the tables of a site that grants from Dovecot; what its
+ * userdb says.
+ */
 async function startGrantStore(): Promise<{ readonly userdb: string; readonly query: string; readonly pid: number }> {
   const stateDir = `${directory.path}/grant-store`
   mkdirSync(stateDir)
@@ -525,7 +532,10 @@ function reportMemory(idle: ReadonlyMap<Side, number>, ours: Side, others: reado
   }
 }
 
-/** Both stores hold a grant of every address that a run used: a side that grants nothing would only look fast. */
+/**
+ * Both stores hold a grant of every address that a run used: a side that grants nothing would only
+ * look fast.
+ */
 async function requireGrants(): Promise<void> {
   const count = async (database: Database, text: string): Promise<number> => {
     const { rows } = await database.query({ row: v.object({ n: v.number() }), text })

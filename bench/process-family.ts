@@ -25,7 +25,10 @@ export const cpuOf = (pid: number): number => familyOf(pid).reduce((sum, member)
 export const ownCpuOf = (pid: number): number =>
   (statOf(pid)?.slice(11, 15) ?? []).reduce((sum, field) => sum + Number(field) * MS_PER_TICK, 0)
 
-/** Memory that belongs to a process and its descendants alone, their share of what is shared added (PSS), in KB. */
+/**
+ * Memory that belongs to a process and its descendants alone, their share of what is shared added
+ * (PSS), in KB.
+ */
 export const memoryOf = (pid: number): number =>
   familyOf(pid).reduce((sum, member) => {
     const path = `/proc/${member}/smaps_rollup`

@@ -1,6 +1,8 @@
 import type { Row, Summary } from './report.ts'
 
-/** What a row shows in a chart: how many times better ours is than the peer's; below 1 it is worse. */
+/**
+ * What a row shows in a chart: how many times better ours is than the peer's; below 1 it is worse.
+ */
 export type Advantage = Summary & { readonly goal: number | null }
 
 /** Turns a ratio so that more is better. Undefined for a row without a peer. */
@@ -50,7 +52,10 @@ export function ticksOf(low: number, high: number): readonly number[] {
   return ticks.slice(first, last + 1)
 }
 
-/** The rows that a reader looks for first: every peer of what has a goal beside some peer; all if nothing has. */
+/**
+ * The rows that a reader looks for first: every peer of what has a goal beside some peer; all if
+ * nothing has.
+ */
 function charted(rows: readonly Row[]): readonly Row[] {
   const key = ({ load, unit }: Row): string => `${load}: ${unit}`
   const wanted = new Set(rows.filter(({ goal, peer }) => goal !== null && peer !== null).map(key))
@@ -59,8 +64,8 @@ function charted(rows: readonly Row[]): readonly Row[] {
 
 /**
  * An SVG picture of the rows that have a peer: on a scale of powers, how many times better ours is.
- * Median as a bar, the
- * spread of the rounds as a line, the goal as a diamond. Undefined if no row has a peer.
+ * Median as a bar, the spread of the rounds as a line, the goal as a diamond. Undefined if no row
+ * has a peer.
  */
 export function ratioChart(title: string, rows: readonly Row[]): string | undefined {
   const shown = charted(rows).flatMap(row => {

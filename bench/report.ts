@@ -75,15 +75,19 @@ export function median(values: readonly number[]): number {
   return (low + high) / 2
 }
 
-/** Median and spread. Throws RangeError for none, and where one of them is no number: a round failed. */
+/**
+ * Median and spread. Throws RangeError for none, and where one of them is no number: a round
+ * failed.
+ */
 export function summarize(rounds: readonly number[]): Summary {
   if (!rounds.every(Number.isFinite)) throw new RangeError(`a round without a figure: ${rounds.join(' ')}`)
   return { median: median(rounds), low: Math.min(...rounds), high: Math.max(...rounds) }
 }
 
 /**
- * The row of a figure. The ratio is taken round by round, because the speed of the machine drifts between rounds; the
- * verdict is that of the median. Throws RangeError if ours and the peer's have not the same number of rounds.
+ * The row of a figure. The ratio is taken round by round, because the speed of the machine drifts
+ * between rounds; the verdict is that of the median. Throws RangeError if ours and the peer's have
+ * not the same number of rounds.
  */
 export function rowOf({ load, unit, better, ours, peer, goal }: Figure): Row {
   if (peer !== undefined && peer.rounds.length !== ours.rounds.length) {
@@ -111,7 +115,10 @@ function verdictOf({ load, better, ours, ratio, goal }: Omit<Row, 'peer' | 'verd
   return (better === 'more' ? reached >= wanted : reached <= wanted) ? 'met' : 'missed'
 }
 
-/** Who of the two was held back by the load generator, so that the figure says less than they can do. */
+/**
+ * Who of the two was held back by the load generator, so that the figure says less than they can
+ * do.
+ */
 export const heldBack = ({ ours, peer }: Row): readonly string[] =>
   [{ name: 'ours', ...ours }, ...(peer === null ? [] : [peer])]
     .filter(({ generator }) => generator !== null && generator >= GENERATOR_LIMIT)
@@ -187,7 +194,9 @@ export class BenchReport {
     this.#programs.push(program)
   }
 
-  /** A sentence that the reader of the figures must know: what was left out, what they do not prove. */
+  /**
+   * A sentence that the reader of the figures must know: what was left out, what they do not prove.
+   */
   note(sentence: string): void {
     this.#notes.push(sentence)
   }

@@ -30,7 +30,9 @@ export const parseResult = (json: string): Result => v.parse(resultSchema, JSON.
 /** Of the machine for other work: above this, absolute figures are rough. */
 const CALM = 0.1
 
-/** The page of all results, in Markdown. `charts`: the benches that have a picture beside the page. */
+/**
+ * The page of all results, in Markdown. `charts`: the benches that have a picture beside the page.
+ */
 export function resultsPage(results: readonly Result[], charts: { has(bench: string): boolean }): string {
   return `# Results
 

@@ -1,6 +1,8 @@
-/** What one of each costs: the measured figures that docs/SCALE.md reckons with. CPU in microseconds. */
+/** Measured costs with which docs/SCALE.md calculates. CPU in microseconds. */
 export type Costs = {
-  /** Database CPU of a login: each a commit of its own, and in the batches of several busy hosts. */
+  /**
+   * Database CPU of a login: each a commit of its own, and in the batches of several busy hosts.
+   */
   readonly loginAlone: number
   readonly loginBatched: number
   /** Database CPU of a question of the gate. */

@@ -146,7 +146,10 @@ function octets(count: number): string {
 const table = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
   [head, head.map(() => '---'), ...rows].map(cells => `| ${cells.join(' | ')} |\n`).join('')
 
-/** docs/SCALE.md with everything between its markers written anew. Throws Error if a marker is missing. */
+/**
+ * docs/SCALE.md with everything between its markers written anew. Throws Error if a marker is
+ * missing.
+ */
 export function filledIn(page: string, results: readonly Result[]): string {
   const blocks = {
     costs: costTable(results),

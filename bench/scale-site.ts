@@ -15,7 +15,9 @@ import { addressOf, userOf } from './scale-population.ts'
 const CONNECTIONS = 4
 /** authd's own `commit_wait`. */
 const COMMIT_WAIT_MS = 800
-/** Of ten logins, seven come from an address whose grant still lives: devices ask again and again. */
+/**
+ * Of ten logins, seven come from an address whose grant still lives: devices ask again and again.
+ */
 const RETURNING = 0.7
 
 export type SiteOptions = {
@@ -30,8 +32,8 @@ export type SiteOptions = {
 export type PopHost = { readonly queue: GrantQueue; readonly writer: GrantWriter; close(): Promise<void> }
 
 /**
- * A site whose time we keep: POP3 hosts that grant and gates that ask, both by the code that authd and wrap run, on one
- * database that holds the grants of `populate`.
+ * A site whose time we keep: POP3 hosts that grant and gates that ask, both by the code that authd
+ * and wrap run, on one database that holds the grants of `populate`.
  */
 export class Site {
   readonly #options: SiteOptions

@@ -15,9 +15,10 @@ import { type PopHost, Site } from './scale-site.ts'
 
 /**
  * A site with ten million live grants and a million logins an hour, on Debian's PostgreSQL with
- * everything durable: first
- * at its own pace, then the whole hour as fast as this machine goes. By the code of authd's queue and of the gate's
- * reader. docs/SCALE.md reckons with what it finds.
+ * durable commits: first at the pace of the site, then a whole hour as fast as this machine can.
+ * The bench runs the code of authd's queue and of the gate's reader. docs/SCALE.md calculates with
+ * the results.
+ *
  * Run: node bench/scale.ts [--grants N] [--logins N] [--seconds S] [--stepwise]
  */
 const { values: args } = parseArgs({
@@ -25,12 +26,18 @@ const { values: args } = parseArgs({
     grants: { type: 'string', default: '10000000' },
     logins: { type: 'string', default: '1000000' },
     seconds: { type: 'string', default: '3' },
-    /** Waits for a line on standard input before each part, so that other work on the machine can go first. */
+    /**
+     * Waits for a line on standard input before each part, so that other work on the machine can go
+     * first.
+     */
     stepwise: { type: 'boolean', default: false },
   },
 })
 const [grants, logins, seconds] = [Number(args.grants), Number(args.logins), Number(args.seconds)]
-/** A million logins an hour keep ten million grants alive if each lives ten hours (`exp_time = 36000`). */
+/**
+ * A million logins an hour keep ten million grants alive if each lives ten hours (`exp_time =
+ * 36000`).
+ */
 const LIFE_SECONDS = 36_000
 const HOUR = 3600
 const ALRM_TIME = 60
@@ -233,7 +240,10 @@ class Bench {
     if (verdict !== 'committed') throw new Error(`a login was ${verdict}`)
   }
 
-  /** A whole hour as fast as it goes: logins at four hosts, questions at two gates, a sweep for each minute. */
+  /**
+   * A whole hour as fast as it goes: logins at four hosts, questions at two gates, a sweep for each
+   * minute.
+   */
   async wholeHour(): Promise<void> {
     const hosts = Array.from({ length: 4 }, () => this.site.openHost())
     const gates = [this.site.openGate(), this.site.openGate()]

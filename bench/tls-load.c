@@ -1,10 +1,16 @@
-/* Load for bench/tls.ts: the clients of a TLS front, and the server behind it, both cheap enough never to be what is measured.
+/*
+ * Load for bench/tls.ts: the clients of a TLS front and the server behind it. Both use so
+ * little CPU that the front is the bottleneck.
  *
- *   tls-load server                               greets; on "BULK n" sends n octets and ends; ends when the client ends. Prints its port.
- *   tls-load KIND PORT COUNT CLIENTS              KIND: full, resumed, bulk (COUNT octets to each client), idle (COUNT connections)
+ *   tls-load server
+ *       Greets. Sends n octets on "BULK n" and ends. Ends when the client ends. Prints its port.
+ *   tls-load KIND PORT COUNT CLIENTS
+ *       KIND: full, resumed, bulk (COUNT octets to each client), idle (COUNT connections).
  *
- * A load prints "ready" after one visit, begins at the first line on its standard input, and prints its result as one line:
- * seconds, octets received, visits that were resumed, tickets received, seconds of its own CPU. */
+ * A load prints "ready" after one visit and begins at the first line on its standard input. It
+ * prints its result in one line: seconds, octets received, resumed visits, tickets received,
+ * seconds of its own CPU.
+ */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -125,7 +131,8 @@ static SSL *open_front(void) {
   SSL *ssl = SSL_new(context);
   SSL_set_fd(ssl, fd);
   if (is_resuming && ticket != NULL) {
-    /* A copy: OpenSSL's client does not use one session object twice, and a front need not give a new ticket each time. */
+    /* Resume with a copy, because OpenSSL's client cannot use a session object twice, and the
+     * server need not send a new ticket each time. */
     SSL_SESSION *copy = SSL_SESSION_dup(ticket);
     SSL_set_session(ssl, copy);
     SSL_SESSION_free(copy);

@@ -1,8 +1,7 @@
-// TLS fronts side by side: sslwrap, those of bench/peers/tls-peers.ts that are here, and a bare
-// Node.js server, with the same certificate in
-// front of the same server, in one run. Only ratios of one run count. `node bench/tls.ts [ROUNDS]`;
-// needs gcc and libssl-dev: clients and
-// server behind are a C program, so that they are never what is measured.
+// TLS fronts side by side in one run: sslwrap, the installed fronts of bench/peers/tls-peers.ts,
+// and a bare Node.js server, with the same certificate before the same server. Compare ratios
+// within one run only. `node bench/tls.ts [ROUNDS]` needs gcc and libssl-dev, because the clients
+// and the server behind the fronts are a C program, so that they are not the bottleneck.
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
@@ -73,7 +72,8 @@ async function oneRound(load: string, { name, figures, ...front }: Front, counts
   const full = await measure(load, front, 'full', HANDSHAKES)
   const resumed = await measure(load, front, 'resumed', HANDSHAKES)
   const bulk = await measure(load, front, 'bulk', STREAM_OCTETS)
-  // A front that resumes nothing would look slow for the wrong reason, and one that always does, fast.
+  // A front that resumes nothing would look slow for the wrong reason, and one that always does,
+  // fast.
   if (full.resumed !== 0 || resumed.resumed !== HANDSHAKES) {
     throw new Error(`${name}: ${full.resumed} and ${resumed.resumed} of ${HANDSHAKES} resumed`)
   }

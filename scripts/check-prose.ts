@@ -1,4 +1,6 @@
 import { globSync, readFileSync } from 'node:fs'
+import { matchesGlob } from 'node:path'
+import { commentedFiles, wideComments } from './prose/comment-width.ts'
 import { type Block, readComments, readManualPage, readMarkdown } from './prose/read-prose.ts'
 import { type Fault, findFaults, readReplacements } from './prose/rules.ts'
 
@@ -16,23 +18,14 @@ const CHECKED = [
   'src/**/*.ts',
 ]
 
-/** Texts that are not yet plain: files, and rooms that end with a slash. The list only shrinks. */
-const UNCHECKED = 'scripts/prose/unchecked.txt'
-
 /** The section of the glossary that names the words which the rules refuse. */
 const REFUSED_WORDS = 'Words that are not used'
 
-/** Path of each text that the rules apply to, in order. */
+/** Path of each text that the rules for prose apply to, in order. */
 export const proseFiles = (): string[] => globSync(CHECKED, { cwd: root }).sort()
 
-/** Entries of the list of texts that are not yet plain. */
-export const uncheckedEntries = (): string[] =>
-  read(UNCHECKED)
-    .split('\n')
-    .filter(line => line !== '')
-
-export const isCovered = (path: string, entry: string): boolean =>
-  entry.endsWith('/') ? path.startsWith(entry) : path === entry
+/** Comments outside src are checked for their width alone. */
+const isProse = (path: string): boolean => CHECKED.some(pattern => matchesGlob(path, pattern))
 
 function blocksOf(path: string): Block[] {
   if (path.endsWith('.md')) return readMarkdown(read(path))
@@ -47,27 +40,24 @@ export const faultsOf = (path: string): Fault[] =>
     .filter(({ section }) => !section.includes(REFUSED_WORDS))
     .flatMap(block => findFaults(block, replacements))
 
-if (import.meta.main) {
-  const paths = process.argv.slice(2)
-  const files = proseFiles()
-  const unchecked = uncheckedEntries()
-  let count = 0
-  let faulty = 0
-  const report = (path: string): void => {
-    count++
-    const faults = faultsOf(path)
-    if (faults.length > 0) faulty++
-    for (const { line, rule, found, advice } of faults) console.log(`${path}:${line}: ${rule}: "${found}": ${advice}`)
-  }
+/** Faults of a text, and of the width of its comments, as lines for standard output. */
+function report(path: string): string[] {
+  const faults = isProse(path)
+    ? faultsOf(path).map(({ line, rule, found, advice }) => `${path}:${line}: ${rule}: "${found}": ${advice}`)
+    : []
+  const wide = wideComments(path, read(path))
+  return [...faults, ...wide.map(line => `${path}:${line}: width: wrap the comment at 100 columns`)]
+}
 
-  for (const path of paths.length > 0 ? paths : files)
-    if (paths.length > 0 || !unchecked.some(entry => isCovered(path, entry))) report(path)
-  if (paths.length === 0)
-    for (const entry of unchecked)
-      if (!files.some(path => isCovered(path, entry) && faultsOf(path).length > 0)) {
-        faulty++
-        console.log(`${UNCHECKED}: ${entry} has no fault: take it off the list`)
-      }
-  console.log(`prose: ${count} texts checked, ${unchecked.length} entries not yet plain, ${faulty} with faults`)
+if (import.meta.main) {
+  const named = process.argv.slice(2)
+  const paths = named.length > 0 ? named : [...new Set([...proseFiles(), ...commentedFiles(root)])]
+  let faulty = 0
+  for (const path of paths) {
+    const faults = report(path)
+    if (faults.length > 0) faulty++
+    for (const fault of faults) console.log(fault)
+  }
+  console.log(`prose: ${paths.length} texts checked, ${faulty} with faults`)
   process.exitCode = faulty === 0 ? 0 : 1
 }

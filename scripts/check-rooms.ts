@@ -1,8 +1,8 @@
 /**
- * Checks the rooms of src/ (docs/ARCHITECTURE.md, "Rooms") in the current directory. The import rule stands in
- * .dependency-cruiser.cjs; here are the rules that no list of imports shows. They are read from the
- * syntax tree, so that a
- * statement over several lines, a text joined by `+`, or another way to write an import is the same to them.
+ * Checks the rooms of src/ (docs/ARCHITECTURE.md, "Rooms") in the current directory. The import
+ * rule stands in .dependency-cruiser.cjs; here are the rules that no list of imports shows. They
+ * are read from the syntax tree, so that a statement over several lines, a text joined by `+`, or
+ * another way to write an import is the same to them.
  */
 import { globSync, readFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
@@ -48,7 +48,10 @@ function roomOf(file: string, specifier: string): string | undefined {
   return join(dirname(file), specifier).split('/')[1]
 }
 
-/** What another room exports is not exported again: in any form, the import rule would no longer see who uses it. */
+/**
+ * What another room exports is not exported again: in any form, the import rule would no longer see
+ * who uses it.
+ */
 function checkReExports(file: string, source: ts.SourceFile, report: Broken): void {
   const rule = 'no re-export across rooms'
   const ownRoom = file.split('/')[1]
@@ -122,7 +125,10 @@ function checkNodes(file: string, source: ts.SourceFile, report: Broken): void {
   visit(source)
 }
 
-/** The text that an expression makes, with a word in place of what is computed; undefined if it makes none. */
+/**
+ * The text that an expression makes, with a word in place of what is computed; undefined if it
+ * makes none.
+ */
 function textOf(node: ts.Node): string | undefined {
   if (ts.isStringLiteralLike(node)) return node.text
   if (ts.isTemplateExpression(node))

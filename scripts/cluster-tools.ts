@@ -1,6 +1,9 @@
 import { installPackages, missingPackages } from './debian-packages.ts'
 
-/** Before the tests of the cluster: the Debian packages that they use besides those of the ordinary tests. */
+/**
+ * Before the tests of the cluster: the Debian packages that they use besides those of the ordinary
+ * tests.
+ */
 const missing = missingPackages(new URL('../test/cluster/debian-packages.txt', import.meta.url))
 if (missing.length > 0) {
   console.log(`Debian packages that the tests of the cluster use and this host has not: ${missing.join(' ')}`)

@@ -6,7 +6,10 @@ const LIST = new URL('../test/harness/debian-packages.txt', import.meta.url)
 /** Those that the tests of the package use besides. */
 export const PACKAGE_TOOLS = new URL('../test/package/debian-packages.txt', import.meta.url)
 
-/** Tells Debian's package scripts to start no daemon: the tests start what they need, where they need it. */
+/**
+ * Tells Debian's package scripts to start no daemon: the tests start what they need, where they
+ * need it.
+ */
 const POLICY = '/usr/sbin/policy-rc.d'
 
 /** Those of the packages that this host has not. On a host without dpkg: all of them. */
@@ -14,7 +17,7 @@ export function missingPackages(list = LIST): readonly string[] {
   const wanted = readFileSync(list, 'utf8')
     .split('\n')
     .filter(line => /^[a-z0-9]/.test(line))
-  // biome-ignore lint/suspicious/noTemplateCurlyInString: the placeholders are dpkg-query's, not ours
+  // biome-ignore lint/suspicious/noTemplateCurlyInString: placeholders of dpkg-query
   const query = spawnSync('dpkg-query', ['-W', '-f', '${Package} ${db:Status-Status}\n', ...wanted], {
     encoding: 'utf8',
   })
@@ -27,7 +30,10 @@ export function missingPackages(list = LIST): readonly string[] {
   return wanted.filter(name => !installed.has(name))
 }
 
-/** Installs Debian packages where that is ours to do: as root, with apt-get. True if they are there afterwards. */
+/**
+ * Installs Debian packages where that is ours to do: as root, with apt-get. True if they are there
+ * afterwards.
+ */
 export function installPackages(names: readonly string[]): boolean {
   if (process.geteuid?.() !== 0 || !existsSync('/usr/bin/apt-get')) return false
   const environment = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }

@@ -4,7 +4,10 @@ import { build, type Plugin } from 'esbuild'
 import { CLIENT_HELLO } from '../test/soak/fuzz/client-hello.ts'
 import { TARGETS } from '../test/soak/fuzz/targets.ts'
 
-/** Needs glibc 2.38 (Debian 13). It is fetched when it is used, because on Debian 12 it cannot be loaded. */
+/**
+ * Needs glibc 2.38 (Debian 13). It is fetched when it is used, because on Debian 12 it cannot be
+ * loaded.
+ */
 const JAZZER = '@jazzer.js/core@4.0.0'
 /** Longest input, in octets. */
 const MAX_OCTETS = 256
@@ -30,7 +33,10 @@ const greeting: Plugin = {
   },
 }
 
-/** Follows the coverage of one target, from its corpus on. The corpus afterwards has an input for each thing reached. */
+/**
+ * Follows the coverage of one target, from its corpus on. The corpus afterwards has an input for
+ * each thing reached.
+ */
 function follow(target: string): boolean {
   const corpus = `${root}test/corpus/${target}.txt`
   const inputs = `${work}/${target}`

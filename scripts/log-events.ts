@@ -50,7 +50,9 @@ export function logEventsOnDisk(): string {
   }
 }
 
-/** A call of a log. `event` is undefined if the call computes it, so that a search cannot find it. */
+/**
+ * A call of a log. `event` is undefined if the call computes it, so that a search cannot find it.
+ */
 export type LogCall = { readonly place: string; readonly level: LogLevel; readonly event: string | undefined }
 
 /** Every call of a log in src/. */
@@ -60,7 +62,10 @@ export const logCallsOfSource = (): readonly LogCall[] =>
     .sort()
     .flatMap(file => logCalls(file, readFileSync(`${root}${file}`, 'utf8')))
 
-/** The calls of a log in a text: of a method debug, info, warn or error of anything that is called log. */
+/**
+ * The calls of a log in a text: of a method debug, info, warn or error of anything that is called
+ * log.
+ */
 export function logCalls(file: string, text: string): readonly LogCall[] {
   const source = ts.createSourceFile(file, text, ts.ScriptTarget.Latest, true)
   const found: LogCall[] = []

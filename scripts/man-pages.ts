@@ -8,13 +8,19 @@ import { writeSettingsSchema } from './settings-schema.ts'
 
 const directory = new URL('../docs/man/', import.meta.url).pathname
 
-/** The manual pages that are made from the code, by file name: what they say is what the programs do. */
+/**
+ * The manual pages that are made from the code, by file name: what they say is what the programs
+ * do.
+ */
 export const generatedPages = (): Readonly<Record<string, string>> => ({
   'auth-relay.8': commandPage(),
   'auth-relay.toml.5': settingsPage(),
 })
 
-/** Text of a manual page: backslashes, and dots and quotes at the beginning of a line, mean something to roff. */
+/**
+ * Text of a manual page: backslashes, and dots and quotes at the beginning of a line, mean
+ * something to roff.
+ */
 const roff = (text: string): string =>
   text
     .replaceAll('\\', '\\e')

@@ -1,7 +1,10 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import * as v from 'valibot'
 
-/** Writes the table of `npm run test:mutation` into the page of its last result; the text below the table stays. */
+/**
+ * Writes the table of `npm run test:mutation` into the page of its last result; the text below the
+ * table stays.
+ */
 const REPORT = new URL('../node_modules/.cache/mutation.json', import.meta.url)
 const PAGE = new URL('../test/mutation/RESULT.md', import.meta.url)
 const MARK = '<!-- table -->'

@@ -43,7 +43,9 @@ export type DebOptions = {
   readonly directory: string
   /** dpkg-deb's, e.g. `-Zxz`; tests take a fast one. */
   readonly compression: readonly string[]
-  /** Debian version; left out: that of package.json, where a pre-release sorts before its release. */
+  /**
+   * Debian version; left out: that of package.json, where a pre-release sorts before its release.
+   */
   readonly version?: string
 }
 
@@ -135,7 +137,10 @@ const NATIVE = {
   koffi: `node_modules/@koromix/koffi-linux-${process.arch}`,
 } as const
 
-/** Names under which bin/launch runs a program; the long ones are on every PATH, the short ones are for run scripts. */
+/**
+ * Names under which bin/launch runs a program; the long ones are on every PATH, the short ones are
+ * for run scripts.
+ */
 const PROGRAMS = ['authd', 'pop3d', 'popup', 'sslwrap', 'wrap'] as const
 
 function addPrograms(tree: Tree): void {
@@ -195,7 +200,8 @@ function addDocuments(tree: Tree, version: string, date: Date): void {
   const packed = (text: string | Uint8Array): Uint8Array => gzipSync(text, { level: 9 })
   for (const page of globSync('docs/man/*.[58]', { cwd: root })) {
     const [, name = '', section = ''] = /\/([^/]+)\.([58])$/.exec(page) ?? []
-    // Courier and others have a pop3d(8) as well: the file has its own name, `man pop3d` finds it all the same.
+    // Courier and others have a pop3d(8) as well: the file has its own name, `man pop3d` finds it
+    // all the same.
     const ownName = name.startsWith('auth-relay')
     const suffix = ownName ? section : `${section}auth-relay`
     const text = readFileSync(join(root, page), 'utf8').replace(/^(\.TH \S+) \d/m, `$1 ${suffix}`)

@@ -1,6 +1,9 @@
 import { installPackages, missingPackages, PACKAGE_TOOLS } from './debian-packages.ts'
 
-/** Before the tests of the package: the Debian packages that they use besides those of the ordinary tests. */
+/**
+ * Before the tests of the package: the Debian packages that they use besides those of the ordinary
+ * tests.
+ */
 const missing = missingPackages(PACKAGE_TOOLS)
 if (missing.length > 0) {
   console.log(`Debian packages that the tests of the package use and this host has not: ${missing.join(' ')}`)

@@ -27,7 +27,8 @@ export function settingsSchema(): string {
       ),
     },
   }
-  // ECMAScript's \0 is unknown to the regular expressions of other languages, in which validators are written.
+  // ECMAScript's \0 is unknown to the regular expressions of other languages, in which validators
+  // are written.
   return `${JSON.stringify(schema, undefined, 2).replaceAll('\\\\0', '\\\\x00')}\n`
 }
 

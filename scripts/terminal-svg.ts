@@ -39,7 +39,10 @@ ${texts.join('\n')}
 
 type Row = TerminalLine & { readonly isFirst: boolean }
 
-/** Rows of at most so many characters; a typed line has its prompt besides, and is broken at a space. */
+/**
+ * Rows of at most so many characters; a typed line has its prompt besides, and is broken at a
+ * space.
+ */
 function fold({ type, text }: TerminalLine, columns: number): readonly Row[] {
   const rows: Row[] = []
   let rest = text

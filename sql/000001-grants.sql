@@ -1,5 +1,5 @@
--- Who may relay: grants by login, allowances and blocks by the administrator.
--- Times are the database's own (timestamptz). "until" is exclusive: at exactly that moment it has ended.
+-- Addresses that may relay: grants by login, allowances and blocks by the administrator. All times
+-- are those of the database (timestamptz). "until" is exclusive: at this moment the row has ended.
 
 CREATE TABLE schema_version (
   v       integer PRIMARY KEY,
@@ -8,7 +8,7 @@ CREATE TABLE schema_version (
 COMMENT ON TABLE schema_version IS 'One row per migration; a program that knows fewer refuses to run.';
 INSERT INTO schema_version (v) VALUES (1);
 
--- One row per address, or per /64 network of IPv6 where the site chose that.
+-- One row for each address, or for each /64 network of IPv6 if the settings say so.
 CREATE TABLE grants (
   ip            inet PRIMARY KEY
                 CHECK ((family(ip) = 4 AND masklen(ip) = 32) OR (family(ip) = 6 AND masklen(ip) IN (64, 128))),
@@ -26,10 +26,11 @@ COMMENT ON COLUMN grants.last_auth IS 'Last POP3 login. More than 60 s in the fu
 COMMENT ON COLUMN grants.granted_first IS 'First login of the unbroken series of grants that max_lifetime limits.';
 COMMENT ON COLUMN grants.username IS 'Login name of the last login; null where names are not kept.';
 CREATE INDEX grants_until ON grants (until);
--- For relay_clients: Postfix asks with the text of an address.
+-- For relay_clients, because Postfix asks with the text of an address.
 CREATE INDEX grants_address ON grants (host(ip));
 
--- What must not relay, whatever logs in there. A row is never removed while its history is kept; ending it sets "until".
+-- Addresses, networks and logins that must not relay. A row is kept as long as the history; ending
+-- it sets "until".
 CREATE TABLE blocks (
   id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   net    cidr,
@@ -43,7 +44,7 @@ CREATE TABLE blocks (
 CREATE INDEX blocks_net ON blocks USING gist (net inet_ops) WHERE net IS NOT NULL;
 CREATE INDEX blocks_login ON blocks (login) WHERE login IS NOT NULL;
 
--- What may relay without a login. Blocks are stronger.
+-- Networks that may relay without a login. A block overrides an allowance.
 CREATE TABLE allowances (
   id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   net    cidr NOT NULL,

@@ -1,5 +1,5 @@
--- Two histories, only ever added to, one partition a day (UTC):
--- who opened the relay for this address at that time, and who still needs this.
+-- Two histories with one partition a day (UTC), to which rows are only added: which login opened
+-- the relay for an address, and which grants were used.
 
 INSERT INTO schema_version (v) VALUES (2);
 
@@ -27,12 +27,13 @@ CREATE TABLE relay_use (
 ) PARTITION BY RANGE (at);
 CREATE INDEX relay_use_ip_at ON relay_use (ip, at);
 
--- Days without a partition of their own land here, so that no login fails for want of one.
+-- Rows of days without their own partition, so that no login fails because of a missing partition.
 CREATE TABLE login_event_default PARTITION OF login_event DEFAULT;
 CREATE TABLE relay_use_default PARTITION OF relay_use DEFAULT;
 
--- Makes the partitions from yesterday to three days ahead and drops what is older than keep_days.
--- Runs with its owner's rights: the role that adds to the histories can neither change nor remove them otherwise.
+-- Makes the partitions from yesterday to three days ahead, and drops those older than keep_days.
+-- Runs with the rights of its owner, because the role that adds to the histories may neither change
+-- nor remove their rows.
 CREATE FUNCTION keep_history(keep_days integer, at_time timestamptz DEFAULT NULL) RETURNS void
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -44,7 +45,7 @@ DECLARE
   since  timestamptz;
   till   timestamptz;
 BEGIN
-  PERFORM pg_advisory_xact_lock(418565088363); -- two programs must not make the same partition
+  PERFORM pg_advisory_xact_lock(418565088363); -- Two programs must not make the same partition.
   FOREACH parent IN ARRAY ARRAY['login_event', 'relay_use'] LOOP
     FOR ahead IN -1 .. 3 LOOP
       day := today + ahead;

@@ -1,9 +1,9 @@
--- What the gate and mail servers read.
+-- Views for the gate and for mail servers.
 
 INSERT INTO schema_version (v) VALUES (3);
 
--- The gate's view of the grants. The login is what mail is attributed to; where store_user is off there is none. The gate
--- asks with its own time.
+-- The grants for the gate. Mail is attributed to the login, which is null if store_user is off. The
+-- gate asks with its own time.
 CREATE VIEW relay_gate AS
   SELECT g.ip, g.until, g.last_auth, g.username,
          (SELECT max(b.until) FROM blocks b WHERE b.login = lower(g.username)) AS login_blocked_until
@@ -11,11 +11,13 @@ CREATE VIEW relay_gate AS
 CREATE VIEW relay_blocks AS SELECT net, since, until FROM blocks WHERE net IS NOT NULL;
 CREATE VIEW relay_allowances AS SELECT net, since, until FROM allowances;
 
--- Who may relay at this moment, for Postfix (pgsql:), Exim and anything else that asks in SQL:
+-- Addresses and networks that may relay now, for Postfix (pgsql:), Exim and other programs that use
+-- SQL:
 --   SELECT 'OK' FROM relay_clients WHERE address = '192.0.2.7'
 --   SELECT 1 FROM relay_clients WHERE network >>= inet '192.0.2.7'
--- "address" is the text of a single address and null for networks. A network of which any part is blocked is left out
--- whole: this view cannot subtract. (The gate itself does: it knows the address that is asked for.)
+-- "address" is the text of a single address, and null for a network. A network with a blocked part
+-- is left out whole, because this view cannot subtract. The gate can, because it knows the client's
+-- address.
 CREATE VIEW relay_clients AS
   SELECT host(g.ip) AS address, g.ip AS network, g.until
   FROM grants g
@@ -29,7 +31,7 @@ CREATE VIEW relay_clients AS
   WHERE a.since <= now() AND a.until > now()
     AND NOT EXISTS (SELECT FROM blocks b WHERE b.net && a.net AND b.since <= now() AND b.until > now());
 
--- The table as pop3-authd of old had it.
+-- The table of the original pop3-authd.
 CREATE VIEW relay AS
   SELECT ip, last_auth, first_auth, hits, daemon, username, tls
   FROM grants WHERE until > now() AND last_auth <= now() + interval '60 seconds';

@@ -1,5 +1,5 @@
--- Two roles besides the owner of the tables: pop3authd writes grants, authwrap can only ask. Both are made without a
--- password: nobody can use them over a password login until the administrator sets one.
+-- Two roles besides the owner of the tables: pop3authd writes grants, authwrap only reads them.
+-- Both have no password, so a login with a password fails until the administrator sets one.
 
 INSERT INTO schema_version (v) VALUES (4);
 
@@ -12,7 +12,8 @@ BEGIN
       BEGIN
         EXECUTE format('CREATE ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOINHERIT', wanted);
       EXCEPTION
-        WHEN duplicate_object OR unique_violation THEN NULL; -- made for another database at this moment
+        -- Another database of the server has just made the role.
+        WHEN duplicate_object OR unique_violation THEN NULL;
         WHEN insufficient_privilege THEN
           RAISE EXCEPTION 'this role may not create the role %', wanted
             USING HINT = format('As a superuser: CREATE ROLE %I LOGIN', wanted), ERRCODE = 'insufficient_privilege';
@@ -34,7 +35,7 @@ GRANT SELECT ON schema_version, relay_gate, relay_blocks, relay_allowances, rela
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON grants TO pop3authd;
 GRANT SELECT, INSERT ON blocks, allowances, login_event, relay_use TO pop3authd;
--- Ending a block or an allowance is all that may be changed of it.
+-- The end of a block or an allowance is its only column that may change.
 GRANT UPDATE (until) ON blocks, allowances TO pop3authd;
 GRANT SELECT ON relay TO pop3authd;
 GRANT EXECUTE ON FUNCTION keep_history(integer, timestamptz) TO pop3authd;

@@ -1,5 +1,6 @@
--- What the gates decided. Strangers come from the whole Internet, so nothing here grows with their number: one row for a host, a
--- door and a minute, and one row for a host and a door with the addresses that were refused last.
+-- Decisions of the gates. Clients without a grant come from the whole Internet, so the number of
+-- rows does not depend on the number of clients. There is one row for a host, a service ("door")
+-- and a minute, and one row for a host and a service with the addresses refused last.
 
 INSERT INTO schema_version (v) VALUES (7);
 
@@ -12,7 +13,7 @@ CREATE TABLE gate_tally (
   undecided bigint NOT NULL,
   never     bigint NOT NULL,
   PRIMARY KEY (minute, host, door)
-) WITH (fillfactor = 70); -- the row of this minute is updated every second, in its page
+) WITH (fillfactor = 70); -- The row of this minute is updated every second, in its page.
 COMMENT ON COLUMN gate_tally.refused IS 'Asked, and there was no grant: mail for local domains flowed.';
 COMMENT ON COLUMN gate_tally.undecided IS 'No sure answer in time: closed on doubt.';
 COMMENT ON COLUMN gate_tally.never IS 'Not asked: no login opens the relay for such an address.';
@@ -25,7 +26,7 @@ CREATE TABLE gate_refused (
   PRIMARY KEY (host, door)
 ) WITH (fillfactor = 50);
 
--- As in 2, and the tallies besides.
+-- The function of migration 2, with the tallies added.
 CREATE OR REPLACE FUNCTION keep_history(keep_days integer, at_time timestamptz DEFAULT NULL) RETURNS void
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -37,7 +38,7 @@ DECLARE
   since  timestamptz;
   till   timestamptz;
 BEGIN
-  PERFORM pg_advisory_xact_lock(418565088363); -- two programs must not make the same partition
+  PERFORM pg_advisory_xact_lock(418565088363); -- Two programs must not make the same partition.
   FOREACH parent IN ARRAY ARRAY['login_event', 'relay_use'] LOOP
     FOR ahead IN -1 .. 3 LOOP
       day := today + ahead;
@@ -66,7 +67,7 @@ BEGIN
 END
 $$;
 
--- A day of the tallies, for the status page.
+-- One day of tallies, for the status page.
 CREATE VIEW status_gate AS
   SELECT minute, host, door, relayed, refused, undecided, never FROM gate_tally WHERE minute > now() - interval '1 day';
 

@@ -1,13 +1,14 @@
--- Postfix asks a table for the whole text of an address, then for what is left when parts are cut off at the right:
--- of 2001:db8::7:9 that is 2001:db8::7, another address. So what is compared as text is IPv4 alone, where no part of an
--- address is an address.
+-- Postfix asks a table for the whole text of an address, then for prefixes of it, cut off at the
+-- right: for 2001:db8::7:9 it also asks for 2001:db8::7, which is another address. Only IPv4
+-- addresses are therefore compared as text, because no prefix of an IPv4 address is an address.
 
 INSERT INTO schema_version (v) VALUES (8);
 
 DROP INDEX grants_address;
 CREATE INDEX grants_address ON grants ((CASE WHEN family(ip) = 4 THEN host(ip) END));
 
--- As in 3; "address" is the text of a single IPv4 address, and null for everything else.
+-- The view of migration 3; "address" is the text of a single IPv4 address, and null in all other
+-- rows.
 CREATE OR REPLACE VIEW relay_clients AS
   SELECT CASE WHEN family(g.ip) = 4 THEN host(g.ip) END AS address, g.ip AS network, g.until
   FROM grants g
@@ -22,8 +23,8 @@ CREATE OR REPLACE VIEW relay_clients AS
     AND NOT EXISTS (SELECT FROM blocks b WHERE b.net && a.net AND b.since <= now() AND b.until > now());
 
 -- For Postfix (pgsql:):  SELECT 'OK' WHERE may_relay('%s')
--- True for an IPv4 address that is granted, or within a network that is allowed. False for every other text: for IPv6, names,
--- and parts of addresses.
+-- True for an IPv4 address that has a grant or lies in an allowed network. False for every other
+-- text: IPv6 addresses, names, and parts of addresses.
 CREATE FUNCTION may_relay(client text) RETURNS boolean
   LANGUAGE sql STABLE SET search_path = public, pg_temp AS $$
   SELECT EXISTS (SELECT FROM relay_clients c WHERE c.address = client)

@@ -1,5 +1,6 @@
--- The settings say which addresses are never granted; a mail server that asks this database cannot read them. So authd writes
--- them here, and the views for mail servers leave them out. (The gate judges each address by its own settings.)
+-- The settings name addresses that are never granted. A mail server that asks this database cannot
+-- read the settings, so authd writes these addresses here, and the views for mail servers leave
+-- them out. The gate checks each address by its own settings.
 
 INSERT INTO schema_version (v) VALUES (9);
 
@@ -18,8 +19,8 @@ COMMENT ON COLUMN ungrantable.alone IS
 CREATE VIEW relay_ungrantable AS
   SELECT net, alone FROM ungrantable WHERE seen > now() - interval '30 days';
 
--- As in 8, without what is never granted. An allowed network is cut into the parts that remain. Of a login's /64 with a proxy
--- in it nothing remains.
+-- The view of migration 8 without ungrantable addresses. An allowed network is divided into the
+-- parts that remain. A login's /64 that contains a proxy is left out whole.
 CREATE OR REPLACE VIEW relay_clients AS
   SELECT CASE WHEN family(g.ip) = 4 THEN host(g.ip) END AS address, g.ip AS network, g.until
   FROM grants g
@@ -48,7 +49,7 @@ CREATE OR REPLACE VIEW relay_clients AS
   ) AS part
   WHERE NOT EXISTS (SELECT FROM blocks b WHERE b.net && part.net AND b.since <= now() AND b.until > now());
 
--- As in 8, without what is never granted.
+-- The function of migration 8 without ungrantable addresses.
 CREATE OR REPLACE FUNCTION may_relay(client text) RETURNS boolean
   LANGUAGE sql STABLE SET search_path = public, pg_temp AS $$
   SELECT EXISTS (SELECT FROM relay_clients c WHERE c.address = client)

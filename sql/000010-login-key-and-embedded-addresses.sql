@@ -1,10 +1,11 @@
--- lower() folds as the locale of the database says, so that a block could hold on one server and not on another. And a block
--- of an IPv4 address left the same customer's IPv6 addresses open that NAT64, SIIT, 6to4 or Teredo make of it.
+-- lower() depends on the locale of the database, so a block of a login could hold on one server and
+-- not on another. A block of an IPv4 address did not close the customer's IPv6 addresses that embed
+-- it (NAT64, SIIT, 6to4, Teredo).
 
 INSERT INTO schema_version (v) VALUES (10);
 
--- As loginKey in src/wire/login-key.ts: two logins with the same key are one. A view inlines it for whoever reads the view,
--- so that everybody may execute it.
+-- Same result as loginKey in src/wire/login-key.ts: two logins with the same key are one login.
+-- Views inline the function with the rights of their reader, so every role may execute it.
 CREATE FUNCTION login_key(login text) RETURNS text
   LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT CASE WHEN strpos(login, '@') > 0 THEN rtrim(lower(login COLLATE "C"), '.') ELSE lower(login COLLATE "C") END
@@ -27,7 +28,7 @@ CREATE OR REPLACE VIEW relay_gate AS
   FROM grants g;
 CREATE OR REPLACE VIEW relay_allowances AS SELECT net, since, until, embedded_ipv4 FROM allowances;
 
--- As in 9, with the blocks of logins by their keys, and those of embedded addresses.
+-- The view of migration 9, with blocks of logins by key, and blocks of embedded addresses.
 CREATE OR REPLACE VIEW relay_clients AS
   SELECT CASE WHEN family(g.ip) = 4 THEN host(g.ip) END AS address, g.ip AS network, g.until
   FROM grants g

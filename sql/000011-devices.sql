@@ -1,5 +1,5 @@
--- What a login may send: its senders, networks, recipient domains and limits. The command auth-relay device writes these
--- tables; the gate reads the view with each lookup.
+-- Rules for the mail of a login: senders, networks, recipient domains and limits. auth-relay device
+-- writes these tables, and the gate reads the view with each lookup.
 
 INSERT INTO schema_version (v) VALUES (11);
 

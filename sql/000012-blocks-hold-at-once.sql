@@ -1,9 +1,10 @@
--- A block holds from the moment at which its command was answered, whatever the clock of the database says: after a failover, or
--- when the clock is set back, "since" may lie in the future for a while. The history alone asks since when a block holds.
+-- A block holds from the answer to its command on, at every clock of the database. After a
+-- failover, or when the clock is set back, "since" may lie in the future for some time. Only the
+-- history uses "since".
 
 INSERT INTO schema_version (v) VALUES (12);
 
--- As in 10.
+-- The view of migration 10 with this change.
 CREATE OR REPLACE VIEW relay_clients AS
   SELECT CASE WHEN family(g.ip) = 4 THEN host(g.ip) END AS address, g.ip AS network, g.until
   FROM grants g
@@ -34,7 +35,7 @@ CREATE OR REPLACE VIEW relay_clients AS
     SELECT FROM blocks b
     WHERE (b.net && part.net OR b.net >>= part.embedded_ipv4) AND b.until > now());
 
--- As in 9.
+-- The function of migration 9 with this change.
 CREATE OR REPLACE FUNCTION may_relay(client text) RETURNS boolean
   LANGUAGE sql STABLE SET search_path = public, pg_temp AS $$
   SELECT EXISTS (SELECT FROM relay_clients c WHERE c.address = client)

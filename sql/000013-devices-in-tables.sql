@@ -1,9 +1,9 @@
--- A device that has ended, or whose networks do not hold the address, opens nothing. The gate and the cdb mind that, and so
--- must the view that mail servers read themselves.
+-- A device opens nothing after its end, or for an address outside its networks. The gate and the
+-- cdb export observe this, so the view for mail servers must observe it too.
 
 INSERT INTO schema_version (v) VALUES (13);
 
--- As in 12, with the devices.
+-- The view of migration 12, with the devices.
 CREATE OR REPLACE VIEW relay_clients AS
   SELECT CASE WHEN family(g.ip) = 4 THEN host(g.ip) END AS address, g.ip AS network, g.until
   FROM grants g

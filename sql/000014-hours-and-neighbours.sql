@@ -13,7 +13,8 @@ CREATE OR REPLACE VIEW relay_devices AS
          d.recipients_per_hour, d.recipients_per_day, d.line_endings, d.until, d.hours_from, d.hours_to
   FROM device_logins l JOIN devices d ON d.name = l.device;
 
--- Only of networks with several logins: a mailbox that is alone at its address costs no row.
+-- Only networks with several logins have rows here, so a mailbox that is alone at its address needs
+-- none.
 CREATE TABLE neighbours (
   network inet NOT NULL,
   login   text NOT NULL CHECK (login = login_key(login)),

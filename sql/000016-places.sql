@@ -1,5 +1,5 @@
--- Where a device may be besides its networks: countries and AS numbers, which the gate finds in MMDB files of its host. Tables of
--- mail servers do not know them, so that there the networks alone count.
+-- Places of a device besides its networks: countries and AS numbers, which the gate finds in MMDB
+-- files of its host. Tables for mail servers do not know places, so there only the networks count.
 
 INSERT INTO schema_version (v) VALUES (16);
 
@@ -11,7 +11,7 @@ CREATE OR REPLACE VIEW relay_devices AS
          d.recipients_per_hour, d.recipients_per_day, d.line_endings, d.until, d.hours_from, d.hours_to, d.places
   FROM device_logins l JOIN devices d ON d.name = l.device;
 
--- As in 13, with the places.
+-- The view of migration 13, with the places.
 CREATE OR REPLACE VIEW relay_clients AS
   SELECT CASE WHEN family(g.ip) = 4 THEN host(g.ip) END AS address, g.ip AS network, g.until
   FROM grants g

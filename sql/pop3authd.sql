@@ -1,12 +1,13 @@
--- Everything auth-relay needs in an empty database, for those who set it up by hand:
+-- The whole schema of auth-relay, for an administrator who sets up an empty database by hand:
 --   createdb pop3authd && psql -d pop3authd -f pop3authd.sql
--- Made from the numbered files of this directory by scripts/build-pop3authd-sql.ts; a database loaded from here is up to date.
+-- Generated from the numbered files of this directory by scripts/build-pop3authd-sql.ts. A database
+-- loaded from this file is up to date.
 \set ON_ERROR_STOP on
 
 -- 000001-grants.sql
 BEGIN;
--- Who may relay: grants by login, allowances and blocks by the administrator.
--- Times are the database's own (timestamptz). "until" is exclusive: at exactly that moment it has ended.
+-- Addresses that may relay: grants by login, allowances and blocks by the administrator. All times
+-- are those of the database (timestamptz). "until" is exclusive: at this moment the row has ended.
 
 CREATE TABLE schema_version (
   v       integer PRIMARY KEY,
@@ -15,7 +16,7 @@ CREATE TABLE schema_version (
 COMMENT ON TABLE schema_version IS 'One row per migration; a program that knows fewer refuses to run.';
 INSERT INTO schema_version (v) VALUES (1);
 
--- One row per address, or per /64 network of IPv6 where the site chose that.
+-- One row for each address, or for each /64 network of IPv6 if the settings say so.
 CREATE TABLE grants (
   ip            inet PRIMARY KEY
                 CHECK ((family(ip) = 4 AND masklen(ip) = 32) OR (family(ip) = 6 AND masklen(ip) IN (64, 128))),
@@ -33,10 +34,11 @@ COMMENT ON COLUMN grants.last_auth IS 'Last POP3 login. More than 60 s in the fu
 COMMENT ON COLUMN grants.granted_first IS 'First login of the unbroken series of grants that max_lifetime limits.';
 COMMENT ON COLUMN grants.username IS 'Login name of the last login; null where names are not kept.';
 CREATE INDEX grants_until ON grants (until);
--- For relay_clients: Postfix asks with the text of an address.
+-- For relay_clients, because Postfix asks with the text of an address.
 CREATE INDEX grants_address ON grants (host(ip));
 
--- What must not relay, whatever logs in there. A row is never removed while its history is kept; ending it sets "until".
+-- Addresses, networks and logins that must not relay. A row is kept as long as the history; ending
+-- it sets "until".
 CREATE TABLE blocks (
   id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   net    cidr,
@@ -50,7 +52,7 @@ CREATE TABLE blocks (
 CREATE INDEX blocks_net ON blocks USING gist (net inet_ops) WHERE net IS NOT NULL;
 CREATE INDEX blocks_login ON blocks (login) WHERE login IS NOT NULL;
 
--- What may relay without a login. Blocks are stronger.
+-- Networks that may relay without a login. A block overrides an allowance.
 CREATE TABLE allowances (
   id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   net    cidr NOT NULL,
@@ -64,8 +66,8 @@ COMMIT;
 
 -- 000002-history.sql
 BEGIN;
--- Two histories, only ever added to, one partition a day (UTC):
--- who opened the relay for this address at that time, and who still needs this.
+-- Two histories with one partition a day (UTC), to which rows are only added: which login opened
+-- the relay for an address, and which grants were used.
 
 INSERT INTO schema_version (v) VALUES (2);
 
@@ -93,12 +95,13 @@ CREATE TABLE relay_use (
 ) PARTITION BY RANGE (at);
 CREATE INDEX relay_use_ip_at ON relay_use (ip, at);
 
--- Days without a partition of their own land here, so that no login fails for want of one.
+-- Rows of days without their own partition, so that no login fails because of a missing partition.
 CREATE TABLE login_event_default PARTITION OF login_event DEFAULT;
 CREATE TABLE relay_use_default PARTITION OF relay_use DEFAULT;
 
--- Makes the partitions from yesterday to three days ahead and drops what is older than keep_days.
--- Runs with its owner's rights: the role that adds to the histories can neither change nor remove them otherwise.
+-- Makes the partitions from yesterday to three days ahead, and drops those older than keep_days.
+-- Runs with the rights of its owner, because the role that adds to the histories may neither change
+-- nor remove their rows.
 CREATE FUNCTION keep_history(keep_days integer, at_time timestamptz DEFAULT NULL) RETURNS void
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -110,7 +113,7 @@ DECLARE
   since  timestamptz;
   till   timestamptz;
 BEGIN
-  PERFORM pg_advisory_xact_lock(418565088363); -- two programs must not make the same partition
+  PERFORM pg_advisory_xact_lock(418565088363); -- Two programs must not make the same partition.
   FOREACH parent IN ARRAY ARRAY['login_event', 'relay_use'] LOOP
     FOR ahead IN -1 .. 3 LOOP
       day := today + ahead;
@@ -142,12 +145,12 @@ COMMIT;
 
 -- 000003-views.sql
 BEGIN;
--- What the gate and mail servers read.
+-- Views for the gate and for mail servers.
 
 INSERT INTO schema_version (v) VALUES (3);
 
--- The gate's view of the grants. The login is what mail is attributed to; where store_user is off there is none. The gate
--- asks with its own time.
+-- The grants for the gate. Mail is attributed to the login, which is null if store_user is off. The
+-- gate asks with its own time.
 CREATE VIEW relay_gate AS
   SELECT g.ip, g.until, g.last_auth, g.username,
          (SELECT max(b.until) FROM blocks b WHERE b.login = lower(g.username)) AS login_blocked_until
@@ -155,11 +158,13 @@ CREATE VIEW relay_gate AS
 CREATE VIEW relay_blocks AS SELECT net, since, until FROM blocks WHERE net IS NOT NULL;
 CREATE VIEW relay_allowances AS SELECT net, since, until FROM allowances;
 
--- Who may relay at this moment, for Postfix (pgsql:), Exim and anything else that asks in SQL:
+-- Addresses and networks that may relay now, for Postfix (pgsql:), Exim and other programs that use
+-- SQL:
 --   SELECT 'OK' FROM relay_clients WHERE address = '192.0.2.7'
 --   SELECT 1 FROM relay_clients WHERE network >>= inet '192.0.2.7'
--- "address" is the text of a single address and null for networks. A network of which any part is blocked is left out
--- whole: this view cannot subtract. (The gate itself does: it knows the address that is asked for.)
+-- "address" is the text of a single address, and null for a network. A network with a blocked part
+-- is left out whole, because this view cannot subtract. The gate can, because it knows the client's
+-- address.
 CREATE VIEW relay_clients AS
   SELECT host(g.ip) AS address, g.ip AS network, g.until
   FROM grants g
@@ -173,7 +178,7 @@ CREATE VIEW relay_clients AS
   WHERE a.since <= now() AND a.until > now()
     AND NOT EXISTS (SELECT FROM blocks b WHERE b.net && a.net AND b.since <= now() AND b.until > now());
 
--- The table as pop3-authd of old had it.
+-- The table of the original pop3-authd.
 CREATE VIEW relay AS
   SELECT ip, last_auth, first_auth, hits, daemon, username, tls
   FROM grants WHERE until > now() AND last_auth <= now() + interval '60 seconds';
@@ -181,8 +186,8 @@ COMMIT;
 
 -- 000004-roles.sql
 BEGIN;
--- Two roles besides the owner of the tables: pop3authd writes grants, authwrap can only ask. Both are made without a
--- password: nobody can use them over a password login until the administrator sets one.
+-- Two roles besides the owner of the tables: pop3authd writes grants, authwrap only reads them.
+-- Both have no password, so a login with a password fails until the administrator sets one.
 
 INSERT INTO schema_version (v) VALUES (4);
 
@@ -195,7 +200,8 @@ BEGIN
       BEGIN
         EXECUTE format('CREATE ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOINHERIT', wanted);
       EXCEPTION
-        WHEN duplicate_object OR unique_violation THEN NULL; -- made for another database at this moment
+        -- Another database of the server has just made the role.
+        WHEN duplicate_object OR unique_violation THEN NULL;
         WHEN insufficient_privilege THEN
           RAISE EXCEPTION 'this role may not create the role %', wanted
             USING HINT = format('As a superuser: CREATE ROLE %I LOGIN', wanted), ERRCODE = 'insufficient_privilege';
@@ -217,7 +223,7 @@ GRANT SELECT ON schema_version, relay_gate, relay_blocks, relay_allowances, rela
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON grants TO pop3authd;
 GRANT SELECT, INSERT ON blocks, allowances, login_event, relay_use TO pop3authd;
--- Ending a block or an allowance is all that may be changed of it.
+-- The end of a block or an allowance is its only column that may change.
 GRANT UPDATE (until) ON blocks, allowances TO pop3authd;
 GRANT SELECT ON relay TO pop3authd;
 GRANT EXECUTE ON FUNCTION keep_history(integer, timestamptz) TO pop3authd;
@@ -225,34 +231,36 @@ COMMIT;
 
 -- 000005-refresh-in-place.sql
 BEGIN;
--- A login from an address that has a grant is the common case. With "until" in no index and room left in each page,
--- PostgreSQL replaces the row where it stands (a heap-only update) and touches no index at all.
+-- Most logins come from an address that has a grant. With "until" in no index and free space in
+-- each page, PostgreSQL updates the row in place (heap-only) and no index.
 
 INSERT INTO schema_version (v) VALUES (5);
 
--- The sweep, once a minute, reads the table instead; every lookup is by address.
+-- The sweep reads the whole table once a minute; each lookup is by address.
 DROP INDEX grants_until;
 ALTER TABLE grants SET (fillfactor = 70);
 COMMIT;
 
 -- 000006-status.sql
 BEGIN;
--- What the status page reads, with a role of its own that can read nothing else; and indexes by time for whoever looks at what
--- happened last.
+-- Views for the status page, with a role that can read nothing else, and indexes by time for
+-- queries about recent events.
 
 INSERT INTO schema_version (v) VALUES (6);
 
--- The histories grow in the order of their times: a block range index costs next to nothing to keep and skips all but the end.
+-- The histories grow in the order of time. A block range index costs very little, and a query by
+-- time reads only the end of the table.
 CREATE INDEX login_event_at ON login_event USING brin (at) WITH (pages_per_range = 32, autosummarize = on);
 CREATE INDEX relay_use_at ON relay_use USING brin (at) WITH (pages_per_range = 32, autosummarize = on);
 
--- The grants as the gate sees them, with what an administrator wants to know of each.
+-- The grants in force, with the columns for an administrator.
 CREATE VIEW status_grants AS
   SELECT g.ip AS network, g.until, g.first_auth AS first, g.last_auth AS last, g.hits AS logins, g.daemon, g.username AS login, g.tls
   FROM grants g
-  WHERE g.until > now() AND g.last_auth <= now() + interval '60 seconds'; -- A block takes the grants that it meets away: none need be looked for here.
+  -- A block deletes the grants that it covers, so blocks need no check here.
+  WHERE g.until > now() AND g.last_auth <= now() + interval '60 seconds';
 
--- A day of both histories. Of a relayed mail, "daemon" is the door that let it through.
+-- One day of both histories. For relayed mail, "daemon" is the service that opened the relay.
 CREATE VIEW status_events AS
   SELECT at, CASE WHEN refused IS NULL THEN 'grant' ELSE 'refused' END AS kind, ip, daemon, method, tls, username AS login, refused AS reason
   FROM login_event WHERE at > now() - interval '1 day'
@@ -260,7 +268,7 @@ CREATE VIEW status_events AS
   SELECT at, 'relay', ip, door, NULL, NULL, NULL, NULL
   FROM relay_use WHERE at > now() - interval '1 day';
 
--- How many decrees of the administrator are in force.
+-- Numbers of allowances and blocks in force.
 CREATE VIEW status_decrees AS
   SELECT (SELECT count(*) FROM allowances WHERE since <= now() AND until > now()) AS allowances,
          (SELECT count(*) FROM blocks WHERE since <= now() AND until > now()) AS blocks;
@@ -271,7 +279,8 @@ BEGIN
     BEGIN
       CREATE ROLE authstatus LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOINHERIT;
     EXCEPTION
-      WHEN duplicate_object OR unique_violation THEN NULL; -- made for another database at this moment
+      -- Another database of the server has just made the role.
+      WHEN duplicate_object OR unique_violation THEN NULL;
       WHEN insufficient_privilege THEN
         RAISE EXCEPTION 'this role may not create the role authstatus'
           USING HINT = 'As a superuser: CREATE ROLE authstatus LOGIN', ERRCODE = 'insufficient_privilege';
@@ -287,8 +296,9 @@ COMMIT;
 
 -- 000007-gate-decisions.sql
 BEGIN;
--- What the gates decided. Strangers come from the whole Internet, so nothing here grows with their number: one row for a host, a
--- door and a minute, and one row for a host and a door with the addresses that were refused last.
+-- Decisions of the gates. Clients without a grant come from the whole Internet, so the number of
+-- rows does not depend on the number of clients. There is one row for a host, a service ("door")
+-- and a minute, and one row for a host and a service with the addresses refused last.
 
 INSERT INTO schema_version (v) VALUES (7);
 
@@ -301,7 +311,7 @@ CREATE TABLE gate_tally (
   undecided bigint NOT NULL,
   never     bigint NOT NULL,
   PRIMARY KEY (minute, host, door)
-) WITH (fillfactor = 70); -- the row of this minute is updated every second, in its page
+) WITH (fillfactor = 70); -- The row of this minute is updated every second, in its page.
 COMMENT ON COLUMN gate_tally.refused IS 'Asked, and there was no grant: mail for local domains flowed.';
 COMMENT ON COLUMN gate_tally.undecided IS 'No sure answer in time: closed on doubt.';
 COMMENT ON COLUMN gate_tally.never IS 'Not asked: no login opens the relay for such an address.';
@@ -314,7 +324,7 @@ CREATE TABLE gate_refused (
   PRIMARY KEY (host, door)
 ) WITH (fillfactor = 50);
 
--- As in 2, and the tallies besides.
+-- The function of migration 2, with the tallies added.
 CREATE OR REPLACE FUNCTION keep_history(keep_days integer, at_time timestamptz DEFAULT NULL) RETURNS void
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -326,7 +336,7 @@ DECLARE
   since  timestamptz;
   till   timestamptz;
 BEGIN
-  PERFORM pg_advisory_xact_lock(418565088363); -- two programs must not make the same partition
+  PERFORM pg_advisory_xact_lock(418565088363); -- Two programs must not make the same partition.
   FOREACH parent IN ARRAY ARRAY['login_event', 'relay_use'] LOOP
     FOR ahead IN -1 .. 3 LOOP
       day := today + ahead;
@@ -355,7 +365,7 @@ BEGIN
 END
 $$;
 
--- A day of the tallies, for the status page.
+-- One day of tallies, for the status page.
 CREATE VIEW status_gate AS
   SELECT minute, host, door, relayed, refused, undecided, never FROM gate_tally WHERE minute > now() - interval '1 day';
 
@@ -366,16 +376,17 @@ COMMIT;
 
 -- 000008-ipv4-clients.sql
 BEGIN;
--- Postfix asks a table for the whole text of an address, then for what is left when parts are cut off at the right:
--- of 2001:db8::7:9 that is 2001:db8::7, another address. So what is compared as text is IPv4 alone, where no part of an
--- address is an address.
+-- Postfix asks a table for the whole text of an address, then for prefixes of it, cut off at the
+-- right: for 2001:db8::7:9 it also asks for 2001:db8::7, which is another address. Only IPv4
+-- addresses are therefore compared as text, because no prefix of an IPv4 address is an address.
 
 INSERT INTO schema_version (v) VALUES (8);
 
 DROP INDEX grants_address;
 CREATE INDEX grants_address ON grants ((CASE WHEN family(ip) = 4 THEN host(ip) END));
 
--- As in 3; "address" is the text of a single IPv4 address, and null for everything else.
+-- The view of migration 3; "address" is the text of a single IPv4 address, and null in all other
+-- rows.
 CREATE OR REPLACE VIEW relay_clients AS
   SELECT CASE WHEN family(g.ip) = 4 THEN host(g.ip) END AS address, g.ip AS network, g.until
   FROM grants g
@@ -390,8 +401,8 @@ CREATE OR REPLACE VIEW relay_clients AS
     AND NOT EXISTS (SELECT FROM blocks b WHERE b.net && a.net AND b.since <= now() AND b.until > now());
 
 -- For Postfix (pgsql:):  SELECT 'OK' WHERE may_relay('%s')
--- True for an IPv4 address that is granted, or within a network that is allowed. False for every other text: for IPv6, names,
--- and parts of addresses.
+-- True for an IPv4 address that has a grant or lies in an allowed network. False for every other
+-- text: IPv6 addresses, names, and parts of addresses.
 CREATE FUNCTION may_relay(client text) RETURNS boolean
   LANGUAGE sql STABLE SET search_path = public, pg_temp AS $$
   SELECT EXISTS (SELECT FROM relay_clients c WHERE c.address = client)
@@ -412,8 +423,9 @@ COMMIT;
 
 -- 000009-ungrantable.sql
 BEGIN;
--- The settings say which addresses are never granted; a mail server that asks this database cannot read them. So authd writes
--- them here, and the views for mail servers leave them out. (The gate judges each address by its own settings.)
+-- The settings name addresses that are never granted. A mail server that asks this database cannot
+-- read the settings, so authd writes these addresses here, and the views for mail servers leave
+-- them out. The gate checks each address by its own settings.
 
 INSERT INTO schema_version (v) VALUES (9);
 
@@ -432,8 +444,8 @@ COMMENT ON COLUMN ungrantable.alone IS
 CREATE VIEW relay_ungrantable AS
   SELECT net, alone FROM ungrantable WHERE seen > now() - interval '30 days';
 
--- As in 8, without what is never granted. An allowed network is cut into the parts that remain. Of a login's /64 with a proxy
--- in it nothing remains.
+-- The view of migration 8 without ungrantable addresses. An allowed network is divided into the
+-- parts that remain. A login's /64 that contains a proxy is left out whole.
 CREATE OR REPLACE VIEW relay_clients AS
   SELECT CASE WHEN family(g.ip) = 4 THEN host(g.ip) END AS address, g.ip AS network, g.until
   FROM grants g
@@ -462,7 +474,7 @@ CREATE OR REPLACE VIEW relay_clients AS
   ) AS part
   WHERE NOT EXISTS (SELECT FROM blocks b WHERE b.net && part.net AND b.since <= now() AND b.until > now());
 
--- As in 8, without what is never granted.
+-- The function of migration 8 without ungrantable addresses.
 CREATE OR REPLACE FUNCTION may_relay(client text) RETURNS boolean
   LANGUAGE sql STABLE SET search_path = public, pg_temp AS $$
   SELECT EXISTS (SELECT FROM relay_clients c WHERE c.address = client)
@@ -486,13 +498,14 @@ COMMIT;
 
 -- 000010-login-key-and-embedded-addresses.sql
 BEGIN;
--- lower() folds as the locale of the database says, so that a block could hold on one server and not on another. And a block
--- of an IPv4 address left the same customer's IPv6 addresses open that NAT64, SIIT, 6to4 or Teredo make of it.
+-- lower() depends on the locale of the database, so a block of a login could hold on one server and
+-- not on another. A block of an IPv4 address did not close the customer's IPv6 addresses that embed
+-- it (NAT64, SIIT, 6to4, Teredo).
 
 INSERT INTO schema_version (v) VALUES (10);
 
--- As loginKey in src/wire/login-key.ts: two logins with the same key are one. A view inlines it for whoever reads the view,
--- so that everybody may execute it.
+-- Same result as loginKey in src/wire/login-key.ts: two logins with the same key are one login.
+-- Views inline the function with the rights of their reader, so every role may execute it.
 CREATE FUNCTION login_key(login text) RETURNS text
   LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT CASE WHEN strpos(login, '@') > 0 THEN rtrim(lower(login COLLATE "C"), '.') ELSE lower(login COLLATE "C") END
@@ -515,7 +528,7 @@ CREATE OR REPLACE VIEW relay_gate AS
   FROM grants g;
 CREATE OR REPLACE VIEW relay_allowances AS SELECT net, since, until, embedded_ipv4 FROM allowances;
 
--- As in 9, with the blocks of logins by their keys, and those of embedded addresses.
+-- The view of migration 9, with blocks of logins by key, and blocks of embedded addresses.
 CREATE OR REPLACE VIEW relay_clients AS
   SELECT CASE WHEN family(g.ip) = 4 THEN host(g.ip) END AS address, g.ip AS network, g.until
   FROM grants g
@@ -550,8 +563,8 @@ COMMIT;
 
 -- 000011-devices.sql
 BEGIN;
--- What a login may send: its senders, networks, recipient domains and limits. The command auth-relay device writes these
--- tables; the gate reads the view with each lookup.
+-- Rules for the mail of a login: senders, networks, recipient domains and limits. auth-relay device
+-- writes these tables, and the gate reads the view with each lookup.
 
 INSERT INTO schema_version (v) VALUES (11);
 
@@ -592,12 +605,13 @@ COMMIT;
 
 -- 000012-blocks-hold-at-once.sql
 BEGIN;
--- A block holds from the moment at which its command was answered, whatever the clock of the database says: after a failover, or
--- when the clock is set back, "since" may lie in the future for a while. The history alone asks since when a block holds.
+-- A block holds from the answer to its command on, at every clock of the database. After a
+-- failover, or when the clock is set back, "since" may lie in the future for some time. Only the
+-- history uses "since".
 
 INSERT INTO schema_version (v) VALUES (12);
 
--- As in 10.
+-- The view of migration 10 with this change.
 CREATE OR REPLACE VIEW relay_clients AS
   SELECT CASE WHEN family(g.ip) = 4 THEN host(g.ip) END AS address, g.ip AS network, g.until
   FROM grants g
@@ -628,7 +642,7 @@ CREATE OR REPLACE VIEW relay_clients AS
     SELECT FROM blocks b
     WHERE (b.net && part.net OR b.net >>= part.embedded_ipv4) AND b.until > now());
 
--- As in 9.
+-- The function of migration 9 with this change.
 CREATE OR REPLACE FUNCTION may_relay(client text) RETURNS boolean
   LANGUAGE sql STABLE SET search_path = public, pg_temp AS $$
   SELECT EXISTS (SELECT FROM relay_clients c WHERE c.address = client)
@@ -648,12 +662,12 @@ COMMIT;
 
 -- 000013-devices-in-tables.sql
 BEGIN;
--- A device that has ended, or whose networks do not hold the address, opens nothing. The gate and the cdb mind that, and so
--- must the view that mail servers read themselves.
+-- A device opens nothing after its end, or for an address outside its networks. The gate and the
+-- cdb export observe this, so the view for mail servers must observe it too.
 
 INSERT INTO schema_version (v) VALUES (13);
 
--- As in 12, with the devices.
+-- The view of migration 12, with the devices.
 CREATE OR REPLACE VIEW relay_clients AS
   SELECT CASE WHEN family(g.ip) = 4 THEN host(g.ip) END AS address, g.ip AS network, g.until
   FROM grants g
@@ -708,7 +722,8 @@ CREATE OR REPLACE VIEW relay_devices AS
          d.recipients_per_hour, d.recipients_per_day, d.line_endings, d.until, d.hours_from, d.hours_to
   FROM device_logins l JOIN devices d ON d.name = l.device;
 
--- Only of networks with several logins: a mailbox that is alone at its address costs no row.
+-- Only networks with several logins have rows here, so a mailbox that is alone at its address needs
+-- none.
 CREATE TABLE neighbours (
   network inet NOT NULL,
   login   text NOT NULL CHECK (login = login_key(login)),
@@ -726,7 +741,7 @@ COMMIT;
 
 -- 000015-alarms.sql
 BEGIN;
--- What somebody should look at: each alarm has one start and one end.
+-- Findings for the administrator. Each alarm has one start and one end.
 
 INSERT INTO schema_version (v) VALUES (15);
 
@@ -748,8 +763,8 @@ COMMENT ON COLUMN alarms.told_start IS 'One process has taken it on itself to te
 CREATE UNIQUE INDEX alarms_open ON alarms (rule, subject) WHERE until IS NULL;
 CREATE INDEX alarms_since ON alarms (since);
 
--- What the look at alarms remembers, so that it need not read weeks of history: when a login of a device came last, and in how
--- many minutes of an hour a grant of the device was used.
+-- State of the alarm rules, so that they need not read weeks of history: the time of a device's
+-- last login, and the number of minutes of an hour in which a grant of the device was used.
 ALTER TABLE device_logins ADD COLUMN last_login timestamptz;
 CREATE TABLE device_hours (
   device  text NOT NULL,
@@ -772,8 +787,8 @@ COMMIT;
 
 -- 000016-places.sql
 BEGIN;
--- Where a device may be besides its networks: countries and AS numbers, which the gate finds in MMDB files of its host. Tables of
--- mail servers do not know them, so that there the networks alone count.
+-- Places of a device besides its networks: countries and AS numbers, which the gate finds in MMDB
+-- files of its host. Tables for mail servers do not know places, so there only the networks count.
 
 INSERT INTO schema_version (v) VALUES (16);
 
@@ -785,7 +800,7 @@ CREATE OR REPLACE VIEW relay_devices AS
          d.recipients_per_hour, d.recipients_per_day, d.line_endings, d.until, d.hours_from, d.hours_to, d.places
   FROM device_logins l JOIN devices d ON d.name = l.device;
 
--- As in 13, with the places.
+-- The view of migration 13, with the places.
 CREATE OR REPLACE VIEW relay_clients AS
   SELECT CASE WHEN family(g.ip) = 4 THEN host(g.ip) END AS address, g.ip AS network, g.until
   FROM grants g
@@ -825,9 +840,10 @@ COMMIT;
 
 -- 000017-standby-replies.sql
 BEGIN;
--- In a cluster with synchronous replication the gate believes a primary only while its synchronous standbys answer it.
--- pg_stat_replication shows the answers to members of pg_read_all_stats alone: the owner of this function must be one (a
--- superuser is). The gate's role sees three columns of it and nothing else.
+-- In a cluster with synchronous replication the gate trusts a primary only while its synchronous
+-- standbys answer it. pg_stat_replication shows the answers to members of pg_read_all_stats only,
+-- so the owner of this function must be a member (a superuser is). The gate's role sees three
+-- columns of it and nothing else.
 
 INSERT INTO schema_version (v) VALUES (17);
 

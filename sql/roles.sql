@@ -1,6 +1,7 @@
--- Roles and their rights, as they are after all migrations. auth-relay migrate runs this file at the end, because a dump holds
--- no roles: a database that was restored on another server has the tables, and neither the roles nor their rights.
--- Repeating the file changes nothing. A test compares the result with that of the migrations.
+-- Roles and their rights as they are after all migrations. auth-relay migrate runs this file last,
+-- because a dump contains no roles: a restored database has the tables, but neither the roles nor
+-- their rights. Running the file again changes nothing. A test compares its result with that of the
+-- migrations.
 
 DO $$
 DECLARE
@@ -11,7 +12,8 @@ BEGIN
       BEGIN
         EXECUTE format('CREATE ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOINHERIT', wanted);
       EXCEPTION
-        WHEN duplicate_object OR unique_violation THEN NULL; -- made for another database at this moment
+        -- Another database of the server has just made the role.
+        WHEN duplicate_object OR unique_violation THEN NULL;
         WHEN insufficient_privilege THEN
           RAISE EXCEPTION 'this role may not create the role %', wanted
             USING HINT = format('As a superuser: CREATE ROLE %I LOGIN', wanted), ERRCODE = 'insufficient_privilege';

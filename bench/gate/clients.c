@@ -1,6 +1,9 @@
-/* clients PORT PROCESSES SECONDS WORD: so many clients, one connection after the other; each reads the banner, says
-   QUIT, reads to the end. Prints connections a second, the banner's median and 99th percentile in microseconds, how many
-   banners did not hold WORD, and the seconds of CPU of the clients themselves. */
+/*
+ * clients PORT PROCESSES SECONDS WORD: PROCESSES clients, each with one connection after the
+ * other. A client reads the banner, sends QUIT and reads to the end of the stream. Prints
+ * connections a second, median and 99th percentile of the time to the banner in microseconds,
+ * the number of banners without WORD, and the seconds of CPU of the clients themselves.
+ */
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,8 @@
-/* message PORT SECONDS: sends one message after the other over one connection, 16 MiB of lines of 78 octets each, and prints
-   the MB (10^6 octets) of content a second that the server has answered for. */
+/*
+ * message PORT SECONDS: sends one message after the other over one connection, each with 16 MiB
+ * in lines of 78 octets. Prints the MB (10^6 octets) of content a second that the server has
+ * accepted.
+ */
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>

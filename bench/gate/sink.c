@@ -1,4 +1,7 @@
-/* An SMTP server for one session that takes messages and keeps none: 250 to each command, 354 to DATA, 221 to QUIT. */
+/*
+ * An SMTP server for one session. It accepts messages and discards them: 250 to each command,
+ * 354 to DATA, 221 to QUIT.
+ */
 #include <string.h>
 #include <unistd.h>
 

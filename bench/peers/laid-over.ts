@@ -15,7 +15,10 @@ export type Overlay = {
   readonly mailboxes?: string
 }
 
-/** In a mount namespace that ends with the command: the packages over /usr, the files over /etc, an empty /run. */
+/**
+ * In a mount namespace that ends with the command: the packages over /usr, the files over /etc, an
+ * empty /run.
+ */
 const ENTER = `set -e
 usr=$1 etc=$2 lib=$3 mail=$4; shift 4
 mount -t overlay overlay -o "lowerdir=$usr:/usr" /usr
@@ -27,7 +30,10 @@ exec "$@"`
 
 const PRIVATE = /shadow|userdb/
 
-/** Words before a command that is to find the packages as if they were installed, with these files. Needs root. */
+/**
+ * Words before a command that is to find the packages as if they were installed, with these files.
+ * Needs root.
+ */
 export function laidOver({ packages, directory, files, state = [], mailboxes }: Overlay): readonly string[] {
   const roots = packages.map(unpack)
   const layers = (name: string, own: readonly string[] = []): string =>

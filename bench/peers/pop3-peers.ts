@@ -2,7 +2,9 @@ import { chownSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { pathOf } from '../../test/harness/describe-with.ts'
 import { laidOver } from './laid-over.ts'
 
-/** The maildrops of a bench: every server serves the same, by the same password and the same hash. */
+/**
+ * The maildrops of a bench: every server serves the same, by the same password and the same hash.
+ */
 export type PopSite = {
   /** A folder of the bench that other accounts may enter. */
   readonly directory: string
@@ -91,7 +93,10 @@ log_path = ${own}/log
   return { command: [pathOf('dovecot') ?? 'dovecot', '-F', '-c', `${own}/dovecot.conf`], settings }
 }
 
-/** What was found to be its fastest: processes that stay, each for many sessions; nothing synced, no flag written. */
+/**
+ * What was found to be its fastest: processes that stay, each for many sessions; nothing synced, no
+ * flag written.
+ */
 export const TUNING = `auth_cache_size = 10M
 mail_fsync = never
 mail_always_cache_fields = size.virtual size.physical pop3.uidl
@@ -131,7 +136,9 @@ service pop3 {
 }
 `
 
-/** The host's accounts and the site's users among them, as system accounts with shadow passwords. */
+/**
+ * The host's accounts and the site's users among them, as system accounts with shadow passwords.
+ */
 function accounts({ users, owner, hash, maildir }: PopSite, ...services: readonly string[]): Record<string, string> {
   const people = users.map(user => `${user}:x:${owner.uid}:${owner.gid}::${maildir(user)}:/bin/sh\n`)
   const own = services.map((name, n) => `${name}:x:${61_240 + n}:${owner.gid}::/:/bin/false\n`)
@@ -228,7 +235,8 @@ export const POP_PEERS: readonly PopPeer[] = [
     command: (site, port) => dovecot(site, 'tuned', port, TUNING),
   },
   {
-    // Ours takes this policy by itself (decision 10); Dovecot has no setting for it, and gains more.
+    // Ours takes this policy by itself (decision 10); Dovecot has no setting for it, and gains
+    // more.
     name: 'dovecot tuned, SCHED_BATCH',
     debianPackage: 'dovecot-pop3d',
     installed: true,

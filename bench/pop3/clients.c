@@ -1,20 +1,26 @@
-/* clients PORT CLIENTS SESSIONS FIRST-USER [TLS [ADDRESSES [hold]]] < SCRIPT: so many clients at once, one session after the other until so many are done.
-   Each command goes out when the whole answer to the one before is there. SCRIPT has one command a line:
-
-     OCTETS LINES EXPECTED COMMAND
-
-   OCTETS and LINES of the multi-line response behind its first line, termination included; 0: not looked at, both -: a
-   one-line reply. EXPECTED begins the first line of the answer, `_` for a space. `%d` in COMMAND is the number of the client.
-   The greeting is awaited first, and after the last command the end of the stream.
-
-   TLS: clear (no TLS), full (each session makes a full handshake), resumed (each session offers the newest ticket of its
-   client). TLS 1.3 with X25519 and AES-128 for every server, whatever it would choose by itself. ADDRESSES: the sessions come
-   from so many addresses of 127.0.0.0/8 in turn; 0: from 127.0.0.1. hold: the sessions stay open behind the last command;
-   `open` is printed when all are there, and the program waits for a signal.
-
-   Prints sessions a second, seconds from connect to the end (median, 95th and 99th percentile, longest), seconds from connect
-   to the answer to PASS (median, 99th percentile), octets received, sessions that were resumed, and this program's own
-   processor time. Any answer but the expected one ends the run with status 1. */
+/*
+ * clients PORT CLIENTS SESSIONS FIRST-USER [TLS [ADDRESSES [hold]]] < SCRIPT: CLIENTS clients at a
+ * time, until SESSIONS sessions are done. A client sends each command when the answer to the
+ * previous one is complete. SCRIPT has one command a line:
+ *
+ *   OCTETS LINES EXPECTED COMMAND
+ *
+ * OCTETS and LINES are those of the multi-line response behind its first line, with the
+ * termination. 0: any number. Both -: a reply of one line. The first line of the answer must begin
+ * with EXPECTED, where `_` stands for a space. `%d` in COMMAND is the number of the client. A
+ * client waits for the greeting first, and for the end of the stream after the last command.
+ *
+ * TLS: clear (no TLS), full (each session makes a full handshake), resumed (each session offers the
+ * newest ticket of its client). Every server gets TLS 1.3 with X25519 and AES-128, so that all do
+ * the same work. ADDRESSES: the number of addresses of 127.0.0.0/8 that the sessions use in
+ * rotation; 0: 127.0.0.1 only. hold: the sessions stay open after the last command. The program
+ * then prints `open` when all are open, and waits for a signal.
+ *
+ * Prints sessions a second, seconds from connect to the end (median, 95th and 99th percentile,
+ * longest), seconds from connect to the answer to PASS (median, 99th percentile), octets received,
+ * resumed sessions, and the processor time of this program. An unexpected answer ends the run with
+ * status 1.
+ */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -40,7 +46,7 @@ struct command {
   char expected[64], text[160];
 };
 
-/* What a client waits for is the answer to command `at`; -1 is the greeting, `commands` the end of the stream. */
+/* A client waits for the answer to command `at`; -1: for the greeting; `commands`: for the end. */
 struct client {
   int fd, number, at, inBody, headLength, tailLength;
   long octets, lines;
@@ -118,7 +124,8 @@ static void begin(struct client *c) {
     SSL_set_fd(c->ssl, c->fd);
     SSL_set_connect_state(c->ssl);
     if (c->ticket != NULL) {
-      /* A copy: OpenSSL's client does not use one session object twice, and a server need not give a new ticket each time. */
+      /* Resume with a copy, because OpenSSL's client cannot use a session object twice, and the
+       * server need not send a new ticket each time. */
       SSL_SESSION *copy = SSL_SESSION_dup(c->ticket);
       SSL_set_session(c->ssl, copy);
       SSL_SESSION_free(copy);

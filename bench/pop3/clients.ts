@@ -95,7 +95,10 @@ export class Pop3Clients {
     return v.parse(figuresSchema, JSON.parse(printed))
   }
 
-  /** Sessions that stay open behind their last step until the child is stopped; fulfilled when all are there. */
+  /**
+   * Sessions that stay open behind their last step until the child is stopped; fulfilled when all
+   * are there.
+   */
   async hold(run: Omit<Run, 'sessions'>): Promise<ChildProcess> {
     const child = this.#start({ ...run, sessions: run.clients }, ['hold'])
     const [printed] = await Promise.race([once(child.stdout, 'data'), once(child, 'exit')])

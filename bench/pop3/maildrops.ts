@@ -2,7 +2,10 @@ import { chownSync, mkdirSync, utimesSync, writeFileSync } from 'node:fs'
 
 /** The account of all mail of a bench. */
 export const OWNER = { uid: 65_534, gid: 65_534 }
-/** crypt(3), DES, of `secret`: the cheapest hash, the same for all, so that the hash is not measured. */
+/**
+ * crypt(3), DES, of `secret`: the cheapest hash, the same for all, so that the hash is not
+ * measured.
+ */
 export const HASH = 'abNANd1rDfiNc'
 
 const LINE = `${'x'.repeat(69)}\n`
@@ -15,7 +18,10 @@ const MBOX_FROM = 'From ann@example.org Thu Mar  5 10:00:00 2026\n'
 /** The whole message of that number; `body` comes behind its header. */
 export const contentOf = (number: number, body: string): string => `Subject: ${number}\n\n${body}`
 
-/** Writes maildrops below a directory that other accounts may enter. Always the same names and messages. */
+/**
+ * Writes maildrops below a directory that other accounts may enter. Always the same names and
+ * messages.
+ */
 export class Maildrops {
   /** A folder with the same messages in mbox form, one file a user. */
   readonly mailboxes: string
@@ -32,9 +38,8 @@ export class Maildrops {
 
   /**
    * Names as qmail gives them, with parts that differ as they do in life: with names that only
-   * count up, Dovecot's table of names
-   * collides and costs it ten times as much. Without sizes in them: Dovecot keeps the sizes in its
-   * cache then, and is faster.
+   * count up, Dovecot's table of names collides and costs it ten times as much. Without sizes in
+   * them: Dovecot keeps the sizes in its cache then, and is faster.
    */
   make(user: string, messages: number, body: string): void {
     const home = this.maildirOf(user)
@@ -55,7 +60,10 @@ export class Maildrops {
     chownSync(`${this.mailboxes}/${user}`, OWNER.uid, OWNER.gid)
   }
 
-  /** Always the same numbers, from 0 up to `limit`: names of files must look as if they came by chance. */
+  /**
+   * Always the same numbers, from 0 up to `limit`: names of files must look as if they came by
+   * chance.
+   */
   #next(limit: number): number {
     this.#seed = (Math.imul(this.#seed, 1_103_515_245) + 12_345) & 0x7fffffff
     return (this.#seed >>> 8) % limit

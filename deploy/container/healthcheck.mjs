@@ -1,6 +1,7 @@
-// healthcheck.mjs ADDRESS [GREETING]: ADDRESS is a port of this container, `tls:` and a port, or the path of a Unix socket. Exit status 0 if the
-// program answers within 4 s: with GREETING, or by closing the connection after this side has closed. A connection alone proves nothing:
-// the kernel accepts it also for a program that hangs.
+// healthcheck.mjs ADDRESS [GREETING]: ADDRESS is a port of this container, `tls:` and a port, or
+// the path of a Unix socket. The exit status is 0 if the program answers within 4 s: with GREETING,
+// or by closing the connection after this side has closed. A connection alone proves nothing,
+// because the kernel also accepts it for a program that hangs.
 import { connect } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 

@@ -1,4 +1,7 @@
-/** The changelog of the Debian package: one entry for this version, with the lines of CHANGELOG.md that are its own. */
+/**
+ * The changelog of the Debian package: one entry for this version, with the lines of CHANGELOG.md
+ * that are its own.
+ */
 export function debianChangelog(version: string, changes: readonly string[], date: Date): string {
   const lines = changes.map(change => wrap(change).join('\n    ')).map(text => `  * ${text}`)
   return `auth-relay (${version}) unstable; urgency=medium
@@ -21,7 +24,9 @@ function wrap(text: string): readonly string[] {
   return lines
 }
 
-/** The items below a heading of CHANGELOG.md, each in one line; empty if there is no such heading. */
+/**
+ * The items below a heading of CHANGELOG.md, each in one line; empty if there is no such heading.
+ */
 export function changesOf(changelog: string, heading: string): readonly string[] {
   const [, section = ''] = changelog.split(new RegExp(`^## ${heading.replaceAll('.', '\\.')}\\b.*$`, 'm'))
   const [own = ''] = section.split(/^## /m)

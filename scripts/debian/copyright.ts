@@ -15,7 +15,10 @@ const Lock = v.object({
   ),
 })
 
-/** What is in the Debian package besides our own code, and under which terms; each with the text that came with it. */
+/**
+ * What is in the Debian package besides our own code, and under which terms; each with the text
+ * that came with it.
+ */
 export function copyright(native: readonly string[]): string {
   const { packages } = v.parse(Lock, JSON.parse(readFileSync(`${root}package-lock.json`, 'utf8')))
   const shipped = Object.entries(packages).filter(
@@ -50,7 +53,10 @@ ${parts.join('\n\n')}
 `
 }
 
-/** The licence file of an npm package. Debian has the Apache License on every system; others must come along. */
+/**
+ * The licence file of an npm package. Debian has the Apache License on every system; others must
+ * come along.
+ */
 function licenceText(path: string, license: string): string {
   if (license === 'Apache-2.0') return 'On Debian systems the full text is in /usr/share/common-licenses/Apache-2.0.'
   const directory = `${root}${path}`

@@ -85,11 +85,8 @@ export function readMarkdown(text: string): Block[] {
 /** Comments for tools, not for readers. */
 const DIRECTIVE = /^\s*(biome-ignore|@ts-|v8 ignore|c8 ignore|<reference)/
 
-/**
- * Comments of a TypeScript file as blocks. Neighbouring `//` lines are one comment, and a blank
- * line in a comment begins a new block.
- */
-export function readComments(text: string): Block[] {
+/** The comments of a TypeScript file in order. */
+function commentRanges(text: string): { readonly file: ts.SourceFile; readonly ranges: readonly ts.CommentRange[] } {
   const file = ts.createSourceFile('file.ts', text, ts.ScriptTarget.Latest, true)
   const ranges = new Map<number, ts.CommentRange>()
   const visit = (node: ts.Node): void => {
@@ -99,10 +96,27 @@ export function readComments(text: string): Block[] {
       if (child.kind < ts.SyntaxKind.FirstJSDocNode || child.kind > ts.SyntaxKind.LastJSDocNode) visit(child)
   }
   visit(file)
+  return { file, ranges: [...ranges.values()].sort((a, b) => a.pos - b.pos) }
+}
 
+/** Numbers of the lines, from 1, that contain a part of a comment. */
+export function commentLines(text: string): ReadonlySet<number> {
+  const { file, ranges } = commentRanges(text)
+  const lineOf = (position: number): number => file.getLineAndCharacterOfPosition(position).line + 1
+  const lines = new Set<number>()
+  for (const { pos, end } of ranges) for (let line = lineOf(pos); line <= lineOf(end); line += 1) lines.add(line)
+  return lines
+}
+
+/**
+ * Comments of a TypeScript file as blocks. Neighbouring `//` lines are one comment, and a blank
+ * line in a comment begins a new block.
+ */
+export function readComments(text: string): Block[] {
+  const { file, ranges } = commentRanges(text)
   const blocks: Block[] = []
   let previousEnd = -1
-  for (const { pos, end } of [...ranges.values()].sort((a, b) => a.pos - b.pos)) {
+  for (const { pos, end } of ranges) {
     const raw = text.slice(pos, end)
     const line = file.getLineAndCharacterOfPosition(pos).line + 1
     const words = raw

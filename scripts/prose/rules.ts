@@ -19,7 +19,10 @@ interface Pattern {
   readonly advice: string
 }
 
-/** Words before a relative clause without a noun. Verbs that ask (say who, show what) are not among them. */
+/**
+ * Words before a relative clause without a noun. Verbs that ask (say who, show what) are not among
+ * them.
+ */
 const NO_NOUN =
   '(?:^|[.:;–(] |, (?:and |but |so |or )?|\\b(?:for|from|of|to|by|with|than|that|because|while|under|at|only|then) )'
 

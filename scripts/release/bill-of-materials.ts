@@ -19,7 +19,10 @@ const Lock = v.object({
 })
 type Lock = v.InferOutput<typeof Lock>
 
-/** Writes what a release is made of besides our own code, by package-lock.json, as a CycloneDX document (SBOM). */
+/**
+ * Writes what a release is made of besides our own code, by package-lock.json, as a CycloneDX
+ * document (SBOM).
+ */
 export function writeBillOfMaterials(root: string, path: string): void {
   const words = ['sbom', '--sbom-format=cyclonedx', '--sbom-type=application', '--package-lock-only']
   const text = execFileSync('npm', words, {
@@ -32,7 +35,8 @@ export function writeBillOfMaterials(root: string, path: string): void {
   const lock = v.parse(Lock, JSON.parse(readFileSync(`${root}/package-lock.json`, 'utf8')))
   // npm takes the name of the directory, which is anything for a checkout.
   bill.metadata.component.name = manifest.name
-  // With --omit=dev npm leaves out each package that a tool of the tests needs too, such as valibot.
+  // With --omit=dev npm leaves out each package that a tool of the tests needs too, such as
+  // valibot.
   const needed = neededRefs(bill, lock)
   const kept = {
     ...bill,
@@ -44,7 +48,9 @@ export function writeBillOfMaterials(root: string, path: string): void {
   writeFileSync(path, `${JSON.stringify(kept, null, 2)}\n`)
 }
 
-/** Our own reference and those of all packages that the programs need, directly or by another one. */
+/**
+ * Our own reference and those of all packages that the programs need, directly or by another one.
+ */
 function neededRefs({ metadata, components, dependencies }: Bill, { packages }: Lock): ReadonlySet<string> {
   const byRef = new Map(components.map(component => [component['bom-ref'], component]))
   const dependsOn = new Map(dependencies.map(({ ref, dependsOn: refs }) => [ref, refs]))

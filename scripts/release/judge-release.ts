@@ -13,7 +13,10 @@ const Manifest = v.object({ version: v.string(), bin: v.record(v.string(), v.str
 export const manifestOf = (root: string): v.InferOutput<typeof Manifest> =>
   v.parse(Manifest, JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')))
 
-/** Why this checkout is not to be released, each with what to do; empty if nothing speaks against it. */
+/**
+ * Why this checkout is not to be released, each with what to do; empty if nothing speaks against
+ * it.
+ */
 export async function checkRelease(root: string): Promise<readonly string[]> {
   return [...checkTree(root), ...checkVersion(root), ...checkDocuments(root), ...(await checkMadeFiles(root))]
 }

@@ -109,7 +109,8 @@ export class FollowedFile {
     this.#watcher = watch(dirname(this.#options.path), (_, name) => {
       if (name === null || name === basename(this.#options.path)) this.#wake?.()
     })
-    this.#watcher.on('error', () => this.#watcher?.close()) // the file is checked every second anyway
+    // The file is also checked every second.
+    this.#watcher.on('error', () => this.#watcher?.close())
   }
 
   /**

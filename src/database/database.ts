@@ -165,7 +165,8 @@ class PrimaryDatabase implements Database {
 
   constructor(options: DatabaseOptions) {
     this.#options = options
-    this.#search().catch(() => undefined) // the state says it, and every statement that waits gets it
+    // The state has the error, and each waiting statement gets it.
+    this.#search().catch(() => undefined)
   }
 
   state(): DatabaseState {

@@ -154,7 +154,8 @@ async function findPlace({ stateDir, account, log }: EmbeddedServerOptions): Pro
   if (account === undefined || (await canReach(directory, account))) return { base: await makeBase(preferred), account }
   const hash = createHash('sha256').update(directory).digest('hex').slice(0, 12)
   const base = await makeBase(`/var/lib/auth-relay/postgresql-${hash}`)
-  await symlink(base, preferred).catch(() => undefined) // a pointer for the administrator; it may be there already
+  // A link for the administrator. It may exist already.
+  await symlink(base, preferred).catch(() => undefined)
   log.info('database_relocated', {
     wanted: preferred,
     used: base,
@@ -188,7 +189,8 @@ async function takeOwnership(base: string): Promise<string> {
         `process ${other.trim().split(' ')[0]} already runs the database in ${base}: stop it, or use another directory`,
       )
     }
-    await unlink(file).catch(() => undefined) // another process removed it too: the next round decides
+    // Another process may have removed the file too. The next round decides.
+    await unlink(file).catch(() => undefined)
   }
   throw new EmbeddedServerFault(`cannot take ${file}: several programs are starting at once; try again`)
 }
@@ -424,7 +426,8 @@ class Supervisor {
   async #ready(child: ChildProcess): Promise<void> {
     const end = performance.now() + START_TIMEOUT_MS
     while (performance.now() < end) {
-      if (hasEnded(child)) return await new Promise(() => undefined) // the other side of the race has the reason
+      // The other side of the race reports the reason.
+      if (hasEnded(child)) return await new Promise(() => undefined)
       const lines = (await readFile(join(this.#data, 'postmaster.pid'), 'utf8').catch(() => '')).split('\n')
       if (lines[0] === String(child.pid) && lines[7]?.trim() === 'ready') return
       await pause(5)
@@ -448,7 +451,8 @@ class Supervisor {
       } catch (error) {
         this.#options.log.error('database_restart_failed', { reason: textOf(error) })
       }
-      await pause(delay.next(0), undefined, { signal: this.#stopping.signal }).catch(() => undefined) // stop ends the wait
+      // `stop` ends the wait.
+      await pause(delay.next(0), undefined, { signal: this.#stopping.signal }).catch(() => undefined)
     }
   }
 

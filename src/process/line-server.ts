@@ -81,7 +81,8 @@ export class LineServer<Request> {
 
   #accept(socket: Socket): void {
     const { uids, onForeignPeer } = this.#options
-    socket.on('error', () => socket.destroy()) // the peer has closed the connection, so the answers are dropped
+    // The peer has closed the connection, so the answers are dropped.
+    socket.on('error', () => socket.destroy())
     if (uids !== undefined && !peerIsAllowed(socket, uids)) {
       onForeignPeer?.()
       socket.destroy()

@@ -30,7 +30,8 @@ export type DatabaseConnection = {
 
 /**
  * How to reach the database that the settings name, the embedded one included.
- * @throws UsageFault if a password is missing, TemporaryFault if the embedded database does not run.
+ * @throws UsageFault if a password is missing, TemporaryFault if the embedded database does not
+ * run.
  */
 export function databaseConnection({ database, top }: Settings, role: DatabaseRole): DatabaseConnection {
   const { user, text } = credentials(database)[role]

@@ -114,7 +114,9 @@ describeWith([command('curl')], 'curl', () => {
   })
 })
 
-/** Reads to the end, in order or not at all, and speaks on: OpenSSL without Node.js, which cannot. */
+/**
+ * Reads to the end, in order or not at all, and speaks on: OpenSSL without Node.js, which cannot.
+ */
 const SPEAKS_ON = `
 import socket, ssl, sys
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -350,7 +352,10 @@ describeWith([command('tcpserver', 'ucspi-tcp'), ROOT], "the original's command 
   })
 })
 
-/** True if something listens there; asks the kernel's table, so that the server does not see a probe. */
+/**
+ * True if something listens there; asks the kernel's table, so that the server does not see a
+ * probe.
+ */
 function isListening(port: number): boolean {
   const hex = port.toString(16).toUpperCase().padStart(4, '0')
   return new RegExp(`: [0-9A-F]{8}:${hex} 00000000:0000 0A`).test(readFileSync('/proc/net/tcp', 'utf8'))

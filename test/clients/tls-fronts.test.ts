@@ -9,11 +9,17 @@ import { makeCertificate, Sslwrap } from '../harness/sslwrap.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 import { fileInPackage } from '../harness/unpacked-package.ts'
 
-/** Ports for programs that cannot choose one themselves: below those that the kernel gives to clients. */
+/**
+ * Ports for programs that cannot choose one themselves: below those that the kernel gives to
+ * clients.
+ */
 const firstPort = 21_000 + (process.pid % 1000) * 8
 const [haproxyV1, haproxyV2, stunnel, nginx] = [firstPort, firstPort + 1, firstPort + 2, firstPort + 3]
 
-/** True if something listens there; asks the kernel's table, so that the server does not see a probe. */
+/**
+ * True if something listens there; asks the kernel's table, so that the server does not see a
+ * probe.
+ */
 function isListening(port: number): boolean {
   const hex = port.toString(16).toUpperCase().padStart(4, '0')
   return new RegExp(`: [0-9A-F]{8}:${hex} 00000000:0000 0A`).test(readFileSync('/proc/net/tcp', 'utf8'))

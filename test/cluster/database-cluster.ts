@@ -44,7 +44,10 @@ export class DatabaseCluster {
     }
   }
 
-  /** Whole: three running members of one timeline, one leader, and a synchronous standby where commits wait for one. */
+  /**
+   * Whole: three running members of one timeline, one leader, and a synchronous standby where
+   * commits wait for one.
+   */
   async whole(): Promise<{
     readonly leader: DatabaseNode
     readonly standby: DatabaseNode

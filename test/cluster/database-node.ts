@@ -81,7 +81,10 @@ export class DatabaseNode {
     })
   }
 
-  /** PostgreSQL's programs; the server sees the node's clock. Python's time.sleep fails under libfaketime: Patroni does not. */
+  /**
+   * PostgreSQL's programs; the server sees the node's clock. Python's time.sleep fails under
+   * libfaketime: Patroni does not.
+   */
   #makePrograms(): void {
     const real = debianPostgres()
     if (real === undefined) throw new Error('no PostgreSQL')
@@ -329,7 +332,10 @@ export class DatabaseNode {
     ])
   }
 
-  /** The answer of this node's server as text, one line a row; undefined if it does not answer in time. */
+  /**
+   * The answer of this node's server as text, one line a row; undefined if it does not answer in
+   * time.
+   */
   async psql(statement: string, database = 'pop3authd'): Promise<readonly string[] | undefined> {
     const target = `host=${this.directory}/sock user=postgres dbname=${database} connect_timeout=3`
     const stdout = await this.#run(['/usr/bin/psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-c', statement, target])

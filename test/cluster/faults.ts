@@ -26,8 +26,8 @@ function cut(node: DatabaseNode, from: readonly DatabaseNode[], way: 'out' | 'in
 }
 
 /**
- * The faults of a round. Nothing here stops Patroni for longer than ttl and lets it go on: that round
- * is a test of its own, because Patroni 3.0.2 loses commits then.
+ * The faults of a round. Nothing here stops Patroni for longer than ttl and lets it go on: that
+ * round is a test of its own, because Patroni 3.0.2 loses commits then.
  */
 export const FAULTS: readonly Fault[] = [
   {

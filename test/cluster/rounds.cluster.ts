@@ -71,7 +71,10 @@ async function addresses(node: DatabaseNode, statement: string): Promise<Readonl
   return new Set(await eventually(`${node.name} answers`, () => node.psql(statement)))
 }
 
-/** Compares what clients were told with what the databases have. Returns the addresses that are lost. */
+/**
+ * Compares what clients were told with what the databases have. Returns the addresses that are
+ * lost.
+ */
 async function lostLogins(
   traffic: Traffic,
   leader: DatabaseNode,

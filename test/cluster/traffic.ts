@@ -20,8 +20,8 @@ const RECENT = 60
 const PAUSE = 60
 
 /**
- * Load, and the record of all that was said to clients: what the oracle is compared with. Nothing of
- * it runs on a machine that a fault touches.
+ * Load, and the record of all that was said to clients: what the oracle is compared with. Nothing
+ * of it runs on a machine that a fault touches.
  */
 export class Traffic {
   readonly #pop3: readonly Pop3Host[]
@@ -30,7 +30,9 @@ export class Traffic {
   readonly #random: Random
   readonly logins = new Map<string, Login>()
   readonly #order: string[] = []
-  /** When the command that blocked an address was answered as done; undefined while it is under way. */
+  /**
+   * When the command that blocked an address was answered as done; undefined while it is under way.
+   */
   readonly blocked = new Map<string, number | undefined>()
   readonly violations: Violation[] = []
   /** Longest wait from PASS to its reply since the last round began. */

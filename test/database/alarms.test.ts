@@ -129,7 +129,8 @@ test('an alarm has one start and one end, is told once, and is taken again if no
 test('a month with 10,000 logins a day: the hacked account is found within five minutes, and little else', async () => {
   const DAYS = 28
   const HACKED_AT = later(17 * DAY + 9 * 3_600_000)
-  // 3,000 people with a home each; a third has a phone that changes its address some times a day; 40 offices of 12.
+  // 3,000 people with a home each; a third has a phone that changes its address some times a day;
+  // 40 offices of 12.
   for (let day = 0; day < DAYS; day += 1)
     await sql(`
       SELECT setseed(${day / 100});

@@ -33,7 +33,8 @@ test('whoever keeps a list hears of a new grant and of what the administrator do
   const login = (ip: string) => writer.record([{ event: loginFrom('1.1', ip), at: null }])
   await hears('the beginning', async () => undefined)
   await hears('a first login', () => login('203.0.113.7'))
-  // Told once more at most, for what came within the pause: then the next word is of the next change.
+  // Told once more at most, for what came within the pause: then the next word is of the next
+  // change.
   clock.now = new Date('2026-01-01T12:01:00Z')
   const before = heard
   await login('203.0.113.7')

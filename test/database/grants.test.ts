@@ -238,7 +238,8 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
         trusted: { 'popup.proxy_trust': new NetworkSet([net('198.51.100.4/30')]) },
       })
       expect(await record(strict, login(ip(text)))).toEqual([{ verdict: 'refused', reason }])
-      // Not honoured either, should a row be there all the same: another program may know fewer rules.
+      // Not honoured either, should a row be there all the same: another program may know fewer
+      // rules.
       await owner.query(
         {
           row: ignored,
@@ -275,7 +276,8 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await mayRelay(behind, 1, ip('203.0.113.8'))).toBe(true)
       expect(await mayRelay(behind, 1, ip('203.0.113.9'))).toBe(false)
       await behind.admin.allow(net('2001:db8:1::4/127'), forEver)
-      // No prefix tells apart which of the IPv4 addresses in these can be granted: each of them is asked about alone.
+      // No prefix tells apart which of the IPv4 addresses in these can be granted: each of them is
+      // asked about alone.
       await behind.admin.allow(net('64:ff9b::203.0.113.8/126'), forEver)
       await behind.admin.allow(net('64:ff9b::203.0.113.1'), forEver)
       expect(await mayRelay(behind, 1, ip('64:ff9b::203.0.113.10'))).toBe(true)

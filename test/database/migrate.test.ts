@@ -16,7 +16,10 @@ import { createTestDatabase, type TestDatabase } from '../harness/test-database.
 const SQL = new URL('../../sql/', import.meta.url).pathname
 const LATEST = readdirSync(SQL).filter(name => /^\d{6}-/.test(name)).length
 
-/** Every table, view, column, index, constraint, function and privilege of the schema, as the catalogue has them. */
+/**
+ * Every table, view, column, index, constraint, function and privilege of the schema, as the
+ * catalogue has them.
+ */
 const CATALOGUE = {
   row: v.object({ line: v.string() }),
   text: `

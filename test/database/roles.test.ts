@@ -9,7 +9,8 @@ let writer: Database
 let reader: Database
 let status: Database
 beforeAll(async () => {
-  database = await createTestDatabase({ empty: true }) // a copy of the template would lack the privileges on the database itself
+  // A copy of the template would lack the privileges on the database itself.
+  database = await createTestDatabase({ empty: true })
   await migrate(database.owner, new URL('../../sql/', import.meta.url).pathname)
   writer = database.open('pop3authd')
   reader = database.open('authwrap')

@@ -234,7 +234,8 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
         (error: unknown) => error instanceof DatabaseUnavailable,
       ),
     )
-    // Never before the limit less the interval of the answers; how soon after it, the machine decides.
+    // Never before the limit less the interval of the answers; how soon after it, the machine
+    // decides.
     expect(performance.now() - stalled).toBeGreaterThan(1500)
     await expect(reader(open('authwrap', both(), rules)).current()).rejects.toThrow(/may not be the primary/)
     standby.resumeReplication()

@@ -9,7 +9,9 @@ import {
 } from '../../src/wire/login-event.ts'
 import { eventually } from './eventually.ts'
 
-/** Stands in authd's place on its Unix socket: keeps the events, and answers when the test says so. */
+/**
+ * Stands in authd's place on its Unix socket: keeps the events, and answers when the test says so.
+ */
 export class AuthdDouble {
   readonly events: LoginEvent[] = []
   /** What to answer; undefined: nothing yet. */

@@ -4,7 +4,10 @@ import { dirname } from 'node:path'
 
 const root = new URL('../..', import.meta.url).pathname
 
-/** Copies what a checkout of this tree would hold, with changes that are not committed yet, into a directory. */
+/**
+ * Copies what a checkout of this tree would hold, with changes that are not committed yet, into a
+ * directory.
+ */
 export function copyCheckout(directory: string): void {
   const words = ['ls-files', '-z', '--cached', '--others', '--exclude-standard']
   const files = execFileSync('git', words, { cwd: root, encoding: 'utf8' }).split('\0').filter(Boolean)

@@ -71,7 +71,10 @@ export class ContainerHost {
     this.machine.write(`${directory}/${name}`, content)
   }
 
-  /** Makes an account that may run containers without root, with our images and its own copy of the compose file. */
+  /**
+   * Makes an account that may run containers without root, with our images and its own copy of the
+   * compose file.
+   */
   async allowRootless(): Promise<void> {
     const images = ['localhost/auth-relay', BASES.postgres].join(' ')
     await this.machine.sh(`

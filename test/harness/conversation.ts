@@ -1,6 +1,9 @@
 import type { Duplex } from 'node:stream'
 
-/** A line from the other side, without its line end, and when it came (milliseconds of performance.now). */
+/**
+ * A line from the other side, without its line end, and when it came (milliseconds of
+ * performance.now).
+ */
 export type ReceivedLine = { readonly text: string; readonly at: number }
 
 /**

@@ -1,5 +1,6 @@
-# debian-machine.sh LOWER: boots Debian's systemd over a read-only root, in namespaces that its caller made (mount, pid, ipc, uts, cgroup).
-# What it writes is kept in memory and is gone with the machine.
+# debian-machine.sh LOWER: boots Debian's systemd over a read-only root, in namespaces that its
+# caller made (mount, pid, ipc, uts, cgroup). Files that the machine writes are in memory and vanish
+# with it.
 set -e
 lower=$1
 work=/run/auth-relay-machine

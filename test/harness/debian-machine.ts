@@ -26,7 +26,10 @@ export type Release = (typeof RELEASES)[number]
 /** Beside Debian's smallest system: what a mail host has before auth-relay comes. */
 const PACKAGES = ['dbus', 'logrotate', 'postgresql', 'rsyslog', 'ssl-cert', 'systemd', 'systemd-sysv']
 
-/** Servers that a machine can install without a network. They exclude each other: each line is fetched by itself. */
+/**
+ * Servers that a machine can install without a network. They exclude each other: each line is
+ * fetched by itself.
+ */
 const COUNTERPARTS = [
   ['postfix'],
   ['exim4-daemon-light'],
@@ -157,7 +160,9 @@ export class DebianMachine {
 /** Names of our control groups: this, and the pid of the test process. */
 const GROUP = 'auth-relay-machine-'
 
-/** Groups whose test process was killed before it could remove them; their machines went with it. */
+/**
+ * Groups whose test process was killed before it could remove them; their machines went with it.
+ */
 function removeOrphans(): void {
   for (const name of readdirSync(groupRoot()).filter(entry => entry.startsWith(GROUP))) {
     if (!existsSync(`/proc/${name.slice(GROUP.length)}`)) removeGroup(`${groupRoot()}/${name}`)
@@ -188,7 +193,10 @@ function removeGroup(path: string): boolean {
   }
 }
 
-/** The root directory of a system as debootstrap makes it, from the mirror of this host; made once, then only read. */
+/**
+ * The root directory of a system as debootstrap makes it, from the mirror of this host; made once,
+ * then only read.
+ */
 function freshSystem(release: Release): string {
   const contents = createHash('sha256')
     .update(JSON.stringify([PACKAGES, packagesToFetch(release)]))

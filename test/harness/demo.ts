@@ -3,7 +3,9 @@ import { eventually } from './eventually.ts'
 import { Program, type ProgramOptions } from './program.ts'
 import { commandOf } from './stack.ts'
 
-/** `auth-relay up --demo` on free ports in a directory of the test, and what it shows on its screen. */
+/**
+ * `auth-relay up --demo` on free ports in a directory of the test, and what it shows on its screen.
+ */
 export class Demo {
   readonly directory: string
   readonly program: Program

@@ -46,8 +46,8 @@ export const NETWORK_NAMESPACES: Need = {
 }
 
 /**
- * A group of tests that needs more than this package. What is missing fails the group in CI; elsewhere the group is
- * skipped under a name that says what is missing.
+ * A group of tests that needs more than this package. What is missing fails the group in CI;
+ * elsewhere the group is skipped under a name that says what is missing.
  */
 export function describeWith(needs: readonly Need[], name: string, body: () => void): void {
   const missing = needs.filter(need => !need.isThere())

@@ -2,7 +2,10 @@ import type { Engine, EngineName } from '../../src/sockets/engine.ts'
 import { epollEngine } from '../../src/sockets/epoll-engine.ts'
 import { nodeEngine } from '../../src/sockets/node-engine.ts'
 
-/** What carries connections; a test that is run over both proves a promise of the room and not of one engine. */
+/**
+ * What carries connections; a test that is run over both proves a promise of the room and not of
+ * one engine.
+ */
 export const BOTH_ENGINES: readonly { readonly name: string; readonly engine: Engine }[] = [
   { name: 'node', engine: nodeEngine },
   { name: 'epoll', engine: epollEngine },
@@ -12,8 +15,9 @@ export const BOTH_ENGINES: readonly { readonly name: string; readonly engine: En
 export const ENGINE_VARIABLE = 'TEST_ENGINE'
 
 /**
- * The engine of this run. Without ENGINE_VARIABLE the programs choose it themselves, which on this host is `epoll`. The
- * project `engine-node` of vitest.config.ts sets it, and so does SOAK_ENGINE for the soaks.
+ * The engine of this run. Without ENGINE_VARIABLE the programs choose it themselves, which on this
+ * host is `epoll`. The project `engine-node` of vitest.config.ts sets it, and so does SOAK_ENGINE
+ * for the soaks.
  */
 export const ENGINE_OF_RUN: EngineName = engineOf(process.env[ENGINE_VARIABLE] ?? 'epoll')
 

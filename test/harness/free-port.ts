@@ -1,7 +1,10 @@
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 
-/** A port of 127.0.0.1 that nobody listens on now, for programs that cannot choose one and say which. */
+/**
+ * A port of 127.0.0.1 that nobody listens on now, for programs that cannot choose one and say
+ * which.
+ */
 export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')

@@ -4,7 +4,10 @@ import type { Need } from './describe-with.ts'
 import { command } from './describe-with.ts'
 import { inPackage, PACKAGE_IDS, unpackedPackage } from './unpacked-package.ts'
 
-/** A message that a mail server has taken: its envelope sender, and its content where the server keeps that as it came. */
+/**
+ * A message that a mail server has taken: its envelope sender, and its content where the server
+ * keeps that as it came.
+ */
 export type TakenMessage = { readonly sender: string; readonly content: string }
 
 /** A mail server that the gate starts for each connection, on a socket pair behind the front. */
@@ -121,7 +124,10 @@ Cwexample.org
   secondMail: 503,
 }
 
-/** `check` advises against it, because it checks no address; it has the oldest rule for the end of a message. */
+/**
+ * `check` advises against it, because it checks no address; it has the oldest rule for the end of a
+ * message.
+ */
 const postfix: FrontServer = {
   name: 'sendmail -bs of Postfix',
   needs: [unpackedPackage('postfix')],

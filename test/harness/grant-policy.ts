@@ -2,7 +2,10 @@ import { GrantPolicy, type GrantPolicyOptions } from '../../src/grants/grant-pol
 import { CustomerNetworks } from '../../src/wire/customer-networks.ts'
 import { NetworkSet } from '../../src/wire/ip-address.ts'
 
-/** The policy of a site that has changed nothing, but for what is named; no address is the host's own. */
+/**
+ * The policy of a site that has changed nothing, but for what is named; no address is the host's
+ * own.
+ */
 export const grantPolicy = (options: Partial<GrantPolicyOptions> = {}): GrantPolicy =>
   new GrantPolicy({
     expTime: 1800,

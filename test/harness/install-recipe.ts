@@ -4,13 +4,16 @@ import type { TestSettings } from './stack.ts'
 
 const INSTALL = readFileSync(new URL('../../docs/INSTALL.md', import.meta.url), 'utf8')
 
-/** What INSTALL tells for one way to ask the gate: settings of the gate, and lines for the mail server. */
+/**
+ * What INSTALL tells for one way to ask the gate: settings of the gate, and lines for the mail
+ * server.
+ */
 export type Recipe = { readonly wrap: TestSettings[string]; readonly server: string }
 
 /**
  * Recipe of a section of INSTALL whose lines for the mail server contain `marker`. `language` is
- * the language of their code block.
- * Each of `places` is a text of the document and what stands in its place in the test: a port or a directory.
+ * the language of their code block. Each of `places` is a text of the document and what stands in
+ * its place in the test: a port or a directory.
  */
 export function installRecipe(
   { section, language, marker }: { readonly section: string; readonly language: string; readonly marker: string },
@@ -30,7 +33,10 @@ export function installRecipe(
   return { wrap, server: placed(section, server, places) }
 }
 
-/** The only code block of a section of INSTALL that contains `marker`, with `places` as in installRecipe. */
+/**
+ * The only code block of a section of INSTALL that contains `marker`, with `places` as in
+ * installRecipe.
+ */
 export function installBlock(
   { section, language, marker }: { readonly section: string; readonly language: string; readonly marker: string },
   places: Readonly<Record<string, string>>,

@@ -4,8 +4,8 @@ export type LogLine = { readonly program: string; readonly fields: Readonly<Reco
 const ESCAPE = /\\(?:u\{(?<code>[0-9a-f]+)\}|(?<mark>.))/gu
 
 /**
- * Reads `popup: level=info event=login_accepted user="a b"`; undefined for lines of another form (ready
- * lines, stacks, other programs).
+ * Reads `popup: level=info event=login_accepted user="a b"`; undefined for lines of another form
+ * (ready lines, stacks, other programs).
  */
 export function parseLogLine(line: string): LogLine | undefined {
   const { program, rest } =

@@ -100,7 +100,10 @@ const MAKE_ANN = `useradd --create-home --shell /bin/sh ann
   printf 'Subject: hello\\n\\nAt noon?\\n' > /home/ann/Maildir/new/1700000000.M1.mx
   chown -R ann: /home/ann`
 
-/** Dovecot as Debian configures it, with maildirs; passwords in clear text are for the proxy on the same host. */
+/**
+ * Dovecot as Debian configures it, with maildirs; passwords in clear text are for the proxy on the
+ * same host.
+ */
 export const dovecotMaildirs = (release: Release): string =>
   release === 'bookworm'
     ? 'mail_location = maildir:~/Maildir\ndisable_plaintext_auth = no\n'
@@ -111,7 +114,10 @@ export const EXIM_INTERNET_SITE = `sed -i "s/^dc_eximconfig_configtype=.*/dc_exi
     s/^dc_local_interfaces=.*/dc_local_interfaces=''/
     s/^dc_other_hostnames=.*/dc_other_hostnames='machine.example'/" /etc/exim4/update-exim4.conf.conf`
 
-/** Puts the lines of /var/tmp/acl where INSTALL says: directly before the rule that refuses to relay. */
+/**
+ * Puts the lines of /var/tmp/acl where INSTALL says: directly before the rule that refuses to
+ * relay.
+ */
 export const EXIM_INSERT_ACL = `
   awk 'held != "" && /relay not permitted/ { while ((getline line < "/var/tmp/acl") > 0) print "  " line; found = 1 }
     held != "" { print held; held = "" }

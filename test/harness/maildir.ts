@@ -22,7 +22,10 @@ export interface PlannedFile {
   readonly mtime: number
 }
 
-/** The account that owns test maildirs when the tests run as root: no session is ever served as root. */
+/**
+ * The account that owns test maildirs when the tests run as root: no session is ever served as
+ * root.
+ */
 export const OWNER = { uid: 65_534, gid: 65_534 }
 export const isRoot = process.getuid?.() === 0
 

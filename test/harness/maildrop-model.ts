@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto'
 
 /**
- * A maildrop and its sessions as RFC 1939 and maildir(5) describe them, without a file and without a module of src/. What a
- * session must answer, and what must be in the directory afterwards, follows from here.
+ * A maildrop and its sessions as RFC 1939 and maildir(5) describe them, without a file and without
+ * a module of src/. What a session must answer, and what must be in the directory afterwards,
+ * follows from here.
  */
 
 /** Octets are characters of latin1 throughout. */
@@ -18,7 +19,9 @@ export type MailFile = {
 
 export type Dialect = 'none' | 'qmail'
 
-/** One line, or one line and a text that ends at a dot. Several where the documents leave a choice. */
+/**
+ * One line, or one line and a text that ends at a dot. Several where the documents leave a choice.
+ */
 export type Expected =
   | { readonly type: 'line'; readonly lines: readonly string[] }
   | { readonly type: 'multiline'; readonly text: string; readonly orLine?: string }
@@ -52,7 +55,9 @@ export function sizeOf(content: string, dialect: Dialect): number {
   return lines.reduce((sum, line) => sum + line.replace(/\r$/, '').length + 2, 0)
 }
 
-/** RFC 1939 section 7 allows 70 characters from 0x21 to 0x7E; others are hashed, but not with qmail. */
+/**
+ * RFC 1939 section 7 allows 70 characters from 0x21 to 0x7E; others are hashed, but not with qmail.
+ */
 function uniqueIdOf(name: string, dialect: Dialect): string {
   const base = baseOf(name)
   if (dialect === 'qmail' || /^[\x21-\x7e]{1,70}$/.test(base)) return base
@@ -105,7 +110,9 @@ export class SessionModel {
   readonly #dialect: Dialect
   readonly #messages: readonly MailFile[]
   readonly #deleted = new Set<number>()
-  /** Messages whose file was away at some time of this session: their size may be that of the file. */
+  /**
+   * Messages whose file was away at some time of this session: their size may be that of the file.
+   */
   readonly #wasAway = new Set<number>()
   #last = 0
 
@@ -172,8 +179,9 @@ export class SessionModel {
   }
 
   /**
-   * UPDATE state: the replies to QUIT. The maildir is changed as it must be, but for copies that somebody put back: whether
-   * those are removed with their message is left open, and `open` names them.
+   * UPDATE state: the replies to QUIT. The maildir is changed as it must be, but for copies that
+   * somebody put back: whether those are removed with their message is left open, and `open` names
+   * them.
    */
   quit(): { readonly replies: readonly string[]; readonly open: readonly MailFile[] } {
     const open: MailFile[] = []
@@ -199,7 +207,10 @@ export class SessionModel {
     if (file !== undefined && this.#maildir.at('cur', target) === undefined) this.#maildir.move(file, 'cur', target)
   }
 
-  /** The file in which the message is now: with qmail that of its name, else the one that it always was, or a copy. */
+  /**
+   * The file in which the message is now: with qmail that of its name, else the one that it always
+   * was, or a copy.
+   */
   #now(message: MailFile): MailFile | undefined {
     if (this.#dialect === 'qmail') return this.#maildir.at(message.folder, message.name)
     return (

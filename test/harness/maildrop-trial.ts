@@ -97,7 +97,10 @@ export class MaildropTrial {
     this.#maildir = makeMaildir(root, [])
   }
 
-  /** Runs the actions; the number of commands that were answered. Rejects at the first answer that is wrong. */
+  /**
+   * Runs the actions; the number of commands that were answered. Rejects at the first answer that
+   * is wrong.
+   */
   static async run(root: string, dialect: Dialect, open: OpenSession, steps: readonly Action[]): Promise<number> {
     const trial = new MaildropTrial(root, dialect, open)
     try {
@@ -218,7 +221,10 @@ export class MaildropTrial {
     this.#notice()
   }
 
-  /** A backup puts a message back: the octets and the time that it had, and its name or another set of flags. */
+  /**
+   * A backup puts a message back: the octets and the time that it had, and its name or another set
+   * of flags.
+   */
   #restore({ which: choice, flags: suffix }: Extract<Action, { kind: 'restore' }>): void {
     const file = this.#removed[choice % Math.max(1, this.#removed.length)]
     if (file === undefined || this.#model.hasBase(baseOf(file.name))) return

@@ -5,7 +5,10 @@ export type MmdbRecord = { readonly [key: string]: string | number | MmdbRecord 
 
 type Node = [Node | number | undefined, Node | number | undefined]
 
-/** A file of the format MMDB 2.0 with records of 24 bits; IPv4 stands below ::/96, as in the files of the publishers. */
+/**
+ * A file of the format MMDB 2.0 with records of 24 bits; IPv4 stands below ::/96, as in the files
+ * of the publishers.
+ */
 export function mmdb(records: readonly (readonly [Network, MmdbRecord])[], built: Date): Buffer {
   const data: Buffer[] = []
   let dataSize = 0

@@ -73,7 +73,10 @@ export class TestNetwork {
     return host
   }
 
-  /** Takes everything away. What still runs inside keeps its namespace, without a name, until it ends. */
+  /**
+   * Takes everything away. What still runs inside keeps its namespace, without a name, until it
+   * ends.
+   */
   remove(): void {
     process.off('exit', this.#removeAtExit)
     for (const { name } of this.#hosts.splice(0)) spawnSync('ip', ['netns', 'del', name])
@@ -120,8 +123,8 @@ export class NetworkNamespace {
   }
 
   /**
-   * A TCP connection from this host, made by this very process: it enters the namespace for the moment in which the
-   * socket is made. `from` is one of the host's addresses.
+   * A TCP connection from this host, made by this very process: it enters the namespace for the
+   * moment in which the socket is made. `from` is one of the host's addresses.
    */
   connect(to: { readonly host: string; readonly port: number; readonly from?: string | undefined }): Socket {
     const home = openSync('/proc/thread-self/ns/net', 'r')

@@ -4,7 +4,10 @@ import { Conversation, type ReceivedLine } from './conversation.ts'
 
 /** A POP3 client that says exactly what it is told to. */
 export class Pop3Conversation extends Conversation {
-  /** Over a connected socket; `tls` speaks TLS first and takes any certificate: the tests make their own. */
+  /**
+   * Over a connected socket; `tls` speaks TLS first and takes any certificate: the tests make their
+   * own.
+   */
   static over(socket: Socket, { tls = false, name = 'pop3' } = {}): Pop3Conversation {
     return new Pop3Conversation(
       name,

@@ -115,7 +115,10 @@ export class WorkerForTests {
     return socket
   }
 
-  /** Ends the worker as its monitor's end would; one whose sessions go on, after a failed test, is ended for good. */
+  /**
+   * Ends the worker as its monitor's end would; one whose sessions go on, after a failed test, is
+   * ended for good.
+   */
   async stop(): Promise<void> {
     this.#listener.release()
     this.worker.channel.close()
@@ -141,7 +144,9 @@ export class WorkersForTests {
     return { socket: worker.open(worker.ticket({ maildir })), closed: Promise.resolve() }
   }
 
-  /** Handed over: the worker gets the client's own connection, as popup's login process gives it. */
+  /**
+   * Handed over: the worker gets the client's own connection, as popup's login process gives it.
+   */
   readonly handOver = async (maildir: string, settings: TranscriptSettings) => {
     const worker = await this.#workerFor(settings)
     const { handover } = epollEngine

@@ -25,7 +25,10 @@ export class PopupClient extends Pop3Conversation {
 export const dial = (port: number, from = '127.0.0.1'): Socket =>
   connect({ host: '127.0.0.1', port, localAddress: from, allowHalfOpen: true })
 
-/** popup with a double of authd, and two mailboxes of different owners: `ann` has one message, `bob` two. */
+/**
+ * popup with a double of authd, and two mailboxes of different owners: `ann` has one message, `bob`
+ * two.
+ */
 export type PopupStack = {
   readonly stack: Stack
   readonly ann: TestAccount

@@ -52,8 +52,8 @@ async function prefix(): Promise<readonly string[]> {
 }
 
 /**
- * A PostgreSQL of a test's own on a free port of 127.0.0.1, superuser `postgres` with the password `secret of tests`.
- * It can be stopped, started, killed, frozen and promoted.
+ * A PostgreSQL of a test's own on a free port of 127.0.0.1, superuser `postgres` with the password
+ * `secret of tests`. It can be stopped, started, killed, frozen and promoted.
  */
 export class PostgresCluster {
   static readonly password = 'secret of tests'
@@ -221,8 +221,8 @@ export class PostgresCluster {
   }
 
   /**
-   * Stops the process of a standby that receives and answers, as a stalled machine would. The server
-   * itself goes on.
+   * Stops the process of a standby that receives and answers, as a stalled machine would. The
+   * server itself goes on.
    */
   stallReplication(): void {
     for (const pid of this.#children()) {

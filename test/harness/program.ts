@@ -18,7 +18,10 @@ export type ProgramOptions = {
 
 const DIES_WITH_US = ['setpriv', '--pdeathsig', 'KILL', '--']
 
-/** Every program that this test file started and that has not ended: the ones to end when the test process ends. */
+/**
+ * Every program that this test file started and that has not ended: the ones to end when the test
+ * process ends.
+ */
 const running = new Set<Program>()
 process.once('exit', () => {
   for (const program of running) program.signal('SIGKILL')

@@ -1,9 +1,8 @@
 /**
  * `node qmail-smtpd.ts FILE`: stands where qmail-smtpd stands, on descriptors 0 and 1, with its
- * parser: commands end at LF,
- * the address is what follows the first `<` or `:`, and a line of content that ends with LF alone
- * is answered 451, the end of the
- * session. What it read goes to FILE, and each message that it took is a line `message FROM TO...` in FILE.messages.
+ * parser: commands end at LF, the address is what follows the first `<` or `:`, and a line of
+ * content that ends with LF alone is answered 451, the end of the session. What it read goes to
+ * FILE, and each message that it took is a line `message FROM TO...` in FILE.messages.
  */
 import { appendFileSync, readSync, writeSync } from 'node:fs'
 

@@ -1,6 +1,7 @@
 /**
- * Says which addresses may relay, from the words of the documents and from no module of src/, so that the answers of every
- * service and table can be compared with it. Addresses are numbers here, and time is in seconds from now.
+ * Says which addresses may relay, from the words of the documents and from no module of src/, so
+ * that the answers of every service and table can be compared with it. Addresses are numbers here,
+ * and time is in seconds from now.
  */
 
 /** An address by its number. */
@@ -51,7 +52,10 @@ export function textOf({ family, bits }: Address): string {
 }
 export const netText = (net: Net): string => `${textOf(net)}/${net.length}`
 
-/** Four texts of the address, the canonical one first. Of IPv4 the others are of the IPv4-mapped address. */
+/**
+ * Four texts of the address, the canonical one first. Of IPv4 the others are of the IPv4-mapped
+ * address.
+ */
 export function spellingsOf({ family, bits }: Address): readonly string[] {
   const mapped = family === 4 ? (0xffffn << 32n) | bits : bits
   const hex = groupsOf(mapped).map(group => group.toString(16))
@@ -146,9 +150,15 @@ export const ORACLE_MUTANTS = [
 ] as const
 export type OracleMutant = (typeof ORACLE_MUTANTS)[number]
 
-/** What a table can say of an address. `either`: the address may relay, and the table may leave it out. */
+/**
+ * What a table can say of an address. `either`: the address may relay, and the table may leave it
+ * out.
+ */
 export type Listed = 'yes' | 'no' | 'either'
-/** `view`: rows are networks, cut at nothing. `bits`: a cdb read bit by bit. `texts`: a cdb read by prefixes of texts. */
+/**
+ * `view`: rows are networks, cut at nothing. `bits`: a cdb read bit by bit. `texts`: a cdb read by
+ * prefixes of texts.
+ */
 export type Table = 'view' | 'bits' | 'texts'
 
 type Grant = { readonly row: Net; readonly at: number; readonly login: string; readonly from: Address }
@@ -218,7 +228,10 @@ export class RelayOracle {
     return this.#sourcesFor(ip).length > 0
   }
 
-  /** What a table of networks says of the address. It may leave out what it cannot say exactly, and nothing else. */
+  /**
+   * What a table of networks says of the address. It may leave out what it cannot say exactly, and
+   * nothing else.
+   */
   listed(ip: Address, table: Table): Listed {
     const sources = this.#sourcesFor(ip)
     if (sources.length === 0) return 'no'

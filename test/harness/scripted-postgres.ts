@@ -1,7 +1,9 @@
 import { once } from 'node:events'
 import { createServer, type Server, type Socket } from 'node:net'
 
-/** What the scripted server answers to one statement. Rows are texts or null, in the columns' order. */
+/**
+ * What the scripted server answers to one statement. Rows are texts or null, in the columns' order.
+ */
 export type ScriptedReply = {
   readonly columns?: readonly { readonly name: string; readonly type: keyof typeof TYPES }[]
   readonly rows?: readonly (readonly (string | null)[])[]
@@ -18,8 +20,8 @@ export type ScriptedReply = {
 const TYPES = { bool: 16, int8: 20, int4: 23, text: 25, jsonb: 3802, timestamptz: 1184 } as const
 
 /**
- * A server that speaks PostgreSQL's protocol (manual, chapter 55) as far as node-postgres needs it, and
- * answers each statement by a function of the test. It asks for no password.
+ * A server that speaks PostgreSQL's protocol (manual, chapter 55) as far as node-postgres needs it,
+ * and answers each statement by a function of the test. It asks for no password.
  */
 export class ScriptedPostgres {
   readonly #server: Server

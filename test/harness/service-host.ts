@@ -166,7 +166,10 @@ export async function isFound(mutant: OracleMutant, host: ServiceHost, site: Sit
   return failed
 }
 
-/** Compares so many random histories with the oracle; the number of addresses that might relay in all of them. */
+/**
+ * Compares so many random histories with the oracle; the number of addresses that might relay in
+ * all of them.
+ */
 export async function compareMany(host: ServiceHost, site: Site, cases: number, seed: number): Promise<number> {
   let open = 0
   await fc.assert(
@@ -182,7 +185,10 @@ const GATE_PORT = 25
 const TCPSERVER_PORT = 26
 const TCPSERVER6_PORT = 27
 
-/** A host with a gate, two tcpservers that read its cdb, and a database. Every address is one of its own to connect from. */
+/**
+ * A host with a gate, two tcpservers that read its cdb, and a database. Every address is one of its
+ * own to connect from.
+ */
 export class ServiceHost {
   readonly #site: Site
   readonly #network: TestNetwork
@@ -287,7 +293,10 @@ export class ServiceHost {
     return `${this.#stack.directory}/run/${name}.sock`
   }
 
-  /** Lets the history happen, asks everywhere or where no process starts for an answer, and gives the number of addresses that may relay. */
+  /**
+   * Lets the history happen, asks everywhere or where no process starts for an answer, and gives
+   * the number of addresses that may relay.
+   */
   async compare(each: History, oracle: RelayOracle, services: 'all' | 'cheap'): Promise<number> {
     await this.#grants.database.owner.script('TRUNCATE grants, blocks, allowances, devices, device_logins, login_event')
     await this.#perform(each.steps, oracle)
@@ -462,7 +471,10 @@ export class ServiceHost {
     return heardFrom(socket)
   }
 
-  /** As mail servers ask that know SQL: Exim by network, Postfix by the function, which knows IPv4 alone. */
+  /**
+   * As mail servers ask that know SQL: Exim by network, Postfix by the function, which knows IPv4
+   * alone.
+   */
   async #askPsql(
     texts: readonly string[],
   ): Promise<readonly { readonly network: boolean; readonly function: boolean | undefined }[]> {
@@ -481,7 +493,10 @@ export class ServiceHost {
     })
   }
 
-  /** A program for each connection costs a tenth of a second: two are asked, one of the database and one of the gate. */
+  /**
+   * A program for each connection costs a tenth of a second: two are asked, one of the database and
+   * one of the gate.
+   */
   async #askExec(texts: readonly string[]): Promise<readonly (boolean | undefined)[]> {
     const chosen = [this.#cases % texts.length, (this.#cases * 7 + 1) % texts.length]
     const ways = [['--config', this.#stack.config], { WRAP_ASK: `unix:${this.#socket('question')}` }] as const

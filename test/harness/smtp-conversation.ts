@@ -1,7 +1,9 @@
 import type { Socket } from 'node:net'
 import { Conversation } from './conversation.ts'
 
-/** What an SMTP server said to a recipient, and when it was asked (milliseconds of performance.now). */
+/**
+ * What an SMTP server said to a recipient, and when it was asked (milliseconds of performance.now).
+ */
 export type RecipientAnswer = { readonly code: number; readonly text: string; readonly askedAt: number }
 
 /** An SMTP client that says exactly what it is told to. */

@@ -1,6 +1,7 @@
 #!/bin/sh
-# smtpd.sh DOMAIN: stands where qmail-smtpd stands, on descriptors 0 and 1, and decides about recipients as that does:
-# RELAYCLIENT present, even empty: everybody; absent: only DOMAIN, 553 for all others. It keeps no mail.
+# smtpd.sh DOMAIN: takes the place of qmail-smtpd on descriptors 0 and 1, and decides about
+# recipients like qmail-smtpd: with RELAYCLIENT, even empty, every recipient; without it, only
+# DOMAIN, and 553 for all others. It keeps no message.
 reply() { printf '%s\r\n' "$1"; }
 domain=$1
 data=no

@@ -77,7 +77,10 @@ export class BackEnd {
 
 export const GREETING = '+OK <7f3a.12.1764000000@mx.example.org>'
 
-/** A back end that takes the SSL command as popup does: first line, right password, once; then a small POP3. */
+/**
+ * A back end that takes the SSL command as popup does: first line, right password, once; then a
+ * small POP3.
+ */
 export function popupLike(): BackEnd {
   const isIntroduced = new WeakSet<Socket>()
   return new BackEnd(
@@ -98,7 +101,10 @@ export function popupLike(): BackEnd {
 }
 
 export type SslwrapOptions = {
-  /** Lines of `[[sslwrap.listener]]` tables; `listen` is set to a free port of 127.0.0.1 where it is missing. */
+  /**
+   * Lines of `[[sslwrap.listener]]` tables; `listen` is set to a free port of 127.0.0.1 where it is
+   * missing.
+   */
   readonly listeners: readonly Readonly<Record<string, string>>[]
   /** Lines of `[sslwrap]`, as they stand. */
   readonly settings?: string

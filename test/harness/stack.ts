@@ -37,7 +37,9 @@ export const TEST_IDS = {
 /** A mailbox of a test. */
 export type TestAccount = { readonly login: string; readonly uid: number; readonly maildir: string }
 
-/** The password of every account that a Stack makes, and its hash (SHA-512 crypt with few rounds). */
+/**
+ * The password of every account that a Stack makes, and its hash (SHA-512 crypt with few rounds).
+ */
 export const TEST_PASSWORD = 'sesame'
 const TEST_HASH =
   '$6$rounds=1000$authrelaytest$eJl.qIixYirZUa1xFchBpbsRQZKvoUU2sa0mzXf/95OdL39FHDQAv6I/M6cccSxOUXTfzc/FfgvbpgZp45x9I/'
@@ -46,8 +48,9 @@ const TEST_HASH =
 export type TestSettings = Overrides
 
 /**
- * Any set of our programs in a directory of its own, with a settings file made from an object. Ports are 0 and are read
- * from the ready lines. When a test fails, everything that its programs logged is shown.
+ * Any set of our programs in a directory of its own, with a settings file made from an object.
+ * Ports are 0 and are read from the ready lines. When a test fails, everything that its programs
+ * logged is shown.
  */
 export class Stack {
   readonly directory: string
@@ -177,7 +180,10 @@ export class Stack {
     return program
   }
 
-  /** Port of the n-th address that the program's ready line names under `key` (`listen=A,B` or `listen=A listen=B`). */
+  /**
+   * Port of the n-th address that the program's ready line names under `key` (`listen=A,B` or
+   * `listen=A listen=B`).
+   */
   port(name: ProgramName, index = 0, key = 'listen'): number {
     const ready = this.program(name).lines.find(line => line.startsWith(`${name} ready`)) ?? ''
     const words = ready.split(' ').filter(word => word.startsWith(`${key}=`))
@@ -210,8 +216,8 @@ export class Stack {
   }
 
   /**
-   * Fulfilled when a process has said, at level debug, that the engine of this test run carries the connections of a
-   * setting. Fails at once if it says another.
+   * Fulfilled when a process has said, at level debug, that the engine of this test run carries the
+   * connections of a setting. Fails at once if it says another.
    */
   async waitForEngine(name: 'popup' | 'wrap', setting: 'popup.engine' | 'pop3d.engine' | 'wrap.engine'): Promise<void> {
     const said = await this.#programs

@@ -29,7 +29,8 @@ export async function createTestDatabase({ empty = false }: { empty?: boolean } 
     password: { reveal: () => postgres.password },
   }
   const server = openDatabase({ ...base, database: 'postgres', applicationName: 'tests', max: 1 })
-  // Copies of one template wait for each other inside PostgreSQL only for a moment; it refuses rather than waits.
+  // Copies of one template wait for each other inside PostgreSQL only for a moment; it refuses
+  // rather than waits.
   await retried(() => server.script(`CREATE DATABASE ${name} TEMPLATE ${empty ? 'template0' : postgres.template}`))
   const opened: Database[] = []
   const connection = (role: 'postgres' | 'pop3authd' | 'authwrap' | 'authstatus' = 'postgres'): ConnectionOptions =>
@@ -55,7 +56,10 @@ export async function createTestDatabase({ empty = false }: { empty?: boolean } 
   }
 }
 
-/** A template in use, or a connection that is just closing: PostgreSQL says no at once; a moment later it says yes. */
+/**
+ * A template in use, or a connection that is just closing: PostgreSQL says no at once; a moment
+ * later it says yes.
+ */
 async function retried(work: () => Promise<void>): Promise<void> {
   for (let left = 50; ; left--) {
     try {

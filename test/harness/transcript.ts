@@ -4,8 +4,9 @@ import { expect } from 'vitest'
 import { type MaildirAction, makeMaildir, type PlannedFile, parseFile, performAction, stateOf } from './maildir.ts'
 
 /**
- * Conversations written as RFC 1939 writes its examples, in Markdown: what lies in the maildrop, what client and server
- * say, what lies there afterwards. test/transcripts/README.md describes the form.
+ * Conversations written as RFC 1939 writes its examples, in Markdown: what lies in the maildrop,
+ * what client and server say, what lies there afterwards. test/transcripts/README.md describes the
+ * form.
  */
 export interface Transcript {
   /** `file.md:line: heading`. */
@@ -20,7 +21,9 @@ export interface TranscriptSettings {
   readonly compat: 'none' | 'qmail'
   readonly sizes: 'wire' | 'file'
   readonly extraBlank: boolean
-  /** Which of them the transcript names; the others are the defaults that belong to its `compat`. */
+  /**
+   * Which of them the transcript names; the others are the defaults that belong to its `compat`.
+   */
   readonly isWritten: { readonly sizes: boolean; readonly extraBlank: boolean }
 }
 
@@ -123,7 +126,9 @@ function unescapeLine(text: string): string {
 
 const describe = ({ path, content }: PlannedFile): string => `${path} ${JSON.stringify(content)}`
 
-/** Opens a session on a maildir. `closed` is fulfilled when nothing of the session runs any longer. */
+/**
+ * Opens a session on a maildir. `closed` is fulfilled when nothing of the session runs any longer.
+ */
 export type Connect = (
   maildir: string,
   settings: TranscriptSettings,

@@ -4,7 +4,10 @@ import type { Need } from './describe-with.ts'
 
 const cache = new URL('../../node_modules/.cache/debian-unpack/', import.meta.url).pathname
 
-/** Packages that exclude each other, one a line, with what is to be unpacked beside them: they are never installed. */
+/**
+ * Packages that exclude each other, one a line, with what is to be unpacked beside them: they are
+ * never installed.
+ */
 const listed = new Map(
   readFileSync(new URL('debian-unpack.txt', import.meta.url), 'utf8')
     .split('\n')
@@ -22,7 +25,10 @@ postdrop:x:${PACKAGE_IDS.postdrop}:
 Debian-exim:x:${PACKAGE_IDS.exim}:
 `
 
-/** Lays the package over /usr and the accounts over /etc, in a mount namespace that ends with the command. */
+/**
+ * Lays the package over /usr and the accounts over /etc, in a mount namespace that ends with the
+ * command.
+ */
 const ENTER = `set -e
 root=$1; shift
 mount -t overlay overlay -o "lowerdir=$root/usr:/usr" /usr

@@ -5,9 +5,9 @@ import { DEBIAN_MACHINE, type DebianMachine, RELEASES, type Release } from '../h
 import { command, describeWith, NETWORK_NAMESPACES } from '../harness/describe-with.ts'
 import { dovecotMaildirs, EXIM_INSERT_ACL, EXIM_INTERNET_SITE, MailHost } from '../harness/mail-host.ts'
 
-// The paths of INSTALL, walked on a Debian of their own: every command, every line of settings and of
-// other programs' configuration is read out of the document, in its order, and nothing else is done to
-// auth-relay. What is done besides is what such a host has before auth-relay comes.
+// The paths of INSTALL, walked on a Debian of their own: every command, every line of settings and
+// of other programs' configuration is read out of the document, in its order, and nothing else is
+// done to auth-relay. What is done besides is what such a host has before auth-relay comes.
 
 const SETTINGS = '/etc/auth-relay.toml'
 
@@ -153,7 +153,10 @@ class Walk {
     await this.#machine.must('systemctl', 'restart', 'dovecot.service')
   }
 
-  /** Debian has no qmail: a program stands for qmail-smtpd, and the other files are those of a qmail host. */
+  /**
+   * Debian has no qmail: a program stands for qmail-smtpd, and the other files are those of a qmail
+   * host.
+   */
   async hasQmail(): Promise<void> {
     await this.#machine.sh(`
       adduser --quiet --system --group --no-create-home --home /nonexistent qmaild
@@ -278,8 +281,8 @@ class Walk {
       const [check = '', reload = ''] = blockOf(section, 'sh', 'postfix check').trim().split(' && ')
       expect(await this.#machine.sh(`${check} 2>&1`)).toBe('')
       expect(reload).toBe('systemctl reload postfix')
-      // postfix.service of Debian 12 runs /bin/true at its reload, for which the test's machine may have no control
-      // group any more. The reload itself is that of its instance.
+      // postfix.service of Debian 12 runs /bin/true at its reload, for which the test's machine may
+      // have no control group any more. The reload itself is that of its instance.
       await this.#machine.sh(`${reload} || systemctl reload postfix@-.service`)
     })
   }
@@ -293,7 +296,9 @@ class Walk {
     })
   }
 
-  /** The last section: check has nothing against the host that runs, and the relay opens by a login. */
+  /**
+   * The last section: check has nothing against the host that runs, and the relay opens by a login.
+   */
   works(scheme: 'pop3' | 'pop3s'): void {
     this.walk('it works', async () => {
       const [check = '', , explain = ''] = blockOf(sectionOf('Does it work?'), 'sh', 'swaks').split('\n')

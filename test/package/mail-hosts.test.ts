@@ -222,7 +222,8 @@ function hosts(release: Release): void {
       'wrap',
     )
     await joinsGroup(documented(/^adduser Debian-exim .*$/m))
-    await machine.must('systemctl', 'restart', 'courier-pop.service') // popup had its port until now
+    // popup has released its port.
+    await machine.must('systemctl', 'restart', 'courier-pop.service')
     await host.opensRelay(host.newAddress(), 'pop3')
   })
 }

@@ -13,7 +13,10 @@ import { loginKey } from '../../src/wire/login-event.ts'
 import type { Random } from './random.ts'
 import type { VirtualTime } from './virtual-time.ts'
 
-/** A row of `grants`; times in milliseconds by the clock of the database. Never changed, only replaced. */
+/**
+ * A row of `grants`; times in milliseconds by the clock of the database. Never changed, only
+ * replaced.
+ */
 export type GrantRow = {
   readonly until: number
   readonly lastAuth: number
@@ -565,7 +568,10 @@ export class SimulatedDatabase implements Database {
     return { rows: rows.map(row => v.parse(statement.row, row)), count: rows.length }
   }
 
-  /** As the only user of transactions does: it looks at no row of a statement before it gives the next. */
+  /**
+   * As the only user of transactions does: it looks at no row of a statement before it gives the
+   * next.
+   */
   async transaction<T>(work: (session: Session) => Promise<T>, { signal }: RunOptions = {}): Promise<T> {
     const given: Given[] = []
     await work(planner(given, () => []))

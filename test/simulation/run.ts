@@ -11,7 +11,10 @@ const STEPS = 240
 /** Milliseconds for making a failure smaller. */
 const SHRINK_MS = 60_000
 
-/** Fits the stage out with a real Unix socket and a directory; gives the function that clears them away. */
+/**
+ * Fits the stage out with a real Unix socket and a directory; gives the function that clears them
+ * away.
+ */
 export async function fitOut(stage: Stage): Promise<() => void> {
   const directory = temporaryDirectory()
   stage.directory = directory.path

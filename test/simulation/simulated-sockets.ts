@@ -4,10 +4,11 @@ import type { VirtualTime } from './virtual-time.ts'
 
 /**
  * Unix sockets of a simulation, in the place of node:net's `connect` and `createServer`. Octets
- * arrive in order, late and in
- * pieces; a connection that is cut delivers the beginning of what was under way and then ends.
+ * arrive in order, late and in pieces; a connection that is cut delivers the beginning of what was
+ * under way and then ends.
  *
- * `handle`: the handle of a real Unix socket of this process, because services ask the kernel who their peer is.
+ * `handle`: the handle of a real Unix socket of this process, because services ask the kernel who
+ * their peer is.
  */
 export class SimulatedSockets {
   readonly #time: VirtualTime

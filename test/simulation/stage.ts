@@ -10,7 +10,10 @@ export type Stage = { sockets: SimulatedSockets | undefined; handle: unknown; di
 
 type Net = { readonly connect: typeof connect; readonly createServer: typeof createServer }
 
-/** The module node:net with sockets of the stage, for vi.mock. Without a simulation the real ones are used. */
+/**
+ * The module node:net with sockets of the stage, for vi.mock. Without a simulation the real ones
+ * are used.
+ */
 export function simulatedNet<Original extends Net>(original: Original, stage: Stage): Record<string, unknown> {
   return {
     ...original,

@@ -83,7 +83,10 @@ export class BrokenPromise extends Error {
   override readonly name = 'BrokenPromise'
 }
 
-/** Runs a plan from its beginning to its end; rejects with BrokenPromise. Gives the days that passed, times devices. */
+/**
+ * Runs a plan from its beginning to its end; rejects with BrokenPromise. Gives the days that
+ * passed, times devices.
+ */
 export async function simulate(plan: Plan, stage: Stage, mutants: readonly WorldMutant[] = []): Promise<number> {
   const time = new VirtualTime()
   time.install()
@@ -330,7 +333,10 @@ class World {
       this.#fail(`the relay opened for ${ip} without a login that counts, by the ${way}`)
   }
 
-  /** A login from there was answered `committed` before, its grant still lasts, and no fault excuses a no. */
+  /**
+   * A login from there was answered `committed` before, its grant still lasts, and no fault excuses
+   * a no.
+   */
   #isOwed(ip: IpAddress, since: number): boolean {
     const promised = this.#promised.get(this.#policy.rowOf(ip))
     if (promised === undefined || promised.at > since || this.#disturbedUntil >= since) return false
@@ -389,7 +395,10 @@ class World {
     for (const text of ADDRESSES) if (this.#isOpenInCdb(ipOf(text))) this.#fail(`${text} stays in the cdb at its end`)
   }
 
-  /** Whoever is in the cdb may relay, or might before its last look; whoever was promised so is there. */
+  /**
+   * Whoever is in the cdb may relay, or might before its last look; whoever was promised so is
+   * there.
+   */
   #checkCdb(texts: readonly string[]): void {
     if (this.#cdb === undefined || this.#time.now < this.#cdb.since) return
     const lag = CDB_INTERVAL_MS + CDB_TIMEOUT_MS + 100
@@ -421,7 +430,10 @@ class World {
     return allow && environment['RELAYCLIENT'] !== undefined
   }
 
-  /** Somebody allowed the address, or proved a login from it, that may count between `asked` and now. */
+  /**
+   * Somebody allowed the address, or proved a login from it, that may count between `asked` and
+   * now.
+   */
   #mayRelay(ip: IpAddress, asked: number, clockAsked: number): boolean {
     const isAllowed = this.#allowances.some(
       decree =>
@@ -448,7 +460,8 @@ class World {
 
   async #block(target: BlockTarget, seconds: number | null): Promise<void> {
     const decree = this.#decree(target, seconds)
-    // A new block takes the place of the one before; if it is shorter, the earlier one holds no longer.
+    // A new block takes the place of the one before; if it is shorter, the earlier one holds no
+    // longer.
     for (const older of this.#blocks) {
       if (sameTarget(older.target, target)) older.ended = Math.min(older.ended, this.#time.now)
     }
@@ -467,7 +480,8 @@ class World {
       if (open && this.#isInForce(decree, this.#time.now))
         this.#fail('an address may relay at the moment its block was answered')
     } catch {
-      // The command fails and says so; the administrator repeats it. Until then nothing was promised.
+      // The command fails and says so; the administrator repeats it. Until then nothing was
+      // promised.
     }
   }
 
@@ -653,8 +667,8 @@ class World {
 
   /**
    * Milliseconds by which a grant may end later than its proof allows: the queue gives a login the
-   * time of its commit if it waited for
-   * less than a second, a stamp in a line has whole seconds, and a statement is on its way. Clocks that stepped differ.
+   * time of its commit if it waited for less than a second, a stamp in a line has whole seconds,
+   * and a statement is on its way. Clocks that stepped differ.
    */
   #slack(): number {
     return 3 * GRAIN_MS + 100 + (this.#wasSlow ? SLOW_MS : 0) + this.#offsets.most - this.#offsets.least
@@ -670,14 +684,16 @@ class World {
     return this.#blocks.some(
       decree =>
         this.#isAbout(decree, ip, login) &&
-        // A block that was ended holds again when the clock of the database is set back to before that.
+        // A block that was ended holds again when the clock of the database is set back to before
+        // that.
         decree.closed >= since - (this.#offsets.most - this.#offsets.least) &&
         (decree.until === null || decree.until + this.#slack() + this.#time.now - since > this.#server.clock),
     )
   }
 
   #isAbout({ target }: Decree, ip: IpAddress, login: string): boolean {
-    // A row knows its last login alone: the block of that login takes the grant from the others of the address too.
+    // A row knows its last login alone: the block of that login takes the grant from the others of
+    // the address too.
     if (target.kind === 'login') {
       return [login, ...(this.#logins.get(this.#policy.rowOf(ip)) ?? [])].some(
         one => loginKey(one) === loginKey(target.login),
@@ -718,7 +734,8 @@ class World {
   #note(ip: IpAddress, login: string): void {
     const row = this.#policy.rowOf(ip)
     this.#logins.set(row, (this.#logins.get(row) ?? new Set()).add(login))
-    // A block that is in force may take the grant of this login and, with it, what the row has promised to others.
+    // A block that is in force may take the grant of this login and, with it, what the row has
+    // promised to others.
     const isBlocked = this.#blocks.some(
       ({ target }) => target.kind === 'login' && loginKey(target.login) === loginKey(login),
     )

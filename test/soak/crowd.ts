@@ -10,7 +10,10 @@ const PATIENCE_MS = 30_000
 /** The n-th of many client addresses, all of this host. */
 export const clientAddress = (n: number): string => `127.${1 + ((n >> 16) & 0x7f)}.${(n >> 8) & 0xff}.${1 + (n % 254)}`
 
-/** Says these lines, each after the answer to the one before; fulfilled when the last is answered with +OK. */
+/**
+ * Says these lines, each after the answer to the one before; fulfilled when the last is answered
+ * with +OK.
+ */
 export function logIn(socket: Socket, login: string, password = TEST_PASSWORD): Promise<boolean> {
   const lines = [`USER ${login}`, `PASS ${password}`]
   const { promise, resolve, reject } = Promise.withResolvers<boolean>()

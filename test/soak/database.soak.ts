@@ -196,7 +196,8 @@ describeWith([DEBIAN_POSTGRES, ROOT], 'a database on a full disk', () => {
       },
       async () => {
         disk.empty()
-        // PostgreSQL may have ended for want of room for its log: whoever looks after it starts it again.
+        // PostgreSQL may have ended for want of room for its log: whoever looks after it starts it
+        // again.
         await cluster.stop('kill')
         await cluster.start()
       },

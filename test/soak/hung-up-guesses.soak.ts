@@ -18,7 +18,8 @@ const GROWTH = 128 * 1_048_576
 let running: PopupStack
 beforeAll(async () => {
   const hash = await hashPassword(TEST_PASSWORD)
-  // The limits, delays and hash that a site has if it changes nothing. A PROXY header tells each client's address.
+  // The limits, delays and hash that a site has if it changes nothing. A PROXY header tells each
+  // client's address.
   running = await startPopup(
     stack => {
       const file = `${stack.directory}/passwd-as-shipped`
@@ -56,8 +57,9 @@ const guesser = (): Socket => {
 /**
  * How a client hangs up while its password waits, and from where every second right login comes.
  * Without having read a word: popup gets a reset and forgets the check, so that a neighbour in the
- * same /32 does not wait. After the reply to USER: popup gets the end of the client's half, which may
- * still read the answer. The check stays, and the turns of the networks keep other /32s from waiting.
+ * same /32 does not wait. After the reply to USER: popup gets the end of the client's half, which
+ * may still read the answer. The check stays, and the turns of the networks keep other /32s from
+ * waiting.
  */
 const GUESSES = {
   'with a reset': {
@@ -91,8 +93,8 @@ const residentOctets = (): number => {
 
 let networks = 0
 /**
- * Milliseconds until the right password is answered with +OK; the client has never been here before.
- * Every second client has an IPv6 address in the network `v6`.
+ * Milliseconds until the right password is answered with +OK; the client has never been here
+ * before. Every second client has an IPv6 address in the network `v6`.
  */
 async function rightLogin(v6: string): Promise<number> {
   networks += 1

@@ -8,7 +8,10 @@ import { INSPECTED, liveMemory } from './live-memory.ts'
 import { SOAK } from './settings.ts'
 import { megabytes, table } from './table.ts'
 
-/** More memory after the third crowd than after the first: less than 300 octets for each session of two crowds. */
+/**
+ * More memory after the third crowd than after the first: less than 300 octets for each session of
+ * two crowds.
+ */
 const SLACK = 4_000_000
 const WORKER_DESCRIPTORS = 40
 

@@ -42,7 +42,8 @@ beforeAll(async () => {
       proxy_listen: [at(ports.proxied)],
       proxy_trust: ['127.0.0.0/8'],
       login_time: LOGIN_TIME,
-      // No proxy speaks to us in clear text here: its clients would have no share of their own before they are known.
+      // No proxy speaks to us in clear text here: its clients would have no share of their own
+      // before they are known.
       ssl_hack_trust: ['127.0.0.254'],
       max_per_address: CAPS.popup,
     },
@@ -125,7 +126,8 @@ describe('a client that says one octet at a time', () => {
 
   test('keeps nobody out, on any listener, and is cut off where a login is due', { timeout: 60_000 }, async () => {
     const slow = SLOW.map(([name, port, text, isCut]) => {
-      // More of them than authd.syslog_listen takes at once; fewer than one address may have elsewhere.
+      // More of them than authd.syslog_listen takes at once; fewer than one address may have
+      // elsewhere.
       const many = name === 'authd.syslog_listen' ? 70 : 9
       return { name, text, isCut, sockets: Array.from({ length: many }, () => open(port(), undefined)) }
     })

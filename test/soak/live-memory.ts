@@ -8,7 +8,10 @@ export const INSPECTED = { NODE_OPTIONS: '--inspect=127.0.0.1:0' }
 
 const ADDRESS = /^Debugger listening on (ws:\/\/127\.0\.0\.1:\d+\/[\w-]+)$/
 
-/** Octets that are really in use in each process of a program started with INSPECTED, after garbage was collected. */
+/**
+ * Octets that are really in use in each process of a program started with INSPECTED, after garbage
+ * was collected.
+ */
 export async function liveMemory(program: Program): Promise<number> {
   const addresses = program.lines.flatMap(line => ADDRESS.exec(line)?.[1] ?? [])
   const used = await Promise.all(addresses.map(usedIn))

@@ -47,7 +47,8 @@ export class MailTraffic {
         await once().catch(() => {
           this.counts.interrupted += 1
         })
-        await new Promise(resolve => setTimeout(resolve, 5)) // a server that is away is not asked in a tight loop
+        // Do not ask an unreachable server in a tight loop.
+        await new Promise(resolve => setTimeout(resolve, 5))
       }
     }
     this.#loops = [
@@ -77,7 +78,10 @@ export class MailTraffic {
     return this.#quitAnswered.size
   }
 
-  /** One client from an address of its own: reads a message, marks it, ends well or just goes; then asks to relay. */
+  /**
+   * One client from an address of its own: reads a message, marks it, ends well or just goes; then
+   * asks to relay.
+   */
   async #session(): Promise<void> {
     this.counts.sessions += 1
     const ip = clientAddress(this.#next++)

@@ -6,7 +6,10 @@ function numberOf(name: string, otherwise: number): number {
   return Number(text)
 }
 
-/** How much is done in a soak run. Less is for those who work on it: the documented figures come from the defaults. */
+/**
+ * How much is done in a soak run. Less is for those who work on it: the documented figures come
+ * from the defaults.
+ */
 export const SOAK = {
   /** All chance of a run comes from this number: the same seed is the same run. */
   seed: numberOf('SOAK_SEED', Math.floor(Math.random() * 1_000_000_000)),

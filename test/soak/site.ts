@@ -12,7 +12,10 @@ import { clientAddress } from './crowd.ts'
 /** GRANT_WAIT is a second; a loaded machine gets some more. */
 const LOGIN_MS = 6000
 
-/** A whole site under `auth-relay up`, at fixed ports, with a mailbox `ann`; clients come from loopback addresses. */
+/**
+ * A whole site under `auth-relay up`, at fixed ports, with a mailbox `ann`; clients come from
+ * loopback addresses.
+ */
 export class Site {
   readonly stack: Stack
   readonly pop3: number

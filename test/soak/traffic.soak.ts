@@ -40,7 +40,8 @@ describeWith(NEEDS, 'mixed traffic of real clients', () => {
     site = await Site.start(
       (stack, pop3) => {
         stack.account('reader', [LETTER, LETTER, LETTER])
-        // A maildrop of its own: what another session moves to cur/ meanwhile cannot be opened, as with qmail-pop3d.
+        // A maildrop of its own: what another session moves to cur/ meanwhile cannot be opened, as
+        // with qmail-pop3d.
         stack.account('desk', [LETTER, LETTER, LETTER])
         bob = stack.account('bob')
         return {

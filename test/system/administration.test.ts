@@ -135,8 +135,9 @@ describe('after a login', () => {
 
 test('watch shows logins, relayed mail and whom the gate did not let relay, as it happens', async () => {
   const watch = new Process('watch', commandOf('auth-relay', 'watch', '--config', config))
-  // The login that must be seen comes again and again: watch may not be looking yet when the first comes.
-  // Each round has an address of its own, because a use is recorded once a minute for each address.
+  // The login that must be seen comes again and again: watch may not be looking yet when the first
+  // comes. Each round has an address of its own, because a use is recorded once a minute for each
+  // address.
   let round = 0
   await eventually('watch shows a login', async () => {
     round += 1

@@ -187,7 +187,8 @@ describeWith([DEBIAN_POSTGRES], 'the database goes away', () => {
       committed.push(...load.committed())
       next = load.next
       await cluster.start()
-      // The log need not tell: an orphaned backend may have stored all that was under way, and then nothing failed.
+      // The log need not tell: an orphaned backend may have stored all that was under way, and then
+      // nothing failed.
       const client = await AuthdClient.connect(socketPath())
       const isStored = async (): Promise<boolean> => {
         const ip = publicAddress(next)

@@ -305,7 +305,8 @@ describe('a line that is delivered late', () => {
     writeFileSync(file, '')
     await start({ follow_files: [file] })
     await stack.waitForLog('authd', { event: 'file_followed', path: file })
-    // The container writes UTC and the host lives two hours east of it: each line looks two hours old.
+    // The container writes UTC and the host lives two hours east of it: each line looks two hours
+    // old.
     appendFileSync(file, `${bsdStamp(new Date(Date.now() - 7_200_000))} mx ipop3d[77]: ${login('203.0.113.2')}\n`)
     const { fields } = await stack.waitForLog('authd', { event: 'login_dropped', path: file, reason: 'expired' })
     expect(fields['remedy']).toContain('another time zone')
@@ -391,7 +392,8 @@ describeWith([ROOT, command('journalctl', 'systemd'), ...RSYSLOG], 'a real journ
       journal_command: ['journalctl', `--directory=${runDirectory}/log/journal`, '--merge'],
     }
     await start(settings)
-    // The first start begins at the end of the journal, wherever journalctl finds that: said until it is heard.
+    // The first start begins at the end of the journal, wherever journalctl finds that: said until
+    // it is heard.
     await eventually('a grant for 203.0.113.1', async () => {
       await say(login('203.0.113.1'))
       return (await storedGrants(database.owner)).has('203.0.113.1')

@@ -32,7 +32,10 @@ const takenPort = (): Promise<number> =>
 
 type Refusal = { readonly status: number; readonly lines: readonly string[] }
 
-/** Starts a program that must refuse to run: its status and what it said, when it and all that it started are gone. */
+/**
+ * Starts a program that must refuse to run: its status and what it said, when it and all that it
+ * started are gone.
+ */
 async function refusalOf(
   name: ProgramName,
   args: readonly string[],

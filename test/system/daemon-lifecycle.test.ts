@@ -77,7 +77,9 @@ test('a mistake of ours shows its stack', async () => {
   expect(daemon.ending?.code).toBe(111)
 })
 
-/** A service manager's socket: prints each datagram as a line. perl is part of every Debian system. */
+/**
+ * A service manager's socket: prints each datagram as a line. perl is part of every Debian system.
+ */
 const SERVICE_MANAGER = `
   use Socket; $| = 1;
   socket(my $s, AF_UNIX, SOCK_DGRAM, 0) or die; bind($s, pack_sockaddr_un($ARGV[0])) or die; print "bound\\n";

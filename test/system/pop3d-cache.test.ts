@@ -12,7 +12,10 @@ afterAll(() => root.remove())
 const encoders = new EncoderPool(65_536)
 const maildirOf = (...files: readonly string[]) => makeMaildir(root.path, files.map(parseFile))
 
-/** Time as the cache sees it: well after everything that was just written, unless a test says otherwise. */
+/**
+ * Time as the cache sees it: well after everything that was just written, unless a test says
+ * otherwise.
+ */
 let now = 0
 beforeEach(() => {
   now = Date.now() + 60_000

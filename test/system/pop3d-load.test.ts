@@ -27,7 +27,10 @@ function residentOf({ worker: { child } }: WorkerForTests): number {
   return pages * 4096
 }
 
-/** Reads to the end of a multi-line response without keeping it; the octets, and the most memory seen meanwhile. */
+/**
+ * Reads to the end of a multi-line response without keeping it; the octets, and the most memory
+ * seen meanwhile.
+ */
 async function drain(socket: Duplex, of: WorkerForTests): Promise<{ octets: number; peak: number }> {
   let octets = 0
   let peak = 0
@@ -83,7 +86,8 @@ describe('a message of 100 MB', () => {
       started.open(started.ticket({ maildir }), 'RETR 1\r\nRETR 1\r\n').pause(),
     )
     for (let round = 0; round < 50; round += 1) expect(await reader.say('STAT')).toBe('+OK 1 3')
-    // For each transfer a lane: an input of 256 KB and two outputs a little longer than what is in them.
+    // For each transfer a lane: an input of 256 KB and two outputs a little longer than what is in
+    // them.
     expect((residentOf(started) - before) / MEGABYTE).toBeLessThan(30)
     for (const socket of lazy) socket.destroy()
     expect(await reader.say('QUIT')).toBe('+OK ')
@@ -157,7 +161,8 @@ describe('10,000 messages', () => {
     let longest = 0
     let before = process.threadCpuUsage()
     let done = false
-    // Processor time of this thread between two turns of the event loop: other programs do not change it.
+    // Processor time of this thread between two turns of the event loop: other programs do not
+    // change it.
     const watch = (): void => {
       const { user, system } = process.threadCpuUsage(before)
       longest = Math.max(longest, (user + system) / 1000)

@@ -83,7 +83,8 @@ test.each(['none', 'qmail'] as const)(
             const owner = ownerOf(path)
             const base = file.replace(/^\w+\//, '').replace(/:.*/, '')
             const target = `${folder}/${base}${flags}`
-            // A message that came after the scan takes no name of the scan: the name says which message it is.
+            // A message that came after the scan takes no name of the scan: the name says which
+            // message it is.
             const isFree =
               lstatSync(`${maildir}/${target}`, { throwIfNoEntry: false }) === undefined &&
               !(names.includes(target) && (what === 'twin' || owner === 'stranger'))

@@ -26,7 +26,10 @@ afterAll(() => root.remove())
 const transcripts = readTranscripts(`${import.meta.dirname}/../transcripts/pop3d`)
 const log = createLog('pop3d', { write: () => {} })
 
-/** `pop3d MAILDIR` as inetd, tcpserver and a checker start it: descriptors 0 and 1 are the client's connection. */
+/**
+ * `pop3d MAILDIR` as inetd, tcpserver and a checker start it: descriptors 0 and 1 are the client's
+ * connection.
+ */
 const standalone: Connect = async (maildir, { compat, sizes, extraBlank, isWritten }) => {
   const { client, server } = await socketPair()
   const environment = {

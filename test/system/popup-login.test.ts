@@ -582,7 +582,8 @@ describe('processes', () => {
       process.kill(ofAnn ?? 0, 'SIGKILL')
       await ann.expectEnd()
       await bob.ask('STAT', /^\+OK 2 /)
-      // A ticket that was signed before the monitor knew is void, and the login a temporary failure.
+      // A ticket that was signed before the monitor knew is void, and the login a temporary
+      // failure.
       await running.stack.program('popup').waitForLine(/event=worker_ended/)
       const again = await login('ann')
       await again.ask('STAT', /^\+OK 1 /)

@@ -90,7 +90,8 @@ describe('a socket that changes hands', () => {
       ann: `+OK 1 ${octets}\r\n+OK \r\n1 ${octets}\r\n.\r\n${message}+OK \r\n+OK \r\n`,
       bob: `+OK 2 ${2 * octets}\r\n+OK \r\n1 ${octets}\r\n2 ${octets}\r\n.\r\n${message}+OK \r\n+OK \r\n`,
     }
-    // The first QUIT moves the messages to cur/, under the feet of sessions that have seen them in new/.
+    // The first QUIT moves the messages to cur/, under the feet of sessions that have seen them in
+    // new/.
     for (const user of ['ann', 'bob']) {
       const first = running.client()
       await first.login(user)

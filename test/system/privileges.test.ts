@@ -105,13 +105,19 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
   /** Nobody but root and authd: the database's passwords. */
   const databaseSecrets = () => [file('state/dbpass'), file('state/wrap-dbpass')]
 
-  /** The directory of its socket is closed: the account can neither try a password nor take a slot of the server. */
+  /**
+   * The directory of its socket is closed: the account can neither try a password nor take a slot
+   * of the server.
+   */
   const cannotUseDatabase = async (id: number): Promise<void> => {
     const directory = readFileSync(file('state/database-socket'), 'utf8').trim()
     const { text } = await runAs(id, 'psql', '-w', '-h', directory, '-U', 'postgres', '-c', 'SELECT 1', 'pop3authd')
     expect(text).toContain('Permission denied')
   }
-  /** No core file, no ptrace by another process of the same account: then /proc gives its files to root. */
+  /**
+   * No core file, no ptrace by another process of the same account: then /proc gives its files to
+   * root.
+   */
   const cannotBeDumped = ({ pid }: ProcessStatus): void => expect(statSync(`/proc/${pid}/environ`).uid).toBe(0)
 
   /**
@@ -355,7 +361,9 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
   describe('a secret stands in its own file alone', () => {
     /** Files that hold secrets, below the directory of the stack. */
     const HOLDERS = ['state/dbpass', 'state/wrap-dbpass', 'sslhack.pass', 'tls.key']
-    /** Passwords that clients send here, right and wrong, where they belong and where they do not. */
+    /**
+     * Passwords that clients send here, right and wrong, where they belong and where they do not.
+     */
     const SAID = [
       'wrong-s3cret-one',
       'wrong-s3cret-two',

@@ -12,7 +12,10 @@ import { Stack, TEST_IDS, TEST_PASSWORD } from '../harness/stack.ts'
 
 const SERVER = '192.0.2.1'
 const STRANGER = 'somebody@elsewhere.example'
-/** Where a proxy for POP3 stands, a TLS proxy that says the SSL command, and a proxy for SMTP; and a client. */
+/**
+ * Where a proxy for POP3 stands, a TLS proxy that says the SSL command, and a proxy for SMTP; and a
+ * client.
+ */
 const POP3_PROXY = '192.0.2.5'
 const TLS_PROXY = '192.0.2.6'
 const SMTP_PROXY = '192.0.2.7'

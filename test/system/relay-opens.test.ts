@@ -22,7 +22,10 @@ const SERVER = '192.0.2.1'
 const SERVER_V6 = '2001:db8::1'
 const MESSAGE = 'From: bob@example.org\nTo: ann@example.org\nSubject: lunch\n\nAt noon?\n'
 
-/** Rounds of login and RCPT from fresh addresses, and how soon after +OK the fastest RCPT must have gone out. */
+/**
+ * Rounds of login and RCPT from fresh addresses, and how soon after +OK the fastest RCPT must have
+ * gone out.
+ */
 const ROUNDS = 20
 const AT_ONCE_MS = 50
 

@@ -129,7 +129,8 @@ describe.runIf(isRoot)('SIGHUP to auth-relay up, with a settings file of mode 06
     expect(reloaded['popup']?.['restart_for']).toBe('log_level')
     expect(reloaded['sslwrap']?.['restart_for']).toBe('log_level')
     expect(reloaded['wrap']?.['restart_for']).toBe('wrap.socket_mode')
-    // The session that runs keeps its sizes; the next one in the same process has the new ones, and the lock.
+    // The session that runs keeps its sizes; the next one in the same process has the new ones, and
+    // the lock.
     await first.ask('STAT', /^\+OK 1 28$/)
     const second = pop3()
     await second.login('ann', TEST_PASSWORD)

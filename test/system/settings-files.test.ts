@@ -53,7 +53,8 @@ describeWith([NETWORK_NAMESPACES], 'a file that init writes for a site', () => {
         checkSettings(parseSettings(configured, config).settings).filter(each => each.verdict === 'unsafe'),
       ).toEqual([])
       writeFileSync(config, configured, { mode: 0o600 })
-      // What a host has and this one lacks: accounts, the files of qmail, and the passwords of the roles.
+      // What a host has and this one lacks: accounts, the files of qmail, and the passwords of the
+      // roles.
       writeFileSync(`${directory}/rules.cdb`, Buffer.alloc(2048))
       const env = {
         RUN_DIR: `${directory}/run`,

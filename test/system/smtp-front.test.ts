@@ -39,7 +39,10 @@ type Dialogue = {
   readonly name: string
   /** Groups that the client writes; it waits for the replies between them. */
   readonly client: readonly string[]
-  /** Codes for each group, with commas inside of it; `?` is what the server answers to MAIL where a sender is open. */
+  /**
+   * Codes for each group, with commas inside of it; `?` is what the server answers to MAIL where a
+   * sender is open.
+   */
   readonly replies: string
   /** The server's side has ended. */
   readonly end?: true

@@ -531,7 +531,8 @@ describe('certificates', () => {
       /no certificate in PEM form; what was in use stays/,
     )
     expect(await fingerprint()).toBe(second)
-    // As certbot does: the new pair lies elsewhere, and the names of the old one become links to it.
+    // As certbot does: the new pair lies elsewhere, and the names of the old one become links to
+    // it.
     makeCertificate(`${path}/archive2`, { names: ['mx.example.org'] })
     for (const kind of ['crt', 'key']) {
       symlinkSync(`archive2.${kind}`, `${path}/link`)

@@ -6,7 +6,10 @@ import { descendantsOf, type ProcessStatus, statusOf } from '../harness/process-
 import { SmtpConversation } from '../harness/smtp-conversation.ts'
 import { Stack, TEST_PASSWORD } from '../harness/stack.ts'
 
-/** Seconds that a grant of this stack lives. Long enough for no test to see an end, each begins with a revocation. */
+/**
+ * Seconds that a grant of this stack lives. Long enough for no test to see an end, each begins with
+ * a revocation.
+ */
 const EXP_TIME = 3600
 
 let stack: Stack

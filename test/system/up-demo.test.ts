@@ -240,7 +240,8 @@ describe.runIf(isRoot)('started as root', () => {
     const living = demo.processes().map(line => statusOf(Number(line.split(' ')[0])))
     const ids = living.flatMap(status => status?.uids ?? [])
     expect([...new Set(ids)]).toEqual([65_534])
-    // Not one of ours can be traced or dumped by another process of that user: /proc gives its files to root.
+    // Not one of ours can be traced or dumped by another process of that user: /proc gives its
+    // files to root.
     const ours = living.filter(status =>
       status?.commandLine.some(word => /\/dist\/(?!demo-smtpd)[\w-]+\.js$/.test(word)),
     )

@@ -75,7 +75,10 @@ describeWith(
         socket.on('error', reject).on('close', () => resolve(heard))
       })
 
-    /** Stands for authd: everything that the gate reports of its decisions, a door and its counts added up. */
+    /**
+     * Stands for authd: everything that the gate reports of its decisions, a door and its counts
+     * added up.
+     */
     async function hearTallies(): Promise<ReadonlyMap<string, RelayTally['counts'] & { recent: string[] }>> {
       const heard = new Map<string, Record<RelayVerdict, number> & { recent: string[] }>()
       const splitter = new LineSplitter(MAX_RELAY_TALLY_LINE)

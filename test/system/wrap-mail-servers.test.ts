@@ -48,7 +48,10 @@ async function recipient(client: Client, port: number, to = STRANGER, from = 'an
   return code
 }
 
-/** The gate with a door, a mail server that asks there, and grants for both loopback addresses as they are wanted. */
+/**
+ * The gate with a door, a mail server that asks there, and grants for both loopback addresses as
+ * they are wanted.
+ */
 class MailServerTest {
   readonly stack = new Stack()
   readonly grants: GateDatabase
@@ -103,7 +106,10 @@ class MailServerTest {
     }
   }
 
-  /** The gate is gone, or cannot ask: strangers are refused for good, nobody is put off, local mail flows. */
+  /**
+   * The gate is gone, or cannot ask: strangers are refused for good, nobody is put off, local mail
+   * flows.
+   */
   async expectClosedWithoutDatabase(port: number): Promise<void> {
     await this.grants.grant(this.first.ip, 'ann@example.org')
     expect(await recipient(this.first, port)).toBe(250)
@@ -343,7 +349,10 @@ const eximByUnixSocket = ({ stack }: MailServerTest, name: string) =>
     { '/run/auth-relay/gate/question.sock': `${stack.directory}/run/${name}.sock` },
   )
 
-/** A configuration with a statement of the ACL that lets relay, and lines of its main part; its path. */
+/**
+ * A configuration with a statement of the ACL that lets relay, and lines of its main part; its
+ * path.
+ */
 function eximConfiguration({ stack }: MailServerTest, name: string, statement: string, main: string): string {
   const home = `${stack.directory}/${name}`
   for (const path of [home, `${home}/spool`, `${home}/log`]) {
@@ -482,7 +491,10 @@ exec /usr/libexec/sendmail/sendmail -C"$home/sendmail.cf" "$3"`
       { section: 'sendmail', language: 'sendmail', marker: 'access_db' },
       { '/run/auth-relay/gate/socketmap.sock': '/mnt/run/socketmap.sock' },
     )
-  /** A folder with a configuration that asks the socketmap. sendmail's own limits of the load are out of the way. */
+  /**
+   * A folder with a configuration that asks the socketmap. sendmail's own limits of the load are
+   * out of the way.
+   */
   const configure = (name: string, options = ''): string => {
     const home = `${mail.stack.directory}/${name}`
     for (const path of [home, `${home}/queue`]) mkdirSync(path)

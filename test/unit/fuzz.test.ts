@@ -15,7 +15,9 @@ describe(`${INPUTS} inputs for every reader of foreign bytes; npm run test:soak 
   })
 })
 
-/** Inputs that together reach what a fuzzer has reached that follows coverage: `npm run test:fuzz`. */
+/**
+ * Inputs that together reach what a fuzzer has reached that follows coverage: `npm run test:fuzz`.
+ */
 const corpus = new URL('../corpus/', import.meta.url).pathname
 
 describe('the corpus', () => {

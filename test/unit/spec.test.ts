@@ -4,7 +4,10 @@ import { describe, expect, test } from 'vitest'
 const root = `${import.meta.dirname}/../..`
 const read = (path: string): string => readFileSync(`${root}/${path}`, 'utf8')
 
-/** A reference to docs/spec: `spec/popup.md §2`, with further sections behind, or `rule 5` of a section. */
+/**
+ * A reference to docs/spec: `spec/popup.md §2`, with further sections behind, or `rule 5` of a
+ * section.
+ */
 const REFERENCE = /spec\/([a-z0-9-]+)\.md(?:[\s*]*§§?([\d, ]*\d(?:[\s*]+and[\s*]+§\d+)?)(?:[\s*]+rule[\s*]+(\d+))?)?/g
 
 type Reference = {
@@ -21,7 +24,10 @@ function referencesOf(file: string): readonly Reference[] {
   })
 }
 
-/** The text of a section, from its heading to the next one; undefined if the page has no such section. */
+/**
+ * The text of a section, from its heading to the next one; undefined if the page has no such
+ * section.
+ */
 function sectionOf(page: string, section: string): string | undefined {
   const text = existsSync(`${root}/docs/spec/${page}.md`) ? read(`docs/spec/${page}.md`) : undefined
   if (text === undefined || section === '') return text

@@ -130,10 +130,8 @@ function unitOfSocket(address: SocketAddress): string | undefined {
     encoding: 'utf8',
     timeout: 5000,
   })
-  const places =
-    address.type === 'tcp'
-      ? [`:${address.port} `] // systemd may spell the address in another way; the port is held by pid 1 already.
-      : [address.type === 'unix' ? `${address.path} ` : '\n']
+  // systemd may write the address in another form, so compare the port, which pid 1 holds.
+  const places = address.type === 'tcp' ? [`:${address.port} `] : [address.type === 'unix' ? `${address.path} ` : '\n']
   return (stdout ?? '')
     .split('\n')
     .find(line => places.some(place => line.includes(place)))

@@ -15,7 +15,7 @@ if (domain === undefined || user === undefined || maildir === undefined) {
   process.stderr.write('demo-smtpd: usage: demo-smtpd DOMAIN USER MAILDIR, with a client on descriptor 0\n')
   process.exitCode = EXIT.usage
 } else {
-  // biome-ignore lint/style/noProcessEnv: a program of its own, told by its environment who the client is (UCSPI)
+  // biome-ignore lint/style/noProcessEnv: UCSPI names the client in the environment
   const { RELAYCLIENT: relayClient, TCPREMOTEIP = '0.0.0.0', TCPREMOTEPORT = '0' } = process.env
   const options = { domain, user, maildir, relayClient, remoteIp: TCPREMOTEIP, remotePort: Number(TCPREMOTEPORT) }
   serveSmtp(new Socket({ fd: 0, readable: true, writable: true }), options, createLog('demo-smtpd'))

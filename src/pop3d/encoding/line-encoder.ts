@@ -6,8 +6,8 @@ import { LINE_ENCODER_MODULE } from './line-encoder-module.ts'
  * Each transfer takes an encoder for itself: memory for a piece of the file, and for two results,
  * so that one result can be written while the next is made. A kernel in WebAssembly encodes; where
  * the runtime has no WebAssembly with SIMD, a twin in JavaScript does. The encoders of the kernel
- * share the memory of one instance, because each memory of WebAssembly reserves ten gigabytes of
- * address space, and an instance for each transfer would reach the limits of a host (decision 12).
+ * share the memory of one instance. Each memory of WebAssembly reserves ten gigabytes of address
+ * space, so an instance for each transfer would reach the limits of a host (decision 12).
  */
 
 export const LF = 0x0a

@@ -1,16 +1,17 @@
 ;; The kernel of line-encoder.ts, sixteen octets at a time.
 ;;
-;; Beside the block, the loop loads the same sixteen octets one place earlier, so that each octet and its predecessor stand
-;; in the same lane. The encoder inserts
+;; The loop also loads the sixteen octets that begin one octet before the block, so that each octet
+;; and its predecessor are in the same lane. The encoder inserts
 ;;
-;;   a CR before every LF whose predecessor is no CR (with $keep_cr: before every LF),
+;;   a CR before every LF whose predecessor is not a CR (with $keep_cr: before every LF),
 ;;   a dot before every dot whose predecessor is an LF.
 ;;
-;; Most blocks need no insertion: such a block costs two loads and one store. For each insertion the loop writes the
-;; octet and stores the rest of the block again, one place further.
+;; Most blocks need no insertion, and such a block costs two loads and one store. For each insertion
+;; the loop writes the octet and stores the rest of the block again, one octet further.
 ;;
-;; Promises of the caller: the octet before the input is its predecessor in the file (LF at the start), sixteen zeros
-;; follow the input, and sixteen octets of room follow the output.
+;; The caller ensures that the octet before the input is its predecessor in the file (LF at the
+;; start), that sixteen zeros follow the input, and that the output has sixteen octets of room
+;; behind it.
 (module
   (import "host" "memory" (memory 1))
 

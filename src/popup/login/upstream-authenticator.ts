@@ -138,6 +138,7 @@ function settled(stream: Duplex, event: 'connect' | 'secureConnect'): Promise<bo
     }
     const timer = setTimeout(() => settle(false), LIMIT_MS)
     stream.once(event, () => settle(true))
-    stream.on('error', () => settle(false)) // stays: a later error ends the stream, and `close` reports it
+    // The listener stays: a later error ends the stream, and `close` reports it.
+    stream.on('error', () => settle(false))
   })
 }

@@ -95,8 +95,8 @@ export class ResidentGate {
   }
 
   /**
-   * Applies the options to new connections. Connections with a running smtpd keep theirs and still
-   * count.
+   * Applies the options to new connections. Connections with a running smtpd keep their options and
+   * still count.
    */
   reconfigure(options: ResidentGateOptions): void {
     this.#smtpd = new Smtpd(options)

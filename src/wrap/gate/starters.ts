@@ -148,8 +148,8 @@ export class Starters {
   }
 
   /**
-   * The starter with the fewest pending starts. Of two equal ones the first, because its memory is
-   * in the processor's caches.
+   * The starter with the fewest pending starts. Among equals the first one is chosen, because its
+   * memory is in the processor's caches.
    */
   get #leastBusy(): StarterProcess | undefined {
     let least: StarterProcess | undefined

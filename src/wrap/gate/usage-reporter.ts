@@ -95,7 +95,8 @@ export class UseReporter {
     const socket = connect({ path: this.#path }).unref()
     this.#socket = socket
     socket.once('connect', () => this.#flush())
-    socket.on('error', () => {}) // authd is unreachable; pending events are kept, up to MAX_WAITING.
+    // authd is unreachable. Pending events are kept, up to MAX_WAITING.
+    socket.on('error', () => {})
     socket.on('close', () => {
       this.#socket = undefined
       if (this.#waiting.length > 0 || this.#hasTally) this.#flushIn(this.#retryMs)

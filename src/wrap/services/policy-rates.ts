@@ -13,8 +13,8 @@ type Count = { hour: number; now: number; before: number }
 
 /**
  * Counts for each key over the last hour or another period. Each key has two counters. The counter
- * of the previous period counts in proportion to the part of it that lies within the last period,
- * so a client cannot use the limit twice around the full hour.
+ * of the previous period counts in proportion to the part of it that lies within the last period. A
+ * client therefore cannot use the limit twice around the full hour.
  */
 export class HourlyRate {
   /**

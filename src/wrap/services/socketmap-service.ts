@@ -30,7 +30,7 @@ const EIGHT_GROUPS = /^[0-9a-f]{1,4}(?::[0-9a-f]{1,4}){7}$/i
 /**
  * Returns the client of sendmail's key `Connect:`. sendmail asks for the whole address and then for
  * prefixes of it, cut off at the right. An IPv6 address must show that it is complete, by brackets
- * or by all eight groups: `2001:db8::7` may be a part of `2001:db8::7:9`, which sendmail writes in
+ * or by all eight groups. `2001:db8::7` may be a part of `2001:db8::7:9`, which sendmail writes in
  * this form with UseCompressedIPv6Addresses.
  */
 function connectKey(key: string): IpAddress | undefined {

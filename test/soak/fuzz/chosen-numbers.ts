@@ -1,8 +1,8 @@
 import { Random } from './random.ts'
 
 /**
- * Takes every choice from octets: a fuzzer that follows coverage changes them one by one. Two octets for a number, four for
- * one beyond 65,536; when none is left, the smallest number.
+ * Takes every choice from octets: a fuzzer that follows coverage changes them one by one. Two
+ * octets for a number, four for one beyond 65,536; when none is left, the smallest number.
  */
 export class ChosenNumbers extends Random {
   readonly #octets: Uint8Array

@@ -3,7 +3,9 @@ import type { Random } from './random.ts'
 /** One reader of bytes that somebody else wrote. */
 export type FuzzTarget = {
   readonly name: string
-  /** Makes one input by chance and has it read; throws where the reader does not keep its promise. */
+  /**
+   * Makes one input by chance and has it read; throws where the reader does not keep its promise.
+   */
   readonly attempt: (random: Random) => void
 }
 

@@ -51,7 +51,8 @@ function policy(random: Random): void {
     })
   const whole = read([text])
   const cutUp = read(cut(random, Buffer.from(text, 'latin1')).map(piece => piece.toString('latin1')))
-  // A request that is too long as a whole may end within a piece: then only one of the two is refused.
+  // A request that is too long as a whole may end within a piece: then only one of the two is
+  // refused.
   promise(whole === cutUp || text.length > MAX_POLICY_REQUEST, 'other requests when cut', text)
 }
 

@@ -24,7 +24,10 @@ const OTHERS = [
 const ALL = [...EVENTS, ...ANSWERS, ...OTHERS]
 const WORDS = ALL.flatMap(line => line.split(' '))
 
-/** Events, answers, tickets and reports, each a line between two processes: one text, one meaning, or none. */
+/**
+ * Events, answers, tickets and reports, each a line between two processes: one text, one meaning,
+ * or none.
+ */
 export const loginEvents: FuzzTarget = {
   name: 'login-events',
   attempt(random) {

@@ -13,7 +13,9 @@ function expected(text: string, limit: number): readonly Line[] {
   })
 }
 
-/** Bytes of a POP3 client: the same lines however they are cut, and never more held than one line. */
+/**
+ * Bytes of a POP3 client: the same lines however they are cut, and never more held than one line.
+ */
 export const pop3Lines: FuzzTarget = {
   name: 'pop3-lines',
   attempt(random) {

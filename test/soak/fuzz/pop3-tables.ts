@@ -82,7 +82,10 @@ function authorization(random: Random): void {
   }
 }
 
-/** Lines after login: always an answer, only what is there is sent or marked, and only QUIT enters UPDATE. */
+/**
+ * Lines after login: always an answer, only what is there is sent or marked, and only QUIT enters
+ * UPDATE.
+ */
 function transaction(random: Random): void {
   const count = random.int(5)
   const maildrop = {

@@ -51,7 +51,10 @@ const PROXY_HEADERS = [
 
 const same = (a: ProxyParse, b: ProxyParse): boolean => JSON.stringify(a) === JSON.stringify(b)
 
-/** PROXY headers: the verdict on a beginning is never taken back, and reading what is asked for never reads too far. */
+/**
+ * PROXY headers: the verdict on a beginning is never taken back, and reading what is asked for
+ * never reads too far.
+ */
 export const proxyHeader: FuzzTarget = {
   name: 'proxy-header',
   attempt(random) {

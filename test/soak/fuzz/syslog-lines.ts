@@ -28,12 +28,16 @@ function forgedFailure(random: Random): void {
   promise(shared.recognize(line, 0).verdict === 'ignore', 'opened by a failure line', line)
 }
 
-/** A true login under a name that its owner chose with care: the address stays that of the connection. */
+/**
+ * A true login under a name that its owner chose with care: the address stays that of the
+ * connection.
+ */
 function hostileName(random: Random): void {
   const { dialect, tag, pid = '', message, grants } = random.pick(LOGINS)
   if (grants === undefined || !message.includes(grants.login)) return
   const name = random.oneIn(4) ? attack(random) : mutated(random, grants.login, ATTACK_PIECES)
-  // vchkpw puts a colon between name and address: no account has one in its name (passwd(5), vpasswd).
+  // vchkpw puts a colon between name and address: no account has one in its name (passwd(5),
+  // vpasswd).
   if (dialect === 'vchkpw' && name.includes(':')) return
   const line = random.pick(forms)(
     tag,
@@ -44,7 +48,10 @@ function hostileName(random: Random): void {
   if (verdict.verdict === 'grant') promise(verdict.ip === grants.ip, `opened ${verdict.ip}, not ${grants.ip}`, line)
 }
 
-/** What a line of that dialect must look like, in the words of the specification and not of the code. */
+/**
+ * What a line of that dialect must look like, in the words of the specification and not of the
+ * code.
+ */
 const TRUE_LOGIN: Readonly<Record<string, RegExp>> = {
   ipop3d: /(?:Login|Auth|APOP|Authenticated) user=\S+ host=/,
   vchkpw:
@@ -65,7 +72,10 @@ const TRUE_LOGIN: Readonly<Record<string, RegExp>> = {
   popa3d: /Authentication passed for /,
 }
 
-/** Any known line, changed anywhere: what opens still says that somebody logged in, and names the address. */
+/**
+ * Any known line, changed anywhere: what opens still says that somebody logged in, and names the
+ * address.
+ */
 function changedLine(random: Random): void {
   const known = random.oneIn(4) ? random.pick(NO_LOGINS) : random.pick(LOGINS)
   const whole = random.pick(forms)(known.tag, known.pid ?? '', known.message)
@@ -86,7 +96,9 @@ function changedLine(random: Random): void {
 const suffixes = (word: string): readonly string[] =>
   [...word.matchAll(/[:._]/g)].map(({ index }) => word.slice(index + 1))
 
-/** The second line of a two-line daemon counts only after the first line of the very same process. */
+/**
+ * The second line of a two-line daemon counts only after the first line of the very same process.
+ */
 function twoLines(random: Random): void {
   const [tag, session, success] = random.pick([
     ['popa3d', 'Session from 203.0.113.9', 'Authentication passed for ann'],
@@ -120,7 +132,9 @@ function stream(random: Random): void {
   promise(read([octets]) === read(cut(random, octets)), 'other lines when cut', octets.toString('latin1'))
 }
 
-/** Prefixes and every dialect: nothing but a true success line opens, and only for its own address. */
+/**
+ * Prefixes and every dialect: nothing but a true success line opens, and only for its own address.
+ */
 export const syslogLines: FuzzTarget = {
   name: 'syslog-lines',
   attempt: random =>

@@ -118,7 +118,8 @@ describeWith([ROOT], 'what the accounts of programs may open; what systemd says 
     expect(judge(daemonUnit([group]))).toEqual(['fine authd.journal: daemon can read the journal | '])
     const hidden = (groups: readonly number[]) => (): UnitFacts => ({ ...daemonUnit(groups)(), procSubset: 'pid' })
     expect(judge(hidden([group]))).toEqual([expect.stringMatching(/ \[Service\]: ProcSubset=all$/)])
-    // Both at once: a second look finds nothing more, and the drop-in of the package has the same lines.
+    // Both at once: a second look finds nothing more, and the drop-in of the package has the same
+    // lines.
     const dropIn = readFileSync(new URL('../../../deploy/systemd/authd-journal.conf', import.meta.url), 'utf8')
     const lines = dropIn.split('\n').filter(line => /^\w+=/.test(line))
     expect(judge(hidden([]))).toEqual([

@@ -24,7 +24,10 @@ afterEach(async () => {
   directory.remove()
 })
 
-/** Takes the lines of a file in place of the login sources. A line with `login` is one that the store must take. */
+/**
+ * Takes the lines of a file in place of the login sources. A line with `login` is one that the
+ * store must take.
+ */
 class Intake {
   readonly lines: string[] = []
   readonly #open: (() => void)[] = []

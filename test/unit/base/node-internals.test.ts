@@ -142,7 +142,10 @@ describe('kChannelHandle, onread: messages of a child', () => {
     for (const child of children.splice(0)) child.kill('SIGKILL')
   })
 
-  /** A child that runs a script; `fd` is its end of the channel. What the parent hears, and how often it was exceeded. */
+  /**
+   * A child that runs a script; `fd` is its end of the channel. What the parent hears, and how
+   * often it was exceeded.
+   */
   function speak(script: string, mostOctets: number) {
     const child = spawn(process.execPath, ['-e', `const fs = require('node:fs'); const fd = 3; ${script}`], {
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],

@@ -2,7 +2,10 @@ import { describe, expect, it } from 'vitest'
 import { StandbyAges, standbyNames } from '../../../src/database/replication.ts'
 
 const SECOND = 1000
-/** A standby whose clock is ahead by so much, as its primary shows it at a time of the watch's clock. */
+/**
+ * A standby whose clock is ahead by so much, as its primary shows it at a time of the watch's
+ * clock.
+ */
 const reply = (name: string, sentAt: number, ahead = 0, pid = 7) => ({ name, pid, replied: sentAt + ahead })
 const seen = (ages: StandbyAges, now: number, ...standbys: ReturnType<typeof reply>[]) =>
   ages.observe({ names: standbys.map(({ name }) => name).join(','), standbys }, now)

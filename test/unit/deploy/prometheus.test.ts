@@ -35,7 +35,10 @@ const rules = v
   .groups.flatMap(group => group.rules)
 const board = v.parse(BOARD, JSON.parse(read('deploy/grafana/auth-relay.json')))
 
-/** A metric that a program exposes: its type, its labels, and the pairs of label and value that its samples have. */
+/**
+ * A metric that a program exposes: its type, its labels, and the pairs of label and value that its
+ * samples have.
+ */
 type Exposed = { readonly type: string; readonly labels: Set<string>; readonly pairs: Set<string> }
 const exposed = new Map<string, Exposed>()
 let listener: MetricsListener
@@ -60,7 +63,10 @@ const CERTIFIED: Serve['listeners'][number] = {
   ],
 }
 
-/** Reads the registries of authd and sslwrap, after something has happened to each metric with labels. */
+/**
+ * Reads the registries of authd and sslwrap, after something has happened to each metric with
+ * labels.
+ */
 beforeAll(async () => {
   const counters = new Counters()
   counters.countIgnored('postfix/smtpd')

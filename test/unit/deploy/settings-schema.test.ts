@@ -19,7 +19,9 @@ const DOCUMENTS = [
 const tomlBlocks = (text: string): readonly string[] =>
   [...text.matchAll(/^```toml\n([\s\S]*?)^```/gm)].map(([, block = '']) => block)
 
-/** Settings that the documents and examples show, and those that the programs write, by file name. */
+/**
+ * Settings that the documents and examples show, and those that the programs write, by file name.
+ */
 function rightFiles(): ReadonlyMap<string, string> {
   const secret = '/etc/sslhack.pass'
   const written = (['embedded', { dbhost: 'db1,db2' }] as const).flatMap((database, index) => [

@@ -105,7 +105,8 @@ const seen = []
 const full = (name, fault) => (sent, message) => { seen.push(name + ' ' + (sent < 0 ? getSystemErrorName(sent) : 'sent')); fault() }
 const closed = 1_000_000
 const many = pairs.length * 3
-// The first of a batch is no descriptor: the whole batch goes out one by one, and the next one together again.
+// The first of a batch is no descriptor: the whole batch goes out one by one, and the next one
+// together again.
 for (const way of ['one by one', 'together']) {
   batch.add(way === 'together' ? pairs[0].fd : closed, 'a', undefined, full('closed', () => {}))
   for (let count = 0; count < many; count += 1) batch.add(pairs[count % 4].fd, 'b', undefined, nobody)

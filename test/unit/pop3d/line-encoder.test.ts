@@ -66,7 +66,8 @@ const unstuff = (text: string): string =>
 const octets = fc.oneof(
   fc.array(fc.constantFrom(10, 13, 46, 97), { maxLength: 200 }),
   fc.array(fc.nat(255), { maxLength: 200 }),
-  // Long lines with something at any place: what a kernel that takes 16 octets at a time may get wrong.
+  // Long lines with something at any place: what a kernel that takes 16 octets at a time may get
+  // wrong.
   fc
     .array(fc.tuple(fc.nat(40), fc.constantFrom('\n', '\r\n', '\n.', '.', '\r', '\n\n')), { maxLength: 60 })
     .map(parts => [...Buffer.from(parts.map(([length, end]) => 'x'.repeat(length) + end).join(''), 'latin1')]),

@@ -38,7 +38,10 @@ const message = fc.record({
   fileOctets: fc.nat(),
   mtime: fc.nat(3),
 })
-/** As a directory has them: no two of a folder with the same name, each file with an inode of its own. */
+/**
+ * As a directory has them: no two of a folder with the same name, each file with an inode of its
+ * own.
+ */
 const maildrop = fc
   .uniqueArray(message, { selector: ({ folder, name }) => `${folder}/${name}` })
   .map(files => files.map((file, inode): Message => ({ ...file, mtimeMs: file.mtime * 1000, inode })))

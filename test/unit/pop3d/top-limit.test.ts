@@ -2,7 +2,10 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { TopLimit } from '../../../src/pop3d/encoding/send-message.ts'
 
-/** The rule in its plainest form: lines up to the first empty one, that one, and so many more (RFC 1939 §7). */
+/**
+ * The rule in its plainest form: lines up to the first empty one, that one, and so many more (RFC
+ * 1939 §7).
+ */
 function topOf(file: string, bodyLines: number, crIsEmpty: boolean): string {
   const lines = file.match(/[^\n]*\n|[^\n]+$/g) ?? []
   const isEmpty = (line: string) => line === '\n' || (crIsEmpty && line === '\r\n')

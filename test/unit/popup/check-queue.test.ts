@@ -18,7 +18,10 @@ function applicant(text: string, isKnown = false): Applicant & { readonly depart
   return { networks: sharingNetworks(customers.networkOf(ip)), isKnown, departure: new ClientGone() }
 }
 
-/** A queue whose work ends when the test says so; `started` are the names of the work in the order of its start. */
+/**
+ * A queue whose work ends when the test says so; `started` are the names of the work in the order
+ * of its start.
+ */
 class TestQueue {
   readonly queue: CheckQueue
   readonly started: string[] = []

@@ -25,7 +25,10 @@ const CLIENT: Client = {
   proxyIp: undefined,
 }
 
-/** What stands behind login in these tests: greets with +OK and gives back every line it hears, until QUIT. */
+/**
+ * What stands behind login in these tests: greets with +OK and gives back every line it hears,
+ * until QUIT.
+ */
 function echo(): { stream: Duplex; heard: () => string } {
   let heard = ''
   const toClient = new PassThrough()
@@ -51,7 +54,9 @@ function echo(): { stream: Duplex; heard: () => string } {
   return { stream, heard: () => heard }
 }
 
-/** Runs one session over the pieces of its input; what the client and the server behind have read. */
+/**
+ * Runs one session over the pieces of its input; what the client and the server behind have read.
+ */
 async function converse(pieces: readonly Buffer[]): Promise<{ said: string; behind: string; clients: string[] }> {
   let said = ''
   let behind = ''

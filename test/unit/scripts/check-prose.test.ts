@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
-import { faultsOf, isCovered, proseFiles, uncheckedEntries } from '../../../scripts/check-prose.ts'
+import { wideComments } from '../../../scripts/prose/comment-width.ts'
 import { readComments, readManualPage, readMarkdown } from '../../../scripts/prose/read-prose.ts'
 import { findFaults, readReplacements, sentencesOf } from '../../../scripts/prose/rules.ts'
 
@@ -108,7 +108,36 @@ test('a manual page is read without its examples, tags and fonts', () => {
   ])
 })
 
-test.each(uncheckedEntries())('%s is not yet plain; a plain text is taken off the list', entry => {
-  const files = proseFiles().filter(path => isCovered(path, entry))
-  expect(files.some(path => faultsOf(path).length > 0)).toBe(true)
+/** A comment of `columns` columns behind `marker`. */
+const comment = (marker: string, columns: number): string => `${marker} word ${'x'.repeat(columns)}`.slice(0, columns)
+
+test.each([
+  ['a.ts', '//'],
+  ['a.ts', '  const a = 1 //'],
+  ['a.mjs', '//'],
+  ['a.c', '/*'],
+  ['a.sql', '--'],
+  ['a.sql', "  'x' --"],
+  ['a.wat', ';;'],
+  ['a.sh', '#'],
+  ['deploy/runit/popup/run', '#'],
+  ['a.service', '#'],
+  ['a.yml', '  key: 1 #'],
+])('%s: a comment behind "%s" has at most 100 columns', (path, marker) => {
+  expect(wideComments(path, `\n${comment(marker, 100)}\n`)).toEqual([])
+  expect(wideComments(path, `\n${comment(marker, 101)}\n`)).toEqual([2])
+})
+
+test('each line of a comment in several lines counts', () => {
+  const text = `/**\n${comment(' *', 101)}\n * Short.\n${comment(' *', 101)}\n */\nconst a = 1\n`
+  expect(wideComments('a.ts', text)).toEqual([2, 4])
+})
+
+test('code, text in strings, directives, single long words and other files have no limit', () => {
+  const long = 'x y '.repeat(40)
+  expect(wideComments('a.ts', `const a = '// ${long}'\n`)).toEqual([])
+  expect(wideComments('a.ts', `const a = \`\n// ${long}\n\`\n`)).toEqual([])
+  expect(wideComments('a.ts', `// biome-ignore lint/a: ${long}\nconst a = 1\n`)).toEqual([])
+  expect(wideComments('a.ts', `// https://example.org/${'x'.repeat(100)}\n`)).toEqual([])
+  expect(wideComments('a.md', `# ${long}\n`)).toEqual([])
 })

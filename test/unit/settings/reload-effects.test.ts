@@ -21,9 +21,10 @@ import { GateSetup } from '../../../src/wrap/gate/gate-setup.ts'
 import { PolicyRates } from '../../../src/wrap/services/policy-rates.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
-// Each program makes the same objects anew at a reload as at its start. Of every setting whose row in the table says
-// "reloaded" one of these objects must be another one when the setting is another one. That the programs use the new
-// objects is what test/system/reload.test.ts sees, with a setting of each object at least.
+// Each program makes the same objects anew at a reload as at its start. Of every setting whose row
+// in the table says "reloaded" one of these objects must be another one when the setting is another
+// one. That the programs use the new objects is what test/system/reload.test.ts sees, with a
+// setting of each object at least.
 
 const { path, remove } = temporaryDirectory()
 afterAll(remove)
@@ -62,7 +63,10 @@ const SITES: readonly Overrides[] = [
 ]
 const BASE: Overrides = { popup: { ssl_hack_pass: '' }, wrap: { smtpd: ['/bin/true'] } }
 
-/** Another value than the default, where a number that is one more or a flag turned over will not do. */
+/**
+ * Another value than the default, where a number that is one more or a flag turned over will not
+ * do.
+ */
 const OTHER: Readonly<Record<string, unknown>> = {
   hostname: 'other.example.org',
   nat64_prefixes: ['2001:db8:64::/96'],
@@ -130,8 +134,8 @@ const FIXED: Parameters<typeof loginSettings>[1] = {
 }
 
 /**
- * Everything that the programs make of their settings at a reload, in words that differ if it differs; undefined if the
- * settings contradict each other.
+ * Everything that the programs make of their settings at a reload, in words that differ if it
+ * differs; undefined if the settings contradict each other.
  */
 async function madeOf(settings: Settings): Promise<string | undefined> {
   try {
@@ -196,7 +200,10 @@ const SEEN_ELSEWHERE: Readonly<Record<string, { readonly test: string; readonly 
   // wrap in place of qmail-smtpd, which reads its settings for each connection.
   'wrap.ask': { test: 'test/system/wrap-exec-door.test.ts', name: 'WRAP_ASK' },
 }
-/** Settings whose other value cannot be seen in the new objects: it is seen that they are read for these. */
+/**
+ * Settings whose other value cannot be seen in the new objects: it is seen that they are read for
+ * these.
+ */
 const READ: Readonly<Record<string, () => Promise<ReadonlySet<string>>>> = {
   // A value of a function.
   'wrap.front_auth': () => namesReadByGate(),

@@ -23,7 +23,10 @@ function pass(content: Content, input: string, at: readonly number[] = []): Pass
   return { output, state: 'more', rest: '' }
 }
 
-/** Whether a server with such a parser ends a message within the octets, and where; -1 if it does not. */
+/**
+ * Whether a server with such a parser ends a message within the octets, and where; -1 if it does
+ * not.
+ */
 const PARSERS: Readonly<Record<string, (text: string) => number>> = {
   'CRLF.CRLF only': input => endOf(`\r\n${input}`, /\r\n\.\r\n/),
   'LF or CRLF': input => endOf(`\r\n${input}`, /\n\.\r?\n/),

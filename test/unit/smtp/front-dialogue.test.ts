@@ -23,7 +23,9 @@ type Vector = {
   readonly options?: () => SessionOptions
 }
 
-/** A form of smuggling: content that ends a message at some server, with a second message behind it. */
+/**
+ * A form of smuggling: content that ends a message at some server, with a second message behind it.
+ */
 const smuggled = (name: string, content: string, saw: string): Vector => ({
   name,
   client: [B, R, D, content],

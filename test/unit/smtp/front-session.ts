@@ -2,7 +2,10 @@ import type { Mailbox } from '../../../src/smtp/address.ts'
 import { FrontDialogue, type FrontOptions } from '../../../src/smtp/front-dialogue.ts'
 import type { FrontRules, Refusal, Reservation } from '../../../src/smtp/transaction.ts'
 
-/** Octets from the notation of the test vectors: `/` is CRLF, `\n \r \0` are octets. One character per octet. */
+/**
+ * Octets from the notation of the test vectors: `/` is CRLF, `\n \r \0` are octets. One character
+ * per octet.
+ */
 export const octets = (text: string): string =>
   text.replaceAll('/', '\r\n').replaceAll('\\n', '\n').replaceAll('\\r', '\r').replaceAll('\\0', '\0')
 

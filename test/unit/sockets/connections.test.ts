@@ -63,7 +63,10 @@ async function readAll(client: Socket): Promise<string> {
   return text
 }
 
-/** A connection of an engine that became a stream, and a connection again, as a session after STLS has it. */
+/**
+ * A connection of an engine that became a stream, and a connection again, as a session after STLS
+ * has it.
+ */
 const again = (socket: AcceptedSocket): Connection => {
   const stream = socket.open().toStream()
   return new StreamConnection(stream, stream)
@@ -585,7 +588,8 @@ describe('EventLoop', () => {
     const { readEnd, writeEnd } = openPipe()
     const copy = duplicateDescriptor(readEnd)
     const registration = loop.add(readEnd, READABLE, () => {})
-    // The number belongs to another open file now, so that removing the registration removes that of the other file.
+    // The number belongs to another open file now, so that removing the registration removes that
+    // of the other file.
     const other = openPipe()
     closeSync(readEnd)
     expect(duplicateDescriptor(other.readEnd, readEnd)).toBe(readEnd)

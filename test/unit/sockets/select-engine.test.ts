@@ -55,7 +55,10 @@ test('a process whose children carry the connections settles auto once for them'
   expect([result, lines.length]).toEqual([['node', 'auto', 'node', 'epoll'], 1])
 })
 
-/** In a process of its own: `before` takes something from it, then `auto` is to choose. The engine, and its log. */
+/**
+ * In a process of its own: `before` takes something from it, then `auto` is to choose. The engine,
+ * and its log.
+ */
 function chooseWithout(before: string): string {
   const module = (path: string) => JSON.stringify(new URL(`../../../src/${path}`, import.meta.url).pathname)
   const script = `
@@ -103,7 +106,8 @@ describe('auto on a host that lacks something is node, with one line that says w
       const native = JSON.stringify(new URL('../../../src/libc/native-function.ts', import.meta.url).pathname)
       const said = chooseWithout(`
         const { nativeFunction, addressOf } = await import(${native})
-        // struct sock_filter: load the number of the call; if it is this one, fail; everything else is allowed (seccomp(2)).
+        // struct sock_filter: load the number of the call; if it is this one, fail; everything else
+        // is allowed (seccomp(2)).
         const rules = [[0x20, 0, 0, 0], [0x15, 0, 1, ${call}], [0x06, 0, 0, 0x00050000 + ${errno}], [0x06, 0, 0, 0x7fff0000]]
         const filter = Buffer.alloc(rules.length * 8)
         rules.forEach(([code, yes, no, value], at) => {

@@ -27,7 +27,10 @@ afterEach(async () => {
   directory.remove()
 })
 
-/** A program in a worker's place: notes each order, and answers as the file says; without one it waits for it. */
+/**
+ * A program in a worker's place: notes each order, and answers as the file says; without one it
+ * waits for it.
+ */
 const WORKER = `
 const { Socket } = require('node:net')
 const { appendFileSync, readFileSync } = require('node:fs')

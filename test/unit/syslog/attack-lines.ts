@@ -1,6 +1,9 @@
 import { LOGINS } from './known-lines.ts'
 
-/** Failure and pre-login lines; `{}` is text that an attacker chooses: a user, a host, MAIL FROM, HELO, a password. */
+/**
+ * Failure and pre-login lines; `{}` is text that an attacker chooses: a user, a host, MAIL FROM,
+ * HELO, a password.
+ */
 export const FAILURE_TEMPLATES: readonly (readonly [tag: string, message: string])[] = [
   ['ipop3d', 'Login failed user={} auth={} host=h.example.net [203.0.113.9]'],
   ['ipop3d', 'Login user={} host={} nmsgs=1/1 failed'],

@@ -32,7 +32,8 @@ describe('no text of an attacker opens the relay', () => {
   )('in any failure line', ([tag, template], texts, format) => {
     let n = 0
     const message = template.replaceAll('{}', () => texts[n++ % texts.length] ?? '')
-    // The pid is that of no session line: two-line daemons must not be fooled by what stands in a name.
+    // The pid is that of no session line: two-line daemons must not be fooled by what stands in a
+    // name.
     const verdict = believer.recognize(format(tag, '4242', message), 0)
     expect(verdict).toMatchObject({ verdict: 'ignore' })
   })
@@ -41,7 +42,8 @@ describe('no text of an attacker opens the relay', () => {
     'in a failure line that is cut anywhere',
     ([tag, template], text, length) => {
       const message = template.replaceAll('{}', () => text)
-      // These have their success word behind text of the client; see there why no cut line is short enough.
+      // These have their success word behind text of the client; see there why no cut line is short
+      // enough.
       fc.pre(tag !== 'perdition' && !template.startsWith('pop3-login: proxy('))
       const verdict = believer.recognize(FORMS['A']?.(tag, '1', message.slice(0, length)) ?? '', 0)
       if (verdict.verdict === 'grant') expect(template.startsWith('{}')).toBe(true)
@@ -78,7 +80,8 @@ describe('no text of an attacker opens the relay', () => {
     }
   })
 
-  // splogger folds at 800 octets, RFC 3164 allows 1024 for the whole line, syslog(3) and rsyslog cut later.
+  // splogger folds at 800 octets, RFC 3164 allows 1024 for the whole line, syslog(3) and rsyslog
+  // cut later.
   test.prop(
     [
       fc.constantFrom(...FAILURE_TEMPLATES),

@@ -72,7 +72,8 @@ for (const [form, format] of Object.entries(FORMS)) {
 describe('addresses', () => {
   const line = (address: string): string => `Mar  5 10:11:12 mx ipop3d[1]: Login user=ann host=[${address}] nmsgs=1/1`
 
-  // Whether such an address may be granted is decided where grants are; here it must only be read right.
+  // Whether such an address may be granted is decided where grants are; here it must only be read
+  // right.
   it.each([
     ['0.0.0.0', '0.0.0.0'],
     ['127.0.0.1', '127.0.0.1'],
@@ -257,7 +258,10 @@ describe('the time of a login', () => {
 })
 
 describe('a login name that the daemon cut', () => {
-  /** As known lines, with another name; undefined where the dialect does not take a line with so long a name. */
+  /**
+   * As known lines, with another name; undefined where the dialect does not take a line with so
+   * long a name.
+   */
   const named = (known: (typeof LOGINS)[number], name: string): Verdict =>
     verdictOn(
       `Mar  5 10:11:12 mx ${known.tag}[1]: ${known.message.replaceAll(known.grants?.login ?? '', () => name)}`,

@@ -189,7 +189,8 @@ describe('chain', () => {
     const slow = chain('sleep 30', ['/bin/true'], 50)
     expect(await slow.started.ended).toEqual({ ending: { signal: 'SIGTERM' }, timedOut: true })
     slow.session.destroy()
-    // Its limit would end it after 200 ms; a second chain that is not accepted shows when such a limit has passed.
+    // Its limit would end it after 200 ms; a second chain that is not accepted shows when such a
+    // limit has passed.
     const long = chain(ACCEPT, ['/bin/sh', '-c', 'echo +OK; read -r word; echo "still $word"'], 200)
     await once(long.session, 'data')
     long.started.accepted()

@@ -8,7 +8,10 @@ import { findProgram } from '../../../src/ucspi/run-next.ts'
 const directory = mkdtempSync(join(tmpdir(), 'run-next-'))
 const module = (name: string) => JSON.stringify(join(import.meta.dirname, '../../../src/ucspi', `${name}.ts`))
 
-/** A program that changes its environment and runs a shell script in its place, started by a shell command line. */
+/**
+ * A program that changes its environment and runs a shell script in its place, started by a shell
+ * command line.
+ */
 function chain(command: string, script: string, file = '/bin/sh') {
   const program = join(directory, 'program.mts')
   writeFileSync(

@@ -15,7 +15,10 @@ afterEach(() => {
 const encoded = (name: string): Buffer =>
   Buffer.concat([...name.split('.').map(label => Buffer.from([label.length, ...Buffer.from(label)])), Buffer.alloc(1)])
 
-/** A name server that knows these records, keyed by type and name; silent about all else if `silent`. Its address. */
+/**
+ * A name server that knows these records, keyed by type and name; silent about all else if
+ * `silent`. Its address.
+ */
 async function nameServer(records: Record<string, Buffer>, silent = false): Promise<string> {
   const server = createSocket('udp4')
   servers.push(server)

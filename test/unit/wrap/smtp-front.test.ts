@@ -45,7 +45,10 @@ type Options = {
   readonly clock?: () => number
 }
 
-/** A gate with the front, the sender bound to the login ann@example.org, before the stand-in of qmail-smtpd. */
+/**
+ * A gate with the front, the sender bound to the login ann@example.org, before the stand-in of
+ * qmail-smtpd.
+ */
 async function start({ ask, argv, messages = 0, times, clock = () => 10 * HOUR }: Options = {}) {
   const lines: string[] = []
   runs += 1
