@@ -19,6 +19,10 @@ export interface FrontOutput {
    * Called when the dialogue begins to discard content. The owner ends this state with `giveUp`.
    */
   discarding(): void
+  /**
+   * Called before MAIL is checked. The owner renews the rules and then calls `rulesRenewed` once.
+   */
+  renewRules(): void
   event(name: FrontEvent, fields: Readonly<Record<string, string>>): void
 }
 
@@ -38,6 +42,8 @@ export type FrontOptions = {
   /** Advice in the reply that refuses wrong line ends. */
   readonly lineEndingAdvice: string
 }
+
+type MailCommand = Extract<Command, { type: 'mail' }>
 
 /** Pending replies above which no further command is read. */
 const MAX_ENTRIES = 100
@@ -59,6 +65,7 @@ type Entry =
 /**
  * State of the dialogue, which decides how the client's octets are used:
  * - `commands`: lines are checked and passed.
+ * - `renewing`: MAIL, and each line after it, waits until the rules are renewed.
  * - `held`: octets are kept, because the reply to DATA decides whether content follows.
  * - `auth`: lines are passed to the server, because the reply to AUTH is pending.
  * - `content`: octets are the content of a message.
@@ -68,7 +75,7 @@ type Entry =
  *
  * No command is read in the last three states and after the session is closed.
  */
-type State = 'commands' | 'held' | 'auth' | 'content' | 'discarding' | 'quitting' | 'answering' | 'closed'
+type State = 'commands' | 'renewing' | 'held' | 'auth' | 'content' | 'discarding' | 'quitting' | 'answering' | 'closed'
 
 /**
  * An SMTP session between a client and its own smtpd. The class uses neither sockets nor time.
@@ -88,6 +95,8 @@ export class FrontDialogue {
   #ehloOctets = 0
   #state: State = 'commands'
   #transaction = new Transaction()
+  /** The MAIL command that waits until the rules are renewed. */
+  #waitingMail: MailCommand | undefined
   #content: Content | undefined
   readonly #discarded = { finder: new EndFinder(), octets: 0 }
   #syntaxFaults = 0
@@ -107,7 +116,7 @@ export class FrontDialogue {
     const hasRoom = this.#reader.pending === 0
     if (this.#state === 'commands') return hasRoom || this.#entries.length < MAX_ENTRIES
     if (this.#state === 'auth') return hasRoom || this.#entries.length === 0
-    if (this.#state === 'held') return hasRoom
+    if (this.#state === 'held' || this.#state === 'renewing') return hasRoom
     return this.#state === 'content' || this.#state === 'discarding'
   }
 
@@ -124,6 +133,7 @@ export class FrontDialogue {
       case 'closed':
         return
       case 'commands':
+      case 'renewing':
       case 'held':
       case 'auth':
         this.#reader.push(octets)
@@ -171,6 +181,16 @@ export class FrontDialogue {
     else if (this.#state !== 'closed') this.#breakOff(rule, reply)
   }
 
+  /** Called after `renewRules`: checks the MAIL that waits, then reads the lines after it. */
+  rulesRenewed(): void {
+    const command = this.#waitingMail
+    this.#waitingMail = undefined
+    if (command === undefined || this.#state !== 'renewing') return
+    this.#state = 'commands'
+    this.#checkMail(command)
+    if (!this.#isClosed()) this.#run()
+  }
+
   #isClosed(): boolean {
     return this.#state === 'closed'
   }
@@ -197,6 +217,7 @@ export class FrontDialogue {
    */
   #mayEndServer(): boolean {
     if (this.#state === 'commands') return this.#entries.length < MAX_ENTRIES
+    if (this.#state === 'renewing') return false
     if (this.#state === 'held') return this.#reader.pending === 0
     return this.#state !== 'auth' || this.#entries.length === 0
   }
@@ -270,7 +291,13 @@ export class FrontDialogue {
     }
   }
 
-  #mail({ line, sender }: Extract<Command, { type: 'mail' }>): void {
+  #mail(command: MailCommand): void {
+    this.#waitingMail = command
+    this.#state = 'renewing'
+    this.#output.renewRules()
+  }
+
+  #checkMail({ line, sender }: MailCommand): void {
     const refusal = this.#options.rules.sender(sender)
     if (refusal !== undefined) {
       this.#transaction.mailIsRefused = true

@@ -12,7 +12,10 @@ export type Reservation = {
   giveBack(): void
 }
 
-/** Rules for one client. They decide synchronously: no command waits for the database. */
+/**
+ * Rules for one client. They decide synchronously, by the grant as it was last looked up. The
+ * dialogue renews them before each MAIL; no other command waits for the database.
+ */
 export interface FrontRules {
   /** Checks MAIL; undefined: permitted. The null sender is undefined. */
   sender(sender: Mailbox | undefined): Refusal | undefined

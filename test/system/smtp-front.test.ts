@@ -153,8 +153,10 @@ describeWith([ROOT, command('swaks'), command('msmtp'), PHP_MAILER], 'the front 
         chmodSync(home, 0o755)
         await admin.store({ ...COPIER, ...device }, false)
         await grants.grant('127.0.0.1', 'copier2@example.org')
+        const { user, password } = grants.database.connection('pop3authd')
         stack.configure({
           ...grants.settings,
+          database: { ...grants.settings['database'], dbuser: user, dbpass: password?.reveal() ?? '' },
           wrap: {
             listen: ['127.0.0.1:0'],
             smtpd: [...server.prepare(home)],
@@ -282,6 +284,37 @@ describeWith([ROOT, command('swaks'), command('msmtp'), PHP_MAILER], 'the front 
         expect(senders()).toEqual(['scan@example.org'])
         await stack.waitForLog('wrap', { event: 'hello_replaced' })
         await stack.waitForLog('wrap', { event: 'auth_refused' })
+      })
+
+      test('a block ends the relay of an open session at its next MAIL', async () => {
+        await start()
+        const smtp = SmtpConversation.over(connect(port, '127.0.0.1'))
+        await smtp.expectSmtp(/^220/)
+        smtp.say('EHLO c')
+        await smtp.expectSmtp(/^250/)
+        const mail = async (...answers: readonly RegExp[]): Promise<void> => {
+          for (const [index, line] of [B, R, D, 'Subject: scan//page/./'].entries()) {
+            const answer = answers[index]
+            if (answer === undefined) return
+            smtp.write(octets(line))
+            await smtp.expectSmtp(answer)
+          }
+        }
+        await mail(/^250/, /^250/, /^354/, /^250/)
+        const command = (...words: readonly string[]) => stack.run('auth-relay', [...words, '--config', stack.config])
+        const blocked = await command('block', 'copier2@example.org', '--for', '1h')
+        expect(blocked.ending?.code, blocked.transcript()).toBe(0)
+        await mail(/^450 4\.7\.1 open the mailbox by POP3 again, then send/, /^503/)
+        await stack.waitForLog('wrap', { event: 'mail_refused', reason: 'expired', sender: 'scan@example.org' })
+        // The block ends, and the mailbox is opened again: the same session may send.
+        const unblocked = await command('unblock', 'copier2@example.org')
+        expect(unblocked.ending?.code, unblocked.transcript()).toBe(0)
+        await mail(/^450/)
+        await grants.grant('127.0.0.1', 'copier2@example.org')
+        await mail(/^250/, /^250/, /^354/, /^250/)
+        smtp.close()
+        await untilEnded()
+        expect(senders()).toEqual(['scan@example.org', 'scan@example.org'])
       })
     })
 })

@@ -103,9 +103,11 @@ const clockTime = (minute: number): string =>
 
 /**
  * The refusal of MAIL in a session that was open before its grant was closed, for a reason of
- * `closedBy` or another.
+ * `closedBy` or another. `undecided`: the database gave no answer.
  */
 export function refuseSession(reason: string, device: GrantedDevice | undefined): MailRefusal {
+  if (reason === 'undecided')
+    return { rule: reason, reply: '451 4.3.0 cannot find out whether the relay is open, try again later' }
   if (device === undefined) return { rule: 'expired', reply: '450 4.7.1 open the mailbox by POP3 again, then send' }
   const name = `device "${device.name}"`
   switch (reason) {

@@ -8,6 +8,8 @@ import { familyOf, type IpAddress } from '../../wire/ip-address.ts'
 export type SmtpFrontOptions = {
   readonly ip: IpAddress
   readonly rules: FrontRules
+  /** Looks up the grant before each MAIL. Has a deadline and never rejects. */
+  readonly renewRules: () => Promise<void>
   readonly lineEndings: 'strict' | 'repair'
   readonly auth: 'pass' | 'hide'
   /** Advice in the reply that refuses wrong line ends. */
@@ -102,6 +104,7 @@ export class SmtpFront {
         dropServer: () => this.#dropServer(),
         close: () => this.#close(),
         discarding: () => this.#discarding(),
+        renewRules: () => this.#renewRules(),
         event: (name, fields) => this.#log(name, fields),
       },
     })
@@ -164,6 +167,13 @@ export class SmtpFront {
   #dropServer(): void {
     this.#serverHasEnded = true
     this.#server.destroy()
+  }
+
+  #renewRules(): void {
+    void this.#options.renewRules().then(() => {
+      this.#dialogue.rulesRenewed()
+      this.#turn()
+    })
   }
 
   #discarding(): void {

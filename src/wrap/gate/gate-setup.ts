@@ -131,11 +131,12 @@ export class GateSetup {
       const { device } = grant
       const fields = { ip, service: 'front', pid, user: grant.login, device: device?.name }
       const onForeignSender = (sender: string): void => this.log.warn('sender_mismatched', { ...fields, sender })
-      const term = new GrantTerm(grant, () => this.#decide(ip), systemClock)
+      const term = new GrantTerm(grant, () => this.#decide(ip))
       const rules = new GrantRules(term, current => mailRules(site, ip, current, onForeignSender))
       return new SmtpFront(client, server, {
         ip,
         rules,
+        renewRules: () => term.renew(),
         lineEndings: device?.lineEndings ?? 'strict',
         auth,
         lineEndingAdvice:

@@ -215,9 +215,9 @@ const VECTORS: readonly Vector[] = [
   },
   {
     name: '421 at the dot',
-    client: [B, R, D, `x/./${B}`],
+    client: [B, R, D, `x/./NOOP/`],
     replies: '250 250 354 421',
-    saw: `${B}${R}${D}x/./${B}`,
+    saw: `${B}${R}${D}x/./NOOP/`,
     end: true,
     options: () => ({ replies: { '.': ['421'] } }),
   },
@@ -251,9 +251,18 @@ const VECTORS: readonly Vector[] = [
   },
 ]
 
-describe.each([undefined, 1, 2, 3, 7])('cut at every %s octets', cut => {
+describe.each([
+  { cut: undefined, renewsLate: false },
+  { cut: 1, renewsLate: false },
+  { cut: 2, renewsLate: true },
+  { cut: 3, renewsLate: false },
+  { cut: 7, renewsLate: true },
+  { cut: undefined, renewsLate: true },
+])('cut at every $cut octets, rules renewed late: $renewsLate', ({ cut, renewsLate }) => {
+  const withCut: SessionOptions = { renewsLate, ...(cut === undefined ? {} : { cut }) }
+
   test.each(VECTORS)('$name', ({ client, replies, saw, end = false, messages, events, options }) => {
-    const session = new FrontSession({ ...options?.(), ...(cut === undefined ? {} : { cut }) })
+    const session = new FrontSession({ ...options?.(), ...withCut })
     for (const group of client) session.group(octets(group))
     expect(session.codes).toBe(replies)
     expect(session.server.saw).toBe(octets(saw ?? client.join('')))
@@ -261,8 +270,6 @@ describe.each([undefined, 1, 2, 3, 7])('cut at every %s octets', cut => {
     if (messages !== undefined) expect(session.server.messages).toBe(messages)
     if (events !== undefined) expect(session.events).toEqual(events)
   })
-
-  const withCut: SessionOptions = cut === undefined ? {} : { cut }
 
   test('EHLO tells nothing of what stays behind the front', () => {
     const session = new FrontSession(withCut).group('EHLO c\r\n')
@@ -392,4 +399,25 @@ test('refuses thrown-away content when it is told to give up', () => {
   for (const group of [B, R, D, 'a\\nb']) session.group(octets(group))
   session.dialogue.giveUp('idle', '421 4.4.2 idle')
   expect(session.codes).toBe('250 250 354 550')
+})
+
+test('a session that ends while MAIL waits for the rules passes nothing of it', () => {
+  const session = new FrontSession({ renewsLate: true })
+  session.dialogue.fromClient(Buffer.from(octets(`NOOP/${B}${R}`)))
+  session.dialogue.giveUp('stopped', '421 4.3.2 stopped')
+  session.dialogue.rulesRenewed()
+  session.group('')
+  expect(session.isClosed).toBe(true)
+  expect(session.server.saw).toBe('NOOP\r\n')
+  expect(session.heard).not.toContain('250')
+})
+
+test('one renewal judges one MAIL', () => {
+  const session = new FrontSession({ renewsLate: true })
+  session.dialogue.fromClient(Buffer.from(octets(`${B}RSET/${B}`)))
+  session.dialogue.rulesRenewed()
+  session.dialogue.rulesRenewed()
+  session.dialogue.rulesRenewed()
+  session.group('')
+  expect(session.server.saw).toBe(octets(`${B}RSET/${B}`))
 })

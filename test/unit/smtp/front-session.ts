@@ -72,6 +72,8 @@ function usualReply(verb: string): string {
 export type SessionOptions = Partial<Pick<FrontOptions, 'lineEndings' | 'auth'>> & {
   readonly rules?: FrontRules
   readonly replies?: Replies
+  /** The rules are renewed when nothing else happens, in place of at once. */
+  readonly renewsLate?: boolean
   /** Octets of a read, of either side; undefined: as they were written. */
   readonly cut?: number
 }
@@ -88,11 +90,21 @@ export class FrontSession {
   isClosed = false
   serverInputEnded = false
   readonly #cut: number | undefined
+  readonly #renewsLate: boolean
+  #mustRenew = false
   #toServer = ''
   #unread = ''
 
-  constructor({ rules = COPIER, replies = {}, cut, lineEndings = 'strict', auth = 'pass' }: SessionOptions = {}) {
+  constructor({
+    rules = COPIER,
+    replies = {},
+    cut,
+    lineEndings = 'strict',
+    auth = 'pass',
+    renewsLate = false,
+  }: SessionOptions = {}) {
     this.#cut = cut
+    this.#renewsLate = renewsLate
     this.server = new StandIn(replies)
     this.dialogue = new FrontDialogue({
       rules,
@@ -117,6 +129,10 @@ export class FrontSession {
           this.#toServer = ''
         },
         discarding: () => {},
+        renewRules: () => {
+          if (this.#renewsLate) this.#mustRenew = true
+          else this.dialogue.rulesRenewed()
+        },
         close: () => {
           this.isClosed = true
         },
@@ -136,8 +152,16 @@ export class FrontSession {
         dialogue.fromClient(Buffer.from(this.#unread.slice(0, size), 'latin1'))
         this.#unread = this.#unread.slice(size)
       }
-      if (!this.#serverTurn()) return this
+      if (!this.#serverTurn() && !this.#renew()) return this
     }
+  }
+
+  /** False if no MAIL waits for the rules. */
+  #renew(): boolean {
+    if (!this.#mustRenew) return false
+    this.#mustRenew = false
+    this.dialogue.rulesRenewed()
+    return true
   }
 
   /** False if nothing has happened. */

@@ -42,20 +42,19 @@ type Options = {
   readonly argv?: readonly string[]
   readonly messages?: number
   readonly times?: Partial<FrontTimes>
-  readonly clock?: () => number
 }
 
 /**
  * A gate with the front, the sender bound to the login ann@example.org, before the stand-in of
  * qmail-smtpd.
  */
-async function start({ ask, argv, messages = 0, times, clock = () => 10 * HOUR }: Options = {}) {
+async function start({ ask, argv, messages = 0, times }: Options = {}) {
   const lines: string[] = []
   runs += 1
   const file = `${directory.path}/saw${runs}`
   const rates = new PolicyRates(
     { messages_per_login: messages, messages_per_address: 0, recipients_per_login: 0, recipients_per_address: 0 },
-    clock,
+    () => 10 * HOUR,
   )
   const log = createLog('wrap', { write: line => lines.push(line) })
   const grant: AskGrant = ask ?? (async () => ({ until: undefined, login: 'ann@example.org' }))
@@ -76,7 +75,7 @@ async function start({ ask, argv, messages = 0, times, clock = () => 10 * HOUR }
     customers: new CustomerNetworks(),
     front: (client, server, session) => {
       fronts += 1
-      const term = new GrantTerm(session.grant, question, clock)
+      const term = new GrantTerm(session.grant, question)
       return new SmtpFront(client, server, {
         ip: session.ip,
         rules: new GrantRules(term, ({ login, device, sharedBy }) => ({
@@ -90,6 +89,7 @@ async function start({ ask, argv, messages = 0, times, clock = () => 10 * HOUR }
           rates,
           onForeignSender: () => {},
         })),
+        renewRules: () => term.renew(),
         lineEndings: 'strict',
         auth: 'pass',
         lineEndingAdvice: 'mend it',
@@ -219,20 +219,61 @@ describe('behind the front', () => {
   })
 
   test('a session that outlives its grant is put off until the mailbox is opened again', async () => {
-    let [now, until] = [10 * HOUR, (10 * HOUR) / 1000 + 60]
-    const { smtp } = await start({ clock: () => now, ask: async () => ({ until, login: 'ann@example.org' }) })
+    let grant: Awaited<ReturnType<AskGrant>> = { until: undefined, login: 'ann@example.org' }
+    const { smtp, saw } = await start({ ask: async () => grant })
     const session = smtp()
     await session.expectSmtp(/^220/)
-    now += 61_000
+    session.say('MAIL FROM:<ann@example.org>')
+    await session.expectSmtp(/^250/)
+    grant = undefined
+    session.say('RSET')
+    await session.expectSmtp(/^250/)
     session.say('MAIL FROM:<ann@example.org>')
     await session.expectSmtp(/^450 4\.7\.1 open the mailbox by POP3 again/)
-    until += 600
-    await eventually('renewed', async () => {
-      now += 1001
+    grant = { until: undefined, login: 'ann@example.org' }
+    session.say('MAIL FROM:<ann@example.org>')
+    await session.expectSmtp(/^250/)
+    expect(saw().match(/^MAIL/gm)).toHaveLength(2)
+  })
+
+  test('MAIL of an open session is put off while the database gives no answer, and does not wait longer', async () => {
+    let ask: AskGrant = async () => ({ until: undefined, login: 'ann@example.org' })
+    const { smtp, lines, saw } = await start({ ask: (ip, signal) => ask(ip, signal) })
+    const session = smtp()
+    await session.expectSmtp(/^220/)
+    for (const silent of [() => new Promise<undefined>(() => {}), () => Promise.reject(new Error('away'))]) {
+      ask = silent
       session.say('MAIL FROM:<ann@example.org>')
-      const [answer = ''] = await session.expectSmtp(/^\d/)
-      return answer.startsWith('250')
+      await session.expectSmtp(/^451 4\.3\.0 cannot find out whether the relay is open, try again later/)
+    }
+    expect(saw()).toBe('')
+    expect(lines.filter(line => line.includes('event=mail_refused'))).toEqual([
+      expect.stringContaining('reason=undecided'),
+      expect.stringContaining('reason=undecided'),
+    ])
+    ask = async () => ({ until: undefined, login: 'ann@example.org' })
+    session.say('MAIL FROM:<ann@example.org>')
+    await session.expectSmtp(/^250/)
+  })
+
+  test('while MAIL waits for the database, what the client sent behind it waits, and so does its end', async () => {
+    const waiting: ((grant: Awaited<ReturnType<AskGrant>>) => void)[] = []
+    let isHeld = false
+    const grant = { until: undefined, login: 'ann@example.org' }
+    const { client, saw } = await start({
+      ask: async () => (isHeld ? new Promise(resolve => waiting.push(resolve)) : grant),
     })
+    const socket = client()
+    const session = SmtpConversation.over(socket)
+    await session.expectSmtp(/^220/)
+    isHeld = true
+    socket.end('HELO c\r\nMAIL FROM:<ann@example.org>\r\nRCPT TO:<x@far.example>\r\nQUIT\r\n')
+    await session.expectSmtp(/^250/)
+    await eventually('asked', () => waiting.length > 0)
+    expect(saw()).toBe('HELO c\r\n')
+    waiting[0]?.(grant)
+    for (const code of [/^250/, /^250/, /^221/]) await session.expectSmtp(code)
+    expect(saw()).toContain('RCPT TO:<x@far.example>\r\nQUIT\r\n')
   })
 
   test('a stranger has the server on his own socket', async () => {
