@@ -148,19 +148,26 @@ export function formatSocketmapAnswer(answer: SocketmapAnswer): string {
 
 /**
  * "May this address relay?", sent to the resident gate on its query socket. Sender and recipient
- * are envelope addresses, in UTF-8; the empty sender is the null sender.
+ * are envelope addresses, in UTF-8; the empty sender is the null sender. `instance` is the same for
+ * every recipient of one message: with it, the query counts against the limits.
  */
-export type RelayQuery = { readonly ip: IpAddress; readonly sender?: string; readonly recipient?: string }
+export type RelayQuery = {
+  readonly ip: IpAddress
+  readonly sender?: string
+  readonly recipient?: string
+  readonly instance?: string
+}
 
 /** `relay v=1 ip=192.0.2.7`, without LF. */
-export const formatRelayQuery = ({ ip, sender, recipient }: RelayQuery): string =>
+export const formatRelayQuery = ({ ip, sender, recipient, instance }: RelayQuery): string =>
   [
     `relay v=1 ip=${ip}`,
     ...(sender === undefined ? [] : [`sender_encoded=${Buffer.from(sender).toString('base64')}`]),
     ...(recipient === undefined ? [] : [`recipient_encoded=${Buffer.from(recipient).toString('base64')}`]),
+    ...(instance === undefined ? [] : [`instance=${instance}`]),
   ].join(' ')
 
-const KEYS: ReadonlySet<string> = new Set(['v', 'ip', 'sender_encoded', 'recipient_encoded'])
+const KEYS: ReadonlySet<string> = new Set(['v', 'ip', 'sender_encoded', 'recipient_encoded', 'instance'])
 
 /**
  * Inverse of formatRelayQuery; undefined for another version, key, or no address. A CR before the
@@ -172,8 +179,15 @@ export function parseRelayQuery(line: string): RelayQuery | undefined {
   if (pairs === undefined || pairs.get('v') !== '1' || [...pairs.keys()].some(key => !KEYS.has(key))) return undefined
   const ip = parseIpAddress(pairs.get('ip') ?? '')
   const [sender, recipient] = ['sender_encoded', 'recipient_encoded'].map(key => fromBase64(pairs.get(key)))
+  const instance = pairs.get('instance')
   if (ip === undefined || sender === null || recipient === null) return undefined
-  return { ip, ...(sender === undefined ? {} : { sender }), ...(recipient === undefined ? {} : { recipient }) }
+  if (instance !== undefined && !/^[\x21-\x7e]{1,100}$/.test(instance)) return undefined
+  return {
+    ip,
+    ...(sender === undefined ? {} : { sender }),
+    ...(recipient === undefined ? {} : { recipient }),
+    ...(instance === undefined ? {} : { instance }),
+  }
 }
 
 /**
@@ -187,19 +201,22 @@ function fromBase64(text: string | undefined): string | undefined | null {
 }
 
 /**
- * The answer. `until`: Unix seconds. `unknown` means that there is no answer: the client must keep
- * the relay closed.
+ * The answer. `until`: Unix seconds. `later`: a limit is reached, and `reply` is the SMTP reply;
+ * only queries with an instance get it. `unknown` means that there is no answer: the client must
+ * keep the relay closed.
  */
 export type RelayAnswer =
   | { readonly verdict: 'yes'; readonly until: number; readonly login: string | undefined }
   | { readonly verdict: 'no' }
+  | { readonly verdict: 'later'; readonly reply: string }
   | { readonly verdict: 'unknown' }
 
 /** Longest line of either direction, in octets without LF. */
 export const MAX_RELAY_QUESTION_LINE = 4096
 
-/** `yes until=1764000000 user=ann%40example.org`, `no` or `unknown`, without LF. */
+/** `yes until=1764000000 user=ann%40example.org`, `no`, `later 450 …` or `unknown`, without LF. */
 export function formatRelayAnswer(answer: RelayAnswer): string {
+  if (answer.verdict === 'later') return `later ${answer.reply.replace(/[\r\n]+/g, ' ')}`
   if (answer.verdict !== 'yes') return answer.verdict
   const login = answer.login === undefined ? '' : ` user=${percentEncode(answer.login)}`
   return `yes until=${answer.until}${login}`
@@ -208,8 +225,45 @@ export function formatRelayAnswer(answer: RelayAnswer): string {
 /** Inverse of formatRelayAnswer; undefined for anything else. */
 export function parseRelayAnswer(line: string): RelayAnswer | undefined {
   if (line === 'no' || line === 'unknown') return { verdict: line }
+  const later = /^later (4\d\d .+)$/.exec(line)?.[1]
+  if (later !== undefined) return { verdict: 'later', reply: later }
   const { until, user } = /^yes until=(?<until>\d{1,12})(?: user=(?<user>\S+))?$/.exec(line)?.groups ?? {}
   if (until === undefined) return undefined
   const login = user === undefined ? undefined : percentDecode(user)
   return user !== undefined && login === undefined ? undefined : { verdict: 'yes', until: Number(until), login }
+}
+
+/** How much a gate has counted for a device within the last hour and the last day, rounded up. */
+export type DeviceCounts = {
+  readonly messagesPerHour: number
+  readonly messagesPerDay: number
+  readonly recipientsPerHour: number
+  readonly recipientsPerDay: number
+}
+
+/** `counts v=1 device=copier-2`, without LF: the counts of a device, on the query socket. */
+export const formatCountsQuery = (device: string): string => `counts v=1 device=${percentEncode(device)}`
+
+/** Inverse of formatCountsQuery; undefined for anything else. */
+export function parseCountsQuery(line: string): string | undefined {
+  const [, device = ''] = /^counts v=1 device=(\S+)\r?$/.exec(line) ?? []
+  return device === '' ? undefined : percentDecode(device)
+}
+
+/** `counts messages_hour=3 messages_day=9 recipients_hour=3 recipients_day=12`, without LF. */
+export const formatDeviceCounts = (counts: DeviceCounts): string =>
+  `counts messages_hour=${counts.messagesPerHour} messages_day=${counts.messagesPerDay}` +
+  ` recipients_hour=${counts.recipientsPerHour} recipients_day=${counts.recipientsPerDay}`
+
+const COUNTS =
+  /^counts messages_hour=(\d{1,9}) messages_day=(\d{1,9}) recipients_hour=(\d{1,9}) recipients_day=(\d{1,9})$/
+
+/** Inverse of formatDeviceCounts; undefined for anything else. */
+export function parseDeviceCounts(line: string): DeviceCounts | undefined {
+  const found = COUNTS.exec(line)
+  if (found === null) return undefined
+  const [messagesPerHour = 0, messagesPerDay = 0, recipientsPerHour = 0, recipientsPerDay = 0] = found
+    .slice(1)
+    .map(Number)
+  return { messagesPerHour, messagesPerDay, recipientsPerHour, recipientsPerDay }
 }

@@ -151,7 +151,7 @@ export class Pop3Host {
   }
 }
 
-export type GateAnswer = 'yes' | 'no' | 'unknown'
+export type GateAnswer = 'yes' | 'no' | 'later' | 'unknown'
 
 /** The resident gate on a host of its own, asked over its question service. */
 export class GateHost {

@@ -10,9 +10,8 @@ import { NetworkFacts } from '../../src/grants/devices/network-facts.ts'
 import { createGrantReader } from '../../src/grants/grant-reader.ts'
 import { createGrantWriter } from '../../src/grants/grant-writer.ts'
 import { crypt } from '../../src/libc/accounts.ts'
-import { parseNetwork } from '../../src/wire/ip-address.ts'
 import { decide } from '../../src/wrap/decision.ts'
-import { ip } from '../harness/addresses.ts'
+import { ip, net } from '../harness/addresses.ts'
 import { grantPolicy } from '../harness/grant-policy.ts'
 import { mmdb } from '../harness/mmdb.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
@@ -315,9 +314,8 @@ test('a rule that nothing enforces, and a sender of a foreign domain, are warned
     expect.stringContaining('wrap.tcprules_cdb does not know the hours'),
     expect.stringContaining('w@foreign.example: the domain is none of wrap.sender_domains'),
   ])
-  expect(await warningsWith('[wrap]\nquestion_listen = ["127.0.0.1:10042"]\n')).toEqual([
-    expect.stringContaining('enforces limits: set wrap.front'),
-  ])
+  // The lines for Exim name sender, recipient and message.
+  expect(await warningsWith('[wrap]\nquestion_listen = ["127.0.0.1:10042"]\n')).toEqual([])
   expect(await warningsWith('[wrap]\npolicy_listen = ["127.0.0.1:10040"]\n')).toEqual([])
   const both = '[wrap]\npolicy_listen = ["127.0.0.1:10040"]\nsocketmap_listen = ["127.0.0.1:10041"]\n'
   expect(await warningsWith(both)).toEqual([
@@ -327,15 +325,10 @@ test('a rule that nothing enforces, and a sender of a foreign domain, are warned
 
 test('a device may be in a country or an AS besides its networks, and only files of this host say where that is', async () => {
   const directory = temporaryDirectory()
-  const network = (text: string) => {
-    const parsed = parseNetwork(text)
-    if (parsed === undefined) throw new Error(text)
-    return parsed
-  }
   const [countries, systems] = [`${directory.path}/country.mmdb`, `${directory.path}/asn.mmdb`]
   const built = new Date('2026-10-01T00:00:00Z')
-  writeFileSync(countries, mmdb([[network('192.0.2.0/24'), { country: { iso_code: 'DE' } }]], built))
-  writeFileSync(systems, mmdb([[network('2001:db8:5::/48'), { autonomous_system_number: 64500 }]], built))
+  writeFileSync(countries, mmdb([[net('192.0.2.0/24'), { country: { iso_code: 'DE' } }]], built))
+  writeFileSync(systems, mmdb([[net('2001:db8:5::/48'), { autonomous_system_number: 64500 }]], built))
   const facts = new NetworkFacts([countries, systems])
   expect(['192.0.2.7', '2001:db8:5::1', '198.51.100.1', '::ffff:1'].map(text => facts.placesOf(ip(text)))).toEqual([
     ['DE'],

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, inject, onTestFailed, test } fro
 import { DEBIAN_MACHINE, type DebianMachine, RELEASES, type Release } from '../harness/debian-machine.ts'
 import { command, describeWith, NETWORK_NAMESPACES } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
+import { installBlock } from '../harness/install-recipe.ts'
 import { dovecotMaildirs, EXIM_INSERT_ACL, EXIM_INTERNET_SITE, MailHost } from '../harness/mail-host.ts'
 
 /** Lines by section of the settings file; those of the empty name stand at its end. */
@@ -212,7 +213,7 @@ function hosts(release: Release): void {
     showJournalOnFailure()
     await machine.sh('apt-get purge -q -y dovecot-core postfix')
     await machine.install('courier-pop', 'exim4-daemon-light')
-    machine.write('/var/tmp/acl', `${documented(/^accept condition = .*gate\/question\.sock.*$/m)}\n`)
+    machine.write('/var/tmp/acl', installBlock({ section: 'Exim', language: 'exim', marker: 'gate/question.sock' }, {}))
     await machine.sh(`${EXIM_INTERNET_SITE}\n${EXIM_INSERT_ACL}\nupdate-exim4.conf && systemctl restart exim4.service`)
     await dropIn('authd-journal')
     const wrap = ['question_listen = ["unix:/run/auth-relay/gate/question.sock"]']

@@ -402,6 +402,38 @@ describeWith([unpackedPackage('exim4-daemon-light')], 'Exim', () => {
     expect(await recipient(mail.first, port, STRANGER, '')).toBe(250)
   })
 
+  test('a limit holds by the message, and its reason is the reply', async () => {
+    const port = await freePort()
+    const { wrap, server } = eximByUnixSocket(mail, 'question-limits')
+    const limits = { messages_per_login: 2, recipients_per_login: 3, policy_users: [`${PACKAGE_IDS.exim}`] }
+    await mail.gate({ ...wrap, socket_group: `${PACKAGE_IDS.exim}`, ...limits })
+    const config = eximConfiguration(mail, 'exim-limits', server, eximListens(port))
+    await mail.serve('exim', ['/usr/sbin/exim4', '-C', config, '-bdf'], inPackage('exim4-daemon-light'), port)
+    await mail.grants.grant(mail.first.ip, 'ann@example.org')
+    const smtp = SmtpConversation.over(mail.first.connect(port))
+    expect((await smtp.askFor(STRANGER)).code).toBe(250)
+    const recipients = async (...answers: readonly RegExp[]): Promise<void> => {
+      for (const answer of answers) {
+        smtp.say(`RCPT TO:<${STRANGER}>`)
+        await smtp.expectSmtp(answer)
+      }
+    }
+    const message = async (): Promise<void> => {
+      for (const line of ['RSET', 'MAIL FROM:<ann@example.org>']) {
+        smtp.say(line)
+        await smtp.expectSmtp(/^250/)
+      }
+    }
+    // The second recipient of the first message is no second message.
+    await recipients(/^250/)
+    await message()
+    await recipients(/^250/, /^450 4\.7\.1 too much mail within an hour, try again later/)
+    await message()
+    await recipients(/^450 4\.7\.1 too much mail/)
+    await smtp.quit()
+    await mail.stack.waitForLog('wrap', { event: 'mail_refused', reason: 'messages_per_login' })
+  })
+
   test('asks at a port; the gate may go and come back', async () => {
     const port = await freePort()
     const places = { '127.0.0.1:10042': `127.0.0.1:${await freePort()}` }

@@ -65,10 +65,10 @@ Examples:
   auth-relay device list
 
 set changes what its options name; an empty text ('') empties a list. The gate uses a change
-with the next connection. Senders, domains and limits are enforced by wrap.front and by the
-policy service; networks and the end also by the socketmap and query services, the cdb
-and the SQL views; hours and places by all of them except the cdb and the views. The
-query service checks senders and domains that a question names.
+with the next connection, and wrap.front with the next message. Senders, domains and limits
+are enforced by wrap.front, by the policy service, and by the query service if the query names
+sender, recipient and message; networks and the end also by the socketmap service, the cdb
+and the SQL views; hours and places by all of them except the cdb and the views.
 adopt makes a device of a login that has none, with the networks from which it logged in
 during the last 30 days; the device is named after the login. --sender and all other options
 add to that. The password of --password has 20 letters and digits, and stands in the file as
@@ -349,7 +349,7 @@ export function warningsAbout(stored: Device, { wrap, grants }: Settings): reado
   const rules = unenforcedRules(stored, wrap)
   if (rules.length > 0)
     warnings.push(
-      `nothing on this host enforces ${rules.join(', ')}: set wrap.front (qmail-smtpd) or wrap.policy_listen (Postfix)`,
+      `nothing on this host enforces ${rules.join(', ')}: set wrap.front (qmail-smtpd), wrap.policy_listen (Postfix) or wrap.question_listen (Exim)`,
     )
   const blind = [
     ...(wrap.tcprules_cdb === '' ? [] : ['wrap.tcprules_cdb']),
@@ -392,12 +392,12 @@ const hasMailRules = (stored: Device): boolean =>
 
 /** The rules about mail that need a service which sees envelopes. */
 function unenforcedRules(stored: Device, wrap: Settings['wrap']): readonly string[] {
-  if ((wrap.front && wrap.listen.length > 0) || wrap.policy_listen.length > 0) return []
-  // The recipe for Exim in INSTALL sends sender and recipient to the query service.
-  const asks = wrap.question_listen.length > 0
+  // The lines for Exim in INSTALL send sender, recipient and message to the query service.
+  const services = wrap.policy_listen.length + wrap.question_listen.length
+  if ((wrap.front && wrap.listen.length > 0) || services > 0) return []
   return [
-    ...(stored.senders.length > 0 && !asks ? ['senders'] : []),
-    ...(stored.recipientDomains.length > 0 && !asks ? ['recipient domains'] : []),
+    ...(stored.senders.length > 0 ? ['senders'] : []),
+    ...(stored.recipientDomains.length > 0 ? ['recipient domains'] : []),
     ...(limitsOf(stored).some(limit => limit > 0) ? ['limits'] : []),
   ]
 }

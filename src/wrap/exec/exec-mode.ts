@@ -186,7 +186,7 @@ async function decisionAbout(
     const line = askUnix(ask, `relay v=1 ip=${ip}`, MAX_RELAY_QUESTION_LINE, wrap_timeout * 1000)
     const answer = parseRelayAnswer(line)
     if (answer === undefined || answer.verdict === 'unknown') throw new Error('the resident gate has no answer')
-    if (answer.verdict === 'no') return { relay: false, reason: 'no_grant' }
+    if (answer.verdict !== 'yes') return { relay: false, reason: 'no_grant' }
     return { relay: true, until: answer.until, login: answer.login }
   } catch (error) {
     return failed(error)

@@ -17,7 +17,6 @@ import { SmtpFront } from '../front/smtp-front.ts'
 import { mailRules, type SiteMailRules } from '../mail-rules.ts'
 import type { CdbExportOptions } from '../services/cdb-export.ts'
 import type { PolicyRates } from '../services/policy-rates.ts'
-import type { PolicyServiceOptions } from '../services/policy-service.ts'
 import type { QueryServiceOptions, ServiceOptions } from '../services/query-service.ts'
 import type { OpenFront, ResidentGateOptions } from './resident-gate.ts'
 import { reverseDns } from './reverse-dns.ts'
@@ -44,7 +43,7 @@ export class GateSetup {
   readonly log: Log
   readonly #source: GrantSource
   readonly #uses: UseReporter | undefined
-  /** Accounts besides root and the gate's own whose policy queries count as mail. */
+  /** Accounts besides root and the gate's own whose queries count as mail. */
   readonly #mailUids: ReadonlySet<number>
   readonly #decide: (ip: IpAddress | undefined) => Promise<Decision>
 
@@ -149,17 +148,16 @@ export class GateSetup {
     }
   }
 
-  policyOptions(rates: PolicyRates): PolicyServiceOptions {
-    return {
-      ...this.doorOptions('policy'),
-      ...this.#siteRules(rates),
-      counts: uid => uid === undefined || uid === 0 || uid === process.geteuid?.() || this.#mailUids.has(uid),
-    }
+  policyOptions(rates: PolicyRates): QueryServiceOptions {
+    return { ...this.doorOptions('policy'), ...this.#siteRules(rates), counts: this.#counts }
   }
 
   queryOptions(rates: PolicyRates): QueryServiceOptions {
-    return { ...this.doorOptions('question'), ...this.#siteRules(rates) }
+    return { ...this.doorOptions('question'), ...this.#siteRules(rates), counts: this.#counts }
   }
+
+  readonly #counts = (uid: number | undefined): boolean =>
+    uid === undefined || uid === 0 || uid === process.geteuid?.() || this.#mailUids.has(uid)
 
   cdbOptions(): CdbExportOptions {
     const { wrap } = this.settings

@@ -1,5 +1,6 @@
 import { BoundedMap } from '../../base/bounded-map.ts'
 import type { Clock } from '../../base/clock.ts'
+import type { DeviceCounts } from '../../wire/relay-services.ts'
 
 const HOUR_MS = 3_600_000
 const DAY_MS = 24 * HOUR_MS
@@ -35,6 +36,11 @@ export class HourlyRate {
   /** True if one more is within the limit. Does not count; call `add` when the answer is used. */
   allows(key: string, limit = this.limit): boolean {
     return limit === 0 || this.#rate(key) + 1 <= limit
+  }
+
+  /** What is counted for the key now, rounded up. */
+  counted(key: string): number {
+    return Math.ceil(this.#rate(key))
   }
 
   add(key: string, limit = this.limit): void {
@@ -99,6 +105,17 @@ export class PolicyRates {
       messagesPerDay: new HourlyRate(0, clock, DAY_MS),
       recipientsPerHour: new HourlyRate(0, clock),
       recipientsPerDay: new HourlyRate(0, clock, DAY_MS),
+    }
+  }
+
+  /** What is counted for a device. */
+  countsOf(name: string): DeviceCounts {
+    const { messagesPerHour, messagesPerDay, recipientsPerHour, recipientsPerDay } = this.device
+    return {
+      messagesPerHour: messagesPerHour.counted(name),
+      messagesPerDay: messagesPerDay.counted(name),
+      recipientsPerHour: recipientsPerHour.counted(name),
+      recipientsPerDay: recipientsPerDay.counted(name),
     }
   }
 

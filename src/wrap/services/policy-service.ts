@@ -7,14 +7,6 @@ import { type Decision, logAnswer, type RelayGrant } from '../decision.ts'
 import { type MailRules, mailRules, messageCounts, recipientCounts, refuseCount } from '../mail-rules.ts'
 import type { QueryServiceOptions } from './query-service.ts'
 
-export type PolicyServiceOptions = QueryServiceOptions & {
-  /**
-   * Returns true if queries of this account count as mail. Queries of other accounts get an answer,
-   * but change no count and leave no trace in the history.
-   */
-  readonly counts: (uid: number | undefined) => boolean
-}
-
 /** No decision: the restrictions that follow in main.cf decide (Postfix access(5)). */
 const NO_OPINION = 'DUNNO'
 /**
@@ -28,7 +20,7 @@ const IDLE_MS = 1_200_000
  * `reject_unauth_destination`. The answer is OK for a granted client and DUNNO for all others.
  * `options` is called for each query, because settings may change.
  */
-export function policyService(options: () => PolicyServiceOptions): LineServer<PolicyRequest> {
+export function policyService(options: () => QueryServiceOptions): LineServer<PolicyRequest> {
   return new LineServer({
     name: 'policy',
     order: 'asked',
@@ -41,7 +33,7 @@ export function policyService(options: () => PolicyServiceOptions): LineServer<P
 }
 
 class PolicyConnection implements LineService<PolicyRequest> {
-  readonly #options: () => PolicyServiceOptions
+  readonly #options: () => QueryServiceOptions
   readonly #uid: number | undefined
   readonly #reader = new PolicyReader()
   /**
@@ -52,7 +44,7 @@ class PolicyConnection implements LineService<PolicyRequest> {
   /** Queries count in their order, even if their decisions arrive in another order. */
   #last: Promise<unknown> = Promise.resolve()
 
-  constructor(uid: number | undefined, options: () => PolicyServiceOptions) {
+  constructor(uid: number | undefined, options: () => QueryServiceOptions) {
     this.#uid = uid
     this.#options = options
   }

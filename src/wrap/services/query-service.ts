@@ -1,54 +1,88 @@
+import { BoundedMap } from '../../base/bounded-map.ts'
 import type { Log } from '../../base/log.ts'
 import { refuseRecipient, refuseSender } from '../../grants/devices/mail-rules.ts'
 import { LineServer, type LineServerLimits } from '../../process/line-server.ts'
+import type { Refusal } from '../../smtp/transaction.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
 import { LineSplitter } from '../../wire/lines.ts'
 import {
+  formatDeviceCounts,
   formatRelayAnswer,
   MAX_RELAY_QUESTION_LINE,
+  parseCountsQuery,
   parseRelayQuery,
   type RelayAnswer,
+  type RelayQuery,
 } from '../../wire/relay-services.ts'
 import { type Decision, logAnswer } from '../decision.ts'
-import { type MailRules, mailRules, type SiteMailRules } from '../mail-rules.ts'
+import {
+  type MailRules,
+  mailRules,
+  messageCounts,
+  recipientCounts,
+  refuseCount,
+  type SiteMailRules,
+} from '../mail-rules.ts'
 
 /** Milliseconds. Clients of this service send their query immediately. */
 const IDLE_MS = 60_000
 
+/** Instances that are kept. The recipients of an older instance count as a new message. */
+const MAX_INSTANCES = 10_000
+
 /**
  * Makes the query service: lines `relay v=1 ip=ADDRESS`, answered in order, for exec mode and for
- * Exim's `readsocket` (docs/WIRE.md). If a query names sender and recipient, they are checked, but
- * not counted. `options` is called for each query.
+ * Exim's `readsocket` (docs/WIRE.md). If a query names sender and recipient, they are checked. If a
+ * query names an instance, it counts against the limits. `counts v=1 device=NAME` queries the
+ * counts. `options` is called for each query.
  */
 export function queryService(options: () => QueryServiceOptions): LineServer<string> {
-  const answerTo = async (line: string): Promise<RelayAnswer> => {
-    const { decide, onDecision, log, ...site } = options()
-    const question = parseRelayQuery(line)
-    if (question === undefined) return { verdict: 'unknown' }
+  const instances = new BoundedMap<string, true>(MAX_INSTANCES)
+
+  /** Counts a recipient, and with the first recipient of an instance the message. Undefined: no limit is reached. */
+  const count = (rules: MailRules, { ip, instance }: RelayQuery, isMail: boolean): Refusal | undefined => {
+    if (instance === undefined) return undefined
+    const key = `${ip} ${instance}`
+    const counted = [...(instances.has(key) ? [] : messageCounts(rules)), ...recipientCounts(rules)]
+    const over = refuseCount(counted)
+    if (over !== undefined || !isMail) return over
+    for (const { rate, key: name, limit } of counted) rate.add(name, limit)
+    instances.renew(key, true)
+    return undefined
+  }
+
+  const answerTo = async (question: RelayQuery, uid: number | undefined): Promise<RelayAnswer> => {
+    const { decide, onDecision, log, counts, ...site } = options()
     const { ip, sender, recipient } = question
     const granted = await decide(ip)
-    const refusal = granted.relay
-      ? refuseEnvelope(
-          mailRules(site, ip, granted, () => {}),
-          sender,
-          recipient,
-        )
-      : undefined
-    const decision: Decision = refusal === undefined ? granted : { relay: false, reason: refusal.rule }
+    const rules = granted.relay ? mailRules(site, ip, granted, () => {}) : undefined
+    const refusal = rules === undefined ? undefined : refuseEnvelope(rules, sender, recipient)
+    const over = rules === undefined || refusal !== undefined ? undefined : count(rules, question, counts(uid))
+    const rule = (refusal ?? over)?.rule
+    const decision: Decision = rule === undefined ? granted : { relay: false, reason: rule }
     const fields = { ip, service: 'query', sender, recipient }
-    if (refusal === undefined) logAnswer(log, decision, fields)
-    else log.warn('mail_refused', { ...fields, user: granted.relay ? granted.login : undefined, reason: refusal.rule })
+    if (rule === undefined) logAnswer(log, decision, fields)
+    else log.warn('mail_refused', { ...fields, user: granted.relay ? granted.login : undefined, reason: rule })
     onDecision(ip, decision)
+    if (over !== undefined) return { verdict: 'later', reply: over.reply }
     if (!decision.relay) return { verdict: decision.error === undefined ? 'no' : 'unknown' }
     return { verdict: 'yes', until: decision.until ?? END_OF_TIME, login: decision.login }
   }
+
+  const answer = async (line: string, uid: number | undefined): Promise<string> => {
+    const device = parseCountsQuery(line)
+    if (device !== undefined) return formatDeviceCounts(options().rates.countsOf(device))
+    const question = parseRelayQuery(line)
+    return formatRelayAnswer(question === undefined ? { verdict: 'unknown' } : await answerTo(question, uid))
+  }
+
   return new LineServer({
     name: 'question',
     order: 'asked',
     failure: `${formatRelayAnswer({ verdict: 'unknown' })}\n`,
     limits: (): LineServerLimits => ({ ...options().limits, idleMs: IDLE_MS }),
     log: () => options().log,
-    newService: () => {
+    newService: ({ uid }) => {
       const splitter = new LineSplitter(MAX_RELAY_QUESTION_LINE)
       return {
         cut: chunk => {
@@ -57,7 +91,7 @@ export function queryService(options: () => QueryServiceOptions): LineServer<str
             throw new Error(`a line is longer than ${MAX_RELAY_QUESTION_LINE} octets`)
           return lines
         },
-        answer: async line => `${formatRelayAnswer(await answerTo(line))}\n`,
+        answer: async line => `${await answer(line, uid)}\n`,
       }
     },
   })
@@ -69,7 +103,14 @@ const refuseEnvelope = (rules: MailRules, sender: string | undefined, recipient:
   (recipient === undefined ? undefined : refuseRecipient(rules, recipient))
 
 /** Rules for the mail of a granted client, and the options of a service. */
-export type QueryServiceOptions = ServiceOptions & SiteMailRules
+export type QueryServiceOptions = ServiceOptions &
+  SiteMailRules & {
+    /**
+     * Returns true if queries of this account count as mail. Queries of other accounts get an
+     * answer, but change no count and leave no trace in the history.
+     */
+    readonly counts: (uid: number | undefined) => boolean
+  }
 
 /** Unix seconds for the end of an allowance without an end, because the answer needs a number. */
 const END_OF_TIME = 253_402_300_799

@@ -1,6 +1,7 @@
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 import {
   clientOf,
+  formatCountsQuery,
   formatNetstring,
   formatPolicyRequest,
   formatRelayQuery,
@@ -9,6 +10,7 @@ import {
   NetstringReader,
   PolicyFault,
   PolicyReader,
+  parseCountsQuery,
   parseRelayQuery,
   parseSocketmapQuery,
 } from '../../../src/wire/relay-services.ts'
@@ -27,7 +29,7 @@ const REQUEST = formatPolicyRequest(
   ]),
 )
 const NETSTRINGS = [formatNetstring('relay 192.0.2.7'), formatNetstring('relay 2001:db8::7'), formatNetstring('')]
-const QUESTION = 'relay v=1 ip=192.0.2.7'
+const QUESTIONS = ['relay v=1 ip=192.0.2.7', 'relay v=1 ip=192.0.2.7 instance=7f3a.12', 'counts v=1 device=copier-2']
 const WORDS = [
   ...REQUEST.split('\n'),
   '\n\n',
@@ -71,7 +73,9 @@ function socketmap(random: Random): void {
 }
 
 function question(random: Random): void {
-  const line = mutated(random, QUESTION, WORDS)
+  const line = mutated(random, random.pick(QUESTIONS), WORDS)
+  const device = parseCountsQuery(line)
+  promise(device === undefined || parseCountsQuery(formatCountsQuery(device)) === device, 'another device', line)
   const asked = parseRelayQuery(line)
   if (asked === undefined) return
   promise(parseIpAddress(asked.ip) === asked.ip, 'asks for no address', line)

@@ -195,7 +195,7 @@ describeWith([ROOT], 'the account of a mail server at a socket of the gate', () 
     )
     writeFileSync(
       `${path}/exim.conf`,
-      `accept condition = \${if match{\${readsocket{${socket}}{relay}{3s}{}{unknown}}}{^yes }}\n`,
+      `accept condition = \${if match{\${readsocket{${socket}}{relay instance=$acl_m_instance}{3s}{}{unknown}}}{^yes }}\n`,
     )
     const configuration = `${path}/exim.conf`
     const found = () =>
@@ -219,4 +219,24 @@ describeWith([ROOT], 'the account of a mail server at a socket of the gate', () 
     chmodSync(socket, 0o666)
     expect(found()).toEqual([])
   })
+})
+
+test('the query of Exim that does not name its message is told what does not hold there', () => {
+  const configuration = `${path}/exim-old.conf`
+  const found = (ask: string) => {
+    writeFileSync(configuration, `accept condition = \${if match{\${${ask}{3s}{}{unknown}}}{^yes }}\n`)
+    return checkExim(settingsOf('[wrap]\nquestion_listen = ["127.0.0.1:10042", "unix:/nonexistent/q.sock"]'), {
+      configuration,
+      account: 'daemon',
+    }).map(({ verdict, about, text }) => [verdict, about, text])
+  }
+  const limits = 'the query of Exim does not name the message, so that no limit of a device or of [wrap] holds there'
+  expect(found('readsocket{inet:127.0.0.1:10042}{relay v=1 ip=x\\n}')).toEqual([
+    ['advice', 'wrap.question_listen', limits],
+  ])
+  expect(found('readsocket{/nonexistent/q.sock}{relay v=1 ip=x\\n}')).toEqual([
+    ['advice', 'wrap.question_listen', limits],
+  ])
+  expect(found('readsocket{inet:127.0.0.1:10042}{relay v=1 ip=x instance=$acl_m_instance\\n}')).toEqual([])
+  expect(found('readsocket{inet:127.0.0.1:9}{relay v=1 ip=x\\n}')).toEqual([])
 })

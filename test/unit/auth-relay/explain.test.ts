@@ -1,5 +1,12 @@
+import { once } from 'node:events'
+import { createServer } from 'node:net'
 import { describe, expect, test } from 'vitest'
-import { explainMail, formatExplanation, formatMailExplanation } from '../../../src/auth-relay/verbs/grants/explain.ts'
+import {
+  explainMail,
+  formatExplanation,
+  formatMailExplanation,
+  limitsLeft,
+} from '../../../src/auth-relay/verbs/grants/explain.ts'
 import { formatGrants, jsonOf } from '../../../src/auth-relay/verbs/grants/show.ts'
 import type { Explanation, Grant, GrantRow, Rule } from '../../../src/grants/grant-store.ts'
 import { parseSettings } from '../../../src/settings/settings.ts'
@@ -125,6 +132,38 @@ describe('what the gate would say to mail', () => {
   Recipient: may pass
 `)
     expect(explained({}, { sender: 'scan@example.org', to: 'bob@example.org' })?.refused).toBe(false)
+  })
+
+  test('what is left of the limits is what the gate has not counted, and without a gate the setting is named', async () => {
+    const limited = { ...device, recipientsPerDay: 500 }
+    const server = createServer(socket =>
+      socket.once('data', asked => {
+        expect(String(asked)).toBe('counts v=1 device=copier-2\n')
+        socket.end('counts messages_hour=48 messages_day=50 recipients_hour=48 recipients_day=501\n')
+      }),
+    ).listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const address = server.address()
+    if (address === null || typeof address === 'string') expect.unreachable()
+    const listen = (port: number) =>
+      parseSettings(`[wrap]\nquestion_listen = ["127.0.0.1:${port}"]\n`, 'test', {}).settings
+    const mail = explained({ device: limited }, {})
+    if (mail === undefined) expect.unreachable()
+    const left = await limitsLeft(limited, listen(address.port))
+    expect(left).toEqual({ left: { messagesPerHour: 12, recipientsPerDay: 0 } })
+    expect(formatMailExplanation({ ...mail, ...left })).toContain(
+      '  Left at this gate: 12 of 60 messages an hour, 0 of 500 recipients a day\n',
+    )
+    server.close()
+    await once(server, 'close')
+    const gone = await limitsLeft(limited, listen(address.port))
+    expect(gone.leftUnknown).toMatch(/^the gate at 127\.0\.0\.1:\d+ does not answer: connect ECONNREFUSED/)
+    const unset = await limitsLeft(limited, parseSettings('', 'test', {}).settings)
+    expect(formatMailExplanation({ ...mail, ...unset })).toContain(
+      'Left of the limits: unknown; set wrap.question_listen',
+    )
+    expect(await limitsLeft({ ...device, messagesPerHour: 0 }, listen(1))).toEqual({})
+    expect(await limitsLeft(null, listen(1))).toEqual({})
   })
 
   test('a device that may not send now is closed, whatever the envelope', () => {

@@ -1,8 +1,10 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { type IpAddress, parseIpAddress } from '../../../src/wire/ip-address.ts'
+import type { IpAddress } from '../../../src/wire/ip-address.ts'
 import {
   clientOf,
+  formatCountsQuery,
+  formatDeviceCounts,
   formatNetstring,
   formatPolicyAnswer,
   formatPolicyRequest,
@@ -15,6 +17,8 @@ import {
   NetstringReader,
   PolicyFault,
   PolicyReader,
+  parseCountsQuery,
+  parseDeviceCounts,
   parseRelayAnswer,
   parseRelayQuery,
   parseSocketmapQuery,
@@ -27,12 +31,9 @@ import {
   parseRelayTally,
   parseRelayUse,
 } from '../../../src/wire/usage-event.ts'
+import { ip as toAddress } from '../../harness/addresses.ts'
 
-const addresses: fc.Arbitrary<IpAddress> = fc.oneof(fc.ipV4(), fc.ipV6()).map(text => {
-  const ip = parseIpAddress(text)
-  if (ip === undefined) throw new Error(text)
-  return ip
-})
+const addresses: fc.Arbitrary<IpAddress> = fc.oneof(fc.ipV4(), fc.ipV6()).map(toAddress)
 /** Cuts octets at every place that a peer or a network may cut them. */
 const cut = (bytes: Buffer, sizes: readonly number[]): Buffer[] => {
   const pieces: Buffer[] = []
@@ -130,6 +131,8 @@ describe('relay question', () => {
         const mail = { ip, sender: `a b=${login ?? ''}@example.org`.toWellFormed(), recipient: 'ü@example.org' }
         expect(parseRelayQuery(formatRelayQuery(mail))).toEqual(mail)
         expect(parseRelayQuery(formatRelayQuery({ ip, sender: '' }))).toEqual({ ip, sender: '' })
+        const counted = { ip, instance: `4711.${until}=` }
+        expect(parseRelayQuery(formatRelayQuery(counted))).toEqual(counted)
         const named = login === '' ? undefined : login
         const yes = { verdict: 'yes', until, login: named } as const
         expect(parseRelayAnswer(formatRelayAnswer(yes))).toEqual(yes)
@@ -137,6 +140,43 @@ describe('relay question', () => {
     )
     for (const verdict of ['no', 'unknown'] as const)
       expect(parseRelayAnswer(formatRelayAnswer({ verdict }))).toEqual({ verdict })
+    const later = { verdict: 'later', reply: '450 4.7.1 device "x" has reached its limit' } as const
+    expect(parseRelayAnswer(formatRelayAnswer(later))).toEqual(later)
+    expect(formatRelayAnswer({ verdict: 'later', reply: '450 a\r\nyes until=1' })).toBe('later 450 a yes until=1')
+  })
+  test('what a device has counted is asked and answered by its name', () => {
+    fc.assert(
+      fc.property(fc.string({ minLength: 1, unit: 'binary' }), fc.nat(), fc.nat(), (name, hour, day) => {
+        fc.pre(name.isWellFormed())
+        expect(parseCountsQuery(formatCountsQuery(name))).toBe(name)
+        const counts = {
+          messagesPerHour: hour % 1e9,
+          messagesPerDay: day % 1e9,
+          recipientsPerHour: 0,
+          recipientsPerDay: 7,
+        }
+        expect(parseDeviceCounts(formatDeviceCounts(counts))).toEqual(counts)
+      }),
+    )
+  })
+  test.each([
+    'counts v=1 device=',
+    'counts v=2 device=a',
+    'counts v=1 device=a b',
+    'counts v=1 device=%',
+    ' counts v=1 device=a',
+  ])('%j asks for no counts', line => {
+    expect(parseCountsQuery(line)).toBeUndefined()
+  })
+  test.each([
+    '',
+    'counts',
+    'unknown',
+    'counts messages_hour=1 messages_day=1 recipients_hour=1 recipients_day=x',
+    'counts messages_hour=1 messages_day=1 recipients_hour=1 recipients_day=1 ',
+    'counts messages_hour=1234567890 messages_day=1 recipients_hour=1 recipients_day=1',
+  ])('%j is no count', line => {
+    expect(parseDeviceCounts(line)).toBeUndefined()
   })
   test.each([
     '',
@@ -147,15 +187,27 @@ describe('relay question', () => {
     'yes',
     'relay v=1 ip=192.0.2.7 sender_encoded=a@b',
     'relay v=1 ip=192.0.2.7 sender_encoded=/w==',
+    'relay v=1 ip=192.0.2.7 instance=',
+    'relay v=1 ip=192.0.2.7 instance=\u00e4',
+    `relay v=1 ip=192.0.2.7 instance=${'x'.repeat(101)}`,
   ])('%j is no question', line => {
     expect(parseRelayQuery(line)).toBeUndefined()
   })
-  test.each(['', 'yes', 'yes until=', 'yes until=1 user=%', 'yes until=1x', 'YES until=1', 'no '])(
-    '%j is no answer',
-    line => {
-      expect(parseRelayAnswer(line)).toBeUndefined()
-    },
-  )
+  test.each([
+    'later',
+    'later ',
+    'later 550 x',
+    'later 450',
+    '',
+    'yes',
+    'yes until=',
+    'yes until=1 user=%',
+    'yes until=1x',
+    'YES until=1',
+    'no ',
+  ])('%j is no answer', line => {
+    expect(parseRelayAnswer(line)).toBeUndefined()
+  })
 })
 
 describe('relay use', () => {

@@ -6,7 +6,8 @@ import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
 import { formatPolicyRequest } from '../../../src/wire/relay-services.ts'
 import type { Decision } from '../../../src/wrap/decision.ts'
 import { type PolicyLimits, PolicyRates } from '../../../src/wrap/services/policy-rates.ts'
-import { type PolicyServiceOptions, policyService } from '../../../src/wrap/services/policy-service.ts'
+import { policyService } from '../../../src/wrap/services/policy-service.ts'
+import type { QueryServiceOptions } from '../../../src/wrap/services/query-service.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 const directory = temporaryDirectory()
@@ -26,7 +27,7 @@ const NO_LIMITS: PolicyLimits = {
 }
 
 /** A door and one connection to it, as Postfix keeps it. */
-async function open(options: Partial<PolicyServiceOptions> = {}, limits: Partial<PolicyLimits> = {}) {
+async function open(options: Partial<QueryServiceOptions> = {}, limits: Partial<PolicyLimits> = {}) {
   const lines: string[] = []
   const relayed: string[] = []
   let now = 1_764_000_000_000

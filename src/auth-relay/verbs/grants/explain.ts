@@ -1,5 +1,5 @@
 import { resolve } from 'node:path'
-import { UsageFault } from '../../../base/errors.ts'
+import { messageOf, UsageFault } from '../../../base/errors.ts'
 import {
   addressRulesOf,
   closedBy,
@@ -14,9 +14,12 @@ import { createGrantAdmin } from '../../../grants/grant-admin.ts'
 import { policyOf } from '../../../grants/grant-policy.ts'
 import { createGrantReader } from '../../../grants/grant-reader.ts'
 import type { Explanation, Grant, GrantedDevice, Rule } from '../../../grants/grant-store.ts'
+import { formatSocketAddress } from '../../../process/socket-address.ts'
 import { formatDuration, parseDuration } from '../../../settings/duration.ts'
 import type { Settings } from '../../../settings/settings.ts'
 import type { IpAddress } from '../../../wire/ip-address.ts'
+import { type DeviceCounts, formatCountsQuery, parseDeviceCounts } from '../../../wire/relay-services.ts'
+import { askLine } from '../../ask-line.ts'
 import { readAddress } from '../../grant-target.ts'
 import { withSiteDatabase } from '../../site-database.ts'
 import { formatMoment, parseMoment } from '../../text/moment.ts'
@@ -45,7 +48,8 @@ Examples:
   auth-relay explain 192.0.2.7 --sender scan@example.org --to bob@partner.example
 
 Of the present, the device of the login is named with its rules, and the other logins of the
-address. How much of a limit is left, only the gate knows: its refusals say it.
+address. What is left of the device's limits is the answer of the gate of this host, which
+counts for itself (wrap.question_listen).
 Exit status 0 if mail would be relayed, 1 if not.`,
     )
     .action((address: string, options: Options) => {
@@ -59,10 +63,11 @@ Exit status 0 if mail would be relayed, 1 if not.`,
           withSiteDatabase(resolve(options.config), surroundings, async (database, settings) => {
             const policy = policyOf(settings)
             const explanation = await createGrantAdmin(database, policy).explain(ip, at)
-            const mail =
+            const decided =
               at === null && explanation.relay
                 ? explainMail(await createGrantReader(database, policy).lookup(ip), ip, settings, options)
                 : undefined
+            const mail = decided && { ...decided, ...(await limitsLeft(decided.device, settings)) }
             print(
               options.json === true
                 ? `${JSON.stringify({ ...jsonOf(explanation), ...(mail === undefined ? {} : { mail }) })}\n`
@@ -94,6 +99,36 @@ type MailExplanation = {
   readonly sender?: MailRefusal | null
   readonly recipient?: MailRefusal | null
   readonly refused: boolean
+}
+
+/** The limits of a device, with what counts against each. */
+const limitsOf = (device: GrantedDevice) =>
+  [
+    { name: 'messagesPerHour', limit: device.messagesPerHour, what: 'messages an hour' },
+    { name: 'messagesPerDay', limit: device.messagesPerDay, what: 'messages a day' },
+    { name: 'recipientsPerHour', limit: device.recipientsPerHour, what: 'recipients an hour' },
+    { name: 'recipientsPerDay', limit: device.recipientsPerDay, what: 'recipients a day' },
+  ] as const
+
+/** What is left of each limit, or why nobody knows; neither for a device without limits. */
+type LimitsLeft = { readonly left?: Partial<DeviceCounts>; readonly leftUnknown?: string }
+
+/** Milliseconds. */
+const GATE_DEADLINE = 3000
+
+/** Asks the gate of this host what it has counted for a device. */
+export async function limitsLeft(device: GrantedDevice | null, { wrap }: Pick<Settings, 'wrap'>): Promise<LimitsLeft> {
+  const limits = device === null ? [] : limitsOf(device).filter(({ limit }) => limit > 0)
+  if (device === null || limits.length === 0) return {}
+  const [address] = wrap.question_listen
+  if (address === undefined) return { leftUnknown: 'set wrap.question_listen, so that the gate can be asked' }
+  try {
+    const counts = parseDeviceCounts(await askLine(address, formatCountsQuery(device.name), GATE_DEADLINE))
+    if (counts === undefined) return { leftUnknown: `${formatSocketAddress(address)} gave no counts` }
+    return { left: Object.fromEntries(limits.map(({ name, limit }) => [name, Math.max(0, limit - counts[name])])) }
+  } catch (error) {
+    return { leftUnknown: `the gate at ${formatSocketAddress(address)} does not answer: ${messageOf(error)}` }
+  }
 }
 
 /** Decides as the gate does, by the same rules. */
@@ -135,24 +170,24 @@ export function explainMail(
 }
 
 /** The same in words, behind the explanation of the address. */
-export function formatMailExplanation(mail: MailExplanation | undefined): string {
+export function formatMailExplanation(mail: (MailExplanation & LimitsLeft) | undefined): string {
   if (mail === undefined) return ''
-  const { device, sharedBy, places, closed, sender, recipient, login } = mail
+  const { device, sharedBy, places, closed, sender, recipient, login, left, leftUnknown } = mail
   const lines: string[] = []
   if (device !== null) {
-    const limits = [
-      [device.messagesPerHour, 'messages an hour'],
-      [device.messagesPerDay, 'messages a day'],
-      [device.recipientsPerHour, 'recipients an hour'],
-      [device.recipientsPerDay, 'recipients a day'],
-    ] as const
+    const limits = limitsOf(device).filter(({ limit }) => limit > 0)
     const rules = [
       device.senders.length > 0 ? `sends as ${device.senders.join(', ')}` : '',
       device.recipientDomains.length > 0 ? `to ${device.recipientDomains.join(', ')}` : '',
-      ...limits.map(([count, what]) => (count > 0 ? `at most ${count} ${what}` : '')),
+      ...limits.map(({ limit, what }) => `at most ${limit} ${what}`),
       device.hours === null ? '' : `from ${formatHours(device.hours)}`,
     ].filter(text => text !== '')
     lines.push(`Device: ${device.name}${rules.length > 0 ? `, ${rules.join('; ')}` : ''}`)
+    if (left !== undefined)
+      lines.push(
+        `Left at this gate: ${limits.map(({ name, limit, what }) => `${left[name]} of ${limit} ${what}`).join(', ')}`,
+      )
+    if (leftUnknown !== undefined) lines.push(`Left of the limits: unknown; ${leftUnknown}`)
   } else if (login !== null) lines.push('Device: none; the rules of [wrap] hold')
   if (places.length > 0) lines.push(`Place: ${places.join(', ')}`)
   if (sharedBy.length > 0) lines.push(`Shared address: ${sharedBy.join(', ')}`)

@@ -1,0 +1,29 @@
+import { once } from 'node:events'
+import { createConnection } from 'node:net'
+import { createInterface } from 'node:readline'
+import type { SocketAddress } from '../process/socket-address.ts'
+
+/**
+ * Sends a line to a service of this host and returns the first line of its answer. Rejects without
+ * one within `deadlineMs`.
+ */
+export async function askLine(address: SocketAddress, question: string, deadlineMs: number): Promise<string> {
+  if (address.type === 'descriptor') throw new Error('a descriptor of another program cannot be reached')
+  const socket = createConnection(
+    address.type === 'unix' ? { path: address.path } : { host: address.host, port: address.port },
+  )
+  const signal = AbortSignal.timeout(deadlineMs)
+  try {
+    await once(socket, 'connect', { signal })
+    socket.write(`${question}\n`)
+    const lines = createInterface({ input: socket })
+    const ended = once(lines, 'close', { signal }).then(() => {
+      throw new Error('the connection was closed without an answer')
+    })
+    const [answer] = await Promise.race([once(lines, 'line', { signal }), ended])
+    return String(answer)
+  } finally {
+    socket.on('error', () => {})
+    socket.destroy()
+  }
+}

@@ -1,0 +1,139 @@
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import { afterAll, afterEach, expect, test } from 'vitest'
+import { createLog } from '../../../src/base/log.ts'
+import type { GrantedDevice } from '../../../src/grants/grant-store.ts'
+import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
+import { formatCountsQuery, formatRelayQuery, parseDeviceCounts } from '../../../src/wire/relay-services.ts'
+import type { Decision } from '../../../src/wrap/decision.ts'
+import { PolicyRates } from '../../../src/wrap/services/policy-rates.ts'
+import { type QueryServiceOptions, queryService } from '../../../src/wrap/services/query-service.ts'
+import { ip } from '../../harness/addresses.ts'
+import { Conversation } from '../../harness/conversation.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
+
+const directory = temporaryDirectory()
+afterAll(() => directory.remove())
+const closing: (() => void)[] = []
+afterEach(() => {
+  for (const close of closing.splice(0)) close()
+})
+let services = 0
+
+const COPIER: GrantedDevice = {
+  name: 'copier 2',
+  senders: ['scan@example.org'],
+  recipientDomains: [],
+  messagesPerHour: 2,
+  messagesPerDay: 0,
+  recipientsPerHour: 5,
+  recipientsPerDay: 0,
+  lineEndings: 'strict',
+  hours: null,
+  ended: false,
+  places: [],
+  elsewhere: false,
+}
+const GRANTED: Decision = { relay: true, until: 1_764_000_000, login: 'ann@example.org', device: COPIER }
+const CLIENT = ip('192.0.2.7')
+const NO_LIMITS = {
+  messages_per_login: 0,
+  messages_per_address: 0,
+  recipients_per_login: 0,
+  recipients_per_address: 0,
+}
+
+async function open(options: Partial<QueryServiceOptions> = {}) {
+  const lines: string[] = []
+  let now = 1_764_000_000_000
+  const rates = new PolicyRates(NO_LIMITS, () => now)
+  const { server } = queryService(() => ({
+    limits: { maxConnections: 50, maxOpen: 100 },
+    counts: () => true,
+    decide: async () => GRANTED,
+    onDecision: () => {},
+    log: createLog('wrap', { write: line => lines.push(line) }),
+    senderBinding: 'off',
+    senderDomains: [],
+    recipientDomains: [],
+    rates,
+    customers: new CustomerNetworks(),
+    ...options,
+  }))
+  const path = `${directory.path}/query${services++}.sock`
+  server.listen(path)
+  await once(server, 'listening')
+  closing.push(() => server.close())
+  /** One question on a connection of its own, as Exim asks. */
+  const ask = async (line: string, answer: RegExp): Promise<string> => {
+    const conversation = new Conversation('query', connect({ path }))
+    conversation.write(`${line}\n`)
+    const { text } = await conversation.expect(answer)
+    conversation.close()
+    return text
+  }
+  const recipient = (instance: string | undefined, answer: RegExp, sender = 'scan@example.org') =>
+    ask(formatRelayQuery({ ip: CLIENT, sender, recipient: 'x@far.example', ...(instance && { instance }) }), answer)
+  const counts = async () => parseDeviceCounts(await ask(formatCountsQuery(COPIER.name), /^counts /))
+  return {
+    recipient,
+    counts,
+    lines,
+    later(ms: number): void {
+      now += ms
+    },
+  }
+}
+
+test('the recipients of one instance are one message, on whatever connections they are asked', async () => {
+  const { recipient, counts } = await open()
+  await Promise.all(Array.from({ length: 3 }, () => recipient('7.1', /^yes /)))
+  expect(await counts()).toEqual({ messagesPerHour: 1, messagesPerDay: 0, recipientsPerHour: 3, recipientsPerDay: 0 })
+  await recipient('7.2', /^yes /)
+  expect(await counts()).toMatchObject({ messagesPerHour: 2, recipientsPerHour: 4 })
+})
+
+test('a limit that is reached is answered with the reply of the policy service, and counts nothing', async () => {
+  const { recipient, counts, lines, later } = await open()
+  await recipient('7.1', /^yes /)
+  await recipient('7.2', /^yes /)
+  await recipient('7.3', /^later 450 4\.7\.1 device "copier 2" has reached its limit of 2 in an hour; try again later$/)
+  expect(lines.at(-1)).toContain('event=mail_refused ip=192.0.2.7 service=query')
+  expect(lines.at(-1)).toContain('reason=device_hour')
+  // A message that was begun goes on, up to the limit of recipients.
+  for (let count = 0; count < 3; count += 1) await recipient('7.2', /^yes /)
+  await recipient('7.2', /^later 450 4\.7\.1 .* limit of 5 in an hour/)
+  expect(await counts()).toMatchObject({ messagesPerHour: 2, recipientsPerHour: 5 })
+  later(7_200_000)
+  await recipient('7.3', /^yes /)
+})
+
+test('a question without an instance, or of a foreign account, counts nothing', async () => {
+  const free = await open()
+  for (let count = 0; count < 5; count += 1) await free.recipient(undefined, /^yes /)
+  expect(await free.counts()).toMatchObject({ messagesPerHour: 0, recipientsPerHour: 0 })
+  const foreign = await open({ counts: () => false })
+  for (let count = 0; count < 5; count += 1) await foreign.recipient(`7.${count}`, /^yes /)
+  expect(await foreign.counts()).toMatchObject({ messagesPerHour: 0, recipientsPerHour: 0 })
+})
+
+test('a sender that is refused is no, not later, and does not count', async () => {
+  const { recipient, counts } = await open()
+  await recipient('7.1', /^no$/, 'ceo@example.org')
+  expect(await counts()).toMatchObject({ messagesPerHour: 0, recipientsPerHour: 0 })
+})
+
+test('the same instance of another address is another message', async () => {
+  let device: GrantedDevice = { ...COPIER, messagesPerHour: 1 }
+  const { recipient } = await open({ decide: async () => ({ ...GRANTED, device }) })
+  await recipient('7.1', /^yes /)
+  device = { ...device, name: 'other' }
+  await recipient('7.1', /^yes /)
+  device = COPIER
+  await recipient('7.1', /^yes /)
+})
+
+test('a device of which nothing is known has counted nothing', async () => {
+  const { counts } = await open()
+  expect(await counts()).toEqual({ messagesPerHour: 0, messagesPerDay: 0, recipientsPerHour: 0, recipientsPerDay: 0 })
+})
