@@ -159,6 +159,15 @@ const REMOVE_BLOCKED: Statement<unknown> = {
   text: 'DELETE FROM grants WHERE ip <<= $1::cidr OR embedded_ipv4 <<= $1::cidr OR login_key(username) = login_key($2)',
 }
 
+/** $1 login. The history, the grants and the devices name logins. */
+const KNOWN_LOGIN: Statement<{ known: boolean }> = {
+  row: v.object({ known: v.boolean() }),
+  text: `
+SELECT EXISTS (SELECT FROM grants WHERE login_key(username) = login_key($1))
+    OR EXISTS (SELECT FROM device_logins WHERE login = login_key($1))
+    OR EXISTS (SELECT FROM login_event WHERE login_key(username) = login_key($1)) AS known`,
+}
+
 const UNBLOCK: Statement<unknown> = {
   row: ignored,
   text: `
@@ -249,6 +258,11 @@ export function createGrantAdmin(database: Database, policy: GrantPolicy, option
       const done = await database.transaction(work, { signal, durable: true })
       await notifyChange(database)
       return done
+    },
+
+    async isKnownLogin(login: string, { signal }: QueryOptions = {}) {
+      const { rows } = await database.query(KNOWN_LOGIN, [login], { signal })
+      return rows[0]?.known ?? false
     },
 
     async unblock(target: BlockTarget, { signal }: QueryOptions = {}) {

@@ -223,6 +223,8 @@ export interface GrantAdmin {
     request: DecreeRequest,
     options?: QueryOptions,
   ): Promise<{ readonly removed: number; readonly until: Date | null }>
+  /** Whether a login of that name is in the history, has a grant, or belongs to a device. */
+  isKnownLogin(login: string, options?: QueryOptions): Promise<boolean>
   /** Ends a block; how many there were. */
   unblock(target: BlockTarget, options?: QueryOptions): Promise<number>
   blocks(options?: QueryOptions): Promise<readonly BlockRow[]>

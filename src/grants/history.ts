@@ -16,6 +16,9 @@ export type HistoryEvent = {
   readonly detail: string
 }
 
+/** Events of one kind in one answer. */
+export const MAX_EVENTS = 1000
+
 const row = v.object({
   at: timestamptz,
   kind: v.picklist(['grant', 'refused', 'relay', 'norelay']),
@@ -38,7 +41,7 @@ const LOGINS: Statement<HistoryEvent> = {
 SELECT date_trunc('milliseconds', at) AS at, CASE WHEN refused IS NULL THEN 'grant' ELSE 'refused' END AS kind, host(ip) AS ip,
        concat_ws(' ', daemon, CASE WHEN tls THEN 'tls' END, method, username, refused) AS detail
 FROM login_event WHERE at > $1 AND at <= now() - interval '1 second'
-ORDER BY at LIMIT 1000`,
+ORDER BY at LIMIT ${MAX_EVENTS}`,
 }
 
 /**
@@ -49,7 +52,7 @@ const RELAYS: Statement<HistoryEvent> = {
   text: `
 SELECT date_trunc('milliseconds', at) AS at, 'relay' AS kind, host(ip) AS ip, door AS detail
 FROM relay_use WHERE at > $1 AND at <= now() - interval '4 seconds'
-ORDER BY at LIMIT 1000`,
+ORDER BY at LIMIT ${MAX_EVENTS}`,
 }
 
 /**
@@ -61,7 +64,7 @@ const REFUSED: Statement<HistoryEvent> = {
   text: `
 SELECT date_trunc('milliseconds', at) AS at, 'norelay' AS kind, host(ip) AS ip, door AS detail
 FROM gate_refused CROSS JOIN unnest(addresses) AS ip WHERE at > $1
-ORDER BY at LIMIT 1000`,
+ORDER BY at LIMIT ${MAX_EVENTS}`,
 }
 
 /** Minutes that are over, and for which the last reports have come. */
@@ -78,7 +81,7 @@ const TALLIES: Statement<MinuteTally> = {
   text: `
 SELECT minute AS at, host, door, relayed, refused, undecided, never
 FROM gate_tally WHERE minute > $1 AND minute <= now() - interval '65 seconds'
-ORDER BY minute, host, door LIMIT 1000`,
+ORDER BY minute, host, door LIMIT ${MAX_EVENTS}`,
 }
 
 const NOW: Statement<{ now: Date }> = { row: v.object({ now: timestamptz }), text: 'SELECT now() AS now' }
@@ -91,7 +94,7 @@ export async function databaseNow(database: Database): Promise<Date> {
   return row.now
 }
 
-/** Logins after a time, oldest first, at most 1000; call again with the last one's time. */
+/** Logins after a time, oldest first, at most MAX_EVENTS; call again with the last one's time. */
 export const loginsSince = async (database: Database, moment: Date): Promise<readonly HistoryEvent[]> =>
   (await database.query(LOGINS, [moment])).rows
 

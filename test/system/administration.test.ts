@@ -97,6 +97,22 @@ describe('after a login', () => {
     expect(await mayRelay()).toBe(true)
   })
 
+  test('block says that a login was never seen, and blocks it all the same', async () => {
+    expect(await say('block', 'dmeo', '--for', '1h')).toMatchObject({
+      status: 0,
+      text: expect.stringMatching(
+        /^dmeo is blocked until .*\. 0 grants deleted\.\ndmeo was never seen: .*auth-relay report\nTo end the block: auth-relay unblock dmeo$/,
+      ),
+    })
+    expect((await say('show')).text).toMatch(/\nBLOCKED .*\ndmeo /)
+    expect((await say('unblock', 'dmeo')).status).toBe(0)
+    expect(await json('block', 'dmeo', '--for', '1h')).toMatchObject({ known: false, removed: 0 })
+    expect(await json('block', 'DEMO', '--for', '1h')).toMatchObject({ known: true })
+    expect(await json('block', 'demo', '--for', '1h')).toMatchObject({ known: true, removed: 0 })
+    for (const login of ['dmeo', 'demo']) expect((await say('unblock', login)).status).toBe(0)
+    expect(await logIn()).toMatch(/^\+OK/)
+  })
+
   test('revoke and revoke --end still do what block and unblock do', async () => {
     expect((await say('revoke', 'demo', '--for', '1h')).status).toBe(0)
     expect(await mayRelay()).toBe(false)
@@ -156,6 +172,9 @@ test('watch shows logins, relayed mail and whom the gate did not let relay, as i
   })
   await watch.waitForLine(/ {2}relay {4}127\.0\.1\.\d+ +gate$/)
   await watch.waitForLine(/ {2}norelay {2}127\.0\.0\.2 {8}gate$/)
+  const times = watch.lines.flatMap(line => /^(\S+ \S+) {2}(?:grant|relay|norelay) /.exec(line)?.[1] ?? [])
+  expect(times.length).toBeGreaterThan(2)
+  expect(times, watch.lines.join('\n')).toEqual(times.toSorted())
   watch.signal('SIGINT')
   await watch.ended
 })

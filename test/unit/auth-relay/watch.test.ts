@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { styleFor } from '../../../src/auth-relay/text/terminal.ts'
-import { formatEvent, formatTally } from '../../../src/auth-relay/verbs/grants/watch.ts'
+import { EventOrder, formatEvent, formatTally } from '../../../src/auth-relay/verbs/grants/watch.ts'
 
 const style = styleFor(false, {})
 const at = new Date(2026, 10, 26, 12, 4)
@@ -16,4 +16,19 @@ test("a door's minute, under the same columns", () => {
   expect(formatTally({ at, host: 'mx1', door: 'policy', ...counts }, style)).toBe(
     '2026-11-26 12:04:00  tally    mx1              policy: 3 relay, 1200 norelay, 2 undecided, 1 never\n',
   )
+})
+
+test('a relay that is reported late stands before the refusal that came after it', () => {
+  const order = new EventOrder()
+  const event = (kind: 'relay' | 'norelay' | 'grant', seconds: number) =>
+    ({ at: new Date(at.getTime() + seconds * 1000), kind, ip: '192.0.2.7', detail: 'gate' }) as const
+  const until = (seconds: number) => order.take(new Date(at.getTime() + seconds * 1000)).map(({ kind }) => kind)
+  order.add([event('norelay', 3)])
+  order.add([event('grant', 1)])
+  expect(until(1)).toEqual(['grant'])
+  order.add([event('relay', 2), event('relay', 5)])
+  expect(until(3)).toEqual(['relay', 'norelay'])
+  expect(until(4.999)).toEqual([])
+  expect(until(5)).toEqual(['relay'])
+  expect(until(100)).toEqual([])
 })

@@ -30,9 +30,11 @@ Examples:
   auth-relay block 192.0.2.7 --for 24h --reason 'spam run, ticket 4711'
   auth-relay block ann@example.org
 
+A login that was never seen is blocked too, and the command says that it was never seen.
 The command deletes existing grants and prevents new ones until the block ends.
-A block overrides every login and every allowance. It does not end SMTP sessions
-that are already open. Logins by POP3 still work.`,
+A block overrides every login and every allowance. An open SMTP session can send no
+further message if wrap.front, the policy service or Exim's query is in use; else it
+keeps the relay until it ends. Logins by POP3 still work.`,
     )
     .action((whom: string, options: BlockOptions) => choose(blocking(whom, options, surroundings)))
 }
@@ -73,7 +75,10 @@ function blocking(whom: string, options: BlockOptions, surroundings: Surrounding
         const { removed, until } = await admin.block(target, { forSeconds, reason: options.reason, owner })
         const end = until === null ? 'until auth-relay unblock ends the block' : `until ${formatMoment(until)}`
         const grants = `${removed} ${removed === 1 ? 'grant' : 'grants'} deleted`
-        say({ removed, until: until?.toISOString() ?? null }, text => `${text} is blocked ${end}. ${grants}.`)
+        // The block holds all the same, because a login may come that no history has.
+        const known = target.kind === 'network' || removed > 0 || (await admin.isKnownLogin(target.login))
+        const json = { removed, until: until?.toISOString() ?? null, ...(target.kind === 'login' ? { known } : {}) }
+        say(json, text => `${text} is blocked ${end}. ${grants}.${known ? '' : unknownLogin(text)}`)
         return 0
       }),
   }
@@ -92,6 +97,10 @@ function unblocking(whom: string, options: UnblockOptions, surroundings: Surroun
       }),
   }
 }
+
+const unknownLogin = (login: string): string =>
+  `\n${login} was never seen: no login of that name is in the history. Check the spelling: auth-relay report` +
+  `\nTo end the block: auth-relay unblock ${login}`
 
 /** Prints a result as JSON or as a sentence about the target. */
 function sayAbout(target: BlockTarget, options: UnblockOptions, { print }: Surroundings) {

@@ -4,6 +4,7 @@ import {
   databaseNow,
   type HistoryEvent,
   loginsSince,
+  MAX_EVENTS,
   type MinuteTally,
   refusedSince,
   relaysSince,
@@ -20,6 +21,11 @@ type Options = { config: string; json?: true }
 
 /** Milliseconds between two looks. */
 const INTERVAL = 1000
+/**
+ * Milliseconds after which every event of a moment is in the database: the gate reports its usage
+ * events late.
+ */
+const SETTLED = 4000
 /** A minute's tallies are shown when it is over: begin with the minute that is under way. */
 const MINUTE = 60_000
 
@@ -38,7 +44,7 @@ Examples:
   auth-relay watch
   auth-relay watch --json | jq -r 'select(.kind == "refused") | .ip'
 
-Logins appear about two seconds after they happened, relayed mail after five: the
+Events appear in the order of their times, about five seconds after they happened: the
 database is asked, so those of all hosts are seen. "norelay" is a client whom a door
 of the gate found no grant for, so that it may send to local domains alone: a sample, at
 most 20 a second and door. "tally" counts them all, by host, door and minute.`,
@@ -65,12 +71,19 @@ most 20 a second and door. "tally" counts them all, by host, door and minute.`,
             let login = new Date(start.getTime() - INTERVAL)
             let [relay, refusal] = [login, login]
             let minute = new Date(start.getTime() - MINUTE)
+            const order = new EventOrder()
             for (;;) {
+              const settled = new Date((await databaseNow(database)).getTime() - SETTLED)
               const logins = await loginsSince(database, login)
               const relays = await relaysSince(database, relay)
               const refusals = await refusedSince(database, refusal)
               const tallies = await talliesSince(database, minute)
-              for (const event of [...logins, ...relays, ...refusals]) print(format(event))
+              for (const events of [logins, relays, refusals]) order.add(events)
+              // Of an answer that was cut off, the rest comes with the next look.
+              const cut = [logins, relays, refusals].flatMap(events =>
+                events.length < MAX_EVENTS ? [] : [events.at(-1)?.at ?? settled],
+              )
+              for (const event of order.take(earliest(settled, ...cut))) print(format(event))
               for (const tally of tallies) print(formatMinute(tally))
               login = after(logins.at(-1)?.at, login)
               relay = after(relays.at(-1)?.at, relay)
@@ -86,6 +99,27 @@ most 20 a second and door. "tally" counts them all, by host, door and minute.`,
 
 /** Times come cut to milliseconds: the next look begins with the next one. */
 const after = (last: Date | undefined, seen: Date): Date => (last === undefined ? seen : new Date(last.getTime() + 1))
+
+const earliest = (...times: readonly Date[]): Date => new Date(Math.min(...times.map(time => time.getTime())))
+
+/**
+ * Puts events in the order of their times. Kinds of events reach the database with different
+ * delays, so each event is held until no earlier one can come.
+ */
+export class EventOrder {
+  #held: HistoryEvent[] = []
+
+  add(events: readonly HistoryEvent[]): void {
+    this.#held.push(...events)
+  }
+
+  /** The held events up to a moment, oldest first; they are not held any longer. */
+  take(until: Date): readonly HistoryEvent[] {
+    const due = this.#held.filter(({ at }) => at <= until)
+    this.#held = this.#held.filter(({ at }) => at > until)
+    return due.sort((a, b) => a.at.getTime() - b.at.getTime())
+  }
+}
 
 /** The columns of formatEvent. */
 const HEAD = `${'TIME'.padEnd(19)}  ${'WHAT'.padEnd(7)}  ${'ADDRESS'.padEnd(15)}  BY WHOM, OR BY WHICH DOOR        (Ctrl-C ends)`
