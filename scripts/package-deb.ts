@@ -3,7 +3,6 @@ import { createHash } from 'node:crypto'
 import {
   chmodSync,
   copyFileSync,
-  cpSync,
   globSync,
   mkdirSync,
   mkdtempSync,
@@ -61,13 +60,13 @@ export async function packageDeb({ directory, compression, version = debianVersi
     if (spawnSync(tool, ['--version']).error !== undefined)
       throw new Error(`${tool} is missing: apt install ${debianPackage}`)
   }
-  await buildAll()
+  const programs = await buildAll()
   const date = new Date(
     Number(execFileSync('git', ['log', '-1', '--format=%ct'], { cwd: root, encoding: 'utf8' })) * 1000,
   )
   const tree = new Tree(mkdtempSync(join(tmpdir(), 'auth-relay-deb-')))
   try {
-    addPrograms(tree)
+    addPrograms(tree, programs)
     addConfiguration(tree)
     addDocuments(tree, version, date)
     addControl(tree, version, architecture)
@@ -143,13 +142,11 @@ const NATIVE = {
  */
 const PROGRAMS = ['authd', 'pop3d', 'popup', 'sslwrap', 'wrap'] as const
 
-function addPrograms(tree: Tree): void {
-  cpSync(join(root, 'dist'), join(tree.root, LIBRARY, 'dist'), {
-    recursive: true,
-    filter: path => !path.endsWith('.map') && !path.endsWith('/.built'),
-  })
-  for (const path of globSync('**/*', { cwd: join(tree.root, LIBRARY, 'dist'), withFileTypes: true })) {
-    if (path.isFile()) chmodSync(join(path.parentPath, path.name), 0o644)
+/** `built`: the files of this build. Beside them, dist/ may have files of other builds. */
+function addPrograms(tree: Tree, built: ReadonlySet<string>): void {
+  for (const path of [...built].filter(file => !file.endsWith('.map')).sort()) {
+    const file = relative(root, path)
+    tree.copy(file, `${LIBRARY}/${file}`)
   }
   const { name, version, type, license } = manifest
   tree.write(`${LIBRARY}/package.json`, `${JSON.stringify({ name, version, type, license }, undefined, 2)}\n`)
@@ -212,7 +209,8 @@ function addDocuments(tree: Tree, version: string, date: Date): void {
   tree.write(`usr/share/man/man8/${setup}.gz`, packed(readFileSync(join(root, 'deploy/debian', setup))))
   tree.copy('deploy/debian/lintian-overrides', 'usr/share/lintian/overrides/auth-relay')
   for (const [shell, path] of Object.entries(COMPLETIONS)) {
-    tree.write(path, execFileSync(process.execPath, [join(root, 'dist/auth-relay.js'), 'completion', shell]))
+    const command = [join(root, 'dist/auth-relay.js'), 'completion', shell]
+    tree.write(path, execFileSync(process.execPath, command, { env: {} }))
   }
   for (const [name, text] of debianDocuments()) tree.write(`${documents}/${name}`, text)
   for (const file of ['to-authd-tcp.conf', 'to-authd-fifo.conf']) {
@@ -227,7 +225,9 @@ function addDocuments(tree: Tree, version: string, date: Date): void {
   for (const file of globSync('deploy/runit/**/*', { cwd: root, withFileTypes: true })) {
     if (!file.isFile()) continue
     const path = relative(root, join(file.parentPath, file.name))
-    tree.copy(path, `${documents}/examples/${path.replace('deploy/', '')}`, statSync(join(root, path)).mode & 0o755)
+    // Git keeps whether a file can be run; the other bits are those of the checkout's umask.
+    const mode = (statSync(join(root, path)).mode & 0o100) === 0 ? 0o644 : 0o755
+    tree.copy(path, `${documents}/examples/${path.replace('deploy/', '')}`, mode)
   }
   const changelog = readFileSync(join(root, 'CHANGELOG.md'), 'utf8')
   const changes = changesOf(changelog, manifest.version.includes('-') ? 'Pending' : manifest.version)

@@ -60,10 +60,16 @@ ${parts.join('\n\n')}
 function licenceText(path: string, license: string): string {
   if (license === 'Apache-2.0') return 'On Debian systems the full text is in /usr/share/common-licenses/Apache-2.0.'
   const directory = `${root}${path}`
-  const file = existsSync(directory) ? readdirSync(directory).find(name => /^licen[cs]e/i.test(name)) : undefined
+  const file = existsSync(directory) ? licenceFileIn(directory) : undefined
   if (file !== undefined) return readFileSync(`${directory}/${file}`, 'utf8').trim()
   return `The package comes without a licence file and names ${license} in its package.json.`
 }
+
+/** The first by name: a directory has no order of its own. */
+const licenceFileIn = (directory: string): string | undefined =>
+  readdirSync(directory)
+    .sort()
+    .find(name => /^licen[cs]e/i.test(name))
 
 /** A text field of a Debian control file: each line begins with a space, an empty one is a dot. */
 const indent = (text: string): string =>

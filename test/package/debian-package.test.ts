@@ -1,12 +1,21 @@
 import { execFileSync, spawnSync } from 'node:child_process'
-import { copyFileSync, cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  copyFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  writeFileSync,
+} from 'node:fs'
 import { afterAll, beforeAll, describe, expect, inject, onTestFailed, test } from 'vitest'
-import { packageDeb } from '../../scripts/package-deb.ts'
 import { DEBIAN_MACHINE, DebianMachine, RELEASES, type Release } from '../harness/debian-machine.ts'
 import { command, describeWith, NETWORK_NAMESPACES, pathOf } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
 import { type NetworkNamespace, TestNetwork } from '../harness/network-namespace.ts'
-import { run } from '../harness/program.ts'
+import { Program, run } from '../harness/program.ts'
 import { SmtpConversation } from '../harness/smtp-conversation.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 import { COMPRESSION, VERSION } from './build-package.ts'
@@ -51,13 +60,52 @@ describeWith(NEEDS, 'the Debian package', () => {
     expect(existsSync(`${pages}/man8/pop3d.8.gz`)).toBe(false)
   })
 
-  test('the same commit gives the same package', async () => {
-    const rebuilt = await packageDeb({ directory: directory.path, compression: COMPRESSION, version: VERSION })
-    const { status, stdout } = spawnSync('cmp', [first, rebuilt], { encoding: 'utf8' })
+  // In a checkout of its own: this one may get another commit, or another build, meanwhile.
+  test('the same commit gives the same package, wherever and under whatever settings it is built', async () => {
+    const places = ['here', 'somewhere/else'].map(place => `${directory.path}/${place}`)
+    const [here = '', elsewhere = ''] = places
+    await run(['git', 'clone', '-q', '--shared', root, here])
+    expect(existsSync(`${here}/package.json`)).toBe(true)
+    copyPackagesTo(`${here}/node_modules`)
+    const build = async (place: string, umask: string, env: Readonly<Record<string, string>>): Promise<string> => {
+      const options = { directory: `${place}-packages`, compression: COMPRESSION, version: VERSION }
+      const script = `const { packageDeb } = await import('${place}/scripts/package-deb.ts')
+        console.log(await packageDeb(${JSON.stringify(options)}))`
+      const shell = `umask ${umask} && exec "$0" --input-type=module -e "$1"`
+      const built = await run(['/bin/sh', '-c', shell, process.execPath, script], {
+        cwd: place,
+        env: { PATH: process.env['PATH'], HOME: directory.path, ...env },
+      })
+      expect(built.ending?.code, built.transcript()).toBe(0)
+      return built.lines.at(-1) ?? ''
+    }
+    const built = await build(here, '022', { TZ: 'UTC', LC_ALL: 'C' })
+    mkdirSync(`${directory.path}/somewhere`)
+    renameSync(here, elsewhere)
+    // What an earlier build has left is in no package.
+    writeFileSync(`${elsewhere}/dist/left.js`, '')
+    chmodSync(`${elsewhere}/deploy`, 0o700)
+    const rebuilt = await build(elsewhere, '077', { TZ: 'Asia/Tokyo', LANG: 'tr_TR.UTF-8', COLUMNS: '40' })
+    const { status, stdout } = spawnSync('cmp', [built, rebuilt], { encoding: 'utf8' })
     // Which files differ says more than the first octet of two archives.
-    expect(status === 0 ? '' : stdout + differenceOf(first, rebuilt, directory.path)).toBe('')
+    expect(status === 0 ? '' : stdout + differenceOf(built, rebuilt, directory.path)).toBe('')
   })
 })
+
+/** The packages of this checkout, without the cache of its tests. */
+function copyPackagesTo(target: string): void {
+  mkdirSync(target)
+  const names = readdirSync(`${root}node_modules`).filter(name => !['.cache', '.vite'].includes(name))
+  const paths = names.map(name => `${root}node_modules/${name}`)
+  // Hard links, where both are one file system.
+  if (spawnSync('cp', ['-al', ...paths, target]).status !== 0) execFileSync('cp', ['-a', ...paths, target])
+}
+
+/** Prints the body of each request on a line. */
+const WEBHOOK = `require('node:http').createServer((request, response) => {
+  let body = ''
+  request.on('data', chunk => { body += chunk }).on('end', () => { console.log(body); response.end() })
+}).listen(8080, '${CLIENT}', () => console.log('listening'))`
 
 describe.each(RELEASES)('%s', release => {
   describeWith(NEEDS, 'the life of the Debian package', () => life(release))
@@ -232,6 +280,50 @@ function life(release: Release): void {
     await machine.must('systemctl', 'enable', '--now', '-q', 'auth-relay-status-page.service')
     const page = await run(['curl', '-s', '-m', '10', 'http://127.0.0.1:8110/'], { prefix: network.server.prefix })
     expect(page.lines.join('\n')).toContain(CLIENT)
+  })
+
+  test('the alerts, where they are wanted: an alarm arrives at the webhook and by the mail program', async () => {
+    showJournalOnFailure()
+    const hook = new Program('webhook', [process.execPath, '-e', WEBHOOK], { prefix: client.prefix })
+    try {
+      await hook.waitForLine(/^listening$/)
+      await machine.sh(`umask 027
+        echo 'http://${CLIENT}:8080/hook' > /etc/auth-relay/webhook && chgrp auth-relay /etc/auth-relay/webhook
+        install -d -m 700 -o auth-relay /var/lib/alarm-mails
+        printf '#!/bin/sh\\n{ echo "TO $*"; cat; } >> /var/lib/alarm-mails/mails\\n' > /usr/local/bin/mailer
+        chmod 755 /usr/local/bin/mailer`)
+      const told = 'mail_to = ["noc@example.org"]\\nsendmail = ["\\/usr\\/local\\/bin\\/mailer"]'
+      const webhook = 'webhook_file = "\\/etc\\/auth-relay\\/webhook"'
+      await change(`s/^\\[alerts\\]/[alerts]\\n${told}\\n${webhook}\\nevery = "10s"\\nlogin_addresses = 3/`)
+      await machine.must('systemctl', 'enable', '--now', '-q', 'auth-relay-alerts.service')
+      expect(await machine.must('auth-relay', 'alerts')).toBe('There is no alarm.')
+      // Two addresses have logged in before. The others make four of one login within an hour.
+      for (const address of ['192.0.2.8', '192.0.2.21']) {
+        if (address !== '192.0.2.8') client.addAddress(address)
+        expect((await curl('--interface', address, `pop3://${SERVER}/`, '-u', 'ann:sesame')).ending?.code).toBe(0)
+      }
+      const posted: unknown = JSON.parse(await hook.waitForLine(/"rule":"login_spread"/, 120_000))
+      expect(posted).toMatchObject({
+        state: 'start',
+        subject: 'ann',
+        until: null,
+        detail: '4 addresses within an hour',
+      })
+      const mail = await eventually('the mail', async () => machine.answer('cat', '/var/lib/alarm-mails/mails'))
+      expect(mail).toMatch(/^TO -- noc@example.org$/m)
+      expect(mail).toMatch(/^Subject: \[auth-relay\] ALARM: login_spread ann$/m)
+      expect(await machine.answer('auth-relay', 'alerts')).toMatch(/^ALARM {2}login_spread: ann, 4 addresses/m)
+      expect(await show('auth-relay-alerts.service', 'NRestarts')).toBe('0')
+      const pid = await show('auth-relay-alerts.service', 'MainPID')
+      const uid = /^Uid:\t(\d+)\t/m.exec(await machine.must('cat', `/proc/${pid}/status`))?.[1] ?? ''
+      expect(await machine.must('id', '-un', uid)).toBe('auth-relay')
+    } finally {
+      await hook.stop()
+      await machine.answer('systemctl', 'disable', '--now', '-q', 'auth-relay-alerts.service')
+      await machine.answer('rm', '-rf', '/var/lib/alarm-mails', '/usr/local/bin/mailer', '/etc/auth-relay/webhook')
+      for (const line of ['mail_to', 'sendmail', 'webhook_file', 'every', 'login_addresses'])
+        await change(`/^${line} = /d`)
+    }
   })
 
   test('the smtpd has its setuid programs, and none of our rights', async () => {
