@@ -1,7 +1,12 @@
+import { once } from 'node:events'
 import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import { connect } from 'node:net'
+import { text } from 'node:stream/consumers'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { eventually } from '../harness/eventually.ts'
-import { Stack } from '../harness/stack.ts'
+import { Pop3Conversation } from '../harness/pop3-conversation.ts'
+import { Stack, TEST_PASSWORD } from '../harness/stack.ts'
 import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
 
 let stack: Stack
@@ -79,4 +84,69 @@ test('alerts test fires each rule; a rule that does not exist and nobody to tell
     100,
     expect.stringContaining('nobody is told: set alerts.mail_to'),
   ])
+})
+
+test('under auth-relay up, the logins of a stolen password are told by webhook, mail and program', async () => {
+  const site = new Stack()
+  const posted: unknown[] = []
+  const hook = createServer((request, response) => {
+    void text(request).then(body => {
+      posted.push([request.headers['content-type'], JSON.parse(body)])
+      response.end()
+    })
+  }).listen(0, '127.0.0.1')
+  await once(hook, 'listening')
+  try {
+    const address = hook.address()
+    if (address === null || typeof address === 'string') expect.unreachable()
+    const told = ['mailer', 'teller'].map(name => {
+      const file = `${site.directory}/${name}`
+      writeFileSync(file, `#!/bin/sh\n{ echo "ARGS $*"; cat; } >> ${file}.got\n`)
+      chmodSync(file, 0o755)
+      return file
+    })
+    const [mailer = '', program = ''] = told
+    site.account('ann', ['Subject: lunch\n\nAt noon?\n'])
+    site.configure({
+      database: { embedded: true },
+      grants: { grant_loopback: true },
+      popup: { listen: ['127.0.0.1:0'] },
+      alerts: {
+        mail_to: ['noc@example.org'],
+        mail_from: 'relay@example.org',
+        sendmail: [mailer, '-i'],
+        webhook_file: site.secret('webhook', `http://127.0.0.1:${address.port}/services/secret`),
+        program: [program, 'now'],
+        user: '',
+        every: '10s',
+        login_addresses: 3,
+        close: ['login_spread'],
+      },
+    })
+    await site.start('auth-relay', { args: ['up', '--config', site.config] })
+    site.showLogsOnFailure()
+    const port = /^popup ready listen=\S+:(\d+)/m.exec(site.transcript())?.[1]
+    for (const number of [1, 2, 3, 4]) {
+      const socket = connect({ port: Number(port), host: '127.0.0.1', localAddress: `127.0.1.${number}` })
+      const session = Pop3Conversation.over(socket)
+      await session.login('ann', TEST_PASSWORD)
+      await session.quit()
+    }
+    const start = { rule: 'login_spread', state: 'start', subject: 'ann', until: null, severity: 'critical' }
+    await eventually('the webhook has it', () => posted.length > 0, 60_000)
+    expect(posted).toEqual([['application/json', expect.objectContaining(start)]])
+    const got = (file: string) => (existsSync(`${file}.got`) ? readFileSync(`${file}.got`, 'utf8') : '')
+    await eventually('mail and program have it', () => got(mailer) !== '' && got(program).endsWith('}\n'))
+    expect(got(mailer)).toMatch(/^ARGS -i -f relay@example.org -- noc@example.org$/m)
+    expect(got(mailer)).toMatch(/^Subject: \[auth-relay\] ALARM: login_spread ann$/m)
+    expect(JSON.parse(got(program).replace(/^ARGS now\n/, ''))).toMatchObject(start)
+    // The URL is a secret, and the rule closes what it names.
+    expect(site.transcript()).not.toContain('services/secret')
+    const explained = await site.run('auth-relay', ['explain', '127.0.1.1', '--config', site.config])
+    expect(explained.transcript()).toContain('login ann blocked by alerts: login_spread')
+    await site.program('auth-relay').waitForLine(/event=alarm_started rule=login_spread/)
+  } finally {
+    await site.stop()
+    hook.close()
+  }
 })
