@@ -2,8 +2,8 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import * as v from 'valibot'
 
 /**
- * Writes the table of `npm run test:mutation` into the page of its last result; the text below the
- * table stays.
+ * Writes the rows of `npm run test:mutation` into the table of its last results. Rows of files
+ * that were not mutated this time stay, and so does the text below the table.
  */
 const REPORT = new URL('../node_modules/.cache/mutation.json', import.meta.url)
 const PAGE = new URL('../test/mutation/RESULT.md', import.meta.url)
@@ -15,7 +15,14 @@ const report = v.object({
 
 type Row = { readonly name: string; readonly killed: number; readonly survived: number; readonly unreached: number }
 
-const rows = Object.entries(v.parse(report, JSON.parse(readFileSync(REPORT, 'utf8'))).files).map(
+const page = readFileSync(PAGE, 'utf8')
+const earlier = [...page.matchAll(/^\| `([^`]+)` \| (\d+) \| (\d+) \| (\d+) \|/gm)].map(
+  ([, name = '', ...counts]): Row => {
+    const [killed = 0, survived = 0, unreached = 0] = counts.map(Number)
+    return { name, killed, survived, unreached }
+  },
+)
+const current = Object.entries(v.parse(report, JSON.parse(readFileSync(REPORT, 'utf8'))).files).map(
   ([name, { mutants }]): Row => {
     const count = (...wanted: readonly string[]): number =>
       mutants.filter(({ status }) => wanted.includes(status)).length
@@ -26,6 +33,10 @@ const rows = Object.entries(v.parse(report, JSON.parse(readFileSync(REPORT, 'utf
       unreached: count('NoCoverage'),
     }
   },
+)
+const mutated = new Set(current.map(({ name }) => name))
+const rows = [...earlier.filter(({ name }) => !mutated.has(name)), ...current].sort((a, b) =>
+  a.name < b.name ? -1 : 1,
 )
 const sum = (of: (row: Row) => number): number => rows.reduce((total, row) => total + of(row), 0)
 const all: Row = {
@@ -45,6 +56,6 @@ const table = [
   line(all),
 ].join('\n')
 
-const [head, , rest] = readFileSync(PAGE, 'utf8').split(MARK)
+const [head, , rest] = page.split(MARK)
 writeFileSync(PAGE, [head, `\n${table}\n`, rest].join(MARK))
 console.log(table)

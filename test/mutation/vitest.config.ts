@@ -1,14 +1,19 @@
 import { defineConfig } from 'vitest/config'
+import { REQUIRE_ASSERTIONS } from '../harness/require-assertions.ts'
 
 /** Unit tests of the rooms that are mutated: each mutant is tested by those that reach it. */
 export default defineConfig({
   test: {
+    ...REQUIRE_ASSERTIONS,
     include: [
       'test/unit/pop3/**/*.test.ts',
       'test/unit/grants/**/*.test.ts',
-      'test/unit/wire/customer-networks.test.ts',
+      'test/unit/wire/**/*.test.ts',
+      'test/unit/syslog/**/*.test.ts',
       'test/unit/wrap/decision*.test.ts',
     ],
+    // Tens of thousands of attacks on every dialect, which take longer than all other tests.
+    exclude: ['test/unit/syslog/forgery.property.test.ts'],
     testTimeout: 60_000,
   },
 })

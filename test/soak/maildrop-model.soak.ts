@@ -35,6 +35,6 @@ test.each([
     )
     expect(details.failed, `SOAK_SEED=${seed} ${fc.defaultReportMessage(details)}`).toBe(false)
   }
-  console.log(`${name}, compat = ${compat}: ${commands} commands`)
+  console.log(`${name}, compat = ${compat}: ${commands} commands, SOAK_SEED=${SOAK.seed}`)
   expect(commands).toBeGreaterThanOrEqual(wanted)
 })

@@ -1,4 +1,5 @@
 import { defineConfig } from 'vitest/config'
+import { REQUIRE_ASSERTIONS } from '../harness/require-assertions.ts'
 
 /**
  * The endurance tests: parts by name, e.g. `npm run test:soak -- fuzz kills`. One after the other:
@@ -9,6 +10,7 @@ const engine = process.env['SOAK_ENGINE']
 
 export default defineConfig({
   test: {
+    ...REQUIRE_ASSERTIONS,
     ...(engine === undefined || engine === '' ? {} : { env: { TEST_ENGINE: engine } }),
     include: ['test/soak/*.soak.ts'],
     globalSetup: ['test/harness/build-once.ts', 'test/harness/postgres-for-tests.ts'],

@@ -107,7 +107,7 @@ export type QueryServiceOptions = ServiceOptions &
   SiteMailRules & {
     /**
      * Returns true if queries of this account count as mail. Queries of other accounts get an
-     * answer, but change no count and leave no trace in the history.
+     * answer, but change no count.
      */
     readonly counts: (uid: number | undefined) => boolean
   }
