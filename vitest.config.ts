@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os'
 import { defineConfig } from 'vitest/config'
+import { REQUIRE_ASSERTIONS } from './test/harness/require-assertions.ts'
 
 /** Tests whose subject is a connection: they are run a second time over the engine that the host does not choose. */
 const OVER_BOTH_ENGINES = [
@@ -16,6 +17,7 @@ const OVER_BOTH_ENGINES = [
 ]
 
 const SYSTEM = {
+  ...REQUIRE_ASSERTIONS,
   globalSetup: ['test/harness/build-once.ts', 'test/harness/postgres-for-tests.ts'],
   testTimeout: 120_000,
   hookTimeout: 180_000,
@@ -26,9 +28,17 @@ export default defineConfig({
     // Tests wait for processes more than they compute: more of them at once than there are cores.
     maxWorkers: Math.max(4, availableParallelism()),
     projects: [
-      { test: { name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: 60_000 } },
       {
         test: {
+          ...REQUIRE_ASSERTIONS,
+          name: 'unit',
+          include: ['test/unit/**/*.test.ts'],
+          testTimeout: 60_000,
+        },
+      },
+      {
+        test: {
+          ...REQUIRE_ASSERTIONS,
           name: 'database',
           include: ['test/database/**/*.test.ts'],
           globalSetup: ['test/harness/postgres-for-tests.ts'],

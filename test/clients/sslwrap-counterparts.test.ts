@@ -13,8 +13,8 @@ import {
   makeCertificate,
   popupLike,
   SHARED_PASSWORD,
-  Sslwrap,
   sslwrapCommand,
+  startingSslwrap,
 } from '../harness/sslwrap.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 
@@ -22,16 +22,7 @@ const stops: (() => unknown)[] = []
 afterEach(async () => {
   for (const stop of stops.splice(0).toReversed()) await stop()
 })
-async function start(...options: Parameters<typeof Sslwrap.start>): Promise<Sslwrap> {
-  const sslwrap = await Sslwrap.start(...options)
-  stops.push(() => sslwrap.stop())
-  return sslwrap
-}
-async function backEnd(made: BackEnd): Promise<BackEnd> {
-  await made.listen()
-  stops.push(() => made.close())
-  return made
-}
+const { start, backEnd } = startingSslwrap(stops)
 function directory(): string {
   const made = temporaryDirectory()
   stops.push(made.remove)

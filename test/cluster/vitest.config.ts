@@ -1,4 +1,5 @@
 import { defineConfig } from 'vitest/config'
+import { REQUIRE_ASSERTIONS } from '../harness/require-assertions.ts'
 
 /**
  * Failover with Patroni and etcd, as root: `npm run test:cluster`. CLUSTER_ROUNDS, CLUSTER_SEED and
@@ -6,6 +7,7 @@ import { defineConfig } from 'vitest/config'
  */
 export default defineConfig({
   test: {
+    ...REQUIRE_ASSERTIONS,
     include: ['test/cluster/*.cluster.ts'],
     globalSetup: ['test/harness/build-once.ts'],
     fileParallelism: false,

@@ -6,8 +6,9 @@ import { int8, type Statement, timestamptz } from '../../src/database/statement.
 import { createGrantWriter } from '../../src/grants/grant-writer.ts'
 import { refusedSince, reportUsage, talliesSince } from '../../src/grants/history.ts'
 import { createStatusFeed } from '../../src/grants/status-feed.ts'
-import { type IpAddress, NetworkSet, parseIpAddress, parseNetwork } from '../../src/wire/ip-address.ts'
+import { NetworkSet, parseNetwork } from '../../src/wire/ip-address.ts'
 import type { RelayTally } from '../../src/wire/usage-event.ts'
+import { ip as toAddress } from '../harness/addresses.ts'
 import { grantPolicy } from '../harness/grant-policy.ts'
 import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
 
@@ -163,14 +164,9 @@ describe('the histories', () => {
     row: v.object({ uses: int8 }),
     text: 'SELECT count(*) AS uses FROM relay_use',
   }
-  const address = (text: string): IpAddress => {
-    const ip = parseIpAddress(text)
-    if (ip === undefined) throw new Error(text)
-    return ip
-  }
   const writerAt = (now: Date | null) => createGrantWriter(writer, grantPolicy(), { now: () => now })
   const event = (user: string, ip = '192.0.2.7') =>
-    ({ id: 'a.1', ip: address(ip), daemon: 'popup', tls: true, method: 'pass', user }) as const
+    ({ id: 'a.1', ip: toAddress(ip), daemon: 'popup', tls: true, method: 'pass', user }) as const
 
   test('every login is kept, coalesced and refused ones too', async () => {
     const now = noon('2031-05-05')
@@ -218,8 +214,8 @@ describe('the histories', () => {
 
   test('uses of the relay', async () => {
     await writerAt(null).recordUses([
-      { ip: address('192.0.2.7'), door: 'wrap', at: null },
-      { ip: address('2001:db8::1'), door: 'policy', at: noon('2026-01-01') },
+      { ip: toAddress('192.0.2.7'), door: 'wrap', at: null },
+      { ip: toAddress('2001:db8::1'), door: 'policy', at: noon('2026-01-01') },
     ])
     await writerAt(null).recordUses([])
     expect((await database.owner.query(COUNT_USES)).rows).toEqual([{ uses: 2 }])
@@ -232,8 +228,8 @@ describe('the histories', () => {
     await writerAt(at(0.9)).record([{ event: event('bob', '2001:db8::7'), at: null }])
     // The second before: no login had opened the relay.
     await writerAt(null).recordUses([
-      { ip: address('192.0.2.7'), door: 'gate', at: at(0) },
-      { ip: address('2001:db8::7'), door: 'gate', at: at(-1) },
+      { ip: toAddress('192.0.2.7'), door: 'gate', at: at(0) },
+      { ip: toAddress('2001:db8::7'), door: 'gate', at: at(-1) },
     ])
     const relays = (await reportUsage(writer, 1)).map(row => [row.login, row.relays, row.lastRelay])
     expect(relays).toEqual([
@@ -247,7 +243,7 @@ describe('the histories', () => {
       at: at.getTime() / 1000,
       door,
       counts: { relayed: 0, refused: 0, undecided: 0, never: 0, ...counts },
-      recent: recent.map(address),
+      recent: recent.map(toAddress),
     })
     const since = new Date(0)
 
@@ -298,7 +294,7 @@ describe('the histories', () => {
     })
 
     test('relayed mail and refusals of a door stand side by side', async () => {
-      await writerAt(null).recordUses([{ ip: address('192.0.2.7'), door: 'gate', at: null }])
+      await writerAt(null).recordUses([{ ip: toAddress('192.0.2.7'), door: 'gate', at: null }])
       await writerAt(null).recordTallies([tally(new Date(), { relayed: 1, refused: 8, never: 1 })])
       const status = createStatusFeed(database.open('authstatus'))
       expect(await status.doors(3600)).toEqual([{ door: 'gate', relayed: 1, closed: 9, undecided: 0 }])

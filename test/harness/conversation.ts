@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream'
+import { countAssertion } from './assertion-count.ts'
 
 /**
  * A line from the other side, without its line end, and when it came (milliseconds of
@@ -66,6 +67,7 @@ export class Conversation {
     const line = await this.next(deadlineMs)
     if (line === undefined) throw this.#failure(`expected ${pattern}, but the connection was closed`)
     if (!pattern.test(line.text)) throw this.#failure(`expected ${pattern}, but heard ${JSON.stringify(line.text)}`)
+    countAssertion()
     return line
   }
 
@@ -99,6 +101,7 @@ export class Conversation {
   async expectEnd(deadlineMs?: number): Promise<void> {
     const line = await this.next(deadlineMs)
     if (line !== undefined) throw this.#failure(`expected the end, but heard ${JSON.stringify(line.text)}`)
+    countAssertion()
   }
 
   /** The next line, or undefined at the end of the connection. */

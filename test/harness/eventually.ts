@@ -1,4 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises'
+import { countAssertion } from './assertion-count.ts'
 
 /**
  * Asks again until `probe` answers something other than undefined or false, or the deadline passes
@@ -14,7 +15,10 @@ export async function eventually<T>(
   for (;;) {
     try {
       const answer = await probe()
-      if (answer !== undefined && answer !== false) return answer
+      if (answer !== undefined && answer !== false) {
+        countAssertion()
+        return answer
+      }
       lastError = undefined
     } catch (error) {
       lastError = error

@@ -166,3 +166,17 @@ export class Sslwrap {
     this.directory.remove()
   }
 }
+
+/** Starts sslwrap and servers behind it. What ends them after the test is added to `stops`. */
+export const startingSslwrap = (stops: (() => unknown)[]) => ({
+  async start(...options: Parameters<typeof Sslwrap.start>): Promise<Sslwrap> {
+    const sslwrap = await Sslwrap.start(...options)
+    stops.push(() => sslwrap.stop())
+    return sslwrap
+  },
+  async backEnd(made: BackEnd): Promise<BackEnd> {
+    await made.listen()
+    stops.push(() => made.close())
+    return made
+  },
+})

@@ -17,6 +17,7 @@ import {
   SHARED_PASSWORD,
   Sslwrap,
   sslwrapCommand,
+  startingSslwrap,
 } from '../harness/sslwrap.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 
@@ -34,16 +35,7 @@ function client(port: number, options: ConnectionOptions & { localAddress?: stri
 }
 const talk = (socket: Socket): Conversation => new Conversation('client', socket)
 
-async function start(...options: Parameters<typeof Sslwrap.start>): Promise<Sslwrap> {
-  const sslwrap = await Sslwrap.start(...options)
-  stops.push(() => sslwrap.stop())
-  return sslwrap
-}
-async function backEnd(made: BackEnd): Promise<BackEnd> {
-  await made.listen()
-  stops.push(() => made.close())
-  return made
-}
+const { start, backEnd } = startingSslwrap(stops)
 const inFrontOf = (server: BackEnd, more: Record<string, string> = {}) => ({
   backend: `127.0.0.1:${server.port}`,
   ...more,

@@ -12,6 +12,7 @@ const DOCUMENTS = [
     .filter(name => name.endsWith('.md'))
     .map(name => `docs/${name}`),
 ]
+const inDocs = (name: string): string => `docs/${name}.md`
 const textOf = (name: string): string => readFileSync(`${root}${name}`, 'utf8')
 
 /** Code blocks of a language (`''`: any), and what stands between backticks. */
@@ -32,11 +33,32 @@ const anchors = (text: string): string[] =>
 
 const program = commandTree({ environment: {}, print: () => {}, isTerminal: false, columns: 80 }, () => {})
 
+type Subject = 'settings' | 'commands' | 'named settings' | 'links' | 'files' | 'metrics'
+
+/** Documents in which there is nothing of a subject. In every other one something must be found. */
+const WITHOUT: Readonly<Record<Subject, readonly string[]>> = {
+  settings: ['ARCHITECTURE', 'ENDURANCE', 'GLOSSARY', 'LOG-EVENTS', 'PROMISES', 'SCALE', 'WIRE'].map(inDocs),
+  commands: ['PROMISES'].map(inDocs),
+  'named settings': ['CLUSTER', 'ENDURANCE', 'PROMISES'].map(inDocs),
+  links: ['GLOSSARY', 'WIRE'].map(inDocs),
+  files: ['README.md', ...['GLOSSARY', 'MIGRATING'].map(inDocs)],
+  // The table of alarms is the only place that names them.
+  metrics: DOCUMENTS.filter(name => name !== 'docs/OPERATING.md'),
+}
+
 describe.each(DOCUMENTS)('%s', name => {
   const text = textOf(name)
+  /** Checks what was found of a subject, and that something was found. */
+  const checkEach = <Found>(subject: Subject, found: readonly Found[], check: (each: Found) => void): void => {
+    expect(found.length > 0 || WITHOUT[subject].includes(name), `${name} has some ${subject}`).toBe(true)
+    for (const each of found) check(each)
+    expect(found.length).toBeGreaterThanOrEqual(0)
+  }
 
   test('its settings are understood', () => {
-    for (const block of blocks(text, 'toml')) expect(() => parseSettings(block, block)).not.toThrow()
+    checkEach('settings', blocks(text, 'toml'), block => {
+      expect(() => parseSettings(block, block)).not.toThrow()
+    })
   })
 
   test('its commands exist, with their options', () => {
@@ -46,51 +68,62 @@ describe.each(DOCUMENTS)('%s', name => {
         ([, words = '']) => words.trim().split(/\s+/),
       ),
     )
-    for (const [verb = '', ...words] of commands) {
-      if (verb.startsWith('-')) continue
-      const command = program.commands.find(each => each.name() === verb)
-      expect(command?.name(), `auth-relay ${verb} ${words.join(' ')}`).toBe(verb)
-      const known = [...(command?.options ?? []).flatMap(({ long }) => (long === undefined ? [] : [long])), '--help']
-      for (const word of words.filter(each => /^\[?--[a-z]/.test(each))) {
-        expect(known, `auth-relay ${verb}`).toContain(word.replaceAll(/[[\]]/g, ''))
-      }
-    }
+    checkEach(
+      'commands',
+      commands.filter(([verb = '']) => !verb.startsWith('-')),
+      ([verb = '', ...words]) => {
+        const command = program.commands.find(each => each.name() === verb)
+        expect(command?.name(), `auth-relay ${verb} ${words.join(' ')}`).toBe(verb)
+        const known = [...(command?.options ?? []).flatMap(({ long }) => (long === undefined ? [] : [long])), '--help']
+        for (const word of words.filter(each => /^\[?--[a-z]/.test(each))) {
+          expect(known, `auth-relay ${verb}`).toContain(word.replaceAll(/[[\]]/g, ''))
+        }
+      },
+    )
   })
 
   test('the settings that it names by section exist', () => {
     const sections = Object.values(SECTIONS)
-    for (const span of spans(text)) {
+    const named = spans(text).flatMap(span => {
       const [, section = '', setting = ''] = /^([a-z-]+)\.([a-z_]+)(?: = .*)?$/.exec(span) ?? []
       const found = sections.find(each => each.name === section && section !== '')
-      if (found !== undefined) expect(Object.keys(found.rows), span).toContain(setting)
-    }
+      return found === undefined ? [] : [{ span, rows: Object.keys(found.rows), setting }]
+    })
+    checkEach('named settings', named, ({ span, rows, setting }) => {
+      expect(rows, span).toContain(setting)
+    })
   })
 
   test('what it links to is there', () => {
-    for (const [, target = ''] of text.matchAll(/\]\(([^)\s]+)\)/g)) {
-      // The page of figures is written by npm run bench.
-      if (/^https?:/.test(target) || target.endsWith('bench/RESULTS.md')) continue
+    const targets = [...text.matchAll(/\]\(([^)\s]+)\)/g)].map(([, target = '']) => target)
+    // The page of figures is written by npm run bench.
+    const own = targets.filter(target => !/^https?:/.test(target) && !target.endsWith('bench/RESULTS.md'))
+    checkEach('links', own, target => {
       const [file = '', anchor] = target.split('#')
       const path = file === '' ? name : join(dirname(name), file)
       expect(existsSync(`${root}${path}`), `${name}: ${target}`).toBe(true)
       if (anchor !== undefined) expect(anchors(textOf(path)), target).toContain(anchor)
-    }
+    })
   })
 
   test('the files of this package that it names are there', () => {
-    for (const span of spans(text)) {
-      if (/^(deploy|docs|sql|src|bench|scripts|test)\/[\w./-]+$/.test(span))
-        expect(existsSync(`${root}${span}`), span).toBe(true)
-    }
+    const files = spans(text).filter(span => /^(deploy|docs|sql|src|bench|scripts|test)\/[\w./-]+$/.test(span))
+    checkEach('files', files, file => {
+      expect(existsSync(`${root}${file}`), file).toBe(true)
+    })
   })
 
   test('the numbers that it tells Prometheus to watch are counted', () => {
     const metrics = textOf('src/authd/metrics.ts')
-    for (const span of spans(text)) {
-      const [metric] = /^authd_[a-z_]+$/.exec(span) ?? []
-      if (metric !== undefined && !Object.hasOwn(LOG_EVENTS, metric)) expect(metrics).toContain(`'${metric}'`)
-    }
+    const named = spans(text).filter(span => /^authd_[a-z_]+$/.test(span) && !Object.hasOwn(LOG_EVENTS, span))
+    checkEach('metrics', named, metric => {
+      expect(metrics).toContain(`'${metric}'`)
+    })
   })
+})
+
+test('the lists of documents without a subject name documents that exist', () => {
+  expect(Object.values(WITHOUT).flatMap(names => names.filter(name => !DOCUMENTS.includes(name)))).toEqual([])
 })
 
 test('each decision has a number of its own, which stands in its title', () => {

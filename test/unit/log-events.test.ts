@@ -103,4 +103,6 @@ test('the type checker refuses an unknown event, another level and an unknown fi
   expectTypeOf<'grant-stored'>().not.toExtend<LogEvent>()
   expectTypeOf<keyof FieldsOf<'grants_swept'>>().toEqualTypeOf<'grants'>()
   expectTypeOf<LogEventAt<LogLevel>>().toExtend<LogEvent>()
+  expect(LOG_EVENTS.grant_stored.levels).not.toContain('error')
+  expect(LOG_EVENTS.grants_swept.fields).toEqual(['grants'])
 })

@@ -3,17 +3,11 @@ import { chart, html, niceMaximum, page } from '../../../src/auth-relay/status-p
 import { isLoopbackHost } from '../../../src/auth-relay/status-page/status-server.ts'
 import { EventHistory, STEP, STEPS, StatusSource } from '../../../src/auth-relay/status-page/status-source.ts'
 import type { EventCounts, StatusFeed, Totals } from '../../../src/grants/status-feed.ts'
-import { parseNetwork } from '../../../src/wire/ip-address.ts'
+import { net } from '../../harness/addresses.ts'
 
 const now = new Date('2026-11-26T12:04:00Z')
 const totals: Totals = { now, grants: 1, allowances: 0, blocks: 0, schema: 5 }
 const context = { host: 'mx.example.org', version: '1', expTime: 1800 }
-
-function network(text: string) {
-  const found = parseNetwork(text)
-  if (found === undefined) throw new Error(`${text} is no network`)
-  return found
-}
 
 describe('markup', () => {
   test('texts are escaped wherever they stand, markup is not, nothing is nothing', () => {
@@ -133,7 +127,7 @@ describe('what the page is made from', () => {
       },
       liveGrants: async () => [
         {
-          network: network('192.0.2.7'),
+          network: net('192.0.2.7'),
           until: new Date(state.time + 900_000),
           last: now,
           logins: 3,

@@ -40,10 +40,13 @@ test('a connection that stays open is closed when it is quiet', async () => {
   const address = await listener.listen({ type: 'tcp', host: '127.0.0.1', port: 0 })
   if (address.type !== 'tcp') expect.unreachable()
   const silent = connect({ port: address.port, host: '127.0.0.1', allowHalfOpen: true })
-  const closed = new Promise(resolve => silent.on('error', resolve).on('end', resolve).resume())
+  const closed = new Promise<string>(resolve => {
+    for (const event of ['error', 'end']) silent.on(event, () => resolve('closed'))
+    silent.resume()
+  })
   await new Promise(resolve => silent.once('connect', resolve))
   await listener.close()
-  await closed
+  expect(await closed).toBe('closed')
   silent.destroy()
   // The port is free again.
   const next = createServer()

@@ -34,13 +34,17 @@ test('the units, the drop-in and the unit of INSTALL are found', () => {
   )
 })
 
+test('the account of a unit is found', () => {
+  const unit = units['deploy/systemd/auth-relay-wrap.service'] ?? ''
+  expect(['User', 'Group'].flatMap(option => valuesOf(unit, option))).toContain('auth-relay-gate')
+})
+
 // From systemd 255 on, "User=root" with NoNewPrivileges=yes and any seccomp filter loses
 // CAP_SETUID: popup could not leave root.
 // A drop-in does not show whether its unit has NoNewPrivileges=yes, so root is named nowhere.
 test.each(Object.entries(units))('%s: root is the default user, never a named one', (_name, unit) => {
-  for (const option of ['User', 'Group']) {
-    for (const value of valuesOf(unit, option)) expect(value).not.toMatch(/^(root|0)$/)
-  }
+  const accounts = ['User', 'Group'].flatMap(option => valuesOf(unit, option))
+  expect(accounts.filter(account => /^(root|0)$/.test(account))).toEqual([])
 })
 
 // In a user namespace each account but the unit's own is seen as nobody: peers' accounts cannot be

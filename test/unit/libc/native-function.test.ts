@@ -9,6 +9,10 @@ test('the compiler reads the arguments from the prototype', () => {
   expectTypeOf<ArgumentsOf<'int open(const char *path, int flags)'>>().toEqualTypeOf<[string | Uint8Array, number]>()
   // A type that is not understood takes no argument at all.
   expectTypeOf<ArgumentsOf<'int f(struct timespec when)'>>().toEqualTypeOf<[never]>()
+  // Where the compiler was evaded, the native module refuses the type as well.
+  expect(() => Reflect.apply(nativeFunction('int close(struct timespec when)'), undefined, [1])).toThrow(
+    "invalid type name 'struct'",
+  )
 })
 
 test('a text and memory that ends with NUL are the same path to C', () => {

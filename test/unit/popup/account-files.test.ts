@@ -42,11 +42,22 @@ describe('parsePasswd', () => {
     expect(faults).toEqual([{ line: 1, reason }])
   })
 
-  property.prop([fc.string({ unit: 'binary' })])('never throws, and never gives out uid 0', text => {
-    for (const { uid, maildir } of parsePasswd(text, 'Maildir').entries.values()) {
-      expect(uid).toBeGreaterThan(0)
-      expect(maildir.startsWith('/')).toBe(true)
-    }
+  const any = fc.string({ unit: 'binary', maxLength: 8 })
+  const id = fc.oneof(fc.constantFrom('0', '00', '+0', '1', '65534', '-1', '4294967295', '0x0', ''), any)
+  const place = fc.oneof(fc.constantFrom('/home', 'Mail', '/home/../x', '', '~'), any)
+  const login = fc.oneof(fc.constantFrom('ann', 'bob', ''), any)
+  const line = fc
+    .tuple(login, any, id, id, place, fc.option(place, { nil: undefined }))
+    .map(fields => fields.filter(field => field !== undefined).join(':'))
+  const lines = fc.array(line, { maxLength: 20 }).map(all => all.join('\n'))
+  property.prop([fc.oneof(lines, fc.string({ unit: 'binary' }))])('never throws, and never gives out uid 0', text => {
+    const accounts = [...parsePasswd(text, 'Maildir').entries.values()]
+    expect(accounts.filter(({ uid, maildir }) => !(uid > 0 && maildir.startsWith('/')))).toEqual([])
+  })
+
+  test('of the lines of that property some are accounts', () => {
+    const found = fc.sample(lines, 2000).flatMap(text => [...parsePasswd(text, 'Maildir').entries.values()])
+    expect(found.length).toBeGreaterThan(10)
   })
 })
 

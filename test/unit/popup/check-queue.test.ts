@@ -8,14 +8,12 @@ import {
 } from '../../../src/popup/checkers/check-queue.ts'
 import { ClientGone } from '../../../src/popup/client-gone.ts'
 import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
-import { parseIpAddress } from '../../../src/wire/ip-address.ts'
+import { ip } from '../../harness/addresses.ts'
 
 const customers = new CustomerNetworks()
 
 function applicant(text: string, isKnown = false): Applicant & { readonly departure: ClientGone } {
-  const ip = parseIpAddress(text)
-  if (ip === undefined) throw new TypeError(text)
-  return { networks: sharingNetworks(customers.networkOf(ip)), isKnown, departure: new ClientGone() }
+  return { networks: sharingNetworks(customers.networkOf(ip(text))), isKnown, departure: new ClientGone() }
 }
 
 /**
@@ -97,7 +95,7 @@ describe('CheckQueue', () => {
 
   test('an address that waits already goes behind those that do not', async () => {
     const checks = new TestQueue(1)
-    for (const [name, ip] of [
+    for (const [name, address] of [
       ['a1', '192.0.2.1'],
       ['a2', '192.0.2.1'],
       ['a3', '192.0.2.1'],
@@ -105,7 +103,7 @@ describe('CheckQueue', () => {
       ['b2', '192.0.2.2'],
       ['c1', '192.0.2.3'],
     ] as const) {
-      void checks.add(name, applicant(ip))
+      void checks.add(name, applicant(address))
     }
     expect(await checks.finish()).toEqual(['a1', 'a2', 'b1', 'c1', 'a3', 'b2'])
   })
@@ -120,7 +118,7 @@ describe('CheckQueue', () => {
 
   test('the /48s of one provider take turns, and so do the /64s of one /48', async () => {
     const checks = new TestQueue(1)
-    for (const [name, ip] of [
+    for (const [name, address] of [
       ['first', '198.51.100.1'],
       ['a1', '2001:db8:a:1::1'],
       ['a1 again', '2001:db8:a:1::2'],
@@ -128,7 +126,7 @@ describe('CheckQueue', () => {
       ['a3', '2001:db8:a:3::1'],
       ['b1', '2001:db8:b:1::1'],
     ] as const) {
-      void checks.add(name, applicant(ip))
+      void checks.add(name, applicant(address))
     }
     expect(await checks.finish()).toEqual(['first', 'a1', 'b1', 'a2', 'a3', 'a1 again'])
   })

@@ -1,4 +1,4 @@
-import { Duplex, PassThrough } from 'node:stream'
+import { type Duplex, duplexPair } from 'node:stream'
 import { fc, test as property } from '@fast-check/vitest'
 import { describe, expect, test } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
@@ -31,26 +31,15 @@ const CLIENT: Client = {
  */
 function echo(): { stream: Duplex; heard: () => string } {
   let heard = ''
-  const toClient = new PassThrough()
-  toClient.write('+OK \r\n')
-  const stream = new Duplex({
-    allowHalfOpen: true,
-    read() {
-      toClient.on('data', chunk => this.push(chunk))
-      toClient.on('end', () => this.push(null))
-      this._read = () => {}
-    },
-    write(chunk: Buffer, _encoding, done) {
-      heard += chunk.toString('latin1')
-      toClient.write(chunk)
-      if (heard.includes('QUIT\r\n')) toClient.end()
-      done()
-    },
-    final(done) {
-      if (!toClient.writableEnded) toClient.end()
-      done()
-    },
+  const [stream, peer] = duplexPair()
+  peer.write('+OK \r\n')
+  peer.on('data', (chunk: Buffer) => {
+    heard += chunk.toString('latin1')
+    if (peer.writableEnded) return
+    peer.write(chunk)
+    if (heard.includes('QUIT\r\n')) peer.end()
   })
+  peer.on('end', () => peer.end())
   return { stream, heard: () => heard }
 }
 
@@ -104,31 +93,19 @@ async function converse(pieces: readonly Buffer[]): Promise<{ said: string; behi
     left: () => over.resolve(),
     disconnected: () => {},
   }
-  const input = new PassThrough()
-  const stream = new Duplex({
-    allowHalfOpen: true,
-    read() {
-      input.on('data', chunk => this.push(chunk))
-      input.on('end', () => this.push(null))
-      this._read = () => {}
-    },
-    write(chunk: Buffer, _encoding, done) {
-      said += chunk.toString('latin1')
-      done()
-    },
-    final(done) {
-      // A real client closes when the server does.
-      if (!input.writableEnded) input.end()
-      done()
-    },
+  const [stream, client] = duplexPair()
+  client.on('data', (chunk: Buffer) => {
+    said += chunk.toString('latin1')
   })
+  // A real client closes when the server does.
+  client.on('end', () => client.end())
   new LoginSession(host, new StreamConnection(stream, stream), CLIENT).start()
   for (const piece of pieces) {
-    if (input.writableEnded) break
-    input.write(piece)
+    if (client.writableEnded) break
+    client.write(piece)
     await new Promise(setImmediate)
   }
-  if (!input.writableEnded) input.end()
+  client.end()
   await over.promise
   await new Promise(setImmediate)
   return { said, behind, clients }

@@ -16,9 +16,9 @@ import { nodeEngine } from '../../../src/sockets/node-engine.ts'
 import { planOf } from '../../../src/sslwrap/plan.ts'
 import { recognizerOptions } from '../../../src/syslog/login-recognizer.ts'
 import { makeSelfSigned } from '../../../src/tunnel/self-signed.ts'
-import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 import { GateSetup } from '../../../src/wrap/gate/gate-setup.ts'
 import { PolicyRates } from '../../../src/wrap/services/policy-rates.ts'
+import { ip } from '../../harness/addresses.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 // Each program makes the same objects anew at a reload as at its start. Of every setting whose row
@@ -115,11 +115,7 @@ const OTHER: Readonly<Record<string, unknown>> = {
   ask: 'unix:/other.sock',
 }
 
-const probes = ['127.0.0.1', '10.1.1.1', '198.51.100.7', '2001:db8:1::5', '2001:db8:64::c633:6407'].map(text => {
-  const ip = parseIpAddress(text)
-  if (ip === undefined) throw new TypeError(text)
-  return ip
-})
+const probes = ['127.0.0.1', '10.1.1.1', '198.51.100.7', '2001:db8:1::5', '2001:db8:64::c633:6407'].map(ip)
 
 const shown = (value: unknown): string => inspect(value, { depth: 12, maxArrayLength: null, maxStringLength: null })
 
@@ -168,7 +164,7 @@ async function allOf(settings: Settings): Promise<string> {
         recognizerOptions(settings),
         senders,
         policy,
-        probes.map(ip => [policy.rowOf(ip), policy.embeddedIpv4(ip), policy.neverList.loginRefusal(ip)]),
+        probes.map(each => [policy.rowOf(each), policy.embeddedIpv4(each), policy.neverList.loginRefusal(each)]),
       ],
       wrap: [
         gate.gateOptions(nodeEngine, rates),

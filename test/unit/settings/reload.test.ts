@@ -49,9 +49,11 @@ describe('every setting changes at a reload, or its program names it', () => {
     expect(rows.filter(({ key, name }) => !Array.isArray(tableOf(RESTART_FOR, key).get(name)))).toEqual([])
   })
 
-  test.each(rows)('$section.$name', ({ key, section, name }) => {
-    const waiting = tableOf(RESTART_FOR, key).get(name)
-    if (!Array.isArray(waiting) || waiting.length === 0) return
+  const waitingRows = rows.flatMap(row => {
+    const waiting = tableOf(RESTART_FOR, row.key).get(row.name)
+    return Array.isArray(waiting) && waiting.length > 0 ? [{ ...row, waiting }] : []
+  })
+  test.each(waitingRows)('$section.$name', ({ key, section, name, waiting }) => {
     const written = `${name} = ${otherThan(section, name, tableOf(usual, key).get(name))}`
     const next = settingsOf(section === '' ? written : `[${section}]\n${written}`)
     const full = section === '' ? name : `${section}.${name}`

@@ -44,10 +44,25 @@ describe('the link between gate and starter', () => {
     expect(line.length).toBeLessThanOrEqual(MAX_STARTER_LINE)
     expect(parseStarterNews(line)).toEqual(value)
   })
-  property.prop([fc.string()])('any other text is none of them', text => {
+  const digits = fc.oneof(fc.nat({ max: 300 }).map(String), fc.constantFrom('', '0', '01', '+1', '-1', '1 ', '1e3'))
+  const end = fc.tuple(fc.constantFrom('', ' n=', ' pid=', ' status=', ' without=0 octets=', ' x='), digits)
+  const nearMiss = fc
+    .tuple(
+      fc.constantFrom('start', 'kill', 'ping', 'started', 'ended', 'pong', 'ready', 'no'),
+      fc.array(end, { maxLength: 2 }),
+    )
+    .map(([word, ends]) => word + ends.flat().join(''))
+  property.prop([fc.oneof(fc.string(), nearMiss)], { numRuns: 2000 })('any other text is none of them', text => {
     const [asOrder, asNews] = [parseStarterOrder(text), parseStarterNews(text)]
-    if (asOrder !== undefined) expect(formatStarterOrder(asOrder)).toBe(text)
-    if (asNews !== undefined) expect(formatStarterNews(asNews)).toBe(text)
+    expect(asOrder === undefined ? text : formatStarterOrder(asOrder)).toBe(text)
+    expect(asNews === undefined ? text : formatStarterNews(asNews)).toBe(text)
+  })
+
+  test('of the near misses of that property some are read', () => {
+    const read = fc
+      .sample(nearMiss, 2000)
+      .filter(text => (parseStarterOrder(text) ?? parseStarterNews(text)) !== undefined)
+    expect(read.length).toBeGreaterThan(10)
   })
 
   test.each([

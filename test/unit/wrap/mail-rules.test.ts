@@ -7,9 +7,9 @@ import {
   refuseSession,
 } from '../../../src/grants/devices/mail-rules.ts'
 import type { GrantedDevice } from '../../../src/grants/grant-store.ts'
-import { type IpAddress, parseIpAddress } from '../../../src/wire/ip-address.ts'
 import { type MailRules, messageCounts, recipientCounts, reserve } from '../../../src/wrap/mail-rules.ts'
 import { PolicyRates } from '../../../src/wrap/services/policy-rates.ts'
+import { ip } from '../../harness/addresses.ts'
 
 const HOUR = 3_600_000
 const COPIER: GrantedDevice = {
@@ -114,12 +114,7 @@ describe('an address that many logins open', () => {
     minuteOfDay: () => 600,
     placesOf: () => ['DE', 'AS64500'],
   } as const
-  const address = (text: string): IpAddress => {
-    const ip = parseIpAddress(text)
-    if (ip === undefined) throw new Error(text)
-    return ip
-  }
-  const [home, carrier] = [address('192.0.2.7'), address('100.64.1.2')]
+  const [home, carrier] = [ip('192.0.2.7'), ip('100.64.1.2')]
   const three = { login: 'ann', logins: ['ann', 'bob', 'eve'] }
 
   test.each([
@@ -127,13 +122,13 @@ describe('an address that many logins open', () => {
     ['three', home, three, true],
     ['one in 100.64.0.0/10', carrier, { login: 'ann', logins: [] }, true],
     ['an allowance', carrier, { login: undefined }, false],
-  ])('%s', (_, ip, opened, shared) => {
-    expect(isShared(ip, opened, site)).toBe(shared)
-    expect(closedBy(ip, opened, site)).toBeUndefined()
+  ])('%s', (_, address, opened, shared) => {
+    expect(isShared(address, opened, site)).toBe(shared)
+    expect(closedBy(address, opened, site)).toBeUndefined()
     const nobody = { ...site, sharedAddresses: 'nobody' } as const
-    expect(closedBy(ip, opened, nobody)).toBe(shared ? 'shared_address' : undefined)
-    expect(closedBy(ip, { ...opened, device: COPIER }, nobody)).toBeUndefined()
-    expect(isShared(ip, opened, { ...site, sharedAddresses: 'as_before' })).toBe(false)
+    expect(closedBy(address, opened, nobody)).toBe(shared ? 'shared_address' : undefined)
+    expect(closedBy(address, { ...opened, device: COPIER }, nobody)).toBeUndefined()
+    expect(isShared(address, opened, { ...site, sharedAddresses: 'as_before' })).toBe(false)
   })
 
   test('each of its logins sends as itself, and nobody else does', () => {
