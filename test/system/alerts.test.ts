@@ -125,7 +125,8 @@ test('under auth-relay up, the logins of a stolen password are told by webhook, 
     })
     await site.start('auth-relay', { args: ['up', '--config', site.config] })
     site.showLogsOnFailure()
-    const port = /^popup ready listen=\S+:(\d+)/m.exec(site.transcript())?.[1]
+    const ready = site.program('auth-relay').lines.find(line => line.startsWith('popup ready listen='))
+    const port = /:(\d+)$/.exec(ready ?? '')?.[1]
     for (const number of [1, 2, 3, 4]) {
       const socket = connect({ port: Number(port), host: '127.0.0.1', localAddress: `127.0.1.${number}` })
       const session = Pop3Conversation.over(socket)
