@@ -159,7 +159,7 @@ try {
   await requireGrants()
   for (const { name, version, settings } of sides) report.measured({ name, version, settings })
   report.note(
-    `${CLIENTS} clients, each session from the next of ${ADDRESSES} addresses; ${seconds} seconds a round and load. A session is USER PASS STAT UIDL LIST QUIT on a maildrop of ten messages of 4 KB. Ours and "${GRANTING}" commit a grant and a row of history for each login before they answer it; the others grant nothing. TLS 1.3, X25519, AES-128-GCM, an ECDSA P-256 certificate.`,
+    `${CLIENTS} clients, ${ADDRESSES} addresses, each of which one login uses; ${seconds} seconds a round and load. A session is USER PASS STAT UIDL LIST QUIT on a maildrop of ten messages of 4 KB. Ours and "${GRANTING}" commit a grant and a row of history for each login before they answer it; the others grant nothing. TLS 1.3, X25519, AES-128-GCM, an ECDSA P-256 certificate.`,
   )
   if (engines !== undefined) report.note(`Ours is engine ${engines[0]}.`)
   report.note('haproxy and stunnel stand before the tuned Dovecot and do not tell it the address of the client.')

@@ -49,7 +49,7 @@ struct command {
 /* A client waits for the answer to command `at`; -1: for the greeting; `commands`: for the end. */
 struct client {
   int fd, number, at, inBody, headLength, tailLength;
-  long octets, lines;
+  long octets, lines, sessions;
   double began;
   SSL *ssl;
   SSL_SESSION *ticket;
@@ -59,8 +59,8 @@ struct client {
 static struct command script[MOST_COMMANDS];
 static struct client clients[MOST_CLIENTS];
 static char buffer[BUFFER];
-static int commands, poller;
-static long toBegin, done, received, begun, resumed, loggedIn;
+static int commands, poller, count;
+static long toBegin, done, received, resumed, loggedIn;
 static double *took, *tookToLogin;
 static enum tls tls;
 static long addresses;
@@ -99,13 +99,16 @@ static void makeContext(void) {
   SSL_CTX_sess_set_new_cb(context, keepTicket);
 }
 
-/* The next of the addresses: 127.1.0.1, 127.1.0.2, … */
-static void bindToNext(int fd) {
+/*
+ * The next address of this client: 127.1.0.1, 127.1.0.2, … A device logs in from an address that no other login uses,
+ * so each client takes its turns through addresses of its own, as long as there are enough of them.
+ */
+static void bindToNext(const struct client *c) {
   int on = 1;
-  long n = begun % addresses;
-  struct sockaddr_in own = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f010001 + (uint32_t)(n / 254 << 8 | n % 254))};
-  setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
-  if (bind(fd, (struct sockaddr *)&own, sizeof own) < 0) {
+  long own = addresses / count, n = own > 0 ? c->number % count + count * (c->sessions % own) : c->number % addresses;
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f010001 + (uint32_t)(n / 254 << 8 | n % 254))};
+  setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+  if (bind(c->fd, (struct sockaddr *)&address, sizeof address) < 0) {
     perror("bind");
     exit(1);
   }
@@ -113,11 +116,10 @@ static void bindToNext(int fd) {
 
 static void begin(struct client *c) {
   int on = 1;
-  *c = (struct client){.number = c->number, .at = -1, .ticket = c->ticket, .began = now()};
+  *c = (struct client){.number = c->number, .at = -1, .sessions = c->sessions + 1, .ticket = c->ticket, .began = now()};
   c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
   setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  if (addresses > 0) bindToNext(c->fd);
-  begun++;
+  if (addresses > 0) bindToNext(c);
   if (tls != CLEAR) {
     c->ssl = SSL_new(context);
     SSL_set_app_data(c->ssl, c);
@@ -272,7 +274,7 @@ int main(int argc, char **argv) {
   holds = argc > 7;
   signal(SIGPIPE, SIG_IGN);
   if (tls != CLEAR) makeContext();
-  int count = atoi(argv[2]);
+  count = atoi(argv[2]);
   long sessions = atol(argv[3]);
   if (count < 1 || count > MOST_CLIENTS || sessions < count) return 100;
   server = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(atoi(argv[1])), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
