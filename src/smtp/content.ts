@@ -23,11 +23,28 @@ export interface Content {
 }
 
 const [NUL, LF, CR, DOT] = [0x00, 0x0a, 0x0d, 0x2e]
-/** LF, CR and NUL are below 14. The other octets below 14 need no handling. */
-const FIRST_HARMLESS = 14
-
 /** Position in a line after the last octet. */
-const [LINE, TEXT, AFTER_CR, AFTER_DOT, AFTER_DOT_CR] = [0, 1, 2, 3, 4]
+const [LINE, TEXT, AFTER_CR, AFTER_DOT, AFTER_DOT_CR, ENDED] = [0, 1, 2, 3, 4, 5]
+
+/**
+ * Counts the octets from `at` on that need no closer look: no NUL, no LF without CR before it, no CR
+ * without LF behind it, no dot at the begin of a line. `before` is the octet before them. The last
+ * octet may be a CR. The count may be smaller than it could be.
+ */
+export type PlainScan = (input: Uint8Array, at: number, before: number) => number
+
+/** Without a scan every octet gets the closer look. */
+export const scanNothing: PlainScan = () => 0
+
+/** Octets that get the closer look where a scan stops. */
+const BLOCK = 16
+
+/** The octets before a place in a line, or ones that stand for them. */
+const BEFORE = new Map([
+  [LINE, LF],
+  [TEXT, 0x20],
+  [AFTER_CR, CR],
+])
 
 /**
  * Passes content unchanged up to an octet that servers interpret differently: LF without CR before
@@ -35,55 +52,54 @@ const [LINE, TEXT, AFTER_CR, AFTER_DOT, AFTER_DOT_CR] = [0, 1, 2, 3, 4]
  * there and run the rest as commands.
  */
 export class StrictContent implements Content {
+  readonly #scan: PlainScan
   #state = LINE
+
+  constructor(scan: PlainScan = scanNothing) {
+    this.#scan = scan
+  }
 
   push(input: Uint8Array, write: WriteOctets): ContentStep {
     const size = input.length
-    let state = this.#state
     let at = 0
-    for (; at < size; at += 1) {
-      let octet = input[at] ?? NUL
-      if (state === TEXT && octet >= FIRST_HARMLESS) {
-        at = endOfText(input, at + 1)
-        if (at === size) break
-        octet = input[at] ?? NUL
-      }
-      if (octet === LF) {
-        if (state === AFTER_DOT_CR) {
-          write(input.subarray(0, at + 1))
-          this.#state = LINE
-          return { state: 'end', taken: at + 1 }
+    while (at < size) {
+      at += this.#passPlain(input, at)
+      // A block that is not plain, or the rest.
+      for (const end = Math.min(at + BLOCK, size); at < end; at += 1) {
+        const octet = input[at] ?? NUL
+        const state = next(this.#state, octet)
+        if (state === undefined) {
+          if (at > 0) write(input.subarray(0, at))
+          return { state: 'violation', taken: at }
         }
-        if (state !== AFTER_CR) return this.#violation(input, at, write)
-        state = LINE
-      } else if (octet === NUL || state === AFTER_CR || state === AFTER_DOT_CR) {
-        return this.#violation(input, at, write)
-      } else if (octet === CR) {
-        state = state === AFTER_DOT ? AFTER_DOT_CR : AFTER_CR
-      } else {
-        state = octet === DOT && state === LINE ? AFTER_DOT : TEXT
+        this.#state = state
+        if (state !== ENDED) continue
+        write(input.subarray(0, at + 1))
+        this.#state = LINE
+        return { state: 'end', taken: at + 1 }
       }
     }
-    this.#state = state
     if (size > 0) write(input)
     return { state: 'more', taken: size }
   }
 
-  #violation(input: Uint8Array, at: number, write: WriteOctets): ContentStep {
-    if (at > 0) write(input.subarray(0, at))
-    return { state: 'violation', taken: at }
+  #passPlain(input: Uint8Array, at: number): number {
+    const before = BEFORE.get(this.#state)
+    const plain = before === undefined || input.length - at < BLOCK ? 0 : this.#scan(input, at, before)
+    if (plain > 0) {
+      const last = input[at + plain - 1]
+      this.#state = last === LF ? LINE : last === CR ? AFTER_CR : TEXT
+    }
+    return plain
   }
 }
 
-/**
- * Returns the index of the first octet from `at` on that is below FIRST_HARMLESS, or the length of
- * the input.
- */
-function endOfText(input: Uint8Array, at: number): number {
-  const size = input.length
-  let end = at
-  while (end < size && (input[end] ?? NUL) >= FIRST_HARMLESS) end += 1
-  return end
+/** The place after this octet; undefined if the octet cannot be passed. */
+function next(state: number, octet: number): number | undefined {
+  if (octet === LF) return state === AFTER_CR ? LINE : state === AFTER_DOT_CR ? ENDED : undefined
+  if (octet === NUL || state === AFTER_CR || state === AFTER_DOT_CR) return undefined
+  if (octet === CR) return state === AFTER_DOT ? AFTER_DOT_CR : AFTER_CR
+  return octet === DOT && state === LINE ? AFTER_DOT : TEXT
 }
 
 /** CRs of one line end that are kept. More CRs are dropped, because text has no such runs. */

@@ -1,5 +1,5 @@
 import { type Command, type CommandLine, CommandReader, parseCommand } from './command.ts'
-import { type Content, EndFinder, RepairedContent, StrictContent } from './content.ts'
+import { type Content, EndFinder, type PlainScan, RepairedContent, StrictContent } from './content.ts'
 import { filterEhlo, formatReply, MAX_EHLO_REPLY, type ReplyLine, ReplyReader } from './reply.ts'
 import { type FrontRules, type Refusal, type Reservation, Transaction } from './transaction.ts'
 
@@ -41,6 +41,8 @@ export type FrontOptions = {
   readonly auth: 'pass' | 'hide'
   /** Advice in the reply that refuses wrong line ends. */
   readonly lineEndingAdvice: string
+  /** For content with strict line ends. Default: none. */
+  readonly scan?: PlainScan
 }
 
 type MailCommand = Extract<Command, { type: 'mail' }>
@@ -464,9 +466,9 @@ export class FrontDialogue {
   }
 
   #beginContent(): void {
-    const { lineEndings } = this.#options
+    const { lineEndings, scan } = this.#options
     this.#content =
-      lineEndings === 'strict' ? new StrictContent() : new RepairedContent(() => this.#output.event('bare_end', {}))
+      lineEndings === 'strict' ? new StrictContent(scan) : new RepairedContent(() => this.#output.event('bare_end', {}))
     this.#state = 'content'
     if (this.#reader.pending === 0) return
     this.#output.event('early_data', {})

@@ -1,4 +1,4 @@
-// Made from line-encoder.wat by scripts/line-encoder-module.ts. Do not edit.
+// Made from line-encoder.wat by scripts/wasm-modules.ts. Do not edit.
 
 /** The line encoder as a WebAssembly module, in base64. */
 export const LINE_ENCODER_MODULE =

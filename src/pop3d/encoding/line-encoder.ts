@@ -1,3 +1,4 @@
+import { compileWasmModule } from '../../base/web-assembly.ts'
 import { LINE_ENCODER_MODULE } from './line-encoder-module.ts'
 
 /**
@@ -109,26 +110,6 @@ export class EncoderPool {
 type Slot = Omit<LineEncoder, 'release'>
 type Block = { readonly free: LineEncoder[]; size: number }
 
-/**
- * Declares the part of WebAssembly that this file uses, because TypeScript has these types only in
- * the library for browsers.
- */
-declare namespace WebAssembly {
-  class Module {
-    constructor(binary: Uint8Array<ArrayBuffer>)
-  }
-  class Instance {
-    readonly exports: Readonly<Record<string, unknown>>
-    constructor(module: Module, imports: Readonly<Record<string, Readonly<Record<string, unknown>>>>)
-  }
-  class Memory {
-    readonly buffer: ArrayBuffer
-    constructor(pages: { readonly initial: number })
-  }
-  function validate(binary: Uint8Array<ArrayBuffer>): boolean
-}
-
-const PAGE = 65_536
 /** Octets that the kernel processes at a time. */
 const BLOCK = 16
 /** Encoders of one instance. The system provides their memory at first use. */
@@ -138,20 +119,15 @@ const SLOTS = 16
 export const kernelBlock: ((maxInput: number) => readonly Slot[]) | undefined = kernelBlocks()
 
 function kernelBlocks(): ((maxInput: number) => readonly Slot[]) | undefined {
-  if (typeof WebAssembly === 'undefined') return undefined
-  const binary = Uint8Array.from(Buffer.from(LINE_ENCODER_MODULE, 'base64'))
-  if (!WebAssembly.validate(binary)) return undefined
-  const module = new WebAssembly.Module(binary)
+  const makeInstance = compileWasmModule(LINE_ENCODER_MODULE)
+  if (makeInstance === undefined) return undefined
   return maxInput => {
     const outputLength = maxInput * MAX_EXPANSION + REPLY_ROOM
     const slotLength = BLOCK + maxInput + BLOCK + 2 * outputLength
-    const memory = new WebAssembly.Memory({ initial: Math.ceil((SLOTS * slotLength) / PAGE) })
-    const { encode, count } = new WebAssembly.Instance(module, { host: { memory } }).exports
-    if (typeof encode !== 'function' || typeof count !== 'function') {
-      throw new TypeError('the kernel exports other things than it declares')
-    }
-    const octets = new Uint8Array(memory.buffer)
-    const view = (from: number, length: number): Buffer => Buffer.from(memory.buffer, from, length)
+    const { memory, exported } = makeInstance(SLOTS * slotLength)
+    const [encode, count] = [exported('encode'), exported('count')]
+    const octets = new Uint8Array(memory)
+    const view = (from: number, length: number): Buffer => Buffer.from(memory, from, length)
     return Array.from({ length: SLOTS }, (_, index): Slot => {
       const inputAt = index * slotLength + BLOCK
       const outputAt = inputAt + maxInput + BLOCK
@@ -165,11 +141,11 @@ function kernelBlocks(): ((maxInput: number) => readonly Slot[]) | undefined {
         outputs: [view(outputAt, outputLength), view(outputAt + outputLength, outputLength)],
         encode(length, previous, keepCr, output, at) {
           prepare(length, previous)
-          return Number(encode(inputAt, length, outputAt + output * outputLength + at, keepCr ? 1 : 0))
+          return encode(inputAt, length, outputAt + output * outputLength + at, keepCr ? 1 : 0)
         },
         count(length, previous, keepCr) {
           prepare(length, previous)
-          return length + Number(count(inputAt, length, keepCr ? 1 : 0))
+          return length + count(inputAt, length, keepCr ? 1 : 0)
         },
       }
     })

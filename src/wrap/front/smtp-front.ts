@@ -4,6 +4,7 @@ import type { FrontRules } from '../../smtp/transaction.ts'
 import { IdleTimer } from '../../sockets/connection.ts'
 import { TwoWaySocket } from '../../sockets/two-way-socket.ts'
 import { familyOf, type IpAddress } from '../../wire/ip-address.ts'
+import { scanContent } from './content-scan.ts'
 
 export type SmtpFrontOptions = {
   readonly ip: IpAddress
@@ -96,6 +97,7 @@ export class SmtpFront {
       lineEndings,
       auth,
       lineEndingAdvice,
+      scan: scanContent,
       helloName: familyOf(ip) === 6 ? `[IPv6:${ip}]` : `[${ip}]`,
       output: {
         toServer: octets => this.#server.write(octets),

@@ -2,6 +2,7 @@ import { formatPath, parsePath } from '../../../src/smtp/address.ts'
 import { CommandReader, MAX_AUTH_LINE, MAX_COMMAND_LINE, parseCommand } from '../../../src/smtp/command.ts'
 import { type Content, EndFinder, RepairedContent, StrictContent } from '../../../src/smtp/content.ts'
 import { ReplyFault, ReplyReader } from '../../../src/smtp/reply.ts'
+import { scanContent } from '../../../src/wrap/front/content-scan.ts'
 import { type FuzzTarget, only, promise } from './fuzz-target.ts'
 import { cut, mutated } from './mutation.ts'
 import type { Random } from './random.ts'
@@ -81,7 +82,7 @@ function passed(make: () => Content, pieces: readonly Buffer[]): readonly [text:
 function contents(random: Random): void {
   const input = mutated(random, random.pick(CONTENTS) + random.pick(CONTENTS), CONTENTS)
   const octets = Buffer.from(input, 'latin1')
-  for (const make of [() => new StrictContent(), () => new RepairedContent()]) {
+  for (const make of [() => new StrictContent(scanContent), () => new RepairedContent()]) {
     const whole = passed(make, [octets])
     const [text, state, taken] = whole
     promise(JSON.stringify(whole) === JSON.stringify(passed(make, cut(random, octets))), 'differs when cut', input)
