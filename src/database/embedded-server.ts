@@ -1,6 +1,5 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
-import { once } from 'node:events'
 import { chmod, mkdir, mkdtemp, readFile, rename, rm, symlink, unlink, writeFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -10,7 +9,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { errorCodeOf } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
-import { RestartDelay } from '../base/restarts.ts'
+import { Pings, SupervisedChild } from '../base/supervised-child.ts'
 import type { ConnectionOptions } from './connection-options.ts'
 import { EmbeddedServerFault } from './errors.ts'
 import {
@@ -38,17 +37,9 @@ export type EmbeddedServerOptions = {
   readonly socketDirectoryMode?: number
   /** A TCP port on 127.0.0.1 besides the Unix socket. Left out: none. */
   readonly tcpPort?: number
-  /**
-   * Notices a server that is alive and does not answer; such a server is killed and started again.
-   * Left out: not noticed.
-   */
-  readonly newPings?: (send: () => void, hung: () => void) => ServerPings
   /** Settings of postgresql.conf that override the defaults of auth-relay. */
   readonly settings?: Readonly<Record<string, string>>
 }
-
-/** Counts pings that have no answer; see EmbeddedServerOptions. */
-export type ServerPings = { alive(): void; end(): void }
 
 export interface EmbeddedServer {
   /** The superuser `postgres` on the database `postgres`, by Unix socket. */
@@ -309,15 +300,24 @@ async function makeSocketDir(
   return directory
 }
 
+/** One run of the server. `ended`: its last line, if it said one. */
+type ServerRun = {
+  readonly child: ChildProcess
+  /** It takes connections; rejects with an EmbeddedServerFault. */
+  readonly ready: Promise<void>
+  readonly ended: Promise<string | undefined>
+  readonly isReady: () => boolean
+}
+
 class Supervisor {
   readonly #program: string
   readonly #data: string
   readonly #socketDir: string
   readonly #place: Place
   readonly #options: EmbeddedServerOptions
-  #child: ChildProcess | undefined
-  #stopping = new AbortController()
-  #restarting: Promise<void> | undefined
+  readonly #supervised: SupervisedChild<ServerRun>
+  /** The first start has succeeded. */
+  #isStarted = false
   /** Last lines of the server, for the message when it does not start. */
   #lastLines: string[] = []
 
@@ -327,53 +327,71 @@ class Supervisor {
     this.#socketDir = socketDir
     this.#place = place
     this.#options = options
+    this.#supervised = new SupervisedChild<ServerRun>({
+      launch: () => this.#launch(),
+      ended: (last, { child, isReady }) => {
+        if (!this.#isStarted || this.#supervised.isStopped) return
+        if (isReady()) options.log.error('database_crashed', { pid: child.pid, last })
+        this.#supervised.restart()
+      },
+    })
   }
 
   get pid(): number {
-    return this.#child?.pid ?? 0
+    return this.#supervised.run?.child.pid ?? 0
   }
 
   /** Starts the server and waits until it takes connections. */
   async start(): Promise<void> {
-    const child = this.#spawn()
-    this.#child = child
-    const gone = new Promise<never>((_, reject) => {
-      child.once('error', error => reject(this.#fault(textOf(error), error)))
-      child.once('close', (status, signal) => reject(this.#fault(`it ended with ${signal ?? `status ${status}`}`)))
-    })
-    gone.catch(() => undefined) // after the start, the listener below is the one that acts
-    await Promise.race([gone, this.#ready(child)])
-    const pings = this.#options.newPings?.(
-      () => this.#ping(() => pings?.alive()),
-      () => {
-        this.#options.log.error('database_hung', { pid: child.pid, reason: 'no answer to pings' })
-        child.kill('SIGKILL')
-      },
-    )
-    pings?.alive()
-    child.once('close', () => {
-      pings?.end()
-      this.#onCrash()
-    })
+    await this.#supervised.start()?.ready
+    this.#isStarted = true
   }
 
   async stop(): Promise<void> {
-    this.#stopping.abort()
-    await this.#restarting
-    const child = this.#child
-    if (child === undefined || hasEnded(child)) return
-    const closed = once(child, 'close')
-    for (const signal of ['SIGINT', 'SIGQUIT', 'SIGKILL'] as const) {
-      child.kill(signal)
-      const timeout = new AbortController()
-      const inTime = await Promise.race([
-        closed.then(() => true),
-        pause(FAST_STOP_MS, false, { signal: timeout.signal }).catch(() => false),
-      ])
-      timeout.abort()
-      if (inTime) return
-      this.#options.log.warn('database_stop_delayed', { pid: child.pid, signal })
-    }
+    const kill =
+      (signal: NodeJS.Signals, late?: NodeJS.Signals) =>
+      ({ child }: ServerRun): void => {
+        if (late !== undefined) this.#options.log.warn('database_stop_delayed', { pid: child.pid, signal: late })
+        child.kill(signal)
+      }
+    await this.#supervised.stop(
+      { after: 0, act: kill('SIGINT') },
+      { after: FAST_STOP_MS, act: kill('SIGQUIT', 'SIGINT') },
+      { after: FAST_STOP_MS, act: kill('SIGKILL', 'SIGQUIT') },
+    )
+  }
+
+  #launch(): ServerRun {
+    const child = this.#spawn()
+    const { promise: ended, resolve: end } = Promise.withResolvers<string | undefined>()
+    const { promise: failed, reject: fail } = Promise.withResolvers<never>()
+    const { log } = this.#options
+    const pings = new Pings(
+      () => this.#ping(() => pings.alive()),
+      () => {
+        log.error('database_hung', { pid: child.pid, reason: 'no answer to pings' })
+        child.kill('SIGKILL')
+      },
+    )
+    child.once('error', error => fail(this.#fault(textOf(error), error)))
+    child.once('close', (status, signal) => {
+      pings.end()
+      fail(this.#fault(`it ended with ${signal ?? `status ${status}`}`))
+      end(this.#lastLines.at(-1))
+    })
+    let isReady = false
+    const ready = Promise.race([failed, this.#ready(child)]).then(() => {
+      isReady = true
+      pings.alive()
+      if (this.#isStarted) log.info('database_restarted', { pid: child.pid })
+    })
+    ready.catch((error: unknown) => {
+      if (!this.#isStarted || this.#supervised.isStopped) return
+      log.error('database_restart_failed', { reason: textOf(error) })
+      child.kill('SIGKILL')
+    })
+    failed.catch(() => undefined) // after the start the end of the run says the same
+    return { child, ready, ended, isReady: () => isReady }
   }
 
   #spawn(): ChildProcess {
@@ -433,27 +451,6 @@ class Supervisor {
       await pause(5)
     }
     throw this.#fault(`it is not ready after ${START_TIMEOUT_MS / 1000} s`)
-  }
-
-  #onCrash(): void {
-    if (this.#stopping.signal.aborted) return
-    this.#options.log.error('database_crashed', { pid: this.pid, last: this.#lastLines.at(-1) })
-    this.#restarting = this.#restart()
-  }
-
-  async #restart(): Promise<void> {
-    const delay = new RestartDelay()
-    while (!this.#stopping.signal.aborted) {
-      try {
-        await this.start()
-        this.#options.log.info('database_restarted', { pid: this.pid })
-        return
-      } catch (error) {
-        this.#options.log.error('database_restart_failed', { reason: textOf(error) })
-      }
-      // `stop` ends the wait.
-      await pause(delay.next(0), undefined, { signal: this.#stopping.signal }).catch(() => undefined)
-    }
   }
 
   #fault(what: string, cause?: unknown): EmbeddedServerFault {

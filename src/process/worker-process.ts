@@ -1,64 +1,13 @@
-/** A child process: its start, its control channel, and the pings that detect a hung one. */
+/** A child process of one of the programs: its start and its control channel. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { type Server, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { runtimeOptions } from '../base/inspector.ts'
 import { descriptorOf } from '../base/node-internals.ts'
+import { Pings } from '../base/supervised-child.ts'
 import { setCloseOnExec } from '../libc/descriptors.ts'
 import { forbidDumps, scheduleAsBatch } from '../libc/this-process.ts'
 import { LineSplitter } from '../wire/lines.ts'
-
-/**
- * Time between two pings, and the number of unanswered ones after which a process counts as hung:
- * at most 14 s.
- */
-const INTERVAL_MS = 3_500
-const MAX_UNANSWERED = 3
-
-/**
- * Detects a process that is alive and does not answer, because it is stopped or its event loop is
- * blocked. Pings are counted instead of seconds, so that a pause of the observer itself does not
- * count. Pings start after the first message of the process, because a program that is loading
- * cannot answer.
- */
-export class Pings {
-  readonly #send: () => void
-  readonly #hung: () => void
-  #unanswered = 0
-  #timer: NodeJS.Timeout | undefined
-  #isEnded = false
-
-  /** `send` sends a ping; `hung` is called once, when three of them in a row had no answer. */
-  constructor(send: () => void, hung: () => void) {
-    this.#send = send
-    this.#hung = hung
-  }
-
-  /** The process answered, or said something else. */
-  alive(): void {
-    this.#unanswered = 0
-    if (this.#timer === undefined && !this.#isEnded) this.#timer = setInterval(() => this.#tick(), INTERVAL_MS).unref()
-  }
-
-  end(): void {
-    this.#isEnded = true
-    clearInterval(this.#timer)
-  }
-
-  #tick(): void {
-    if (this.#unanswered < MAX_UNANSWERED) {
-      this.#unanswered += 1
-      this.#send()
-      return
-    }
-    // Answers that have arrived are read before this runs.
-    setImmediate(() => {
-      if (this.#isEnded || this.#unanswered < MAX_UNANSWERED) return
-      this.end()
-      this.#hung()
-    })
-  }
-}
 
 /** Longest message on a control channel, in octets: PEM chains and settings fit, floods do not. */
 export const MAX_MESSAGE = 1_048_576
@@ -92,7 +41,7 @@ export type ControlChannel = {
 export type WorkerProcess = {
   readonly child: ChildProcess
   readonly channel: ControlChannel
-  /** Resolves when the process has ended. */
+  /** Fulfilled when the process has ended. The channel is closed then. */
   readonly ended: Promise<WorkerEnding>
 }
 
@@ -146,8 +95,12 @@ export function startWorker(
   if (!isDuplex(control)) throw new Error('the worker has no control channel')
   const { channel, isHung } = watchedChannel(control, () => child.kill('SIGKILL'))
   const ended = new Promise<WorkerEnding>(resolve => {
-    child.once('exit', (code, signal) => resolve({ code, signal, hung: isHung() }))
-    child.once('error', () => resolve({ code: null, signal: null, hung: false }))
+    const end = (code: number | null, signal: NodeJS.Signals | null): void => {
+      channel.close()
+      resolve({ code, signal, hung: isHung() })
+    }
+    child.once('exit', end)
+    child.once('error', () => end(null, null))
   })
   return { child, channel, ended }
 }

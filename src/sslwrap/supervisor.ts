@@ -3,7 +3,7 @@ import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
 import { asError, messageOf, TemporaryFault, UsageFault } from '../base/errors.ts'
 import { createLog, type Log } from '../base/log.ts'
-import { Restarts } from '../base/restarts.ts'
+import { SupervisedChild } from '../base/supervised-child.ts'
 import type { RunningDaemon } from '../process/lifecycle.ts'
 import { type BoundSocket, holdListeners } from '../process/listener.ts'
 import { type Ids, idsOf, isRoot } from '../process/privileges.ts'
@@ -37,21 +37,25 @@ export async function startSupervisor(readPlan: () => Planned, script: string): 
   return supervisor.start()
 }
 
+/** A run of a worker. `started`: fulfilled when it serves; rejects with a TemporaryFault. */
+type ServingWorker = Pick<WorkerProcess, 'ended'> & {
+  readonly process: WorkerProcess
+  readonly orders: Orders
+  readonly started: Promise<void>
+  readonly hasServed: () => boolean
+}
+
 class Supervisor {
   readonly #readPlan: () => Planned
   readonly #script: string
   readonly #log: Log
-  /**
-   * Each worker with its place, 0 and up: one that is started again takes the place of the dead
-   * one.
-   */
-  readonly #workers = new Map<WorkerProcess, number>()
-  /** For each place. */
-  readonly #restarts = new Map<number, Restarts>()
-  readonly #orders = new Map<WorkerProcess, Orders>()
+  /** By place: a worker that is started again takes the place of the one that ended. */
+  readonly #workers: SupervisedChild<ServingWorker>[] = []
   readonly #undo: (() => void)[] = []
   readonly #stop = new AbortController()
   readonly #started: Planned
+  /** Every worker has served once. */
+  #isReady = false
   #plan: Plan
   #stopWatching = (): void => {}
   #metrics: string | undefined
@@ -84,7 +88,9 @@ class Supervisor {
         const held = await holdListeners(listen, this.#count, `sslwrap.listener[${index}].listen`)
         this.#listeners = [...this.#listeners, held]
       }
-      await Promise.all(Array.from({ length: this.#count }, (_, place) => this.#startWorker(place)))
+      for (let place = 0; place < this.#count; place += 1) this.#workers.push(this.#workerFor(place))
+      await Promise.all(this.#workers.map(worker => worker.start()?.started))
+      this.#isReady = true
     } catch (error) {
       await this.stop()
       throw error
@@ -112,15 +118,13 @@ class Supervisor {
     if (this.#stop.signal.aborted) return
     this.#stop.abort()
     for (const undo of this.#undo) undo()
-    for (const restarts of this.#restarts.values()) restarts.cancel()
     for (const listener of this.#listeners.flat()) listener.release()
-    const workers = [...this.#workers.keys()]
-    for (const { channel } of workers) channel.send({ type: 'drain' })
-    const late = setTimeout(() => {
-      for (const { child } of workers) child.kill('SIGKILL')
-    }, this.#plan.drainLimit + STOP_GRACE)
-    await Promise.all(workers.map(({ ended }) => ended))
-    clearTimeout(late)
+    const drain = { after: 0, act: ({ process }: ServingWorker) => process.channel.send({ type: 'drain' }) }
+    const kill = {
+      after: this.#plan.drainLimit + STOP_GRACE,
+      act: ({ process }: ServingWorker) => process.child.kill('SIGKILL'),
+    }
+    await Promise.all(this.#workers.map(worker => worker.stop(drain, kill)))
   }
 
   get #count(): number {
@@ -147,26 +151,30 @@ class Supervisor {
     return materials
   }
 
-  /**
-   * Resolves when the worker serves. @throws UsageFault if it refuses what it is given,
-   * TemporaryFault if it ends.
-   */
-  #startWorker(place: number): Promise<void> {
-    const restarts = this.#restarts.get(place) ?? new Restarts(() => void this.#startAgain(place))
-    this.#restarts.set(place, restarts)
-    restarts.began()
-    const worker = startWorker(
+  #workerFor(place: number): SupervisedChild<ServingWorker> {
+    const worker = new SupervisedChild<ServingWorker>({
+      launch: () => this.#launch(place),
+      ended: (ending, { process, hasServed }) => {
+        // If a worker cannot serve at the start of sslwrap, sslwrap ends.
+        if (worker.isStopped || !(hasServed() || this.#isReady)) return
+        const fields = { pid: process.child.pid, ...endingFields(ending) }
+        this.#log.error('worker_ended', { ...fields, in_ms: worker.restart() })
+      },
+    })
+    return worker
+  }
+
+  #launch(place: number): ServingWorker {
+    const process = startWorker(
       this.#script,
       ['--worker'],
       this.#listeners.map(held => held[place % held.length]?.descriptor).filter(descriptor => descriptor !== undefined),
       join(dirname(this.#script), 'openssl.cnf'),
     )
-    this.#workers.set(worker, place)
     const orders = new Orders()
-    this.#orders.set(worker, orders)
     let serving = false
     const started = new Promise<void>((resolve, reject) => {
-      worker.channel.onMessage(message => {
+      process.channel.onMessage(message => {
         const answer = parseFromWorker(message)
         orders.answered()
         if (answer?.type === 'serving') {
@@ -177,32 +185,21 @@ class Supervisor {
         }
         const reason = answer === undefined ? 'it sent what is no message' : answer.reason
         // While it serves, a worker that refuses new files goes on with the old ones.
-        if (serving && answer !== undefined) this.#log.error('reload_refused', { pid: worker.child.pid, reason })
-        else worker.child.kill('SIGKILL')
+        if (serving && answer !== undefined) this.#log.error('reload_refused', { pid: process.child.pid, reason })
+        else process.child.kill('SIGKILL')
         reject(new TemporaryFault(`a worker of sslwrap cannot serve: ${reason}`))
       })
-      void worker.ended.then(() => reject(new TemporaryFault('a worker of sslwrap ended before it served')))
+      void process.ended.then(() => {
+        orders.end()
+        reject(new TemporaryFault('a worker of sslwrap ended before it served'))
+      })
     })
-    void worker.ended.then(ending => {
-      this.#workers.delete(worker)
-      this.#orders.delete(worker)
-      orders.end()
-      if (!serving || this.#stop.signal.aborted) return
-      const wait = restarts.schedule()
-      this.#log.error('worker_ended', { pid: worker.child.pid, ...endingFields(ending), in_ms: wait })
+    started.catch((error: unknown) => {
+      if (this.#isReady && !this.#stop.signal.aborted) this.#log.error('worker_failed', { reason: asError(error) })
     })
-    void this.#order(worker, place)
-    return started
-  }
-
-  async #startAgain(place: number): Promise<void> {
-    try {
-      await this.#startWorker(place)
-    } catch (error) {
-      if (this.#stop.signal.aborted) return
-      this.#log.error('worker_failed', { reason: asError(error) })
-      this.#restarts.get(place)?.schedule()
-    }
+    const run = { process, orders, started, hasServed: () => serving, ended: process.ended }
+    void this.#order(run, place)
+    return run
   }
 
   /**
@@ -211,12 +208,12 @@ class Supervisor {
    */
   async #rotate(): Promise<void> {
     this.#ticketKeys = rotateTicketKeys(this.#ticketKeys)
-    await Promise.all([...this.#workers].map(([worker, place]) => this.#order(worker, place)))
+    await Promise.all(this.#workers.map(({ run }, place) => (run === undefined ? undefined : this.#order(run, place))))
   }
 
-  #order(worker: WorkerProcess, place: number): Promise<void> {
-    worker.channel.send(this.#orderFor(place))
-    return this.#orders.get(worker)?.given() ?? Promise.resolve()
+  #order({ process, orders }: Pick<ServingWorker, 'process' | 'orders'>, place: number): Promise<void> {
+    process.channel.send(this.#orderFor(place))
+    return orders.given()
   }
 
   #watch(): void {

@@ -1,5 +1,5 @@
 import { createConnection } from 'node:net'
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, test } from 'vitest'
 import { eventually } from '../harness/eventually.ts'
 import { Pop3Conversation } from '../harness/pop3-conversation.ts'
 import { descendantsOf } from '../harness/process-status.ts'
@@ -54,36 +54,58 @@ const ofNode = (script: string, word?: string) => (words: readonly string[]) =>
   words.some(each => each.endsWith(`/dist/${script}.js`)) &&
   (word === undefined ? !words.includes('--login') && !words.includes('--worker') : words.includes(word))
 
-describe('a process that stands still is killed and started again, and the stack serves', () => {
-  test.each([
-    ['login process', ofNode('popup', '--login')],
-    ['pop3d worker', ofNode('pop3d', '--worker')],
-    ['monitor of popup', ofNode('popup')],
-    ['sslwrap worker', ofNode('sslwrap', '--worker')],
-    ['parent of sslwrap', ofNode('sslwrap')],
-    ['authd', ofNode('authd')],
-    ['gate', ofNode('wrap')],
-    ['PostgreSQL', (words: readonly string[]) => words[0]?.endsWith('/bin/postgres') === true],
-  ])('%s', { timeout: 180_000 }, async (_name, isIt) => {
-    await eventually('mail is read before', readMail, 60_000)
+type Process = readonly [name: string, isIt: (commandLine: readonly string[]) => boolean]
+
+/** Of each process its pid, which is another one once the process is replaced. */
+const pidsOf = (processes: readonly Process[]): readonly number[] =>
+  processes.map(([name, isIt]) => {
     const pid = find(isIt)
-    if (pid === undefined) throw new Error('it does not run')
-    process.kill(pid, 'SIGSTOP')
-    await eventually('it is killed', () => find(words => isIt(words)) !== pid, 60_000)
-    await eventually('mail is read again', readMail, 60_000)
-    await eventually('the address relays', mayRelay, 60_000)
-    await eventually('another one runs', () => find(isIt) !== undefined, 60_000)
-    const killed = stack.program('auth-relay').lines.filter(line => line.includes('no answer to pings'))
-    expect(killed.length).toBeGreaterThan(0)
+    if (pid === undefined) throw new Error(`${name} does not run`)
+    return pid
   })
+
+/** Stops the processes together, because each one counts as hung only after three pings. */
+async function standStill(processes: readonly Process[]): Promise<void> {
+  await eventually('mail is read before', readMail, 60_000)
+  const pids = pidsOf(processes)
+  const silent = (): number =>
+    stack.program('auth-relay').lines.filter(line => line.includes('no answer to pings')).length
+  const before = silent()
+  for (const pid of pids) process.kill(pid, 'SIGSTOP')
+  await Promise.all(
+    processes.map(([name, isIt], index) => eventually(`${name} is killed`, () => find(isIt) !== pids[index], 60_000)),
+  )
+  await eventually('mail is read again', readMail, 60_000)
+  await eventually('the address relays', mayRelay, 60_000)
+  for (const [name, isIt] of processes) await eventually(`another ${name} runs`, () => find(isIt) !== undefined, 60_000)
+  await eventually('each end has its reason in the log', () => silent() >= before + processes.length)
+}
+
+describe('processes that stand still are killed and started again, and the stack serves', () => {
+  test('those that `up` started', { timeout: 180_000 }, () =>
+    standStill([
+      ['monitor of popup', ofNode('popup')],
+      ['parent of sslwrap', ofNode('sslwrap')],
+      ['authd', ofNode('authd')],
+      ['gate', ofNode('wrap')],
+      ['PostgreSQL', words => words[0]?.endsWith('/bin/postgres') === true],
+    ]),
+  )
+
+  test('those that the programs started', { timeout: 180_000 }, () =>
+    standStill([
+      ['login process', ofNode('popup', '--login')],
+      ['pop3d worker', ofNode('pop3d', '--worker')],
+      ['sslwrap worker', ofNode('sslwrap', '--worker')],
+    ]),
+  )
 
   test('the sessions of a silent worker end', { timeout: 120_000 }, async () => {
     await eventually('mail is read before', readMail, 60_000)
     const client = Pop3Conversation.over(createConnection(portOf('popup'), '127.0.0.1'))
     await client.login('ann', TEST_PASSWORD)
-    const pid = find(ofNode('pop3d', '--worker'))
-    if (pid === undefined) throw new Error('it does not run')
-    process.kill(pid, 'SIGSTOP')
+    const [worker] = pidsOf([['pop3d worker', ofNode('pop3d', '--worker')]])
+    process.kill(worker ?? 0, 'SIGSTOP')
     await client.expectEnd(60_000)
   })
 })

@@ -1,9 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { Socket } from 'node:net'
-import { TemporaryFault, UsageFault } from '../../base/errors.ts'
+import { messageOf, TemporaryFault, UsageFault } from '../../base/errors.ts'
 import { runtimeOptions } from '../../base/inspector.ts'
 import type { Log } from '../../base/log.ts'
-import { Restarts } from '../../base/restarts.ts'
+import { SupervisedChild } from '../../base/supervised-child.ts'
 import { type InheritedFiles, parseStartReport, reloadOrder } from '../../base/supervisor-messages.ts'
 import { CONTROL_DESCRIPTOR, type ControlChannel, watchedChannel } from '../../process/worker-process.ts'
 
@@ -34,16 +34,21 @@ export class SupervisedProgram {
   readonly #spec: ProgramSpec
   readonly #log: Log
   readonly #passOn: (line: string) => void
-  readonly #restarts = new Restarts(() => void this.#startAgain())
-  #child: ChildProcess | undefined
-  #channel: ControlChannel | undefined
-  #ended: Promise<void> = Promise.resolve()
-  #stopping = false
+  readonly #supervised: SupervisedChild<ProgramRun>
+  /** The first start has succeeded. */
+  #isStarted = false
 
   constructor(spec: ProgramSpec, log: Log, passOn: (line: string) => void) {
     this.#spec = spec
     this.#log = log.with({ program: spec.name })
     this.#passOn = passOn
+    this.#supervised = new SupervisedChild<ProgramRun>({
+      launch: () => this.#launch(),
+      ended: () => {
+        if (!this.#isStarted || this.#supervised.isStopped) return
+        this.#log.error('restart_scheduled', { in_ms: this.#supervised.restart() })
+      },
+    })
   }
 
   get name(): string {
@@ -56,12 +61,10 @@ export class SupervisedProgram {
    * @throws the program's own fault if it ends before it is ready; nothing of it is left then.
    */
   async start(): Promise<string> {
-    const { ready, ended } = this.#launch()
-    this.#ended = ended
     try {
-      const text = await ready
-      this.#keepRunning(ended)
-      return text
+      const text = await this.#supervised.start()?.ready
+      this.#isStarted = true
+      return text ?? ''
     } catch (error) {
       await this.stop()
       throw error
@@ -73,56 +76,36 @@ export class SupervisedProgram {
    * is not running.
    */
   reload(files: InheritedFiles): void {
-    this.#channel?.send(reloadOrder(files))
+    this.#supervised.run?.channel.send(reloadOrder(files))
   }
 
   /** Asks the program to stop, forces it after a while, and leaves nothing of its process group. */
   async stop(): Promise<void> {
-    this.#stopping = true
-    this.#restarts.cancel()
-    const child = this.#child
-    if (child === undefined) return
-    child.kill('SIGTERM')
-    const force = setTimeout(() => {
-      this.#log.warn('program_killed', { after_ms: this.#spec.stopWithin })
-      killGroup(child)
-    }, this.#spec.stopWithin)
-    await this.#ended
-    clearTimeout(force)
+    await this.#supervised.stop(
+      { after: 0, act: ({ child }) => child.kill('SIGTERM') },
+      {
+        after: this.#spec.stopWithin,
+        act: ({ child }) => {
+          this.#log.warn('program_killed', { after_ms: this.#spec.stopWithin })
+          killGroup(child)
+        },
+      },
+    )
   }
 
-  #keepRunning(ended: Promise<void>): void {
-    this.#restarts.began()
-    void ended.then(() => {
-      if (!this.#stopping) this.#log.error('restart_scheduled', { in_ms: this.#restarts.schedule() })
-    })
-  }
-
-  async #startAgain(): Promise<void> {
-    const { ready, ended } = this.#launch()
-    this.#ended = ended
-    await ready.catch((error: unknown) => {
-      for (const line of String(error instanceof Error ? error.message : error).split('\n')) this.#passOn(line)
-      killGroup(this.#child)
-    })
-    this.#keepRunning(ended)
-  }
-
-  #launch(): { ready: Promise<string>; ended: Promise<void> } {
+  #launch(): ProgramRun {
     const { name, script, args, env, readyWithin } = this.#spec
     const child = spawn(process.execPath, [...runtimeOptions(), script, ...args], {
       stdio: ['pipe', 'ignore', 'inherit', 'pipe'],
       env: { ...env, AUTHRELAY_SUPERVISED: '1', AUTHRELAY_PINGED: '1' },
       detached: true,
     })
-    this.#child = child
     const control = child.stdio[CONTROL_DESCRIPTOR]
     if (!(control instanceof Socket)) throw new Error(`${name} has no control channel`)
     const { channel } = watchedChannel(control, () => {
       this.#log.error('program_hung', { pid: child.pid, reason: 'no answer to pings' })
       killGroup(child)
     })
-    this.#channel = channel
     let faults: readonly string[] = []
     let readyText: ((text: string) => void) | undefined
     let started = false
@@ -132,8 +115,7 @@ export class SupervisedProgram {
       // acted on.
       child.once('close', () => resolve())
     }).then(() => {
-      if (this.#child === child) this.#child = undefined
-      if (started && !this.#stopping) {
+      if (started && !this.#supervised.isStopped) {
         this.#log.error('program_ended', { status: child.exitCode ?? undefined, signal: child.signalCode ?? undefined })
       }
     })
@@ -166,8 +148,22 @@ export class SupervisedProgram {
       if (report?.type === 'ready') readyText?.(report.text)
       else if (report?.type === 'faults' && !started) faults = report.lines.slice(0, MAX_FAULTS)
     })
-    return { ready, ended }
+    ready.catch((error: unknown) => {
+      // The caller of `start` reports the fault of the first start.
+      if (!this.#isStarted) return
+      for (const line of messageOf(error).split('\n')) this.#passOn(line)
+      killGroup(child)
+    })
+    return { child, channel, ready, ended }
   }
+}
+
+/** One run of a program. `ready`: the text of its ready line; rejects with the program's fault. */
+type ProgramRun = {
+  readonly child: ChildProcess
+  readonly channel: ControlChannel
+  readonly ready: Promise<string>
+  readonly ended: Promise<void>
 }
 
 /** The fault of a program from its own report and its exit status. */
@@ -178,8 +174,8 @@ function faultOf(name: string, child: ChildProcess, faults: readonly string[]): 
   return child.exitCode === 100 ? new UsageFault(named) : new TemporaryFault(named.join('\n'))
 }
 
-function killGroup(child: ChildProcess | undefined): void {
-  if (child?.pid === undefined) return
+function killGroup(child: ChildProcess): void {
+  if (child.pid === undefined) return
   try {
     process.kill(-child.pid, 'SIGKILL')
   } catch {

@@ -8,7 +8,6 @@ import { EmbeddedServerFault } from '../../database/errors.ts'
 import { type Migrated, migrate } from '../../database/migrate.ts'
 import { ensureDatabase, ROLES, type RoleName, setRolePassword } from '../../grants/database-setup.ts'
 import { type Ids, idsOf, isRoot } from '../../process/privileges.ts'
-import { Pings } from '../../process/worker-process.ts'
 import { databaseConnection, EMBEDDED_FILES } from '../../settings/database-connection.ts'
 import type { Settings } from '../../settings/settings.ts'
 import { ensureSecretFile } from '../secrets.ts'
@@ -41,12 +40,8 @@ async function startOurs(settings: Settings, log: Log): Promise<UpDatabase> {
     )
   }
   const stateDir = settings.top.state_dir
-  const server = await startEmbeddedServer({
-    stateDir,
-    log,
-    account: embeddedAccount(settings),
-    newPings: (send, hung) => new Pings(send, hung),
-  }).catch((error: unknown) => {
+  const account = embeddedAccount(settings)
+  const server = await startEmbeddedServer({ stateDir, log, account }).catch((error: unknown) => {
     // A message of PostgreSQL may have several lines. A fault has one line.
     throw error instanceof EmbeddedServerFault
       ? new TemporaryFault(error.message.trim().replaceAll(/\s*\n\s*/g, '; '), error)

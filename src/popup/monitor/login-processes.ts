@@ -1,7 +1,7 @@
 import { dirname, join } from 'node:path'
 import type { Clock } from '../../base/clock.ts'
 import type { Log } from '../../base/log.ts'
-import { Restarts } from '../../base/restarts.ts'
+import { SupervisedChild } from '../../base/supervised-child.ts'
 import type { BoundSocket } from '../../process/listener.ts'
 import { endingFields, programBeside, startWorker, type WorkerProcess } from '../../process/worker-process.ts'
 import {
@@ -53,6 +53,13 @@ type LoginProcessesOptions = {
   readonly onGone: (process: LoginProcess) => void
 }
 
+/** `ready`: rejects if the process ends before it is. */
+type LoginRun = Pick<WorkerProcess, 'ended'> & {
+  readonly worker: WorkerProcess
+  readonly self: LoginProcess
+  readonly ready: Promise<void>
+}
+
 /** One ticket after a full handshake: see the file. */
 const openSslConfiguration = join(dirname(programBeside('sslwrap')), 'openssl.cnf')
 
@@ -64,60 +71,59 @@ export class LoginProcesses {
   readonly #options: LoginProcessesOptions
   readonly #log: Log
   readonly #clock: Clock
-  readonly #running = new Map<number, WorkerProcess>()
-  readonly #restarts = new Map<number, Restarts>()
-  #stopping = false
+  /** By index. */
+  readonly #children: readonly SupervisedChild<LoginRun>[]
 
   constructor(options: LoginProcessesOptions, log: Log, clock: Clock) {
     this.#options = options
     this.#log = log
     this.#clock = clock
+    this.#children = Array.from({ length: options.count }, (_, index) => this.#child(index))
   }
 
   /** Fulfilled when every process has said that it is ready; rejects if one ends before. */
   async start(): Promise<void> {
-    const indexes = Array.from({ length: this.#options.count }, (_, index) => index)
-    await Promise.all(
-      indexes.map(
-        index =>
-          new Promise<void>((resolve, reject) => {
-            this.#run(index, resolve, () =>
-              reject(new Error('a login process ended while it started: see its message above')),
-            )
-          }),
-      ),
-    )
+    await Promise.all(this.#children.map(child => child.start()?.ready))
   }
 
   /** Sends the settings again after a reload. */
   reload(): void {
-    for (const { channel } of this.#running.values()) {
-      channel.send({ type: 'settings', settings: this.#options.settings() })
+    for (const { run } of this.#children) {
+      run?.worker.channel.send({ type: 'settings', settings: this.#options.settings() })
     }
   }
 
   /** No new connections; sessions get `limit` milliseconds to end. */
   async stop(limit: number): Promise<void> {
-    this.#stopping = true
-    for (const restarts of this.#restarts.values()) restarts.cancel()
-    const processes = [...this.#running.values()]
-    for (const { channel } of processes) channel.send({ type: 'drain' })
-    const timer = setTimeout(() => {
-      for (const { channel } of processes) channel.close()
-    }, limit)
-    await Promise.all(processes.map(({ ended }) => ended))
-    clearTimeout(timer)
+    await Promise.all(
+      this.#children.map(child =>
+        child.stop(
+          { after: 0, act: ({ worker }) => worker.channel.send({ type: 'drain' }) },
+          { after: limit, act: ({ worker }) => worker.channel.close() },
+        ),
+      ),
+    )
   }
 
-  #run(index: number, ready: () => void = () => {}, endedEarly: () => void = () => {}): void {
-    const restarts = this.#restarts.get(index) ?? new Restarts(() => this.#run(index), this.#clock)
-    this.#restarts.set(index, restarts)
-    restarts.began()
+  #child(index: number): SupervisedChild<LoginRun> {
+    const child = new SupervisedChild<LoginRun>({
+      launch: () => this.#launch(index),
+      ended: (ending, { self }) => {
+        this.#options.onGone(self)
+        if (child.isStopped) return
+        this.#log.error('login_process_ended', endingFields(ending))
+        child.restart()
+      },
+      clock: this.#clock,
+    })
+    return child
+  }
+
+  #launch(index: number): LoginRun {
     const { program, listeners, chainListeners } = this.#options
     const chain = chainListeners[index]
     const descriptors = [...listeners, ...(chain === undefined ? [] : [chain])].map(({ descriptor }) => descriptor)
     const worker = startWorker(program, ['--login'], descriptors, openSslConfiguration)
-    this.#running.set(index, worker)
     const messages = new MessageAllowance(MESSAGES_PER_SECOND, MESSAGE_BURST, this.#clock)
     const octets = new MessageAllowance(OCTETS_PER_SECOND, OCTET_BURST, this.#clock)
     let isCondemned = false
@@ -135,6 +141,8 @@ export class LoginProcesses {
         if (worker.channel.unsent > MAX_UNSENT) condemn('it does not read its answers')
       },
     }
+    const ready = Promise.withResolvers<void>()
+    ready.promise.catch(() => {}) // of a restart nobody waits for it
     worker.channel.onMessage((raw, length) => {
       if (isCondemned) return
       if (!messages.take() || !octets.take(length)) {
@@ -143,19 +151,14 @@ export class LoginProcesses {
       }
       const message = parseFromLogin(raw)
       if (message === undefined) condemn('it sent what is no message')
-      else if (message.type === 'ready') ready()
+      else if (message.type === 'ready') ready.resolve()
       else this.#options.onMessage(self, message)
     })
     worker.channel.send({ type: 'settings', settings: this.#options.settings() })
-    void worker.ended.then(ending => {
-      worker.channel.close()
-      this.#running.delete(index)
-      this.#options.onGone(self)
-      if (this.#stopping) return
-      endedEarly()
-      this.#log.error('login_process_ended', endingFields(ending))
-      restarts.schedule()
-    })
+    void worker.ended.then(() =>
+      ready.reject(new Error('a login process ended while it started: see its message above')),
+    )
+    return { worker, self, ready: ready.promise, ended: worker.ended }
   }
 }
 

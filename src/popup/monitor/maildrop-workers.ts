@@ -3,7 +3,7 @@ import { chmodSync, mkdirSync } from 'node:fs'
 import type { Clock } from '../../base/clock.ts'
 import { KeyedHash } from '../../base/keyed-hash.ts'
 import type { Log } from '../../base/log.ts'
-import { Restarts } from '../../base/restarts.ts'
+import { SupervisedChild } from '../../base/supervised-child.ts'
 import { type BoundSocket, holdListener } from '../../process/listener.ts'
 import { type Ids, isRoot } from '../../process/privileges.ts'
 import { endingFields, startWorker, type WorkerEnding, type WorkerProcess } from '../../process/worker-process.ts'
@@ -47,10 +47,9 @@ type Owner = {
   /** The used tickets of the last worker that exited cleanly. */
   usedTickets: readonly UsedTicket[]
   readonly name: string
-  worker: WorkerProcess | undefined
   /** Until when a client may still present a ticket. */
   ticketsUntil: number
-  readonly restarts: Restarts
+  readonly child: SupervisedChild<WorkerProcess>
   forget: NodeJS.Timeout | undefined
 }
 
@@ -106,7 +105,10 @@ export class MaildropWorkers {
     const owner = await this.#ownerOf(uid, gid)
     const now = this.#clock()
     owner.ticketsUntil = now + TICKET_LIFE_MS
-    this.#run(owner)
+    if (!this.#stopping) {
+      clearTimeout(owner.forget)
+      owner.child.start()
+    }
     const expires = Math.ceil((now + TICKET_LIFE_MS) / 1000)
     return {
       socket: owner.name,
@@ -117,8 +119,8 @@ export class MaildropWorkers {
   /** Puts other settings in force for sessions from now on, in processes that run as well. */
   async use(settings: MaildropWorkerSettings): Promise<void> {
     this.#settings = settings
-    for (const { worker } of await Promise.all(this.#owners.values())) {
-      worker?.channel.send({ type: 'settings', settings } satisfies MaildropWorkerChange)
+    for (const { child } of await Promise.all(this.#owners.values())) {
+      child.run?.channel.send({ type: 'settings', settings } satisfies MaildropWorkerChange)
     }
   }
 
@@ -127,12 +129,10 @@ export class MaildropWorkers {
     this.#stopping = true
     const owners = await Promise.all(this.#owners.values())
     for (const owner of owners) {
-      owner.restarts.cancel()
       clearTimeout(owner.forget)
       owner.listener.release()
-      owner.worker?.channel.close()
     }
-    await Promise.all(owners.map(owner => owner.worker?.ended))
+    await Promise.all(owners.map(({ child }) => child.stop({ after: 0, act: ({ channel }) => channel.close() })))
   }
 
   #ownerOf(uid: number, gid: number): Promise<Owner> {
@@ -157,20 +157,20 @@ export class MaildropWorkers {
       }),
       usedTickets: [],
       name,
-      worker: undefined,
       ticketsUntil: 0,
-      restarts: new Restarts(() => this.#run(owner), this.#clock),
+      child: new SupervisedChild<WorkerProcess>({
+        launch: () => this.#launch(owner),
+        ended: ending => this.#ended(owner, ending),
+        clock: this.#clock,
+      }),
       forget: undefined,
     }
     return owner
   }
 
-  #run(owner: Owner): void {
-    if (owner.worker !== undefined || owner.restarts.isScheduled || this.#stopping) return
-    clearTimeout(owner.forget)
+  #launch(owner: Owner): WorkerProcess {
     const { uid, gid } = owner
     const worker = startWorker(this.#options.program, ['--worker'], [owner.listener.descriptor])
-    owner.worker = worker
     this.#log.info('worker_started', { uid, pid: worker.child.pid })
     const start: MaildropWorkerStart = {
       type: 'start',
@@ -188,13 +188,10 @@ export class MaildropWorkers {
       if (news?.type === 'usedTickets') owner.usedTickets = news.tickets
     })
     worker.channel.send(start)
-    owner.restarts.began()
-    void worker.ended.then(ending => this.#ended(owner, ending))
+    return worker
   }
 
   #ended(owner: Owner, ending: WorkerEnding): void {
-    owner.worker?.channel.close()
-    owner.worker = undefined
     if (this.#stopping) return
     const { uid } = owner
     const inOrder = ending.code === 0
@@ -204,12 +201,12 @@ export class MaildropWorkers {
       this.#log.error('worker_ended', { uid, ...endingFields(ending) })
     }
     // A client with a ticket may be waiting in the queue.
-    if (owner.ticketsUntil > this.#clock()) owner.restarts.schedule({ inOrder })
+    if (owner.ticketsUntil > this.#clock()) owner.child.restart({ inOrder })
     else owner.forget = setTimeout(() => this.#forgetOwner(owner), FORGET_OWNER_MS)
   }
 
   #forgetOwner(owner: Owner): void {
-    if (owner.worker !== undefined || owner.ticketsUntil > this.#clock()) return
+    if (owner.child.run !== undefined || owner.ticketsUntil > this.#clock()) return
     this.#owners.delete(ownerName(owner.uid, owner.gid))
     owner.listener.release()
   }

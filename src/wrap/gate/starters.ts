@@ -3,6 +3,7 @@ import { constants } from 'node:os'
 import { errorCodeOf, TemporaryFault } from '../../base/errors.ts'
 import { runtimeOptions } from '../../base/inspector.ts'
 import type { Log } from '../../base/log.ts'
+import { Pings } from '../../base/supervised-child.ts'
 import type { Ids } from '../../process/privileges.ts'
 import { programBeside } from '../../process/worker-process.ts'
 import type { Engine, SocketChannel } from '../../sockets/engine.ts'
@@ -25,12 +26,6 @@ import {
  */
 const STARTERS = 2
 const READY_WITHIN_MS = 30_000
-/**
- * A starter that leaves this number of pings unanswered, one at a time, and sends nothing else, is
- * hung. That takes 15 s. A ping waits behind the starts that were sent before it, so a busy starter
- * on a busy host answers late.
- */
-const [PING_EVERY_MS, MOST_MISSED_PINGS] = [4_000, 3]
 /** Time between two checks whether an smtpd of an ended starter still runs. */
 const LOOK_EVERY_MS = 1_000
 
@@ -212,10 +207,9 @@ class StarterProcess {
   readonly #link: SocketChannel
   readonly #listener: StarterListener
   readonly #lines = new LineSplitter(MAX_STARTER_LINE)
-  readonly #pings: NodeJS.Timeout
+  /** Each message of the starter is an answer, because a ping waits behind the starts before it. */
+  readonly #pings: Pings
   #lastPing = 0
-  /** Number of the newest ping at the starter's last message. */
-  #lastHeard = 0
   #program: Program | undefined
   #isReady: () => void = () => {}
   #isLost = false
@@ -255,7 +249,10 @@ class StarterProcess {
       }
     })
     this.ready.catch(() => {})
-    this.#pings = setInterval(() => this.#ping(), PING_EVERY_MS).unref()
+    this.#pings = new Pings(
+      () => this.#ping(),
+      () => this.#lose('it does not answer'),
+    )
   }
 
   #fail: (reason: string) => void = () => {}
@@ -290,11 +287,8 @@ class StarterProcess {
   }
 
   #ping(): void {
-    if (this.#lastPing - this.#lastHeard >= MOST_MISSED_PINGS) this.#lose('it does not answer')
-    else {
-      this.#lastPing += 1
-      this.#link.write(`${formatStarterOrder({ type: 'ping', n: this.#lastPing })}\n`)
-    }
+    this.#lastPing += 1
+    this.#link.write(`${formatStarterOrder({ type: 'ping', n: this.#lastPing })}\n`)
   }
 
   #receive(octets: Buffer): void {
@@ -303,7 +297,7 @@ class StarterProcess {
       const news = parseStarterNews(line)
       if (this.#isLost) continue
       if (news === undefined || !this.#hear(news)) this.#lose('it said what no starter says')
-      else this.#lastHeard = this.#lastPing
+      else this.#pings.alive()
     }
     if (overlong > 0) this.#lose('it said what no starter says')
   }
@@ -346,7 +340,7 @@ class StarterProcess {
   #lose(reason: string): void {
     if (this.#isLost) return
     this.#isLost = true
-    clearInterval(this.#pings)
+    this.#pings.end()
     this.#fail(reason)
     this.#link.destroy()
     this.#listener.closed(reason)

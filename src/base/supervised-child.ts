@@ -1,0 +1,181 @@
+/**
+ * A child process that its parent keeps running: starts, restarts, detection of a hung child, stop.
+ *
+ * A child is in exactly one of four states. `idle`: it does not run. `running`: it was launched and
+ * has not ended. `waiting`: the next start is scheduled. `stopped`: it is never started again.
+ * The parent says how the process is launched, and decides at each end whether it restarts.
+ */
+import { type Clock, monotonicClock } from './clock.ts'
+
+const FIRST_MS = 100
+const LONGEST_MS = 10_000
+/** After a run of this length the next wait is the first again. */
+const SOUND_RUN_MS = 60_000
+
+/** A launched process. */
+export type Run<Ending> = {
+  /** Fulfilled when the process has ended. */
+  readonly ended: Promise<Ending>
+}
+
+export type ChildOptions<R extends Run<Ending>, Ending> = {
+  /** Starts the process. */
+  readonly launch: () => R
+  /**
+   * A run has ended, also after `stop`. The parent calls `restart` if the process is needed again.
+   */
+  readonly ended: (ending: Ending, run: R) => void
+  readonly clock?: Clock
+}
+
+/** A step of the stop of a child, `after` milliseconds from the step before it. */
+export type StopStep<R> = { readonly after: number; readonly act: (run: R) => void }
+
+/**
+ * Runs at most one process at a time and schedules at most one start. The wait before a restart is
+ * 0.1 s, doubled at each failure up to 10 s.
+ */
+export class SupervisedChild<R extends Run<Ending>, Ending = Awaited<R['ended']>> {
+  readonly #launch: () => R
+  readonly #ended: (ending: Ending, run: R) => void
+  readonly #clock: Clock
+  #run: R | undefined
+  #begun = 0
+  #wait = FIRST_MS
+  #timer: NodeJS.Timeout | undefined
+  #isStopped = false
+
+  constructor({ launch, ended, clock = monotonicClock }: ChildOptions<R, Ending>) {
+    this.#launch = launch
+    this.#ended = ended
+    this.#clock = clock
+  }
+
+  /** The process that runs now. */
+  get run(): R | undefined {
+    return this.#run
+  }
+
+  /** No start follows any more. */
+  get isStopped(): boolean {
+    return this.#isStopped
+  }
+
+  /**
+   * Starts the process unless it runs, is scheduled, or has been stopped. Returns what runs
+   * afterwards.
+   */
+  start(): R | undefined {
+    if (this.#run !== undefined || this.#timer !== undefined || this.#isStopped) return this.#run
+    this.#begun = this.#clock()
+    const run = this.#launch()
+    this.#run = run
+    void run.ended.then(ending => this.#end(run, ending))
+    return run
+  }
+
+  /**
+   * Schedules the next start and returns the milliseconds until then. `inOrder`: the run did not
+   * fail, so it is 0.
+   */
+  restart({ inOrder = false }: { readonly inOrder?: boolean } = {}): number {
+    const wait = this.#nextWait(inOrder)
+    if (this.#isStopped) return wait
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined
+      this.start()
+    }, wait)
+    return wait
+  }
+
+  /**
+   * Stops the child for good. A process that runs gets the steps one after the other until it has
+   * ended. Fulfilled when no process runs.
+   */
+  async stop(...steps: readonly StopStep<R>[]): Promise<void> {
+    this.#isStopped = true
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    const run = this.#run
+    if (run === undefined) return
+    let timer: NodeJS.Timeout | undefined
+    const next = ([step, ...later]: readonly StopStep<R>[]): void => {
+      if (step === undefined) return
+      const act = (): void => {
+        step.act(run)
+        next(later)
+      }
+      if (step.after === 0) act()
+      else timer = setTimeout(act, step.after)
+    }
+    next(steps)
+    await run.ended
+    clearTimeout(timer)
+  }
+
+  #end(run: R, ending: Ending): void {
+    this.#run = undefined
+    this.#ended(ending, run)
+  }
+
+  #nextWait(inOrder: boolean): number {
+    if (inOrder || this.#clock() - this.#begun >= SOUND_RUN_MS) this.#wait = FIRST_MS
+    if (inOrder) return 0
+    const wait = this.#wait
+    this.#wait = Math.min(LONGEST_MS, wait * 2)
+    return wait
+  }
+}
+
+/**
+ * Time between two pings, and the number of unanswered ones after which a process counts as hung:
+ * at most 14 s.
+ */
+const INTERVAL_MS = 3_500
+const MAX_UNANSWERED = 3
+
+/**
+ * Detects a process that is alive and does not answer, because it is stopped or its event loop is
+ * blocked. Pings are counted instead of seconds, so that a pause of the observer itself does not
+ * count. Pings start after the first message of the process, because a program that is loading
+ * cannot answer.
+ */
+export class Pings {
+  readonly #send: () => void
+  readonly #hung: () => void
+  #unanswered = 0
+  #timer: NodeJS.Timeout | undefined
+  #isEnded = false
+
+  /** `send` sends a ping; `hung` is called once, when three of them in a row had no answer. */
+  constructor(send: () => void, hung: () => void) {
+    this.#send = send
+    this.#hung = hung
+  }
+
+  /** The process answered, or said something else. */
+  alive(): void {
+    this.#unanswered = 0
+    if (this.#timer === undefined && !this.#isEnded) this.#timer = setInterval(() => this.#tick(), INTERVAL_MS).unref()
+  }
+
+  end(): void {
+    this.#isEnded = true
+    clearInterval(this.#timer)
+  }
+
+  #tick(): void {
+    if (this.#unanswered < MAX_UNANSWERED) {
+      this.#unanswered += 1
+      this.#send()
+      return
+    }
+    // Answers that have arrived are read before this runs.
+    setImmediate(() => {
+      if (this.#isEnded || this.#unanswered < MAX_UNANSWERED) return
+      this.end()
+      this.#hung()
+    })
+  }
+}
