@@ -39,7 +39,7 @@ const floors = [
     sslwrap: ['wire', 'base', 'process', 'tunnel', 'ucspi', 'settings'],
     authd: ['wire', 'base', 'process', 'syslog', 'grants', 'settings'],
     wrap: ['smtp', 'wire', 'base', 'sockets', 'process', 'grants', 'ucspi', 'settings'],
-    'auth-relay': ['wire', 'base', 'libc', 'database', 'process', 'syslog', 'grants', 'settings'],
+    'auth-relay': ['smtp', 'wire', 'base', 'libc', 'database', 'process', 'syslog', 'grants', 'settings'],
   },
 ]
 

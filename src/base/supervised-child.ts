@@ -90,8 +90,8 @@ export class SupervisedChild<R extends Run<Ending>, Ending = Awaited<R['ended']>
   }
 
   /**
-   * Stops the child for good. A process that runs gets the steps one after the other until it has
-   * ended. Fulfilled when no process runs.
+   * Stops the child, which never starts again. A process that runs gets the steps one after the
+   * other until it has ended. Fulfilled when no process runs.
    */
   async stop(...steps: readonly StopStep<R>[]): Promise<void> {
     this.#isStopped = true

@@ -46,7 +46,14 @@ const SETTINGS: LoginSettings = {
 }
 
 /** A message to the monitor that names a request. */
-type Asked = Fields & { readonly type: string; readonly n: number; readonly login: string; readonly ip: string }
+type Asked = Fields & {
+  readonly type: string
+  readonly n: number
+  readonly login: string
+  readonly secret: string
+  readonly ip: string
+}
+type Answer = Exclude<ToLogin, { type: 'settings' | 'drain' }>
 
 const isAsked = (message: unknown): message is Asked =>
   typeof message === 'object' && message !== null && Reflect.get(message, 'type') === 'verify'
@@ -57,6 +64,8 @@ export class LoginServerForTests {
   readonly lines: string[] = []
   /** Requests to check a password, in order. */
   readonly asked: Asked[] = []
+  /** Answers each of these requests; undefined: the test calls `answer`. */
+  judge: ((asked: Asked) => Answer) | undefined
   readonly #monitor: MonitorRequests
   readonly #undo: (() => void)[] = []
 
@@ -64,7 +73,10 @@ export class LoginServerForTests {
     const channel: ControlChannel = {
       unsent: 0,
       send: message => {
-        if (isAsked(message)) this.asked.push(message)
+        if (!isAsked(message)) return
+        this.asked.push(message)
+        const { judge } = this
+        if (judge !== undefined) setImmediate(() => this.answer(judge(message)))
       },
       onMessage: () => {},
       onClose: () => {},
@@ -76,7 +88,7 @@ export class LoginServerForTests {
   }
 
   /** What the monitor answers. */
-  answer(answer: Exclude<ToLogin, { type: 'settings' | 'drain' }>): void {
+  answer(answer: Answer): void {
     this.#monitor.receive(answer)
   }
 

@@ -131,16 +131,18 @@ export class WorkerForTests {
 /** One worker for each kind of settings that the transcripts ask for. */
 export class WorkersForTests {
   readonly #directory: string
+  readonly #options: WorkerOptions
   readonly #workers = new Map<string, Promise<WorkerForTests>>()
   readonly #senders = new Map<WorkerForTests, HandoffSender>()
 
-  constructor(directory: string) {
+  constructor(directory: string, options: WorkerOptions = {}) {
     this.#directory = directory
+    this.#options = options
   }
 
   /** Relayed: the session comes over the worker's socket. */
   readonly connect = async (maildir: string, settings: TranscriptSettings) => {
-    const worker = await this.#workerFor(settings)
+    const worker = await this.workerFor(settings)
     return { socket: worker.open(worker.ticket({ maildir })), closed: Promise.resolve() }
   }
 
@@ -148,7 +150,7 @@ export class WorkersForTests {
    * Handed over: the worker gets the client's own connection, as popup's login process gives it.
    */
   readonly handOver = async (maildir: string, settings: TranscriptSettings) => {
-    const worker = await this.#workerFor(settings)
+    const worker = await this.workerFor(settings)
     const { handover } = epollEngine
     if (handover === undefined) throw new Error('engine epoll hands connections over')
     const sender = this.#senders.get(worker) ?? new HandoffSender(handover, createLog('popup', { write: () => {} }))
@@ -161,9 +163,10 @@ export class WorkersForTests {
     return { socket: client, closed: Promise.all([over.promise, gone]).then(close) }
   }
 
-  #workerFor({ compat, sizes, extraBlank }: TranscriptSettings): Promise<WorkerForTests> {
+  workerFor({ compat, sizes, extraBlank }: TranscriptSettings): Promise<WorkerForTests> {
     const key = `${compat} ${sizes} ${extraBlank}`
-    const started = this.#workers.get(key) ?? WorkerForTests.start(this.#directory, { compat, extraBlank, sizes })
+    const options = { ...this.#options, compat, extraBlank, sizes }
+    const started = this.#workers.get(key) ?? WorkerForTests.start(this.#directory, options)
     this.#workers.set(key, started)
     return started
   }

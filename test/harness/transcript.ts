@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import type { Duplex } from 'node:stream'
+import { connect as connectTls } from 'node:tls'
 import { expect } from 'vitest'
 import { type MaildirAction, makeMaildir, type PlannedFile, parseFile, performAction, stateOf } from './maildir.ts'
 
@@ -21,6 +22,8 @@ export interface TranscriptSettings {
   readonly compat: 'none' | 'qmail'
   readonly sizes: 'wire' | 'file'
   readonly extraBlank: boolean
+  /** The connection at its beginning; undefined: either. */
+  readonly over?: 'clear' | 'tls' | undefined
   /**
    * Which of them the transcript names; the others are the defaults that belong to its `compat`.
    */
@@ -29,7 +32,7 @@ export interface TranscriptSettings {
 
 export type Step =
   | { readonly type: 'client' | 'server'; readonly octets: string }
-  | { readonly type: 'clientCloses' | 'serverCloses' }
+  | { readonly type: 'clientCloses' | 'serverCloses' | 'clientStartsTls' }
   | { readonly type: 'meanwhile'; readonly action: MaildirAction }
 
 /** Every transcript of a folder, once for each of its settings. */
@@ -81,15 +84,18 @@ function blocksOf(lines: readonly string[]): ReadonlyMap<string, readonly string
 function parseSettings(at: string, text: string): TranscriptSettings {
   const given = new Map(text.split(' ').map(pair => [pair.split('=')[0] ?? '', pair.split('=')[1] ?? '']))
   for (const key of given.keys()) {
-    if (!['', 'compat', 'sizes', 'extra_blank'].includes(key)) throw new Error(`${at}: unknown setting ${key}`)
+    if (!['', 'compat', 'sizes', 'extra_blank', 'over'].includes(key)) throw new Error(`${at}: unknown setting ${key}`)
   }
   const sizes = given.get('sizes')
   const extraBlank = given.get('extra_blank')
   const compat = given.get('compat') === 'qmail' ? 'qmail' : 'none'
+  const over = given.get('over')
+  if (over !== undefined && over !== 'clear' && over !== 'tls') throw new Error(`${at}: over=${over}`)
   return {
     compat,
     sizes: sizes === 'wire' || sizes === 'file' ? sizes : compat === 'qmail' ? 'file' : 'wire',
     extraBlank: extraBlank === undefined ? compat === 'qmail' : extraBlank !== '0',
+    over,
     isWritten: { sizes: sizes !== undefined, extraBlank: extraBlank !== undefined },
   }
 }
@@ -97,6 +103,7 @@ function parseSettings(at: string, text: string): TranscriptSettings {
 function parseStep(at: string, line: string): Step {
   const [, who = '', text = ''] = /^(C|S|!):(?: (.*))?$/.exec(line) ?? []
   if (text === '(closes)') return { type: who === 'C' ? 'clientCloses' : 'serverCloses' }
+  if (who === 'C' && text === '(starts TLS)') return { type: 'clientStartsTls' }
   if (who === '!') return { type: 'meanwhile', action: parseAction(at, text) }
   if (who === '') throw new Error(`${at}: neither C: nor S: nor !: ${line}`)
   return { type: who === 'C' ? 'client' : 'server', octets: unescapeLine(text) }
@@ -146,13 +153,14 @@ export async function runTranscript(
   cut: number | 'whole' | 'everywhere',
 ): Promise<void> {
   const maildir = makeMaildir(root, transcript.before)
-  const { socket, closed } = await connect(maildir, transcript.settings)
+  const { socket: first, closed } = await connect(maildir, transcript.settings)
+  let socket = first
   const output = new Output(socket)
   let expected = ''
   let sent = 0
   let input = ''
   const send = () => {
-    for (const piece of piecesOf(input, cut, sent)) socket.write(Buffer.from(piece, 'latin1'))
+    for (const piece of piecesOf(input, cut, sent)) socket.write(piece)
     sent += input.length
     input = ''
   }
@@ -163,6 +171,11 @@ export async function runTranscript(
       send()
       await output.reaches(expected)
       if (step.type === 'meanwhile') performAction(maildir, step.action)
+      if (step.type === 'clientStartsTls') {
+        output.leave(socket)
+        socket = connectTls({ socket, rejectUnauthorized: false })
+        output.follow(socket)
+      }
       if (step.type === 'clientCloses') socket.end()
       if (step.type === 'serverCloses') await output.ended
     }
@@ -179,36 +192,58 @@ export async function runTranscript(
 export const inputLength = ({ steps }: Transcript): number =>
   steps.reduce((length, step) => length + (step.type === 'client' ? step.octets.length : 0), 0)
 
-function piecesOf(input: string, cut: number | 'whole' | 'everywhere', offset: number): readonly string[] {
-  if (cut === 'everywhere') return [...input]
-  const at = cut === 'whole' ? 0 : Math.max(0, Math.min(input.length, cut - offset))
-  return [input.slice(0, at), input.slice(at)].filter(piece => piece !== '')
+/** The octets of `input`, of which `offset` came before, cut as `runTranscript` says. */
+export function piecesOf(input: string, cut: number | 'whole' | 'everywhere', offset: number): readonly Buffer[] {
+  const at = typeof cut === 'number' ? Math.max(0, Math.min(input.length, cut - offset)) : 0
+  const pieces = cut === 'everywhere' ? [...input] : [input.slice(0, at), input.slice(at)]
+  return pieces.filter(piece => piece !== '').map(piece => Buffer.from(piece, 'latin1'))
 }
 
 /** Milliseconds that a server may take. */
 const PATIENCE = 10_000
 
+/** The greeting has another timestamp in each session; a transcript writes `<timestamp>`. */
+const withoutTimestamp = (text: string): string => text.replace(/^\+OK <[^>\r\n]+>\r\n/, '+OK <timestamp>\r\n')
+
+/** What the server of one session says, over one connection after the other. */
 class Output {
-  text = ''
   readonly ended: Promise<void>
+  readonly #end: () => void
+  #heard = ''
   #waiting: (() => void) | undefined
+
+  readonly #data = (chunk: Buffer): void => {
+    this.#heard += chunk.toString('latin1')
+    this.#waiting?.()
+  }
 
   constructor(socket: Duplex) {
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     const timer = setTimeout(() => reject(new Error(`the server did not close; it said:\n${this.text}`)), PATIENCE)
-    socket.on('data', (chunk: Buffer) => {
-      this.text += chunk.toString('latin1')
-      this.#waiting?.()
-    })
-    const end = () => {
+    this.#end = () => {
       clearTimeout(timer)
       resolve()
       this.#waiting?.()
     }
-    // A server that drops the connection resets it: for the transcript that is its end.
-    socket.on('end', end).on('error', end).on('close', end)
+    this.follow(socket)
     this.ended = promise
     promise.catch(() => {}) // whoever awaits it hears of it
+  }
+
+  get text(): string {
+    return withoutTimestamp(this.#heard)
+  }
+
+  /**
+   * Reads from a connection. A server that drops it resets it: for the transcript that is its end.
+   */
+  follow(socket: Duplex): void {
+    socket.on('data', this.#data).on('end', this.#end).on('error', this.#end).on('close', this.#end)
+  }
+
+  /** Reads no more from a connection on which TLS begins. */
+  leave(socket: Duplex): void {
+    socket.off('data', this.#data).off('end', this.#end)
   }
 
   /** Waits until the server has said all this; what else it said is found out at the end. */

@@ -16,7 +16,7 @@ if (domain === undefined || user === undefined || maildir === undefined) {
   process.exitCode = EXIT.usage
 } else {
   // biome-ignore lint/style/noProcessEnv: UCSPI names the client in the environment
-  const { RELAYCLIENT: relayClient, TCPREMOTEIP = '0.0.0.0', TCPREMOTEPORT = '0' } = process.env
-  const options = { domain, user, maildir, relayClient, remoteIp: TCPREMOTEIP, remotePort: Number(TCPREMOTEPORT) }
+  const { RELAYCLIENT: relayClient, TCPREMOTEIP: remoteIp = '0.0.0.0' } = process.env
+  const options = { domain, user, maildir, relayClient, remoteIp }
   serveSmtp(new Socket({ fd: 0, readable: true, writable: true }), options, createLog('demo-smtpd'))
 }

@@ -1,6 +1,7 @@
 /** Text for a terminal: escaped characters, counts, colour, tables, a progress bar. */
 
 import { styleText } from 'node:util'
+import stringWidth from 'string-width'
 
 /**
  * Escapes text from outside for a terminal: control, format and unassigned characters are written
@@ -87,16 +88,31 @@ const totalOf = (widths: readonly number[]): number =>
 
 /** Of a column; there may be a million rows, more than a call takes arguments. */
 const widest = (rows: readonly (readonly string[])[], index: number): number =>
-  rows.reduce((most, row) => Math.max(most, lengthOf(row[index] ?? '')), 0)
+  rows.reduce((most, row) => Math.max(most, columnsOf(row[index] ?? '')), 0)
 
-/** Characters, not UTF-16 units. */
-const lengthOf = (text: string): number => [...text].length
+const ASCII = /^[ -~]*$/
 
-function pad(text: string, width: number, align: 'left' | 'right'): string {
-  const characters = [...text]
-  const shown = characters.length > width ? `${characters.slice(0, width - 1).join('')}…` : text
-  const space = ' '.repeat(Math.max(0, width - characters.length))
+/** Columns of a terminal: two for a wide character, none for a combining one. */
+export const columnsOf = (text: string): number => (ASCII.test(text) ? text.length : stringWidth(text))
+
+/** Fills or cuts a text to `width` columns. */
+export function pad(text: string, width: number, align: 'left' | 'right' = 'left'): string {
+  const shown = columnsOf(text) > width ? `${cut(text, width - 1)}…` : text
+  const space = ' '.repeat(Math.max(0, width - columnsOf(shown)))
   return align === 'right' ? space + shown : shown + space
+}
+
+const CHARACTERS = new Intl.Segmenter()
+
+/** The characters, as a reader sees them, that fit into `width` columns. */
+function cut(text: string, width: number): string {
+  let [shown, columns] = ['', 0]
+  for (const { segment } of CHARACTERS.segment(text)) {
+    columns += columnsOf(segment)
+    if (columns > width) break
+    shown += segment
+  }
+  return shown
 }
 
 /**

@@ -12,7 +12,7 @@ import { type RunningProgram, runningPrograms } from '../check/processes.ts'
 import { knownSchema, setupCommand, withDatabase } from '../site-database.ts'
 import { partsInUseHere } from '../stack/plan.ts'
 import { formatMoment } from '../text/moment.ts'
-import { printable, type Style, styleFor } from '../text/terminal.ts'
+import { columnsOf, pad, printable, type Style, styleFor } from '../text/terminal.ts'
 import { type Verb, withConfigOption } from '../verb.ts'
 
 const HOUR = 3600
@@ -260,9 +260,9 @@ export function formatStatus(found: SiteStatus, style: Style): string {
       'fault' in shown ? shown.fault : `${shown.names}, until ${formatMoment(shown.until)}`,
     ]),
   ] as const
-  const width = Math.max(...lines.map(([left]) => left.length))
+  const width = Math.max(...lines.map(([left]) => columnsOf(printable(left))))
   const body = lines.map(([left, right]) =>
-    right === '' ? `${style.strong(left)}\n` : `  ${printable(left).padEnd(width)}  ${printable(right)}\n`,
+    right === '' ? `${style.strong(left)}\n` : `  ${pad(printable(left), width)}  ${printable(right)}\n`,
   )
   const end =
     problems.length === 0

@@ -142,7 +142,7 @@ export class LoginProcesses {
       },
     }
     const ready = Promise.withResolvers<void>()
-    ready.promise.catch(() => {}) // of a restart nobody waits for it
+    ready.promise.catch(() => {}) // a restart is not awaited
     worker.channel.onMessage((raw, length) => {
       if (isCondemned) return
       if (!messages.take() || !octets.take(length)) {

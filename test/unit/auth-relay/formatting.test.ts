@@ -97,6 +97,22 @@ describe('tables', () => {
     )
   })
 
+  test('a wide character has two columns, a combining one none', () => {
+    const rows = [
+      ['192.0.2.7', '日本', '7'],
+      ['192.0.2.8', 'ju\u0308rgen', '8'],
+    ]
+    expect(formatTable(columns, rows, 80)).toBe(
+      'ADDRESS    LOGIN   N\n192.0.2.7  日本    7\n192.0.2.8  ju\u0308rgen  8\n',
+    )
+    expect(formatTable(columns, [['192.0.2.7', '日本日本日本日本', '7']], 24)).toBe(
+      'ADDRESS    LOGIN       N\n192.0.2.7  日本日本…   7\n',
+    )
+    expect(formatTable(columns, [['192.0.2.7', 'u\u0308'.repeat(20), '7']], 24)).toBe(
+      `ADDRESS    LOGIN       N\n192.0.2.7  ${'u\u0308'.repeat(9)}…  7\n`,
+    )
+  })
+
   test('what may be left out goes first, the last one before the others', () => {
     const many = [...columns, { title: 'FIRST', mayDrop: true }, { title: 'LAST', mayDrop: true }]
     const rows = [['192.0.2.7', 'ann', '7', '18:24', '18:59']]

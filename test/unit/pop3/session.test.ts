@@ -1,10 +1,19 @@
 import { fc, test as property } from '@fast-check/vitest'
 import { describe, expect, test } from 'vitest'
-import type { AuthorizationOptions, LoginFailure } from '../../../src/pop3/authorization.ts'
-import { capabilityLines } from '../../../src/pop3/reply.ts'
+import type { AuthorizationOptions } from '../../../src/pop3/authorization.ts'
+import { type Capabilities, capabilityLines } from '../../../src/pop3/reply.ts'
 import { MemorySession, runSession, type SessionHost } from '../../../src/pop3/session.ts'
+import { parseSslPreamble } from '../../../src/wire/preamble.ts'
 import { MemoryMaildrop } from '../../harness/memory-maildrop.ts'
-import { readTranscripts, type Transcript, type TranscriptSettings } from '../../harness/transcript.ts'
+import { failureOf, PREAMBLE_PASSWORD } from '../../harness/session-logins.ts'
+import {
+  inputLength,
+  piecesOf,
+  readTranscripts,
+  type Step,
+  type Transcript,
+  type TranscriptSettings,
+} from '../../harness/transcript.ts'
 
 const CAPABILITIES = {
   user: true,
@@ -30,23 +39,25 @@ const DEFAULTS: TranscriptSettings = {
   isWritten: { sizes: false, extraBlank: false },
 }
 
-/** `ann` has the password `secret`; for others the name says why there is no login. */
-function hostFor(maildrop: MemoryMaildrop, { compat } = DEFAULTS): SessionHost {
-  const authorization = { ...AUTHORIZATION, compat }
+/** `transaction`: the capabilities after the login. */
+function hostFor(
+  maildrop: MemoryMaildrop,
+  { compat, over }: TranscriptSettings = DEFAULTS,
+  transaction: Capabilities = CAPABILITIES,
+): SessionHost {
+  const clear = { ...AUTHORIZATION, compat }
+  const overTls = { ...clear, preamble: false, capabilities: { ...clear.capabilities, stls: false } }
   return {
-    greeting: '<1.1.1@mx>',
-    authorization,
-    overTls: { ...authorization, capabilities: { ...authorization.capabilities, stls: false } },
-    transaction: { compat, capabilities: capabilityLines('TRANSACTION', CAPABILITIES) },
-    authenticate: ({ login, secret }) => {
-      const failures: Readonly<Record<string, LoginFailure>> = {
-        later: 'temporary',
-        taken: 'inUse',
-        early: 'loginDelay',
-      }
-      return login === 'ann' && secret === 'secret' ? maildrop : (failures[login] ?? 'credentials')
+    greeting: '<timestamp>',
+    authorization: over === 'tls' ? overTls : clear,
+    overTls,
+    transaction: { compat, capabilities: capabilityLines('TRANSACTION', transaction) },
+    authenticate: ({ login, secret }) => failureOf(login, secret) ?? maildrop,
+    preamble: argument => {
+      const preamble = parseSslPreamble(`SSL ${argument}`)
+      if (preamble === undefined || preamble === 'malformed') return 'malformed'
+      return preamble.pass === PREAMBLE_PASSWORD ? 'accepted' : 'wrong'
     },
-    preamble: argument => (argument === '192.0.2.7:p' ? 'accepted' : argument.startsWith('[') ? 'malformed' : 'wrong'),
   }
 }
 
@@ -64,27 +75,58 @@ describe('transcripts in memory', () => {
     expect(transcripts.length).toBeGreaterThan(50)
   })
 
-  const LOGIN = 'USER ann\r\nPASS secret\r\n'
+  const LOGIN: readonly Step[] = [
+    { type: 'server', octets: '+OK <timestamp>\r\n' },
+    { type: 'client', octets: 'USER ann\r\n' },
+    { type: 'server', octets: '+OK \r\n' },
+    { type: 'client', octets: 'PASS secret\r\n' },
+  ]
 
-  function run({ before, settings, steps, afterwards }: Transcript, cut: number | 'everywhere'): void {
-    const maildrop = new MemoryMaildrop(before, settings)
-    const said = LOGIN + steps.map(step => (step.type === 'client' ? step.octets : '')).join('')
-    const pieces = cut === 'everywhere' ? [...said] : [said.slice(0, cut), said.slice(cut)]
-    const expected = steps.map(step => (step.type === 'server' ? step.octets : '')).join('')
-    expect(runSession(hostFor(maildrop, settings), pieces.map(octets))).toBe(`+OK <1.1.1@mx>\r\n+OK \r\n${expected}`)
-    expect(maildrop.state).toEqual([...afterwards].sort())
-  }
+  describe.each(transcripts.map(transcript => ({ ...transcript, steps: [...LOGIN, ...transcript.steps] })))(
+    'after a login: $name',
+    transcript => inMemory(transcript, CAPABILITIES),
+  )
 
-  describe.each(transcripts)('$name', transcript => {
-    test('in one piece', () => run(transcript, 0))
+  describe.each(readTranscripts(`${import.meta.dirname}/../../transcripts/session`))('$name', transcript =>
+    inMemory(transcript, { ...CAPABILITIES, sasl: ['PLAIN', 'LOGIN'] }),
+  )
 
-    test('octet by octet', () => run(transcript, 'everywhere'))
+  function inMemory(transcript: Transcript, capabilities: Capabilities): void {
+    test('in one piece', () => run(transcript, capabilities, 'whole'))
+
+    test('octet by octet', () => run(transcript, capabilities, 'everywhere'))
 
     test('cut at every octet', () => {
-      const length = transcript.steps.reduce((sum, step) => sum + (step.type === 'client' ? step.octets.length : 0), 0)
-      for (let cut = 1; cut < LOGIN.length + length; cut += 1) run(transcript, cut)
+      const length = inputLength(transcript)
+      expect(length).toBeGreaterThan(0)
+      for (let cut = 1; cut < length; cut += 1) run(transcript, capabilities, cut)
     })
-  })
+  }
+
+  /** TLS begins at a pause of the client; elsewhere it sends as it likes. */
+  function run(
+    { before, settings, steps, afterwards }: Transcript,
+    capabilities: Capabilities,
+    cut: number | 'whole' | 'everywhere',
+  ): void {
+    const maildrop = new MemoryMaildrop(before, settings)
+    const session = new MemorySession(hostFor(maildrop, settings, capabilities))
+    let [replies, input, sent] = [session.push(new Uint8Array(0)), '', 0]
+    const send = (): void => {
+      for (const piece of piecesOf(input, cut, sent)) replies += session.push(piece)
+      sent += input.length
+      input = ''
+    }
+    for (const step of steps) {
+      if (step.type === 'client') input += step.octets
+      else if (step.type === 'clientStartsTls') send()
+    }
+    send()
+    expect(replies).toBe(steps.map(step => (step.type === 'server' ? step.octets : '')).join(''))
+    if (steps.some(({ type }) => type === 'serverCloses') && !steps.some(({ type }) => type === 'clientCloses'))
+      expect(session.isOver).toBe(true)
+    expect(maildrop.state).toEqual([...afterwards].sort())
+  }
 })
 
 describe('both states in one session', () => {
@@ -115,7 +157,7 @@ describe('both states in one session', () => {
   test('AUTH PLAIN, a message with a stuffed dot, and UPDATE', () => {
     const maildrop = new MemoryMaildrop(mail, DEFAULTS)
     const session = new MemorySession(hostFor(maildrop))
-    expect(session.push(octets('AUTH PLAIN\r\n'))).toBe('+OK <1.1.1@mx>\r\n+ \r\n')
+    expect(session.push(octets('AUTH PLAIN\r\n'))).toBe('+OK <timestamp>\r\n+ \r\n')
     expect(session.push(octets(`${octets('\0ann\0secret').toString('base64')}\r\nRETR 1\r\nDELE 1\r\nQU`))).toBe(
       '+OK \r\n+OK \r\n..x\r\n.\r\n+OK \r\n',
     )
@@ -126,12 +168,12 @@ describe('both states in one session', () => {
 
   test('STLS forgets the name and what came behind it in clear text', () => {
     const session = new MemorySession(hostFor(new MemoryMaildrop(mail, DEFAULTS)))
-    expect(session.push(octets('USER ann\r\nSTLS\r\nPASS secret\r\n'))).toBe('+OK <1.1.1@mx>\r\n+OK \r\n+OK \r\n')
+    expect(session.push(octets('USER ann\r\nSTLS\r\nPASS secret\r\n'))).toBe('+OK <timestamp>\r\n+OK \r\n+OK \r\n')
     expect(session.push(octets('PASS secret\r\nSTLS\r\n'))).toBe('-ERR USER first\r\n-ERR authorization first\r\n')
   })
 
   test.each([
-    ['SSL 192.0.2.7:p', ['+OK ', '+OK '], false],
+    [`SSL 192.0.2.7:${PREAMBLE_PASSWORD}`, ['+OK ', '+OK '], false],
     ['SSL 192.0.2.7:q', ['-ERR authorization failed'], true],
     ['SSL [x:p', ['-ERR syntax error'], true],
   ] as const)('%s', (line, answers, isOver) => {
