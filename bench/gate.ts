@@ -13,8 +13,9 @@ import { eventually } from '../test/harness/eventually.ts'
 import { Program, run } from '../test/harness/program.ts'
 import { testServerAccount } from '../test/harness/server-account.ts'
 import { temporaryDirectory } from '../test/harness/temporary-directory.ts'
-import { installedVersion } from './debian-programs.ts'
+import { installedVersion, versionHere } from './debian-programs.ts'
 import { enginePair } from './engine-pair.ts'
+import { makeCertificate, TLS_PEERS } from './peers/tls-peers.ts'
 import { cpuOf, familyOf } from './process-family.ts'
 import { BenchReport, type Figure } from './report.ts'
 
@@ -58,15 +59,17 @@ function compile(name: string, ...flags: string[]): void {
   if (status !== 0) throw new Error(`gcc ${name}: ${String(stderr)}: install gcc and libpq-dev`)
 }
 
-async function load({ program: { pid }, port, word }: Server): Promise<Load> {
-  const before = cpuOf(pid)
-  const { lines } = await run([at('clients'), String(port), String(CLIENTS), String(seconds), word])
+async function load({ programs, port, word, tls = false }: Server): Promise<Load> {
+  const cpu = () => programs.reduce((sum, { pid }) => sum + cpuOf(pid), 0)
+  const before = cpu()
+  const words = [port, CLIENTS, seconds, word, ...(tls ? ['tls'] : [])]
+  const { lines } = await run([at('clients'), ...words.map(String)])
   const figures: unknown = JSON.parse(lines.join(''))
   if (!isFigures(figures)) throw new Error(lines.join('\n'))
   if (figures.wrong > 0) throw new Error(`${figures.wrong} banners without the word ${word}`)
   return {
     ...figures,
-    cpu: ((cpuOf(pid) - before) * 1000) / (figures.perSecond * seconds),
+    cpu: ((cpu() - before) * 1000) / (figures.perSecond * seconds),
     generator: figures.own / (seconds * availableParallelism()),
   }
 }
@@ -91,7 +94,7 @@ for (const [name, ...flags] of [
   ['smtpd'],
   ['sink'],
   ['message'],
-  ['clients'],
+  ['clients', '-lssl', '-lcrypto'],
   ['ask-libpq', '-I/usr/include/postgresql', '-lpq'],
 ] as const)
   compile(name, ...flags)
@@ -105,7 +108,7 @@ const server = await startEmbeddedServer({
 const database = openDatabase({ ...server.connection, applicationName: 'bench' })
 await migrate(database, `${root}sql/`)
 await database.script(`ALTER ROLE authwrap PASSWORD 'authwrap';
-  INSERT INTO grants (ip, until, daemon, username) VALUES ('127.0.0.1', now() + interval '1 day', 'bench', 'ann')`)
+  INSERT INTO grants (ip, until, daemon, username) VALUES ('127.0.0.1', now() + interval '1 day', 'bench', 'ann'), ('127.0.0.2', now() + interval '1 day', 'bench', 'ann')`)
 const [host] = server.connection.hosts
 if (host === undefined) throw new Error('no database')
 
@@ -131,7 +134,13 @@ const settings = {
   },
 }
 /** Where a server listens, and the word in its banner. */
-type Server = { readonly program: Program; readonly port: number; readonly word: 'relay' | 'local' }
+type Server = {
+  readonly programs: readonly Program[]
+  readonly port: number
+  readonly word: 'relay' | 'local'
+  /** Clients speak TLS from the first octet, as on port 465. */
+  readonly tls?: boolean
+}
 
 /**
  * A gate with these settings. Its log goes to a file: to read it line by line is work of ours, and
@@ -146,7 +155,32 @@ async function startGate(name: string, wrap: Overrides[string], engine = engines
     prefix: ['sh', '-c', 'exec "$@" >"$0" 2>&1', at(`${name}.log`)],
   })
   await program.waitFor('wrap ready', () => readFileSync(at(`${name}.log`), 'utf8').includes('wrap ready'), 30_000)
-  return { program, port, word: 'relay' }
+  return { programs: [program], port, word: 'relay' }
+}
+
+/** sslwrap on a port of its own, which tells the gate behind it the client's address. */
+async function startSecured(): Promise<Server> {
+  const behind = await startGate('secured', { ...alone, proxy_trust: ['127.0.0.1/32'] })
+  const port = await freePort()
+  writeFileSync(
+    at('sslwrap.toml'),
+    `configured = true
+log_level = "warn"
+[sslwrap]
+user = "61315"
+workers = ${tlsSite.workers}
+max_per_address = 0
+cert = "${tlsSite.certificate}"
+key = "${tlsSite.key}"
+[[sslwrap.listener]]
+listen = "127.0.0.1:${port}"
+backend = "127.0.0.1:${behind.port}"
+preamble = "proxy-v2"
+protocol = "smtp"
+`,
+  )
+  const sslwrap = new Program('sslwrap', [process.execPath, `${root}dist/sslwrap.js`, '--config', at('sslwrap.toml')])
+  return { programs: [...behind.programs, sslwrap], port, word: 'relay', tls: true }
 }
 
 const TCPSERVER = ['tcpserver', '-HRl', 'bench', '-c', '100', '-b', '512']
@@ -159,14 +193,15 @@ async function tcpserver(word: Server['word'], ...words: string[]): Promise<Serv
     String(port),
     ...(words.at(-1) ?? '').split('|'),
   ])
-  return { program, port, word }
+  return { programs: [program], port, word }
 }
 
 const { policy_listen: _policy, question_listen: _question, tcprules_cdb: _cdb, ...alone } = settings.wrap
 const oneAccount = { ...alone, smtpd_user: '' }
+const tlsSite = { directory: directory.path, ...makeCertificate(directory.path), workers: 2 }
 const gate = await startGate('wrap', settings.wrap)
 const conninfo = `host=${host.host} port=${host.port} dbname=${server.connection.database} user=authwrap password=authwrap`
-const OTHERS = ['front', 'cdb', 'libpq'] as const
+const OTHERS = ['front', 'cdb', 'libpq', 'secured', 'haproxy', 'stunnel'] as const
 const OTHER_GATES = ['other', 'otherTogether'] as const
 type Name = 'gate' | 'together' | 'bare' | (typeof OTHERS)[number] | (typeof OTHER_GATES)[number]
 const servers = new Map<Name, Server>([
@@ -177,6 +212,14 @@ const servers = new Map<Name, Server>([
 if (engines === undefined) {
   servers.set('front', await startGate('front', { ...alone, front: true }))
   servers.set('cdb', await tcpserver('relay', '-x', at('cdb/relay.cdb'), at('smtpd')))
+  servers.set('secured', await startSecured())
+  for (const { name, ...peer } of TLS_PEERS) {
+    if ((name !== 'haproxy' && name !== 'stunnel') || versionHere(peer) === undefined) continue
+    const behind = await tcpserver('relay', '-x', at('cdb/relay.cdb'), at('smtpd'))
+    const port = await freePort()
+    const { command } = peer.command({ ...tlsSite, behind: behind.port }, port)
+    servers.set(name, { programs: [...behind.programs, new Program(name, command)], port, word: 'relay', tls: true })
+  }
   servers.set('libpq', await tcpserver('relay', `${at('ask-libpq')}|${conninfo}|${at('smtpd')}`))
 } else {
   servers.set('other', await startGate('other', alone, engines[1]))
@@ -194,7 +237,9 @@ const contentRates: Record<keyof typeof contents, number[]> = { front: [], direc
 for (const { port } of [...servers.values(), ...Object.values(contents)])
   await eventually(`port ${port}`, () => isOpen(port))
 
-const descriptors = () => readdirSync(`/proc/${gate.program.pid}/fd`).length
+const [gateProgram] = gate.programs
+const gatePid = gateProgram?.pid ?? 0
+const descriptors = () => readdirSync(`/proc/${gatePid}/fd`).length
 const smtpdsOf = (pid: number) => familyOf(pid).filter(member => readProgram(member) === at('smtpd')).length
 const runs = new Map<Name, Load[]>([...servers.keys()].map(name => [name, []]))
 // First the leak test: a resident gate runs for weeks, and the compiler of its engine is not done
@@ -207,13 +252,13 @@ await driveGate()
 // By now the gate has opened what it keeps open.
 const before = descriptors()
 while (total < connections) await driveGate()
-await eventually('children reaped', () => smtpdsOf(gate.program.pid) === 0)
+await eventually('children reaped', () => smtpdsOf(gatePid) === 0)
 await eventually('descriptors as before', () => descriptors() <= before)
 
 // As many connections for the other gates, so that no engine has the advantage of a warm compiler.
-for (const name of ['together', ...OTHER_GATES] as const) {
+for (const name of ['together', 'front', 'secured', ...OTHER_GATES] as const) {
   const other = servers.get(name)
-  if (engines === undefined || other === undefined) continue
+  if (other === undefined) continue
   for (let driven = 0; driven < total; ) driven += (await load(other)).perSecond * seconds
 }
 for (let round = 0; round < rounds; round++) {
@@ -231,6 +276,8 @@ const UNITS: Readonly<Record<What, string>> = {
 const peerNames: Readonly<Partial<Record<Name, string>>> = {
   bare: 'tcpserver',
   libpq: 'the original’s design',
+  haproxy: 'haproxy + tcpserver with the cdb',
+  stunnel: 'stunnel + tcpserver with the cdb',
   gate: 'the gate without the front',
   other: `engine ${engines?.[1]}`,
   otherTogether: `engine ${engines?.[1]}`,
@@ -261,6 +308,10 @@ if (engines === undefined) {
   beside('gate with the front', 'front', 'gate', 'perSecond', 0.7)
   beside('gate with the front', 'front', 'gate', 'p99')
   beside('gate with the front', 'front', 'gate', 'cpu')
+  for (const peer of ['haproxy', 'stunnel'] as const)
+    if (servers.has(peer))
+      for (const what of ['perSecond', 'p99', 'cpu'] as const)
+        beside('port 465: sslwrap and gate', 'secured', peer, what)
   report.add({
     load: 'content of messages through the front, one connection',
     unit: 'MB/s',
@@ -301,7 +352,8 @@ report.measured({
 })
 report.finish()
 
-for (const { program } of [...servers.values(), ...Object.values(contents)]) await program.stop()
+for (const { programs } of [...servers.values(), ...Object.values(contents)])
+  for (const program of programs.toReversed()) await program.stop()
 await database.close()
 await server.stop()
 directory.remove()

@@ -14,7 +14,7 @@ import { temporaryDirectory } from '../test/harness/temporary-directory.ts'
 import { versionHere } from './debian-programs.ts'
 import { enginePair } from './engine-pair.ts'
 import { courier, dovecot, type PeerCommand, TUNING } from './peers/pop3-peers.ts'
-import { TLS_PEERS } from './peers/tls-peers.ts'
+import { makeCertificate, TLS_PEERS } from './peers/tls-peers.ts'
 import { LIST_OF_TEN, listing, Pop3Clients, type Run, retrieve, session } from './pop3/clients.ts'
 import { HASH, Maildrops, OWNER, SMALL } from './pop3/maildrops.ts'
 import { cpuOf, familyOf, memoryOf, ownCpuOf } from './process-family.ts'
@@ -139,7 +139,7 @@ chmodSync(directory.path, 0o755)
 const maildrops = new Maildrops(directory.path)
 const users = Array.from({ length: MAILDROPS }, (_, number) => `user${number}`)
 for (const user of users) maildrops.make(user, 10, SMALL)
-const certificate = makeCertificate()
+const files = makeCertificate(directory.path)
 /** Of one run, by side. */
 const mostSessions = new Map<string, number>()
 const report = new BenchReport(options.growth ? 'growth' : 'pop3s')
@@ -172,16 +172,6 @@ try {
   for (const database of databases) await database.close()
   for (const server of servers) await server.stop()
   directory.remove()
-}
-
-function makeCertificate() {
-  const [cert, key, both] = ['tls.crt', 'tls.key', 'both.pem'].map(name => `${directory.path}/${name}`)
-  if (cert === undefined || key === undefined || both === undefined) throw new Error('no names')
-  const curve = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes']
-  spawnSync('openssl', ['req', '-x509', ...curve, '-keyout', key, '-out', cert, '-subj', '/CN=bench', '-days', '90'])
-  chmodSync(key, 0o600)
-  writeFileSync(both, readFileSync(cert, 'utf8') + readFileSync(key, 'utf8'), { mode: 0o600 })
-  return { cert, key, both }
 }
 
 function logOf(name: string): string {
@@ -220,8 +210,8 @@ grant_loopback = true
 [popup]
 listen = ["127.0.0.1:${clearPort}"]
 tls_listen = ["127.0.0.1:${tlsPort}"]
-stls_cert = "${certificate.cert}"
-stls_key = "${certificate.key}"
+stls_cert = "${files.certificate}"
+stls_key = "${files.key}"
 checker = "passwd-file"
 passwd_file = "${own}/passwd"
 login_user = "61191:61191"
@@ -233,8 +223,8 @@ ssl_hack_pass = "${own}/sslhack.pass"
 ${withEngine}[pop3d]
 ${withEngine}[sslwrap]
 user = "61192:61192"
-cert = "${certificate.cert}"
-key = "${certificate.key}"
+cert = "${files.certificate}"
+key = "${files.key}"
 max_per_address = 0
 [[sslwrap.listener]]
 listen = "127.0.0.1:${wrapPort}"
@@ -309,7 +299,7 @@ async function startPeers(): Promise<Side[]> {
   const version = versionHere({ debianPackage: 'dovecot-pop3d', installed: true })
   if (version !== undefined) {
     const [clearPort, tlsPort] = [await freePort(), await freePort()]
-    const tls = { port: tlsPort, certificate: certificate.cert, key: certificate.key }
+    const tls = { port: tlsPort, certificate: files.certificate, key: files.key }
     const tuned = add(TUNED, version, dovecot(site, 'tuned', clearPort, TUNING, { tls }), { clearPort, tlsPort })
     for (const { name, command, ...debian } of TLS_PEERS) {
       const front = versionHere(debian)
@@ -322,7 +312,7 @@ async function startPeers(): Promise<Side[]> {
   }
   if (version !== undefined && isWanted(GRANTING) && versionHere({ debianPackage: 'dovecot-pgsql', installed: true })) {
     const [clearPort, tlsPort] = [await freePort(), await freePort()]
-    const tls = { port: tlsPort, certificate: certificate.cert, key: certificate.key }
+    const tls = { port: tlsPort, certificate: files.certificate, key: files.key }
     const { userdb, query, pid } = await startGrantStore()
     const tuning = TUNING.replace(/^auth_cache_size.*\n/m, '')
     const started = dovecot(site, 'granting', clearPort, tuning, { tls, userdb })
@@ -340,9 +330,7 @@ async function startPeers(): Promise<Side[]> {
 function tlsSite() {
   return {
     directory: directory.path,
-    certificate: certificate.cert,
-    key: certificate.key,
-    both: certificate.both,
+    ...files,
     workers: 2,
   }
 }

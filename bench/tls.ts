@@ -10,7 +10,7 @@ import { createConnection } from 'node:net'
 import { availableParallelism, tmpdir } from 'node:os'
 import { createServer } from 'node:tls'
 import { versionHere } from './debian-programs.ts'
-import { TLS_PEERS } from './peers/tls-peers.ts'
+import { makeCertificate, TLS_PEERS } from './peers/tls-peers.ts'
 import { cpuOf, familyOf } from './process-family.ts'
 import { BenchReport, type MeasuredProgram } from './report.ts'
 
@@ -29,7 +29,7 @@ type Kind = 'full' | 'resumed' | 'bulk' | 'idle'
 
 /** The least that can be written with Node.js: what it costs is not ours to save. */
 function bareNode(directory: string, port: string, backend: string): void {
-  const [cert, key] = ['cert', 'key'].map(name => readFileSync(`${directory}/${name}.pem`))
+  const [cert, key] = ['crt', 'key'].map(name => readFileSync(`${directory}/tls.${name}`))
   const ticketKeys = readFileSync(`${directory}/tickets`)
   const server = createServer({ cert, key, ticketKeys, allowHalfOpen: true, noDelay: true }, client => {
     const behind = createConnection({ port: Number(backend), host: '127.0.0.1', allowHalfOpen: true, noDelay: true })
@@ -96,12 +96,7 @@ function buildLoad(directory: string): string {
 }
 
 async function startAll(directory: string, load: string, processes: ChildProcess[]): Promise<readonly Front[]> {
-  const files = { cert: `${directory}/cert.pem`, key: `${directory}/key.pem`, both: `${directory}/both.pem` }
-  const curve = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes']
-  const out = ['-keyout', files.key, '-out', files.cert, '-subj', '/CN=bench', '-days', '90']
-  spawnSync('openssl', ['req', '-x509', ...curve, ...out])
-  chmodSync(files.key, 0o600)
-  writeFileSync(files.both, readFileSync(files.cert, 'utf8') + readFileSync(files.key, 'utf8'), { mode: 0o600 })
+  const files = makeCertificate(directory)
   writeFileSync(`${directory}/tickets`, randomBytes(48), { mode: 0o600 })
   const start = (command: readonly string[]): ChildProcess => {
     const [file = '', ...args] = command
@@ -129,7 +124,7 @@ async function startAll(directory: string, load: string, processes: ChildProcess
     return { ...program, port: port++, pid, figures }
   }
   const fronts: Front[] = []
-  const site = { directory, certificate: files.cert, key: files.key, both: files.both, behind, workers: WORKERS }
+  const site = { directory, ...files, behind, workers: WORKERS }
   for (const peer of TLS_PEERS) {
     const version = versionHere(peer)
     if (version === undefined) continue
@@ -148,7 +143,7 @@ log_level = "warn"
 user = "64321"
 workers = ${WORKERS}
 max_per_address = 0
-cert = "${files.cert}"
+cert = "${files.certificate}"
 key = "${files.key}"
 [[sslwrap.listener]]
 listen = "127.0.0.1:${port}"

@@ -1,4 +1,5 @@
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { pathOf } from '../../test/harness/describe-with.ts'
 import { laidOver } from './laid-over.ts'
 import type { PeerCommand } from './pop3-peers.ts'
@@ -13,6 +14,18 @@ export type TlsSite = {
   /** Port of the server behind, on 127.0.0.1. */
   readonly behind: number
   readonly workers: number
+}
+
+/** A new certificate with an ECDSA key, in files of the directory; `both` has the two in one. */
+export function makeCertificate(directory: string): Pick<TlsSite, 'certificate' | 'key' | 'both'> {
+  const [certificate, key, both] = [`${directory}/tls.crt`, `${directory}/tls.key`, `${directory}/both.pem`]
+  const curve = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes']
+  const out = ['-keyout', key, '-out', certificate, '-subj', '/CN=bench', '-days', '90']
+  const { status, stderr } = spawnSync('openssl', ['req', '-x509', ...curve, ...out])
+  if (status !== 0) throw new Error(`openssl: ${String(stderr)}`)
+  chmodSync(key, 0o600)
+  writeFileSync(both, readFileSync(certificate, 'utf8') + readFileSync(key, 'utf8'), { mode: 0o600 })
+  return { certificate, key, both }
 }
 
 export type TlsPeer = {
