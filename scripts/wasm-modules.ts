@@ -1,7 +1,9 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import createWabt from 'wabt'
 
-/** Sources in WebAssembly text, seen from the root. Each becomes a module of TypeScript beside it. */
+/**
+ * Sources in WebAssembly text, relative to the root. Each has a module of TypeScript beside it.
+ */
 const SOURCES = {
   'src/pop3d/encoding/line-encoder.wat': { constant: 'LINE_ENCODER_MODULE', title: 'The line encoder' },
   'src/wrap/front/content-scan.wat': { constant: 'CONTENT_SCAN_MODULE', title: 'The scan of message content' },

@@ -100,13 +100,15 @@ static void makeContext(void) {
 }
 
 /*
- * The next address of this client: 127.1.0.1, 127.1.0.2, … A device logs in from an address that no other login uses,
- * so each client takes its turns through addresses of its own, as long as there are enough of them.
+ * Binds to the next address of this client: 127.1.0.1, 127.1.0.2, … A device logs in from an
+ * address that no other login uses. Each client therefore has a separate set of addresses, as long
+ * as there are enough of them.
  */
 static void bindToNext(const struct client *c) {
   int on = 1;
   long own = addresses / count, n = own > 0 ? c->number % count + count * (c->sessions % own) : c->number % addresses;
-  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f010001 + (uint32_t)(n / 254 << 8 | n % 254))};
+  uint32_t host = 0x7f010001 + (uint32_t)(n / 254 << 8 | n % 254);
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(host)};
   setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
   if (bind(c->fd, (struct sockaddr *)&address, sizeof address) < 0) {
     perror("bind");
@@ -116,7 +118,10 @@ static void bindToNext(const struct client *c) {
 
 static void begin(struct client *c) {
   int on = 1;
-  *c = (struct client){.number = c->number, .at = -1, .sessions = c->sessions + 1, .ticket = c->ticket, .began = now()};
+  const struct client before = *c;
+  *c = (struct client){.number = before.number, .sessions = before.sessions + 1, .ticket = before.ticket};
+  c->at = -1;
+  c->began = now();
   c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
   setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   if (addresses > 0) bindToNext(c);

@@ -1,4 +1,4 @@
-/** Modules of WebAssembly whose source is in this project (scripts/wasm-modules.ts). */
+/** Runs modules of WebAssembly that this project compiles (scripts/wasm-modules.ts). */
 
 /**
  * The part of WebAssembly that is used here: the compiler knows it only with the types of a
@@ -28,9 +28,9 @@ export type WasmInstance = {
 }
 
 /**
- * Compiles a module in base64 that imports `host.memory`. The result makes an instance with a memory
- * of at least so many octets; it throws RangeError if there is no room. Undefined where the runtime
- * has no WebAssembly, or none with SIMD.
+ * Compiles a module in base64 that imports `host.memory`. The result makes an instance whose memory
+ * has at least this number of octets. It throws RangeError if the system gives no memory. Undefined
+ * if the runtime has no WebAssembly, or none with SIMD.
  */
 export function compileWasmModule(base64: string): ((octets: number) => WasmInstance) | undefined {
   if (typeof WebAssembly === 'undefined') return undefined

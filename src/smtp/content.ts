@@ -27,19 +27,19 @@ const [NUL, LF, CR, DOT] = [0x00, 0x0a, 0x0d, 0x2e]
 const [LINE, TEXT, AFTER_CR, AFTER_DOT, AFTER_DOT_CR, ENDED] = [0, 1, 2, 3, 4, 5]
 
 /**
- * Counts the octets from `at` on that need no closer look: no NUL, no LF without CR before it, no CR
- * without LF behind it, no dot at the begin of a line. `before` is the octet before them. The last
- * octet may be a CR. The count may be smaller than it could be.
+ * Counts octets from `at` on that are plain. `before` is the octet before them. Plain octets have no
+ * NUL, no LF without CR before it and no CR without LF behind it. No dot begins a line. The last
+ * octet may be a CR. The count may be too small, never too large.
  */
 export type PlainScan = (input: Uint8Array, at: number, before: number) => number
 
-/** Without a scan every octet gets the closer look. */
+/** Finds nothing, so that every octet is read one by one. */
 export const scanNothing: PlainScan = () => 0
 
-/** Octets that get the closer look where a scan stops. */
+/** Octets that are read one by one where a scan stops. */
 const BLOCK = 16
 
-/** The octets before a place in a line, or ones that stand for them. */
+/** The octet before each position, or one with the same effect. */
 const BEFORE = new Map([
   [LINE, LF],
   [TEXT, 0x20],
@@ -64,7 +64,7 @@ export class StrictContent implements Content {
     let at = 0
     while (at < size) {
       at += this.#passPlain(input, at)
-      // A block that is not plain, or the rest.
+      // A block that is not plain, or the rest, is read octet by octet.
       for (const end = Math.min(at + BLOCK, size); at < end; at += 1) {
         const octet = input[at] ?? NUL
         const state = next(this.#state, octet)

@@ -2,15 +2,15 @@ import { compileWasmModule, type WasmInstance } from '../../base/web-assembly.ts
 import { type PlainScan, scanNothing } from '../../smtp/content.ts'
 import { CONTENT_SCAN_MODULE } from './content-scan-module.ts'
 
-/** Octets that the scan looks at together. */
+/** Octets that the scan reads together. */
 const BLOCK = 16
 /** Octets of one scan. */
 const PIECE = 65_536
 
 /**
- * Scans content sixteen octets at a time (content-scan.wat), as octet by octet in script takes
- * longer than everything else that the front does with a message. Finds nothing plain where the
- * runtime has no WebAssembly, or none with SIMD.
+ * Scans content sixteen octets at a time (content-scan.wat). Reading octet by octet takes longer
+ * than all other work of the front with a message. Finds nothing if the runtime has no WebAssembly,
+ * or none with SIMD.
  */
 export const scanContent: PlainScan = makeScan()
 
@@ -24,7 +24,7 @@ function makeScan(): PlainScan {
   }
 }
 
-/** The memory holds nothing after a call, so that all sessions use one. */
+/** All sessions use one memory, because it holds nothing between two calls. */
 function scanIn({ memory, exported }: WasmInstance): PlainScan {
   const octets = new Uint8Array(memory)
   const plain = exported('plain')

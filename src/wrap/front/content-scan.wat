@@ -1,13 +1,13 @@
 ;; The scan of content.ts, sixteen octets at a time.
 ;;
-;; Beside the block, the loop loads the same sixteen octets one place earlier, so that each octet and its predecessor stand
-;; in the same lane. A block is plain if it has
+;; Beside the block, the loop loads the same sixteen octets one place earlier, so that each octet
+;; and its predecessor stand in the same lane. A block is plain if it has
 ;;
 ;;   no NUL,
 ;;   no LF whose predecessor is no CR, and no predecessor CR of an octet that is no LF,
 ;;   no dot whose predecessor is an LF.
 ;;
-;; Promises of the caller: the octet before the input is the one that came before it, or one that stands for it.
+;; The caller puts the predecessor of the first octet before the input.
 (module
   (import "host" "memory" (memory 1))
 
