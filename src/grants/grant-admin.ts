@@ -12,6 +12,7 @@ import type {
   Explanation,
   GrantAdmin,
   GrantRow,
+  LastRelay,
   QueryOptions,
   Refusal,
   Rule,
@@ -28,10 +29,13 @@ const LIST: Statement<GrantRow> = {
     first: timestamptz,
     last: timestamptz,
     logins: int8,
+    host: v.nullable(v.string()),
   }),
+  // The row of the history that the grant's last login made: one look into one index of one day.
   text: `
-SELECT ip AS network, until, username AS user, daemon, tls, first_auth AS first, last_auth AS last, hits AS logins
-FROM grants
+SELECT ip AS network, until, username AS user, daemon, tls, first_auth AS first, last_auth AS last, hits AS logins,
+       (SELECT e.host FROM login_event e WHERE e.network = g.ip AND e.at = g.last_auth AND e.refused IS NULL LIMIT 1) AS host
+FROM grants g
 WHERE until > coalesce($1::timestamptz, now()) AND last_auth <= coalesce($1::timestamptz, now()) + interval '60 seconds'
 ORDER BY last_auth DESC, ip
 LIMIT $2::bigint`,
@@ -94,20 +98,28 @@ UNION ALL
 SELECT 'allowance', net || ' allowed by ' || owner || ': ' || reason, since, until
 FROM allowances WHERE net >>= $1::inet AND since <= $3 AND until > $3
 UNION ALL
-SELECT 'grant', concat_ws(' ', daemon, 'login', username), last_auth, until
+SELECT 'grant', concat_ws(' ', daemon, 'login', username, (
+    SELECT 'on ' || e.host FROM login_event e WHERE e.network = $2::inet AND e.at = last_auth AND e.refused IS NULL LIMIT 1
+  )), last_auth, until
 FROM grants WHERE ip = $2::inet AND last_auth <= $3 AND until > $3
 UNION ALL
-SELECT 'login', concat_ws(' ', daemon, method, 'login', username, 'session', session), at, until FROM last_login
+SELECT 'login', concat_ws(' ', daemon, method, 'login', username, 'session', session, 'on ' || host), at, until FROM last_login
 UNION ALL
-(SELECT 'refused-login', concat_ws(' ', daemon, method, 'login', username, 'refused:', refused), at, NULL
+(SELECT 'refused-login', concat_ws(' ', daemon, method, 'login', username, 'on ' || host, 'refused:', refused), at, NULL
  FROM login_event
  WHERE network = $2::inet AND at <= $3 AND at > $3 - interval '1 day' AND refused IS NOT NULL
  ORDER BY at DESC LIMIT 1)
 UNION ALL
-(SELECT 'expired', concat_ws(' ', daemon, method, 'login', username, CASE WHEN until > $3 THEN 'taken away' END), at, until
+(SELECT 'expired', concat_ws(' ', daemon, method, 'login', username, 'on ' || host, CASE WHEN until > $3 THEN 'taken away' END), at, until
  FROM login_event
  WHERE network = $2::inet AND at <= $3 AND refused IS NULL
  ORDER BY at DESC LIMIT 1)`,
+}
+
+/** $1 address, $2 the time. */
+const LAST_RELAY: Statement<LastRelay> = {
+  row: v.object({ at: timestamptz, door: v.string(), host: v.nullable(v.string()) }),
+  text: 'SELECT at, door, host FROM relay_use WHERE ip = $1::inet AND at <= $2 ORDER BY at DESC LIMIT 1',
 }
 
 const CLOCK: Statement<{ now: Date }> = { row: v.object({ now: timestamptz }), text: 'SELECT now() AS now' }
@@ -229,7 +241,8 @@ export function createGrantAdmin(database: Database, policy: GrantPolicy, option
         [ip, policy.rowOf(ip), time, at !== null, policy.embeddedIpv4(ip) ?? null],
         { signal },
       )
-      return explanation(policy, ip, time, rows)
+      const relayed = await database.query(LAST_RELAY, [ip, time], { signal })
+      return { ...explanation(policy, ip, time, rows), lastRelay: relayed.rows[0] ?? null }
     },
 
     async allow(target: Network, request: DecreeRequest, { signal }: QueryOptions = {}) {
@@ -290,7 +303,12 @@ async function databaseTime(database: Database, signal: AbortSignal | undefined)
 }
 
 /** The same order as the gate's: never-granted, blocks, logins that count, allowances. */
-function explanation(policy: GrantPolicy, ip: IpAddress, at: Date, findings: readonly Finding[]): Explanation {
+function explanation(
+  policy: GrantPolicy,
+  ip: IpAddress,
+  at: Date,
+  findings: readonly Finding[],
+): Omit<Explanation, 'lastRelay'> {
   const never = policy.neverList.refusal(ip)
   const noLogin = policy.neverList.loginRefusal(ip)
   const rules: Rule[] = []

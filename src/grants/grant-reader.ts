@@ -22,6 +22,7 @@ const LOOKUP: Statement<Omit<Grant, 'ip'>> = {
     login: v.nullable(v.string()),
     until: endTime,
     age: v.number(),
+    secondsLeft: v.nullable(v.number()),
     device: v.nullable(
       v.object({
         name: v.string(),
@@ -58,7 +59,8 @@ SELECT source, login, until,
     WHERE n.network = $2::inet AND yes.source = 'login'
       AND n.last > coalesce($3::timestamptz, now()) - make_interval(secs => $5::float8)
     ORDER BY n.last DESC, n.login LIMIT 100) AS logins,
-  extract(epoch FROM coalesce($3::timestamptz, now()) - since)::float8 AS age
+  extract(epoch FROM coalesce($3::timestamptz, now()) - since)::float8 AS age,
+  CASE WHEN isfinite(until) THEN extract(epoch FROM until - coalesce($3::timestamptz, now()))::float8 END AS "secondsLeft"
 FROM (
   SELECT 'login' AS source, username AS login, until, last_auth AS since
   FROM relay_gate
@@ -97,11 +99,13 @@ const CURRENT: Statement<CurrentGrant> = {
     source,
     login: v.nullable(v.string()),
     until: endTime,
+    secondsLeft: v.nullable(v.number()),
     hasDevice: v.boolean(),
     logins: v.array(v.string()),
   }),
   text: `
 SELECT network, source, login, until,
+  CASE WHEN isfinite(until) THEN extract(epoch FROM until - coalesce($1::timestamptz, now()))::float8 END AS "secondsLeft",
   EXISTS (SELECT FROM relay_devices d WHERE d.login = login_key(yes.login)) AS "hasDevice",
   ARRAY(
     SELECT n.login FROM relay_neighbours n

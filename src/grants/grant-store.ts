@@ -25,14 +25,14 @@ export type Outcome =
   | { readonly verdict: 'refused'; readonly reason: Refusal }
 
 /**
- * A login and when it happened; null means now, by the database's clock. A time in the future
- * counts as now.
+ * A login and when it happened by this host's clock; null means now. A time in the future counts
+ * as now. The store counts back from the database's now, so the two clocks may differ.
  */
 export type Login = { readonly event: LoginEvent; readonly at: Date | null }
 
 /**
- * A use of a grant: RELAYCLIENT was set, or a policy request got a positive answer. `at` as in
- * Login.
+ * A use of a grant: RELAYCLIENT was set, or a policy request got a positive answer. `at`: null
+ * means now, and a time in the future counts as now, by the database's clock.
  */
 export type RelayUse = {
   readonly ip: IpAddress
@@ -52,6 +52,10 @@ export type Grant = {
   readonly until: Date | null
   /** Seconds since the last login, or since the allowance was made. */
   readonly age: number
+  /**
+   * Seconds to its end, by the database's clock, at the moment of the answer; null: without end.
+   */
+  readonly secondsLeft: number | null
   /** The device of the login; null: it has none. */
   readonly device: GrantedDevice | null
   /** The logins from its network within the time of a grant, if there was more than one. */
@@ -84,7 +88,7 @@ export type GrantedDevice = {
 }
 
 /** A network that may relay now. `until` null: without end. */
-export type CurrentGrant = Pick<Grant, 'source' | 'login' | 'until' | 'logins'> & {
+export type CurrentGrant = Pick<Grant, 'source' | 'login' | 'until' | 'secondsLeft' | 'logins'> & {
   readonly network: Network
   readonly hasDevice: boolean
 }
@@ -99,6 +103,8 @@ export type GrantRow = {
   readonly first: Date
   readonly last: Date
   readonly logins: number
+  /** The host that heard the last login; null: stored by an older release. */
+  readonly host: string | null
 }
 
 /** Removed by a sweep. */
@@ -176,7 +182,14 @@ export type Explanation = {
   readonly decided: Rule
   /** Everything that is known, the deciding rule first. */
   readonly rules: readonly Rule[]
+  /**
+   * The last mail from the address that a gate let through before that time; null: none is known.
+   */
+  readonly lastRelay: LastRelay | null
 }
+
+/** `host`: that of the gate; null: stored by an older release. */
+export type LastRelay = { readonly at: Date; readonly door: string; readonly host: string | null }
 
 /** An allowance or a block as the administrator gave it. `until` null: without end. */
 export type Decree = { readonly until: Date | null; readonly reason: string; readonly owner: string }

@@ -1,5 +1,6 @@
 import { hostname } from 'node:os'
 import * as v from 'valibot'
+import { type Clock, systemClock } from '../base/clock.ts'
 import { type Database, type DatabaseOptions, type DatabaseState, openDatabase } from '../database/database.ts'
 import { ignored, int8, type Statement } from '../database/statement.ts'
 import { formatNetwork } from '../wire/ip-address.ts'
@@ -14,9 +15,9 @@ import type { GrantWriter, Login, Outcome, QueryOptions, Refusal, RelayUse, Swep
  * address, upserts the rows, and writes the history. The rows are in the order of addresses, so
  * that two writers cannot deadlock.
  *
- * $1 address, $2 row of grants, $3 time or null, $4 daemon, $5 method, $6 tls, $7 login, $8
+ * $1 address, $2 row of grants, $3 seconds ago or null, $4 daemon, $5 method, $6 tls, $7 login, $8
  * session, $9 refusal or null; $10 exp_time, $11 max_lifetime or 0, $12 refresh seconds, $13 keep
- * names, $14 now or null; $15 IPv4 address in the address or null.
+ * names, $14 now or null; $15 IPv4 address in the address or null; $16 host.
  *
  * A row whose last login lies more than 60 s in the future was written before the clock was set
  * back, so it does not count.
@@ -37,15 +38,15 @@ const RECORD: Statement<{ outcomes: string; fresh: boolean }> = {
 WITH login AS (
   SELECT t.n, t.ip, t.network, t.embedded_ipv4, t.daemon, t.method, t.tls, t.session, t.login,
          CASE WHEN $13::boolean THEN t.login END AS username,
-         least(coalesce(t.at, coalesce($14::timestamptz, now())), coalesce($14::timestamptz, now())) AS at,
+         coalesce($14::timestamptz, now()) - make_interval(secs => coalesce(t.ago, 0)) AS at,
          coalesce(t.refused, (
            SELECT 'blocked' FROM blocks b
            WHERE (b.net >>= t.ip OR b.net >>= t.embedded_ipv4 OR b.login = login_key(t.login))
              AND b.until > coalesce($14::timestamptz, now())
            LIMIT 1)) AS refused
-  FROM unnest($1::inet[], $2::inet[], $3::timestamptz[], $4::text[], $5::text[], $6::boolean[], $7::text[], $8::text[],
+  FROM unnest($1::inet[], $2::inet[], $3::float8[], $4::text[], $5::text[], $6::boolean[], $7::text[], $8::text[],
               $9::text[], $15::inet[])
-       WITH ORDINALITY AS t(ip, network, at, daemon, method, tls, login, session, refused, embedded_ipv4, n)
+       WITH ORDINALITY AS t(ip, network, ago, daemon, method, tls, login, session, refused, embedded_ipv4, n)
 ), newest AS (
   SELECT DISTINCT ON (network) network, embedded_ipv4, at, daemon, username, tls,
          min(at) OVER (PARTITION BY network) AS first, count(*) OVER (PARTITION BY network) AS hits
@@ -123,8 +124,8 @@ WITH login AS (
   ) AS u
   WHERE n IS NOT NULL
 ), history AS (
-  INSERT INTO login_event (at, ip, network, daemon, method, tls, username, session, until, refused)
-  SELECT at, ip, network, daemon, method, tls, username, session, until, refused FROM answered
+  INSERT INTO login_event (at, ip, network, daemon, method, tls, username, session, until, refused, host)
+  SELECT at, ip, network, daemon, method, tls, username, session, until, refused, $16::text FROM answered
 )
 SELECT string_agg(coalesce(refused, floor(date_part('epoch', until))::bigint::text), ' ' ORDER BY n) AS outcomes,
        (SELECT coalesce(bool_or(fresh), false) FROM written) AS fresh
@@ -135,8 +136,9 @@ const RECORD_USES: Statement<unknown> = {
   name: 'record-uses',
   row: ignored,
   text: `
-INSERT INTO relay_use (at, ip, door)
-SELECT least(coalesce(t.at, now()), now()), t.ip, t.door FROM unnest($1::timestamptz[], $2::inet[], $3::text[]) AS t(at, ip, door)`,
+INSERT INTO relay_use (at, ip, door, host)
+SELECT least(coalesce(t.at, now()), now()), t.ip, t.door, $4::text
+FROM unnest($1::timestamptz[], $2::inet[], $3::text[]) AS t(at, ip, door)`,
 }
 
 /**
@@ -208,6 +210,10 @@ const KEEP_HISTORY: Statement<unknown> = { row: ignored, text: 'SELECT keep_hist
 export type GrantWriterOptions = {
   /** For tests: the time that stands for the database's. */
   readonly now?: () => Date | null
+  /** This host's clock, by which the times of logins are given. */
+  readonly clock?: Clock
+  /** For tests of several hosts: the name that stands for this host's. */
+  readonly host?: string
 }
 
 /**
@@ -218,7 +224,8 @@ export function createGrantWriter(
   policy: GrantPolicy,
   options: GrantWriterOptions = {},
 ): GrantWriter {
-  const { now = () => null } = options
+  const { now = () => null, host = hostname() } = options
+  const { clock = () => now()?.getTime() ?? systemClock() } = options
   const changes = new ChangeNotifier(database)
 
   return {
@@ -227,7 +234,8 @@ export function createGrantWriter(
       const values = [
         logins.map(({ event }) => event.ip),
         logins.map(({ event }) => policy.rowOf(event.ip)),
-        logins.map(({ at }) => at),
+        // By the difference of two times of this host's clock: the database's may be minutes off.
+        logins.map(({ at }) => (at === null ? null : Math.max(0, clock() - at.getTime()) / 1000)),
         logins.map(({ event }) => event.daemon),
         logins.map(({ event }) => event.method),
         logins.map(({ event }) => event.tls),
@@ -237,7 +245,10 @@ export function createGrantWriter(
       ]
       const settings = [policy.expTime, policy.maxLifetime, policy.refreshSeconds, policy.storeUser, now()]
       const embedded = logins.map(({ event }) => policy.embeddedIpv4(event.ip) ?? null)
-      const { rows } = await database.query(RECORD, [...values, ...settings, embedded], { signal, durable: true })
+      const { rows } = await database.query(RECORD, [...values, ...settings, embedded, host], {
+        signal,
+        durable: true,
+      })
       if (rows[0]?.fresh === true) changes.changed()
       const words = rows[0]?.outcomes.split(' ') ?? []
       if (words.length !== logins.length) throw new Error(`${words.length} outcomes for ${logins.length} logins`)
@@ -246,7 +257,7 @@ export function createGrantWriter(
 
     async recordUses(uses: readonly RelayUse[], { signal }: QueryOptions = {}): Promise<void> {
       if (uses.length === 0) return
-      const values = [uses.map(({ at }) => at), uses.map(({ ip }) => ip), uses.map(({ door }) => door)]
+      const values = [uses.map(({ at }) => at), uses.map(({ ip }) => ip), uses.map(({ door }) => door), host]
       await database.query(RECORD_USES, values, { signal })
     },
 
@@ -258,7 +269,7 @@ export function createGrantWriter(
       )
       const refused = [...samples].flatMap(([door, recent]) => recent.map(ip => ({ door, ip })))
       const values = [
-        hostname(),
+        host,
         tallies.map(({ at }) => new Date(at * 1000)),
         tallies.map(({ door }) => door),
         ...RELAY_VERDICTS.map(verdict => tallies.map(({ counts }) => counts[verdict])),
@@ -271,7 +282,7 @@ export function createGrantWriter(
     async publishUngrantable({ signal }: QueryOptions = {}): Promise<void> {
       const published = policy.neverList.published()
       const networks = published.map(({ network }) => formatNetwork(network))
-      await database.query(PUBLISH_UNGRANTABLE, [hostname(), networks, published.map(({ alone }) => alone)], { signal })
+      await database.query(PUBLISH_UNGRANTABLE, [host, networks, published.map(({ alone }) => alone)], { signal })
     },
 
     async sweep({ signal, now: at = now() ?? undefined } = {}): Promise<Swept> {

@@ -14,6 +14,8 @@ export type HistoryEvent = {
   readonly ip: string
   /** Login and daemon, or the service; for refusals the reason as well. */
   readonly detail: string
+  /** The host that heard the login, or whose gate decided; null: stored by an older release. */
+  readonly host: string | null
 }
 
 /** Events of one kind in one answer. */
@@ -24,6 +26,7 @@ const row = v.object({
   kind: v.picklist(['grant', 'refused', 'relay', 'norelay']),
   ip: v.string(),
   detail: v.string(),
+  host: v.nullable(v.string()),
 })
 
 /** The decisions of one service of a host within the minute that began `at`. */
@@ -39,7 +42,7 @@ const LOGINS: Statement<HistoryEvent> = {
   row,
   text: `
 SELECT date_trunc('milliseconds', at) AS at, CASE WHEN refused IS NULL THEN 'grant' ELSE 'refused' END AS kind, host(ip) AS ip,
-       concat_ws(' ', daemon, CASE WHEN tls THEN 'tls' END, method, username, refused) AS detail
+       concat_ws(' ', daemon, CASE WHEN tls THEN 'tls' END, method, username, refused) AS detail, host
 FROM login_event WHERE at > $1 AND at <= now() - interval '1 second'
 ORDER BY at LIMIT ${MAX_EVENTS}`,
 }
@@ -50,7 +53,7 @@ ORDER BY at LIMIT ${MAX_EVENTS}`,
 const RELAYS: Statement<HistoryEvent> = {
   row,
   text: `
-SELECT date_trunc('milliseconds', at) AS at, 'relay' AS kind, host(ip) AS ip, door AS detail
+SELECT date_trunc('milliseconds', at) AS at, 'relay' AS kind, host(ip) AS ip, door AS detail, host
 FROM relay_use WHERE at > $1 AND at <= now() - interval '4 seconds'
 ORDER BY at LIMIT ${MAX_EVENTS}`,
 }
@@ -62,7 +65,7 @@ ORDER BY at LIMIT ${MAX_EVENTS}`,
 const REFUSED: Statement<HistoryEvent> = {
   row,
   text: `
-SELECT date_trunc('milliseconds', at) AS at, 'norelay' AS kind, host(ip) AS ip, door AS detail
+SELECT date_trunc('milliseconds', at) AS at, 'norelay' AS kind, host(ip) AS ip, door AS detail, host
 FROM gate_refused CROSS JOIN unnest(addresses) AS ip WHERE at > $1
 ORDER BY at LIMIT ${MAX_EVENTS}`,
 }

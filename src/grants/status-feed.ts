@@ -116,6 +116,18 @@ SELECT at, kind, host(ip) AS ip, daemon, method, tls, login, reason FROM status_
 WHERE at > now() - make_interval(secs => $1::float8) ORDER BY at DESC LIMIT $2::bigint`,
 }
 
+/**
+ * When each daemon of each host last reported a login, and each service of a gate a relayed mail.
+ */
+export type LastHeard = { readonly daemon: string; readonly host: string | null; readonly at: Date }
+
+const LAST_HEARD: Statement<LastHeard> = {
+  row: v.object({ daemon: v.string(), host: v.nullable(v.string()), at: timestamptz }),
+  text: `
+SELECT daemon, host, max(at) AS at FROM status_events
+WHERE at > now() - make_interval(secs => $1::float8) GROUP BY daemon, host ORDER BY daemon, host LIMIT $2::bigint`,
+}
+
 /** $1 from, $2 to, $3 seconds. */
 const COUNTS: Statement<EventCounts> = {
   row: v.object({ start: timestamptz, granted: int8, refused: int8, relayed: int8, closed: int8 }),
@@ -171,6 +183,8 @@ export interface StatusFeed {
   liveGrants(limit: number): Promise<readonly LiveGrant[]>
   /** What happened in the last seconds, newest first. */
   lastEvents(seconds: number, limit: number): Promise<readonly StatusEvent[]>
+  /** By daemon and host, within the last seconds. */
+  lastHeard(seconds: number, limit: number): Promise<readonly LastHeard[]>
   /**
    * Counts of the events from one moment to before another, in steps of whole seconds since 1970;
    * steps without events are left out.
@@ -194,6 +208,7 @@ export const createStatusFeed = (database: Pick<Database, 'query'>): StatusFeed 
   },
   liveGrants: async limit => (await database.query(LIVE, [limit])).rows,
   lastEvents: async (seconds, limit) => (await database.query(EVENTS, [seconds, limit])).rows,
+  lastHeard: async (seconds, limit) => (await database.query(LAST_HEARD, [seconds, limit])).rows,
   countEvents: async (from, to, step) => (await database.query(COUNTS, [from, to, step])).rows,
   doors: async seconds => (await database.query(DOORS, [seconds])).rows,
   alarms: async limit => (await database.query(ALARMS, [limit])).rows,

@@ -41,12 +41,14 @@ export function askDatabase(settings: Settings, connections: number): GrantSourc
   return {
     rules,
     ask: async (ip, signal) => {
+      const asked = Date.now()
       const grant = await reader.lookup(ip, { signal })
       if (grant === undefined) return undefined
-      const { until, login, device, logins } = grant
-      return { until: unixSeconds(until), login: login ?? undefined, device: device ?? undefined, logins }
+      const { secondsLeft, login, device, logins } = grant
+      return { until: endHere(asked, secondsLeft), login: login ?? undefined, device: device ?? undefined, logins }
     },
     list: async signal => {
+      const asked = Date.now()
       const grants = await reader.current({ signal })
       // The database checks the rules of a device for this list, as far as a table of addresses can
       // express them.
@@ -55,7 +57,11 @@ export function askDatabase(settings: Settings, connections: number): GrantSourc
           ({ network, login, logins, hasDevice }) =>
             hasDevice || closedBy(network.base, { login: login ?? undefined, logins }, rules) === undefined,
         )
-        .map(({ network, until, login }) => ({ network, until: unixSeconds(until), login: login ?? undefined }))
+        .map(({ network, secondsLeft, login }) => ({
+          network,
+          until: endHere(asked, secondsLeft),
+          login: login ?? undefined,
+        }))
     },
     onChange,
     refusal: ip => policy.neverList.refusal(ip),
@@ -63,9 +69,13 @@ export function askDatabase(settings: Settings, connections: number): GrantSourc
   }
 }
 
-/** Rounded down, so that no reported end is later than the end of the grant. */
-const unixSeconds = (date: Date | null): number | undefined =>
-  date === null ? undefined : Math.floor(date.getTime() / 1000)
+/**
+ * The end of a grant by the clock of this host, in Unix seconds, from the seconds that are left by
+ * the database's clock. The two clocks may differ by minutes. The sum starts before the query and
+ * is rounded down, so that no reported end is later than the end of the grant.
+ */
+const endHere = (asked: number, secondsLeft: number | null): number | undefined =>
+  secondsLeft === null ? undefined : Math.floor(asked / 1000 + secondsLeft)
 
 /**
  * Decides by a query to the database, for a program that asks once. Settings come from the settings

@@ -6,7 +6,8 @@ import type { IpAddress } from '../wire/ip-address.ts'
 import type { RelayVerdict } from '../wire/usage-event.ts'
 
 /**
- * A positive answer of the store. `until`: Unix seconds; undefined for an allowance without an end.
+ * A positive answer of the store. `until`: Unix seconds by the clock of this host; undefined for an
+ * allowance without an end.
  */
 export type RelayGrant = {
   readonly until: number | undefined

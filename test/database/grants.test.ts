@@ -42,6 +42,9 @@ function storeOn(databases: { writer: Database; reader: Database }) {
     return {
       clock,
       writer: createGrantWriter(databases.writer, policy, { now }),
+      /** Of a host whose clock is ahead by that many seconds. */
+      writerAhead: (seconds: number) =>
+        createGrantWriter(databases.writer, policy, { now, clock: () => clock.now.getTime() + seconds * 1000 }),
       reader: createGrantReader(databases.reader, policy, { now }),
       admin: createGrantAdmin(databases.writer, policy, { now }),
     }
@@ -114,6 +117,13 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await store.writer.record([{ event: login(A), at: at(400) }])).toEqual([granted(2200)])
       expect(await mayRelay(store, 2199)).toBe(true)
       expect(await mayRelay(store, 2200)).toBe(false)
+    })
+
+    test.each([300, -300])('of a login that was kept back on a host whose clock is %i s ahead', async ahead => {
+      store.clock.now = at(1000)
+      // Ten minutes ago.
+      const login1 = { event: login(A), at: at(400 + ahead) }
+      expect(await store.writerAhead(ahead).record([login1])).toEqual([granted(2200)])
     })
 
     test('of an event from the future counts from now', async () => {

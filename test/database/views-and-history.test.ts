@@ -3,8 +3,9 @@ import * as v from 'valibot'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { Database } from '../../src/database/database.ts'
 import { int8, type Statement, timestamptz } from '../../src/database/statement.ts'
+import { createGrantAdmin } from '../../src/grants/grant-admin.ts'
 import { createGrantWriter } from '../../src/grants/grant-writer.ts'
-import { refusedSince, reportUsage, talliesSince } from '../../src/grants/history.ts'
+import { loginsSince, refusedSince, relaysSince, reportUsage, talliesSince } from '../../src/grants/history.ts'
 import { createStatusFeed } from '../../src/grants/status-feed.ts'
 import { NetworkSet, parseNetwork } from '../../src/wire/ip-address.ts'
 import type { RelayTally } from '../../src/wire/usage-event.ts'
@@ -236,6 +237,65 @@ describe('the histories', () => {
       ['ann', 1, at(0)],
       ['bob', 0, null],
     ])
+  })
+
+  test('which host heard a login, and whose gate let a mail through', async () => {
+    const ago = (seconds: number): Date => new Date(Date.now() - seconds * 1000)
+    const on = (host: string, now: Date) => createGrantWriter(writer, grantPolicy(), { now: () => now, host })
+    const client = toAddress('192.0.2.7')
+    const admin = createGrantAdmin(writer, grantPolicy())
+    const [first, second, firstMail, secondMail] = [ago(300), ago(120), ago(200), ago(60)]
+    await on('pop1', first).record([{ event: event('ann'), at: null }])
+    await on('pop2', second).record([
+      { event: event('ann'), at: null },
+      { event: event('eve', '127.0.0.1'), at: null },
+    ])
+    await on('smtp1', firstMail).recordUses([{ ip: client, door: 'policy', at: firstMail }])
+    await on('smtp2', secondMail).recordUses([{ ip: client, door: 'gate', at: secondMail }])
+
+    expect((await admin.list()).map(({ host }) => host)).toEqual(['pop2'])
+    const now = await admin.explain(client, null)
+    expect(now.decided).toMatchObject({ rule: 'grant', detail: 'popup login ann on pop2' })
+    expect(now.lastRelay).toEqual({ at: secondMail, door: 'gate', host: 'smtp2' })
+    const before = await admin.explain(client, ago(150))
+    expect(before.decided).toMatchObject({ rule: 'login', detail: 'popup pass login ann session a.1 on pop1' })
+    expect(before.lastRelay).toEqual({ at: firstMail, door: 'policy', host: 'smtp1' })
+    expect(await admin.explain(toAddress('192.0.2.8'), null)).toMatchObject({ relay: false, lastRelay: null })
+    const seen = [...(await loginsSince(writer, ago(600))), ...(await relaysSince(writer, ago(600)))]
+    expect(seen.map(({ kind, host }) => `${kind} ${host}`).sort()).toEqual([
+      'grant pop1',
+      'grant pop2',
+      'refused pop2',
+      'relay smtp1',
+      'relay smtp2',
+    ])
+    const heard = await createStatusFeed(database.open('authstatus')).lastHeard(3600, 10)
+    expect(heard).toEqual([
+      { daemon: 'gate', host: 'smtp2', at: secondMail },
+      { daemon: 'policy', host: 'smtp1', at: firstMail },
+      { daemon: 'popup', host: 'pop1', at: first },
+      { daemon: 'popup', host: 'pop2', at: second },
+    ])
+
+    // Rows of an older release have no host.
+    await database.owner.script('UPDATE login_event SET host = NULL; UPDATE relay_use SET host = NULL')
+    expect((await admin.list()).map(({ host }) => host)).toEqual([null])
+    expect(await admin.explain(client, null)).toMatchObject({
+      decided: { detail: 'popup login ann' },
+      lastRelay: { host: null },
+    })
+  })
+
+  test('authd of schema 17 goes on storing logins and uses in a newer database', async () => {
+    await database.owner.script(
+      `SET ROLE pop3authd;
+       INSERT INTO login_event (at, ip, network, daemon, method, tls, username, session, until, refused)
+         VALUES (now(), '192.0.2.7', '192.0.2.7', 'popup', 'pass', true, 'ann', 'a.1', now(), NULL);
+       INSERT INTO relay_use (at, ip, door) VALUES (now(), '192.0.2.7', 'gate');
+       RESET ROLE`,
+    )
+    expect((await database.owner.query(EVENTS)).rows).toMatchObject([{ username: 'ann' }])
+    expect((await database.owner.query(COUNT_USES)).rows).toEqual([{ uses: 1 }])
   })
 
   describe('decisions of the gate', () => {

@@ -9,6 +9,7 @@ export async function eventually<T>(
   what: string,
   probe: () => T | undefined | false | Promise<T | undefined | false>,
   deadlineMs = 15_000,
+  pauseMs = 10,
 ): Promise<T> {
   const end = Date.now() + deadlineMs
   let lastError: unknown
@@ -24,6 +25,6 @@ export async function eventually<T>(
       lastError = error
     }
     if (Date.now() > end) throw new Error(`not within ${deadlineMs} ms: ${what}`, { cause: lastError })
-    await pause(10)
+    await pause(pauseMs)
   }
 }

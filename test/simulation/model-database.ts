@@ -122,7 +122,7 @@ export class GrantStatements {
       const own = times?.[index]
       return {
         network: String(networks?.[index]),
-        at: own instanceof Date && !this.mutants.has('a repeat counts from now') ? Math.min(own.getTime(), now) : now,
+        at: typeof own === 'number' && !this.mutants.has('a repeat counts from now') ? now - own * 1000 : now,
         daemon: String(daemons?.[index]),
         username: keepNames ? login : null,
         tls: tls?.[index] === true,
@@ -191,6 +191,7 @@ export class GrantStatements {
       logins: rest.source === 'login' ? neighboursOf(tables, String(row), now - number(exp ?? 0) * 1000) : [],
       until: moment(until),
       age: (now - since) / 1000,
+      secondsLeft: Number.isFinite(until) ? (until - now) / 1000 : null,
     }))
   }
 
@@ -219,6 +220,7 @@ export class GrantStatements {
     return listed.map(({ embedded, ...row }) => ({
       ...row,
       until: moment(row.until),
+      secondsLeft: Number.isFinite(row.until) ? (row.until - now) / 1000 : null,
       hasDevice: false,
       logins: row.source === 'login' ? neighboursOf(tables, row.network, now - number(exp ?? 0) * 1000) : [],
     }))

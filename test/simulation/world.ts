@@ -5,6 +5,7 @@ import { Housekeeper } from '../../src/authd/housekeeper.ts'
 import { LoginSocket } from '../../src/authd/login-socket.ts'
 import { LoginSources } from '../../src/authd/login-sources.ts'
 import { Counters } from '../../src/authd/metrics.ts'
+import type { Clock } from '../../src/base/clock.ts'
 import type { Log } from '../../src/base/log.ts'
 import { createGrantAdmin } from '../../src/grants/grant-admin.ts'
 import type { GrantPolicy } from '../../src/grants/grant-policy.ts'
@@ -775,7 +776,7 @@ class World {
   }
 
   #startGate(): Gate {
-    return new Gate(this.#server, this.#sockets, this.#policy, this.#customers, this.#mutants)
+    return new Gate(this.#server, this.#sockets, this.#policy, this.#customers, this.#mutants, () => this.#time.now)
   }
 
   #startMonitor(): Monitor {
@@ -815,7 +816,7 @@ class Authd {
   ) {
     this.#places = places
     this.#database = new SimulatedDatabase(server)
-    this.#writer = createGrantWriter(this.#database, policy)
+    this.#writer = createGrantWriter(this.#database, policy, { clock })
     this.#queue = new GrantQueue({
       store: this.#writer,
       log: SILENT,
@@ -1029,6 +1030,7 @@ class Gate {
   readonly #sockets: SimulatedSockets
   readonly #policy: GrantPolicy
   readonly #services: readonly { stopListening(): void }[]
+  readonly #clock: Clock
   #decide: ReturnType<typeof shareDecisions>
 
   constructor(
@@ -1037,7 +1039,9 @@ class Gate {
     policy: GrantPolicy,
     customers: CustomerNetworks,
     mutants: ReadonlySet<WorldMutant>,
+    clock: Clock,
   ) {
+    this.#clock = clock
     this.#server = server
     this.#sockets = sockets
     this.#policy = policy
@@ -1142,15 +1146,17 @@ class Gate {
 
   #open(): ReturnType<typeof shareDecisions> {
     const reader = createGrantReader(new SimulatedDatabase(this.#server), this.#policy)
-    return shareDecisions(ip =>
-      decide(ip, {
-        ask: async (asked, signal) => {
-          const grant = await reader.lookup(asked, { signal })
-          return grant && { until: grant.until?.getTime(), login: grant.login ?? undefined }
-        },
-        refusal: asked => this.#policy.neverList.refusal(asked),
-        timeoutMs: 5000,
-      }),
+    return shareDecisions(
+      (ip, timeoutMs) =>
+        decide(ip, {
+          ask: async (asked, signal) => {
+            const grant = await reader.lookup(asked, { signal })
+            return grant && { until: grant.until?.getTime(), login: grant.login ?? undefined }
+          },
+          refusal: asked => this.#policy.neverList.refusal(asked),
+          timeoutMs,
+        }),
+      { timeoutMs: 5000, clock: this.#clock },
     )
   }
 }

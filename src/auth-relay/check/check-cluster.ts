@@ -142,8 +142,8 @@ export function judgePatroni(
     found.push(
       advice(
         'patroni',
-        `version ${version} can take the leader key back after its process was stopped for longer than ttl, and commits of the new primary are lost`,
-        'set watchdog mode: required in patroni.yml of every server, or install a newer Patroni; see CLUSTER',
+        `version ${version} with etcd3 can take the leader key back after a stop or a network fault of more than ttl, and commits of the new primary are lost`,
+        'name etcd instead of etcd3 in patroni.yml of every server and set ETCD_ENABLE_V2=true, or install a newer Patroni; see CLUSTER',
       ),
     )
   }

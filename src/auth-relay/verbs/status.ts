@@ -2,7 +2,7 @@ import { readFileSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { EXIT, TemporaryFault, UsageFault } from '../../base/errors.ts'
 import { schemaVersion } from '../../database/migrate.ts'
-import { createStatusFeed, type EventCounts, type Totals } from '../../grants/status-feed.ts'
+import { createStatusFeed, type EventCounts, type LastHeard, type Totals } from '../../grants/status-feed.ts'
 import { formatSocketAddress } from '../../process/socket-address.ts'
 import { type DatabaseRole, databaseConnection } from '../../settings/database-connection.ts'
 import { loadSettingsFile, type Settings } from '../../settings/settings.ts'
@@ -19,6 +19,8 @@ const HOUR = 3600
 /** Certificates that end within this number of days are named as a problem. */
 const SOON_DAYS = 7
 const DAY_MS = 86_400_000
+/** Daemons of hosts that one screen shows. */
+const MAX_HEARD = 100
 /** Seconds by which the clocks of host and database may differ. */
 const MAX_DRIFT = 60
 
@@ -36,8 +38,8 @@ export type DatabaseStatus =
       readonly counts?: {
         readonly totals: Totals
         readonly lastHour: Omit<EventCounts, 'start'>
-        /** When each daemon last reported a login or a relayed mail, within the last hour. */
-        readonly lastHeard: readonly { readonly daemon: string; readonly at: Date }[]
+        /** Within the last hour. */
+        readonly lastHeard: readonly LastHeard[]
       }
     }
 
@@ -115,10 +117,7 @@ async function askDatabase(settings: Settings): Promise<DatabaseStatus> {
         const totals = await feed.totals()
         const [from, to] = [totals.now.getTime() - HOUR * 1000, totals.now.getTime() + 1000]
         const steps = await feed.countEvents(new Date(from), new Date(to), HOUR)
-        const events = await feed.lastEvents(HOUR, 1000)
-        const lastHeard = [...Map.groupBy(events, ({ daemon }) => daemon)].flatMap(([daemon, [newest]]) =>
-          newest === undefined ? [] : [{ daemon, at: newest.at }],
-        )
+        const lastHeard = await feed.lastHeard(HOUR, MAX_HEARD)
         return { ...about, counts: { totals, lastHour: sum(steps), lastHeard } }
       })
     } catch (error) {
@@ -296,6 +295,8 @@ function databaseLines(database: SiteStatus['database']): readonly Line[] {
     ['grants', `${totals.grants}, allowances ${totals.allowances}, blocks ${totals.blocks}`],
     ['logins, last hour', `${lastHour.granted} granted, ${lastHour.refused} refused`],
     ['clients, last hour', `${lastHour.relayed} relayed, ${lastHour.closed} not relayed`],
-    ...lastHeard.map(({ daemon, at }): Line => [`last of ${daemon}`, formatMoment(at)]),
+    ...lastHeard.map(
+      ({ daemon, host, at }): Line => [`last of ${daemon}${host === null ? '' : ` on ${host}`}`, formatMoment(at)],
+    ),
   ]
 }

@@ -1,5 +1,5 @@
 import { isAbsolute, join } from 'node:path'
-import { systemClock } from '../../base/clock.ts'
+import { type Clock, monotonicClock, systemClock } from '../../base/clock.ts'
 import { UsageFault } from '../../base/errors.ts'
 import { createLog, type Log } from '../../base/log.ts'
 import { knownUids } from '../../process/privileges.ts'
@@ -65,7 +65,10 @@ export class GateSetup {
     this.#mailUids = new Set(knownUids(settings.wrap.policy_users))
     const { ask, refusal, rules } = this.#source
     const timeoutMs = settings.wrap.wrap_timeout * 1000
-    this.#decide = shareDecisions(ip => decide(ip, { ask, refusal, rules, timeoutMs }))
+    this.#decide = shareDecisions((ip, left) => decide(ip, { ask, refusal, rules, timeoutMs: left }), {
+      timeoutMs,
+      clock: monotonicClock,
+    })
   }
 
   doorOptions(door: string): ServiceOptions {
@@ -182,20 +185,37 @@ export class GateSetup {
   }
 }
 
+type SharedQuery = { hasBegun: boolean; readonly answer: Promise<Decision> }
+
 /**
- * Shares one answer among callers that ask about the same address at the same time. No answer is
- * kept afterwards, so a blocked address is refused at its next connection.
+ * Shares a query of the store among callers that ask about the same address before the query has
+ * begun. So no answer is older than its request: a client that has read `+OK` is relayed, and a
+ * client whose block was answered is not. At most one query about an address is under way and one
+ * waits for its end; `timeoutMs` covers the wait and the query.
  */
 export function shareDecisions(
-  decide: (ip: IpAddress | undefined) => Promise<Decision>,
+  decide: (ip: IpAddress | undefined, timeoutMs: number) => Promise<Decision>,
+  { timeoutMs, clock }: { readonly timeoutMs: number; readonly clock: Clock },
 ): (ip: IpAddress | undefined) => Promise<Decision> {
-  const open = new Map<IpAddress | undefined, Promise<Decision>>()
+  const newest = new Map<IpAddress | undefined, SharedQuery>()
   return ip => {
-    const known = open.get(ip)
-    if (known !== undefined) return known
-    const question = decide(ip).finally(() => open.delete(ip))
-    open.set(ip, question)
-    return question
+    const known = newest.get(ip)
+    if (known?.hasBegun === false) return known.answer
+    const asked = clock()
+    const before: Promise<unknown> = known?.answer ?? Promise.resolve()
+    const query: SharedQuery = {
+      hasBegun: false,
+      answer: before
+        .then(() => {
+          query.hasBegun = true
+          return decide(ip, Math.max(0, timeoutMs - (clock() - asked)))
+        })
+        .finally(() => {
+          if (newest.get(ip) === query) newest.delete(ip)
+        }),
+    }
+    newest.set(ip, query)
+    return query.answer
   }
 }
 

@@ -18,7 +18,7 @@ const at = new Date(2026, 10, 22, 18, 30)
 function explanation(decided: Rule, ...others: Rule[]): Explanation {
   const ip = parseIpAddress('192.0.2.7')
   if (ip === undefined) throw new Error('no address')
-  return { ip, at, relay: decided.relay, decided, rules: [decided, ...others] }
+  return { ip, at, relay: decided.relay, decided, rules: [decided, ...others], lastRelay: null }
 }
 const grant: Rule = {
   rule: 'grant',
@@ -33,6 +33,13 @@ describe('an explanation in words', () => {
   test('of a yes: the rule, since when, until when', () => {
     expect(formatExplanation(explanation(grant), false, 1800, plain)).toBe(
       'Mail from 192.0.2.7 is relayed.\n  Opened by: popup login ann, at 2026-11-22 18:00:00 until 2026-11-22 19:00:00 (30 min left)\n',
+    )
+  })
+
+  test('of the last mail: when, and the service and the host that let it through', () => {
+    const lastRelay = { at: new Date(2026, 10, 22, 18, 10), door: 'policy', host: 'smtp1\u0007' }
+    expect(formatExplanation({ ...explanation(grant), lastRelay }, false, 1800, plain)).toMatch(
+      /\nAlso known:\n {2}Last relayed mail: at 2026-11-22 18:10:00 by policy on smtp1\\u\{7\}\n$/,
     )
   })
 
@@ -76,12 +83,13 @@ describe('show', () => {
     first: at,
     last: at,
     logins: 3,
+    host: 'pop1',
   }
 
   test('a table for people', () => {
     expect(formatGrants([row], at, 200)).toBe(
-      `ADDRESS    UNTIL                         LOGIN     DAEMON  TLS  FIRST                LAST                 LOGINS
-192.0.2.7  2026-11-22 19:00:00 (30 min)  ann\\u{7}  popup   -    2026-11-22 18:30:00  2026-11-22 18:30:00       3
+      `ADDRESS    UNTIL                         LOGIN     DAEMON  HOST  TLS  FIRST                LAST                 LOGINS
+192.0.2.7  2026-11-22 19:00:00 (30 min)  ann\\u{7}  popup   pop1  -    2026-11-22 18:30:00  2026-11-22 18:30:00       3
 `,
     )
     expect(formatGrants([], at, 80)).toBe('Nobody may relay by a login now.\n')
@@ -97,6 +105,7 @@ describe('show', () => {
       first: at.toISOString(),
       last: at.toISOString(),
       logins: 3,
+      host: 'pop1',
     })
   })
 })
@@ -118,7 +127,16 @@ describe('what the gate would say to mail', () => {
     ended: false,
     elsewhere: false,
   }
-  const found: Grant = { ip, source: 'login', login: 'copier2', until: null, age: 1, device, logins: [] }
+  const found: Grant = {
+    ip,
+    source: 'login',
+    login: 'copier2',
+    until: null,
+    age: 1,
+    secondsLeft: null,
+    device,
+    logins: [],
+  }
   const explained = (grant: Partial<Grant>, asked: { sender?: string; to?: string }, wrap = '') =>
     explainMail({ ...found, ...grant }, ip, parseSettings(`[wrap]\n${wrap}\n`, 'test', {}).settings, asked)
 

@@ -137,6 +137,7 @@ describe('what the page is made from', () => {
         },
       ],
       lastEvents: async () => [],
+      lastHeard: async () => [],
       countEvents: async () => [],
       doors: async () => [{ door: 'gate', relayed: 1, closed: 90, undecided: 2 }],
       alarms: async () => [{ rule: 'login_spread', subject: '<ann>', detail: '37 addresses', since: now }],

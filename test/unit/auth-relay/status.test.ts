@@ -17,7 +17,10 @@ const healthy: SiteStatus = {
     counts: {
       totals: { now, grants: 12, allowances: 1, blocks: 2, schema: 7 },
       lastHour: { granted: 40, refused: 3, relayed: 9, closed: 5 },
-      lastHeard: [{ daemon: 'dovecot', at: now }],
+      lastHeard: [
+        { daemon: 'dovecot', host: null, at: now },
+        { daemon: 'policy', host: 'smtp1', at: now },
+      ],
     },
   },
   sources: [{ source: '/var/log/mail.log', last: now, line: `popa3d: ${'x'.repeat(200)}` }, { source: 'journal' }],
@@ -28,18 +31,19 @@ const healthy: SiteStatus = {
 describe('the screen of status', () => {
   test('has each part in columns, and says that nothing is wrong', () => {
     expect(formatStatus(healthy, style)).toBe(`Programs
-  authd               since 2026-11-22 18:24:58, pid 4711, auth-relay-authd.service
+  authd                    since 2026-11-22 18:24:58, pid 4711, auth-relay-authd.service
 Database
-  server              db1, role authstatus, schema 7
-  grants              12, allowances 1, blocks 2
-  logins, last hour   40 granted, 3 refused
-  clients, last hour  9 relayed, 5 not relayed
-  last of dovecot     2026-11-22 18:24:58
+  server                   db1, role authstatus, schema 7
+  grants                   12, allowances 1, blocks 2
+  logins, last hour        40 granted, 3 refused
+  clients, last hour       9 relayed, 5 not relayed
+  last of dovecot          2026-11-22 18:24:58
+  last of policy on smtp1  2026-11-22 18:24:58
 Log sources
-  /var/log/mail.log   last line 2026-11-22 18:24:58: popa3d: ${'x'.repeat(81)}…
-  journal             no line yet
+  /var/log/mail.log        last line 2026-11-22 18:24:58: popa3d: ${'x'.repeat(81)}…
+  journal                  no line yet
 Certificates
-  [::]:995            mx.example.org, until 2026-11-22 18:24:58
+  [::]:995                 mx.example.org, until 2026-11-22 18:24:58
 
 Nothing is wrong.
 `)

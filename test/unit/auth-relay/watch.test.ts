@@ -6,8 +6,14 @@ const style = styleFor(false, {})
 const at = new Date(2026, 10, 26, 12, 4)
 
 test('a stranger at the gate, by address and door', () => {
-  expect(formatEvent({ at, kind: 'norelay', ip: '198.51.100.7', detail: 'gate' }, style)).toBe(
+  expect(formatEvent({ at, kind: 'norelay', ip: '198.51.100.7', detail: 'gate', host: null }, style)).toBe(
     '2026-11-26 12:04:00  norelay  198.51.100.7     gate\n',
+  )
+})
+
+test('the host that heard a login', () => {
+  expect(formatEvent({ at, kind: 'grant', ip: '192.0.2.7', detail: 'popup ann', host: 'pop1\u0007' }, style)).toBe(
+    '2026-11-26 12:04:00  grant    192.0.2.7        popup ann on pop1\\u{7}\n',
   )
 })
 
@@ -21,7 +27,7 @@ test("a door's minute, under the same columns", () => {
 test('a relay that is reported late stands before the refusal that came after it', () => {
   const order = new EventOrder()
   const event = (kind: 'relay' | 'norelay' | 'grant', seconds: number) =>
-    ({ at: new Date(at.getTime() + seconds * 1000), kind, ip: '192.0.2.7', detail: 'gate' }) as const
+    ({ at: new Date(at.getTime() + seconds * 1000), kind, ip: '192.0.2.7', detail: 'gate', host: null }) as const
   const until = (seconds: number) => order.take(new Date(at.getTime() + seconds * 1000)).map(({ kind }) => kind)
   order.add([event('norelay', 3)])
   order.add([event('grant', 1)])

@@ -1,4 +1,4 @@
-import { expect, onTestFinished, test, vi } from 'vitest'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 import {
@@ -14,19 +14,69 @@ import { shareDecisions } from '../../../src/wrap/gate/gate-setup.ts'
 
 const ip = parseIpAddress('192.0.2.7')
 
-test('those who ask meanwhile share the answer; nobody gets one of yesterday', async () => {
-  let asked = 0
-  const { promise, resolve } = Promise.withResolvers<Decision>()
-  const decideOnce = shareDecisions(() => {
-    asked += 1
-    return asked === 1 ? promise : Promise.resolve({ relay: false, reason: 'no_grant' })
+describe('questions about one address', () => {
+  const yes: Decision = { relay: true, until: 1, login: 'ann' }
+  const no: Decision = { relay: false, reason: 'no_grant' }
+  /** A store whose queries are answered by hand, in their order. */
+  function store(timeoutMs = 1000) {
+    let now = 0
+    const queries: { readonly timeoutMs: number; readonly answer: (decision: Decision) => void }[] = []
+    const ask = shareDecisions((_, left) => new Promise(answer => queries.push({ timeoutMs: left, answer })), {
+      timeoutMs,
+      clock: () => now,
+    })
+    const begun = (count: number) => vi.waitFor(() => expect(queries).toHaveLength(count))
+    const pass = (milliseconds: number): void => {
+      now += milliseconds
+    }
+    return { ask, queries, begun, pass }
+  }
+
+  test('asked in one turn share a query, and nothing is kept after it', async () => {
+    const { ask, queries, begun } = store()
+    const both = Promise.all([ask(ip), ask(ip)])
+    await begun(1)
+    queries[0]?.answer(yes)
+    expect(await both).toEqual([yes, yes])
+    // Blocked in between: refused at the next question.
+    const later = ask(ip)
+    await begun(2)
+    queries[1]?.answer(no)
+    expect(await later).toEqual(no)
   })
-  const both = Promise.all([decideOnce(ip), decideOnce(ip)])
-  resolve({ relay: true, until: 1, login: 'ann' })
-  expect((await both).map(({ relay }) => relay)).toEqual([true, true])
-  expect(asked).toBe(1)
-  // Revoked in between: refused at the next connection.
-  expect(await decideOnce(ip)).toEqual({ relay: false, reason: 'no_grant' })
+
+  test('asked while a query is under way get the next one: its answer may be older than the question', async () => {
+    const { ask, queries, begun } = store()
+    const before = ask(ip)
+    await begun(1)
+    // A login is committed here and its client reads +OK, or a block is answered.
+    const after = [ask(ip), ask(ip)]
+    queries[0]?.answer(no)
+    expect(await before).toEqual(no)
+    await begun(2)
+    queries[1]?.answer(yes)
+    expect(await Promise.all(after)).toEqual([yes, yes])
+    expect(queries).toHaveLength(2)
+  })
+
+  test('the wait for the query before counts against the time limit', async () => {
+    const { ask, queries, begun, pass } = store(1000)
+    void ask(ip)
+    await begun(1)
+    pass(100)
+    void ask(ip)
+    pass(700)
+    queries[0]?.answer(no)
+    await begun(2)
+    expect(queries.map(({ timeoutMs }) => timeoutMs)).toEqual([1000, 300])
+  })
+
+  test('other addresses do not wait', async () => {
+    const { ask, begun } = store()
+    void ask(ip)
+    void ask(parseIpAddress('192.0.2.8'))
+    await begun(2)
+  })
 })
 
 test('an address on the never-list is not even asked about', async () => {

@@ -13,7 +13,7 @@ import {
 import { createGrantAdmin } from '../../../grants/grant-admin.ts'
 import { policyOf } from '../../../grants/grant-policy.ts'
 import { createGrantReader } from '../../../grants/grant-reader.ts'
-import type { Explanation, Grant, GrantedDevice, Rule } from '../../../grants/grant-store.ts'
+import type { Explanation, Grant, GrantedDevice, LastRelay, Rule } from '../../../grants/grant-store.ts'
 import { formatSocketAddress } from '../../../process/socket-address.ts'
 import { formatDuration, parseDuration } from '../../../settings/duration.ts'
 import type { Settings } from '../../../settings/settings.ts'
@@ -209,7 +209,7 @@ function readMoment(text: string | undefined): Date | null {
   return moment
 }
 
-const jsonOf = ({ ip, at, relay, decided, rules }: Explanation) => ({
+const jsonOf = ({ ip, at, relay, decided, rules, lastRelay }: Explanation) => ({
   ip,
   at: at.toISOString(),
   relay,
@@ -223,6 +223,7 @@ const jsonOf = ({ ip, at, relay, decided, rules }: Explanation) => ({
     since: rule.since?.toISOString() ?? null,
     until: rule.until?.toISOString() ?? null,
   })),
+  lastRelay: lastRelay === null ? null : { ...lastRelay, at: lastRelay.at.toISOString() },
 })
 
 /**
@@ -230,7 +231,7 @@ const jsonOf = ({ ip, at, relay, decided, rules }: Explanation) => ({
  * is known.
  */
 export function formatExplanation(
-  { ip, at, relay, decided, rules }: Explanation,
+  { ip, at, relay, decided, rules, lastRelay }: Explanation,
   isPast: boolean,
   expTime: number,
   style: Pick<ReturnType<typeof styleFor>, 'good' | 'bad' | 'faint'>,
@@ -241,7 +242,11 @@ export function formatExplanation(
   const advice = isPast ? undefined : adviceFor(decided, expTime)
   if (advice !== undefined) lines.push(`  ${advice}`)
   const others = rules.filter(rule => rule !== decided)
-  if (others.length > 0) lines.push(style.faint('Also known:'), ...others.map(rule => `  ${ruleInWords(rule, at)}`))
+  const known = [
+    ...others.map(rule => ruleInWords(rule, at)),
+    ...(lastRelay === null ? [] : [lastRelayInWords(lastRelay)]),
+  ]
+  if (known.length > 0) lines.push(style.faint('Also known:'), ...known.map(text => `  ${text}`))
   return `${lines.join('\n')}\n`
 }
 
@@ -256,6 +261,9 @@ const LEADS: Readonly<Record<Rule['rule'], string>> = {
   expired: 'Closed again',
   'never-seen': 'Never seen',
 }
+
+const lastRelayInWords = ({ at, door, host }: LastRelay): string =>
+  `Last relayed mail: at ${formatMoment(at)} by ${printable(door)}${host === null ? '' : ` on ${printable(host)}`}`
 
 function ruleInWords({ rule, relay, detail, since, until }: Rule, at: Date): string {
   const left = until === null ? 0 : (until.getTime() - at.getTime()) / 1000

@@ -44,7 +44,7 @@ Examples:
 }
 
 /** A grant for scripts; times are ISO 8601 in UTC. */
-export const jsonOf = ({ network, until, user, daemon, tls, first, last, logins }: GrantRow) => ({
+export const jsonOf = ({ network, until, user, daemon, tls, first, last, logins, host }: GrantRow) => ({
   address: formatTarget(network),
   until: until.toISOString(),
   login: user,
@@ -53,16 +53,18 @@ export const jsonOf = ({ network, until, user, daemon, tls, first, last, logins 
   first: first.toISOString(),
   last: last.toISOString(),
   logins,
+  host,
 })
 
 /** A table of grants, no wider than `width`. */
 export function formatGrants(grants: readonly GrantRow[], now: Date, width: number): string {
   if (grants.length === 0) return 'Nobody may relay by a login now.\n'
-  const rows = grants.map(({ network, until, user, daemon, tls, first, last, logins }) => [
+  const rows = grants.map(({ network, until, user, daemon, tls, first, last, logins, host }) => [
     formatTarget(network),
     `${formatMoment(until)} (${formatDuration((until.getTime() - now.getTime()) / 1000)})`,
     user === null ? '-' : printable(user),
     printable(daemon),
+    host === null ? '-' : printable(host),
     tls === null ? '-' : tls ? 'yes' : 'no',
     formatMoment(first),
     formatMoment(last),
@@ -74,6 +76,7 @@ export function formatGrants(grants: readonly GrantRow[], now: Date, width: numb
       { title: 'UNTIL' },
       { title: 'LOGIN', mayShrink: true },
       { title: 'DAEMON', mayDrop: true },
+      { title: 'HOST', mayDrop: true },
       { title: 'TLS', mayDrop: true },
       { title: 'FIRST', mayDrop: true },
       { title: 'LAST', mayDrop: true },

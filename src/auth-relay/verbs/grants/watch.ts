@@ -47,7 +47,8 @@ Examples:
 Events appear in the order of their times, about five seconds after they happened: the
 database is asked, so those of all hosts are seen. "norelay" is a client whom a door
 of the gate found no grant for, so that it may send to local domains alone: a sample, at
-most 20 a second and door. "tally" counts them all, by host, door and minute.`,
+most 20 a second and door. "tally" counts them all, by host, door and minute. "on" names
+the host that heard the login, or whose gate decided.`,
     )
     .action((options: Options) => {
       choose({
@@ -135,10 +136,11 @@ const WORD_STYLES: Readonly<Record<HistoryEvent['kind'], (style: EventStyle, wor
 }
 
 /** One line for people. */
-export function formatEvent({ at, kind, ip, detail }: HistoryEvent, style: EventStyle): string {
+export function formatEvent({ at, kind, ip, detail, host }: HistoryEvent, style: EventStyle): string {
   const word = kind.padEnd(7)
   const shown = WORD_STYLES[kind](style, word)
-  return `${style.faint(formatMoment(at))}  ${shown}  ${ip.padEnd(15)}  ${printable(detail)}\n`
+  const where = host === null ? '' : ` on ${printable(host)}`
+  return `${style.faint(formatMoment(at))}  ${shown}  ${ip.padEnd(15)}  ${printable(detail)}${where}\n`
 }
 
 /** One line for people: the decisions of a service within one minute. */

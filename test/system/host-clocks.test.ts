@@ -1,0 +1,53 @@
+import { chownSync, existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { connect } from 'node:net'
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
+import { Cdb } from '../../src/wire/cdb.ts'
+import { parseRelayAnswer } from '../../src/wire/relay-services.ts'
+import { Conversation } from '../harness/conversation.ts'
+import { command, describeWith } from '../harness/describe-with.ts'
+import { eventually } from '../harness/eventually.ts'
+import { GateDatabase } from '../harness/gate-database.ts'
+import { skewedClock } from '../harness/skewed-clock.ts'
+import { Stack, TEST_IDS } from '../harness/stack.ts'
+
+describeWith([command('faketime')], 'a gate whose clock differs from the database by minutes', () => {
+  let grants: GateDatabase
+  beforeAll(async () => {
+    grants = await GateDatabase.create()
+  })
+  afterAll(() => grants?.remove())
+
+  test.each([
+    ['ahead', 300],
+    ['behind', -300],
+  ])('%s: a grant opens at once and closes when it ends, in the query service and in the cdb', async (_, ahead) => {
+    const stack = new Stack()
+    onTestFinished(() => stack.stop())
+    const directory = `${stack.directory}/cdb`
+    mkdirSync(directory)
+    if (process.geteuid?.() === 0) chownSync(directory, TEST_IDS.gate, TEST_IDS.gate)
+    const cdb = `${directory}/relay.cdb`
+    stack.configure({
+      ...grants.settings,
+      // The file is written because the grant ends, and not because the interval is over.
+      wrap: { question_listen: ['127.0.0.1:0'], tcprules_cdb: cdb, tcprules_interval: '1min' },
+    })
+    await stack.start('wrap', { prefix: skewedClock(ahead) })
+    const ip = '192.0.2.7'
+    const isListed = (): boolean =>
+      existsSync(cdb) && [...new Cdb(readFileSync(cdb)).records()].some(({ key }) => Buffer.from(key).toString() === ip)
+    const socket = connect(stack.port('wrap', 0, 'question'), '127.0.0.1')
+    onTestFinished(() => void socket.destroy())
+    const questions = new Conversation('query service', socket)
+    const ask = async () => {
+      questions.write(`relay v=1 ip=${ip}\n`)
+      return parseRelayAnswer((await questions.expect(/^/)).text)
+    }
+    await eventually('the gate answers from the database', async () => (await ask())?.verdict === 'no')
+    await grants.grant(ip, 'ann', 4)
+    await eventually('the file lists the grant', isListed)
+    expect(await ask()).toMatchObject({ verdict: 'yes', login: 'ann' })
+    await eventually('the file does not list the grant any more', () => !isListed())
+    await eventually('the gate says no', async () => (await ask())?.verdict === 'no')
+  })
+})
