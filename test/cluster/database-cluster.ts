@@ -11,7 +11,19 @@ const PEERS = [
 ]
 
 /** Longest time in which a healed cluster must be whole again without a hand, in milliseconds. */
-const HEALING = 180_000
+export const HEALING = 180_000
+
+/** Pause between two questions about the state of the cluster, in milliseconds: Patroni looks every 2 s. */
+export const BETWEEN_QUESTIONS = 250
+
+export type ClusterOptions = {
+  /** Patroni's strict synchronous mode. */
+  readonly synchronous: boolean
+  /** Patroni requires one, and it resets the node. */
+  readonly watchdog: boolean
+  /** Patroni's way to etcd: the second or the third version of etcd's interface. */
+  readonly dcs: 'etcd' | 'etcd3'
+}
 
 /** Three nodes with etcd, Patroni and PostgreSQL. */
 export class DatabaseCluster {
@@ -19,23 +31,18 @@ export class DatabaseCluster {
   readonly #directory = temporaryDirectory()
   readonly #synchronous: boolean
 
-  private constructor(network: TestNetwork, synchronous: boolean) {
-    this.#synchronous = synchronous
+  private constructor(network: TestNetwork, options: ClusterOptions) {
+    this.#synchronous = options.synchronous
     chmodSync(this.#directory.path, 0o755)
-    const options = { directory: this.#directory.path, synchronous }
-    this.nodes = PEERS.map(peer => new DatabaseNode(network, PEERS, peer, options))
+    const own = { ...options, directory: this.#directory.path }
+    this.nodes = PEERS.map(peer => new DatabaseNode(network, PEERS, peer, own))
   }
 
   static readonly ips: readonly string[] = PEERS.map(({ ip }) => ip)
 
-  static async start(
-    network: TestNetwork,
-    { synchronous }: { readonly synchronous: boolean },
-  ): Promise<DatabaseCluster> {
-    const cluster = new DatabaseCluster(network, synchronous)
+  static async start(network: TestNetwork, options: ClusterOptions): Promise<DatabaseCluster> {
+    const cluster = new DatabaseCluster(network, options)
     try {
-      for (const node of cluster.nodes) node.startEtcd()
-      for (const node of cluster.nodes) node.startPatroni()
       await cluster.whole()
       return cluster
     } catch (error) {
@@ -66,16 +73,17 @@ export class DatabaseCluster {
         return undefined
       },
       HEALING,
+      BETWEEN_QUESTIONS,
     )
   }
 
   #parts(members: readonly Member[]) {
-    const named = (wanted: RegExp): DatabaseNode | undefined => {
-      const found = members.find(({ role }) => wanted.test(role))?.name
+    const named = (wanted: string): DatabaseNode | undefined => {
+      const found = members.find(({ role }) => role === wanted)?.name
       return this.nodes.find(({ name }) => name === found)
     }
-    const leader = named(/^Leader$/)
-    const standby = named(this.#synchronous ? /^Sync Standby$/ : /^Replica$/)
+    const leader = named('leader')
+    const standby = named(this.#synchronous ? 'sync_standby' : 'replica')
     const isRunning = members.every(({ state }) => /^(running|streaming)$/.test(state))
     const isOneTimeline = new Set(members.map(({ timeline }) => timeline)).size === 1
     if (members.length !== 3 || !isRunning || !isOneTimeline || leader === undefined || standby === undefined)
@@ -83,10 +91,9 @@ export class DatabaseCluster {
     return { leader, standby, others: this.nodes.filter(node => node !== leader) }
   }
 
-  /** Ends every fault, and starts what died. */
+  /** Ends every fault. */
   heal(): void {
     for (const node of this.nodes) node.heal()
-    for (const node of this.nodes) node.revive()
   }
 
   async remove(): Promise<void> {

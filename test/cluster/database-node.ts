@@ -6,6 +6,9 @@ import type { NetworkNamespace, TestNetwork } from '../harness/network-namespace
 import { debianPostgres } from '../harness/postgres-cluster.ts'
 import { descendantsOf, type ProcessStatus } from '../harness/process-status.ts'
 import { Program } from '../harness/program.ts'
+import { FAKETIME } from '../harness/skewed-clock.ts'
+import type { ClusterOptions } from './database-cluster.ts'
+import { Watchdog } from './watchdog.ts'
 
 export const PASSWORDS = { postgres: 'super of tests', replicator: 'replica of tests', rewinder: 'rewind of tests' }
 export const SCOPE = 'tests'
@@ -13,19 +16,18 @@ export const SCOPE = 'tests'
 /** What Patroni runs with in these tests: the shortest times that it allows. */
 export const TTL = 20
 
-const FAKETIME = '/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1'
+/** Milliseconds between two looks for programs that have failed. */
+const RESTART_AFTER = 1500
 /** The disk of a node's database, in MB. */
 const DISK = 500
 
-export type Member = { readonly name: string; readonly role: string; readonly state: string; readonly timeline: number }
-const MEMBERS = v.array(
-  v.object({
-    Member: v.string(),
-    Role: v.string(),
-    State: v.string(),
-    TL: v.optional(v.nullable(v.union([v.number(), v.string()])), 0),
-  }),
-)
+export type Member = v.InferOutput<typeof CLUSTER>['members'][number]
+/** Of the answer to GET /cluster. A member that starts has no timeline. */
+const CLUSTER = v.object({
+  members: v.array(
+    v.object({ name: v.string(), role: v.string(), state: v.string(), timeline: v.optional(v.number(), 0) }),
+  ),
+})
 
 type Command = Pick<ProcessStatus, 'commandLine'>
 const isPostgres = ({ commandLine: [program = ''] }: Command): boolean => /postgres/.test(program)
@@ -44,22 +46,28 @@ export class DatabaseNode {
   readonly ip: string
   readonly directory: string
   readonly #peers: readonly { readonly name: string; readonly ip: string }[]
-  readonly #synchronous: boolean
+  readonly #options: ClusterOptions
+  readonly #watchdog: Watchdog | undefined
   readonly #first: Program
   readonly #account = idsOf('postgres', 'the account of PostgreSQL')
+  /** The watchdog has reset the machine. */
+  wasReset = false
   #stopped: number[] = []
+  /** A fault keeps programs of this node dead. */
+  #isDown = false
+  readonly #supervisor: NodeJS.Timeout
   #routes: string[] = []
 
   constructor(
     network: TestNetwork,
     peers: readonly { readonly name: string; readonly ip: string }[],
     own: { readonly name: string; readonly ip: string },
-    options: { readonly directory: string; readonly synchronous: boolean },
+    options: ClusterOptions & { readonly directory: string },
   ) {
     this.name = own.name
     this.ip = own.ip
     this.#peers = peers
-    this.#synchronous = options.synchronous
+    this.#options = options
     this.directory = `${options.directory}/${own.name}`
     this.host = network.client(own.ip)
     mkdirSync(this.directory)
@@ -70,6 +78,8 @@ export class DatabaseNode {
     this.#makePrograms()
     mkdirSync(`${this.directory}/sock`)
     this.#give(`${this.directory}/sock`, 0o700)
+    this.#watchdog = options.watchdog ? new Watchdog(`${this.directory}/watchdog`, () => this.#reset()) : undefined
+    if (options.watchdog) this.#give(`${this.directory}/watchdog`, 0o600)
     writeFileSync(`${this.directory}/patroni.json`, JSON.stringify(this.#patroniSettings()))
     this.#give(`${this.directory}/patroni.json`, 0o600)
     this.#give(this.directory, 0o700)
@@ -79,6 +89,7 @@ export class DatabaseNode {
       prefix: [...this.host.prefix, 'unshare', '--pid', '--fork', '--kill-child', '--mount-proc'],
       cwd: this.directory,
     })
+    this.#supervisor = setInterval(() => this.#revive(), RESTART_AFTER)
   }
 
   /**
@@ -110,7 +121,7 @@ export class DatabaseNode {
       namespace: '/service/',
       name: this.name,
       restapi: { listen: address(8008), connect_address: address(8008) },
-      etcd3: { hosts: this.#peers.map(({ ip }) => `${ip}:2379`) },
+      [this.#options.dcs]: { hosts: this.#peers.map(({ ip }) => `${ip}:2379`) },
       bootstrap: {
         dcs: {
           ttl: TTL,
@@ -118,8 +129,8 @@ export class DatabaseNode {
           retry_timeout: 3,
           maximum_lag_on_failover: 1_048_576,
           master_start_timeout: 0,
-          synchronous_mode: this.#synchronous,
-          synchronous_mode_strict: this.#synchronous,
+          synchronous_mode: this.#options.synchronous,
+          synchronous_mode_strict: this.#options.synchronous,
           synchronous_node_count: 1,
           postgresql: {
             use_pg_rewind: true,
@@ -163,7 +174,9 @@ export class DatabaseNode {
           rewind: role('rewinder'),
         },
       },
-      watchdog: { mode: 'off' },
+      watchdog: this.#options.watchdog
+        ? { mode: 'required', driver: 'testing', device: `${this.directory}/watchdog`, safety_margin: -1 }
+        : { mode: 'off' },
     }
   }
 
@@ -176,7 +189,7 @@ export class DatabaseNode {
     this.#first.child.stdin?.write(`${JSON.stringify(order)}\n`)
   }
 
-  startEtcd(): void {
+  #startEtcd(): void {
     const url = (port: number): string => `http://${this.ip}:${port}`
     const cluster = this.#peers.map(({ name, ip }) => `${name}=http://${ip}:2380`).join(',')
     this.#start(
@@ -187,12 +200,13 @@ export class DatabaseNode {
         ...['--listen-client-urls', `${url(2379)},http://127.0.0.1:2379`, '--advertise-client-urls', url(2379)],
         // The machine of the test may be busy: no election for a heartbeat that is late.
         ...['--heartbeat-interval', '250', '--election-timeout', '2500'],
+        ...(this.#options.dcs === 'etcd' ? ['--enable-v2'] : []),
       ],
       'etcd',
     )
   }
 
-  startPatroni(): void {
+  #startPatroni(): void {
     this.#start(['/usr/bin/patroni', `${this.directory}/patroni.json`], 'patroni')
   }
 
@@ -223,14 +237,25 @@ export class DatabaseNode {
     if (postmaster !== undefined) process.kill(postmaster.pid, 'SIGKILL')
   }
 
-  /** Patroni first, so that it repairs nothing. */
+  /** Patroni first, so that it repairs nothing. It stays dead until `heal`. */
   killDatabase(): void {
+    this.#isDown = true
     this.#kill(isPatroni, 'SIGKILL')
     this.#kill(each => !isEtcd(each), 'SIGKILL')
   }
 
+  /** It stays dead until `heal`. */
   killEtcd(): void {
+    this.#isDown = true
     this.#kill(isEtcd, 'SIGKILL')
+  }
+
+  /** What a reset by the watchdog leaves of the machine: nothing runs, and the disk is as it was. */
+  #reset(): void {
+    this.wasReset = true
+    this.#stopped = []
+    this.killDatabase()
+    this.killEtcd()
   }
 
   stop(which: 'patroni' | 'database'): void {
@@ -278,8 +303,9 @@ export class DatabaseNode {
     }
   }
 
-  /** Undoes every fault but dead processes. */
+  /** Undoes every fault. */
   heal(): void {
+    this.#isDown = false
     this.resume()
     this.setClock(0)
     rmSync(`${this.directory}/disk/filler`, { force: true })
@@ -289,28 +315,20 @@ export class DatabaseNode {
     this.setLink('up')
   }
 
-  /** Starts what does not run. */
-  revive(): void {
+  /** Starts the programs that do not run, as systemd does: Debian's units restart a Patroni and an etcd that failed. */
+  #revive(): void {
+    if (this.#isDown) return
     const all = this.#processes()
-    if (!all.some(isEtcd)) this.startEtcd()
-    if (!all.some(isPatroni)) this.startPatroni()
+    if (!all.some(isEtcd)) this.#startEtcd()
+    if (!all.some(isPatroni)) this.#startPatroni()
   }
 
   /** What Patroni says of its cluster; undefined if it says nothing in time. */
   async members(): Promise<readonly Member[] | undefined> {
-    const stdout = await this.#run([
-      '/usr/bin/patronictl',
-      '-c',
-      `${this.directory}/patroni.json`,
-      'list',
-      '-f',
-      'json',
-    ])
+    const stdout = await this.#run(['/usr/bin/curl', '-sS', '--max-time', '5', `http://${this.ip}:8008/cluster`])
     if (stdout === undefined) return undefined
     try {
-      return v
-        .parse(MEMBERS, JSON.parse(stdout))
-        .map(({ Member, Role, State, TL }) => ({ name: Member, role: Role, state: State, timeline: Number(TL ?? 0) }))
+      return v.parse(CLUSTER, JSON.parse(stdout)).members
     } catch {
       return undefined // a member is starting
     }
@@ -362,6 +380,8 @@ export class DatabaseNode {
   }
 
   async remove(): Promise<void> {
+    clearInterval(this.#supervisor)
+    this.#watchdog?.close()
     this.resume()
     this.#kill(() => true, 'SIGKILL')
     await this.#first.stop(1000).catch(() => undefined)

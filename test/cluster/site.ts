@@ -2,14 +2,20 @@ import { execFileSync } from 'node:child_process'
 import { parseRelayAnswer } from '../../src/wire/relay-services.ts'
 import { parseLogLine } from '../harness/log-line.ts'
 import type { NetworkNamespace, TestNetwork } from '../harness/network-namespace.ts'
+import { skewedClock } from '../harness/skewed-clock.ts'
 import { Stack, TEST_PASSWORD, type TestSettings } from '../harness/stack.ts'
 
 const ROLE_PASSWORDS = { writer: 'writer of the tests', reader: 'reader of the tests' }
 
-/** Networks of the clients: as many addresses as a test takes, all behind one host. */
-export const CLIENT_NETWORKS = { v4: '10.99.0.0/16', v6: '2001:db8:0:99::/64' }
+/** Networks of the clients: an address for each login of a test, all behind one host. */
+export const CLIENT_NETWORKS = { v4: '10.64.0.0/10', v6: '2001:db8:0:99::/64' }
 
-export type SiteOptions = { readonly databases: readonly string[]; readonly requireSync: boolean }
+export type SiteOptions = {
+  readonly databases: readonly string[]
+  readonly requireSync: boolean
+  /** Seconds by which the host's clock is ahead. */
+  readonly clock: number
+}
 
 /** A host with programs of ours, and the settings by which they find the database. */
 function settingsOf(stack: Stack, { databases, requireSync }: SiteOptions, own: TestSettings): TestSettings {
@@ -55,24 +61,29 @@ export type LoginResult = {
   readonly waited: number
 }
 
+/** Longest time of a POP3 session, in milliseconds; what has not come by then does not come. */
+const LONGEST_SESSION = 60_000
+
 /** popup and authd on a host of their own. */
 export class Pop3Host {
   readonly stack = new Stack()
   readonly host: NetworkNamespace
   readonly #v4: string
   readonly #v6: string
+  readonly #prefix: readonly string[]
   #read = 0
   readonly #grants = new Map<string, string>()
 
-  private constructor(network: TestNetwork, v4: string, v6: string) {
+  private constructor(network: TestNetwork, v4: string, v6: string, clock: number) {
     this.host = network.client(v4, v6)
     this.#v4 = v4
     this.#v6 = v6
+    this.#prefix = [...this.host.prefix, ...skewedClock(clock)]
     ClientHost.routeBack(this.host)
   }
 
   static async start(network: TestNetwork, v4: string, v6: string, options: SiteOptions): Promise<Pop3Host> {
-    const made = new Pop3Host(network, v4, v6)
+    const made = new Pop3Host(network, v4, v6, options.clock)
     const { stack } = made
     stack.account('ann', ['Subject: hello\n\nhello\n'])
     stack.configure(settingsOf(stack, options, { popup: { listen: [`${v4}:110`, `[${v6}]:110`] } }))
@@ -88,8 +99,8 @@ export class Pop3Host {
   }
 
   async startPrograms(): Promise<void> {
-    await this.stack.start('authd', { prefix: this.host.prefix })
-    await this.stack.start('popup', { prefix: this.host.prefix })
+    await this.stack.start('authd', { prefix: this.#prefix })
+    await this.stack.start('popup', { prefix: this.#prefix })
   }
 
   /** A whole POP3 session from that address. */
@@ -105,12 +116,15 @@ export class Pop3Host {
     })
     socket.on('error', () => wake())
     socket.on('close', () => wake())
+    let isLate = false
+    const deadline = setTimeout(() => {
+      isLate = true
+      wake()
+    }, LONGEST_SESSION)
     const reply = async (lines: number): Promise<string> => {
-      const end = performance.now() + 30_000
-      while (text.split('\r\n').length <= lines && !socket.destroyed && performance.now() < end) {
+      while (text.split('\r\n').length <= lines && !socket.destroyed && !isLate) {
         await new Promise<void>(resolve => {
           wake = resolve
-          setTimeout(resolve, 1000)
         })
       }
       return text.split('\r\n')[lines - 1] ?? ''
@@ -127,6 +141,7 @@ export class Pop3Host {
       await reply(4)
       return { ok: answer.startsWith('+OK'), grant: this.#grantOf(from), waited }
     } finally {
+      clearTimeout(deadline)
       socket.destroy()
     }
   }
@@ -145,7 +160,7 @@ export class Pop3Host {
   block(target: string): Promise<number | null> {
     const words = ['block', target, '--for', '24h', '--reason', 'test', '--config', this.stack.config]
     return this.stack
-      .run('auth-relay', words, { prefix: this.host.prefix })
+      .run('auth-relay', words, { prefix: this.#prefix })
       .then(program => program.ended)
       .then(({ code }) => code)
   }
@@ -157,22 +172,24 @@ export type GateAnswer = 'yes' | 'no' | 'later' | 'unknown'
 export class GateHost {
   readonly stack = new Stack()
   readonly host: NetworkNamespace
+  readonly #prefix: readonly string[]
   readonly #waiting: ((answer: GateAnswer) => void)[] = []
   #socket: ReturnType<NetworkNamespace['connect']> | undefined
 
-  private constructor(network: TestNetwork, v4: string, v6: string) {
+  private constructor(network: TestNetwork, v4: string, v6: string, clock: number) {
     this.host = network.client(v4, v6)
+    this.#prefix = [...this.host.prefix, ...skewedClock(clock)]
   }
 
   static async start(network: TestNetwork, v4: string, v6: string, options: SiteOptions): Promise<GateHost> {
-    const made = new GateHost(network, v4, v6)
+    const made = new GateHost(network, v4, v6, options.clock)
     const wrap = { question_listen: ['127.0.0.1:4225'] }
     made.stack.configure(settingsOf(made.stack, options, { wrap }))
     return made
   }
 
   async startPrograms(): Promise<void> {
-    await this.stack.start('wrap', { prefix: this.host.prefix })
+    await this.stack.start('wrap', { prefix: this.#prefix })
   }
 
   /** What the gate says of an address; the answer to a question comes within wrap_timeout. */

@@ -35,6 +35,8 @@ export class Traffic {
    */
   readonly blocked = new Map<string, number | undefined>()
   readonly violations: Violation[] = []
+  /** What was answered as done and is not in the databases. */
+  readonly lost = new Set<string>()
   /** Longest wait from PASS to its reply since the last round began. */
   worstWait = 0
   refusedLogins = 0
@@ -65,9 +67,14 @@ export class Traffic {
     await Promise.all(this.#loops)
   }
 
-  /** Addresses that were answered committed, and are not blocked. */
+  /** Addresses that were answered committed. */
   committed(): readonly string[] {
     return [...this.logins.values()].filter(({ grant }) => grant === 'committed').map(({ ip }) => ip)
+  }
+
+  /** How many logins were answered committed. */
+  get committedCount(): number {
+    return this.#order.length
   }
 
   /** Blocks an address that was granted. */
@@ -83,13 +90,16 @@ export class Traffic {
   #fresh(): string {
     this.#count += 1
     const n = this.#count
-    return n % 2 === 0 ? `10.99.${(n >> 8) & 255}.${n & 255}` : `2001:db8:0:99::${n.toString(16)}`
+    if (n >= 1 << 22) throw new Error('the test has no further address')
+    return n % 2 === 0
+      ? `10.${64 + (n >> 16)}.${(n >> 8) & 255}.${n & 255}`
+      : `2001:db8:0:99:0:1:${(n >> 16).toString(16)}:${(n & 65_535).toString(16)}`
   }
 
   /** An address that never logs in. */
   #stranger(): string {
     const n = this.#random.int(50_000)
-    return this.#random.oneIn(2) ? `10.98.${n >> 8}.${n & 255}` : `2001:db8:0:98::${n.toString(16)}`
+    return this.#random.oneIn(2) ? `10.200.${n >> 8}.${n & 255}` : `2001:db8:0:98::${n.toString(16)}`
   }
 
   async #loginLoop(host: Pop3Host): Promise<void> {

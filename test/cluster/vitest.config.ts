@@ -2,8 +2,9 @@ import { defineConfig } from 'vitest/config'
 import { REQUIRE_ASSERTIONS } from '../harness/require-assertions.ts'
 
 /**
- * Failover with Patroni and etcd, as root: `npm run test:cluster`. CLUSTER_ROUNDS, CLUSTER_SEED and
- * CLUSTER_FAULTS (names, separated by commas) choose the rounds.
+ * Failover with Patroni and etcd, as root: `npm run test:cluster`. CLUSTER_ROUNDS, CLUSTER_MINUTES,
+ * CLUSTER_SEED and CLUSTER_FAULTS (names, separated by commas) choose the rounds. CLUSTER_LOGS is a
+ * directory for the logs of a failed run.
  */
 export default defineConfig({
   test: {
