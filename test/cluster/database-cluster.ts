@@ -13,7 +13,10 @@ const PEERS = [
 /** Longest time in which a healed cluster must be whole again without a hand, in milliseconds. */
 export const HEALING = 180_000
 
-/** Pause between two questions about the state of the cluster, in milliseconds: Patroni looks every 2 s. */
+/**
+ * Pause between two questions about the state of the cluster, in milliseconds: Patroni looks every
+ * 2 s.
+ */
 export const BETWEEN_QUESTIONS = 250
 
 export type ClusterOptions = {

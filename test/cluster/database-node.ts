@@ -16,6 +16,13 @@ export const SCOPE = 'tests'
 /** What Patroni runs with in these tests: the shortest times that it allows. */
 export const TTL = 20
 
+/**
+ * Rows from a clock that was ahead by more seconds count as none, with a margin for the file that
+ * sets the clock.
+ */
+const CLOCK_RULE = 55
+/** Milliseconds after which every process of PostgreSQL sees a clock that was set. */
+const CLOCK_SETTLES = 3000
 /** Milliseconds between two looks for programs that have failed. */
 const RESTART_AFTER = 1500
 /** The disk of a node's database, in MB. */
@@ -52,6 +59,8 @@ export class DatabaseNode {
   readonly #account = idsOf('postgres', 'the account of PostgreSQL')
   /** The watchdog has reset the machine. */
   wasReset = false
+  #clock = 0
+  #clockSetBack = Number.NEGATIVE_INFINITY
   #stopped: number[] = []
   /** A fault keeps programs of this node dead. */
   #isDown = false
@@ -250,7 +259,9 @@ export class DatabaseNode {
     this.#kill(isEtcd, 'SIGKILL')
   }
 
-  /** What a reset by the watchdog leaves of the machine: nothing runs, and the disk is as it was. */
+  /**
+   * What a reset by the watchdog leaves of the machine: nothing runs, and the disk is as it was.
+   */
   #reset(): void {
     this.wasReset = true
     this.#stopped = []
@@ -288,8 +299,18 @@ export class DatabaseNode {
     execFileSync('tc', ['-n', this.host.name, 'qdisc', 'replace', 'dev', 'eth0', 'root', 'tbf', ...limit])
   }
 
+  /**
+   * The clock of the node's PostgreSQL is, or was within the last seconds, so far ahead that a row
+   * of it may not count.
+   */
+  get isClockAhead(): boolean {
+    return this.#clock > CLOCK_RULE || performance.now() - this.#clockSetBack < CLOCK_SETTLES
+  }
+
   /** Seconds by which the wall clock of the node's PostgreSQL is ahead. */
   setClock(seconds: number): void {
+    if (this.#clock > CLOCK_RULE && seconds <= CLOCK_RULE) this.#clockSetBack = performance.now()
+    this.#clock = seconds
     writeFileSync(`${this.directory}/clock`, `${seconds < 0 ? '' : '+'}${seconds}\n`)
     chmodSync(`${this.directory}/clock`, 0o644)
   }
@@ -315,7 +336,10 @@ export class DatabaseNode {
     this.setLink('up')
   }
 
-  /** Starts the programs that do not run, as systemd does: Debian's units restart a Patroni and an etcd that failed. */
+  /**
+   * Starts the programs that do not run, as systemd does: Debian's units restart a Patroni and an
+   * etcd that failed.
+   */
   #revive(): void {
     if (this.#isDown) return
     const all = this.#processes()

@@ -10,6 +10,8 @@ type Login = {
   /** What authd answered: committed, queued; unknown while it is open. */
   grant: string
   readonly waited: number
+  /** A database's clock was ahead meanwhile: when it is right again, the grant counts as none. */
+  isByClockAhead: boolean
 }
 
 export type Violation = { readonly rule: string; readonly ip: string; readonly detail: string }
@@ -27,6 +29,7 @@ export class Traffic {
   readonly #pop3: readonly Pop3Host[]
   readonly #gates: readonly GateHost[]
   readonly #clients: ClientHost
+  readonly #isClockAhead: () => boolean
   readonly #random: Random
   readonly logins = new Map<string, Login>()
   readonly #order: string[] = []
@@ -48,12 +51,18 @@ export class Traffic {
   readonly #loops: Promise<void>[] = []
 
   constructor(
-    parts: { readonly pop3: readonly Pop3Host[]; readonly gates: readonly GateHost[]; readonly clients: ClientHost },
+    parts: {
+      readonly pop3: readonly Pop3Host[]
+      readonly gates: readonly GateHost[]
+      readonly clients: ClientHost
+      readonly isClockAhead: () => boolean
+    },
     random: Random,
   ) {
     this.#pop3 = parts.pop3
     this.#gates = parts.gates
     this.#clients = parts.clients
+    this.#isClockAhead = parts.isClockAhead
     this.#random = random
   }
 
@@ -105,13 +114,22 @@ export class Traffic {
   async #loginLoop(host: Pop3Host): Promise<void> {
     while (this.#running) {
       const ip = this.#fresh()
-      const login: Login = { ip, sentAt: performance.now(), answeredAt: 0, ok: false, grant: 'unknown', waited: 0 }
+      const login: Login = {
+        ip,
+        sentAt: performance.now(),
+        answeredAt: 0,
+        ok: false,
+        grant: 'unknown',
+        waited: 0,
+        isByClockAhead: this.#isClockAhead(),
+      }
       this.logins.set(ip, login)
       try {
         const { ok, grant = 'unknown', waited } = await host.login(this.#clients, ip)
         login.ok = ok
         login.grant = grant
         login.answeredAt = performance.now()
+        login.isByClockAhead ||= this.#isClockAhead()
         this.worstWait = Math.max(this.worstWait, waited)
         if (!ok) this.refusedLogins += 1
         if (grant === 'committed') this.#order.push(ip)
@@ -145,7 +163,7 @@ export class Traffic {
         }
       } else if (!isStranger && !this.blocked.has(ip)) {
         this.lastNotYes = performance.now()
-        if (answer === 'no') {
+        if (answer === 'no' && login?.isByClockAhead !== true) {
           this.violations.push({
             rule: 'no plain no for a committed login',
             ip,
