@@ -6,6 +6,7 @@ import { createGrantReader } from '../../src/grants/grant-reader.ts'
 import type { BlockTarget } from '../../src/grants/grant-store.ts'
 import { createGrantWriter } from '../../src/grants/grant-writer.ts'
 import { formatNetwork } from '../../src/wire/ip-address.ts'
+import { assertRuns } from '../harness/check-runs.ts'
 import { ip as ipOf, net as networkOf } from '../harness/addresses.ts'
 import { grantPolicy } from '../harness/grant-policy.ts'
 import { createTestDatabase } from '../harness/test-database.ts'
@@ -121,8 +122,9 @@ describe('the model of the statements, which the simulation trusts', () => {
   test.each(policies.map((policy, index) => [index, policy] as const))(
     'answers as PostgreSQL does, policy %i',
     async (_, policy) => {
-      await fc.assert(
-        fc.asyncProperty(fc.array(deed, { maxLength: 25 }), async history => {
+      await assertRuns(
+        fc.array(deed, { maxLength: 25 }),
+        async history => {
           await owner.script('TRUNCATE grants, blocks, allowances, neighbours, login_event, relay_use')
           const tables = new Tables()
           const model = immediateDatabase(
@@ -131,7 +133,7 @@ describe('the model of the statements, which the simulation trusts', () => {
             () => Number.NaN,
           )
           expect(await answersOf(model, policy, history)).toEqual(await answersOf(owner, policy, history))
-        }),
+        },
         { numRuns: 25, interruptAfterTimeLimit: 45_000 },
       )
     },

@@ -12,6 +12,7 @@ import { createGrantWriter } from '../../src/grants/grant-writer.ts'
 import { CustomerNetworks } from '../../src/wire/customer-networks.ts'
 import { type Network, NetworkSet, parseNetwork } from '../../src/wire/ip-address.ts'
 import { TcpRulesFile } from '../../src/wrap/gate/tcp-rules-file.ts'
+import { assertRuns } from './check-runs.ts'
 import { ip as ipFrom } from './addresses.ts'
 import { command, NETWORK_NAMESPACES, type Need } from './describe-with.ts'
 import { eventually } from './eventually.ts'
@@ -172,10 +173,11 @@ export async function isFound(mutant: OracleMutant, host: ServiceHost, site: Sit
  */
 export async function compareMany(host: ServiceHost, site: Site, cases: number, seed: number): Promise<number> {
   let open = 0
-  await fc.assert(
-    fc.asyncProperty(history, async each => {
+  await assertRuns(
+    history,
+    async each => {
       open += await host.compare(each, new RelayOracle(site), 'all')
-    }),
+    },
     { numRuns: cases, seed, interruptAfterTimeLimit: 30_000 + cases * 10_000 },
   )
   return open

@@ -1,11 +1,16 @@
 import { defineConfig } from 'vitest/config'
 import { REQUIRE_ASSERTIONS } from '../harness/require-assertions.ts'
 
-/** Unit tests of the rooms that are mutated: each mutant is tested by those that reach it. */
+/**
+ * Unit tests of the rooms that are mutated: each mutant is tested by those that reach it.
+ * MUTATION_TESTS names other tests, separated by commas, for a run over a few files.
+ */
+const chosen = process.env['MUTATION_TESTS']
+
 export default defineConfig({
   test: {
     ...REQUIRE_ASSERTIONS,
-    include: [
+    include: chosen?.split(',') ?? [
       'test/unit/pop3/**/*.test.ts',
       'test/unit/grants/**/*.test.ts',
       'test/unit/wire/**/*.test.ts',

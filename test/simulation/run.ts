@@ -1,6 +1,7 @@
 import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
 import { fc } from '@fast-check/vitest'
+import { checkRuns } from '../harness/check-runs.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 import { plan } from './plan.ts'
 import type { Stage } from './stage.ts'
@@ -33,6 +34,8 @@ export async function fitOut(stage: Stage): Promise<() => void> {
 
 export type Report = {
   readonly deviceDays: number
+  /** The seed behind those of this report. */
+  readonly nextSeed: number
   readonly failure: unknown
   /** What to set to see the failure again, and the smallest plan that shows it. */
   readonly replay: string
@@ -50,17 +53,19 @@ export async function runPlans(
 ): Promise<Report> {
   const first = Number(process.env['SIMULATION_SEED'] ?? seed)
   let deviceDays = 0
-  for (let next = first; deviceDays < most; next += 1) {
-    const details = await fc.check(
-      fc.asyncProperty(plan(STEPS), async steps => {
+  let next = first
+  for (; deviceDays < most; next += 1) {
+    const details = await checkRuns(
+      plan(STEPS),
+      async steps => {
         deviceDays += await simulate(steps, stage, mutants)
-      }),
+      },
       { numRuns: 20, seed: next, endOnFailure: mutants.length > 0, interruptAfterTimeLimit: SHRINK_MS },
     )
     if (details.failed) {
       const replay = `SIMULATION_SEED=${next} ${String(details.errorInstance)} ${fc.stringify(details.counterexample)}`
-      return { deviceDays, failure: details.errorInstance, replay }
+      return { deviceDays, nextSeed: next + 1, failure: details.errorInstance, replay }
     }
   }
-  return { deviceDays, failure: undefined, replay: '' }
+  return { deviceDays, nextSeed: next, failure: undefined, replay: '' }
 }

@@ -1,5 +1,6 @@
 import fc from 'fast-check'
 import { afterAll, expect, test } from 'vitest'
+import { checkRuns } from '../harness/check-runs.ts'
 import { actions, MaildropTrial } from '../harness/maildrop-trial.ts'
 import { openByWorker, openStandalone, openWithin } from '../harness/open-sessions.ts'
 import { WorkersForTests } from '../harness/pop3d.ts'
@@ -13,6 +14,8 @@ afterAll(async () => {
   root.remove()
 })
 
+/** Commands between two lines about the progress. */
+const STEP_COMMANDS = 10_000
 /** Runs between two looks at the count. */
 const RUNS = 50
 
@@ -26,13 +29,19 @@ test.each([
 ] as const)('%s answers as the model, compat = %s', { timeout: 7_200_000 }, async (name, compat, open, share) => {
   const wanted = SOAK.pop3Commands * share
   let commands = 0
+  let shown = 0
   for (let seed = SOAK.seed; commands < wanted; seed += 1) {
-    const details = await fc.check(
-      fc.asyncProperty(actions(80), async steps => {
+    const details = await checkRuns(
+      actions(80),
+      async steps => {
         commands += await MaildropTrial.run(root.path, compat, open, steps)
-      }),
+      },
       { numRuns: name === 'processes of one session' ? 1 : RUNS, seed, interruptAfterTimeLimit: 120_000 },
     )
+    if (commands >= shown + STEP_COMMANDS) {
+      shown = commands
+      console.log(`${name}, compat = ${compat}: ${commands} commands, seeds ${SOAK.seed} to ${seed}`)
+    }
     expect(details.failed, `SOAK_SEED=${seed} ${fc.defaultReportMessage(details)}`).toBe(false)
   }
   console.log(`${name}, compat = ${compat}: ${commands} commands, SOAK_SEED=${SOAK.seed}`)

@@ -1,5 +1,6 @@
 import fc from 'fast-check'
 import { afterAll, describe, expect, test } from 'vitest'
+import { assertRuns } from '../harness/check-runs.ts'
 import { sent, sizeOf } from '../harness/maildrop-model.ts'
 import { actions, MaildropTrial, type OpenSession } from '../harness/maildrop-trial.ts'
 import { openByWorker, openStandalone } from '../harness/open-sessions.ts'
@@ -24,10 +25,11 @@ describe.each(['none', 'qmail'] as const)('random sessions on a random maildrop,
     ['processes of one session', openStandalone, { runs: 4, length: 60, least: 30 }],
   ] as const)('%s: every answer is the model’s', { timeout: 120_000 }, async (_, open, { runs, length, least }) => {
     let commands = 0
-    await fc.assert(
-      fc.asyncProperty(actions(length), async steps => {
+    await assertRuns(
+      actions(length),
+      async steps => {
         commands += await MaildropTrial.run(root.path, compat, open, steps)
-      }),
+      },
       { numRuns: runs, seed: SEED, interruptAfterTimeLimit: 60_000 },
     )
     expect(commands).toBeGreaterThan(least)
