@@ -30,7 +30,9 @@ test(`popup, authd and the gate break no promise in ${DEVICE_DAYS} days of devic
     deviceDays += part.deviceDays
     seed = part.nextSeed
     const minutes = ((performance.now() - began) / 60_000).toFixed(1)
-    console.log(`simulation: ${Math.floor(deviceDays)} device-days in ${minutes} min, seeds ${SOAK.seed} to ${seed - 1}`)
+    console.log(
+      `simulation: ${Math.floor(deviceDays)} device-days in ${minutes} min, seeds ${SOAK.seed} to ${seed - 1}`,
+    )
   }
   expect(deviceDays).toBeGreaterThanOrEqual(DEVICE_DAYS)
 }, 7_200_000)

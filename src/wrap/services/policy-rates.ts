@@ -38,7 +38,7 @@ export class HourlyRate {
     return limit === 0 || this.#rate(key) + 1 <= limit
   }
 
-  /** What is counted for the key now, rounded up. */
+  /** The count of the key now, rounded up. */
   counted(key: string): number {
     return Math.ceil(this.#rate(key))
   }
@@ -108,7 +108,7 @@ export class PolicyRates {
     }
   }
 
-  /** What is counted for a device. */
+  /** The counts of a device. */
   countsOf(name: string): DeviceCounts {
     const { messagesPerHour, messagesPerDay, recipientsPerHour, recipientsPerDay } = this.device
     return {

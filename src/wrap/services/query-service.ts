@@ -39,7 +39,10 @@ const MAX_INSTANCES = 10_000
 export function queryService(options: () => QueryServiceOptions): LineServer<string> {
   const instances = new BoundedMap<string, true>(MAX_INSTANCES)
 
-  /** Counts a recipient, and with the first recipient of an instance the message. Undefined: no limit is reached. */
+  /**
+   * Counts a recipient, and with the first recipient of an instance the message. Undefined: no
+   * limit is reached.
+   */
   const count = (rules: MailRules, { ip, instance }: RelayQuery, isMail: boolean): Refusal | undefined => {
     if (instance === undefined) return undefined
     const key = `${ip} ${instance}`

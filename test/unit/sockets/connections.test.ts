@@ -380,7 +380,7 @@ describe.each([
     const { client, server, seen } = await connection()
     let idle = 0
     server.resume()
-    /** Talks for 300 ms; false where the machine itself stopped for so long that silence was real. */
+    /** Talks for 300 ms. False if the machine itself stopped for so long that silence was real. */
     const talksThrough = async (): Promise<boolean> => {
       idle = 0
       server.onIdle(150, () => {

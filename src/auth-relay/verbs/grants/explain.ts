@@ -101,7 +101,7 @@ type MailExplanation = {
   readonly refused: boolean
 }
 
-/** The limits of a device, with what counts against each. */
+/** The limits of a device, each with the unit that it counts. */
 const limitsOf = (device: GrantedDevice) =>
   [
     { name: 'messagesPerHour', limit: device.messagesPerHour, what: 'messages an hour' },
@@ -110,7 +110,7 @@ const limitsOf = (device: GrantedDevice) =>
     { name: 'recipientsPerDay', limit: device.recipientsPerDay, what: 'recipients a day' },
   ] as const
 
-/** What is left of each limit, or why nobody knows; neither for a device without limits. */
+/** The rest of each limit, or the reason why it is unknown. Empty for a device without limits. */
 type LimitsLeft = { readonly left?: Partial<DeviceCounts>; readonly leftUnknown?: string }
 
 /** Milliseconds. */

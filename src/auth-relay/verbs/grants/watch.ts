@@ -22,8 +22,7 @@ type Options = { config: string; json?: true }
 /** Milliseconds between two looks. */
 const INTERVAL = 1000
 /**
- * Milliseconds after which every event of a moment is in the database: the gate reports its usage
- * events late.
+ * Milliseconds after an event until the database has it: the gate reports its usage events late.
  */
 const SETTLED = 4000
 /** A minute's tallies are shown when it is over: begin with the minute that is under way. */
@@ -114,7 +113,7 @@ export class EventOrder {
     this.#held.push(...events)
   }
 
-  /** The held events up to a moment, oldest first; they are not held any longer. */
+  /** Removes the events up to this time and returns them, oldest first. */
   take(until: Date): readonly HistoryEvent[] {
     const due = this.#held.filter(({ at }) => at <= until)
     this.#held = this.#held.filter(({ at }) => at > until)
