@@ -2,8 +2,8 @@
 // imports a program.
 const floors = [
   {
-    pop3: [],
-    smtp: [],
+    pop3: ['wire'],
+    smtp: ['wire'],
     wire: [],
     base: [],
     libc: ['base'],

@@ -2,7 +2,8 @@
  * The AUTHORIZATION state of POP3, with the forms in which a client gives its name and password.
  */
 
-import { COMMAND_LINE_LIMIT, type Line, parseCommand, SASL_LINE_LIMIT, upperCaseAscii } from './command.ts'
+import type { Line } from '../wire/lines.ts'
+import { COMMAND_LINE_LIMIT, parseCommand, SASL_LINE_LIMIT, upperCaseAscii } from './command.ts'
 import {
   type Capabilities,
   capabilityLines,

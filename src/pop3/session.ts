@@ -4,6 +4,7 @@
  * `push` takes octets and returns the replies, so tests can run any input, cut at any octet,
  * without a socket, a file or a clock. The functions of `SessionHost` return synchronously.
  */
+import { type Line, LineReader } from '../wire/lines.ts'
 import {
   AUTHORIZATION_START,
   type AuthorizationEffect,
@@ -15,7 +16,7 @@ import {
   lineLimit,
   runAuthorization,
 } from './authorization.ts'
-import { type Line, LineReader } from './command.ts'
+import { COMMAND_LINE_LIMIT } from './command.ts'
 import { err, ok } from './reply.ts'
 import {
   CANNOT_OPEN,
@@ -80,7 +81,9 @@ export class MemorySession {
   push(octets: Uint8Array): string {
     this.#reader.push(octets)
     while (!this.#isOver) {
-      const line = this.#reader.next(this.#transaction === undefined ? lineLimit(this.#authorization) : undefined)
+      const line = this.#reader.next(
+        this.#transaction === undefined ? lineLimit(this.#authorization) : COMMAND_LINE_LIMIT,
+      )
       if (line === undefined) break
       if (this.#transaction === undefined) this.#step(runAuthorization(this.#authorization, line, this.#options))
       else this.#run(this.#transaction, line)

@@ -1,4 +1,5 @@
-import { type Line, parseCommand } from './command.ts'
+import type { Line } from '../wire/lines.ts'
+import { parseCommand } from './command.ts'
 import { CRLF, err, LINE_TOO_LONG, multiline, OVERLONG_LINES_ALLOWED, ok, SYNTAX_ERROR, TERMINATION } from './reply.ts'
 
 /** A number at the beginning of an argument, and the text behind it. */

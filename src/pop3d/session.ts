@@ -2,7 +2,7 @@ import { closeSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { asError, errorCodeOf, messageOf } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
-import { type Line, LineReader } from '../pop3/command.ts'
+import { COMMAND_LINE_LIMIT } from '../pop3/command.ts'
 import { ok } from '../pop3/reply.ts'
 import {
   CANNOT_OPEN,
@@ -15,6 +15,7 @@ import {
   updateReply,
 } from '../pop3/transaction.ts'
 import type { Connection, ConnectionListener } from '../sockets/connection.ts'
+import { type Line, LineReader } from '../wire/lines.ts'
 import type { EncoderPool } from './encoding/line-encoder.ts'
 import { readMessage, SMALL_MESSAGE, streamMessage, type TransferRules } from './encoding/send-message.ts'
 import type { OpenedMessage } from './maildir/folders.ts'
@@ -140,7 +141,7 @@ export class Session implements ConnectionListener {
     while (!this.#running && !this.#over) {
       let working = slice.pause()
       if (working === undefined) {
-        const line = this.#reader.next()
+        const line = this.#reader.next(COMMAND_LINE_LIMIT)
         if (line === undefined) break
         working = this.#execute(line)
         if (working === undefined) continue

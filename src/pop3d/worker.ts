@@ -2,7 +2,6 @@ import { createServer, type Socket } from 'node:net'
 import { systemClock } from '../base/clock.ts'
 import { asError, TemporaryFault, UsageFault } from '../base/errors.ts'
 import { createLog, type Log } from '../base/log.ts'
-import { LineReader } from '../pop3/command.ts'
 import { capabilityLines, err } from '../pop3/reply.ts'
 import { watchDescriptors } from '../process/connection-limits.ts'
 import type { RunningDaemon } from '../process/lifecycle.ts'
@@ -14,6 +13,7 @@ import type { Connection } from '../sockets/connection.ts'
 import type { Engine } from '../sockets/engine.ts'
 import { selectEngine } from '../sockets/select-engine.ts'
 import { StreamConnection } from '../sockets/stream-connection.ts'
+import { LineReader } from '../wire/lines.ts'
 import {
   LINK_LINE,
   MAX_SESSION_TICKET_LINE,

@@ -1,4 +1,5 @@
 /** SMTP commands: parsing them, and splitting the client's octets into lines. */
+import { LineReader } from '../wire/lines.ts'
 import { formatPath, type Mailbox, type PathFault, parsePath } from './address.ts'
 
 /**
@@ -102,40 +103,28 @@ export type CommandLine =
   | { readonly type: 'line'; readonly text: string }
   | { readonly type: 'too_long' | 'control_character' | 'tls_hello' }
 
-const LF = 0x0a
-const CR = 0x0d
 /** First octet of a TLS record with a handshake. */
 const TLS_HANDSHAKE = 0x16
-const NOTHING: Buffer = Buffer.alloc(0)
 
 /**
- * Splits octets into command lines. A line ends with LF, and one CR before LF belongs to the end.
- * The reader holds pushed octets until they are taken. It holds at most MAX_AUTH_LINE octets of an
- * unfinished line.
+ * Splits octets into command lines. It holds at most MAX_AUTH_LINE octets of an unfinished line.
  */
 export class CommandReader {
-  #octets: Buffer = NOTHING
-  #isDiscarding = false
+  readonly #lines = new LineReader()
 
+  /** The octets are copied, because the front reads all its clients into one buffer. */
   push(octets: Uint8Array): void {
-    this.#octets = Buffer.concat([this.#octets, octets])
+    this.#lines.push(Buffer.from(octets))
   }
 
   /** Number of octets that were not taken as a line. */
   get pending(): number {
-    return this.#octets.length
+    return this.#lines.pending.length
   }
 
   /** Removes and returns all pending octets. */
   rest(): Buffer {
-    const rest = this.#octets
-    this.#octets = NOTHING
-    return rest
-  }
-
-  /** Discards an unfinished line. */
-  dropRest(): void {
-    this.#octets = NOTHING
+    return this.#lines.rest()
   }
 
   /**
@@ -143,21 +132,16 @@ export class CommandReader {
    * challenge of AUTH.
    */
   next(isAuth: boolean): CommandLine | undefined {
-    const octets = this.#octets
-    if (octets[0] === TLS_HANDSHAKE && !this.#isDiscarding && !isAuth) return { type: 'tls_hello' }
-    const limit =
-      isAuth || /^[ \t]*auth[ \t]/i.test(octets.toString('latin1', 0, 64)) ? MAX_AUTH_LINE : MAX_COMMAND_LINE
-    const end = octets.indexOf(LF)
-    if (end < 0) {
-      if (octets.length >= limit) this.#isDiscarding = true
-      if (this.#isDiscarding) this.#octets = NOTHING
-      return undefined
-    }
-    this.#octets = octets.subarray(end + 1)
-    const isTooLong = this.#isDiscarding || end + 1 > limit
-    this.#isDiscarding = false
-    if (isTooLong) return { type: 'too_long' }
-    const text = octets.toString('latin1', 0, end > 0 && octets[end - 1] === CR ? end - 1 : end)
-    return /[\0-\x08\x0a-\x1f\x7f]/.test(text) ? { type: 'control_character' } : { type: 'line', text }
+    const { pending, isDiscarding } = this.#lines
+    if (pending[0] === TLS_HANDSHAKE && !isDiscarding && !isAuth) return { type: 'tls_hello' }
+    const takesLong = isAuth || /^[ \t]*auth[ \t]/i.test(pending.toString('latin1', 0, 64))
+    const line = this.#lines.next(takesLong ? MAX_AUTH_LINE : MAX_COMMAND_LINE)
+    if (line === undefined) return undefined
+    if (line.type === 'tooLong') return { type: 'too_long' }
+    if (line.type === 'holdsNul' || CONTROL_CHARACTER.test(line.text)) return { type: 'control_character' }
+    return line
   }
 }
+
+/** TAB is none. */
+const CONTROL_CHARACTER = /[\x01-\x08\x0a-\x1f\x7f]/

@@ -1,3 +1,5 @@
+import { LineReader } from '../wire/lines.ts'
+
 /** A line of a server's reply, with its line end. */
 export type ReplyLine = { readonly octets: Buffer; readonly code: number; readonly isLast: boolean }
 
@@ -5,9 +7,6 @@ export type ReplyLine = { readonly octets: Buffer; readonly code: number; readon
 export const MAX_REPLY_LINE = 4096
 /** Longest reply to EHLO in octets. The front holds the reply until it is complete. */
 export const MAX_EHLO_REPLY = 65_536
-
-const LF = 0x0a
-const NOTHING: Buffer = Buffer.alloc(0)
 
 /** A line of the server is not an SMTP reply. */
 export class ReplyFault extends Error {
@@ -19,25 +18,26 @@ export class ReplyFault extends Error {
  * no `-` behind its code.
  */
 export class ReplyReader {
-  #held = NOTHING
+  readonly #lines = new LineReader()
 
   /** Throws ReplyFault at a line without a reply code, or longer than MAX_REPLY_LINE. */
   push(octets: Uint8Array): readonly ReplyLine[] {
-    let rest: Buffer = this.#held.length === 0 ? Buffer.from(octets) : Buffer.concat([this.#held, octets])
+    this.#lines.push(Buffer.from(octets))
     const lines: ReplyLine[] = []
-    for (let end = rest.indexOf(LF); end >= 0; end = rest.indexOf(LF)) {
-      lines.push(parseReplyLine(rest.subarray(0, end + 1)))
-      rest = rest.subarray(end + 1)
-    }
-    if (rest.length > MAX_REPLY_LINE) throw new ReplyFault('a line of a reply is too long')
-    this.#held = rest
+    for (let line = this.#next(); line !== undefined; line = this.#next()) lines.push(line)
     return lines
+  }
+
+  #next(): ReplyLine | undefined {
+    const line = this.#lines.take(MAX_REPLY_LINE)
+    if (line === 'tooLong' || this.#lines.isDiscarding) throw new ReplyFault('a line of a reply is too long')
+    return line === undefined ? undefined : parseReplyLine(line)
   }
 }
 
 function parseReplyLine(octets: Buffer): ReplyLine {
-  const found = octets.length > MAX_REPLY_LINE ? null : /^(\d\d\d)([ -]|\r?\n)/.exec(octets.toString('latin1', 0, 5))
-  if (found === null) throw new ReplyFault('a line of a reply has no code, or is too long')
+  const found = /^(\d\d\d)([ -]|\r?\n)/.exec(octets.toString('latin1', 0, 5))
+  if (found === null) throw new ReplyFault('a line of a reply has no code')
   return { octets, code: Number(found[1]), isLast: found[2] !== '-' }
 }
 

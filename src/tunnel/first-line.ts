@@ -3,6 +3,7 @@
  * connections.
  */
 import type { Duplex } from 'node:stream'
+import { LineReader } from '../wire/lines.ts'
 
 /** A line with its LF, and the octets behind it. */
 export type FirstLine = { readonly line: Buffer; readonly rest: Buffer }
@@ -27,7 +28,8 @@ export function readFirstLine(
   before: Buffer = NOTHING,
 ): Promise<FirstLine | NoLine> {
   return new Promise(resolve => {
-    let bytes = before
+    const lines = new LineReader()
+    lines.push(before)
     const settle = (answer: FirstLine | NoLine): void => {
       clearTimeout(timer)
       stream.off('data', data).off('end', ended).off('close', ended).off('error', failed)
@@ -35,14 +37,14 @@ export function readFirstLine(
       resolve(answer)
     }
     const look = (): boolean => {
-      const end = bytes.indexOf(0x0a)
-      if (end < 0 && bytes.length < octets) return false
-      if (end < 0 || end >= octets) settle({ reason: 'long' })
-      else settle({ line: bytes.subarray(0, end + 1), rest: bytes.subarray(end + 1) })
+      const line = lines.take(octets)
+      if (line === undefined && !lines.isDiscarding) return false
+      if (line === undefined || line === 'tooLong') settle({ reason: 'long' })
+      else settle({ line, rest: lines.rest() })
       return true
     }
     const data = (chunk: Buffer): void => {
-      bytes = bytes.length === 0 ? chunk : Buffer.concat([bytes, chunk])
+      lines.push(chunk)
       look()
     }
     const ended = (): void => settle({ reason: 'ended' })

@@ -1,4 +1,8 @@
-/** Lines between processes: cut from a stream of octets, and made of `key=value`. */
+/**
+ * Lines: cut from a stream of octets, and made of `key=value`. There are two readers. LineSplitter
+ * takes all lines of a chunk at once, for streams that have nothing but lines. LineReader takes one
+ * at a time, for dialogues.
+ */
 
 const LF = 0x0a
 
@@ -89,6 +93,112 @@ export class LineSplitter {
     this.#dropping = false
   }
 }
+
+/**
+ * One line of a client. `text` holds one character per octet (latin1), so no octet is lost or
+ * changed.
+ */
+export type Line =
+  | { readonly type: 'line'; readonly text: string }
+  | { readonly type: 'tooLong' }
+  | { readonly type: 'holdsNul' }
+
+const CR = 0x0d
+const EMPTY: Buffer = Buffer.alloc(0)
+
+/**
+ * Takes lines from octets one at a time, each with a limit of its own, and leaves the octets behind
+ * them. For dialogues, in which a line decides how the next octets are read.
+ *
+ * Push a chunk, and take lines until there is none before the next push. Between two pushes the
+ * reader then holds at most `limit` octets of an unfinished line. A longer line is discarded up to
+ * its LF. The chunk belongs to the reader from then on.
+ */
+export class LineReader {
+  #octets: Buffer = EMPTY
+  /** Index in `#octets` of the first octet that was not returned yet. */
+  #begin = 0
+  #isDiscarding = false
+
+  push(chunk: Uint8Array): void {
+    this.#octets = this.#begin === this.#octets.length ? asBuffer(chunk) : Buffer.concat([this.pending, chunk])
+    this.#begin = 0
+  }
+
+  /**
+   * Returns the next line, or undefined if more octets are needed. The line ends at LF, and one CR
+   * directly before LF is removed. `limit` counts octets with the line end.
+   */
+  next(limit: number): Line | undefined {
+    const [octets, begin] = [this.#octets, this.#begin]
+    const end = this.#cut(limit)
+    if (typeof end !== 'number') return end === 'tooLong' ? { type: 'tooLong' } : undefined
+    const lf = end - 1
+    const text = octets.toString('latin1', begin, lf > begin && octets[lf - 1] === CR ? lf - 1 : lf)
+    return text.includes('\0') ? { type: 'holdsNul' } : { type: 'line', text }
+  }
+
+  /** Returns the next line as it came, with its LF. */
+  take(limit: number): Buffer | 'tooLong' | undefined {
+    const [octets, begin] = [this.#octets, this.#begin]
+    const end = this.#cut(limit)
+    return typeof end === 'number' ? octets.subarray(begin, end) : end
+  }
+
+  /** Returns the next `count` octets, or undefined if there are fewer. */
+  takeOctets(count: number): Buffer | undefined {
+    const end = this.#begin + count
+    if (end > this.#octets.length) return undefined
+    const taken = this.#octets.subarray(this.#begin, end)
+    this.#begin = end
+    if (end === this.#octets.length) this.#keep(EMPTY)
+    return taken
+  }
+
+  /** True if the line that has not ended yet is longer than its limit. */
+  get isDiscarding(): boolean {
+    return this.#isDiscarding
+  }
+
+  /** The octets that were not returned. The reader keeps them. */
+  get pending(): Buffer {
+    return this.#octets.subarray(this.#begin)
+  }
+
+  /** Removes and returns the octets that were not returned. */
+  rest(): Buffer {
+    const rest = this.pending
+    this.#keep(EMPTY)
+    return rest
+  }
+
+  /** Moves behind the next line, and returns the index behind its LF. */
+  #cut(limit: number): number | 'tooLong' | undefined {
+    const [octets, begin] = [this.#octets, this.#begin]
+    const end = octets.indexOf(LF, begin) + 1
+    if (end === 0) {
+      const size = octets.length - begin
+      if (size >= limit) this.#isDiscarding = true
+      if (this.#isDiscarding || size === 0) this.#keep(EMPTY)
+      // Copy an unfinished line, because a view of it would keep the memory of its whole chunk.
+      else if (octets.buffer.byteLength > 4 * limit) this.#keep(asBuffer(new Uint8Array(this.pending)))
+      return undefined
+    }
+    this.#begin = end
+    if (end === octets.length) this.#keep(EMPTY)
+    const isTooLong = this.#isDiscarding || end - begin > limit
+    this.#isDiscarding = false
+    return isTooLong ? 'tooLong' : end
+  }
+
+  #keep(octets: Buffer): void {
+    this.#octets = octets
+    this.#begin = 0
+  }
+}
+
+const asBuffer = (octets: Uint8Array): Buffer =>
+  Buffer.isBuffer(octets) ? octets : Buffer.from(octets.buffer, octets.byteOffset, octets.byteLength)
 
 /**
  * Percent-encodes the UTF-8 octets of everything outside `[A-Za-z0-9._-]`: the result holds no

@@ -12,7 +12,6 @@ import {
   lineLimit,
   runAuthorization,
 } from '../../pop3/authorization.ts'
-import { LineReader } from '../../pop3/command.ts'
 import { err, ok } from '../../pop3/reply.ts'
 import type { Secret } from '../../settings/secret.ts'
 import {
@@ -27,6 +26,7 @@ import { relay } from '../../tunnel/relay.ts'
 import type { TlsContexts } from '../../tunnel/tls-contexts.ts'
 import { beginsLikeTls } from '../../wire/client-hello.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
+import { LineReader } from '../../wire/lines.ts'
 import { decodeLogin } from '../../wire/login-event.ts'
 import { beginsWithProxyHeader, parseSslPreamble } from '../../wire/preamble.ts'
 import { ClientGone } from '../client-gone.ts'

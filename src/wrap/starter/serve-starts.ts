@@ -5,6 +5,7 @@ import type { Engine, SocketChannel } from '../../sockets/engine.ts'
 import type { OpenSocket } from '../../sockets/owned-descriptor.ts'
 import { type InetdChild, InetdProgram, SpawnedProgram } from '../../ucspi/inetd-child.ts'
 import { limitOpenFiles } from '../../ucspi/run-next.ts'
+import { LineReader } from '../../wire/lines.ts'
 import {
   formatStarterNews,
   MAX_STARTER_BLOCK,
@@ -14,9 +15,6 @@ import {
   type StarterNews,
   type StarterOrder,
 } from '../../wire/starter-link.ts'
-
-const LF = 0x0a
-const NOTHING: Buffer = Buffer.alloc(0)
 
 type Ending = NonNullable<Awaited<InetdChild['ended']>>
 
@@ -52,7 +50,9 @@ class Starter {
    * the process had no descriptor for.
    */
   readonly #sockets: (OpenSocket | null)[] = []
-  #pending: Buffer = NOTHING
+  readonly #lines = new LineReader()
+  /** The order whose block has not arrived in full. */
+  #order: StarterOrder | undefined
   #news = ''
   #program: InetdProgram | SpawnedProgram | undefined
 
@@ -73,18 +73,23 @@ class Starter {
   }
 
   #receive(octets: Buffer): void {
-    let rest = this.#pending.length === 0 ? octets : Buffer.concat([this.#pending, octets])
-    for (let end = rest.indexOf(LF); end >= 0; end = rest.indexOf(LF)) {
-      const order = end > MAX_STARTER_LINE ? undefined : parseStarterOrder(rest.toString('latin1', 0, end))
-      if (order === undefined) this.#refuse()
-      const begin = end + 1
-      const blockEnd = begin + ('octets' in order ? order.octets : 0)
-      if (rest.length < blockEnd) break
-      this.#obey(order, rest.subarray(begin, blockEnd))
-      rest = rest.subarray(blockEnd)
+    this.#lines.push(octets)
+    for (;;) {
+      const order = this.#order ?? this.#next()
+      if (order === undefined) break
+      const block = this.#lines.takeOctets('octets' in order ? order.octets : 0)
+      this.#order = block === undefined ? order : undefined
+      if (block === undefined) break
+      this.#obey(order, block)
     }
-    if (rest.length > MAX_STARTER_LINE + MAX_STARTER_BLOCK) this.#refuse()
-    else this.#pending = rest
+    if (this.#lines.pending.length > MAX_STARTER_BLOCK) this.#refuse()
+  }
+
+  #next(): StarterOrder | undefined {
+    const line = this.#lines.take(MAX_STARTER_LINE + 1)
+    if (line === 'tooLong' || this.#lines.isDiscarding) return this.#refuse()
+    if (line === undefined) return undefined
+    return parseStarterOrder(line.toString('latin1', 0, line.length - 1)) ?? this.#refuse()
   }
 
   #obey(order: StarterOrder, block: Buffer): void {

@@ -1,4 +1,5 @@
-import { COMMAND_LINE_LIMIT, type Line, LineReader, SASL_LINE_LIMIT } from '../../../src/pop3/command.ts'
+import { COMMAND_LINE_LIMIT, SASL_LINE_LIMIT } from '../../../src/pop3/command.ts'
+import { type Line, LineReader } from '../../../src/wire/lines.ts'
 import { type FuzzTarget, promise } from './fuzz-target.ts'
 import { cut, mutated } from './mutation.ts'
 import { POP3_COMMANDS } from './pop3-commands.ts'

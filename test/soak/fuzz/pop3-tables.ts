@@ -8,8 +8,8 @@ import {
   runAuthorization,
   sanitizedLine,
 } from '../../../src/pop3/authorization.ts'
-import { type Line, LineReader } from '../../../src/pop3/command.ts'
 import { formatListing, runTransaction, startTransaction } from '../../../src/pop3/transaction.ts'
+import { type Line, LineReader } from '../../../src/wire/lines.ts'
 import { type FuzzTarget, promise } from './fuzz-target.ts'
 import { mutated } from './mutation.ts'
 import { POP3_COMMANDS } from './pop3-commands.ts'

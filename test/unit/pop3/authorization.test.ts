@@ -10,7 +10,7 @@ import {
   runAuthorization,
   sanitizedLine,
 } from '../../../src/pop3/authorization.ts'
-import type { Line } from '../../../src/pop3/command.ts'
+import type { Line } from '../../../src/wire/lines.ts'
 
 const MODERN: AuthorizationOptions = {
   compat: 'none',

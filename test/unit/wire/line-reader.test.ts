@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { COMMAND_LINE_LIMIT, type Line, LineReader } from '../../../src/pop3/command.ts'
+import { COMMAND_LINE_LIMIT } from '../../../src/pop3/command.ts'
+import { type Line, LineReader } from '../../../src/wire/lines.ts'
 
 /** Feeds the chunks as a shell does: push, take every line, push again. */
 function linesOf(chunks: readonly Uint8Array[], limit = COMMAND_LINE_LIMIT): Line[] {
@@ -44,7 +45,7 @@ describe('LineReader', () => {
     const reader = new LineReader()
     for (let megabyte = 0; megabyte < 8; megabyte += 1) {
       reader.push(new Uint8Array(1 << 20).fill(0x78))
-      expect(reader.next()).toBeUndefined()
+      expect(reader.next(COMMAND_LINE_LIMIT)).toBeUndefined()
     }
     expect(reader.rest().length).toBeLessThanOrEqual(COMMAND_LINE_LIMIT)
   })
@@ -56,9 +57,9 @@ describe('LineReader', () => {
   test('gives back what follows the last line taken', () => {
     const reader = new LineReader()
     reader.push(bytes('PASS x\r\nSTAT\r\nRE'))
-    expect(reader.next()).toEqual(line('PASS x'))
+    expect(reader.next(COMMAND_LINE_LIMIT)).toEqual(line('PASS x'))
     expect(Buffer.from(reader.rest()).toString()).toBe('STAT\r\nRE')
-    expect(reader.next()).toBeUndefined()
+    expect(reader.next(COMMAND_LINE_LIMIT)).toBeUndefined()
   })
 
   test('finds the same lines however the input is cut', () => {
@@ -76,5 +77,30 @@ describe('LineReader', () => {
         },
       ),
     )
+  })
+})
+
+describe('octets of a LineReader', () => {
+  test('a line as it came, and what stands behind it', () => {
+    const reader = new LineReader()
+    reader.push(bytes('start octets=5\nab'))
+    expect(reader.take(20)?.toString()).toBe('start octets=5\n')
+    expect(reader.takeOctets(5)).toBeUndefined()
+    reader.push(bytes('\ncdnext\r\n'))
+    expect(reader.takeOctets(5)?.toString()).toBe('ab\ncd')
+    expect(reader.takeOctets(0)?.toString()).toBe('')
+    expect(reader.take(6)?.toString()).toBe('next\r\n')
+    expect([reader.pending.length, reader.take(6), reader.takeOctets(1)]).toEqual([0, undefined, undefined])
+  })
+
+  test('a line that is too long is known before its end, and discarded with it', () => {
+    const reader = new LineReader()
+    reader.push(bytes('12345'))
+    expect([reader.take(6), reader.isDiscarding]).toEqual([undefined, false])
+    reader.push(bytes('6'))
+    expect([reader.take(6), reader.isDiscarding, reader.pending.length]).toEqual([undefined, true, 0])
+    reader.push(bytes('7\nnext\n'))
+    expect([reader.take(6), reader.isDiscarding]).toEqual(['tooLong', false])
+    expect(reader.take(6)?.toString()).toBe('next\n')
   })
 })
