@@ -53,6 +53,16 @@ export const BENCHES: readonly Bench[] = [
     args: (rounds, quick) => [String(rounds), ...(quick ? ['1', '1000'] : ['3', '100000'])],
   },
   {
+    name: 'gates',
+    title: 'Ten gates on one primary',
+    peers: [],
+    needs: [],
+    args: (rounds, quick) => [
+      ...['--rounds', String(rounds)],
+      ...(quick ? ['--seconds', '0.5', '--grants', '10000', '--rate', '1000'] : []),
+    ],
+  },
+  {
     name: 'authd',
     title: 'authd',
     peers: [],

@@ -16,6 +16,10 @@ export type Costs = {
   readonly session: number
   /** CPU of a gate's host for a connection, the start of a tiny smtpd included. */
   readonly connection: number
+  /** Octets of the primary's memory for the connections of a host. */
+  readonly hostMemory: number
+  /** Database CPU of one look at the answers of the synchronous standbys. */
+  readonly proof: number
 }
 
 /** A site in its busiest hour. */
@@ -47,6 +51,8 @@ const BUDGET = 1e6
 /** authd and wrap open at most four connections each. */
 const CONNECTIONS = 4
 export const BUSY_HOURS = 10
+/** A gate of a cluster looks at the answers of the standbys so many times a second. */
+const PROOFS = 2
 
 /** What a site needs, on hosts of two cores of which half is left free. */
 export function needsOf(site: SiteSize, costs: Costs): Needs {
@@ -66,6 +72,29 @@ export function needsOf(site: SiteSize, costs: Costs): Needs {
     grantsOctets: grants * costs.grant,
     historyOctets: site.loginsPerHour * BUSY_HOURS * site.historyDays * costs.history,
     connections: (popHosts + gates) * CONNECTIONS,
+  }
+}
+
+/** What the primary bears of so many hosts, half of them POP3 hosts and half gates. */
+export type HostLoad = {
+  readonly connections: number
+  readonly memory: number
+  /** Cores while no client comes. */
+  readonly idleCores: number
+  /** Cores while every host is at its limit: logins in batches, and each alone. */
+  readonly fullCores: { readonly batched: number; readonly alone: number }
+}
+
+export function loadOfHosts(hosts: number, costs: Costs): HostLoad {
+  const each = hosts / 2
+  const logins = (each * BUDGET) / costs.session
+  const questions = (each * BUDGET) / costs.connection
+  const full = (login: number): number => (logins * login + questions * costs.question) / 1e6
+  return {
+    connections: hosts * CONNECTIONS,
+    memory: hosts * costs.hostMemory,
+    idleCores: (each * PROOFS * costs.proof) / 1e6,
+    fullCores: { batched: full(costs.loginBatched), alone: full(costs.loginAlone) },
   }
 }
 

@@ -1,6 +1,6 @@
 import { figureText, type Row } from './report.ts'
 import type { Result } from './results-page.ts'
-import { BUSY_HOURS, type Costs, needsOf, oneHost, type SiteSize } from './scale-model.ts'
+import { BUSY_HOURS, type Costs, loadOfHosts, needsOf, oneHost, type SiteSize } from './scale-model.ts'
 
 type Place = readonly [bench: string, load: string, unit: string]
 
@@ -22,6 +22,8 @@ const PLACES = {
   table: ['scale', 'table of grants after the hour', 'octets a grant'],
   indexes: ['scale', 'its indexes after the hour', 'octets a grant'],
   history: ['scale', 'history', 'octets for a login'],
+  hostMemory: ['gates', 'memory of the primary for a gate with its connections', 'KB'],
+  proof: ['gates', 'one look at the answers of the standbys: CPU of the primary', 'µs'],
 } as const satisfies Readonly<Record<string, Place>>
 
 const QUESTIONS = 2
@@ -55,6 +57,8 @@ export function costsOf(results: readonly Result[]): Costs {
     history: at('history'),
     session: at('session') * 1000 + at('handshake') + at('event'),
     connection: at('connection'),
+    hostMemory: at('hostMemory') * 1000,
+    proof: at('proof'),
   }
 }
 
@@ -84,6 +88,8 @@ export function costTable(results: readonly Result[]): string {
     ['WAL of a login', costs.wal, 'octets', from('wal')],
     ['a live grant with its indexes', costs.grant, 'octets', from('table', 'indexes')],
     ['a login in the history', costs.history, 'octets', from('history')],
+    ['memory of the primary for a host', costs.hostMemory, 'octets', from('hostMemory')],
+    ['one look of a gate at the standbys’ answers', costs.proof, 'µs', from('proof')],
   ]
   return table(
     ['what', 'cost', 'row of [RESULTS.md](../bench/RESULTS.md)'],
@@ -125,6 +131,28 @@ export function siteTable(results: readonly Result[]): string {
   return table(head, rows)
 }
 
+/** Numbers of hosts of the second table. */
+const HOSTS = [10, 100, 1000]
+
+/** What the primary bears of ten, a hundred and a thousand hosts, as a Markdown table. */
+export function hostTable(results: readonly Result[]): string {
+  const costs = costsOf(results)
+  const rows = HOSTS.map(hosts => {
+    const { connections, memory, idleCores, fullCores } = loadOfHosts(hosts, costs)
+    return [
+      figureText(hosts),
+      figureText(connections),
+      octets(memory),
+      figureText(idleCores),
+      `${figureText(fullCores.batched)}–${figureText(fullCores.alone)}`,
+    ]
+  })
+  return table(
+    ['hosts', 'connections', 'their memory', 'database cores, idle', 'database cores, every host full'],
+    rows,
+  )
+}
+
 /** What one host of two cores carries with everything on it, as a sentence. */
 export function oneHostSentence(results: readonly Result[]): string {
   const { loginsPerSecond, pop3, gate, database } = oneHost(costsOf(results), QUESTIONS)
@@ -156,6 +184,7 @@ export function filledIn(page: string, results: readonly Result[]): string {
     'one-host': `${oneHostSentence(results)}\n`,
     assumptions: `${ASSUMPTIONS}\n`,
     sites: siteTable(results),
+    hosts: hostTable(results),
   }
   return Object.entries(blocks).reduce((text, [name, block]) => {
     const [begin, end] = [`<!-- ${name} -->\n`, `<!-- /${name} -->`]

@@ -1,5 +1,5 @@
 import { execFile, execFileSync, spawnSync } from 'node:child_process'
-import { chmodSync, chownSync, mkdirSync, readdirSync, rmSync, statfsSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import * as v from 'valibot'
 import { idsOf } from '../../src/process/privileges.ts'
 import type { NetworkNamespace, TestNetwork } from '../harness/network-namespace.ts'
@@ -25,8 +25,8 @@ const CLOCK_RULE = 55
 const CLOCK_SETTLES = 3000
 /** Milliseconds between two looks for programs that have failed. */
 const RESTART_AFTER = 1500
-/** The disk of a node's database, in MB. */
-const DISK = 500
+/** The disk of a node's database, in MB. Each promotion leaves segments of the WAL. */
+const DISK = 1500
 
 export type Member = v.InferOutput<typeof CLUSTER>['members'][number]
 /** Of the answer to GET /cluster. A member that starts has no timeline. */
@@ -316,12 +316,8 @@ export class DatabaseNode {
   }
 
   fillDisk(): void {
-    const { bavail, bsize } = statfsSync(`${this.directory}/disk`)
-    try {
-      writeFileSync(`${this.directory}/disk/filler`, Buffer.alloc(bavail * bsize))
-    } catch {
-      // The database took the rest meanwhile: the disk is full.
-    }
+    // Writes until the disk is full.
+    spawnSync('dd', ['if=/dev/zero', `of=${this.directory}/disk/filler`, 'bs=1M', 'status=none'])
   }
 
   /** Undoes every fault. */

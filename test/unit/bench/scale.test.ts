@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { rowOf } from '../../../bench/report.ts'
 import type { Result } from '../../../bench/results-page.ts'
-import { type Costs, needsOf, oneHost } from '../../../bench/scale-model.ts'
+import { type Costs, loadOfHosts, needsOf, oneHost } from '../../../bench/scale-model.ts'
 import { costsOf, filledIn } from '../../../bench/scale-page.ts'
 import { addressOf } from '../../../bench/scale-population.ts'
 
@@ -14,6 +14,8 @@ const COSTS: Costs = {
   history: 160,
   session: 2000,
   connection: 1000,
+  hostMemory: 8_000_000,
+  proof: 50,
 }
 
 describe('what a site needs', () => {
@@ -36,6 +38,16 @@ describe('what a site needs', () => {
   test('hosts are whole: a little more work is one more', () => {
     expect(needsOf({ ...site, loginsPerHour: 3_600_001 }, COSTS)).toMatchObject({ popHosts: 3, gates: 3 })
     expect(needsOf({ ...site, loginsPerHour: 1 }, COSTS)).toMatchObject({ popHosts: 1, gates: 1 })
+  })
+
+  test('ten hosts on one primary, half of them gates', () => {
+    expect(loadOfHosts(10, COSTS)).toEqual({
+      connections: 40,
+      memory: 80_000_000,
+      idleCores: 0.0005,
+      // 2,500 logins and 5,000 questions a second.
+      fullCores: { batched: 0.625, alone: 1.5 },
+    })
   })
 
   test('one host does all of it, the database too', () => {
@@ -78,6 +90,11 @@ const RESULTS = [
     row('its indexes after the hour', 'octets a grant', 80),
     row('history', 'octets for a login', 160),
   ),
+  result(
+    'gates',
+    row('memory of the primary for a gate with its connections', 'KB', 8000),
+    row('one look at the answers of the standbys: CPU of the primary', 'µs', 50),
+  ),
 ]
 
 describe('docs/SCALE.md', () => {
@@ -91,12 +108,15 @@ describe('docs/SCALE.md', () => {
     expect(() => costsOf(RESULTS.slice(1))).toThrow('no row "short sessions: ms of CPU" among the results of pop3d')
   })
 
-  const blocks = ['costs', 'one-host', 'assumptions', 'sites'].map(name => `<!-- ${name} -->\nold\n<!-- /${name} -->\n`)
+  const blocks = ['costs', 'one-host', 'assumptions', 'sites', 'hosts'].map(
+    name => `<!-- ${name} -->\nold\n<!-- /${name} -->\n`,
+  )
 
   test('what stands between the markers is written anew, and only that', () => {
     const page = filledIn(`before\n${blocks.join('between\n')}after\n`, RESULTS)
     expect(page).not.toContain('old')
-    expect(page.match(/between/g)).toHaveLength(3)
+    expect(page.match(/between/g)).toHaveLength(4)
+    expect(page).toContain('| 1,000 | 4,000 | 8 GB | 0.05 | 62.5–150 |\n')
     expect(page).toContain('**217 logins a second, 783,000 an hour**')
     expect(page).toContain(
       '43 % of that for TLS, POP3 and authd, 43 % for the gate and the start of smtpds, 13 % for the database',
