@@ -85,9 +85,13 @@ describeWith([command('groff', 'groff-base')], 'the pages as roff', () => {
   test.each(pages)('%s: a value that stands behind a setting is TOML', async name => {
     const names = new Set(Object.values(SECTIONS).flatMap(({ rows }) => Object.keys(rows)))
     const text = (await rendered(name)).join(' ').replaceAll(/\s+/g, ' ')
-    for (const [, setting = '', value = ''] of text.matchAll(/(?<![\w.-])([a-z][a-z0-9_]+) = (\S*)/g)) {
-      if (names.has(setting)) expect(value, `${setting} = ${value}`).toMatch(/^(?:"[^"]*"?|\[.*|true\b|false\b|\d+\b)/)
-    }
+    const written = [...text.matchAll(/(?<![\w.-])([a-z][a-z0-9_]+) = (\S*)/g)].filter(([, setting = '']) =>
+      names.has(setting),
+    )
+    // Only the page of the settings must have some.
+    expect(written.length > 20 || name !== 'auth-relay.toml.5', `${written.length} values`).toBe(true)
+    const isToml = /^(?:"[^"]*"?|\[.*|true\b|false\b|\d+\b)/
+    expect(written.filter(([, , value = '']) => !isToml.test(value)).map(([all]) => all)).toEqual([])
   })
 
   test('examples keep the quotes that a shell needs', async () => {
