@@ -7,7 +7,7 @@ import { join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as pause } from 'node:timers/promises'
 import { promisify } from 'node:util'
-import { errorCodeOf } from '../base/errors.ts'
+import { errorCodeOf, messageOf } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import { Pings, SupervisedChild } from '../base/supervised-child.ts'
 import type { ConnectionOptions } from './connection-options.ts'
@@ -488,6 +488,6 @@ function signalProcess(pid: number, signal: 'SIGINT' | 'SIGQUIT' | 'SIGKILL'): v
 const isFileExists = (error: unknown): boolean => errorCodeOf(error) === 'EEXIST'
 
 function textOf(error: unknown): string {
-  if (!(error instanceof Error)) return String(error)
-  return error.message.includes('setpriv ENOENT') ? 'the program setpriv is missing: install util-linux' : error.message
+  const isMissing = errorCodeOf(error) === 'ENOENT' && error instanceof Error && 'path' in error
+  return isMissing && error.path === 'setpriv' ? 'the program setpriv is missing: install util-linux' : messageOf(error)
 }

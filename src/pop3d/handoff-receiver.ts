@@ -24,7 +24,7 @@ const NOTHING: Buffer = Buffer.alloc(0)
  * (src/wire/maildrop-worker.ts).
  */
 export class HandoffReceiver {
-  readonly #links = new Set<Link>()
+  readonly #channels = new Set<ReceivedChannel>()
   readonly #handover: Handover
   readonly #take: TakeClient
 
@@ -40,8 +40,8 @@ export class HandoffReceiver {
    */
   open(connection: Socket): void {
     try {
-      const link = new Link(connection, this.#handover, this.#take, () => this.#links.delete(link))
-      this.#links.add(link)
+      const channel = new ReceivedChannel(connection, this.#handover, this.#take, () => this.#channels.delete(channel))
+      this.#channels.add(channel)
     } catch {
       connection.destroy()
     }
@@ -49,7 +49,7 @@ export class HandoffReceiver {
 
   /** True if a login process could send a socket now. */
   get someOpen(): boolean {
-    return [...this.#links].some(({ isOpen }) => isOpen)
+    return [...this.#channels].some(({ isOpen }) => isOpen)
   }
 
   /**
@@ -57,14 +57,14 @@ export class HandoffReceiver {
    * their side. Clients that were sent before are served.
    */
   async dismiss(): Promise<void> {
-    const links = [...this.#links]
-    for (const link of links) link.sayBye()
-    await Promise.all(links.map(({ inputEnded }) => inputEnded))
+    const channels = [...this.#channels]
+    for (const channel of channels) channel.dismiss()
+    await Promise.all(channels.map(({ inputEnded }) => inputEnded))
   }
 
   /** Closes all channels. */
   destroy(): void {
-    for (const link of this.#links) link.destroy()
+    for (const channel of this.#channels) channel.destroy()
   }
 }
 
@@ -72,7 +72,7 @@ export class HandoffReceiver {
  * The channel of one login process. The sessions of its clients end with the process, unless the
  * channel has ended in order.
  */
-class Link {
+class ReceivedChannel {
   readonly inputEnded: Promise<void>
   readonly #socket: HandoverChannel
   readonly #handover: Handover
@@ -119,7 +119,7 @@ class Link {
     return !this.#inputEnds && !this.#socket.isDestroyed
   }
 
-  sayBye(): void {
+  dismiss(): void {
     if (this.#saidBye) return
     this.#saidBye = true
     this.#say({ type: 'bye' })

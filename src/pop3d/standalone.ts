@@ -1,6 +1,4 @@
 import { spawnSync } from 'node:child_process'
-import { Socket } from 'node:net'
-import type { Readable, Writable } from 'node:stream'
 import * as v from 'valibot'
 import { EXIT, UsageFault } from '../base/errors.ts'
 import { createLog } from '../base/log.ts'
@@ -10,6 +8,7 @@ import { defaultOf, environmentNameOf, type Row, type Section } from '../setting
 import { StreamConnection } from '../sockets/stream-connection.ts'
 import { formatLoginLine, LOGIN_TAG, type LoginLineFacts } from '../syslog/login-line.ts'
 import { type Environment, remoteIpOf } from '../ucspi/environment.ts'
+import { standardInput, standardOutput } from '../ucspi/standard-streams.ts'
 import { MaildropService, NO_MAILDROP, type ServiceOptions } from './serve-maildrop.ts'
 
 /**
@@ -127,26 +126,5 @@ function loginOf(environment: Environment): LoginLineFacts {
     tls: environment['AUTHRELAY_TLS'] === '1',
     method: method === 'apop' || method === 'sasl' ? method : 'pass',
     user: typeof login === 'string' ? login : Buffer.from(login).toString('utf8'),
-  }
-}
-
-/**
- * Returns descriptor 0 as a stream. A file or a terminal, as in a manual test, is read by Node's
- * own stream.
- */
-function standardInput(): Readable {
-  try {
-    return new Socket({ fd: 0, readable: true, writable: false })
-  } catch {
-    return process.stdin
-  }
-}
-
-/** Returns descriptor 1 as a stream, by the same rule. */
-function standardOutput(): Writable {
-  try {
-    return new Socket({ fd: 1, readable: false, writable: true })
-  } catch {
-    return process.stdout
   }
 }

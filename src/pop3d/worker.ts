@@ -61,7 +61,7 @@ class Worker {
   #settings: MaildropWorkerSettings
   readonly #server = createServer({ allowHalfOpen: true }, socket => this.#accept(socket))
   /** Undefined if the engine has no handoff. */
-  readonly #links: HandoffReceiver | undefined
+  readonly #handoffs: HandoffReceiver | undefined
   readonly #mayConnect: ReadonlySet<number>
   readonly #stopped = Promise.withResolvers<void>()
   #connections = 0
@@ -79,7 +79,7 @@ class Worker {
       client.onceClosed(() => this.#discount())
       this.#admit(client, ticket, readAhead)
     }
-    this.#links = handover === undefined ? undefined : new HandoffReceiver(handover, take)
+    this.#handoffs = handover === undefined ? undefined : new HandoffReceiver(handover, take)
     this.#settings = start.settings
     this.#service = new MaildropService(optionsOf(start.settings))
   }
@@ -128,7 +128,7 @@ class Worker {
   #endIfLast(): void {
     if (!this.#passingEnded || this.#connections > 0) return
     this.#say({ type: 'usedTickets', tickets: [...this.#office.used(nowSeconds())] })
-    this.#links?.destroy()
+    this.#handoffs?.destroy()
     // Exit after the messages above are sent.
     setImmediate(() => this.#stopped.resolve())
   }
@@ -150,12 +150,12 @@ class Worker {
   async #retire(): Promise<void> {
     await this.#dismiss()
     if (this.#stopping || this.#connections > 0) return
-    if (this.#links?.someOpen === true) this.#armIdleTimer()
+    if (this.#handoffs?.someOpen === true) this.#armIdleTimer()
     else this.#stop('idle')
   }
 
   async #dismiss(): Promise<void> {
-    await this.#links?.dismiss()
+    await this.#handoffs?.dismiss()
   }
 
   /** Counts a connection until it is closed. A worker with connections does not exit. */
@@ -196,8 +196,8 @@ class Worker {
       if (line.type === 'line' && line.text === LINK_LINE) {
         // A handoff channel is not a session. A worker with channels only is idle.
         socket.off('close', discount)
-        if (this.#links === undefined || reader.rest().length > 0) socket.destroy()
-        else this.#links.open(socket)
+        if (this.#handoffs === undefined || reader.rest().length > 0) socket.destroy()
+        else this.#handoffs.open(socket)
         discount()
       } else this.#admit(new StreamConnection(socket, socket), line.type === 'line' ? line.text : '', reader.rest())
     }

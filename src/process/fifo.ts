@@ -1,5 +1,5 @@
 import { closeSync, constants, fstatSync, openSync } from 'node:fs'
-import { errorCodeOf, UsageFault } from '../base/errors.ts'
+import { errorCodeOf, messageOf, UsageFault } from '../base/errors.ts'
 import { setPipeSize } from '../libc/descriptors.ts'
 
 /** An open FIFO and how many octets it holds before its writers block or drop. */
@@ -54,6 +54,6 @@ function explain(path: string, setting: string, error: unknown): UsageFault {
     case 'EISDIR':
       return new UsageFault(`${path} is no FIFO but a directory: change ${setting}`, error)
     default:
-      return new UsageFault(`${setting}: cannot open ${path}: ${error instanceof Error ? error.message : error}`, error)
+      return new UsageFault(`${setting}: cannot open ${path}: ${messageOf(error)}`, error)
   }
 }

@@ -1,5 +1,5 @@
 import { createServer, type Server, type Socket } from 'node:net'
-import { messageOf } from '../base/errors.ts'
+import { asError, messageOf } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import { peerCredentials } from '../libc/sockets.ts'
 import { peerIsAllowed } from './unix-sockets.ts'
@@ -227,7 +227,7 @@ class LineConnection<Request> {
 
   #failed(slot: Slot, error: unknown): void {
     const { log, name, failure } = this.#options
-    log().error('answer_failed', { service: name, reason: error instanceof Error ? error : String(error) })
+    log().error('answer_failed', { service: name, reason: asError(error) })
     if (failure === undefined) this.close()
     else this.#answered(slot, failure)
   }

@@ -1,5 +1,5 @@
 import { endianness } from 'node:os'
-import { UsageFault } from '../base/errors.ts'
+import { messageOf, UsageFault } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import { receiveDescriptor, sendDescriptor } from '../libc/descriptor-passing.ts'
 import { Epoll, READABLE } from '../libc/epoll.ts'
@@ -62,7 +62,7 @@ export function epollLacks(): string | undefined {
   try {
     return lacksIn(new Epoll())
   } catch (error) {
-    return error instanceof Error ? error.message : String(error)
+    return messageOf(error)
   }
 }
 

@@ -961,7 +961,7 @@ class Monitor {
     )
     this.#announcer = new Announcer(link, ip => policy.neverList.loginRefusal(ip), false, log)
     this.#logins = new Logins({
-      judge: { type: 'upstream' },
+      authenticator: { type: 'upstream' },
       delays: new FailureDelays([2000], clock, customers),
       customers: () => customers,
       intervals: new LoginIntervals(0, clock),

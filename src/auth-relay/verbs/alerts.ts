@@ -1,7 +1,7 @@
 import { hostname } from 'node:os'
 import { resolve } from 'node:path'
 import { systemClock } from '../../base/clock.ts'
-import { UsageFault } from '../../base/errors.ts'
+import { messageOf, UsageFault } from '../../base/errors.ts'
 import { createLog } from '../../base/log.ts'
 import { openDatabase } from '../../database/database.ts'
 import { ALARM_RULES, type AlarmFact, type AlarmLimits, Alarms } from '../../grants/alarms.ts'
@@ -115,10 +115,7 @@ async function testTellers(settings: Settings, { json }: Options, print: (text: 
         const until = state === 'end' ? now : null
         const { summary, remedy, severity } = texts
         const message = { rule, state, subject: 'test', detail: 'this is a test', since: now, until, host: hostname() }
-        const fault = await tell({ ...message, summary, remedy, severity }).then(
-          () => undefined,
-          (error: unknown) => (error instanceof Error ? error.message : String(error)),
-        )
+        const fault = await tell({ ...message, summary, remedy, severity }).then(() => undefined, messageOf)
         if (state === 'start' || fault !== undefined)
           results.push({ rule, by, ...(fault === undefined ? {} : { fault }) })
       }

@@ -4,15 +4,15 @@ import type { Connection, HalfClosable } from '../../sockets/connection.ts'
 import type { ClientGone } from '../client-gone.ts'
 import type { Client } from './client.ts'
 
-/** A login to be judged. */
+/** A login to be authenticated. */
 export type LoginRequest = Omit<Extract<AuthorizationEffect, { type: 'authenticate' }>, 'type'> & {
   readonly client: Client
   /** The greeting's msg-id with its brackets. */
   readonly timestamp: string
 }
 
-/** The place of a maildrop that a pop3d worker serves. */
-export type MaildropDoor = {
+/** The rest of a session, which a pop3d worker serves. */
+export type WorkerSession = {
   /** Names the owner of the mail: one for each worker. */
   readonly owner: string
   /**
@@ -38,7 +38,7 @@ export type MaildropDoor = {
  * - `closed`: no octets follow.
  */
 export type LoginResult =
-  | { readonly outcome: 'maildrop'; readonly door: MaildropDoor }
+  | { readonly outcome: 'maildrop'; readonly worker: WorkerSession }
   | { readonly outcome: 'open'; readonly stream: Duplex; readonly reply: readonly Buffer[] }
   | { readonly outcome: 'failed'; readonly failure: LoginFailure }
   | { readonly outcome: 'closed' }

@@ -1,3 +1,4 @@
+import { asError } from '../../base/errors.ts'
 import type { Log } from '../../base/log.ts'
 import type { Connection, HalfClosable } from '../../sockets/connection.ts'
 import type { Handover, HandoverChannel } from '../../sockets/engine.ts'
@@ -8,11 +9,11 @@ import { formatTake, LINK_LINE, MAX_READ_AHEAD, parseHandoffReply } from '../../
 const MAX_NEWS_LINE = 64
 
 /**
- * The links of this login process to pop3d workers, by the name of the worker's socket. One is made
- * when it is first needed.
+ * The channels of this login process to pop3d workers, by the name of the worker's socket. The first
+ * client of a worker opens its channel.
  */
 export class HandoffSender {
-  readonly #links = new Map<string, HandoffChannel>()
+  readonly #channels = new Map<string, HandoffChannel>()
   readonly #handover: Handover
   readonly #log: Log
 
@@ -21,21 +22,21 @@ export class HandoffSender {
     this.#log = log
   }
 
-  /** The link, as soon as it stands; undefined if there is none to be had. */
+  /** The open channel, or undefined if the worker cannot be reached. */
   to(path: string): HandoffChannel | undefined | Promise<HandoffChannel | undefined> {
-    const known = this.#links.get(path)
+    const known = this.#channels.get(path)
     if (known !== undefined) return known.isOpen ? known : known.opened
-    const link = new HandoffChannel(path, this.#handover, this.#log, () => {
-      if (this.#links.get(path) === link) this.#links.delete(path)
+    const channel = new HandoffChannel(path, this.#handover, this.#log, () => {
+      if (this.#channels.get(path) === channel) this.#channels.delete(path)
     })
-    this.#links.set(path, link)
-    return link.opened
+    this.#channels.set(path, channel)
+    return channel.opened
   }
 }
 
 /** Passes clients' sockets to one worker (src/wire/maildrop-worker.ts). */
 export class HandoffChannel {
-  /** Fulfilled with the link when sockets can be passed, with undefined if that failed. */
+  /** Fulfilled with the channel when sockets can be passed, with undefined if that failed. */
   readonly opened: Promise<HandoffChannel | undefined>
   readonly #socket: HandoverChannel | undefined
   readonly #log: Log
@@ -100,7 +101,7 @@ export class HandoffChannel {
       socket.write(`${LINK_LINE}\n`)
       return socket
     } catch (error) {
-      this.#log.debug('handoff_failed', { path, reason: error instanceof Error ? error : String(error) })
+      this.#log.debug('handoff_failed', { path, reason: asError(error) })
       queueMicrotask(() => this.#close())
       return undefined
     }

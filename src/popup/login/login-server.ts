@@ -1,5 +1,6 @@
 import { closeSync } from 'node:fs'
 import { monotonicClock, systemClock } from '../../base/clock.ts'
+import { asError } from '../../base/errors.ts'
 import { createLog, DailyHints, type Log } from '../../base/log.ts'
 import { forbidNewPrivileges } from '../../libc/this-process.ts'
 import type { AuthorizationOptions } from '../../pop3/authorization.ts'
@@ -97,7 +98,7 @@ export class LoginServer implements SessionHost {
   readonly log: Log
   readonly chains = new ChainConnections()
   settings: LoginSettings
-  judge: Authenticator
+  authenticate: Authenticator
   preamble: SessionHost['preamble']
   stls: TlsContexts | undefined
   /**
@@ -108,7 +109,7 @@ export class LoginServer implements SessionHost {
   readonly #limits: ConnectionLimits
   readonly #shares: SessionShares<LoginSession>
   readonly #engine: Engine
-  readonly #links: HandoffSender | undefined
+  readonly #handoffs: HandoffSender | undefined
   /**
    * The address whose place each client has taken. A client keeps its place until its socket is
    * closed, here or where it was
@@ -133,10 +134,10 @@ export class LoginServer implements SessionHost {
     this.log = log
     this.#engine = engine
     const handover = settings.handoff ? engine.handover : undefined
-    this.#links = handover === undefined ? undefined : new HandoffSender(handover, log)
+    this.#handoffs = handover === undefined ? undefined : new HandoffSender(handover, log)
     this.#shares = new SessionShares(sharesOf(settings), monotonicClock)
     this.#limits = new ConnectionLimits(0, settings.maxPerAddress, customersOf(settings))
-    this.judge = this.#judgeFor(settings)
+    this.authenticate = this.#authenticatorFor(settings)
     this.#rules = rulesOf(settings)
     this.use(settings)
   }
@@ -156,7 +157,7 @@ export class LoginServer implements SessionHost {
   /** Applies other settings to new connections, and to later requests of running ones. */
   use(settings: LoginSettings): void {
     this.settings = settings
-    this.judge = this.#judgeFor(settings)
+    this.authenticate = this.#authenticatorFor(settings)
     this.#shares.use(sharesOf(settings))
     this.#limits.change(0, settings.maxPerAddress, customersOf(settings))
     const { preamble } = settings
@@ -185,7 +186,7 @@ export class LoginServer implements SessionHost {
     try {
       return accepted.open()
     } catch (error) {
-      this.log.error('connection_failed', { id, ip, reason: error instanceof Error ? error : String(error) })
+      this.log.error('connection_failed', { id, ip, reason: asError(error) })
       return undefined
     }
   }
@@ -272,10 +273,10 @@ export class LoginServer implements SessionHost {
     })
   }
 
-  #judgeFor({ mode, upstream }: LoginSettings): Authenticator {
+  #authenticatorFor({ mode, upstream }: LoginSettings): Authenticator {
     if (mode === 'chain') return chainAuthenticator(this.monitor, this.chains, this.log)
     if (mode === 'upstream' && upstream !== null) return upstreamAuthenticator(this.monitor, upstream)
-    return monitorAuthenticator(this.monitor, this.#links, this.log)
+    return monitorAuthenticator(this.monitor, this.#handoffs, this.log)
   }
 
   #accept(socket: Connection, client: Client): void {

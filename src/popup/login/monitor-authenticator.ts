@@ -5,7 +5,7 @@ import { connectSharingReads } from '../../tunnel/relay.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
 import type { FromLoginMessage, Outcome, ToLogin } from '../../wire/login-process.ts'
 import type { ClientGone } from '../client-gone.ts'
-import { type Authenticator, failed, type LoginRequest, type LoginResult, type MaildropDoor } from './authenticator.ts'
+import { type Authenticator, failed, type LoginRequest, type LoginResult, type WorkerSession } from './authenticator.ts'
 import type { HandoffSender } from './handoff-sender.ts'
 
 /**
@@ -110,11 +110,11 @@ export class MonitorRequests {
 
 /**
  * The monitor's checker decides; the mail is in a pop3d worker's hands, whose first reply answers
- * the password. Without `links` every session is relayed.
+ * the password. Without `sender` every session is relayed.
  */
 export function monitorAuthenticator(
   monitor: MonitorRequests,
-  links: HandoffSender | undefined,
+  sender: HandoffSender | undefined,
   log: Log,
 ): Authenticator {
   return (request, departure) =>
@@ -122,15 +122,15 @@ export function monitorAuthenticator(
       const said = await answer()
       if (said.type !== 'open') return failureIn(said)
       const { socket, ticket } = said
-      const link = links?.to(socket)
-      const opened = link instanceof Promise ? await link : link
-      const door: MaildropDoor = {
+      const channel = sender?.to(socket)
+      const opened = channel instanceof Promise ? await channel : channel
+      const worker: WorkerSession = {
         owner: socket,
         pass: (client, readAhead, ended) => opened?.pass(client, ticket, readAhead, ended) === true,
         bridge: readAhead => opened?.bridge(ticket, readAhead),
         connect: () => openMaildrop(socket, ticket, log),
       }
-      return { outcome: 'maildrop', door }
+      return { outcome: 'maildrop', worker }
     })
 }
 

@@ -30,7 +30,7 @@ import { LineReader } from '../../wire/lines.ts'
 import { decodeLogin } from '../../wire/login-event.ts'
 import { beginsWithProxyHeader, parseSslPreamble } from '../../wire/preamble.ts'
 import { ClientGone } from '../client-gone.ts'
-import type { Authenticator, LoginResult, MaildropDoor } from './authenticator.ts'
+import type { Authenticator, LoginResult, WorkerSession } from './authenticator.ts'
 import type { Client } from './client.ts'
 
 type Authenticate = Extract<AuthorizationEffect, { type: 'authenticate' }>
@@ -55,7 +55,7 @@ const LINGER_MS = 5_000
 /** The parts of the process that a session needs. */
 export type SessionHost = {
   readonly log: Log
-  readonly judge: Authenticator
+  readonly authenticate: Authenticator
   /** Milliseconds from the greeting to the login. */
   readonly loginTime: number
   /** Milliseconds without a byte in a relayed session, after which it ends. */
@@ -306,25 +306,25 @@ export class LoginSession implements ConnectionListener {
 
   async #authenticate({ login, secret, method }: Authenticate): Promise<void> {
     const request = { login, secret, method, client: this.#client, timestamp: this.#timestamp }
-    let judgement = await this.#host.judge(request, this.#departure)
+    let result = await this.#host.authenticate(request, this.#departure)
     this.#departure.listen(undefined)
-    if (judgement.outcome === 'maildrop' || judgement.outcome === 'open') {
-      const owner = judgement.outcome === 'maildrop' ? judgement.door.owner : undefined
+    if (result.outcome === 'maildrop' || result.outcome === 'open') {
+      const owner = result.outcome === 'maildrop' ? result.worker.owner : undefined
       if (!this.#over && !this.#host.admit(this, login, owner)) {
-        if (judgement.outcome === 'open') judgement.stream.destroy()
+        if (result.outcome === 'open') result.stream.destroy()
         this.#failed('inUse')
         return
       }
     }
-    if (judgement.outcome === 'maildrop') {
-      if (this.#over || this.#pass(judgement.door)) return
-      const server = judgement.door.bridge(this.#reader.pending)
+    if (result.outcome === 'maildrop') {
+      if (this.#over || this.#pass(result.worker)) return
+      const server = result.worker.bridge(this.#reader.pending)
       if (server !== undefined) return this.#join(server)
-      judgement = await judgement.door.connect()
+      result = await result.worker.connect()
     }
-    if (judgement.outcome === 'open') await this.#relay(judgement)
+    if (result.outcome === 'open') await this.#relay(result)
     else if (this.#over) return
-    else if (judgement.outcome === 'failed') this.#failed(judgement.failure)
+    else if (result.outcome === 'failed') this.#failed(result.failure)
     else this.#close()
   }
 
@@ -370,8 +370,8 @@ export class LoginSession implements ConnectionListener {
    * keys are here, so that its
    * connection cannot be handed over. False if it cannot be done now.
    */
-  #pass(door: MaildropDoor): boolean {
-    const isPassed = door.pass(this.#connection, this.#reader.pending, () => {
+  #pass(worker: WorkerSession): boolean {
+    const isPassed = worker.pass(this.#connection, this.#reader.pending, () => {
       this.#leave()
       this.#host.disconnected(this)
     })

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
-import { messageOf, UsageFault } from '../../base/errors.ts'
+import { asError, messageOf, UsageFault } from '../../base/errors.ts'
 import type { Log } from '../../base/log.ts'
 import type { Ids } from '../../process/privileges.ts'
 import { readSecretFile } from '../../settings/secret.ts'
@@ -208,7 +208,7 @@ export class LoginCertificate {
     try {
       changed()
     } catch (error) {
-      this.#log.error('certificate_refused', { reason: error instanceof Error ? error : String(error) })
+      this.#log.error('certificate_refused', { reason: asError(error) })
     }
   }
 }

@@ -29,7 +29,7 @@ export type LoginsParts = {
    * The authenticator: popup's checker, a chained program, or a server that the login process
    * queries.
    */
-  readonly judge:
+  readonly authenticator:
     | { readonly type: 'checker'; readonly checker: Checker; readonly workers: MaildropWorkers }
     | { readonly type: 'chain'; readonly chains: ChainRunner }
     | { readonly type: 'upstream' }
@@ -140,15 +140,16 @@ export class Logins {
   }
 
   async #verify(process: LoginProcess, request: VerifyRequest, pending: Pending): Promise<void> {
-    const { judge } = this.#parts
-    if (judge.type === 'upstream') throw new Error('a login process asked for a check that is not the monitor’s')
+    const { authenticator } = this.#parts
+    if (authenticator.type === 'upstream')
+      throw new Error('a login process asked for a check that is not the monitor’s')
     if (!(await this.#waitTurn(pending))) return
-    if (judge.type === 'chain') await this.#throughChain(judge.chains, process, request, pending)
-    else await this.#check(judge, process, request, pending)
+    if (authenticator.type === 'chain') await this.#throughChain(authenticator.chains, process, request, pending)
+    else await this.#check(authenticator, process, request, pending)
   }
 
   async #check(
-    { checker, workers }: Extract<LoginsParts['judge'], { type: 'checker' }>,
+    { checker, workers }: Extract<LoginsParts['authenticator'], { type: 'checker' }>,
     process: LoginProcess,
     request: VerifyRequest,
     pending: Pending,
@@ -217,7 +218,7 @@ export class Logins {
 
   async #throughUpstream(process: LoginProcess, attempt: LoginAttempt, pending: Pending): Promise<void> {
     const { n } = attempt
-    if (this.#parts.judge.type !== 'upstream') throw new Error('a login process announced a login of its own')
+    if (this.#parts.authenticator.type !== 'upstream') throw new Error('a login process announced a login of its own')
     if (!(await this.#waitTurn(pending))) return
     const outcome = new Promise<Outcome | 'gone'>(resolve => {
       pending.outcome = resolve

@@ -1,6 +1,6 @@
 import { mkdirSync } from 'node:fs'
 import { monotonicClock, systemClock } from '../../base/clock.ts'
-import { UsageFault } from '../../base/errors.ts'
+import { asError, UsageFault } from '../../base/errors.ts'
 import { createLog } from '../../base/log.ts'
 import { watchDescriptors } from '../../process/connection-limits.ts'
 import type { RunningDaemon } from '../../process/lifecycle.ts'
@@ -52,12 +52,12 @@ export async function startMonitor(settingsFile: string, program: string): Promi
   const listeners = await holdAll(settings)
   const chainListeners = popup.checker === 'chain' ? await holdChainSockets(settings, loginIds) : []
   const started = settings
-  const judge = await makeAuthenticator(settings, loginIds, chainListeners, engines.pop3d, log)
+  const authenticator = await makeAuthenticator(settings, loginIds, chainListeners, engines.pop3d, log)
   const fixed = {
     ids: loginIds,
     engine: engines.popup,
     handoff: engines.pop3d !== 'node',
-    directory: judge.type === 'checker' ? judge.workers.directory : top.run_dir,
+    directory: authenticator.type === 'checker' ? authenticator.workers.directory : top.run_dir,
     listeners: [
       ...popup.listen.map(() => ({ proxy: false, tls: false })),
       ...popup.proxy_listen.map(() => ({ proxy: true, tls: false })),
@@ -79,7 +79,7 @@ export async function startMonitor(settingsFile: string, program: string): Promi
   const announcer = new Announcer(authd, loginRefusal(settings), top.syslog, log)
   const intervals = new LoginIntervals(popup.login_delay * 1000, clock)
   const logins = new Logins({
-    judge,
+    authenticator,
     delays,
     customers: () => customers,
     intervals,
@@ -114,7 +114,7 @@ export async function startMonitor(settingsFile: string, program: string): Promi
       certificate.rotate()
       const nextForLogin = loginSettings(effective, { ...fixed, ticketKeys: certificate.ticketKeys })
       // Everything that can fail comes first.
-      await judge.use(effective)
+      await authenticator.use(effective)
       settings = effective
       forLogin = nextForLogin
       certificate.use(forLogin.stls, certificateFiles(settings))
@@ -130,9 +130,9 @@ export async function startMonitor(settingsFile: string, program: string): Promi
       certificate.close()
       for (const listener of [...listeners, ...chainListeners]) listener.release()
       await processes.stop(settings.popup.drain_time * 1000)
-      if (judge.type === 'checker') {
-        await judge.workers.stop()
-        await judge.checker.close()
+      if (authenticator.type === 'checker') {
+        await authenticator.workers.stop()
+        await authenticator.checker.close()
       }
       await announcer.close()
     },
@@ -178,7 +178,7 @@ async function holdChainSockets({ popup, top }: Settings, loginIds: Ids | undefi
  * The authenticator, and how a reload changes it. `use` throws UsageFault before it has changed
  * anything.
  */
-type ReplaceableAuthenticator = LoginsParts['judge'] & { use(settings: Settings): Promise<void> }
+type ReplaceableAuthenticator = LoginsParts['authenticator'] & { use(settings: Settings): Promise<void> }
 
 async function makeAuthenticator(
   settings: Settings,
@@ -230,7 +230,7 @@ async function makeAuthenticator(
       if (nextFingerprint !== fingerprint) {
         const nextChecker = await makeChecker(name, next, environment, log)
         checker.use(nextChecker).catch((error: unknown) => {
-          log.warn('checker_close_failed', { reason: error instanceof Error ? error : String(error) })
+          log.warn('checker_close_failed', { reason: asError(error) })
         })
         fingerprint = nextFingerprint
       }

@@ -1,5 +1,5 @@
-import { Socket } from 'node:net'
 import { Duplex, type Readable, type Writable } from 'node:stream'
+import { standardInput, standardOutput } from '../../ucspi/standard-streams.ts'
 
 /**
  * Descriptors 0 and 1 as one stream. Ending or destroying it leaves descriptor 1 open, because
@@ -70,22 +70,5 @@ export class DescriptorStream extends Duplex {
         resolve()
       })
     })
-  }
-}
-
-/** A file or a terminal (a test by hand) is read by the runtime's own stream. */
-function standardInput(): Readable {
-  try {
-    return new Socket({ fd: 0, readable: true, writable: false })
-  } catch {
-    return process.stdin
-  }
-}
-
-function standardOutput(): Writable {
-  try {
-    return new Socket({ fd: 1, readable: false, writable: true })
-  } catch {
-    return process.stdout
   }
 }

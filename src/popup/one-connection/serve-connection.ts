@@ -197,7 +197,7 @@ class OneConnection {
     const preamble = this.#preamble()
     return {
       log: this.#log,
-      judge: programAuthenticator({
+      authenticate: programAuthenticator({
         command: this.#command,
         environment: this.#known.environment,
         compat: popup.compat,

@@ -1,3 +1,4 @@
+import { asError } from '../../base/errors.ts'
 import type { Log } from '../../base/log.ts'
 import { ConnectionLimits } from '../../process/connection-limits.ts'
 import type { AcceptedSocket, Acceptor, Engine, ListeningSocket } from '../../sockets/engine.ts'
@@ -169,7 +170,7 @@ export class ResidentGate {
       isOurs = false
       if (started !== undefined) await this.#follow(started, served, status)
     } catch (error) {
-      log.error('connection_failed', { ip: client, reason: error instanceof Error ? error : String(error) })
+      log.error('connection_failed', { ip: client, reason: asError(error) })
       if (isOurs) this.#refuse(socket, client, CANNOT_RUN)
     } finally {
       if (taken) this.#limits.release(client)
@@ -199,7 +200,7 @@ export class ResidentGate {
     try {
       socket.open().end(banner)
     } catch (error) {
-      this.#options.log.error('connection_failed', { ip, reason: error instanceof Error ? error : String(error) })
+      this.#options.log.error('connection_failed', { ip, reason: asError(error) })
     }
   }
 

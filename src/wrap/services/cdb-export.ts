@@ -11,7 +11,7 @@ import {
 } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Clock } from '../../base/clock.ts'
-import { messageOf, UsageFault } from '../../base/errors.ts'
+import { asError, messageOf, UsageFault } from '../../base/errors.ts'
 import type { Log } from '../../base/log.ts'
 import type { IpAddress, Network } from '../../wire/ip-address.ts'
 import { formatTcpRule } from '../../wire/tcprules.ts'
@@ -184,7 +184,7 @@ export class CdbExport {
       log.error('decision_failed', {
         service: 'cdb',
         relay: false,
-        reason: error instanceof Error ? error : String(error),
+        reason: asError(error),
       })
     }
   }

@@ -53,7 +53,7 @@ describe('replies before login', () => {
     const none = { port: undefined, localIp: undefined, localPort: undefined, proxyIp: undefined }
     const host: SessionHost = {
       log: createLog('popup', { write: () => {} }),
-      judge: () => expect.unreachable(),
+      authenticate: () => expect.unreachable(),
       loginTime: 60_000,
       idleLimit: 60_000,
       preamble: undefined,

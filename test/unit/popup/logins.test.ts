@@ -25,11 +25,11 @@ class Monitor {
   readonly process: LoginProcess = { index: 0, send: message => this.answers.push(message) }
   #n = 0
 
-  constructor(judge: LoginsParts['judge'], delays: readonly number[] = [2000, 4000, 8000, 15_000]) {
+  constructor(authenticator: LoginsParts['authenticator'], delays: readonly number[] = [2000, 4000, 8000, 15_000]) {
     const clock = (): number => Date.now()
     const log = createLog('popup', { level: 'debug', write: line => this.lines.push(line) })
     this.logins = new Logins({
-      judge,
+      authenticator,
       delays: new FailureDelays(delays, clock, customers),
       customers: () => customers,
       intervals: new LoginIntervals(0, clock),

@@ -51,7 +51,7 @@ async function converse(pieces: readonly Buffer[]): Promise<{ said: string; behi
   let behind = ''
   const clients: string[] = []
   const over = Promise.withResolvers<void>()
-  const judge: Authenticator = async ({ login, secret, client }) => {
+  const authenticate: Authenticator = async ({ login, secret, client }) => {
     clients.push(`${client.ip} tls=${client.tls}`)
     await new Promise(setImmediate)
     if (secret !== 'secret') return failed(login === 'later' ? 'temporary' : 'credentials')
@@ -63,7 +63,7 @@ async function converse(pieces: readonly Buffer[]): Promise<{ said: string; behi
   }
   const host: SessionHost = {
     log: createLog('popup', { write: () => {} }),
-    judge,
+    authenticate,
     loginTime: 60_000,
     idleLimit: 60_000,
     preamble: { password: new Secret('p:w'), reply: 'ok' },
