@@ -9,6 +9,7 @@ const setrlimit = nativeFunction('int setrlimit(int resource, const void *limit)
 const prctl = nativeFunction(
   'int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)',
 )
+const mallocTrim = nativeFunction('int malloc_trim(size_t pad)')
 const setScheduler = nativeFunction('int sched_setscheduler(int pid, int policy, const void *parameter)')
 
 const [SIG_DFL, SIG_IGN, SIG_ERR] = [0, 1, -1]
@@ -119,3 +120,10 @@ export function forbidNewPrivileges(): void {
  * False, without effect, where the system forbids it.
  */
 export const scheduleAsBatch = (): boolean => setScheduler(0, SCHED_BATCH, SCHED_PARAMETER) === 0
+
+/**
+ * Gives the free memory of the C library's heap back to the system (malloc_trim(3)). Takes about a
+ * millisecond for each 50 MB. Returns true if there was some. Throws where the C library has no such
+ * function.
+ */
+export const trimHeap = (): boolean => mallocTrim(0) === 1

@@ -5,7 +5,7 @@ import { ConnectionLimits, WaitingConnections, watchDescriptors } from '../proce
 import { type MetricsListener, openMetricsListener } from '../process/metrics-listener.ts'
 import { dropPrivileges } from '../process/privileges.ts'
 import { formatSocketAddress, type SocketAddress } from '../process/socket-address.ts'
-import { channelToParent, FIRST_LISTENING_DESCRIPTOR } from '../process/worker-process.ts'
+import { channelToParent, FIRST_LISTENING_DESCRIPTOR, returnFreeMemory } from '../process/worker-process.ts'
 import { CustomerNetworks } from '../wire/customer-networks.ts'
 import { parseNetwork } from '../wire/ip-address.ts'
 import { sessionId } from '../wire/login-event.ts'
@@ -59,6 +59,7 @@ class Worker {
   #count = 0
 
   constructor(order: Serve) {
+    returnFreeMemory()
     if (order.ids !== undefined) dropPrivileges(order.ids)
     this.#log = createLog('sslwrap', { level: order.logLevel })
     watchDescriptors(this.#log)

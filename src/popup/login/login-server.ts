@@ -8,7 +8,7 @@ import { err } from '../../pop3/reply.ts'
 import { ConnectionLimits, WaitingConnections, watchDescriptors } from '../../process/connection-limits.ts'
 import { openListener } from '../../process/listener.ts'
 import { dropPrivileges } from '../../process/privileges.ts'
-import { channelToParent, FIRST_LISTENING_DESCRIPTOR } from '../../process/worker-process.ts'
+import { channelToParent, FIRST_LISTENING_DESCRIPTOR, returnFreeMemory } from '../../process/worker-process.ts'
 import { Secret } from '../../settings/secret.ts'
 import type { Connection } from '../../sockets/connection.ts'
 import type { AcceptedSocket, Acceptor, Ends, Engine } from '../../sockets/engine.ts'
@@ -63,6 +63,7 @@ export async function runLogin(): Promise<void> {
   watchDescriptors(log)
   const engine = selectEngine(settings.engine, 'popup.engine', log)
   engine.logLimits(log)
+  returnFreeMemory()
   server = new LoginServer(settings, monitor, engine, log)
   process.chdir(settings.directory)
   if (settings.ids !== null) dropPrivileges(settings.ids)

@@ -108,3 +108,25 @@ test('a thread that is scheduled as batch: the kernel says so', () => {
     console.log(before, scheduleAsBatch(), ${policy})`)
   expect(output).toBe('0 true 3\n')
 })
+
+test('free memory between blocks in use goes back to the system', () => {
+  const out = apart(`
+    import { nativeFunction } from ${from('native-function')}
+    import { trimHeap } from ${from('this-process')}
+    import { readFileSync } from 'node:fs'
+    const malloc = nativeFunction('intptr_t malloc(size_t size)')
+    const memset = nativeFunction('intptr_t memset(intptr_t memory, int octet, size_t size)')
+    const free = nativeFunction('int free(intptr_t memory)')
+    const resident = () => Number(/^VmRSS:\\s+(\\d+)/m.exec(readFileSync('/proc/self/status', 'latin1'))?.[1])
+    const SIZE = 50_000
+    const blocks = Array.from({ length: 1000 }, () => memset(malloc(SIZE), 1, SIZE))
+    const last = malloc(SIZE)
+    for (const block of blocks) free(block)
+    const before = resident()
+    const isTrimmed = trimHeap()
+    console.log(JSON.stringify({ isTrimmed, kilobytes: before - resident() }))
+    free(last)`)
+  const { isTrimmed, kilobytes }: { isTrimmed: boolean; kilobytes: number } = JSON.parse(out)
+  expect(isTrimmed).toBe(true)
+  expect(kilobytes).toBeGreaterThan(40_000)
+})
