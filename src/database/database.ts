@@ -303,15 +303,20 @@ class PrimaryDatabase implements Database {
       limitMs,
       host: primary.host,
       ask: async (statement, signal) => {
-        const client = await raced(signal, primary.pool.connect(), late => late.release())
-        let isLate = true
+        const client = await raced(signal, this.#connect(primary), late => late.release())
+        let isBroken = true
         try {
           const answer = typedQuery(config => client.query(config), statement, [])
           const { rows } = await raced(signal, answer)
-          isLate = false
+          isBroken = false
           return rows
+        } catch (error) {
+          // No statement reaches the server while nothing is proven, so the watch has to notice a
+          // server that was restarted or lost.
+          if (!signal.aborted && failureOf(error, primary.host).serverLost) this.#lost(primary, messageOf(error))
+          throw error
         } finally {
-          client.release(isLate)
+          client.release(isBroken)
         }
       },
       silent: () => this.#lookAround(primary),

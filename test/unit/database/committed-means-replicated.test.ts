@@ -303,6 +303,31 @@ describe('an answer that must be proven', () => {
     expect(database.state()).toMatchObject({ host: `127.0.0.1:${promoted.port}` })
   })
 
+  it('counts again after a restart of the server while nothing was proven', async () => {
+    const script: Script = { replies: alive }
+    const server = await primary(script)
+    const database = open([server.port], { cluster, max: 1 })
+    const isBelieved = () =>
+      database.query(ASK, [], proven).then(
+        () => true,
+        () => false,
+      )
+    await database.query(ASK, [], proven)
+    script.replies = () => ({ names: '"n2"', standbys: [] })
+    await eventually('it is not believed', async () => !(await isBelieved()))
+    // The restart ends the only connection, under a query of the watch.
+    const { reply } = server
+    server.reply = text => {
+      if (!text.includes('standby_replies()')) return reply(text)
+      script.started = '2026-01-01 00:05:00+00'
+      script.replies = alive
+      server.reply = reply
+      return { hangUp: true }
+    }
+    await eventually('the server is restarted', () => script.started !== undefined)
+    await eventually('it is believed again', isBelieved)
+  })
+
   it('of two primaries the one of the later timeline is taken, whatever their order', async () => {
     const old = await primary({ timeline: 3, replies: alive })
     const promoted = await primary({ timeline: 4, replies: alive })
