@@ -23,9 +23,10 @@ import { cpuOf } from './process-family.ts'
 import { BenchReport, type Figure } from './report.ts'
 
 /**
- * Throughput of authd: lines a second through the parser and over TCP, logins a second answered
- * `committed`, the time that this answer adds to a POP3 login, and the lines that a burst loses in
- * a FIFO and over TCP. The database is durable, and everything runs on this machine.
+ * Throughput of authd: lines a second through the parser and over TCP, and logins a second answered
+ * `committed`. Further figures are the time that this answer adds to a POP3 login, and the lines
+ * that a burst loses in a FIFO and over TCP. The database is durable, and everything runs on this
+ * machine.
  *
  * Run: node bench/authd.ts [--rounds N] [--quick] [parser] [tcp] [socket] [login] [burst]
  */
@@ -35,12 +36,12 @@ const { values: args, positionals } = parseArgs({
   options: { rounds: { type: 'string', default: '3' }, quick: { type: 'boolean', default: false } },
 })
 const rounds = Number(args.rounds)
-/** Of everything that is counted out, so much. */
+/** Factor of every count of the bench. */
 const scale = args.quick ? 0.02 : 1
 const wanted = (part: string): boolean => positionals.length === 0 || positionals.includes(part)
 const directory = temporaryDirectory()
 const report = new BenchReport('authd')
-/** What was measured so far: each load and unit with a figure for each round. */
+/** Figures so far: each load and unit with a figure for each round. */
 const figures = new Map<string, { readonly values: number[]; readonly figure: Omit<Figure, 'ours'> }>()
 const figure = (load: string, unit: string, value: number, rest: Partial<Omit<Figure, 'ours'>> = {}): void => {
   const known = figures.get(`${load}: ${unit}`)
@@ -321,7 +322,7 @@ dbpass = "pop3authd"
 grant_loopback = true
 [authd]
 socket = "${directory.path}/authd.sock"
-uses_socket = ""
+usage_socket = ""
 metrics_listen = "127.0.0.1:0"
 check_imap = true
 ${DIALECTS.map(({ setting }) => `${setting} = true\n`).join('')}${authd}

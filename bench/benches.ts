@@ -6,12 +6,12 @@ import { TLS_PEERS } from './peers/tls-peers.ts'
 export type Bench = {
   readonly name: string
   readonly title: string
-  /** Beside whom. */
+  /** The peers. */
   readonly peers: readonly (DebianProgram & { readonly name: string })[]
   /** Further Debian packages without which it does not run. */
   readonly needs: readonly string[]
   readonly args: (rounds: number, quick: boolean) => readonly string[]
-  /** It takes so long that it can be run in steps. */
+  /** The bench takes hours and can be run in steps. */
   readonly hasSteps?: boolean
 }
 

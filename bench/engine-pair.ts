@@ -1,7 +1,7 @@
 import { ENGINES, type EngineName } from '../src/sockets/engine.ts'
 
 /**
- * Reads `--engine epoll,node`: the engine of ours, then the one that it is measured beside. Throws
+ * Reads `--engine epoll,node`: the engine of auth-relay, then the engine of the second side. Throws
  * Error.
  */
 export function enginePair(text: string): readonly [EngineName, EngineName] {

@@ -21,9 +21,9 @@ import { BenchReport, type Figure } from './report.ts'
 
 /**
  * The gate beside tcpserver and beside the design of the original program, with the same small
- * smtpd: connections a second and the time to the banner, as ratios of one run. Further figures are
- * the queries a second of the policy service and the start in exec mode. Before the measurement,
- * CONNECTIONS connections to the gate would show a leak.
+ * smtpd. The figures are connections a second and the time to the banner, as ratios of one run.
+ * Further figures are the queries a second of the policy service and the start in exec mode. A
+ * first run with CONNECTIONS clients would show a leak of the gate.
  *
  * Run: node bench/gate.ts [ROUNDS] [SECONDS] [CONNECTIONS] [--engine A,B]
  *
@@ -44,7 +44,7 @@ const root = new URL('..', import.meta.url).pathname
 const directory = temporaryDirectory()
 const at = (name: string): string => `${directory.path}/${name}`
 
-/** What bench/gate/clients.c prints; `own`: seconds of its CPU. */
+/** The output of bench/gate/clients.c. `own`: seconds of its CPU. */
 type Figures = { perSecond: number; p50: number; p99: number; wrong: number; own: number }
 /**
  * `cpu`: microseconds that the server and its children took for one connection, the steadiest
@@ -112,8 +112,8 @@ await database.script(`ALTER ROLE authwrap PASSWORD 'authwrap';
 const [host] = server.connection.hosts
 if (host === undefined) throw new Error('no database')
 
-// As root the gate and its smtpd have accounts of their own, as in production; `together` starts
-// the smtpd itself, under its own account.
+// As root the gate and its smtpd have separate accounts, as in production; `together` starts the
+// smtpd itself, under its own account.
 const isRoot = process.geteuid?.() === 0
 const IDS = { gate: 61313, smtpd: 61314 } as const
 chmodSync(directory.path, 0o755)
@@ -123,10 +123,10 @@ const settings = {
   '': { configured: true },
   database: { dbhost: host.host, dbport: host.port, dbname: server.connection.database, wrap_dbpass: 'authwrap' },
   grants: { grant_loopback: true },
-  authd: { uses_socket: '' },
+  authd: { usage_socket: '' },
   wrap: {
     policy_listen: [`unix:${at('policy.sock')}`],
-    question_listen: [`unix:${at('question.sock')}`],
+    query_listen: [`unix:${at('query.sock')}`],
     tcprules_cdb: at('cdb/relay.cdb'),
     smtpd: [at('smtpd')],
     connections: 100,
@@ -143,8 +143,8 @@ type Server = {
 }
 
 /**
- * A gate with these settings. Its log goes to a file: to read it line by line is work of ours, and
- * tcpserver writes none.
+ * A gate with these settings. Its log goes to a file, because reading the log line by line would
+ * cost this process time, and tcpserver writes no log.
  */
 async function startGate(name: string, wrap: Overrides[string], engine = engines?.[0]): Promise<Server> {
   const port = await freePort()
@@ -158,7 +158,7 @@ async function startGate(name: string, wrap: Overrides[string], engine = engines
   return { programs: [program], port, word: 'relay' }
 }
 
-/** sslwrap on a port of its own, which tells the gate behind it the client's address. */
+/** sslwrap on a separate port. It sends the client's address to the gate behind it. */
 async function startSecured(): Promise<Server> {
   const behind = await startGate('secured', { ...alone, proxy_trust: ['127.0.0.1/32'] })
   const port = await freePort()
@@ -196,7 +196,7 @@ async function tcpserver(word: Server['word'], ...words: string[]): Promise<Serv
   return { programs: [program], port, word }
 }
 
-const { policy_listen: _policy, question_listen: _question, tcprules_cdb: _cdb, ...alone } = settings.wrap
+const { policy_listen: _policy, query_listen: _question, tcprules_cdb: _cdb, ...alone } = settings.wrap
 const oneAccount = { ...alone, smtpd_user: '' }
 const tlsSite = { directory: directory.path, ...makeCertificate(directory.path), workers: 2 }
 const gate = await startGate('wrap', settings.wrap)
@@ -282,7 +282,7 @@ const peerNames: Readonly<Partial<Record<Name, string>>> = {
   other: `engine ${engines?.[1]}`,
   otherTogether: `engine ${engines?.[1]}`,
 }
-/** A door beside another server, and what it should be of the other's. */
+/** A service beside another server, with the goal of the ratio. */
 function beside(load: string, name: Name, other: Name, what: What, ratio?: number): void {
   const side = (of: Name) => ({
     rounds: (runs.get(of) ?? []).map(one => one[what]),
@@ -373,7 +373,7 @@ function readProgram(pid: number): string | undefined {
   }
 }
 
-/** Questions about a hundred addresses, as many at once as the connection takes. */
+/** Queries about a hundred addresses, as many at once as the connection accepts. */
 async function policyQuestions(): Promise<number> {
   const COUNT = 100_000
   const addresses = Array.from({ length: 100 }, (_, n) => (n === 0 ? '127.0.0.1' : `192.0.2.${n}`))
@@ -407,8 +407,8 @@ async function policyQuestions(): Promise<number> {
 }
 
 /**
- * Wall time of the door, with its question and the smtpd's start, beside an empty program,
- * interleaved.
+ * Wall time of exec mode, with its query and the start of the smtpd, beside an empty program, in
+ * alternation.
  */
 async function execModeStart(): Promise<Figure> {
   writeFileSync(at('empty.mjs'), '')
@@ -416,7 +416,7 @@ async function execModeStart(): Promise<Figure> {
   const measure = (...words: string[]): number => {
     const started = performance.now()
     spawnSync(process.execPath, words, {
-      env: { TCPREMOTEIP: '127.0.0.1', WRAP_ASK: `unix:${at('question.sock')}` },
+      env: { TCPREMOTEIP: '127.0.0.1', WRAP_ASK: `unix:${at('query.sock')}` },
       stdio: 'ignore',
     })
     return performance.now() - started

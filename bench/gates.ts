@@ -19,11 +19,12 @@ import { cpuOf, memoryOf } from './process-family.ts'
 import { BenchReport, type Figure, median } from './report.ts'
 
 /**
- * Ten gates on one primary, and what a memory of answers in the gates would save and cost. Each
- * gate has the connections, the statement and the shared questions of a real one; all ten run in
- * this process, so that the primary's CPU is the figure that counts.
+ * Ten gates on one primary, and the gain and the cost of a memory of answers in the gates. Each
+ * gate has the connections, the statement and the shared queries of a real one. All ten run in this
+ * process, so the CPU of the primary is the figure that counts.
  *
- * Mail has two questions about its client, 300 ms apart. Every second client has a grant.
+ * Mail causes two queries about its client, 300 ms apart. Every second client has a grant.
+ *
  * Run: node bench/gates.ts [--rounds N] [--seconds N] [--grants N] [--rate N]
  */
 const { values } = parseArgs({
@@ -44,7 +45,7 @@ const CONNECTIONS = 4
 const AGAIN_MS = 300
 const OPEN = 32
 const TIMEOUT_MS = 5000
-/** The memory that is tried: seconds that a yes and a no are kept. */
+/** The tested memory: seconds for which a positive and a negative answer are kept. */
 const MEMORY = { yes: 5000, no: 1000 }
 const quiet = { debug: () => {}, info: () => {}, warn: console.warn, error: console.error }
 
@@ -59,7 +60,7 @@ const address = (n: number): IpAddress => {
 /** All over the table; every second one has a grant. */
 const scattered = (n: number): IpAddress => address(((n * 7_919) % live) + (n % 2 === 0 ? 0 : live))
 
-/** What no gate of ours does: answers are kept for a time. */
+/** Keeps answers for a time, which no gate of auth-relay does. */
 function remembering(ask: Ask): Ask {
   const kept = new Map<IpAddress | undefined, { readonly until: number; readonly decision: Decision }>()
   return async ip => {
@@ -117,7 +118,7 @@ type Load = {
   readonly p50: number
   readonly p99: number
   readonly undecided: number
-  /** Microseconds of the primary for a question. */
+  /** Microseconds of the primary for a query. */
   readonly cpu: number
   /** Share of the time in which this process, with the gates, was busy. */
   readonly busy: number
@@ -125,9 +126,9 @@ type Load = {
 let next = 0
 
 /**
- * Questions at their own pace. A mail server has only so many smtpds: with OPEN questions of each
- * gate unanswered, the next ones wait, so that a machine that is too slow answers fewer questions
- * and not all of them late.
+ * Queries at their own pace. A mail server has a limited number of smtpds: with OPEN unanswered
+ * queries of a gate, the next queries wait. A machine that is too slow then answers fewer queries
+ * instead of all of them late.
  */
 async function load(gates: readonly Gate[], perSecond: number): Promise<Load> {
   const times: number[] = []
@@ -181,7 +182,7 @@ async function load(gates: readonly Gate[], perSecond: number): Promise<Load> {
 }
 
 /**
- * How long a gate goes on with a yes after a block was answered, and with a no after a login was.
+ * Time for which a gate keeps a positive answer after a block, and a negative answer after a login.
  */
 async function staleness(gate: Gate): Promise<{ readonly yes: number; readonly no: number }> {
   const writer = createGrantWriter(database, policy)

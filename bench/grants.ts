@@ -14,8 +14,8 @@ import { BenchReport, type Figure, figureText } from './report.ts'
 
 /**
  * The grant table alone, durable, on the embedded PostgreSQL: logins a second in batches and one by
- * one, and the time of a lookup and of a sweep with a million live grants. Figures of one run, and
- * their ratios.
+ * one. Further figures are the times of a lookup and of a sweep with a million live grants. Figures
+ * of one run, and their ratios.
  *
  * Run: node bench/grants.ts [SECONDS] [GRANTS]
  */
@@ -119,7 +119,7 @@ try {
     SELECT '11.0.0.0'::inet + n, now() + make_interval(secs => 1 + 1800.0 * n / ${live}), now(), 'popup', 'user' || n % 5000, true
     FROM generate_series(0, ${live - 1}) n;
     ANALYZE grants`)
-  await pause(1000) // let the checkpoint of the load begin before, not under, what is measured
+  await pause(1000) // The checkpoint of the load begins before the measurement.
   const yes = await lookups(`lookup, yes, ${live} live`, n => addressOf(scattered(n)))
   await lookups(`lookup, no, ${live} live`, n => addressOf(live + scattered(n)))
   const few = 20_000

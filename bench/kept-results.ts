@@ -6,15 +6,13 @@ import { parseResult, type Result } from './results-page.ts'
 /** The last result of each bench, one file each, and the charts. */
 export const RESULTS = new URL('results/', import.meta.url)
 
-/** What was kept, in the order of the page. */
+/** The kept results, in the order of the page. */
 export const keptResults = (): readonly Result[] =>
   BENCHES.map(({ name }) => new URL(`${name}.json`, RESULTS))
     .filter(file => existsSync(file))
     .map(file => parseResult(readFileSync(file, 'utf8')))
 
-/**
- * The picture of each bench that runs beside others: ours beside ours is no picture of this kind.
- */
+/** The picture of each bench with peers. A comparison of auth-relay with itself has no picture. */
 export function chartsOf(results: readonly Result[]): ReadonlyMap<string, string> {
   const charts = new Map<string, string>()
   for (const { bench, title, rows } of results) {

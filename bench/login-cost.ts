@@ -8,7 +8,7 @@ import type { Measured } from './report.ts'
 
 const root = new URL('..', import.meta.url).pathname
 const PASSWORD = 'sesame'
-/** SHA-512 crypt with few rounds: what a login costs otherwise is not measured here. */
+/** SHA-512 crypt with few rounds, because the cost of the hash is not measured here. */
 const HASH =
   '$6$rounds=1000$authrelaytest$eJl.qIixYirZUa1xFchBpbsRQZKvoUU2sa0mzXf/95OdL39FHDQAv6I/M6cccSxOUXTfzc/FfgvbpgZp45x9I/'
 const OWNER = process.geteuid?.() === 0 ? 61_221 : (process.getuid?.() ?? 0)
@@ -28,9 +28,9 @@ export type LoginCostOptions = {
 export type LoginCost = Readonly<Record<'p50' | 'p99', { readonly granted: Measured; readonly plain: Measured }>>
 
 /**
- * What it costs a login that its grant is committed first: the same popup twice, once with authd
- * and once without, in turns. Every login comes from another loopback address, so that none is
- * coalesced.
+ * Measures the time that a login waits for the commit of its grant: the same popup with authd and
+ * without, in alternating rounds. Every login comes from another loopback address, so that no two
+ * logins share a grant.
  */
 export async function measureLoginCost(options: LoginCostOptions): Promise<LoginCost> {
   const { directory, authdSocket, rounds, logins } = options

@@ -22,11 +22,11 @@ import { BenchReport, type MeasuredProgram } from './report.ts'
  * Run as root: node bench/pop3d.ts [ROUNDS] [PART OF A LOAD'S NAME] [SECONDS]
  */
 const CLIENTS = 16
-/** Whom the goals are about. */
+/** The peer of the goals. */
 const TO_BEAT = 'dovecot tuned'
 const rounds = Number(process.argv[2] ?? '3')
 const wanted = process.argv[3] ?? ''
-/** Each server has so long before a load that is measured. */
+/** Seconds of warm-up of each server before a measured load. */
 const WARM_SECONDS = 6
 /** Each server has this long for a load, so that the slow ones do not take the whole hour. */
 const seconds = Number(process.argv[4] ?? '2.5')
@@ -104,11 +104,11 @@ interface Load {
   readonly clients: number
   /** At most. */
   readonly sessions: number
-  /** What is looked at, and what ours should be of that of TO_BEAT. */
+  /** The figure of the goal, and the wanted ratio of auth-relay's figure to that of TO_BEAT. */
   readonly goal: readonly [What, number]
 }
 
-/** What is measured of a load. */
+/** The measurements of a load. */
 const WHATS = { 'sessions/s': 'more', 'ms, median': 'less', 'ms, p99': 'less', 'ms of CPU': 'less' } as const
 type What = keyof typeof WHATS
 
@@ -176,8 +176,8 @@ async function measure(server: Server, load: Load): Promise<Result> {
 const IDLE = 200
 
 /**
- * KB that one more idle session costs, after login; undefined if the server does not let in so
- * many.
+ * KB that one more idle session costs after login; undefined if the server refuses that number of
+ * sessions.
  */
 async function idleMemory(server: Server): Promise<number | undefined> {
   const before = memoryOf(server.child.pid ?? 0)
@@ -258,7 +258,10 @@ try {
   directory.remove()
 }
 
-/** A server runs for weeks; the compiler of ours is not done before some ten thousand sessions. */
+/**
+ * A server runs for weeks, and the compiler of Node.js is not done before some ten thousand
+ * sessions.
+ */
 async function warm(server: Server, load: Load): Promise<void> {
   const { 'sessions/s': perSecond } = await measure(server, { ...load, sessions: load.clients * 10 })
   await measure(server, { ...load, sessions: Math.max(load.clients, Math.round(perSecond * WARM_SECONDS)) })

@@ -51,11 +51,11 @@ const rounds = Number(options.rounds)
 /** Each server has this long for a load, so that the slow ones do not take the whole hour. */
 const seconds = Number(options.seconds)
 /**
- * Each server has so long before a load that is measured: the compiler of ours is not done before
+ * Warm-up of each server before a measured load, because the compiler of Node.js is not done before
  * some ten thousand sessions.
  */
 const warmSeconds = Number(options.warm)
-/** So many idle sessions that what the heap grows by anyway counts little. */
+/** Number of idle sessions, large enough that other growth of the heap counts little. */
 const IDLE = 1000
 /** From the last login to the measurement of idle sessions; a smoke test does not wait. */
 const SETTLING_SECONDS = seconds < 1 ? 0 : 12
@@ -86,7 +86,7 @@ type Load = {
   readonly addresses?: number
   /** Rows that the store of grants has before. */
   readonly grants?: number
-  /** Ours for one of TUNED's, and of GRANTING's. */
+  /** Wanted ratios of auth-relay's figure to those of TUNED and of GRANTING. */
   readonly goals?: readonly [number, number]
 }
 
@@ -114,7 +114,7 @@ const DOWNLOADS = session('user%d', [
   ...Array.from({ length: 10 }, (_, number) => retrieve(number, SMALL)),
 ])
 
-/** What is measured of a load. */
+/** The measurements of a load. */
 const WHATS = { 'sessions/s': 'more', 'ms of CPU a session': 'less', 'ms to login, p99': 'less' } as const
 type What = keyof typeof WHATS
 type Result = Readonly<Record<What, number>> & { readonly generator: number; readonly resumed: number }
@@ -124,8 +124,8 @@ const portFor = (side: Side, { tls }: Load): number | undefined => (tls === 'cle
 const percent = (shares: readonly number[]): string => `${Math.round(median(shares) * 100)} %`
 
 /**
- * The engine of ours, and the engine of the second side. Undefined: the setting `auto` holds, and
- * there is no second side.
+ * The engine of auth-relay, and the engine of the second side. Undefined: the setting `auto` is
+ * used, and there is no second side.
  */
 const engines = options.engine === undefined ? undefined : enginePair(options.engine)
 const wantedPeers = options.peers?.split(',') ?? (engines === undefined ? undefined : [])
@@ -234,7 +234,7 @@ backend = "127.0.0.1:${clearPort}"
 [authd]
 user = "61190:61190"
 socket = "${own}/run/authd.sock"
-uses_socket = "${own}/run/uses.sock"
+usage_socket = "${own}/run/uses.sock"
 `
   const file = `${own}/auth-relay.toml`
   writeFileSync(file, settings)
@@ -249,8 +249,8 @@ uses_socket = "${own}/run/uses.sock"
 }
 
 /**
- * An embedded PostgreSQL as ours is, with the tables of a site that grants from Dovecot; what its
- * userdb says.
+ * An embedded PostgreSQL like that of auth-relay, with the tables of a site that grants from
+ * Dovecot, and the SQL of its userdb.
  */
 async function startGrantStore(): Promise<{ readonly userdb: string; readonly query: string; readonly pid: number }> {
   const stateDir = `${directory.path}/grant-store`
@@ -426,7 +426,7 @@ function goalOf({ goals, tls, downloads }: Load, what: What, peer: string): numb
   return what === 'ms of CPU a session' ? 0.9 : downloads ? undefined : 1
 }
 
-/** The store of ours, as its superuser. */
+/** The store of auth-relay, as its superuser. */
 async function inOurStore<T>(work: (database: Database) => Promise<T>): Promise<T> {
   const state = `${directory.path}/auth-relay/state`
   const password = readFileSync(`${state}/postgresql/superuser.secret`, 'utf8').trim()
@@ -447,7 +447,7 @@ async function inOurStore<T>(work: (database: Database) => Promise<T>): Promise<
   }
 }
 
-/** Makes it hold so many grants, of addresses that no client has. */
+/** Fills the store with this number of grants, of addresses that no client has. */
 async function fillGrants(count: number): Promise<void> {
   await inOurStore(database =>
     database.script(`
@@ -468,7 +468,7 @@ function partsOf({ pids }: Side): ReadonlyMap<string, number> {
   return parts
 }
 
-/** `popup --login` of a process of ours, `postgres` of the database's. */
+/** `popup --login` for a process of auth-relay, `postgres` for one of the database. */
 function programOf(pid: number): string {
   try {
     const words = readFileSync(`/proc/${pid}/cmdline`, 'latin1').split('\0')

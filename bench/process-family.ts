@@ -26,8 +26,8 @@ export const ownCpuOf = (pid: number): number =>
   (statOf(pid)?.slice(11, 15) ?? []).reduce((sum, field) => sum + Number(field) * MS_PER_TICK, 0)
 
 /**
- * Memory that belongs to a process and its descendants alone, their share of what is shared added
- * (PSS), in KB.
+ * Memory of a process and its descendants in KB: private memory and their share of shared memory
+ * (PSS).
  */
 export const memoryOf = (pid: number): number =>
   familyOf(pid).reduce((sum, member) => {

@@ -1,7 +1,8 @@
 import type { Row, Summary } from './report.ts'
 
 /**
- * What a row shows in a chart: how many times better ours is than the peer's; below 1 it is worse.
+ * The value of a row in a chart: the factor by which auth-relay is better than the peer. Below 1 it
+ * is worse.
  */
 export type Advantage = Summary & { readonly goal: number | null }
 
@@ -53,8 +54,8 @@ export function ticksOf(low: number, high: number): readonly number[] {
 }
 
 /**
- * The rows that a reader looks for first: every peer of what has a goal beside some peer; all if
- * nothing has.
+ * The most important rows: every peer of the figures that have a goal. All rows if no figure has a
+ * goal.
  */
 function charted(rows: readonly Row[]): readonly Row[] {
   const key = ({ load, unit }: Row): string => `${load}: ${unit}`
@@ -63,9 +64,9 @@ function charted(rows: readonly Row[]): readonly Row[] {
 }
 
 /**
- * An SVG picture of the rows that have a peer: on a scale of powers, how many times better ours is.
- * Median as a bar, the spread of the rounds as a line, the goal as a diamond. Undefined if no row
- * has a peer.
+ * An SVG picture of the rows that have a peer, on a logarithmic scale of the factor by which
+ * auth-relay is better. The median is a bar, the spread of the rounds a line, the goal a diamond.
+ * Undefined if no row has a peer.
  */
 export function ratioChart(title: string, rows: readonly Row[]): string | undefined {
   const shown = charted(rows).flatMap(row => {

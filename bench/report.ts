@@ -23,16 +23,16 @@ const rowSchema = v.object({
   better: v.picklist(['more', 'less']),
   ours: sideSchema,
   peer: v.nullable(v.object({ name: v.string(), ...sideSchema.entries })),
-  /** Ours for one of the peer's, round by round; null without a peer. */
+  /** Ratio of auth-relay to the peer, round by round; null without a peer. */
   ratio: v.nullable(summarySchema),
   goal: v.nullable(v.union([v.strictObject({ ratio: v.number() }), v.strictObject({ figure: v.number() })])),
   verdict: v.picklist(['met', 'missed', 'no goal']),
 })
-/** One figure of ours, beside a peer's or alone. */
+/** One figure of auth-relay, beside that of a peer or alone. */
 export type Row = v.InferOutput<typeof rowSchema>
 
 const programSchema = v.object({ name: v.string(), version: v.string(), settings: v.string() })
-/** What was measured: its version as it says it, and every setting that matters, as text. */
+/** The measured program: its version as printed, and every important setting, as text. */
 export type MeasuredProgram = v.InferOutput<typeof programSchema>
 
 export const reportSchema = v.object({
@@ -41,7 +41,7 @@ export const reportSchema = v.object({
   programs: v.array(programSchema),
   notes: v.array(v.string()),
 })
-/** What a bench leaves behind. */
+/** The result of a bench. */
 export type ReportContent = v.InferOutput<typeof reportSchema>
 
 /** One figure a round, in the order of the rounds. */
@@ -52,15 +52,15 @@ export type Measured = {
 }
 
 export type Figure = {
-  /** What was done, the same words for every peer: `short sessions`. */
+  /** The load, in the same words for every peer. */
   readonly load: string
-  /** Of ours and the peer's figure: `sessions/s`, `ms of CPU`. */
+  /** Unit of both figures: `sessions/s`, `ms of CPU`. */
   readonly unit: string
   readonly better: 'more' | 'less'
   readonly ours: Measured
-  /** Measured in turns with ours: as many rounds. */
+  /** Figures of the peer, measured in alternation: the same number of rounds. */
   readonly peer?: Measured & { readonly name: string }
-  /** What ours should reach: so many times the peer's figure, or so much by itself. */
+  /** The goal: a ratio to the peer's figure, or a figure. */
   readonly goal?: { readonly ratio: number } | { readonly figure: number }
 }
 
@@ -85,9 +85,9 @@ export function summarize(rounds: readonly number[]): Summary {
 }
 
 /**
- * The row of a figure. The ratio is taken round by round, because the speed of the machine drifts
- * between rounds; the verdict is that of the median. Throws RangeError if ours and the peer's have
- * not the same number of rounds.
+ * Makes the row of a figure. The ratio is taken round by round, because the speed of the machine
+ * drifts between rounds. The verdict is that of the median. Throws RangeError if the numbers of
+ * rounds differ.
  */
 export function rowOf({ load, unit, better, ours, peer, goal }: Figure): Row {
   if (peer !== undefined && peer.rounds.length !== ours.rounds.length) {
@@ -115,10 +115,7 @@ function verdictOf({ load, better, ours, ratio, goal }: Omit<Row, 'peer' | 'verd
   return (better === 'more' ? reached >= wanted : reached <= wanted) ? 'met' : 'missed'
 }
 
-/**
- * Who of the two was held back by the load generator, so that the figure says less than they can
- * do.
- */
+/** The side that the load generator limited, so that its figure is too low. */
 export const heldBack = ({ ours, peer }: Row): readonly string[] =>
   [{ name: 'ours', ...ours }, ...(peer === null ? [] : [peer])]
     .filter(({ generator }) => generator !== null && generator >= GENERATOR_LIMIT)
@@ -132,7 +129,7 @@ export const figureText = (figure: number): string =>
 export const summaryText = ({ median: middle, low, high }: Summary): string =>
   low === high ? figureText(middle) : `${figureText(middle)} (${figureText(low)}–${figureText(high)})`
 
-/** `≥ 2.5 ×` of the peer's, `≤ 5` by itself. */
+/** `≥ 2.5 ×` for a ratio to the peer's figure, `≤ 5` for a figure. */
 export function goalText({ goal, better }: Pick<Row, 'goal' | 'better'>): string {
   if (goal === null) return '–'
   const sign = better === 'more' ? '≥' : '≤'
@@ -189,14 +186,12 @@ export class BenchReport {
     this.#rows.push(rowOf(figure))
   }
 
-  /** Ours or a peer. */
+  /** auth-relay or a peer. */
   measured(program: MeasuredProgram): void {
     this.#programs.push(program)
   }
 
-  /**
-   * A sentence that the reader of the figures must know: what was left out, what they do not prove.
-   */
+  /** A sentence that a reader of the figures must know: omissions and limits of the measurement. */
   note(sentence: string): void {
     this.#notes.push(sentence)
   }

@@ -27,7 +27,7 @@ export type Result = v.InferOutput<typeof resultSchema>
 /** Reads back a kept result. Throws ValiError for anything else. */
 export const parseResult = (json: string): Result => v.parse(resultSchema, JSON.parse(json))
 
-/** Of the machine for other work: above this, absolute figures are rough. */
+/** Share of other work on the machine above which absolute figures are rough. */
 const CALM = 0.1
 
 /**

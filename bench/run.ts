@@ -43,7 +43,7 @@ if (typeof chosen === 'string') {
 else if (chosen.page) writePage()
 else await runAll(chosen)
 
-/** What was asked for, or what is wrong with it. */
+/** The request of the command line, or its fault. */
 function readArguments() {
   try {
     const { values, positionals } = parseArgs({ allowPositionals: true, options: OPTIONS })
@@ -73,7 +73,7 @@ async function runAll({ benches, ...how }: Chosen): Promise<void> {
   if (!how.quick) writePage()
 }
 
-/** What is there, what is not, and how it would come. */
+/** The programs that are installed, those that are missing, and how to install them. */
 function sayPackages(benches: readonly Bench[]): void {
   const missing = new Set<string>()
   for (const { name, peers, needs } of benches) {
@@ -92,7 +92,7 @@ function sayPackages(benches: readonly Bench[]): void {
   }
 }
 
-/** One bench in a process of its own. False if it failed: then its last results stay. */
+/** Runs one bench in a separate process. False if the bench failed; its last results then stay. */
 async function runBench(bench: Bench, { rounds, quick, stepwise }: Omit<Chosen, 'benches'>): Promise<boolean> {
   const directory = temporaryDirectory()
   const file = `${directory.path}/report.json`

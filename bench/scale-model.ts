@@ -1,11 +1,12 @@
 /** Measured costs with which docs/SCALE.md calculates. CPU in microseconds. */
 export type Costs = {
   /**
-   * Database CPU of a login: each a commit of its own, and in the batches of several busy hosts.
+   * Database CPU of a login: with one commit for each login, and in the batches of several busy
+   * hosts.
    */
   readonly loginAlone: number
   readonly loginBatched: number
-  /** Database CPU of a question of the gate. */
+  /** Database CPU of a query of the gate. */
   readonly question: number
   /** Octets of WAL for a login soon after a checkpoint. */
   readonly wal: number
@@ -51,10 +52,10 @@ const BUDGET = 1e6
 /** authd and wrap open at most four connections each. */
 const CONNECTIONS = 4
 export const BUSY_HOURS = 10
-/** A gate of a cluster looks at the answers of the standbys so many times a second. */
+/** Number of checks a second that a gate of a cluster makes of the standbys' answers. */
 const PROOFS = 2
 
-/** What a site needs, on hosts of two cores of which half is left free. */
+/** Resources of a site, on hosts with two cores of which half is left free. */
 export function needsOf(site: SiteSize, costs: Costs): Needs {
   const logins = site.loginsPerHour / 3600
   const questions = logins * site.questionsPerLogin
@@ -75,7 +76,7 @@ export function needsOf(site: SiteSize, costs: Costs): Needs {
   }
 }
 
-/** What the primary bears of so many hosts, half of them POP3 hosts and half gates. */
+/** Load of the primary with this number of hosts, half of them POP3 hosts and half gates. */
 export type HostLoad = {
   readonly connections: number
   readonly memory: number
@@ -98,7 +99,7 @@ export function loadOfHosts(hosts: number, costs: Costs): HostLoad {
   }
 }
 
-/** What one such host carries when everything, the database too, runs on it. */
+/** Load of one such host that runs everything, the database too. */
 export type OneHost = {
   /** Logins a second, each with its SMTP connections. */
   readonly loginsPerSecond: number

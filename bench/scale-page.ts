@@ -69,7 +69,7 @@ function rowAt(results: readonly Result[], [bench, load, unit]: Place): Row {
   return found
 }
 
-/** What each thing costs and the row that says so, as a Markdown table. */
+/** The cost of each operation and the row that it comes from, as a Markdown table. */
 export function costTable(results: readonly Result[]): string {
   const costs = costsOf(results)
   const from = (...places: readonly (keyof typeof PLACES)[]): string =>
@@ -97,7 +97,7 @@ export function costTable(results: readonly Result[]): string {
   )
 }
 
-/** What each site needs, as a Markdown table. */
+/** The needs of each site, as a Markdown table. */
 export function siteTable(results: readonly Result[]): string {
   const costs = costsOf(results)
   const head = [
@@ -134,7 +134,7 @@ export function siteTable(results: readonly Result[]): string {
 /** Numbers of hosts of the second table. */
 const HOSTS = [10, 100, 1000]
 
-/** What the primary bears of ten, a hundred and a thousand hosts, as a Markdown table. */
+/** Load of the primary with ten, a hundred and a thousand hosts, as a Markdown table. */
 export function hostTable(results: readonly Result[]): string {
   const costs = costsOf(results)
   const rows = HOSTS.map(hosts => {
@@ -153,7 +153,7 @@ export function hostTable(results: readonly Result[]): string {
   )
 }
 
-/** What one host of two cores carries with everything on it, as a sentence. */
+/** Load of one host of two cores that runs everything, as a sentence. */
 export function oneHostSentence(results: readonly Result[]): string {
   const { loginsPerSecond, pop3, gate, database } = oneHost(costsOf(results), QUESTIONS)
   const share = (part: number): string => `${Math.round(part * 100)} %`
@@ -174,10 +174,7 @@ function octets(count: number): string {
 const table = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
   [head, head.map(() => '---'), ...rows].map(cells => `| ${cells.join(' | ')} |\n`).join('')
 
-/**
- * docs/SCALE.md with everything between its markers written anew. Throws Error if a marker is
- * missing.
- */
+/** docs/SCALE.md with new text between its markers. Throws Error if a marker is missing. */
 export function filledIn(page: string, results: readonly Result[]): string {
   const blocks = {
     costs: costTable(results),

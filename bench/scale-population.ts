@@ -24,7 +24,7 @@ export function addressOf(n: number): IpAddress {
   return address
 }
 
-/** Who logs in from there. */
+/** The user who logs in from address `n`. */
 export const userOf = (n: number): string => `user${n % ACCOUNTS}@example.org`
 
 /** addressOf and userOf of `n`, in SQL. */

@@ -32,8 +32,8 @@ export type SiteOptions = {
 export type PopHost = { readonly queue: GrantQueue; readonly writer: GrantWriter; close(): Promise<void> }
 
 /**
- * A site whose time we keep: POP3 hosts that grant and gates that ask, both by the code that authd
- * and wrap run, on one database that holds the grants of `populate`.
+ * A site on the clock of the bench: POP3 hosts that grant, and gates that query. Both run the code
+ * of authd and wrap, on one database that holds the grants of `populate`.
  */
 export class Site {
   readonly #options: SiteOptions
@@ -102,7 +102,7 @@ export class Site {
     return { reader, close: () => database.close() }
   }
 
-  /** One login at a host; resolves with what popup is told. */
+  /** One login at a host. Resolves with the answer for popup. */
   login(host: PopHost): Promise<LoginAnswer> {
     const n = this.#whoLogsIn()
     const id = `b7c41d.${this.#logins++}`

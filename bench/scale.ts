@@ -15,9 +15,9 @@ import { type PopHost, Site } from './scale-site.ts'
 
 /**
  * A site with ten million live grants and a million logins an hour, on Debian's PostgreSQL with
- * durable commits: first at the pace of the site, then a whole hour as fast as this machine can.
- * The bench runs the code of authd's queue and of the gate's reader. docs/SCALE.md calculates with
- * the results.
+ * durable commits. The bench first keeps the pace of the site, then runs a whole hour as fast as
+ * this machine can. It runs the code of authd's queue and of the gate's reader. docs/SCALE.md
+ * calculates with the results.
  *
  * Run: node bench/scale.ts [--grants N] [--logins N] [--seconds S] [--stepwise]
  */
@@ -41,7 +41,7 @@ const [grants, logins, seconds] = [Number(args.grants), Number(args.logins), Num
 const LIFE_SECONDS = 36_000
 const HOUR = 3600
 const ALRM_TIME = 60
-/** Questions of the gate for one login. */
+/** Queries of the gate for one login. */
 const QUESTIONS = 1
 const IN_FLIGHT = 64
 const ROUNDS = 3
@@ -80,7 +80,7 @@ async function one<Row>(database: Database, statement: Statement<Row>): Promise<
   return row
 }
 
-/** What a stretch of work cost. */
+/** The cost of a part of the work. */
 type Cost = {
   readonly seconds: number
   /** Seconds of processor of the database and of this process. */
@@ -145,7 +145,7 @@ class Bench {
     this.report.add({ load, unit, better: 'more', ours: { rounds, generator } })
   }
 
-  /** Questions of the gate while nobody logs in: one after another, and sixteen at once. */
+  /** Queries of the gate without logins: one after another, and sixteen at once. */
   async questions(): Promise<void> {
     const gate = this.site.openGate(16)
     const ask = async (who: () => number, yes: boolean): Promise<number> => {
@@ -241,7 +241,7 @@ class Bench {
   }
 
   /**
-   * A whole hour as fast as it goes: logins at four hosts, questions at two gates, a sweep for each
+   * A whole hour as fast as possible: logins at four hosts, queries at two gates, a sweep for each
    * minute.
    */
   async wholeHour(): Promise<void> {
@@ -311,7 +311,7 @@ class Bench {
     }
   }
 
-  /** Logins alone, from so many hosts at once, each with 64 in flight. */
+  /** Logins alone, from this number of hosts at once, each with 64 in progress. */
   async hosts(counts: readonly number[], suffix = ''): Promise<void> {
     for (const count of counts) {
       const hosts = Array.from({ length: count }, () => this.site.openHost())
@@ -344,7 +344,7 @@ class Bench {
     }
   }
 
-  /** What reads the whole table. */
+  /** Statements that read the whole table. */
   async wholeTable(): Promise<void> {
     const times: number[] = []
     for (let round = 0; round < ROUNDS; round += 1) {
@@ -404,7 +404,7 @@ try {
   process.stdin.destroy()
 }
 
-/** Says what comes next, and waits for a line where that was asked for. */
+/** Prints the next step, and waits for a line with --stepwise. */
 function stepper(): (what: string) => Promise<void> {
   const lines = args.stepwise ? createInterface({ input: process.stdin })[Symbol.asyncIterator]() : undefined
   return async what => {

@@ -27,7 +27,7 @@ type Figures = Record<
 type Front = MeasuredProgram & { readonly port: number; readonly pid: number; readonly figures: Figures }
 type Kind = 'full' | 'resumed' | 'bulk' | 'idle'
 
-/** The least that can be written with Node.js: what it costs is not ours to save. */
+/** The smallest program with Node.js. Its cost is the lower bound for sslwrap. */
 function bareNode(directory: string, port: string, backend: string): void {
   const [cert, key] = ['crt', 'key'].map(name => readFileSync(`${directory}/tls.${name}`))
   const ticketKeys = readFileSync(`${directory}/tickets`)
@@ -49,7 +49,8 @@ async function compare(rounds: number): Promise<void> {
     const load = buildLoad(directory)
     const fronts = await startAll(directory, load, processes)
     const report = new BenchReport('tls')
-    // Before the loads: what they leave behind unused would serve the idle connections.
+    // Measured before the loads, because memory that the loads leave unused would serve the idle
+    // connections.
     for (const front of fronts) {
       await measure(load, front, 'full', HANDSHAKES)
       front.figures.idle.push(await memoryPerIdle(load, front))
@@ -105,7 +106,7 @@ async function startAll(directory: string, load: string, processes: ChildProcess
     return child
   }
   const behind = Number(await firstLine(start([load, 'server']).stdout))
-  // Below the range from which the kernel gives the clients theirs.
+  // Below the range from which the kernel chooses the clients' ports.
   let port = 20_000 + Math.floor(Math.random() * 10_000)
   const front = async (program: MeasuredProgram, command: readonly string[]): Promise<Front> => {
     const { pid = 0 } = start(command)
@@ -156,7 +157,7 @@ preamble = "none"
   return fronts
 }
 
-/** Microseconds of the front's CPU, and what the clients report. */
+/** Microseconds of the front's CPU, and the report of the clients. */
 async function measure(
   load: string,
   front: { readonly port: number; readonly pid: number },

@@ -57,12 +57,13 @@ function day(now: number): { logins: Login[]; uses: RelayUse[]; tallies: RelayTa
     const busy = 0.05 + 0.25 * Math.sin((Math.PI * (720 - minute)) / 900) ** 2
     // Mail of strangers for the office itself, which is not relayed.
     const counts = { relayed: 0, refused: Math.floor(numbers.next().value * 20 * busy), undecided: 0, never: 0 }
-    tallies.push({ at: Math.floor(at.getTime() / 1000), door: 'gate', counts, recent: [] })
+    tallies.push({ at: Math.floor(at.getTime() / 1000), service: 'gate', counts, recent: [] })
     for (const [user, ip, tls, method] of people) {
       if (numbers.next().value > busy) continue
       const event = { id: `5f1e.${logins.length}`, ip: address(ip), daemon: 'popup', tls, method, user }
       logins.push({ event, at })
-      if (numbers.next().value < 0.45) uses.push({ ip: address(ip), door: 'gate', at: new Date(at.getTime() + 4000) })
+      if (numbers.next().value < 0.45)
+        uses.push({ ip: address(ip), service: 'gate', at: new Date(at.getTime() + 4000) })
     }
   }
   return { logins, uses, tallies }

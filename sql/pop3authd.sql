@@ -858,8 +858,9 @@ COMMIT;
 
 -- 000018-hosts.sql
 BEGIN;
--- Of a site with several hosts: which host heard a login, and whose gate let a mail through. Null: stored by an older release.
--- The columns have no CHECK, because a CHECK on a new column reads the whole history.
+-- On a site with several hosts: the host that received a login event, and the host whose gate
+-- relayed mail. Null: stored by an older release. The columns have no CHECK, because a CHECK on a
+-- new column reads the whole history.
 
 INSERT INTO schema_version (v) VALUES (18);
 

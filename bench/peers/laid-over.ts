@@ -5,13 +5,13 @@ import { unpack } from '../../test/harness/unpacked-package.ts'
 export type Overlay = {
   /** Debian packages, unpacked and not installed: those of POP3 servers exclude each other. */
   readonly packages: readonly string[]
-  /** A folder of the bench for what is laid over. */
+  /** A folder of the bench for the overlay. */
   readonly directory: string
   /** Files below /etc, by their whole path, with their text: over the packages' own. */
   readonly files: Readonly<Record<string, string>>
   /** Folders that its installation would make below /var/lib. */
   readonly state?: readonly string[]
-  /** What stands in /var/mail. */
+  /** Content of /var/mail. */
   readonly mailboxes?: string
 }
 

@@ -10,7 +10,7 @@ export type PopSite = {
   readonly directory: string
   readonly owner: { readonly uid: number; readonly gid: number }
   readonly users: readonly string[]
-  /** crypt(3) of everybody's password. */
+  /** crypt(3) of the password of all users. */
   readonly hash: string
   /** The Maildir itself of a user. */
   readonly maildir: (user: string) => string
@@ -20,7 +20,7 @@ export type PopSite = {
   readonly sessions: number
 }
 
-/** How a server of somebody else's is started. */
+/** Starts the server of another project. */
 export type PeerCommand = {
   readonly command: readonly string[]
   /** Every setting that matters, for the reader of the figures. */
@@ -36,7 +36,7 @@ export type PopPeer = {
   readonly command: (site: PopSite, port: number) => PeerCommand
 }
 
-/** What a Dovecot has beside a clear-text port and accounts in a file. */
+/** Parts of a Dovecot besides a clear-text port and accounts in a file. */
 export type DovecotParts = {
   readonly tls?: { readonly port: number; readonly certificate: string; readonly key: string }
   /** Lines of the userdb, in place of the one that reads the accounts from a file. */
@@ -94,8 +94,8 @@ log_path = ${own}/log
 }
 
 /**
- * What was found to be its fastest: processes that stay, each for many sessions; nothing synced, no
- * flag written.
+ * The fastest settings found: processes that stay, each for many sessions; no sync, no flags
+ * written.
  */
 export const TUNING = `auth_cache_size = 10M
 mail_fsync = never
@@ -192,7 +192,7 @@ export function courier(site: PopSite, port: number): PeerCommand {
     '-nodnslookup',
     '-noidentlookup',
   ]
-  // The database of users is made in a namespace of its own: the next one sees it.
+  // The database of users is made in a separate namespace, and the next namespace sees it.
   const script = `${prefix.map(quoted).join(' ')} makeuserdb -f '${own}/etc/courier/userdb'
 exec ${prefix.map(quoted).join(' ')} sh -c 'mkdir -p /run/courier/authdaemon
 setpriv --pdeathsig TERM /usr/lib/courier/courier-authlib/authdaemond 2>/dev/null &
@@ -226,7 +226,7 @@ function solidPop3d(site: PopSite, port: number): PeerCommand {
   return { command: [...prefix, ...run], settings: `${run.join(' ')}\n${PAM}` }
 }
 
-/** Beside whom ours is measured. Debian 12 has no qmail-pop3d. */
+/** The peers of auth-relay. Debian 12 has no qmail-pop3d. */
 export const POP_PEERS: readonly PopPeer[] = [
   {
     name: 'dovecot tuned',
@@ -235,7 +235,7 @@ export const POP_PEERS: readonly PopPeer[] = [
     command: (site, port) => dovecot(site, 'tuned', port, TUNING),
   },
   {
-    // Ours takes this policy by itself (decision 10); Dovecot has no setting for it, and gains
+    // auth-relay sets this policy itself (decision 10). Dovecot has no setting for it, and gains
     // more.
     name: 'dovecot tuned, SCHED_BATCH',
     debianPackage: 'dovecot-pop3d',

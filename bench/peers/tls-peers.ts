@@ -4,7 +4,10 @@ import { pathOf } from '../../test/harness/describe-with.ts'
 import { laidOver } from './laid-over.ts'
 import type { PeerCommand } from './pop3-peers.ts'
 
-/** What every front is given: the same certificate, the same server behind, as many workers. */
+/**
+ * Input of every front: the same certificate, the same server behind it, the same number of
+ * workers.
+ */
 export type TlsSite = {
   readonly directory: string
   readonly certificate: string
@@ -115,7 +118,7 @@ quiet = on
   return { command: [...prefix, 'hitch', '--config', `${own}/hitch.conf`], settings }
 }
 
-/** Beside whom sslwrap is measured. */
+/** The peers of sslwrap. */
 export const TLS_PEERS: readonly TlsPeer[] = [
   { name: 'haproxy', debianPackage: 'haproxy', installed: true, command: haproxy },
   { name: 'stunnel', debianPackage: 'stunnel4', installed: true, command: stunnel },

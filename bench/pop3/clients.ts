@@ -16,7 +16,7 @@ export interface Step {
 
 const octetsOnTheWire = (content: string): number => content.length + content.split('\n').length - 1
 
-/** STAT and the whole listings of a maildrop of so many messages. */
+/** STAT and the complete listings of a maildrop with `count` messages. */
 export const listing = (count: number, body: string): readonly Step[] => {
   const numbers = Array.from({ length: count }, (_, number) => number)
   const total = numbers.reduce((sum, number) => sum + octetsOnTheWire(contentOf(number, body)), 0)
@@ -52,7 +52,7 @@ const scriptFor = (steps: readonly Step[]): string =>
     })
     .join('')
 
-/** What bench/pop3/clients.c prints; times in seconds, `cpu` its own. */
+/** The output of bench/pop3/clients.c. Times in seconds; `cpu`: its own. */
 const figuresSchema = v.object({
   perSecond: v.number(),
   p50: v.number(),

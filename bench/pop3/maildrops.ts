@@ -37,9 +37,9 @@ export class Maildrops {
   maildirOf = (user: string): string => `${this.#directory}/mail/${user}`
 
   /**
-   * Names as qmail gives them, with parts that differ as they do in life: with names that only
-   * count up, Dovecot's table of names collides and costs it ten times as much. Without sizes in
-   * them: Dovecot keeps the sizes in its cache then, and is faster.
+   * Names in the form of qmail, with parts that differ as on a real host. If names only count up,
+   * Dovecot's table of names collides and costs ten times as much. The names have no sizes, because
+   * Dovecot then keeps the sizes in its cache and is faster.
    */
   make(user: string, messages: number, body: string): void {
     const home = this.maildirOf(user)

@@ -19,7 +19,7 @@ export const debianSettings = (): string =>
       },
       popup: { passwd_file: '/etc/auth-relay/passwd', ssl_hack_pass: '/etc/auth-relay/sslhack.pass' },
       sslwrap: { cert: '/etc/ssl/certs/ssl-cert-snakeoil.pem', key: '/etc/ssl/private/ssl-cert-snakeoil.key' },
-      authd: { user: 'auth-relay', uses_users: ['auth-relay-gate'] },
+      authd: { user: 'auth-relay', usage_users: ['auth-relay-gate'] },
     },
     {
       schema: DEBIAN_SCHEMA,

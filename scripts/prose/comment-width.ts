@@ -55,7 +55,7 @@ export function wideComments(path: string, text: string): number[] {
   const inTypeScript = marker === '//' ? commentLines(text) : undefined
   const isComment = (index: number, line: string): boolean => {
     if (inTypeScript !== undefined) return inTypeScript.has(index + 1)
-    if (marker === '/*') return /^\s*(?:\/\*|\*)|\s\/\*\s/.test(line)
+    if (marker === '/*') return /^\s*(?:\/\*|\*(?:[ /]|$))|\s\/\*\s/.test(line)
     return line.trimStart().startsWith(marker) || line.includes(` ${marker} `)
   }
   return wide.flatMap(([index, line]) => (canBeWrapped(line) && isComment(index, line) ? [index + 1] : []))

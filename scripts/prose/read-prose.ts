@@ -135,6 +135,39 @@ export function readComments(text: string): Block[] {
   )
 }
 
+/**
+ * A text that no administrator reads: SQL, a style sheet, a picture, or too short for a sentence.
+ */
+const isNoMessage = (text: string): boolean =>
+  /\b(?:SELECT|INSERT|UPDATE|DELETE|CREATE|GRANT|WITH)\b|[{;]\s*--?[\w-]+:|\r\n|<svg/.test(text) ||
+  text.trim().split(/\s+/).length < 4
+
+/**
+ * Messages and help texts: string literals and templates of a TypeScript file with at least four
+ * words. SQL and tagged templates are left out. A blank line, or a line that is indented, begins a
+ * new block.
+ */
+export function readMessages(text: string): Block[] {
+  const file = ts.createSourceFile('file.ts', text, ts.ScriptTarget.Latest, true)
+  const blocks: Block[] = []
+  const add = (node: ts.Node, words: string): void => {
+    if (isNoMessage(words)) return
+    const line = file.getLineAndCharacterOfPosition(node.getStart(file)).line + 1
+    for (const part of words.split(/\n\s*\n|\n(?=\s{2})/))
+      if (part.trim() !== '')
+        blocks.push({ kind: 'text', line, section: [], text: part.replaceAll(/\s+/g, ' ').trim() })
+  }
+  const visit = (node: ts.Node): void => {
+    if (ts.isTaggedTemplateExpression(node)) return
+    if (ts.isStringLiteral(node) || ts.isNoSubstitutionTemplateLiteral(node)) add(node, node.text)
+    else if (ts.isTemplateExpression(node))
+      add(node, node.head.text + node.templateSpans.map(({ literal }) => CODE + literal.text).join(''))
+    ts.forEachChild(node, visit)
+  }
+  visit(file)
+  return blocks
+}
+
 /** Blocks of a manual page in man(7) macros. Examples between `.nf` and `.fi` are left out. */
 export function readManualPage(text: string): Block[] {
   const blocks: Block[] = []

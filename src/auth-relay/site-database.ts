@@ -91,7 +91,7 @@ function explain(error: unknown, connection: ConnectionOptions): unknown {
   if (error instanceof StatementRefused) {
     if (error.code === '42P01')
       return new UsageFault(
-        `the database ${database} has no tables of ours: run ${setupCommand(hosts, 'auth-relay migrate')}`,
+        `the database ${database} has no tables of auth-relay: run ${setupCommand(hosts, 'auth-relay migrate')}`,
         error,
       )
     if (error.code === '42501') return new UsageFault(`role ${user} may not do this: ${error.message}`, error)

@@ -72,14 +72,14 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
     warnOfCommit(state, settings, log)
     if (state.state === 'up') queue.storeIsBack()
   })
-  const intake = new LoginSources({
+  const loginSources = new LoginSources({
     recognizers: recognizersFor(settings),
     queue,
     counters,
     clock: systemClock,
     log,
   })
-  const common = { intake, queue, counters, log }
+  const common = { sources: loginSources, queue, counters, log }
   const sources: { close(): void | Promise<void> }[] = []
   const ready: string[] = []
 
@@ -114,14 +114,14 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
   })
   for (const [setting, path] of Object.entries({
     'authd.socket': authd.socket,
-    'authd.uses_socket': authd.uses_socket,
+    'authd.usage_socket': authd.usage_socket,
   })) {
     if (path !== '') makeSocketDirectory({ type: 'unix', path }, { runDir: top.run_dir, setting, owner })
   }
   if (authd.socket !== '') ready.unshift(`listen=${formatSocketAddress(await socket.listen())}`)
   const uses = new UsageSocket({
-    path: authd.uses_socket,
-    uids: new Set([...uidsOf(authd.uses_users, 'authd.uses_users'), ...uidOfGate(settings)]),
+    path: authd.usage_socket,
+    uids: new Set([...uidsOf(authd.usage_users, 'authd.usage_users'), ...uidOfGate(settings)]),
     owner,
     store,
     counters,
@@ -129,16 +129,16 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
     monotonic: () => performance.now(),
     log,
   })
-  if (authd.uses_socket !== '') {
+  if (authd.usage_socket !== '') {
     await uses.listen()
-    ready.push(`uses=unix:${authd.uses_socket}`)
+    ready.push(`uses=unix:${authd.usage_socket}`)
   }
   if (authd.metrics_listen !== undefined) {
     const listener = await openMetricsListener(metrics.registry, authd.metrics_listen, 'authd.metrics_listen')
     sources.push(listener)
     ready.push(`metrics=${formatSocketAddress(listener.address)}`)
   }
-  const watches = [authd.socket, authd.uses_socket].filter(path => path !== '').map(watchSocketFile)
+  const watches = [authd.socket, authd.usage_socket].filter(path => path !== '').map(watchSocketFile)
   const housekeeper = new Housekeeper({
     store,
     places,
@@ -156,7 +156,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
     ready: ready.join(' '),
     reload() {
       const changed = load()
-      intake.reconfigure(recognizersFor(changed))
+      loginSources.reconfigure(recognizersFor(changed))
       store.usePolicy(policyOf(changed))
       warnOfUnsafe(changed, log)
       log.info('settings_reloaded', restartFields('authd', settings, changed))

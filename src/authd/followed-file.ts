@@ -12,7 +12,7 @@ import type { Counters } from './metrics.ts'
 export type FollowedFileOptions = {
   readonly path: string
   readonly places: FilePlaces
-  readonly intake: Pick<LoginSources, 'hearFileLine'>
+  readonly sources: Pick<LoginSources, 'hearFileLine'>
   readonly counters: Counters
   readonly log: Log
 }
@@ -161,11 +161,11 @@ export class FollowedFile {
         open -= 1
         if (open === 0) resolve()
       }
-      const { intake, path } = this.#options
+      const { sources, path } = this.#options
       for (const [n, line] of lines.entries()) {
         if (after.has(n)) this.#containers.lose()
         open += 1
-        if (!intake.hearFileLine({ path, containers: this.#containers }, line, settled)) open -= 1
+        if (!sources.hearFileLine({ path, containers: this.#containers }, line, settled)) open -= 1
       }
       settled()
     })

@@ -14,7 +14,7 @@ export type LoginSocketOptions = {
   readonly uids: ReadonlySet<number>
   /** Account that the socket is given to; left out: our own. */
   readonly owner?: Ids | undefined
-  readonly intake: Pick<LoginSources, 'hearLogin'>
+  readonly sources: Pick<LoginSources, 'hearLogin'>
   readonly counters: Counters
   readonly log: Log
 }
@@ -97,7 +97,7 @@ class Announcer {
     const event = line === undefined ? { id: '-', reason: 'syntax' } : parseLoginEvent(line)
     if ('reason' in event) return this.#refuse(event.id, event.reason)
     const { promise, resolve } = Promise.withResolvers<LoginAnswer>()
-    this.#options.intake.hearLogin(event, resolve)
+    this.#options.sources.hearLogin(event, resolve)
     return promise
   }
 

@@ -5,7 +5,7 @@ import { runCommand, runDaemon } from '../process/lifecycle.ts'
 import { loadSettingsFile, requireConfigured, SETTINGS_FILE } from '../settings/settings.ts'
 import { startAuthd } from './authd.ts'
 
-const USAGE = `Usage: authd [--config FILE]    hear of logins, keep the grants
+const USAGE = `Usage: authd [--config FILE]    receive login events, store the grants
        authd --help | --version
 
 Signals: HUP reads the settings again, USR1 logs the counters, TERM stores what is left and ends. See authd(8).

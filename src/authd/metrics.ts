@@ -124,7 +124,7 @@ export class Metrics {
           for (const [labels, value] of read()) this.inc(labels, value)
         },
       })
-    counter('authd_events_total', 'Login events by source and by what became of them.', ['source', 'verdict'], () =>
+    counter('authd_events_total', 'Login events by source and result.', ['source', 'verdict'], () =>
       [...counters.events].flatMap(([source, verdicts]) =>
         [...verdicts].map(([verdict, n]) => [{ source, verdict }, n] as const),
       ),
@@ -173,7 +173,7 @@ export class Metrics {
     })
     new Gauge({
       name: 'authd_alarms_open',
-      help: 'Alarms that last, by rule; none while the database is away.',
+      help: 'Alarms that have not ended, by rule; none while the database is unreachable.',
       labelNames: ['rule'],
       registers,
       async collect() {
@@ -194,7 +194,7 @@ export class Metrics {
       })
     gauge('authd_queue_length', 'Logins not yet stored.', () => queue.length)
     gauge('authd_database_up', '1 if the database takes writes.', () => (databaseIsUp() && !queue.storeIsDown ? 1 : 0))
-    gauge('authd_grants_live', 'Grants that have not ended; NaN while the database is away.', () =>
+    gauge('authd_grants_live', 'Grants in force; NaN while the database is unreachable.', () =>
       countLive().catch(() => Number.NaN),
     )
   }

@@ -10,7 +10,7 @@ import type { Counters } from './metrics.ts'
 
 export type SyslogFifoOptions = {
   readonly path: string
-  readonly intake: Pick<LoginSources, 'hearLine'>
+  readonly sources: Pick<LoginSources, 'hearLine'>
   readonly counters: Counters
   readonly log: Log
 }
@@ -100,10 +100,10 @@ export class SyslogFifo {
     const slice = this.#backlog.shift()
     if (slice === undefined) return
     this.#backlogOctets -= slice.length
-    const { intake, counters } = this.#options
+    const { sources, counters } = this.#options
     const { lines, overlong } = this.#splitter.push(slice)
     counters.overlong.fifo += overlong
-    for (const line of lines) intake.hearLine('fifo', line)
+    for (const line of lines) sources.hearLine('fifo', line)
   }
 
   /** The octets of one event loop turn are those that arrived since the turn before. */

@@ -8,7 +8,7 @@ import type { LoginSources } from './login-sources.ts'
 import type { Counters } from './metrics.ts'
 
 export type SyslogListenerOptions = {
-  readonly intake: Pick<LoginSources, 'hearLine'>
+  readonly sources: Pick<LoginSources, 'hearLine'>
   /** TCP can wait: while the queue is full, lines stay with the sender. */
   readonly queue: Pick<GrantQueue, 'hasRoom' | 'room'>
   readonly counters: Counters
@@ -101,10 +101,10 @@ export class SyslogListener {
   }
 
   #hear(socket: Socket, framing: SyslogFraming, chunk: Buffer): void {
-    const { intake, queue, counters, log } = this.#options
+    const { sources, queue, counters, log } = this.#options
     const { lines, overlong, broken } = framing.push(chunk)
     counters.overlong.tcp += overlong
-    for (const line of lines) intake.hearLine('tcp', line)
+    for (const line of lines) sources.hearLine('tcp', line)
     if (broken) {
       log.warn('syslog_framing_invalid', { reason: 'neither octet counting nor lines (RFC 6587): connection closed' })
       socket.destroy()

@@ -11,7 +11,7 @@ import {
   MAX_RELAY_TALLY_LINE,
   parseRelayTally,
   parseRelayUse,
-  RELAY_DOORS,
+  RELAY_SERVICES,
   RELAY_VERDICTS,
   type RelayTally,
 } from '../wire/usage-event.ts'
@@ -88,7 +88,7 @@ export class UsageSocket {
       uids,
       onForeignPeer: () => {
         counters.foreignPeers += 1
-        log.warn('peer_refused', { reason: 'account may not report uses: add it to authd.uses_users' })
+        log.warn('peer_refused', { reason: 'account may not report uses: add it to authd.usage_users' })
       },
       log: () => log,
       newService: () => {
@@ -109,7 +109,7 @@ export class UsageSocket {
 
   async listen(): Promise<void> {
     const { path, uids, owner } = this.#options
-    await openListener(this.#server.server, { type: 'unix', path }, 'authd.uses_socket', {
+    await openListener(this.#server.server, { type: 'unix', path }, 'authd.usage_socket', {
       mode: uids.size === 0 ? 0o600 : 0o666,
       ...owner,
     })
@@ -161,7 +161,7 @@ export class UsageSocket {
     const tally = parseRelayTally(line)
     if (tally !== undefined) {
       const age = clock() / 1000 - tally.at
-      if (!RELAY_DOORS.has(tally.door) || age > MAX_TALLY_AGE_S) {
+      if (!RELAY_SERVICES.has(tally.service) || age > MAX_TALLY_AGE_S) {
         counters.badAnnouncements += 1
         return
       }
@@ -171,14 +171,14 @@ export class UsageSocket {
       return
     }
     const use = parseRelayUse(line)
-    if (use === undefined || !RELAY_DOORS.has(use.door)) {
+    if (use === undefined || !RELAY_SERVICES.has(use.service)) {
       counters.badAnnouncements += 1
       return
     }
     counters.uses += 1
-    if (!this.#isFirstOfMinute(`${use.door} ${use.ip}`, Math.floor(use.at / 60))) return
+    if (!this.#isFirstOfMinute(`${use.service} ${use.ip}`, Math.floor(use.at / 60))) return
     if (this.#waiting.length >= MAX_WAITING) this.#waiting.shift()
-    this.#waiting.push({ ip: use.ip, door: use.door, at: new Date(use.at * 1000) })
+    this.#waiting.push({ ip: use.ip, service: use.service, at: new Date(use.at * 1000) })
   }
 
   #isFirstOfMinute(key: string, minute: number): boolean {

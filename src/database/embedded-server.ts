@@ -216,7 +216,7 @@ async function initialise(
       return
     }
     throw new EmbeddedServerFault(
-      `${data} was written by PostgreSQL ${version.trim()}, this auth-relay brings ${ours}: dump it with the older release, or move it away to begin anew`,
+      `${data} was written by PostgreSQL ${version.trim()}, this auth-relay brings ${ours}: dump it with the older release, or rename it to begin with an empty one`,
     )
   }
   const fresh = `${data}.new`

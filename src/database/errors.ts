@@ -46,7 +46,7 @@ export class SchemaTooNew extends Error {
 
   constructor(found: number, known: number) {
     super(
-      `the database has schema ${found}, this auth-relay knows ${known}: run a newer auth-relay, or give it a database of its own`,
+      `the database has schema ${found}, this auth-relay knows ${known}: run a newer auth-relay, or give it its own database`,
     )
     this.found = found
     this.known = known

@@ -188,7 +188,7 @@ export class StandbyWatch {
       this.#failure =
         names === '' ? 'it has no synchronous standby' : `its synchronous standby ${names} does not answer`
     } catch (error) {
-      this.#failure = `it does not tell the answers of its standbys: ${messageOf(error)}`
+      this.#failure = `it does not show the answers of its standbys: ${messageOf(error)}`
     }
     if (this.#stopped) return
     const asked = this.#asked

@@ -32,7 +32,7 @@ async function serverPackage(): Promise<ServerPackage> {
   const found = resolvePackage(name)
   if (found === undefined) {
     throw new EmbeddedServerFault(
-      `this installation has no PostgreSQL of its own (npm package ${name}). ` +
+      `this installation has no embedded PostgreSQL (npm package ${name}). ` +
         'Name a server in database.dbhost; on Debian: apt install postgresql && auth-relay-setup-database. ' +
         'The demonstration runs from a checkout: npm ci && npm start',
     )

@@ -71,7 +71,7 @@ export const ALARM_RULES: readonly AlarmRule[] = [
   },
   {
     name: 'certificate_end',
-    summary: 'A certificate ends soon, or could not be looked at.',
+    summary: 'A certificate ends soon, or could not be read.',
     remedy: 'renew the certificate',
     severity: 'critical',
     isOfDatabase: false,

@@ -37,7 +37,7 @@ export type Login = { readonly event: LoginEvent; readonly at: Date | null }
 export type RelayUse = {
   readonly ip: IpAddress
   /** The service: `wrap`, `policy`, `socketmap`, … At most 32 characters. */
-  readonly door: string
+  readonly service: string
   readonly at: Date | null
 }
 
@@ -189,7 +189,7 @@ export type Explanation = {
 }
 
 /** `host`: that of the gate; null: stored by an older release. */
-export type LastRelay = { readonly at: Date; readonly door: string; readonly host: string | null }
+export type LastRelay = { readonly at: Date; readonly service: string; readonly host: string | null }
 
 /** An allowance or a block as the administrator gave it. `until` null: without end. */
 export type Decree = { readonly until: Date | null; readonly reason: string; readonly owner: string }

@@ -257,7 +257,7 @@ export function createGrantWriter(
 
     async recordUses(uses: readonly RelayUse[], { signal }: QueryOptions = {}): Promise<void> {
       if (uses.length === 0) return
-      const values = [uses.map(({ at }) => at), uses.map(({ ip }) => ip), uses.map(({ door }) => door), host]
+      const values = [uses.map(({ at }) => at), uses.map(({ ip }) => ip), uses.map(({ service }) => service), host]
       await database.query(RECORD_USES, values, { signal })
     },
 
@@ -265,15 +265,15 @@ export function createGrantWriter(
       if (tallies.length === 0) return
       // Several reports of a service at once: the addresses of the latest one.
       const samples = new Map(
-        tallies.filter(({ recent }) => recent.length > 0).map(({ door, recent }) => [door, recent]),
+        tallies.filter(({ recent }) => recent.length > 0).map(({ service, recent }) => [service, recent]),
       )
-      const refused = [...samples].flatMap(([door, recent]) => recent.map(ip => ({ door, ip })))
+      const refused = [...samples].flatMap(([service, recent]) => recent.map(ip => ({ service, ip })))
       const values = [
         host,
         tallies.map(({ at }) => new Date(at * 1000)),
-        tallies.map(({ door }) => door),
+        tallies.map(({ service }) => service),
         ...RELAY_VERDICTS.map(verdict => tallies.map(({ counts }) => counts[verdict])),
-        refused.map(({ door }) => door),
+        refused.map(({ service }) => service),
         refused.map(({ ip }) => ip),
       ]
       await database.query(RECORD_TALLIES, [...values, now()], { signal })

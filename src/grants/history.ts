@@ -5,12 +5,12 @@ import { int8, type Statement, timestamptz } from '../database/statement.ts'
 import type { RelayVerdict } from '../wire/usage-event.ts'
 
 /**
- * Something that happened: a login that was granted or refused, mail that was relayed, or a client
- * that the gate did not let relay.
+ * An event of the histories. `grant` and `refused` are logins; `relay` is relayed mail; `closed` is
+ * a client for which the gate found no grant.
  */
 export type HistoryEvent = {
   readonly at: Date
-  readonly kind: 'grant' | 'refused' | 'relay' | 'norelay'
+  readonly kind: 'grant' | 'refused' | 'relay' | 'closed'
   readonly ip: string
   /** Login and daemon, or the service; for refusals the reason as well. */
   readonly detail: string
@@ -23,14 +23,14 @@ export const MAX_EVENTS = 1000
 
 const row = v.object({
   at: timestamptz,
-  kind: v.picklist(['grant', 'refused', 'relay', 'norelay']),
+  kind: v.picklist(['grant', 'refused', 'relay', 'closed']),
   ip: v.string(),
   detail: v.string(),
   host: v.nullable(v.string()),
 })
 
 /** The decisions of one service of a host within the minute that began `at`. */
-export type MinuteTally = { readonly at: Date; readonly host: string; readonly door: string } & Readonly<
+export type MinuteTally = { readonly at: Date; readonly host: string; readonly service: string } & Readonly<
   Record<RelayVerdict, number>
 >
 
@@ -65,7 +65,7 @@ ORDER BY at LIMIT ${MAX_EVENTS}`,
 const REFUSED: Statement<HistoryEvent> = {
   row,
   text: `
-SELECT date_trunc('milliseconds', at) AS at, 'norelay' AS kind, host(ip) AS ip, door AS detail, host
+SELECT date_trunc('milliseconds', at) AS at, 'closed' AS kind, host(ip) AS ip, door AS detail, host
 FROM gate_refused CROSS JOIN unnest(addresses) AS ip WHERE at > $1
 ORDER BY at LIMIT ${MAX_EVENTS}`,
 }
@@ -75,14 +75,14 @@ const TALLIES: Statement<MinuteTally> = {
   row: v.object({
     at: timestamptz,
     host: v.string(),
-    door: v.string(),
+    service: v.string(),
     relayed: int8,
     refused: int8,
     undecided: int8,
     never: int8,
   }),
   text: `
-SELECT minute AS at, host, door, relayed, refused, undecided, never
+SELECT minute AS at, host, door AS service, relayed, refused, undecided, never
 FROM gate_tally WHERE minute > $1 AND minute <= now() - interval '65 seconds'
 ORDER BY minute, host, door LIMIT ${MAX_EVENTS}`,
 }

@@ -45,8 +45,8 @@ export type EventCounts = {
  * Decisions of a service of the gates. `undecided`: the part of `closed` for which the database
  * gave no answer in time.
  */
-export type DoorCounts = {
-  readonly door: string
+export type ServiceCounts = {
+  readonly service: string
   readonly relayed: number
   readonly closed: number
   readonly undecided: number
@@ -147,10 +147,10 @@ FROM (
 GROUP BY start ORDER BY start`,
 }
 
-const DOORS: Statement<DoorCounts> = {
-  row: v.object({ door: v.string(), relayed: int8, closed: int8, undecided: int8 }),
+const SERVICES: Statement<ServiceCounts> = {
+  row: v.object({ service: v.string(), relayed: int8, closed: int8, undecided: int8 }),
   text: `
-SELECT door, sum(relayed)::bigint AS relayed, sum(closed)::bigint AS closed, sum(undecided)::bigint AS undecided
+SELECT door AS service, sum(relayed)::bigint AS relayed, sum(closed)::bigint AS closed, sum(undecided)::bigint AS undecided
 FROM (
   SELECT daemon AS door, count(*) AS relayed, 0 AS closed, 0 AS undecided FROM status_events
   WHERE kind = 'relay' AND at > now() - make_interval(secs => $1::float8) GROUP BY 1
@@ -191,7 +191,7 @@ export interface StatusFeed {
    */
   countEvents(from: Date, to: Date, step: number): Promise<readonly EventCounts[]>
   /** Decisions in the last seconds by service, the busiest first. */
-  doors(seconds: number): Promise<readonly DoorCounts[]>
+  services(seconds: number): Promise<readonly ServiceCounts[]>
   /** Alarms that last, the newest first. */
   alarms(limit: number): Promise<readonly OpenAlarm[]>
   /** Devices by name. */
@@ -210,7 +210,7 @@ export const createStatusFeed = (database: Pick<Database, 'query'>): StatusFeed 
   lastEvents: async (seconds, limit) => (await database.query(EVENTS, [seconds, limit])).rows,
   lastHeard: async (seconds, limit) => (await database.query(LAST_HEARD, [seconds, limit])).rows,
   countEvents: async (from, to, step) => (await database.query(COUNTS, [from, to, step])).rows,
-  doors: async seconds => (await database.query(DOORS, [seconds])).rows,
+  services: async seconds => (await database.query(SERVICES, [seconds])).rows,
   alarms: async limit => (await database.query(ALARMS, [limit])).rows,
   devices: async limit => (await database.query(DEVICES, [limit])).rows,
 })

@@ -123,7 +123,7 @@ export const scheduleAsBatch = (): boolean => setScheduler(0, SCHED_BATCH, SCHED
 
 /**
  * Gives the free memory of the C library's heap back to the system (malloc_trim(3)). Takes about a
- * millisecond for each 50 MB. Returns true if there was some. Throws where the C library has no such
- * function.
+ * millisecond for each 50 MB. Returns true if there was some. Throws where the C library has no
+ * such function.
  */
 export const trimHeap = (): boolean => mallocTrim(0) === 1

@@ -86,7 +86,7 @@ class Worker {
 
   async open(): Promise<RunningDaemon> {
     await openListener(this.#server, { type: 'descriptor', fd: FIRST_LISTENING_DESCRIPTOR }, 'the worker’s socket')
-    this.#channel.onClose(() => this.#stop('monitor gone'))
+    this.#channel.onClose(() => this.#stop('monitor has ended'))
     this.#channel.onMessage(message => this.#use(parseMaildropWorkerChange(message).settings))
     this.#say({ type: 'ready' })
     this.#armIdleTimer()
@@ -94,7 +94,7 @@ class Worker {
     return {
       ready: `uid=${process.getuid?.()} pid=${process.pid}`,
       stop: () => {
-        this.#stop('told to')
+        this.#stop('requested')
         return this.#stopped.promise
       },
     }
@@ -238,7 +238,7 @@ function optionsOf(settings: MaildropWorkerSettings): ServiceOptions {
 async function firstMessage(channel: ControlChannel): Promise<MaildropWorkerStart> {
   const { promise, resolve, reject } = Promise.withResolvers<unknown>()
   channel.onMessage(resolve)
-  channel.onClose(() => reject(new TemporaryFault('pop3d --worker: the monitor is gone; only popup starts it so')))
+  channel.onClose(() => reject(new TemporaryFault('pop3d --worker: there is no monitor; only popup starts a worker')))
   const timer = setTimeout(() => reject(new TemporaryFault('pop3d --worker: no word from the monitor')), START_TIME)
   const message = await promise.finally(() => clearTimeout(timer))
   try {

@@ -156,7 +156,7 @@ export function watchDescriptors(log: Log, hasOne: () => boolean = hasDescriptor
     if (has) log.info('descriptors_freed')
     else
       log.error('descriptors_exhausted', {
-        reason: 'new clients are turned away',
+        reason: 'new clients are refused',
         remedy: 'raise LimitNOFILE (ulimit -n), or lower max_connections',
       })
   }, LOOK_EVERY_MS).unref()

@@ -28,7 +28,7 @@ export function openFifo(path: string, setting: string): OpenFifo {
   const status = fstatSync(fd)
   if (!status.isFIFO()) {
     closeSync(fd)
-    throw new UsageFault(`${path} is no FIFO: remove it and make one with: mkfifo -m 600 ${path}`)
+    throw new UsageFault(`${path} is not a FIFO: remove it and make one with: mkfifo -m 600 ${path}`)
   }
   return { fd, capacity: enlarge(fd), inode: status.ino }
 }
@@ -52,7 +52,7 @@ function explain(path: string, setting: string, error: unknown): UsageFault {
     case 'EPERM':
       return new UsageFault(`${setting}: no right to read and write ${path}: give it to the account of authd`, error)
     case 'EISDIR':
-      return new UsageFault(`${path} is no FIFO but a directory: change ${setting}`, error)
+      return new UsageFault(`${path} is a directory and not a FIFO: change ${setting}`, error)
     default:
       return new UsageFault(`${setting}: cannot open ${path}: ${messageOf(error)}`, error)
   }

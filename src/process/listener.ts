@@ -131,7 +131,7 @@ export async function openListener(
 export async function removeStaleSocket(path: string, setting: string): Promise<void> {
   const status = lstatSync(path, { throwIfNoEntry: false })
   if (status === undefined) return
-  if (!status.isSocket()) throw new UsageFault(`${path} is in the way and no socket: move it or change ${setting}`)
+  if (!status.isSocket()) throw new UsageFault(`${path} exists and is not a socket: rename it or change ${setting}`)
   const alive = await new Promise<boolean>(resolve => {
     const probe = createConnection({ path })
     probe.once('connect', () => {

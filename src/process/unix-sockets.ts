@@ -53,7 +53,7 @@ export function watchSocketFile(path: string): { readonly gone: Promise<string>;
   const timer = setInterval(() => {
     if (lstatSync(path, { throwIfNoEntry: false })?.ino === inode) return
     clearInterval(timer)
-    resolve(`${path} was removed or replaced: nobody could connect any more`)
+    resolve(`${path} was removed or replaced, so that no client can connect`)
   }, LOOK_EVERY_MS).unref()
   return { gone, stop: () => clearInterval(timer) }
 }

@@ -182,12 +182,15 @@ export const AUTHD = defineSection('authd', 'Reads logins and stores the grants.
     'Account to switch to after opening sockets, FIFO and log files as root. It must be able to open them again after a rotation. Empty: keep the current account.',
   ),
   socket: socketInRunDir('authd.sock', 'Unix socket where popup announces logins. Empty: none.'),
-  socket_users: list([], 'Accounts besides our own that may announce logins there.'),
-  uses_socket: socketInRunDir(
+  socket_users: list([], "Accounts besides authd's own that may announce logins there."),
+  usage_socket: socketInRunDir(
     'uses.sock',
-    'Unix socket where the gate reports who needed a grant and what it decided. Empty: none.',
+    'Unix socket where the gate reports used grants and its decisions. Empty: none.',
+    { formerNames: ['uses_socket'] },
   ),
-  uses_users: list([], 'Accounts besides our own and wrap.user that may report there.'),
+  usage_users: list([], "Accounts besides authd's own and wrap.user that may report there.", {
+    formerNames: ['uses_users'],
+  }),
   commit_wait: duration(
     'ms',
     800,
@@ -292,7 +295,7 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
   wrap_timeout: duration('s', 3, 1, 30, 'Longest time of one lookup. After that time the relay stays closed.', BARE),
   ask: socketAddress(
     '',
-    'Query socket of a resident gate, e.g. "unix:/run/auth-relay/gate/question.sock": wrap SMTPD… asks there instead of the database, at a fifth of the cost.',
+    'Query socket of a resident gate, e.g. "unix:/run/auth-relay/gate/query.sock": wrap SMTPD… asks there instead of the database, at a fifth of the cost.',
   ),
   engine: engine('resident gate and its starters'),
   connections: integer(40, 0, 100_000, 'Most smtpds of the resident gate at once (tcpserver -c); 0: no limit.'),
@@ -334,9 +337,10 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
     [],
     'Addresses of the socketmap service (Postfix, sendmail): loopback, or unix:/run/auth-relay/gate/socketmap.sock.',
   ),
-  question_listen: socketAddresses(
+  query_listen: socketAddresses(
     [],
-    'Addresses of the query service (Exim readsocket, wrap.ask): loopback, or unix:/run/auth-relay/gate/question.sock.',
+    'Addresses of the query service (Exim readsocket, wrap.ask): loopback, or unix:/run/auth-relay/gate/query.sock.',
+    { formerNames: ['question_listen'] },
   ),
   socket_mode: choice(
     ['0600', '0660', '0666'],

@@ -78,12 +78,13 @@ export const POPUP = defineSection('popup', 'POP3 login front end.', {
   stls_key: path('', 'Private key (PEM) for STLS and for tls_listen.'),
   login_delay: duration('s', 0, 0, 86_400, 'Least time between two logins of a maildrop (LOGIN-DELAY). 0: none.'),
   grant_wait: duration('ms', 1000, 0, 10_000, 'Longest time that +OK waits until the grant is committed.', BARE),
-  remember_passwords: duration(
+  auth_cache_time: duration(
     's',
     3600,
     0,
     86_400,
     'Time for which a successful password check is remembered (skips the slow hash; passwd-file, sql, system). A changed hash takes effect at once. 0: never.',
+    { formerNames: ['remember_passwords'] },
   ),
   check_timeout: duration('s', 60, 1, 600, 'Longest time that a checker may take.'),
   checker_processes: integer(

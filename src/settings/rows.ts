@@ -172,7 +172,7 @@ export const password = (doc: string, options?: Options): Row<string> =>
     v.pipe(
       v.string('must be a text in quotes'),
       v.regex(/^[^\0\r\n]*$/, 'must be one line'),
-      v.notValue('password', 'is the password that everybody tries first: choose a random one'),
+      v.notValue('password', 'is the password that attackers try first: choose a random one'),
     ),
     '',
     doc,
@@ -191,8 +191,8 @@ export const path = (fallback: string, doc: string, options?: Options): Row<stri
   )
 
 /** A Unix socket between our programs: in run_dir, unless another path or none is set. */
-export const socketInRunDir = (name: string, doc: string): Row<string> => ({
-  ...path(join(RUN_DIR, name), `${doc} If it is not set, ${name} in run_dir.`),
+export const socketInRunDir = (name: string, doc: string, options?: Options): Row<string> => ({
+  ...path(join(RUN_DIR, name), `${doc} If it is not set, ${name} in run_dir.`, options),
   inRunDir: name,
 })
 

@@ -191,7 +191,7 @@ export function parseSettings(text: string, path: string, environment: Environme
 export function requireConfigured(settings: Settings, path: string): void {
   if (!settings.top.configured) {
     throw new UsageFault(
-      `${path}: read the file, then set configured = true; judge it with: auth-relay check --config ${path}`,
+      `${path}: read the file, then set configured = true; then run: auth-relay check --config ${path}`,
     )
   }
 }
@@ -215,7 +215,7 @@ function reportUnknown(
       continue
     }
     if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-      faults.push(`${path}:${lineOf(lines, '', key)}: ${key}: is a section: write [${key}] on a line of its own`)
+      faults.push(`${path}:${lineOf(lines, '', key)}: ${key}: is a section: write [${key}] on a separate line`)
       continue
     }
     for (const name of Object.keys(value)) {

@@ -27,8 +27,8 @@ const [NUL, LF, CR, DOT] = [0x00, 0x0a, 0x0d, 0x2e]
 const [LINE, TEXT, AFTER_CR, AFTER_DOT, AFTER_DOT_CR, ENDED] = [0, 1, 2, 3, 4, 5]
 
 /**
- * Counts octets from `at` on that are plain. `before` is the octet before them. Plain octets have no
- * NUL, no LF without CR before it and no CR without LF behind it. No dot begins a line. The last
+ * Counts octets from `at` on that are plain. `before` is the octet before them. Plain octets have
+ * no NUL, no LF without CR before it and no CR without LF behind it. No dot begins a line. The last
  * octet may be a CR. The count may be too small, never too large.
  */
 export type PlainScan = (input: Uint8Array, at: number, before: number) => number

@@ -31,7 +31,7 @@ export class OwnedDescriptor implements OpenSocket {
   }
 
   get descriptor(): number {
-    if (!this.#isOwned) throw new Error(`descriptor ${this.#number} is used after its owner let go of it`)
+    if (!this.#isOwned) throw new Error(`descriptor ${this.#number} is used after its owner released it`)
     return this.#number
   }
 

@@ -57,9 +57,9 @@ const HARMLESS = [
   '-state',
 ]
 const REFUSED: Readonly<Record<string, string>> = {
-  '-nocert': 'anonymous encryption protects from nobody who can answer in place of this host: give -cert',
-  '-ssl2': 'SSL 2.0 is broken (RFC 6176): leave the option out',
-  '-ssl3': 'SSL 3.0 is broken (RFC 7568): leave the option out',
+  '-nocert': 'anonymous encryption does not protect from an attacker who answers in place of this host: give -cert',
+  '-ssl2': 'SSL 2.0 is insecure (RFC 6176): leave the option out',
+  '-ssl3': 'SSL 3.0 is insecure (RFC 7568): leave the option out',
 }
 const VALUED = [
   '-addr',

@@ -55,12 +55,12 @@ export function planOf({ top, grants, popup, sslwrap }: Settings): Plan {
   const common = { cert: sslwrap.cert, key: sslwrap.key }
   const listeners = sslwrap.listener.length === 0 ? [DEFAULT_LISTENER] : sslwrap.listener
   if (sslwrap.client_certificate !== 'none' && sslwrap.client_ca === '') {
-    faults.push('sslwrap.client_certificate: set client_ca to the authorities that vouch for clients')
+    faults.push('sslwrap.client_certificate: set client_ca to the authorities that sign client certificates')
   }
   const planned = listeners.map((listener, index): PlannedListener => {
     const at = `sslwrap.listener[${index}]`
     if (listener.tls === 'old' && sslwrap.old_tls_nets.networks.length === 0) {
-      faults.push(`${at}.tls: "old" answers nobody until sslwrap.old_tls_nets lists the networks of the old devices`)
+      faults.push(`${at}.tls: "old" answers no client until sslwrap.old_tls_nets lists the networks of the old devices`)
     }
     if (listener.backend.type === 'descriptor') faults.push(`${at}.backend: must be "ADDRESS:PORT" or "unix:/PATH"`)
     if (listener.preamble === 'ssl' && listener.protocol !== 'pop3') {

@@ -117,6 +117,6 @@ function open(address: SocketAddress): Socket {
     case 'unix':
       return connectSharingReads(onread => createConnection({ path: address.path, allowHalfOpen: true, onread }))
     case 'descriptor':
-      throw new TypeError('a back end is no descriptor')
+      throw new TypeError('a back end is not a descriptor')
   }
 }

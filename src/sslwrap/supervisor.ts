@@ -183,7 +183,7 @@ class Supervisor {
           resolve()
           return
         }
-        const reason = answer === undefined ? 'it sent what is no message' : answer.reason
+        const reason = answer === undefined ? 'it sent an invalid message' : answer.reason
         // While it serves, a worker that refuses new files goes on with the old ones.
         if (serving && answer !== undefined) this.#log.error('reload_refused', { pid: process.child.pid, reason })
         else process.child.kill('SIGKILL')
@@ -235,7 +235,7 @@ class Supervisor {
     } catch (error) {
       if (!(error instanceof UsageFault)) throw error
       for (const fault of error.faults)
-        this.#log.error('reload_failed', { trigger: cause, reason: `${fault}; what was in use stays` })
+        this.#log.error('reload_failed', { trigger: cause, reason: `${fault}; the old settings stay in force` })
       return
     }
     if (cause === 'signal') this.#watch()
@@ -268,7 +268,7 @@ class Supervisor {
       this.#log.warn('old_tls_enabled', {
         listen: formatSocketAddress(listen),
         networks: allow?.networks.map(formatNetwork).join(' '),
-        reason: 'TLS 1.0 and 1.1 can be broken: RFC 8996',
+        reason: 'TLS 1.0 and 1.1 are insecure: RFC 8996',
       })
     }
   }

@@ -24,7 +24,7 @@ export function runWorker(exit: (status: number) => void): void {
   channel.onClose(() => exit(0))
   channel.onMessage(message => {
     const order = parseFromParent(message)
-    if (order === undefined) throw new TypeError('the parent sent what is no message')
+    if (order === undefined) throw new TypeError('the parent sent an invalid message')
     switch (order.type) {
       case 'serve':
         try {

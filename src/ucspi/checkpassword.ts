@@ -122,7 +122,7 @@ export async function verifyLogin(request: CheckRequest): Promise<Accepted | Ref
     if (witness !== undefined) return accepted(witness, pid)
   } catch (error) {
     signalGroup(pid, 'SIGKILL')
-    return { verdict: 'temporary', detail: `what the checker did is not readable: ${String(error)}` }
+    return { verdict: 'temporary', detail: `the state of the checker is not readable: ${String(error)}` }
   } finally {
     closeSync(stay.writeEnd)
   }

@@ -1,4 +1,6 @@
-/** Descriptors 0 and 1 of a program that an inetd, tcpserver or a checker starts on a connection. */
+/**
+ * Descriptors 0 and 1 of a program that an inetd, tcpserver or a checker starts on a connection.
+ */
 import { Socket } from 'node:net'
 import type { Readable, Writable } from 'node:stream'
 

@@ -107,8 +107,8 @@ const CR = 0x0d
 const EMPTY: Buffer = Buffer.alloc(0)
 
 /**
- * Takes lines from octets one at a time, each with its limit, and leaves the octets behind them. For
- * dialogues, in which a line decides how the next octets are read.
+ * Takes lines from octets one at a time, each with its limit, and leaves the octets behind them.
+ * For dialogues, in which a line decides how the next octets are read.
  *
  * Push a chunk, and take lines until there is none before the next push. Between two pushes the
  * reader then holds at most `limit` octets of an unfinished line. A longer line is discarded up to

@@ -212,7 +212,7 @@ export type RelayAnswer =
   | { readonly verdict: 'unknown' }
 
 /** Longest line of either direction, in octets without LF. */
-export const MAX_RELAY_QUESTION_LINE = 4096
+export const MAX_RELAY_QUERY_LINE = 4096
 
 /** `yes until=1764000000 user=ann%40example.org`, `no`, `later 450 …` or `unknown`, without LF. */
 export function formatRelayAnswer(answer: RelayAnswer): string {

@@ -9,20 +9,23 @@ export type RelayUse = {
   readonly ip: IpAddress
   /** Unix seconds. */
   readonly at: number
-  /** The service that looked up the address: `wrap`, `gate`, `policy`, `socketmap`, `question`. */
-  readonly door: string
+  /** The service that looked up the address: `wrap`, `gate`, `policy`, `socketmap`, `query`. */
+  readonly service: string
 }
 
-/** Every service that reports. */
-export const RELAY_DOORS: ReadonlySet<string> = new Set(['wrap', 'gate', 'policy', 'socketmap', 'question'])
+/** Every service that reports. `question` is the former name of `query`. */
+export const RELAY_SERVICES: ReadonlySet<string> = new Set(['wrap', 'gate', 'policy', 'socketmap', 'query', 'question'])
 
-const DOOR = /^[a-z]{1,16}$/
+const SERVICE = /^[a-z]{1,16}$/
+
+/** A gate that was not restarted after an upgrade still sends the former key `door`. */
+const serviceOf = (pairs: ReadonlyMap<string, string>): string => pairs.get('service') ?? pairs.get('door') ?? ''
 
 /**
- * `use v=1 ip=192.0.2.7 at=1764000000 door=gate`, without LF. Nothing answers it: it is a report,
- * best effort.
+ * `use v=1 ip=192.0.2.7 at=1764000000 service=gate`, without LF. Nothing answers it: it is a
+ * report, best effort.
  */
-export const formatRelayUse = ({ ip, at, door }: RelayUse): string => `use v=1 ip=${ip} at=${at} door=${door}`
+export const formatRelayUse = ({ ip, at, service }: RelayUse): string => `use v=1 ip=${ip} at=${at} service=${service}`
 
 /** Inverse of formatRelayUse; undefined for anything else. */
 export function parseRelayUse(line: string): RelayUse | undefined {
@@ -30,8 +33,10 @@ export function parseRelayUse(line: string): RelayUse | undefined {
   if (pairs === undefined || pairs.size !== 4 || pairs.get('v') !== '1') return undefined
   const ip = parseIpAddress(pairs.get('ip') ?? '')
   const at = pairs.get('at') ?? ''
-  const door = pairs.get('door') ?? ''
-  return ip === undefined || !/^\d{1,12}$/.test(at) || !DOOR.test(door) ? undefined : { ip, at: Number(at), door }
+  const service = serviceOf(pairs)
+  return ip === undefined || !/^\d{1,12}$/.test(at) || !SERVICE.test(service)
+    ? undefined
+    : { ip, at: Number(at), service }
 }
 
 /**
@@ -49,7 +54,7 @@ export type RelayTally = {
   /** Unix seconds of the last decision; all of them are of the same minute. */
   readonly at: number
   /** As in RelayUse. */
-  readonly door: string
+  readonly service: string
   readonly counts: Readonly<Record<RelayVerdict, number>>
   /** Some of the refused addresses, the latest last; at most MAX_RECENT. */
   readonly recent: readonly IpAddress[]
@@ -61,11 +66,11 @@ export const MAX_RECENT = 20
 export const MAX_RELAY_TALLY_LINE = 1024
 
 /**
- * `tally v=1 at=1764000000 door=gate relayed=3 refused=120 undecided=0 never=1
+ * `tally v=1 at=1764000000 service=gate relayed=3 refused=120 undecided=0 never=1
  * recent=192.0.2.7,2001:db8::7`, without LF. Nothing answers it.
  */
-export const formatRelayTally = ({ at, door, counts, recent }: RelayTally): string =>
-  `tally v=1 at=${at} door=${door} ${RELAY_VERDICTS.map(verdict => `${verdict}=${counts[verdict]}`).join(' ')} recent=${recent.join(',')}`
+export const formatRelayTally = ({ at, service, counts, recent }: RelayTally): string =>
+  `tally v=1 at=${at} service=${service} ${RELAY_VERDICTS.map(verdict => `${verdict}=${counts[verdict]}`).join(' ')} recent=${recent.join(',')}`
 
 /** Inverse of formatRelayTally; undefined for anything else. */
 export function parseRelayTally(line: string): RelayTally | undefined {
@@ -78,10 +83,10 @@ export function parseRelayTally(line: string): RelayTally | undefined {
     number('undecided'),
     number('never'),
   ]
-  const [at, door, recent] = [number('at'), pairs.get('door') ?? '', parseRecent(pairs.get('recent'))]
-  if (recent === undefined || !DOOR.test(door)) return undefined
+  const [at, service, recent] = [number('at'), serviceOf(pairs), parseRecent(pairs.get('recent'))]
+  if (recent === undefined || !SERVICE.test(service)) return undefined
   if (Number.isNaN(at + relayed + refused + undecided + never)) return undefined
-  return { at, door, counts: { relayed, refused, undecided, never }, recent }
+  return { at, service, counts: { relayed, refused, undecided, never }, recent }
 }
 
 function parseRecent(text: string | undefined): readonly IpAddress[] | undefined {

@@ -15,9 +15,9 @@ async function main(): Promise<void> {
     const { runWrap } = await import('./run-wrap.ts')
     return runWrap(args, process.env)
   }
-  const status = await execMode({ ...line, inheritance: taken, script }, async (...question) => {
+  const status = await execMode({ ...line, inheritance: taken, script }, async (...query) => {
     const { askDatabaseOnce } = await import('./ask-database.ts')
-    return askDatabaseOnce(...question)
+    return askDatabaseOnce(...query)
   })
   // Exit now, because a pending query must not delay the client.
   process.exit(status)

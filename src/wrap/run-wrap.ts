@@ -16,9 +16,9 @@ import { startGate } from './gate/gate-daemon.ts'
 /** The program `wrap` apart from exec mode: its command line, its settings, its start. */
 
 const USAGE = `usage: wrap SMTPD [ARGUMENT...]           in front of an smtpd, under tcpserver or inetd
-       wrap [--config FILE]                  the resident gate and its doors, as the settings say
+       wrap [--config FILE]                  the gate and its services, by the settings
        wrap --listen ADDRESS [options] -- SMTPD [ARGUMENT...]
-                                             the resident gate without a section in the settings file
+                                             the gate without a section in the settings file
        wrap --help | --version
 
   --config FILE     settings file; default /etc/auth-relay.toml

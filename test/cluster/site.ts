@@ -183,7 +183,7 @@ export class GateHost {
 
   static async start(network: TestNetwork, v4: string, v6: string, options: SiteOptions): Promise<GateHost> {
     const made = new GateHost(network, v4, v6, options.clock)
-    const wrap = { question_listen: ['127.0.0.1:4225'] }
+    const wrap = { query_listen: ['127.0.0.1:4225'] }
     made.stack.configure(settingsOf(made.stack, options, { wrap }))
     return made
   }

@@ -315,7 +315,7 @@ test('a rule that nothing enforces, and a sender of a foreign domain, are warned
     expect.stringContaining('w@foreign.example: the domain is none of wrap.sender_domains'),
   ])
   // The lines for Exim name sender, recipient and message.
-  expect(await warningsWith('[wrap]\nquestion_listen = ["127.0.0.1:10042"]\n')).toEqual([])
+  expect(await warningsWith('[wrap]\nquery_listen = ["127.0.0.1:10042"]\n')).toEqual([])
   expect(await warningsWith('[wrap]\npolicy_listen = ["127.0.0.1:10040"]\n')).toEqual([])
   const both = '[wrap]\npolicy_listen = ["127.0.0.1:10040"]\nsocketmap_listen = ["127.0.0.1:10041"]\n'
   expect(await warningsWith(both)).toEqual([

@@ -215,8 +215,8 @@ describe('the histories', () => {
 
   test('uses of the relay', async () => {
     await writerAt(null).recordUses([
-      { ip: toAddress('192.0.2.7'), door: 'wrap', at: null },
-      { ip: toAddress('2001:db8::1'), door: 'policy', at: noon('2026-01-01') },
+      { ip: toAddress('192.0.2.7'), service: 'wrap', at: null },
+      { ip: toAddress('2001:db8::1'), service: 'policy', at: noon('2026-01-01') },
     ])
     await writerAt(null).recordUses([])
     expect((await database.owner.query(COUNT_USES)).rows).toEqual([{ uses: 2 }])
@@ -229,8 +229,8 @@ describe('the histories', () => {
     await writerAt(at(0.9)).record([{ event: event('bob', '2001:db8::7'), at: null }])
     // The second before: no login had opened the relay.
     await writerAt(null).recordUses([
-      { ip: toAddress('192.0.2.7'), door: 'gate', at: at(0) },
-      { ip: toAddress('2001:db8::7'), door: 'gate', at: at(-1) },
+      { ip: toAddress('192.0.2.7'), service: 'gate', at: at(0) },
+      { ip: toAddress('2001:db8::7'), service: 'gate', at: at(-1) },
     ])
     const relays = (await reportUsage(writer, 1)).map(row => [row.login, row.relays, row.lastRelay])
     expect(relays).toEqual([
@@ -250,16 +250,16 @@ describe('the histories', () => {
       { event: event('ann'), at: null },
       { event: event('eve', '127.0.0.1'), at: null },
     ])
-    await on('smtp1', firstMail).recordUses([{ ip: client, door: 'policy', at: firstMail }])
-    await on('smtp2', secondMail).recordUses([{ ip: client, door: 'gate', at: secondMail }])
+    await on('smtp1', firstMail).recordUses([{ ip: client, service: 'policy', at: firstMail }])
+    await on('smtp2', secondMail).recordUses([{ ip: client, service: 'gate', at: secondMail }])
 
     expect((await admin.list()).map(({ host }) => host)).toEqual(['pop2'])
     const now = await admin.explain(client, null)
     expect(now.decided).toMatchObject({ rule: 'grant', detail: 'popup login ann on pop2' })
-    expect(now.lastRelay).toEqual({ at: secondMail, door: 'gate', host: 'smtp2' })
+    expect(now.lastRelay).toEqual({ at: secondMail, service: 'gate', host: 'smtp2' })
     const before = await admin.explain(client, ago(150))
     expect(before.decided).toMatchObject({ rule: 'login', detail: 'popup pass login ann session a.1 on pop1' })
-    expect(before.lastRelay).toEqual({ at: firstMail, door: 'policy', host: 'smtp1' })
+    expect(before.lastRelay).toEqual({ at: firstMail, service: 'policy', host: 'smtp1' })
     expect(await admin.explain(toAddress('192.0.2.8'), null)).toMatchObject({ relay: false, lastRelay: null })
     const seen = [...(await loginsSince(writer, ago(600))), ...(await relaysSince(writer, ago(600)))]
     expect(seen.map(({ kind, host }) => `${kind} ${host}`).sort()).toEqual([
@@ -299,15 +299,20 @@ describe('the histories', () => {
   })
 
   describe('decisions of the gate', () => {
-    const tally = (at: Date, counts: Partial<RelayTally['counts']>, recent: readonly string[] = [], door = 'gate') => ({
+    const tally = (
+      at: Date,
+      counts: Partial<RelayTally['counts']>,
+      recent: readonly string[] = [],
+      service = 'gate',
+    ) => ({
       at: at.getTime() / 1000,
-      door,
+      service,
       counts: { relayed: 0, refused: 0, undecided: 0, never: 0, ...counts },
       recent: recent.map(toAddress),
     })
     const since = new Date(0)
 
-    test('are added up by minute and door, in one row each', async () => {
+    test('are added up by minute and service, in one row each', async () => {
       const noonish = noon('2021-01-02')
       const later = (seconds: number): Date => new Date(noonish.getTime() + seconds * 1000)
       await writerAt(null).recordTallies([
@@ -319,13 +324,13 @@ describe('the histories', () => {
       await writerAt(null).recordTallies([tally(later(30), { refused: 3 })])
       await writerAt(null).recordTallies([])
       expect(await talliesSince(writer, since)).toEqual([
-        { at: noonish, host: hostname(), door: 'gate', relayed: 1, refused: 123, undecided: 2, never: 0 },
-        { at: noonish, host: hostname(), door: 'policy', relayed: 0, refused: 0, undecided: 0, never: 5 },
-        { at: later(60), host: hostname(), door: 'gate', relayed: 0, refused: 1, undecided: 0, never: 0 },
+        { at: noonish, host: hostname(), service: 'gate', relayed: 1, refused: 123, undecided: 2, never: 0 },
+        { at: noonish, host: hostname(), service: 'policy', relayed: 0, refused: 0, undecided: 0, never: 5 },
+        { at: later(60), host: hostname(), service: 'gate', relayed: 0, refused: 1, undecided: 0, never: 0 },
       ])
     })
 
-    test('of the refused the latest sample of each door is there, and no more', async () => {
+    test('of the refused the latest sample of each service is there, and no more', async () => {
       const now = new Date()
       await writerAt(null).recordTallies([
         tally(now, { refused: 1 }, ['192.0.2.1']),
@@ -335,9 +340,9 @@ describe('the histories', () => {
       await writerAt(null).recordTallies([tally(now, { refused: 1 }, ['192.0.2.4'], 'policy')])
       const shown = await refusedSince(writer, since)
       expect(shown.map(({ kind, ip, detail }) => `${kind} ${ip} ${detail}`).sort()).toEqual([
-        'norelay 192.0.2.2 gate',
-        'norelay 192.0.2.4 policy',
-        'norelay 2001:db8::2 gate',
+        'closed 192.0.2.2 gate',
+        'closed 192.0.2.4 policy',
+        'closed 2001:db8::2 gate',
       ])
       expect(await refusedSince(writer, new Date(Date.now() + 60_000))).toEqual([])
     })
@@ -348,16 +353,16 @@ describe('the histories', () => {
         Array.from({ length: 20 }, () => writerAt(null).recordTallies([tally(ahead, { refused: 5, undecided: 1 })])),
       )
       const status = createStatusFeed(database.open('authstatus'))
-      expect(await status.doors(3600)).toEqual([{ door: 'gate', relayed: 0, closed: 120, undecided: 20 }])
+      expect(await status.services(3600)).toEqual([{ service: 'gate', relayed: 0, closed: 120, undecided: 20 }])
       const counts = await status.countEvents(new Date(Date.now() - 3_600_000), new Date(Date.now() + 60_000), 86_400)
       expect(counts.reduce((sum, { closed }) => sum + closed, 0)).toBe(120)
     })
 
-    test('relayed mail and refusals of a door stand side by side', async () => {
-      await writerAt(null).recordUses([{ ip: toAddress('192.0.2.7'), door: 'gate', at: null }])
+    test('relayed mail and refusals of a service stand side by side', async () => {
+      await writerAt(null).recordUses([{ ip: toAddress('192.0.2.7'), service: 'gate', at: null }])
       await writerAt(null).recordTallies([tally(new Date(), { relayed: 1, refused: 8, never: 1 })])
       const status = createStatusFeed(database.open('authstatus'))
-      expect(await status.doors(3600)).toEqual([{ door: 'gate', relayed: 1, closed: 9, undecided: 0 }])
+      expect(await status.services(3600)).toEqual([{ service: 'gate', relayed: 1, closed: 9, undecided: 0 }])
     })
 
     test('are kept as long as the histories', async () => {

@@ -257,7 +257,7 @@ export class ServiceHost {
         smtpd: [smtpd],
         policy_listen: [`unix:${this.#socket('policy')}`],
         socketmap_listen: [`unix:${this.#socket('socketmap')}`],
-        question_listen: [`unix:${this.#socket('question')}`],
+        query_listen: [`unix:${this.#socket('query')}`],
         tcprules_cdb: this.#cdb,
       },
     })
@@ -458,7 +458,7 @@ export class ServiceHost {
   }
 
   async #askQuery(texts: readonly string[]): Promise<readonly boolean[]> {
-    const heard = await this.#converse('question', texts.map(text => `relay v=1 ip=${text}\n`).join(''))
+    const heard = await this.#converse('query', texts.map(text => `relay v=1 ip=${text}\n`).join(''))
     const words = heard.split('\n').slice(0, -1)
     return answered(
       texts,
@@ -501,7 +501,7 @@ export class ServiceHost {
    */
   async #askExec(texts: readonly string[]): Promise<readonly (boolean | undefined)[]> {
     const chosen = [this.#cases % texts.length, (this.#cases * 7 + 1) % texts.length]
-    const ways = [['--config', this.#stack.config], { WRAP_ASK: `unix:${this.#socket('question')}` }] as const
+    const ways = [['--config', this.#stack.config], { WRAP_ASK: `unix:${this.#socket('query')}` }] as const
     const answers = new Map<number, boolean>()
     for (const [index, way] of ways.entries()) {
       const at = chosen[index] ?? 0

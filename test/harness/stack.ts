@@ -100,8 +100,8 @@ export class Stack {
       },
       authd: {
         socket: `${this.directory}/run/authd.sock`,
-        uses_socket: `${this.directory}/run/uses.sock`,
-        uses_users: [`${TEST_IDS.gate}`],
+        usage_socket: `${this.directory}/run/uses.sock`,
+        usage_users: [`${TEST_IDS.gate}`],
       },
       wrap: {
         smtpd: [`${this.directory}/smtpd.sh`, 'example.org'],

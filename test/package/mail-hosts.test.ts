@@ -213,10 +213,10 @@ function hosts(release: Release): void {
     showJournalOnFailure()
     await machine.sh('apt-get purge -q -y dovecot-core postfix')
     await machine.install('courier-pop', 'exim4-daemon-light')
-    machine.write('/var/tmp/acl', installBlock({ section: 'Exim', language: 'exim', marker: 'gate/question.sock' }, {}))
+    machine.write('/var/tmp/acl', installBlock({ section: 'Exim', language: 'exim', marker: 'gate/query.sock' }, {}))
     await machine.sh(`${EXIM_INTERNET_SITE}\n${EXIM_INSERT_ACL}\nupdate-exim4.conf && systemctl restart exim4.service`)
     await dropIn('authd-journal')
-    const wrap = ['question_listen = ["unix:/run/auth-relay/gate/question.sock"]']
+    const wrap = ['query_listen = ["unix:/run/auth-relay/gate/query.sock"]']
     await configure(
       { authd: ['journal = true', 'check_daemon_courier = true'], wrap, popup: ['listen = []'] },
       'authd',

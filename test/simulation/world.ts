@@ -846,7 +846,7 @@ class Authd {
     this.#socket = new LoginSocket({
       path: LOGIN_SOCKET,
       uids: new Set(),
-      intake: this.#sources,
+      sources: this.#sources,
       counters: this.#counters,
       log: SILENT,
     })

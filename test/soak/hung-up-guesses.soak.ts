@@ -29,7 +29,7 @@ beforeAll(async () => {
         fail_delays: [2, 4, 8, 15],
         ssl_hack_trust: ['127.0.0.254'],
         // As after a restart: each right login needs its hash.
-        remember_passwords: 0,
+        auth_cache_time: 0,
       }
     },
     { '': { log_level: 'error' } },

@@ -24,14 +24,14 @@ const CROWD = 48
 const MANY = 10_000
 
 let site: Site
-let ports: Readonly<Record<'pop3s' | 'proxied' | 'policy' | 'socketmap' | 'question' | 'syslog' | 'metrics', number>>
+let ports: Readonly<Record<'pop3s' | 'proxied' | 'policy' | 'socketmap' | 'query' | 'syslog' | 'metrics', number>>
 beforeAll(async () => {
   ports = {
     pop3s: await freePort(),
     proxied: await freePort(),
     policy: await freePort(),
     socketmap: await freePort(),
-    question: await freePort(),
+    query: await freePort(),
     syslog: await freePort(),
     metrics: await freePort(),
   }
@@ -57,7 +57,7 @@ beforeAll(async () => {
       connections_per_address: CAPS.wrap,
       policy_listen: [at(ports.policy)],
       socketmap_listen: [at(ports.socketmap)],
-      question_listen: [at(ports.question)],
+      query_listen: [at(ports.query)],
       smtpd_user: `${TEST_IDS.gate}`,
     },
   }))
@@ -89,7 +89,7 @@ async function answer(port: number, question: string, end: RegExp): Promise<stri
   return heard
 }
 
-/** A login by TLS and one without, a question to each door, a line of syslog: all in good time. */
+/** A login by TLS and one without, a query to each service, a line of syslog: all in good time. */
 async function everythingWorks(): Promise<void> {
   const ip = site.newcomer()
   await site.login(ip)
@@ -99,7 +99,7 @@ async function everythingWorks(): Promise<void> {
   await tls.login('ann', TEST_PASSWORD)
   await tls.quit()
   expect(await site.mayRelay(ip)).toBe(true)
-  expect(await answer(ports.question, `relay v=1 ip=${ip}\n`, /\n/)).toContain('yes')
+  expect(await answer(ports.query, `relay v=1 ip=${ip}\n`, /\n/)).toContain('yes')
   expect(await answer(ports.policy, `request=smtpd_access_policy\nclient_address=${ip}\n\n`, /\n\n/)).toContain(
     'action=OK',
   )
@@ -118,7 +118,7 @@ describe('a client that says one octet at a time', () => {
     ['sslwrap', () => ports.pop3s, '\x16\x03\x01\x02\0\x01\0\x01\xfc', true],
     ['wrap.policy_listen', () => ports.policy, 'request=smtpd_access_policy', false],
     ['wrap.socketmap_listen', () => ports.socketmap, '99:relay ', false],
-    ['wrap.question_listen', () => ports.question, 'relay v=1 ip=', false],
+    ['wrap.query_listen', () => ports.query, 'relay v=1 ip=', false],
     ['authd.syslog_listen', () => ports.syslog, '<22>Mar  5 10:11:12 mx ipop3d', false],
     ['authd.metrics_listen', () => ports.metrics, 'GET /metr', false],
     ['authd.socket', () => `${site.stack.directory}/run/authd.sock`, 'login v=1 id=', false],
@@ -213,11 +213,11 @@ describe('no descriptor is left', () => {
     ['popup.proxy_listen', 'popup', 'dist/popup.js --login', () => ports.proxied],
     ['sslwrap', 'sslwrap', 'dist/sslwrap.js --worker', () => ports.pop3s],
     ['pop3d worker', 'pop3d', 'dist/pop3d.js --worker', () => `${site.stack.directory}/run/pop3d/61221-61221.sock`],
-    ['wrap.question_listen', 'wrap', 'dist/wrap.js', () => ports.question],
+    ['wrap.query_listen', 'wrap', 'dist/wrap.js', () => ports.query],
     ['wrap.policy_listen', 'wrap', 'dist/wrap.js', () => ports.policy],
     ['wrap.socketmap_listen', 'wrap', 'dist/wrap.js', () => ports.socketmap],
     ['authd.socket', 'authd', 'dist/authd.js', () => `${site.stack.directory}/run/authd.sock`],
-    ['authd.uses_socket', 'authd', 'dist/authd.js', () => `${site.stack.directory}/run/uses.sock`],
+    ['authd.usage_socket', 'authd', 'dist/authd.js', () => `${site.stack.directory}/run/uses.sock`],
     ['authd.syslog_listen', 'authd', 'dist/authd.js', () => ports.syslog],
   ]
 

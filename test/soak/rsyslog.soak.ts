@@ -24,7 +24,7 @@ describeWith([command('rsyslogd', 'rsyslog'), command('logger', 'bsdutils')], 'r
         ...databaseSettings(database.connection('pop3authd')),
         authd: {
           socket: `${stack.directory}/run/authd.sock`,
-          uses_socket: '',
+          usage_socket: '',
           syslog_listen: [listen],
           check_daemon_ipop3d: true,
         },

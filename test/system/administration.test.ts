@@ -52,7 +52,7 @@ const mayRelay = async (): Promise<boolean> =>
   !(await run(['/bin/sh', '-c', `${demo.command('swaks')} --quit-after RCPT`])).lines.some(line => line.includes('553'))
 
 test('before any login nobody may relay, and explain says what to do', async () => {
-  expect(await say('show')).toEqual({ status: 0, text: 'Nobody may relay by a login now.' })
+  expect(await say('show')).toEqual({ status: 0, text: 'No login has opened the relay for an address now.' })
   expect(await json('show')).toEqual([])
   const { status, text } = await say('explain', '127.0.0.1')
   expect(status).toBe(1)
@@ -171,8 +171,8 @@ test('watch shows logins, relayed mail and whom the gate did not let relay, as i
     return watch.lines.some(line => / {2}grant {4}127\.0\.1\.\d+ +popup pass demo$/.test(line))
   })
   await watch.waitForLine(/ {2}relay {4}127\.0\.1\.\d+ +gate$/)
-  await watch.waitForLine(/ {2}norelay {2}127\.0\.0\.2 {8}gate$/)
-  const times = watch.lines.flatMap(line => /^(\S+ \S+) {2}(?:grant|relay|norelay) /.exec(line)?.[1] ?? [])
+  await watch.waitForLine(/ {2}closed {3}127\.0\.0\.2 {8}gate$/)
+  const times = watch.lines.flatMap(line => /^(\S+ \S+) {2}(?:grant|relay|closed ) /.exec(line)?.[1] ?? [])
   expect(times.length).toBeGreaterThan(2)
   expect(times, watch.lines.join('\n')).toEqual(times.toSorted())
   watch.signal('SIGINT')

@@ -82,7 +82,7 @@ test('alerts test fires each rule; a rule that does not exist and nobody to tell
   const nobody = await alerts('test')
   expect([nobody.ending?.code, nobody.transcript()]).toEqual([
     100,
-    expect.stringContaining('nobody is told: set alerts.mail_to'),
+    expect.stringContaining('alarms are only logged: set alerts.mail_to'),
   ])
 })
 

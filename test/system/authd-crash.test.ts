@@ -74,7 +74,7 @@ describe('kill -9 of authd', () => {
     stack.configure({
       ...databaseSettings(database.connection('pop3authd')),
       '': { log_level: 'warn' },
-      authd: { socket: socketPath(), uses_socket: '' },
+      authd: { socket: socketPath(), usage_socket: '' },
     })
   })
   afterEach(() => database.remove())
@@ -115,7 +115,7 @@ describeWith([DEBIAN_POSTGRES], 'the database goes away', () => {
         user: 'pop3authd',
         password: { reveal: () => 'pop3authd' },
       }),
-      authd: { socket: socketPath(), uses_socket: '' },
+      authd: { socket: socketPath(), usage_socket: '' },
     })
   }, 120_000)
   afterEach(() => cluster.remove())

@@ -40,7 +40,7 @@ async function start(authd: TestSettings[string] = {}): Promise<Program> {
     '': { log_level: 'debug' },
     authd: {
       socket: `${stack.directory}/run/authd.sock`,
-      uses_socket: '',
+      usage_socket: '',
       check_daemon_ipop3d: true,
       ...authd,
     },

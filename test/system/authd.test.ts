@@ -34,7 +34,7 @@ function configure(settings: TestSettings = {}): void {
     ...settings,
     authd: {
       socket: `${stack.directory}/run/authd.sock`,
-      uses_socket: `${stack.directory}/run/uses.sock`,
+      usage_socket: `${stack.directory}/run/uses.sock`,
       ...settings['authd'],
     },
   })
@@ -193,8 +193,8 @@ describe('syslog by TCP', () => {
 describe('faults at the start', () => {
   it.each([
     ['/nonexistent/fifo', 'mkfifo -m 600 /nonexistent/fifo'],
-    ['/etc/passwd', 'is no FIFO'],
-    ['/etc', 'is no FIFO'],
+    ['/etc/passwd', 'is not a FIFO'],
+    ['/etc', 'not a FIFO'],
   ])('syslog_fifo = %s: exit 100, %s', async (fifo, words) => {
     configure({ authd: { syslog_fifo: fifo } })
     const authd = await run(commandOf('authd', '--config', stack.config))

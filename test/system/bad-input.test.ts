@@ -122,7 +122,7 @@ describe.each(ALL)('%s', name => {
     stack.configure({ '': { configured: false } })
     const { status, lines } = await refusalOf(name, start(name))
     expect(lines).toEqual([
-      `${name}: ${stack.config}: read the file, then set configured = true; judge it with: auth-relay check --config ${stack.config}`,
+      `${name}: ${stack.config}: read the file, then set configured = true; then run: auth-relay check --config ${stack.config}`,
     ])
     expect(status).toBe(100)
   })

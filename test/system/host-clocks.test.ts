@@ -30,13 +30,13 @@ describeWith([command('faketime')], 'a gate whose clock differs from the databas
     stack.configure({
       ...grants.settings,
       // The file is written because the grant ends, and not because the interval is over.
-      wrap: { question_listen: ['127.0.0.1:0'], tcprules_cdb: cdb, tcprules_interval: '1min' },
+      wrap: { query_listen: ['127.0.0.1:0'], tcprules_cdb: cdb, tcprules_interval: '1min' },
     })
     await stack.start('wrap', { prefix: skewedClock(ahead) })
     const ip = '192.0.2.7'
     const isListed = (): boolean =>
       existsSync(cdb) && [...new Cdb(readFileSync(cdb)).records()].some(({ key }) => Buffer.from(key).toString() === ip)
-    const socket = connect(stack.port('wrap', 0, 'question'), '127.0.0.1')
+    const socket = connect(stack.port('wrap', 0, 'query'), '127.0.0.1')
     onTestFinished(() => void socket.destroy())
     const questions = new Conversation('query service', socket)
     const ask = async () => {

@@ -169,12 +169,12 @@ describeWith([command('python3')], 'SIGUSR1 changes nothing in a program that se
       socket.on('error', () => {})
       asked.resolve()
       void answer.promise.then(() => socket.end('no\n'))
-    }).listen(`${directory}/question.sock`)
+    }).listen(`${directory}/query.sock`)
     onTestFinished(() => void gate.close())
     const door = new Program('wrap', [process.execPath, ...options, `${root}dist/wrap.cjs`, `${directory}/smtpd`], {
       env: {
         ...environment,
-        WRAP_ASK: `unix:${directory}/question.sock`,
+        WRAP_ASK: `unix:${directory}/query.sock`,
         WRAP_TIMEOUT: '30',
         QMAILDIR: '/nonexistent',
       },

@@ -15,7 +15,7 @@ const BASE = {
   popup: { listen: ['127.0.0.1:0'] },
   sslwrap: { listener: [{ listen: '127.0.0.1:0', backend: '127.0.0.1:9' }] },
   authd: { user: `${TEST_IDS.authd}` },
-  wrap: { listen: ['127.0.0.1:0'], question_listen: ['127.0.0.1:0'], policy_listen: ['127.0.0.1:0'] },
+  wrap: { listen: ['127.0.0.1:0'], query_listen: ['127.0.0.1:0'], policy_listen: ['127.0.0.1:0'] },
 } satisfies TestSettings
 
 let stack: Stack
@@ -33,10 +33,10 @@ const codeAtRcpt = async (): Promise<number> => {
     client.close()
   }
 }
-/** What the question service of the gate says of an address. */
+/** What the query service of the gate says of an address. */
 const answerFor = async (ip: string): Promise<string> => {
   const ready = stack.program('auth-relay').lines.findLast(line => line.startsWith('wrap ready '))
-  const port = Number(/ question=\S+:(\d+)( |$)/.exec(ready ?? '')?.[1])
+  const port = Number(/ query=\S+:(\d+)( |$)/.exec(ready ?? '')?.[1])
   const client = createConnection(port, '127.0.0.1').setEncoding('utf8')
   client.write(`relay v=1 ip=${ip}\n`)
   return new Promise((resolve, reject) => {

@@ -33,7 +33,7 @@ describeWith(
     let stack: Stack
     const supervisors: { program: Program; stop(): Promise<void> }[] = []
     beforeAll(() => {
-      stack = new Stack({ database: { dbport: 1 }, popup: { grant_wait: 0 }, authd: { socket: '', uses_socket: '' } })
+      stack = new Stack({ database: { dbport: 1 }, popup: { grant_wait: 0 }, authd: { socket: '', usage_socket: '' } })
       stack.account('ann', ['Subject: hello\n\nAt noon?\n'])
     })
     afterEach(async () => {
@@ -108,9 +108,9 @@ describeWith(
 
     test('wrap under runit: settings that are wrong are said once, and not tried again', async () => {
       const wrap = supervise('runit', 'wrap', `config=${stack.config}`)
-      await wrap.says(/wrap: the gate has no door[\s\S]*stopped: mend what the line above says/)
+      await wrap.says(/wrap: the gate has no service[\s\S]*stopped: correct the fault that the line above names/)
       await eventually('runsv has given up', async () => (await wrap.status()).startsWith('down:'))
-      expect(wrap.log().match(/the gate has no door/g)).toHaveLength(1)
+      expect(wrap.log().match(/the gate has no service/g)).toHaveLength(1)
     })
 
     test('popup for each connection, under tcpserver, with a checkpassword program', async () => {

@@ -66,7 +66,7 @@ describeWith([NETWORK_NAMESPACES], 'a file that init writes for a site', () => {
         WRAP_DBPASS: 'authwrap',
         AUTHD_USER: String(TEST_IDS.authd),
         AUTHD_SOCKET: `${directory}/run/authd.sock`,
-        AUTHD_USES_SOCKET: `${directory}/run/uses.sock`,
+        AUTHD_USAGE_SOCKET: `${directory}/run/uses.sock`,
         POPUP_LOGIN_USER: String(TEST_IDS.login),
         SSLWRAP_USER: String(TEST_IDS.tls),
         SSLWRAP_CERT: `${directory}/tls.crt`,
@@ -115,7 +115,7 @@ describe('init beside a file that nobody has read', () => {
       wrap_dbpass_file: '/etc/auth-relay/wrap-dbpass',
     })
     expect(settings.popup.ssl_hack_pass).toBe('/etc/auth-relay/sslhack.pass')
-    expect(settings.authd.uses_users).toEqual(['auth-relay-gate'])
+    expect(settings.authd.usage_users).toEqual(['auth-relay-gate'])
     expect(settings.wrap.policy_listen).toHaveLength(1)
     expect(shown.filter(({ origin }) => origin.type === 'file').length).toBeLessThan(20)
   })

@@ -50,7 +50,7 @@ describeWith([DEBIAN_POSTGRES], 'several hosts with one database, with the lines
     const { lines } = await host.run('auth-relay', ['check', '--json', '--config', host.config])
     const { findings } = v.parse(CHECKED, JSON.parse(lines.join('\n')))
     return findings
-      .filter(({ about }) => /^database\.(\w*dbuser)$|^authd\.uses_socket$/.test(about))
+      .filter(({ about }) => /^database\.(\w*dbuser)$|^authd\.usage_socket$/.test(about))
       .map(({ verdict, about, text }) => `${verdict} ${about}: ${text}`)
   }
 
@@ -96,7 +96,7 @@ describeWith([DEBIAN_POSTGRES], 'several hosts with one database, with the lines
     )
     expect(await said(smtp)).toEqual([
       expect.stringMatching(/^fine database\.wrap_dbuser: authwrap reaches the database/),
-      expect.stringMatching(/^advice authd\.uses_socket: no authd of this host takes what the gate reports/),
+      expect.stringMatching(/^advice authd\.usage_socket: no authd of this host takes what the gate reports/),
     ])
   })
 

@@ -520,7 +520,7 @@ describe('certificates', () => {
     writeFileSync(`${path}/tls.crt`, 'nonsense')
     sslwrap.program.signal('SIGHUP')
     expect((await sslwrap.event('reload_failed'))['reason']).toMatch(
-      /no certificate in PEM form; what was in use stays/,
+      /no certificate in PEM form; the old settings stay in force/,
     )
     expect(await fingerprint()).toBe(second)
     // As certbot does: the new pair lies elsewhere, and the names of the old one become links to

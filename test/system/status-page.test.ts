@@ -70,7 +70,7 @@ describe('the page over HTTP', () => {
     expect(line).toContain(address())
     expect(await ask()).toMatchObject({
       status: 200,
-      body: expect.stringContaining('Nobody may relay by a login now.'),
+      body: expect.stringContaining('No login has opened the relay for an address now.'),
     })
   })
 
@@ -147,7 +147,7 @@ describeWith([CHROMIUM], 'the page in a real browser', () => {
     )
 
   test('it shows that nobody may relay, and after a login who may, without being loaded again', async () => {
-    expect(await browser.text('#grants')).toContain('Nobody may relay by a login now.')
+    expect(await browser.text('#grants')).toContain('No login has opened the relay for an address now.')
     await browser.evaluate('window.sameDocument = true')
     await logIn('demo', 'demo')
     await eventually('the grant is shown', async () => (await browser.text('#grants')).includes('127.0.0.1'), 20_000)
@@ -170,13 +170,13 @@ describeWith([CHROMIUM], 'the page in a real browser', () => {
     ).toBe(true)
   })
 
-  test('mail that the gate lets through appears with its door, others as a number; database and certificate are named', async () => {
+  test('mail that the gate lets through appears with its service, others as a number; database and certificate are named', async () => {
     createConnection({ port: demo.port('wrap'), host: '127.0.0.1', localAddress: '127.0.0.2' })
       .end('QUIT\r\n')
       .resume()
     await run(['/bin/sh', '-c', `${demo.command('swaks')} --quit-after RCPT`])
-    await shown('#events', 'door gate')
-    expect(await browser.text('#gate')).toMatch(/door gate\s+1 connection let through/)
+    await shown('#events', 'service gate')
+    expect(await browser.text('#gate')).toMatch(/service gate\s+1 connection let through/)
     await shown('#gate', '1 connection let through, 1 not')
     expect(await browser.evaluate("document.querySelectorAll('#chart rect.closed').length")).toBe(1)
     expect(await browser.text('#database')).toMatch(/state\s+up/)

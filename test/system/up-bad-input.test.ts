@@ -46,7 +46,7 @@ function configure(overrides: Overrides = {}): void {
       key: `${path}/tls.key`,
       workers: 1,
     },
-    authd: { socket: `${path}/run/authd.sock`, uses_socket: '' },
+    authd: { socket: `${path}/run/authd.sock`, usage_socket: '' },
   }
   const names = new Set([...Object.keys(base), ...Object.keys(overrides)])
   const merged = Object.fromEntries([...names].map(name => [name, { ...base[name], ...overrides[name] }]))

@@ -43,7 +43,7 @@ describeWith([DEBIAN_POSTGRES], 'a site with a PostgreSQL server of its own, fro
       SSLWRAP_KEY: `${path}/tls.key`,
       AUTHD_USER: String(TEST_IDS.authd),
       AUTHD_SOCKET: `${path}/run/authd.sock`,
-      AUTHD_USES_SOCKET: '',
+      AUTHD_USAGE_SOCKET: '',
       GRANT_LOOPBACK: '1',
     }
   })

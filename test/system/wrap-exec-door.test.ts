@@ -194,8 +194,8 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
 
   test('the resident gate answers in place of the database', async () => {
     await grants.grant('192.0.2.7', 'ann@example.org')
-    const socket = `${stack.directory}/run/question.sock`
-    stack.configure({ ...grants.settings, wrap: { question_listen: [`unix:${socket}`] } })
+    const socket = `${stack.directory}/run/query.sock`
+    stack.configure({ ...grants.settings, wrap: { query_listen: [`unix:${socket}`] } })
     await stack.start('wrap')
     const asked = { WRAP_ASK: `unix:${socket}`, DBHOST: '127.0.0.1', DBPORT: '1' }
     expect(shown(await wrap(asked))).toMatch(/relay= login=ann@example\.org until=\d{10}/)

@@ -76,7 +76,7 @@ describeWith(
       })
 
     /**
-     * Stands for authd: everything that the gate reports of its decisions, a door and its counts
+     * Stands for authd: everything that the gate reports of its decisions, a service and its counts
      * added up.
      */
     async function hearTallies(): Promise<ReadonlyMap<string, RelayTally['counts'] & { recent: string[] }>> {
@@ -87,10 +87,10 @@ describeWith(
           for (const line of splitter.push(chunk).lines) {
             const tally = parseRelayTally(line)
             if (tally === undefined) continue
-            const sum = heard.get(tally.door) ?? { relayed: 0, refused: 0, undecided: 0, never: 0, recent: [] }
+            const sum = heard.get(tally.service) ?? { relayed: 0, refused: 0, undecided: 0, never: 0, recent: [] }
             for (const verdict of RELAY_VERDICTS) sum[verdict] += tally.counts[verdict]
             sum.recent.push(...tally.recent)
-            heard.set(tally.door, sum)
+            heard.set(tally.service, sum)
           }
         }),
       )
@@ -101,16 +101,16 @@ describeWith(
       return heard
     }
 
-    test('every door reports what it decided: counts, and of the refused a few addresses', async () => {
+    test('every service reports what it decided: counts, and of the refused a few addresses', async () => {
       const tallies = await hearTallies()
-      const [policy, socketmap, question] = ['policy', 'socketmap', 'question'].map(
+      const [policy, socketmap, question] = ['policy', 'socketmap', 'query'].map(
         name => `${stack.directory}/run/${name}-tally.sock`,
       )
       await start({
         listen: ['127.0.0.1:0'],
         policy_listen: [`unix:${policy}`],
         socketmap_listen: [`unix:${socketmap}`],
-        question_listen: [`unix:${question}`],
+        query_listen: [`unix:${question}`],
       })
       await grants.grant('127.0.0.1', 'ann')
       expect(code(await mail('b@elsewhere.example'))).toBe('250')
@@ -119,13 +119,13 @@ describeWith(
       const keys = ['relay 127.0.0.1', 'relay 192.0.2.8', 'relay 192.0.2.8', 'relay host.example.org']
       await ask(socketmap ?? '', keys.map(formatNetstring).join(''), text => text.split(',').length > keys.length)
       await ask(question ?? '', 'relay v=1 ip=2001:db8::7\nnonsense\n', text => text.split('\n').length > 2)
-      await eventually('four doors', () => tallies.size === 4)
+      await eventually('four services', () => tallies.size === 4)
       const none = { relayed: 0, refused: 0, undecided: 0, never: 0, recent: [] }
       expect(Object.fromEntries(tallies)).toEqual({
         gate: { ...none, relayed: 1 },
         policy: { ...none, refused: 1, recent: ['192.0.2.9'] },
         socketmap: { ...none, relayed: 1, refused: 2, recent: ['192.0.2.8'] },
-        question: { ...none, refused: 1, recent: ['2001:db8::7'] },
+        query: { ...none, refused: 1, recent: ['2001:db8::7'] },
       })
     })
 

@@ -346,7 +346,7 @@ query = ${query}
 const eximByUnixSocket = ({ stack }: MailServerTest, name: string) =>
   installRecipe(
     { section: 'Exim', language: 'exim', marker: 'readsocket{/run/' },
-    { '/run/auth-relay/gate/question.sock': `${stack.directory}/run/${name}.sock` },
+    { '/run/auth-relay/gate/query.sock': `${stack.directory}/run/${name}.sock` },
   )
 
 /**
@@ -392,7 +392,7 @@ describeWith([unpackedPackage('exim4-daemon-light')], 'Exim', () => {
 
   test('asks by readsocket', async () => {
     const port = await freePort()
-    const { wrap, server } = eximByUnixSocket(mail, 'question')
+    const { wrap, server } = eximByUnixSocket(mail, 'query')
     await mail.gate({ ...wrap, socket_group: `${PACKAGE_IDS.exim}`, sender_binding: 'refuse' })
     const config = eximConfiguration(mail, 'exim', server, eximListens(port))
     await mail.serve('exim', ['/usr/sbin/exim4', '-C', config, '-bdf'], inPackage('exim4-daemon-light'), port)

@@ -48,7 +48,7 @@ function checkSettingsFile({ database }: Settings, config: string): Finding[] {
   }
   const holdsSecrets = database.dbpass !== '' || database.wrap_dbpass !== '' || database.status_dbpass !== ''
   if (holdsSecrets && (mode & 0o004) !== 0) {
-    found.push(unsafe(config, `mode ${octal(mode)}: everybody can read the passwords in it`, `chmod o-r ${config}`))
+    found.push(unsafe(config, `mode ${octal(mode)}: every account can read the passwords in it`, `chmod o-r ${config}`))
   }
   return found.length > 0 ? found : [fine(config, `mode ${octal(mode)}`)]
 }
@@ -163,7 +163,7 @@ function checkQmail({ wrap }: Settings): Finding[] {
       ? [
           fine(
             'wrap.smtpd',
-            `${program} can be started; whether it refuses strangers without RELAYCLIENT is its own affair`,
+            `${program} can be started; check does not test whether it refuses clients without RELAYCLIENT`,
           ),
         ]
       : [unsafe('wrap.smtpd', `${program} cannot be started`, 'name the real SMTP server by its absolute path')]
@@ -179,7 +179,7 @@ function checkQmail({ wrap }: Settings): Finding[] {
     found.push(
       unsafe(
         rcpthosts,
-        'missing: qmail takes mail from everybody to everybody, an open relay',
+        'missing: qmail relays for every client, which is an open relay',
         `list your own domains in ${rcpthosts}, one a line`,
       ),
     )
@@ -224,12 +224,12 @@ const gateHasAccount = ({
   smtpd_user,
   policy_listen,
   socketmap_listen,
-  question_listen,
+  query_listen,
   tcprules_cdb,
 }: Settings['wrap']) =>
   listen.length > 0
     ? smtpd_user !== ''
-    : policy_listen.length + socketmap_listen.length + question_listen.length > 0 || tcprules_cdb !== ''
+    : policy_listen.length + socketmap_listen.length + query_listen.length > 0 || tcprules_cdb !== ''
 
 function checkAccounts({ popup, sslwrap, authd, wrap, statusPage }: Settings, parts: PartsInUse): Finding[] {
   if (!isRoot())
@@ -237,7 +237,7 @@ function checkAccounts({ popup, sslwrap, authd, wrap, statusPage }: Settings, pa
       advice(
         'accounts',
         'you are not root: every program would run as you',
-        'start as root, so that each program gets an account of its own',
+        'start as root, so that each program gets its own account',
       ),
     ]
   const wanted: readonly (readonly [string, string])[] = [
@@ -254,7 +254,7 @@ function checkAccounts({ popup, sslwrap, authd, wrap, statusPage }: Settings, pa
         return [unsafe(name, 'empty: the gate and the smtpd would run as root', 'name an account, e.g. qmaild')]
       }
       if (name === 'authd.user') {
-        return [advice(name, 'empty: authd keeps the rights of root', 'name an account of its own, e.g. auth-relay')]
+        return [advice(name, 'empty: authd keeps the rights of root', 'name a separate account, e.g. auth-relay')]
       }
       return []
     }

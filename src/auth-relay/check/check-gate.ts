@@ -63,7 +63,7 @@ function checkDirectory(cdb: string, account: ProgramAccount): Finding[] {
         unsafe(
           'wrap.tcprules_cdb',
           `${account.name} cannot make files in ${directory}`,
-          `give the cdb a directory of its own: install -d -o ${account === THIS_ACCOUNT ? 'ACCOUNT' : account.ids.uid} DIRECTORY`,
+          `give the cdb its own directory: install -d -o ${account === THIS_ACCOUNT ? 'ACCOUNT' : account.ids.uid} DIRECTORY`,
         ),
       ]
 }
@@ -85,7 +85,7 @@ function checkRules(path: string, account: ProgramAccount): Finding[] {
     return faults
       .slice(0, MAX_FAULTS)
       .map(({ line, reason }) =>
-        unsafe(about, `${path}:${line}: ${reason}`, 'the rules before the fault stay in force until it is mended'),
+        unsafe(about, `${path}:${line}: ${reason}`, 'the rules before the fault stay in force until it is corrected'),
       )
   }
   const byName = records.find(({ key, data }) => /^(?:[^@]*@)?=/.test(key) && !parseTcpRule(data).allow)
@@ -118,7 +118,7 @@ export const checkNames = (shown: readonly ShownSetting[]): readonly Finding[] =
   )
 
 /** Services of the gate, by the name of the setting. */
-type ServiceSettings = Pick<Settings['wrap'], 'policy_listen' | 'socketmap_listen' | 'question_listen'>
+type ServiceSettings = Pick<Settings['wrap'], 'policy_listen' | 'socketmap_listen' | 'query_listen'>
 
 /**
  * Checks whether a Postfix of this host reaches the gate's Unix sockets that its main.cf names. A
@@ -161,7 +161,7 @@ export function checkExim(
   const access = unixSockets(wrap).flatMap(({ about, path }) =>
     text.includes(`readsocket{${path}}`) ? judgeAccess(about, path, account, 'exim4') : [],
   )
-  const asked = wrap.question_listen.map(address =>
+  const asked = wrap.query_listen.map(address =>
     address.type === 'unix' ? `readsocket{${address.path}}` : `readsocket{inet:${formatSocketAddress(address)}}`,
   )
   const lines = text.split('\n').filter(line => asked.some(socket => line.includes(socket)))
@@ -169,7 +169,7 @@ export function checkExim(
   return [
     ...access,
     advice(
-      'wrap.question_listen',
+      'wrap.query_listen',
       'the query of Exim does not name the message, so that no limit of a device or of [wrap] holds there',
       'take the lines of INSTALL, section Exim, with instance=',
     ),
@@ -177,7 +177,7 @@ export function checkExim(
 }
 
 const unixSockets = (wrap: ServiceSettings) =>
-  (['policy_listen', 'socketmap_listen', 'question_listen'] as const).flatMap(name =>
+  (['policy_listen', 'socketmap_listen', 'query_listen'] as const).flatMap(name =>
     wrap[name].flatMap(address =>
       address.type === 'unix' ? [{ name, about: `wrap.${name}`, path: address.path }] : [],
     ),

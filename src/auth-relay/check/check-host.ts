@@ -43,13 +43,13 @@ export async function checkHost(settings: Settings): Promise<readonly Finding[]>
 
 /** The gate may not write the database: an authd of the same host stores which grants were used. */
 export function checkUses({ authd }: Pick<Settings, 'authd'>, parts: PartsInUse): Finding[] {
-  const { uses_socket: path } = authd
+  const { usage_socket: path } = authd
   if (!parts.gate || parts.authd || path === '' || socketsAt({ type: 'unix', path }).length > 0) return []
   return [
     advice(
-      'authd.uses_socket',
+      'authd.usage_socket',
       `no authd of this host takes what the gate reports: mail is relayed, and auth-relay report does not count it`,
-      'give this host the password of dbuser and start authd here, or set uses_socket = ""',
+      'give this host the password of dbuser and start authd here, or set usage_socket = ""',
     ),
   ]
 }

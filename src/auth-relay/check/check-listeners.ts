@@ -57,7 +57,7 @@ async function faultOf({ address, setting }: PlannedListener): Promise<Finding |
   if (address.type === 'unix') {
     const status = lstatSync(address.path, { throwIfNoEntry: false })
     if (status === undefined) return undefined
-    if (!status.isSocket()) return unsafe(setting, `${address.path} is no socket`, `move it, or change ${setting}`)
+    if (!status.isSocket()) return unsafe(setting, `${address.path} is not a socket`, `move it, or change ${setting}`)
     return socketsAt(address).length === 0
       ? undefined
       : unsafe(setting, `${address.path} is in use`, `change ${setting}`)

@@ -107,7 +107,7 @@ function checkJournal(account: ProgramAccount, facts: UnitFacts | undefined, jou
     unsafe(
       about,
       `${faults.join('; ')}: nothing is granted from it`,
-      `systemctl edit auth-relay-authd, and write under [Service]: ${lines.join(' and, on a line of its own, ')}`,
+      `systemctl edit auth-relay-authd, and write under [Service]: ${lines.join(' and, on a separate line, ')}`,
     ),
   ]
 }
@@ -119,7 +119,7 @@ function checkSocketDirectories({ wrap }: Settings, unit: (name: string) => Unit
   const services = {
     policy_listen: wrap.policy_listen,
     socketmap_listen: wrap.socketmap_listen,
-    question_listen: wrap.question_listen,
+    query_listen: wrap.query_listen,
   }
   const sockets = Object.entries(services).flatMap(([name, addresses]) =>
     addresses.flatMap(address => (address.type === 'unix' ? [{ about: `wrap.${name}`, address }] : [])),

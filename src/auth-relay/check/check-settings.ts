@@ -84,7 +84,7 @@ function checkGrants({ grants }: Settings): Finding[] {
     found.push(
       advice(
         'grants.exp_time',
-        'an address may have passed to somebody else after hours',
+        'after hours another customer may have the address',
         'set 1800 unless your clients need more',
       ),
     )
@@ -93,7 +93,7 @@ function checkGrants({ grants }: Settings): Finding[] {
     found.push(
       advice(
         'grants.ipv6_prefix',
-        '64: behind a translator (NAT64, SIIT) with a prefix of your own, one login grants every IPv4 client; 64:ff9b::/96 is known',
+        '64: behind a translator (NAT64, SIIT) with your own prefix, one login grants every IPv4 client; 64:ff9b::/96 is known',
         'name the prefixes of your translators in nat64_prefixes; without translators nothing need be done',
       ),
     )
@@ -112,7 +112,7 @@ function checkTrust(settings: Settings): Finding[] {
     const wide = peers.filter(({ base, prefixLength }) => prefixLength > 0 && prefixLength < NARROW[familyOf(base)])
     const text = (list: typeof peers): string => list.map(formatTarget).join(', ')
     return wide.length === 0
-      ? [fine(name, `never granted, whoever logs in from there: ${text(peers)}`)]
+      ? [fine(name, `never granted, for each login from there: ${text(peers)}`)]
       : [
           advice(
             name,
@@ -131,11 +131,13 @@ function checkPopup({ popup }: Settings): Finding[] {
   const trusts = { ssl_hack_trust: popup.ssl_hack_trust, proxy_trust: popup.proxy_trust }
   for (const [name, set] of Object.entries(trusts)) {
     if (holdsEverybody(set)) {
-      found.push(unsafe(`popup.${name}`, 'anybody may say which address he comes from', 'name your proxies alone'))
+      found.push(
+        unsafe(`popup.${name}`, 'every client could name another address as its own', 'name your proxies alone'),
+      )
     }
   }
   if (popup.proxy_listen.length > 0 && popup.proxy_trust.networks.length === 0) {
-    found.push(unsafe('popup.proxy_trust', 'empty means nobody: proxy_listen answers nobody', 'name your proxies'))
+    found.push(unsafe('popup.proxy_trust', 'empty means no proxy: proxy_listen answers no client', 'name your proxies'))
   }
   if (popup.tls_listen.length > 0 && popup.stls_cert === '') {
     found.push(unsafe('popup.tls_listen', 'needs stls_cert and stls_key', 'set both, or leave port 995 to sslwrap'))
@@ -166,7 +168,7 @@ function checkAuthd({ authd }: Settings): Finding[] {
     found.push(
       unsafe(
         'authd.check_daemon_*',
-        'logs are read, but no daemon of them is believed: nothing is ever granted from a log',
+        'logs are read, but no daemon is enabled: no line of a log opens the relay',
         'switch on the one that you run, e.g. check_daemon_dovecot = true',
       ),
     )
@@ -180,7 +182,7 @@ function checkAuthd({ authd }: Settings): Finding[] {
     found.push(
       unsafe(
         'authd.syslog_listen',
-        `whoever reaches ${formatSocketAddress(address)} can grant any address`,
+        `every client that reaches ${formatSocketAddress(address)} can grant any address`,
         'listen on 127.0.0.1',
       ),
     )
@@ -207,18 +209,18 @@ function checkAuthd({ authd }: Settings): Finding[] {
 }
 
 function checkWrap({ wrap }: Settings): Finding[] {
-  const doors = {
+  const services = {
     policy_listen: wrap.policy_listen,
     socketmap_listen: wrap.socketmap_listen,
-    question_listen: wrap.question_listen,
+    query_listen: wrap.query_listen,
   }
-  const reached = Object.entries(doors).flatMap(([name, addresses]) =>
+  const reached = Object.entries(services).flatMap(([name, addresses]) =>
     addresses
       .filter(address => !isLoopback(address))
       .map(address =>
         unsafe(
           `wrap.${name}`,
-          `strangers who reach ${formatSocketAddress(address)} learn who may relay`,
+          `every client that reaches ${formatSocketAddress(address)} can find out which addresses may relay`,
           'listen on 127.0.0.1 or a Unix socket',
         ),
       ),
@@ -229,7 +231,7 @@ function checkWrap({ wrap }: Settings): Finding[] {
 /** Which accounts of the host may ask, and count mail for others. */
 function checkAskers(wrap: Settings['wrap']): Finding[] {
   const found: Finding[] = []
-  const services = [...wrap.policy_listen, ...wrap.socketmap_listen, ...wrap.question_listen]
+  const services = [...wrap.policy_listen, ...wrap.socketmap_listen, ...wrap.query_listen]
   if (wrap.socket_mode === '0666' && services.some(({ type }) => type === 'unix')) {
     found.push(
       advice(
@@ -263,7 +265,7 @@ function checkStatusPage({ statusPage: { listen } }: Settings): Finding[] {
     return [
       unsafe(
         'status-page.listen',
-        `strangers who reach ${formatSocketAddress(listen)} read logins and addresses`,
+        `every client that reaches ${formatSocketAddress(listen)} can read logins and addresses`,
         'listen on 127.0.0.1; from elsewhere: ssh -L',
       ),
     ]

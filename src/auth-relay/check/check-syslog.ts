@@ -43,7 +43,7 @@ function checkFifo(path: string, user: string, lines: readonly SyslogLine[]): Fi
   if (status === undefined) {
     return [unsafe(about, `there is no ${path}`, `mkdir -p ${join(path, '..')} && ${makeFifo}`)]
   }
-  if (!status.isFIFO()) return [unsafe(about, `${path} is no FIFO`, `rm ${path} && ${makeFifo}`)]
+  if (!status.isFIFO()) return [unsafe(about, `${path} is not a FIFO`, `rm ${path} && ${makeFifo}`)]
   if ((status.mode & 0o022) !== 0) {
     const mode = (status.mode & 0o7777).toString(8).padStart(4, '0')
     return [unsafe(about, `others may write to ${path} (${mode}), and so grant any address`, `chmod 600 ${path}`)]
@@ -92,7 +92,7 @@ function checkNetwork(lines: readonly SyslogLine[]): Finding[] {
     .map(({ file, line, text }) =>
       unsafe(
         'syslogd',
-        `it takes lines from the network (${file}:${line}: ${text}): whoever sends it one can open the relay`,
+        `it takes lines from the network (${file}:${line}: ${text}): each host that sends it a line can open the relay`,
         'let it listen on 127.0.0.1 alone, or not at all',
       ),
     )

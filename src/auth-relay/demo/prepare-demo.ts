@@ -109,8 +109,8 @@ export async function prepareDemo(wantedDir: string, environment: Environment): 
       authd: {
         user: separated ? account(IDS.authd) : '',
         socket: join(runtime, 'run', 'authd.sock'),
-        uses_socket: join(runtime, 'run', 'uses.sock'),
-        uses_users: [account(IDS.gate)],
+        usage_socket: join(runtime, 'run', 'uses.sock'),
+        usage_users: [account(IDS.gate)],
       },
       wrap: {
         listen: [`${HOST}:${ports.smtp}`],
@@ -122,7 +122,7 @@ export async function prepareDemo(wantedDir: string, environment: Environment): 
       'status-page': { listen: `${HOST}:${ports.status}`, user: account(IDS.status) },
     },
     {
-      head: ['Written by auth-relay up --demo, and written anew at every start: change nothing here.'],
+      head: ['Written by auth-relay up --demo, and replaced at every start: change nothing here.'],
       withDefaults: false,
     },
   )
@@ -210,14 +210,14 @@ export function formatBanner(demo: Demo, cwd: string, running: string): string {
 The auth-relay demo is running.
 
   POP3   127.0.0.1:${ports.pop3}
-  POP3S  127.0.0.1:${ports.pop3s}   certificate of its own making
+  POP3S  127.0.0.1:${ports.pop3s}   self-signed certificate
   SMTP   127.0.0.1:${ports.smtp}   relays for addresses that have opened a mailbox, and for no other
   page   http://127.0.0.1:${ports.status}/   what happens, for your browser
   account ${user}, password ${password}, address ${user}@${domain}
 
 Try in another terminal, in ${cwd}:
 
-1. Send mail to a stranger. The relay is closed: 553.
+1. Send mail to an address elsewhere. The relay is closed: 553.
    ${send}
 
 2. Open the mailbox. Then repeat command 1: now the relay is open.

@@ -33,7 +33,7 @@ export function partsInUse({ popup, sslwrap, authd, wrap, statusPage, alerts }: 
   const servesPop3 = servesTls || popup.listen.length > 0 || popup.proxy_listen.length > 0
   const readsLogs =
     authd.syslog_fifo !== '' || authd.syslog_listen.length > 0 || authd.follow_files.length > 0 || authd.journal
-  const services = [wrap.listen, wrap.policy_listen, wrap.socketmap_listen, wrap.question_listen]
+  const services = [wrap.listen, wrap.policy_listen, wrap.socketmap_listen, wrap.query_listen]
   return {
     popup: servesPop3,
     sslwrap: (servesPop3 && !servesTls) || sslwrap.listener.length > 0,
@@ -93,7 +93,7 @@ export function plannedSockets(settings: Settings, parts: PartsInUse): readonly 
       ),
   )
   const inUse = (program: string): boolean => program !== 'sslwrap' || parts.sslwrap
-  const announced = { socket: authd.socket, uses_socket: authd.uses_socket }
+  const announced = { socket: authd.socket, usage_socket: authd.usage_socket }
   return [
     ...listed.filter(({ program }) => inUse(program)),
     ...Object.entries(announced).flatMap(([name, path]): PlannedListener[] =>

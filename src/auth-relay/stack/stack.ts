@@ -118,7 +118,7 @@ async function startParts(
     parts.push(program)
     programs.push(program)
     ready.set(name, await program.start())
-    if (name === 'authd') parts.push(removal([settings.authd.socket, settings.authd.uses_socket]))
+    if (name === 'authd') parts.push(removal([settings.authd.socket, settings.authd.usage_socket]))
   }
   return { ready, programs }
 }

@@ -106,7 +106,7 @@ export function embeddedAccount({
   for (const [setting, account] of others) {
     if (uidOf(account) === ids.uid) {
       throw new UsageFault(
-        `database.embedded_user and ${setting} are one account: give PostgreSQL an account of its own (useradd --system auth-relay-db)`,
+        `database.embedded_user and ${setting} are one account: give PostgreSQL its own account (useradd --system auth-relay-db)`,
       )
     }
   }

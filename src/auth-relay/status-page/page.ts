@@ -97,7 +97,7 @@ function alarms({ database: state, facts, certificates: shown, taken }: Snapshot
   const found: Markup[] = []
   if (state.state === 'down') {
     found.push(
-      html`<p>The database does not answer: the relay stays closed, POP3 works.</p><p class="what">${printable(state.reason)}${facts !== undefined && `. What is shown is of ${formatMoment(facts.totals.now)}.`}</p>`,
+      html`<p>The database does not answer: the relay stays closed, POP3 works.</p><p class="what">${printable(state.reason)}${facts !== undefined && `. The figures are those of ${formatMoment(facts.totals.now)}.`}</p>`,
     )
   } else if (Math.abs(state.driftSeconds) > 5) {
     found.push(
@@ -137,7 +137,7 @@ function figures({ steps }: Facts): Markup {
 
 function grants({ grants: rows, totals }: Facts, expTime: number): Markup {
   if (rows.length === 0)
-    return html`<p class="empty">Nobody may relay by a login now. The next POP3 login opens the relay for its address.</p>`
+    return html`<p class="empty">No login has opened the relay for an address now. The next POP3 login opens the relay for its address.</p>`
   const more =
     totals.grants > MAX_GRANTS &&
     html`<p class="empty">and ${totals.grants - MAX_GRANTS} more: auth-relay show lists them all</p>`
@@ -165,17 +165,17 @@ function eventRow({ at, kind, ip, daemon, login, method, tls, reason }: StatusEv
   const [style, word] = WORDS[kind]
   const how =
     kind === 'relay'
-      ? `door ${daemon}`
+      ? `service ${daemon}`
       : [daemon, method, tls === true ? 'TLS' : ''].filter(text => text !== '' && text !== null).join(', ')
   return html`<li><time datetime="${at.toISOString()}">${shortMoment(at, now)}</time><span><span class="badge ${style}">${word}</span></span><span><span class="address">${ip}</span>${login !== null && html` <span class="login">${printable(login)}</span>`}<br><span class="soft">${printable(how)}${reason !== null && `: ${printable(reason)}`}</span></span></li>`
 }
 
-function gate({ doors, totals }: Facts): Markup {
-  const rows = doors.map(
-    ({ door, relayed, closed, undecided }) =>
-      html`<dt>door ${printable(door)}</dt><dd>${count(relayed, 'connection')} let through, ${closed} not${undecided > 0 && html` <span class="badge bad">${undecided} without an answer of the database</span>`}</dd>`,
+function gate({ services, totals }: Facts): Markup {
+  const rows = services.map(
+    ({ service, relayed, closed, undecided }) =>
+      html`<dt>service ${printable(service)}</dt><dd>${count(relayed, 'connection')} let through, ${closed} not${undecided > 0 && html` <span class="badge bad">${undecided} without an answer of the database</span>`}</dd>`,
   )
-  const none = doors.length === 0 && html`<dt>doors</dt><dd>nobody asked</dd>`
+  const none = services.length === 0 && html`<dt>services</dt><dd>no queries</dd>`
   return html`<dl>${rows}${none}<dt>allowed by hand</dt><dd>${count(totals.allowances, 'network')}</dd><dt>blocked</dt><dd>${count(totals.blocks, 'address, network or login', 'addresses, networks and logins')}</dd></dl>`
 }
 

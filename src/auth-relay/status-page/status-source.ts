@@ -2,10 +2,10 @@ import type { Clock } from '../../base/clock.ts'
 import { messageOf } from '../../base/errors.ts'
 import type { DatabaseState } from '../../database/database.ts'
 import type {
-  DoorCounts,
   EventCounts,
   LiveGrant,
   OpenAlarm,
+  ServiceCounts,
   StatusDevice,
   StatusEvent,
   StatusFeed,
@@ -29,7 +29,7 @@ export type Facts = {
   readonly totals: Totals
   readonly grants: readonly LiveGrant[]
   readonly events: readonly StatusEvent[]
-  readonly doors: readonly DoorCounts[]
+  readonly services: readonly ServiceCounts[]
   readonly alarms: readonly OpenAlarm[]
   readonly devices: readonly StatusDevice[]
   readonly steps: readonly EventCounts[]
@@ -107,16 +107,16 @@ export class StatusSource {
       // `end` at that time.
       const driftSeconds = (totals.now.getTime() - (begin + end) / 2) / 1000
       await this.#readHistory(totals.now)
-      const [grants, events, doors, alarms, devices, lastHour] = await Promise.all([
+      const [grants, events, services, alarms, devices, lastHour] = await Promise.all([
         feed.liveGrants(MAX_GRANTS),
         feed.lastEvents(HOUR, MAX_EVENTS),
-        feed.doors(HOUR),
+        feed.services(HOUR),
         feed.alarms(MAX_ALARMS),
         feed.devices(MAX_DEVICES),
         feed.countEvents(new Date(totals.now.getTime() - HOUR * 1000), new Date(totals.now.getTime() + 1000), HOUR),
       ])
       const steps = this.#history.steps(totals.now)
-      this.#facts = { totals, grants, events, doors, alarms, devices, steps, lastHour: sum(lastHour) }
+      this.#facts = { totals, grants, events, services, alarms, devices, steps, lastHour: sum(lastHour) }
       const state = databaseState()
       return { state: 'up', host: state.state === 'up' ? state.host : '', milliseconds: end - begin, driftSeconds }
     } catch (error) {

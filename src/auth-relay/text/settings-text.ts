@@ -133,7 +133,7 @@ export const RECIPES = {
   },
   exim: {
     about: 'Exim, and a POP3 server whose log is read',
-    overrides: { ...LOG_READER.overrides, wrap: { question_listen: ['127.0.0.1:10042'] } },
+    overrides: { ...LOG_READER.overrides, wrap: { query_listen: ['127.0.0.1:10042'] } },
     notes: LOG_READER.notes,
     units: ['authd', 'wrap'],
     next: [...LOG_READER.next, 'Let Exim ask the gate: INSTALL, "Exim".'],

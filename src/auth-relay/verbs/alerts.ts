@@ -79,7 +79,7 @@ async function list(
   { days, rules, json }: Options,
   print: (text: string) => void,
 ): Promise<number> {
-  if (!/^\d{1,4}$/.test(days)) throw new UsageFault(`--days ${days} is no number of days`)
+  if (!/^\d{1,4}$/.test(days)) throw new UsageFault(`--days ${days} is not a number of days`)
   if (rules === true) {
     const off = new Set(settings.alerts.off)
     if (json === true) print(`${JSON.stringify(ALARM_RULES.map(rule => ({ ...rule, isOn: !off.has(rule.name) })))}\n`)
@@ -106,7 +106,7 @@ async function list(
 async function testTellers(settings: Settings, { json }: Options, print: (text: string) => void): Promise<number> {
   const tellers = tellersOf(settings)
   if (tellers.length === 0)
-    throw new UsageFault('nobody is told: set alerts.mail_to, alerts.webhook_file or alerts.program')
+    throw new UsageFault('alarms are only logged: set alerts.mail_to, alerts.webhook_file or alerts.program')
   const now = new Date(systemClock())
   const results: { rule: string; by: string; fault?: string }[] = []
   for (const { name: rule, ...texts } of ALARM_RULES.filter(({ name }) => !settings.alerts.off.includes(name)))

@@ -131,5 +131,5 @@ export function formatFindings(findings: readonly Finding[], quiet: boolean, sty
     }
   }
   const count = findings.filter(({ verdict }) => verdict === 'unsafe').length
-  return `${text}${count === 0 ? style.good('Safe.') : style.bad(`Not safe: ${count} to mend.`)}\n`
+  return `${text}${count === 0 ? style.good('Safe.') : style.bad(`Not safe: ${count} to correct.`)}\n`
 }

@@ -54,7 +54,7 @@ const verbsOf = (program: Command): readonly VerbWords[] =>
       ...command.options.flatMap(({ long, description, required }) =>
         long ? [{ name: long, about: description, takesValue: required }] : [],
       ),
-      { name: '--help', about: 'say what the command does', takesValue: false },
+      { name: '--help', about: 'print the usage of the command', takesValue: false },
     ],
     values: VALUES[command.name()] ?? [],
   }))

@@ -349,7 +349,7 @@ export function warningsAbout(stored: Device, { wrap, grants }: Settings): reado
   const rules = unenforcedRules(stored, wrap)
   if (rules.length > 0)
     warnings.push(
-      `nothing on this host enforces ${rules.join(', ')}: set wrap.front (qmail-smtpd), wrap.policy_listen (Postfix) or wrap.question_listen (Exim)`,
+      `nothing on this host enforces ${rules.join(', ')}: set wrap.front (qmail-smtpd), wrap.policy_listen (Postfix) or wrap.query_listen (Exim)`,
     )
   const blind = [
     ...(wrap.tcprules_cdb === '' ? [] : ['wrap.tcprules_cdb']),
@@ -393,7 +393,7 @@ const hasMailRules = (stored: Device): boolean =>
 /** The rules about mail that need a service which sees envelopes. */
 function unenforcedRules(stored: Device, wrap: Settings['wrap']): readonly string[] {
   // The lines for Exim in INSTALL send sender, recipient and message to the query service.
-  const services = wrap.policy_listen.length + wrap.question_listen.length
+  const services = wrap.policy_listen.length + wrap.query_listen.length
   if ((wrap.front && wrap.listen.length > 0) || services > 0) return []
   return [
     ...(stored.senders.length > 0 ? ['senders'] : []),

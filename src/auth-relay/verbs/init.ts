@@ -44,7 +44,7 @@ Examples:
   auth-relay init --for postfix
   auth-relay init --dbhost db1.example.org,db2.example.org
 
-A file in which configured is false, such as that of the Debian package, is written anew.
+A file in which configured is false, such as that of the Debian package, is replaced.
 Its settings stay, and the former text is kept beside it with the ending .old. A file in
 which configured is true is kept as it is.
 
@@ -127,7 +127,7 @@ function unreadSettings(config: string): Overrides {
   const { settings, shown } = loadSettingsFile(config, {})
   if (settings.top.configured) {
     throw new UsageFault(
-      `${config} exists and is kept: check it with auth-relay check, see its settings with auth-relay settings, or move it away first`,
+      `${config} exists and is kept: check it with auth-relay check, see its settings with auth-relay settings, or rename it first`,
     )
   }
   const found: Record<string, Record<string, unknown>> = {}

@@ -40,8 +40,8 @@ export const passwd: Verb = (program, { environment, print }, choose) => {
     .addHelpText(
       'after',
       `
-The password is the first line of standard input, with or without a line end; a terminal
-is asked for it.
+The password is the first line of standard input, with or without a line end. On a
+terminal the command prompts for it.
 Exit status 1 with --remove if there is no such account.
 
 Examples:
@@ -113,7 +113,8 @@ function tailOf(login: string, { uid, gid, home, maildir }: Options, old: string
 }
 
 function numberOf(text: string | undefined, option: string): string | undefined {
-  if (text !== undefined && !/^\d{1,10}$/.test(text)) throw new UsageFault(`${option} ${printable(text)} is no number`)
+  if (text !== undefined && !/^\d{1,10}$/.test(text))
+    throw new UsageFault(`${option} ${printable(text)} is not a number`)
   return text
 }
 
@@ -136,7 +137,7 @@ async function readPassword(login: string, compat: 'none' | 'qmail' | undefined)
         'a password must not begin with a space: with compat = "qmail" popup skips the spaces after PASS, as qmail does',
       )
     }
-    if (password.toLowerCase() === 'password') throw new UsageFault('that password is the first that everybody tries')
+    if (password.toLowerCase() === 'password') throw new UsageFault('attackers try that password first')
     if (/\p{Cc}/u.test(password)) throw new UsageFault('a password must not hold control characters')
     if (isTerminal && (await ask('Again: ')) !== password) throw new UsageFault('the two were not the same')
     return password

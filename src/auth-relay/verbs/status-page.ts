@@ -36,7 +36,7 @@ Examples:
   STATUS_PAGE_LISTEN=127.0.0.1:8110 auth-relay status-page
   ssh -L 8110:127.0.0.1:8110 mx.example.org        then http://127.0.0.1:8110/ at home
 
-auth-relay up starts it by itself if status-page.listen is set. The page shows and changes
+auth-relay up starts the page too if status-page.listen is set. The page shows and changes
 nothing. It has no password: every account that can connect to the address reads logins and
 addresses; unix:/PATH is for root alone.`,
     )

@@ -213,7 +213,7 @@ Examples:
 
 Numbers of grants and logins need the password of status_dbuser.
 Exit status 0 if nothing is wrong,
-1 if something is, 111 if the database is away.`,
+1 if something is, 111 if the database is unreachable.`,
     )
     .action((options: { config: string; json?: true }) => {
       choose({

@@ -32,7 +32,7 @@ export class CheckQueueFull extends Error {
 export class ApplicantDeparted extends Error {
   override readonly name = 'ApplicantDeparted'
   constructor() {
-    super('nobody waits for the password check any more')
+    super('the client of the password check has disconnected')
   }
 }
 

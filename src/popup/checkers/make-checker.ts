@@ -71,7 +71,7 @@ export async function makeChecker(
 
 async function remembered(popup: Settings['popup']): Promise<AuthenticationCache> {
   const { AuthenticationCache } = await import('./password-hash.ts')
-  return new AuthenticationCache(popup.remember_passwords * 1000, systemClock)
+  return new AuthenticationCache(popup.auth_cache_time * 1000, systemClock)
 }
 
 /**
@@ -93,7 +93,7 @@ const OWN: ReadonlySet<string> = new Set([
   'passwd_file',
   'apop_file',
   'maildir',
-  'remember_passwords',
+  'auth_cache_time',
   'check_timeout',
   'checker_processes',
 ])

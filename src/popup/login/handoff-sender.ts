@@ -9,8 +9,8 @@ import { formatTake, LINK_LINE, MAX_READ_AHEAD, parseHandoffReply } from '../../
 const MAX_NEWS_LINE = 64
 
 /**
- * The channels of this login process to pop3d workers, by the name of the worker's socket. The first
- * client of a worker opens its channel.
+ * The channels of this login process to pop3d workers, by the name of the worker's socket. The
+ * first client of a worker opens its channel.
  */
 export class HandoffSender {
   readonly #channels = new Map<string, HandoffChannel>()

@@ -150,7 +150,7 @@ export class LoginProcesses {
         return
       }
       const message = parseFromLogin(raw)
-      if (message === undefined) condemn('it sent what is no message')
+      if (message === undefined) condemn('it sent an invalid message')
       else if (message.type === 'ready') ready.resolve()
       else this.#options.onMessage(self, message)
     })

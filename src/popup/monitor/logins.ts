@@ -218,7 +218,8 @@ export class Logins {
 
   async #throughUpstream(process: LoginProcess, attempt: LoginAttempt, pending: Pending): Promise<void> {
     const { n } = attempt
-    if (this.#parts.authenticator.type !== 'upstream') throw new Error('a login process announced a login of its own')
+    if (this.#parts.authenticator.type !== 'upstream')
+      throw new Error('a login process announced a login that the monitor must check')
     if (!(await this.#waitTurn(pending))) return
     const outcome = new Promise<Outcome | 'gone'>(resolve => {
       pending.outcome = resolve
@@ -228,7 +229,7 @@ export class Logins {
     const said = await outcome
     if (said === 'gone') return
     if (said !== 'yes') {
-      this.#refuse(process, n, pending, FAILURES[said], 'the server behind said so')
+      this.#refuse(process, n, pending, FAILURES[said], 'the server behind refused the login')
       return
     }
     if (!this.#accept(process, n, pending)) return

@@ -87,7 +87,7 @@ export const cucipop: Dialect = {
   name: 'cucipop',
   setting: 'check_daemon_cucipop',
   tags: ['cucipop'],
-  doc: 'cucipop; only the shape of its line says that somebody logged in: better left off',
+  doc: 'cucipop; only the form of its line shows a login: better left off',
   longestLogin: 64,
   read(message) {
     const [match, login = '', address = ''] = CUCIPOP_SESSION.exec(message) ?? []

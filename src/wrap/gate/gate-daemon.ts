@@ -48,38 +48,38 @@ export async function startGate(load: () => Settings): Promise<RunningDaemon> {
   if (accounts.notSeparated !== undefined) setup.log.warn('privileges_shared', { reason: accounts.notSeparated })
   const engine = selectEngine(wrap.engine, 'wrap.engine', setup.log)
   engine.logLimits(setup.log)
-  const doors = new Doors(setup, accounts.gate, engine)
+  const services = new Services(setup, accounts.gate, engine)
   try {
-    const starters = accounts.smtpd === undefined ? undefined : await doors.startStarters(accounts.smtpd)
+    const starters = accounts.smtpd === undefined ? undefined : await services.startStarters(accounts.smtpd)
     const listening = [
-      ...(await doors.listenForGate(wrap.listen)),
-      ...(await doors.listen('wrap.policy_listen', wrap.policy_listen, () => policyService(doors.policyOptions))),
-      ...(await doors.listen('wrap.socketmap_listen', wrap.socketmap_listen, () =>
-        socketmapService(() => doors.setup.doorOptions('socketmap')),
+      ...(await services.listenForGate(wrap.listen)),
+      ...(await services.listen('wrap.policy_listen', wrap.policy_listen, () => policyService(services.policyOptions))),
+      ...(await services.listen('wrap.socketmap_listen', wrap.socketmap_listen, () =>
+        socketmapService(() => services.setup.serviceOptions('socketmap')),
       )),
-      ...(await doors.listen('wrap.question_listen', wrap.question_listen, () => queryService(doors.queryOptions))),
+      ...(await services.listen('wrap.query_listen', wrap.query_listen, () => queryService(services.queryOptions))),
     ]
     if (listening.length === 0 && wrap.tcprules_cdb === '')
       throw new UsageFault(
-        'the gate has no door: set wrap.listen, wrap.policy_listen, wrap.question_listen or wrap.tcprules_cdb',
+        'the gate has no service: set wrap.listen, wrap.policy_listen, wrap.query_listen or wrap.tcprules_cdb',
       )
     if (accounts.gate !== undefined) dropPrivileges(accounts.gate, databaseGroups(settings))
-    if (wrap.tcprules_cdb !== '') await doors.startCdb()
+    if (wrap.tcprules_cdb !== '') await services.startCdb()
     return {
       ready: [...listening, ...(wrap.tcprules_cdb === '' ? [] : [`cdb=${wrap.tcprules_cdb}`])].join(' '),
-      reload: () => doors.use(new GateSetup(load(), environment)),
-      stop: () => doors.stop(),
+      reload: () => services.use(new GateSetup(load(), environment)),
+      stop: () => services.stop(),
       ...(starters === undefined ? {} : { failed: starters.failed }),
     }
   } catch (error) {
-    doors.abandon()
+    services.abandon()
     await setup.close()
     throw error
   }
 }
 
 /** State that survives a reload: sockets, running smtpds, counts. */
-class Doors {
+class Services {
   #setup: GateSetup
   readonly #started: Settings
   readonly #servers: Server[] = []

@@ -60,8 +60,8 @@ export class GateSetup {
     this.#customers = new CustomerNetworks(settings.grants.nat64_prefixes)
     this.log = createLog('wrap', { level: settings.top.log_level, byTurn: true })
     this.#source = askDatabase(settings, DATABASE_CONNECTIONS)
-    const { uses_socket } = settings.authd
-    this.#uses = uses_socket === '' ? undefined : new UseReporter(uses_socket)
+    const { usage_socket } = settings.authd
+    this.#uses = usage_socket === '' ? undefined : new UseReporter(usage_socket)
     this.#mailUids = new Set(knownUids(settings.wrap.policy_users))
     const { ask, refusal, rules } = this.#source
     const timeoutMs = settings.wrap.wrap_timeout * 1000
@@ -71,19 +71,19 @@ export class GateSetup {
     })
   }
 
-  doorOptions(door: string): ServiceOptions {
+  serviceOptions(service: string): ServiceOptions {
     return {
       decide: this.#decide,
-      onDecision: (ip, decision) => this.#report(door, ip, decision),
+      onDecision: (ip, decision) => this.#report(service, ip, decision),
       limits: { maxConnections: this.settings.wrap.service_connections, maxOpen: MAX_OPEN },
       log: this.log,
     }
   }
 
-  #report(door: string, ip: IpAddress | undefined, decision: Decision): void {
+  #report(service: string, ip: IpAddress | undefined, decision: Decision): void {
     const at = Math.floor(systemClock() / 1000)
-    if (decision.relay && ip !== undefined) this.#uses?.report({ ip, at, door })
-    this.#uses?.count(door, verdictOf(decision), ip, at)
+    if (decision.relay && ip !== undefined) this.#uses?.report({ ip, at, service })
+    this.#uses?.count(service, verdictOf(decision), ip, at)
   }
 
   /** Throws UsageFault if the smtpd does not exist. */
@@ -98,7 +98,7 @@ export class GateSetup {
         `${argv[0] ?? ''} is no program that can be run: change wrap.smtpd, or qmaildir and qmail_smtpd_noauth`,
       )
     return {
-      ...this.doorOptions('gate'),
+      ...this.serviceOptions('gate'),
       engine,
       file,
       argv,
@@ -152,11 +152,11 @@ export class GateSetup {
   }
 
   policyOptions(rates: PolicyRates): QueryServiceOptions {
-    return { ...this.doorOptions('policy'), ...this.#siteRules(rates), counts: this.#counts }
+    return { ...this.serviceOptions('policy'), ...this.#siteRules(rates), counts: this.#counts }
   }
 
   queryOptions(rates: PolicyRates): QueryServiceOptions {
-    return { ...this.doorOptions('question'), ...this.#siteRules(rates), counts: this.#counts }
+    return { ...this.serviceOptions('query'), ...this.#siteRules(rates), counts: this.#counts }
   }
 
   readonly #counts = (uid: number | undefined): boolean =>

@@ -172,7 +172,9 @@ export class Starters {
     for (const start of starter.underWay.values()) start.reject(new Error(`the starter is lost: ${reason}`))
     if (next === undefined) {
       for (const start of this.#waiting.splice(0)) start.reject(new Error('no starter is left'))
-      this.#fail('no starter of smtpds is left, and only root can start one: the gate ends to be started anew')
+      this.#fail(
+        'no starter of smtpds is left, and only root can start one: the gate ends so that its supervisor restarts it',
+      )
     } else this.#pump()
   }
 
@@ -230,7 +232,7 @@ class StarterProcess {
           this.#receive(octets)
         },
         end: () => this.#lose('it has ended'),
-        closed: () => this.#lose('the link is broken'),
+        closed: () => this.#lose('its channel was closed'),
         room: () => listener.room(),
       },
     )
@@ -296,10 +298,10 @@ class StarterProcess {
     for (const line of lines) {
       const news = parseStarterNews(line)
       if (this.#isLost) continue
-      if (news === undefined || !this.#hear(news)) this.#lose('it said what no starter says')
+      if (news === undefined || !this.#hear(news)) this.#lose('it sent an invalid message')
       else this.#pings.alive()
     }
-    if (overlong > 0) this.#lose('it said what no starter says')
+    if (overlong > 0) this.#lose('it sent an invalid message')
   }
 
   /** Returns false if a correct starter cannot have sent the message. */

@@ -24,9 +24,9 @@ export class TcpRulesFile {
    * Returns the rule for a connection. Without a rule the connection is accepted. Throws if the
    * file is missing or damaged, as tcpserver does.
    */
-  find(question: TcpRuleQuery): TcpRule {
+  find(query: TcpRuleQuery): TcpRule {
     const cdb = this.#current()
-    for (const key of tcpRuleKeys(question)) {
+    for (const key of tcpRuleKeys(query)) {
       const data = cdb.get(Buffer.from(key, 'latin1'))
       if (data !== undefined) return parseTcpRule(data)
     }

@@ -45,8 +45,8 @@ export class UseReporter {
   }
 
   /** Counts a decision. Counts are reported once a second. `at`: Unix seconds. */
-  count(door: string, verdict: RelayVerdict, ip: IpAddress | undefined, at: number): void {
-    this.#tallies.count(door, verdict, ip, at)
+  count(service: string, verdict: RelayVerdict, ip: IpAddress | undefined, at: number): void {
+    this.#tallies.count(service, verdict, ip, at)
     if (this.#tallyIsDue) return
     this.#tallyTimer ??= setTimeout(() => {
       this.#tallyTimer = undefined
@@ -113,7 +113,7 @@ const MAX_TALLIES = 300
 
 type OpenTally = {
   at: number
-  readonly door: string
+  readonly service: string
   readonly counts: Record<RelayVerdict, number>
   readonly recent: IpAddress[]
 }
@@ -130,8 +130,8 @@ export class DecisionTallies {
   }
 
   /** `at`: Unix seconds. */
-  count(door: string, verdict: RelayVerdict, ip: IpAddress | undefined, at: number): void {
-    const tally = this.#tallyOf(door, at)
+  count(service: string, verdict: RelayVerdict, ip: IpAddress | undefined, at: number): void {
+    const tally = this.#tallyOf(service, at)
     tally.at = at
     tally.counts[verdict] += 1
     if (verdict !== 'refused' || ip === undefined || tally.recent.includes(ip)) return
@@ -146,11 +146,11 @@ export class DecisionTallies {
     return tallies
   }
 
-  #tallyOf(door: string, at: number): OpenTally {
-    const key = `${door} ${Math.floor(at / 60)}`
+  #tallyOf(service: string, at: number): OpenTally {
+    const key = `${service} ${Math.floor(at / 60)}`
     const known = this.#open.get(key)
     if (known !== undefined) return known
-    const tally: OpenTally = { at, door, counts: { relayed: 0, refused: 0, undecided: 0, never: 0 }, recent: [] }
+    const tally: OpenTally = { at, service, counts: { relayed: 0, refused: 0, undecided: 0, never: 0 }, recent: [] }
     this.#open.set(key, tally)
     return tally
   }

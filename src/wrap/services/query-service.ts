@@ -8,7 +8,7 @@ import { LineSplitter } from '../../wire/lines.ts'
 import {
   formatDeviceCounts,
   formatRelayAnswer,
-  MAX_RELAY_QUESTION_LINE,
+  MAX_RELAY_QUERY_LINE,
   parseCountsQuery,
   parseRelayQuery,
   type RelayAnswer,
@@ -54,13 +54,13 @@ export function queryService(options: () => QueryServiceOptions): LineServer<str
     return undefined
   }
 
-  const answerTo = async (question: RelayQuery, uid: number | undefined): Promise<RelayAnswer> => {
+  const answerTo = async (query: RelayQuery, uid: number | undefined): Promise<RelayAnswer> => {
     const { decide, onDecision, log, counts, ...site } = options()
-    const { ip, sender, recipient } = question
+    const { ip, sender, recipient } = query
     const granted = await decide(ip)
     const rules = granted.relay ? mailRules(site, ip, granted, () => {}) : undefined
     const refusal = rules === undefined ? undefined : refuseEnvelope(rules, sender, recipient)
-    const over = rules === undefined || refusal !== undefined ? undefined : count(rules, question, counts(uid))
+    const over = rules === undefined || refusal !== undefined ? undefined : count(rules, query, counts(uid))
     const rule = (refusal ?? over)?.rule
     const decision: Decision = rule === undefined ? granted : { relay: false, reason: rule }
     const fields = { ip, service: 'query', sender, recipient }
@@ -75,23 +75,23 @@ export function queryService(options: () => QueryServiceOptions): LineServer<str
   const answer = async (line: string, uid: number | undefined): Promise<string> => {
     const device = parseCountsQuery(line)
     if (device !== undefined) return formatDeviceCounts(options().rates.countsOf(device))
-    const question = parseRelayQuery(line)
-    return formatRelayAnswer(question === undefined ? { verdict: 'unknown' } : await answerTo(question, uid))
+    const query = parseRelayQuery(line)
+    return formatRelayAnswer(query === undefined ? { verdict: 'unknown' } : await answerTo(query, uid))
   }
 
   return new LineServer({
-    name: 'question',
+    name: 'query',
     order: 'asked',
     failure: `${formatRelayAnswer({ verdict: 'unknown' })}\n`,
     limits: (): LineServerLimits => ({ ...options().limits, idleMs: IDLE_MS }),
     log: () => options().log,
     newService: ({ uid }) => {
-      const splitter = new LineSplitter(MAX_RELAY_QUESTION_LINE)
+      const splitter = new LineSplitter(MAX_RELAY_QUERY_LINE)
       return {
         cut: chunk => {
           const { lines, overlong } = splitter.push(chunk)
           if (overlong > 0 || splitter.isOverlong)
-            throw new Error(`a line is longer than ${MAX_RELAY_QUESTION_LINE} octets`)
+            throw new Error(`a line is longer than ${MAX_RELAY_QUERY_LINE} octets`)
           return lines
         },
         answer: async line => `${await answer(line, uid)}\n`,

@@ -16,7 +16,7 @@ import type { ServiceOptions } from './query-service.ts'
  */
 const IDLE_MS = 2 * 3_600_000
 /** Longest query of sendmail in octets. */
-const MAX_QUESTION = 100_000
+const MAX_QUERY = 100_000
 
 /** The maps: the answer for a granted address, and how a key names the client. */
 const MAPS: ReadonlyMap<string, { readonly found: string; readonly clientOf: (key: string) => IpAddress | undefined }> =
@@ -55,11 +55,11 @@ function connectKey(key: string): IpAddress | undefined {
 export function socketmapService(options: () => ServiceOptions): LineServer<string> {
   const answerTo = async (content: string): Promise<SocketmapAnswer> => {
     const { decide, onDecision, log } = options()
-    const question = parseSocketmapQuery(content)
-    const map = question === undefined ? undefined : MAPS.get(question.map)
-    if (question === undefined || map === undefined)
+    const query = parseSocketmapQuery(content)
+    const map = query === undefined ? undefined : MAPS.get(query.map)
+    if (query === undefined || map === undefined)
       return { type: 'permanent', reason: 'the maps are called relay (Postfix) and access (sendmail)' }
-    const ip = map.clientOf(question.key)
+    const ip = map.clientOf(query.key)
     if (ip === undefined) return { type: 'notfound' }
     const decision = await decide(ip)
     logAnswer(log, decision, { ip, service: 'socketmap' })
@@ -76,7 +76,7 @@ export function socketmapService(options: () => ServiceOptions): LineServer<stri
     limits: (): LineServerLimits => ({ ...options().limits, idleMs: IDLE_MS }),
     log: () => options().log,
     newService: () => {
-      const reader = new NetstringReader(MAX_QUESTION)
+      const reader = new NetstringReader(MAX_QUERY)
       return {
         cut: chunk => reader.push(chunk),
         answer: async content => formatNetstring(formatSocketmapAnswer(await answerTo(content))),

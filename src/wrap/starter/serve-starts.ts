@@ -175,7 +175,7 @@ class Starter {
    * through this process.
    */
   #refuse(): never {
-    process.stderr.write('smtpd-starter: what came through the link is no order of a gate\n')
+    process.stderr.write('smtpd-starter: received an invalid message of the gate\n')
     return this.#exit(EXIT.temporary)
   }
 }

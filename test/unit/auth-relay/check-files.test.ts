@@ -43,7 +43,7 @@ describe('qmail behind the gate', () => {
 
   test('without control/rcpthosts it relays for everybody', () => {
     expect(said(`${qmail}/control/rcpthosts`, toml)).toEqual([
-      'unsafe: missing: qmail takes mail from everybody to everybody, an open relay',
+      'unsafe: missing: qmail relays for every client, which is an open relay',
     ])
     writeFileSync(`${qmail}/control/rcpthosts`, 'example.org\n')
     expect(said(`${qmail}/control/rcpthosts`, toml)).toEqual([
@@ -65,7 +65,7 @@ describe('who may read and write what', () => {
     chmodSync(config, 0o644)
     expect(said(config, '')).toEqual(['fine: mode 0644'])
     expect(said(config, '[database]\nstatus_dbpass = "x9"')).toEqual([
-      'unsafe: mode 0644: everybody can read the passwords in it',
+      'unsafe: mode 0644: every account can read the passwords in it',
     ])
   })
 
@@ -137,7 +137,7 @@ describe('syslogd', () => {
     const toml = `[authd]\nsyslog_fifo = "${fifo}"`
     expect(of(toml)).toEqual(['unsafe: authd.syslog_fifo: there is no /etc/fifo'])
     writeFileSync(fifo, '')
-    expect(of(toml)).toEqual(['unsafe: authd.syslog_fifo: /etc/fifo is no FIFO'])
+    expect(of(toml)).toEqual(['unsafe: authd.syslog_fifo: /etc/fifo is not a FIFO'])
     rmSync(fifo)
     execFileSync('mkfifo', [fifo])
     chmodSync(fifo, 0o622)

@@ -147,7 +147,7 @@ describe('maildrops are found', () => {
     writeFileSync(`${home}/accounts`, `root:x:0:0:root:/root:/bin/sh\nann:x:1000:1000:Ann:${home}:/bin/sh\n`)
     const system = settings(`checker = "system"\nmaildir = "${below}"`)
     expect(maildirsOfSettings(system, `${home}/accounts`)).toEqual([maildir])
-    expect(() => maildirsOfSettings(settings('checker = "upstream"'))).toThrow('name directories')
+    expect(() => maildirsOfSettings(settings('checker = "upstream"'))).toThrow('Name directories')
   })
 })
 

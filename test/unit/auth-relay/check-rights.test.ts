@@ -124,7 +124,7 @@ describeWith([ROOT], 'what the accounts of programs may open; what systemd says 
     const lines = dropIn.split('\n').filter(line => /^\w+=/.test(line))
     expect(judge(hidden([]))).toEqual([
       expect.stringMatching(
-        new RegExp(`^unsafe .*cannot read .*hides .* \\[Service\\]: ${lines.join(' and, on a line of its own, ')}$`),
+        new RegExp(`^unsafe .*cannot read .*hides .* \\[Service\\]: ${lines.join(' and, on a separate line, ')}$`),
       ),
     ])
   })
@@ -179,7 +179,7 @@ test('a Postfix in a chroot that cannot reach the socket that its main.cf names'
 
 describeWith([ROOT], 'the account of a mail server at a socket of the gate', () => {
   const socket = `${path}/asked.sock`
-  const toml = `[wrap]\npolicy_listen = ["unix:${socket}"]\nquestion_listen = ["unix:${socket}"]`
+  const toml = `[wrap]\npolicy_listen = ["unix:${socket}"]\nquery_listen = ["unix:${socket}"]`
   const server = createServer()
   beforeAll(() => new Promise<void>(resolve => server.listen(socket, resolve)))
   afterAll(() => new Promise(resolve => server.close(resolve)))
@@ -187,7 +187,7 @@ describeWith([ROOT], 'the account of a mail server at a socket of the gate', () 
   // `daemon` stands for the account of the mail server, group 2 is `bin`.
   test.each([
     ['Postfix', 'policy_listen', 'postfix'],
-    ['Exim', 'question_listen', 'exim4'],
+    ['Exim', 'query_listen', 'exim4'],
   ])('%s is told the group that it lacks', (name, setting, unit) => {
     writeFileSync(
       `${path}/main.cf`,
@@ -225,18 +225,16 @@ test('the query of Exim that does not name its message is told what does not hol
   const configuration = `${path}/exim-old.conf`
   const found = (ask: string) => {
     writeFileSync(configuration, `accept condition = \${if match{\${${ask}{3s}{}{unknown}}}{^yes }}\n`)
-    return checkExim(settingsOf('[wrap]\nquestion_listen = ["127.0.0.1:10042", "unix:/nonexistent/q.sock"]'), {
+    return checkExim(settingsOf('[wrap]\nquery_listen = ["127.0.0.1:10042", "unix:/nonexistent/q.sock"]'), {
       configuration,
       account: 'daemon',
     }).map(({ verdict, about, text }) => [verdict, about, text])
   }
   const limits = 'the query of Exim does not name the message, so that no limit of a device or of [wrap] holds there'
   expect(found('readsocket{inet:127.0.0.1:10042}{relay v=1 ip=x\\n}')).toEqual([
-    ['advice', 'wrap.question_listen', limits],
+    ['advice', 'wrap.query_listen', limits],
   ])
-  expect(found('readsocket{/nonexistent/q.sock}{relay v=1 ip=x\\n}')).toEqual([
-    ['advice', 'wrap.question_listen', limits],
-  ])
+  expect(found('readsocket{/nonexistent/q.sock}{relay v=1 ip=x\\n}')).toEqual([['advice', 'wrap.query_listen', limits]])
   expect(found('readsocket{inet:127.0.0.1:10042}{relay v=1 ip=x instance=$acl_m_instance\\n}')).toEqual([])
   expect(found('readsocket{inet:127.0.0.1:9}{relay v=1 ip=x\\n}')).toEqual([])
 })

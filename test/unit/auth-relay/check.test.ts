@@ -38,7 +38,7 @@ describe('settings by themselves', () => {
   ])('%s is unsafe', (toml, about) => expect(unsafe(toml)).toEqual([about]))
 
   test.each([
-    ['[wrap]\nquestion_listen = ["unix:/run/q.sock"]\nsocket_mode = "0666"', 'wrap.socket_mode'],
+    ['[wrap]\nquery_listen = ["unix:/run/q.sock"]\nsocket_mode = "0666"', 'wrap.socket_mode'],
     ['[wrap]\npolicy_listen = ["127.0.0.1:10040"]\nmessages_per_login = 9', 'wrap.policy_listen'],
     ['[wrap]\nfront = true', 'wrap.front'],
   ])('%s is advised against', (toml, about) => {
@@ -109,7 +109,7 @@ describe('what check prints', () => {
       { verdict: 'fine', about: 'b', text: 'good' },
     ] as const
     expect(formatFindings(findings, false, style)).toBe(
-      'fine    b: good\nunsafe  a: bad\n        do: mend\nNot safe: 1 to mend.\n',
+      'fine    b: good\nunsafe  a: bad\n        do: mend\nNot safe: 1 to correct.\n',
     )
     expect(formatFindings(findings.slice(1), true, style)).toBe('Safe.\n')
   })

@@ -37,7 +37,7 @@ describe('an explanation in words', () => {
   })
 
   test('of the last mail: when, and the service and the host that let it through', () => {
-    const lastRelay = { at: new Date(2026, 10, 22, 18, 10), door: 'policy', host: 'smtp1\u0007' }
+    const lastRelay = { at: new Date(2026, 10, 22, 18, 10), service: 'policy', host: 'smtp1\u0007' }
     expect(formatExplanation({ ...explanation(grant), lastRelay }, false, 1800, plain)).toMatch(
       /\nAlso known:\n {2}Last relayed mail: at 2026-11-22 18:10:00 by policy on smtp1\\u\{7\}\n$/,
     )
@@ -92,7 +92,7 @@ describe('show', () => {
 192.0.2.7  2026-11-22 19:00:00 (30 min)  ann\\u{7}  popup   pop1  -    2026-11-22 18:30:00  2026-11-22 18:30:00       3
 `,
     )
-    expect(formatGrants([], at, 80)).toBe('Nobody may relay by a login now.\n')
+    expect(formatGrants([], at, 80)).toBe('No login has opened the relay for an address now.\n')
   })
 
   test('the same for scripts', () => {
@@ -164,7 +164,7 @@ describe('what the gate would say to mail', () => {
     const address = server.address()
     if (address === null || typeof address === 'string') expect.unreachable()
     const listen = (port: number) =>
-      parseSettings(`[wrap]\nquestion_listen = ["127.0.0.1:${port}"]\n`, 'test', {}).settings
+      parseSettings(`[wrap]\nquery_listen = ["127.0.0.1:${port}"]\n`, 'test', {}).settings
     const mail = explained({ device: limited }, {})
     if (mail === undefined) expect.unreachable()
     const left = await limitsLeft(limited, listen(address.port))
@@ -177,9 +177,7 @@ describe('what the gate would say to mail', () => {
     const gone = await limitsLeft(limited, listen(address.port))
     expect(gone.leftUnknown).toMatch(/^the gate at 127\.0\.0\.1:\d+ does not answer: connect ECONNREFUSED/)
     const unset = await limitsLeft(limited, parseSettings('', 'test', {}).settings)
-    expect(formatMailExplanation({ ...mail, ...unset })).toContain(
-      'Left of the limits: unknown; set wrap.question_listen',
-    )
+    expect(formatMailExplanation({ ...mail, ...unset })).toContain('Left of the limits: unknown; set wrap.query_listen')
     expect(await limitsLeft({ ...device, messagesPerHour: 0 }, listen(1))).toEqual({})
     expect(await limitsLeft(null, listen(1))).toEqual({})
   })

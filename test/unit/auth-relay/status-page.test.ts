@@ -139,7 +139,7 @@ describe('what the page is made from', () => {
       lastEvents: async () => [],
       lastHeard: async () => [],
       countEvents: async () => [],
-      doors: async () => [{ door: 'gate', relayed: 1, closed: 90, undecided: 2 }],
+      services: async () => [{ service: 'gate', relayed: 1, closed: 90, undecided: 2 }],
       alarms: async () => [{ rule: 'login_spread', subject: '<ann>', detail: '37 addresses', since: now }],
       devices: async () => [{ name: 'copier-2', logins: ['copier2@example.org'], lastLogin: now, until: null }],
     }
@@ -179,9 +179,9 @@ describe('what the page is made from', () => {
     expect(text.match(/<script/g)).toHaveLength(1)
   })
 
-  test('a door says how many it did not let through, and for how many the database had no answer', async () => {
+  test('a service says how many it did not let through, and for how many the database had no answer', async () => {
     expect(page(await site().source.snapshot(), context)).toContain(
-      '<dt>door gate</dt><dd>1 connection let through, 90 not <span class="badge bad">2 without an answer of the database</span></dd>',
+      '<dt>service gate</dt><dd>1 connection let through, 90 not <span class="badge bad">2 without an answer of the database</span></dd>',
     )
   })
 
@@ -198,7 +198,7 @@ describe('what the page is made from', () => {
     state.time += 60_000
     const text = page(await source.snapshot(), context)
     expect(text).toContain('The database does not answer: the relay stays closed')
-    expect(text).toContain('no server &#60;answers&#62;. What is shown is of ')
+    expect(text).toContain('no server &#60;answers&#62;. The figures are those of ')
     expect(text).toContain('192.0.2.7')
   })
 

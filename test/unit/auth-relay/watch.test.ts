@@ -5,9 +5,9 @@ import { EventOrder, formatEvent, formatTally } from '../../../src/auth-relay/ve
 const style = styleFor(false, {})
 const at = new Date(2026, 10, 26, 12, 4)
 
-test('a stranger at the gate, by address and door', () => {
-  expect(formatEvent({ at, kind: 'norelay', ip: '198.51.100.7', detail: 'gate', host: null }, style)).toBe(
-    '2026-11-26 12:04:00  norelay  198.51.100.7     gate\n',
+test('a client without a grant, by address and service', () => {
+  expect(formatEvent({ at, kind: 'closed', ip: '198.51.100.7', detail: 'gate', host: null }, style)).toBe(
+    '2026-11-26 12:04:00  closed   198.51.100.7     gate\n',
   )
 })
 
@@ -17,23 +17,23 @@ test('the host that heard a login', () => {
   )
 })
 
-test("a door's minute, under the same columns", () => {
+test('the decisions of a service in one minute, under the same columns', () => {
   const counts = { relayed: 3, refused: 1200, undecided: 2, never: 1 }
-  expect(formatTally({ at, host: 'mx1', door: 'policy', ...counts }, style)).toBe(
-    '2026-11-26 12:04:00  tally    mx1              policy: 3 relay, 1200 norelay, 2 undecided, 1 never\n',
+  expect(formatTally({ at, host: 'mx1', service: 'policy', ...counts }, style)).toBe(
+    '2026-11-26 12:04:00  tally    mx1              policy: 3 relayed, 1200 refused, 2 undecided, 1 never\n',
   )
 })
 
 test('a relay that is reported late stands before the refusal that came after it', () => {
   const order = new EventOrder()
-  const event = (kind: 'relay' | 'norelay' | 'grant', seconds: number) =>
+  const event = (kind: 'relay' | 'closed' | 'grant', seconds: number) =>
     ({ at: new Date(at.getTime() + seconds * 1000), kind, ip: '192.0.2.7', detail: 'gate', host: null }) as const
   const until = (seconds: number) => order.take(new Date(at.getTime() + seconds * 1000)).map(({ kind }) => kind)
-  order.add([event('norelay', 3)])
+  order.add([event('closed', 3)])
   order.add([event('grant', 1)])
   expect(until(1)).toEqual(['grant'])
   order.add([event('relay', 2), event('relay', 5)])
-  expect(until(3)).toEqual(['relay', 'norelay'])
+  expect(until(3)).toEqual(['relay', 'closed'])
   expect(until(4.999)).toEqual([])
   expect(until(5)).toEqual(['relay'])
   expect(until(100)).toEqual([])

@@ -28,7 +28,7 @@ afterEach(async () => {
  * Takes the lines of a file in place of the login sources. A line with `login` is one that the
  * store must take.
  */
-class Intake {
+class RecordedSources {
   readonly lines: string[] = []
   readonly #open: (() => void)[] = []
 
@@ -49,77 +49,77 @@ class Intake {
   }
 }
 
-function follow(places: FilePlaces): Intake {
-  const intake = new Intake()
-  following = new FollowedFile({ path, places, intake, counters: new Counters(), log })
-  return intake
+function follow(places: FilePlaces): RecordedSources {
+  const sources = new RecordedSources()
+  following = new FollowedFile({ path, places, sources, counters: new Counters(), log })
+  return sources
 }
 const newPlaces = (): FilePlaces => new FilePlaces(`${directory.path}/places.json`)
 const isFollowed = () => eventually('the file is followed', () => events.includes('file_followed'))
 
 test('a file that is there at the first start is read from its end, in whole lines', async () => {
   writeFileSync(path, 'old\n')
-  const intake = follow(newPlaces())
+  const sources = follow(newPlaces())
   await isFollowed()
   appendFileSync(path, 'one\ntw')
-  await intake.has('one')
+  await sources.has('one')
   appendFileSync(path, 'o\n')
-  await intake.has('one', 'two')
+  await sources.has('one', 'two')
 })
 
 test('a file that comes later is read from its beginning, and its absence is said once', async () => {
-  const intake = follow(newPlaces())
+  const sources = follow(newPlaces())
   await eventually('it is said', () => events.includes('file_unreadable'))
   writeFileSync(path, 'one\n')
-  await intake.has('one')
+  await sources.has('one')
   expect(events).toEqual(['file_unreadable', 'file_followed'])
 })
 
 test('the place is saved only when the store has every login before it', async () => {
   writeFileSync(path, '')
   const places = newPlaces()
-  const intake = follow(places)
+  const sources = follow(places)
   await isFollowed()
   appendFileSync(path, 'login a\nnothing\n')
-  await intake.has('login a', 'nothing')
+  await sources.has('login a', 'nothing')
   appendFileSync(path, 'login b\n')
   expect(places.get(path)?.offset).toBe(0)
-  expect(intake.lines).toHaveLength(2)
-  intake.settle()
-  await intake.has('login a', 'nothing', 'login b')
+  expect(sources.lines).toHaveLength(2)
+  sources.settle()
+  await sources.has('login a', 'nothing', 'login b')
   expect(places.get(path)?.offset).toBe('login a\nnothing\n'.length)
-  intake.settle()
+  sources.settle()
   await eventually('the place is behind the last line', () => places.get(path)?.offset === statSync(path).size)
 })
 
 test('the rest of a rotated file is read before the new one', async () => {
   writeFileSync(path, '')
-  const intake = follow(newPlaces())
+  const sources = follow(newPlaces())
   await isFollowed()
   appendFileSync(path, 'one\n')
-  await intake.has('one')
+  await sources.has('one')
   renameSync(path, `${path}.1`)
   writeFileSync(path, '')
   // The writer still has the old one open.
   appendFileSync(`${path}.1`, 'two\n')
-  await intake.has('one', 'two')
+  await sources.has('one', 'two')
   appendFileSync(path, 'three\n')
-  await intake.has('one', 'two', 'three')
+  await sources.has('one', 'two', 'three')
 })
 
 test('a file that was truncated is read from its beginning', async () => {
   writeFileSync(path, '')
-  const intake = follow(newPlaces())
+  const sources = follow(newPlaces())
   await isFollowed()
   appendFileSync(path, 'a long first line\n')
-  await intake.has('a long first line')
+  await sources.has('a long first line')
   truncateSync(path)
   await eventually('it is noticed', () => {
     appendFileSync(path, '')
     return events.includes('file_truncated')
   })
   appendFileSync(path, 'two\n')
-  await intake.has('a long first line', 'two')
+  await sources.has('a long first line', 'two')
 })
 
 test('a restart goes on where the last one stopped, also in a file that was rotated meanwhile', async () => {

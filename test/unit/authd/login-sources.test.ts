@@ -40,13 +40,13 @@ function entry(fields: Readonly<Record<string, unknown>>, at = NOW): JournalEntr
 let heard: ReportedLogin[]
 let warnings: { readonly event: string; readonly fields: unknown }[]
 let counters: Counters
-let intake: LoginSources
+let sources: LoginSources
 
 beforeEach(() => {
   heard = []
   warnings = []
   counters = new Counters()
-  intake = new LoginSources({
+  sources = new LoginSources({
     recognizers: recognizersFor(settings('[authd]\ncheck_daemon_ipop3d = true')),
     queue: { submit: login => heard.push(login) },
     counters,
@@ -57,8 +57,8 @@ beforeEach(() => {
 
 describe('LoginSources', () => {
   it('makes a login event of a login line, each with an id of its own', () => {
-    intake.hearLine('fifo', line('2026-03-05T10:00:00Z'))
-    intake.hearLine('tcp', line('2026-03-05T10:00:00Z'))
+    sources.hearLine('fifo', line('2026-03-05T10:00:00Z'))
+    sources.hearLine('tcp', line('2026-03-05T10:00:00Z'))
     expect(heard).toMatchObject([
       { source: 'fifo', event: { ip: '192.0.2.7', daemon: 'ipop3d', user: 'ann', method: 'pass', tls: false } },
       { source: 'tcp', event: { ip: '192.0.2.7' } },
@@ -68,10 +68,10 @@ describe('LoginSources', () => {
   })
 
   const deliver: Readonly<Record<string, (stamp: string) => void>> = {
-    fifo: stamp => intake.hearLine('fifo', line(stamp)),
-    tcp: stamp => intake.hearLine('tcp', line(stamp)),
-    file: stamp => intake.hearFileLine(fileOf('/var/log/mail.log'), line(stamp), () => {}),
-    journal: stamp => intake.hearJournalEntry(entry({}, Date.parse(stamp)), () => {}),
+    fifo: stamp => sources.hearLine('fifo', line(stamp)),
+    tcp: stamp => sources.hearLine('tcp', line(stamp)),
+    file: stamp => sources.hearFileLine(fileOf('/var/log/mail.log'), line(stamp), () => {}),
+    journal: stamp => sources.hearJournalEntry(entry({}, Date.parse(stamp)), () => {}),
   }
 
   it.each(Object.entries(deliver))(
@@ -103,14 +103,14 @@ describe('LoginSources', () => {
   )
 
   it('warns for each followed file', () => {
-    for (const path of ['/a', '/b', '/a']) intake.hearFileLine(fileOf(path), line('2026-03-05T08:00:00Z'), () => {})
+    for (const path of ['/a', '/b', '/a']) sources.hearFileLine(fileOf(path), line('2026-03-05T08:00:00Z'), () => {})
     expect(warnings.map(({ fields }) => fields)).toMatchObject([{ path: '/a' }, { path: '/b' }])
   })
 
   it('says whether a login of a file is under way', () => {
-    expect(intake.hearFileLine(fileOf('/a'), line('2026-03-05T09:59:00Z'), () => {})).toBe(true)
-    expect(intake.hearFileLine(fileOf('/a'), line('2026-03-05T09:00:00Z'), () => {})).toBe(false)
-    expect(intake.hearFileLine(fileOf('/a'), 'nothing', () => {})).toBe(false)
+    expect(sources.hearFileLine(fileOf('/a'), line('2026-03-05T09:59:00Z'), () => {})).toBe(true)
+    expect(sources.hearFileLine(fileOf('/a'), line('2026-03-05T09:00:00Z'), () => {})).toBe(false)
+    expect(sources.hearFileLine(fileOf('/a'), 'nothing', () => {})).toBe(false)
   })
 
   it('max_lag makes the age at which logins are dropped less than exp_time, and never more', () => {
@@ -121,41 +121,41 @@ describe('LoginSources', () => {
       ['1h', '2026-03-05T09:30:00Z', 0],
     ] as const) {
       heard = []
-      intake.reconfigure(recognizersFor(settings(`[authd]\ncheck_daemon_ipop3d = true\nmax_lag = "${maxLag}"`)))
-      intake.hearLine('tcp', line(stamp))
+      sources.reconfigure(recognizersFor(settings(`[authd]\ncheck_daemon_ipop3d = true\nmax_lag = "${maxLag}"`)))
+      sources.hearLine('tcp', line(stamp))
       expect(heard, `${maxLag} ${stamp}`).toHaveLength(count)
     }
   })
 
   it('a login that the daemon cut is dropped and counted', () => {
-    intake.hearLine('tcp', line('2026-03-05T10:00:00Z').replace('ann', 'a'.repeat(80)))
+    sources.hearLine('tcp', line('2026-03-05T10:00:00Z').replace('ann', 'a'.repeat(80)))
     expect(heard).toEqual([])
     expect(counters.dropped.get('tcp')?.get('cut_name')).toBe(1)
     expect(warnings).toMatchObject([{ event: 'login_dropped', fields: { reason: 'cut_name' } }])
   })
 
   it('counts ignored lines by tag, at most 50 of them by name', () => {
-    for (let n = 0; n < 60; n++) intake.hearLine('fifo', `Mar  5 10:00:00 mx d${n}[1]: x`)
-    intake.hearLine('fifo', 'no syslog line')
+    for (let n = 0; n < 60; n++) sources.hearLine('fifo', `Mar  5 10:00:00 mx d${n}[1]: x`)
+    sources.hearLine('fifo', 'no syslog line')
     expect(counters.ignored.size).toBe(51)
     expect(counters.ignored.get('other')).toBe(11)
     expect(counters.lines.fifo).toBe(61)
   })
 
   it('believes what the last settings say', () => {
-    intake.reconfigure(recognizersFor(settings('')))
-    intake.hearLine('fifo', line('2026-03-05T10:00:00Z'))
+    sources.reconfigure(recognizersFor(settings('')))
+    sources.hearLine('fifo', line('2026-03-05T10:00:00Z'))
     expect(heard).toEqual([])
   })
 
   it('hears the journal', () => {
-    expect(intake.hearJournalEntry(entry({}, NOW - 600_000), () => {})).toBe(true)
+    expect(sources.hearJournalEntry(entry({}, NOW - 600_000), () => {})).toBe(true)
     expect(heard).toMatchObject([{ source: 'journal', at: NOW - 600_000, event: { ip: '192.0.2.7' } }])
   })
 
   describe('counts an entry of the journal by its sender', () => {
     const believe = (text: string): void =>
-      intake.reconfigure(recognizersFor(settings(`[authd]\njournal = true\ncheck_daemon_ipop3d = true\n${text}`)))
+      sources.reconfigure(recognizersFor(settings(`[authd]\njournal = true\ncheck_daemon_ipop3d = true\n${text}`)))
 
     it.each<[string, Record<string, unknown>, string]>([
       ['root', { _UID: '0' }, ''],
@@ -164,7 +164,7 @@ describe('LoginSources', () => {
       ['a listed unit', { _UID: '1000', _SYSTEMD_UNIT: 'inetd.service' }, 'journal_units = ["inetd.service"]'],
     ])('%s', (_, fields, text) => {
       believe(text)
-      expect(intake.hearJournalEntry(entry(fields), () => {})).toBe(true)
+      expect(sources.hearJournalEntry(entry(fields), () => {})).toBe(true)
       expect(warnings).toEqual([])
     })
 
@@ -178,16 +178,16 @@ describe('LoginSources', () => {
       ['fields that senders choose', { _UID: '33', UID: '0', SYSLOG_PID: '1', SYSTEMD_UNIT: 'inetd.service' }],
     ])('not %s', (_, fields) => {
       believe('journal_units = ["inetd.service"]')
-      expect(intake.hearJournalEntry(entry(fields), () => {})).toBe(false)
+      expect(sources.hearJournalEntry(entry(fields), () => {})).toBe(false)
       expect(heard).toEqual([])
       expect(counters.dropped.get('journal')?.get('sender')).toBe(1)
       expect(warnings).toMatchObject([{ event: 'login_dropped', fields: { reason: 'sender', source: 'journal' } }])
     })
 
     it('a session line of a stranger gives its address to no login', () => {
-      intake.reconfigure(recognizersFor(settings('[authd]\njournal = true\ncheck_daemon_popa3d = true')))
+      sources.reconfigure(recognizersFor(settings('[authd]\njournal = true\ncheck_daemon_popa3d = true')))
       const say = (uid: string, MESSAGE: string): boolean =>
-        intake.hearJournalEntry(entry({ _UID: uid, SYSLOG_IDENTIFIER: 'popa3d', MESSAGE }), () => {})
+        sources.hearJournalEntry(entry({ _UID: uid, SYSLOG_IDENTIFIER: 'popa3d', MESSAGE }), () => {})
       say('33', 'Session from 198.51.100.66')
       expect(say('0', 'Authentication passed for ann')).toBe(false)
       say('0', 'Session from 192.0.2.7')
@@ -198,7 +198,7 @@ describe('LoginSources', () => {
 
     it('lines of strangers that are no logins are no reason to warn', () => {
       believe('')
-      intake.hearJournalEntry(entry({ _UID: '33', MESSAGE: 'hello' }), () => {})
+      sources.hearJournalEntry(entry({ _UID: '33', MESSAGE: 'hello' }), () => {})
       expect(warnings).toEqual([])
     })
   })
@@ -238,7 +238,7 @@ describe('LoginSources', () => {
     })
     const binary = parseJournalEntry(text)
     if (binary === undefined) throw new Error('no entry')
-    expect(intake.hearJournalEntry(binary, () => {})).toBe(false)
+    expect(sources.hearJournalEntry(binary, () => {})).toBe(false)
   })
 })
 

@@ -10,7 +10,7 @@ const LINES = 20_000
 test('at the end it reads what its peers have sent, however much of it is still unread', async () => {
   const heard: string[] = []
   const listener = new SyslogListener({
-    intake: { hearLine: (_, line) => void heard.push(line) },
+    sources: { hearLine: (_, line) => void heard.push(line) },
     // The store does not keep up: the lines stay with the kernel and the sender.
     queue: { hasRoom: false, room: () => new Promise(() => {}) },
     counters: new Counters(),
@@ -32,7 +32,7 @@ test('at the end it reads what its peers have sent, however much of it is still 
 
 test('a connection that stays open is closed when it is quiet', async () => {
   const listener = new SyslogListener({
-    intake: { hearLine: () => {} },
+    sources: { hearLine: () => {} },
     queue: { hasRoom: true, room: async () => {} },
     counters: new Counters(),
     log: createLog('test', { write: () => {} }),

@@ -65,17 +65,17 @@ async function open() {
   }
 }
 
-const use = (ip: string, at = NOW_S, door = 'gate') => `use v=1 ip=${ip} at=${at} door=${door}\n`
-const tally = (door: string, at: number) =>
-  `tally v=1 at=${at} door=${door} relayed=1 refused=0 undecided=0 never=0 recent=\n`
+const use = (ip: string, at = NOW_S, service = 'gate') => `use v=1 ip=${ip} at=${at} service=${service}\n`
+const tally = (service: string, at: number) =>
+  `tally v=1 at=${at} service=${service} relayed=1 refused=0 undecided=0 never=0 recent=\n`
 
-test('one use is stored for an address, a door and a minute', async () => {
+test('one use is stored for an address, a service and a minute', async () => {
   const { client, report, uses, counters, write } = await open()
   const gate = await client()
   await report(gate, use('192.0.2.7').repeat(500) + use('192.0.2.7', NOW_S, 'policy') + use('192.0.2.8'))
   await report(gate, use('192.0.2.7', NOW_S + 60))
   await write()
-  expect(uses.map(({ ip, door, at }) => [ip, door, Number(at) / 1000])).toEqual([
+  expect(uses.map(({ ip, service, at }) => [ip, service, Number(at) / 1000])).toEqual([
     ['192.0.2.7', 'gate', NOW_S],
     ['192.0.2.7', 'policy', NOW_S],
     ['192.0.2.8', 'gate', NOW_S],
@@ -84,14 +84,14 @@ test('one use is stored for an address, a door and a minute', async () => {
   expect(counters.uses).toBe(503)
 })
 
-test('tallies are taken for doors that exist, and for the last hour', async () => {
+test('tallies are taken for services that exist, and for the last hour', async () => {
   const { client, report, tallies, write } = await open()
   await report(
     await client(),
     tally('gate', NOW_S) + tally('policy', NOW_S - 3600) + tally('anything', NOW_S) + tally('gate', NOW_S - 86_400),
   )
   await write()
-  expect(tallies.map(({ door, at }) => [door, at])).toEqual([
+  expect(tallies.map(({ service, at }) => [service, at])).toEqual([
     ['gate', NOW_S],
     ['policy', NOW_S - 3600],
   ])

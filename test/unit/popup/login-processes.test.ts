@@ -107,7 +107,7 @@ describe('LoginProcesses', () => {
 
   test('a process that says what is no message is killed', async () => {
     const { lines, gone } = await start('hostile', `say({ type: 'ready' }); say({ type: 'grant' })`, () => {})
-    await said(lines, 'it sent what is no message')
+    await said(lines, 'it sent an invalid message')
     await eventually('its requests are void', () => gone.length > 0)
   })
 

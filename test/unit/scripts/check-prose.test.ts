@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { wideComments } from '../../../scripts/prose/comment-width.ts'
-import { readComments, readManualPage, readMarkdown } from '../../../scripts/prose/read-prose.ts'
+import { readComments, readManualPage, readMarkdown, readMessages } from '../../../scripts/prose/read-prose.ts'
 import { findFaults, readReplacements, sentencesOf } from '../../../scripts/prose/rules.ts'
 
 const glossary = readFileSync(new URL('../../../docs/GLOSSARY.md', import.meta.url), 'utf8')
@@ -84,6 +84,21 @@ test('comments are found wherever they stand, without strings, templates and dir
     [10, 'one comment in two lines'],
     [12, 'inside'],
     [15, 'before the brace'],
+  ])
+})
+
+test('messages are found in strings and templates, without SQL, tagged templates and short texts', () => {
+  const source = [
+    "fail('the file is missing: create it')",
+    ['const text = `the file $', '{path} is missing\\n\\n  auth-relay init makes the file`'].join(''),
+    'const sql = `SELECT a FROM b WHERE c`',
+    'const page = html`<p>a page of the site</p>`',
+    "const name = 'not a message'",
+  ].join('\n')
+  expect(readMessages(source).map(({ line, text }) => [line, text])).toEqual([
+    [1, 'the file is missing: create it'],
+    [2, 'the file CODE is missing'],
+    [2, 'auth-relay init makes the file'],
   ])
 })
 

@@ -173,7 +173,7 @@ async function allOf(settings: Settings): Promise<string> {
         rates,
         gate.cdbOptions(),
         addressRulesOf(settings),
-        gate.doorOptions('gate'),
+        gate.serviceOptions('gate'),
         [database, password?.reveal()],
       ],
     })

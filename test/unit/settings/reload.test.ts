@@ -15,7 +15,7 @@ const OTHER: Readonly<Record<string, string>> = {
   syslog_listen: '["127.0.0.1:1"]',
   policy_listen: '["127.0.0.1:1"]',
   socketmap_listen: '["127.0.0.1:1"]',
-  question_listen: '["127.0.0.1:1"]',
+  query_listen: '["127.0.0.1:1"]',
   'status-page.listen': '"127.0.0.1:1"',
   metrics_listen: '"127.0.0.1:1"',
   listener: '[{ listen = "127.0.0.1:1", backend = "127.0.0.1:2" }]',
@@ -58,7 +58,7 @@ describe('every setting changes at a reload, or its program names it', () => {
     const next = settingsOf(section === '' ? written : `[${section}]\n${written}`)
     const full = section === '' ? name : `${section}.${name}`
     // run_dir moves sockets whose path is not set.
-    const moved = name === 'run_dir' ? (['socket', 'uses_socket'] as const) : []
+    const moved = name === 'run_dir' ? (['socket', 'usage_socket'] as const) : []
     for (const program of programs) {
       const movedHere = moved.filter(socket => RESTART_FOR.authd[socket].includes(program))
       expect(restartFor(program, usual, next), program).toEqual([

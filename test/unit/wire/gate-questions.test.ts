@@ -213,27 +213,27 @@ describe('relay question', () => {
 describe('relay use', () => {
   test('is parsed back', () => {
     fc.assert(
-      fc.property(addresses, fc.nat(), fc.constantFrom('gate', 'wrap', 'policy'), (ip, at, door) => {
-        expect(parseRelayUse(formatRelayUse({ ip, at, door }))).toEqual({ ip, at, door })
+      fc.property(addresses, fc.nat(), fc.constantFrom('gate', 'wrap', 'policy'), (ip, at, service) => {
+        expect(parseRelayUse(formatRelayUse({ ip, at, service }))).toEqual({ ip, at, service })
       }),
     )
   })
   test.each([
     '',
     'use v=1',
-    'use v=2 ip=192.0.2.7 at=1 door=gate',
-    'use v=1 ip=x at=1 door=gate',
-    'use v=1 ip=192.0.2.7 at=-1 door=gate',
+    'use v=2 ip=192.0.2.7 at=1 service=gate',
+    'use v=1 ip=x at=1 service=gate',
+    'use v=1 ip=192.0.2.7 at=-1 service=gate',
   ])('%j is none', line => {
     expect(parseRelayUse(line)).toBeUndefined()
   })
 })
 
-describe('tally of a door', () => {
+describe('tally of a service', () => {
   const count = fc.nat({ max: 999_999_999_999 })
   const tallies = fc.record({
     at: count,
-    door: fc.stringMatching(/^[a-z]{1,16}$/),
+    service: fc.stringMatching(/^[a-z]{1,16}$/),
     counts: fc.record({ relayed: count, refused: count, undecided: count, never: count }),
     recent: fc.array(addresses, { maxLength: MAX_RECENT }),
   })
@@ -246,7 +246,7 @@ describe('tally of a door', () => {
       }),
     )
   })
-  const good = 'tally v=1 at=1 door=gate relayed=1 refused=2 undecided=3 never=4 recent='
+  const good = 'tally v=1 at=1 service=gate relayed=1 refused=2 undecided=3 never=4 recent='
   test.each([
     '',
     'tally v=1',
@@ -255,7 +255,7 @@ describe('tally of a door', () => {
     good.replace('refused=2', 'refused='),
     good.replace('refused=2', 'refused=1e3'),
     good.replace('never=4', 'other=4'),
-    good.replace('door=gate', 'door=a%20b'),
+    good.replace('service=gate', 'service=a%20b'),
     `${good}192.0.2.7,`,
     `${good}mail.example.org`,
     good +

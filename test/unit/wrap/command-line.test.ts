@@ -42,7 +42,7 @@ test.each([[['--bogus']], [['--listen', 'nowhere']], [['--listen', '*:25', '-c',
   },
 )
 
-test('the exec door has the same defaults as the table of settings that it does not load', () => {
+test('exec mode has the same defaults as the table of settings that it does not load', () => {
   const { settings } = parseSettings('', '/none')
   const table = new Map<string, unknown>(Object.entries({ ...settings.wrap, ask: settings.wrap.ask ?? '' }))
   for (const [name, value] of Object.entries(EXEC_DEFAULTS)) expect(table.get(name), name).toBe(value)

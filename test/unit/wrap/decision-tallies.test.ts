@@ -15,7 +15,7 @@ test('a hundred thousand strangers leave one number and the last few addresses',
   expect(tallies.take()).toEqual([
     {
       at: 60,
-      door: 'gate',
+      service: 'gate',
       counts: { relayed: 0, refused: 100_000, undecided: 0, never: 0 },
       recent: Array.from({ length: MAX_RECENT }, (_, n) => address(100_000 - MAX_RECENT + n)),
     },

@@ -113,7 +113,7 @@ test('a decision counts as what it was: a doubt is no refusal', async () => {
   expect(await verdict(() => Promise.reject(new Error('away')))).toBe('undecided')
   for (const reason of ['loopback', 'never', 'proxy', 'own', 'unnamed_client'])
     expect(await verdict(async () => undefined, reason)).toBe('never')
-  // The policy door's own no to a client that has a grant.
+  // The policy service's own no to a client that has a grant.
   expect(verdictOf({ relay: false, reason: 'sender' })).toBe('refused')
 })
 
@@ -176,7 +176,7 @@ test('the smtpd learns the login and the end of a grant that has them', () => {
 test('each decision is a line; a stranger who is only asked about is one at level debug', () => {
   const lines: string[] = []
   const log = createLog('wrap', { level: 'debug', write: line => lines.push(line) })
-  const fields = { ip: '192.0.2.7', door: 'policy' }
+  const fields = { ip: '192.0.2.7', service: 'policy' }
   const decisions: readonly Decision[] = [
     { relay: true, until: 5, login: 'ann' },
     { relay: false, reason: 'no_grant' },
@@ -184,7 +184,7 @@ test('each decision is a line; a stranger who is only asked about is one at leve
   ]
   for (const decision of decisions) logDecision(log, decision, fields)
   for (const decision of decisions) logAnswer(log, decision, fields)
-  const where = 'ip=192.0.2.7 door=policy'
+  const where = 'ip=192.0.2.7 service=policy'
   const yes = `wrap: level=info event=relay_allowed ${where} user=ann until=5\n`
   const error = `wrap: level=error event=decision_failed ${where} relay=false reason="store is down"\n`
   const no = (level: string) => `wrap: level=${level} event=relay_refused ${where} reason=no_grant\n`

@@ -26,7 +26,7 @@ const NO_LIMITS: PolicyLimits = {
   recipients_per_address: 0,
 }
 
-/** A door and one connection to it, as Postfix keeps it. */
+/** A service and one connection to it, as Postfix keeps it. */
 async function open(options: Partial<QueryServiceOptions> = {}, limits: Partial<PolicyLimits> = {}) {
   const lines: string[] = []
   const relayed: string[] = []

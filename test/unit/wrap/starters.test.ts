@@ -54,7 +54,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
   ])('a starter that says %s is given up, and the start fails', async (name, answer) => {
     const { lines, program, starters } = await start(name.replaceAll(' ', '-'), `${answer}\n`)
     const [first, second, third] = [await socket(), await socket(), await socket()]
-    await expect(program.run(first, [])).rejects.toThrow('the starter is lost: it said what no starter says')
+    await expect(program.run(first, [])).rejects.toThrow('the starter is lost: it sent an invalid message')
     expect(lines.filter(line => line.includes('event=starter_lost'))).toHaveLength(1)
     // The other one is as bad; then none is left, and the gate must be started anew.
     await expect(program.run(second, [])).rejects.toThrow('the starter is lost')

@@ -17,7 +17,7 @@ test('uses reach authd, also those of a time when it was away; nobody waits for 
   vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
   onTestFinished(() => void vi.useRealTimers())
   const reporter = new UseReporter(path, 20)
-  reporter.report({ ip, at: 1, door: 'gate' })
+  reporter.report({ ip, at: 1, service: 'gate' })
   vi.advanceTimersByTime(200)
   expect(vi.getTimerCount()).toBe(0)
   await eventually('the first attempt has failed, and the next one is due', () => vi.getTimerCount() === 1)
@@ -29,19 +29,19 @@ test('uses reach authd, also those of a time when it was away; nobody waits for 
   )
   server.listen(path)
   await once(server, 'listening')
-  reporter.report({ ip, at: 2, door: 'policy' })
+  reporter.report({ ip, at: 2, service: 'policy' })
   await eventually('heard', () => vi.advanceTimersByTime(20) && heard.includes('at=2'))
   expect(heard.trim().split('\n').map(parseRelayUse)).toEqual([
-    { ip, at: 1, door: 'gate' },
-    { ip, at: 2, door: 'policy' },
+    { ip, at: 1, service: 'gate' },
+    { ip, at: 2, service: 'policy' },
   ])
-  reporter.report({ ip, at: 3, door: 'gate' })
+  reporter.report({ ip, at: 3, service: 'gate' })
   reporter.close()
   await eventually('the last one too', () => heard.includes('at=3'))
   server.close()
 })
 
-test('decisions are counted and come as one line a door, from a time when authd was away too', async () => {
+test('decisions are counted and come as one line a service, from a time when authd was away too', async () => {
   const path = `${directory.path}/tallies.sock`
   const [ann, bob] = [parseIpAddress('192.0.2.7'), parseIpAddress('2001:db8::7')]
   const reporter = new UseReporter(path, 20)
@@ -56,8 +56,8 @@ test('decisions are counted and come as one line a door, from a time when authd 
   await once(server, 'listening')
   await eventually('the tallies', () => lines.length === 2)
   expect(lines).toEqual([
-    'tally v=1 at=119 door=gate relayed=1 refused=1001 undecided=1 never=0 recent=192.0.2.7,2001:db8::7',
-    'tally v=1 at=62 door=policy relayed=0 refused=0 undecided=0 never=1 recent=',
+    'tally v=1 at=119 service=gate relayed=1 refused=1001 undecided=1 never=0 recent=192.0.2.7,2001:db8::7',
+    'tally v=1 at=62 service=policy relayed=0 refused=0 undecided=0 never=1 recent=',
   ])
   reporter.count('gate', 'refused', undefined, 119)
   reporter.close()

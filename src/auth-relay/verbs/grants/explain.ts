@@ -47,14 +47,14 @@ Examples:
   auth-relay explain 192.0.2.7 --at '2026-11-22 18:24'
   auth-relay explain 192.0.2.7 --sender scan@example.org --to bob@partner.example
 
-Of the present, the device of the login is named with its rules, and the other logins of the
-address. What is left of the device's limits is the answer of the gate of this host, which
-counts for itself (wrap.question_listen).
+For the present, the output also names the device of the login with its rules, and the other
+logins of the address. The gate of this host reports how much of the device's limits is left.
+Each gate counts separately (wrap.query_listen).
 Exit status 0 if mail would be relayed, 1 if not.`,
     )
     .action((address: string, options: Options) => {
       if (options.at !== undefined && (options.sender ?? options.to) !== undefined)
-        throw new UsageFault('--sender and --to are judged by the rules of now: leave out --at')
+        throw new UsageFault('--sender and --to are checked with the present rules: leave out --at')
       const ip = readAddress(address)
       const at = readMoment(options.at)
       choose({
@@ -116,12 +116,12 @@ type LimitsLeft = { readonly left?: Partial<DeviceCounts>; readonly leftUnknown?
 /** Milliseconds. */
 const GATE_DEADLINE = 3000
 
-/** Asks the gate of this host what it has counted for a device. */
+/** Asks the gate of this host for its counts of a device. */
 export async function limitsLeft(device: GrantedDevice | null, { wrap }: Pick<Settings, 'wrap'>): Promise<LimitsLeft> {
   const limits = device === null ? [] : limitsOf(device).filter(({ limit }) => limit > 0)
   if (device === null || limits.length === 0) return {}
-  const [address] = wrap.question_listen
-  if (address === undefined) return { leftUnknown: 'set wrap.question_listen, so that the gate can be asked' }
+  const [address] = wrap.query_listen
+  if (address === undefined) return { leftUnknown: 'set wrap.query_listen, so that the gate can be asked' }
   try {
     const counts = parseDeviceCounts(await askLine(address, formatCountsQuery(device.name), GATE_DEADLINE))
     if (counts === undefined) return { leftUnknown: `${formatSocketAddress(address)} gave no counts` }
@@ -205,7 +205,7 @@ function readMoment(text: string | undefined): Date | null {
   if (moment === undefined) {
     throw new UsageFault(`--at ${text} is no time: write '2026-11-22 18:24', 18:24, 2026-11-22T18:24:58Z or 2h`)
   }
-  if (moment > now) throw new UsageFault(`--at ${text} is in the future: nobody knows who will log in`)
+  if (moment > now) throw new UsageFault(`--at ${text} is in the future: future logins are unknown`)
   return moment
 }
 
@@ -262,8 +262,8 @@ const LEADS: Readonly<Record<Rule['rule'], string>> = {
   'never-seen': 'Never seen',
 }
 
-const lastRelayInWords = ({ at, door, host }: LastRelay): string =>
-  `Last relayed mail: at ${formatMoment(at)} by ${printable(door)}${host === null ? '' : ` on ${printable(host)}`}`
+const lastRelayInWords = ({ at, service, host }: LastRelay): string =>
+  `Last relayed mail: at ${formatMoment(at)} by ${printable(service)}${host === null ? '' : ` on ${printable(host)}`}`
 
 function ruleInWords({ rule, relay, detail, since, until }: Rule, at: Date): string {
   const left = until === null ? 0 : (until.getTime() - at.getTime()) / 1000
@@ -282,11 +282,11 @@ function adviceFor({ rule, relay, detail }: Rule, expTime: number): string | und
   if (relay) return undefined
   switch (rule) {
     case 'block':
-      return 'What to do: auth-relay show lists the blocks. To end one: auth-relay unblock WHOM.'
+      return 'What to do: auth-relay show lists the blocks. To end one: auth-relay unblock TARGET.'
     case 'never-granted':
       return 'What to do: give relay rights to such an address in the SMTP server itself, or change [grants] of the settings.'
     case 'refused-login':
-      return `What to do: the password was right; the reason for the refusal is ${printable(detail.split(': ').at(-1) ?? '')}. Change [grants] in the settings, or end the block: auth-relay unblock WHOM.`
+      return `What to do: the password was right; the reason for the refusal is ${printable(detail.split(': ').at(-1) ?? '')}. Change [grants] in the settings, or end the block: auth-relay unblock TARGET.`
     case 'expired':
       return `What to do: open the mailbox by POP3 from there again; each login opens the relay for ${formatDuration(expTime)}.`
     default:

@@ -33,7 +33,7 @@ Logins that never relay need no POP before SMTP: they will not notice its end.`,
     )
     .action((options: Options) => {
       if (!/^\d{1,4}$/.test(options.days) || options.days === '0') {
-        throw new UsageFault(`--days ${options.days} is no number of days`)
+        throw new UsageFault(`--days ${options.days} is not a number of days`)
       }
       choose({
         type: 'command',
@@ -118,7 +118,7 @@ export function formatReport(
   places: (address: string) => readonly string[] = () => [],
 ): string {
   const silent = unseen.length === 0 ? '' : `Devices without a login in this time: ${unseen.join(', ')}.\n`
-  if (rows.length === 0) return `Nobody has logged in (or store_user is off).\n${silent}`
+  if (rows.length === 0) return `No login was recorded (or store_user is off).\n${silent}`
   const right = { align: 'right' } as const
   const table = formatTable(
     [

@@ -19,7 +19,7 @@ import { withConfigOption } from '../../verb.ts'
 
 type Options = { config: string; json?: true }
 
-/** Milliseconds between two looks. */
+/** Milliseconds between two queries. */
 const INTERVAL = 1000
 /**
  * Milliseconds after an event until the database has it: the gate reports its usage events late.
@@ -29,8 +29,8 @@ const SETTLED = 4000
 const MINUTE = 60_000
 
 /**
- * `auth-relay watch`: logins, refusals, relayed mail and what else the gate decides, as it happens,
- * until Ctrl-C.
+ * `auth-relay watch`: shows logins, refusals, relayed mail and other decisions of the gate as they
+ * happen, until Ctrl-C.
  */
 export const watch: Verb = (program, { environment, print, isTerminal }, choose) => {
   withConfigOption(program.command('watch'))
@@ -43,11 +43,11 @@ Examples:
   auth-relay watch
   auth-relay watch --json | jq -r 'select(.kind == "refused") | .ip'
 
-Events appear in the order of their times, about five seconds after they happened: the
-database is asked, so those of all hosts are seen. "norelay" is a client whom a door
-of the gate found no grant for, so that it may send to local domains alone: a sample, at
-most 20 a second and door. "tally" counts them all, by host, door and minute. "on" names
-the host that heard the login, or whose gate decided.`,
+Events appear in the order of their times, about five seconds after they happened. The
+command reads the database, so it shows those of all hosts. "closed" is a client without a
+grant, which may send to local domains only. This is a sample of at most 20 a second for
+each service. "tally" counts all decisions by host, service and minute. "on" names the host
+that received the login event, or whose gate decided.`,
     )
     .action((options: Options) => {
       choose({
@@ -122,7 +122,7 @@ export class EventOrder {
 }
 
 /** The columns of formatEvent. */
-const HEAD = `${'TIME'.padEnd(19)}  ${'WHAT'.padEnd(7)}  ${'ADDRESS'.padEnd(15)}  BY WHOM, OR BY WHICH DOOR        (Ctrl-C ends)`
+const HEAD = `${'TIME'.padEnd(19)}  ${'WHAT'.padEnd(7)}  ${'ADDRESS'.padEnd(15)}  LOGIN, OR SERVICE        (Ctrl-C ends)`
 
 type EventStyle = Pick<Style, 'good' | 'bad' | 'faint' | 'strong'>
 
@@ -131,7 +131,7 @@ const WORD_STYLES: Readonly<Record<HistoryEvent['kind'], (style: EventStyle, wor
   grant: (style, word) => style.good(word),
   refused: (style, word) => style.bad(word),
   relay: (style, word) => style.strong(word),
-  norelay: (style, word) => style.faint(word),
+  closed: (style, word) => style.faint(word),
 }
 
 /** One line for people. */
@@ -144,10 +144,15 @@ export function formatEvent({ at, kind, ip, detail, host }: HistoryEvent, style:
 
 /** One line for people: the decisions of a service within one minute. */
 export function formatTally(
-  { at, host, door, relayed, refused, undecided, never }: MinuteTally,
+  { at, host, service, relayed, refused, undecided, never }: MinuteTally,
   style: EventStyle,
 ): string {
   const doubt = `${undecided} undecided`
-  const counts = [`${relayed} relay`, `${refused} norelay`, undecided > 0 ? style.bad(doubt) : doubt, `${never} never`]
-  return `${style.faint(formatMoment(at))}  ${'tally'.padEnd(7)}  ${printable(host).padEnd(15)}  ${printable(door)}: ${counts.join(', ')}\n`
+  const counts = [
+    `${relayed} relayed`,
+    `${refused} refused`,
+    undecided > 0 ? style.bad(doubt) : doubt,
+    `${never} never`,
+  ]
+  return `${style.faint(formatMoment(at))}  ${'tally'.padEnd(7)}  ${printable(host).padEnd(15)}  ${printable(service)}: ${counts.join(', ')}\n`
 }

@@ -60,7 +60,7 @@ export const FORMATS: Readonly<Record<string, ForeignFormat>> = {
         : undefined,
   },
   csv: {
-    doc: 'ADDRESS,UNIX TIME[,LOGIN]: what any other database can be dumped to',
+    doc: 'ADDRESS,UNIX TIME[,LOGIN]: an export of any other database',
     line: line => {
       const [, address, time, user] = CSV.exec(line) ?? []
       return address === undefined || time === undefined
