@@ -66,9 +66,9 @@ Examples:
 
 set changes what its options name; an empty text ('') empties a list. The gate uses a change
 with the next connection, and wrap.front with the next message. Senders, domains and limits
-are enforced by wrap.front, by the policy service, and by the query service if the query names
-sender, recipient and message; networks and the end also by the socketmap service, the cdb
-and the SQL views; hours and places by all of them except the cdb and the views.
+are enforced by wrap.front, by the policy service, and by the query service if the query
+names sender, recipient and message; networks and the end also by the socketmap service, the
+cdb and the SQL views; hours and places by all of them except the cdb and the views.
 adopt makes a device of a login that has none, with the networks from which it logged in
 during the last 30 days; the device is named after the login. --sender and all other options
 add to that. The password of --password has 20 letters and digits, and stands in the file as
