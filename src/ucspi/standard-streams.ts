@@ -9,7 +9,7 @@ export function standardInput(): Readable {
   try {
     return new Socket({ fd: 0, readable: true, writable: false })
   } catch {
-    return process.stdin // ERR_INVALID_FD_TYPE: it is no socket
+    return process.stdin // ERR_INVALID_FD_TYPE: it is a file
   }
 }
 

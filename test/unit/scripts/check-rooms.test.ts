@@ -31,10 +31,6 @@ function check(copy: string): { readonly status: number | null; readonly broken:
   return { status, broken }
 }
 
-test('the tree as it is breaks no rule', { timeout: 120_000 }, () => {
-  expect(check(copyOfTree())).toEqual({ status: 0, broken: [] })
-})
-
 const FOREIGN = `'../grants/grant-policy.ts'`
 const SQL = 'SQL text belongs to grants and sql/'
 const RE_EXPORT = 'no re-export across rooms'
@@ -125,6 +121,11 @@ describe('a rule that is broken', () => {
       ).toBe(true)
     },
   )
+
+  test('the files that break none of them are not named', () => {
+    // `npm test` runs the check on the tree itself.
+    expect(broken.filter(line => !/broken-|: \d+ files, 15 at most$/.test(line))).toEqual([])
+  })
 
   test('a circle: no-circular', () => {
     expect(broken.some(line => line.includes('broken-circle-a.ts') && line.endsWith(': no-circular'))).toBe(true)
