@@ -248,10 +248,10 @@ function parseJson(line: string): unknown {
 const TRIM_EVERY_MS = 10_000
 
 /**
- * Gives free memory back to the system every ten seconds, for a process that does TLS. A rush of
- * handshakes leaves its buffers between those of the sessions that go on, where the C library keeps
- * them for good: a quarter of the memory of an idle session. Call it before privileges are dropped.
- * Nothing happens where the C library cannot do it.
+ * Gives free memory back to the system every 10 s, for a process that does TLS. The buffers of many
+ * handshakes lie between those of open sessions, so the C library would keep them. They are a
+ * quarter of the memory of an idle session. Call it before privileges are dropped. The function
+ * does nothing if the C library cannot trim its heap.
  */
 export function returnFreeMemory(trim: () => boolean = trimHeap): void {
   try {
