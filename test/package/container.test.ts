@@ -123,7 +123,7 @@ describeWith([command('python3')], 'the compose file', () => {
 })
 
 // Commands of the head of the compose file are run as they stand there; the test has no terminal.
-const head = readFileSync(`${folder}/compose.yaml`, 'utf8')
+const head = readFileSync(`${folder}/compose.yaml`, 'utf8').replace(/ \\\n# +/g, ' ')
 const maildir = (/^# {3}podman-compose (exec popup mkdir .*)$/m.exec(head)?.[1] ?? '').replace(
   'exec popup',
   'exec -T popup',
