@@ -39,14 +39,14 @@ function tlsConversation(port: number): Conversation {
   stops.push(() => socket.destroy())
   return new Conversation('client', socket)
 }
-/** A port that was free a moment ago, for programs that cannot choose one themselves. */
+/** A port that was free just before, for programs that cannot choose one themselves. */
 async function freePort(): Promise<number> {
   const probe = await new BackEnd(() => {}).listen()
   probe.close()
   return probe.port
 }
 
-/** A back end that reads a PROXY header first, whatever the version, and greets then. */
+/** A back end that reads a PROXY header of either version first, and greets then. */
 function proxied(headers: ProxyHeader[]): BackEnd {
   const done = new WeakSet()
   return new BackEnd(
@@ -157,7 +157,7 @@ describeWith([command('sslscan')], 'sslscan', () => {
 })
 
 describeWith([command('haproxy')], 'haproxy', () => {
-  test('understands our PROXY headers, of both versions', async () => {
+  test('understands the PROXY headers of sslwrap, of both versions', async () => {
     const [port, secret] = [await freePort(), directory()]
     const server = await backEnd(popupLike())
     writeFileSync(
@@ -166,7 +166,7 @@ describeWith([command('haproxy')], 'haproxy', () => {
         'global\n  maxconn 100',
         'defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s',
         `frontend f\n  bind 127.0.0.1:${port} accept-proxy\n  tcp-request content set-var(txn.sni) fc_pp_authority\n  default_backend b`,
-        // The source that haproxy understood is told to the server in the next header.
+        // haproxy passes the source that it understood to the server in the next header.
         `backend b\n  server s 127.0.0.1:${server.port} send-proxy`,
       ].join('\n')}\n`,
     )
@@ -187,7 +187,7 @@ describeWith([command('haproxy')], 'haproxy', () => {
     }
   })
 
-  test('in front of us: its headers with TLS fields are understood', async () => {
+  test('in front of a server: its headers with TLS fields are understood', async () => {
     const [v1, v2, path] = [await freePort(), await freePort(), directory()]
     makeCertificate(`${path}/tls`, { names: ['mx.example.org'] })
     writeFileSync(`${path}/both.pem`, readFileSync(`${path}/tls.crt`, 'utf8') + readFileSync(`${path}/tls.key`, 'utf8'))
@@ -230,7 +230,7 @@ describeWith([command('haproxy')], 'haproxy', () => {
 })
 
 describeWith([command('stunnel4')], 'stunnel', () => {
-  test('in front of us with PROXY version 1', async () => {
+  test('in front of a server with PROXY version 1', async () => {
     const [port, path] = [await freePort(), directory()]
     makeCertificate(`${path}/tls`, { names: ['mx.example.org'] })
     const headers: ProxyHeader[] = []
@@ -253,7 +253,7 @@ describeWith([command('stunnel4')], 'stunnel', () => {
 })
 
 describeWith([command('tcpserver', 'ucspi-tcp'), ROOT], "the original's command line", () => {
-  test('under tcpserver, in front of a program; the program learns who is there, and of TLS', async () => {
+  test('under tcpserver, in front of a program; the program gets the address of the client and the TLS version', async () => {
     const [port, path] = [await freePort(), directory()]
     makeCertificate(`${path}/tls`, { names: ['mx.example.org'] })
     writeFileSync(

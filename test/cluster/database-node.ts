@@ -293,7 +293,7 @@ export class DatabaseNode {
     this.#routes.push(ip)
   }
 
-  /** What this node sends is limited to so many kilobits per second. */
+  /** Limits what this node sends to `kilobits` per second. */
   slow(kilobits: number): void {
     const limit = ['rate', `${kilobits}kbit`, 'burst', '8kbit', 'latency', '800ms']
     execFileSync('tc', ['-n', this.host.name, 'qdisc', 'replace', 'dev', 'eth0', 'root', 'tbf', ...limit])

@@ -20,7 +20,7 @@ const SEED = Number(process.env['CLUSTER_SEED'] ?? '24')
 const WANTED = (process.env['CLUSTER_FAULTS'] ?? '').split(',').filter(Boolean)
 /**
  * By how many seconds the clocks of the POP3 hosts and of the gates differ from the databases':
- * nothing of ours may depend on them.
+ * no program may depend on them.
  */
 const CLOCKS = { pop3: [240, -240], gates: [-180, 420] }
 /**
@@ -229,7 +229,7 @@ describeWith(NEEDS, 'a cluster of three databases, two POP3 hosts and two gates'
       }
       await load.stop()
       const { leader, others } = await cluster.whole()
-      // What was queued is stored at last; nobody had to do anything.
+      // Every queued login is stored in the end, without a manual step.
       await eventually(
         'the queues are empty',
         async () => {

@@ -17,7 +17,7 @@ export type SiteOptions = {
   readonly clock: number
 }
 
-/** A host with programs of ours, and the settings by which they find the database. */
+/** A host with programs of auth-relay, and the settings by which they find the database. */
 function settingsOf(stack: Stack, { databases, requireSync }: SiteOptions, own: TestSettings): TestSettings {
   return {
     ...own,

@@ -103,7 +103,7 @@ describe('rules', () => {
   })
 })
 
-test('an alarm has one start and one end, is told once, and is taken again if nobody was told', async () => {
+test('an alarm has one start and one end, is taken once, and is taken again after it was given back', async () => {
   const spread = (from: number) =>
     Array.from({ length: 10 }, (_, n) => login('ann', `192.0.2.${n + 1}`, minutes(from + n))).join('')
   await sql(spread(0))

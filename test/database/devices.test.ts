@@ -390,7 +390,7 @@ describe('logins of one address', () => {
   test('several are kept, from one statement and from several', async () => {
     expect(await heard(['08:00:00', 'ann'], ['08:05:00', 'bob'], ['08:05:00', 'eve'])).toEqual(['bob', 'eve', 'ann'])
   })
-  test('those whose time is over do not count', async () => {
+  test('expired logins do not count', async () => {
     expect(await heard(['08:00:00', 'ann'], ['08:20:00', 'bob'], ['08:40:00', 'bob'])).toEqual(['bob'])
     expect(await heard(['08:00:00', 'ann'], ['08:31:00', 'bob'])).toEqual([])
   })

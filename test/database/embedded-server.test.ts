@@ -72,7 +72,7 @@ describe('the embedded server', () => {
     await run(second, 'SELECT 1 / count(*) FROM kept')
   })
 
-  test('listens on no network, and lets nobody in without the password', async () => {
+  test('listens on no network, and refuses a connection without the password', async () => {
     const server = await start()
     await expect(run(server, "SELECT 1 / (current_setting('listen_addresses') = '')::int")).resolves.toBeUndefined()
     const stranger = openDatabase({
@@ -106,7 +106,7 @@ describe('the embedded server', () => {
     expect(failure).toMatchObject({ message: expect.stringContaining(`process ${process.pid} already runs`) })
   })
 
-  test('a pid file left by a crash, naming a process that is somebody else now', async () => {
+  test('starts although a pid file left by a crash names a process of another program', async () => {
     const server = await start()
     await server.stop()
     running.splice(0)
@@ -134,7 +134,7 @@ describe('the embedded server', () => {
     expect(existsSync(`${base()}/data.new`)).toBe(false)
   })
 
-  test('a setting it does not take: what it said is in the message', async () => {
+  test('a setting that PostgreSQL refuses: the message quotes PostgreSQL', async () => {
     const failure = await startEmbeddedServer({
       stateDir: directory.path,
       log,
@@ -203,7 +203,7 @@ describeWith([ROOT], 'the embedded server started by root', () => {
     })
   })
 
-  test('runs as somebody else, who can write neither its program nor the secret', async () => {
+  test('runs under an account other than root that can write neither the program nor the secret', async () => {
     const server = await start()
     const uid = /^Uid:\s+(\d+)/m.exec(readFileSync(`/proc/${server.pid}/status`, 'utf8'))?.[1]
     expect(Number(uid)).toBeGreaterThan(0)

@@ -16,7 +16,7 @@ afterAll(() => database.remove())
 
 const policy = grantPolicy()
 
-test('whoever keeps a list hears of a new grant and of what the administrator does, not of a refresh', async () => {
+test('a listener is notified of a new grant and of each change by the administrator, not of a refresh', async () => {
   const clock = { now: new Date('2026-01-01T12:00:00Z') }
   const now = () => clock.now
   const writer = createGrantWriter(database.open('pop3authd', { max: 1 }), policy, { now })

@@ -205,7 +205,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await record(store, login(A))).toEqual([granted(1805)])
     })
 
-    test('somebody else from the same address is written', async () => {
+    test('a login of another name from the same address is written', async () => {
       await record(store, login(A))
       store.clock.now = at(1)
       expect(await record(store, login(A, { user: 'bob' }))).toEqual([granted(1801)])
@@ -393,7 +393,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await mayRelay(store, 1, ip('198.51.100.128'))).toBe(false)
     })
 
-    test('of a login, whatever its case, from any address', async () => {
+    test('of a login, in upper or lower case, from any address', async () => {
       await record(store, login(A, { user: 'Ann@Example.org' }))
       expect(await store.admin.block({ kind: 'login', login: 'ann@example.ORG' }, forEver)).toEqual({
         removed: 1,
@@ -582,7 +582,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(explanation.decided.detail).toContain('ann@example.org')
     })
 
-    test('then: who opened it, after grant and sweep have gone', async () => {
+    test('then: the login that opened the relay, after the sweep has removed the grant', async () => {
       await record(store, login(A, { id: '7f3a.99', user: 'bob' }))
       await store.writer.sweep({ now: at(9000) })
       store.clock.now = at(9000)

@@ -80,7 +80,7 @@ describe('migrate', () => {
     earlier.remove()
   })
 
-  test('an older program refuses a newer schema, and says so', async () => {
+  test('an older program refuses a newer schema with a message', async () => {
     const { owner } = await emptyDatabase()
     await migrate(owner, SQL)
     await owner.script(`INSERT INTO schema_version (v) VALUES (${LATEST + 1})`)
@@ -119,7 +119,7 @@ describe('migrate', () => {
     directory.remove()
   })
 
-  test('a role that may not create roles is told what to ask for', async () => {
+  test('for a role that may not create roles the error names the remedy', async () => {
     const { owner, name } = await emptyDatabase()
     // The check runs where the roles do not exist: a name of this test's own stands for theirs.
     const directory = temporaryDirectory()

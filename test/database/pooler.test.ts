@@ -103,7 +103,7 @@ ${lines.join('\n')}
     expect(await pooledOf(openDatabase(optionsFor(cluster.port)))).toBe(false)
   })
 
-  test('check advises about it, and finds nothing to say of PostgreSQL itself', async () => {
+  test('check advises about a pooler, and has no finding about PostgreSQL itself', async () => {
     const port = await startPooler('pool_mode = session', 'ignore_startup_parameters = statement_timeout')
     // check finds the migrations beside the program that runs.
     const [, program = ''] = process.argv

@@ -42,7 +42,7 @@ async function silentHost(): Promise<{ port: number; close(): void }> {
   const sockets = new Set<Socket>()
   const server = createServer(socket => {
     sockets.add(socket)
-    socket.on('error', () => {}) // whatever the other side does is right
+    socket.on('error', () => {}) // an error of the peer is no failure
   }).listen(0, '127.0.0.1')
   await once(server, 'listening')
   const address = server.address()
@@ -63,7 +63,7 @@ describe('one server', () => {
   })
   afterAll(() => database.remove())
 
-  test('a deadline: the caller has his answer at once, the pool is not poisoned', async () => {
+  test('a deadline: the caller gets an answer at once, and the pool still works', async () => {
     const pool = database.open('postgres', { max: 2 })
     const watcher = database.open('postgres')
     const deadline = new AbortController()
@@ -89,7 +89,7 @@ describe('one server', () => {
     expect(await works(pool)).toBe(true)
   })
 
-  test('a statement that the server itself gives up', async () => {
+  test('a statement that the server cancels at statement_timeout', async () => {
     const pool = database.open('postgres', { statementTimeoutMs: 100 })
     expect(await failureOf(pool.query(SLEEP, [30]))).toMatchObject({
       name: 'StatementRefused',
@@ -130,7 +130,7 @@ describe('one server', () => {
     await eventually('one row is kept', async () => (await pool.query(COUNT)).rows[0]?.n === 1)
   })
 
-  test('rows that are not what they should be are a mistake of ours', async () => {
+  test('rows of another shape throw a validation error', async () => {
     const pool = database.open('postgres')
     await expect(pool.query({ ...ONE, text: "SELECT 'x' AS one" })).rejects.toThrow(v.ValiError)
     expect(await works(pool)).toBe(true)
@@ -149,13 +149,13 @@ describe('one server', () => {
     await expect(pool.query(ONE)).rejects.toThrow(DatabaseUnavailable)
   })
 
-  test('a wrong password is said in words', async () => {
+  test('a wrong password gives a readable error', async () => {
     const pool = database.open('postgres', { password: { reveal: () => 'wrong' } })
     await expect(pool.query(ONE)).rejects.toThrow(/no primary among the database hosts.*password authentication failed/)
     expect(pool.state()).toMatchObject({ state: 'down' })
   })
 
-  test('no host at all is a mistake of the caller', () => {
+  test('an empty list of hosts throws', () => {
     expect(() => openDatabase({ ...database.connection(), hosts: [], applicationName: 'tests' })).toThrow(TypeError)
   })
 })
@@ -184,7 +184,7 @@ describeWith([DEBIAN_POSTGRES], 'a server of its own', () => {
     expect(await underWay).toBeInstanceOf(OutcomeUnknown)
     await eventually('it is down', () => pool.state().state === 'down')
     await expect(pool.query(ONE)).rejects.toThrow(DatabaseUnavailable)
-    // After kill -9 the orphaned backends need a moment to notice.
+    // After kill -9 the orphaned backends end with a delay, and until then a start fails.
     await eventually('the server starts again', () => cluster.start().then(() => true))
     await eventually('it works again', () => works(pool))
     expect(states[0]).toBe('up')
@@ -192,7 +192,7 @@ describeWith([DEBIAN_POSTGRES], 'a server of its own', () => {
     expect(states).toContain('down')
   })
 
-  test('not there at first, found when it comes', async () => {
+  test('unreachable at first, found when it starts', async () => {
     await cluster.stop()
     const pool = open([cluster.port])
     await expect(pool.query(ONE)).rejects.toThrow(DatabaseUnavailable)

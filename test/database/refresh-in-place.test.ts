@@ -44,8 +44,8 @@ async function updates(): Promise<{ readonly updated: number; readonly inPlace: 
 test('a login from an address that has a grant touches no index, and its statement is planned once', async () => {
   await logins(1)
   let before = await updates()
-  // Whoever looks at the table just then (autovacuum does) keeps old rows in their pages, and
-  // leaves no room for new ones.
+  // A concurrent reader of the table (autovacuum is one) keeps old rows in their pages, which
+  // leaves no room for new rows.
   await eventually('refreshes in place', async () => {
     await logins(19)
     const after = await updates()

@@ -21,7 +21,7 @@ const optionsFor = (
   applicationName: 'tests',
 })
 
-/** Every right on every table, view, column and function of ours, and the roles that have them. */
+/** Every right on the tables, views, columns and functions of auth-relay, with the roles. */
 const RIGHTS = {
   row: v.object({ thing: v.string(), acl: v.nullable(v.string()) }),
   text: `
@@ -88,7 +88,7 @@ describeWith([DEBIAN_POSTGRES], 'a dump that is restored on a new server', () =>
     })
     await use(openDatabase(optionsFor(fresh, 'pop3authd', 'authwrap', 'authwrap')), async database => {
       await database.script("SELECT 1 / count(*) FROM relay_gate WHERE ip = '192.0.2.7'")
-      // A role that owns nothing repairs nothing, and is told nothing.
+      // A role that owns nothing repairs nothing, and gets no error.
       await expect(migrate(database, SQL)).resolves.toEqual({ from: expect.any(Number), to: expect.any(Number) })
     })
   })

@@ -52,7 +52,7 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
     event: { id: `t.${ip}`, ip, daemon: 'popup', tls: true, method: 'pass' as const, user: 'ann' },
     at: null,
   })
-  /** Whether the address has a row on this server, whatever it is. */
+  /** Whether the address has a row on this server, with any content. */
   const has = async (database: Database, ip: string): Promise<boolean> =>
     (await database.query({ text: 'SELECT FROM grants WHERE ip = $1', row: ignored }, [ip])).rows.length === 1
   const WAITING: Statement<{ n: number }> = {
@@ -179,7 +179,7 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
     queue.close()
   })
 
-  test('synchronous_commit lowered by the role: raised by authd, told by the state and by check', async () => {
+  test('synchronous_commit lowered by the role: raised by authd, reported by the state and by check', async () => {
     await owner.script('ALTER ROLE pop3authd SET synchronous_commit = local')
     try {
       const database = open('pop3authd', both(), rules)
@@ -216,7 +216,7 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
     }
   })
 
-  test('the gate believes the primary while its standby answers, and not after standby_age', async () => {
+  test('the gate accepts answers of the primary while its standby answers, and not after standby_age', async () => {
     const ip = freshIp()
     await writer(open('pop3authd', both(), rules)).record([login(ip)])
     const gate = reader(open('authwrap', both(), rules))

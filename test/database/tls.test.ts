@@ -76,7 +76,7 @@ describeWith([DEBIAN_POSTGRES], 'TLS to the server', () => {
     expect(await ask(wrongName, { ca: authority.certificate, serverName: 'other.example.org' })).toBe(true)
   })
 
-  test('a certificate for somebody else', async () => {
+  test('a certificate for another name', async () => {
     await expect(ask(wrongName, { ca: authority.certificate })).rejects.toThrow(/does not match certificate's altnames/)
   })
 

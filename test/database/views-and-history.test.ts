@@ -61,7 +61,7 @@ describe('relay_clients, as Postfix and Exim ask', () => {
     expect(networks).toEqual(['192.0.2.7', '198.51.100.0/25', '198.51.100.1', '2001:db8::1', '2001:db8::2'])
   })
 
-  test('what the settings never grant is left out, and cut out of what is allowed', async () => {
+  test('ungrantable addresses are left out, and cut out of allowed networks', async () => {
     const publish = (options: Parameters<typeof grantPolicy>[0]): Promise<void> =>
       createGrantWriter(writer, grantPolicy(options)).publishUngrantable()
     const proxies = new NetworkSet(
@@ -239,7 +239,7 @@ describe('the histories', () => {
     ])
   })
 
-  test('which host heard a login, and whose gate let a mail through', async () => {
+  test('the host that received a login, and the host whose gate relayed a message', async () => {
     const ago = (seconds: number): Date => new Date(Date.now() - seconds * 1000)
     const on = (host: string, now: Date) => createGrantWriter(writer, grantPolicy(), { now: () => now, host })
     const client = toAddress('192.0.2.7')

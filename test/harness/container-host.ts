@@ -23,7 +23,7 @@ const BASES = {
   postgres: 'docker.io/library/postgres:17-trixie',
 } as const
 
-/** A Debian 13 with podman and podman-compose, and the images that ours are made of. */
+/** A Debian 13 with podman and podman-compose, and the base images of auth-relay. */
 export class ContainerHost {
   readonly machine: DebianMachine
 

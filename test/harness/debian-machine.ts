@@ -189,7 +189,7 @@ function removeGroup(path: string): boolean {
     rmdirSync(path)
     return true
   } catch {
-    return false // EBUSY: somebody is still in there
+    return false // EBUSY: a process still uses the directory
   }
 }
 

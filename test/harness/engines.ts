@@ -11,7 +11,7 @@ export const BOTH_ENGINES: readonly { readonly name: string; readonly engine: En
   { name: 'epoll', engine: epollEngine },
 ]
 
-/** Environment variable of a test run: the engine that every program of a Stack is told to use. */
+/** Environment variable of a test run: the engine of every program of a Stack. */
 export const ENGINE_VARIABLE = 'TEST_ENGINE'
 
 /**

@@ -2,8 +2,8 @@ import { once } from 'node:events'
 import { createServer } from 'node:net'
 
 /**
- * A port of 127.0.0.1 that nobody listens on now, for programs that cannot choose one and say
- * which.
+ * A port of 127.0.0.1 without a listener now, for programs that cannot choose a port and report
+ * its number.
  */
 export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')

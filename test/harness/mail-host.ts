@@ -51,7 +51,7 @@ export class MailHost {
     this.#client.addAddress(address)
   }
 
-  /** An address of the clients that nobody has used. */
+  /** An address of the client network that no client has used. */
   newAddress(): string {
     this.#clients += 1
     const address = `192.0.2.${this.#clients}`

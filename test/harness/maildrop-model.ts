@@ -179,8 +179,8 @@ export class SessionModel {
   }
 
   /**
-   * UPDATE state: the replies to QUIT. The maildir is changed as it must be, but for copies that
-   * somebody put back: whether those are removed with their message is left open, and `open` names
+   * UPDATE state: the replies to QUIT. The maildir is changed as it must be, except for copies that
+   * another program put back: the model leaves open whether QUIT removes them, and `open` names
    * them.
    */
   quit(): { readonly replies: readonly string[]; readonly open: readonly MailFile[] } {

@@ -2,7 +2,7 @@ import type { Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import { Conversation, type ReceivedLine } from './conversation.ts'
 
-/** A POP3 client that says exactly what it is told to. */
+/** A POP3 client that sends exactly the lines of the test. */
 export class Pop3Conversation extends Conversation {
   /**
    * Over a connected socket; `tls` speaks TLS first and takes any certificate: the tests make their

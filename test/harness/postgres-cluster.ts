@@ -7,7 +7,7 @@ import { eventually } from './eventually.ts'
 import { freePort } from './free-port.ts'
 import { temporaryDirectory } from './temporary-directory.ts'
 
-/** Debian's own PostgreSQL, whatever version it has. */
+/** The PostgreSQL of Debian, of any version. */
 const DEBIAN_ROOT = '/usr/lib/postgresql'
 
 /** The directory of the host's newest PostgreSQL server programs; undefined if it has none. */
@@ -43,7 +43,7 @@ export type PostgresClusterOptions = {
 /** Debian's own account for PostgreSQL: initdb needs one with a name. */
 const clusterAccount = () => (process.geteuid?.() === 0 ? idsOf('postgres', 'the account of PostgreSQL') : undefined)
 
-/** Dropped with the process, stopped when ours ends: as the embedded server is started. */
+/** setpriv drops the privileges of the server, and stops it when the test process ends. */
 async function prefix(): Promise<readonly string[]> {
   const account = clusterAccount()
   const drop =

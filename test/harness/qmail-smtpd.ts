@@ -22,7 +22,7 @@ function octet(): number {
   return buffer[at - 1] ?? 0
 }
 
-/** The process ends if nobody hears it. */
+/** The process ends if the reply cannot be written. */
 function reply(text: string): void {
   try {
     writeSync(1, `${text}\r\n`)

@@ -181,7 +181,7 @@ export class RelayOracle {
     this.#mutant = mutant
   }
 
-  /** A login `ago` seconds ago of which the store hears now. */
+  /** A login `ago` seconds ago that reaches the store now. */
   logIn(ip: Address, login: string, ago: number): void {
     if (this.#isUngrantable(ip) || this.#isDenied(ip) || this.#isBlocked(ip) || this.#isLoginBlocked(login)) return
     const row = this.#rowOf(ip)
@@ -223,7 +223,7 @@ export class RelayOracle {
     this.#devices.set(keyOf(login), device)
   }
 
-  /** What everybody who asks about one address must be told. */
+  /** The answer to every question about one address. */
   mayRelay(ip: Address): boolean {
     return this.#sourcesFor(ip).length > 0
   }

@@ -168,8 +168,8 @@ export async function isFound(mutant: OracleMutant, host: ServiceHost, site: Sit
 }
 
 /**
- * Compares so many random histories with the oracle; the number of addresses that might relay in
- * all of them.
+ * Compares `cases` random histories with the oracle and returns the number of addresses that might
+ * relay in all of them.
  */
 export async function compareMany(host: ServiceHost, site: Site, cases: number, seed: number): Promise<number> {
   let open = 0
@@ -435,7 +435,7 @@ export class ServiceHost {
     ]
   }
 
-  /** Whether the smtpd behind a port is told to relay; the client's address is `from`. */
+  /** Whether the smtpd behind a port may relay; the client address is `from`. */
   async #says(from: Address, port: number, header: Uint8Array = new Uint8Array()): Promise<boolean> {
     const to = from.family === 4 ? '127.0.0.1' : '::1'
     const client = this.#network.server.connect({ host: to, port, from: textOf(from) })

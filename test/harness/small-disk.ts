@@ -8,7 +8,7 @@ function command(...words: readonly string[]): void {
   if (status !== 0) throw new Error(`${words.join(' ')}: ${stderr}`)
 }
 
-/** A file system of its own in memory (tmpfs), of so many megabytes. Needs root. */
+/** A file system of its own in memory (tmpfs), with a size in megabytes. Needs root. */
 export class SmallDisk {
   readonly path: string
   readonly #directory = temporaryDirectory()
@@ -27,7 +27,7 @@ export class SmallDisk {
       try {
         writeFileSync(`${this.path}/filler`, block, { flag: 'a' })
       } catch {
-        return // somebody else took the last one
+        return // another process took the last block
       }
     }
   }

@@ -6,13 +6,13 @@ import { Conversation } from './conversation.ts'
  */
 export type RecipientAnswer = { readonly code: number; readonly text: string; readonly askedAt: number }
 
-/** An SMTP client that says exactly what it is told to. */
+/** An SMTP client that sends exactly the lines of the test. */
 export class SmtpConversation extends Conversation {
   static over(socket: Socket, name = 'smtp'): SmtpConversation {
     return new SmtpConversation(name, socket)
   }
 
-  /** Banner, HELO, MAIL, RCPT: the answer to the recipient, whatever it is. */
+  /** Banner, HELO, MAIL, RCPT: the answer to the recipient, with any code. */
   async askFor(recipient: string, sender = 'ann@example.org'): Promise<RecipientAnswer> {
     await this.expectSmtp(/^220/)
     this.say('HELO client.example.net')

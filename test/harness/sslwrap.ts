@@ -38,7 +38,7 @@ export type Heard = {
   readonly socket: Socket
 }
 
-/** A server behind sslwrap that does as the test says, and writes down what it hears. */
+/** A server behind sslwrap that follows the test and records the octets that it receives. */
 export class BackEnd {
   readonly heard: Heard[] = []
   readonly server: Server

@@ -11,7 +11,7 @@ const root = new URL('../..', import.meta.url).pathname
 /** The programs of this package, as they are installed. */
 export type ProgramName = 'auth-relay' | 'authd' | 'pop3d' | 'popup' | 'sslwrap' | 'wrap'
 
-/** Words that start a program of ours on the Node.js of this package. */
+/** Words that start a program of auth-relay on the Node.js of this package. */
 export const commandOf = (name: ProgramName, ...args: readonly string[]): readonly string[] => [
   process.execPath,
   `${root}dist/${name}.js`,
@@ -168,7 +168,7 @@ export class Stack {
     return program
   }
 
-  /** Runs a program of ours to its end, e.g. a command of auth-relay. */
+  /** Runs a program of auth-relay to its end, e.g. a command. */
   run(name: ProgramName, args: readonly string[], options: ProgramOptions & { input?: string } = {}): Promise<Program> {
     return run(commandOf(name, ...args), { cwd: this.directory, ...options })
   }

@@ -29,8 +29,8 @@ export async function createTestDatabase({ empty = false }: { empty?: boolean } 
     password: { reveal: () => postgres.password },
   }
   const server = openDatabase({ ...base, database: 'postgres', applicationName: 'tests', max: 1 })
-  // Copies of one template wait for each other inside PostgreSQL only for a moment; it refuses
-  // rather than waits.
+  // Copies of one template wait for each other inside PostgreSQL for a bounded time, then
+  // PostgreSQL refuses the copy.
   await retried(() => server.script(`CREATE DATABASE ${name} TEMPLATE ${empty ? 'template0' : postgres.template}`))
   const opened: Database[] = []
   const connection = (role: 'postgres' | 'pop3authd' | 'authwrap' | 'authstatus' = 'postgres'): ConnectionOptions =>
@@ -57,8 +57,7 @@ export async function createTestDatabase({ empty = false }: { empty?: boolean } 
 }
 
 /**
- * A template in use, or a connection that is just closing: PostgreSQL says no at once; a moment
- * later it says yes.
+ * Repeats work that PostgreSQL refuses while a template is in use or a connection is closing.
  */
 async function retried(work: () => Promise<void>): Promise<void> {
   for (let left = 50; ; left--) {

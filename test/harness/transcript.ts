@@ -227,7 +227,7 @@ class Output {
     }
     this.follow(socket)
     this.ended = promise
-    promise.catch(() => {}) // whoever awaits it hears of it
+    promise.catch(() => {}) // the caller that awaits the promise gets the rejection
   }
 
   get text(): string {

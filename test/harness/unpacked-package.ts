@@ -15,7 +15,7 @@ const listed = new Map(
     .map(names => [names[0], names]),
 )
 
-/** Accounts that the packages' own scripts would create; their numbers are nobody's on the host. */
+/** Accounts that the scripts of the packages would create; the host has none of their numbers. */
 export const PACKAGE_IDS = { postfix: 61230, postdrop: 61231, exim: 61232 } as const
 const USERS = `postfix:x:${PACKAGE_IDS.postfix}:${PACKAGE_IDS.postfix}::/:/bin/false
 Debian-exim:x:${PACKAGE_IDS.exim}:${PACKAGE_IDS.exim}::/:/bin/false

@@ -91,7 +91,7 @@ describeWith([command('python3')], 'the compose file', () => {
       JSON.parse(execFileSync('/usr/bin/python3', ['-c', load, `${folder}/compose.yaml`], { encoding: 'utf8' })),
     )
 
-  test('every name that a service uses is there; each secret goes to whom it concerns alone', () => {
+  test('every name that a service uses exists; each secret goes only to the services that need it', () => {
     const { services, volumes, secrets } = read()
     expect(Object.keys(services).sort()).toEqual(['authd', 'check', 'gate', 'migrate', 'popup', 'postgres', 'sslwrap'])
     for (const service of Object.values(services)) {
@@ -110,7 +110,7 @@ describeWith([command('python3')], 'the compose file', () => {
     expect(holders('passwd')).toEqual(['popup'])
   })
 
-  test('ours have no rights to lose, and a health check of their own', () => {
+  test('services of auth-relay have no capabilities, and a health check of their own', () => {
     const ours = Object.entries(read().services).filter(([, { image: name }]) => name === 'auth-relay')
     expect(ours).toHaveLength(6)
     for (const [name, service] of ours) {
@@ -247,7 +247,7 @@ describeWith(NEEDS, 'the image and the compose file, with podman on Debian 13', 
     await eventually(`${service} is healthy again`, async () => (await healthOf(service)) === 0, 60_000)
   })
 
-  test('rootless: a login works, every client has an address of the network, and nobody may relay', async () => {
+  test('rootless: a login works, every client has an address of the network, and no client may relay', async () => {
     await host.compose('down -v')
     await host.allowRootless()
     onTestFailed(async () =>

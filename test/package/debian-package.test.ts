@@ -61,7 +61,7 @@ describeWith(NEEDS, 'the Debian package', () => {
   })
 
   // In a checkout of its own: this one may get another commit, or another build, meanwhile.
-  test('the same commit gives the same package, wherever and under whatever settings it is built', async () => {
+  test('the same commit gives the same package, in any directory, environment and umask', async () => {
     const places = ['here', 'somewhere/else'].map(place => `${directory.path}/${place}`)
     const [here = '', elsewhere = ''] = places
     await run(['git', 'clone', '-q', '--shared', root, here])
@@ -326,7 +326,7 @@ function life(release: Release): void {
     }
   })
 
-  test('the smtpd has its setuid programs, and none of our rights', async () => {
+  test('the smtpd has its setuid programs, and no rights of the gate', async () => {
     const smtp = SmtpConversation.over(client.connect({ host: SERVER, port: 25 }))
     await smtp.expectSmtp(/^220/)
     const [pid = ''] = (await machine.must('pidof', '-x', 'smtpd.sh')).split(' ')
@@ -365,7 +365,7 @@ function life(release: Release): void {
     }
   })
 
-  test('what the daemons say is in a log of its own, which logrotate turns over', async () => {
+  test('the lines of the daemons are in a log of their own, which logrotate rotates', async () => {
     const log = '/var/log/auth-relay.log'
     expect(await machine.must('cat', log)).toMatch(
       /auth-relay-popup\[\d+\]: popup: level=info event=login_accepted .*user=ann/,
@@ -543,7 +543,7 @@ function life(release: Release): void {
     expect(await machine.answer('systemctl', 'list-units', '--all', '--no-legend', 'auth-relay*')).toBe('')
   })
 
-  test('lintian of this release has nothing to say', async () => {
+  test('lintian of this release has no finding', async () => {
     await machine.install('lintian')
     machine.copyIn(first, '/tmp/auth-relay.deb')
     // dpkg of Debian 12 understands zstd, its lintian does not.
@@ -614,7 +614,7 @@ mkdir -p /etc/systemd/system/auth-relay-wrap.service.d
 sed /ReadWritePaths/d /usr/share/doc/auth-relay/examples/systemd/smtpd.conf > /etc/systemd/system/auth-relay-wrap.service.d/smtpd.conf
 systemctl daemon-reload`
 
-/** The words that zsh's function would offer as a verb: _describe is told the name of the list. */
+/** The words that the function of zsh would offer as a verb: _describe gets the list by name. */
 const ZSH_OFFERS = `compdef() { : }
   source /usr/share/zsh/vendor-completions/_auth-relay
   _describe() { print -l -- "\${(@P)4}" }

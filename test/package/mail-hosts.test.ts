@@ -89,7 +89,7 @@ function hosts(release: Release): void {
     await host.opensRelay('2001:db8::7', 'pop3s')
   })
 
-  test('without the gate Postfix takes mail for its own users and relays for nobody', async () => {
+  test('without the gate Postfix takes mail for its own users and relays for no client', async () => {
     showJournalOnFailure()
     await machine.must('systemctl', 'stop', 'auth-relay-wrap.service')
     expect(await host.recipientFrom('2001:db8::7')).toBe(554)

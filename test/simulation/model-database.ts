@@ -186,7 +186,7 @@ export class GrantStatements {
     ].sort((a, b) => (b.until === a.until ? 0 : b.until - a.until))
     return found.slice(0, 1).map(({ since, until, ...rest }) => ({
       ...rest,
-      // No device binds anybody in a simulation.
+      // No device binds a login in a simulation.
       device: null,
       logins: rest.source === 'login' ? neighboursOf(tables, String(row), now - number(exp ?? 0) * 1000) : [],
       until: moment(until),
@@ -435,7 +435,7 @@ export type Weather = {
   delayMs: number
   /** Commits that are answered before the standby has them. */
   asynchronous: boolean
-  /** Of the next statements, so many end with an unknown outcome. */
+  /** The number of next statements that end with an unknown outcome. */
   unknownOutcomes: number
 }
 

@@ -42,8 +42,8 @@ export type Report = {
 }
 
 /**
- * Runs plans until one fails or so many device-days have passed. `SIMULATION_SEED` names the first
- * plan in place of `seed`.
+ * Runs plans until one fails or the given number of device-days has passed. `SIMULATION_SEED`
+ * names the first plan in place of `seed`.
  */
 export async function runPlans(
   stage: Stage,

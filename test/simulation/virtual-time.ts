@@ -61,12 +61,12 @@ export class VirtualTime {
     this.#restore = undefined
   }
 
-  /** Calls back after so many milliseconds. */
+  /** Calls back after a time in milliseconds. */
   after(milliseconds: number, callback: () => void): VirtualTimer {
     return this.#add(new VirtualTimer(this, Math.max(0, milliseconds), false, callback))
   }
 
-  /** Lets so many milliseconds pass, with everything that falls due in them. */
+  /** Lets a time in milliseconds pass, with everything that falls due in it. */
   async pass(milliseconds: number): Promise<void> {
     const end = this.now + milliseconds
     await settled()

@@ -114,7 +114,7 @@ type Decree = {
   answered: number
   /** By the clock of the database; null: without end. */
   until: number | null
-  /** Virtual times: somebody asked for its end, and that was answered. */
+  /** Virtual times: an end was requested (`ended`), and the request was answered (`closed`). */
   ended: number
   closed: number
 }
@@ -148,7 +148,7 @@ class World {
   readonly #proofs = new Map<string, Proof>()
   /** Of each row, the latest end that an answer `committed` has promised. */
   readonly #promised = new Map<string, Promised>()
-  /** Of each row, everybody who ever logged in. */
+  /** Of each row, every login that it ever had. */
   readonly #logins = new Map<string, Set<string>>()
   readonly #blocks: Decree[] = []
   readonly #allowances: Decree[] = []
@@ -397,8 +397,8 @@ class World {
   }
 
   /**
-   * Whoever is in the cdb may relay, or might before its last look; whoever was promised so is
-   * there.
+   * Every address in the cdb may relay, or might before the last look of the export. Every address
+   * with a promise is in the cdb.
    */
   #checkCdb(texts: readonly string[]): void {
     if (this.#cdb === undefined || this.#time.now < this.#cdb.since) return
@@ -432,8 +432,8 @@ class World {
   }
 
   /**
-   * Somebody allowed the address, or proved a login from it, that may count between `asked` and
-   * now.
+   * Whether an allowance of the address, or a login from it, may count at a time between `asked`
+   * and now.
    */
   #mayRelay(ip: IpAddress, asked: number, clockAsked: number): boolean {
     const isAllowed = this.#allowances.some(
@@ -655,7 +655,7 @@ class World {
     }
   }
 
-  /** What the database says now to somebody who waits for nothing. */
+  /** The answer of the database now, without any delay. */
   #sureRelay(ip: IpAddress | undefined): boolean {
     if (ip === undefined || this.#policy.neverList.refusal(ip) !== undefined) return false
     const values = [ip, this.#policy.rowOf(ip), null]
@@ -710,7 +710,7 @@ class World {
     return target.kind === 'network' && networkContains(target.network, ip)
   }
 
-  /** The block is in force from `asked` until now, whatever the clocks do. */
+  /** The block is in force from `asked` until now, for every state of the clocks. */
   #isInForce({ until, ended }: Decree, asked: number): boolean {
     if (ended <= this.#time.now || ended <= asked) return false
     return until === null || until - this.#slack() > this.#server.clock
@@ -892,7 +892,7 @@ class Authd {
   }
 }
 
-/** Plants a bug: whatever is queued is called committed. */
+/** Plants a bug: every queued login is answered `committed`. */
 class BoastingQueue {
   readonly #queue: GrantQueue
   readonly #clock: () => number

@@ -43,7 +43,7 @@ export function logIn(socket: Socket, login: string, password = TEST_PASSWORD): 
   return promise
 }
 
-/** So many sessions, logged in and idle, each from an address of its own. */
+/** Opens `count` sessions, logged in and idle, each from an address of its own. */
 export async function idleSessions(port: number, count: number, { tls = false } = {}): Promise<readonly Socket[]> {
   const sockets: Socket[] = []
   let next = 0

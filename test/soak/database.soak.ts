@@ -196,8 +196,7 @@ describeWith([DEBIAN_POSTGRES, ROOT], 'a database on a full disk', () => {
       },
       async () => {
         disk.empty()
-        // PostgreSQL may have ended for want of room for its log: whoever looks after it starts it
-        // again.
+        // PostgreSQL may have ended because its log had no room: an administrator starts it again.
         await cluster.stop('kill')
         await cluster.start()
       },
@@ -233,7 +232,7 @@ describeWith([ROOT], 'the embedded database on a full disk', () => {
   }
   const says = (event: RegExp): boolean => demo.program.lines.some(line => event.test(line))
 
-  test('PostgreSQL ends for want of room; POP3 and own mail go on, the relay is closed; with room again nobody has to help', async () => {
+  test('PostgreSQL ends on a full disk; POP3 and local mail continue, the relay is closed; with free space it opens without help', async () => {
     const { directory } = demo
     const state = `${directory}/state`
     const superuser = readFileSync(`${state}/postgresql/superuser.secret`, 'utf8').trim()

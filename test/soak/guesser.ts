@@ -3,8 +3,8 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { clientAddress, logIn } from './crowd.ts'
 
 /**
- * So many wrong passwords a second, each on a connection of its own, from so many addresses and for
- * so many logins in turn.
+ * The rate of wrong passwords, each on a connection of its own, and the addresses and logins that
+ * take turns.
  */
 export type GuesserOrder = {
   readonly port: number
@@ -41,7 +41,7 @@ if (parentPort !== null && isOrder(workerData)) {
     }
   }
   const started = performance.now()
-  // By the clock, not by the answers: somebody who guesses does not wait for slow servers.
+  // By the clock, not by the answers, because an attacker does not wait for slow servers.
   setInterval(() => {
     const due = Math.floor(((performance.now() - started) / 1000) * perSecond)
     while (counts.begun < due) void guess(counts.begun++)

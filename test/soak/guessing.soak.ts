@@ -64,7 +64,7 @@ describe.each([
     return times.sort((a, b) => a - b)
   }
 
-  // Other work on the machine only adds: the best of three tries says most of ours.
+  // Other work on the machine only adds delay: the best of three tries is the closest measurement.
   test(`${PER_SECOND} wrong passwords a second delay a right one by less than ${LIMIT_MS} ms`, {
     retry: 2,
   }, async () => {

@@ -57,8 +57,8 @@ test(`kill -9 of every process, ${SOAK.kills} times under load; seed ${SOAK.seed
   const backAfter: number[] = []
   const up = () => stack.start('auth-relay', { args: ['up', '--config', stack.config] })
   /**
-   * Reads what the programs of this life logged, in order: who was committed, and whom the gate did
-   * not know all the same.
+   * Reads what the programs of this life logged, in order: the addresses with a committed grant,
+   * and those that the gate did not know all the same.
    */
   const keep = (): void => {
     for (const { program, fields } of stack.program('auth-relay').log) {

@@ -111,7 +111,7 @@ async function everythingWorks(): Promise<void> {
   await eventually('the line of syslog counts', () => site.mayRelay(heard), 20_000)
 }
 
-describe('a client that says one octet at a time', () => {
+describe('a client that sends one octet at a time', () => {
   const SLOW: readonly (readonly [name: string, port: () => number | string, text: string, isCut: boolean])[] = [
     ['popup.listen', () => site.pop3, 'USER ann', true],
     ['popup.proxy_listen', () => ports.proxied, 'PROXY TCP4 192.0.2.7 192.0.2.1 1 2', true],
@@ -124,7 +124,7 @@ describe('a client that says one octet at a time', () => {
     ['authd.socket', () => `${site.stack.directory}/run/authd.sock`, 'login v=1 id=', false],
   ]
 
-  test('keeps nobody out, on any listener, and is cut off where a login is due', { timeout: 60_000 }, async () => {
+  test('delays no other client on any listener, and is closed where a login is due', { timeout: 60_000 }, async () => {
     const slow = SLOW.map(([name, port, text, isCut]) => {
       // More of them than authd.syslog_listen takes at once; fewer than one address may have
       // elsewhere.
@@ -195,8 +195,8 @@ describe('no descriptor is left', () => {
     return found
   }
   /**
-   * Under the account of the process: nobody else may set its limit, without a capability that a
-   * container's root has not.
+   * Runs under the account of the process, because another account needs a capability to set its
+   * limit, and root of a container lacks that capability.
    */
   const limit = async ({ pid, uids }: ProcessStatus, soft: number): Promise<void> => {
     const ids = ['setpriv', '--reuid', `${uids[0]}`, '--regid', `${uids[0]}`, '--clear-groups', '--']
@@ -254,7 +254,7 @@ describe('no descriptor is left', () => {
     },
   )
 
-  test('wrap.listen: a client is told to come again, and own mail goes on afterwards', async () => {
+  test('wrap.listen: a client is answered 421 or closed, and mail for local domains continues afterwards', async () => {
     const target = processOf('dist/wrap.js')
     const { pid } = target
     // Fewer than it has open: it gets none for the next client.

@@ -25,7 +25,7 @@ export class MailTraffic {
   readonly #account: TestAccount
   readonly #random: Random
   readonly #unclaimed: string[]
-  /** Messages whose QUIT was sent: gone or not, nobody can say. Answered: gone for good. */
+  /** Messages whose QUIT was sent: removed or not. Once QUIT is answered: removed for good. */
   readonly #quitSent = new Set<string>()
   readonly #quitAnswered = new Set<string>()
   readonly #all: readonly string[]

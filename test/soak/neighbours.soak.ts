@@ -208,7 +208,7 @@ describeWith([command('sh', 'dash')], 'a checker', () => {
   })
   afterAll(() => running?.stop())
 
-  test('that hangs, crashes, floods or leaves children costs its own logins and nobody else', async () => {
+  test('that hangs, crashes, floods or leaves children costs its own logins and no others', async () => {
     const popup = running.stack.program('popup')
     await running.client().login('ann')
     const { processes } = resourcesOf(popup.pid)

@@ -28,7 +28,7 @@ export class Site {
     this.smtp = smtp
   }
 
-  /** `settings` is given the port of popup, for whoever stands before it. */
+  /** `settings` gets the port of popup, for a proxy in front of popup. */
   static async start(
     settings: (stack: Stack, pop3: number) => TestSettings,
     options: ProgramOptions = {},
@@ -84,9 +84,9 @@ export class Site {
   }
 
   /**
-   * What must hold whatever becomes of the store: mail is read and own mail is taken meanwhile,
-   * nobody relays without a login; and
-   * when it is over, the logins of before and of meanwhile count, without anybody's hand.
+   * Asserts what must hold during an outage of the store and after it. During the outage mail is
+   * read, mail for local domains is taken, and no client relays without a login. After the outage
+   * the logins from before and from the outage count, without a manual step.
    */
   async survives(begin: () => Promise<void>, end: () => Promise<void>): Promise<void> {
     const [before, during, stranger] = [this.newcomer(), this.newcomer(), this.newcomer()]

@@ -144,7 +144,7 @@ describeWith(NEEDS, 'mixed traffic of real clients', () => {
     return client(`swaks, ${reply}`, ({ lines }) => lines.some(line => line.includes(` ${reply} `)), 'swaks', ...words)
   }
 
-  /** Somebody reads his mail, then sends some; somebody who has not, may not. */
+  /** A client that has read mail may send mail; a client that has not may not. */
   const reader = async (round: number): Promise<void> => {
     const ip = site.newcomer()
     await curl(round % 2 === 0 ? `pop3s://127.0.0.1:${pop3s}/1` : `pop3://127.0.0.1:${site.pop3}/2`, ip)

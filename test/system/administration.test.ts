@@ -51,7 +51,7 @@ async function logIn(user = 'demo', password = 'demo'): Promise<string> {
 const mayRelay = async (): Promise<boolean> =>
   !(await run(['/bin/sh', '-c', `${demo.command('swaks')} --quit-after RCPT`])).lines.some(line => line.includes('553'))
 
-test('before any login nobody may relay, and explain says what to do', async () => {
+test('before any login no address may relay, and explain says what to do', async () => {
   expect(await say('show')).toEqual({ status: 0, text: 'No login has opened the relay for an address now.' })
   expect(await json('show')).toEqual([])
   const { status, text } = await say('explain', '127.0.0.1')
@@ -73,7 +73,7 @@ describe('after a login', () => {
     ])
   })
 
-  test('explain names the login, now and for a moment ago, and not for the time before', async () => {
+  test('explain names the login now, and not for a time before the login', async () => {
     const now = await say('explain', '127.0.0.1')
     expect(now.status).toBe(0)
     expect(now.text).toContain('Opened by: popup login demo')
@@ -134,7 +134,7 @@ describe('after a login', () => {
     })
   })
 
-  test('report says who logged in, and by what', async () => {
+  test('report has each login with its daemons and methods', async () => {
     expect(await json('report')).toEqual([
       expect.objectContaining({
         login: 'demo',
@@ -149,7 +149,7 @@ describe('after a login', () => {
   })
 })
 
-test('watch shows logins, relayed mail and whom the gate did not let relay, as it happens', async () => {
+test('watch shows logins, relayed mail and clients that the gate did not let relay, as they happen', async () => {
   const watch = new Process('watch', commandOf('auth-relay', 'watch', '--config', config))
   // The login that must be seen comes again and again: watch may not be looking yet when the first
   // comes. Each round has an address of its own, because a use is recorded once a minute for each
@@ -248,7 +248,7 @@ test('import and replay take over what is young, and --shadow takes nothing', as
   expect((await say('explain', '192.0.2.11')).text).toContain('ipop3d')
 })
 
-test('without its database a verb says so in one line: 111', async () => {
+test('without its database a verb reports the fault in one line: 111', async () => {
   const elsewhere = temporaryDirectory()
   const file = `${elsewhere.path}/x.toml`
   writeFileSync(file, `configured = true\nstate_dir = "${elsewhere.path}"\n[database]\nembedded = true\n`, {

@@ -39,7 +39,7 @@ const configure = (alerts: Readonly<Record<string, string | readonly string[]>>)
 const alerts = (...words: string[]) => stack.run('auth-relay', ['alerts', ...words, '--config', stack.config])
 const mailed = (): string => (existsSync(mails) ? readFileSync(mails, 'utf8') : '')
 
-test('a stolen password is told by mail and closed, and the command lists it', async () => {
+test('a stolen password is reported by mail and closed, and the command lists it', async () => {
   configure({ close: ['login_spread'] })
   await database.owner.script(`
     INSERT INTO grants (ip, until, daemon, username) VALUES ('203.0.113.1', now() + interval '10 min', 'popup', 'ann');
@@ -65,7 +65,7 @@ test('a stolen password is told by mail and closed, and the command lists it', a
   expect((await alerts()).lines[0]).toMatch(/^ALARM {2}login_spread: ann, 12 addresses within an hour, since /)
 })
 
-test('alerts test fires each rule; a rule that does not exist and nobody to tell are refused', async () => {
+test('alerts test fires each rule; an unknown rule and settings without a way to report are refused', async () => {
   configure({})
   const fired = await alerts('test')
   expect(fired.ending?.code, fired.transcript()).toBe(0)
@@ -86,7 +86,7 @@ test('alerts test fires each rule; a rule that does not exist and nobody to tell
   ])
 })
 
-test('under auth-relay up, the logins of a stolen password are told by webhook, mail and program', async () => {
+test('under auth-relay up, the logins of a stolen password are reported by webhook, mail and program', async () => {
   const site = new Stack()
   const posted: unknown[] = []
   const hook = createServer((request, response) => {

@@ -79,14 +79,16 @@ describe('kill -9 of authd', () => {
   })
   afterEach(() => database.remove())
 
-  it(`${ROUNDS} times under load: whatever was answered committed is in the table`, { timeout: 300_000 }, async () => {
+  it(`${ROUNDS} times under load: every login that was answered committed is in the table`, {
+    timeout: 300_000,
+  }, async () => {
     const committed: string[] = []
     let next = 0
     for (let round = 0; round < ROUNDS; round++) {
       const authd = await stack.start('authd')
       const load = new Load(next)
       await load.start()
-      // At a moment that differs from round to round: after so many answers.
+      // After a number of answers that differs from round to round.
       const enough = 1 + ((round * 37) % 400)
       await eventually(`${enough} answers`, () => load.answers.size >= enough)
       authd.signal('SIGKILL')
@@ -171,7 +173,9 @@ describeWith([DEBIAN_POSTGRES], 'the database goes away', () => {
     },
   )
 
-  it('killed six times under load: whatever was answered committed is in the table', { timeout: 240_000 }, async () => {
+  it('killed six times under load: every login that was answered committed is in the table', {
+    timeout: 240_000,
+  }, async () => {
     await stack.start('authd')
     const committed: string[] = []
     let next = 0
@@ -215,7 +219,7 @@ describeWith([DEBIAN_POSTGRES], 'the database goes away', () => {
     client.close()
   })
 
-  it('frozen: an announcer is told queued after commit_wait, and the login is stored in the end', {
+  it('frozen: an announcer is answered queued after commit_wait, and the login is stored in the end', {
     timeout: 120_000,
   }, async () => {
     await stack.start('authd')

@@ -75,7 +75,7 @@ describeWith(RSYSLOG, 'a real rsyslogd writes to the FIFO', () => {
     await run(['mkfifo', '-m', '600', `${stack.directory}/fifo`])
   })
 
-  it('grants, and survives the restart of rsyslogd and our own', async () => {
+  it('grants, and survives a restart of rsyslogd and of authd', async () => {
     await start({ syslog_fifo: `${stack.directory}/fifo` })
     await startPrivateRsyslog(fifoAction('RSYSLOG_TraditionalFileFormat'))
     await log('ipop3d', login('203.0.113.7'))
@@ -137,7 +137,7 @@ describeWith(RSYSLOG, 'a real rsyslogd delivers by TCP', () => {
     await stack.waitForLog('authd', { event: 'grant_stored', ip: '203.0.113.7', source: 'tcp' })
   })
 
-  it('loses no line while authd restarts, by the action that the documents tell', async () => {
+  it('loses no line while authd restarts, with the action of the documents', async () => {
     await start({ syslog_listen: ['127.0.0.1:0'] })
     const port = stack.port('authd', 0, 'syslog')
     const logins = 10_000
@@ -284,7 +284,7 @@ describe('a line that is delivered late', () => {
     expect(explain('203.0.113.2', 1)).toContain('"relay":false')
   })
 
-  /** `auth-relay explain IP --at TIME --json`, so many minutes ago. */
+  /** `auth-relay explain IP --at TIME --json` for a time `minutes` ago. */
   function explain(ip: string, minutes: number): string {
     const at = new Date(Date.now() - minutes * 60_000).toISOString()
     const [program = '', ...words] = commandOf(
@@ -376,7 +376,7 @@ mount --bind "$run" /run
 exec /lib/systemd/systemd-journald`
 
 describeWith([ROOT, command('journalctl', 'systemd'), ...RSYSLOG], 'a real journald', () => {
-  it('is heard, also of what was said while we were away; octets that are no text and accounts that do not count open nothing', async () => {
+  it('is read, also entries from a time without authd; octets that are no text and accounts that do not count open nothing', async () => {
     const runDirectory = `${stack.directory}/j`
     const socket = `${runDirectory}/systemd/journal/dev-log`
     // Without --id: journald would take the account of the process that has this number.
@@ -400,7 +400,7 @@ describeWith([ROOT, command('journalctl', 'systemd'), ...RSYSLOG], 'a real journ
     })
     await stack.stopPrograms()
     await say(`${login('203.0.113.9')}\u0001`)
-    // journald itself says which account sent an entry, whatever the entry says of itself.
+    // journald names the account that sent an entry, independent of the fields of the entry.
     await say(login('203.0.113.10'), 61_250)
     await say(login('203.0.113.11'), 61_251)
     await say(login('203.0.113.2'))
@@ -417,7 +417,7 @@ describeWith([ROOT, command('journalctl', 'systemd'), ...RSYSLOG], 'a real journ
 })
 
 describe('the journal', () => {
-  it('is followed from the place where we left it, through the end of journalctl', async () => {
+  it('is followed from the saved place, and over an end of journalctl', async () => {
     const { directory } = stack
     const entries = `${directory}/entries`
     const entry = (n: number): string =>

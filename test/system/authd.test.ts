@@ -52,7 +52,7 @@ async function sendSyslog(lines: readonly string[]): Promise<void> {
 }
 
 describe('the socket where logins are announced', () => {
-  it('grants no proxy, by the settings of now, and tells the database which they are', async () => {
+  it('grants no proxy of the current settings, and stores the list of proxies in the database', async () => {
     const published = async (): Promise<readonly string[]> => {
       const row = v.object({ net: v.string() })
       const { rows } = await database.owner.query({ text: 'SELECT host(net) AS net FROM relay_ungrantable', row })
@@ -150,7 +150,7 @@ describeWith([ROOT], 'who may announce', () => {
       { uid, gid: uid, encoding: 'utf8', cwd: '/', timeout: 20_000 },
     ).stdout
 
-  it('nobody but our own account, unless named', async () => {
+  it('refuses every account but that of authd, unless the settings name the account', async () => {
     await start()
     expect(connectAs(61_250)).toMatch(/^EACCES/)
     expect(connectAs(0)).toMatch(/^ok id=9\.9 committed/)

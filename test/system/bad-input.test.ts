@@ -134,7 +134,7 @@ describe.each(ALL)('%s', name => {
     expect(status).toBe(100)
   })
 
-  test('--help and --version say what they should, on standard output', async () => {
+  test('--help and --version print usage and version on standard output', async () => {
     const help = await stack.run(name, ['--help'])
     expect([help.ending?.code, help.lines.join('\n')]).toEqual([0, expect.stringMatching(/usage/i)])
     const version = await stack.run(name, ['--version'])
@@ -209,7 +209,7 @@ describe('keys and certificates of sslwrap', () => {
     expect(status).toBe(100)
   })
 
-  test('a key that everybody can read, and one of another certificate', async () => {
+  test('a key that every account can read, and a key of another certificate', async () => {
     stack.configure(settings())
     const first = await stack.start('sslwrap')
     await first.stop()
@@ -240,7 +240,7 @@ describe('secrets', () => {
     expect(status).toBe(100)
   })
 
-  test.each(['popup', 'sslwrap'] as const)('%s refuses a preamble password that everybody can read', async name => {
+  test.each(['popup', 'sslwrap'] as const)('%s refuses a preamble password that every account can read', async name => {
     stack.configure(settings())
     chmodSync(`${stack.directory}/sslhack.pass`, 0o644)
     const { status, lines } = await refusalOf(name, start(name))
@@ -260,7 +260,7 @@ describe('secrets', () => {
 })
 
 describe('what popup needs', () => {
-  test('a passwd file that is missing, or open to everybody', async () => {
+  test('a passwd file that is missing, or open to every account', async () => {
     stack.configure(settings())
     chmodSync(`${stack.directory}/passwd`, 0o644)
     const open = await refusalOf('popup', start('popup'))

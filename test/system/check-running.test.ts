@@ -229,7 +229,7 @@ describeWith([NETWORK_NAMESPACES], 'check beside programs that run', () => {
     }
   })
 
-  test('a program of ours where another program of ours should listen is in the way', async () => {
+  test('a program of auth-relay on the port of another program of auth-relay is in the way', async () => {
     stack.configure(settings({ authd: { syslog_listen: ['127.0.0.1:110'] } }))
     expect(await saidOf('authd.syslog_listen')).toContainEqual(
       expect.stringMatching(/^unsafe: 127\.0\.0\.1:110 is held by popup \(pid \d+, account root\)$/),

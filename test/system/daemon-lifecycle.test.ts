@@ -18,7 +18,7 @@ afterEach(async () => {
 })
 
 describe('a daemon', () => {
-  test('says that it is ready, reloads on SIGHUP, stops on SIGTERM with status 0', async () => {
+  test('reports that it is ready, reloads on SIGHUP, stops on SIGTERM with status 0', async () => {
     const daemon = start([])
     expect(await daemon.waitForLine(/ready/)).toBe('sample ready listen=127.0.0.1:1')
     daemon.signal('SIGHUP')
@@ -28,7 +28,7 @@ describe('a daemon', () => {
     expect(daemon.lines).toEqual(['sample ready listen=127.0.0.1:1', 'reloaded', 'stopping'])
   })
 
-  test('a reload that fails is said, and the daemon goes on', async () => {
+  test('a reload that fails is logged, and the daemon goes on', async () => {
     const daemon = start(['bad-reload'])
     await daemon.waitForLine(/ready/)
     daemon.signal('SIGHUP')
@@ -45,14 +45,14 @@ describe('a daemon', () => {
     expect(await daemon.ended).toEqual({ code: 111, signal: null })
   })
 
-  test('under a supervisor of ours the end of standard input is the end', async () => {
+  test('under a supervisor of auth-relay the end of standard input ends the daemon', async () => {
     const daemon = start([], { AUTHRELAY_SUPERVISED: '1' })
     await daemon.waitForLine(/ready/)
     daemon.child.stdin?.end()
     expect(await daemon.ended).toEqual({ code: 0, signal: null })
   })
 
-  test('without one it is not', async () => {
+  test('without a supervisor the end of standard input does not end the daemon', async () => {
     const daemon = start([])
     daemon.child.stdin?.end()
     await daemon.waitForLine(/ready/)
@@ -70,7 +70,7 @@ test.each([
   expect(daemon.ending).toEqual({ code, signal: null })
 })
 
-test('a mistake of ours shows its stack', async () => {
+test('a programming error shows its stack', async () => {
   const daemon = await run(command('bug'))
   expect(daemon.lines[0]).toBe('sample: internal error: TypeError: our own mistake')
   expect(daemon.lines.length).toBeGreaterThan(1)
@@ -99,7 +99,7 @@ describe('service manager', () => {
     directory.remove()
   })
 
-  test('hears READY, WATCHDOG at half its interval, STOPPING', async () => {
+  test('receives READY, WATCHDOG at half its interval, and STOPPING', async () => {
     const daemon = start([], { NOTIFY_SOCKET: `${directory.path}/notify`, WATCHDOG_USEC: '40000' })
     await manager.waitForLine(/^READY=1$/)
     await manager.waitForLine(/^WATCHDOG=1$/)
@@ -117,7 +117,7 @@ describe('service manager', () => {
     expect(manager.lines).not.toContain('WATCHDOG=1')
   })
 
-  test('a service manager that is gone stops nobody', async () => {
+  test('a missing service manager does not stop the daemon', async () => {
     const daemon = start([], { NOTIFY_SOCKET: `${directory.path}/nobody` })
     await daemon.waitForLine(/ready/)
     daemon.signal('SIGTERM')

@@ -95,7 +95,7 @@ describe('openListener', () => {
     await busy.ended
   })
 
-  test('what is no socket is never removed', async () => {
+  test('a file that is no socket is never removed', async () => {
     writeFileSync(socketAt('file').path, 'precious')
     await expect(openListener(server(), socketAt('file'), 'authd.socket')).rejects.toThrow(UsageFault)
     expect(readFileSync(socketAt('file').path, 'utf8')).toBe('precious')
@@ -129,8 +129,8 @@ describe('holdListener', () => {
   })
 })
 
-describe('who is there', () => {
-  test('the kernel says who connected to a Unix socket', async () => {
+describe('the peer of a connection', () => {
+  test('the kernel names the account that connected to a Unix socket', async () => {
     const accepting = createServer()
     servers.push(accepting)
     await openListener(accepting, socketAt('who.sock'), 'authd.socket')
@@ -200,7 +200,7 @@ describe('secret files', () => {
     expect(() => readSecretFile(path)).toThrow(new RegExp(path))
   })
 
-  test('open to everybody: refused, and the message says the command', () => {
+  test('open to every account: refused, and the message has the command', () => {
     const path = file('s3cret')
     chmodSync(path, 0o604)
     expect(() => readSecretFile(path)).toThrow(

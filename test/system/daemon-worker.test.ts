@@ -28,7 +28,7 @@ const addressIn = (line: string): { held: number; worker: number } => {
 }
 
 describe('a worker', () => {
-  test('hears and answers over the channel, whole messages of any size', async () => {
+  test('receives and answers whole messages of any size over the channel', async () => {
     const parent = start(['parent'])
     expect(await parent.waitForLine(/^from worker/)).toContain('"got":100000')
   })

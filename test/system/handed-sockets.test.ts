@@ -9,7 +9,7 @@ import { temporaryDirectory } from '../harness/temporary-directory.ts'
 
 const DAEMON = new URL('daemon-for-tests.ts', import.meta.url).pathname
 
-/** What a server says to whoever connects. */
+/** The octets that a server sends to a new connection. */
 const hear = async (...where: readonly string[]): Promise<string> => {
   const { lines } = await run(['curl', '-s', '-m', '10', '--http0.9', ...where])
   return lines.join('\n')
@@ -51,7 +51,7 @@ describeWith(
       expect(existsSync(path)).toBe(true)
     })
 
-    test('a socket that no setting names is said, and the settings hold', async () => {
+    test('a socket that no setting names is logged, and the settings hold', async () => {
       const [port, other] = [await freePort(), await freePort()]
       const daemon = activate([`127.0.0.1:${other}`], port, `${directory.path}/own.sock`)
       await daemon.waitForLine(/Listening on/)

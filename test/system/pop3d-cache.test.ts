@@ -107,7 +107,7 @@ describe('the maildrop cache', () => {
     expect(one).toBe(two)
   })
 
-  test('says what is wrong', async () => {
+  test('names the fault', async () => {
     const cache = cacheWith()
     await expect(cache.open(`${root.path}/none`)).rejects.toBeInstanceOf(MaildropMissing)
     await expect(cache.open('/etc/passwd')).rejects.toBeInstanceOf(MaildropMissing)

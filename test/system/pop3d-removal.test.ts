@@ -44,7 +44,7 @@ const filesOf = (maildir: string): readonly string[] =>
 const ownerOf = (path: string): string => readFileSync(path, 'utf8').split(' ', 1)[0] ?? ''
 
 test.each(['none', 'qmail'] as const)(
-  'QUIT removes files of deleted messages and no other, whatever happens to the maildrop meanwhile (compat %s)',
+  'QUIT removes files of deleted messages and no other, also if other programs change the maildrop (compat %s)',
   async compat => {
     let removals = 0
     await fc.assert(

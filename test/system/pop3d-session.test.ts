@@ -67,7 +67,7 @@ test('a client that resets its connection removes nothing', async () => {
   expect(stateOf(maildir)).toEqual(['new/A "x\\n"'])
 })
 
-test('what was read and removed is logged', async () => {
+test('the numbers of messages read and removed are logged', async () => {
   const { client, lines, ended } = await serve({}, maildirOf('new/A "x\\n"', 'new/B "y\\n"'))
   client.end('RETR 1\r\nDELE 1\r\nQUIT\r\n')
   client.resume()

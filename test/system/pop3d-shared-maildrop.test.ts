@@ -102,7 +102,7 @@ describe.each([
   ['sessions of two processes', standalone, standalone],
   ['a session of a worker, and one of a process', byWorker, standalone],
 ])('%s', (_, open, openOther) => {
-  test('one QUITs while the other reads: every message stays readable, with its size', async () => {
+  test('QUIT of one session while another reads: every message stays readable, with its size', async () => {
     const files = Array.from({ length: 20 }, (__, index) => `new/${index} mtime=${index + 1} "number ${index}\\n"`)
     const maildir = maildirOf(...files)
     const reader = new Pop3Client(await open(maildir, settingsOf('none')))
@@ -253,7 +253,7 @@ describe('the log', () => {
     expect(service.logged('message_unreadable')).toEqual([line])
   })
 
-  test.runIf(isRoot)('says EACCES for a file of another account, in a process of one session too', async () => {
+  test.runIf(isRoot)('logs EACCES for a file of another account, in a process of one session too', async () => {
     const maildir = maildirOf('cur/A "a\\n"')
     chmodSync(`${maildir}/cur/A`, 0o600)
     chownSync(`${maildir}/cur/A`, 0, 0)
@@ -283,7 +283,7 @@ describe('the log', () => {
     expect(service.logged('message_unreadable')).toHaveLength(20)
   })
 
-  test('says once what is not listed, and again when that is another number of files', async () => {
+  test('logs once the files that are not listed, and again when their number changes', async () => {
     const service = new Service()
     const maildir = maildirOf('cur/A "a\\n"', 'new/late mtime=future "x\\n"')
     symlinkSync('/etc/passwd', `${maildir}/cur/link`)
@@ -323,7 +323,7 @@ test('two names of one file, as an interrupted move leaves them, are one message
 describe('a Maildir++ quota', () => {
   const quota = '10000S,10C\n6 3\n'
 
-  test('is told of what QUIT removed, without what is in the trash', async () => {
+  test('gets an entry for the messages that QUIT removed, except those in the trash', async () => {
     const service = new Service()
     const maildir = maildirOf(
       'new/A mtime=1 "a\\n"',

@@ -47,14 +47,14 @@ describe('pop3d MAILDIR', () => {
     expect(stateOf(maildir)).toEqual(['new/A "x\\n"'])
   })
 
-  test('tells a user without a maildrop, with status 0', () => {
+  test('answers -ERR for a user without a maildrop, with status 0', () => {
     const refused = { status: 0, stdout: '-ERR this user has no $HOME/Maildir\r\n', stderr: '' }
     expect(pop3d([], '')).toEqual(refused)
     expect(pop3d(['nonexistent'], '')).toEqual(refused)
   })
 
   test.runIf(isRoot)(
-    'serves nobody as uid 0: status 111, because the set-up is broken, and nothing to the client',
+    'serves no session as uid 0: status 111, because the set-up is broken, and nothing to the client',
     () => {
       expect(pop3d([maildirOf()], 'QUIT\r\n', {}, {})).toEqual({
         status: 111,
@@ -64,7 +64,7 @@ describe('pop3d MAILDIR', () => {
     },
   )
 
-  test('takes COMPAT, SIZES and EXTRA_BLANK from the environment, and says what is wrong with them', () => {
+  test('takes COMPAT, SIZES and EXTRA_BLANK from the environment, and names their faults', () => {
     const maildir = maildirOf('cur/A "x\\n"')
     const sizeWith = (env: Readonly<Record<string, string>>) => pop3d([maildir], 'STAT\r\n', env).stdout
     expect(sizeWith({})).toBe('+OK \r\n+OK 1 3\r\n')

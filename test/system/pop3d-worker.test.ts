@@ -48,7 +48,7 @@ describe('a worker', () => {
     )
   })
 
-  test('runs as the owner and as nobody else', async () => {
+  test('runs with the ids of the owner alone', async () => {
     const worker = await start()
     const client = new Pop3Client(worker.open(worker.ticket({ maildir: maildirOf() })))
     expect(await client.line()).toBe('+OK ')
@@ -66,7 +66,7 @@ describe('a worker', () => {
     expect((await worker.worker.ended).code).toBe(100)
   })
 
-  test('believes no ticket but the monitor’s, and each only once', async () => {
+  test('accepts only tickets of the monitor, each once', async () => {
     const worker = await start()
     const maildir = maildirOf('cur/A "x\\n"')
     const refusal = '-ERR [SYS/TEMP] temporary authentication failure\r\n'
@@ -82,7 +82,7 @@ describe('a worker', () => {
     }
   })
 
-  test('tells what is wrong with a maildrop', async () => {
+  test('names the fault of a maildrop in the reply', async () => {
     const worker = await start()
     const answerTo = (maildir: string) => new Pop3Client(worker.open(worker.ticket({ maildir }))).rest()
     expect(await answerTo('/nonexistent')).toBe('-ERR this user has no $HOME/Maildir\r\n')
@@ -90,7 +90,7 @@ describe('a worker', () => {
     expect(await answerTo('/')).toBe('-ERR unable to scan $HOME/Maildir\r\n')
   })
 
-  test('goes away when nobody is there, and not before', async () => {
+  test('ends when it is idle, and not before', async () => {
     const worker = await start({ workerIdle: 1 })
     const client = new Pop3Client(worker.open(worker.ticket({ maildir: maildirOf() })))
     expect(await client.line()).toBe('+OK ')
@@ -141,7 +141,7 @@ describe('a worker', () => {
     expect(stateOf(maildir)).toEqual(['cur/B "y\\n"'])
   })
 
-  test('lock = "exclusive" tells the second session to come later', async () => {
+  test('lock = "exclusive" refuses a second session with [IN-USE]', async () => {
     const worker = await start({ lock: 'exclusive' })
     const other = await start({ lock: 'exclusive' })
     const maildir = maildirOf('cur/A "x\\n"')
@@ -156,7 +156,7 @@ describe('a worker', () => {
     expect(await next.rest()).toBe('+OK \r\n+OK \r\n')
   })
 
-  test('a lock whose process is gone holds nobody up', async () => {
+  test('the lock of a process that has ended delays no session', async () => {
     const maildir = maildirOf('cur/A "x\\n"')
     const worker = await start({ lock: 'exclusive' })
     const holder = new Pop3Client(worker.open(worker.ticket({ maildir })))
@@ -195,7 +195,7 @@ describe('a login process that passes sockets', () => {
   }
   const isClosed = (socket: Socket) => eventually('closed', () => socket.destroyed || socket.readableEnded)
 
-  test('gives what it has read with them, and hears when each is over', async () => {
+  test('passes the octets that it has read too, and is notified when each session ends', async () => {
     const worker = await start()
     const link = await linkTo(worker)
     const maildirs = ['one', 'two'].map(name => maildirOf(`cur/${name} "${name}\\n"`))
@@ -215,7 +215,7 @@ describe('a login process that passes sockets', () => {
     link.lines.destroy()
   })
 
-  test('needs the monitor’s ticket for each', async () => {
+  test('needs a ticket of the monitor for each', async () => {
     const worker = await start()
     const link = await linkTo(worker)
     const refusal = '-ERR [SYS/TEMP] temporary authentication failure\r\n'
@@ -228,7 +228,7 @@ describe('a login process that passes sockets', () => {
   })
 
   test.each(['take n=1 octets=0 x\n', 'STAT\r\n', `${'x'.repeat(200_000)}`])(
-    'and does not keep to the rules is dismissed, and others are served',
+    'and breaks the protocol is closed, and others are served',
     async words => {
       const worker = await start()
       const link = await linkTo(worker)
@@ -241,7 +241,7 @@ describe('a login process that passes sockets', () => {
     },
   )
 
-  test('takes its sessions with it when it dies, and nothing is removed', async () => {
+  test('ends its sessions when it dies, and no message is removed', async () => {
     const worker = await start()
     const link = await linkTo(worker)
     const maildir = maildirOf('new/A "x\\n"')
@@ -252,14 +252,14 @@ describe('a login process that passes sockets', () => {
     expect(stateOf(maildir)).toEqual(['new/A "x\\n"'])
   })
 
-  test('is told when the worker wants to go; what it passes until it has heard that is served, by the same worker', async () => {
+  test('is notified before an idle worker ends; sockets that it passes before it reads the notice are served by that worker', async () => {
     const worker = await start({ workerIdle: 0.2 })
     const link = await linkTo(worker)
     await eventually('goodbye', () => link.news() === 'bye\n')
     const client = await link.pass(1, worker.ticket({ maildir: maildirOf('cur/A "x\\n"') }), 'STAT\r\n')
     link.lines.end()
     expect([await client.line(), await client.line()]).toEqual(['+OK ', '+OK 1 3'])
-    // Somebody is here again: new links are taken.
+    // A client is connected again: the worker takes new links.
     const next = await linkTo(worker)
     const other = await next.pass(1, worker.ticket({ maildir: maildirOf() }))
     expect(await other.line()).toBe('+OK ')
@@ -273,7 +273,7 @@ describe('a login process that passes sockets', () => {
     expect((await worker.worker.ended).code).toBe(0)
   })
 
-  test('cannot show a ticket again to the worker that comes after', async () => {
+  test('cannot use a ticket a second time with the next worker', async () => {
     const worker = await start({ workerIdle: 0.2 })
     const used: unknown[] = []
     worker.worker.channel.onMessage(message => used.push(message))
@@ -287,7 +287,7 @@ describe('a login process that passes sockets', () => {
     expect(await new Pop3Client(next.open(ticket, 'QUIT\r\n')).rest()).toMatch(/^-ERR/)
   })
 
-  test.runIf(isRoot)('is known by its uid, whatever the mode of the socket says', async () => {
+  test.runIf(isRoot)('is known by its uid, for any mode of the socket', async () => {
     const worker = await start({ loginUid: OWNER.uid + 1 })
     const script = `use Socket; $SIG{PIPE} = 'IGNORE'; socket(my $s, AF_UNIX, SOCK_STREAM, 0); connect($s, pack_sockaddr_un($ARGV[0])) or die;
       syswrite($s, "$ARGV[1]\n"); my $n = sysread($s, my $x, 99); print defined $n && $n > 0 ? "heard $x" : "silence"`

@@ -162,7 +162,7 @@ describe('checker = "upstream"', () => {
     await behind.stop()
   })
 
-  test('the server behind decides and serves, and learns who the client is', async () => {
+  test('the server behind decides and serves, and gets the address of the client', async () => {
     const session = running.client('127.0.0.9')
     session.write(`USER bob\r\n${PASS}\r\nSTAT\r\nRETR 1\r\nQUIT\r\n`)
     for (const pattern of [/^\+OK </, /^\+OK $/, /^\+OK $/, /^\+OK 2 /, /^\+OK/]) await session.expect(pattern)
@@ -173,7 +173,7 @@ describe('checker = "upstream"', () => {
     expect(seenBehind).toMatchObject({ ip: '127.0.0.9', id: seen.id })
   })
 
-  test('AUTH PLAIN reaches it as USER and PASS; a line break in a password reaches nobody', async () => {
+  test('AUTH PLAIN reaches the server as USER and PASS; a password with a line break is refused', async () => {
     const session = running.client()
     await session.expect(/^\+OK </)
     const plain = (secret: string): string => Buffer.from(`\0ann\0${secret}`).toString('base64')
@@ -241,7 +241,7 @@ describe('checker = "sql"', () => {
     ['ann', 1],
     ['bob', 2],
     ['plain', 1],
-  ])('%s logs in by his row', async (user, count) => {
+  ])('%s logs in by the row of the login', async (user, count) => {
     const session = running.client()
     await session.login(user)
     await session.ask('STAT', new RegExp(`^\\+OK ${count} `))

@@ -196,7 +196,7 @@ describe('popup', () => {
     await session.ask(PASS, /^\+OK/)
   })
 
-  test('what a client sends and then half-closes is still answered', async () => {
+  test('commands that a client sends before it half-closes are still answered', async () => {
     const socket = dial(running.stack.port('popup'))
     const session = new PopupClient(socket)
     socket.end(`USER ann\r\n${PASS}\r\nSTAT\r\nQUIT\r\n`)
@@ -216,7 +216,7 @@ describe('popup', () => {
   })
 })
 
-test('POP3 alone, with the setting of INSTALL: a login is right without authd, and is announced to nobody', async () => {
+test('POP3 alone, with the setting of INSTALL: a login succeeds without authd, and is not announced', async () => {
   const setting = installText('By hand: start', /^\*\*POP3 alone\*\*[^`]*`([^`]+)`/m)
   expect(setting).toBe('authd.socket = ""')
   const running = await startPopup({}, { authd: { socket: '' } })
@@ -267,7 +267,7 @@ describe('popup and the grant', () => {
     session.close()
   })
 
-  test('but not for ever', async () => {
+  test('+OK waits no longer than grant_wait', async () => {
     const { authd } = running
     authd.answer = () => undefined
     authd.events.length = 0
@@ -291,7 +291,7 @@ describe('popup and the grant', () => {
   test.each([
     ['a listed proxy that names itself', '198.51.100.5', 'proxy'],
     ['a network in never_grant', '192.0.2.7', 'never'],
-  ])('%s: the session goes on, and nobody is told of the login', async (_, address, reason) => {
+  ])('%s: the session goes on, and the login is not announced', async (_, address, reason) => {
     running.authd.events.length = 0
     const session = running.proxied()
     session.say(`PROXY TCP4 ${address} 198.51.100.1 4000 110`)
@@ -435,7 +435,7 @@ describe('the guard', () => {
   afterAll(() => running.stop())
   const from = (ip: string): PopupClient => running.client(ip)
 
-  test('the third connection of an address is told so, and others are served', async () => {
+  test('the third connection of an address is refused with the reason, and other addresses are served', async () => {
     const open = [from('127.0.0.2'), from('127.0.0.2')]
     for (const session of open) await session.expect(/^\+OK </)
     const third = from('127.0.0.2')
@@ -446,7 +446,7 @@ describe('the guard', () => {
     for (const session of [...open, other]) session.close()
   })
 
-  test('when every place is taken, whoever is longest without a login makes room', async () => {
+  test('when every place is taken, the oldest connection without a login makes room', async () => {
     const full = await startPopup({ max_connections: 3 })
     try {
       const loggedIn = full.client()
@@ -465,7 +465,7 @@ describe('the guard', () => {
       const tooMany = full.client()
       await tooMany.expect(/^-ERR \[SYS\/TEMP\] too many connections/)
       await tooMany.expectEnd()
-      // His socket is the worker's: the place is his until the worker says that he is gone.
+      // The worker has the socket: the place stays taken until the worker reports the end.
       await loggedIn.quit()
       await eventually('his place is free', async () => (await full.client().next(5_000))?.text.startsWith('+OK <'))
     } finally {
@@ -514,7 +514,7 @@ describe('the guard', () => {
     await session.expectEnd(5_000)
   })
 
-  test('failures make the next attempts of address and login wait, and nobody else', async () => {
+  test('failures delay the next attempts of the address and of the login, and no others', async () => {
     const session = from('127.0.0.5')
     await session.expect(/^\+OK </)
     await session.ask('USER ann', /^\+OK/)
@@ -574,7 +574,7 @@ describe('processes', () => {
     )
 
   describeWith([ROOT], 'as root', () => {
-    test('the crash of one owner’s worker leaves the others alone, and he gets a new one', async () => {
+    test('the crash of one worker ends no session of another owner, and the next login starts a new worker', async () => {
       const ann = await login('ann')
       const bob = await login('bob')
       const ofAnn = workers().find(pid => ownerOf(pid) === running.ann.uid)
@@ -630,7 +630,7 @@ describe('processes', () => {
     })
   })
 
-  test('a worker without sessions goes away, and the next login has another', async () => {
+  test('a worker without sessions ends, and the next login gets another worker', async () => {
     await (await login('ann')).quit()
     await running.stack.waitForLog('popup', { event: 'worker_stopped' })
     // Tickets may still be out: a worker may have been started again for them, and will go as well.

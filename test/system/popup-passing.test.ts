@@ -33,7 +33,7 @@ describe('a socket that changes hands', () => {
       .flatMap(pid => internetSocketsOf(pid))
       .filter(({ state }) => state === 'connected').length
 
-  /** So many lines; then the stream is paused. */
+  /** Reads `count` lines and then pauses the stream. */
   async function linesOf(stream: Duplex, count: number): Promise<readonly string[]> {
     let text = ''
     const { promise, resolve } = Promise.withResolvers<void>()
@@ -127,8 +127,8 @@ describe('a socket that changes hands', () => {
   const residentOf = (pid: number): number => Number(readFileSync(`/proc/${pid}/statm`, 'latin1').split(' ')[1]) * 4096
 
   /**
-   * Reads a message of so many octets without keeping it; how much all processes of popup have
-   * grown meanwhile, in octets.
+   * Reads a message of `octets` octets without keeping it, and returns by how many octets all
+   * processes of popup have grown meanwhile.
    */
   async function growthDuring(stream: Duplex, octets: number): Promise<number> {
     const monitor = running.stack.program('popup').pid

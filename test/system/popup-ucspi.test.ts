@@ -100,7 +100,7 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
     expect(log).not.toContain('event=login_accepted')
   })
 
-  test('a program whose first line is no +OK is no login, and the log says what it said', () => {
+  test('a program whose first line is no +OK is no login, and the log has the line', () => {
     const chatty = ['pop.example.org', 'sh', '-c', 'echo "Last login: today"; echo "+OK welcome"']
     const { said, log } = converse(`USER ann\r\n${PASS}\r\n`, {}, chatty)
     expect(said).toContain('Last login: today\n+OK welcome\n')
@@ -110,7 +110,7 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
     expect(log).not.toContain('event=login_accepted ')
   })
 
-  test('wrong usage is said to the client', () => {
+  test('wrong usage is reported to the client', () => {
     expect(converse('', {}, ['pop.example.org'])).toMatchObject({
       said: '-ERR usage: popup hostname subprogram\r\n',
       status: 1,
@@ -122,7 +122,7 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
     expect(said).toBe('+OK <ID>\r\n+OK \r\n-ERR [AUTH] authorization failed\r\n+OK \r\n+OK \r\n+OK \r\n')
   })
 
-  describe('what the program learns', () => {
+  describe('the variables of the program', () => {
     const environmentOf = (input: string, env: Readonly<Record<string, string>>, args: readonly string[] = []) => {
       mkdirSync(`${stack.directory}/record`, { recursive: true, mode: 0o777 })
       const file = `${stack.directory}/record/${Math.random().toString(36).slice(2)}`
@@ -181,7 +181,7 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
     })
   })
 
-  test('a PROXY header from a peer that is not listed is not believed', () => {
+  test('a PROXY header from a peer that is not listed does not count', () => {
     const { said, log } = converse('PROXY TCP4 198.51.100.4 198.51.100.1 50000 995\r\n', {}, [
       '-P',
       'pop.example.org',

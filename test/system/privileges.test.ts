@@ -102,7 +102,7 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
   }
   const messageOf = ({ maildir }: TestAccount) => `${maildir}/new/1700000000.M0.mx`
   const file = (name: string): string => `${stack.directory}/${name}`
-  /** Nobody but root and authd: the database's passwords. */
+  /** Passwords of the database, for root and authd alone. */
   const databaseSecrets = () => [file('state/dbpass'), file('state/wrap-dbpass')]
 
   /**
@@ -166,7 +166,7 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
       hasGivenUpRoot(login, TEST_IDS.login)
       expect(login.noNewPrivileges).toBe(true)
     })
-    test('has given the client away after his login', () => {
+    test('holds no socket of a client after the login', () => {
       const states = internetSocketsOf(find('popup', '--login').pid).map(({ state }) => state)
       expect(states).toEqual(['listening', 'listening'])
     })
@@ -190,7 +190,7 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
     test('runs as the owner of the mail, without a way back', () => {
       hasGivenUpRoot(find('pop3d', '--worker'), ann.uid)
     })
-    test('holds the client that it was given, and neither listens nor connects', async () => {
+    test('holds the connection that was handed over, and neither listens nor connects', async () => {
       const ofWorker = () => internetSocketsOf(find('pop3d', '--worker').pid)
       const port = portOf('popup').toString(16).toUpperCase().padStart(4, '0')
       expect(ofWorker()).toEqual([{ state: 'connected', local: expect.stringMatching(`:${port}$`) }])
@@ -214,7 +214,7 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
         for (const id of [bob.uid, TEST_IDS.tls, TEST_IDS.gate, TEST_IDS.authd]) await cannotTalkTo(id, path)
       }
     })
-    test('each owner has a worker of his own', async () => {
+    test('each owner has a worker of its own', async () => {
       const second = Pop3Conversation.over(createConnection(portOf('popup'), '127.0.0.1'))
       await second.login('bob', TEST_PASSWORD)
       second.say('RETR 1')
@@ -258,7 +258,7 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
       for (const name of ['tls.key', 'passwd', 'sslhack.pass']) await cannotRead(TEST_IDS.authd, file(name))
     })
     test('leaves no core file', () => cannotBeDumped(find('authd')))
-    test('hears logins from the monitor alone', async () => {
+    test('takes logins from the monitor alone', async () => {
       for (const id of [TEST_IDS.login, TEST_IDS.tls, TEST_IDS.gate, ann.uid]) {
         await cannotTalkTo(id, file('run/authd.sock'))
       }
@@ -421,7 +421,7 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
       expect(stack.transcript()).toContain('level=debug')
       expectNoneIn('the log', stack.transcript())
     })
-    test('not in what clients are told', () => expectNoneIn('a reply', replies.join('\n')))
+    test('not in replies to clients', () => expectNoneIn('a reply', replies.join('\n')))
     test('not in another file, the files of the database among them', async () => {
       const { path, remove } = temporaryDirectory()
       writeFileSync(`${path}/secrets`, secrets().join('\n'))
@@ -438,7 +438,7 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
     expect(rooted.sort()).toEqual(['auth-relay', 'popup', 'sslwrap'])
   })
 
-  test('none of ours can be traced or dumped by another process of its account, those of root included', () => {
+  test('no program of auth-relay can be traced or dumped by another process of its account, those of root included', () => {
     const ours = processes.filter(({ commandLine }) => commandLine.some(word => /\/dist\/[\w-]+\.js$/.test(word)))
     expect(ours.length).toBeGreaterThan(8)
     for (const process of ours) {

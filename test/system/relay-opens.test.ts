@@ -104,7 +104,7 @@ describeWith(NEEDS, 'the whole stack, real clients, three hosts', () => {
     return lines
   }
 
-  test('before anybody logged in: own domain yes, elsewhere no', async () => {
+  test('before any login: own domain yes, elsewhere no', async () => {
     expect(await swaksFrom(b)).toMatch(/^<\*\* 55[03] /)
     expect(await askFrom(a)).toBe(553)
     expect(await askFrom(a, '2001:db8::10')).toBe(553)

@@ -94,7 +94,7 @@ describeWith([NETWORK_NAMESPACES], 'a file that init writes for a site', () => {
   )
 })
 
-describe('init beside a file that nobody has read', () => {
+describe('init beside a file that is not configured', () => {
   const config = `${path}/packaged.toml`
   const packaged = debianSettings()
 
@@ -128,7 +128,7 @@ describe('init beside a file that nobody has read', () => {
     expect(databaseOf()).toMatchObject({ embedded: false, dbhost: 'db3' })
   })
 
-  test('a file that has been read, a file with a fault, and a site that is none are refused', async () => {
+  test('a configured file, a file with a fault, and a site that is none are refused', async () => {
     writeFileSync(config, 'configured = true\n')
     expect(await say(['init', '--for', 'exim', '--config', config])).toEqual({
       status: 100,

@@ -149,7 +149,7 @@ describeWith([DEBIAN_POSTGRES], 'several hosts with one database, with the lines
     }
   })
 
-  test('a host that pg_hba.conf does not let in is told the line that is missing', async () => {
+  test('for a host that pg_hba.conf does not admit the error names the missing line', async () => {
     cluster.useHba(hbaFor(['pop3authd']))
     await smtp.program('wrap').stop()
     const refused = await eventually('the reader is refused', async () => {

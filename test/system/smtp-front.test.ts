@@ -183,7 +183,7 @@ describeWith([ROOT, command('swaks'), command('msmtp'), PHP_MAILER], 'the front 
           },
           60_000,
         )
-      /** The codes that a client hears, each group answered before the next one is written. */
+      /** The codes that a client receives, each group answered before the next one is written. */
       const talk = async ({ client, replies, noHello, end, shut }: Dialogue): Promise<void> => {
         const socket = connect(port, '127.0.0.1')
         const smtp = SmtpConversation.over(socket)

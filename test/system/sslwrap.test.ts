@@ -53,7 +53,7 @@ describe('the SSL dialogue', () => {
     server.close()
   })
 
-  test('the client hears one greeting, unchanged; the server hears first who is there; both logs share an id', async () => {
+  test('the client gets one greeting, unchanged; the server gets the address of the client first; both logs share an id', async () => {
     const pop = talk(client(sslwrap.port, { ALPNProtocols: ['pop3'] }))
     expect((await pop.expect(/^\+OK/)).text).toBe(GREETING)
     await pop.ask('SSL 192.0.2.66:x', /^-ERR authorization first$/)
@@ -68,7 +68,7 @@ describe('the SSL dialogue', () => {
     expect(sslwrap.program.lines.join()).not.toContain(SHARED_PASSWORD)
   })
 
-  test('what the client says before the greeting comes after the SSL command', async () => {
+  test('octets that the client sends before the greeting follow the SSL command', async () => {
     const socket = client(sslwrap.port)
     socket.write('SSL 192.0.2.66:guess\r\nQUIT\r\n')
     const pop = talk(socket)
@@ -91,7 +91,7 @@ describe('the SSL dialogue', () => {
     expect(tickets).toBe(1)
   })
 
-  test('sessions are resumed by whatever worker, and each resumption brings a new ticket', async () => {
+  test('every worker resumes sessions, and each resumption brings a new ticket', async () => {
     let session: Buffer | undefined
     for (let round = 0; round < 8; round++) {
       const socket = client(sslwrap.port, session === undefined ? {} : { session })
@@ -124,7 +124,7 @@ describe('the SSL dialogue', () => {
     await pop.expectEnd()
   })
 
-  test('not TLS: closed and logged; nothing said: not logged as a failure', async () => {
+  test('a client without TLS is closed and logged; a client that sends nothing is not logged as a failure', async () => {
     const plain = connectTcp(sslwrap.port, '127.0.0.1')
     plain.end('USER ann\r\n')
     await talk(plain).expectEnd()
@@ -220,7 +220,7 @@ describe('when the server behind fails', () => {
     expect((await sslwrap.event('upstream_failed'))['reason']).toMatch(/ECONNREFUSED/)
   })
 
-  test('it refuses the password: the client hears a generic sentence, the log says where to look', async () => {
+  test('a refused password: the client gets a generic sentence, the log names the shared password', async () => {
     const strict = await backEnd(
       new BackEnd(
         s => s.write('+OK ready\r\n'),
@@ -235,7 +235,7 @@ describe('when the server behind fails', () => {
     expect(sslwrap.program.lines.join()).not.toContain(SHARED_PASSWORD)
   })
 
-  test('it greets with -ERR: passed on, and the password is not told', async () => {
+  test('a greeting with -ERR: passed on, and the password is not sent', async () => {
     const busy = await backEnd(new BackEnd(socket => socket.write('-ERR [SYS/TEMP] busy\r\n')))
     const sslwrap = await start({ listeners: [inFrontOf(busy)] })
     const pop = talk(client(sslwrap.port))
@@ -244,14 +244,14 @@ describe('when the server behind fails', () => {
     expect(busy.heard.map(({ text }) => text)).toEqual([''])
   })
 
-  test('it says nothing: the greeting has its limit', async () => {
+  test('no greeting: the time limit of the greeting holds', async () => {
     const silent = await backEnd(new BackEnd(() => {}))
     const sslwrap = await start({ listeners: [inFrontOf(silent)], settings: 'connect_time = 1' })
     await talk(client(sslwrap.port)).expect(/^-ERR \[SYS\/TEMP\]/)
     expect((await sslwrap.event('upstream_failed'))['reason']).toMatch(/no greeting within 1000 ms/)
   })
 
-  test('it resets in the middle: the client is closed', async () => {
+  test('a reset in the middle: the client is closed', async () => {
     const server = await backEnd(popupLike())
     const sslwrap = await start({ listeners: [inFrontOf(server)] })
     const pop = talk(client(sslwrap.port))
@@ -262,8 +262,8 @@ describe('when the server behind fails', () => {
   })
 })
 
-describe('what the log says of clients', () => {
-  test('one that knows old TLS only: the way out, once a day; one without TLS likewise', async () => {
+describe('log lines about clients', () => {
+  test('a client with old TLS only: the remedy, once a day; a client without TLS likewise', async () => {
     const server = await backEnd(popupLike())
     const sslwrap = await start({ listeners: [inFrontOf(server)] })
     for (let count = 0; count < 2; count += 1) {
@@ -355,7 +355,7 @@ describe('limits', () => {
     expect(await servedOf('127.0.0.3', 10)).toBe(0)
   })
 
-  test('unfinished handshakes from fifty addresses keep nobody out, and each address loses its oldest', async () => {
+  test('unfinished handshakes from fifty addresses keep no other address out, and each address loses its oldest first', async () => {
     const server = await backEnd(popupLike())
     const sslwrap = await start({
       listeners: [inFrontOf(server)],
@@ -382,7 +382,7 @@ describe('limits', () => {
     await eventually('as many silent ones are closed', () => silent.filter(({ closed }) => closed).length === 20)
     // One of each of the first twenty addresses, the oldest.
     expect(silent.flatMap(({ closed }, index) => (closed ? [index] : []))).toEqual(served.map((_, index) => index * 4))
-    // An address that has its share displaces nobody.
+    // An address that has its share displaces no other connection.
     await talk(client(sslwrap.port, { localAddress: '127.0.1.50' })).expectEnd()
     await sslwrap.event('connection_refused', { ip: '127.0.1.50', reason: 'max_per_address' })
     expect(silent.filter(({ closed }) => closed)).toHaveLength(20)
@@ -542,7 +542,7 @@ describe('certificates', () => {
     await running.ask('QUIT', /^\+OK bye$/)
   })
 
-  test('what SIGHUP changes in the settings holds for the next client; what needs a restart is named', async () => {
+  test('settings that SIGHUP changes hold for the next client; settings that need a restart are named', async () => {
     const server = await backEnd(popupLike())
     const sslwrap = await start({ listeners: [inFrontOf(server, { listen: '127.0.0.1:0' })] })
     const file = `${sslwrap.directory.path}/auth-relay.toml`
@@ -638,7 +638,7 @@ describe('certificates', () => {
     expect(server.heard).toHaveLength(1)
   })
 
-  test('strict ALPN refuses who offers only others', async () => {
+  test('strict ALPN refuses a client that offers only other protocols', async () => {
     const server = await backEnd(popupLike())
     const sslwrap = await start({ listeners: [inFrontOf(server)], settings: 'alpn_strict = true' })
     await talk(client(sslwrap.port, { ALPNProtocols: ['h2'] })).expectEnd()
@@ -663,7 +663,7 @@ describe('certificates', () => {
   })
 })
 
-describe('it does not start', () => {
+describe('sslwrap does not start', () => {
   const attempt = async (spoil: (path: string) => void, settings = '', listener: Record<string, string> = {}) => {
     const sslwrap = new Sslwrap({ listeners: [{ backend: '127.0.0.1:1', ...listener }], settings })
     await sslwrap.program.stop()

@@ -103,7 +103,7 @@ describe('the page over HTTP', () => {
       expect((await ask({ path: wanted })).status).toBe(404)
   })
 
-  test('it is served by a process of its own that is not root, and holds no secret', async () => {
+  test('the page is served by a process of its own that is not root, and holds no secret', async () => {
     const words = demo.processes().find(text => text.includes(' status-page ')) ?? ''
     const pid = Number(words.split(' ')[0])
     const isRoot = process.geteuid?.() === 0
@@ -132,8 +132,8 @@ describeWith([CHROMIUM], 'the page in a real browser', () => {
   afterAll(() => browser.close())
 
   /**
-   * What the page shows in a place once it has been fetched again; whoever comes back to the page
-   * need not wait for its turn.
+   * What the page shows in a place once it has been fetched again. A page that becomes visible
+   * fetches at once.
    */
   const shown = (place: string, text: string): Promise<unknown> =>
     eventually(
@@ -146,7 +146,7 @@ describeWith([CHROMIUM], 'the page in a real browser', () => {
       20_000,
     )
 
-  test('it shows that nobody may relay, and after a login who may, without being loaded again', async () => {
+  test('the page shows that no address may relay, and after a login the address that may, without a reload', async () => {
     expect(await browser.text('#grants')).toContain('No login has opened the relay for an address now.')
     await browser.evaluate('window.sameDocument = true')
     await logIn('demo', 'demo')
@@ -197,7 +197,7 @@ describeWith([CHROMIUM], 'the page in a real browser', () => {
     expect(await browser.evaluate("document.querySelectorAll('main img, main script').length")).toBe(0)
   })
 
-  test('it fetches nothing from anywhere else, and breaks no rule of its own policy', () => {
+  test('the page fetches nothing from another host, and breaks no rule of its own policy', () => {
     expect(browser.requests.length).toBeGreaterThan(3)
     expect(browser.requests.filter(url => !url.startsWith(address()))).toEqual([])
     expect(browser.faults).toEqual([])
@@ -219,7 +219,7 @@ describeWith([CHROMIUM], 'the page in a real browser', () => {
     await browser.page.setViewport(null)
   })
 
-  test('when nobody answers any more it says so', async () => {
+  test('the page says when it gets no answer any more', async () => {
     const served = await browser.text('#updated')
     await demo.program.stop()
     await eventually('the page says that it is old', () => browser.evaluate("document.body.matches('.stale')"), 20_000)

@@ -103,7 +103,7 @@ describe.each([
   ['wrap', (all: readonly ProcessStatus[]) => all.filter(isOf('dist/wrap.js'))],
   ['the database', (all: readonly ProcessStatus[]) => all.filter(isOf('postgres'))],
 ])('%s is killed', (_name, choose) => {
-  test('it comes back by itself; then a login opens the relay again', { timeout: 180_000 }, async () => {
+  test('the process is started again; then a login opens the relay again', { timeout: 180_000 }, async () => {
     await readMail() // so that a pop3d worker is there
     const killed = choose(everyProcess())
     expect(killed.length).toBeGreaterThan(0)

@@ -55,7 +55,7 @@ function configure(overrides: Overrides = {}): void {
 
 const up = (): Promise<Program> => run(commandOf('auth-relay', 'up', '--config', config))
 
-/** Lines that are no event of the log: what the administrator is told. */
+/** Lines that are no event of the log: the messages for the administrator. */
 const told = (program: Program): readonly string[] => program.lines.filter(line => !line.includes(' level='))
 
 /** A port that another server has. */
@@ -68,7 +68,7 @@ const takenPort = (): Promise<number> =>
     servers.push(server)
   })
 
-describe('what cannot start is said in one line, with what to do, and leaves nothing', () => {
+describe('a failed start is reported in one line with the remedy, and leaves nothing', () => {
   afterEach(() => expect(processesNaming(directory.path)).toEqual([]))
 
   test.runIf(isRoot).each([

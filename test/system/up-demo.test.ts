@@ -97,7 +97,7 @@ describe('the demo', () => {
     expect(mail.output).toContain('Subject: to myself')
   })
 
-  test('a client that says everything before it reads is served like any other', async () => {
+  test('a client that sends everything before it reads is served like any other', async () => {
     const socket = connect(demo.port('wrap'), '127.0.0.1').setEncoding('utf8')
     socket.write('EHLO x\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<demo@demo.example>\r\nQUIT\r\n')
     let heard = ''
@@ -109,7 +109,7 @@ describe('the demo', () => {
     expect(codes).toEqual(['220', '250', '250', '250', '221'])
   })
 
-  test('one session id leads from sslwrap through popup to pop3d, and popup says what became of the grant', async () => {
+  test('one session id leads from sslwrap through popup to pop3d, and popup logs the result of the grant', async () => {
     await shell(demo.command('curl'))
     const { log } = demo.program
     const id = log.findLast(line => line.program === 'sslwrap' && line.fields['event'] === 'client_connected')?.fields[
@@ -226,7 +226,7 @@ describe.runIf(isRoot)('started as root', () => {
     remove()
   })
 
-  test('and without root everything runs as the one user, and says so', async () => {
+  test('and without root everything runs as the one user, and up reports it', async () => {
     const { path, remove } = temporaryDirectory()
     chownSync(path, 65_534, 65_534)
     // Another account forgets whose death it should follow: said again.
@@ -240,8 +240,8 @@ describe.runIf(isRoot)('started as root', () => {
     const living = demo.processes().map(line => statusOf(Number(line.split(' ')[0])))
     const ids = living.flatMap(status => status?.uids ?? [])
     expect([...new Set(ids)]).toEqual([65_534])
-    // Not one of ours can be traced or dumped by another process of that user: /proc gives its
-    // files to root.
+    // No program of auth-relay can be traced or dumped by another process of that user: /proc gives
+    // its files to root.
     const ours = living.filter(status =>
       status?.commandLine.some(word => /\/dist\/(?!demo-smtpd)[\w-]+\.js$/.test(word)),
     )

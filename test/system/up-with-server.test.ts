@@ -94,7 +94,7 @@ describeWith([DEBIAN_POSTGRES], 'a site with a PostgreSQL server of its own, fro
     expect((await say('migrate', ...owner)).lines).toEqual([expect.stringMatching(/^The database is up to date/)])
   })
 
-  test('migrate waits for a database that is not up yet, and no longer than it is told', async () => {
+  test('migrate waits for a database that is not up yet, and no longer than its limit', async () => {
     const port = await freePort()
     const words = ['--user', 'postgres', '--password-file', `${path}/owner.pass`, '--config', config, '--wait']
     const early = { env: { ...env, DBPORT: `${port}` } }

@@ -52,7 +52,7 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
     program.lines.find(line => !line.startsWith('wrap: ') && line.includes(' relay=')) ?? ''
   const logged = (program: Program) => program.log.filter(line => line.program === 'wrap').map(line => line.fields)
 
-  test('a granted address relays, the smtpd learns whose mail it is, and no password of ours', async () => {
+  test('a granted address relays, and the smtpd gets the login but no password of the database', async () => {
     await grants.grant('192.0.2.7', 'ann@example.org')
     const program = await wrap({})
     expect(shown(program)).toMatch(/ a b relay= login=ann@example\.org until=\d{10} pass=$/)
@@ -135,7 +135,7 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
     expect(logged(program)).toMatchObject([{ event: 'relay_refused', reason }])
   })
 
-  test('loopback is on the never-list unless the settings say otherwise', async () => {
+  test('loopback is on the never-list unless a setting removes it', async () => {
     await grants.grant('127.0.0.1', 'ann')
     const program = await wrap({ TCPREMOTEIP: '127.0.0.1', GRANT_LOOPBACK: '0' })
     expect(shown(program)).toContain('relay=unset ')

@@ -308,7 +308,7 @@ describeWith(
       expect((await program.ended).code).toBe(0)
     })
 
-    test('Postfix policy service: OK only for a sure yes, in order, and DUNNO whatever fails', async () => {
+    test('Postfix policy service: OK only for a sure yes, in order, and DUNNO for every fault', async () => {
       const path = `${stack.directory}/run/gate/policy.sock` // the gate makes the directory
       await start({ policy_listen: [`unix:${path}`], sender_binding: 'refuse', recipients_per_address: 3 })
       await grants.grant('192.0.2.7', 'ann@example.org')
@@ -363,7 +363,7 @@ describeWith(
         recipient: 'b@elsewhere.example',
       }
       const question = formatPolicyRequest(new Map(Object.entries(fields)))
-      /** What an account of the host hears to its questions, all of them on one connection. */
+      /** The answers to the questions of an account of the host, all of them on one connection. */
       const askAs = async (uid: number, gid: number, count: number): Promise<string> => {
         const script = `const s = require('net').connect(${JSON.stringify(path)}); let heard = ''
           s.on('connect', () => s.end(${JSON.stringify(question)}.repeat(${count})))
@@ -444,7 +444,7 @@ describeWith(
       ])
     })
 
-    test('tcprules cdb: what tcprulescheck makes of it, while grants come and go, told by the store', async () => {
+    test('tcprules cdb: tcprulescheck finds the rules of the site, and each grant until its end or revocation', async () => {
       const directory = `${stack.directory}/cdb`
       mkdirSync(directory)
       chownSync(directory, TEST_IDS.gate, TEST_IDS.gate)

@@ -107,7 +107,7 @@ class MailServerTest {
   }
 
   /**
-   * The gate is gone, or cannot ask: strangers are refused for good, nobody is put off, local mail
+   * The gate is gone, or cannot ask: strangers are refused with 5xx, not with 4xx, and local mail
    * flows.
    */
   async expectClosedWithoutDatabase(port: number): Promise<void> {
@@ -492,7 +492,7 @@ describeWith([NETWORK_NAMESPACES, command('m4'), unpackedPackage('sendmail-bin')
   let network: TestNetwork
   let mail: MailServerTest
   beforeAll(async () => {
-    // sendmail relays for loopback whatever anybody says.
+    // sendmail relays for loopback independent of every answer.
     network = new TestNetwork('192.0.2.1', '2001:db8::1')
     mail = await MailServerTest.create(neighbours(network))
   })
@@ -566,7 +566,7 @@ Cwexample.org
     await mail.expectRelayFollowsGrants(PORT)
     await mail.expectNeighboursApart(PORT)
     await mail.expectClosedWithoutDatabase(PORT)
-    // A grant for one host lets nobody else send to it.
+    // A grant for one host lets no other host send to it.
     await mail.grants.grant('192.0.2.8', 'bob@example.org')
     await mail.grants.revoke(mail.first.ip)
     expect(await recipient(mail.first, PORT, 'root@[192.0.2.8]')).toBeGreaterThanOrEqual(550)

@@ -67,7 +67,7 @@ describeWith([ROOT], 'the smtpd under an account of its own', () => {
     descendantsOf(gate.pid).filter(({ commandLine }) => commandLine.some(word => word.endsWith('/smtpd-starter.js')))
   const ends = (pid: number) => stack.waitForLog('wrap', { event: 'smtpd_ended', pid: `${pid}` })
 
-  test('what the smtpd gets is what it always got', async () => {
+  test('a starter changes no id, signal, descriptor or limit of the smtpd', async () => {
     await grants.grant('127.0.0.1', 'ann')
     const gate = await start({ smtpd: [smtpd, 'an argument', ''], connections: 20 }, { X: 'plain' })
     const { client, text, pid } = await banner()
@@ -139,7 +139,7 @@ describeWith([ROOT], 'the smtpd under an account of its own', () => {
     const first = await banner()
     const [active] = starters(gate)
     process.kill(active?.pid ?? 0, 'SIGSTOP')
-    // Waits for an smtpd that nobody starts, and hears 421 when the gate has noticed.
+    // Waits for an smtpd that no starter starts, and gets 421 when the gate has noticed.
     const waiting = session()
     await waiting.expect(/^421 /, 40_000)
     await stack.waitForLog('wrap', { event: 'starter_lost', left: '1', reason: /does not answer/ })

@@ -94,7 +94,7 @@ describe.each(DOCUMENTS)('%s', name => {
     })
   })
 
-  test('what it links to is there', () => {
+  test('the targets of its links exist', () => {
     const targets = [...text.matchAll(/\]\(([^)\s]+)\)/g)].map(([, target = '']) => target)
     // The page of figures is written by npm run bench.
     const own = targets.filter(target => !/^https?:/.test(target) && !target.endsWith('bench/RESULTS.md'))

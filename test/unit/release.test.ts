@@ -44,7 +44,7 @@ beforeEach(() => {
 })
 afterEach(() => checkout.remove())
 
-test('what is pending becomes the version; then nothing speaks against the release', async () => {
+test('the pending changes become the version, and then no check refuses the release', async () => {
   prepareRelease(checkout.path, '1.0.0', DATE)
   expect(read('CHANGELOG.md')).toContain('## Pending\n\n## 1.0.0 (2026-11-26)\n\n- popup speaks')
   expect(read('package.json')).toContain('"version": "1.0.0"')

@@ -7,7 +7,7 @@ const rowsOf = (svg: string): readonly string[] =>
     text.replaceAll(/<[^>]*>/g, '').replaceAll('\u00a0', ' '),
   )
 
-test('what was typed has a prompt, what was said has none; columns stay where they were', () => {
+test('typed lines have a prompt, output has none; columns stay in place', () => {
   const svg = terminalSvg('a & b', [
     { type: 'typed', text: 'swaks --to "x"' },
     { type: 'said', text: '<-  250  ok' },

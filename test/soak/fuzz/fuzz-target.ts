@@ -1,6 +1,6 @@
 import type { Random } from './random.ts'
 
-/** One reader of bytes that somebody else wrote. */
+/** One reader of bytes from outside the process. */
 export type FuzzTarget = {
   readonly name: string
   /**

@@ -33,7 +33,7 @@ const WORDS = [
   '"n":1.5',
 ]
 
-/** What the monitor hears from a login process, which may have been taken over. */
+/** Messages to the monitor from a login process, which an attacker may control. */
 export const monitorMessages: FuzzTarget = {
   name: 'monitor-messages',
   attempt(random) {

@@ -73,8 +73,8 @@ const TRUE_LOGIN: Readonly<Record<string, RegExp>> = {
 }
 
 /**
- * Any known line, changed anywhere: what opens still says that somebody logged in, and names the
- * address.
+ * Any known line, changed anywhere: a line that opens the relay still reports a login and names
+ * the address.
  */
 function changedLine(random: Random): void {
   const known = random.oneIn(4) ? random.pick(NO_LOGINS) : random.pick(LOGINS)

@@ -10,7 +10,7 @@ import { settingsFile } from './settings-file.ts'
 import { smtpFront } from './smtp-front.ts'
 import { syslogLines } from './syslog-lines.ts'
 
-/** Everything that reads what somebody else wrote. */
+/** All readers of bytes from outside the process. */
 export const TARGETS: readonly FuzzTarget[] = [
   pop3Lines,
   pop3Tables,

@@ -45,7 +45,7 @@ function program(name: string, status = 0): { readonly path: string; words(): st
 const tellers = (lines: string): readonly Teller[] =>
   tellersOf(parseSettings(`[alerts]\n${lines}\n`, 'test', {}).settings)
 
-describe('ways to tell', () => {
+describe('ways to report', () => {
   test('a mail by the local sendmail', async () => {
     const sendmail = program('sendmail')
     const [mail] = tellers(
@@ -103,7 +103,7 @@ describe('ways to tell', () => {
     expect([hook.words(), JSON.parse(hook.input())]).toEqual(['page\n', JSON_MESSAGE])
   })
 
-  test('what fails is said, and bad input is refused with the remedy', async () => {
+  test('a failed report throws its cause, and bad input is refused with the remedy', async () => {
     const [failing] = tellers(`program = ["${program('failing', 3).path}"]`)
     await expect(failing?.tell(MESSAGE)).rejects.toThrow(/failing ended with status 3$/)
     const [missing] = tellers('program = ["/nonexistent/pager"]')
@@ -159,7 +159,7 @@ describe('the watch', () => {
     return { watched, told, lines, blocked, givenBack, state }
   }
 
-  test('each start and end is told once, and a rule that closes blocks what it names', async () => {
+  test('each start and end is reported once, and a rule in `close` blocks its subject', async () => {
     const { watched, told, blocked, state } = watch({ close: ['login_spread', 'address_crowd', 'device_rate'] })
     state.news = [
       news('start', 'login_spread', 'ann'),
@@ -184,7 +184,7 @@ describe('the watch', () => {
     ])
   })
 
-  test('if nobody was told, the alarm is given back and nothing is closed', async () => {
+  test('if every report of an alarm fails, the alarm is given back and nothing is closed', async () => {
     const failing: Teller = { name: 'webhook', tell: () => Promise.reject(new Error('it answered 503')) }
     const { watched, blocked, givenBack, lines, state } = watch({ tellers: [failing], close: ['login_spread'] })
     state.news = [news('start', 'login_spread', 'ann')]

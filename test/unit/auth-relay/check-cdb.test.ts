@@ -45,7 +45,7 @@ describe('the cdb of tcpserver', () => {
     )
   })
 
-  test('what a tcpserver may not find', () => {
+  test('records that a tcpserver may not find', () => {
     expect(judged(':allow\n', '[grants]\nipv6_prefix = 64\n').at(-1)).toContain('advice grants.ipv6_prefix: ')
   })
 })

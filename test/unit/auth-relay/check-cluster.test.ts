@@ -32,7 +32,7 @@ describe('checkReplication', () => {
     expect(about(CLUSTER, change)).toEqual(findings)
   })
 
-  it('without require_sync: a server that crashes, and standbys that nobody insists on', () => {
+  it('without require_sync: advice about a server that can lose commits, and about standbys that no setting requires', () => {
     const alone = settingsWith('')
     expect(about(alone, { standbyNames: '' })).toEqual([])
     expect(about(alone, { standbyNames: '', synchronousCommit: 'local' })).toEqual([])
@@ -63,7 +63,7 @@ describe('checkPatroni', () => {
   let server: Server | undefined
   afterEach(() => void server?.close())
 
-  it('asks the hosts in turn, and says so if none answers', async () => {
+  it('asks the hosts in turn, and reports when no host answers', async () => {
     server = createServer((request, response) => {
       const answer = request.url === '/config' ? { ttl: 20, synchronous_mode: true } : { patroni: { version: '4.0.4' } }
       response.end(JSON.stringify(answer))

@@ -21,7 +21,7 @@ beforeEach(() => {
   chmodSync(config, 0o600)
 })
 
-/** Writes a file with a mode, whatever the umask. */
+/** Writes a file with a mode, independent of the umask. */
 function file(name: string, text: string, mode: number): string {
   writeFileSync(`${path}/${name}`, text)
   chmodSync(`${path}/${name}`, mode)
@@ -41,7 +41,7 @@ function said(about: string, toml: string, now?: Date): readonly string[] {
 describe('qmail behind the gate', () => {
   const toml = `[wrap]\nlisten = ["*:25"]\nqmaildir = "${qmail}"`
 
-  test('without control/rcpthosts it relays for everybody', () => {
+  test('without control/rcpthosts qmail relays for every client', () => {
     expect(said(`${qmail}/control/rcpthosts`, toml)).toEqual([
       'unsafe: missing: qmail relays for every client, which is an open relay',
     ])
@@ -58,7 +58,7 @@ describe('qmail behind the gate', () => {
   })
 })
 
-describe('who may read and write what', () => {
+describe('accounts that may read and write files', () => {
   test('the settings file', () => {
     chmodSync(config, 0o664)
     expect(said(config, '')).toEqual(['unsafe: mode 0664: others may write to it'])
@@ -69,7 +69,7 @@ describe('who may read and write what', () => {
     ])
   })
 
-  test('secrets: open to others, the one that everybody knows, missing', () => {
+  test('secrets: open to others, the default secret, missing', () => {
     const secret = (text: string, mode: number) =>
       said('popup.ssl_hack_pass', `[popup]\nssl_hack_pass = "${file('secret', text, mode)}"`)
     expect(secret('sesame\n', 0o600)).toEqual(['fine: /secret holds a secret and is closed to others'])
@@ -133,7 +133,7 @@ describe('syslogd', () => {
     )
   const fifo = `${path}/etc/fifo`
 
-  test('the FIFO: missing, no FIFO, open to others, written to by nobody, and right', () => {
+  test('the FIFO: missing, no FIFO, open to others, without a writer, and right', () => {
     const toml = `[authd]\nsyslog_fifo = "${fifo}"`
     expect(of(toml)).toEqual(['unsafe: authd.syslog_fifo: there is no /etc/fifo'])
     writeFileSync(fifo, '')
@@ -166,7 +166,7 @@ describe('syslogd', () => {
     '$UDPServerRun 514',
     '$InputTCPServerRun 514',
     'source s_net { udp(ip(0.0.0.0) port(514)); };',
-  ])('%s: whoever sends it a line can open the relay', line => {
+  ])('%s is unsafe: any host that sends a line can open the relay', line => {
     writeFileSync(`${etc}/rsyslog.conf`, `${line}\n`)
     const found = of('[authd]\nsyslog_listen = ["127.0.0.1:0"]')
     expect(found).toHaveLength(1)
@@ -178,12 +178,12 @@ describe('syslogd', () => {
     'input(type="imudp" address="127.0.0.1" port="514")',
     'module(load="imudp")',
     'destination d_net { udp("192.0.2.1" port(514)); };',
-  ])('%s harms nobody', line => {
+  ])('%s gives no finding', line => {
     writeFileSync(`${etc}/rsyslog.conf`, `${line}\n`)
     expect(of('[authd]\nsyslog_listen = ["127.0.0.1:0"]')).toEqual([])
   })
 
-  test('where authd reads no syslog, syslogd is not our affair', () => {
+  test('where authd reads no syslog, syslogd is not checked', () => {
     writeFileSync(`${etc}/rsyslog.conf`, 'input(type="imudp" port="514")\n')
     expect(of('')).toEqual([])
   })

@@ -109,7 +109,7 @@ describe('a maildrop', () => {
     expect(inspectMaildir(maildir, now).unreadable).toEqual({ count: 1, example: 'new/other' })
   })
 
-  test('with more files than are looked at says so', () => {
+  test('with more files than check examines gives a finding', () => {
     const maildir = maildirIn(site(), 'new/A "x"', 'new/B "x"', 'new/C "x"')
     const report = inspectMaildir(maildir, now, 2)
     expect(report).toMatchObject({ files: 2, error: 'more than 2 files: the others were not looked at' })

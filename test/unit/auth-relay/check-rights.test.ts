@@ -188,7 +188,7 @@ describeWith([ROOT], 'the account of a mail server at a socket of the gate', () 
   test.each([
     ['Postfix', 'policy_listen', 'postfix'],
     ['Exim', 'query_listen', 'exim4'],
-  ])('%s is told the group that it lacks', (name, setting, unit) => {
+  ])('%s lacks a group: the remedy names it', (name, setting, unit) => {
     writeFileSync(
       `${path}/main.cf`,
       `mail_owner = daemon\nsmtpd_relay_restrictions = check_policy_service unix:${socket}\n`,
@@ -221,7 +221,7 @@ describeWith([ROOT], 'the account of a mail server at a socket of the gate', () 
   })
 })
 
-test('the query of Exim that does not name its message is told what does not hold there', () => {
+test('for a query of Exim without its message the advice names the limits that do not hold', () => {
   const configuration = `${path}/exim-old.conf`
   const found = (ask: string) => {
     writeFileSync(configuration, `accept condition = \${if match{\${${ask}{3s}{}{unknown}}}{^yes }}\n`)

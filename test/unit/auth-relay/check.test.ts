@@ -63,12 +63,12 @@ describe('settings by themselves', () => {
     ['[wrap]\nproxy_trust = ["127.0.0.1", "203.0.113.0/28"]', 'wrap.proxy_trust', 'fine', '203.0.113.0/28'],
     ['[popup]\nssl_hack_trust = ["10.0.0.0/8"]', 'popup.ssl_hack_trust', 'advice', '10.0.0.0/8'],
     ['[grants]\nipv6_prefix = 64', 'grants.ipv6_prefix', 'advice', 'NAT64'],
-  ])('%j: what is granted to nobody is said', (toml, about, verdict, text) => {
+  ])('%j: the addresses that are never granted are named', (toml, about, verdict, text) => {
     const found = judged(`configured = true\n${toml}`).filter(finding => finding.about === about)
     expect(found).toEqual([expect.objectContaining({ verdict, text: expect.stringContaining(text) })])
   })
 
-  test('loopback alone, and translators that are named, need no word', () => {
+  test('loopback alone and listed translators give no finding', () => {
     const found = judged('configured = true\n[grants]\nipv6_prefix = 64\nnat64_prefixes = ["2001:db8:64::/96"]')
     expect(found.map(({ about }) => about)).not.toContain('popup.ssl_hack_trust')
     expect(found.map(({ about }) => about)).not.toContain('grants.ipv6_prefix')
@@ -89,7 +89,7 @@ describe('settings by themselves', () => {
   })
 })
 
-describe('what check prints', () => {
+describe('the output of check', () => {
   const same = (text: string) => text
   const style = { good: same, bad: same, warning: same, faint: same, strong: same }
 

@@ -22,7 +22,7 @@ describe('verbs', () => {
   })
 })
 
-describe('whom a verb is about', () => {
+describe('the target of a verb', () => {
   test.each([
     ['192.0.2.7', '192.0.2.7'],
     ['192.0.2.0/24', '192.0.2.0/24'],
@@ -51,7 +51,7 @@ describe('whom a verb is about', () => {
   })
 })
 
-describe('what up gives to its programs', () => {
+describe('the arguments and environment that up gives to its programs', () => {
   const environment = {
     PATH: '/bin',
     DBPASS: 'a',

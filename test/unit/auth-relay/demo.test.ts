@@ -9,7 +9,7 @@ describe('the demo’s SMTP server takes', () => {
   const server = { domain: 'demo.example', user: 'demo' }
   const code = (address: string, relayClient?: string) => refusalOf(address, { ...server, relayClient })?.slice(0, 3)
 
-  test('mail for its one mailbox from everybody', () => {
+  test('mail for its one mailbox from every sender', () => {
     expect(code('demo@demo.example')).toBeUndefined()
     expect(code('DEMO@Demo.Example')).toBeUndefined()
   })

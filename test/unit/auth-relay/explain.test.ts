@@ -110,7 +110,7 @@ describe('show', () => {
   })
 })
 
-describe('what the gate would say to mail', () => {
+describe('the answer of the gate to mail', () => {
   const ip = parseIpAddress('192.0.2.7')
   if (ip === undefined) throw new Error('no address')
   const device: NonNullable<Grant['device']> = {
@@ -140,7 +140,7 @@ describe('what the gate would say to mail', () => {
   const explained = (grant: Partial<Grant>, asked: { sender?: string; to?: string }, wrap = '') =>
     explainMail({ ...found, ...grant }, ip, parseSettings(`[wrap]\n${wrap}\n`, 'test', {}).settings, asked)
 
-  test('a device: its rules, and what each part of the envelope would hear', () => {
+  test('a device: its rules, and the reply to each part of the envelope', () => {
     const mail = explained({}, { sender: 'ceo@example.org', to: 'bob@example.org' })
     expect(mail).toMatchObject({ refused: true, closed: null, sender: { rule: 'device_sender' }, recipient: null })
     expect(
@@ -152,7 +152,7 @@ describe('what the gate would say to mail', () => {
     expect(explained({}, { sender: 'scan@example.org', to: 'bob@example.org' })?.refused).toBe(false)
   })
 
-  test('what is left of the limits is what the gate has not counted, and without a gate the setting is named', async () => {
+  test('the remaining limits are those that the gate has not counted, and without a gate the setting is named', async () => {
     const limited = { ...device, recipientsPerDay: 500 }
     const server = createServer(socket =>
       socket.once('data', asked => {
@@ -182,7 +182,7 @@ describe('what the gate would say to mail', () => {
     expect(await limitsLeft(null, listen(1))).toEqual({})
   })
 
-  test('a device that may not send now is closed, whatever the envelope', () => {
+  test('a device that may not send now is closed for every envelope', () => {
     expect(explained({ device: { ...device, ended: true } }, {})).toMatchObject({
       refused: true,
       closed: 'device_ended',

@@ -139,7 +139,7 @@ describeWith([command('db_dump', 'db-util'), command('db_load', 'db-util')], 'Be
     })
   })
 
-  test('what is no database is refused by name', () => {
+  test('a file that is no database is refused by name', () => {
     expect(() => read('drac', file('192.0.2.1\n'))).toThrow(`db_dump cannot read ${path}/file`)
     expect(() => read('drac', `${path}/missing`)).toThrow(`cannot read ${path}/missing: ENOENT`)
   })

@@ -91,7 +91,7 @@ describe('tables', () => {
     ).toBe('ADDRESS      LOGIN   N\n192.0.2.7    ann     7\n2001:db8::1  bob    12\n')
   })
 
-  test('what may shrink is cut to fit, and says so', () => {
+  test('a column that may shrink is cut to fit, and marks the cut', () => {
     expect(formatTable(columns, [['192.0.2.7', 'somebody-with-a-long-name', '7']], 26)).toBe(
       'ADDRESS    LOGIN         N\n192.0.2.7  somebody-wi…  7\n',
     )
@@ -113,7 +113,7 @@ describe('tables', () => {
     )
   })
 
-  test('what may be left out goes first, the last one before the others', () => {
+  test('optional columns are left out first, the last one before the others', () => {
     const many = [...columns, { title: 'FIRST', mayDrop: true }, { title: 'LAST', mayDrop: true }]
     const rows = [['192.0.2.7', 'ann', '7', '18:24', '18:59']]
     expect(formatTable(many, rows, 35)).toBe('ADDRESS    LOGIN  N  FIRST  LAST\n192.0.2.7  ann    7  18:24  18:59\n')

@@ -19,7 +19,7 @@ describe('markup', () => {
   const escaped = '&#60;b a=&#39;1&#39; c=&#34;2&#34;&#62;&#38;&#96;'
 })
 
-describe('whom the page is served to', () => {
+describe('names of hosts that the page accepts', () => {
   test.each(['localhost', 'LOCALHOST:8110', '127.0.0.1', '127.0.0.1:1', '127.8.8.8:80', '[::1]', '[::1]:8110'])(
     '%s is this host',
     host => expect(isLoopbackHost(host)).toBe(true),
@@ -105,7 +105,7 @@ describe('the history behind the chart', () => {
     expect(history.steps(now)[1]).toEqual(old)
   })
 
-  test('what is too old leaves the chart', async () => {
+  test('entries that are too old leave the chart', async () => {
     const history = new EventHistory(feed([old]))
     await history.readAll(now)
     const later = new Date(now.getTime() + 2 * STEP * 1000)
@@ -114,7 +114,7 @@ describe('the history behind the chart', () => {
   })
 })
 
-describe('what the page is made from', () => {
+describe('the data of the page', () => {
   /** A site with one grant; `fail` takes its database away. */
   function site() {
     const state = { asked: 0, time: now.getTime(), fail: false, slow: 0 }
@@ -179,19 +179,19 @@ describe('what the page is made from', () => {
     expect(text.match(/<script/g)).toHaveLength(1)
   })
 
-  test('a service says how many it did not let through, and for how many the database had no answer', async () => {
+  test('a service shows how many connections it did not let through, and how many had no answer of the database', async () => {
     expect(page(await site().source.snapshot(), context)).toContain(
       '<dt>service gate</dt><dd>1 connection let through, 90 not <span class="badge bad">2 without an answer of the database</span></dd>',
     )
   })
 
-  test('alarms that last stand first, and each device says when it was seen', async () => {
+  test('active alarms stand first, and each device has the time of its last login', async () => {
     const text = page(await site().source.snapshot(), context)
     expect(text).toContain('<p>login_spread: &#60;ann&#62;</p><p class="what">37 addresses, since ')
     expect(text).toContain('<dt>copier-2</dt><dd>copier2@example.org: last login 2026-11-26 12:04')
   })
 
-  test('a database that goes away leaves what was known, and says since when', async () => {
+  test('when the database stops answering, the page keeps the last figures and shows their time', async () => {
     const { state, source } = site()
     await source.snapshot()
     state.fail = true
@@ -202,7 +202,7 @@ describe('what the page is made from', () => {
     expect(text).toContain('192.0.2.7')
   })
 
-  test('a database that never answered: the page is there, and says so', async () => {
+  test('a database that never answered: the page is served, and reports the fault', async () => {
     const { state, source } = site()
     state.fail = true
     const text = page(await source.snapshot(), context)

@@ -53,7 +53,7 @@ describe('a verdict', () => {
     expect(ignored).toEqual({ n: 2, verdict: 'ignore', reason: expect.any(String) })
   })
 
-  test('for people is one line, whatever the login is called', () => {
+  test('as text is one line, also for a login name with control characters', () => {
     expect(formatText(1, judge(on).judge(line(), now))).toBe('    1  grant   192.0.2.7  ann  (ipop3d)\n')
     const { verdict } = judge(on).judge(line(), now)
     if (verdict.verdict !== 'grant') throw new Error('no grant')
@@ -62,7 +62,7 @@ describe('a verdict', () => {
     )
   })
 
-  test('says what the line stumbled over', () => {
+  test('names the part of a line that is not understood', () => {
     const text = (line: string): string => formatText(1, judge().judge(line, now))
     expect(text('Nov 22 mail ipop3d[1]: x')).toBe(
       '    1  ignore  not a syslog line: no known time stamp, at "Nov 22 mail ipop3d[1]: x"\n',
@@ -114,7 +114,7 @@ describe('a verdict', () => {
     })
   })
 
-  test('believes the hosts and tags of the settings', () => {
+  test('accepts the hosts and tags of the settings', () => {
     const toml = `${on}\nsyslog_hosts = ["pop"]\ndaemon_tags = ["ipop3d=mypop"]`
     expect(judge(toml).judge(line(), now).verdict.verdict).toBe('ignore')
     expect(judge(toml).judge(line().replace(' mail ipop3d', ' pop mypop'), now).verdict.verdict).toBe('grant')

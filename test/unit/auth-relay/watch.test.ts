@@ -11,7 +11,7 @@ test('a client without a grant, by address and service', () => {
   )
 })
 
-test('the host that heard a login', () => {
+test('the host that received a login', () => {
   expect(formatEvent({ at, kind: 'grant', ip: '192.0.2.7', detail: 'popup ann', host: 'pop1\u0007' }, style)).toBe(
     '2026-11-26 12:04:00  grant    192.0.2.7        popup ann on pop1\\u{7}\n',
   )

@@ -67,7 +67,7 @@ test('a file that is there at the first start is read from its end, in whole lin
   await sources.has('one', 'two')
 })
 
-test('a file that comes later is read from its beginning, and its absence is said once', async () => {
+test('a file that comes later is read from its beginning, and its absence is logged once', async () => {
   const sources = follow(newPlaces())
   await eventually('it is said', () => events.includes('file_unreadable'))
   writeFileSync(path, 'one\n')

@@ -132,7 +132,7 @@ describe('an address whose row another transaction has locked', () => {
 })
 
 describe('GrantQueue', () => {
-  it('says committed after the commit, with the end of the grant', async () => {
+  it('answers `committed` after the commit, with the end of the grant', async () => {
     const commit = held()
     store.gate = commit.promise
     queue.submit(login('1.1'))
@@ -198,7 +198,7 @@ describe('GrantQueue', () => {
     expect(store.begun).toEqual([1, 64])
   })
 
-  it('of two commits that fail, whichever says so first, the newest login of an address is kept', async () => {
+  it('of two commits that fail out of order, the newest login of an address is kept', async () => {
     const [first, second] = [held(), held()]
     store.gate = first.promise
     queue.submit(login('1.1', '192.0.2.7'))
@@ -248,7 +248,7 @@ describe('GrantQueue', () => {
     expect(log[0]).toContain('reason=blocked')
   })
 
-  it('says queued when the commit takes longer than commit_wait, once, and stores it all the same', async () => {
+  it('answers `queued` once when the commit takes longer than commit_wait, and stores the login all the same', async () => {
     const commit = held()
     store.gate = commit.promise
     for (const n of [1, 2, 3]) {
@@ -277,7 +277,7 @@ describe('GrantQueue', () => {
     expect(answers.map(({ id, verdict }) => `${id} ${verdict}`)).toEqual(['1.1 queued', '1.2 queued', '1.3 queued'])
     expect(settled).toEqual(['1.1'])
     expect(queue.length).toBe(2)
-    // The machine's clock is set forward by an hour meanwhile: nobody's login moves.
+    // The clock of the host is set forward by an hour meanwhile: no login moves.
     clockStep = 3_600_000
     await pass(500)
     store.failure = undefined
@@ -317,7 +317,7 @@ describe('GrantQueue', () => {
     expect(tries).toBeGreaterThan(before)
   })
 
-  it('keeps 10,000 addresses; the oldest goes first, and it is said', async () => {
+  it('keeps 10,000 addresses; the oldest is dropped first, and the log says so once', async () => {
     store.failure = new Error('no server')
     for (let n = 0; n < 10_500; n++) queue.submit(login(`1.${n}`, numbered(n)))
     await pass(10)
@@ -359,7 +359,7 @@ describe('GrantQueue', () => {
     expect(queue.storeIsDown).toBe(false)
   })
 
-  it('a missing table is an outage: nothing is lost until somebody makes it', async () => {
+  it('a missing table is an outage: logins are kept until the table exists', async () => {
     store.failure = Object.assign(new Error('relation "grants" does not exist'), { code: '42P01', temporary: false })
     queue.submit(login('1.1'))
     await pass(1)
@@ -377,7 +377,7 @@ describe('GrantQueue', () => {
     expect(store.stored.map(({ at }) => at?.getTime())).toEqual([START - 60_000, START + 1])
   })
 
-  it('drains: stores what is left, for so long and no longer', async () => {
+  it('drains: stores the remaining logins, and stops at the time limit', async () => {
     store.failure = new Error('no server')
     queue.submit(login('1.1'))
     await pass(20_000)
@@ -392,7 +392,7 @@ describe('GrantQueue', () => {
     expect(store.stored).toHaveLength(1)
   })
 
-  it('drains for longer than that while logins are being stored, but not without end', async () => {
+  it('drains beyond the time limit while logins are being stored, up to a second limit', async () => {
     const inSeconds = (seconds: number) => new Promise<void>(resolve => setTimeout(resolve, seconds * 1000))
     store.gate = inSeconds(4)
     for (let n = 0; n < 5000; n++) queue.submit(login(`1.${n}`))

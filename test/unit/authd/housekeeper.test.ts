@@ -21,7 +21,7 @@ test('places that cannot be saved are one line of the log until they can be agai
     ...{ counters: new Counters(), log },
     ...{ sweepEvery: 3_600_000, keepDays: 1 },
   })
-  // A file stands where the directory should be: the same fault for whoever runs this, root too.
+  // A file stands where the directory should be: the same fault for every account, root included.
   writeFileSync(`${directory.path}/authd`, '')
   places.set('/var/log/mail.log', { inode: 1, offset: 10 })
   housekeeper.savePlaces()

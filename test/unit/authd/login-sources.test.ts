@@ -107,7 +107,7 @@ describe('LoginSources', () => {
     expect(warnings.map(({ fields }) => fields)).toMatchObject([{ path: '/a' }, { path: '/b' }])
   })
 
-  it('says whether a login of a file is under way', () => {
+  it('reports whether a login of a file is under way', () => {
     expect(sources.hearFileLine(fileOf('/a'), line('2026-03-05T09:59:00Z'), () => {})).toBe(true)
     expect(sources.hearFileLine(fileOf('/a'), line('2026-03-05T09:00:00Z'), () => {})).toBe(false)
     expect(sources.hearFileLine(fileOf('/a'), 'nothing', () => {})).toBe(false)
@@ -142,13 +142,13 @@ describe('LoginSources', () => {
     expect(counters.lines.fifo).toBe(61)
   })
 
-  it('believes what the last settings say', () => {
+  it('recognizes lines by the last settings', () => {
     sources.reconfigure(recognizersFor(settings('')))
     sources.hearLine('fifo', line('2026-03-05T10:00:00Z'))
     expect(heard).toEqual([])
   })
 
-  it('hears the journal', () => {
+  it('takes logins from the journal', () => {
     expect(sources.hearJournalEntry(entry({}, NOW - 600_000), () => {})).toBe(true)
     expect(heard).toMatchObject([{ source: 'journal', at: NOW - 600_000, event: { ip: '192.0.2.7' } }])
   })

@@ -29,7 +29,7 @@ test('agrees with the runtime on any key and text, long ones and one after the o
   )
 })
 
-test('shows nobody its key, and takes none that is too long', () => {
+test('inspection does not show the key, and a key that is too long is refused', () => {
   const key = randomBytes(32)
   expect(inspect(new KeyedHash(key), { depth: 9, showHidden: true })).not.toContain(key.toString('hex').slice(0, 8))
   expect(() => new KeyedHash(Buffer.alloc(65))).toThrow(RangeError)

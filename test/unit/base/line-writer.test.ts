@@ -64,7 +64,7 @@ describe('LineWriter', () => {
     expect(taken.endsWith('fourth\n')).toBe(true)
   })
 
-  it('keeps a mebibyte, loses what is beyond, and says how much', () => {
+  it('keeps 1 MiB, drops further lines, and reports how much it dropped', () => {
     const log = writer()
     room = 0
     const line = `${'x'.repeat(1023)}\n`

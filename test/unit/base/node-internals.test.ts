@@ -143,8 +143,8 @@ describe('kChannelHandle, onread: messages of a child', () => {
   })
 
   /**
-   * A child that runs a script; `fd` is its end of the channel. What the parent hears, and how
-   * often it was exceeded.
+   * Starts a child that runs a script; `fd` is its end of the channel. Returns the messages that
+   * the parent receives, and how often the limit was exceeded.
    */
   function speak(script: string, mostOctets: number) {
     const child = spawn(process.execPath, ['-e', `const fs = require('node:fs'); const fd = 3; ${script}`], {
@@ -175,7 +175,7 @@ describe('kChannelHandle, onread: messages of a child', () => {
     expect(heard.exceeded).toBe(0)
   })
 
-  test('a longer one is never heard, nor is what comes behind it', async () => {
+  test('a longer message is not received, nor is a message behind it', async () => {
     const heard = speak("process.send('first'); process.send('x'.repeat(200_000)); process.send('last')", 199_999)
     await eventually('it is noticed', () => heard.exceeded > 0)
     expect([heard.messages, heard.exceeded]).toEqual([['first'], 1])

@@ -28,7 +28,7 @@ class FakeChild {
     await vi.advanceTimersByTimeAsync(ms)
   }
 
-  /** The running process ends after so many milliseconds. */
+  /** The running process ends after `ms` milliseconds. */
   async endAfter(ms: number): Promise<void> {
     await this.pass(ms)
     this.child.run?.end(1)

@@ -71,7 +71,7 @@ describe('the chart', () => {
     expect(svg).not.toMatch(/NaN|Infinity|undefined/)
   })
 
-  test('what has no goal beside any peer is left out, unless nothing has', () => {
+  test('a row without a goal beside a peer is left out, unless no row has one', () => {
     const { goal: _, ...without } = { ...figure(), load: 'p99' }
     const rows = [row(), rowOf(without)]
     expect(ratioChart('x', rows)).not.toContain('p99')

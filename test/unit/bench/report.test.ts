@@ -104,7 +104,7 @@ test('the table says what is compared', () => {
   ])
 })
 
-test('what a bench writes can be read back, and nothing else can', () => {
+test('a report that a bench writes can be read back, and no other text can', () => {
   const directory = temporaryDirectory()
   const printed = vi.spyOn(console, 'log').mockImplementation(() => {})
   try {

@@ -18,7 +18,7 @@ const COSTS: Costs = {
   proof: 50,
 }
 
-describe('what a site needs', () => {
+describe('the needs of a site', () => {
   const site = { loginsPerHour: 3_600_000, questionsPerLogin: 2, life: 1800, historyDays: 10 }
 
   test('a thousand logins a second', () => {
@@ -112,7 +112,7 @@ describe('docs/SCALE.md', () => {
     name => `<!-- ${name} -->\nold\n<!-- /${name} -->\n`,
   )
 
-  test('what stands between the markers is written anew, and only that', () => {
+  test('the text between the markers is written anew, and no other text', () => {
     const page = filledIn(`before\n${blocks.join('between\n')}after\n`, RESULTS)
     expect(page).not.toContain('old')
     expect(page.match(/between/g)).toHaveLength(4)

@@ -125,7 +125,7 @@ describe('a commit whose wait for the synchronous standby was cancelled', () => 
     await expect(open([server.port]).query(WRITE)).resolves.toMatchObject({ rows: [] })
   })
 
-  it('does not blame the next statement for the warning of the one before', async () => {
+  it('does not change the outcome of the next statement', async () => {
     let isFirst = true
     const server = await primary({
       other: text => {
@@ -161,7 +161,7 @@ describe('a new connection', () => {
     expect(server.statements).not.toContain(ASK.text)
   })
 
-  it('tells the synchronous_commit that it found', async () => {
+  it('shows its synchronous_commit in the state', async () => {
     const server = await primary({ commit: 'local' })
     const database = open([server.port])
     await database.query(ASK)
@@ -216,7 +216,7 @@ describe('a durable statement in a cluster', () => {
     }
   })
 
-  it('that waits in vain ends at our deadline, sends no cancel request, and none follows before a standby streams', async () => {
+  it('that waits in vain ends at the deadline without a cancel request, and no statement follows before a standby streams', async () => {
     let standbys: { name: string; pid: number; replied: number }[] = []
     let isStuck = true
     const server = await primary({
@@ -328,7 +328,7 @@ describe('an answer that must be proven', () => {
     await eventually('it is believed again', isBelieved)
   })
 
-  it('of two primaries the one of the later timeline is taken, whatever their order', async () => {
+  it('of two primaries the one of the later timeline is taken, in either order', async () => {
     const old = await primary({ timeline: 3, replies: alive })
     const promoted = await primary({ timeline: 4, replies: alive })
     for (const ports of [

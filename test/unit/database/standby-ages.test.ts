@@ -11,7 +11,7 @@ const seen = (ages: StandbyAges, now: number, ...standbys: ReturnType<typeof rep
   ages.observe({ names: standbys.map(({ name }) => name).join(','), standbys }, now)
 
 describe('StandbyAges', () => {
-  it.each([-600 * SECOND, 0, 600 * SECOND])('is as old as the last answer, whatever the clock (%i ms ahead)', ahead => {
+  it.each([-600 * SECOND, 0, 600 * SECOND])('is as old as the last answer, with a clock %i ms ahead', ahead => {
     const ages = new StandbyAges()
     for (let now = 0; now <= 10 * SECOND; now += SECOND) seen(ages, now, reply('n2', now - 20, ahead))
     expect(ages.age(10 * SECOND)).toBeLessThanOrEqual(20)

@@ -23,7 +23,7 @@ describe('peers that speak for other clients', () => {
     ['[popup]\nproxy_trust = ["203.0.113.9"]', 'popup.proxy_trust'],
     ['[popup]\nssl_hack_trust = ["127.0.0.0/8", "203.0.113.8/29"]', 'popup.ssl_hack_trust'],
     ['[wrap]\nproxy_trust = ["203.0.113.0/24"]', 'wrap.proxy_trust'],
-  ])('%j is never granted, in whatever form its address comes', (toml, setting) => {
+  ])('%j is never granted, in every form of its address', (toml, setting) => {
     const { neverList } = of(toml)
     for (const form of [
       '203.0.113.9',
@@ -61,7 +61,7 @@ describe('peers that speak for other clients', () => {
     expect(neverList.networkRefusal(net('127.0.0.1'))).toBeUndefined()
   })
 
-  test('with grant_loopback the views for mail servers are told what the gate says of loopback', () => {
+  test('with grant_loopback the views for mail servers agree with the gate on loopback', () => {
     const networks = (toml: string) =>
       of(toml)
         .neverList.published()

@@ -65,7 +65,7 @@ test('descriptors arrive in the order in which they were sent, each with its oct
   expect(receive()).toBe(-constants.errno.EAGAIN)
 })
 
-test('a queue that is full is told as EAGAIN, and none of what was sent is lost', async () => {
+test('a full queue is reported as EAGAIN, and nothing that was sent is lost', async () => {
   let sent = 0
   while (sent < 5000 && send(0, 'x') === 1) sent += 1
   expect(send(0, 'x')).toBe(-constants.errno.EAGAIN)
@@ -81,7 +81,7 @@ test('a queue that is full is told as EAGAIN, and none of what was sent is lost'
   expect(receive()).toBe(-constants.errno.EAGAIN)
 })
 
-test('what is longer than the queue goes in part, the descriptor with its beginning', async () => {
+test('a message longer than the queue is sent in part, with the descriptor at its beginning', async () => {
   const long = Buffer.alloc(MAX_PASSED_OCTETS - 1, 'z')
   const fd = openSync('/dev/null', 'r')
   const sent = send(fd, 'a', long)
@@ -99,14 +99,14 @@ test('what is longer than the queue goes in part, the descriptor with its beginn
   closeSync(fd)
 })
 
-test('octets without a descriptor, and the end, are told from it', async () => {
+test('octets without a descriptor, and the end, come without a descriptor', async () => {
   sender.write('x')
   expect(await next()).toEqual({ text: 'x', descriptor: undefined })
   sender.end()
   expect(await next()).toEqual({ text: '', descriptor: undefined })
 })
 
-test('what cannot be carried is an error, and so is a closed socket', () => {
+test('a message that cannot be carried is an error, and so is a closed socket', () => {
   expect(() => send(0, '')).toThrow(RangeError)
   expect(() => send(0, 'x', Buffer.alloc(MAX_PASSED_OCTETS))).toThrow(RangeError)
   expect(sendDescriptor(-1, 0, 'x')).toBe(-constants.errno.EBADF)

@@ -84,9 +84,9 @@ test('descriptors that overwrite one another are put in place all the same', asy
   closeSync(b)
 })
 
-test('the child has its standard descriptors and none of ours', async () => {
+test('the child has its standard descriptors and none of the parent', async () => {
   const O_CLOEXEC = 0o2000000
-  // What the test runner itself was given without close-on-exec is not ours to close.
+  // Descriptors that the test runner inherited without close-on-exec stay open.
   const given = readdirSync('/proc/self/fd').filter(fd => {
     const info = existsSync(`/proc/self/fdinfo/${fd}`) ? readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1') : ''
     return info !== '' && (Number.parseInt(/flags:\s*(\d+)/.exec(info)?.[1] ?? '', 8) & O_CLOEXEC) === 0
@@ -119,7 +119,7 @@ test('the soft limit of open files is the child’s alone', async () => {
   expect(openFilesLimit()).toEqual(before)
 })
 
-test('a connection that nobody read from goes to the child whole, blocking, and is closed here', async () => {
+test('an unread connection goes to the child whole and blocking, and is closed in the parent', async () => {
   const server = createServer({ pauseOnConnect: true })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -201,7 +201,7 @@ describe('one program again and again', () => {
     expect(await said('B=2')).toEqual(Buffer.from('A=ä\nB=2\n'))
   })
 
-  test('what cannot be started is an error, and the next start works', async () => {
+  test('a program that cannot be started is an error, and the next start works', async () => {
     const spawn = new RepeatedSpawn(join(directory, 'no-such-program'), ['x'], [])
     await expect(spawn.start(descriptor, [])).rejects.toThrow(expect.objectContaining({ code: 'ENOENT' }))
     const works = new RepeatedSpawn('/bin/true', ['true'], [])
@@ -223,7 +223,7 @@ describe('one program again and again', () => {
     expect(() => missing.startHere(descriptor, block)).toThrow(expect.objectContaining({ code: 'ENOENT' }))
   })
 
-  test('children whose ends nobody waits for are reaped together', async () => {
+  test('children without a waiter are reaped together', async () => {
     const ended = new Map<number, unknown>()
     const spawn = new RepeatedSpawn('/bin/sh', ['sh', '-c', 'exit "$STATUS"'], [])
     const pids = Array.from({ length: 20 }, (_, i) => spawn.startHere(descriptor, Buffer.from(`STATUS=${i}\0`)))

@@ -123,7 +123,7 @@ for (const count of [1, 2]) {
   try { batch.send() } catch (error) { console.log(error.name, error.message, seen.length) }
   for (const { client } of pairs) console.log(await read(client, 5))
 }
-// A callback that writes is stopped, and hurts nobody.
+// A callback that writes is stopped, and the other messages are sent whole.
 batch.add(closed, 'x', undefined, () => batch.add(pairs[0].fd, 'overwritten', undefined, nobody))
 for (const { fd } of pairs) batch.add(fd, 'whole', undefined, nobody)
 try { batch.send() } catch (error) { console.log(error.message) }

@@ -269,8 +269,8 @@ describe('afterFailure', () => {
   })
 })
 
-describe('what may be logged', () => {
-  test('holds no secret, whatever line it was', () => {
+describe('the logged form of a line', () => {
+  test('holds no secret, for every kind of line', () => {
     const secret = 'hunter2'
     const lines = [`PASS ${secret}`, `APOP ann ${secret}`, `AUTH PLAIN ${secret}`, `SSL 192.0.2.7:${secret}`, secret]
     for (const text of lines) {
@@ -308,7 +308,7 @@ test('every line of any client has an answer', () => {
   )
 })
 
-test('what may be logged of each line holds no secret, and nothing that was typed in place of a command', () => {
+test('the logged form of each line holds no secret, and no text that was typed in place of a command', () => {
   const logged = (text: string) => sanitizedLine(AUTHORIZATION_START, { type: 'line', text })
   expect(
     ['USER ann', 'PASS sesame', 'APOP ann 0123', 'AUTH PLAIN AGFubg==', 'SSL 192.0.2.7:x', 'CAPA', 'STLS', 'UTF8'].map(

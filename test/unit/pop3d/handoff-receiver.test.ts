@@ -58,7 +58,7 @@ afterEach(() => {
   server.close()
 })
 
-/** Somebody who has connected, and his connection as login has it. */
+/** A client that has connected, and its connection in the login process. */
 async function client(): Promise<{ far: Socket; near: EpollConnection }> {
   const listener = createServer({ pauseOnConnect: true }).listen(0, '127.0.0.1')
   await once(listener, 'listening')
@@ -76,7 +76,7 @@ async function client(): Promise<{ far: Socket; near: EpollConnection }> {
 const pass = (near: EpollConnection, ticket: string, readAhead = ''): boolean =>
   link.pass(near, ticket, Buffer.from(readAhead, 'latin1'), () => ended.push(ticket))
 
-test('a client changes hands with his ticket and what was read of him, and his end is told', async () => {
+test('a client is handed over with its ticket and the octets read ahead, and its end is reported', async () => {
   const { far, near } = await client()
   expect(pass(near, 'session 1', 'STAT\r\nN\xd6')).toBe(true)
   expect(near.isDestroyed).toBe(true)
@@ -89,7 +89,7 @@ test('a client changes hands with his ticket and what was read of him, and his e
   await eventually('its end is told', () => ended.includes('session 1'))
 })
 
-test('as much as may be read ahead arrives whole, and more is not passed', async () => {
+test('a read-ahead of the greatest length arrives whole, and a longer one is not handed over', async () => {
   const { near } = await client()
   const readAhead = Array.from({ length: MAX_READ_AHEAD }, (_, index) => String.fromCharCode(index % 251)).join('')
   expect(pass(near, 'session 1', `${readAhead}x`)).toBe(false)
@@ -101,7 +101,7 @@ test('as much as may be read ahead arrives whole, and more is not passed', async
   await eventually('the next is taken', () => taken[1]?.readAhead === 'x')
 })
 
-test('a queue that is full is a no', async () => {
+test('a client is not handed over while the queue is full', async () => {
   const clients = await Promise.all(Array.from({ length: 4 }, client))
   const answers = clients.map(({ near }) => pass(near, 'session', 'x'.repeat(MAX_READ_AHEAD)))
   expect(answers[0]).toBe(true)
@@ -113,7 +113,7 @@ test('a queue that is full is a no', async () => {
   for (const { near } of clients) near.destroy()
 })
 
-test('a client for whom the worker has no room among its open files is lost, and no other', async () => {
+test('a client above the open-file limit of the worker is lost, and no other client', async () => {
   const lost = await client()
   const kept = await client()
   setOpenFilesLimit(3n)
@@ -125,7 +125,7 @@ test('a client for whom the worker has no room among its open files is lost, and
   expect(taken.map(({ ticket, readAhead }) => [ticket, readAhead])).toEqual([['session 2', 'NOOP\r\n']])
 })
 
-test('a link over which a file comes in place of a connection is closed', async () => {
+test('a channel that carries a file in place of a connection is closed', async () => {
   const socket = unixSocket({ blocking: false })
   const file = openSync(`${directory.path}/mail`, 'w+')
   connectUnix(socket, path)
@@ -145,7 +145,7 @@ test('a link over which a file comes in place of a connection is closed', async 
   closeSync(socket)
 })
 
-test('a link for which there is no room is closed', async () => {
+test('a channel above the open-file limit is closed', async () => {
   const { far } = await client()
   setOpenFilesLimit(3n)
   worker.open(far)
@@ -154,7 +154,7 @@ test('a link for which there is no room is closed', async () => {
   expect(link.isOpen).toBe(true)
 })
 
-test('a link ends with the login process, and its clients with it; or with the worker', async () => {
+test('a channel ends with the login process or with the worker, and its clients end with the channel', async () => {
   const { near } = await client()
   expect(pass(near, 'session 1')).toBe(true)
   await eventually('it is taken', () => taken[0])
@@ -165,7 +165,7 @@ test('a link ends with the login process, and its clients with it; or with the w
   expect(taken[0]?.client.isDestroyed).toBe(true)
 })
 
-test('where nobody listens there is no link', async () => {
+test('without a receiver there is no channel', async () => {
   const links = new HandoffSender(handover, createLog('test', { write: () => {} }))
   expect(await links.to(`${directory.path}/nobody.sock`)).toBeUndefined()
   expect(await links.to(`${directory.path}/${'x'.repeat(200)}.sock`)).toBeUndefined()

@@ -46,7 +46,7 @@ const maildrop = fc
   .uniqueArray(message, { selector: ({ folder, name }) => `${folder}/${name}` })
   .map(files => files.map((file, inode): Message => ({ ...file, mtimeMs: file.mtime * 1000, inode })))
 
-test('any two messages have an order, whatever order the directory gives them in', () => {
+test('any two messages have an order, independent of their order in the directory', () => {
   fc.assert(
     fc.property(maildrop, messages => {
       const sorted = [...messages].sort(inMaildropOrder)
@@ -90,7 +90,7 @@ test('a unique-id outlives renames, and the coming of twins that are younger', (
   )
 })
 
-test('with compat = "qmail" a unique-id is the base name, whatever it holds but line ends', () => {
+test('with compat = "qmail" a unique-id is the base name, unless the base name has a line end', () => {
   fc.assert(
     fc.property(maildrop, messages => {
       for (const [index, id] of uniqueIds(messages, 'qmail').entries()) {

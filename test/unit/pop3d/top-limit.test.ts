@@ -3,8 +3,8 @@ import { expect, test } from 'vitest'
 import { TopLimit } from '../../../src/pop3d/encoding/send-message.ts'
 
 /**
- * The rule in its plainest form: lines up to the first empty one, that one, and so many more (RFC
- * 1939 §7).
+ * The rule in its plainest form: lines up to and including the first empty line, and `bodyLines`
+ * more (RFC 1939 §7).
  */
 function topOf(file: string, bodyLines: number, crIsEmpty: boolean): string {
   const lines = file.match(/[^\n]*\n|[^\n]+$/g) ?? []
@@ -13,7 +13,7 @@ function topOf(file: string, bodyLines: number, crIsEmpty: boolean): string {
   return (header < 0 ? lines : lines.slice(0, header + 1 + bodyLines)).join('')
 }
 
-test('takes the header and so many lines, however the file is cut', () => {
+test('takes the header and the given number of lines, for every cut of the file', () => {
   const text = fc.array(fc.constantFrom('\n', '\r\n', '\r', 'x', 'y: z', '\n\n', '\r\n\r\n'), { maxLength: 40 })
   fc.assert(
     fc.property(text, fc.array(fc.nat(80)), fc.nat(6), fc.boolean(), (parts, cuts, bodyLines, crIsEmpty) => {

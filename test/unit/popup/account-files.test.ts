@@ -36,7 +36,7 @@ describe('parsePasswd', () => {
     ['ann:h:4294967295:1:/home:', 'uid and gid must be numbers'],
     ['ann:h:1:1:home:Maildir', 'neither home nor maildir is an absolute path'],
     ['ann:h:1:1:/home:Maildir:more', 'more than six fields'],
-  ])('%j is a fault that is told without the hash', (line, reason) => {
+  ])('%j is a fault, and its message leaves out the hash', (line, reason) => {
     const { entries, faults } = parsePasswd(line, 'Maildir')
     expect(entries.size).toBe(0)
     expect(faults).toEqual([{ line: 1, reason }])

@@ -63,7 +63,7 @@ describe('AuthdLink', () => {
     expect(announcer.unanswered).toBe(0)
   })
 
-  test('a login after a reload waits as long as the new settings say', async () => {
+  test('a login after a reload waits for the time of the new settings', async () => {
     authd = await AuthdDouble.listen(path())
     authd.answer = () => undefined
     const announcer = connect(600_000)
@@ -82,7 +82,7 @@ describe('AuthdLink', () => {
     expect(lines.filter(line => line.includes('authd_unreachable'))).toHaveLength(1)
   })
 
-  test('what had no answer is sent again on the next connection', async () => {
+  test('an event without an answer is sent again on the next connection', async () => {
     authd = await AuthdDouble.listen(path())
     authd.answer = () => undefined
     const answer = connect(60_000).announce({ ...attempt(1), daemon: 'popup' })
@@ -92,7 +92,7 @@ describe('AuthdLink', () => {
     expect(await answer).toMatchObject({ verdict: 'committed' })
   })
 
-  test('an event that could not be delivered in its time is lost, and the log says so', async () => {
+  test('an event that is not delivered in its time is lost, and the log says so', async () => {
     const announcer = connect(0, 1000)
     await announcer.announce({ ...attempt(1, 'old'), daemon: 'popup' })
     now = 1001
@@ -102,7 +102,7 @@ describe('AuthdLink', () => {
     expect(lines.find(line => line.includes('login_event_lost'))).toContain('user=old')
   })
 
-  test('an answer to nothing is logged and harms nobody', async () => {
+  test('an answer to an unknown event is logged, and later logins are answered', async () => {
     authd = await AuthdDouble.listen(path())
     const announcer = connect(60_000)
     await announcer.announce({ ...attempt(1), daemon: 'popup' })
@@ -113,7 +113,7 @@ describe('AuthdLink', () => {
 })
 
 describe('Announcer', () => {
-  test('the log says what became of the grant', async () => {
+  test('the log line of a login has the result of the grant', async () => {
     authd = await AuthdDouble.listen(path())
     const announcer = new Announcer(connect(60_000), () => undefined, false, log)
     await announcer.login(attempt(1, 'ann'))
@@ -124,7 +124,7 @@ describe('Announcer', () => {
     await announcer.close()
   })
 
-  test('a login that can never be granted is told to the log alone', async () => {
+  test('a login that can never be granted is logged and not announced', async () => {
     authd = await AuthdDouble.listen(path())
     const announcer = new Announcer(connect(60_000), () => 'proxy', false, log)
     await announcer.login(attempt(1, 'ann'))
@@ -135,7 +135,7 @@ describe('Announcer', () => {
     await announcer.close()
   })
 
-  test('a failure names its reason; an address that is not known is said to be so', () => {
+  test('a failure names its reason; an unknown address is logged as unknown', () => {
     const announcer = new Announcer(undefined, () => undefined, false, log)
     announcer.failure({ ...attempt(1), ip: undefined }, 'badauth', 'wrong password')
     expect(lines.at(-1)).toMatch(/event=login_failed .*ip=unknown user=ann .*reason=badauth detail="wrong password"/)

@@ -17,7 +17,7 @@ describe('AuthenticationCache', () => {
   const isKnown = (passwords: AuthenticationCache, password: string, stored: string): boolean =>
     passwords.verify(password, stored) === true
 
-  test('knows a password again that was right, for as long as it is told to', async () => {
+  test('knows a right password again until its time ends', async () => {
     const passwords = make(1000)
     now = 5000
     expect(isKnown(passwords, 'sesame', slow)).toBe(false)
@@ -35,7 +35,7 @@ describe('AuthenticationCache', () => {
     for (const wrong of ['Sesame', 'sesame ', '', 'sesam']) expect(isKnown(passwords, wrong, slow)).toBe(false)
     expect(await passwords.verify('tanstaaf', slow)).toBe(false)
     expect(isKnown(passwords, 'sesame', slow)).toBe(true)
-    // The password was changed: what was right a moment ago is wrong at once.
+    // The password was changed: the old password is wrong at once.
     expect(await passwords.verify('sesame', other)).toBe(false)
     expect(await passwords.verify('sesame', `!${slow}`)).toBeUndefined()
   })

@@ -56,7 +56,7 @@ class TestQueue {
 const settled = (): Promise<void> => new Promise(resolve => setImmediate(resolve))
 
 describe('CheckQueue', () => {
-  test('guesses that nobody waits for any more, and of which nobody knows, delay other wide networks by one turn each', async () => {
+  test('guesses of unknown logins from one /32 delay a known login, and logins of other wide networks, by less than six turns', async () => {
     const pool = new TestQueue(1)
     const guesses = Array.from({ length: 1500 }, (_, n) =>
       pool.add(`guess ${n}`, applicant(`2001:db8:${(n + 1).toString(16)}::1`)),
@@ -157,7 +157,7 @@ describe('CheckQueue', () => {
     expect(new CheckQueueFull().message).toBe('too many password checks are waiting')
   })
 
-  test('what nobody waits for any more leaves at once and never runs', async () => {
+  test('a check whose applicant has departed leaves the queue at once and never runs', async () => {
     const checks = new TestQueue(1)
     void checks.add('running', applicant('198.51.100.1'))
     const guessers = Array.from({ length: 300 }, (_, n) => applicant(`192.0.${n >> 8}.${n & 255}`))
@@ -171,7 +171,7 @@ describe('CheckQueue', () => {
     expect(new Set(checks.refused.map(text => text.split(': ')[1]))).toEqual(new Set(['ApplicantDeparted']))
   })
 
-  test('an applicant that departed before it came is refused; one that departs while its work runs changes nothing', async () => {
+  test('an applicant that departed before its request is refused; a departure while the work runs changes nothing', async () => {
     const checks = new TestQueue(1)
     const early = applicant('192.0.2.1')
     early.departure.happen()

@@ -16,7 +16,7 @@ const B = ip('192.0.2.2')
 describe('FailureDelays', () => {
   let now = 0
   const make = () => new FailureDelays([2, 4, 8, 15], () => now, new CustomerNetworks())
-  /** So many logins fail from one address. */
+  /** `count` logins fail from one address. */
   const failMany = (delays: FailureDelays, address: IpAddress, count: number): void => {
     for (let i = 0; i < count; i++) delays.failed(address, name(`victim ${i}`), `guess ${i}`)
   }
@@ -88,7 +88,7 @@ describe('FailureDelays', () => {
     expect(delays.delayFor(B, ANN)).toBe(0)
   })
 
-  test('a login that was right from its address does not wait for what others do', () => {
+  test('a login that was right from its address is not delayed by failures elsewhere', () => {
     const delays = make()
     delays.succeeded(A, ANN)
     for (let i = 0; i < 5; i++) delays.failed(B, ANN, `guess ${i}`)
@@ -100,7 +100,7 @@ describe('FailureDelays', () => {
     expect(delays.delayFor(A, ANN)).toBe(0)
   })
 
-  test('three different wrong passwords in a row end that, the same one never', () => {
+  test('three different wrong passwords in a row end this exemption, one password repeated never does', () => {
     const delays = make()
     delays.succeeded(A, ANN)
     for (let i = 0; i < 9; i++) delays.failed(A, ANN, 'stale')
@@ -153,7 +153,7 @@ describe('FailureDelays', () => {
   })
 })
 
-test('LoginIntervals: one login of a user in so long', () => {
+test('LoginIntervals: one login of a user in each interval', () => {
   let now = 1000
   const intervals = new LoginIntervals(500, () => now)
   expect([intervals.take(ANN), intervals.take(ANN), intervals.take(BOB)]).toEqual([true, false, true])

@@ -105,7 +105,7 @@ describe('LoginProcesses', () => {
     await expect(start('early', 'process.exit(1)', () => {})).rejects.toThrow('ended while it started')
   })
 
-  test('a process that says what is no message is killed', async () => {
+  test('a process that sends octets that are no message is killed', async () => {
     const { lines, gone } = await start('hostile', `say({ type: 'ready' }); say({ type: 'grant' })`, () => {})
     await said(lines, 'it sent an invalid message')
     await eventually('its requests are void', () => gone.length > 0)

@@ -123,7 +123,7 @@ describe('replies before login', () => {
     stream.destroy()
   })
 
-  test('a client that sends lines without end is told once and closed', async () => {
+  test('a client that sends lines without end gets one reply and is closed', async () => {
     const { stream, take, said } = stuckSession()
     take()
     stream.push('\n'.repeat(65_000))
@@ -182,7 +182,7 @@ describe('places before login', () => {
     expect(waiting.ended).toBe(false)
   })
 
-  test('one address that says nonsense and QUIT and never reads holds no more sockets than it has places', async () => {
+  test('one address that sends nonsense and QUIT and never reads holds no more sockets than it has places', async () => {
     const { login, port } = await start({ maxPerAddress: 20 })
     const clients = Array.from({ length: 200 }, () => {
       const client = login.client(port)
@@ -203,7 +203,7 @@ describe('places before login', () => {
   })
 })
 
-test('a relayed session ends, and its place is free, when the process behind says nothing any more', async () => {
+test('a relayed session ends, and its place is free, when the process behind no longer answers', async () => {
   const { path, remove } = temporaryDirectory()
   // A worker that hangs: it takes no sockets, and a relayed session gets no answer.
   const connections: Socket[] = []
@@ -273,7 +273,7 @@ describe('another protocol than POP3', () => {
     await login.client(port).write('USER ann\r\n').ends()
     await eventually('logged', () => linesAbout(login, 'proxy_refused', 'warn').length === 1)
     expect(login.lines.join('')).toMatch(/reason="no PROXY header: clients that send none belong to .*popup\.listen"/)
-    // A client that waits for a greeting is told of once a day, a probe that leaves is not.
+    // A client that waits for a greeting is logged once a day, a probe that leaves is not.
     const waiting = [login.client(port, '127.0.0.2'), login.client(port, '127.0.0.2')]
     login.client(port, '127.0.0.3').socket.end()
     await Promise.all(waiting.map(client => client.ends()))

@@ -115,7 +115,7 @@ test('a ticket of before a crash is void: the key is another one', async () => {
   expect((await open(workers, 61_230)).ticket).not.toBe(before.ticket)
 })
 
-test('no session for root, whatever the checker says', () => {
+test('an answer of the checker with uid 0 or gid 0 opens no session', () => {
   const { workers } = start()
   const maildir = '/mail'
   expect(workers.refusalOf({ uid: 0, gid: 61_230, maildir })).toMatch(/uid 0/)

@@ -61,7 +61,7 @@ describe('verifyPassword', () => {
   })
 
   property.prop([fc.string(), fc.string({ unit: 'binary' })])(
-    'never throws, whatever is stored',
+    'never throws, for any stored text',
     async (password, stored) => {
       const octets = Buffer.from(password).toString('latin1')
       expect([true, false, undefined]).toContain(await verifyPassword(octets, `{SSHA}${stored}`))

@@ -4,7 +4,7 @@ import { SessionShares } from '../../../src/popup/login/session-shares.ts'
 let now = 0
 const shares = (perLogin: number, perOwner: number) => new SessionShares<string>({ perLogin, perOwner }, () => now)
 
-test('one login has no more sessions than its share, whatever its case, and others have theirs', () => {
+test('one login has no more sessions than its share, in upper or lower case, and other logins have their own', () => {
   const count = shares(2, 100)
   expect(count.take('a', 'ann', '1')).toBe('ok')
   expect(count.take('b', 'ANN', '1')).toBe('ok')
@@ -22,7 +22,7 @@ test('the dot behind a domain makes no other login', () => {
   expect(count.take('b', 'Ann@example.org.', '1')).toMatchObject({ reason: 'max_per_login' })
 })
 
-test('one owner has no more sessions than its share, by whatever logins', () => {
+test('one owner has no more sessions than its share over all its logins', () => {
   const count = shares(100, 3)
   for (let i = 0; i < 3; i++) expect(count.take(`session ${i}`, `login ${i}`, '5000')).toBe('ok')
   expect(count.take('next', 'login 9', '5000')).toMatchObject({ reason: 'max_per_owner' })

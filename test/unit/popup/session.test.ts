@@ -26,8 +26,8 @@ const CLIENT: Client = {
 }
 
 /**
- * What stands behind login in these tests: greets with +OK and gives back every line it hears,
- * until QUIT.
+ * The server behind the login process in these tests: greets with +OK and returns every line that
+ * it receives, until QUIT.
  */
 function echo(): { stream: Duplex; heard: () => string } {
   let heard = ''

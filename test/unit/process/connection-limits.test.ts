@@ -14,7 +14,7 @@ test('one address is stopped, another is not', () => {
   expect(limits.acquire(ip('192.0.2.7'))).toBe('ok')
 })
 
-test('IPv6 counts per /64, in whatever spelling', () => {
+test('IPv6 counts per /64, in every spelling of the address', () => {
   const limits = new ConnectionLimits(0, 1, new CustomerNetworks())
   expect(limits.acquire(ip('2001:db8::1'))).toBe('ok')
   expect(limits.acquire(ip('2001:db8:0:0:ffff::2'))).toBe('address')
@@ -52,13 +52,13 @@ test('the total comes first; 0 is no limit', () => {
   expect(Array.from({ length: 100 }, () => none.acquire(ip('192.0.2.7'))).every(verdict => verdict === 'ok')).toBe(true)
 })
 
-test('a place given back twice is a mistake of ours', () => {
+test('a place that was not taken cannot be given back', () => {
   const limits = new ConnectionLimits(1, 1, new CustomerNetworks())
   expect(() => limits.release(ip('192.0.2.7'))).toThrow()
   expect(limits.total).toBe(0)
 })
 
-test('whatever comes and goes, the counts stay within the limits and end at nothing', () => {
+test('for any order of connections the counts stay within the limits and return to zero', () => {
   const step = fc.record({ enter: fc.boolean(), who: fc.nat(4) })
   const guests = fc.array(anyIpAddress, { minLength: 5, maxLength: 5 })
   fc.assert(

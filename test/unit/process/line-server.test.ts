@@ -107,7 +107,7 @@ describe('answers', () => {
     await peer.expect('21')
   })
 
-  test('one that fails, at once or later, stands for itself alone', async () => {
+  test('an answer that fails, at once or later, changes no other answer', async () => {
     const { client, lines } = await open({
       answer: line => {
         if (line === 'throws') throw new Error('at once')
@@ -158,7 +158,7 @@ describe('bounds', () => {
     expect(peer.heard).toBe(text)
   }, 60_000)
 
-  test('of answers that nobody takes: nothing more is asked', async () => {
+  test('of answers that the peer does not read: no further request is taken', async () => {
     let asked = 0
     const { client } = await open({
       answer: async () => {

@@ -22,7 +22,7 @@ describe('the directory of a Unix socket', () => {
     remove()
   })
 
-  test('is made below run_dir, with run_dir, open to every account whatever the umask is', () => {
+  test('is made below run_dir, with run_dir, open to every account under any umask', () => {
     make(`${runDir}/gate`)
     expect([modeOf(runDir), modeOf(`${runDir}/gate`)]).toEqual(['755', '755'])
     expect(process.umask()).toBe(0o077)

@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { watchSocketFile } from '../../../src/process/unix-sockets.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
-describe('a Unix socket of ours', () => {
+describe('a Unix socket of a program', () => {
   const { path: directory, remove } = temporaryDirectory()
   const path = `${directory}/socket`
   const server = createServer()

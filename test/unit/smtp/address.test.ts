@@ -7,7 +7,7 @@ const read = (argument: string): string => {
   return typeof path === 'string' ? path : formatPath(path, 'TO')
 }
 
-describe('what is passed', () => {
+describe('addresses that pass', () => {
   test.each([
     ['TO:<u@d>', 'TO:<u@d>'],
     ['to : u@d', 'TO:<u@d>'],
@@ -24,7 +24,7 @@ describe('what is passed', () => {
   ])('%s', (argument, passed) => expect(read(argument)).toBe(passed))
 })
 
-describe('what is refused', () => {
+describe('addresses that are refused', () => {
   test.each([
     '',
     'TO',
@@ -94,7 +94,7 @@ const word = fc.constantFrom(
 )
 
 test.prop([fc.array(word, { maxLength: 20 }).map(words => `TO:${words.join('')}`)])(
-  'what is passed is read the same again, and holds one pair of brackets outside quotes',
+  'an address that passes is read the same again, and holds one pair of brackets outside quotes',
   argument => {
     const passed = read(argument)
     if (!passed.startsWith('TO:')) return

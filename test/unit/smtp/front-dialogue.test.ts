@@ -271,7 +271,7 @@ describe.each([
     if (events !== undefined) expect(session.events).toEqual(events)
   })
 
-  test('EHLO tells nothing of what stays behind the front', () => {
+  test('the reply to EHLO leaves out extensions that the front does not pass', () => {
     const session = new FrontSession(withCut).group('EHLO c\r\n')
     expect(session.heard).toBe(
       '220 mx.example.org ESMTP\r\n250-mx.example.org\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SIZE\r\n250 AUTH LOGIN\r\n',
@@ -323,7 +323,7 @@ describe.each([
     expect(session.server.saw).toBe(octets(`${B}${R}${D}some content\\r`))
   })
 
-  test('passes a reply that nobody asked for, and ends', () => {
+  test('passes a reply without a command, and ends', () => {
     const session = new FrontSession(withCut)
     session.fromServer('451 timeout\r\n')
     expect(session.codes).toBe('451')
@@ -353,7 +353,7 @@ test('gives the counts of a message back unless the server takes it', () => {
   expect([rules.messages, rules.recipients]).toEqual([2, 8])
 })
 
-test('keeps the count of a message whose dot was passed, though nobody heard the reply', () => {
+test('keeps the count of a message whose dot was passed, also without a reply', () => {
   const rules = new TestRules(3, 10)
   const session = new FrontSession({ rules, replies: { '.': [''] } })
   for (const group of [B, R, D, 'x/./']) session.group(octets(group))
@@ -381,7 +381,7 @@ test('takes 10,000 recipients and no more', () => {
   expect(session.codes.endsWith('250 452')).toBe(true)
 })
 
-test('throws refused content away up to a bound', () => {
+test('discards refused content up to a bound', () => {
   const session = new FrontSession()
   for (const group of [B, R, D, 'a\\n']) session.group(octets(group))
   const chunk = Buffer.alloc(1_048_576, 'x')
@@ -394,7 +394,7 @@ test('throws refused content away up to a bound', () => {
   expect(session.codes).toBe('250 250 354 550')
 })
 
-test('refuses thrown-away content when it is told to give up', () => {
+test('refuses discarded content when the session is given up', () => {
   const session = new FrontSession()
   for (const group of [B, R, D, 'a\\nb']) session.group(octets(group))
   session.dialogue.giveUp('idle', '421 4.4.2 idle')

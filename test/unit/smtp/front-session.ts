@@ -142,7 +142,7 @@ export class FrontSession {
     this.fromServer(replies['banner']?.[0] ?? '220 mx.example.org ESMTP\r\n')
   }
 
-  /** The client writes, and waits until everybody has read what there is. */
+  /** The client writes, and waits until both sides have read all octets. */
   group(text: string): this {
     this.#unread += text
     for (;;) {

@@ -103,7 +103,7 @@ describe.each([
     expect(server.isDestroyed).toBe(true)
   })
 
-  test('tells nothing while it is paused', async () => {
+  test('reports nothing while it is paused', async () => {
     const { client, server, seen } = await connection()
     server.resume()
     client.write('one')
@@ -122,7 +122,7 @@ describe.each([
     await eventually('heard', () => seen.octets === 'onetwothree')
   })
 
-  test('keeps the order of what a slow client has not taken, and says when it has', async () => {
+  test('keeps the order of octets that a slow client has not read, and reports when they are sent', async () => {
     const { client, server, seen } = await connection()
     const large = Buffer.alloc(MUCH, 'a')
     server.write('head', large)
@@ -166,7 +166,7 @@ describe.each([
     expect(await readAll(client)).toBe(`${text}${text}!`)
   })
 
-  test('who talks on and does not read what is left for it is left', async () => {
+  test('a client that keeps sending and does not read the remaining octets is closed', async () => {
     const { client, server, seen } = await connection()
     server.onIdle(100, () => {})
     server.resume()
@@ -193,7 +193,7 @@ describe.each([
     expect(await lost).toBe(false)
   })
 
-  test('tells when everything written has gone', async () => {
+  test('reports when all octets that were written are sent', async () => {
     const { client, server, seen } = await connection()
     server.write('', Buffer.alloc(MUCH))
     expect(seen.drained).toBe(0)
@@ -202,7 +202,7 @@ describe.each([
     expect(server.unsent).toBe(0)
   })
 
-  test('tells of a few octets that were left too, and never from inside a call', async () => {
+  test('reports the sending of a few remaining octets too, and never from inside a call', async () => {
     const { client, server, seen } = await connection()
     server.write('', Buffer.alloc(MUCH))
     const large = server.unsent
@@ -224,7 +224,7 @@ describe.each([
     expect(seen.drained).toBe(0)
   })
 
-  test('nothing is written after the end, and a chunk is told so', async () => {
+  test('nothing is written after the end, and a chunk is reported as lost', async () => {
     const { client, server, seen } = await connection()
     server.write('', Buffer.alloc(MUCH, 'a'))
     server.end('bye')
@@ -235,7 +235,7 @@ describe.each([
     expect(await server.writeChunk(Buffer.from('chunk'))).toBe(false)
   })
 
-  test('a listener that comes when it is closed is told so', async () => {
+  test('a listener that is added to a closed connection is notified of the end', async () => {
     const { server, seen } = await connection()
     server.destroy()
     await eventually('closed', () => seen.closed === 1)
@@ -245,7 +245,7 @@ describe.each([
     expect(seen.closed).toBe(1)
   })
 
-  test('closes in order, though the client still talks', async () => {
+  test('closes in order, though the client still sends', async () => {
     const { client, server, seen } = await connection()
     server.resume()
     client.write('QUIT\r\n')
@@ -273,7 +273,7 @@ describe.each([
     expect(await server.writeChunk(Buffer.from('z'))).toBe(false)
   })
 
-  test('tells nothing more of what came with the octets at which it is paused', async () => {
+  test('reports no further octets and no end after a pause in the listener', async () => {
     const { client, server } = await connection()
     let told = ''
     const listener = {
@@ -302,7 +302,7 @@ describe.each([
     await eventually('the end', () => told === 'onetwo(end)')
   })
 
-  test('a reset while it is paused is told at the latest after it is resumed', async () => {
+  test('a reset while it is paused is reported after resume at the latest', async () => {
     const { client, server, seen } = await connection()
     server.resume()
     client.write('x')
@@ -327,7 +327,7 @@ describe.each([
     expect(seen.drained).toBe(0)
   })
 
-  test('the owner is told of the end once, before the listener', async () => {
+  test('the owner is notified of the end once, before the listener', async () => {
     const { server } = await connection()
     const said: string[] = []
     server.onceClosed(() => said.push('owner'))
@@ -340,7 +340,7 @@ describe.each([
     await eventually('told late', () => said.length === 3)
   })
 
-  test('becomes a stream that first sends what was unsent, and whose end the owner is told', async () => {
+  test('becomes a stream that sends the unsent octets first, and the owner is notified of its end', async () => {
     const { client, server, seen } = await connection()
     let isClosed = false
     server.onceClosed(() => {
@@ -376,7 +376,7 @@ describe.each([
     expect(stream.destroyed).toBe(true)
   })
 
-  test('a client that says nothing for so long is idle; one that talks is not', async () => {
+  test('a client that sends nothing for the idle time is idle; a client that sends is not', async () => {
     const { client, server, seen } = await connection()
     let idle = 0
     server.resume()
@@ -508,7 +508,7 @@ describe.each(BOTH_ENGINES)('an acceptor of $name', ({ engine }) => {
     ['127.0.0.1', '127.0.0.1'],
     ['::1', '::1'],
     ['::', '127.0.0.1'],
-  ])('on %s tells both ends of a client from %s', async (host, ip) => {
+  ])('on %s has both ends of a client from %s', async (host, ip) => {
     const { client, socket, port } = await accepted(engine, host)
     expect(socket.ends).toEqual({ remoteIp: ip, remotePort: client.localPort, localIp: ip, localPort: port })
     socket.close()
@@ -544,7 +544,7 @@ describe.each(BOTH_ENGINES)('an acceptor of $name', ({ engine }) => {
     expect(() => socket.descriptor).toThrow()
   })
 
-  test('hands over, or does not, as its engine says', async () => {
+  test('hands over only if the engine supports it', async () => {
     const { socket } = await accepted(engine)
     const connection = socket.open()
     expect(connection.handOver(() => true)).toBe(engine.handover !== undefined)
@@ -553,7 +553,7 @@ describe.each(BOTH_ENGINES)('an acceptor of $name', ({ engine }) => {
 })
 
 describe('EventLoop', () => {
-  test('what is written in one turn to many goes out at its end, and before anything else that is done with one of them', async () => {
+  test('octets written in one turn to many connections are sent at its end, and before any other operation on one of them', async () => {
     const three = [await accepted(), await accepted(), await accepted()] as const
     const [stays, closes, moves] = three.map(({ socket }) => socket.open())
     if (stays === undefined || closes === undefined || moves === undefined) throw new Error('three')
@@ -569,7 +569,7 @@ describe('EventLoop', () => {
     expect(texts).toEqual(['reply.', 'reply', 'reply.'])
   })
 
-  test('tells nothing of what ended while it was being told', async () => {
+  test('reports no event of a registration that a callback of the same turn has removed', async () => {
     const loop = new EventLoop()
     const pipes = [openPipe(), openPipe()]
     const told: number[] = []

@@ -33,7 +33,7 @@ test('epoll on a host without it is refused, and node needs no probe', () => {
   expect(lines).toEqual([])
 })
 
-test('a process says at level debug what carries its connections, and the one above it does not', () => {
+test('a process logs its engine at level debug, and its parent does not', () => {
   const { lines } = withLog(log => {
     selectEngine('auto', 'popup.engine', log)
     selectEngine('node', 'wrap.engine', log)
@@ -75,7 +75,7 @@ function chooseWithout(before: string): string {
 const warning = (reason: string): string =>
   `node | popup: level=warn event=engine_selected setting=popup.engine engine=node reason=${JSON.stringify(reason)}\n`
 
-describe('auto on a host that lacks something is node, with one line that says what', () => {
+describe('auto on a host without a requirement of epoll is node, with one line that names the requirement', () => {
   test('nothing is missing: the process that is asked has epoll', () => {
     expect(chooseWithout('')).toBe('epoll')
   })

@@ -21,7 +21,7 @@ const faultsOf = (line: string, env?: Record<string, string>): readonly string[]
   throw new Error('no fault')
 }
 
-test('our own forms', () => {
+test('the command line of auth-relay', () => {
   expect(parse('')).toEqual({ type: 'daemon', config: '/etc/auth-relay.toml' })
   expect(parse('--config /x.toml')).toEqual({ type: 'daemon', config: '/x.toml' })
   expect(parse('--help')).toEqual({ type: 'about', text: expect.stringContaining('usage: sslwrap') })

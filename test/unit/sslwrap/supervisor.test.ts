@@ -158,7 +158,7 @@ test('settings that contradict themselves change nothing', async () => {
   expect(notes().map(({ type }) => type)).toEqual(['serve', 'serve'])
 })
 
-test('the end is told to each worker, and awaited', async () => {
+test('the end is sent to each worker, and awaited', async () => {
   const { stop } = await start()
   const running = [...pids()]
   await stop()

@@ -24,7 +24,7 @@ const facts = fc.record({
   user: fc.string({ unit: 'binary' }),
 })
 
-describe('our own login line', () => {
+describe('the login line of auth-relay', () => {
   it('is the line of the specification', () => {
     expect(formatLoginLine({ ip: parseIpAddress('198.51.100.4'), tls: true, method: 'sasl', user: 'a b' })).toBe(
       'authrelay v=1 ev=login ip=198.51.100.4 tls=1 method=sasl user=a%20b',
@@ -55,7 +55,7 @@ describe('our own login line', () => {
     if (whole && line.user !== '' && verdict.verdict === 'grant') expect(verdict.login).toBe(line.user.toWellFormed())
   })
 
-  test.prop([facts])('no other line of ours is a login, under either tag', line => {
+  test.prop([facts])('no other line of auth-relay is a login, under either tag', line => {
     const others = [
       formatFailLine(line, 'badauth'),
       formatAbortLine(line.ip, line.tls, line.user),

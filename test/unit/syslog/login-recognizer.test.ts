@@ -104,7 +104,7 @@ describe('addresses', () => {
   })
 })
 
-describe('what else arrives', () => {
+describe('lines that are ignored, with the reason', () => {
   it.each([
     ['', 'empty line'],
     ['Mar  5 10:11:12 mx last message repeated 3 times', 'repeat line'],
@@ -169,7 +169,7 @@ describe('what else arrives', () => {
     })
   })
 
-  it('IMAP logins are believed only where asked for', () => {
+  it('IMAP logins count only where a setting allows them', () => {
     for (const { tag, pid = '', message, grants } of LOGINS) {
       const verdict = verdictOn(FORMS['A']?.(tag, pid, message) ?? '', { imap: false })
       expect(verdict.verdict, message).toBe(grants?.imap === true ? 'ignore' : 'grant')
@@ -204,7 +204,7 @@ describe('what else arrives', () => {
 describe('syslog_hosts', () => {
   const login = (host: string): string => `Mar  5 10:11:12 ${host} ipop3d[1]: Login user=a host=[192.0.2.7] nmsgs=1/1`
 
-  it('only listed hosts are believed', () => {
+  it('only lines of listed hosts count', () => {
     const options = { hosts: ['pop1.example.org', '192.0.2.25'] }
     expect(verdictOn(login('POP1.example.org'), options)).toMatchObject({ verdict: 'grant' })
     expect(verdictOn(login('192.0.2.25'), options)).toMatchObject({ verdict: 'grant' })

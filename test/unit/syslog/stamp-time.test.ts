@@ -39,7 +39,7 @@ describe('stampTime', () => {
     '2026-99-05T10:11:12Z',
     '2026 Mar  5 2026 10:11:12',
     '2026-03-05T10:11:12+2460',
-  ])('%j says nothing', stamp => {
+  ])('%j is no time', stamp => {
     expect(stampTime(stamp, 0)).toBeUndefined()
   })
 })

@@ -31,7 +31,7 @@ describe('a line is taken apart', () => {
   })
 })
 
-describe('a line that is none is told with the place that is not understood', () => {
+describe('a line that is none is reported with the place that is not understood', () => {
   test.each([
     ['', 'empty line', undefined],
     [`<192>${BSD} mx p[1]: x`, 'priority above 191', undefined],

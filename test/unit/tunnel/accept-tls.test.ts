@@ -38,7 +38,7 @@ async function handshake(
   return { client, accepted: acceptTls(raw, { contexts, ...limits }) }
 }
 
-test('a client that says nothing is closed sooner than one whose handshake takes its time, with a hint', async () => {
+test('a client that sends nothing is closed sooner than a client with a slow handshake, with a hint', async () => {
   const { accepted } = await handshake({ limit: 60_000, firstOctetLimit: 50 })
   const end = await accepted
   expect(end.outcome).toBe('failed')

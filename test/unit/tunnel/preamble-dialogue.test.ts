@@ -59,8 +59,8 @@ test('cut anywhere, the outcome is the same, and what follows the reply is kept'
   )
 })
 
-describe('what goes wrong', () => {
-  test('a server that does not greet with +OK is quoted, and never told the password', async () => {
+describe('faults of the server', () => {
+  test('a server that does not greet with +OK is quoted, and never gets the password', async () => {
     const { far, heard, done } = setUp()
     await say(far, '-ERR [SYS/TEMP] busy\r\n')
     expect(shown(await done)).toEqual({ outcome: 'refused', greeting: '-ERR [SYS/TEMP] busy\r\n' })

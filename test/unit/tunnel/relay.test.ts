@@ -150,7 +150,7 @@ describe('in order', () => {
 })
 
 describe('out of order', () => {
-  test('one side breaks: the other is still told what was under way, then closed', async () => {
+  test('one side breaks: the other side still gets the octets under way, and is then closed', async () => {
     const { server, clientFar, serverFar, done } = setUp()
     const ended = done()
     const atClient = listen(clientFar)

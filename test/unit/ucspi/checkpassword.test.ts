@@ -87,7 +87,7 @@ describe('a yes', () => {
     expect(answer).toMatchObject({ verdict: 'ok', args: ['-x', './users/ann', 'last'] })
   })
 
-  test.runIf(process.getuid?.() === 0)('with another uid and gid, and without our groups', async () => {
+  test.runIf(process.getuid?.() === 0)('with another uid and gid, and without the groups of the parent', async () => {
     const answer = await verify(`exec setpriv --reuid 65534 --regid 65533 --groups 65532,65531 "$@"`)
     expect(answer).toMatchObject({ verdict: 'ok', uid: 65534, gid: 65533, groups: [65531, 65532] })
   })
@@ -96,12 +96,12 @@ describe('a yes', () => {
     expect(await verify(`echo "Login OK"; "$@"`)).toMatchObject({ verdict: 'ok', args: ['Maildir'] })
   })
 
-  test('a witness that became another program is not believed', async () => {
+  test('a witness that became another program does not count', async () => {
     const answer = await verify(`exec perl -e 'syswrite STDOUT, "\\0checked $$\\n"; sleep 20'`, { limitMs: 5_000 })
     expect(answer).toMatchObject({ verdict: 'temporary', detail: expect.stringContaining('another program') })
   })
 
-  test('a witness that names a foreign process is not believed', async () => {
+  test('a witness that names a foreign process does not count', async () => {
     const answer = await verify(`printf '\\0checked 1\\n'; sleep 20`, { limitMs: 300 })
     expect(answer).toMatchObject({ verdict: 'temporary', detail: expect.stringContaining('no process of the checker') })
   })
@@ -120,13 +120,13 @@ describe('a no', () => {
     expect(await verify(script)).toMatchObject({ verdict })
   })
 
-  test('vchkpw says "wrong password" in other numbers', () => {
+  test('vchkpw has other exit codes for a wrong password', () => {
     expect(refusalOf(['/home/vpopmail/bin/vchkpw'], { code: 3 }).verdict).toBe('badauth')
     expect(refusalOf(['/home/vpopmail/bin/vchkpw'], { code: 0 }).verdict).toBe('temporary')
     expect(refusalOf(['/bin/checkpassword'], { code: 3 }).verdict).toBe('temporary')
   })
 
-  test('a checker that is not there is temporary, and says so', async () => {
+  test('a checker that does not exist is a temporary failure with its reason', async () => {
     const answer = await verifyLogin({ checker: ['/nonexistent'], credentials, environment, args: [] })
     expect(answer).toMatchObject({ verdict: 'temporary', detail: expect.stringContaining('ENOENT') })
   })
@@ -146,7 +146,7 @@ describe('a no', () => {
     expect(stubborn).toMatchObject({ verdict: 'temporary', detail: expect.stringContaining('in time') })
   })
 
-  test('a child left behind with our pipe does not hold the answer up', async () => {
+  test('a child that keeps the pipe open does not delay the answer', async () => {
     expect(await verify('sleep 2 & exit 1')).toMatchObject({ verdict: 'badauth' })
   })
 })
@@ -168,7 +168,7 @@ describe('chain', () => {
     return { started, session: new Socket({ fd: ours, readable: true, writable: true }) }
   }
 
-  test('any POP3 server talks on the session', async () => {
+  test('any POP3 server continues on the session', async () => {
     const { started, session } = chain(ACCEPT, [
       '/bin/sh',
       '-c',

@@ -4,7 +4,7 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { changeEnvironment, formatEnvironment, parseEnvironment } from '../../../src/ucspi/environment.ts'
 
-test('what is formatted is parsed back, bytes outside UTF-8 included', () => {
+test('a formatted environment is parsed back, bytes outside UTF-8 included', () => {
   const name = fc.stringMatching(/^[A-Z_][A-Z0-9_]{0,8}$/)
   const bytes = fc.uint8Array({ maxLength: 20 }).map(value => value.map(byte => byte || 1))
   fc.assert(
@@ -46,7 +46,7 @@ test('changes set and remove', () => {
   expect(changeEnvironment({ A: '1', B: '2' }, { A: undefined, C: '3', B: '' })).toEqual({ B: '', C: '3' })
 })
 
-test('our own environment is read with its bytes', () => {
+test('the environment of the process is read with its bytes', () => {
   const source = `
     import { ownEnvironment } from ${JSON.stringify(join(import.meta.dirname, '../../../src/ucspi/environment.ts'))}
     const value = ownEnvironment().TCPREMOTEINFO

@@ -61,7 +61,7 @@ test('SIGPIPE kills the next program as it should', () => {
   expect(out.trim()).toBe('141')
 })
 
-test('what cannot be run comes back with the reason, and the process goes on', () => {
+test('a program that cannot be run gives the reason, and the process continues', () => {
   const refused = chain('exec "$0" "$@"', '', '/etc/passwd')
   expect(refused).toMatchObject({ status: 111, err: 'cannot run /etc/passwd: execve: EACCES\n' })
   expect(chain('exec "$0" "$@"', '', '/nonexistent').err).toContain('ENOENT')

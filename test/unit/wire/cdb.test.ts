@@ -6,7 +6,7 @@ import { Cdb, CdbDamaged, formatCdb } from '../../../src/wire/cdb.ts'
 const bytes = fc.uint8Array({ maxLength: 30 })
 const records = fc.array(fc.record({ key: bytes, value: bytes }), { maxLength: 60 })
 
-test('what is written is found, the first of several, and in order', () => {
+test('a written record is found, the first of several, and in order', () => {
   fc.assert(
     fc.property(records, list => {
       const cdb = new Cdb(formatCdb(list))
@@ -19,7 +19,7 @@ test('what is written is found, the first of several, and in order', () => {
   )
 })
 
-test('what is not there is not found', () => {
+test('a missing record is not found', () => {
   fc.assert(
     fc.property(records, bytes, (list, key) => {
       fc.pre(!list.some(record => Buffer.from(record.key).equals(key)))

@@ -62,7 +62,7 @@ test.each(['USER ann\r\n', 'GET / HTTP/1.0\r\n', '\x80\x2e\x01', '\x16\x02\x00']
   expect(parseClientHello(Buffer.from(text, 'latin1'))).toEqual({ state: 'plain' })
 })
 
-test('what is TLS and no hello is left to the library', () => {
+test('TLS without a ClientHello is left to the library', () => {
   const nothing = { state: 'hello', hello: { servername: undefined, alpn: [] } }
   expect(parseClientHello(Buffer.from('160301000402000000', 'hex'))).toEqual(nothing)
   expect(parseClientHello(Buffer.from('16030100040100ffff', 'hex'))).toEqual(nothing)

@@ -115,7 +115,7 @@ const anyMechanism: fc.Arbitrary<Mechanism> = fc.oneof(
 const octets = (length: number) => fc.uint8Array({ minLength: length, maxLength: length })
 
 describe('properties', () => {
-  test('two customers of IPv4 share no network, whatever they were made of and whatever is granted to one', () => {
+  test('two IPv4 customers share no network, for every kind of embedding and for every grant to one of them', () => {
     fc.assert(
       fc.property(anyMechanism, octets(4), octets(4), octets(12), octets(12), (mechanism, a, b, restA, restB) => {
         const of = new CustomerNetworks(mechanism.sites)

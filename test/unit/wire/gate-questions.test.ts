@@ -144,7 +144,7 @@ describe('relay question', () => {
     expect(parseRelayAnswer(formatRelayAnswer(later))).toEqual(later)
     expect(formatRelayAnswer({ verdict: 'later', reply: '450 a\r\nyes until=1' })).toBe('later 450 a yes until=1')
   })
-  test('what a device has counted is asked and answered by its name', () => {
+  test('the counts of a device are asked and answered by its name', () => {
     fc.assert(
       fc.property(fc.string({ minLength: 1, unit: 'binary' }), fc.nat(), fc.nat(), (name, hour, day) => {
         fc.pre(name.isWellFormed())

@@ -99,7 +99,7 @@ describe('event', () => {
     expect(parseLoginEvent(line)).toEqual({ reason, id: '-' })
   })
 
-  test('no line makes it throw, and what it believes is sound', () => {
+  test('no line makes it throw, and every accepted event is sound', () => {
     const nearMiss = fc
       .tuple(fc.constant(LINE), fc.nat(LINE.length), fc.string({ unit: 'binary' }))
       .map(([line, at, noise]) => line.slice(0, at) + noise + line.slice(at + 1))

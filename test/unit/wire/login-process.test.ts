@@ -15,7 +15,7 @@ const verify = {
 }
 
 describe('parseFromLogin', () => {
-  test('takes what login says, addresses in their one form', () => {
+  test('takes each message of the login process, with addresses in canonical form', () => {
     expect(parseFromLogin(verify)).toEqual({ ...verify, ip: '2001:db8::1' })
     expect(parseFromLogin({ type: 'cancel', n: 3 })).toEqual({ type: 'cancel', n: 3 })
     expect(parseFromLogin({ type: 'outcome', n: 3, outcome: 'yes' })).toBeDefined()
@@ -42,7 +42,7 @@ describe('parseFromLogin', () => {
   })
 })
 
-test('parseToLogin refuses what another version might say', () => {
+test('parseToLogin refuses messages of another version', () => {
   expect(() => parseToLogin({ type: 'open', n: 1, socket: '1.sock' })).toThrow()
   expect(parseToLogin({ type: 'open', n: 1, socket: '1.sock', ticket: 't' })).toBeDefined()
 })

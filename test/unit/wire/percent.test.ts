@@ -4,7 +4,7 @@ import { percentDecode, percentEncode, percentEncodePath } from '../../../src/wi
 
 const anyText = fc.string({ unit: 'binary' })
 
-test('what is encoded is decoded again, and holds nothing that could end a value', () => {
+test('an encoded text is decoded again, and holds nothing that could end a value', () => {
   fc.assert(
     fc.property(anyText, text => {
       const encoded = percentEncode(text)

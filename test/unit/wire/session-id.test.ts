@@ -38,7 +38,7 @@ test.each([
   expect(sessionIdOfGreeting(greeting)).toBeUndefined()
 })
 
-test('numbers that make no id are a mistake of ours', () => {
+test('numbers that make no id throw', () => {
   expect(() => sessionId(1, 1.5)).toThrow(RangeError)
   expect(() => sessionId(-1, 1)).toThrow(RangeError)
   expect(() => sessionId(1, 1e12)).toThrow(RangeError)

@@ -27,7 +27,7 @@ describe('format', () => {
     },
   )
 
-  test('what is formatted is parsed back, and fits the bound', () => {
+  test('a formatted command is parsed back, and fits the bound', () => {
     fc.assert(
       fc.property(anyIpAddress, anyPassword, (host, pass) => {
         const line = formatSslPreamble({ host, pass })

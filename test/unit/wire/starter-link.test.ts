@@ -75,7 +75,7 @@ describe('the link between gate and starter', () => {
     'start n=01 without=0 octets=0',
     'ping n=1 ',
     '',
-  ])('no gate says: %s', line => expect(parseStarterOrder(line)).toBeUndefined())
+  ])('not a line of a gate: %s', line => expect(parseStarterOrder(line)).toBeUndefined())
 
   test.each([
     'started n=1 pid=0',
@@ -84,7 +84,7 @@ describe('the link between gate and starter', () => {
     'ended pid=9 signal=128',
     'ready ',
     '',
-  ])('no starter says: %s', line => expect(parseStarterNews(line)).toBeUndefined())
+  ])('not a line of a starter: %s', line => expect(parseStarterNews(line)).toBeUndefined())
 
   property.prop([fc.array(fc.uint8Array().map(octets => octets.map(octet => octet || 1)))])(
     'strings keep their octets',

@@ -175,7 +175,7 @@ describe('a directory that cannot be written', () => {
   /** Keeps the file from being replaced in one step. */
   const blocked = () => `${cdb()}.tmp.${process.pid}`
 
-  test('grants are taken out of the file where it stands, and that is said once', async () => {
+  test('grants are removed from the file in place, and the log says so once', async () => {
     writeFileSync(rules(), ':allow\n')
     grants = [grant('192.0.2.60'), grant('192.0.2.61')]
     const door = await started()
@@ -206,7 +206,7 @@ describe('a directory that cannot be written', () => {
     expect(relays('192.0.2.60')).toBe(false)
   })
 
-  test('a start says whose directory it must be, and leaves no grant of a run that was killed', async () => {
+  test('a start names the account that must own the directory, and leaves no grant of a run that was killed', async () => {
     writeFileSync(rules(), ':allow\n')
     grants = [grant('192.0.2.60')]
     await started()
@@ -239,7 +239,7 @@ describe('a deny of the site is stronger than a grant', () => {
     grants = [grant(granted)]
     await started()
     expect(ruleFor(granted.split('/')[0] ?? '')).toMatchObject({ allow: false, relay: false })
-    // No tcpserver finds a record of ours.
+    // No tcpserver finds a record of the export.
     expect(new Cdb(readFileSync(cdb())).get(Buffer.from('#auth-relay'))?.toString()).toBe('grants=0')
   })
 
@@ -257,7 +257,7 @@ describe('a deny of the site is stronger than a grant', () => {
   })
 })
 
-test('a grant takes over what the site says of its network', async () => {
+test('a grant takes over the rule of the site for its network', async () => {
   writeFileSync(rules(), '192.0.2.:allow,RBLSMTPD="",X="\xe4"\n2001:db8:::allow,Y="1"\n2001:db8::/32:allow,Z="1"\n')
   grants = [grant('192.0.2.7', now / 1000 + 60, 'ann'), grant('2001:db8::8')]
   await started()

@@ -79,7 +79,7 @@ describe('questions about one address', () => {
   })
 })
 
-test('an address on the never-list is not even asked about', async () => {
+test('an address on the never-list causes no query', async () => {
   const ask = () => Promise.reject(new Error('asked'))
   expect(await decide(ip, { ask, refusal: () => 'never', timeoutMs: 100 })).toEqual({ relay: false, reason: 'never' })
   expect(await decide(undefined, { ask, refusal: () => undefined, timeoutMs: 100 })).toEqual({
@@ -88,7 +88,7 @@ test('an address on the never-list is not even asked about', async () => {
   })
 })
 
-test('the deadline counts even if nobody listens to its signal', async () => {
+test('the deadline holds even if the query ignores the abort signal', async () => {
   const decision = await decide(ip, { ask: () => new Promise(() => {}), refusal: () => undefined, timeoutMs: 20 })
   expect(decision).toMatchObject({ relay: false, reason: 'error', error: { message: 'no answer within 20 ms' } })
 })
@@ -147,7 +147,7 @@ test('a grant whose device has ended or is elsewhere opens nothing', async () =>
   expect(await decisionOf(undefined)).toEqual({ relay: false, reason: 'no_grant' })
 })
 
-test('the store is told when nobody waits any more, and no timer is left', async () => {
+test('the deadline aborts the query, and no timer is left', async () => {
   vi.useFakeTimers()
   onTestFinished(() => void vi.useRealTimers())
   let signal: AbortSignal | undefined

@@ -4,7 +4,7 @@ import { HourlyRate } from '../../../src/wrap/services/policy-rates.ts'
 
 const HOUR = 3_600_000
 
-test('so many an hour, then no more, then again', () => {
+test('allows the limit within an hour, then nothing, and the limit again later', () => {
   let now = 1000 * HOUR
   const rate = new HourlyRate(3, () => now)
   for (let i = 0; i < 3; i++) {
@@ -33,7 +33,7 @@ test('0 is no limit', () => {
   expect(rate.allows('ann')).toBe(true)
 })
 
-test('within one hour the limit is kept to the message, whatever the times', () => {
+test('within one hour exactly the limit is allowed, at any times', () => {
   fc.assert(
     fc.property(fc.integer({ min: 1, max: 20 }), fc.array(fc.nat(HOUR - 1), { maxLength: 60 }), (limit, times) => {
       let now = 0

@@ -78,7 +78,7 @@ describe('recipients', () => {
     recipient => expect(refuseRecipient(rules(), recipient)?.rule).toBe('device_recipient'),
   )
 
-  test('without a list everybody may be', () => {
+  test('without a list every recipient is allowed', () => {
     expect(refuseRecipient(rules({ device: { ...COPIER, recipientDomains: [] } }), 'x%y@z')).toBeUndefined()
     expect(refuseRecipient(rules({ device: undefined }), 'u@evil.test')).toBeUndefined()
   })
@@ -131,7 +131,7 @@ describe('an address that many logins open', () => {
     expect(isShared(address, opened, { ...site, sharedAddresses: 'as_before' })).toBe(false)
   })
 
-  test('each of its logins sends as itself, and nobody else does', () => {
+  test('each of its logins sends as itself, and every other sender is refused', () => {
     const shared = rules({ device: undefined, login: 'ann', sharedBy: three.logins })
     for (const sender of ['bob@example.org', 'eve+x@example.org', ''])
       expect(refuseSender(shared, sender)).toBeUndefined()
@@ -142,7 +142,7 @@ describe('an address that many logins open', () => {
     expect(refuseSender(rules({ sharedBy: three.logins }), 'scan@example.org')).toBeUndefined()
   })
 
-  test('a login without a device may be no login', () => {
+  test('a site can refuse a login without a device', () => {
     const refused = { ...site, withoutDevice: 'refuse' } as const
     expect(closedBy(home, { login: 'ann' }, refused)).toBe('no_device')
     expect(closedBy(home, { login: 'ann', device: COPIER }, refused)).toBeUndefined()
@@ -170,7 +170,7 @@ describe('an address that many logins open', () => {
     expect(closedBy(home, { login: 'x', device: { ...away, places: ['DE'], ended: true } }, site)).toBe('device_ended')
   })
 
-  test('a session that was open before is told why', () => {
+  test('a session that was open before gets the reason in the reply', () => {
     const reply = (reason: string) => refuseSession(reason, { ...COPIER, hours: { from: 420, to: 1140 } }).reply
     expect(reply('device_hours')).toBe('450 4.7.1 device "copier-2" may send from 07:00 to 19:00; try again then')
     expect(reply('device_ended')).toMatch(

@@ -93,7 +93,7 @@ test('messages: the recipients of one message are one, for its login and for its
   }
 })
 
-test('recipients: each counts, for the login wherever it sends from, for the address whoever opened it', async () => {
+test('recipients: each counts, for the login at every address, and for the address with every login', async () => {
   const login = await open({}, { recipients_per_login: 2 })
   expect(await login.ask()).toBe('OK')
   expect(await login.ask({ client_address: '192.0.2.8' })).toBe('OK')
@@ -138,7 +138,7 @@ test('a sender that is not the login’s: nothing, a warning, or 550', async () 
   expect(await refuse.ask()).toBe('OK')
 })
 
-test('a fault while a question is answered is DUNNO: nobody’s mail waits for us', async () => {
+test('a fault while a question is answered is DUNNO, so that no mail waits', async () => {
   const { ask, lines } = await open({
     decide: async () => {
       throw new Error('broken')
@@ -148,7 +148,7 @@ test('a fault while a question is answered is DUNNO: nobody’s mail waits for u
   expect(lines[0]).toContain('event=answer_failed service=policy reason=broken')
 })
 
-test('a question of a foreign account is answered, counts for nobody and leaves no trace', async () => {
+test('a question of a foreign account is answered, counts for no login and no address, and is not reported', async () => {
   const { ask, relayed } = await open({ counts: () => false }, { messages_per_login: 2 })
   for (let n = 0; n < 5; n++) expect(await ask({ instance: `message ${n}` })).toBe('OK')
   expect(relayed).toEqual([])

@@ -85,7 +85,7 @@ async function open(options: Partial<QueryServiceOptions> = {}) {
   }
 }
 
-test('the recipients of one instance are one message, on whatever connections they are asked', async () => {
+test('the recipients of one instance are one message, on one connection or several', async () => {
   const { recipient, counts } = await open()
   await Promise.all(Array.from({ length: 3 }, () => recipient('7.1', /^yes /)))
   expect(await counts()).toEqual({ messagesPerHour: 1, messagesPerDay: 0, recipientsPerHour: 3, recipientsPerDay: 0 })
@@ -133,7 +133,7 @@ test('the same instance of another address is another message', async () => {
   await recipient('7.1', /^yes /)
 })
 
-test('a device of which nothing is known has counted nothing', async () => {
+test('a device without any mail has counts of zero', async () => {
   const { counts } = await open()
   expect(await counts()).toEqual({ messagesPerHour: 0, messagesPerDay: 0, recipientsPerHour: 0, recipientsPerDay: 0 })
 })

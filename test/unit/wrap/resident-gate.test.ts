@@ -121,7 +121,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
       expect(await talk()).toContain('relay= login=ann until=1764000000 ip=::1 host= proto=TCP6')
     })
 
-    test('RELAYCLIENT has the value of the settings; one that was there is left alone and nobody is asked', async () => {
+    test('RELAYCLIENT has the value of the settings; a RELAYCLIENT of the environment stays and causes no query', async () => {
       expect(await (await start({ ask: granted, relayclientValue: '@fixme' })).talk()).toContain(' relay=@fixme ')
       let asked = 0
       const preset = await start({
@@ -135,7 +135,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
       expect(asked).toBe(0)
     })
 
-    test('what the client sent before the banner reaches the smtpd, to the octet', async () => {
+    test('octets that the client sent before the banner reach the smtpd unchanged', async () => {
       const { talk } = await start()
       const octets = 'x'.repeat(100_000)
       expect((await talk(octets)).endsWith(`\n${octets}`)).toBe(true)
@@ -185,7 +185,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
       ).toBe(true)
     })
 
-    test('the whole house full', async () => {
+    test('in all: the next client is answered 421', async () => {
       const { client, talk } = await start({ maxConnections: 1 })
       await once(client(), 'data')
       expect(await talk()).toBe('421 too many connections, try again later (#4.3.2)\r\n')
@@ -218,7 +218,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
       expect(await relay.talk()).toContain('relay=@rule login= ')
     })
 
-    test('a missing or damaged file lets nobody in, as with tcpserver', async () => {
+    test('a missing or damaged file admits no client, as with tcpserver', async () => {
       const { talk } = await start({ rules: new TcpRulesFile('/nonexistent') })
       expect(await talk()).toMatch(/^421 /)
     })
@@ -265,7 +265,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
       expect(String(greeting)).toContain('ip=192.0.2.7')
     })
 
-    test('no header, no service; and nobody else may send one', async () => {
+    test('a listed peer without a header is refused, and the header of another peer does not count', async () => {
       const strict = await start({ proxyTrust: LOOPBACK, ask })
       expect(await strict.talk('EHLO forged\r\n')).toMatch(/^421 /)
       const open = await start({ ask })
@@ -311,12 +311,12 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
         expect(lines.join('')).toContain('reason=unnamed_client')
       })
 
-      test.each(headers)("%s, also where a rule opens it for the proxy's address", async (_, header) => {
+      test.each(headers)('%s, also where a rule opens the relay for the address of the proxy', async (_, header) => {
         const { talk } = await start({ proxyTrust: LOOPBACK, rules: rules() })
         expect(await talk(header)).toMatch(/relay=unset .*x=rule/)
       })
 
-      test.each(headers)('%s, also where the gate opens it for everybody it can name', async (_, header) => {
+      test.each(headers)('%s, also where the gate opens the relay for every named client', async (_, header) => {
         const { talk } = await start({ proxyTrust: LOOPBACK, environment: { PATH: '/usr/bin:/bin', RELAYCLIENT: '' } })
         expect(await talk(header)).toMatch(/relay=unset /)
         expect(await talk(formatProxyV1(source, destination))).toMatch(/relay= /)
@@ -350,7 +350,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
       }
     })
 
-    test('have no descriptor of ours, default signals, and a soft limit of their own', async () => {
+    test('have no descriptor of the gate, default signals, and a soft limit of their own', async () => {
       const { talk } = await start({
         file: script(
           'ls /proc/self/fd | tr "\\n" " "; ulimit -Sn; grep -E "SigIgn|SigBlk" /proc/self/status; grep flags /proc/self/fdinfo/0',

@@ -209,7 +209,7 @@ describe('behind the front', () => {
     session.say('half of it\r\n.')
     session.close()
     await eventually('ended', () => lines.some(line => line.includes('event=smtpd_ended')))
-    // The dot was passed: either the server has the message, or nobody heard of it.
+    // The dot was passed: the server has the message, or the message is lost before any reply.
     const other = smtp()
     await envelope(other)
     other.say('half of it')
@@ -276,7 +276,7 @@ describe('behind the front', () => {
     expect(saw()).toContain('RCPT TO:<x@far.example>\r\nQUIT\r\n')
   })
 
-  test('a stranger has the server on his own socket', async () => {
+  test('a client without a grant is connected to the server directly', async () => {
     const { smtp, fronts } = await start({ ask: async () => undefined })
     const session = smtp()
     const { code } = await session.askFor('x@far.example')
@@ -346,7 +346,7 @@ describe('behind the front', () => {
   })
 })
 
-test('a peer that has gone still has what it said read, after a pause', async () => {
+test('octets of a peer that has gone are still read after a pause', async () => {
   const [near, far] = TwoWaySocket.pair()
   const heard: string[] = []
   const { promise: ended, resolve } = Promise.withResolvers<void>()
@@ -358,7 +358,7 @@ test('a peer that has gone still has what it said read, after a pause', async ()
   const peer = new TwoWaySocket(far, { data: () => {}, ended: () => {}, room: () => {} })
   peer.write(Buffer.from('last words'))
   peer.destroy()
-  // The hang-up is reported while nobody reads.
+  // The hang-up is reported while reading is paused.
   await new Promise(resolve => setImmediate(resolve))
   await new Promise(resolve => setImmediate(resolve))
   socket.write(Buffer.from('nobody takes this'))

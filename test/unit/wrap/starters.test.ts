@@ -51,7 +51,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
     ['an answer to a ping that was never sent', 'pong n=99\n'],
     ['a line without end', 'x'.repeat(1000)],
     ['no process', 'started n=1 pid=1\n'],
-  ])('a starter that says %s is given up, and the start fails', async (name, answer) => {
+  ])('a starter that sends %s is given up, and the start fails', async (name, answer) => {
     const { lines, program, starters } = await start(name.replaceAll(' ', '-'), `${answer}\n`)
     const [first, second, third] = [await socket(), await socket(), await socket()]
     await expect(program.run(first, [])).rejects.toThrow('the starter is lost: it sent an invalid message')
@@ -106,7 +106,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
     const starters = await Starters.start({ ids, engine, log, script, openFiles: () => 64 })
     onTestFinished(() => starters.close())
     const program = starters.program('/bin/true', ['true'], [])
-    // Nobody confirms them, and the gate that closes forgets them.
+    // No starter confirms them, and the gate forgets them when it closes.
     for (let count = 0; count < 6; count += 1) program.run(await socket(), []).catch(() => {})
     const counts = () =>
       readdirSync(directory.path)
@@ -115,7 +115,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
     await eventually('three starts each', () => counts().join(' ') === '3 3')
   })
 
-  test('a starter that is busy with starts is not taken for hung, and one that says nothing is', async () => {
+  test('a starter that is busy with starts is not taken for hung, and a starter that sends nothing is', async () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
     onTestFinished(() => void vi.useRealTimers())
     const script = `${directory.path}/busy-${engine.name}.mjs`

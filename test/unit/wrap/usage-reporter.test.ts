@@ -10,7 +10,7 @@ import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 const directory = temporaryDirectory()
 afterAll(() => directory.remove())
 
-test('uses reach authd, also those of a time when it was away; nobody waits for it', async () => {
+test('usage events reach authd, also those from a time without authd, and no report waits for authd', async () => {
   const path = `${directory.path}/uses.sock`
   const ip = parseIpAddress('192.0.2.7')
   if (ip === undefined) throw new Error('no address')
@@ -41,7 +41,7 @@ test('uses reach authd, also those of a time when it was away; nobody waits for 
   server.close()
 })
 
-test('decisions are counted and come as one line a service, from a time when authd was away too', async () => {
+test('decisions are counted and arrive as one line per service, also those from a time without authd', async () => {
   const path = `${directory.path}/tallies.sock`
   const [ann, bob] = [parseIpAddress('192.0.2.7'), parseIpAddress('2001:db8::7')]
   const reporter = new UseReporter(path, 20)
