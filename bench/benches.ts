@@ -6,6 +6,8 @@ import { TLS_PEERS } from './peers/tls-peers.ts'
 export type Bench = {
   readonly name: string
   readonly title: string
+  /** File in this folder, if it has another name than the bench. */
+  readonly script?: string
   /** The peers. */
   readonly peers: readonly (DebianProgram & { readonly name: string })[]
   /** Further Debian packages without which it does not run. */
@@ -30,6 +32,17 @@ export const BENCHES: readonly Bench[] = [
     ],
     needs: ['openssl', 'gcc', 'libssl-dev'],
     args: (rounds, quick) => ['--rounds', String(rounds), ...(quick ? ['--seconds', '0.2', '--warm', '0.2'] : [])],
+  },
+  {
+    name: 'growth',
+    title: 'How the cost of a POP3S session grows',
+    script: 'pop3s',
+    peers: POP_PEERS.filter(({ name }) => name === 'dovecot tuned'),
+    needs: ['openssl', 'gcc', 'libssl-dev'],
+    args: (rounds, quick) => [
+      ...['--growth', '--peers', 'dovecot tuned', '--rounds', String(rounds)],
+      ...(quick ? ['--seconds', '0.2', '--warm', '0.2'] : ['--warm', '2']),
+    ],
   },
   {
     name: 'pop3d',

@@ -157,7 +157,7 @@ try {
   for (const side of sides) if (side.tlsPort !== undefined) idle.set(side, await idleMemory(side, side.tlsPort))
   const loads = options.growth ? GROWTH : LOADS
   for (const load of loads.filter(({ name }) => name.includes(options.load))) await compare(load, ours, others)
-  reportMemory(idle, ours, others)
+  if (!options.growth) reportMemory(idle, ours, others)
   await requireGrants()
   for (const { name, version, settings } of sides) report.measured({ name, version, settings })
   report.note(

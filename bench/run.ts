@@ -92,16 +92,18 @@ function sayPackages(benches: readonly Bench[]): void {
   }
 }
 
+const scriptOf = ({ name, script = name }: Bench): string => script
+
 /** Runs one bench in a separate process. False if the bench failed; its last results then stay. */
 async function runBench(bench: Bench, { rounds, quick, stepwise }: Omit<Chosen, 'benches'>): Promise<boolean> {
   const directory = temporaryDirectory()
   const file = `${directory.path}/report.json`
   const args = [...bench.args(rounds, quick), ...(stepwise && bench.hasSteps ? ['--stepwise'] : [])]
-  console.log(`\n${bench.title}: node bench/${bench.name}.ts ${args.join(' ')}`)
+  console.log(`\n${bench.title}: node bench/${scriptOf(bench)}.ts ${args.join(' ')}`)
   try {
     const [busyBefore, oursBefore] = [busyTicks(), childTicks()]
     const began = performance.now()
-    const child = spawn(process.execPath, [`${folder}${bench.name}.ts`, ...args], {
+    const child = spawn(process.execPath, [`${folder}${scriptOf(bench)}.ts`, ...args], {
       stdio: [stepwise ? 'inherit' : 'ignore', 'inherit', 'inherit'],
       env: { ...process.env, [REPORT_VARIABLE]: file },
     })

@@ -8,7 +8,7 @@ test('npm run bench says what it does, and which benches there are', () => {
   const { status, stdout } = bench('--help')
   expect(status).toBe(0)
   expect(stdout).toMatch(/^npm run bench -- \[BENCH \.\.\.\]/)
-  expect(stdout).toMatch(/^Benches: pop3s pop3d tls gate gates authd grants scale$/m)
+  expect(stdout).toMatch(/^Benches: pop3s growth pop3d tls gate gates authd grants scale$/m)
 })
 
 test.each([
