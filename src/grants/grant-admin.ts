@@ -5,10 +5,10 @@ import { formatNetwork, type IpAddress, isSingleAddress, type Network } from '..
 import { notifyChange } from './grant-changes.ts'
 import type { GrantPolicy } from './grant-policy.ts'
 import type {
+  AdminRuleRequest,
   AllowanceRow,
   BlockRow,
   BlockTarget,
-  DecreeRequest,
   Explanation,
   GrantAdmin,
   GrantRow,
@@ -245,7 +245,7 @@ export function createGrantAdmin(database: Database, policy: GrantPolicy, option
       return { ...explanation(policy, ip, time, rows), lastRelay: relayed.rows[0] ?? null }
     },
 
-    async allow(target: Network, request: DecreeRequest, { signal }: QueryOptions = {}) {
+    async allow(target: Network, request: AdminRuleRequest, { signal }: QueryOptions = {}) {
       const refused = policy.neverList.networkRefusal(target)
       if (refused !== undefined) return { refused }
       const embedded = isSingleAddress(target) ? policy.embeddedIpv4(target.base) : undefined
@@ -261,10 +261,10 @@ export function createGrantAdmin(database: Database, policy: GrantPolicy, option
       return count
     },
 
-    async block(target: BlockTarget, request: DecreeRequest, { signal }: QueryOptions = {}) {
+    async block(target: BlockTarget, request: AdminRuleRequest, { signal }: QueryOptions = {}) {
       const work = async (session: Pick<Database, 'query'>) => {
-        const decree = [request.forSeconds, request.reason, request.owner, now()]
-        const { rows } = await session.query(BLOCK, [...columnsOf(target), ...decree])
+        const rule = [request.forSeconds, request.reason, request.owner, now()]
+        const { rows } = await session.query(BLOCK, [...columnsOf(target), ...rule])
         const removed = await session.query(REMOVE_BLOCKED, columnsOf(target))
         return { removed: removed.count, until: rows[0]?.until ?? null }
       }
@@ -286,7 +286,7 @@ export function createGrantAdmin(database: Database, policy: GrantPolicy, option
 
     async blocks({ signal }: QueryOptions = {}): Promise<readonly BlockRow[]> {
       const { rows } = await database.query(BLOCKS, [now()], { signal })
-      return rows.map(({ net, login, ...decree }) => ({ ...decree, target: targetOf(net, login) }))
+      return rows.map(({ net, login, ...rule }) => ({ ...rule, target: targetOf(net, login) }))
     },
 
     async allowances({ signal }: QueryOptions = {}) {

@@ -192,17 +192,17 @@ export type Explanation = {
 export type LastRelay = { readonly at: Date; readonly service: string; readonly host: string | null }
 
 /** An allowance or a block as the administrator gave it. `until` null: without end. */
-export type Decree = { readonly until: Date | null; readonly reason: string; readonly owner: string }
+export type AdminRule = { readonly until: Date | null; readonly reason: string; readonly owner: string }
 
 export type BlockTarget =
   | { readonly kind: 'network'; readonly network: Network }
   | { readonly kind: 'login'; readonly login: string }
 
-export type BlockRow = Decree & { readonly target: BlockTarget; readonly since: Date }
-export type AllowanceRow = Decree & { readonly network: Network; readonly since: Date }
+export type BlockRow = AdminRule & { readonly target: BlockTarget; readonly since: Date }
+export type AllowanceRow = AdminRule & { readonly network: Network; readonly since: Date }
 
 /** How long: seconds from now by the database's clock, or null: without end. */
-export type DecreeRequest = {
+export type AdminRuleRequest = {
   readonly forSeconds: number | null
   readonly reason: string
   readonly owner: string
@@ -222,7 +222,7 @@ export interface GrantAdmin {
    */
   allow(
     network: Network,
-    request: DecreeRequest,
+    request: AdminRuleRequest,
     options?: QueryOptions,
   ): Promise<{ readonly refused: Refusal } | { readonly until: Date | null; readonly exceptions: readonly Network[] }>
   /** Ends an allowance; how many there were. */
@@ -233,7 +233,7 @@ export interface GrantAdmin {
    */
   block(
     target: BlockTarget,
-    request: DecreeRequest,
+    request: AdminRuleRequest,
     options?: QueryOptions,
   ): Promise<{ readonly removed: number; readonly until: Date | null }>
   /** Whether a login of that name is in the history, has a grant, or belongs to a device. */

@@ -56,7 +56,7 @@ export async function startWorker(): Promise<RunningDaemon> {
 class Worker {
   readonly #channel: ControlChannel
   readonly #log: Log
-  readonly #office: TicketVerifier
+  readonly #ticketVerifier: TicketVerifier
   #service: MaildropService
   #settings: MaildropWorkerSettings
   readonly #server = createServer({ allowHalfOpen: true }, socket => this.#accept(socket))
@@ -72,7 +72,7 @@ class Worker {
   constructor(start: MaildropWorkerStart, channel: ControlChannel, { handover }: Engine, log: Log) {
     this.#channel = channel
     this.#log = log
-    this.#office = new TicketVerifier(start.key, start.usedTickets)
+    this.#ticketVerifier = new TicketVerifier(start.key, start.usedTickets)
     this.#mayConnect = new Set(start.loginUid === null ? [] : [start.loginUid])
     const take: TakeClient = (client, ticket, readAhead) => {
       this.#begin()
@@ -127,7 +127,7 @@ class Worker {
 
   #endIfLast(): void {
     if (!this.#passingEnded || this.#connections > 0) return
-    this.#say({ type: 'usedTickets', tickets: [...this.#office.used(nowSeconds())] })
+    this.#say({ type: 'usedTickets', tickets: [...this.#ticketVerifier.used(nowSeconds())] })
     this.#handoffs?.destroy()
     // Exit after the messages above are sent.
     setImmediate(() => this.#stopped.resolve())
@@ -206,7 +206,7 @@ class Worker {
 
   /** The connection is paused. */
   #admit(connection: Connection, line: string, readAhead: Uint8Array): void {
-    const ticket = this.#office.check(line, nowSeconds())
+    const ticket = this.#ticketVerifier.check(line, nowSeconds())
     if (typeof ticket === 'string') this.#refuse(connection, ticket)
     else this.#serve(connection, ticket, readAhead)
   }

@@ -162,7 +162,7 @@ export type Listed = 'yes' | 'no' | 'either'
 export type Table = 'view' | 'bits' | 'texts'
 
 type Grant = { readonly row: Net; readonly at: number; readonly login: string; readonly from: Address }
-type Decree = { readonly net: Net; readonly until: number }
+type AdminRule = { readonly net: Net; readonly until: number }
 type Device = { readonly networks: readonly Net[]; readonly hasEnded: boolean }
 
 const EXP_TIME_S = 1800
@@ -171,8 +171,8 @@ export class RelayOracle {
   readonly #site: Site
   readonly #mutant: OracleMutant | undefined
   #grants: readonly Grant[] = []
-  #blocks: readonly Decree[] = []
-  #allowances: readonly Decree[] = []
+  #blocks: readonly AdminRule[] = []
+  #allowances: readonly AdminRule[] = []
   readonly #blockedLogins = new Map<string, number>()
   readonly #devices = new Map<string, Device>()
 

@@ -98,7 +98,7 @@ const net = fc.oneof(
     .map(([each, short, long]) => netOf(each, each.family === 4 ? short : long)),
 )
 const login = fc.constantFrom('ann', 'Ann', 'ben', 'copier')
-/** Seconds until a decree ends; null: without end; negative: it has ended. */
+/** Seconds until a rule ends; null: without end; negative: it has ended. */
 const seconds = fc.constantFrom(null, null, 3600, -60)
 const step = fc.oneof(
   {
@@ -327,7 +327,7 @@ export class ServiceHost {
     const writer = createGrantWriter(this.#writer, this.#policy)
     const devices = new DeviceAdmin(this.#writer)
     const known = new Set<string>()
-    const decree = (ends: number | null) => ({
+    const rule = (ends: number | null) => ({
       forSeconds: ends === null ? null : Math.abs(ends),
       reason: 'tests',
       owner: 'root',
@@ -349,11 +349,11 @@ export class ServiceHost {
           break
         }
         case 'block':
-          await administrator(each.seconds).block(aboutNet(each.net), decree(each.seconds))
+          await administrator(each.seconds).block(aboutNet(each.net), rule(each.seconds))
           oracle.block(each.net, endOf(each.seconds))
           break
         case 'block-login':
-          await administrator(each.seconds).block({ kind: 'login', login: each.login }, decree(each.seconds))
+          await administrator(each.seconds).block({ kind: 'login', login: each.login }, rule(each.seconds))
           oracle.blockLogin(each.login, endOf(each.seconds))
           break
         case 'unblock':
@@ -365,7 +365,7 @@ export class ServiceHost {
           oracle.unblockLogin(each.login)
           break
         case 'allow': {
-          const done = await administrator(each.seconds).allow(networkFrom(each.net), decree(each.seconds))
+          const done = await administrator(each.seconds).allow(networkFrom(each.net), rule(each.seconds))
           if (!('refused' in done)) oracle.allow(each.net, endOf(each.seconds))
           break
         }
