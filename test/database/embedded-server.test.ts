@@ -124,7 +124,7 @@ describe('the embedded server', () => {
     const failure = await start().catch((error: unknown) => error)
     expect(failure).toMatchObject({
       name: 'EmbeddedServerFault',
-      message: expect.stringMatching(/PostgreSQL 9.*move it away/),
+      message: expect.stringMatching(/PostgreSQL 9.*dump it with the older release/),
     })
   })
 
