@@ -92,8 +92,6 @@ function sayPackages(benches: readonly Bench[]): void {
   }
 }
 
-const scriptOf = ({ name, script = name }: Bench): string => script
-
 /** Runs one bench in a separate process. False if the bench failed; its last results then stay. */
 async function runBench(bench: Bench, { rounds, quick, stepwise }: Omit<Chosen, 'benches'>): Promise<boolean> {
   const directory = temporaryDirectory()
@@ -178,4 +176,8 @@ function childTicks(): number {
     .replace(/^.*\) /s, '')
     .split(' ')
   return Number(fields[13]) + Number(fields[14])
+}
+
+function scriptOf({ name, script = name }: Bench): string {
+  return script
 }
