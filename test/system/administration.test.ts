@@ -66,7 +66,7 @@ describe('after a login', () => {
 
   test('show has the grant, for people and for scripts', async () => {
     expect((await say('show')).text).toMatch(
-      /^ADDRESS .*\n127\.0\.0\.1 +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \(.*\) +demo +popup +no /,
+      /^ADDRESS .*\n127\.0\.0\.1 +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \(.*\) +demo +popup +\S+ +no /,
     )
     expect(await json('show')).toEqual([
       expect.objectContaining({ address: '127.0.0.1', login: 'demo', daemon: 'popup', tls: false, logins: 1 }),
@@ -168,10 +168,10 @@ test('watch shows logins, relayed mail and clients that the gate did not let rel
         .end('QUIT\r\n')
         .resume()
     }
-    return watch.lines.some(line => / {2}grant {4}127\.0\.1\.\d+ +popup pass demo$/.test(line))
+    return watch.lines.some(line => / {2}grant {4}127\.0\.1\.\d+ +popup pass demo on \S+$/.test(line))
   })
-  await watch.waitForLine(/ {2}relay {4}127\.0\.1\.\d+ +gate$/)
-  await watch.waitForLine(/ {2}closed {3}127\.0\.0\.2 {8}gate$/)
+  await watch.waitForLine(/ {2}relay {4}127\.0\.1\.\d+ +gate on \S+$/)
+  await watch.waitForLine(/ {2}closed {3}127\.0\.0\.2 {8}gate on \S+$/)
   const times = watch.lines.flatMap(line => /^(\S+ \S+) {2}(?:grant|relay|closed ) /.exec(line)?.[1] ?? [])
   expect(times.length).toBeGreaterThan(2)
   expect(times, watch.lines.join('\n')).toEqual(times.toSorted())

@@ -111,6 +111,7 @@ test('under auth-relay up, the logins of a stolen password are reported by webho
       database: { embedded: true },
       grants: { grant_loopback: true },
       popup: { listen: ['127.0.0.1:0'] },
+      sslwrap: { listener: [{ listen: '127.0.0.1:0', backend: '127.0.0.1:9' }] },
       alerts: {
         mail_to: ['noc@example.org'],
         mail_from: 'relay@example.org',

@@ -20,6 +20,7 @@ beforeAll(async () => {
     database: { embedded: true },
     grants: { grant_loopback: true, exp_time: EXP_TIME },
     popup: { listen: ['127.0.0.1:0'] },
+    sslwrap: { listener: [{ listen: '127.0.0.1:0', backend: '127.0.0.1:9' }] },
     wrap: { listen: ['127.0.0.1:0'] },
   })
   stack.account('ann', ['Subject: lunch\n\nAt noon?\n'])

@@ -79,7 +79,7 @@ describe('the demo', () => {
     expect(after.status).toBe(0)
 
     const shown = await shell(demo.command(/auth-relay$/))
-    expect(shown.output).toMatch(/^127\.0\.0\.1 .* demo +popup +yes /m)
+    expect(shown.output).toMatch(/^127\.0\.0\.1 .* demo +popup +\S+ +yes /m)
     expect(shown.status).toBe(0)
   })
 

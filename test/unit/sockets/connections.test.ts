@@ -492,9 +492,9 @@ describe('OwnedDescriptor', () => {
     const owned = new OwnedDescriptor(descriptor)
     expect(() => new OwnedDescriptor(descriptor)).toThrow(/has an owner already/)
     owned.close()
-    expect(() => owned.descriptor).toThrow(/after its owner let go/)
-    expect(() => owned.close()).toThrow(/after its owner let go/)
-    expect(() => owned.release()).toThrow(/after its owner let go/)
+    expect(() => owned.descriptor).toThrow(/after its owner released it/)
+    expect(() => owned.close()).toThrow(/after its owner released it/)
+    expect(() => owned.release()).toThrow(/after its owner released it/)
     // The number is free for the next open file, which has another owner.
     const next = new OwnedDescriptor(openSync('/dev/null', 'r'))
     expect(next.descriptor).toBe(descriptor)

@@ -71,8 +71,8 @@ describe("the original's command line", () => {
 
   test.each([
     ['-nocert -port 110', /anonymous encryption/],
-    ['-ssl2 -port 110', /SSL 2.0 is broken/],
-    ['-ssl3 -port 110', /SSL 3.0 is broken/],
+    ['-ssl2 -port 110', /SSL 2.0 is insecure/],
+    ['-ssl3 -port 110', /SSL 3.0 is insecure/],
     ['-cert x', /either -port or -exec/],
     ['-port 110 -exec x', /either -port or -exec/],
     ['-exec', /name the program/],
