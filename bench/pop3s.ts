@@ -386,15 +386,19 @@ async function compare(load: Load, ours: Side, others: readonly Side[]): Promise
     const { 'sessions/s': perSecond } = await measure(entry.side, load, entry.port, warm)
     entry.sessions = Math.max(least, Math.round(perSecond * seconds))
   }
-  const parts = partsOf(ours)
+  const parts = new Map<string, number>()
   let count = 0
   for (let round = 0; round < rounds; round += 1) {
     for (const { side, port, sessions, results } of sides) {
+      // Another side can share processes with ours.
+      const before = side === ours ? partsOf(ours) : undefined
       results.push(await measure(side, load, port, sessions))
-      if (side === ours) count += sessions
+      if (before === undefined) continue
+      count += sessions
+      for (const [name, ms] of partsOf(ours)) parts.set(name, (parts.get(name) ?? 0) + ms - (before.get(name) ?? 0))
     }
   }
-  sayParts(load, parts, partsOf(ours), count)
+  sayParts(load, parts, count)
   const [own] = sides
   if (own === undefined) return
   const measured = ({ results }: typeof own, what: What) => ({
@@ -481,9 +485,10 @@ function programOf(pid: number): string {
   }
 }
 
-function sayParts(load: Load, before: ReadonlyMap<string, number>, after: ReadonlyMap<string, number>, count: number) {
-  const parts = [...after]
-    .map(([name, ms]) => [name, (ms - (before.get(name) ?? 0)) / count] as const)
+/** `milliseconds`: CPU of each program for this number of sessions. */
+function sayParts(load: Load, milliseconds: ReadonlyMap<string, number>, count: number) {
+  const parts = [...milliseconds]
+    .map(([name, ms]) => [name, ms / count] as const)
     .filter(([, ms]) => ms > 0.005)
     .toSorted(([, a], [, b]) => b - a)
     .map(([name, ms]) => `${name} ${ms.toFixed(2)}`)
@@ -495,11 +500,12 @@ async function idleMemory(side: Side, port: number): Promise<number> {
   const load: Load = { ...secured, name: '' }
   await measure(side, load, port, CLIENTS * 100)
   const memory = (): number => side.pids().reduce((sum, pid) => sum + memoryOf(pid), 0)
+  const settle = () => new Promise(resolve => setTimeout(resolve, SETTLING_SECONDS * 1000))
+  await settle()
   const before = memory()
   const open = session('user0', listing(10, SMALL)).slice(0, -1)
   const held = await clients.hold({ port, clients: IDLE, steps: open, tls: 'full', addresses: ADDRESSES })
-  // An idle session is measured, not the rush of handshakes before it.
-  await new Promise(resolve => setTimeout(resolve, SETTLING_SECONDS * 1000))
+  await settle()
   const each = (memory() - before) / IDLE
   held.kill('SIGKILL')
   await once(held, 'exit')
