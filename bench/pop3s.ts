@@ -390,7 +390,7 @@ async function compare(load: Load, ours: Side, others: readonly Side[]): Promise
   let count = 0
   for (let round = 0; round < rounds; round += 1) {
     for (const { side, port, sessions, results } of sides) {
-      // Another side can share processes with ours.
+      // Another side can share the processes of auth-relay.
       const before = side === ours ? partsOf(ours) : undefined
       results.push(await measure(side, load, port, sessions))
       if (before === undefined) continue
