@@ -167,7 +167,7 @@ export class Sslwrap {
   }
 }
 
-/** Starts sslwrap and servers behind it. What ends them after the test is added to `stops`. */
+/** Starts sslwrap and servers behind it. `stops` receives the functions that end them. */
 export const startingSslwrap = (stops: (() => unknown)[]) => ({
   async start(...options: Parameters<typeof Sslwrap.start>): Promise<Sslwrap> {
     const sslwrap = await Sslwrap.start(...options)

@@ -82,7 +82,7 @@ describeWith(NEEDS, 'the Debian package', () => {
     const built = await build(here, '022', { TZ: 'UTC', LC_ALL: 'C' })
     mkdirSync(`${directory.path}/somewhere`)
     renameSync(here, elsewhere)
-    // What an earlier build has left is in no package.
+    // A package has no files of an earlier build.
     writeFileSync(`${elsewhere}/dist/left.js`, '')
     chmodSync(`${elsewhere}/deploy`, 0o700)
     const rebuilt = await build(elsewhere, '077', { TZ: 'Asia/Tokyo', LANG: 'tr_TR.UTF-8', COLUMNS: '40' })

@@ -25,7 +25,7 @@ export class MailTraffic {
   readonly #account: TestAccount
   readonly #random: Random
   readonly #unclaimed: string[]
-  /** Messages whose QUIT was sent: removed or not. Once QUIT is answered: removed for good. */
+  /** Messages of a session that sent QUIT. The reply to QUIT means that they are removed. */
   readonly #quitSent = new Set<string>()
   readonly #quitAnswered = new Set<string>()
   readonly #all: readonly string[]

@@ -66,8 +66,7 @@ that received the login event, or whose gate decided.`,
           return withDatabase(commandConnection(settings), async database => {
             const start = await databaseNow(database)
             if (isTerminal && options.json !== true) print(`${style.faint(`${HEAD}\n`)}`)
-            // What happened in the second before is not shown yet by the query: begin there, and
-            // miss nothing.
+            // The query does not show events of the last second yet, so the first look begins there.
             let login = new Date(start.getTime() - INTERVAL)
             let [relay, refusal] = [login, login]
             let minute = new Date(start.getTime() - MINUTE)
@@ -79,7 +78,7 @@ that received the login event, or whose gate decided.`,
               const refusals = await refusedSince(database, refusal)
               const tallies = await talliesSince(database, minute)
               for (const events of [logins, relays, refusals]) order.add(events)
-              // Of an answer that was cut off, the rest comes with the next look.
+              // The next look brings the rest of an answer that was cut off.
               const cut = [logins, relays, refusals].flatMap(events =>
                 events.length < MAX_EVENTS ? [] : [events.at(-1)?.at ?? settled],
               )
