@@ -63,12 +63,17 @@ export class MaildropService {
     }
     const { compat, extraBlank, idleTime, capabilities } = this.#options
     const rules = { compat, capabilities, idleTime, extraBlank, keepCr: compat === 'qmail' }
-    const session = new Session(connection, maildrop, { cache: this.#cache, encoders: this.#encoders, rules, log })
+    const session = new Session(connection, maildrop, {
+      cache: this.#cache,
+      encoders: this.#encoders,
+      rules,
+      log,
+      unlock,
+    })
     this.#reportLeftOut(maildrop, log)
     log.debug('session_started', { maildrop: maildir, messages: maildrop.count })
     session.start(readAhead)
     const end: SessionEnd = await session.ended
-    unlock()
     log.info('session_ended', { reason: end.reason, retrieved: end.retrieved, deleted: end.deleted })
   }
 

@@ -37,6 +37,16 @@ export interface SessionRules extends TransferRules {
   readonly idleTime: number
 }
 
+/** The parts of its process that a session uses. */
+export interface SessionParts {
+  readonly cache: MaildropCache
+  readonly encoders: EncoderPool
+  readonly rules: SessionRules
+  readonly log: Log
+  /** Releases the lock of the maildrop. Called once, at the end of the session. */
+  readonly unlock: () => void
+}
+
 /** How a session ended, for the log. */
 export interface SessionEnd {
   readonly reason: 'quit' | 'eof' | 'idle' | 'dropped' | 'failed' | 'lines'
@@ -61,6 +71,7 @@ export class Session implements ConnectionListener {
   readonly #encoders: EncoderPool
   readonly #rules: SessionRules
   readonly #log: Log
+  readonly #unlock: () => void
   readonly #reader = new LineReader()
   readonly #state: TransactionState
   readonly #ended = Promise.withResolvers<SessionEnd>()
@@ -75,17 +86,14 @@ export class Session implements ConnectionListener {
   /** Messages that were reported as unreadable. */
   readonly #warned = new Set<number>()
 
-  constructor(
-    connection: Connection,
-    maildrop: Maildrop,
-    { cache, encoders, rules, log }: { cache: MaildropCache; encoders: EncoderPool; rules: SessionRules; log: Log },
-  ) {
+  constructor(connection: Connection, maildrop: Maildrop, { cache, encoders, rules, log, unlock }: SessionParts) {
     this.#connection = connection
     this.#maildrop = maildrop
     this.#cache = cache
     this.#encoders = encoders
     this.#rules = rules
     this.#log = log
+    this.#unlock = unlock
     this.#state = startTransaction(maildrop, rules)
   }
 
@@ -327,6 +335,9 @@ export class Session implements ConnectionListener {
   #finish(reason: SessionEnd['reason'], failed = 0): void {
     if (this.#over) return
     this.#over = true
+    // The lock ends before the reply to QUIT, because a client that has read the reply may open the
+    // maildrop again at once.
+    this.#unlock()
     if (reason === 'idle' || reason === 'failed' || reason === 'dropped') {
       this.#connection.destroy()
     } else {

@@ -1,7 +1,9 @@
 import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
+import { PassThrough, Writable } from 'node:stream'
 import { afterAll, expect, test } from 'vitest'
 import { createLog } from '../../src/base/log.ts'
+import { lockMaildrop, MaildropInUse } from '../../src/pop3d/maildir/maildrop-lock.ts'
 import { MaildropService, type ServiceOptions } from '../../src/pop3d/serve-maildrop.ts'
 import { StreamConnection } from '../../src/sockets/stream-connection.ts'
 import { makeMaildir, parseFile, stateOf } from '../harness/maildir.ts'
@@ -31,6 +33,16 @@ async function serve(options: Partial<ServiceOptions>, maildir: string) {
   return { client, lines, ended }
 }
 
+function isLocked(maildir: string): boolean {
+  try {
+    lockMaildrop(maildir)()
+    return false
+  } catch (error) {
+    if (error instanceof MaildropInUse) return true
+    throw error
+  }
+}
+
 const maildirOf = (...files: readonly string[]) => makeMaildir(root.path, files.map(parseFile))
 
 test('an idle session is closed without a word, and nothing is removed', async () => {
@@ -53,6 +65,23 @@ test('a client that stops reading in the middle of a message is idle too', async
   await ended
   expect(lines.join('')).toContain('reason=idle')
   client.destroy()
+})
+
+test('the lock ends before the client gets the reply to QUIT, so that the client can come back at once', async () => {
+  const maildir = maildirOf('cur/A "x\\n"')
+  const replies: string[] = []
+  const input = new PassThrough()
+  const output = new Writable({
+    write(chunk, _encoding, done) {
+      replies.push(`${chunk} ${isLocked(maildir) ? 'locked' : 'free'}`)
+      if (replies.length === 1) input.end('QUIT\r\n')
+      done()
+    },
+  })
+  const service = new MaildropService({ ...OPTIONS, lock: 'exclusive' })
+  const log = createLog('pop3d', { write: () => {} })
+  await service.serve(new StreamConnection(input, output), maildir, new Uint8Array(0), log)
+  expect(replies).toEqual(['+OK \r\n locked', '+OK \r\n free'])
 })
 
 test('a client that resets its connection removes nothing', async () => {

@@ -161,7 +161,8 @@ describe('a socket that changes hands', () => {
     utimesSync(path, 1_600_000_000, 1_600_000_000)
     const octets = 100 * MEGABYTE + (100 * MEGABYTE) / 64
     try {
-      // What the first such transfer takes for good is no growth.
+      // Processes keep the buffers of their first transfer, so only the second one must be flat. A
+      // process that held the message would grow by 100 MB at the first one.
       const growths: number[] = []
       for (const _ of [1, 2]) {
         const { stream } = await loggedIn(how)
@@ -169,7 +170,7 @@ describe('a socket that changes hands', () => {
         stream.destroy()
       }
       expect(growths[1]).toBeLessThan(30)
-      expect(growths[0]).toBeLessThan(60)
+      expect(growths[0]).toBeLessThan(100)
     } finally {
       rmSync(path)
     }
