@@ -16,7 +16,7 @@ const MOST_FILES = 15
 
 const PROCESS_EXIT = /^src\/(ucspi|process)\/|\/main\.ts$/
 const INTERNALS = 'src/base/node-internals.ts'
-const PURE = /^src\/(pop3|wire|syslog)\//
+const PURE = /^src\/(pop3|smtp|wire|syslog)\//
 const SQL_ROOM = 'src/grants/'
 /** Statements about the server itself, not about grants. */
 const SQL_EXEMPT: ReadonlyMap<string, string> = new Map([
@@ -198,7 +198,7 @@ const IMPURE: ReadonlySet<string> = new Set([
 /** `declared`: names that are of the file itself. */
 function checkPurity(file: string, node: ts.Node, declared: ReadonlySet<string>, report: Broken): void {
   if (!PURE.test(file)) return
-  const rule = 'pop3, wire and syslog are pure: no async, no clock, no I/O'
+  const rule = 'pop3, smtp, wire and syslog are pure: no async, no clock, no I/O'
   if (node.kind === ts.SyntaxKind.AsyncKeyword || ts.isAwaitExpression(node)) report(node, rule)
   if (ts.isIdentifier(node) && IMPURE.has(node.text) && !declared.has(node.text) && isReference(node))
     report(node, rule)

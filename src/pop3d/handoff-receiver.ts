@@ -8,7 +8,7 @@ import {
   MAX_READ_AHEAD,
   MAX_TAKE_LINE,
   parseTake,
-} from '../wire/maildrop-worker.ts'
+} from '../wire/workers/maildrop-worker.ts'
 
 /**
  * Receives a client's socket whose session the ticket permits. `readAhead` contains the octets that
@@ -21,7 +21,7 @@ const NOTHING: Buffer = Buffer.alloc(0)
 
 /**
  * Handoff channels from login processes, over which clients' sockets arrive
- * (src/wire/maildrop-worker.ts).
+ * (src/wire/workers/maildrop-worker.ts).
  */
 export class HandoffReceiver {
   readonly #channels = new Set<ReceivedChannel>()

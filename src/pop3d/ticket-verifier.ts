@@ -1,5 +1,5 @@
 import { KeyedHash } from '../base/keyed-hash.ts'
-import { parseSessionTicket, type SessionTicket, type UsedTicket } from '../wire/maildrop-worker.ts'
+import { parseSessionTicket, type SessionTicket, type UsedTicket } from '../wire/workers/maildrop-worker.ts'
 
 /** Seconds between two removals of expired tickets from memory. */
 const SWEEP_EVERY = 30

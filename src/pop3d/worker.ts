@@ -23,7 +23,7 @@ import {
   parseMaildropWorkerChange,
   parseMaildropWorkerStart,
   type SessionTicket,
-} from '../wire/maildrop-worker.ts'
+} from '../wire/workers/maildrop-worker.ts'
 import { HandoffReceiver, type TakeClient } from './handoff-receiver.ts'
 import { MaildropService, type ServiceOptions } from './serve-maildrop.ts'
 import { TicketVerifier } from './ticket-verifier.ts'
@@ -36,9 +36,9 @@ const START_TIME = 10_000
 
 /**
  * Runs as a worker of popup's monitor: many sessions of one owner in one process
- * (src/wire/maildrop-worker.ts). The worker exits after its idle time without a session, and after
- * its last session if the monitor has exited or has asked it to stop. The monitor holds the
- * listening socket, so connections wait there for the next worker.
+ * (src/wire/workers/maildrop-worker.ts). The worker exits after its idle time without a session,
+ * and after its last session if the monitor has exited or has asked it to stop. The monitor holds
+ * the listening socket, so connections wait there for the next worker.
  */
 export async function startWorker(): Promise<RunningDaemon> {
   // SCHED_BATCH: the worker wakes less often and does more work for each wake-up.

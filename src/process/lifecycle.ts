@@ -1,13 +1,11 @@
+import { writeSync } from 'node:fs'
 import { EXIT, isAccessDenied, TemporaryFault, UsageFault } from '../base/errors.ts'
 import { createLog, sayOnStandardError } from '../base/log.ts'
-import {
-  type InheritedFiles,
-  parseReloadOrder,
-  sendStartReport,
-  withInheritedFiles,
-} from '../base/supervisor-messages.ts'
 import { notifySocket } from '../libc/sockets.ts'
 import { forbidDumps, unblockSignal } from '../libc/this-process.ts'
+import { formatMessage } from '../wire/workers/control-channel.ts'
+import { parseReloadOrder, type ReloadOrder, type StartReport } from '../wire/workers/supervised-program.ts'
+import { withInheritedFiles } from './inherited-files.ts'
 import { unusedActivatedSockets } from './listener.ts'
 import { isRoot } from './privileges.ts'
 import { answerPings, CONTROL_DESCRIPTOR, isPinged, keepPingsToOurselves } from './worker-process.ts'
@@ -62,7 +60,7 @@ export async function runDaemon(program: string, start: () => Promise<RunningDae
   let stopWatchdog = (): void => {}
   let stopping = false
   let reloading = Promise.resolve()
-  const reload = (files: InheritedFiles): void => {
+  const reload = (files: ReloadOrder['files']): void => {
     reloading = reloading.then(async () => {
       await orComplain(program, 'reload', () => withInheritedFiles(files, async () => withRemedy(daemon)))
     })
@@ -90,13 +88,13 @@ export async function runDaemon(program: string, start: () => Promise<RunningDae
   process.on('SIGINT', stop)
   // The ready line comes last, because its reader may send a signal at once.
   sayOnStandardError(`${program} ready ${daemon.ready}\n`)
-  if (isPinged()) sendStartReport(CONTROL_DESCRIPTOR, { type: 'ready', text: daemon.ready })
+  if (isPinged()) reportStart({ type: 'ready', text: daemon.ready })
   stopWatchdog = announceReady()
   if (process.env['AUTHRELAY_SUPERVISED'] === '1') {
     process.stdin.on('end', stop).on('error', stop).resume()
     answerPings(message => {
-      const files = parseReloadOrder(message)
-      if (files !== undefined) reload(files)
+      const order = parseReloadOrder(message)
+      if (order !== undefined) reload(order.files)
     })
   }
 }
@@ -114,9 +112,18 @@ async function orExit<T>(program: string, action: () => Promise<T>, reports = fa
   try {
     return await action()
   } catch (error) {
-    if (reports) sendStartReport(CONTROL_DESCRIPTOR, { type: 'faults', lines: faultsOf(error) })
+    if (reports) reportStart({ type: 'faults', lines: faultsOf(error) })
     else sayOnStandardError(faultLines(program, error))
     process.exit(error instanceof UsageFault ? error.exitStatus : EXIT.temporary)
+  }
+}
+
+/** Writes the report to the supervisor at once, because the program may end with this turn. */
+function reportStart(report: StartReport): void {
+  try {
+    writeSync(CONTROL_DESCRIPTOR, formatMessage(report))
+  } catch {
+    // The supervisor has ended, and this program ends with it.
   }
 }
 

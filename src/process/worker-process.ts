@@ -8,9 +8,8 @@ import { Pings } from '../base/supervised-child.ts'
 import { setCloseOnExec } from '../libc/descriptors.ts'
 import { forbidDumps, scheduleAsBatch, trimHeap } from '../libc/this-process.ts'
 import { LineSplitter } from '../wire/lines.ts'
+import { formatMessage, MAX_MESSAGE, PING, PONG, parseMessage } from '../wire/workers/control-channel.ts'
 
-/** Longest message on a control channel, in octets: PEM chains and settings fit, floods do not. */
-export const MAX_MESSAGE = 1_048_576
 /**
  * Characters that the other end has not read, above which the channel is closed, because the other
  * end does not read.
@@ -58,10 +57,6 @@ export const endingFields = ({ code, signal, hung }: WorkerEnding) => ({
   signal: signal ?? undefined,
   reason: hung ? 'no answer to pings' : undefined,
 })
-
-/** Words of the channel beside messages: the parent asks whether the worker is alive. */
-const PING = 'ping'
-const PONG = 'pong'
 
 /**
  * Starts a program as a worker: listening sockets of the parent become its descriptors 4, 5, …, and
@@ -200,7 +195,7 @@ function controlChannel(stream: Duplex, heard: (word: typeof PING | typeof PONG)
     const whole = lines.push(octets)
     for (const line of whole.lines) {
       if (closed) return
-      const message = parseJson(line)
+      const message = parseMessage(line)
       if (message === undefined) return close()
       if (message === PING || message === PONG) {
         heard(message)
@@ -219,7 +214,7 @@ function controlChannel(stream: Duplex, heard: (word: typeof PING | typeof PONG)
       if (closed) return
       // Messages of one event loop turn go out together.
       if (unsent === '') setImmediate(flush)
-      unsent += `${JSON.stringify(message)}\n`
+      unsent += formatMessage(message)
       if (unsent.length + stream.writableLength > MAX_UNSENT) close()
     },
     onMessage: listener => messageListeners.push(listener),
@@ -236,14 +231,6 @@ function workerEnvironment(): NodeJS.ProcessEnv {
 }
 
 const isDuplex = (stream: unknown): stream is Duplex => stream instanceof Socket
-
-function parseJson(line: string): unknown {
-  try {
-    return JSON.parse(line)
-  } catch {
-    return undefined // not JSON: the channel is closed
-  }
-}
 
 const TRIM_EVERY_MS = 10_000
 

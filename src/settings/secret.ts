@@ -2,7 +2,7 @@ import { createHash, timingSafeEqual } from 'node:crypto'
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { inspect } from 'node:util'
 import { describeDenial, isAccessDenied, messageOf, UsageFault } from '../base/errors.ts'
-import { handedText } from '../base/supervisor-messages.ts'
+import { handedText } from '../process/inherited-files.ts'
 
 /** A text that cannot be printed, logged or serialised by accident: only `reveal` returns it. */
 export class Secret {

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { parse as parseToml, TomlError } from 'smol-toml'
 import * as v from 'valibot'
 import { describeDenial, errorCodeOf, isAccessDenied, messageOf, UsageFault } from '../base/errors.ts'
-import { handedText } from '../base/supervisor-messages.ts'
+import { handedText } from '../process/inherited-files.ts'
 import { ALERTS, AUTHD, DATABASE, GRANTS, STATUS_PAGE, TOP, WRAP } from './grant-sections.ts'
 import { POP3D, POPUP, SSLWRAP } from './pop3-sections.ts'
 import {

@@ -7,7 +7,7 @@ import { readSecretFile } from '../settings/secret.ts'
 import type { Settings } from '../settings/settings.ts'
 import { type Certificate, type CertificateFiles, CertificateUnusable, readCertificate } from '../tunnel/certificate.ts'
 import { formatNetwork, type Network, type NetworkSet } from '../wire/ip-address.ts'
-import type { ListenerPlan, Serve } from './control-messages.ts'
+import type { ServeOrder, TlsListener } from '../wire/workers/tls-worker.ts'
 
 /**
  * The tasks of sslwrap, from the settings file or the original's command line. Files are named, not
@@ -41,8 +41,8 @@ export type Plan = {
 export type PlannedListener = {
   readonly listen: SocketAddress
   readonly backend: SocketAddress
-  readonly preamble: ListenerPlan['preamble']
-  readonly protocol: ListenerPlan['protocol']
+  readonly preamble: TlsListener['preamble']
+  readonly protocol: TlsListener['protocol']
   readonly versions: 'modern' | 'old'
   readonly allow: NetworkSet | undefined
   /** The first one answers clients that name no server. */
@@ -128,7 +128,7 @@ export function filesOf(plan: Plan): readonly string[] {
 
 /** The files of a plan, read and judged. */
 export type Materials = {
-  readonly listeners: readonly ListenerPlan[]
+  readonly listeners: readonly TlsListener[]
   readonly preamblePassword: string | undefined
   readonly clientCa: string | undefined
 }
@@ -178,13 +178,13 @@ export function serveOrder(
   plan: Plan,
   materials: Materials,
   parts: {
-    readonly ids: Serve['ids']
+    readonly ids: ServeOrder['ids']
     readonly ticketKeys: readonly string[]
     readonly workers: number
     /** 0 and up. */
     readonly place: number
   },
-): Serve {
+): ServeOrder {
   const { workers, place } = parts
   return {
     type: 'serve',

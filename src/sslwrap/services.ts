@@ -6,7 +6,7 @@ import { connectSharingReads } from '../tunnel/relay.ts'
 import { TicketKeyRing, TlsContexts } from '../tunnel/tls-contexts.ts'
 import { NetworkSet, parseNetwork } from '../wire/ip-address.ts'
 import type { Endpoint } from '../wire/preamble.ts'
-import type { ListenerPlan, Serve } from './control-messages.ts'
+import type { ServeOrder, TlsListener } from '../wire/workers/tls-worker.ts'
 
 /** The treatment of each listener's clients, and the connection to the server behind it. */
 
@@ -44,12 +44,12 @@ export type Ends = { readonly source: Endpoint; readonly destination: Endpoint }
  * The services of an order, ready for clients. Throws what OpenSSL says if a certificate or the
  * cipher list cannot be used.
  */
-export function servicesOf(order: Serve): readonly Service[] {
+export function servicesOf(order: ServeOrder): readonly Service[] {
   const tickets = new TicketKeyRing(order.ticketKeys)
   return order.listeners.map(listener => serviceOf(listener, order, tickets))
 }
 
-function serviceOf(listener: ListenerPlan, order: Serve, tickets: TicketKeyRing): Service {
+function serviceOf(listener: TlsListener, order: ServeOrder, tickets: TicketKeyRing): Service {
   return {
     name: listener.name,
     open: () => connectBackEnd(listener.backend, order.connectLimit),

@@ -15,7 +15,7 @@ import { daysLeft, watchFiles } from '../tunnel/certificate.ts'
 import { writeSelfSigned } from '../tunnel/self-signed.ts'
 import { rotateTicketKeys, type TicketKeys } from '../tunnel/tls-contexts.ts'
 import { formatNetwork } from '../wire/ip-address.ts'
-import { parseFromWorker, type Serve } from './control-messages.ts'
+import { parseTlsWorkerAnswer, type ServeOrder } from '../wire/workers/tls-worker.ts'
 import { filesOf, type Materials, type Plan, readMaterials, serveOrder } from './plan.ts'
 import { servicesOf } from './services.ts'
 
@@ -131,7 +131,7 @@ class Supervisor {
     return this.#plan.workers === 0 ? availableParallelism() : this.#plan.workers
   }
 
-  #orderFor(place: number, plan = this.#plan, materials = this.#materials): Serve {
+  #orderFor(place: number, plan = this.#plan, materials = this.#materials): ServeOrder {
     const [ids, ticketKeys, workers] = [this.#ids, this.#ticketKeys, this.#count]
     return serveOrder(plan, materials, { ids, ticketKeys, workers, place })
   }
@@ -175,7 +175,7 @@ class Supervisor {
     let serving = false
     const started = new Promise<void>((resolve, reject) => {
       process.channel.onMessage(message => {
-        const answer = parseFromWorker(message)
+        const answer = parseTlsWorkerAnswer(message)
         orders.answered()
         if (answer?.type === 'serving') {
           serving = true

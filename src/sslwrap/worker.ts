@@ -1,5 +1,6 @@
 import { createServer, type Server, type Socket } from 'node:net'
 import { Gauge, Registry } from 'prom-client'
+import { messageOf } from '../base/errors.ts'
 import { createLog, DailyHints, type Log } from '../base/log.ts'
 import { ConnectionLimits, WaitingConnections, watchDescriptors } from '../process/connection-limits.ts'
 import { type MetricsListener, openMetricsListener } from '../process/metrics-listener.ts'
@@ -9,7 +10,7 @@ import { channelToParent, FIRST_LISTENING_DESCRIPTOR, returnFreeMemory } from '.
 import { CustomerNetworks } from '../wire/customer-networks.ts'
 import { parseNetwork } from '../wire/ip-address.ts'
 import { sessionId } from '../wire/login-event.ts'
-import { type FromWorker, parseFromParent, type Serve } from './control-messages.ts'
+import { parseTlsWorkerOrder, refusalOf, type ServeOrder, type TlsWorkerAnswer } from '../wire/workers/tls-worker.ts'
 import type { Service } from './services.ts'
 import { servicesOf } from './services.ts'
 import { type Handshake, serveClient } from './session.ts'
@@ -17,14 +18,12 @@ import { type Handshake, serveClient } from './session.ts'
 /** The unprivileged process for TLS. It ends with its parent, or when it has drained. */
 export function runWorker(exit: (status: number) => void): void {
   const channel = channelToParent()
-  const send = (message: FromWorker): void => channel.send(message)
-  const refuse = (error: unknown): void =>
-    send({ type: 'refused', reason: error instanceof Error ? error.message.slice(0, 2000) : String(error) })
+  const send = (message: TlsWorkerAnswer): void => channel.send(message)
+  const refuse = (error: unknown): void => send(refusalOf(messageOf(error)))
   let worker: Worker | undefined
   channel.onClose(() => exit(0))
   channel.onMessage(message => {
-    const order = parseFromParent(message)
-    if (order === undefined) throw new TypeError('the parent sent an invalid message')
+    const order = parseTlsWorkerOrder(message)
     switch (order.type) {
       case 'serve':
         try {
@@ -43,7 +42,7 @@ export function runWorker(exit: (status: number) => void): void {
   })
 }
 
-const customersOf = ({ nat64Prefixes }: Serve): CustomerNetworks =>
+const customersOf = ({ nat64Prefixes }: ServeOrder): CustomerNetworks =>
   new CustomerNetworks(nat64Prefixes.map(text => parseNetwork(text)).filter(network => network !== undefined))
 
 class Worker {
@@ -54,11 +53,11 @@ class Worker {
   readonly #sessions = new Map<Socket, Promise<void>>()
   #log: Log
   #services: readonly Service[]
-  #order: Serve
+  #order: ServeOrder
   #metrics: MetricsListener | undefined
   #count = 0
 
-  constructor(order: Serve) {
+  constructor(order: ServeOrder) {
     returnFreeMemory()
     if (order.ids !== undefined) dropPrivileges(order.ids)
     this.#log = createLog('sslwrap', { level: order.logLevel })
@@ -73,7 +72,7 @@ class Worker {
    * Takes new certificates, secrets, settings and limits in time for the next connection. Throws if
    * they cannot be used; then all stays as it was.
    */
-  replace(order: Serve): void {
+  replace(order: ServeOrder): void {
     if (order.listeners.length !== this.#servers.length) throw new TypeError('listeners cannot change while serving')
     this.#services = servicesOf(order)
     this.#order = order
@@ -130,7 +129,7 @@ class Worker {
  */
 export function openCertificateMetrics(
   address: SocketAddress,
-  current: () => Pick<Serve, 'listeners'>,
+  current: () => Pick<ServeOrder, 'listeners'>,
 ): Promise<MetricsListener> {
   const registry = new Registry()
   new Gauge({

@@ -8,7 +8,7 @@ import type { ControlChannel } from '../../src/process/worker-process.ts'
 import type { Engine } from '../../src/sockets/engine.ts'
 import { epollEngine } from '../../src/sockets/epoll-engine.ts'
 import { NetworkSet, parseNetwork } from '../../src/wire/ip-address.ts'
-import type { LoginSettings, ToLogin } from '../../src/wire/login-process.ts'
+import type { LoginSettings, ToLogin } from '../../src/wire/workers/login-process.ts'
 import { eventually } from './eventually.ts'
 
 const networks = (...texts: readonly string[]): NetworkSet =>

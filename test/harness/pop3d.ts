@@ -14,7 +14,7 @@ import {
   type MaildropWorkerSettings,
   type MaildropWorkerStart,
   type SessionTicket,
-} from '../../src/wire/maildrop-worker.ts'
+} from '../../src/wire/workers/maildrop-worker.ts'
 import { acceptedSocket } from './accepted-socket.ts'
 import { ENGINE_SETTINGS } from './engines.ts'
 import { isRoot, OWNER } from './maildir.ts'

@@ -29,8 +29,8 @@ import {
   parseNetwork,
 } from '../../src/wire/ip-address.ts'
 import { loginKey } from '../../src/wire/login-event.ts'
-import { parseFromLogin, type ToLoginMessage } from '../../src/wire/login-process.ts'
 import { formatNetstring, formatPolicyRequest, formatRelayQuery } from '../../src/wire/relay-services.ts'
+import { parseFromLogin, type ToLoginMessage } from '../../src/wire/workers/login-process.ts'
 import { type Decision, decide } from '../../src/wrap/decision.ts'
 import { shareDecisions } from '../../src/wrap/gate/gate-setup.ts'
 import { TcpRulesFile } from '../../src/wrap/gate/tcp-rules-file.ts'

@@ -1,9 +1,8 @@
 import { chmodSync, mkdirSync, rmSync } from 'node:fs'
 import { messageOf, TemporaryFault, UsageFault } from '../../base/errors.ts'
 import type { Log } from '../../base/log.ts'
-import type { InheritedFiles } from '../../base/supervisor-messages.ts'
 import type { RunningDaemon } from '../../process/lifecycle.ts'
-import { MAX_MESSAGE, programBeside } from '../../process/worker-process.ts'
+import { programBeside } from '../../process/worker-process.ts'
 import { passwordFileOf } from '../../settings/database-connection.ts'
 import { restartFields } from '../../settings/reload.ts'
 import { readSecretFile } from '../../settings/secret.ts'
@@ -14,6 +13,8 @@ import {
   requireConfigured,
   type Settings,
 } from '../../settings/settings.ts'
+import { MAX_MESSAGE } from '../../wire/workers/control-channel.ts'
+import type { ReloadOrder } from '../../wire/workers/supervised-program.ts'
 import { lockDirectory } from './directory-lock.ts'
 import { checkBeforeStart, partsInUse } from './plan.ts'
 import { programEnvironment, SupervisedProgram } from './supervised-program.ts'
@@ -128,7 +129,7 @@ async function startParts(
  * program gets only its own secrets.
  * @throws UsageFault if one of the files cannot be used.
  */
-function filesFor(program: string, config: string, text: string, settings: Settings): InheritedFiles {
+function filesFor(program: string, config: string, text: string, settings: Settings): ReloadOrder['files'] {
   if (JSON.stringify(text).length > MAX_SETTINGS) {
     throw new UsageFault(`${config} is longer than ${MAX_SETTINGS} characters: shorten it, or restart auth-relay up`)
   }

@@ -4,8 +4,8 @@ import { messageOf, TemporaryFault, UsageFault } from '../../base/errors.ts'
 import { runtimeOptions } from '../../base/inspector.ts'
 import type { Log } from '../../base/log.ts'
 import { SupervisedChild } from '../../base/supervised-child.ts'
-import { type InheritedFiles, parseStartReport, reloadOrder } from '../../base/supervisor-messages.ts'
 import { CONTROL_DESCRIPTOR, type ControlChannel, watchedChannel } from '../../process/worker-process.ts'
+import { parseStartReport, type ReloadOrder } from '../../wire/workers/supervised-program.ts'
 
 /** One program of the stack: which file, with which arguments and environment. */
 export type ProgramSpec = {
@@ -75,8 +75,8 @@ export class SupervisedProgram {
    * Lets the program reload with these texts in place of its files; nothing happens if the program
    * is not running.
    */
-  reload(files: InheritedFiles): void {
-    this.#supervised.run?.channel.send(reloadOrder(files))
+  reload(files: ReloadOrder['files']): void {
+    this.#supervised.run?.channel.send({ type: 'reload', files } satisfies ReloadOrder)
   }
 
   /** Asks the program to stop, forces it after a while, and leaves nothing of its process group. */

@@ -1,7 +1,7 @@
 import { createServer, type Server, type Socket } from 'node:net'
 import type { Log } from '../../base/log.ts'
 import { isPositive, readReply } from '../../tunnel/first-line.ts'
-import { parseChainLine } from '../../wire/login-process.ts'
+import { parseChainLine } from '../../wire/workers/login-process.ts'
 import type { Authenticator } from './authenticator.ts'
 import { askToVerify, failureIn, type MonitorRequests, withRequest } from './monitor-authenticator.ts'
 

@@ -3,7 +3,7 @@ import type { Log } from '../../base/log.ts'
 import type { Connection, HalfClosable } from '../../sockets/connection.ts'
 import type { Handover, HandoverChannel } from '../../sockets/engine.ts'
 import { LineSplitter } from '../../wire/lines.ts'
-import { formatTake, LINK_LINE, MAX_READ_AHEAD, parseHandoffReply } from '../../wire/maildrop-worker.ts'
+import { formatTake, LINK_LINE, MAX_READ_AHEAD, parseHandoffReply } from '../../wire/workers/maildrop-worker.ts'
 
 /** Lines of a worker are short. */
 const MAX_NEWS_LINE = 64
@@ -34,7 +34,7 @@ export class HandoffSender {
   }
 }
 
-/** Passes clients' sockets to one worker (src/wire/maildrop-worker.ts). */
+/** Passes clients' sockets to one worker (src/wire/workers/maildrop-worker.ts). */
 export class HandoffChannel {
   /** Fulfilled with the channel when sockets can be passed, with undefined if that failed. */
   readonly opened: Promise<HandoffChannel | undefined>

@@ -6,7 +6,7 @@ import type { BoundSocket } from '../../process/listener.ts'
 import { formatSocketAddress } from '../../process/socket-address.ts'
 import { refusalOf, startChain } from '../../ucspi/checkpassword.ts'
 import type { Environment } from '../../ucspi/environment.ts'
-import { formatChainLine, type VerifyRequest } from '../../wire/login-process.ts'
+import { formatChainLine, type VerifyRequest } from '../../wire/workers/login-process.ts'
 import type { Applicant, CheckQueue } from '../checkers/check-queue.ts'
 import { checkerEnvironment } from '../checkers/checkpassword.ts'
 

@@ -9,7 +9,7 @@ import {
   type LoginSettingsMessage,
   parseFromLogin,
   type ToLoginMessage,
-} from '../../wire/login-process.ts'
+} from '../../wire/workers/login-process.ts'
 
 /**
  * The login processes as the monitor sees them: started again when they end, bounded in what they

@@ -14,7 +14,7 @@ import {
 } from '../../tunnel/certificate.ts'
 import { rotateTicketKeys, type TicketKeys } from '../../tunnel/tls-contexts.ts'
 import { formatNetwork, type NetworkSet } from '../../wire/ip-address.ts'
-import type { LoginSettingsMessage } from '../../wire/login-process.ts'
+import type { LoginSettingsMessage } from '../../wire/workers/login-process.ts'
 
 /** The settings of a login process, and its certificate, which is kept current. */
 

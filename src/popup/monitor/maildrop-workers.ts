@@ -15,7 +15,7 @@ import {
   parseMaildropWorkerNews,
   type SessionTicket,
   type UsedTicket,
-} from '../../wire/maildrop-worker.ts'
+} from '../../wire/workers/maildrop-worker.ts'
 import type { Maildrop } from '../checkers/checker.ts'
 
 /** Time within which a ticket must be presented. */

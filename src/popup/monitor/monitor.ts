@@ -13,7 +13,7 @@ import { loadSettingsFile, requireConfigured, type Settings } from '../../settin
 import { type EngineChoice, settledChoice } from '../../sockets/select-engine.ts'
 import { type Environment, ownEnvironment } from '../../ucspi/environment.ts'
 import { CustomerNetworks } from '../../wire/customer-networks.ts'
-import type { MaildropWorkerSettings } from '../../wire/maildrop-worker.ts'
+import type { MaildropWorkerSettings } from '../../wire/workers/maildrop-worker.ts'
 import { ReplaceableChecker } from '../checkers/checker.ts'
 import { inheritable } from '../checkers/checkpassword.ts'
 import { checkerFingerprint, makeChecker, programQueue } from '../checkers/make-checker.ts'

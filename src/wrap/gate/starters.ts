@@ -17,7 +17,7 @@ import {
   MAX_STARTER_LINE,
   parseStarterNews,
   type StarterNews,
-} from '../../wire/starter-link.ts'
+} from '../../wire/workers/starter-link.ts'
 
 /**
  * Number of starters. Two, because a start blocks its starter until the smtpd runs. One suffices

@@ -14,7 +14,7 @@ import {
   parseStrings,
   type StarterNews,
   type StarterOrder,
-} from '../../wire/starter-link.ts'
+} from '../../wire/workers/starter-link.ts'
 
 type Ending = NonNullable<Awaited<InetdChild['ended']>>
 

@@ -7,8 +7,8 @@ import {
   parseLoginAnswer,
   parseLoginEvent,
 } from '../../../src/wire/login-event.ts'
-import { parseSessionTicket, signedTextOf } from '../../../src/wire/maildrop-worker.ts'
 import { formatRelayTally, formatRelayUse, parseRelayTally, parseRelayUse } from '../../../src/wire/usage-event.ts'
+import { parseSessionTicket, signedTextOf } from '../../../src/wire/workers/maildrop-worker.ts'
 import { type FuzzTarget, promise } from './fuzz-target.ts'
 import { cut, mutated } from './mutation.ts'
 

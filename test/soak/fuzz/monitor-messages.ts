@@ -1,5 +1,5 @@
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
-import { parseFromLogin } from '../../../src/wire/login-process.ts'
+import { parseFromLogin } from '../../../src/wire/workers/login-process.ts'
 import { type FuzzTarget, promise } from './fuzz-target.ts'
 import { mutated } from './mutation.ts'
 

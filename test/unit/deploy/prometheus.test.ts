@@ -6,8 +6,8 @@ import { parse as parseYaml } from 'yaml'
 import { Counters, Metrics } from '../../../src/authd/metrics.ts'
 import { ALARM_RULES } from '../../../src/grants/alarms.ts'
 import type { MetricsListener } from '../../../src/process/metrics-listener.ts'
-import type { Serve } from '../../../src/sslwrap/control-messages.ts'
 import { openCertificateMetrics } from '../../../src/sslwrap/worker.ts'
+import type { ServeOrder } from '../../../src/wire/workers/tls-worker.ts'
 
 const read = (name: string): string => readFileSync(new URL(`../../../${name}`, import.meta.url), 'utf8')
 
@@ -44,7 +44,7 @@ const exposed = new Map<string, Exposed>()
 let listener: MetricsListener
 
 /** A listener of sslwrap with a certificate. */
-const CERTIFIED: Serve['listeners'][number] = {
+const CERTIFIED: ServeOrder['listeners'][number] = {
   name: 'pop3s',
   backend: { type: 'tcp', host: '127.0.0.1', port: 110 },
   preamble: 'ssl',

@@ -14,7 +14,7 @@ import type { Connection } from '../../../src/sockets/connection.ts'
 import { EpollConnection } from '../../../src/sockets/epoll-connection.ts'
 import { epollEngine } from '../../../src/sockets/epoll-engine.ts'
 import { OwnedDescriptor } from '../../../src/sockets/owned-descriptor.ts'
-import { formatTake, LINK_LINE, MAX_READ_AHEAD } from '../../../src/wire/maildrop-worker.ts'
+import { formatTake, LINK_LINE, MAX_READ_AHEAD } from '../../../src/wire/workers/maildrop-worker.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 

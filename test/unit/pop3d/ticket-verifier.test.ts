@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest'
 import { TicketVerifier } from '../../../src/pop3d/ticket-verifier.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 import { sessionId } from '../../../src/wire/login-event.ts'
-import { formatSessionTicket, type SessionTicket } from '../../../src/wire/maildrop-worker.ts'
+import { formatSessionTicket, type SessionTicket } from '../../../src/wire/workers/maildrop-worker.ts'
 
 const KEY = '5f'.repeat(32)
 const NOW = 1_764_000_000

@@ -3,7 +3,7 @@ import { afterEach, describe, expect, test } from 'vitest'
 import { type Clock, monotonicClock } from '../../../src/base/clock.ts'
 import { createLog } from '../../../src/base/log.ts'
 import { LoginProcesses } from '../../../src/popup/monitor/login-processes.ts'
-import type { FromLogin, LoginSettingsMessage } from '../../../src/wire/login-process.ts'
+import type { FromLogin, LoginSettingsMessage } from '../../../src/wire/workers/login-process.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 

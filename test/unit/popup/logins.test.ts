@@ -8,7 +8,7 @@ import type { LoginProcess } from '../../../src/popup/monitor/login-processes.ts
 import { Logins, type LoginsParts } from '../../../src/popup/monitor/logins.ts'
 import { MaildropWorkers } from '../../../src/popup/monitor/maildrop-workers.ts'
 import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
-import { type FromLoginMessage, parseFromLogin, type ToLoginMessage } from '../../../src/wire/login-process.ts'
+import { type FromLoginMessage, parseFromLogin, type ToLoginMessage } from '../../../src/wire/workers/login-process.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 const LIMIT_MS = 60_000

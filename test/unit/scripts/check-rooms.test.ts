@@ -36,7 +36,7 @@ const SQL = 'SQL text belongs to grants and sql/'
 const RE_EXPORT = 'no re-export across rooms'
 const EXIT = 'process.exit belongs to main.ts, ucspi and process'
 const INTERNALS = 'internals of the runtime belong to src/base/node-internals.ts'
-const PURE = 'pop3, wire and syslog are pure: no async, no clock, no I/O'
+const PURE = 'pop3, smtp, wire and syslog are pure: no async, no clock, no I/O'
 const PATH = 'an import names its module: the import rule cannot follow it otherwise'
 
 /** Each in a file of its own: folder, code, and the rule that its line must break. */
@@ -84,6 +84,7 @@ const BREAKS: readonly (readonly [what: string, folder: string, code: string, ru
     INTERNALS,
   ],
   ['async in a pure room', 'src/pop3', `export const a = async () => 1`, PURE],
+  ['the clock in the room of SMTP', 'src/smtp', `export const a = () => performance.now()`, PURE],
   ['the time in a pure room', 'src/wire', `export const a = () => Date.now()`, PURE],
   ['the time as a date', 'src/syslog', `export const a = () => new Date()`, PURE],
   ['a timer in a pure room', 'src/syslog', `export const a = () => setTimeout(() => {}, 1)`, PURE],

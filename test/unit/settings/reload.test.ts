@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { parseReloadOrder, reloadOrder, withInheritedFiles } from '../../../src/base/supervisor-messages.ts'
+import { withInheritedFiles } from '../../../src/process/inherited-files.ts'
 import { RESTART_FOR, type ReloadingProgram, restartFields, restartFor } from '../../../src/settings/reload.ts'
 import { readSecretFile } from '../../../src/settings/secret.ts'
 import { parseSettings, readSettingsText, SECTIONS } from '../../../src/settings/settings.ts'
@@ -86,11 +86,7 @@ describe('every setting changes at a reload, or its program names it', () => {
 
 describe('files that the supervisor hands over', () => {
   test('are read in place of the files during the reload, and are gone afterwards', async () => {
-    const files = parseReloadOrder(
-      JSON.parse(JSON.stringify(reloadOrder({ '/none.toml': 'a = 1', '/none.pass': 'tulip' }))),
-    )
-    if (files === undefined) throw new Error('the order is not understood')
-    await withInheritedFiles(files, async () => {
+    await withInheritedFiles({ '/none.toml': 'a = 1', '/none.pass': 'tulip' }, async () => {
       expect(readSettingsText('/none.toml')).toBe('a = 1')
       expect(readSecretFile('/none.pass').reveal()).toBe('tulip')
     })
@@ -103,11 +99,4 @@ describe('files that the supervisor hands over', () => {
     await expect(failing).rejects.toThrow('no')
     expect(() => readSecretFile('/none.pass')).toThrow('cannot read the secret file')
   })
-
-  test.each([[null], ['ping'], [{ type: 'reload' }], [{ type: 'reload', files: { a: 1 } }]])(
-    '%j is no order',
-    message => {
-      expect(parseReloadOrder(message)).toBeUndefined()
-    },
-  )
 })

@@ -1,6 +1,11 @@
 import { fc, test as property } from '@fast-check/vitest'
 import { describe, expect, test } from 'vitest'
-import { formatChainLine, parseChainLine, parseFromLogin, parseToLogin } from '../../../src/wire/login-process.ts'
+import {
+  formatChainLine,
+  parseChainLine,
+  parseFromLogin,
+  parseToLogin,
+} from '../../../../src/wire/workers/login-process.ts'
 
 const verify = {
   type: 'verify',

@@ -6,7 +6,7 @@ import {
   MAX_READ_AHEAD,
   parseHandoffReply,
   parseTake,
-} from '../../../src/wire/maildrop-worker.ts'
+} from '../../../../src/wire/workers/maildrop-worker.ts'
 
 describe('take', () => {
   test('is read back as it was written', () => {

@@ -3,8 +3,9 @@
  * each login. The monitor takes every message of a login process for hostile.
  */
 import * as v from 'valibot'
-import { type IpAddress, NetworkSet, parseIpAddress, parseNetwork } from './ip-address.ts'
-import { isSessionId, type LoginOctets, loginOctets, type SessionId } from './login-event.ts'
+import { type IpAddress, NetworkSet, parseIpAddress, parseNetwork } from '../ip-address.ts'
+import { isSessionId, type LoginOctets, loginOctets, type SessionId } from '../login-event.ts'
+import { readMessage, requireMessage } from './control-channel.ts'
 
 /** One character per octet, as the client sent it. */
 const octets = (max: number) =>
@@ -97,10 +98,7 @@ export type LoginAttempt = Omit<UpstreamAttempt, 'proof'>
 export type VerifyRequest = Omit<Extract<FromLogin, { type: 'verify' }>, 'type'>
 
 /** Reads a message of a login process; undefined if it is none. */
-export function parseFromLogin(message: unknown): FromLogin | undefined {
-  const { success, output } = v.safeParse(fromLogin, message, { abortEarly: true })
-  return success ? output : undefined
-}
+export const parseFromLogin = (message: unknown): FromLogin | undefined => readMessage(fromLogin, message)
 
 const networkSet = v.pipe(
   v.array(v.string()),
@@ -197,11 +195,8 @@ const toLogin = v.variant('type', [
 export type ToLogin = v.InferOutput<typeof toLogin>
 export type ToLoginMessage = v.InferInput<typeof toLogin>
 
-/**
- * Reads a message of the monitor; throws if it is none, because then one of the two is not of this
- * version.
- */
-export const parseToLogin = (message: unknown): ToLogin => v.parse(toLogin, message)
+/** Reads a message of the monitor. @throws TypeError, see requireMessage. */
+export const parseToLogin = (message: unknown): ToLogin => requireMessage(toLogin, message)
 
 /**
  * The first line, LF included, of the connection that a chained program gets: `n` is the number of

@@ -3,9 +3,10 @@
  * handoff of connections.
  */
 import * as v from 'valibot'
-import { type IpAddress, parseIpAddress } from './ip-address.ts'
-import { percentDecode, percentEncode, percentEncodePath } from './lines.ts'
-import { isSessionId, type LoginMethod, type SessionId } from './login-event.ts'
+import { type IpAddress, parseIpAddress } from '../ip-address.ts'
+import { percentDecode, percentEncode, percentEncodePath } from '../lines.ts'
+import { isSessionId, type LoginMethod, type SessionId } from '../login-event.ts'
+import { readMessage, requireMessage } from './control-channel.ts'
 
 /**
  * The monitor's word to a pop3d worker that one session may open one maildrop. The login process
@@ -193,8 +194,8 @@ const change = v.strictObject({ type: v.literal('settings'), settings })
 /** Sent to a worker that runs: its sessions from now on have these settings. */
 export type MaildropWorkerChange = v.InferOutput<typeof change>
 
-/** Throws if the message is not one. */
-export const parseMaildropWorkerChange = (message: unknown): MaildropWorkerChange => v.parse(change, message)
+/** @throws TypeError, see requireMessage. */
+export const parseMaildropWorkerChange = (message: unknown): MaildropWorkerChange => requireMessage(change, message)
 
 /**
  * The first and only message of popup's monitor to a pop3d worker on its control channel. The
@@ -203,8 +204,8 @@ export const parseMaildropWorkerChange = (message: unknown): MaildropWorkerChang
  */
 export type MaildropWorkerStart = v.InferOutput<typeof start>
 
-/** Throws if the message is not one: monitor and worker are then of different versions. */
-export const parseMaildropWorkerStart = (message: unknown): MaildropWorkerStart => v.parse(start, message)
+/** @throws TypeError, see requireMessage. */
+export const parseMaildropWorkerStart = (message: unknown): MaildropWorkerStart => requireMessage(start, message)
 
 const news = v.variant('type', [
   v.strictObject({ type: v.literal('ready') }),
@@ -215,7 +216,4 @@ const news = v.variant('type', [
 export type MaildropWorkerNews = v.InferOutput<typeof news>
 
 /** Reads what a worker says; undefined if it is nothing that a worker says. */
-export function parseMaildropWorkerNews(message: unknown): MaildropWorkerNews | undefined {
-  const { success, output } = v.safeParse(news, message)
-  return success ? output : undefined
-}
+export const parseMaildropWorkerNews = (message: unknown): MaildropWorkerNews | undefined => readMessage(news, message)

@@ -1,15 +1,15 @@
 import { createHmac } from 'node:crypto'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { sessionId } from '../../../src/wire/login-event.ts'
+import { sessionId } from '../../../../src/wire/login-event.ts'
 import {
   formatSessionTicket,
   MAX_SESSION_TICKET_LINE,
   parseSessionTicket,
   type SessionTicket,
   signedTextOf,
-} from '../../../src/wire/maildrop-worker.ts'
-import { anyIpAddress } from './arbitraries.ts'
+} from '../../../../src/wire/workers/maildrop-worker.ts'
+import { anyIpAddress } from '../arbitraries.ts'
 
 const mac = (text: string): string => createHmac('sha256', 'key of this test').update(text).digest('hex')
 
