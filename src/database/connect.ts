@@ -1,17 +1,18 @@
 import { checkServerIdentity } from 'node:tls'
-import { Client, type ClientBase, type ClientConfig, DatabaseError, type PoolConfig } from 'pg'
+import { Client, type ClientBase, type ClientConfig, DatabaseError } from 'pg'
 import * as v from 'valibot'
 import type { ConnectionOptions, DatabaseHost } from './connection-options.ts'
+
+export const DEFAULT_CONNECT_TIMEOUT_MS = 3000
 
 /** The options of a connection. */
 type ConnectOptions = ConnectionOptions & {
   readonly applicationName: string
-  readonly max?: number
   readonly connectTimeoutMs?: number
 }
 
 /** How one connection to a host is made; never without verified TLS where the options want it. */
-export function clientConfig(options: Omit<ConnectOptions, 'max'>, { host, port }: DatabaseHost): ClientConfig {
+export function clientConfig(options: ConnectOptions, { host, port }: DatabaseHost): ClientConfig {
   const { tls, password } = options
   const ssl =
     tls === undefined || host.startsWith('/')
@@ -32,24 +33,32 @@ export function clientConfig(options: Omit<ConnectOptions, 'max'>, { host, port 
     user: options.user,
     ...(password === undefined ? {} : { password: password.reveal() }),
     ssl,
-    connectionTimeoutMillis: options.connectTimeoutMs ?? 3000,
+    connectionTimeoutMillis: options.connectTimeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS,
     application_name: options.applicationName,
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
   }
 }
 
-export function poolConfig(options: ConnectOptions, host: DatabaseHost): PoolConfig {
-  return {
-    ...clientConfig(options, host),
-    max: options.max ?? 4,
-    // One stays open, so that a server whose slots other clients have taken still answers us.
-    min: 1,
-    idleTimeoutMillis: 60_000,
-  }
-}
-
 export const DEFAULT_STATEMENT_TIMEOUT_MS = 10_000
+
+export type PreparationOptions = {
+  /**
+   * The server ends a statement after this; the client's own limit is a second longer, and a signal
+   * may be earlier. The server does not count the wait for a synchronous standby, the client does.
+   */
+  readonly statementTimeoutMs?: number
+  /**
+   * The server refuses a statement (55P03) that waits longer for a lock. Left out:
+   * statementTimeoutMs alone.
+   */
+  readonly lockTimeoutMs?: number
+  /**
+   * Named statements are planned once for each connection, for programs that send the same ones
+   * again and again.
+   */
+  readonly planOnce?: boolean
+}
 
 /** The start time of the server, and the synchronous_commit that role, database and server set. */
 export type PreparedSession = { readonly serverStarted: Date; readonly synchronousCommit: string }
@@ -66,11 +75,7 @@ const FOUND = v.object({ started: v.date(), found: v.string() })
  */
 export async function prepareSession(
   client: Pick<ClientBase, 'query'>,
-  options: Pick<ConnectionOptions, 'cluster'> & {
-    readonly statementTimeoutMs?: number
-    readonly lockTimeoutMs?: number
-    readonly planOnce?: boolean
-  },
+  options: Pick<ConnectionOptions, 'cluster'> & PreparationOptions,
 ): Promise<PreparedSession> {
   const { statementTimeoutMs = DEFAULT_STATEMENT_TIMEOUT_MS, lockTimeoutMs, cluster, planOnce = false } = options
   const { rows } = await client.query(`SELECT pg_postmaster_start_time() AS started, s.found,

@@ -21,6 +21,10 @@ export type ClusterRules = {
   readonly standbyAgeMs: number
 }
 
+/** The host as messages name it. */
+export const nameOf = ({ host, port }: DatabaseHost): string =>
+  host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+
 /** Where a database is and who asks. */
 export type ConnectionOptions = {
   /** At least one; the primary among them is found and followed. */

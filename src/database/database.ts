@@ -1,43 +1,15 @@
-import { Pool, type PoolClient } from 'pg'
+import type { ClientConfig } from 'pg'
 import * as v from 'valibot'
 import { messageOf } from '../base/errors.ts'
-import {
-  CancelledWaits,
-  clientConfig,
-  DEFAULT_STATEMENT_TIMEOUT_MS,
-  poolConfig,
-  poolsTransactions,
-  prepareSession,
-  TRANSACTION_POOLING,
-} from './connect.ts'
-import type { ConnectionOptions, DatabaseHost } from './connection-options.ts'
-import { DatabaseUnavailable, failureOf, OutcomeUnknown } from './errors.ts'
+import { clientConfig, DEFAULT_STATEMENT_TIMEOUT_MS, poolsTransactions, TRANSACTION_POOLING } from './connect.ts'
+import { nameOf } from './connection-options.ts'
+import { deadlineOf, raced } from './deadline.ts'
+import { ConnectionsBusy, DatabaseUnavailable, failureOf, OutcomeUnknown } from './errors.ts'
 import { REPLICATION, requireReplicated, STANDBY_REPLIES, StandbyWatch } from './replication.ts'
-import { type ArrayElement, arrayLiteral, type Result, type Statement, type Value } from './statement.ts'
+import { type LentConnection, ServerConnections, type ServerOptions } from './server-connections.ts'
+import { type RawResult, type Result, type Run, runStatement, type Statement, type Value } from './statement.ts'
 
-export type DatabaseOptions = ConnectionOptions & {
-  /** Shown in pg_stat_activity. */
-  readonly applicationName: string
-  /** Most connections at once. */
-  readonly max?: number
-  /**
-   * The server ends a statement after this; the client's own limit is a second longer, and a signal
-   * may be earlier. The server does not count the wait for a synchronous standby, the client does.
-   */
-  readonly statementTimeoutMs?: number
-  /**
-   * The server refuses a statement (55P03) that waits longer for a lock. Left out:
-   * statementTimeoutMs alone.
-   */
-  readonly lockTimeoutMs?: number
-  /**
-   * Named statements are planned once for each connection. For those who ask the same again and
-   * again.
-   */
-  readonly planOnce?: boolean
-  /** For one host to take a connection. */
-  readonly connectTimeoutMs?: number
-}
+export type DatabaseOptions = ServerOptions
 
 /**
  * `connecting`: not yet found. `up`: the primary is known; `pooled`: a connection pooler answers
@@ -132,10 +104,9 @@ const OTHER_PRIMARY_MS = 500
 
 /** A server that took writes when we found it. */
 type Primary = {
-  readonly pool: Pool
+  readonly connections: ServerConnections
   readonly host: string
   readonly pooled: boolean
-  readonly synchronousCommit: string
   readonly timeline: number
   index: number
   lastAnswer: number
@@ -158,9 +129,8 @@ class PrimaryDatabase implements Database {
   #next = 0
   #retry: NodeJS.Timeout | undefined
   #pause = FIRST_PAUSE_MS
-  /** Pools that are being emptied. */
+  /** Connections that are being closed. */
   readonly #ending = new Set<Promise<void>>()
-  readonly #cancelledWaits = new CancelledWaits()
   #lookingAround = false
 
   constructor(options: DatabaseOptions) {
@@ -179,7 +149,7 @@ class PrimaryDatabase implements Database {
   }
 
   query<Row>(statement: Statement<Row>, values: readonly Value[] = [], options: RunOptions = {}): Promise<Result<Row>> {
-    return this.#withClient(options, run => typedQuery(run, statement, values))
+    return this.#withClient(options, run => runStatement(run, statement, values))
   }
 
   script(text: string, options: RunOptions = {}): Promise<void> {
@@ -193,7 +163,7 @@ class PrimaryDatabase implements Database {
       await run({ text: 'BEGIN' })
       try {
         const result = await work({
-          query: (statement, values = []) => typedQuery(run, statement, values),
+          query: (statement, values = []) => runStatement(run, statement, values),
           script: async text => {
             await run({ text })
           },
@@ -231,12 +201,12 @@ class PrimaryDatabase implements Database {
     const deadline = deadlineOf(outer, (this.#options.statementTimeoutMs ?? DEFAULT_STATEMENT_TIMEOUT_MS) + 1000)
     const started = performance.now()
     let primary: Primary
-    let client: PoolClient
+    let connection: LentConnection
     try {
       if (deadline.signal.aborted) throw deadline.signal.reason
       primary = await raced(deadline.signal, this.#primary ?? this.#search())
       if (proven) await raced(deadline.signal, this.#watchOf(primary)?.proven())
-      client = await raced(deadline.signal, this.#connect(primary), late => late.release())
+      connection = await raced(deadline.signal, this.#connect(primary), late => late.release(false))
     } catch (error) {
       deadline.clear()
       if (deadline.signal.aborted) throw new DatabaseUnavailable('no connection within the deadline', { cause: error })
@@ -246,10 +216,9 @@ class PrimaryDatabase implements Database {
     const run: Run = async config => {
       if (broken) throw new OutcomeUnknown(`connection to ${primary.host} is closed`)
       try {
-        this.#cancelledWaits.forget(client)
-        const result = await raced<RawResult>(deadline.signal, client.query(config))
+        const result = await raced<RawResult>(deadline.signal, connection.run(config))
         primary.lastAnswer = performance.now()
-        const cancelled = this.#cancelledWaits.of(client)
+        const cancelled = connection.cancelledWait()
         if (cancelled !== undefined) {
           broken = true
           throw new OutcomeUnknown(`committed on ${primary.host} alone, perhaps not on a standby: ${cancelled}`)
@@ -276,14 +245,14 @@ class PrimaryDatabase implements Database {
     try {
       const isDurable = durable && this.#options.cluster !== undefined
       if (isDurable && primary.isUnsure) {
-        const [replies] = (await typedQuery(run, STANDBY_REPLIES, [])).rows
+        const [replies] = (await runStatement(run, STANDBY_REPLIES, [])).rows
         if (replies?.standbys.length === 0) {
           throw new DatabaseUnavailable(`no synchronous standby streams from ${primary.host}`)
         }
       }
       const result = await work(run)
       if (isDurable) {
-        requireReplicated((await typedQuery(run, REPLICATION, [])).rows[0])
+        requireReplicated((await runStatement(run, REPLICATION, [])).rows[0])
         primary.isUnsure = false
       }
       // The proof is younger than the answer: no standby has been promoted before it.
@@ -291,7 +260,7 @@ class PrimaryDatabase implements Database {
       return result
     } finally {
       deadline.clear()
-      client.release(broken)
+      connection.release(broken)
     }
   }
 
@@ -303,11 +272,10 @@ class PrimaryDatabase implements Database {
       limitMs,
       host: primary.host,
       ask: async (statement, signal) => {
-        const client = await raced(signal, this.#connect(primary), late => late.release())
+        const connection = await raced(signal, this.#connect(primary), late => late.release(false))
         let isBroken = true
         try {
-          const answer = typedQuery(config => client.query(config), statement, [])
-          const { rows } = await raced(signal, answer)
+          const { rows } = await raced(signal, runStatement(connection.run, statement))
           isBroken = false
           return rows
         } catch (error) {
@@ -316,7 +284,7 @@ class PrimaryDatabase implements Database {
           if (!signal.aborted && failureOf(error, primary.host).serverLost) this.#lost(primary, messageOf(error))
           throw error
         } finally {
-          client.release(isBroken)
+          connection.release(isBroken)
         }
       },
       silent: () => this.#lookAround(primary),
@@ -348,15 +316,12 @@ class PrimaryDatabase implements Database {
   }
 
   /** A connection of the known primary. A server that takes none is lost. */
-  async #connect(primary: Primary): Promise<PoolClient> {
+  async #connect(primary: Primary): Promise<LentConnection> {
     try {
-      return await primary.pool.connect()
+      return await primary.connections.lend()
     } catch (error) {
+      if (error instanceof ConnectionsBusy) throw error
       const reason = messageOf(error)
-      // pg-pool's words when every connection is lent and none came back in time: busy, not lost.
-      if (reason === 'timeout exceeded when trying to connect') {
-        throw new DatabaseUnavailable('every connection is busy', { cause: error })
-      }
       this.#lost(primary, reason)
       throw new DatabaseUnavailable(`cannot connect to ${primary.host}: ${reason}`, { cause: error })
     }
@@ -431,67 +396,25 @@ class PrimaryDatabase implements Database {
   async #tryHost(index: number): Promise<Primary | string> {
     const host = this.#options.hosts[index]
     if (host === undefined) return 'no such host'
-    // One name may lead to several servers in turn, for instance when an address moves. A pool
-    // holds connections to the server that it found first.
-    let server: Date | undefined
-    let synchronousCommit = ''
-    const pool = new Pool({
-      ...poolConfig(this.#options, host),
-      onConnect: async client => {
-        const session = await prepareSession(client, this.#options)
-        if (server !== undefined && server.getTime() !== session.serverStarted.getTime()) {
-          throw new DatabaseUnavailable(`${nameOf(host)} leads to another server now`)
-        }
-        server = session.serverStarted
-        synchronousCommit = session.synchronousCommit
-      },
-    })
-    // Without a listener, a lent connection that breaks between two statements would end the
-    // process.
-    pool.on('connect', client => {
-      client.on('error', () => {})
-      this.#cancelledWaits.watch(client)
-    })
-    // An idle connection that breaks; statements under way get their own error.
-    pool.on('error', error => {
-      if (this.#primary?.pool === pool) this.#lost(this.#primary, error.message)
+    const connections = new ServerConnections(this.#options, host, reason => {
+      if (this.#primary?.connections === connections) this.#lost(this.#primary, reason)
     })
     try {
-      const client = await pool.connect()
+      const connection = await connections.lend()
+      let isBroken = true
       try {
-        const { rows } = await typedQuery(config => client.query(config), FIRST_QUERY, [])
-        const [answer] = rows
-        if (answer?.read_only === false) {
-          // PostgreSQL sends each client the id of the process that serves it (BackendKeyData). A
-          // pooler invents a number.
-          const pooled = Reflect.get(client, 'processID') !== answer.pid
-          if (pooled && (await poolsTransactions(client, clientConfig(this.#options, host)))) {
-            client.release(true)
-            this.#endPool(pool)
-            return `${nameOf(host)}: ${TRANSACTION_POOLING}`
-          }
-          client.release()
-          return {
-            pool,
-            host: nameOf(host),
-            pooled,
-            synchronousCommit,
-            timeline: answer.timeline,
-            index,
-            lastAnswer: performance.now(),
-            isUnsure: false,
-            watch: undefined,
-          }
+        const found = await lookAt(connection, clientConfig(this.#options, host))
+        if (typeof found === 'string') throw new DatabaseUnavailable(found)
+        isBroken = false
+        return {
+          ...{ connections, host: nameOf(host), index, ...found },
+          ...{ lastAnswer: performance.now(), isUnsure: false, watch: undefined },
         }
-        client.release()
-      } catch (error) {
-        client.release(true)
-        throw error
+      } finally {
+        connection.release(isBroken)
       }
-      this.#endPool(pool)
-      return `${nameOf(host)}: a standby`
     } catch (error) {
-      this.#endPool(pool)
+      this.#endConnections(connections)
       return `${nameOf(host)}: ${messageOf(error)}`
     }
   }
@@ -504,7 +427,8 @@ class PrimaryDatabase implements Database {
     this.#primary = primary
     this.#next = primary.index
     this.#pause = FIRST_PAUSE_MS
-    const { host, pooled, synchronousCommit } = primary
+    const { host, pooled, connections } = primary
+    const { synchronousCommit } = connections
     this.#setState({ state: 'up', host, pooled, synchronousCommit })
     return primary
   }
@@ -540,14 +464,11 @@ class PrimaryDatabase implements Database {
 
   #end(primary: Primary): void {
     primary.watch?.stop()
-    this.#endPool(primary.pool)
+    this.#endConnections(primary.connections)
   }
 
-  #endPool(pool: Pool): void {
-    const ended: Promise<void> = pool
-      .end()
-      .catch(() => undefined) // its connections are closed, as intended
-      .finally(() => this.#ending.delete(ended))
+  #endConnections(connections: ServerConnections): void {
+    const ended: Promise<void> = connections.end().finally(() => this.#ending.delete(ended))
     this.#ending.add(ended)
   }
 
@@ -559,59 +480,13 @@ class PrimaryDatabase implements Database {
   }
 }
 
-type RawResult = { readonly rows: readonly unknown[]; readonly rowCount: number | null }
-type Run = (config: { text: string; values?: unknown[]; name?: string }) => Promise<RawResult>
-
-async function typedQuery<Row>(
-  run: Run,
-  { text, name, row }: Statement<Row>,
-  values: readonly Value[],
-): Promise<Result<Row>> {
-  const { rows, rowCount } = await run({
-    text,
-    values: values.map(value => (isArray(value) ? arrayLiteral(value) : value)),
-    ...(name === undefined ? {} : { name }),
-  })
-  return { rows: rows.map(each => v.parse(row, each)), count: rowCount ?? 0 }
+/** Looks at the server of a connection: the facts of a primary, or why it is refused. */
+async function lookAt({ client, run }: LentConnection, config: ClientConfig) {
+  const [answer] = (await runStatement(run, FIRST_QUERY)).rows
+  if (answer?.read_only !== false) return 'a standby'
+  // PostgreSQL sends each client the id of the process that serves it (BackendKeyData). A pooler
+  // invents a number.
+  const pooled = Reflect.get(client, 'processID') !== answer.pid
+  if (pooled && (await poolsTransactions(client, config))) return TRANSACTION_POOLING
+  return { pooled, timeline: answer.timeline }
 }
-
-/** Array.isArray does not see that a readonly array is one. */
-const isArray = (value: Value): value is readonly ArrayElement[] => Array.isArray(value)
-
-/** Aborts at the caller's signal or at the time limit: at the one that comes first. */
-function deadlineOf(outer: AbortSignal | undefined, limitMs: number) {
-  const inner = new AbortController()
-  const abort = (): void => inner.abort(outer?.reason)
-  const timer = setTimeout(() => inner.abort(new Error(`no answer within ${limitMs} ms`)), limitMs)
-  if (outer?.aborted === true) abort()
-  outer?.addEventListener('abort', abort, { once: true })
-  return {
-    signal: inner.signal,
-    clear(): void {
-      clearTimeout(timer)
-      outer?.removeEventListener('abort', abort)
-    },
-  }
-}
-
-/** The promise, or the signal's reason if it is first; `discard` gets what comes too late. */
-function raced<T>(signal: AbortSignal, promise: T | Promise<T>, discard?: (late: T) => void): Promise<T> {
-  return new Promise<T>((resolve, reject) => {
-    const onAbort = (): void => reject(signal.reason)
-    if (signal.aborted) onAbort()
-    else signal.addEventListener('abort', onAbort, { once: true })
-    Promise.resolve(promise).then(
-      value => {
-        signal.removeEventListener('abort', onAbort)
-        if (signal.aborted) discard?.(value)
-        else resolve(value)
-      },
-      (error: unknown) => {
-        signal.removeEventListener('abort', onAbort)
-        reject(error)
-      },
-    )
-  })
-}
-
-const nameOf = ({ host, port }: DatabaseHost): string => (host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`)

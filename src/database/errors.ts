@@ -14,6 +14,9 @@ export class DatabaseUnavailable extends Error {
   override readonly name = 'DatabaseUnavailable'
 }
 
+/** Every connection to a server that works is in use, and none came back in time. */
+export class ConnectionsBusy extends DatabaseUnavailable {}
+
 /**
  * The connection broke, or the deadline passed, while a statement was under way: it may or may not
  * have been done. Trying later may help.

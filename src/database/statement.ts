@@ -18,6 +18,27 @@ export type ArrayElement = string | number | boolean | Date | null
 
 export type Result<Row> = { readonly rows: readonly Row[]; readonly count: number }
 
+/** Runs the text of a statement on a connection. */
+export type Run = (config: { text: string; values?: unknown[]; name?: string }) => Promise<RawResult>
+export type RawResult = { readonly rows: readonly unknown[]; readonly rowCount: number | null }
+
+/** Runs a statement. @throws v.ValiError if a row has another shape. */
+export async function runStatement<Row>(
+  run: Run,
+  { text, name, row }: Statement<Row>,
+  values: readonly Value[] = [],
+): Promise<Result<Row>> {
+  const { rows, rowCount } = await run({
+    text,
+    values: values.map(value => (isArray(value) ? arrayLiteral(value) : value)),
+    ...(name === undefined ? {} : { name }),
+  })
+  return { rows: rows.map(each => v.parse(row, each)), count: rowCount ?? 0 }
+}
+
+/** Array.isArray does not see that a readonly array is one. */
+const isArray = (value: Value): value is readonly ArrayElement[] => Array.isArray(value)
+
 /** For statements whose rows are not used. */
 export const ignored: v.GenericSchema<unknown, unknown> = v.unknown()
 

@@ -3,7 +3,7 @@ import { connect, createServer, type Socket } from 'node:net'
 import * as v from 'valibot'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { type Database, type DatabaseOptions, openDatabase } from '../../src/database/database.ts'
-import { DatabaseUnavailable, OutcomeUnknown, StatementRefused } from '../../src/database/errors.ts'
+import { ConnectionsBusy, DatabaseUnavailable, OutcomeUnknown, StatementRefused } from '../../src/database/errors.ts'
 import { ignored, int8, type Statement } from '../../src/database/statement.ts'
 import { describeWith } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
@@ -143,6 +143,34 @@ describe('one server', () => {
     await eventually('it works again', () => works(pool))
   })
 
+  test('a statement that finds every connection busy fails, and the server is not lost', async () => {
+    const pool = database.open('postgres', { max: 1, connectTimeoutMs: 500 })
+    const states: string[] = []
+    pool.onStateChange(({ state }) => states.push(state))
+    const [before] = (await pool.query(PID)).rows
+    const done = Promise.withResolvers<void>()
+    const holder = pool.transaction(() => done.promise)
+    expect(await failureOf(pool.query(ONE))).toBeInstanceOf(ConnectionsBusy)
+    done.resolve()
+    await holder
+    expect((await pool.query(PID)).rows).toEqual([before])
+    expect(states).toEqual(['up'])
+  })
+
+  test('statements that wait for a connection get it in the order in which they came', async () => {
+    const pool = database.open('postgres', { max: 1, connectTimeoutMs: 60_000 })
+    const done = Promise.withResolvers<void>()
+    const holder = pool.transaction(() => done.promise)
+    const order: number[] = []
+    const waiting = Array.from({ length: 5 }, async (_, n) => {
+      await pool.query(ONE)
+      order.push(n)
+    })
+    done.resolve()
+    await Promise.all([holder, ...waiting])
+    expect(order).toEqual([0, 1, 2, 3, 4])
+  })
+
   test('after close nothing is asked', async () => {
     const pool = database.open('postgres')
     await pool.close()
@@ -190,6 +218,20 @@ describeWith([DEBIAN_POSTGRES], 'a server of its own', () => {
     expect(states[0]).toBe('up')
     expect(states.at(-1)).toBe('up')
     expect(states).toContain('down')
+  })
+
+  test('lost while a statement waits for a connection: that statement fails at once', async () => {
+    const pool = open([cluster.port], { max: 1, connectTimeoutMs: 60_000 })
+    expect(await works(pool)).toBe(true)
+    const holder = failureOf(pool.query(SLEEP, [60]))
+    const waiter = failureOf(pool.query(ONE))
+    await cluster.stop('kill')
+    expect(await holder).toBeInstanceOf(OutcomeUnknown)
+    const failure = await waiter
+    expect(failure).toBeInstanceOf(DatabaseUnavailable)
+    expect(failure).not.toBeInstanceOf(ConnectionsBusy)
+    await eventually('the server starts again', () => cluster.start().then(() => true))
+    await eventually('it works again', () => works(pool))
   })
 
   test('unreachable at first, found when it starts', async () => {
