@@ -2,8 +2,10 @@
 
 import type { X509Certificate } from 'node:crypto'
 import { connect } from 'node:tls'
+import { messageOf } from '../base/errors.ts'
 import { formatSocketAddress, type SocketAddress } from '../process/socket-address.ts'
 import type { Settings } from '../settings/settings.ts'
+import { type PartsInUse, partsInUseHere } from './stack/plan.ts'
 
 /** The certificate that clients of a TLS address are shown, or why there is none. */
 export type ShownCertificate = {
@@ -20,17 +22,26 @@ const USUAL: SocketAddress = { type: 'tcp', host: '::', port: 995 }
  * The TLS addresses of popup and sslwrap that answer every client. Listeners for old devices answer
  * listed networks alone.
  */
-export function tlsAddresses({ popup, sslwrap }: Pick<Settings, 'popup' | 'sslwrap'>): readonly SocketAddress[] {
+function tlsAddresses({ popup, sslwrap }: Pick<Settings, 'popup' | 'sslwrap'>): readonly SocketAddress[] {
   const listeners = sslwrap.listener.filter(({ tls }) => tls !== 'old').map(({ listen }) => listen)
   if (sslwrap.listener.length > 0 || popup.tls_listen.length > 0) return [...popup.tls_listen, ...listeners]
   return [USUAL]
+}
+
+/** The certificates that the TLS listeners in use on this host show; empty without such a listener. */
+export async function shownCertificates(
+  settings: Settings,
+  parts: Pick<PartsInUse, 'sslwrap'> = partsInUseHere(settings),
+): Promise<readonly ShownCertificate[]> {
+  if (!parts.sslwrap && settings.popup.tls_listen.length === 0) return []
+  return Promise.all(tlsAddresses(settings).map(probeCertificate))
 }
 
 /**
  * Looks at a certificate as a client does, from this host: a file may have been replaced without
  * being read, and need not be readable for us.
  */
-export function probeCertificate(address: SocketAddress): Promise<ShownCertificate> {
+function probeCertificate(address: SocketAddress): Promise<ShownCertificate> {
   const text = formatSocketAddress(address)
   return new Promise(resolve => {
     const done = (found: ShownCertificate['found']): void => {
@@ -48,7 +59,7 @@ export function probeCertificate(address: SocketAddress): Promise<ShownCertifica
       })
     })
     socket.once('timeout', () => done({ fault: `no answer within ${TIMEOUT / 1000} s` }))
-    socket.once('error', error => done({ fault: error.message }))
+    socket.once('error', error => done({ fault: messageOf(error) }))
   })
 }
 

@@ -169,7 +169,8 @@ ON CONFLICT (host, door) DO UPDATE SET (at, addresses) = (excluded.at, excluded.
 
 /**
  * Grants that have ended, and grants from the future (the clock was set back), which are not valid
- * in any case. Reads the whole table: no index holds "until", so that a refresh touches none.
+ * in any case. Reads the whole table: no index holds "until", so that a refresh touches none. Also
+ * keeps the time of the last login of each device, which the grant itself does not outlive.
  */
 const SWEEP: Statement<{ removed: number }> = {
   name: 'sweep-grants',
@@ -182,6 +183,14 @@ WITH removed AS (
   RETURNING 1
 ), forgotten AS (
   DELETE FROM neighbours WHERE last < coalesce($1::timestamptz, now()) - interval '1 day'
+), seen AS (
+  SELECT l.login, max(g.last_auth) AS at
+  FROM device_logins l JOIN grants g ON login_key(g.username) = l.login
+  WHERE g.last_auth <= coalesce($1::timestamptz, now()) + interval '60 seconds'
+  GROUP BY l.login
+), kept AS (
+  UPDATE device_logins l SET last_login = seen.at FROM seen
+  WHERE l.login = seen.login AND (l.last_login IS NULL OR l.last_login < seen.at)
 ) SELECT count(*) AS removed FROM removed`,
 }
 

@@ -56,7 +56,7 @@ export type ServiceCounts = {
 export type StatusDevice = {
   readonly name: string
   readonly logins: readonly string[]
-  /** Null: no login since the process alerts runs. */
+  /** To the minute, because authd keeps the time at its sweep. Null: no login is known. */
   readonly lastLogin: Date | null
   readonly until: Date | null
 }

@@ -9,6 +9,7 @@ import { addressRulesOf, closedBy } from '../../src/grants/devices/mail-rules.ts
 import { NetworkFacts } from '../../src/grants/devices/network-facts.ts'
 import { createGrantReader } from '../../src/grants/grant-reader.ts'
 import { createGrantWriter } from '../../src/grants/grant-writer.ts'
+import { createStatusFeed } from '../../src/grants/status-feed.ts'
 import { crypt } from '../../src/libc/accounts.ts'
 import { decide } from '../../src/wrap/decision.ts'
 import { ip, net } from '../harness/addresses.ts'
@@ -97,6 +98,38 @@ test('the command writes devices, and the gate has their rules with the grant of
   expect(await admin.remove('copier-2')).toBe(true)
   expect(await admin.remove('copier-2')).toBe(false)
   expect(await decision('198.51.100.7')).toMatchObject({ relay: true, device: undefined })
+})
+
+test('the sweep of authd keeps the last login of a device, for the status page', async () => {
+  const site = await createTestDatabase()
+  try {
+    const admin = new DeviceAdmin(site.open('pop3authd'))
+    const writer = createGrantWriter(site.open('pop3authd'), grantPolicy({}))
+    const feed = createStatusFeed(site.open('authstatus'))
+    const lastLogin = async () => (await feed.devices(10)).map(each => each.lastLogin)
+    await admin.store({ ...COPIER, logins: ['copier2@example.org', 'copier3@example.org'] }, true)
+    await writer.sweep()
+    expect(await lastLogin()).toEqual([null])
+    const [at, older] = [new Date(Date.now() - 60_000), new Date(Date.now() - 600_000)]
+    const grant = (address: string, last: Date, login: string) =>
+      site.owner.script(`INSERT INTO grants (ip, until, last_auth, daemon, username)
+        VALUES ('${address}', now() + interval '10 min', '${last.toISOString()}', 'popup', '${login}')`)
+    await grant('192.0.2.7', older, 'COPIER2@example.org')
+    await grant('192.0.2.8', at, 'copier3@example.org')
+    await grant('192.0.2.9', new Date(), 'ann@example.org')
+    await site.owner.script(`INSERT INTO grants (ip, until, last_auth, daemon, username)
+      VALUES ('192.0.2.10', now() + interval '2 days', now() + interval '1 day', 'popup', 'copier2@example.org')`)
+    expect(await writer.sweep()).toEqual({ grants: 1 })
+    expect(await lastLogin()).toEqual([at])
+    // The time outlives the grant, a change of the device, and a login that is read late.
+    await site.owner.script('DELETE FROM grants')
+    await grant('192.0.2.7', older, 'copier3@example.org')
+    await admin.store({ ...COPIER, logins: ['copier2@example.org', 'copier3@example.org'], note: '' }, false)
+    await writer.sweep()
+    expect(await lastLogin()).toEqual([at])
+  } finally {
+    await site.remove()
+  }
 })
 
 test('the tables of mail servers mind the end and the networks of a device, and an allowance needs no device', async () => {

@@ -54,7 +54,7 @@ function checkFifo(path: string, user: string, lines: readonly SyslogLine[]): Fi
       : advice(
           about,
           `no syslogd of this host writes to ${path}`,
-          `add to /etc/rsyslog.d/auth-relay.conf: mail.* |${path}`,
+          `add to /etc/rsyslog.d/40-auth-relay-authd.conf: mail.* |${path}`,
         ),
   ]
 }
@@ -71,7 +71,7 @@ function checkDelivery(addresses: Settings['authd']['syslog_listen'], lines: rea
           advice(
             'authd.syslog_listen',
             `no syslogd of this host sends to ${where}`,
-            `add to /etc/rsyslog.d/auth-relay.conf: ${omfwdRule(address.port)}`,
+            `add to /etc/rsyslog.d/40-auth-relay-authd.conf: ${omfwdRule(address.port)}`,
           ),
         ]
   })

@@ -15,9 +15,8 @@ import { restartFields } from '../../settings/reload.ts'
 import { loadSettingsFile, requireConfigured, type Settings } from '../../settings/settings.ts'
 import { AlertWatch, ruleNamed } from '../alerts/alert-watch.ts'
 import { tellersOf } from '../alerts/tell.ts'
-import { probeCertificate, tlsAddresses } from '../certificates.ts'
+import { shownCertificates } from '../certificates.ts'
 import { commandConnection, withDatabase } from '../site-database.ts'
-import { partsInUse } from '../stack/plan.ts'
 import { formatMoment } from '../text/moment.ts'
 import { printable } from '../text/terminal.ts'
 import type { Verb } from '../verb.ts'
@@ -193,9 +192,7 @@ const DAY_MS = 86_400_000
 
 /** The certificates that this host shows. */
 async function factsOfHost(settings: Settings): Promise<readonly AlarmFact[]> {
-  const parts = partsInUse(settings)
-  if (!parts.sslwrap && settings.popup.tls_listen.length === 0) return []
-  const shown = await Promise.all(tlsAddresses(settings).map(probeCertificate))
+  const shown = await shownCertificates(settings)
   const near = systemClock() + settings.alerts.end_days * DAY_MS
   return shown.flatMap(({ address, found }) => {
     const subject = `${hostname()} ${address}`

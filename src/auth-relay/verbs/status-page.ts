@@ -14,7 +14,7 @@ import { makeSocketDirectory } from '../../process/unix-sockets.ts'
 import { databaseConnection, databaseGroups } from '../../settings/database-connection.ts'
 import { restartFields } from '../../settings/reload.ts'
 import { loadSettingsFile, requireConfigured, type Settings } from '../../settings/settings.ts'
-import { probeCertificate, tlsAddresses } from '../certificates.ts'
+import { shownCertificates } from '../certificates.ts'
 import { page } from '../status-page/page.ts'
 import { createStatusServer } from '../status-page/status-server.ts'
 import { StatusSource } from '../status-page/status-source.ts'
@@ -93,7 +93,7 @@ async function startStatusPage(load: () => Settings): Promise<RunningDaemon> {
   const source = new StatusSource({
     feed: createStatusFeed(database),
     databaseState: () => database.state(),
-    probeCertificates: () => Promise.all(tlsAddresses(settings).map(probeCertificate)),
+    probeCertificates: () => shownCertificates(settings),
     clock: systemClock,
   })
   return {

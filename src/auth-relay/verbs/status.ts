@@ -7,7 +7,7 @@ import { formatSocketAddress } from '../../process/socket-address.ts'
 import { type DatabaseRole, databaseConnection } from '../../settings/database-connection.ts'
 import { loadSettingsFile, type Settings } from '../../settings/settings.ts'
 import { LAST_LINES_FILE, lastLineKey, parseLastLines } from '../../wire/last-lines.ts'
-import { probeCertificate, type ShownCertificate, tlsAddresses } from '../certificates.ts'
+import { type ShownCertificate, shownCertificates } from '../certificates.ts'
 import { type RunningProgram, runningPrograms } from '../check/processes.ts'
 import { knownSchema, setupCommand, withDatabase } from '../site-database.ts'
 import { partsInUseHere } from '../stack/plan.ts'
@@ -69,12 +69,7 @@ export type SiteStatus = {
  */
 async function siteStatus(settings: Settings, config: string, script: string, now: Date): Promise<SiteStatus> {
   const parts = partsInUseHere(settings)
-  const [database, certificates] = await Promise.all([
-    askDatabase(settings),
-    parts.sslwrap || settings.popup.tls_listen.length > 0
-      ? Promise.all(tlsAddresses(settings).map(probeCertificate))
-      : [],
-  ])
+  const [database, certificates] = await Promise.all([askDatabase(settings), shownCertificates(settings, parts)])
   const programs = runningPrograms(config, script)
   const sources = sourcesOf(settings)
   const wanted = [

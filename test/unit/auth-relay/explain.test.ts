@@ -4,8 +4,9 @@ import { describe, expect, test } from 'vitest'
 import {
   explainMail,
   formatExplanation,
-  formatMailExplanation,
+  jsonOf as jsonOfExplanation,
   limitsLeft,
+  withLimits,
 } from '../../../src/auth-relay/verbs/grants/explain.ts'
 import { formatGrants, jsonOf } from '../../../src/auth-relay/verbs/grants/show.ts'
 import type { Explanation, Grant, GrantRow, Rule } from '../../../src/grants/grant-store.ts'
@@ -63,7 +64,7 @@ describe('an explanation in words', () => {
     const block: Rule = { ...none, rule: 'block', detail: 'by root: spam\u001b[2J' }
     expect(formatExplanation(explanation(block, grant), true, 1800, plain)).toBe(
       `At 2026-11-22 18:30:00 mail from 192.0.2.7 was not relayed.
-  Revoked: by root: spam\\u{1b}[2J
+  Blocked: by root: spam\\u{1b}[2J
 Also known:
   Opened by: popup login ann, at 2026-11-22 18:00:00 until 2026-11-22 19:00:00 (30 min left)
 `,
@@ -137,6 +138,8 @@ describe('the answer of the gate to mail', () => {
     device,
     logins: [],
   }
+  const inWords = (mail: Parameters<typeof formatExplanation>[4]) =>
+    formatExplanation({ ...explanation(grant), lastRelay: null }, false, 1800, plain, mail)
   const explained = (grant: Partial<Grant>, asked: { sender?: string; to?: string }, wrap = '') =>
     explainMail({ ...found, ...grant }, ip, parseSettings(`[wrap]\n${wrap}\n`, 'test', {}).settings, asked)
 
@@ -144,12 +147,18 @@ describe('the answer of the gate to mail', () => {
     const mail = explained({}, { sender: 'ceo@example.org', to: 'bob@example.org' })
     expect(mail).toMatchObject({ refused: true, closed: null, sender: { rule: 'device_sender' }, recipient: null })
     expect(
-      formatMailExplanation(mail),
-    ).toBe(`  Device: copier-2, sends as scan@example.org; to example.org; at most 60 messages an hour
+      formatExplanation(explanation(grant, none), false, 1800, plain, mail),
+    ).toBe(`Mail from 192.0.2.7 is relayed, but this sender or recipient is refused.
+  Opened by: popup login ann, at 2026-11-22 18:00:00 until 2026-11-22 19:00:00 (30 min left)
+  Device: copier-2, sends as scan@example.org; to example.org; at most 60 messages an hour
   Sender: 550 5.7.1 device "copier-2" may not send as <ceo@example.org>; set its sender to scan@example.org (device_sender)
   Recipient: may pass
+Also known:
+  Never seen: no login is known
 `)
-    expect(explained({}, { sender: 'scan@example.org', to: 'bob@example.org' })?.refused).toBe(false)
+    const right = explained({}, { sender: 'scan@example.org', to: 'bob@example.org' })
+    expect(right?.refused).toBe(false)
+    expect(inWords(right)).toMatch(/^Mail from 192\.0\.2\.7 is relayed\.\n/)
   })
 
   test('the remaining limits are those that the gate has not counted, and without a gate the setting is named', async () => {
@@ -169,15 +178,19 @@ describe('the answer of the gate to mail', () => {
     if (mail === undefined) expect.unreachable()
     const left = await limitsLeft(limited, listen(address.port))
     expect(left).toEqual({ left: { messagesPerHour: 12, recipientsPerDay: 0 } })
-    expect(formatMailExplanation({ ...mail, ...left })).toContain(
+    const exhausted = withLimits(mail, left)
+    expect(exhausted.refused).toBe(true)
+    expect(inWords(exhausted)).toMatch(/^Mail from 192\.0\.2\.7 is not relayed\.\n/)
+    expect(inWords(exhausted)).toContain(
       '  Left at this gate: 12 of 60 messages an hour, 0 of 500 recipients a day\n',
     )
+    expect(withLimits(mail, { left: { messagesPerHour: 12 } }).refused).toBe(false)
     server.close()
     await once(server, 'close')
     const gone = await limitsLeft(limited, listen(address.port))
     expect(gone.leftUnknown).toMatch(/^the gate at 127\.0\.0\.1:\d+ does not answer: connect ECONNREFUSED/)
     const unset = await limitsLeft(limited, parseSettings('', 'test', {}).settings)
-    expect(formatMailExplanation({ ...mail, ...unset })).toContain('Left of the limits: unknown; set wrap.query_listen')
+    expect(inWords(withLimits(mail, unset))).toContain('Left of the limits: unknown; set wrap.query_listen')
     expect(await limitsLeft({ ...device, messagesPerHour: 0 }, listen(1))).toEqual({})
     expect(await limitsLeft(null, listen(1))).toEqual({})
   })
@@ -187,16 +200,35 @@ describe('the answer of the gate to mail', () => {
       refused: true,
       closed: 'device_ended',
     })
-    expect(formatMailExplanation(explained({ device: { ...device, elsewhere: true } }, {}))).toContain(
-      'Closed by: device_network',
-    )
+  })
+
+  test.for([
+    ['device_ended', { device: { ...device, ended: true } }, '', 'auth-relay device set copier-2 --until DATE'],
+    ['device_network', { device: { ...device, elsewhere: true } }, '', 'auth-relay device set copier-2 --from NETWORKS'],
+    [
+      'no_device',
+      { device: null },
+      'without_device = "refuse"',
+      'auth-relay device adopt copier2, or change wrap.without_device',
+    ],
+    [
+      'shared_address',
+      { device: null, logins: ['ann', 'bob', 'copier2'] },
+      'shared_addresses = "nobody"',
+      'auth-relay device adopt copier2, or change wrap.shared_addresses',
+    ],
+  ] as const)('%s: the answer is no, with the remedy', ([rule, changes, wrap, remedy]) => {
+    const mail = explained(changes, {}, wrap)
+    expect(inWords(mail)).toMatch(/^Mail from 192\.0\.2\.7 is not relayed\.\n/)
+    expect(inWords(mail)).toContain(`  Closed by: ${rule}\n  What to do: ${remedy}\n`)
+    expect(jsonOfExplanation(explanation(grant), mail)).toMatchObject({ relay: false, mail: { closed: rule } })
   })
 
   test('a shared address: its logins, and only they may send', () => {
     const shared = { device: null, login: 'ann', logins: ['ann', 'bob', 'eve'] }
     const mail = explained(shared, { sender: 'ceo@example.org' })
     expect(mail).toMatchObject({ sharedBy: ['ann', 'bob', 'eve'], sender: { rule: 'shared_address' }, refused: true })
-    expect(formatMailExplanation(mail)).toContain('Shared address: ann, bob, eve')
+    expect(inWords(mail)).toContain('Shared address: ann, bob, eve')
     expect(explained(shared, { sender: 'bob@example.org' })?.refused).toBe(false)
     expect(explained(shared, {}, 'shared_addresses = "nobody"')?.closed).toBe('shared_address')
     expect(explained({ device: null }, {}, 'without_device = "refuse"')?.closed).toBe('no_device')
@@ -209,6 +241,6 @@ describe('the answer of the gate to mail', () => {
       'sender_binding = "refuse"',
     )
     expect(mail).toMatchObject({ refused: false, sender: null, recipient: null })
-    expect(formatMailExplanation(undefined)).toBe('')
+    expect(inWords(mail)).toMatch(/^Mail from 192\.0\.2\.7 is relayed\.\n/)
   })
 })

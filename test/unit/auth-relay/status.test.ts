@@ -1,6 +1,8 @@
 import { describe, expect, test } from 'vitest'
+import { shownCertificates } from '../../../src/auth-relay/certificates.ts'
 import type { SiteStatus } from '../../../src/auth-relay/verbs/status.ts'
 import { exitStatusOf, formatStatus } from '../../../src/auth-relay/verbs/status.ts'
+import { parseSettings } from '../../../src/settings/settings.ts'
 
 const same = (text: string): string => text
 const style = { good: same, bad: same, warning: same, faint: same, strong: same }
@@ -65,5 +67,21 @@ Nothing is wrong.
     expect(exitStatusOf(away)).toBe(111)
     const database = { state: 'up', host: 'db1', role: 'authwrap', schema: 7 } as const
     expect(formatStatus({ ...healthy, database }, style)).toMatch(/^ {2}grants +unknown: .*status_dbuser$/m)
+  })
+})
+
+describe('the certificates of this host', () => {
+  const settingsOf = (toml: string) => parseSettings(toml, 'test', {}).settings
+
+  test('where sslwrap is not in use and popup serves no TLS there is none, whatever listens on port 995', async () => {
+    expect(await shownCertificates(settingsOf('[popup]\nlisten = []\n'))).toEqual([])
+    expect(await shownCertificates(settingsOf(''), { sslwrap: false })).toEqual([])
+  })
+
+  test('an address that refuses connections is shown with the reason of each attempt', async () => {
+    const settings = settingsOf('[[sslwrap.listener]]\nlisten = "*:1"\nbackend = "127.0.0.1:110"\n')
+    const [shown, ...others] = await shownCertificates(settings)
+    expect(others).toEqual([])
+    expect(shown?.found).toEqual({ fault: expect.stringMatching(/ECONNREFUSED 127\.0\.0\.1:1$/) })
   })
 })

@@ -67,16 +67,12 @@ Exit status 0 if mail would be relayed, 1 if not.`,
               at === null && explanation.relay
                 ? explainMail(await createGrantReader(database, policy).lookup(ip), ip, settings, options)
                 : undefined
-            const mail = decided && { ...decided, ...(await limitsLeft(decided.device, settings)) }
+            const mail = decided && withLimits(decided, await limitsLeft(decided.device, settings))
+            const { exp_time } = settings.grants
             print(
               options.json === true
-                ? `${JSON.stringify({ ...jsonOf(explanation), ...(mail === undefined ? {} : { mail }) })}\n`
-                : formatExplanation(
-                    explanation,
-                    at !== null,
-                    settings.grants.exp_time,
-                    styleFor(isTerminal, environment),
-                  ) + formatMailExplanation(mail),
+                ? `${JSON.stringify(jsonOf(explanation, mail))}\n`
+                : formatExplanation(explanation, at !== null, exp_time, styleFor(isTerminal, environment), mail),
             )
             return explanation.relay && mail?.refused !== true ? 0 : 1
           }),
@@ -115,6 +111,15 @@ type LimitsLeft = { readonly left?: Partial<DeviceCounts>; readonly leftUnknown?
 
 /** Milliseconds. */
 const GATE_DEADLINE = 3000
+
+/** A limit of which nothing is left refuses the next mail. */
+export const withLimits = (mail: MailExplanation, limits: LimitsLeft): MailExplanation & LimitsLeft => ({
+  ...mail,
+  ...limits,
+  refused: mail.refused || isExhausted(limits),
+})
+
+const isExhausted = ({ left = {} }: LimitsLeft): boolean => Object.values(left).includes(0)
 
 /** Asks the gate of this host for its counts of a device. */
 export async function limitsLeft(device: GrantedDevice | null, { wrap }: Pick<Settings, 'wrap'>): Promise<LimitsLeft> {
@@ -169,9 +174,8 @@ export function explainMail(
   }
 }
 
-/** The same in words, behind the explanation of the address. */
-export function formatMailExplanation(mail: (MailExplanation & LimitsLeft) | undefined): string {
-  if (mail === undefined) return ''
+/** The rules for mail in words, a line for each. */
+function mailInWords(mail: MailExplanation & LimitsLeft): readonly string[] {
   const { device, sharedBy, places, closed, sender, recipient, login, left, leftUnknown } = mail
   const lines: string[] = []
   if (device !== null) {
@@ -191,11 +195,26 @@ export function formatMailExplanation(mail: (MailExplanation & LimitsLeft) | und
   } else if (login !== null) lines.push('Device: none; the rules of [wrap] hold')
   if (places.length > 0) lines.push(`Place: ${places.join(', ')}`)
   if (sharedBy.length > 0) lines.push(`Shared address: ${sharedBy.join(', ')}`)
-  if (closed !== null) lines.push(`Closed by: ${closed}`)
+  if (closed !== null) lines.push(`Closed by: ${closed}`, `What to do: ${remedyFor(closed, mail)}`)
   if (sender !== undefined) lines.push(`Sender: ${sender === null ? 'may pass' : `${sender.reply} (${sender.rule})`}`)
   if (recipient !== undefined)
     lines.push(`Recipient: ${recipient === null ? 'may pass' : `${recipient.reply} (${recipient.rule})`}`)
-  return lines.map(line => `  ${printable(line)}\n`).join('')
+  return lines.map(printable)
+}
+
+/** What opens the relay that a rule of closedBy keeps closed. */
+function remedyFor(closed: string, { device, login }: MailExplanation): string {
+  const change = `auth-relay device set ${device?.name ?? 'NAME'}`
+  switch (closed) {
+    case 'device_ended':
+      return `${change} --until DATE`
+    case 'device_network':
+      return `${change} --from NETWORKS`
+    case 'device_hours':
+      return `${change} --hours HH:MM-HH:MM`
+    default:
+      return `auth-relay device adopt ${login ?? 'LOGIN'}, or change wrap.${closed === 'no_device' ? 'without_device' : 'shared_addresses'}`
+  }
 }
 
 function readMoment(text: string | undefined): Date | null {
@@ -209,10 +228,14 @@ function readMoment(text: string | undefined): Date | null {
   return moment
 }
 
-const jsonOf = ({ ip, at, relay, decided, rules, lastRelay }: Explanation) => ({
+/** `relay` is the answer for the address; `mail` has that for the envelope. */
+export const jsonOf = (
+  { ip, at, relay, decided, rules, lastRelay }: Explanation,
+  mail?: MailExplanation & LimitsLeft,
+) => ({
   ip,
   at: at.toISOString(),
-  relay,
+  relay: relay && (mail?.closed ?? null) === null,
   rule: decided.rule,
   detail: decided.detail,
   until: decided.until?.toISOString() ?? null,
@@ -224,21 +247,32 @@ const jsonOf = ({ ip, at, relay, decided, rules, lastRelay }: Explanation) => ({
     until: rule.until?.toISOString() ?? null,
   })),
   lastRelay: lastRelay === null ? null : { ...lastRelay, at: lastRelay.at.toISOString() },
+  ...(mail === undefined ? {} : { mail }),
 })
 
 /**
- * The explanation in words: the answer, the rule that gave it, what to do, and everything else that
- * is known.
+ * The explanation in words: the answer, the rule that gave it, the rules for mail, what to do, and
+ * everything else that is known.
  */
 export function formatExplanation(
   { ip, at, relay, decided, rules, lastRelay }: Explanation,
   isPast: boolean,
   expTime: number,
   style: Pick<ReturnType<typeof styleFor>, 'good' | 'bad' | 'faint'>,
+  mail?: MailExplanation & LimitsLeft,
 ): string {
   const when = isPast ? `At ${formatMoment(at)} mail from ${ip} was` : `Mail from ${ip} is`
-  const answer = relay ? style.good(`${when} relayed.`) : style.bad(`${when} not relayed.`)
-  const lines = [answer, `  ${ruleInWords(decided, at)}`]
+  const isOpen = relay && (mail === undefined || (mail.closed === null && !isExhausted(mail)))
+  const answer = !isOpen
+    ? style.bad(`${when} not relayed.`)
+    : mail?.refused === true
+      ? style.bad(`Mail from ${ip} is relayed, but this sender or recipient is refused.`)
+      : style.good(`${when} relayed.`)
+  const lines = [
+    answer,
+    `  ${ruleInWords(decided, at)}`,
+    ...(mail === undefined ? [] : mailInWords(mail).map(line => `  ${line}`)),
+  ]
   const advice = isPast ? undefined : adviceFor(decided, expTime)
   if (advice !== undefined) lines.push(`  ${advice}`)
   const others = rules.filter(rule => rule !== decided)
@@ -253,7 +287,7 @@ export function formatExplanation(
 /** Texts of the rules for people. The names are for scripts. */
 const LEADS: Readonly<Record<Rule['rule'], string>> = {
   'never-granted': 'Never granted',
-  block: 'Revoked',
+  block: 'Blocked',
   allowance: 'Allowed without a login',
   grant: 'Opened by',
   login: 'Opened by',
