@@ -27,7 +27,7 @@ export const debianSettings = (): string =>
         'Settings of auth-relay: POP before SMTP. auth-relay.toml(5) explains every one.',
         'A line that begins with # followed by a name shows a default; remove the # to change it.',
         'Nothing starts until configured is true. Check this file and the host with: auth-relay check',
-        'A short file for one kind of site in place of this one: auth-relay init --for postfix|exim|qmail|logs',
+        'A short file for one kind of site in place of this one: auth-relay init --for postfix|postfix-popup|exim|qmail|logs',
         'The next steps are in /usr/share/doc/auth-relay/INSTALL.md.',
       ],
       withDefaults: true,

@@ -304,6 +304,10 @@ test('--password writes a password that an old panel can type into passwd_file, 
   const settings = `[popup]\npasswd_file = "${file}"\n`
   const words = ['add', 'panel', '--login', 'panel', '--password', '--json']
   await expect(commandWith(settings, ...words)).rejects.toThrow(/has no account panel: make it first/)
+  await expect(commandWith(`${settings}listen = []\n`, ...words)).rejects.toThrow(
+    'which nothing reads here (popup.listen is empty): give panel its password at the server that checks it',
+  )
+  await expect(commandWith(`${settings}checker = "system"\n`, ...words)).rejects.toThrow('(popup.checker is "system")')
   expect((await command('show', 'panel')).status).toBe(1)
   writeFileSync(file, 'panel:!:5000:5000:/var/vmail/panel:Maildir\n', { mode: 0o600 })
   const { password } = v.parse(

@@ -11,6 +11,7 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs'
+import { countAssertion } from './assertion-count.ts'
 import { command, type Need, pathOf, ROOT } from './describe-with.ts'
 import { eventually } from './eventually.ts'
 import type { NetworkNamespace } from './network-namespace.ts'
@@ -134,6 +135,7 @@ export class DebianMachine {
   async must(...words: readonly string[]): Promise<string> {
     const { lines, ending } = await this.run(...words)
     if (ending?.code !== 0) throw new Error(`${words.join(' ')}: ${JSON.stringify(ending)}\n${lines.join('\n')}`)
+    countAssertion()
     return lines.join('\n')
   }
 

@@ -3,7 +3,7 @@ import { DebianMachine, type Release } from './debian-machine.ts'
 import { eventually } from './eventually.ts'
 import { type NetworkNamespace, TestNetwork } from './network-namespace.ts'
 import { run } from './program.ts'
-import { SmtpConversation } from './smtp-conversation.ts'
+import { type RecipientAnswer, SmtpConversation } from './smtp-conversation.ts'
 
 const SERVER = '192.0.2.1'
 const SERVER_V6 = '2001:db8::1'
@@ -73,10 +73,18 @@ export class MailHost {
     return this.recipientFrom(from, OWN)
   }
 
-  /** Opens the mailbox of ann; true if the server let her in. */
-  async opensMailbox(from: string, scheme: 'pop3' | 'pop3s'): Promise<boolean> {
+  /** What the mail server answers to a mail of this sender. */
+  async mailFrom(from: string, sender: string, recipient: string): Promise<RecipientAnswer> {
+    const smtp = SmtpConversation.over(this.#client.connect({ host: SERVER, port: 25, from }))
+    const answer = await smtp.askFor(recipient, sender)
+    await smtp.quit()
+    return answer
+  }
+
+  /** Opens a mailbox, by default that of ann; true if the server accepted the login. */
+  async opensMailbox(from: string, scheme: 'pop3' | 'pop3s', account = 'ann:sesame'): Promise<boolean> {
     const host = from.includes(':') ? `[${SERVER_V6}]` : SERVER
-    const words = ['curl', '-s', '-k', '-m', '20', '--interface', from, `${scheme}://${host}/`, '-u', 'ann:sesame']
+    const words = ['curl', '-s', '-k', '-m', '20', '--interface', from, `${scheme}://${host}/`, '-u', account]
     return (await run(words, { prefix: this.#client.prefix })).ending?.code === 0
   }
 

@@ -26,7 +26,14 @@ const SERVER_V6 = '2001:db8::1'
 const CLIENT = '192.0.2.7'
 const STRANGER = 'somebody@elsewhere.example'
 const PARTS = ['authd', 'popup', 'sslwrap', 'wrap'] as const
-const ACCOUNTS = ['auth-relay', 'auth-relay-login', 'auth-relay-tls', 'auth-relay-gate', 'auth-relay-status'] as const
+const ACCOUNTS = [
+  'auth-relay',
+  'auth-relay-login',
+  'auth-relay-tls',
+  'auth-relay-gate',
+  'auth-relay-status',
+  'auth-relay-device',
+] as const
 
 const NEEDS = [
   ...DEBIAN_MACHINE,

@@ -3,6 +3,7 @@ import { parse } from 'smol-toml'
 import { afterAll, beforeAll, describe, expect, inject, onTestFailed, test } from 'vitest'
 import { DEBIAN_MACHINE, type DebianMachine, RELEASES, type Release } from '../harness/debian-machine.ts'
 import { command, describeWith, NETWORK_NAMESPACES } from '../harness/describe-with.ts'
+import { eventually } from '../harness/eventually.ts'
 import { dovecotMaildirs, EXIM_INSERT_ACL, EXIM_INTERNET_SITE, MailHost } from '../harness/mail-host.ts'
 
 // The paths of INSTALL, walked on a Debian of their own: every command, every line of settings and
@@ -14,12 +15,13 @@ const SETTINGS = '/etc/auth-relay.toml'
 type Block = { readonly language: string; readonly text: string }
 type Section = { readonly text: string; readonly blocks: readonly Block[] }
 
-const INSTALL = readFileSync(new URL('../../docs/INSTALL.md', import.meta.url), 'utf8')
+const document = (name: string): string => readFileSync(new URL(`../../docs/${name}.md`, import.meta.url), 'utf8')
+const INSTALL = document('INSTALL')
 
-/** A section of INSTALL by its heading, with its code blocks in order. */
-function sectionOf(heading: string): Section {
-  const text = INSTALL.split(/^## /m).find(each => each.startsWith(`${heading}\n`))
-  if (text === undefined) throw new Error(`INSTALL has no section ${heading}`)
+/** A section of INSTALL, or of another document, by its heading, with its code blocks in order. */
+function sectionOf(heading: string, whole = INSTALL): Section {
+  const text = whole.split(/^## /m).find(each => each.startsWith(`${heading}\n`))
+  if (text === undefined) throw new Error(`there is no section ${heading}`)
   const blocks = [...text.matchAll(/^```(\w*)\n([\s\S]*?)^```$/gm)].map(([, language = '', block = '']) => ({
     language,
     text: block,
@@ -88,6 +90,17 @@ describe.each(RELEASES)('%s', release => {
         path.walk('by POP3 over TLS too', async () => path.host.opensRelay(path.host.newAddress(), 'pop3s'))
       })
 
+      describe('Whole stack with Postfix, a copier', () => {
+        const heading = 'Whole stack with Postfix'
+        const path = new Walk(release)
+        path.walk('Postfix, as Debian has it, and no POP3 server', () => path.hasPostfixAlone())
+        path.installs()
+        path.writesFileFor('postfix-popup', heading)
+        path.startsWithDevice(heading)
+        path.setsUpPostfix()
+        path.scans()
+      })
+
       describe('Whole stack with qmail', () => {
         const heading = 'Whole stack with qmail'
         const path = new Walk(release)
@@ -104,10 +117,19 @@ describe.each(RELEASES)('%s', release => {
   )
 })
 
+/** The password that `device add … --password` prints. */
+function passwordIn(said: string): string {
+  const [, password] = /^ {2}password: ([A-Za-z0-9]{20})$/m.exec(said) ?? []
+  if (password === undefined) throw new Error(`no password in ${said}`)
+  return password
+}
+
 /** A machine, and the steps of a path as tests, which run in the order of the calls. */
 class Walk {
   readonly #release: Release
   #host: MailHost | undefined
+  /** Of the copier. */
+  #password = ''
 
   constructor(release: Release) {
     this.#release = release
@@ -135,6 +157,10 @@ class Walk {
 
   async hasPostfix(): Promise<void> {
     await this.#hasDovecot()
+    await this.hasPostfixAlone()
+  }
+
+  async hasPostfixAlone(): Promise<void> {
     await this.#machine.install('postfix')
     await this.#machine.sh(`
       postconf -e inet_interfaces=all 'mydestination=machine.example localhost' 'mynetworks=127.0.0.0/8 [::1]/128'
@@ -183,7 +209,7 @@ class Walk {
     this.walk(`auth-relay init --for ${site}`, async () => {
       const section = sectionOf(heading)
       // One command stands there; the names of other sites stand beside it.
-      expect(commandIn(section, /^auth-relay init --for \w+$/)).toMatch(/ (postfix|qmail)$/)
+      expect(commandIn(section, /^auth-relay init --for [\w-]+$/)).toMatch(/ (postfix|postfix-popup|qmail)$/)
       expect(section.text).toMatch(new RegExp(`(\`| --for )${site}\``))
       await this.#machine.sh(`auth-relay init --for ${site}`)
       const { configured, ...shown } = parse(blockOf(section, 'toml', '[wrap]'))
@@ -254,6 +280,82 @@ class Walk {
       const lines = blockOf(sectionOf(heading), 'sh', 'systemctl enable').trim().split('\n')
       expect(lines.slice(0, 2)).toEqual(['auth-relay-setup-database', 'auth-relay check'])
       for (const line of lines) await this.#machine.sh(line)
+    })
+  }
+
+  /** As starts, with a device of which the document makes the login. */
+  startsWithDevice(heading: string): void {
+    this.walk('it is started, with the login of a device', async () => {
+      const [database = '', device = '', check = '', start = '', ...others] = blockOf(
+        sectionOf(heading),
+        'sh',
+        'systemctl enable',
+      )
+        .trim()
+        .split('\n')
+      expect([database, check, others]).toEqual(['auth-relay-setup-database', 'auth-relay check', []])
+      await this.#machine.sh(database)
+      this.#password = passwordIn(await this.#machine.sh(device))
+      await this.#machine.sh(check)
+      await this.#machine.sh(start)
+    })
+  }
+
+  /** The copier of OPERATING, on the host of the path. */
+  scans(): void {
+    const section = sectionOf('Bind a copier to its mail', document('OPERATING'))
+    const address = '192.0.2.41'
+    const account = () => `copier2@example.org:${this.#password}`
+    const send = (sender: string, recipient = 'bob@partner.example') => this.host.mailFrom(address, sender, recipient)
+
+    this.walk('the device of OPERATING, whose login is there already', async () => {
+      const add = blockOf(section, 'sh', 'device add')
+      expect(add).toMatch(/^auth-relay device add copier-2 --login copier2@example\.org --password /)
+      await this.#machine.sh('auth-relay device remove copier-2')
+      this.#password = passwordIn(await this.#machine.sh(add))
+      this.host.addAddress(address)
+    })
+    this.walk('a login opens the relay for its sender and its recipients', async () => {
+      expect(await send('scan@example.org')).toMatchObject({ code: 554 })
+      expect(await this.host.opensMailbox(address, 'pop3', account())).toBe(true)
+      expect(await send('scan@example.org')).toMatchObject({ code: 250 })
+      expect(await send('ceo@example.org')).toMatchObject({
+        code: 550,
+        text: expect.stringContaining(
+          'device "copier-2" may not send as <ceo@example.org>; set its sender to scan@example.org',
+        ),
+      })
+      expect(await send('scan@example.org', 'x@elsewhere.example')).toMatchObject({
+        code: 550,
+        text: expect.stringContaining('auth-relay device set copier-2 --to elsewhere.example'),
+      })
+      expect(await this.host.opensMailbox(address, 'pop3s', account())).toBe(true)
+    })
+    this.walk('explain, report, status and check say the same', async () => {
+      const [explain = ''] = blockOf(section, 'sh', 'auth-relay explain').split('\n')
+      const said = await this.#machine.sh(explain)
+      expect(said).toMatch(/^Mail from 192\.0\.2\.41 is relayed\.\n/)
+      expect(said).toContain('Device: copier-2, sends as scan@example.org; to example.org, partner.example')
+      expect(said).toMatch(/^ {2}Left at this gate: 5[89] of 60 messages an hour$/m)
+      const other = await this.#machine.run('sh', '-c', explain.replace('scan@', 'ceo@'))
+      expect(other.ending?.code).toBe(1)
+      await eventually('the report has the mail', async () =>
+        /^copier2@example\.org +copier-2 .* sometimes +popup .* [1-9]\d* +sends-only/m.test(
+          await this.#machine.must('env', 'COLUMNS=200', 'auth-relay', 'report'),
+        ),
+      )
+      expect((await this.#machine.must('auth-relay', 'status')).split('\n').at(-1)).toBe('Nothing is wrong.')
+      expect((await this.#machine.must('auth-relay', 'check', '--quiet')).split('\n').at(-1)).toBe('Safe.')
+    })
+    this.walk('from another network the login works and the relay stays closed', async () => {
+      await this.#machine.sh('auth-relay device set copier-2 --from 192.0.2.41')
+      const elsewhere = this.host.newAddress()
+      expect(await this.host.opensMailbox(elsewhere, 'pop3', account())).toBe(true)
+      expect(await this.host.recipientFrom(elsewhere)).toBe(554)
+      const { lines, ending } = await this.#machine.run('auth-relay', 'explain', elsewhere)
+      expect(ending?.code).toBe(1)
+      expect(lines[0]).toBe(`Mail from ${elsewhere} is not relayed.`)
+      expect(lines).toContain('  What to do: auth-relay device set copier-2 --from NETWORKS')
     })
   }
 

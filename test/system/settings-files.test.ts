@@ -56,6 +56,7 @@ describeWith([NETWORK_NAMESPACES], 'a file that init writes for a site', () => {
       // What a host has and this one lacks: accounts, the files of qmail, and the passwords of the
       // roles.
       writeFileSync(`${directory}/rules.cdb`, Buffer.alloc(2048))
+      writeFileSync(`${directory}/passwd`, '', { mode: 0o600 })
       const env = {
         RUN_DIR: `${directory}/run`,
         STATE_DIR: `${directory}/state`,
@@ -76,6 +77,8 @@ describeWith([NETWORK_NAMESPACES], 'a file that init writes for a site', () => {
         WRAP_SMTPD: '/bin/true',
         WRAP_RULES: `${directory}/rules.cdb`,
         POPUP_CHECKPASSWORD: '/bin/true',
+        POPUP_PASSWD_FILE: `${directory}/passwd`,
+        ...(site.startsWith('postfix') ? { WRAP_QUERY_LISTEN: `unix:${directory}/run/gate/query.sock` } : {}),
       }
       const programs: Program[] = []
       const units: readonly string[] = recipe.units
@@ -139,7 +142,7 @@ describe('init beside a file that is not configured', () => {
     expect(readFileSync(config, 'utf8')).toBe('configured = fals\n')
     expect(await say(['init', '--for', 'postfx', '--config', config])).toEqual({
       status: 100,
-      lines: ['auth-relay: there is no site postfx; did you mean postfix?: known are postfix, exim, qmail, logs'],
+      lines: ['auth-relay: there is no site postfx; did you mean postfix?: known are postfix, postfix-popup, exim, qmail, logs'],
     })
   })
 })

@@ -122,14 +122,30 @@ const LOG_READER = {
   next: ['Let rsyslog send the mail log to authd: INSTALL, "Log reader", step 4.'],
 } as const
 
+/** The gate for Postfix. `auth-relay explain` asks the query service for the counts of a device. */
+const POSTFIX = {
+  policy_listen: ['127.0.0.1:10040'],
+  query_listen: ['unix:/run/auth-relay/gate/query.sock'],
+}
+
 /** The recipes of `auth-relay init --for`. */
 export const RECIPES = {
   postfix: {
     about: 'Postfix, and a POP3 server whose log is read',
-    overrides: { ...LOG_READER.overrides, wrap: { policy_listen: ['127.0.0.1:10040'] } },
+    overrides: { ...LOG_READER.overrides, wrap: POSTFIX },
     notes: LOG_READER.notes,
     units: ['authd', 'wrap'],
     next: [...LOG_READER.next, 'Let Postfix ask the gate: INSTALL, "Postfix".'],
+  },
+  'postfix-popup': {
+    about: 'Postfix without another POP3 server; popup and pop3d serve the mailboxes',
+    overrides: { popup: { listen: ['*:110'], checker: 'passwd-file' }, wrap: POSTFIX },
+    notes: [
+      'sslwrap answers port 995 before popup. A device gets its login with: auth-relay device add … --password',
+      'A user with mail gets a login with: auth-relay passwd LOGIN',
+    ],
+    units: ['authd', 'popup', 'sslwrap', 'wrap'],
+    next: ['Let Postfix ask the gate: INSTALL, "Postfix".'],
   },
   exim: {
     about: 'Exim, and a POP3 server whose log is read',

@@ -5,10 +5,13 @@ import { type Device, DeviceAdmin } from '../../grants/devices/device-admin.ts'
 import { formatHours } from '../../grants/devices/mail-rules.ts'
 import { isPlace } from '../../grants/devices/network-facts.ts'
 import { policyOf } from '../../grants/grant-policy.ts'
+import { accountNamed } from '../../libc/accounts.ts'
 import { loadSettingsFile, type Settings } from '../../settings/settings.ts'
 import { formatTarget, readNetwork } from '../grant-target.ts'
+import { DEVICE_ACCOUNT, makeMaildrop } from '../maildrop.ts'
 import { PasswordFile, randomPassword } from '../secrets.ts'
 import { commandConnection, operatorName, withDatabase } from '../site-database.ts'
+import { partsInUse } from '../stack/plan.ts'
 import { formatMoment } from '../text/moment.ts'
 import { printable } from '../text/terminal.ts'
 import type { Action, Surroundings, Verb } from '../verb.ts'
@@ -58,7 +61,7 @@ export const device: Verb = (program, surroundings, choose) => {
       'after',
       `
 Examples:
-  auth-relay device add copier-2 --login copier2@example.org --sender scan@example.org \\
+  auth-relay device add copier-2 --login copier2@example.org --password --sender scan@example.org \\
     --from 192.0.2.0/24 --to example.org,partner.example --per-hour 60 --until 2027-12-31
   auth-relay device set copier-2 --to example.org --hours 07:00-19:00 --password
   auth-relay device adopt copier2@example.org
@@ -72,7 +75,8 @@ cdb and the SQL views; hours and places by all of them except the cdb and the vi
 adopt makes a device of a login that has none, with the networks from which it logged in
 during the last 30 days; the device is named after the login. --sender and all other options
 add to that. The password of --password has 20 letters and digits, and stands in the file as
-a hash. A new login needs its maildrop first: auth-relay passwd LOGIN --uid 5000 --home /PATH
+a hash. A login that the file does not have is added; its maildrop is empty and belongs to the
+account ${DEVICE_ACCOUNT}. For a login with mail: auth-relay passwd LOGIN --uid 5000 --home /PATH
 Exit status 1 if there is no such device, or if adopt finds no login.`,
     )
     .action((action: string, name: string | undefined, options: Options) =>
@@ -308,23 +312,31 @@ function nameFor(login: string): string {
 }
 
 /**
- * Writes a new password for the only login of a device; throws before anything is stored if that
- * cannot be.
+ * Writes a new password for the only login of a device. A login without an account gets one with an
+ * empty maildrop. @throws UsageFault before anything is stored if the password would have no effect.
  */
-function passwordChange({ name, logins }: Device, { popup }: Settings): () => Promise<string> {
+function passwordChange({ name, logins }: Device, settings: Settings): () => Promise<string> {
   const [login = '', ...others] = logins
+  const { checker, passwd_file } = settings.popup
+  if (!partsInUse(settings).popup || checker !== 'passwd-file')
+    throw new UsageFault(
+      `--password writes popup.passwd_file, which nothing reads here (${checker === 'passwd-file' ? 'popup.listen is empty' : `popup.checker is "${checker}"`}): give ${login} its password at the server that checks it`,
+    )
   if (others.length > 0)
     throw new UsageFault(
       `device ${name} has ${logins.length} logins: auth-relay passwd LOGIN gives one of them a password`,
     )
-  const accounts = new PasswordFile(resolve(popup.passwd_file))
-  if (!accounts.has(login))
+  const accounts = new PasswordFile(resolve(passwd_file))
+  const owner = accounts.has(login) ? undefined : accountNamed(DEVICE_ACCOUNT)
+  if (owner === undefined && !accounts.has(login))
     throw new UsageFault(
       `${accounts.path} has no account ${login}: make it first, with its maildrop: auth-relay passwd ${login} --uid 5000 --home /var/vmail/${login}`,
     )
+  if (owner !== undefined) makeMaildrop(owner)
   return async () => {
     const password = randomPassword()
-    await accounts.setPassword(login, password)
+    const tail = owner === undefined ? undefined : `${owner.uid}:${owner.gid}:${owner.home}:Maildir`
+    await accounts.setPassword(login, password, tail)
     return password
   }
 }

@@ -36,7 +36,7 @@ export const init: Verb = (program, { print }, choose) => {
       `
 Sites:
 ${Object.entries(RECIPES)
-  .map(([name, { about }]) => `  ${name.padEnd(8)} ${about}`)
+  .map(([name, { about }]) => `  ${name.padEnd(13)} ${about}`)
   .join('\n')}
 
 Examples:

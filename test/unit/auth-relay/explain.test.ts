@@ -181,9 +181,7 @@ Also known:
     const exhausted = withLimits(mail, left)
     expect(exhausted.refused).toBe(true)
     expect(inWords(exhausted)).toMatch(/^Mail from 192\.0\.2\.7 is not relayed\.\n/)
-    expect(inWords(exhausted)).toContain(
-      '  Left at this gate: 12 of 60 messages an hour, 0 of 500 recipients a day\n',
-    )
+    expect(inWords(exhausted)).toContain('  Left at this gate: 12 of 60 messages an hour, 0 of 500 recipients a day\n')
     expect(withLimits(mail, { left: { messagesPerHour: 12 } }).refused).toBe(false)
     server.close()
     await once(server, 'close')
@@ -204,7 +202,12 @@ Also known:
 
   test.for([
     ['device_ended', { device: { ...device, ended: true } }, '', 'auth-relay device set copier-2 --until DATE'],
-    ['device_network', { device: { ...device, elsewhere: true } }, '', 'auth-relay device set copier-2 --from NETWORKS'],
+    [
+      'device_network',
+      { device: { ...device, elsewhere: true } },
+      '',
+      'auth-relay device set copier-2 --from NETWORKS',
+    ],
     [
       'no_device',
       { device: null },
