@@ -28,7 +28,7 @@ function tlsAddresses({ popup, sslwrap }: Pick<Settings, 'popup' | 'sslwrap'>): 
   return [USUAL]
 }
 
-/** The certificates that the TLS listeners in use on this host show; empty without such a listener. */
+/** The certificates of the TLS listeners in use on this host. Empty without such a listener. */
 export async function shownCertificates(
   settings: Settings,
   parts: Pick<PartsInUse, 'sslwrap'> = partsInUseHere(settings),

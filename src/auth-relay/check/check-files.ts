@@ -2,17 +2,16 @@ import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { accessSync, constants, existsSync, readFileSync, type Stats, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { messageOf, UsageFault } from '../../base/errors.ts'
-import { parsePasswd } from '../../popup/checkers/passwd-file.ts'
 import { idsOf, isRoot } from '../../process/privileges.ts'
 import { formatDuration } from '../../settings/duration.ts'
 import { readSecretFile } from '../../settings/secret.ts'
 import type { Settings } from '../../settings/settings.ts'
 import { isSelfSigned } from '../certificates.ts'
-import { remedyForMissing } from '../maildrop.ts'
 import { type PartsInUse, partsInUseHere } from '../stack/plan.ts'
 import { formatMoment } from '../text/moment.ts'
 import { checkCdb, checkExim, checkPostfix } from './check-gate.ts'
 import { rolesInUse } from './check-host.ts'
+import { checkMissingMaildrops } from './check-maildirs.ts'
 import { checkRights } from './check-rights.ts'
 import { checkSyslog } from './check-syslog.ts'
 import { advice, type Finding, fine, unsafe } from './finding.ts'
@@ -30,7 +29,7 @@ export function checkFiles(
     ...checkCertificates(settings, parts, now),
     ...checkQmail(settings),
     ...checkChecker(settings),
-    ...(parts.popup ? checkPasswdFile(settings) : []),
+    ...(parts.popup ? checkMissingMaildrops(settings) : []),
     ...checkSyslog(settings),
     ...checkCdb(settings),
     ...checkRights(settings, { script: process.argv[1] ?? '' }),
@@ -107,37 +106,6 @@ function checkCertificates({ sslwrap, popup }: Settings, parts: PartsInUse, now:
       : []),
   ]
   return pairs.flatMap(([name, cert, key]) => parseCertificate(name, cert, key, now))
-}
-
-/** Lines of popup.passwd_file that popup does not use, and accounts whose maildrop is missing. */
-function checkPasswdFile({ popup }: Settings): readonly Finding[] {
-  const about = 'popup.passwd_file'
-  if (popup.checker !== 'passwd-file' || statOf(popup.passwd_file) === undefined) return []
-  let text: string
-  try {
-    text = readFileSync(popup.passwd_file, 'utf8')
-  } catch {
-    return [] // This account may not read it.
-  }
-  const { entries, faults } = parsePasswd(text, popup.maildir)
-  const missing = [...entries.values()].flatMap(entry => {
-    const remedy = remedyForMissing(entry)
-    return remedy === undefined ? [] : [{ ...entry, remedy }]
-  })
-  const [first] = missing
-  const others = missing.length > 1 ? ` and ${missing.length - 1} more` : ''
-  return [
-    ...faults.map(({ line, reason }) => advice(about, `line ${line} has no effect: ${reason}`, 'correct the line')),
-    ...(first === undefined
-      ? []
-      : [
-          advice(
-            about,
-            `${first.login}${others}: no maildrop at ${first.maildir}, so the session ends with -ERR after the login`,
-            first.remedy,
-          ),
-        ]),
-  ]
 }
 
 /** Days before the end of a certificate at which it is worth a word. */

@@ -1,10 +1,11 @@
 /** Finds maildrops, and checks that pop3d can serve them. */
 
-import { type Dirent, lstatSync, opendirSync, readdirSync, readFileSync, type Stats, statSync } from 'node:fs'
+import { accessSync, constants, type Dirent, lstatSync, opendirSync, readdirSync, readFileSync, type Stats, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { messageOf, UsageFault } from '../../base/errors.ts'
 import type { Settings } from '../../settings/settings.ts'
 import { baseNameOf, isUniqueId } from '../../wire/message-name.ts'
+import { remedyForMissing } from '../maildrop.ts'
 import { count } from '../text/terminal.ts'
 import { advice, type Finding, unsafe } from './finding.ts'
 
@@ -60,6 +61,35 @@ export function maildirsOfSettings({ popup }: Settings, accountsFile = '/etc/pas
     )
   }
   return [...new Set(maildirs)].filter(path => isDirectory(path))
+}
+
+/** Accounts of popup.passwd_file whose maildrop is missing. */
+export function checkMissingMaildrops({ popup }: Settings): readonly Finding[] {
+  if (popup.checker !== 'passwd-file' || !isReadable(popup.passwd_file)) return []
+  const missing = linesOf(popup.passwd_file).flatMap(([login = '', , uid, gid, home = '', named = '']) => {
+    const maildir = maildirOf(home, named || popup.maildir)
+    const remedy = remedyForMissing({ uid: Number(uid), gid: Number(gid), maildir })
+    return remedy === undefined ? [] : [{ login, maildir, remedy }]
+  })
+  const [first] = missing
+  if (first === undefined) return []
+  const others = missing.length > 1 ? ` and ${missing.length - 1} more` : ''
+  return [
+    advice(
+      'popup.passwd_file',
+      `${first.login}${others}: no maildrop at ${first.maildir}, so each session ends with -ERR after the login`,
+      first.remedy,
+    ),
+  ]
+}
+
+function isReadable(path: string): boolean {
+  try {
+    accessSync(path, constants.R_OK)
+    return true
+  } catch {
+    return false // missing, or closed to us: both are reported elsewhere
+  }
 }
 
 /** As popup reads it: relative to the home. */

@@ -313,7 +313,8 @@ function nameFor(login: string): string {
 
 /**
  * Writes a new password for the only login of a device. A login without an account gets one with an
- * empty maildrop. @throws UsageFault before anything is stored if the password would have no effect.
+ * empty maildrop.
+ * @throws UsageFault before anything is stored if the password would have no effect.
  */
 function passwordChange({ name, logins }: Device, settings: Settings): () => Promise<string> {
   const [login = '', ...others] = logins

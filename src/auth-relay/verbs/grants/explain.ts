@@ -202,7 +202,7 @@ function mailInWords(mail: MailExplanation & LimitsLeft): readonly string[] {
   return lines.map(printable)
 }
 
-/** What opens the relay that a rule of closedBy keeps closed. */
+/** The command or setting that opens the relay again after a rule of closedBy. */
 function remedyFor(closed: string, { device, login }: MailExplanation): string {
   const change = `auth-relay device set ${device?.name ?? 'NAME'}`
   switch (closed) {
