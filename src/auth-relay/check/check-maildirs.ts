@@ -1,6 +1,16 @@
 /** Finds maildrops, and checks that pop3d can serve them. */
 
-import { accessSync, constants, type Dirent, lstatSync, opendirSync, readdirSync, readFileSync, type Stats, statSync } from 'node:fs'
+import {
+  accessSync,
+  constants,
+  type Dirent,
+  lstatSync,
+  opendirSync,
+  readdirSync,
+  readFileSync,
+  type Stats,
+  statSync,
+} from 'node:fs'
 import { join, resolve } from 'node:path'
 import { messageOf, UsageFault } from '../../base/errors.ts'
 import type { Settings } from '../../settings/settings.ts'
