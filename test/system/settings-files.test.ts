@@ -142,7 +142,9 @@ describe('init beside a file that is not configured', () => {
     expect(readFileSync(config, 'utf8')).toBe('configured = fals\n')
     expect(await say(['init', '--for', 'postfx', '--config', config])).toEqual({
       status: 100,
-      lines: ['auth-relay: there is no site postfx; did you mean postfix?: known are postfix, postfix-popup, exim, qmail, logs'],
+      lines: [
+        'auth-relay: there is no site postfx; did you mean postfix?: known are postfix, postfix-popup, exim, qmail, logs',
+      ],
     })
   })
 })
