@@ -6,7 +6,6 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { buildAll } from '../scripts/build.ts'
 import { openDatabase } from '../src/database/database.ts'
-import { startEmbeddedServer } from '../src/database/embedded-server.ts'
 import { migrate } from '../src/database/migrate.ts'
 import { DIALECTS } from '../src/syslog/dialects.ts'
 import { LoginRecognizer } from '../src/syslog/login-recognizer.ts'
@@ -15,12 +14,12 @@ import { bsdStamp } from '../test/harness/bsd-stamp.ts'
 import { pathOf } from '../test/harness/describe-with.ts'
 import { eventually } from '../test/harness/eventually.ts'
 import { Program } from '../test/harness/program.ts'
-import { testServerAccount } from '../test/harness/server-account.ts'
 import { temporaryDirectory } from '../test/harness/temporary-directory.ts'
+import { numberedAddress, startBenchServer } from './bench-database.ts'
 import { installedVersion } from './debian-programs.ts'
 import { measureLoginCost } from './login-cost.ts'
 import { cpuOf } from './process-family.ts'
-import { BenchReport, type Figure } from './report.ts'
+import { BenchReport, type Figure, quantile } from './report.ts'
 
 /**
  * Throughput of authd: lines a second through the parser and over TCP, and logins a second answered
@@ -54,7 +53,6 @@ const inRounds = async (work: () => unknown): Promise<void> => {
   for (let round = 0; round < rounds; round += 1) await work()
 }
 const perSecond = (count: number, milliseconds: number): number => Math.round((count / milliseconds) * 1000)
-const publicAddress = (n: number): string => `11.${(n >> 16) & 255}.${(n >> 8) & 255}.${n & 255}`
 
 /** Of now: authd grants nothing for an old line. */
 const STAMP = bsdStamp()
@@ -69,7 +67,7 @@ const NOISE = [
 ]
 const line = (n: number): string =>
   n % 10 === 0
-    ? `${STAMP} mx ipop3d[804]: Login user=ann host=h.example.net [${publicAddress(n)}] nmsgs=0/0`
+    ? `${STAMP} mx ipop3d[804]: Login user=ann host=h.example.net [${numberedAddress(n)}] nmsgs=0/0`
     : (NOISE[n % NOISE.length] ?? '')
 
 function parserAlone(): void {
@@ -178,7 +176,7 @@ async function announced(
       let text = ''
       for (let n = 0; n < many && sent < each; n++, sent++) {
         sentAt[sent] = performance.now()
-        text += `login v=1 id=${number}.${sent} ip=${publicAddress((number * each + sent) % 200_000)} daemon=popup tls=1 method=pass user=ann${sent % 7}%40example.org\n`
+        text += `login v=1 id=${number}.${sent} ip=${numberedAddress((number * each + sent) % 200_000)} daemon=popup tls=1 method=pass user=ann${sent % 7}%40example.org\n`
       }
       if (text !== '') socket.write(text)
     }
@@ -202,14 +200,15 @@ async function announced(
   }
   await Promise.all(Array.from({ length: connections }, (_, number) => connection(number)))
   const took = performance.now() - started
-  delays.sort((a, b) => a - b)
-  const at = (share: number): number => delays[Math.floor(delays.length * share)] ?? Number.NaN
   const cpu = (before: number, after: number): number => ((after - before) / count) * 1000
   const what = `logins answered committed, ${connections} × ${inFlight} in flight`
   const goal = inFlight === 1 ? {} : { goal: { figure: 20_000 } }
   figure(what, 'logins/s', perSecond(each * connections, took), goal)
-  figure(what, 'ms, median', at(0.5), { better: 'less' })
-  figure(what, 'ms, p99', at(0.99), { better: 'less', ...(inFlight === 1 ? { goal: { figure: 5 } } : {}) })
+  figure(what, 'ms, median', quantile(delays, 0.5), { better: 'less' })
+  figure(what, 'ms, p99', quantile(delays, 0.99), {
+    better: 'less',
+    ...(inFlight === 1 ? { goal: { figure: 5 } } : {}),
+  })
   figure(what, "µs of authd's CPU a login", cpu(cpuBefore.authd, cpuOf(authd.pid)), { better: 'less' })
   figure(what, "µs of PostgreSQL's CPU a login", cpu(cpuBefore.postgres, cpuOf(postgres)), { better: 'less' })
 }
@@ -255,7 +254,7 @@ async function bursts(settings: (authd: string) => string): Promise<void> {
       await eventually('rsyslogd listens', () => existsSync(`${place}/log`))
       writeFileSync(
         `${place}/burst`,
-        Array.from({ length: count }, (_, n) => `Login user=ann host=[${publicAddress(n)}] nmsgs=0/0\n`).join(''),
+        Array.from({ length: count }, (_, n) => `Login user=ann host=[${numberedAddress(n)}] nmsgs=0/0\n`).join(''),
       )
       const started = performance.now()
       await new Program('logger', [
@@ -299,13 +298,7 @@ async function bursts(settings: (authd: string) => string): Promise<void> {
 chmodSync(directory.path, 0o755)
 await buildAll()
 if (wanted('parser')) await inRounds(parserAlone)
-const quiet = { debug() {}, info() {}, warn: console.error, error: console.error }
-const server = await startEmbeddedServer({
-  stateDir: directory.path,
-  log: quiet,
-  account: testServerAccount,
-  socketDirectoryMode: 0o755,
-})
+const server = await startBenchServer(directory.path)
 try {
   const database = openDatabase({ ...server.connection, applicationName: 'bench', max: 1 })
   await migrate(database, `${root}sql`)

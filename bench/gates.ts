@@ -2,21 +2,17 @@ import { performance } from 'node:perf_hooks'
 import { setTimeout as pause } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { monotonicClock } from '../src/base/clock.ts'
-import { openDatabase } from '../src/database/database.ts'
-import { startEmbeddedServer } from '../src/database/embedded-server.ts'
-import { migrate } from '../src/database/migrate.ts'
 import { STANDBY_REPLIES } from '../src/database/replication.ts'
 import { createGrantAdmin } from '../src/grants/grant-admin.ts'
 import { openGrantReader } from '../src/grants/grant-reader.ts'
 import { createGrantWriter } from '../src/grants/grant-writer.ts'
-import { type IpAddress, networkOf, parseIpAddress } from '../src/wire/ip-address.ts'
+import { type IpAddress, networkOf } from '../src/wire/ip-address.ts'
 import { type Decision, decide } from '../src/wrap/decision.ts'
 import { shareDecisions } from '../src/wrap/gate/gate-setup.ts'
 import { grantPolicy } from '../test/harness/grant-policy.ts'
-import { testServerAccount } from '../test/harness/server-account.ts'
-import { temporaryDirectory } from '../test/harness/temporary-directory.ts'
+import { numberedAddress, openBenchDatabase } from './bench-database.ts'
 import { cpuOf, memoryOf } from './process-family.ts'
-import { BenchReport, type Figure, median } from './report.ts'
+import { BenchReport, type Figure, median, quantile } from './report.ts'
 
 /**
  * Ten gates on one primary, and the gain and the cost of a memory of answers in the gates. Each
@@ -47,18 +43,12 @@ const OPEN = 32
 const TIMEOUT_MS = 5000
 /** The tested memory: seconds for which a positive and a negative answer are kept. */
 const MEMORY = { yes: 5000, no: 1000 }
-const quiet = { debug: () => {}, info: () => {}, warn: console.warn, error: console.error }
 
 type Ask = (ip: IpAddress | undefined) => Promise<Decision>
 type Gate = { readonly ask: Ask; close(): Promise<void> }
 
-const address = (n: number): IpAddress => {
-  const ip = parseIpAddress(`11.${(n >> 16) & 255}.${(n >> 8) & 255}.${n & 255}`)
-  if (ip === undefined) throw new RangeError(`no address ${n}`)
-  return ip
-}
 /** All over the table; every second one has a grant. */
-const scattered = (n: number): IpAddress => address(((n * 7_919) % live) + (n % 2 === 0 ? 0 : live))
+const scattered = (n: number): IpAddress => numberedAddress(((n * 7_919) % live) + (n % 2 === 0 ? 0 : live))
 
 /** Keeps answers for a time, which no gate of auth-relay does. */
 function remembering(ask: Ask): Ask {
@@ -73,22 +63,7 @@ function remembering(ask: Ask): Ask {
   }
 }
 
-const quantile = (sorted: readonly number[], q: number): number =>
-  sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? Number.NaN
-
-const directory = temporaryDirectory()
-const server = await startEmbeddedServer({
-  stateDir: directory.path,
-  log: quiet,
-  account: testServerAccount,
-  socketDirectoryMode: 0o755,
-})
-const database = openDatabase({
-  ...server.connection,
-  applicationName: 'bench',
-  max: 4,
-  statementTimeoutMs: 300_000,
-})
+const { server, database, close: closeDatabase } = await openBenchDatabase()
 const policy = grantPolicy()
 const report = new BenchReport('gates')
 
@@ -170,7 +145,6 @@ async function load(gates: readonly Gate[], perSecond: number): Promise<Load> {
   await Promise.all(open)
   const took = performance.now() - began
   const { user, system } = process.cpuUsage(own)
-  times.sort((a, b) => a - b)
   return {
     perSecond: (times.length / took) * 1000,
     p50: quantile(times, 0.5),
@@ -187,7 +161,7 @@ async function load(gates: readonly Gate[], perSecond: number): Promise<Load> {
 async function staleness(gate: Gate): Promise<{ readonly yes: number; readonly no: number }> {
   const writer = createGrantWriter(database, policy)
   const admin = createGrantAdmin(database, policy)
-  const ip = address(live * 2 + next++)
+  const ip = numberedAddress(live * 2 + next++)
   const login = { event: { id: 'b.1', ip, daemon: 'bench', tls: true, method: 'pass', user: 'ann' }, at: null } as const
   const until = async (relay: boolean): Promise<number> => {
     const began = performance.now()
@@ -219,7 +193,6 @@ const figure = (load: string, unit: string, ours: readonly number[], rest: Parti
 
 const gates: Gate[] = []
 try {
-  await migrate(database, new URL('../sql/', import.meta.url).pathname)
   await database.script(`
     INSERT INTO grants (ip, until, last_auth, daemon, username, tls)
     SELECT '11.0.0.0'::inet + n, now() + interval '1 hour', now(), 'popup', 'user' || n % 5000, true
@@ -299,7 +272,5 @@ try {
   report.finish()
 } finally {
   await Promise.all(gates.map(gate => gate.close()))
-  await database.close()
-  await server.stop()
-  directory.remove()
+  await closeDatabase()
 }

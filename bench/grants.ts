@@ -1,16 +1,12 @@
 import { setTimeout as pause } from 'node:timers/promises'
-import { type Database, openDatabase } from '../src/database/database.ts'
-import { startEmbeddedServer } from '../src/database/embedded-server.ts'
-import { migrate } from '../src/database/migrate.ts'
 import { createGrantReader } from '../src/grants/grant-reader.ts'
 import type { Login } from '../src/grants/grant-store.ts'
 import { createGrantWriter } from '../src/grants/grant-writer.ts'
-import { type IpAddress, parseIpAddress } from '../src/wire/ip-address.ts'
+import type { IpAddress } from '../src/wire/ip-address.ts'
 import { grantPolicy } from '../test/harness/grant-policy.ts'
-import { testServerAccount } from '../test/harness/server-account.ts'
-import { temporaryDirectory } from '../test/harness/temporary-directory.ts'
+import { numberedAddress, openBenchDatabase } from './bench-database.ts'
 import { cpuOf } from './process-family.ts'
-import { BenchReport, type Figure, figureText } from './report.ts'
+import { BenchReport, type Figure, figureText, quantile } from './report.ts'
 
 /**
  * The grant table alone, durable, on the embedded PostgreSQL: logins a second in batches and one by
@@ -20,42 +16,20 @@ import { BenchReport, type Figure, figureText } from './report.ts'
  * Run: node bench/grants.ts [SECONDS] [GRANTS]
  */
 const [seconds = 4, live = 1_000_000] = process.argv.slice(2).map(Number)
-const quiet = { debug: () => {}, info: () => {}, warn: console.warn, error: console.error }
-
-const addressOf = (n: number): IpAddress => {
-  const ip = parseIpAddress(`11.${(n >> 16) & 255}.${(n >> 8) & 255}.${n & 255}`)
-  if (ip === undefined) throw new Error(`no address ${n}`)
-  return ip
-}
 let next = 0
 /** The next logins, from addresses that `place` chooses by their number. */
 const batchOf = (size: number, place: (n: number) => number): Login[] =>
   Array.from({ length: size }, () => {
     const n = next++
-    const ip = addressOf(place(n) % 0xffffff)
+    const ip = numberedAddress(place(n) % 0xffffff)
     const user = `user${n % 5000}`
     return { event: { id: `b.${n}`, ip, daemon: 'popup', tls: true, method: 'pass', user }, at: null }
   })
 const newcomers = (n: number): number => n
 /** All over the addresses that have a grant. */
 const scattered = (n: number): number => (n * 7_919) % live
-const quantile = (values: readonly number[], q: number): number =>
-  [...values].sort((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * q))] ?? Number.NaN
 
-const directory = temporaryDirectory()
-const server = await startEmbeddedServer({
-  stateDir: directory.path,
-  log: quiet,
-  account: testServerAccount,
-  socketDirectoryMode: 0o755,
-})
-const database: Database = openDatabase({
-  ...server.connection,
-  applicationName: 'bench',
-  max: 4,
-  planOnce: true,
-  statementTimeoutMs: 300_000,
-})
+const { server, database, close } = await openBenchDatabase({ planOnce: true })
 const policy = grantPolicy()
 const report = new BenchReport('grants')
 const figure = (load: string, unit: string, value: number, rest: Partial<Figure> = {}): void => {
@@ -64,7 +38,6 @@ const figure = (load: string, unit: string, value: number, rest: Partial<Figure>
 }
 
 try {
-  await migrate(database, new URL('../sql/', import.meta.url).pathname)
   const writer = createGrantWriter(database, policy)
   const reader = createGrantReader(database, policy)
 
@@ -113,15 +86,15 @@ try {
     figure(`${what}: p99`, 'ms', quantile(times, 0.99))
     return p50
   }
-  const empty = await lookups('lookup, empty table', n => addressOf(n))
+  const empty = await lookups('lookup, empty table', n => numberedAddress(n))
   await database.script(`
     INSERT INTO grants (ip, until, last_auth, daemon, username, tls)
     SELECT '11.0.0.0'::inet + n, now() + make_interval(secs => 1 + 1800.0 * n / ${live}), now(), 'popup', 'user' || n % 5000, true
     FROM generate_series(0, ${live - 1}) n;
     ANALYZE grants`)
   await pause(1000) // The checkpoint of the load begins before the measurement.
-  const yes = await lookups(`lookup, yes, ${live} live`, n => addressOf(scattered(n)))
-  await lookups(`lookup, no, ${live} live`, n => addressOf(live + scattered(n)))
+  const yes = await lookups(`lookup, yes, ${live} live`, n => numberedAddress(scattered(n)))
+  await lookups(`lookup, no, ${live} live`, n => numberedAddress(live + scattered(n)))
   const few = 20_000
   const among = await writes(`again, among ${live} live`, 100, 1, scattered)
   await writes(`new addresses, among ${live} live`, 100, 1, n => live + (n % 10_000_000))
@@ -145,7 +118,5 @@ try {
   report.note(`A lookup among ${live} against an empty table: ${figureText(yes / empty)} times the time.`)
   report.finish()
 } finally {
-  await database.close()
-  await server.stop()
-  directory.remove()
+  await close()
 }

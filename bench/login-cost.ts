@@ -4,7 +4,7 @@ import { connect } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { LineSplitter } from '../src/wire/lines.ts'
 import { Program } from '../test/harness/program.ts'
-import type { Measured } from './report.ts'
+import { type Measured, quantile } from './report.ts'
 
 const root = new URL('..', import.meta.url).pathname
 const PASSWORD = 'sesame'
@@ -52,10 +52,10 @@ export async function measureLoginCost(options: LoginCostOptions): Promise<Login
         if (round >= 0) times[name].push(taken)
       }
     }
-    const quantile = (share: number, of: readonly number[][]): Measured => ({
-      rounds: of.map(taken => taken.toSorted((a, b) => a - b)[Math.floor(taken.length * share)] ?? Number.NaN),
+    const measured = (share: number, of: readonly number[][]): Measured => ({
+      rounds: of.map(taken => quantile(taken, share)),
     })
-    const both = (share: number) => ({ granted: quantile(share, times.granted), plain: quantile(share, times.plain) })
+    const both = (share: number) => ({ granted: measured(share, times.granted), plain: measured(share, times.plain) })
     return { p50: both(0.5), p99: both(0.99) }
   } finally {
     await granted.stop()

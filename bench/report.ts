@@ -75,6 +75,10 @@ export function median(values: readonly number[]): number {
   return (low + high) / 2
 }
 
+/** The value below which a share of the values lies; NaN for none. */
+export const quantile = (values: readonly number[], share: number): number =>
+  values.toSorted((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * share))] ?? Number.NaN
+
 /**
  * Median and spread. Throws RangeError for none, and where one of them is no number: a round
  * failed.

@@ -9,7 +9,7 @@ import { migrate } from '../src/database/migrate.ts'
 import { int8, type Statement } from '../src/database/statement.ts'
 import { PostgresCluster } from '../test/harness/postgres-cluster.ts'
 import { cpuOf } from './process-family.ts'
-import { BenchReport } from './report.ts'
+import { BenchReport, quantile } from './report.ts'
 import { addressOf, populate } from './scale-population.ts'
 import { type PopHost, Site } from './scale-site.ts'
 
@@ -69,9 +69,6 @@ const LIVE: Statement<{ live: number }> = {
   row: v.object({ live: int8 }),
   text: 'SELECT count(*) AS live FROM grants WHERE until > now()',
 }
-
-const quantile = (values: readonly number[], q: number): number =>
-  values.toSorted((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * q))] ?? Number.NaN
 
 async function one<Row>(database: Database, statement: Statement<Row>): Promise<Row> {
   const { rows } = await database.query(statement)
