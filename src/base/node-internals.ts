@@ -67,7 +67,7 @@ export function answerTicketKeys(
   fixedKeys: () => Buffer | undefined,
 ): void {
   const native: unknown = context.context
-  if (typeof native !== 'object' || native === null) return
+  if (!isObject(native)) return
   const enable = memberOf(native, 'enableTicketKeyCallback')
   if (typeof enable === 'function') {
     const callback = (name: Buffer, _vector: Buffer, isNew: boolean) => answer(name, isNew)
@@ -81,37 +81,76 @@ export function answerTicketKeys(
 }
 
 /**
- * Bounds the messages of a child (`kChannelHandle`, `onread`), because the runtime keeps the octets
- * of an unfinished message without a limit. `exceeded` is called once, at the first message that is
- * longer than `mostOctets`. Later octets are discarded. Throws if the runtime has no such hook.
+ * Checks the messages of a child before the runtime reads them (`kChannelHandle`, `onread`,
+ * `pendingHandle`, `_handleQueue`). The runtime keeps the octets of an unfinished message without a
+ * limit. It throws, where no listener can catch it, at a line that is not JSON, at an unexpected
+ * acknowledgment, and at a descriptor of unknown kind. So a child may send texts of at most
+ * `mostOctets`, and the answers of its runtime about descriptors that it got. `refused` is called
+ * once, at the first other message. Later octets are discarded. Throws if the runtime has no such
+ * hook.
  */
-export function limitMessages(child: ChildProcess, mostOctets: number, exceeded: () => void): void {
+export function checkMessages(child: ChildProcess, mostOctets: number, refused: () => void): void {
   const key = Object.getOwnPropertySymbols(child).find(({ description }) => description === 'kChannelHandle')
   const channel: unknown = key === undefined ? undefined : Reflect.get(child, key)
   const read = memberOf(channel, 'onread')
-  if (typeof channel !== 'object' || channel === null || typeof read !== 'function')
-    throw new Error('the messages of a child cannot be bounded: the runtime has no hook for them')
-  /** Octets of the message that has no end yet. */
-  let pending = 0
-  let isExceeded = false
-  const bounded = (chunk: unknown): unknown => {
+  if (!isObject(channel) || typeof read !== 'function')
+    throw new Error('the messages of a child cannot be checked: the runtime has no hook for them')
+  /** The message that has no end yet, one character per octet. */
+  let pending = ''
+  let isRefused = false
+
+  const isAllowed = (octets: Buffer): boolean => {
+    // The runtime sends a descriptor after the answer to the one before, so at most one is awaited.
+    let awaitsAnswer = Array.isArray(Reflect.get(child, '_handleQueue'))
+    let from = 0
+    for (let end = octets.indexOf(LF); end >= 0; end = octets.indexOf(LF, from)) {
+      const line = pending + octets.toString('latin1', from, end)
+      if (line.length > mostOctets) return false
+      pending = ''
+      from = end + 1
+      if (awaitsAnswer && HANDLE_ANSWER.test(line)) awaitsAnswer = false
+      else if (!isText(line) && !ALL_CLOSED.test(line)) return false
+    }
+    pending += octets.toString('latin1', from)
+    return pending.length <= mostOctets
+  }
+
+  const checked = (chunk: unknown): unknown => {
     if (chunk instanceof ArrayBuffer) {
-      if (isExceeded) return undefined
-      const octets = new Uint8Array(chunk)
-      const end = octets.indexOf(LF)
-      if (pending + (end < 0 ? octets.length : end) > mostOctets) {
-        isExceeded = true
-        exceeded()
+      if (isRefused) return undefined
+      const descriptor = memberOf(channel, 'pendingHandle')
+      if (isObject(descriptor) || !isAllowed(Buffer.from(chunk))) {
+        isRefused = true
+        pending = ''
+        Reflect.set(channel, 'pendingHandle', null)
+        const close = memberOf(descriptor, 'close')
+        if (typeof close === 'function') Reflect.apply(close, descriptor, [])
+        refused()
         return undefined
       }
-      pending = end < 0 ? pending + octets.length : octets.length - octets.lastIndexOf(LF) - 1
     }
     return Reflect.apply(read, channel, [chunk])
   }
-  Reflect.set(channel, 'onread', bounded)
+  Reflect.set(channel, 'onread', checked)
+}
+
+/** The child has received a descriptor, or could not. */
+const HANDLE_ANSWER = /^\{"cmd":"NODE_HANDLE_N?ACK"\}$/
+/** The child has closed the sockets of a server that closes. Without such a server: ignored. */
+const ALL_CLOSED = /^\{"cmd":"NODE_SOCKET_ALL_CLOSED","key":"[^"\\]*"\}$/
+
+/** Of octets beyond ASCII the runtime makes other characters, but valid JSON in each case. */
+function isText(line: string): boolean {
+  if (!line.startsWith('"')) return false
+  try {
+    return typeof JSON.parse(line) === 'string'
+  } catch {
+    return false
+  }
 }
 
 const LF = 0x0a
 
-const memberOf = (object: unknown, name: string): unknown =>
-  typeof object === 'object' && object !== null ? Reflect.get(object, name) : undefined
+const isObject = (value: unknown): value is object => typeof value === 'object' && value !== null
+
+const memberOf = (object: unknown, name: string): unknown => (isObject(object) ? Reflect.get(object, name) : undefined)

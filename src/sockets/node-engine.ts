@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { createServer, Socket } from 'node:net'
-import { descriptorOf, limitMessages } from '../base/node-internals.ts'
+import { checkMessages, descriptorOf } from '../base/node-internals.ts'
 import { duplicateDescriptor } from '../libc/descriptors.ts'
 import { parseIpAddress } from '../wire/ip-address.ts'
 import type { Connection } from './connection.ts'
@@ -55,7 +55,7 @@ export const nodeEngine: Engine = {
     const child = spawn(file, [...args], { stdio: ['ignore', 'ignore', 'inherit', 'ipc'], env: { ...environment } })
     const channel = new MessageChannel(child, listener)
     // The child may be compromised, and its messages must not fill this process.
-    if (child.connected) limitMessages(child, MAX_MESSAGE_OCTETS, () => channel.destroy())
+    if (child.connected) checkMessages(child, MAX_MESSAGE_OCTETS, () => channel.destroy())
     return { child, channel }
   },
 

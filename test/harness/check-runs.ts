@@ -4,12 +4,13 @@ import { countAssertion } from './assertion-count.ts'
 /**
  * `fc.check` for asynchronous runs with a time limit. fast-check does not wait for the run that its
  * limit interrupts. Here that run is awaited, so that it never overlaps with a later one, and
- * its failure is thrown.
+ * its failure is thrown. `checked`: called when fast-check has its result.
  */
 export async function checkRuns<Value>(
   arbitrary: fc.Arbitrary<Value>,
   run: (value: Value) => Promise<void>,
   parameters: fc.Parameters<[Value]>,
+  checked: () => void = () => {},
 ): Promise<fc.RunDetails<[Value]>> {
   let last: Promise<void> = Promise.resolve()
   let value: Value | undefined
@@ -19,6 +20,7 @@ export async function checkRuns<Value>(
     return last
   })
   const details = await fc.check(property, parameters)
+  checked()
   if (details.failed) await last.catch(() => {})
   else
     await last.catch((cause: unknown) => {

@@ -9,9 +9,9 @@ import { type ConnectionOptions, connect, createSecureContext, type SecureContex
 import { afterEach, describe, expect, test } from 'vitest'
 import {
   answerTicketKeys,
+  checkMessages,
   descriptorOf,
   destroyOnTlsError,
-  limitMessages,
   removeKeylogHook,
   verifyErrorOf,
 } from '../../../src/base/node-internals.ts'
@@ -136,7 +136,7 @@ test('setTicketKeys: where the hook is missing, the fixed keys serve', async () 
   expect(Reflect.apply(read, native, [])).toEqual(keys)
 })
 
-describe('kChannelHandle, onread: messages of a child', () => {
+describe('kChannelHandle, onread, pendingHandle, _handleQueue: messages of a child', () => {
   const children: ChildProcess[] = []
   afterEach(() => {
     for (const child of children.splice(0)) child.kill('SIGKILL')
@@ -144,7 +144,7 @@ describe('kChannelHandle, onread: messages of a child', () => {
 
   /**
    * Starts a child that runs a script; `fd` is its end of the channel. Returns the messages that
-   * the parent receives, and how often the limit was exceeded.
+   * the parent receives, and how often one was refused.
    */
   function speak(script: string, mostOctets: number) {
     const child = spawn(process.execPath, ['-e', `const fs = require('node:fs'); const fd = 3; ${script}`], {
@@ -152,13 +152,13 @@ describe('kChannelHandle, onread: messages of a child', () => {
       env: {},
     })
     children.push(child)
-    const heard = { messages: [] as unknown[], exceeded: 0, isOver: false }
+    const heard = { messages: [] as unknown[], refused: 0, isOver: false }
     child.on('message', message => heard.messages.push(message))
     child.on('disconnect', () => {
       heard.isOver = true
     })
-    limitMessages(child, mostOctets, () => {
-      heard.exceeded += 1
+    checkMessages(child, mostOctets, () => {
+      heard.refused += 1
     })
     return heard
   }
@@ -166,19 +166,66 @@ describe('kChannelHandle, onread: messages of a child', () => {
   test('those of any number and of the greatest length come as they are', async () => {
     const longest = 'x'.repeat(100_000)
     const heard = speak(
-      `for (let n = 0; n < 5; n += 1) { process.send(n); process.send('x'.repeat(100_000)) }
+      `for (let n = 0; n < 5; n += 1) { process.send('' + n); process.send('x'.repeat(100_000)) }
        process.send('last', () => process.disconnect())`,
       longest.length + 2,
     )
     await eventually('the child is done', () => heard.isOver)
-    expect(heard.messages).toEqual([...[0, 1, 2, 3, 4].flatMap(n => [n, longest]), 'last'])
-    expect(heard.exceeded).toBe(0)
+    expect(heard.messages).toEqual([...[0, 1, 2, 3, 4].flatMap(n => [`${n}`, longest]), 'last'])
+    expect(heard.refused).toBe(0)
   })
 
   test('a longer message is not received, nor is a message behind it', async () => {
     const heard = speak("process.send('first'); process.send('x'.repeat(200_000)); process.send('last')", 199_999)
-    await eventually('it is noticed', () => heard.exceeded > 0)
-    expect([heard.messages, heard.exceeded]).toEqual([['first'], 1])
+    await eventually('it is noticed', () => heard.refused > 0)
+    expect([heard.messages, heard.refused]).toEqual([['first'], 1])
+  })
+
+  const ACK = JSON.stringify({ cmd: 'NODE_HANDLE_ACK' })
+  test.each([
+    ['no JSON', 'x'],
+    ['half a text', '"'],
+    ['an empty line', ''],
+    ['a number', '1'],
+    ['an object', '{}'],
+    ['an answer to no descriptor', ACK],
+    ['a descriptor of unknown kind', JSON.stringify({ cmd: 'NODE_HANDLE', type: 'none', msg: '' })],
+    ['another message of the runtime', JSON.stringify({ cmd: 'NODE_SOCKET_GET_COUNT' })],
+  ])('%s is refused, and the runtime does not throw', async (_, line) => {
+    const heard = speak(`fs.writeSync(fd, ${JSON.stringify(`${line}\n"later"\n`)}); process.disconnect()`, 1000)
+    await eventually('the child is done', () => heard.isOver)
+    expect([heard.messages, heard.refused]).toEqual([[], 1])
+  })
+
+  test('a descriptor is answered once; the second answer is refused', async () => {
+    const server = createServer()
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const heard = speak(
+      `process.on('message', text => {
+         if (text === 'a server') return process.send('received')
+         fs.writeSync(fd, '${ACK}\\n')
+         process.disconnect()
+       })`,
+      1000,
+    )
+    const [child] = children
+    child?.send('a server', server)
+    await eventually('the first answer', () => heard.messages.length > 0)
+    child?.send('once more')
+    await eventually('the child is done', () => heard.isOver)
+    server.close()
+    expect([heard.messages, heard.refused]).toEqual([['received'], 1])
+  })
+
+  test('a descriptor of a child is refused', async () => {
+    const heard = speak(
+      `const server = require('node:net').createServer().listen(0, '127.0.0.1', () =>
+         process.send('mine', server, () => process.disconnect()))`,
+      1000,
+    )
+    await eventually('it is refused', () => heard.refused > 0)
+    expect([heard.messages, heard.refused]).toEqual([[], 1])
   })
 
   test('one without an end does not make this process grow', async () => {
@@ -194,7 +241,7 @@ describe('kChannelHandle, onread: messages of a child', () => {
       100_000,
     )
     await eventually('the child has sent 300 MiB', () => heard.isOver, 60_000)
-    expect([heard.messages, heard.exceeded]).toEqual([[], 1])
+    expect([heard.messages, heard.refused]).toEqual([[], 1])
     expect(process.memoryUsage.rss() - before).toBeLessThan(150 * 1_048_576)
   })
 })

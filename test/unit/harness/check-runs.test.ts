@@ -2,33 +2,40 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { assertRuns, checkRuns } from '../../harness/check-runs.ts'
 
-/** Runs that stand still from the second one on, until the test lets them go on. */
-function slowRuns() {
-  const { promise: released, resolve: release } = Promise.withResolvers<void>()
-  let begun = 0
-  let ended = 0
-  const run = async (fails: boolean): Promise<void> => {
-    begun += 1
-    if (begun > 1) await released
-    if (fails && begun > 1) throw new Error('found late')
-    ended += 1
+const LIMITED = { numRuns: 100, seed: 1, interruptAfterTimeLimit: 300 }
+
+/**
+ * Checks runs of which the second one stands still until fast-check, whose time limit interrupts
+ * that run, has its result. `order`: the events, as they happened.
+ */
+function interruptedRuns(fails: boolean) {
+  const { promise: checked, resolve: release } = Promise.withResolvers<void>()
+  const order: string[] = []
+  const run = async (): Promise<void> => {
+    const isFirst = order.length === 0
+    order.push('begun')
+    if (isFirst) return
+    await checked
+    order.push('ended')
+    if (fails) throw new Error('found late')
   }
-  return { run, release, counts: () => [begun, ended] }
+  const details = checkRuns(fc.constant(fails), run, LIMITED, () => {
+    order.push('checked')
+    release()
+  }).finally(() => order.push('awaited'))
+  return { details, order }
 }
-const LIMIT = { numRuns: 100, seed: 1, interruptAfterTimeLimit: 100 }
 
 test('the run that the time limit interrupts is awaited', async () => {
-  const { run, release, counts } = slowRuns()
-  setTimeout(release, 300)
-  const details = await checkRuns(fc.constant(false), run, LIMIT)
-  expect([details.failed, details.interrupted]).toEqual([false, true])
-  expect(counts()).toEqual([2, 2])
+  const { details, order } = interruptedRuns(false)
+  expect(await details).toMatchObject({ failed: false, interrupted: true })
+  expect(order).toEqual(['begun', 'begun', 'checked', 'ended', 'awaited'])
 })
 
 test('a failure of that run counts', async () => {
-  const { run, release } = slowRuns()
-  setTimeout(release, 300)
-  await expect(checkRuns(fc.constant(true), run, LIMIT)).rejects.toThrow('seed 1: Error: found late true')
+  const { details, order } = interruptedRuns(true)
+  await expect(details).rejects.toThrow('seed 1: Error: found late true')
+  expect(order).toEqual(['begun', 'begun', 'checked', 'ended', 'awaited'])
 })
 
 test('other failures are reported as by fast-check', async () => {

@@ -42,7 +42,7 @@ const SETTINGS: LoginSettingsMessage = {
 const PROGRAM = `
 const { Socket } = require('node:net')
 const channel = new Socket({ fd: 3, readable: true, writable: true })
-const say = message => channel.write(JSON.stringify(message) + '\\n')
+const say = (message, sent) => channel.write(JSON.stringify(message) + '\\n', sent)
 channel.on('close', () => process.exit(0))
 const verify = n => ({ type: 'verify', n, id: '7f3a.1', login: 'x'.repeat(12000), secret: 'y'.repeat(12000), method: 'pass', ip: '192.0.2.1', tls: false, timestamp: '' })
 `
@@ -92,7 +92,7 @@ describe('LoginProcesses', () => {
     const heard: FromLogin[] = []
     const { lines, gone } = await start(
       'ends',
-      `say({ type: 'ready' }); say({ type: 'cancel', n: 7 }); setTimeout(() => process.exit(3), 50)`,
+      `say({ type: 'ready' }); say({ type: 'cancel', n: 7 }, () => process.exit(3))`,
       message => heard.push(message),
     )
     await eventually('a second process', () => heard.length >= 2, 20_000)

@@ -64,23 +64,33 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
 
   test('a starter that sends without end is given up, and this process does not grow', async () => {
     const script = `${directory.path}/endless-${engine.name}.mjs`
-    const say = engine.name === 'node' ? `process.send('ready\\n')` : `writeSync(3, 'ready\\n')`
+    const [say, hear] =
+      engine.name === 'node'
+        ? [`process.send('ready\\n')`, `process.once('message', flood)`]
+        : [
+            `writeSync(3, 'ready\\n')`,
+            `new Socket({ fd: 3, readable: true }).once('data', flood).on('error', () => {})`,
+          ]
     writeFileSync(
       script,
       `import { writeSync } from 'node:fs'
+       import { Socket } from 'node:net'
        ${say}
        const octets = Buffer.alloc(65_536, 'x')
        const flood = () => {
          try { for (;;) writeSync(3, octets) } catch (error) { if (error.code !== 'EAGAIN') process.exit() }
          setTimeout(flood, 1)
        }
-       setTimeout(flood, 100)`,
+       ${hear}`,
     )
     const lines: string[] = []
     const log = createLog('wrap', { write: line => lines.push(line) })
     const before = process.memoryUsage.rss()
     const starters = await Starters.start({ ids, engine, log, script, openFiles: () => 1024 })
     onTestFinished(() => starters.close())
+    const program = starters.program('/bin/true', ['true'], [])
+    // Each starter floods the gate when it gets its first order.
+    for (let count = 0; count < 2; count += 1) program.run(await socket(), []).catch(() => {})
     expect(await starters.failed).toContain('no starter of smtpds is left')
     expect(lines.filter(line => line.includes('event=starter_lost'))).toHaveLength(2)
     expect(process.memoryUsage.rss() - before).toBeLessThan(100 * 1_048_576)
