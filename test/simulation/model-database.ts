@@ -427,6 +427,9 @@ const moment = (milliseconds: number): Date | number =>
   Number.isFinite(milliseconds) ? new Date(milliseconds) : Number.POSITIVE_INFINITY
 const list = (value: Value): readonly Value[] => (Array.isArray(value) ? value : [])
 
+/** Milliseconds after which the standby has a commit that was answered before. */
+export const STANDBY_LAG_MS = 200
+
 /** How a server behaves just now. */
 export type Weather = {
   /** No connection. */
@@ -526,7 +529,7 @@ export class SimulatedServerPair {
     const apply = (tables: Tables): readonly Rows[] => commits.map(commit => commit(tables))
     if (this.weather.asynchronous || this.#standbyBehind > 0) {
       this.#standbyBehind += 1
-      this.#time.after(200, () => {
+      this.#time.after(STANDBY_LAG_MS, () => {
         this.#standbyBehind -= 1
         if (epoch === this.#epoch) apply(this.#standby)
       })

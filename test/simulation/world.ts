@@ -46,6 +46,7 @@ import {
   type Mutant,
   SimulatedDatabase,
   SimulatedServerPair,
+  STANDBY_LAG_MS,
 } from './model-database.ts'
 import { ADDRESSES, DEVICES, type Deed, type Plan } from './plan.ts'
 import { Random } from './random.ts'
@@ -573,6 +574,10 @@ class World {
           this.#lostAt = this.#time.now
           this.#promised.clear()
           this.#owed.clear()
+          // The new primary may lack the end of a block or of an allowance, so that they hold again.
+          for (const decree of [...this.#allowances, ...this.#blocks]) {
+            if (decree.closed > this.#time.now - STANDBY_LAG_MS) decree.closed = Number.POSITIVE_INFINITY
+          }
         }
         this.#server.failOver()
         return
