@@ -210,3 +210,18 @@ export class EndFinder {
 }
 
 const END: readonly number[] = [CR, LF, DOT, CR, LF]
+
+/** Octets of a refused message that are discarded before the session ends. */
+const MAX_DISCARDED = 16 * 1_048_576
+
+/** The rest of a message that was refused. */
+export class DiscardedContent {
+  readonly #finder = new EndFinder()
+  #octets = 0
+
+  /** True at the end of the message, and above the limit. */
+  push(input: Uint8Array): boolean {
+    this.#octets += input.length
+    return this.#finder.push(input) >= 0 || this.#octets > MAX_DISCARDED
+  }
+}

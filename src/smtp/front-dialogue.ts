@@ -1,7 +1,7 @@
 import { type Command, type CommandLine, CommandReader, parseCommand } from './command.ts'
-import { type Content, EndFinder, type PlainScan, RepairedContent, StrictContent } from './content.ts'
-import { filterEhlo, formatReply, MAX_EHLO_REPLY, type ReplyLine, ReplyReader } from './reply.ts'
-import { type FrontRules, type Refusal, type Reservation, Transaction } from './transaction.ts'
+import { type Content, DiscardedContent, type PlainScan, RepairedContent, StrictContent } from './content.ts'
+import { EhloReply, formatReply, type ReplyLine, ReplyReader } from './reply.ts'
+import { type FrontRules, type Refusal, type Settlement, Transactions } from './transaction.ts'
 
 /**
  * Actions of a dialogue, called in order. Octets belong to the dialogue again when a call returns.
@@ -50,19 +50,14 @@ type MailCommand = Extract<Command, { type: 'mail' }>
 /** Pending replies above which no further command is read. */
 const MAX_ENTRIES = 100
 const MAX_SYNTAX_FAULTS = 20
-/** Octets of a refused message that are discarded before the session ends. */
-const MAX_DISCARDED = 16 * 1_048_576
 
 /** A reply that the client gets in order: the server's reply, or one of the front. */
 type Entry =
   | { readonly type: 'own'; readonly reply: string }
-  | { readonly type: 'banner' | 'command' | 'quit' | 'auth' }
-  | { readonly type: 'hello' | 'reset' | 'mail'; readonly before: Transaction }
-  | { readonly type: 'recipient'; readonly transaction: Transaction; readonly reservation: Reservation }
+  /** `command`: also the end of a message that was passed. */
+  | { readonly type: 'banner' | 'command' | 'hello' | 'quit' | 'auth'; readonly settlement?: Settlement }
   /** With `reply`, the front refuses the command itself. */
   | { readonly type: 'data'; readonly reply?: string }
-  /** The message was passed; the server replies to it. */
-  | { readonly type: 'message'; readonly transaction: Transaction }
 
 /**
  * State of the dialogue, which decides how the client's octets are used:
@@ -93,14 +88,13 @@ export class FrontDialogue {
   readonly #reader = new CommandReader()
   readonly #replies = new ReplyReader()
   readonly #entries: Entry[] = [{ type: 'banner' }]
-  #ehlo: ReplyLine[] = []
-  #ehloOctets = 0
+  readonly #ehlo: EhloReply
   #state: State = 'commands'
-  #transaction = new Transaction()
+  readonly #transactions = new Transactions()
   /** The MAIL command that waits until the rules are renewed. */
   #waitingMail: MailCommand | undefined
   #content: Content | undefined
-  readonly #discarded = { finder: new EndFinder(), octets: 0 }
+  readonly #discarded = new DiscardedContent()
   #syntaxFaults = 0
   #clientHasEnded = false
   #serverInputEnded = false
@@ -109,6 +103,7 @@ export class FrontDialogue {
   constructor(options: FrontOptions) {
     this.#options = options
     this.#output = options.output
+    this.#ehlo = new EhloReply(options.auth === 'hide')
   }
 
   /**
@@ -274,15 +269,13 @@ export class FrontDialogue {
         const { name, sent, verb } = command
         if (name === undefined) this.#output.event('hello_replaced', { helo: sent })
         this.#pass(name === undefined ? `${verb} ${this.#options.helloName}` : command.line, {
-          type: verb === 'EHLO' ? 'hello' : 'reset',
-          before: this.#transaction,
+          type: verb === 'EHLO' ? 'hello' : 'command',
+          settlement: this.#transactions.begin(),
         })
-        this.#transaction = new Transaction()
         return
       }
       case 'reset':
-        this.#pass(command.line, { type: 'reset', before: this.#transaction })
-        this.#transaction = new Transaction()
+        this.#pass(command.line, { type: 'command', settlement: this.#transactions.begin() })
         return
       case 'quit':
         this.#pass(command.line, { type: 'quit' })
@@ -302,34 +295,29 @@ export class FrontDialogue {
   #checkMail({ line, sender }: MailCommand): void {
     const refusal = this.#options.rules.sender(sender)
     if (refusal !== undefined) {
-      this.#transaction.mailIsRefused = true
+      this.#transactions.current.mailIsRefused = true
       this.#refuse(refusal, { sender: sender?.written ?? '' })
       return
     }
-    this.#pass(line, { type: 'mail', before: this.#transaction })
-    this.#transaction = new Transaction()
+    this.#pass(line, { type: 'command', settlement: this.#transactions.begin() })
   }
 
   #recipient({ line, recipient }: Extract<Command, { type: 'recipient' }>): void {
-    const transaction = this.#transaction
-    if (transaction.mailIsRefused) {
+    if (this.#transactions.current.mailIsRefused) {
       this.#answer('503 5.5.1 MAIL was refused')
       return
     }
     const { rules } = this.#options
-    const judged = transaction.reserve(
+    const settlement = this.#transactions.reserve(
       () => rules.message(),
       () => rules.recipient(recipient),
     )
-    if ('rule' in judged) {
-      this.#refuse(judged, { recipient: recipient?.written ?? '' })
-      return
-    }
-    this.#pass(line, { type: 'recipient', transaction, reservation: judged })
+    if ('rule' in settlement) this.#refuse(settlement, { recipient: recipient?.written ?? '' })
+    else this.#pass(line, { type: 'command', settlement })
   }
 
   #data(line: string): void {
-    const { mailIsRefused, noRecipients } = this.#transaction
+    const { mailIsRefused, noRecipients } = this.#transactions.current
     const reply = mailIsRefused ? '503 5.5.1 MAIL was refused' : noRecipients
     this.#state = 'held'
     if (reply === undefined) this.#pass(line, { type: 'data' })
@@ -400,17 +388,14 @@ export class FrontDialogue {
   #hear(line: ReplyLine): void {
     const [entry] = this.#entries
     if (entry?.type === 'hello') {
-      this.#ehlo.push(line)
-      this.#ehloOctets += line.octets.length
-      if (this.#ehloOctets > MAX_EHLO_REPLY) {
+      const reply = this.#ehlo.push(line)
+      if (reply === 'too_long') {
         this.#breakOff('no_reply', '421 4.3.0 the mail server gave no SMTP reply')
         return
       }
-      if (!line.isLast) return
-      this.#output.toClient(filterEhlo(this.#ehlo, this.#options.auth === 'hide'))
-      this.#authOffered = this.#ehlo.some(({ octets }) => /^\d{3}[ -]AUTH\b/i.test(octets.toString('latin1', 0, 16)))
-      this.#ehlo = []
-      this.#ehloOctets = 0
+      if (reply === 'unfinished') return
+      this.#output.toClient(reply.octets)
+      this.#authOffered = reply.offersAuth
     } else {
       this.#output.toClient(line.octets)
       if (!line.isLast) return
@@ -418,10 +403,8 @@ export class FrontDialogue {
     if (line.code === 421 || entry === undefined || this.#state === 'content') {
       // The server ends the session, or replies without a command. Later replies could not be
       // matched to commands.
-      this.#output.event('fault', {
-        reason: this.#state === 'content' ? 'early_reply' : 'server_reply',
-        code: `${line.code}`,
-      })
+      const reason = this.#state === 'content' ? 'early_reply' : 'server_reply'
+      this.#output.event('fault', { reason, code: `${line.code}` })
       this.#output.endServer()
       this.#close()
       return
@@ -434,22 +417,11 @@ export class FrontDialogue {
   /** Handles the server's reply to a command. */
   #answered(entry: Entry, code: number): void {
     const isDone = code >= 200 && code < 300
+    if ('settlement' in entry) entry.settlement?.answered(isDone)
     switch (entry.type) {
-      case 'hello':
-      case 'reset':
-      case 'mail':
-        if (isDone) entry.before.giveBack()
-        else this.#transaction.absorb(entry.before)
-        return
-      case 'recipient':
-        if (!isDone) entry.transaction.remove(entry.reservation)
-        return
       case 'data':
         if (code === 354) this.#beginContent()
         else this.#dataRefused()
-        return
-      case 'message':
-        if (!isDone) entry.transaction.giveBack()
         return
       case 'auth':
         if (code === 334) return
@@ -462,6 +434,7 @@ export class FrontDialogue {
       case 'own':
       case 'banner':
       case 'command':
+      case 'hello':
     }
   }
 
@@ -488,8 +461,7 @@ export class FrontDialogue {
       else this.#discard(rest)
     } else if (state === 'end') {
       this.#content = undefined
-      this.#entries.push({ type: 'message', transaction: this.#transaction })
-      this.#transaction = new Transaction()
+      this.#entries.push({ type: 'command', settlement: this.#transactions.passMessage() })
       this.#state = 'commands'
       if (rest.length > 0) this.#reader.push(rest)
       this.#run()
@@ -497,8 +469,7 @@ export class FrontDialogue {
   }
 
   #discard(octets: Uint8Array): void {
-    this.#discarded.octets += octets.length
-    if (this.#discarded.finder.push(octets) >= 0 || this.#discarded.octets > MAX_DISCARDED) this.#refuseContent()
+    if (this.#discarded.push(octets)) this.#refuseContent()
   }
 
   #refuseContent(): void {
@@ -520,10 +491,8 @@ export class FrontDialogue {
 
   #close(): void {
     this.#state = 'closed'
-    this.#transaction.giveBack()
-    for (const entry of this.#entries.splice(0)) {
-      if (entry.type === 'hello' || entry.type === 'reset' || entry.type === 'mail') entry.before.giveBack()
-    }
+    this.#transactions.current.giveBack()
+    for (const entry of this.#entries.splice(0)) if ('settlement' in entry) entry.settlement?.abandoned()
     this.#output.close()
   }
 }

@@ -46,6 +46,33 @@ const HIDDEN_KEYWORD =
   /^\d{3}[ -](?:STARTTLS|CHUNKING|BINARYMIME|PIPECONNECT|ETRN|ATRN|TURN|EXPN|X[^ =\r\n]*)(?=[ =\r\n])/i
 const AUTH_KEYWORD = /^\d{3}[ -]AUTH(?=[ =\r\n])/i
 
+/** A complete reply to EHLO: its octets for the client, and whether the server offers AUTH. */
+export type FilteredEhlo = { readonly octets: Buffer; readonly offersAuth: boolean }
+
+/** Collects the replies to EHLO, line by line, and filters them. One object for a session. */
+export class EhloReply {
+  readonly #hideAuth: boolean
+  #lines: ReplyLine[] = []
+  #octets = 0
+
+  constructor(hideAuth: boolean) {
+    this.#hideAuth = hideAuth
+  }
+
+  /** Adds a line. After the last one the next reply may begin. */
+  push(line: ReplyLine): FilteredEhlo | 'unfinished' | 'too_long' {
+    this.#lines.push(line)
+    this.#octets += line.octets.length
+    if (this.#octets > MAX_EHLO_REPLY) return 'too_long'
+    if (!line.isLast) return 'unfinished'
+    const lines = this.#lines
+    this.#lines = []
+    this.#octets = 0
+    const offersAuth = lines.some(({ octets }) => /^\d{3}[ -]AUTH\b/i.test(octets.toString('latin1', 0, 16)))
+    return { octets: filterEhlo(lines, this.#hideAuth), offersAuth }
+  }
+}
+
 /**
  * Removes from a complete reply to EHLO the extensions that the front does not pass. The greeting
  * line stays, and a reply other than 250 stays unchanged.

@@ -29,11 +29,72 @@ export interface FrontRules {
 const MAX_RECIPIENTS = 10_000
 const TOO_MANY: Refusal = { rule: 'too_many_recipients', reply: '452 4.5.3 too many recipients' }
 
+/** The effect of a command, which was passed to the server, on the counts of its transaction. */
+export type Settlement = {
+  /** The server has answered the command. `isDone`: with 2xx. */
+  answered(isDone: boolean): void
+  /** The session ends before the answer. */
+  abandoned(): void
+}
+
+/**
+ * The transactions of a session: the current one, and those that a passed command ends once the
+ * server has accepted the command.
+ */
+export class Transactions {
+  #current = new Transaction()
+
+  get current(): Transaction {
+    return this.#current
+  }
+
+  /**
+   * A greeting, RSET or MAIL: begins a transaction. If the server refuses the command, the earlier
+   * transaction goes on.
+   */
+  begin(): Settlement {
+    const before = this.#current
+    this.#current = new Transaction()
+    return {
+      answered: isDone => {
+        if (isDone) before.giveBack()
+        else this.#current.absorb(before)
+      },
+      abandoned: () => before.giveBack(),
+    }
+  }
+
+  /** A recipient, which counts until the server refuses it. */
+  reserve(message: () => Refusal | Reservation, recipient: () => Refusal | Reservation): Refusal | Settlement {
+    const transaction = this.#current
+    const reserved = transaction.reserve(message, recipient)
+    if ('rule' in reserved) return reserved
+    return {
+      answered: isDone => {
+        if (!isDone) transaction.remove(reserved)
+      },
+      abandoned: () => {}, // the transaction itself is given back
+    }
+  }
+
+  /** A whole message: it counts unless the server refuses it, even if no answer comes. */
+  passMessage(): Settlement {
+    const transaction = this.#current
+    this.#current = new Transaction()
+    return {
+      answered: isDone => {
+        if (!isDone) transaction.giveBack()
+      },
+      abandoned: () => {},
+    }
+  }
+}
+
 /**
  * One mail transaction of the client, from MAIL to the end of the message, RSET or the next
  * greeting.
  */
-export class Transaction {
+class Transaction {
   /** The front refused MAIL, so recipients and the message are refused too. */
   mailIsRefused = false
   /** A recipient was passed to the server, even if the server refused it. */

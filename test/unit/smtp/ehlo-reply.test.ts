@@ -1,0 +1,38 @@
+import { expect, test } from 'vitest'
+import { EhloReply, MAX_EHLO_REPLY, ReplyReader } from '../../../src/smtp/reply.ts'
+
+const lines = (text: string) => new ReplyReader().push(Buffer.from(text, 'latin1'))
+
+/** The results of each line of a reply. */
+const collected = (reply: EhloReply, text: string) =>
+  lines(text).map(line => {
+    const result = reply.push(line)
+    return typeof result === 'string'
+      ? result
+      : { text: result.octets.toString('latin1'), offersAuth: result.offersAuth }
+  })
+
+test('a reply is whole with its last line, without the extensions that the front answers itself', () => {
+  const reply = new EhloReply(false)
+  expect(collected(reply, '250-mx\r\n250-STARTTLS\r\n250-AUTH PLAIN\r\n250 CHUNKING\r\n')).toEqual([
+    'unfinished',
+    'unfinished',
+    'unfinished',
+    { text: '250-mx\r\n250 AUTH PLAIN\r\n', offersAuth: true },
+  ])
+})
+
+test('each reply begins anew', () => {
+  const reply = new EhloReply(true)
+  expect(collected(reply, '250-mx\r\n250 AUTH PLAIN\r\n').at(-1)).toEqual({ text: '250 mx\r\n', offersAuth: true })
+  expect(collected(reply, '250 mx\r\n')).toEqual([{ text: '250 mx\r\n', offersAuth: false }])
+  expect(collected(reply, '502 no EHLO here\r\n')).toEqual([{ text: '502 no EHLO here\r\n', offersAuth: false }])
+})
+
+test('a reply without an end is too long', () => {
+  const reply = new EhloReply(false)
+  const line = `250-${'x'.repeat(1000)}\r\n`
+  const results = collected(reply, line.repeat(Math.ceil(MAX_EHLO_REPLY / line.length)))
+  expect(results.slice(0, -1).every(result => result === 'unfinished')).toBe(true)
+  expect(results.at(-1)).toBe('too_long')
+})
