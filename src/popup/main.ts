@@ -1,7 +1,7 @@
 import '../base/inspector.ts'
 import { EXIT } from '../base/errors.ts'
 import { parseDaemonWords } from '../process/command-line.ts'
-import { runCommand, runDaemon } from '../process/lifecycle.ts'
+import { nameProcess, runCommand, runDaemon } from '../process/lifecycle.ts'
 import { SETTINGS_FILE } from '../settings/settings.ts'
 
 const USAGE = `Usage: popup [--config FILE]          serve POP3 logins by the settings file
@@ -14,6 +14,7 @@ const USAGE = `Usage: popup [--config FILE]          serve POP3 logins by the se
 const args = process.argv.slice(2)
 
 if (args.length === 1 && args[0] === '--login') {
+  nameProcess('popup-login')
   const { runLogin } = await import('./login/login-server.ts')
   await runCommand('popup', () => runLogin().then(() => process.exit(0)))
 } else {

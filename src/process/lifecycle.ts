@@ -1,4 +1,4 @@
-import { writeSync } from 'node:fs'
+import { writeFileSync, writeSync } from 'node:fs'
 import { EXIT, isAccessDenied, TemporaryFault, UsageFault } from '../base/errors.ts'
 import { createLog, sayOnStandardError } from '../base/log.ts'
 import { notifySocket } from '../libc/sockets.ts'
@@ -34,11 +34,24 @@ export type RunningDaemon = {
 }
 
 /**
+ * Sets the name that ps, top and ss show. Without it they show "MainThread" for every program. The
+ * kernel keeps 15 characters. Must run before forbidDumps, which closes the file to this account.
+ */
+export function nameProcess(name: string): void {
+  try {
+    writeFileSync('/proc/self/comm', name)
+  } catch {
+    // Without /proc the name stays as it is.
+  }
+}
+
+/**
  * Starts a daemon and runs until SIGTERM or SIGINT. A second signal ends it at once. Under
  * `auth-relay up` (AUTHRELAY_SUPERVISED=1) the end of standard input means that the supervisor has
  * ended.
  */
 export async function runDaemon(program: string, start: () => Promise<RunningDaemon>): Promise<void> {
+  nameProcess(program)
   // An ordinary user's process may not read its own environment in /proc from here on: the start
   // does that.
   if (isRoot()) forbidDumps()

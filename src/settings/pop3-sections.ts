@@ -34,7 +34,12 @@ export const POPUP = defineSection('popup', 'POP3 login front end.', {
     'Offer APOP by the timestamp in the greeting, as qmail-popup does. false where the checker has no APOP secrets: some clients insist on APOP once it is offered.',
   ),
   login_user: text('auth-relay-login', 'Account of the login processes, which serve clients before login.'),
-  logins: integer(1, 1, 64, 'Number of login processes.'),
+  logins: integer(
+    1,
+    1,
+    64,
+    'Number of login processes. Each has an equal part, rounded up, of max_connections, max_per_address, max_per_login and max_per_owner: 34 of 100 with three processes. The kernel spreads connections by chance, so a client can reach the part of one process before the whole limit.',
+  ),
   engine: engine('login processes'),
   checker: choice(
     ['passwd-file', 'checkpassword', 'sql', 'system', 'upstream', 'chain'],
@@ -94,12 +99,7 @@ export const POPUP = defineSection('popup', 'POP3 login front end.', {
     'checker = "checkpassword" or "chain": programs that check a password at the same time. More logins wait, in an order that is fair by network.',
   ),
   max_connections: integer(2000, 1, 100_000, 'Connections in all.'),
-  max_per_address: integer(
-    100,
-    0,
-    100_000,
-    'Connections per address (IPv6: per /64); 0: no limit. Both limits are divided among the login processes.',
-  ),
+  max_per_address: integer(100, 0, 100_000, 'Connections per address (IPv6: per /64); 0: no limit.'),
   max_per_login: integer(
     0,
     0,

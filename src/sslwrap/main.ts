@@ -1,6 +1,6 @@
 import '../base/inspector.ts'
 import { EXIT } from '../base/errors.ts'
-import { runCommand, runDaemon } from '../process/lifecycle.ts'
+import { nameProcess, runCommand, runDaemon } from '../process/lifecycle.ts'
 import { loadSettingsFile, requireConfigured } from '../settings/settings.ts'
 import { parseCommandLine } from './command-line.ts'
 import { serveStandardInput } from './inetd.ts'
@@ -17,6 +17,7 @@ await runCommand('sslwrap', async () => {
       process.stdout.write(invocation.text)
       return EXIT.done
     case 'worker':
+      nameProcess('sslwrap-worker')
       runWorker(status => process.exit(status))
       return EXIT.done
     case 'inetd':

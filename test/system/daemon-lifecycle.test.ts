@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { notifySocket } from '../../src/libc/sockets.ts'
 import { Program, run } from '../harness/program.ts'
@@ -18,9 +19,10 @@ afterEach(async () => {
 })
 
 describe('a daemon', () => {
-  test('reports that it is ready, reloads on SIGHUP, stops on SIGTERM with status 0', async () => {
+  test('reports that it is ready, has its name in the process table, reloads on SIGHUP, stops on SIGTERM with status 0', async () => {
     const daemon = start([])
     expect(await daemon.waitForLine(/ready/)).toBe('sample ready listen=127.0.0.1:1')
+    expect(readFileSync(`/proc/${daemon.pid}/comm`, 'utf8')).toBe('sample\n')
     daemon.signal('SIGHUP')
     await daemon.waitForLine(/^reloaded$/)
     daemon.signal('SIGTERM')
